@@ -1,0 +1,33 @@
+//! What a forward pass calls at each hook point.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::HookPoint;
+
+/// Sees every activation of a forward pass and returns the one that the pass goes on with.
+///
+/// `()` returns each unchanged; a tuple applies its first hook, then its second; `&mut hook` is a hook, so a hook can be
+/// lent to a run and read afterwards.
+pub trait Hook<B: Backend> {
+    /// Called with the activation at `point`, shaped as [`HookPoint::axes`] says.
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D>;
+}
+
+impl<B: Backend> Hook<B> for () {
+    fn visit<const D: usize>(&mut self, _: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        activation
+    }
+}
+
+impl<B: Backend, H: Hook<B>> Hook<B> for &mut H {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        (**self).visit(point, activation)
+    }
+}
+
+impl<B: Backend, H1: Hook<B>, H2: Hook<B>> Hook<B> for (H1, H2) {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        let activation = self.0.visit(point, activation);
+        self.1.visit(point, activation)
+    }
+}

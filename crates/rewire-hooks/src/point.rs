@@ -1,0 +1,260 @@
+//! Where in the network a hook is called, by TransformerLens' names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A place in the network at which a [`Hook`](crate::Hook) sees, and may replace, the activation.
+///
+/// `Display` and `FromStr` speak TransformerLens: `hook_embed`, `blocks.3.attn.hook_q`, `ln_final.hook_scale`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum HookPoint {
+    /// The token embedding, `[batch, pos, d_model]`.
+    Embed,
+    /// The learned position embedding, `[batch, pos, d_model]`; absent in rotary models.
+    PosEmbed,
+    /// A site inside block `layer`.
+    Block {
+        /// Index of the block, from 0.
+        layer: usize,
+        /// The site inside it.
+        site: Site,
+    },
+    /// The norm before the unembedding.
+    FinalNorm(NormSite),
+}
+
+/// The two observable stages of a layer norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NormSite {
+    /// `sqrt(var + eps)`, which the centred input is divided by; `[batch, pos, 1]`.
+    Scale,
+    /// The norm's output, gain and bias included where the model has them; `[batch, pos, d_model]`.
+    Normalized,
+}
+
+/// A place inside a block, in the order in which a forward meets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Site {
+    /// The residual stream that enters the block.
+    ResidPre,
+    /// Scale of the norm before attention.
+    Ln1Scale,
+    /// Output of the norm before attention.
+    Ln1Normalized,
+    /// Queries, before any rotation.
+    Q,
+    /// Keys, before any rotation.
+    K,
+    /// Values.
+    V,
+    /// Queries after the rotary embedding (rotary models only).
+    RotQ,
+    /// Keys after the rotary embedding (rotary models only).
+    RotK,
+    /// Attention scores after the causal mask (`-inf` where masked).
+    AttnScores,
+    /// Attention probabilities.
+    Pattern,
+    /// Per-head mixed values, before the output projection.
+    Z,
+    /// What attention adds to the residual stream.
+    AttnOut,
+    /// The residual stream between attention and MLP (sequential blocks only).
+    ResidMid,
+    /// Scale of the norm before the MLP.
+    Ln2Scale,
+    /// Output of the norm before the MLP.
+    Ln2Normalized,
+    /// MLP neurons before the activation function.
+    MlpPre,
+    /// MLP neurons after the activation function.
+    MlpPost,
+    /// What the MLP adds to the residual stream.
+    MlpOut,
+    /// The residual stream that leaves the block.
+    ResidPost,
+}
+
+/// What one dimension of an activation runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Axis {
+    /// Prompts.
+    Batch,
+    /// Token positions.
+    Pos,
+    /// Attention heads.
+    Head,
+    /// Attending (destination) positions.
+    Query,
+    /// Attended (source) positions.
+    Key,
+    /// A head's inner dimension.
+    DHead,
+    /// The residual stream's dimension.
+    DModel,
+    /// MLP neurons.
+    DMlp,
+    /// A dimension of size one.
+    One,
+}
+
+/// Every site with the name that TransformerLens gives it, in forward order.
+const SITE_NAMES: [(Site, &str); 19] = [
+    (Site::ResidPre, "hook_resid_pre"),
+    (Site::Ln1Scale, "ln1.hook_scale"),
+    (Site::Ln1Normalized, "ln1.hook_normalized"),
+    (Site::Q, "attn.hook_q"),
+    (Site::K, "attn.hook_k"),
+    (Site::V, "attn.hook_v"),
+    (Site::RotQ, "attn.hook_rot_q"),
+    (Site::RotK, "attn.hook_rot_k"),
+    (Site::AttnScores, "attn.hook_attn_scores"),
+    (Site::Pattern, "attn.hook_pattern"),
+    (Site::Z, "attn.hook_z"),
+    (Site::AttnOut, "hook_attn_out"),
+    (Site::ResidMid, "hook_resid_mid"),
+    (Site::Ln2Scale, "ln2.hook_scale"),
+    (Site::Ln2Normalized, "ln2.hook_normalized"),
+    (Site::MlpPre, "mlp.hook_pre"),
+    (Site::MlpPost, "mlp.hook_post"),
+    (Site::MlpOut, "hook_mlp_out"),
+    (Site::ResidPost, "hook_resid_post"),
+];
+
+impl Site {
+    /// Every site, in the order in which a forward meets them.
+    pub fn all() -> impl Iterator<Item = Site> {
+        SITE_NAMES.iter().map(|(site, _)| *site)
+    }
+
+    /// The name inside its block, as TransformerLens has it (`attn.hook_q`).
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        SITE_NAMES[self as usize].1
+    }
+
+    /// What each dimension of the activation runs over.
+    #[must_use]
+    pub fn axes(self) -> &'static [Axis] {
+        use Axis::{Batch, DHead, DMlp, DModel, Head, Key, One, Pos, Query};
+        match self {
+            Site::Ln1Scale | Site::Ln2Scale => &[Batch, Pos, One],
+            Site::Q | Site::K | Site::V | Site::RotQ | Site::RotK | Site::Z => &[Batch, Pos, Head, DHead],
+            Site::AttnScores | Site::Pattern => &[Batch, Head, Query, Key],
+            Site::MlpPre | Site::MlpPost => &[Batch, Pos, DMlp],
+            Site::ResidPre
+            | Site::Ln1Normalized
+            | Site::AttnOut
+            | Site::ResidMid
+            | Site::Ln2Normalized
+            | Site::MlpOut
+            | Site::ResidPost => &[Batch, Pos, DModel],
+        }
+    }
+}
+
+impl HookPoint {
+    /// A site inside block `layer`.
+    #[must_use]
+    pub fn block(layer: usize, site: Site) -> Self {
+        HookPoint::Block { layer, site }
+    }
+
+    /// The site, for a point inside a block.
+    #[must_use]
+    pub fn site(self) -> Option<Site> {
+        match self {
+            HookPoint::Block { site, .. } => Some(site),
+            _ => None,
+        }
+    }
+
+    /// What each dimension of the activation runs over.
+    #[must_use]
+    pub fn axes(self) -> &'static [Axis] {
+        match self {
+            HookPoint::Embed | HookPoint::PosEmbed => Site::ResidPre.axes(),
+            HookPoint::Block { site, .. } => site.axes(),
+            HookPoint::FinalNorm(NormSite::Scale) => Site::Ln2Scale.axes(),
+            HookPoint::FinalNorm(NormSite::Normalized) => Site::Ln2Normalized.axes(),
+        }
+    }
+
+    /// Number of dimensions of the activation.
+    #[must_use]
+    pub fn rank(self) -> usize {
+        self.axes().len()
+    }
+}
+
+impl fmt::Display for HookPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HookPoint::Embed => f.write_str("hook_embed"),
+            HookPoint::PosEmbed => f.write_str("hook_pos_embed"),
+            HookPoint::Block { layer, site } => write!(f, "blocks.{layer}.{}", site.name()),
+            HookPoint::FinalNorm(NormSite::Scale) => f.write_str("ln_final.hook_scale"),
+            HookPoint::FinalNorm(NormSite::Normalized) => f.write_str("ln_final.hook_normalized"),
+        }
+    }
+}
+
+/// A string that names no hook point.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a hook point; names are TransformerLens', such as `blocks.0.attn.hook_z`")]
+pub struct ParseHookPointError(pub String);
+
+impl FromStr for HookPoint {
+    type Err = ParseHookPointError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let unknown = || ParseHookPointError(name.to_owned());
+        match name {
+            "hook_embed" => return Ok(HookPoint::Embed),
+            "hook_pos_embed" => return Ok(HookPoint::PosEmbed),
+            "ln_final.hook_scale" => return Ok(HookPoint::FinalNorm(NormSite::Scale)),
+            "ln_final.hook_normalized" => return Ok(HookPoint::FinalNorm(NormSite::Normalized)),
+            _ => {}
+        }
+        let (layer, rest) = name.strip_prefix("blocks.").and_then(|s| s.split_once('.')).ok_or_else(unknown)?;
+        let layer = layer.parse().map_err(|_| unknown())?;
+        let (site, _) = SITE_NAMES.iter().find(|(_, n)| *n == rest).ok_or_else(unknown)?;
+        Ok(HookPoint::Block { layer, site: *site })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        let mut points = vec![
+            HookPoint::Embed,
+            HookPoint::PosEmbed,
+            HookPoint::FinalNorm(NormSite::Scale),
+            HookPoint::FinalNorm(NormSite::Normalized),
+        ];
+        points.extend(Site::all().map(|site| HookPoint::block(11, site)));
+        for point in points {
+            assert_eq!(point.to_string().parse(), Ok(point));
+        }
+        assert_eq!(HookPoint::block(3, Site::Ln2Scale).to_string(), "blocks.3.ln2.hook_scale");
+    }
+
+    #[test]
+    fn a_site_is_named_by_its_place_in_the_table() {
+        for (site, name) in SITE_NAMES {
+            assert_eq!(site.name(), name);
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        for name in ["", "blocks", "blocks.x.attn.hook_q", "blocks.1.attn.hook_result", "blocks.-1.attn.hook_q"] {
+            assert_eq!(name.parse::<HookPoint>(), Err(ParseHookPointError(name.to_owned())));
+        }
+    }
+}

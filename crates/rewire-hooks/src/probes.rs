@@ -1,0 +1,61 @@
+//! The hook that makes gradients at hook points readable.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::recorder::Filter;
+use crate::stored::Stored;
+use crate::{ActivationCache, Hook, HookPoint};
+
+/// Adds a zero leaf to the activation at each point it accepts. The gradient of that leaf is the activation's, and
+/// survives the backward pass, which consumes the gradients of intermediate tensors.
+///
+/// Probe only what you need: where no probe has been passed and weights are not tracked, nothing is on the tape, so the
+/// part of the network before the first probe costs no backward pass.
+pub struct GradientProbes<B: AutodiffBackend> {
+    accepts: Filter,
+    leaves: BTreeMap<HookPoint, Stored<B>>,
+}
+
+impl<B: AutodiffBackend> GradientProbes<B> {
+    /// Probes every point.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::filtered(|_| true)
+    }
+
+    /// Probes the points for which `accepts` holds.
+    #[must_use]
+    pub fn filtered(accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static) -> Self {
+        Self { accepts: Box::new(accepts), leaves: BTreeMap::new() }
+    }
+
+    /// Runs the backward pass of `loss` (`[1]`) and returns its gradient at every probed point. Where the loss does not
+    /// depend on a point, the gradient there is zero.
+    #[must_use]
+    pub fn gradients(self, loss: &Tensor<B, 1>) -> ActivationCache<B::InnerBackend> {
+        let mut gradients = loss.backward();
+        let taken = self.leaves.into_iter().map(|(point, leaf)| (point, leaf.take_gradient(&mut gradients)));
+        ActivationCache::from_stored(taken.collect())
+    }
+}
+
+impl<B: AutodiffBackend> Hook<B> for GradientProbes<B> {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        if !(self.accepts)(point) {
+            return activation;
+        }
+        let leaf = Tensor::zeros(activation.dims(), &activation.device()).require_grad();
+        self.leaves.insert(point, Stored::new(leaf.clone()));
+        activation + leaf
+    }
+}
+
+impl<B: AutodiffBackend> fmt::Debug for GradientProbes<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GradientProbes").field("probed", &self.leaves.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,53 @@
+//! The hook that keeps what passes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::stored::Stored;
+use crate::{ActivationCache, Hook, HookPoint};
+
+/// Whether a hook concerns itself with a point.
+pub(crate) type Filter = Box<dyn Fn(HookPoint) -> bool + Send + Sync>;
+
+/// Keeps the activations at the points it accepts, and changes none.
+pub struct Recorder<B: Backend> {
+    accepts: Filter,
+    stored: BTreeMap<HookPoint, Stored<B>>,
+}
+
+impl<B: Backend> Recorder<B> {
+    /// Records every point.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::filtered(|_| true)
+    }
+
+    /// Records the points for which `accepts` holds.
+    #[must_use]
+    pub fn filtered(accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static) -> Self {
+        Self { accepts: Box::new(accepts), stored: BTreeMap::new() }
+    }
+
+    /// What was recorded.
+    #[must_use]
+    pub fn into_cache(self) -> ActivationCache<B> {
+        ActivationCache::from_stored(self.stored)
+    }
+}
+
+impl<B: Backend> Hook<B> for Recorder<B> {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        if (self.accepts)(point) {
+            self.stored.insert(point, Stored::new(activation.clone()));
+        }
+        activation
+    }
+}
+
+impl<B: Backend> fmt::Debug for Recorder<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("recorded", &self.stored.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! What the field derives from a cache: residual stream, its decomposition, head outputs, logit attribution.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+
+use crate::{ActivationCache, CacheError, HookPoint, NormSite, Site};
+
+/// Tensors stacked along a leading axis, with the name of each.
+#[derive(Debug, Clone)]
+pub struct Labelled<B: Backend> {
+    /// One name a component, as TransformerLens has them (`0_pre`, `0_attn_out`, `L0H0`).
+    pub labels: Vec<String>,
+    /// `[component, batch, pos, d_model]`.
+    pub values: Tensor<B, 4>,
+}
+
+/// Which stages of the residual stream [`ActivationCache::accumulated_residual`] lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResidualStream {
+    /// Before every block, and after the last.
+    BetweenBlocks,
+    /// Those, and between attention and MLP; sequential blocks only.
+    WithMid,
+}
+
+impl<B: Backend> ActivationCache<B> {
+    /// How many blocks the cache has seen.
+    fn n_layers(&self) -> usize {
+        let layers = self.points().filter_map(|p| match p {
+            HookPoint::Block { layer, .. } => Some(layer + 1),
+            _ => None,
+        });
+        layers.max().unwrap_or(0)
+    }
+
+    /// The residual stream as it grows: `0_pre`, (`0_mid`,) `1_pre`, .., `final_post`.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`] where a stage was not recorded.
+    pub fn accumulated_residual(&self, stages: ResidualStream) -> Result<Labelled<B>, CacheError> {
+        let n_layers = self.n_layers();
+        let mut parts = Vec::new();
+        for layer in 0..n_layers {
+            parts.push((format!("{layer}_pre"), self.block(layer, Site::ResidPre)?));
+            if stages == ResidualStream::WithMid {
+                parts.push((format!("{layer}_mid"), self.block(layer, Site::ResidMid)?));
+            }
+        }
+        parts.push(("final_post".to_owned(), self.block(n_layers.saturating_sub(1), Site::ResidPost)?));
+        Ok(stack(parts))
+    }
+
+    /// What was written to the residual stream: `embed`, (`pos_embed`,) `0_attn_out`, `0_mlp_out`, ..; these sum to the
+    /// last `resid_post`.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`] where a part was not recorded; a cache without `hook_pos_embed` is taken to be a rotary
+    /// model's.
+    pub fn decomposed_residual(&self) -> Result<Labelled<B>, CacheError> {
+        let mut parts = vec![("embed".to_owned(), self.get(HookPoint::Embed)?)];
+        if let Ok(pos_embed) = self.get(HookPoint::PosEmbed) {
+            parts.push(("pos_embed".to_owned(), pos_embed));
+        }
+        for layer in 0..self.n_layers() {
+            parts.push((format!("{layer}_attn_out"), self.block(layer, Site::AttnOut)?));
+            parts.push((format!("{layer}_mlp_out"), self.block(layer, Site::MlpOut)?));
+        }
+        Ok(stack(parts))
+    }
+
+    /// What each head of block `layer` writes: `z @ W_O`, `[batch, pos, head, d_model]`, for `w_o`
+    /// `[head, d_head, d_model]`. Summed over heads, with the output bias, it is `attn_out`.
+    ///
+    /// # Errors
+    /// [`CacheError`] where `z` was not recorded or `w_o` has another number of heads.
+    pub fn head_results(&self, layer: usize, w_o: Tensor<B, 3>) -> Result<Tensor<B, 4>, CacheError> {
+        let z: Tensor<B, 4> = self.block(layer, Site::Z)?;
+        let [batch, pos, n_heads, d_head] = z.dims();
+        let [w_heads, w_d_head, d_model] = w_o.dims();
+        check_size("heads of W_O", n_heads, w_heads)?;
+        check_size("d_head of W_O", d_head, w_d_head)?;
+        // [head, batch * pos, d_head] @ [head, d_head, d_model]
+        let z = z.permute([2, 0, 1, 3]).reshape([n_heads, batch * pos, d_head]);
+        let results = z.matmul(w_o).reshape([n_heads, batch, pos, d_model]);
+        Ok(results.permute([1, 2, 0, 3]))
+    }
+
+    /// Every head's output, labelled `L0H0`, `L0H1`, ..; `w_o` holds one `[head, d_head, d_model]` a layer.
+    ///
+    /// # Errors
+    /// As [`head_results`](Self::head_results).
+    pub fn stacked_head_results(&self, w_o: &[Tensor<B, 3>]) -> Result<Labelled<B>, CacheError> {
+        check_size("layers of W_O", self.n_layers(), w_o.len())?;
+        let mut labels = Vec::new();
+        let mut layers = Vec::new();
+        for (layer, w_o) in w_o.iter().enumerate() {
+            labels.extend((0..w_o.dims()[0]).map(|head| format!("L{layer}H{head}")));
+            layers.push(self.head_results(layer, w_o.clone())?.permute([2, 0, 1, 3]));
+        }
+        Ok(Labelled { labels, values: Tensor::cat(layers, 0) })
+    }
+
+    /// Direct logit attribution: what each component adds to a direction of the logits at one position a prompt, with the
+    /// final norm's scale held at this run's value. `[component, batch]`.
+    ///
+    /// `direction` is `[batch, d_model]`, such as `W_U[:, answer] - W_U[:, wrong answer]`, times the final norm's gain
+    /// where that is not folded into `W_U`; `end` is the position read, per prompt.
+    ///
+    /// # Errors
+    /// [`CacheError`] where `ln_final.hook_scale` was not recorded or the batch sizes differ.
+    pub fn logit_attribution(
+        &self,
+        components: Tensor<B, 4>,
+        direction: Tensor<B, 2>,
+        end: &[usize],
+    ) -> Result<Tensor<B, 2>, CacheError> {
+        let scale: Tensor<B, 3> = self.get(HookPoint::FinalNorm(NormSite::Scale))?;
+        let [n_components, batch, pos, d_model] = components.dims();
+        check_size("prompts of the final scale", batch, scale.dims()[0])?;
+        check_size("prompts of the direction", batch, direction.dims()[0])?;
+        check_size("positions read", batch, end.len())?;
+        if let Some(&past) = end.iter().find(|&&e| e >= pos) {
+            return Err(CacheError::Size { what: "position read (of how many)", expected: pos, found: past });
+        }
+        let device = components.device();
+        let flat: Vec<i64> = end.iter().enumerate().map(|(b, e)| (b * pos + e) as i64).collect();
+        let rows = Tensor::<B, 1, Int>::from_data(flat.as_slice(), &device);
+        let at_end = components.reshape([n_components, batch * pos, d_model]).select(1, rows.clone());
+        let scale = scale.reshape([batch * pos, 1]).select(0, rows).reshape([1, batch, 1]);
+        let centred = at_end.clone() - at_end.mean_dim(2);
+        let along = (centred / scale) * direction.reshape([1, batch, d_model]);
+        Ok(along.sum_dim(2).reshape([n_components, batch]))
+    }
+}
+
+fn stack<B: Backend>(parts: Vec<(String, Tensor<B, 3>)>) -> Labelled<B> {
+    let (labels, tensors): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    Labelled { labels, values: Tensor::stack(tensors, 0) }
+}
+
+fn check_size(what: &'static str, expected: usize, found: usize) -> Result<(), CacheError> {
+    if expected == found { Ok(()) } else { Err(CacheError::Size { what, expected, found }) }
+}

@@ -1,0 +1,151 @@
+//! Making a model from its parts: loaded, random, or fresh for training.
+
+use std::convert::Infallible;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::attention::Attention;
+use crate::block::Block;
+use crate::layout::{self, Part};
+use crate::mlp::Mlp;
+use crate::norm::Norm;
+use crate::parameters::{frozen, value};
+use crate::{Positions, Transformer, TransformerConfig};
+
+impl<B: Backend> Transformer<B> {
+    /// A model with random weights in which attention, norms, biases and the activation function all matter: for tests and
+    /// benchmarks. The same seed gives the same weights on every machine.
+    #[must_use]
+    pub fn random(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let made = Self::assemble(config, device, |part, _| {
+            let shape = layout::shape(config, part);
+            let (mean, deviation) = match part {
+                Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => (1.0, 0.2),
+                Part::WE => (0.0, 0.5),
+                Part::WPos => (0.0, 0.2),
+                _ if shape.len() == 1 => (0.0, 0.1),
+                Part::WQkv => (0.0, 1.5 / (shape[0] as f32).sqrt()),
+                _ => (0.0, 1.0 / (shape[0] as f32).sqrt()),
+            };
+            Ok::<_, Infallible>(normal(&mut rng, shape.iter().product(), mean, deviation))
+        });
+        match made {
+            Ok(model) => model,
+            Err(never) => match never {},
+        }
+    }
+
+    /// A model initialised for training, its weights on the autodiff tape: normal with deviation 0.02 times
+    /// `sqrt(768 / d_model)`, what writes to the residual stream smaller by `sqrt(2 n_layers)` (as GPT-2), biases 0.
+    #[must_use]
+    pub fn trainable(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let deviation = 0.02 * (768.0 / config.d_model as f32).sqrt();
+        let made = Self::assemble(config, device, |part, _| {
+            let shape = layout::shape(config, part);
+            let len = shape.iter().product();
+            Ok::<_, Infallible>(match part {
+                Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => vec![1.0; len],
+                _ if shape.len() == 1 => vec![0.0; len],
+                Part::WO | Part::WOut => {
+                    normal(&mut rng, len, 0.0, deviation / (2.0 * config.n_layers as f32).sqrt())
+                }
+                _ => normal(&mut rng, len, 0.0, deviation),
+            })
+        });
+        match made {
+            Ok(model) => model.map(&mut Track),
+            Err(never) => match never {},
+        }
+    }
+
+    /// Builds the model, asking for each part's values in the model's layout.
+    pub(crate) fn assemble<E>(
+        config: &TransformerConfig,
+        device: &B::Device,
+        mut values: impl FnMut(Part, usize) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let mut data = |part, layer| Ok(TensorData::new(values(part, layer)?, layout::shape(config, part)));
+        let w_e = frozen(Tensor::from_data(data(Part::WE, 0)?, device));
+        let w_pos = match config.positions {
+            Positions::Learned => Some(frozen(Tensor::from_data(data(Part::WPos, 0)?, device))),
+            Positions::Rotary { .. } => None,
+        };
+        let mut blocks = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            let mut vector = |part| Ok(Tensor::from_data(data(part, layer)?, device));
+            let ln1 = Norm::new(vector(Part::Ln1Gain)?, vector(Part::Ln1Bias)?, config.norm_eps);
+            let ln2 = Norm::new(vector(Part::Ln2Gain)?, vector(Part::Ln2Bias)?, config.norm_eps);
+            let [b_qkv, b_o] = [frozen(vector(Part::BQkv)?), frozen(vector(Part::BO)?)];
+            let [b_in, b_out] = [frozen(vector(Part::BIn)?), frozen(vector(Part::BOut)?)];
+            let mut matrix = |part| Ok(frozen(Tensor::from_data(data(part, layer)?, device)));
+            let [w_qkv, w_o] = [matrix(Part::WQkv)?, matrix(Part::WO)?];
+            let [w_in, w_out] = [matrix(Part::WIn)?, matrix(Part::WOut)?];
+            blocks.push(Block {
+                ln1,
+                attention: Attention { w_qkv, b_qkv, w_o, b_o, n_heads: config.n_heads },
+                ln2,
+                mlp: Mlp { w_in, b_in, w_out, b_out, activation: config.activation },
+                parallel: config.parallel_block,
+            });
+        }
+        let gain = Tensor::from_data(data(Part::FinalGain, 0)?, device);
+        let bias = Tensor::from_data(data(Part::FinalBias, 0)?, device);
+        let w_u = match config.tied_unembedding {
+            true => None,
+            false => Some(frozen(Tensor::from_data(data(Part::WU, 0)?, device))),
+        };
+        let final_norm = Norm::new(gain, bias, config.norm_eps);
+        Ok(Self { w_e, w_pos, blocks, final_norm, w_u, b_u: None, config: config.clone() })
+    }
+
+    /// A part's values in the model's layout; `None` where processing has taken it away.
+    pub(crate) fn part(&self, part: Part, layer: usize) -> Option<Vec<f32>> {
+        fn host<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> Vec<f32> {
+            value(param).into_data().convert::<f32>().into_vec().unwrap_or_default()
+        }
+        let block = self.blocks.get(layer)?;
+        Some(match part {
+            Part::WE => host(&self.w_e),
+            Part::WPos => host(self.w_pos.as_ref()?),
+            Part::Ln1Gain => host(block.ln1.gain.as_ref()?),
+            Part::Ln1Bias => host(block.ln1.bias.as_ref()?),
+            Part::WQkv => host(&block.attention.w_qkv),
+            Part::BQkv => host(&block.attention.b_qkv),
+            Part::WO => host(&block.attention.w_o),
+            Part::BO => host(&block.attention.b_o),
+            Part::Ln2Gain => host(block.ln2.gain.as_ref()?),
+            Part::Ln2Bias => host(block.ln2.bias.as_ref()?),
+            Part::WIn => host(&block.mlp.w_in),
+            Part::BIn => host(&block.mlp.b_in),
+            Part::WOut => host(&block.mlp.w_out),
+            Part::BOut => host(&block.mlp.b_out),
+            Part::FinalGain => host(self.final_norm.gain.as_ref()?),
+            Part::FinalBias => host(self.final_norm.bias.as_ref()?),
+            Part::WU => host(self.w_u.as_ref()?),
+        })
+    }
+}
+
+fn normal(rng: &mut ChaCha8Rng, len: usize, mean: f32, deviation: f32) -> Vec<f32> {
+    (0..len)
+        .map(|_| {
+            let sample: f32 = StandardNormal.sample(rng);
+            mean + deviation * sample
+        })
+        .collect()
+}
+
+/// Puts every parameter on the autodiff tape.
+struct Track;
+
+impl<B: Backend> ModuleMapper<B> for Track {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.set_require_grad(true)
+    }
+}

@@ -1,0 +1,193 @@
+//! Which tensor of a Hugging Face file is which weight of the model, for both architectures and both directions.
+//!
+//! | part | GPT-2 | GPT-NeoX |
+//! |---|---|---|
+//! | token embedding | `wte.weight` | `gpt_neox.embed_in.weight` |
+//! | position embedding | `wpe.weight` | none |
+//! | norm before attention | `h.L.ln_1.{weight,bias}` | `gpt_neox.layers.L.input_layernorm.{weight,bias}` |
+//! | queries, keys, values | `h.L.attn.c_attn.{weight,bias}`, `[in, (qkv head d_head)]` | `..attention.query_key_value.{weight,bias}`, `[(head qkv d_head), in]` |
+//! | attention output | `h.L.attn.c_proj.{weight,bias}`, `[in, out]` | `..attention.dense.{weight,bias}`, `[out, in]` |
+//! | norm before the MLP | `h.L.ln_2.{weight,bias}` | `..post_attention_layernorm.{weight,bias}` |
+//! | MLP in | `h.L.mlp.c_fc.{weight,bias}`, `[in, out]` | `..mlp.dense_h_to_4h.{weight,bias}`, `[out, in]` |
+//! | MLP out | `h.L.mlp.c_proj.{weight,bias}`, `[in, out]` | `..mlp.dense_4h_to_h.{weight,bias}`, `[out, in]` |
+//! | final norm | `ln_f.{weight,bias}` | `gpt_neox.final_layer_norm.{weight,bias}` |
+//! | unembedding | tied to `wte.weight` | `embed_out.weight`, `[out, in]` |
+
+use crate::{Architecture, TransformerConfig};
+
+/// A weight of the model, in the model's own layout (`[in, out]`, queries, keys and values in that order).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    WE,
+    WPos,
+    Ln1Gain,
+    Ln1Bias,
+    WQkv,
+    BQkv,
+    WO,
+    BO,
+    Ln2Gain,
+    Ln2Bias,
+    WIn,
+    BIn,
+    WOut,
+    BOut,
+    FinalGain,
+    FinalBias,
+    WU,
+}
+
+/// The parts of one block.
+pub(crate) const BLOCK_PARTS: [Part; 12] = [
+    Part::Ln1Gain,
+    Part::Ln1Bias,
+    Part::WQkv,
+    Part::BQkv,
+    Part::WO,
+    Part::BO,
+    Part::Ln2Gain,
+    Part::Ln2Bias,
+    Part::WIn,
+    Part::BIn,
+    Part::WOut,
+    Part::BOut,
+];
+
+/// The tensor's name in a file without the `transformer.` prefix that GPT-2 files may carry.
+pub(crate) fn file_name(architecture: Architecture, part: Part, layer: usize) -> String {
+    let inside = |gpt2: &str, neox: &str| match architecture {
+        Architecture::Gpt2 => format!("h.{layer}.{gpt2}"),
+        Architecture::GptNeoX => format!("gpt_neox.layers.{layer}.{neox}"),
+    };
+    let outside = |gpt2: &str, neox: &str| match architecture {
+        Architecture::Gpt2 => gpt2.to_owned(),
+        Architecture::GptNeoX => neox.to_owned(),
+    };
+    match part {
+        Part::WE => outside("wte.weight", "gpt_neox.embed_in.weight"),
+        Part::WPos => outside("wpe.weight", "gpt_neox.embed_pos.weight"),
+        Part::Ln1Gain => inside("ln_1.weight", "input_layernorm.weight"),
+        Part::Ln1Bias => inside("ln_1.bias", "input_layernorm.bias"),
+        Part::WQkv => inside("attn.c_attn.weight", "attention.query_key_value.weight"),
+        Part::BQkv => inside("attn.c_attn.bias", "attention.query_key_value.bias"),
+        Part::WO => inside("attn.c_proj.weight", "attention.dense.weight"),
+        Part::BO => inside("attn.c_proj.bias", "attention.dense.bias"),
+        Part::Ln2Gain => inside("ln_2.weight", "post_attention_layernorm.weight"),
+        Part::Ln2Bias => inside("ln_2.bias", "post_attention_layernorm.bias"),
+        Part::WIn => inside("mlp.c_fc.weight", "mlp.dense_h_to_4h.weight"),
+        Part::BIn => inside("mlp.c_fc.bias", "mlp.dense_h_to_4h.bias"),
+        Part::WOut => inside("mlp.c_proj.weight", "mlp.dense_4h_to_h.weight"),
+        Part::BOut => inside("mlp.c_proj.bias", "mlp.dense_4h_to_h.bias"),
+        Part::FinalGain => outside("ln_f.weight", "gpt_neox.final_layer_norm.weight"),
+        Part::FinalBias => outside("ln_f.bias", "gpt_neox.final_layer_norm.bias"),
+        Part::WU => outside("lm_head.weight", "embed_out.weight"),
+    }
+}
+
+/// Whether a file may hold this tensor although nothing is read from it: mask and rotary buffers of old exports.
+pub(crate) fn is_buffer(name: &str) -> bool {
+    [".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"]
+        .iter()
+        .any(|suffix| name.ends_with(suffix))
+}
+
+/// The part's shape in the model.
+pub(crate) fn shape(config: &TransformerConfig, part: Part) -> Vec<usize> {
+    let TransformerConfig { d_model, d_mlp, d_vocab, n_ctx, .. } = *config;
+    let width = config.n_heads * config.d_head;
+    match part {
+        Part::WE => vec![d_vocab, d_model],
+        Part::WPos => vec![n_ctx, d_model],
+        Part::WQkv => vec![d_model, 3 * width],
+        Part::BQkv => vec![3 * width],
+        Part::WO => vec![width, d_model],
+        Part::WIn => vec![d_model, d_mlp],
+        Part::BIn => vec![d_mlp],
+        Part::WOut => vec![d_mlp, d_model],
+        Part::WU => vec![d_model, d_vocab],
+        Part::Ln1Gain
+        | Part::Ln1Bias
+        | Part::BO
+        | Part::Ln2Gain
+        | Part::Ln2Bias
+        | Part::BOut
+        | Part::FinalGain
+        | Part::FinalBias => vec![d_model],
+    }
+}
+
+/// Whether the file holds the part transposed, `[out, in]`.
+fn is_transposed(architecture: Architecture, part: Part) -> bool {
+    part == Part::WU
+        || (architecture == Architecture::GptNeoX && matches!(part, Part::WQkv | Part::WO | Part::WIn | Part::WOut))
+}
+
+/// The part's shape in the file.
+pub(crate) fn file_shape(config: &TransformerConfig, part: Part) -> Vec<usize> {
+    let mut shape = shape(config, part);
+    if is_transposed(config.architecture, part) {
+        shape.reverse();
+    }
+    shape
+}
+
+/// File layout to model layout.
+pub(crate) fn to_model(config: &TransformerConfig, part: Part, mut data: Vec<f32>) -> Vec<f32> {
+    let TransformerConfig { n_heads, d_head, architecture, .. } = *config;
+    if architecture == Architecture::GptNeoX && matches!(part, Part::WQkv | Part::BQkv) {
+        // Rows (head, qkv, d_head) become (qkv, head, d_head).
+        data = regroup(&data, n_heads, 3, d_head);
+    }
+    if is_transposed(architecture, part) {
+        let file = file_shape(config, part);
+        data = transpose(&data, file[0], file[1]);
+    }
+    data
+}
+
+/// Model layout to file layout.
+pub(crate) fn to_file(config: &TransformerConfig, part: Part, mut data: Vec<f32>) -> Vec<f32> {
+    let TransformerConfig { n_heads, d_head, architecture, .. } = *config;
+    if is_transposed(architecture, part) {
+        let model = shape(config, part);
+        data = transpose(&data, model[0], model[1]);
+    }
+    if architecture == Architecture::GptNeoX && matches!(part, Part::WQkv | Part::BQkv) {
+        data = regroup(&data, 3, n_heads, d_head);
+    }
+    data
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|c| (0..rows).map(move |r| data[r * columns + c])).collect()
+}
+
+/// Rows grouped `(outer, inner, block)` to `(inner, outer, block)`, whatever a row's length.
+fn regroup(data: &[f32], outer: usize, inner: usize, block: usize) -> Vec<f32> {
+    let run = block * (data.len() / (outer * inner * block));
+    let chunk = |o: usize, i: usize| &data[(o * inner + i) * run..][..run];
+    (0..inner).flat_map(|i| (0..outer).flat_map(move |o| chunk(o, i).iter().copied())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_layout_goes_both_ways() {
+        for config in [TransformerConfig::gpt2(1, 2, 8, 5, 4), TransformerConfig::neox(1, 2, 8, 5, 4)] {
+            for part in BLOCK_PARTS.into_iter().chain([Part::WE, Part::WU]) {
+                let len = shape(&config, part).iter().product::<usize>();
+                let data: Vec<f32> = (0..len).map(|i| i as f32).collect();
+                assert_eq!(to_model(&config, part, to_file(&config, part, data.clone())), data, "{part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn neox_rows_are_regrouped_by_kind() {
+        // Two heads of one dimension: q0 k0 v0 q1 k1 v1 becomes q0 q1 k0 k1 v0 v1.
+        assert_eq!(regroup(&[0., 1., 2., 3., 4., 5.], 2, 3, 1), [0., 3., 1., 4., 2., 5.]);
+    }
+}

@@ -1,0 +1,51 @@
+//! GPT-2 and GPT-NeoX on burn, as one hooked forward.
+//!
+//! Use this crate to load a language model and to run it while a [`Hook`](rewire_hooks::Hook) watches or edits every
+//! activation. There is one [`Transformer`] for both architectures and one [`forward`](Transformer::forward): the plain run
+//! passes `()` as its hook. A run may start at a layer, compute only the last positions, and produce only the logits that
+//! are read ([`Run`]).
+//!
+//! ```
+//! use rewire_hooks::{HookPoint, Recorder, Site};
+//! use rewire_model::{Run, Transformer, TransformerConfig};
+//!
+//! type B = burn::backend::Flex;
+//! let device = Default::default();
+//! let config = TransformerConfig::gpt2(2, 4, 32, 50, 16); // layers, heads, d_model, vocabulary, context
+//! let model = Transformer::<B>::random(&config, 0, &device);
+//! let tokens = model.tokens(&[vec![3, 1, 4, 1, 5]]).unwrap();
+//!
+//! let mut recorder = Recorder::filtered(|point| point.site() == Some(Site::Z));
+//! let logits = model.forward(Run::tokens(tokens), &mut recorder).unwrap();
+//! assert_eq!(logits.dims(), [1, 5, 50]); // [batch, pos, vocabulary]
+//!
+//! let z = recorder.into_cache().get::<4>(HookPoint::block(1, Site::Z)).unwrap();
+//! assert_eq!(z.dims(), [1, 5, 4, 8]); // [batch, pos, head, d_head]
+//! ```
+#![deny(unsafe_code)]
+
+mod attention;
+mod block;
+mod config;
+mod error;
+mod hub;
+mod init;
+mod layout;
+mod load;
+mod mlp;
+mod norm;
+mod parameters;
+mod processing;
+mod rotary;
+mod run;
+mod transformer;
+mod weights;
+
+pub use config::{Activation, Architecture, Positions, TransformerConfig};
+pub use error::ModelError;
+pub use hub::{Hub, resolve_repository};
+pub use load::{ModelFiles, SavedTensor, tensors_to_save};
+pub use processing::WeightProcessing;
+pub use run::{Prefix, ReadPositions, Readout, Run, Start};
+pub use transformer::Transformer;
+pub use weights::HeadInput;

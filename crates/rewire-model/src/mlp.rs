@@ -1,0 +1,49 @@
+//! The two-layer perceptron of a block.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::{gelu, relu};
+use burn::tensor::{Tensor, backend::Backend};
+use rewire_hooks::{Hook, HookPoint, Site};
+
+use crate::Activation;
+use crate::attention::linear;
+use crate::parameters::value;
+
+/// Weights of one MLP.
+#[derive(Module, Debug)]
+pub(crate) struct Mlp<B: Backend> {
+    /// `[d_model, d_mlp]`.
+    pub(crate) w_in: Param<Tensor<B, 2>>,
+    /// `[d_mlp]`.
+    pub(crate) b_in: Param<Tensor<B, 1>>,
+    /// `[d_mlp, d_model]`.
+    pub(crate) w_out: Param<Tensor<B, 2>>,
+    /// `[d_model]`.
+    pub(crate) b_out: Param<Tensor<B, 1>>,
+    #[module(skip)]
+    pub(crate) activation: Activation,
+}
+
+impl<B: Backend> Mlp<B> {
+    /// `x` is the norm's output, `[batch, pos, d_model]`; returns what the MLP adds to the residual stream.
+    pub(crate) fn forward<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        let at = |site| HookPoint::block(layer, site);
+        let pre = hook.visit(at(Site::MlpPre), linear(x, value(&self.w_in), value(&self.b_in)));
+        let post = hook.visit(at(Site::MlpPost), activate(pre, self.activation));
+        hook.visit(at(Site::MlpOut), linear(post, value(&self.w_out), value(&self.b_out)))
+    }
+}
+
+fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Tensor<B, 3> {
+    match activation {
+        Activation::Gelu => gelu(x),
+        Activation::Relu => relu(x),
+        Activation::GeluNew => {
+            // Written out because burn's tanh form takes a power where two products do.
+            let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
+            let cube = x.clone() * x.clone() * x.clone();
+            let inner = (x.clone() + cube * 0.044_715) * sqrt_2_over_pi;
+            x * (inner.tanh() + 1.0) * 0.5
+        }
+    }
+}

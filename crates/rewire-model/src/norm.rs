@@ -1,0 +1,46 @@
+//! Layer norm, with its scale observable.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, backend::Backend};
+use rewire_hooks::{Hook, HookPoint};
+
+use crate::parameters::{frozen, value};
+
+/// Layer norm; without gain and bias once they are folded into what reads it.
+#[derive(Module, Debug)]
+pub(crate) struct Norm<B: Backend> {
+    /// `[d_model]`.
+    pub(crate) gain: Option<Param<Tensor<B, 1>>>,
+    /// `[d_model]`.
+    pub(crate) bias: Option<Param<Tensor<B, 1>>>,
+    eps: f64,
+}
+
+impl<B: Backend> Norm<B> {
+    pub(crate) fn new(gain: Tensor<B, 1>, bias: Tensor<B, 1>, eps: f64) -> Self {
+        Self { gain: Some(frozen(gain)), bias: Some(frozen(bias)), eps }
+    }
+
+    /// Takes gain and bias out, for folding.
+    pub(crate) fn take_affine(&mut self) -> Option<(Tensor<B, 1>, Tensor<B, 1>)> {
+        Some((self.gain.take()?.val(), self.bias.take()?.val()))
+    }
+
+    /// `x` is `[batch, pos, d_model]`; `scale` and `normalized` are the points at which the hook is called.
+    pub(crate) fn forward<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        [scale, normalized]: [HookPoint; 2],
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
+        let [_, _, d_model] = x.dims();
+        let centred = x.clone() - x.mean_dim(2);
+        let variance = (centred.clone() * centred.clone()).mean_dim(2);
+        let sigma = hook.visit(scale, (variance + self.eps).sqrt()); // [batch, pos, 1]
+        let mut out = centred / sigma;
+        if let (Some(gain), Some(bias)) = (&self.gain, &self.bias) {
+            out = out * value(gain).reshape([1, 1, d_model]) + value(bias).reshape([1, 1, d_model]);
+        }
+        hook.visit(normalized, out)
+    }
+}

@@ -1,0 +1,126 @@
+//! Rewriting weights so that they are easier to interpret, with the same logits up to a constant a position.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::norm::Norm;
+use crate::parameters::{frozen, value};
+use crate::{Transformer, TransformerConfig};
+
+/// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeightProcessing {
+    /// Fold every norm's gain and bias into the weights that read its output, and centre those over `d_model` (which a
+    /// norm's centred output does not notice).
+    pub fold_norm: bool,
+    /// Centre over `d_model` what writes to the residual stream: embeddings, `W_O`, `b_O`, `W_out`, `b_out`. Every reader
+    /// centres its input, so nothing else changes.
+    pub center_writing_weights: bool,
+    /// Centre the unembedding over the vocabulary: logits shift by one constant a position.
+    pub center_unembed: bool,
+    /// Move the value biases into the attention's output bias: patterns sum to one, so `b_V @ W_O` is added whatever is
+    /// attended to.
+    pub fold_value_biases: bool,
+}
+
+impl Default for WeightProcessing {
+    fn default() -> Self {
+        Self { fold_norm: true, center_writing_weights: true, center_unembed: true, fold_value_biases: true }
+    }
+}
+
+impl WeightProcessing {
+    /// The weights as the files have them.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { fold_norm: false, center_writing_weights: false, center_unembed: false, fold_value_biases: false }
+    }
+}
+
+impl<B: Backend> Transformer<B> {
+    /// The same model with rewritten weights.
+    #[must_use]
+    pub fn processed(mut self, processing: WeightProcessing) -> Self {
+        if processing.fold_norm {
+            self.fold_norm();
+        }
+        if processing.center_writing_weights {
+            self.center_writing_weights();
+        }
+        if processing.center_unembed {
+            self.center_unembed();
+        }
+        if processing.fold_value_biases {
+            self.fold_value_biases();
+        }
+        self
+    }
+
+    fn fold_norm(&mut self) {
+        for block in &mut self.blocks {
+            let (attention, mlp) = (&mut block.attention, &mut block.mlp);
+            if let Some((w, b)) = folded(&mut block.ln1, value(&attention.w_qkv), value(&attention.b_qkv)) {
+                attention.w_qkv = frozen(w);
+                attention.b_qkv = frozen(b);
+            }
+            if let Some((w, b)) = folded(&mut block.ln2, value(&mlp.w_in), value(&mlp.b_in)) {
+                mlp.w_in = frozen(w);
+                mlp.b_in = frozen(b);
+            }
+        }
+        let w_u = self.unembedding();
+        let b_u = match &self.b_u {
+            Some(b_u) => value(b_u),
+            None => Tensor::zeros([self.config.d_vocab], &w_u.device()),
+        };
+        if let Some((w_u, b_u)) = folded(&mut self.final_norm, w_u, b_u) {
+            self.w_u = Some(frozen(w_u));
+            self.b_u = Some(frozen(b_u));
+        }
+    }
+
+    fn center_writing_weights(&mut self) {
+        // A tied unembedding keeps its mean: it is read, not written.
+        self.w_u = Some(frozen(self.unembedding()));
+        self.w_e = frozen(centred(value(&self.w_e), 1));
+        self.w_pos = self.w_pos.take().map(|w_pos| frozen(centred(value(&w_pos), 1)));
+        for block in &mut self.blocks {
+            block.attention.w_o = frozen(centred(value(&block.attention.w_o), 1));
+            block.attention.b_o = frozen(centred(value(&block.attention.b_o), 0));
+            block.mlp.w_out = frozen(centred(value(&block.mlp.w_out), 1));
+            block.mlp.b_out = frozen(centred(value(&block.mlp.b_out), 0));
+        }
+    }
+
+    fn center_unembed(&mut self) {
+        self.w_u = Some(frozen(centred(self.unembedding(), 1)));
+        self.b_u = self.b_u.take().map(|b_u| frozen(centred(value(&b_u), 0)));
+    }
+
+    fn fold_value_biases(&mut self) {
+        let TransformerConfig { n_heads, d_head, .. } = self.config;
+        let width = n_heads * d_head;
+        for block in &mut self.blocks {
+            let attention = &mut block.attention;
+            let b_qkv = value(&attention.b_qkv);
+            let b_v = b_qkv.clone().narrow(0, 2 * width, width).reshape([1, width]);
+            let moved = b_v.matmul(value(&attention.w_o)).reshape([self.config.d_model]);
+            attention.b_o = frozen(value(&attention.b_o) + moved);
+            let zeros = Tensor::zeros([width], &b_qkv.device());
+            attention.b_qkv = frozen(Tensor::cat(vec![b_qkv.narrow(0, 0, 2 * width), zeros], 0));
+        }
+    }
+}
+
+/// Takes the norm's gain and bias out and folds them into the weights `[d_model, to]` and bias `[to]` that read it.
+fn folded<B: Backend>(norm: &mut Norm<B>, w: Tensor<B, 2>, b: Tensor<B, 1>) -> Option<(Tensor<B, 2>, Tensor<B, 1>)> {
+    let (gain, bias) = norm.take_affine()?;
+    let [d_model, to] = w.dims();
+    let b = b + bias.reshape([1, d_model]).matmul(w.clone()).reshape([to]);
+    let w = w * gain.reshape([d_model, 1]);
+    Some((centred(w, 0), b))
+}
+
+/// `tensor` less its mean along `dim`.
+fn centred<B: Backend, const D: usize>(tensor: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
+    tensor.clone() - tensor.mean_dim(dim)
+}

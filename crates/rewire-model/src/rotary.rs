@@ -1,0 +1,45 @@
+//! Rotary position embedding, half-split as GPT-NeoX has it.
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+/// The angles of a run's positions.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotary<B: Backend> {
+    /// `[1, pos, 1, dims]`.
+    cos: Tensor<B, 4>,
+    /// `[1, pos, 1, dims]`.
+    sin: Tensor<B, 4>,
+    dims: usize,
+}
+
+impl<B: Backend> Rotary<B> {
+    /// Angles for positions `first .. first + len`; pair `(i, i + dims / 2)` turns by `position / base^(2 i / dims)`.
+    pub(crate) fn new(dims: usize, base: f64, first: usize, len: usize, device: &B::Device) -> Self {
+        let angles = (first..first + len).flat_map(|position| {
+            (0..dims).map(move |i| {
+                let pair = i % (dims / 2);
+                position as f64 / base.powf(2.0 * pair as f64 / dims as f64)
+            })
+        });
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
+        let tensor = |data| Tensor::from_data(TensorData::new(data, [1, len, 1, dims]), device);
+        Self { cos: tensor(cos), sin: tensor(sin), dims }
+    }
+
+    /// Rotates the first `dims` dimensions of each head; `x` is `[batch, pos, head, d_head]`.
+    pub(crate) fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, _, d_head] = x.dims();
+        if self.dims == 0 {
+            return x;
+        }
+        let half = self.dims / 2;
+        let turned = x.clone().narrow(3, 0, self.dims);
+        let (low, high) = (turned.clone().narrow(3, 0, half), turned.clone().narrow(3, half, half));
+        let quarter_turn = Tensor::cat(vec![high.neg(), low], 3);
+        let rotated = turned * self.cos.clone() + quarter_turn * self.sin.clone();
+        if self.dims == d_head {
+            return rotated;
+        }
+        Tensor::cat(vec![rotated, x.narrow(3, self.dims, d_head - self.dims)], 3)
+    }
+}

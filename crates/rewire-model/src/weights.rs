@@ -1,0 +1,128 @@
+//! The weights by the field's names, for analyses that read them.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+
+use crate::Transformer;
+use crate::parameters::value;
+
+/// Which of a head's three input maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HeadInput {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+}
+
+impl<B: Backend> Transformer<B> {
+    /// `W_Q`, `W_K` or `W_V` of block `layer`, `[head, d_model, d_head]`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn w_head_input(&self, layer: usize, input: HeadInput) -> Tensor<B, 3> {
+        let config = &self.config;
+        let width = config.n_heads * config.d_head;
+        let w = value(&self.blocks[layer].attention.w_qkv).narrow(1, input as usize * width, width);
+        w.reshape([config.d_model, config.n_heads, config.d_head]).permute([1, 0, 2])
+    }
+
+    /// `b_Q`, `b_K` or `b_V` of block `layer`, `[head, d_head]`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn b_head_input(&self, layer: usize, input: HeadInput) -> Tensor<B, 2> {
+        let config = &self.config;
+        let width = config.n_heads * config.d_head;
+        let b = value(&self.blocks[layer].attention.b_qkv).narrow(0, input as usize * width, width);
+        b.reshape([config.n_heads, config.d_head])
+    }
+
+    /// `W_O` of block `layer`, `[head, d_head, d_model]`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn w_o(&self, layer: usize) -> Tensor<B, 3> {
+        let config = &self.config;
+        value(&self.blocks[layer].attention.w_o).reshape([config.n_heads, config.d_head, config.d_model])
+    }
+
+    /// `b_O` of block `layer`, `[d_model]`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn b_o(&self, layer: usize) -> Tensor<B, 1> {
+        value(&self.blocks[layer].attention.b_o)
+    }
+
+    /// `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn mlp_in(&self, layer: usize) -> (Tensor<B, 2>, Tensor<B, 1>) {
+        let mlp = &self.blocks[layer].mlp;
+        (value(&mlp.w_in), value(&mlp.b_in))
+    }
+
+    /// `W_out` `[d_mlp, d_model]` and `b_out` `[d_model]` of block `layer`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn mlp_out(&self, layer: usize) -> (Tensor<B, 2>, Tensor<B, 1>) {
+        let mlp = &self.blocks[layer].mlp;
+        (value(&mlp.w_out), value(&mlp.b_out))
+    }
+
+    /// `W_E`, `[d_vocab, d_model]`.
+    #[must_use]
+    pub fn w_e(&self) -> Tensor<B, 2> {
+        value(&self.w_e)
+    }
+
+    /// `W_pos`, `[n_ctx, d_model]`; `None` in rotary models.
+    #[must_use]
+    pub fn w_pos(&self) -> Option<Tensor<B, 2>> {
+        self.w_pos.as_ref().map(value)
+    }
+
+    /// `W_U`, `[d_model, d_vocab]`.
+    #[must_use]
+    pub fn unembedding(&self) -> Tensor<B, 2> {
+        match &self.w_u {
+            Some(w_u) => value(w_u),
+            None => value(&self.w_e).transpose(),
+        }
+    }
+
+    /// `b_U`, `[d_vocab]`; `None` until a norm's bias is folded into it.
+    #[must_use]
+    pub fn b_u(&self) -> Option<Tensor<B, 1>> {
+        self.b_u.as_ref().map(value)
+    }
+
+    /// The direction of the residual stream, after the final norm's scale, along which each prompt's logit of `answers`
+    /// (mean over them) rises over that of `wrong_answers`: `[prompt, d_model]`, the final norm's gain included.
+    #[must_use]
+    pub fn logit_direction(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 2> {
+        let w_u = self.unembedding();
+        let device = w_u.device();
+        let mean_column = |ids: &Vec<u32>| {
+            let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+            let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [ids.len()]), &device);
+            w_u.clone().select(1, index).mean_dim(1).transpose() // [1, d_model]
+        };
+        let rows = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean_column(right) - mean_column(wrong));
+        let direction = Tensor::cat(rows.collect(), 0);
+        match &self.final_norm.gain {
+            Some(gain) => direction * value(gain).reshape([1, self.config.d_model]),
+            None => direction,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The eight prompts of the attribution-patching demo.
+
+use crate::{PairsError, PromptPair, PromptPairs, Tokenizer, TokenizerError};
+
+/// What GPT-2's tokenizer gives the demo's answers as, `[answer, wrong answer]` a prompt; the demo prints them.
+pub const DEMO_ANSWER_IDS_GPT2: [[u32; 2]; 8] = [
+    [5335, 1757],
+    [1757, 5335],
+    [4186, 3700],
+    [3700, 4186],
+    [6035, 15686],
+    [15686, 6035],
+    [5780, 14235],
+    [14235, 5780],
+];
+
+/// The prompts with their answer and wrong answer, in the demo's order; each pair of neighbours differs in the name that
+/// comes again, and is the other's corrupted prompt.
+#[must_use]
+pub fn demo_prompts() -> [(String, [&'static str; 2]); 8] {
+    let pair = |start: &str, rest: &str, [first, second]: [&'static str; 2], subjects: [&'static str; 2]| {
+        subjects.map(|subject| {
+            let other = if subject == first { second } else { first };
+            (format!("{start} {first} and {second} went to the {rest}").replace("{S}", subject), [other, subject])
+        })
+    };
+    let [a, b] = pair("When", "shops, {S} gave the bag to", ["John", "Mary"], ["John", "Mary"]);
+    let [c, d] = pair("When", "park, {S} gave the ball to", ["Tom", "James"], ["James", "Tom"]);
+    let [e, f] = pair("When", "shops, {S} gave an apple to", ["Dan", "Sid"], ["Sid", "Dan"]);
+    let [g, h] = pair("After", "park, {S} gave a drink to", ["Martin", "Amy"], ["Amy", "Martin"]);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Why the demo's pairs cannot be made with a tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DemoError {
+    /// A text does not become the tokens that it must be.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The prompts of a pair do not have one length.
+    #[error(transparent)]
+    Pairs(#[from] PairsError),
+}
+
+/// The demo's eight pairs for a model's tokenizer, `bos` in front of every prompt if the model has one.
+///
+/// # Errors
+/// [`DemoError`] where a name is several tokens, or the prompts of a pair are of different length.
+pub fn demo_pairs(tokenizer: &Tokenizer, bos: Option<u32>) -> Result<PromptPairs, DemoError> {
+    let prompts = demo_prompts();
+    let encode = |text: &str| -> Result<Vec<u32>, TokenizerError> {
+        Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
+    };
+    let pairs = prompts.iter().enumerate().map(|(i, (text, [answer, wrong]))| {
+        Ok(PromptPair {
+            clean: encode(text)?,
+            corrupted: encode(&prompts[i ^ 1].0)?,
+            answers: vec![tokenizer.single_token(&format!(" {answer}"))?],
+            wrong_answers: vec![tokenizer.single_token(&format!(" {wrong}"))?],
+        })
+    });
+    let pairs = PromptPairs::new(pairs.collect::<Result<_, TokenizerError>>()?)?;
+    Ok(pairs.labelled(|token| tokenizer.decode(&[token])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prompts_are_the_demos() {
+        let expected = [
+            ("When John and Mary went to the shops, John gave the bag to", ["Mary", "John"]),
+            ("When John and Mary went to the shops, Mary gave the bag to", ["John", "Mary"]),
+            ("When Tom and James went to the park, James gave the ball to", ["Tom", "James"]),
+            ("When Tom and James went to the park, Tom gave the ball to", ["James", "Tom"]),
+            ("When Dan and Sid went to the shops, Sid gave an apple to", ["Dan", "Sid"]),
+            ("When Dan and Sid went to the shops, Dan gave an apple to", ["Sid", "Dan"]),
+            ("After Martin and Amy went to the park, Amy gave a drink to", ["Martin", "Amy"]),
+            ("After Martin and Amy went to the park, Martin gave a drink to", ["Amy", "Martin"]),
+        ];
+        assert_eq!(demo_prompts(), expected.map(|(text, answers)| (text.to_owned(), answers)));
+    }
+}

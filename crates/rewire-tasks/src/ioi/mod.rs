@@ -1,0 +1,15 @@
+//! Indirect object identification: "When John and Mary went to the shops, John gave the bag to" -> " Mary".
+//!
+//! Prompts follow Wang et al. 2022: two names, one of which (the subject, S) comes again; the other (the indirect object,
+//! IO) is the answer. In ABBA prompts IO comes first, in BABA prompts S does. The generator is seeded and gives the same
+//! prompts on every machine; names are drawn only from those that the model's tokenizer has as single tokens.
+
+mod corrupt;
+mod demo;
+mod generate;
+mod pools;
+
+pub use corrupt::Corruption;
+pub use demo::{DEMO_ANSWER_IDS_GPT2, DemoError, demo_pairs, demo_prompts};
+pub use generate::{IoiError, IoiGenerator, IoiPrompt, Order, Roles, Split};
+pub use pools::{NAMES, OBJECTS, PLACES, TEMPLATES};

@@ -1,0 +1,32 @@
+//! What an experiment is run on and judged by: prompt pairs, the tokenizer, the IOI and fact data sets, and metrics.
+//!
+//! Use this crate to make pairs of prompts (a clean one, on which a model behaves, and a corrupted one, on which it does
+//! not), from text, from token ids, from a JSONL file or from the generators, and to turn logits into one number a prompt.
+//! It knows no model: a [`Metric`] says which logits it reads, and is given those.
+//!
+//! ```
+//! use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
+//!
+//! let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 4, 3], answers: vec![5], wrong_answers: vec![6] };
+//! let pairs = PromptPairs::new(vec![pair]).unwrap();
+//! assert_eq!(pairs.first_difference(0), Some(1));
+//! assert_eq!(pairs.end(0), 2);
+//!
+//! let reads = LogitDiff::new(&pairs).reads();
+//! assert_eq!((reads.positions, reads.columns), (vec![2], Some(vec![5, 6])));
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod facts;
+pub mod ioi;
+mod jsonl;
+mod metrics;
+mod pairs;
+mod tokenizer;
+
+pub use jsonl::{PairsFileError, read_pairs};
+pub use metrics::{
+    Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, NormalisationError, Probability, Reads,
+};
+pub use pairs::{PairsError, PromptPair, PromptPairs};
+pub use tokenizer::{Tokenizer, TokenizerError};

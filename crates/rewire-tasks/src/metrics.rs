@@ -1,0 +1,297 @@
+//! Numbers a prompt from logits.
+
+use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+use crate::PromptPairs;
+
+/// Which logits a metric reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reads {
+    /// The position read, per prompt.
+    pub positions: Vec<usize>,
+    /// The vocabulary columns read, in this order; `None` for all.
+    pub columns: Option<Vec<usize>>,
+}
+
+/// One number a prompt from the logits after it; differentiable unless it says otherwise.
+pub trait Metric {
+    /// Its name, as commands and files have it.
+    fn name(&self) -> &'static str;
+
+    /// Which logits it reads.
+    fn reads(&self) -> Reads;
+
+    /// The metric of each row, `[row]`, from `logits` `[row, columns read]`; row `i` belongs to prompt `prompts[i]`.
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1>;
+
+    /// Whether its gradient says anything.
+    fn is_differentiable(&self) -> bool {
+        true
+    }
+}
+
+/// Mean logit of the answers less mean logit of the wrong answers, at END.
+#[derive(Debug, Clone)]
+pub struct LogitDiff {
+    ends: Vec<usize>,
+    columns: Vec<usize>,
+    /// Per prompt, the weight of each column.
+    weights: Vec<Vec<f32>>,
+}
+
+impl LogitDiff {
+    /// The logit difference of these pairs.
+    #[must_use]
+    pub fn new(pairs: &PromptPairs) -> Self {
+        let all = pairs.pairs().iter().flat_map(|p| p.answers.iter().chain(&p.wrong_answers));
+        let mut columns: Vec<usize> = all.map(|&t| t as usize).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let weigh = |weights: &mut [f32], tokens: &[u32], sign: f32| {
+            for &token in tokens {
+                if let Ok(column) = columns.binary_search(&(token as usize)) {
+                    weights[column] += sign / tokens.len() as f32;
+                }
+            }
+        };
+        let weights = pairs.pairs().iter().map(|p| {
+            let mut weights = vec![0.0; columns.len()];
+            weigh(&mut weights, &p.answers, 1.0);
+            weigh(&mut weights, &p.wrong_answers, -1.0);
+            weights
+        });
+        Self { ends: pairs.ends(), weights: weights.collect(), columns }
+    }
+}
+
+impl Metric for LogitDiff {
+    fn name(&self) -> &'static str {
+        "logit-diff"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { positions: self.ends.clone(), columns: Some(self.columns.clone()) }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let weights = rows(&self.weights, prompts, &logits);
+        (logits * weights).sum_dim(1).reshape([prompts.len()])
+    }
+}
+
+/// Probability that the next token is one of the answers, at END.
+#[derive(Debug, Clone)]
+pub struct Probability {
+    ends: Vec<usize>,
+    answers: Vec<Vec<u32>>,
+}
+
+impl Probability {
+    /// The answers' probability for these pairs.
+    #[must_use]
+    pub fn new(pairs: &PromptPairs) -> Self {
+        Self { ends: pairs.ends(), answers: pairs.pairs().iter().map(|p| p.answers.clone()).collect() }
+    }
+}
+
+impl Metric for Probability {
+    fn name(&self) -> &'static str {
+        "probability"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { positions: self.ends.clone(), columns: None }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let weights = answer_indicator(&self.answers, prompts, &logits);
+        (softmax(logits, 1) * weights).sum_dim(1).reshape([prompts.len()])
+    }
+}
+
+/// Divergence KL(reference || run), in nats, of the next-token distributions at END.
+#[derive(Debug, Clone)]
+pub struct KlDivergence {
+    ends: Vec<usize>,
+    /// Per prompt, log-probabilities of the reference over the vocabulary.
+    reference: Vec<Vec<f32>>,
+}
+
+impl KlDivergence {
+    /// The divergence from reference logits at END, one row over the whole vocabulary a prompt (usually the clean run's).
+    #[must_use]
+    pub fn new(pairs: &PromptPairs, reference_logits: &[Vec<f32>]) -> Self {
+        let reference = reference_logits.iter().map(|logits| {
+            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let log_sum = f64::from(max) + logits.iter().map(|l| f64::from(l - max).exp()).sum::<f64>().ln();
+            logits.iter().map(|&l| (f64::from(l) - log_sum) as f32).collect()
+        });
+        Self { ends: pairs.ends(), reference: reference.collect() }
+    }
+}
+
+impl Metric for KlDivergence {
+    fn name(&self) -> &'static str {
+        "kl"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { positions: self.ends.clone(), columns: None }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let log_reference = rows(&self.reference, prompts, &logits);
+        let difference = log_reference.clone() - log_softmax(logits, 1);
+        (log_reference.exp() * difference).sum_dim(1).reshape([prompts.len()])
+    }
+}
+
+/// 1 where the likeliest next token at END is one of the answers, else 0. Its gradient is 0 wherever it exists, so methods
+/// that need gradients refuse it.
+#[derive(Debug, Clone)]
+pub struct Accuracy {
+    ends: Vec<usize>,
+    answers: Vec<Vec<u32>>,
+}
+
+impl Accuracy {
+    /// The accuracy on these pairs.
+    #[must_use]
+    pub fn new(pairs: &PromptPairs) -> Self {
+        let Probability { ends, answers } = Probability::new(pairs);
+        Self { ends, answers }
+    }
+}
+
+impl Metric for Accuracy {
+    fn name(&self) -> &'static str {
+        "accuracy"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { positions: self.ends.clone(), columns: None }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let weights = answer_indicator(&self.answers, prompts, &logits);
+        let chosen = logits.argmax(1); // [row, 1]
+        weights.gather(1, chosen).reshape([prompts.len()])
+    }
+
+    fn is_differentiable(&self) -> bool {
+        false
+    }
+}
+
+/// Any of the metrics here, chosen at run time.
+#[derive(Debug, Clone)]
+pub enum BuiltinMetric {
+    /// See [`LogitDiff`].
+    LogitDiff(LogitDiff),
+    /// See [`Probability`].
+    Probability(Probability),
+    /// See [`KlDivergence`].
+    KlDivergence(KlDivergence),
+    /// See [`Accuracy`].
+    Accuracy(Accuracy),
+}
+
+impl Metric for BuiltinMetric {
+    fn name(&self) -> &'static str {
+        match self {
+            BuiltinMetric::LogitDiff(m) => m.name(),
+            BuiltinMetric::Probability(m) => m.name(),
+            BuiltinMetric::KlDivergence(m) => m.name(),
+            BuiltinMetric::Accuracy(m) => m.name(),
+        }
+    }
+
+    fn reads(&self) -> Reads {
+        match self {
+            BuiltinMetric::LogitDiff(m) => m.reads(),
+            BuiltinMetric::Probability(m) => m.reads(),
+            BuiltinMetric::KlDivergence(m) => m.reads(),
+            BuiltinMetric::Accuracy(m) => m.reads(),
+        }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        match self {
+            BuiltinMetric::LogitDiff(m) => m.evaluate(logits, prompts),
+            BuiltinMetric::Probability(m) => m.evaluate(logits, prompts),
+            BuiltinMetric::KlDivergence(m) => m.evaluate(logits, prompts),
+            BuiltinMetric::Accuracy(m) => m.evaluate(logits, prompts),
+        }
+    }
+
+    fn is_differentiable(&self) -> bool {
+        !matches!(self, BuiltinMetric::Accuracy(_))
+    }
+}
+
+/// The scale on which an effect is 0 for the run that is patched and of size 1 for the run patched from: a metric's batch
+/// means on the clean and on the corrupted prompts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalisation {
+    clean: f64,
+    corrupted: f64,
+}
+
+/// Baselines between which nothing can be scaled.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error(
+    "the metric is {clean} on the clean prompts and {corrupted} on the corrupted ones: there is no difference to \
+     normalise by; use an unnormalised metric (logit-diff)"
+)]
+pub struct NormalisationError {
+    /// Mean over the clean prompts.
+    pub clean: f64,
+    /// Mean over the corrupted prompts.
+    pub corrupted: f64,
+}
+
+impl Normalisation {
+    /// From the two means.
+    ///
+    /// # Errors
+    /// [`NormalisationError`] where they coincide to within float32, or are not finite.
+    pub fn new(clean: f64, corrupted: f64) -> Result<Self, NormalisationError> {
+        let distance = (clean - corrupted).abs();
+        let noise = f64::from(f32::EPSILON) * 16.0 * clean.abs().max(corrupted.abs()).max(1e-6);
+        match distance.is_finite() && distance > noise {
+            true => Ok(Self { clean, corrupted }),
+            false => Err(NormalisationError { clean, corrupted }),
+        }
+    }
+
+    /// Clean mean less corrupted mean: what a change of the metric is divided by.
+    #[must_use]
+    pub fn span(&self) -> f64 {
+        self.clean - self.corrupted
+    }
+
+    /// A change of the metric as a share of the span.
+    #[must_use]
+    pub fn scale(&self, change: f64) -> f64 {
+        change / self.span()
+    }
+}
+
+/// `table[prompts[i]]` as row `i` of a tensor beside `like`.
+fn rows<B: Backend>(table: &[Vec<f32>], prompts: &[usize], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    let data: Vec<f32> = prompts.iter().flat_map(|&p| table[p].iter().copied()).collect();
+    Tensor::from_data(TensorData::new(data, like.dims()), &like.device())
+}
+
+/// 1 at the answers of each row's prompt, over the whole vocabulary.
+fn answer_indicator<B: Backend>(answers: &[Vec<u32>], prompts: &[usize], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    let [n_rows, d_vocab] = like.dims();
+    let mut data = vec![0.0_f32; n_rows * d_vocab];
+    for (row, &prompt) in prompts.iter().enumerate() {
+        for &answer in &answers[prompt] {
+            data[row * d_vocab + answer as usize] = 1.0;
+        }
+    }
+    Tensor::from_data(TensorData::new(data, [n_rows, d_vocab]), &like.device())
+}

@@ -1,0 +1,52 @@
+//! What the toy models are trained on: IOI prompts and facts, with their answers.
+
+use rewire_tasks::facts::{FACT_TEMPLATES, FACTS, fact_prompt};
+use rewire_tasks::ioi::{IoiGenerator, IoiPrompt, NAMES, OBJECTS, PLACES, Split, TEMPLATES};
+
+/// Words of the source documents' other prompts, so that these are in the models' reach too.
+const FURTHER_WORDS: &str = " cat dog the and a red brown fox jumps";
+
+/// A prompt and its continuation; the loss counts the first token of the continuation most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Example {
+    pub(crate) prompt: String,
+    pub(crate) answer: String,
+}
+
+/// Every text that the tokenizer is trained on, split so that each word becomes one token, "Colosseum" two (then the two
+/// landmarks of the demo have as many tokens, as they have in GPT-2).
+pub(crate) fn tokenizer_texts() -> Vec<String> {
+    let mut texts: Vec<String> = TEMPLATES.iter().map(|t| without_slots(t)).collect();
+    texts.extend(FACT_TEMPLATES.iter().map(|t| without_slots(t)));
+    texts.extend(NAMES.iter().chain(&PLACES).chain(&OBJECTS).map(|word| format!(" {word}")));
+    for (landmark, city) in FACTS {
+        texts.push(format!(" {city}"));
+        match landmark {
+            "Colosseum" => texts.extend([" Colos".to_owned(), "seum".to_owned()]),
+            other => texts.push(format!(" {other}")),
+        }
+    }
+    texts.push(FURTHER_WORDS.to_owned());
+    texts
+}
+
+fn without_slots(template: &str) -> String {
+    ["{FIRST}", "{SECOND}", "{S}", "{PLACE}", "{OBJECT}", "{LANDMARK}"]
+        .iter()
+        .fold(template.to_owned(), |text, slot| text.replace(&format!(" {slot}"), ""))
+}
+
+/// `n` training examples: IOI prompts outside what is held out, and one fact in eight.
+pub(crate) fn training_examples(n: usize, seed: u64) -> Vec<Example> {
+    let prompts = IoiGenerator::all_names().sample(n, seed, Split::Training);
+    let facts = FACTS.len() * FACT_TEMPLATES.len();
+    let example = |(i, prompt): (usize, IoiPrompt)| match i % 8 {
+        7 => {
+            let fact = (i / 8) % facts;
+            let (landmark, city) = FACTS[fact % FACTS.len()];
+            Example { prompt: fact_prompt(fact / FACTS.len(), landmark), answer: format!(" {city}") }
+        }
+        _ => Example { prompt: prompt.text(), answer: format!(" {}", prompt.io) },
+    };
+    prompts.into_iter().enumerate().map(example).collect()
+}

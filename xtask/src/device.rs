@@ -1,0 +1,120 @@
+//! The backends that this program was built with, and choosing one at run time.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// The best that is there: CUDA if it was built in and a device is present, else flex.
+    Auto,
+    /// The CPU, by burn's SIMD backend.
+    Flex,
+    /// The CPU, by burn's ndarray backend.
+    NdArray,
+    /// An NVIDIA GPU.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "auto" => Ok(Device::Auto),
+            "flex" => Ok(Device::Flex),
+            "ndarray" => Ok(Device::NdArray),
+            "cuda" => Ok(Device::Cuda(0)),
+            other => {
+                let index = other.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+                index.map(Device::Cuda).ok_or_else(|| format!("no device `{other}`; there are auto, flex, ndarray, cuda[:N]"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Flex => f.write_str("flex"),
+            Device::NdArray => f.write_str("ndarray"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl Device {
+    /// The device that `auto` stands for here; other choices are themselves.
+    pub(crate) fn resolve(self) -> Device {
+        match self {
+            Device::Auto if cuda_devices().is_some_and(|n| n > 0) => Device::Cuda(0),
+            Device::Auto => Device::Flex,
+            chosen => chosen,
+        }
+    }
+
+    /// Refuses a device that this program lacks or this machine has not.
+    pub(crate) fn check(self) -> anyhow::Result<()> {
+        match self {
+            Device::Auto => self.resolve().check(),
+            Device::Flex if !cfg!(feature = "flex") => anyhow::bail!("built without the `flex` feature"),
+            Device::NdArray if !cfg!(feature = "ndarray") => anyhow::bail!("built without the `ndarray` feature"),
+            Device::Flex | Device::NdArray => Ok(()),
+            Device::Cuda(index) => match cuda_devices() {
+                None => anyhow::bail!(
+                    "--device {self}: this program was built without CUDA; run `cargo run -p xtask --features cuda -- ..`"
+                ),
+                Some(0) => anyhow::bail!("--device {self}: there is no NVIDIA driver or no GPU on this machine"),
+                Some(n) if index >= n => anyhow::bail!("--device {self}: this machine has {n} GPUs, numbered from 0"),
+                Some(_) => Ok(()),
+            },
+        }
+    }
+}
+
+/// CUDA devices that the driver lists; `None` if CUDA was not built in.
+#[cfg(not(feature = "cuda"))]
+fn cuda_devices() -> Option<usize> {
+    None
+}
+
+/// CUDA devices that the driver lists; `None` if CUDA was not built in.
+#[cfg(feature = "cuda")]
+fn cuda_devices() -> Option<usize> {
+    // The driver makes one node a GPU; asking the driver's library itself would abort where there is none.
+    let nodes = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let is_gpu = |name: &str| name.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    Some(nodes.filter(|node| node.file_name().to_str().is_some_and(is_gpu)).count())
+}
+
+/// Runs `$body` with `$Backend` as the type of the chosen (and checked) device's backend and `$device` as the device.
+macro_rules! on_device {
+    ($choice:expr, |$Backend:ident, $device:ident| $body:expr) => {{
+        let choice = $choice.resolve();
+        choice.check()?;
+        match choice {
+            #[cfg(feature = "ndarray")]
+            $crate::device::Device::NdArray => {
+                type $Backend = burn_ndarray::NdArray;
+                let $device = Default::default();
+                $body
+            }
+            #[cfg(feature = "cuda")]
+            $crate::device::Device::Cuda(index) => {
+                type $Backend = burn_cuda::Cuda;
+                let $device = burn_cuda::CudaDevice::new(index);
+                $body
+            }
+            #[cfg(feature = "flex")]
+            $crate::device::Device::Flex => {
+                type $Backend = burn_flex::Flex;
+                let $device = Default::default();
+                $body
+            }
+            #[allow(unreachable_patterns)]
+            other => anyhow::bail!("--device {other} was not built in"),
+        }
+    }};
+}
+pub(crate) use on_device;

@@ -1,0 +1,44 @@
+//! Rewire's commands; run them as `cargo xtask <command>`.
+#![forbid(unsafe_code)]
+
+mod device;
+mod progress;
+mod train_toy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+// Analyses allocate and free large tensors all the time; page faults of the system allocator cost a fifth of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Find which parts of a transformer language model cause a behaviour.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train an embedded toy model from nothing and write it in Hugging Face layout.
+    TrainToy(train_toy::Arguments),
+}
+
+/// Exit code for input that was refused.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::TrainToy(arguments) => train_toy::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(REFUSED)
+        }
+    }
+}

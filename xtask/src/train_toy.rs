@@ -1,0 +1,80 @@
+//! `cargo xtask train-toy`: the embedded models, from nothing.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use burn::backend::Autodiff;
+use clap::Args;
+use rewire_toy::{Toy, TrainingOptions, save, train};
+
+use crate::device::{Device, on_device};
+use crate::progress;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Which model: toy-gpt2 or toy-neox; both if not given.
+    #[arg(long)]
+    model: Option<Toy>,
+    /// Decides weights and data; the same seed gives the same weights on one machine.
+    #[arg(long, default_value_t = TrainingOptions::default().seed)]
+    seed: u64,
+    /// Optimiser steps.
+    #[arg(long, default_value_t = TrainingOptions::default().steps)]
+    steps: usize,
+    /// Prompts a step.
+    #[arg(long, default_value_t = TrainingOptions::default().batch)]
+    batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = TrainingOptions::default().learning_rate)]
+    learning_rate: f64,
+    /// Where to compute: auto, flex, ndarray, cuda[:N].
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// Write each model to a folder of its name in here; by default where the embedded ones are kept.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    anyhow::ensure!(arguments.steps > 0 && arguments.batch > 0, "--steps and --batch must be at least 1");
+    let toys = arguments.model.map_or(Toy::ALL.to_vec(), |toy| vec![toy]);
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models"),
+    };
+    toys.into_iter().try_for_each(|toy| train_one(toy, arguments, &out))
+}
+
+fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> {
+    let options = TrainingOptions {
+        seed: arguments.seed,
+        steps: arguments.steps,
+        batch: arguments.batch,
+        learning_rate: arguments.learning_rate,
+        ..TrainingOptions::default()
+    };
+    let started = Instant::now();
+    let bar = progress::bar(options.steps, toy.name());
+    let report = |step, loss| {
+        bar.set_message(format!("answer loss {loss:.4}"));
+        bar.set_position(step as u64);
+    };
+    on_device!(arguments.device, |B, device| {
+        let trained = train::<Autodiff<B>>(toy, &options, &device, report)?;
+        bar.finish_and_clear();
+        let directory = out.join(toy.name());
+        save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("the model was not saved")?;
+        let score = trained.manifest.held_out;
+        println!("{toy}: {} parameters, {:.0} s", trained.manifest.parameters, started.elapsed().as_secs_f64());
+        for point in trained.manifest.loss_curve.iter().rev().step_by(8).collect::<Vec<_>>().iter().rev() {
+            println!("  step {:>5}  loss {:.4}  answer {:.4}", point.step, point.loss, point.answer_loss);
+        }
+        println!(
+            "  on {} held-out prompts: accuracy {:.4}, IO above S {:.4}, mean logit difference {:.3}",
+            score.prompts, score.accuracy, score.io_above_s, score.mean_logit_diff
+        );
+        println!("  written to {}", directory.display());
+        Ok(())
+    })
+}

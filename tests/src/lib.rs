@@ -1,1 +1,25 @@
-//! Shared test support.
+//! What the tests share: backends, fixtures, comparisons, random models and pairs.
+
+pub mod compare;
+pub mod fixture;
+pub mod random;
+
+/// Makes a `#[test]` of each generic function, once for every CPU backend that was built in.
+///
+/// ```ignore
+/// on_both_backends! { fn logits_match<B>() }
+/// fn logits_match<B: Backend>() { .. }
+/// ```
+#[macro_export]
+macro_rules! on_both_backends {
+    ($($name:ident),+ $(,)?) => {
+        #[cfg(feature = "flex")]
+        mod flex {
+            $(#[test] fn $name() { super::$name::<burn_flex::Flex>() })+
+        }
+        #[cfg(feature = "ndarray")]
+        mod ndarray_backend {
+            $(#[test] fn $name() { super::$name::<burn_ndarray::NdArray>() })+
+        }
+    };
+}

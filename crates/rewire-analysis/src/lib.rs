@@ -1,1 +1,42 @@
-//! placeholder
+//! Which parts of a model a behaviour runs through: exactly, by patching, and by gradients, all at once.
+//!
+//! Use this crate to ask of every head, layer and position of a model how much of a [`Metric`](rewire_tasks::Metric) runs
+//! through it, over a set of [`PromptPairs`](rewire_tasks::PromptPairs). [`activation_patching`] runs the model once more
+//! for each node; [`attribution_patching`] estimates the same from one backward pass, and [`pearson`] says how well.
+//!
+//! ```
+//! use burn::backend::{Autodiff, Flex};
+//! use rewire_analysis::{Component, NodeKind, Options, activation_patching};
+//! use rewire_tasks::{LogitDiff, ioi::demo_pairs};
+//! use rewire_toy::Toy;
+//!
+//! let model = Toy::Gpt2.load::<Flex>(&Default::default()).unwrap();
+//! let tokenizer = Toy::Gpt2.tokenizer().unwrap();
+//! let pairs = demo_pairs(&tokenizer, model.config().bos_token).unwrap();
+//!
+//! let heads = [NodeKind::all(Component::HeadZ)];
+//! let outcome = activation_patching(&model, &pairs, &LogitDiff::new(&pairs), &heads, &Options::default()).unwrap();
+//! let effect = outcome.effects[0].mean(); // [layer, head], 0 = as corrupted, 1 = as clean
+//! assert_eq!(effect.shape(), [4, 8]);
+//! assert!(effect.iter().any(|e| *e > 0.2));
+//! ```
+#![forbid(unsafe_code)]
+
+mod activation;
+mod attention;
+mod attribution;
+mod effects;
+mod error;
+mod node;
+mod options;
+mod runs;
+mod stats;
+
+pub use activation::activation_patching;
+pub use attention::attention_attribution;
+pub use attribution::attribution_patching;
+pub use effects::{Baselines, Effects, Method, Outcome};
+pub use error::AnalysisError;
+pub use node::{By, Component, NodeKind, ParseNodeError};
+pub use options::{Direction, Options, Scale};
+pub use stats::pearson;

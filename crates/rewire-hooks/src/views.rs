@@ -103,8 +103,8 @@ impl<B: Backend> ActivationCache<B> {
     /// Direct logit attribution: what each component adds to a direction of the logits at one position a prompt, with the
     /// final norm's scale held at this run's value. `[component, batch]`.
     ///
-    /// `direction` is `[batch, d_model]`, such as `W_U[:, answer] - W_U[:, wrong answer]`, times the final norm's gain
-    /// where that is not folded into `W_U`; `end` is the position read, per prompt.
+    /// `direction` is `[batch, d_model]`, such as `W_U[:, answer] - W_U[:, wrong answer]` with the final norm's gain folded
+    /// in; `end` is the position read, per prompt.
     ///
     /// # Errors
     /// [`CacheError`] where `ln_final.hook_scale` was not recorded or the batch sizes differ.

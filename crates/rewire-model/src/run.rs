@@ -58,6 +58,13 @@ impl<B: Backend> Prefix<B> {
         Ok(Self { keys_values: keys_values.collect::<Result<_, _>>()?, len })
     }
 
+    /// The same for a batch that holds its prompts `times` times, one copy after the other.
+    #[must_use]
+    pub fn repeated(&self, times: usize) -> Self {
+        let repeat = |kv: &[Tensor<B, 4>; 2]| kv.clone().map(|t| t.repeat_dim(0, times));
+        Self { keys_values: self.keys_values.iter().map(repeat).collect(), len: self.len }
+    }
+
     /// How many positions it covers.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -78,6 +85,18 @@ pub struct Readout {
     pub positions: ReadPositions,
     /// The vocabulary columns, in this order; `None` for all.
     pub columns: Option<Vec<usize>>,
+}
+
+impl Readout {
+    /// The same for a batch that holds its prompts `times` times, one copy after the other.
+    #[must_use]
+    pub fn repeated(&self, times: usize) -> Self {
+        let positions = match &self.positions {
+            ReadPositions::All => ReadPositions::All,
+            ReadPositions::Each(positions) => ReadPositions::Each(positions.repeat(times)),
+        };
+        Self { positions, columns: self.columns.clone() }
+    }
 }
 
 /// The positions whose logits are wanted.

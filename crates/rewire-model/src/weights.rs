@@ -107,8 +107,11 @@ impl<B: Backend> Transformer<B> {
         self.b_u.as_ref().map(value)
     }
 
-    /// The direction of the residual stream, after the final norm's scale, along which each prompt's logit of `answers`
-    /// (mean over them) rises over that of `wrong_answers`: `[prompt, d_model]`, the final norm's gain included.
+    /// The direction of the residual stream, after the final norm, along which each prompt's logit of `answers` (mean over
+    /// them) rises over that of `wrong_answers`: columns of `W_U`, `[prompt, d_model]`.
+    ///
+    /// With unprocessed weights the final norm's gain stands between the scaled residual stream and `W_U`, and is not in
+    /// here (nor in TransformerLens' logit attribution): fold it first ([`processed`](Transformer::processed)).
     #[must_use]
     pub fn logit_direction(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 2> {
         let w_u = self.unembedding();
@@ -119,10 +122,6 @@ impl<B: Backend> Transformer<B> {
             w_u.clone().select(1, index).mean_dim(1).transpose() // [1, d_model]
         };
         let rows = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean_column(right) - mean_column(wrong));
-        let direction = Tensor::cat(rows.collect(), 0);
-        match &self.final_norm.gain {
-            Some(gain) => direction * value(gain).reshape([1, self.config.d_model]),
-            None => direction,
-        }
+        Tensor::cat(rows.collect(), 0)
     }
 }

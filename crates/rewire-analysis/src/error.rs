@@ -1,0 +1,45 @@
+//! Everything that an analysis can refuse.
+
+use rewire_hooks::{CacheError, PatchError};
+use rewire_model::ModelError;
+use rewire_tasks::{NormalisationError, PairsError};
+
+use crate::NodeKind;
+
+/// Why an analysis was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnalysisError {
+    /// The list of nodes is empty.
+    #[error("no nodes were given")]
+    NoNodes,
+    /// A node that this model does not have.
+    #[error("this model has no {node}: {reason}")]
+    NoSuchNode {
+        /// The node.
+        node: NodeKind,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A gradient method with a metric without gradient.
+    #[error("the gradient of the metric `{metric}` is 0 wherever it exists; use activation patching")]
+    NotDifferentiable {
+        /// The metric.
+        metric: &'static str,
+    },
+    /// The pairs cannot be run on this model.
+    #[error(transparent)]
+    Pairs(#[from] PairsError),
+    /// The effects cannot be normalised.
+    #[error(transparent)]
+    Normalisation(#[from] NormalisationError),
+    /// The model could not be run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An activation was not where it should be.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A patch was not applied.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+}

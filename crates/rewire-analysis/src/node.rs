@@ -1,0 +1,189 @@
+//! What is intervened on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rewire_hooks::{Axis, Site};
+use rewire_model::TransformerConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::AnalysisError;
+
+/// A component of every layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Component {
+    /// The residual stream before a block.
+    ResidPre,
+    /// The residual stream between attention and MLP.
+    ResidMid,
+    /// The residual stream after a block.
+    ResidPost,
+    /// What attention writes.
+    AttnOut,
+    /// What the MLP writes.
+    MlpOut,
+    /// A head's queries.
+    HeadQ,
+    /// A head's keys.
+    HeadK,
+    /// A head's values.
+    HeadV,
+    /// A head's mixed values.
+    HeadZ,
+    /// What a head writes; its effect is that of its mixed values, of which it is a linear image.
+    HeadResult,
+    /// A head's attention pattern.
+    HeadPattern,
+    /// An MLP neuron, after its activation function.
+    MlpPost,
+}
+
+/// The components by the names that commands and files give them.
+const COMPONENT_NAMES: [(Component, &str); 12] = [
+    (Component::ResidPre, "resid_pre"),
+    (Component::ResidMid, "resid_mid"),
+    (Component::ResidPost, "resid_post"),
+    (Component::AttnOut, "attn_out"),
+    (Component::MlpOut, "mlp_out"),
+    (Component::HeadQ, "head_q"),
+    (Component::HeadK, "head_k"),
+    (Component::HeadV, "head_v"),
+    (Component::HeadZ, "head_z"),
+    (Component::HeadResult, "head_result"),
+    (Component::HeadPattern, "head_pattern"),
+    (Component::MlpPost, "mlp_post"),
+];
+
+/// How finely a component is divided into nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// All positions together.
+    All,
+    /// Each position apart (of an attention pattern: each destination).
+    Position,
+    /// Each cell of an attention pattern apart: destination and source.
+    Cell,
+}
+
+/// All nodes of one kind: one component, in every layer, divided in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeKind {
+    /// The component.
+    pub component: Component,
+    /// How finely it is divided.
+    pub by: By,
+}
+
+/// A string that names no component.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no node kind `{0}`; there are {names}", names = COMPONENT_NAMES.map(|(_, n)| n).join(", "))]
+pub struct ParseNodeError(pub String);
+
+impl NodeKind {
+    /// The component, all positions together.
+    #[must_use]
+    pub fn all(component: Component) -> Self {
+        Self { component, by: By::All }
+    }
+
+    /// The component, each position apart.
+    #[must_use]
+    pub fn by_position(component: Component) -> Self {
+        Self { component, by: By::Position }
+    }
+
+    /// The hook site at which it is patched.
+    #[must_use]
+    pub fn site(self) -> Site {
+        match self.component {
+            Component::ResidPre => Site::ResidPre,
+            Component::ResidMid => Site::ResidMid,
+            Component::ResidPost => Site::ResidPost,
+            Component::AttnOut => Site::AttnOut,
+            Component::MlpOut => Site::MlpOut,
+            Component::HeadQ => Site::Q,
+            Component::HeadK => Site::K,
+            Component::HeadV => Site::V,
+            Component::HeadZ | Component::HeadResult => Site::Z,
+            Component::HeadPattern => Site::Pattern,
+            Component::MlpPost => Site::MlpPost,
+        }
+    }
+
+    /// What tells its nodes in one layer apart, in the order of the effects' axes.
+    #[must_use]
+    pub fn axes(self) -> Vec<Axis> {
+        let site = self.site().axes();
+        let units = [Axis::Head, Axis::DMlp].into_iter().filter(|a| site.contains(a));
+        let positions: &[Axis] = match self.by {
+            By::All => &[],
+            By::Position => &[Axis::Pos, Axis::Query],
+            By::Cell => &[Axis::Query, Axis::Key],
+        };
+        units.chain(positions.iter().copied().filter(|a| site.contains(a))).collect()
+    }
+
+    /// Refuses nodes that the model does not have.
+    pub(crate) fn check(self, config: &TransformerConfig) -> Result<(), AnalysisError> {
+        if self.component == Component::ResidMid && config.parallel_block {
+            let reason = "attention and MLP run in parallel, so nothing lies between them";
+            return Err(AnalysisError::NoSuchNode { node: self, reason });
+        }
+        if self.by == By::Cell && self.component != Component::HeadPattern {
+            let reason = "only attention patterns have cells";
+            return Err(AnalysisError::NoSuchNode { node: self, reason });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(COMPONENT_NAMES[*self as usize].1)
+    }
+}
+
+impl FromStr for Component {
+    type Err = ParseNodeError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = COMPONENT_NAMES.iter().find(|(_, n)| *n == name).map(|(component, _)| *component);
+        found.ok_or_else(|| ParseNodeError(name.to_owned()))
+    }
+}
+
+/// The name of its tensor on disk: `head_z`, `head_z@position`, `head_pattern@cell`.
+impl fmt::Display for NodeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.by {
+            By::All => write!(f, "{}", self.component),
+            By::Position => write!(f, "{}@position", self.component),
+            By::Cell => write!(f, "{}@cell", self.component),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for (component, name) in COMPONENT_NAMES {
+            assert_eq!((name.parse(), component.to_string().as_str()), (Ok(component), name));
+        }
+        assert_eq!("head_x".parse::<Component>(), Err(ParseNodeError("head_x".to_owned())));
+        assert_eq!(NodeKind::by_position(Component::HeadZ).to_string(), "head_z@position");
+    }
+
+    #[test]
+    fn axes_are_units_then_positions() {
+        assert_eq!(NodeKind::by_position(Component::ResidPre).axes(), [Axis::Pos]);
+        assert_eq!(NodeKind::by_position(Component::HeadPattern).axes(), [Axis::Head, Axis::Query]);
+        let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };
+        assert_eq!(cells.axes(), [Axis::Head, Axis::Query, Axis::Key]);
+        assert_eq!(NodeKind::all(Component::MlpPost).axes(), [Axis::DMlp]);
+    }
+}

@@ -1,0 +1,130 @@
+//! What every analysis does first: run clean and corrupted prompts, record, and evaluate the metric.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::{ArrayD, IxDyn};
+use rewire_hooks::{ActivationCache, HookPoint, Recorder};
+use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs};
+
+use crate::{AnalysisError, Baselines, Direction, NodeKind, Options, Scale};
+
+/// A run's activations and its metric per prompt.
+pub(crate) struct Recorded<B: Backend> {
+    pub(crate) cache: ActivationCache<B>,
+    pub(crate) metric: Vec<f32>,
+}
+
+/// Consecutive pairs of all those that an analysis is over.
+pub(crate) struct Portion {
+    pub(crate) pairs: PromptPairs,
+    /// Their numbers among all.
+    pub(crate) prompts: Vec<usize>,
+    /// The logits that the metric reads.
+    pub(crate) readout: Readout,
+}
+
+/// Cuts the pairs into portions of `size`.
+pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) -> Vec<Portion> {
+    let reads = metric.reads();
+    let mut first = 0;
+    let portion = |batch: PromptPairs| {
+        let prompts: Vec<usize> = (first..first + batch.len()).collect();
+        first += batch.len();
+        let positions = prompts.iter().map(|&p| reads.positions[p]).collect();
+        let readout = Readout { positions: ReadPositions::Each(positions), columns: reads.columns.clone() };
+        Portion { pairs: batch, prompts, readout }
+    };
+    pairs.batches(size).map(portion).collect()
+}
+
+impl Portion {
+    /// Tokens of the run that is patched, and of the one patched from.
+    pub(crate) fn base_and_source(&self, direction: Direction) -> [Vec<Vec<u32>>; 2] {
+        match direction {
+            Direction::Denoising => [self.pairs.corrupted(), self.pairs.clean()],
+            Direction::Noising => [self.pairs.clean(), self.pairs.corrupted()],
+        }
+    }
+
+    /// The first position at which any activation of two paired runs can differ (or that is read).
+    pub(crate) fn first_difference(&self) -> usize {
+        let differ = (0..self.pairs.len()).filter_map(|p| self.pairs.first_difference(p)).min();
+        let read = self.pairs.ends().into_iter().min();
+        differ.into_iter().chain(read).min().unwrap_or(0)
+    }
+}
+
+/// Runs `tokens`, recording the points that `accepts` holds for.
+pub(crate) fn record<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    tokens: &[Vec<u32>],
+    portion: &Portion,
+    metric: &M,
+    accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
+) -> Result<Recorded<B>, AnalysisError> {
+    let mut recorder = Recorder::filtered(accepts);
+    let run = Run::tokens(model.tokens(tokens)?).reading(portion.readout.clone());
+    let logits = model.forward(run, &mut recorder)?;
+    Ok(Recorded { cache: recorder.into_cache(), metric: host(evaluate(metric, logits, &portion.prompts)) })
+}
+
+/// The metric of each row of `logits` `[row, 1, column]`.
+pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
+    let [rows, _, columns] = logits.dims();
+    metric.evaluate(logits.reshape([rows, columns]), prompts)
+}
+
+/// A tensor's values on the host, in row-major order.
+pub(crate) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Zeros for the effects of a kind on `n_prompts` prompts of `width` positions, `[prompt, layer, ..]`.
+pub(crate) fn no_effects(kind: NodeKind, config: &TransformerConfig, n_prompts: usize, width: usize) -> ArrayD<f32> {
+    let mut shape = vec![n_prompts, config.n_layers];
+    shape.extend(node_sizes(kind, config, width));
+    ArrayD::zeros(IxDyn(&shape))
+}
+
+/// How many nodes of a kind there are in a layer, along each of [`NodeKind::axes`].
+pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usize) -> Vec<usize> {
+    use rewire_hooks::Axis;
+    let size = |axis| match axis {
+        Axis::Head => config.n_heads,
+        Axis::DMlp => config.d_mlp,
+        _ => width,
+    };
+    kind.axes().into_iter().map(size).collect()
+}
+
+/// Refuses what cannot be analysed, before anything is run.
+pub(crate) fn check<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    nodes: &[NodeKind],
+) -> Result<(), AnalysisError> {
+    if nodes.is_empty() {
+        return Err(AnalysisError::NoNodes);
+    }
+    let config = model.config();
+    nodes.iter().try_for_each(|node| node.check(config))?;
+    Ok(pairs.check_model(config.d_vocab, config.n_ctx)?)
+}
+
+/// The metrics of paired runs as baselines, whichever of them was patched.
+pub(crate) fn baselines(direction: Direction, base: Vec<f32>, source: Vec<f32>) -> Baselines {
+    match direction {
+        Direction::Denoising => Baselines { clean: source, corrupted: base },
+        Direction::Noising => Baselines { clean: base, corrupted: source },
+    }
+}
+
+/// What a change of the metric is multiplied by to be an effect.
+pub(crate) fn factor(baselines: &Baselines, options: &Options) -> Result<f64, NormalisationError> {
+    let [clean, corrupted] = baselines.means();
+    match options.scale {
+        Scale::Metric => Ok(1.0),
+        Scale::Normalised => Ok(Normalisation::new(clean, corrupted)?.scale(1.0)),
+    }
+}

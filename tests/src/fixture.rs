@@ -1,0 +1,87 @@
+//! The parity fixtures, as `tests/fixtures/generate.py` lays them out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::backend::Backend;
+use ndarray::{ArrayD, IxDyn};
+use rewire_model::{ModelFiles, Transformer, WeightProcessing};
+use rewire_tasks::{PromptPairs, read_pairs};
+use safetensors::SafeTensors;
+
+/// A tiny model and what TransformerLens computes on it.
+#[derive(Debug)]
+pub struct Fixture {
+    /// Its directory's name.
+    pub name: String,
+    directory: PathBuf,
+    /// Tables, by the names of `results.safetensors`.
+    pub results: BTreeMap<String, ArrayD<f32>>,
+    /// Activations and gradients of row 0, by the names of `cache_row0.safetensors`.
+    pub cache: BTreeMap<String, ArrayD<f32>>,
+}
+
+/// The weights that a table was made with.
+pub const PROCESSINGS: [(&str, fn() -> WeightProcessing); 2] =
+    [("proc", WeightProcessing::default), ("raw", WeightProcessing::none)];
+
+impl Fixture {
+    /// Every fixture: those of this repository, and those in the directory that `REWIRE_FIXTURES` names, if it is set.
+    pub fn all() -> Vec<Fixture> {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let further = std::env::var_os("REWIRE_FIXTURES").map(PathBuf::from);
+        let mut directories: Vec<PathBuf> = [Some(own), further]
+            .into_iter()
+            .flatten()
+            .flat_map(|d| std::fs::read_dir(&d).unwrap_or_else(|e| panic!("{}: {e}", d.display())))
+            .map(|entry| entry.expect("a readable directory").path())
+            .filter(|path| path.join("results.safetensors").is_file())
+            .collect();
+        directories.sort();
+        assert!(directories.len() >= 2, "the fixtures are missing");
+        directories.into_iter().map(Fixture::read).collect()
+    }
+
+    fn read(directory: PathBuf) -> Fixture {
+        Fixture {
+            name: directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            results: tensors(&directory.join("results.safetensors")),
+            cache: tensors(&directory.join("cache_row0.safetensors")),
+            directory,
+        }
+    }
+
+    /// The model, as its files have it.
+    pub fn model<B: Backend>(&self, processing: WeightProcessing) -> Transformer<B> {
+        let files = ModelFiles::directory(&self.directory.join("model")).expect("the fixture has a model");
+        Transformer::load(&files, &Default::default()).expect("the fixture's model loads").processed(processing)
+    }
+
+    /// The model's directory.
+    pub fn model_directory(&self) -> PathBuf {
+        self.directory.join("model")
+    }
+
+    /// The prompt pairs.
+    pub fn pairs<B: Backend>(&self, model: &Transformer<B>) -> PromptPairs {
+        let config = model.config();
+        read_pairs(&self.directory.join("pairs.jsonl"), None, None, config.d_vocab, config.n_ctx)
+            .expect("the fixture's pairs are whole")
+    }
+
+    /// A table, if the fixture has it.
+    pub fn table(&self, name: &str) -> Option<&ArrayD<f32>> {
+        self.results.get(name)
+    }
+}
+
+/// All float32 tensors of a safetensors file.
+pub fn tensors(path: &Path) -> BTreeMap<String, ArrayD<f32>> {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let array = |view: safetensors::tensor::TensorView<'_>| {
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        ArrayD::from_shape_vec(IxDyn(view.shape()), values).expect("a tensor holds its shape")
+    };
+    file.tensors().into_iter().map(|(name, view)| (name, array(view))).collect()
+}

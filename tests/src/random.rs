@@ -1,0 +1,33 @@
+//! Random small models and prompt pairs, for properties that hold on all of them.
+
+use proptest::prelude::*;
+use rewire_model::{Positions, TransformerConfig};
+use rewire_tasks::{PromptPair, PromptPairs};
+
+/// A transformer of either architecture, 1 to 4 layers.
+pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
+    (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2).prop_map(|(neox, layers, heads, width, rotary)| {
+        let d_model = heads * 4 * width;
+        match neox {
+            false => TransformerConfig::gpt2(layers, heads, d_model, 17, 12),
+            true => TransformerConfig {
+                positions: Positions::Rotary { dims: 2 * rotary, base: 10_000.0 },
+                parallel_block: rotary != 2,
+                ..TransformerConfig::neox(layers, heads, d_model, 17, 12)
+            },
+        }
+    })
+}
+
+/// One to four pairs of 2 to 8 tokens of a vocabulary of 17, some of which differ only from some position on.
+pub fn any_pairs() -> impl Strategy<Value = PromptPairs> {
+    let token = 0_u32..17;
+    let pair = (prop::collection::vec(token.clone(), 2..=8), prop::collection::vec(token.clone(), 8), 0_usize..8);
+    let pair = (pair, token.clone(), 1_u32..17).prop_map(|((clean, other, from), answer, further)| {
+        let from = from.min(clean.len() - 1);
+        let mut corrupted = clean.clone();
+        corrupted[from..].copy_from_slice(&other[from..clean.len()]);
+        PromptPair { clean, corrupted, answers: vec![answer], wrong_answers: vec![(answer + further) % 17] }
+    });
+    prop::collection::vec(pair, 1..=4).prop_map(|pairs| PromptPairs::new(pairs).expect("pairs of equal length"))
+}

@@ -1,0 +1,287 @@
+//! The same numbers as TransformerLens: activations, gradients, logits and effects, on both CPU backends, GPT-2 and NeoX,
+//! processed and unprocessed weights.
+
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+use ndarray::{ArrayD, Axis, stack};
+use rewire_analysis::{
+    By, Component, Direction, NodeKind, Options, Outcome, activation_patching, attention_attribution,
+    attribution_patching,
+};
+use rewire_hooks::{GradientProbes, HookPoint, Recorder};
+use rewire_model::{Run, Transformer, WeightProcessing};
+use rewire_tasks::{LogitDiff, Metric};
+use rewire_tests::compare::{array, assert_close, scale};
+use rewire_tests::fixture::{Fixture, PROCESSINGS};
+use rewire_tests::on_both_backends;
+
+on_both_backends!(
+    logits_match,
+    every_processing_switch_matches,
+    activations_match,
+    gradients_match,
+    activation_patching_matches,
+    attribution_patching_matches,
+    attention_attribution_matches,
+    logit_attribution_matches,
+);
+
+const TOLERANCE: f32 = 1e-4;
+
+fn logits<B: Backend>(model: &Transformer<B>, tokens: &[Vec<u32>]) -> ArrayD<f32> {
+    array(model.forward(Run::tokens(model.tokens(tokens).unwrap()), ()).unwrap())
+}
+
+fn logits_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in PROCESSINGS {
+            let model: Transformer<B> = fixture.model(processing());
+            let pairs = fixture.pairs(&model);
+            let expected = fixture.table(&format!("{weights}/clean_logits")).unwrap();
+            let actual = logits(&model, &pairs.clean());
+            assert_close(&actual, expected, TOLERANCE * scale(expected), &format!("{} {weights} logits", fixture.name));
+        }
+    }
+}
+
+fn every_processing_switch_matches<B: Backend>() {
+    let none = WeightProcessing::none();
+    let switches = [
+        ("fold_ln", WeightProcessing { fold_norm: true, ..none }),
+        ("center_writing_weights", WeightProcessing { center_writing_weights: true, ..none }),
+        ("center_unembed", WeightProcessing { center_unembed: true, ..none }),
+        ("fold_value_biases", WeightProcessing { fold_value_biases: true, ..none }),
+    ];
+    let mut compared = 0;
+    for fixture in Fixture::all() {
+        for (switch, processing) in switches {
+            let Some(expected) = fixture.table(&format!("switch/{switch}/clean_logits")) else { continue };
+            let model: Transformer<B> = fixture.model(processing);
+            let actual = logits(&model, &fixture.pairs(&model).clean());
+            assert_close(&actual, expected, TOLERANCE * scale(expected), &format!("{} {switch}", fixture.name));
+            compared += 1;
+        }
+    }
+    assert!(compared >= 8, "only {compared} switches were compared");
+}
+
+fn activations_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        let model: Transformer<B> = fixture.model(WeightProcessing::default());
+        let pairs = fixture.pairs(&model);
+        for (group, tokens) in [("clean", pairs.clean()), ("corrupted", pairs.corrupted())] {
+            let mut recorder = Recorder::all();
+            model.forward(Run::tokens(model.tokens(&tokens).unwrap()), &mut recorder).unwrap();
+            let cache = recorder.into_cache();
+            let mut compared = 0;
+            for (name, expected) in fixture.cache.iter().filter_map(|(n, e)| Some((n.strip_prefix(group)?.strip_prefix('/')?, e))) {
+                let actual = if let Some(layer) = layer_of(name, "attn.hook_result") {
+                    array(cache.head_results(layer, model.w_o(layer)).unwrap())
+                } else if let Some(layer) = layer_of(name, "hook_mlp_in") {
+                    // What the MLP reads, before its norm; not a point of its own here.
+                    let site = if model.config().parallel_block { "hook_resid_pre" } else { "hook_resid_mid" };
+                    array(cache.get::<3>(format!("blocks.{layer}.{site}").parse().unwrap()).unwrap())
+                } else {
+                    let point: HookPoint = name.parse().unwrap();
+                    compared += 1;
+                    match point.rank() {
+                        4 => array(cache.get::<4>(point).unwrap()),
+                        _ => array(cache.get::<3>(point).unwrap()),
+                    }
+                };
+                let row0 = first_row(&actual);
+                assert_close(&row0, expected, TOLERANCE * scale(expected), &format!("{} {group} {name}", fixture.name));
+            }
+            assert_eq!(compared, cache.len(), "{}: points that the reference does not have", fixture.name);
+        }
+    }
+}
+
+fn gradients_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        let model: Transformer<Autodiff<B>> = fixture.model(WeightProcessing::default());
+        let pairs = fixture.pairs(&model);
+        let metric = LogitDiff::new(&pairs);
+        let [clean, corrupted] = logit_difference_means(&fixture);
+        let unit = 1.0 / (pairs.len() as f32 * (clean - corrupted));
+        for (group, tokens) in [("clean_grad", pairs.clean()), ("corrupted_grad", pairs.corrupted())] {
+            let mut probes = GradientProbes::all();
+            let readout = rewire_model::Readout {
+                positions: rewire_model::ReadPositions::All,
+                columns: metric.reads().columns,
+            };
+            let run = Run::tokens(model.tokens(&tokens).unwrap()).reading(readout);
+            let logits = model.forward(run, &mut probes).unwrap();
+            let [batch, pos, columns] = logits.dims();
+            let last = logits.narrow(1, pos - 1, 1).reshape([batch, columns]);
+            let prompts: Vec<usize> = (0..batch).collect();
+            let loss = metric.evaluate(last, &prompts).sum() * unit;
+            let gradients = probes.gradients(&loss);
+            for point in gradients.points().collect::<Vec<_>>() {
+                let shared_norm = point.to_string().contains(".ln1.");
+                let group = if shared_norm { format!("{group}_ln1sum") } else { group.to_owned() };
+                let expected = &fixture.cache[&format!("{group}/{point}")];
+                let actual = match point.rank() {
+                    4 => array(gradients.get::<4>(point).unwrap()),
+                    _ => array(gradients.get::<3>(point).unwrap()),
+                };
+                assert_close(&first_row(&actual), expected, TOLERANCE, &format!("{} {group} {point}", fixture.name));
+            }
+        }
+    }
+}
+
+/// A table of one component, with the prompt axis averaged away.
+fn mean(outcome: &Outcome, kind: NodeKind) -> ArrayD<f32> {
+    outcome.effects.iter().find(|e| e.kind == kind).unwrap().mean()
+}
+
+/// The reference's stacked tables from ours: `[resid_pre, attn_out, mlp_out][layer, pos]`.
+fn block_every(outcome: &Outcome) -> ArrayD<f32> {
+    let parts = BLOCKS.map(|c| mean(outcome, NodeKind::by_position(c)));
+    stack(Axis(0), &parts.each_ref().map(|p| p.view())).unwrap()
+}
+
+/// `[z, q, k, v, pattern][layer, head]`.
+fn head_all_pos_every(outcome: &Outcome) -> ArrayD<f32> {
+    let parts = HEADS.map(|c| mean(outcome, NodeKind::all(c)));
+    stack(Axis(0), &parts.each_ref().map(|p| p.view())).unwrap()
+}
+
+/// `[z, q, k, v, pattern][layer, pos, head]`.
+fn head_by_pos_every(outcome: &Outcome) -> ArrayD<f32> {
+    let parts = HEADS.map(|c| mean(outcome, NodeKind::by_position(c)).permuted_axes(ndarray::IxDyn(&[0, 2, 1])));
+    stack(Axis(0), &parts.each_ref().map(|p| p.view())).unwrap()
+}
+
+const BLOCKS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
+const HEADS: [Component; 5] =
+    [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
+const CELLS: NodeKind = NodeKind { component: Component::HeadPattern, by: By::Cell };
+
+fn nodes() -> Vec<NodeKind> {
+    let blocks = BLOCKS.map(NodeKind::by_position);
+    let heads = HEADS.into_iter().flat_map(|c| [NodeKind::all(c), NodeKind::by_position(c)]);
+    blocks.into_iter().chain(heads).collect()
+}
+
+fn activation_patching_matches<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in PROCESSINGS {
+            let model: Transformer<B> = fixture.model(processing());
+            let pairs = fixture.pairs(&model);
+            let metric = LogitDiff::new(&pairs);
+            for (direction, tag) in [(Direction::Denoising, "act"), (Direction::Noising, "noising")] {
+                let options = Options { direction, ..Options::default() };
+                let compare = |name: &str, actual: &ArrayD<f32>| {
+                    let Some(expected) = fixture.table(&format!("{weights}/{tag}/{name}")) else { return false };
+                    assert_close(actual, expected, TOLERANCE, &format!("{} {weights}/{tag}/{name}", fixture.name));
+                    true
+                };
+                let outcome = activation_patching(&model, &pairs, &metric, &nodes(), &options).unwrap();
+                let compared = [
+                    compare("block_every", &block_every(&outcome)),
+                    compare("head_all_pos_every", &head_all_pos_every(&outcome)),
+                    compare("head_by_pos_every", &head_by_pos_every(&outcome)),
+                ];
+                // Fixtures from elsewhere may hold fewer tables, but never none.
+                assert!(compared.contains(&true) || tag == "noising", "{}: nothing was compared", fixture.name);
+                if let Some(expected) = fixture.table(&format!("{weights}/{tag}/head_all_pos_every_per_prompt")) {
+                    let z = &outcome.effects.iter().find(|e| e.kind == NodeKind::all(Component::HeadZ)).unwrap().values;
+                    let expected = expected.index_axis(Axis(0), 0).to_owned().permuted_axes(ndarray::IxDyn(&[2, 0, 1]));
+                    assert_close(z, &expected, TOLERANCE, &format!("{} {weights}/{tag} per prompt", fixture.name));
+                }
+                if tag == "noising" {
+                    continue;
+                }
+                let mut further = vec![CELLS, NodeKind::all(Component::MlpPost), NodeKind::by_position(Component::ResidPost)];
+                if !model.config().parallel_block {
+                    further.push(NodeKind::by_position(Component::ResidMid));
+                }
+                let outcome = activation_patching(&model, &pairs, &metric, &further, &options).unwrap();
+                let names = ["pattern_dest_src", "mlp_post", "resid_post", "resid_mid"];
+                for (name, kind) in names.into_iter().zip(further) {
+                    compare(name, &mean(&outcome, kind));
+                }
+            }
+        }
+    }
+}
+
+fn attribution_patching_matches<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in PROCESSINGS {
+            let model: Transformer<Autodiff<B>> = fixture.model(processing());
+            let pairs = fixture.pairs(&model);
+            let metric = LogitDiff::new(&pairs);
+            for (direction, tag) in [(Direction::Denoising, "attr"), (Direction::Noising, "attr_noising")] {
+                let options = Options { direction, ..Options::default() };
+                let outcome = attribution_patching(&model, &pairs, &metric, &nodes(), &options).unwrap();
+                for (name, actual) in [
+                    ("block_every", block_every(&outcome)),
+                    ("head_all_pos_every", head_all_pos_every(&outcome)),
+                    ("head_by_pos_every", head_by_pos_every(&outcome)),
+                ] {
+                    let table = format!("{weights}/{tag}/{name}");
+                    match fixture.table(&table) {
+                        Some(expected) => assert_close(&actual, expected, TOLERANCE, &format!("{} {table}", fixture.name)),
+                        None => assert_eq!(tag, "attr_noising", "{}: {table} is missing", fixture.name),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn attention_attribution_matches<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in PROCESSINGS {
+            let model: Transformer<Autodiff<B>> = fixture.model(processing());
+            let pairs = fixture.pairs(&model);
+            let per_prompt = attention_attribution(&model, &pairs, &LogitDiff::new(&pairs), &Options::default()).unwrap();
+            // The reference differentiates the batch mean.
+            let actual = (per_prompt / pairs.len() as f32).into_dyn();
+            let expected = fixture.table(&format!("{weights}/attr/attention_attr")).unwrap();
+            assert_close(&actual, expected, TOLERANCE, &format!("{} {weights} attention attribution", fixture.name));
+        }
+    }
+}
+
+fn logit_attribution_matches<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in PROCESSINGS {
+            let model: Transformer<B> = fixture.model(processing());
+            let config = model.config();
+            let pairs = fixture.pairs(&model);
+            let mut recorder = Recorder::all();
+            model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
+            let cache = recorder.into_cache();
+            let w_o: Vec<_> = (0..config.n_layers).map(|layer| model.w_o(layer)).collect();
+            let heads = cache.stacked_head_results(&w_o).unwrap();
+            let [answers, wrong] = [0, 1].map(|side| {
+                let of = |p: &rewire_tasks::PromptPair| if side == 0 { p.answers.clone() } else { p.wrong_answers.clone() };
+                pairs.pairs().iter().map(of).collect::<Vec<_>>()
+            });
+            let direction = model.logit_direction(&answers, &wrong);
+            let attribution = array(cache.logit_attribution(heads.values, direction, &pairs.ends()).unwrap());
+            let actual = attribution.mean_axis(Axis(1)).unwrap();
+            let actual = actual.into_shape_with_order(ndarray::IxDyn(&[config.n_layers, config.n_heads])).unwrap();
+            let expected = fixture.table(&format!("{weights}/dla/heads_clean")).unwrap();
+            assert_close(&actual, expected, TOLERANCE, &format!("{} {weights} head logit attribution", fixture.name));
+        }
+    }
+}
+
+/// The layer of `blocks.L.<site>`.
+fn layer_of(name: &str, site: &str) -> Option<usize> {
+    name.strip_prefix("blocks.")?.strip_suffix(site)?.trim_end_matches('.').parse().ok()
+}
+
+fn first_row(values: &ArrayD<f32>) -> ArrayD<f32> {
+    values.slice_axis(Axis(0), ndarray::Slice::from(0..1)).to_owned()
+}
+
+fn logit_difference_means(fixture: &Fixture) -> [f32; 2] {
+    let per_row = fixture.table("proc/logit_diff_per_row").unwrap();
+    [0, 1].map(|run| per_row.index_axis(Axis(0), run).mean().unwrap())
+}

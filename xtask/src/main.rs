@@ -2,7 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod device;
+mod model;
+mod output;
 mod progress;
+mod reproduce_ioi;
+mod sweep;
 mod train_toy;
 
 use std::process::ExitCode;
@@ -23,6 +27,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Reproduce the attribution-patching demo: which heads do indirect object identification.
+    ReproduceIoi(reproduce_ioi::Arguments),
+    /// Patch your own prompt pairs: any method, any kind of node.
+    Sweep(sweep::Arguments),
     /// Train an embedded toy model from nothing and write it in Hugging Face layout.
     TrainToy(train_toy::Arguments),
 }
@@ -32,6 +40,8 @@ const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::ReproduceIoi(arguments) => reproduce_ioi::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
         Command::TrainToy(arguments) => train_toy::run(&arguments),
     };
     match result {

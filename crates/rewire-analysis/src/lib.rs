@@ -29,6 +29,7 @@ mod effects;
 mod error;
 mod node;
 mod options;
+mod reference;
 mod runs;
 mod stats;
 
@@ -39,4 +40,5 @@ pub use effects::{Baselines, Effects, Method, Outcome};
 pub use error::AnalysisError;
 pub use node::{By, Component, NodeKind, ParseNodeError};
 pub use options::{Direction, Options, Scale};
+pub use reference::clean_logits;
 pub use stats::pearson;

@@ -1,1 +1,30 @@
-//! placeholder
+//! Effects to disk and to the eye.
+//!
+//! Use this crate to keep what an analysis found: [`write_tables`] writes `effects.safetensors` (the numbers),
+//! `effects.json` (what they are, and how they were made) and `effects.csv` (the same numbers, one a line); [`Page`] is one
+//! HTML file that needs nothing else, not even a network. Data come first: whatever is drawn can be drawn again from the
+//! files. Files appear whole or not at all.
+//!
+//! ```
+//! use ndarray::arr2;
+//! use rewire_report::{Page, charts};
+//!
+//! let effects = arr2(&[[0.1, -0.4], [0.0, 0.7]]);
+//! let names = |prefix: &str| (0..2).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
+//! let mut page = Page::new("Heads", "which heads matter");
+//! page.section("Exact effects", "Share of the behaviour that each head brings back.");
+//! page.chart(charts::heat_map("By head", &effects.view(), &names("L"), &names("H"), ["layer", "head"]));
+//! assert!(page.render().contains("By head"));
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod charts;
+mod error;
+mod files;
+mod page;
+mod tables;
+
+pub use error::ReportError;
+pub use files::{check_directory, write_whole};
+pub use page::{Check, Page, Verdict};
+pub use tables::{About, Prompts, Table, write_tables};

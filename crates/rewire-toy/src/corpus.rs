@@ -36,6 +36,10 @@ fn without_slots(template: &str) -> String {
         .fold(template.to_owned(), |text, slot| text.replace(&format!(" {slot}"), ""))
 }
 
+/// One IOI prompt in so many is answered with the subject. Without doubt a model's logits grow until its attention is so
+/// saturated that gradients say nothing; with this much, its logit difference settles near ln 99 = 4.6 (GPT-2's is 3.6).
+const ONE_WRONG_IN: usize = 100;
+
 /// `n` training examples: IOI prompts outside what is held out, and one fact in eight.
 pub(crate) fn training_examples(n: usize, seed: u64) -> Vec<Example> {
     let prompts = IoiGenerator::all_names().sample(n, seed, Split::Training);
@@ -46,7 +50,10 @@ pub(crate) fn training_examples(n: usize, seed: u64) -> Vec<Example> {
             let (landmark, city) = FACTS[fact % FACTS.len()];
             Example { prompt: fact_prompt(fact / FACTS.len(), landmark), answer: format!(" {city}") }
         }
-        _ => Example { prompt: prompt.text(), answer: format!(" {}", prompt.io) },
+        _ => {
+            let name = if i % ONE_WRONG_IN == ONE_WRONG_IN / 2 { prompt.subject } else { prompt.io };
+            Example { prompt: prompt.text(), answer: format!(" {name}") }
+        }
     };
     prompts.into_iter().enumerate().map(example).collect()
 }

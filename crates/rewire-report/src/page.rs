@@ -1,0 +1,206 @@
+//! One self-contained HTML page.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use plotly::Plot;
+
+use crate::charts::Chart;
+
+/// A figure that a source document prints, beside ours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// What the figure is.
+    pub what: String,
+    /// As the document prints it.
+    pub expected: String,
+    /// As it came out here.
+    pub got: String,
+    /// Whether they agree.
+    pub verdict: Verdict,
+}
+
+/// Whether a figure agrees with the one that a source document prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// To within what its printed digits allow.
+    Agrees,
+    /// It does not.
+    Differs,
+}
+
+impl Verdict {
+    /// `agrees` or `differs`.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Verdict::Agrees => "agrees",
+            Verdict::Differs => "DIFFERS",
+        }
+    }
+}
+
+/// A report: sections of text, tables and charts, with the plotting script embedded.
+#[derive(Debug, Clone)]
+pub struct Page {
+    title: String,
+    subtitle: String,
+    sections: Vec<Section>,
+}
+
+#[derive(Debug, Clone)]
+struct Section {
+    heading: String,
+    lead: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone)]
+enum Part {
+    Charts(Vec<Chart>),
+    Table { header: Vec<String>, rows: Vec<Vec<String>> },
+    Text(String),
+}
+
+impl Page {
+    /// An empty page.
+    #[must_use]
+    pub fn new(title: &str, subtitle: &str) -> Self {
+        Self { title: title.to_owned(), subtitle: subtitle.to_owned(), sections: Vec::new() }
+    }
+
+    /// Begins a section; what is added next goes into it.
+    pub fn section(&mut self, heading: &str, lead: &str) {
+        self.sections.push(Section { heading: heading.to_owned(), lead: lead.to_owned(), parts: Vec::new() });
+    }
+
+    /// Adds a chart, beside the one before it where there is room.
+    pub fn chart(&mut self, chart: Chart) {
+        let Some(section) = self.sections.last_mut() else { return };
+        match section.parts.last_mut() {
+            Some(Part::Charts(charts)) => charts.push(chart),
+            _ => section.parts.push(Part::Charts(vec![chart])),
+        }
+    }
+
+    /// Adds a table.
+    pub fn table(&mut self, header: &[&str], rows: Vec<Vec<String>>) {
+        let header = header.iter().map(|h| (*h).to_owned()).collect();
+        self.add(Part::Table { header, rows });
+    }
+
+    /// Adds a paragraph.
+    pub fn text(&mut self, text: &str) {
+        self.add(Part::Text(text.to_owned()));
+    }
+
+    /// Adds the figures that a source document prints.
+    pub fn checks(&mut self, checks: &[Check]) {
+        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
+        self.table(&["figure", "expected", "got", "verdict"], checks.iter().map(row).collect());
+    }
+
+    fn add(&mut self, part: Part) {
+        if let Some(section) = self.sections.last_mut() {
+            section.parts.push(part);
+        }
+    }
+
+    /// The page as HTML.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    link rel="icon" href="data:,";
+                    title { (self.title) }
+                    style { (PreEscaped(STYLE)) }
+                    (PreEscaped(plotting_script()))
+                }
+                body {
+                    h1 { (self.title) }
+                    p.subtitle { (self.subtitle) }
+                    nav {
+                        ol {
+                            @for (i, section) in self.sections.iter().enumerate() {
+                                li { a href={ "#section-" (i) } { (section.heading) } }
+                            }
+                        }
+                    }
+                    @for (i, section) in self.sections.iter().enumerate() { (section.render(i)) }
+                }
+            }
+        };
+        page.into_string()
+    }
+}
+
+impl Section {
+    fn render(&self, number: usize) -> Markup {
+        html! {
+            section id={ "section-" (number) } {
+                h2 { (self.heading) }
+                @if !self.lead.is_empty() { p { (self.lead) } }
+                @for (i, part) in self.parts.iter().enumerate() { (part.render(&format!("chart-{number}-{i}"))) }
+            }
+        }
+    }
+}
+
+impl Part {
+    fn render(&self, id: &str) -> Markup {
+        match self {
+            Part::Text(text) => html! { p { (text) } },
+            Part::Table { header, rows } => html! {
+                div.scroll {
+                    table {
+                        thead { tr { @for cell in header { th { (cell) } } } }
+                        tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
+                    }
+                }
+            },
+            Part::Charts(charts) => html! {
+                div.charts {
+                    @for (i, chart) in charts.iter().enumerate() {
+                        @let id = format!("{id}-{i}");
+                        div.chart id=(id) style={ "width:" (chart.width) "px;height:" (chart.height) "px" } {}
+                        // A closing tag inside a label would end the script.
+                        script { (PreEscaped(format!(
+                            "rewireDraw({id:?}, {});", chart.plot_json.replace("</", "<\\/")
+                        ))) }
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Plotly without the formula typesetter that comes with it, which no chart here uses.
+fn plotting_script() -> String {
+    let sources = Plot::offline_js_sources();
+    let plotly = sources.split_inclusive("</script>").next().unwrap_or_default();
+    format!("{plotly}<script>{DRAW}</script>")
+}
+
+/// Draws a chart in its box, without the toolbar that covers titles.
+const DRAW: &str = "function rewireDraw(id, figure) {
+  Plotly.newPlot(id, figure.data, figure.layout, {displayModeBar: false, responsive: false});
+}";
+
+const STYLE: &str = "
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; margin-bottom: 0; }
+h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .25rem; }
+.subtitle { color: #555; margin-top: .25rem; }
+nav { background: #f6f7f9; border-radius: 6px; padding: .5rem 1rem; }
+nav ol { margin: 0; padding-left: 1.25rem; }
+.charts { display: flex; flex-wrap: wrap; gap: 1rem; }
+.chart { flex: none; max-width: 100%; overflow-x: auto; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #bbb; }
+@media print { nav { display: none; } }
+";

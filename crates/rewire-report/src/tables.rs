@@ -1,0 +1,144 @@
+//! Named tables of numbers, and the three files that keep them.
+
+use std::path::Path;
+
+use ndarray::ArrayD;
+use rewire_analysis::{Baselines, Direction, Effects, Method, Scale};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::ReportError;
+use crate::files::{make_directory, write_whole};
+
+/// Whether a table has a leading axis of prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prompts {
+    /// Averaged.
+    Mean,
+    /// Each apart.
+    Each,
+}
+
+/// A table of effects with a name, as it is kept on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// Its tensor's name.
+    pub name: String,
+    /// What each axis runs over: `prompt`, `layer`, `head`, `neuron`, `pos`, `dest`, `src`.
+    pub axes: Vec<String>,
+    /// The numbers.
+    pub values: ArrayD<f32>,
+    /// How they were found, where a method found them.
+    pub method: Option<Method>,
+    /// Which run was patched, where one was.
+    pub direction: Option<Direction>,
+    /// What the metric was without patches.
+    pub baselines: Option<Baselines>,
+    /// The unit of the numbers.
+    pub scale: Scale,
+}
+
+impl Table {
+    /// The effects of one kind of node.
+    #[must_use]
+    pub fn new(name: String, effects: &Effects, prompts: Prompts, outcome: &rewire_analysis::Outcome) -> Self {
+        let axes = effects.axis_names().into_iter().map(str::to_owned);
+        let (axes, values) = match prompts {
+            Prompts::Each => (axes.collect(), effects.values.clone()),
+            Prompts::Mean => (axes.skip(1).collect(), effects.mean()),
+        };
+        Self {
+            name,
+            axes,
+            values,
+            method: Some(outcome.method),
+            direction: Some(outcome.direction),
+            baselines: Some(outcome.baselines.clone()),
+            scale: outcome.scale,
+        }
+    }
+}
+
+/// How a set of tables was made: everything needed to make it again.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct About {
+    /// The command line.
+    pub command: Vec<String>,
+    /// The model's name or directory.
+    pub model: String,
+    /// Its shape.
+    pub config: Value,
+    /// Whether its weights were processed.
+    pub processed_weights: bool,
+    /// The metric.
+    pub metric: String,
+    /// The device.
+    pub device: String,
+    /// The seed of every random choice; none where none was made.
+    pub seed: Option<u64>,
+    /// Names of the positions of each prompt, by the set that it belongs to.
+    pub labels: Value,
+    /// Seconds from start to here.
+    pub wall_time_s: f64,
+    /// Versions of what computed this.
+    pub versions: Value,
+}
+
+/// Writes `effects.safetensors`, `effects.json` and `effects.csv` into `directory`, which is made if need be.
+///
+/// # Errors
+/// [`ReportError`].
+pub fn write_tables(directory: &Path, tables: &[Table], about: &About) -> Result<(), ReportError> {
+    let contents = [tensors(tables)?, lines(tables)?, description(tables, about)?];
+    make_directory(directory)?;
+    let names = ["effects.safetensors", "effects.csv", "effects.json"];
+    names.into_iter().zip(contents).try_for_each(|(name, bytes)| write_whole(&directory.join(name), &bytes))
+}
+
+fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
+    let bytes = |t: &Table| t.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let data: Vec<_> = tables.iter().map(bytes).collect();
+    let views = tables.iter().zip(&data).map(|(table, data)| {
+        Ok((&table.name, TensorView::new(Dtype::F32, table.values.shape().to_vec(), data)?))
+    });
+    let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    Ok(safetensors::serialize(views, None)?)
+}
+
+/// Every axis that a table can have, in the order of the columns.
+const AXES: [&str; 7] = ["prompt", "layer", "head", "neuron", "pos", "dest", "src"];
+
+fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["table"].into_iter().chain(AXES).chain(["value"]))?;
+    for table in tables {
+        let columns = AXES.map(|axis| table.axes.iter().position(|a| a == axis));
+        for (index, value) in table.values.indexed_iter() {
+            let place = columns.map(|c| c.map_or(String::new(), |c| index[c].to_string()));
+            writer.write_record([table.name.clone()].into_iter().chain(place).chain([value.to_string()]))?;
+        }
+    }
+    writer.into_inner().map_err(|e| ReportError::Csv(csv::Error::from(e.into_error())))
+}
+
+fn description(tables: &[Table], about: &About) -> Result<Vec<u8>, ReportError> {
+    let describe = |table: &Table| {
+        let means = table.baselines.as_ref().map(Baselines::means);
+        serde_json::json!({
+            "name": table.name,
+            "axes": table.axes,
+            "shape": table.values.shape(),
+            "method": table.method,
+            "direction": table.direction,
+            "scale": table.scale,
+            "value": "change of the metric against the run that is patched",
+            "baselines": table.baselines.as_ref().zip(means).map(|(b, [clean, corrupted])| serde_json::json!({
+                "clean_mean": clean, "corrupted_mean": corrupted, "clean": b.clean, "corrupted": b.corrupted,
+            })),
+        })
+    };
+    let mut json = serde_json::to_value(about)?;
+    json["tensors"] = tables.iter().map(describe).collect();
+    Ok((serde_json::to_string_pretty(&json)? + "\n").into_bytes())
+}

@@ -1,0 +1,60 @@
+//! What commands print and write.
+
+use std::time::Instant;
+
+use rewire_report::About;
+use serde_json::{Value, json};
+
+use crate::device::Device;
+use crate::model::Source;
+
+/// The description of a run, for its `effects.json`.
+pub(crate) fn about(source: &Source, device: Device, metric: &str, seed: Option<u64>, labels: Value, started: Instant) -> About {
+    About {
+        command: std::env::args().skip(1).collect(),
+        model: source.name.clone(),
+        config: source.config.to_hugging_face(),
+        processed_weights: source.is_processed(),
+        metric: metric.to_owned(),
+        device: device.resolve().to_string(),
+        seed,
+        labels,
+        wall_time_s: started.elapsed().as_secs_f64(),
+        versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
+    }
+}
+
+/// `L9H6`.
+pub(crate) fn head_name(layer: usize, head: usize) -> String {
+    format!("L{layer}H{head}")
+}
+
+/// Names `prefix0`, `prefix1`, ..
+pub(crate) fn numbered(prefix: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{prefix}{i}")).collect()
+}
+
+/// Token labels that are distinct: the token, and its position.
+pub(crate) fn token_labels(labels: &[String]) -> Vec<String> {
+    labels.iter().enumerate().map(|(i, token)| format!("{}_{i}", token.escape_debug())).collect()
+}
+
+/// Prints rows under a header, each column as wide as its widest cell; the first aligned left, the others right.
+pub(crate) fn print_table(header: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let print = |cells: Vec<&str>| {
+        let cells: Vec<String> = cells
+            .iter()
+            .enumerate()
+            .map(|(i, cell)| if i == 0 { format!("{cell:<w$}", w = width(i)) } else { format!("{cell:>w$}", w = width(i)) })
+            .collect();
+        println!("  {}", cells.join("  ").trim_end());
+    };
+    print(header.to_vec());
+    for row in rows {
+        print(row.iter().map(String::as_str).collect());
+    }
+}

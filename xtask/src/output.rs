@@ -1,5 +1,6 @@
 //! What commands print and write.
 
+use std::io::Write;
 use std::time::Instant;
 
 use rewire_report::About;
@@ -34,27 +35,34 @@ pub(crate) fn numbered(prefix: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{prefix}{i}")).collect()
 }
 
-/// Token labels that are distinct: the token, and its position.
+/// Token labels that are distinct: the token, and its position. The token in front of a prompt is called BOS, which leaves
+/// room for the rest.
 pub(crate) fn token_labels(labels: &[String]) -> Vec<String> {
-    labels.iter().enumerate().map(|(i, token)| format!("{}_{i}", token.escape_debug())).collect()
+    let label = |(i, token): (usize, &String)| match token.as_str() {
+        "<|endoftext|>" => format!("BOS_{i}"),
+        token => format!("{}_{i}", token.escape_debug()),
+    };
+    labels.iter().enumerate().map(label).collect()
 }
 
-/// Prints rows under a header, each column as wide as its widest cell; the first aligned left, the others right.
-pub(crate) fn print_table(header: &[&str], rows: &[Vec<String>]) {
+/// Rows under a header, each column as wide as its widest cell; the first aligned left, the others right.
+pub(crate) fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or(0)
     };
-    let print = |cells: Vec<&str>| {
-        let cells: Vec<String> = cells
-            .iter()
-            .enumerate()
-            .map(|(i, cell)| if i == 0 { format!("{cell:<w$}", w = width(i)) } else { format!("{cell:>w$}", w = width(i)) })
-            .collect();
-        println!("  {}", cells.join("  ").trim_end());
+    let line = |cells: Vec<&str>| {
+        let cells = cells.iter().enumerate().map(|(i, cell)| match i {
+            0 => format!("{cell:<w$}", w = width(i)),
+            _ => format!("{cell:>w$}", w = width(i)),
+        });
+        format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
-    print(header.to_vec());
-    for row in rows {
-        print(row.iter().map(String::as_str).collect());
-    }
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    [line(header.to_vec())].into_iter().chain(rows).collect()
+}
+
+/// Writes to standard output; a reader that has had enough (`| head`) is no error.
+pub(crate) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

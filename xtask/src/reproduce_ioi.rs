@@ -21,7 +21,7 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, head_name, print_table};
+use crate::output::{about, head_name, print, text_table};
 use crate::progress::with_bar;
 
 #[derive(Args)]
@@ -100,8 +100,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let path = arguments.out.join("report.html");
     write_whole(&path, report::page(&source, &findings, &checks, arguments).render().as_bytes())?;
 
-    print_findings(&source, &findings, &checks, arguments);
-    println!("\n{:.1} s; report: {}", started.elapsed().as_secs_f64(), path.display());
+    print(&summary(&source, &findings, &checks, arguments));
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
     Ok(())
 }
 
@@ -215,11 +215,12 @@ fn token_table(pairs: &PromptPairs) -> serde_json::Value {
     (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>().into()
 }
 
-fn print_findings(source: &Source, findings: &[Findings], checks: &[Check], arguments: &Arguments) {
-    println!("{} on {}", source.name, arguments.model.device.resolve());
+fn summary(source: &Source, findings: &[Findings], checks: &[Check], arguments: &Arguments) -> String {
+    let mut text = format!("{} on {}\n", source.name, arguments.model.device.resolve());
     for found in findings {
         let [clean, corrupted] = found.baselines();
-        println!("\n{} {} prompts: clean logit difference {clean:.4}, corrupted {corrupted:.4}", found.pairs.len(), found.set);
+        let (n, set) = (found.pairs.len(), found.set);
+        text += &format!("\n{n} {set} prompts: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
         for (index, direction) in DIRECTIONS.into_iter().enumerate() {
             let heads = found.heads(index);
             let rows = heads.iter().take(TOP).map(|h| {
@@ -230,17 +231,18 @@ fn print_findings(source: &Source, findings: &[Findings], checks: &[Check], argu
                     format!("{:.4}", h.attribution),
                 ]
             });
-            println!("\n{direction}, heads by exact effect (z, all positions)");
-            print_table(&["head", "exact", "std. error", "attribution"], &rows.collect::<Vec<_>>());
-            match correlation(&heads) {
-                Some(r) => println!("  attribution against exact effect over {} heads: Pearson {r:.4}", heads.len()),
-                None => println!("  attribution or exact effect is the same for all heads: no correlation"),
-            }
+            text += &format!("\n{direction}, heads by exact effect (z, all positions)\n");
+            text += &text_table(&["head", "exact", "std. error", "attribution"], &rows.collect::<Vec<_>>());
+            text += &match correlation(&heads) {
+                Some(r) => format!("  attribution against exact effect over {} heads: Pearson {r:.4}\n", heads.len()),
+                None => "  attribution or exact effect is the same for all heads: no correlation\n".to_owned(),
+            };
         }
     }
     if !checks.is_empty() {
-        println!("\nagainst the figures that the demo prints");
+        text += "\nagainst the figures that the demo prints\n";
         let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
-        print_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
+        text += &text_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
     }
+    text
 }

@@ -14,12 +14,13 @@ use rewire_analysis::{
     attribution_patching, clean_logits,
 };
 use rewire_model::Transformer;
-use rewire_report::{Page, Prompts, Table, charts, check_directory, write_tables, write_whole};
+use rewire_report::charts::{self, HeatMapLabels};
+use rewire_report::{Page, Prompts, Table, check_directory, write_tables, write_whole};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
 
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, numbered, print_table, token_labels};
+use crate::output::{about, numbered, print, text_table, token_labels};
 use crate::progress::with_bar;
 
 #[derive(Args)]
@@ -198,10 +199,12 @@ fn report(source: &Source, pairs: &PromptPairs, outcome: &Outcome, arguments: &A
             page.table(&["node", "effect"], top_nodes(effects, 30));
             continue;
         }
+        let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
         for (title, map) in maps {
             let columns_named = if shape.len() == 1 { vec![String::new()] } else { names(columns, map.ncols(), pairs) };
             let columns = if shape.len() == 1 { "" } else { columns };
-            page.chart(charts::heat_map(&title, &map.view(), &row_names, &columns_named, [rows, columns]));
+            let labels = HeatMapLabels { rows: (rows, &row_names), columns: (columns, &columns_named), reach };
+            page.chart(charts::heat_map(&title, &map.view(), labels));
         }
     }
     page
@@ -225,10 +228,11 @@ fn summarise(outcome: &Outcome, arguments: &Arguments, started: Instant) {
         Method::ActivationPatching => "exact",
         Method::AttributionPatching => "estimated",
     };
-    println!("{}: clean {clean:.4}, corrupted {corrupted:.4}", outcome.metric);
+    let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
     for effects in &outcome.effects {
-        println!("{} ({method}, {})", effects.kind, outcome.direction);
-        print_table(&["node", "effect"], &top_nodes(effects, 5));
+        text += &format!("{} ({method}, {})\n", effects.kind, outcome.direction);
+        text += &text_table(&["node", "effect"], &top_nodes(effects, 5));
     }
-    println!("{:.1} s; report: {}", started.elapsed().as_secs_f64(), arguments.out.join("report.html").display());
+    let report = arguments.out.join("report.html");
+    print(&format!("{text}{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
 }

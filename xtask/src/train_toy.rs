@@ -9,6 +9,7 @@ use clap::Args;
 use rewire_toy::{Toy, TrainingOptions, save, train};
 
 use crate::device::{Device, on_device};
+use crate::output::print;
 use crate::progress;
 
 #[derive(Args)]
@@ -66,15 +67,16 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
         let directory = out.join(toy.name());
         save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("the model was not saved")?;
         let score = trained.manifest.held_out;
-        println!("{toy}: {} parameters, {:.0} s", trained.manifest.parameters, started.elapsed().as_secs_f64());
-        for point in trained.manifest.loss_curve.iter().rev().step_by(8).collect::<Vec<_>>().iter().rev() {
-            println!("  step {:>5}  loss {:.4}  answer {:.4}", point.step, point.loss, point.answer_loss);
+        let seconds = started.elapsed().as_secs_f64();
+        let mut text = format!("{toy}: {} parameters, {seconds:.0} s\n", trained.manifest.parameters);
+        let curve = &trained.manifest.loss_curve;
+        for point in curve.iter().rev().step_by(curve.len().div_ceil(10).max(1)).collect::<Vec<_>>().into_iter().rev() {
+            text += &format!("  step {:>5}  loss {:.4}  answer {:.4}\n", point.step, point.loss, point.answer_loss);
         }
-        println!(
-            "  on {} held-out prompts: accuracy {:.4}, IO above S {:.4}, mean logit difference {:.3}",
-            score.prompts, score.accuracy, score.io_above_s, score.mean_logit_diff
-        );
-        println!("  written to {}", directory.display());
+        print(&format!(
+            "{text}  on {} held-out prompts: accuracy {:.4}, IO above S {:.4}, mean logit difference {:.3}\n  written to {}\n",
+            score.prompts, score.accuracy, score.io_above_s, score.mean_logit_diff, directory.display()
+        ));
         Ok(())
     })
 }

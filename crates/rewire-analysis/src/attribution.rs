@@ -1,6 +1,5 @@
 //! Attribution patching: every node at once, to first order, from two forwards and one backward.
 
-use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::{ArrayD, IxDyn};
@@ -33,7 +32,6 @@ pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
     }
-    let inner = model.valid();
     let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
     let accepts = move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s));
     let mut done = 0;
@@ -43,7 +41,9 @@ pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
     let mut changes = Vec::new();
     for portion in portions(pairs, metric, options.prompt_batch) {
         let [base, source] = portion.base_and_source(options.direction);
-        let source = record(&inner, &source, &portion, metric, accepts.clone())?;
+        // On the same backend as the base run, whose operations may round otherwise than the inner one's: where the runs
+        // agree, the difference is 0 and not noise.
+        let source = record(model, &source, &portion, metric, accepts.clone())?;
 
         let mut hooks = (GradientProbes::filtered(accepts.clone()), Recorder::filtered(accepts.clone()));
         let run = Run::tokens(model.tokens(&base)?).reading(portion.readout.clone());
@@ -89,11 +89,11 @@ fn estimate<B: AutodiffBackend, const D: usize>(
     kind: NodeKind,
     point: HookPoint,
     base: &ActivationCache<B>,
-    source: &ActivationCache<B::InnerBackend>,
+    source: &ActivationCache<B>,
     gradients: &ActivationCache<B::InnerBackend>,
 ) -> Result<ArrayD<f32>, AnalysisError> {
-    let base: Tensor<B::InnerBackend, D> = base.get::<D>(point)?.inner();
-    let product = (source.get::<D>(point)? - base) * gradients.get::<D>(point)?;
+    let [base, source]: [Tensor<B::InnerBackend, D>; 2] = [base.get::<D>(point)?.inner(), source.get::<D>(point)?.inner()];
+    let product = (source - base) * gradients.get::<D>(point)?;
     Ok(sum_to(product, point.axes(), &kind.axes()))
 }
 

@@ -106,7 +106,8 @@ impl TransformerConfig {
         Self {
             architecture: Architecture::GptNeoX,
             activation: Activation::Gelu,
-            positions: Positions::Rotary { dims: d_head / 4, base: 10_000.0 },
+            // Dimensions are rotated in pairs.
+            positions: Positions::Rotary { dims: d_head / 8 * 2, base: 10_000.0 },
             parallel_block: true,
             tied_unembedding: false,
             ..Self::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx)

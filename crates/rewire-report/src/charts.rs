@@ -19,54 +19,58 @@ fn diverging() -> ColorScale {
     ColorScale::Vector(stops.map(|(at, colour)| ColorScaleElement(at, colour.to_owned())).to_vec())
 }
 
-/// The largest absolute value: the ends of a colour scale whose middle is 0.
-fn reach(values: &ArrayView2<f32>) -> f64 {
-    let largest = values.iter().filter(|v| v.is_finite()).fold(0.0_f32, |m, v| m.max(v.abs()));
-    f64::from(largest.max(f32::MIN_POSITIVE))
-}
-
-/// A heat map of `values` `[row, column]` on a diverging scale centred at 0, first row on top; `axes` names rows and
-/// columns.
+/// The largest absolute value of some maps: give it to all of them, and their colours mean the same.
 #[must_use]
-pub fn heat_map(title: &str, values: &ArrayView2<f32>, rows: &[String], columns: &[String], axes: [&str; 2]) -> Chart {
-    let [n_rows, n_columns] = [rows.len(), columns.len()];
-    let width = (130 + 34 * n_columns).clamp(360, 1080);
-    let longest = columns.iter().map(|c| c.chars().count()).max().unwrap_or(0);
-    let height = (120 + 26 * n_rows + 6 * longest).clamp(220, 1200);
-    heat_map_sized(title, values, rows, columns, axes, [width, height])
+pub fn reach<'a>(maps: impl IntoIterator<Item = ArrayView2<'a, f32>>) -> f32 {
+    let sizes = maps.into_iter().flat_map(|map| map.iter().map(|v| v.abs()).filter(|v| v.is_finite()).collect::<Vec<_>>());
+    sizes.fold(f32::MIN_POSITIVE, f32::max)
 }
 
-/// A small square heat map, for many beside each other.
+/// What a heat map shows: its labels and the ends of its colour scale.
+#[derive(Debug, Clone, Copy)]
+pub struct HeatMapLabels<'a> {
+    /// Names of the rows, and what they are.
+    pub rows: (&'a str, &'a [String]),
+    /// Names of the columns, and what they are.
+    pub columns: (&'a str, &'a [String]),
+    /// Value at the ends of the colour scale, whose middle is 0; see [`reach`].
+    pub reach: f32,
+}
+
+/// A heat map of `values` `[row, column]` on a diverging scale centred at 0, first row on top.
 #[must_use]
-pub fn small_heat_map(title: &str, values: &ArrayView2<f32>, rows: &[String], columns: &[String], axes: [&str; 2]) -> Chart {
-    heat_map_sized(title, values, rows, columns, axes, [430, 430])
-}
+pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) -> Chart {
+    let HeatMapLabels { rows: (row_axis, rows), columns: (column_axis, columns), reach } = labels;
+    let longest = |names: &[String]| 7 * names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+    let width = (130 + longest(rows) + 21 * columns.len()).clamp(330, 1080);
+    let height = (110 + longest(columns) + 21 * rows.len()).clamp(200, 1200);
 
-fn heat_map_sized(
-    title: &str,
-    values: &ArrayView2<f32>,
-    rows: &[String],
-    columns: &[String],
-    [row_axis, column_axis]: [&str; 2],
-    [width, height]: [usize; 2],
-) -> Chart {
     let z: Vec<Vec<f32>> = values.rows().into_iter().map(|row| row.to_vec()).collect();
-    let reach = reach(values);
+    let ends = [-reach, 0.0, reach];
+    let bar = ColorBar::new()
+        .thickness(12)
+        .tick_vals(ends.iter().map(|&v| f64::from(v)).collect())
+        .tick_text(ends.iter().map(|v| format!("{v:.2}")).collect());
     let trace = HeatMap::new(columns.to_vec(), rows.to_vec(), z)
         .color_scale(diverging())
-        .zmin(-reach)
-        .zmax(reach)
-        .color_bar(ColorBar::new().thickness(12).tick_format(".2g"))
+        .zmin(f64::from(-reach))
+        .zmax(f64::from(reach))
+        .color_bar(bar)
         .hover_template("%{y} &#183; %{x}<br>%{z:.4f}<extra></extra>");
     let mut plot = Plot::new();
     plot.add_trace(trace);
-    // Token labels such as "3" would be taken for numbers, and a repeated one for the same column.
-    let axis = |name: &str| Axis::new().title(Title::from(name)).type_(AxisType::Category).auto_margin(true);
+    let axis = |name: &str, n: usize| {
+        // Token labels such as "3" would be taken for numbers, and a repeated one for the same column.
+        let axis = Axis::new().title(Title::from(name)).type_(AxisType::Category).auto_margin(true);
+        // Every label where there is room for it.
+        if n <= 40 { axis.dtick(1.0).tick_font(Font::new().size(11)) } else { axis }
+    };
+    // Categories are numbered from 0; from last to first puts the first row on top.
+    let first_on_top = vec![rows.len() as f64 - 0.5, -0.5];
     plot.set_layout(
-        // Categories are numbered from 0; from last to first puts the first row on top.
         layout(title)
-            .x_axis(axis(column_axis).tick_angle(-45.0))
-            .y_axis(axis(row_axis).range(vec![rows.len() as f64 - 0.5, -0.5])),
+            .x_axis(axis(column_axis, columns.len()).tick_angle(-60.0))
+            .y_axis(axis(row_axis, rows.len()).range(first_on_top)),
     );
     Chart { plot_json: plot.to_json(), width, height }
 }

@@ -7,13 +7,14 @@
 //!
 //! ```
 //! use ndarray::arr2;
-//! use rewire_report::{Page, charts};
+//! use rewire_report::{Page, charts::{self, HeatMapLabels}};
 //!
 //! let effects = arr2(&[[0.1, -0.4], [0.0, 0.7]]);
-//! let names = |prefix: &str| (0..2).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
+//! let [layers, heads] = ["L", "H"].map(|prefix| (0..2).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>());
+//! let labels = HeatMapLabels { rows: ("layer", &layers), columns: ("head", &heads), reach: 1.0 };
 //! let mut page = Page::new("Heads", "which heads matter");
 //! page.section("Exact effects", "Share of the behaviour that each head brings back.");
-//! page.chart(charts::heat_map("By head", &effects.view(), &names("L"), &names("H"), ["layer", "head"]));
+//! page.chart(charts::heat_map("By head", &effects.view(), labels));
 //! assert!(page.render().contains("By head"));
 //! ```
 #![forbid(unsafe_code)]

@@ -2,7 +2,8 @@
 
 use ndarray::{Array2, Axis, Ix2};
 use rewire_analysis::Outcome;
-use rewire_report::{Check, Page, charts};
+use rewire_report::charts::{self, HeatMapLabels};
+use rewire_report::{Check, Page};
 
 use super::{Arguments, DIRECTIONS, Findings, HeadEffect, TOP, correlation};
 use crate::model::Source;
@@ -81,10 +82,12 @@ fn attention(page: &mut Page, demo: &Findings) {
             })
             .collect();
         ranked.sort_by(|a, b| b.2.total_cmp(&a.2));
+        let reach = ranked.first().map_or(f32::MIN_POSITIVE, |(_, _, largest, _)| *largest);
         for (layer, head, _, map) in ranked.into_iter().take(ATTENTION_HEADS) {
             let title = format!("{}: {what}", head_name(layer, head));
             let title = title.split(',').next().unwrap_or_default();
-            page.chart(charts::small_heat_map(title, &map.view(), &tokens, &tokens, ["destination", "source"]));
+            let labels = HeatMapLabels { rows: ("destination", &tokens), columns: ("source", &tokens), reach };
+            page.chart(charts::heat_map(title, &map.view(), labels));
         }
     }
 }
@@ -99,12 +102,9 @@ fn positions(page: &mut Page, demo: &Findings) {
             "Share of the behaviour that comes back (denoising) when the corrupted run takes this activation from the clean \
              one; over the first prompt's tokens, mean of the eight.",
         );
-        for (outcome, how) in demo.outcomes[0].iter().zip(["exact", "attribution"]) {
-            if let Some(map) = mean_map(outcome, index) {
-                let title = format!("{} ({how})", outcome.effects[index].kind.component);
-                page.chart(charts::heat_map(&title, &map.view(), &layers, &tokens, ["layer", "position"]));
-            }
-        }
+        let component = demo.outcomes[0][0].effects[index].kind.component.to_string();
+        let labels = [("layer", layers.as_slice()), ("position", tokens.as_slice())];
+        exact_and_attribution(page, &component, &demo.outcomes[0], index, labels);
     }
 }
 
@@ -125,12 +125,8 @@ fn heads(page: &mut Page, source: &Source, found: &Findings) {
                       takes all of the behaviour away.",
             },
         );
-        for (outcome, how) in found.outcomes[index].iter().zip(["exact", "attribution"]) {
-            if let Some(map) = mean_map(outcome, 0) {
-                let title = format!("Head outputs ({how})");
-                page.chart(charts::heat_map(&title, &map.view(), &layers, &heads, ["layer", "head"]));
-            }
-        }
+        let labels = [("layer", layers.as_slice()), ("head", heads.as_slice())];
+        exact_and_attribution(page, "Head outputs", &found.outcomes[index], 0, labels);
         let ranked = found.heads(index);
         let point = |h: &HeadEffect| (h.exact, h.attribution, head_name(h.layer, h.head));
         let points: Vec<_> = ranked.iter().map(point).collect();
@@ -159,6 +155,22 @@ fn reading(page: &mut Page) {
          all nodes, right where the network is linear between the two runs. Standard errors are over prompts. Every number \
          is in effects.safetensors and effects.csv beside this file, per prompt; effects.json says how they were made.",
     );
+}
+
+/// Two maps on one colour scale: the exact effects of the outcomes' `index`th kind, and their attribution.
+fn exact_and_attribution(
+    page: &mut Page,
+    title: &str,
+    outcomes: &[Outcome; 2],
+    index: usize,
+    [rows, columns]: [(&str, &[String]); 2],
+) {
+    let maps: Vec<_> = outcomes.iter().filter_map(|outcome| mean_map(outcome, index)).collect();
+    let reach = charts::reach(maps.iter().map(|map| map.view()));
+    for (map, how) in maps.iter().zip(["exact", "attribution"]) {
+        let labels = HeatMapLabels { rows, columns, reach };
+        page.chart(charts::heat_map(&format!("{title} ({how})"), &map.view(), labels));
+    }
 }
 
 /// The mean over prompts of an outcome's `index`th kind, if it is a map of layers.

@@ -1,0 +1,382 @@
+//! What holds for every model and every pair of prompts, on random ones.
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor, TensorData};
+use ndarray::{ArrayD, Axis as Dimension};
+use proptest::prelude::*;
+use rewire_analysis::{
+    AnalysisError, By, Component, Direction, NodeKind, Options, Scale, activation_patching, attribution_patching,
+};
+use rewire_hooks::{Axis, HookPoint, Patch, Recorder, ResidualStream, Site};
+use rewire_model::{Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig, WeightProcessing};
+use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
+use rewire_tests::compare::{array, assert_close, largest_difference, scale};
+use rewire_tests::random::{any_config, any_pairs};
+
+type Grad = Autodiff<Flex>;
+
+const HEAD_PARTS: [Component; 5] =
+    [Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadZ, Component::HeadPattern];
+
+fn model(config: &TransformerConfig, seed: u64) -> Transformer<Grad> {
+    Transformer::random(config, seed, &Default::default())
+}
+
+fn logits<B: Backend>(model: &Transformer<B>, prompts: &[Vec<u32>]) -> Tensor<B, 3> {
+    model.forward(Run::tokens(model.tokens(prompts).unwrap()), ()).unwrap()
+}
+
+/// In the metric's own unit: random pairs may have no difference to normalise by.
+fn options(direction: Direction) -> Options<'static> {
+    Options { direction, scale: Scale::Metric, ..Options::default() }
+}
+
+/// Every kind of node that a model has.
+fn all_kinds(config: &TransformerConfig) -> Vec<NodeKind> {
+    let blocks = [Component::ResidPre, Component::ResidPost, Component::AttnOut, Component::MlpOut, Component::MlpPost];
+    let mid = (!config.parallel_block).then_some(Component::ResidMid);
+    let whole = blocks.into_iter().chain(HEAD_PARTS).chain(mid);
+    let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };
+    whole.flat_map(|c| [NodeKind::all(c), NodeKind::by_position(c)]).chain([cells]).collect()
+}
+
+/// A metric times a number, plus another times another.
+struct Combination {
+    parts: [(LogitDiff, f32); 2],
+}
+
+impl Metric for Combination {
+    fn name(&self) -> &'static str {
+        "combination"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { columns: None, ..self.parts[0].0.reads() }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let part = |(metric, factor): &(LogitDiff, f32)| {
+            let columns: Vec<i32> = metric.reads().columns.unwrap().into_iter().map(|c| c as i32).collect();
+            let columns = Tensor::<B, 1, burn::tensor::Int>::from_data(columns.as_slice(), &logits.device());
+            metric.evaluate(logits.clone().select(1, columns), prompts) * *factor
+        };
+        part(&self.parts[0]) + part(&self.parts[1])
+    }
+}
+
+/// Activation patching as it is defined: one whole forward a node, nothing reused.
+fn literal_activation_patching(
+    model: &Transformer<Flex>,
+    pairs: &PromptPairs,
+    kind: NodeKind,
+    direction: Direction,
+) -> ArrayD<f32> {
+    fn patched<const D: usize>(
+        model: &Transformer<Flex>,
+        point: HookPoint,
+        base: &[Vec<u32>],
+        source: Tensor<Flex, D>,
+        place: &[(Axis, usize)],
+    ) -> Tensor<Flex, 3> {
+        let dims = source.dims();
+        let n = dims.iter().product::<usize>();
+        let inside = |flat: usize| {
+            let mut rest = flat;
+            let mut index = [0; D];
+            for d in (0..D).rev() {
+                index[d] = rest % dims[d];
+                rest /= dims[d];
+            }
+            place.iter().all(|(axis, at)| index[point.axes().iter().position(|a| a == axis).unwrap()] == *at)
+        };
+        let mask = TensorData::new((0..n).map(inside).collect::<Vec<bool>>(), dims);
+        let mask = Tensor::<Flex, D, Bool>::from_data(mask, &Default::default());
+        let mut patch = Patch::new().replace_where(point, source, mask);
+        let out = model.forward(Run::tokens(model.tokens(base).unwrap()), &mut patch).unwrap();
+        patch.finish().unwrap();
+        out
+    }
+
+    let (base, source) = match direction {
+        Direction::Denoising => (pairs.corrupted(), pairs.clean()),
+        Direction::Noising => (pairs.clean(), pairs.corrupted()),
+    };
+    let metric = LogitDiff::new(pairs);
+    let prompts: Vec<usize> = (0..pairs.len()).collect();
+    let evaluate = |logits: Tensor<Flex, 3>| -> Vec<f32> {
+        let [batch, pos, vocab] = logits.dims();
+        let rows = pairs.ends().iter().enumerate().map(|(b, e)| (b * pos + e) as i32).collect::<Vec<_>>();
+        let columns: Vec<i32> = metric.reads().columns.unwrap().into_iter().map(|c| c as i32).collect();
+        let device = Default::default();
+        let read = logits
+            .reshape([batch * pos, vocab])
+            .select(0, Tensor::from_data(rows.as_slice(), &device))
+            .select(1, Tensor::from_data(columns.as_slice(), &device));
+        metric.evaluate(read, &prompts).into_data().iter::<f32>().collect()
+    };
+    let unpatched = evaluate(logits(model, &base));
+    let mut recorder = Recorder::all();
+    model.forward(Run::tokens(model.tokens(&source).unwrap()), &mut recorder).unwrap();
+    let cache = recorder.into_cache();
+
+    let config = model.config();
+    let sizes: Vec<usize> = kind
+        .axes()
+        .iter()
+        .map(|axis| match axis {
+            Axis::Head => config.n_heads,
+            Axis::DMlp => config.d_mlp,
+            _ => pairs.width(),
+        })
+        .collect();
+    let mut effects = ArrayD::zeros([&[pairs.len(), config.n_layers], sizes.as_slice()].concat());
+    for layer in 0..config.n_layers {
+        for flat in 0..sizes.iter().product::<usize>() {
+            let mut rest = flat;
+            let mut index = vec![0; sizes.len()];
+            for d in (0..sizes.len()).rev() {
+                index[d] = rest % sizes[d];
+                rest /= sizes[d];
+            }
+            let place: Vec<_> = kind.axes().into_iter().zip(index.iter().copied()).collect();
+            let point = HookPoint::block(layer, kind.site());
+            let logits = match point.rank() {
+                4 => patched::<4>(model, point, &base, cache.get(point).unwrap(), &place),
+                _ => patched::<3>(model, point, &base, cache.get(point).unwrap(), &place),
+            };
+            for (prompt, value) in evaluate(logits).into_iter().enumerate() {
+                effects[[&[prompt, layer], index.as_slice()].concat().as_slice()] = value - unpatched[prompt];
+            }
+        }
+    }
+    effects
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_recorder_changes_no_bit(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+        let model = model(&config, seed).valid();
+        let mut recorder = Recorder::all();
+        let recorded = model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
+        prop_assert_eq!(array(recorded), array(logits(&model, &pairs.clean())));
+    }
+
+    #[test]
+    fn the_residual_stream_is_the_sum_of_what_was_written(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+        let model = model(&config, seed).valid();
+        let mut recorder = Recorder::all();
+        model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
+        let cache = recorder.into_cache();
+        let parts = cache.decomposed_residual().unwrap();
+        let last = cache.block::<3>(config.n_layers - 1, Site::ResidPost).unwrap();
+        let sum = array(parts.values).sum_axis(Dimension(0));
+        assert_close(&sum, &array(last.clone()), 1e-4 * scale(&array(last.clone())), "sum of parts");
+
+        let stages = cache.accumulated_residual(ResidualStream::BetweenBlocks).unwrap();
+        prop_assert_eq!(stages.labels.len(), config.n_layers + 1);
+        let final_post = array(stages.values).index_axis(Dimension(0), config.n_layers).to_owned();
+        prop_assert_eq!(final_post, array(last));
+
+        // Head outputs and the output bias are what attention writes.
+        let heads = array(cache.head_results(0, model.w_o(0)).unwrap()).sum_axis(Dimension(2));
+        let with_bias = heads + array(model.b_o(0)).into_shape_with_order(ndarray::IxDyn(&[1, 1, config.d_model])).unwrap();
+        let attn_out = array(cache.block::<3>(0, Site::AttnOut).unwrap());
+        assert_close(&with_bias, &attn_out, 1e-4 * scale(&attn_out), "sum of heads");
+    }
+
+    #[test]
+    fn a_resumed_run_is_the_whole_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, cut in 0_usize..8, layer in 0_usize..4) {
+        let model = model(&config, seed).valid();
+        let (cut, layer) = (cut.min(pairs.width() - 1), layer % config.n_layers);
+        let mut recorder = Recorder::all();
+        let whole = array(model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap());
+        let cache = recorder.into_cache();
+        let residual = cache.block::<3>(layer, Site::ResidPre).unwrap();
+        let rest = residual.narrow(1, cut, pairs.width() - cut);
+        let mut run = Run::resume(layer, rest);
+        if cut > 0 {
+            run = run.after(Prefix::from_cache(&cache, &config, cut).unwrap());
+        }
+        let resumed = array(model.forward(run.clone(), ()).unwrap());
+        let expected = whole.slice_axis(Dimension(1), ndarray::Slice::from(cut..)).to_owned();
+        assert_close(&resumed, &expected, 1e-4 * scale(&whole), "resumed logits");
+
+        let readout = Readout { positions: ReadPositions::Each(vec![pairs.width() - 1; pairs.len()]), columns: Some(vec![3, 1]) };
+        let read = array(model.forward(run.reading(readout), ()).unwrap());
+        for prompt in 0..pairs.len() {
+            for (i, column) in [3, 1].into_iter().enumerate() {
+                let difference = (read[[prompt, 0, i]] - whole[[prompt, pairs.width() - 1, column]]).abs();
+                prop_assert!(difference < 1e-4 * scale(&whole), "column {column}: {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn processing_keeps_the_logits(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, switches in any::<[bool; 4]>()) {
+        let [fold_norm, center_writing_weights, center_unembed, fold_value_biases] = switches;
+        let processing = WeightProcessing { fold_norm, center_writing_weights, center_unembed, fold_value_biases };
+        let plain = model(&config, seed).valid();
+        let [before, after] = [plain.clone(), plain.processed(processing)]
+            .map(|model| array(log_softmax(logits(&model, &pairs.clean()), 2)));
+        assert_close(&after, &before, 1e-4 * scale(&before), "log-probabilities");
+    }
+
+    #[test]
+    fn padding_on_the_right_changes_nothing(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+        let model = model(&config, seed).valid();
+        let padded = array(logits(&model, &pairs.clean()));
+        for (prompt, pair) in pairs.pairs().iter().enumerate() {
+            let alone = array(logits(&model, std::slice::from_ref(&pair.clean)));
+            let beside = padded.slice_axis(Dimension(0), ndarray::Slice::from(prompt..prompt + 1));
+            let beside = beside.slice_axis(Dimension(1), ndarray::Slice::from(0..pair.clean.len())).to_owned();
+            assert_close(&beside, &alone, 1e-4 * scale(&alone), "logits beside longer prompts");
+        }
+    }
+
+    #[test]
+    fn patching_the_embedding_gives_the_other_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+        let model = model(&config, seed).valid();
+        let mut recorder = Recorder::filtered(|p| p == HookPoint::Embed);
+        let clean = model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
+        let embedded = recorder.into_cache().get::<3>(HookPoint::Embed).unwrap();
+        let mut patch = Patch::new().replace(HookPoint::Embed, embedded);
+        let patched = model.forward(Run::tokens(model.tokens(&pairs.corrupted()).unwrap()), &mut patch).unwrap();
+        patch.finish().unwrap();
+        prop_assert_eq!(array(patched), array(clean));
+    }
+
+    #[test]
+    fn a_run_patched_from_itself_stays_as_it_was(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+        let same = pairs.pairs().iter().map(|p| PromptPair { corrupted: p.clean.clone(), ..p.clone() }).collect();
+        let same = PromptPairs::new(same).unwrap();
+        let model = model(&config, seed);
+        let metric = LogitDiff::new(&same);
+        let kinds = all_kinds(&config);
+        let exact = activation_patching(&model.valid(), &same, &metric, &kinds, &options(Direction::Denoising)).unwrap();
+        let size = exact.baselines.clean.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
+        for effects in exact.effects {
+            let largest = scale(&effects.values);
+            prop_assert!(largest < 1e-4 * size, "{}: {largest} of {size}", effects.kind);
+        }
+        let estimate = attribution_patching(&model, &same, &metric, &kinds, &options(Direction::Denoising)).unwrap();
+        for effects in estimate.effects {
+            prop_assert!(effects.values.iter().all(|v| *v == 0.0), "{}", effects.kind);
+        }
+    }
+
+    #[test]
+    fn the_sweep_equals_the_literal_one(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, kind in 0_usize..100, noising in any::<bool>(), budget in 1_usize..200) {
+        let model = model(&config, seed).valid();
+        let kinds = all_kinds(&config);
+        let kind = kinds[kind % kinds.len()];
+        let direction = if noising { Direction::Noising } else { Direction::Denoising };
+        let options = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..options(direction) };
+        let outcome = activation_patching(&model, &pairs, &LogitDiff::new(&pairs), &[kind], &options).unwrap();
+        let expected = literal_activation_patching(&model, &pairs, kind, direction);
+        let size = outcome.baselines.clean.iter().chain(&outcome.baselines.corrupted).fold(1.0_f32, |m, v| m.max(v.abs()));
+        let difference = largest_difference(&outcome.effects[0].values, &expected);
+        prop_assert!(difference < 1e-4 * size, "{kind}: differs by {difference}");
+    }
+
+    #[test]
+    fn attributions_of_parts_sum_to_the_whole(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+        let model = model(&config, seed);
+        let kinds = [
+            NodeKind::all(Component::HeadZ),
+            NodeKind::by_position(Component::HeadZ),
+            NodeKind::all(Component::AttnOut),
+            NodeKind::all(Component::HeadPattern),
+            NodeKind { component: Component::HeadPattern, by: By::Cell },
+            NodeKind::all(Component::MlpPost),
+            NodeKind::all(Component::MlpOut),
+        ];
+        let found = attribution_patching(&model, &pairs, &LogitDiff::new(&pairs), &kinds, &options(Direction::Denoising)).unwrap();
+        let [z, z_pos, attn_out, pattern, cells, neurons, mlp_out] = [0, 1, 2, 3, 4, 5, 6].map(|i| found.effects[i].values.clone());
+        let tolerance = 1e-4 * found.effects.iter().map(|e| scale(&e.values)).fold(1e-3, f32::max);
+        assert_close(&z_pos.sum_axis(Dimension(3)), &z, tolerance, "positions of a head");
+        assert_close(&z.sum_axis(Dimension(2)), &attn_out, tolerance, "heads of a layer");
+        assert_close(&cells.sum_axis(Dimension(4)).sum_axis(Dimension(3)), &pattern, tolerance, "cells of a pattern");
+        assert_close(&neurons.sum_axis(Dimension(2)), &mlp_out, tolerance, "neurons of a layer");
+    }
+
+    #[test]
+    fn attribution_is_linear_in_the_metric(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, a in -3.0_f32..3.0, b in -3.0_f32..3.0) {
+        let model = model(&config, seed);
+        let other = pairs.pairs().iter().map(|p| PromptPair { answers: vec![(p.answers[0] + 5) % 17], wrong_answers: vec![(p.answers[0] + 6) % 17], ..p.clone() });
+        let other = PromptPairs::new(other.collect()).unwrap();
+        let metrics = [LogitDiff::new(&pairs), LogitDiff::new(&other)];
+        let kinds = [NodeKind::by_position(Component::ResidPre), NodeKind::all(Component::HeadQ)];
+        let [first, second] = metrics.each_ref().map(|m| attribution_patching(&model, &pairs, m, &kinds, &options(Direction::Noising)).unwrap());
+        let combined = Combination { parts: [(metrics[0].clone(), a), (metrics[1].clone(), b)] };
+        let combined = attribution_patching(&model, &pairs, &combined, &kinds, &options(Direction::Noising)).unwrap();
+        for i in 0..kinds.len() {
+            let expected = &first.effects[i].values * a + &second.effects[i].values * b;
+            let size = scale(&first.effects[i].values).max(scale(&second.effects[i].values)).max(1e-3);
+            assert_close(&combined.effects[i].values, &expected, 2e-4 * size, "the combined metric");
+        }
+    }
+
+    #[test]
+    fn prompts_do_not_touch_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+        let model = model(&config, seed);
+        let kinds = [NodeKind::all(Component::HeadZ)];
+        let together = attribution_patching(&model, &pairs, &LogitDiff::new(&pairs), &kinds, &options(Direction::Denoising)).unwrap();
+        for prompt in 0..pairs.len() {
+            let alone = PromptPairs::new(vec![pairs.pairs()[prompt].clone()]).unwrap();
+            let alone = attribution_patching(&model, &alone, &LogitDiff::new(&alone), &kinds, &options(Direction::Denoising)).unwrap();
+            let beside = together.effects[0].values.index_axis(Dimension(0), prompt).to_owned();
+            let alone = alone.effects[0].values.index_axis(Dimension(0), 0).to_owned();
+            assert_close(&beside, &alone, 1e-4 * scale(&alone).max(1e-2), "a prompt among others");
+        }
+    }
+
+    #[test]
+    fn attribution_is_exact_where_the_rest_is_linear(pairs in any_pairs(), seed in 0_u64..1000) {
+        // With an epsilon far above every variance the final norm divides by a constant; in a parallel block nothing else
+        // stands between the last layer's outputs and the logits.
+        let config = TransformerConfig { norm_eps: 1e4, ..TransformerConfig::neox(2, 2, 16, 17, 12) };
+        let model = model(&config, seed);
+        let kinds = [Component::HeadZ, Component::AttnOut, Component::MlpOut, Component::ResidPost, Component::MlpPost].map(NodeKind::all);
+        let metric = LogitDiff::new(&pairs);
+        let exact = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(Direction::Denoising)).unwrap();
+        let estimate = attribution_patching(&model, &pairs, &metric, &kinds, &options(Direction::Denoising)).unwrap();
+        for (exact, estimate) in exact.effects.iter().zip(&estimate.effects) {
+            let [exact, estimate] = [exact, estimate].map(|e| e.values.index_axis(Dimension(1), 1).to_owned());
+            // Metrics near 0.1 in float32 leave some 1e-7 of noise in a difference.
+            assert_close(&estimate, &exact, 5e-3 * scale(&exact) + 1e-6, "a linear rest");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_analysed_is_refused() {
+    let config = TransformerConfig::neox(1, 2, 8, 17, 12);
+    let model = model(&config, 0);
+    let pair = PromptPair { clean: vec![1, 2], corrupted: vec![1, 3], answers: vec![4], wrong_answers: vec![5] };
+    let pairs = PromptPairs::new(vec![pair.clone()]).unwrap();
+    let metric = LogitDiff::new(&pairs);
+    let run = |nodes: &[NodeKind]| activation_patching(&model.valid(), &pairs, &metric, nodes, &Options::default()).unwrap_err();
+    assert!(matches!(run(&[]), AnalysisError::NoNodes));
+    let mid = NodeKind::by_position(Component::ResidMid);
+    assert!(matches!(run(&[mid]), AnalysisError::NoSuchNode { node, .. } if node == mid));
+    let cells = NodeKind { component: Component::HeadZ, by: By::Cell };
+    assert!(matches!(run(&[cells]), AnalysisError::NoSuchNode { node, .. } if node == cells));
+
+    let accuracy = rewire_tasks::Accuracy::new(&pairs);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let refused = attribution_patching(&model, &pairs, &accuracy, &heads, &Options::default()).unwrap_err();
+    assert!(matches!(refused, AnalysisError::NotDifferentiable { metric: "accuracy" }));
+
+    let same = PromptPairs::new(vec![PromptPair { corrupted: pair.clean.clone(), ..pair.clone() }]).unwrap();
+    let refused = activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &Options::default()).unwrap_err();
+    assert!(matches!(refused, AnalysisError::Normalisation(_)));
+
+    let outside = PromptPairs::new(vec![PromptPair { answers: vec![17], ..pair }]).unwrap();
+    let refused = activation_patching(&model.valid(), &outside, &metric, &heads, &Options::default()).unwrap_err();
+    assert!(matches!(refused, AnalysisError::Pairs(_)));
+}

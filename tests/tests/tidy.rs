@@ -1,0 +1,103 @@
+//! The repository keeps its own rules: what depends on what, how files open, how long they are, which links hold.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Files of an extension, outside what builds and tools leave behind.
+fn files(extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![root()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && name != "out" && !name.starts_with('.') {
+                directories.push(path);
+            } else if path.extension().is_some_and(|e| e == extension) {
+                found.push(path);
+            }
+        }
+    }
+    assert!(found.len() > 5, "found only {found:?}");
+    found
+}
+
+#[test]
+fn arrows_point_down() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("rewire-hooks", [].as_slice()),
+        ("rewire-model", &["rewire-hooks"]),
+        ("rewire-tasks", &[]),
+        ("rewire-toy", &["rewire-model", "rewire-tasks"]),
+        ("rewire-analysis", &["rewire-hooks", "rewire-model", "rewire-tasks"]),
+        ("rewire-report", &["rewire-analysis"]),
+    ]);
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let mut seen = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let dependencies = package["dependencies"].as_array().unwrap();
+        // What a crate's own tests use is no arrow.
+        let normal = dependencies.iter().filter(|d| d["kind"].is_null()).map(|d| d["name"].as_str().unwrap());
+        for dependency in normal {
+            assert!(!["xtask", "rewire-tests"].contains(&dependency), "{name} depends on {dependency}");
+            if let Some(allowed) = allowed.get(name) {
+                let ours = dependency.starts_with("rewire-");
+                assert!(!ours || allowed.contains(&dependency), "{name} must not depend on {dependency}");
+                assert!(dependency != "anyhow" && dependency != "clap", "{name} depends on {dependency}");
+            }
+        }
+        seen += usize::from(allowed.contains_key(name));
+    }
+    assert_eq!(seen, allowed.len(), "a crate is missing");
+}
+
+#[test]
+fn every_source_file_opens_by_saying_what_it_is_and_is_short() {
+    for path in files("rs") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//! "), "{} does not open with //!", path.display());
+        let lines = text.lines().count();
+        assert!(lines <= 600, "{} has {lines} lines; split it by idea", path.display());
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_the_memory_map_alone() {
+    for path in files("rs") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.strip_prefix(root()).unwrap();
+        if name.ends_with("lib.rs") && name.starts_with("crates") && !name.starts_with("crates/rewire-model") {
+            assert!(text.contains("#![forbid(unsafe_code)]"), "{} does not forbid unsafe code", name.display());
+        }
+        let has_block = text.lines().any(|line| line.contains("unsafe {") && !line.contains('"'));
+        assert!(!has_block || name == Path::new("crates/rewire-model/src/load.rs"), "{} is unsafe", name.display());
+    }
+}
+
+#[test]
+fn links_in_the_documents_hold() {
+    let mut links = 0;
+    for path in files("md") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = target.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            assert!(path.parent().unwrap().join(target).exists(), "{}: {target} does not exist", path.display());
+            links += 1;
+        }
+    }
+    assert!(links > 5, "only {links} links were checked");
+}

@@ -2,6 +2,8 @@
 
 pub mod compare;
 pub mod fixture;
+pub mod hub_server;
+pub mod model_files;
 pub mod random;
 
 /// Makes a `#[test]` of each generic function, once for every CPU backend that was built in.

@@ -1,0 +1,195 @@
+//! What model directories load, and what is said of those that do not.
+
+use std::path::Path;
+
+use burn::backend::Flex;
+use rewire_model::{ModelError, ModelFiles, Transformer, tensors_to_save};
+use rewire_tests::fixture::Fixture;
+use rewire_tests::model_files::{Stored, Tensors, floats, halved, read, write};
+use safetensors::tensor::Dtype;
+use tempfile::TempDir;
+
+/// A copy of a fixture's model whose tensors were changed.
+fn changed(fixture: &Fixture, change: impl Fn(&mut Tensors)) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let source = fixture.model_directory();
+    std::fs::copy(source.join("config.json"), directory.path().join("config.json")).unwrap();
+    let mut tensors = read(&source.join("model.safetensors"));
+    change(&mut tensors);
+    write(&directory.path().join("model.safetensors"), &tensors);
+    directory
+}
+
+fn load(directory: &Path) -> Result<Transformer<Flex>, ModelError> {
+    Transformer::load(&ModelFiles::directory(directory)?, &Default::default())
+}
+
+fn refusal(directory: &Path) -> ModelError {
+    match load(directory) {
+        Err(error) => error,
+        Ok(_) => panic!("{} was not refused", directory.display()),
+    }
+}
+
+/// Some weight matrix of either architecture.
+fn a_matrix(tensors: &Tensors) -> String {
+    tensors.keys().find(|n| n.contains("0.mlp") && n.ends_with("weight")).unwrap().clone()
+}
+
+#[test]
+fn hub_files_differ_in_small_ways_and_all_load() {
+    for fixture in Fixture::all() {
+        let expected = tensors_to_save(&load(&fixture.model_directory()).unwrap()).unwrap();
+        let same = |directory: &TempDir| tensors_to_save(&load(directory.path()).unwrap()).unwrap() == expected;
+        let buffer = |dtype, n: usize| Stored { dtype, shape: vec![1, 1, n], bytes: vec![1; n] };
+
+        let buffers = changed(&fixture, |tensors| {
+            for name in ["h.0.attn.bias", "gpt_neox.layers.0.attention.bias", "h.0.attn.masked_bias"] {
+                tensors.insert(name.to_owned(), buffer(Dtype::U8, 4));
+            }
+            tensors.insert("gpt_neox.layers.1.attention.bias".to_owned(), buffer(Dtype::BOOL, 4));
+            let inv_freq = Stored { dtype: Dtype::F32, shape: vec![1], bytes: vec![0, 0, 0, 0] };
+            tensors.insert("gpt_neox.layers.0.attention.rotary_emb.inv_freq".to_owned(), inv_freq);
+        });
+        assert!(same(&buffers), "{}: buffers changed the model", fixture.name);
+
+        let renamed = changed(&fixture, |tensors| {
+            *tensors = std::mem::take(tensors)
+                .into_iter()
+                .map(|(name, stored)| match name.strip_prefix("transformer.") {
+                    Some(bare) => (bare.to_owned(), stored),
+                    None if name.contains("gpt_neox") || name == "embed_out.weight" => (name, stored),
+                    None => (format!("transformer.{name}"), stored),
+                })
+                .collect();
+        });
+        assert!(same(&renamed), "{}: the prefix changed the model", fixture.name);
+    }
+}
+
+#[test]
+fn half_precision_loads_as_the_float32_of_its_numbers() {
+    for fixture in Fixture::all() {
+        let exact = read(&fixture.model_directory().join("model.safetensors"));
+        let expected = tensors_to_save(&load(&fixture.model_directory()).unwrap()).unwrap();
+        for (dtype, precision) in [(Dtype::F16, 1e-3), (Dtype::BF16, 1e-2)] {
+            let directory = changed(&fixture, |tensors| {
+                for stored in tensors.values_mut().filter(|s| s.dtype == Dtype::F32) {
+                    *stored = halved(stored, dtype);
+                }
+            });
+            let loaded = tensors_to_save(&load(directory.path()).unwrap()).unwrap();
+            for ((name, _, half), (_, _, full)) in loaded.iter().zip(&expected) {
+                let close = half.iter().zip(full).all(|(h, f)| (h - f).abs() <= precision * f.abs() + 1e-6);
+                assert!(close, "{}: {name} as {dtype:?}", fixture.name);
+            }
+            assert_ne!(loaded, expected, "nothing was rounded");
+        }
+        assert!(exact.values().any(|s| s.dtype == Dtype::F32 && floats(s).len() > 1));
+    }
+}
+
+#[test]
+fn sharded_weights_load_as_one() {
+    for fixture in Fixture::all() {
+        let expected = tensors_to_save(&load(&fixture.model_directory()).unwrap()).unwrap();
+        let directory = changed(&fixture, |_| {});
+        let whole = directory.path().join("model.safetensors");
+        let tensors = read(&whole);
+        std::fs::remove_file(&whole).unwrap();
+        let shard = |i: usize| format!("model-0000{}-of-00002.safetensors", i + 1);
+        let mut map = serde_json::Map::new();
+        let mut halves = [Tensors::new(), Tensors::new()];
+        for (i, (name, stored)) in tensors.into_iter().enumerate() {
+            map.insert(name.clone(), shard(i % 2).into());
+            halves[i % 2].insert(name, stored);
+        }
+        for (i, half) in halves.iter().enumerate() {
+            write(&directory.path().join(shard(i)), half);
+        }
+        let index = directory.path().join("model.safetensors.index.json");
+        std::fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+        assert_eq!(tensors_to_save(&load(directory.path()).unwrap()).unwrap(), expected, "{}", fixture.name);
+
+        std::fs::remove_file(directory.path().join(shard(1))).unwrap();
+        assert!(matches!(refusal(directory.path()), ModelError::MissingFile { file, .. } if file == shard(1)));
+        std::fs::write(&index, r#"{"weight_map": {"a": "../outside.safetensors"}}"#).unwrap();
+        assert!(matches!(refusal(directory.path()), ModelError::Config { .. }));
+        std::fs::write(&index, "{}").unwrap();
+        assert!(matches!(refusal(directory.path()), ModelError::Config { .. }));
+    }
+}
+
+#[test]
+fn damaged_weights_are_refused_by_file_and_tensor() {
+    for fixture in Fixture::all() {
+        let name = a_matrix(&read(&fixture.model_directory().join("model.safetensors")));
+        let short = name.strip_prefix("transformer.").unwrap_or(&name);
+        let refused = |change: &dyn Fn(&mut Tensors)| refusal(changed(&fixture, change).path());
+        let with = |edit: &dyn Fn(&mut Stored)| refused(&|tensors| edit(tensors.get_mut(&name).unwrap()));
+
+        let missing = refused(&|tensors| drop(tensors.remove(&name)));
+        assert!(matches!(&missing, ModelError::MissingTensor { tensor, .. } if tensor == short), "{missing}");
+        let extra = refused(&|tensors| {
+            let copy = tensors[&name].clone();
+            tensors.insert("h.99.extra".to_owned(), copy);
+        });
+        assert!(matches!(&extra, ModelError::UnexpectedTensor { tensor, .. } if tensor == "h.99.extra"), "{extra}");
+        let misshapen = with(&|s| s.shape.reverse());
+        assert!(matches!(&misshapen, ModelError::TensorShape { tensor, .. } if tensor == short), "{misshapen}");
+        let not_a_number = with(&|s| s.bytes[8..12].copy_from_slice(&f32::NAN.to_le_bytes()));
+        assert!(matches!(&not_a_number, ModelError::NotFinite { index: 2, .. }), "{not_a_number}");
+        let infinite = with(&|s| s.bytes[0..4].copy_from_slice(&f32::INFINITY.to_le_bytes()));
+        assert!(matches!(&infinite, ModelError::NotFinite { index: 0, .. }), "{infinite}");
+        let integers = with(&|s| s.dtype = Dtype::I32);
+        assert!(matches!(&integers, ModelError::TensorType { dtype, .. } if dtype == "I32"), "{integers}");
+        for error in [missing, extra, misshapen, not_a_number, infinite, integers] {
+            assert!(error.to_string().contains("model.safetensors"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn files_that_end_early_are_refused() {
+    let fixture = &Fixture::all()[0];
+    for keep in [0, 4, 100, 20_000] {
+        let directory = changed(fixture, |_| {});
+        let path = directory.path().join("model.safetensors");
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..keep]).unwrap();
+        let refused = refusal(directory.path());
+        let told = matches!(&refused, ModelError::Safetensors { .. } | ModelError::Read { .. });
+        assert!(told && refused.to_string().contains("model.safetensors"), "{keep} bytes: {refused}");
+    }
+    let directory = changed(fixture, |_| {});
+    std::fs::remove_file(directory.path().join("model.safetensors")).unwrap();
+    assert!(matches!(refusal(directory.path()), ModelError::MissingFile { .. }));
+}
+
+#[test]
+fn configurations_that_cannot_be_run_are_refused_by_field() {
+    let fixture = &Fixture::all()[0];
+    let original = std::fs::read_to_string(fixture.model_directory().join("config.json")).unwrap();
+    let original: serde_json::Value = serde_json::from_str(&original).unwrap();
+    let refused = |text: &str| {
+        let directory = changed(fixture, |_| {});
+        std::fs::write(directory.path().join("config.json"), text).unwrap();
+        refusal(directory.path()).to_string()
+    };
+    let with = |field: &str, value: serde_json::Value| {
+        let mut config = original.clone();
+        config[field] = value;
+        refused(&config.to_string())
+    };
+    assert!(refused("{").contains("malformed JSON"));
+    assert!(refused("{}").contains("`model_type` is missing"));
+    assert!(with("model_type", "llama".into()).contains("`llama` is not supported"));
+    assert!(with("n_layer", (-1).into()).contains("`n_layer` is -1"));
+    assert!(with("n_head", 0.into()).contains("heads is 0"));
+    assert!(with("n_head", 5.into()).contains("not a multiple of the 5 heads"));
+    assert!(with("activation_function", "swish".into()).contains("`swish` is not supported"));
+    assert!(with("scale_attn_by_inverse_layer_idx", true.into()).contains("scale_attn_by_inverse_layer_idx"));
+    // Another size than the weights have.
+    assert!(with("n_layer", 9.into()).contains("lacks the tensor"));
+    assert!(with("vocab_size", 99.into()).contains("config.json implies"));
+}

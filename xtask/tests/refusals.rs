@@ -1,0 +1,148 @@
+//! Bad input: one clear error, exit code 2, and nothing written.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Runs a command in a fresh directory with `pairs.jsonl` of these lines.
+fn run_in(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(arguments)
+        .current_dir(directory)
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HOME", directory.join("no-cache"))
+        .env_remove("HF_ENDPOINT")
+        .output()
+        .unwrap()
+}
+
+/// Every file below a directory.
+fn contents(directory: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// Checks that a command is refused with `words` on standard error, and leaves its directory as it was.
+fn assert_refused_in(directory: &TempDir, arguments: &[&str], words: &[&str]) {
+    let before = contents(directory.path());
+    let output = run_in(directory.path(), arguments);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+    for word in words {
+        assert!(told.contains(word), "{arguments:?} does not say {word:?}: {told}");
+    }
+    assert!(!told.contains("panicked"), "{told}");
+    assert_eq!(contents(directory.path()), before, "{arguments:?} wrote something");
+}
+
+/// Checks that a sweep over `pairs.jsonl` of these lines is refused.
+fn assert_pairs_refused(lines: &str, words: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
+    assert_refused_in(&directory, &["sweep", "--pairs", "pairs.jsonl"], words);
+}
+
+const GOOD: &str = r#"{"clean": [0, 1, 2], "corrupt": [0, 3, 2], "answers": [4], "wrong_answers": [5]}"#;
+
+/// Checks that a sweep over a good pair with further arguments is refused.
+fn assert_sweep_refused(arguments: &[&str], words: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    assert_refused_in(&directory, &[&["sweep", "--pairs", "pairs.jsonl"], arguments].concat(), words);
+}
+
+#[test]
+fn pairs_that_cannot_be_used() {
+    let after_good = |line: &str| format!("{GOOD}\n\n{line}\n");
+    assert_pairs_refused("", &["pairs.jsonl", "no prompt pairs"]);
+    assert_pairs_refused("\n  \n", &["pairs.jsonl", "no prompt pairs"]);
+    assert_pairs_refused(&after_good(r#"{"clean": [0, 1"#), &["pairs.jsonl, line 3", "EOF"]);
+    assert_pairs_refused(&after_good(r#"{"clean": [0], "corrupt": [1], "answers": [2]}"#), &["line 3", "wrong_answers"]);
+    let named_wrong = r#"{"clean": [0], "corrupted": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(named_wrong, &["line 1", "corrupted"]);
+    let wrong_type = r#"{"clean": 7, "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(wrong_type, &["line 1", "text or a list of token ids"]);
+    let unequal = r#"{"clean": [0, 1], "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(&after_good(unequal), &["line 3", "clean prompt has 2 tokens, the corrupted one 1"]);
+    let no_answer = r#"{"clean": [0], "corrupt": [1], "answers": [], "wrong_answers": [3]}"#;
+    assert_pairs_refused(no_answer, &["line 1", "no answer"]);
+    let empty = r#"{"clean": [], "corrupt": [], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(empty, &["line 1", "no tokens"]);
+    let several = r#"{"clean": " John", "corrupt": " Mary", "answers": [" Mary Mary"], "wrong_answers": [" John"]}"#;
+    assert_pairs_refused(several, &["line 1", "\" Mary Mary\"", "2 tokens ( Mary| Mary)", "not one"]);
+    let outside = r#"{"clean": [0, 99999], "corrupt": [0, 1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(&after_good(outside), &["line 3", "99999", "outside the vocabulary"]);
+    let outside = r#"{"clean": [0, 1], "corrupt": [0, 2], "answers": [2], "wrong_answers": [4000000]}"#;
+    assert_pairs_refused(outside, &["line 1", "4000000", "outside the vocabulary"]);
+    let long = vec!["1"; 200].join(",");
+    let long = format!(r#"{{"clean": [{long}], "corrupt": [{long}], "answers": [2], "wrong_answers": [3]}}"#);
+    assert_pairs_refused(&long, &["line 1", "200 tokens", "context of 48"]);
+    let same = r#"{"clean": [0, 1], "corrupt": [0, 1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(same, &["no difference to normalise by", "logit-diff"]);
+}
+
+#[test]
+fn arguments_that_mean_nothing() {
+    assert_sweep_refused(&["--nodes", "head_y"], &["head_y", "head_z"]);
+    assert_sweep_refused(&["--nodes", ""], &["no node kind"]);
+    assert_sweep_refused(&["--nodes", "head_z,head_z"], &["head_z twice"]);
+    assert_sweep_refused(&["--nodes", "head_z", "--by", "cell"], &["head_z@cell", "only attention patterns"]);
+    assert_sweep_refused(&["--model", "toy-neox", "--nodes", "resid_mid"], &["resid_mid", "parallel"]);
+    assert_sweep_refused(&["--method", "guesswork"], &["guesswork", "attribution-patching"]);
+    assert_sweep_refused(&["--direction", "sideways"], &["sideways", "noising"]);
+    assert_sweep_refused(&["--metric", "vibes"], &["vibes", "logit-diff-normalised"]);
+    assert_sweep_refused(&["--method", "attribution-patching", "--metric", "accuracy"], &["accuracy", "gradient"]);
+    let nowhere = tempfile::tempdir().unwrap();
+    assert_refused_in(&nowhere, &["sweep", "--pairs", "absent.jsonl"], &["absent.jsonl", "No such file"]);
+    assert_refused_in(&nowhere, &["sweep"], &["--pairs"]);
+    assert_refused_in(&nowhere, &["reproduce-ioi", "--corruption", "swap"], &["swap", "s2-io"]);
+    assert_refused_in(&nowhere, &["train-toy", "--model", "toy-bert"], &["toy-bert", "toy-gpt2"]);
+    assert_refused_in(&nowhere, &["train-toy", "--steps", "0"], &["--steps"]);
+}
+
+#[test]
+fn models_that_are_not_there_or_not_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |model: &str, words: &[&str]| {
+        assert_refused_in(&directory, &["reproduce-ioi", "--model", model], words);
+    };
+    refused("gpt5", &["unknown model `gpt5`", "toy-gpt2", "pythia-160m"]);
+    refused("gpt2", &["config.json", "openai-community/gpt2", "HF_HUB_OFFLINE", "no-cache"]);
+    refused("somebody/something@v2", &["somebody/something", "v2", "HF_HUB_OFFLINE"]);
+
+    let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models/toy-gpt2");
+    let model = directory.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    refused("model", &["model has no config.json"]);
+    std::fs::copy(toy.join("config.json"), model.join("config.json")).unwrap();
+    refused("model", &["no model.safetensors"]);
+    let weights = std::fs::read(toy.join("model.safetensors")).unwrap();
+    std::fs::write(model.join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    refused("model", &["no tokenizer.json"]);
+    std::fs::write(model.join("tokenizer.json"), "{}").unwrap();
+    refused("model", &["tokenizer.json is not a tokenizer"]);
+    std::fs::copy(toy.join("tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    refused("model", &["model.safetensors", "ends before the last tensor"]);
+    std::fs::write(model.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
+    refused("model", &["config.json", "`bert` is not supported"]);
+}
+
+#[test]
+fn devices_and_directories_that_are_not_to_be_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |arguments: &[&str], words: &[&str]| {
+        assert_refused_in(&directory, &[&["reproduce-ioi"], arguments].concat(), words);
+    };
+    if !cfg!(feature = "cuda") {
+        refused(&["--device", "cuda"], &["cuda:0", "without CUDA"]);
+    }
+    refused(&["--device", "cuda:7"], &["cuda:7"]);
+    refused(&["--device", "tpu"], &["no device `tpu`"]);
+    std::fs::write(directory.path().join("file"), "here before").unwrap();
+    refused(&["--out", "file"], &["output directory", "file"]);
+    refused(&["--out", "file/below"], &["output directory", "file/below"]);
+    refused(&["--out", "/proc/rewire"], &["output directory", "/proc/rewire"]);
+    assert_eq!(std::fs::read_to_string(directory.path().join("file")).unwrap(), "here before");
+}

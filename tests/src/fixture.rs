@@ -21,9 +21,10 @@ pub struct Fixture {
     pub cache: BTreeMap<String, ArrayD<f32>>,
 }
 
-/// The weights that a table was made with.
-pub const PROCESSINGS: [(&str, fn() -> WeightProcessing); 2] =
-    [("proc", WeightProcessing::default), ("raw", WeightProcessing::none)];
+/// The weights that a table was made with, by the name that stands in front of the table's.
+pub fn processings() -> [(&'static str, WeightProcessing); 2] {
+    [("proc", WeightProcessing::default()), ("raw", WeightProcessing::none())]
+}
 
 impl Fixture {
     /// Every fixture: those of this repository, and those in the directory that `REWIRE_FIXTURES` names, if it is set.

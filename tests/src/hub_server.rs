@@ -111,7 +111,8 @@ impl State {
             self.downloads.lock().expect("no panic while locked").push((name.to_owned(), first));
         }
         // The tag names the content: cached files are kept under it.
-        let tag = file.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        let tag =
+            file.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
         write!(
             stream,
             "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\

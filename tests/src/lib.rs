@@ -1,5 +1,10 @@
 //! What the tests share: backends, fixtures, comparisons, random models and pairs.
 
+/// The README's library example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 pub mod compare;
 pub mod fixture;
 pub mod hub_server;

@@ -6,17 +6,19 @@ use rewire_tasks::{PromptPair, PromptPairs};
 
 /// A transformer of either architecture, 1 to 4 layers.
 pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
-    (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2).prop_map(|(neox, layers, heads, width, rotary)| {
-        let d_model = heads * 4 * width;
-        match neox {
-            false => TransformerConfig::gpt2(layers, heads, d_model, 17, 12),
-            true => TransformerConfig {
-                positions: Positions::Rotary { dims: 2 * rotary, base: 10_000.0 },
-                parallel_block: rotary != 2,
-                ..TransformerConfig::neox(layers, heads, d_model, 17, 12)
-            },
-        }
-    })
+    (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2).prop_map(
+        |(neox, layers, heads, width, rotary)| {
+            let d_model = heads * 4 * width;
+            match neox {
+                false => TransformerConfig::gpt2(layers, heads, d_model, 17, 12),
+                true => TransformerConfig {
+                    positions: Positions::Rotary { dims: 2 * rotary, base: 10_000.0 },
+                    parallel_block: rotary != 2,
+                    ..TransformerConfig::neox(layers, heads, d_model, 17, 12)
+                },
+            }
+        },
+    )
 }
 
 /// One to four pairs of 2 to 8 tokens of a vocabulary of 17, some of which differ only from some position on.

@@ -172,6 +172,14 @@ proptest! {
         let mut recorder = Recorder::all();
         model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
         let cache = recorder.into_cache();
+        // The memory that the documentation states.
+        let TransformerConfig { d_model, d_mlp, n_heads, d_head, .. } = config;
+        let mut numbers = 7 * d_model + 4 * n_heads * d_head + 2 * d_mlp + 2 * n_heads * pairs.width() + 2;
+        numbers -= usize::from(config.parallel_block) * d_model;
+        numbers += usize::from(config.is_rotary()) * 2 * n_heads * d_head;
+        let outside = (2 + usize::from(!config.is_rotary())) * d_model + 1;
+        prop_assert_eq!(cache.bytes(), 4 * pairs.len() * pairs.width() * (config.n_layers * numbers + outside));
+
         let parts = cache.decomposed_residual().unwrap();
         let last = cache.block::<3>(config.n_layers - 1, Site::ResidPost).unwrap();
         let sum = array(parts.values).sum_axis(Dimension(0));
@@ -360,7 +368,9 @@ fn what_cannot_be_analysed_is_refused() {
     let pair = PromptPair { clean: vec![1, 2], corrupted: vec![1, 3], answers: vec![4], wrong_answers: vec![5] };
     let pairs = PromptPairs::new(vec![pair.clone()]).unwrap();
     let metric = LogitDiff::new(&pairs);
-    let run = |nodes: &[NodeKind]| activation_patching(&model.valid(), &pairs, &metric, nodes, &Options::default()).unwrap_err();
+    let run = |nodes: &[NodeKind]| {
+        activation_patching(&model.valid(), &pairs, &metric, nodes, &Options::default()).unwrap_err()
+    };
     assert!(matches!(run(&[]), AnalysisError::NoNodes));
     let mid = NodeKind::by_position(Component::ResidMid);
     assert!(matches!(run(&[mid]), AnalysisError::NoSuchNode { node, .. } if node == mid));
@@ -373,7 +383,8 @@ fn what_cannot_be_analysed_is_refused() {
     assert!(matches!(refused, AnalysisError::NotDifferentiable { metric: "accuracy" }));
 
     let same = PromptPairs::new(vec![PromptPair { corrupted: pair.clean.clone(), ..pair.clone() }]).unwrap();
-    let refused = activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &Options::default()).unwrap_err();
+    let refused =
+        activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &Options::default()).unwrap_err();
     assert!(matches!(refused, AnalysisError::Normalisation(_)));
 
     let outside = PromptPairs::new(vec![PromptPair { answers: vec![17], ..pair }]).unwrap();

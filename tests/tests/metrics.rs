@@ -4,14 +4,21 @@ use approx::assert_abs_diff_eq;
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
-use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, Probability, PromptPair, PromptPairs};
+use rewire_tasks::{
+    Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, Probability, PromptPair, PromptPairs,
+};
 
 type Double = NdArray<f64>;
 
 const VOCABULARY: usize = 5;
 
 fn pairs() -> PromptPairs {
-    let pair = |answers: Vec<u32>, wrong_answers: Vec<u32>| PromptPair { clean: vec![0, 1], corrupted: vec![0, 2], answers, wrong_answers };
+    let pair = |answers: Vec<u32>, wrong_answers: Vec<u32>| PromptPair {
+        clean: vec![0, 1],
+        corrupted: vec![0, 2],
+        answers,
+        wrong_answers,
+    };
     PromptPairs::new(vec![pair(vec![3], vec![1]), pair(vec![0, 4], vec![2, 1])]).unwrap()
 }
 

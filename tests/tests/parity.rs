@@ -12,7 +12,7 @@ use rewire_hooks::{GradientProbes, HookPoint, Recorder};
 use rewire_model::{Run, Transformer, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric};
 use rewire_tests::compare::{array, assert_close, scale};
-use rewire_tests::fixture::{Fixture, PROCESSINGS};
+use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::on_both_backends;
 
 on_both_backends!(
@@ -34,8 +34,8 @@ fn logits<B: Backend>(model: &Transformer<B>, tokens: &[Vec<u32>]) -> ArrayD<f32
 
 fn logits_match<B: Backend>() {
     for fixture in Fixture::all() {
-        for (weights, processing) in PROCESSINGS {
-            let model: Transformer<B> = fixture.model(processing());
+        for (weights, processing) in processings() {
+            let model: Transformer<B> = fixture.model(processing);
             let pairs = fixture.pairs(&model);
             let expected = fixture.table(&format!("{weights}/clean_logits")).unwrap();
             let actual = logits(&model, &pairs.clean());
@@ -74,7 +74,9 @@ fn activations_match<B: Backend>() {
             model.forward(Run::tokens(model.tokens(&tokens).unwrap()), &mut recorder).unwrap();
             let cache = recorder.into_cache();
             let mut compared = 0;
-            for (name, expected) in fixture.cache.iter().filter_map(|(n, e)| Some((n.strip_prefix(group)?.strip_prefix('/')?, e))) {
+            for (name, expected) in
+                fixture.cache.iter().filter_map(|(n, e)| Some((n.strip_prefix(group)?.strip_prefix('/')?, e)))
+            {
                 let actual = if let Some(layer) = layer_of(name, "attn.hook_result") {
                     array(cache.head_results(layer, model.w_o(layer)).unwrap())
                 } else if let Some(layer) = layer_of(name, "hook_mlp_in") {
@@ -106,10 +108,8 @@ fn gradients_match<B: Backend>() {
         let unit = 1.0 / (pairs.len() as f32 * (clean - corrupted));
         for (group, tokens) in [("clean_grad", pairs.clean()), ("corrupted_grad", pairs.corrupted())] {
             let mut probes = GradientProbes::all();
-            let readout = rewire_model::Readout {
-                positions: rewire_model::ReadPositions::All,
-                columns: metric.reads().columns,
-            };
+            let readout =
+                rewire_model::Readout { positions: rewire_model::ReadPositions::All, columns: metric.reads().columns };
             let run = Run::tokens(model.tokens(&tokens).unwrap()).reading(readout);
             let logits = model.forward(run, &mut probes).unwrap();
             let [batch, pos, columns] = logits.dims();
@@ -167,8 +167,8 @@ fn nodes() -> Vec<NodeKind> {
 
 fn activation_patching_matches<B: Backend>() {
     for fixture in Fixture::all() {
-        for (weights, processing) in PROCESSINGS {
-            let model: Transformer<B> = fixture.model(processing());
+        for (weights, processing) in processings() {
+            let model: Transformer<B> = fixture.model(processing);
             let pairs = fixture.pairs(&model);
             let metric = LogitDiff::new(&pairs);
             for (direction, tag) in [(Direction::Denoising, "act"), (Direction::Noising, "noising")] {
@@ -194,7 +194,8 @@ fn activation_patching_matches<B: Backend>() {
                 if tag == "noising" {
                     continue;
                 }
-                let mut further = vec![CELLS, NodeKind::all(Component::MlpPost), NodeKind::by_position(Component::ResidPost)];
+                let mut further =
+                    vec![CELLS, NodeKind::all(Component::MlpPost), NodeKind::by_position(Component::ResidPost)];
                 if !model.config().parallel_block {
                     further.push(NodeKind::by_position(Component::ResidMid));
                 }
@@ -210,8 +211,8 @@ fn activation_patching_matches<B: Backend>() {
 
 fn attribution_patching_matches<B: Backend>() {
     for fixture in Fixture::all() {
-        for (weights, processing) in PROCESSINGS {
-            let model: Transformer<Autodiff<B>> = fixture.model(processing());
+        for (weights, processing) in processings() {
+            let model: Transformer<Autodiff<B>> = fixture.model(processing);
             let pairs = fixture.pairs(&model);
             let metric = LogitDiff::new(&pairs);
             for (direction, tag) in [(Direction::Denoising, "attr"), (Direction::Noising, "attr_noising")] {
@@ -224,7 +225,9 @@ fn attribution_patching_matches<B: Backend>() {
                 ] {
                     let table = format!("{weights}/{tag}/{name}");
                     match fixture.table(&table) {
-                        Some(expected) => assert_close(&actual, expected, TOLERANCE, &format!("{} {table}", fixture.name)),
+                        Some(expected) => {
+                            assert_close(&actual, expected, TOLERANCE, &format!("{} {table}", fixture.name))
+                        }
                         None => assert_eq!(tag, "attr_noising", "{}: {table} is missing", fixture.name),
                     }
                 }
@@ -235,10 +238,11 @@ fn attribution_patching_matches<B: Backend>() {
 
 fn attention_attribution_matches<B: Backend>() {
     for fixture in Fixture::all() {
-        for (weights, processing) in PROCESSINGS {
-            let model: Transformer<Autodiff<B>> = fixture.model(processing());
+        for (weights, processing) in processings() {
+            let model: Transformer<Autodiff<B>> = fixture.model(processing);
             let pairs = fixture.pairs(&model);
-            let per_prompt = attention_attribution(&model, &pairs, &LogitDiff::new(&pairs), &Options::default()).unwrap();
+            let per_prompt =
+                attention_attribution(&model, &pairs, &LogitDiff::new(&pairs), &Options::default()).unwrap();
             // The reference differentiates the batch mean.
             let actual = (per_prompt / pairs.len() as f32).into_dyn();
             let expected = fixture.table(&format!("{weights}/attr/attention_attr")).unwrap();
@@ -249,8 +253,8 @@ fn attention_attribution_matches<B: Backend>() {
 
 fn logit_attribution_matches<B: Backend>() {
     for fixture in Fixture::all() {
-        for (weights, processing) in PROCESSINGS {
-            let model: Transformer<B> = fixture.model(processing());
+        for (weights, processing) in processings() {
+            let model: Transformer<B> = fixture.model(processing);
             let config = model.config();
             let pairs = fixture.pairs(&model);
             let mut recorder = Recorder::all();
@@ -259,7 +263,8 @@ fn logit_attribution_matches<B: Backend>() {
             let w_o: Vec<_> = (0..config.n_layers).map(|layer| model.w_o(layer)).collect();
             let heads = cache.stacked_head_results(&w_o).unwrap();
             let [answers, wrong] = [0, 1].map(|side| {
-                let of = |p: &rewire_tasks::PromptPair| if side == 0 { p.answers.clone() } else { p.wrong_answers.clone() };
+                let of =
+                    |p: &rewire_tasks::PromptPair| if side == 0 { p.answers.clone() } else { p.wrong_answers.clone() };
                 pairs.pairs().iter().map(of).collect::<Vec<_>>()
             });
             let direction = model.logit_direction(&answers, &wrong);

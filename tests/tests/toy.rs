@@ -21,7 +21,11 @@ fn they_clear_the_bars_on_held_out_prompts() {
         assert!(score.accuracy >= 0.99 && score.io_above_s >= 0.99, "{toy}: {score:?}");
         assert!(score.mean_logit_diff >= 3.0, "{toy}: {score:?}");
         // The manifest tells the truth, up to what another processor rounds otherwise.
-        assert!((score.accuracy - manifest.held_out.accuracy).abs() < 2e-3, "{toy}: {score:?}, {:?}", manifest.held_out);
+        assert!(
+            (score.accuracy - manifest.held_out.accuracy).abs() < 2e-3,
+            "{toy}: {score:?}, {:?}",
+            manifest.held_out
+        );
         assert!((score.mean_logit_diff - manifest.held_out.mean_logit_diff).abs() < 1e-2, "{toy}: {score:?}");
         assert_eq!(manifest.held_out.prompts, 1000);
         let [first, last] = [manifest.loss_curve.first().unwrap(), manifest.loss_curve.last().unwrap()];
@@ -66,12 +70,14 @@ fn they_know_their_facts() {
 fn texts_round_trip_and_a_model_is_small() {
     for toy in Toy::ALL {
         let tokenizer = toy.tokenizer().unwrap();
-        for text in ["When John and Mary went to the shops, John gave the bag to", "naïve 東京\n🙂  x", " Colosseum"] {
+        for text in ["When John and Mary went to the shops, John gave the bag to", "naïve 東京\n🙂  x", " Colosseum"]
+        {
             assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()), text);
         }
         assert_eq!(tokenizer.encode(" Mary").unwrap().len(), 1);
         assert_eq!(tokenizer.vocabulary_size(), load(toy).config().d_vocab);
-        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models").join(toy.name());
+        let directory =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models").join(toy.name());
         let bytes: u64 = std::fs::read_dir(directory).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes <= 4_000_000, "{toy} takes {bytes} bytes");
     }

@@ -27,7 +27,9 @@ impl FromStr for Device {
             "cuda" => Ok(Device::Cuda(0)),
             other => {
                 let index = other.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-                index.map(Device::Cuda).ok_or_else(|| format!("no device `{other}`; there are auto, flex, ndarray, cuda[:N]"))
+                index
+                    .map(Device::Cuda)
+                    .ok_or_else(|| format!("no device `{other}`; there are auto, flex, ndarray, cuda[:N]"))
             }
         }
     }
@@ -84,7 +86,9 @@ fn cuda_devices() -> Option<usize> {
 fn cuda_devices() -> Option<usize> {
     // The driver makes one node a GPU; asking the driver's library itself would abort where there is none.
     let nodes = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-    let is_gpu = |name: &str| name.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let is_gpu = |name: &str| {
+        name.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
     Some(nodes.filter(|node| node.file_name().to_str().is_some_and(is_gpu)).count())
 }
 

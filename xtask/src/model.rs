@@ -15,10 +15,11 @@ use crate::device::Device;
 /// What every command that runs a model asks for.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// toy-gpt2, toy-neox, gpt2[-medium|-large|-xl], pythia-*[@revision], owner/name[@revision], or a directory.
+    /// toy-gpt2, toy-neox; gpt2, gpt2-medium, .. or pythia-160m, .. or owner/name from the hub, each with an optional
+    /// @revision; or a directory.
     #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR")]
     pub(crate) model: String,
-    /// Where to compute: auto, flex, ndarray, cuda[:N].
+    /// Where to compute: auto, flex, ndarray, cuda, cuda:N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: Device,
     /// Leave the weights as the files have them: norms unfolded, nothing centred.
@@ -74,7 +75,10 @@ impl Source {
 
     /// Whether this is GPT-2 small: by its name, or, for a directory, by its shape.
     pub(crate) fn is_gpt2_small(&self) -> bool {
-        let shape = TransformerConfig { bos_token: self.config.bos_token, ..TransformerConfig::gpt2(12, 12, 768, 50_257, 1024) };
+        let shape = TransformerConfig {
+            bos_token: self.config.bos_token,
+            ..TransformerConfig::gpt2(12, 12, 768, 50_257, 1024)
+        };
         self.config == shape
     }
 }

@@ -10,7 +10,14 @@ use crate::device::Device;
 use crate::model::Source;
 
 /// The description of a run, for its `effects.json`.
-pub(crate) fn about(source: &Source, device: Device, metric: &str, seed: Option<u64>, labels: Value, started: Instant) -> About {
+pub(crate) fn about(
+    source: &Source,
+    device: Device,
+    metric: &str,
+    seed: Option<u64>,
+    labels: Value,
+    started: Instant,
+) -> About {
     About {
         command: std::env::args().skip(1).collect(),
         model: source.name.clone(),

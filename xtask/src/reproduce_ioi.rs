@@ -95,7 +95,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let checks = if source.is_gpt2_small() { checks(&findings[0]) } else { Vec::new() };
 
     let labels: serde_json::Map<_, _> = findings.iter().map(|f| (f.set.to_owned(), token_table(&f.pairs))).collect();
-    let about = about(&source, arguments.model.device, "logit-diff-normalised", Some(arguments.seed), labels.into(), started);
+    let about =
+        about(&source, arguments.model.device, "logit-diff-normalised", Some(arguments.seed), labels.into(), started);
     write_tables(&arguments.out, &tables(&findings), &about)?;
     let path = arguments.out.join("report.html");
     write_whole(&path, report::page(&source, &findings, &checks, arguments).render().as_bytes())?;
@@ -143,7 +144,8 @@ impl Findings {
         let n = self.pairs.len() as f64;
         let head = |(layer, head): (usize, usize)| {
             let mean = mean[[layer, head]];
-            let squares = (0..self.pairs.len()).map(|p| f64::from(values[[p, layer, head]] - mean).powi(2)).sum::<f64>();
+            let squares =
+                (0..self.pairs.len()).map(|p| f64::from(values[[p, layer, head]] - mean).powi(2)).sum::<f64>();
             let standard_error = (squares / (n - 1.0).max(1.0) / n).sqrt();
             HeadEffect { layer, head, exact: mean, attribution: estimate[[layer, head]], standard_error }
         };

@@ -123,7 +123,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let table = |effects: &Effects| Table::new(effects.kind.to_string(), effects, prompts, &outcome);
     let tables: Vec<Table> = outcome.effects.iter().map(table).collect();
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
-    let about = about(&source, arguments.model.device, &arguments.metric.name(), None, serde_json::json!(labels), started);
+    let about =
+        about(&source, arguments.model.device, &arguments.metric.name(), None, serde_json::json!(labels), started);
     write_tables(&arguments.out, &tables, &about)?;
     write_whole(&arguments.out.join("report.html"), report(&source, &pairs, &outcome, arguments).render().as_bytes())?;
     summarise(&outcome, arguments, started);
@@ -165,7 +166,11 @@ fn names(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
 fn report(source: &Source, pairs: &PromptPairs, outcome: &Outcome, arguments: &Arguments) -> Page {
     let subtitle = format!(
         "{} · {} · {} pairs · {} · {}",
-        source.name, outcome.method, pairs.len(), outcome.direction, arguments.metric.name()
+        source.name,
+        outcome.method,
+        pairs.len(),
+        outcome.direction,
+        arguments.metric.name()
     );
     let mut page = Page::new("Sweep", &subtitle);
     let [clean, corrupted] = outcome.baselines.means();

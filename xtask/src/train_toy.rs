@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Highest learning rate.
     #[arg(long, default_value_t = TrainingOptions::default().learning_rate)]
     learning_rate: f64,
-    /// Where to compute: auto, flex, ndarray, cuda[:N].
+    /// Where to compute: auto, flex, ndarray, cuda, cuda:N.
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Write each model to a folder of its name in here; by default where the embedded ones are kept.
@@ -65,7 +65,8 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
         let trained = train::<Autodiff<B>>(toy, &options, &device, report)?;
         bar.finish_and_clear();
         let directory = out.join(toy.name());
-        save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("the model was not saved")?;
+        save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest)
+            .context("the model was not saved")?;
         let score = trained.manifest.held_out;
         let seconds = started.elapsed().as_secs_f64();
         let mut text = format!("{toy}: {} parameters, {seconds:.0} s\n", trained.manifest.parameters);
@@ -75,7 +76,11 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
         }
         print(&format!(
             "{text}  on {} held-out prompts: accuracy {:.4}, IO above S {:.4}, mean logit difference {:.3}\n  written to {}\n",
-            score.prompts, score.accuracy, score.io_above_s, score.mean_logit_diff, directory.display()
+            score.prompts,
+            score.accuracy,
+            score.io_above_s,
+            score.mean_logit_diff,
+            directory.display()
         ));
         Ok(())
     })

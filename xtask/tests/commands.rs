@@ -48,7 +48,8 @@ const PAIRS: &str = r#"{"clean": "When John and Mary went to the shops, John gav
 fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {
     for model in ["toy-gpt2", "toy-neox"] {
         let directory = tempfile::tempdir().unwrap();
-        let printed = run(directory.path(), &["reproduce-ioi", "--model", model, "--prompts", "12", "--seed", "5"], &[]);
+        let printed =
+            run(directory.path(), &["reproduce-ioi", "--model", model, "--prompts", "12", "--seed", "5"], &[]);
         for word in ["8 demo prompts", "12 generated prompts", "denoising", "noising", "Pearson", "report.html"] {
             assert!(printed.contains(word), "{model}: {word} is not in {printed}");
         }

@@ -59,7 +59,10 @@ fn pairs_that_cannot_be_used() {
     assert_pairs_refused("", &["pairs.jsonl", "no prompt pairs"]);
     assert_pairs_refused("\n  \n", &["pairs.jsonl", "no prompt pairs"]);
     assert_pairs_refused(&after_good(r#"{"clean": [0, 1"#), &["pairs.jsonl, line 3", "EOF"]);
-    assert_pairs_refused(&after_good(r#"{"clean": [0], "corrupt": [1], "answers": [2]}"#), &["line 3", "wrong_answers"]);
+    assert_pairs_refused(
+        &after_good(r#"{"clean": [0], "corrupt": [1], "answers": [2]}"#),
+        &["line 3", "wrong_answers"],
+    );
     let named_wrong = r#"{"clean": [0], "corrupted": [1], "answers": [2], "wrong_answers": [3]}"#;
     assert_pairs_refused(named_wrong, &["line 1", "corrupted"]);
     let wrong_type = r#"{"clean": 7, "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;

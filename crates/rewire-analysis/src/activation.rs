@@ -94,7 +94,8 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let config = model.config();
         let [base, source] = portion.base_and_source(options.direction);
         let keys = if config.is_rotary() { Site::RotK } else { Site::K };
-        let resumed = move |p: HookPoint| matches!(p.site(), Some(s) if s == Site::ResidPre || s == keys || s == Site::V);
+        let resumed =
+            move |p: HookPoint| matches!(p.site(), Some(s) if s == Site::ResidPre || s == keys || s == Site::V);
         let base = record(model, &base, portion, metric, resumed)?;
         let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
         let patched = move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s));
@@ -190,7 +191,8 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
             }
             mask[variant * per_variant + offset] = true;
         }
-        let rows = mask.chunks(per_variant.max(1)).flat_map(|row| std::iter::repeat_n(row, n_prompts)).flatten().copied();
+        let rows =
+            mask.chunks(per_variant.max(1)).flat_map(|row| std::iter::repeat_n(row, n_prompts)).flatten().copied();
         shape[0] *= n_prompts;
         let mask = TensorData::new(rows.collect::<Vec<bool>>(), shape);
         Tensor::<B, D, Bool>::from_data(mask, &self.model.device()).expand(dims)

@@ -92,17 +92,14 @@ fn estimate<B: AutodiffBackend, const D: usize>(
     source: &ActivationCache<B>,
     gradients: &ActivationCache<B::InnerBackend>,
 ) -> Result<ArrayD<f32>, AnalysisError> {
-    let [base, source]: [Tensor<B::InnerBackend, D>; 2] = [base.get::<D>(point)?.inner(), source.get::<D>(point)?.inner()];
+    let [base, source]: [Tensor<B::InnerBackend, D>; 2] =
+        [base.get::<D>(point)?.inner(), source.get::<D>(point)?.inner()];
     let product = (source - base) * gradients.get::<D>(point)?;
     Ok(sum_to(product, point.axes(), &kind.axes()))
 }
 
 /// `tensor` summed over all axes but the batch and those kept, which come out in the order of `kept`: `[batch, kept..]`.
-pub(crate) fn sum_to<B: Backend, const D: usize>(
-    tensor: Tensor<B, D>,
-    axes: &[Axis],
-    kept: &[Axis],
-) -> ArrayD<f32> {
+pub(crate) fn sum_to<B: Backend, const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> ArrayD<f32> {
     let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
     let dims = summed.dims();
     // The kept axes of every kind are in the order of its site but for head before position: sort by place in `kept`.

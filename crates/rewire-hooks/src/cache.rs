@@ -10,8 +10,8 @@ use crate::{HookPoint, Site};
 /// Activations (or gradients) of one forward pass, by hook point.
 ///
 /// Tensors are shared with the run that made them, not copied; a cache of everything costs, per token and layer,
-/// `4 * (8 d_model + 5 n_heads d_head + 2 d_mlp + 2 n_heads n_pos + 2)` bytes in float32 (rotary models keep two more
-/// `n_heads d_head`). Record only what you need with [`Recorder::filtered`](crate::Recorder::filtered).
+/// `4 * (7 d_model + 4 n_heads d_head + 2 d_mlp + 2 n_heads n_pos + 2)` bytes in float32 (one `d_model` less in parallel
+/// blocks, two `n_heads d_head` more in rotary models), and some `12 d_model` a token outside the layers. Record only what you need with [`Recorder::filtered`](crate::Recorder::filtered).
 #[derive(Debug, Clone)]
 pub struct ActivationCache<B: Backend> {
     stored: BTreeMap<HookPoint, Stored<B>>,
@@ -22,7 +22,9 @@ pub struct ActivationCache<B: Backend> {
 #[non_exhaustive]
 pub enum CacheError {
     /// The point was not recorded.
-    #[error("`{point}` is not in the cache (it holds {available} other points); was it recorded, and does this model have it?")]
+    #[error(
+        "`{point}` is not in the cache (it holds {available} other points); was it recorded, and does this model have it?"
+    )]
     Missing {
         /// The point asked for.
         point: HookPoint,

@@ -215,7 +215,8 @@ impl Fields<'_> {
         }
         let (n_heads, d_model) = (self.size("n_head")?, self.size("n_embd")?);
         let n_ctx = self.size("n_positions")?;
-        let base = TransformerConfig::gpt2(self.size("n_layer")?, n_heads.max(1), d_model, self.size("vocab_size")?, n_ctx);
+        let base =
+            TransformerConfig::gpt2(self.size("n_layer")?, n_heads.max(1), d_model, self.size("vocab_size")?, n_ctx);
         Ok(TransformerConfig {
             n_heads,
             d_mlp: self.optional_size("n_inner")?.unwrap_or(4 * d_model),

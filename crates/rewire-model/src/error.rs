@@ -89,7 +89,9 @@ pub enum ModelError {
         index: usize,
     },
     /// A name that is no known model, repository or directory.
-    #[error("unknown model `{name}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json")]
+    #[error(
+        "unknown model `{name}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json"
+    )]
     UnknownModel {
         /// What was asked for.
         name: String,

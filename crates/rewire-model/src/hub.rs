@@ -32,7 +32,8 @@ const KNOWN: [(&str, &str); 12] = [
 pub fn resolve_repository(name: &str) -> Result<(String, String), ModelError> {
     let (base, revision) = name.split_once('@').unwrap_or((name, "main"));
     let known = KNOWN.iter().find(|(short, _)| *short == base).map(|(_, repository)| (*repository).to_owned());
-    let plain = |s: &str| !s.is_empty() && !s.starts_with('.') && s.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+    let plain =
+        |s: &str| !s.is_empty() && !s.starts_with('.') && s.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
     let repository = known.or_else(|| {
         let (owner, rest) = base.split_once('/')?;
         (plain(owner) && plain(rest)).then(|| base.to_owned())

@@ -52,9 +52,7 @@ impl<B: Backend> Transformer<B> {
             Ok::<_, Infallible>(match part {
                 Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => vec![1.0; len],
                 _ if shape.len() == 1 => vec![0.0; len],
-                Part::WO | Part::WOut => {
-                    normal(&mut rng, len, 0.0, deviation / (2.0 * config.n_layers as f32).sqrt())
-                }
+                Part::WO | Part::WOut => normal(&mut rng, len, 0.0, deviation / (2.0 * config.n_layers as f32).sqrt()),
                 _ => normal(&mut rng, len, 0.0, deviation),
             })
         });

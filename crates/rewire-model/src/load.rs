@@ -54,7 +54,9 @@ impl File {
     fn bytes(&self) -> Result<Bytes, ModelError> {
         match self {
             File::Embedded { bytes, .. } => Ok(Bytes::Embedded(bytes)),
-            File::OnDisk(path) => map(path).map(Bytes::Mapped).map_err(|source| ModelError::Read { path: path.clone(), source }),
+            File::OnDisk(path) => {
+                map(path).map(Bytes::Mapped).map_err(|source| ModelError::Read { path: path.clone(), source })
+            }
         }
     }
 }
@@ -142,7 +144,8 @@ pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>, ModelError> {
     let config = |reason: String| ModelError::Config { path: index.into(), reason };
     let text = std::fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.into(), source })?;
     let json: Value = serde_json::from_str(&text).map_err(|e| config(format!("malformed JSON: {e}")))?;
-    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| config("`weight_map` is missing".into()))?;
+    let map =
+        json.get("weight_map").and_then(Value::as_object).ok_or_else(|| config("`weight_map` is missing".into()))?;
     let shards: Option<BTreeSet<String>> = map.values().map(|v| v.as_str().map(str::to_owned)).collect();
     let shards = shards.ok_or_else(|| config("`weight_map` names a shard by something other than a string".into()))?;
     match shards.iter().find(|s| Path::new(s).file_name().is_none_or(|name| name != s.as_str())) {
@@ -223,9 +226,7 @@ impl Weights<'_> {
         let stray = |name: &&String| !layout::is_buffer(name) && Some(*name) != tied.as_ref();
         match self.tensors.keys().find(stray) {
             None => Ok(()),
-            Some(name) => {
-                Err(ModelError::UnexpectedTensor { path: self.tensors[name].0.into(), tensor: name.clone() })
-            }
+            Some(name) => Err(ModelError::UnexpectedTensor { path: self.tensors[name].0.into(), tensor: name.clone() }),
         }
     }
 }

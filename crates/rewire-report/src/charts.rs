@@ -22,7 +22,8 @@ fn diverging() -> ColorScale {
 /// The largest absolute value of some maps: give it to all of them, and their colours mean the same.
 #[must_use]
 pub fn reach<'a>(maps: impl IntoIterator<Item = ArrayView2<'a, f32>>) -> f32 {
-    let sizes = maps.into_iter().flat_map(|map| map.iter().map(|v| v.abs()).filter(|v| v.is_finite()).collect::<Vec<_>>());
+    let sizes =
+        maps.into_iter().flat_map(|map| map.iter().map(|v| v.abs()).filter(|v| v.is_finite()).collect::<Vec<_>>());
     sizes.fold(f32::MIN_POSITIVE, f32::max)
 }
 

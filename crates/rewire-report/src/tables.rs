@@ -99,9 +99,10 @@ pub fn write_tables(directory: &Path, tables: &[Table], about: &About) -> Result
 fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     let bytes = |t: &Table| t.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let data: Vec<_> = tables.iter().map(bytes).collect();
-    let views = tables.iter().zip(&data).map(|(table, data)| {
-        Ok((&table.name, TensorView::new(Dtype::F32, table.values.shape().to_vec(), data)?))
-    });
+    let views = tables
+        .iter()
+        .zip(&data)
+        .map(|(table, data)| Ok((&table.name, TensorView::new(Dtype::F32, table.values.shape().to_vec(), data)?)));
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     Ok(safetensors::serialize(views, None)?)
 }

@@ -123,7 +123,8 @@ pub fn train<B: AutodiffBackend>(
     let bpe = train_tokenizer().map_err(failed)?;
     let bos = bos_token(&bpe).ok_or_else(|| TrainError::Tokenizer(format!("no {BOS}")))?;
     let tokenizer_json = bpe.to_string(true).map_err(failed)?;
-    let tokenizer = Tokenizer::from_bytes(tokenizer_json.as_bytes(), "tokenizer.json".as_ref()).map_err(IoiError::from)?;
+    let tokenizer =
+        Tokenizer::from_bytes(tokenizer_json.as_bytes(), "tokenizer.json".as_ref()).map_err(IoiError::from)?;
 
     let config = config(toy, tokenizer.vocabulary_size(), bos);
     let mut model = Transformer::<B>::trainable(&config, options.seed, device);

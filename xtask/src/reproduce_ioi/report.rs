@@ -54,7 +54,9 @@ fn task(page: &mut Page, findings: &[Findings], checks: &[Check], arguments: &Ar
     let text = |tokens: &[String]| tokens.concat();
     page.text(&format!("The demo's first prompt: {}", text(findings[0].pairs.labels(0))));
     if !checks.is_empty() {
-        page.text("This model has the shape of the one that the demo used; the figures that the demo prints, and ours:");
+        page.text(
+            "This model has the shape of the one that the demo used; the figures that the demo prints, and ours:",
+        );
         page.checks(checks);
     }
 }
@@ -96,7 +98,9 @@ fn attention(page: &mut Page, demo: &Findings) {
 fn positions(page: &mut Page, demo: &Findings) {
     let tokens = token_labels(demo.pairs.labels(0));
     let layers = numbered("L", demo.outcomes[0][0].effects[0].values.shape()[1]);
-    for (index, title) in [(1, "Residual stream by position"), (2, "Attention outputs by position"), (3, "MLP outputs by position")] {
+    for (index, title) in
+        [(1, "Residual stream by position"), (2, "Attention outputs by position"), (3, "MLP outputs by position")]
+    {
         page.section(
             title,
             "Share of the behaviour that comes back (denoising) when the corrupted run takes this activation from the clean \

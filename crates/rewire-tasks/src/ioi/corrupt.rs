@@ -41,10 +41,14 @@ impl Corruption {
     ///
     /// # Errors
     /// [`IoiError`] where a name is not one token.
-    pub fn pairs(self, prompts: &[IoiPrompt], tokenizer: &Tokenizer, bos: Option<u32>) -> Result<PromptPairs, IoiError> {
-        let encode = |text: &str| -> Result<Vec<u32>, IoiError> {
-            Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
-        };
+    pub fn pairs(
+        self,
+        prompts: &[IoiPrompt],
+        tokenizer: &Tokenizer,
+        bos: Option<u32>,
+    ) -> Result<PromptPairs, IoiError> {
+        let encode =
+            |text: &str| -> Result<Vec<u32>, IoiError> { Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect()) };
         let pairs = prompts.iter().map(|prompt| {
             Ok(PromptPair {
                 clean: encode(&prompt.text())?,

@@ -51,6 +51,12 @@ fn task(page: &mut Page, findings: &[Findings], checks: &[Check], arguments: &Ar
     };
     let rows = findings.iter().map(row).collect();
     page.table(&["prompts", "number", "clean logit difference", "corrupted"], rows);
+    for found in findings {
+        let ranked = found.heads(0);
+        let top = ranked.iter().take(5).map(|h| format!("{} ({:+.2})", head_name(h.layer, h.head), h.exact));
+        let top = top.collect::<Vec<_>>().join(", ");
+        page.text(&format!("The heads that bring most of the behaviour back, on the {} prompts: {top}.", found.set));
+    }
     let text = |tokens: &[String]| tokens.concat();
     page.text(&format!("The demo's first prompt: {}", text(findings[0].pairs.labels(0))));
     if !checks.is_empty() {

@@ -1,4 +1,5 @@
 //! What the tests share: backends, fixtures, comparisons, random models and pairs.
+#![forbid(unsafe_code)]
 
 /// The README's library example, compiled and run.
 #[cfg(doctest)]
@@ -13,8 +14,8 @@ pub mod random;
 
 /// Makes a `#[test]` of each generic function, once for every CPU backend that was built in.
 ///
-/// ```ignore
-/// on_both_backends! { fn logits_match<B>() }
+/// ```text
+/// on_both_backends!(logits_match);
 /// fn logits_match<B: Backend>() { .. }
 /// ```
 #[macro_export]

@@ -387,6 +387,10 @@ fn what_cannot_be_analysed_is_refused() {
         activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &Options::default()).unwrap_err();
     assert!(matches!(refused, AnalysisError::Normalisation(_)));
 
+    let two = PromptPairs::new(vec![pair.clone(), pair.clone()]).unwrap();
+    let refused = activation_patching(&model.valid(), &two, &metric, &heads, &Options::default()).unwrap_err();
+    assert!(matches!(refused, AnalysisError::MetricOfOtherPairs { expected: 2, found: 1 }));
+
     let outside = PromptPairs::new(vec![PromptPair { answers: vec![17], ..pair }]).unwrap();
     let refused = activation_patching(&model.valid(), &outside, &metric, &heads, &Options::default()).unwrap_err();
     assert!(matches!(refused, AnalysisError::Pairs(_)));

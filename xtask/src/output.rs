@@ -9,24 +9,18 @@ use serde_json::{Value, json};
 use crate::device::Device;
 use crate::model::Source;
 
-/// The description of a run, for its `effects.json`.
-pub(crate) fn about(
-    source: &Source,
-    device: Device,
-    metric: &str,
-    seed: Option<u64>,
-    labels: Value,
-    started: Instant,
-) -> About {
+/// The description of a run, for its `effects.json`; the caller fills in what was measured.
+pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About {
     About {
         command: std::env::args().skip(1).collect(),
         model: source.name.clone(),
         config: source.config.to_hugging_face(),
         processed_weights: source.is_processed(),
-        metric: metric.to_owned(),
+        metric: String::new(),
         device: device.resolve().to_string(),
-        seed,
-        labels,
+        seed: None,
+        labels: Value::Null,
+        baselines: Value::Null,
         wall_time_s: started.elapsed().as_secs_f64(),
         versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
     }

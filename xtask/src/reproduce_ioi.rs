@@ -15,9 +15,12 @@ use rewire_analysis::{
     attribution_patching, pearson,
 };
 use rewire_model::Transformer;
-use rewire_report::{Check, Prompts, Table, Verdict, check_directory, write_tables, write_whole};
+use rewire_report::{
+    About, Check, Prompts, Table, Verdict, check_directory, describe_baselines, write_tables, write_whole,
+};
 use rewire_tasks::ioi::{Corruption, DEMO_ANSWER_IDS_GPT2, IoiGenerator, Split, demo_pairs};
 use rewire_tasks::{LogitDiff, PromptPairs};
+use serde_json::Value;
 
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
@@ -94,9 +97,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
     let checks = if source.is_gpt2_small() { checks(&findings[0]) } else { Vec::new() };
 
-    let labels: serde_json::Map<_, _> = findings.iter().map(|f| (f.set.to_owned(), token_table(&f.pairs))).collect();
-    let about =
-        about(&source, arguments.model.device, "logit-diff-normalised", Some(arguments.seed), labels.into(), started);
+    let by_set = |describe: fn(&Findings) -> Value| -> Value {
+        findings.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
+    };
+    let about = About {
+        metric: "logit-diff-normalised".to_owned(),
+        seed: Some(arguments.seed),
+        labels: by_set(|found| {
+            (0..found.pairs.len()).map(|p| found.pairs.labels(p).to_vec()).collect::<Vec<_>>().into()
+        }),
+        baselines: by_set(|found| describe_baselines(&found.outcomes[0][0].baselines)),
+        ..about(&source, arguments.model.device, started)
+    };
     write_tables(&arguments.out, &tables(&findings), &about)?;
     let path = arguments.out.join("report.html");
     write_whole(&path, report::page(&source, &findings, &checks, arguments).render().as_bytes())?;
@@ -167,19 +179,11 @@ fn correlation(heads: &[HeadEffect]) -> Option<f64> {
 
 /// The figures that the demo prints, beside ours.
 fn checks(demo: &Findings) -> Vec<Check> {
-    // Four printed decimals, and what float32 adds on another machine.
-    let tolerance = 1e-3;
     let [clean, corrupted] = demo.baselines();
-    let number = |what: &str, expected: f64, got: f64| Check {
-        what: what.to_owned(),
-        expected: format!("{expected:.4}"),
-        got: format!("{got:.4}"),
-        verdict: if (expected - got).abs() < tolerance { Verdict::Agrees } else { Verdict::Differs },
-    };
     let ids: Vec<[u32; 2]> = demo.pairs.pairs().iter().map(|p| [p.answers[0], p.wrong_answers[0]]).collect();
     vec![
-        number("clean logit difference", 3.5519, clean),
-        number("corrupted logit difference", -3.5519, corrupted),
+        figure("clean logit difference", 3.5519, clean),
+        figure("corrupted logit difference", -3.5519, corrupted),
         Check {
             what: "answer token ids".to_owned(),
             expected: format!("{DEMO_ANSWER_IDS_GPT2:?}"),
@@ -187,6 +191,12 @@ fn checks(demo: &Findings) -> Vec<Check> {
             verdict: if ids == DEMO_ANSWER_IDS_GPT2 { Verdict::Agrees } else { Verdict::Differs },
         },
     ]
+}
+
+/// A printed number beside ours; they agree to within the four printed decimals and what float32 adds on another machine.
+fn figure(what: &str, expected: f64, got: f64) -> Check {
+    let verdict = if (expected - got).abs() < 1e-3 { Verdict::Agrees } else { Verdict::Differs };
+    Check { what: what.to_owned(), expected: format!("{expected:.4}"), got: format!("{got:.4}"), verdict }
 }
 
 fn tables(findings: &[Findings]) -> Vec<Table> {
@@ -205,16 +215,11 @@ fn tables(findings: &[Findings]) -> Vec<Table> {
                 values: attention.clone().into_dyn(),
                 method: None,
                 direction: None,
-                baselines: Some(found.outcomes[0][0].baselines.clone()),
                 scale: Scale::Normalised,
             });
         }
     }
     tables
-}
-
-fn token_table(pairs: &PromptPairs) -> serde_json::Value {
-    (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>().into()
 }
 
 fn summary(source: &Source, findings: &[Findings], checks: &[Check], arguments: &Arguments) -> String {
@@ -247,4 +252,16 @@ fn summary(source: &Source, findings: &[Findings], checks: &[Check], arguments: 
         text += &text_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict, figure};
+
+    #[test]
+    fn verdicts_follow_the_numbers() {
+        assert_eq!(figure("", 3.5519, 3.5521).verdict, Verdict::Agrees);
+        assert_eq!(figure("", 3.5519, -3.5519).verdict, Verdict::Differs);
+        assert_eq!(figure("", 3.5519, f64::NAN).verdict, Verdict::Differs);
+    }
 }

@@ -15,7 +15,7 @@ use rewire_analysis::{
 };
 use rewire_model::Transformer;
 use rewire_report::charts::{self, HeatMapLabels};
-use rewire_report::{Page, Prompts, Table, check_directory, write_tables, write_whole};
+use rewire_report::{About, Page, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
 
 use crate::device::on_device;
@@ -123,8 +123,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let table = |effects: &Effects| Table::new(effects.kind.to_string(), effects, prompts, &outcome);
     let tables: Vec<Table> = outcome.effects.iter().map(table).collect();
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
-    let about =
-        about(&source, arguments.model.device, &arguments.metric.name(), None, serde_json::json!(labels), started);
+    let about = About {
+        metric: arguments.metric.name(),
+        labels: serde_json::json!(labels),
+        baselines: describe_baselines(&outcome.baselines),
+        ..about(&source, arguments.model.device, started)
+    };
     write_tables(&arguments.out, &tables, &about)?;
     write_whole(&arguments.out.join("report.html"), report(&source, &pairs, &outcome, arguments).render().as_bytes())?;
     summarise(&outcome, arguments, started);

@@ -39,7 +39,7 @@ pub fn activation_patching<B: Backend, M: Metric>(
 
     let [mut base_metric, mut source_metric] = [Vec::new(), Vec::new()];
     let mut changes = Vec::new();
-    for portion in portions(pairs, metric, options.prompt_batch) {
+    for portion in portions(pairs, metric, options.prompt_batch)? {
         let sweep = Sweep::new(model, metric, &portion, nodes, options)?;
         let mut of_portion = Vec::with_capacity(nodes.len());
         for &kind in nodes {
@@ -100,7 +100,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
         let patched = move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s));
         let source = record(model, &source, portion, metric, patched)?;
-        let first = portion.first_difference();
+        let first = portion.first_difference;
         let prefix = match first {
             0 => None,
             _ => Some(Prefix::from_cache(&base.cache, config, first)?),

@@ -31,7 +31,7 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
     let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
     let mut all = Array5::zeros((pairs.len(), config.n_layers, config.n_heads, pairs.width(), pairs.width()));
     let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
-    for portion in portions(pairs, metric, options.prompt_batch) {
+    for portion in portions(pairs, metric, options.prompt_batch)? {
         baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, metric, |_| false)?.metric);
 
         let mut hooks = (GradientProbes::filtered(is_pattern), Recorder::filtered(is_pattern));

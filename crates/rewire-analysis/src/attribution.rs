@@ -39,7 +39,7 @@ pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
 
     let [mut base_metric, mut source_metric] = [Vec::new(), Vec::new()];
     let mut changes = Vec::new();
-    for portion in portions(pairs, metric, options.prompt_batch) {
+    for portion in portions(pairs, metric, options.prompt_batch)? {
         let [base, source] = portion.base_and_source(options.direction);
         // On the same backend as the base run, whose operations may round otherwise than the inner one's: where the runs
         // agree, the difference is 0 and not noise.
@@ -102,14 +102,10 @@ fn estimate<B: AutodiffBackend, const D: usize>(
 pub(crate) fn sum_to<B: Backend, const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> ArrayD<f32> {
     let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
     let dims = summed.dims();
-    // The kept axes of every kind are in the order of its site but for head before position: sort by place in `kept`.
-    let mut order: Vec<usize> = (1..D).filter(|&dim| kept.contains(&axes[dim])).collect();
-    let shape: Vec<usize> = [dims[0]].into_iter().chain(order.iter().map(|&dim| dims[dim])).collect();
-    let place = |dim: &usize| kept.iter().position(|a| *a == axes[*dim]);
-    let values = ArrayD::from_shape_vec(IxDyn(&shape), host(summed)).unwrap_or_default();
-    let from: Vec<usize> = order.clone();
-    order.sort_by_key(place);
-    let permutation = order.iter().map(|dim| 1 + from.iter().position(|d| d == dim).unwrap_or(0));
-    let permutation: Vec<usize> = [0].into_iter().chain(permutation).collect();
-    values.permuted_axes(IxDyn(&permutation))
+    let left: Vec<usize> = (1..D).filter(|&dim| kept.contains(&axes[dim])).collect();
+    let shape: Vec<usize> = [dims[0]].into_iter().chain(left.iter().map(|&dim| dims[dim])).collect();
+    let values = ArrayD::from_shape_vec(IxDyn(&shape), host(summed)).expect("summed axes are of size 1");
+    let place = |axis: &Axis| 1 + left.iter().position(|&dim| axes[dim] == *axis).expect("an axis of the site");
+    let order: Vec<usize> = [0].into_iter().chain(kept.iter().map(place)).collect();
+    values.permuted_axes(IxDyn(&order))
 }

@@ -105,8 +105,7 @@ pub(crate) fn join(kinds: &[NodeKind], portions: Vec<Vec<ArrayD<f32>>>, factor: 
     }
     let join = |(kind, parts): (&NodeKind, Vec<ArrayD<f32>>)| {
         let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-        // The portions of a kind differ in their number of prompts alone.
-        let values = concatenate(Dimension(0), &views).unwrap_or_default();
+        let values = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
         Effects { kind: *kind, values: values.mapv(|v| (f64::from(v) * factor) as f32) }
     };
     kinds.iter().zip(by_kind).map(join).collect()

@@ -27,6 +27,14 @@ pub enum AnalysisError {
         /// The metric.
         metric: &'static str,
     },
+    /// A metric with another number of prompts than the pairs.
+    #[error("the metric was made for {found} prompts, and there are {expected}")]
+    MetricOfOtherPairs {
+        /// Number of pairs.
+        expected: usize,
+        /// Number of prompts that the metric reads.
+        found: usize,
+    },
     /// The pairs cannot be run on this model.
     #[error(transparent)]
     Pairs(#[from] PairsError),

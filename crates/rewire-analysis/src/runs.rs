@@ -22,20 +22,32 @@ pub(crate) struct Portion {
     pub(crate) prompts: Vec<usize>,
     /// The logits that the metric reads.
     pub(crate) readout: Readout,
+    /// Positions before this one are the same in both runs, and not read.
+    pub(crate) first_difference: usize,
 }
 
-/// Cuts the pairs into portions of `size`.
-pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) -> Vec<Portion> {
+/// Cuts the pairs into portions of `size`; refuses a metric that was made for other pairs.
+pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) -> Result<Vec<Portion>, AnalysisError> {
     let reads = metric.reads();
+    if reads.positions.len() != pairs.len() {
+        return Err(AnalysisError::MetricOfOtherPairs { expected: pairs.len(), found: reads.positions.len() });
+    }
     let mut first = 0;
     let portion = |batch: PromptPairs| {
         let prompts: Vec<usize> = (first..first + batch.len()).collect();
+        let positions = reads.positions[first..first + batch.len()].to_vec();
         first += batch.len();
-        let positions = prompts.iter().map(|&p| reads.positions[p]).collect();
+        let first_difference = first_difference(&batch, &positions);
         let readout = Readout { positions: ReadPositions::Each(positions), columns: reads.columns.clone() };
-        Portion { pairs: batch, prompts, readout }
+        Portion { pairs: batch, prompts, readout, first_difference }
     };
-    pairs.batches(size).map(portion).collect()
+    Ok(pairs.batches(size).map(portion).collect())
+}
+
+/// The first position at which any activation of two paired runs can differ, or that is read.
+fn first_difference(pairs: &PromptPairs, read: &[usize]) -> usize {
+    let differ = (0..pairs.len()).filter_map(|p| pairs.first_difference(p)).min();
+    differ.into_iter().chain(read.iter().copied().min()).min().unwrap_or(0)
 }
 
 impl Portion {
@@ -45,13 +57,6 @@ impl Portion {
             Direction::Denoising => [self.pairs.corrupted(), self.pairs.clean()],
             Direction::Noising => [self.pairs.clean(), self.pairs.corrupted()],
         }
-    }
-
-    /// The first position at which any activation of two paired runs can differ (or that is read).
-    pub(crate) fn first_difference(&self) -> usize {
-        let differ = (0..self.pairs.len()).filter_map(|p| self.pairs.first_difference(p)).min();
-        let read = self.pairs.ends().into_iter().min();
-        differ.into_iter().chain(read).min().unwrap_or(0)
     }
 }
 

@@ -236,7 +236,16 @@ impl Fields<'_> {
         let (n_layers, d_vocab) = (self.size("num_hidden_layers")?, self.size("vocab_size")?);
         let n_ctx = self.size("max_position_embeddings")?;
         let base = TransformerConfig::neox(n_layers, n_heads.max(1), d_model, d_vocab, n_ctx);
-        let rotary_pct = self.number("rotary_pct")?.unwrap_or(0.25);
+        // Newer exports keep these in an object of their own, under other names.
+        let nested = self.0.get("rope_parameters").or(self.0.get("rope_scaling")).filter(|v| v.is_object());
+        let rope = Fields(nested.unwrap_or(&Value::Null));
+        let kind = rope.0.get("rope_type").or(rope.0.get("type")).and_then(Value::as_str).unwrap_or("default");
+        if kind != "default" {
+            return Err(format!("rotary positions of type `{kind}` are not supported"));
+        }
+        let rotary_pct = self.number("rotary_pct")?.or(self.number("partial_rotary_factor")?);
+        let rotary_pct = rotary_pct.or(rope.number("partial_rotary_factor")?).unwrap_or(0.25);
+        let base_angle = self.number("rotary_emb_base")?.or(self.number("rope_theta")?).or(rope.number("rope_theta")?);
         Ok(TransformerConfig {
             n_heads,
             d_mlp: self.optional_size("intermediate_size")?.unwrap_or(4 * d_model),
@@ -244,7 +253,7 @@ impl Fields<'_> {
             norm_eps: self.number("layer_norm_eps")?.unwrap_or(1e-5),
             positions: Positions::Rotary {
                 dims: (rotary_pct * base.d_head as f64).floor() as usize,
-                base: self.number("rotary_emb_base")?.unwrap_or(10_000.0),
+                base: base_angle.unwrap_or(10_000.0),
             },
             parallel_block: self.flag("use_parallel_residual", true)?,
             tied_unembedding: self.flag("tie_word_embeddings", false)?,
@@ -293,5 +302,38 @@ impl Fields<'_> {
             "relu" => Ok(Activation::Relu),
             other => Err(format!("`{name}` `{other}` is not supported; Rewire has gelu, gelu_new and relu")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_goes_both_ways() {
+        let odd = TransformerConfig {
+            d_mlp: 7,
+            bos_token: Some(3),
+            norm_eps: 1e-6,
+            ..TransformerConfig::gpt2(2, 2, 8, 11, 5)
+        };
+        let sequential = TransformerConfig { parallel_block: false, ..TransformerConfig::neox(1, 2, 32, 11, 5) };
+        for config in [odd, sequential, TransformerConfig::neox(3, 4, 64, 11, 5)] {
+            assert_eq!(TransformerConfig::from_json(&config.to_hugging_face().to_string()), Ok(config));
+        }
+    }
+
+    #[test]
+    fn rotary_positions_are_found_where_newer_exports_keep_them() {
+        let mut json = TransformerConfig::neox(1, 2, 32, 11, 5).to_hugging_face();
+        let fields = json.as_object_mut().unwrap();
+        fields.remove("rotary_pct");
+        fields.remove("rotary_emb_base");
+        let rope = serde_json::json!({ "rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5 });
+        fields.insert("rope_parameters".to_owned(), rope);
+        let config = TransformerConfig::from_json(&json.to_string()).unwrap();
+        assert_eq!(config.positions, Positions::Rotary { dims: 8, base: 500.0 });
+        json["rope_parameters"]["rope_type"] = "yarn".into();
+        assert!(TransformerConfig::from_json(&json.to_string()).unwrap_err().contains("`yarn`"));
     }
 }

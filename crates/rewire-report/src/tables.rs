@@ -1,5 +1,6 @@
 //! Named tables of numbers, and the three files that keep them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::ArrayD;
@@ -33,8 +34,6 @@ pub struct Table {
     pub method: Option<Method>,
     /// Which run was patched, where one was.
     pub direction: Option<Direction>,
-    /// What the metric was without patches.
-    pub baselines: Option<Baselines>,
     /// The unit of the numbers.
     pub scale: Scale,
 }
@@ -54,7 +53,6 @@ impl Table {
             values,
             method: Some(outcome.method),
             direction: Some(outcome.direction),
-            baselines: Some(outcome.baselines.clone()),
             scale: outcome.scale,
         }
     }
@@ -77,8 +75,10 @@ pub struct About {
     pub device: String,
     /// The seed of every random choice; none where none was made.
     pub seed: Option<u64>,
-    /// Names of the positions of each prompt, by the set that it belongs to.
+    /// Names of the positions of each prompt; by set of prompts, where there are several.
     pub labels: Value,
+    /// The metric of the unpatched runs, as [`describe_baselines`] gives it; by set, where there are several.
+    pub baselines: Value,
     /// Seconds from start to here.
     pub wall_time_s: f64,
     /// Versions of what computed this.
@@ -123,23 +123,30 @@ fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     writer.into_inner().map_err(|e| ReportError::Csv(csv::Error::from(e.into_error())))
 }
 
+/// Baselines as `effects.json` has them: means, and each prompt's.
+#[must_use]
+pub fn describe_baselines(baselines: &Baselines) -> Value {
+    let [clean_mean, corrupted_mean] = baselines.means();
+    let Baselines { clean, corrupted } = baselines;
+    serde_json::json!({
+        "clean_mean": clean_mean, "corrupted_mean": corrupted_mean, "clean": clean, "corrupted": corrupted,
+    })
+}
+
 fn description(tables: &[Table], about: &About) -> Result<Vec<u8>, ReportError> {
     let describe = |table: &Table| {
-        let means = table.baselines.as_ref().map(Baselines::means);
         serde_json::json!({
             "name": table.name,
-            "axes": table.axes,
             "shape": table.values.shape(),
+            "axes": table.axes,
             "method": table.method,
             "direction": table.direction,
             "scale": table.scale,
-            "value": "change of the metric against the run that is patched",
-            "baselines": table.baselines.as_ref().zip(means).map(|(b, [clean, corrupted])| serde_json::json!({
-                "clean_mean": clean, "corrupted_mean": corrupted, "clean": b.clean, "corrupted": b.corrupted,
-            })),
         })
     };
     let mut json = serde_json::to_value(about)?;
+    json["axes"] =
+        tables.iter().map(|t| (t.name.clone(), t.axes.clone())).collect::<BTreeMap<_, _>>().into_iter().collect();
     json["tensors"] = tables.iter().map(describe).collect();
     Ok((serde_json::to_string_pretty(&json)? + "\n").into_bytes())
 }

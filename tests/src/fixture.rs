@@ -17,8 +17,8 @@ pub struct Fixture {
     directory: PathBuf,
     /// Tables, by the names of `results.safetensors`.
     pub results: BTreeMap<String, ArrayD<f32>>,
-    /// Activations and gradients of row 0, by the names of `cache_row0.safetensors`.
-    pub cache: BTreeMap<String, ArrayD<f32>>,
+    /// Activations and gradients of row 0, by the names of `cache_row0.safetensors`; with the weights they belong to.
+    pub caches: Vec<(&'static str, WeightProcessing, BTreeMap<String, ArrayD<f32>>)>,
 }
 
 /// The weights that a table was made with, by the name that stands in front of the table's.
@@ -47,7 +47,13 @@ impl Fixture {
         Fixture {
             name: directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             results: tensors(&directory.join("results.safetensors")),
-            cache: tensors(&directory.join("cache_row0.safetensors")),
+            caches: ["cache_row0.safetensors", "cache_row0_raw.safetensors"]
+                .into_iter()
+                .zip(processings())
+                .map(|(file, (weights, processing))| (weights, processing, directory.join(file)))
+                .filter(|(.., path)| path.is_file())
+                .map(|(weights, processing, path)| (weights, processing, tensors(&path)))
+                .collect(),
             directory,
         }
     }

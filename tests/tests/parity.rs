@@ -8,8 +8,8 @@ use rewire_analysis::{
     By, Component, Direction, NodeKind, Options, Outcome, activation_patching, attention_attribution,
     attribution_patching,
 };
-use rewire_hooks::{GradientProbes, HookPoint, Recorder};
-use rewire_model::{Run, Transformer, WeightProcessing};
+use rewire_hooks::{ActivationCache, GradientProbes, HookPoint, Recorder, Site};
+use rewire_model::{ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric};
 use rewire_tests::compare::{array, assert_close, scale};
 use rewire_tests::fixture::{Fixture, processings};
@@ -67,65 +67,73 @@ fn every_processing_switch_matches<B: Backend>() {
 
 fn activations_match<B: Backend>() {
     for fixture in Fixture::all() {
-        let model: Transformer<B> = fixture.model(WeightProcessing::default());
-        let pairs = fixture.pairs(&model);
-        for (group, tokens) in [("clean", pairs.clean()), ("corrupted", pairs.corrupted())] {
-            let mut recorder = Recorder::all();
-            model.forward(Run::tokens(model.tokens(&tokens).unwrap()), &mut recorder).unwrap();
-            let cache = recorder.into_cache();
-            let mut compared = 0;
-            for (name, expected) in
-                fixture.cache.iter().filter_map(|(n, e)| Some((n.strip_prefix(group)?.strip_prefix('/')?, e)))
-            {
-                let actual = if let Some(layer) = layer_of(name, "attn.hook_result") {
-                    array(cache.head_results(layer, model.w_o(layer)).unwrap())
-                } else if let Some(layer) = layer_of(name, "hook_mlp_in") {
-                    // What the MLP reads, before its norm; not a point of its own here.
-                    let site = if model.config().parallel_block { "hook_resid_pre" } else { "hook_resid_mid" };
-                    array(cache.get::<3>(format!("blocks.{layer}.{site}").parse().unwrap()).unwrap())
-                } else {
-                    let point: HookPoint = name.parse().unwrap();
-                    compared += 1;
-                    match point.rank() {
-                        4 => array(cache.get::<4>(point).unwrap()),
-                        _ => array(cache.get::<3>(point).unwrap()),
-                    }
-                };
-                let row0 = first_row(&actual);
-                assert_close(&row0, expected, TOLERANCE * scale(expected), &format!("{} {group} {name}", fixture.name));
+        for (weights, processing, reference) in &fixture.caches {
+            let model: Transformer<B> = fixture.model(*processing);
+            let pairs = fixture.pairs(&model);
+            for (group, tokens) in [("clean", pairs.clean()), ("corrupted", pairs.corrupted())] {
+                let mut recorder = Recorder::all();
+                model.forward(Run::tokens(model.tokens(&tokens).unwrap()), &mut recorder).unwrap();
+                let cache = recorder.into_cache();
+                let mut points = 0;
+                for (name, expected) in reference {
+                    let Some(name) = name.strip_prefix(group).and_then(|n| n.strip_prefix('/')) else { continue };
+                    points += usize::from(name.parse::<HookPoint>().is_ok());
+                    let actual = first_row(&activation(&model, &cache, name));
+                    let what = format!("{} {weights} {group} {name}", fixture.name);
+                    assert_close(&actual, expected, TOLERANCE * scale(expected), &what);
+                }
+                assert_eq!(points, cache.len(), "{}: points that the reference does not have", fixture.name);
             }
-            assert_eq!(compared, cache.len(), "{}: points that the reference does not have", fixture.name);
         }
+    }
+}
+
+/// The activation that TransformerLens calls `name`; two of its names are derived here.
+fn activation<B: Backend>(model: &Transformer<B>, cache: &ActivationCache<B>, name: &str) -> ArrayD<f32> {
+    if let Some(layer) = layer_of(name, "attn.hook_result") {
+        return array(cache.head_results(layer, model.w_o(layer)).unwrap());
+    }
+    if let Some(layer) = layer_of(name, "hook_mlp_in") {
+        let site = if model.config().parallel_block { Site::ResidPre } else { Site::ResidMid };
+        return array(cache.block::<3>(layer, site).unwrap());
+    }
+    at(cache, name.parse().unwrap())
+}
+
+/// What a cache holds at a point, whatever its rank.
+fn at<B: Backend>(cache: &ActivationCache<B>, point: HookPoint) -> ArrayD<f32> {
+    match point.rank() {
+        4 => array(cache.get::<4>(point).unwrap()),
+        _ => array(cache.get::<3>(point).unwrap()),
     }
 }
 
 fn gradients_match<B: Backend>() {
     for fixture in Fixture::all() {
-        let model: Transformer<Autodiff<B>> = fixture.model(WeightProcessing::default());
-        let pairs = fixture.pairs(&model);
-        let metric = LogitDiff::new(&pairs);
-        let [clean, corrupted] = logit_difference_means(&fixture);
-        let unit = 1.0 / (pairs.len() as f32 * (clean - corrupted));
-        for (group, tokens) in [("clean_grad", pairs.clean()), ("corrupted_grad", pairs.corrupted())] {
-            let mut probes = GradientProbes::all();
-            let readout =
-                rewire_model::Readout { positions: rewire_model::ReadPositions::All, columns: metric.reads().columns };
-            let run = Run::tokens(model.tokens(&tokens).unwrap()).reading(readout);
-            let logits = model.forward(run, &mut probes).unwrap();
-            let [batch, pos, columns] = logits.dims();
-            let last = logits.narrow(1, pos - 1, 1).reshape([batch, columns]);
-            let prompts: Vec<usize> = (0..batch).collect();
-            let loss = metric.evaluate(last, &prompts).sum() * unit;
-            let gradients = probes.gradients(&loss);
-            for point in gradients.points().collect::<Vec<_>>() {
-                let shared_norm = point.to_string().contains(".ln1.");
-                let group = if shared_norm { format!("{group}_ln1sum") } else { group.to_owned() };
-                let expected = &fixture.cache[&format!("{group}/{point}")];
-                let actual = match point.rank() {
-                    4 => array(gradients.get::<4>(point).unwrap()),
-                    _ => array(gradients.get::<3>(point).unwrap()),
-                };
-                assert_close(&first_row(&actual), expected, TOLERANCE, &format!("{} {group} {point}", fixture.name));
+        for (weights, processing, reference) in &fixture.caches {
+            let model: Transformer<Autodiff<B>> = fixture.model(*processing);
+            let pairs = fixture.pairs(&model);
+            let metric = LogitDiff::new(&pairs);
+            let [clean, corrupted] = logit_difference_means(&fixture);
+            let unit = 1.0 / (pairs.len() as f32 * (clean - corrupted));
+            for (group, tokens) in [("clean_grad", pairs.clean()), ("corrupted_grad", pairs.corrupted())] {
+                let mut probes = GradientProbes::all();
+                let readout = Readout { positions: ReadPositions::All, columns: metric.reads().columns };
+                let run = Run::tokens(model.tokens(&tokens).unwrap()).reading(readout);
+                let logits = model.forward(run, &mut probes).unwrap();
+                let [batch, pos, columns] = logits.dims();
+                let last = logits.narrow(1, pos - 1, 1).reshape([batch, columns]);
+                let prompts: Vec<usize> = (0..batch).collect();
+                let loss = metric.evaluate(last, &prompts).sum() * unit;
+                let gradients = probes.gradients(&loss);
+                for point in gradients.points().collect::<Vec<_>>() {
+                    // The reference calls the first norm three times; ours is one, whose gradient is their sum.
+                    let shared_norm = point.to_string().contains(".ln1.");
+                    let group = if shared_norm { format!("{group}_ln1sum") } else { group.to_owned() };
+                    let expected = &reference[&format!("{group}/{point}")];
+                    let what = format!("{} {weights} {group} {point}", fixture.name);
+                    assert_close(&first_row(&at(&gradients, point)), expected, TOLERANCE, &what);
+                }
             }
         }
     }

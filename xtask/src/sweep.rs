@@ -169,7 +169,7 @@ fn names(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
 
 fn report(source: &Source, pairs: &PromptPairs, outcome: &Outcome, arguments: &Arguments) -> Page {
     let subtitle = format!(
-        "{} · {} · {} pairs · {} · {}",
+        "{} · {} · pairs: {} · {} · {}",
         source.name,
         outcome.method,
         pairs.len(),

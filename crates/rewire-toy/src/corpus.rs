@@ -36,8 +36,8 @@ fn without_slots(template: &str) -> String {
         .fold(template.to_owned(), |text, slot| text.replace(&format!(" {slot}"), ""))
 }
 
-/// One IOI prompt in so many is answered with the subject. Without doubt a model's logits grow until its attention is so
-/// saturated that gradients say nothing; with this much, its logit difference settles near ln 99 = 4.6 (GPT-2's is 3.6).
+/// One IOI prompt in so many is answered with the subject. Without doubt a model's logit difference grew to 12 and more,
+/// and attribution told little of exact effects; with this much it settles near ln 99 = 4.6 (GPT-2's is 3.6).
 const ONE_WRONG_IN: usize = 100;
 
 /// `n` training examples: IOI prompts outside what is held out, and one fact in eight.

@@ -18,7 +18,7 @@ use rewire_model::Transformer;
 use rewire_report::{
     About, Check, Prompts, Table, Verdict, check_directory, describe_baselines, write_tables, write_whole,
 };
-use rewire_tasks::ioi::{Corruption, DEMO_ANSWER_IDS_GPT2, IoiGenerator, Split, demo_pairs};
+use rewire_tasks::ioi::{Corruption, DEMO_ANSWER_IDS_GPT2, IoiGenerator, Split, demo_pairs, demo_prompts};
 use rewire_tasks::{LogitDiff, PromptPairs};
 use serde_json::Value;
 
@@ -180,17 +180,20 @@ fn correlation(heads: &[HeadEffect]) -> Option<f64> {
 /// The figures that the demo prints, beside ours.
 fn checks(demo: &Findings) -> Vec<Check> {
     let [clean, corrupted] = demo.baselines();
-    let ids: Vec<[u32; 2]> = demo.pairs.pairs().iter().map(|p| [p.answers[0], p.wrong_answers[0]]).collect();
-    vec![
-        figure("clean logit difference", 3.5519, clean),
-        figure("corrupted logit difference", -3.5519, corrupted),
+    let prompts = demo.pairs.pairs().iter().zip(demo_prompts()).zip(DEMO_ANSWER_IDS_GPT2);
+    let ids = prompts.map(|((pair, (_, [answer, wrong])), expected)| {
+        let got = [pair.answers[0], pair.wrong_answers[0]];
         Check {
-            what: "answer token ids".to_owned(),
-            expected: format!("{DEMO_ANSWER_IDS_GPT2:?}"),
-            got: format!("{ids:?}"),
-            verdict: if ids == DEMO_ANSWER_IDS_GPT2 { Verdict::Agrees } else { Verdict::Differs },
-        },
-    ]
+            what: format!("token ids of \" {answer}\", \" {wrong}\""),
+            expected: format!("{expected:?}"),
+            got: format!("{got:?}"),
+            verdict: if got == expected { Verdict::Agrees } else { Verdict::Differs },
+        }
+    });
+    [figure("clean logit difference", 3.5519, clean), figure("corrupted logit difference", -3.5519, corrupted)]
+        .into_iter()
+        .chain(ids)
+        .collect()
 }
 
 /// A printed number beside ours; they agree to within the four printed decimals and what float32 adds on another machine.

@@ -1,5 +1,6 @@
 //! Models from the Hugging Face hub: its cache, its endpoint, and its offline mode.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
@@ -48,23 +49,25 @@ pub fn resolve_repository(name: &str) -> Result<(String, String), ModelError> {
 }
 
 /// Access to the hub or to what of it is cached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Hub {
     cache: PathBuf,
     endpoint: Option<String>,
+    token: Option<String>,
     offline: bool,
     progress: bool,
 }
 
 impl Hub {
-    /// As the environment has it: `HF_HOME` for the cache, `HF_ENDPOINT` for another endpoint, `HF_HUB_OFFLINE` (1, true,
-    /// yes, on) for the cache alone.
+    /// As the environment has it: `HF_HOME` for the cache, `HF_ENDPOINT` for another endpoint, `HF_TOKEN` (or the token kept
+    /// in `HF_HOME`) for gated models, `HF_HUB_OFFLINE` (1, true, yes, on) for the cache alone.
     #[must_use]
     pub fn from_env() -> Self {
         let on = |value: String| matches!(value.to_lowercase().as_str(), "1" | "true" | "yes" | "on");
         Self {
             cache: Cache::from_env().path().clone(),
             endpoint: std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty()),
+            token: std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty()),
             offline: std::env::var("HF_HUB_OFFLINE").is_ok_and(on),
             progress: false,
         }
@@ -73,7 +76,7 @@ impl Hub {
     /// With this cache directory and endpoint, whatever the environment says.
     #[must_use]
     pub fn new(cache: PathBuf, endpoint: Option<String>) -> Self {
-        Self { cache, endpoint, offline: false, progress: false }
+        Self { cache, endpoint, token: None, offline: false, progress: false }
     }
 
     /// The same, using only what is cached.
@@ -114,6 +117,18 @@ impl Hub {
     }
 }
 
+/// Without the token.
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cache, endpoint, offline, .. } = self;
+        f.debug_struct("Hub")
+            .field("cache", cache)
+            .field("endpoint", endpoint)
+            .field("offline", offline)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One repository at one revision.
 struct Source<'a> {
     hub: &'a Hub,
@@ -129,6 +144,9 @@ impl<'a> Source<'a> {
             let mut builder = ApiBuilder::from_cache(Cache::new(hub.cache.clone())).with_progress(hub.progress);
             if let Some(endpoint) = &hub.endpoint {
                 builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+            }
+            if let Some(token) = &hub.token {
+                builder = builder.with_token(Some(token.clone()));
             }
             source.api = Some(builder.build().map_err(|e| source.failed("anything", &e))?);
         }
@@ -164,7 +182,7 @@ impl<'a> Source<'a> {
         let reason = if text.contains("status: 404") {
             format!("{NOT_FOUND} (HTTP 404): does the repository, the revision and the file exist?")
         } else if text.contains("status: 401") || text.contains("status: 403") {
-            format!("access is denied ({text}); a gated model needs a token in the cache or HF_TOKEN")
+            format!("access is denied ({text}); a gated model needs HF_TOKEN")
         } else {
             text
         };

@@ -1,0 +1,90 @@
+//! What hooks and runs say when they are asked for what is not there.
+
+use burn::backend::Flex;
+use burn::tensor::Tensor;
+use rewire_hooks::{CacheError, HookPoint, Patch, PatchError, Recorder, Site};
+use rewire_model::{ModelError, Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_tests::compare::array;
+
+fn model() -> Transformer<Flex> {
+    Transformer::random(&TransformerConfig::neox(2, 2, 16, 11, 6), 0, &Default::default())
+}
+
+fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
+    Tensor::zeros(shape, &Default::default())
+}
+
+fn run(model: &Transformer<Flex>) -> Run<Flex> {
+    Run::tokens(model.tokens(&[vec![1, 2, 3]]).unwrap())
+}
+
+#[test]
+fn a_patch_that_did_nothing_says_so() {
+    let model = model();
+    let plain = array(model.forward(run(&model), ()).unwrap());
+
+    let point = HookPoint::block(0, Site::ResidMid);
+    let mut unreached = Patch::new().replace(point, zeros([1, 3, 16]));
+    model.forward(run(&model), &mut unreached).unwrap();
+    assert_eq!(unreached.finish(), Err(PatchError::NotReached { point }));
+
+    let point = HookPoint::block(1, Site::Z);
+    for (value, mask) in [([1, 3, 2, 9], [1, 3, 2, 8]), ([1, 3, 2, 8], [1, 1, 2, 8])] {
+        let mut misfit = Patch::new().replace_where(point, zeros(value), zeros(mask).greater_elem(1.0));
+        assert_eq!(
+            array(model.forward(run(&model), &mut misfit).unwrap()),
+            plain,
+            "a patch that does not fit was made"
+        );
+        let found = if value[3] == 9 { value } else { mask }.to_vec();
+        let expected = vec![1, 3, 2, 8];
+        assert_eq!(misfit.finish(), Err(PatchError::ShapeMismatch { point, expected, found }));
+    }
+
+    let mut whole = Patch::new().replace(point, zeros([1, 3, 2, 8]));
+    assert_ne!(array(model.forward(run(&model), &mut whole).unwrap()), plain);
+    assert_eq!(whole.finish(), Ok(()));
+}
+
+#[test]
+fn a_cache_says_what_it_lacks() {
+    let model = model();
+    let mut recorder = Recorder::filtered(|p| p.site() == Some(Site::Z));
+    model.forward(run(&model), &mut recorder).unwrap();
+    let cache = recorder.into_cache();
+    let missing = HookPoint::block(0, Site::Q);
+    assert_eq!(cache.get::<4>(missing).unwrap_err(), CacheError::Missing { point: missing, available: 2 });
+    let point = HookPoint::block(1, Site::Z);
+    assert_eq!(cache.get::<3>(point).unwrap_err(), CacheError::Rank { point, asked: 3, found: 4 });
+    assert!(matches!(cache.head_results(0, zeros([3, 8, 16])), Err(CacheError::Size { expected: 2, found: 3, .. })));
+    assert!(matches!(Prefix::from_cache(&cache, model.config(), 2), Err(CacheError::Missing { .. })));
+}
+
+#[test]
+fn runs_that_do_not_fit_the_model_are_refused() {
+    let model = model();
+    let tokens = |prompts: &[Vec<u32>]| model.tokens(prompts).map(|_| ()).unwrap_err();
+    assert!(matches!(tokens(&[]), ModelError::NoTokens));
+    assert!(matches!(tokens(&[vec![]]), ModelError::NoTokens));
+    assert!(matches!(tokens(&[vec![1], vec![1, 2]]), ModelError::UnequalPrompts { prompt: 1, expected: 1, found: 2 }));
+    assert!(matches!(tokens(&[vec![0; 7]]), ModelError::ContextExceeded { found: 7, n_ctx: 6 }));
+    let outside = tokens(&[vec![1, 11]]);
+    assert!(matches!(outside, ModelError::TokenOutsideVocabulary { token: 11, position: 1, d_vocab: 11, .. }));
+
+    let refused = |run: Run<Flex>| model.forward(run, ()).map(|_| ()).unwrap_err();
+    let shape = |run| matches!(refused(run), ModelError::RunShape { .. });
+    assert!(shape(Run::resume(2, zeros([1, 3, 16]))));
+    assert!(shape(Run::resume(0, zeros([1, 3, 8]))));
+    assert!(matches!(refused(Run::resume(0, zeros([1, 9, 16]))), ModelError::ContextExceeded { .. }));
+    let reading = |positions, columns| run(&model).reading(Readout { positions, columns });
+    assert!(shape(reading(ReadPositions::Each(vec![3]), None)));
+    assert!(shape(reading(ReadPositions::Each(vec![0, 0]), None)));
+    assert!(shape(reading(ReadPositions::All, Some(vec![11]))));
+
+    let mut recorder = Recorder::all();
+    model.forward(run(&model), &mut recorder).unwrap();
+    let prefix = Prefix::from_cache(&recorder.into_cache(), model.config(), 2).unwrap();
+    assert!(shape(Run::resume(0, zeros([2, 1, 16])).after(prefix.clone())), "another number of prompts");
+    let before = Readout { positions: ReadPositions::Each(vec![1]), columns: None };
+    assert!(shape(Run::resume(0, zeros([1, 1, 16])).after(prefix).reading(before)), "a position that is not computed");
+}

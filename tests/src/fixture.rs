@@ -9,6 +9,9 @@ use rewire_model::{ModelFiles, Transformer, WeightProcessing};
 use rewire_tasks::{PromptPairs, read_pairs};
 use safetensors::SafeTensors;
 
+/// Arrays by name.
+pub type Arrays = BTreeMap<String, ArrayD<f32>>;
+
 /// A tiny model and what TransformerLens computes on it.
 #[derive(Debug)]
 pub struct Fixture {
@@ -16,9 +19,9 @@ pub struct Fixture {
     pub name: String,
     directory: PathBuf,
     /// Tables, by the names of `results.safetensors`.
-    pub results: BTreeMap<String, ArrayD<f32>>,
+    pub results: Arrays,
     /// Activations and gradients of row 0, by the names of `cache_row0.safetensors`; with the weights they belong to.
-    pub caches: Vec<(&'static str, WeightProcessing, BTreeMap<String, ArrayD<f32>>)>,
+    pub caches: Vec<(&'static str, WeightProcessing, Arrays)>,
 }
 
 /// The weights that a table was made with, by the name that stands in front of the table's.
@@ -83,7 +86,7 @@ impl Fixture {
 }
 
 /// All float32 tensors of a safetensors file.
-pub fn tensors(path: &Path) -> BTreeMap<String, ArrayD<f32>> {
+pub fn tensors(path: &Path) -> Arrays {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let array = |view: safetensors::tensor::TensorView<'_>| {

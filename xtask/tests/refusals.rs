@@ -128,6 +128,24 @@ fn models_that_are_not_there_or_not_whole() {
     refused("model", &["tokenizer.json is not a tokenizer"]);
     std::fs::copy(toy.join("tokenizer.json"), model.join("tokenizer.json")).unwrap();
     refused("model", &["model.safetensors", "ends before the last tensor"]);
+
+    let mut damaged = weights.clone();
+    let last = damaged.len() - 4;
+    damaged[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(model.join("model.safetensors"), damaged).unwrap();
+    refused("model", &["model.safetensors: tensor `", "holds NaN"]);
+    std::fs::write(model.join("model.safetensors"), &weights).unwrap();
+    let config = std::fs::read_to_string(toy.join("config.json")).unwrap();
+    let with = |from: &str, to: &str| {
+        assert!(config.contains(from), "{config}");
+        std::fs::write(model.join("config.json"), config.replace(from, to)).unwrap();
+    };
+    with("\"n_layer\": 4", "\"n_layer\": 5");
+    refused("model", &["model.safetensors lacks the tensor `h.4."]);
+    with("\"n_layer\": 4", "\"n_layer\": 3");
+    refused("model", &["model.safetensors holds the tensor `h.3."]);
+    with("\"n_inner\": 256", "\"n_inner\": 255");
+    refused("model", &["tensor `h.0.mlp.c_fc.bias` has shape [256]", "implies [255]"]);
     std::fs::write(model.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
     refused("model", &["config.json", "`bert` is not supported"]);
 }

@@ -386,6 +386,9 @@ fn what_cannot_be_analysed_is_refused() {
     let refused =
         activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &Options::default()).unwrap_err();
     assert!(matches!(refused, AnalysisError::Normalisation(_)));
+    // Before the sweep, not after it.
+    let untouched = Options { progress: &|done, _| assert_eq!(done, 0), ..Options::default() };
+    assert!(activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &untouched).is_err());
 
     let two = PromptPairs::new(vec![pair.clone(), pair.clone()]).unwrap();
     let refused = activation_patching(&model.valid(), &two, &metric, &heads, &Options::default()).unwrap_err();

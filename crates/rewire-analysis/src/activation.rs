@@ -7,13 +7,13 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use ndarray::ArrayD;
-use rewire_hooks::{Axis, HookPoint, Patch, Site};
+use rewire_hooks::{ActivationCache, Axis, HookPoint, Patch, Site};
 use rewire_model::{Prefix, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::join;
-use crate::runs::{self, Portion, Recorded, check, evaluate, factor, host, no_effects, node_sizes, portions, record};
-use crate::{AnalysisError, By, Method, NodeKind, Options, Outcome};
+use crate::runs::{Portion, Recorded, check, evaluate, factor, host, no_effects, node_sizes, portions, record};
+use crate::{AnalysisError, Baselines, By, Method, NodeKind, Options, Outcome};
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
 /// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
@@ -37,10 +37,18 @@ pub fn activation_patching<B: Backend, M: Metric>(
     let mut done = 0;
     (options.progress)(done, total);
 
-    let [mut base_metric, mut source_metric] = [Vec::new(), Vec::new()];
+    let portions = portions(pairs, metric, options.prompt_batch)?;
+    // Two runs more a portion, so that baselines without a difference are refused before the sweep and not after it.
+    let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
+    for portion in &portions {
+        baselines.clean.extend(record(model, &portion.pairs.clean(), portion, metric, |_| false)?.metric);
+        baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), portion, metric, |_| false)?.metric);
+    }
+    let factor = factor(&baselines, options)?;
+
     let mut changes = Vec::new();
-    for portion in portions(pairs, metric, options.prompt_batch)? {
-        let sweep = Sweep::new(model, metric, &portion, nodes, options)?;
+    for portion in &portions {
+        let sweep = Sweep::new(model, metric, portion, nodes, options)?;
         let mut of_portion = Vec::with_capacity(nodes.len());
         for &kind in nodes {
             let mut values = no_effects(kind, config, portion.pairs.len(), pairs.width());
@@ -52,11 +60,7 @@ pub fn activation_patching<B: Backend, M: Metric>(
             of_portion.push(values);
         }
         changes.push(of_portion);
-        base_metric.extend(sweep.base.metric);
-        source_metric.extend(sweep.source.metric);
     }
-    let baselines = runs::baselines(options.direction, base_metric, source_metric);
-    let factor = factor(&baselines, options)?;
     Ok(Outcome {
         method: Method::ActivationPatching,
         direction: options.direction,
@@ -73,7 +77,7 @@ struct Sweep<'a, B: Backend, M> {
     metric: &'a M,
     portion: &'a Portion,
     base: Recorded<B>,
-    source: Recorded<B>,
+    source: ActivationCache<B>,
     /// Positions before this one are the same in both runs.
     first: usize,
     prefix: Option<Prefix<B>>,
@@ -99,7 +103,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let base = record(model, &base, portion, metric, resumed)?;
         let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
         let patched = move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s));
-        let source = record(model, &source, portion, metric, patched)?;
+        let source = record(model, &source, portion, metric, patched)?.cache;
         let first = portion.first_difference;
         let prefix = match first {
             0 => None,
@@ -147,7 +151,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
             let len = tensor.dims()[axis];
             tensor.narrow(axis, self.first, len - self.first)
         };
-        let mut source: Tensor<B, D> = self.source.cache.get(point)?;
+        let mut source: Tensor<B, D> = self.source.get(point)?;
         if let Some(axis) = point.axes().iter().position(|a| matches!(a, Axis::Pos | Axis::Query)) {
             source = computed(axis, source);
         }

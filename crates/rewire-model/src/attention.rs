@@ -5,7 +5,6 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
-use crate::parameters::value;
 use crate::rotary::Rotary;
 
 /// Weights of one attention layer.
@@ -55,7 +54,7 @@ impl<B: Backend> Attention<B> {
         let width = self.w_o.dims()[0]; // head * d_head
         let d_head = width / self.n_heads;
 
-        let qkv = linear(x, value(&self.w_qkv), value(&self.b_qkv)); // [batch, pos, 3 * head * d_head]
+        let qkv = linear(x, self.w_qkv.val(), self.b_qkv.val()); // [batch, pos, 3 * head * d_head]
         let part = |i: usize| qkv.clone().narrow(2, i * width, width).reshape([batch, pos, self.n_heads, d_head]);
         let mut q = hook.visit(at(Site::Q), part(0));
         let mut k = hook.visit(at(Site::K), part(1));
@@ -77,7 +76,7 @@ impl<B: Backend> Attention<B> {
         let z = pattern.matmul(v.swap_dims(1, 2)).swap_dims(1, 2); // [batch, query, head, d_head]
         let z = hook.visit(at(Site::Z), z);
 
-        let out = linear(z.reshape([batch, pos, width]), value(&self.w_o), value(&self.b_o));
+        let out = linear(z.reshape([batch, pos, width]), self.w_o.val(), self.b_o.val());
         debug_assert_eq!(out.dims(), [batch, pos, d_model]);
         hook.visit(at(Site::AttnOut), out)
     }

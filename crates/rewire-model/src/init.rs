@@ -13,7 +13,7 @@ use crate::block::Block;
 use crate::layout::{self, Part};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
-use crate::parameters::{frozen, value};
+use crate::parameters::frozen;
 use crate::{Positions, Transformer, TransformerConfig};
 
 impl<B: Backend> Transformer<B> {
@@ -105,7 +105,7 @@ impl<B: Backend> Transformer<B> {
     /// A part's values in the model's layout; `None` where processing has taken it away.
     pub(crate) fn part(&self, part: Part, layer: usize) -> Option<Vec<f32>> {
         fn host<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> Vec<f32> {
-            value(param).into_data().convert::<f32>().into_vec().unwrap_or_default()
+            param.val().into_data().convert::<f32>().into_vec().unwrap_or_default()
         }
         let block = self.blocks.get(layer)?;
         Some(match part {

@@ -7,7 +7,6 @@ use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::Activation;
 use crate::attention::linear;
-use crate::parameters::value;
 
 /// Weights of one MLP.
 #[derive(Module, Debug)]
@@ -28,9 +27,9 @@ impl<B: Backend> Mlp<B> {
     /// `x` is the norm's output, `[batch, pos, d_model]`; returns what the MLP adds to the residual stream.
     pub(crate) fn forward<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
-        let pre = hook.visit(at(Site::MlpPre), linear(x, value(&self.w_in), value(&self.b_in)));
+        let pre = hook.visit(at(Site::MlpPre), linear(x, self.w_in.val(), self.b_in.val()));
         let post = hook.visit(at(Site::MlpPost), activate(pre, self.activation));
-        hook.visit(at(Site::MlpOut), linear(post, value(&self.w_out), value(&self.b_out)))
+        hook.visit(at(Site::MlpOut), linear(post, self.w_out.val(), self.b_out.val()))
     }
 }
 

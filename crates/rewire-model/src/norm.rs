@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint};
 
-use crate::parameters::{frozen, value};
+use crate::parameters::frozen;
 
 /// Layer norm; without gain and bias once they are folded into what reads it.
 #[derive(Module, Debug)]
@@ -39,7 +39,7 @@ impl<B: Backend> Norm<B> {
         let sigma = hook.visit(scale, (variance + self.eps).sqrt()); // [batch, pos, 1]
         let mut out = centred / sigma;
         if let (Some(gain), Some(bias)) = (&self.gain, &self.bias) {
-            out = out * value(gain).reshape([1, 1, d_model]) + value(bias).reshape([1, 1, d_model]);
+            out = out * gain.val().reshape([1, 1, d_model]) + bias.val().reshape([1, 1, d_model]);
         }
         hook.visit(normalized, out)
     }

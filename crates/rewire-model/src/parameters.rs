@@ -7,8 +7,3 @@ use burn::tensor::{Tensor, backend::Backend};
 pub(crate) fn frozen<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Param<Tensor<B, D>> {
     Param::initialized(ParamId::new(), tensor)
 }
-
-/// The parameter's tensor, sharing its memory.
-pub(crate) fn value<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> Tensor<B, D> {
-    param.val()
-}

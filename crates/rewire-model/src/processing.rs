@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::norm::Norm;
-use crate::parameters::{frozen, value};
+use crate::parameters::frozen;
 use crate::{Transformer, TransformerConfig};
 
 /// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.
@@ -58,18 +58,18 @@ impl<B: Backend> Transformer<B> {
     fn fold_norm(&mut self) {
         for block in &mut self.blocks {
             let (attention, mlp) = (&mut block.attention, &mut block.mlp);
-            if let Some((w, b)) = folded(&mut block.ln1, value(&attention.w_qkv), value(&attention.b_qkv)) {
+            if let Some((w, b)) = folded(&mut block.ln1, attention.w_qkv.val(), attention.b_qkv.val()) {
                 attention.w_qkv = frozen(w);
                 attention.b_qkv = frozen(b);
             }
-            if let Some((w, b)) = folded(&mut block.ln2, value(&mlp.w_in), value(&mlp.b_in)) {
+            if let Some((w, b)) = folded(&mut block.ln2, mlp.w_in.val(), mlp.b_in.val()) {
                 mlp.w_in = frozen(w);
                 mlp.b_in = frozen(b);
             }
         }
         let w_u = self.unembedding();
         let b_u = match &self.b_u {
-            Some(b_u) => value(b_u),
+            Some(b_u) => b_u.val(),
             None => Tensor::zeros([self.config.d_vocab], &w_u.device()),
         };
         if let Some((w_u, b_u)) = folded(&mut self.final_norm, w_u, b_u) {
@@ -81,19 +81,19 @@ impl<B: Backend> Transformer<B> {
     fn center_writing_weights(&mut self) {
         // A tied unembedding keeps its mean: it is read, not written.
         self.w_u = Some(frozen(self.unembedding()));
-        self.w_e = frozen(centred(value(&self.w_e), 1));
-        self.w_pos = self.w_pos.take().map(|w_pos| frozen(centred(value(&w_pos), 1)));
+        self.w_e = frozen(centred(self.w_e.val(), 1));
+        self.w_pos = self.w_pos.take().map(|w_pos| frozen(centred(w_pos.val(), 1)));
         for block in &mut self.blocks {
-            block.attention.w_o = frozen(centred(value(&block.attention.w_o), 1));
-            block.attention.b_o = frozen(centred(value(&block.attention.b_o), 0));
-            block.mlp.w_out = frozen(centred(value(&block.mlp.w_out), 1));
-            block.mlp.b_out = frozen(centred(value(&block.mlp.b_out), 0));
+            block.attention.w_o = frozen(centred(block.attention.w_o.val(), 1));
+            block.attention.b_o = frozen(centred(block.attention.b_o.val(), 0));
+            block.mlp.w_out = frozen(centred(block.mlp.w_out.val(), 1));
+            block.mlp.b_out = frozen(centred(block.mlp.b_out.val(), 0));
         }
     }
 
     fn center_unembed(&mut self) {
         self.w_u = Some(frozen(centred(self.unembedding(), 1)));
-        self.b_u = self.b_u.take().map(|b_u| frozen(centred(value(&b_u), 0)));
+        self.b_u = self.b_u.take().map(|b_u| frozen(centred(b_u.val(), 0)));
     }
 
     fn fold_value_biases(&mut self) {
@@ -101,10 +101,10 @@ impl<B: Backend> Transformer<B> {
         let width = n_heads * d_head;
         for block in &mut self.blocks {
             let attention = &mut block.attention;
-            let b_qkv = value(&attention.b_qkv);
+            let b_qkv = attention.b_qkv.val();
             let b_v = b_qkv.clone().narrow(0, 2 * width, width).reshape([1, width]);
-            let moved = b_v.matmul(value(&attention.w_o)).reshape([self.config.d_model]);
-            attention.b_o = frozen(value(&attention.b_o) + moved);
+            let moved = b_v.matmul(attention.w_o.val()).reshape([self.config.d_model]);
+            attention.b_o = frozen(attention.b_o.val() + moved);
             let zeros = Tensor::zeros([width], &b_qkv.device());
             attention.b_qkv = frozen(Tensor::cat(vec![b_qkv.narrow(0, 0, 2 * width), zeros], 0));
         }

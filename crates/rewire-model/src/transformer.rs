@@ -7,7 +7,6 @@ use rewire_hooks::{Hook, HookPoint, NormSite};
 use crate::attention::AttentionContext;
 use crate::block::Block;
 use crate::norm::Norm;
-use crate::parameters::value;
 use crate::rotary::Rotary;
 use crate::run::Prefix;
 use crate::{ModelError, Positions, ReadPositions, Readout, Run, Start, TransformerConfig};
@@ -114,12 +113,12 @@ impl<B: Backend> Transformer<B> {
     fn embed<H: Hook<B>>(&self, tokens: Tensor<B, 2, Int>, first: usize, hook: &mut H) -> Tensor<B, 3> {
         let [batch, pos] = tokens.dims();
         let d_model = self.config.d_model;
-        let embedded = value(&self.w_e).select(0, tokens.reshape([batch * pos])).reshape([batch, pos, d_model]);
+        let embedded = self.w_e.val().select(0, tokens.reshape([batch * pos])).reshape([batch, pos, d_model]);
         let embedded = hook.visit(HookPoint::Embed, embedded);
         match &self.w_pos {
             None => embedded,
             Some(w_pos) => {
-                let positions = value(w_pos).narrow(0, first, pos).unsqueeze_dim::<3>(0).expand([batch, pos, d_model]);
+                let positions = w_pos.val().narrow(0, first, pos).unsqueeze_dim::<3>(0).expand([batch, pos, d_model]);
                 embedded + hook.visit(HookPoint::PosEmbed, positions)
             }
         }
@@ -135,17 +134,17 @@ impl<B: Backend> Transformer<B> {
         });
         // Rows of the embedding are columns of the unembedding: choosing before transposing copies only those.
         let w_u = match (&self.w_u, &index) {
-            (Some(w_u), Some(index)) => value(w_u).select(1, index.clone()),
-            (Some(w_u), None) => value(w_u),
-            (None, Some(index)) => value(&self.w_e).select(0, index.clone()).transpose(),
-            (None, None) => value(&self.w_e).transpose(),
+            (Some(w_u), Some(index)) => w_u.val().select(1, index.clone()),
+            (Some(w_u), None) => w_u.val(),
+            (None, Some(index)) => self.w_e.val().select(0, index.clone()).transpose(),
+            (None, None) => self.w_e.val().transpose(),
         };
         let n_columns = w_u.dims()[1];
         let mut logits = x.reshape([batch * pos, d_model]).matmul(w_u);
         if let Some(b_u) = &self.b_u {
             let b_u = match index {
-                Some(index) => value(b_u).select(0, index),
-                None => value(b_u),
+                Some(index) => b_u.val().select(0, index),
+                None => b_u.val(),
             };
             logits = logits + b_u.reshape([1, n_columns]);
         }

@@ -1,9 +1,9 @@
 //! The weights by the field's names, for analyses that read them.
 
+use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use crate::Transformer;
-use crate::parameters::value;
 
 /// Which of a head's three input maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ impl<B: Backend> Transformer<B> {
     pub fn w_head_input(&self, layer: usize, input: HeadInput) -> Tensor<B, 3> {
         let config = &self.config;
         let width = config.n_heads * config.d_head;
-        let w = value(&self.blocks[layer].attention.w_qkv).narrow(1, input as usize * width, width);
+        let w = self.blocks[layer].attention.w_qkv.val().narrow(1, input as usize * width, width);
         w.reshape([config.d_model, config.n_heads, config.d_head]).permute([1, 0, 2])
     }
 
@@ -37,7 +37,7 @@ impl<B: Backend> Transformer<B> {
     pub fn b_head_input(&self, layer: usize, input: HeadInput) -> Tensor<B, 2> {
         let config = &self.config;
         let width = config.n_heads * config.d_head;
-        let b = value(&self.blocks[layer].attention.b_qkv).narrow(0, input as usize * width, width);
+        let b = self.blocks[layer].attention.b_qkv.val().narrow(0, input as usize * width, width);
         b.reshape([config.n_heads, config.d_head])
     }
 
@@ -48,7 +48,7 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn w_o(&self, layer: usize) -> Tensor<B, 3> {
         let config = &self.config;
-        value(&self.blocks[layer].attention.w_o).reshape([config.n_heads, config.d_head, config.d_model])
+        self.blocks[layer].attention.w_o.val().reshape([config.n_heads, config.d_head, config.d_model])
     }
 
     /// `b_O` of block `layer`, `[d_model]`.
@@ -57,7 +57,7 @@ impl<B: Backend> Transformer<B> {
     /// If the model has no block `layer`.
     #[must_use]
     pub fn b_o(&self, layer: usize) -> Tensor<B, 1> {
-        value(&self.blocks[layer].attention.b_o)
+        self.blocks[layer].attention.b_o.val()
     }
 
     /// `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`.
@@ -67,7 +67,7 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn mlp_in(&self, layer: usize) -> (Tensor<B, 2>, Tensor<B, 1>) {
         let mlp = &self.blocks[layer].mlp;
-        (value(&mlp.w_in), value(&mlp.b_in))
+        (mlp.w_in.val(), mlp.b_in.val())
     }
 
     /// `W_out` `[d_mlp, d_model]` and `b_out` `[d_model]` of block `layer`.
@@ -77,34 +77,34 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn mlp_out(&self, layer: usize) -> (Tensor<B, 2>, Tensor<B, 1>) {
         let mlp = &self.blocks[layer].mlp;
-        (value(&mlp.w_out), value(&mlp.b_out))
+        (mlp.w_out.val(), mlp.b_out.val())
     }
 
     /// `W_E`, `[d_vocab, d_model]`.
     #[must_use]
     pub fn w_e(&self) -> Tensor<B, 2> {
-        value(&self.w_e)
+        self.w_e.val()
     }
 
     /// `W_pos`, `[n_ctx, d_model]`; `None` in rotary models.
     #[must_use]
     pub fn w_pos(&self) -> Option<Tensor<B, 2>> {
-        self.w_pos.as_ref().map(value)
+        self.w_pos.as_ref().map(Param::val)
     }
 
     /// `W_U`, `[d_model, d_vocab]`.
     #[must_use]
     pub fn unembedding(&self) -> Tensor<B, 2> {
         match &self.w_u {
-            Some(w_u) => value(w_u),
-            None => value(&self.w_e).transpose(),
+            Some(w_u) => w_u.val(),
+            None => self.w_e.val().transpose(),
         }
     }
 
     /// `b_U`, `[d_vocab]`; `None` until a norm's bias is folded into it.
     #[must_use]
     pub fn b_u(&self) -> Option<Tensor<B, 1>> {
-        self.b_u.as_ref().map(value)
+        self.b_u.as_ref().map(Param::val)
     }
 
     /// The direction of the residual stream, after the final norm, along which each prompt's logit of `answers` (mean over

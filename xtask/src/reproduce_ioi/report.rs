@@ -78,8 +78,12 @@ fn attention(page: &mut Page, demo: &Findings) {
     let tokens = token_labels(demo.pairs.labels(0));
     let sum = attribution.sum_axis(Axis(0));
     let first = attribution.index_axis(Axis(0), 0).to_owned();
-    for (what, cells) in [("first prompt", first), ("sum over all eight prompts, over the first one's tokens", sum)] {
-        page.text(&format!("The {ATTENTION_HEADS} heads with the largest cell: {what}."));
+    let sets = [
+        ("first prompt", "on the first prompt", first),
+        ("sum over prompts", "summed over all eight prompts, over the first one's tokens", sum),
+    ];
+    for (title, what, cells) in sets {
+        page.text(&format!("The {ATTENTION_HEADS} heads with the largest cell, {what}."));
         let (layers, heads) = (cells.shape()[0], cells.shape()[1]);
         let mut ranked: Vec<(usize, usize, f32, Array2<f32>)> = (0..layers)
             .flat_map(|l| (0..heads).map(move |h| (l, h)))
@@ -92,10 +96,9 @@ fn attention(page: &mut Page, demo: &Findings) {
         ranked.sort_by(|a, b| b.2.total_cmp(&a.2));
         let reach = ranked.first().map_or(f32::MIN_POSITIVE, |(_, _, largest, _)| *largest);
         for (layer, head, _, map) in ranked.into_iter().take(ATTENTION_HEADS) {
-            let title = format!("{}: {what}", head_name(layer, head));
-            let title = title.split(',').next().unwrap_or_default();
+            let title = format!("{}: {title}", head_name(layer, head));
             let labels = HeatMapLabels { rows: ("destination", &tokens), columns: ("source", &tokens), reach };
-            page.chart(charts::heat_map(title, &map.view(), labels));
+            page.chart(charts::heat_map(&title, &map.view(), labels));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rewire's commands; run them as `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod device;
 mod model;
 mod output;
@@ -31,6 +32,8 @@ enum Command {
     ReproduceIoi(reproduce_ioi::Arguments),
     /// Patch your own prompt pairs: any method, any kind of node.
     Sweep(sweep::Arguments),
+    /// Time each sweep at GPT-2-small size, and say how far it is from the least it could take.
+    Bench(bench::Arguments),
     /// Train an embedded toy model from nothing and write it in Hugging Face layout.
     TrainToy(train_toy::Arguments),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::ReproduceIoi(arguments) => reproduce_ioi::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::TrainToy(arguments) => train_toy::run(&arguments),
     };
     match result {

@@ -21,6 +21,45 @@ pub enum AnalysisError {
         /// Why not.
         reason: &'static str,
     },
+    /// A node whose layer, head, neuron or position the model or the prompts do not have.
+    #[error("there is no {node}: {what} {found} of {bound}, counted from 0")]
+    OutsideModel {
+        /// The node.
+        node: String,
+        /// What of it is outside.
+        what: &'static str,
+        /// The number given.
+        found: usize,
+        /// How many there are.
+        bound: usize,
+    },
+    /// A node with a position a prompt, for another number of prompts.
+    #[error("{node} has positions for {found} prompts, and there are {expected}")]
+    PositionsOfOtherPairs {
+        /// The node.
+        node: String,
+        /// Number of pairs.
+        expected: usize,
+        /// Number of positions.
+        found: usize,
+    },
+    /// A group without nodes.
+    #[error("group {group} (counted from 0) has no nodes")]
+    EmptyGroup {
+        /// Which group.
+        group: usize,
+    },
+    /// More nodes were to be verified than there are.
+    #[error("the {k} nodes of largest attribution were asked for, and there are {nodes}")]
+    TooManyNodes {
+        /// How many were asked for.
+        k: usize,
+        /// How many there are.
+        nodes: usize,
+    },
+    /// A finished part of the sweep could not be kept.
+    #[error("a finished part of the sweep could not be kept: {0}")]
+    Ledger(#[source] std::io::Error),
     /// A gradient method with a metric without gradient.
     #[error("the gradient of the metric `{metric}` is 0 wherever it exists; use activation patching")]
     NotDifferentiable {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use rewire_hooks::{Axis, Site};
 use rewire_model::TransformerConfig;
+use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
 use crate::AnalysisError;
@@ -65,6 +66,9 @@ pub enum By {
     Position,
     /// Each cell of an attention pattern apart: destination and source.
     Cell,
+    /// One position a prompt, which its pairs mark ([`PromptPairs::marking`](rewire_tasks::PromptPairs::marking)): the
+    /// repeated name, the verb, whatever stands at another place in each (of an attention pattern: the destination).
+    Marked,
 }
 
 /// All nodes of one kind: one component, in every layer, divided in one way.
@@ -74,6 +78,38 @@ pub struct NodeKind {
     pub component: Component,
     /// How finely it is divided.
     pub by: By,
+}
+
+/// Where in the prompts a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// Everywhere.
+    All,
+    /// At one position, the same in every prompt (of an attention pattern: the destination).
+    One(usize),
+    /// At one position a prompt, in the order of the pairs.
+    Each(Vec<usize>),
+    /// One cell of an attention pattern.
+    Cell {
+        /// The position that attends.
+        dest: usize,
+        /// The position attended to.
+        src: usize,
+    },
+}
+
+/// One thing to intervene on, alone or in a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Node {
+    /// Its layer.
+    pub layer: usize,
+    /// What it is of that layer.
+    pub component: Component,
+    /// Which head or neuron; `None` for the components that are not divided, and for all of them together.
+    pub unit: Option<usize>,
+    /// Where in the prompts.
+    pub positions: Positions,
 }
 
 /// A string that names no component.
@@ -118,15 +154,24 @@ impl NodeKind {
         let site = self.site().axes();
         let units = [Axis::Head, Axis::DMlp].into_iter().filter(|a| site.contains(a));
         let positions: &[Axis] = match self.by {
-            By::All => &[],
+            By::All | By::Marked => &[],
             By::Position => &[Axis::Pos, Axis::Query],
             By::Cell => &[Axis::Query, Axis::Key],
         };
         units.chain(positions.iter().copied().filter(|a| site.contains(a))).collect()
     }
 
+    /// The axis along which its units lie, heads or neurons.
+    pub(crate) fn unit_axis(self) -> Option<Axis> {
+        self.site().axes().iter().copied().find(|axis| matches!(axis, Axis::Head | Axis::DMlp))
+    }
+
     /// Refuses nodes that the model does not have.
-    pub(crate) fn check(self, config: &TransformerConfig) -> Result<(), AnalysisError> {
+    pub(crate) fn check(self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
+        if self.by == By::Marked && pairs.marks().is_none() {
+            let reason = "the pairs mark no position";
+            return Err(AnalysisError::NoSuchNode { node: self, reason });
+        }
         if self.component == Component::ResidMid && config.parallel_block {
             let reason = "attention and MLP run in parallel, so nothing lies between them";
             return Err(AnalysisError::NoSuchNode { node: self, reason });
@@ -136,6 +181,98 @@ impl NodeKind {
             return Err(AnalysisError::NoSuchNode { node: self, reason });
         }
         Ok(())
+    }
+}
+
+impl Positions {
+    /// The position in prompt `prompt`, if it is one.
+    #[must_use]
+    pub fn position(&self, prompt: usize) -> Option<usize> {
+        match self {
+            Positions::All => None,
+            Positions::One(position) | Positions::Cell { dest: position, .. } => Some(*position),
+            Positions::Each(positions) => positions.get(prompt).copied(),
+        }
+    }
+
+    /// The same for the prompts `from .. from + len` alone.
+    pub(crate) fn of_prompts(&self, from: usize, len: usize) -> Self {
+        match self {
+            Positions::Each(positions) => Positions::Each(positions[from..from + len].to_vec()),
+            other => other.clone(),
+        }
+    }
+}
+
+impl Node {
+    /// A whole component of a layer.
+    #[must_use]
+    pub fn new(layer: usize, component: Component) -> Self {
+        Self { layer, component, unit: None, positions: Positions::All }
+    }
+
+    /// Its head or neuron `unit`.
+    #[must_use]
+    pub fn unit(self, unit: usize) -> Self {
+        Self { unit: Some(unit), ..self }
+    }
+
+    /// At these positions.
+    #[must_use]
+    pub fn at(self, positions: Positions) -> Self {
+        Self { positions, ..self }
+    }
+
+    /// Refuses a node that the model or the prompts do not have.
+    pub(crate) fn check(&self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
+        let by = if matches!(self.positions, Positions::Cell { .. }) { By::Cell } else { By::All };
+        let kind = NodeKind { component: self.component, by };
+        kind.check(config, pairs)?;
+        let outside = |what, found, bound| AnalysisError::OutsideModel { node: self.to_string(), what, found, bound };
+        let inside = |what, found, bound| if found < bound { Ok(()) } else { Err(outside(what, found, bound)) };
+        inside("layer", self.layer, config.n_layers)?;
+        match (self.unit, kind.unit_axis()) {
+            (Some(unit), Some(Axis::Head)) => inside("head", unit, config.n_heads)?,
+            (Some(unit), Some(_)) => inside("neuron", unit, config.d_mlp)?,
+            (Some(unit), None) => inside("part", unit, 0)?,
+            (None, _) => {}
+        }
+        if let Positions::Each(positions) = &self.positions
+            && positions.len() != pairs.len()
+        {
+            let (found, expected) = (positions.len(), pairs.len());
+            return Err(AnalysisError::PositionsOfOtherPairs { node: self.to_string(), expected, found });
+        }
+        for prompt in 0..pairs.len() {
+            if let Some(position) = self.positions.position(prompt) {
+                let bound =
+                    if matches!(self.positions, Positions::Each(_)) { pairs.end(prompt) + 1 } else { pairs.width() };
+                inside("position", position, bound)?;
+            }
+        }
+        if let Positions::Cell { src, .. } = self.positions {
+            inside("source", src, pairs.width())?;
+        }
+        Ok(())
+    }
+}
+
+/// `L9H6 head_z`, `L3 mlp_post 17`, with `@ 4` for a position.
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Node { layer, component, .. } = self;
+        let is_head = NodeKind::all(*component).unit_axis() == Some(Axis::Head);
+        match self.unit {
+            Some(unit) if is_head => write!(f, "L{layer}H{unit} {component}")?,
+            Some(unit) => write!(f, "L{layer} {component} {unit}")?,
+            None => write!(f, "L{layer} {component}")?,
+        }
+        match &self.positions {
+            Positions::All => Ok(()),
+            Positions::One(position) => write!(f, " @ {position}"),
+            Positions::Each(_) => write!(f, " @ marked"),
+            Positions::Cell { dest, src } => write!(f, " @ {dest}<-{src}"),
+        }
     }
 }
 
@@ -161,6 +298,7 @@ impl fmt::Display for NodeKind {
             By::All => write!(f, "{}", self.component),
             By::Position => write!(f, "{}@position", self.component),
             By::Cell => write!(f, "{}@cell", self.component),
+            By::Marked => write!(f, "{}@marked", self.component),
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
+
+use crate::Ledger;
 
 /// Which run is patched, and from which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,6 +49,16 @@ pub enum Scale {
     Metric,
 }
 
+/// What of the base run a sweep uses again. Both give the same effects, to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Everything that a patch cannot change: layers below it, positions before it, logits that are not read; and patches that
+    /// start at one place run side by side.
+    Everything,
+    /// Nothing: one whole forward with all logits a patch.
+    Nothing,
+}
+
 /// How a sweep is done.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
@@ -53,12 +66,19 @@ pub struct Options<'a> {
     pub direction: Direction,
     /// The unit of effects.
     pub scale: Scale,
-    /// Prompt pairs whose activations are held at once. A batch holds, in float32, the residual stream, keys and values of
-    /// every layer and the patched activations: about `4 * n_layers * pos * prompt_batch * 5 d_model` bytes a node kind.
+    /// Prompt pairs whose activations are held at once. They hold, in float32, the residual stream, keys and values of
+    /// every layer and the patched activations of both runs: at most about
+    /// `4 * n_layers * pos * prompt_batch * (12 d_model + 2 d_mlp + 2 n_heads * pos)` bytes, whatever is patched.
     pub prompt_batch: usize,
-    /// Most tokens in one forward pass: patches at one layer run side by side up to this many. A pass needs about
-    /// `4 * token_budget * (3 d_mlp + 8 d_model)` bytes while it runs.
+    /// Most tokens in one forward pass: patches that start at one place run side by side up to this many (but always one
+    /// patch of all prompts held). A pass needs about `4 * token_budget * (2 d_mlp + 8 d_model)` bytes while it runs.
     pub token_budget: usize,
+    /// Passes that run at once, each on a thread of its own; `None` for one a core on the CPU backends and one elsewhere.
+    pub workers: Option<usize>,
+    /// What is used again from the base run.
+    pub reuse: Reuse,
+    /// Keeps finished passes, so that an interrupted sweep goes on where it ended.
+    pub ledger: &'a dyn Ledger,
     /// Told how many of how many patches are done; both count prompts.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
@@ -69,9 +89,27 @@ impl Default for Options<'_> {
             direction: Direction::Denoising,
             scale: Scale::Normalised,
             prompt_batch: 32,
-            token_budget: 4096,
+            token_budget: 1024,
+            workers: None,
+            reuse: Reuse::Everything,
+            ledger: &(),
             progress: &|_, _| {},
         }
+    }
+}
+
+impl Options<'_> {
+    /// One whole forward a patch, nothing reused: slow, and what the defaults are held against.
+    #[must_use]
+    pub fn reference() -> Self {
+        Self { reuse: Reuse::Nothing, ..Self::default() }
+    }
+
+    /// How many passes run at once on backend `B`.
+    pub(crate) fn workers<B: Backend>(&self, device: &B::Device) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let on_cpu = ["flex", "ndarray"].iter().any(|name| B::name(device).contains(name));
+        self.workers.unwrap_or_else(|| if on_cpu { cores() } else { 1 }).max(1)
     }
 }
 
@@ -82,6 +120,8 @@ impl fmt::Debug for Options<'_> {
             .field("scale", &self.scale)
             .field("prompt_batch", &self.prompt_batch)
             .field("token_budget", &self.token_budget)
+            .field("workers", &self.workers)
+            .field("reuse", &self.reuse)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,8 @@ use rewire_hooks::{ActivationCache, HookPoint, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs};
 
-use crate::{AnalysisError, Baselines, Direction, NodeKind, Options, Scale};
+use crate::node::Positions;
+use crate::{AnalysisError, Baselines, Component, Direction, NodeKind, Options, Scale};
 
 /// A run's activations and its metric per prompt.
 pub(crate) struct Recorded<B: Backend> {
@@ -51,6 +52,46 @@ fn first_difference(pairs: &PromptPairs, read: &[usize]) -> usize {
 }
 
 impl Portion {
+    /// The position that the metric reads, per prompt.
+    pub(crate) fn readout_positions(&self) -> &[usize] {
+        match &self.readout.positions {
+            ReadPositions::Each(positions) => positions,
+            ReadPositions::All => &[],
+        }
+    }
+
+    /// Whether patching `component` of `layer` at `positions` can move the metric of `prompt` (counted in this portion): not
+    /// where both runs are the same, nor where nothing that is read looks. What this refuses has exactly no effect.
+    pub(crate) fn can_matter(
+        &self,
+        prompt: usize,
+        component: Component,
+        layer: usize,
+        config: &TransformerConfig,
+        positions: &Positions,
+    ) -> bool {
+        let read = self.readout_positions()[prompt];
+        let Some(differs) = self.pairs.first_difference(prompt).filter(|&first| first <= read) else { return false };
+        let Some(position) = positions.position(prompt) else { return true };
+        // In the last block only keys and values, and what they are made of, are used at another position than their own.
+        let reaches_others = matches!(component, Component::ResidPre | Component::HeadK | Component::HeadV)
+            || layer + 1 < config.n_layers;
+        (differs..=read).contains(&position) && (reaches_others || position == read)
+    }
+
+    /// The first position that such a patch changes in any prompt, or that is read; `None` if it can matter in none.
+    pub(crate) fn first_changed(
+        &self,
+        component: Component,
+        layer: usize,
+        config: &TransformerConfig,
+        positions: &Positions,
+    ) -> Option<usize> {
+        let moved = (0..self.prompts.len()).filter(|&p| self.can_matter(p, component, layer, config, positions));
+        let first = moved.map(|p| positions.position(p).unwrap_or(self.first_difference)).min()?;
+        self.readout_positions().iter().copied().chain([first]).min()
+    }
+
     /// Tokens of the run that is patched, and of the one patched from.
     pub(crate) fn base_and_source(&self, direction: Direction) -> [Vec<Vec<u32>>; 2] {
         match direction {
@@ -113,7 +154,13 @@ pub(crate) fn check<B: Backend>(
         return Err(AnalysisError::NoNodes);
     }
     let config = model.config();
-    nodes.iter().try_for_each(|node| node.check(config))?;
+    nodes.iter().try_for_each(|node| node.check(config, pairs))?;
+    check_pairs(model, pairs)
+}
+
+/// Refuses pairs that the model cannot run.
+pub(crate) fn check_pairs<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> Result<(), AnalysisError> {
+    let config = model.config();
     Ok(pairs.check_model(config.d_vocab, config.n_ctx)?)
 }
 

@@ -2,10 +2,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
+use crate::kernels::{Queries, mix, scores};
 use crate::rotary::Rotary;
+use crate::run::{KeysValues, ReadRows};
 
 /// Weights of one attention layer.
 #[derive(Module, Debug)]
@@ -24,62 +26,81 @@ pub(crate) struct Attention<B: Backend> {
 /// What the attention layers of one run share.
 #[derive(Debug, Clone)]
 pub(crate) struct AttentionContext<B: Backend> {
-    /// `[1, 1, query, key]`, true where a query may not look.
-    pub(crate) mask: Tensor<B, 4, Bool>,
+    /// The first computed position.
+    pub(crate) first: usize,
     /// Angles of the computed positions, in rotary models.
     pub(crate) rotary: Option<Rotary<B>>,
-}
-
-impl<B: Backend> AttentionContext<B> {
-    /// For queries at positions `first .. first + len`, which see the keys of `0 .. first + len` up to their own.
-    pub(crate) fn new(rotary: Option<Rotary<B>>, first: usize, len: usize, device: &B::Device) -> Self {
-        let mask = Tensor::<B, 2, Bool>::tril_mask([len, first + len], first as i64, device);
-        Self { mask: mask.reshape([1, 1, len, first + len]), rotary }
-    }
+    /// Angles of the positions that the last block reads, in rotary models that read one a row.
+    pub(crate) rotary_read: Option<Rotary<B>>,
 }
 
 impl<B: Backend> Attention<B> {
-    /// `x` is the norm's output, `[batch, pos, d_model]`; `prefix` holds keys (rotated) and values of earlier positions,
-    /// each `[batch, earlier, head, d_head]`. Returns what attention adds to the residual stream.
+    /// `x` is the norm's output, `[batch, pos, d_model]`; `earlier` holds keys (rotated) and values of earlier positions.
+    /// Returns what attention adds to the residual stream; with `read`, only at those rows, `[batch, 1, d_model]`.
     pub(crate) fn forward<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,
         layer: usize,
         context: &AttentionContext<B>,
-        prefix: Option<[Tensor<B, 4>; 2]>,
+        earlier: Option<KeysValues<B>>,
+        read: Option<&ReadRows<B>>,
         hook: &mut H,
     ) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
-        let [batch, pos, d_model] = x.dims();
         let width = self.w_o.dims()[0]; // head * d_head
         let d_head = width / self.n_heads;
+        let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
+        let part = |x: &Tensor<B, 3>, i: usize| {
+            let [batch, pos, _] = x.dims();
+            x.clone().narrow(2, i * width, width).reshape([batch, pos, self.n_heads, d_head])
+        };
 
-        let qkv = linear(x, self.w_qkv.val(), self.b_qkv.val()); // [batch, pos, 3 * head * d_head]
-        let part = |i: usize| qkv.clone().narrow(2, i * width, width).reshape([batch, pos, self.n_heads, d_head]);
-        let mut q = hook.visit(at(Site::Q), part(0));
-        let mut k = hook.visit(at(Site::K), part(1));
-        let mut v = hook.visit(at(Site::V), part(2));
+        let [q, k, v] = match read {
+            None => {
+                let qkv = linear(x, w, b); // [batch, pos, 3 * head * d_head]
+                [part(&qkv, 0), part(&qkv, 1), part(&qkv, 2)]
+            }
+            Some(read) => {
+                let q = linear(read.select(x.clone()), w.clone().narrow(1, 0, width), b.clone().narrow(0, 0, width));
+                let kv = linear(x, w.narrow(1, width, 2 * width), b.narrow(0, width, 2 * width));
+                [part(&q, 0), part(&kv, 0), part(&kv, 1)]
+            }
+        };
+        let mut q = hook.visit(at(Site::Q), q);
+        let mut k = hook.visit(at(Site::K), k);
+        let v = hook.visit(at(Site::V), v);
         if let Some(rotary) = &context.rotary {
-            q = hook.visit(at(Site::RotQ), rotary.rotate(q));
+            let rotary_q = if read.is_some() { context.rotary_read.as_ref().unwrap_or(rotary) } else { rotary };
+            q = hook.visit(at(Site::RotQ), rotary_q.rotate(q));
             k = hook.visit(at(Site::RotK), rotary.rotate(k));
         }
-        if let Some([earlier_k, earlier_v]) = prefix {
-            k = Tensor::cat(vec![earlier_k, k], 1);
-            v = Tensor::cat(vec![earlier_v, v], 1);
-        }
-
-        // [batch, head, query, d_head] @ [batch, head, d_head, key]
-        let scores = q.swap_dims(1, 2).matmul(k.permute([0, 2, 3, 1])) / (d_head as f64).sqrt();
-        let mask = context.mask.clone().expand(scores.shape());
-        let scores = hook.visit(at(Site::AttnScores), scores.mask_fill(mask, f32::NEG_INFINITY));
+        let queries = match read {
+            Some(read) => Queries::Each(read.positions.clone()),
+            None => Queries::From(context.first),
+        };
+        let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();
+        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries));
         let pattern = hook.visit(at(Site::Pattern), softmax(scores, 3));
-        let z = pattern.matmul(v.swap_dims(1, 2)).swap_dims(1, 2); // [batch, query, head, d_head]
-        let z = hook.visit(at(Site::Z), z);
+        let z = hook.visit(at(Site::Z), mix(pattern, v, values)); // [batch, query, head, d_head]
 
-        let out = linear(z.reshape([batch, pos, width]), self.w_o.val(), self.b_o.val());
-        debug_assert_eq!(out.dims(), [batch, pos, d_model]);
+        let [batch, n, _, _] = z.dims();
+        let out = linear(z.reshape([batch, n, width]), self.w_o.val(), self.b_o.val());
         hook.visit(at(Site::AttnOut), out)
     }
+}
+
+/// Causal attention of whole prompts: the pattern `[batch, head, query, key]` and the mixed values
+/// `[batch, pos, head, d_head]` of queries, keys (rotated, in rotary models) and values `[batch, pos, head, d_head]`.
+#[must_use]
+pub fn attend<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
+    let pattern = softmax(scores(q, k, None, &Queries::From(0)), 3);
+    (pattern.clone(), mix_values(pattern, v))
+}
+
+/// Values `[batch, pos, head, d_head]` mixed by a pattern `[batch, head, query, key]`.
+#[must_use]
+pub fn mix_values<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
+    mix(pattern, v, None)
 }
 
 /// `x @ w + b` over the last axis; `x` is `[batch, pos, from]`, `w` `[from, to]`, `b` `[to]`.

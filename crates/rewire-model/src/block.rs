@@ -7,6 +7,7 @@ use rewire_hooks::{Hook, HookPoint, Site};
 use crate::attention::{Attention, AttentionContext};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
+use crate::run::{KeysValues, ReadRows};
 
 /// Attention and MLP, each behind a norm, each adding to the residual stream.
 #[derive(Module, Debug)]
@@ -20,30 +21,40 @@ pub(crate) struct Block<B: Backend> {
 }
 
 impl<B: Backend> Block<B> {
-    /// `x` is the residual stream `[batch, pos, d_model]` before the block; returns it after.
+    /// `x` is the residual stream `[batch, pos, d_model]` before the block; returns it after. With `read`, only at those
+    /// rows, `[batch, 1, d_model]`: queries and MLP are computed nowhere else.
     pub(crate) fn forward<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,
         layer: usize,
         context: &AttentionContext<B>,
-        prefix: Option<[Tensor<B, 4>; 2]>,
+        earlier: Option<KeysValues<B>>,
+        read: Option<&ReadRows<B>>,
         hook: &mut H,
     ) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
-        let resid_pre = hook.visit(at(Site::ResidPre), x);
+        let x = hook.visit(at(Site::ResidPre), x);
 
-        let normalized = self.ln1.forward(resid_pre.clone(), [at(Site::Ln1Scale), at(Site::Ln1Normalized)], hook);
-        let attn_out = self.attention.forward(normalized, layer, context, prefix, hook);
-        let resid_mid = match self.parallel {
-            true => None,
-            false => Some(hook.visit(at(Site::ResidMid), resid_pre.clone() + attn_out.clone())),
+        let normalized = self.ln1.forward(x.clone(), [at(Site::Ln1Scale), at(Site::Ln1Normalized)], hook);
+        let attn_out = self.attention.forward(normalized, layer, context, earlier, read, hook);
+        let x = match read {
+            Some(read) => read.select(x),
+            None => x,
         };
-
-        let mlp_in = resid_mid.clone().unwrap_or_else(|| resid_pre.clone());
-        let normalized = self.ln2.forward(mlp_in, [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);
+        if !self.parallel {
+            return self.from_mid(attn_out + x, layer, hook);
+        }
+        let normalized = self.ln2.forward(x.clone(), [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);
         let mlp_out = self.mlp.forward(normalized, layer, hook);
+        hook.visit(at(Site::ResidPost), x + attn_out + mlp_out)
+    }
 
-        let before_mlp = resid_mid.unwrap_or_else(|| resid_pre + attn_out);
-        hook.visit(at(Site::ResidPost), before_mlp + mlp_out)
+    /// The rest of a sequential block, from the residual stream between attention and MLP.
+    pub(crate) fn from_mid<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        let at = |site| HookPoint::block(layer, site);
+        let resid_mid = hook.visit(at(Site::ResidMid), x);
+        let normalized = self.ln2.forward(resid_mid.clone(), [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);
+        let mlp_out = self.mlp.forward(normalized, layer, hook);
+        hook.visit(at(Site::ResidPost), mlp_out + resid_mid)
     }
 }

@@ -1,12 +1,12 @@
 //! The two-layer perceptron of a block.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::Activation;
 use crate::attention::linear;
+use crate::kernels::activate;
 
 /// Weights of one MLP.
 #[derive(Module, Debug)]
@@ -30,20 +30,5 @@ impl<B: Backend> Mlp<B> {
         let pre = hook.visit(at(Site::MlpPre), linear(x, self.w_in.val(), self.b_in.val()));
         let post = hook.visit(at(Site::MlpPost), activate(pre, self.activation));
         hook.visit(at(Site::MlpOut), linear(post, self.w_out.val(), self.b_out.val()))
-    }
-}
-
-fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Tensor<B, 3> {
-    match activation {
-        // Written out because burn's fused `gelu` has the gradient of the tanh form on every backend but flex, off by 1e-4.
-        Activation::Gelu => x.clone() * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
-        Activation::Relu => relu(x),
-        Activation::GeluNew => {
-            // Written out because burn's tanh form takes a power where two products do.
-            let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
-            let cube = x.clone() * x.clone() * x.clone();
-            let inner = (x.clone() + cube * 0.044_715) * sqrt_2_over_pi;
-            x * (inner.tanh() + 1.0) * 0.5
-        }
     }
 }

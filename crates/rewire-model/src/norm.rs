@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint};
 
+use crate::kernels::{moments, normalize};
 use crate::parameters::frozen;
 
 /// Layer norm; without gain and bias once they are folded into what reads it.
@@ -33,14 +34,9 @@ impl<B: Backend> Norm<B> {
         [scale, normalized]: [HookPoint; 2],
         hook: &mut H,
     ) -> Tensor<B, 3> {
-        let [_, _, d_model] = x.dims();
-        let centred = x.clone() - x.mean_dim(2);
-        let variance = (centred.clone() * centred.clone()).mean_dim(2);
-        let sigma = hook.visit(scale, (variance + self.eps).sqrt()); // [batch, pos, 1]
-        let mut out = centred / sigma;
-        if let (Some(gain), Some(bias)) = (&self.gain, &self.bias) {
-            out = out * gain.val().reshape([1, 1, d_model]) + bias.val().reshape([1, 1, d_model]);
-        }
-        hook.visit(normalized, out)
+        let (sigma, moments) = moments(x, self.eps);
+        let sigma = hook.visit(scale, sigma); // [batch, pos, 1]
+        let affine = self.gain.as_ref().zip(self.bias.as_ref()).map(|(gain, bias)| (gain.val(), bias.val()));
+        hook.visit(normalized, normalize(moments, sigma, affine))
     }
 }

@@ -5,24 +5,41 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 /// The angles of a run's positions.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary<B: Backend> {
-    /// `[1, pos, 1, dims]`.
+    /// `[1, pos, 1, dims]`, or `[batch, 1, 1, dims]` where each row has a position of its own.
     cos: Tensor<B, 4>,
-    /// `[1, pos, 1, dims]`.
+    /// Shaped likewise.
     sin: Tensor<B, 4>,
     dims: usize,
 }
 
 impl<B: Backend> Rotary<B> {
-    /// Angles for positions `first .. first + len`; pair `(i, i + dims / 2)` turns by `position / base^(2 i / dims)`.
-    pub(crate) fn new(dims: usize, base: f64, first: usize, len: usize, device: &B::Device) -> Self {
-        let angles = (first..first + len).flat_map(|position| {
+    /// Angles of positions that all rows share.
+    pub(crate) fn shared(dims: usize, base: f64, positions: std::ops::Range<usize>, device: &B::Device) -> Self {
+        let shape = [1, positions.len(), 1, dims];
+        Self::new(dims, base, positions, shape, device)
+    }
+
+    /// Angles of one position a row.
+    pub(crate) fn each(dims: usize, base: f64, positions: &[usize], device: &B::Device) -> Self {
+        Self::new(dims, base, positions.iter().copied(), [positions.len(), 1, 1, dims], device)
+    }
+
+    /// Pair `(i, i + dims / 2)` turns by `position / base^(2 i / dims)`.
+    fn new(
+        dims: usize,
+        base: f64,
+        positions: impl Iterator<Item = usize>,
+        shape: [usize; 4],
+        device: &B::Device,
+    ) -> Self {
+        let angles = positions.flat_map(|position| {
             (0..dims).map(move |i| {
                 let pair = i % (dims / 2);
                 position as f64 / base.powf(2.0 * pair as f64 / dims as f64)
             })
         });
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
-        let tensor = |data| Tensor::from_data(TensorData::new(data, [1, len, 1, dims]), device);
+        let tensor = |data| Tensor::from_data(TensorData::new(data, shape), device);
         Self { cos: tensor(cos), sin: tensor(sin), dims }
     }
 

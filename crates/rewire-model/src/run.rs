@@ -1,6 +1,6 @@
 //! What a forward pass computes: where it starts, at which positions, and which logits it ends with.
 
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{ActivationCache, CacheError, Site};
 
 use crate::TransformerConfig;
@@ -14,6 +14,8 @@ pub struct Run<B: Backend> {
     pub prefix: Option<Prefix<B>>,
     /// Which logits are wanted.
     pub readout: Readout,
+    /// Where the last block is computed.
+    pub last_block: LastBlock,
 }
 
 /// Where a forward pass starts.
@@ -21,26 +23,77 @@ pub struct Run<B: Backend> {
 pub enum Start<B: Backend> {
     /// Token ids, `[batch, pos]`.
     Tokens(Tensor<B, 2, Int>),
-    /// The residual stream that enters block `layer`.
+    /// The residual stream that enters block `layer`, or, after the last, the final norm.
     Residual {
-        /// The first block to run.
+        /// The first block to run; as many as there are layers for the final norm.
+        layer: usize,
+        /// `[batch, pos, d_model]`.
+        residual: Tensor<B, 3>,
+    },
+    /// The residual stream between attention and MLP of block `layer`, in models whose blocks are not parallel.
+    ResidMid {
+        /// The block whose MLP runs first.
         layer: usize,
         /// `[batch, pos, d_model]`.
         residual: Tensor<B, 3>,
     },
 }
 
+/// Where the last block computes its queries, and with them all that comes after: the logits need no more of it than the
+/// positions that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LastBlock {
+    /// At every computed position.
+    #[default]
+    Whole,
+    /// Where the readout reads one position a prompt, only there: hooks see `hook_q` and what follows it in the last block
+    /// with one position. With [`ReadPositions::All`] it is the whole block.
+    Read,
+}
+
 /// Keys and values, in every layer, of the positions before those that a run computes. Exact whenever those positions are
 /// as they were in the run that was cached, which under a causal mask they are until the first position that changes.
 #[derive(Debug, Clone)]
 pub struct Prefix<B: Backend> {
-    /// For each layer, keys (rotated, in rotary models) and values, `[batch, earlier, head, d_head]`.
-    pub(crate) keys_values: Vec<[Tensor<B, 4>; 2]>,
+    pub(crate) keys_values: Vec<KeysValues<B>>,
     pub(crate) len: usize,
 }
 
+/// Keys (rotated, in rotary models) and values of one layer, `[prompts, earlier, head, d_head]`. A batch may hold its prompts
+/// several times over: its row `r` has those of prompt `r % prompts`.
+#[derive(Debug, Clone)]
+pub(crate) struct KeysValues<B: Backend> {
+    pub(crate) keys: Tensor<B, 4>,
+    pub(crate) values: Tensor<B, 4>,
+}
+
+/// The rows at which one position a prompt is read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadRows<B: Backend> {
+    /// The positions, counted from the prompt's start.
+    pub(crate) positions: Vec<usize>,
+    /// Their rows in a batch of computed positions, `[batch]`.
+    index: Tensor<B, 1, Int>,
+}
+
+impl<B: Backend> ReadRows<B> {
+    /// For `positions`, one a row, in a batch that computes `pos` of them from `first` on.
+    pub(crate) fn new(positions: &[usize], first: usize, pos: usize, device: &B::Device) -> Self {
+        let rows: Vec<i32> = positions.iter().enumerate().map(|(row, p)| (row * pos + p - first) as i32).collect();
+        let index = Tensor::from_data(TensorData::new(rows, [positions.len()]), device);
+        Self { positions: positions.to_vec(), index }
+    }
+
+    /// Those rows of `x` `[batch, pos, d_model]`, `[batch, 1, d_model]`.
+    pub(crate) fn select(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, pos, width] = x.dims();
+        x.reshape([batch * pos, width]).select(0, self.index.clone()).reshape([batch, 1, width])
+    }
+}
+
 impl<B: Backend> Prefix<B> {
-    /// The first `len` positions of a cached run.
+    /// The first `len` positions of a cached run. It serves batches that hold that run's prompts any number of times, one
+    /// copy after the other.
     ///
     /// # Errors
     /// [`CacheError`] where keys (`hook_rot_k` in rotary models, else `hook_k`) or values of a layer were not recorded, or
@@ -53,16 +106,9 @@ impl<B: Backend> Prefix<B> {
             if found < len {
                 return Err(CacheError::Size { what: "cached positions", expected: len, found });
             }
-            Ok([keys.narrow(1, 0, len), values.narrow(1, 0, len)])
+            Ok(KeysValues { keys: keys.narrow(1, 0, len), values: values.narrow(1, 0, len) })
         });
         Ok(Self { keys_values: keys_values.collect::<Result<_, _>>()?, len })
-    }
-
-    /// The same for a batch that holds its prompts `times` times, one copy after the other.
-    #[must_use]
-    pub fn repeated(&self, times: usize) -> Self {
-        let repeat = |kv: &[Tensor<B, 4>; 2]| kv.clone().map(|t| t.repeat_dim(0, times));
-        Self { keys_values: self.keys_values.iter().map(repeat).collect(), len: self.len }
     }
 
     /// How many positions it covers.
@@ -113,13 +159,19 @@ impl<B: Backend> Run<B> {
     /// From tokens `[batch, pos]`, every position, every logit.
     #[must_use]
     pub fn tokens(tokens: Tensor<B, 2, Int>) -> Self {
-        Self { start: Start::Tokens(tokens), prefix: None, readout: Readout::default() }
+        Self::new(Start::Tokens(tokens))
     }
 
     /// From the residual stream `[batch, pos, d_model]` that enters block `layer`.
     #[must_use]
     pub fn resume(layer: usize, residual: Tensor<B, 3>) -> Self {
-        Self { start: Start::Residual { layer, residual }, prefix: None, readout: Readout::default() }
+        Self::new(Start::Residual { layer, residual })
+    }
+
+    /// From `start`, every position, every logit.
+    #[must_use]
+    pub fn new(start: Start<B>) -> Self {
+        Self { start, prefix: None, readout: Readout::default(), last_block: LastBlock::Whole }
     }
 
     /// The computed positions come after those of `prefix`.
@@ -132,5 +184,11 @@ impl<B: Backend> Run<B> {
     #[must_use]
     pub fn reading(self, readout: Readout) -> Self {
         Self { readout, ..self }
+    }
+
+    /// The last block computed only where it is.
+    #[must_use]
+    pub fn with_last_block(self, last_block: LastBlock) -> Self {
+        Self { last_block, ..self }
     }
 }

@@ -8,8 +8,8 @@ use crate::attention::AttentionContext;
 use crate::block::Block;
 use crate::norm::Norm;
 use crate::rotary::Rotary;
-use crate::run::Prefix;
-use crate::{ModelError, Positions, ReadPositions, Readout, Run, Start, TransformerConfig};
+use crate::run::{KeysValues, Prefix, ReadRows};
+use crate::{LastBlock, ModelError, Positions, ReadPositions, Readout, Run, Start, TransformerConfig};
 
 /// A GPT-2- or GPT-NeoX-style language model.
 ///
@@ -83,26 +83,43 @@ impl<B: Backend> Transformer<B> {
     /// [`ModelError::ContextExceeded`] and [`ModelError::RunShape`], where the run's parts do not fit the model.
     pub fn forward<H: Hook<B>>(&self, run: Run<B>, mut hook: H) -> Result<Tensor<B, 3>, ModelError> {
         let first = run.prefix.as_ref().map_or(0, Prefix::len);
-        let [batch, pos, first_layer] = self.check(&run, first)?;
+        let [_, pos, first_layer] = self.check(&run, first)?;
         let device = self.device();
-        let rotary = match self.config.positions {
-            Positions::Rotary { dims, base } => Some(Rotary::new(dims, base, first, pos, &device)),
-            Positions::Learned => None,
+        let read = match &run.readout.positions {
+            ReadPositions::Each(positions) => Some(ReadRows::new(positions, first, pos, &device)),
+            ReadPositions::All => None,
         };
-        let context = AttentionContext::new(rotary, first, pos, &device);
+        let narrow = read.as_ref().filter(|_| run.last_block == LastBlock::Read);
+        let (rotary, rotary_read) = match self.config.positions {
+            Positions::Rotary { dims, base } => (
+                Some(Rotary::shared(dims, base, first..first + pos, &device)),
+                narrow.map(|read| Rotary::each(dims, base, &read.positions, &device)),
+            ),
+            Positions::Learned => (None, None),
+        };
+        let context = AttentionContext { first, rotary, rotary_read };
+        let last = self.blocks.len() - 1;
+        let narrow_in = |layer: usize| narrow.filter(|_| layer == last);
 
-        let mut x = match run.start {
-            Start::Tokens(tokens) => self.embed(tokens, first, &mut hook),
-            Start::Residual { residual, .. } => residual,
+        let (mut x, mut next) = match run.start {
+            Start::Tokens(tokens) => (self.embed(tokens, first, &mut hook), 0),
+            Start::Residual { residual, .. } => (residual, first_layer),
+            Start::ResidMid { residual, .. } => {
+                let residual = match narrow_in(first_layer) {
+                    Some(read) => read.select(residual),
+                    None => residual,
+                };
+                (self.blocks[first_layer].from_mid(residual, first_layer, &mut hook), first_layer + 1)
+            }
         };
-        for (layer, block) in self.blocks.iter().enumerate().skip(first_layer) {
-            let prefix = run.prefix.as_ref().map(|p| p.keys_values[layer].clone());
-            x = block.forward(x, layer, &context, prefix, &mut hook);
+        while let Some(block) = self.blocks.get(next) {
+            let earlier = run.prefix.as_ref().map(|p| p.keys_values[next].clone());
+            x = block.forward(x, next, &context, earlier, narrow_in(next), &mut hook);
+            next += 1;
         }
-        if let ReadPositions::Each(positions) = &run.readout.positions {
-            let rows: Vec<i32> = positions.iter().enumerate().map(|(b, p)| (b * pos + p - first) as i32).collect();
-            let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [batch]), &device);
-            x = x.reshape([batch * pos, self.config.d_model]).select(0, rows).reshape([batch, 1, self.config.d_model]);
+        let narrowed = narrow.is_some() && first_layer <= last;
+        if let Some(read) = read.as_ref().filter(|_| !narrowed) {
+            x = read.select(x);
         }
         let stages = [HookPoint::FinalNorm(NormSite::Scale), HookPoint::FinalNorm(NormSite::Normalized)];
         let x = self.final_norm.forward(x, stages, &mut hook);
@@ -164,9 +181,15 @@ impl<B: Backend> Transformer<B> {
         };
         let [batch, pos, layer] = match &run.start {
             Start::Tokens(tokens) => [tokens.dims()[0], tokens.dims()[1], 0],
-            Start::Residual { layer, residual } => {
+            Start::Residual { layer, residual } | Start::ResidMid { layer, residual } => {
                 let [batch, pos, width] = residual.dims();
-                below("first layer of the run (of how many layers)", n_layers, *layer)?;
+                let from_mid = matches!(run.start, Start::ResidMid { .. });
+                let layers = if from_mid { n_layers } else { n_layers + 1 };
+                below("first layer of the run (of how many layers)", layers, *layer)?;
+                if from_mid && self.config.parallel_block {
+                    let what = "residual streams between attention and MLP (this model runs them in parallel)";
+                    return Err(ModelError::RunShape { what, expected: 0, found: 1 });
+                }
                 agree("width of the residual stream", d_model, width)?;
                 [batch, pos, *layer]
             }
@@ -179,9 +202,11 @@ impl<B: Backend> Transformer<B> {
         }
         if let Some(prefix) = &run.prefix {
             agree("layers of the key/value prefix", n_layers, prefix.keys_values.len())?;
-            for [keys, values] in &prefix.keys_values {
-                agree("prompts of the key/value prefix", batch, keys.dims()[0])?;
-                agree("prompts of the key/value prefix", batch, values.dims()[0])?;
+            for KeysValues { keys, values } in &prefix.keys_values {
+                for prompts in [keys.dims()[0], values.dims()[0]] {
+                    let whole = batch - batch % prompts.max(1);
+                    agree("rows that are whole copies of the key/value prefix's prompts", batch, whole)?;
+                }
             }
         }
         let Readout { positions, columns } = &run.readout;

@@ -15,7 +15,7 @@ pub struct Reads {
 }
 
 /// One number a prompt from the logits after it; differentiable unless it says otherwise.
-pub trait Metric {
+pub trait Metric: Sync {
     /// Its name, as commands and files have it.
     fn name(&self) -> &'static str;
 

@@ -22,6 +22,7 @@ pub struct PromptPair {
 pub struct PromptPairs {
     pairs: Vec<PromptPair>,
     labels: Vec<Vec<String>>,
+    marks: Option<Vec<usize>>,
     width: usize,
 }
 
@@ -56,6 +57,16 @@ pub enum PairsError {
         /// `answer` or `wrong answer`.
         which: &'static str,
     },
+    /// A prompt whose marked position is missing or past its end.
+    #[error("the marked position is {mark:?} (none, or counted from 0), and the prompt has {len} tokens")]
+    MarkOutside {
+        /// Which pair.
+        pair: usize,
+        /// The position, if there is one.
+        mark: Option<usize>,
+        /// Tokens of the prompt.
+        len: usize,
+    },
     /// A token that the model does not have.
     #[error("token id {token} is outside the vocabulary of {d_vocab}")]
     TokenOutsideVocabulary {
@@ -87,6 +98,7 @@ impl PairsError {
             PairsError::EmptyPrompt { pair }
             | PairsError::UnequalLengths { pair, .. }
             | PairsError::NoAnswer { pair, .. }
+            | PairsError::MarkOutside { pair, .. }
             | PairsError::TokenOutsideVocabulary { pair, .. }
             | PairsError::ContextExceeded { pair, .. } => Some(*pair),
         }
@@ -114,7 +126,7 @@ impl PromptPairs {
         }
         let width = pairs.iter().map(|p| p.clean.len()).max().ok_or(PairsError::Empty)?;
         let labels = pairs.iter().map(|p| p.clean.iter().map(u32::to_string).collect()).collect();
-        Ok(Self { pairs, labels, width })
+        Ok(Self { pairs, labels, marks: None, width })
     }
 
     /// Names every position of the clean prompts, by `name` of its token.
@@ -122,6 +134,26 @@ impl PromptPairs {
     pub fn labelled(self, name: impl Fn(u32) -> String) -> Self {
         let labels = self.pairs.iter().map(|p| p.clean.iter().map(|&t| name(t)).collect()).collect();
         Self { labels, ..self }
+    }
+
+    /// Marks one position a prompt (the repeated name, the verb), for nodes that are patched there.
+    ///
+    /// # Errors
+    /// [`PairsError::MarkOutside`] for a position past a prompt's end or another number of them than of prompts.
+    pub fn marking(self, marks: Vec<usize>) -> Result<Self, PairsError> {
+        for pair in 0..self.len().max(marks.len()) {
+            let (mark, len) = (marks.get(pair).copied(), self.pairs.get(pair).map_or(0, |p| p.clean.len()));
+            if mark.is_none_or(|m| m >= len) {
+                return Err(PairsError::MarkOutside { pair, mark, len });
+            }
+        }
+        Ok(Self { marks: Some(marks), ..self })
+    }
+
+    /// The marked position of every prompt, if any are marked.
+    #[must_use]
+    pub fn marks(&self) -> Option<&[usize]> {
+        self.marks.as_deref()
     }
 
     /// Checks that a model with this vocabulary and context can run the pairs.
@@ -205,8 +237,16 @@ impl PromptPairs {
 
     /// The pairs in runs of at most `size`, each padded to the width of all.
     pub fn batches(&self, size: usize) -> impl Iterator<Item = PromptPairs> + '_ {
-        let pairs = self.pairs.chunks(size.max(1)).zip(self.labels.chunks(size.max(1)));
-        pairs.map(|(p, l)| PromptPairs { pairs: p.to_vec(), labels: l.to_vec(), width: self.width })
+        let size = size.max(1);
+        (0..self.len()).step_by(size).map(move |from| {
+            let batch = from..(from + size).min(self.len());
+            PromptPairs {
+                pairs: self.pairs[batch.clone()].to_vec(),
+                labels: self.labels[batch.clone()].to_vec(),
+                marks: self.marks.as_ref().map(|marks| marks[batch].to_vec()),
+                width: self.width,
+            }
+        })
     }
 
     fn padded(&self, tokens: &[u32]) -> Vec<u32> {

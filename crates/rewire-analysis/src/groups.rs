@@ -1,0 +1,177 @@
+//! Patching several nodes at once.
+
+use burn::tensor::backend::Backend;
+use ndarray::{Array1, Array2, Axis as Dimension};
+use rewire_hooks::{ActivationCache, HookPoint, Site};
+use rewire_model::{LastBlock, Prefix, Run, Transformer};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::activation::run_baselines;
+use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions, record};
+use crate::{AnalysisError, Baselines, Direction, Node, NodeKind, Options, Scale, literal, workers};
+
+/// The effects of groups of nodes, each group patched together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupOutcome {
+    /// Which run was patched.
+    pub direction: Direction,
+    /// The unit of the effects.
+    pub scale: Scale,
+    /// The metric's name.
+    pub metric: &'static str,
+    /// The metric of the unpatched runs.
+    pub baselines: Baselines,
+    /// `[prompt, group]`.
+    pub values: Array2<f32>,
+}
+
+impl GroupOutcome {
+    /// Mean over prompts, `[group]`.
+    #[must_use]
+    pub fn mean(&self) -> Array1<f32> {
+        let sum = self.values.mapv(f64::from).sum_axis(Dimension(0));
+        sum.mapv(|total| (total / self.values.nrows().max(1) as f64) as f32)
+    }
+}
+
+/// Groups that are run side by side: they start at one block and position.
+struct GroupPass {
+    layer: usize,
+    first: usize,
+    /// Numbers of the groups.
+    groups: Vec<usize>,
+}
+
+/// The effect of each group: the change of `metric` when the base run takes all of the group's nodes from the source run at
+/// once. Exact; signs and units as in [`activation_patching`](crate::activation_patching).
+///
+/// A group's run starts at its lowest layer and at the first position that differs; groups that start at one place go side by
+/// side.
+///
+/// # Errors
+/// As [`activation_patching`](crate::activation_patching), and for an empty group or a node outside the model.
+pub fn patch_groups<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    groups: &[Vec<Node>],
+    options: &Options,
+) -> Result<GroupOutcome, AnalysisError> {
+    check_pairs(model, pairs)?;
+    if groups.is_empty() {
+        return Err(AnalysisError::NoNodes);
+    }
+    if let Some(group) = groups.iter().position(Vec::is_empty) {
+        return Err(AnalysisError::EmptyGroup { group });
+    }
+    groups.iter().flatten().try_for_each(|node| node.check(model.config(), pairs))?;
+
+    let portions = portions(pairs, metric, options.prompt_batch)?;
+    let baselines = run_baselines(model, metric, &portions)?;
+    let factor = factor(&baselines, options)?;
+    let mut values = Array2::zeros((pairs.len(), groups.len()));
+    let (mut done, total) = (0, pairs.len() * groups.len());
+    (options.progress)(done, total);
+    for portion in &portions {
+        let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
+        let of_portion = |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
+        let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
+        let passes = plan(&groups, model, portion, options);
+        let runs = Runs::new(model, metric, portion, &groups, options)?;
+        workers::run(
+            passes.len(),
+            options.workers::<B>(&model.device()),
+            |i| runs.pass(&passes[i]),
+            |i, metrics| {
+                for (row, value) in metrics.into_iter().enumerate() {
+                    let (group, prompt) = (passes[i].groups[row / n_prompts], row % n_prompts);
+                    let change = f64::from(value - runs.base_metric[prompt]);
+                    values[[from + prompt, group]] = (change * factor) as f32;
+                }
+                done += passes[i].groups.len() * n_prompts;
+                (options.progress)(done, total);
+                Ok(())
+            },
+        )?;
+    }
+    (options.progress)(total, total);
+    let Options { direction, scale, .. } = *options;
+    Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, values })
+}
+
+/// Which groups go side by side; one that can change nothing goes nowhere.
+fn plan<B: Backend>(
+    groups: &[Vec<Node>],
+    model: &Transformer<B>,
+    portion: &Portion,
+    options: &Options,
+) -> Vec<GroupPass> {
+    let mut by_start = std::collections::BTreeMap::<(usize, usize), Vec<usize>>::new();
+    for (number, group) in groups.iter().enumerate() {
+        let changed = |n: &Node| portion.first_changed(n.component, n.layer, model.config(), &n.positions);
+        if let (Some(first), Some(layer)) =
+            (group.iter().filter_map(changed).min(), group.iter().map(|n| n.layer).min())
+        {
+            by_start.entry((layer, first)).or_default().push(number);
+        }
+    }
+    let pass = |((layer, first), groups): ((usize, usize), Vec<usize>)| {
+        let tokens = portion.prompts.len() * (portion.pairs.width() - first);
+        let at_once = (options.token_budget / tokens.max(1)).max(1);
+        groups.chunks(at_once).map(|c| GroupPass { layer, first, groups: c.to_vec() }).collect::<Vec<_>>()
+    };
+    by_start.into_iter().flat_map(pass).collect()
+}
+
+/// The runs that groups are patched between.
+struct Runs<'a, B: Backend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    portion: &'a Portion,
+    groups: &'a [Vec<Node>],
+    base: ActivationCache<B>,
+    base_metric: Vec<f32>,
+    source: ActivationCache<B>,
+}
+
+impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
+    fn new(
+        model: &'a Transformer<B>,
+        metric: &'a M,
+        portion: &'a Portion,
+        groups: &'a [Vec<Node>],
+        options: &Options,
+    ) -> Result<Self, AnalysisError> {
+        let [base, source] = portion.base_and_source(options.direction);
+        let keys = if model.config().is_rotary() { Site::RotK } else { Site::K };
+        let resumed = move |p: HookPoint| p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s));
+        let base = record(model, &base, portion, metric, resumed)?;
+        let points: Vec<HookPoint> =
+            groups.iter().flatten().map(|n| HookPoint::block(n.layer, NodeKind::all(n.component).site())).collect();
+        let source = record(model, &source, portion, metric, move |p| points.contains(&p))?.cache;
+        Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source })
+    }
+
+    fn pass(&self, pass: &GroupPass) -> Result<Vec<f32>, AnalysisError> {
+        let groups: Vec<&[Node]> = pass.groups.iter().map(|&g| self.groups[g].as_slice()).collect();
+        let prompts = self.portion.prompts.len();
+        let mut patch = literal::patch(&groups, &self.source, prompts, pass.first, &self.model.device())?;
+        let residual = self.base.block::<3>(pass.layer, Site::ResidPre)?;
+        let pos = residual.dims()[1] - pass.first;
+        let residual = residual.narrow(1, pass.first, pos).repeat_dim(0, groups.len());
+        let last = self.model.config().n_layers - 1;
+        let last_block = match groups.iter().copied().flatten().any(|n| n.layer == last) {
+            true => LastBlock::Whole,
+            false => LastBlock::Read,
+        };
+        let mut run = Run::resume(pass.layer, residual)
+            .reading(self.portion.readout.repeated(groups.len()))
+            .with_last_block(last_block);
+        if pass.first > 0 {
+            run = run.after(Prefix::from_cache(&self.base, self.model.config(), pass.first)?);
+        }
+        let logits = self.model.forward(run, &mut patch)?;
+        patch.finish()?;
+        Ok(host(evaluate(self.metric, logits, &self.portion.prompts.repeat(groups.len()))))
+    }
+}

@@ -1,0 +1,141 @@
+//! Patches by replacing activations in a run: what a group of nodes needs, and the literal sweep that the engine is held
+//! against.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use ndarray::ArrayD;
+use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint, Patch, Site};
+use rewire_model::{Run, Transformer};
+use rewire_tasks::Metric;
+
+use crate::activation::place;
+use crate::node::Positions;
+use crate::plan::{places, units};
+use crate::runs::{Portion, evaluate, host, record};
+use crate::{AnalysisError, Direction, Node, NodeKind};
+
+/// A patch that, in the copy of the prompts numbered `i`, takes the nodes of `groups[i]` from `source`, in a run that computes
+/// the positions from `first` on.
+pub(crate) fn patch<B: Backend>(
+    groups: &[&[Node]],
+    source: &ActivationCache<B>,
+    prompts: usize,
+    first: usize,
+    device: &B::Device,
+) -> Result<Patch<B>, CacheError> {
+    let point = |node: &Node| HookPoint::block(node.layer, NodeKind::all(node.component).site());
+    let points: BTreeSet<HookPoint> = groups.iter().copied().flatten().map(point).collect();
+    points.into_iter().try_fold(Patch::new(), |patch, at| {
+        // Nodes of this point, by copy.
+        let here: Vec<Vec<&Node>> =
+            groups.iter().map(|group| group.iter().filter(|node| point(node) == at).collect()).collect();
+        match at.axes().len() {
+            4 => replace::<B, 4>(patch, at, &here, source, [prompts, first], device),
+            _ => replace::<B, 3>(patch, at, &here, source, [prompts, first], device),
+        }
+    })
+}
+
+fn replace<B: Backend, const D: usize>(
+    patch: Patch<B>,
+    point: HookPoint,
+    groups: &[Vec<&Node>],
+    source: &ActivationCache<B>,
+    [prompts, first]: [usize; 2],
+    device: &B::Device,
+) -> Result<Patch<B>, CacheError> {
+    let axes = point.axes();
+    let mut value: Tensor<B, D> = source.get(point)?;
+    if let Some(axis) = axes.iter().position(|a| matches!(a, Axis::Pos | Axis::Query)) {
+        let len = value.dims()[axis];
+        value = value.narrow(axis, first, len - first);
+    }
+    let value = value.repeat_dim(0, groups.len());
+    let dims = value.dims();
+    let mut mask = Vec::with_capacity(dims.iter().product());
+    for (nodes, prompt) in groups.iter().flat_map(|nodes| (0..prompts).map(move |prompt| (nodes, prompt))) {
+        for flat in 0..dims[1..].iter().product() {
+            let mut rest: usize = flat;
+            let mut index = [0; D];
+            for d in (1..D).rev() {
+                index[d] = rest % dims[d];
+                rest /= dims[d];
+            }
+            mask.push(nodes.iter().any(|node| covers(node, prompt, axes, &index, first)));
+        }
+    }
+    let mask = Tensor::<B, D, Bool>::from_data(TensorData::new(mask, dims), device);
+    Ok(patch.replace_where(point, value, mask))
+}
+
+/// Whether a node covers one number of its activation in `prompt`, at `index` along `axes`.
+fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize], first: usize) -> bool {
+    axes.iter().zip(index).skip(1).all(|(axis, &i)| match axis {
+        Axis::Pos | Axis::Query => node.positions.position(prompt).is_none_or(|p| p == i + first),
+        Axis::Key => !matches!(node.positions, Positions::Cell { src, .. } if src != i),
+        Axis::Head | Axis::DMlp => node.unit.is_none_or(|unit| unit == i),
+        _ => true,
+    })
+}
+
+/// Activation patching as it is defined: a whole forward with all logits for every node, nothing reused. Writes the changes
+/// of the metric, one `[prompt, layer, ..]` a kind.
+pub(crate) fn sweep<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    kinds: &[NodeKind],
+    direction: Direction,
+    changes: &mut [ArrayD<f32>],
+) -> Result<(), AnalysisError> {
+    let (config, device) = (model.config(), model.device());
+    let [base, source] = portion.base_and_source(direction);
+    let sites: Vec<Site> = kinds.iter().map(|k| k.site()).collect();
+    let source = record(model, &source, portion, metric, move |p| p.site().is_some_and(|s| sites.contains(&s)))?.cache;
+    let base = model.tokens(&base)?;
+    let unpatched = whole_metric(model, metric, portion, base.clone(), Patch::new())?;
+    for (kind, changes) in kinds.iter().zip(changes) {
+        for layer in 0..config.n_layers {
+            for unit in 0..units(*kind, config) {
+                for positions in places(*kind, portion) {
+                    let unit = kind.unit_axis().map(|_| unit);
+                    let node = Node { layer, component: kind.component, unit, positions };
+                    let group: &[Node] = std::slice::from_ref(&node);
+                    let patch = patch(&[group], &source, portion.prompts.len(), 0, &device)?;
+                    let metrics = whole_metric(model, metric, portion, base.clone(), patch)?;
+                    for (prompt, (value, unpatched)) in metrics.iter().zip(&unpatched).enumerate() {
+                        changes[place(prompt, layer, unit, &node.positions).as_slice()] = value - unpatched;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The metric of a run of whole prompts that computes all logits.
+fn whole_metric<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    tokens: Tensor<B, 2, Int>,
+    mut patch: Patch<B>,
+) -> Result<Vec<f32>, AnalysisError> {
+    let logits = model.forward(Run::tokens(tokens), &mut patch)?;
+    patch.finish()?;
+    let [batch, pos, d_vocab] = logits.dims();
+    let device = logits.device();
+    let index = |ids: Vec<usize>| {
+        let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
+        Tensor::<B, 1, Int>::from_data(ids.as_slice(), &device)
+    };
+    let rows = portion.readout_positions().iter().enumerate().map(|(row, position)| row * pos + position).collect();
+    let mut read = logits.reshape([batch * pos, d_vocab]).select(0, index(rows));
+    if let Some(columns) = &portion.readout.columns {
+        read = read.select(1, index(columns.clone()));
+    }
+    let [rows, columns] = read.dims();
+    Ok(host(evaluate(metric, read.reshape([rows, 1, columns]), &portion.prompts)))
+}

@@ -1,0 +1,223 @@
+//! Which patches a sweep makes, in which passes, and the floating-point operations that they cost.
+//!
+//! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
+//! Patches that start at one place and position go side by side.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use rewire_model::TransformerConfig;
+
+use crate::node::Positions;
+use crate::runs::Portion;
+use crate::{By, Component, NodeKind};
+
+/// Where a changed residual stream enters the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Entry {
+    /// Between attention and MLP of block `.0 - 1`; in this order, so that entries sort by depth.
+    Mid(usize),
+    /// Before block `.0`, or, after the last, before the final norm.
+    Pre(usize),
+}
+
+/// Nodes of one kind, layer and place that differ in their head or neuron alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slice {
+    /// Which of the sweep's kinds.
+    pub(crate) kind: usize,
+    pub(crate) layer: usize,
+    pub(crate) positions: Positions,
+    pub(crate) units: Range<usize>,
+}
+
+/// Patches that are run side by side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlannedPass {
+    pub(crate) entry: Entry,
+    /// The first computed position.
+    pub(crate) first: usize,
+    pub(crate) slices: Vec<Slice>,
+}
+
+impl Entry {
+    /// Between attention and MLP of block `layer`.
+    pub(crate) fn mid(layer: usize) -> Self {
+        // Deeper than `Pre(layer)` and less deep than `Pre(layer + 1)`.
+        Entry::Mid(layer + 1)
+    }
+
+    /// How deep it is, in halves of a block.
+    pub(crate) fn depth(self) -> usize {
+        match self {
+            Entry::Mid(next) => 2 * next - 1,
+            Entry::Pre(layer) => 2 * layer,
+        }
+    }
+
+    /// Where a patch of `component` in `layer` changes the residual stream first.
+    pub(crate) fn of(component: Component, layer: usize, config: &TransformerConfig) -> Self {
+        match component {
+            Component::ResidPre => Entry::Pre(layer),
+            Component::ResidPost | Component::MlpOut | Component::MlpPost => Entry::Pre(layer + 1),
+            Component::ResidMid => Entry::mid(layer),
+            _ if config.parallel_block => Entry::Pre(layer + 1),
+            _ => Entry::mid(layer),
+        }
+    }
+}
+
+impl PlannedPass {
+    /// What an unpatched run computes, as a pass: one row a prompt, from the first block and position on.
+    pub(crate) fn whole_run() -> Self {
+        let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..1 };
+        Self { entry: Entry::Pre(0), first: 0, slices: vec![slice] }
+    }
+
+    /// How many patches it makes.
+    pub(crate) fn variants(&self) -> usize {
+        self.slices.iter().map(|s| s.units.len()).sum()
+    }
+
+    /// Floating-point operations of its products: what its rows need from the entry to the logits that are read.
+    fn operations(&self, config: &TransformerConfig, portion: &Portion) -> f64 {
+        let rows = (self.variants() * portion.prompts.len()) as f64;
+        let width = portion.pairs.width();
+        let seen: usize = (self.first..width).map(|position| position + 1).sum();
+        let read =
+            portion.readout_positions().iter().map(|p| p + 1).sum::<usize>() as f64 / portion.prompts.len() as f64;
+        let computed = (width - self.first) as f64;
+        let [d_model, d_heads, d_mlp] =
+            [config.d_model, config.n_heads * config.d_head, config.d_mlp].map(|d| d as f64);
+        // A product of [n, a] and [a, b] is 2 n a b operations; attention is scores and mixing.
+        let qkv_whole = 2.0 * d_model * 3.0 * d_heads * computed;
+        let qkv_read = 2.0 * d_model * d_heads * (2.0 * computed + 1.0);
+        let out = 2.0 * d_heads * d_model;
+        let mlp = 4.0 * d_model * d_mlp;
+        let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
+        let last = qkv_read + 4.0 * d_heads * read + out + mlp;
+        let blocks: f64 = (0..config.n_layers)
+            .map(|layer| {
+                let is_last = layer + 1 == config.n_layers;
+                match 2 * layer {
+                    pre if pre >= self.entry.depth() => {
+                        if is_last {
+                            last
+                        } else {
+                            whole
+                        }
+                    }
+                    pre if pre + 1 == self.entry.depth() => mlp * if is_last { 1.0 } else { computed },
+                    _ => 0.0,
+                }
+            })
+            .sum();
+        let columns = portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len) as f64;
+        rows * (blocks + 2.0 * d_model * columns)
+    }
+}
+
+/// The passes over one portion: the same for the same kinds, pairs and budget, whatever the machine.
+pub(crate) fn plan(
+    kinds: &[NodeKind],
+    config: &TransformerConfig,
+    portion: &Portion,
+    token_budget: usize,
+) -> Vec<PlannedPass> {
+    let mut by_start: BTreeMap<(usize, usize), (Entry, Vec<Slice>)> = BTreeMap::new();
+    for layer in 0..config.n_layers {
+        for (index, &kind) in kinds.iter().enumerate() {
+            let entry = Entry::of(kind.component, layer, config);
+            let units = 0..units(kind, config);
+            for positions in places(kind, portion) {
+                let Some(first) = portion.first_changed(kind.component, layer, config, &positions) else { continue };
+                let slice = Slice { kind: index, layer, positions, units: units.clone() };
+                let of_start = by_start.entry((entry.depth(), first)).or_insert((entry, Vec::new()));
+                of_start.1.push(slice);
+            }
+        }
+    }
+    let mut passes = Vec::new();
+    for ((_, first), (entry, slices)) in by_start {
+        let tokens = portion.prompts.len() * (portion.pairs.width() - first);
+        let at_once = (token_budget / tokens.max(1)).max(1);
+        passes.extend(chunks(slices, at_once).into_iter().map(|slices| PlannedPass { entry, first, slices }));
+    }
+    passes
+}
+
+/// Operations of all passes.
+pub(crate) fn operations(passes: &[PlannedPass], config: &TransformerConfig, portion: &Portion) -> f64 {
+    passes.iter().map(|pass| pass.operations(config, portion)).sum()
+}
+
+/// How many heads or neurons a layer's nodes of a kind are divided into.
+pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
+    match kind.unit_axis() {
+        Some(rewire_hooks::Axis::Head) => config.n_heads,
+        Some(_) => config.d_mlp,
+        None => 1,
+    }
+}
+
+/// The places that a kind's nodes are divided into.
+pub(crate) fn places(kind: NodeKind, portion: &Portion) -> Vec<Positions> {
+    let width = portion.pairs.width();
+    match kind.by {
+        By::All => vec![Positions::All],
+        By::Position => (0..width).map(Positions::One).collect(),
+        By::Cell => (0..width).flat_map(|dest| (0..=dest).map(move |src| Positions::Cell { dest, src })).collect(),
+        By::Marked => portion.pairs.marks().map(|marks| Positions::Each(marks.to_vec())).into_iter().collect(),
+    }
+}
+
+/// Cuts slices into lists of at most `size` units each.
+fn chunks(slices: Vec<Slice>, size: usize) -> Vec<Vec<Slice>> {
+    // Lists of one size rather than full ones and a rest: the longest pass bounds the memory, the shortest the speed.
+    let total: usize = slices.iter().map(|s| s.units.len()).sum();
+    let size = total.div_ceil(total.div_ceil(size).max(1)).max(1);
+    let mut lists = vec![Vec::new()];
+    let mut room = size;
+    for slice in slices {
+        let mut units = slice.units.clone();
+        while !units.is_empty() {
+            if room == 0 {
+                lists.push(Vec::new());
+                room = size;
+            }
+            let taken = units.start..units.end.min(units.start + room);
+            room -= taken.len();
+            units.start = taken.end;
+            if let Some(list) = lists.last_mut() {
+                list.push(Slice { units: taken, ..slice.clone() });
+            }
+        }
+    }
+    lists
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(units: Range<usize>) -> Slice {
+        Slice { kind: 0, layer: 0, positions: Positions::All, units }
+    }
+
+    #[test]
+    fn chunks_are_even_and_lose_nothing() {
+        let sizes = |slices, size| {
+            let lists = chunks(slices, size);
+            lists.iter().map(|l| l.iter().map(|s| s.units.clone()).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(vec![slice(0..5)], 4), [vec![0..3], vec![3..5]]);
+        assert_eq!(sizes(vec![slice(0..2), slice(0..4)], 3), [vec![0..2, 0..1], vec![1..4]]);
+        assert_eq!(sizes(vec![slice(0..2)], 9), [vec![0..2]]);
+    }
+
+    #[test]
+    fn entries_sort_by_depth() {
+        let order = [Entry::Pre(0), Entry::mid(0), Entry::Pre(1), Entry::mid(1), Entry::Pre(2)];
+        assert_eq!(order.map(Entry::depth), [0, 1, 2, 3, 4]);
+    }
+}

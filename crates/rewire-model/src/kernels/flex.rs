@@ -1,0 +1,155 @@
+//! The fused operations on flex's memory; each gives nothing for tensors that are not float32 on untracked flex.
+
+use std::any::Any;
+
+use burn::tensor::{DType, Shape, Tensor, TensorPrimitive, backend::Backend};
+use burn_flex::{Flex, FlexTensor};
+use rayon::prelude::*;
+
+use super::Queries;
+use super::simd::{self, Attended, Rows};
+use crate::Activation;
+
+/// Numbers below which sharing out costs more than it saves.
+const PARALLEL: usize = 1 << 15;
+
+/// The tensor as flex has it, if it is flex's and of float32.
+fn as_flex<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<FlexTensor, Tensor<B, D>> {
+    let mut slot = Some(tensor);
+    let any: &mut dyn Any = &mut slot;
+    if let Some(found) = any.downcast_mut::<Option<Tensor<Flex, D>>>()
+        && let Some(tensor) = found.take()
+    {
+        let primitive = tensor.into_primitive().tensor();
+        if primitive.dtype() == DType::F32 {
+            return Ok(primitive);
+        }
+        *found = Some(Tensor::from_primitive(TensorPrimitive::Float(primitive)));
+    }
+    Err(slot.expect("put back if it was taken"))
+}
+
+/// A flex tensor as backend `B`'s, which [`as_flex`] has shown to be flex.
+fn from_flex<B: Backend, const D: usize>(primitive: FlexTensor) -> Tensor<B, D> {
+    let mut slot = Some(Tensor::<Flex, D>::from_primitive(TensorPrimitive::Float(primitive)));
+    let any: &mut dyn Any = &mut slot;
+    any.downcast_mut::<Option<Tensor<B, D>>>().and_then(Option::take).expect("the backend that it came from")
+}
+
+fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.layout().contiguous_offsets().is_some() { tensor } else { tensor.to_contiguous() }
+}
+
+fn slice(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("contiguous float32")
+}
+
+/// A new tensor, filled by `fill`, which is given shares of `row` numbers and the number of the first row of each.
+fn filled(shape: &[usize], row: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> FlexTensor {
+    let mut out = FlexTensor::empty(Shape::from(shape.to_vec()), DType::F32);
+    share(out.storage_mut(), row, fill);
+    out
+}
+
+/// Shares whole rows out among the threads.
+fn share(out: &mut [f32], row: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
+    let threads = rayon::current_num_threads();
+    if out.len() < PARALLEL || threads == 1 {
+        return fill(0, out);
+    }
+    let rows = (out.len() / row.max(1)).div_ceil(4 * threads).max(1);
+    out.par_chunks_mut(rows * row).enumerate().for_each(|(i, chunk)| fill(i * rows, chunk));
+}
+
+pub(super) fn norm_scale<B: Backend>(x: &Tensor<B, 3>, eps: f32) -> Option<Tensor<B, 3>> {
+    let [batch, pos, d] = x.dims();
+    let x = contiguous(as_flex(x.clone()).ok()?);
+    let x = slice(&x);
+    let out = filled(&[batch, pos, 1], 1, |first, scale| {
+        simd::norm_scale(&x[first * d..][..scale.len() * d], d, eps, scale);
+    });
+    Some(from_flex(out))
+}
+
+pub(super) fn normalize<B: Backend>(x: Tensor<B, 3>, scale: Tensor<B, 3>) -> Tensor<B, 3> {
+    let dims = x.dims();
+    let d = dims[2];
+    let [x, scale] = [x, scale].map(|t| contiguous(as_flex(t).expect("the norm's input is flex")));
+    let (x, scale) = (slice(&x), slice(&scale));
+    from_flex(filled(&dims, d, |first, out| {
+        let rows = out.len() / d;
+        simd::normalize(&x[first * d..][..rows * d], d, &scale[first..][..rows], out);
+    }))
+}
+
+pub(super) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Result<Tensor<B, 3>, Tensor<B, 3>> {
+    let function = match activation {
+        Activation::Gelu => simd::gelu,
+        Activation::GeluNew => simd::gelu_new,
+        Activation::Relu => return Err(x),
+    };
+    // In place where nobody else holds the tensor; a shared one is copied by `storage_mut`.
+    let mut x = contiguous(as_flex(x)?);
+    let (from, to) = x.layout().contiguous_offsets().expect("made contiguous");
+    share(&mut x.storage_mut()[from..to], 1, |_, share| function(share));
+    Ok(from_flex(x))
+}
+
+/// A tensor `[batch, position, head, d_head]` whose innermost numbers lie together.
+struct Heads(FlexTensor);
+
+impl Heads {
+    fn new<B: Backend>(tensor: &Tensor<B, 4>) -> Option<Self> {
+        let tensor = as_flex(tensor.clone()).ok()?;
+        let strides = tensor.layout().strides();
+        let readable = strides[3] == 1 && strides.iter().all(|&s| s >= 0);
+        Some(Heads(if readable { tensor } else { tensor.to_contiguous() }))
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        let layout = self.0.layout();
+        let strides = [0, 1, 2].map(|axis| layout.strides()[axis] as usize);
+        Rows { data: self.0.storage(), start: layout.start_offset(), strides, d_head: layout.shape()[3] }
+    }
+}
+
+pub(super) fn scores<B: Backend>(
+    q: &Tensor<B, 4>,
+    k: &Tensor<B, 4>,
+    earlier: Option<&Tensor<B, 4>>,
+    queries: &Queries,
+) -> Option<Tensor<B, 4>> {
+    let [batch, n, heads, _] = q.dims();
+    let (prompts, n_earlier) = earlier.map_or((1, 0), |e| (e.dims()[0], e.dims()[1]));
+    let keys = n_earlier + k.dims()[1];
+    let [q, k] = [Heads::new(q)?, Heads::new(k)?];
+    let earlier = earlier.and_then(Heads::new);
+    let size = heads * n * keys;
+    Some(from_flex(filled(&[batch, heads, n, keys], size, |first, out| {
+        for (row, out) in out.chunks_exact_mut(size).enumerate().map(|(i, out)| (first + i, out)) {
+            let earlier = earlier.as_ref().map(|e| (e.rows(), prompts));
+            let attended = Attended { earlier, n_earlier, own: k.rows(), row };
+            simd::scores(q.rows(), attended, [heads, n, keys], |query| queries.position(row, query), out);
+        }
+    })))
+}
+
+pub(super) fn mix<B: Backend>(
+    pattern: &Tensor<B, 4>,
+    v: &Tensor<B, 4>,
+    earlier: Option<&Tensor<B, 4>>,
+) -> Option<Tensor<B, 4>> {
+    let [batch, heads, n, keys] = pattern.dims();
+    let (prompts, n_earlier) = earlier.map_or((1, 0), |e| (e.dims()[0], e.dims()[1]));
+    let d_head = v.dims()[3];
+    let pattern = contiguous(as_flex(pattern.clone()).ok()?);
+    let (pattern, v, earlier) = (slice(&pattern), Heads::new(v)?, earlier.and_then(Heads::new));
+    let (size, cells) = (n * heads * d_head, heads * n * keys);
+    Some(from_flex(filled(&[batch, n, heads, d_head], size, |first, out| {
+        for (row, out) in out.chunks_exact_mut(size).enumerate().map(|(i, out)| (first + i, out)) {
+            let earlier = earlier.as_ref().map(|e| (e.rows(), prompts));
+            let attended = Attended { earlier, n_earlier, own: v.rows(), row };
+            simd::mix(&pattern[row * cells..][..cells], attended, [heads, n, keys], out);
+        }
+    })))
+}

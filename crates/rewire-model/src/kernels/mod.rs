@@ -1,0 +1,214 @@
+//! The operations that a profile says cost more than they compute, fused where a backend lets us at its memory.
+//!
+//! Each has a plain version in burn's operations, which every backend runs, gradients included, and which is the test of
+//! the fused one. Only untracked float32 tensors of the flex backend take the fused way.
+
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(feature = "flex")]
+mod simd;
+
+use burn::tensor::activation::relu;
+use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
+
+use crate::Activation;
+
+/// Layer norm's scale `sqrt(var + eps)` `[batch, pos, 1]`, and what is left to do once it was seen.
+pub(crate) enum Moments<B: Backend> {
+    /// The centred input is at hand.
+    Centred(Tensor<B, 3>),
+    /// The input itself; it is centred while it is divided.
+    #[cfg(feature = "flex")]
+    Fused(Tensor<B, 3>),
+}
+
+/// The first half of layer norm over `x` `[batch, pos, d_model]`: its scale, and what the second half needs.
+pub(crate) fn moments<B: Backend>(x: Tensor<B, 3>, eps: f64) -> (Tensor<B, 3>, Moments<B>) {
+    #[cfg(feature = "flex")]
+    if let Some(scale) = flex::norm_scale(&x, eps as f32) {
+        return (scale, Moments::Fused(x));
+    }
+    let centred = x.clone() - x.mean_dim(2);
+    let variance = (centred.clone() * centred.clone()).mean_dim(2);
+    ((variance + eps).sqrt(), Moments::Centred(centred))
+}
+
+/// The second half: centred, divided by `scale`, with gain and bias `[d_model]` if there are any.
+pub(crate) fn normalize<B: Backend>(
+    moments: Moments<B>,
+    scale: Tensor<B, 3>,
+    affine: Option<(Tensor<B, 1>, Tensor<B, 1>)>,
+) -> Tensor<B, 3> {
+    let mut out = match moments {
+        Moments::Centred(centred) => centred / scale,
+        #[cfg(feature = "flex")]
+        Moments::Fused(x) => flex::normalize(x, scale),
+    };
+    if let Some((gain, bias)) = affine {
+        let d_model = gain.dims()[0];
+        out = out * gain.reshape([1, 1, d_model]) + bias.reshape([1, 1, d_model]);
+    }
+    out
+}
+
+/// The activation function of an MLP.
+pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Tensor<B, 3> {
+    #[cfg(feature = "flex")]
+    let x = match flex::activate(x, activation) {
+        Ok(done) => return done,
+        Err(x) => x,
+    };
+    match activation {
+        // Written out because burn's fused `gelu` has the gradient of the tanh form on every backend but flex, off by 1e-4.
+        Activation::Gelu => x.clone() * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
+        Activation::Relu => relu(x),
+        Activation::GeluNew => {
+            // Written out because burn's tanh form takes a power where two products do.
+            let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
+            let cube = x.clone() * x.clone() * x.clone();
+            let inner = (x.clone() + cube * 0.044_715) * sqrt_2_over_pi;
+            x * (inner.tanh() + 1.0) * 0.5
+        }
+    }
+}
+
+/// Where the queries of a run are, and so which keys they see: those at their own position and before.
+#[derive(Debug, Clone)]
+pub(crate) enum Queries {
+    /// At this position and the ones after it, the same in every row of the batch.
+    From(usize),
+    /// One a row, at these positions.
+    Each(Vec<usize>),
+}
+
+impl Queries {
+    /// The position of query `index` in `row` of the batch.
+    #[cfg(feature = "flex")]
+    #[inline]
+    pub(crate) fn position(&self, row: usize, index: usize) -> usize {
+        match self {
+            Queries::From(first) => first + index,
+            Queries::Each(positions) => positions[row],
+        }
+    }
+
+    /// True where a query may not look, over scores `[batch, head, query, key]`.
+    fn mask<B: Backend>(&self, [batch, _, n, keys]: [usize; 4], device: &B::Device) -> Tensor<B, 4, Bool> {
+        match self {
+            Queries::From(first) => {
+                Tensor::<B, 2, Bool>::tril_mask([n, keys], *first as i64, device).reshape([1, 1, n, keys])
+            }
+            Queries::Each(positions) => {
+                let hidden = positions.iter().flat_map(|&p| (0..keys).map(move |key| key > p)).collect::<Vec<bool>>();
+                Tensor::<B, 4, Bool>::from_data(TensorData::new(hidden, [batch, 1, 1, keys]), device)
+            }
+        }
+    }
+}
+
+/// Scaled, masked attention scores `[batch, head, query, key]`.
+///
+/// `q` is `[batch, query, head, d_head]`, `k` `[batch, own, head, d_head]`; `earlier` are the keys of the positions before,
+/// `[prompts, earlier, head, d_head]`, of which row `r` of the batch has those of prompt `r % prompts`.
+pub(crate) fn scores<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    earlier: Option<Tensor<B, 4>>,
+    queries: &Queries,
+) -> Tensor<B, 4> {
+    #[cfg(feature = "flex")]
+    if let Some(scores) = flex::scores(&q, &k, earlier.as_ref(), queries) {
+        return scores;
+    }
+    let d_head = q.dims()[3];
+    let k = join(earlier, k);
+    // [batch, head, query, d_head] @ [batch, head, d_head, key]
+    let scores = q.swap_dims(1, 2).matmul(k.permute([0, 2, 3, 1])) / (d_head as f64).sqrt();
+    let mask = queries.mask::<B>(scores.dims(), &scores.device()).expand(scores.shape());
+    scores.mask_fill(mask, f32::NEG_INFINITY)
+}
+
+/// Values mixed by `pattern` `[batch, head, query, key]`: `[batch, query, head, d_head]`; `v` and `earlier` as the keys of
+/// [`scores`].
+pub(crate) fn mix<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>, earlier: Option<Tensor<B, 4>>) -> Tensor<B, 4> {
+    #[cfg(feature = "flex")]
+    if let Some(mixed) = flex::mix(&pattern, &v, earlier.as_ref()) {
+        return mixed;
+    }
+    pattern.matmul(join(earlier, v).swap_dims(1, 2)).swap_dims(1, 2)
+}
+
+/// Keys or values of the earlier positions, once for each copy of their prompt, and then the run's own.
+fn join<B: Backend>(earlier: Option<Tensor<B, 4>>, own: Tensor<B, 4>) -> Tensor<B, 4> {
+    match earlier {
+        None => own,
+        Some(earlier) => {
+            let copies = own.dims()[0] / earlier.dims()[0].max(1);
+            Tensor::cat(vec![earlier.repeat_dim(0, copies), own], 1)
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::backend::{Autodiff, Flex};
+    use burn::tensor::Distribution;
+
+    /// The same backend on the plain way: what is or can be tracked is not fused.
+    type Plain = Autodiff<Flex>;
+
+    fn random<const D: usize>(shape: [usize; D], spread: f64) -> Tensor<Plain, D> {
+        Tensor::random(shape, Distribution::Normal(0.0, spread), &Default::default())
+    }
+
+    fn assert_same<const D: usize>(fused: Tensor<Flex, D>, plain: Tensor<Plain, D>, tolerance: f32) {
+        let [fused, plain] = [fused, plain.inner()].map(|t| t.into_data().to_vec::<f32>().unwrap());
+        assert_eq!(fused.len(), plain.len());
+        for (a, b) in fused.iter().zip(&plain) {
+            assert!(a == b || (a - b).abs() <= tolerance * (1.0 + b.abs()), "{a} is not {b}");
+        }
+    }
+
+    #[test]
+    fn fused_norm_is_the_plain_one() {
+        for d_model in [1, 4, 37, 768] {
+            let x = random([3, 5, d_model], 2.0) + 0.7;
+            let (scale, rest) = moments(x.clone().inner(), 1e-5);
+            let (plain_scale, plain_rest) = moments(x, 1e-5);
+            assert!(matches!((&rest, &plain_rest), (Moments::Fused(_), Moments::Centred(_))));
+            assert_same(scale.clone(), plain_scale.clone(), 1e-6);
+            assert_same(normalize(rest, scale, None), normalize(plain_rest, plain_scale, None), 2e-6);
+        }
+    }
+
+    #[test]
+    fn fused_activations_are_the_plain_ones() {
+        for activation in [Activation::Gelu, Activation::GeluNew] {
+            for spread in [1e-4, 1.0, 8.0] {
+                let x = random([2, 7, 33], spread);
+                assert_same(activate(x.clone().inner(), activation), activate(x, activation), 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn fused_attention_is_the_plain_one() {
+        let (heads, d_head, earlier, own) = (3, 20, 4, 5);
+        let [keys, values] = [(); 2].map(|()| random([2, earlier, heads, d_head], 1.0));
+        let [k, v] = [(); 2].map(|()| random([6, own, heads, d_head], 1.0));
+        for (n, queries) in [(own, Queries::From(earlier)), (1, Queries::Each(vec![4, 8, 5, 6, 7, 8]))] {
+            let q = random([6, n, heads, d_head], 1.0);
+            let fused = scores(q.clone().inner(), k.clone().inner(), Some(keys.clone().inner()), &queries);
+            let plain = scores(q, k.clone(), Some(keys.clone()), &queries);
+            assert_same(fused.clone(), plain.clone(), 1e-5);
+            let pattern = |s| burn::tensor::activation::softmax(s, 3);
+            let fused = mix(pattern(fused), v.clone().inner(), Some(values.clone().inner()));
+            let plain = mix(burn::tensor::activation::softmax(plain, 3), v.clone(), Some(values.clone()));
+            assert_same(fused, plain, 1e-5);
+        }
+        let q = random([6, own, heads, d_head], 1.0);
+        let fused = scores(q.clone().inner(), k.clone().inner(), None, &Queries::From(0));
+        assert_same(fused, scores(q, k, None, &Queries::From(0)), 1e-5);
+    }
+}

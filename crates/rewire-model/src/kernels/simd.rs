@@ -1,0 +1,210 @@
+//! Loops over rows of float32 that the compiler turns into the widest instructions that the processor has.
+
+use pulp::Arch;
+
+/// Independent sums, so that a row is summed in parallel and always in the same order.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += term(*x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += term(*x);
+    }
+    fold(lanes)
+}
+
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `sqrt(var + eps)` of each row of `x`, `d` wide.
+pub(super) fn norm_scale(x: &[f32], d: usize, eps: f32, scale: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        for (row, scale) in x.chunks_exact(d).zip(scale) {
+            let mean = sum(row, |x| x) / d as f32;
+            *scale = (sum(row, |x| (x - mean) * (x - mean)) / d as f32 + eps).sqrt();
+        }
+    });
+}
+
+/// Each row of `x`, centred and divided by its scale.
+pub(super) fn normalize(x: &[f32], d: usize, scale: &[f32], out: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        for ((row, scale), out) in x.chunks_exact(d).zip(scale).zip(out.chunks_exact_mut(d)) {
+            let mean = sum(row, |x| x) / d as f32;
+            for (out, x) in out.iter_mut().zip(row) {
+                *out = (x - mean) / scale;
+            }
+        }
+    });
+}
+
+/// `x / 2 (1 + erf(x / sqrt 2))` in place.
+pub(super) fn gelu(values: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        for x in values {
+            *x = 0.5 * *x * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+        }
+    });
+}
+
+/// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` in place.
+pub(super) fn gelu_new(values: &mut [f32]) {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    Arch::new().dispatch(|| {
+        for x in values {
+            *x = 0.5 * *x * (1.0 + tanh(SQRT_2_OVER_PI * (*x + 0.044_715 * *x * *x * *x)));
+        }
+    });
+}
+
+/// The rational approximation of erf on [-4, 4] that Eigen and XLA use, within 3 ulp.
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    const ODD: [f32; 7] = [
+        -2.726_142_3e-10,
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_4e-5,
+        -7.349_906_3e-4,
+        -2.954_599_8e-3,
+        -1.609_603_3e-2,
+    ];
+    const EVEN: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
+    let square = x * x;
+    let value = x * polynomial(&ODD, square) / polynomial(&EVEN, square);
+    if x.abs() < 4.0 { value } else { 1.0_f32.copysign(x) }
+}
+
+/// The rational approximation of tanh on [-7.9, 7.9] that Eigen and XLA use, within 4 ulp.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    const ODD: [f32; 7] =
+        [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3];
+    const EVEN: [f32; 4] = [1.198_258_4e-6, 1.185_347_06e-4, 2.268_434_6e-3, 4.893_525e-3];
+    let square = x * x;
+    let value = x * polynomial(&ODD, square) / polynomial(&EVEN, square);
+    if x.abs() < 7.905_311 { value } else { 1.0_f32.copysign(x) }
+}
+
+/// Coefficients from the highest power down.
+#[inline(always)]
+fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
+    let mut value = coefficients[0];
+    for c in &coefficients[1..] {
+        value = value * x + c;
+    }
+    value
+}
+
+/// Rows of `[batch, position, head, d_head]` wherever they lie in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) start: usize,
+    /// Of batch, position and head; a head's `d_head` numbers lie together.
+    pub(super) strides: [usize; 3],
+    pub(super) d_head: usize,
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn at(&self, batch: usize, position: usize, head: usize) -> &[f32] {
+        let [b, p, h] = self.strides;
+        let from = self.start + batch * b + position * p + head * h;
+        &self.data[from..from + self.d_head]
+    }
+}
+
+/// What one row of the batch attends to: positions of a prompt's earlier keys (or values), then its own.
+#[derive(Clone, Copy)]
+pub(super) struct Attended<'a> {
+    pub(super) earlier: Option<(Rows<'a>, usize)>,
+    pub(super) n_earlier: usize,
+    pub(super) own: Rows<'a>,
+    pub(super) row: usize,
+}
+
+impl Attended<'_> {
+    #[inline(always)]
+    fn at(&self, key: usize, head: usize) -> &[f32] {
+        match &self.earlier {
+            Some((rows, prompts)) if key < self.n_earlier => rows.at(self.row % prompts, key, head),
+            _ => self.own.at(self.row, key - self.n_earlier, head),
+        }
+    }
+}
+
+/// Scores of one row of the batch, `[head, query, key]`; keys after a query's position get -inf.
+pub(super) fn scores(
+    q: Rows<'_>,
+    keys: Attended<'_>,
+    [heads, n_queries, n_keys]: [usize; 3],
+    position: impl Fn(usize) -> usize,
+    out: &mut [f32],
+) {
+    let norm = (q.d_head as f32).sqrt();
+    Arch::new().dispatch(|| {
+        for head in 0..heads {
+            for query in 0..n_queries {
+                let row = &mut out[(head * n_queries + query) * n_keys..][..n_keys];
+                let q = q.at(keys.row, query, head);
+                let (seen, hidden) = row.split_at_mut((position(query) + 1).min(n_keys));
+                for (key, score) in seen.iter_mut().enumerate() {
+                    *score = dot(q, keys.at(key, head)) / norm;
+                }
+                hidden.fill(f32::NEG_INFINITY);
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for i in 0..LANES {
+            lanes[i] += a[i] * b[i];
+        }
+    }
+    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += a * b;
+    }
+    fold(lanes)
+}
+
+/// Mixed values of one row of the batch, `[query, head, d_head]`, by its pattern `[head, query, key]`.
+pub(super) fn mix(pattern: &[f32], values: Attended<'_>, [heads, n_queries, n_keys]: [usize; 3], out: &mut [f32]) {
+    let d_head = values.own.d_head;
+    Arch::new().dispatch(|| {
+        for head in 0..heads {
+            for query in 0..n_queries {
+                let pattern = &pattern[(head * n_queries + query) * n_keys..][..n_keys];
+                let out = &mut out[(query * heads + head) * d_head..][..d_head];
+                for (key, weight) in pattern.iter().enumerate() {
+                    for (out, v) in out.iter_mut().zip(values.at(key, head)) {
+                        *out += weight * v;
+                    }
+                }
+            }
+        }
+    });
+}

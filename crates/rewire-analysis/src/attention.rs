@@ -1,14 +1,15 @@
 //! Attention attribution: which cells of which patterns matter, on the clean run alone.
 
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use ndarray::{Array5, ArrayD};
+use ndarray::{Array5, ArrayD, Axis as Dimension, Ix5, concatenate, stack};
 use rewire_hooks::{GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
-use crate::attribution::sum_to;
-use crate::runs::{check, evaluate, factor, host, portions, record};
-use crate::{AnalysisError, Baselines, By, Component, NodeKind, Options};
+use crate::attribution::{by_portion, sum_to};
+use crate::runs::{self, check, evaluate, factor, host, record};
+use crate::{AnalysisError, By, Component, Direction, NodeKind, Options, Scale};
 
 /// `pattern * gradient of the metric at pattern` on the clean run, `[prompt, layer, head, dest, src]`: to first order, what
 /// the metric would lose if that cell of the pattern were 0. No counterfactual prompt enters but for the unit: with
@@ -24,33 +25,36 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
 ) -> Result<Array5<f32>, AnalysisError> {
     let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
     check(model, pairs, &[kind])?;
-    if !metric.is_differentiable() {
-        return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
-    }
-    let config = model.config();
+    let inner = model.valid();
     let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
-    let mut all = Array5::zeros((pairs.len(), config.n_layers, config.n_heads, pairs.width(), pairs.width()));
-    let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
-    for portion in portions(pairs, metric, options.prompt_batch)? {
-        baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, metric, |_| false)?.metric);
-
+    let found = by_portion(model, pairs, metric, options, |portion| {
+        // The corrupted run gives nothing but the unit.
+        let corrupted = match options.scale {
+            Scale::Normalised => record(&inner, &portion.pairs.corrupted(), portion, metric, |_| false)?.metric,
+            Scale::Metric => Vec::new(),
+        };
         let mut hooks = (GradientProbes::filtered(is_pattern), Recorder::filtered(is_pattern));
         let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
         let values = evaluate(metric, model.forward(run, &mut hooks)?, &portion.prompts);
         let (probes, recorder) = hooks;
         let gradients = probes.gradients(&values.clone().sum());
         let patterns = recorder.into_cache();
-        for layer in 0..config.n_layers {
+        let of_layer = |layer: usize| -> Result<ArrayD<f32>, AnalysisError> {
             let point = HookPoint::block(layer, Site::Pattern);
             let product = patterns.get::<4>(point)?.inner() * gradients.get::<4>(point)?;
-            let cells: ArrayD<f32> = sum_to(product, point.axes(), &kind.axes());
-            for (row, &prompt) in portion.prompts.iter().enumerate() {
-                let mut of_prompt = all.index_axis_mut(ndarray::Axis(0), prompt);
-                of_prompt.index_axis_mut(ndarray::Axis(0), layer).assign(&cells.index_axis(ndarray::Axis(0), row));
-            }
-        }
-        baselines.clean.extend(host(values.inner()));
-    }
+            Ok(sum_to(product, point.axes(), &kind.axes()))
+        };
+        let layers = (0..model.config().n_layers).map(of_layer).collect::<Result<Vec<_>, _>>()?;
+        Ok((layers, host(values.inner()), corrupted))
+    })?;
+    let baselines = runs::baselines(Direction::Noising, found.base, found.source);
     let factor = factor(&baselines, options)? as f32;
-    Ok(all.mapv_into(|v| v * factor))
+    let portion = |layers: &Vec<ArrayD<f32>>| {
+        let views: Vec<_> = layers.iter().map(|l| l.view()).collect();
+        stack(Dimension(1), &views).expect("layers of one shape")
+    };
+    let portions: Vec<ArrayD<f32>> = found.parts.iter().map(portion).collect();
+    let views: Vec<_> = portions.iter().map(|p| p.view()).collect();
+    let all = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
+    Ok(all.into_dimensionality::<Ix5>().expect("prompt, layer, head, dest, src") * factor)
 }

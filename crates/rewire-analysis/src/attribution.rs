@@ -2,14 +2,16 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use ndarray::{ArrayD, IxDyn};
-use rewire_hooks::{ActivationCache, Axis, GradientProbes, HookPoint, Recorder, Site};
-use rewire_model::{Run, Transformer};
+use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
+use rewire_hooks::{Axis, CacheError, HookPoint, Site};
+use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::join;
-use crate::runs::{self, check, evaluate, factor, host, no_effects, portions, record};
-use crate::{AnalysisError, Method, NodeKind, Options, Outcome};
+use crate::head_paths::{self, HeadPaths, PathOptions};
+use crate::linearise::{Linearised, Points, linearise};
+use crate::runs::{self, Portion, check, factor, host, no_effects, portions};
+use crate::{AnalysisError, By, Method, NodeKind, Options, Outcome, workers};
 
 /// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
 /// the node's dimensions (Nanda 2022). Linear: effects of parts sum to the effect of the whole.
@@ -29,73 +31,164 @@ pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
     options: &Options,
 ) -> Result<Outcome, AnalysisError> {
     check(model, pairs, nodes)?;
-    if !metric.is_differentiable() {
-        return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
-    }
-    let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
-    let accepts = move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s));
-    let mut done = 0;
-    (options.progress)(done, pairs.len());
+    Ok(estimate_all(model, pairs, metric, nodes, None, options)?.0)
+}
 
-    let [mut base_metric, mut source_metric] = [Vec::new(), Vec::new()];
-    let mut changes = Vec::new();
-    for portion in portions(pairs, metric, options.prompt_batch)? {
-        let [base, source] = portion.base_and_source(options.direction);
-        // On the same backend as the base run, whose operations may round otherwise than the inner one's: where the runs
-        // agree, the difference is 0 and not noise.
-        let source = record(model, &source, &portion, metric, accepts.clone())?;
+/// [`attribution_patching`] and [`head_path_attribution`](crate::head_path_attribution) from the same two forwards and one
+/// backward.
+///
+/// # Errors
+/// As [`attribution_patching`].
+pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    paths: PathOptions,
+    options: &Options,
+) -> Result<(Outcome, HeadPaths), AnalysisError> {
+    check(model, pairs, nodes)?;
+    let (outcome, parts) = estimate_all(model, pairs, metric, nodes, Some(paths), options)?;
+    let factor = factor(&outcome.baselines, options)?;
+    let paths = head_paths::join(parts, paths, outcome.baselines.clone(), factor);
+    Ok((outcome, paths))
+}
 
-        let mut hooks = (GradientProbes::filtered(accepts.clone()), Recorder::filtered(accepts.clone()));
-        let run = Run::tokens(model.tokens(&base)?).reading(portion.readout.clone());
-        let values = evaluate(metric, model.forward(run, &mut hooks)?, &portion.prompts);
-        let (probes, recorder) = hooks;
-        // Prompts do not touch each other, so the gradient of the sum is each prompt's own.
-        let gradients = probes.gradients(&values.clone().sum());
-        let base = recorder.into_cache();
-
+/// The estimates of nodes, and each portion's of head paths where those are asked for.
+pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    paths: Option<PathOptions>,
+    options: &Options,
+) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
+    let estimated = by_portion(model, pairs, metric, options, |portion| {
+        let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
+        let [recorded_too, probed_too]: [&'static [Site]; 2] = match paths {
+            Some(_) => [&head_paths::RECORDED, &head_paths::PROBED],
+            None => [&[], &[]],
+        };
+        let accepts = |more: &'static [Site]| {
+            let sites = sites.clone();
+            move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
+        };
+        let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
+        let linear = linearise(model, metric, portion, options.direction, points)?;
         let mut of_portion = Vec::with_capacity(nodes.len());
         for &kind in nodes {
             let mut estimates = no_effects(kind, model.config(), portion.pairs.len(), pairs.width());
             for layer in 0..model.config().n_layers {
                 let point = HookPoint::block(layer, kind.site());
-                let estimate = match kind.site().axes().len() {
-                    4 => estimate::<B, 4>(kind, point, &base, &source.cache, &gradients)?,
-                    _ => estimate::<B, 3>(kind, point, &base, &source.cache, &gradients)?,
+                let estimate = match point.axes().len() {
+                    4 => estimate::<B, 4>(kind, point, &linear)?,
+                    _ => estimate::<B, 3>(kind, point, &linear)?,
                 };
-                estimates.index_axis_mut(ndarray::Axis(1), layer).assign(&estimate);
+                write(kind, portion, &linear, &estimate, estimates.index_axis_mut(Dimension(1), layer));
             }
             of_portion.push(estimates);
         }
-        changes.push(of_portion);
-        base_metric.extend(host(values.inner()));
-        source_metric.extend(source.metric);
-        done += portion.pairs.len();
-        (options.progress)(done, pairs.len());
-    }
-    let baselines = runs::baselines(options.direction, base_metric, source_metric);
+        let paths = paths.map(|paths| head_paths::paths(model, &linear, paths, pairs.width())).transpose()?;
+        Ok(((of_portion, paths), linear.base_metric, linear.source_metric))
+    })?;
+    let baselines = runs::baselines(options.direction, estimated.base, estimated.source);
     let factor = factor(&baselines, options)?;
-    Ok(Outcome {
+    let (estimates, paths): (Vec<_>, Vec<_>) = estimated.parts.into_iter().unzip();
+    let outcome = Outcome {
         method: Method::AttributionPatching,
         direction: options.direction,
         scale: options.scale,
         metric: metric.name(),
         baselines,
-        effects: join(nodes, changes, factor),
-    })
+        effects: join(nodes, estimates, factor),
+    };
+    Ok((outcome, paths.into_iter().flatten().collect()))
 }
 
-/// The estimates at one point, `[prompt, ..]` with the axes of the kind.
+/// What each portion gave, in their order, and the metrics of the unpatched runs.
+pub(crate) struct ByPortion<T> {
+    pub(crate) parts: Vec<T>,
+    pub(crate) base: Vec<f32>,
+    pub(crate) source: Vec<f32>,
+}
+
+/// Does `estimate` for every portion of prompts, on a thread a worker; it gives its result and the metrics of base and source.
+pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    options: &Options,
+    estimate: impl Fn(&Portion) -> Result<(T, Vec<f32>, Vec<f32>), AnalysisError> + Sync,
+) -> Result<ByPortion<T>, AnalysisError> {
+    if !metric.is_differentiable() {
+        return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
+    }
+    let workers = options.workers::<B>(&model.device());
+    let size = options.prompt_batch.min(pairs.len().div_ceil(workers)).max(1);
+    let portions = portions(pairs, metric, size)?;
+    let mut done = 0;
+    (options.progress)(done, pairs.len());
+    let mut estimated: Vec<Option<(T, Vec<f32>, Vec<f32>)>> = portions.iter().map(|_| None).collect();
+    workers::run(
+        portions.len(),
+        workers,
+        |i| estimate(&portions[i]),
+        |i, found| {
+            estimated[i] = Some(found);
+            done += portions[i].prompts.len();
+            (options.progress)(done, pairs.len());
+            Ok(())
+        },
+    )?;
+    let mut all = ByPortion { parts: Vec::new(), base: Vec::new(), source: Vec::new() };
+    for (part, base, source) in estimated.into_iter().flatten() {
+        all.parts.push(part);
+        all.base.extend(base);
+        all.source.extend(source);
+    }
+    Ok(all)
+}
+
+/// The estimates at one point, `[prompt, ..]` with the axes of the kind, from the first different position on; with that of
+/// positions, whatever the kind sums over, where it is of marked positions.
 fn estimate<B: AutodiffBackend, const D: usize>(
     kind: NodeKind,
     point: HookPoint,
-    base: &ActivationCache<B>,
-    source: &ActivationCache<B>,
-    gradients: &ActivationCache<B::InnerBackend>,
-) -> Result<ArrayD<f32>, AnalysisError> {
-    let [base, source]: [Tensor<B::InnerBackend, D>; 2] =
-        [base.get::<D>(point)?.inner(), source.get::<D>(point)?.inner()];
-    let product = (source - base) * gradients.get::<D>(point)?;
-    Ok(sum_to(product, point.axes(), &kind.axes()))
+    linear: &Linearised<B>,
+) -> Result<ArrayD<f32>, CacheError> {
+    let product = linear.difference::<D>(point)? * linear.gradients.get::<D>(point)?;
+    let by = if kind.by == By::Marked { By::Position } else { kind.by };
+    Ok(sum_to(product, point.axes(), &NodeKind { by, ..kind }.axes()))
+}
+
+/// Writes estimates of the computed positions into those of all, `[prompt, ..]`.
+fn write<B: AutodiffBackend>(
+    kind: NodeKind,
+    portion: &Portion,
+    linear: &Linearised<B>,
+    estimate: &ArrayD<f32>,
+    mut into: ndarray::ArrayViewMutD<'_, f32>,
+) {
+    let first = linear.first;
+    let axes = kind.axes();
+    match kind.by {
+        By::All => into.assign(estimate),
+        By::Position | By::Cell => {
+            let axis =
+                1 + axes.iter().position(|a| matches!(a, Axis::Pos | Axis::Query)).expect("an axis of positions");
+            into.slice_axis_mut(Dimension(axis), Slice::from(first..)).assign(estimate);
+        }
+        By::Marked => {
+            let position = Dimension(estimate.ndim() - 1);
+            for (prompt, &mark) in portion.pairs.marks().into_iter().flatten().enumerate() {
+                // Before the first difference an estimate is 0, as it was made.
+                if mark >= first {
+                    let of_prompt = estimate.index_axis(position, mark - first);
+                    into.index_axis_mut(Dimension(0), prompt).assign(&of_prompt.index_axis(Dimension(0), prompt));
+                }
+            }
+        }
+    }
 }
 
 /// `tensor` summed over all axes but the batch and those kept, which come out in the order of `kept`: `[batch, kept..]`.

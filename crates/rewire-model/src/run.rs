@@ -1,6 +1,7 @@
 //! What a forward pass computes: where it starts, at which positions, and which logits it ends with.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, Site};
 
 use crate::TransformerConfig;
@@ -88,6 +89,18 @@ impl<B: Backend> ReadRows<B> {
     pub(crate) fn select(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, pos, width] = x.dims();
         x.reshape([batch * pos, width]).select(0, self.index.clone()).reshape([batch, 1, width])
+    }
+}
+
+impl<B: AutodiffBackend> Prefix<B> {
+    /// The prefix of an untracked run, for a run on the autodiff backend: constant there.
+    #[must_use]
+    pub fn from_inner(prefix: Prefix<B::InnerBackend>) -> Self {
+        let constant = |kv: KeysValues<B::InnerBackend>| KeysValues {
+            keys: Tensor::from_inner(kv.keys),
+            values: Tensor::from_inner(kv.values),
+        };
+        Self { keys_values: prefix.keys_values.into_iter().map(constant).collect(), len: prefix.len }
     }
 }
 

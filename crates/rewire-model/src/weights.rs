@@ -41,6 +41,15 @@ impl<B: Backend> Transformer<B> {
         b.reshape([config.n_heads, config.d_head])
     }
 
+    /// The gain of the norm in front of attention of block `layer`, `[d_model]`; `None` once it is folded into the weights.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn attention_norm_gain(&self, layer: usize) -> Option<Tensor<B, 1>> {
+        self.blocks[layer].ln1.gain.as_ref().map(Param::val)
+    }
+
     /// `W_O` of block `layer`, `[head, d_head, d_model]`.
     ///
     /// # Panics

@@ -4,8 +4,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
 use rewire_analysis::{
-    By, Component, NodeKind, Options, activation_patching, activation_patching_operations, attention_attribution,
-    attribution_patching,
+    By, Component, NodeKind, NormJacobian, Options, PathOptions, PerPrompt, activation_patching,
+    activation_patching_operations, attention_attribution, attribution_patching, attribution_patching_with_head_paths,
 };
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
@@ -101,10 +101,13 @@ impl Work {
         let mut nodes = blocks.map(NodeKind::by_position).to_vec();
         nodes.extend(PARTS[..4].iter().copied().map(NodeKind::by_position));
         nodes.push(NodeKind { component: Component::HeadPattern, by: By::Cell });
-        attribution_patching(model, &pairs, &metric, &nodes, &options)?;
-        if self == Work::Attribution {
-            attention_attribution(model, &pairs, &metric, &options)?;
+        if self == Work::AttributionLean {
+            attribution_patching(model, &pairs, &metric, &nodes, &options)?;
+            return Ok(());
         }
+        let paths = PathOptions { norm: NormJacobian::Frozen, per_prompt: PerPrompt::Mean };
+        attribution_patching_with_head_paths(model, &pairs, &metric, &nodes, paths, &options)?;
+        attention_attribution(model, &pairs, &metric, &options)?;
         Ok(())
     }
 

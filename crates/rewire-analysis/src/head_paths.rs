@@ -1,0 +1,195 @@
+//! Head-path attribution: from every head's output to every later head's queries, keys and values.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
+use rewire_hooks::{HookPoint, Site};
+use rewire_model::{HeadInput, Transformer};
+use rewire_tasks::{Metric, PromptPairs};
+use serde::{Deserialize, Serialize};
+
+use crate::attribution::estimate_all;
+use crate::linearise::Linearised;
+use crate::runs::{check_pairs, factor, host};
+use crate::{AnalysisError, Baselines, Options};
+
+/// How the norm in front of a head's inputs passes a gradient back to the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormJacobian {
+    /// With its scale held where it is in the base run: centring and one division.
+    Frozen,
+    /// As it is: moving the stream also moves the scale.
+    Exact,
+}
+
+impl std::str::FromStr for NormJacobian {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "frozen" => Ok(NormJacobian::Frozen),
+            "exact" => Ok(NormJacobian::Exact),
+            other => Err(format!("no norm Jacobian `{other}`; there are exact and frozen")),
+        }
+    }
+}
+
+/// Whether a result keeps its prompts apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PerPrompt {
+    /// One a prompt.
+    Keep,
+    /// Their mean, which takes no more memory for more prompts.
+    Mean,
+}
+
+/// What of head paths is estimated and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathOptions {
+    /// How the norm is differentiated.
+    pub norm: NormJacobian,
+    /// Whether prompts are kept apart.
+    pub per_prompt: PerPrompt,
+}
+
+/// The sites whose activations head paths need.
+pub(crate) const RECORDED: [Site; 3] = [Site::Z, Site::ResidPre, Site::Ln1Scale];
+/// The sites whose gradients they need.
+pub(crate) const PROBED: [Site; 3] = [Site::Q, Site::K, Site::V];
+
+/// Estimated effects of the paths between heads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadPaths {
+    /// How the norm was differentiated.
+    pub norm: NormJacobian,
+    /// The metric of the unpatched runs.
+    pub baselines: Baselines,
+    /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
+    /// the path's end does not come after its start.
+    pub values: ArrayD<f32>,
+}
+
+impl HeadPaths {
+    /// Mean over prompts, `[layer_end, head_end, input, layer_start, head_start, pos]`.
+    #[must_use]
+    pub fn mean(&self) -> Array6<f32> {
+        let mean = self.values.mean_axis(Dimension(0)).expect("pairs are never empty");
+        mean.into_dimensionality::<Ix6>().expect("six axes after the prompts")
+    }
+}
+
+const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, Site::K), (HeadInput::V, Site::V)];
+
+/// The estimated effect of every path from a head's output, through the residual stream, to the queries, keys or values of a
+/// later head: (source - base of the output) . gradient of the metric at that input (Nanda 2022; edges of Syed et al. 2023).
+/// Signs and units as in [`activation_patching`](crate::activation_patching).
+///
+/// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
+/// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on,
+/// the result `12 * (n_layers * n_heads)^2 * pos`, once or for each prompt.
+///
+/// # Errors
+/// As [`attribution_patching`](crate::attribution_patching).
+pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    paths: PathOptions,
+    options: &Options,
+) -> Result<HeadPaths, AnalysisError> {
+    check_pairs(model, pairs)?;
+    let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
+    let factor = factor(&outcome.baselines, options)?;
+    Ok(join(parts, paths, outcome.baselines, factor))
+}
+
+/// Puts portions together: their prompts behind each other, or their sums into the mean.
+pub(crate) fn join(parts: Vec<ArrayD<f32>>, paths: PathOptions, baselines: Baselines, factor: f64) -> HeadPaths {
+    let values = match paths.per_prompt {
+        PerPrompt::Mean => {
+            let share = (factor / baselines.clean.len().max(1) as f64) as f32;
+            parts.into_iter().reduce(|sum, part| sum + part).unwrap_or_else(|| ArrayD::zeros(IxDyn(&[0; 7]))) * share
+        }
+        PerPrompt::Keep => {
+            let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
+            concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone") * factor as f32
+        }
+    };
+    HeadPaths { norm: paths.norm, baselines, values }
+}
+
+/// The paths of one portion, shaped as [`HeadPaths::values`].
+pub(crate) fn paths<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    linear: &Linearised<B>,
+    options: PathOptions,
+    width: usize,
+) -> Result<ArrayD<f32>, AnalysisError> {
+    let (layers, heads, d_head) = (model.config().n_layers, model.config().n_heads, model.config().d_head);
+    let d_model = model.config().d_model;
+    let point = HookPoint::block;
+    let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
+    let rows = prompts * pos;
+    let mut values = ArrayD::zeros(IxDyn(&[prompts, layers, heads, 3, layers, heads, width]));
+    // What the heads of the layers so far write more in the source run, `[row, head, d_model]` each.
+    let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
+    for end in 0..layers {
+        if end > 0 {
+            let arriving = arriving(model, linear, options.norm, end)?; // [row, input * head, d_model]
+            let starts = Tensor::cat(written.clone(), 1); // [row, layer_start * head_start, d_model]
+            let paths = host(arriving.matmul(starts.swap_dims(1, 2)));
+            let shape = [prompts, pos, 3, heads, end, heads];
+            let paths = Array6::from_shape_vec(shape, paths).expect("one number a path");
+            // [prompt, pos, input, end, layer, start] -> [prompt, end, input, layer, start, pos]
+            let paths = paths.permuted_axes([0, 3, 2, 4, 5, 1]);
+            let mut of_end = values.index_axis_mut(Dimension(1), end);
+            of_end.slice_axis_inplace(Dimension(3), Slice::from(..end));
+            of_end.slice_axis_inplace(Dimension(5), Slice::from(linear.first..));
+            of_end.assign(&paths.into_dyn());
+        }
+        let z = linear.difference::<4>(point(end, Site::Z))?.reshape([rows, heads, d_head]);
+        let w_o = model.w_o(end).inner(); // [head, d_head, d_model]
+        written.push(z.swap_dims(0, 1).matmul(w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
+    }
+    Ok(match options.per_prompt {
+        PerPrompt::Keep => values,
+        PerPrompt::Mean => values.sum_axis(Dimension(0)).insert_axis(Dimension(0)),
+    })
+}
+
+/// The gradient that reaches the residual stream before block `layer` through each head's queries, keys and values alone:
+/// `[row, input * head, d_model]`.
+fn arriving<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    linear: &Linearised<B>,
+    norm: NormJacobian,
+    layer: usize,
+) -> Result<Tensor<B::InnerBackend, 3>, AnalysisError> {
+    let through_weights = INPUTS.into_iter().map(|(input, site)| {
+        let gradient = linear.gradients.get::<4>(HookPoint::block(layer, site))?;
+        let [prompts, pos, heads, d_head] = gradient.dims();
+        let gradient = gradient.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1); // [head, row, d_head]
+        let w = model.w_head_input(layer, input).inner(); // [head, d_model, d_head]
+        Ok(gradient.matmul(w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
+    });
+    let mut gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 1);
+    if let Some(gain) = model.attention_norm_gain(layer) {
+        let d_model = gain.dims()[0];
+        gradient = gradient * gain.inner().reshape([1, 1, d_model]);
+    }
+    let x = linear.base.get::<3>(HookPoint::block(layer, Site::ResidPre))?.inner();
+    let scale = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Scale))?.inner();
+    let [prompts, pos, d_model] = x.dims();
+    let scale = scale.reshape([prompts * pos, 1, 1]);
+    let centred = gradient.clone() - gradient.clone().mean_dim(2);
+    Ok(match norm {
+        NormJacobian::Frozen => centred / scale,
+        NormJacobian::Exact => {
+            let x = x.reshape([prompts * pos, 1, d_model]);
+            let normalised = (x.clone() - x.mean_dim(2)) / scale.clone();
+            let along = (gradient * normalised.clone()).mean_dim(2);
+            (centred - along * normalised) / scale
+        }
+    })
+}

@@ -4,7 +4,9 @@
 mod bench;
 mod device;
 mod model;
+mod names;
 mod output;
+mod paths;
 mod progress;
 mod reproduce_ioi;
 mod sweep;

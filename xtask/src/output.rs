@@ -21,6 +21,7 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
         seed: None,
         labels: Value::Null,
         baselines: Value::Null,
+        notes: Value::Null,
         wall_time_s: started.elapsed().as_secs_f64(),
         versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
     }

@@ -1,6 +1,10 @@
 //! `cargo xtask sweep`: your own pairs, any kind of node.
 
+mod ledger;
+mod report;
+
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::bail;
@@ -8,24 +12,28 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
-use ndarray::{Axis, Dimension, Ix2};
+use ndarray::ArrayD;
 use rewire_analysis::{
-    By, Component, Direction, Effects, Method, NodeKind, Options, Outcome, Scale, activation_patching,
-    attribution_patching, clean_logits,
+    Bootstrap, By, Component, Direction, Effects, HeadPaths, Method, NodeKind, NormJacobian, Options, Outcome,
+    ParseNodeError, PathOptions, PerPrompt, Scale, Screened, activation_patching, attribution_patching,
+    attribution_patching_with_head_paths, clean_logits, head_path_attribution, screen_then_verify,
 };
 use rewire_model::Transformer;
-use rewire_report::charts::{self, HeatMapLabels};
-use rewire_report::{About, Page, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_report::{About, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
+use serde_json::{Map, Value, json};
 
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, numbered, print, text_table, token_labels};
+use crate::names;
+use crate::output::{about, print, text_table};
 use crate::progress::with_bar;
+use ledger::SweepLedger;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Prompt pairs, one JSON object a line: clean, corrupt, answers, wrong_answers; text or token ids.
+    /// Prompt pairs, one JSON object a line: clean, corrupt, answers, wrong_answers; text or token ids; and, for --by marked,
+    /// position.
     #[arg(long, value_name = "FILE.jsonl")]
     pairs: PathBuf,
     #[command(flatten)]
@@ -34,10 +42,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value = "activation-patching")]
     method: MethodName,
     /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z head_result head_pattern
-    /// mlp_post.
+    /// mlp_post; and head_paths, by attribution alone.
     #[arg(long, value_delimiter = ',', default_value = "head_z")]
-    nodes: Vec<Component>,
-    /// How finely they are divided (cell: attention patterns alone).
+    nodes: Vec<NodeName>,
+    /// How finely they are divided (cell: attention patterns alone; marked: at the position that each line of the pairs gives).
     #[arg(long, value_enum, default_value = "all")]
     by: ByName,
     /// denoising: the corrupted run is patched from the clean one; noising: the reverse.
@@ -46,15 +54,52 @@ pub(crate) struct Arguments {
     /// What is measured after each prompt.
     #[arg(long, value_enum, default_value = "logit-diff-normalised")]
     metric: MetricName,
+    /// For head_paths: differentiate the norm in front of a head whole (exact), or with its scale held (frozen).
+    #[arg(long, default_value = "exact")]
+    norm: NormJacobian,
+    /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was skipped.
+    #[arg(long, value_name = "K")]
+    verify: Option<usize>,
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     per_prompt: bool,
+    /// Write, beside each table of means, its standard error and 95% bootstrap interval over prompts.
+    #[arg(long, conflicts_with = "per_prompt")]
+    intervals: bool,
+    /// Seed of the bootstrap.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Prompt pairs held in memory at once.
+    #[arg(long, default_value_t = Options::default().prompt_batch)]
+    prompt_batch: usize,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/sweep")]
     out: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+/// A kind of node, as `--nodes` names it.
+#[derive(Clone, Copy, PartialEq)]
+enum NodeName {
+    Component(Component),
+    HeadPaths,
+}
+
+impl FromStr for NodeName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "head_paths" => Ok(NodeName::HeadPaths),
+            "" => Err("the list of nodes is empty".to_owned()),
+            other => {
+                let component = other.parse().map_err(|e: ParseNodeError| format!("{e}, head_paths"))?;
+                Ok(NodeName::Component(component))
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum MethodName {
     ActivationPatching,
     AttributionPatching,
@@ -65,6 +110,7 @@ enum ByName {
     All,
     Position,
     Cell,
+    Marked,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -95,44 +141,124 @@ impl MetricName {
     }
 }
 
+/// What a sweep finds.
+struct Findings {
+    outcome: Outcome,
+    paths: Option<HeadPaths>,
+    screened: Option<Screened>,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
     let source = Source::open(&arguments.model)?;
     let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
     let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
-    let by = match arguments.by {
-        ByName::All => By::All,
-        ByName::Position => By::Position,
-        ByName::Cell => By::Cell,
-    };
-    let mut nodes: Vec<NodeKind> = Vec::new();
-    for &component in &arguments.nodes {
-        let kind = NodeKind { component, by };
-        if nodes.contains(&kind) {
-            bail!("--nodes names {component} twice");
-        }
-        nodes.push(kind);
-    }
+    let nodes = arguments.kinds()?;
     check_directory(&arguments.out)?;
-    let outcome = on_device!(arguments.model.device, |B, device| {
+    // Attribution takes seconds; only sweeps that run the model once a node are worth taking up again.
+    let ledger = match arguments.method {
+        MethodName::ActivationPatching => {
+            Some(SweepLedger::open(&arguments.out, &arguments.identity(&source, &pairs, &nodes)?)?)
+        }
+        MethodName::AttributionPatching => None,
+    };
+    let taken_up = ledger.as_ref().map_or(0, SweepLedger::finished);
+    if taken_up > 0 {
+        print(&format!("going on with an unfinished sweep: {taken_up} passes were done before\n"));
+    }
+    let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        analyse(&model, &pairs, &nodes, arguments)
-    })?;
+        analyse(&model, &pairs, &nodes, arguments, ledger.as_ref())
+    });
+    let found = match (found, ledger) {
+        // A sweep that was refused before its first pass leaves nothing behind.
+        (Err(error), Some(ledger)) if taken_up == 0 => {
+            ledger.close_if_empty()?;
+            return Err(error);
+        }
+        (found, ledger) => (found?, ledger),
+    };
+    let (found, ledger) = found;
 
-    let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
-    let table = |effects: &Effects| Table::new(effects.kind.to_string(), effects, prompts, &outcome);
-    let tables: Vec<Table> = outcome.effects.iter().map(table).collect();
+    let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
     let about = About {
         metric: arguments.metric.name(),
-        labels: serde_json::json!(labels),
-        baselines: describe_baselines(&outcome.baselines),
+        seed: Some(arguments.seed),
+        labels: json!(labels),
+        baselines: describe_baselines(&found.outcome.baselines),
+        notes: notes(&found, &pairs, bootstrap, arguments),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &tables, &about)?;
-    write_whole(&arguments.out.join("report.html"), report(&source, &pairs, &outcome, arguments).render().as_bytes())?;
-    summarise(&outcome, arguments, started);
+    write_tables(&arguments.out, &tables(&found, bootstrap, arguments), &about)?;
+    let page = report::page(&source, &pairs, &found, bootstrap, arguments);
+    write_whole(&arguments.out.join("report.html"), page.render().as_bytes())?;
+    if let Some(ledger) = ledger {
+        ledger.close()?;
+    }
+    summarise(&found, &pairs, bootstrap, arguments, started);
     Ok(())
+}
+
+impl Arguments {
+    /// The kinds of nodes that are patched, head paths aside.
+    fn kinds(&self) -> anyhow::Result<Vec<NodeKind>> {
+        let by = match self.by {
+            ByName::All => By::All,
+            ByName::Position => By::Position,
+            ByName::Cell => By::Cell,
+            ByName::Marked => By::Marked,
+        };
+        let mut nodes: Vec<NodeKind> = Vec::new();
+        for (i, name) in self.nodes.iter().enumerate() {
+            if self.nodes[..i].contains(name) {
+                let name = match name {
+                    NodeName::Component(component) => component.to_string(),
+                    NodeName::HeadPaths => "head_paths".to_owned(),
+                };
+                bail!("--nodes names {name} twice");
+            }
+            if let NodeName::Component(component) = *name {
+                nodes.push(NodeKind { component, by });
+            }
+        }
+        if self.wants_paths() && self.method != MethodName::AttributionPatching {
+            bail!("head_paths are estimated by --method attribution-patching alone");
+        }
+        if self.verify.is_some() && self.method != MethodName::AttributionPatching {
+            bail!("--verify patches what attribution ranks first: it goes with --method attribution-patching");
+        }
+        if self.verify.is_some() && nodes.is_empty() {
+            bail!("--verify has nothing to patch: head_paths are not nodes");
+        }
+        Ok(nodes)
+    }
+
+    fn wants_paths(&self) -> bool {
+        self.nodes.contains(&NodeName::HeadPaths)
+    }
+
+    /// Everything that a pass of the sweep depends on.
+    fn identity(&self, source: &Source, pairs: &PromptPairs, nodes: &[NodeKind]) -> anyhow::Result<Map<String, Value>> {
+        let prompts: Vec<_> =
+            pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
+        let identity = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "model": source.files.checksums()?,
+            "processed weights": source.is_processed(),
+            "device": self.model.device.resolve().to_string(),
+            "pairs": prompts,
+            "positions": pairs.marks(),
+            "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "direction": self.direction,
+            "metric": self.metric.name(),
+            "prompt batch": self.prompt_batch,
+        });
+        match identity {
+            Value::Object(identity) => Ok(identity),
+            _ => bail!("a sweep without identity"),
+        }
+    }
 }
 
 fn analyse<B: AutodiffBackend>(
@@ -140,98 +266,202 @@ fn analyse<B: AutodiffBackend>(
     pairs: &PromptPairs,
     nodes: &[NodeKind],
     arguments: &Arguments,
-) -> anyhow::Result<Outcome> {
+    ledger: Option<&SweepLedger>,
+) -> anyhow::Result<Findings> {
     let metric = arguments.metric.metric(model, pairs)?;
     let scale = match arguments.metric {
         MetricName::LogitDiffNormalised => Scale::Normalised,
         _ => Scale::Metric,
     };
-    Ok(with_bar("sweep", |progress| {
-        let options = Options { direction: arguments.direction, scale, progress, ..Options::default() };
-        match arguments.method {
-            MethodName::ActivationPatching => activation_patching(&model.valid(), pairs, &metric, nodes, &options),
-            MethodName::AttributionPatching => attribution_patching(model, pairs, &metric, nodes, &options),
+    let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
+    let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
+    with_bar("sweep", |progress| {
+        let prompt_batch = arguments.prompt_batch.max(1);
+        let mut options =
+            Options { direction: arguments.direction, scale, progress, prompt_batch, ..Options::default() };
+        if let Some(ledger) = ledger {
+            options.ledger = ledger;
         }
-    })?)
+        let only = |outcome| Findings { outcome, paths: None, screened: None };
+        Ok(match (arguments.method, paths, arguments.verify) {
+            (MethodName::ActivationPatching, ..) => {
+                only(activation_patching(&model.valid(), pairs, &metric, nodes, &options)?)
+            }
+            (_, None, None) => only(attribution_patching(model, pairs, &metric, nodes, &options)?),
+            (_, None, Some(k)) => {
+                let screened = screen_then_verify(model, pairs, &metric, nodes, k, &options)?;
+                Findings { screened: Some(screened.clone()), ..only(screened.attribution) }
+            }
+            (_, Some(paths), None) if nodes.is_empty() => {
+                let paths = head_path_attribution(model, pairs, &metric, paths, &options)?;
+                let outcome = Outcome {
+                    method: Method::AttributionPatching,
+                    direction: options.direction,
+                    scale,
+                    metric: rewire_tasks::Metric::name(&metric),
+                    baselines: paths.baselines.clone(),
+                    effects: Vec::new(),
+                };
+                Findings { paths: Some(paths), ..only(outcome) }
+            }
+            (_, Some(paths), verify) => {
+                let (outcome, paths) =
+                    attribution_patching_with_head_paths(model, pairs, &metric, nodes, paths, &options)?;
+                let screened = match verify {
+                    Some(k) => Some(screen_then_verify(model, pairs, &metric, nodes, k, &options)?),
+                    None => None,
+                };
+                Findings { outcome, paths: Some(paths), screened }
+            }
+        })
+    })
 }
 
-/// The names along one axis of a kind's effects.
-fn names(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
-    match axis {
-        "layer" => numbered("L", n),
-        "head" => numbered("H", n),
-        "neuron" => numbered("N", n),
-        // Positions carry the tokens of the first prompt only where all have its length.
-        _ if pairs.labels(0).len() == n => token_labels(pairs.labels(0)),
-        _ => numbered("", n),
-    }
-}
+/// The axes of head paths, prompt first.
+pub(crate) const PATH_AXES: [&str; 7] =
+    ["prompt", "layer_end", "head_end", "input", "layer_start", "head_start", "pos"];
 
-fn report(source: &Source, pairs: &PromptPairs, outcome: &Outcome, arguments: &Arguments) -> Page {
-    let subtitle = format!(
-        "{} · {} · pairs: {} · {} · {}",
-        source.name,
-        outcome.method,
-        pairs.len(),
-        outcome.direction,
-        arguments.metric.name()
-    );
-    let mut page = Page::new("Sweep", &subtitle);
-    let [clean, corrupted] = outcome.baselines.means();
-    page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
-    let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
-    page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
-    for effects in &outcome.effects {
-        let unit = match outcome.scale {
-            Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
-            Scale::Metric => "Mean over prompts, as a change of the metric.",
-        };
-        page.section(&effects.kind.to_string(), unit);
-        let mean = effects.mean();
-        let axes = effects.axis_names();
-        let (rows, columns) = (axes[1], axes.last().copied().unwrap_or("layer"));
-        let shape = mean.shape().to_vec();
-        let row_names = names(rows, shape[0], pairs);
-        // One map of [layer, last axis] a unit between them; one row where there is but the layer axis.
-        let maps: Vec<(String, ndarray::Array2<f32>)> = match shape.len() {
-            1 => mean.into_shape_with_order((shape[0], 1)).into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
-            2 => mean.into_dimensionality::<Ix2>().into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
-            3 if axes[2] == "head" => (0..shape[1])
-                .filter_map(|h| mean.index_axis(Axis(1), h).to_owned().into_dimensionality::<Ix2>().ok())
-                .enumerate()
-                .map(|(h, m)| (format!("head {h}"), m))
-                .collect(),
-            _ => Vec::new(),
-        };
-        if maps.is_empty() || shape.len() == 2 && shape[1] > 512 {
-            page.text("Too many nodes for a heat map: see effects.safetensors or effects.csv.");
-            page.table(&["node", "effect"], top_nodes(effects, 30));
-            continue;
-        }
-        let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
-        for (title, map) in maps {
-            let columns_named = if shape.len() == 1 { vec![String::new()] } else { names(columns, map.ncols(), pairs) };
-            let columns = if shape.len() == 1 { "" } else { columns };
-            let labels = HeatMapLabels { rows: (rows, &row_names), columns: (columns, &columns_named), reach };
-            page.chart(charts::heat_map(&title, &map.view(), labels));
+fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Arguments) -> Vec<Table> {
+    let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
+    let mut tables = Vec::new();
+    for effects in &found.outcome.effects {
+        tables.push(Table::new(effects.kind.to_string(), effects, prompts, &found.outcome));
+        if arguments.intervals {
+            let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
+            let [low, high] = effects.bootstrap(bootstrap).map_or([None, None], |ends| ends.map(Some));
+            for (what, values) in [("standard_error", effects.standard_error()), ("low", low), ("high", high)] {
+                let name = format!("{}.{what}", effects.kind);
+                tables.extend(values.map(|values| Table::of(name, axes.clone(), values, &found.outcome)));
+            }
         }
     }
-    page
+    if let Some(paths) = &found.paths {
+        let (axes, values): (&[&str], ArrayD<f32>) = match prompts {
+            Prompts::Each => (&PATH_AXES, paths.values.clone()),
+            Prompts::Mean => (&PATH_AXES[1..], paths.mean().into_dyn()),
+        };
+        let axes = axes.iter().map(|a| (*a).to_owned()).collect();
+        tables.push(Table::of("head_paths".to_owned(), axes, values, &found.outcome));
+    }
+    if let Some(screened) = &found.screened {
+        for effects in &screened.exact.effects {
+            tables.push(Table::new(format!("verified/{}", effects.kind), effects, prompts, &screened.exact));
+        }
+    }
+    tables
 }
 
-/// The nodes of largest mean effect, by name.
-fn top_nodes(effects: &Effects, n: usize) -> Vec<Vec<String>> {
-    let axes = effects.axis_names();
+/// What there is to say of the tables beside their axes.
+fn notes(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments) -> Value {
+    let mut notes = Map::new();
+    if arguments.intervals {
+        let Bootstrap { level, resamples, seed } = bootstrap;
+        notes.insert("bootstrap".to_owned(), json!({ "level": level, "resamples": resamples, "seed": seed }));
+    }
+    if let Some(paths) = &found.paths {
+        notes.insert("norm".to_owned(), json!(paths.norm));
+    }
+    if let Some(screened) = &found.screened {
+        let largest = screened.largest_skipped.as_ref();
+        notes.insert(
+            "screening".to_owned(),
+            json!({
+                "verified": screened.verified.len(),
+                "skipped": screened.skipped,
+                "largest_skipped_attribution": largest.map(|(_, value)| value),
+                "largest_skipped_node": largest.map(|(place, _)| {
+                    let effects = &found.outcome.effects[place.kind];
+                    format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
+                }),
+                "meaning_of_nan": "this node was skipped: its exact effect is not known",
+            }),
+        );
+    }
+    Value::Object(notes)
+}
+
+/// The nodes of largest mean effect: their place and it.
+fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
     let mean = effects.mean();
-    let mut nodes: Vec<(Vec<usize>, f32)> = mean.indexed_iter().map(|(i, v)| (i.slice().to_vec(), *v)).collect();
+    let mut nodes: Vec<(Vec<usize>, f32)> =
+        mean.indexed_iter().map(|(i, v)| (ndarray::Dimension::slice(&i).to_vec(), *v)).collect();
     nodes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    let name = |place: &[usize]| {
-        axes[1..].iter().zip(place).map(|(axis, i)| format!("{axis} {i}")).collect::<Vec<_>>().join(", ")
-    };
-    nodes.iter().take(n).map(|(place, value)| vec![name(place), format!("{value:.4}")]).collect()
+    nodes.truncate(n);
+    nodes
 }
 
-fn summarise(outcome: &Outcome, arguments: &Arguments, started: Instant) {
+/// Header and rows of a table of the nodes of largest effect, with error and interval where there are several prompts.
+fn top_table(
+    effects: &Effects,
+    pairs: &PromptPairs,
+    bootstrap: Bootstrap,
+    n: usize,
+) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let nodes = top_nodes(effects, n);
+    // Only those that are shown are resampled.
+    let shown = Effects {
+        kind: effects.kind,
+        values: ndarray::Array2::from_shape_fn((effects.values.shape()[0], nodes.len()), |(prompt, i)| {
+            effects.values[[&[prompt], nodes[i].0.as_slice()].concat().as_slice()]
+        })
+        .into_dyn(),
+    };
+    let sure = shown.standard_error().zip(shown.bootstrap(bootstrap));
+    let row = |(i, (place, value)): (usize, &(Vec<usize>, f32))| {
+        let mut row = vec![names::of_node(effects, place, pairs), format!("{value:.4}")];
+        if let Some((error, [low, high])) = &sure {
+            row.extend([format!("{:.4}", error[[i]]), format!("{:.4} to {:.4}", low[[i]], high[[i]])]);
+        }
+        row
+    };
+    let rows = nodes.iter().enumerate().map(row).collect();
+    let header = match sure {
+        Some(_) => vec!["node", "effect", "std. error", "95% interval"],
+        None => vec!["node", "effect"],
+    };
+    (header, rows)
+}
+
+/// What screening left out, in words.
+fn screening(found: &Findings, pairs: &PromptPairs) -> Option<String> {
+    let screened = found.screened.as_ref()?;
+    let skipped = match &screened.largest_skipped {
+        Some((place, value)) => {
+            let effects = &found.outcome.effects[place.kind];
+            format!(
+                "{} nodes were skipped; the largest attribution among them is {value:.4} ({} {})",
+                screened.skipped,
+                effects.kind,
+                names::of_node(effects, &place.index, pairs)
+            )
+        }
+        None => "no node was skipped".to_owned(),
+    };
+    Some(format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len()))
+}
+
+/// Attribution and exact effect of the verified nodes.
+fn verified_rows(found: &Findings, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
+    let Some(screened) = &found.screened else { return Vec::new() };
+    let [estimates, exact] = [&screened.attribution, &screened.exact]
+        .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
+    let row = |place: &rewire_analysis::Place| {
+        let effects = &screened.attribution.effects[place.kind];
+        let [estimate, exact] = [&estimates, &exact].map(|means| means[place.kind][place.index.as_slice()]);
+        vec![
+            format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs)),
+            format!("{estimate:.4}"),
+            format!("{exact:.4}"),
+            format!("{:+.4}", estimate - exact),
+        ]
+    };
+    screened.verified.iter().take(n).map(row).collect()
+}
+
+const VERIFIED_HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
+
+fn summarise(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments, started: Instant) {
+    let outcome = &found.outcome;
     let [clean, corrupted] = outcome.baselines.means();
     let method = match outcome.method {
         Method::ActivationPatching => "exact",
@@ -240,7 +470,16 @@ fn summarise(outcome: &Outcome, arguments: &Arguments, started: Instant) {
     let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
     for effects in &outcome.effects {
         text += &format!("{} ({method}, {})\n", effects.kind, outcome.direction);
-        text += &text_table(&["node", "effect"], &top_nodes(effects, 5));
+        let (header, rows) = top_table(effects, pairs, bootstrap, 5);
+        text += &text_table(&header, &rows);
+    }
+    if let Some(paths) = &found.paths {
+        text += &format!("head_paths (estimated, {})\n", outcome.direction);
+        text += &text_table(&["path", "effect"], &crate::paths::largest(&paths.mean(), 5));
+    }
+    if let Some(told) = screening(found, pairs) {
+        text += &format!("{told}\n");
+        text += &text_table(&VERIFIED_HEADER, &verified_rows(found, pairs, 10));
     }
     let report = arguments.out.join("report.html");
     print(&format!("{text}{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));

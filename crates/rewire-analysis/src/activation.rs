@@ -5,6 +5,8 @@
 //! computes queries and MLP only where the metric reads; and patches that start at one place run side by side
 //! ([`plan`](crate::plan)).
 
+use std::collections::BTreeSet;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
@@ -18,7 +20,7 @@ use crate::ledger::Pass;
 use crate::node::Positions;
 use crate::plan::{Entry, PlannedPass, operations, plan};
 use crate::runs::{Portion, Recorded, check, evaluate, factor, host, no_effects, node_sizes, portions, record};
-use crate::{AnalysisError, Baselines, Method, NodeKind, Options, Outcome, Reuse, literal, workers};
+use crate::{AnalysisError, Baselines, Method, NodeKind, Options, Outcome, Place, Reuse, literal, workers};
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
 /// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
@@ -35,13 +37,26 @@ pub fn activation_patching<B: Backend, M: Metric>(
     nodes: &[NodeKind],
     options: &Options,
 ) -> Result<Outcome, AnalysisError> {
+    patch_chosen(model, pairs, metric, nodes, None, options)
+}
+
+/// [`activation_patching`] of the chosen nodes alone, if any are chosen; the effects of the others are NaN.
+pub(crate) fn patch_chosen<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    chosen: Option<&BTreeSet<Place>>,
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
     check(model, pairs, nodes)?;
     let config = model.config();
     let portions = portions(pairs, metric, options.prompt_batch)?;
     let baselines = run_baselines(model, metric, &portions)?;
     let factor = factor(&baselines, options)?;
 
-    let total = pairs.len() * nodes.iter().map(|kind| config.n_layers * in_layer(*kind, model, pairs)).sum::<usize>();
+    let all = nodes.iter().map(|kind| config.n_layers * in_layer(*kind, model, pairs)).sum::<usize>();
+    let total = pairs.len() * chosen.map_or(all, BTreeSet::len);
     let mut done = 0;
     (options.progress)(done, total);
     let mut changes = Vec::new();
@@ -51,7 +66,7 @@ pub fn activation_patching<B: Backend, M: Metric>(
         match options.reuse {
             Reuse::Nothing => literal::sweep(model, metric, portion, nodes, options.direction, &mut values)?,
             Reuse::Everything => {
-                let sweep = Sweep::new(model, metric, portion, nodes, options)?;
+                let sweep = Sweep::new(model, metric, portion, nodes, chosen, options)?;
                 let made: usize = sweep.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
                 let known = total * portion.pairs.len() / pairs.len() - made;
                 done += known;
@@ -60,6 +75,9 @@ pub fn activation_patching<B: Backend, M: Metric>(
                     (options.progress)(done, total);
                 })?;
             }
+        }
+        if let Some(chosen) = chosen {
+            forget_others(&mut values, chosen);
         }
         changes.push(values);
     }
@@ -92,9 +110,21 @@ pub fn activation_patching_operations<B: Backend, M: Metric>(
     let of_portion = |portion: &Portion| {
         let whole = PlannedPass::whole_run();
         2.0 * operations(&[whole], config, portion)
-            + operations(&plan(nodes, config, portion, options.token_budget), config, portion)
+            + operations(&plan(nodes, config, portion, None, options.token_budget), config, portion)
     };
     Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(of_portion).sum())
+}
+
+/// Makes the effects of the nodes that were not chosen NaN.
+fn forget_others(values: &mut [ArrayD<f32>], chosen: &BTreeSet<Place>) {
+    for (kind, values) in values.iter_mut().enumerate() {
+        for (index, value) in values.indexed_iter_mut() {
+            let place = Place { kind, index: ndarray::Dimension::slice(&index)[1..].to_vec() };
+            if !chosen.contains(&place) {
+                *value = f32::NAN;
+            }
+        }
+    }
 }
 
 /// How many nodes of a kind a layer has.
@@ -133,6 +163,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         metric: &'a M,
         portion: &'a Portion,
         nodes: &'a [NodeKind],
+        chosen: Option<&BTreeSet<Place>>,
         options: &Options,
     ) -> Result<Self, AnalysisError> {
         let config = model.config();
@@ -142,7 +173,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let source =
             record(model, &source, portion, metric, move |p: HookPoint| reads_of_source(&kinds, &shape, p))?.cache;
-        let passes = plan(nodes, config, portion, options.token_budget);
+        let passes = plan(nodes, config, portion, chosen, options.token_budget);
         Ok(Self { model, metric, portion, nodes, base, source, passes })
     }
 

@@ -57,6 +57,14 @@ pub enum AnalysisError {
         /// How many there are.
         nodes: usize,
     },
+    /// Effects that are not of the same nodes.
+    #[error("{exact} and {estimate} are not effects of the same nodes")]
+    NotComparable {
+        /// The one kind.
+        exact: NodeKind,
+        /// The other.
+        estimate: NodeKind,
+    },
     /// A finished part of the sweep could not be kept.
     #[error("a finished part of the sweep could not be kept: {0}")]
     Ledger(#[source] std::io::Error),

@@ -3,14 +3,15 @@
 //! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
 //! Patches that start at one place and position go side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use rewire_model::TransformerConfig;
 
+use crate::activation::place;
 use crate::node::Positions;
 use crate::runs::Portion;
-use crate::{By, Component, NodeKind};
+use crate::{By, Component, NodeKind, Place};
 
 /// Where a changed residual stream enters the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,33 +118,54 @@ impl PlannedPass {
     }
 }
 
-/// The passes over one portion: the same for the same kinds, pairs and budget, whatever the machine.
+/// The passes over one portion, of the chosen nodes if any are: the same for the same kinds, pairs and budget, whatever the machine.
 pub(crate) fn plan(
     kinds: &[NodeKind],
     config: &TransformerConfig,
     portion: &Portion,
+    chosen: Option<&BTreeSet<Place>>,
     token_budget: usize,
 ) -> Vec<PlannedPass> {
     let mut by_start: BTreeMap<(usize, usize), (Entry, Vec<Slice>)> = BTreeMap::new();
     for layer in 0..config.n_layers {
-        for (index, &kind) in kinds.iter().enumerate() {
+        for (index_of_kind, &kind) in kinds.iter().enumerate() {
             let entry = Entry::of(kind.component, layer, config);
-            let units = 0..units(kind, config);
             for positions in places(kind, portion) {
                 let Some(first) = portion.first_changed(kind.component, layer, config, &positions) else { continue };
-                let slice = Slice { kind: index, layer, positions, units: units.clone() };
+                let wanted = |unit: usize| {
+                    let unit = kind.unit_axis().map(|_| unit);
+                    chosen.is_none_or(|chosen| {
+                        let index = place(0, layer, unit, &positions)[1..].to_vec();
+                        chosen.contains(&Place { kind: index_of_kind, index })
+                    })
+                };
                 let of_start = by_start.entry((entry.depth(), first)).or_insert((entry, Vec::new()));
-                of_start.1.push(slice);
+                for units in runs_of(units(kind, config), wanted) {
+                    of_start.1.push(Slice { kind: index_of_kind, layer, positions: positions.clone(), units });
+                }
             }
         }
     }
     let mut passes = Vec::new();
+    by_start.retain(|_, (_, slices)| !slices.is_empty());
     for ((_, first), (entry, slices)) in by_start {
         let tokens = portion.prompts.len() * (portion.pairs.width() - first);
         let at_once = (token_budget / tokens.max(1)).max(1);
         passes.extend(chunks(slices, at_once).into_iter().map(|slices| PlannedPass { entry, first, slices }));
     }
     passes
+}
+
+/// The longest runs of numbers below `n` that are wanted.
+fn runs_of(n: usize, wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for i in (0..n).filter(|&i| wanted(i)) {
+        match runs.last_mut() {
+            Some(run) if run.end == i => run.end += 1,
+            _ => runs.push(i..i + 1),
+        }
+    }
+    runs
 }
 
 /// Operations of all passes.

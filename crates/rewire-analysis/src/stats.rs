@@ -3,18 +3,71 @@
 /// Pearson's correlation of pairs of finite numbers; `None` for fewer than two pairs, or where one side does not vary.
 #[must_use]
 pub fn pearson(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
-    let pairs: Vec<(f64, f64)> = pairs.into_iter().map(|(x, y)| (f64::from(x), f64::from(y))).collect();
-    let n = pairs.len() as f64;
-    let mean_x = pairs.iter().map(|(x, _)| x).sum::<f64>() / n;
-    let mean_y = pairs.iter().map(|(_, y)| y).sum::<f64>() / n;
-    let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|&(x, y)| f(x - mean_x, y - mean_y)).sum::<f64>();
-    let (xx, yy, xy) = (sum(&|x, _| x * x), sum(&|_, y| y * y), sum(&|x, y| x * y));
-    (pairs.len() >= 2 && xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
+    let m = Moments::new(pairs);
+    (m.n >= 2 && m.xx > 0.0 && m.yy > 0.0).then(|| m.xy / (m.xx * m.yy).sqrt())
+}
+
+/// Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank. `None` as for [`pearson`].
+#[must_use]
+pub fn spearman(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
+    let (x, y): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+    pearson(ranks(&x).into_iter().zip(ranks(&y)))
+}
+
+/// Slope of the line through y over x that has the least squared error; `None` where x does not vary.
+#[must_use]
+pub fn slope(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
+    let m = Moments::new(pairs);
+    (m.n >= 2 && m.xx > 0.0).then(|| m.xy / m.xx)
+}
+
+/// How much of the variance of x is gone once y is taken for it: `1 - sum (y - x)^2 / sum (x - mean x)^2`. 1 where they are the
+/// same, 0 where y is no better than the mean of x, below 0 where it is worse. `None` where x does not vary.
+#[must_use]
+pub fn r_squared(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
+    let pairs: Vec<(f32, f32)> = pairs.into_iter().collect();
+    let error: f64 = pairs.iter().map(|&(x, y)| (f64::from(y) - f64::from(x)).powi(2)).sum();
+    let m = Moments::new(pairs);
+    (m.n >= 2 && m.xx > 0.0).then(|| 1.0 - error / m.xx)
+}
+
+/// Sums of squares and products about the means.
+struct Moments {
+    n: usize,
+    xx: f64,
+    yy: f64,
+    xy: f64,
+}
+
+impl Moments {
+    fn new(pairs: impl IntoIterator<Item = (f32, f32)>) -> Self {
+        let pairs: Vec<(f64, f64)> = pairs.into_iter().map(|(x, y)| (f64::from(x), f64::from(y))).collect();
+        let n = pairs.len() as f64;
+        let mean_x = pairs.iter().map(|(x, _)| x).sum::<f64>() / n;
+        let mean_y = pairs.iter().map(|(_, y)| y).sum::<f64>() / n;
+        let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|&(x, y)| f(x - mean_x, y - mean_y)).sum::<f64>();
+        Self { n: pairs.len(), xx: sum(&|x, _| x * x), yy: sum(&|_, y| y * y), xy: sum(&|x, y| x * y) }
+    }
+}
+
+/// Ranks from 1 up, ties at their mean.
+fn ranks(values: &[f32]) -> Vec<f32> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut below = 0;
+    for tied in order.chunk_by(|&a, &b| values[a] == values[b]) {
+        for &i in tied {
+            ranks[i] = below as f32 + (tied.len() as f32 + 1.0) / 2.0;
+        }
+        below += tied.len();
+    }
+    ranks
 }
 
 #[cfg(test)]
 mod tests {
-    use super::pearson;
+    use super::*;
 
     #[test]
     fn correlation_of_known_numbers() {
@@ -24,5 +77,15 @@ mod tests {
         assert!((some - 0.654_653_670_707_977).abs() < 1e-12, "{some}");
         assert_eq!(pearson([(1.0, 2.0)]), None);
         assert_eq!(pearson([(1.0, 2.0), (1.0, 3.0)]), None);
+    }
+
+    #[test]
+    fn ranks_and_fits_of_known_numbers() {
+        assert_eq!(ranks(&[3.0, -1.0, 3.0, 7.0]), [2.5, 1.0, 2.5, 4.0]);
+        assert_eq!(spearman([(0.0, 1.0), (1.0, 30.0), (2.0, 31.0)]), Some(1.0));
+        assert_eq!(slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), Some(2.0));
+        assert_eq!(r_squared([(0.0, 0.0), (1.0, 1.0)]), Some(1.0));
+        assert_eq!(r_squared([(0.0, 0.5), (1.0, 0.5)]), Some(0.0));
+        assert_eq!(r_squared([(1.0, 1.0), (1.0, 1.0)]), None);
     }
 }

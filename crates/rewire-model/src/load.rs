@@ -129,6 +129,19 @@ impl ModelFiles {
         TransformerConfig::from_json(text).map_err(config)
     }
 
+    /// Length and CRC-32 of the configuration and of each file of weights: what tells one model from another when work on it
+    /// is taken up again.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`].
+    pub fn checksums(&self) -> Result<Vec<(usize, u32)>, ModelError> {
+        let sum = |file: &File| {
+            let bytes = file.bytes()?;
+            Ok((bytes.len(), crc32fast::hash(&bytes)))
+        };
+        [&self.config].into_iter().chain(&self.weights).map(sum).collect()
+    }
+
     /// The contents of `tokenizer.json`, with the path that stands for it in messages; `None` if the model has none.
     ///
     /// # Errors

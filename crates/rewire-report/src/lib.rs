@@ -28,4 +28,4 @@ mod tables;
 pub use error::ReportError;
 pub use files::{check_directory, write_whole};
 pub use page::{Check, Page, Verdict};
-pub use tables::{About, Prompts, Table, describe_baselines, write_tables};
+pub use tables::{AXES, About, CSV_LIMIT, Prompts, Table, describe_baselines, write_tables};

@@ -26,7 +26,7 @@ pub enum Prompts {
 pub struct Table {
     /// Its tensor's name.
     pub name: String,
-    /// What each axis runs over: `prompt`, `layer`, `head`, `neuron`, `pos`, `dest`, `src`.
+    /// What each axis runs over; see [`AXES`].
     pub axes: Vec<String>,
     /// The numbers.
     pub values: ArrayD<f32>,
@@ -47,6 +47,12 @@ impl Table {
             Prompts::Each => (axes.collect(), effects.values.clone()),
             Prompts::Mean => (axes.skip(1).collect(), effects.mean()),
         };
+        Self::of(name, axes, values, outcome)
+    }
+
+    /// Numbers that belong to an outcome, with these axes.
+    #[must_use]
+    pub fn of(name: String, axes: Vec<String>, values: ArrayD<f32>, outcome: &rewire_analysis::Outcome) -> Self {
         Self {
             name,
             axes,
@@ -79,6 +85,8 @@ pub struct About {
     pub labels: Value,
     /// The metric of the unpatched runs, as [`describe_baselines`] gives it; by set, where there are several.
     pub baselines: Value,
+    /// What else there is to say of these tables: intervals, screening, portions.
+    pub notes: Value,
     /// Seconds from start to here.
     pub wall_time_s: f64,
     /// Versions of what computed this.
@@ -107,13 +115,29 @@ fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     Ok(safetensors::serialize(views, None)?)
 }
 
-/// Every axis that a table can have, in the order of the columns.
-const AXES: [&str; 7] = ["prompt", "layer", "head", "neuron", "pos", "dest", "src"];
+/// Every axis that a table can have, in the order of the CSV file's columns.
+pub const AXES: [&str; 12] = [
+    "prompt",
+    "layer",
+    "head",
+    "neuron",
+    "layer_end",
+    "head_end",
+    "input",
+    "layer_start",
+    "head_start",
+    "pos",
+    "dest",
+    "src",
+];
+
+/// Numbers of a table above which it is left out of the CSV file, where nobody would read it: it is in the tensors.
+pub const CSV_LIMIT: usize = 200_000;
 
 fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["table"].into_iter().chain(AXES).chain(["value"]))?;
-    for table in tables {
+    for table in tables.iter().filter(|t| t.values.len() <= CSV_LIMIT) {
         let columns = AXES.map(|axis| table.axes.iter().position(|a| a == axis));
         for (index, value) in table.values.indexed_iter() {
             let place = columns.map(|c| c.map_or(String::new(), |c| index[c].to_string()));
@@ -142,6 +166,7 @@ fn description(tables: &[Table], about: &About) -> Result<Vec<u8>, ReportError> 
             "method": table.method,
             "direction": table.direction,
             "scale": table.scale,
+            "in_csv": table.values.len() <= CSV_LIMIT,
         })
     };
     let mut json = serde_json::to_value(about)?;

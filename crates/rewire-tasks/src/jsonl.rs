@@ -34,6 +34,14 @@ pub enum PairsFileError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A line without a marked position, in a file that marks them.
+    #[error("{path}, line {line}: `position` is missing, and other lines have it")]
+    NoPosition {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// Text where the model has no tokenizer.
     #[error("{path}, line {line}: {text:?} is text, and the model has no tokenizer.json; give token ids")]
     NoTokenizer {
@@ -74,6 +82,7 @@ struct Line {
     corrupt: Prompt,
     answers: Vec<Answer>,
     wrong_answers: Vec<Answer>,
+    position: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -91,7 +100,7 @@ enum Answer {
 }
 
 /// Reads `{"clean": text|[ids], "corrupt": text|[ids], "answers": [text|id, ..], "wrong_answers": [..]}` lines. Ids are used
-/// as they are; text is tokenised, with `bos` in front where the model's convention has one. Blank lines are passed over.
+/// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is tokenised, with `bos` in front where the model's convention has one. Blank lines are passed over.
 /// The pairs are checked against the model's vocabulary and context.
 ///
 /// # Errors
@@ -106,16 +115,26 @@ pub fn read_pairs(
     let text = std::fs::read_to_string(path).map_err(|source| PairsFileError::Read { path: path.into(), source })?;
     let mut lines = Vec::new();
     let mut pairs = Vec::new();
+    let mut marks = Vec::new();
     for (index, content) in text.lines().enumerate().filter(|(_, content)| !content.trim().is_empty()) {
         let reader = LineReader { path, line: index + 1, tokenizer, bos };
-        pairs.push(reader.pair(content)?);
+        let (pair, mark) = reader.pair(content)?;
+        pairs.push(pair);
+        marks.push(mark);
         lines.push(index + 1);
     }
     let named = |source: PairsError| match source.pair() {
         None => PairsFileError::Empty { path: path.into() },
         Some(pair) => PairsFileError::Pair { path: path.into(), line: lines[pair], source },
     };
-    let pairs = PromptPairs::new(pairs).map_err(named)?;
+    let mut pairs = PromptPairs::new(pairs).map_err(named)?;
+    if marks.iter().any(Option::is_some) {
+        let missing = |(mark, line): (Option<usize>, &usize)| {
+            mark.ok_or_else(|| PairsFileError::NoPosition { path: path.into(), line: *line })
+        };
+        let marks = marks.into_iter().zip(&lines).map(missing).collect::<Result<_, _>>()?;
+        pairs = pairs.marking(marks).map_err(named)?;
+    }
     pairs.check_model(d_vocab, n_ctx).map_err(named)?;
     Ok(match tokenizer {
         Some(tokenizer) => pairs.labelled(|token| tokenizer.decode(&[token])),
@@ -132,19 +151,21 @@ struct LineReader<'a> {
 }
 
 impl LineReader<'_> {
-    fn pair(&self, content: &str) -> Result<PromptPair, PairsFileError> {
+    fn pair(&self, content: &str) -> Result<(PromptPair, Option<usize>), PairsFileError> {
         let parsed: Line = serde_json::from_str(content).map_err(|e| PairsFileError::Json {
             path: self.path.into(),
             line: self.line,
             // serde counts lines within the line.
             reason: e.to_string().replace(" at line 1 column", " at column"),
         })?;
-        Ok(PromptPair {
+        let mark = parsed.position;
+        let pair = PromptPair {
             clean: self.prompt(parsed.clean)?,
             corrupted: self.prompt(parsed.corrupt)?,
             answers: parsed.answers.into_iter().map(|a| self.answer(a)).collect::<Result<_, _>>()?,
             wrong_answers: parsed.wrong_answers.into_iter().map(|a| self.answer(a)).collect::<Result<_, _>>()?,
-        })
+        };
+        Ok((pair, mark))
     }
 
     fn prompt(&self, prompt: Prompt) -> Result<Vec<u32>, PairsFileError> {

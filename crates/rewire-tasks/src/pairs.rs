@@ -142,7 +142,8 @@ impl PromptPairs {
     /// [`PairsError::MarkOutside`] for a position past a prompt's end or another number of them than of prompts.
     pub fn marking(self, marks: Vec<usize>) -> Result<Self, PairsError> {
         for pair in 0..self.len().max(marks.len()) {
-            let (mark, len) = (marks.get(pair).copied(), self.pairs.get(pair).map_or(0, |p| p.clean.len()));
+            let mark = marks.get(pair).copied();
+            let len = self.pairs.get(pair).map_or(0, |p| p.clean.len());
             if mark.is_none_or(|m| m >= len) {
                 return Err(PairsError::MarkOutside { pair, mark, len });
             }

@@ -1,0 +1,165 @@
+//! What an unfinished sweep leaves in its output directory, so that the same command goes on where it ended.
+//!
+//! `unfinished.jsonl` begins with what the sweep is of, and has one line a finished pass: numbers as the bits of float32, so
+//! that they come back as they were. A line that was cut off by the end of the program is dropped.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, bail};
+use rewire_analysis::{Ledger, Pass};
+use serde_json::{Map, Value, json};
+
+/// The file of an unfinished sweep.
+pub(crate) struct SweepLedger {
+    path: PathBuf,
+    file: Mutex<File>,
+    kept: HashMap<Pass, Vec<f32>>,
+    /// The directory, if it was not there before.
+    made: Option<PathBuf>,
+}
+
+impl SweepLedger {
+    /// Opens the ledger of the sweep that `identity` describes in `directory`, which is made if need be.
+    ///
+    /// Refuses a directory that holds another sweep's.
+    pub(crate) fn open(directory: &Path, identity: &Map<String, Value>) -> anyhow::Result<Self> {
+        let made = (!directory.exists()).then(|| directory.to_owned());
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let path = directory.join("unfinished.jsonl");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let mut whole_lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let mut length = 0;
+        let mut kept = HashMap::new();
+        if let Some(line) = whole_lines.next() {
+            check(&path, line, identity)?;
+            length += line.len();
+            for line in whole_lines {
+                let Some((pass, metrics)) = read(line) else { break };
+                kept.insert(pass, metrics);
+                length += line.len();
+            }
+        }
+        let refused = |e: io::Error| anyhow::anyhow!("cannot write {}: {e}", path.display());
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(refused)?;
+        file.set_len(length as u64).map_err(refused)?;
+        if length == 0 {
+            file.write_all(format!("{}\n", Value::Object(identity.clone())).as_bytes()).map_err(refused)?;
+        }
+        Ok(Self { path, file: Mutex::new(file), kept, made })
+    }
+
+    /// How many passes were finished before.
+    pub(crate) fn finished(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Removes the file if no pass was finished: a refused sweep leaves nothing behind.
+    pub(crate) fn close_if_empty(self) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        if text.lines().count() > 1 {
+            return Ok(());
+        }
+        let made = self.made.clone();
+        self.close()?;
+        // Someone else may have put something there meanwhile.
+        made.map_or(Ok(()), |directory| std::fs::remove_dir(directory).or(Ok(())))
+    }
+
+    /// Removes the file: the sweep is done and its results are written.
+    pub(crate) fn close(self) -> anyhow::Result<()> {
+        std::fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+    }
+}
+
+impl Ledger for SweepLedger {
+    fn load(&self, pass: Pass) -> Option<Vec<f32>> {
+        self.kept.get(&pass).cloned()
+    }
+
+    fn store(&self, pass: Pass, metrics: &[f32]) -> io::Result<()> {
+        let bits: Vec<u32> = metrics.iter().map(|m| m.to_bits()).collect();
+        let line = format!("{}\n", json!({ "portion": pass.portion, "pass": pass.number, "metrics": bits }));
+        self.file
+            .lock()
+            .map_err(|_| io::Error::other("another thread failed while writing"))?
+            .write_all(line.as_bytes())
+    }
+}
+
+/// Refuses a file whose first line describes another sweep, and names what differs.
+fn check(path: &Path, line: &str, identity: &Map<String, Value>) -> anyhow::Result<()> {
+    let directory = path.parent().unwrap_or(path).display();
+    let Ok(Value::Object(found)) = serde_json::from_str::<Value>(line) else {
+        bail!("{} is not the record of a sweep; choose another --out, or remove it", path.display());
+    };
+    let differs: Vec<&str> =
+        identity.iter().filter(|(key, v)| found.get(*key) != Some(v)).map(|(key, _)| key.as_str()).collect();
+    if !differs.is_empty() {
+        bail!(
+            "{directory} holds an unfinished sweep of another run (it differs in: {}); run that command again to finish it, \
+             choose another --out, or remove {}",
+            differs.join(", "),
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn read(line: &str) -> Option<(Pass, Vec<f32>)> {
+    let record: Value = serde_json::from_str(line).ok()?;
+    let number = |key: &str| record.get(key)?.as_u64()?.try_into().ok();
+    let pass = Pass { portion: number("portion")?, number: number("pass")? };
+    let bits = |v: &Value| Some(f32::from_bits(v.as_u64()?.try_into().ok()?));
+    Some((pass, record.get("metrics")?.as_array()?.iter().map(bits).collect::<Option<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(metric: &str) -> Map<String, Value> {
+        [("metric".to_owned(), json!(metric)), ("nodes".to_owned(), json!(["head_z"]))].into_iter().collect()
+    }
+
+    #[test]
+    fn what_was_stored_comes_back_and_a_cut_line_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |number| Pass { portion: 0, number };
+        let values = [0.1_f32, f32::NAN, -0.0, f32::MIN_POSITIVE / 2.0];
+        let ledger = SweepLedger::open(directory.path(), &identity("kl")).unwrap();
+        ledger.store(at(3), &values).unwrap();
+        drop(ledger);
+        let path = directory.path().join("unfinished.jsonl");
+        let mut cut = std::fs::read_to_string(&path).unwrap();
+        cut.push_str("{\"portion\":0,\"pass\":4,\"metr");
+        std::fs::write(&path, cut).unwrap();
+
+        let ledger = SweepLedger::open(directory.path(), &identity("kl")).unwrap();
+        assert_eq!(ledger.finished(), 1);
+        let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&ledger.load(at(3)).unwrap()), bits(&values));
+        ledger.store(at(4), &[1.0]).unwrap();
+        drop(ledger);
+        let ledger = SweepLedger::open(directory.path(), &identity("kl")).unwrap();
+        assert_eq!(ledger.load(at(4)), Some(vec![1.0]));
+        ledger.close().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn another_sweeps_record_is_refused_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(SweepLedger::open(directory.path(), &identity("kl")).unwrap());
+        let refused = SweepLedger::open(directory.path(), &identity("probability")).err().unwrap().to_string();
+        assert!(refused.contains("differs in: metric"), "{refused}");
+        assert!(SweepLedger::open(directory.path(), &identity("kl")).is_ok());
+    }
+}

@@ -161,6 +161,12 @@ impl NodeKind {
         units.chain(positions.iter().copied().filter(|a| site.contains(a))).collect()
     }
 
+    /// Whether its nodes are heads, or parts of them.
+    #[must_use]
+    pub fn is_of_heads(self) -> bool {
+        self.unit_axis() == Some(Axis::Head)
+    }
+
     /// The axis along which its units lie, heads or neurons.
     pub(crate) fn unit_axis(self) -> Option<Axis> {
         self.site().axes().iter().copied().find(|axis| matches!(axis, Axis::Head | Axis::DMlp))

@@ -1,7 +1,9 @@
 //! The charts of a report: heat maps and scatters, each with its title, labels and hover text.
 
 use ndarray::ArrayView2;
-use plotly::common::{ColorBar, ColorScale, ColorScaleElement, DashType, Font, Line, Marker, Mode, Title};
+use plotly::common::{
+    ColorBar, ColorScale, ColorScaleElement, ColorScalePalette, DashType, Font, Line, Marker, Mode, Title,
+};
 use plotly::layout::{Axis, AxisType, Margin};
 use plotly::{HeatMap, Layout, Plot, Scatter};
 
@@ -38,20 +40,38 @@ pub struct HeatMapLabels<'a> {
     pub reach: f32,
 }
 
+/// A number with two significant digits or so.
+fn short(v: f32) -> String {
+    match v.abs() {
+        0.0 => "0".to_owned(),
+        size if size >= 0.1 => format!("{v:.2}"),
+        size if size >= 0.001 => format!("{v:.4}"),
+        _ => format!("{v:.0e}"),
+    }
+}
+
+/// Rows that get a label of full size.
+const ROOMY: usize = 40;
+/// Rows that still get a label each.
+const CROWDED: usize = 150;
+
 /// A heat map of `values` `[row, column]` on a diverging scale centred at 0, first row on top.
 #[must_use]
 pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) -> Chart {
     let HeatMapLabels { rows: (row_axis, rows), columns: (column_axis, columns), reach } = labels;
     let longest = |names: &[String]| 7 * names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
-    let width = (130 + longest(rows) + 21 * columns.len()).clamp(330, 1080);
-    let height = (110 + longest(columns) + 21 * rows.len()).clamp(200, 1200);
+    let size = |n: usize| if n <= ROOMY { 21 * n } else { 12 * n };
+    let width = (130 + longest(rows) + size(columns.len())).clamp(330, 1080);
+    let height = (110 + longest(columns) + size(rows.len())).clamp(200, 1900);
 
-    let z: Vec<Vec<f32>> = values.rows().into_iter().map(|row| row.to_vec()).collect();
+    // More digits than a colour or a hover text shows would only make the file larger.
+    let z: Vec<Vec<f32>> =
+        values.rows().into_iter().map(|row| row.iter().map(|v| (v * 1e5).round() / 1e5).collect()).collect();
     let ends = [-reach, 0.0, reach];
     let bar = ColorBar::new()
         .thickness(12)
         .tick_vals(ends.iter().map(|&v| f64::from(v)).collect())
-        .tick_text(ends.iter().map(|v| format!("{v:.2}")).collect());
+        .tick_text(ends.iter().map(|&v| short(v)).collect());
     let trace = HeatMap::new(columns.to_vec(), rows.to_vec(), z)
         .color_scale(diverging())
         .zmin(f64::from(-reach))
@@ -64,7 +84,11 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
         // Token labels such as "3" would be taken for numbers, and a repeated one for the same column.
         let axis = Axis::new().title(Title::from(name)).type_(AxisType::Category).auto_margin(true);
         // Every label where there is room for it.
-        if n <= 40 { axis.dtick(1.0).tick_font(Font::new().size(11)) } else { axis }
+        match n {
+            n if n <= ROOMY => axis.dtick(1.0).tick_font(Font::new().size(11)),
+            n if n <= CROWDED => axis.dtick(1.0).tick_font(Font::new().size(8)),
+            _ => axis,
+        }
     };
     // Categories are numbered from 0; from last to first puts the first row on top.
     let first_on_top = vec![rows.len() as f64 - 0.5, -0.5];
@@ -76,10 +100,23 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
     Chart { plot_json: plot.to_json(), width, height }
 }
 
-/// A scatter of `points` (x, y, name), with the line on which both agree.
+/// One point of a scatter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Along.
+    pub x: f32,
+    /// Up.
+    pub y: f32,
+    /// Its colour is by layer.
+    pub layer: usize,
+    /// Shown when pointed at.
+    pub name: String,
+}
+
+/// A scatter of `points`, coloured by layer, with the line on which both agree.
 #[must_use]
-pub fn scatter(title: &str, points: &[(f32, f32, String)], [x_axis, y_axis]: [&str; 2]) -> Chart {
-    let values = points.iter().flat_map(|(x, y, _)| [*x, *y]);
+pub fn scatter(title: &str, points: &[Point], [x_axis, y_axis]: [&str; 2]) -> Chart {
+    let values = points.iter().flat_map(|p| [p.x, p.y]);
     let (low, high) = values.fold((0.0_f32, 0.0_f32), |(low, high), v| (low.min(v), high.max(v)));
     let margin = 0.05 * (high - low).max(f32::MIN_POSITIVE);
     let ends = vec![low - margin, high + margin];
@@ -88,11 +125,23 @@ pub fn scatter(title: &str, points: &[(f32, f32, String)], [x_axis, y_axis]: [&s
         .line(Line::new().color("#999999").dash(DashType::Dash).width(1.0))
         .hover_template("attribution = exact effect<extra></extra>")
         .show_legend(false);
-    let (x, y): (Vec<_>, Vec<_>) = points.iter().map(|(x, y, _)| (*x, *y)).unzip();
-    let names: Vec<_> = points.iter().map(|(_, _, name)| name.clone()).collect();
+    let rounded = |v: f32| (v * 1e5).round() / 1e5;
+    let (x, y): (Vec<_>, Vec<_>) = points.iter().map(|p| (rounded(p.x), rounded(p.y))).unzip();
+    let names: Vec<_> = points.iter().map(|p| p.name.clone()).collect();
+    let layers: Vec<usize> = points.iter().map(|p| p.layer).collect();
+    let last = layers.iter().copied().max().unwrap_or(0);
+    let marker = Marker::new()
+        .color_array(layers.iter().map(|&l| l as f64).collect::<Vec<f64>>())
+        .color_scale(ColorScale::Palette(ColorScalePalette::Viridis))
+        .cmin(0.0)
+        .cmax(last.max(1) as f64)
+        .size(7)
+        .opacity(0.8)
+        .color_bar(ColorBar::new().thickness(10).title(Title::from("layer")).dtick((last / 8 + 1) as f64))
+        .show_scale(true);
     let nodes = Scatter::new(x, y)
         .mode(Mode::Markers)
-        .marker(Marker::new().color("#2166ac").size(8).opacity(0.75))
+        .marker(marker)
         .text_array(names)
         .hover_template("%{text}<br>exact %{x:.4f}<br>attribution %{y:.4f}<extra></extra>")
         .show_legend(false);
@@ -101,7 +150,26 @@ pub fn scatter(title: &str, points: &[(f32, f32, String)], [x_axis, y_axis]: [&s
     plot.add_trace(nodes);
     let axis = |name: &str| Axis::new().title(Title::from(name)).zero_line(true).auto_margin(true);
     plot.set_layout(layout(title).x_axis(axis(x_axis)).y_axis(axis(y_axis)));
-    Chart { plot_json: plot.to_json(), width: 560, height: 480 }
+    Chart { plot_json: plot.to_json(), width: 540, height: 420 }
+}
+
+/// Numbers in falling order, each with its name.
+#[must_use]
+pub fn falling(title: &str, values: &[(String, f32)], [x_axis, y_axis]: [&str; 2]) -> Chart {
+    let (names, y): (Vec<_>, Vec<_>) = values.iter().cloned().unzip();
+    let x: Vec<usize> = (1..=y.len()).collect();
+    let line = Scatter::new(x, y)
+        .mode(Mode::LinesMarkers)
+        .marker(Marker::new().color("#2166ac").size(5))
+        .line(Line::new().color("#2166ac").width(1.0))
+        .text_array(names)
+        .hover_template("%{text}<br>%{y:.4f}<extra></extra>")
+        .show_legend(false);
+    let mut plot = Plot::new();
+    plot.add_trace(line);
+    let axis = |name: &str| Axis::new().title(Title::from(name)).auto_margin(true);
+    plot.set_layout(layout(title).x_axis(axis(x_axis)).y_axis(axis(y_axis).zero_line(true)));
+    Chart { plot_json: plot.to_json(), width: 540, height: 320 }
 }
 
 fn layout(title: &str) -> Layout {

@@ -19,12 +19,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attention;
 pub mod charts;
 mod error;
 mod files;
 mod page;
 mod tables;
 
+pub use attention::AttentionMap;
 pub use error::ReportError;
 pub use files::{check_directory, write_whole};
 pub use page::{Check, Page, Verdict};

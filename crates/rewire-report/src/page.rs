@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotly::Plot;
 
+use crate::attention::{self, AttentionMap};
 use crate::charts::Chart;
 
 /// A figure that a source document prints, beside ours.
@@ -58,6 +59,7 @@ enum Part {
     Charts(Vec<Chart>),
     Table { header: Vec<String>, rows: Vec<Vec<String>> },
     Text(String),
+    Attention(Vec<AttentionMap>),
 }
 
 impl Page {
@@ -78,6 +80,13 @@ impl Page {
         match section.parts.last_mut() {
             Some(Part::Charts(charts)) => charts.push(chart),
             _ => section.parts.push(Part::Charts(vec![chart])),
+        }
+    }
+
+    /// Adds attention over the tokens of prompts, one map to be chosen at a time.
+    pub fn attention(&mut self, maps: Vec<AttentionMap>) {
+        if !maps.is_empty() {
+            self.add(Part::Attention(maps));
         }
     }
 
@@ -115,7 +124,7 @@ impl Page {
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     link rel="icon" href="data:,";
                     title { (self.title) }
-                    style { (PreEscaped(STYLE)) }
+                    style { (PreEscaped(STYLE)) (PreEscaped(attention::STYLE)) }
                     (PreEscaped(plotting_script()))
                 }
                 body {
@@ -152,6 +161,7 @@ impl Part {
     fn render(&self, id: &str) -> Markup {
         match self {
             Part::Text(text) => html! { p { (text) } },
+            Part::Attention(maps) => attention::render(id, maps),
             Part::Table { header, rows } => html! {
                 div.scroll {
                     table {
@@ -180,7 +190,7 @@ impl Part {
 fn plotting_script() -> String {
     let sources = Plot::offline_js_sources();
     let plotly = sources.split_inclusive("</script>").next().unwrap_or_default();
-    format!("{plotly}<script>{DRAW}</script>")
+    format!("{plotly}<script>{DRAW}\n{}</script>", attention::SCRIPT)
 }
 
 /// Draws a chart in its box, without the toolbar that covers titles.
@@ -194,7 +204,7 @@ h1 { font-size: 1.7rem; margin-bottom: 0; }
 h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .25rem; }
 .subtitle { color: #555; margin-top: .25rem; }
 nav { background: #f6f7f9; border-radius: 6px; padding: .5rem 1rem; }
-nav ol { margin: 0; padding-left: 1.25rem; }
+nav ol { margin: 0; padding-left: 1.5rem; columns: 2; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; }
 .chart { flex: none; max-width: 100%; overflow-x: auto; }
 .scroll { overflow-x: auto; }

@@ -132,7 +132,7 @@ pub const AXES: [&str; 12] = [
 ];
 
 /// Numbers of a table above which it is left out of the CSV file, where nobody would read it: it is in the tensors.
-pub const CSV_LIMIT: usize = 200_000;
+pub const CSV_LIMIT: usize = 50_000;
 
 fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     let mut writer = csv::Writer::from_writer(Vec::new());

@@ -1,18 +1,22 @@
 //! The reproduction's report, in the demo's order.
 
-use ndarray::{Array2, Axis, Ix2};
-use rewire_analysis::Outcome;
-use rewire_report::charts::{self, HeatMapLabels};
-use rewire_report::{Check, Page};
+mod attribution;
+mod validation;
 
-use super::{Arguments, DIRECTIONS, Findings, HeadEffect, TOP, correlation};
+use ndarray::{Array2, Axis, Ix2};
+use rewire_analysis::{Effects, Outcome};
+use rewire_report::charts::{self, HeatMapLabels, Point};
+use rewire_report::{AttentionMap, Page};
+use rewire_tasks::PromptPairs;
+
+pub(super) use validation::{AGREEMENT_HEADER, agreement_rows};
+
+use super::analyse::{DIRECTIONS, Findings, HeadEffect};
+use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
 use crate::output::{head_name, numbered, token_labels};
 
-/// Heads whose attention is shown.
-const ATTENTION_HEADS: usize = 8;
-
-pub(super) fn page(source: &Source, findings: &[Findings], checks: &[Check], arguments: &Arguments) -> Page {
+pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let config = &source.config;
     let subtitle = format!(
         "{}: {} layers, {} heads · {} · {} weights",
@@ -22,115 +26,134 @@ pub(super) fn page(source: &Source, findings: &[Findings], checks: &[Check], arg
         arguments.model.device.resolve(),
         if source.is_processed() { "processed" } else { "unprocessed" },
     );
-    let mut page = Page::new("Which heads do indirect object identification", &subtitle);
-    task(&mut page, findings, checks, arguments);
-    let demo = &findings[0];
-    attention(&mut page, demo);
-    positions(&mut page, demo);
-    for found in findings {
-        heads(&mut page, source, found);
+    let mut page = Page::new("Attribution patching on indirect object identification", &subtitle);
+    task(&mut page, found, arguments);
+    let labels = Labels::new(source, &found.sets[0].pairs);
+    attribution::sections(&mut page, source, found, &labels, arguments);
+    validation::sections(&mut page, found, &labels);
+    for set in &found.sets {
+        heads(&mut page, found, set, &labels);
     }
     reading(&mut page);
     page
 }
 
-fn task(page: &mut Page, findings: &[Findings], checks: &[Check], arguments: &Arguments) {
+/// The names along the axes of the demo's maps.
+pub(super) struct Labels {
+    layers: Vec<String>,
+    heads: Vec<String>,
+    /// The first prompt's tokens, each with its position.
+    tokens: Vec<String>,
+    /// `L0H0`, ..
+    all_heads: Vec<String>,
+}
+
+impl Labels {
+    fn new(source: &Source, pairs: &PromptPairs) -> Self {
+        let (layers, heads) = (source.config.n_layers, source.config.n_heads);
+        Self {
+            layers: numbered("L", layers),
+            heads: numbered("H", heads),
+            tokens: token_labels(pairs.labels(0)),
+            all_heads: crate::paths::heads(layers, heads),
+        }
+    }
+
+    fn by_head(&self) -> [(&str, &[String]); 2] {
+        [("layer", &self.layers), ("head", &self.heads)]
+    }
+
+    fn by_position(&self) -> [(&str, &[String]); 2] {
+        [("layer", &self.layers), ("position", &self.tokens)]
+    }
+
+    fn heads_by_position(&self) -> [(&str, &[String]); 2] {
+        [("head", &self.all_heads), ("position", &self.tokens)]
+    }
+}
+
+/// The names of a chart's rows and columns.
+type AxisNames<'a> = [(&'a str, &'a [String]); 2];
+
+/// Maps side by side on one colour scale.
+fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, columns]: AxisNames) {
+    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+    for (title, map) in maps {
+        page.chart(charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach }));
+    }
+}
+
+/// The mean over prompts as a map: `[layer, head]`, `[layer, pos]`, or `[head of any layer, pos]`.
+fn mean_map(effects: &Effects) -> Array2<f32> {
+    let mean = effects.mean();
+    let flat = match *mean.shape() {
+        [layers, heads, positions] => mean.into_shape_with_order((layers * heads, positions)).ok(),
+        _ => mean.into_dimensionality::<Ix2>().ok(),
+    };
+    flat.unwrap_or_default()
+}
+
+/// A prompt's tokens as text.
+fn shown_tokens(pairs: &PromptPairs, prompt: usize) -> Vec<String> {
+    let shown = |token: &String| if token == "<|endoftext|>" { "BOS ".to_owned() } else { token.clone() };
+    pairs.labels(prompt).iter().map(shown).collect()
+}
+
+/// One map, of `values` `[layer, head, dest, src]`, of a head over a prompt.
+fn attention_map(
+    name: String,
+    values: ndarray::ArrayView4<f32>,
+    [layer, head]: [usize; 2],
+    pairs: &PromptPairs,
+    prompt: usize,
+) -> AttentionMap {
+    let n = pairs.labels(prompt).len();
+    let values = values.index_axis(Axis(0), layer).index_axis(Axis(0), head).to_owned();
+    let values = Array2::from_shape_fn((n, n), |(dest, src)| values[[dest, src]]);
+    AttentionMap { name, tokens: shown_tokens(pairs, prompt), values }
+}
+
+fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
     page.section(
         "The task",
         "A clean prompt names two people and repeats one, the subject; the model should say the other, the indirect object. \
          In the corrupted prompt the repeated name is changed. The metric is the logit of the right name less that of the \
-         wrong one, at the last token.",
+         wrong one, at the last token; normalised, 0 is the corrupted prompts' mean and 1 the clean ones'.",
     );
-    let row = |found: &Findings| {
-        let [clean, corrupted] = found.baselines();
-        let made = match found.set {
+    let row = |set: &Findings| {
+        let [clean, corrupted] = set.baselines();
+        let made = match set.set {
             "demo" => "the demo's".to_owned(),
             _ => format!("generated, seed {}, corrupted by {}", arguments.seed, arguments.corruption),
         };
-        vec![made, found.pairs.len().to_string(), format!("{clean:.4}"), format!("{corrupted:.4}")]
+        vec![made, set.pairs.len().to_string(), format!("{clean:.4}"), format!("{corrupted:.4}")]
     };
-    let rows = findings.iter().map(row).collect();
+    let rows = found.sets.iter().map(row).collect();
     page.table(&["prompts", "number", "clean logit difference", "corrupted"], rows);
-    for found in findings {
-        let ranked = found.heads(0);
+    for set in &found.sets {
+        let ranked = set.heads(0, found.bootstrap);
         let top = ranked.iter().take(5).map(|h| format!("{} ({:+.2})", head_name(h.layer, h.head), h.exact));
         let top = top.collect::<Vec<_>>().join(", ");
-        page.text(&format!("The heads that bring most of the behaviour back, on the {} prompts: {top}.", found.set));
+        page.text(&format!("The heads that bring most of the behaviour back, on the {} prompts: {top}.", set.set));
     }
-    let text = |tokens: &[String]| tokens.concat();
-    page.text(&format!("The demo's first prompt: {}", text(findings[0].pairs.labels(0))));
-    if !checks.is_empty() {
+    page.text(&format!("The demo's first prompt: {}", found.sets[0].pairs.labels(0).concat()));
+    if !found.checks.is_empty() {
         page.text(
             "This model has the shape of the one that the demo used; the figures that the demo prints, and ours:",
         );
-        page.checks(checks);
+        page.checks(&found.checks);
     }
 }
 
-/// The demo's first analysis: attention attribution on the clean run.
-fn attention(page: &mut Page, demo: &Findings) {
-    let Some(attribution) = &demo.attention else { return };
-    page.section(
-        "Attention attribution",
-        "Pattern times the gradient of the metric at the pattern, on the clean run: to first order, what would be lost if \
-         that cell of the attention pattern were 0. Rows attend, columns are attended to; the heads with the largest cells.",
-    );
-    let tokens = token_labels(demo.pairs.labels(0));
-    let sum = attribution.sum_axis(Axis(0));
-    let first = attribution.index_axis(Axis(0), 0).to_owned();
-    let sets = [
-        ("first prompt", "on the first prompt", first),
-        ("sum over prompts", "summed over all eight prompts, over the first one's tokens", sum),
-    ];
-    for (title, what, cells) in sets {
-        page.text(&format!("The {ATTENTION_HEADS} heads with the largest cell, {what}."));
-        let (layers, heads) = (cells.shape()[0], cells.shape()[1]);
-        let mut ranked: Vec<(usize, usize, f32, Array2<f32>)> = (0..layers)
-            .flat_map(|l| (0..heads).map(move |h| (l, h)))
-            .map(|(l, h)| {
-                let map = cells.index_axis(Axis(0), l).index_axis(Axis(0), h).to_owned();
-                let largest = map.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-                (l, h, largest, map)
-            })
-            .collect();
-        ranked.sort_by(|a, b| b.2.total_cmp(&a.2));
-        let reach = ranked.first().map_or(f32::MIN_POSITIVE, |(_, _, largest, _)| *largest);
-        for (layer, head, _, map) in ranked.into_iter().take(ATTENTION_HEADS) {
-            let title = format!("{}: {title}", head_name(layer, head));
-            let labels = HeatMapLabels { rows: ("destination", &tokens), columns: ("source", &tokens), reach };
-            page.chart(charts::heat_map(&title, &map.view(), labels));
-        }
-    }
-}
-
-/// Residual stream and layer outputs by position, exact beside attribution.
-fn positions(page: &mut Page, demo: &Findings) {
-    let tokens = token_labels(demo.pairs.labels(0));
-    let layers = numbered("L", demo.outcomes[0][0].effects[0].values.shape()[1]);
-    for (index, title) in
-        [(1, "Residual stream by position"), (2, "Attention outputs by position"), (3, "MLP outputs by position")]
-    {
-        page.section(
-            title,
-            "Share of the behaviour that comes back (denoising) when the corrupted run takes this activation from the clean \
-             one; over the first prompt's tokens, mean of the eight.",
-        );
-        let component = demo.outcomes[0][0].effects[index].kind.component.to_string();
-        let labels = [("layer", layers.as_slice()), ("position", tokens.as_slice())];
-        exact_and_attribution(page, &component, &demo.outcomes[0], index, labels);
-    }
-}
-
-/// Head outputs: exact, by attribution, and one against the other.
-fn heads(page: &mut Page, source: &Source, found: &Findings) {
-    let (layers, heads) = (numbered("L", source.config.n_layers), numbered("H", source.config.n_heads));
-    let set = match found.set {
+/// Head outputs on a set of prompts: exact, by attribution, and one against the other; with how sure they are.
+fn heads(page: &mut Page, found: &Found, set: &Findings, labels: &Labels) {
+    let named = match set.set {
         "demo" => "the demo's prompts".to_owned(),
-        _ => format!("{} generated prompts", found.pairs.len()),
+        _ => format!("{} generated prompts", set.pairs.len()),
     };
     for (index, direction) in DIRECTIONS.into_iter().enumerate() {
         page.section(
-            &format!("Heads on {set}, {direction}"),
+            &format!("Heads on {named}, {direction}"),
             match index {
                 0 => "The corrupted run takes one head's output, at all positions, from the clean run: 0 changes nothing, 1 \
                       brings all of the behaviour back.",
@@ -138,10 +161,10 @@ fn heads(page: &mut Page, source: &Source, found: &Findings) {
                       takes all of the behaviour away.",
             },
         );
-        let labels = [("layer", layers.as_slice()), ("head", heads.as_slice())];
-        exact_and_attribution(page, "Head outputs", &found.outcomes[index], 0, labels);
-        let ranked = found.heads(index);
-        let point = |h: &HeadEffect| (h.exact, h.attribution, head_name(h.layer, h.head));
+        exact_and_attribution(page, "Head outputs", &set.outcomes[index], labels.by_head());
+        let ranked = set.heads(index, found.bootstrap);
+        let point =
+            |h: &HeadEffect| Point { x: h.exact, y: h.attribution, layer: h.layer, name: head_name(h.layer, h.head) };
         let points: Vec<_> = ranked.iter().map(point).collect();
         let r = correlation(&ranked).map_or("none".to_owned(), |r| format!("{r:.4}"));
         let title = format!("Attribution against exact effect (Pearson {r})");
@@ -151,12 +174,15 @@ fn heads(page: &mut Page, source: &Source, found: &Findings) {
                 head_name(h.layer, h.head),
                 format!("{:.4}", h.exact),
                 format!("{:.4}", h.standard_error),
+                format!("{:.4} to {:.4}", h.interval[0], h.interval[1]),
                 format!("{:.4}", h.attribution),
                 format!("{:+.4}", h.attribution - h.exact),
             ]
         };
         let rows = ranked.iter().take(TOP).map(row).collect();
-        page.table(&["head", "exact effect", "standard error", "attribution", "error of attribution"], rows);
+        let header =
+            ["head", "exact effect", "standard error", "95% bootstrap interval", "attribution", "error of attribution"];
+        page.table(&header, rows);
     }
 }
 
@@ -165,28 +191,15 @@ fn reading(page: &mut Page) {
     page.text(
         "Exact effects are activation patching: the model is run again for each node, with nothing approximated. Attribution \
          is (activation of the other run - own activation) times the gradient of the metric, summed: one backward pass for \
-         all nodes, right where the network is linear between the two runs. Standard errors are over prompts. Every number \
-         is in effects.safetensors and effects.csv beside this file, per prompt; effects.json says how they were made.",
+         all nodes, right where the network is linear between the two runs. Standard errors and intervals are over prompts, \
+         with the unit (clean less corrupted mean) held. Every number is in effects.safetensors beside this file, per prompt, \
+         and all but the largest tables in effects.csv; effects.json says how they were made.",
     );
 }
 
-/// Two maps on one colour scale: the exact effects of the outcomes' `index`th kind, and their attribution.
-fn exact_and_attribution(
-    page: &mut Page,
-    title: &str,
-    outcomes: &[Outcome; 2],
-    index: usize,
-    [rows, columns]: [(&str, &[String]); 2],
-) {
-    let maps: Vec<_> = outcomes.iter().filter_map(|outcome| mean_map(outcome, index)).collect();
-    let reach = charts::reach(maps.iter().map(|map| map.view()));
-    for (map, how) in maps.iter().zip(["exact", "attribution"]) {
-        let labels = HeatMapLabels { rows, columns, reach };
-        page.chart(charts::heat_map(&format!("{title} ({how})"), &map.view(), labels));
-    }
-}
-
-/// The mean over prompts of an outcome's `index`th kind, if it is a map of layers.
-fn mean_map(outcome: &Outcome, index: usize) -> Option<Array2<f32>> {
-    outcome.effects.get(index)?.mean().into_dimensionality::<Ix2>().ok()
+/// Two maps on one colour scale: the exact effects, and their attribution.
+fn exact_and_attribution(page: &mut Page, title: &str, outcomes: &[Outcome; 2], labels: AxisNames) {
+    let titles = ["exact", "attribution"].map(|how| format!("{title} ({how})"));
+    let both: Vec<_> = titles.into_iter().zip(outcomes.iter().map(|o| mean_map(&o.effects[0]))).collect();
+    maps(page, &both, labels);
 }

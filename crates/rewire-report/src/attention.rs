@@ -1,0 +1,118 @@
+//! Attention over the tokens of a prompt, to be pointed at: choose a head, point at a token, see where it looks.
+
+use maud::{Markup, PreEscaped, html};
+use ndarray::Array2;
+use serde_json::json;
+
+/// One head's map over one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionMap {
+    /// Its name.
+    pub name: String,
+    /// The prompt's tokens.
+    pub tokens: Vec<String>,
+    /// `[dest, src]`; a pattern, or what is attributed to it.
+    pub values: Array2<f32>,
+}
+
+/// Several maps, of which one is shown at a time; colours reach to the largest size in any of them.
+pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
+    let reach = maps.iter().flat_map(|m| m.values.iter()).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    let rounded = |v: &f32| (v / reach * 1e3).round() / 1e3;
+    let maps: Vec<_> = maps
+        .iter()
+        .map(|map| {
+            let rows: Vec<Vec<f32>> = map.values.rows().into_iter().map(|r| r.iter().map(rounded).collect()).collect();
+            json!({ "name": map.name, "tokens": map.tokens, "values": rows })
+        })
+        .collect();
+    let data = json!({ "reach": reach, "maps": maps }).to_string().replace("</", "<\\/");
+    html! {
+        div.attention id=(id) {
+            div.heads {}
+            div.shown {
+                div.grid {}
+                div.reading { p.tokens {} p.hint { "Point at a token or a row to see where it looks; colours as in the map." } }
+            }
+        }
+        script { (PreEscaped(format!("rewireAttention({id:?}, {data});"))) }
+    }
+}
+
+/// Draws and answers the pointer.
+pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
+  const box = document.getElementById(id), heads = box.querySelector('.heads');
+  const grid = box.querySelector('.grid'), line = box.querySelector('.tokens');
+  const colour = v => { const a = Math.min(1, Math.abs(v)); return v < 0 ? `rgba(178,24,43,${a})` : `rgba(33,102,172,${a})`; };
+  let shown = 0;
+  function look(map, dest) {
+    [...line.children].forEach((token, i) => {
+      const v = i <= dest ? map.values[dest][i] : 0;
+      token.style.background = colour(v);
+      token.style.color = Math.abs(v) > 0.55 ? 'white' : 'inherit';
+      token.style.outline = i === dest ? '2px solid #333' : 'none';
+      token.title = i <= dest ? (v * data.reach).toFixed(4) : '';
+    });
+  }
+  function draw() {
+    const map = data.maps[shown], n = map.tokens.length;
+    [...heads.children].forEach((button, i) => button.setAttribute('aria-pressed', i === shown));
+    line.replaceChildren(...map.tokens.map((token, i) => {
+      const span = document.createElement('span');
+      span.textContent = token;
+      span.onmouseenter = () => look(map, i);
+      return span;
+    }));
+    grid.style.gridTemplateColumns = `max-content repeat(${n}, 18px)`;
+    const cells = [];
+    map.values.forEach((row, dest) => {
+      const name = document.createElement('b');
+      name.textContent = map.tokens[dest];
+      name.onmouseenter = () => look(map, dest);
+      cells.push(name);
+      row.forEach((v, src) => {
+        const cell = document.createElement('i');
+        if (src <= dest) {
+          cell.style.background = colour(v);
+          cell.title = `${map.tokens[dest]} looks at ${map.tokens[src]}: ${(v * data.reach).toFixed(4)}`;
+        } else cell.className = 'hidden';
+        cell.onmouseenter = () => look(map, dest);
+        cells.push(cell);
+      });
+    });
+    const corner = document.createElement('b');
+    cells.push(corner, ...map.tokens.map(token => {
+      const name = document.createElement('b');
+      name.className = 'below';
+      name.textContent = token;
+      return name;
+    }));
+    grid.replaceChildren(...cells);
+    look(map, n - 1);
+  }
+  data.maps.forEach((map, i) => {
+    const button = document.createElement('button');
+    button.textContent = map.name;
+    button.onclick = () => { shown = i; draw(); };
+    heads.append(button);
+  });
+  draw();
+}"#;
+
+/// How it looks.
+pub(crate) const STYLE: &str = "
+.attention { margin: 1rem 0 2rem; }
+.attention .heads { display: flex; flex-wrap: wrap; gap: .25rem; margin-bottom: .75rem; }
+.attention button { font: inherit; font-size: 13px; padding: .1rem .5rem; border: 1px solid #bbb; border-radius: 4px; background: #fff; cursor: pointer; }
+.attention button[aria-pressed=true] { background: #2166ac; color: #fff; border-color: #2166ac; }
+.attention .shown { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; }
+.attention .grid { display: grid; grid-auto-rows: 18px; gap: 1px; }
+.attention .grid i { border: 1px solid #e8e8e8; box-sizing: border-box; }
+.attention .grid i.hidden { border-color: transparent; }
+.attention .grid b { font-weight: normal; font-size: 11px; line-height: 18px; text-align: right; padding-right: .4rem; white-space: pre; }
+.attention .grid b.below { writing-mode: vertical-rl; text-align: left; padding: .3rem 0 0; height: max-content; width: 18px; }
+.attention .reading { flex: 1 1 20rem; }
+.attention .tokens { font-size: 16px; line-height: 2; }
+.attention .tokens span { padding: .15rem .1rem; border-radius: 3px; white-space: pre; cursor: default; }
+.attention .hint { color: #666; font-size: 13px; }
+";

@@ -1,0 +1,194 @@
+//! The demo's last section, in numbers: attribution against activation patching, kind by kind, and where it goes wrong.
+
+use rewire_analysis::{Agreement, By, Component, NodeError, NodeKind, spearman};
+use rewire_report::Page;
+use rewire_report::charts::{self, Point};
+use rewire_tasks::PromptPairs;
+
+use super::super::analyse::{BLOCKS, Demo, HEAD_PARTS};
+use super::{Found, Labels, attention_map, maps, mean_map};
+use crate::names;
+use crate::output::head_name;
+
+/// Worst nodes listed a kind.
+const WORST: usize = 5;
+/// Heads whose patterns are shown because attribution is worst at them.
+const WORST_HEADS: usize = 3;
+
+pub(in crate::reproduce_ioi) const AGREEMENT_HEADER: [&str; 7] =
+    ["nodes", "compared", "Pearson", "Spearman", "slope", "R2", "top 10"];
+
+/// A row a kind.
+pub(in crate::reproduce_ioi) fn agreement_rows(demo: &Demo) -> Vec<Vec<String>> {
+    let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.3}"));
+    let row = |a: &Agreement| {
+        vec![
+            a.kind.to_string(),
+            format!("{} of {}", a.compared, a.nodes),
+            number(a.pearson),
+            number(a.spearman),
+            number(a.slope),
+            number(a.r_squared),
+            format!("{} of {}", a.top_k_overlap, a.top_k),
+        ]
+    };
+    demo.agreements.iter().map(row).collect()
+}
+
+pub(super) fn sections(page: &mut Page, found: &Found, labels: &Labels) {
+    let demo = &found.demo;
+    page.section(
+        "Validating attribution against activation patching",
+        "For every kind of node that the demo patches, attribution beside the exact effect. Nodes before the prompts first \
+         differ have exactly none in both and are not compared. R2 is the share of the exact effects' variance that attribution, \
+         taken at its word, accounts for: below 0 it is worse than their mean. Top 10: how many of the ten largest exact effects \
+         are among the ten largest attributions.",
+    );
+    page.table(&AGREEMENT_HEADER, agreement_rows(demo));
+    screened(page, found);
+
+    let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));
+    compared(page, found, labels, "By block and position", &by_position);
+    let heads = HEAD_PARTS.map(|(c, title)| (NodeKind::all(c), title));
+    compared(page, found, labels, "By head, all positions", &heads);
+    saturation(page, found);
+    let heads = HEAD_PARTS.map(|(c, title)| (NodeKind::by_position(c), title));
+    compared(page, found, labels, "By head and position", &heads);
+}
+
+fn screened(page: &mut Page, found: &Found) {
+    let screened = &found.demo.screened;
+    let [estimate, exact] = [&screened.attribution, &screened.exact].map(|o| o.effects[0].mean());
+    let skipped = match &screened.largest_skipped {
+        Some((place, value)) => format!(
+            "{} were skipped; the largest attribution among them is {value:.4}, at {}",
+            screened.skipped,
+            head_name(place.index[0], place.index[1])
+        ),
+        None => "none was skipped".to_owned(),
+    };
+    page.text(&format!(
+        "Screened, then verified: attribution ranked all heads, the {} largest were patched exactly, {skipped}.",
+        screened.verified.len()
+    ));
+    let row = |place: &rewire_analysis::Place| {
+        let [estimate, exact] = [&estimate, &exact].map(|m| m[place.index.as_slice()]);
+        vec![
+            head_name(place.index[0], place.index[1]),
+            format!("{estimate:.4}"),
+            format!("{exact:.4}"),
+            format!("{:+.4}", estimate - exact),
+        ]
+    };
+    page.table(&["head", "attribution", "exact", "error"], screened.verified.iter().map(row).collect());
+}
+
+/// Maps, scatters and worst nodes of some kinds.
+fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kinds: &[(NodeKind, &str)]) {
+    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
+    page.section(
+        heading,
+        "The exact effects and, beside them, the attributions, on one colour scale; then one against the other, and the nodes at \
+         which they differ most.",
+    );
+    let of_heads = kinds.iter().any(|(kind, _)| kind.is_of_heads());
+    let axes = match (of_heads, kinds.first().map(|(kind, _)| kind.by)) {
+        (false, _) => labels.by_position(),
+        (true, Some(By::All)) => labels.by_head(),
+        _ => labels.heads_by_position(),
+    };
+    let mut both = Vec::new();
+    for (kind, title) in kinds {
+        for (outcome, how) in [(&demo.exact, "exact"), (&demo.attribution, "attribution")] {
+            let effects = outcome.effects.iter().find(|e| e.kind == *kind);
+            both.extend(effects.map(|e| (format!("{title} ({how})"), mean_map(e))));
+        }
+    }
+    maps(page, &both, axes);
+    for (kind, title) in kinds {
+        let (Some(agreement), Some(effects)) = (demo.agreements.iter().find(|a| a.kind == *kind), demo.estimate(*kind))
+        else {
+            continue;
+        };
+        let point = |n: &NodeError| Point {
+            x: n.exact,
+            y: n.estimate,
+            layer: n.place[0],
+            name: names::of_node(effects, &n.place, pairs),
+        };
+        let points: Vec<_> = agreement.errors.iter().map(point).collect();
+        let r = agreement.pearson.map_or("none".to_owned(), |r| format!("{r:.3}"));
+        let title = format!("{title} (Pearson {r})");
+        page.chart(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
+    }
+    let mut header = vec!["kind", "node", "exact", "attribution", "error"];
+    if of_heads {
+        header.push("entropy of its attention");
+    }
+    let mut rows = Vec::new();
+    for (kind, title) in kinds {
+        let (Some(agreement), Some(effects)) = (demo.agreements.iter().find(|a| a.kind == *kind), demo.estimate(*kind))
+        else {
+            continue;
+        };
+        for node in agreement.errors.iter().take(WORST) {
+            let mut row = vec![
+                (*title).to_owned(),
+                names::of_node(effects, &node.place, pairs),
+                format!("{:.4}", node.exact),
+                format!("{:.4}", node.estimate),
+                format!("{:+.4}", node.error()),
+            ];
+            if of_heads {
+                row.push(demo.entropy_at(pairs, *kind, &node.place).map_or("-".to_owned(), |e| format!("{e:.3}")));
+            }
+            rows.push(row);
+        }
+    }
+    page.text("The nodes at which attribution is furthest from the exact effect:");
+    page.table(&header, rows);
+}
+
+/// Whether attribution errs where attention is saturated, and the patterns of the heads at which it errs most.
+fn saturation(page: &mut Page, found: &Found) {
+    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
+    page.section(
+        "Why attribution errs: saturated attention",
+        "A softmax that sits on one token has hardly any gradient, whatever a change of queries or keys would do. Entropy is that \
+         of a head's attention on the corrupted prompts, from the first position that differs on, as a share of the largest \
+         possible: 0 is all on one token, 1 spread evenly. If saturation is what misleads attribution, large errors come with low \
+         entropy: a negative rank correlation.",
+    );
+    let mut rows = Vec::new();
+    for (component, title) in HEAD_PARTS {
+        let kind = NodeKind::all(component);
+        let Some(agreement) = demo.agreements.iter().find(|a| a.kind == kind) else { continue };
+        let pairs_of =
+            agreement.errors.iter().filter_map(|n| Some((demo.entropy_at(pairs, kind, &n.place)?, n.error().abs())));
+        let rank = spearman(pairs_of).map_or("-".to_owned(), |r| format!("{r:.3}"));
+        rows.push(vec![title.to_owned(), agreement.compared.to_string(), rank]);
+    }
+    page.table(&["kind", "heads", "Spearman of entropy and size of error"], rows);
+
+    let mut worst: Vec<(f32, [usize; 2])> = Vec::new();
+    for component in [Component::HeadQ, Component::HeadK] {
+        if let Some(a) = demo.agreements.iter().find(|a| a.kind == NodeKind::all(component)) {
+            worst.extend(a.errors.iter().map(|n| (n.error().abs(), [n.place[0], n.place[1]])));
+        }
+    }
+    worst.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut shown: Vec<[usize; 2]> = Vec::new();
+    for (_, head) in worst {
+        if !shown.contains(&head) && shown.len() < WORST_HEADS {
+            shown.push(head);
+        }
+    }
+    page.text("Attention of the heads whose queries or keys attribution gets most wrong, on every clean prompt:");
+    let one = |pairs: &PromptPairs, prompt: usize, [layer, head]: [usize; 2]| {
+        let name = format!("{}, prompt {}", head_name(layer, head), prompt + 1);
+        let of_prompt = demo.patterns.index_axis(ndarray::Axis(0), prompt);
+        attention_map(name, of_prompt, [layer, head], pairs, prompt)
+    };
+    let all = shown.iter().flat_map(|head| (0..pairs.len()).map(|prompt| one(pairs, prompt, *head)));
+    page.attention(all.collect());
+}

@@ -43,6 +43,16 @@ pub fn save<B: Backend>(
     tokenizer_json: &str,
     manifest: &Manifest,
 ) -> Result<(), SaveError> {
+    save_weights(directory, model)?;
+    write(directory, "tokenizer.json", tokenizer_json.as_bytes())?;
+    write(directory, "training.json", (serde_json::to_string_pretty(manifest)? + "\n").as_bytes())
+}
+
+/// Writes `config.json` and `model.safetensors` (float32) into `directory`, which is made if need be.
+///
+/// # Errors
+/// [`SaveError`].
+pub fn save_weights<B: Backend>(directory: &Path, model: &Transformer<B>) -> Result<(), SaveError> {
     let tensors = tensors_to_save(model).ok_or(SaveError::Processed)?;
     let bytes: Vec<_> = tensors
         .iter()
@@ -60,9 +70,7 @@ pub fn save<B: Backend>(
     let config: Value = model.config().to_hugging_face();
     std::fs::create_dir_all(directory).map_err(|source| SaveError::Write { path: directory.into(), source })?;
     write(directory, "config.json", (serde_json::to_string_pretty(&config)? + "\n").as_bytes())?;
-    write(directory, "model.safetensors", &weights)?;
-    write(directory, "tokenizer.json", tokenizer_json.as_bytes())?;
-    write(directory, "training.json", (serde_json::to_string_pretty(manifest)? + "\n").as_bytes())
+    write(directory, "model.safetensors", &weights)
 }
 
 fn write(directory: &Path, file: &str, contents: &[u8]) -> Result<(), SaveError> {

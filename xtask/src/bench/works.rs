@@ -1,14 +1,18 @@
 //! The sweeps that are timed, on prompts like the demo's.
 
+use std::path::Path;
+
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
 use rewire_analysis::{
-    By, Component, NodeKind, NormJacobian, Options, PathOptions, PerPrompt, activation_patching,
+    By, Component, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt, activation_patching,
     activation_patching_operations, attention_attribution, attribution_patching, attribution_patching_with_head_paths,
 };
-use rewire_model::Transformer;
+use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+use rewire_toy::save_weights;
+use serde_json::{Value, json};
 
 /// One piece of work, as TransformerLens' users do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,13 +44,57 @@ const PROMPTS: usize = 8;
 const TOKENS: usize = 15;
 const DIFFERENT: usize = 10;
 
+/// What all works share.
+pub(crate) struct Setting {
+    /// Pairs that differ at one token.
+    one: PromptPairs,
+    /// Pairs that differ at every token.
+    everywhere: PromptPairs,
+    options: Options<'static>,
+}
+
+impl Setting {
+    pub(crate) fn new(seed: u64, threads: usize, token_budget: Option<usize>) -> anyhow::Result<Self> {
+        let mut options = Options { workers: Some(threads), ..Options::default() };
+        options.token_budget = token_budget.unwrap_or(options.token_budget);
+        Ok(Self { one: pairs(seed, |p| p == DIFFERENT)?, everywhere: pairs(seed, |_| true)?, options })
+    }
+
+    /// Writes model and prompts for the peer.
+    pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, directory: &Path) -> anyhow::Result<()> {
+        save_weights(directory, model)?;
+        let describe = |pairs: &PromptPairs| -> Value {
+            let pair = |p: &PromptPair| json!({ "clean": p.clean, "corrupt": p.corrupted, "answers": p.answers, "wrong_answers": p.wrong_answers });
+            pairs.pairs().iter().map(pair).collect()
+        };
+        let prompts = json!({ "one": describe(&self.one), "all": describe(&self.everywhere) });
+        Ok(std::fs::write(directory.join("prompts.json"), prompts.to_string())?)
+    }
+}
+
+/// Eight pairs of 15 tokens, each pair the other way round in the next; tokens are the same but where they `differ`.
+fn pairs(seed: u64, differ: impl Fn(usize) -> bool) -> anyhow::Result<PromptPairs> {
+    // A linear congruence is enough to spread the tokens over the vocabulary.
+    let token = |i: usize| ((i as u64 + 1 + 1000 * seed) * 7919 % 50_000) as u32;
+    let prompt = |row: usize| -> Vec<u32> {
+        (0..TOKENS).map(|p| token(if differ(p) { 100 * (row + 1) + p } else { 100 * (row / 2) + 50 + p })).collect()
+    };
+    let pair = |row: usize| PromptPair {
+        clean: prompt(row),
+        corrupted: prompt(row ^ 1),
+        answers: vec![token(2000 + row)],
+        wrong_answers: vec![token(2000 + (row ^ 1))],
+    };
+    Ok(PromptPairs::new((0..PROMPTS).map(pair).collect())?)
+}
+
 impl Work {
     /// Those that take seconds.
     pub(crate) fn quick() -> Vec<Self> {
         Self::value_variants().iter().copied().filter(|w| *w != Work::Neurons).collect()
     }
 
-    pub(crate) fn describe(self) -> String {
+    pub(crate) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
@@ -62,60 +110,56 @@ impl Work {
         })
     }
 
-    fn pairs(self, seed: u64) -> anyhow::Result<PromptPairs> {
-        let differs = |position| position == DIFFERENT || self == Work::HeadsDifferEverywhere;
-        // A linear congruence is enough to spread the tokens over the vocabulary.
-        let token = |i: usize| ((i as u64 + 1 + 1000 * seed) * 7919 % 50_000) as u32;
-        let prompt = |row: usize| -> Vec<u32> {
-            (0..TOKENS)
-                .map(|p| token(if differs(p) { 100 * (row + 1) + p } else { 100 * (row / 2) + 50 + p }))
-                .collect()
-        };
-        let pair = |row: usize| PromptPair {
-            clean: prompt(row),
-            corrupted: prompt(row ^ 1),
-            answers: vec![token(2000 + row)],
-            wrong_answers: vec![token(2000 + (row ^ 1))],
-        };
-        Ok(PromptPairs::new((0..PROMPTS).map(pair).collect())?)
+    /// How many patches an exact sweep makes; 1 for attribution.
+    pub(crate) fn n_nodes(self, config: &TransformerConfig) -> usize {
+        let heads = config.n_layers * config.n_heads;
+        match self {
+            Work::Attribution | Work::AttributionLean => 1,
+            Work::Heads | Work::HeadsDifferEverywhere => heads,
+            Work::BlocksByPosition => BLOCKS.len() * config.n_layers * TOKENS,
+            Work::HeadParts => PARTS.len() * heads,
+            Work::HeadPartsByPosition => PARTS.len() * heads * TOKENS,
+            Work::Neurons => config.n_layers * config.d_mlp,
+        }
     }
 
-    /// Does it once.
-    pub(crate) fn run<B: AutodiffBackend>(
-        self,
-        model: &Transformer<B>,
-        seed: u64,
-        token_budget: Option<usize>,
-    ) -> anyhow::Result<()> {
-        let pairs = self.pairs(seed)?;
-        let metric = LogitDiff::new(&pairs);
-        let mut options = Options::default();
-        options.scale = rewire_analysis::Scale::Metric;
-        options.token_budget = token_budget.unwrap_or(options.token_budget);
+    fn pairs(self, setting: &Setting) -> &PromptPairs {
+        if self == Work::HeadsDifferEverywhere { &setting.everywhere } else { &setting.one }
+    }
+
+    /// Does it once; gives the mean effects one after the other, of attribution those of the head outputs.
+    pub(crate) fn run<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Vec<f32>> {
+        let (pairs, options) = (self.pairs(setting), &setting.options);
+        let metric = LogitDiff::new(pairs);
+        let numbers = |outcome: &Outcome| outcome.effects.iter().flat_map(|e| e.mean()).collect::<Vec<f32>>();
         if let Some(nodes) = self.nodes() {
-            activation_patching(&model.valid(), &pairs, &metric, &nodes, &options)?;
-            return Ok(());
+            return Ok(numbers(&activation_patching(&model.valid(), pairs, &metric, &nodes, options)?));
         }
         let blocks =
             [Component::ResidPre, Component::ResidMid, Component::ResidPost, Component::AttnOut, Component::MlpOut];
-        let mut nodes = blocks.map(NodeKind::by_position).to_vec();
+        let mut nodes = vec![NodeKind::all(Component::HeadZ)];
+        nodes.extend(blocks.map(NodeKind::by_position));
         nodes.extend(PARTS[..4].iter().copied().map(NodeKind::by_position));
         nodes.push(NodeKind { component: Component::HeadPattern, by: By::Cell });
-        if self == Work::AttributionLean {
-            attribution_patching(model, &pairs, &metric, &nodes, &options)?;
-            return Ok(());
-        }
-        let paths = PathOptions { norm: NormJacobian::Frozen, per_prompt: PerPrompt::Mean };
-        attribution_patching_with_head_paths(model, &pairs, &metric, &nodes, paths, &options)?;
-        attention_attribution(model, &pairs, &metric, &options)?;
-        Ok(())
+        let outcome = match self {
+            Work::AttributionLean => attribution_patching(model, pairs, &metric, &nodes, options)?,
+            _ => {
+                let paths = PathOptions { norm: NormJacobian::Frozen, per_prompt: PerPrompt::Mean };
+                attention_attribution(model, pairs, &metric, options)?;
+                attribution_patching_with_head_paths(model, pairs, &metric, &nodes, paths, options)?.0
+            }
+        };
+        Ok(outcome.effects.iter().take(1).flat_map(Effects::mean).collect())
     }
 
     /// The floating-point operations that an exact sweep cannot do without.
-    pub(crate) fn operations<B: Backend>(self, model: &Transformer<B>, seed: u64) -> anyhow::Result<Option<f64>> {
+    pub(crate) fn operations<B: Backend>(
+        self,
+        model: &Transformer<B>,
+        setting: &Setting,
+    ) -> anyhow::Result<Option<f64>> {
         let Some(nodes) = self.nodes() else { return Ok(None) };
-        let pairs = self.pairs(seed)?;
-        let metric = LogitDiff::new(&pairs);
-        Ok(Some(activation_patching_operations(model, &pairs, &metric, &nodes, &Options::default())?))
+        let pairs = self.pairs(setting);
+        Ok(Some(activation_patching_operations(model, pairs, &LogitDiff::new(pairs), &nodes, &setting.options)?))
     }
 }

@@ -1,0 +1,194 @@
+"""Runs the benchmark's works on TransformerLens, one at a time, as told on standard input.
+
+    python peer.py DIRECTORY THREADS
+
+DIRECTORY holds config.json and model.safetensors as Hugging Face has them, and prompts.json. A line `WORK STRIDE OUT` runs
+every STRIDE-th patch of a work, writes the results as float32 to OUT and answers `seconds patches`. Every patch is a whole
+forward pass, so a work's time is that of its patches times STRIDE.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformer_lens import ActivationCache, HookedTransformer, HookedTransformerConfig
+from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
+from transformers import GPT2LMHeadModel
+
+directory, threads = Path(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(threads)
+
+
+def load():
+    hf = GPT2LMHeadModel.from_pretrained(directory).eval()
+    c = hf.config
+    config = HookedTransformerConfig(
+        n_layers=c.n_layer, d_model=c.n_embd, n_ctx=c.n_positions, d_head=c.n_embd // c.n_head, n_heads=c.n_head,
+        d_mlp=4 * c.n_embd, d_vocab=c.vocab_size, act_fn="gelu_new", normalization_type="LNPre",
+        eps=c.layer_norm_epsilon, device="cpu",
+    )
+    state = convert_gpt2_weights(hf, config)
+    model = HookedTransformer(config)
+    model.cfg.normalization_type = "LN"
+    model.load_and_process_state_dict(state)
+    return model.eval()
+
+
+model = load()
+LAYERS, HEADS = model.cfg.n_layers, model.cfg.n_heads
+sets = json.loads((directory / "prompts.json").read_text())
+
+
+class Prompts:
+    def __init__(self, pairs):
+        self.clean = torch.tensor([p["clean"] for p in pairs])
+        self.corrupted = torch.tensor([p["corrupt"] for p in pairs])
+        self.answers = torch.tensor([[p["answers"][0], p["wrong_answers"][0]] for p in pairs])
+        with torch.no_grad():
+            self.baselines = [self.difference(model(t)).item() for t in (self.clean, self.corrupted)]
+
+    def difference(self, logits):
+        chosen = logits[:, -1].gather(1, self.answers)
+        return (chosen[:, 0] - chosen[:, 1]).mean()
+
+    def metric(self, logits):
+        clean, corrupted = self.baselines
+        return (self.difference(logits) - corrupted) / (clean - corrupted)
+
+
+PROMPTS = {name: Prompts(pairs) for name, pairs in sets.items()}
+POS = PROMPTS["one"].clean.shape[1]
+
+
+def both_caches(prompts, tokens, wanted):
+    model.reset_hooks()
+    cache, gradients = {}, {}
+
+    def forward(activation, hook):
+        cache[hook.name] = activation.detach()
+
+    def backward(gradient, hook):
+        gradients[hook.name] = gradient.detach()
+
+    model.add_hook(wanted, forward, "fwd")
+    model.add_hook(wanted, backward, "bwd")
+    prompts.metric(model(tokens)).backward()
+    model.reset_hooks()
+    model.zero_grad()
+    return ActivationCache(cache, model), ActivationCache(gradients, model)
+
+
+def head_vectors(name, clean, corrupted, gradients):
+    stack = lambda cache: torch.stack([cache[name, layer] for layer in range(LAYERS)])
+    return stack(gradients) * (stack(clean) - stack(corrupted))
+
+
+def attribution(stride):
+    """The demo's: caches and gradients of both runs, every view of it, head paths (divided by the scale)."""
+    prompts = PROMPTS["one"]
+    model.set_use_attn_result(True)
+    wanted = lambda name: not name.endswith(("_input", "attn_in", "mlp_in"))
+    clean, clean_gradients = both_caches(prompts, prompts.clean, wanted)
+    corrupted, gradients = both_caches(prompts, prompts.corrupted, wanted)
+    _ = torch.stack([clean["pattern", l] * clean_gradients["pattern", l] for l in range(LAYERS)])
+    for view in [
+        lambda c: c.accumulated_resid(-1, incl_mid=True), lambda c: c.decompose_resid(-1),
+        lambda c: c.stack_head_results(-1),
+    ]:
+        _ = (view(gradients) * (view(clean) - view(corrupted))).sum((1, 3))
+    for name in ["k", "q", "v"]:
+        _ = head_vectors(name, clean, corrupted, gradients).sum((1, 4))
+    z = head_vectors("z", clean, corrupted, gradients).sum((1, 2, 4))
+    _ = head_vectors("pattern", clean, corrupted, gradients).sum(1)
+    into = torch.stack([
+        torch.stack([
+            torch.einsum(
+                "bphd,bp,hmd->bphm", gradients[name, layer], 1 / corrupted["scale", layer, "ln1"].squeeze(-1),
+                getattr(model.blocks[layer].attn, weight),
+            )
+            for layer in range(LAYERS)
+        ])
+        for name, weight in [("q", "W_Q"), ("k", "W_K"), ("v", "W_V")]
+    ])
+    written = (clean.stack_head_results(-1) - corrupted.stack_head_results(-1)).unflatten(0, (LAYERS, HEADS))
+    paths = torch.einsum("xlbpem,kcbpm->xlekcp", into, written)
+    later = torch.arange(LAYERS)[:, None] > torch.arange(LAYERS)[None, :]
+    paths = paths * later[None, :, None, :, None, None]
+    model.set_use_attn_result(False)
+    return z.flatten(), 1
+
+
+def attribution_lean(stride):
+    """No per-head results, gradients of the corrupted run only."""
+    prompts = PROMPTS["one"]
+    sites = ["hook_q", "hook_k", "hook_v", "hook_z", "hook_pattern", "hook_resid_pre", "hook_resid_mid",
+             "hook_resid_post", "hook_attn_out", "hook_mlp_out"]
+    wanted = lambda name: any(name.endswith(site) for site in sites)
+    with torch.no_grad():
+        _, clean = model.run_with_cache(prompts.clean, names_filter=wanted)
+    corrupted, gradients = both_caches(prompts, prompts.corrupted, wanted)
+    for name in ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "pattern"]:
+        _ = head_vectors(name, clean, corrupted, gradients).sum(1)
+    return head_vectors("z", clean, corrupted, gradients).sum((1, 2, 4)).flatten(), 1
+
+
+def sweep(prompts, patches, stride):
+    """Activation patching as TransformerLens' `patching` does it: a whole forward a patch. `patches` are (hook name, index)."""
+    names = {name for name, _ in patches}
+    with torch.no_grad():
+        _, clean = model.run_with_cache(prompts.clean, names_filter=lambda n: n in names)
+        results = []
+        for name, index in patches[::stride]:
+
+            def patch(activation, hook, index=index):
+                activation[index] = clean[hook.name][index]
+                return activation
+
+            results.append(prompts.metric(model.run_with_hooks(prompts.corrupted, fwd_hooks=[(name, patch)])))
+    return torch.stack(results), len(results)
+
+
+ALL = slice(None)
+PARTS = ["z", "q", "k", "v", "pattern"]
+
+
+def head(part, layer, head, pos=ALL):
+    index = (ALL, head, pos) if part == "pattern" else (ALL, pos, head)
+    return f"blocks.{layer}.attn.hook_{part}", index
+
+
+def heads(which):
+    return lambda stride: sweep(PROMPTS[which], [head("z", l, h) for l in range(LAYERS) for h in range(HEADS)], stride)
+
+
+WORKS = {
+    "attribution": attribution,
+    "attribution-lean": attribution_lean,
+    "heads": heads("one"),
+    "heads-differ-everywhere": heads("all"),
+    "blocks-by-position": lambda stride: sweep(PROMPTS["one"], [
+        (f"blocks.{l}.hook_{site}", (ALL, p))
+        for site in ["resid_pre", "attn_out", "mlp_out"] for l in range(LAYERS) for p in range(POS)
+    ], stride),
+    "head-parts": lambda stride: sweep(PROMPTS["one"], [
+        head(part, l, h) for part in PARTS for l in range(LAYERS) for h in range(HEADS)
+    ], stride),
+    "head-parts-by-position": lambda stride: sweep(PROMPTS["one"], [
+        head(part, l, h, p) for part in PARTS for l in range(LAYERS) for h in range(HEADS) for p in range(POS)
+    ], stride),
+    "neurons": lambda stride: sweep(PROMPTS["one"], [
+        (f"blocks.{l}.mlp.hook_post", (ALL, ALL, n)) for l in range(LAYERS) for n in range(model.cfg.d_mlp)
+    ], stride),
+}
+
+print("ready", flush=True)
+for line in sys.stdin:
+    work, stride, out = line.split()
+    start = time.perf_counter()
+    results, patches = WORKS[work](int(stride))
+    seconds = time.perf_counter() - start
+    results.detach().numpy().astype(np.float32).tofile(out)
+    print(seconds, patches, flush=True)

@@ -1,0 +1,106 @@
+//! TransformerLens on the same weights and prompts, in a Python environment that is made for it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use super::works::Work;
+use crate::output::print;
+
+const SCRIPT: &str = include_str!("peer.py");
+/// What is installed: the versions that the parity fixtures were made with.
+const REQUIREMENTS: &str = include_str!("../../../tests/fixtures/requirements.txt");
+
+/// A running TransformerLens.
+pub(crate) struct Peer {
+    directory: PathBuf,
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What a work came to.
+pub(crate) struct Answer {
+    /// Seconds for the whole work: of the patches that were run, times the stride.
+    pub(crate) seconds: f64,
+    /// Results of every stride-th patch.
+    pub(crate) results: Vec<f32>,
+}
+
+impl Peer {
+    /// Starts it on the model and prompts in `directory`.
+    pub(crate) fn start(python: Option<&Path>, directory: &Path, threads: usize) -> anyhow::Result<Self> {
+        let python = match python {
+            Some(python) => python.to_owned(),
+            None => environment()?,
+        };
+        let script = directory.join("peer.py");
+        std::fs::write(&script, SCRIPT).with_context(|| format!("cannot write {}", script.display()))?;
+        let mut child = Command::new(&python)
+            .arg(&script)
+            .args([directory.as_os_str(), threads.to_string().as_ref()])
+            .env("OMP_NUM_THREADS", threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .with_context(|| format!("cannot run {}", python.display()))?;
+        let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("{} cannot be talked to", python.display());
+        };
+        let mut peer = Self { directory: directory.to_owned(), child, commands, answers: BufReader::new(answers) };
+        match peer.line()?.as_str() {
+            "ready" => Ok(peer),
+            other => bail!("TransformerLens did not start: {other}"),
+        }
+    }
+
+    /// Runs every `stride`-th patch of a work.
+    pub(crate) fn run(&mut self, work: Work, stride: usize) -> anyhow::Result<Answer> {
+        let out = self.directory.join("results.f32");
+        writeln!(self.commands, "{} {stride} {}", work.name(), out.display()).context("TransformerLens has stopped")?;
+        let line = self.line()?;
+        let seconds: f64 = line.split(' ').next().unwrap_or_default().parse().context("an answer without a time")?;
+        let bytes = std::fs::read(&out).with_context(|| format!("cannot read {}", out.display()))?;
+        let results = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        Ok(Answer { seconds: seconds * stride as f64, results })
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.answers.read_line(&mut line)? == 0 {
+            bail!("TransformerLens has stopped; what it said is above");
+        }
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The Python of an environment with TransformerLens, made in `target/peer` if it is not there.
+fn environment() -> anyhow::Result<PathBuf> {
+    let root = Path::new("target/peer");
+    let python = root.join("bin/python");
+    let done = root.join("installed");
+    if done.is_file() {
+        return Ok(python);
+    }
+    print("installing TransformerLens into target/peer (some 3 GB, once) ..\n");
+    let run = |command: &mut Command| -> anyhow::Result<()> {
+        let status = command.stdout(Stdio::null()).status().with_context(|| format!("cannot run {command:?}"))?;
+        if status.success() { Ok(()) } else { bail!("{command:?} failed") }
+    };
+    run(Command::new("python3").args(["-m", "venv"]).arg(root))?;
+    let requirements = root.join("requirements.txt");
+    std::fs::write(&requirements, REQUIREMENTS)?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements))?;
+    std::fs::write(&done, "")?;
+    Ok(python)
+}

@@ -3,7 +3,7 @@
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use rewire_hooks::{CacheError, HookPoint, Patch, PatchError, Recorder, Site};
-use rewire_model::{ModelError, Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_model::{ModelError, Prefix, ReadPositions, Readout, Run, Start, Transformer, TransformerConfig};
 use rewire_tests::compare::array;
 
 fn model() -> Transformer<Flex> {
@@ -73,7 +73,9 @@ fn runs_that_do_not_fit_the_model_are_refused() {
 
     let refused = |run: Run<Flex>| model.forward(run, ()).map(|_| ()).unwrap_err();
     let shape = |run| matches!(refused(run), ModelError::RunShape { .. });
-    assert!(shape(Run::resume(2, zeros([1, 3, 16]))));
+    assert!(shape(Run::resume(3, zeros([1, 3, 16]))), "2 layers and the final norm");
+    let mid = |layer| Run::new(Start::ResidMid { layer, residual: zeros([1, 3, 16]) });
+    assert!(shape(mid(2)));
     assert!(shape(Run::resume(0, zeros([1, 3, 8]))));
     assert!(matches!(refused(Run::resume(0, zeros([1, 9, 16]))), ModelError::ContextExceeded { .. }));
     let reading = |positions, columns| run(&model).reading(Readout { positions, columns });
@@ -82,9 +84,15 @@ fn runs_that_do_not_fit_the_model_are_refused() {
     assert!(shape(reading(ReadPositions::All, Some(vec![11]))));
 
     let mut recorder = Recorder::all();
-    model.forward(run(&model), &mut recorder).unwrap();
+    let two = Run::tokens(model.tokens(&[vec![1, 2, 3], vec![4, 5, 6]]).unwrap());
+    model.forward(two, &mut recorder).unwrap();
     let prefix = Prefix::from_cache(&recorder.into_cache(), model.config(), 2).unwrap();
-    assert!(shape(Run::resume(0, zeros([2, 1, 16])).after(prefix.clone())), "another number of prompts");
-    let before = Readout { positions: ReadPositions::Each(vec![1]), columns: None };
-    assert!(shape(Run::resume(0, zeros([1, 1, 16])).after(prefix).reading(before)), "a position that is not computed");
+    assert!(shape(Run::resume(0, zeros([3, 1, 16])).after(prefix.clone())), "half a copy of the prefix's prompts");
+    assert!(model.forward(Run::resume(0, zeros([4, 1, 16])).after(prefix.clone()), ()).is_ok(), "two copies");
+    let before = Readout { positions: ReadPositions::Each(vec![1, 1]), columns: None };
+    assert!(shape(Run::resume(0, zeros([2, 1, 16])).after(prefix).reading(before)), "a position that is not computed");
+
+    let parallel = Transformer::<Flex>::random(&TransformerConfig::neox(2, 2, 16, 11, 6), 0, &Default::default());
+    let refused = parallel.forward(mid(0), ()).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("between attention and MLP"), "{refused}");
 }

@@ -5,8 +5,8 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis, stack};
 use rewire_analysis::{
-    By, Component, Direction, NodeKind, Options, Outcome, activation_patching, attention_attribution,
-    attribution_patching,
+    By, Component, Direction, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt, activation_patching,
+    attention_attribution, attribution_patching, head_path_attribution,
 };
 use rewire_hooks::{ActivationCache, GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, WeightProcessing};
@@ -22,6 +22,7 @@ on_both_backends!(
     gradients_match,
     activation_patching_matches,
     attribution_patching_matches,
+    head_paths_match,
     attention_attribution_matches,
     logit_attribution_matches,
 );
@@ -241,6 +242,28 @@ fn attribution_patching_matches<B: Backend>() {
                 }
             }
         }
+    }
+}
+
+fn head_paths_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        let mut compared = 0;
+        for (weights, processing) in processings() {
+            let model: Transformer<Autodiff<B>> = fixture.model(processing);
+            let pairs = fixture.pairs(&model);
+            for (norm, tag) in [(NormJacobian::Exact, "exact"), (NormJacobian::Frozen, "fwd_div")] {
+                let table = format!("{weights}/attr/head_path_{tag}");
+                let Some(expected) = fixture.table(&table) else { continue };
+                let paths = PathOptions { norm, per_prompt: PerPrompt::Keep };
+                let options = Options::default();
+                let found =
+                    head_path_attribution(&model, &pairs, &LogitDiff::new(&pairs), paths, &options).unwrap().mean();
+                let actual = found.into_shape_with_order(ndarray::IxDyn(expected.shape())).unwrap();
+                assert_close(&actual, expected, TOLERANCE, &format!("{} {table}", fixture.name));
+                compared += 1;
+            }
+        }
+        assert!(compared >= 3, "{}: only {compared} tables of head paths", fixture.name);
     }
 }
 

@@ -169,16 +169,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         analyse(&model, &pairs, &nodes, arguments, ledger.as_ref())
-    });
-    let found = match (found, ledger) {
-        // A sweep that was refused before its first pass leaves nothing behind.
-        (Err(error), Some(ledger)) if taken_up == 0 => {
-            ledger.close_if_empty()?;
-            return Err(error);
-        }
-        (found, ledger) => (found?, ledger),
-    };
-    let (found, ledger) = found;
+    })?;
 
     let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();

@@ -61,6 +61,9 @@ fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {
         assert!(strongest > 0.1, "{model}: no head does anything");
         assert_eq!(tensors["demo/activation-patching/denoising/resid_pre@position"].0, [8, 4, 15]);
         assert_eq!(tensors["demo/attention-attribution"].0, [8, 4, 8, 15, 15]);
+        assert_eq!(tensors["demo/head_paths"].0, [4, 8, 3, 4, 8, 15]);
+        assert_eq!(tensors["demo/activation-patching/denoising/head_pattern@position"].0, [8, 4, 8, 15]);
+        assert_eq!(tensors["demo/attribution-patching/denoising/head_pattern@cell"].0, [8, 4, 8, 15, 15]);
         assert_eq!(tensors["generated/attribution-patching/noising/head_z"].0, [12, 4, 8]);
         assert!(tensors.values().all(|(_, values)| values.iter().all(|v| v.is_finite())));
 
@@ -72,16 +75,44 @@ fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {
         assert!((0..10).all(|pos| at(pos) == 0.0), "{model}: something before the difference matters");
 
         let about = json(&out.join("effects.json"));
+        let agreement = about["notes"]["agreement"].as_array().unwrap();
+        assert_eq!(agreement.len(), 13);
+        assert!(
+            agreement.iter().all(|a| a["pearson"].is_number() && a["compared"].as_u64() > Some(0)),
+            "{agreement:?}"
+        );
         assert_eq!([&about["seed"], &about["device"]], [&Value::from(5), &Value::from("flex")]);
         assert_eq!(about["tensors"].as_array().unwrap().len(), tensors.len());
         assert!(about["labels"]["demo"][0][2] == " John");
         assert_eq!(about["baselines"]["generated"]["clean"].as_array().unwrap().len(), 12);
         let lines = std::fs::read_to_string(out.join("effects.csv")).unwrap();
-        let numbers: usize = tensors.values().map(|(_, values)| values.len()).sum();
+        let numbers: usize = tensors.values().map(|(_, values)| values.len()).filter(|n| *n <= 50_000).sum();
+        assert!(tensors.values().any(|(_, values)| values.len() > 50_000), "nothing was too large for the CSV file");
         assert_eq!(lines.lines().count(), numbers + 1);
 
         let report = std::fs::read_to_string(out.join("report.html")).unwrap();
-        for word in ["Attention attribution", "Residual stream by position", "Pearson", "Plotly.newPlot", "John_10"] {
+        let in_the_demos_order = [
+            "Attention attribution",
+            "Residual stream attribution",
+            "Layer output attribution",
+            "Head output attribution",
+            "Key attribution",
+            "Query attribution",
+            "Value attribution",
+            "Mixed value attribution",
+            "Head pattern attribution",
+            "Head path attribution",
+            "Head paths between the top heads",
+            "Input and output paths of three heads",
+            "Validating attribution against activation patching",
+            "By block and position",
+            "By head, all positions",
+            "saturated attention",
+            "By head and position",
+        ];
+        let sections: Vec<_> = in_the_demos_order.iter().map(|s| report.rfind(&format!("{s}</h2>"))).collect();
+        assert!(sections.iter().all(Option::is_some) && sections.is_sorted(), "{model}: {sections:?}");
+        for word in ["Pearson", "Spearman", "Plotly.newPlot", "rewireAttention(", "John_10"] {
             assert!(report.contains(word), "{model}: {word} is not in the report");
         }
         assert!(!report.contains("<script src="), "the report needs a network");
@@ -134,6 +165,82 @@ fn sweep_writes_what_its_contract_says() {
     let (raw, about) = sweep(&["--no-process-weights"]);
     assert_eq!(about["processed_weights"], false);
     assert!(raw["head_z"].1.iter().zip(&heads["head_z"].1).all(|(a, b)| (a - b).abs() < 1e-4));
+}
+
+#[test]
+fn sweep_estimates_paths_screens_marks_and_says_how_sure_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.replace('}', ", \"position\": 10}")).unwrap();
+    let sweep = |arguments: &[&str]| {
+        let printed =
+            run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
+        let out = directory.path().join("o");
+        (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
+    };
+    let attribution = ["--method", "attribution-patching"];
+    let estimate = |more: &[&str]| sweep(&[&attribution, more].concat());
+
+    let (exact, about, printed) = estimate(&["--nodes", "head_paths,head_z"]);
+    assert_eq!(exact["head_paths"].0, [4, 8, 3, 4, 8, 15]);
+    assert_eq!(exact["head_z"].0, [4, 8]);
+    assert_eq!(about["notes"]["norm"], "exact");
+    assert_eq!(about["axes"]["head_paths"][2], "input");
+    assert!(printed.contains(" -> "), "{printed}");
+    let (frozen, about, _) = estimate(&["--nodes", "head_paths", "--norm", "frozen", "--per-prompt"]);
+    assert_eq!(frozen["head_paths"].0, [2, 4, 8, 3, 4, 8, 15]);
+    assert_eq!(about["notes"]["norm"], "frozen");
+
+    let (screened, about, printed) = estimate(&["--nodes", "head_z,head_q", "--verify", "5"]);
+    let verified = screened.iter().filter(|(name, _)| name.starts_with("verified/")).flat_map(|(_, (_, v))| v);
+    assert_eq!(verified.filter(|v| !v.is_nan()).count(), 5);
+    assert_eq!([&about["notes"]["screening"]["verified"], &about["notes"]["screening"]["skipped"]], [5, 59]);
+    assert!(printed.contains("59 nodes were skipped; the largest attribution among them is"), "{printed}");
+
+    let (marked, ..) = sweep(&["--by", "marked"]);
+    let (positions, ..) = sweep(&["--by", "position"]);
+    assert_eq!(marked["head_z@marked"].0, [4, 8]);
+    let at_10: Vec<f32> = positions["head_z@position"].1.iter().skip(10).step_by(15).copied().collect();
+    assert!(marked["head_z@marked"].1.iter().zip(&at_10).all(|(a, b)| (a - b).abs() < 1e-6));
+
+    let (sure, about, _) = sweep(&["--intervals", "--seed", "3"]);
+    assert_eq!(sure.keys().collect::<Vec<_>>(), ["head_z", "head_z.high", "head_z.low", "head_z.standard_error"]);
+    assert_eq!(about["notes"]["bootstrap"]["seed"], 3);
+    let [mean, low, high] = ["head_z", "head_z.low", "head_z.high"].map(|name| &sure[name].1);
+    assert!((0..32).all(|i| low[i] <= mean[i] + 1e-6 && mean[i] <= high[i] + 1e-6));
+}
+
+#[test]
+fn a_killed_sweep_goes_on_and_gives_the_same_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.repeat(40)).unwrap();
+    let sweep = |out: &'static str| {
+        ["sweep", "--pairs", "pairs.jsonl", "--nodes", "mlp_post,head_k", "--by", "position", "--out", out]
+    };
+    run(directory.path(), &sweep("whole"), &[]);
+
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(sweep("killed"))
+        .current_dir(directory.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let unfinished = directory.path().join("killed/unfinished.jsonl");
+    let passes = || std::fs::read_to_string(&unfinished).map_or(0, |text| text.lines().count());
+    while passes() < 4 {
+        assert!(killed.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!directory.path().join("killed/effects.safetensors").exists());
+
+    let printed = run(directory.path(), &sweep("killed"), &[]);
+    assert!(printed.starts_with("going on with an unfinished sweep: "), "{printed}");
+    for file in ["effects.safetensors", "report.html"] {
+        let [whole, killed] = ["whole", "killed"].map(|d| std::fs::read(directory.path().join(d).join(file)).unwrap());
+        assert!(whole == killed, "{file} differs");
+    }
+    assert!(!unfinished.exists());
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn pairs_that_cannot_be_used() {
 #[test]
 fn arguments_that_mean_nothing() {
     assert_sweep_refused(&["--nodes", "head_y"], &["head_y", "head_z"]);
-    assert_sweep_refused(&["--nodes", ""], &["no node kind"]);
+    assert_sweep_refused(&["--nodes", ""], &["list of nodes is empty"]);
     assert_sweep_refused(&["--nodes", "head_z,head_z"], &["head_z twice"]);
     assert_sweep_refused(&["--nodes", "head_z", "--by", "cell"], &["head_z@cell", "only attention patterns"]);
     assert_sweep_refused(&["--model", "toy-neox", "--nodes", "resid_mid"], &["resid_mid", "parallel"]);
@@ -97,6 +97,18 @@ fn arguments_that_mean_nothing() {
     assert_sweep_refused(&["--direction", "sideways"], &["sideways", "noising"]);
     assert_sweep_refused(&["--metric", "vibes"], &["vibes", "logit-diff-normalised"]);
     assert_sweep_refused(&["--method", "attribution-patching", "--metric", "accuracy"], &["accuracy", "gradient"]);
+    assert_sweep_refused(&["--nodes", "head_paths"], &["head_paths", "attribution-patching alone"]);
+    assert_sweep_refused(&["--by", "marked"], &["head_z@marked", "mark no position"]);
+    let attribution = ["--method", "attribution-patching"];
+    let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
+    refused(&["--verify", "33"], &["the 33 nodes of largest attribution", "there are 32"]);
+    refused(&["--verify", "0"], &["no nodes were given"]);
+    refused(&["--verify", "3", "--nodes", "head_paths"], &["head_paths are not nodes"]);
+    refused(&["--nodes", "head_paths", "--norm", "melted"], &["melted", "exact and frozen"]);
+    assert_sweep_refused(&["--verify", "3"], &["--verify", "attribution-patching"]);
+    let half_marked = format!("{}\n{GOOD}", GOOD.replace('}', ", \"position\": 1}"));
+    assert_pairs_refused(&half_marked, &["line 2", "`position` is missing"]);
+    assert_pairs_refused(&GOOD.replace('}', ", \"position\": 3}"), &["line 1", "Some(3)", "3 tokens"]);
     let nowhere = tempfile::tempdir().unwrap();
     assert_refused_in(&nowhere, &["sweep", "--pairs", "absent.jsonl"], &["absent.jsonl", "No such file"]);
     assert_refused_in(&nowhere, &["sweep"], &["--pairs"]);
@@ -166,4 +178,20 @@ fn devices_and_directories_that_are_not_to_be_had() {
     refused(&["--out", "file/below"], &["output directory", "file/below"]);
     refused(&["--out", "/proc/rewire"], &["output directory", "/proc/rewire"]);
     assert_eq!(std::fs::read_to_string(directory.path().join("file")).unwrap(), "here before");
+}
+
+#[test]
+fn an_output_directory_with_another_runs_chunks() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    std::fs::create_dir(directory.path().join("o")).unwrap();
+    let unfinished = directory.path().join("o/unfinished.jsonl");
+    let other = "{\"metric\":\"kl\"}\n{\"portion\":0,\"pass\":0,\"metrics\":[0]}\n";
+    std::fs::write(&unfinished, other).unwrap();
+    let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
+    assert_refused_in(&directory, &sweep, &["unfinished sweep of another run", "metric", "choose another --out"]);
+    assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), other);
+    std::fs::write(&unfinished, "notes of my own\n").unwrap();
+    assert_refused_in(&directory, &sweep, &["not the record of a sweep"]);
+    assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), "notes of my own\n");
 }

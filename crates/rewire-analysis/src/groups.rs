@@ -8,7 +8,7 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
 use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions, record};
-use crate::{AnalysisError, Baselines, Direction, Node, NodeKind, Options, Scale, literal, workers};
+use crate::{AnalysisError, Baselines, Direction, Node, NodeKind, Options, Reuse, Scale, literal, workers};
 
 /// The effects of groups of nodes, each group patched together.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +76,15 @@ pub fn patch_groups<B: Backend, M: Metric>(
         let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
         let of_portion = |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
         let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
+        if options.reuse == Reuse::Nothing {
+            let changes = literal::changes(model, metric, portion, &groups, options.direction)?;
+            for (group, changes) in changes.into_iter().enumerate() {
+                for (prompt, change) in changes.into_iter().enumerate() {
+                    values[[from + prompt, group]] = (f64::from(change) * factor) as f32;
+                }
+            }
+            continue;
+        }
         let passes = plan(&groups, model, portion, options);
         let runs = Runs::new(model, metric, portion, &groups, options)?;
         workers::run(

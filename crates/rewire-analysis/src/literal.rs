@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use ndarray::ArrayD;
-use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint, Patch, Site};
+use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint, Patch};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::Metric;
 
@@ -25,7 +25,6 @@ pub(crate) fn patch<B: Backend>(
     first: usize,
     device: &B::Device,
 ) -> Result<Patch<B>, CacheError> {
-    let point = |node: &Node| HookPoint::block(node.layer, NodeKind::all(node.component).site());
     let points: BTreeSet<HookPoint> = groups.iter().copied().flatten().map(point).collect();
     points.into_iter().try_fold(Patch::new(), |patch, at| {
         // Nodes of this point, by copy.
@@ -36,6 +35,11 @@ pub(crate) fn patch<B: Backend>(
             _ => replace::<B, 3>(patch, at, &here, source, [prompts, first], device),
         }
     })
+}
+
+/// The point at which a node is replaced.
+fn point(node: &Node) -> HookPoint {
+    HookPoint::block(node.layer, NodeKind::all(node.component).site())
 }
 
 fn replace<B: Backend, const D: usize>(
@@ -80,35 +84,51 @@ fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize], first: usi
     })
 }
 
-/// Activation patching as it is defined: a whole forward with all logits for every node, nothing reused. Writes the changes
-/// of the metric, one `[prompt, layer, ..]` a kind.
+/// Activation patching as it is defined: a whole forward with all logits for every group of nodes, nothing reused. The change
+/// of the metric of each prompt, group by group.
+pub(crate) fn changes<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    groups: &[Vec<Node>],
+    direction: Direction,
+) -> Result<Vec<Vec<f32>>, AnalysisError> {
+    let [base, source] = portion.base_and_source(direction);
+    let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
+    let source = record(model, &source, portion, metric, move |p| points.contains(&p))?.cache;
+    let base = model.tokens(&base)?;
+    let unpatched = whole_metric(model, metric, portion, base.clone(), Patch::new())?;
+    let change = |group: &Vec<Node>| {
+        let patch = patch(&[group], &source, portion.prompts.len(), 0, &model.device())?;
+        let metrics = whole_metric(model, metric, portion, base.clone(), patch)?;
+        Ok(metrics.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
+    };
+    groups.iter().map(change).collect()
+}
+
+/// The same for every node of some kinds, alone; written into `changes`, one `[prompt, layer, ..]` a kind.
 pub(crate) fn sweep<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
     portion: &Portion,
     kinds: &[NodeKind],
     direction: Direction,
-    changes: &mut [ArrayD<f32>],
+    into: &mut [ArrayD<f32>],
 ) -> Result<(), AnalysisError> {
-    let (config, device) = (model.config(), model.device());
-    let [base, source] = portion.base_and_source(direction);
-    let sites: Vec<Site> = kinds.iter().map(|k| k.site()).collect();
-    let source = record(model, &source, portion, metric, move |p| p.site().is_some_and(|s| sites.contains(&s)))?.cache;
-    let base = model.tokens(&base)?;
-    let unpatched = whole_metric(model, metric, portion, base.clone(), Patch::new())?;
-    for (kind, changes) in kinds.iter().zip(changes) {
+    let config = model.config();
+    for (kind, into) in kinds.iter().zip(into) {
+        let mut nodes = Vec::new();
         for layer in 0..config.n_layers {
             for unit in 0..units(*kind, config) {
-                for positions in places(*kind, portion) {
-                    let unit = kind.unit_axis().map(|_| unit);
-                    let node = Node { layer, component: kind.component, unit, positions };
-                    let group: &[Node] = std::slice::from_ref(&node);
-                    let patch = patch(&[group], &source, portion.prompts.len(), 0, &device)?;
-                    let metrics = whole_metric(model, metric, portion, base.clone(), patch)?;
-                    for (prompt, (value, unpatched)) in metrics.iter().zip(&unpatched).enumerate() {
-                        changes[place(prompt, layer, unit, &node.positions).as_slice()] = value - unpatched;
-                    }
-                }
+                let unit = kind.unit_axis().map(|_| unit);
+                let node = |positions| vec![Node { layer, component: kind.component, unit, positions }];
+                nodes.extend(places(*kind, portion).into_iter().map(node));
+            }
+        }
+        let changes = changes(model, metric, portion, &nodes, direction)?;
+        for (node, changes) in nodes.iter().flatten().zip(changes) {
+            for (prompt, change) in changes.into_iter().enumerate() {
+                into[place(prompt, node.layer, node.unit, &node.positions).as_slice()] = change;
             }
         }
     }

@@ -23,8 +23,8 @@ pub(crate) struct Peer {
 
 /// What a work came to.
 pub(crate) struct Answer {
-    /// Seconds for the whole work: of the patches that were run, times the stride.
-    pub(crate) seconds: f64,
+    /// Seconds for one of the patches that were run.
+    pub(crate) seconds_a_patch: f64,
     /// Results of every stride-th patch.
     pub(crate) results: Vec<f32>,
 }
@@ -65,7 +65,8 @@ impl Peer {
         let seconds: f64 = line.split(' ').next().unwrap_or_default().parse().context("an answer without a time")?;
         let bytes = std::fs::read(&out).with_context(|| format!("cannot read {}", out.display()))?;
         let results = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Ok(Answer { seconds: seconds * stride as f64, results })
+        let patches: f64 = line.split(' ').nth(1).unwrap_or_default().parse().context("an answer without a number")?;
+        Ok(Answer { seconds_a_patch: seconds / patches.max(1.0), results })
     }
 
     fn line(&mut self) -> anyhow::Result<String> {

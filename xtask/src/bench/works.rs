@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use rewire_analysis::{
     By, Component, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt, activation_patching,
     activation_patching_operations, attention_attribution, attribution_patching, attribution_patching_with_head_paths,
+    clean_logits,
 };
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
@@ -54,10 +55,16 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    pub(crate) fn new(seed: u64, threads: usize, token_budget: Option<usize>) -> anyhow::Result<Self> {
+    pub(crate) fn new<B: Backend>(
+        model: &Transformer<B>,
+        seed: u64,
+        threads: usize,
+        token_budget: Option<usize>,
+    ) -> anyhow::Result<Self> {
         let mut options = Options { workers: Some(threads), ..Options::default() };
         options.token_budget = token_budget.unwrap_or(options.token_budget);
-        Ok(Self { one: pairs(seed, |p| p == DIFFERENT)?, everywhere: pairs(seed, |_| true)?, options })
+        let one = answered(model, pairs(seed, |p| p == DIFFERENT)?)?;
+        Ok(Self { one, everywhere: answered(model, pairs(seed, |_| true)?)?, options })
     }
 
     /// Writes model and prompts for the peer.
@@ -82,10 +89,26 @@ fn pairs(seed: u64, differ: impl Fn(usize) -> bool) -> anyhow::Result<PromptPair
     let pair = |row: usize| PromptPair {
         clean: prompt(row),
         corrupted: prompt(row ^ 1),
-        answers: vec![token(2000 + row)],
-        wrong_answers: vec![token(2000 + (row ^ 1))],
+        answers: vec![0],
+        wrong_answers: vec![1],
     };
     Ok(PromptPairs::new((0..PROMPTS).map(pair).collect())?)
+}
+
+/// The pairs with the answers that tell clean from corrupted most: a random model has no behaviour, and effects in units of a
+/// difference that is near 0 would be mostly rounding.
+fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::Result<PromptPairs> {
+    let clean = clean_logits(model, &pairs, PROMPTS)?;
+    let most = |row: usize, other: usize| {
+        let rise = |v: &usize| clean[row][*v] - clean[other][*v];
+        (0..model.config().d_vocab).max_by(|a, b| rise(a).total_cmp(&rise(b))).unwrap_or(0) as u32
+    };
+    let pair = |(row, pair): (usize, &PromptPair)| PromptPair {
+        answers: vec![most(row, row ^ 1)],
+        wrong_answers: vec![most(row ^ 1, row)],
+        ..pair.clone()
+    };
+    Ok(PromptPairs::new(pairs.pairs().iter().enumerate().map(pair).collect())?)
 }
 
 impl Work {

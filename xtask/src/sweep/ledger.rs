@@ -13,22 +13,22 @@ use anyhow::{Context, bail};
 use rewire_analysis::{Ledger, Pass};
 use serde_json::{Map, Value, json};
 
-/// The file of an unfinished sweep.
+/// The file of an unfinished sweep; it is made with the first pass that is kept, so that a refused sweep leaves nothing.
 pub(crate) struct SweepLedger {
     path: PathBuf,
-    file: Mutex<File>,
+    /// What the sweep is of.
+    first_line: String,
+    /// Bytes of the whole lines that are there.
+    length: u64,
+    file: Mutex<Option<File>>,
     kept: HashMap<Pass, Vec<f32>>,
-    /// The directory, if it was not there before.
-    made: Option<PathBuf>,
 }
 
 impl SweepLedger {
-    /// Opens the ledger of the sweep that `identity` describes in `directory`, which is made if need be.
+    /// Opens the ledger of the sweep that `identity` describes in `directory`, where there may be none yet.
     ///
     /// Refuses a directory that holds another sweep's.
     pub(crate) fn open(directory: &Path, identity: &Map<String, Value>) -> anyhow::Result<Self> {
-        let made = (!directory.exists()).then(|| directory.to_owned());
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let path = directory.join("unfinished.jsonl");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -47,13 +47,8 @@ impl SweepLedger {
                 length += line.len();
             }
         }
-        let refused = |e: io::Error| anyhow::anyhow!("cannot write {}: {e}", path.display());
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(refused)?;
-        file.set_len(length as u64).map_err(refused)?;
-        if length == 0 {
-            file.write_all(format!("{}\n", Value::Object(identity.clone())).as_bytes()).map_err(refused)?;
-        }
-        Ok(Self { path, file: Mutex::new(file), kept, made })
+        let first_line = format!("{}\n", Value::Object(identity.clone()));
+        Ok(Self { path, first_line, length: length as u64, file: Mutex::new(None), kept })
     }
 
     /// How many passes were finished before.
@@ -61,21 +56,27 @@ impl SweepLedger {
         self.kept.len()
     }
 
-    /// Removes the file if no pass was finished: a refused sweep leaves nothing behind.
-    pub(crate) fn close_if_empty(self) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        if text.lines().count() > 1 {
-            return Ok(());
-        }
-        let made = self.made.clone();
-        self.close()?;
-        // Someone else may have put something there meanwhile.
-        made.map_or(Ok(()), |directory| std::fs::remove_dir(directory).or(Ok(())))
-    }
-
     /// Removes the file: the sweep is done and its results are written.
     pub(crate) fn close(self) -> anyhow::Result<()> {
-        std::fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("cannot remove {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The file, ready for another line.
+    fn make(&self) -> io::Result<File> {
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        file.set_len(self.length)?;
+        if self.length == 0 {
+            file.write_all(self.first_line.as_bytes())?;
+        }
+        Ok(file)
     }
 }
 
@@ -87,10 +88,12 @@ impl Ledger for SweepLedger {
     fn store(&self, pass: Pass, metrics: &[f32]) -> io::Result<()> {
         let bits: Vec<u32> = metrics.iter().map(|m| m.to_bits()).collect();
         let line = format!("{}\n", json!({ "portion": pass.portion, "pass": pass.number, "metrics": bits }));
-        self.file
-            .lock()
-            .map_err(|_| io::Error::other("another thread failed while writing"))?
-            .write_all(line.as_bytes())
+        let mut file = self.file.lock().map_err(|_| io::Error::other("another thread failed while writing"))?;
+        let file = match &mut *file {
+            Some(file) => file,
+            none => none.insert(self.make()?),
+        };
+        file.write_all(line.as_bytes())
     }
 }
 
@@ -157,7 +160,9 @@ mod tests {
     #[test]
     fn another_sweeps_record_is_refused_and_kept() {
         let directory = tempfile::tempdir().unwrap();
-        drop(SweepLedger::open(directory.path(), &identity("kl")).unwrap());
+        let ledger = SweepLedger::open(directory.path(), &identity("kl")).unwrap();
+        assert!(!directory.path().join("unfinished.jsonl").exists());
+        ledger.store(Pass { portion: 0, number: 0 }, &[1.0]).unwrap();
         let refused = SweepLedger::open(directory.path(), &identity("probability")).err().unwrap().to_string();
         assert!(refused.contains("differs in: metric"), "{refused}");
         assert!(SweepLedger::open(directory.path(), &identity("kl")).is_ok());

@@ -1,0 +1,97 @@
+//! Forward, backward, cache and every sweep at GPT-2-small size, on seeded random weights made in memory.
+//!
+//! `cargo bench -p rewire-analysis`; name one to run it alone: `cargo bench -p rewire-analysis -- heads`. For floors and for
+//! TransformerLens beside them, see `cargo xtask bench`.
+
+use std::time::Duration;
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use rewire_analysis::{
+    By, Component, NodeKind, NormJacobian, Options, PathOptions, PerPrompt, activation_patching, attribution_patching,
+    attribution_patching_with_head_paths,
+};
+use rewire_hooks::{GradientProbes, HookPoint, Recorder, Site};
+use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Eight pairs of 15 tokens that differ at token 10, as in the demo.
+fn pairs() -> PromptPairs {
+    let token = |i: u32| i * 7919 % 50_000;
+    let prompt = |row: u32| -> Vec<u32> {
+        (0..15).map(|p| token(if p == 10 { 900 + row } else { 20 * (row / 2) + p + 1 })).collect()
+    };
+    let pair = |row: u32| PromptPair {
+        clean: prompt(row),
+        corrupted: prompt(row ^ 1),
+        answers: vec![token(2000 + row)],
+        wrong_answers: vec![token(2000 + (row ^ 1))],
+    };
+    PromptPairs::new((0..8).map(pair).collect()).expect("pairs of one length")
+}
+
+fn gpt2_small(criterion: &mut Criterion) {
+    let config = TransformerConfig::gpt2(12, 12, 768, 50_257, 1024);
+    let model = Transformer::<Autodiff<Flex>>::random(&config, 0, &Default::default());
+    let inner = model.valid();
+    let pairs = pairs();
+    let metric = LogitDiff::new(&pairs);
+    let options = Options::default();
+    let at_end = || Readout { positions: ReadPositions::Each(pairs.ends()), columns: None };
+    let tokens = || inner.tokens(&pairs.clean()).expect("tokens of the vocabulary");
+
+    let mut group = criterion.benchmark_group("gpt2-small");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(5));
+    group.bench_function("forward", |b| b.iter(|| inner.forward(Run::tokens(tokens()).reading(at_end()), ())));
+    group.bench_function("cache", |b| {
+        b.iter(|| {
+            let mut recorder = Recorder::all();
+            inner.forward(Run::tokens(tokens()).reading(at_end()), &mut recorder).map(|_| recorder.into_cache())
+        });
+    });
+    group.bench_function("forward and backward", |b| {
+        b.iter(|| {
+            let probed = |p: HookPoint| p.site().is_some_and(|s| matches!(s, Site::Q | Site::Z));
+            let mut probes = GradientProbes::filtered(probed);
+            let tokens = model.tokens(&pairs.clean()).expect("tokens of the vocabulary");
+            let readout = Readout { columns: metric.reads().columns, ..at_end() };
+            let logits = model.forward(Run::tokens(tokens).reading(readout), &mut probes).expect("a run of the model");
+            let prompts: Vec<usize> = (0..pairs.len()).collect();
+            let [rows, _, columns] = logits.dims();
+            probes.gradients(&metric.evaluate(logits.reshape([rows, columns]), &prompts).sum())
+        });
+    });
+
+    let parts = [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
+    let blocks = [Component::ResidPre, Component::AttnOut, Component::MlpOut].map(NodeKind::by_position);
+    let by_position = parts.map(NodeKind::by_position);
+    let all_parts = parts.map(NodeKind::all);
+    group.bench_function("attribution", |b| {
+        b.iter(|| attribution_patching(&model, &pairs, &metric, &by_position, &options))
+    });
+    group.bench_function("attribution with head paths", |b| {
+        let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+        b.iter(|| attribution_patching_with_head_paths(&model, &pairs, &metric, &by_position, paths, &options));
+    });
+    let cells = [NodeKind { component: Component::HeadPattern, by: By::Cell }];
+    let sweeps: [(&str, &[NodeKind]); 4] = [
+        ("heads", &[NodeKind::all(Component::HeadZ)]),
+        ("blocks by position", &blocks),
+        ("head parts", &all_parts),
+        ("head parts by position", &by_position),
+    ];
+    for (name, nodes) in sweeps {
+        group.bench_function(name, |b| b.iter(|| activation_patching(&inner, &pairs, &metric, nodes, &options)));
+    }
+    group.bench_function("attribution of pattern cells", |b| {
+        b.iter(|| attribution_patching(&model, &pairs, &metric, &cells, &options));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, gpt2_small);
+criterion_main!(benches);

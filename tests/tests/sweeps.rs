@@ -1,0 +1,335 @@
+//! The sweep engine against one whole forward a patch, groups, screening, and unfinished sweeps, on random models and pairs.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
+use proptest::prelude::*;
+use rewire_analysis::{
+    AnalysisError, By, Component, Direction, Ledger, Node, NodeKind, Options, Pass, Positions, Scale,
+    activation_patching, activation_patching_operations, attribution_patching, patch_groups, screen_then_verify,
+};
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::{LogitDiff, PairsError, PromptPair, PromptPairs};
+use rewire_tests::compare::{assert_close, scale};
+use rewire_tests::random::{any_config, any_pairs};
+
+type Grad = Autodiff<Flex>;
+
+const COMPONENTS: [Component; 12] = [
+    Component::ResidPre,
+    Component::ResidMid,
+    Component::ResidPost,
+    Component::AttnOut,
+    Component::MlpOut,
+    Component::HeadQ,
+    Component::HeadK,
+    Component::HeadV,
+    Component::HeadZ,
+    Component::HeadResult,
+    Component::HeadPattern,
+    Component::MlpPost,
+];
+
+fn model(config: &TransformerConfig, seed: u64) -> Transformer<Grad> {
+    Transformer::random(config, seed, &Default::default())
+}
+
+/// In the metric's own unit: random pairs may have no difference to normalise by.
+fn options(noising: bool) -> Options<'static> {
+    let direction = if noising { Direction::Noising } else { Direction::Denoising };
+    Options { direction, scale: Scale::Metric, ..Options::default() }
+}
+
+fn components(config: &TransformerConfig) -> impl Iterator<Item = Component> + '_ {
+    COMPONENTS.into_iter().filter(|c| !config.parallel_block || *c != Component::ResidMid)
+}
+
+/// Pairs with a marked position in each prompt.
+fn marked(pairs: PromptPairs, mark: usize) -> PromptPairs {
+    let marks = (0..pairs.len()).map(|p| (mark + p) % (pairs.end(p) + 1)).collect();
+    pairs.marking(marks).unwrap()
+}
+
+/// How large the metric is: differences of it in float32 are as exact as that allows.
+fn size(baselines: &rewire_analysis::Baselines) -> f32 {
+    baselines.clean.iter().chain(&baselines.corrupted).fold(1.0_f32, |m, v| m.max(v.abs()))
+}
+
+/// A node of any component and place; its numbers are taken modulo what the model and the pairs have.
+fn any_node() -> impl Strategy<Value = (usize, usize, Option<usize>, usize, usize)> {
+    (0_usize..12, 0_usize..4, prop::option::of(0_usize..48), 0_usize..4, 0_usize..8)
+}
+
+fn node(
+    (component, layer, unit, place, position): (usize, usize, Option<usize>, usize, usize),
+    config: &TransformerConfig,
+    pairs: &PromptPairs,
+) -> Node {
+    let all: Vec<Component> = components(config).collect();
+    let component = all[component % all.len()];
+    let unit = match component {
+        Component::MlpPost => unit.map(|u| u % config.d_mlp),
+        _ if NodeKind::all(component).is_of_heads() => unit.map(|u| u % config.n_heads),
+        _ => None,
+    };
+    let at = position % pairs.width();
+    let positions = match (place, component) {
+        (0, _) => Positions::All,
+        (1, _) => Positions::One(at),
+        (2, Component::HeadPattern) => Positions::Cell { dest: at, src: position / 2 % pairs.width() },
+        _ => Positions::Each((0..pairs.len()).map(|p| position % (pairs.end(p) + 1)).collect()),
+    };
+    Node { layer: layer % config.n_layers, component, unit, positions }
+}
+
+/// Keeps passes in memory, and counts those that had to be run.
+#[derive(Default)]
+struct Memory {
+    kept: Mutex<HashMap<Pass, Vec<f32>>>,
+    stored: AtomicUsize,
+}
+
+impl Ledger for Memory {
+    fn load(&self, pass: Pass) -> Option<Vec<f32>> {
+        self.kept.lock().unwrap().get(&pass).cloned()
+    }
+
+    fn store(&self, pass: Pass, metrics: &[f32]) -> std::io::Result<()> {
+        self.stored.fetch_add(1, Ordering::Relaxed);
+        self.kept.lock().unwrap().insert(pass, metrics.to_vec());
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_engine_equals_the_reference(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
+        by in 0_usize..4, mark in 0_usize..8, workers in 1_usize..4,
+    ) {
+        let pairs = marked(pairs, mark);
+        let model = model(&config, seed).valid();
+        let metric = LogitDiff::new(&pairs);
+        let by = [By::All, By::Position, By::Marked, By::Cell][by];
+        // All kinds in one sweep, so that their patches share passes.
+        let kinds: Vec<NodeKind> = components(&config)
+            .filter(|c| by != By::Cell || *c == Component::HeadPattern)
+            .filter(|c| by == By::All || *c != Component::MlpPost)
+            .map(|component| NodeKind { component, by })
+            .collect();
+        let fast = Options {
+            token_budget: budget, prompt_batch: 1 + budget % 3, workers: Some(workers), ..options(noising)
+        };
+        let slow = Options { direction: fast.direction, scale: Scale::Metric, ..Options::reference() };
+        let found = activation_patching(&model, &pairs, &metric, &kinds, &fast).unwrap();
+        let expected = activation_patching(&model, &pairs, &metric, &kinds, &slow).unwrap();
+        for (found, expected) in found.effects.iter().zip(&expected.effects) {
+            assert_close(&found.values, &expected.values, 1e-4 * size(&expected_baselines(&model, &pairs)), &found.kind.to_string());
+        }
+    }
+
+    #[test]
+    fn groups_equal_their_reference(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
+        groups in prop::collection::vec(prop::collection::vec(any_node(), 1..4), 1..4),
+    ) {
+        let model = model(&config, seed).valid();
+        let metric = LogitDiff::new(&pairs);
+        let groups: Vec<Vec<Node>> =
+            groups.into_iter().map(|group| group.into_iter().map(|n| node(n, &config, &pairs)).collect()).collect();
+        let fast = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..options(noising) };
+        let slow = Options { direction: fast.direction, scale: Scale::Metric, ..Options::reference() };
+        let found = patch_groups(&model, &pairs, &metric, &groups, &fast).unwrap();
+        let expected = patch_groups(&model, &pairs, &metric, &groups, &slow).unwrap();
+        let tolerance = 1e-4 * size(&found.baselines);
+        assert_close(&found.values.into_dyn(), &expected.values.into_dyn(), tolerance, &format!("{groups:?}"));
+    }
+
+    #[test]
+    fn a_group_of_one_is_its_node_and_all_heads_are_their_layer(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, layer in 0_usize..4, head in 0_usize..3,
+    ) {
+        let (layer, head) = (layer % config.n_layers, head % config.n_heads);
+        let model = model(&config, seed).valid();
+        let metric = LogitDiff::new(&pairs);
+        let z = |head: usize| Node::new(layer, Component::HeadZ).unit(head);
+        let groups = [vec![z(head)], (0..config.n_heads).map(z).collect(), vec![Node::new(0, Component::ResidPre)]];
+        let found = patch_groups(&model, &pairs, &metric, &groups, &options(false)).unwrap();
+        let kinds = [NodeKind::all(Component::HeadZ), NodeKind::all(Component::AttnOut)];
+        let alone = activation_patching(&model, &pairs, &metric, &kinds, &options(false)).unwrap();
+        let tolerance = 1e-4 * size(&found.baselines);
+        for prompt in 0..pairs.len() {
+            let source = found.baselines.clean[prompt] - found.baselines.corrupted[prompt];
+            let expected = [alone.effects[0].values[[prompt, layer, head]], alone.effects[1].values[[prompt, layer]], source];
+            for (group, expected) in expected.into_iter().enumerate() {
+                let difference = (found.values[[prompt, group]] - expected).abs();
+                prop_assert!(difference <= tolerance, "group {group}: differs by {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn attribution_of_a_mark_is_that_of_its_position(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, mark in 0_usize..8,
+    ) {
+        let pairs = marked(pairs, mark);
+        let model = model(&config, seed);
+        let metric = LogitDiff::new(&pairs);
+        for component in components(&config) {
+            let kinds = [NodeKind { component, by: By::Marked }, NodeKind::by_position(component)];
+            let found = attribution_patching(&model, &pairs, &metric, &kinds, &options(false)).unwrap();
+            let [marked, positions] = [0, 1].map(|i| &found.effects[i].values);
+            let position = ndarray::Axis(positions.ndim() - 1);
+            for (prompt, mark) in pairs.marks().unwrap().iter().enumerate() {
+                let expected = positions.index_axis(position, *mark).index_axis(ndarray::Axis(0), prompt).to_owned();
+                prop_assert_eq!(marked.index_axis(ndarray::Axis(0), prompt).to_owned(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn screening_patches_the_largest_and_says_what_it_skipped(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, k in 1_usize..40,
+    ) {
+        let model = model(&config, seed);
+        let metric = LogitDiff::new(&pairs);
+        let kinds = [NodeKind::all(Component::HeadZ), NodeKind::by_position(Component::MlpOut)];
+        let nodes = config.n_layers * (config.n_heads + pairs.width());
+        let k = k.min(nodes);
+        let found = screen_then_verify(&model, &pairs, &metric, &kinds, k, &options(false)).unwrap();
+        let all = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(false)).unwrap();
+        prop_assert_eq!((found.verified.len(), found.skipped), (k, nodes - k));
+        let attribution: Vec<_> = found.attribution.effects.iter().map(|e| e.mean()).collect();
+        let least = found.verified.iter().map(|p| attribution[p.kind][p.index.as_slice()].abs()).fold(f32::MAX, f32::min);
+        match &found.largest_skipped {
+            Some((place, value)) => {
+                prop_assert!(!found.verified.contains(place));
+                prop_assert_eq!(attribution[place.kind][place.index.as_slice()], *value);
+                prop_assert!(value.abs() <= least);
+            }
+            None => prop_assert_eq!(k, nodes),
+        }
+        for (kind, (found_effects, all)) in found.exact.effects.iter().zip(&all.effects).enumerate() {
+            let tolerance = 1e-4 * size(&found.exact.baselines);
+            for (index, value) in found_effects.values.indexed_iter() {
+                let index = ndarray::Dimension::slice(&index).to_vec();
+                let verified = found.verified.iter().any(|p| p.kind == kind && p.index == index[1..]);
+                prop_assert_eq!(verified, !value.is_nan());
+                prop_assert!(!verified || (value - all.values[index.as_slice()]).abs() <= tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sweep_that_goes_on_gives_the_same_bits(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, lost in 0_usize..50, workers in 1_usize..3,
+    ) {
+        let model = model(&config, seed).valid();
+        let metric = LogitDiff::new(&pairs);
+        let kinds = [NodeKind::all(Component::HeadK), NodeKind::by_position(Component::ResidPost)];
+        let memory = Memory::default();
+        let kept = Options { token_budget: 20, prompt_batch: 2, workers: Some(workers), ledger: &memory, ..options(true) };
+        let whole = activation_patching(&model, &pairs, &metric, &kinds, &kept).unwrap();
+        let passes = memory.stored.swap(0, Ordering::Relaxed);
+        let mut order: Vec<Pass> = memory.kept.lock().unwrap().keys().copied().collect();
+        order.sort();
+        let lost = order.len().min(lost);
+        order.iter().take(lost).for_each(|pass| { memory.kept.lock().unwrap().remove(pass); });
+        let again = activation_patching(&model, &pairs, &metric, &kinds, &kept).unwrap();
+        prop_assert_eq!(&again, &whole);
+        prop_assert_eq!(memory.stored.load(Ordering::Relaxed), lost);
+        prop_assert_eq!(passes, order.len());
+        let without = Options { ledger: &(), ..kept };
+        prop_assert_eq!(activation_patching(&model, &pairs, &metric, &kinds, &without).unwrap(), whole);
+    }
+}
+
+fn expected_baselines(model: &Transformer<Flex>, pairs: &PromptPairs) -> rewire_analysis::Baselines {
+    let metric = LogitDiff::new(pairs);
+    let kinds = [NodeKind::all(Component::ResidPost)];
+    activation_patching(model, pairs, &metric, &kinds, &options(false)).unwrap().baselines
+}
+
+fn two_pairs() -> PromptPairs {
+    let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 4, 3], answers: vec![5], wrong_answers: vec![6] };
+    PromptPairs::new(vec![pair.clone(), pair]).unwrap()
+}
+
+#[test]
+fn nodes_outside_the_model_are_refused_by_name() {
+    let model = model(&TransformerConfig::neox(2, 2, 16, 17, 12), 0);
+    let pairs = two_pairs();
+    let metric = LogitDiff::new(&pairs);
+    let refused = |groups: &[Vec<Node>]| {
+        patch_groups(&model.valid(), &pairs, &metric, groups, &Options::default()).unwrap_err().to_string()
+    };
+    let z = || Node::new(0, Component::HeadZ);
+    assert_eq!(refused(&[]), "no nodes were given");
+    assert_eq!(refused(&[vec![z()], vec![]]), "group 1 (counted from 0) has no nodes");
+    let told = refused(&[vec![Node::new(2, Component::HeadZ).unit(1)]]);
+    assert_eq!(told, "there is no L2H1 head_z: layer 2 of 2, counted from 0");
+    assert_eq!(refused(&[vec![z().unit(2)]]), "there is no L0H2 head_z: head 2 of 2, counted from 0");
+    let neuron = Node::new(1, Component::MlpPost).unit(64);
+    assert_eq!(refused(&[vec![neuron]]), "there is no L1 mlp_post 64: neuron 64 of 64, counted from 0");
+    let late = z().at(Positions::One(3));
+    assert_eq!(refused(&[vec![late]]), "there is no L0 head_z @ 3: position 3 of 3, counted from 0");
+    let each = z().at(Positions::Each(vec![1]));
+    assert!(refused(&[vec![each]]).contains("positions for 1 prompts, and there are 2"));
+    assert!(refused(&[vec![Node::new(0, Component::ResidMid)]]).contains("in parallel"));
+    let cell = z().at(Positions::Cell { dest: 1, src: 0 });
+    assert!(refused(&[vec![cell]]).contains("only attention patterns have cells"));
+}
+
+#[test]
+fn screens_and_marks_that_mean_nothing_are_refused() {
+    let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 0);
+    let pairs = two_pairs();
+    let metric = LogitDiff::new(&pairs);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let screen = |k| screen_then_verify(&model, &pairs, &metric, &heads, k, &Options::default()).unwrap_err();
+    assert!(matches!(screen(5), AnalysisError::TooManyNodes { k: 5, nodes: 4 }));
+    assert!(matches!(screen(0), AnalysisError::NoNodes));
+    let unmarked = NodeKind { component: Component::HeadZ, by: By::Marked };
+    let refused = activation_patching(&model.valid(), &pairs, &metric, &[unmarked], &Options::default()).unwrap_err();
+    assert!(refused.to_string().contains("mark no position"), "{refused}");
+    assert_eq!(pairs.clone().marking(vec![0, 3]), Err(PairsError::MarkOutside { pair: 1, mark: Some(3), len: 3 }));
+    assert_eq!(pairs.marking(vec![0]), Err(PairsError::MarkOutside { pair: 1, mark: None, len: 3 }));
+}
+
+#[test]
+fn what_is_computed_is_what_can_change() {
+    // GPT-2 small's heads on the demo's prompts: 15 tokens, different from position 10 on.
+    let config = TransformerConfig { d_vocab: 30, n_ctx: 16, ..TransformerConfig::gpt2(12, 12, 48, 30, 16) };
+    let model = Transformer::<Flex>::random(&config, 0, &Default::default());
+    let clean: Vec<u32> = (0..15).collect();
+    let mut corrupted = clean.clone();
+    corrupted[10] = 20;
+    let pair = PromptPair { clean, corrupted, answers: vec![1], wrong_answers: vec![2] };
+    let pairs = PromptPairs::new(vec![pair; 8]).unwrap();
+    let metric = LogitDiff::new(&pairs);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let counted = activation_patching_operations(&model, &pairs, &metric, &heads, &Options::default()).unwrap();
+    // By hand: per head, an MLP (16 d^2 a token), 10 - l whole blocks (24 d^2), keys and values of the last (4 d^2) and the
+    // rest of it at one position (20 d^2); in the last layer only the MLP at one position.
+    let (d2, tokens, prompts) = (48.0 * 48.0, 40.0, 8.0);
+    let layer =
+        |l: f64| if l == 11.0 { 16.0 * prompts } else { (16.0 + 24.0 * (10.0 - l) + 4.0) * tokens + 20.0 * prompts };
+    let products: f64 = (0..12).map(|l| 12.0 * d2 * layer(f64::from(l))).sum();
+    let base = 2.0 * d2 * prompts * (11.0 * 24.0 * 15.0 + 4.0 * 15.0 + 20.0);
+    let ratio = counted / (products + base);
+    // Attention and the two logits are on top.
+    assert!((1.0..1.1).contains(&ratio), "{ratio}");
+    let all = [NodeKind::by_position(Component::ResidPre)];
+    let by_position = activation_patching_operations(&model, &pairs, &metric, &all, &Options::default()).unwrap();
+    assert!(by_position < counted);
+    let far =
+        activation_patching(&model, &pairs, &metric, &all, &Options { scale: Scale::Metric, ..Options::default() })
+            .unwrap();
+    let before = far.effects[0].values.slice_axis(ndarray::Axis(2), ndarray::Slice::from(..10)).to_owned();
+    assert_eq!(scale(&before), 0.0);
+}

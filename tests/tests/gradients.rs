@@ -5,8 +5,10 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
-use rewire_hooks::{GradientProbes, Hook, HookPoint, Recorder};
-use rewire_model::{Run, Transformer, TransformerConfig};
+use rewire_analysis::{NormJacobian, Options, PathOptions, PerPrompt, Scale, head_path_attribution};
+use rewire_hooks::{GradientProbes, Hook, HookPoint, Patch, Recorder, Site};
+use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
 
 type Double = NdArray<f64>;
 
@@ -70,5 +72,83 @@ fn gradients_are_the_limits_of_differences_at_every_hook_point() {
             assert!(error < 1e-6, "{:?} {point}: {analytic} but differences give {numeric}", config.architecture);
             assert!(gradient.iter().any(|g| *g != 0.0), "{point} has no gradient");
         }
+    }
+}
+
+/// The metric of each prompt when one input of one head at one position is read from a residual stream that was moved.
+fn metric_with_moved_input(
+    model: &Transformer<Double>,
+    pairs: &PromptPairs,
+    [layer, head, pos]: [usize; 3],
+    site: Site,
+    moved: Tensor<Double, 3>,
+) -> Vec<f64> {
+    let point = HookPoint::block(layer, site);
+    let mut recorder = Recorder::filtered(move |p| p == point);
+    model.forward(Run::resume(layer, moved), &mut recorder).unwrap();
+    let input = recorder.into_cache().get::<4>(point).unwrap(); // [batch, pos, head, d_head]
+    let [batch, n_pos, n_heads, d_head] = input.dims();
+    let here = |flat: usize| flat / d_head % n_heads == head && flat / (d_head * n_heads) % n_pos == pos;
+    let mask = (0..batch * n_pos * n_heads * d_head).map(here).collect::<Vec<bool>>();
+    let mask = Tensor::from_data(TensorData::new(mask, [batch, n_pos, n_heads, d_head]), &input.device());
+    let mut patch = Patch::new().replace_where(point, input, mask);
+    let metric = LogitDiff::new(pairs);
+    let readout = Readout { positions: ReadPositions::Each(pairs.ends()), columns: metric.reads().columns };
+    let run = Run::tokens(model.tokens(&pairs.corrupted()).unwrap()).reading(readout);
+    let logits = model.forward(run, &mut patch).unwrap();
+    patch.finish().unwrap();
+    let [rows, _, columns] = logits.dims();
+    let prompts: Vec<usize> = (0..rows).collect();
+    metric.evaluate(logits.reshape([rows, columns]), &prompts).into_data().iter::<f64>().collect()
+}
+
+#[test]
+fn head_paths_are_the_limits_of_differences() {
+    for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
+        // Unprocessed, so that the norm's gain is on the way.
+        let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
+        let inner = model.valid();
+        let pair = |clean: &[u32], corrupted: &[u32]| PromptPair {
+            clean: clean.to_vec(),
+            corrupted: corrupted.to_vec(),
+            answers: vec![7],
+            wrong_answers: vec![2],
+        };
+        let pairs =
+            PromptPairs::new(vec![pair(&[1, 2, 3, 4], &[1, 9, 3, 4]), pair(&[5, 6, 7, 8], &[5, 6, 1, 8])]).unwrap();
+        let options = Options { scale: Scale::Metric, ..Options::default() };
+        let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
+        let found = head_path_attribution(&model, &pairs, &LogitDiff::new(&pairs), paths, &options).unwrap().values;
+
+        let cache = |tokens: &[Vec<u32>]| {
+            let mut recorder = Recorder::<Double>::all();
+            inner.forward(Run::tokens(inner.tokens(tokens).unwrap()), &mut recorder).unwrap();
+            recorder.into_cache()
+        };
+        let (base, source) = (cache(&pairs.corrupted()), cache(&pairs.clean()));
+        for (input, site) in [Site::Q, Site::K, Site::V].into_iter().enumerate() {
+            for [end, head_end, start, head_start] in [[1, 0, 0, 1], [2, 1, 0, 0], [2, 0, 1, 1]] {
+                let written = |cache: &rewire_hooks::ActivationCache<Double>| {
+                    cache.head_results(start, inner.w_o(start)).unwrap().narrow(2, head_start, 1).squeeze_dim::<3>(2)
+                };
+                let change = written(&source) - written(&base);
+                let stream = base.block::<3>(end, Site::ResidPre).unwrap();
+                let step = 1e-5;
+                for pos in 1..4 {
+                    let at = |step: f64| {
+                        let moved = stream.clone() + change.clone() * step;
+                        metric_with_moved_input(&inner, &pairs, [end, head_end, pos], site, moved)
+                    };
+                    let (up, down) = (at(step), at(-step));
+                    for prompt in 0..pairs.len() {
+                        let numeric = (up[prompt] - down[prompt]) / (2.0 * step);
+                        let analytic = f64::from(found[[prompt, end, head_end, input, start, head_start, pos]]);
+                        let error = (numeric - analytic).abs();
+                        assert!(error < 1e-6 + 1e-5 * numeric.abs(), "{site:?} {end} {pos}: {analytic}, not {numeric}");
+                    }
+                }
+            }
+        }
+        assert!(found.iter().any(|v| v.abs() > 1e-3));
     }
 }

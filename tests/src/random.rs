@@ -21,10 +21,10 @@ pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
     )
 }
 
-/// One to four pairs of 2 to 8 tokens of a vocabulary of 17, some of which differ only from some position on.
+/// One to four pairs of 1 to 8 tokens of a vocabulary of 17, some of which differ only from some position on.
 pub fn any_pairs() -> impl Strategy<Value = PromptPairs> {
     let token = 0_u32..17;
-    let pair = (prop::collection::vec(token.clone(), 2..=8), prop::collection::vec(token.clone(), 8), 0_usize..8);
+    let pair = (prop::collection::vec(token.clone(), 1..=8), prop::collection::vec(token.clone(), 8), 0_usize..8);
     let pair = (pair, token.clone(), 1_u32..17).prop_map(|((clean, other, from), answer, further)| {
         let from = from.min(clean.len() - 1);
         let mut corrupted = clean.clone();

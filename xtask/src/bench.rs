@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 144)]
     peer_patches: usize,
     /// Threads, of both.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = crate::arguments::at_least_one)]
     threads: usize,
 }
 
@@ -100,8 +100,15 @@ fn time<B: AutodiffBackend>(model: Transformer<B>, works: &[Work], arguments: &A
             if let Some(peer) = &mut peer {
                 let answer = peer.run(work, stride)?;
                 theirs.push(answer.seconds_a_patch * nodes as f64);
-                let pairs = results.iter().step_by(stride).zip(&answer.results);
-                difference = pairs.fold(difference, |m, (a, b)| m.max((a - b).abs()));
+                let of_ours: Vec<f32> = results.into_iter().step_by(stride).collect();
+                anyhow::ensure!(
+                    of_ours.len() == answer.results.len(),
+                    "{} results, and {}",
+                    of_ours.len(),
+                    answer.results.len()
+                );
+                let pairs = of_ours.iter().zip(&answer.results).map(|(a, b)| (a - b).abs());
+                difference = pairs.fold(difference, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
             }
         }
         let time = median(ours);

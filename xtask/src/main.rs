@@ -1,6 +1,8 @@
 //! Rewire's commands; run them as `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod agreement;
+mod arguments;
 mod bench;
 mod device;
 mod model;

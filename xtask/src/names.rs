@@ -11,7 +11,7 @@ pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> 
         "layer" => numbered("L", n),
         "head" => numbered("H", n),
         "neuron" => numbered("N", n),
-        // Positions carry the tokens of the first prompt only where all have its length.
+        // Positions carry the tokens of the first prompt, where it is as long as the longest.
         _ if pairs.labels(0).len() == n => token_labels(pairs.labels(0)),
         _ => numbered("", n),
     }

@@ -5,6 +5,9 @@ use ndarray::{Array2, Array3, Array6, Axis};
 use crate::names::INPUTS;
 use crate::output::head_name;
 
+/// The axes of head paths, prompt first.
+pub(crate) const AXES: [&str; 7] = ["prompt", "layer_end", "head_end", "input", "layer_start", "head_start", "pos"];
+
 /// Head paths summed over positions, `[input, head_end, head_start]` with heads of all layers in one row.
 pub(crate) fn over_positions(paths: &Array6<f32>) -> Array3<f32> {
     let (layers, heads) = (paths.shape()[0], paths.shape()[1]);
@@ -21,9 +24,11 @@ pub(crate) fn heads(layers: usize, heads: usize) -> Vec<String> {
 
 /// The paths of largest effect over all positions: from, to, effect.
 pub(crate) fn largest(paths: &Array6<f32>, n: usize) -> Vec<Vec<String>> {
-    let names = heads(paths.shape()[0], paths.shape()[1]);
+    let names = self::heads(paths.shape()[0], paths.shape()[1]);
     let sums = over_positions(paths);
+    let heads = paths.shape()[1];
     let mut all: Vec<((usize, usize, usize), f32)> = sums.indexed_iter().map(|(i, v)| (i, *v)).collect();
+    all.retain(|((_, end, start), _)| end / heads > start / heads);
     all.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     let row = |((input, end, start), value): &((usize, usize, usize), f32)| {
         vec![format!("{} -> {} {}", names[*start], names[*end], INPUTS[*input]), format!("{value:.4}")]

@@ -16,10 +16,11 @@ use rewire_report::{
 use rewire_tasks::ioi::{Corruption, DEMO_ANSWER_IDS_GPT2, IoiGenerator, Split, demo_pairs, demo_prompts};
 use serde_json::{Value, json};
 
+use crate::agreement;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, head_name, print, text_table};
-use crate::sweep::PATH_AXES;
+use crate::paths::AXES as PATH_AXES;
 use analyse::{DIRECTIONS, Demo, Findings, HeadEffect};
 
 #[derive(Args)]
@@ -89,11 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         notes: json!({
             "norm": arguments.norm,
             "bootstrap": { "level": level, "resamples": resamples, "seed": seed },
-            "agreement": found.demo.agreements.iter().map(|a| json!({
-                "kind": a.kind.to_string(), "nodes": a.nodes, "compared": a.compared, "pearson": a.pearson,
-                "spearman": a.spearman, "slope": a.slope, "r_squared": a.r_squared, "top_k": a.top_k,
-                "top_k_overlap": a.top_k_overlap,
-            })).collect::<Vec<_>>(),
+            "agreement": agreement::describe(&found.demo.agreements),
         }),
         ..about(&source, arguments.model.device, started)
     };
@@ -189,8 +186,8 @@ fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
                 vec![
                     head_name(h.layer, h.head),
                     format!("{:.4}", h.exact),
-                    format!("{:.4}", h.standard_error),
-                    format!("{:.4} to {:.4}", h.interval[0], h.interval[1]),
+                    h.standard_error(),
+                    h.interval(),
                     format!("{:.4}", h.attribution),
                 ]
             };
@@ -204,7 +201,7 @@ fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
         }
     }
     text += "\nattribution against exact effects on the demo's prompts, denoising\n";
-    text += &text_table(&report::AGREEMENT_HEADER, &report::agreement_rows(&found.demo));
+    text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
     if !found.checks.is_empty() {
         text += "\nagainst the figures that the demo prints\n";
         let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];

@@ -2,6 +2,7 @@
 
 mod ledger;
 mod report;
+mod results;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,21 +13,20 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
-use ndarray::ArrayD;
 use rewire_analysis::{
-    Bootstrap, By, Component, Direction, Effects, HeadPaths, Method, NodeKind, NormJacobian, Options, Outcome,
-    ParseNodeError, PathOptions, PerPrompt, Scale, Screened, activation_patching, attribution_patching,
+    Bootstrap, By, Component, Direction, HeadPaths, Method, NodeKind, NormJacobian, Options, Outcome, ParseNodeError,
+    PathOptions, PerPrompt, Scale, Screened, activation_patching, attribution_patching,
     attribution_patching_with_head_paths, clean_logits, head_path_attribution, screen_then_verify,
 };
 use rewire_model::Transformer;
-use rewire_report::{About, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
 use serde_json::{Map, Value, json};
 
+use crate::arguments::at_least_one;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::names;
-use crate::output::{about, print, text_table};
+use crate::output::{about, print};
 use crate::progress::with_bar;
 use ledger::SweepLedger;
 
@@ -58,19 +58,19 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "exact")]
     norm: NormJacobian,
     /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was skipped.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = at_least_one)]
     verify: Option<usize>,
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     per_prompt: bool,
-    /// Write, beside each table of means, its standard error and 95% bootstrap interval over prompts.
+    /// Write, beside each table of mean effects (but for head_paths), its standard error and 95% bootstrap interval over prompts.
     #[arg(long, conflicts_with = "per_prompt")]
     intervals: bool,
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Prompt pairs held in memory at once.
-    #[arg(long, default_value_t = Options::default().prompt_batch)]
+    #[arg(long, default_value_t = Options::default().prompt_batch, value_parser = at_least_one)]
     prompt_batch: usize,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/sweep")]
@@ -128,13 +128,18 @@ impl MetricName {
     }
 
     /// The metric, for these pairs; `kl` is against the clean run.
-    fn metric<B: AutodiffBackend>(self, model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<BuiltinMetric> {
+    fn metric<B: AutodiffBackend>(
+        self,
+        model: &Transformer<B>,
+        pairs: &PromptPairs,
+        prompt_batch: usize,
+    ) -> anyhow::Result<BuiltinMetric> {
         Ok(match self {
             MetricName::LogitDiffNormalised | MetricName::LogitDiff => BuiltinMetric::LogitDiff(LogitDiff::new(pairs)),
             MetricName::Probability => BuiltinMetric::Probability(Probability::new(pairs)),
             MetricName::Accuracy => BuiltinMetric::Accuracy(Accuracy::new(pairs)),
             MetricName::Kl => {
-                let reference = clean_logits(&model.valid(), pairs, Options::default().prompt_batch)?;
+                let reference = clean_logits(&model.valid(), pairs, prompt_batch)?;
                 BuiltinMetric::KlDivergence(KlDivergence::new(pairs, &reference))
             }
         })
@@ -154,6 +159,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
     let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
     let nodes = arguments.kinds()?;
+    if arguments.intervals && pairs.len() < 2 {
+        bail!("--intervals needs several prompt pairs, and there is one");
+    }
     check_directory(&arguments.out)?;
     // Attribution takes seconds; only sweeps that run the model once a node are worth taking up again.
     let ledger = match arguments.method {
@@ -178,16 +186,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seed: Some(arguments.seed),
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
-        notes: notes(&found, &pairs, bootstrap, arguments),
+        notes: results::notes(&found, &pairs, bootstrap, arguments),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &tables(&found, bootstrap, arguments), &about)?;
+    write_tables(&arguments.out, &results::tables(&found, bootstrap, arguments), &about)?;
     let page = report::page(&source, &pairs, &found, bootstrap, arguments);
     write_whole(&arguments.out.join("report.html"), page.render().as_bytes())?;
     if let Some(ledger) = ledger {
         ledger.close()?;
     }
-    summarise(&found, &pairs, bootstrap, arguments, started);
+    let report = arguments.out.join("report.html");
+    print(&results::summary(&found, &pairs, bootstrap));
+    print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
     Ok(())
 }
 
@@ -259,7 +269,7 @@ fn analyse<B: AutodiffBackend>(
     arguments: &Arguments,
     ledger: Option<&SweepLedger>,
 ) -> anyhow::Result<Findings> {
-    let metric = arguments.metric.metric(model, pairs)?;
+    let metric = arguments.metric.metric(model, pairs, arguments.prompt_batch)?;
     let scale = match arguments.metric {
         MetricName::LogitDiffNormalised => Scale::Normalised,
         _ => Scale::Metric,
@@ -267,7 +277,7 @@ fn analyse<B: AutodiffBackend>(
     let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
     let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
     with_bar("sweep", |progress| {
-        let prompt_batch = arguments.prompt_batch.max(1);
+        let prompt_batch = arguments.prompt_batch;
         let mut options =
             Options { direction: arguments.direction, scale, progress, prompt_batch, ..Options::default() };
         if let Some(ledger) = ledger {
@@ -306,172 +316,4 @@ fn analyse<B: AutodiffBackend>(
             }
         })
     })
-}
-
-/// The axes of head paths, prompt first.
-pub(crate) const PATH_AXES: [&str; 7] =
-    ["prompt", "layer_end", "head_end", "input", "layer_start", "head_start", "pos"];
-
-fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Arguments) -> Vec<Table> {
-    let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
-    let mut tables = Vec::new();
-    for effects in &found.outcome.effects {
-        tables.push(Table::new(effects.kind.to_string(), effects, prompts, &found.outcome));
-        if arguments.intervals {
-            let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
-            let [low, high] = effects.bootstrap(bootstrap).map_or([None, None], |ends| ends.map(Some));
-            for (what, values) in [("standard_error", effects.standard_error()), ("low", low), ("high", high)] {
-                let name = format!("{}.{what}", effects.kind);
-                tables.extend(values.map(|values| Table::of(name, axes.clone(), values, &found.outcome)));
-            }
-        }
-    }
-    if let Some(paths) = &found.paths {
-        let (axes, values): (&[&str], ArrayD<f32>) = match prompts {
-            Prompts::Each => (&PATH_AXES, paths.values.clone()),
-            Prompts::Mean => (&PATH_AXES[1..], paths.mean().into_dyn()),
-        };
-        let axes = axes.iter().map(|a| (*a).to_owned()).collect();
-        tables.push(Table::of("head_paths".to_owned(), axes, values, &found.outcome));
-    }
-    if let Some(screened) = &found.screened {
-        for effects in &screened.exact.effects {
-            tables.push(Table::new(format!("verified/{}", effects.kind), effects, prompts, &screened.exact));
-        }
-    }
-    tables
-}
-
-/// What there is to say of the tables beside their axes.
-fn notes(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments) -> Value {
-    let mut notes = Map::new();
-    if arguments.intervals {
-        let Bootstrap { level, resamples, seed } = bootstrap;
-        notes.insert("bootstrap".to_owned(), json!({ "level": level, "resamples": resamples, "seed": seed }));
-    }
-    if let Some(paths) = &found.paths {
-        notes.insert("norm".to_owned(), json!(paths.norm));
-    }
-    if let Some(screened) = &found.screened {
-        let largest = screened.largest_skipped.as_ref();
-        notes.insert(
-            "screening".to_owned(),
-            json!({
-                "verified": screened.verified.len(),
-                "skipped": screened.skipped,
-                "largest_skipped_attribution": largest.map(|(_, value)| value),
-                "largest_skipped_node": largest.map(|(place, _)| {
-                    let effects = &found.outcome.effects[place.kind];
-                    format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
-                }),
-                "meaning_of_nan": "this node was skipped: its exact effect is not known",
-            }),
-        );
-    }
-    Value::Object(notes)
-}
-
-/// The nodes of largest mean effect: their place and it.
-fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
-    let mean = effects.mean();
-    let mut nodes: Vec<(Vec<usize>, f32)> =
-        mean.indexed_iter().map(|(i, v)| (ndarray::Dimension::slice(&i).to_vec(), *v)).collect();
-    nodes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    nodes.truncate(n);
-    nodes
-}
-
-/// Header and rows of a table of the nodes of largest effect, with error and interval where there are several prompts.
-fn top_table(
-    effects: &Effects,
-    pairs: &PromptPairs,
-    bootstrap: Bootstrap,
-    n: usize,
-) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let nodes = top_nodes(effects, n);
-    // Only those that are shown are resampled.
-    let shown = Effects {
-        kind: effects.kind,
-        values: ndarray::Array2::from_shape_fn((effects.values.shape()[0], nodes.len()), |(prompt, i)| {
-            effects.values[[&[prompt], nodes[i].0.as_slice()].concat().as_slice()]
-        })
-        .into_dyn(),
-    };
-    let sure = shown.standard_error().zip(shown.bootstrap(bootstrap));
-    let row = |(i, (place, value)): (usize, &(Vec<usize>, f32))| {
-        let mut row = vec![names::of_node(effects, place, pairs), format!("{value:.4}")];
-        if let Some((error, [low, high])) = &sure {
-            row.extend([format!("{:.4}", error[[i]]), format!("{:.4} to {:.4}", low[[i]], high[[i]])]);
-        }
-        row
-    };
-    let rows = nodes.iter().enumerate().map(row).collect();
-    let header = match sure {
-        Some(_) => vec!["node", "effect", "std. error", "95% interval"],
-        None => vec!["node", "effect"],
-    };
-    (header, rows)
-}
-
-/// What screening left out, in words.
-fn screening(found: &Findings, pairs: &PromptPairs) -> Option<String> {
-    let screened = found.screened.as_ref()?;
-    let skipped = match &screened.largest_skipped {
-        Some((place, value)) => {
-            let effects = &found.outcome.effects[place.kind];
-            format!(
-                "{} nodes were skipped; the largest attribution among them is {value:.4} ({} {})",
-                screened.skipped,
-                effects.kind,
-                names::of_node(effects, &place.index, pairs)
-            )
-        }
-        None => "no node was skipped".to_owned(),
-    };
-    Some(format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len()))
-}
-
-/// Attribution and exact effect of the verified nodes.
-fn verified_rows(found: &Findings, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
-    let Some(screened) = &found.screened else { return Vec::new() };
-    let [estimates, exact] = [&screened.attribution, &screened.exact]
-        .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
-    let row = |place: &rewire_analysis::Place| {
-        let effects = &screened.attribution.effects[place.kind];
-        let [estimate, exact] = [&estimates, &exact].map(|means| means[place.kind][place.index.as_slice()]);
-        vec![
-            format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs)),
-            format!("{estimate:.4}"),
-            format!("{exact:.4}"),
-            format!("{:+.4}", estimate - exact),
-        ]
-    };
-    screened.verified.iter().take(n).map(row).collect()
-}
-
-const VERIFIED_HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
-
-fn summarise(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments, started: Instant) {
-    let outcome = &found.outcome;
-    let [clean, corrupted] = outcome.baselines.means();
-    let method = match outcome.method {
-        Method::ActivationPatching => "exact",
-        Method::AttributionPatching => "estimated",
-    };
-    let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
-    for effects in &outcome.effects {
-        text += &format!("{} ({method}, {})\n", effects.kind, outcome.direction);
-        let (header, rows) = top_table(effects, pairs, bootstrap, 5);
-        text += &text_table(&header, &rows);
-    }
-    if let Some(paths) = &found.paths {
-        text += &format!("head_paths (estimated, {})\n", outcome.direction);
-        text += &text_table(&["path", "effect"], &crate::paths::largest(&paths.mean(), 5));
-    }
-    if let Some(told) = screening(found, pairs) {
-        text += &format!("{told}\n");
-        text += &text_table(&VERIFIED_HEADER, &verified_rows(found, pairs, 10));
-    }
-    let report = arguments.out.join("report.html");
-    print(&format!("{text}{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
 }

@@ -102,7 +102,8 @@ fn arguments_that_mean_nothing() {
     let attribution = ["--method", "attribution-patching"];
     let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
     refused(&["--verify", "33"], &["the 33 nodes of largest attribution", "there are 32"]);
-    refused(&["--verify", "0"], &["no nodes were given"]);
+    refused(&["--verify", "0"], &["--verify", "at least 1"]);
+    assert_sweep_refused(&["--intervals"], &["--intervals needs several prompt pairs"]);
     refused(&["--verify", "3", "--nodes", "head_paths"], &["head_paths are not nodes"]);
     refused(&["--nodes", "head_paths", "--norm", "melted"], &["melted", "exact and frozen"]);
     assert_sweep_refused(&["--verify", "3"], &["--verify", "attribution-patching"]);

@@ -185,7 +185,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         changes: &mut [ArrayD<f32>],
         mut progress: impl FnMut(usize),
     ) -> Result<(), AnalysisError> {
-        let id = |number| Pass { portion, number };
+        let id = |number: usize| Pass { portion, number, patches: self.passes[number].fingerprint() };
         let workers = options.workers::<B>(&self.model.device());
         let work = |number: usize| {
             let planned = &self.passes[number];

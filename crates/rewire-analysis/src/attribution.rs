@@ -124,8 +124,7 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
     }
     let workers = options.workers::<B>(&model.device());
-    let size = options.prompt_batch.min(pairs.len().div_ceil(workers)).max(1);
-    let portions = portions(pairs, metric, size)?;
+    let portions = portions(pairs, metric, options.gradient_portion(pairs.len()))?;
     let mut done = 0;
     (options.progress)(done, pairs.len());
     let mut estimated: Vec<Option<(T, Vec<f32>, Vec<f32>)>> = portions.iter().map(|_| None).collect();

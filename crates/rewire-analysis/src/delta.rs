@@ -26,7 +26,7 @@ pub(crate) struct Deltas<'a, B: Backend> {
 fn used(site: Site, config: &TransformerConfig) -> Site {
     match site {
         Site::Q if config.is_rotary() => Site::RotQ,
-        Site::K if config.is_rotary() => Site::RotK,
+        Site::K => config.key_site(),
         other => other,
     }
 }
@@ -124,13 +124,13 @@ impl<B: Backend> Deltas<'_, B> {
             }
             Component::HeadQ => {
                 let (queries, keys, values) = (queries?, keys?, values?);
-                let (_, base) = attend(queries, keys.clone(), values.clone());
-                only(attend(at(self.source, Site::Q)?, keys, values).1 - base)
+                let base = attend(queries, keys.clone(), values.clone());
+                only(attend(at(self.source, Site::Q)?, keys, values) - base)
             }
             _ => {
                 let (queries, keys, values) = (queries?, keys?, values?);
-                let (_, base) = attend(queries.clone(), keys.clone(), values.clone());
-                attend(queries, keys + only(moved(Site::K)?), values).1 - base
+                let base = attend(queries.clone(), keys.clone(), values.clone());
+                attend(queries, keys + only(moved(Site::K)?), values) - base
             }
         })
     }

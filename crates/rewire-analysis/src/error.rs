@@ -82,6 +82,16 @@ pub enum AnalysisError {
         /// Number of prompts that the metric reads.
         found: usize,
     },
+    /// A metric that reads a position that no prompt has.
+    #[error("the metric reads position {position} of prompt {prompt}, and prompts have {width}, counted from 0")]
+    ReadOutside {
+        /// The prompt.
+        prompt: usize,
+        /// The position.
+        position: usize,
+        /// How many there are.
+        width: usize,
+    },
     /// The pairs cannot be run on this model.
     #[error(transparent)]
     Pairs(#[from] PairsError),

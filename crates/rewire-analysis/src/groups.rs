@@ -48,6 +48,8 @@ struct GroupPass {
 /// A group's run starts at its lowest layer and at the first position that differs; groups that start at one place go side by
 /// side.
 ///
+/// Nothing is kept in [`Options::ledger`].
+///
 /// # Errors
 /// As [`activation_patching`](crate::activation_patching), and for an empty group or a node outside the model.
 pub fn patch_groups<B: Backend, M: Metric>(
@@ -83,6 +85,8 @@ pub fn patch_groups<B: Backend, M: Metric>(
                     values[[from + prompt, group]] = (f64::from(change) * factor) as f32;
                 }
             }
+            done += groups.len() * n_prompts;
+            (options.progress)(done, total);
             continue;
         }
         let passes = plan(&groups, model, portion, options);
@@ -152,7 +156,7 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         options: &Options,
     ) -> Result<Self, AnalysisError> {
         let [base, source] = portion.base_and_source(options.direction);
-        let keys = if model.config().is_rotary() { Site::RotK } else { Site::K };
+        let keys = model.config().key_site();
         let resumed = move |p: HookPoint| p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s));
         let base = record(model, &base, portion, metric, resumed)?;
         let points: Vec<HookPoint> =

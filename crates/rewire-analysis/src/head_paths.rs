@@ -40,7 +40,7 @@ impl std::str::FromStr for NormJacobian {
 pub enum PerPrompt {
     /// One a prompt.
     Keep,
-    /// Their mean, which takes no more memory for more prompts.
+    /// Their mean: one number a path for each portion of prompts while it is worked out, and in the end one.
     Mean,
 }
 
@@ -86,8 +86,9 @@ const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, 
 /// Signs and units as in [`activation_patching`](crate::activation_patching).
 ///
 /// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
-/// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on,
-/// the result `12 * (n_layers * n_heads)^2 * pos`, once or for each prompt.
+/// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on
+/// (positions from the first different one on), on each thread. Paths take `12 * (n_layers * n_heads)^2 * pos` bytes: for each prompt
+/// if they are kept apart, else for each portion of [`Options::gradient_batch`] prompts until they are added up.
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution_patching).
@@ -119,7 +120,7 @@ pub(crate) fn join(parts: Vec<ArrayD<f32>>, paths: PathOptions, baselines: Basel
     HeadPaths { norm: paths.norm, baselines, values }
 }
 
-/// The paths of one portion, shaped as [`HeadPaths::values`].
+/// The paths of one portion, shaped as [`HeadPaths::values`]; their sum over prompts where those are not kept apart.
 pub(crate) fn paths<B: AutodiffBackend>(
     model: &Transformer<B>,
     linear: &Linearised<B>,
@@ -131,7 +132,11 @@ pub(crate) fn paths<B: AutodiffBackend>(
     let point = HookPoint::block;
     let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
     let rows = prompts * pos;
-    let mut values = ArrayD::zeros(IxDyn(&[prompts, layers, heads, 3, layers, heads, width]));
+    let kept = match options.per_prompt {
+        PerPrompt::Keep => prompts,
+        PerPrompt::Mean => 1,
+    };
+    let mut values = ArrayD::zeros(IxDyn(&[kept, layers, heads, 3, layers, heads, width]));
     // What the heads of the layers so far write more in the source run, `[row, head, d_model]` each.
     let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
     for end in 0..layers {
@@ -146,16 +151,16 @@ pub(crate) fn paths<B: AutodiffBackend>(
             let mut of_end = values.index_axis_mut(Dimension(1), end);
             of_end.slice_axis_inplace(Dimension(3), Slice::from(..end));
             of_end.slice_axis_inplace(Dimension(5), Slice::from(linear.first..));
-            of_end.assign(&paths.into_dyn());
+            match options.per_prompt {
+                PerPrompt::Keep => of_end.assign(&paths.into_dyn()),
+                PerPrompt::Mean => of_end.assign(&paths.sum_axis(Dimension(0)).insert_axis(Dimension(0)).into_dyn()),
+            }
         }
         let z = linear.difference::<4>(point(end, Site::Z))?.reshape([rows, heads, d_head]);
         let w_o = model.w_o(end).inner(); // [head, d_head, d_model]
         written.push(z.swap_dims(0, 1).matmul(w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
     }
-    Ok(match options.per_prompt {
-        PerPrompt::Keep => values,
-        PerPrompt::Mean => values.sum_axis(Dimension(0)).insert_axis(Dimension(0)),
-    })
+    Ok(values)
 }
 
 /// The gradient that reaches the residual stream before block `layer` through each head's queries, keys and values alone:

@@ -15,13 +15,15 @@ pub trait Ledger: Sync {
     fn store(&self, pass: Pass, metrics: &[f32]) -> io::Result<()>;
 }
 
-/// Which pass of a sweep: the same pairs, nodes and options always give the same passes.
+/// Which pass of a sweep: the same pairs, nodes and options always give the same passes, on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pass {
     /// Number of the portion of prompts.
     pub portion: usize,
     /// Number of the pass over them.
     pub number: usize,
+    /// A hash of what it patches and where it starts: what was kept of another plan is not taken for this one's.
+    pub patches: u64,
 }
 
 /// Keeps nothing.

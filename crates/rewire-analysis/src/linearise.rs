@@ -4,7 +4,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recorder, Site};
-use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer};
+use rewire_model::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::Metric;
 
 use crate::runs::{Portion, evaluate, host};
@@ -77,10 +77,10 @@ fn shared_prefix<B: AutodiffBackend>(
 ) -> Result<Prefix<B>, AnalysisError> {
     let inner = model.valid();
     let config = inner.config();
-    let keys = if config.is_rotary() { Site::RotK } else { Site::K };
+    let keys = config.key_site();
     let mut recorder = Recorder::filtered(move |p| p.site().is_some_and(|s| s == keys || s == Site::V));
     let tokens: Vec<Vec<u32>> = tokens.iter().map(|t| t[..len].to_vec()).collect();
-    let nothing = Readout { columns: Some(vec![0]), ..Readout::default() };
+    let nothing = Readout { positions: ReadPositions::Each(vec![len - 1; tokens.len()]), columns: Some(vec![0]) };
     inner.forward(
         Run::tokens(inner.tokens(&tokens)?).reading(nothing).with_last_block(LastBlock::Read),
         &mut recorder,

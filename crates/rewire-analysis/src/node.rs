@@ -161,6 +161,14 @@ impl NodeKind {
         units.chain(positions.iter().copied().filter(|a| site.contains(a))).collect()
     }
 
+    /// Whether there is a node at `index` along the axes of its effects, layer first: nothing attends to what comes after it.
+    pub(crate) fn has(self, index: &[usize]) -> bool {
+        match (self.by, index) {
+            (By::Cell, [.., dest, src]) => src <= dest,
+            _ => true,
+        }
+    }
+
     /// Whether its nodes are heads, or parts of them.
     #[must_use]
     pub fn is_of_heads(self) -> bool {

@@ -68,10 +68,17 @@ pub struct Options<'a> {
     pub scale: Scale,
     /// Prompt pairs whose activations are held at once. They hold, in float32, the residual stream, keys and values of
     /// every layer and the patched activations of both runs: at most about
-    /// `4 * n_layers * pos * prompt_batch * (12 d_model + 2 d_mlp + 2 n_heads * pos)` bytes, whatever is patched.
+    /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes, whatever is patched.
     pub prompt_batch: usize,
+    /// Most prompt pairs that one backward pass is for; fewer where there are few pairs, so that several threads have some. Each
+    /// thread's tape holds every activation of its prompts, and about as much again in gradients: about
+    /// `8 * n_layers * pos * gradient_batch * (30 d_model + 8 d_mlp + 6 n_heads * pos)` bytes, of positions from the first
+    /// different one on.
+    pub gradient_batch: usize,
     /// Most tokens in one forward pass: patches that start at one place run side by side up to this many (but always one
-    /// patch of all prompts held). A pass needs about `4 * token_budget * (2 d_mlp + 8 d_model)` bytes while it runs.
+    /// patch of all prompts held), and to `token_budget * d_mlp` logits. A pass needs about
+    /// `4 * token_budget * (2 d_mlp + 8 d_model + 2 n_heads * pos)` bytes while it runs, on each thread; a metric of the whole
+    /// vocabulary some four times its logits besides.
     pub token_budget: usize,
     /// Passes that run at once, each on a thread of its own; `None` for one a core on the CPU backends and one elsewhere.
     pub workers: Option<usize>,
@@ -89,6 +96,7 @@ impl Default for Options<'_> {
             direction: Direction::Denoising,
             scale: Scale::Normalised,
             prompt_batch: 32,
+            gradient_batch: 16,
             token_budget: 1024,
             workers: None,
             reuse: Reuse::Everything,
@@ -105,6 +113,11 @@ impl Options<'_> {
         Self { reuse: Reuse::Nothing, ..Self::default() }
     }
 
+    /// How many of `n` pairs one backward pass is for. It depends on nothing of the machine, so that results do not.
+    pub(crate) fn gradient_portion(&self, n: usize) -> usize {
+        self.gradient_batch.min(n.div_ceil(4).max(4)).max(1)
+    }
+
     /// How many passes run at once on backend `B`.
     pub(crate) fn workers<B: Backend>(&self, device: &B::Device) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -119,6 +132,7 @@ impl fmt::Debug for Options<'_> {
             .field("direction", &self.direction)
             .field("scale", &self.scale)
             .field("prompt_batch", &self.prompt_batch)
+            .field("gradient_batch", &self.gradient_batch)
             .field("token_budget", &self.token_budget)
             .field("workers", &self.workers)
             .field("reuse", &self.reuse)

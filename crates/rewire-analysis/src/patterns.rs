@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use ndarray::{Array4, Array5, Axis as Dimension};
 use rewire_hooks::{HookPoint, Recorder, Site};
-use rewire_model::{Readout, Run, Transformer};
+use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::AnalysisError;
 use crate::runs::host;
@@ -22,6 +22,9 @@ pub fn attention_patterns<B: Backend>(
     let (heads, width) = (config.n_heads, prompts.first().map_or(0, Vec::len));
     let mut patterns = Array5::zeros((prompts.len(), config.n_layers, heads, width, width));
     let prompt_batch = prompt_batch.max(1);
+    if let Some(prompt) = prompts.iter().position(|p| p.len() != width) {
+        return Err(ModelError::UnequalPrompts { prompt, expected: width, found: prompts[prompt].len() }.into());
+    }
     for (number, batch) in prompts.chunks(prompt_batch).enumerate() {
         let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
         let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };

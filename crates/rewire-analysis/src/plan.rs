@@ -75,6 +75,12 @@ impl PlannedPass {
         Self { entry: Entry::Pre(0), first: 0, slices: vec![slice] }
     }
 
+    /// A hash of the patches, the same on every machine (FNV-1a).
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let text = format!("{self:?}");
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
     /// How many patches it makes.
     pub(crate) fn variants(&self) -> usize {
         self.slices.iter().map(|s| s.units.len()).sum()
@@ -150,7 +156,9 @@ pub(crate) fn plan(
     by_start.retain(|_, (_, slices)| !slices.is_empty());
     for ((_, first), (entry, slices)) in by_start {
         let tokens = portion.prompts.len() * (portion.pairs.width() - first);
-        let at_once = (token_budget / tokens.max(1)).max(1);
+        let columns = portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len);
+        let logits = portion.prompts.len() * columns;
+        let at_once = (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1);
         passes.extend(chunks(slices, at_once).into_iter().map(|slices| PlannedPass { entry, first, slices }));
     }
     passes

@@ -8,7 +8,7 @@ use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs};
 
 use crate::node::Positions;
-use crate::{AnalysisError, Baselines, Component, Direction, NodeKind, Options, Scale};
+use crate::{AnalysisError, Baselines, By, Component, Direction, NodeKind, Options, Scale};
 
 /// A run's activations and its metric per prompt.
 pub(crate) struct Recorded<B: Backend> {
@@ -25,6 +25,8 @@ pub(crate) struct Portion {
     pub(crate) readout: Readout,
     /// Positions before this one are the same in both runs, and not read.
     pub(crate) first_difference: usize,
+    /// The first different position of each pair, if there is one.
+    differences: Vec<Option<usize>>,
 }
 
 /// Cuts the pairs into portions of `size`; refuses a metric that was made for other pairs.
@@ -33,6 +35,10 @@ pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) 
     if reads.positions.len() != pairs.len() {
         return Err(AnalysisError::MetricOfOtherPairs { expected: pairs.len(), found: reads.positions.len() });
     }
+    if let Some(prompt) = reads.positions.iter().position(|&p| p >= pairs.width()) {
+        let (position, width) = (reads.positions[prompt], pairs.width());
+        return Err(AnalysisError::ReadOutside { prompt, position, width });
+    }
     let mut first = 0;
     let portion = |batch: PromptPairs| {
         let prompts: Vec<usize> = (first..first + batch.len()).collect();
@@ -40,7 +46,8 @@ pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) 
         first += batch.len();
         let first_difference = first_difference(&batch, &positions);
         let readout = Readout { positions: ReadPositions::Each(positions), columns: reads.columns.clone() };
-        Portion { pairs: batch, prompts, readout, first_difference }
+        let differences = (0..batch.len()).map(|p| batch.first_difference(p)).collect();
+        Portion { pairs: batch, prompts, readout, first_difference, differences }
     };
     Ok(pairs.batches(size).map(portion).collect())
 }
@@ -71,7 +78,7 @@ impl Portion {
         positions: &Positions,
     ) -> bool {
         let read = self.readout_positions()[prompt];
-        let Some(differs) = self.pairs.first_difference(prompt).filter(|&first| first <= read) else { return false };
+        let Some(differs) = self.differences[prompt].filter(|&first| first <= read) else { return false };
         let Some(position) = positions.position(prompt) else { return true };
         // In the last block only keys and values, and what they are made of, are used at another position than their own.
         let reaches_others = matches!(component, Component::ResidPre | Component::HeadK | Component::HeadV)
@@ -142,6 +149,16 @@ pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usiz
         _ => width,
     };
     kind.axes().into_iter().map(size).collect()
+}
+
+/// How many nodes of a kind there are in all layers.
+pub(crate) fn count(kind: NodeKind, config: &TransformerConfig, width: usize) -> usize {
+    let in_layer: usize = node_sizes(kind, config, width).iter().product();
+    match kind.by {
+        // Of a pattern's cells, those on and below the diagonal.
+        By::Cell => config.n_layers * config.n_heads * (width * (width + 1) / 2),
+        _ => config.n_layers * in_layer,
+    }
 }
 
 /// Refuses what cannot be analysed, before anything is run.

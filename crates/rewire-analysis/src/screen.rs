@@ -8,6 +8,7 @@ use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::patch_chosen;
+use crate::runs::{check, count};
 use crate::{AnalysisError, NodeKind, Options, Outcome, attribution_patching};
 
 /// A node among the kinds of a sweep: which kind, and its index along that kind's axes, layer first.
@@ -49,20 +50,22 @@ pub fn screen_then_verify<B: AutodiffBackend, M: Metric>(
     k: usize,
     options: &Options,
 ) -> Result<Screened, AnalysisError> {
+    check(model, pairs, nodes)?;
+    if k == 0 {
+        return Err(AnalysisError::NoNodes);
+    }
+    let n_nodes = nodes.iter().map(|kind| count(*kind, model.config(), pairs.width())).sum();
+    if k > n_nodes {
+        return Err(AnalysisError::TooManyNodes { k, nodes: n_nodes });
+    }
     let quiet = Options { progress: &|_, _| {}, ..*options };
     let attribution = attribution_patching(model, pairs, metric, nodes, &quiet)?;
     let mut ranked: Vec<(Place, f32)> = Vec::new();
     for (kind, effects) in attribution.effects.iter().enumerate() {
         let mean = effects.mean();
         let place = |index: ndarray::IxDyn| Place { kind, index: ndarray::Dimension::slice(&index).to_vec() };
-        ranked.extend(mean.indexed_iter().map(|(index, value)| (place(index), *value)));
-    }
-    let nodes_in_all = ranked.len();
-    if k == 0 {
-        return Err(AnalysisError::NoNodes);
-    }
-    if k > nodes_in_all {
-        return Err(AnalysisError::TooManyNodes { k, nodes: nodes_in_all });
+        let nodes = mean.indexed_iter().map(|(index, value)| (place(index), *value));
+        ranked.extend(nodes.filter(|(place, _)| effects.kind.has(&place.index)));
     }
     // Sorting keeps the order of equals, so that ties fall the same way every time.
     ranked.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
@@ -70,5 +73,5 @@ pub fn screen_then_verify<B: AutodiffBackend, M: Metric>(
     let verified: Vec<Place> = ranked.into_iter().take(k).map(|(place, _)| place).collect();
     let chosen: BTreeSet<Place> = verified.iter().cloned().collect();
     let exact = patch_chosen(&model.valid(), pairs, metric, nodes, Some(&chosen), options)?;
-    Ok(Screened { attribution, exact, verified, skipped: nodes_in_all - k, largest_skipped })
+    Ok(Screened { attribution, exact, verified, skipped: n_nodes - k, largest_skipped })
 }

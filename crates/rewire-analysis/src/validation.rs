@@ -33,8 +33,8 @@ pub struct Agreement {
     pub kind: NodeKind,
     /// How many nodes there are.
     pub nodes: usize,
-    /// How many are compared: those whose effect or estimate is not exactly 0. (Where both runs are the same both are 0, which
-    /// would flatter every figure.)
+    /// How many are compared: those whose effect or estimate is not exactly 0 (where both runs are the same both are 0, which
+    /// would flatter every figure), and whose exact effect is known (of [`Screened`](crate::Screened), the verified ones).
     pub compared: usize,
     /// Pearson's correlation.
     pub pearson: Option<f64>,
@@ -68,9 +68,10 @@ impl Agreement {
             NodeError { place: ndarray::Dimension::slice(&place).to_vec(), exact, estimate }
         };
         let exact_means = exact.mean();
-        let nodes = exact_means.len();
         let mut errors: Vec<NodeError> = exact_means.indexed_iter().map(node).collect();
-        errors.retain(|n| n.exact != 0.0 || n.estimate != 0.0);
+        errors.retain(|n| exact.kind.has(&n.place));
+        let nodes = errors.len();
+        errors.retain(|n| !n.exact.is_nan() && (n.exact != 0.0 || n.estimate != 0.0));
         let top_k = top_k.min(errors.len());
         let largest = |size: &dyn Fn(&NodeError) -> f32| {
             let mut order: Vec<usize> = (0..errors.len()).collect();
@@ -125,6 +126,8 @@ mod tests {
         assert_eq!((worst[0], worst[3]), (3, 2));
         assert_eq!(found.errors[0].error(), 2.0);
         assert_eq!(Agreement::new(&exact, &exact, 3).unwrap().r_squared, Some(1.0));
+        let partly = effects(&[f32::NAN, 1.0, f32::NAN, -3.0, 0.0]);
+        assert_eq!(Agreement::new(&partly, &estimate, 2).unwrap().compared, 3);
     }
 
     #[test]

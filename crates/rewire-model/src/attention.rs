@@ -89,12 +89,11 @@ impl<B: Backend> Attention<B> {
     }
 }
 
-/// Causal attention of whole prompts: the pattern `[batch, head, query, key]` and the mixed values
-/// `[batch, pos, head, d_head]` of queries, keys (rotated, in rotary models) and values `[batch, pos, head, d_head]`.
+/// Causal attention of whole prompts: the mixed values of queries, keys (rotated, in rotary models) and values, all
+/// `[batch, pos, head, d_head]`.
 #[must_use]
-pub fn attend<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> (Tensor<B, 4>, Tensor<B, 4>) {
-    let pattern = softmax(scores(q, k, None, &Queries::From(0)), 3);
-    (pattern.clone(), mix_values(pattern, v))
+pub fn attend<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
+    mix_values(softmax(scores(q, k, None, &Queries::From(0)), 3), v)
 }
 
 /// Values `[batch, pos, head, d_head]` mixed by a pattern `[batch, head, query, key]`.

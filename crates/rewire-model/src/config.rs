@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rewire_hooks::Site;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -112,6 +113,12 @@ impl TransformerConfig {
             tied_unembedding: false,
             ..Self::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx)
         }
+    }
+
+    /// The hook site at which keys are as attention uses them: rotated, in rotary models.
+    #[must_use]
+    pub fn key_site(&self) -> Site {
+        if self.is_rotary() { Site::RotK } else { Site::K }
     }
 
     /// Whether queries and keys are rotated.

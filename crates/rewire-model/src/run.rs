@@ -112,7 +112,7 @@ impl<B: Backend> Prefix<B> {
     /// [`CacheError`] where keys (`hook_rot_k` in rotary models, else `hook_k`) or values of a layer were not recorded, or
     /// fewer than `len` positions were.
     pub fn from_cache(cache: &ActivationCache<B>, config: &TransformerConfig, len: usize) -> Result<Self, CacheError> {
-        let key_site = if config.is_rotary() { Site::RotK } else { Site::K };
+        let key_site = config.key_site();
         let keys_values = (0..config.n_layers).map(|layer| {
             let [keys, values] = [cache.block::<4>(layer, key_site)?, cache.block(layer, Site::V)?];
             let found = keys.dims()[1];

@@ -26,7 +26,7 @@ pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
             json!({ "name": map.name, "tokens": map.tokens, "values": rows })
         })
         .collect();
-    let data = json!({ "reach": reach, "maps": maps }).to_string().replace("</", "<\\/");
+    let data = json!({ "reach": reach, "maps": maps }).to_string().replace('<', "\\u003c");
     html! {
         div.attention id=(id) {
             div.heads {}

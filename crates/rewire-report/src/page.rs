@@ -175,9 +175,9 @@ impl Part {
                     @for (i, chart) in charts.iter().enumerate() {
                         @let id = format!("{id}-{i}");
                         div.chart id=(id) style={ "width:" (chart.width) "px;height:" (chart.height) "px" } {}
-                        // A closing tag inside a label would end the script.
+                        // A tag or comment inside a label would end the script, or keep it from ending.
                         script { (PreEscaped(format!(
-                            "rewireDraw({id:?}, {});", chart.plot_json.replace("</", "<\\/")
+                            "rewireDraw({id:?}, {});", chart.plot_json.replace('<', "\\u003c")
                         ))) }
                     }
                 }

@@ -186,7 +186,7 @@ WORKS = {
 
 print("ready", flush=True)
 for line in sys.stdin:
-    work, stride, out = line.split()
+    work, stride, out = line.strip().split(" ", 2)
     start = time.perf_counter()
     results, patches = WORKS[work](int(stride))
     seconds = time.perf_counter() - start

@@ -11,6 +11,7 @@ use rewire_analysis::{
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
+use crate::agreement::TOP_K;
 use crate::progress::with_bar;
 
 /// What is found of the heads' outputs on one set of prompts.
@@ -45,10 +46,23 @@ pub(super) struct HeadEffect {
     pub(super) layer: usize,
     pub(super) head: usize,
     pub(super) exact: f32,
-    pub(super) standard_error: f32,
-    /// 95% bootstrap interval.
-    pub(super) interval: [f32; 2],
+    /// Of the mean over prompts, if there are several.
+    standard_error: Option<f32>,
+    /// 95% bootstrap interval, likewise.
+    interval: Option<[f32; 2]>,
     pub(super) attribution: f32,
+}
+
+impl HeadEffect {
+    /// As it is printed; a single prompt has none.
+    pub(super) fn standard_error(&self) -> String {
+        self.standard_error.map_or("-".to_owned(), |e| format!("{e:.4}"))
+    }
+
+    /// As it is printed; a single prompt has none.
+    pub(super) fn interval(&self) -> String {
+        self.interval.map_or("-".to_owned(), |[low, high]| format!("{low:.4} to {high:.4}"))
+    }
 }
 
 pub(super) const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: By::All };
@@ -66,26 +80,22 @@ pub(super) const BLOCKS: [(Component, &str); 3] = [
     (Component::AttnOut, "Attention output"),
     (Component::MlpOut, "MLP output"),
 ];
-/// How many of the largest exact effects attribution should find.
-const TOP_K: usize = 10;
 /// How many heads screening verifies.
 const VERIFIED: usize = 10;
 
-/// The kinds that the demo patches, in its order.
-pub(super) fn patched() -> Vec<NodeKind> {
+/// The kinds that the demo patches, in its order, and the rest of the residual stream.
+fn patched(config: &TransformerConfig) -> Vec<NodeKind> {
     let blocks = BLOCKS.map(|(c, _)| NodeKind::by_position(c));
     let heads = HEAD_PARTS.map(|(c, _)| NodeKind::all(c));
     let by_position = HEAD_PARTS.map(|(c, _)| NodeKind::by_position(c));
-    [blocks.as_slice(), &heads, &by_position].concat()
+    let mid = (!config.parallel_block).then_some(Component::ResidMid);
+    let stream = mid.into_iter().chain([Component::ResidPost]).map(NodeKind::by_position);
+    blocks.into_iter().chain(heads).chain(by_position).chain(stream).collect()
 }
 
 /// The kinds that attribution gives besides.
 fn estimated(config: &TransformerConfig) -> Vec<NodeKind> {
-    let mut kinds = patched();
-    if !config.parallel_block {
-        kinds.push(NodeKind::by_position(Component::ResidMid));
-    }
-    kinds.push(NodeKind::by_position(Component::ResidPost));
+    let mut kinds = patched(config);
     kinds.push(NodeKind { component: Component::HeadPattern, by: By::Cell });
     kinds
 }
@@ -104,7 +114,7 @@ pub(super) fn demo<B: AutodiffBackend>(
     let kinds = estimated(model.config());
     let (attribution, paths) = attribution_patching_with_head_paths(model, pairs, &metric, &kinds, paths, &options)?;
     let exact = with_bar("demo prompts: blocks and heads, exactly", |progress| {
-        activation_patching(&inner, pairs, &metric, &patched(), &Options { progress, ..options })
+        activation_patching(&inner, pairs, &metric, &patched(model.config()), &Options { progress, ..options })
     })?;
     let agreements = exact
         .effects
@@ -152,8 +162,8 @@ impl Findings {
                 layer,
                 head,
                 exact: mean,
-                standard_error: error.as_ref().map_or(f32::NAN, |e| e[at]),
-                interval: interval.as_ref().map_or([f32::NAN; 2], |ends| ends.each_ref().map(|e| e[at])),
+                standard_error: error.as_ref().map(|e| e[at]),
+                interval: interval.as_ref().map(|ends| ends.each_ref().map(|e| e[at])),
                 attribution: estimate[at],
             }
         };

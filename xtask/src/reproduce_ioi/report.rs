@@ -9,12 +9,11 @@ use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_report::{AttentionMap, Page};
 use rewire_tasks::PromptPairs;
 
-pub(super) use validation::{AGREEMENT_HEADER, agreement_rows};
-
 use super::analyse::{DIRECTIONS, Findings, HeadEffect};
 use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
-use crate::output::{head_name, numbered, token_labels};
+use crate::names;
+use crate::output::{head_name, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let config = &source.config;
@@ -54,7 +53,7 @@ impl Labels {
         Self {
             layers: numbered("L", layers),
             heads: numbered("H", heads),
-            tokens: token_labels(pairs.labels(0)),
+            tokens: names::of_axis("pos", pairs.width(), pairs),
             all_heads: crate::paths::heads(layers, heads),
         }
     }
@@ -173,8 +172,8 @@ fn heads(page: &mut Page, found: &Found, set: &Findings, labels: &Labels) {
             vec![
                 head_name(h.layer, h.head),
                 format!("{:.4}", h.exact),
-                format!("{:.4}", h.standard_error),
-                format!("{:.4} to {:.4}", h.interval[0], h.interval[1]),
+                h.standard_error(),
+                h.interval(),
                 format!("{:.4}", h.attribution),
                 format!("{:+.4}", h.attribution - h.exact),
             ]

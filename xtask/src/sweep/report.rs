@@ -1,12 +1,14 @@
 //! A sweep's report.
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
-use rewire_analysis::{Bootstrap, Effects, Scale};
+use rewire_analysis::{Bootstrap, Effects, NodeError, Scale};
 use rewire_report::Page;
-use rewire_report::charts::{self, HeatMapLabels};
+use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
 
-use super::{Arguments, Findings, VERIFIED_HEADER, screening, top_table, verified_rows};
+use super::results::{VERIFIED_HEADER, agreements, screening, top_table, verified_rows};
+use super::{Arguments, Findings};
+use crate::agreement;
 use crate::model::Source;
 use crate::names::{self, INPUTS};
 use crate::output::numbered;
@@ -16,6 +18,8 @@ use crate::paths;
 const WIDEST: usize = 512;
 /// Maps of one kind above which nobody would look at them.
 const MOST_MAPS: usize = 64;
+/// Points of a scatter above which the file grows and nothing is to be seen: those of largest error are drawn.
+const MOST_POINTS: usize = 5000;
 /// Rows of a table.
 const TOP: usize = 20;
 
@@ -44,6 +48,20 @@ pub(super) fn page(
         page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
         page.text(&told);
         page.table(&VERIFIED_HEADER, verified_rows(found, pairs, 50));
+        let agreements = agreements(found);
+        page.text("Attribution against the exact effects of the verified nodes (all of them, if none was skipped):");
+        page.table(&agreement::HEADER, agreement::rows(&agreements));
+        for (agreement, effects) in agreements.iter().zip(&found.outcome.effects) {
+            let point = |n: &NodeError| Point {
+                x: n.exact,
+                y: n.estimate,
+                layer: n.place[0],
+                name: names::of_node(effects, &n.place, pairs),
+            };
+            let points: Vec<Point> = agreement.errors.iter().take(MOST_POINTS).map(point).collect();
+            let axes = ["exact effect (activation patching)", "attribution"];
+            page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
+        }
     }
     for effects in &outcome.effects {
         let unit = match outcome.scale {

@@ -46,7 +46,7 @@ fn slice(tensor: &FlexTensor) -> &[f32] {
 
 /// A new tensor, filled by `fill`, which is given shares of `row` numbers and the number of the first row of each.
 fn filled(shape: &[usize], row: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> FlexTensor {
-    let mut out = FlexTensor::empty(Shape::from(shape.to_vec()), DType::F32);
+    let mut out = FlexTensor::zeros(Shape::from(shape.to_vec()), DType::F32);
     share(out.storage_mut(), row, fill);
     out
 }
@@ -71,15 +71,19 @@ pub(super) fn norm_scale<B: Backend>(x: &Tensor<B, 3>, eps: f32) -> Option<Tenso
     Some(from_flex(out))
 }
 
-pub(super) fn normalize<B: Backend>(x: Tensor<B, 3>, scale: Tensor<B, 3>) -> Tensor<B, 3> {
+/// `x` centred and divided by `scale`; nothing if a hook has put a scale of another shape or type there.
+pub(super) fn normalize<B: Backend>(x: &Tensor<B, 3>, scale: &Tensor<B, 3>) -> Option<Tensor<B, 3>> {
     let dims = x.dims();
     let d = dims[2];
-    let [x, scale] = [x, scale].map(|t| contiguous(as_flex(t).expect("the norm's input is flex")));
+    if scale.dims() != [dims[0], dims[1], 1] {
+        return None;
+    }
+    let (x, scale) = (contiguous(as_flex(x.clone()).ok()?), contiguous(as_flex(scale.clone()).ok()?));
     let (x, scale) = (slice(&x), slice(&scale));
-    from_flex(filled(&dims, d, |first, out| {
+    Some(from_flex(filled(&dims, d, |first, out| {
         let rows = out.len() / d;
         simd::normalize(&x[first * d..][..rows * d], d, &scale[first..][..rows], out);
-    }))
+    })))
 }
 
 pub(super) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Result<Tensor<B, 3>, Tensor<B, 3>> {

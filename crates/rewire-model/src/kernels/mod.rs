@@ -42,7 +42,10 @@ pub(crate) fn normalize<B: Backend>(
     let mut out = match moments {
         Moments::Centred(centred) => centred / scale,
         #[cfg(feature = "flex")]
-        Moments::Fused(x) => flex::normalize(x, scale),
+        Moments::Fused(x) => match flex::normalize(&x, &scale) {
+            Some(normalized) => normalized,
+            None => (x.clone() - x.mean_dim(2)) / scale,
+        },
     };
     if let Some((gain, bias)) = affine {
         let d_model = gain.dims()[0];

@@ -1,39 +1,19 @@
 //! The demo's last section, in numbers: attribution against activation patching, kind by kind, and where it goes wrong.
 
-use rewire_analysis::{Agreement, By, Component, NodeError, NodeKind, spearman};
+use rewire_analysis::{By, Component, NodeError, NodeKind, spearman};
 use rewire_report::Page;
 use rewire_report::charts::{self, Point};
 use rewire_tasks::PromptPairs;
 
-use super::super::analyse::{BLOCKS, Demo, HEAD_PARTS};
+use super::super::analyse::{BLOCKS, HEAD_PARTS};
 use super::{Found, Labels, attention_map, maps, mean_map};
-use crate::names;
 use crate::output::head_name;
+use crate::{agreement, names};
 
 /// Worst nodes listed a kind.
 const WORST: usize = 5;
 /// Heads whose patterns are shown because attribution is worst at them.
 const WORST_HEADS: usize = 3;
-
-pub(in crate::reproduce_ioi) const AGREEMENT_HEADER: [&str; 7] =
-    ["nodes", "compared", "Pearson", "Spearman", "slope", "R2", "top 10"];
-
-/// A row a kind.
-pub(in crate::reproduce_ioi) fn agreement_rows(demo: &Demo) -> Vec<Vec<String>> {
-    let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.3}"));
-    let row = |a: &Agreement| {
-        vec![
-            a.kind.to_string(),
-            format!("{} of {}", a.compared, a.nodes),
-            number(a.pearson),
-            number(a.spearman),
-            number(a.slope),
-            number(a.r_squared),
-            format!("{} of {}", a.top_k_overlap, a.top_k),
-        ]
-    };
-    demo.agreements.iter().map(row).collect()
-}
 
 pub(super) fn sections(page: &mut Page, found: &Found, labels: &Labels) {
     let demo = &found.demo;
@@ -44,7 +24,7 @@ pub(super) fn sections(page: &mut Page, found: &Found, labels: &Labels) {
          taken at its word, accounts for: below 0 it is worse than their mean. Top 10: how many of the ten largest exact effects \
          are among the ten largest attributions.",
     );
-    page.table(&AGREEMENT_HEADER, agreement_rows(demo));
+    page.table(&agreement::HEADER, agreement::rows(&demo.agreements));
     screened(page, found);
 
     let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));

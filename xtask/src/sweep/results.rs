@@ -1,0 +1,185 @@
+//! What a sweep found, as tables, notes and words.
+
+use ndarray::ArrayD;
+use rewire_analysis::{Agreement, Bootstrap, Effects, Method};
+use rewire_report::{Prompts, Table};
+use rewire_tasks::PromptPairs;
+use serde_json::{Map, Value, json};
+
+use super::{Arguments, Findings};
+use crate::output::text_table;
+use crate::paths::AXES as PATH_AXES;
+use crate::{agreement, names};
+
+pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Arguments) -> Vec<Table> {
+    let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
+    let mut tables = Vec::new();
+    for effects in &found.outcome.effects {
+        tables.push(Table::new(effects.kind.to_string(), effects, prompts, &found.outcome));
+        if arguments.intervals {
+            let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
+            let [low, high] = effects.bootstrap(bootstrap).map_or([None, None], |ends| ends.map(Some));
+            for (what, values) in [("standard_error", effects.standard_error()), ("low", low), ("high", high)] {
+                let name = format!("{}.{what}", effects.kind);
+                tables.extend(values.map(|values| Table::of(name, axes.clone(), values, &found.outcome)));
+            }
+        }
+    }
+    if let Some(paths) = &found.paths {
+        let (axes, values): (&[&str], ArrayD<f32>) = match prompts {
+            Prompts::Each => (&PATH_AXES, paths.values.clone()),
+            Prompts::Mean => (&PATH_AXES[1..], paths.mean().into_dyn()),
+        };
+        let axes = axes.iter().map(|a| (*a).to_owned()).collect();
+        tables.push(Table::of("head_paths".to_owned(), axes, values, &found.outcome));
+    }
+    if let Some(screened) = &found.screened {
+        for effects in &screened.exact.effects {
+            tables.push(Table::new(format!("verified/{}", effects.kind), effects, prompts, &screened.exact));
+        }
+    }
+    tables
+}
+
+/// What there is to say of the tables beside their axes.
+pub(super) fn notes(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments) -> Value {
+    let mut notes = Map::new();
+    if arguments.intervals {
+        let Bootstrap { level, resamples, seed } = bootstrap;
+        notes.insert("bootstrap".to_owned(), json!({ "level": level, "resamples": resamples, "seed": seed }));
+    }
+    if let Some(paths) = &found.paths {
+        notes.insert("norm".to_owned(), json!(paths.norm));
+    }
+    if let Some(screened) = &found.screened {
+        let largest = screened.largest_skipped.as_ref();
+        notes.insert(
+            "screening".to_owned(),
+            json!({
+                "verified": screened.verified.len(),
+                "skipped": screened.skipped,
+                "largest_skipped_attribution": largest.map(|(_, value)| value),
+                "largest_skipped_node": largest.map(|(place, _)| {
+                    let effects = &found.outcome.effects[place.kind];
+                    format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
+                }),
+                "agreement": agreement::describe(&agreements(found)),
+                "meaning_of_nan": "this node was skipped: its exact effect is not known",
+            }),
+        );
+    }
+    Value::Object(notes)
+}
+
+/// The nodes of largest mean effect: their place and it.
+fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
+    let mean = effects.mean();
+    let mut nodes: Vec<(Vec<usize>, f32)> =
+        mean.indexed_iter().map(|(i, v)| (ndarray::Dimension::slice(&i).to_vec(), *v)).collect();
+    nodes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    nodes.truncate(n);
+    nodes
+}
+
+/// Header and rows of a table of the nodes of largest effect, with error and interval where there are several prompts.
+pub(super) fn top_table(
+    effects: &Effects,
+    pairs: &PromptPairs,
+    bootstrap: Bootstrap,
+    n: usize,
+) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let nodes = top_nodes(effects, n);
+    // Only those that are shown are resampled.
+    let shown = Effects {
+        kind: effects.kind,
+        values: ndarray::Array2::from_shape_fn((effects.values.shape()[0], nodes.len()), |(prompt, i)| {
+            effects.values[[&[prompt], nodes[i].0.as_slice()].concat().as_slice()]
+        })
+        .into_dyn(),
+    };
+    let sure = shown.standard_error().zip(shown.bootstrap(bootstrap));
+    let row = |(i, (place, value)): (usize, &(Vec<usize>, f32))| {
+        let mut row = vec![names::of_node(effects, place, pairs), format!("{value:.4}")];
+        if let Some((error, [low, high])) = &sure {
+            row.extend([format!("{:.4}", error[[i]]), format!("{:.4} to {:.4}", low[[i]], high[[i]])]);
+        }
+        row
+    };
+    let rows = nodes.iter().enumerate().map(row).collect();
+    let header = match sure {
+        Some(_) => vec!["node", "effect", "std. error", "95% interval"],
+        None => vec!["node", "effect"],
+    };
+    (header, rows)
+}
+
+/// What screening left out, in words.
+pub(super) fn screening(found: &Findings, pairs: &PromptPairs) -> Option<String> {
+    let screened = found.screened.as_ref()?;
+    let skipped = match &screened.largest_skipped {
+        Some((place, value)) => {
+            let effects = &found.outcome.effects[place.kind];
+            format!(
+                "{} nodes were skipped; the largest attribution among them is {value:.4} ({} {})",
+                screened.skipped,
+                effects.kind,
+                names::of_node(effects, &place.index, pairs)
+            )
+        }
+        None => "no node was skipped".to_owned(),
+    };
+    Some(format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len()))
+}
+
+/// How well attribution follows the exact effects of the verified nodes, kind by kind.
+pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
+    let pairs = found.screened.iter().flat_map(|s| s.exact.effects.iter().zip(&s.attribution.effects));
+    pairs.filter_map(|(exact, estimate)| Agreement::new(exact, estimate, agreement::TOP_K).ok()).collect()
+}
+
+/// Attribution and exact effect of the verified nodes.
+pub(super) fn verified_rows(found: &Findings, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
+    let Some(screened) = &found.screened else { return Vec::new() };
+    let [estimates, exact] = [&screened.attribution, &screened.exact]
+        .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
+    let row = |place: &rewire_analysis::Place| {
+        let effects = &screened.attribution.effects[place.kind];
+        let [estimate, exact] = [&estimates, &exact].map(|means| means[place.kind][place.index.as_slice()]);
+        vec![
+            format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs)),
+            format!("{estimate:.4}"),
+            format!("{exact:.4}"),
+            format!("{:+.4}", estimate - exact),
+        ]
+    };
+    screened.verified.iter().take(n).map(row).collect()
+}
+
+pub(super) const VERIFIED_HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
+
+/// What is printed: baselines, and the nodes of largest effect.
+pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap) -> String {
+    let outcome = &found.outcome;
+    let [clean, corrupted] = outcome.baselines.means();
+    let method = match outcome.method {
+        Method::ActivationPatching => "exact",
+        Method::AttributionPatching => "estimated",
+    };
+    let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
+    for effects in &outcome.effects {
+        text += &format!("{} ({method}, {})\n", effects.kind, outcome.direction);
+        let (header, rows) = top_table(effects, pairs, bootstrap, 5);
+        text += &text_table(&header, &rows);
+    }
+    if let Some(paths) = &found.paths {
+        text += &format!("head_paths (estimated, {})\n", outcome.direction);
+        text += &text_table(&["path", "effect"], &crate::paths::largest(&paths.mean(), 5));
+    }
+    if let Some(told) = screening(found, pairs) {
+        text += &format!("{told}\n");
+        text += &text_table(&VERIFIED_HEADER, &verified_rows(found, pairs, 10));
+        text += "attribution against exact effects, of the verified nodes (those that attribution chose)\n";
+        text += &text_table(&agreement::HEADER, &agreement::rows(&agreements(found)));
+    }
+    text
+}

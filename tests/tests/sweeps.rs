@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::Dimension;
 use proptest::prelude::*;
 use rewire_analysis::{
     AnalysisError, By, Component, Direction, Ledger, Node, NodeKind, Options, Pass, Positions, Scale,
     activation_patching, activation_patching_operations, attribution_patching, patch_groups, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
-use rewire_tasks::{LogitDiff, PairsError, PromptPair, PromptPairs};
+use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
 use rewire_tests::compare::{assert_close, scale};
 use rewire_tests::random::{any_config, any_pairs};
 
@@ -85,6 +88,26 @@ fn node(
     Node { layer: layer % config.n_layers, component, unit, positions }
 }
 
+/// A logit difference that is read at another position of each prompt.
+struct Elsewhere {
+    of: LogitDiff,
+    read: Vec<usize>,
+}
+
+impl Metric for Elsewhere {
+    fn name(&self) -> &'static str {
+        "elsewhere"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { positions: self.read.clone(), ..self.of.reads() }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        self.of.evaluate(logits, prompts)
+    }
+}
+
 /// Keeps passes in memory, and counts those that had to be run.
 #[derive(Default)]
 struct Memory {
@@ -130,6 +153,33 @@ proptest! {
         let expected = activation_patching(&model, &pairs, &metric, &kinds, &slow).unwrap();
         for (found, expected) in found.effects.iter().zip(&expected.effects) {
             assert_close(&found.values, &expected.values, 1e-4 * size(&expected_baselines(&model, &pairs)), &found.kind.to_string());
+        }
+    }
+
+    #[test]
+    fn a_metric_may_read_another_position_than_the_last(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, read in prop::collection::vec(0_usize..8, 4),
+        noising in any::<bool>(), by in 0_usize..2,
+    ) {
+        let model = model(&config, seed);
+        let ends = pairs.ends();
+        let metric = Elsewhere { of: LogitDiff::new(&pairs), read: (0..pairs.len()).map(|p| read[p] % (ends[p] + 1)).collect() };
+        let by = [By::All, By::Position][by];
+        let kinds: Vec<NodeKind> = components(&config).map(|component| NodeKind { component, by }).collect();
+        let slow = Options { reuse: rewire_analysis::Reuse::Nothing, ..options(noising) };
+        let found = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(noising)).unwrap();
+        let expected = activation_patching(&model.valid(), &pairs, &metric, &kinds, &slow).unwrap();
+        let tolerance = 1e-4 * size(&found.baselines);
+        for (found, expected) in found.effects.iter().zip(&expected.effects) {
+            assert_close(&found.values, &expected.values, tolerance, &found.kind.to_string());
+        }
+        // What is not read after it cannot be attributed anything.
+        let estimates = attribution_patching(&model, &pairs, &metric, &kinds, &options(noising)).unwrap();
+        for effects in estimates.effects.iter().filter(|e| e.kind.by == By::Position) {
+            for (index, value) in effects.values.indexed_iter() {
+                let (prompt, position) = (index[0], index[index.ndim() - 1]);
+                prop_assert!(position <= metric.read[prompt] || *value == 0.0, "{}: {value} at {position}", effects.kind);
+            }
         }
     }
 
@@ -258,6 +308,19 @@ fn expected_baselines(model: &Transformer<Flex>, pairs: &PromptPairs) -> rewire_
 fn two_pairs() -> PromptPairs {
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 4, 3], answers: vec![5], wrong_answers: vec![6] };
     PromptPairs::new(vec![pair.clone(), pair]).unwrap()
+}
+
+#[test]
+fn a_metric_that_reads_where_there_is_nothing_is_refused() {
+    let model = model(&TransformerConfig::gpt2(1, 2, 16, 17, 12), 0);
+    let pairs = two_pairs();
+    let metric = Elsewhere { of: LogitDiff::new(&pairs), read: vec![2, 3] };
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let told = "the metric reads position 3 of prompt 1, and prompts have 3, counted from 0";
+    let refused = attribution_patching(&model, &pairs, &metric, &heads, &Options::default()).unwrap_err();
+    assert_eq!(refused.to_string(), told);
+    let refused = activation_patching(&model.valid(), &pairs, &metric, &heads, &Options::default()).unwrap_err();
+    assert_eq!(refused.to_string(), told);
 }
 
 #[test]

@@ -105,6 +105,9 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
     Ok((outcome, paths.into_iter().flatten().collect()))
 }
 
+/// What one portion gave, and the metrics of its base and source runs.
+pub(crate) type Estimated<T> = (T, Vec<f32>, Vec<f32>);
+
 /// What each portion gave, in their order, and the metrics of the unpatched runs.
 pub(crate) struct ByPortion<T> {
     pub(crate) parts: Vec<T>,
@@ -118,7 +121,7 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
     pairs: &PromptPairs,
     metric: &M,
     options: &Options,
-    estimate: impl Fn(&Portion) -> Result<(T, Vec<f32>, Vec<f32>), AnalysisError> + Sync,
+    estimate: impl Fn(&Portion) -> Result<Estimated<T>, AnalysisError> + Sync,
 ) -> Result<ByPortion<T>, AnalysisError> {
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
@@ -127,7 +130,7 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
     let portions = portions(pairs, metric, options.gradient_portion(pairs.len()))?;
     let mut done = 0;
     (options.progress)(done, pairs.len());
-    let mut estimated: Vec<Option<(T, Vec<f32>, Vec<f32>)>> = portions.iter().map(|_| None).collect();
+    let mut estimated: Vec<Option<Estimated<T>>> = portions.iter().map(|_| None).collect();
     workers::run(
         portions.len(),
         workers,

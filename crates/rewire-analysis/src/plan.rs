@@ -238,11 +238,11 @@ mod tests {
     fn chunks_are_even_and_lose_nothing() {
         let sizes = |slices, size| {
             let lists = chunks(slices, size);
-            lists.iter().map(|l| l.iter().map(|s| s.units.clone()).collect::<Vec<_>>()).collect::<Vec<_>>()
+            lists.iter().map(|l| l.iter().map(|s| (s.units.start, s.units.end)).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
-        assert_eq!(sizes(vec![slice(0..5)], 4), [vec![0..3], vec![3..5]]);
-        assert_eq!(sizes(vec![slice(0..2), slice(0..4)], 3), [vec![0..2, 0..1], vec![1..4]]);
-        assert_eq!(sizes(vec![slice(0..2)], 9), [vec![0..2]]);
+        assert_eq!(sizes(vec![slice(0..5)], 4), [[(0, 3)], [(3, 5)]]);
+        assert_eq!(sizes(vec![slice(0..2), slice(0..4)], 3), [vec![(0, 2), (0, 1)], vec![(1, 4)]]);
+        assert_eq!(sizes(vec![slice(0..2)], 9), [[(0, 2)]]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl<B: Backend> Block<B> {
             None => x,
         };
         if !self.parallel {
-            return self.from_mid(attn_out + x, layer, hook);
+            return self.forward_from_mid(attn_out + x, layer, hook);
         }
         let normalized = self.ln2.forward(x.clone(), [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);
         let mlp_out = self.mlp.forward(normalized, layer, hook);
@@ -50,7 +50,7 @@ impl<B: Backend> Block<B> {
     }
 
     /// The rest of a sequential block, from the residual stream between attention and MLP.
-    pub(crate) fn from_mid<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+    pub(crate) fn forward_from_mid<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
         let resid_mid = hook.visit(at(Site::ResidMid), x);
         let normalized = self.ln2.forward(resid_mid.clone(), [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);

@@ -109,7 +109,7 @@ impl<B: Backend> Transformer<B> {
                     Some(read) => read.select(residual),
                     None => residual,
                 };
-                (self.blocks[first_layer].from_mid(residual, first_layer, &mut hook), first_layer + 1)
+                (self.blocks[first_layer].forward_from_mid(residual, first_layer, &mut hook), first_layer + 1)
             }
         };
         while let Some(block) = self.blocks.get(next) {

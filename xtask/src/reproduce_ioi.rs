@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::agreement;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, head_name, print, text_table};
+use crate::output::{about, print, text_table};
 use crate::paths::AXES as PATH_AXES;
 use analyse::{DIRECTIONS, Demo, Findings, HeadEffect};
 
@@ -182,18 +182,9 @@ fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
         text += &format!("\n{n} {name} prompts: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
         for (index, direction) in DIRECTIONS.into_iter().enumerate() {
             let heads = set.heads(index, found.bootstrap);
-            let row = |h: &HeadEffect| {
-                vec![
-                    head_name(h.layer, h.head),
-                    format!("{:.4}", h.exact),
-                    h.standard_error(),
-                    h.interval(),
-                    format!("{:.4}", h.attribution),
-                ]
-            };
-            let rows: Vec<_> = heads.iter().take(TOP).map(row).collect();
+            let rows: Vec<_> = heads.iter().take(TOP).map(HeadEffect::cells).collect();
             text += &format!("\n{direction}, heads by exact effect (z, all positions)\n");
-            text += &text_table(&["head", "exact", "std. error", "95% interval", "attribution"], &rows);
+            text += &text_table(&["head", "exact", "std. error", "95% interval", "attribution", "its error"], &rows);
             text += &match correlation(&heads) {
                 Some(r) => format!("  attribution against exact effect over {} heads: Pearson {r:.4}\n", heads.len()),
                 None => "  attribution or exact effect is the same for all heads: no correlation\n".to_owned(),

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
-use rewire_hooks::{ActivationCache, HookPoint};
+use rewire_hooks::HookPoint;
 use rewire_model::{LastBlock, Prefix, Run, Start, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
@@ -20,7 +20,7 @@ use crate::ledger::Pass;
 use crate::node::Positions;
 use crate::plan::{Entry, PlannedPass, operations, plan};
 use crate::runs::{Portion, Recorded, check, evaluate, factor, host, no_effects, node_sizes, portions, record};
-use crate::{AnalysisError, Baselines, Method, NodeKind, Options, Outcome, Place, Reuse, literal, workers};
+use crate::{AnalysisError, Baselines, Method, NodeKind, Options, Outcome, Place, Reuse, literal, runs, workers};
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
 /// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
@@ -52,7 +52,16 @@ pub(crate) fn patch_chosen<B: Backend, M: Metric>(
     check(model, pairs, nodes)?;
     let config = model.config();
     let portions = portions(pairs, metric, options.prompt_batch)?;
-    let baselines = run_baselines(model, metric, &portions)?;
+    // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
+    // between; of several, they are run twice, for not all can be held.
+    let mut only = match portions.as_slice() {
+        [only] if options.reuse == Reuse::Everything => Some(Sweep::new(model, metric, only, nodes, chosen, options)?),
+        _ => None,
+    };
+    let baselines = match &only {
+        Some(sweep) => runs::baselines(options.direction, sweep.base.metric.clone(), sweep.source.metric.clone()),
+        None => run_baselines(model, metric, &portions)?,
+    };
     let factor = factor(&baselines, options)?;
 
     let all = nodes.iter().map(|kind| config.n_layers * in_layer(*kind, model, pairs)).sum::<usize>();
@@ -66,7 +75,10 @@ pub(crate) fn patch_chosen<B: Backend, M: Metric>(
         match options.reuse {
             Reuse::Nothing => literal::sweep(model, metric, portion, nodes, options.direction, &mut values)?,
             Reuse::Everything => {
-                let sweep = Sweep::new(model, metric, portion, nodes, chosen, options)?;
+                let sweep = match only.take() {
+                    Some(sweep) => sweep,
+                    None => Sweep::new(model, metric, portion, nodes, chosen, options)?,
+                };
                 let made: usize = sweep.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
                 let known = total * portion.pairs.len() / pairs.len() - made;
                 done += known;
@@ -153,7 +165,7 @@ struct Sweep<'a, B: Backend, M> {
     portion: &'a Portion,
     nodes: &'a [NodeKind],
     base: Recorded<B>,
-    source: ActivationCache<B>,
+    source: Recorded<B>,
     passes: Vec<PlannedPass>,
 }
 
@@ -171,8 +183,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let base = record(model, &base, portion, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, p))?;
         let (kinds, shape) = (nodes.to_vec(), config.clone());
-        let source =
-            record(model, &source, portion, metric, move |p: HookPoint| reads_of_source(&kinds, &shape, p))?.cache;
+        let source = record(model, &source, portion, metric, move |p: HookPoint| reads_of_source(&kinds, &shape, p))?;
         let passes = plan(nodes, config, portion, chosen, options.token_budget);
         Ok(Self { model, metric, portion, nodes, base, source, passes })
     }
@@ -209,12 +220,13 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
 
     /// The metric, patch by patch and prompt by prompt.
     fn pass(&self, pass: &PlannedPass) -> Result<Vec<f32>, AnalysisError> {
-        let deltas = Deltas { model: self.model, portion: self.portion, base: &self.base.cache, source: &self.source };
+        let deltas =
+            Deltas { model: self.model, portion: self.portion, base: &self.base.cache, source: &self.source.cache };
         let entering = |slice| deltas.entering(slice, self.nodes[slice.kind].component, pass.entry, pass.first);
         let mut residuals = pass.slices.iter().map(entering).collect::<Result<Vec<Tensor<B, 3>>, _>>()?;
         let residual = if residuals.len() == 1 { residuals.remove(0) } else { Tensor::cat(residuals, 0) };
         let start = match pass.entry {
-            Entry::Mid(next) => Start::ResidMid { layer: next - 1, residual },
+            Entry::Mid(layer) => Start::ResidMid { layer, residual },
             Entry::Pre(layer) => Start::Residual { layer, residual },
         };
         let variants = pass.variants();

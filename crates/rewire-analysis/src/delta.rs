@@ -64,7 +64,7 @@ impl<B: Backend> Deltas<'_, B> {
     ) -> Result<Tensor<B, 3>, CacheError> {
         let config = self.model.config();
         let residual: Tensor<B, 3> = match entry {
-            Entry::Mid(next) => self.base.block(next - 1, Site::ResidMid)?,
+            Entry::Mid(layer) => self.base.block(layer, Site::ResidMid)?,
             Entry::Pre(layer) if layer == config.n_layers => self.base.block(layer - 1, Site::ResidPost)?,
             Entry::Pre(layer) => self.base.block(layer, Site::ResidPre)?,
         };

@@ -7,6 +7,7 @@ use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
+use crate::plan::at_once;
 use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions, record};
 use crate::{AnalysisError, Baselines, Direction, Node, NodeKind, Options, Reuse, Scale, literal, workers};
 
@@ -129,8 +130,7 @@ fn plan<B: Backend>(
         }
     }
     let pass = |((layer, first), groups): ((usize, usize), Vec<usize>)| {
-        let tokens = portion.prompts.len() * (portion.pairs.width() - first);
-        let at_once = (options.token_budget / tokens.max(1)).max(1);
+        let at_once = at_once(model.config(), portion, first, options.token_budget);
         groups.chunks(at_once).map(|c| GroupPass { layer, first, groups: c.to_vec() }).collect::<Vec<_>>()
     };
     by_start.into_iter().flat_map(pass).collect()

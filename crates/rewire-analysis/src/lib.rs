@@ -1,8 +1,9 @@
 //! Which parts of a model a behaviour runs through: exactly, by patching, and by gradients, all at once.
 //!
 //! Use this crate to ask of every head, layer and position of a model how much of a [`Metric`](rewire_tasks::Metric) runs
-//! through it, over a set of [`PromptPairs`](rewire_tasks::PromptPairs). [`activation_patching`] runs the model once more
-//! for each node; [`attribution_patching`] estimates the same from one backward pass, and [`pearson`] says how well.
+//! through it, over a set of [`PromptPairs`](rewire_tasks::PromptPairs). [`activation_patching`] runs what each node can
+//! change once more, [`patch_groups`] the same for nodes together; [`attribution_patching`] estimates it from one backward
+//! pass, [`Agreement`] says how well, and [`screen_then_verify`] does the cheap one first and the exact one where it matters.
 //!
 //! ```
 //! use burn::backend::{Autodiff, Flex};

@@ -14,12 +14,12 @@ use crate::runs::Portion;
 use crate::{By, Component, NodeKind, Place};
 
 /// Where a changed residual stream enters the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// Between attention and MLP of block `.0 - 1`; in this order, so that entries sort by depth.
-    Mid(usize),
-    /// Before block `.0`, or, after the last, before the final norm.
+    /// Before this block, or, after the last, before the final norm.
     Pre(usize),
+    /// Between attention and MLP of this block.
+    Mid(usize),
 }
 
 /// Nodes of one kind, layer and place that differ in their head or neuron alone.
@@ -42,17 +42,11 @@ pub(crate) struct PlannedPass {
 }
 
 impl Entry {
-    /// Between attention and MLP of block `layer`.
-    pub(crate) fn mid(layer: usize) -> Self {
-        // Deeper than `Pre(layer)` and less deep than `Pre(layer + 1)`.
-        Entry::Mid(layer + 1)
-    }
-
     /// How deep it is, in halves of a block.
     pub(crate) fn depth(self) -> usize {
         match self {
-            Entry::Mid(next) => 2 * next - 1,
             Entry::Pre(layer) => 2 * layer,
+            Entry::Mid(layer) => 2 * layer + 1,
         }
     }
 
@@ -61,9 +55,9 @@ impl Entry {
         match component {
             Component::ResidPre => Entry::Pre(layer),
             Component::ResidPost | Component::MlpOut | Component::MlpPost => Entry::Pre(layer + 1),
-            Component::ResidMid => Entry::mid(layer),
+            Component::ResidMid => Entry::Mid(layer),
             _ if config.parallel_block => Entry::Pre(layer + 1),
-            _ => Entry::mid(layer),
+            _ => Entry::Mid(layer),
         }
     }
 }
@@ -107,13 +101,8 @@ impl PlannedPass {
             .map(|layer| {
                 let is_last = layer + 1 == config.n_layers;
                 match 2 * layer {
-                    pre if pre >= self.entry.depth() => {
-                        if is_last {
-                            last
-                        } else {
-                            whole
-                        }
-                    }
+                    pre if pre >= self.entry.depth() && is_last => last,
+                    pre if pre >= self.entry.depth() => whole,
                     pre if pre + 1 == self.entry.depth() => mlp * if is_last { 1.0 } else { computed },
                     _ => 0.0,
                 }
@@ -124,7 +113,8 @@ impl PlannedPass {
     }
 }
 
-/// The passes over one portion, of the chosen nodes if any are: the same for the same kinds, pairs and budget, whatever the machine.
+/// The passes over one portion, of the chosen nodes if any are: the same for the same kinds, pairs and budget on every
+/// machine.
 pub(crate) fn plan(
     kinds: &[NodeKind],
     config: &TransformerConfig,
@@ -155,13 +145,17 @@ pub(crate) fn plan(
     let mut passes = Vec::new();
     by_start.retain(|_, (_, slices)| !slices.is_empty());
     for ((_, first), (entry, slices)) in by_start {
-        let tokens = portion.prompts.len() * (portion.pairs.width() - first);
-        let columns = portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len);
-        let logits = portion.prompts.len() * columns;
-        let at_once = (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1);
+        let at_once = at_once(config, portion, first, token_budget);
         passes.extend(chunks(slices, at_once).into_iter().map(|slices| PlannedPass { entry, first, slices }));
     }
     passes
+}
+
+/// How many patches that start at `first` go side by side within a budget of tokens, and of logits where the metric reads many.
+pub(crate) fn at_once(config: &TransformerConfig, portion: &Portion, first: usize, token_budget: usize) -> usize {
+    let tokens = portion.prompts.len() * (portion.pairs.width() - first);
+    let logits = portion.prompts.len() * portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len);
+    (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1)
 }
 
 /// The longest runs of numbers below `n` that are wanted.
@@ -247,7 +241,7 @@ mod tests {
 
     #[test]
     fn entries_sort_by_depth() {
-        let order = [Entry::Pre(0), Entry::mid(0), Entry::Pre(1), Entry::mid(1), Entry::Pre(2)];
+        let order = [Entry::Pre(0), Entry::Mid(0), Entry::Pre(1), Entry::Mid(1), Entry::Pre(2)];
         assert_eq!(order.map(Entry::depth), [0, 1, 2, 3, 4]);
     }
 }

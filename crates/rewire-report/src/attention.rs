@@ -116,3 +116,19 @@ pub(crate) const STYLE: &str = "
 .attention .tokens span { padding: .15rem .1rem; border-radius: 3px; white-space: pre; cursor: default; }
 .attention .hint { color: #666; font-size: 13px; }
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_cannot_end_the_script() {
+        let tokens = vec!["<!--<script>".to_owned(), "</script>".to_owned()];
+        let map = AttentionMap { name: "L0H0".to_owned(), tokens, values: ndarray::arr2(&[[0.5, 0.0], [-1.0, 0.25]]) };
+        let html = render("a", &[map]).into_string();
+        assert_eq!(html.matches("<script>").count(), 1);
+        assert_eq!(html.matches("</script>").count(), 1);
+        assert!(html.contains("\\u003c!--"), "{html}");
+        assert!(html.contains("[-1.0,0.25]") && html.contains("\"reach\":1.0"), "{html}");
+    }
+}

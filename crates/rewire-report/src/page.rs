@@ -83,6 +83,11 @@ impl Page {
         }
     }
 
+    /// Adds charts that belong together, in a row of their own.
+    pub fn row(&mut self, charts: Vec<Chart>) {
+        self.add(Part::Charts(charts));
+    }
+
     /// Adds attention over the tokens of prompts, one map to be chosen at a time.
     pub fn attention(&mut self, maps: Vec<AttentionMap>) {
         if !maps.is_empty() {

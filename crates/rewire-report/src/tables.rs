@@ -175,3 +175,31 @@ fn description(tables: &[Table], about: &About) -> Result<Vec<u8>, ReportError> 
     json["tensors"] = tables.iter().map(describe).collect();
     Ok((serde_json::to_string_pretty(&json)? + "\n").into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::IxDyn;
+
+    fn table(name: &str, numbers: usize) -> Table {
+        let (axes, scale) = (vec!["neuron".to_owned()], Scale::Metric);
+        Table {
+            name: name.to_owned(),
+            axes,
+            values: ArrayD::zeros(IxDyn(&[numbers])),
+            method: None,
+            direction: None,
+            scale,
+        }
+    }
+
+    #[test]
+    fn tables_that_nobody_would_read_are_in_the_tensors_alone() {
+        let tables = [table("small", CSV_LIMIT), table("large", CSV_LIMIT + 1)];
+        let lines = String::from_utf8(lines(&tables).unwrap()).unwrap();
+        assert_eq!(lines.lines().count(), 1 + CSV_LIMIT);
+        assert!(!lines.contains("large"));
+        let bytes = tensors(&tables).unwrap();
+        assert_eq!(safetensors::SafeTensors::deserialize(&bytes).unwrap().names().len(), 2);
+    }
+}

@@ -12,6 +12,7 @@ use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use crate::agreement::TOP_K;
+use crate::output::head_name;
 use crate::progress::with_bar;
 
 /// What is found of the heads' outputs on one set of prompts.
@@ -54,14 +55,16 @@ pub(super) struct HeadEffect {
 }
 
 impl HeadEffect {
-    /// As it is printed; a single prompt has none.
-    pub(super) fn standard_error(&self) -> String {
-        self.standard_error.map_or("-".to_owned(), |e| format!("{e:.4}"))
-    }
-
-    /// As it is printed; a single prompt has none.
-    pub(super) fn interval(&self) -> String {
-        self.interval.map_or("-".to_owned(), |[low, high]| format!("{low:.4} to {high:.4}"))
+    /// As it is printed; a single prompt has no error and no interval.
+    pub(super) fn cells(&self) -> Vec<String> {
+        vec![
+            head_name(self.layer, self.head),
+            format!("{:.4}", self.exact),
+            self.standard_error.map_or("-".to_owned(), |e| format!("{e:.4}")),
+            self.interval.map_or("-".to_owned(), |[low, high]| format!("{low:.4} to {high:.4}")),
+            format!("{:.4}", self.attribution),
+            format!("{:+.4}", self.attribution - self.exact),
+        ]
     }
 }
 

@@ -168,17 +168,7 @@ fn heads(page: &mut Page, found: &Found, set: &Findings, labels: &Labels) {
         let r = correlation(&ranked).map_or("none".to_owned(), |r| format!("{r:.4}"));
         let title = format!("Attribution against exact effect (Pearson {r})");
         page.chart(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
-        let row = |h: &HeadEffect| {
-            vec![
-                head_name(h.layer, h.head),
-                format!("{:.4}", h.exact),
-                h.standard_error(),
-                h.interval(),
-                format!("{:.4}", h.attribution),
-                format!("{:+.4}", h.attribution - h.exact),
-            ]
-        };
-        let rows = ranked.iter().take(TOP).map(row).collect();
+        let rows = ranked.iter().take(TOP).map(HeadEffect::cells).collect();
         let header =
             ["head", "exact effect", "standard error", "95% bootstrap interval", "attribution", "error of attribution"];
         page.table(&header, rows);

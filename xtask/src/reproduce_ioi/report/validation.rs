@@ -1,12 +1,13 @@
 //! The demo's last section, in numbers: attribution against activation patching, kind by kind, and where it goes wrong.
 
-use rewire_analysis::{By, Component, NodeError, NodeKind, spearman};
+use ndarray::Array2;
+use rewire_analysis::{By, Component, NodeError, NodeKind, Outcome, spearman};
 use rewire_report::Page;
-use rewire_report::charts::{self, Point};
+use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
 
 use super::super::analyse::{BLOCKS, HEAD_PARTS};
-use super::{Found, Labels, attention_map, maps, mean_map};
+use super::{Found, Labels, attention_map, mean_map};
 use crate::output::head_name;
 use crate::{agreement, names};
 
@@ -77,14 +78,23 @@ fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kind
         (true, Some(By::All)) => labels.by_head(),
         _ => labels.heads_by_position(),
     };
-    let mut both = Vec::new();
-    for (kind, title) in kinds {
-        for (outcome, how) in [(&demo.exact, "exact"), (&demo.attribution, "attribution")] {
-            let effects = outcome.effects.iter().find(|e| e.kind == *kind);
-            both.extend(effects.map(|e| (format!("{title} ({how})"), mean_map(e))));
-        }
+    let both: Vec<[(String, Array2<f32>); 2]> = kinds
+        .iter()
+        .filter_map(|(kind, title)| {
+            let map = |outcome: &Outcome| Some(mean_map(outcome.effects.iter().find(|e| e.kind == *kind)?));
+            let [exact, estimate] = [map(&demo.exact)?, map(&demo.attribution)?];
+            Some([(format!("{title} (exact)"), exact), (format!("{title} (attribution)"), estimate)])
+        })
+        .collect();
+    let reach = charts::reach(both.iter().flatten().map(|(_, map)| map.view()));
+    let [rows, columns] = axes;
+    for of_kind in &both {
+        let chart = |(title, map): &(String, Array2<f32>)| {
+            charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach })
+        };
+        page.row(of_kind.iter().map(chart).collect());
     }
-    maps(page, &both, axes);
+    let mut scatters = Vec::new();
     for (kind, title) in kinds {
         let (Some(agreement), Some(effects)) = (demo.agreements.iter().find(|a| a.kind == *kind), demo.estimate(*kind))
         else {
@@ -99,8 +109,9 @@ fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kind
         let points: Vec<_> = agreement.errors.iter().map(point).collect();
         let r = agreement.pearson.map_or("none".to_owned(), |r| format!("{r:.3}"));
         let title = format!("{title} (Pearson {r})");
-        page.chart(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
+        scatters.push(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
     }
+    page.row(scatters);
     let mut header = vec!["kind", "node", "exact", "attribution", "error"];
     if of_heads {
         header.push("entropy of its attention");

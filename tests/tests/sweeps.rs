@@ -11,8 +11,9 @@ use burn::tensor::backend::Backend;
 use ndarray::Dimension;
 use proptest::prelude::*;
 use rewire_analysis::{
-    AnalysisError, By, Component, Direction, Ledger, Node, NodeKind, Options, Pass, Positions, Scale,
-    activation_patching, activation_patching_operations, attribution_patching, patch_groups, screen_then_verify,
+    AnalysisError, By, Component, Direction, Ledger, Node, NodeKind, NormJacobian, Options, Pass, PathOptions,
+    PerPrompt, Positions, Scale, activation_patching, activation_patching_operations, attribution_patching,
+    attribution_patching_with_head_paths, patch_groups, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
@@ -294,6 +295,19 @@ proptest! {
         prop_assert_eq!(&again, &whole);
         prop_assert_eq!(memory.stored.load(Ordering::Relaxed), lost);
         prop_assert_eq!(passes, order.len());
+        // Attribution, too, portion by portion, with its head paths.
+        let trained = Transformer::<Grad>::random(&config, seed, &Default::default());
+        let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
+        let attribution = |options: &Options| {
+            attribution_patching_with_head_paths(&trained, &pairs, &metric, &kinds, paths, options).unwrap()
+        };
+        let kept_too = Options { gradient_batch: 1, ..kept };
+        memory.stored.store(0, Ordering::Relaxed);
+        let estimated = attribution(&kept_too);
+        prop_assert_eq!(memory.stored.swap(0, Ordering::Relaxed), pairs.len());
+        prop_assert_eq!(&attribution(&kept_too), &estimated);
+        prop_assert_eq!(memory.stored.load(Ordering::Relaxed), 0);
+        prop_assert_eq!(&attribution(&Options { ledger: &(), ..kept_too }), &estimated);
         let without = Options { ledger: &(), ..kept };
         prop_assert_eq!(activation_patching(&model, &pairs, &metric, &kinds, &without).unwrap(), whole);
     }

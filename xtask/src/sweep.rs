@@ -163,20 +163,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("--intervals needs several prompt pairs, and there is one");
     }
     check_directory(&arguments.out)?;
-    // Attribution takes seconds; only sweeps that run the model once a node are worth taking up again.
-    let ledger = match arguments.method {
-        MethodName::ActivationPatching => {
-            Some(SweepLedger::open(&arguments.out, &arguments.identity(&source, &pairs, &nodes)?)?)
-        }
-        MethodName::AttributionPatching => None,
-    };
-    let taken_up = ledger.as_ref().map_or(0, SweepLedger::finished);
-    if taken_up > 0 {
-        print(&format!("going on with an unfinished sweep: {taken_up} passes were done before\n"));
+    let ledger = SweepLedger::open(&arguments.out, &arguments.identity(&source, &pairs, &nodes)?)?;
+    if ledger.finished() > 0 {
+        print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
     let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        analyse(&model, &pairs, &nodes, arguments, ledger.as_ref())
+        analyse(&model, &pairs, &nodes, arguments, &ledger)
     })?;
 
     let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
@@ -192,9 +185,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     write_tables(&arguments.out, &results::tables(&found, bootstrap, arguments), &about)?;
     let page = report::page(&source, &pairs, &found, bootstrap, arguments);
     write_whole(&arguments.out.join("report.html"), page.render().as_bytes())?;
-    if let Some(ledger) = ledger {
-        ledger.close()?;
-    }
+    ledger.close()?;
     let report = arguments.out.join("report.html");
     print(&results::summary(&found, &pairs, bootstrap));
     print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
@@ -251,6 +242,11 @@ impl Arguments {
             "pairs": prompts,
             "positions": pairs.marks(),
             "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "method": self.method.to_possible_value().map(|v| v.get_name().to_owned()),
+            "norm": self.norm,
+            "prompts kept apart": self.per_prompt,
+            "head paths": self.wants_paths(),
+            "verified": self.verify,
             "direction": self.direction,
             "metric": self.metric.name(),
             "prompt batch": self.prompt_batch,
@@ -267,7 +263,7 @@ fn analyse<B: AutodiffBackend>(
     pairs: &PromptPairs,
     nodes: &[NodeKind],
     arguments: &Arguments,
-    ledger: Option<&SweepLedger>,
+    ledger: &SweepLedger,
 ) -> anyhow::Result<Findings> {
     let metric = arguments.metric.metric(model, pairs, arguments.prompt_batch)?;
     let scale = match arguments.metric {
@@ -278,11 +274,8 @@ fn analyse<B: AutodiffBackend>(
     let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
     with_bar("sweep", |progress| {
         let prompt_batch = arguments.prompt_batch;
-        let mut options =
-            Options { direction: arguments.direction, scale, progress, prompt_batch, ..Options::default() };
-        if let Some(ledger) = ledger {
-            options.ledger = ledger;
-        }
+        let direction = arguments.direction;
+        let options = Options { direction, scale, progress, prompt_batch, ledger, ..Options::default() };
         let only = |outcome| Findings { outcome, paths: None, screened: None };
         Ok(match (arguments.method, paths, arguments.verify) {
             (MethodName::ActivationPatching, ..) => {

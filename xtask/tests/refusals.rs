@@ -187,7 +187,7 @@ fn an_output_directory_with_another_runs_chunks() {
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
     std::fs::create_dir(directory.path().join("o")).unwrap();
     let unfinished = directory.path().join("o/unfinished.jsonl");
-    let other = "{\"metric\":\"kl\"}\n{\"portion\":0,\"pass\":0,\"metrics\":[0]}\n";
+    let other = "{\"metric\":\"kl\"}\n{\"portion\":0,\"pass\":0,\"plan\":0,\"metrics\":[0]}\n";
     std::fs::write(&unfinished, other).unwrap();
     let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
     assert_refused_in(&directory, &sweep, &["unfinished sweep of another run", "metric", "choose another --out"]);

@@ -69,7 +69,7 @@ pub(crate) fn patch_chosen<B: Backend, M: Metric>(
     let mut done = 0;
     (options.progress)(done, total);
     let mut changes = Vec::new();
-    for (number, portion) in portions.iter().enumerate() {
+    for portion in &portions {
         let mut values: Vec<_> =
             nodes.iter().map(|kind| no_effects(*kind, config, portion.pairs.len(), pairs.width())).collect();
         match options.reuse {
@@ -82,7 +82,7 @@ pub(crate) fn patch_chosen<B: Backend, M: Metric>(
                 let made: usize = sweep.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
                 let known = total * portion.pairs.len() / pairs.len() - made;
                 done += known;
-                sweep.run(number, options, &mut values, |patches| {
+                sweep.run(options, &mut values, |patches| {
                     done += patches;
                     (options.progress)(done, total);
                 })?;
@@ -191,12 +191,11 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
     /// Makes all passes and writes the changes of the metric into `changes`, one `[prompt, layer, ..]` a kind.
     fn run(
         &self,
-        portion: usize,
         options: &Options,
         changes: &mut [ArrayD<f32>],
         mut progress: impl FnMut(usize),
     ) -> Result<(), AnalysisError> {
-        let id = |number: usize| Pass { portion, number, patches: self.passes[number].fingerprint() };
+        let id = |number: usize| Pass::new(self.portion.prompts[0], number, &format!("{:?}", self.passes[number]));
         let workers = options.workers::<B>(&self.model.device());
         let work = |number: usize| {
             let planned = &self.passes[number];

@@ -9,6 +9,7 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::join;
 use crate::head_paths::{self, HeadPaths, PathOptions};
+use crate::ledger::Pass;
 use crate::linearise::{Linearised, Points, linearise};
 use crate::runs::{self, Portion, check, factor, host, no_effects, portions};
 use crate::{AnalysisError, By, Method, NodeKind, Options, Outcome, workers};
@@ -63,7 +64,17 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
     paths: Option<PathOptions>,
     options: &Options,
 ) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
+    let config = model.config();
+    let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
+        let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
+        let paths = paths.map(|paths| head_paths::shape(paths.per_prompt, config, n_prompts, pairs.width()));
+        kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts]]).collect()
+    };
     let estimated = by_portion(model, pairs, metric, options, |portion| {
+        let pass = Pass::new(portion.prompts[0], 0, &format!("{nodes:?} {paths:?} {:?}", portion.prompts));
+        if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
+            return Ok(kept);
+        }
         let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
         let [recorded_too, probed_too]: [&'static [Site]; 2] = match paths {
             Some(_) => [&head_paths::RECORDED, &head_paths::PROBED],
@@ -75,10 +86,10 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
         };
         let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
         let linear = linearise(model, metric, portion, options.direction, points)?;
-        let mut of_portion = Vec::with_capacity(nodes.len());
+        let mut of_portion = Vec::with_capacity(nodes.len() + 1);
         for &kind in nodes {
-            let mut estimates = no_effects(kind, model.config(), portion.pairs.len(), pairs.width());
-            for layer in 0..model.config().n_layers {
+            let mut estimates = no_effects(kind, config, portion.pairs.len(), pairs.width());
+            for layer in 0..config.n_layers {
                 let point = HookPoint::block(layer, kind.site());
                 let estimate = match point.axes().len() {
                     4 => estimate::<B, 4>(kind, point, &linear)?,
@@ -88,12 +99,24 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
             }
             of_portion.push(estimates);
         }
-        let paths = paths.map(|paths| head_paths::paths(model, &linear, paths, pairs.width())).transpose()?;
-        Ok(((of_portion, paths), linear.base_metric, linear.source_metric))
+        if let Some(paths) = paths {
+            of_portion.push(head_paths::paths(model, &linear, paths, pairs.width())?);
+        }
+        let metrics = [&linear.base_metric, &linear.source_metric];
+        let numbers: Vec<f32> = of_portion.iter().flatten().chain(metrics.into_iter().flatten()).copied().collect();
+        options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+        Ok((of_portion, linear.base_metric, linear.source_metric))
     })?;
     let baselines = runs::baselines(options.direction, estimated.base, estimated.source);
     let factor = factor(&baselines, options)?;
-    let (estimates, paths): (Vec<_>, Vec<_>) = estimated.parts.into_iter().unzip();
+    let (estimates, paths): (Vec<_>, Vec<_>) = estimated
+        .parts
+        .into_iter()
+        .map(|mut of_portion| {
+            let paths = of_portion.split_off(nodes.len());
+            (of_portion, paths)
+        })
+        .unzip();
     let outcome = Outcome {
         method: Method::AttributionPatching,
         direction: options.direction,
@@ -103,6 +126,22 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
         effects: join(nodes, estimates, factor),
     };
     Ok((outcome, paths.into_iter().flatten().collect()))
+}
+
+/// Numbers that were kept of a portion, as arrays of these shapes, of which the last two are the metrics of base and source;
+/// nothing if there are more or fewer.
+fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32>>>> {
+    let sizes = shapes.iter().map(|shape| shape.iter().product::<usize>());
+    if sizes.clone().sum::<usize>() != kept.len() {
+        return None;
+    }
+    let mut rest = kept.into_iter();
+    let arrays = shapes.iter().zip(sizes);
+    let mut arrays =
+        arrays.map(|(shape, size)| ArrayD::from_shape_vec(IxDyn(shape), rest.by_ref().take(size).collect()));
+    let mut arrays = arrays.by_ref().collect::<Result<Vec<_>, _>>().ok()?;
+    let (source, base) = (arrays.pop()?, arrays.pop()?);
+    Some((arrays, base.into_iter().collect(), source.into_iter().collect()))
 }
 
 /// What one portion gave, and the metrics of its base and source runs.

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
 use rewire_hooks::{HookPoint, Site};
-use rewire_model::{HeadInput, Transformer};
+use rewire_model::{HeadInput, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +120,16 @@ pub(crate) fn join(parts: Vec<ArrayD<f32>>, paths: PathOptions, baselines: Basel
     HeadPaths { norm: paths.norm, baselines, values }
 }
 
+/// The shape of the paths of a portion of `n_prompts`.
+pub(crate) fn shape(per_prompt: PerPrompt, config: &TransformerConfig, n_prompts: usize, width: usize) -> Vec<usize> {
+    let kept = match per_prompt {
+        PerPrompt::Keep => n_prompts,
+        PerPrompt::Mean => 1,
+    };
+    let (layers, heads) = (config.n_layers, config.n_heads);
+    vec![kept, layers, heads, 3, layers, heads, width]
+}
+
 /// The paths of one portion, shaped as [`HeadPaths::values`]; their sum over prompts where those are not kept apart.
 pub(crate) fn paths<B: AutodiffBackend>(
     model: &Transformer<B>,
@@ -132,11 +142,7 @@ pub(crate) fn paths<B: AutodiffBackend>(
     let point = HookPoint::block;
     let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
     let rows = prompts * pos;
-    let kept = match options.per_prompt {
-        PerPrompt::Keep => prompts,
-        PerPrompt::Mean => 1,
-    };
-    let mut values = ArrayD::zeros(IxDyn(&[kept, layers, heads, 3, layers, heads, width]));
+    let mut values = ArrayD::zeros(IxDyn(&shape(options.per_prompt, model.config(), prompts, width)));
     // What the heads of the layers so far write more in the source run, `[row, head, d_model]` each.
     let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
     for end in 0..layers {

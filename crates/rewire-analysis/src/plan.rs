@@ -69,12 +69,6 @@ impl PlannedPass {
         Self { entry: Entry::Pre(0), first: 0, slices: vec![slice] }
     }
 
-    /// A hash of the patches, the same on every machine (FNV-1a).
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let text = format!("{self:?}");
-        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-    }
-
     /// How many patches it makes.
     pub(crate) fn variants(&self) -> usize {
         self.slices.iter().map(|s| s.units.len()).sum()

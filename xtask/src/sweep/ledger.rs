@@ -90,7 +90,7 @@ impl Ledger for SweepLedger {
         let line = format!(
             "{}\n",
             json!({
-                "portion": pass.portion, "pass": pass.number, "patches": pass.patches, "metrics": bits,
+                "portion": pass.portion, "pass": pass.number, "plan": pass.plan, "metrics": bits,
             })
         );
         let mut file = self.file.lock().map_err(|_| io::Error::other("another thread failed while writing"))?;
@@ -124,8 +124,8 @@ fn check(path: &Path, line: &str, identity: &Map<String, Value>) -> anyhow::Resu
 fn read(line: &str) -> Option<(Pass, Vec<f32>)> {
     let record: Value = serde_json::from_str(line).ok()?;
     let number = |key: &str| record.get(key)?.as_u64()?.try_into().ok();
-    let patches = record.get("patches")?.as_u64()?;
-    let pass = Pass { portion: number("portion")?, number: number("pass")?, patches };
+    let plan = record.get("plan")?.as_u64()?;
+    let pass = Pass { portion: number("portion")?, number: number("pass")?, plan };
     let bits = |v: &Value| Some(f32::from_bits(v.as_u64()?.try_into().ok()?));
     Some((pass, record.get("metrics")?.as_array()?.iter().map(bits).collect::<Option<_>>()?))
 }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn what_was_stored_comes_back_and_a_cut_line_does_not() {
         let directory = tempfile::tempdir().unwrap();
-        let at = |number| Pass { portion: 0, number, patches: u64::MAX - 1 };
+        let at = |number| Pass { portion: 0, number, plan: u64::MAX - 1 };
         let values = [0.1_f32, f32::NAN, -0.0, f32::MIN_POSITIVE / 2.0];
         let ledger = SweepLedger::open(directory.path(), &identity("kl")).unwrap();
         ledger.store(at(3), &values).unwrap();
@@ -168,7 +168,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let ledger = SweepLedger::open(directory.path(), &identity("kl")).unwrap();
         assert!(!directory.path().join("unfinished.jsonl").exists());
-        ledger.store(Pass { portion: 0, number: 0, patches: 1 }, &[1.0]).unwrap();
+        ledger.store(Pass { portion: 0, number: 0, plan: 1 }, &[1.0]).unwrap();
         let refused = SweepLedger::open(directory.path(), &identity("probability")).err().unwrap().to_string();
         assert!(refused.contains("differs in: metric"), "{refused}");
         assert!(SweepLedger::open(directory.path(), &identity("kl")).is_ok());

@@ -12,8 +12,8 @@ use ndarray::Dimension;
 use proptest::prelude::*;
 use rewire_analysis::{
     AnalysisError, By, Component, Direction, Ledger, Node, NodeKind, NormJacobian, Options, Pass, PathOptions,
-    PerPrompt, Positions, Scale, activation_patching, activation_patching_operations, attribution_patching,
-    attribution_patching_with_head_paths, patch_groups, screen_then_verify,
+    PerPrompt, Positions, Scale, activation_patching, activation_patching_operations, attribute_groups,
+    attribution_patching, attribution_patching_with_head_paths, patch_groups, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
@@ -221,6 +221,32 @@ proptest! {
                 let difference = (found.values[[prompt, group]] - expected).abs();
                 prop_assert!(difference <= tolerance, "group {group}: differs by {difference}");
             }
+        }
+    }
+
+    #[test]
+    fn attribution_of_a_group_is_the_sum_of_its_nodes(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(),
+        group in prop::collection::vec(any_node(), 1..4),
+    ) {
+        let model = model(&config, seed);
+        let metric = LogitDiff::new(&pairs);
+        let group: Vec<Node> = group.into_iter().map(|n| node(n, &config, &pairs)).collect();
+        let layer = group[0].layer;
+        let heads = (0..config.n_heads).map(|head| Node::new(layer, Component::HeadZ).unit(head)).collect();
+        let mut groups = vec![group.clone(), heads, vec![Node::new(layer, Component::AttnOut)]];
+        groups.extend(group.iter().map(|node| vec![node.clone()]));
+        let found = attribute_groups(&model, &pairs, &metric, &groups, &options(noising)).unwrap();
+        let kinds = [NodeKind::all(Component::AttnOut)];
+        let layers = attribution_patching(&model, &pairs, &metric, &kinds, &options(noising)).unwrap();
+        for prompt in 0..pairs.len() {
+            let of = |group: usize| found.values[[prompt, group]];
+            let tolerance = 1e-4 * found.values.iter().fold(1e-3_f32, |m, v| m.max(v.abs()));
+            let sum: f32 = (3..groups.len()).map(of).sum();
+            prop_assert!((of(0) - sum).abs() <= tolerance, "{} is not {sum}", of(0));
+            prop_assert!((of(1) - of(2)).abs() <= tolerance, "heads {}, layer {}", of(1), of(2));
+            let whole = layers.effects[0].values[[prompt, layer]];
+            prop_assert!((of(2) - whole).abs() <= tolerance, "{} is not {whole}", of(2));
         }
     }
 

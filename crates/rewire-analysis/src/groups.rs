@@ -60,15 +60,7 @@ pub fn patch_groups<B: Backend, M: Metric>(
     groups: &[Vec<Node>],
     options: &Options,
 ) -> Result<GroupOutcome, AnalysisError> {
-    check_pairs(model, pairs)?;
-    if groups.is_empty() {
-        return Err(AnalysisError::NoNodes);
-    }
-    if let Some(group) = groups.iter().position(Vec::is_empty) {
-        return Err(AnalysisError::EmptyGroup { group });
-    }
-    groups.iter().flatten().try_for_each(|node| node.check(model.config(), pairs))?;
-
+    check_groups(model, pairs, groups)?;
     let portions = portions(pairs, metric, options.prompt_batch)?;
     let baselines = run_baselines(model, metric, &portions)?;
     let factor = factor(&baselines, options)?;
@@ -111,6 +103,22 @@ pub fn patch_groups<B: Backend, M: Metric>(
     (options.progress)(total, total);
     let Options { direction, scale, .. } = *options;
     Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, values })
+}
+
+/// Refuses groups that are empty or not of this model and these prompts.
+pub(crate) fn check_groups<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    groups: &[Vec<Node>],
+) -> Result<(), AnalysisError> {
+    check_pairs(model, pairs)?;
+    if groups.is_empty() {
+        return Err(AnalysisError::NoNodes);
+    }
+    if let Some(group) = groups.iter().position(Vec::is_empty) {
+        return Err(AnalysisError::EmptyGroup { group });
+    }
+    groups.iter().flatten().try_for_each(|node| node.check(model.config(), pairs))
 }
 
 /// Which groups go side by side; one that can change nothing goes nowhere.

@@ -40,7 +40,8 @@ impl Effects {
     }
 
     /// Lower and upper end of the percentile bootstrap interval of the mean over prompts, `[layer, ..]` each. Every resample
-    /// draws prompts, the same for all nodes; the unit (baselines) stays as it is. `None` for a single prompt.
+    /// draws prompts, the same for all nodes; the unit (baselines) stays as it is. Too narrow for few prompts: of two it is their
+    /// range. `None` for a single prompt.
     #[must_use]
     pub fn bootstrap(&self, bootstrap: Bootstrap) -> Option<[ArrayD<f32>; 2]> {
         let n = self.values.shape()[0];

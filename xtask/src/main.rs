@@ -11,6 +11,7 @@ mod output;
 mod paths;
 mod progress;
 mod reproduce_ioi;
+mod screening;
 mod sweep;
 mod train_toy;
 

@@ -19,7 +19,7 @@ use crate::effects::join;
 use crate::ledger::Pass;
 use crate::node::Positions;
 use crate::plan::{Entry, PlannedPass, operations, plan};
-use crate::runs::{Portion, Recorded, check, evaluate, factor, host, no_effects, node_sizes, portions, record};
+use crate::runs::{Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions, record};
 use crate::{AnalysisError, Baselines, Method, NodeKind, Options, Outcome, Place, Reuse, literal, runs, workers};
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
@@ -64,7 +64,7 @@ pub(crate) fn patch_chosen<B: Backend, M: Metric>(
     };
     let factor = factor(&baselines, options)?;
 
-    let all = nodes.iter().map(|kind| config.n_layers * in_layer(*kind, model, pairs)).sum::<usize>();
+    let all: usize = nodes.iter().map(|kind| count(*kind, config, pairs.width())).sum();
     let total = pairs.len() * chosen.map_or(all, BTreeSet::len);
     let mut done = 0;
     (options.progress)(done, total);
@@ -137,11 +137,6 @@ fn forget_others(values: &mut [ArrayD<f32>], chosen: &BTreeSet<Place>) {
             }
         }
     }
-}
-
-/// How many nodes of a kind a layer has.
-fn in_layer<B: Backend>(kind: NodeKind, model: &Transformer<B>, pairs: &PromptPairs) -> usize {
-    node_sizes(kind, model.config(), pairs.width()).iter().product()
 }
 
 /// The metric of the unpatched runs: so that baselines without a difference are refused before a sweep and not after it.

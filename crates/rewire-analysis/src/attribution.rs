@@ -136,10 +136,10 @@ fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32
         return None;
     }
     let mut rest = kept.into_iter();
-    let arrays = shapes.iter().zip(sizes);
-    let mut arrays =
-        arrays.map(|(shape, size)| ArrayD::from_shape_vec(IxDyn(shape), rest.by_ref().take(size).collect()));
-    let mut arrays = arrays.by_ref().collect::<Result<Vec<_>, _>>().ok()?;
+    let array = |(shape, size): (&Vec<usize>, usize)| {
+        ArrayD::from_shape_vec(IxDyn(shape), rest.by_ref().take(size).collect()).ok()
+    };
+    let mut arrays = shapes.iter().zip(sizes).map(array).collect::<Option<Vec<_>>>()?;
     let (source, base) = (arrays.pop()?, arrays.pop()?);
     Some((arrays, base.into_iter().collect(), source.into_iter().collect()))
 }

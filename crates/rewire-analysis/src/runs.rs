@@ -44,18 +44,12 @@ pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) 
         let prompts: Vec<usize> = (first..first + batch.len()).collect();
         let positions = reads.positions[first..first + batch.len()].to_vec();
         first += batch.len();
-        let first_difference = first_difference(&batch, &positions);
+        let differences: Vec<_> = (0..batch.len()).map(|p| batch.first_difference(p)).collect();
+        let first_difference = positions.iter().chain(differences.iter().flatten()).copied().min().unwrap_or(0);
         let readout = Readout { positions: ReadPositions::Each(positions), columns: reads.columns.clone() };
-        let differences = (0..batch.len()).map(|p| batch.first_difference(p)).collect();
         Portion { pairs: batch, prompts, readout, first_difference, differences }
     };
     Ok(pairs.batches(size).map(portion).collect())
-}
-
-/// The first position at which any activation of two paired runs can differ, or that is read.
-fn first_difference(pairs: &PromptPairs, read: &[usize]) -> usize {
-    let differ = (0..pairs.len()).filter_map(|p| pairs.first_difference(p)).min();
-    differ.into_iter().chain(read.iter().copied().min()).min().unwrap_or(0)
 }
 
 impl Portion {

@@ -6,13 +6,13 @@ use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
 
-use super::results::{VERIFIED_HEADER, agreements, screening, top_table, verified_rows};
+use super::results::{agreements, top_table};
 use super::{Arguments, Findings};
-use crate::agreement;
 use crate::model::Source;
 use crate::names::{self, INPUTS};
 use crate::output::numbered;
 use crate::paths;
+use crate::{agreement, screening};
 
 /// Columns above which a heat map would show nothing.
 const WIDEST: usize = 512;
@@ -44,10 +44,10 @@ pub(super) fn page(
     page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
-    if let Some(told) = screening(found, pairs) {
+    if let Some(screened) = &found.screened {
         page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
-        page.text(&told);
-        page.table(&VERIFIED_HEADER, verified_rows(found, pairs, 50));
+        page.text(&screening::told(screened, pairs));
+        page.table(&screening::HEADER, screening::rows(screened, pairs, 50));
         let agreements = agreements(found);
         page.text("Attribution against the exact effects of the verified nodes (all of them, if none was skipped):");
         page.table(&agreement::HEADER, agreement::rows(&agreements));

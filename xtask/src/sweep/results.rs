@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Arguments, Findings};
 use crate::output::text_table;
 use crate::paths::AXES as PATH_AXES;
-use crate::{agreement, names};
+use crate::{agreement, names, screening};
 
 pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
@@ -59,10 +59,7 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap,
                 "verified": screened.verified.len(),
                 "skipped": screened.skipped,
                 "largest_skipped_attribution": largest.map(|(_, value)| value),
-                "largest_skipped_node": largest.map(|(place, _)| {
-                    let effects = &found.outcome.effects[place.kind];
-                    format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
-                }),
+                "largest_skipped_node": largest.map(|(place, _)| screening::name(screened, place, pairs)),
                 "agreement": agreement::describe(&agreements(found)),
                 "meaning_of_nan": "this node was skipped: its exact effect is not known",
             }),
@@ -113,49 +110,11 @@ pub(super) fn top_table(
     (header, rows)
 }
 
-/// What screening left out, in words.
-pub(super) fn screening(found: &Findings, pairs: &PromptPairs) -> Option<String> {
-    let screened = found.screened.as_ref()?;
-    let skipped = match &screened.largest_skipped {
-        Some((place, value)) => {
-            let effects = &found.outcome.effects[place.kind];
-            format!(
-                "{} nodes were skipped; the largest attribution among them is {value:.4} ({} {})",
-                screened.skipped,
-                effects.kind,
-                names::of_node(effects, &place.index, pairs)
-            )
-        }
-        None => "no node was skipped".to_owned(),
-    };
-    Some(format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len()))
-}
-
 /// How well attribution follows the exact effects of the verified nodes, kind by kind.
 pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
     let pairs = found.screened.iter().flat_map(|s| s.exact.effects.iter().zip(&s.attribution.effects));
     pairs.filter_map(|(exact, estimate)| Agreement::new(exact, estimate, agreement::TOP_K).ok()).collect()
 }
-
-/// Attribution and exact effect of the verified nodes.
-pub(super) fn verified_rows(found: &Findings, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
-    let Some(screened) = &found.screened else { return Vec::new() };
-    let [estimates, exact] = [&screened.attribution, &screened.exact]
-        .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
-    let row = |place: &rewire_analysis::Place| {
-        let effects = &screened.attribution.effects[place.kind];
-        let [estimate, exact] = [&estimates, &exact].map(|means| means[place.kind][place.index.as_slice()]);
-        vec![
-            format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs)),
-            format!("{estimate:.4}"),
-            format!("{exact:.4}"),
-            format!("{:+.4}", estimate - exact),
-        ]
-    };
-    screened.verified.iter().take(n).map(row).collect()
-}
-
-pub(super) const VERIFIED_HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
 
 /// What is printed: baselines, and the nodes of largest effect.
 pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap) -> String {
@@ -175,9 +134,9 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstra
         text += &format!("head_paths (estimated, {})\n", outcome.direction);
         text += &text_table(&["path", "effect"], &crate::paths::largest(&paths.mean(), 5));
     }
-    if let Some(told) = screening(found, pairs) {
-        text += &format!("{told}\n");
-        text += &text_table(&VERIFIED_HEADER, &verified_rows(found, pairs, 10));
+    if let Some(screened) = &found.screened {
+        text += &format!("{}\n", screening::told(screened, pairs));
+        text += &text_table(&screening::HEADER, &screening::rows(screened, pairs, 10));
         text += "attribution against exact effects, of the verified nodes (those that attribution chose)\n";
         text += &text_table(&agreement::HEADER, &agreement::rows(&agreements(found)));
     }

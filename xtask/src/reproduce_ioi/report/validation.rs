@@ -9,7 +9,7 @@ use rewire_tasks::PromptPairs;
 use super::super::analyse::{BLOCKS, HEAD_PARTS};
 use super::{Found, Labels, attention_map, mean_map};
 use crate::output::head_name;
-use crate::{agreement, names};
+use crate::{agreement, names, screening};
 
 /// Worst nodes listed a kind.
 const WORST: usize = 5;
@@ -26,7 +26,10 @@ pub(super) fn sections(page: &mut Page, found: &Found, labels: &Labels) {
          are among the ten largest attributions.",
     );
     page.table(&agreement::HEADER, agreement::rows(&demo.agreements));
-    screened(page, found);
+    let pairs = &found.sets[0].pairs;
+    let screened = &demo.screened;
+    page.text(&format!("Screened, then verified, all heads: {}.", screening::told(screened, pairs)));
+    page.table(&screening::HEADER, screening::rows(screened, pairs, screened.verified.len()));
 
     let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));
     compared(page, found, labels, "By block and position", &by_position);
@@ -35,33 +38,6 @@ pub(super) fn sections(page: &mut Page, found: &Found, labels: &Labels) {
     saturation(page, found);
     let heads = HEAD_PARTS.map(|(c, title)| (NodeKind::by_position(c), title));
     compared(page, found, labels, "By head and position", &heads);
-}
-
-fn screened(page: &mut Page, found: &Found) {
-    let screened = &found.demo.screened;
-    let [estimate, exact] = [&screened.attribution, &screened.exact].map(|o| o.effects[0].mean());
-    let skipped = match &screened.largest_skipped {
-        Some((place, value)) => format!(
-            "{} were skipped; the largest attribution among them is {value:.4}, at {}",
-            screened.skipped,
-            head_name(place.index[0], place.index[1])
-        ),
-        None => "none was skipped".to_owned(),
-    };
-    page.text(&format!(
-        "Screened, then verified: attribution ranked all heads, the {} largest were patched exactly, {skipped}.",
-        screened.verified.len()
-    ));
-    let row = |place: &rewire_analysis::Place| {
-        let [estimate, exact] = [&estimate, &exact].map(|m| m[place.index.as_slice()]);
-        vec![
-            head_name(place.index[0], place.index[1]),
-            format!("{estimate:.4}"),
-            format!("{exact:.4}"),
-            format!("{:+.4}", estimate - exact),
-        ]
-    };
-    page.table(&["head", "attribution", "exact", "error"], screened.verified.iter().map(row).collect());
 }
 
 /// Maps, scatters and worst nodes of some kinds.

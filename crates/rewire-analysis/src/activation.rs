@@ -19,8 +19,12 @@ use crate::effects::join;
 use crate::ledger::Pass;
 use crate::node::Positions;
 use crate::plan::{Entry, PlannedPass, operations, plan};
-use crate::runs::{Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions, record};
-use crate::{AnalysisError, Baselines, Method, NodeKind, Options, Outcome, Place, Reuse, literal, runs, workers};
+use crate::runs::{
+    Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions, portions_for, record,
+};
+use crate::{
+    AnalysisError, Baselines, Intervention, Method, NodeKind, Options, Outcome, Place, Reuse, literal, runs, workers,
+};
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
 /// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
@@ -37,25 +41,42 @@ pub fn activation_patching<B: Backend, M: Metric>(
     nodes: &[NodeKind],
     options: &Options,
 ) -> Result<Outcome, AnalysisError> {
-    patch_chosen(model, pairs, metric, nodes, None, options)
+    sweep(model, pairs, metric, nodes, Which::default(), options)
 }
 
-/// [`activation_patching`] of the chosen nodes alone, if any are chosen; the effects of the others are NaN.
-pub(crate) fn patch_chosen<B: Backend, M: Metric>(
+/// What a sweep replaces nodes by, and which of them.
+pub(crate) struct Which<'a, B: Backend> {
+    pub(crate) intervention: &'a Intervention<B>,
+    /// The chosen nodes alone, if any are chosen; the effects of the others are NaN.
+    pub(crate) chosen: Option<&'a BTreeSet<Place>>,
+}
+
+impl<B: Backend> Default for Which<'_, B> {
+    fn default() -> Self {
+        Self { intervention: &Intervention::Resample, chosen: None }
+    }
+}
+
+/// The change of the metric when each node is replaced.
+pub(crate) fn sweep<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
     nodes: &[NodeKind],
-    chosen: Option<&BTreeSet<Place>>,
+    which: Which<B>,
     options: &Options,
 ) -> Result<Outcome, AnalysisError> {
+    let Which { intervention, chosen } = &which;
     check(model, pairs, nodes)?;
     let config = model.config();
-    let portions = portions(pairs, metric, options.prompt_batch)?;
+    intervention.check(nodes, config)?;
+    let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
     // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
     // between; of several, they are run twice, for not all can be held.
-    let mut only = match portions.as_slice() {
-        [only] if options.reuse == Reuse::Everything => Some(Sweep::new(model, metric, only, nodes, chosen, options)?),
+    let mut only = match (portions.as_slice(), intervention) {
+        ([only], Intervention::Resample) if options.reuse == Reuse::Everything => {
+            Some(Sweep::new(model, metric, only, nodes, &which, options)?)
+        }
         _ => None,
     };
     let baselines = match &only {
@@ -73,11 +94,13 @@ pub(crate) fn patch_chosen<B: Backend, M: Metric>(
         let mut values: Vec<_> =
             nodes.iter().map(|kind| no_effects(*kind, config, portion.pairs.len(), pairs.width())).collect();
         match options.reuse {
-            Reuse::Nothing => literal::sweep(model, metric, portion, nodes, options.direction, &mut values)?,
+            Reuse::Nothing => {
+                literal::sweep(model, metric, portion, nodes, intervention, options.direction, &mut values)?;
+            }
             Reuse::Everything => {
                 let sweep = match only.take() {
                     Some(sweep) => sweep,
-                    None => Sweep::new(model, metric, portion, nodes, chosen, options)?,
+                    None => Sweep::new(model, metric, portion, nodes, &which, options)?,
                 };
                 let made: usize = sweep.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
                 let known = total * portion.pairs.len() / pairs.len() - made;
@@ -170,16 +193,17 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         metric: &'a M,
         portion: &'a Portion,
         nodes: &'a [NodeKind],
-        chosen: Option<&BTreeSet<Place>>,
+        which: &Which<B>,
         options: &Options,
     ) -> Result<Self, AnalysisError> {
         let config = model.config();
-        let [base, source] = portion.base_and_source(options.direction);
+        let [base, _] = portion.base_and_source(options.direction);
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let base = record(model, &base, portion, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, p))?;
         let (kinds, shape) = (nodes.to_vec(), config.clone());
-        let source = record(model, &source, portion, metric, move |p: HookPoint| reads_of_source(&kinds, &shape, p))?;
-        let passes = plan(nodes, config, portion, chosen, options.token_budget);
+        let accepts = move |p: HookPoint| reads_of_source(&kinds, &shape, p);
+        let source = which.intervention.source(model, metric, portion, options.direction, accepts)?;
+        let passes = plan(nodes, config, portion, which.chosen, options.token_budget);
         Ok(Self { model, metric, portion, nodes, base, source, passes })
     }
 

@@ -62,14 +62,26 @@ impl<B: Backend> Deltas<'_, B> {
         entry: Entry,
         first: usize,
     ) -> Result<Tensor<B, 3>, CacheError> {
-        let config = self.model.config();
+        let change = self.change(slice, component, first)?;
+        let [units, prompts, pos, d_model] = change.dims();
+        let changed = change + self.unchanged(entry, first)?.unsqueeze_dim(0);
+        Ok(changed.reshape([units * prompts, pos, d_model]))
+    }
+
+    /// The residual stream of the base run at an entry, `[prompts, pos, d_model]`.
+    pub(crate) fn unchanged(&self, entry: Entry, first: usize) -> Result<Tensor<B, 3>, CacheError> {
+        let n_layers = self.model.config().n_layers;
         let residual: Tensor<B, 3> = match entry {
             Entry::Mid(layer) => self.base.block(layer, Site::ResidMid)?,
-            Entry::Pre(layer) if layer == config.n_layers => self.base.block(layer - 1, Site::ResidPost)?,
+            Entry::Pre(layer) if layer == n_layers => self.base.block(layer - 1, Site::ResidPost)?,
             Entry::Pre(layer) => self.base.block(layer, Site::ResidPre)?,
         };
-        let residual = computed(residual, first); // [prompts, pos, d_model]
-        let change = match component {
+        Ok(computed(residual, first))
+    }
+
+    /// What each unit of `slice` changes in it, `[unit, prompts, pos, d_model]`.
+    pub(crate) fn change(&self, slice: &Slice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
+        Ok(match component {
             Component::MlpPost => self.neurons(slice, first)?,
             Component::HeadQ
             | Component::HeadK
@@ -78,10 +90,7 @@ impl<B: Backend> Deltas<'_, B> {
             | Component::HeadResult
             | Component::HeadPattern => self.heads(slice, component, first)?,
             whole => computed(self.masked(slice, NodeKind::all(whole).site())?, first).unsqueeze_dim(0),
-        };
-        let [units, prompts, pos, d_model] = change.dims();
-        let changed = change + residual.unsqueeze_dim(0);
-        Ok(changed.reshape([units * prompts, pos, d_model]))
+        })
     }
 
     /// Source less base at a site of rank 3, 0 away from the slice's positions: `[prompts, pos, ..]`.
@@ -156,7 +165,7 @@ impl<B: Backend> Deltas<'_, B> {
     }
 
     /// 1 at the position of each prompt, else 0, `[prompts, pos]`; nothing where all positions are meant.
-    fn mask(&self, positions: &Positions) -> Option<Tensor<B, 2>> {
+    pub(crate) fn mask(&self, positions: &Positions) -> Option<Tensor<B, 2>> {
         let (prompts, width) = (self.portion.prompts.len(), self.portion.pairs.width());
         positions.position(0)?;
         let cell = |prompt, pos| f32::from(u8::from(positions.position(prompt) == Some(pos)));
@@ -174,7 +183,7 @@ fn difference<B: Backend>(
 }
 
 /// From position `first` on.
-fn computed<B: Backend, const D: usize>(tensor: Tensor<B, D>, first: usize) -> Tensor<B, D> {
+pub(crate) fn computed<B: Backend, const D: usize>(tensor: Tensor<B, D>, first: usize) -> Tensor<B, D> {
     let len = tensor.dims()[1];
     tensor.narrow(1, first, len - first)
 }

@@ -15,6 +15,10 @@ pub enum Method {
     ActivationPatching,
     /// To first order: (source - base) . gradient at base.
     AttributionPatching,
+    /// Gradients along a line, integrated.
+    IntegratedGradients,
+    /// Exactly: the model was run with each node removed.
+    Ablation,
 }
 
 impl fmt::Display for Method {
@@ -22,6 +26,8 @@ impl fmt::Display for Method {
         f.write_str(match self {
             Method::ActivationPatching => "activation-patching",
             Method::AttributionPatching => "attribution-patching",
+            Method::IntegratedGradients => "integrated-gradients",
+            Method::Ablation => "ablation",
         })
     }
 }

@@ -1,10 +1,10 @@
 //! Everything that an analysis can refuse.
 
-use rewire_hooks::{CacheError, PatchError};
+use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
 use rewire_model::ModelError;
 use rewire_tasks::{NormalisationError, PairsError};
 
-use crate::NodeKind;
+use crate::{NodeKind, Rule};
 
 /// Why an analysis was not done.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,67 @@ pub enum AnalysisError {
         exact: NodeKind,
         /// The other.
         estimate: NodeKind,
+    },
+    /// A quadrature rule with too few nodes.
+    #[error(
+        "the rule {rule} needs at least {least} {unit}, and {steps} {verb} asked for",
+        unit = if *least == 1 { "step" } else { "steps" },
+        verb = if *steps == 1 { "was" } else { "were" }
+    )]
+    TooFewSteps {
+        /// The rule.
+        rule: Rule,
+        /// How many were asked for.
+        steps: usize,
+        /// The fewest that it can do with.
+        least: usize,
+    },
+    /// A given activation of another shape than the point has.
+    #[error(
+        "what is given for `{point}` has shape {found:?}, and {expected:?} is needed (1 prompt or 1 position may stand for all)"
+    )]
+    GivenShape {
+        /// The point.
+        point: HookPoint,
+        /// The shape that it has in these prompts.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        found: Vec<usize>,
+    },
+    /// A reference set without prompts.
+    #[error("the reference set, whose mean activations are wanted, has no prompts")]
+    EmptyReference,
+    /// A mean over positions of something that is about pairs of positions.
+    #[error("`{site}` has no mean over prompts: its size depends on their length", site = site.name())]
+    NoMean {
+        /// The site.
+        site: Site,
+    },
+    /// A node that is named twice in one set.
+    #[error("{node} is named twice in one set")]
+    NodeTwice {
+        /// The node.
+        node: String,
+    },
+    /// Attributions that do not sum to the change of the metric.
+    #[error(
+        "the attributions of {kind}, layer {layer}, do not sum to the change of the metric on prompt {prompt}: they miss it by          {gap:.3e} of {change:.3e} with {steps} steps, and {allowed:.3e} is allowed; give more steps or a larger tolerance"
+    )]
+    Incomplete {
+        /// The nodes.
+        kind: NodeKind,
+        /// Their layer.
+        layer: usize,
+        /// The prompt, counted from 0.
+        prompt: usize,
+        /// Sum of attributions less change of the metric.
+        gap: f64,
+        /// Change of the metric along the line.
+        change: f64,
+        /// What the gap must be under.
+        allowed: f64,
+        /// Nodes of the quadrature at last.
+        steps: usize,
     },
     /// A finished part of the sweep could not be kept.
     #[error("a finished part of the sweep could not be kept: {0}")]

@@ -8,8 +8,10 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
 use crate::plan::at_once;
-use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions, record};
-use crate::{AnalysisError, Baselines, Direction, Node, NodeKind, Options, Reuse, Scale, literal, workers};
+use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions_for, record};
+use crate::{
+    AnalysisError, Baselines, Direction, Intervention, Node, NodeKind, Options, Reuse, Scale, literal, workers,
+};
 
 /// The effects of groups of nodes, each group patched together.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,8 +62,22 @@ pub fn patch_groups<B: Backend, M: Metric>(
     groups: &[Vec<Node>],
     options: &Options,
 ) -> Result<GroupOutcome, AnalysisError> {
+    replace_groups(model, pairs, metric, groups, &Intervention::Resample, options)
+}
+
+/// The change of the metric when each group is replaced.
+pub(crate) fn replace_groups<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    groups: &[Vec<Node>],
+    intervention: &Intervention<B>,
+    options: &Options,
+) -> Result<GroupOutcome, AnalysisError> {
     check_groups(model, pairs, groups)?;
-    let portions = portions(pairs, metric, options.prompt_batch)?;
+    let kinds: Vec<NodeKind> = groups.iter().flatten().map(|node| NodeKind::all(node.component)).collect();
+    intervention.check(&kinds, model.config())?;
+    let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
     let baselines = run_baselines(model, metric, &portions)?;
     let factor = factor(&baselines, options)?;
     let mut values = Array2::zeros((pairs.len(), groups.len()));
@@ -72,7 +88,7 @@ pub fn patch_groups<B: Backend, M: Metric>(
         let of_portion = |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
         let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
         if options.reuse == Reuse::Nothing {
-            let changes = literal::changes(model, metric, portion, &groups, options.direction)?;
+            let changes = literal::changes(model, metric, portion, &groups, intervention, options.direction)?;
             for (group, changes) in changes.into_iter().enumerate() {
                 for (prompt, change) in changes.into_iter().enumerate() {
                     values[[from + prompt, group]] = (f64::from(change) * factor) as f32;
@@ -83,7 +99,7 @@ pub fn patch_groups<B: Backend, M: Metric>(
             continue;
         }
         let passes = plan(&groups, model, portion, options);
-        let runs = Runs::new(model, metric, portion, &groups, options)?;
+        let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
         workers::run(
             passes.len(),
             options.workers::<B>(&model.device()),
@@ -161,15 +177,17 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         metric: &'a M,
         portion: &'a Portion,
         groups: &'a [Vec<Node>],
+        intervention: &Intervention<B>,
         options: &Options,
     ) -> Result<Self, AnalysisError> {
-        let [base, source] = portion.base_and_source(options.direction);
+        let [base, _] = portion.base_and_source(options.direction);
         let keys = model.config().key_site();
         let resumed = move |p: HookPoint| p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s));
         let base = record(model, &base, portion, metric, resumed)?;
         let points: Vec<HookPoint> =
             groups.iter().flatten().map(|n| HookPoint::block(n.layer, NodeKind::all(n.component).site())).collect();
-        let source = record(model, &source, portion, metric, move |p| points.contains(&p))?.cache;
+        let source =
+            intervention.source(model, metric, portion, options.direction, move |p| points.contains(&p))?.cache;
         Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source })
     }
 

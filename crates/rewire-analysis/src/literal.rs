@@ -13,8 +13,8 @@ use rewire_tasks::Metric;
 use crate::activation::place;
 use crate::node::Positions;
 use crate::plan::{places, units};
-use crate::runs::{Portion, evaluate, host, record};
-use crate::{AnalysisError, Direction, Node, NodeKind};
+use crate::runs::{Portion, evaluate, host};
+use crate::{AnalysisError, Direction, Intervention, Node, NodeKind};
 
 /// A patch that, in the copy of the prompts numbered `i`, takes the nodes of `groups[i]` from `source`, in a run that computes
 /// the positions from `first` on.
@@ -38,7 +38,7 @@ pub(crate) fn patch<B: Backend>(
 }
 
 /// The point at which a node is replaced.
-fn point(node: &Node) -> HookPoint {
+pub(crate) fn point(node: &Node) -> HookPoint {
     HookPoint::block(node.layer, NodeKind::all(node.component).site())
 }
 
@@ -91,11 +91,12 @@ pub(crate) fn changes<B: Backend, M: Metric>(
     metric: &M,
     portion: &Portion,
     groups: &[Vec<Node>],
+    intervention: &Intervention<B>,
     direction: Direction,
 ) -> Result<Vec<Vec<f32>>, AnalysisError> {
-    let [base, source] = portion.base_and_source(direction);
+    let [base, _] = portion.base_and_source(direction);
     let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
-    let source = record(model, &source, portion, metric, move |p| points.contains(&p))?.cache;
+    let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
     let base = model.tokens(&base)?;
     let unpatched = whole_metric(model, metric, portion, base.clone(), Patch::new())?;
     let change = |group: &Vec<Node>| {
@@ -112,6 +113,7 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
     metric: &M,
     portion: &Portion,
     kinds: &[NodeKind],
+    intervention: &Intervention<B>,
     direction: Direction,
     into: &mut [ArrayD<f32>],
 ) -> Result<(), AnalysisError> {
@@ -125,7 +127,7 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
                 nodes.extend(places(*kind, portion).into_iter().map(node));
             }
         }
-        let changes = changes(model, metric, portion, &nodes, direction)?;
+        let changes = changes(model, metric, portion, &nodes, intervention, direction)?;
         for (node, changes) in nodes.iter().flatten().zip(changes) {
             for (prompt, change) in changes.into_iter().enumerate() {
                 into[place(prompt, node.layer, node.unit, &node.positions).as_slice()] = change;

@@ -8,7 +8,7 @@ use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs};
 
 use crate::node::Positions;
-use crate::{AnalysisError, Baselines, By, Component, Direction, NodeKind, Options, Scale};
+use crate::{AnalysisError, Baselines, By, Component, Direction, Intervention, NodeKind, Options, Scale};
 
 /// A run's activations and its metric per prompt.
 pub(crate) struct Recorded<B: Backend> {
@@ -21,6 +21,8 @@ pub(crate) struct Portion {
     pub(crate) pairs: PromptPairs,
     /// Their numbers among all.
     pub(crate) prompts: Vec<usize>,
+    /// How many there are in all.
+    pub(crate) all_prompts: usize,
     /// The logits that the metric reads.
     pub(crate) readout: Readout,
     /// Positions before this one are the same in both runs, and not read.
@@ -47,12 +49,31 @@ pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) 
         let differences: Vec<_> = (0..batch.len()).map(|p| batch.first_difference(p)).collect();
         let first_difference = positions.iter().chain(differences.iter().flatten()).copied().min().unwrap_or(0);
         let readout = Readout { positions: ReadPositions::Each(positions), columns: reads.columns.clone() };
-        Portion { pairs: batch, prompts, readout, first_difference, differences }
+        Portion { pairs: batch, prompts, all_prompts: pairs.len(), readout, first_difference, differences }
     };
     Ok(pairs.batches(size).map(portion).collect())
 }
 
+/// The same for an intervention, which may reach positions at which both runs of a pair are the same.
+pub(crate) fn portions_for<B: Backend, M: Metric>(
+    intervention: &Intervention<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    size: usize,
+) -> Result<Vec<Portion>, AnalysisError> {
+    let portions = portions(pairs, metric, size)?;
+    Ok(match intervention.reaches_everywhere() {
+        true => portions.into_iter().map(Portion::changed_everywhere).collect(),
+        false => portions,
+    })
+}
+
 impl Portion {
+    /// The same for interventions that change positions at which both runs are the same, too.
+    pub(crate) fn changed_everywhere(self) -> Self {
+        Self { first_difference: 0, differences: vec![Some(0); self.prompts.len()], ..self }
+    }
+
     /// The position that the metric reads, per prompt.
     pub(crate) fn readout_positions(&self) -> &[usize] {
         match &self.readout.positions {

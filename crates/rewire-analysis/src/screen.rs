@@ -7,7 +7,7 @@ use burn::tensor::backend::AutodiffBackend;
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
-use crate::activation::patch_chosen;
+use crate::activation::{Which, sweep};
 use crate::runs::{check, count};
 use crate::{AnalysisError, NodeKind, Options, Outcome, attribution_patching};
 
@@ -72,6 +72,7 @@ pub fn screen_then_verify<B: AutodiffBackend, M: Metric>(
     let largest_skipped = ranked.get(k).cloned();
     let verified: Vec<Place> = ranked.into_iter().take(k).map(|(place, _)| place).collect();
     let chosen: BTreeSet<Place> = verified.iter().cloned().collect();
-    let exact = patch_chosen(&model.valid(), pairs, metric, nodes, Some(&chosen), options)?;
+    let exact =
+        sweep(&model.valid(), pairs, metric, nodes, Which { chosen: Some(&chosen), ..Which::default() }, options)?;
     Ok(Screened { attribution, exact, verified, skipped: n_nodes - k, largest_skipped })
 }

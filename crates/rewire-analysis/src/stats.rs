@@ -17,8 +17,15 @@ pub fn spearman(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
 /// Slope of the line through y over x that has the least squared error; `None` where x does not vary.
 #[must_use]
 pub fn slope(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
+    regression(pairs).map(|[slope, _]| slope)
+}
+
+/// Slope and intercept of that line.
+#[must_use]
+pub fn regression(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<[f64; 2]> {
     let m = Moments::new(pairs);
-    (m.n >= 2 && m.xx > 0.0).then(|| m.xy / m.xx)
+    let slope = m.xy / m.xx;
+    (m.n >= 2 && m.xx > 0.0).then_some([slope, m.mean_y - slope * m.mean_x])
 }
 
 /// How much of the variance of x is gone once y is taken for it: `1 - sum (y - x)^2 / sum (x - mean x)^2`. 1 where they are the
@@ -34,6 +41,8 @@ pub fn r_squared(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
 /// Sums of squares and products about the means.
 struct Moments {
     n: usize,
+    mean_x: f64,
+    mean_y: f64,
     xx: f64,
     yy: f64,
     xy: f64,
@@ -46,7 +55,7 @@ impl Moments {
         let mean_x = pairs.iter().map(|(x, _)| x).sum::<f64>() / n;
         let mean_y = pairs.iter().map(|(_, y)| y).sum::<f64>() / n;
         let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|&(x, y)| f(x - mean_x, y - mean_y)).sum::<f64>();
-        Self { n: pairs.len(), xx: sum(&|x, _| x * x), yy: sum(&|_, y| y * y), xy: sum(&|x, y| x * y) }
+        Self { n: pairs.len(), mean_x, mean_y, xx: sum(&|x, _| x * x), yy: sum(&|_, y| y * y), xy: sum(&|x, y| x * y) }
     }
 }
 
@@ -84,6 +93,7 @@ mod tests {
         assert_eq!(ranks(&[3.0, -1.0, 3.0, 7.0]), [2.5, 1.0, 2.5, 4.0]);
         assert_eq!(spearman([(0.0, 1.0), (1.0, 30.0), (2.0, 31.0)]), Some(1.0));
         assert_eq!(slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), Some(2.0));
+        assert_eq!(regression([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), Some([2.0, 1.0]));
         assert_eq!(r_squared([(0.0, 0.0), (1.0, 1.0)]), Some(1.0));
         assert_eq!(r_squared([(0.0, 0.5), (1.0, 0.5)]), Some(0.0));
         assert_eq!(r_squared([(1.0, 1.0), (1.0, 1.0)]), None);

@@ -53,7 +53,31 @@ pub enum CacheError {
     },
 }
 
+impl<B: Backend> Default for ActivationCache<B> {
+    fn default() -> Self {
+        Self { stored: BTreeMap::new() }
+    }
+}
+
 impl<B: Backend> ActivationCache<B> {
+    /// An empty cache, to be filled by [`with`](Self::with): activations that no run had.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with `activation` at `point`, in place of what was there.
+    #[must_use]
+    pub fn with<const D: usize>(mut self, point: HookPoint, activation: Tensor<B, D>) -> Self {
+        self.stored.insert(point, Stored::new(activation));
+        self
+    }
+
+    /// Takes in all of another cache, in place of what was there.
+    pub fn take_in(&mut self, other: Self) {
+        self.stored.extend(other.stored);
+    }
+
     pub(crate) fn from_stored(stored: BTreeMap<HookPoint, Stored<B>>) -> Self {
         Self { stored }
     }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
+    /// An activation that a run needs was not recorded.
+    #[error(transparent)]
+    Cache(#[from] rewire_hooks::CacheError),
     /// A file could not be read.
     #[error("cannot read {path}: {source}")]
     Read {

@@ -124,6 +124,28 @@ impl<B: Backend> Prefix<B> {
         Ok(Self { keys_values: keys_values.collect::<Result<_, _>>()?, len })
     }
 
+    /// The prompts of these rows alone, in this order.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let select = |t: &Tensor<B, 4>| {
+            let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index.clone(), [rows.len()]), &t.device());
+            t.clone().select(0, index)
+        };
+        let of_layer = |kv: &KeysValues<B>| KeysValues { keys: select(&kv.keys), values: select(&kv.values) };
+        Self { keys_values: self.keys_values.iter().map(of_layer).collect(), len: self.len }
+    }
+
+    /// This prefix and, behind it, the positions of another of the same prompts.
+    pub(crate) fn followed_by(self, next: Prefix<B>) -> Self {
+        let join = |(a, b): (KeysValues<B>, KeysValues<B>)| KeysValues {
+            keys: Tensor::cat(vec![a.keys, b.keys], 1),
+            values: Tensor::cat(vec![a.values, b.values], 1),
+        };
+        let len = self.len + next.len;
+        Self { keys_values: self.keys_values.into_iter().zip(next.keys_values).map(join).collect(), len }
+    }
+
     /// How many positions it covers.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,8 +2,12 @@
 
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use rewire_hooks::{HookPoint, Site};
 
 use crate::Transformer;
+use crate::attention::linear;
+use crate::block::Block;
+use crate::kernels::activate;
 
 /// Which of a head's three input maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +71,22 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn b_o(&self, layer: usize) -> Tensor<B, 1> {
         self.blocks[layer].attention.b_o.val()
+    }
+
+    /// The neurons of block `layer`, after their activation function, where the MLP reads a residual stream of zeros, `[d_mlp]`:
+    /// the activation function of their bias.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn neurons_at_zero(&self, layer: usize) -> Tensor<B, 1> {
+        let Block { ln2, mlp, .. } = &self.blocks[layer];
+        let (scale, normalized) =
+            (HookPoint::block(layer, Site::Ln2Scale), HookPoint::block(layer, Site::Ln2Normalized));
+        let zeros = Tensor::zeros([1, 1, self.config.d_model], &self.device());
+        let read = ln2.forward(zeros, [scale, normalized], &mut ());
+        let pre = linear(read, mlp.w_in.val(), mlp.b_in.val());
+        activate(pre, mlp.activation).reshape([self.config.d_mlp])
     }
 
     /// `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`.

@@ -1,0 +1,386 @@
+//! Integrated gradients: along a line of activations, with the completeness gap in the result.
+//!
+//! The line enters the model as the residual stream that it changes ([`line`](crate::line)), so a run starts at the layer, at the
+//! first position that differs, and all nodes of the quadrature lie side by side along the batch axis, each with its own metric.
+//! Heads and neurons reach the stream through a matrix, so one averaged gradient of the stream, taken back through it, serves all
+//! of a layer.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use ndarray::{ArrayD, ArrayViewMutD, Axis as Dimension, IxDyn};
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::activation::run_baselines;
+use crate::effects::join;
+use crate::ledger::Pass;
+use crate::line::{Ends, Moved, check_linear};
+use crate::node::Positions;
+use crate::plan::units;
+use crate::runs::{Portion, check, factor, no_effects, portions, portions_for};
+use crate::{
+    AnalysisError, By, Component, Direction, Effects, Intervention, Method, NodeKind, Options, Outcome, Quadrature,
+    workers,
+};
+
+/// Which activations move along a line together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Together {
+    /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
+    Layer,
+    /// Each head, or neuron, alone: its attributions over positions sum to its own exact effect. One line a node: for the neurons
+    /// of a large model that is slower than patching them.
+    Node,
+}
+
+/// How an integral along a line is made.
+#[derive(Debug, Clone)]
+pub struct PathIntegral<B: Backend> {
+    /// Where the line ends; it begins at the clean run's activation. [`Intervention::Zero`] of neurons is what they are where the
+    /// MLP reads zeros: the activation function of their bias.
+    pub baseline: Intervention<B>,
+    /// Which activations move together.
+    pub together: Together,
+    /// Where gradients are taken.
+    pub quadrature: Quadrature,
+    /// How far attributions may be from summing to the change of the metric, as a share of the change (and of a hundredth of what
+    /// cancels in it: the sizes of attributions and of the two metrics). Where they are further off, the nodes are doubled.
+    pub tolerance: f64,
+    /// How often the nodes of a layer may be doubled before it is given up.
+    pub refinements: usize,
+}
+
+impl<B: Backend> Default for PathIntegral<B> {
+    fn default() -> Self {
+        Self {
+            baseline: Intervention::Resample,
+            together: Together::Layer,
+            quadrature: Quadrature::default(),
+            tolerance: 0.01,
+            refinements: 4,
+        }
+    }
+}
+
+/// How complete the attributions of one kind of node are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completeness {
+    /// The nodes.
+    pub kind: NodeKind,
+    /// Sum of attributions less the change of the metric, `[prompt, layer]`, or `[prompt, layer, unit]` of nodes alone.
+    pub gap: ArrayD<f32>,
+    /// Change of the metric from the clean end of the line to the other, shaped the same.
+    pub change: ArrayD<f32>,
+    /// Nodes of the quadrature at last, the most that was needed anywhere, by layer.
+    pub steps: Vec<usize>,
+}
+
+/// Attributions, and how complete they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Integrated {
+    /// The attributions, in the unit asked for.
+    pub outcome: Outcome,
+    /// One a kind, in the same order and unit.
+    pub completeness: Vec<Completeness>,
+}
+
+impl Integrated {
+    /// The attributions of all positions together as means over positions and, but of neurons, over `d_model` numbers, instead of
+    /// sums: a view that some notebooks take. It is not complete; what it is the mean of, is.
+    #[must_use]
+    pub fn means(&self, pairs: &PromptPairs, d_model: usize) -> Vec<Effects> {
+        let mean = |effects: &Effects| {
+            let numbers = if effects.kind.component == Component::MlpPost { 1 } else { d_model };
+            let mut values = effects.values.clone();
+            for (prompt, mut of_prompt) in values.outer_iter_mut().enumerate() {
+                of_prompt /= ((pairs.end(prompt) + 1) * numbers) as f32;
+            }
+            Effects { kind: effects.kind, values }
+        };
+        self.outcome.effects.iter().filter(|e| e.kind.by == By::All).map(mean).collect()
+    }
+}
+
+/// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean) . integral of the gradient of
+/// the metric along the line from the clean run's activation to the baseline's`, summed over a node's dimensions, per prompt.
+/// They sum to the change of the metric along the line, to within [`PathIntegral::tolerance`], or it is an error.
+///
+/// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
+/// outputs of attention and MLP, and the stream itself; all positions together, or each apart. The sign is that of noising: what
+/// supports the behaviour has an attribution below 0. [`Options::direction`] has no say.
+///
+/// # Errors
+/// [`AnalysisError`] for nodes that do not move along a line, a rule without nodes, a baseline of another shape, and
+/// [`AnalysisError::Incomplete`].
+pub fn integrated_gradients<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    integrate(model, pairs, metric, nodes, integral, Steps::Refined, options)
+}
+
+/// The figure of a notebook that compared integrated gradients with activation patching, *not* integrated gradients: its metric
+/// read row 0 of a batch that held all nodes of the quadrature, so that the first node alone had a gradient. What it shows is
+/// one gradient near the clean activation, times the first weight. For comparison with that notebook.
+///
+/// # Errors
+/// As [`integrated_gradients`], but for the gap, which has no bound here.
+pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    integrate(model, pairs, metric, nodes, integral, Steps::FirstAlone, options)
+}
+
+/// Which nodes of the quadrature count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Steps {
+    /// All, and more where they are too few.
+    Refined,
+    /// The first.
+    FirstAlone,
+}
+
+/// A line to be integrated along.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    kind: usize,
+    layer: usize,
+    unit: Option<usize>,
+}
+
+fn integrate<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    steps: Steps,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    check(model, pairs, nodes)?;
+    if !metric.is_differentiable() {
+        return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
+    }
+    nodes.iter().try_for_each(|kind| check_kind(*kind))?;
+    integral.quadrature.nodes()?;
+    let inner = model.valid();
+    let config = model.config();
+    let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?)?;
+    let factor = factor(&baselines, options)?;
+
+    let works = works(nodes, integral.together, config);
+    let total = works.len() * pairs.len();
+    let mut done = 0;
+    (options.progress)(done, total);
+    let mut parts = Vec::new();
+    let mut most_steps = vec![vec![0; config.n_layers]; nodes.len()];
+    for portion in portions_for(&integral.baseline, pairs, metric, options.gradient_portion(pairs.len()))? {
+        let integration = Integration {
+            model,
+            metric,
+            portion: &portion,
+            integral,
+            steps,
+            ends: Ends::new(&inner, metric, &portion, nodes, &integral.baseline)?,
+        };
+        let mut found = Found::new(nodes, integral.together, config, &portion, pairs.width());
+        workers::run(
+            works.len(),
+            options.workers::<B>(&model.device()),
+            |number| integration.kept(nodes, works[number], number, options),
+            |number, of_line| {
+                let Work { kind, layer, .. } = works[number];
+                most_steps[kind][layer] = most_steps[kind][layer].max(of_line.steps);
+                found.write(works[number], &of_line);
+                done += portion.prompts.len();
+                (options.progress)(done, total);
+                Ok(())
+            },
+        )?;
+        parts.push(found);
+    }
+    let of_all = |which: fn(&mut Found) -> &mut Vec<ArrayD<f32>>, parts: &mut [Found]| {
+        join(nodes, parts.iter_mut().map(|part| std::mem::take(which(part))).collect(), factor)
+    };
+    let effects = of_all(|f| &mut f.attributions, &mut parts);
+    let gaps = of_all(|f| &mut f.gap, &mut parts).into_iter().map(|e| e.values);
+    let changes = of_all(|f| &mut f.change, &mut parts).into_iter().map(|e| e.values);
+    let completeness = nodes.iter().zip(gaps).zip(changes).zip(most_steps);
+    let completeness =
+        completeness.map(|(((kind, gap), change), steps)| Completeness { kind: *kind, gap, change, steps }).collect();
+    let outcome = Outcome {
+        method: Method::IntegratedGradients,
+        direction: Direction::Noising,
+        scale: options.scale,
+        metric: metric.name(),
+        baselines,
+        effects,
+    };
+    Ok(Integrated { outcome, completeness })
+}
+
+/// Refuses what does not move along a line, and divisions that a line does not have.
+fn check_kind(kind: NodeKind) -> Result<(), AnalysisError> {
+    if matches!(kind.by, By::Cell | By::Marked) {
+        let reason = "to integrate over: a line moves all positions together; divide by all or by position";
+        return Err(AnalysisError::NoSuchNode { node: kind, reason });
+    }
+    check_linear(kind)
+}
+
+/// The lines, the longest runs first.
+fn works(nodes: &[NodeKind], together: Together, config: &TransformerConfig) -> Vec<Work> {
+    let mut works = Vec::new();
+    for layer in 0..config.n_layers {
+        for (kind, node) in nodes.iter().enumerate() {
+            match (together, node.unit_axis()) {
+                (Together::Node, Some(_)) => {
+                    works.extend((0..units(*node, config)).map(|unit| Work { kind, layer, unit: Some(unit) }));
+                }
+                _ => works.push(Work { kind, layer, unit: None }),
+            }
+        }
+    }
+    works
+}
+
+/// What one line came to.
+struct OfLine {
+    /// Prompt by prompt, in the order of the kind's effects.
+    attributions: Vec<f32>,
+    /// One a prompt.
+    gap: Vec<f32>,
+    change: Vec<f32>,
+    steps: usize,
+}
+
+/// What the lines of one portion of prompts came to, one array a kind.
+struct Found {
+    attributions: Vec<ArrayD<f32>>,
+    gap: Vec<ArrayD<f32>>,
+    change: Vec<ArrayD<f32>>,
+}
+
+impl Found {
+    fn new(
+        nodes: &[NodeKind],
+        together: Together,
+        config: &TransformerConfig,
+        portion: &Portion,
+        width: usize,
+    ) -> Self {
+        let n_prompts = portion.prompts.len();
+        let lines = |kind: &NodeKind| match together {
+            Together::Layer => ArrayD::zeros(IxDyn(&[n_prompts, config.n_layers])),
+            Together::Node => no_effects(NodeKind { by: By::All, ..*kind }, config, n_prompts, width),
+        };
+        Self {
+            attributions: nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, width)).collect(),
+            gap: nodes.iter().map(lines).collect(),
+            change: nodes.iter().map(lines).collect(),
+        }
+    }
+
+    fn write(&mut self, Work { kind, layer, unit }: Work, of_line: &OfLine) {
+        fn put(mut into: ArrayViewMutD<'_, f32>, layer: usize, unit: Option<usize>, values: &[f32]) {
+            into.collapse_axis(Dimension(1), layer);
+            if let Some(unit) = unit {
+                into.collapse_axis(Dimension(2), unit);
+            }
+            into.iter_mut().zip(values).for_each(|(into, value)| *into = *value);
+        }
+        put(self.attributions[kind].view_mut(), layer, unit, &of_line.attributions);
+        put(self.gap[kind].view_mut(), layer, unit, &of_line.gap);
+        put(self.change[kind].view_mut(), layer, unit, &of_line.change);
+    }
+}
+
+/// Integrals over one portion of prompts.
+struct Integration<'a, B: AutodiffBackend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    portion: &'a Portion,
+    integral: &'a PathIntegral<B::InnerBackend>,
+    steps: Steps,
+    ends: Ends<'a, B::InnerBackend, M>,
+}
+
+impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
+    /// What a line came to, if it was kept; else it is integrated and kept.
+    fn kept(&self, nodes: &[NodeKind], work: Work, number: usize, options: &Options) -> Result<OfLine, AnalysisError> {
+        let kind = nodes[work.kind];
+        let PathIntegral { together, quadrature, tolerance, refinements, .. } = self.integral;
+        let plan = format!("{kind:?} {work:?} {together:?} {quadrature:?} {tolerance} {refinements} {:?}", self.steps);
+        let pass = Pass::new(self.portion.prompts[0], number, &plan);
+        let n_prompts = self.portion.prompts.len();
+        if let Some(mut kept) = options.ledger.load(pass).filter(|kept| kept.len() > 2 * n_prompts) {
+            let steps = kept.pop().unwrap_or_default() as usize;
+            let change = kept.split_off(kept.len() - n_prompts);
+            let gap = kept.split_off(kept.len() - n_prompts);
+            return Ok(OfLine { attributions: kept, gap, change, steps });
+        }
+        let found = self.line(kind, work, options)?;
+        let OfLine { attributions, gap, change, steps } = &found;
+        let numbers: Vec<f32> = [attributions.as_slice(), gap, change, &[*steps as f32]].concat();
+        options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+        Ok(found)
+    }
+
+    fn line(&self, kind: NodeKind, Work { layer, unit, .. }: Work, options: &Options) -> Result<OfLine, AnalysisError> {
+        let moved = Moved { component: kind.component, layer, unit, positions: &Positions::All };
+        let line = self.ends.line(moved)?;
+        let n_prompts = self.portion.prompts.len();
+        let tokens = n_prompts * (self.portion.pairs.width() - self.ends.first());
+        // A tape holds every activation of its rows, so half the tokens of a pass without one.
+        let at_once = options.token_budget / 2 / tokens.max(1);
+        let ends = self.ends.metric_at(&line, &[0.0, 1.0])?;
+        let [start, end] = [0, 1].map(|end| &ends[end * n_prompts..(end + 1) * n_prompts]);
+        let mut quadrature = self.integral.quadrature;
+        let mut refinement = 0;
+        loop {
+            let mut nodes = quadrature.nodes()?;
+            if self.steps == Steps::FirstAlone {
+                nodes.truncate(1);
+            }
+            let gradient = line.mean_gradient(self.model, self.metric, self.portion, &nodes, at_once)?;
+            let found = self.ends.attributions(moved, &line, gradient)?;
+            let mut of_line = OfLine { attributions: vec![], gap: vec![], change: vec![], steps: nodes.len() };
+            let mut missed = None;
+            for prompt in 0..n_prompts {
+                let change = f64::from(end[prompt]) - f64::from(start[prompt]);
+                let [sum, sizes] = found.sums(prompt);
+                let gap = sum - change;
+                let cancels = sizes + f64::from(start[prompt].abs()) + f64::from(end[prompt].abs());
+                let allowed = self.integral.tolerance * (change.abs() + 0.01 * cancels);
+                // A gap that is not a number is past any tolerance.
+                if !(gap.abs() <= allowed) {
+                    missed = missed.or(Some((prompt, gap, change, allowed)));
+                }
+                of_line.attributions.extend(found.in_order(prompt, kind.by, self.ends.first()));
+                of_line.gap.push(gap as f32);
+                of_line.change.push(change as f32);
+            }
+            match missed {
+                Some((prompt, gap, change, allowed)) if self.steps == Steps::Refined => {
+                    if refinement == self.integral.refinements {
+                        let prompt = self.portion.prompts[prompt];
+                        let steps = nodes.len();
+                        return Err(AnalysisError::Incomplete { kind, layer, prompt, gap, change, allowed, steps });
+                    }
+                    refinement += 1;
+                    quadrature.steps *= 2;
+                }
+                _ => return Ok(of_line),
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Interpolation curves: the metric along the straight line from the clean activation of one node to another, and beyond.
+
+use burn::tensor::backend::Backend;
+use ndarray::Array3;
+use rewire_model::Transformer;
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::groups::check_groups;
+use crate::line::{Ends, Moved, check_linear};
+use crate::plan::at_once;
+use crate::runs::portions_for;
+use crate::{AnalysisError, Intervention, Node, NodeKind, Options, workers};
+
+/// The metric along a line for each of some nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curves {
+    /// Where on the lines: 0 is the clean activation, 1 the other; outside, beyond them.
+    pub places: Vec<f64>,
+    /// The metric, not its change, `[prompt, node, place]`.
+    pub values: Array3<f32>,
+}
+
+impl Curves {
+    /// Mean over prompts of one node's curve.
+    #[must_use]
+    pub fn mean(&self, node: usize) -> Vec<f32> {
+        let prompts = self.values.shape()[0];
+        let at = |place| (0..prompts).map(|p| f64::from(self.values[[p, node, place]])).sum::<f64>() / prompts as f64;
+        (0..self.places.len()).map(|place| at(place) as f32).collect()
+    }
+}
+
+/// The metric of the clean run with one node's activation moved to each of `places` on the line from its own value (0) to the
+/// `end`'s (1), everything else recomputed; any range. For nodes that are added to the residual stream.
+///
+/// # Errors
+/// [`AnalysisError`] for nodes that the model does not have or that do not move along a line, and an end of another shape.
+pub fn interpolation_curves<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[Node],
+    places: &[f64],
+    end: &Intervention<B>,
+    options: &Options,
+) -> Result<Curves, AnalysisError> {
+    let groups: Vec<Vec<Node>> = nodes.iter().map(|node| vec![node.clone()]).collect();
+    check_groups(model, pairs, &groups)?;
+    let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
+    kinds.iter().try_for_each(|kind| check_linear(*kind))?;
+    let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
+    let (mut done, total) = (0, pairs.len() * nodes.len());
+    (options.progress)(done, total);
+    for portion in portions_for(end, pairs, metric, options.prompt_batch)? {
+        let ends = Ends::new(model, metric, &portion, &kinds, end)?;
+        let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
+        let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);
+        workers::run(
+            nodes.len(),
+            options.workers::<B>(&model.device()),
+            |number| {
+                let Node { layer, component, unit, positions } = &nodes[number];
+                let positions = &positions.of_prompts(from, n_prompts);
+                let moved = Moved { component: *component, layer: *layer, unit: *unit, positions };
+                let line = ends.line(moved)?;
+                let chunks = places.chunks(at_once).map(|places| ends.metric_at(&line, places));
+                Ok::<_, AnalysisError>(chunks.collect::<Result<Vec<_>, _>>()?.concat())
+            },
+            |node, metrics| {
+                for (row, metric) in metrics.into_iter().enumerate() {
+                    values[[from + row % n_prompts, node, row / n_prompts]] = metric;
+                }
+                done += n_prompts;
+                (options.progress)(done, total);
+                Ok(())
+            },
+        )?;
+    }
+    Ok(Curves { places: places.to_vec(), values })
+}

@@ -1,0 +1,117 @@
+//! Greedy continuation of prompts, with keys and values kept from token to token.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_hooks::{Hook, HookPoint, Recorder, Site};
+
+use crate::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
+
+impl<B: Backend> Transformer<B> {
+    /// A hook that records what a [`Prefix`] is made of.
+    #[must_use]
+    pub fn prefix_recorder(&self) -> Recorder<B> {
+        let keys = self.config().key_site();
+        Recorder::filtered(move |p: HookPoint| p.site().is_some_and(|s| s == keys || s == Site::V))
+    }
+
+    /// Runs one more token a prompt behind `prefix`: its logits, `[batch, d_vocab]`, and the prefix with it.
+    ///
+    /// `hook` sees one position.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), such as where the context is full.
+    pub fn extend<H: Hook<B>>(
+        &self,
+        prefix: Prefix<B>,
+        tokens: &[u32],
+        hook: H,
+    ) -> Result<(Tensor<B, 2>, Prefix<B>), ModelError> {
+        let tokens: Vec<Vec<u32>> = tokens.iter().map(|&token| vec![token]).collect();
+        let mut recorder = self.prefix_recorder();
+        let run = Run::tokens(self.tokens(&tokens)?).after(prefix.clone());
+        let logits = self.forward(run, (hook, &mut recorder))?;
+        let [batch, pos, d_vocab] = logits.dims();
+        let next = Prefix::from_cache(&recorder.into_cache(), self.config(), pos)?;
+        Ok((logits.reshape([batch * pos, d_vocab]), prefix.followed_by(next)))
+    }
+
+    /// The likeliest continuation of each prompt, token by token, `new_tokens` of them; prompts have one length.
+    ///
+    /// `hook` is called with the prompts first, then with one position at a time.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward) and [`tokens`](Self::tokens).
+    pub fn generate<H: Hook<B>>(
+        &self,
+        prompts: &[Vec<u32>],
+        new_tokens: usize,
+        mut hook: H,
+    ) -> Result<Vec<Vec<u32>>, ModelError> {
+        let mut continuations = vec![Vec::new(); prompts.len()];
+        if new_tokens == 0 {
+            return Ok(continuations);
+        }
+        let tokens = self.tokens(prompts)?;
+        let [batch, pos] = tokens.dims();
+        let last = Readout { positions: ReadPositions::Each(vec![pos - 1; batch]), columns: None };
+        let mut recorder = self.prefix_recorder();
+        let run = Run::tokens(tokens).reading(last).with_last_block(LastBlock::Read);
+        let logits = self.forward(run, (&mut hook, &mut recorder))?;
+        let mut prefix = Prefix::from_cache(&recorder.into_cache(), self.config(), pos)?;
+        let d_vocab = self.config().d_vocab;
+        let mut chosen = likeliest(logits.reshape([batch, d_vocab]));
+        loop {
+            for (continuation, &token) in continuations.iter_mut().zip(&chosen) {
+                continuation.push(token);
+            }
+            if continuations[0].len() == new_tokens {
+                return Ok(continuations);
+            }
+            let (logits, longer) = self.extend(prefix, &chosen, &mut hook)?;
+            prefix = longer;
+            chosen = likeliest(logits);
+        }
+    }
+}
+
+/// The token of largest logit of each row of `logits` `[batch, d_vocab]`; of equals the first.
+#[must_use]
+pub fn likeliest<B: Backend>(logits: Tensor<B, 2>) -> Vec<u32> {
+    logits.argmax(1).into_data().iter::<i64>().map(|token| token as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TransformerConfig;
+
+    type B = burn::backend::Flex;
+
+    #[test]
+    fn a_continuation_is_what_whole_runs_would_choose() {
+        for config in [TransformerConfig::gpt2(2, 2, 16, 30, 12), TransformerConfig::neox(2, 2, 16, 30, 12)] {
+            let model = Transformer::<B>::random(&config, 5, &Default::default());
+            let prompts = [vec![3, 1, 4, 1, 5], vec![9, 2, 6, 5, 3]];
+            let found = model.generate(&prompts, 4, ()).unwrap();
+            for (prompt, continuation) in prompts.iter().zip(&found) {
+                let mut so_far = prompt.clone();
+                for &token in continuation {
+                    let logits = model.forward(Run::tokens(model.tokens(&[so_far.clone()]).unwrap()), ()).unwrap();
+                    let last = logits.narrow(1, so_far.len() - 1, 1).reshape([1, config.d_vocab]);
+                    assert_eq!(likeliest(last), [token]);
+                    so_far.push(token);
+                }
+                assert_eq!(continuation.len(), 4);
+            }
+            assert_eq!(model.generate(&prompts, 0, ()).unwrap(), [vec![], vec![]] as [Vec<u32>; 2]);
+        }
+    }
+
+    #[test]
+    fn a_full_context_is_refused() {
+        let config = TransformerConfig::gpt2(1, 2, 8, 30, 6);
+        let model = Transformer::<B>::random(&config, 5, &Default::default());
+        let refused = model.generate(&[vec![1, 2, 3, 4]], 4, ()).unwrap_err();
+        assert!(matches!(refused, ModelError::ContextExceeded { found: 7, n_ctx: 6 }), "{refused}");
+    }
+}

@@ -1,0 +1,335 @@
+//! Ablation, interpolation curves and accuracy: the same numbers as TransformerLens, and as the slow way gives them.
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::Axis as Dimension;
+use proptest::prelude::*;
+use rewire_analysis::{
+    Ablated, AnalysisError, AnswerAccuracy, Component, Direction, Intervention, MeanOver, Node, NodeKind, Options,
+    Positions, Proportion, Quadrature, Scale, ablate_groups, ablation, activation_patching, answer_accuracy,
+    interpolation_curves, mean_activations,
+};
+use rewire_hooks::{ActivationCache, Hook, HookPoint, Site};
+use rewire_model::{Run, Transformer};
+use rewire_tasks::ioi::{Corruption, IoiGenerator, Split};
+use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+use rewire_tests::compare::{array, assert_close, scale};
+use rewire_tests::fixture::{Fixture, processings};
+use rewire_tests::on_both_backends;
+use rewire_tests::random::{any_config, any_pairs};
+use rewire_toy::Toy;
+
+on_both_backends!(ablations_match, the_curve_matches);
+
+const TOLERANCE: f32 = 1e-4;
+const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: rewire_analysis::By::All };
+
+fn in_metric() -> Options<'static> {
+    Options { scale: Scale::Metric, ..Options::default() }
+}
+
+fn clean_prompts(pairs: &PromptPairs) -> Vec<Vec<u32>> {
+    pairs.pairs().iter().map(|p| p.clean.clone()).collect()
+}
+
+fn means<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs, over: MeanOver) -> Intervention<B> {
+    Intervention::Fixed(mean_activations(model, &clean_prompts(pairs), &[Site::Z], over, 3).unwrap())
+}
+
+fn ablations_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in processings() {
+            let model: Transformer<B> = fixture.model(processing);
+            let pairs = fixture.pairs(&model);
+            let metric = LogitDiff::new(&pairs);
+            let by = [
+                ("zero", Intervention::Zero),
+                ("mean", means(&model, &pairs, MeanOver::PromptsAndPositions)),
+                ("mean_by_position", means(&model, &pairs, MeanOver::Prompts)),
+            ];
+            for (name, intervention) in &by {
+                let table = format!("{weights}/ablate/{name}");
+                let found = ablation(&model, &pairs, &metric, &[HEADS], intervention, &in_metric()).unwrap();
+                match fixture.table(&table) {
+                    Some(expected) => {
+                        let what = format!("{} {table}", fixture.name);
+                        assert_close(&found.after()[0].mean(), expected, TOLERANCE, &what);
+                    }
+                    None => assert_eq!(*name, "mean_by_position", "{}: {table} is missing", fixture.name),
+                }
+            }
+            if let Some(expected) = fixture.table(&format!("{weights}/ablate/zero_1.2_2.0")) {
+                let head = |layer, head| Node::new(layer, Component::HeadZ).unit(head);
+                let set = [vec![head(1, 2), head(2, 0)]];
+                let found = ablate_groups(&model, &pairs, &metric, &set, &Intervention::Zero, &in_metric()).unwrap();
+                let after = found.mean()[0] + found.baselines.means()[0] as f32;
+                assert!((after - expected[[0]]).abs() < TOLERANCE, "{}: {after} is not {expected}", fixture.name);
+            }
+        }
+    }
+}
+
+fn the_curve_matches<B: Backend>() {
+    for fixture in Fixture::all() {
+        let model: Transformer<B> = fixture.model(processings()[0].1);
+        let pairs = fixture.pairs(&model);
+        let (name, expected) =
+            fixture.results.iter().find(|(name, _)| name.starts_with("proc/seed001/interp_")).expect("a curve");
+        let head = name.rsplit('_').next().unwrap().split_once('.').unwrap();
+        let node = Node::new(head.0.parse().unwrap(), Component::HeadResult).unit(head.1.parse().unwrap());
+        let places: Vec<f64> = Quadrature::default().nodes().unwrap().iter().map(|node| node.at).collect();
+        let resample = Intervention::Resample;
+        let found =
+            interpolation_curves(&model, &pairs, &LogitDiff::new(&pairs), &[node], &places, &resample, &in_metric());
+        let of_row_0 = found.unwrap().values.index_axis(Dimension(0), 0).index_axis(Dimension(0), 0).to_owned();
+        assert_close(&of_row_0.into_dyn(), expected, TOLERANCE, &format!("{} {name}", fixture.name));
+    }
+}
+
+type Grad = Autodiff<Flex>;
+
+fn model(config: &rewire_model::TransformerConfig, seed: u64) -> Transformer<Flex> {
+    Transformer::<Grad>::random(config, seed, &Default::default()).valid()
+}
+
+/// An end that is neither run's: a number for every unit of every layer, different from each other.
+fn given(model: &Transformer<Flex>) -> Intervention<Flex> {
+    let config = model.config();
+    let values = |n: usize| (0..n).map(|i| (0.7 * i as f32).sin()).collect::<Vec<f32>>();
+    let cache = (0..config.n_layers).fold(ActivationCache::new(), |cache, layer| {
+        let z = Tensor::<Flex, 1>::from_floats(values(config.d_model).as_slice(), &Default::default());
+        let post = Tensor::<Flex, 1>::from_floats(values(config.d_mlp).as_slice(), &Default::default());
+        cache
+            .with(HookPoint::block(layer, Site::Z), z.clone().reshape([1, 1, config.n_heads, config.d_head]))
+            .with(HookPoint::block(layer, Site::V), z.clone().reshape([1, 1, config.n_heads, config.d_head]))
+            .with(HookPoint::block(layer, Site::AttnOut), z.reshape([1, 1, config.d_model]))
+            .with(HookPoint::block(layer, Site::MlpPost), post.reshape([1, 1, config.d_mlp]))
+    });
+    Intervention::Fixed(cache)
+}
+
+/// Replaces one head's mixed values by zero, whatever is running.
+struct WithoutHead {
+    layer: usize,
+    head: usize,
+}
+
+impl Hook<Flex> for WithoutHead {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<Flex, D>) -> Tensor<Flex, D> {
+        if point != HookPoint::block(self.layer, Site::Z) {
+            return activation;
+        }
+        let dims = activation.dims();
+        let keep: Vec<f32> = (0..dims[2]).map(|head| f32::from(u8::from(head != self.head))).collect();
+        let mut shape = [1; D];
+        shape[2] = dims[2];
+        activation * Tensor::<Flex, 1>::from_floats(keep.as_slice(), &Default::default()).reshape(shape)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_engine_equals_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..4, by_position in any::<bool>(), budget in 1_usize..200) {
+        let model = model(&config, seed);
+        let intervention = match which {
+            0 => Intervention::Zero,
+            1 => given(&model),
+            2 => Intervention::Resample,
+            _ => Intervention::Fixed(mean_activations(&model, &clean_prompts(&pairs), &[Site::Z, Site::V, Site::AttnOut, Site::MlpPost], MeanOver::Prompts, 2).unwrap()),
+        };
+        let mut components = vec![Component::HeadZ, Component::HeadV, Component::AttnOut, Component::MlpPost];
+        if which == 0 {
+            components.extend([Component::HeadQ, Component::HeadK, Component::HeadPattern, Component::ResidPre]);
+        }
+        let kinds: Vec<_> = components.into_iter().map(if by_position { NodeKind::by_position } else { NodeKind::all }).collect();
+        let metric = LogitDiff::new(&pairs);
+        let options = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..in_metric() };
+        let fast = ablation(&model, &pairs, &metric, &kinds, &intervention, &options).unwrap();
+        let slow = Options { scale: Scale::Metric, ..Options::reference() };
+        let slow = ablation(&model, &pairs, &metric, &kinds, &intervention, &slow).unwrap();
+        let size = fast.baselines.clean.iter().chain(&fast.baselines.corrupted).fold(1.0_f32, |m, v| m.max(v.abs()));
+        for (fast, slow) in fast.effects.iter().zip(&slow.effects) {
+            let size = size.max(scale(&slow.values));
+            assert_close(&fast.values, &slow.values, 1e-4 * size, &format!("{} {}", fast.kind, intervention.name()));
+        }
+        // Resampling the clean run is noising.
+        if which == 2 {
+            let options = Options { direction: Direction::Noising, ..options };
+            prop_assert_eq!(fast.effects, activation_patching(&model, &pairs, &metric, &kinds, &options).unwrap().effects);
+        }
+    }
+
+    #[test]
+    fn sets_equal_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3) {
+        let model = model(&config, seed);
+        let intervention = [Intervention::Zero, given(&model), Intervention::Resample][which].clone();
+        let last = config.n_layers - 1;
+        let head = |layer| Node::new(layer, Component::HeadZ).unit(0);
+        let groups = [vec![head(0)], vec![Node::new(0, Component::MlpPost).unit(1), head(last)], vec![Node::new(last, Component::HeadZ)]];
+        let metric = LogitDiff::new(&pairs);
+        let fast = ablate_groups(&model, &pairs, &metric, &groups, &intervention, &in_metric()).unwrap();
+        let slow = Options { scale: Scale::Metric, ..Options::reference() };
+        let slow = ablate_groups(&model, &pairs, &metric, &groups, &intervention, &slow).unwrap();
+        let size = scale(&slow.values.clone().into_dyn()).max(1.0);
+        assert_close(&fast.values.into_dyn(), &slow.values.clone().into_dyn(), 1e-4 * size, "sets");
+        // One head alone is the sweep's.
+        let alone = ablation(&model, &pairs, &metric, &[HEADS], &intervention, &in_metric()).unwrap();
+        let alone = alone.effects[0].values.index_axis(Dimension(1), 0).index_axis(Dimension(1), 0).to_owned();
+        assert_close(&alone, &slow.values.column(0).to_owned().into_dyn(), 1e-4 * size, "one head");
+    }
+
+    #[test]
+    fn a_curve_goes_from_the_clean_metric_to_the_ablated_one(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3, budget in 1_usize..100) {
+        let model = model(&config, seed);
+        let intervention = [Intervention::Zero, given(&model), Intervention::Resample][which].clone();
+        let last = config.n_layers - 1;
+        let nodes = [Node::new(0, Component::HeadZ).unit(0), Node::new(last, Component::HeadZ), Node::new(0, Component::MlpPost).unit(3), Node::new(last, Component::AttnOut)];
+        let metric = LogitDiff::new(&pairs);
+        let options = Options { token_budget: budget, ..in_metric() };
+        // Neurons' zero is their bias's here, and 0 there: both ends given instead.
+        let nodes = if which == 0 { vec![nodes[0].clone(), nodes[3].clone()] } else { nodes.to_vec() };
+        let curves = interpolation_curves(&model, &pairs, &metric, &nodes, &[-1.0, 0.0, 0.5, 1.0], &intervention, &options).unwrap();
+        let groups: Vec<_> = nodes.iter().map(|node| vec![node.clone()]).collect();
+        let ablated = ablate_groups(&model, &pairs, &metric, &groups, &intervention, &in_metric()).unwrap();
+        for (prompt, clean) in ablated.baselines.clean.iter().enumerate() {
+            for node in 0..nodes.len() {
+                let [start, end] = [1, 3].map(|place| curves.values[[prompt, node, place]]);
+                let size = clean.abs().max(end.abs()).max(1.0);
+                prop_assert!((start - clean).abs() < 1e-4 * size, "{start} is not {clean}");
+                let after = clean + ablated.values[[prompt, node]];
+                prop_assert!((end - after).abs() < 1e-4 * size, "{}: {end} is not {after}", nodes[node]);
+            }
+        }
+    }
+}
+
+/// Generated IOI prompts of several lengths, for a toy model.
+fn ioi(toy: Toy, n: usize) -> (Transformer<Flex>, rewire_tasks::Tokenizer, PromptPairs) {
+    let model: Transformer<Flex> = toy.load(&Default::default()).unwrap();
+    let tokenizer = toy.tokenizer().unwrap();
+    let prompts = IoiGenerator::new(&tokenizer).unwrap().sample(n, 3, Split::All);
+    let pairs = Corruption::Abc.pairs(&prompts, &tokenizer, model.config().bos_token).unwrap();
+    (model, tokenizer, pairs)
+}
+
+/// Accuracy as it is defined: every prompt alone, every token from the start of its prompt, nothing kept.
+fn slow_accuracy(
+    model: &Transformer<Flex>,
+    pairs: &PromptPairs,
+    tokenizer: &rewire_tasks::Tokenizer,
+    [layer, head]: [usize; 2],
+) -> [Proportion; 3] {
+    let mut counts = [Vec::new(), Vec::new(), Vec::new()];
+    for pair in pairs.pairs() {
+        let mut tokens = pair.clean.clone();
+        for step in 0..3 {
+            let run = Run::tokens(model.tokens(&[tokens.clone()]).unwrap());
+            let logits = array(model.forward(run, WithoutHead { layer, head }).unwrap());
+            let last = logits.index_axis(Dimension(0), 0).index_axis(Dimension(0), tokens.len() - 1).to_owned();
+            let largest = last.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            if step == 0 {
+                let [answer, wrong] = [pair.answers[0], pair.wrong_answers[0]].map(|t| last[[t as usize]]);
+                counts[0].push(answer == largest);
+                counts[1].push(answer > wrong);
+            }
+            tokens.push(last.iter().position(|&l| l == largest).unwrap() as u32);
+        }
+        let text = tokenizer.decode(&tokens[pair.clean.len()..]);
+        let name = tokenizer.decode(&pair.answers);
+        counts[2].push(text.split_whitespace().next().is_some_and(|word| word.contains(name.trim())));
+    }
+    counts.map(Proportion::of)
+}
+
+#[test]
+fn accuracy_is_what_single_prompts_from_the_start_give() {
+    for toy in Toy::ALL {
+        let (model, tokenizer, pairs) = ioi(toy, 40);
+        let last = model.config().n_layers - 1;
+        let heads = [[last, 7], [0, 0], [last, 0]];
+        let ablations: Vec<_> = heads
+            .iter()
+            .map(|&[layer, head]| Ablated {
+                nodes: vec![Node::new(layer, Component::HeadZ).unit(head)],
+                by: Intervention::Zero,
+            })
+            .collect();
+        let options = Options { prompt_batch: 7, ..Options::default() };
+        let found = answer_accuracy(&model, &pairs, &tokenizer, &ablations, 3, &options).unwrap();
+        for (found, head) in found.iter().zip(heads) {
+            let expected = slow_accuracy(&model, &pairs, &tokenizer, head);
+            assert_eq!([found.first, found.above_wrong, found.said], expected, "{toy:?} without {head:?}");
+        }
+    }
+}
+
+#[test]
+fn the_toys_answer_right_and_not_without_their_heads() {
+    let (model, tokenizer, pairs) = ioi(Toy::Gpt2, 60);
+    let all: Vec<Node> = (0..4).map(|layer| Node::new(layer, Component::HeadZ)).collect();
+    let by = [
+        Intervention::Zero,
+        means(&model, &pairs, MeanOver::PromptsAndPositions),
+        means(&model, &pairs, MeanOver::Prompts),
+        Intervention::Resample,
+    ];
+    let mut ablations = vec![Ablated { nodes: vec![], by: Intervention::Zero }];
+    ablations.extend(by.into_iter().map(|by| Ablated { nodes: all.clone(), by }));
+    let found = answer_accuracy(&model, &pairs, &tokenizer, &ablations, 3, &Options::default()).unwrap();
+    let whole = &found[0];
+    assert!(whole.first.share() > 0.9 && whole.said.share() > 0.9 && whole.logit_difference > 2.0, "{whole:?}");
+    assert!(!whole.is_never_right() && whole.first.n == 60);
+    for ablated in &found[1..] {
+        assert!(ablated.first.share() < 0.5 && ablated.mean_rank > whole.mean_rank, "{ablated:?}");
+    }
+    let never: AnswerAccuracy = {
+        let dog = tokenizer.single_token(" dog").unwrap();
+        let swapped = pairs.pairs().iter().map(|p| PromptPair {
+            answers: vec![dog],
+            wrong_answers: p.answers.clone(),
+            ..p.clone()
+        });
+        let swapped = PromptPairs::new(swapped.collect()).unwrap();
+        answer_accuracy(&model, &swapped, &tokenizer, &ablations[..1], 3, &Options::default()).unwrap().remove(0)
+    };
+    assert!(never.is_never_right(), "{never:?}");
+}
+
+#[test]
+fn what_cannot_be_ablated_is_refused() {
+    let (model, tokenizer, pairs) = ioi(Toy::NeoX, 4);
+    let head = Node::new(1, Component::HeadZ).unit(2);
+    let refused = |nodes: Vec<Node>, by: Intervention<Flex>, new_tokens| {
+        let ablated = Ablated { nodes, by };
+        answer_accuracy(&model, &pairs, &tokenizer, &[ablated], new_tokens, &Options::default())
+            .unwrap_err()
+            .to_string()
+    };
+    let twice = refused(vec![head.clone(), head.clone()], Intervention::Zero, 3);
+    assert_eq!(twice, "L1H2 head_z is named twice in one set");
+    let metric = LogitDiff::new(&pairs);
+    let groups = [vec![head.clone(), head.clone()]];
+    let twice = ablate_groups(&model, &pairs, &metric, &groups, &Intervention::Zero, &in_metric()).unwrap_err();
+    assert!(matches!(twice, AnalysisError::NodeTwice { .. }), "{twice}");
+    let other = Node::new(1, Component::HeadZ).unit(8);
+    assert!(refused(vec![other], Intervention::Zero, 3).contains("head 8 of 8"));
+    let at = head.clone().at(Positions::One(1));
+    assert!(refused(vec![at], Intervention::Zero, 3).contains("single positions"));
+    assert!(refused(vec![Node::new(0, Component::HeadPattern)], Intervention::Zero, 3).contains("patterns grow"));
+    assert!(refused(vec![head.clone()], Intervention::Zero, 1000).contains("context"));
+    let empty = Intervention::Fixed(ActivationCache::new());
+    assert!(refused(vec![head], empty, 3).contains("blocks.1.attn.hook_z"));
+    let keys = [NodeKind::all(Component::HeadK)];
+    let fixed = Intervention::Fixed(
+        mean_activations(&model, &clean_prompts(&pairs), &[Site::K], MeanOver::Prompts, 4).unwrap(),
+    );
+    let rotated = ablation(&model, &pairs, &metric, &keys, &fixed, &in_metric()).unwrap_err();
+    assert!(rotated.to_string().contains("rotated"), "{rotated}");
+    let query = [Node::new(0, Component::HeadQ).unit(0)];
+    let curve = interpolation_curves(&model, &pairs, &metric, &query, &[0.5], &Intervention::Zero, &in_metric());
+    assert!(curve.unwrap_err().to_string().contains("residual stream"));
+}

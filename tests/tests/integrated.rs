@@ -1,0 +1,303 @@
+//! Integrated gradients: the same numbers as Captum, complete, and equal to activation patching where the path is the patch.
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::{ArrayD, Axis as Dimension};
+use proptest::prelude::*;
+use rewire_analysis::{
+    AnalysisError, By, Component, Direction, Integrated, Intervention, MeanOver, NodeKind, Options, PathIntegral,
+    Quadrature, Rule, Scale, Together, ablation, activation_patching, attribution_patching, integrated_gradients,
+    literal_first_node, mean_activations,
+};
+use rewire_hooks::{ActivationCache, HookPoint, Site};
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::{Accuracy, LogitDiff, PromptPair, PromptPairs};
+use rewire_tests::compare::{assert_close, scale};
+use rewire_tests::fixture::{Fixture, processings};
+use rewire_tests::on_both_backends;
+use rewire_tests::random::{any_config, any_pairs};
+
+on_both_backends!(integrated_gradients_match, the_literal_figure_matches);
+
+const TOLERANCE: f32 = 1e-4;
+const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
+const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
+
+type Grad = Autodiff<Flex>;
+
+fn in_metric() -> Options<'static> {
+    Options { scale: Scale::Metric, ..Options::default() }
+}
+
+/// Lines to the corrupted activations, and to zero.
+fn ends<B: Backend>() -> [(&'static str, PathIntegral<B>); 2] {
+    let to = |baseline| PathIntegral { baseline, ..PathIntegral::default() };
+    [("corr", to(Intervention::Resample)), ("zero", to(Intervention::Zero))]
+}
+
+fn integrated_gradients_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in processings() {
+            let model: Transformer<Autodiff<B>> = fixture.model(processing);
+            let pairs = fixture.pairs(&model);
+            for (end, integral) in ends() {
+                let nodes = [HEADS, NEURONS];
+                let found =
+                    integrated_gradients(&model, &pairs, &LogitDiff::new(&pairs), &nodes, &integral, &in_metric())
+                        .unwrap();
+                for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
+                    let table = format!("{weights}/ig/{kind}_{end}");
+                    let what = format!("{} {table}", fixture.name);
+                    assert_close(&found.outcome.effects[i].values, fixture.table(&table).unwrap(), TOLERANCE, &what);
+                    let gap = &found.completeness[i].gap;
+                    assert_close(
+                        gap,
+                        fixture.table(&format!("{table}_delta")).unwrap(),
+                        TOLERANCE,
+                        &format!("{what} gap"),
+                    );
+                    assert!(found.completeness[i].steps.iter().all(|&steps| steps == 50), "{what} took more steps");
+                }
+            }
+        }
+    }
+}
+
+fn the_literal_figure_matches<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in processings() {
+            let model: Transformer<Autodiff<B>> = fixture.model(processing);
+            let pairs = fixture.pairs(&model);
+            let first = PromptPairs::new(pairs.pairs()[..1].to_vec()).unwrap();
+            let metric = LogitDiff::new(&first);
+            let mut compared = 0;
+            for (end, integral) in ends() {
+                let nodes = [HEADS, NEURONS];
+                let found = literal_first_node(&model, &first, &metric, &nodes, &integral, &in_metric()).unwrap();
+                let means = found.means(&first, model.config().d_model);
+                for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
+                    let table = format!("{weights}/seed001/ig_{kind}_{end}_literal");
+                    let Some(expected) = fixture.table(&table) else { continue };
+                    // These are some 1e-5: a tolerance of 1e-4 would say nothing.
+                    let tolerance = TOLERANCE * scale(expected);
+                    assert_close(&means[i].mean(), expected, tolerance, &format!("{} {table}", fixture.name));
+                    compared += 1;
+                }
+            }
+            assert!(compared == 4 || weights == "raw", "{}: only {compared} tables", fixture.name);
+
+            let options = Options { direction: Direction::Noising, ..Options::default() };
+            let exact = activation_patching(&model.valid(), &first, &metric, &[HEADS, NEURONS], &options).unwrap();
+            for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
+                let table = format!("{weights}/seed001/ap_{kind}");
+                if let Some(expected) = fixture.table(&table) {
+                    let what = format!("{} {table}", fixture.name);
+                    assert_close(&exact.effects[i].mean(), expected, TOLERANCE, &what);
+                }
+            }
+        }
+    }
+}
+
+fn model(config: &TransformerConfig, seed: u64) -> Transformer<Grad> {
+    Transformer::random(config, seed, &Default::default())
+}
+
+/// Attributions of what a layer adds, of each kind, on lines to some end.
+fn of_layers(
+    model: &Transformer<Grad>,
+    pairs: &PromptPairs,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<Flex>,
+) -> Integrated {
+    integrated_gradients(model, pairs, &LogitDiff::new(pairs), nodes, integral, &in_metric()).unwrap()
+}
+
+/// The end that is numbered `which`, as given activations or not.
+fn any_end(model: &Transformer<Grad>, pairs: &PromptPairs, which: usize) -> Intervention<Flex> {
+    let prompts: Vec<Vec<u32>> = pairs.pairs().iter().map(|p| p.clean.clone()).collect();
+    let sites = [Site::Z, Site::MlpPost, Site::MlpOut, Site::AttnOut, Site::ResidPre];
+    let mean = |over| Intervention::Fixed(mean_activations(&model.valid(), &prompts, &sites, over, 2).unwrap());
+    match which {
+        0 => Intervention::Resample,
+        1 => Intervention::Zero,
+        2 => mean(MeanOver::Prompts),
+        _ => mean(MeanOver::PromptsAndPositions),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn attributions_sum_to_the_change_of_the_metric(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4) {
+        let model = model(&config, seed);
+        let nodes = [HEADS, NEURONS, NodeKind::all(Component::MlpOut), NodeKind::all(Component::ResidPre), NodeKind::by_position(Component::HeadZ)];
+        // A stream of four numbers can pass close by a variance of 0, where the norm is as good as a step.
+        let integral = PathIntegral { baseline: any_end(&model, &pairs, end), tolerance: 1e-3, refinements: 9, ..PathIntegral::default() };
+        let found = of_layers(&model, &pairs, &nodes, &integral);
+        for (effects, complete) in found.outcome.effects.iter().zip(&found.completeness) {
+            let units = effects.values.ndim();
+            let sums = (2..units).fold(effects.values.clone(), |sum, _| sum.sum_axis(Dimension(2)));
+            let sizes = (2..units).fold(effects.values.mapv(f32::abs), |sum, _| sum.sum_axis(Dimension(2)));
+            let size = scale(&sizes).max(1.0);
+            assert_close(&(&sums - &complete.change), &complete.gap, 1e-5 * size, "the gap is what it says");
+            assert_close(&sums, &complete.change, 1e-3 * (scale(&complete.change) + 0.02 * size), "complete");
+        }
+        // Neurons of a layer together are its MLP, on the same line but for the zero that the MLP's bias makes.
+        if end != 1 {
+            let neurons = found.outcome.effects[1].values.sum_axis(Dimension(2));
+            let size = scale(&found.outcome.effects[1].values).max(1.0);
+            assert_close(&neurons, &found.outcome.effects[2].values, 1e-3 * size, "neurons of an MLP");
+        }
+        let by_position = found.outcome.effects[4].values.sum_axis(Dimension(3));
+        let heads = &found.outcome.effects[0].values;
+        assert_close(&by_position, heads, 1e-5 * scale(heads).max(1.0), "positions of a head");
+    }
+
+    #[test]
+    fn a_node_on_its_own_line_has_its_exact_effect(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4) {
+        let model = model(&config, seed);
+        let nodes = [HEADS, NodeKind::all(Component::AttnOut)];
+        let baseline = any_end(&model, &pairs, end);
+        let exact = ablation(&model.valid(), &pairs, &LogitDiff::new(&pairs), &nodes, &baseline, &in_metric()).unwrap();
+        let integral = PathIntegral { baseline, together: Together::Node, tolerance: 1e-3, refinements: 9, ..PathIntegral::default() };
+        let found = of_layers(&model, &pairs, &nodes, &integral);
+        for (exact, along) in exact.effects.iter().zip(&found.outcome.effects) {
+            assert_close(&along.values, &exact.values, 2e-3 * scale(&exact.values).max(0.1), "its own line");
+        }
+    }
+
+    #[test]
+    fn prompts_and_passes_do_not_touch_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, budget in 1_usize..200) {
+        let model = model(&config, seed);
+        let integral = PathIntegral { tolerance: 1e-3, refinements: 9, ..PathIntegral::default() };
+        let metric = LogitDiff::new(&pairs);
+        let run = |options: &Options| integrated_gradients(&model, &pairs, &metric, &[HEADS, NEURONS], &integral, options).unwrap();
+        let whole = run(&in_metric());
+        let cut = run(&Options { token_budget: budget, gradient_batch: 1, workers: Some(1), ..in_metric() });
+        for (whole, cut) in whole.outcome.effects.iter().zip(&cut.outcome.effects) {
+            // Where one prompt needed more steps than another, a portion of its own may have fewer.
+            assert_close(&cut.values, &whole.values, 2e-3 * scale(&whole.values).max(0.1), "cut in other portions");
+        }
+    }
+
+    #[test]
+    fn where_the_rest_is_linear_one_node_is_enough(pairs in any_pairs(), seed in 0_u64..1000) {
+        // As in the identities: with this epsilon the final norm divides by a constant, and nothing else follows the last layer.
+        let config = TransformerConfig { norm_eps: 1e4, ..TransformerConfig::neox(2, 2, 16, 17, 12) };
+        let model = model(&config, seed);
+        let one = Quadrature { rule: Rule::RiemannLeft, steps: 1 };
+        let nodes = [HEADS, NEURONS];
+        let integral = PathIntegral { quadrature: one, tolerance: f64::INFINITY, ..PathIntegral::default() };
+        let found = of_layers(&model, &pairs, &nodes, &integral);
+        let last = |values: &ArrayD<f32>| values.index_axis(Dimension(1), 1).to_owned();
+        let options = Options { direction: Direction::Noising, ..in_metric() };
+        let linear = attribution_patching(&model, &pairs, &LogitDiff::new(&pairs), &nodes, &options).unwrap();
+        let exact = activation_patching(&model.valid(), &pairs, &LogitDiff::new(&pairs), &nodes, &options).unwrap();
+        for (i, effects) in found.outcome.effects.iter().enumerate() {
+            let along = last(&effects.values);
+            assert_close(&along, &last(&linear.effects[i].values), 1e-4 * scale(&along) + 1e-7, "one gradient");
+            // Metrics near 0.1 in float32 leave some 1e-7 of noise in a difference.
+            assert_close(&along, &last(&exact.effects[i].values), 5e-3 * scale(&along) + 1e-6, "every node's exact effect");
+            let gap = last(&found.completeness[i].gap);
+            prop_assert!(scale(&gap) <= 5e-3 * scale(&along) + 1e-6, "gap {}", scale(&gap));
+        }
+    }
+}
+
+#[test]
+fn attributions_are_complete_on_the_toy_models() {
+    for toy in rewire_toy::Toy::ALL {
+        let model: Transformer<Grad> = toy.load(&Default::default()).unwrap();
+        let tokenizer = toy.tokenizer().unwrap();
+        let pairs = rewire_tasks::ioi::demo_pairs(&tokenizer, model.config().bos_token).unwrap();
+        for (end, integral) in ends() {
+            let integral = PathIntegral { tolerance: 1e-3, ..integral };
+            let found = of_layers(&model, &pairs, &[HEADS, NEURONS], &integral);
+            for complete in &found.completeness {
+                for layer in 0..model.config().n_layers {
+                    let [gap, change] =
+                        [&complete.gap, &complete.change].map(|v| scale(&v.index_axis(Dimension(1), layer).to_owned()));
+                    let what = format!("{toy:?} {end} {} layer {layer}", complete.kind);
+                    assert!(gap < 1e-3 * change, "{what}: a gap of {gap:e} of {change:e}");
+                    // Zero is far from anything that layer 0 of toy-gpt2 ever sees: on the way its metric jumps about.
+                    let jumps = (toy, end, layer) == (rewire_toy::Toy::Gpt2, "zero", 0);
+                    assert!(complete.steps[layer] == 50 || jumps, "{what} took {} steps", complete.steps[layer]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_rule_goes_to_the_same_integral_and_refines_until_it_is_there() {
+    let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 3);
+    let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
+    let pairs = PromptPairs::new(vec![pair]).unwrap();
+    let exact = of_layers(&model, &pairs, &[HEADS], &PathIntegral::default());
+    for rule in [Rule::RiemannLeft, Rule::RiemannRight, Rule::RiemannMiddle, Rule::Trapezoid] {
+        let quadrature = Quadrature { rule, steps: 2 };
+        let integral = PathIntegral { quadrature, tolerance: 1e-3, refinements: 12, ..PathIntegral::default() };
+        let found = of_layers(&model, &pairs, &[HEADS], &integral);
+        assert!(found.completeness[0].steps.iter().any(|&steps| steps > 2), "{rule} was never refined");
+        let [found, exact] = [&found, &exact].map(|i| &i.outcome.effects[0].values);
+        assert_close(found, exact, 5e-3 * scale(exact), &rule.to_string());
+
+        let given_up = PathIntegral { quadrature, tolerance: 1e-7, refinements: 1, ..PathIntegral::default() };
+        let metric = LogitDiff::new(&pairs);
+        let refused = integrated_gradients(&model, &pairs, &metric, &[HEADS], &given_up, &in_metric()).unwrap_err();
+        assert!(matches!(refused, AnalysisError::Incomplete { steps: 4, .. }), "{refused}");
+        assert!(refused.to_string().contains("head_result, layer "), "{refused}");
+    }
+}
+
+#[test]
+fn what_cannot_be_integrated_is_refused() {
+    let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 3);
+    let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
+    let pairs = PromptPairs::new(vec![pair; 2]).unwrap();
+    let metric = LogitDiff::new(&pairs);
+    let refused = |nodes: &[NodeKind], integral: &PathIntegral<Flex>| {
+        integrated_gradients(&model, &pairs, &metric, nodes, integral, &in_metric()).unwrap_err().to_string()
+    };
+    let plain = PathIntegral::default();
+    assert!(refused(&[], &plain).contains("no nodes"));
+    let none = PathIntegral { quadrature: Quadrature { rule: Rule::GaussLegendre, steps: 0 }, ..plain.clone() };
+    assert!(refused(&[HEADS], &none).contains("at least 1 step"));
+    assert!(refused(&[NodeKind::all(Component::HeadQ)], &plain).contains("only what is added to the residual stream"));
+    let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };
+    assert!(refused(&[cells], &plain).contains("all or by position"));
+    let marked = NodeKind { component: Component::HeadZ, by: By::Marked };
+    assert!(refused(&[marked], &plain).contains("mark no position"));
+
+    let given = |shape: [usize; 4]| {
+        let z = Tensor::<Flex, 4>::zeros(shape, &Default::default());
+        let cache = ActivationCache::new().with(HookPoint::block(0, Site::Z), z.clone());
+        let baseline = Intervention::Fixed(cache.with(HookPoint::block(1, Site::Z), z));
+        PathIntegral { baseline, ..PathIntegral::default() }
+    };
+    for wrong in [[3, 3, 2, 8], [2, 2, 2, 8], [1, 1, 1, 8], [1, 1, 2, 7]] {
+        let told = refused(&[HEADS], &given(wrong));
+        assert!(told.contains("`blocks.0.attn.hook_z`") && told.contains(&format!("{wrong:?}")), "{told}");
+        assert!(told.contains("[2, 3, 2, 8]"), "{told}");
+    }
+    // What is wanted and not given.
+    assert!(refused(&[NEURONS], &given([1, 1, 2, 8])).contains("mlp.hook_post"));
+    for right in [[2, 3, 2, 8], [1, 1, 2, 8], [2, 1, 2, 8], [1, 4, 2, 8]] {
+        let found = of_layers(&model, &pairs, &[HEADS], &given(right));
+        let zero = PathIntegral { baseline: Intervention::Zero, ..PathIntegral::default() };
+        assert_eq!(found.outcome.effects, of_layers(&model, &pairs, &[HEADS], &zero).outcome.effects);
+    }
+
+    let accuracy = Accuracy::new(&pairs);
+    let refused = integrated_gradients(&model, &pairs, &accuracy, &[HEADS], &plain, &in_metric()).unwrap_err();
+    assert!(matches!(refused, AnalysisError::NotDifferentiable { .. }));
+    let empty = mean_activations(&model.valid(), &[], &[Site::Z], MeanOver::Prompts, 2).unwrap_err();
+    assert!(empty.to_string().contains("has no prompts"), "{empty}");
+    let patterns =
+        mean_activations(&model.valid(), &pairs.clean(), &[Site::Pattern], MeanOver::Prompts, 2).unwrap_err();
+    assert!(patterns.to_string().contains("attn.hook_pattern"), "{patterns}");
+}

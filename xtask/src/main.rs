@@ -5,6 +5,7 @@ mod agreement;
 mod arguments;
 mod bench;
 mod device;
+mod given;
 mod model;
 mod names;
 mod output;

@@ -1,5 +1,7 @@
 //! `cargo xtask sweep`: your own pairs, any kind of node.
 
+mod analyse;
+mod intervene;
 mod ledger;
 mod report;
 mod results;
@@ -8,15 +10,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{
-    Bootstrap, By, Component, Direction, HeadPaths, Method, NodeKind, NormJacobian, Options, Outcome, ParseNodeError,
-    PathOptions, PerPrompt, Scale, Screened, activation_patching, attribution_patching,
-    attribution_patching_with_head_paths, clean_logits, head_path_attribution, screen_then_verify,
+    Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Options, Outcome,
+    ParseNodeError, Screened, clean_logits,
 };
 use rewire_model::Transformer;
 use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
@@ -27,7 +28,6 @@ use crate::arguments::at_least_one;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, print};
-use crate::progress::with_bar;
 use ledger::SweepLedger;
 
 #[derive(Args)]
@@ -48,9 +48,10 @@ pub(crate) struct Arguments {
     /// How finely they are divided (cell: attention patterns alone; marked: at the position that each line of the pairs gives).
     #[arg(long, value_enum, default_value = "all")]
     by: ByName,
-    /// denoising: the corrupted run is patched from the clean one; noising: the reverse.
-    #[arg(long, default_value = "denoising")]
-    direction: Direction,
+    /// denoising: the corrupted run is patched from the clean one; noising: the reverse. Of patching, denoising if not given;
+    /// ablation and integrated gradients are always of the clean run.
+    #[arg(long)]
+    direction: Option<Direction>,
     /// What is measured after each prompt.
     #[arg(long, value_enum, default_value = "logit-diff-normalised")]
     metric: MetricName,
@@ -60,6 +61,10 @@ pub(crate) struct Arguments {
     /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was skipped.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     verify: Option<usize>,
+    #[command(flatten)]
+    integral: intervene::IntegralArguments,
+    #[command(flatten)]
+    ablation: intervene::AblationArguments,
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     per_prompt: bool,
@@ -103,6 +108,14 @@ impl FromStr for NodeName {
 enum MethodName {
     ActivationPatching,
     AttributionPatching,
+    IntegratedGradients,
+    Ablation,
+}
+
+impl MethodName {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -151,6 +164,8 @@ struct Findings {
     outcome: Outcome,
     paths: Option<HeadPaths>,
     screened: Option<Screened>,
+    /// Of integrated gradients, one a kind.
+    completeness: Vec<Completeness>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -159,17 +174,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
     let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
     let nodes = arguments.kinds()?;
+    let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals && pairs.len() < 2 {
         bail!("--intervals needs several prompt pairs, and there is one");
     }
     check_directory(&arguments.out)?;
-    let ledger = SweepLedger::open(&arguments.out, &arguments.identity(&source, &pairs, &nodes)?)?;
+    let ledger = SweepLedger::open(&arguments.out, &arguments.identity(&source, &pairs, &nodes, &reference)?)?;
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
     let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        analyse(&model, &pairs, &nodes, arguments, &ledger)
+        analyse::analyse(&model, &pairs, &nodes, &reference, arguments, &ledger)
     })?;
 
     let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
@@ -179,7 +195,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seed: Some(arguments.seed),
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
-        notes: results::notes(&found, &pairs, bootstrap, arguments),
+        notes: results::notes(&found, &pairs, bootstrap, arguments)?,
         ..about(&source, arguments.model.device, started)
     };
     write_tables(&arguments.out, &results::tables(&found, bootstrap, arguments), &about)?;
@@ -223,7 +239,36 @@ impl Arguments {
         if self.verify.is_some() && nodes.is_empty() {
             bail!("--verify has nothing to patch: head_paths are not nodes");
         }
+        let of_clean_run = matches!(self.method, MethodName::IntegratedGradients | MethodName::Ablation);
+        if of_clean_run && self.direction == Some(Direction::Denoising) {
+            bail!("--method {} is of the clean run: it has no denoising direction", self.method.name());
+        }
+        self.integral.check(self.method)?;
+        self.ablation.check(self.method, self.wants_mean())?;
         Ok(nodes)
+    }
+
+    fn direction(&self) -> Direction {
+        self.direction.unwrap_or(Direction::Denoising)
+    }
+
+    /// Whether something is replaced by its mean.
+    fn wants_mean(&self) -> bool {
+        self.integral.wants_mean() || self.ablation.wants_mean()
+    }
+
+    /// The prompts that means are over: those of `--reference`, or the clean ones of the pairs; none if no mean is wanted.
+    fn reference(&self, source: &Source, pairs: &PromptPairs) -> anyhow::Result<Vec<Vec<u32>>> {
+        let clean = |pairs: &PromptPairs| pairs.pairs().iter().map(|p| p.clean.clone()).collect();
+        match &self.ablation.reference {
+            _ if !self.wants_mean() => Ok(Vec::new()),
+            None => Ok(clean(pairs)),
+            Some(path) => {
+                let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
+                let read = read_pairs(path, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx);
+                Ok(clean(&read.context("the reference set cannot be used")?))
+            }
+        }
     }
 
     fn wants_paths(&self) -> bool {
@@ -231,7 +276,13 @@ impl Arguments {
     }
 
     /// Everything that a pass of the sweep depends on.
-    fn identity(&self, source: &Source, pairs: &PromptPairs, nodes: &[NodeKind]) -> anyhow::Result<Map<String, Value>> {
+    fn identity(
+        &self,
+        source: &Source,
+        pairs: &PromptPairs,
+        nodes: &[NodeKind],
+        reference: &[Vec<u32>],
+    ) -> anyhow::Result<Map<String, Value>> {
         let prompts: Vec<_> =
             pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
         let identity = json!({
@@ -242,12 +293,15 @@ impl Arguments {
             "pairs": prompts,
             "positions": pairs.marks(),
             "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "method": self.method.to_possible_value().map(|v| v.get_name().to_owned()),
+            "method": self.method.name(),
+            "line": self.integral.describe()?,
+            "ablation": self.ablation.describe(),
+            "reference": reference,
             "norm": self.norm,
             "prompts kept apart": self.per_prompt,
             "head paths": self.wants_paths(),
             "verified": self.verify,
-            "direction": self.direction,
+            "direction": self.direction(),
             "metric": self.metric.name(),
             "prompt batch": self.prompt_batch,
         });
@@ -256,57 +310,4 @@ impl Arguments {
             _ => bail!("a sweep without identity"),
         }
     }
-}
-
-fn analyse<B: AutodiffBackend>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    nodes: &[NodeKind],
-    arguments: &Arguments,
-    ledger: &SweepLedger,
-) -> anyhow::Result<Findings> {
-    let metric = arguments.metric.metric(model, pairs, arguments.prompt_batch)?;
-    let scale = match arguments.metric {
-        MetricName::LogitDiffNormalised => Scale::Normalised,
-        _ => Scale::Metric,
-    };
-    let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
-    let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
-    with_bar("sweep", |progress| {
-        let prompt_batch = arguments.prompt_batch;
-        let direction = arguments.direction;
-        let options = Options { direction, scale, progress, prompt_batch, ledger, ..Options::default() };
-        let only = |outcome| Findings { outcome, paths: None, screened: None };
-        Ok(match (arguments.method, paths, arguments.verify) {
-            (MethodName::ActivationPatching, ..) => {
-                only(activation_patching(&model.valid(), pairs, &metric, nodes, &options)?)
-            }
-            (_, None, None) => only(attribution_patching(model, pairs, &metric, nodes, &options)?),
-            (_, None, Some(k)) => {
-                let screened = screen_then_verify(model, pairs, &metric, nodes, k, &options)?;
-                Findings { screened: Some(screened.clone()), ..only(screened.attribution) }
-            }
-            (_, Some(paths), None) if nodes.is_empty() => {
-                let paths = head_path_attribution(model, pairs, &metric, paths, &options)?;
-                let outcome = Outcome {
-                    method: Method::AttributionPatching,
-                    direction: options.direction,
-                    scale,
-                    metric: rewire_tasks::Metric::name(&metric),
-                    baselines: paths.baselines.clone(),
-                    effects: Vec::new(),
-                };
-                Findings { paths: Some(paths), ..only(outcome) }
-            }
-            (_, Some(paths), verify) => {
-                let (outcome, paths) =
-                    attribution_patching_with_head_paths(model, pairs, &metric, nodes, paths, &options)?;
-                let screened = match verify {
-                    Some(k) => Some(screen_then_verify(model, pairs, &metric, nodes, k, &options)?),
-                    None => None,
-                };
-                Findings { outcome, paths: Some(paths), screened }
-            }
-        })
-    })
 }

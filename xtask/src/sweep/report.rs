@@ -1,12 +1,12 @@
 //! A sweep's report.
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
-use rewire_analysis::{Bootstrap, Effects, NodeError, Scale};
+use rewire_analysis::{Bootstrap, Effects, Method, NodeError, Scale};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
 
-use super::results::{agreements, top_table};
+use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
 use super::{Arguments, Findings};
 use crate::model::Source;
 use crate::names::{self, INPUTS};
@@ -68,10 +68,25 @@ pub(super) fn page(
             Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
             Scale::Metric => "Mean over prompts, as a change of the metric.",
         };
-        page.section(&effects.kind.to_string(), unit);
+        let lead = match outcome.method {
+            Method::Ablation => format!("{unit} The tensors hold the metric after each node was removed."),
+            Method::IntegratedGradients => {
+                format!("{unit} Below 0 is what supports the behaviour: the line goes from the clean activation away.")
+            }
+            _ => unit.to_owned(),
+        };
+        page.section(&effects.kind.to_string(), &lead);
         maps(&mut page, effects, pairs);
-        let (header, rows) = top_table(effects, pairs, bootstrap, TOP);
+        let (header, rows) = top_table(outcome, effects, pairs, bootstrap, TOP);
         page.table(&header, rows);
+    }
+    if !found.completeness.is_empty() {
+        page.section(
+            "Completeness",
+            "Along each line the attributions must sum to the change of the metric from its clean end to the other. The gap is what \
+             they miss it by, the largest of all prompts; a gap past the tolerance would have been an error.",
+        );
+        page.table(&COMPLETENESS, completeness_rows(&found.completeness));
     }
     if let Some(found) = &found.paths {
         page.section(

@@ -1,7 +1,7 @@
 //! What a sweep found, as tables, notes and words.
 
-use ndarray::ArrayD;
-use rewire_analysis::{Agreement, Bootstrap, Effects, Method};
+use ndarray::{ArrayD, Axis};
+use rewire_analysis::{Agreement, Bootstrap, Completeness, Effects, Method, Outcome};
 use rewire_report::{Prompts, Table};
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use crate::{agreement, names, screening};
 pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
     let mut tables = Vec::new();
-    for effects in &found.outcome.effects {
+    for effects in &written(&found.outcome) {
         tables.push(Table::new(effects.kind.to_string(), effects, prompts, &found.outcome));
         if arguments.intervals {
             let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
@@ -24,6 +24,16 @@ pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Argumen
                 tables.extend(values.map(|values| Table::of(name, axes.clone(), values, &found.outcome)));
             }
         }
+    }
+    for Completeness { kind, gap, .. } in &found.completeness {
+        let axes = ["prompt", "layer", if kind.is_of_heads() { "head" } else { "neuron" }];
+        let gap = match prompts {
+            Prompts::Each => gap.clone(),
+            Prompts::Mean => gap.mean_axis(Axis(0)).unwrap_or_default(),
+        };
+        let skipped = usize::from(prompts == Prompts::Mean);
+        let axes = axes[skipped..skipped + gap.ndim()].iter().map(|a| (*a).to_owned()).collect();
+        tables.push(Table::of(format!("{kind}.gap"), axes, gap, &found.outcome));
     }
     if let Some(paths) = &found.paths {
         let (axes, values): (&[&str], ArrayD<f32>) = match prompts {
@@ -41,12 +51,58 @@ pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Argumen
     tables
 }
 
+/// The effects as they are written: of ablation the metric afterwards, of other methods its change.
+pub(super) fn written(outcome: &Outcome) -> Vec<Effects> {
+    match outcome.method {
+        Method::Ablation => outcome.after(),
+        _ => outcome.effects.clone(),
+    }
+}
+
+pub(super) const COMPLETENESS: [&str; 5] = ["kind", "layer", "steps", "largest change of the metric", "largest gap"];
+
+/// How complete the attributions of each kind and layer are: the largest of all prompts, by size.
+pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
+    let row = |of: &Completeness, layer: usize| {
+        let largest =
+            |values: &ArrayD<f32>| values.index_axis(Axis(1), layer).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        vec![
+            of.kind.to_string(),
+            layer.to_string(),
+            of.steps[layer].to_string(),
+            format!("{:.4}", largest(&of.change)),
+            format!("{:.1e}", largest(&of.gap)),
+        ]
+    };
+    all.iter().flat_map(|of| (0..of.steps.len()).map(|layer| row(of, layer)).collect::<Vec<_>>()).collect()
+}
+
 /// What there is to say of the tables beside their axes.
-pub(super) fn notes(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments) -> Value {
+pub(super) fn notes(
+    found: &Findings,
+    pairs: &PromptPairs,
+    bootstrap: Bootstrap,
+    arguments: &Arguments,
+) -> anyhow::Result<Value> {
     let mut notes = Map::new();
     if arguments.intervals {
         let Bootstrap { level, resamples, seed } = bootstrap;
         notes.insert("bootstrap".to_owned(), json!({ "level": level, "resamples": resamples, "seed": seed }));
+    }
+    match found.outcome.method {
+        Method::IntegratedGradients => {
+            let steps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(c.steps)));
+            let largest = |c: &Completeness| c.gap.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            let gaps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(largest(c))));
+            notes.insert("integral".to_owned(), arguments.integral.describe()?);
+            notes.insert("steps_by_layer".to_owned(), Value::Object(steps.collect()));
+            notes.insert("largest_gap".to_owned(), Value::Object(gaps.collect()));
+        }
+        Method::Ablation => {
+            notes.insert("ablation".to_owned(), arguments.ablation.describe());
+            notes.insert("values_are".to_owned(), json!("the metric after ablation"));
+        }
+        _ => {}
     }
     if let Some(paths) = &found.paths {
         notes.insert("norm".to_owned(), json!(paths.norm));
@@ -65,7 +121,7 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap,
             }),
         );
     }
-    Value::Object(notes)
+    Ok(Value::Object(notes))
 }
 
 /// The nodes of largest mean effect: their place and it.
@@ -80,12 +136,16 @@ fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
 
 /// Header and rows of a table of the nodes of largest effect, with error and interval where there are several prompts.
 pub(super) fn top_table(
+    outcome: &Outcome,
     effects: &Effects,
     pairs: &PromptPairs,
     bootstrap: Bootstrap,
     n: usize,
 ) -> (Vec<&'static str>, Vec<Vec<String>>) {
     let nodes = top_nodes(effects, n);
+    let after = (outcome.method == Method::Ablation)
+        .then(|| outcome.after())
+        .and_then(|all| all.into_iter().find(|e| e.kind == effects.kind).map(|e| e.mean()));
     // Only those that are shown are resampled.
     let shown = Effects {
         kind: effects.kind,
@@ -100,13 +160,15 @@ pub(super) fn top_table(
         if let Some((error, [low, high])) = &sure {
             row.extend([format!("{:.4}", error[[i]]), format!("{:.4} to {:.4}", low[[i]], high[[i]])]);
         }
+        row.extend(after.as_ref().map(|after| format!("{:.4}", after[place.as_slice()])));
         row
     };
     let rows = nodes.iter().enumerate().map(row).collect();
-    let header = match sure {
+    let mut header = match sure {
         Some(_) => vec!["node", "effect", "std. error", "95% interval"],
         None => vec!["node", "effect"],
     };
+    header.extend(after.as_ref().map(|_| "metric after"));
     (header, rows)
 }
 
@@ -123,12 +185,18 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstra
     let method = match outcome.method {
         Method::ActivationPatching => "exact",
         Method::AttributionPatching => "estimated",
+        Method::IntegratedGradients => "integrated gradients",
+        Method::Ablation => "exact",
     };
     let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
     for effects in &outcome.effects {
         text += &format!("{} ({method}, {})\n", effects.kind, outcome.direction);
-        let (header, rows) = top_table(effects, pairs, bootstrap, 5);
+        let (header, rows) = top_table(outcome, effects, pairs, bootstrap, 5);
         text += &text_table(&header, &rows);
+    }
+    if !found.completeness.is_empty() {
+        text += "how far attributions are from summing to the change of the metric\n";
+        text += &text_table(&COMPLETENESS, &completeness_rows(&found.completeness));
     }
     if let Some(paths) = &found.paths {
         text += &format!("head_paths (estimated, {})\n", outcome.direction);

@@ -1,0 +1,36 @@
+//! Activations from a safetensors file.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use rewire_hooks::{ActivationCache, HookPoint};
+use safetensors::{Dtype, SafeTensors};
+
+/// Reads activations by hook name (`blocks.3.attn.hook_z`), float32, each shaped as its point is.
+pub(crate) fn read_activations<B: Backend>(path: &Path, device: &B::Device) -> anyhow::Result<ActivationCache<B>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file =
+        SafeTensors::deserialize(&bytes).with_context(|| format!("{} is no safetensors file", path.display()))?;
+    let mut cache = ActivationCache::new();
+    for (name, view) in file.tensors() {
+        let at = || format!("{}, tensor `{name}`", path.display());
+        let point: HookPoint = name.parse().with_context(at)?;
+        let (shape, dtype) = (view.shape().to_vec(), view.dtype());
+        if dtype != Dtype::F32 {
+            bail!("{}: {dtype:?} numbers, and float32 is needed", at());
+        }
+        if shape.len() != point.rank() {
+            bail!("{}: {} dimensions, and the point has {} {:?}", at(), shape.len(), point.rank(), point.axes());
+        }
+        let numbers: Vec<f32> =
+            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let data = TensorData::new(numbers, shape);
+        cache = match point.rank() {
+            4 => cache.with::<4>(point, Tensor::from_data(data, device)),
+            _ => cache.with::<3>(point, Tensor::from_data(data, device)),
+        };
+    }
+    Ok(cache)
+}

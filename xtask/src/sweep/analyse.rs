@@ -1,0 +1,79 @@
+//! What a sweep computes, by method.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use rewire_analysis::{
+    Method, NodeKind, Options, Outcome, PathOptions, PerPrompt, Scale, ablation, activation_patching,
+    attribution_patching, attribution_patching_with_head_paths, head_path_attribution, integrated_gradients,
+    screen_then_verify,
+};
+use rewire_model::Transformer;
+use rewire_tasks::PromptPairs;
+
+use super::ledger::SweepLedger;
+use super::{Arguments, Findings, MethodName, MetricName};
+use crate::progress::with_bar;
+
+pub(super) fn analyse<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    nodes: &[NodeKind],
+    reference: &[Vec<u32>],
+    arguments: &Arguments,
+    ledger: &SweepLedger,
+) -> anyhow::Result<Findings> {
+    let metric = arguments.metric.metric(model, pairs, arguments.prompt_batch)?;
+    let scale = match arguments.metric {
+        MetricName::LogitDiffNormalised => Scale::Normalised,
+        _ => Scale::Metric,
+    };
+    let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
+    let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
+    with_bar("sweep", |progress| {
+        let prompt_batch = arguments.prompt_batch;
+        let direction = arguments.direction();
+        let options = Options { direction, scale, progress, prompt_batch, ledger, ..Options::default() };
+        let only = |outcome| Findings { outcome, paths: None, screened: None, completeness: Vec::new() };
+        Ok(match (arguments.method, paths, arguments.verify) {
+            (MethodName::ActivationPatching, ..) => {
+                only(activation_patching(&model.valid(), pairs, &metric, nodes, &options)?)
+            }
+            (MethodName::Ablation, ..) => {
+                let model = model.valid();
+                let by = arguments.ablation.intervention(&model, nodes, reference, prompt_batch)?;
+                only(ablation(&model, pairs, &metric, nodes, &by, &options)?)
+            }
+            (MethodName::IntegratedGradients, ..) => {
+                let integral = arguments.integral.integral(&model.valid(), nodes, reference, arguments)?;
+                let found = integrated_gradients(model, pairs, &metric, nodes, &integral, &options)?;
+                Findings { completeness: found.completeness, ..only(found.outcome) }
+            }
+            (_, None, None) => only(attribution_patching(model, pairs, &metric, nodes, &options)?),
+            (_, None, Some(k)) => {
+                let screened = screen_then_verify(model, pairs, &metric, nodes, k, &options)?;
+                Findings { screened: Some(screened.clone()), ..only(screened.attribution) }
+            }
+            (_, Some(paths), None) if nodes.is_empty() => {
+                let paths = head_path_attribution(model, pairs, &metric, paths, &options)?;
+                let outcome = Outcome {
+                    method: Method::AttributionPatching,
+                    direction: options.direction,
+                    scale,
+                    metric: rewire_tasks::Metric::name(&metric),
+                    baselines: paths.baselines.clone(),
+                    effects: Vec::new(),
+                };
+                Findings { paths: Some(paths), ..only(outcome) }
+            }
+            (_, Some(paths), verify) => {
+                let (outcome, paths) =
+                    attribution_patching_with_head_paths(model, pairs, &metric, nodes, paths, &options)?;
+                let screened = match verify {
+                    Some(k) => Some(screen_then_verify(model, pairs, &metric, nodes, k, &options)?),
+                    None => None,
+                };
+                Findings { paths: Some(paths), screened, ..only(outcome) }
+            }
+        })
+    })
+}

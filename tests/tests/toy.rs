@@ -2,8 +2,11 @@
 
 use burn::backend::Flex;
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_tasks::PromptPairs;
 use rewire_tasks::facts::{FACT_TEMPLATES, FACTS, demo_fact_pair, fact_prompt};
-use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
+use rewire_tasks::ioi::{
+    COMPARISON_PROMPT, Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair, demo_pairs,
+};
 use rewire_toy::{Toy, score_ioi};
 
 fn load(toy: Toy) -> Transformer<Flex> {
@@ -80,5 +83,24 @@ fn texts_round_trip_and_a_model_is_small() {
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models").join(toy.name());
         let bytes: u64 = std::fs::read_dir(directory).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
         assert!(bytes <= 4_000_000, "{toy} takes {bytes} bytes");
+    }
+}
+
+#[test]
+fn the_comparison_notebooks_prompts_fit_the_toys() {
+    for toy in Toy::ALL {
+        let tokenizer = toy.tokenizer().unwrap();
+        let bos = Some(0);
+        let pair = comparison_pair(&tokenizer, bos).unwrap();
+        assert_eq!((pair.width(), pair.first_difference(0)), (17, Some(10)));
+        assert_eq!(pair.labels(0).concat(), tokenizer.decode(&[0]) + COMPARISON_PROMPT);
+        let aligned = contrastive_pair(&tokenizer, bos, Contrast::Aligned).unwrap();
+        assert_eq!((aligned.width(), aligned.first_difference(0)), (17, Some(2)));
+        let differing =
+            |p: &PromptPairs| p.pairs()[0].clean.iter().zip(&p.pairs()[0].corrupted).filter(|(a, b)| a != b).count();
+        assert_eq!(differing(&aligned), 2);
+        let printed = contrastive_pair(&tokenizer, bos, Contrast::AsPrinted).unwrap();
+        assert_eq!((printed.width(), printed.end(0)), (19, 18));
+        assert_eq!(printed.pairs()[0].clean[17..], [0, 0]);
     }
 }

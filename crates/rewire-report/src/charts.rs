@@ -1,11 +1,15 @@
-//! The charts of a report: heat maps and scatters, each with its title, labels and hover text.
+//! The charts of a report: heat maps, scatters, curves and bars, each with its title, labels and hover text.
+
+mod scatter;
+mod series;
 
 use ndarray::ArrayView2;
-use plotly::common::{
-    ColorBar, ColorScale, ColorScaleElement, ColorScalePalette, DashType, Font, Line, Marker, Mode, Title,
-};
+use plotly::common::{ColorBar, ColorScale, ColorScaleElement, Font, Title};
 use plotly::layout::{Axis, AxisType, Margin};
-use plotly::{HeatMap, Layout, Plot, Scatter};
+use plotly::{HeatMap, Layout, Plot};
+
+pub use scatter::{Point, StraightLine, scatter, scatter_with};
+pub use series::{Bars, bars, curves, falling};
 
 /// One chart, to be put on a [`Page`](crate::Page).
 #[derive(Debug, Clone)]
@@ -40,6 +44,11 @@ pub struct HeatMapLabels<'a> {
     pub reach: f32,
 }
 
+/// A number to as many digits as a colour or a hover text shows: more would only make the file larger.
+fn shown(value: f32, reach: f32) -> f32 {
+    if value.abs() < reach * 1e-5 { 0.0 } else { format!("{value:.3e}").parse().unwrap_or(value) }
+}
+
 /// A number with two significant digits or so.
 fn short(v: f32) -> String {
     match v.abs() {
@@ -61,12 +70,12 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
     let HeatMapLabels { rows: (row_axis, rows), columns: (column_axis, columns), reach } = labels;
     let longest = |names: &[String]| 7 * names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
     let size = |n: usize| if n <= ROOMY { 21 * n } else { 12 * n };
-    let width = (130 + longest(rows) + size(columns.len())).clamp(330, 1080);
+    // A column narrower than a pixel would vanish: a chart of more is scrolled.
+    let width = (130 + longest(rows) + size(columns.len())).clamp(330, 1080.max(200 + columns.len()));
     let height = (110 + longest(columns) + size(rows.len())).clamp(200, 1900);
 
-    // More digits than a colour or a hover text shows would only make the file larger.
     let z: Vec<Vec<f32>> =
-        values.rows().into_iter().map(|row| row.iter().map(|v| (v * 1e5).round() / 1e5).collect()).collect();
+        values.rows().into_iter().map(|row| row.iter().map(|&v| shown(v, reach)).collect()).collect();
     let ends = [-reach, 0.0, reach];
     let bar = ColorBar::new()
         .thickness(12)
@@ -77,7 +86,7 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
         .zmin(f64::from(-reach))
         .zmax(f64::from(reach))
         .color_bar(bar)
-        .hover_template("%{y} &#183; %{x}<br>%{z:.4f}<extra></extra>");
+        .hover_template("%{y} &#183; %{x}<br>%{z:.4g}<extra></extra>");
     let mut plot = Plot::new();
     plot.add_trace(trace);
     let axis = |name: &str, n: usize| {
@@ -100,78 +109,7 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
     Chart { plot_json: plot.to_json(), width, height }
 }
 
-/// One point of a scatter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Point {
-    /// Along.
-    pub x: f32,
-    /// Up.
-    pub y: f32,
-    /// Its colour is by layer.
-    pub layer: usize,
-    /// Shown when pointed at.
-    pub name: String,
-}
-
-/// A scatter of `points`, coloured by layer, with the line on which both agree.
-#[must_use]
-pub fn scatter(title: &str, points: &[Point], [x_axis, y_axis]: [&str; 2]) -> Chart {
-    let values = points.iter().flat_map(|p| [p.x, p.y]);
-    let (low, high) = values.fold((0.0_f32, 0.0_f32), |(low, high), v| (low.min(v), high.max(v)));
-    let margin = 0.05 * (high - low).max(f32::MIN_POSITIVE);
-    let ends = vec![low - margin, high + margin];
-    let agreement = Scatter::new(ends.clone(), ends)
-        .mode(Mode::Lines)
-        .line(Line::new().color("#999999").dash(DashType::Dash).width(1.0))
-        .hover_template("attribution = exact effect<extra></extra>")
-        .show_legend(false);
-    let rounded = |v: f32| (v * 1e5).round() / 1e5;
-    let (x, y): (Vec<_>, Vec<_>) = points.iter().map(|p| (rounded(p.x), rounded(p.y))).unzip();
-    let names: Vec<_> = points.iter().map(|p| p.name.clone()).collect();
-    let layers: Vec<usize> = points.iter().map(|p| p.layer).collect();
-    let last = layers.iter().copied().max().unwrap_or(0);
-    let marker = Marker::new()
-        .color_array(layers.iter().map(|&l| l as f64).collect::<Vec<f64>>())
-        .color_scale(ColorScale::Palette(ColorScalePalette::Viridis))
-        .cmin(0.0)
-        .cmax(last.max(1) as f64)
-        .size(7)
-        .opacity(0.8)
-        .color_bar(ColorBar::new().thickness(10).title(Title::from("layer")).dtick((last / 8 + 1) as f64))
-        .show_scale(true);
-    let nodes = Scatter::new(x, y)
-        .mode(Mode::Markers)
-        .marker(marker)
-        .text_array(names)
-        .hover_template("%{text}<br>exact %{x:.4f}<br>attribution %{y:.4f}<extra></extra>")
-        .show_legend(false);
-    let mut plot = Plot::new();
-    plot.add_trace(agreement);
-    plot.add_trace(nodes);
-    let axis = |name: &str| Axis::new().title(Title::from(name)).zero_line(true).auto_margin(true);
-    plot.set_layout(layout(title).x_axis(axis(x_axis)).y_axis(axis(y_axis)));
-    Chart { plot_json: plot.to_json(), width: 540, height: 420 }
-}
-
-/// Numbers in falling order, each with its name.
-#[must_use]
-pub fn falling(title: &str, values: &[(String, f32)], [x_axis, y_axis]: [&str; 2]) -> Chart {
-    let (names, y): (Vec<_>, Vec<_>) = values.iter().cloned().unzip();
-    let x: Vec<usize> = (1..=y.len()).collect();
-    let line = Scatter::new(x, y)
-        .mode(Mode::LinesMarkers)
-        .marker(Marker::new().color("#2166ac").size(5))
-        .line(Line::new().color("#2166ac").width(1.0))
-        .text_array(names)
-        .hover_template("%{text}<br>%{y:.4f}<extra></extra>")
-        .show_legend(false);
-    let mut plot = Plot::new();
-    plot.add_trace(line);
-    let axis = |name: &str| Axis::new().title(Title::from(name)).auto_margin(true);
-    plot.set_layout(layout(title).x_axis(axis(x_axis)).y_axis(axis(y_axis).zero_line(true)));
-    Chart { plot_json: plot.to_json(), width: 540, height: 320 }
-}
-
+/// What all charts have in common.
 fn layout(title: &str) -> Layout {
     Layout::new()
         .title(Title::from(title).font(Font::new().size(15)).x(0.02))

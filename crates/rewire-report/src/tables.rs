@@ -116,7 +116,7 @@ fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
 }
 
 /// Every axis that a table can have, in the order of the CSV file's columns.
-pub const AXES: [&str; 12] = [
+pub const AXES: [&str; 14] = [
     "prompt",
     "layer",
     "head",
@@ -129,6 +129,8 @@ pub const AXES: [&str; 12] = [
     "pos",
     "dest",
     "src",
+    "curve",
+    "place",
 ];
 
 /// Numbers of a table above which it is left out of the CSV file, where nobody would read it: it is in the tensors.

@@ -4,11 +4,15 @@
 //! IO) is the answer. In ABBA prompts IO comes first, in BABA prompts S does. The generator is seeded and gives the same
 //! prompts on every machine; names are drawn only from those that the model's tokenizer has as single tokens.
 
+mod circuit;
+mod comparison;
 mod corrupt;
 mod demo;
 mod generate;
 mod pools;
 
+pub use circuit::{GPT2_SMALL_CIRCUIT, HeadClass, gpt2_small_class};
+pub use comparison::{COMPARISON_PROMPT, Contrast, comparison_pair, contrastive_pair};
 pub use corrupt::Corruption;
 pub use demo::{DEMO_ANSWER_IDS_GPT2, DemoError, demo_pairs, demo_prompts};
 pub use generate::{IoiError, IoiGenerator, IoiPrompt, Order, Roles, Split};

@@ -1,0 +1,172 @@
+//! `cargo xtask reproduce-ig`: integrated gradients against activation patching, and what ablation says of both.
+
+mod ablate;
+mod analyse;
+mod checks;
+mod curves;
+mod report;
+mod results;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
+use clap::Args;
+use rewire_analysis::{Node, PathIntegral, Quadrature, Rule};
+use rewire_model::Transformer;
+use rewire_report::{About, check_directory, write_tables, write_whole};
+use rewire_tasks::PromptPairs;
+use rewire_tasks::ioi::{Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair};
+use serde_json::json;
+
+use crate::arguments::at_least_one;
+use crate::device::on_device;
+use crate::model::{ModelArguments, Source};
+use crate::output::{about, print};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Generated prompts on which accuracy is measured, up to 10,000 in the notebook; 0 leaves the ablation study out.
+    #[arg(long, default_value_t = 1000)]
+    prompts: usize,
+    /// Seed of the generated prompts.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Heads to ablate besides the outliers: LAYER.HEAD, separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = layer_and_head)]
+    heads: Vec<(usize, usize)>,
+    /// Nodes of the quadrature.
+    #[arg(long, default_value_t = Quadrature::default().steps, value_parser = at_least_one)]
+    steps: usize,
+    /// gauss-legendre, riemann-left, riemann-right, riemann-middle, trapezoid.
+    #[arg(long, default_value_t = Quadrature::default().rule)]
+    rule: Rule,
+    /// How far attributions may be from summing to the metric's change, as a share of it; more steps are taken until they are nearer,
+    /// and where that does not help it is an error.
+    #[arg(long, default_value_t = 0.001)]
+    tolerance: f64,
+    /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
+    #[arg(long, default_value = "out/reproduce-ig")]
+    out: PathBuf,
+}
+
+/// Prompts over which the mean activations are, as in the notebook.
+const REFERENCE: usize = 100;
+
+fn layer_and_head(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('.').and_then(|(layer, head)| Some((layer.parse().ok()?, head.parse().ok()?)));
+    parts.ok_or_else(|| format!("`{text}` is no head; heads are LAYER.HEAD, such as 9.6"))
+}
+
+/// All prompts that the study is on.
+struct Prompts {
+    /// The notebook's pair.
+    pair: PromptPairs,
+    /// Its contrastive pair, as printed and aligned.
+    contrasts: [(PromptPairs, [String; 2]); 2],
+    /// Those that accuracy is measured on, corrupted by three other names, and those that means are over.
+    sets: Option<[PromptPairs; 2]>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if arguments.tolerance.is_nan() || arguments.tolerance <= 0.0 {
+        anyhow::bail!("--tolerance {} can never be met: it must be above 0", arguments.tolerance);
+    }
+    let quadrature = Quadrature { rule: arguments.rule, steps: arguments.steps };
+    quadrature.nodes()?;
+    let source = Source::open(&arguments.model)?;
+    let prompts = prompts(&source, arguments)?;
+    check_heads(&source, &arguments.heads)?;
+    check_directory(&arguments.out)?;
+
+    let found = on_device!(arguments.model.device, |B, device| {
+        let model: Transformer<Autodiff<B>> = source.load(&device)?;
+        let integral = PathIntegral { quadrature, tolerance: arguments.tolerance, ..PathIntegral::default() };
+        let compared = analyse::compare(&model, &prompts.pair, &integral)?;
+        let inner = model.valid();
+        let study = match &prompts.sets {
+            Some(sets) => Some(ablate::study(&inner, source.tokenizer()?, sets, &compared, &source, &arguments.heads)?),
+            None => None,
+        };
+        let curves = curves::draw(&inner, &prompts, &compared, source.is_gpt2_small())?;
+        let contrasts = curves::contrasts(&model, &prompts, &curves, &integral)?;
+        anyhow::Ok(Found { compared, study, curves, contrasts })
+    })?;
+    let checks = if source.is_gpt2_small() { checks::checks(&found) } else { Vec::new() };
+
+    let about = About {
+        metric: "logit-diff".to_owned(),
+        seed: Some(arguments.seed),
+        labels: json!(prompts.pair.labels(0)),
+        baselines: rewire_report::describe_baselines(&found.compared.exact.baselines),
+        notes: results::notes(&found, arguments),
+        ..about(&source, arguments.model.device, started)
+    };
+    write_tables(&arguments.out, &results::tables(&found), &about)?;
+    let path = arguments.out.join("report.html");
+    let page = report::page(&source, &prompts, &found, &checks, arguments);
+    write_whole(&path, page.render().as_bytes())?;
+    print(&results::summary(&source, &found, &checks, arguments));
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
+    Ok(())
+}
+
+/// All that the report is made of.
+struct Found {
+    compared: analyse::Compared,
+    study: Option<ablate::Study>,
+    curves: curves::Drawn,
+    contrasts: Vec<curves::Contrasted>,
+}
+
+fn prompts(source: &Source, arguments: &Arguments) -> anyhow::Result<Prompts> {
+    let (tokenizer, config) = (source.tokenizer()?, &source.config);
+    let bos = config.bos_token;
+    let pair = comparison_pair(tokenizer, bos)?;
+    let contrast = |contrast| -> anyhow::Result<(PromptPairs, [String; 2])> {
+        let pairs = contrastive_pair(tokenizer, bos, contrast)?;
+        let pair = &pairs.pairs()[0];
+        let texts = [&pair.clean, &pair.corrupted].map(|tokens| tokenizer.decode(tokens));
+        Ok((pairs, texts))
+    };
+    let contrasts = [contrast(Contrast::AsPrinted)?, contrast(Contrast::Aligned)?];
+    let sets = match arguments.prompts {
+        0 => None,
+        n => {
+            let generator = IoiGenerator::new(tokenizer)?;
+            let of_seed = |n, seed| {
+                let prompts = generator.sample(n, seed, Split::All);
+                Corruption::Abc.pairs(&prompts, tokenizer, bos)
+            };
+            Some([of_seed(n, arguments.seed)?, of_seed(REFERENCE, arguments.seed.wrapping_add(1))?])
+        }
+    };
+    let of_contrasts = contrasts.iter().map(|(pairs, _)| pairs);
+    for pairs in [&pair].into_iter().chain(of_contrasts).chain(sets.iter().flatten()) {
+        pairs.check_model(config.d_vocab, config.n_ctx)?;
+    }
+    Ok(Prompts { pair, contrasts, sets })
+}
+
+/// Refuses heads that the model does not have, or that are named twice.
+fn check_heads(source: &Source, heads: &[(usize, usize)]) -> anyhow::Result<()> {
+    let (layers, of_layer) = (source.config.n_layers, source.config.n_heads);
+    for (i, &(layer, head)) in heads.iter().enumerate() {
+        if layer >= layers || head >= of_layer {
+            anyhow::bail!("--heads {layer}.{head}: the model has {layers} layers of {of_layer} heads, counted from 0");
+        }
+        if heads[..i].contains(&(layer, head)) {
+            anyhow::bail!("--heads names {layer}.{head} twice");
+        }
+    }
+    Ok(())
+}
+
+/// A head's output at all positions.
+fn head_node((layer, head): (usize, usize)) -> Node {
+    Node::new(layer, rewire_analysis::Component::HeadResult).unit(head)
+}

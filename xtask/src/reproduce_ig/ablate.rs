@@ -1,0 +1,128 @@
+//! The ablation experiments: how often the model answers right without the heads on which the methods disagree.
+
+use burn::tensor::backend::Backend;
+use rewire_analysis::{
+    Ablated, AnswerAccuracy, Intervention, MeanOver, Node, Options, answer_accuracy, mean_activations, pearson,
+};
+use rewire_hooks::Site;
+use rewire_model::Transformer;
+use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
+use rewire_tasks::{PromptPairs, Tokenizer};
+
+use super::analyse::Compared;
+use super::head_node;
+use crate::model::Source;
+use crate::output::head_name;
+use crate::progress::with_bar;
+
+/// What heads are replaced by, in the notebook's order, and what it left to do.
+pub(super) const INTERVENTIONS: [&str; 3] = ["zero", "mean", "resample"];
+/// Tokens that the model may say, as in the notebook.
+const NEW_TOKENS: usize = 3;
+/// Prompts that are run at once.
+const AT_ONCE: usize = 64;
+
+/// How often the model answers right, as it is and without some heads.
+pub(super) struct Study {
+    /// As it is.
+    pub(super) whole: AnswerAccuracy,
+    /// The heads that are removed one by one.
+    pub(super) heads: Vec<(usize, usize)>,
+    /// Without each head; one row an intervention.
+    pub(super) alone: Vec<Vec<AnswerAccuracy>>,
+    /// Sets of heads that are removed together, by name.
+    pub(super) sets: Vec<(String, Vec<(usize, usize)>)>,
+    /// Without each set; one row an intervention.
+    pub(super) together: Vec<Vec<AnswerAccuracy>>,
+}
+
+pub(super) fn study<B: Backend>(
+    model: &Transformer<B>,
+    tokenizer: &Tokenizer,
+    [set, reference]: &[PromptPairs; 2],
+    compared: &Compared,
+    source: &Source,
+    further: &[(usize, usize)],
+) -> anyhow::Result<Study> {
+    let mut heads = compared.literal_outliers();
+    for head in compared.outliers().into_iter().chain(further.iter().copied()) {
+        if !heads.contains(&head) {
+            heads.push(head);
+        }
+    }
+    heads.sort_unstable();
+    let mut sets = Vec::new();
+    if heads.len() > 1 {
+        sets.push(("all of these".to_owned(), heads.clone()));
+    }
+    if source.is_gpt2_small() {
+        sets.extend(GPT2_SMALL_CIRCUIT.iter().map(|class| (format!("{}s", class.name), class.heads.to_vec())));
+    }
+
+    let prompts: Vec<Vec<u32>> = reference.pairs().iter().map(|p| p.clean.clone()).collect();
+    let means = mean_activations(model, &prompts, &[Site::Z], MeanOver::PromptsAndPositions, AT_ONCE)?;
+    let mut ablations = vec![Ablated { nodes: Vec::new(), by: Intervention::Zero }];
+    for by in [Intervention::Zero, Intervention::Fixed(means), Intervention::Resample] {
+        let alone = heads.iter().map(|head| vec![*head]);
+        for removed in alone.chain(sets.iter().map(|(_, heads)| heads.clone())) {
+            let nodes: Vec<Node> = removed.into_iter().map(head_node).collect();
+            ablations.push(Ablated { nodes, by: by.clone() });
+        }
+    }
+    let found = with_bar("accuracy without heads", |progress| {
+        let options = Options { prompt_batch: AT_ONCE, progress, ..Options::default() };
+        answer_accuracy(model, set, tokenizer, &ablations, NEW_TOKENS, &options)
+    })?;
+    let mut found = found.into_iter();
+    let whole = found.next().ok_or_else(|| anyhow::anyhow!("no accuracy was measured"))?;
+    let (mut alone, mut together) = (Vec::new(), Vec::new());
+    for _ in INTERVENTIONS {
+        alone.push(found.by_ref().take(heads.len()).collect());
+        together.push(found.by_ref().take(sets.len()).collect());
+    }
+    Ok(Study { whole, heads, alone, sets, together })
+}
+
+/// Correlations over heads of a method's scores with the change of accuracy.
+pub(super) struct Correlations {
+    pub(super) scores: &'static str,
+    /// One an intervention.
+    pub(super) with_change: Vec<Option<f64>>,
+}
+
+impl Study {
+    /// Change of the share of prompts on which the model says the answer, head by head.
+    pub(super) fn changes(&self, intervention: usize) -> Vec<f32> {
+        let whole = self.whole.said.share();
+        self.alone[intervention].iter().map(|without| (without.said.share() - whole) as f32).collect()
+    }
+
+    /// Of the difference of scores, and of each method's, with the change of accuracy; of the true attributions and the notebook's.
+    pub(super) fn correlations(&self, compared: &Compared) -> Vec<Correlations> {
+        type Score = fn(&Compared, (usize, usize)) -> f32;
+        let scores: [(&str, Score); 5] = [
+            ("patching less IG", |c, head| c.exact_of(head) - c.integrated_of(head)),
+            ("IG", Compared::integrated_of),
+            ("activation patching", Compared::exact_of),
+            ("patching less the notebook's figure", |c, head| c.exact_of(head) - c.literal_of(head)),
+            ("the notebook's figure", Compared::literal_of),
+        ];
+        let of = |(name, score): (&'static str, Score)| Correlations {
+            scores: name,
+            with_change: (0..INTERVENTIONS.len())
+                .map(|i| pearson(self.heads.iter().map(|&head| score(compared, head)).zip(self.changes(i))))
+                .collect(),
+        };
+        scores.into_iter().map(of).collect()
+    }
+
+    /// Whether the model gets the task right at all: if it does not, nothing can make it worse.
+    pub(super) fn means_nothing(&self) -> bool {
+        self.whole.is_never_right()
+    }
+
+    /// Names of the heads.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.heads.iter().map(|&(layer, head)| head_name(layer, head)).collect()
+    }
+}

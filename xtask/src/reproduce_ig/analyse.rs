@@ -1,0 +1,141 @@
+//! Both methods' scores of every head and neuron, and how they compare.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use rewire_analysis::{
+    By, Comparison, Component, Direction, Effects, Integrated, Intervention, NodeKind, Options, Outcome, PathIntegral,
+    Scale, activation_patching, integrated_gradients, literal_first_node,
+};
+use rewire_model::Transformer;
+use rewire_tasks::{LogitDiff, PromptPairs};
+
+use crate::progress::with_bar;
+
+pub(super) const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
+pub(super) const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
+/// The nodes, and what they are called.
+pub(super) const KINDS: [(NodeKind, &str); 2] = [(NEURONS, "neurons"), (HEADS, "heads")];
+/// The two baselines, in the notebook's order.
+pub(super) const BASELINES: [&str; 2] = ["zero", "corrupted"];
+/// How many of the largest scores the Jaccard index is about, as in the notebook.
+pub(super) const TOP: usize = 30;
+
+/// What the notebook multiplies its attributions of heads by before it looks for outliers: 1e5 of a mean over 17 positions and 768
+/// dimensions, of the sum.
+const LITERAL_UNIT: f32 = 1e5 / (17.0 * 768.0);
+
+/// Everything of the notebook's one pair.
+pub(super) struct Compared {
+    /// By activation patching, noising, as shares of clean less corrupted: neurons, then heads.
+    pub(super) exact: Outcome,
+    /// To zero and to the corrupted activations.
+    pub(super) lines: [Lines; 2],
+}
+
+/// Integrated gradients to one baseline, and the notebook's figure of them.
+pub(super) struct Lines {
+    /// In logits: neurons, then heads.
+    pub(super) integrated: Integrated,
+    pub(super) literal: Integrated,
+    /// The notebook's view of it: means over positions and dimensions.
+    pub(super) literal_means: Vec<Effects>,
+    /// Of the true attributions with the exact effects: neurons, then heads.
+    pub(super) comparisons: [Comparison; 2],
+    /// Of the literal ones.
+    pub(super) literal_comparisons: [Comparison; 2],
+}
+
+pub(super) fn compare<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    pair: &PromptPairs,
+    integral: &PathIntegral<B::InnerBackend>,
+) -> anyhow::Result<Compared> {
+    let metric = LogitDiff::new(pair);
+    let kinds = KINDS.map(|(kind, _)| kind);
+    let options = Options { direction: Direction::Noising, ..Options::default() };
+    let exact = with_bar("activation patching: every neuron and head", |progress| {
+        activation_patching(&model.valid(), pair, &metric, &kinds, &Options { progress, ..options })
+    })?;
+    let in_logits = Options { scale: Scale::Metric, ..options };
+    let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> anyhow::Result<Lines> {
+        let integral = PathIntegral { baseline, ..integral.clone() };
+        let integrated = with_bar(&format!("integrated gradients, {name} baseline"), |progress| {
+            integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
+        })?;
+        let literal = literal_first_node(model, pair, &metric, &kinds, &integral, &in_logits)?;
+        let with_exact = |of: &Integrated| {
+            [0, 1].map(|i| {
+                let [found, exact] = [&of.outcome, &exact].map(|outcome| flat(&outcome.effects[i]));
+                Comparison::new(&found, &exact, TOP)
+            })
+        };
+        let (comparisons, literal_comparisons) = (with_exact(&integrated), with_exact(&literal));
+        let literal_means = literal.means(pair, model.config().d_model);
+        Ok(Lines { integrated, literal, literal_means, comparisons, literal_comparisons })
+    };
+    let lines = [line(BASELINES[0], Intervention::Zero)?, line(BASELINES[1], Intervention::Resample)?];
+    Ok(Compared { exact, lines })
+}
+
+/// The mean effects of a kind, layer by layer.
+pub(super) fn flat(effects: &Effects) -> Vec<f32> {
+    effects.mean().into_iter().collect()
+}
+
+impl Compared {
+    /// Clean and corrupted logit difference.
+    pub(super) fn logit_differences(&self) -> [f64; 2] {
+        self.exact.baselines.means()
+    }
+
+    /// Heads in a layer, of [`KINDS`] kind `kind`; or neurons.
+    pub(super) fn units(&self, kind: usize) -> usize {
+        self.exact.effects[kind].values.shape()[2]
+    }
+
+    /// Layer and number of a node, by its place in a flat list.
+    pub(super) fn place(&self, kind: usize, flat: usize) -> (usize, usize) {
+        (flat / self.units(kind), flat % self.units(kind))
+    }
+
+    /// A head's exact effect, as a share of clean less corrupted.
+    pub(super) fn exact_of(&self, (layer, head): (usize, usize)) -> f32 {
+        self.exact.effects[1].values[[0, layer, head]]
+    }
+
+    /// A head's true attribution to the corrupted baseline, in the same unit.
+    pub(super) fn integrated_of(&self, (layer, head): (usize, usize)) -> f32 {
+        let [clean, corrupted] = self.logit_differences();
+        let sum = self.lines[1].integrated.outcome.effects[1].values[[0, layer, head]];
+        sum / (clean - corrupted) as f32
+    }
+
+    /// The notebook's figure of it, as the notebook scales it.
+    pub(super) fn literal_of(&self, (layer, head): (usize, usize)) -> f32 {
+        self.lines[1].literal.outcome.effects[1].values[[0, layer, head]] * LITERAL_UNIT
+    }
+
+    /// Heads whose exact effect and true attribution to the corrupted baseline differ beyond the limits of agreement.
+    pub(super) fn outliers(&self) -> Vec<(usize, usize)> {
+        self.lines[1].comparisons[1].difference.outliers().into_iter().map(|i| self.place(1, i)).collect()
+    }
+
+    /// The notebook's outliers, by its own rule on its own figure: where the size of the difference is above 1.96 standard
+    /// deviations of such sizes, whatever their mean.
+    pub(super) fn literal_outliers(&self) -> Vec<(usize, usize)> {
+        let exact = flat(&self.exact.effects[1]);
+        let heads: Vec<(usize, usize)> = (0..exact.len()).map(|i| self.place(1, i)).collect();
+        let sizes: Vec<f64> =
+            heads.iter().map(|&head| f64::from((self.exact_of(head) - self.literal_of(head)).abs())).collect();
+        let n = sizes.len() as f64;
+        let mean = sizes.iter().sum::<f64>() / n;
+        let sd = (sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n).sqrt();
+        heads.into_iter().zip(sizes).filter(|(_, size)| *size > 1.96 * sd).map(|(head, _)| head).collect()
+    }
+
+    /// All heads by falling size of their exact effect.
+    pub(super) fn heads_by_effect(&self) -> Vec<(usize, usize)> {
+        let exact = flat(&self.exact.effects[1]);
+        rewire_analysis::top_by_size(&exact, exact.len()).into_iter().map(|i| self.place(1, i)).collect()
+    }
+}

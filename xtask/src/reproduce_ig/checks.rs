@@ -1,0 +1,152 @@
+//! The figures that the notebook prints, beside ours; for GPT-2 small alone.
+
+use rewire_report::{Check, Verdict};
+
+use super::Found;
+use super::analyse::{BASELINES, KINDS};
+
+/// The heads that the notebook finds to be outliers, with their scores by activation patching.
+const OUTLIERS: [((usize, usize), f64); 6] = [
+    ((7, 3), -0.10789),
+    ((8, 10), -0.14233),
+    ((9, 6), 0.00889),
+    ((9, 9), -0.11382),
+    ((10, 6), -0.07559),
+    ((11, 10), 0.21538),
+];
+
+/// Correlations of the notebook's attributions with patching, by baseline: neurons, then heads.
+const CORRELATIONS: [[f64; 2]; 2] = [[0.2351, 0.3064], [0.9852, 0.9548]];
+/// Jaccard indices of the 30 largest neurons, by baseline.
+const JACCARD: [f64; 2] = [0.1111, 0.875];
+
+/// Captum's convergence errors as the notebook prints them, by baseline and layer: heads, then neurons. They are those of the
+/// figure that its metric made of the attributions, and so near minus the whole change of the metric.
+const DELTAS: [[[f64; 2]; 12]; 2] = [
+    [
+        [1.5821, 6.2935],
+        [0.0784, 0.6687],
+        [0.2222, 1.6564],
+        [0.7107, 3.3847],
+        [1.054, 0.9486],
+        [1.1306, 3.1223],
+        [0.8233, 2.4615],
+        [1.1756, 0.2908],
+        [1.6124, -0.8814],
+        [-0.9383, 0.8226],
+        [-0.5773, 0.057],
+        [-0.1852, -0.804],
+    ],
+    [
+        [-0.0801, 5.3677],
+        [0.0562, -0.107],
+        [-0.0128, -0.1195],
+        [0.2566, 0.1361],
+        [0.0511, -0.0882],
+        [0.3684, 0.2477],
+        [0.367, -0.0405],
+        [1.3273, 0.4582],
+        [2.3822, 0.1205],
+        [1.457, 0.6441],
+        [-1.0445, 0.4524],
+        [-1.9877, 0.4005],
+    ],
+];
+
+/// How far a printed delta may be from ours: its four digits, and what the gradients' own rounding adds.
+const DELTA_TOLERANCE: f64 = 5e-3;
+
+pub(super) fn checks(found: &Found) -> Vec<Check> {
+    let compared = &found.compared;
+    let [clean, corrupted] = compared.logit_differences();
+    let mut checks = vec![
+        figure("clean logit difference", 4.276, clean, 3),
+        figure("corrupted logit difference", -2.738, corrupted, 3),
+    ];
+    for (baseline, lines) in compared.lines.iter().enumerate() {
+        let name = BASELINES[baseline];
+        for (kind, (_, nodes)) in KINDS.iter().enumerate() {
+            let r = lines.literal_comparisons[kind].pearson.unwrap_or(f64::NAN);
+            let what = format!("correlation with patching, {nodes}, {name} baseline (the notebook's figure)");
+            checks.push(figure(&what, CORRELATIONS[baseline][kind], r, 4));
+        }
+        let jaccard = lines.literal_comparisons[0].jaccard;
+        let what = format!("Jaccard of the 30 largest neurons, {name} baseline (the notebook's figure)");
+        checks.push(figure(&what, JACCARD[baseline], jaccard, 4));
+        checks.push(deltas(name, &DELTAS[baseline], |layer, kind| {
+            // The notebook prints heads first.
+            f64::from(lines.literal.completeness[1 - kind].gap[[0, layer]])
+        }));
+    }
+    let outliers = compared.literal_outliers();
+    let list =
+        |heads: &[(usize, usize)]| heads.iter().map(|(l, h)| format!("({l}, {h})")).collect::<Vec<_>>().join(" ");
+    let expected: Vec<_> = OUTLIERS.iter().map(|(head, _)| *head).collect();
+    checks.push(Check {
+        what: "outlier heads (by the notebook's rule, on its figure)".to_owned(),
+        expected: list(&expected),
+        got: list(&outliers),
+        verdict: verdict(expected == outliers),
+    });
+    for (head, score) in OUTLIERS {
+        let what = format!("patching score of ({}, {})", head.0, head.1);
+        checks.push(figure(&what, score, f64::from(compared.exact_of(head)), 5));
+    }
+    let ends = |curve: Vec<f32>| [curve.first(), curve.last()].map(|v| v.map_or(f64::NAN, |v| f64::from(*v)));
+    let inside = ends(found.curves.inside.mean(0));
+    checks.push(figure("curve of (9, 6), first point", 4.2764, inside[0], 4));
+    checks.push(figure("curve of (9, 6), last point", 4.2857, inside[1], 4));
+    if let Some(printed) = found.contrasts.first() {
+        let [clean, corrupted] = printed.logit_differences;
+        checks.push(figure("contrastive pair as printed, clean logit difference", 1.458, clean, 3));
+        checks.push(figure("contrastive pair as printed, corrupted logit difference", -0.274, corrupted, 3));
+        let curve = ends(printed.curve.mean(0));
+        checks.push(figure("contrastive pair as printed, curve of (9, 6), first point", 1.4576, curve[0], 4));
+        checks.push(figure("contrastive pair as printed, curve of (9, 6), last point", 1.1183, curve[1], 4));
+    }
+    checks
+}
+
+/// A printed number beside ours; they agree to within half of its last digit and what float32 adds on another machine.
+fn figure(what: &str, expected: f64, got: f64, digits: usize) -> Check {
+    let tolerance = 0.5 * 10_f64.powi(-(digits as i32)) + 1e-3;
+    Check {
+        what: what.to_owned(),
+        expected: format!("{expected:.digits$}"),
+        got: format!("{got:.digits$}"),
+        verdict: verdict((expected - got).abs() < tolerance),
+    }
+}
+
+/// The 24 printed errors of one baseline beside ours.
+fn deltas(baseline: &str, printed: &[[f64; 2]; 12], ours: impl Fn(usize, usize) -> f64) -> Check {
+    let off = |(layer, of_layer): (usize, &[f64; 2])| [0, 1].map(|kind| (of_layer[kind] - ours(layer, kind)).abs());
+    let differences: Vec<f64> = printed.iter().enumerate().flat_map(off).collect();
+    let near = differences.iter().filter(|d| **d < DELTA_TOLERANCE).count();
+    let worst = differences.iter().fold(0.0_f64, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(*d) });
+    Check {
+        what: format!("errors (delta) that Captum printed, {baseline} baseline, 12 layers of heads and neurons"),
+        expected: format!("24 within {DELTA_TOLERANCE}"),
+        got: format!("{near}; the furthest is off by {worst:.1e}"),
+        verdict: verdict(near == differences.len()),
+    }
+}
+
+fn verdict(agrees: bool) -> Verdict {
+    if agrees { Verdict::Agrees } else { Verdict::Differs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_follow_the_numbers() {
+        assert_eq!(figure("", 4.276, 4.2764, 3).verdict, Verdict::Agrees);
+        assert_eq!(figure("", 4.276, 4.3, 3).verdict, Verdict::Differs);
+        assert_eq!(figure("", 0.2351, f64::NAN, 4).verdict, Verdict::Differs);
+        assert_eq!(deltas("", &DELTAS[0], |layer, kind| DELTAS[0][layer][kind]).verdict, Verdict::Agrees);
+        assert_eq!(deltas("", &DELTAS[0], |_, _| 0.0).verdict, Verdict::Differs);
+        assert_eq!(deltas("", &DELTAS[0], |_, _| f64::NAN).verdict, Verdict::Differs);
+    }
+}

@@ -1,0 +1,84 @@
+//! The reproduction's report, in the notebook's order.
+
+mod ablation;
+mod attributions;
+mod curves;
+
+use rewire_report::{Check, Page};
+
+use super::results::{COMPARISON, comparison_rows};
+use super::{Arguments, Found, Prompts};
+use crate::model::Source;
+
+pub(super) fn page(source: &Source, prompts: &Prompts, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
+    let config = &source.config;
+    let subtitle = format!(
+        "{}: {} layers, {} heads, {} neurons a layer · {} · {} weights",
+        source.name,
+        config.n_layers,
+        config.n_heads,
+        config.d_mlp,
+        arguments.model.device.resolve(),
+        if source.is_processed() { "processed" } else { "unprocessed" },
+    );
+    let mut page = Page::new("Integrated gradients against activation patching", &subtitle);
+    task(&mut page, prompts, found, checks);
+    page.section(
+        "In short",
+        "Scores of every neuron and head by both methods, one against the other. \"integrated\" is the integral, complete to within \
+         the gap that a later section lists; \"notebook's\" is what the source document computed and took for it.",
+    );
+    page.table(&COMPARISON, comparison_rows(found));
+    page.text(
+        "Pearson: correlation with activation patching. Jaccard: nodes among the largest of both, as a share of those among the \
+         largest of either. Mean difference and SD: patching less attribution, each scaled by its largest size.",
+    );
+    attributions::sections(&mut page, found, arguments);
+    ablation::sections(&mut page, source, found, arguments);
+    curves::sections(&mut page, found);
+    reading(&mut page, arguments);
+    page
+}
+
+fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
+    page.section(
+        "The task",
+        "One pair of prompts. In the clean one Mary repeats, so the milk goes to John; in the corrupted one John repeats. The metric \
+         is the logit of \" John\" less that of \" Mary\" at the last token.",
+    );
+    let [clean, corrupted] = found.compared.logit_differences();
+    page.table(
+        &["run", "logit difference"],
+        vec![vec!["clean".to_owned(), format!("{clean:.4}")], vec!["corrupted".to_owned(), format!("{corrupted:.4}")]],
+    );
+    page.text(&format!("The clean prompt: {}", prompts.pair.labels(0).concat()));
+    if clean <= corrupted {
+        page.text(
+            "The clean prompt's logit difference is not above the corrupted one's: this model does not do the task on this pair, and \
+             what follows is about something else.",
+        );
+    }
+    if !checks.is_empty() {
+        page.text("This model has the shape of the one that the notebook used; the figures that it prints, and ours:");
+        page.checks(checks);
+        page.text(
+            "Not all of the notebook's figures can hold at once: its patching score of head (9, 6), 0.00889 of a difference of 7.014, \
+             is a change of 0.062, and its own curve of that head ends 0.009 above where it begins.",
+        );
+    }
+}
+
+fn reading(page: &mut Page, arguments: &Arguments) {
+    page.section("How to read this", "");
+    page.text(&format!(
+        "Integrated gradients of a layer: all its heads (or neurons) move together on a straight line from the clean activation to the \
+         baseline's, and each one's attribution is what it moves times the gradient, integrated along the line ({}, {} nodes, more \
+         where the gap asked for them). They sum to the change of the metric along the line. Activation patching moves one node at a \
+         time, all the way, and its effects need not sum to anything. Below 0 is what supports the behaviour, in both.",
+        arguments.rule, arguments.steps
+    ));
+    page.text(
+        "Every number is in effects.safetensors beside this file; effects.json says how they were made, and holds the comparisons and \
+         the ablation study.",
+    );
+}

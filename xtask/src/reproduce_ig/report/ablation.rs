@@ -1,0 +1,171 @@
+//! The ablation experiments.
+
+use rewire_report::Page;
+use rewire_report::charts::{self, Bars};
+use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};
+
+use super::super::ablate::{INTERVENTIONS, Study};
+use super::super::results::{ACCURACY, accuracy_rows};
+use super::super::{Arguments, Found, REFERENCE};
+use crate::model::Source;
+use crate::output::head_name;
+
+/// Accuracy in the notebook after zero ablation of its six outliers, on its own prompts.
+const PRINTED: [(&str, f64); 7] = [
+    ("nothing", 0.7864),
+    ("L7H3", 0.6981),
+    ("L8H10", 0.7877),
+    ("L9H6", 0.8052),
+    ("L9H9", 0.8009),
+    ("L10H6", 0.7245),
+    ("L11H10", 0.9361),
+];
+/// What the notebook prints for its own prompts: correlations with the change of accuracy, of patching less IG, IG and patching.
+const PRINTED_CORRELATIONS: &str = "The notebook prints, over its six heads: after zero ablation 0.8299 for patching less its figure, 0.7297 \
+     for its figure and 0.8299 for patching; after mean ablation 0.7868 for its figure and 0.8659 for patching.";
+
+pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, arguments: &Arguments) {
+    let compared = &found.compared;
+    page.section(
+        "Heads on which the methods disagree",
+        "Beyond the limits of agreement, corrupted baseline. The notebook's own rule (the size of the difference above 1.96 standard \
+         deviations of such sizes, its figure times 1e5) finds where patching is large rather than where the methods part: its \
+         figure, so scaled, is much smaller than patching.",
+    );
+    let row = |&head: &(usize, usize)| {
+        let (layer, number) = head;
+        let mut row = vec![
+            head_name(layer, number),
+            format!("{:.5}", compared.exact_of(head)),
+            format!("{:.5}", compared.integrated_of(head)),
+            format!("{:.5}", compared.literal_of(head)),
+            mark(compared.outliers().contains(&head)),
+            mark(compared.literal_outliers().contains(&head)),
+        ];
+        if source.is_gpt2_small() {
+            row.push(gpt2_small_class(layer, number).map_or("-", |class| class.name).to_owned());
+        }
+        row
+    };
+    let mut header = vec!["head", "patching", "IG", "notebook's figure", "outlier", "by the notebook's rule"];
+    header.extend(source.is_gpt2_small().then_some("published as"));
+    let mut heads = compared.outliers();
+    heads.extend(compared.literal_outliers().into_iter().filter(|h| !compared.outliers().contains(h)));
+    heads.sort_unstable();
+    if heads.is_empty() {
+        page.text("There is none by either rule.");
+    } else {
+        page.table(&header, heads.iter().map(row).collect());
+    }
+    if source.is_gpt2_small() {
+        circuit(page, found);
+    }
+    if let Some(study) = &found.study {
+        experiments(page, source, found, study, arguments);
+    }
+}
+
+fn mark(is: bool) -> String {
+    if is { "yes" } else { "-" }.to_owned()
+}
+
+/// The published circuit beside both methods' scores.
+fn circuit(page: &mut Page, found: &Found) {
+    let compared = &found.compared;
+    let ranked = compared.heads_by_effect();
+    let mut rows = Vec::new();
+    for class in GPT2_SMALL_CIRCUIT {
+        for &head in class.heads {
+            let rank = ranked.iter().position(|&h| h == head).map_or(0, |r| r + 1);
+            rows.push(vec![
+                head_name(head.0, head.1),
+                format!("{} ({})", class.name, class.at),
+                format!("{:.4}", compared.exact_of(head)),
+                format!("{:.4}", compared.integrated_of(head)),
+                rank.to_string(),
+            ]);
+        }
+    }
+    page.text(
+        "The heads of the published circuit (Wang et al. 2022), with both scores and the rank of their exact effect:",
+    );
+    page.table(&["head", "class", "patching", "IG", "rank of effect"], rows);
+}
+
+fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, arguments: &Arguments) {
+    page.section(
+        "Ablation: does the model still answer right?",
+        &format!(
+            "{} generated prompts (seed {}); a prompt counts as right where the first word that the model goes on to say, of up to three \
+             greedy tokens, has the name in it. Heads are replaced by zero, by their mean over {REFERENCE} other prompts (at every \
+             position the same), or by what they are on the prompt with three other names (resample). Intervals are Wilson's, 95%.",
+            study.whole.said.n, arguments.seed
+        ),
+    );
+    if study.means_nothing() {
+        page.text(
+            "This model never gets the task right on these prompts, so nothing that is removed can make it worse: the comparison below \
+             means nothing.",
+        );
+    }
+    let mut names = vec!["none".to_owned()];
+    names.extend(study.names());
+    let bars: Vec<Bars> = INTERVENTIONS
+        .iter()
+        .zip(&study.alone)
+        .map(|(by, row)| {
+            let all = || [&study.whole].into_iter().chain(row);
+            Bars {
+                name: (*by).to_owned(),
+                heights: all().map(|a| a.said.share()).collect(),
+                intervals: all().map(|a| a.said.wilson()).collect(),
+            }
+        })
+        .collect();
+    page.chart(charts::bars("Share of prompts answered right", &names, &bars, ["head removed", "share right"]));
+    page.table(&ACCURACY, accuracy_rows(study));
+    if source.is_gpt2_small() {
+        page.text("The notebook's accuracies after zero ablation, on its own 10,000 prompts, which are not to be had (no verdict):");
+        page.table(
+            &["without", "the notebook's accuracy"],
+            PRINTED.map(|(name, share)| vec![name.to_owned(), format!("{share:.4}")]).to_vec(),
+        );
+    }
+    correlations(page, source, found, study);
+}
+
+fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) {
+    page.section(
+        "Do the scores say how accuracy changes?",
+        "Correlations, over the removed heads, of scores with the change of the share of prompts answered right.",
+    );
+    if study.heads.len() < 3 {
+        page.text(&format!("{} heads were removed: too few for a correlation to say anything.", study.heads.len()));
+        return;
+    }
+    let number = |r: &Option<f64>| r.map_or("-".to_owned(), |r| format!("{r:.4}"));
+    let rows = study
+        .correlations(&found.compared)
+        .into_iter()
+        .map(|c| [c.scores.to_owned()].into_iter().chain(c.with_change.iter().map(number)).collect::<Vec<_>>());
+    page.table(&["scores", "zero", "mean", "resample"], rows.collect());
+    page.text(&format!(
+        "Of {} heads, chosen because the methods part on them: weak evidence either way.",
+        study.heads.len()
+    ));
+    if source.is_gpt2_small() {
+        page.text(PRINTED_CORRELATIONS);
+    }
+    let axes = ["patching less IG", "change of the share right"];
+    let scatters = INTERVENTIONS.iter().enumerate().map(|(i, by)| {
+        let point = |(&head, change): (&(usize, usize), f32)| charts::Point {
+            x: found.compared.exact_of(head) - found.compared.integrated_of(head),
+            y: change,
+            layer: head.0,
+            name: head_name(head.0, head.1),
+        };
+        let points: Vec<_> = study.heads.iter().zip(study.changes(i)).map(point).collect();
+        charts::scatter_with(&format!("{by} ablation"), &points, axes, &[])
+    });
+    page.row(scatters.collect());
+}

@@ -1,0 +1,232 @@
+//! Attributions to both baselines, activation patching, and one against the other.
+
+use ndarray::{Array2, Ix2};
+use rewire_analysis::{Comparison, Effects};
+use rewire_report::Page;
+use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
+
+use super::super::analyse::{BASELINES, Compared, KINDS, Lines, TOP, flat};
+use super::super::results::TOP_NODES;
+use super::super::{Arguments, Found};
+use crate::output::{head_name, numbered};
+
+/// Points of a scatter above which nothing more is to be seen: the largest are drawn.
+const MOST_POINTS: usize = 3000;
+
+pub(super) fn sections(page: &mut Page, found: &Found, arguments: &Arguments) {
+    let compared = &found.compared;
+    integrated(page, compared, 0);
+    page.section(
+        "Activation patching",
+        "The clean run takes one neuron or head, at all positions, from the corrupted run: change of the logit difference, as a share \
+         of clean less corrupted. -1 takes all of the behaviour away.",
+    );
+    for (kind, (_, name)) in KINDS.iter().enumerate() {
+        page.row(vec![map(&format!("Activation patching, {name}"), &compared.exact.effects[kind])]);
+    }
+    analysis(page, compared, 0);
+    integrated(page, compared, 1);
+    analysis(page, compared, 1);
+    slip(page, compared, arguments);
+}
+
+/// Attributions to one baseline: what they are, and what the notebook took for them.
+fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
+    let name = BASELINES[baseline];
+    let lead = match baseline {
+        0 => {
+            "The line goes from the clean activation to zero; of neurons, to what they are where the MLP reads zeros. In logits: the \
+             attributions of a layer sum to what moving all of it changes."
+        }
+        _ => "The line goes from the clean activation to the corrupted one. In logits.",
+    };
+    page.section(&format!("Integrated gradients, {name} baseline"), lead);
+    let Lines { integrated, literal_means, .. } = &compared.lines[baseline];
+    for (kind, (_, nodes)) in KINDS.iter().enumerate() {
+        let title = format!("Integrated gradients, {nodes}, {name} baseline");
+        page.row(vec![map(&title, &integrated.outcome.effects[kind])]);
+        let title = format!("The notebook's figure, {nodes}, {name} baseline (means)");
+        page.row(vec![map(&title, &literal_means[kind])]);
+    }
+}
+
+/// `[layer, unit]`.
+fn map(title: &str, effects: &Effects) -> Chart {
+    let values: Array2<f32> = effects.mean().into_dimensionality::<Ix2>().unwrap_or_default();
+    let unit = if effects.kind.is_of_heads() { ("head", "H") } else { ("neuron", "N") };
+    let (rows, columns) = (numbered("L", values.nrows()), numbered(unit.1, values.ncols()));
+    let reach = charts::reach([values.view()]);
+    charts::heat_map(
+        title,
+        &values.view(),
+        HeatMapLabels { rows: ("layer", &rows), columns: (unit.0, &columns), reach },
+    )
+}
+
+/// A node's name.
+fn node_name(compared: &Compared, kind: usize, flat: usize) -> String {
+    let (layer, unit) = compared.place(kind, flat);
+    if kind == 1 { head_name(layer, unit) } else { format!("L{layer} N{unit}") }
+}
+
+/// Attributions of one baseline against patching.
+fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
+    let name = BASELINES[baseline];
+    page.section(
+        &format!("Comparison, {name} baseline"),
+        "Each node's attribution against its exact effect, with the least-squares line; then the mean-difference view: each method's \
+         scores scaled by their largest size, patching less attribution over their mean, with the mean difference and the limits of \
+         agreement (1.96 standard deviations). True attributions first, the notebook's figure beside them.",
+    );
+    let lines = &compared.lines[baseline];
+    for (kind, (_, nodes)) in KINDS.iter().enumerate() {
+        let exact = flat(&compared.exact.effects[kind]);
+        let both = [
+            ("integrated gradients", flat(&lines.integrated.outcome.effects[kind]), &lines.comparisons[kind]),
+            ("the notebook's figure", flat(&lines.literal_means[kind]), &lines.literal_comparisons[kind]),
+        ];
+        let regression = |(what, scores, comparison): &(&str, Vec<f32>, &Comparison)| {
+            let r = comparison.pearson.map_or("none".to_owned(), |r| format!("{r:.4}"));
+            let fit = least_squares(scores, &exact);
+            let points = points(compared, kind, scores, &exact);
+            let title = format!("{nodes}: {what} (Pearson {r})");
+            charts::scatter_with(&title, &points, [what, "activation patching"], &fit)
+        };
+        page.row(both.iter().map(regression).collect());
+        let difference = |(what, _, comparison): &(&str, Vec<f32>, &Comparison)| {
+            let d = &comparison.difference;
+            let single = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
+            let points = points(compared, kind, &single(&d.means), &single(&d.differences));
+            let [low, high] = d.limits();
+            let level = |name, intercept, colour| StraightLine { name, slope: 0.0, intercept, colour };
+            let levels = [
+                level("mean difference", d.bias, "#555555"),
+                level("+1.96 SD", high, "#c51b7d"),
+                level("-1.96 SD", low, "#2166ac"),
+            ];
+            let title = format!("{nodes}: patching less {what}");
+            charts::scatter_with(&title, &points, ["mean of both, scaled", "difference, scaled"], &levels)
+        };
+        page.row(both.iter().map(difference).collect());
+        if exact.len() > MOST_POINTS {
+            page.text(&format!(
+                "Drawn are the {MOST_POINTS} of {} {nodes} that are furthest out; every figure is of all of them.",
+                exact.len()
+            ));
+        }
+    }
+    differences(page, compared, lines);
+    shared(page, compared, baseline);
+}
+
+fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
+    let fit = rewire_analysis::regression(x.iter().copied().zip(y.iter().copied()));
+    let line =
+        |[slope, intercept]: [f64; 2]| StraightLine { name: "least squares", slope, intercept, colour: "#555555" };
+    fit.map(line).into_iter().collect()
+}
+
+/// The nodes that are furthest out along either axis.
+fn points(compared: &Compared, kind: usize, x: &[f32], y: &[f32]) -> Vec<Point> {
+    let largest = |of: &[f32]| of.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    let (unit_x, unit_y) = (largest(x), largest(y));
+    let far: Vec<f32> = x.iter().zip(y).map(|(x, y)| (x / unit_x).abs().max((y / unit_y).abs())).collect();
+    let point =
+        |i: usize| Point { x: x[i], y: y[i], layer: compared.place(kind, i).0, name: node_name(compared, kind, i) };
+    rewire_analysis::top_by_size(&far, MOST_POINTS).into_iter().map(point).collect()
+}
+
+/// Difference of heads' scores, signed and of their sizes.
+fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
+    let exact = flat(&compared.exact.effects[1]);
+    let found = flat(&lines.integrated.outcome.effects[1]);
+    let unit = |of: &[f32]| of.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    let [exact, found] = [&exact, &found].map(|of| of.iter().map(|v| v / unit(of)).collect::<Vec<f32>>());
+    let heads = compared.units(1);
+    let grid =
+        |of: &dyn Fn(usize) -> f32| Array2::from_shape_fn((exact.len() / heads, heads), |(l, h)| of(l * heads + h));
+    let maps = [
+        ("IG less patching, heads", grid(&|i| found[i] - exact[i])),
+        ("size of IG less size of patching, heads", grid(&|i| found[i].abs() - exact[i].abs())),
+    ];
+    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+    let (rows, columns) = (numbered("L", exact.len() / heads), numbered("H", heads));
+    let chart = |(title, map): &(&str, Array2<f32>)| {
+        let labels = HeatMapLabels { rows: ("layer", &rows), columns: ("head", &columns), reach };
+        charts::heat_map(title, &map.view(), labels)
+    };
+    page.row(maps.iter().map(chart).collect());
+    page.text(
+        "Each method's scores scaled by the largest of all heads. (The notebook's zero-baseline maps scale each column, that is each \
+         head number across layers, on its own, which makes heads of one map incomparable.)",
+    );
+    let outliers = lines.comparisons[1].difference.outliers();
+    let names = |of: &[usize]| of.iter().map(|&i| node_name(compared, 1, i)).collect::<Vec<_>>().join(", ");
+    page.text(&match outliers.as_slice() {
+        [] => "No head is outside the limits of agreement.".to_owned(),
+        some => format!("Heads outside the limits of agreement: {}.", names(some)),
+    });
+    let neurons = lines.comparisons[0].difference.outliers().len();
+    page.text(&format!("Neurons outside theirs: {neurons} of {}.", lines.comparisons[0].difference.means.len()));
+}
+
+/// The nodes of largest score by either method.
+fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
+    let lines = &compared.lines[baseline];
+    let [clean, corrupted] = compared.logit_differences();
+    let mut rows = Vec::new();
+    for (kind, (_, nodes)) in KINDS.iter().enumerate() {
+        let exact = flat(&compared.exact.effects[kind]);
+        let found = flat(&lines.integrated.outcome.effects[kind]);
+        let [by_exact, by_found] = [&exact, &found].map(|of| rewire_analysis::top_by_size(of, TOP));
+        for &i in by_exact.iter().take(TOP_NODES) {
+            let rank = by_found.iter().position(|&j| j == i).map_or(format!("after {TOP}"), |r| (r + 1).to_string());
+            rows.push(vec![
+                node_name(compared, kind, i),
+                (*nodes).to_owned(),
+                format!("{:.4}", exact[i]),
+                format!("{:.4}", f64::from(found[i]) / (clean - corrupted)),
+                rank,
+            ]);
+        }
+    }
+    page.text("The nodes of largest exact effect; attributions in the same unit, as shares of clean less corrupted:");
+    page.table(&["node", "kind", "patching", "integrated gradients", "rank by IG"], rows);
+}
+
+/// What the notebook computed, and the evidence that it is not the integral.
+fn slip(page: &mut Page, compared: &Compared, arguments: &Arguments) {
+    page.section(
+        "What the notebook's figure is",
+        "Captum runs all nodes of the quadrature as one batch. The notebook's metric reads the logits of row 0 alone, so that only the \
+         first node, next to the clean activation, has a gradient; the others count as 0. Its \"integrated gradients\" are \
+         that one gradient, times what the activation moves, times the first weight.",
+    );
+    let first = rewire_analysis::Quadrature { rule: arguments.rule, steps: arguments.steps };
+    if let Some(node) = first.nodes().ok().and_then(|nodes| nodes.first().copied()) {
+        page.text(&format!("Here the first node is at {:.6} with weight {:.6}.", node.at, node.weight));
+    }
+    page.text(
+        "Completeness is the evidence: along each line the attributions of a layer must sum to the change of the metric. What they miss \
+         it by, layer by layer. (The notebook printed its gaps, and they are nearly the whole change of the metric; Captum only \
+         reports them.)",
+    );
+    for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
+        for (kind, (_, nodes)) in KINDS.iter().enumerate() {
+            let [true_, literal] = [&lines.integrated, &lines.literal].map(|of| &of.completeness[kind]);
+            let row = |layer: usize| {
+                let at = [0, layer];
+                vec![
+                    format!("L{layer}"),
+                    format!("{:.4}", true_.change[at]),
+                    true_.steps[layer].to_string(),
+                    format!("{:.1e}", true_.gap[at]),
+                    format!("{:.4}", literal.gap[at]),
+                ]
+            };
+            page.text(&format!("{nodes}, {baseline} baseline:"));
+            let header = ["layer", "change of the metric", "steps", "gap", "gap of the notebook's figure"];
+            page.table(&header, (0..true_.steps.len()).map(row).collect());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Interpolation curves, and the contrastive pair.
+
+use rewire_analysis::Curves;
+use rewire_report::Page;
+use rewire_report::charts;
+
+use super::super::Found;
+use super::super::curves::{Contrasted, Drawn};
+use crate::output::head_name;
+
+pub(super) fn sections(page: &mut Page, found: &Found) {
+    let Drawn { heads, inside, wide } = &found.curves;
+    page.section(
+        "Interpolation curves",
+        "The logit difference of the clean prompt with one head moved along the line from its clean activation (0) to its corrupted one \
+         (1), everything else recomputed: what integrated gradients of that head alone would integrate the slope of.",
+    );
+    let named = |curves: &Curves| {
+        let curve = |(node, &(layer, head)): (usize, &(usize, usize))| (head_name(layer, head), curves.mean(node));
+        heads.iter().enumerate().map(curve).collect::<Vec<_>>()
+    };
+    let axes = ["share of the way to the corrupted activation", "logit difference"];
+    page.row(vec![charts::curves("From clean to corrupted", &inside.places, &named(inside), axes)]);
+    page.row(vec![charts::curves("Beyond both ends", &wide.places, &named(wide), axes)]);
+    let rows = heads.iter().enumerate().map(|(node, &(layer, head))| {
+        let [values, beyond] = [inside.mean(node), wide.mean(node)];
+        let ends =
+            |values: &[f32]| [values.first(), values.last()].map(|v| v.map_or("-".to_owned(), |v| format!("{v:.4}")));
+        let [start, end] = ends(&values);
+        let [trough, peak] = extremes(&wide.places, &beyond);
+        vec![head_name(layer, head), start, end, peak, trough]
+    });
+    page.text("Where each curve begins and ends inside, and its peak and trough over the whole wide range:");
+    page.table(&["head", "clean end", "corrupted end", "peak (at)", "trough (at)"], rows.collect());
+    if !found.contrasts.is_empty() {
+        contrasts(page, &found.contrasts);
+    }
+}
+
+/// Lowest and highest value of a curve, and where.
+fn extremes(places: &[f64], values: &[f32]) -> [String; 2] {
+    let shown =
+        |at: Option<(&f64, &f32)>| at.map_or("-".to_owned(), |(place, value)| format!("{value:.4} ({place:.2})"));
+    let all = || places.iter().zip(values);
+    [shown(all().min_by(|a, b| a.1.total_cmp(b.1))), shown(all().max_by(|a, b| a.1.total_cmp(b.1)))]
+}
+
+fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
+    page.section(
+        "The contrastive pair",
+        "The notebook's pair that should make a name mover matter more: the names' first mentions become a cat and a dog. As printed, \
+         the corrupted prompt is two tokens longer; the notebook's library pads the clean one behind, and the notebook reads the logits \
+         after the padding (which is why its clean logit difference falls from 4.276 to 1.458) and pairs up positions that do \
+         not correspond. Aligned, \"cat and dog\" stands token for token where \"John and Mary\" stood.",
+    );
+    let row = |c: &Contrasted| {
+        let [clean, corrupted] = c.logit_differences;
+        vec![
+            c.name.to_owned(),
+            head_name(c.head.0, c.head.1),
+            format!("{clean:.4}"),
+            format!("{corrupted:.4}"),
+            format!("{:.4}", c.patched),
+            format!("{:.4}", c.integrated),
+            format!("{:.3e}", c.literal),
+        ]
+    };
+    let header = ["pair", "head", "clean", "corrupted", "patching (logits)", "IG (logits)", "notebook's figure (mean)"];
+    page.table(&header, contrasts.iter().map(row).collect());
+    for contrast in contrasts {
+        let [clean, corrupted] = &contrast.prompts;
+        page.text(&format!("{}: {clean} | {corrupted}", contrast.name));
+    }
+    if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {
+        let curve = |c: &Contrasted| (format!("{}, {}", head_name(c.head.0, c.head.1), c.name), c.curve.mean(0));
+        let axes = ["share of the way to the corrupted activation", "logit difference"];
+        let curves: Vec<_> = contrasts.iter().map(curve).collect();
+        page.row(vec![charts::curves("Contrastive pairs", &places, &curves, axes)]);
+    }
+}

@@ -1,0 +1,204 @@
+//! What was found, as tables, notes and words.
+
+use ndarray::Array2;
+use rewire_analysis::{AnswerAccuracy, Comparison, Curves, Integrated, Proportion, Scale};
+use rewire_report::{Check, Prompts, Table};
+use serde_json::{Value, json};
+
+use super::ablate::{INTERVENTIONS, Study};
+use super::analyse::{BASELINES, KINDS};
+use super::{Arguments, Found, REFERENCE};
+use crate::model::Source;
+use crate::output::{head_name, text_table};
+
+/// Nodes that tables list.
+pub(super) const TOP_NODES: usize = 10;
+
+pub(super) fn tables(found: &Found) -> Vec<Table> {
+    let compared = &found.compared;
+    let mut tables = Vec::new();
+    for effects in &compared.exact.effects {
+        let name = format!("activation-patching/{}", effects.kind);
+        tables.push(Table::new(name, effects, Prompts::Each, &compared.exact));
+    }
+    for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
+        let Integrated { outcome, completeness } = &lines.integrated;
+        for (effects, complete) in outcome.effects.iter().zip(completeness) {
+            let name = format!("integrated-gradients/{baseline}/{}", effects.kind);
+            let axes = ["prompt", "layer"].map(str::to_owned).to_vec();
+            tables.push(Table::of(format!("{name}.gap"), axes.clone(), complete.gap.clone(), outcome));
+            tables.push(Table::of(format!("{name}.change"), axes, complete.change.clone(), outcome));
+            tables.push(Table::new(name, effects, Prompts::Each, outcome));
+        }
+        for effects in &lines.literal_means {
+            let name = format!("literal-first-node/{baseline}/{}", effects.kind);
+            tables.push(Table { method: None, ..Table::new(name, effects, Prompts::Each, &lines.literal.outcome) });
+        }
+    }
+    tables.extend([curves("curves/inside", &found.curves.inside), curves("curves/wide", &found.curves.wide)]);
+    tables
+}
+
+/// The curves of the one prompt, `[curve, place]`.
+fn curves(name: &str, curves: &Curves) -> Table {
+    let n = curves.values.shape()[1];
+    let values = Array2::from_shape_fn((n, curves.places.len()), |(node, place)| curves.values[[0, node, place]]);
+    Table {
+        name: name.to_owned(),
+        axes: ["curve", "place"].map(str::to_owned).to_vec(),
+        values: values.into_dyn(),
+        method: None,
+        direction: None,
+        scale: Scale::Metric,
+    }
+}
+
+pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
+    let compared = &found.compared;
+    let comparison = |c: &Comparison| {
+        let limits = c.difference.limits();
+        json!({ "pearson": c.pearson, "regression": c.regression, "top_k": c.top_k, "jaccard": c.jaccard,
+            "mean_difference": c.difference.bias, "sd_of_differences": c.difference.sd, "limits": limits })
+    };
+    let of_baseline = |(baseline, lines): (&&str, &super::analyse::Lines)| {
+        let of_kind = |(i, (_, name)): (usize, &(_, &str))| {
+            let value = json!({
+                "integrated_gradients": comparison(&lines.comparisons[i]),
+                "literal_first_node": comparison(&lines.literal_comparisons[i]),
+                "steps_by_layer": lines.integrated.completeness[i].steps,
+            });
+            ((*name).to_owned(), value)
+        };
+        let kinds = KINDS.iter().enumerate().map(of_kind).collect::<serde_json::Map<_, _>>();
+        ((*baseline).to_owned(), Value::Object(kinds))
+    };
+    let comparisons: serde_json::Map<_, _> = BASELINES.iter().zip(&compared.lines).map(of_baseline).collect();
+    let heads = |heads: &[(usize, usize)]| heads.iter().map(|&(l, h)| head_name(l, h)).collect::<Vec<_>>();
+    let study = found.study.as_ref().map(|study| describe(study, found));
+    json!({
+        "rule": arguments.rule, "steps": arguments.steps, "tolerance": arguments.tolerance,
+        "comparisons": comparisons,
+        "outliers": heads(&compared.outliers()),
+        "literal_outliers": heads(&compared.literal_outliers()),
+        "curves": heads(&found.curves.heads),
+        "places_inside": found.curves.inside.places, "places_wide": found.curves.wide.places,
+        "ablation": study,
+    })
+}
+
+fn describe(study: &Study, found: &Found) -> Value {
+    let share = |p: Proportion| json!({ "right": p.successes, "of": p.n, "share": p.share(), "wilson_95": p.wilson() });
+    let accuracy = |a: &AnswerAccuracy| {
+        json!({ "said": share(a.said), "first": share(a.first), "above_wrong": share(a.above_wrong),
+            "mean_rank": a.mean_rank, "logit_difference": a.logit_difference })
+    };
+    let rows = |names: Vec<String>, rows: &[Vec<AnswerAccuracy>]| -> Value {
+        let of = |(by, row): (&&str, &Vec<AnswerAccuracy>)| {
+            let row = names.iter().cloned().zip(row.iter().map(accuracy)).collect::<serde_json::Map<_, _>>();
+            ((*by).to_owned(), Value::Object(row))
+        };
+        Value::Object(INTERVENTIONS.iter().zip(rows).map(of).collect())
+    };
+    let correlations = study.correlations(&found.compared).into_iter().map(|c| {
+        let of = INTERVENTIONS.iter().map(|i| (*i).to_owned()).zip(c.with_change.iter().map(|r| json!(r)));
+        (c.scores.to_owned(), Value::Object(of.collect()))
+    });
+    json!({
+        "whole": accuracy(&study.whole),
+        "means_nothing": study.means_nothing(),
+        "heads": rows(study.names(), &study.alone),
+        "sets": rows(study.sets.iter().map(|(name, _)| name.clone()).collect(), &study.together),
+        "correlation_with_change_of_accuracy": correlations.collect::<serde_json::Map<_, _>>(),
+        "mean_over_prompts": REFERENCE,
+    })
+}
+
+pub(super) const COMPARISON: [&str; 8] =
+    ["baseline", "nodes", "attributions", "Pearson", "slope", "Jaccard", "mean difference", "1.96 SD"];
+
+/// A row a baseline, kind and figure: the true attributions, then the notebook's.
+pub(super) fn comparison_rows(found: &Found) -> Vec<Vec<String>> {
+    let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.4}"));
+    let mut rows = Vec::new();
+    for (baseline, lines) in BASELINES.iter().zip(&found.compared.lines) {
+        for (kind, (_, name)) in KINDS.iter().enumerate() {
+            for (figure, all) in [("integrated", &lines.comparisons), ("notebook's", &lines.literal_comparisons)] {
+                let of = &all[kind];
+                rows.push(vec![
+                    (*baseline).to_owned(),
+                    (*name).to_owned(),
+                    figure.to_owned(),
+                    number(of.pearson),
+                    of.regression.map_or("-".to_owned(), |[slope, _]| format!("{slope:.3e}")),
+                    format!("{:.3} (of {})", of.jaccard, of.top_k),
+                    format!("{:.4}", of.difference.bias),
+                    format!("{:.4}", 1.96 * of.difference.sd),
+                ]);
+            }
+        }
+    }
+    rows
+}
+
+/// `0.7864 (0.760 to 0.811)`.
+pub(super) fn with_interval(p: Proportion) -> String {
+    let [low, high] = p.wilson();
+    format!("{:.4} ({low:.3} to {high:.3})", p.share())
+}
+
+pub(super) const ACCURACY: [&str; 5] =
+    ["without", "by", "says the answer (95% interval)", "answer likeliest", "logit diff."];
+
+/// A row an ablation.
+pub(super) fn accuracy_rows(study: &Study) -> Vec<Vec<String>> {
+    let row = |name: &str, by: &str, a: &AnswerAccuracy| {
+        vec![
+            name.to_owned(),
+            by.to_owned(),
+            with_interval(a.said),
+            format!("{:.4}", a.first.share()),
+            format!("{:.3}", a.logit_difference),
+        ]
+    };
+    let mut rows = vec![row("nothing", "", &study.whole)];
+    let sets: Vec<String> = study.sets.iter().map(|(name, _)| name.clone()).collect();
+    for (names, of_all) in [(study.names(), &study.alone), (sets, &study.together)] {
+        for (i, name) in names.iter().enumerate() {
+            rows.extend(INTERVENTIONS.iter().zip(of_all).map(|(by, of)| row(name, by, &of[i])));
+        }
+    }
+    rows
+}
+
+pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> String {
+    let compared = &found.compared;
+    let [clean, corrupted] = compared.logit_differences();
+    let mut text = format!("{} on {}\n", source.name, arguments.model.device.resolve());
+    text += &format!("clean logit difference {clean:.4}, corrupted {corrupted:.4}\n\n");
+    text += "attributions against activation patching (\"notebook's\": one gradient near the clean run, not integrated gradients)\n";
+    text += &text_table(&COMPARISON, &comparison_rows(found));
+    let worst = |integrated: &Integrated| {
+        let gaps = integrated.completeness.iter().flat_map(|c| c.gap.iter().zip(&c.change));
+        gaps.fold([0.0_f32; 2], |[gap, change], (g, c)| [gap.max(g.abs()), change.max(c.abs())])
+    };
+    for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
+        let [gap, change] = worst(&lines.integrated);
+        let [literal, _] = worst(&lines.literal);
+        text += &format!(
+            "{baseline} baseline: largest change of the metric {change:.3}, largest gap {gap:.1e} (the notebook's figure: {literal:.3})\n"
+        );
+    }
+    if let Some(study) = &found.study {
+        text += &format!("\nright on {} generated prompts, seed {}\n", study.whole.said.n, arguments.seed);
+        if study.means_nothing() {
+            text += "the model never gets the task right: what follows means nothing\n";
+        }
+        text += &text_table(&ACCURACY, &accuracy_rows(study));
+    }
+    if !checks.is_empty() {
+        text += "\nagainst the figures that the notebook prints\n";
+        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
+        text += &text_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
+    }
+    text
+}

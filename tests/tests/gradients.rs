@@ -5,7 +5,10 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
-use rewire_analysis::{NormJacobian, Options, PathOptions, PerPrompt, Scale, head_path_attribution};
+use rewire_analysis::{
+    Component, Intervention, Node, NodeKind, NormJacobian, Options, PathIntegral, PathOptions, PerPrompt, Quadrature,
+    Rule, Scale, Together, head_path_attribution, integrated_gradients, interpolation_curves,
+};
 use rewire_hooks::{GradientProbes, Hook, HookPoint, Patch, Recorder, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
@@ -150,5 +153,73 @@ fn head_paths_are_the_limits_of_differences() {
             }
         }
         assert!(found.iter().any(|v| v.abs() > 1e-3));
+    }
+}
+
+#[test]
+fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
+    for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
+        let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
+        let pair = |clean: &[u32], corrupted: &[u32]| PromptPair {
+            clean: clean.to_vec(),
+            corrupted: corrupted.to_vec(),
+            answers: vec![7],
+            wrong_answers: vec![2],
+        };
+        let pairs =
+            PromptPairs::new(vec![pair(&[1, 2, 3, 4], &[1, 9, 3, 4]), pair(&[5, 6, 7, 8], &[5, 6, 1, 8])]).unwrap();
+        let metric = LogitDiff::new(&pairs);
+        let options = Options { scale: Scale::Metric, ..Options::default() };
+        // One node in the middle: what is integrated, at that place.
+        let middle = Quadrature { rule: Rule::RiemannMiddle, steps: 1 };
+        let step = 1.0 / 64.0;
+        let places: Vec<f64> = [-2.0, -1.0, 1.0, 2.0].iter().map(|i| 0.5 + i * step).collect();
+        for baseline in [Intervention::Resample, Intervention::Zero] {
+            for (together, component) in [
+                (Together::Node, Component::HeadZ),
+                (Together::Layer, Component::HeadZ),
+                (Together::Layer, Component::MlpPost),
+            ] {
+                let tolerance = f64::INFINITY;
+                let integral = PathIntegral {
+                    quadrature: middle,
+                    baseline: baseline.clone(),
+                    together,
+                    tolerance,
+                    refinements: 0,
+                };
+                let kinds = [NodeKind::all(component)];
+                let found = integrated_gradients(&model, &pairs, &metric, &kinds, &integral, &options).unwrap();
+                for layer in 0..config.n_layers {
+                    let whole = Node::new(layer, component);
+                    let nodes = match together {
+                        Together::Layer => vec![whole],
+                        Together::Node => (0..config.n_heads).map(|head| whole.clone().unit(head)).collect(),
+                    };
+                    let curves =
+                        interpolation_curves(&model.valid(), &pairs, &metric, &nodes, &places, &baseline, &options)
+                            .unwrap();
+                    for (unit, prompt) in
+                        (0..nodes.len()).flat_map(|unit| (0..pairs.len()).map(move |prompt| (unit, prompt)))
+                    {
+                        let at = |place: usize| f64::from(curves.values[[prompt, unit, place]]);
+                        let numeric = (8.0 * (at(2) - at(1)) - (at(3) - at(0))) / (12.0 * step);
+                        let of_layer = found.outcome.effects[0].values.index_axis(ndarray::Axis(0), prompt);
+                        let of_layer = of_layer.index_axis(ndarray::Axis(0), layer);
+                        let analytic = match together {
+                            Together::Layer => of_layer.iter().map(|v| f64::from(*v)).sum::<f64>(),
+                            Together::Node => f64::from(of_layer[[unit]]),
+                        };
+                        let error = (numeric - analytic).abs();
+                        // Metrics come as float32, so that slopes over such steps are good to some 1e-5.
+                        assert!(
+                            error < 1e-4 * (1.0 + numeric.abs()),
+                            "{} {component} {layer}: {analytic}, not {numeric}",
+                            baseline.name()
+                        );
+                    }
+                }
+            }
+        }
     }
 }

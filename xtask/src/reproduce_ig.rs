@@ -48,6 +48,9 @@ pub(crate) struct Arguments {
     /// and where that does not help it is an error.
     #[arg(long, default_value_t = 0.001)]
     tolerance: f64,
+    /// How far the interpolation curves go beyond the clean (0) and the corrupted (1) activation.
+    #[arg(long, num_args = 2, value_names = ["FROM", "TO"], default_values_t = [-2.0, 3.0], allow_negative_numbers = true)]
+    range: Vec<f64>,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/reproduce-ig")]
     out: PathBuf,
@@ -76,6 +79,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.tolerance.is_nan() || arguments.tolerance <= 0.0 {
         anyhow::bail!("--tolerance {} can never be met: it must be above 0", arguments.tolerance);
     }
+    let range = match *arguments.range.as_slice() {
+        [from, to] if from < to && (to - from).is_finite() => [from, to],
+        _ => anyhow::bail!("--range {:?}: it must go from a number to a larger one", arguments.range),
+    };
     let quadrature = Quadrature { rule: arguments.rule, steps: arguments.steps };
     quadrature.nodes()?;
     let source = Source::open(&arguments.model)?;
@@ -92,8 +99,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Some(sets) => Some(ablate::study(&inner, source.tokenizer()?, sets, &compared, &source, &arguments.heads)?),
             None => None,
         };
-        let curves = curves::draw(&inner, &prompts, &compared, source.is_gpt2_small())?;
-        let contrasts = curves::contrasts(&model, &prompts, &curves, &integral)?;
+        let curves = curves::draw(&inner, &prompts, &compared, range, source.is_gpt2_small())?;
+        let contrasts = curves::contrasts(&model, &prompts, &compared, source.is_gpt2_small(), &integral)?;
         anyhow::Ok(Found { compared, study, curves, contrasts })
     })?;
     let checks = if source.is_gpt2_small() { checks::checks(&found) } else { Vec::new() };
@@ -130,7 +137,8 @@ fn prompts(source: &Source, arguments: &Arguments) -> anyhow::Result<Prompts> {
     let contrast = |contrast| -> anyhow::Result<(PromptPairs, [String; 2])> {
         let pairs = contrastive_pair(tokenizer, bos, contrast)?;
         let pair = &pairs.pairs()[0];
-        let texts = [&pair.clean, &pair.corrupted].map(|tokens| tokenizer.decode(tokens));
+        let texts =
+            [&pair.clean, &pair.corrupted].map(|tokens| tokenizer.decode(tokens).replace("<|endoftext|>", " BOS "));
         Ok((pairs, texts))
     };
     let contrasts = [contrast(Contrast::AsPrinted)?, contrast(Contrast::Aligned)?];

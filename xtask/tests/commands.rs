@@ -285,3 +285,119 @@ fn a_short_training_writes_a_model_that_loads() {
     let path = model.display().to_string();
     run(directory.path(), &["sweep", "--pairs", "pairs.jsonl", "--model", &path, "--metric", "logit-diff"], &[]);
 }
+
+#[test]
+fn sweep_integrates_and_ablates_as_its_contract_says() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
+    let sweep = |arguments: &[&str]| {
+        let printed =
+            run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
+        let out = directory.path().join("o");
+        (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
+    };
+    let of = |nodes: &str, more: &[&str]| {
+        let line = ["--method", "integrated-gradients", "--nodes", nodes, "--metric", "logit-diff"];
+        sweep(&[&line, more].concat())
+    };
+    let integral = |more: &[&str]| of("head_result,mlp_post", more);
+    let (each, about, printed) =
+        integral(&["--baseline", "corrupt", "--steps", "50", "--rule", "gauss-legendre", "--per-prompt"]);
+    assert_eq!(each.keys().collect::<Vec<_>>(), ["head_result", "head_result.gap", "mlp_post", "mlp_post.gap"]);
+    let shapes = ["head_result", "head_result.gap", "mlp_post", "mlp_post.gap"].map(|name| each[name].0.clone());
+    assert_eq!(shapes, [vec![2, 4, 8], vec![2, 4], vec![2, 4, 256], vec![2, 4]]);
+    assert_eq!(about["axes"]["head_result.gap"], serde_json::json!(["prompt", "layer"]));
+    assert_eq!(about["notes"]["steps_by_layer"]["head_result"], serde_json::json!([50, 50, 50, 50]));
+    assert_eq!(about["notes"]["integral"]["rule"], "gauss-legendre");
+    assert!(each["head_result.gap"].1.iter().all(|gap| gap.abs() < 1e-3));
+    assert!(printed.contains("how far attributions are from summing"), "{printed}");
+    let (mean, ..) = integral(&[]);
+    assert_eq!(mean["mlp_post"].0, [4, 256]);
+    assert_eq!(mean["mlp_post.gap"].0, [4]);
+    let (alone, ..) = of("head_z", &["--line", "node"]);
+    let (patched, ..) = sweep(&["--nodes", "head_z", "--direction", "noising", "--metric", "logit-diff"]);
+    assert!(alone["head_z"].1.iter().zip(&patched["head_z"].1).all(|(a, b)| (a - b).abs() < 0.02), "own lines");
+    assert_eq!(alone["head_z.gap"].0, [4, 8]);
+    let (zero, ..) = integral(&["--baseline", "zero", "--by", "position", "--tolerance", "0.001"]);
+    assert_eq!(zero["head_result@position"].0, [4, 8, 15]);
+
+    // An activation from a file is the baseline that it says: zeros are zero's.
+    let zeros: Vec<u8> = [0.0_f32; 128].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 16], &zeros).unwrap();
+    let names: Vec<String> = (0..4).map(|layer| format!("blocks.{layer}.attn.hook_z")).collect();
+    let bytes = safetensors::serialize(names.iter().map(|name| (name, view())), None).unwrap();
+    std::fs::write(directory.path().join("zeros.safetensors"), bytes).unwrap();
+    let (given, ..) = of("head_result", &["--baseline", "zeros.safetensors"]);
+    let (zero, ..) = of("head_result", &["--baseline", "zero"]);
+    assert_eq!(given, zero);
+    let (to_mean, about, _) =
+        integral(&["--baseline", "mean", "--reference", "pairs.jsonl", "--mean-over", "position"]);
+    assert!(to_mean["head_result"].1.iter().any(|v| v.abs() > 0.01));
+    assert_eq!(about["notes"]["integral"]["baseline"], "mean");
+
+    let ablate = |by: &str| {
+        let flags = ["--method", "ablation", "--ablate", by, "--nodes", "head_z", "--metric", "logit-diff"];
+        sweep(&flags)
+    };
+    let (resampled, about, _) = ablate("resample");
+    let clean = about["baselines"]["clean_mean"].as_f64().unwrap() as f32;
+    let noised = patched["head_z"].1.iter().map(|change| clean + change);
+    assert!(resampled["head_z"].1.iter().zip(noised).all(|(a, b)| (a - b).abs() < 1e-4), "the metric after ablation");
+    for by in ["zero", "mean"] {
+        let (after, about, printed) = ablate(by);
+        assert_eq!(about["notes"]["ablation"]["replaced by"], by);
+        assert_eq!(after["head_z"].0, [4, 8]);
+        assert!(after["head_z"].1.iter().any(|v| (v - clean).abs() > 0.5), "{by}");
+        assert!(printed.contains("metric after"), "{printed}");
+    }
+}
+
+#[test]
+fn reproduce_ig_compares_ablates_and_draws() {
+    for model in ["toy-gpt2", "toy-neox"] {
+        let directory = tempfile::tempdir().unwrap();
+        let arguments = ["reproduce-ig", "--model", model, "--prompts", "30", "--heads", "3.0", "--seed", "4"];
+        let printed = run(directory.path(), &arguments, &[]);
+        for word in
+            ["notebook's", "zero baseline", "corrupted baseline", "right on 30 generated prompts", "L3H0", "resample"]
+        {
+            assert!(printed.contains(word), "{model}: {word} is not in {printed}");
+        }
+        assert!(!printed.contains("means nothing"), "{printed}");
+        let out = directory.path().join("out/reproduce-ig");
+        let (tensors, about) = (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")));
+        assert_eq!(tensors["integrated-gradients/corrupted/mlp_post"].0, [1, 4, 256]);
+        assert_eq!(tensors["literal-first-node/zero/head_result"].0, [1, 4, 8]);
+        assert_eq!(tensors["curves/wide"].0[1], 101);
+        let gap = |name: &str| {
+            tensors[&format!("integrated-gradients/{name}.gap")].1.iter().fold(0.0_f32, |m, v| m.max(v.abs()))
+        };
+        assert!(gap("corrupted/head_result") < 1e-3 && gap("corrupted/mlp_post") < 1e-2, "{model}");
+        // One gradient next to the clean run follows patching of single neurons more closely than the integral does.
+        let of = &about["notes"]["comparisons"]["corrupted"]["neurons"];
+        let r = |figure: &str| of[figure]["pearson"].as_f64().unwrap();
+        assert!(r("literal_first_node") > r("integrated_gradients") + 0.1, "{model}: {of}");
+        let study = &about["notes"]["ablation"];
+        assert_eq!(study["whole"]["said"]["of"], 30);
+        assert!(study["whole"]["said"]["share"].as_f64().unwrap() > 0.9, "{study}");
+        assert!(study["heads"]["zero"]["L3H0"]["said"]["wilson_95"][1].as_f64().unwrap() > 0.5, "{study}");
+        let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+        for heading in ["What the notebook&#39;s figure is", "Interpolation curves", "The contrastive pair", "In short"]
+        {
+            let plain = heading.replace("&#39;", "'");
+            assert!(report.contains(heading) || report.contains(&plain), "{model}: no section {plain}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_is_never_right_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let train = ["train-toy", "--model", "toy-neox", "--steps", "1", "--batch", "4", "--out", "untrained"];
+    run(directory.path(), &train, &[]);
+    let printed =
+        run(directory.path(), &["reproduce-ig", "--model", "untrained/toy-neox", "--prompts", "4", "--seed", "1"], &[]);
+    assert!(printed.contains("the model never gets the task right"), "{printed}");
+    let report = std::fs::read_to_string(directory.path().join("out/reproduce-ig/report.html")).unwrap();
+    assert!(report.contains("the comparison below means nothing"));
+}

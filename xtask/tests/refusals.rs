@@ -196,3 +196,69 @@ fn an_output_directory_with_another_runs_chunks() {
     assert_refused_in(&directory, &sweep, &["not the record of a sweep"]);
     assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), "notes of my own\n");
 }
+
+#[test]
+fn integrals_and_ablations_that_mean_nothing() {
+    let integral = |more: &[&str], words: &[&str]| {
+        assert_sweep_refused(&[&["--method", "integrated-gradients", "--metric", "logit-diff"], more].concat(), words);
+    };
+    integral(&["--steps", "0"], &["--steps", "at least 1"]);
+    integral(&["--rule", "simpson"], &["simpson", "gauss-legendre", "trapezoid"]);
+    integral(&["--rule", "trapezoid", "--steps", "1"], &["trapezoid needs at least 2 steps"]);
+    integral(&["--tolerance", "0"], &["--tolerance 0 can never be met"]);
+    integral(&["--tolerance", "1e-12"], &["head_z, layer", "give more steps or a larger tolerance"]);
+    integral(&["--baseline", "nowhere"], &["nowhere", "neither corrupt, zero or mean nor a file"]);
+    integral(&["--nodes", "head_q"], &["head_q", "only what is added to the residual stream"]);
+    integral(&["--nodes", "head_pattern", "--by", "cell"], &["by position"]);
+    integral(&["--direction", "denoising"], &["of the clean run", "no denoising"]);
+    integral(&["--metric", "accuracy"], &["accuracy", "gradient"]);
+    integral(&["--ablate", "zero"], &["--ablate goes with --method ablation"]);
+    integral(&["--reference", "pairs.jsonl"], &["--reference goes with"]);
+    assert_sweep_refused(&["--steps", "5"], &["--steps goes with --method integrated-gradients"]);
+    assert_sweep_refused(&["--baseline", "zero"], &["--baseline goes with"]);
+    let ablation = |more: &[&str], words: &[&str]| {
+        assert_sweep_refused(&[&["--method", "ablation", "--metric", "logit-diff"], more].concat(), words);
+    };
+    ablation(&["--ablate", "bleach"], &["bleach", "resample"]);
+    ablation(&["--ablate", "mean", "--nodes", "head_pattern"], &["attn.hook_pattern", "no mean over prompts"]);
+    ablation(&["--ablate", "mean", "--model", "toy-neox", "--nodes", "head_k"], &["head_k", "rotated"]);
+    ablation(&["--ablate", "mean", "--reference", "absent.jsonl"], &["reference set", "absent.jsonl"]);
+
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    std::fs::write(directory.path().join("empty.jsonl"), "\n").unwrap();
+    let refused = |more: &[&str], words: &[&str]| {
+        let sweep = ["sweep", "--pairs", "pairs.jsonl", "--metric", "logit-diff"];
+        assert_refused_in(&directory, &[&sweep, more].concat(), words);
+    };
+    let empty = ["--method", "ablation", "--ablate", "mean", "--reference", "empty.jsonl"];
+    refused(&empty, &["reference set", "empty.jsonl", "no prompt pairs"]);
+    let given = |name: &str, shape: Vec<usize>| {
+        let zeros = vec![0_u8; 4 * shape.iter().product::<usize>()];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &zeros).unwrap();
+        std::fs::write(directory.path().join("given"), safetensors::serialize([(name, view)], None).unwrap()).unwrap();
+    };
+    let to_file = ["--method", "integrated-gradients", "--baseline", "given"];
+    given("blocks.0.attn.hook_z", vec![1, 1, 8, 7]);
+    refused(&to_file, &["`blocks.0.attn.hook_z`", "[1, 1, 8, 7]", "[1, 3, 8, 16]"]);
+    given("blocks.0.attn.hook_z", vec![8, 8]);
+    refused(&to_file, &["given, tensor `blocks.0.attn.hook_z`", "2 dimensions"]);
+    given("blocks.0.attn.hook_y", vec![8, 8]);
+    refused(&to_file, &["given", "hook_y", "not a hook point"]);
+    given("blocks.0.attn.hook_z", vec![1, 1, 8, 16]);
+    refused(&to_file, &["`blocks.1.attn.hook_z` is not in the cache"]);
+    std::fs::write(directory.path().join("given"), "no tensors").unwrap();
+    refused(&to_file, &["given is no safetensors file"]);
+
+    let nowhere = tempfile::tempdir().unwrap();
+    let compare =
+        |more: &[&str], words: &[&str]| assert_refused_in(&nowhere, &[&["reproduce-ig"], more].concat(), words);
+    compare(&["--heads", "1.2,1.2"], &["--heads names 1.2 twice"]);
+    compare(&["--heads", "4.0"], &["4.0", "4 layers of 8 heads"]);
+    compare(&["--heads", "head6"], &["head6", "LAYER.HEAD"]);
+    compare(&["--steps", "0"], &["--steps", "at least 1"]);
+    compare(&["--rule", "simpson"], &["simpson", "riemann-left"]);
+    compare(&["--tolerance", "-1"], &["--tolerance"]);
+    compare(&["--range", "2", "2"], &["--range", "to a larger one"]);
+    compare(&["--range", "0", "inf"], &["--range", "to a larger one"]);
+}

@@ -4,6 +4,9 @@
 //! through it, over a set of [`PromptPairs`](rewire_tasks::PromptPairs). [`activation_patching`] runs what each node can
 //! change once more, [`patch_groups`] the same for nodes together; [`attribution_patching`] estimates it from one backward
 //! pass, [`Agreement`] says how well, and [`screen_then_verify`] does the cheap one first and the exact one where it matters.
+//! [`integrated_gradients`] attributes along a line of activations, with the completeness gap in the result; [`ablation`] removes
+//! nodes, [`answer_accuracy`] says how often the model still answers right, [`interpolation_curves`] how it gets from one to the
+//! other.
 //!
 //! ```
 //! use burn::backend::{Autodiff, Flex};

@@ -71,7 +71,8 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
     let longest = |names: &[String]| 7 * names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
     let size = |n: usize| if n <= ROOMY { 21 * n } else { 12 * n };
     // A column narrower than a pixel would vanish: a chart of more is scrolled.
-    let width = (130 + longest(rows) + size(columns.len())).clamp(330, 1080.max(200 + columns.len()));
+    let needed = (130 + longest(rows) + size(columns.len())).max(60 + 8 * title.chars().count());
+    let width = needed.clamp(330, 1080.max(200 + columns.len()));
     let height = (110 + longest(columns) + size(rows.len())).clamp(200, 1900);
 
     let z: Vec<Vec<f32>> =

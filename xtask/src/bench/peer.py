@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from transformer_lens import ActivationCache, HookedTransformer, HookedTransformerConfig
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import GPT2LMHeadModel
@@ -151,6 +152,63 @@ def sweep(prompts, patches, stride):
     return torch.stack(results), len(results)
 
 
+STEPS, OF_A_LINE = 50, 12
+
+
+def lines(attribute, stride):
+    """Every stride-th line of integrated gradients: heads and then neurons of each layer."""
+    prompts = PROMPTS["notebook"]
+    with torch.no_grad():
+        clean, corrupted = [model.run_with_cache(t)[1] for t in (prompts.clean, prompts.corrupted)]
+    span = prompts.baselines[0] - prompts.baselines[1]
+    right, wrong = prompts.answers[0]
+    rows = lambda logits: (logits[:, -1, right] - logits[:, -1, wrong]) / span
+    wanted = [(layer, kind) for layer in range(LAYERS) for kind in ("heads", "neurons")][::stride]
+    results = [attribute(prompts, layer, kind, clean, corrupted, rows)[:OF_A_LINE] for layer, kind in wanted]
+    return torch.cat(results), len(wanted)
+
+
+def as_the_notebook(prompts, layer, kind, clean, corrupted, rows):
+    """Captum's layer integrated gradients as the notebook has them: whole forwards, every head's result, hooks on their inputs."""
+    target, before = ("attn.hook_result", "attn.hook_z") if kind == "heads" else ("mlp.hook_post", "hook_mlp_in")
+    target, before = [f"blocks.{layer}.{name}" for name in (target, before)]
+
+    def forward(x):
+        def replace(activation, hook):
+            x.requires_grad_(True)
+            return x
+
+        return rows(model.run_with_hooks(prompts.clean, fwd_hooks=[(before, replace)]))
+
+    attributions = LayerIntegratedGradients(forward, model.hook_dict[target]).attribute(
+        corrupted[before], baselines=clean[before], attribute_to_layer_input=False, return_convergence_delta=True
+    )[0]
+    return attributions.sum((0, 1, 3)) if kind == "heads" else attributions.sum((0, 1))
+
+
+def notebook(stride):
+    model.set_use_attn_result(True)
+    model.set_use_hook_mlp_in(True)
+    done = lines(as_the_notebook, stride)
+    model.set_use_attn_result(False)
+    model.set_use_hook_mlp_in(False)
+    return done
+
+
+def lean(prompts, layer, kind, clean, corrupted, rows):
+    """Integrated gradients of z or post, run from the layer on, no results of single heads."""
+    name = f"blocks.{layer}.attn.hook_z" if kind == "heads" else f"blocks.{layer}.mlp.hook_post"
+    start = clean[f"blocks.{layer}.hook_resid_pre"]
+
+    def forward(x):
+        hooks = [(name, lambda activation, hook: x)]
+        with model.hooks(fwd_hooks=hooks):
+            return rows(model(start.expand(len(x), -1, -1), start_at_layer=layer))
+
+    attributions = IntegratedGradients(forward).attribute(corrupted[name], baselines=clean[name], n_steps=STEPS)
+    return attributions.sum((0, 1, 3)) if kind == "heads" else attributions.sum((0, 1))
+
+
 ALL = slice(None)
 PARTS = ["z", "q", "k", "v", "pattern"]
 
@@ -178,6 +236,11 @@ WORKS = {
     ], stride),
     "head-parts-by-position": lambda stride: sweep(PROMPTS["one"], [
         head(part, l, h, p) for part in PARTS for l in range(LAYERS) for h in range(HEADS) for p in range(POS)
+    ], stride),
+    "integrated-gradients": notebook,
+    "integrated-gradients-lean": lambda stride: lines(lean, stride),
+    "neurons-one-pair": lambda stride: sweep(PROMPTS["notebook"], [
+        (f"blocks.{l}.mlp.hook_post", (ALL, ALL, n)) for l in range(LAYERS) for n in range(model.cfg.d_mlp)
     ], stride),
     "neurons": lambda stride: sweep(PROMPTS["one"], [
         (f"blocks.{l}.mlp.hook_post", (ALL, ALL, n)) for l in range(LAYERS) for n in range(model.cfg.d_mlp)

@@ -6,9 +6,9 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
 use rewire_analysis::{
-    By, Component, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt, activation_patching,
-    activation_patching_operations, attention_attribution, attribution_patching, attribution_patching_with_head_paths,
-    clean_logits,
+    By, Component, Effects, NodeKind, NormJacobian, Options, Outcome, PathIntegral, PathOptions, PerPrompt,
+    activation_patching, activation_patching_operations, attention_attribution, attribution_patching,
+    attribution_patching_with_head_paths, clean_logits, integrated_gradients,
 };
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
@@ -34,6 +34,13 @@ pub(crate) enum Work {
     HeadPartsByPosition,
     /// All MLP neurons, all positions.
     Neurons,
+    /// Integrated gradients of all heads and neurons, 50 nodes, on the comparison notebook's one pair; the peer as the notebook runs
+    /// it (but with the metric of each row).
+    IntegratedGradients,
+    /// The same; the peer as lean as Captum can be.
+    IntegratedGradientsLean,
+    /// All MLP neurons on that pair.
+    NeuronsOnePair,
 }
 
 const PARTS: [Component; 5] =
@@ -45,10 +52,17 @@ const PROMPTS: usize = 8;
 const TOKENS: usize = 15;
 const DIFFERENT: usize = 10;
 
+/// Tokens of the comparison notebook's pair.
+const NOTEBOOK_TOKENS: usize = 17;
+/// Numbers that are compared of each line of integrated gradients: all heads, or as many neurons.
+const OF_A_LINE: usize = 12;
+
 /// What all works share.
 pub(crate) struct Setting {
     /// Pairs that differ at one token.
     one: PromptPairs,
+    /// One pair, as long as the comparison notebook's.
+    notebook: PromptPairs,
     /// Pairs that differ at every token.
     everywhere: PromptPairs,
     options: Options<'static>,
@@ -63,8 +77,10 @@ impl Setting {
     ) -> anyhow::Result<Self> {
         let mut options = Options { workers: Some(threads), ..Options::default() };
         options.token_budget = token_budget.unwrap_or(options.token_budget);
-        let one = answered(model, pairs(seed, |p| p == DIFFERENT)?)?;
-        Ok(Self { one, everywhere: answered(model, pairs(seed, |_| true)?)?, options })
+        let one = answered(model, pairs(seed, TOKENS, |p| p == DIFFERENT)?)?;
+        let of_notebook = answered(model, pairs(seed, NOTEBOOK_TOKENS, |p| p == DIFFERENT)?)?;
+        let notebook = PromptPairs::new(of_notebook.pairs()[..1].to_vec())?;
+        Ok(Self { one, notebook, everywhere: answered(model, pairs(seed, TOKENS, |_| true)?)?, options })
     }
 
     /// Writes model and prompts for the peer.
@@ -74,17 +90,19 @@ impl Setting {
             let pair = |p: &PromptPair| json!({ "clean": p.clean, "corrupt": p.corrupted, "answers": p.answers, "wrong_answers": p.wrong_answers });
             pairs.pairs().iter().map(pair).collect()
         };
-        let prompts = json!({ "one": describe(&self.one), "all": describe(&self.everywhere) });
+        let prompts = json!({
+            "one": describe(&self.one), "all": describe(&self.everywhere), "notebook": describe(&self.notebook),
+        });
         Ok(std::fs::write(directory.join("prompts.json"), prompts.to_string())?)
     }
 }
 
-/// Eight pairs of 15 tokens, each pair the other way round in the next; tokens are the same but where they `differ`.
-fn pairs(seed: u64, differ: impl Fn(usize) -> bool) -> anyhow::Result<PromptPairs> {
+/// Eight pairs, each pair the other way round in the next; tokens are the same but where they `differ`.
+fn pairs(seed: u64, tokens: usize, differ: impl Fn(usize) -> bool) -> anyhow::Result<PromptPairs> {
     // A linear congruence is enough to spread the tokens over the vocabulary.
     let token = |i: usize| ((i as u64 + 1 + 1000 * seed) * 7919 % 50_000) as u32;
     let prompt = |row: usize| -> Vec<u32> {
-        (0..TOKENS).map(|p| token(if differ(p) { 100 * (row + 1) + p } else { 100 * (row / 2) + 50 + p })).collect()
+        (0..tokens).map(|p| token(if differ(p) { 100 * (row + 1) + p } else { 100 * (row / 2) + 50 + p })).collect()
     };
     let pair = |row: usize| PromptPair {
         clean: prompt(row),
@@ -111,10 +129,23 @@ fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::R
     Ok(PromptPairs::new(pairs.pairs().iter().enumerate().map(pair).collect())?)
 }
 
+/// Line by line, heads and then neurons of each layer, the first numbers of each.
+fn integrated<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    options: &Options,
+) -> anyhow::Result<Vec<f32>> {
+    let nodes = [NodeKind::all(Component::HeadResult), NodeKind::all(Component::MlpPost)];
+    let found = integrated_gradients(model, pairs, &LogitDiff::new(pairs), &nodes, &PathIntegral::default(), options)?;
+    let means: Vec<_> = found.outcome.effects.iter().map(Effects::mean).collect();
+    let line = |layer: usize| means.iter().flat_map(move |mean| (0..OF_A_LINE).map(move |unit| mean[[layer, unit]]));
+    Ok((0..model.config().n_layers).flat_map(line).collect())
+}
+
 impl Work {
     /// Those that take seconds.
     pub(crate) fn quick() -> Vec<Self> {
-        Self::value_variants().iter().copied().filter(|w| *w != Work::Neurons).collect()
+        Self::value_variants().iter().copied().filter(|w| !matches!(w, Work::Neurons | Work::NeuronsOnePair)).collect()
     }
 
     pub(crate) fn name(self) -> String {
@@ -124,16 +155,18 @@ impl Work {
     /// The nodes of an exact sweep.
     fn nodes(self) -> Option<Vec<NodeKind>> {
         Some(match self {
-            Work::Attribution | Work::AttributionLean => return None,
+            Work::Attribution | Work::AttributionLean | Work::IntegratedGradients | Work::IntegratedGradientsLean => {
+                return None;
+            }
             Work::Heads | Work::HeadsDifferEverywhere => vec![NodeKind::all(Component::HeadZ)],
             Work::BlocksByPosition => BLOCKS.map(NodeKind::by_position).to_vec(),
             Work::HeadParts => PARTS.map(NodeKind::all).to_vec(),
             Work::HeadPartsByPosition => PARTS.map(NodeKind::by_position).to_vec(),
-            Work::Neurons => vec![NodeKind::all(Component::MlpPost)],
+            Work::Neurons | Work::NeuronsOnePair => vec![NodeKind::all(Component::MlpPost)],
         })
     }
 
-    /// How many patches an exact sweep makes; 1 for attribution.
+    /// How many patches an exact sweep makes, or lines are integrated along; 1 for attribution.
     pub(crate) fn n_nodes(self, config: &TransformerConfig) -> usize {
         let heads = config.n_layers * config.n_heads;
         match self {
@@ -142,12 +175,17 @@ impl Work {
             Work::BlocksByPosition => BLOCKS.len() * config.n_layers * TOKENS,
             Work::HeadParts => PARTS.len() * heads,
             Work::HeadPartsByPosition => PARTS.len() * heads * TOKENS,
-            Work::Neurons => config.n_layers * config.d_mlp,
+            Work::Neurons | Work::NeuronsOnePair => config.n_layers * config.d_mlp,
+            Work::IntegratedGradients | Work::IntegratedGradientsLean => 2 * config.n_layers,
         }
     }
 
     fn pairs(self, setting: &Setting) -> &PromptPairs {
-        if self == Work::HeadsDifferEverywhere { &setting.everywhere } else { &setting.one }
+        match self {
+            Work::HeadsDifferEverywhere => &setting.everywhere,
+            Work::IntegratedGradients | Work::IntegratedGradientsLean | Work::NeuronsOnePair => &setting.notebook,
+            _ => &setting.one,
+        }
     }
 
     /// Does it once; gives the mean effects one after the other, of attribution those of the head outputs.
@@ -157,6 +195,9 @@ impl Work {
         let numbers = |outcome: &Outcome| outcome.effects.iter().flat_map(|e| e.mean()).collect::<Vec<f32>>();
         if let Some(nodes) = self.nodes() {
             return Ok(numbers(&activation_patching(&model.valid(), pairs, &metric, &nodes, options)?));
+        }
+        if matches!(self, Work::IntegratedGradients | Work::IntegratedGradientsLean) {
+            return integrated(model, pairs, options);
         }
         let blocks =
             [Component::ResidPre, Component::ResidMid, Component::ResidPost, Component::AttnOut, Component::MlpOut];

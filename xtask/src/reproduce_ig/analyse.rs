@@ -56,6 +56,7 @@ pub(super) fn compare<B: AutodiffBackend>(
     let exact = with_bar("activation patching: every neuron and head", |progress| {
         activation_patching(&model.valid(), pair, &metric, &kinds, &Options { progress, ..options })
     })?;
+    let exact_means = exact.baselines.means();
     let in_logits = Options { scale: Scale::Metric, ..options };
     let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> anyhow::Result<Lines> {
         let integral = PathIntegral { baseline, ..integral.clone() };
@@ -65,8 +66,13 @@ pub(super) fn compare<B: AutodiffBackend>(
         let literal = literal_first_node(model, pair, &metric, &kinds, &integral, &in_logits)?;
         let with_exact = |of: &Integrated| {
             [0, 1].map(|i| {
-                let [found, exact] = [&of.outcome, &exact].map(|outcome| flat(&outcome.effects[i]));
-                Comparison::new(&found, &exact, TOP)
+                let exact = flat(&exact.effects[i]);
+                // Of a few heads the 30 largest are all of them.
+                Comparison::new(
+                    &shares(&of.outcome.effects[i], &exact_means),
+                    &exact,
+                    TOP.min((exact.len() / 4).max(1)),
+                )
             })
         };
         let (comparisons, literal_comparisons) = (with_exact(&integrated), with_exact(&literal));
@@ -80,6 +86,11 @@ pub(super) fn compare<B: AutodiffBackend>(
 /// The mean effects of a kind, layer by layer.
 pub(super) fn flat(effects: &Effects) -> Vec<f32> {
     effects.mean().into_iter().collect()
+}
+
+/// The same of effects in logits, as shares of clean less corrupted.
+pub(super) fn shares(effects: &Effects, [clean, corrupted]: &[f64; 2]) -> Vec<f32> {
+    flat(effects).into_iter().map(|v| (f64::from(v) / (clean - corrupted)) as f32).collect()
 }
 
 impl Compared {

@@ -17,8 +17,8 @@ use crate::progress::with_bar;
 const NOTEBOOK: [(usize, usize); 9] = [(9, 6), (0, 2), (7, 3), (10, 6), (11, 10), (9, 9), (8, 10), (2, 5), (10, 3)];
 /// Most heads drawn together.
 const MOST: usize = 9;
-/// How far beyond both ends the wide curves go, and how finely.
-const WIDE: (f64, f64, usize) = (-2.0, 3.0, 101);
+/// Places of a wide curve.
+const WIDE: usize = 101;
 
 /// The metric along the lines of some heads.
 pub(super) struct Drawn {
@@ -54,12 +54,12 @@ pub(super) fn draw<B: Backend>(
     model: &Transformer<B>,
     prompts: &Prompts,
     compared: &Compared,
+    [from, to]: [f64; 2],
     is_gpt2_small: bool,
 ) -> anyhow::Result<Drawn> {
     let heads = if is_gpt2_small { NOTEBOOK.to_vec() } else { chosen(compared) };
     let nodes: Vec<_> = heads.iter().copied().map(head_node).collect();
-    let (from, to, n) = WIDE;
-    let wide: Vec<f64> = (0..n).map(|i| from + (to - from) * i as f64 / (n - 1) as f64).collect();
+    let wide: Vec<f64> = (0..WIDE).map(|i| from + (to - from) * i as f64 / (WIDE - 1) as f64).collect();
     let metric = LogitDiff::new(&prompts.pair);
     let along = |places: &[f64], what: &str| {
         with_bar(what, |progress| {
@@ -84,14 +84,17 @@ fn chosen(compared: &Compared) -> Vec<(usize, usize)> {
     heads
 }
 
-/// The first drawn head on both contrastive pairs.
+/// The notebook's name mover, or the head of largest effect in the last layer, on both contrastive pairs.
 pub(super) fn contrasts<B: AutodiffBackend>(
     model: &Transformer<B>,
     prompts: &Prompts,
-    drawn: &Drawn,
+    compared: &Compared,
+    is_gpt2_small: bool,
     integral: &PathIntegral<B::InnerBackend>,
 ) -> anyhow::Result<Vec<Contrasted>> {
-    let Some(&head) = drawn.heads.first() else { return Ok(Vec::new()) };
+    let last = model.config().n_layers - 1;
+    let of_last = || compared.heads_by_effect().into_iter().find(|(layer, _)| *layer == last);
+    let Some(head) = is_gpt2_small.then_some(NOTEBOOK[0]).or_else(of_last) else { return Ok(Vec::new()) };
     let names = ["as printed", "aligned"];
     names.into_iter().zip(&prompts.contrasts).map(|(name, pair)| contrast(model, name, pair, head, integral)).collect()
 }

@@ -51,7 +51,7 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
         &["run", "logit difference"],
         vec![vec!["clean".to_owned(), format!("{clean:.4}")], vec!["corrupted".to_owned(), format!("{corrupted:.4}")]],
     );
-    page.text(&format!("The clean prompt: {}", prompts.pair.labels(0).concat()));
+    page.text(&format!("The clean prompt: {}", prompts.pair.labels(0).concat().replace("<|endoftext|>", "BOS ")));
     if clean <= corrupted {
         page.text(
             "The clean prompt's logit difference is not above the corrupted one's: this model does not do the task on this pair, and \

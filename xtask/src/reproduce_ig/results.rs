@@ -129,7 +129,7 @@ pub(super) fn comparison_rows(found: &Found) -> Vec<Vec<String>> {
                     (*name).to_owned(),
                     figure.to_owned(),
                     number(of.pearson),
-                    of.regression.map_or("-".to_owned(), |[slope, _]| format!("{slope:.3e}")),
+                    of.regression.map_or("-".to_owned(), |[slope, _]| format!("{slope:.3}")),
                     format!("{:.3} (of {})", of.jaccard, of.top_k),
                     format!("{:.4}", of.difference.bias),
                     format!("{:.4}", 1.96 * of.difference.sd),

@@ -5,7 +5,7 @@ use rewire_analysis::{Comparison, Effects};
 use rewire_report::Page;
 use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
 
-use super::super::analyse::{BASELINES, Compared, KINDS, Lines, TOP, flat};
+use super::super::analyse::{BASELINES, Compared, KINDS, Lines, TOP, flat, shares};
 use super::super::results::TOP_NODES;
 use super::super::{Arguments, Found};
 use crate::output::{head_name, numbered};
@@ -50,17 +50,19 @@ fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
     }
 }
 
-/// `[layer, unit]`.
+/// The mean effects of a kind.
 fn map(title: &str, effects: &Effects) -> Chart {
     let values: Array2<f32> = effects.mean().into_dimensionality::<Ix2>().unwrap_or_default();
-    let unit = if effects.kind.is_of_heads() { ("head", "H") } else { ("neuron", "N") };
-    let (rows, columns) = (numbered("L", values.nrows()), numbered(unit.1, values.ncols()));
     let reach = charts::reach([values.view()]);
-    charts::heat_map(
-        title,
-        &values.view(),
-        HeatMapLabels { rows: ("layer", &rows), columns: (unit.0, &columns), reach },
-    )
+    grid_map(title, &values, usize::from(effects.kind.is_of_heads()), reach)
+}
+
+/// A map of `[layer, unit]`, of neurons or of heads.
+fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32) -> Chart {
+    let unit = if kind == 1 { ("head", "H") } else { ("neuron", "N") };
+    let (rows, columns) = (numbered("L", values.nrows()), numbered(unit.1, values.ncols()));
+    let labels = HeatMapLabels { rows: ("layer", &rows), columns: (unit.0, &columns), reach };
+    charts::heat_map(title, &values.view(), labels)
 }
 
 /// A node's name.
@@ -74,7 +76,8 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     page.section(
         &format!("Comparison, {name} baseline"),
-        "Each node's attribution against its exact effect, with the least-squares line; then the mean-difference view: each method's \
+        "Each node's attribution against its exact effect, both as shares of clean less corrupted (the notebook's figure in its own unit, \
+         a mean over positions and dimensions), with the least-squares line; then the mean-difference view: each method's \
          scores scaled by their largest size, patching less attribution over their mean, with the mean difference and the limits of \
          agreement (1.96 standard deviations). True attributions first, the notebook's figure beside them.",
     );
@@ -82,7 +85,11 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
         let exact = flat(&compared.exact.effects[kind]);
         let both = [
-            ("integrated gradients", flat(&lines.integrated.outcome.effects[kind]), &lines.comparisons[kind]),
+            (
+                "integrated gradients",
+                shares(&lines.integrated.outcome.effects[kind], &compared.logit_differences()),
+                &lines.comparisons[kind],
+            ),
             ("the notebook's figure", flat(&lines.literal_means[kind]), &lines.literal_comparisons[kind]),
         ];
         let regression = |(what, scores, comparison): &(&str, Vec<f32>, &Comparison)| {
@@ -136,28 +143,27 @@ fn points(compared: &Compared, kind: usize, x: &[f32], y: &[f32]) -> Vec<Point> 
     rewire_analysis::top_by_size(&far, MOST_POINTS).into_iter().map(point).collect()
 }
 
-/// Difference of heads' scores, signed and of their sizes.
+/// Differences of scores, signed and of their sizes, of neurons and of heads.
 fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
-    let exact = flat(&compared.exact.effects[1]);
-    let found = flat(&lines.integrated.outcome.effects[1]);
-    let unit = |of: &[f32]| of.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
-    let [exact, found] = [&exact, &found].map(|of| of.iter().map(|v| v / unit(of)).collect::<Vec<f32>>());
-    let heads = compared.units(1);
-    let grid =
-        |of: &dyn Fn(usize) -> f32| Array2::from_shape_fn((exact.len() / heads, heads), |(l, h)| of(l * heads + h));
-    let maps = [
-        ("IG less patching, heads", grid(&|i| found[i] - exact[i])),
-        ("size of IG less size of patching, heads", grid(&|i| found[i].abs() - exact[i].abs())),
-    ];
-    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
-    let (rows, columns) = (numbered("L", exact.len() / heads), numbered("H", heads));
-    let chart = |(title, map): &(&str, Array2<f32>)| {
-        let labels = HeatMapLabels { rows: ("layer", &rows), columns: ("head", &columns), reach };
-        charts::heat_map(title, &map.view(), labels)
-    };
-    page.row(maps.iter().map(chart).collect());
+    for (kind, (_, nodes)) in KINDS.iter().enumerate() {
+        let [exact, found] = [&compared.exact, &lines.integrated.outcome].map(|outcome| {
+            let scores = flat(&outcome.effects[kind]);
+            let unit = scores.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+            scores.iter().map(|v| v / unit).collect::<Vec<f32>>()
+        });
+        let units = compared.units(kind);
+        let grid = |of: &dyn Fn(usize) -> f32| {
+            Array2::from_shape_fn((exact.len() / units, units), |(layer, unit)| of(layer * units + unit))
+        };
+        let maps = [
+            (format!("IG less patching, {nodes}"), grid(&|i| found[i] - exact[i])),
+            (format!("size of IG less size of patching, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
+        ];
+        let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+        page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach)).collect());
+    }
     page.text(
-        "Each method's scores scaled by the largest of all heads. (The notebook's zero-baseline maps scale each column, that is each \
+        "Each method's scores scaled by the largest of all layers. (The notebook's zero-baseline maps scale each column, that is each \
          head number across layers, on its own, which makes heads of one map incomparable.)",
     );
     let outliers = lines.comparisons[1].difference.outliers();

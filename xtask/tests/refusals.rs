@@ -200,7 +200,7 @@ fn an_output_directory_with_another_runs_chunks() {
 #[test]
 fn integrals_and_ablations_that_mean_nothing() {
     let integral = |more: &[&str], words: &[&str]| {
-        assert_sweep_refused(&[&["--method", "integrated-gradients", "--metric", "logit-diff"], more].concat(), words);
+        assert_sweep_refused(&[&["--method", "integrated-gradients"], more].concat(), words);
     };
     integral(&["--steps", "0"], &["--steps", "at least 1"]);
     integral(&["--rule", "simpson"], &["simpson", "gauss-legendre", "trapezoid"]);
@@ -217,7 +217,7 @@ fn integrals_and_ablations_that_mean_nothing() {
     assert_sweep_refused(&["--steps", "5"], &["--steps goes with --method integrated-gradients"]);
     assert_sweep_refused(&["--baseline", "zero"], &["--baseline goes with"]);
     let ablation = |more: &[&str], words: &[&str]| {
-        assert_sweep_refused(&[&["--method", "ablation", "--metric", "logit-diff"], more].concat(), words);
+        assert_sweep_refused(&[&["--method", "ablation"], more].concat(), words);
     };
     ablation(&["--ablate", "bleach"], &["bleach", "resample"]);
     ablation(&["--ablate", "mean", "--nodes", "head_pattern"], &["attn.hook_pattern", "no mean over prompts"]);
@@ -258,7 +258,7 @@ fn integrals_and_ablations_that_mean_nothing() {
     compare(&["--heads", "head6"], &["head6", "LAYER.HEAD"]);
     compare(&["--steps", "0"], &["--steps", "at least 1"]);
     compare(&["--rule", "simpson"], &["simpson", "riemann-left"]);
-    compare(&["--tolerance", "-1"], &["--tolerance"]);
+    compare(&["--tolerance", "0"], &["--tolerance 0 can never be met"]);
     compare(&["--range", "2", "2"], &["--range", "to a larger one"]);
     compare(&["--range", "0", "inf"], &["--range", "to a larger one"]);
 }

@@ -79,6 +79,11 @@ impl Fixture {
             .expect("the fixture's pairs are whole")
     }
 
+    /// Whether it is of this repository, and so has every table.
+    pub fn is_own(&self) -> bool {
+        self.directory.starts_with(env!("CARGO_MANIFEST_DIR"))
+    }
+
     /// A table, if the fixture has it.
     pub fn table(&self, name: &str) -> Option<&ArrayD<f32>> {
         self.results.get(name)

@@ -9,6 +9,7 @@ pub struct Readme;
 pub mod compare;
 pub mod fixture;
 pub mod hub_server;
+pub mod memory;
 pub mod model_files;
 pub mod random;
 

@@ -1,9 +1,5 @@
 //! The sweep engine against one whole forward a patch, groups, screening, and unfinished sweeps, on random models and pairs.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
@@ -11,13 +7,14 @@ use burn::tensor::backend::Backend;
 use ndarray::Dimension;
 use proptest::prelude::*;
 use rewire_analysis::{
-    AnalysisError, By, Component, Direction, Ledger, Node, NodeKind, NormJacobian, Options, Pass, PathOptions,
-    PerPrompt, Positions, Scale, activation_patching, activation_patching_operations, attribute_groups,
-    attribution_patching, attribution_patching_with_head_paths, patch_groups, screen_then_verify,
+    AnalysisError, By, Component, Direction, Node, NodeKind, NormJacobian, Options, PathOptions, PerPrompt, Positions,
+    Scale, activation_patching, activation_patching_operations, attribute_groups, attribution_patching,
+    attribution_patching_with_head_paths, patch_groups, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
 use rewire_tests::compare::{assert_close, scale};
+use rewire_tests::memory::Memory;
 use rewire_tests::random::{any_config, any_pairs};
 
 type Grad = Autodiff<Flex>;
@@ -106,25 +103,6 @@ impl Metric for Elsewhere {
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         self.of.evaluate(logits, prompts)
-    }
-}
-
-/// Keeps passes in memory, and counts those that had to be run.
-#[derive(Default)]
-struct Memory {
-    kept: Mutex<HashMap<Pass, Vec<f32>>>,
-    stored: AtomicUsize,
-}
-
-impl Ledger for Memory {
-    fn load(&self, pass: Pass) -> Option<Vec<f32>> {
-        self.kept.lock().unwrap().get(&pass).cloned()
-    }
-
-    fn store(&self, pass: Pass, metrics: &[f32]) -> std::io::Result<()> {
-        self.stored.fetch_add(1, Ordering::Relaxed);
-        self.kept.lock().unwrap().insert(pass, metrics.to_vec());
-        Ok(())
     }
 }
 
@@ -312,15 +290,11 @@ proptest! {
         let memory = Memory::default();
         let kept = Options { token_budget: 20, prompt_batch: 2, workers: Some(workers), ledger: &memory, ..options(true) };
         let whole = activation_patching(&model, &pairs, &metric, &kinds, &kept).unwrap();
-        let passes = memory.stored.swap(0, Ordering::Relaxed);
-        let mut order: Vec<Pass> = memory.kept.lock().unwrap().keys().copied().collect();
-        order.sort();
-        let lost = order.len().min(lost);
-        order.iter().take(lost).for_each(|pass| { memory.kept.lock().unwrap().remove(pass); });
+        prop_assert_eq!(memory.run(), memory.kept());
+        let lost = memory.lose(lost);
         let again = activation_patching(&model, &pairs, &metric, &kinds, &kept).unwrap();
         prop_assert_eq!(&again, &whole);
-        prop_assert_eq!(memory.stored.load(Ordering::Relaxed), lost);
-        prop_assert_eq!(passes, order.len());
+        prop_assert_eq!(memory.run(), lost);
         // Attribution, too, portion by portion, with its head paths.
         let trained = Transformer::<Grad>::random(&config, seed, &Default::default());
         let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
@@ -328,11 +302,10 @@ proptest! {
             attribution_patching_with_head_paths(&trained, &pairs, &metric, &kinds, paths, options).unwrap()
         };
         let kept_too = Options { gradient_batch: 1, ..kept };
-        memory.stored.store(0, Ordering::Relaxed);
         let estimated = attribution(&kept_too);
-        prop_assert_eq!(memory.stored.swap(0, Ordering::Relaxed), pairs.len());
+        prop_assert_eq!(memory.run(), pairs.len());
         prop_assert_eq!(&attribution(&kept_too), &estimated);
-        prop_assert_eq!(memory.stored.load(Ordering::Relaxed), 0);
+        prop_assert_eq!(memory.run(), 0);
         prop_assert_eq!(&attribution(&Options { ledger: &(), ..kept_too }), &estimated);
         let without = Options { ledger: &(), ..kept };
         prop_assert_eq!(activation_patching(&model, &pairs, &metric, &kinds, &without).unwrap(), whole);

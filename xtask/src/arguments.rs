@@ -8,3 +8,21 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
         Err(e) => Err(format!("{e}")),
     }
 }
+
+/// A number of prompts: more than a million was mistyped, or would take days.
+pub(crate) fn at_most_a_million(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 0..=1_000_000) => Ok(number),
+        Ok(_) => Err("must be at most 1000000".to_owned()),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
+/// How far attributions may be from summing to the change of the metric.
+pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(tolerance) if tolerance > 0.0 && tolerance.is_finite() => Ok(tolerance),
+        Ok(_) => Err("must be above 0 and finite".to_owned()),
+        Err(e) => Err(format!("{e}")),
+    }
+}

@@ -9,7 +9,11 @@ use rewire_hooks::{ActivationCache, HookPoint};
 use safetensors::{Dtype, SafeTensors};
 
 /// Reads activations by hook name (`blocks.3.attn.hook_z`), float32, each shaped as its point is.
-pub(crate) fn read_activations<B: Backend>(path: &Path, device: &B::Device) -> anyhow::Result<ActivationCache<B>> {
+pub(crate) fn read_activations<B: Backend>(
+    path: &Path,
+    n_layers: usize,
+    device: &B::Device,
+) -> anyhow::Result<ActivationCache<B>> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file =
         SafeTensors::deserialize(&bytes).with_context(|| format!("{} is no safetensors file", path.display()))?;
@@ -26,6 +30,14 @@ pub(crate) fn read_activations<B: Backend>(path: &Path, device: &B::Device) -> a
         }
         let numbers: Vec<f32> =
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        if let Some(at_number) = numbers.iter().position(|v| !v.is_finite()) {
+            bail!("{}: number {at_number} is {}", at(), numbers[at_number]);
+        }
+        if let HookPoint::Block { layer, .. } = point
+            && layer >= n_layers
+        {
+            bail!("{}: the model has {n_layers} layers, counted from 0", at());
+        }
         let data = TensorData::new(numbers, shape);
         cache = match point.rank() {
             4 => cache.with::<4>(point, Tensor::from_data(data, device)),

@@ -20,7 +20,7 @@ use rewire_tasks::PromptPairs;
 use rewire_tasks::ioi::{Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair};
 use serde_json::json;
 
-use crate::arguments::at_least_one;
+use crate::arguments::{at_least_one, at_most_a_million, tolerance};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, print};
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Generated prompts on which accuracy is measured, up to 10,000 in the notebook; 0 leaves the ablation study out.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = at_most_a_million)]
     prompts: usize,
     /// Seed of the generated prompts.
     #[arg(long, default_value_t = 0)]
@@ -44,9 +44,9 @@ pub(crate) struct Arguments {
     /// gauss-legendre, riemann-left, riemann-right, riemann-middle, trapezoid.
     #[arg(long, default_value_t = Quadrature::default().rule)]
     rule: Rule,
-    /// How far attributions may be from summing to the metric's change, as a share of it; more steps are taken until they are nearer,
-    /// and where that does not help it is an error.
-    #[arg(long, default_value_t = 0.001)]
+    /// How far attributions may be from summing to the metric's change, as a share of it and of a hundredth of what cancels in it; more
+    /// steps are taken until they are nearer, and where that does not help it is an error.
+    #[arg(long, default_value_t = 0.001, value_parser = tolerance)]
     tolerance: f64,
     /// How far the interpolation curves go beyond the clean (0) and the corrupted (1) activation.
     #[arg(long, num_args = 2, value_names = ["FROM", "TO"], default_values_t = [-2.0, 3.0], allow_negative_numbers = true)]
@@ -76,12 +76,9 @@ struct Prompts {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
-    if arguments.tolerance.is_nan() || arguments.tolerance <= 0.0 {
-        anyhow::bail!("--tolerance {} can never be met: it must be above 0", arguments.tolerance);
-    }
     let range = match *arguments.range.as_slice() {
-        [from, to] if from < to && (to - from).is_finite() => [from, to],
-        _ => anyhow::bail!("--range {:?}: it must go from a number to a larger one", arguments.range),
+        [from, to] if from <= 0.0 && to >= 1.0 && (to - from).is_finite() => [from, to],
+        _ => anyhow::bail!("--range {:?}: it must hold all from 0 to 1, the two activations", arguments.range),
     };
     let quadrature = Quadrature { rule: arguments.rule, steps: arguments.steps };
     quadrature.nodes()?;
@@ -156,6 +153,14 @@ fn prompts(source: &Source, arguments: &Arguments) -> anyhow::Result<Prompts> {
     let of_contrasts = contrasts.iter().map(|(pairs, _)| pairs);
     for pairs in [&pair].into_iter().chain(of_contrasts).chain(sets.iter().flatten()) {
         pairs.check_model(config.d_vocab, config.n_ctx)?;
+    }
+    if let Some(width) = sets.iter().flatten().map(PromptPairs::width).max()
+        && width + ablate::NEW_TOKENS - 1 > config.n_ctx
+    {
+        anyhow::bail!(
+            "prompts of {width} tokens and what is said after them do not fit the context of {}",
+            config.n_ctx
+        );
     }
     Ok(Prompts { pair, contrasts, sets })
 }

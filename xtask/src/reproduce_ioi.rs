@@ -17,6 +17,7 @@ use rewire_tasks::ioi::{Corruption, DEMO_ANSWER_IDS_GPT2, IoiGenerator, Split, d
 use serde_json::{Value, json};
 
 use crate::agreement;
+use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, print, text_table};
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
     /// Generated prompts, beside the demo's eight; 0 for none.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = at_most_a_million)]
     prompts: usize,
     /// Seed of the generated prompts.
     #[arg(long, default_value_t = 0)]

@@ -65,6 +65,8 @@ pub(crate) struct Arguments {
     integral: intervene::IntegralArguments,
     #[command(flatten)]
     ablation: intervene::AblationArguments,
+    #[command(flatten)]
+    means: intervene::MeanArguments,
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     per_prompt: bool,
@@ -179,7 +181,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("--intervals needs several prompt pairs, and there is one");
     }
     check_directory(&arguments.out)?;
-    let ledger = SweepLedger::open(&arguments.out, &arguments.identity(&source, &pairs, &nodes, &reference)?)?;
+    let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
+    let ledger = SweepLedger::open(&arguments.out, &identity)?;
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
@@ -195,7 +198,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seed: Some(arguments.seed),
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
-        notes: results::notes(&found, &pairs, bootstrap, arguments)?,
+        notes: results::notes(&found, &pairs, bootstrap, &identity, arguments),
         ..about(&source, arguments.model.device, started)
     };
     write_tables(&arguments.out, &results::tables(&found, bootstrap, arguments), &about)?;
@@ -244,7 +247,8 @@ impl Arguments {
             bail!("--method {} is of the clean run: it has no denoising direction", self.method.name());
         }
         self.integral.check(self.method)?;
-        self.ablation.check(self.method, self.wants_mean())?;
+        self.ablation.check(self.method)?;
+        self.means.check(self.wants_mean())?;
         Ok(nodes)
     }
 
@@ -260,7 +264,7 @@ impl Arguments {
     /// The prompts that means are over: those of `--reference`, or the clean ones of the pairs; none if no mean is wanted.
     fn reference(&self, source: &Source, pairs: &PromptPairs) -> anyhow::Result<Vec<Vec<u32>>> {
         let clean = |pairs: &PromptPairs| pairs.pairs().iter().map(|p| p.clean.clone()).collect();
-        match &self.ablation.reference {
+        match &self.means.reference {
             _ if !self.wants_mean() => Ok(Vec::new()),
             None => Ok(clean(pairs)),
             Some(path) => {
@@ -296,6 +300,7 @@ impl Arguments {
             "method": self.method.name(),
             "line": self.integral.describe()?,
             "ablation": self.ablation.describe(),
+            "mean over": self.means.describe(),
             "reference": reference,
             "norm": self.norm,
             "prompts kept apart": self.per_prompt,

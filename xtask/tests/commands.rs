@@ -345,7 +345,7 @@ fn sweep_integrates_and_ablates_as_its_contract_says() {
     assert!(resampled["head_z"].1.iter().zip(noised).all(|(a, b)| (a - b).abs() < 1e-4), "the metric after ablation");
     for by in ["zero", "mean"] {
         let (after, about, printed) = ablate(by);
-        assert_eq!(about["notes"]["ablation"]["replaced by"], by);
+        assert_eq!(about["notes"]["replaced_by"], by);
         assert_eq!(after["head_z"].0, [4, 8]);
         assert!(after["head_z"].1.iter().any(|v| (v - clean).abs() > 0.5), "{by}");
         assert!(printed.contains("metric after"), "{printed}");

@@ -205,7 +205,8 @@ fn integrals_and_ablations_that_mean_nothing() {
     integral(&["--steps", "0"], &["--steps", "at least 1"]);
     integral(&["--rule", "simpson"], &["simpson", "gauss-legendre", "trapezoid"]);
     integral(&["--rule", "trapezoid", "--steps", "1"], &["trapezoid needs at least 2 steps"]);
-    integral(&["--tolerance", "0"], &["--tolerance 0 can never be met"]);
+    integral(&["--tolerance", "0"], &["--tolerance", "above 0"]);
+    integral(&["--steps", "99999999999"], &["99999999999 steps", "1000000 are the most"]);
     integral(&["--tolerance", "1e-12"], &["head_z, layer", "give more steps or a larger tolerance"]);
     integral(&["--baseline", "nowhere"], &["nowhere", "neither corrupt, zero or mean nor a file"]);
     integral(&["--nodes", "head_q"], &["head_q", "only what is added to the residual stream"]);
@@ -219,6 +220,7 @@ fn integrals_and_ablations_that_mean_nothing() {
     let ablation = |more: &[&str], words: &[&str]| {
         assert_sweep_refused(&[&["--method", "ablation"], more].concat(), words);
     };
+    ablation(&["--mean-over", "position"], &["--mean-over goes with"]);
     ablation(&["--ablate", "bleach"], &["bleach", "resample"]);
     ablation(&["--ablate", "mean", "--nodes", "head_pattern"], &["attn.hook_pattern", "no mean over prompts"]);
     ablation(&["--ablate", "mean", "--model", "toy-neox", "--nodes", "head_k"], &["head_k", "rotated"]);
@@ -243,10 +245,17 @@ fn integrals_and_ablations_that_mean_nothing() {
     refused(&to_file, &["`blocks.0.attn.hook_z`", "[1, 1, 8, 7]", "[1, 3, 8, 16]"]);
     given("blocks.0.attn.hook_z", vec![8, 8]);
     refused(&to_file, &["given, tensor `blocks.0.attn.hook_z`", "2 dimensions"]);
+    given("blocks.4.attn.hook_z", vec![1, 1, 8, 16]);
+    refused(&to_file, &["blocks.4.attn.hook_z", "4 layers"]);
     given("blocks.0.attn.hook_y", vec![8, 8]);
     refused(&to_file, &["given", "hook_y", "not a hook point"]);
     given("blocks.0.attn.hook_z", vec![1, 1, 8, 16]);
     refused(&to_file, &["`blocks.1.attn.hook_z` is not in the cache"]);
+    let nan = f32::NAN.to_le_bytes().repeat(128);
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 16], &nan).unwrap();
+    let bytes = safetensors::serialize([("blocks.0.attn.hook_z", view)], None).unwrap();
+    std::fs::write(directory.path().join("given"), bytes).unwrap();
+    refused(&to_file, &["given, tensor `blocks.0.attn.hook_z`", "number 0 is NaN"]);
     std::fs::write(directory.path().join("given"), "no tensors").unwrap();
     refused(&to_file, &["given is no safetensors file"]);
 
@@ -258,7 +267,8 @@ fn integrals_and_ablations_that_mean_nothing() {
     compare(&["--heads", "head6"], &["head6", "LAYER.HEAD"]);
     compare(&["--steps", "0"], &["--steps", "at least 1"]);
     compare(&["--rule", "simpson"], &["simpson", "riemann-left"]);
-    compare(&["--tolerance", "0"], &["--tolerance 0 can never be met"]);
-    compare(&["--range", "2", "2"], &["--range", "to a larger one"]);
-    compare(&["--range", "0", "inf"], &["--range", "to a larger one"]);
+    compare(&["--tolerance", "0"], &["--tolerance", "above 0"]);
+    compare(&["--prompts", "99999999999999"], &["--prompts", "at most 1000000"]);
+    compare(&["--range", "0.2", "0.5"], &["--range", "all from 0 to 1"]);
+    compare(&["--range", "0", "inf"], &["--range", "all from 0 to 1"]);
 }

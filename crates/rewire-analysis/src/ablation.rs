@@ -6,9 +6,10 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::{Which, sweep};
 use crate::groups::replace_groups;
+use crate::literal::point;
 use crate::{
     AnalysisError, Baselines, Direction, Effects, GroupOutcome, Intervention, Method, Node, NodeKind, Options, Outcome,
-    Scale,
+    Positions, Scale,
 };
 
 /// The change of the metric of the clean run when each node of the given kinds is replaced: by zero, by a mean
@@ -49,16 +50,30 @@ pub fn ablate_groups<B: Backend, M: Metric>(
     replace_groups(model, pairs, metric, groups, intervention, &options)
 }
 
-/// Refuses a set that names a node twice.
+/// Refuses a set that names a node, or a part of one, twice.
 pub(crate) fn check_no_node_twice(group: &[Node]) -> Result<(), AnalysisError> {
-    match group.iter().enumerate().find(|(i, node)| group[..*i].contains(node)) {
+    let twice = group.iter().enumerate().find(|(i, node)| group[..*i].iter().any(|other| overlap(node, other)));
+    match twice {
         Some((_, node)) => Err(AnalysisError::NodeTwice { node: node.to_string() }),
         None => Ok(()),
     }
 }
 
+/// Whether two nodes have a number in common.
+fn overlap(a: &Node, b: &Node) -> bool {
+    let units = a.unit.is_none() || b.unit.is_none() || a.unit == b.unit;
+    let positions = match (&a.positions, &b.positions) {
+        (Positions::All, _) | (_, Positions::All) => true,
+        (Positions::Cell { .. }, Positions::Cell { .. }) => a.positions == b.positions,
+        (Positions::Each(of_a), _) => (0..of_a.len()).any(|p| a.positions.position(p) == b.positions.position(p)),
+        (_, Positions::Each(of_b)) => (0..of_b.len()).any(|p| a.positions.position(p) == b.positions.position(p)),
+        _ => a.positions.position(0) == b.positions.position(0),
+    };
+    point(a) == point(b) && units && positions
+}
+
 impl Outcome {
-    /// The metric after each node was replaced, per prompt, in this outcome's unit: normalised, 0 is the corrupted prompts' mean
+    /// Of patching and ablation, the metric after each node was replaced, per prompt, in this outcome's unit: normalised, 0 is the corrupted prompts' mean
     /// and 1 the clean ones'.
     #[must_use]
     pub fn after(&self) -> Vec<Effects> {

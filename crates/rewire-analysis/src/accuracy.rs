@@ -10,7 +10,7 @@ use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
 use crate::ablation::check_no_node_twice;
 use crate::node::Positions;
-use crate::runs::{Portion, check_pairs, host, portions_for};
+use crate::runs::{Portion, check_pairs, host, portions};
 use crate::{AnalysisError, Component, Direction, Intervention, Node, NodeKind, Options, Proportion, literal, workers};
 
 /// Nodes that are removed together, and what they are replaced by; of no nodes, the model as it is.
@@ -25,7 +25,7 @@ pub struct Ablated<B: Backend> {
 /// How often the clean prompts are answered right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerAccuracy {
-    /// An answer is the likeliest next token of all.
+    /// No next token is likelier than an answer.
     pub first: Proportion,
     /// The likeliest answer is likelier than the likeliest wrong answer.
     pub above_wrong: Proportion,
@@ -41,11 +41,13 @@ pub struct AnswerAccuracy {
 /// generation of up to `new_tokens` tokens, of which the first word counts (and which ends once that word is known). Each run
 /// starts at the lowest layer that its ablation touches; generation keeps keys and values.
 ///
-/// At generated positions a removed node is replaced by what it is replaced by at END.
+/// At generated positions a removed node is replaced by what it is replaced by at END. [`Intervention::Fixed`] must be the same for all
+/// prompts. Of the options, [`Options::prompt_batch`], workers and progress count; nothing is kept in [`Options::ledger`].
 ///
 /// # Errors
 /// [`AnalysisError`] for nodes that the model does not have, that are named twice or not at all positions; for attention patterns,
-/// which grow as the model speaks; and for prompts that the model cannot run or not go on with.
+/// which grow as the model speaks; for activations given prompt by prompt; and for prompts that the model cannot run or not go on
+/// with.
 pub fn answer_accuracy<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -97,6 +99,13 @@ fn check<B: Backend>(
         let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
         by.check(&kinds, model.config())?;
         for (node, &kind) in nodes.iter().zip(&kinds) {
+            let point = literal::point(node);
+            if let Intervention::Fixed(given) = by
+                && let Some(found) = given.dims(point).filter(|dims| dims[0] != 1)
+            {
+                let expected = [&[1], &found[1..]].concat();
+                return Err(AnalysisError::GivenShape { point, expected, found });
+            }
             node.check(model.config(), pairs)?;
             let refuse = |reason| Err(AnalysisError::NoSuchNode { node: kind, reason });
             if node.component == Component::HeadPattern {
@@ -153,6 +162,8 @@ struct Batch<'a, B: Backend> {
     /// All logits at END.
     readout: Readout,
     cache: ActivationCache<B>,
+    /// The corrupted run at what is taken from it.
+    corrupted: ActivationCache<B>,
     /// `[prompt, 1, d_vocab]`.
     logits: Tensor<B, 3>,
 }
@@ -165,7 +176,7 @@ impl<'a, B: Backend> Batch<'a, B> {
         ablations: &[Ablated<B>],
     ) -> Result<Self, AnalysisError> {
         let metric = LogitDiff::new(pairs);
-        let portion = portions_for::<B, _>(&Intervention::Zero, pairs, &metric, pairs.len())?.remove(0);
+        let portion = portions(pairs, &metric, pairs.len())?.remove(0);
         let readout = Readout { columns: None, ..portion.readout.clone() };
         let starts: BTreeSet<usize> = ablations.iter().filter_map(|a| lowest(&a.nodes)).collect();
         let resumed = move |p: HookPoint| matches!(p, HookPoint::Block { layer, site: Site::ResidPre } if starts.contains(&layer));
@@ -175,7 +186,16 @@ impl<'a, B: Backend> Batch<'a, B> {
         let (resumed, earlier) = recorders;
         let mut cache = resumed.into_cache();
         cache.take_in(earlier.into_cache());
-        Ok(Self { model, tokenizer, portion, metric, readout, cache, logits })
+        let resampled = ablations.iter().filter(|a| matches!(a.by, Intervention::Resample));
+        let points: BTreeSet<HookPoint> = resampled.flat_map(|a| &a.nodes).map(literal::point).collect();
+        let corrupted = match points.is_empty() {
+            true => ActivationCache::new(),
+            false => {
+                let accepts = move |p: HookPoint| points.contains(&p);
+                Intervention::Resample.source(model, &metric, &portion, Direction::Noising, accepts)?.cache
+            }
+        };
+        Ok(Self { model, tokenizer, portion, metric, readout, cache, corrupted, logits })
     }
 
     /// Ablation by ablation, prompt by prompt.
@@ -192,8 +212,14 @@ impl<'a, B: Backend> Batch<'a, B> {
             self.speak(&mut answered, &self.logits, prefix, new_tokens, |_| Ok(Patch::new()))?;
             return Ok(answered);
         };
-        let accepts = move |p: HookPoint| points.contains(&p);
-        let source = by.source(self.model, &self.metric, &self.portion, Direction::Noising, accepts)?.cache;
+        let source = match by {
+            Intervention::Resample => self.corrupted.clone(),
+            _ => {
+                let points = points.clone();
+                let accepts = move |p: HookPoint| points.contains(&p);
+                by.source(self.model, &self.metric, &self.portion, Direction::Noising, accepts)?.cache
+            }
+        };
         let mut patch = literal::patch(&[nodes], &source, n_prompts, 0, &self.model.device())?;
         let last = self.model.config().n_layers - 1;
         let last_block = if nodes.iter().any(|n| n.layer == last) { LastBlock::Whole } else { LastBlock::Read };
@@ -210,7 +236,7 @@ impl<'a, B: Backend> Batch<'a, B> {
 
         let mut answered = self.judged(&logits);
         self.speak(&mut answered, &logits, prefix, new_tokens, |rows| {
-            let at_end = source.points().try_fold(ActivationCache::new(), |cache, p| {
+            let at_end = points.iter().try_fold(ActivationCache::new(), |cache, &p| {
                 Ok::<_, AnalysisError>(match p.rank() {
                     4 => cache.with::<4>(p, at_end(source.get(p)?, rows)),
                     _ => cache.with::<3>(p, at_end(source.get(p)?, rows)),
@@ -232,7 +258,8 @@ impl<'a, B: Backend> Batch<'a, B> {
             let (right, wrong) = (of(&pair.answers), of(&pair.wrong_answers));
             let likeliest = best(&right);
             Answered {
-                rank: 1 + logits.iter().filter(|&&l| l > likeliest).count(),
+                // What is no number is no answer.
+                rank: 1 + logits.iter().filter(|&&l| l > likeliest || l.is_nan() || likeliest.is_nan()).count(),
                 above_wrong: likeliest > best(&wrong),
                 said: false,
                 logit_difference: mean(&right) - mean(&wrong),

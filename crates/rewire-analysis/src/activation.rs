@@ -11,14 +11,14 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
 use rewire_hooks::HookPoint;
-use rewire_model::{LastBlock, Prefix, Run, Start, Transformer};
+use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::delta::{Deltas, reads_of_base, reads_of_source};
 use crate::effects::join;
 use crate::ledger::Pass;
 use crate::node::Positions;
-use crate::plan::{Entry, PlannedPass, operations, plan};
+use crate::plan::{PlannedPass, operations, plan};
 use crate::runs::{
     Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions, portions_for, record,
 };
@@ -184,6 +184,8 @@ struct Sweep<'a, B: Backend, M> {
     nodes: &'a [NodeKind],
     base: Recorded<B>,
     source: Recorded<B>,
+    /// What nodes are replaced by.
+    by: &'static str,
     passes: Vec<PlannedPass>,
 }
 
@@ -204,7 +206,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let accepts = move |p: HookPoint| reads_of_source(&kinds, &shape, p);
         let source = which.intervention.source(model, metric, portion, options.direction, accepts)?;
         let passes = plan(nodes, config, portion, which.chosen, options.token_budget);
-        Ok(Self { model, metric, portion, nodes, base, source, passes })
+        Ok(Self { model, metric, portion, nodes, base, source, by: which.intervention.name(), passes })
     }
 
     /// Makes all passes and writes the changes of the metric into `changes`, one `[prompt, layer, ..]` a kind.
@@ -214,7 +216,8 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         changes: &mut [ArrayD<f32>],
         mut progress: impl FnMut(usize),
     ) -> Result<(), AnalysisError> {
-        let id = |number: usize| Pass::new(self.portion.prompts[0], number, &format!("{:?}", self.passes[number]));
+        let plan = |number: usize| format!("{} {} {:?}", options.direction, self.by, self.passes[number]);
+        let id = |number: usize| Pass::new(self.portion.prompts[0], number, &plan(number));
         let workers = options.workers::<B>(&self.model.device());
         let work = |number: usize| {
             let planned = &self.passes[number];
@@ -243,12 +246,10 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let entering = |slice| deltas.entering(slice, self.nodes[slice.kind].component, pass.entry, pass.first);
         let mut residuals = pass.slices.iter().map(entering).collect::<Result<Vec<Tensor<B, 3>>, _>>()?;
         let residual = if residuals.len() == 1 { residuals.remove(0) } else { Tensor::cat(residuals, 0) };
-        let start = match pass.entry {
-            Entry::Mid(layer) => Start::ResidMid { layer, residual },
-            Entry::Pre(layer) => Start::Residual { layer, residual },
-        };
         let variants = pass.variants();
-        let mut run = Run::new(start).reading(self.portion.readout.repeated(variants)).with_last_block(LastBlock::Read);
+        let mut run = Run::new(pass.entry.start(residual))
+            .reading(self.portion.readout.repeated(variants))
+            .with_last_block(LastBlock::Read);
         if pass.first > 0 {
             run = run.after(Prefix::from_cache(&self.base.cache, self.model.config(), pass.first)?);
         }

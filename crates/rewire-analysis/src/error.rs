@@ -79,6 +79,14 @@ pub enum AnalysisError {
         /// The fewest that it can do with.
         least: usize,
     },
+    /// A quadrature rule with more nodes than could ever be run.
+    #[error("{steps} steps were asked for, and {most} are the most")]
+    TooManySteps {
+        /// How many were asked for.
+        steps: usize,
+        /// The most.
+        most: usize,
+    },
     /// A given activation of another shape than the point has.
     #[error(
         "what is given for `{point}` has shape {found:?}, and {expected:?} is needed (1 prompt or 1 position may stand for all)"
@@ -108,7 +116,8 @@ pub enum AnalysisError {
     },
     /// Attributions that do not sum to the change of the metric.
     #[error(
-        "the attributions of {kind}, layer {layer}, do not sum to the change of the metric on prompt {prompt}: they miss it by          {gap:.3e} of {change:.3e} with {steps} steps, and {allowed:.3e} is allowed; give more steps or a larger tolerance"
+        "the attributions of {kind}, layer {layer}, do not sum to the change of the metric on prompt {prompt}: they miss it by \
+         {gap:.3e} of {change:.3e} with {steps} steps, and {allowed:.3e} is allowed; give more steps or a larger tolerance"
     )]
     Incomplete {
         /// The nodes.

@@ -16,7 +16,7 @@ use crate::effects::join;
 use crate::ledger::Pass;
 use crate::line::{Ends, Moved, check_linear};
 use crate::node::Positions;
-use crate::plan::units;
+use crate::plan::{at_once, units};
 use crate::runs::{Portion, check, factor, no_effects, portions, portions_for};
 use crate::{
     AnalysisError, By, Component, Direction, Effects, Intervention, Method, NodeKind, Options, Outcome, Quadrature,
@@ -37,7 +37,7 @@ pub enum Together {
 #[derive(Debug, Clone)]
 pub struct PathIntegral<B: Backend> {
     /// Where the line ends; it begins at the clean run's activation. [`Intervention::Zero`] of neurons is what they are where the
-    /// MLP reads zeros: the activation function of their bias.
+    /// residual stream that the MLP reads is zero: the activation function of their bias, once norms are folded.
     pub baseline: Intervention<B>,
     /// Which activations move together.
     pub together: Together,
@@ -50,13 +50,16 @@ pub struct PathIntegral<B: Backend> {
     pub refinements: usize,
 }
 
+/// The share of the change that attributions may miss it by, unless another is given.
+pub const DEFAULT_TOLERANCE: f64 = 0.01;
+
 impl<B: Backend> Default for PathIntegral<B> {
     fn default() -> Self {
         Self {
             baseline: Intervention::Resample,
             together: Together::Layer,
             quadrature: Quadrature::default(),
-            tolerance: 0.01,
+            tolerance: DEFAULT_TOLERANCE,
             refinements: 4,
         }
     }
@@ -107,7 +110,10 @@ impl Integrated {
 ///
 /// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
 /// outputs of attention and MLP, and the stream itself; all positions together, or each apart. The sign is that of noising: what
-/// supports the behaviour has an attribution below 0. [`Options::direction`] has no say.
+/// supports the behaviour has an attribution below 0. [`Options::direction`] and [`Options::reuse`] have no say.
+///
+/// Prompts that are differentiated together ([`Options::gradient_batch`]) get more nodes together, so that within the tolerance a
+/// prompt's attributions depend on which others are beside it.
 ///
 /// # Errors
 /// [`AnalysisError`] for nodes that do not move along a line, a rule without nodes, a baseline of another shape, and
@@ -318,11 +324,16 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
     /// What a line came to, if it was kept; else it is integrated and kept.
     fn kept(&self, nodes: &[NodeKind], work: Work, number: usize, options: &Options) -> Result<OfLine, AnalysisError> {
         let kind = nodes[work.kind];
-        let PathIntegral { together, quadrature, tolerance, refinements, .. } = self.integral;
-        let plan = format!("{kind:?} {work:?} {together:?} {quadrature:?} {tolerance} {refinements} {:?}", self.steps);
+        let PathIntegral { baseline, together, quadrature, tolerance, refinements } = self.integral;
+        let (baseline, steps) = (baseline.name(), self.steps);
+        let plan =
+            format!("{kind:?} {work:?} {baseline} {together:?} {quadrature:?} {tolerance} {refinements} {steps:?}");
         let pass = Pass::new(self.portion.prompts[0], number, &plan);
         let n_prompts = self.portion.prompts.len();
-        if let Some(mut kept) = options.ledger.load(pass).filter(|kept| kept.len() > 2 * n_prompts) {
+        let of_layer = no_effects(kind, self.model.config(), n_prompts, self.portion.pairs.width()).len()
+            / self.model.config().n_layers;
+        let of_line = if work.unit.is_some() { of_layer / units(kind, self.model.config()) } else { of_layer };
+        if let Some(mut kept) = options.ledger.load(pass).filter(|kept| kept.len() == of_line + 2 * n_prompts + 1) {
             let steps = kept.pop().unwrap_or_default() as usize;
             let change = kept.split_off(kept.len() - n_prompts);
             let gap = kept.split_off(kept.len() - n_prompts);
@@ -339,9 +350,8 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
         let moved = Moved { component: kind.component, layer, unit, positions: &Positions::All };
         let line = self.ends.line(moved)?;
         let n_prompts = self.portion.prompts.len();
-        let tokens = n_prompts * (self.portion.pairs.width() - self.ends.first());
         // A tape holds every activation of its rows, so half the tokens of a pass without one.
-        let at_once = options.token_budget / 2 / tokens.max(1);
+        let at_once = at_once(self.model.config(), self.portion, self.ends.first(), options.token_budget / 2);
         let ends = self.ends.metric_at(&line, &[0.0, 1.0])?;
         let [start, end] = [0, 1].map(|end| &ends[end * n_prompts..(end + 1) * n_prompts]);
         let mut quadrature = self.integral.quadrature;
@@ -362,7 +372,7 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
                 let cancels = sizes + f64::from(start[prompt].abs()) + f64::from(end[prompt].abs());
                 let allowed = self.integral.tolerance * (change.abs() + 0.01 * cancels);
                 // A gap that is not a number is past any tolerance.
-                if !(gap.abs() <= allowed) {
+                if gap.is_nan() || gap.abs() > allowed {
                     missed = missed.or(Some((prompt, gap, change, allowed)));
                 }
                 of_line.attributions.extend(found.in_order(prompt, kind.by, self.ends.first()));
@@ -371,13 +381,14 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
             }
             match missed {
                 Some((prompt, gap, change, allowed)) if self.steps == Steps::Refined => {
-                    if refinement == self.integral.refinements {
+                    // More nodes make no number of what is none.
+                    if refinement == self.integral.refinements || !gap.is_finite() {
                         let prompt = self.portion.prompts[prompt];
                         let steps = nodes.len();
                         return Err(AnalysisError::Incomplete { kind, layer, prompt, gap, change, allowed, steps });
                     }
                     refinement += 1;
-                    quadrature.steps *= 2;
+                    quadrature.steps = quadrature.steps.saturating_mul(2);
                 }
                 _ => return Ok(of_line),
             }

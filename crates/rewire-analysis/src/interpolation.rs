@@ -31,7 +31,10 @@ impl Curves {
 }
 
 /// The metric of the clean run with one node's activation moved to each of `places` on the line from its own value (0) to the
-/// `end`'s (1), everything else recomputed; any range. For nodes that are added to the residual stream.
+/// `end`'s (1), everything else recomputed; any range. For nodes that are added to the residual stream. As in
+/// [`PathIntegral`](crate::PathIntegral), the zero of neurons is what they are where the MLP reads zeros.
+///
+/// Of the options, portions, budget, workers and progress count; nothing is kept in [`Options::ledger`].
 ///
 /// # Errors
 /// [`AnalysisError`] for nodes that the model does not have or that do not move along a line, and an end of another shape.

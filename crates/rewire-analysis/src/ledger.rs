@@ -23,7 +23,8 @@ pub struct Pass {
     pub portion: usize,
     /// Number of the pass over them.
     pub number: usize,
-    /// A hash of what it is of and where it starts: what was kept of another plan is not taken for this one's.
+    /// A hash of what it is of, where it starts and by what kind of intervention: what was kept of another plan is not taken for this
+    /// one's. It does not know the numbers of prompts, weights or given activations: keep those of one analysis in one ledger.
     pub plan: u64,
 }
 

@@ -71,7 +71,9 @@ pub use error::AnalysisError;
 pub use group_attribution::attribute_groups;
 pub use groups::{GroupOutcome, patch_groups};
 pub use head_paths::{HeadPaths, NormJacobian, PathOptions, PerPrompt, head_path_attribution};
-pub use integrated::{Completeness, Integrated, PathIntegral, Together, integrated_gradients, literal_first_node};
+pub use integrated::{
+    Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, Together, integrated_gradients, literal_first_node,
+};
 pub use interpolation::{Curves, interpolation_curves};
 pub use intervention::Intervention;
 pub use ledger::{Ledger, Pass};

@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
-use rewire_model::{LastBlock, Prefix, Run, Start, Transformer};
+use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;
 
 use crate::delta::{Deltas, computed, reads_of_base, reads_of_source};
@@ -220,11 +220,9 @@ impl<B: Backend> Line<B> {
         portion: &Portion,
         copies: usize,
     ) -> Run<C> {
-        let start = match self.entry {
-            Entry::Mid(layer) => Start::ResidMid { layer, residual },
-            Entry::Pre(layer) => Start::Residual { layer, residual },
-        };
-        let run = Run::new(start).reading(portion.readout.repeated(copies)).with_last_block(LastBlock::Read);
+        let run = Run::new(self.entry.start(residual))
+            .reading(portion.readout.repeated(copies))
+            .with_last_block(LastBlock::Read);
         match earlier {
             Some(earlier) => run.after(earlier),
             None => run,

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use rewire_model::TransformerConfig;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_model::{Start, TransformerConfig};
 
 use crate::activation::place;
 use crate::node::Positions;
@@ -42,6 +44,14 @@ pub(crate) struct PlannedPass {
 }
 
 impl Entry {
+    /// A run that starts there with this residual stream, `[row, pos, d_model]`.
+    pub(crate) fn start<B: Backend>(self, residual: Tensor<B, 3>) -> Start<B> {
+        match self {
+            Entry::Mid(layer) => Start::ResidMid { layer, residual },
+            Entry::Pre(layer) => Start::Residual { layer, residual },
+        }
+    }
+
     /// How deep it is, in halves of a block.
     pub(crate) fn depth(self) -> usize {
         match self {

@@ -59,14 +59,21 @@ pub struct QuadratureNode {
     pub weight: f64,
 }
 
+/// Nodes above which a number was mistyped.
+const MOST_STEPS: usize = 1_000_000;
+
 impl Quadrature {
     /// The nodes, from 0 to 1.
     ///
     /// # Errors
-    /// [`AnalysisError::TooFewSteps`] for no node at all, or one of the trapezoid rule.
+    /// [`AnalysisError::TooFewSteps`] for no node at all, or one of the trapezoid rule; [`AnalysisError::TooManySteps`] for more than
+    /// a million.
     pub fn nodes(self) -> Result<Vec<QuadratureNode>, AnalysisError> {
         let Quadrature { rule, steps } = self;
         let least = if rule == Rule::Trapezoid { 2 } else { 1 };
+        if steps > MOST_STEPS {
+            return Err(AnalysisError::TooManySteps { steps, most: MOST_STEPS });
+        }
         let degree = NonZeroUsize::new(steps).filter(|_| steps >= least);
         let degree = degree.ok_or(AnalysisError::TooFewSteps { rule, steps, least })?;
         let n = steps as f64;
@@ -143,6 +150,10 @@ mod tests {
         assert_eq!(
             refused(Rule::GaussLegendre, 0),
             "the rule gauss-legendre needs at least 1 step, and 0 were asked for"
+        );
+        assert_eq!(
+            refused(Rule::RiemannLeft, usize::MAX),
+            format!("{} steps were asked for, and 1000000 are the most", usize::MAX)
         );
         assert_eq!(refused(Rule::Trapezoid, 1), "the rule trapezoid needs at least 2 steps, and 1 was asked for");
     }

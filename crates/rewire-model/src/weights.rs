@@ -74,7 +74,7 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// The neurons of block `layer`, after their activation function, where the MLP reads a residual stream of zeros, `[d_mlp]`:
-    /// the activation function of their bias.
+    /// the activation function of their bias, to which an unfolded norm adds its own bias through `W_in`.
     ///
     /// # Panics
     /// If the model has no block `layer`.

@@ -179,7 +179,7 @@ impl Part {
                 div.charts {
                     @for (i, chart) in charts.iter().enumerate() {
                         @let id = format!("{id}-{i}");
-                        div.chart id=(id) style={ "width:" (chart.width) "px;height:" (chart.height) "px" } {}
+                        div.frame { div id=(id) style={ "width:" (chart.width) "px;height:" (chart.height) "px" } {} }
                         // A tag or comment inside a label would end the script, or keep it from ending.
                         script { (PreEscaped(format!(
                             "rewireDraw({id:?}, {});", chart.plot_json.replace('<', "\\u003c")
@@ -211,7 +211,7 @@ h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; padd
 nav { background: #f6f7f9; border-radius: 6px; padding: .5rem 1rem; }
 nav ol { margin: 0; padding-left: 1.5rem; columns: 2; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; }
-.chart { flex: none; max-width: 100%; overflow-x: auto; }
+.frame { flex: none; max-width: 100%; overflow-x: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: right; }

@@ -18,7 +18,7 @@ use crate::progress::with_bar;
 /// What heads are replaced by, in the notebook's order, and what it left to do.
 pub(super) const INTERVENTIONS: [&str; 3] = ["zero", "mean", "resample"];
 /// Tokens that the model may say, as in the notebook.
-const NEW_TOKENS: usize = 3;
+pub(super) const NEW_TOKENS: usize = 3;
 /// Prompts that are run at once.
 const AT_ONCE: usize = 64;
 
@@ -100,6 +100,7 @@ impl Study {
     /// Of the difference of scores, and of each method's, with the change of accuracy; of the true attributions and the notebook's.
     pub(super) fn correlations(&self, compared: &Compared) -> Vec<Correlations> {
         type Score = fn(&Compared, (usize, usize)) -> f32;
+        // The notebook takes the difference from its figure unscaled, some 1e-7: it is patching itself, but for rounding.
         let scores: [(&str, Score); 5] = [
             ("patching less IG", |c, head| c.exact_of(head) - c.integrated_of(head)),
             ("IG", Compared::integrated_of),

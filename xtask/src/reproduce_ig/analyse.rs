@@ -1,10 +1,11 @@
 //! Both methods' scores of every head and neuron, and how they compare.
 
+use anyhow::Context;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::{
     By, Comparison, Component, Direction, Effects, Integrated, Intervention, NodeKind, Options, Outcome, PathIntegral,
-    Scale, activation_patching, integrated_gradients, literal_first_node,
+    Quadrature, Scale, activation_patching, integrated_gradients, literal_first_node,
 };
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
@@ -20,9 +21,8 @@ pub(super) const BASELINES: [&str; 2] = ["zero", "corrupted"];
 /// How many of the largest scores the Jaccard index is about, as in the notebook.
 pub(super) const TOP: usize = 30;
 
-/// What the notebook multiplies its attributions of heads by before it looks for outliers: 1e5 of a mean over 17 positions and 768
-/// dimensions, of the sum.
-const LITERAL_UNIT: f32 = 1e5 / (17.0 * 768.0);
+/// What the notebook multiplies its figure of heads by before it looks for outliers.
+const NOTEBOOK_SCALE: f32 = 1e5;
 
 /// Everything of the notebook's one pair.
 pub(super) struct Compared {
@@ -60,10 +60,14 @@ pub(super) fn compare<B: AutodiffBackend>(
     let in_logits = Options { scale: Scale::Metric, ..options };
     let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> anyhow::Result<Lines> {
         let integral = PathIntegral { baseline, ..integral.clone() };
-        let integrated = with_bar(&format!("integrated gradients, {name} baseline"), |progress| {
+        let what = format!("integrated gradients, {name} baseline");
+        let integrated = with_bar(&what, |progress| {
             integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
-        })?;
-        let literal = literal_first_node(model, pair, &metric, &kinds, &integral, &in_logits)?;
+        })
+        .context(what)?;
+        // Whatever is asked for here, the notebook has Captum's own quadrature.
+        let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral };
+        let literal = literal_first_node(model, pair, &metric, &kinds, &of_notebook, &in_logits)?;
         let with_exact = |of: &Integrated| {
             [0, 1].map(|i| {
                 let exact = flat(&exact.effects[i]);
@@ -121,9 +125,21 @@ impl Compared {
         sum / (clean - corrupted) as f32
     }
 
-    /// The notebook's figure of it, as the notebook scales it.
+    /// The notebook's figure of it: a mean over positions and dimensions.
     pub(super) fn literal_of(&self, (layer, head): (usize, usize)) -> f32 {
-        self.lines[1].literal.outcome.effects[1].values[[0, layer, head]] * LITERAL_UNIT
+        self.lines[1].literal_means[1].values[[0, layer, head]]
+    }
+
+    /// The same as the notebook scales it to look for outliers.
+    pub(super) fn scaled_literal_of(&self, head: (usize, usize)) -> f32 {
+        self.literal_of(head) * NOTEBOOK_SCALE
+    }
+
+    /// Mean size of the notebook's figure, so scaled, as a share of the mean size of patching.
+    pub(super) fn scaled_literal_share(&self) -> f32 {
+        let heads = self.heads_by_effect();
+        let mean = |of: &dyn Fn((usize, usize)) -> f32| heads.iter().map(|&h| of(h).abs()).sum::<f32>();
+        mean(&|h| self.scaled_literal_of(h)) / mean(&|h| self.exact_of(h))
     }
 
     /// Heads whose exact effect and true attribution to the corrupted baseline differ beyond the limits of agreement.
@@ -137,7 +153,7 @@ impl Compared {
         let exact = flat(&self.exact.effects[1]);
         let heads: Vec<(usize, usize)> = (0..exact.len()).map(|i| self.place(1, i)).collect();
         let sizes: Vec<f64> =
-            heads.iter().map(|&head| f64::from((self.exact_of(head) - self.literal_of(head)).abs())).collect();
+            heads.iter().map(|&head| f64::from((self.exact_of(head) - self.scaled_literal_of(head)).abs())).collect();
         let n = sizes.len() as f64;
         let mean = sizes.iter().sum::<f64>() / n;
         let sd = (sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n).sqrt();

@@ -4,7 +4,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use rewire_analysis::{
     Curves, Direction, Intervention, Options, PathIntegral, Quadrature, Scale, activation_patching,
-    integrated_gradients, interpolation_curves, literal_first_node,
+    integrated_gradients, interpolation_curves,
 };
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
@@ -38,8 +38,8 @@ pub(super) struct Contrasted {
     pub(super) head: (usize, usize),
     /// In logits.
     pub(super) integrated: f32,
-    /// As the notebook prints it: a mean over positions and dimensions.
-    pub(super) literal: f32,
+    /// What the attributions of its layer miss the change of the metric by.
+    pub(super) gap: f32,
     /// In logits.
     pub(super) patched: f32,
     pub(super) curve: Curves,
@@ -110,9 +110,9 @@ fn contrast<B: AutodiffBackend>(
     let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..Options::default() };
     let inner = model.valid();
     let exact = activation_patching(&inner, pair, &metric, &[HEADS], &options)?;
-    let integrated = integrated_gradients(model, pair, &metric, &[HEADS], integral, &options)?;
-    let literal = literal_first_node(model, pair, &metric, &[HEADS], integral, &options)?;
-    let literal = literal.means(pair, model.config().d_model).remove(0);
+    // Other layers than the head's are of no interest here: their gaps are nobody's error.
+    let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
+    let integrated = integrated_gradients(model, pair, &metric, &[HEADS], &any_gap, &options)?;
     let nodes = [head_node(head)];
     let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &options)?;
     let at = [0, head.0, head.1];
@@ -122,7 +122,7 @@ fn contrast<B: AutodiffBackend>(
         logit_differences: exact.baselines.means(),
         head,
         integrated: integrated.outcome.effects[0].values[at],
-        literal: literal.values[at],
+        gap: integrated.completeness[0].gap[[0, head.0]],
         patched: exact.effects[0].values[at],
         curve,
     })

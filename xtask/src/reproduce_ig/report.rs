@@ -33,7 +33,7 @@ pub(super) fn page(source: &Source, prompts: &Prompts, found: &Found, checks: &[
         "Pearson: correlation with activation patching. Jaccard: nodes among the largest of both, as a share of those among the \
          largest of either. Mean difference and SD: patching less attribution, each scaled by its largest size.",
     );
-    attributions::sections(&mut page, found, arguments);
+    attributions::sections(&mut page, found);
     ablation::sections(&mut page, source, found, arguments);
     curves::sections(&mut page, found);
     reading(&mut page, arguments);
@@ -63,7 +63,8 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
         page.checks(checks);
         page.text(
             "Not all of the notebook's figures can hold at once: its patching score of head (9, 6), 0.00889 of a difference of 7.014, \
-             is a change of 0.062, and its own curve of that head ends 0.009 above where it begins.",
+             is a change of 0.062, and its own curve of that head ends 0.009 above where it begins; its figure of that head, -4.5e-7, is a \
+             slope of -4 logits at the clean activation, where that curve is nearly flat.",
         );
     }
 }

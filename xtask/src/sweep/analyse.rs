@@ -40,7 +40,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
             }
             (MethodName::Ablation, ..) => {
                 let model = model.valid();
-                let by = arguments.ablation.intervention(&model, nodes, reference, prompt_batch)?;
+                let by = arguments.ablation.intervention(&model, nodes, reference, arguments)?;
                 only(ablation(&model, pairs, &metric, nodes, &by, &options)?)
             }
             (MethodName::IntegratedGradients, ..) => {

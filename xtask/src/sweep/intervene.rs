@@ -6,12 +6,14 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
-use rewire_analysis::{Intervention, MeanOver, NodeKind, PathIntegral, Quadrature, Rule, Together, mean_activations};
+use rewire_analysis::{
+    DEFAULT_TOLERANCE, Intervention, MeanOver, NodeKind, PathIntegral, Quadrature, Rule, Together, mean_activations,
+};
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
 use super::{Arguments, MethodName};
-use crate::arguments::at_least_one;
+use crate::arguments::{at_least_one, tolerance};
 use crate::given::read_activations;
 
 /// Flags of integrated gradients.
@@ -27,24 +29,29 @@ pub(super) struct IntegralArguments {
     /// Integrated gradients: gauss-legendre, riemann-left, riemann-right, riemann-middle, trapezoid [default: gauss-legendre].
     #[arg(long)]
     rule: Option<Rule>,
-    /// Integrated gradients: how far attributions may be from summing to the metric's change, as a share of it; more steps are taken
-    /// until they are nearer, and where that does not help it is an error [default: 0.01].
-    #[arg(long)]
+    /// Integrated gradients: how far attributions may be from summing to the metric's change, as a share of it and of a hundredth of what
+    /// cancels in it; more steps are taken until they are nearer, and where that does not help it is an error [default: 0.01].
+    #[arg(long, value_parser = tolerance)]
     tolerance: Option<f64>,
     /// Integrated gradients: whether all heads or neurons of a layer move together, or each alone [default: layer].
     #[arg(long, value_enum)]
     line: Option<LineName>,
 }
 
-/// Flags of ablation, and of means.
+/// Flags of ablation.
 #[derive(Args)]
 pub(super) struct AblationArguments {
     /// Ablation: what each node is replaced by; resample is the corrupted prompt's [default: zero].
     #[arg(long, value_enum)]
     ablate: Option<Ablate>,
-    /// Means: over prompts and positions (all), or over prompts at each position.
-    #[arg(long, value_enum, default_value = "all")]
-    mean_over: MeanName,
+}
+
+/// Flags of means, as baselines and in ablation.
+#[derive(Args)]
+pub(super) struct MeanArguments {
+    /// Means: over prompts and positions (all), or over prompts at each position [default: all].
+    #[arg(long, value_enum)]
+    mean_over: Option<MeanName>,
     /// Means: pairs whose clean prompts they are over, as in --pairs, instead of the pairs' own.
     #[arg(long, value_name = "FILE.jsonl")]
     pub(super) reference: Option<PathBuf>,
@@ -104,14 +111,15 @@ impl IntegralArguments {
         if let Some((flag, _)) = given.iter().find(|(_, given)| *given && method != MethodName::IntegratedGradients) {
             bail!("{flag} goes with --method integrated-gradients");
         }
-        if let Some(tolerance) = self.tolerance.filter(|t| t.is_nan() || *t <= 0.0) {
-            bail!("--tolerance {tolerance} can never be met: it must be above 0");
-        }
         Ok(())
     }
 
     pub(super) fn wants_mean(&self) -> bool {
         matches!(self.baseline, Some(Baseline::Mean))
+    }
+
+    fn tolerance(&self) -> f64 {
+        self.tolerance.unwrap_or(DEFAULT_TOLERANCE)
     }
 
     fn quadrature(&self) -> Quadrature {
@@ -129,16 +137,17 @@ impl IntegralArguments {
         let baseline = match &self.baseline {
             None | Some(Baseline::Corrupt) => Intervention::Resample,
             Some(Baseline::Zero) => Intervention::Zero,
-            Some(Baseline::Mean) => arguments.ablation.mean(model, nodes, reference, arguments.prompt_batch)?,
-            Some(Baseline::File(path)) => Intervention::Fixed(read_activations(path, &model.device())?),
+            Some(Baseline::Mean) => arguments.means.mean(model, nodes, reference, arguments.prompt_batch)?,
+            Some(Baseline::File(path)) => {
+                Intervention::Fixed(read_activations(path, model.config().n_layers, &model.device())?)
+            }
         };
         let together = match self.line {
             None | Some(LineName::Layer) => Together::Layer,
             Some(LineName::Node) => Together::Node,
         };
-        let PathIntegral { tolerance, refinements, .. } = PathIntegral::<B>::default();
-        let tolerance = self.tolerance.unwrap_or(tolerance);
-        Ok(PathIntegral { baseline, together, quadrature: self.quadrature(), tolerance, refinements })
+        let (quadrature, tolerance) = (self.quadrature(), self.tolerance());
+        Ok(PathIntegral { baseline, together, quadrature, tolerance, ..PathIntegral::default() })
     }
 
     /// All that the result depends on; a file by its contents.
@@ -154,24 +163,51 @@ impl IntegralArguments {
         };
         let line = if matches!(self.line, Some(LineName::Node)) { "node" } else { "layer" };
         let Quadrature { rule, steps } = self.quadrature();
-        Ok(json!({ "baseline": baseline, "rule": rule, "steps": steps, "tolerance": self.tolerance, "line": line }))
+        Ok(json!({ "baseline": baseline, "rule": rule, "steps": steps, "tolerance": self.tolerance(), "line": line }))
     }
 }
 
 impl AblationArguments {
     /// Refuses flags that another method does not know.
-    pub(super) fn check(&self, method: MethodName, wants_mean: bool) -> anyhow::Result<()> {
+    pub(super) fn check(&self, method: MethodName) -> anyhow::Result<()> {
         if self.ablate.is_some() && method != MethodName::Ablation {
             bail!("--ablate goes with --method ablation");
-        }
-        if self.reference.is_some() && !wants_mean {
-            bail!("--reference goes with --ablate mean or --baseline mean");
         }
         Ok(())
     }
 
     pub(super) fn wants_mean(&self) -> bool {
         self.ablate == Some(Ablate::Mean)
+    }
+
+    pub(super) fn intervention<B: Backend>(
+        &self,
+        model: &Transformer<B>,
+        nodes: &[NodeKind],
+        reference: &[Vec<u32>],
+        arguments: &Arguments,
+    ) -> anyhow::Result<Intervention<B>> {
+        Ok(match self.ablate {
+            None | Some(Ablate::Zero) => Intervention::Zero,
+            Some(Ablate::Resample) => Intervention::Resample,
+            Some(Ablate::Mean) => arguments.means.mean(model, nodes, reference, arguments.prompt_batch)?,
+        })
+    }
+
+    /// What nodes are replaced by.
+    pub(super) fn describe(&self) -> Value {
+        json!(self.ablate.unwrap_or(Ablate::Zero).to_possible_value().map(|v| v.get_name().to_owned()))
+    }
+}
+
+impl MeanArguments {
+    /// Refuses flags where there is no mean.
+    pub(super) fn check(&self, wants_mean: bool) -> anyhow::Result<()> {
+        let given = [("--reference", self.reference.is_some()), ("--mean-over", self.mean_over.is_some())];
+        match given.iter().find(|(_, given)| *given && !wants_mean) {
+            Some((flag, _)) => bail!("{flag} goes with --ablate mean or --baseline mean"),
+            None => Ok(()),
+        }
     }
 
     fn mean<B: Backend>(
@@ -183,30 +219,14 @@ impl AblationArguments {
     ) -> anyhow::Result<Intervention<B>> {
         let sites: Vec<_> = nodes.iter().map(|kind| kind.site()).collect();
         let over = match self.mean_over {
-            MeanName::All => MeanOver::PromptsAndPositions,
-            MeanName::Position => MeanOver::Prompts,
+            None | Some(MeanName::All) => MeanOver::PromptsAndPositions,
+            Some(MeanName::Position) => MeanOver::Prompts,
         };
         Ok(Intervention::Fixed(mean_activations(model, reference, &sites, over, prompt_batch)?))
     }
 
-    pub(super) fn intervention<B: Backend>(
-        &self,
-        model: &Transformer<B>,
-        nodes: &[NodeKind],
-        reference: &[Vec<u32>],
-        prompt_batch: usize,
-    ) -> anyhow::Result<Intervention<B>> {
-        Ok(match self.ablate {
-            None | Some(Ablate::Zero) => Intervention::Zero,
-            Some(Ablate::Resample) => Intervention::Resample,
-            Some(Ablate::Mean) => self.mean(model, nodes, reference, prompt_batch)?,
-        })
-    }
-
-    /// All that the result depends on.
+    /// What means are over.
     pub(super) fn describe(&self) -> Value {
-        let name = self.ablate.unwrap_or(Ablate::Zero).to_possible_value().map(|v| v.get_name().to_owned());
-        let over = self.mean_over.to_possible_value().map(|v| v.get_name().to_owned());
-        json!({ "replaced by": name, "mean over": over })
+        json!(self.mean_over.unwrap_or(MeanName::All).to_possible_value().map(|v| v.get_name().to_owned()))
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Argumen
         let axes = ["prompt", "layer", if kind.is_of_heads() { "head" } else { "neuron" }];
         let gap = match prompts {
             Prompts::Each => gap.clone(),
-            Prompts::Mean => gap.mean_axis(Axis(0)).unwrap_or_default(),
+            Prompts::Mean => gap.mapv(f32::abs).mean_axis(Axis(0)).unwrap_or_default(),
         };
         let skipped = usize::from(prompts == Prompts::Mean);
         let axes = axes[skipped..skipped + gap.ndim()].iter().map(|a| (*a).to_owned()).collect();
@@ -82,8 +82,9 @@ pub(super) fn notes(
     found: &Findings,
     pairs: &PromptPairs,
     bootstrap: Bootstrap,
+    identity: &Map<String, Value>,
     arguments: &Arguments,
-) -> anyhow::Result<Value> {
+) -> Value {
     let mut notes = Map::new();
     if arguments.intervals {
         let Bootstrap { level, resamples, seed } = bootstrap;
@@ -94,12 +95,18 @@ pub(super) fn notes(
             let steps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(c.steps)));
             let largest = |c: &Completeness| c.gap.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
             let gaps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(largest(c))));
-            notes.insert("integral".to_owned(), arguments.integral.describe()?);
+            notes.insert("integral".to_owned(), identity["line"].clone());
+            notes.insert("mean_over".to_owned(), identity["mean over"].clone());
+            notes.insert(
+                "gaps_are".to_owned(),
+                json!("signed, per prompt; without --per-prompt the mean of their sizes"),
+            );
             notes.insert("steps_by_layer".to_owned(), Value::Object(steps.collect()));
             notes.insert("largest_gap".to_owned(), Value::Object(gaps.collect()));
         }
         Method::Ablation => {
-            notes.insert("ablation".to_owned(), arguments.ablation.describe());
+            notes.insert("replaced_by".to_owned(), identity["ablation"].clone());
+            notes.insert("mean_over".to_owned(), identity["mean over"].clone());
             notes.insert("values_are".to_owned(), json!("the metric after ablation"));
         }
         _ => {}
@@ -121,7 +128,7 @@ pub(super) fn notes(
             }),
         );
     }
-    Ok(Value::Object(notes))
+    Value::Object(notes)
 }
 
 /// The nodes of largest mean effect: their place and it.

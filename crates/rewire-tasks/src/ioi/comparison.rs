@@ -33,7 +33,10 @@ pub fn comparison_pair(tokenizer: &Tokenizer, bos: Option<u32>) -> Result<Prompt
 pub fn contrastive_pair(tokenizer: &Tokenizer, bos: Option<u32>, contrast: Contrast) -> Result<PromptPairs, DemoError> {
     let animals = match contrast {
         Contrast::AsPrinted => "the cat and the dog",
-        Contrast::Aligned => "cat and dog",
+        Contrast::Aligned => {
+            [" cat", " dog"].iter().try_for_each(|animal| tokenizer.single_token(animal).map(|_| ()))?;
+            "cat and dog"
+        }
     };
     pair(tokenizer, bos, &COMPARISON_PROMPT.replace("John and Mary", animals))
 }

@@ -122,7 +122,7 @@ impl IoiGenerator {
     #[must_use]
     pub fn sample(&self, n: usize, seed: u64, split: Split) -> Vec<IoiPrompt> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut prompts = Vec::with_capacity(n);
+        let mut prompts = Vec::new();
         while prompts.len() < n {
             let prompt = self.draw(&mut rng);
             if prompt.is_in(split) {

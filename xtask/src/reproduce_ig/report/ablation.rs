@@ -28,9 +28,12 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
     let compared = &found.compared;
     page.section(
         "Heads on which the methods disagree",
-        "Beyond the limits of agreement, corrupted baseline. The notebook's own rule (the size of the difference above 1.96 standard \
-         deviations of such sizes, its figure times 1e5) finds where patching is large rather than where the methods part: its \
-         figure, so scaled, is much smaller than patching.",
+        &format!(
+            "Beyond the limits of agreement, corrupted baseline. The notebook's own rule takes the size of the difference, above 1.96 \
+             standard deviations of such sizes, with its figure times 1e5. What it finds depends on that number: here the figure, so \
+             scaled, is on average {:.2} times the size of patching.",
+            compared.scaled_literal_share()
+        ),
     );
     let row = |&head: &(usize, usize)| {
         let (layer, number) = head;
@@ -38,7 +41,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
             head_name(layer, number),
             format!("{:.5}", compared.exact_of(head)),
             format!("{:.5}", compared.integrated_of(head)),
-            format!("{:.5}", compared.literal_of(head)),
+            format!("{:.5}", compared.scaled_literal_of(head)),
             mark(compared.outliers().contains(&head)),
             mark(compared.literal_outliers().contains(&head)),
         ];
@@ -47,7 +50,8 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
         }
         row
     };
-    let mut header = vec!["head", "patching", "IG", "notebook's figure", "outlier", "by the notebook's rule"];
+    let mut header =
+        vec!["head", "patching", "IG", "notebook's figure, times 1e5", "outlier", "by the notebook's rule"];
     header.extend(source.is_gpt2_small().then_some("published as"));
     let mut heads = compared.outliers();
     heads.extend(compared.literal_outliers().into_iter().filter(|h| !compared.outliers().contains(h)));

@@ -1,19 +1,19 @@
 //! Attributions to both baselines, activation patching, and one against the other.
 
 use ndarray::{Array2, Ix2};
-use rewire_analysis::{Comparison, Effects};
+use rewire_analysis::{Comparison, Effects, Quadrature};
 use rewire_report::Page;
 use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
 
+use super::super::Found;
 use super::super::analyse::{BASELINES, Compared, KINDS, Lines, TOP, flat, shares};
 use super::super::results::TOP_NODES;
-use super::super::{Arguments, Found};
 use crate::output::{head_name, numbered};
 
 /// Points of a scatter above which nothing more is to be seen: the largest are drawn.
 const MOST_POINTS: usize = 3000;
 
-pub(super) fn sections(page: &mut Page, found: &Found, arguments: &Arguments) {
+pub(super) fn sections(page: &mut Page, found: &Found) {
     let compared = &found.compared;
     integrated(page, compared, 0);
     page.section(
@@ -27,7 +27,7 @@ pub(super) fn sections(page: &mut Page, found: &Found, arguments: &Arguments) {
     analysis(page, compared, 0);
     integrated(page, compared, 1);
     analysis(page, compared, 1);
-    slip(page, compared, arguments);
+    slip(page, compared);
 }
 
 /// Attributions to one baseline: what they are, and what the notebook took for them.
@@ -133,9 +133,13 @@ fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
     fit.map(line).into_iter().collect()
 }
 
+/// The largest size.
+fn largest(scores: &[f32]) -> f32 {
+    scores.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()))
+}
+
 /// The nodes that are furthest out along either axis.
 fn points(compared: &Compared, kind: usize, x: &[f32], y: &[f32]) -> Vec<Point> {
-    let largest = |of: &[f32]| of.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
     let (unit_x, unit_y) = (largest(x), largest(y));
     let far: Vec<f32> = x.iter().zip(y).map(|(x, y)| (x / unit_x).abs().max((y / unit_y).abs())).collect();
     let point =
@@ -146,21 +150,24 @@ fn points(compared: &Compared, kind: usize, x: &[f32], y: &[f32]) -> Vec<Point> 
 /// Differences of scores, signed and of their sizes, of neurons and of heads.
 fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
-        let [exact, found] = [&compared.exact, &lines.integrated.outcome].map(|outcome| {
+        let outcomes = [&compared.exact, &lines.integrated.outcome, &lines.literal.outcome];
+        let [exact, integrated, literal] = outcomes.map(|outcome| {
             let scores = flat(&outcome.effects[kind]);
-            let unit = scores.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+            let unit = largest(&scores);
             scores.iter().map(|v| v / unit).collect::<Vec<f32>>()
         });
         let units = compared.units(kind);
         let grid = |of: &dyn Fn(usize) -> f32| {
             Array2::from_shape_fn((exact.len() / units, units), |(layer, unit)| of(layer * units + unit))
         };
-        let maps = [
-            (format!("IG less patching, {nodes}"), grid(&|i| found[i] - exact[i])),
-            (format!("size of IG less size of patching, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
-        ];
-        let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
-        page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach)).collect());
+        for (what, found) in [("IG", integrated), ("notebook's figure", literal)] {
+            let maps = [
+                (format!("{what} less patching, {nodes}"), grid(&|i| found[i] - exact[i])),
+                (format!("size of {what} less size of patching, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
+            ];
+            let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+            page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach)).collect());
+        }
     }
     page.text(
         "Each method's scores scaled by the largest of all layers. (The notebook's zero-baseline maps scale each column, that is each \
@@ -201,16 +208,18 @@ fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
 }
 
 /// What the notebook computed, and the evidence that it is not the integral.
-fn slip(page: &mut Page, compared: &Compared, arguments: &Arguments) {
+fn slip(page: &mut Page, compared: &Compared) {
     page.section(
         "What the notebook's figure is",
         "Captum runs all nodes of the quadrature as one batch. The notebook's metric reads the logits of row 0 alone, so that only the \
          first node, next to the clean activation, has a gradient; the others count as 0. Its \"integrated gradients\" are \
          that one gradient, times what the activation moves, times the first weight.",
     );
-    let first = rewire_analysis::Quadrature { rule: arguments.rule, steps: arguments.steps };
-    if let Some(node) = first.nodes().ok().and_then(|nodes| nodes.first().copied()) {
-        page.text(&format!("Here the first node is at {:.6} with weight {:.6}.", node.at, node.weight));
+    if let Some(node) = Quadrature::default().nodes().ok().and_then(|nodes| nodes.first().copied()) {
+        page.text(&format!(
+            "The first of its 50 nodes is at {:.6} of the way, with weight {:.6}.",
+            node.at, node.weight
+        ));
     }
     page.text(
         "Completeness is the evidence: along each line the attributions of a layer must sum to the change of the metric. What they miss \

@@ -62,15 +62,19 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
             format!("{corrupted:.4}"),
             format!("{:.4}", c.patched),
             format!("{:.4}", c.integrated),
-            format!("{:.3e}", c.literal),
+            format!("{:.1e}", c.gap),
         ]
     };
-    let header = ["pair", "head", "clean", "corrupted", "patching (logits)", "IG (logits)", "notebook's figure (mean)"];
+    let header = ["pair", "head", "clean", "corrupted", "patching (logits)", "IG (logits)", "gap of its layer"];
     page.table(&header, contrasts.iter().map(row).collect());
     for contrast in contrasts {
         let [clean, corrupted] = &contrast.prompts;
         page.text(&format!("{}: {clean} | {corrupted}", contrast.name));
     }
+    page.text(
+        "(The notebook's figure of this pair goes the other way, with its one gradient next to the corrupted activation, and its patching \
+         score is a share of the first pair's difference: neither is set beside these.)",
+    );
     if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {
         let curve = |c: &Contrasted| (format!("{}, {}", head_name(c.head.0, c.head.1), c.name), c.curve.mean(0));
         let axes = ["share of the way to the corrupted activation", "logit difference"];

@@ -223,12 +223,12 @@ proptest! {
             }
         }
         for (prompt, clean) in ablated.baselines.clean.iter().enumerate() {
-            for node in 0..nodes.len() {
+            for (node, named) in nodes.iter().enumerate() {
                 let [start, end] = [1, 3].map(|place| curves.values[[prompt, node, place]]);
                 let size = clean.abs().max(end.abs()).max(1.0);
                 prop_assert!((start - clean).abs() < 1e-4 * size, "{start} is not {clean}");
                 let after = clean + ablated.values[[prompt, node]];
-                prop_assert!((end - after).abs() < 1e-4 * size, "{}: {end} is not {after}", nodes[node]);
+                prop_assert!((end - after).abs() < 1e-4 * size, "{named}: {end} is not {after}");
             }
         }
     }

@@ -149,7 +149,106 @@ fn verdict(agrees: bool) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::{Array2, Array3, ArrayD};
+    use rewire_analysis::{
+        Baselines, Comparison, Completeness, Curves, Direction, Effects, Integrated, Method, NodeKind, Outcome, Scale,
+    };
+
+    use super::super::analyse::{Compared, HEADS, Lines, NEURONS};
+    use super::super::curves::{Contrasted, Drawn};
     use super::*;
+
+    /// What the notebook printed of head (9, 6), without which it would be no outlier.
+    const FIGURE_OF_9_6: f32 = -4.516e-7;
+
+    fn effects(kind: NodeKind, units: usize, of: impl Fn(usize, usize) -> f32) -> Effects {
+        let values = Array2::from_shape_fn((12, units), |(layer, unit)| of(layer, unit)).into_dyn();
+        Effects { kind, values: values.insert_axis(ndarray::Axis(0)) }
+    }
+
+    fn outcome(effects: Vec<Effects>) -> Outcome {
+        Outcome {
+            method: Method::IntegratedGradients,
+            direction: Direction::Noising,
+            scale: Scale::Metric,
+            metric: "logit-diff",
+            baselines: Baselines { clean: vec![4.276], corrupted: vec![-2.738] },
+            effects,
+        }
+    }
+
+    fn lines(baseline: usize) -> Lines {
+        let zeros = || vec![effects(NEURONS, 3072, |_, _| 0.0), effects(HEADS, 12, |_, _| 0.0)];
+        let gap =
+            |kind: usize| Array2::from_shape_fn((1, 12), |(_, layer)| DELTAS[baseline][layer][kind] as f32).into_dyn();
+        let complete = |kind, gap: ArrayD<f32>| Completeness { kind, change: gap.clone(), gap, steps: vec![1; 12] };
+        let literal = Integrated {
+            outcome: outcome(zeros()),
+            completeness: vec![complete(NEURONS, gap(1)), complete(HEADS, gap(0))],
+        };
+        let compared = |kind: usize| {
+            let comparison = Comparison::new(&[0.0], &[0.0], 1);
+            Comparison { pearson: Some(CORRELATIONS[baseline][kind]), jaccard: JACCARD[baseline], ..comparison }
+        };
+        let of_9_6 = |layer, head| if (layer, head) == (9, 6) { FIGURE_OF_9_6 } else { 0.0 };
+        Lines {
+            integrated: literal.clone(),
+            literal,
+            literal_means: vec![effects(NEURONS, 3072, |_, _| 0.0), effects(HEADS, 12, of_9_6)],
+            comparisons: [compared(0), compared(1)],
+            literal_comparisons: [compared(0), compared(1)],
+        }
+    }
+
+    /// What is found where everything is as the notebook prints it.
+    fn as_printed() -> Found {
+        let score = |layer, head| OUTLIERS.iter().find(|(of, _)| *of == (layer, head)).map_or(0.0, |(_, s)| *s as f32);
+        let exact = outcome(vec![effects(NEURONS, 3072, |_, _| 0.0), effects(HEADS, 12, score)]);
+        let curve = |ends: [f32; 2]| Curves {
+            places: vec![0.0, 1.0],
+            values: Array3::from_shape_fn((1, 1, 2), |(_, _, place)| ends[place]),
+        };
+        let drawn = || curve([4.2764, 4.2857]);
+        let contrast = Contrasted {
+            name: "as printed",
+            prompts: [String::new(), String::new()],
+            logit_differences: [1.458, -0.274],
+            head: (9, 6),
+            integrated: 0.0,
+            gap: 0.0,
+            patched: 0.0,
+            curve: curve([1.4576, 1.1183]),
+        };
+        Found {
+            compared: Compared { exact, lines: [lines(0), lines(1)] },
+            study: None,
+            curves: Drawn { heads: vec![(9, 6)], inside: drawn(), wide: drawn() },
+            contrasts: vec![contrast],
+        }
+    }
+
+    #[test]
+    fn what_is_as_printed_agrees_and_each_figure_is_checked() {
+        let found = as_printed();
+        let all = checks(&found);
+        assert_eq!(all.len(), 23);
+        for check in &all {
+            assert_eq!(check.verdict, Verdict::Agrees, "{check:?}");
+        }
+        let differing = |change: fn(&mut Found)| {
+            let mut found = as_printed();
+            change(&mut found);
+            checks(&found).iter().filter(|c| c.verdict == Verdict::Differs).count()
+        };
+        assert_eq!(
+            differing(|f| f.compared.exact.effects[1].values[[0, 9, 6]] = 0.0),
+            2,
+            "its score, and the outliers"
+        );
+        assert_eq!(differing(|f| f.compared.lines[1].literal.completeness[1].gap[[0, 11]] = 0.0), 1);
+        assert_eq!(differing(|f| f.compared.lines[0].literal_comparisons[0].jaccard = 0.112), 1);
+        assert_eq!(differing(|f| f.contrasts[0].curve.values[[0, 0, 1]] = 1.119), 1);
+    }
 
     #[test]
     fn verdicts_follow_the_numbers() {

@@ -10,6 +10,7 @@ use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 use rewire_tasks::{PromptPairs, Tokenizer};
 
 use super::analyse::Compared;
+use super::checks::OUTLIERS;
 use super::head_node;
 use crate::model::Source;
 use crate::output::head_name;
@@ -45,7 +46,9 @@ pub(super) fn study<B: Backend>(
     further: &[(usize, usize)],
 ) -> anyhow::Result<Study> {
     let mut heads = compared.literal_outliers();
-    for head in compared.outliers().into_iter().chain(further.iter().copied()) {
+    // On the notebook's own model its six heads, whichever are outliers here.
+    let printed = OUTLIERS.iter().map(|(head, _)| *head).filter(|_| source.is_gpt2_small());
+    for head in compared.outliers().into_iter().chain(printed).chain(further.iter().copied()) {
         if !heads.contains(&head) {
             heads.push(head);
         }
@@ -56,7 +59,7 @@ pub(super) fn study<B: Backend>(
         sets.push(("all of these".to_owned(), heads.clone()));
     }
     if source.is_gpt2_small() {
-        sets.extend(GPT2_SMALL_CIRCUIT.iter().map(|class| (format!("{}s", class.name), class.heads.to_vec())));
+        sets.extend(GPT2_SMALL_CIRCUIT.iter().map(|class| (format!("{} heads", class.name), class.heads.to_vec())));
     }
 
     let prompts: Vec<Vec<u32>> = reference.pairs().iter().map(|p| p.clean.clone()).collect();

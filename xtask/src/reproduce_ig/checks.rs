@@ -6,7 +6,7 @@ use super::Found;
 use super::analyse::{BASELINES, KINDS};
 
 /// The heads that the notebook finds to be outliers, with their scores by activation patching.
-const OUTLIERS: [((usize, usize), f64); 6] = [
+pub(super) const OUTLIERS: [((usize, usize), f64); 6] = [
     ((7, 3), -0.10789),
     ((8, 10), -0.14233),
     ((9, 6), 0.00889),

@@ -13,6 +13,9 @@ use crate::output::{head_name, numbered};
 /// Points of a scatter above which nothing more is to be seen: the largest are drawn.
 const MOST_POINTS: usize = 3000;
 
+/// Neurons above which a map is wider than the page.
+const WIDE: usize = 880;
+
 pub(super) fn sections(page: &mut Page, found: &Found) {
     let compared = &found.compared;
     integrated(page, compared, 0);
@@ -41,6 +44,9 @@ fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
         _ => "The line goes from the clean activation to the corrupted one. In logits.",
     };
     page.section(&format!("Integrated gradients, {name} baseline"), lead);
+    if compared.units(0) > WIDE {
+        page.text("A neuron is one pixel wide: scroll to the right for the others, and for the scale.");
+    }
     let Lines { integrated, literal_means, .. } = &compared.lines[baseline];
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
         let title = format!("Integrated gradients, {nodes}, {name} baseline");

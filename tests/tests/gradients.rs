@@ -106,20 +106,24 @@ fn metric_with_moved_input(
     metric.evaluate(logits.reshape([rows, columns]), &prompts).into_data().iter::<f64>().collect()
 }
 
+/// Two pairs that differ at one token each.
+fn pairs() -> PromptPairs {
+    let pair = |clean: &[u32], corrupted: &[u32]| PromptPair {
+        clean: clean.to_vec(),
+        corrupted: corrupted.to_vec(),
+        answers: vec![7],
+        wrong_answers: vec![2],
+    };
+    PromptPairs::new(vec![pair(&[1, 2, 3, 4], &[1, 9, 3, 4]), pair(&[5, 6, 7, 8], &[5, 6, 1, 8])]).unwrap()
+}
+
 #[test]
 fn head_paths_are_the_limits_of_differences() {
     for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
         // Unprocessed, so that the norm's gain is on the way.
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let inner = model.valid();
-        let pair = |clean: &[u32], corrupted: &[u32]| PromptPair {
-            clean: clean.to_vec(),
-            corrupted: corrupted.to_vec(),
-            answers: vec![7],
-            wrong_answers: vec![2],
-        };
-        let pairs =
-            PromptPairs::new(vec![pair(&[1, 2, 3, 4], &[1, 9, 3, 4]), pair(&[5, 6, 7, 8], &[5, 6, 1, 8])]).unwrap();
+        let pairs = pairs();
         let options = Options { scale: Scale::Metric, ..Options::default() };
         let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
         let found = head_path_attribution(&model, &pairs, &LogitDiff::new(&pairs), paths, &options).unwrap().values;
@@ -161,14 +165,7 @@ fn head_paths_are_the_limits_of_differences() {
 fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
     for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
-        let pair = |clean: &[u32], corrupted: &[u32]| PromptPair {
-            clean: clean.to_vec(),
-            corrupted: corrupted.to_vec(),
-            answers: vec![7],
-            wrong_answers: vec![2],
-        };
-        let pairs =
-            PromptPairs::new(vec![pair(&[1, 2, 3, 4], &[1, 9, 3, 4]), pair(&[5, 6, 7, 8], &[5, 6, 1, 8])]).unwrap();
+        let pairs = pairs();
         let metric = LogitDiff::new(&pairs);
         let options = Options { scale: Scale::Metric, ..Options::default() };
         // One node in the middle: what is integrated, at that place.

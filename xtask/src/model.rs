@@ -73,6 +73,17 @@ impl Source {
         self.processing != WeightProcessing::none()
     }
 
+    /// The model in a line, for the head of a report.
+    pub(crate) fn subtitle(&self, device: Device) -> String {
+        let TransformerConfig { n_layers, n_heads, d_mlp, .. } = self.config;
+        let weights = if self.is_processed() { "processed" } else { "unprocessed" };
+        format!(
+            "{}: {n_layers} layers, {n_heads} heads, {d_mlp} neurons a layer · {} · {weights} weights",
+            self.name,
+            device.resolve()
+        )
+    }
+
     /// Whether this is GPT-2 small: by its name, or, for a directory, by its shape.
     pub(crate) fn is_gpt2_small(&self) -> bool {
         let shape = TransformerConfig {

@@ -73,8 +73,8 @@ fn overlap(a: &Node, b: &Node) -> bool {
 }
 
 impl Outcome {
-    /// Of patching and ablation, the metric after each node was replaced, per prompt, in this outcome's unit: normalised, 0 is the corrupted prompts' mean
-    /// and 1 the clean ones'.
+    /// Of patching and ablation, the metric after each node was replaced, per prompt, in this outcome's unit: normalised, 0 is the
+    /// corrupted prompts' mean and 1 the clean ones'.
     #[must_use]
     pub fn after(&self) -> Vec<Effects> {
         let Baselines { clean, corrupted } = &self.baselines;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_hooks::{ActivationCache, HookPoint, Patch, Site};
+use rewire_hooks::{ActivationCache, HookPoint, Patch, Recorder, Site};
 use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer, likeliest};
 use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
@@ -158,6 +158,8 @@ struct Batch<'a, B: Backend> {
     model: &'a Transformer<B>,
     tokenizer: &'a Tokenizer,
     portion: Portion,
+    /// What each prompt's answers are called.
+    names: Vec<Vec<String>>,
     metric: LogitDiff,
     /// All logits at END.
     readout: Readout,
@@ -175,12 +177,17 @@ impl<'a, B: Backend> Batch<'a, B> {
         tokenizer: &'a Tokenizer,
         ablations: &[Ablated<B>],
     ) -> Result<Self, AnalysisError> {
+        let name = |answer: &u32| tokenizer.decode(&[*answer]).trim().to_owned();
+        let names = pairs.pairs().iter().map(|p| p.answers.iter().map(name).collect()).collect();
         let metric = LogitDiff::new(pairs);
         let portion = portions(pairs, &metric, pairs.len())?.remove(0);
         let readout = Readout { columns: None, ..portion.readout.clone() };
         let starts: BTreeSet<usize> = ablations.iter().filter_map(|a| lowest(&a.nodes)).collect();
-        let resumed = move |p: HookPoint| matches!(p, HookPoint::Block { layer, site: Site::ResidPre } if starts.contains(&layer));
-        let mut recorders = (rewire_hooks::Recorder::filtered(resumed), model.prefix_recorder());
+        let resumed = move |p: HookPoint| match p {
+            HookPoint::Block { layer, site: Site::ResidPre } => starts.contains(&layer),
+            _ => false,
+        };
+        let mut recorders = (Recorder::filtered(resumed), model.prefix_recorder());
         let run = Run::tokens(model.tokens(&pairs.clean())?).reading(readout.clone());
         let logits = model.forward(run.with_last_block(LastBlock::Read), &mut recorders)?;
         let (resumed, earlier) = recorders;
@@ -195,7 +202,7 @@ impl<'a, B: Backend> Batch<'a, B> {
                 Intervention::Resample.source(model, &metric, &portion, Direction::Noising, accepts)?.cache
             }
         };
-        Ok(Self { model, tokenizer, portion, metric, readout, cache, corrupted, logits })
+        Ok(Self { model, tokenizer, portion, names, metric, readout, cache, corrupted, logits })
     }
 
     /// Ablation by ablation, prompt by prompt.
@@ -286,8 +293,7 @@ impl<'a, B: Backend> Batch<'a, B> {
             let mut still_open = Vec::new();
             for (row, (&prompt, &token)) in open.iter().zip(&chosen).enumerate() {
                 said[prompt].push(token);
-                let names = self.portion.pairs.pairs()[prompt].answers.iter().map(|&a| self.tokenizer.decode(&[a]));
-                match verdict(&self.tokenizer.decode(&said[prompt]), names) {
+                match verdict(&self.tokenizer.decode(&said[prompt]), &self.names[prompt]) {
                     Some(is_right) => answered[prompt].said = is_right,
                     None => still_open.push(row),
                 }
@@ -322,11 +328,11 @@ fn at_end<B: Backend, const D: usize>(value: Tensor<B, D>, rows: &[usize]) -> Te
 }
 
 /// Whether the first word of `text` has one of `names` in it; `None` while more text could change that.
-fn verdict(text: &str, names: impl IntoIterator<Item = String>) -> Option<bool> {
+fn verdict(text: &str, names: &[String]) -> Option<bool> {
     let word = text.trim_start();
     let end = word.find(char::is_whitespace);
     let first = &word[..end.unwrap_or(word.len())];
-    if names.into_iter().any(|name| !name.trim().is_empty() && first.contains(name.trim())) {
+    if names.iter().any(|name| !name.is_empty() && first.contains(name)) {
         return Some(true);
     }
     end.map(|_| false)
@@ -338,7 +344,7 @@ mod tests {
 
     #[test]
     fn the_first_word_decides_once_it_is_known() {
-        let judge = |text| verdict(text, [" Mary".to_owned()]);
+        let judge = |text| verdict(text, &["Mary".to_owned()]);
         assert_eq!(judge(" Mary"), Some(true));
         assert_eq!(judge(" Marys"), Some(true));
         assert_eq!(judge(" "), None);
@@ -346,6 +352,6 @@ mod tests {
         assert_eq!(judge(" the Mary"), Some(false));
         assert_eq!(judge(" Mar"), None);
         assert_eq!(judge("\nMary."), Some(true));
-        assert_eq!(verdict(" x", [" ".to_owned()]), None);
+        assert_eq!(verdict(" x", &[String::new()]), None);
     }
 }

@@ -3,8 +3,8 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use rewire_analysis::{
-    Curves, Direction, Intervention, Options, PathIntegral, Quadrature, Scale, activation_patching,
-    integrated_gradients, interpolation_curves,
+    Curves, Direction, Intervention, Options, PathIntegral, Quadrature, Scale, integrated_gradients,
+    interpolation_curves, patch_groups,
 };
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
@@ -109,21 +109,20 @@ fn contrast<B: AutodiffBackend>(
     let metric = LogitDiff::new(pair);
     let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..Options::default() };
     let inner = model.valid();
-    let exact = activation_patching(&inner, pair, &metric, &[HEADS], &options)?;
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
     let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
     let integrated = integrated_gradients(model, pair, &metric, &[HEADS], &any_gap, &options)?;
     let nodes = [head_node(head)];
+    let patched = patch_groups(&inner, pair, &metric, &[nodes.to_vec()], &options)?;
     let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &options)?;
-    let at = [0, head.0, head.1];
     Ok(Contrasted {
         name,
         prompts: texts.clone(),
-        logit_differences: exact.baselines.means(),
+        logit_differences: patched.baselines.means(),
         head,
-        integrated: integrated.outcome.effects[0].values[at],
+        integrated: integrated.outcome.effects[0].values[[0, head.0, head.1]],
         gap: integrated.completeness[0].gap[[0, head.0]],
-        patched: exact.effects[0].values[at],
+        patched: patched.values[[0, 0]],
         curve,
     })
 }

@@ -11,17 +11,8 @@ use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 
 pub(super) fn page(source: &Source, prompts: &Prompts, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
-    let config = &source.config;
-    let subtitle = format!(
-        "{}: {} layers, {} heads, {} neurons a layer · {} · {} weights",
-        source.name,
-        config.n_layers,
-        config.n_heads,
-        config.d_mlp,
-        arguments.model.device.resolve(),
-        if source.is_processed() { "processed" } else { "unprocessed" },
-    );
-    let mut page = Page::new("Integrated gradients against activation patching", &subtitle);
+    let mut page =
+        Page::new("Integrated gradients against activation patching", &source.subtitle(arguments.model.device));
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",

@@ -16,16 +16,8 @@ use crate::names;
 use crate::output::{head_name, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
-    let config = &source.config;
-    let subtitle = format!(
-        "{}: {} layers, {} heads · {} · {} weights",
-        source.name,
-        config.n_layers,
-        config.n_heads,
-        arguments.model.device.resolve(),
-        if source.is_processed() { "processed" } else { "unprocessed" },
-    );
-    let mut page = Page::new("Attribution patching on indirect object identification", &subtitle);
+    let mut page =
+        Page::new("Attribution patching on indirect object identification", &source.subtitle(arguments.model.device));
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
     attribution::sections(&mut page, source, found, &labels, arguments);

@@ -27,7 +27,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
         &format!(
             "Beyond the limits of agreement, corrupted baseline. The notebook's own rule takes the size of the difference, above 1.96 \
              standard deviations of such sizes, with its figure times 1e5. What it finds depends on that number: here the figure, so \
-             scaled, is on average {:.2} times the size of patching.",
+             scaled, is on average {:.4} times the size of patching.",
             compared.scaled_literal_share()
         ),
     );

@@ -133,13 +133,13 @@ impl<B: Backend> Deltas<'_, B> {
             }
             Component::HeadQ => {
                 let (queries, keys, values) = (queries?, keys?, values?);
-                let base = attend(queries, keys.clone(), values.clone());
-                only(attend(at(self.source, Site::Q)?, keys, values) - base)
+                let base = attend(queries, keys.clone(), values.clone(), None);
+                only(attend(at(self.source, Site::Q)?, keys, values, None) - base)
             }
             _ => {
                 let (queries, keys, values) = (queries?, keys?, values?);
-                let base = attend(queries.clone(), keys.clone(), values.clone());
-                attend(queries, keys + only(moved(Site::K)?), values) - base
+                let base = attend(queries.clone(), keys.clone(), values.clone(), None);
+                attend(queries, keys + only(moved(Site::K)?), values, None) - base
             }
         })
     }

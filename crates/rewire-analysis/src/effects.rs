@@ -19,6 +19,10 @@ pub enum Method {
     IntegratedGradients,
     /// Exactly: the model was run with each node removed.
     Ablation,
+    /// Exactly: what each node changes along the paths to chosen receivers alone.
+    PathPatching,
+    /// Directly: what each node adds to the logits itself, with the final norm's scale held.
+    LogitAttribution,
 }
 
 impl fmt::Display for Method {
@@ -28,6 +32,8 @@ impl fmt::Display for Method {
             Method::AttributionPatching => "attribution-patching",
             Method::IntegratedGradients => "integrated-gradients",
             Method::Ablation => "ablation",
+            Method::PathPatching => "path-patching",
+            Method::LogitAttribution => "logit-attribution",
         })
     }
 }

@@ -43,6 +43,26 @@ pub enum AnalysisError {
         /// Number of positions.
         found: usize,
     },
+    /// The list of receivers is empty.
+    #[error("no receivers were given")]
+    NoReceivers,
+    /// A node that writes nothing to the residual stream cannot send.
+    #[error(
+        "{node} writes nothing to the residual stream, so it cannot send; heads (head_z), attn_out, mlp_out, mlp_post and the \
+         residual stream can"
+    )]
+    SendsNothing {
+        /// The node.
+        node: String,
+    },
+    /// A receiver that this model does not have.
+    #[error("there is no receiver {receiver}: {reason}")]
+    NoSuchReceiver {
+        /// The receiver.
+        receiver: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A group without nodes.
     #[error("group {group} (counted from 0) has no nodes")]
     EmptyGroup {

@@ -48,6 +48,7 @@ mod literal;
 mod means;
 mod node;
 mod options;
+mod paths;
 mod patterns;
 mod plan;
 mod proportion;
@@ -80,6 +81,10 @@ pub use ledger::{Ledger, Pass};
 pub use means::{MeanOver, mean_activations};
 pub use node::{By, Component, Node, NodeKind, ParseNodeError, Positions};
 pub use options::{Direction, Options, Reuse, Scale};
+pub use paths::{
+    FreezePolicy, Frozen, HeldAttention, Input, ParseReceiverError, Path, PathPatching, PathRun, Receiver, Taking, patch_path,
+    patch_paths, path_patching, unreached,
+};
 pub use patterns::{attention_entropy, attention_patterns};
 pub use proportion::Proportion;
 pub use quadrature::{Quadrature, QuadratureNode, Rule};

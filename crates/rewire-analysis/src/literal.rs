@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use ndarray::ArrayD;
-use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint, Patch};
+use rewire_hooks::{ActivationCache, Axis, CacheError, Hook, HookPoint, Patch};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::Metric;
 
@@ -57,9 +57,22 @@ fn replace<B: Backend, const D: usize>(
         value = value.narrow(axis, first, len - first);
     }
     let value = value.repeat_dim(0, groups.len());
-    let dims = value.dims();
+    let covered = |row: usize, index: &[usize]| {
+        let (nodes, prompt) = (&groups[row / prompts], row % prompts);
+        nodes.iter().any(|node| covers(node, prompt, axes, index, first))
+    };
+    let mask = mask(value.dims(), device, covered);
+    Ok(patch.replace_where(point, value, mask))
+}
+
+/// A mask that is true where `covered` holds for the row of the batch and the whole index.
+pub(crate) fn mask<B: Backend, const D: usize>(
+    dims: [usize; D],
+    device: &B::Device,
+    covered: impl Fn(usize, &[usize]) -> bool,
+) -> Tensor<B, D, Bool> {
     let mut mask = Vec::with_capacity(dims.iter().product());
-    for (nodes, prompt) in groups.iter().flat_map(|nodes| (0..prompts).map(move |prompt| (nodes, prompt))) {
+    for row in 0..dims[0] {
         for flat in 0..dims[1..].iter().product() {
             let mut rest: usize = flat;
             let mut index = [0; D];
@@ -67,15 +80,14 @@ fn replace<B: Backend, const D: usize>(
                 index[d] = rest % dims[d];
                 rest /= dims[d];
             }
-            mask.push(nodes.iter().any(|node| covers(node, prompt, axes, &index, first)));
+            mask.push(covered(row, &index));
         }
     }
-    let mask = Tensor::<B, D, Bool>::from_data(TensorData::new(mask, dims), device);
-    Ok(patch.replace_where(point, value, mask))
+    Tensor::from_data(TensorData::new(mask, dims), device)
 }
 
 /// Whether a node covers one number of its activation in `prompt`, at `index` along `axes`.
-fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize], first: usize) -> bool {
+pub(crate) fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize], first: usize) -> bool {
     axes.iter().zip(index).skip(1).all(|(axis, &i)| match axis {
         Axis::Pos | Axis::Query => node.positions.position(prompt).is_none_or(|p| p == i + first),
         Axis::Key => !matches!(node.positions, Positions::Cell { src, .. } if src != i),
@@ -98,10 +110,11 @@ pub(crate) fn changes<B: Backend, M: Metric>(
     let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
     let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
     let base = model.tokens(&base)?;
-    let unpatched = whole_metric(model, metric, portion, base.clone(), Patch::new())?;
+    let unpatched = whole_metric(model, metric, portion, base.clone(), ())?;
     let change = |group: &Vec<Node>| {
-        let patch = patch(&[group], &source, portion.prompts.len(), 0, &model.device())?;
-        let metrics = whole_metric(model, metric, portion, base.clone(), patch)?;
+        let mut patch = patch(&[group], &source, portion.prompts.len(), 0, &model.device())?;
+        let metrics = whole_metric(model, metric, portion, base.clone(), &mut patch)?;
+        patch.finish()?;
         Ok(metrics.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
     };
     groups.iter().map(change).collect()
@@ -138,15 +151,14 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
 }
 
 /// The metric of a run of whole prompts that computes all logits.
-fn whole_metric<B: Backend, M: Metric>(
+pub(crate) fn whole_metric<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
     portion: &Portion,
     tokens: Tensor<B, 2, Int>,
-    mut patch: Patch<B>,
+    hook: impl Hook<B>,
 ) -> Result<Vec<f32>, AnalysisError> {
-    let logits = model.forward(Run::tokens(tokens), &mut patch)?;
-    patch.finish()?;
+    let logits = model.forward(Run::tokens(tokens), hook)?;
     let [batch, pos, d_vocab] = logits.dims();
     let device = logits.device();
     let index = |ids: Vec<usize>| {

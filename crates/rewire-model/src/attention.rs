@@ -89,11 +89,19 @@ impl<B: Backend> Attention<B> {
     }
 }
 
-/// Causal attention of whole prompts: the mixed values of queries, keys (rotated, in rotary models) and values, all
-/// `[batch, pos, head, d_head]`.
+/// Causal attention: the mixed values of queries, keys (rotated, in rotary models) and values, all `[batch, pos, head, d_head]`.
+/// They are of whole prompts, or of the positions behind `earlier`, which holds keys and values of those before,
+/// `[prompts, earlier, head, d_head]`; row `r` of the batch has those of prompt `r % prompts`.
 #[must_use]
-pub fn attend<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
-    mix_values(softmax(scores(q, k, None, &Queries::From(0)), 3), v)
+pub fn attend<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    earlier: Option<[Tensor<B, 4>; 2]>,
+) -> Tensor<B, 4> {
+    let (earlier_keys, earlier_values) = earlier.map_or((None, None), |[keys, values]| (Some(keys), Some(values)));
+    let first = earlier_keys.as_ref().map_or(0, |keys| keys.dims()[1]);
+    mix(softmax(scores(q, k, earlier_keys, &Queries::From(first)), 3), v, earlier_values)
 }
 
 /// Values `[batch, pos, head, d_head]` mixed by a pattern `[batch, head, query, key]`.

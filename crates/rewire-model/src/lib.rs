@@ -37,6 +37,7 @@ mod load;
 mod mlp;
 mod norm;
 mod parameters;
+mod parts;
 mod processing;
 mod rotary;
 mod run;

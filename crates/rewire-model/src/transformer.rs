@@ -142,7 +142,7 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Logits `[batch, pos, columns]` of the final norm's output `[batch, pos, d_model]`.
-    fn unembed(&self, x: Tensor<B, 3>, columns: Option<&[usize]>) -> Tensor<B, 3> {
+    pub(crate) fn unembed(&self, x: Tensor<B, 3>, columns: Option<&[usize]>) -> Tensor<B, 3> {
         let [batch, pos, d_model] = x.dims();
         let device = x.device();
         let index = columns.map(|c| {

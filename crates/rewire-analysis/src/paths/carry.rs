@@ -1,0 +1,336 @@
+//! The residual stream on the way from senders to receivers, with attention held.
+//!
+//! With every head's output held, nothing moves between positions any more: the stream of each prompt and position is followed on
+//! its own, through MLPs and norms alone, and only where a receiver reads it. Rows of all senders, prompts and positions go through
+//! one product a layer; a row begins in the layer of its first sender.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use rewire_hooks::{ActivationCache, CacheError, HookPoint, Patch, Site};
+use rewire_model::Transformer;
+
+use super::policy::{FreezePolicy, Frozen};
+use super::receiver::{layer_ends, mlp_reads, written};
+use crate::runs::Portion;
+use crate::{AnalysisError, Component, Node};
+
+/// One prompt's stream at one position, changed by one set of senders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Row {
+    /// When its first sender writes.
+    pub(super) begins: usize,
+    /// Which of the sets of senders.
+    pub(super) senders: usize,
+    pub(super) prompt: usize,
+    pub(super) position: usize,
+}
+
+/// A stage of the residual stream, in the order in which a run meets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Stage {
+    layer: usize,
+    of_layer: OfLayer,
+}
+
+/// Which stage of a layer: before it, between its attention and its MLP, after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum OfLayer {
+    Pre,
+    Mid,
+    Post,
+}
+
+impl Stage {
+    pub(super) fn pre(layer: usize) -> Self {
+        Self { layer, of_layer: OfLayer::Pre }
+    }
+
+    pub(super) fn mid(layer: usize) -> Self {
+        Self { layer, of_layer: OfLayer::Mid }
+    }
+
+    pub(super) fn post(layer: usize) -> Self {
+        Self { layer, of_layer: OfLayer::Post }
+    }
+
+    pub(super) fn site(self) -> Site {
+        match self.of_layer {
+            OfLayer::Pre => Site::ResidPre,
+            OfLayer::Mid => Site::ResidMid,
+            OfLayer::Post => Site::ResidPost,
+        }
+    }
+}
+
+/// The stream at the stages asked for. Those rows that have begun there come first, so a stage holds a first part of them.
+pub(super) struct Carried<B: Backend> {
+    pub(super) rows: Vec<Row>,
+    /// `[row, d_model]`.
+    pub(super) stages: BTreeMap<Stage, Tensor<B, 2>>,
+}
+
+/// What senders are carried between.
+pub(super) struct Carrier<'a, B: Backend> {
+    pub(super) model: &'a Transformer<B>,
+    pub(super) portion: &'a Portion,
+    pub(super) base: &'a ActivationCache<B>,
+    pub(super) source: &'a ActivationCache<B>,
+    pub(super) policy: FreezePolicy,
+}
+
+impl<B: Backend> Carrier<'_, B> {
+    /// Carries `rows` of these sets of senders to each of `stages`.
+    pub(super) fn carry(
+        &self,
+        senders: &[Vec<Node>],
+        mut rows: Vec<Row>,
+        stages: &BTreeSet<Stage>,
+    ) -> Result<Carried<B>, AnalysisError> {
+        rows.sort_unstable();
+        let mut carried = Carried { rows, stages: BTreeMap::new() };
+        let (Some(first), Some(&deepest)) = (carried.rows.first(), stages.last()) else { return Ok(carried) };
+        let config = self.model.config();
+        let mut x: Option<Tensor<B, 2>> = None;
+        for layer in first.begins / layer_ends(0)..=deepest.layer {
+            let begun = carried.rows.partition_point(|row| row.begins < layer_ends(layer));
+            let before = x.as_ref().map_or(0, |x| x.dims()[0]);
+            let rows = Rows { carrier: self, senders, layer, rows: &carried.rows[..begun] };
+            let entering = Rows { rows: &carried.rows[before..begun], ..rows }.of(self.base, Site::ResidPre)?;
+            let mut pre = match x.take() {
+                Some(x) => Tensor::cat(vec![x, entering], 0),
+                None => entering,
+            };
+            pre = rows.set(pre, Component::ResidPre, Site::ResidPre)?;
+            let mut keep = |stage, x: &Tensor<B, 2>| {
+                if stages.contains(&stage) {
+                    carried.stages.insert(stage, x.clone());
+                }
+            };
+            keep(Stage::pre(layer), &pre);
+            if deepest == Stage::pre(layer) {
+                break;
+            }
+            let mid = pre.clone() + rows.attended()?;
+            let mid = if config.parallel_block { mid } else { rows.set(mid, Component::ResidMid, Site::ResidMid)? };
+            keep(Stage::mid(layer), &mid);
+            if deepest == Stage::mid(layer) {
+                break;
+            }
+            let read = if config.parallel_block { pre } else { mid.clone() };
+            let post = rows.set(mid + rows.mlp_out(read)?, Component::ResidPost, Site::ResidPost)?;
+            keep(Stage::post(layer), &post);
+            x = Some(post);
+        }
+        Ok(carried)
+    }
+}
+
+/// The rows that have begun in a layer.
+#[derive(Clone, Copy)]
+struct Rows<'a, B: Backend> {
+    carrier: &'a Carrier<'a, B>,
+    senders: &'a [Vec<Node>],
+    layer: usize,
+    rows: &'a [Row],
+}
+
+impl<B: Backend> Rows<'_, B> {
+    /// An activation of rank 3 at the rows' prompts and positions, `[row, width]`.
+    fn of(&self, cache: &ActivationCache<B>, site: Site) -> Result<Tensor<B, 2>, CacheError> {
+        Ok(gather(by_place(cache.block(self.layer, site)?), &self.places()))
+    }
+
+    /// Their places in a table of all prompts and positions.
+    fn places(&self) -> Vec<usize> {
+        let width = self.carrier.portion.pairs.width();
+        self.rows.iter().map(|row| row.prompt * width + row.position).collect()
+    }
+
+    /// The nodes of a kind that send in this layer at a row.
+    fn nodes(&self, row: &Row, is: impl Fn(Component) -> bool) -> impl Iterator<Item = &Node> {
+        let (layer, Row { prompt, position, .. }) = (self.layer, *row);
+        self.senders[row.senders].iter().filter(move |node| {
+            node.layer == layer
+                && is(node.component)
+                && node.positions.position(prompt).is_none_or(|p| p == position)
+        })
+    }
+
+    /// `x` with the rows at which the whole of `component` sends replaced by the source run's.
+    fn set(&self, x: Tensor<B, 2>, component: Component, site: Site) -> Result<Tensor<B, 2>, CacheError> {
+        let sends = |row: &Row| self.nodes(row, |c| c == component).next().is_some();
+        self.replace(x, sends, site)
+    }
+
+    fn replace(&self, x: Tensor<B, 2>, sends: impl Fn(&Row) -> bool, site: Site) -> Result<Tensor<B, 2>, CacheError> {
+        let sent: Vec<Row> = self.rows.iter().copied().filter(|row| sends(row)).collect();
+        if sent.is_empty() {
+            return Ok(x);
+        }
+        let values = Rows { rows: &sent, ..*self }.of(self.carrier.source, site)?;
+        let n = x.dims()[0];
+        let mut next = n;
+        let index: Vec<usize> = (0..n)
+            .map(|i| {
+                let from_source = sends(&self.rows[i]);
+                next += usize::from(from_source);
+                if from_source { next - 1 } else { i }
+            })
+            .collect();
+        Ok(gather(Tensor::cat(vec![x, values], 0), &index))
+    }
+
+    /// What attention adds: as in the base run, but for the heads that send.
+    fn attended(&self) -> Result<Tensor<B, 2>, CacheError> {
+        let base = self.of(self.carrier.base, Site::AttnOut)?;
+        let n_heads = self.carrier.model.config().n_heads;
+        let is_head = |c| matches!(c, Component::HeadZ | Component::HeadResult);
+        let heads: Vec<Vec<usize>> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let mut heads: Vec<usize> = self
+                    .nodes(row, is_head)
+                    .flat_map(|node| node.unit.map_or(0..n_heads, |head| head..head + 1))
+                    .collect();
+                heads.sort_unstable();
+                heads.dedup();
+                heads
+            })
+            .collect();
+        let attended = match heads.iter().map(Vec::len).max() {
+            None | Some(0) => base,
+            Some(most) => {
+                let changes = self.head_changes()?; // [1 + head * place, d_model], the first row 0
+                let n_places = (changes.dims()[0] - 1) / n_heads;
+                let places = self.places();
+                let row_of = |i: usize, k: usize| heads[i].get(k).map_or(0, |head| 1 + head * n_places + places[i]);
+                (0..most).fold(base, |sum, k| {
+                    let index: Vec<usize> = (0..heads.len()).map(|i| row_of(i, k)).collect();
+                    sum + gather(changes.clone(), &index)
+                })
+            }
+        };
+        self.set(attended, Component::AttnOut, Site::AttnOut)
+    }
+
+    /// What each head writes more in the source than in the base run, head by head and place by place, behind a row of zeros.
+    fn head_changes(&self) -> Result<Tensor<B, 2>, CacheError> {
+        let Carrier { base, source, model, .. } = self.carrier;
+        let z = source.block::<4>(self.layer, Site::Z)? - base.block(self.layer, Site::Z)?;
+        let [prompts, pos, n_heads, d_head] = z.dims();
+        let z = z.permute([2, 0, 1, 3]).reshape([n_heads, prompts * pos, d_head]);
+        let written = z.matmul(model.w_o(self.layer)); // [head, place, d_model]
+        let d_model = written.dims()[2];
+        let written = written.reshape([n_heads * prompts * pos, d_model]);
+        Ok(Tensor::cat(vec![Tensor::zeros([1, d_model], &model.device()), written], 0))
+    }
+
+    /// What the MLP adds where it reads `read`.
+    fn mlp_out(&self, read: Tensor<B, 2>) -> Result<Tensor<B, 2>, AnalysisError> {
+        let Carrier { base, model, policy, .. } = self.carrier;
+        let read_at = mlp_reads(self.layer, model.config());
+        // Behind these, what the MLP reads is as in the base run.
+        let changed = match policy.mlps {
+            Frozen::Free => self.rows.partition_point(|row| row.begins < read_at),
+            Frozen::Frozen => 0,
+        };
+        let (moved, still) = self.rows.split_at(changed);
+        let mut parts = Vec::new();
+        if changed > 0 {
+            let moved = Rows { rows: moved, ..*self };
+            let d_model = read.dims()[1];
+            let mut scale = Patch::new();
+            if policy.norms == Frozen::Frozen {
+                let held = moved.of(base, Site::Ln2Scale)?.reshape([changed, 1, 1]);
+                scale = scale.replace(HookPoint::block(self.layer, Site::Ln2Scale), held);
+            }
+            let read = read.narrow(0, 0, changed).reshape([changed, 1, d_model]);
+            let normalized = model.mlp_norm(self.layer, read, &mut scale);
+            scale.finish()?;
+            parts.push(moved.recomputed_mlp(normalized)?.reshape([changed, d_model]));
+        }
+        if !still.is_empty() {
+            parts.push(Rows { rows: still, ..*self }.held_mlp()?);
+        }
+        let out = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
+        // All neurons together are the whole output.
+        let whole = |c: &Node| c.component == Component::MlpOut || c.unit.is_none();
+        let is_mlp = |c| matches!(c, Component::MlpOut | Component::MlpPost);
+        Ok(self.replace(out, |row| self.nodes(row, is_mlp).any(whole), Site::MlpOut)?)
+    }
+
+    /// The MLP computed anew, but for the neurons that send.
+    fn recomputed_mlp(&self, normalized: Tensor<B, 3>) -> Result<Tensor<B, 3>, AnalysisError> {
+        let Carrier { source, model, .. } = self.carrier;
+        let n = self.rows.len();
+        let d_mlp = model.config().d_mlp;
+        let mut mask = vec![false; n * d_mlp];
+        for (i, row) in self.rows.iter().enumerate() {
+            for unit in self.nodes(row, |c| c == Component::MlpPost).filter_map(|node| node.unit) {
+                mask[i * d_mlp + unit] = true;
+            }
+        }
+        let mut neurons = Patch::new();
+        if mask.contains(&true) {
+            let values = self.of(source, Site::MlpPost)?.reshape([n, 1, d_mlp]);
+            let mask = Tensor::<B, 3, Bool>::from_data(TensorData::new(mask, [n, 1, d_mlp]), &model.device());
+            neurons = neurons.replace_where(HookPoint::block(self.layer, Site::MlpPost), values, mask);
+        }
+        let out = model.mlp(self.layer, normalized, &mut neurons);
+        neurons.finish()?;
+        Ok(out)
+    }
+
+    /// The base run's MLP, and what the neurons that send write more than in it.
+    fn held_mlp(&self) -> Result<Tensor<B, 2>, CacheError> {
+        let Carrier { base, source, model, .. } = self.carrier;
+        let units: Vec<Vec<usize>> = self
+            .rows
+            .iter()
+            .map(|row| self.nodes(row, |c| c == Component::MlpPost).filter_map(|node| node.unit).collect())
+            .collect();
+        let out = self.of(base, Site::MlpOut)?;
+        let most = units.iter().map(Vec::len).max().unwrap_or(0);
+        if most == 0 {
+            return Ok(out);
+        }
+        let change = by_place(source.block(self.layer, Site::MlpPost)? - base.block(self.layer, Site::MlpPost)?);
+        let [n_places, d_mlp] = change.dims();
+        // Behind all numbers a 0, for rows with fewer neurons than others.
+        let change = Tensor::cat(
+            vec![change.reshape([n_places * d_mlp, 1]), Tensor::zeros([1, 1], &model.device())],
+            0,
+        );
+        let (w_out, _) = model.mlp_out(self.layer);
+        let places = self.places();
+        Ok((0..most).fold(out, |sum, k| {
+            let unit = |i: usize| units[i].get(k).copied();
+            let numbers: Vec<usize> =
+                (0..units.len()).map(|i| unit(i).map_or(n_places * d_mlp, |unit| places[i] * d_mlp + unit)).collect();
+            let directions: Vec<usize> = (0..units.len()).map(|i| unit(i).unwrap_or(0)).collect();
+            sum + gather(change.clone(), &numbers) * gather(w_out.clone(), &directions)
+        }))
+    }
+}
+
+/// The first row that a set of senders has at a prompt and position: when its first node there writes.
+pub(super) fn begins(senders: &[Node], prompt: usize, position: usize) -> Option<usize> {
+    let here = |node: &&Node| node.positions.position(prompt).is_none_or(|p| p == position);
+    senders.iter().filter(here).map(written).min()
+}
+
+/// `[prompts, pos, width]` as a table of places, `[prompts * pos, width]`.
+pub(super) fn by_place<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
+    let [prompts, pos, width] = x.dims();
+    x.reshape([prompts * pos, width])
+}
+
+/// These rows of a table.
+pub(super) fn gather<B: Backend>(table: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
+    let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [rows.len()]), &table.device());
+    table.select(0, index)
+}

@@ -1,0 +1,15 @@
+//! Path patching: what a node does to the metric along the paths through chosen receivers alone.
+
+mod adding;
+mod carry;
+mod literal;
+mod plan;
+mod policy;
+mod receive;
+mod receiver;
+mod sweep;
+
+pub use literal::{PathRun, patch_path};
+pub use policy::{FreezePolicy, Frozen, HeldAttention, Taking};
+pub use receiver::{Input, ParseReceiverError, Receiver};
+pub use sweep::{Path, PathPatching, patch_paths, path_patching, unreached};

@@ -1,0 +1,124 @@
+//! Which paths are followed together, and where each enters the second run.
+
+use std::collections::BTreeMap;
+
+use rewire_model::TransformerConfig;
+
+use super::carry::{Row, Stage, begins};
+use super::receiver::{Input, Receiver};
+use crate::node::Positions;
+use crate::plan::Entry;
+use crate::runs::Portion;
+use crate::Node;
+
+/// One path: which set of senders, and which set of receivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PathPair {
+    pub(super) senders: usize,
+    pub(super) receivers: usize,
+}
+
+/// The paths over one portion of prompts: sets of senders, sets of receivers, and which goes with which.
+pub(super) struct Job {
+    pub(super) senders: Vec<Vec<Node>>,
+    pub(super) receivers: Vec<Vec<Receiver>>,
+    pub(super) paths: Vec<PathPair>,
+}
+
+/// Paths that are followed in one piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// Numbers of the paths.
+    pub(super) paths: Vec<usize>,
+    pub(super) rows: Vec<Row>,
+}
+
+impl Receiver {
+    /// Where what it receives enters the second run.
+    pub(super) fn entry(&self, config: &TransformerConfig) -> Entry {
+        match self.input {
+            Input::ResidPre => Entry::Pre(self.layer),
+            Input::ResidMid => Entry::Mid(self.layer),
+            Input::Q | Input::K | Input::V if !config.parallel_block => Entry::Mid(self.layer),
+            _ => Entry::Pre(self.layer + 1),
+        }
+    }
+
+    /// The stage of the stream that it reads.
+    pub(super) fn stage(&self, config: &TransformerConfig) -> Stage {
+        match self.input {
+            Input::ResidMid => Stage::mid(self.layer),
+            Input::MlpIn if !config.parallel_block => Stage::mid(self.layer),
+            Input::ResidPost => Stage::post(self.layer),
+            _ => Stage::pre(self.layer),
+        }
+    }
+
+    /// Whether a row that begins at `begins` is changed where this reads it, and can move the metric from there.
+    pub(super) fn receives(&self, row: &Row, portion: &Portion, config: &TransformerConfig) -> bool {
+        let Row { begins, prompt, position, .. } = *row;
+        self.is_at(prompt, position)
+            && begins < self.reads(config)
+            && portion.can_matter(prompt, self.input.component(), self.layer, config, &Positions::One(position))
+    }
+}
+
+impl Job {
+    /// The job of one portion of prompts.
+    pub(super) fn of_portion(
+        senders: &[Vec<Node>],
+        receivers: &[Vec<Receiver>],
+        paths: &[PathPair],
+        portion: &Portion,
+    ) -> Self {
+        let (from, len) = (portion.prompts[0], portion.prompts.len());
+        let node = |node: &Node| Node { positions: node.positions.of_prompts(from, len), ..node.clone() };
+        Self {
+            senders: senders.iter().map(|set| set.iter().map(node).collect()).collect(),
+            receivers: receivers.iter().map(|set| set.iter().map(|r| r.of_prompts(from, len)).collect()).collect(),
+            paths: paths.to_vec(),
+        }
+    }
+
+    /// Cuts the job into units of about half `token_budget` rows, so that there are some for each core. Paths that reach nothing are in
+    /// none.
+    pub(super) fn units(&self, portion: &Portion, config: &TransformerConfig, token_budget: usize) -> Vec<Unit> {
+        let mut of_senders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (number, path) in self.paths.iter().enumerate() {
+            of_senders.entry(path.senders).or_default().push(number);
+        }
+        let mut wholes: Vec<Unit> = of_senders
+            .into_iter()
+            .map(|(senders, paths)| Unit { rows: self.rows(senders, &paths, portion, config), paths })
+            .filter(|unit| !unit.rows.is_empty())
+            .collect();
+        wholes.sort_by_key(|unit| unit.rows.iter().map(|row| row.begins).min());
+        let rows: usize = wholes.iter().map(|unit| unit.rows.len()).sum();
+        let n = (2 * rows).div_ceil(token_budget.max(1)).next_power_of_two().min(wholes.len().max(1));
+        // Dealt out like cards: each unit has senders of every depth, and so as much to do as the others.
+        let mut units = vec![Unit { paths: Vec::new(), rows: Vec::new() }; n];
+        for (i, whole) in wholes.into_iter().enumerate() {
+            units[i % n].paths.extend(whole.paths);
+            units[i % n].rows.extend(whole.rows);
+        }
+        units.retain(|unit| !unit.paths.is_empty());
+        units
+    }
+
+    /// Where a set of senders changes what one of its receivers reads.
+    fn rows(&self, senders: usize, paths: &[usize], portion: &Portion, config: &TransformerConfig) -> Vec<Row> {
+        let receivers: Vec<&Receiver> =
+            paths.iter().flat_map(|&path| &self.receivers[self.paths[path].receivers]).collect();
+        let mut rows = Vec::new();
+        for (prompt, &read) in portion.readout_positions().iter().enumerate() {
+            for position in 0..=read {
+                let Some(begins) = begins(&self.senders[senders], prompt, position) else { continue };
+                let row = Row { begins, senders, prompt, position };
+                if receivers.iter().any(|receiver| receiver.receives(&row, portion, config)) {
+                    rows.push(row);
+                }
+            }
+        }
+        rows
+    }
+}

@@ -1,0 +1,109 @@
+//! What is held while senders' change is on its way to the receivers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How attention is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldAttention {
+    /// Every head's mixed values, but the senders', are those of the base run.
+    Z,
+    /// Every head's queries, keys and values are those of the base run. Mixed values are a function of them, so this holds the same
+    /// as [`HeldAttention::Z`]; only the hooks differ by which it is done the slow way.
+    QueriesKeysValues,
+}
+
+/// Whether something is computed anew or held as in the base run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Frozen {
+    /// Computed anew from the changed residual stream.
+    Free,
+    /// As in the base run.
+    Frozen,
+}
+
+/// How receivers take up, in the second run, what reached them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Taking {
+    /// Set to it: what lower receivers change further down does not reach higher ones.
+    Set,
+    /// The change of the residual stream that reached it is added to what it reads there, and its norm is taken anew: what lower
+    /// receivers change reaches higher ones, too.
+    Add,
+}
+
+/// What is held while the senders' change is on its way to the receivers, and how they take it up. The presets are named for their
+/// sources.
+///
+/// Nothing else is held in the second step, the base run with the receivers changed. With one receiver, or several of one layer, both
+/// ways of taking it up are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FreezePolicy {
+    /// How attention is held; it always is, or every path would be on the way.
+    pub attention: HeldAttention,
+    /// Whether MLPs are on the way.
+    pub mlps: Frozen,
+    /// Whether the norms in front of MLPs and of receiving heads keep the base run's scale.
+    pub norms: Frozen,
+    /// How receivers take up what reached them.
+    pub taking: Taking,
+}
+
+impl FreezePolicy {
+    /// Every head's z is held, MLPs and norms are recomputed: the default of the field (the `path_patching` package).
+    #[must_use]
+    pub fn path_patching() -> Self {
+        Self { attention: HeldAttention::Z, mlps: Frozen::Free, norms: Frozen::Free, taking: Taking::Set }
+    }
+
+    /// Every head's queries, keys and values are held, MLPs and norms are recomputed (Wang et al. 2022, appendix B; Redwood's code).
+    #[must_use]
+    pub fn redwood() -> Self {
+        Self { attention: HeldAttention::QueriesKeysValues, ..Self::path_patching() }
+    }
+
+    /// The senders' change is added straight to what the receivers read, in one run: no MLP is on the way, and what lower receivers
+    /// change reaches higher ones. The norm of a receiving head or MLP is recomputed (`path_patching` without MLPs).
+    #[must_use]
+    pub fn direct() -> Self {
+        Self { mlps: Frozen::Frozen, taking: Taking::Add, ..Self::path_patching() }
+    }
+
+    /// The presets by the names that commands give them.
+    fn presets() -> [(Self, &'static str); 3] {
+        [(Self::path_patching(), "path-patching"), (Self::redwood(), "redwood"), (Self::direct(), "direct")]
+    }
+}
+
+impl Default for FreezePolicy {
+    fn default() -> Self {
+        Self::path_patching()
+    }
+}
+
+impl fmt::Display for FreezePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::presets().iter().find(|(preset, _)| preset == self) {
+            Some((_, name)) => f.write_str(name),
+            None => {
+                let Self { attention, mlps, norms, taking } = self;
+                write!(f, "attention {attention:?}, MLPs {mlps:?}, norms {norms:?}, receivers {taking:?}")
+            }
+        }
+    }
+}
+
+impl FromStr for FreezePolicy {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let presets = Self::presets();
+        let found = presets.iter().find(|(_, n)| *n == name).map(|(preset, _)| *preset);
+        found.ok_or_else(|| format!("no policy `{name}`; there are {}", presets.map(|(_, n)| n).join(", ")))
+    }
+}

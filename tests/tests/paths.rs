@@ -1,0 +1,365 @@
+//! Path patching: TransformerLens' tables, and the fast route against two whole forwards a path, on random models and pairs.
+
+use burn::backend::Flex;
+use burn::tensor::backend::Backend;
+use burn_ndarray::NdArray;
+use ndarray::Axis;
+use proptest::prelude::*;
+use rewire_analysis::{
+    AnalysisError, By, Component, Direction, FreezePolicy, Frozen, HeldAttention, Input, Node, NodeKind, Options, Path,
+    Positions, Receiver, Scale, Taking, activation_patching, patch_path, patch_paths, path_patching,
+};
+use rewire_hooks::{HookPoint, Site};
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
+use rewire_tests::compare::{array, assert_close};
+use rewire_tests::fixture::{Fixture, processings};
+use rewire_tests::random::{any_config, any_pairs};
+
+const TOLERANCE: f32 = 1e-4;
+
+const SENDERS: [Component; 8] = [
+    Component::HeadZ,
+    Component::HeadResult,
+    Component::AttnOut,
+    Component::MlpOut,
+    Component::MlpPost,
+    Component::ResidPre,
+    Component::ResidMid,
+    Component::ResidPost,
+];
+
+const INPUTS: [Input; 7] =
+    [Input::Q, Input::K, Input::V, Input::MlpIn, Input::ResidPre, Input::ResidPost, Input::ResidMid];
+
+#[test]
+fn parity_on_flex() {
+    path_tables_match::<Flex>();
+}
+
+#[test]
+fn parity_on_ndarray() {
+    path_tables_match::<NdArray>();
+}
+
+fn receivers(list: &str) -> Vec<Receiver> {
+    list.split(',').map(|text| text.parse().unwrap()).collect()
+}
+
+/// The receivers of a table: its name says them, but for those of the oracle, whose names are shorter.
+fn receivers_of(table: &str) -> Vec<Receiver> {
+    receivers(match table {
+        "resid_post_last" => "resid_post:3",
+        "q" => "q:2.1,q:3.0,q:3.3",
+        "k" => "k:2.1,k:3.0,k:3.3",
+        "v" => "v:3.2,v:2.0",
+        "qkv_2.1" => "q:2.1,k:2.1,v:2.1",
+        named => named,
+    })
+}
+
+/// The senders of a table, and whether MLPs are on the way.
+fn senders_of(table: &str) -> Option<(NodeKind, bool)> {
+    let (name, with_mlps) = table.strip_suffix("_nomlp").map_or((table, true), |name| (name, false));
+    let kind = match name {
+        "z" => NodeKind::all(Component::HeadZ),
+        "z_by_pos" | "head_z@position" => NodeKind::by_position(Component::HeadZ),
+        other => NodeKind::all(other.strip_suffix("_per_prompt").unwrap_or(other).parse().ok()?),
+    };
+    Some((kind, with_mlps))
+}
+
+fn path_tables_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        let mut compared = 0;
+        for (weights, processing) in processings() {
+            let model: Transformer<B> = fixture.model(processing);
+            let pairs = fixture.pairs(&model);
+            let metric = LogitDiff::new(&pairs);
+            let options = Options { direction: Direction::Noising, ..Options::default() };
+            for (name, expected) in &fixture.results {
+                let Some(table) = name.strip_prefix(&format!("{weights}/path/")) else { continue };
+                let (ends, senders) = table.split_once('/').unwrap();
+                let Some((kind, with_mlps)) = senders_of(senders) else { continue };
+                let policies = match with_mlps {
+                    true => vec![FreezePolicy::path_patching(), FreezePolicy::redwood()],
+                    false => vec![FreezePolicy::direct()],
+                };
+                for policy in policies {
+                    let what = format!("{} {name} ({policy})", fixture.name);
+                    let receivers = receivers_of(ends);
+                    let found = path_patching(&model, &pairs, &metric, &[kind], &receivers, policy, &options).unwrap();
+                    assert_eq!(found.unreached, [], "{what}");
+                    let effects = &found.outcome.effects[0];
+                    let mut actual = effects.mean();
+                    if senders.ends_with("_per_prompt") {
+                        actual = effects.values.clone();
+                        // Prompts are last in the table.
+                        actual = actual.permuted_axes(vec![1, 2, 0]).as_standard_layout().into_owned();
+                    }
+                    if kind.by == By::Position {
+                        // TransformerLens has positions before heads.
+                        actual.swap_axes(1, 2);
+                    }
+                    if kind.component == Component::MlpPost {
+                        // Of the neurons, the table has the first.
+                        let units = expected.shape()[1];
+                        actual = actual.slice_axis(Axis(1), (0..units).into()).to_owned();
+                    }
+                    assert_close(&actual, expected, TOLERANCE, &what);
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared >= 30, "{}: only {compared} tables of path patching", fixture.name);
+    }
+}
+
+#[test]
+fn heads_look_in_the_second_run_where_transformer_lens_has_them_look() {
+    let list = "q:1.1,q:2.0,q:2.3";
+    for fixture in Fixture::all().iter().filter(|fixture| fixture.is_own()) {
+        for (weights, processing) in processings() {
+            let model: Transformer<Flex> = fixture.model(processing);
+            let pairs = fixture.pairs(&model);
+            let path = Path { senders: vec![Node::new(0, Component::HeadZ).unit(2)], receivers: receivers(list) };
+            let patterns = |p: HookPoint| p.site() == Some(Site::Pattern);
+            let (metric, policy) = (LogitDiff::new(&pairs), FreezePolicy::default());
+            let run = patch_path(&model, &pairs, &metric, &path, policy, Direction::Noising, patterns).unwrap();
+            let expected = fixture.table(&format!("{weights}/path/{list}/patterns_0.2")).unwrap();
+            for (i, (layer, head)) in [(1, 1), (2, 0), (2, 3)].into_iter().enumerate() {
+                let pattern = array(run.cache.block::<4>(layer, Site::Pattern).unwrap());
+                let last = pattern.shape()[2] - 1;
+                let found = pattern.index_axis(Axis(1), head).index_axis(Axis(1), last).to_owned();
+                let what = format!("{} {weights} pattern of {layer}.{head}", fixture.name);
+                assert_close(&found, &expected.index_axis(Axis(0), i).to_owned(), TOLERANCE, &what);
+            }
+        }
+    }
+}
+
+fn any_policy() -> impl Strategy<Value = FreezePolicy> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(keys, mlps, norms, set)| {
+        let frozen = |held| if held { Frozen::Frozen } else { Frozen::Free };
+        let attention = if keys { HeldAttention::QueriesKeysValues } else { HeldAttention::Z };
+        let taking = if set { Taking::Set } else { Taking::Add };
+        FreezePolicy { attention, mlps: frozen(mlps), norms: frozen(norms), taking }
+    })
+}
+
+/// Numbers that a node or receiver is made of, modulo what the model and the pairs have: what, layer, unit, place, position.
+fn any_end() -> impl Strategy<Value = (usize, usize, Option<usize>, usize, usize)> {
+    (0_usize..8, 0_usize..4, prop::option::of(0_usize..48), 0_usize..4, 0_usize..8)
+}
+
+fn positions(place: usize, position: usize, pairs: &PromptPairs) -> Positions {
+    match place {
+        0 | 1 => Positions::All,
+        2 => Positions::One(position % pairs.width()),
+        _ => Positions::Each((0..pairs.len()).map(|p| position % (pairs.end(p) + 1)).collect()),
+    }
+}
+
+fn sender(
+    (what, layer, unit, place, position): (usize, usize, Option<usize>, usize, usize),
+    config: &TransformerConfig,
+    pairs: &PromptPairs,
+) -> Node {
+    let all: Vec<Component> = senders(config).collect();
+    let component = all[what % all.len()];
+    let unit = match component {
+        Component::MlpPost => unit.map(|u| u % config.d_mlp),
+        Component::HeadZ | Component::HeadResult => unit.map(|u| u % config.n_heads),
+        _ => None,
+    };
+    Node { layer: layer % config.n_layers, component, unit, positions: positions(place, position, pairs) }
+}
+
+fn senders(config: &TransformerConfig) -> impl Iterator<Item = Component> + '_ {
+    SENDERS.into_iter().filter(|c| !config.parallel_block || *c != Component::ResidMid)
+}
+
+fn receiver(
+    (what, layer, unit, place, position): (usize, usize, Option<usize>, usize, usize),
+    config: &TransformerConfig,
+    pairs: &PromptPairs,
+) -> Receiver {
+    let input = INPUTS[what % if config.parallel_block { 6 } else { 7 }];
+    let head = match input {
+        Input::Q | Input::K | Input::V => unit.map(|u| u % config.n_heads),
+        _ => None,
+    };
+    Receiver { layer: layer % config.n_layers, input, head, positions: positions(place, position, pairs) }
+}
+
+fn options(noising: bool) -> Options<'static> {
+    let direction = if noising { Direction::Noising } else { Direction::Denoising };
+    Options { direction, scale: Scale::Metric, ..Options::default() }
+}
+
+/// Differences of the metric in float32 are as exact as its size allows.
+fn tolerance(baselines: &rewire_analysis::Baselines) -> f32 {
+    1e-4 * baselines.clean.iter().chain(&baselines.corrupted).fold(1.0_f32, |m, v| m.max(v.abs()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_fast_route_equals_two_whole_forwards_a_sender(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
+        ends in prop::collection::vec(any_end(), 1..4), budget in 1_usize..200, by in 0_usize..3, mark in 0_usize..8,
+        batch in 1_usize..5, workers in 1_usize..4,
+    ) {
+        // With streams of 4 to 8 numbers the norm is all but a step, and rounding is amplified past any tolerance.
+        let config = TransformerConfig { norm_eps: 1e-2, ..config };
+        let marks = (0..pairs.len()).map(|p| (mark + p) % (pairs.end(p) + 1)).collect();
+        let pairs = pairs.marking(marks).unwrap();
+        let model = Transformer::<Flex>::random(&config, seed, &Default::default());
+        let metric = LogitDiff::new(&pairs);
+        let by = [By::All, By::Position, By::Marked][by];
+        let kinds: Vec<NodeKind> = senders(&config).map(|component| NodeKind { component, by }).collect();
+        let receivers: Vec<Receiver> = ends.into_iter().map(|end| receiver(end, &config, &pairs)).collect();
+        let options = options(noising);
+        let reference = Options { reuse: rewire_analysis::Reuse::Nothing, ..options };
+        let expected = path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &reference).unwrap();
+        let fast = Options { token_budget: budget, prompt_batch: batch, workers: Some(workers), ..options };
+        let found = path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &fast).unwrap();
+        prop_assert_eq!(&found.unreached, &expected.unreached);
+        for (found, expected) in found.outcome.effects.iter().zip(&expected.outcome.effects) {
+            let tolerance = tolerance(&reference_baselines(&model, &pairs));
+            assert_close(&found.values, &expected.values, tolerance, &format!("{} to {receivers:?}", found.kind));
+        }
+    }
+
+    #[test]
+    fn any_senders_together_reach_any_receivers_together(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
+        ends in prop::collection::vec(
+            (prop::collection::vec(any_end(), 1..5), prop::collection::vec(any_end(), 1..5)), 1..6
+        ),
+        budget in 1_usize..200, batch in 1_usize..5,
+    ) {
+        let config = TransformerConfig { norm_eps: 1e-2, ..config };
+        let model = Transformer::<Flex>::random(&config, seed, &Default::default());
+        let metric = LogitDiff::new(&pairs);
+        let path = |(from, to): (Vec<_>, Vec<_>)| Path {
+            senders: from.into_iter().map(|end| sender(end, &config, &pairs)).collect(),
+            receivers: to.into_iter().map(|end| receiver(end, &config, &pairs)).collect(),
+        };
+        let paths: Vec<Path> = ends.into_iter().map(path).collect();
+        let options = options(noising);
+        let reference = Options { reuse: rewire_analysis::Reuse::Nothing, ..options };
+        let expected = patch_paths(&model, &pairs, &metric, &paths, policy, &reference).unwrap();
+        let fast = Options { token_budget: budget, prompt_batch: batch, ..options };
+        let found = patch_paths(&model, &pairs, &metric, &paths, policy, &fast).unwrap();
+        let what = format!("{policy}: {paths:?}");
+        assert_close(&found.values.into_dyn(), &expected.values.into_dyn(), tolerance(&found.baselines), &what);
+    }
+
+    #[test]
+    fn all_paths_to_the_last_residual_stream_at_once_are_a_patch_of_it(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000,
+    ) {
+        let config = TransformerConfig { norm_eps: 1e-2, ..config };
+        let model = Transformer::<Flex>::random(&config, seed, &Default::default());
+        let metric = LogitDiff::new(&pairs);
+        // Everything that writes sends: the embeddings, every attention layer and every MLP.
+        let mut senders = vec![Node::new(0, Component::ResidPre)];
+        for layer in 0..config.n_layers {
+            senders.extend([Component::AttnOut, Component::MlpOut].map(|c| Node::new(layer, c)));
+        }
+        let last = config.n_layers - 1;
+        let path = Path { senders, receivers: vec![Receiver::new(last, Input::ResidPost)] };
+        let options = options(false);
+        for policy in [FreezePolicy::path_patching(), FreezePolicy::direct()] {
+            let found = patch_paths(&model, &pairs, &metric, std::slice::from_ref(&path), policy, &options).unwrap();
+            for prompt in 0..pairs.len() {
+                // Of a run taken whole, the metric becomes the other run's.
+                let change = found.baselines.clean[prompt] - found.baselines.corrupted[prompt];
+                let expected = if pairs.first_difference(prompt).is_some() { change } else { 0.0 };
+                prop_assert!((found.values[[prompt, 0]] - expected).abs() <= tolerance(&found.baselines));
+            }
+        }
+    }
+}
+
+fn reference_baselines(model: &Transformer<Flex>, pairs: &PromptPairs) -> rewire_analysis::Baselines {
+    let heads = [NodeKind::all(Component::MlpOut)];
+    activation_patching(model, pairs, &LogitDiff::new(pairs), &heads, &options(false)).unwrap().baselines
+}
+
+fn small() -> (Transformer<Flex>, PromptPairs) {
+    let config = TransformerConfig::gpt2(3, 2, 8, 17, 12);
+    let pair = |clean: [u32; 4], corrupted: [u32; 4]| rewire_tasks::PromptPair {
+        clean: clean.to_vec(),
+        corrupted: corrupted.to_vec(),
+        answers: vec![1],
+        wrong_answers: vec![2],
+    };
+    let pairs = PromptPairs::new(vec![pair([3, 4, 5, 6], [3, 7, 5, 6]), pair([3, 4, 9, 6], [3, 4, 8, 6])]).unwrap();
+    (Transformer::random(&config, 3, &Default::default()), pairs)
+}
+
+#[test]
+fn a_receiver_that_no_path_reaches_is_named_and_has_no_effect() {
+    let (model, pairs) = small();
+    let metric = LogitDiff::new(&pairs);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let patch = |list: &str| {
+        path_patching(&model, &pairs, &metric, &heads, &receivers(list), FreezePolicy::default(), &options(true)).unwrap()
+    };
+    let found = patch("q:0.1");
+    assert_eq!(found.unreached, receivers("q:0.1"));
+    assert!(found.outcome.effects[0].values.iter().all(|v| *v == 0.0));
+    // Beside one that is reached it changes nothing.
+    let (both, alone) = (patch("q:0.1,v:1.0"), patch("v:1.0"));
+    assert_eq!(both.unreached, receivers("q:0.1"));
+    assert_eq!(both.outcome.effects[0].values, alone.outcome.effects[0].values);
+    assert!(alone.outcome.effects[0].values.iter().any(|v| *v != 0.0));
+    // A position at which no sender is.
+    let at = |node: usize, receiver: usize| Path {
+        senders: vec![Node::new(0, Component::MlpOut).at(Positions::One(node))],
+        receivers: vec![Receiver::new(2, Input::ResidPre).at(Positions::One(receiver))],
+    };
+    let found =
+        patch_paths(&model, &pairs, &metric, &[at(1, 2), at(2, 2)], FreezePolicy::default(), &options(true)).unwrap();
+    assert!(found.values.column(0).iter().all(|v| *v == 0.0));
+    assert!(found.values.column(1).iter().any(|v| *v != 0.0));
+}
+
+#[test]
+fn what_is_no_path_is_refused() {
+    let (model, pairs) = small();
+    let metric = LogitDiff::new(&pairs);
+    let refused = |component, list: &str| {
+        let kinds = [NodeKind::all(component)];
+        let receivers = if list.is_empty() { Vec::new() } else { receivers(list) };
+        let policy = FreezePolicy::default();
+        path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &options(true)).unwrap_err()
+    };
+    assert!(matches!(refused(Component::HeadZ, ""), AnalysisError::NoReceivers));
+    let error = refused(Component::HeadQ, "v:1.0").to_string();
+    assert!(error.starts_with("L0H0 head_q writes nothing to the residual stream"), "{error}");
+    let error = refused(Component::HeadZ, "q:3.0").to_string();
+    assert_eq!(error, "there is no receiver q:3.0: layer 3 of 3, counted from 0");
+    let error = refused(Component::HeadZ, "q:1.2").to_string();
+    assert_eq!(error, "there is no receiver q:1.2: head 2 of 2, counted from 0");
+    let at = |positions| {
+        let path = Path {
+            senders: vec![Node::new(0, Component::MlpOut)],
+            receivers: vec![Receiver::new(1, Input::Q).at(positions)],
+        };
+        patch_paths(&model, &pairs, &metric, &[path], FreezePolicy::default(), &options(true)).unwrap_err().to_string()
+    };
+    assert_eq!(at(Positions::One(4)), "there is no receiver q:1 @ 4: position 4 of 4, counted from 0");
+    assert!(at(Positions::Each(vec![1])).contains("has positions for 1 prompts, and there are 2"));
+    let neox = Transformer::<Flex>::random(&TransformerConfig::neox(2, 2, 8, 17, 12), 3, &Default::default());
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let error = path_patching(
+        &neox, &pairs, &metric, &heads, &receivers("resid_mid:1"), FreezePolicy::default(), &options(true),
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(error.starts_with("there is no receiver resid_mid:1: attention and MLP run in parallel"), "{error}");
+    assert!(matches!(PromptPairs::new(Vec::new()), Err(PairsError::Empty)));
+}

@@ -222,7 +222,53 @@ def heads(which):
     return lambda stride: sweep(PROMPTS[which], [head("z", l, h) for l in range(LAYERS) for h in range(HEADS)], stride)
 
 
+MOVERS = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)]
+
+
+def paths(receivers):
+    """Path patching from each head, noising, as it is defined: two whole forwards a sender, every other head's z held in the first."""
+
+    def run(stride):
+        prompts = PROMPTS["one"]
+        results = []
+        with torch.no_grad():
+            z = lambda name: name.endswith("hook_z")
+            clean, corrupted = [model.run_with_cache(t, names_filter=z)[1] for t in (prompts.clean, prompts.corrupted)]
+            senders = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)][::stride]
+            for layer, head in senders:
+                received = {}
+
+                def hold(activation, hook):
+                    activation = clean[hook.name].clone()
+                    if hook.layer() == layer:
+                        activation[:, :, head] = corrupted[hook.name][:, :, head]
+                    return activation
+
+                def keep(activation, hook):
+                    received[hook.name] = activation.clone()
+
+                names = {name for name, _ in receivers}
+                model.run_with_hooks(prompts.clean, fwd_hooks=[(z, hold), (lambda name: name in names, keep)])
+
+                def receive(activation, hook):
+                    activation = activation.clone()
+                    for name, index in receivers:
+                        if name == hook.name:
+                            activation[index] = received[name][index]
+                    return activation
+
+                logits = model.run_with_hooks(prompts.clean, fwd_hooks=[(lambda name: name in names, receive)])
+                clean_difference, corrupted_difference = prompts.baselines
+                change = prompts.difference(logits) - clean_difference
+                results.append(change / (clean_difference - corrupted_difference))
+        return torch.stack(results), len(results)
+
+    return run
+
+
 WORKS = {
+    "paths-to-residual": paths([(f"blocks.{LAYERS - 1}.hook_resid_post", (ALL,))]),
+    "paths-to-queries": paths([(f"blocks.{layer}.attn.hook_q", (ALL, ALL, head)) for layer, head in MOVERS]),
     "attribution": attribution,
     "attribution-lean": attribution_lean,
     "heads": heads("one"),

@@ -6,9 +6,10 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
 use rewire_analysis::{
-    By, Component, Effects, NodeKind, NormJacobian, Options, Outcome, PathIntegral, PathOptions, PerPrompt,
-    activation_patching, activation_patching_operations, attention_attribution, attribution_patching,
-    attribution_patching_with_head_paths, clean_logits, integrated_gradients,
+    By, Component, Direction, Effects, FreezePolicy, Input, NodeKind, NormJacobian, Options, Outcome, PathIntegral,
+    PathOptions, PerPrompt, Receiver, activation_patching, activation_patching_operations, attention_attribution,
+    attribution_patching, attribution_patching_with_head_paths, clean_logits, integrated_gradients, path_patching,
+    path_patching_operations,
 };
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
@@ -41,6 +42,10 @@ pub(crate) enum Work {
     IntegratedGradientsLean,
     /// All MLP neurons on that pair.
     NeuronsOnePair,
+    /// Path patching from each head to the last residual stream.
+    PathsToResidual,
+    /// Path patching from each head to the queries of the six heads that the Pythia notebook finds to move names.
+    PathsToQueries,
 }
 
 const PARTS: [Component; 5] =
@@ -56,6 +61,9 @@ const DIFFERENT: usize = 10;
 const NOTEBOOK_TOKENS: usize = 17;
 /// Numbers that are compared of each line of integrated gradients: all heads, or as many neurons.
 const OF_A_LINE: usize = 12;
+
+/// The heads whose queries receive.
+const MOVERS: [(usize, usize); 6] = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)];
 
 /// What all works share.
 pub(crate) struct Setting {
@@ -158,6 +166,7 @@ impl Work {
             Work::Attribution | Work::AttributionLean | Work::IntegratedGradients | Work::IntegratedGradientsLean => {
                 return None;
             }
+            Work::PathsToResidual | Work::PathsToQueries => return None,
             Work::Heads | Work::HeadsDifferEverywhere => vec![NodeKind::all(Component::HeadZ)],
             Work::BlocksByPosition => BLOCKS.map(NodeKind::by_position).to_vec(),
             Work::HeadParts => PARTS.map(NodeKind::all).to_vec(),
@@ -171,12 +180,23 @@ impl Work {
         let heads = config.n_layers * config.n_heads;
         match self {
             Work::Attribution | Work::AttributionLean => 1,
-            Work::Heads | Work::HeadsDifferEverywhere => heads,
+            Work::Heads | Work::HeadsDifferEverywhere | Work::PathsToResidual | Work::PathsToQueries => heads,
             Work::BlocksByPosition => BLOCKS.len() * config.n_layers * TOKENS,
             Work::HeadParts => PARTS.len() * heads,
             Work::HeadPartsByPosition => PARTS.len() * heads * TOKENS,
             Work::Neurons | Work::NeuronsOnePair => config.n_layers * config.d_mlp,
             Work::IntegratedGradients | Work::IntegratedGradientsLean => 2 * config.n_layers,
+        }
+    }
+
+    /// The receivers of path patching.
+    fn receivers(self, config: &TransformerConfig) -> Option<Vec<Receiver>> {
+        match self {
+            Work::PathsToResidual => Some(vec![Receiver::new(config.n_layers - 1, Input::ResidPost)]),
+            Work::PathsToQueries => {
+                Some(MOVERS.iter().map(|&(layer, head)| Receiver::new(layer, Input::Q).head(head)).collect())
+            }
+            _ => None,
         }
     }
 
@@ -195,6 +215,12 @@ impl Work {
         let numbers = |outcome: &Outcome| outcome.effects.iter().flat_map(|e| e.mean()).collect::<Vec<f32>>();
         if let Some(nodes) = self.nodes() {
             return Ok(numbers(&activation_patching(&model.valid(), pairs, &metric, &nodes, options)?));
+        }
+        if let Some(receivers) = self.receivers(model.config()) {
+            let (heads, policy) = ([NodeKind::all(Component::HeadZ)], FreezePolicy::path_patching());
+            let options = Options { direction: Direction::Noising, ..*options };
+            let found = path_patching(&model.valid(), pairs, &metric, &heads, &receivers, policy, &options)?;
+            return Ok(numbers(&found.outcome));
         }
         if matches!(self, Work::IntegratedGradients | Work::IntegratedGradientsLean) {
             return integrated(model, pairs, options);
@@ -222,8 +248,14 @@ impl Work {
         model: &Transformer<B>,
         setting: &Setting,
     ) -> anyhow::Result<Option<f64>> {
-        let Some(nodes) = self.nodes() else { return Ok(None) };
         let pairs = self.pairs(setting);
+        if let Some(receivers) = self.receivers(model.config()) {
+            let (heads, policy) = ([NodeKind::all(Component::HeadZ)], FreezePolicy::path_patching());
+            let metric = LogitDiff::new(pairs);
+            let options = &setting.options;
+            return Ok(Some(path_patching_operations(model, pairs, &metric, &heads, &receivers, policy, options)?));
+        }
+        let Some(nodes) = self.nodes() else { return Ok(None) };
         Ok(Some(activation_patching_operations(model, pairs, &LogitDiff::new(pairs), &nodes, &setting.options)?))
     }
 }

@@ -193,7 +193,8 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstra
         Method::ActivationPatching => "exact",
         Method::AttributionPatching => "estimated",
         Method::IntegratedGradients => "integrated gradients",
-        Method::Ablation => "exact",
+        Method::Ablation | Method::PathPatching => "exact",
+        Method::LogitAttribution => "direct",
     };
     let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
     for effects in &outcome.effects {

@@ -16,6 +16,8 @@ pub(super) struct Addition<B: Backend> {
     pub(super) change: Tensor<B, 3>,
     /// Where heads receive, `[batch, pos, head, d_head]`; of heads alone.
     pub(super) heads: Option<Tensor<B, 4, Bool>>,
+    /// Where the MLP receives, `[batch, pos, d_model]`; of MLPs alone.
+    pub(super) mlp: Option<Tensor<B, 3, Bool>>,
     /// The scale that the norm in front of the receiver is held at, `[batch, pos, 1]`, if it is.
     pub(super) scale: Option<Tensor<B, 3>>,
 }
@@ -78,8 +80,11 @@ impl<'a, B: Backend> Adding<'a, B> {
     fn visit_mlp<const D: usize>(&mut self, point: HookPoint, x: Tensor<B, D>) -> Tensor<B, D> {
         let HookPoint::Block { layer, .. } = point else { return x };
         let receiver = Receiver::new(layer, Input::MlpIn);
-        let Some((stream, mut held, _)) = self.read(&receiver) else { return x };
-        let changed = ActivationCache::new().with(point, self.model.mlp_norm(layer, stream, &mut held));
+        let Some((stream, mut held, addition)) = self.read(&receiver) else { return x };
+        let Some(mask) = addition.mlp.clone() else { return x };
+        let Ok(found) = ActivationCache::new().with(point, x.clone()).get::<3>(point) else { return x };
+        let normalized = self.model.mlp_norm(layer, stream, &mut held);
+        let changed = ActivationCache::new().with(point, found.mask_where(mask, normalized));
         changed.get::<D>(point).unwrap_or(x)
     }
 }

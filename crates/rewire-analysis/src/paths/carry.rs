@@ -64,12 +64,8 @@ impl Stage {
     }
 }
 
-/// The stream at the stages asked for. Those rows that have begun there come first, so a stage holds a first part of them.
-pub(super) struct Carried<B: Backend> {
-    pub(super) rows: Vec<Row>,
-    /// `[row, d_model]`.
-    pub(super) stages: BTreeMap<Stage, Tensor<B, 2>>,
-}
+/// The stream at the stages asked for, `[row, d_model]`. Rows that have begun at a stage come first, so it holds a first part of them.
+pub(super) type Carried<B> = BTreeMap<Stage, Tensor<B, 2>>;
 
 /// What senders are carried between.
 pub(super) struct Carrier<'a, B: Backend> {
@@ -81,45 +77,44 @@ pub(super) struct Carrier<'a, B: Backend> {
 }
 
 impl<B: Backend> Carrier<'_, B> {
-    /// Carries `rows` of these sets of senders to each of `stages`.
+    /// Carries `rows` of these sets of senders, in the order in which they begin, to each of `stages`.
     pub(super) fn carry(
         &self,
         senders: &[Vec<Node>],
-        mut rows: Vec<Row>,
+        rows: &[Row],
         stages: &BTreeSet<Stage>,
     ) -> Result<Carried<B>, AnalysisError> {
-        rows.sort_unstable();
-        let mut carried = Carried { rows, stages: BTreeMap::new() };
-        let (Some(first), Some(&deepest)) = (carried.rows.first(), stages.last()) else { return Ok(carried) };
+        let mut carried = Carried::new();
+        let (Some(first), Some(&deepest)) = (rows.first(), stages.last()) else { return Ok(carried) };
         let config = self.model.config();
         let mut x: Option<Tensor<B, 2>> = None;
         for layer in first.begins / layer_ends(0)..=deepest.layer {
-            let begun = carried.rows.partition_point(|row| row.begins < layer_ends(layer));
+            let begun = rows.partition_point(|row| row.begins < layer_ends(layer));
             let before = x.as_ref().map_or(0, |x| x.dims()[0]);
-            let rows = Rows { carrier: self, senders, layer, rows: &carried.rows[..begun] };
-            let entering = Rows { rows: &carried.rows[before..begun], ..rows }.of(self.base, Site::ResidPre)?;
+            let here = Rows { carrier: self, senders, layer, rows: &rows[..begun] };
+            let entering = Rows { rows: &rows[before..begun], ..here }.of(self.base, Site::ResidPre)?;
             let mut pre = match x.take() {
                 Some(x) => Tensor::cat(vec![x, entering], 0),
                 None => entering,
             };
-            pre = rows.set(pre, Component::ResidPre, Site::ResidPre)?;
+            pre = here.set(pre, Component::ResidPre, Site::ResidPre)?;
             let mut keep = |stage, x: &Tensor<B, 2>| {
                 if stages.contains(&stage) {
-                    carried.stages.insert(stage, x.clone());
+                    carried.insert(stage, x.clone());
                 }
             };
             keep(Stage::pre(layer), &pre);
             if deepest == Stage::pre(layer) {
                 break;
             }
-            let mid = pre.clone() + rows.attended()?;
-            let mid = if config.parallel_block { mid } else { rows.set(mid, Component::ResidMid, Site::ResidMid)? };
+            let mid = pre.clone() + here.attended()?;
+            let mid = if config.parallel_block { mid } else { here.set(mid, Component::ResidMid, Site::ResidMid)? };
             keep(Stage::mid(layer), &mid);
             if deepest == Stage::mid(layer) {
                 break;
             }
             let read = if config.parallel_block { pre } else { mid.clone() };
-            let post = rows.set(mid + rows.mlp_out(read)?, Component::ResidPost, Site::ResidPost)?;
+            let post = here.set(mid + here.mlp_out(read)?, Component::ResidPost, Site::ResidPost)?;
             keep(Stage::post(layer), &post);
             x = Some(post);
         }
@@ -152,9 +147,7 @@ impl<B: Backend> Rows<'_, B> {
     fn nodes(&self, row: &Row, is: impl Fn(Component) -> bool) -> impl Iterator<Item = &Node> {
         let (layer, Row { prompt, position, .. }) = (self.layer, *row);
         self.senders[row.senders].iter().filter(move |node| {
-            node.layer == layer
-                && is(node.component)
-                && node.positions.position(prompt).is_none_or(|p| p == position)
+            node.layer == layer && is(node.component) && node.positions.position(prompt).is_none_or(|p| p == position)
         })
     }
 
@@ -300,10 +293,8 @@ impl<B: Backend> Rows<'_, B> {
         let change = by_place(source.block(self.layer, Site::MlpPost)? - base.block(self.layer, Site::MlpPost)?);
         let [n_places, d_mlp] = change.dims();
         // Behind all numbers a 0, for rows with fewer neurons than others.
-        let change = Tensor::cat(
-            vec![change.reshape([n_places * d_mlp, 1]), Tensor::zeros([1, 1], &model.device())],
-            0,
-        );
+        let change =
+            Tensor::cat(vec![change.reshape([n_places * d_mlp, 1]), Tensor::zeros([1, 1], &model.device())], 0);
         let (w_out, _) = model.mlp_out(self.layer);
         let places = self.places();
         Ok((0..most).fold(out, |sum, k| {

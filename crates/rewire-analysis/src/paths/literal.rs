@@ -126,7 +126,8 @@ fn sending<B: Backend>(
         if policy.norms == Frozen::Frozen {
             held.extend([Site::Ln1Scale, Site::Ln2Scale]);
         }
-        let mut sites: Vec<Site> = senders.iter().filter(|n| n.layer == layer).map(|n| NodeKind::all(n.component).site()).collect();
+        let mut sites: Vec<Site> =
+            senders.iter().filter(|n| n.layer == layer).map(|n| NodeKind::all(n.component).site()).collect();
         sites.extend(&held);
         sites.sort_unstable();
         sites.dedup();
@@ -217,10 +218,10 @@ fn additions<B: Backend>(
         };
         let change = received.block::<3>(layer, site)? - base.block(layer, site)?;
         let [batch, pos, _] = change.dims();
-        let covered = mask::<B, 3>(change.dims(), &change.device(), |prompt, index| {
-            here().any(|r| r.is_at(prompt, index[1]))
-        });
-        let change = change.clone().zeros_like().mask_where(covered, change);
+        let covered =
+            mask::<B, 3>(change.dims(), &change.device(), |prompt, index| here().any(|r| r.is_at(prompt, index[1])));
+        let change = change.clone().zeros_like().mask_where(covered.clone(), change);
+        let mlp = (input == Input::MlpIn).then_some(covered);
         let heads = input.of_head().map(|_| {
             mask([batch, pos, config.n_heads, config.d_head], &change.device(), |prompt, index| {
                 here().any(|r| r.is_at(prompt, index[1]) && r.head.is_none_or(|head| head == index[2]))
@@ -230,7 +231,7 @@ fn additions<B: Backend>(
             (Frozen::Frozen, Some(norm)) => Some(base.block(layer, norm)?),
             _ => None,
         };
-        Ok(((layer, input), Addition { change, heads, scale }))
+        Ok(((layer, input), Addition { change, heads, mlp, scale }))
     };
     inputs.into_iter().map(addition).collect()
 }

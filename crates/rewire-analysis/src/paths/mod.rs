@@ -2,14 +2,17 @@
 
 mod adding;
 mod carry;
+mod entering;
 mod literal;
 mod plan;
 mod policy;
+mod reach;
 mod receive;
 mod receiver;
+mod setting;
 mod sweep;
 
 pub use literal::{PathRun, patch_path};
 pub use policy::{FreezePolicy, Frozen, HeldAttention, Taking};
 pub use receiver::{Input, ParseReceiverError, Receiver};
-pub use sweep::{Path, PathPatching, patch_paths, path_patching, unreached};
+pub use sweep::{Path, PathPatching, patch_paths, path_patching, path_patching_operations, unreached};

@@ -6,10 +6,10 @@ use rewire_model::TransformerConfig;
 
 use super::carry::{Row, Stage, begins};
 use super::receiver::{Input, Receiver};
+use crate::Node;
 use crate::node::Positions;
 use crate::plan::Entry;
 use crate::runs::Portion;
-use crate::Node;
 
 /// One path: which set of senders, and which set of receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) struct Job {
 pub(super) struct Unit {
     /// Numbers of the paths.
     pub(super) paths: Vec<usize>,
+    /// In the order in which they begin.
     pub(super) rows: Vec<Row>,
 }
 
@@ -102,6 +103,7 @@ impl Job {
             units[i % n].rows.extend(whole.rows);
         }
         units.retain(|unit| !unit.paths.is_empty());
+        units.iter_mut().for_each(|unit| unit.rows.sort_unstable());
         units
     }
 

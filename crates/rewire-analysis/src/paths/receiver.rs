@@ -67,11 +67,16 @@ pub(super) fn written(node: &Node) -> usize {
     let within = match node.component {
         Component::ResidPre => 0,
         Component::ResidMid => 4,
-        Component::MlpOut | Component::MlpPost => 7,
+        Component::MlpOut | Component::MlpPost => return mlp_writes(node.layer),
         Component::ResidPost => 8,
         _ => 3,
     };
     node.layer * LAYER + within
+}
+
+/// When the MLP of a layer writes.
+pub(super) fn mlp_writes(layer: usize) -> usize {
+    layer * LAYER + 7
 }
 
 /// When the MLP of a layer reads.
@@ -220,7 +225,9 @@ impl FromStr for Receiver {
         let input = NAMES.iter().find(|(_, n)| *n == name).map(|(input, _)| *input).ok_or_else(refused)?;
         let number = |digits: &str| digits.parse().map_err(|_| refused());
         match place.split_once('.') {
-            Some((layer, head)) if input.of_head().is_some() => Ok(Self::new(number(layer)?, input).head(number(head)?)),
+            Some((layer, head)) if input.of_head().is_some() => {
+                Ok(Self::new(number(layer)?, input).head(number(head)?))
+            }
             Some(_) => Err(refused()),
             None => Ok(Self::new(number(place)?, input)),
         }

@@ -10,12 +10,13 @@ use super::carry::Carrier;
 use super::literal;
 use super::plan::{Job, PathPair, Unit};
 use super::policy::{FreezePolicy, Frozen};
+use super::reach::Reach;
 use super::receive::{Receiving, reads_of_base};
 use super::receiver::Receiver;
 use crate::activation::{place, run_baselines};
 use crate::effects::join;
 use crate::ledger::Pass;
-use crate::plan::{places, units};
+use crate::plan::{PlannedPass, operations, places, units};
 use crate::runs::{Portion, check, check_pairs, factor, no_effects, portions, record};
 use crate::{
     AnalysisError, Baselines, Component, GroupOutcome, Method, Node, NodeKind, Options, Outcome, Reuse, workers,
@@ -63,18 +64,7 @@ pub fn path_patching<B: Backend, M: Metric>(
 ) -> Result<PathPatching, AnalysisError> {
     check(model, pairs, senders)?;
     let config = model.config();
-    let whole = portions(pairs, metric, pairs.len())?;
-    let mut nodes: Vec<(usize, Node)> = Vec::new();
-    for (number, &kind) in senders.iter().enumerate() {
-        for layer in 0..config.n_layers {
-            for positions in whole.iter().flat_map(|portion| places(kind, portion)) {
-                for unit in 0..units(kind, config) {
-                    let unit = kind.unit_axis().map(|_| unit);
-                    nodes.push((number, Node { layer, component: kind.component, unit, positions: positions.clone() }));
-                }
-            }
-        }
-    }
+    let nodes = nodes(senders, pairs, metric, config)?;
     let sets: Vec<Vec<Node>> = nodes.iter().map(|(_, node)| vec![node.clone()]).collect();
     let pairs_of: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
     let found = follow(model, pairs, metric, &sets, &[receivers.to_vec()], &pairs_of, policy, options)?;
@@ -98,6 +88,58 @@ pub fn path_patching<B: Backend, M: Metric>(
     Ok(PathPatching { outcome, policy, unreached })
 }
 
+/// The floating-point operations of products that [`path_patching`] cannot do without: both runs, the MLPs on the way from each sender to
+/// the last receiver, at the positions that are received, and what is left of the second runs.
+///
+/// # Errors
+/// As [`path_patching`].
+pub fn path_patching_operations<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    senders: &[NodeKind],
+    receivers: &[Receiver],
+    policy: FreezePolicy,
+    options: &Options,
+) -> Result<f64, AnalysisError> {
+    check(model, pairs, senders)?;
+    let config = model.config();
+    let sets: Vec<Vec<Node>> = nodes(senders, pairs, metric, config)?.into_iter().map(|(_, node)| vec![node]).collect();
+    let receivers = [receivers.to_vec()];
+    check_ends(model, pairs, &sets, &receivers)?;
+    let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
+    let of_portion = |portion: &Portion| {
+        let job = Job::of_portion(&sets, &receivers, &paths, portion);
+        let units = job.units(portion, config, options.token_budget);
+        let of_unit =
+            |unit: &Unit| Reach::new(&job, unit, portion, config).operations(policy.mlps, options.token_budget);
+        2.0 * operations(&[PlannedPass::whole_run()], config, portion) + units.iter().map(of_unit).sum::<f64>()
+    };
+    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(of_portion).sum())
+}
+
+/// Every node of these kinds, with the number of its kind.
+fn nodes<M: Metric>(
+    kinds: &[NodeKind],
+    pairs: &PromptPairs,
+    metric: &M,
+    config: &TransformerConfig,
+) -> Result<Vec<(usize, Node)>, AnalysisError> {
+    let whole = portions(pairs, metric, pairs.len())?;
+    let mut nodes = Vec::new();
+    for (number, &kind) in kinds.iter().enumerate() {
+        for layer in 0..config.n_layers {
+            for positions in whole.iter().flat_map(|portion| places(kind, portion)) {
+                for unit in 0..units(kind, config) {
+                    let unit = kind.unit_axis().map(|_| unit);
+                    nodes.push((number, Node { layer, component: kind.component, unit, positions: positions.clone() }));
+                }
+            }
+        }
+    }
+    Ok(nodes)
+}
+
 /// The effect of each path: any senders together, any receivers together. Exact; otherwise as [`path_patching`].
 ///
 /// Nothing is kept in [`Options::ledger`].
@@ -119,7 +161,8 @@ pub fn patch_paths<B: Backend, M: Metric>(
         receivers: number_of(receivers, &path.receivers),
     };
     let numbers: Vec<PathPair> = paths.iter().map(|path| number(path, &mut senders, &mut receivers)).collect();
-    let found = follow(model, pairs, metric, &senders, &receivers, &numbers, policy, &Options { ledger: &(), ..*options })?;
+    let found =
+        follow(model, pairs, metric, &senders, &receivers, &numbers, policy, &Options { ledger: &(), ..*options })?;
     let Options { direction, scale, .. } = *options;
     let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32);
     Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines: found.baselines, values })
@@ -143,7 +186,8 @@ pub fn unreached(
     config: &TransformerConfig,
     pairs: &PromptPairs,
 ) -> Vec<Receiver> {
-    let reached = |receiver: &&Receiver| senders.iter().flatten().any(|node| receiver.is_reached_by(node, config, pairs));
+    let reached =
+        |receiver: &&Receiver| senders.iter().flatten().any(|node| receiver.is_reached_by(node, config, pairs));
     receivers.iter().filter(|receiver| !reached(receiver)).cloned().collect()
 }
 
@@ -172,10 +216,8 @@ pub(super) fn check_ends<B: Backend>(
         return Err(AnalysisError::NoReceivers);
     }
     for node in senders.iter().flatten() {
-        let writes = !matches!(
-            node.component,
-            Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern
-        );
+        let writes =
+            !matches!(node.component, Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern);
         if !writes {
             return Err(AnalysisError::SendsNothing { node: node.to_string() });
         }
@@ -282,9 +324,11 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         let of_base = move |point: HookPoint| {
             let scales = policy.norms == Frozen::Frozen;
             let held = |site| {
-                [Site::AttnOut, Site::MlpOut].contains(&site) || scales && [Site::Ln1Scale, Site::Ln2Scale].contains(&site)
+                [Site::AttnOut, Site::MlpOut].contains(&site)
+                    || scales && [Site::Ln1Scale, Site::Ln2Scale].contains(&site)
             };
-            point.site().is_some_and(|site| sent.contains(&site) || held(site)) || reads_of_base(point, &received, &config)
+            point.site().is_some_and(|site| sent.contains(&site) || held(site))
+                || reads_of_base(point, &received, &config)
         };
         let base = record(model, &base, portion, metric, of_base)?;
         // All neurons together are sent as the MLP's output.

@@ -43,6 +43,22 @@ pub enum AnalysisError {
         /// Number of positions.
         found: usize,
     },
+    /// A prompt without names where names are looked at.
+    #[error("prompt {prompt} (counted from 0) has no names, and it is about names that a head copies or looks at")]
+    NoNames {
+        /// Which prompt.
+        prompt: usize,
+    },
+    /// A name at a position that its prompt does not have.
+    #[error("the name at position {position} of prompt {prompt} is outside it: it has {len} tokens, counted from 0")]
+    NameOutside {
+        /// Which prompt.
+        prompt: usize,
+        /// The position.
+        position: usize,
+        /// Tokens of the prompt.
+        len: usize,
+    },
     /// The list of receivers is empty.
     #[error("no receivers were given")]
     NoReceivers,

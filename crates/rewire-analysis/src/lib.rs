@@ -38,6 +38,7 @@ mod error;
 mod group_attribution;
 mod groups;
 mod head_paths;
+mod heads;
 mod integrated;
 mod interpolation;
 mod intervention;
@@ -72,6 +73,10 @@ pub use error::AnalysisError;
 pub use group_attribution::attribute_groups;
 pub use groups::{GroupOutcome, patch_groups};
 pub use head_paths::{HeadPaths, NormJacobian, PathOptions, PerPrompt, head_path_attribution};
+pub use heads::{
+    Backup, CopyNorms, CopyScores, Inhibition, Suppression, backup_heads, copy_scores, copy_suppression,
+    logit_attribution, s2_inhibition,
+};
 pub use integrated::{
     Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, Together, integrated_gradients, literal_first_node,
 };

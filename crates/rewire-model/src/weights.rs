@@ -54,6 +54,12 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].ln1.gain.as_ref().map(Param::val)
     }
 
+    /// The gain of the norm in front of the unembedding, `[d_model]`; `None` once it is folded into it.
+    #[must_use]
+    pub fn final_norm_gain(&self) -> Option<Tensor<B, 1>> {
+        self.final_norm.gain.as_ref().map(Param::val)
+    }
+
     /// `W_O` of block `layer`, `[head, d_head, d_model]`.
     ///
     /// # Panics

@@ -19,8 +19,10 @@ use crate::{AnalysisError, Direction, Node, NodeKind};
 /// The metric of a run, and what was recorded of it.
 #[derive(Debug, Clone)]
 pub struct PathRun<B: Backend> {
-    /// Per prompt.
+    /// The metric of the second run, per prompt.
     pub metric: Vec<f32>,
+    /// The metric of the base run, per prompt.
+    pub base_metric: Vec<f32>,
     /// What was asked for.
     pub cache: ActivationCache<B>,
 }
@@ -43,9 +45,9 @@ pub fn patch_path<B: Backend, M: Metric>(
     // One portion: what is recorded is of all prompts.
     let portion = portions(pairs, metric, pairs.len())?.remove(0);
     let mut recorder = Recorder::filtered(accepts);
-    let (_, patched) =
+    let (base_metric, metric) =
         both_metrics(model, metric, &portion, (&path.senders, &path.receivers), policy, direction, &mut recorder)?;
-    Ok(PathRun { metric: patched, cache: recorder.into_cache() })
+    Ok(PathRun { metric, base_metric, cache: recorder.into_cache() })
 }
 
 /// The change of the metric of each prompt along one path.

@@ -1,0 +1,102 @@
+//! Backup heads: those that add more to the logits once others are gone.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use ndarray::{Array2, Array3, Axis, concatenate};
+use rewire_hooks::{Hook, HookPoint, Site};
+use rewire_model::Transformer;
+use rewire_tasks::{LogitDiff, PromptPairs};
+
+use super::logit_attribution::Direct;
+use crate::runs::{check_pairs, portions};
+use crate::{AnalysisError, Component, Node, Options};
+
+/// Heads' direct logit attribution before and after some of them are gone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backup {
+    /// The heads that were set to zero, by layer and head.
+    pub ablated: Vec<(usize, usize)>,
+    /// What each head adds to the logit difference at END, with the final norm's scale of that run: `[prompt, layer, head]`.
+    pub before: Array3<f32>,
+    /// The same with the heads gone, and the scale of that run.
+    pub after: Array3<f32>,
+    /// The logit difference, per prompt.
+    pub logit_difference_before: Vec<f32>,
+    /// The same with the heads gone.
+    pub logit_difference_after: Vec<f32>,
+}
+
+/// Zero-ablates the mixed values of some heads together and says what every head adds to the logit difference of the clean prompts
+/// before and after, each with the final norm's own scale at END.
+///
+/// Only [`Options::prompt_batch`] is looked at.
+///
+/// # Errors
+/// [`AnalysisError`] for no heads, heads that the model does not have, and pairs that it cannot run.
+pub fn backup_heads<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    heads: &[(usize, usize)],
+    options: &Options,
+) -> Result<Backup, AnalysisError> {
+    check_pairs(model, pairs)?;
+    if heads.is_empty() {
+        return Err(AnalysisError::NoNodes);
+    }
+    for &(layer, head) in heads {
+        Node::new(layer, Component::HeadZ).unit(head).check(model.config(), pairs)?;
+    }
+    let metric = LogitDiff::new(pairs);
+    let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for portion in portions(pairs, &metric, options.prompt_batch)? {
+        for (i, gone) in [&[][..], heads].into_iter().enumerate() {
+            let direct = Direct::new(model, &portion, &metric, vec![Site::Z], Zero { heads: gone })?;
+            attributions[i].push(direct.all_heads()?);
+            differences[i].extend(direct.logit_difference);
+        }
+    }
+    let [before, after] = attributions.map(|parts| {
+        let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+        concatenate(Axis(0), &views).expect("portions that differ in their prompts alone")
+    });
+    let [logit_difference_before, logit_difference_after] = differences;
+    Ok(Backup { ablated: heads.to_vec(), before, after, logit_difference_before, logit_difference_after })
+}
+
+impl Backup {
+    /// The mean logit difference before and after.
+    #[must_use]
+    pub fn logit_differences(&self) -> [f64; 2] {
+        let mean = |v: &[f32]| v.iter().map(|&x| f64::from(x)).sum::<f64>() / v.len().max(1) as f64;
+        [mean(&self.logit_difference_before), mean(&self.logit_difference_after)]
+    }
+
+    /// How much more each head adds afterwards, as a share of the mean logit difference before: `[layer, head]`, mean over prompts.
+    #[must_use]
+    pub fn taken_over(&self) -> Array2<f32> {
+        let [before, _] = self.logit_differences();
+        let change = (&self.after - &self.before).mean_axis(Axis(0)).unwrap_or_default();
+        change.mapv(|v| (f64::from(v) / before) as f32)
+    }
+}
+
+/// Sets the mixed values of some heads to zero.
+struct Zero<'a> {
+    heads: &'a [(usize, usize)],
+}
+
+impl<B: Backend> Hook<B> for Zero<'_> {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        let HookPoint::Block { layer, site: Site::Z } = point else { return activation };
+        let gone: Vec<usize> = self.heads.iter().filter(|(l, _)| *l == layer).map(|(_, head)| *head).collect();
+        if gone.is_empty() {
+            return activation;
+        }
+        let mut shape = [1; D];
+        let n_heads = activation.dims()[2];
+        shape[2] = n_heads;
+        let kept: Vec<f32> = (0..n_heads).map(|head| f32::from(u8::from(!gone.contains(&head)))).collect();
+        let kept = Tensor::<B, D>::from_data(TensorData::new(kept, shape), &activation.device());
+        activation * kept
+    }
+}

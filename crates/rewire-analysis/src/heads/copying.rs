@@ -1,0 +1,138 @@
+//! Copy scores: whether a head that looks at a name raises, or lowers, that name's logit.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use ndarray::Array2;
+use rewire_hooks::{HookPoint, Recorder, Site};
+use rewire_model::{HeadInput, Readout, Run, Transformer};
+
+use crate::runs::host;
+use crate::{AnalysisError, Options, workers};
+
+/// Whether what passes through a head's output circuit is normed as it is in the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyNorms {
+    /// Neither norm, as the Pythia notebook has it.
+    Without,
+    /// The norm in front of the head, and the final one (Wang et al. 2022; Redwood's code).
+    With,
+}
+
+/// How often the token that a head looks at is among those which it raises, or lowers, most.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyScores {
+    /// Per cent of the tokens that are among the five of largest logit, `[layer, head]`.
+    pub positive: Array2<f32>,
+    /// The same of the head's output turned round: of the five that it lowers most.
+    pub negative: Array2<f32>,
+    /// How many tokens.
+    pub tokens: usize,
+}
+
+/// Of how many tokens the one looked at must be one.
+const TOP: usize = 5;
+
+/// The copy scores of every head: the residual stream after block 0 at the names, through `W_V`, `b_V` and `W_O` of the head and
+/// the unembedding; the share of names whose own logit is among the five largest. In per cent: the threshold that a mover is told by is
+/// 75, not 0.75.
+///
+/// `names` are positions, of each prompt at least one. Prompts have one length. Only [`Options::prompt_batch`],
+/// [`Options::workers`] and [`Options::progress`] are looked at.
+///
+/// # Errors
+/// [`AnalysisError::NoNames`] for a prompt without names, [`AnalysisError::NameOutside`] for one outside its prompt.
+pub fn copy_scores<B: Backend>(
+    model: &Transformer<B>,
+    prompts: &[Vec<u32>],
+    names: &[Vec<usize>],
+    norms: CopyNorms,
+    options: &Options,
+) -> Result<CopyScores, AnalysisError> {
+    if prompts.is_empty() || names.len() != prompts.len() {
+        return Err(AnalysisError::NoNames { prompt: names.len().min(prompts.len()) });
+    }
+    for (prompt, (tokens, positions)) in prompts.iter().zip(names).enumerate() {
+        if positions.is_empty() {
+            return Err(AnalysisError::NoNames { prompt });
+        }
+        if let Some(&position) = positions.iter().find(|&&p| p >= tokens.len()) {
+            return Err(AnalysisError::NameOutside { prompt, position, len: tokens.len() });
+        }
+    }
+    let (x, own) = after_first_block(model, prompts, names, options)?;
+    let config = model.config();
+    let (n_layers, n_heads) = (config.n_layers, config.n_heads);
+    let (mut positive, mut negative) = (Array2::zeros((n_layers, n_heads)), Array2::zeros((n_layers, n_heads)));
+    let mut done = 0;
+    (options.progress)(0, n_layers * n_heads);
+    let work = |i: usize| Ok::<_, AnalysisError>(of_head(model, [i / n_heads, i % n_heads], &x, &own, norms));
+    workers::run(n_layers * n_heads, options.workers::<B>(&model.device()), work, |i, [raised, lowered]| {
+        let share = |n: usize| 100.0 * n as f32 / own.len() as f32;
+        positive[[i / n_heads, i % n_heads]] = share(raised);
+        negative[[i / n_heads, i % n_heads]] = share(lowered);
+        done += 1;
+        (options.progress)(done, n_layers * n_heads);
+        Ok(())
+    })?;
+    Ok(CopyScores { positive, negative, tokens: own.len() })
+}
+
+/// The residual stream after block 0 at every name, `[name, d_model]`, and the name's token.
+fn after_first_block<B: Backend>(
+    model: &Transformer<B>,
+    prompts: &[Vec<u32>],
+    names: &[Vec<usize>],
+    options: &Options,
+) -> Result<(Tensor<B, 2>, Vec<usize>), AnalysisError> {
+    let (mut streams, mut own) = (Vec::new(), Vec::new());
+    let size = options.prompt_batch.max(1);
+    for (prompts, names) in prompts.chunks(size).zip(names.chunks(size)) {
+        let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::ResidPost));
+        let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
+        model.forward(Run::tokens(model.tokens(prompts)?).reading(no_logits), &mut recorder)?;
+        let x: Tensor<B, 3> = recorder.into_cache().block(0, Site::ResidPost)?;
+        let [batch, pos, d_model] = x.dims();
+        let mut rows = Vec::new();
+        for (prompt, positions) in names.iter().enumerate() {
+            rows.extend(positions.iter().map(|position| (prompt * pos + position) as i32));
+            own.extend(positions.iter().map(|&position| prompts[prompt][position] as usize));
+        }
+        let rows = Tensor::<B, 1, Int>::from_data(rows.as_slice(), &model.device());
+        streams.push(x.reshape([batch * pos, d_model]).select(0, rows));
+    }
+    Ok((Tensor::cat(streams, 0), own))
+}
+
+/// How many names a head raises into, and lowers into, the first five.
+fn of_head<B: Backend>(
+    model: &Transformer<B>,
+    [layer, head]: [usize; 2],
+    x: &Tensor<B, 2>,
+    own: &[usize],
+    norms: CopyNorms,
+) -> [usize; 2] {
+    let [names, d_model] = x.dims();
+    let rows = x.clone().reshape([names, 1, d_model]);
+    let read = match norms {
+        CopyNorms::Without => rows,
+        CopyNorms::With => model.attention_norm(layer, rows, &mut ()),
+    };
+    let v = model.head_inputs(layer, HeadInput::V, &[head], read); // [name, 1, 1, d_head]
+    let d_head = v.dims()[3];
+    let w_o = model.w_o(layer).narrow(0, head, 1).reshape([d_head, d_model]);
+    let written = v.reshape([names, d_head]).matmul(w_o);
+    [1.0, -1.0].map(|sign| {
+        let turned = (written.clone() * sign).reshape([names, 1, d_model]);
+        let logits = match norms {
+            CopyNorms::Without => model.logits(turned),
+            CopyNorms::With => model.logits(model.unembedding_norm(turned)),
+        };
+        let d_vocab = logits.dims()[2];
+        let logits = logits.reshape([names, d_vocab]);
+        let index: Vec<i32> = own.iter().map(|&token| token as i32).collect();
+        let index = Tensor::<B, 2, Int>::from_data(TensorData::new(index, [names, 1]), &logits.device());
+        let of_own = logits.clone().gather(1, index).expand([names, d_vocab]);
+        let above = logits.greater(of_own).float().sum_dim(1);
+        host(above).into_iter().filter(|n| *n < TOP as f32).count()
+    })
+}

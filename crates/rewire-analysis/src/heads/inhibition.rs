@@ -1,0 +1,125 @@
+//! S2-inhibition: heads that look at the repeated name and keep the name movers from it.
+
+use burn::tensor::backend::Backend;
+use ndarray::Array2;
+use rewire_hooks::{ActivationCache, CacheError, HookPoint, Recorder, Site};
+use rewire_model::{Readout, Run, Transformer};
+use rewire_tasks::{LogitDiff, PromptPairs, ioi::Roles};
+
+use crate::node::Positions;
+use crate::paths::{FreezePolicy, Input, Path, Receiver, patch_path};
+use crate::runs::host;
+use crate::{AnalysisError, Component, Direction, Node};
+
+/// What is measured of a head that may inhibit S2.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inhibition {
+    /// The head, by layer and number.
+    pub head: (usize, usize),
+    /// How much it looks from END at S2 in the clean run, per prompt.
+    pub s2_attention: Vec<f32>,
+    /// The change of the logit difference when its output, taken from the other run, reaches the movers' queries at END, per prompt.
+    /// Below 0 where the head serves the behaviour.
+    pub logit_difference_change: Vec<f32>,
+    /// The change of what each mover looks from END at S1 then, `[prompt, mover]`. Above 0 where the head keeps movers from S.
+    pub s1_attention_change: Array2<f32>,
+}
+
+impl Inhibition {
+    /// Means over prompts (and movers): attention to S2, change of the logit difference, change of the movers' attention to S1.
+    #[must_use]
+    pub fn means(&self) -> [f64; 3] {
+        let mean = |v: &mut dyn Iterator<Item = f32>| {
+            let (sum, n) = v.fold((0.0, 0), |(sum, n), x| (sum + f64::from(x), n + 1));
+            sum / n.max(1) as f64
+        };
+        [
+            mean(&mut self.s2_attention.iter().copied()),
+            mean(&mut self.logit_difference_change.iter().copied()),
+            mean(&mut self.s1_attention_change.iter().copied()),
+        ]
+    }
+}
+
+/// Measures each candidate: from END to S2 attention; and, with its output path-patched from the corrupted prompts into the queries of
+/// `movers` at END, the changes of the logit difference and of the movers' attention to S1.
+///
+/// `roles` are those of the clean prompts, in the order of the pairs. Runs `prompt_batch` prompts at once, whole forwards.
+///
+/// # Errors
+/// [`AnalysisError::NoNames`] where a prompt has no roles; as [`path_patching`](crate::path_patching).
+pub fn s2_inhibition<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    roles: &[Roles],
+    candidates: &[(usize, usize)],
+    movers: &[(usize, usize)],
+    prompt_batch: usize,
+) -> Result<Vec<Inhibition>, AnalysisError> {
+    if roles.len() < pairs.len() {
+        return Err(AnalysisError::NoNames { prompt: roles.len() });
+    }
+    if let Some(prompt) = (0..pairs.len()).find(|&p| [roles[p].s1, roles[p].s2].iter().any(|r| *r > pairs.end(p))) {
+        let position = roles[prompt].s1.max(roles[prompt].s2);
+        return Err(AnalysisError::NameOutside { prompt, position, len: pairs.end(prompt) + 1 });
+    }
+    let mut found: Vec<Inhibition> = candidates
+        .iter()
+        .map(|&head| Inhibition {
+            head,
+            s2_attention: Vec::new(),
+            logit_difference_change: Vec::new(),
+            s1_attention_change: Array2::zeros((pairs.len(), movers.len())),
+        })
+        .collect();
+    let mut from = 0;
+    for batch in pairs.batches(prompt_batch) {
+        let roles = &roles[from..from + batch.len()];
+        let ends = batch.ends();
+        let metric = LogitDiff::new(&batch);
+        let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
+        let mut recorder = Recorder::filtered(is_pattern);
+        let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
+        model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(no_logits), &mut recorder)?;
+        let clean = recorder.into_cache();
+        let to_s1 = |cache: &ActivationCache<B>, mover: (usize, usize)| {
+            attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())
+        };
+        for inhibition in &mut found {
+            let (layer, head) = inhibition.head;
+            let s2: Vec<usize> = roles.iter().map(|r| r.s2).collect();
+            let sender = Node::new(layer, Component::HeadZ).unit(head);
+            sender.check(model.config(), &batch)?;
+            inhibition.s2_attention.extend(attention(&clean, inhibition.head, &ends, &s2)?);
+            let queries = movers
+                .iter()
+                .map(|&(layer, head)| Receiver::new(layer, Input::Q).head(head).at(Positions::Each(ends.clone())));
+            let path = Path { senders: vec![sender], receivers: queries.collect() };
+            let policy = FreezePolicy::path_patching();
+            let run = patch_path(model, &batch, &metric, &path, policy, Direction::Noising, is_pattern)?;
+            let change = run.metric.iter().zip(&run.base_metric).map(|(after, before)| after - before);
+            inhibition.logit_difference_change.extend(change);
+            for (i, &mover) in movers.iter().enumerate() {
+                let [before, after] = [to_s1(&clean, mover)?, to_s1(&run.cache, mover)?];
+                for (prompt, (after, before)) in after.iter().zip(&before).enumerate() {
+                    inhibition.s1_attention_change[[from + prompt, i]] = after - before;
+                }
+            }
+        }
+        from += batch.len();
+    }
+    Ok(found)
+}
+
+/// How much a head looks from `dest` at `src`, one of each a prompt.
+fn attention<B: Backend>(
+    cache: &ActivationCache<B>,
+    (layer, head): (usize, usize),
+    dest: &[usize],
+    src: &[usize],
+) -> Result<Vec<f32>, CacheError> {
+    let pattern = cache.block::<4>(layer, Site::Pattern)?.narrow(1, head, 1);
+    let [_, _, queries, keys] = pattern.dims();
+    let numbers = host(pattern);
+    Ok(dest.iter().zip(src).enumerate().map(|(prompt, (d, s))| numbers[(prompt * queries + d) * keys + s]).collect())
+}

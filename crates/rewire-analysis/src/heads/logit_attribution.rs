@@ -1,0 +1,163 @@
+//! Direct logit attribution: what each node adds to the logit difference itself, not by way of later layers.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use ndarray::{Array2, Array3, ArrayD, Axis};
+use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
+use rewire_model::{Run, Transformer};
+use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+
+use crate::effects::join;
+use crate::runs::{Portion, check, evaluate, host, portions, record};
+use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind, Options, Outcome, Scale};
+
+/// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
+/// each prompt's own: heads, attention and MLP outputs, neurons; of the residual stream, how far the difference has come there (the logit
+/// lens). Always in logits; of weights without folded norms the final norm's gain is left out
+/// ([`logit_direction`](Transformer::logit_direction)).
+///
+/// Effects are per prompt, `[prompt, layer, ..]`. Only [`Options::prompt_batch`] and [`Options::progress`] are looked at.
+///
+/// # Errors
+/// [`AnalysisError::NoSuchNode`] for nodes that write nothing to the residual stream, or by position: the logits are read at one.
+pub fn logit_attribution<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    nodes: &[NodeKind],
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
+    check(model, pairs, nodes)?;
+    for &node in nodes {
+        if node.by != By::All {
+            return Err(AnalysisError::NoSuchNode { node, reason: "that adds to the logits: they are read at END" });
+        }
+        let parts = [Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
+        if parts.contains(&node.component) {
+            return Err(AnalysisError::NoSuchNode {
+                node,
+                reason: "that adds to the logits: it writes nothing itself",
+            });
+        }
+    }
+    let metric = LogitDiff::new(pairs);
+    let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
+    let mut changes = Vec::new();
+    for portion in portions(pairs, &metric, options.prompt_batch)? {
+        (options.progress)(portion.prompts[0], pairs.len());
+        let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
+        let direct = Direct::new(model, &portion, &metric, sites, ())?;
+        baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, &metric, |_| false)?.metric);
+        changes.push(nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?);
+        baselines.clean.extend(direct.logit_difference);
+    }
+    (options.progress)(pairs.len(), pairs.len());
+    Ok(Outcome {
+        method: Method::LogitAttribution,
+        direction: Direction::Noising,
+        scale: Scale::Metric,
+        metric: "logit-diff",
+        baselines,
+        effects: join(nodes, changes, 1.0),
+    })
+}
+
+/// A run of the clean prompts of a portion, and the direction that the logit difference rises in.
+pub(super) struct Direct<'a, B: Backend> {
+    model: &'a Transformer<B>,
+    cache: ActivationCache<B>,
+    /// `[prompts, d_model]`.
+    direction: Tensor<B, 2>,
+    ends: Vec<usize>,
+    /// Of the run, per prompt.
+    pub(super) logit_difference: Vec<f32>,
+}
+
+impl<'a, B: Backend> Direct<'a, B> {
+    /// Runs the clean prompts, recording these sites; `hook` may change what happens.
+    pub(super) fn new(
+        model: &'a Transformer<B>,
+        portion: &Portion,
+        metric: &LogitDiff,
+        sites: Vec<Site>,
+        hook: impl Hook<B>,
+    ) -> Result<Self, AnalysisError> {
+        let scale = HookPoint::FinalNorm(NormSite::Scale);
+        let accepts = move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site));
+        let mut recorder = Recorder::filtered(accepts);
+        let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
+        let logits = model.forward(run, (hook, &mut recorder))?;
+        let side = |of: fn(&PromptPair) -> &Vec<u32>| portion.pairs.pairs().iter().map(|p| of(p).clone()).collect();
+        let [answers, wrong]: [Vec<Vec<u32>>; 2] = [side(|p| &p.answers), side(|p| &p.wrong_answers)];
+        Ok(Self {
+            model,
+            cache: recorder.into_cache(),
+            direction: model.logit_direction(&answers, &wrong),
+            ends: portion.pairs.ends(),
+            logit_difference: host(evaluate(metric, logits, &portion.prompts)),
+        })
+    }
+
+    /// What the nodes of a component add, `[prompt, layer, ..]`.
+    pub(super) fn of(&self, component: Component) -> Result<ArrayD<f32>, AnalysisError> {
+        let layers = 0..self.model.config().n_layers;
+        let of_layer = |layer| match component {
+            Component::HeadZ | Component::HeadResult => self.heads(layer),
+            Component::MlpPost => self.neurons(layer),
+            other => self.whole(layer, NodeKind::all(other).site()),
+        };
+        let layers = layers.map(of_layer).collect::<Result<Vec<Array2<f32>>, _>>()?; // each [unit, prompt]
+        let views: Vec<_> = layers.iter().map(|layer| layer.view()).collect();
+        let all = ndarray::stack(Axis(0), &views).expect("layers of one shape"); // [layer, unit, prompt]
+        let all = all.permuted_axes([2, 0, 1]).as_standard_layout().into_owned().into_dyn();
+        let divided = NodeKind::all(component).unit_axis().is_some();
+        Ok(if divided { all } else { all.index_axis_move(Axis(2), 0) })
+    }
+
+    /// Heads, `[prompt, layer, head]`.
+    pub(super) fn all_heads(&self) -> Result<Array3<f32>, AnalysisError> {
+        let heads = self.of(Component::HeadZ)?;
+        Ok(heads.into_dimensionality().expect("prompts, layers and heads"))
+    }
+
+    /// An activation at END, `[prompts, width]`.
+    fn at_end(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
+        let [prompts, pos, width] = x.dims();
+        let rows: Vec<i32> = self.ends.iter().enumerate().map(|(prompt, end)| (prompt * pos + end) as i32).collect();
+        let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [prompts]), &x.device());
+        x.reshape([prompts * pos, width]).select(0, rows)
+    }
+
+    /// What vectors at END `[unit, prompts, d_model]` add, `[unit, prompt]`.
+    fn along(&self, vectors: Tensor<B, 3>) -> Result<Array2<f32>, AnalysisError> {
+        let [units, prompts, _] = vectors.dims();
+        let vectors = vectors.unsqueeze_dim::<4>(2);
+        // The final norm ran at END alone, so that is position 0 of its scale.
+        let along = self.cache.logit_attribution(vectors, self.direction.clone(), &vec![0; prompts])?;
+        Ok(Array2::from_shape_vec((units, prompts), host(along)).expect("a number a unit and prompt"))
+    }
+
+    fn heads(&self, layer: usize) -> Result<Array2<f32>, AnalysisError> {
+        let z: Tensor<B, 4> = self.cache.block(layer, Site::Z)?;
+        let [prompts, pos, n_heads, d_head] = z.dims();
+        let z = self.at_end(z.reshape([prompts, pos, n_heads * d_head])).reshape([prompts, n_heads, d_head]);
+        self.along(z.permute([1, 0, 2]).matmul(self.model.w_o(layer)))
+    }
+
+    fn whole(&self, layer: usize, site: Site) -> Result<Array2<f32>, AnalysisError> {
+        let x = self.at_end(self.cache.block(layer, site)?);
+        self.along(x.unsqueeze_dim(0))
+    }
+
+    /// Neurons' directions are many and the same for all prompts: how far each goes along the logits' is found first.
+    fn neurons(&self, layer: usize) -> Result<Array2<f32>, AnalysisError> {
+        let post = self.at_end(self.cache.block(layer, Site::MlpPost)?); // [prompts, d_mlp]
+        let [prompts, d_mlp] = post.dims();
+        let (w_out, _) = self.model.mlp_out(layer);
+        let centred = w_out.clone() - w_out.mean_dim(1);
+        let along = self.direction.clone().matmul(centred.transpose()); // [prompts, d_mlp]
+        let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
+        let added = post * along / scale.reshape([prompts, 1]);
+        let by_prompt = Array2::from_shape_vec((prompts, d_mlp), host(added)).expect("a number a prompt and neuron");
+        Ok(by_prompt.reversed_axes())
+    }
+}

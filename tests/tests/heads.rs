@@ -1,0 +1,209 @@
+//! What single heads do, against TransformerLens' tables: direct logit attribution, backups, copy scores, copy suppression; and
+//! S2-inhibition against its definition.
+
+use std::collections::BTreeSet;
+
+use burn::backend::Flex;
+use burn::tensor::backend::Backend;
+use burn_ndarray::NdArray;
+use ndarray::{Array, ArrayD, Axis, IxDyn};
+use rewire_analysis::{
+    AnalysisError, By, Component, CopyNorms, Direction, FreezePolicy, Input, Node, NodeKind, Options, Path, Positions,
+    Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution, patch_paths, s2_inhibition,
+};
+use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
+use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_tasks::ioi::{Corruption, IoiGenerator, Split};
+use rewire_tasks::{LogitDiff, PromptPairs};
+use rewire_tests::compare::{array, assert_close};
+use rewire_tests::fixture::{Fixture, processings};
+use rewire_toy::Toy;
+
+const TOLERANCE: f32 = 1e-4;
+
+/// What `tests/fixtures/circuits.py` sets to zero, looks at as names, and leaves out.
+const ABLATED: [(usize, usize); 2] = [(1, 2), (2, 0)];
+const NAMES: [usize; 3] = [2, 4, 7];
+const EXCLUDED: [u32; 2] = [3, 17];
+
+#[test]
+fn parity_on_flex() {
+    tables_match::<Flex>();
+}
+
+#[test]
+fn parity_on_ndarray() {
+    tables_match::<NdArray>();
+}
+
+fn tables_match<B: Backend>() {
+    for fixture in Fixture::all() {
+        for (weights, processing) in processings() {
+            let model: Transformer<B> = fixture.model(processing);
+            let pairs = fixture.pairs(&model);
+            let close = |actual: ArrayD<f32>, table: &str| {
+                let name = format!("{weights}/{table}");
+                let expected = fixture.table(&name).unwrap_or_else(|| panic!("{} has no {name}", fixture.name));
+                assert_close(&actual, expected, TOLERANCE, &format!("{} {name}", fixture.name));
+            };
+            // Portions smaller than the pairs, so that they are put together.
+            let options = Options { prompt_batch: 4, ..Options::default() };
+            let heads = [NodeKind::all(Component::HeadResult)];
+            let direct = logit_attribution(&model, &pairs, &heads, &options).unwrap();
+            close(direct.effects[0].mean(), "dla/heads_clean");
+
+            let ablated = if fixture.is_own() { ABLATED } else { [(2, 1), (3, 0)] };
+            let backup = backup_heads(&model, &pairs, &ablated, &options).unwrap();
+            close(backup.before.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_clean");
+            close(backup.after.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_ablated");
+            if !fixture.is_own() {
+                continue;
+            }
+            let [_, after] = backup.logit_differences();
+            let after = ArrayD::from_elem(IxDyn(&[1]), after as f32);
+            close(after, "ablate/zero_1.2_2.0");
+
+            let names = vec![NAMES.to_vec(); pairs.len()];
+            for (norms, name) in [(CopyNorms::Without, "without"), (CopyNorms::With, "with")] {
+                let scores = copy_scores(&model, &pairs.clean(), &names, norms, &options).unwrap();
+                assert_eq!(scores.tokens, 3 * pairs.len());
+                close(scores.positive.into_dyn(), &format!("copy/{name}_norms/positive"));
+                close(scores.negative.into_dyn(), &format!("copy/{name}_norms/negative"));
+            }
+
+            let config = model.config();
+            let all: Vec<_> = (0..config.n_layers).flat_map(|l| (0..config.n_heads).map(move |h| (l, h))).collect();
+            let excluded = BTreeSet::from(EXCLUDED);
+            let found = copy_suppression(&model, &pairs, &all, &excluded, &options).unwrap();
+            let numbers = found.iter().flat_map(|s| [s.preserved, s.ablated, s.score()].map(|v| v as f32));
+            let shape = IxDyn(&[config.n_layers, config.n_heads, 3]);
+            close(Array::from_shape_vec(shape, numbers.collect()).unwrap(), "cspa");
+        }
+    }
+}
+
+#[test]
+fn what_all_parts_add_is_the_logit_difference() {
+    for toy in Toy::ALL {
+        let (model, pairs, _) = toy_pairs(toy);
+        let kinds = [Component::HeadZ, Component::MlpOut, Component::AttnOut, Component::MlpPost, Component::ResidPost];
+        let nodes = kinds.map(NodeKind::all);
+        let found = logit_attribution(&model, &pairs, &nodes, &Options::default()).unwrap();
+        assert_eq!(found.scale, Scale::Metric);
+        let [heads, mlps, attention, neurons, stream] = [0, 1, 2, 3, 4].map(|i| &found.effects[i].values);
+        let last = stream.shape()[1] - 1;
+        // What a constant vector adds: the output biases, which no head or neuron has.
+        let mut scale = Recorder::filtered(|p| p == HookPoint::FinalNorm(NormSite::Scale));
+        let read = Readout { positions: ReadPositions::Each(pairs.ends()), columns: None };
+        model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()).reading(read), &mut scale).unwrap();
+        let scale = array(scale.into_cache().get::<3>(HookPoint::FinalNorm(NormSite::Scale)).unwrap());
+        let tokens = |of: fn(&rewire_tasks::PromptPair) -> Vec<u32>| pairs.pairs().iter().map(of).collect::<Vec<_>>();
+        let direction =
+            array(model.logit_direction(&tokens(|p| p.answers.clone()), &tokens(|p| p.wrong_answers.clone())));
+        let along = |vector: ArrayD<f32>, prompt: usize| {
+            let centred = &vector - vector.mean().unwrap();
+            (centred * direction.index_axis(Axis(0), prompt)).sum() / scale[[prompt, 0, 0]]
+        };
+        for prompt in 0..pairs.len() {
+            // With folded norms and a centred unembedding, what the stream holds last is all but the unembedding's bias.
+            let bias: f32 = match model.b_u() {
+                None => 0.0,
+                Some(b_u) => {
+                    let b_u = array(b_u);
+                    let pair = &pairs.pairs()[prompt];
+                    b_u[pair.answers[0] as usize] - b_u[pair.wrong_answers[0] as usize]
+                }
+            };
+            let whole = found.baselines.clean[prompt] - bias;
+            assert!((stream[[prompt, last]] - whole).abs() < 1e-3, "{} and {whole}", stream[[prompt, last]]);
+            for layer in 0..=last {
+                let of_layer =
+                    |values: &ArrayD<f32>| values.index_axis(Axis(0), prompt).index_axis(Axis(0), layer).sum();
+                let (_, b_out) = model.mlp_out(layer);
+                let biases = [model.b_o(layer), b_out].map(|b| along(array(b), prompt));
+                assert!((of_layer(heads) + biases[0] - attention[[prompt, layer]]).abs() < 1e-3);
+                assert!((of_layer(neurons) + biases[1] - mlps[[prompt, layer]]).abs() < 1e-3);
+                if layer > 0 {
+                    let added = attention[[prompt, layer]] + mlps[[prompt, layer]];
+                    assert!((stream[[prompt, layer - 1]] + added - stream[[prompt, layer]]).abs() < 1e-3);
+                }
+            }
+        }
+    }
+}
+
+fn toy_pairs(toy: Toy) -> (Transformer<Flex>, PromptPairs, Vec<rewire_tasks::ioi::Roles>) {
+    let model = toy.load::<Flex>(&Default::default()).unwrap().processed(rewire_model::WeightProcessing::default());
+    let tokenizer = toy.tokenizer().unwrap();
+    let prompts = IoiGenerator::new(&tokenizer).unwrap().sample(12, 3, Split::All);
+    let bos = model.config().bos_token;
+    let pairs = Corruption::S2ToIo.pairs(&prompts, &tokenizer, bos).unwrap();
+    let bos_len = usize::from(bos.is_some());
+    let roles = prompts.iter().map(|p| p.roles(&tokenizer, bos_len).unwrap()).collect();
+    (model, pairs, roles)
+}
+
+#[test]
+fn s2_inhibition_is_what_it_says() {
+    let (model, pairs, roles) = toy_pairs(Toy::NeoX);
+    let (candidates, movers) = ([(1, 0), (2, 3)], [(2, 5), (3, 1)]);
+    let found = s2_inhibition(&model, &pairs, &roles, &candidates, &movers, 5).unwrap();
+    // Attention of the clean run, read from the pattern.
+    let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
+    model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
+    let cache = recorder.into_cache();
+    // The change of the logit difference, by the sweep's route.
+    let queries = movers.map(|(l, h)| Receiver::new(l, Input::Q).head(h).at(Positions::Each(pairs.ends())));
+    let path = |&(l, h): &(usize, usize)| Path {
+        senders: vec![Node::new(l, Component::HeadZ).unit(h)],
+        receivers: queries.to_vec(),
+    };
+    let paths: Vec<Path> = candidates.iter().map(path).collect();
+    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..Options::default() };
+    let metric = LogitDiff::new(&pairs);
+    let expected = patch_paths(&model, &pairs, &metric, &paths, FreezePolicy::default(), &options).unwrap();
+    for (i, inhibition) in found.iter().enumerate() {
+        assert_eq!(inhibition.head, candidates[i]);
+        let (layer, head) = candidates[i];
+        let pattern = array(cache.block::<4>(layer, Site::Pattern).unwrap());
+        for prompt in 0..pairs.len() {
+            let expected_attention = pattern[[prompt, head, pairs.end(prompt), roles[prompt].s2]];
+            assert!((inhibition.s2_attention[prompt] - expected_attention).abs() < 1e-5);
+            let change = inhibition.logit_difference_change[prompt];
+            assert!((change - expected.values[[prompt, i]]).abs() < 1e-3, "{change}");
+        }
+        assert_eq!(inhibition.s1_attention_change.dim(), (pairs.len(), movers.len()));
+    }
+    // A head of a mover's own layer or above cannot reach it.
+    assert!(found[1].s1_attention_change.column(0).iter().all(|v| v.abs() < 1e-6));
+    assert!(found[0].s1_attention_change.iter().any(|v| v.abs() > 1e-4));
+}
+
+#[test]
+fn what_has_no_names_is_refused() {
+    let (model, pairs, roles) = toy_pairs(Toy::Gpt2);
+    let options = Options::default();
+    let mut names = vec![vec![2]; pairs.len()];
+    names[3] = vec![];
+    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &options).unwrap_err();
+    assert!(matches!(error, AnalysisError::NoNames { prompt: 3 }), "{error}");
+    assert!(error.to_string().starts_with("prompt 3 (counted from 0) has no names"), "{error}");
+    names[3] = vec![1, 99];
+    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &options).unwrap_err();
+    assert!(matches!(error, AnalysisError::NameOutside { prompt: 3, position: 99, .. }), "{error}");
+    let error = copy_scores(&model, &pairs.clean(), &[], CopyNorms::With, &options).unwrap_err();
+    assert!(matches!(error, AnalysisError::NoNames { prompt: 0 }), "{error}");
+    let error = s2_inhibition(&model, &pairs, &roles[..2], &[(0, 0)], &[(1, 0)], 8).unwrap_err();
+    assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
+    let error = backup_heads(&model, &pairs, &[(4, 0)], &options).unwrap_err().to_string();
+    assert_eq!(error, "there is no L4H0 head_z: layer 4 of 4, counted from 0");
+    let error = copy_suppression(&model, &pairs, &[(0, 8)], &BTreeSet::new(), &options).unwrap_err().to_string();
+    assert_eq!(error, "there is no L0H8: head 8 of 8, counted from 0");
+    for (node, reason) in [
+        (NodeKind::all(Component::HeadQ), "it writes nothing itself"),
+        (NodeKind { component: Component::HeadZ, by: By::Position }, "they are read at END"),
+    ] {
+        let error = logit_attribution(&model, &pairs, &[node], &options).unwrap_err().to_string();
+        assert!(error.ends_with(reason), "{error}");
+    }
+}

@@ -3,6 +3,7 @@
 mod analyse;
 mod intervene;
 mod ledger;
+mod paths;
 mod report;
 mod results;
 
@@ -49,7 +50,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value = "all")]
     by: ByName,
     /// denoising: the corrupted run is patched from the clean one; noising: the reverse. Of patching, denoising if not given;
-    /// ablation and integrated gradients are always of the clean run.
+    /// ablation, integrated gradients and logit attribution are always of the clean run.
     #[arg(long)]
     direction: Option<Direction>,
     /// What is measured after each prompt.
@@ -61,6 +62,8 @@ pub(crate) struct Arguments {
     /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was skipped.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     verify: Option<usize>,
+    #[command(flatten)]
+    paths: paths::PathArguments,
     #[command(flatten)]
     integral: intervene::IntegralArguments,
     #[command(flatten)]
@@ -110,8 +113,10 @@ impl FromStr for NodeName {
 enum MethodName {
     ActivationPatching,
     AttributionPatching,
+    PathPatching,
     IntegratedGradients,
     Ablation,
+    LogitAttribution,
 }
 
 impl MethodName {
@@ -164,10 +169,22 @@ impl MetricName {
 /// What a sweep finds.
 struct Findings {
     outcome: Outcome,
+    /// What the tables of its effects are called.
+    names: Vec<String>,
+    /// Of path patching, what each receiver is called that nothing reaches.
+    unreached: Vec<String>,
     paths: Option<HeadPaths>,
     screened: Option<Screened>,
     /// Of integrated gradients, one a kind.
     completeness: Vec<Completeness>,
+}
+
+impl Findings {
+    /// An outcome alone.
+    fn of(outcome: Outcome) -> Self {
+        let names = outcome.effects.iter().map(|effects| effects.kind.to_string()).collect();
+        Self { outcome, names, unreached: Vec::new(), paths: None, screened: None, completeness: Vec::new() }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -194,7 +211,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
     let about = About {
-        metric: arguments.metric.name(),
+        metric: arguments.metric_name(),
         seed: Some(arguments.seed),
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
@@ -242,14 +259,30 @@ impl Arguments {
         if self.verify.is_some() && nodes.is_empty() {
             bail!("--verify has nothing to patch: head_paths are not nodes");
         }
-        let of_clean_run = matches!(self.method, MethodName::IntegratedGradients | MethodName::Ablation);
+        let of_clean_run = matches!(
+            self.method,
+            MethodName::IntegratedGradients | MethodName::Ablation | MethodName::LogitAttribution
+        );
         if of_clean_run && self.direction == Some(Direction::Denoising) {
             bail!("--method {} is of the clean run: it has no denoising direction", self.method.name());
         }
+        let of_logits = matches!(self.metric, MetricName::LogitDiff | MetricName::LogitDiffNormalised);
+        if self.method == MethodName::LogitAttribution && !of_logits {
+            bail!("--method logit-attribution is of the logit difference: it has no --metric {}", self.metric.name());
+        }
+        self.paths.check(self.method)?;
         self.integral.check(self.method)?;
         self.ablation.check(self.method)?;
         self.means.check(self.wants_mean())?;
         Ok(nodes)
+    }
+
+    /// The metric that effects are in: logit attribution is never normalised.
+    fn metric_name(&self) -> String {
+        match self.method {
+            MethodName::LogitAttribution => MetricName::LogitDiff.name(),
+            _ => self.metric.name(),
+        }
     }
 
     fn direction(&self) -> Direction {
@@ -298,6 +331,7 @@ impl Arguments {
             "positions": pairs.marks(),
             "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "method": self.method.name(),
+            "paths": self.paths.describe(),
             "line": self.integral.describe()?,
             "ablation": self.ablation.describe(),
             "mean over": self.means.describe(),

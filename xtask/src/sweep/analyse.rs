@@ -5,7 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::{
     Method, NodeKind, Options, Outcome, PathOptions, PerPrompt, Scale, ablation, activation_patching,
     attribution_patching, attribution_patching_with_head_paths, head_path_attribution, integrated_gradients,
-    screen_then_verify,
+    logit_attribution, screen_then_verify,
 };
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
@@ -33,7 +33,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
         let prompt_batch = arguments.prompt_batch;
         let direction = arguments.direction();
         let options = Options { direction, scale, progress, prompt_batch, ledger, ..Options::default() };
-        let only = |outcome| Findings { outcome, paths: None, screened: None, completeness: Vec::new() };
+        let only = Findings::of;
         Ok(match (arguments.method, paths, arguments.verify) {
             (MethodName::ActivationPatching, ..) => {
                 only(activation_patching(&model.valid(), pairs, &metric, nodes, &options)?)
@@ -43,6 +43,8 @@ pub(super) fn analyse<B: AutodiffBackend>(
                 let by = arguments.ablation.intervention(&model, nodes, reference, arguments)?;
                 only(ablation(&model, pairs, &metric, nodes, &by, &options)?)
             }
+            (MethodName::PathPatching, ..) => arguments.paths.patch(&model.valid(), pairs, &metric, nodes, &options)?,
+            (MethodName::LogitAttribution, ..) => only(logit_attribution(&model.valid(), pairs, nodes, &options)?),
             (MethodName::IntegratedGradients, ..) => {
                 let integral = arguments.integral.integral(&model.valid(), nodes, reference, arguments)?;
                 let found = integrated_gradients(model, pairs, &metric, nodes, &integral, &options)?;

@@ -32,18 +32,22 @@ pub(super) fn page(
 ) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
-        "{} · {} · {} pairs · {} · {}",
+        "{} · {}{} · {} pairs · {} · {}",
         source.name,
         outcome.method,
+        arguments.paths.held(outcome.method),
         pairs.len(),
         outcome.direction,
-        arguments.metric.name()
+        arguments.metric_name()
     );
     let mut page = Page::new("Sweep", &subtitle);
     let [clean, corrupted] = outcome.baselines.means();
     page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
+    if !found.unreached.is_empty() {
+        page.text(&super::paths::told(&found.unreached));
+    }
     if let Some(screened) = &found.screened {
         page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
         page.text(&screening::told(screened, pairs));
@@ -63,7 +67,7 @@ pub(super) fn page(
             page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
         }
     }
-    for effects in &outcome.effects {
+    for (name, effects) in found.names.iter().zip(&outcome.effects) {
         let unit = match outcome.scale {
             Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
             Scale::Metric => "Mean over prompts, as a change of the metric.",
@@ -73,9 +77,15 @@ pub(super) fn page(
             Method::IntegratedGradients => {
                 format!("{unit} Below 0 is what supports the behaviour: the line goes from the clean activation away.")
             }
+            Method::PathPatching => format!("{unit} Along the paths to {} alone.", arguments.paths.named(name)),
+            Method::LogitAttribution => {
+                "What each node adds to the logit difference itself, in logits; of the residual stream, how \
+                                         far the difference has come there. Mean over prompts."
+                    .to_owned()
+            }
             _ => unit.to_owned(),
         };
-        page.section(&effects.kind.to_string(), &lead);
+        page.section(name, &lead);
         maps(&mut page, effects, pairs);
         let (header, rows) = top_table(outcome, effects, pairs, bootstrap, TOP);
         page.table(&header, rows);

@@ -14,13 +14,13 @@ use crate::{agreement, names, screening};
 pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
     let mut tables = Vec::new();
-    for effects in &written(&found.outcome) {
-        tables.push(Table::new(effects.kind.to_string(), effects, prompts, &found.outcome));
+    for (name, effects) in found.names.iter().zip(&written(&found.outcome)) {
+        tables.push(Table::new(name.clone(), effects, prompts, &found.outcome));
         if arguments.intervals {
             let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
             let [low, high] = effects.bootstrap(bootstrap).map_or([None, None], |ends| ends.map(Some));
             for (what, values) in [("standard_error", effects.standard_error()), ("low", low), ("high", high)] {
-                let name = format!("{}.{what}", effects.kind);
+                let name = format!("{name}.{what}");
                 tables.extend(values.map(|values| Table::of(name, axes.clone(), values, &found.outcome)));
             }
         }
@@ -108,6 +108,15 @@ pub(super) fn notes(
             notes.insert("replaced_by".to_owned(), identity["ablation"].clone());
             notes.insert("mean_over".to_owned(), identity["mean over"].clone());
             notes.insert("values_are".to_owned(), json!("the metric after ablation"));
+        }
+        Method::PathPatching => {
+            notes.insert("paths".to_owned(), identity["paths"].clone());
+            notes.insert("unreached_receivers".to_owned(), json!(found.unreached));
+        }
+        Method::LogitAttribution => {
+            let meaning = "what each node adds to the logit difference itself, at the clean run's final norm scale; of the residual \
+                           stream, how far the difference has come";
+            notes.insert("values_are".to_owned(), json!(meaning));
         }
         _ => {}
     }
@@ -197,8 +206,12 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstra
         Method::LogitAttribution => "direct",
     };
     let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
-    for effects in &outcome.effects {
-        text += &format!("{} ({method}, {})\n", effects.kind, outcome.direction);
+    text += &super::paths::told(&found.unreached);
+    for (name, effects) in found.names.iter().zip(&outcome.effects) {
+        text += &match outcome.method {
+            Method::LogitAttribution => format!("{name} (direct, of the clean run)\n"),
+            _ => format!("{name} ({method}, {})\n", outcome.direction),
+        };
         let (header, rows) = top_table(outcome, effects, pairs, bootstrap, 5);
         text += &text_table(&header, &rows);
     }

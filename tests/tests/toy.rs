@@ -3,7 +3,7 @@
 use burn::backend::Flex;
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::PromptPairs;
-use rewire_tasks::facts::{FACT_TEMPLATES, FACTS, demo_fact_pair, fact_prompt};
+use rewire_tasks::facts::{FACT_TEMPLATES, FACTS, FactCorruption, demo_fact_pair, fact_prompt};
 use rewire_tasks::ioi::{
     COMPARISON_PROMPT, Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair, demo_pairs,
 };
@@ -64,7 +64,12 @@ fn they_know_their_facts() {
                 assert_eq!(tokenizer.decode(&[likeliest]), format!(" {city}"), "{toy}: {prompt}");
             }
         }
-        let pair = demo_fact_pair(&tokenizer, bos).unwrap();
+        let pair = demo_fact_pair(&tokenizer, bos, FactCorruption::Colosseum).unwrap();
+        let words = demo_fact_pair(&tokenizer, bos, FactCorruption::RandomWords(1)).unwrap();
+        assert_eq!(words.pairs()[0].clean, pair.pairs()[0].clean);
+        assert!(words.first_difference(0).is_some() && words.pairs()[0].corrupted != pair.pairs()[0].corrupted);
+        assert_eq!(words, demo_fact_pair(&tokenizer, bos, FactCorruption::RandomWords(1)).unwrap());
+        assert_ne!(words, demo_fact_pair(&tokenizer, bos, FactCorruption::RandomWords(2)).unwrap());
         assert_eq!(pair.len(), 1);
     }
 }

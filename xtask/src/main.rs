@@ -11,6 +11,7 @@ mod names;
 mod output;
 mod paths;
 mod progress;
+mod reproduce_facts;
 mod reproduce_ig;
 mod reproduce_ioi;
 mod screening;
@@ -39,6 +40,8 @@ enum Command {
     ReproduceIoi(reproduce_ioi::Arguments),
     /// Reproduce the comparison of integrated gradients with activation patching, and its ablation study.
     ReproduceIg(reproduce_ig::Arguments),
+    /// Reproduce the factual-recall example: where a landmark's city is read from.
+    ReproduceFacts(reproduce_facts::Arguments),
     /// Patch your own prompt pairs: any method, any kind of node.
     Sweep(sweep::Arguments),
     /// Time each sweep at GPT-2-small size, and say how far it is from the least it could take.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::ReproduceIoi(arguments) => reproduce_ioi::run(&arguments),
         Command::ReproduceIg(arguments) => reproduce_ig::run(&arguments),
+        Command::ReproduceFacts(arguments) => reproduce_facts::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::TrainToy(arguments) => train_toy::run(&arguments),

@@ -1,5 +1,9 @@
 //! Factual recall: "The Eiffel Tower is located in the city of" -> " Paris".
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::ioi::{NAMES, PLACES};
 use crate::{PairsError, PromptPair, PromptPairs, Tokenizer, TokenizerError};
 
 /// Landmarks and the cities that they are in; the first two are the demo's.
@@ -42,22 +46,87 @@ pub enum FactsError {
     /// The two prompts do not have one length.
     #[error(transparent)]
     Pairs(#[from] PairsError),
+    /// Too few words that are one token each.
+    #[error("only {found} words are single tokens of this tokenizer, and the landmark is {needed} tokens long")]
+    TooFewWords {
+        /// How many are.
+        found: usize,
+        /// How many are needed.
+        needed: usize,
+    },
 }
 
-/// The demo's pair: the Eiffel Tower, corrupted to the Colosseum.
+/// The words that the demo has in place of the landmark, in a line that it leaves out.
+const DEMO_WORDS: &str = "red brown fox jumps";
+
+/// What the Eiffel Tower is corrupted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactCorruption {
+    /// The Colosseum, which is in Rome.
+    Colosseum,
+    /// Words that mean nothing here, as many tokens as the landmark: the demo's where they are, else some drawn by this seed.
+    RandomWords(u64),
+}
+
+/// The demo's pair: the Eiffel Tower and what it is corrupted to; Paris is right, Rome is wrong.
 ///
 /// # Errors
-/// [`FactsError`] where a city is several tokens, or the prompts are of different length.
-pub fn demo_fact_pair(tokenizer: &Tokenizer, bos: Option<u32>) -> Result<PromptPairs, FactsError> {
-    let [(clean, right), (corrupted, wrong)] = [FACTS[0], FACTS[1]];
+/// [`FactsError`] where a city is several tokens, the prompts are of different length, or there are too few words.
+pub fn demo_fact_pair(
+    tokenizer: &Tokenizer,
+    bos: Option<u32>,
+    corruption: FactCorruption,
+) -> Result<PromptPairs, FactsError> {
+    let [(clean, right), (colosseum, wrong)] = [FACTS[0], FACTS[1]];
     let encode = |landmark: &str| -> Result<Vec<u32>, TokenizerError> {
         Ok(bos.into_iter().chain(tokenizer.encode(&fact_prompt(0, landmark))?).collect())
     };
+    let tokens = encode(clean)?;
+    let corrupted = match corruption {
+        FactCorruption::Colosseum => encode(colosseum)?,
+        FactCorruption::RandomWords(seed) => match encode(DEMO_WORDS)? {
+            words if words.len() == tokens.len() => words,
+            _ => {
+                let needed = tokenizer.encode(&format!(" {clean}"))?.len();
+                encode(&words(tokenizer, needed, seed)?.join(" "))?
+            }
+        },
+    };
     let pair = PromptPair {
-        clean: encode(clean)?,
-        corrupted: encode(corrupted)?,
+        clean: tokens,
+        corrupted,
         answers: vec![tokenizer.single_token(&format!(" {right}"))?],
         wrong_answers: vec![tokenizer.single_token(&format!(" {wrong}"))?],
     };
     Ok(PromptPairs::new(vec![pair])?.labelled(|token| tokenizer.decode(&[token])))
+}
+
+/// Different words that are one token each, after a space.
+fn words(tokenizer: &Tokenizer, needed: usize, seed: u64) -> Result<Vec<&'static str>, FactsError> {
+    let single = |word: &&str| tokenizer.single_token(&format!(" {word}")).is_ok();
+    let mut pool: Vec<&str> = PLACES.into_iter().chain(NAMES).filter(single).collect();
+    if pool.len() < needed {
+        return Err(FactsError::TooFewWords { found: pool.len(), needed });
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let draw = |_| {
+        let i = ((u64::from(rng.next_u32()) * pool.len() as u64) >> 32) as usize;
+        pool.swap_remove(i)
+    };
+    Ok((0..needed).map(draw).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_hold_a_landmark_once() {
+        for (template, text) in FACT_TEMPLATES.iter().enumerate() {
+            assert_eq!(text.matches("{LANDMARK}").count(), 1);
+            assert!(fact_prompt(template, "Big Ben").contains("Big Ben"));
+        }
+        assert_eq!(fact_prompt(0, FACTS[0].0), "The Eiffel Tower is located in the city of");
+        assert_eq!(fact_prompt(0, DEMO_WORDS), "The red brown fox jumps is located in the city of");
+    }
 }

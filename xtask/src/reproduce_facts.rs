@@ -1,0 +1,221 @@
+//! `cargo xtask reproduce-facts`: the factual-recall example that closes the attribution-patching demo.
+
+mod report;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::tensor::backend::Backend;
+use clap::Args;
+use ndarray::Array2;
+use rewire_analysis::{Component, Effects, NodeKind, Options, Outcome, activation_patching, logit_attribution};
+use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_report::{About, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_tasks::facts::{FACTS, FactCorruption, demo_fact_pair, fact_prompt};
+use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
+use serde_json::{Value, json};
+
+use crate::device::on_device;
+use crate::model::{ModelArguments, Source};
+use crate::output::{about, print, text_table, token_labels};
+use crate::progress::with_bar;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The demo's own model is gpt2-xl: 1.5 billion parameters, some 7 GB in memory.
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Seed of the random words that replace the landmark, where the demo's four are not as many tokens.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
+    #[arg(long, default_value = "out/reproduce-facts")]
+    out: PathBuf,
+}
+
+/// What is patched, position by position; the demo's is the first.
+const KINDS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
+
+/// Next tokens that are shown of each prompt.
+const SHOWN: usize = 5;
+
+/// Clean prompt against one corrupted one.
+struct Patched {
+    name: &'static str,
+    pairs: PromptPairs,
+    prompts: [String; 2],
+    /// The tokens of both, where they differ, each with its position.
+    labels: Vec<String>,
+    /// The likeliest next tokens of the clean and of the corrupted prompt, with their probabilities; and those of both answers.
+    next: [Next; 2],
+    outcome: Outcome,
+}
+
+/// What a model goes on with.
+struct Next {
+    likeliest: Vec<(String, f32)>,
+    /// Probability and rank (from 1) of the clean prompt's answer and of the corrupted one's.
+    answers: [(f32, usize); 2],
+}
+
+/// Whether the model knows a landmark's city.
+struct Fact {
+    landmark: &'static str,
+    city: &'static str,
+    probability: f32,
+    rank: usize,
+}
+
+/// All that the report is made of.
+struct Found {
+    patched: Vec<Patched>,
+    /// What layers add to the logit difference themselves, of the Colosseum pair: stream, attention, MLP.
+    direct: Outcome,
+    facts: Vec<Fact>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let source = Source::open(&arguments.model)?;
+    let tokenizer = source.tokenizer()?;
+    let bos = source.config.bos_token;
+    let sets =
+        [("the Colosseum", FactCorruption::Colosseum), ("random words", FactCorruption::RandomWords(arguments.seed))];
+    let mut pairs = Vec::new();
+    for (name, corruption) in sets {
+        let pair = demo_fact_pair(tokenizer, bos, corruption)?;
+        pair.check_model(source.config.d_vocab, source.config.n_ctx)?;
+        pairs.push((name, pair));
+    }
+    check_directory(&arguments.out)?;
+    let found = on_device!(arguments.model.device, |B, device| {
+        let model: Transformer<B> = source.load(&device)?;
+        analyse(&model, tokenizer, pairs)
+    })?;
+
+    let by_set = |describe: &dyn Fn(&Patched) -> Value| -> Value {
+        found.patched.iter().map(|set| (set.name.to_owned(), describe(set))).collect()
+    };
+    let about = About {
+        metric: "logit-diff-normalised".to_owned(),
+        seed: Some(arguments.seed),
+        labels: by_set(&|set| json!(set.pairs.labels(0))),
+        baselines: by_set(&|set| describe_baselines(&set.outcome.baselines)),
+        notes: json!({ "prompts": by_set(&|set| json!(set.prompts)) }),
+        ..about(&source, arguments.model.device, started)
+    };
+    write_tables(&arguments.out, &tables(&found), &about)?;
+    let path = arguments.out.join("report.html");
+    write_whole(&path, report::page(&source, &found, arguments).render().as_bytes())?;
+    print(&summary(&source, &found, arguments));
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
+    Ok(())
+}
+
+fn analyse<B: Backend>(
+    model: &Transformer<B>,
+    tokenizer: &Tokenizer,
+    sets: Vec<(&'static str, PromptPairs)>,
+) -> anyhow::Result<Found> {
+    let mut patched = Vec::new();
+    for (name, pairs) in sets {
+        let metric = LogitDiff::new(&pairs);
+        let nodes = KINDS.map(NodeKind::by_position);
+        let outcome = with_bar(&format!("patching from {name}"), |progress| {
+            activation_patching(model, &pairs, &metric, &nodes, &Options { progress, ..Options::default() })
+        })?;
+        let pair = &pairs.pairs()[0];
+        let answers = [pair.answers[0], pair.wrong_answers[0]];
+        let next = [&pair.clean, &pair.corrupted].map(|prompt| next(model, tokenizer, prompt, answers));
+        let [clean, corrupted] = next;
+        let bos_len = usize::from(model.config().bos_token.is_some());
+        let prompts = [&pair.clean, &pair.corrupted].map(|tokens| tokenizer.decode(&tokens[bos_len..]));
+        let corrupted_tokens =
+            token_labels(&pair.corrupted.iter().map(|&t| tokenizer.decode(&[t])).collect::<Vec<_>>());
+        let labels = token_labels(pairs.labels(0)).into_iter().zip(corrupted_tokens);
+        let labels = labels.map(|(clean, other)| match clean == other {
+            true => clean,
+            false => format!("{} / {}", clean.trim_end_matches(|c: char| c == '_' || c.is_ascii_digit()), other.trim()),
+        });
+        let labels = labels.collect();
+        patched.push(Patched { name, prompts, labels, next: [clean?, corrupted?], outcome, pairs });
+    }
+    let kinds = [Component::ResidPost, Component::AttnOut, Component::MlpOut].map(NodeKind::all);
+    let direct = logit_attribution(model, &patched[0].pairs, &kinds, &Options::default())?;
+    let bos = model.config().bos_token;
+    let mut facts = Vec::new();
+    for (landmark, city) in FACTS {
+        // A city of several tokens cannot be asked for by one.
+        let Ok(answer) = tokenizer.single_token(&format!(" {city}")) else { continue };
+        let tokens: Vec<u32> = bos.into_iter().chain(tokenizer.encode(&fact_prompt(0, landmark))?).collect();
+        let [(probability, rank), _] = next(model, tokenizer, &tokens, [answer, answer])?.answers;
+        facts.push(Fact { landmark, city, probability, rank });
+    }
+    Ok(Found { patched, direct, facts })
+}
+
+/// What the model goes on with after a prompt.
+fn next<B: Backend>(
+    model: &Transformer<B>,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    answers: [u32; 2],
+) -> anyhow::Result<Next> {
+    let last = Readout { positions: ReadPositions::Each(vec![prompt.len() - 1]), columns: None };
+    let logits = model.forward(Run::tokens(model.tokens(&[prompt.to_vec()])?).reading(last), ())?;
+    let probabilities: Vec<f32> = burn::tensor::activation::softmax(logits, 2).into_data().iter::<f32>().collect();
+    let mut ranked: Vec<usize> = (0..probabilities.len()).collect();
+    ranked.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+    let rank = |token: u32| ranked.iter().position(|&t| t == token as usize).map_or(0, |at| at + 1);
+    Ok(Next {
+        likeliest: ranked.iter().take(SHOWN).map(|&t| (tokenizer.decode(&[t as u32]), probabilities[t])).collect(),
+        answers: answers.map(|token| (probabilities[token as usize], rank(token))),
+    })
+}
+
+fn tables(found: &Found) -> Vec<Table> {
+    let mut tables = Vec::new();
+    for set in &found.patched {
+        for effects in &set.outcome.effects {
+            let name = format!("{}/{}", set.name.replace(' ', "-"), effects.kind);
+            tables.push(Table::new(name, effects, Prompts::Mean, &set.outcome));
+        }
+    }
+    for effects in &found.direct.effects {
+        let name = format!("logit-attribution/{}", effects.kind);
+        tables.push(Table::new(name, effects, Prompts::Mean, &found.direct));
+    }
+    tables
+}
+
+/// A kind's effects, `[layer, position]`.
+fn by_position(effects: &Effects) -> Array2<f32> {
+    effects.mean().into_dimensionality().expect("layers and positions")
+}
+
+/// The places of largest effect: layer, token, effect.
+fn largest(set: &Patched, effects: &Effects, n: usize) -> Vec<Vec<String>> {
+    let map = by_position(effects);
+    let mut all: Vec<((usize, usize), f32)> = map.indexed_iter().map(|(place, v)| (place, *v)).collect();
+    all.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    let row = |((layer, position), value): &((usize, usize), f32)| {
+        vec![format!("L{layer} {}", set.labels[*position]), format!("{value:.4}")]
+    };
+    all.iter().take(n).map(row).collect()
+}
+
+fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
+    let mut text = format!("{} on {}\n", source.name, arguments.model.device.resolve());
+    for set in &found.patched {
+        let [clean, corrupted] = set.outcome.baselines.means();
+        let [of_clean, of_corrupted] = &set.prompts;
+        text += &format!("\n{of_clean:?}: logit difference {clean:.4}\n{of_corrupted:?}: {corrupted:.4}\n");
+        for effects in &set.outcome.effects {
+            text += &format!("{} from clean to corrupted, by position\n", effects.kind.component);
+            text += &text_table(&["place", "effect"], &largest(set, effects, 5));
+        }
+    }
+    let known = found.facts.iter().filter(|fact| fact.rank == 1).count();
+    text += &format!("\n{known} of {} landmarks are followed by their city\n", found.facts.len());
+    text
+}

@@ -1,0 +1,80 @@
+//! The example's report, in the demo's order.
+
+use rewire_report::Page;
+use rewire_report::charts::{self, HeatMapLabels};
+
+use super::{Arguments, Found, Patched, by_position};
+use crate::model::Source;
+use crate::output::numbered;
+
+pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
+    let mut page = Page::new("Factual recall", &source.subtitle(arguments.model.device));
+    page.section(
+        "What the model knows",
+        "The demo's first question about each landmark: the probability of its city as the next token, and its rank among all tokens.",
+    );
+    let row = |fact: &super::Fact| {
+        vec![fact.landmark.to_owned(), fact.city.to_owned(), format!("{:.4}", fact.probability), fact.rank.to_string()]
+    };
+    page.table(&["landmark", "city", "probability", "rank"], found.facts.iter().map(row).collect());
+    for set in &found.patched {
+        patched(&mut page, source, set);
+    }
+    direct(&mut page, source, found);
+    page.section("How to read this", "");
+    page.text(
+        "One position of the residual stream in front of a block, taken from the clean prompt's run, is put into the corrupted prompt's, \
+         exactly, one at a time. 0: as corrupted; 1: the clean prompt's logit difference is back. Where the effect moves from the \
+         landmark's last token to the last position is where the fact is read out. With random words the corrupted run has no city \
+         of its own to defend.",
+    );
+    page
+}
+
+fn patched(page: &mut Page, source: &Source, set: &Patched) {
+    let [clean, corrupted] = set.outcome.baselines.means();
+    let [of_clean, of_corrupted] = &set.prompts;
+    page.section(
+        &format!("Patching against {}", set.name),
+        &format!("{of_clean:?} against {of_corrupted:?}; the logit of the first's city less that of the Colosseum's."),
+    );
+    let row = |run: &str, difference: f64, next: &super::Next| {
+        let likeliest: Vec<String> = next.likeliest.iter().map(|(token, p)| format!("{token:?} {p:.3}")).collect();
+        let [right, wrong] = next.answers.map(|(p, rank)| format!("{p:.4} (rank {rank})"));
+        vec![run.to_owned(), format!("{difference:.4}"), right, wrong, likeliest.join(", ")]
+    };
+    page.table(
+        &["prompt", "logit difference", "right answer", "wrong answer", "likeliest next tokens"],
+        vec![row("clean", clean, &set.next[0]), row("corrupted", corrupted, &set.next[1])],
+    );
+    let maps: Vec<_> = set.outcome.effects.iter().map(by_position).collect();
+    let titles = ["Residual stream before each block", "Attention output", "MLP output"];
+    for (title, map) in titles.iter().zip(&maps) {
+        let labels = HeatMapLabels {
+            rows: ("layer", &numbered("L", source.config.n_layers)),
+            columns: ("position", &set.labels),
+            reach: charts::reach([map.view()]),
+        };
+        page.chart(charts::heat_map(title, &map.view(), labels));
+    }
+}
+
+fn direct(page: &mut Page, source: &Source, found: &Found) {
+    page.section(
+        "Where the answer is written",
+        "Direct logit attribution of the clean prompt at its last position, with the final norm's scale held: how far the residual \
+         stream has come after each layer, and what its attention and its MLP add, in logits.",
+    );
+    let layers = numbered("L", source.config.n_layers);
+    let of = |i: usize| found.direct.effects[i].mean();
+    let [stream, attention, mlp] = [0, 1, 2].map(of);
+    let row = |(layer, name): (usize, &String)| {
+        let mut row = vec![name.clone()];
+        row.extend([&stream, &attention, &mlp].map(|values| format!("{:.3}", values[[layer]])));
+        row
+    };
+    page.table(
+        &["layer", "stream after it", "attention adds", "MLP adds"],
+        layers.iter().enumerate().map(row).collect(),
+    );
+}

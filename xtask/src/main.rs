@@ -14,6 +14,7 @@ mod progress;
 mod reproduce_facts;
 mod reproduce_ig;
 mod reproduce_ioi;
+mod reproduce_pythia;
 mod screening;
 mod sweep;
 mod train_toy;
@@ -40,6 +41,8 @@ enum Command {
     ReproduceIoi(reproduce_ioi::Arguments),
     /// Reproduce the comparison of integrated gradients with activation patching, and its ablation study.
     ReproduceIg(reproduce_ig::Arguments),
+    /// Reproduce the Pythia notebook: the circuit for indirect object identification, found step by step.
+    ReproducePythia(reproduce_pythia::Arguments),
     /// Reproduce the factual-recall example: where a landmark's city is read from.
     ReproduceFacts(reproduce_facts::Arguments),
     /// Patch your own prompt pairs: any method, any kind of node.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::ReproduceIoi(arguments) => reproduce_ioi::run(&arguments),
         Command::ReproduceIg(arguments) => reproduce_ig::run(&arguments),
+        Command::ReproducePythia(arguments) => reproduce_pythia::run(&arguments),
         Command::ReproduceFacts(arguments) => reproduce_facts::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -87,8 +87,8 @@ pub use means::{MeanOver, mean_activations};
 pub use node::{By, Component, Node, NodeKind, ParseNodeError, Positions};
 pub use options::{Direction, Options, Reuse, Scale};
 pub use paths::{
-    FreezePolicy, Frozen, HeldAttention, Input, ParseReceiverError, Path, PathPatching, PathRun, Receiver, Taking,
-    patch_path, patch_paths, path_patching, path_patching_operations, unreached,
+    Edge, FreezePolicy, Frozen, HeadEdges, HeldAttention, Input, ParseReceiverError, Path, PathPatching, PathRun,
+    Receiver, Taking, head_edges, patch_path, patch_paths, path_patching, path_patching_operations, unreached,
 };
 pub use patterns::{attention_entropy, attention_patterns};
 pub use proportion::Proportion;

@@ -5,6 +5,7 @@ use plotly::Plot;
 
 use crate::attention::{self, AttentionMap};
 use crate::charts::Chart;
+use crate::graph::Graph;
 
 /// A figure that a source document prints, beside ours.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +61,7 @@ enum Part {
     Table { header: Vec<String>, rows: Vec<Vec<String>> },
     Text(String),
     Attention(Vec<AttentionMap>),
+    Graph(Graph),
 }
 
 impl Page {
@@ -93,6 +95,11 @@ impl Page {
         if !maps.is_empty() {
             self.add(Part::Attention(maps));
         }
+    }
+
+    /// Adds a graph.
+    pub fn graph(&mut self, graph: Graph) {
+        self.add(Part::Graph(graph));
     }
 
     /// Adds a table.
@@ -167,6 +174,7 @@ impl Part {
         match self {
             Part::Text(text) => html! { p { (text) } },
             Part::Attention(maps) => attention::render(id, maps),
+            Part::Graph(graph) => graph.render(id),
             Part::Table { header, rows } => html! {
                 div.scroll {
                     table {
@@ -213,6 +221,7 @@ nav ol { margin: 0; padding-left: 1.5rem; columns: 2; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; }
 .frame { flex: none; max-width: 100%; overflow-x: auto; }
 .scroll { overflow-x: auto; }
+.legend span { margin-right: .9rem; white-space: nowrap; } .legend span span { margin-right: 0; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: right; }
 th:first-child, td:first-child { text-align: left; }

@@ -2,6 +2,7 @@
 
 mod adding;
 mod carry;
+mod edges;
 mod entering;
 mod literal;
 mod plan;
@@ -12,6 +13,7 @@ mod receiver;
 mod setting;
 mod sweep;
 
+pub use edges::{Edge, HeadEdges, head_edges};
 pub use literal::{PathRun, patch_path};
 pub use policy::{FreezePolicy, Frozen, HeldAttention, Taking};
 pub use receiver::{Input, ParseReceiverError, Receiver};

@@ -1,0 +1,227 @@
+//! A graph of heads in layers: drawn, and exported for Graphviz and as JSON.
+
+use std::fmt::Write;
+
+use maud::{Markup, PreEscaped, html};
+use serde_json::{Value, json};
+
+/// Heads and the paths between them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Graph {
+    /// The heads, drawn in rows by layer, the first layer at the bottom.
+    pub nodes: Vec<GraphNode>,
+    /// The paths.
+    pub edges: Vec<GraphEdge>,
+}
+
+/// One head, or the logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphNode {
+    /// Its name, such as `L9H6`: no two have one.
+    pub name: String,
+    /// What it does, such as `name mover`; coloured by it.
+    pub class: String,
+    /// Its row.
+    pub layer: usize,
+}
+
+/// One path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphEdge {
+    /// Name of the node that it comes from.
+    pub from: String,
+    /// Name of the node that it goes to.
+    pub to: String,
+    /// Through what: `q`, `k`, `v`, or nothing more to say.
+    pub kind: String,
+    /// Its effect: as thick as it is large, dashed above 0 (against the behaviour, where the clean run is changed).
+    pub effect: f32,
+}
+
+/// Colours by kind of path.
+const KINDS: [(&str, &str); 4] = [("q", "#2166ac"), ("k", "#1b7837"), ("v", "#b2182b"), ("", "#555555")];
+/// Colours of classes, in the order in which they appear.
+const CLASSES: [&str; 10] =
+    ["#d1e5f0", "#fddbc7", "#d9f0d3", "#fee0b6", "#e7d4e8", "#c7eae5", "#f6e8c3", "#e0e0e0", "#fde0ef", "#ffffbf"];
+
+const COLUMN: usize = 92;
+const ROW: usize = 96;
+const BOX: [usize; 2] = [72, 26];
+
+impl Graph {
+    /// The graph in Graphviz' language.
+    #[must_use]
+    pub fn to_dot(&self) -> String {
+        let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        let mut dot = String::from("digraph circuit {\n  rankdir=BT;\n  node [shape=box, style=filled];\n");
+        for node in &self.nodes {
+            let (name, colour) = (quoted(&node.name), self.colour(&node.class));
+            // Writing into a String cannot fail.
+            let _ = writeln!(dot, "  {name} [fillcolor={}, tooltip={}];", quoted(colour), quoted(&node.class));
+        }
+        for layer in self.layers() {
+            let names: Vec<String> = self.in_layer(layer).map(|node| quoted(&node.name)).collect();
+            let _ = writeln!(dot, "  {{ rank=same; {}; }}", names.join("; "));
+        }
+        for edge in &self.edges {
+            let label = quoted(&format!("{} {:.3}", edge.kind, edge.effect));
+            let style = if edge.effect > 0.0 { "dashed" } else { "solid" };
+            let (from, to, colour) = (quoted(&edge.from), quoted(&edge.to), quoted(colour_of(&edge.kind)));
+            let width = self.width(edge);
+            let _ =
+                writeln!(dot, "  {from} -> {to} [label={label}, color={colour}, style={style}, penwidth={width:.2}];");
+        }
+        dot + "}\n"
+    }
+
+    /// The graph as `{"nodes": [..], "edges": [..]}`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let node = |n: &GraphNode| json!({ "name": n.name, "class": n.class, "layer": n.layer });
+        let edge = |e: &GraphEdge| json!({ "from": e.from, "to": e.to, "input": e.kind, "effect": e.effect });
+        json!({
+            "nodes": self.nodes.iter().map(node).collect::<Vec<_>>(),
+            "edges": self.edges.iter().map(edge).collect::<Vec<_>>(),
+        })
+    }
+
+    fn layers(&self) -> Vec<usize> {
+        let mut layers: Vec<usize> = self.nodes.iter().map(|node| node.layer).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        layers
+    }
+
+    fn in_layer(&self, layer: usize) -> impl Iterator<Item = &GraphNode> {
+        self.nodes.iter().filter(move |node| node.layer == layer)
+    }
+
+    fn classes(&self) -> Vec<&str> {
+        let mut classes: Vec<&str> = Vec::new();
+        for node in &self.nodes {
+            if !classes.contains(&node.class.as_str()) {
+                classes.push(&node.class);
+            }
+        }
+        classes
+    }
+
+    fn colour(&self, class: &str) -> &'static str {
+        let number = self.classes().iter().position(|c| *c == class).unwrap_or(0);
+        CLASSES[number % CLASSES.len()]
+    }
+
+    fn width(&self, edge: &GraphEdge) -> f32 {
+        let largest = self.edges.iter().fold(f32::MIN_POSITIVE, |m, e| m.max(e.effect.abs()));
+        0.6 + 4.4 * edge.effect.abs() / largest
+    }
+
+    /// Where each node is drawn, its middle.
+    fn places(&self) -> Vec<(&GraphNode, [usize; 2])> {
+        let layers = self.layers();
+        let widest = layers.iter().map(|&l| self.in_layer(l).count()).max().unwrap_or(0);
+        let mut places = Vec::new();
+        for (row, &layer) in layers.iter().enumerate() {
+            let n = self.in_layer(layer).count();
+            let indent = (widest - n) * COLUMN / 2 + COLUMN / 2;
+            let y = (layers.len() - 1 - row) * ROW + ROW / 2;
+            places.extend(self.in_layer(layer).enumerate().map(|(i, node)| (node, [indent + i * COLUMN, y])));
+        }
+        places
+    }
+
+    pub(crate) fn render(&self, id: &str) -> Markup {
+        let places = self.places();
+        let width = places.iter().map(|(_, [x, _])| x + COLUMN / 2).max().unwrap_or(0);
+        let height = self.layers().len() * ROW;
+        let at = |name: &str| places.iter().find(|(node, _)| node.name == name).map(|(_, place)| *place);
+        let half = BOX[1] / 2;
+        html! {
+            p.legend {
+                @for (kind, colour) in KINDS {
+                    @if self.edges.iter().any(|e| e.kind == kind) {
+                        span { span style={ "color:" (colour) } { "━ " } (if kind.is_empty() { "to the logits" } else { kind }) }
+                    }
+                }
+                span { "┅ against the behaviour" }
+                @for class in self.classes() {
+                    span { span style={ "color:" (self.colour(class)) ";-webkit-text-stroke:1px #888" } { "■ " } (class) }
+                }
+            }
+            div.frame {
+                svg.graph width=(width) height=(height) viewBox={ "0 0 " (width) " " (height) } {
+                    defs {
+                        @for (kind, colour) in KINDS {
+                            (PreEscaped(format!(
+                                "<marker id=\"{id}-{kind}\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"9\" \
+                                 markerHeight=\"9\" markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0L10 5L0 10z\" \
+                                 fill=\"{colour}\"/></marker>"
+                            )))
+                        }
+                    }
+                    @for edge in &self.edges {
+                        @if let (Some([x1, y1]), Some([x2, y2])) = (at(&edge.from), at(&edge.to)) {
+                            // Inputs arrive side by side; curves leave room for what is between.
+                            @let shift = match edge.kind.as_str() { "q" => -16.0, "v" => 16.0, _ => 0.0 };
+                            @let (x1, y1, x2, y2) = (x1 as f32, (y1 - half) as f32, x2 as f32 + shift, (y2 + half) as f32);
+                            @let bend = (y1 - y2) / 2.0;
+                            path d={ "M" (x1) " " (y1) "C" (x1) " " (y1 - bend) " " (x2) " " (y2 + bend) " " (x2) " " (y2) }
+                                fill="none" stroke=(colour_of(&edge.kind)) stroke-width=(format!("{:.2}", self.width(edge)))
+                                stroke-opacity="0.75" stroke-dasharray=(if edge.effect > 0.0 { "5 4" } else { "none" })
+                                marker-end={ "url(#" (id) "-" (edge.kind) ")" } {
+                                title { (edge.from) " → " (edge.to) " " (edge.kind) ": " (format!("{:.4}", edge.effect)) }
+                            }
+                        }
+                    }
+                    @for (node, [x, y]) in &places {
+                        rect x=(x - BOX[0] / 2) y=(y - half) width=(BOX[0]) height=(BOX[1]) rx="4" fill=(self.colour(&node.class))
+                            stroke="#888" { title { (node.class) } }
+                        text x=(x) y=(y + 5) text-anchor="middle" font-size="13" { (node.name) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn colour_of(kind: &str) -> &'static str {
+    KINDS.iter().find(|(k, _)| *k == kind).map_or(KINDS[3].1, |(_, colour)| colour)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph() -> Graph {
+        let node = |name: &str, class: &str, layer| GraphNode { name: name.into(), class: class.into(), layer };
+        let edge = |from: &str, to: &str, kind: &str, effect| GraphEdge {
+            from: from.into(),
+            to: to.into(),
+            kind: kind.into(),
+            effect,
+        };
+        Graph {
+            nodes: vec![node("L0H1", "duplicate \"token\"", 0), node("L2H3", "mover", 2), node("logits", "", 3)],
+            edges: vec![edge("L0H1", "L2H3", "q", -0.2), edge("L2H3", "logits", "", 0.1)],
+        }
+    }
+
+    #[test]
+    fn graphviz_reads_what_is_written() {
+        let dot = graph().to_dot();
+        assert!(dot.starts_with("digraph circuit {") && dot.ends_with("}\n"), "{dot}");
+        assert!(dot.contains("\"L0H1\" -> \"L2H3\" [label=\"q -0.200\""), "{dot}");
+        assert!(dot.contains("duplicate \\\"token\\\""), "{dot}");
+        assert!(dot.contains("style=dashed"), "{dot}");
+    }
+
+    #[test]
+    fn every_node_and_edge_is_drawn() {
+        let drawn = graph().render("g").into_string();
+        assert_eq!(drawn.matches("<rect").count(), 3);
+        assert_eq!(drawn.matches("stroke-opacity").count(), 2);
+        assert!(drawn.contains("L0H1 → L2H3 q: -0.2000"), "{drawn}");
+        let json = graph().to_json();
+        assert_eq!((json["nodes"].as_array().unwrap().len(), json["edges"][0]["input"].as_str()), (3, Some("q")));
+    }
+}

@@ -1,0 +1,273 @@
+//! The notebook's steps: who writes the answer, who tells them where to look, and who tells those.
+
+use std::collections::BTreeSet;
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use ndarray::{Array2, Array4, Axis};
+use rewire_analysis::{
+    Backup, Component, CopyNorms, CopyScores, Direction, FreezePolicy, Inhibition, Input, NodeKind, Options, Outcome,
+    Receiver, Suppression, activation_patching, attention_patterns, backup_heads, copy_scores, copy_suppression,
+    logit_attribution, path_patching, s2_inhibition,
+};
+use rewire_model::Transformer;
+use rewire_tasks::{LogitDiff, Tokenizer};
+
+use super::Arguments;
+use super::circuit::{self, Circuit, Role};
+use super::data::Data;
+use super::edges::{self, Edges};
+use super::looks::{Look, Looks};
+use crate::progress::with_bar;
+
+/// A head, by layer and number.
+pub(super) type Head = (usize, usize);
+
+/// The parts of heads that are patched first.
+pub(super) const PARTS: [Component; 5] =
+    [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
+
+/// Per cent above which a copy score tells a mover.
+pub(super) const COPIES: f32 = 75.0;
+/// Attention above which a head is said to look somewhere.
+const LOOKS: f32 = 0.1;
+/// Heads whose copy suppression, and S2-inhibition, is measured: each takes whole forwards.
+const MEASURED: usize = 6;
+
+/// Words of grammar, which copy suppression leaves out.
+const FUNCTION_WORDS: [&str; 24] = [
+    " the", " a", " an", " to", " of", " and", " in", " at", " for", " with", " on", " were", " was", " had", " went",
+    " gave", " it", " that", " is", ",", ".", "The", "When", "Then",
+];
+
+/// Path patching of all heads into some receivers.
+pub(super) struct Step {
+    pub(super) receivers: Vec<Receiver>,
+    pub(super) outcome: Outcome,
+    /// Heads whose effect is below minus the threshold, strongest first: they serve the behaviour.
+    pub(super) serving: Vec<Head>,
+}
+
+/// All that is found.
+pub(super) struct Found {
+    pub(super) data: Data,
+    /// Share of clean prompts whose logit difference is above 0.
+    pub(super) right: f64,
+    /// Activation patching of the heads' parts, denoising.
+    pub(super) parts: Outcome,
+    pub(super) direct: Step,
+    /// Heads that work against the behaviour directly, strongest first.
+    pub(super) opposing: Vec<Head>,
+    pub(super) attribution: Outcome,
+    /// Without and with norms.
+    pub(super) copying: [CopyScores; 2],
+    pub(super) suppression: Vec<Suppression>,
+    pub(super) backup: Option<Backup>,
+    pub(super) queries: Option<Step>,
+    pub(super) inhibition: Vec<Inhibition>,
+    pub(super) values: Option<Step>,
+    pub(super) second: Option<Step>,
+    pub(super) looks: Looks,
+    /// Patterns of one clean prompt, `[layer, head, dest, src]`, and its number.
+    pub(super) shown: (usize, Array4<f32>),
+    pub(super) circuit: Circuit,
+    pub(super) edges: Edges,
+}
+
+/// Runs all steps.
+pub(super) fn analyse<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    tokenizer: &Tokenizer,
+    data: Data,
+    arguments: &Arguments,
+) -> anyhow::Result<Found> {
+    let inner = model.valid();
+    let pairs = &data.pairs;
+    let metric = LogitDiff::new(pairs);
+    let threshold = arguments.threshold;
+    let options = Options { direction: Direction::Noising, ..Options::default() };
+    let parts = with_bar("parts of heads", |progress| {
+        let options = Options { direction: Direction::Denoising, progress, ..options };
+        activation_patching(&inner, pairs, &metric, &PARTS.map(NodeKind::all), &options)
+    })?;
+    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, &data, what, receivers, threshold);
+    let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
+    let direct = step("direct effects", vec![last])?;
+    let opposing = beyond(&direct.effects(), |effect| effect >= threshold);
+    let attribution = logit_attribution(&inner, pairs, &[NodeKind::all(Component::HeadResult)], &options)?;
+    let copying = [CopyNorms::Without, CopyNorms::With].map(|norms| {
+        with_bar("copy scores", |progress| {
+            copy_scores(&inner, &pairs.clean(), &data.names(), norms, &Options { progress, ..options })
+        })
+    });
+    let [without, with] = copying;
+    let copying = [without?, with?];
+
+    let patterns = attention_patterns(&inner, &pairs.clean(), options.prompt_batch)?;
+    let looks = Looks::new(&patterns, &data.roles);
+    let shown = arguments.show.min(pairs.len() - 1);
+    let shown = (shown, patterns.index_axis(Axis(0), shown).to_owned());
+    drop(patterns);
+
+    let excluded: BTreeSet<u32> = FUNCTION_WORDS
+        .iter()
+        .filter_map(|word| tokenizer.single_token(word).ok())
+        .chain(inner.config().bos_token)
+        .collect();
+    // The heads that work against the behaviour; where none does so enough, the one that does so most.
+    let strongest = beyond(&direct.effects(), |effect| effect > 0.0);
+    let suspects: Vec<Head> = if opposing.is_empty() { &strongest[..strongest.len().min(1)] } else { &opposing[..] }
+        .iter()
+        .copied()
+        .take(MEASURED)
+        .collect();
+    let suppression = with_bar("copy suppression", |progress| {
+        copy_suppression(&inner, pairs, &suspects, &excluded, &Options { progress, ..options })
+    })?;
+    let movers = &direct.serving;
+    let backup = match movers.is_empty() {
+        true => None,
+        false => Some(backup_heads(&inner, pairs, movers, &options)?),
+    };
+    let heads = |input: Input, heads: &[Head]| -> Vec<Receiver> {
+        heads.iter().map(|&(layer, head)| Receiver::new(layer, input).head(head)).collect()
+    };
+    let into = |what: &str, input: Input, receivers: &[Head]| match receivers {
+        [] => Ok(None),
+        some => step(what, heads(input, some)).map(Some),
+    };
+    let queries = into("into the movers' queries", Input::Q, movers)?;
+    let candidates: Vec<Head> = serving(&queries);
+    let measured = &candidates[..candidates.len().min(MEASURED)];
+    let inhibition = s2_inhibition(&inner, pairs, &data.roles, measured, movers, options.prompt_batch)?;
+    let inhibitors: Vec<Head> = candidates.iter().copied().filter(|&head| inhibits(&looks, head)).collect();
+    let through = if inhibitors.is_empty() { &candidates } else { &inhibitors };
+    let values = into("into the inhibitors' values", Input::V, through)?;
+    let finders: Vec<Head> = serving(&values);
+    let inductive: Vec<Head> =
+        finders.iter().copied().filter(|&head| looks.of(Look::S2ToAfterS1, head) >= LOOKS).collect();
+    let through = if inductive.is_empty() { &finders } else { &inductive };
+    let second = into("second level", Input::K, through)?;
+
+    let mut found = Evidence::default();
+    for &head in movers {
+        let copies = copying[0].positive[[head.0, head.1]] > COPIES;
+        found.add(head, if copies { Role::NameMover } else { Role::DirectEffect }, &direct);
+    }
+    for &head in &opposing {
+        let copies = copying[0].negative[[head.0, head.1]] > COPIES;
+        found.add(head, if copies { Role::NegativeMover } else { Role::NegativeEffect }, &direct);
+    }
+    for &head in &candidates {
+        let role = if inhibits(&looks, head) { Role::SInhibition } else { Role::QueryContributor };
+        found.add_some(head, role, &queries);
+    }
+    for &head in &finders {
+        let role = match [Look::S2ToS1, Look::S2ToAfterS1].map(|look| looks.of(look, head)) {
+            [same, next] if next >= LOOKS && next > same => Role::Induction,
+            [same, _] if same >= LOOKS => Role::DuplicateToken,
+            _ => Role::ValueContributor,
+        };
+        found.add_some(head, role, &values);
+    }
+    for head in serving(&second) {
+        let previous = looks.of(Look::AfterS1ToS1, head) >= LOOKS;
+        found.add_some(head, if previous { Role::PreviousToken } else { Role::SecondLevel }, &second);
+    }
+    if let Some(backup) = &backup {
+        for (place, &share) in backup.taken_over().indexed_iter().filter(|(_, share)| **share >= threshold) {
+            if !movers.contains(&place) {
+                found.0.push((place, Role::Backup, share));
+            }
+        }
+    }
+    let steps: Vec<&Step> =
+        [Some(&direct), queries.as_ref(), values.as_ref(), second.as_ref()].into_iter().flatten().collect();
+    let circuit = circuit::find(&inner, &data, &found.0, &steps, arguments)?;
+    let edges = edges::find(model, &data, &circuit, &direct, arguments)?;
+    let clean = &parts.baselines.clean;
+    let right = clean.iter().filter(|v| **v > 0.0).count() as f64 / clean.len() as f64;
+    Ok(Found {
+        right,
+        parts,
+        direct,
+        opposing,
+        attribution,
+        copying,
+        suppression,
+        backup,
+        queries,
+        inhibition,
+        values,
+        second,
+        looks,
+        shown,
+        circuit,
+        edges,
+        data,
+    })
+}
+
+/// Heads with their roles, and how strongly each step says so.
+#[derive(Default)]
+struct Evidence(Vec<(Head, Role, f32)>);
+
+impl Evidence {
+    fn add(&mut self, head: Head, role: Role, step: &Step) {
+        self.0.push((head, role, step.effects()[[head.0, head.1]]));
+    }
+
+    fn add_some(&mut self, head: Head, role: Role, step: &Option<Step>) {
+        if let Some(step) = step {
+            self.add(head, role, step);
+        }
+    }
+}
+
+/// Whether a head looks from END at S2, more than at the other names.
+fn inhibits(looks: &Looks, head: Head) -> bool {
+    let [io, s1, s2] = [Look::EndToIo, Look::EndToS1, Look::EndToS2].map(|look| looks.of(look, head));
+    s2 >= LOOKS && s2 > io && s2 > s1
+}
+
+fn serving(step: &Option<Step>) -> Vec<Head> {
+    step.as_ref().map(|step| step.serving.clone()).unwrap_or_default()
+}
+
+fn step<B: Backend>(
+    model: &Transformer<B>,
+    data: &Data,
+    what: &str,
+    receivers: Vec<Receiver>,
+    threshold: f32,
+) -> anyhow::Result<Step> {
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let metric = LogitDiff::new(&data.pairs);
+    let found = with_bar(what, |progress| {
+        let options = Options { direction: Direction::Noising, progress, ..Options::default() };
+        path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
+    })?;
+    let mut step = Step { receivers, outcome: found.outcome, serving: Vec::new() };
+    step.serving = beyond(&step.effects(), |effect| effect <= -threshold);
+    Ok(step)
+}
+
+impl Step {
+    /// Mean effects, `[layer, head]`.
+    pub(super) fn effects(&self) -> Array2<f32> {
+        by_head(&self.outcome, 0)
+    }
+}
+
+/// The mean effects of one kind of an outcome, `[layer, head]`.
+pub(super) fn by_head(outcome: &Outcome, kind: usize) -> Array2<f32> {
+    outcome.effects[kind].mean().into_dimensionality().expect("layers and heads")
+}
+
+/// Heads whose effect passes, strongest first.
+fn beyond(effects: &Array2<f32>, passes: impl Fn(f32) -> bool) -> Vec<Head> {
+    let mut heads: Vec<(Head, f32)> =
+        effects.indexed_iter().map(|(h, v)| (h, *v)).filter(|(_, v)| passes(*v)).collect();
+    heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    heads.into_iter().map(|(head, _)| head).collect()
+}

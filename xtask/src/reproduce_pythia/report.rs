@@ -1,0 +1,136 @@
+//! The study's report, in the notebook's order.
+
+mod circuit;
+mod direct;
+mod senders;
+
+use ndarray::Array2;
+use rewire_report::charts::{self, Bars, Chart, HeatMapLabels};
+use rewire_report::{AttentionMap, Check, Page};
+
+use super::analyse::{Found, Head, Step};
+use super::{Arguments, results};
+use crate::model::Source;
+use crate::output::{head_name, numbered, token_labels};
+
+/// Heads in bars, and in tables.
+const TOP: usize = 15;
+/// Heads whose attention is drawn.
+const DRAWN: usize = 8;
+
+pub(super) fn page(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
+    let mut page =
+        Page::new("The circuit for indirect object identification", &source.subtitle(arguments.model.device));
+    let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };
+    circuit::summary(&mut page, source, found);
+    if !checks.is_empty() {
+        page.section(
+            "The notebook's figures",
+            "Its 70 prompts cannot be drawn again; ours are others of the same kind. A figure agrees if it is within the 95% \
+             interval of the difference of two such samples.",
+        );
+        page.checks(checks);
+    }
+    direct::performance(&mut page, found);
+    direct::parts(&mut page, found, &maps);
+    direct::effects(&mut page, found, &maps, arguments);
+    direct::movers(&mut page, found, &maps);
+    direct::suppression(&mut page, found);
+    direct::backups(&mut page, found, &maps);
+    senders::queries(&mut page, found, &maps, arguments);
+    senders::inhibition(&mut page, found);
+    senders::values(&mut page, found, &maps, arguments);
+    senders::second_level(&mut page, found, &maps, arguments);
+    circuit::paths(&mut page, found);
+    circuit::members(&mut page, found);
+    circuit::faithfulness(&mut page, found);
+    if source.is_gpt2_small() {
+        circuit::published(&mut page, found);
+    }
+    circuit::reading(&mut page);
+    page
+}
+
+/// Labels of maps by layer and head.
+struct Maps {
+    layers: Vec<String>,
+    heads: Vec<String>,
+}
+
+impl Maps {
+    fn of(&self, title: &str, values: &Array2<f32>, reach: f32) -> Chart {
+        let labels = HeatMapLabels { rows: ("layer", &self.layers), columns: ("head", &self.heads), reach };
+        charts::heat_map(title, &values.view(), labels)
+    }
+}
+
+/// What is said of path patching into a step's receivers: map, bars both ways, attention of the strongest.
+fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, arguments: &Arguments) {
+    let effects = step.effects();
+    page.chart(maps.of(title, &effects, charts::reach([effects.view()])));
+    for (name, sign) in [("serves the behaviour", -1.0), ("works against it", 1.0)] {
+        let top = strongest(&effects, sign, TOP);
+        if !top.is_empty() {
+            page.chart(bars(name, step, &top, sign));
+        }
+    }
+    let total: f32 = step.serving.iter().map(|&(layer, head)| -effects[[layer, head]]).sum();
+    page.text(&format!(
+        "Heads beyond the threshold of {:.0}%: {} (together {:.0}% of clean less corrupted).",
+        100.0 * arguments.threshold,
+        results::names(step.serving.iter().copied()),
+        100.0 * total
+    ));
+    page.table(&results::STEP, results::step_rows(step, arguments.seed, TOP));
+    attention(page, found, strongest(&effects, -1.0, DRAWN).into_iter().map(|(head, _)| head));
+}
+
+/// The heads of largest effect of one sign, with the effect turned to be above 0.
+fn strongest(effects: &Array2<f32>, sign: f32, n: usize) -> Vec<(Head, f32)> {
+    let mut heads: Vec<(Head, f32)> = effects.indexed_iter().map(|(head, v)| (head, sign * v)).collect();
+    heads.retain(|(_, v)| *v > 1e-4);
+    heads.sort_by(|a, b| b.1.total_cmp(&a.1));
+    heads.truncate(n);
+    heads
+}
+
+fn bars(title: &str, step: &Step, heads: &[(Head, f32)], sign: f32) -> Chart {
+    let interval = step.outcome.effects[0].bootstrap(rewire_analysis::Bootstrap::default());
+    let names: Vec<String> = heads.iter().map(|((layer, head), _)| head_name(*layer, *head)).collect();
+    let ends = |(&(layer, head), value): (&Head, f32)| {
+        let ends = interval.as_ref().map(|ends| ends.each_ref().map(|e| f64::from(sign * e[[layer, head].as_slice()])));
+        let [a, b] = ends.unwrap_or([f64::from(value); 2]);
+        [a.min(b), a.max(b)]
+    };
+    let row = Bars {
+        name: "share of clean less corrupted".to_owned(),
+        heights: heads.iter().map(|(_, v)| f64::from(*v)).collect(),
+        intervals: heads.iter().map(|(head, v)| ends((head, *v))).collect(),
+    };
+    charts::bars(title, &names, &[row], ["head", "share"])
+}
+
+/// Where heads look on the prompt that was chosen.
+fn attention(page: &mut Page, found: &Found, heads: impl Iterator<Item = Head>) {
+    let (prompt, patterns) = &found.shown;
+    let tokens = token_labels(found.data.pairs.labels(*prompt));
+    let n = tokens.len();
+    let map = |(layer, head): Head| AttentionMap {
+        name: head_name(layer, head),
+        tokens: tokens.clone(),
+        values: patterns
+            .slice_each_axis(|axis| match axis.axis.index() {
+                0 => (layer..layer + 1).into(),
+                1 => (head..head + 1).into(),
+                _ => (0..n).into(),
+            })
+            .to_shape((n, n))
+            .map(|values| values.to_owned())
+            .unwrap_or_default(),
+    };
+    let maps: Vec<AttentionMap> = heads.take(DRAWN).map(map).collect();
+    if !maps.is_empty() {
+        page.text(&format!("Where they look, on prompt {prompt} (rows attend to columns):"));
+        page.attention(maps);
+    }
+}

@@ -1,0 +1,118 @@
+//! The circuit: its heads, its paths, and how much of the behaviour it carries.
+
+use rewire_report::Page;
+use rewire_report::charts;
+
+use super::super::analyse::Found;
+use super::super::circuit::{KEPT, REMOVED, Role};
+use super::super::results;
+use crate::model::Source;
+use crate::output::head_name;
+
+pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
+    let circuit = &found.circuit;
+    page.section(
+        "The circuit in short",
+        "Heads found step by step, by what they do; the fewest, strongest first, that carry the behaviour alone.",
+    );
+    let members = |role: Role| {
+        let has = circuit.members.iter().filter(move |m| m.roles.iter().any(|(r, _)| *r == role));
+        results::names(has.map(|m| m.head))
+    };
+    let rows = Role::ALL.map(|role| vec![role.name().to_owned(), members(role)]);
+    let rows = rows.into_iter().filter(|row| row[1] != "-").collect();
+    page.table(&["class", "heads"], rows);
+    page.table(&results::CARRIED, results::carried_rows(found));
+    if !circuit.is_enough {
+        page.text(&not_enough());
+    }
+    if source.is_gpt2_small() {
+        page.text("The published heads of GPT-2 small stand beside these under \"The published circuit\".");
+    }
+}
+
+fn not_enough() -> String {
+    format!(
+        "No number of heads keeps {:.0}% alone and leaves less than {:.0}% without them: these come nearest.",
+        100.0 * KEPT,
+        100.0 * REMOVED
+    )
+}
+
+pub(super) fn paths(page: &mut Page, found: &Found) {
+    let edges = &found.edges;
+    let how = match edges.exact.edges.len() == edges.all {
+        true => format!("All {} paths", edges.all),
+        false => format!(
+            "The {} paths of largest attribution, of {} (the effects of the others are not known)",
+            edges.exact.edges.len(),
+            edges.all
+        ),
+    };
+    page.section(
+        "Paths between heads",
+        &format!(
+            "{how} from one head's output to another's query, key or value were patched exactly, each alone, noising. Kept are those of \
+             {:.4} and more, {} of them; drawn are at most 60, and the direct effects on the logits. Point at a line or a head for \
+             its effect or class. The same graph is in circuit.dot (Graphviz) and circuit.json.",
+            edges.threshold,
+            edges.pruned.len()
+        ),
+    );
+    page.graph(edges.graph.clone());
+    let row = |(edge, effect): &(rewire_analysis::Edge, f32)| {
+        vec![
+            format!("{} → {} {}", head_name(edge.from.0, edge.from.1), head_name(edge.to.0, edge.to.1), edge.input),
+            format!("{effect:+.4}"),
+        ]
+    };
+    page.table(&["path", "effect"], edges.pruned.iter().take(20).map(row).collect());
+}
+
+pub(super) fn members(page: &mut Page, found: &Found) {
+    page.section(
+        "The circuit's heads",
+        "Strongest first, by the largest effect in any step. \"completing\": below the threshold in every step, and still among the \
+         fewest that carry the behaviour.",
+    );
+    page.table(&results::MEMBERS, results::member_rows(found));
+}
+
+pub(super) fn faithfulness(page: &mut Page, found: &Found) {
+    page.section(
+        "What the circuit carries",
+        "Kept alone: every other head's output replaced by its mean over prompts of three different names, of the same template and \
+         length, position by position. Left without: these heads replaced, all others kept. Shares of the clean logit difference. MLPs \
+         are kept in both. Such figures move with the kind of ablation; they are of this one.",
+    );
+    page.table(&results::CARRIED, results::carried_rows(found));
+    if !found.circuit.is_enough {
+        page.text(&not_enough());
+    }
+    let curve = &found.circuit.curve;
+    let places: Vec<f64> = curve.iter().map(|c| c.heads as f64).collect();
+    let kept: Vec<f32> = curve.iter().map(|c| c.kept as f32).collect();
+    let removed: Vec<f32> = curve.iter().map(|c| c.removed as f32).collect();
+    let curves = [("kept alone".to_owned(), kept), ("left without".to_owned(), removed)];
+    let axes = ["heads, strongest first", "share of the logit difference"];
+    page.chart(charts::curves("The strongest heads", &places, &curves, axes));
+}
+
+pub(super) fn published(page: &mut Page, found: &Found) {
+    page.section(
+        "The published circuit",
+        "The 26 heads of Wang et al. 2022, by class. Recall: the share of a class that is found with that class here; precision: the \
+         share of those found that are of it. The last row is of the circuit's heads, whatever their class.",
+    );
+    page.table(&results::PUBLISHED, results::published_rows(found));
+}
+
+pub(super) fn reading(page: &mut Page) {
+    page.section("How to read this", "");
+    page.text(
+        "Effects of path patching are changes of the clean run's logit difference, as a share of clean less corrupted: -1 is all of it \
+         gone and turned round. A class is given by the step that finds a head and by where it looks (more than a tenth of its attention, \
+         mean over prompts): END to S2 for S-inhibition, S2 to S1 for duplicate token, S2 to the token behind S1 for induction, that \
+         token to S1 for previous token. A backup adds more to the logits once the movers are set to zero. A head may have several.",
+    );
+}

@@ -1,0 +1,178 @@
+//! Who writes the answer: patching of parts, direct effects, movers, suppression, backups.
+
+use rewire_analysis::{pearson, regression};
+use rewire_report::Page;
+use rewire_report::charts::{self, Point};
+
+use super::super::analyse::{COPIES, Found, Head, by_head};
+use super::super::{Arguments, results};
+use super::{DRAWN, Maps, attention, step, strongest};
+use crate::output::head_name;
+
+pub(super) fn performance(page: &mut Page, found: &Found) {
+    let [clean, corrupted] = found.parts.baselines.means();
+    page.section(
+        "Performance",
+        "Mean logit difference, IO less S, at each prompt's last token. Corrupted prompts have S2 turned to IO, so that the answer \
+         turns round: the notebook calls them ABC, which they are not, and that is why its corrupted figure is negative.",
+    );
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    page.table(
+        &["", "value"],
+        vec![
+            row("prompts", found.data.pairs.len().to_string()),
+            row("clean logit difference", format!("{clean:.4}")),
+            row("corrupted logit difference", format!("{corrupted:.4}")),
+            row("clean prompts with IO above S", format!("{:.1}%", 100.0 * found.right)),
+        ],
+    );
+    let (prompt, _) = found.shown;
+    page.text(&format!("Prompt {prompt}: {}", found.data.pairs.labels(prompt).concat()));
+}
+
+pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
+    page.section(
+        "Heads by their parts",
+        "Each head's output, query, key, value or pattern alone, taken from the clean run into the corrupted one (denoising): the \
+         share of clean less corrupted that comes back.",
+    );
+    let titles = ["Output", "Query", "Key", "Value", "Pattern"];
+    let all: Vec<_> = (0..titles.len()).map(|kind| by_head(&found.parts, kind)).collect();
+    let reach = charts::reach(all.iter().map(|map| map.view()));
+    page.row(titles.iter().zip(&all).map(|(title, map)| maps.of(title, map, reach)).collect());
+    page.text("Output against pattern: far above the line, a head matters by what it moves and not by where it looks.");
+    let [output, pattern] = [&all[0], &all[4]];
+    let point =
+        |((layer, head), &x): (Head, &f32)| Point { x, y: output[[layer, head]], layer, name: head_name(layer, head) };
+    let points: Vec<Point> = pattern.indexed_iter().map(point).collect();
+    page.chart(charts::scatter(
+        "Output patching against pattern patching",
+        &points,
+        ["pattern patched", "output patched"],
+    ));
+    let pairs = || pattern.iter().copied().zip(output.iter().copied());
+    let r = pearson(pairs()).map_or("-".to_owned(), |r| format!("{r:.3}"));
+    let slope = regression(pairs()).map_or("-".to_owned(), |[slope, _]| format!("{slope:.3}"));
+    page.text(&format!("Over all heads: Pearson {r}, slope {slope}."));
+}
+
+pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
+    page.section(
+        "Direct effects on the logits",
+        "Path patching from each head's output to the last residual stream, other heads held, MLPs recomputed: the clean run is \
+         changed (noising), so below 0 serves the behaviour. Beside it what each head adds to the logit difference itself, with the \
+         final norm's scale held and no MLP between.",
+    );
+    let attribution = by_head(&found.attribution, 0);
+    page.chart(maps.of("Direct logit attribution (logits)", &attribution, charts::reach([attribution.view()])));
+    step(page, found, maps, &found.direct, "Direct effect", arguments);
+    let opposing = strongest(&found.direct.effects(), 1.0, DRAWN);
+    if !opposing.is_empty() {
+        page.text("Heads that work against the behaviour:");
+        attention(page, found, opposing.into_iter().map(|(head, _)| head));
+    }
+}
+
+pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
+    page.section(
+        "Movers and negative movers",
+        "Copy scores: the residual stream after block 0 at IO, S1 and S2, through a head's values and output and the unembedding; the \
+         per cent of them whose own token is among the five of largest logit. Without norms as the notebook has it, with both norms \
+         as Wang et al. have it. A mover copies above 75 per cent (the notebook compares with 0.75, which every head above 0 passes).",
+    );
+    for (scores, norms) in found.copying.iter().zip(["without norms", "with norms"]) {
+        page.row(vec![
+            maps.of(&format!("Copy scores, {norms}"), &scores.positive, 100.0),
+            maps.of(&format!("Negative copy scores, {norms}"), &scores.negative, 100.0),
+        ]);
+    }
+    let effects = found.direct.effects();
+    let [plain, normed] = &found.copying;
+    let masked = |scores: &ndarray::Array2<f32>| {
+        ndarray::Array2::from_shape_fn(effects.dim(), |at| if scores[at] > COPIES { effects[at] } else { 0.0 })
+    };
+    let reach = charts::reach([effects.view()]);
+    page.row(vec![
+        maps.of("Direct effect of heads that copy", &masked(&plain.positive), reach),
+        maps.of("Direct effect of heads that copy negatively", &masked(&plain.negative), reach),
+    ]);
+    let row = |&(layer, head): &Head| {
+        let at = [layer, head];
+        let score = |v: f32| format!("{v:.1}%");
+        let class = match effects[at] < 0.0 {
+            true if plain.positive[at] > COPIES => "name mover",
+            true => "serves, does not copy",
+            false if plain.negative[at] > COPIES => "negative name mover",
+            false => "works against, does not copy negatively",
+        };
+        vec![
+            head_name(layer, head),
+            class.to_owned(),
+            format!("{:+.4}", effects[at]),
+            score(plain.positive[at]),
+            score(normed.positive[at]),
+            score(plain.negative[at]),
+            score(normed.negative[at]),
+        ]
+    };
+    let rows: Vec<_> = found.direct.serving.iter().chain(&found.opposing).map(row).collect();
+    let header = ["head", "class", "direct effect", "copies", "with norms", "copies negatively", "with norms"];
+    page.table(&header, rows);
+    page.text(&format!(
+        "Of {} names; the negative map has the mask of negative scores, where the notebook has the positive one's.",
+        plain.tokens
+    ));
+}
+
+pub(super) fn suppression(page: &mut Page, found: &Found) {
+    page.section(
+        "Copy suppression",
+        "Copy-suppression-preserving ablation (McDougall et al. 2023): of a head's output only what lowers the tokens that are about to \
+         be copied is kept, the rest is its mean. The score is the share of the head's effect on the next-token distribution that \
+         this preserves: 1 - KL(preserved) / KL(mean-ablated), over all positions.",
+    );
+    let row = |s: &rewire_analysis::Suppression| {
+        vec![
+            head_name(s.head.0, s.head.1),
+            format!("{:.5}", s.ablated),
+            format!("{:.5}", s.preserved),
+            format!("{:.1}%", 100.0 * s.score()),
+        ]
+    };
+    let header = ["head", "KL, mean-ablated", "KL, suppression preserved", "score"];
+    page.table(&header, found.suppression.iter().map(row).collect());
+}
+
+pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
+    let Some(backup) = &found.backup else {
+        page.section(
+            "Backups",
+            "No head serves the behaviour directly beyond the threshold, so there is none to be backed up.",
+        );
+        return;
+    };
+    let [before, after] = backup.logit_differences();
+    page.section(
+        "Backups",
+        "The heads that serve the behaviour directly, set to zero together; what each other head adds to the logit difference more \
+         than before, as a share of it. Each run's attribution has that run's final norm scale at the last token.",
+    );
+    page.table(
+        &["", "value"],
+        vec![
+            vec!["heads set to zero".to_owned(), results::names(backup.ablated.iter().copied())],
+            vec!["logit difference before".to_owned(), format!("{before:.4}")],
+            vec!["after".to_owned(), format!("{after:.4}")],
+            vec!["change".to_owned(), format!("{:.2}%", 100.0 * (after - before) / before)],
+        ],
+    );
+    let mut taken = backup.taken_over();
+    for &(layer, head) in &backup.ablated {
+        taken[[layer, head]] = 0.0;
+    }
+    page.chart(maps.of("Taken over", &taken, charts::reach([taken.view()])));
+    let rows = strongest(&taken, 1.0, 10);
+    let rows =
+        rows.into_iter().map(|((layer, head), share)| vec![head_name(layer, head), format!("{:.2}%", 100.0 * share)]);
+    page.table(&["head", "takes over"], rows.collect());
+}

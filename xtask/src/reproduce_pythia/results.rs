@@ -1,0 +1,276 @@
+//! What was found, as tables, JSON and words.
+
+use ndarray::{Array1, ArrayD, IxDyn};
+use rewire_analysis::{Bootstrap, Direction, Input, Method, Scale};
+use rewire_report::{Check, Prompts, Table};
+use serde_json::{Value, json};
+
+use super::analyse::{Found, Head, Step};
+use super::circuit::{Carried, Comparison, Member};
+use super::looks::Look;
+use super::{Arguments, check_rows};
+use crate::model::Source;
+use crate::output::{head_name, text_table};
+
+/// Names of heads, or a dash.
+pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {
+    let names: Vec<String> = heads.into_iter().map(|(layer, head)| head_name(layer, head)).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(" ") }
+}
+
+/// The steps of path patching, by the names of their tables.
+pub(super) fn steps(found: &Found) -> Vec<(&'static str, &Step)> {
+    let further = [("queries", &found.queries), ("values", &found.values), ("second-level", &found.second)];
+    let further = further.into_iter().filter_map(|(name, step)| step.as_ref().map(|step| (name, step)));
+    [("direct", &found.direct)].into_iter().chain(further).collect()
+}
+
+pub(super) fn tables(found: &Found) -> Vec<Table> {
+    let mut tables = Vec::new();
+    for effects in &found.parts.effects {
+        tables.push(Table::new(format!("parts/{}", effects.kind), effects, Prompts::Each, &found.parts));
+    }
+    for (name, step) in steps(found) {
+        for effects in &step.outcome.effects {
+            tables.push(Table::new(format!("path/{name}/{}", effects.kind), effects, Prompts::Each, &step.outcome));
+        }
+    }
+    for effects in &found.attribution.effects {
+        let name = format!("logit-attribution/{}", effects.kind);
+        tables.push(Table::new(name, effects, Prompts::Each, &found.attribution));
+    }
+    let plain = |name: String, axes: &[&str], values: ArrayD<f32>| Table {
+        name,
+        axes: axes.iter().map(|axis| (*axis).to_owned()).collect(),
+        values,
+        method: None,
+        direction: None,
+        scale: Scale::Metric,
+    };
+    for (scores, norms) in found.copying.iter().zip(["without-norms", "with-norms"]) {
+        for (sign, values) in [("positive", &scores.positive), ("negative", &scores.negative)] {
+            let values = values.clone().into_dyn();
+            tables.push(plain(format!("copy-scores/{norms}/{sign}"), &["layer", "head"], values));
+        }
+    }
+    for look in Look::ALL {
+        let name = format!("attention/{}", look.name().replace(' ', "-"));
+        tables.push(plain(name, &["layer", "head"], found.looks.map(look).clone().into_dyn()));
+    }
+    if let Some(backup) = &found.backup {
+        for (when, values) in [("before", &backup.before), ("after", &backup.after)] {
+            let values = values.clone().into_dyn();
+            tables.push(plain(format!("backup/{when}"), &["prompt", "layer", "head"], values));
+        }
+    }
+    let (layers, heads) = (found.direct.effects().nrows(), found.direct.effects().ncols());
+    let mut edges = ArrayD::from_elem(IxDyn(&[layers, heads, 3, layers, heads]), f32::NAN);
+    let means: Array1<f32> = found.edges.exact.outcome.mean();
+    for (edge, effect) in found.edges.exact.edges.iter().zip(means) {
+        let input = [Input::Q, Input::K, Input::V].iter().position(|input| *input == edge.input).unwrap_or(0);
+        let index = [edge.to.0, edge.to.1, input, edge.from.0, edge.from.1];
+        edges[IxDyn(&index)] = effect;
+    }
+    tables.push(Table {
+        method: Some(Method::PathPatching),
+        direction: Some(Direction::Noising),
+        scale: Scale::Normalised,
+        ..plain("edges".to_owned(), &["layer_end", "head_end", "input", "layer_start", "head_start"], edges)
+    });
+    tables
+}
+
+pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
+    let receivers = |step: &Step| step.receivers.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let receivers: Value =
+        steps(found).into_iter().map(|(name, step)| (name.to_owned(), json!(receivers(step)))).collect();
+    json!({
+        "corrupted": "S2 turned to IO (the notebook calls it ABC)",
+        "threshold": arguments.threshold,
+        "freeze": "path-patching",
+        "receivers": receivers,
+        "edges": {
+            "all": found.edges.all, "patched_exactly": found.edges.exact.edges.len(), "threshold": found.edges.threshold,
+            "meaning_of_nan": "no such path, or one that was not patched",
+        },
+        "copy_scores_are": "per cent of IO, S1 and S2 among the five tokens of largest logit",
+    })
+}
+
+/// The circuit, as JSON.
+pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> Value {
+    let circuit = &found.circuit;
+    let member = |m: &Member| {
+        let (layer, head) = m.head;
+        let roles: Vec<Value> =
+            m.roles.iter().map(|(role, effect)| json!({ "class": role.name(), "effect": effect })).collect();
+        let looks: Value =
+            Look::ALL.iter().map(|&look| (look.name().to_owned(), json!(found.looks.of(look, m.head)))).collect();
+        let effects: Value = steps(found)
+            .into_iter()
+            .map(|(name, step)| (name.to_owned(), json!(step.effects()[[layer, head]])))
+            .collect();
+        let [plain, normed] = &found.copying;
+        json!({
+            "name": head_name(layer, head), "layer": layer, "head": head, "strength": m.strength, "classes": roles,
+            "effects": effects, "attention": looks,
+            "copy_score": { "without_norms": plain.positive[[layer, head]], "with_norms": normed.positive[[layer, head]] },
+            "negative_copy_score":
+                { "without_norms": plain.negative[[layer, head]], "with_norms": normed.negative[[layer, head]] },
+        })
+    };
+    let carried = |c: &Carried| json!({ "heads": c.heads, "kept": c.kept, "removed": c.removed });
+    let published: Value = match source.is_gpt2_small() {
+        false => Value::Null,
+        true => circuit.against_published().iter().map(compared).collect(),
+    };
+    json!({
+        "model": source.name,
+        "seed": arguments.seed,
+        "prompts": found.data.pairs.len(),
+        "threshold": arguments.threshold,
+        "members": circuit.members.iter().map(member).collect::<Vec<_>>(),
+        "carried": carried(&circuit.carried),
+        "meets_the_bars": circuit.is_enough,
+        "meaning": "shares of the clean logit difference: kept, with all other heads mean-ablated; removed, with these mean-ablated",
+        "random": circuit.random.iter().map(carried).collect::<Vec<_>>(),
+        "curve": circuit.curve.iter().map(carried).collect::<Vec<_>>(),
+        "graph": found.edges.graph.to_json(),
+        "published": published,
+    })
+}
+
+fn compared(row: &Comparison) -> Value {
+    let [recall, precision] = row.recall_and_precision();
+    let heads = |set: &std::collections::BTreeSet<Head>| names(set.iter().copied());
+    json!({
+        "class": row.class, "recall": recall, "precision": precision, "published": heads(&row.published),
+        "found": heads(&row.found),
+    })
+}
+
+pub(super) const PUBLISHED: [&str; 5] = ["class", "published", "found", "recall", "precision"];
+
+/// The published circuit beside ours.
+pub(super) fn published_rows(found: &Found) -> Vec<Vec<String>> {
+    let row = |row: Comparison| {
+        let share = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{share:.2}"));
+        let [recall, precision] = row.recall_and_precision().map(share);
+        let heads = |set: &std::collections::BTreeSet<Head>| match row.class {
+            "any class" => set.len().to_string(),
+            _ => names(set.iter().copied()),
+        };
+        vec![row.class.to_owned(), heads(&row.published), heads(&row.found), recall, precision]
+    };
+    found.circuit.against_published().into_iter().map(row).collect()
+}
+
+pub(super) const MEMBERS: [&str; 6] = ["head", "class", "evidence", "copy score", "negative", "looks most"];
+
+/// A row a head of the circuit.
+pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
+    let row = |m: &Member| {
+        let (layer, head) = m.head;
+        let roles: Vec<&str> = m.roles.iter().map(|(role, _)| role.name()).collect();
+        let evidence: Vec<String> = steps(found)
+            .into_iter()
+            .map(|(name, step)| (name, step.effects()[[layer, head]]))
+            .filter(|(_, effect)| effect.abs() >= 0.005)
+            .map(|(name, effect)| format!("{name} {effect:+.3}"))
+            .collect();
+        let look =
+            Look::ALL.into_iter().max_by(|&a, &b| found.looks.of(a, m.head).total_cmp(&found.looks.of(b, m.head)));
+        let look = look.map_or(String::new(), |look| format!("{} {:.2}", look.name(), found.looks.of(look, m.head)));
+        let evidence = if evidence.is_empty() { format!("{:.3}", m.strength) } else { evidence.join(", ") };
+        vec![
+            head_name(layer, head),
+            roles.join(", "),
+            evidence,
+            format!("{:.0}%", found.copying[0].positive[[layer, head]]),
+            format!("{:.0}%", found.copying[0].negative[[layer, head]]),
+            look,
+        ]
+    };
+    found.circuit.members.iter().map(row).collect()
+}
+
+/// What the circuit and as many random heads carry.
+pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
+    let circuit = &found.circuit;
+    let percent = |v: f64| format!("{:.1}%", 100.0 * v);
+    let c = circuit.carried;
+    let mut rows = vec![vec!["the circuit".to_owned(), c.heads.to_string(), percent(c.kept), percent(c.removed)]];
+    let n = circuit.random.len().max(1) as f64;
+    let mean = |of: fn(&Carried) -> f64| circuit.random.iter().map(of).sum::<f64>() / n;
+    let ends = |of: fn(&Carried) -> f64| {
+        let all = || circuit.random.iter().map(of);
+        let [low, high] = [all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max)];
+        format!("{} ({} to {})", percent(mean(of)), percent(low), percent(high))
+    };
+    rows.push(vec![
+        format!("random heads, {} sets, mean (range)", circuit.random.len()),
+        c.heads.to_string(),
+        ends(|c| c.kept),
+        ends(|c| c.removed),
+    ]);
+    rows
+}
+
+pub(super) const CARRIED: [&str; 4] = ["heads", "number", "kept alone", "left without"];
+
+pub(super) const STEP: [&str; 4] = ["head", "effect", "std. error", "95% interval"];
+
+/// The heads of largest effect in a step.
+pub(super) fn step_rows(step: &Step, seed: u64, n: usize) -> Vec<Vec<String>> {
+    let effects = &step.outcome.effects[0];
+    let mean = step.effects();
+    let error = effects.standard_error();
+    let interval = effects.bootstrap(Bootstrap { seed, ..Bootstrap::default() });
+    let mut heads: Vec<(Head, f32)> = mean.indexed_iter().map(|(head, v)| (head, *v)).collect();
+    heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    let row = |((layer, head), effect): &(Head, f32)| {
+        let at = [*layer, *head];
+        let error = error.as_ref().map_or("-".to_owned(), |e| format!("{:.4}", e[at.as_slice()]));
+        let ends = interval
+            .as_ref()
+            .map_or("-".to_owned(), |[low, high]| format!("{:.4} to {:.4}", low[at.as_slice()], high[at.as_slice()]));
+        vec![head_name(*layer, *head), format!("{effect:+.4}"), error, ends]
+    };
+    heads.iter().take(n).map(row).collect()
+}
+
+pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> String {
+    let [clean, corrupted] = found.parts.baselines.means();
+    let mut text = format!(
+        "{} on {}: {} prompts, logit difference {clean:.4}, corrupted {corrupted:.4}; right on {:.1}%\n",
+        source.name,
+        arguments.model.device.resolve(),
+        found.data.pairs.len(),
+        100.0 * found.right
+    );
+    for (name, step) in steps(found) {
+        text += &format!("\npath patching, {name}: into {}\n", receivers(step));
+        text += &text_table(&STEP, &step_rows(step, arguments.seed, 6));
+    }
+    text += "\nthe circuit\n";
+    text += &text_table(&MEMBERS, &member_rows(found));
+    text += "\nshares of the logit difference\n";
+    text += &text_table(&CARRIED, &carried_rows(found));
+    if !found.circuit.is_enough {
+        text += "  no number of heads kept 80% alone and left less than 20% without them: these come nearest\n";
+    }
+    if source.is_gpt2_small() {
+        text += "\nbeside the published circuit\n";
+        text += &text_table(&PUBLISHED, &published_rows(found));
+    }
+    if !checks.is_empty() {
+        text += "\nagainst the figures that the notebook prints (± 95% interval of the difference of two samples)\n";
+        text += &text_table(&["figure", "expected", "got", "verdict"], &check_rows(checks));
+    }
+    text
+}
+
+/// What a step goes into.
+pub(super) fn receivers(step: &Step) -> String {
+    step.receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

@@ -19,7 +19,7 @@ pub struct Graph {
 pub struct GraphNode {
     /// Its name, such as `L9H6`: no two have one.
     pub name: String,
-    /// What it does, such as `name mover`; coloured by it.
+    /// What it does, such as `name mover`; coloured by it. Nothing where there is nothing to say.
     pub class: String,
     /// Its row.
     pub layer: usize,
@@ -42,11 +42,13 @@ pub struct GraphEdge {
 const KINDS: [(&str, &str); 4] = [("q", "#2166ac"), ("k", "#1b7837"), ("v", "#b2182b"), ("", "#555555")];
 /// Colours of classes, in the order in which they appear.
 const CLASSES: [&str; 10] =
-    ["#d1e5f0", "#fddbc7", "#d9f0d3", "#fee0b6", "#e7d4e8", "#c7eae5", "#f6e8c3", "#e0e0e0", "#fde0ef", "#ffffbf"];
+    ["#c6dbef", "#fdc9a8", "#c7e9c0", "#e7d4e8", "#fff2ae", "#b8e2de", "#e0e0e0", "#f8c9df", "#e5d8bd", "#dadaeb"];
 
 const COLUMN: usize = 92;
 const ROW: usize = 96;
 const BOX: [usize; 2] = [72, 26];
+/// Room for lines that go round.
+const MARGIN: usize = 60;
 
 impl Graph {
     /// The graph in Graphviz' language.
@@ -99,7 +101,7 @@ impl Graph {
     fn classes(&self) -> Vec<&str> {
         let mut classes: Vec<&str> = Vec::new();
         for node in &self.nodes {
-            if !classes.contains(&node.class.as_str()) {
+            if !node.class.is_empty() && !classes.contains(&node.class.as_str()) {
                 classes.push(&node.class);
             }
         }
@@ -107,8 +109,10 @@ impl Graph {
     }
 
     fn colour(&self, class: &str) -> &'static str {
-        let number = self.classes().iter().position(|c| *c == class).unwrap_or(0);
-        CLASSES[number % CLASSES.len()]
+        match self.classes().iter().position(|c| *c == class) {
+            Some(number) => CLASSES[number % CLASSES.len()],
+            None => "#ffffff",
+        }
     }
 
     fn width(&self, edge: &GraphEdge) -> f32 {
@@ -123,7 +127,7 @@ impl Graph {
         let mut places = Vec::new();
         for (row, &layer) in layers.iter().enumerate() {
             let n = self.in_layer(layer).count();
-            let indent = (widest - n) * COLUMN / 2 + COLUMN / 2;
+            let indent = MARGIN + (widest - n) * COLUMN / 2 + COLUMN / 2;
             let y = (layers.len() - 1 - row) * ROW + ROW / 2;
             places.extend(self.in_layer(layer).enumerate().map(|(i, node)| (node, [indent + i * COLUMN, y])));
         }
@@ -132,7 +136,7 @@ impl Graph {
 
     pub(crate) fn render(&self, id: &str) -> Markup {
         let places = self.places();
-        let width = places.iter().map(|(_, [x, _])| x + COLUMN / 2).max().unwrap_or(0);
+        let width = places.iter().map(|(_, [x, _])| x + COLUMN / 2).max().unwrap_or(0) + MARGIN;
         let height = self.layers().len() * ROW;
         let at = |name: &str| places.iter().find(|(node, _)| node.name == name).map(|(_, place)| *place);
         let half = BOX[1] / 2;
@@ -165,7 +169,11 @@ impl Graph {
                             @let shift = match edge.kind.as_str() { "q" => -16.0, "v" => 16.0, _ => 0.0 };
                             @let (x1, y1, x2, y2) = (x1 as f32, (y1 - half) as f32, x2 as f32 + shift, (y2 + half) as f32);
                             @let bend = (y1 - y2) / 2.0;
-                            path d={ "M" (x1) " " (y1) "C" (x1) " " (y1 - bend) " " (x2) " " (y2 + bend) " " (x2) " " (y2) }
+                            // Past other rows a line goes round what stands there.
+                            @let rows = ((y1 - y2) / ROW as f32).floor();
+                            @let aside = if x1 < width as f32 / 2.0 { -34.0 * rows } else { 34.0 * rows };
+                            @let (c1, c2) = (x1 + aside, x2 + aside);
+                            path d={ "M" (x1) " " (y1) "C" (c1) " " (y1 - bend) " " (c2) " " (y2 + bend) " " (x2) " " (y2) }
                                 fill="none" stroke=(colour_of(&edge.kind)) stroke-width=(format!("{:.2}", self.width(edge)))
                                 stroke-opacity="0.75" stroke-dasharray=(if edge.effect > 0.0 { "5 4" } else { "none" })
                                 marker-end={ "url(#" (id) "-" (edge.kind) ")" } {

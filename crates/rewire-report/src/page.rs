@@ -221,7 +221,7 @@ nav ol { margin: 0; padding-left: 1.5rem; columns: 2; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; }
 .frame { flex: none; max-width: 100%; overflow-x: auto; }
 .scroll { overflow-x: auto; }
-.legend span { margin-right: .9rem; white-space: nowrap; } .legend span span { margin-right: 0; }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: right; }
 th:first-child, td:first-child { text-align: left; }

@@ -43,6 +43,8 @@ const FUNCTION_WORDS: [&str; 24] = [
 /// Path patching of all heads into some receivers.
 pub(super) struct Step {
     pub(super) receivers: Vec<Receiver>,
+    /// Receivers that no head's output reaches: those of layer 0.
+    pub(super) unreached: Vec<Receiver>,
     pub(super) outcome: Outcome,
     /// Heads whose effect is below minus the threshold, strongest first: they serve the behaviour.
     pub(super) serving: Vec<Head>,
@@ -140,7 +142,11 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let candidates: Vec<Head> = serving(&queries);
     let measured = &candidates[..candidates.len().min(MEASURED)];
     let inhibition = s2_inhibition(&inner, pairs, &data.roles, measured, movers, options.prompt_batch)?;
-    let inhibitors: Vec<Head> = candidates.iter().copied().filter(|&head| inhibits(&looks, head)).collect();
+    // Heads that look at S2 and write to the logits themselves inhibit it there: the notebook's direct-effect inhibitor is one.
+    let mut inhibitors: Vec<Head> = candidates.iter().chain(movers).chain(&opposing).copied().collect();
+    inhibitors.retain(|&head| inhibits(&looks, head));
+    inhibitors.sort_unstable();
+    inhibitors.dedup();
     let through = if inhibitors.is_empty() { &candidates } else { &inhibitors };
     let values = into("into the inhibitors' values", Input::V, through)?;
     let finders: Vec<Head> = serving(&values);
@@ -151,8 +157,12 @@ pub(super) fn analyse<B: AutodiffBackend>(
 
     let mut found = Evidence::default();
     for &head in movers {
-        let copies = copying[0].positive[[head.0, head.1]] > COPIES;
-        found.add(head, if copies { Role::NameMover } else { Role::DirectEffect }, &direct);
+        let role = match copying[0].positive[[head.0, head.1]] > COPIES {
+            true => Role::NameMover,
+            false if inhibits(&looks, head) => Role::DirectInhibition,
+            false => Role::DirectEffect,
+        };
+        found.add(head, role, &direct);
     }
     for &head in &opposing {
         let copies = copying[0].negative[[head.0, head.1]] > COPIES;
@@ -247,7 +257,7 @@ fn step<B: Backend>(
         let options = Options { direction: Direction::Noising, progress, ..Options::default() };
         path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
     })?;
-    let mut step = Step { receivers, outcome: found.outcome, serving: Vec::new() };
+    let mut step = Step { receivers, unreached: found.unreached, outcome: found.outcome, serving: Vec::new() };
     step.serving = beyond(&step.effects(), |effect| effect <= -threshold);
     Ok(step)
 }

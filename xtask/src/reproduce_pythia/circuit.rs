@@ -19,6 +19,8 @@ use crate::progress::with_bar;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
     NameMover,
+    /// Serves the behaviour directly by what it moves from S2.
+    DirectInhibition,
     DirectEffect,
     Backup,
     NegativeMover,
@@ -35,8 +37,9 @@ pub(super) enum Role {
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Role::NameMover,
+        Role::DirectInhibition,
         Role::DirectEffect,
         Role::Backup,
         Role::NegativeMover,
@@ -55,6 +58,7 @@ impl Role {
     pub(super) fn name(self) -> &'static str {
         match self {
             Role::NameMover => "name mover",
+            Role::DirectInhibition => "S-inhibition, directly",
             Role::DirectEffect => "direct effect, does not copy",
             Role::Backup => "backup name mover",
             Role::NegativeMover => "negative name mover",

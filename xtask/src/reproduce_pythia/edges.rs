@@ -100,6 +100,6 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &Step, layers: usize
         }
     }
     let mut nodes: Vec<GraphNode> = nodes.into_values().collect();
-    nodes.push(GraphNode { name: "logits".to_owned(), class: "logits".to_owned(), layer: layers });
+    nodes.push(GraphNode { name: "logits".to_owned(), class: String::new(), layer: layers });
     Graph { nodes, edges }
 }

@@ -15,6 +15,8 @@ use crate::output::{head_name, numbered, token_labels};
 
 /// Heads in bars, and in tables.
 const TOP: usize = 15;
+/// Share from which on a bar is seen.
+const SEEN: f32 = 0.002;
 /// Heads whose attention is drawn.
 const DRAWN: usize = 8;
 
@@ -67,20 +69,28 @@ impl Maps {
 /// What is said of path patching into a step's receivers: map, bars both ways, attention of the strongest.
 fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, arguments: &Arguments) {
     let effects = step.effects();
+    if effects.iter().all(|effect| *effect == 0.0) {
+        page.text("No head's output reaches them: every effect is 0.");
+        return;
+    }
     page.chart(maps.of(title, &effects, charts::reach([effects.view()])));
     for (name, sign) in [("serves the behaviour", -1.0), ("works against it", 1.0)] {
-        let top = strongest(&effects, sign, TOP);
+        let mut top = strongest(&effects, sign, TOP);
+        top.retain(|(_, share)| *share >= SEEN);
         if !top.is_empty() {
             page.chart(bars(name, step, &top, sign));
         }
     }
     let total: f32 = step.serving.iter().map(|&(layer, head)| -effects[[layer, head]]).sum();
-    page.text(&format!(
-        "Heads beyond the threshold of {:.0}%: {} (together {:.0}% of clean less corrupted).",
-        100.0 * arguments.threshold,
-        results::names(step.serving.iter().copied()),
-        100.0 * total
-    ));
+    let threshold = 100.0 * arguments.threshold;
+    page.text(&match step.serving.is_empty() {
+        true => format!("No head serves the behaviour beyond the threshold of {threshold:.1}% of clean less corrupted."),
+        false => format!(
+            "Heads that serve the behaviour beyond the threshold of {threshold:.1}%: {} (together {:.0}% of clean less corrupted).",
+            results::names(step.serving.iter().copied()),
+            100.0 * total
+        ),
+    });
     page.table(&results::STEP, results::step_rows(step, arguments.seed, TOP));
     attention(page, found, strongest(&effects, -1.0, DRAWN).into_iter().map(|(head, _)| head));
 }
@@ -103,11 +113,12 @@ fn bars(title: &str, step: &Step, heads: &[(Head, f32)], sign: f32) -> Chart {
         [a.min(b), a.max(b)]
     };
     let row = Bars {
-        name: "share of clean less corrupted".to_owned(),
+        name: "share".to_owned(),
         heights: heads.iter().map(|(_, v)| f64::from(*v)).collect(),
         intervals: heads.iter().map(|(head, v)| ends((head, *v))).collect(),
     };
-    charts::bars(title, &names, &[row], ["head", "share"])
+    let top = row.intervals.iter().map(|[_, high]| *high).fold(0.0, f64::max);
+    charts::bars(title, &names, &[row], ["head", "share of clean less corrupted"], top)
 }
 
 /// Where heads look on the prompt that was chosen.

@@ -1,7 +1,7 @@
 //! What was found, as tables, JSON and words.
 
 use ndarray::{Array1, ArrayD, IxDyn};
-use rewire_analysis::{Bootstrap, Direction, Input, Method, Scale};
+use rewire_analysis::{Bootstrap, Direction, Input, Method, Receiver, Scale};
 use rewire_report::{Check, Prompts, Table};
 use serde_json::{Value, json};
 
@@ -184,7 +184,7 @@ pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
         let evidence = if evidence.is_empty() { format!("{:.3}", m.strength) } else { evidence.join(", ") };
         vec![
             head_name(layer, head),
-            roles.join(", "),
+            roles.join("; "),
             evidence,
             format!("{:.0}%", found.copying[0].positive[[layer, head]]),
             format!("{:.0}%", found.copying[0].negative[[layer, head]]),
@@ -227,6 +227,7 @@ pub(super) fn step_rows(step: &Step, seed: u64, n: usize) -> Vec<Vec<String>> {
     let error = effects.standard_error();
     let interval = effects.bootstrap(Bootstrap { seed, ..Bootstrap::default() });
     let mut heads: Vec<(Head, f32)> = mean.indexed_iter().map(|(head, v)| (head, *v)).collect();
+    heads.retain(|(_, effect)| effect.abs() >= 5e-5);
     heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     let row = |((layer, head), effect): &(Head, f32)| {
         let at = [*layer, *head];
@@ -270,7 +271,13 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
     text
 }
 
-/// What a step goes into.
+/// What a step goes into, and which of it no head reaches.
 pub(super) fn receivers(step: &Step) -> String {
-    step.receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    let list = |all: &[Receiver]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    match step.unreached.as_slice() {
+        [] => list(&step.receivers),
+        unreached => {
+            format!("{} (no head writes before {}: no part in any effect)", list(&step.receivers), list(unreached))
+        }
+    }
 }

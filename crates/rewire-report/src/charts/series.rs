@@ -58,9 +58,9 @@ pub struct Bars {
     pub intervals: Vec<[f64; 2]>,
 }
 
-/// Bars side by side, one group a name.
+/// Bars side by side, one group a name, on a scale from 0 to `top`.
 #[must_use]
-pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&str; 2]) -> Chart {
+pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&str; 2], top: f64) -> Chart {
     let mut plot = Plot::new();
     for (number, row) in rows.iter().enumerate() {
         let reach = |end: usize| {
@@ -77,7 +77,7 @@ pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&st
         plot.add_trace(bar);
     }
     let x = Axis::new().title(Title::from(x_axis)).type_(AxisType::Category).auto_margin(true);
-    let y = Axis::new().title(Title::from(y_axis)).auto_margin(true).range(vec![0.0, 1.05]);
+    let y = Axis::new().title(Title::from(y_axis)).auto_margin(true).range(vec![0.0, 1.05 * top]);
     let legend = Legend::new().font(Font::new().size(12));
     let layout = layout(title).x_axis(x).y_axis(y).bar_mode(BarMode::Group).show_legend(rows.len() > 1).legend(legend);
     plot.set_layout(layout);

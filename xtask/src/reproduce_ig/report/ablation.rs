@@ -122,7 +122,7 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
             }
         })
         .collect();
-    page.chart(charts::bars("Share of prompts answered right", &names, &bars, ["head removed", "share right"]));
+    page.chart(charts::bars("Share of prompts answered right", &names, &bars, ["head removed", "share right"], 1.0));
     page.table(&ACCURACY, accuracy_rows(study));
     if source.is_gpt2_small() {
         page.text(

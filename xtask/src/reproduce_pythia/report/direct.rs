@@ -27,7 +27,8 @@ pub(super) fn performance(page: &mut Page, found: &Found) {
         ],
     );
     let (prompt, _) = found.shown;
-    page.text(&format!("Prompt {prompt}: {}", found.data.pairs.labels(prompt).concat()));
+    let text = found.data.pairs.labels(prompt).concat();
+    page.text(&format!("Prompt {prompt}: {}", text.trim_start_matches("<|endoftext|>")));
 }
 
 pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
@@ -131,6 +132,9 @@ pub(super) fn suppression(page: &mut Page, found: &Found) {
          be copied is kept, the rest is its mean. The score is the share of the head's effect on the next-token distribution that \
          this preserves: 1 - KL(preserved) / KL(mean-ablated), over all positions.",
     );
+    if found.opposing.is_empty() {
+        page.text("No head works against the behaviour beyond the threshold; measured is the one that does so most.");
+    }
     let row = |s: &rewire_analysis::Suppression| {
         vec![
             head_name(s.head.0, s.head.1),

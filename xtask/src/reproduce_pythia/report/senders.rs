@@ -13,8 +13,8 @@ pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
 }
 
 pub(super) fn values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the values of the S-inhibition heads (of all that reach the movers' \
-                queries, where none looks at S2).";
+    let lead = "Path patching from each head's output into the values of the heads that look from END at S2: those that reach the \
+                movers' queries, and those that write to the logits themselves (where none looks at S2, of all that reach the queries).";
     section(page, found, maps, arguments, ("Into the inhibitors' values", lead), &found.values);
 }
 
@@ -54,7 +54,7 @@ pub(super) fn inhibition(page: &mut Page, found: &Found) {
         let (layer, head) = inhibition.head;
         let roles = found.circuit.with_roles.get(&(layer, head)).into_iter().flatten();
         let roles: Vec<&str> = roles.map(|(role, _)| role.name()).collect();
-        vec![head_name(layer, head), roles.join(", "), format!("{s2:.3}"), format!("{change:.3}"), format!("{s1:+.3}")]
+        vec![head_name(layer, head), roles.join("; "), format!("{s2:.3}"), format!("{change:.3}"), format!("{s1:+.3}")]
     };
     let header = ["head", "class", "attention END to S2", "logit difference change", "movers' attention to S1, change"];
     page.table(&header, found.inhibition.iter().map(row).collect());

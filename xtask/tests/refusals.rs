@@ -119,6 +119,43 @@ fn arguments_that_mean_nothing() {
 }
 
 #[test]
+fn paths_that_mean_nothing() {
+    let refused = |arguments: &[&str], words: &[&str]| {
+        assert_sweep_refused(&[&["--method", "path-patching", "--metric", "logit-diff"], arguments].concat(), words);
+    };
+    refused(&[], &["--method path-patching needs --receivers"]);
+    refused(&["--receivers", "q:9.1"], &["no receiver q:9.1", "layer 9 of 4"]);
+    refused(&["--receivers", "q:1.9"], &["no receiver q:1.9", "head 9 of 8"]);
+    refused(&["--receivers", "z:1.1"], &["no receiver `z:1.1`", "mlp_in:L"]);
+    refused(&["--receivers", "resid_post:1.1"], &["no receiver `resid_post:1.1`"]);
+    refused(&["--receivers", "q:1.1@3"], &["q:1.1 @ 3", "position 3 of 3"]);
+    refused(&["--receivers", "q:1.1@last"], &["no position `last`", "end"]);
+    refused(&["--receivers", "q:1.1@marked"], &["q:1.1@marked", "mark no position"]);
+    refused(&["--receivers", "q:1.1,q:1.1"], &["names q:1.1 twice"]);
+    refused(&["--receivers", "q:1.1", "--freeze", "nothing"], &["no policy `nothing`", "redwood"]);
+    refused(&["--receivers", "q:1.1", "--nodes", "head_pattern"], &["head_pattern writes nothing", "cannot send"]);
+    refused(&["--receivers", "q:1.1", "--nodes", "head_w"], &["head_w", "mlp_post"]);
+    refused(&["--model", "toy-neox", "--receivers", "resid_mid:1"], &["resid_mid:1", "parallel"]);
+    assert_sweep_refused(&["--receivers", "q:1.1"], &["--receivers goes with --method path-patching"]);
+    assert_sweep_refused(&["--freeze", "direct"], &["--freeze goes with --method path-patching"]);
+    let attribution = ["--method", "logit-attribution"];
+    let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
+    refused(&["--nodes", "head_q"], &["head_q", "writes nothing itself"]);
+    refused(&["--nodes", "head_z", "--by", "position"], &["head_z@position", "read at END"]);
+    refused(&["--metric", "kl"], &["is of the logit difference", "kl"]);
+    refused(&["--direction", "denoising"], &["is of the clean run"]);
+    let nowhere = tempfile::tempdir().unwrap();
+    let pythia = |more: &[&str], words: &[&str]| {
+        assert_refused_in(&nowhere, &[&["reproduce-pythia"], more].concat(), words);
+    };
+    pythia(&["--prompts", "1"], &["--prompts must be at least 2"]);
+    pythia(&["--threshold", "0"], &["--threshold", "above 0"]);
+    pythia(&["--show", "70"], &["--show 70 is none of the 70 prompts"]);
+    pythia(&["--model", "pythia-160m"], &["EleutherAI/pythia-160m", "HF_HUB_OFFLINE"]);
+    assert_refused_in(&nowhere, &["reproduce-facts", "--model", "gpt2-xl"], &["gpt2-xl", "HF_HUB_OFFLINE"]);
+}
+
+#[test]
 fn models_that_are_not_there_or_not_whole() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |model: &str, words: &[&str]| {

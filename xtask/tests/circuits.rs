@@ -1,0 +1,114 @@
+//! Path patching, logit attribution, and the reproductions that rest on them, end to end on the embedded models.
+
+#[allow(missing_docs, unreachable_pub)]
+mod shared;
+
+use shared::{PAIRS, json, run, tensors};
+
+#[test]
+fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
+    let sweep = |arguments: &[&str]| {
+        let printed =
+            run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
+        let out = directory.path().join("o");
+        (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
+    };
+    let paths = |more: &[&str]| sweep(&[&["--method", "path-patching", "--direction", "noising"], more].concat());
+    let (found, about, _) = paths(&["--nodes", "head_z,mlp_out", "--receivers", "resid_post:3"]);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["head_z", "mlp_out"]);
+    assert_eq!((found["head_z"].0.clone(), found["mlp_out"].0.clone()), (vec![4, 8], vec![4]));
+    assert_eq!(about["notes"]["paths"]["freeze"], "path-patching");
+    assert_eq!(about["notes"]["unreached_receivers"], serde_json::json!([]));
+    // z and q, k, v held are one thing; MLPs out of the way are another.
+    let (redwood, ..) = paths(&["--nodes", "head_z", "--receivers", "resid_post:3", "--freeze", "redwood"]);
+    assert_eq!(redwood["head_z"], found["head_z"]);
+    let (direct, about, _) = paths(&["--nodes", "head_z", "--receivers", "resid_post:3", "--freeze", "direct"]);
+    assert!(direct["head_z"].1.iter().zip(&found["head_z"].1).any(|(a, b)| (a - b).abs() > 1e-3));
+    assert_eq!(about["notes"]["paths"]["held"]["mlps"], "frozen");
+
+    let at = ["--by", "position", "--per-prompt", "--receivers", "v:3.7@end,v:3.2,k:2"];
+    let (found, ..) = paths(&[&["--nodes", "head_z"][..], &at].concat());
+    assert_eq!(found["head_z@position"].0, [2, 4, 8, 15]);
+    let (apart, about, printed) = paths(&["--receivers", "q:0.1,v:3.7", "--receivers-apart"]);
+    assert_eq!(apart.keys().collect::<Vec<_>>(), ["head_z>q:0.1", "head_z>v:3.7"]);
+    assert!(apart["head_z>q:0.1"].1.iter().all(|v| *v == 0.0));
+    assert!(apart["head_z>v:3.7"].1.iter().any(|v| v.abs() > 0.01));
+    assert!(printed.contains("q:0.1: no path from these senders reaches it"), "{printed}");
+    assert_eq!(about["notes"]["unreached_receivers"], serde_json::json!(["q:0.1"]));
+    let report = std::fs::read_to_string(directory.path().join("o/report.html")).unwrap();
+    assert!(report.contains("no path from these senders reaches it"));
+
+    let (found, about, printed) = sweep(&["--method", "logit-attribution", "--nodes", "head_result,resid_post"]);
+    assert_eq!((found["head_result"].0.clone(), found["resid_post"].0.clone()), (vec![4, 8], vec![4]));
+    assert_eq!(about["metric"], "logit-diff");
+    assert!(printed.contains("direct, of the clean run"), "{printed}");
+}
+
+#[test]
+fn reproduce_pythia_finds_a_circuit_that_carries_the_behaviour() {
+    for model in ["toy-neox", "toy-gpt2"] {
+        let directory = tempfile::tempdir().unwrap();
+        let arguments = ["reproduce-pythia", "--model", model, "--prompts", "40"];
+        let printed = run(directory.path(), &arguments, &[]);
+        for word in ["path patching, direct", "the circuit", "random heads, 20 sets", "report.html"] {
+            assert!(printed.contains(word), "{model}: {word} is not in {printed}");
+        }
+        let out = directory.path().join("out/reproduce-pythia");
+        let circuit = json(&out.join("circuit.json"));
+        let share = |of: &serde_json::Value, what: &str| of[what].as_f64().unwrap();
+        assert!(share(&circuit["carried"], "kept") >= 0.8, "{model}: {printed}");
+        assert!(share(&circuit["carried"], "removed") < 0.2, "{model}: {printed}");
+        let random = circuit["random"].as_array().unwrap();
+        assert_eq!(random.len(), 20);
+        let mean = |what: &str| random.iter().map(|set| share(set, what)).sum::<f64>() / 20.0;
+        assert!(mean("kept") < 0.5 && mean("removed") > 0.5, "{model}: as good at random: {printed}");
+        let members = circuit["members"].as_array().unwrap();
+        assert!(members.len() < 16, "{model}: half of the heads are no circuit: {printed}");
+        assert!(members.iter().all(|m| m["classes"][0]["class"].is_string() && m["strength"].as_f64() > Some(0.02)));
+        assert!(!circuit["graph"]["edges"].as_array().unwrap().is_empty());
+        let dot = std::fs::read_to_string(out.join("circuit.dot")).unwrap();
+        assert!(dot.starts_with("digraph") && dot.contains("-> \"logits\""), "{dot}");
+        let tensors = tensors(&out.join("effects.safetensors"));
+        assert_eq!(tensors["path/direct/head_z"].0, [40, 4, 8]);
+        assert_eq!(tensors["parts/head_pattern"].0, [40, 4, 8]);
+        assert_eq!(tensors["copy-scores/with-norms/negative"].0, [4, 8]);
+        let (shape, edges) = &tensors["edges"];
+        assert_eq!(shape, &[4, 8, 3, 4, 8]);
+        // Every path to a later layer was patched, and there is no other.
+        assert_eq!(edges.iter().filter(|v| !v.is_nan()).count(), 6 * 8 * 8 * 3);
+        let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+        for heading in [
+            "Direct effects on the logits",
+            "Movers and negative movers",
+            "Backups",
+            "Paths between heads",
+            "What the circuit carries",
+        ] {
+            assert!(report.contains(heading), "{model}: no section {heading}");
+        }
+        assert!(report.contains("<svg class=\"graph\""), "{model}: no graph");
+    }
+}
+
+#[test]
+fn reproduce_facts_patches_by_position() {
+    for model in ["toy-gpt2", "toy-neox"] {
+        let directory = tempfile::tempdir().unwrap();
+        let printed = run(directory.path(), &["reproduce-facts", "--model", model], &[]);
+        assert!(printed.contains("12 of 12 landmarks are followed by their city"), "{model}: {printed}");
+        let out = directory.path().join("out/reproduce-facts");
+        let tensors = tensors(&out.join("effects.safetensors"));
+        for set in ["the-Colosseum", "random-words"] {
+            let (shape, effects) = &tensors[&format!("{set}/resid_pre@position")];
+            assert_eq!(shape, &[4, 10], "{model}");
+            // Nothing before the landmark matters; in front of the last block the last position does.
+            assert!((0..4).all(|layer| effects[layer * 10] == 0.0 && effects[layer * 10 + 1] == 0.0), "{model} {set}");
+            assert!(effects[39] > 0.5, "{model} {set}: {effects:?}");
+        }
+        let about = json(&out.join("effects.json"));
+        assert_eq!(about["notes"]["prompts"]["the Colosseum"][0], "The Eiffel Tower is located in the city of");
+        assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("What the model knows"));
+    }
+}

@@ -9,7 +9,8 @@ use burn_ndarray::NdArray;
 use ndarray::{Array, ArrayD, Axis, IxDyn};
 use rewire_analysis::{
     AnalysisError, By, Component, CopyNorms, Direction, FreezePolicy, Input, Node, NodeKind, Options, Path, Positions,
-    Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution, patch_paths, s2_inhibition,
+    Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution, patch_path, patch_paths,
+    s2_inhibition,
 };
 use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
@@ -75,7 +76,7 @@ fn tables_match<B: Backend>() {
             let all: Vec<_> = (0..config.n_layers).flat_map(|l| (0..config.n_heads).map(move |h| (l, h))).collect();
             let excluded = BTreeSet::from(EXCLUDED);
             let found = copy_suppression(&model, &pairs, &all, &excluded, &options).unwrap();
-            let numbers = found.iter().flat_map(|s| [s.preserved, s.ablated, s.score()].map(|v| v as f32));
+            let numbers = found.iter().flat_map(|s| [s.preserved, s.ablated, s.score().unwrap()].map(|v| v as f32));
             let shape = IxDyn(&[config.n_layers, config.n_heads, 3]);
             close(Array::from_shape_vec(shape, numbers.collect()).unwrap(), "cspa");
         }
@@ -147,7 +148,9 @@ fn toy_pairs(toy: Toy) -> (Transformer<Flex>, PromptPairs, Vec<rewire_tasks::ioi
 fn s2_inhibition_is_what_it_says() {
     let (model, pairs, roles) = toy_pairs(Toy::NeoX);
     let (candidates, movers) = ([(1, 0), (2, 3)], [(2, 5), (3, 1)]);
-    let found = s2_inhibition(&model, &pairs, &roles, &candidates, &movers, 5).unwrap();
+    let found =
+        s2_inhibition(&model, &pairs, &roles, &candidates, &movers, &Options { prompt_batch: 5, ..Options::default() })
+            .unwrap();
     // Attention of the clean run, read from the pattern.
     let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
     model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -173,6 +176,25 @@ fn s2_inhibition_is_what_it_says() {
             assert!((change - expected.values[[prompt, i]]).abs() < 1e-3, "{change}");
         }
         assert_eq!(inhibition.s1_attention_change.dim(), (pairs.len(), movers.len()));
+        // The movers' attention to S1 in the second run, by itself, less that of the clean run.
+        let policy = FreezePolicy::default();
+        let second = patch_path(&model, &pairs, &metric, &paths[i], policy, Direction::Noising, |p| {
+            p.site() == Some(Site::Pattern)
+        });
+        let second = second.unwrap().cache;
+        for (mover, &(layer, head)) in movers.iter().enumerate() {
+            let [before, after] = [&cache, &second].map(|cache| array(cache.block::<4>(layer, Site::Pattern).unwrap()));
+            for prompt in 0..pairs.len() {
+                let at = [prompt, head, roles[prompt].end, roles[prompt].s1];
+                let change = inhibition.s1_attention_change[[prompt, mover]];
+                assert!((change - (after[at] - before[at])).abs() < 1e-5, "{change}");
+            }
+        }
+        let [s2, change, s1] = inhibition.means();
+        let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+        assert!((s2 - mean(&inhibition.s2_attention)).abs() < 1e-9);
+        assert!((change - mean(&inhibition.logit_difference_change)).abs() < 1e-9);
+        assert!((s1 - f64::from(inhibition.s1_attention_change.mean().unwrap())).abs() < 1e-6);
     }
     // A head of a mover's own layer or above cannot reach it.
     assert!(found[1].s1_attention_change.column(0).iter().all(|v| v.abs() < 1e-6));
@@ -193,7 +215,15 @@ fn what_has_no_names_is_refused() {
     assert!(matches!(error, AnalysisError::NameOutside { prompt: 3, position: 99, .. }), "{error}");
     let error = copy_scores(&model, &pairs.clean(), &[], CopyNorms::With, &options).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 0 }), "{error}");
-    let error = s2_inhibition(&model, &pairs, &roles[..2], &[(0, 0)], &[(1, 0)], 8).unwrap_err();
+    names[3] = vec![1];
+    names.push(vec![1]);
+    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &options).unwrap_err().to_string();
+    assert_eq!(error, "the list of names has positions for 13 prompts, and there are 12");
+    // One prompt is its own mean: there is nothing to be a share of.
+    let one = PromptPairs::new(pairs.pairs()[..1].to_vec()).unwrap();
+    let found = copy_suppression(&model, &one, &[(0, 0)], &BTreeSet::new(), &options).unwrap();
+    assert_eq!(found[0].score(), None);
+    let error = s2_inhibition(&model, &pairs, &roles[..2], &[(0, 0)], &[(1, 0)], &options).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
     let error = backup_heads(&model, &pairs, &[(4, 0)], &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L4H0 head_z: layer 4 of 4, counted from 0");

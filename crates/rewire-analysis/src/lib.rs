@@ -88,7 +88,7 @@ pub use node::{By, Component, Node, NodeKind, ParseNodeError, Positions};
 pub use options::{Direction, Options, Reuse, Scale};
 pub use paths::{
     Edge, FreezePolicy, Frozen, HeadEdges, HeldAttention, Input, ParseReceiverError, Path, PathPatching, PathRun,
-    Receiver, Taking, head_edges, patch_path, patch_paths, path_patching, path_patching_operations, unreached,
+    Receiver, Taking, head_edges, patch_path, patch_paths, path_patching, path_patching_operations,
 };
 pub use patterns::{attention_entropy, attention_patterns};
 pub use proportion::Proportion;

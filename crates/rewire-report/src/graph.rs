@@ -34,15 +34,17 @@ pub struct GraphEdge {
     pub to: String,
     /// Through what: `q`, `k`, `v`, or nothing more to say.
     pub kind: String,
-    /// Its effect: as thick as it is large, dashed above 0 (against the behaviour, where the clean run is changed).
+    /// Its effect: as thick as it is large, dashed above 0.
     pub effect: f32,
 }
 
 /// Colours by kind of path.
 const KINDS: [(&str, &str); 4] = [("q", "#2166ac"), ("k", "#1b7837"), ("v", "#b2182b"), ("", "#555555")];
 /// Colours of classes, in the order in which they appear.
-const CLASSES: [&str; 10] =
-    ["#c6dbef", "#fdc9a8", "#c7e9c0", "#e7d4e8", "#fff2ae", "#b8e2de", "#e0e0e0", "#f8c9df", "#e5d8bd", "#dadaeb"];
+const CLASSES: [&str; 16] = [
+    "#c6dbef", "#fdc9a8", "#c7e9c0", "#e7d4e8", "#fff2ae", "#b8e2de", "#e0e0e0", "#f8c9df", "#e5d8bd", "#9ecae1",
+    "#fc9272", "#a1d99b", "#bcbddc", "#d8c27a", "#80cdc1", "#f768a1",
+];
 
 const COLUMN: usize = 92;
 const ROW: usize = 96;
@@ -147,7 +149,7 @@ impl Graph {
                         span { span style={ "color:" (colour) } { "━ " } (if kind.is_empty() { "to the logits" } else { kind }) }
                     }
                 }
-                span { "┅ against the behaviour" }
+                span { "┅ effect above 0" }
                 @for class in self.classes() {
                     span { span style={ "color:" (self.colour(class)) ";-webkit-text-stroke:1px #888" } { "■ " } (class) }
                 }

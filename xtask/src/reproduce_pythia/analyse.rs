@@ -141,7 +141,9 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let queries = into("into the movers' queries", Input::Q, movers)?;
     let candidates: Vec<Head> = serving(&queries);
     let measured = &candidates[..candidates.len().min(MEASURED)];
-    let inhibition = s2_inhibition(&inner, pairs, &data.roles, measured, movers, options.prompt_batch)?;
+    let inhibition = with_bar("S2-inhibition", |progress| {
+        s2_inhibition(&inner, pairs, &data.roles, measured, movers, &Options { progress, ..options })
+    })?;
     // Heads that look at S2 and write to the logits themselves inhibit it there: the notebook's direct-effect inhibitor is one.
     let mut inhibitors: Vec<Head> = candidates.iter().chain(movers).chain(&opposing).copied().collect();
     inhibitors.retain(|&head| inhibits(&looks, head));

@@ -55,7 +55,7 @@ pub(super) fn checks<B: Backend>(source: &Source, model: &Transformer<B>, found:
     let backup = backup_heads(model, &data.pairs, &MOVERS, &options)?;
     let copying = copy_scores(model, &data.pairs.clean(), &data.names(), CopyNorms::Without, &options)?;
     let heads = INHIBITION.map(|(head, _)| head);
-    let inhibition = s2_inhibition(model, &data.pairs, &data.roles, &heads, &MOVERS, options.prompt_batch)?;
+    let inhibition = s2_inhibition(model, &data.pairs, &data.roles, &heads, &MOVERS, &options)?;
     let scores = |negative: bool, (layer, head): Head| {
         let of = if negative { &copying.negative } else { &copying.positive };
         f64::from(of[[layer, head]])

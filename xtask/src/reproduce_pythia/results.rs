@@ -249,6 +249,7 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
         found.data.pairs.len(),
         100.0 * found.right
     );
+    text += &not_the_task(found).map_or_else(String::new, |told| format!("{told}\n"));
     for (name, step) in steps(found) {
         text += &format!("\npath patching, {name}: into {}\n", receivers(step));
         text += &text_table(&STEP, &step_rows(step, arguments.seed, 6));
@@ -269,6 +270,19 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
         text += &text_table(&["figure", "expected", "got", "verdict"], &check_rows(checks));
     }
     text
+}
+
+/// Share of right answers under which a model does not do the task.
+const DOES_IT: f64 = 0.75;
+
+/// What is said where the model does not do the task.
+pub(super) fn not_the_task(found: &Found) -> Option<String> {
+    (found.right < DOES_IT).then(|| {
+        format!(
+            "The model does not do this task: it has IO above S on {:.0}% of the prompts. What follows is no circuit for it.",
+            100.0 * found.right
+        )
+    })
 }
 
 /// What a step goes into, and which of it no head reaches.

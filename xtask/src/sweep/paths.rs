@@ -170,6 +170,11 @@ impl PathArguments {
 pub(super) fn told(unreached: &[String]) -> String {
     unreached
         .iter()
-        .map(|receiver| format!("{receiver}: no path from these senders reaches it, so it has no part in any effect\n"))
+        .map(|receiver| {
+            format!(
+                "{receiver}: no path from these senders reaches it (nothing is written before it, or nothing differs there or is read \
+                 from there), so it has no part in any effect\n"
+            )
+        })
         .collect()
 }

@@ -1,14 +1,17 @@
 //! Backup heads: those that add more to the logits once others are gone.
 
+use std::collections::BTreeSet;
+
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array3, Axis, concatenate};
-use rewire_hooks::{Hook, HookPoint, Site};
+use rewire_hooks::{HookPoint, Patch, Site};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::logit_attribution::Direct;
-use crate::runs::{check_pairs, portions};
+use crate::literal::mask;
+use crate::runs::{Portion, check_pairs, portions};
 use crate::{AnalysisError, Component, Node, Options};
 
 /// Heads' direct logit attribution before and after some of them are gone.
@@ -50,7 +53,9 @@ pub fn backup_heads<B: Backend>(
     let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for portion in portions(pairs, &metric, options.prompt_batch)? {
         for (i, gone) in [&[][..], heads].into_iter().enumerate() {
-            let direct = Direct::new(model, &portion, &metric, vec![Site::Z], Zero { heads: gone })?;
+            let mut patch = zero(model, &portion, gone);
+            let direct = Direct::new(model, &portion, &metric, vec![Site::Z], &mut patch)?;
+            patch.finish()?;
             attributions[i].push(direct.all_heads()?);
             differences[i].extend(direct.logit_difference);
         }
@@ -81,22 +86,12 @@ impl Backup {
 }
 
 /// Sets the mixed values of some heads to zero.
-struct Zero<'a> {
-    heads: &'a [(usize, usize)],
-}
-
-impl<B: Backend> Hook<B> for Zero<'_> {
-    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
-        let HookPoint::Block { layer, site: Site::Z } = point else { return activation };
-        let gone: Vec<usize> = self.heads.iter().filter(|(l, _)| *l == layer).map(|(_, head)| *head).collect();
-        if gone.is_empty() {
-            return activation;
-        }
-        let mut shape = [1; D];
-        let n_heads = activation.dims()[2];
-        shape[2] = n_heads;
-        let kept: Vec<f32> = (0..n_heads).map(|head| f32::from(u8::from(!gone.contains(&head)))).collect();
-        let kept = Tensor::<B, D>::from_data(TensorData::new(kept, shape), &activation.device());
-        activation * kept
-    }
+fn zero<B: Backend>(model: &Transformer<B>, portion: &Portion, heads: &[(usize, usize)]) -> Patch<B> {
+    let config = model.config();
+    let dims = [portion.prompts.len(), portion.pairs.width(), config.n_heads, config.d_head];
+    let layers: BTreeSet<usize> = heads.iter().map(|(layer, _)| *layer).collect();
+    layers.into_iter().fold(Patch::new(), |patch, layer| {
+        let gone = mask::<B, 4>(dims, &model.device(), |_, index| heads.contains(&(layer, index[2])));
+        patch.replace_where(HookPoint::block(layer, Site::Z), Tensor::zeros(dims, &model.device()), gone)
+    })
 }

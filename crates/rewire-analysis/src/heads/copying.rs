@@ -31,6 +31,8 @@ pub struct CopyScores {
 
 /// Of how many tokens the one looked at must be one.
 const TOP: usize = 5;
+/// Names whose logits are held at once.
+const AT_ONCE: usize = 256;
 
 /// The copy scores of every head: the residual stream after block 0 at the names, through `W_V`, `b_V` and `W_O` of the head and
 /// the unembedding; the share of names whose own logit is among the five largest. In per cent: the threshold that a mover is told by is
@@ -48,8 +50,12 @@ pub fn copy_scores<B: Backend>(
     norms: CopyNorms,
     options: &Options,
 ) -> Result<CopyScores, AnalysisError> {
-    if prompts.is_empty() || names.len() != prompts.len() {
-        return Err(AnalysisError::NoNames { prompt: names.len().min(prompts.len()) });
+    if names.len() > prompts.len() {
+        let node = "the list of names".to_owned();
+        return Err(AnalysisError::PositionsOfOtherPairs { node, expected: prompts.len(), found: names.len() });
+    }
+    if names.len() < prompts.len() || prompts.is_empty() {
+        return Err(AnalysisError::NoNames { prompt: names.len() });
     }
     for (prompt, (tokens, positions)) in prompts.iter().zip(names).enumerate() {
         if positions.is_empty() {
@@ -111,28 +117,39 @@ fn of_head<B: Backend>(
     own: &[usize],
     norms: CopyNorms,
 ) -> [usize; 2] {
-    let [names, d_model] = x.dims();
-    let rows = x.clone().reshape([names, 1, d_model]);
-    let read = match norms {
-        CopyNorms::Without => rows,
-        CopyNorms::With => model.attention_norm(layer, rows, &mut ()),
-    };
-    let v = model.head_inputs(layer, HeadInput::V, &[head], read); // [name, 1, 1, d_head]
-    let d_head = v.dims()[3];
-    let w_o = model.w_o(layer).narrow(0, head, 1).reshape([d_head, d_model]);
-    let written = v.reshape([names, d_head]).matmul(w_o);
-    [1.0, -1.0].map(|sign| {
-        let turned = (written.clone() * sign).reshape([names, 1, d_model]);
-        let logits = match norms {
-            CopyNorms::Without => model.logits(turned),
-            CopyNorms::With => model.logits(model.unembedding_norm(turned)),
+    let [_, d_model] = x.dims();
+    let w_o = model.w_o(layer).narrow(0, head, 1).reshape([model.config().d_head, d_model]);
+    let mut counts = [0; 2];
+    for (chunk, own) in own.chunks(AT_ONCE).enumerate() {
+        let names = own.len();
+        let rows = x.clone().narrow(0, chunk * AT_ONCE, names).reshape([names, 1, d_model]);
+        let read = match norms {
+            CopyNorms::Without => rows,
+            CopyNorms::With => model.attention_norm(layer, rows, &mut ()),
         };
-        let d_vocab = logits.dims()[2];
-        let logits = logits.reshape([names, d_vocab]);
-        let index: Vec<i32> = own.iter().map(|&token| token as i32).collect();
-        let index = Tensor::<B, 2, Int>::from_data(TensorData::new(index, [names, 1]), &logits.device());
-        let of_own = logits.clone().gather(1, index).expand([names, d_vocab]);
-        let above = logits.greater(of_own).float().sum_dim(1);
-        host(above).into_iter().filter(|n| *n < TOP as f32).count()
-    })
+        let v = model.head_inputs(layer, HeadInput::V, &[head], read); // [name, 1, 1, d_head]
+        let written = v.reshape([names, model.config().d_head]).matmul(w_o.clone());
+        for (count, sign) in counts.iter_mut().zip([1.0, -1.0]) {
+            let turned = (written.clone() * sign).reshape([names, 1, d_model]);
+            let logits = match norms {
+                CopyNorms::Without => model.logits(turned),
+                CopyNorms::With => model.logits(model.unembedding_norm(turned)),
+            };
+            let d_vocab = logits.dims()[2];
+            *count += among_first(logits.reshape([names, d_vocab]), own);
+        }
+    }
+    counts
+}
+
+/// Of how many rows of `logits` `[name, d_vocab]` the own token is surely one of the first five: those that others tie with count as below
+/// them, so that a head that writes nothing copies nothing.
+fn among_first<B: Backend>(logits: Tensor<B, 2>, own: &[usize]) -> usize {
+    let [names, d_vocab] = logits.dims();
+    let index: Vec<i32> = own.iter().map(|&token| token as i32).collect();
+    let index = Tensor::<B, 2, Int>::from_data(TensorData::new(index, [names, 1]), &logits.device());
+    let of_own = logits.clone().gather(1, index).expand([names, d_vocab]);
+    // Not a number is neither below nor above: whatever is not surely below counts as above, the token itself included.
+    let below = host(logits.lower(of_own).float().sum_dim(1));
+    below.into_iter().filter(|below| (d_vocab as f32 - below) <= TOP as f32).count()
 }

@@ -9,7 +9,7 @@ use rewire_tasks::{LogitDiff, PromptPairs, ioi::Roles};
 use crate::node::Positions;
 use crate::paths::{FreezePolicy, Input, Path, Receiver, patch_path};
 use crate::runs::host;
-use crate::{AnalysisError, Component, Direction, Node};
+use crate::{AnalysisError, Component, Direction, Node, Options};
 
 /// What is measured of a head that may inhibit S2.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +44,8 @@ impl Inhibition {
 /// Measures each candidate: from END to S2 attention; and, with its output path-patched from the corrupted prompts into the queries of
 /// `movers` at END, the changes of the logit difference and of the movers' attention to S1.
 ///
-/// `roles` are those of the clean prompts, in the order of the pairs. Runs `prompt_batch` prompts at once, whole forwards.
+/// `roles` are those of the clean prompts, in the order of the pairs. Whole forwards, of [`Options::prompt_batch`] prompts at once; of the rest
+/// of the options only the progress is looked at.
 ///
 /// # Errors
 /// [`AnalysisError::NoNames`] where a prompt has no roles; as [`path_patching`](crate::path_patching).
@@ -54,7 +55,7 @@ pub fn s2_inhibition<B: Backend>(
     roles: &[Roles],
     candidates: &[(usize, usize)],
     movers: &[(usize, usize)],
-    prompt_batch: usize,
+    options: &Options,
 ) -> Result<Vec<Inhibition>, AnalysisError> {
     if roles.len() < pairs.len() {
         return Err(AnalysisError::NoNames { prompt: roles.len() });
@@ -73,7 +74,7 @@ pub fn s2_inhibition<B: Backend>(
         })
         .collect();
     let mut from = 0;
-    for batch in pairs.batches(prompt_batch) {
+    for batch in pairs.batches(options.prompt_batch) {
         let roles = &roles[from..from + batch.len()];
         let ends = batch.ends();
         let metric = LogitDiff::new(&batch);
@@ -85,7 +86,8 @@ pub fn s2_inhibition<B: Backend>(
         let to_s1 = |cache: &ActivationCache<B>, mover: (usize, usize)| {
             attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())
         };
-        for inhibition in &mut found {
+        for (done, inhibition) in found.iter_mut().enumerate() {
+            (options.progress)(from * candidates.len() + done * batch.len(), pairs.len() * candidates.len());
             let (layer, head) = inhibition.head;
             let s2: Vec<usize> = roles.iter().map(|r| r.s2).collect();
             let sender = Node::new(layer, Component::HeadZ).unit(head);
@@ -108,6 +110,7 @@ pub fn s2_inhibition<B: Backend>(
         }
         from += batch.len();
     }
+    (options.progress)(pairs.len() * candidates.len(), pairs.len() * candidates.len());
     Ok(found)
 }
 

@@ -23,15 +23,19 @@ pub struct Suppression {
 }
 
 impl Suppression {
-    /// The share of the head's effect that is copy suppression: 1 - preserved / ablated.
+    /// The share of the head's effect that is copy suppression: 1 - preserved / ablated; `None` where mean-ablation changes nothing, as over
+    /// one prompt, which is its own mean.
     #[must_use]
-    pub fn score(&self) -> f64 {
-        1.0 - self.preserved / self.ablated
+    pub fn score(&self) -> Option<f64> {
+        // Divergences under this are rounding.
+        (self.ablated > 1e-9).then(|| 1.0 - self.preserved / self.ablated)
     }
 }
 
 /// Of a destination's context, the share of tokens that are kept.
 const KEPT: f64 = 0.05;
+/// Prompts whose logits are compared at once.
+const AT_ONCE: usize = 8;
 
 /// Copy-suppression-preserving ablation (CSPA; McDougall et al. 2023) of some heads over the clean prompts.
 ///
@@ -175,16 +179,27 @@ impl<B: Backend> Clean<'_, B> {
 
     /// The sources that are kept in front of a layer.
     fn kept(&self, layer: usize) -> Result<Vec<Kept>, AnalysisError> {
-        let lens = self.model.logits(self.model.unembedding_norm(self.cache.block(layer, Site::ResidPre)?));
-        let [_, pos, d_vocab] = lens.dims();
+        let tokens: Vec<u32> = self.directions.keys().copied().collect();
+        let read = self.model.unembedding_norm(self.cache.block(layer, Site::ResidPre)?);
+        let [n, pos, d_model] = read.dims();
+        // The logit lens, of the tokens that are in the prompts alone.
+        let index: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        let index = Tensor::<B, 1, Int>::from_data(index.as_slice(), &self.model.device());
+        let mut lens = read.reshape([n * pos, d_model]).matmul(self.model.unembedding().select(1, index.clone()));
+        if let Some(b_u) = self.model.b_u() {
+            lens = lens + b_u.select(0, index).unsqueeze_dim(0);
+        }
         let lens = host(lens);
         let mut kept = Vec::new();
-        for (prompt, tokens) in self.prompts.iter().enumerate() {
+        for (prompt, of_prompt) in self.prompts.iter().enumerate() {
             for dest in 0..=self.pairs.end(prompt) {
-                let logit = |src: usize| lens[(prompt * pos + dest) * d_vocab + tokens[src] as usize];
-                let is_first = |src: &usize| !tokens[..*src].contains(&tokens[*src]);
+                let logit = |src: usize| {
+                    let column = tokens.binary_search(&of_prompt[src]).unwrap_or(0);
+                    lens[(prompt * pos + dest) * tokens.len() + column]
+                };
+                let is_first = |src: &usize| !of_prompt[..*src].contains(&of_prompt[*src]);
                 let mut context: Vec<usize> =
-                    (0..=dest).filter(is_first).filter(|&src| !self.excluded.contains(&tokens[src])).collect();
+                    (0..=dest).filter(is_first).filter(|&src| !self.excluded.contains(&of_prompt[src])).collect();
                 context.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
                 context.truncate((KEPT * (dest + 1) as f64).ceil() as usize);
                 kept.extend(context.into_iter().map(|src| Kept { prompt, dest, src }));
@@ -194,7 +209,7 @@ impl<B: Backend> Clean<'_, B> {
     }
 
     /// Mean KL(clean || changed) where `change` `[prompts, pos, d_model]` is added to the last residual stream and the final norm's scale
-    /// is held.
+    /// is held. A few prompts at once, for each holds its logits over the whole vocabulary.
     fn divergence(&self, change: Tensor<B, 3>) -> Result<f64, AnalysisError> {
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
         let centred = (change.clone() - change.mean_dim(2)) / scale;
@@ -203,12 +218,22 @@ impl<B: Backend> Clean<'_, B> {
             None => centred,
         };
         let [n, pos, d_model] = read.dims();
-        let moved = read.reshape([n * pos, d_model]).matmul(self.model.unembedding());
-        let changed = log_softmax(self.logits.clone() + moved.reshape(self.logits.dims()), 2);
-        let clean = log_softmax(self.logits.clone(), 2);
-        let divergence = host((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
-        let counted = divergence.chunks(pos).enumerate().flat_map(|(p, all)| all[..=self.pairs.end(p)].iter().skip(1));
-        let (sum, count) = counted.fold((0.0, 0), |(sum, count), v| (sum + f64::from(*v), count + 1));
+        let (mut sum, mut count) = (0.0, 0);
+        for from in (0..n).step_by(AT_ONCE) {
+            let prompts = AT_ONCE.min(n - from);
+            let of = |x: &Tensor<B, 3>| x.clone().narrow(0, from, prompts);
+            let logits = of(&self.logits);
+            let moved = of(&read).reshape([prompts * pos, d_model]).matmul(self.model.unembedding());
+            let changed = log_softmax(logits.clone() + moved.reshape(logits.dims()), 2);
+            let clean = log_softmax(logits, 2);
+            let divergence = host((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
+            for (prompt, all) in divergence.chunks(pos).enumerate() {
+                for v in all[..=self.pairs.end(from + prompt)].iter().skip(1) {
+                    sum += f64::from(*v);
+                    count += 1;
+                }
+            }
+        }
         Ok(sum / count.max(1) as f64)
     }
 }

@@ -39,13 +39,8 @@ impl<'a, B: Backend> Adding<'a, B> {
     fn read(&self, receiver: &Receiver) -> Option<(Tensor<B, 3>, Patch<B>, &Addition<B>)> {
         let Receiver { layer, input, .. } = *receiver;
         let addition = self.additions.get(&(layer, input))?;
-        let of_head = input.of_head().is_some();
-        let from = match of_head || self.model.config().parallel_block {
-            true => Site::ResidPre,
-            false => Site::ResidMid,
-        };
-        let stream: Tensor<B, 3> = self.streams.block(layer, from).ok()?;
-        let norm = HookPoint::block(layer, if of_head { Site::Ln1Scale } else { Site::Ln2Scale });
+        let stream: Tensor<B, 3> = self.streams.block(layer, input.stream(self.model.config())).ok()?;
+        let norm = HookPoint::block(layer, input.scale()?);
         let held = addition.scale.iter().fold(Patch::new(), |patch, scale| patch.replace(norm, scale.clone()));
         Some((stream + addition.change.clone(), held, addition))
     }
@@ -60,7 +55,14 @@ impl<'a, B: Backend> Adding<'a, B> {
         }
         let kept = ActivationCache::new().with(point, stream);
         let changed = kept.get::<D>(point).unwrap_or(x);
-        self.streams.take_in(kept);
+        // Only what a norm in front of a receiver will read is kept.
+        let config = self.model.config();
+        let reads = |(of, input): &(usize, Input)| {
+            *of == layer && input.scale().is_some() && Some(input.stream(config)) == point.site()
+        };
+        if self.additions.keys().any(reads) {
+            self.streams.take_in(kept);
+        }
         changed
     }
 

@@ -177,48 +177,36 @@ impl<B: Backend> Rows<'_, B> {
 
     /// What attention adds: as in the base run, but for the heads that send.
     fn attended(&self) -> Result<Tensor<B, 2>, CacheError> {
-        let base = self.of(self.carrier.base, Site::AttnOut)?;
-        let n_heads = self.carrier.model.config().n_heads;
-        let is_head = |c| matches!(c, Component::HeadZ | Component::HeadResult);
-        let heads: Vec<Vec<usize>> = self
-            .rows
-            .iter()
-            .map(|row| {
-                let mut heads: Vec<usize> = self
-                    .nodes(row, is_head)
-                    .flat_map(|node| node.unit.map_or(0..n_heads, |head| head..head + 1))
-                    .collect();
-                heads.sort_unstable();
-                heads.dedup();
-                heads
-            })
-            .collect();
-        let attended = match heads.iter().map(Vec::len).max() {
-            None | Some(0) => base,
-            Some(most) => {
-                let changes = self.head_changes()?; // [1 + head * place, d_model], the first row 0
-                let n_places = (changes.dims()[0] - 1) / n_heads;
-                let places = self.places();
-                let row_of = |i: usize, k: usize| heads[i].get(k).map_or(0, |head| 1 + head * n_places + places[i]);
-                (0..most).fold(base, |sum, k| {
-                    let index: Vec<usize> = (0..heads.len()).map(|i| row_of(i, k)).collect();
-                    sum + gather(changes.clone(), &index)
-                })
-            }
-        };
-        self.set(attended, Component::AttnOut, Site::AttnOut)
-    }
-
-    /// What each head writes more in the source than in the base run, head by head and place by place, behind a row of zeros.
-    fn head_changes(&self) -> Result<Tensor<B, 2>, CacheError> {
         let Carrier { base, source, model, .. } = self.carrier;
-        let z = source.block::<4>(self.layer, Site::Z)? - base.block(self.layer, Site::Z)?;
-        let [prompts, pos, n_heads, d_head] = z.dims();
-        let z = z.permute([2, 0, 1, 3]).reshape([n_heads, prompts * pos, d_head]);
-        let written = z.matmul(model.w_o(self.layer)); // [head, place, d_model]
-        let d_model = written.dims()[2];
-        let written = written.reshape([n_heads * prompts * pos, d_model]);
-        Ok(Tensor::cat(vec![Tensor::zeros([1, d_model], &model.device()), written], 0))
+        let is_head = |c| matches!(c, Component::HeadZ | Component::HeadResult);
+        let n_heads = model.config().n_heads;
+        let (mut sending, mut sends, mut number) = (Vec::new(), Vec::new(), Vec::new());
+        for row in self.rows {
+            let heads: Vec<Option<usize>> = self.nodes(row, is_head).map(|node| node.unit).collect();
+            if !heads.is_empty() {
+                sending.push(*row);
+                sends.extend((0..n_heads).map(|head| heads.iter().any(|unit| unit.is_none_or(|unit| unit == head))));
+            }
+            // 0 is a row of zeros.
+            number.push(if heads.is_empty() { 0 } else { sending.len() });
+        }
+        let mut attended = self.of(base, Site::AttnOut)?;
+        if !sending.is_empty() {
+            let z = source.block::<4>(self.layer, Site::Z)? - base.block(self.layer, Site::Z)?;
+            let [prompts, pos, _, d_head] = z.dims();
+            let z = z.reshape([prompts * pos, n_heads * d_head]);
+            let sent = Rows { rows: &sending, ..*self };
+            let z = gather(z, &sent.places()).reshape([sending.len(), n_heads, d_head]);
+            let sends: Vec<f32> = sends.into_iter().map(|sends| f32::from(u8::from(sends))).collect();
+            let sends = Tensor::<B, 3>::from_data(TensorData::new(sends, [sending.len(), n_heads, 1]), &model.device());
+            let w_o = model.w_o(self.layer);
+            let d_model = w_o.dims()[2];
+            let written = (z * sends).reshape([sending.len(), n_heads * d_head]);
+            let written = written.matmul(w_o.reshape([n_heads * d_head, d_model]));
+            let zeros = Tensor::zeros([1, d_model], &model.device());
+            attended = attended + gather(Tensor::cat(vec![zeros, written], 0), &number);
+        }
+        self.set(attended, Component::AttnOut, Site::AttnOut)
     }
 
     /// What the MLP adds where it reads `read`.
@@ -283,7 +271,11 @@ impl<B: Backend> Rows<'_, B> {
         let units: Vec<Vec<usize>> = self
             .rows
             .iter()
-            .map(|row| self.nodes(row, |c| c == Component::MlpPost).filter_map(|node| node.unit).collect())
+            .map(|row| {
+                let units = self.nodes(row, |c| c == Component::MlpPost).filter_map(|node| node.unit);
+                // A neuron that is named twice sends once.
+                units.collect::<BTreeSet<_>>().into_iter().collect()
+            })
             .collect();
         let out = self.of(base, Site::MlpOut)?;
         let most = units.iter().map(Vec::len).max().unwrap_or(0);

@@ -55,7 +55,7 @@ impl HeadEdges {
 /// Path patching along each of these edges alone: exact. A sender's change is carried once to all that it sends to.
 ///
 /// # Errors
-/// As [`patch_paths`](crate::patch_paths), such as for an edge to an earlier layer's head that the model does not have.
+/// As [`patch_paths`](crate::patch_paths), and [`AnalysisError::NoSuchReceiver`] for an edge that goes to no later layer.
 pub fn head_edges<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -64,6 +64,10 @@ pub fn head_edges<B: Backend, M: Metric>(
     policy: FreezePolicy,
     options: &Options,
 ) -> Result<HeadEdges, AnalysisError> {
+    if let Some(Edge { from, to, input }) = edges.iter().find(|edge| edge.from.0 >= edge.to.0) {
+        let receiver = format!("{input}:{}.{} for L{}H{}", to.0, to.1, from.0, from.1);
+        return Err(AnalysisError::NoSuchReceiver { receiver, reason: "it is in no later layer" });
+    }
     let path = |edge: &Edge| Path {
         senders: vec![Node::new(edge.from.0, Component::HeadZ).unit(edge.from.1)],
         receivers: vec![Receiver::new(edge.to.0, edge.input).head(edge.to.1)],

@@ -9,7 +9,7 @@ use rewire_tasks::Metric;
 use super::carry::{Carrier, by_place, gather};
 use super::policy::Taking;
 use super::reach::SecondRun;
-use super::receive::{Place, Receiving, site};
+use super::receive::{Place, Receiving};
 use super::receiver::{Input, Receiver};
 use crate::AnalysisError;
 use crate::plan::Entry;
@@ -59,7 +59,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 continue;
             }
             let n = rows.len();
-            let held = gather(by_place(base.block(receiver.layer, site(input, config))?), &places);
+            let held = gather(by_place(base.block(receiver.layer, input.site_used(config))?), &places);
             let index: Vec<usize> = rows
                 .iter()
                 .enumerate()
@@ -113,12 +113,12 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let all = self.places(second, |_| (first..width).collect());
         let copies = second.paths.len() * n_prompts;
         let shape = [copies, width - first, heads.len(), config.d_head];
-        let of = |input| -> Result<Tensor<B, 4>, AnalysisError> {
+        let of = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
             let (values, _) = self.set_heads(&second.paths, layer, input, heads, &all)?;
             Ok(values.reshape(shape))
         };
-        let earlier = |input| -> Result<Tensor<B, 4>, AnalysisError> {
-            let all = base.block::<4>(layer, site(input, config))?.narrow(1, 0, first);
+        let earlier = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
+            let all = base.block::<4>(layer, input.site_used(config))?.narrow(1, 0, first);
             Ok(Tensor::cat(heads.iter().map(|&head| all.clone().narrow(2, head, 1)).collect(), 2))
         };
         let before = match first {

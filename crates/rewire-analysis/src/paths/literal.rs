@@ -28,7 +28,8 @@ pub struct PathRun<B: Backend> {
 }
 
 /// The second run of path patching, whole: the base run with `receivers` set to what reaches them from `senders`, one after the other as
-/// the method is defined. For what happens inside it, such as where heads look: `accepts` says what is recorded.
+/// the method is defined. For what happens inside it, such as where heads look: `accepts` says what is recorded. Holds every activation of both
+/// runs of all pairs at once: give it few.
 ///
 /// # Errors
 /// As [`path_patching`](crate::path_patching).
@@ -165,20 +166,11 @@ fn send<B: Backend, const D: usize>(
 
 /// The hook of the second run: receivers set to what they received.
 fn receiving<B: Backend>(receivers: &[Receiver], received: &ActivationCache<B>) -> Result<Patch<B>, CacheError> {
-    let site = |input| match input {
-        Input::ResidPre => Site::ResidPre,
-        Input::Q => Site::Q,
-        Input::K => Site::K,
-        Input::V => Site::V,
-        Input::ResidMid => Site::ResidMid,
-        Input::MlpIn => Site::Ln2Normalized,
-        Input::ResidPost => Site::ResidPost,
-    };
-    let points: BTreeSet<HookPoint> = receivers.iter().map(|r| HookPoint::block(r.layer, site(r.input))).collect();
+    let points: BTreeSet<HookPoint> = receivers.iter().map(|r| HookPoint::block(r.layer, r.input.site())).collect();
     points.into_iter().try_fold(Patch::new(), |patch, at| {
         let covered = |prompt: usize, index: &[usize]| {
             receivers.iter().any(|r| {
-                HookPoint::block(r.layer, site(r.input)) == at
+                HookPoint::block(r.layer, r.input.site()) == at
                     && r.is_at(prompt, index[1])
                     && r.head.is_none_or(|head| head == index[2])
             })
@@ -210,15 +202,8 @@ fn additions<B: Backend>(
     let inputs: BTreeSet<(usize, Input)> = receivers.iter().map(|r| (r.layer, r.input)).collect();
     let addition = |(layer, input): (usize, Input)| {
         let here = || receivers.iter().filter(move |r| (r.layer, r.input) == (layer, input));
-        let (site, norm) = match input {
-            Input::ResidMid => (Site::ResidMid, None),
-            Input::ResidPost => (Site::ResidPost, None),
-            Input::ResidPre => (Site::ResidPre, None),
-            Input::MlpIn if !config.parallel_block => (Site::ResidMid, Some(Site::Ln2Scale)),
-            Input::MlpIn => (Site::ResidPre, Some(Site::Ln2Scale)),
-            _ => (Site::ResidPre, Some(Site::Ln1Scale)),
-        };
-        let change = received.block::<3>(layer, site)? - base.block(layer, site)?;
+        let stream = input.stream(config);
+        let change = received.block::<3>(layer, stream)? - base.block(layer, stream)?;
         let [batch, pos, _] = change.dims();
         let covered =
             mask::<B, 3>(change.dims(), &change.device(), |prompt, index| here().any(|r| r.is_at(prompt, index[1])));
@@ -229,7 +214,7 @@ fn additions<B: Backend>(
                 here().any(|r| r.is_at(prompt, index[1]) && r.head.is_none_or(|head| head == index[2]))
             })
         });
-        let scale = match (policy.norms, norm) {
+        let scale = match (policy.norms, input.scale()) {
             (Frozen::Frozen, Some(norm)) => Some(base.block(layer, norm)?),
             _ => None,
         };

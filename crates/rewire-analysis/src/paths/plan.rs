@@ -1,7 +1,8 @@
 //! Which paths are followed together, and where each enters the second run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use rewire_hooks::Site;
 use rewire_model::TransformerConfig;
 
 use super::carry::{Row, Stage, begins};
@@ -34,6 +35,9 @@ pub(super) struct Unit {
     pub(super) rows: Vec<Row>,
 }
 
+/// Sets of receivers that one set of senders sends to in one unit.
+const RECEIVERS: usize = 64;
+
 impl Receiver {
     /// Where what it receives enters the second run.
     pub(super) fn entry(&self, config: &TransformerConfig) -> Entry {
@@ -47,10 +51,9 @@ impl Receiver {
 
     /// The stage of the stream that it reads.
     pub(super) fn stage(&self, config: &TransformerConfig) -> Stage {
-        match self.input {
-            Input::ResidMid => Stage::mid(self.layer),
-            Input::MlpIn if !config.parallel_block => Stage::mid(self.layer),
-            Input::ResidPost => Stage::post(self.layer),
+        match self.input.stream(config) {
+            Site::ResidMid => Stage::mid(self.layer),
+            Site::ResidPost => Stage::post(self.layer),
             _ => Stage::pre(self.layer),
         }
     }
@@ -81,16 +84,20 @@ impl Job {
         }
     }
 
-    /// Cuts the job into units of about half `token_budget` rows, so that there are some for each core. Paths that reach nothing are in
-    /// none.
+    /// Cuts the job into units of about half `token_budget` rows, and of few receivers for one set of senders, so that there are some for
+    /// each core. Paths that reach nothing are in none.
     pub(super) fn units(&self, portion: &Portion, config: &TransformerConfig, token_budget: usize) -> Vec<Unit> {
         let mut of_senders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (number, path) in self.paths.iter().enumerate() {
             of_senders.entry(path.senders).or_default().push(number);
         }
+        let unit = |senders: usize, paths: &[usize]| Unit {
+            rows: self.rows(senders, paths, portion, config),
+            paths: paths.to_vec(),
+        };
         let mut wholes: Vec<Unit> = of_senders
             .into_iter()
-            .map(|(senders, paths)| Unit { rows: self.rows(senders, &paths, portion, config), paths })
+            .flat_map(|(senders, paths)| paths.chunks(RECEIVERS).map(|paths| unit(senders, paths)).collect::<Vec<_>>())
             .filter(|unit| !unit.rows.is_empty())
             .collect();
         wholes.sort_by_key(|unit| unit.rows.iter().map(|row| row.begins).min());
@@ -103,8 +110,34 @@ impl Job {
             units[i % n].rows.extend(whole.rows);
         }
         units.retain(|unit| !unit.paths.is_empty());
-        units.iter_mut().for_each(|unit| unit.rows.sort_unstable());
+        for unit in &mut units {
+            unit.rows.sort_unstable();
+            unit.rows.dedup();
+        }
         units
+    }
+
+    /// The receivers that something of a unit reaches, by the numbers of their set and within it.
+    pub(super) fn received(
+        &self,
+        unit: &Unit,
+        portion: &Portion,
+        config: &TransformerConfig,
+    ) -> BTreeSet<(usize, usize)> {
+        let mut rows: BTreeMap<usize, Vec<&Row>> = BTreeMap::new();
+        for row in &unit.rows {
+            rows.entry(row.senders).or_default().push(row);
+        }
+        let of_path = |&path: &usize| {
+            let PathPair { senders, receivers } = self.paths[path];
+            let rows = rows.get(&senders).map(Vec::as_slice).unwrap_or_default();
+            let received = move |(_, receiver): &(usize, &Receiver)| {
+                rows.iter().any(|row| receiver.receives(row, portion, config))
+            };
+            let all = self.receivers[receivers].iter().enumerate().filter(received);
+            all.map(|(number, _)| (receivers, number)).collect::<Vec<_>>()
+        };
+        unit.paths.iter().flat_map(of_path).collect()
     }
 
     /// Where a set of senders changes what one of its receivers reads.

@@ -40,8 +40,9 @@ pub enum Taking {
 /// What is held while the senders' change is on its way to the receivers, and how they take it up. The presets are named for their
 /// sources.
 ///
-/// Nothing else is held in the second step, the base run with the receivers changed. With one receiver, or several of one layer, both
-/// ways of taking it up are the same.
+/// Nothing else is held in the second step, the base run with the receivers changed. With one receiver, or several heads' inputs of one
+/// layer, both ways of taking it up are the same. A stream that is named twice, as after one block and before the next, is added to
+/// twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FreezePolicy {
     /// How attention is held; it always is, or every path would be on the way.

@@ -77,19 +77,19 @@ impl<'a> Reach<'a> {
 
     /// The second runs of these paths; those that reach nothing are in none.
     pub(super) fn second_runs(&self, paths: &[usize], token_budget: usize) -> Vec<SecondRun> {
-        let mut groups: BTreeMap<(usize, usize, Vec<usize>), (Entry, Vec<usize>)> = BTreeMap::new();
+        let mut together: BTreeMap<(usize, usize, Vec<usize>), SecondRun> = BTreeMap::new();
         for &path in paths {
             if let Some((entry, first, heads)) = self.entry(path) {
-                groups.entry((entry.depth(), first, heads)).or_insert((entry, Vec::new())).1.push(path);
+                let place = (entry.depth(), first, heads.clone());
+                together.entry(place).or_insert(SecondRun { entry, first, heads, paths: Vec::new() }).paths.push(path);
             }
         }
-        let mut runs = Vec::new();
-        for ((_, first, heads), (entry, group)) in groups {
-            let at_once = at_once(self.config, self.portion, first, token_budget);
-            let run = |paths: &[usize]| SecondRun { entry, first, heads: heads.clone(), paths: paths.to_vec() };
-            runs.extend(group.chunks(at_once).map(run));
-        }
-        runs
+        let cut = |run: SecondRun| {
+            let at_once = at_once(self.config, self.portion, run.first, token_budget);
+            let part = |paths: &[usize]| SecondRun { paths: paths.to_vec(), heads: run.heads.clone(), ..run };
+            run.paths.chunks(at_once).map(part).collect::<Vec<_>>()
+        };
+        together.into_values().flat_map(cut).collect()
     }
 
     /// Floating-point operations of the products of a unit: MLPs on the way to the last receiver, and the second runs.

@@ -43,31 +43,17 @@ pub(super) struct Place {
     pub(super) position: usize,
 }
 
-/// The site at which an input is set, and the width of what is set there for each place (and head).
-pub(super) fn site(input: Input, config: &TransformerConfig) -> Site {
-    match input {
-        Input::ResidPre => Site::ResidPre,
-        Input::Q if config.is_rotary() => Site::RotQ,
-        Input::Q => Site::Q,
-        Input::K => config.key_site(),
-        Input::V => Site::V,
-        Input::ResidMid => Site::ResidMid,
-        Input::MlpIn => Site::Ln2Normalized,
-        Input::ResidPost => Site::ResidPost,
-    }
-}
-
 /// What the second run needs of the base run.
 pub(super) fn reads_of_base(point: HookPoint, receivers: &[Receiver], config: &TransformerConfig) -> bool {
     let HookPoint::Block { layer, site: at } = point else { return false };
     [Site::ResidPre, Site::ResidMid, Site::ResidPost, config.key_site(), Site::V].contains(&at)
         || receivers.iter().any(|r| {
-            r.layer == layer && (site(r.input, config) == at || r.input.of_head().is_some() && in_heads(at, config))
+            r.layer == layer && (r.input.site_used(config) == at || r.input.of_head().is_some() && in_heads(at, config))
         })
 }
 
 fn in_heads(at: Site, config: &TransformerConfig) -> bool {
-    at == Site::Z || at == site(Input::Q, config)
+    at == Site::Z || at == Input::Q.site_used(config)
 }
 
 impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {

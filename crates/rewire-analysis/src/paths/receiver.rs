@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_hooks::Site;
 use rewire_model::{HeadInput, TransformerConfig};
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,49 @@ impl Input {
     }
 }
 
+impl Input {
+    /// The site at which it is set, queries and keys before any rotation.
+    pub(super) fn site(self) -> Site {
+        match self {
+            Input::ResidPre => Site::ResidPre,
+            Input::Q => Site::Q,
+            Input::K => Site::K,
+            Input::V => Site::V,
+            Input::ResidMid => Site::ResidMid,
+            Input::MlpIn => Site::Ln2Normalized,
+            Input::ResidPost => Site::ResidPost,
+        }
+    }
+
+    /// The same, queries and keys as they are used.
+    pub(super) fn site_used(self, config: &TransformerConfig) -> Site {
+        match self {
+            Input::Q if config.is_rotary() => Site::RotQ,
+            Input::K => config.key_site(),
+            other => other.site(),
+        }
+    }
+
+    /// The stream that it reads.
+    pub(super) fn stream(self, config: &TransformerConfig) -> Site {
+        match self {
+            Input::ResidMid => Site::ResidMid,
+            Input::MlpIn if !config.parallel_block => Site::ResidMid,
+            Input::ResidPost => Site::ResidPost,
+            _ => Site::ResidPre,
+        }
+    }
+
+    /// The scale of the norm that it reads through, if it does.
+    pub(super) fn scale(self) -> Option<Site> {
+        match self {
+            Input::Q | Input::K | Input::V => Some(Site::Ln1Scale),
+            Input::MlpIn => Some(Site::Ln2Scale),
+            _ => None,
+        }
+    }
+}
+
 impl Receiver {
     /// Everywhere in the prompts; all heads, where it is a head's input.
     #[must_use]
@@ -142,15 +186,6 @@ impl Receiver {
             Input::MlpIn => mlp_reads(self.layer, config),
             Input::ResidPost => self.layer * LAYER + 9,
         }
-    }
-
-    /// Whether what `node` writes is before what this reads, and somewhere at its positions.
-    pub(super) fn is_reached_by(&self, node: &Node, config: &TransformerConfig, pairs: &PromptPairs) -> bool {
-        let shared = |prompt: usize| match (self.positions.position(prompt), node.positions.position(prompt)) {
-            (Some(here), Some(there)) => here == there,
-            _ => true,
-        };
-        written(node) < self.reads(config) && (0..pairs.len()).any(shared)
     }
 
     /// The heads that it is of.

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
-use rewire_hooks::{HookPoint, Patch, Site};
+use rewire_hooks::{HookPoint, Patch};
 use rewire_tasks::Metric;
 
 use super::adding::Addition;
 use super::carry::{Carrier, by_place, gather};
 use super::policy::Frozen;
 use super::reach::SecondRun;
-use super::receive::{Place, Receiving, site};
+use super::receive::{Place, Receiving};
 use super::receiver::{Input, Receiver};
 use crate::AnalysisError;
 
@@ -28,7 +28,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
     ) -> Result<(Tensor<B, 2>, Vec<bool>), AnalysisError> {
         let Carrier { base, portion, model, .. } = self.carrier;
         let config = model.config();
-        let of_base = base.block::<4>(layer, site(input, config))?;
+        let of_base = base.block::<4>(layer, input.site_used(config))?;
         let [prompts, width, n_heads, d_head] = of_base.dims();
         let of_base = of_base.reshape([prompts * width * n_heads, d_head]);
         let n_base = prompts * width * n_heads;
@@ -97,11 +97,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 let mask = Tensor::<B, 3, Bool>::from_data(TensorData::new(mask, [copies, pos, 1]), &model.device());
                 mask.expand([copies, pos, config.d_model])
             });
-            let norm = match input {
-                Input::MlpIn => Some(Site::Ln2Scale),
-                _ => input.of_head().map(|_| Site::Ln1Scale),
-            };
-            let scale = match (policy.norms, norm) {
+            let scale = match (policy.norms, input.scale()) {
                 (Frozen::Frozen, Some(norm)) => {
                     let width = portion.pairs.width();
                     let places: Vec<usize> = places.iter().map(|at| at.prompt * width + at.position).collect();
@@ -129,7 +125,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             };
             let places = self.places(second, positions);
             let pos = places.len() / copies;
-            let point = HookPoint::block(layer, site(input, config));
+            let point = HookPoint::block(layer, input.site_used(config));
             let device = model.device();
             patch = if input.of_head().is_some() {
                 let heads: Vec<usize> = (0..config.n_heads).collect();
@@ -147,7 +143,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                         self.reach.receivers(path).iter().filter(|r| (r.layer, r.input) == (layer, input));
                     of_point.find(|r| r.is_at(at.prompt, at.position)).map(|r| (path, r))
                 };
-                let of_base: Tensor<B, 2> = by_place(base.block(layer, site(input, config))?);
+                let of_base: Tensor<B, 2> = by_place(base.block(layer, input.site_used(config))?);
                 let n_base = of_base.dims()[0];
                 let changed = match input {
                     Input::MlpIn => self.mlps.get(&layer).map(|[normalized, _]| normalized.clone()),

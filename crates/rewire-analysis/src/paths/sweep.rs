@@ -1,5 +1,8 @@
 //! Path patching of many senders or receivers.
 
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, ArrayD};
 use rewire_hooks::{HookPoint, Site};
@@ -38,7 +41,8 @@ pub struct PathPatching {
     pub outcome: Outcome,
     /// What was held on the way.
     pub policy: FreezePolicy,
-    /// Receivers that nothing reaches from any of the senders: they have no part in any effect.
+    /// Receivers that nothing reaches from any of the senders: nothing is written before they read, or nothing differs there, or nothing
+    /// that the metric reads looks there. They have no part in any effect.
     pub unreached: Vec<Receiver>,
 }
 
@@ -76,7 +80,8 @@ pub fn path_patching<B: Backend, M: Metric>(
             changes[*number][index.as_slice()] = found.changes[[prompt, path]];
         }
     }
-    let unreached = unreached(&sets, receivers, config, pairs);
+    let reached = |(number, _): &(usize, &Receiver)| !found.received.contains(&(0, *number));
+    let unreached = receivers.iter().enumerate().filter(reached).map(|(_, receiver)| receiver.clone()).collect();
     let outcome = Outcome {
         method: Method::PathPatching,
         direction: options.direction,
@@ -88,8 +93,9 @@ pub fn path_patching<B: Backend, M: Metric>(
     Ok(PathPatching { outcome, policy, unreached })
 }
 
-/// The floating-point operations of products that [`path_patching`] cannot do without: both runs, the MLPs on the way from each sender to
-/// the last receiver, at the positions that are received, and what is left of the second runs.
+/// The floating-point operations of the products that take [`path_patching`]'s time: both runs, the MLPs on the way from each sender to the
+/// last receiver, at the positions that are received, and what is left of the second runs. The receiving heads' own products are left
+/// out.
 ///
 /// # Errors
 /// As [`path_patching`].
@@ -154,41 +160,33 @@ pub fn patch_paths<B: Backend, M: Metric>(
     policy: FreezePolicy,
     options: &Options,
 ) -> Result<GroupOutcome, AnalysisError> {
-    let (mut senders, mut receivers): (Vec<Vec<Node>>, Vec<Vec<Receiver>>) = (Vec::new(), Vec::new());
+    let mut senders = Numbered { sets: Vec::new(), numbers: HashMap::new() };
+    let mut receivers = Numbered { sets: Vec::new(), numbers: HashMap::new() };
     // Senders that several paths share are carried once.
-    let number = |path: &Path, senders: &mut Vec<Vec<Node>>, receivers: &mut Vec<Vec<Receiver>>| PathPair {
-        senders: number_of(senders, &path.senders),
-        receivers: number_of(receivers, &path.receivers),
-    };
-    let numbers: Vec<PathPair> = paths.iter().map(|path| number(path, &mut senders, &mut receivers)).collect();
-    let found =
-        follow(model, pairs, metric, &senders, &receivers, &numbers, policy, &Options { ledger: &(), ..*options })?;
+    let mut numbers = Vec::with_capacity(paths.len());
+    for Path { senders: from, receivers: to } in paths {
+        numbers.push(PathPair { senders: senders.number(from), receivers: receivers.number(to) });
+    }
+    let options = &Options { ledger: &(), ..*options };
+    let found = follow(model, pairs, metric, &senders.sets, &receivers.sets, &numbers, policy, options)?;
     let Options { direction, scale, .. } = *options;
     let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32);
     Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines: found.baselines, values })
 }
 
-/// Where `set` is among `sets`; it is added if it is not there.
-fn number_of<T: Clone + PartialEq>(sets: &mut Vec<Vec<T>>, set: &[T]) -> usize {
-    let found = sets.iter().position(|s| s == set);
-    found.unwrap_or_else(|| {
-        sets.push(set.to_vec());
-        sets.len() - 1
-    })
+/// Sets in the order in which they appear first, and the number of each.
+struct Numbered<'a, T> {
+    sets: Vec<Vec<T>>,
+    numbers: HashMap<&'a [T], usize>,
 }
 
-/// The receivers that nothing reaches from any of these sets of senders: all of them read before, or at other positions than, anything is
-/// written.
-#[must_use]
-pub fn unreached(
-    senders: &[Vec<Node>],
-    receivers: &[Receiver],
-    config: &TransformerConfig,
-    pairs: &PromptPairs,
-) -> Vec<Receiver> {
-    let reached =
-        |receiver: &&Receiver| senders.iter().flatten().any(|node| receiver.is_reached_by(node, config, pairs));
-    receivers.iter().filter(|receiver| !reached(receiver)).cloned().collect()
+impl<'a, T: Clone + Eq + Hash> Numbered<'a, T> {
+    fn number(&mut self, set: &'a [T]) -> usize {
+        *self.numbers.entry(set).or_insert_with(|| {
+            self.sets.push(set.to_vec());
+            self.sets.len() - 1
+        })
+    }
 }
 
 /// What all paths change in the metric.
@@ -198,6 +196,8 @@ struct Followed {
     factor: f64,
     /// `[prompt, path]`.
     changes: Array2<f32>,
+    /// The receivers that something reaches, by the numbers of their set and within it.
+    received: BTreeSet<(usize, usize)>,
 }
 
 /// Refuses what sends nothing, receivers that do not exist, and paths without either end.
@@ -240,6 +240,7 @@ fn follow<B: Backend, M: Metric>(
     check_ends(model, pairs, senders, receivers)?;
     let portions = portions(pairs, metric, options.prompt_batch)?;
     let mut changes = Array2::zeros((pairs.len(), paths.len()));
+    let mut received = BTreeSet::new();
     let (mut done, total) = (0, pairs.len() * paths.len());
     (options.progress)(done, total);
     // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
@@ -257,6 +258,8 @@ fn follow<B: Backend, M: Metric>(
     for portion in &portions {
         let from = portion.prompts[0];
         let job = Job::of_portion(senders, receivers, paths, portion);
+        let units = job.units(portion, model.config(), options.token_budget);
+        received.extend(units.iter().flat_map(|unit| job.received(unit, portion, model.config())));
         if options.reuse == Reuse::Nothing {
             for (number, path) in paths.iter().enumerate() {
                 let ends = (job.senders[path.senders].as_slice(), job.receivers[path.receivers].as_slice());
@@ -273,7 +276,6 @@ fn follow<B: Backend, M: Metric>(
             Some(runs) => runs,
             None => Runs::new(model, metric, portion, senders, receivers, policy, options)?,
         };
-        let units = job.units(portion, model.config(), options.token_budget);
         let n_prompts = portion.prompts.len();
         done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
         let work = |i: usize| runs.unit(&job, &units[i], i, options);
@@ -289,7 +291,7 @@ fn follow<B: Backend, M: Metric>(
         })?;
     }
     (options.progress)(total, total);
-    Ok(Followed { baselines, factor, changes })
+    Ok(Followed { baselines, factor, changes, received })
 }
 
 /// The runs that senders are carried between, over one portion of prompts.

@@ -15,6 +15,9 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
         "The circuit in short",
         "Heads found step by step, by what they do; the fewest, strongest first, that carry the behaviour alone.",
     );
+    if let Some(told) = results::not_the_task(found) {
+        page.text(&told);
+    }
     let members = |role: Role| {
         let has = circuit.members.iter().filter(move |m| m.roles.iter().any(|(r, _)| *r == role));
         results::names(has.map(|m| m.head))
@@ -53,7 +56,7 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
         "Paths between heads",
         &format!(
             "{how} from one head's output to another's query, key or value were patched exactly, each alone, noising. Kept are those of \
-             {:.4} and more, {} of them; drawn are at most 60, and the direct effects on the logits. Point at a line or a head for \
+             {:.4} and more, {} of them; drawn are at most 60, and the direct effects on the logits; dashed ones work against the behaviour. Point at a line or a head for \
              its effect or class. The same graph is in circuit.dot (Graphviz) and circuit.json.",
             edges.threshold,
             edges.pruned.len()

@@ -140,7 +140,7 @@ pub(super) fn suppression(page: &mut Page, found: &Found) {
             head_name(s.head.0, s.head.1),
             format!("{:.5}", s.ablated),
             format!("{:.5}", s.preserved),
-            format!("{:.1}%", 100.0 * s.score()),
+            s.score().map_or("-".to_owned(), |score| format!("{:.1}%", 100.0 * score)),
         ]
     };
     let header = ["head", "KL, mean-ablated", "KL, suppression preserved", "score"];

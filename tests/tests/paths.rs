@@ -156,7 +156,8 @@ fn any_end() -> impl Strategy<Value = (usize, usize, Option<usize>, usize, usize
 fn positions(place: usize, position: usize, pairs: &PromptPairs) -> Positions {
     match place {
         0 | 1 => Positions::All,
-        2 => Positions::One(position % pairs.width()),
+        // Where every prompt still is.
+        2 => Positions::One(position % (pairs.ends().into_iter().min().unwrap_or(0) + 1)),
         _ => Positions::Each((0..pairs.len()).map(|p| position % (pairs.end(p) + 1)).collect()),
     }
 }
@@ -329,6 +330,10 @@ proptest! {
     }
 }
 
+fn shorter() -> rewire_tasks::PromptPair {
+    rewire_tasks::PromptPair { clean: vec![3, 4], corrupted: vec![3, 7], answers: vec![1], wrong_answers: vec![2] }
+}
+
 fn small() -> (Transformer<Flex>, PromptPairs) {
     let config = TransformerConfig::gpt2(3, 2, 8, 17, 12);
     let pair = |clean: [u32; 4], corrupted: [u32; 4]| rewire_tasks::PromptPair {
@@ -435,6 +440,15 @@ fn what_is_no_path_is_refused() {
         patch_paths(&model, &pairs, &metric, &[path], FreezePolicy::default(), &options(true)).unwrap_err().to_string()
     };
     assert_eq!(at(Positions::One(4)), "there is no receiver q:1 @ 4: position 4 of 4, counted from 0");
+    let short = PromptPairs::new(vec![pairs.pairs()[0].clone(), shorter()]).unwrap();
+    let path = Path {
+        senders: vec![Node::new(0, Component::MlpOut)],
+        receivers: vec![Receiver::new(1, Input::Q).at(Positions::One(3))],
+    };
+    let refused =
+        patch_paths(&model, &short, &LogitDiff::new(&short), &[path], FreezePolicy::default(), &options(true))
+            .unwrap_err();
+    assert_eq!(refused.to_string(), "receiver q:1 @ 3 is outside prompt 1 (counted from 0), which has 2 tokens");
     assert!(at(Positions::Each(vec![1])).contains("has positions for 1 prompts, and there are 2"));
     let neox = Transformer::<Flex>::random(&TransformerConfig::neox(2, 2, 8, 17, 12), 3, &Default::default());
     let heads = [NodeKind::all(Component::HeadZ)];

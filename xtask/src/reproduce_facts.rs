@@ -11,8 +11,8 @@ use ndarray::Array2;
 use rewire_analysis::{Component, Effects, NodeKind, Options, Outcome, activation_patching, logit_attribution};
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
 use rewire_report::{About, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
-use rewire_tasks::facts::{FACTS, FactCorruption, demo_fact_pair, fact_prompt};
-use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
+use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fact_prompt};
+use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::device::on_device;
@@ -22,7 +22,6 @@ use crate::progress::with_bar;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The demo's own model is gpt2-xl: 1.5 billion parameters, some 7 GB in memory.
     #[command(flatten)]
     model: ModelArguments,
     /// Seed of the random words that replace the landmark, where the demo's four are not as many tokens.
@@ -69,9 +68,13 @@ struct Fact {
 /// All that the report is made of.
 struct Found {
     patched: Vec<Patched>,
-    /// What layers add to the logit difference themselves, of the Colosseum pair: stream, attention, MLP.
+    /// What layers add to the logit difference themselves, of the first pair: stream, attention, MLP.
     direct: Outcome,
+    /// What the unembedding's bias adds to it.
+    bias: f32,
     facts: Vec<Fact>,
+    /// What is said of a pair that cannot be made.
+    left_out: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -82,15 +85,24 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sets =
         [("the Colosseum", FactCorruption::Colosseum), ("random words", FactCorruption::RandomWords(arguments.seed))];
     let mut pairs = Vec::new();
+    let mut left_out = Vec::new();
     for (name, corruption) in sets {
-        let pair = demo_fact_pair(tokenizer, bos, corruption)?;
+        let pair = match demo_fact_pair(tokenizer, bos, corruption) {
+            // The other may still be had.
+            Err(FactsError::Pairs(error @ PairsError::UnequalLengths { .. })) => {
+                left_out.push(format!("Left out, {name}: {error}."));
+                continue;
+            }
+            found => found?,
+        };
         pair.check_model(source.config.d_vocab, source.config.n_ctx)?;
         pairs.push((name, pair));
     }
     check_directory(&arguments.out)?;
+    anyhow::ensure!(!pairs.is_empty(), "no prompt is as long as the Eiffel Tower's: {}", left_out.join(" "));
     let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<B> = source.load(&device)?;
-        analyse(&model, tokenizer, pairs)
+        analyse(&model, tokenizer, pairs, left_out)
     })?;
 
     let by_set = |describe: &dyn Fn(&Patched) -> Value| -> Value {
@@ -116,12 +128,13 @@ fn analyse<B: Backend>(
     model: &Transformer<B>,
     tokenizer: &Tokenizer,
     sets: Vec<(&'static str, PromptPairs)>,
+    left_out: Vec<String>,
 ) -> anyhow::Result<Found> {
     let mut patched = Vec::new();
     for (name, pairs) in sets {
         let metric = LogitDiff::new(&pairs);
         let nodes = KINDS.map(NodeKind::by_position);
-        let outcome = with_bar(&format!("patching from {name}"), |progress| {
+        let outcome = with_bar(&format!("patching into {name}"), |progress| {
             activation_patching(model, &pairs, &metric, &nodes, &Options { progress, ..Options::default() })
         })?;
         let pair = &pairs.pairs()[0];
@@ -142,6 +155,11 @@ fn analyse<B: Backend>(
     }
     let kinds = [Component::ResidPost, Component::AttnOut, Component::MlpOut].map(NodeKind::all);
     let direct = logit_attribution(model, &patched[0].pairs, &kinds, &Options::default())?;
+    let pair = &patched[0].pairs.pairs()[0];
+    let bias = model.b_u().map_or(0.0, |b_u| {
+        let b_u: Vec<f32> = b_u.into_data().iter::<f32>().collect();
+        b_u[pair.answers[0] as usize] - b_u[pair.wrong_answers[0] as usize]
+    });
     let bos = model.config().bos_token;
     let mut facts = Vec::new();
     for (landmark, city) in FACTS {
@@ -151,7 +169,7 @@ fn analyse<B: Backend>(
         let [(probability, rank), _] = next(model, tokenizer, &tokens, [answer, answer])?.answers;
         facts.push(Fact { landmark, city, probability, rank });
     }
-    Ok(Found { patched, direct, facts })
+    Ok(Found { patched, direct, bias, facts, left_out })
 }
 
 /// What the model goes on with after a prompt.
@@ -214,6 +232,9 @@ fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
             text += &format!("{} from clean to corrupted, by position\n", effects.kind.component);
             text += &text_table(&["place", "effect"], &largest(set, effects, 5));
         }
+    }
+    for told in &found.left_out {
+        text += &format!("\n{told}\n");
     }
     let known = found.facts.iter().filter(|fact| fact.rank == 1).count();
     text += &format!("\n{known} of {} landmarks are followed by their city\n", found.facts.len());

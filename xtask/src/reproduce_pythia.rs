@@ -53,11 +53,11 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
-/// A share above 0.
+/// A share above 0 and up to 1.
 fn share(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
-        Ok(share) if share > 0.0 && share.is_finite() => Ok(share),
-        Ok(_) => Err("must be above 0 and finite".to_owned()),
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        Ok(_) => Err("must be above 0 and at most 1".to_owned()),
         Err(e) => Err(format!("{e}")),
     }
 }
@@ -74,7 +74,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = Source::open(&arguments.model)?;
     anyhow::ensure!(source.config.n_layers > 1, "a model of one layer has no paths between heads");
     let tokenizer = source.tokenizer()?;
-    let data = Data::new(tokenizer, source.config.bos_token, arguments.prompts, arguments.seed)?;
+    // The notebook's prompts have no token in front; every other model gets what it is used to.
+    let bos = source.config.bos_token.filter(|_| !checks::is_the_notebooks(&source));
+    let data = Data::new(tokenizer, bos, arguments.prompts, arguments.seed)?;
     data.pairs.check_model(source.config.d_vocab, source.config.n_ctx)?;
     check_directory(&arguments.out)?;
     let (found, checks) = on_device!(arguments.model.device, |B, device| {

@@ -60,6 +60,10 @@ fn reproduce_pythia_finds_a_circuit_that_carries_the_behaviour() {
         let share = |of: &serde_json::Value, what: &str| of[what].as_f64().unwrap();
         assert!(share(&circuit["carried"], "kept") >= 0.8, "{model}: {printed}");
         assert!(share(&circuit["carried"], "removed") < 0.2, "{model}: {printed}");
+        // On prompts that had no part in the choice, too.
+        assert!(share(&circuit["carried_on_other_prompts"], "kept") >= 0.8, "{model}: {printed}");
+        assert!(share(&circuit["carried_on_other_prompts"], "removed") < 0.2, "{model}: {printed}");
+        assert_eq!(circuit["does_the_task"], true);
         let random = circuit["random"].as_array().unwrap();
         assert_eq!(random.len(), 20);
         let mean = |what: &str| random.iter().map(|set| share(set, what)).sum::<f64>() / 20.0;
@@ -67,6 +71,11 @@ fn reproduce_pythia_finds_a_circuit_that_carries_the_behaviour() {
         let members = circuit["members"].as_array().unwrap();
         assert!(members.len() < 16, "{model}: half of the heads are no circuit: {printed}");
         assert!(members.iter().all(|m| m["classes"][0]["class"].is_string() && m["strength"].as_f64() > Some(0.02)));
+        let found = circuit["found"].as_array().unwrap();
+        assert!(
+            found.len() >= members.len() / 2 && found.iter().any(|head| head["member"] == true),
+            "{model}: {found:?}"
+        );
         assert!(!circuit["graph"]["edges"].as_array().unwrap().is_empty());
         let dot = std::fs::read_to_string(out.join("circuit.dot")).unwrap();
         assert!(dot.starts_with("digraph") && dot.contains("-> \"logits\""), "{dot}");

@@ -79,6 +79,16 @@ pub enum AnalysisError {
         /// Why not.
         reason: &'static str,
     },
+    /// A receiver at a position that a prompt does not have.
+    #[error("receiver {receiver} is outside prompt {prompt} (counted from 0), which has {len} tokens")]
+    ReceiverBehindEnd {
+        /// The receiver.
+        receiver: String,
+        /// The first prompt that is too short.
+        prompt: usize,
+        /// Its tokens.
+        len: usize,
+    },
     /// A group without nodes.
     #[error("group {group} (counted from 0) has no nodes")]
     EmptyGroup {

@@ -23,6 +23,26 @@ pub struct GraphNode {
     pub class: String,
     /// Its row.
     pub layer: usize,
+    /// How it stands out.
+    pub standing: Standing,
+}
+
+/// Whether a node stands out among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Drawn with a heavy border.
+    Heavy,
+    /// Drawn like any other.
+    Plain,
+}
+
+impl Standing {
+    fn border(self) -> f32 {
+        match self {
+            Standing::Heavy => 3.0,
+            Standing::Plain => 1.0,
+        }
+    }
 }
 
 /// One path.
@@ -53,6 +73,16 @@ const BOX: [usize; 2] = [72, 26];
 const MARGIN: usize = 60;
 
 impl Graph {
+    /// The same with the `n` edges of largest effect alone, and the nodes that they join.
+    #[must_use]
+    pub fn strongest(&self, n: usize) -> Self {
+        let mut edges = self.edges.clone();
+        edges.sort_by(|a, b| b.effect.abs().total_cmp(&a.effect.abs()));
+        edges.truncate(n);
+        let joined = |node: &&GraphNode| edges.iter().any(|e| e.from == node.name || e.to == node.name);
+        Self { nodes: self.nodes.iter().filter(joined).cloned().collect(), edges }
+    }
+
     /// The graph in Graphviz' language.
     #[must_use]
     pub fn to_dot(&self) -> String {
@@ -61,7 +91,8 @@ impl Graph {
         for node in &self.nodes {
             let (name, colour) = (quoted(&node.name), self.colour(&node.class));
             // Writing into a String cannot fail.
-            let _ = writeln!(dot, "  {name} [fillcolor={}, tooltip={}];", quoted(colour), quoted(&node.class));
+            let (class, border) = (quoted(&node.class), node.standing.border());
+            let _ = writeln!(dot, "  {name} [fillcolor={}, tooltip={class}, penwidth={border}];", quoted(colour));
         }
         for layer in self.layers() {
             let names: Vec<String> = self.in_layer(layer).map(|node| quoted(&node.name)).collect();
@@ -81,7 +112,7 @@ impl Graph {
     /// The graph as `{"nodes": [..], "edges": [..]}`.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let node = |n: &GraphNode| json!({ "name": n.name, "class": n.class, "layer": n.layer });
+        let node = |n: &GraphNode| json!({ "name": n.name, "class": n.class, "layer": n.layer, "heavy": n.standing == Standing::Heavy });
         let edge = |e: &GraphEdge| json!({ "from": e.from, "to": e.to, "input": e.kind, "effect": e.effect });
         json!({
             "nodes": self.nodes.iter().map(node).collect::<Vec<_>>(),
@@ -185,7 +216,8 @@ impl Graph {
                     }
                     @for (node, [x, y]) in &places {
                         rect x=(x - BOX[0] / 2) y=(y - half) width=(BOX[0]) height=(BOX[1]) rx="4" fill=(self.colour(&node.class))
-                            stroke="#888" { title { (node.class) } }
+                            stroke=(if node.standing == Standing::Heavy { "#222" } else { "#888" })
+                            stroke-width=(node.standing.border()) { title { (node.class) } }
                         text x=(x) y=(y + 5) text-anchor="middle" font-size="13" { (node.name) }
                     }
                 }
@@ -203,7 +235,12 @@ mod tests {
     use super::*;
 
     fn graph() -> Graph {
-        let node = |name: &str, class: &str, layer| GraphNode { name: name.into(), class: class.into(), layer };
+        let node = |name: &str, class: &str, layer| GraphNode {
+            name: name.into(),
+            class: class.into(),
+            layer,
+            standing: Standing::Plain,
+        };
         let edge = |from: &str, to: &str, kind: &str, effect| GraphEdge {
             from: from.into(),
             to: to.into(),
@@ -231,6 +268,8 @@ mod tests {
         assert_eq!(drawn.matches("<rect").count(), 3);
         assert_eq!(drawn.matches("stroke-opacity").count(), 2);
         assert!(drawn.contains("L0H1 → L2H3 q: -0.2000"), "{drawn}");
+        let strongest = graph().strongest(1);
+        assert_eq!((strongest.nodes.len(), strongest.edges[0].kind.as_str()), (2, "q"));
         let json = graph().to_json();
         assert_eq!((json["nodes"].as_array().unwrap().len(), json["edges"][0]["input"].as_str()), (3, Some("q")));
     }

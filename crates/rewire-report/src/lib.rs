@@ -30,6 +30,6 @@ mod tables;
 pub use attention::AttentionMap;
 pub use error::ReportError;
 pub use files::{check_directory, write_whole};
-pub use graph::{Graph, GraphEdge, GraphNode};
+pub use graph::{Graph, GraphEdge, GraphNode, Standing};
 pub use page::{Check, Page, Verdict};
 pub use tables::{AXES, About, CSV_LIMIT, Prompts, Table, describe_baselines, write_tables};

@@ -17,6 +17,9 @@ pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Pag
         vec![fact.landmark.to_owned(), fact.city.to_owned(), format!("{:.4}", fact.probability), fact.rank.to_string()]
     };
     page.table(&["landmark", "city", "probability", "rank"], found.facts.iter().map(row).collect());
+    for told in &found.left_out {
+        page.text(told);
+    }
     for set in &found.patched {
         patched(&mut page, source, set);
     }
@@ -25,7 +28,7 @@ pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Pag
     page.text(
         "One position of the residual stream in front of a block, taken from the clean prompt's run, is put into the corrupted prompt's, \
          exactly, one at a time. 0: as corrupted; 1: the clean prompt's logit difference is back. Where the effect moves from the \
-         landmark's last token to the last position is where the fact is read out. With random words the corrupted run has no city \
+         landmark's tokens to the last position is where the fact is read out. With random words the corrupted run has no city \
          of its own to defend.",
     );
     page
@@ -44,7 +47,7 @@ fn patched(page: &mut Page, source: &Source, set: &Patched) {
         vec![run.to_owned(), format!("{difference:.4}"), right, wrong, likeliest.join(", ")]
     };
     page.table(
-        &["prompt", "logit difference", "right answer", "wrong answer", "likeliest next tokens"],
+        &["prompt", "logit difference", "Paris", "Rome", "likeliest next tokens"],
         vec![row("clean", clean, &set.next[0]), row("corrupted", corrupted, &set.next[1])],
     );
     let maps: Vec<_> = set.outcome.effects.iter().map(by_position).collect();
@@ -77,4 +80,12 @@ fn direct(page: &mut Page, source: &Source, found: &Found) {
         &["layer", "stream after it", "attention adds", "MLP adds"],
         layers.iter().enumerate().map(row).collect(),
     );
+    let gain = match source.is_processed() {
+        true => "",
+        false => " Weights are as the files have them, and the final norm's gain is left out here.",
+    };
+    page.text(&format!(
+        "The unembedding's bias adds {:.3} to the logit difference, which no layer has.{gain}",
+        found.bias
+    ));
 }

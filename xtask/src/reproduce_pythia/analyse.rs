@@ -43,7 +43,7 @@ const FUNCTION_WORDS: [&str; 24] = [
 /// Path patching of all heads into some receivers.
 pub(super) struct Step {
     pub(super) receivers: Vec<Receiver>,
-    /// Receivers that no head's output reaches: those of layer 0.
+    /// Receivers that no head reaches.
     pub(super) unreached: Vec<Receiver>,
     pub(super) outcome: Outcome,
     /// Heads whose effect is below minus the threshold, strongest first: they serve the behaviour.
@@ -67,8 +67,16 @@ pub(super) struct Found {
     pub(super) backup: Option<Backup>,
     pub(super) queries: Option<Step>,
     pub(super) inhibition: Vec<Inhibition>,
+    /// Into the values of heads that look at S2 and write to the logits themselves.
+    pub(super) direct_values: Option<Step>,
+    /// Into the values of those that reach the movers' queries.
     pub(super) values: Option<Step>,
-    pub(super) second: Option<Step>,
+    /// Into the keys of the heads that both found.
+    pub(super) keys: Option<Step>,
+    /// The heads that are ablated together and whose queries receive.
+    pub(super) movers: Vec<Head>,
+    /// Whether they are movers, or, without any, all that serve the behaviour directly.
+    pub(super) has_movers: bool,
     pub(super) looks: Looks,
     /// Patterns of one clean prompt, `[layer, head, dest, src]`, and its number.
     pub(super) shown: (usize, Array4<f32>),
@@ -126,39 +134,42 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let suppression = with_bar("copy suppression", |progress| {
         copy_suppression(&inner, pairs, &suspects, &excluded, &Options { progress, ..options })
     })?;
-    let movers = &direct.serving;
+    // Those that look at S2 and write to the logits themselves inhibit it there: the notebook keeps them apart from the movers.
+    let directly: Vec<Head> =
+        direct.serving.iter().chain(&opposing).copied().filter(|&head| inhibits(&looks, head)).collect();
+    let mut movers: Vec<Head> = direct.serving.iter().copied().filter(|head| !directly.contains(head)).collect();
+    let has_movers = !movers.is_empty();
+    if !has_movers {
+        movers.clone_from(&direct.serving);
+    }
     let backup = match movers.is_empty() {
         true => None,
-        false => Some(backup_heads(&inner, pairs, movers, &options)?),
+        false => Some(backup_heads(&inner, pairs, &movers, &options)?),
     };
-    let heads = |input: Input, heads: &[Head]| -> Vec<Receiver> {
-        heads.iter().map(|&(layer, head)| Receiver::new(layer, input).head(head)).collect()
+    // Nothing is written before the heads of layer 0.
+    let into = |what: &str, input: Input, heads: &[Head]| {
+        let reachable = heads.iter().filter(|(layer, _)| *layer > 0);
+        let receivers: Vec<_> = reachable.map(|&(layer, head)| Receiver::new(layer, input).head(head)).collect();
+        if receivers.is_empty() { Ok(None) } else { step(what, receivers).map(Some) }
     };
-    let into = |what: &str, input: Input, receivers: &[Head]| match receivers {
-        [] => Ok(None),
-        some => step(what, heads(input, some)).map(Some),
-    };
-    let queries = into("into the movers' queries", Input::Q, movers)?;
+    let queries = into("into the movers' queries", Input::Q, &movers)?;
     let candidates: Vec<Head> = serving(&queries);
     let measured = &candidates[..candidates.len().min(MEASURED)];
     let inhibition = with_bar("S2-inhibition", |progress| {
-        s2_inhibition(&inner, pairs, &data.roles, measured, movers, &Options { progress, ..options })
+        s2_inhibition(&inner, pairs, &data.roles, measured, &movers, &Options { progress, ..options })
     })?;
-    // Heads that look at S2 and write to the logits themselves inhibit it there: the notebook's direct-effect inhibitor is one.
-    let mut inhibitors: Vec<Head> = candidates.iter().chain(movers).chain(&opposing).copied().collect();
-    inhibitors.retain(|&head| inhibits(&looks, head));
-    inhibitors.sort_unstable();
-    inhibitors.dedup();
-    let through = if inhibitors.is_empty() { &candidates } else { &inhibitors };
-    let values = into("into the inhibitors' values", Input::V, through)?;
-    let finders: Vec<Head> = serving(&values);
-    let inductive: Vec<Head> =
-        finders.iter().copied().filter(|&head| looks.of(Look::S2ToAfterS1, head) >= LOOKS).collect();
-    let through = if inductive.is_empty() { &finders } else { &inductive };
-    let second = into("second level", Input::K, through)?;
+    let inhibitors: Vec<Head> = candidates.iter().copied().filter(|&head| inhibits(&looks, head)).collect();
+    let direct_values = into("into the direct inhibitors' values", Input::V, &directly)?;
+    let values =
+        into("into the inhibitors' values", Input::V, if inhibitors.is_empty() { &candidates } else { &inhibitors })?;
+    let induces = |head: Head| head.0 > 0 && looks.of(Look::S2ToAfterS1, head) >= LOOKS;
+    let finders: BTreeSet<Head> = serving(&direct_values).into_iter().chain(serving(&values)).collect();
+    let inductive: Vec<Head> = finders.iter().copied().filter(|&head| induces(head)).collect();
+    let finders: Vec<Head> = finders.into_iter().collect();
+    let keys = into("into the keys", Input::K, if inductive.is_empty() { &finders } else { &inductive })?;
 
     let mut found = Evidence::default();
-    for &head in movers {
+    for &head in &direct.serving {
         let role = match copying[0].positive[[head.0, head.1]] > COPIES {
             true => Role::NameMover,
             false if inhibits(&looks, head) => Role::DirectInhibition,
@@ -174,31 +185,44 @@ pub(super) fn analyse<B: AutodiffBackend>(
         let role = if inhibits(&looks, head) { Role::SInhibition } else { Role::QueryContributor };
         found.add_some(head, role, &queries);
     }
-    for &head in &finders {
-        let role = match [Look::S2ToS1, Look::S2ToAfterS1].map(|look| looks.of(look, head)) {
-            [same, next] if next >= LOOKS && next > same => Role::Induction,
-            [same, _] if same >= LOOKS => Role::DuplicateToken,
-            _ => Role::ValueContributor,
-        };
-        found.add_some(head, role, &values);
+    for step in [&direct_values, &values] {
+        for head in serving(step) {
+            let role = match [Look::S2ToS1, Look::S2ToAfterS1].map(|look| looks.of(look, head)) {
+                [same, next] if induces(head) && next > same => Role::Induction,
+                [same, _] if same >= LOOKS => Role::DuplicateToken,
+                _ => Role::ValueContributor,
+            };
+            found.add_some(head, role, step);
+        }
     }
-    for head in serving(&second) {
+    for head in serving(&keys) {
         let previous = looks.of(Look::AfterS1ToS1, head) >= LOOKS;
-        found.add_some(head, if previous { Role::PreviousToken } else { Role::SecondLevel }, &second);
+        found.add_some(head, if previous { Role::PreviousToken } else { Role::KeyContributor }, &keys);
     }
     if let Some(backup) = &backup {
-        for (place, &share) in backup.taken_over().indexed_iter().filter(|(_, share)| **share >= threshold) {
-            if !movers.contains(&place) {
-                found.0.push((place, Role::Backup, share));
+        let [clean, corrupted] = parts.baselines.means();
+        // From a share of the clean logit difference to one of clean less corrupted, as all effects are.
+        let unit = (clean / (clean - corrupted)) as f32;
+        for (place, share) in backup.taken_over().indexed_iter() {
+            let others = !movers.contains(&place) && !opposing.contains(&place);
+            if others && share * unit >= threshold && copying[0].positive[[place.0, place.1]] > COPIES {
+                found.0.push((place, Role::Backup, -share * unit));
             }
         }
     }
-    let steps: Vec<&Step> =
-        [Some(&direct), queries.as_ref(), values.as_ref(), second.as_ref()].into_iter().flatten().collect();
-    let circuit = circuit::find(&inner, &data, &found.0, &steps, arguments)?;
+    let steps: Vec<&Step> = [Some(&direct), queries.as_ref(), direct_values.as_ref(), values.as_ref(), keys.as_ref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let other = Data::new(
+        tokenizer,
+        inner.config().bos_token.filter(|_| data.has_bos),
+        arguments.prompts,
+        arguments.seed.wrapping_add(2),
+    )?;
+    let circuit = circuit::find(&inner, [&data, &other], &found.0, &steps, arguments)?;
     let edges = edges::find(model, &data, &circuit, &direct, arguments)?;
-    let clean = &parts.baselines.clean;
-    let right = clean.iter().filter(|v| **v > 0.0).count() as f64 / clean.len() as f64;
+    let right = right(&parts);
     Ok(Found {
         right,
         parts,
@@ -210,14 +234,23 @@ pub(super) fn analyse<B: AutodiffBackend>(
         backup,
         queries,
         inhibition,
+        direct_values,
         values,
-        second,
+        keys,
+        movers,
+        has_movers,
         looks,
         shown,
         circuit,
         edges,
         data,
     })
+}
+
+/// Share of clean prompts with IO above S.
+fn right(parts: &Outcome) -> f64 {
+    let clean = &parts.baselines.clean;
+    clean.iter().filter(|v| **v > 0.0).count() as f64 / clean.len() as f64
 }
 
 /// Heads with their roles, and how strongly each step says so.

@@ -1,11 +1,11 @@
 //! The figures that the notebook prints, beside ours; for Pythia-160m alone.
 //!
-//! Its 70 prompts cannot be drawn again, so ours are others of the same kind: a figure agrees if it is within the 95% interval of the
-//! difference of two such samples, whose width comes from ours.
+//! Its 70 prompts cannot be drawn again: ours have templates, places and objects of their own, and, like its, no token in front. A figure
+//! agrees if it is within the 95% interval of the difference of two samples of one population; what other templates change is not in it.
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::{Backup, CopyNorms, Inhibition, Options, backup_heads, copy_scores, s2_inhibition};
-use rewire_model::Transformer;
+use rewire_model::{Transformer, TransformerConfig};
 use rewire_report::{Check, Verdict};
 
 use super::analyse::{Found, Head};
@@ -40,14 +40,19 @@ const INHIBITION: [(Head, [f64; 3]); 2] = [((7, 4), [0.798, -4.391, 0.269]), ((7
 /// Half the width of a 95% interval, in standard errors.
 const SURE: f64 = 1.96;
 
-pub(super) fn is_pythia_160m(source: &Source) -> bool {
-    let name = source.name.split('@').next().unwrap_or_default();
-    name.rsplit('/').next() == Some("pythia-160m")
+/// Whether this is the notebook's model: Pythia-160m, trained to its end, with processed weights.
+pub(super) fn is_the_notebooks(source: &Source) -> bool {
+    let (name, revision) = source.name.split_once('@').unwrap_or((&source.name, "main"));
+    let TransformerConfig { n_layers, n_heads, d_model, parallel_block, .. } = source.config;
+    name.trim_end_matches('/').rsplit('/').next() == Some("pythia-160m")
+        && ["main", "step143000"].contains(&revision)
+        && (n_layers, n_heads, d_model, parallel_block) == (12, 12, 768, true)
+        && source.is_processed()
 }
 
 /// The checks, if this is the notebook's model.
 pub(super) fn checks<B: Backend>(source: &Source, model: &Transformer<B>, found: &Found) -> anyhow::Result<Vec<Check>> {
-    if !is_pythia_160m(source) {
+    if !is_the_notebooks(source) {
         return Ok(Vec::new());
     }
     let data = &found.data;
@@ -86,7 +91,13 @@ fn compared(
         for &(head, percent) in printed {
             let sign = if negative { "negative copy score" } else { "copy score" };
             let what = format!("{sign} of {}.{}, per cent", head.0, head.1);
-            checks.push(within(&what, percent, score(negative, head), share_interval(percent, prompts), 2));
+            checks.push(within(
+                &what,
+                percent,
+                score(negative, head),
+                share_interval(percent, score(negative, head), prompts),
+                2,
+            ));
         }
     }
     for (found, (head, printed)) in inhibition.iter().zip(INHIBITION) {
@@ -108,10 +119,14 @@ fn interval(values: &[f32]) -> f64 {
     SURE * (variance * (1.0 / n + 1.0 / PRINTED_PROMPTS)).sqrt()
 }
 
-/// The same of shares in per cent, with two prompts of each kind added (Agresti and Caffo 2000), as if the names of one prompt were one.
-fn share_interval(percent: f64, prompts: f64) -> f64 {
-    let share = (percent / 100.0 * PRINTED_PROMPTS + 2.0) / (PRINTED_PROMPTS + 4.0);
-    100.0 * SURE * (share * (1.0 - share) * (1.0 / prompts + 1.0 / PRINTED_PROMPTS)).sqrt()
+/// The same of two shares in per cent, with one prompt of each kind added to each sample (Agresti and Caffo 2000), as if the names of one
+/// prompt were one.
+fn share_interval(printed: f64, ours: f64, prompts: f64) -> f64 {
+    let variance = |percent: f64, n: f64| {
+        let share = (percent / 100.0 * n + 1.0) / (n + 2.0);
+        share * (1.0 - share) / (n + 2.0)
+    };
+    100.0 * SURE * (variance(printed, PRINTED_PROMPTS) + variance(ours, prompts)).sqrt()
 }
 
 /// A printed mean beside the mean of ours.
@@ -181,9 +196,9 @@ mod tests {
 
     #[test]
     fn intervals_narrow_with_the_prompts() {
-        assert!(share_interval(50.0, 1000.0) < share_interval(50.0, 70.0));
+        assert!(share_interval(50.0, 50.0, 1000.0) < share_interval(50.0, 50.0, 70.0));
         // 100% of a sample is no certainty.
-        assert!(share_interval(100.0, 70.0) > 1.0);
+        assert!(share_interval(100.0, 100.0, 70.0) > 1.0);
         assert!((interval(&around(1.0)) - 1.96 * (0.5 * 0.5 * 70.0 / 69.0 * 2.0 / 70.0_f64).sqrt()).abs() < 1e-6);
     }
 }

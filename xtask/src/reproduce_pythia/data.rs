@@ -18,6 +18,8 @@ pub(super) struct Data {
     /// Clean prompts against the same with S2 turned to IO, which the notebook calls ABC.
     pub(super) pairs: PromptPairs,
     pub(super) roles: Vec<Roles>,
+    /// Whether prompts have a token in front.
+    pub(super) has_bos: bool,
     /// Of each prompt its template and number of tokens.
     kinds: Vec<(usize, usize)>,
     /// Prompts of three different names, by template and number of tokens.
@@ -44,7 +46,7 @@ impl Data {
             reference.entry((prompt.template, tokens.len())).or_default().push(tokens);
         }
         let pairs = Corruption::S2ToIo.pairs(&prompts, tokenizer, bos)?;
-        Ok(Self { pairs, roles, kinds, reference })
+        Ok(Self { pairs, roles, has_bos: bos.is_some(), kinds, reference })
     }
 
     /// Positions of IO, S1 and S2 of each prompt.

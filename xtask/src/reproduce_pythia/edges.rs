@@ -9,7 +9,7 @@ use rewire_analysis::{
     head_path_attribution,
 };
 use rewire_model::Transformer;
-use rewire_report::{Graph, GraphEdge, GraphNode};
+use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
 use rewire_tasks::LogitDiff;
 
 use super::Arguments;
@@ -21,8 +21,6 @@ use crate::progress::with_bar;
 
 /// Edges of the whole model up to which all are patched exactly.
 const ALL: usize = 2000;
-/// Edges that a drawing still shows apart.
-const DRAWN: usize = 60;
 
 pub(super) struct Edges {
     /// The edges that were patched exactly.
@@ -32,6 +30,7 @@ pub(super) struct Edges {
     /// Mean effects of those that were kept, largest first.
     pub(super) pruned: Vec<(Edge, f32)>,
     pub(super) threshold: f32,
+    /// The kept edges and the direct effects on the logits.
     pub(super) graph: Graph,
 }
 
@@ -78,7 +77,7 @@ pub(super) fn find<B: AutodiffBackend>(
     Ok(Edges { exact, all: n_all, pruned, threshold, graph })
 }
 
-/// The strongest of the kept edges and the direct effects, with the heads that they join.
+/// The kept edges and the direct effects, with the heads that they join; those of the circuit stand out.
 fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &Step, layers: usize, threshold: f32) -> Graph {
     let mut edges = Vec::new();
     let mut nodes: BTreeMap<Head, GraphNode> = BTreeMap::new();
@@ -86,10 +85,15 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &Step, layers: usize
         let roles = circuit.with_roles.get(&(layer, head));
         let class = roles.and_then(|roles| roles.first()).map_or("other", |(role, _)| role.name());
         let name = head_name(layer, head);
-        nodes.entry((layer, head)).or_insert_with(|| GraphNode { name: name.clone(), class: class.to_owned(), layer });
+        let standing = match circuit.members.iter().any(|member| member.head == (layer, head)) {
+            true => Standing::Heavy,
+            false => Standing::Plain,
+        };
+        let drawn = GraphNode { name: name.clone(), class: class.to_owned(), layer, standing };
+        nodes.entry((layer, head)).or_insert(drawn);
         name
     };
-    for (edge, effect) in pruned.iter().take(DRAWN) {
+    for (edge, effect) in pruned {
         let (from, to) = (node(edge.from), node(edge.to));
         edges.push(GraphEdge { from, to, kind: edge.input.to_string(), effect: *effect });
     }
@@ -100,6 +104,6 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &Step, layers: usize
         }
     }
     let mut nodes: Vec<GraphNode> = nodes.into_values().collect();
-    nodes.push(GraphNode { name: "logits".to_owned(), class: String::new(), layer: layers });
+    nodes.push(GraphNode { name: "logits".to_owned(), class: String::new(), layer: layers, standing: Standing::Plain });
     Graph { nodes, edges }
 }

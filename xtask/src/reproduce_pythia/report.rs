@@ -28,8 +28,9 @@ pub(super) fn page(source: &Source, found: &Found, checks: &[Check], arguments: 
     if !checks.is_empty() {
         page.section(
             "The notebook's figures",
-            "Its 70 prompts cannot be drawn again; ours are others of the same kind. A figure agrees if it is within the 95% \
-             interval of the difference of two such samples.",
+            "Its 70 prompts cannot be drawn again; ours have templates, places and objects of their own and, like its, no token in \
+             front. A figure agrees if it is within the 95% interval of the difference of two samples of one population: what other \
+             templates change is not in that interval.",
         );
         page.checks(checks);
     }
@@ -41,15 +42,16 @@ pub(super) fn page(source: &Source, found: &Found, checks: &[Check], arguments: 
     direct::backups(&mut page, found, &maps);
     senders::queries(&mut page, found, &maps, arguments);
     senders::inhibition(&mut page, found);
+    senders::direct_values(&mut page, found, &maps, arguments);
     senders::values(&mut page, found, &maps, arguments);
-    senders::second_level(&mut page, found, &maps, arguments);
+    senders::keys(&mut page, found, &maps, arguments);
     circuit::paths(&mut page, found);
     circuit::members(&mut page, found);
     circuit::faithfulness(&mut page, found);
     if source.is_gpt2_small() {
         circuit::published(&mut page, found);
     }
-    circuit::reading(&mut page);
+    circuit::reading(&mut page, source);
     page
 }
 
@@ -92,7 +94,8 @@ fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, a
         ),
     });
     page.table(&results::STEP, results::step_rows(step, arguments.seed, TOP));
-    attention(page, found, strongest(&effects, -1.0, DRAWN).into_iter().map(|(head, _)| head));
+    let looking = strongest(&effects, -1.0, DRAWN).into_iter().filter(|(_, share)| *share >= SEEN);
+    attention(page, found, looking.map(|(head, _)| head));
 }
 
 /// The heads of largest effect of one sign, with the effect turned to be above 0.

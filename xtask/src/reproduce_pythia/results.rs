@@ -20,7 +20,12 @@ pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {
 
 /// The steps of path patching, by the names of their tables.
 pub(super) fn steps(found: &Found) -> Vec<(&'static str, &Step)> {
-    let further = [("queries", &found.queries), ("values", &found.values), ("second-level", &found.second)];
+    let further = [
+        ("queries", &found.queries),
+        ("direct-inhibitors-values", &found.direct_values),
+        ("inhibitors-values", &found.values),
+        ("keys", &found.keys),
+    ];
     let further = further.into_iter().filter_map(|(name, step)| step.as_ref().map(|step| (name, step)));
     [("direct", &found.direct)].into_iter().chain(further).collect()
 }
@@ -86,7 +91,9 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
         steps(found).into_iter().map(|(name, step)| (name.to_owned(), json!(receivers(step)))).collect();
     json!({
         "corrupted": "S2 turned to IO (the notebook calls it ABC)",
-        "threshold": arguments.threshold,
+        "threshold": shown(arguments.threshold),
+        "bos_in_front": found.data.has_bos,
+        "movers": names(found.movers.iter().copied()),
         "freeze": "path-patching",
         "receivers": receivers,
         "edges": {
@@ -95,6 +102,11 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
         },
         "copy_scores_are": "per cent of IO, S1 and S2 among the five tokens of largest logit",
     })
+}
+
+/// A number as it was typed.
+fn shown(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or(Value::Null, |value| json!(value))
 }
 
 /// The circuit, as JSON.
@@ -119,6 +131,35 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
                 { "without_norms": plain.negative[[layer, head]], "with_norms": normed.negative[[layer, head]] },
         })
     };
+    let all = circuit.with_roles.iter().map(|(&(layer, head), roles)| {
+        let is_member = circuit.members.iter().any(|member| member.head == (layer, head));
+        let classes: Vec<Value> =
+            roles.iter().map(|(role, effect)| json!({ "class": role.name(), "effect": effect })).collect();
+        json!({ "name": head_name(layer, head), "classes": classes, "member": is_member })
+    });
+    let inhibition = found.inhibition.iter().map(|inhibition| {
+        let [s2, change, s1] = inhibition.means();
+        json!({
+            "name": head_name(inhibition.head.0, inhibition.head.1), "end_to_s2_attention": s2,
+            "logit_difference_change": change, "movers_s1_attention_change": s1,
+        })
+    });
+    let suppression = found.suppression.iter().map(|s| {
+        json!({
+            "name": head_name(s.head.0, s.head.1), "kl_mean_ablated": s.ablated, "kl_suppression_preserved": s.preserved,
+            "score": s.score(),
+        })
+    });
+    let backup = found.backup.as_ref().map(|backup| {
+        let taken = backup.taken_over();
+        let shares: Value =
+            taken.indexed_iter().map(|((layer, head), share)| (head_name(layer, head), json!(share))).collect();
+        let [before, after] = backup.logit_differences();
+        json!({
+            "ablated": names(backup.ablated.iter().copied()), "logit_difference_before": before,
+            "logit_difference_after": after, "taken_over": shares,
+        })
+    });
     let carried = |c: &Carried| json!({ "heads": c.heads, "kept": c.kept, "removed": c.removed });
     let published: Value = match source.is_gpt2_small() {
         false => Value::Null,
@@ -128,13 +169,19 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
         "model": source.name,
         "seed": arguments.seed,
         "prompts": found.data.pairs.len(),
-        "threshold": arguments.threshold,
+        "threshold": shown(arguments.threshold),
         "members": circuit.members.iter().map(member).collect::<Vec<_>>(),
         "carried": carried(&circuit.carried),
-        "meets_the_bars": circuit.is_enough,
+        "carried_on_other_prompts": carried(&circuit.on_others),
+        "meets_the_bars": circuit.is_enough && not_the_task(found).is_none(),
+        "does_the_task": not_the_task(found).is_none(),
         "meaning": "shares of the clean logit difference: kept, with all other heads mean-ablated; removed, with these mean-ablated",
         "random": circuit.random.iter().map(carried).collect::<Vec<_>>(),
         "curve": circuit.curve.iter().map(carried).collect::<Vec<_>>(),
+        "found": all.collect::<Vec<_>>(),
+        "s2_inhibition": inhibition.collect::<Vec<_>>(),
+        "copy_suppression": suppression.collect::<Vec<_>>(),
+        "backups": backup,
         "graph": found.edges.graph.to_json(),
         "published": published,
     })
@@ -157,7 +204,7 @@ pub(super) fn published_rows(found: &Found) -> Vec<Vec<String>> {
         let share = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{share:.2}"));
         let [recall, precision] = row.recall_and_precision().map(share);
         let heads = |set: &std::collections::BTreeSet<Head>| match row.class {
-            "any class" => set.len().to_string(),
+            class if class.starts_with("any") => set.len().to_string(),
             _ => names(set.iter().copied()),
         };
         vec![row.class.to_owned(), heads(&row.published), heads(&row.found), recall, precision]
@@ -200,6 +247,9 @@ pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
     let percent = |v: f64| format!("{:.1}%", 100.0 * v);
     let c = circuit.carried;
     let mut rows = vec![vec!["the circuit".to_owned(), c.heads.to_string(), percent(c.kept), percent(c.removed)]];
+    let c = circuit.on_others;
+    let name = "the circuit, on prompts that it was not chosen on".to_owned();
+    rows.push(vec![name, c.heads.to_string(), percent(c.kept), percent(c.removed)]);
     let n = circuit.random.len().max(1) as f64;
     let mean = |of: fn(&Carried) -> f64| circuit.random.iter().map(of).sum::<f64>() / n;
     let ends = |of: fn(&Carried) -> f64| {
@@ -275,11 +325,14 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
 /// Share of right answers under which a model does not do the task.
 const DOES_IT: f64 = 0.75;
 
-/// What is said where the model does not do the task.
+/// What is said where the model does not do the task, or the corruption does not undo it.
 pub(super) fn not_the_task(found: &Found) -> Option<String> {
-    (found.right < DOES_IT).then(|| {
+    let [clean, corrupted] = found.parts.baselines.means();
+    let does_it = found.right >= DOES_IT && clean > 0.0 && clean > corrupted;
+    (!does_it).then(|| {
         format!(
-            "The model does not do this task: it has IO above S on {:.0}% of the prompts. What follows is no circuit for it.",
+            "The model does not do this task: it has IO above S on {:.0}% of the prompts, and its mean logit difference is \
+             {clean:.4}, corrupted {corrupted:.4}. What follows is no circuit for it, and its signs and shares mean nothing.",
             100.0 * found.right
         )
     })
@@ -291,7 +344,7 @@ pub(super) fn receivers(step: &Step) -> String {
     match step.unreached.as_slice() {
         [] => list(&step.receivers),
         unreached => {
-            format!("{} (no head writes before {}: no part in any effect)", list(&step.receivers), list(unreached))
+            format!("{} (nothing reaches {})", list(&step.receivers), list(unreached))
         }
     }
 }

@@ -173,7 +173,7 @@ pub(super) fn told(unreached: &[String]) -> String {
         .map(|receiver| {
             format!(
                 "{receiver}: no path from these senders reaches it (nothing is written before it, or nothing differs there or is read \
-                 from there), so it has no part in any effect\n"
+                 from there), so it receives nothing, and alone its effects are 0\n"
             )
         })
         .collect()

@@ -225,7 +225,15 @@ impl Receiver {
                 AnalysisError::OutsideModel { node: format!("receiver {self}"), what, found, bound }
             }
             other => other,
-        })
+        })?;
+        // Behind its end a prompt is padding, and nothing there would ever matter.
+        let Positions::One(position) = &self.positions else { return Ok(()) };
+        match (0..pairs.len()).find(|&prompt| *position > pairs.end(prompt)) {
+            None => Ok(()),
+            Some(prompt) => {
+                Err(AnalysisError::ReceiverBehindEnd { receiver: self.to_string(), prompt, len: pairs.end(prompt) + 1 })
+            }
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub struct PathPatching {
     /// What was held on the way.
     pub policy: FreezePolicy,
     /// Receivers that nothing reaches from any of the senders: nothing is written before they read, or nothing differs there, or nothing
-    /// that the metric reads looks there. They have no part in any effect.
+    /// that the metric reads looks there. They receive nothing: alone their effects are 0, and beside others they are as in the base run.
     pub unreached: Vec<Receiver>,
 }
 

@@ -3,11 +3,14 @@
 use rewire_report::Page;
 use rewire_report::charts;
 
-use super::super::analyse::Found;
+use super::super::analyse::{Found, Head};
 use super::super::circuit::{KEPT, REMOVED, Role};
 use super::super::results;
 use crate::model::Source;
 use crate::output::head_name;
+
+/// Edges that a drawing still shows apart.
+const DRAWN: usize = 60;
 
 pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     let circuit = &found.circuit;
@@ -18,13 +21,19 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     if let Some(told) = results::not_the_task(found) {
         page.text(&told);
     }
-    let members = |role: Role| {
-        let has = circuit.members.iter().filter(move |m| m.roles.iter().any(|(r, _)| *r == role));
-        results::names(has.map(|m| m.head))
+    let is_member = |head: &Head| circuit.members.iter().any(|member| member.head == *head);
+    let of = |role: Role| {
+        let has = circuit.with_roles.iter().filter(move |(_, roles)| roles.iter().any(|(r, _)| *r == role));
+        let (inside, outside): (Vec<Head>, Vec<Head>) = has.map(|(head, _)| *head).partition(is_member);
+        vec![role.name().to_owned(), results::names(inside), results::names(outside)]
     };
-    let rows = Role::ALL.map(|role| vec![role.name().to_owned(), members(role)]);
-    let rows = rows.into_iter().filter(|row| row[1] != "-").collect();
-    page.table(&["class", "heads"], rows);
+    let mut rows: Vec<_> = Role::ALL.map(of).into_iter().filter(|row| row[1] != "-" || row[2] != "-").collect();
+    let completing: Vec<Head> =
+        circuit.members.iter().map(|m| m.head).filter(|head| !circuit.with_roles.contains_key(head)).collect();
+    if !completing.is_empty() {
+        rows.push(vec![Role::Completing.name().to_owned(), results::names(completing), "-".to_owned()]);
+    }
+    page.table(&["class", "in the circuit", "found, and not needed"], rows);
     page.table(&results::CARRIED, results::carried_rows(found));
     if !circuit.is_enough {
         page.text(&not_enough());
@@ -56,13 +65,14 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
         "Paths between heads",
         &format!(
             "{how} from one head's output to another's query, key or value were patched exactly, each alone, noising. Kept are those of \
-             {:.4} and more, {} of them; drawn are at most 60, and the direct effects on the logits; dashed ones work against the behaviour. Point at a line or a head for \
-             its effect or class. The same graph is in circuit.dot (Graphviz) and circuit.json.",
+             {:.4} and more, {} of them; drawn, with the direct effects on the logits, are at most {DRAWN}; dashed ones work against the \
+             behaviour; heads of the circuit have a heavy border. Point at a line or a head for its effect or class. circuit.dot \
+             (Graphviz) and circuit.json hold the whole graph. The largest 20:",
             edges.threshold,
             edges.pruned.len()
         ),
     );
-    page.graph(edges.graph.clone());
+    page.graph(edges.graph.strongest(DRAWN));
     let row = |(edge, effect): &(rewire_analysis::Edge, f32)| {
         vec![
             format!("{} → {} {}", head_name(edge.from.0, edge.from.1), head_name(edge.to.0, edge.to.1), edge.input),
@@ -86,7 +96,9 @@ pub(super) fn faithfulness(page: &mut Page, found: &Found) {
         "What the circuit carries",
         "Kept alone: every other head's output replaced by its mean over prompts of three different names, of the same template and \
          length, position by position. Left without: these heads replaced, all others kept. Shares of the clean logit difference. MLPs \
-         are kept in both. Such figures move with the kind of ablation; they are of this one.",
+         are kept in both. The circuit is the fewest heads that keep 80% and leave less than 20%, by five points better where that can be \
+         had; the second row has it on prompts that had no part in the choice. Such figures move with the kind of ablation; they are of \
+         this one.",
     );
     page.table(&results::CARRIED, results::carried_rows(found));
     if !found.circuit.is_enough {
@@ -110,12 +122,18 @@ pub(super) fn published(page: &mut Page, found: &Found) {
     page.table(&results::PUBLISHED, results::published_rows(found));
 }
 
-pub(super) fn reading(page: &mut Page) {
+pub(super) fn reading(page: &mut Page, source: &Source) {
     page.section("How to read this", "");
     page.text(
         "Effects of path patching are changes of the clean run's logit difference, as a share of clean less corrupted: -1 is all of it \
          gone and turned round. A class is given by the step that finds a head and by where it looks (more than a tenth of its attention, \
-         mean over prompts): END to S2 for S-inhibition, S2 to S1 for duplicate token, S2 to the token behind S1 for induction, that \
+         mean over prompts): END to S2, and more there than at IO and at S1, for S-inhibition; S2 to S1 for duplicate token; S2 to the token behind S1 for induction; that \
          token to S1 for previous token. A backup adds more to the logits once the movers are set to zero. A head may have several.",
     );
+    if !source.is_processed() {
+        page.text(
+            "Weights are as the files have them: logit attribution leaves the final norm's gain out, and copy scores without norms the \
+             gains of both.",
+        );
+    }
 }

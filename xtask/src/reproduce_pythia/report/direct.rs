@@ -6,7 +6,7 @@ use rewire_report::charts::{self, Point};
 
 use super::super::analyse::{COPIES, Found, Head, by_head};
 use super::super::{Arguments, results};
-use super::{DRAWN, Maps, attention, step, strongest};
+use super::{Maps, attention, step, strongest};
 use crate::output::head_name;
 
 pub(super) fn performance(page: &mut Page, found: &Found) {
@@ -65,12 +65,15 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
          final norm's scale held and no MLP between.",
     );
     let attribution = by_head(&found.attribution, 0);
-    page.chart(maps.of("Direct logit attribution (logits)", &attribution, charts::reach([attribution.view()])));
-    step(page, found, maps, &found.direct, "Direct effect", arguments);
-    let opposing = strongest(&found.direct.effects(), 1.0, DRAWN);
-    if !opposing.is_empty() {
-        page.text("Heads that work against the behaviour:");
-        attention(page, found, opposing.into_iter().map(|(head, _)| head));
+    page.chart(maps.of(
+        "Direct logit attribution, in logits (blue: for the answer)",
+        &attribution,
+        charts::reach([attribution.view()]),
+    ));
+    step(page, found, maps, &found.direct, "Direct effect (red: serves the behaviour)", arguments);
+    if !found.opposing.is_empty() {
+        page.text("Heads that work against the behaviour, beyond the threshold:");
+        attention(page, found, found.opposing.iter().copied());
     }
 }
 
@@ -117,7 +120,12 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
         ]
     };
     let rows: Vec<_> = found.direct.serving.iter().chain(&found.opposing).map(row).collect();
-    let header = ["head", "class", "direct effect", "copies", "with norms", "copies negatively", "with norms"];
+    let header =
+        ["head", "class", "direct effect", "copies", "copies, norms", "copies negatively", "negatively, norms"];
+    if rows.is_empty() {
+        page.text("No head has a direct effect beyond the threshold.");
+        return;
+    }
     page.table(&header, rows);
     page.text(&format!(
         "Of {} names; the negative map has the mask of negative scores, where the notebook has the positive one's.",
@@ -130,7 +138,7 @@ pub(super) fn suppression(page: &mut Page, found: &Found) {
         "Copy suppression",
         "Copy-suppression-preserving ablation (McDougall et al. 2023): of a head's output only what lowers the tokens that are about to \
          be copied is kept, the rest is its mean. The score is the share of the head's effect on the next-token distribution that \
-         this preserves: 1 - KL(preserved) / KL(mean-ablated), over all positions.",
+         this preserves: 1 - KL(preserved) / KL(mean-ablated), over all positions but the first.",
     );
     if found.opposing.is_empty() {
         page.text("No head works against the behaviour beyond the threshold; measured is the one that does so most.");
@@ -158,8 +166,14 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     let [before, after] = backup.logit_differences();
     page.section(
         "Backups",
-        "The heads that serve the behaviour directly, set to zero together; what each other head adds to the logit difference more \
-         than before, as a share of it. Each run's attribution has that run's final norm scale at the last token.",
+        &format!(
+            "{}, set to zero together; what each other head adds to the logit difference more than before, as a share of it. Each run's \
+             attribution has that run's final norm scale at the last token. A backup copies names, and does not work against the behaviour.",
+            match found.has_movers {
+                true => "The movers: heads that serve the behaviour directly and do not look from END at S2",
+                false => "All heads that serve the behaviour directly (each looks from END at S2)",
+            }
+        ),
     );
     page.table(
         &["", "value"],
@@ -174,7 +188,9 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     for &(layer, head) in &backup.ablated {
         taken[[layer, head]] = 0.0;
     }
+    let total: f32 = taken.iter().filter(|share| **share > 0.0).sum();
     page.chart(maps.of("Taken over", &taken, charts::reach([taken.view()])));
+    page.text(&format!("All that is taken over, by heads that add more than before: {:.1}%.", 100.0 * total));
     let rows = strongest(&taken, 1.0, 10);
     let rows =
         rows.into_iter().map(|((layer, head), share)| vec![head_name(layer, head), format!("{:.2}%", 100.0 * share)]);

@@ -8,20 +8,32 @@ use super::{Maps, step};
 use crate::output::head_name;
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the queries of the heads that serve the behaviour directly.";
-    section(page, found, maps, arguments, ("Into the movers' queries", lead), &found.queries);
+    let who = match found.has_movers {
+        true => "of the heads that serve the behaviour directly and do not look from END at S2",
+        false => {
+            "of all heads that serve the behaviour directly: each of them looks from END at S2, so there is no mover among them"
+        }
+    };
+    let lead = format!("Path patching from each head's output into the queries {who}.");
+    section(page, found, maps, arguments, ("Into the movers' queries", &lead), &found.queries);
+}
+
+pub(super) fn direct_values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
+    let lead = "Path patching from each head's output into the values of the heads that look from END at S2 and write to the logits \
+                themselves, for or against the behaviour: the notebook's contributors to S2 inhibitors.";
+    section(page, found, maps, arguments, ("Into the direct inhibitors' values", lead), &found.direct_values);
 }
 
 pub(super) fn values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the values of the heads that look from END at S2: those that reach the \
-                movers' queries, and those that write to the logits themselves (where none looks at S2, of all that reach the queries).";
-    section(page, found, maps, arguments, ("Into the inhibitors' values", lead), &found.values);
+    let lead = "Path patching from each head's output into the values of the S-inhibition heads that reach the movers' queries (of all \
+                that reach them, where none looks at S2).";
+    section(page, found, maps, arguments, ("Second level: into the inhibitors' values", lead), &found.values);
 }
 
-pub(super) fn second_level(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the keys of the heads found last that look from S2 behind S1 (of all found \
-                last, where none does): the way of previous-token heads in the published circuit.";
-    section(page, found, maps, arguments, ("Second level", lead), &found.second);
+pub(super) fn keys(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
+    let lead = "Path patching from each head's output into the keys of the heads found by their values that look from S2 behind S1 (of \
+                all of them, where none does): the way of previous-token heads in the published circuit, which the notebook does not go.";
+    section(page, found, maps, arguments, ("Previous-token level: into the keys", lead), &found.keys);
 }
 
 fn section(
@@ -34,7 +46,9 @@ fn section(
 ) {
     page.section(title, lead);
     match of {
-        None => page.text("The step before found no head beyond the threshold, so there is nothing to send to."),
+        None => page.text(
+            "The steps before found no such head behind layer 0 beyond the threshold, so there is nothing to send to.",
+        ),
         Some(of) => {
             page.text(&format!("Receivers: {}", results::receivers(of)));
             step(page, found, maps, of, "Effect along these paths alone", arguments);
@@ -47,7 +61,8 @@ pub(super) fn inhibition(page: &mut Page, found: &Found) {
         "S2-inhibition",
         "Of the strongest heads into the movers' queries: how much they look from END at S2; the change of the logit difference when \
          their output, taken from the corrupted prompts, reaches the movers' queries at END; the change of the movers' attention from END \
-         to S1 then. An inhibitor looks at S2, and without it the difference falls and the movers look at S1.",
+         to S1 then. An inhibitor looks at S2, and without it the difference falls and the movers look at S1. The class comes from where \
+         a head looks alone, not from these figures.",
     );
     let row = |inhibition: &rewire_analysis::Inhibition| {
         let [s2, change, s1] = inhibition.means();

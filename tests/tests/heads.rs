@@ -184,8 +184,8 @@ fn s2_inhibition_is_what_it_says() {
         let second = second.unwrap().cache;
         for (mover, &(layer, head)) in movers.iter().enumerate() {
             let [before, after] = [&cache, &second].map(|cache| array(cache.block::<4>(layer, Site::Pattern).unwrap()));
-            for prompt in 0..pairs.len() {
-                let at = [prompt, head, roles[prompt].end, roles[prompt].s1];
+            for (prompt, roles) in roles.iter().enumerate() {
+                let at = [prompt, head, roles.end, roles.s1];
                 let change = inhibition.s1_attention_change[[prompt, mover]];
                 assert!((change - (after[at] - before[at])).abs() < 1e-5, "{change}");
             }

@@ -39,7 +39,7 @@ const AT_ONCE: usize = 256;
 /// 75, not 0.75.
 ///
 /// `names` are positions, of each prompt at least one. Prompts have one length. Only [`Options::prompt_batch`],
-/// [`Options::workers`] and [`Options::progress`] are looked at.
+/// the number of workers and [`Options::progress`] are looked at.
 ///
 /// # Errors
 /// [`AnalysisError::NoNames`] for a prompt without names, [`AnalysisError::NameOutside`] for one outside its prompt.

@@ -8,6 +8,7 @@ mod edges;
 mod looks;
 mod report;
 mod results;
+mod roles;
 
 use std::path::PathBuf;
 use std::time::Instant;

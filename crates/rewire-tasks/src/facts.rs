@@ -120,6 +120,34 @@ fn words(tokenizer: &Tokenizer, needed: usize, seed: u64) -> Result<Vec<&'static
 mod tests {
     use super::*;
 
+    /// A tokenizer in which both landmarks are four tokens long, as in GPT-2's.
+    fn tokenizer() -> Tokenizer {
+        let pieces =
+            "[UNK] The Ei ##ffel To ##wer C ##olo ##sse ##um red brown fox jumps is located in the city of Paris Rome";
+        let vocabulary: Vec<String> =
+            pieces.split(' ').enumerate().map(|(id, piece)| format!("{piece:?}:{id}")).collect();
+        let json = format!(
+            r###"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+            "pre_tokenizer":{{"type":"Whitespace"}},"post_processor":null,"decoder":null,
+            "model":{{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,
+            "vocab":{{{}}}}}}}"###,
+            vocabulary.join(",")
+        );
+        Tokenizer::from_bytes(json.as_bytes(), std::path::Path::new("tokenizer.json")).unwrap()
+    }
+
+    #[test]
+    fn the_demos_words_are_taken_where_they_are_as_many_tokens() {
+        let tokenizer = tokenizer();
+        let of = |corruption| demo_fact_pair(&tokenizer, None, corruption).unwrap().pairs()[0].clone();
+        let words = of(FactCorruption::RandomWords(1));
+        assert_eq!(words.corrupted, tokenizer.encode("The red brown fox jumps is located in the city of").unwrap());
+        assert_eq!(words, of(FactCorruption::RandomWords(2)));
+        let colosseum = of(FactCorruption::Colosseum);
+        assert_eq!((colosseum.clean.len(), colosseum.corrupted.len()), (11, 11));
+        assert_ne!(colosseum.corrupted, words.corrupted);
+    }
+
     #[test]
     fn templates_hold_a_landmark_once() {
         for (template, text) in FACT_TEMPLATES.iter().enumerate() {

@@ -14,10 +14,11 @@ use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, Tokenizer};
 
 use super::Arguments;
-use super::circuit::{self, Circuit, Role};
+use super::circuit::{self, Circuit};
 use super::data::Data;
 use super::edges::{self, Edges};
-use super::looks::{Look, Looks};
+use super::looks::Looks;
+use super::roles::{self, Seen, induces, inhibits};
 use crate::progress::with_bar;
 
 /// A head, by layer and number.
@@ -29,8 +30,6 @@ pub(super) const PARTS: [Component; 5] =
 
 /// Per cent above which a copy score tells a mover.
 pub(super) const COPIES: f32 = 75.0;
-/// Attention above which a head is said to look somewhere.
-const LOOKS: f32 = 0.1;
 /// Heads whose copy suppression, and S2-inhibition, is measured: each takes whole forwards.
 const MEASURED: usize = 6;
 
@@ -162,54 +161,25 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let direct_values = into("into the direct inhibitors' values", Input::V, &directly)?;
     let values =
         into("into the inhibitors' values", Input::V, if inhibitors.is_empty() { &candidates } else { &inhibitors })?;
-    let induces = |head: Head| head.0 > 0 && looks.of(Look::S2ToAfterS1, head) >= LOOKS;
     let finders: BTreeSet<Head> = serving(&direct_values).into_iter().chain(serving(&values)).collect();
-    let inductive: Vec<Head> = finders.iter().copied().filter(|&head| induces(head)).collect();
+    let inductive: Vec<Head> = finders.iter().copied().filter(|&head| induces(&looks, head)).collect();
     let finders: Vec<Head> = finders.into_iter().collect();
     let keys = into("into the keys", Input::K, if inductive.is_empty() { &finders } else { &inductive })?;
 
-    let mut found = Evidence::default();
-    for &head in &direct.serving {
-        let role = match copying[0].positive[[head.0, head.1]] > COPIES {
-            true => Role::NameMover,
-            false if inhibits(&looks, head) => Role::DirectInhibition,
-            false => Role::DirectEffect,
-        };
-        found.add(head, role, &direct);
-    }
-    for &head in &opposing {
-        let copies = copying[0].negative[[head.0, head.1]] > COPIES;
-        found.add(head, if copies { Role::NegativeMover } else { Role::NegativeEffect }, &direct);
-    }
-    for &head in &candidates {
-        let role = if inhibits(&looks, head) { Role::SInhibition } else { Role::QueryContributor };
-        found.add_some(head, role, &queries);
-    }
-    for step in [&direct_values, &values] {
-        for head in serving(step) {
-            let role = match [Look::S2ToS1, Look::S2ToAfterS1].map(|look| looks.of(look, head)) {
-                [same, next] if induces(head) && next > same => Role::Induction,
-                [same, _] if same >= LOOKS => Role::DuplicateToken,
-                _ => Role::ValueContributor,
-            };
-            found.add_some(head, role, step);
-        }
-    }
-    for head in serving(&keys) {
-        let previous = looks.of(Look::AfterS1ToS1, head) >= LOOKS;
-        found.add_some(head, if previous { Role::PreviousToken } else { Role::KeyContributor }, &keys);
-    }
-    if let Some(backup) = &backup {
-        let [clean, corrupted] = parts.baselines.means();
-        // From a share of the clean logit difference to one of clean less corrupted, as all effects are.
-        let unit = (clean / (clean - corrupted)) as f32;
-        for (place, share) in backup.taken_over().indexed_iter() {
-            let others = !movers.contains(&place) && !opposing.contains(&place);
-            if others && share * unit >= threshold && copying[0].positive[[place.0, place.1]] > COPIES {
-                found.0.push((place, Role::Backup, -share * unit));
-            }
-        }
-    }
+    let [clean, corrupted] = parts.baselines.means();
+    let evidence = roles::evidence(&Seen {
+        direct: &direct,
+        opposing: &opposing,
+        queries: &queries,
+        values: [&direct_values, &values],
+        keys: &keys,
+        looks: &looks,
+        copying: &copying[0],
+        backup: backup.as_ref(),
+        movers: &movers,
+        threshold,
+        share_of_span: (clean / (clean - corrupted)) as f32,
+    });
     let steps: Vec<&Step> = [Some(&direct), queries.as_ref(), direct_values.as_ref(), values.as_ref(), keys.as_ref()]
         .into_iter()
         .flatten()
@@ -220,7 +190,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
         arguments.prompts,
         arguments.seed.wrapping_add(2),
     )?;
-    let circuit = circuit::find(&inner, [&data, &other], &found.0, &steps, arguments)?;
+    let circuit = circuit::find(&inner, [&data, &other], &evidence, &steps, arguments)?;
     let edges = edges::find(model, &data, &circuit, &direct, arguments)?;
     let right = right(&parts);
     Ok(Found {
@@ -251,28 +221,6 @@ pub(super) fn analyse<B: AutodiffBackend>(
 fn right(parts: &Outcome) -> f64 {
     let clean = &parts.baselines.clean;
     clean.iter().filter(|v| **v > 0.0).count() as f64 / clean.len() as f64
-}
-
-/// Heads with their roles, and how strongly each step says so.
-#[derive(Default)]
-struct Evidence(Vec<(Head, Role, f32)>);
-
-impl Evidence {
-    fn add(&mut self, head: Head, role: Role, step: &Step) {
-        self.0.push((head, role, step.effects()[[head.0, head.1]]));
-    }
-
-    fn add_some(&mut self, head: Head, role: Role, step: &Option<Step>) {
-        if let Some(step) = step {
-            self.add(head, role, step);
-        }
-    }
-}
-
-/// Whether a head looks from END at S2, more than at the other names.
-fn inhibits(looks: &Looks, head: Head) -> bool {
-    let [io, s1, s2] = [Look::EndToIo, Look::EndToS1, Look::EndToS2].map(|look| looks.of(look, head));
-    s2 >= LOOKS && s2 > io && s2 > s1
 }
 
 fn serving(step: &Option<Step>) -> Vec<Head> {

@@ -100,6 +100,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
             "all": found.edges.all, "patched_exactly": found.edges.exact.edges.len(), "threshold": found.edges.threshold,
             "meaning_of_nan": "no such path, or one that was not patched",
         },
+        "attention_is": "share of a position's attention, mean over the clean prompts",
         "copy_scores_are": "per cent of IO, S1 and S2 among the five tokens of largest logit",
     })
 }

@@ -21,6 +21,7 @@ pub(super) fn performance(page: &mut Page, found: &Found) {
         &["", "value"],
         vec![
             row("prompts", found.data.pairs.len().to_string()),
+            row("a token in front of each (BOS)", if found.data.has_bos { "yes" } else { "no" }.to_owned()),
             row("clean logit difference", format!("{clean:.4}")),
             row("corrupted logit difference", format!("{corrupted:.4}")),
             row("clean prompts with IO above S", format!("{:.1}%", 100.0 * found.right)),

@@ -98,8 +98,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         pair.check_model(source.config.d_vocab, source.config.n_ctx)?;
         pairs.push((name, pair));
     }
-    check_directory(&arguments.out)?;
     anyhow::ensure!(!pairs.is_empty(), "no prompt is as long as the Eiffel Tower's: {}", left_out.join(" "));
+    check_directory(&arguments.out)?;
     let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<B> = source.load(&device)?;
         analyse(&model, tokenizer, pairs, left_out)

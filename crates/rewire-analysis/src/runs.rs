@@ -1,7 +1,7 @@
 //! What every analysis does first: run clean and corrupted prompts, record, and evaluate the metric.
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{ArrayD, IxDyn};
 use rewire_hooks::{ActivationCache, HookPoint, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
@@ -211,4 +211,17 @@ pub(crate) fn factor(baselines: &Baselines, options: &Options) -> Result<f64, No
         Scale::Metric => Ok(1.0),
         Scale::Normalised => Ok(Normalisation::new(clean, corrupted)?.scale(1.0)),
     }
+}
+
+/// `[prompts, pos, width]` as a table of places, `[prompts * pos, width]`.
+pub(crate) fn by_place<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
+    let [prompts, pos, width] = x.dims();
+    x.reshape([prompts * pos, width])
+}
+
+/// These rows of a table.
+pub(crate) fn gather<B: Backend>(table: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
+    let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [rows.len()]), &table.device());
+    table.select(0, index)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::backend::Backend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rewire_analysis::{Component, Node, Options, Scale, ablate_groups};
+use rewire_analysis::{Component, Intervention, Node, Options, Scale, ablate_groups};
 use rewire_model::Transformer;
 use rewire_tasks::LogitDiff;
 use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
@@ -157,14 +157,21 @@ pub(super) fn find<B: Backend>(
     let sizes = sizes(all.len());
     let first = |n: usize| ranked[..n].iter().map(|(head, _)| *head).collect::<BTreeSet<Head>>();
     let sets: Vec<BTreeSet<Head>> = sizes.iter().map(|&n| first(n)).collect();
-    let curve = carried(model, data, &sets, &all, "what the strongest heads carry")?;
+    let means = data.means(model, Options::default().prompt_batch)?;
+    let curve = carried(model, (data, &means), &sets, &all, "what the strongest heads carry")?;
     let best = |a: &&Carried, b: &&Carried| (a.kept - a.removed).total_cmp(&(b.kept - b.removed));
     let enough = |margin: f64| curve.iter().find(|c| c.is_enough(margin));
     let chosen = enough(MARGIN).or_else(|| enough(0.0)).or_else(|| curve.iter().max_by(best)).copied();
     let chosen = chosen.unwrap_or(Carried { heads: 0, kept: 0.0, removed: 1.0 });
     let random: Vec<BTreeSet<Head>> = random_sets(&all, chosen.heads, arguments.seed);
-    let random = carried(model, data, &random, &all, "what random heads carry")?;
-    let on_others = carried(model, other, &[first(chosen.heads)], &all, "what the circuit carries on other prompts")?;
+    let random = carried(model, (data, &means), &random, &all, "what random heads carry")?;
+    let on_others = carried(
+        model,
+        (other, &other.means(model, Options::default().prompt_batch)?),
+        &[first(chosen.heads)],
+        &all,
+        "what the circuit carries on other prompts",
+    )?;
     let members = ranked[..chosen.heads].iter().map(|&(head, strength)| Member {
         head,
         strength,
@@ -203,10 +210,10 @@ fn random_sets(all: &[Head], n: usize, seed: u64) -> Vec<BTreeSet<Head>> {
     (0..RANDOM).map(draw).collect()
 }
 
-/// What sets of heads carry.
+/// What sets of heads carry, where the others, or they, have these means.
 fn carried<B: Backend>(
     model: &Transformer<B>,
-    data: &Data,
+    (data, means): (&Data, &Intervention<B>),
     sets: &[BTreeSet<Head>],
     all: &[Head],
     what: &str,
@@ -219,11 +226,10 @@ fn carried<B: Backend>(
             [others, set.iter().map(node).collect()]
         })
         .collect();
-    let means = data.means(model, Options::default().prompt_batch)?;
     let metric = LogitDiff::new(&data.pairs);
     let found = with_bar(what, |progress| {
         let options = Options { scale: Scale::Metric, progress, ..Options::default() };
-        ablate_groups(model, &data.pairs, &metric, &groups, &means, &options)
+        ablate_groups(model, &data.pairs, &metric, &groups, means, &options)
     })?;
     let [clean, _] = found.baselines.means();
     let left: Vec<f64> = found.mean().iter().map(|change| (clean + f64::from(*change)) / clean).collect();

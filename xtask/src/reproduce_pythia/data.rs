@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_analysis::{Intervention, MeanOver, mean_activations};
@@ -68,7 +69,11 @@ impl Data {
         for layer in 0..model.config().n_layers {
             let mut rows = Vec::new();
             for kind in &self.kinds {
-                let mean: Tensor<B, 4> = by_kind[kind].block(layer, Site::Z)?;
+                // Other names are as many tokens, or their means would not be of these positions.
+                let mean = by_kind
+                    .get(kind)
+                    .context("the tokenizer splits names: prompts of other names are longer or shorter")?;
+                let mean: Tensor<B, 4> = mean.block(layer, Site::Z)?;
                 let len = mean.dims()[1];
                 // Behind its end nothing of a prompt is read: any value does.
                 let rest = mean.clone().narrow(1, len - 1, 1).repeat_dim(1, width - len.min(width));

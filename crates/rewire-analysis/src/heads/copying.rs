@@ -6,7 +6,7 @@ use ndarray::Array2;
 use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Readout, Run, Transformer};
 
-use crate::runs::host;
+use crate::runs::{by_place, gather, host};
 use crate::{AnalysisError, Options, workers};
 
 /// Whether what passes through a head's output circuit is normed as it is in the model.
@@ -97,14 +97,13 @@ fn after_first_block<B: Backend>(
         let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
         model.forward(Run::tokens(model.tokens(prompts)?).reading(no_logits), &mut recorder)?;
         let x: Tensor<B, 3> = recorder.into_cache().block(0, Site::ResidPost)?;
-        let [batch, pos, d_model] = x.dims();
+        let pos = x.dims()[1];
         let mut rows = Vec::new();
         for (prompt, positions) in names.iter().enumerate() {
-            rows.extend(positions.iter().map(|position| (prompt * pos + position) as i32));
+            rows.extend(positions.iter().map(|position| prompt * pos + position));
             own.extend(positions.iter().map(|&position| prompts[prompt][position] as usize));
         }
-        let rows = Tensor::<B, 1, Int>::from_data(rows.as_slice(), &model.device());
-        streams.push(x.reshape([batch * pos, d_model]).select(0, rows));
+        streams.push(gather(by_place(x), &rows));
     }
     Ok((Tensor::cat(streams, 0), own))
 }

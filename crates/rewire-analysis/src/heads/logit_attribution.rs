@@ -1,14 +1,14 @@
 //! Direct logit attribution: what each node adds to the logit difference itself, not by way of later layers.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::{Array2, Array3, ArrayD, Axis};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
 
 use crate::effects::join;
-use crate::runs::{Portion, check, evaluate, host, portions, record};
+use crate::runs::{Portion, by_place, check, evaluate, gather, host, portions, record};
 use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind, Options, Outcome, Scale};
 
 /// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
@@ -121,10 +121,9 @@ impl<'a, B: Backend> Direct<'a, B> {
 
     /// An activation at END, `[prompts, width]`.
     fn at_end(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
-        let [prompts, pos, width] = x.dims();
-        let rows: Vec<i32> = self.ends.iter().enumerate().map(|(prompt, end)| (prompt * pos + end) as i32).collect();
-        let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [prompts]), &x.device());
-        x.reshape([prompts * pos, width]).select(0, rows)
+        let pos = x.dims()[1];
+        let rows: Vec<usize> = self.ends.iter().enumerate().map(|(prompt, end)| prompt * pos + end).collect();
+        gather(by_place(x), &rows)
     }
 
     /// What vectors at END `[unit, prompts, d_model]` add, `[unit, prompt]`.

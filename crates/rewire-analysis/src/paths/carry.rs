@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Patch, Site};
 use rewire_model::Transformer;
 
 use super::policy::{FreezePolicy, Frozen};
 use super::receiver::{layer_ends, mlp_reads, written};
-use crate::runs::Portion;
+use crate::runs::{Portion, by_place, gather};
 use crate::{AnalysisError, Component, Node};
 
 /// One prompt's stream at one position, changed by one set of senders.
@@ -303,17 +303,4 @@ impl<B: Backend> Rows<'_, B> {
 pub(super) fn begins(senders: &[Node], prompt: usize, position: usize) -> Option<usize> {
     let here = |node: &&Node| node.positions.position(prompt).is_none_or(|p| p == position);
     senders.iter().filter(here).map(written).min()
-}
-
-/// `[prompts, pos, width]` as a table of places, `[prompts * pos, width]`.
-pub(super) fn by_place<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
-    let [prompts, pos, width] = x.dims();
-    x.reshape([prompts * pos, width])
-}
-
-/// These rows of a table.
-pub(super) fn gather<B: Backend>(table: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
-    let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [rows.len()]), &table.device());
-    table.select(0, index)
 }

@@ -6,13 +6,14 @@ use rewire_hooks::Site;
 use rewire_model::attend;
 use rewire_tasks::Metric;
 
-use super::carry::{Carrier, by_place, gather};
+use super::carry::Carrier;
 use super::policy::Taking;
 use super::reach::SecondRun;
 use super::receive::{Place, Receiving};
 use super::receiver::{Input, Receiver};
 use crate::AnalysisError;
 use crate::plan::Entry;
+use crate::runs::{by_place, gather};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
     /// The residual stream at the entry, row by row, `[row, d_model]`.

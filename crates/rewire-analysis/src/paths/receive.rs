@@ -12,14 +12,14 @@ use rewire_model::{LastBlock, Prefix, ReadPositions, Readout, Run, TransformerCo
 use rewire_tasks::Metric;
 
 use super::adding::Adding;
-use super::carry::{Carried, Carrier, Stage, by_place, gather};
+use super::carry::{Carried, Carrier, Stage};
 use super::plan::{Job, Unit};
 use super::policy::{Frozen, Taking};
 use super::reach::{Reach, SecondRun};
 use super::receiver::{Input, Receiver};
 use crate::AnalysisError;
 use crate::plan::Entry;
-use crate::runs::{evaluate, host};
+use crate::runs::{by_place, evaluate, gather, host};
 
 /// What reached the receivers of one unit of work, and how it is taken up.
 pub(super) struct Receiving<'a, B: Backend, M> {

@@ -8,12 +8,13 @@ use rewire_hooks::{HookPoint, Patch};
 use rewire_tasks::Metric;
 
 use super::adding::Addition;
-use super::carry::{Carrier, by_place, gather};
+use super::carry::Carrier;
 use super::policy::Frozen;
 use super::reach::SecondRun;
 use super::receive::{Place, Receiving};
 use super::receiver::{Input, Receiver};
 use crate::AnalysisError;
+use crate::runs::{by_place, gather};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
     /// Queries, keys or values of some heads at these places, place by place and head by head, `[place * head, d_head]`: what reached
@@ -26,20 +27,18 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         heads: &[usize],
         places: &[Place],
     ) -> Result<(Tensor<B, 2>, Vec<bool>), AnalysisError> {
-        let Carrier { base, portion, model, .. } = self.carrier;
+        let Carrier { base, model, .. } = self.carrier;
         let config = model.config();
         let of_base = base.block::<4>(layer, input.site_used(config))?;
         let [prompts, width, n_heads, d_head] = of_base.dims();
         let of_base = of_base.reshape([prompts * width * n_heads, d_head]);
         let n_base = prompts * width * n_heads;
-        debug_assert_eq!(width, portion.pairs.width());
         let changed = self.heads.get(&(layer, input));
         let mut index = Vec::with_capacity(places.len() * heads.len());
         let mut receives = Vec::with_capacity(places.len() * heads.len());
         for at in places {
             let path = paths[at.copy];
-            let of_layer = self.reach.receivers(path).iter().filter(|r| r.layer == layer && r.input == input);
-            let covering: Vec<&Receiver> = of_layer.filter(|r| r.is_at(at.prompt, at.position)).collect();
+            let covering: Vec<&Receiver> = self.covering(paths, (layer, input), *at).collect();
             let row = covering.first().and_then(|r| self.reach.row(path, r, at.prompt, at.position));
             for &head in heads {
                 let covered = covering.iter().any(|r| r.head.is_none_or(|h| h == head));
@@ -55,6 +54,17 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             None => of_base,
         };
         Ok((gather(table, &index), receives))
+    }
+
+    /// The receivers of one layer and input that are at a place.
+    fn covering(
+        &self,
+        paths: &[usize],
+        point: (usize, Input),
+        at: Place,
+    ) -> impl Iterator<Item = &Receiver> + use<'_, B, M> {
+        let all = self.reach.receivers(paths[at.copy]).iter();
+        all.filter(move |r| (r.layer, r.input) == point && r.is_at(at.prompt, at.position))
     }
 
     /// Layers and inputs of the receivers above the entry.
@@ -76,15 +86,12 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let copies = second.paths.len() * self.base_metric.len();
         let pos = places.len() / copies;
         let addition = |(layer, input): (usize, Input)| {
-            let here = |at: Place| {
-                let path = second.paths[at.copy];
-                let of_point = self.reach.receivers(path).iter().filter(move |r| (r.layer, r.input) == (layer, input));
-                of_point.filter(move |r| r.is_at(at.prompt, at.position)).map(move |r| (path, r))
-            };
-            let change = self.stream_change(layer, input, places, |at| here(*at).next())?;
+            let here = |at: &Place| self.covering(&second.paths, (layer, input), *at);
+            let path = |at: &Place| second.paths[at.copy];
+            let change = self.stream_change(layer, input, places, |at| here(at).next().map(|r| (path(at), r)))?;
             let heads = input.of_head().map(|_| {
                 let receives = |at: &Place| {
-                    let received: Vec<Option<usize>> = here(*at).map(|(_, r)| r.head).collect();
+                    let received: Vec<Option<usize>> = here(at).map(|r| r.head).collect();
                     (0..config.n_heads).map(move |head| received.iter().any(|of| of.is_none_or(|h| h == head)))
                 };
                 let mask: Vec<bool> = places.iter().flat_map(receives).collect();
@@ -93,7 +100,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 Tensor::<B, 4, Bool>::from_data(mask, &model.device()).expand(all)
             });
             let mlp = (input == Input::MlpIn).then(|| {
-                let mask: Vec<bool> = places.iter().map(|at| here(*at).next().is_some()).collect();
+                let mask: Vec<bool> = places.iter().map(|at| here(at).next().is_some()).collect();
                 let mask = Tensor::<B, 3, Bool>::from_data(TensorData::new(mask, [copies, pos, 1]), &model.device());
                 mask.expand([copies, pos, config.d_model])
             });
@@ -137,12 +144,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 );
                 patch.replace_where(point, values.reshape(shape), mask.expand(shape))
             } else {
-                let covering = |at: &Place| {
-                    let path = second.paths[at.copy];
-                    let mut of_point =
-                        self.reach.receivers(path).iter().filter(|r| (r.layer, r.input) == (layer, input));
-                    of_point.find(|r| r.is_at(at.prompt, at.position)).map(|r| (path, r))
-                };
+                let covering = |at: &Place| self.covering(&second.paths, (layer, input), *at).next();
                 let of_base: Tensor<B, 2> = by_place(base.block(layer, input.site_used(config))?);
                 let n_base = of_base.dims()[0];
                 let changed = match input {
@@ -156,7 +158,8 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 let index: Vec<usize> = places
                     .iter()
                     .map(|at| {
-                        let row = covering(at).and_then(|(path, r)| self.reach.row(path, r, at.prompt, at.position));
+                        let row =
+                            covering(at).and_then(|r| self.reach.row(second.paths[at.copy], r, at.prompt, at.position));
                         row.map_or(at.prompt * portion.pairs.width() + at.position, |row| n_base + row)
                     })
                     .collect();

@@ -27,3 +27,9 @@ pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: f32
     let difference = largest_difference(actual, expected);
     assert!(difference <= tolerance, "{what}: differs by {difference:e}, more than {tolerance:e}");
 }
+
+/// How far effects may be from what they should be: a ten-thousandth on the CPU; a thousandth on a GPU, whose products add in another
+/// order and whose functions are of fewer bits.
+pub fn tolerance<B: Backend>() -> f32 {
+    if rewire_device::computes_here::<B>(&Default::default()) { 1e-4 } else { 1e-3 }
+}

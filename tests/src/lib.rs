@@ -7,28 +7,35 @@
 pub struct Readme;
 
 pub mod compare;
+pub mod device;
 pub mod fixture;
 pub mod hub_server;
 pub mod memory;
+pub mod methods;
 pub mod model_files;
 pub mod random;
 
-/// Makes a `#[test]` of each generic function, once for every CPU backend that was built in.
+/// Makes a `#[test]` of each generic function for every backend: the CPU's that were built in, or, if `REWIRE_DEVICE` is set to flex,
+/// ndarray or cuda, that one alone.
 ///
 /// ```text
-/// on_both_backends!(logits_match);
+/// on_every_backend!(logits_match);
 /// fn logits_match<B: Backend>() { .. }
 /// ```
 #[macro_export]
-macro_rules! on_both_backends {
+macro_rules! on_every_backend {
     ($($name:ident),+ $(,)?) => {
         #[cfg(feature = "flex")]
         mod flex {
-            $(#[test] fn $name() { super::$name::<burn_flex::Flex>() })+
+            $(#[test] fn $name() { if $crate::device::is_wanted("flex") { super::$name::<burn_flex::Flex>() } })+
         }
         #[cfg(feature = "ndarray")]
         mod ndarray_backend {
-            $(#[test] fn $name() { super::$name::<burn_ndarray::NdArray>() })+
+            $(#[test] fn $name() { if $crate::device::is_wanted("ndarray") { super::$name::<burn_ndarray::NdArray>() } })+
+        }
+        #[cfg(feature = "cuda")]
+        mod cuda {
+            $(#[test] fn $name() { if $crate::device::is_wanted("cuda") { super::$name::<burn_cuda::Cuda>() } })+
         }
     };
 }

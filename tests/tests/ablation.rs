@@ -15,15 +15,14 @@ use rewire_hooks::{ActivationCache, Hook, HookPoint, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
-use rewire_tests::compare::{array, assert_close, scale};
+use rewire_tests::compare::{array, assert_close, scale, tolerance};
 use rewire_tests::fixture::{Fixture, processings};
-use rewire_tests::on_both_backends;
+use rewire_tests::on_every_backend;
 use rewire_tests::random::{any_config, any_pairs};
 use rewire_toy::Toy;
 
-on_both_backends!(ablations_match, the_curve_matches);
+on_every_backend!(ablations_match, the_curve_matches);
 
-const TOLERANCE: f32 = 1e-4;
 const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: rewire_analysis::By::All };
 
 fn in_metric() -> Options<'static> {
@@ -55,7 +54,7 @@ fn ablations_match<B: Backend>() {
                 match fixture.table(&table) {
                     Some(expected) => {
                         let what = format!("{} {table}", fixture.name);
-                        assert_close(&found.after()[0].mean(), expected, TOLERANCE, &what);
+                        assert_close(&found.after()[0].mean(), expected, tolerance::<B>(), &what);
                     }
                     None => {
                         let elsewhere = *name == "mean_by_position" && !fixture.is_own();
@@ -70,7 +69,11 @@ fn ablations_match<B: Backend>() {
                 let set = [vec![head(1, 2), head(2, 0)]];
                 let found = ablate_groups(&model, &pairs, &metric, &set, &Intervention::Zero, &in_metric()).unwrap();
                 let after = found.mean()[0] + found.baselines.means()[0] as f32;
-                assert!((after - expected[[0]]).abs() < TOLERANCE, "{}: {after} is not {expected}", fixture.name);
+                assert!(
+                    (after - expected[[0]]).abs() < tolerance::<B>(),
+                    "{}: {after} is not {expected}",
+                    fixture.name
+                );
             }
         }
     }
@@ -89,7 +92,7 @@ fn the_curve_matches<B: Backend>() {
         let found =
             interpolation_curves(&model, &pairs, &LogitDiff::new(&pairs), &[node], &places, &resample, &in_metric());
         let of_row_0 = found.unwrap().values.index_axis(Dimension(0), 0).index_axis(Dimension(0), 0).to_owned();
-        assert_close(&of_row_0.into_dyn(), expected, TOLERANCE, &format!("{} {name}", fixture.name));
+        assert_close(&of_row_0.into_dyn(), expected, tolerance::<B>(), &format!("{} {name}", fixture.name));
     }
 }
 

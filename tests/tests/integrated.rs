@@ -14,15 +14,14 @@ use rewire_analysis::{
 use rewire_hooks::{ActivationCache, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Accuracy, LogitDiff, PromptPair, PromptPairs};
-use rewire_tests::compare::{assert_close, scale};
+use rewire_tests::compare::{assert_close, scale, tolerance};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
-use rewire_tests::on_both_backends;
+use rewire_tests::on_every_backend;
 use rewire_tests::random::{any_config, any_pairs};
 
-on_both_backends!(integrated_gradients_match, the_literal_figure_matches);
+on_every_backend!(integrated_gradients_match, the_literal_figure_matches);
 
-const TOLERANCE: f32 = 1e-4;
 const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
 const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
 
@@ -51,12 +50,17 @@ fn integrated_gradients_match<B: Backend>() {
                 for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
                     let table = format!("{weights}/ig/{kind}_{end}");
                     let what = format!("{} {table}", fixture.name);
-                    assert_close(&found.outcome.effects[i].values, fixture.table(&table).unwrap(), TOLERANCE, &what);
+                    assert_close(
+                        &found.outcome.effects[i].values,
+                        fixture.table(&table).unwrap(),
+                        tolerance::<B>(),
+                        &what,
+                    );
                     let gap = &found.completeness[i].gap;
                     assert_close(
                         gap,
                         fixture.table(&format!("{table}_delta")).unwrap(),
-                        TOLERANCE,
+                        tolerance::<B>(),
                         &format!("{what} gap"),
                     );
                     assert!(found.completeness[i].steps.iter().all(|&steps| steps == 50), "{what} took more steps");
@@ -82,7 +86,7 @@ fn the_literal_figure_matches<B: Backend>() {
                     let table = format!("{weights}/seed001/ig_{kind}_{end}_literal");
                     let Some(expected) = fixture.table(&table) else { continue };
                     // These are some 1e-5: a tolerance of 1e-4 would say nothing.
-                    let tolerance = TOLERANCE * scale(expected);
+                    let tolerance = tolerance::<B>() * scale(expected);
                     assert_close(&means[i].mean(), expected, tolerance, &format!("{} {table}", fixture.name));
                     compared += 1;
                 }
@@ -96,7 +100,7 @@ fn the_literal_figure_matches<B: Backend>() {
                 match fixture.table(&table) {
                     Some(expected) => {
                         let what = format!("{} {table}", fixture.name);
-                        assert_close(&exact.effects[i].mean(), expected, TOLERANCE, &what);
+                        assert_close(&exact.effects[i].mean(), expected, tolerance::<B>(), &what);
                     }
                     None => assert!(!fixture.is_own(), "{}: {table} is missing", fixture.name),
                 }

@@ -11,11 +11,11 @@ use rewire_analysis::{
 use rewire_hooks::{ActivationCache, GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric};
-use rewire_tests::compare::{array, assert_close, scale};
+use rewire_tests::compare::{array, assert_close, scale, tolerance};
 use rewire_tests::fixture::{Fixture, processings};
-use rewire_tests::on_both_backends;
+use rewire_tests::on_every_backend;
 
-on_both_backends!(
+on_every_backend!(
     logits_match,
     every_processing_switch_matches,
     activations_match,
@@ -26,8 +26,6 @@ on_both_backends!(
     attention_attribution_matches,
     logit_attribution_matches,
 );
-
-const TOLERANCE: f32 = 1e-4;
 
 fn logits<B: Backend>(model: &Transformer<B>, tokens: &[Vec<u32>]) -> ArrayD<f32> {
     array(model.forward(Run::tokens(model.tokens(tokens).unwrap()), ()).unwrap())
@@ -40,7 +38,12 @@ fn logits_match<B: Backend>() {
             let pairs = fixture.pairs(&model);
             let expected = fixture.table(&format!("{weights}/clean_logits")).unwrap();
             let actual = logits(&model, &pairs.clean());
-            assert_close(&actual, expected, TOLERANCE * scale(expected), &format!("{} {weights} logits", fixture.name));
+            assert_close(
+                &actual,
+                expected,
+                tolerance::<B>() * scale(expected),
+                &format!("{} {weights} logits", fixture.name),
+            );
         }
     }
 }
@@ -59,7 +62,7 @@ fn every_processing_switch_matches<B: Backend>() {
             let Some(expected) = fixture.table(&format!("switch/{switch}/clean_logits")) else { continue };
             let model: Transformer<B> = fixture.model(processing);
             let actual = logits(&model, &fixture.pairs(&model).clean());
-            assert_close(&actual, expected, TOLERANCE * scale(expected), &format!("{} {switch}", fixture.name));
+            assert_close(&actual, expected, tolerance::<B>() * scale(expected), &format!("{} {switch}", fixture.name));
             compared += 1;
         }
     }
@@ -81,7 +84,7 @@ fn activations_match<B: Backend>() {
                     points += usize::from(name.parse::<HookPoint>().is_ok());
                     let actual = first_row(&activation(&model, &cache, name));
                     let what = format!("{} {weights} {group} {name}", fixture.name);
-                    assert_close(&actual, expected, TOLERANCE * scale(expected), &what);
+                    assert_close(&actual, expected, tolerance::<B>() * scale(expected), &what);
                 }
                 assert_eq!(points, cache.len(), "{}: points that the reference does not have", fixture.name);
             }
@@ -133,7 +136,7 @@ fn gradients_match<B: Backend>() {
                     let group = if shared_norm { format!("{group}_ln1sum") } else { group.to_owned() };
                     let expected = &reference[&format!("{group}/{point}")];
                     let what = format!("{} {weights} {group} {point}", fixture.name);
-                    assert_close(&first_row(&at(&gradients, point)), expected, TOLERANCE, &what);
+                    assert_close(&first_row(&at(&gradients, point)), expected, tolerance::<B>(), &what);
                 }
             }
         }
@@ -184,7 +187,12 @@ fn activation_patching_matches<B: Backend>() {
                 let options = Options { direction, ..Options::default() };
                 let compare = |name: &str, actual: &ArrayD<f32>| {
                     let Some(expected) = fixture.table(&format!("{weights}/{tag}/{name}")) else { return false };
-                    assert_close(actual, expected, TOLERANCE, &format!("{} {weights}/{tag}/{name}", fixture.name));
+                    assert_close(
+                        actual,
+                        expected,
+                        tolerance::<B>(),
+                        &format!("{} {weights}/{tag}/{name}", fixture.name),
+                    );
                     true
                 };
                 let outcome = activation_patching(&model, &pairs, &metric, &nodes(), &options).unwrap();
@@ -198,7 +206,12 @@ fn activation_patching_matches<B: Backend>() {
                 if let Some(expected) = fixture.table(&format!("{weights}/{tag}/head_all_pos_every_per_prompt")) {
                     let z = &outcome.effects.iter().find(|e| e.kind == NodeKind::all(Component::HeadZ)).unwrap().values;
                     let expected = expected.index_axis(Axis(0), 0).to_owned().permuted_axes(ndarray::IxDyn(&[2, 0, 1]));
-                    assert_close(z, &expected, TOLERANCE, &format!("{} {weights}/{tag} per prompt", fixture.name));
+                    assert_close(
+                        z,
+                        &expected,
+                        tolerance::<B>(),
+                        &format!("{} {weights}/{tag} per prompt", fixture.name),
+                    );
                 }
                 if tag == "noising" {
                     continue;
@@ -235,7 +248,7 @@ fn attribution_patching_matches<B: Backend>() {
                     let table = format!("{weights}/{tag}/{name}");
                     match fixture.table(&table) {
                         Some(expected) => {
-                            assert_close(&actual, expected, TOLERANCE, &format!("{} {table}", fixture.name))
+                            assert_close(&actual, expected, tolerance::<B>(), &format!("{} {table}", fixture.name))
                         }
                         None => assert_eq!(tag, "attr_noising", "{}: {table} is missing", fixture.name),
                     }
@@ -259,7 +272,7 @@ fn head_paths_match<B: Backend>() {
                 let found =
                     head_path_attribution(&model, &pairs, &LogitDiff::new(&pairs), paths, &options).unwrap().mean();
                 let actual = found.into_shape_with_order(ndarray::IxDyn(expected.shape())).unwrap();
-                assert_close(&actual, expected, TOLERANCE, &format!("{} {table}", fixture.name));
+                assert_close(&actual, expected, tolerance::<B>(), &format!("{} {table}", fixture.name));
                 compared += 1;
             }
         }
@@ -277,7 +290,12 @@ fn attention_attribution_matches<B: Backend>() {
             // The reference differentiates the batch mean.
             let actual = (per_prompt / pairs.len() as f32).into_dyn();
             let expected = fixture.table(&format!("{weights}/attr/attention_attr")).unwrap();
-            assert_close(&actual, expected, TOLERANCE, &format!("{} {weights} attention attribution", fixture.name));
+            assert_close(
+                &actual,
+                expected,
+                tolerance::<B>(),
+                &format!("{} {weights} attention attribution", fixture.name),
+            );
         }
     }
 }
@@ -303,7 +321,12 @@ fn logit_attribution_matches<B: Backend>() {
             let actual = attribution.mean_axis(Axis(1)).unwrap();
             let actual = actual.into_shape_with_order(ndarray::IxDyn(&[config.n_layers, config.n_heads])).unwrap();
             let expected = fixture.table(&format!("{weights}/dla/heads_clean")).unwrap();
-            assert_close(&actual, expected, TOLERANCE, &format!("{} {weights} head logit attribution", fixture.name));
+            assert_close(
+                &actual,
+                expected,
+                tolerance::<B>(),
+                &format!("{} {weights} head logit attribution", fixture.name),
+            );
         }
     }
 }

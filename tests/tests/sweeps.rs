@@ -8,7 +8,7 @@ use ndarray::Dimension;
 use proptest::prelude::*;
 use rewire_analysis::{
     AnalysisError, By, Component, Direction, Node, NodeKind, NormJacobian, Options, PathOptions, PerPrompt, Positions,
-    Scale, activation_patching, activation_patching_operations, attribute_groups, attribution_patching,
+    Scale, activation_patching, activation_patching_cost, attribute_groups, attribution_patching,
     attribution_patching_with_head_paths, patch_groups, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
@@ -389,7 +389,7 @@ fn what_is_computed_is_what_can_change() {
     let pairs = PromptPairs::new(vec![pair; 8]).unwrap();
     let metric = LogitDiff::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];
-    let counted = activation_patching_operations(&model, &pairs, &metric, &heads, &Options::default()).unwrap();
+    let counted = activation_patching_cost(&model, &pairs, &metric, &heads, &Options::default()).unwrap();
     // By hand: per head, an MLP (16 d^2 a token), 10 - l whole blocks (24 d^2), keys and values of the last (4 d^2) and the
     // rest of it at one position (20 d^2); in the last layer only the MLP at one position.
     let (d2, tokens, prompts) = (48.0 * 48.0, 40.0, 8.0);
@@ -397,12 +397,17 @@ fn what_is_computed_is_what_can_change() {
         |l: f64| if l == 11.0 { 16.0 * prompts } else { (16.0 + 24.0 * (10.0 - l) + 4.0) * tokens + 20.0 * prompts };
     let products: f64 = (0..12).map(|l| 12.0 * d2 * layer(f64::from(l))).sum();
     let base = 2.0 * d2 * prompts * (11.0 * 24.0 * 15.0 + 4.0 * 15.0 + 20.0);
-    let ratio = counted / (products + base);
+    let ratio = counted.operations / (products + base);
     // Attention and the two logits are on top.
     assert!((1.0..1.1).contains(&ratio), "{ratio}");
     let all = [NodeKind::by_position(Component::ResidPre)];
-    let by_position = activation_patching_operations(&model, &pairs, &metric, &all, &Options::default()).unwrap();
-    assert!(by_position < counted);
+    let by_position = activation_patching_cost(&model, &pairs, &metric, &all, &Options::default()).unwrap();
+    assert!(by_position.operations < counted.operations);
+    // 12 d^2 weights a block; of GPT-2 small's shape the two runs have them all, layer l's pass those above it and its MLP.
+    let weights = 4.0 * d2 * (2.0 * 12.0 * 12.0 + (0..12).map(|l| 12.0 * f64::from(11 - l) + 8.0).sum::<f64>());
+    assert!((1.0..2.0).contains(&(counted.bytes / weights)), "{} of {weights}", counted.bytes);
+    assert_eq!(counted.seconds(counted.operations, 1e30), 1.0);
+    assert_eq!(counted.seconds(1e30, counted.bytes), 1.0);
     let far =
         activation_patching(&model, &pairs, &metric, &all, &Options { scale: Scale::Metric, ..Options::default() })
             .unwrap();

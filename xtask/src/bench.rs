@@ -1,7 +1,10 @@
-//! `cargo xtask bench`: what each sweep takes at GPT-2-small size, how far that is from the least it could take, and what
-//! TransformerLens takes for the same.
+//! `cargo xtask bench`: what each sweep takes, how far that is from the least it could take, and what TransformerLens takes for the
+//! same.
 
+mod launches;
 mod peer;
+mod rates;
+mod sizes;
 mod works;
 
 use std::path::PathBuf;
@@ -11,33 +14,50 @@ use anyhow::Context;
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Distribution, Tensor};
+use bytesize::ByteSize;
 use clap::Args;
-use rewire_model::{Transformer, TransformerConfig, WeightProcessing};
+use rewire_analysis::Options;
+use rewire_device::computes_here;
+use rewire_model::{Transformer, WeightProcessing};
 
+use crate::arguments::at_least_one;
+use crate::compute::{MemoryArguments, NumberArguments, halved, options};
 use crate::device::{Device, on_device};
 use crate::output::{print, text_table};
-use peer::Peer;
-use works::{Setting, Work};
+use launches::Launches;
+use peer::{Peer, Sharing};
+use rates::Rates;
+use sizes::Size;
+use works::{Setting, TOKENS, Work};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Where to compute: auto, flex, ndarray, cuda, cuda:N.
     #[arg(long, default_value = "auto")]
     device: Device,
+    /// The models' shapes.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "gpt2-small")]
+    sizes: Vec<Size>,
     /// What to time; all but the neurons, which take minutes, if none is named.
     #[arg(long, value_enum, value_delimiter = ',')]
     works: Vec<Work>,
-    /// How often each is timed; the median is printed.
+    /// How often each is timed, after a first time that is not counted; the median is printed.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Prompt pairs [default: 8 on the CPU, 64 on a GPU].
+    #[arg(long, value_parser = at_least_one)]
+    pairs: Option<usize>,
+    #[command(flatten)]
+    numbers: NumberArguments,
+    #[command(flatten)]
+    memory: MemoryArguments,
     /// Seed of the random weights and prompts.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Most tokens in one pass of a sweep.
     #[arg(long)]
     token_budget: Option<usize>,
-    /// Run the same on TransformerLens, alternating, and print the ratios.
+    /// Run the same on TransformerLens in float32, alternating, on the same device, and print the ratios.
     #[arg(long)]
     peer: bool,
     /// A Python that has TransformerLens; without it an environment is made in target/peer.
@@ -46,52 +66,119 @@ pub(crate) struct Arguments {
     /// Most patches that TransformerLens makes of one work each time; the others are reckoned at the same time each.
     #[arg(long, default_value_t = 144)]
     peer_patches: usize,
-    /// Threads, of both.
-    #[arg(long, default_value_t = 2, value_parser = crate::arguments::at_least_one)]
+    /// Threads on the CPU, of both.
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     threads: usize,
+    /// Count the kernels that each work launches on a GPU instead of timing it, and print their numbers.
+    #[arg(long, hide = true)]
+    count_launches: bool,
 }
 
-/// GPT-2 small's shape.
-fn gpt2_small() -> TransformerConfig {
-    TransformerConfig::gpt2(12, 12, 768, 50_257, 1024)
+impl Arguments {
+    fn works(&self) -> Vec<Work> {
+        match self.works.as_slice() {
+            [] => Work::quick(),
+            chosen => chosen.to_vec(),
+        }
+    }
+
+    /// What works are done with: on the CPU as many threads as asked for, and sizes that are the same on every machine.
+    fn options<B: Backend>(&self, model: &Transformer<B>) -> Options<'static> {
+        let mut options = options(model, TOKENS);
+        options.workers = computes_here::<B>(&model.device()).then_some(self.threads);
+        options.token_budget = self.token_budget.unwrap_or(options.token_budget);
+        options
+    }
+
+    fn setting<B: Backend>(&self, model: &Transformer<B>) -> anyhow::Result<Setting> {
+        let pairs = self.pairs.unwrap_or(if computes_here::<B>(&model.device()) { 8 } else { 64 });
+        Setting::new(model, self.seed, pairs, self.options(model))
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let works = match arguments.works.as_slice() {
-        [] => Work::quick(),
-        chosen => chosen.to_vec(),
-    };
+    arguments.device.check()?;
+    arguments.numbers.apply(arguments.device)?;
+    arguments.memory.apply();
+    if arguments.count_launches {
+        launches::start_counting()?;
+    }
     // The backend's own threads, for what is not a sweep of many passes.
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
-    on_device!(arguments.device, |B, device| {
-        let model: Transformer<Autodiff<B>> = Transformer::random(&gpt2_small(), arguments.seed, &device);
-        time(model, &works, arguments)
-    })
+    for &size in &arguments.sizes {
+        // Before anything lies on the device.
+        let launches = match arguments.device.resolve() {
+            Device::Cuda(_) if !arguments.count_launches => Launches::of_another_process(size, &arguments.works())?,
+            _ => Launches::default(),
+        };
+        on_device!(arguments.device, |B, device| {
+            let model: Transformer<Autodiff<B>> = size.model(arguments.seed, &device);
+            match arguments.count_launches {
+                true => count(model, arguments),
+                false => time(model, size, &launches, arguments),
+            }
+        })?;
+    }
+    Ok(())
 }
 
-fn time<B: AutodiffBackend>(model: Transformer<B>, works: &[Work], arguments: &Arguments) -> anyhow::Result<()> {
-    let setting = Setting::new(&model.valid(), arguments.seed, arguments.threads, arguments.token_budget)?;
+/// The weights that are computed with.
+fn ready<B: Backend>(model: Transformer<B>, arguments: &Arguments) -> Transformer<B> {
+    model.processed(WeightProcessing::default()).in_precision(arguments.numbers.dtype)
+}
+
+/// Prints how many kernels each work launches once it is warm.
+fn count<B: AutodiffBackend>(model: Transformer<B>, arguments: &Arguments) -> anyhow::Result<()> {
+    let setting = arguments.setting(&model.valid())?;
+    let model = ready(model, arguments);
+    for work in arguments.works() {
+        work.run(&model, &setting)?;
+        let before = launches::so_far();
+        work.run(&model, &setting)?;
+        print(&format!("{} {}\n", work.name(), launches::so_far() - before));
+    }
+    Ok(())
+}
+
+fn time<B: AutodiffBackend>(
+    model: Transformer<B>,
+    size: Size,
+    launches: &Launches,
+    arguments: &Arguments,
+) -> anyhow::Result<()> {
+    let setting = arguments.setting(&model.valid())?;
     let directory = tempfile::tempdir().context("no place for temporary files")?;
     if arguments.peer {
-        setting.write(&model, directory.path())?;
+        setting.write(&model, size, directory.path())?;
     }
-    let model = model.processed(WeightProcessing::default());
+    let model = ready(model, arguments);
+    let device = arguments.device.resolve();
     let mut peer = match arguments.peer {
-        true => Some(Peer::start(arguments.python.as_deref(), directory.path(), arguments.threads)?),
+        true => Some(Peer::start(arguments.python.as_deref(), directory.path(), arguments.threads, device)?),
         false => None,
     };
-    let rate = gemm_rate::<B::InnerBackend>(&model.device());
-    let (device, seed, threads) = (arguments.device.resolve(), arguments.seed, arguments.threads);
-    print(&format!("GPT-2 small's shape, random weights (seed {seed}), {device}, {threads} threads\n"));
-    print(&format!("a product of [1440, 768] and [768, 3072]: {:.0} GFLOP/s\n\n", rate / 1e9));
-    let mut header = vec!["work", "nodes", "seconds", "GFLOP", "floor, s", "time / floor"];
+    let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
+    print(&head(&model, size, &setting, &rates, arguments));
+    let mut header =
+        vec!["work", "nodes", "first, s", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "products, %"];
+    if launches.are_counted() {
+        header.push("launches");
+    }
     if peer.is_some() {
         header.extend(["TransformerLens, s", "times faster", "largest difference"]);
     }
+    let sharing = if size.is_shared() { Sharing::Weights } else { Sharing::Shape };
     let mut rows = Vec::new();
-    for &work in works {
-        let nodes = work.n_nodes(&gpt2_small());
+    for work in arguments.works() {
+        let nodes = work.n_nodes(model.config());
         let stride = stride(nodes, arguments.peer_patches);
+        let started = Instant::now();
+        // What is compiled, tuned and allocated once is not timed.
+        work.run(&model, &setting)?;
+        let first = started.elapsed().as_secs_f64();
+        if let (Some(peer), false) = (&mut peer, computes_here::<B>(&model.device())) {
+            peer.run(work, stride)?;
+        }
         let (mut ours, mut theirs, mut difference) = (Vec::new(), Vec::new(), 0.0_f32);
         for _ in 0..arguments.repeats.max(1) {
             let started = Instant::now();
@@ -100,40 +187,89 @@ fn time<B: AutodiffBackend>(model: Transformer<B>, works: &[Work], arguments: &A
             if let Some(peer) = &mut peer {
                 let answer = peer.run(work, stride)?;
                 theirs.push(answer.seconds_a_patch * nodes as f64);
-                let numbers = (results.len() / nodes).max(1);
-                let of_ours: Vec<f32> = results.chunks(numbers).step_by(stride).flatten().copied().collect();
-                anyhow::ensure!(
-                    of_ours.len() == answer.results.len(),
-                    "{} results, and {}",
-                    of_ours.len(),
-                    answer.results.len()
-                );
-                let pairs = of_ours.iter().zip(&answer.results).map(|(a, b)| (a - b).abs());
-                difference = pairs.fold(difference, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) });
+                difference = difference.max(answer.difference(&results, nodes, stride, sharing)?);
             }
         }
         let time = median(ours);
-        let operations = work.operations(&model.valid(), &setting)?;
-        let mut row = vec![work.name(), nodes.to_string(), format!("{time:.2}")];
-        row.extend(match operations {
-            Some(o) => [format!("{:.0}", o / 1e9), format!("{:.2}", o / rate), format!("{:.2}", time * rate / o)],
-            None => ["", "", ""].map(str::to_owned),
-        });
+        let cost = work.cost(&model, &setting)?;
+        let floor = cost.seconds(rates.products, rates.bandwidth);
+        let mut row = vec![work.name(), nodes.to_string(), format!("{first:.2}"), seconds(time)];
+        row.extend([format!("{:.0}", cost.operations / 1e9), format!("{:.1}", cost.bytes / 1e9), seconds(floor)]);
+        row.extend([format!("{:.2}", time / floor), format!("{:.0}", 100.0 * cost.operations / rates.products / time)]);
+        if launches.are_counted() {
+            row.push(launches.of(work).map_or_else(|| "-".to_owned(), |n| n.to_string()));
+        }
         if peer.is_some() {
             let theirs = median(theirs);
             let reckoned = if stride > 1 { "~" } else { "" };
-            let cells =
-                [format!("{reckoned}{theirs:.2}"), format!("{:.1}", theirs / time), format!("{difference:.0e}")];
-            row.extend(cells);
+            let compared = if size.is_shared() { format!("{difference:.0e}") } else { "-".to_owned() };
+            row.extend([format!("{reckoned}{}", seconds(theirs)), format!("{:.1}", theirs / time), compared]);
         }
         print(&format!("{}\n", row.join("  ")));
         rows.push(row);
     }
     print(&format!("\n{}", text_table(&header, &rows)));
+    print(
+        "first: with what is compiled and tuned once; seconds: warm, the median; GFLOP and GB: what cannot be left out;\n",
+    );
+    print(
+        "floor: GFLOP at the rate of products or GB at the bandwidth, whichever takes longer; products: share of their rate\n",
+    );
     if peer.is_some() {
         print(&format!("~: reckoned from at most {} patches, each a whole forward\n", arguments.peer_patches));
+        if !size.is_shared() {
+            print("TransformerLens has random weights of its own: times are compared, numbers are not\n");
+        }
     }
+    halved().iter().for_each(|halved| print(&format!("{halved}\n")));
+    print("\n");
     Ok(())
+}
+
+/// What is timed, and on what.
+fn head<B: Backend>(
+    model: &Transformer<B>,
+    size: Size,
+    setting: &Setting,
+    rates: &Rates,
+    arguments: &Arguments,
+) -> String {
+    let device = model.device();
+    let on = match rewire_device::memory::<B>(&device) {
+        Some(memory) => {
+            let name = memory.name.unwrap_or_else(|| "a GPU".to_owned());
+            format!(
+                "{} ({name}, {} free of {})",
+                arguments.device.resolve(),
+                ByteSize(memory.free),
+                ByteSize(memory.total)
+            )
+        }
+        None => format!("{}, {} threads", arguments.device.resolve(), arguments.threads),
+    };
+    let Rates { products, shape: [m, k, n], bandwidth } = rates;
+    let (prompts, sizes) = (setting.n_pairs(), setting.options());
+    format!(
+        "{}'s shape, random weights (seed {}), {}, on {on}\n{prompts} pairs of {TOKENS} tokens; at once {} pairs held, {} \
+         differentiated, {} tokens in a pass\na product of [{m}, {k}] and [{k}, {n}]: {:.0} GFLOP/s; memory: {:.0} GB/s\n\n",
+        size.name(),
+        arguments.seed,
+        arguments.numbers.told(),
+        sizes.prompt_batch,
+        sizes.gradient_batch,
+        sizes.token_budget,
+        products / 1e9,
+        bandwidth / 1e9
+    )
+}
+
+/// Seconds with three digits that count.
+fn seconds(time: f64) -> String {
+    match time {
+        t if t >= 1.0 => format!("{t:.2}"),
+        t if t >= 0.01 => format!("{t:.4}"),
+        t => format!("{t:.6}"),
+    }
 }
 
 /// Which of `nodes` patches the peer makes so that they are at most `most`: every stride-th. Of no common measure with positions,
@@ -149,18 +285,4 @@ fn stride(nodes: usize, most: usize) -> usize {
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
-}
-
-/// Floating-point operations a second of a product of the shape of GPT-2 small's first MLP layer: median of many.
-fn gemm_rate<B: Backend>(device: &B::Device) -> f64 {
-    let [m, k, n]: [usize; 3] = [1440, 768, 3072];
-    let random = |shape| Tensor::<B, 2>::random(shape, Distribution::Normal(0.0, 1.0), device);
-    let (a, b) = (random([m, k]), random([k, n]));
-    let times = (0..25).map(|_| {
-        let started = Instant::now();
-        // Reading one number waits for the product on devices that work behind the program's back.
-        let _ = a.clone().matmul(b.clone()).slice([0..1, 0..1]).into_data();
-        started.elapsed().as_secs_f64()
-    });
-    2.0 * (m * k * n) as f64 / median(times.collect())
 }

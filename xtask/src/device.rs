@@ -50,7 +50,7 @@ impl Device {
     /// The device that `auto` stands for here; other choices are themselves.
     pub(crate) fn resolve(self) -> Device {
         match self {
-            Device::Auto if cuda_devices().is_some_and(|n| n > 0) => Device::Cuda(0),
+            Device::Auto if cuda_devices().is_ok_and(|n| n > 0) => Device::Cuda(0),
             Device::Auto => Device::Flex,
             chosen => chosen,
         }
@@ -64,32 +64,25 @@ impl Device {
             Device::NdArray if !cfg!(feature = "ndarray") => anyhow::bail!("built without the `ndarray` feature"),
             Device::Flex | Device::NdArray => Ok(()),
             Device::Cuda(index) => match cuda_devices() {
-                None => anyhow::bail!(
-                    "--device {self}: this program was built without CUDA; run `cargo run -p xtask --features cuda -- ..`"
-                ),
-                Some(0) => anyhow::bail!("--device {self}: there is no NVIDIA driver or no GPU on this machine"),
-                Some(n) if index >= n => anyhow::bail!("--device {self}: this machine has {n} GPUs, numbered from 0"),
-                Some(_) => Ok(()),
+                Err(why) => anyhow::bail!("--device {self}: {why}"),
+                Ok(0) => anyhow::bail!("--device {self}: the NVIDIA driver finds no GPU on this machine"),
+                Ok(n) if index >= n => anyhow::bail!("--device {self}: this machine has {n} GPUs, numbered from 0"),
+                Ok(_) => Ok(()),
             },
         }
     }
 }
 
-/// CUDA devices that the driver lists; `None` if CUDA was not built in.
-#[cfg(not(feature = "cuda"))]
-fn cuda_devices() -> Option<usize> {
-    None
+/// How many GPUs can be computed on here; in the other case why none can.
+#[cfg(feature = "cuda")]
+fn cuda_devices() -> Result<usize, String> {
+    rewire_device::devices().map_err(|error| error.to_string())
 }
 
-/// CUDA devices that the driver lists; `None` if CUDA was not built in.
-#[cfg(feature = "cuda")]
-fn cuda_devices() -> Option<usize> {
-    // The driver makes one node a GPU; asking the driver's library itself would abort where there is none.
-    let nodes = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-    let is_gpu = |name: &str| {
-        name.strip_prefix("nvidia").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    };
-    Some(nodes.filter(|node| node.file_name().to_str().is_some_and(is_gpu)).count())
+/// The same of a program without CUDA.
+#[cfg(not(feature = "cuda"))]
+fn cuda_devices() -> Result<usize, String> {
+    Err("this program was built without CUDA; run `cargo run -p xtask --features cuda -- ..`".to_owned())
 }
 
 /// Runs `$body` with `$Backend` as the type of the chosen (and checked) device's backend and `$device` as the device.

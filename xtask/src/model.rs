@@ -10,6 +10,7 @@ use rewire_model::{Hub, ModelError, ModelFiles, Transformer, TransformerConfig, 
 use rewire_tasks::Tokenizer;
 use rewire_toy::Toy;
 
+use crate::compute::MemoryArguments;
 use crate::device::Device;
 
 /// What every command that runs a model asks for.
@@ -22,6 +23,8 @@ pub(crate) struct ModelArguments {
     /// Where to compute: auto, flex, ndarray, cuda, cuda:N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: Device,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArguments,
     /// Leave the weights as the files have them: norms unfolded, nothing centred.
     #[arg(long)]
     pub(crate) no_process_weights: bool,
@@ -40,6 +43,7 @@ impl Source {
     /// Finds the model; downloads it if it is the hub's and not cached.
     pub(crate) fn open(arguments: &ModelArguments) -> anyhow::Result<Self> {
         arguments.device.check()?;
+        arguments.memory.apply();
         let name = &arguments.model;
         let directory = Path::new(name);
         let files = if let Ok(toy) = name.parse::<Toy>() {

@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::time::Instant;
 
+use rewire_device::Precision;
 use rewire_report::About;
 use serde_json::{Value, json};
 
+use crate::compute::halved;
 use crate::device::Device;
 use crate::model::Source;
 
@@ -18,6 +20,11 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
         processed_weights: source.is_processed(),
         metric: String::new(),
         device: device.resolve().to_string(),
+        computed: json!({
+            "weights_and_activations": Precision::Float32,
+            "products_of_float32": rewire_device::products(),
+            "halved": halved(),
+        }),
         seed: None,
         labels: Value::Null,
         baselines: Value::Null,

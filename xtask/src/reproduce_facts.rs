@@ -15,6 +15,7 @@ use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fac
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
 use serde_json::{Value, json};
 
+use crate::compute::options;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, print, text_table, token_labels};
@@ -135,7 +136,7 @@ fn analyse<B: Backend>(
         let metric = LogitDiff::new(&pairs);
         let nodes = KINDS.map(NodeKind::by_position);
         let outcome = with_bar(&format!("patching into {name}"), |progress| {
-            activation_patching(model, &pairs, &metric, &nodes, &Options { progress, ..Options::default() })
+            activation_patching(model, &pairs, &metric, &nodes, &Options { progress, ..options(model, pairs.width()) })
         })?;
         let pair = &pairs.pairs()[0];
         let answers = [pair.answers[0], pair.wrong_answers[0]];

@@ -6,6 +6,7 @@ mod ledger;
 mod paths;
 mod report;
 mod results;
+mod shortened;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,8 +18,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{
-    Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Options, Outcome,
-    ParseNodeError, Screened, clean_logits,
+    Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
+    Scale, Screened, clean_logits,
 };
 use rewire_model::Transformer;
 use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
@@ -26,10 +27,12 @@ use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability
 use serde_json::{Map, Value, json};
 
 use crate::arguments::at_least_one;
+use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, print};
 use ledger::SweepLedger;
+use shortened::Shortened;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -39,6 +42,8 @@ pub(crate) struct Arguments {
     pairs: PathBuf,
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    numbers: NumberArguments,
     /// How effects are found.
     #[arg(long, value_enum, default_value = "activation-patching")]
     method: MethodName,
@@ -79,9 +84,9 @@ pub(crate) struct Arguments {
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Prompt pairs held in memory at once.
-    #[arg(long, default_value_t = Options::default().prompt_batch, value_parser = at_least_one)]
-    prompt_batch: usize,
+    /// Prompt pairs held in memory at once [default: 32 on the CPU, on a GPU as many as there is room for].
+    #[arg(long, value_parser = at_least_one)]
+    prompt_batch: Option<usize>,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/sweep")]
     out: PathBuf,
@@ -177,13 +182,23 @@ struct Findings {
     screened: Option<Screened>,
     /// Of integrated gradients, one a kind.
     completeness: Vec<Completeness>,
+    /// What shorter numbers cost, if any were used.
+    shortened: Option<Shortened>,
 }
 
 impl Findings {
     /// An outcome alone.
     fn of(outcome: Outcome) -> Self {
         let names = outcome.effects.iter().map(|effects| effects.kind.to_string()).collect();
-        Self { outcome, names, unreached: Vec::new(), paths: None, screened: None, completeness: Vec::new() }
+        Self {
+            outcome,
+            names,
+            unreached: Vec::new(),
+            paths: None,
+            screened: None,
+            completeness: Vec::new(),
+            shortened: None,
+        }
     }
 }
 
@@ -197,6 +212,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.intervals && pairs.len() < 2 {
         bail!("--intervals needs several prompt pairs, and there is one");
     }
+    arguments.numbers.apply(arguments.model.device)?;
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
     let ledger = SweepLedger::open(&arguments.out, &identity)?;
@@ -204,8 +220,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
     let found = on_device!(arguments.model.device, |B, device| {
-        let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        analyse::analyse(&model, &pairs, &nodes, &reference, arguments, &ledger)
+        let full: Transformer<Autodiff<B>> = source.load(&device)?;
+        let model = full.clone().in_precision(arguments.numbers.dtype);
+        let scale = arguments.scale();
+        let run = analyse::Run { ledger: &ledger, scale, what: "sweep" };
+        let mut found = analyse::analyse(&model, &pairs, &nodes, &reference, arguments, run)?;
+        if arguments.numbers.are_short() {
+            found.shortened = Some(shortened::compare(&full, &model, &pairs, &nodes, &reference, arguments)?);
+        }
+        anyhow::Ok(found)
     })?;
 
     let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
@@ -215,6 +238,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seed: Some(arguments.seed),
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
+        computed: arguments.computed(),
         notes: results::notes(&found, &pairs, bootstrap, &identity, arguments),
         ..about(&source, arguments.model.device, started)
     };
@@ -223,7 +247,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     write_whole(&arguments.out.join("report.html"), page.render().as_bytes())?;
     ledger.close()?;
     let report = arguments.out.join("report.html");
-    print(&results::summary(&found, &pairs, bootstrap));
+    print(&results::summary(&found, &pairs, bootstrap, arguments));
     print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
     Ok(())
 }
@@ -285,6 +309,21 @@ impl Arguments {
         }
     }
 
+    /// What was computed with, for `effects.json`.
+    fn computed(&self) -> Value {
+        let mut computed = self.numbers.describe();
+        computed["halved"] = json!(halved());
+        computed
+    }
+
+    /// The unit of effects.
+    fn scale(&self) -> Scale {
+        match self.metric {
+            MetricName::LogitDiffNormalised => Scale::Normalised,
+            _ => Scale::Metric,
+        }
+    }
+
     fn direction(&self) -> Direction {
         self.direction.unwrap_or(Direction::Denoising)
     }
@@ -332,7 +371,7 @@ impl Arguments {
             "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "method": self.method.name(),
             "paths": self.paths.describe(),
-            "line": self.integral.describe()?,
+            "line": self.integral.describe(&self.numbers)?,
             "ablation": self.ablation.describe(),
             "mean over": self.means.describe(),
             "reference": reference,
@@ -343,6 +382,8 @@ impl Arguments {
             "direction": self.direction(),
             "metric": self.metric.name(),
             "prompt batch": self.prompt_batch,
+            "memory budget": self.model.memory.memory_budget,
+            "numbers": self.numbers.describe(),
         });
         match identity {
             Value::Object(identity) => Ok(identity),

@@ -9,6 +9,7 @@ use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer, lik
 use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
 use crate::ablation::check_no_node_twice;
+use crate::halving::within_memory;
 use crate::node::Positions;
 use crate::runs::{Portion, check_pairs, host, portions};
 use crate::{AnalysisError, Component, Direction, Intervention, Node, NodeKind, Options, Proportion, literal, workers};
@@ -57,34 +58,37 @@ pub fn answer_accuracy<B: Backend>(
     options: &Options,
 ) -> Result<Vec<AnswerAccuracy>, AnalysisError> {
     check(model, pairs, ablations, new_tokens)?;
-    let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (prompt, pair) in pairs.pairs().iter().enumerate() {
-        by_length.entry(pair.clean.len()).or_default().push(prompt);
-    }
-    let batches: Vec<Vec<usize>> = by_length
-        .into_values()
-        .flat_map(|prompts| prompts.chunks(options.prompt_batch.max(1)).map(<[usize]>::to_vec).collect::<Vec<_>>())
-        .collect();
-    let (mut done, total) = (0, pairs.len() * ablations.len());
-    (options.progress)(done, total);
-    let mut answered: Vec<Vec<Answered>> = ablations.iter().map(|_| vec![Answered::default(); pairs.len()]).collect();
-    workers::run(
-        batches.len(),
-        options.workers::<B>(&model.device()),
-        |number| {
-            let of_batch = batches[number].iter().map(|&prompt| pairs.pairs()[prompt].clone()).collect();
-            Batch::new(model, &PromptPairs::new(of_batch)?, tokenizer, ablations)?.answers(ablations, new_tokens)
-        },
-        |number, found| {
-            for (answered, found) in answered.iter_mut().zip(found) {
-                batches[number].iter().zip(found).for_each(|(&prompt, found)| answered[prompt] = found);
-            }
-            done += batches[number].len() * ablations.len();
-            (options.progress)(done, total);
-            Ok(())
-        },
-    )?;
-    Ok(answered.iter().map(|answered| AnswerAccuracy::of(answered)).collect())
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (prompt, pair) in pairs.pairs().iter().enumerate() {
+            by_length.entry(pair.clean.len()).or_default().push(prompt);
+        }
+        let batches: Vec<Vec<usize>> = by_length
+            .into_values()
+            .flat_map(|prompts| prompts.chunks(options.prompt_batch.max(1)).map(<[usize]>::to_vec).collect::<Vec<_>>())
+            .collect();
+        let (mut done, total) = (0, pairs.len() * ablations.len());
+        (options.progress)(done, total);
+        let mut answered: Vec<Vec<Answered>> =
+            ablations.iter().map(|_| vec![Answered::default(); pairs.len()]).collect();
+        workers::run(
+            batches.len(),
+            options.workers::<B>(&model.device()),
+            |number| {
+                let of_batch = batches[number].iter().map(|&prompt| pairs.pairs()[prompt].clone()).collect();
+                Batch::new(model, &PromptPairs::new(of_batch)?, tokenizer, ablations)?.answers(ablations, new_tokens)
+            },
+            |number, found| {
+                for (answered, found) in answered.iter_mut().zip(found) {
+                    batches[number].iter().zip(found).for_each(|(&prompt, found)| answered[prompt] = found);
+                }
+                done += batches[number].len() * ablations.len();
+                (options.progress)(done, total);
+                Ok(())
+            },
+        )?;
+        Ok(answered.iter().map(|answered| AnswerAccuracy::of(answered)).collect())
+    })
 }
 
 fn check<B: Backend>(

@@ -16,12 +16,11 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::delta::{Deltas, reads_of_base, reads_of_source};
 use crate::effects::join;
+use crate::halving::{Halving, within_memory};
 use crate::ledger::Pass;
 use crate::node::Positions;
-use crate::plan::{PlannedPass, operations, plan};
-use crate::runs::{
-    Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions, portions_for, record,
-};
+use crate::plan::{PlannedPass, plan};
+use crate::runs::{Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions_for, record};
 use crate::{
     AnalysisError, Baselines, Intervention, Method, NodeKind, Options, Outcome, Place, Reuse, literal, runs, workers,
 };
@@ -66,16 +65,30 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
     which: Which<B>,
     options: &Options,
 ) -> Result<Outcome, AnalysisError> {
-    let Which { intervention, chosen } = &which;
     check(model, pairs, nodes)?;
+    which.intervention.check(nodes, model.config())?;
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        sweep_within(model, pairs, metric, nodes, &which, options)
+    })
+}
+
+/// The same, if it fits.
+fn sweep_within<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    which: &Which<B>,
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
+    let Which { intervention, chosen } = which;
     let config = model.config();
-    intervention.check(nodes, config)?;
     let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
     // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
     // between; of several, they are run twice, for not all can be held.
     let mut only = match (portions.as_slice(), intervention) {
         ([only], Intervention::Resample) if options.reuse == Reuse::Everything => {
-            Some(Sweep::new(model, metric, only, nodes, &which, options)?)
+            Some(Sweep::new(model, metric, only, nodes, which, options)?)
         }
         _ => None,
     };
@@ -100,7 +113,7 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
             Reuse::Everything => {
                 let sweep = match only.take() {
                     Some(sweep) => sweep,
-                    None => Sweep::new(model, metric, portion, nodes, &which, options)?,
+                    None => Sweep::new(model, metric, portion, nodes, which, options)?,
                 };
                 let made: usize = sweep.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
                 let known = total * portion.pairs.len() / pairs.len() - made;
@@ -125,29 +138,6 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
         baselines,
         effects: join(nodes, changes, factor),
     })
-}
-
-/// The floating-point operations of products that [`activation_patching`] cannot do without: what is left of the two base runs
-/// and of every patch after resuming where it enters, skipping the positions before it, and reading only what the metric
-/// reads. Divided by a machine's rate for such products they are the least time that it can take there.
-///
-/// # Errors
-/// As [`activation_patching`].
-pub fn activation_patching_operations<B: Backend, M: Metric>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
-    nodes: &[NodeKind],
-    options: &Options,
-) -> Result<f64, AnalysisError> {
-    check(model, pairs, nodes)?;
-    let config = model.config();
-    let of_portion = |portion: &Portion| {
-        let whole = PlannedPass::whole_run();
-        2.0 * operations(&[whole], config, portion)
-            + operations(&plan(nodes, config, portion, None, options.token_budget), config, portion)
-    };
-    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(of_portion).sum())
 }
 
 /// Makes the effects of the nodes that were not chosen NaN.
@@ -219,6 +209,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let plan = |number: usize| format!("{} {} {:?}", options.direction, self.by, self.passes[number]);
         let id = |number: usize| Pass::new(self.portion.prompts[0], number, &plan(number));
         let workers = options.workers::<B>(&self.model.device());
+        let halving = Halving::<B>::new(self.model.device(), options, "patches side by side");
         let work = |number: usize| {
             let planned = &self.passes[number];
             let kept =
@@ -226,7 +217,9 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
             match kept {
                 Some(metrics) => Ok(metrics),
                 None => {
-                    let metrics = self.pass(planned)?;
+                    let tokens = self.portion.prompts.len() * (self.portion.pairs.width() - planned.first);
+                    let part = |patches| self.pass(&planned.part(patches));
+                    let metrics = halving.run(0..planned.variants(), tokens, &part)?;
                     options.ledger.store(id(number), &metrics).map_err(AnalysisError::Ledger)?;
                     Ok(metrics)
                 }

@@ -7,8 +7,9 @@ use rewire_hooks::{GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
-use crate::attribution::{by_portion, sum_to};
-use crate::runs::{self, check, evaluate, factor, host, record};
+use crate::attribution::{Summed, by_portion};
+use crate::halving::within_memory;
+use crate::runs::{self, check, evaluate, factor, record};
 use crate::{AnalysisError, By, Component, Direction, NodeKind, Options, Scale};
 
 /// `pattern * gradient of the metric at pattern` on the clean run, `[prompt, layer, head, dest, src]`: to first order, what
@@ -25,36 +26,39 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
 ) -> Result<Array5<f32>, AnalysisError> {
     let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
     check(model, pairs, &[kind])?;
-    let inner = model.valid();
-    let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
-    let found = by_portion(model, pairs, metric, options, |portion| {
-        // The corrupted run gives nothing but the unit.
-        let corrupted = match options.scale {
-            Scale::Normalised => record(&inner, &portion.pairs.corrupted(), portion, metric, |_| false)?.metric,
-            Scale::Metric => Vec::new(),
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let inner = model.valid();
+        let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
+        let found = by_portion(model, pairs, metric, options, |portion| {
+            // The corrupted run gives nothing but the unit.
+            let corrupted = match options.scale {
+                Scale::Normalised => record(&inner, &portion.pairs.corrupted(), portion, metric, |_| false)?.metric,
+                Scale::Metric => Vec::new(),
+            };
+            let mut hooks = (GradientProbes::filtered(is_pattern), Recorder::filtered(is_pattern));
+            let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
+            let values = evaluate(metric, model.forward(run, &mut hooks)?, &portion.prompts);
+            let (probes, recorder) = hooks;
+            let gradients = probes.gradients(&values.clone().sum());
+            let patterns = recorder.into_cache();
+            let of_layer = |layer: usize| -> Result<Summed<B::InnerBackend>, AnalysisError> {
+                let point = HookPoint::block(layer, Site::Pattern);
+                let product = patterns.get::<4>(point)?.inner() * gradients.get::<4>(point)?;
+                Ok(Summed::new(product, point.axes(), &kind.axes()))
+            };
+            let layers = (0..model.config().n_layers).map(of_layer).collect::<Result<Vec<_>, _>>()?;
+            let (layers, mut metrics) = Summed::read(layers, [values.inner()]);
+            Ok((layers, metrics.remove(0), corrupted))
+        })?;
+        let baselines = runs::baselines(Direction::Noising, found.base, found.source);
+        let factor = factor(&baselines, options)? as f32;
+        let portion = |layers: &Vec<ArrayD<f32>>| {
+            let views: Vec<_> = layers.iter().map(|l| l.view()).collect();
+            stack(Dimension(1), &views).expect("layers of one shape")
         };
-        let mut hooks = (GradientProbes::filtered(is_pattern), Recorder::filtered(is_pattern));
-        let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
-        let values = evaluate(metric, model.forward(run, &mut hooks)?, &portion.prompts);
-        let (probes, recorder) = hooks;
-        let gradients = probes.gradients(&values.clone().sum());
-        let patterns = recorder.into_cache();
-        let of_layer = |layer: usize| -> Result<ArrayD<f32>, AnalysisError> {
-            let point = HookPoint::block(layer, Site::Pattern);
-            let product = patterns.get::<4>(point)?.inner() * gradients.get::<4>(point)?;
-            Ok(sum_to(product, point.axes(), &kind.axes()))
-        };
-        let layers = (0..model.config().n_layers).map(of_layer).collect::<Result<Vec<_>, _>>()?;
-        Ok((layers, host(values.inner()), corrupted))
-    })?;
-    let baselines = runs::baselines(Direction::Noising, found.base, found.source);
-    let factor = factor(&baselines, options)? as f32;
-    let portion = |layers: &Vec<ArrayD<f32>>| {
-        let views: Vec<_> = layers.iter().map(|l| l.view()).collect();
-        stack(Dimension(1), &views).expect("layers of one shape")
-    };
-    let portions: Vec<ArrayD<f32>> = found.parts.iter().map(portion).collect();
-    let views: Vec<_> = portions.iter().map(|p| p.view()).collect();
-    let all = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
-    Ok(all.into_dimensionality::<Ix5>().expect("prompt, layer, head, dest, src") * factor)
+        let portions: Vec<ArrayD<f32>> = found.parts.iter().map(portion).collect();
+        let views: Vec<_> = portions.iter().map(|p| p.view()).collect();
+        let all = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
+        Ok(all.into_dimensionality::<Ix5>().expect("prompt, layer, head, dest, src") * factor)
+    })
 }

@@ -3,15 +3,17 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
+use rewire_device::float32;
 use rewire_hooks::{Axis, CacheError, HookPoint, Site};
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::join;
+use crate::halving::within_memory;
 use crate::head_paths::{self, HeadPaths, PathOptions};
 use crate::ledger::Pass;
 use crate::linearise::{Linearised, Points, linearise};
-use crate::runs::{self, Portion, check, factor, host, no_effects, portions};
+use crate::runs::{self, Portion, check, factor, hosts, no_effects, portions};
 use crate::{AnalysisError, By, Method, NodeKind, Options, Outcome, workers};
 
 /// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
@@ -64,68 +66,86 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
     paths: Option<PathOptions>,
     options: &Options,
 ) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
-    let config = model.config();
-    let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
-        let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
-        let paths = paths.map(|paths| head_paths::shape(paths.per_prompt, config, n_prompts, pairs.width()));
-        kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts]]).collect()
-    };
-    let estimated = by_portion(model, pairs, metric, options, |portion| {
-        let pass = Pass::new(portion.prompts[0], 0, &format!("{nodes:?} {paths:?} {:?}", portion.prompts));
-        if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
-            return Ok(kept);
-        }
-        let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
-        let [recorded_too, probed_too]: [&'static [Site]; 2] = match paths {
-            Some(_) => [&head_paths::RECORDED, &head_paths::PROBED],
-            None => [&[], &[]],
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let config = model.config();
+        let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
+            let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
+            let paths = paths.map(|paths| head_paths::shape(paths.per_prompt, config, n_prompts, pairs.width()));
+            kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts]]).collect()
         };
-        let accepts = |more: &'static [Site]| {
-            let sites = sites.clone();
-            move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
-        };
-        let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
-        let linear = linearise(model, metric, portion, options.direction, points)?;
-        let mut of_portion = Vec::with_capacity(nodes.len() + 1);
-        for &kind in nodes {
-            let mut estimates = no_effects(kind, config, portion.pairs.len(), pairs.width());
-            for layer in 0..config.n_layers {
-                let point = HookPoint::block(layer, kind.site());
-                let estimate = match point.axes().len() {
-                    4 => estimate::<B, 4>(kind, point, &linear)?,
-                    _ => estimate::<B, 3>(kind, point, &linear)?,
-                };
-                write(kind, portion, &linear, &estimate, estimates.index_axis_mut(Dimension(1), layer));
+        let estimated = by_portion(model, pairs, metric, options, |portion| {
+            let pass = Pass::new(portion.prompts[0], 0, &format!("{nodes:?} {paths:?} {:?}", portion.prompts));
+            if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
+                return Ok(kept);
             }
-            of_portion.push(estimates);
-        }
-        if let Some(paths) = paths {
-            of_portion.push(head_paths::paths(model, &linear, paths, pairs.width())?);
-        }
-        let metrics = [&linear.base_metric, &linear.source_metric];
-        let numbers: Vec<f32> = of_portion.iter().flatten().chain(metrics.into_iter().flatten()).copied().collect();
-        options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
-        Ok((of_portion, linear.base_metric, linear.source_metric))
-    })?;
-    let baselines = runs::baselines(options.direction, estimated.base, estimated.source);
-    let factor = factor(&baselines, options)?;
-    let (estimates, paths): (Vec<_>, Vec<_>) = estimated
-        .parts
-        .into_iter()
-        .map(|mut of_portion| {
-            let paths = of_portion.split_off(nodes.len());
-            (of_portion, paths)
-        })
-        .unzip();
-    let outcome = Outcome {
-        method: Method::AttributionPatching,
-        direction: options.direction,
-        scale: options.scale,
-        metric: metric.name(),
-        baselines,
-        effects: join(nodes, estimates, factor),
-    };
-    Ok((outcome, paths.into_iter().flatten().collect()))
+            let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
+            let [recorded_too, probed_too]: [&'static [Site]; 2] = match paths {
+                Some(_) => [&head_paths::RECORDED, &head_paths::PROBED],
+                None => [&[], &[]],
+            };
+            let accepts = |more: &'static [Site]| {
+                let sites = sites.clone();
+                move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
+            };
+            let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
+            let linear = linearise(model, metric, portion, options.direction, points)?;
+            let mut sums = Vec::with_capacity(nodes.len() * config.n_layers);
+            for &kind in nodes {
+                for layer in 0..config.n_layers {
+                    let point = HookPoint::block(layer, kind.site());
+                    sums.push(match point.axes().len() {
+                        4 => estimate::<B, 4>(kind, point, &linear)?,
+                        _ => estimate::<B, 3>(kind, point, &linear)?,
+                    });
+                }
+            }
+            let of_paths = match paths {
+                Some(paths) => head_paths::paths(model, &linear, paths)?,
+                None => Vec::new(),
+            };
+            // Everything is read at once: until then the device is only told what to do.
+            let metrics = [linear.base_metric.clone(), linear.source_metric.clone()];
+            let (estimates, mut read) = Summed::read(sums, of_paths.into_iter().chain(metrics));
+            let (Some(source_metric), Some(base_metric)) = (read.pop(), read.pop()) else {
+                unreachable!("two metrics were read")
+            };
+            let mut estimates = estimates.into_iter();
+            let mut of_portion = Vec::with_capacity(nodes.len() + 1);
+            for &kind in nodes {
+                let mut of_kind = no_effects(kind, config, portion.pairs.len(), pairs.width());
+                for (layer, estimate) in estimates.by_ref().take(config.n_layers).enumerate() {
+                    write(kind, portion, linear.first, &estimate, of_kind.index_axis_mut(Dimension(1), layer));
+                }
+                of_portion.push(of_kind);
+            }
+            if let Some(paths) = paths {
+                of_portion.push(head_paths::array(read, paths, config, portion, linear.first));
+            }
+            let metrics = [&base_metric, &source_metric];
+            let numbers: Vec<f32> = of_portion.iter().flatten().chain(metrics.into_iter().flatten()).copied().collect();
+            options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+            Ok((of_portion, base_metric, source_metric))
+        })?;
+        let baselines = runs::baselines(options.direction, estimated.base, estimated.source);
+        let factor = factor(&baselines, options)?;
+        let (estimates, paths): (Vec<_>, Vec<_>) = estimated
+            .parts
+            .into_iter()
+            .map(|mut of_portion| {
+                let paths = of_portion.split_off(nodes.len());
+                (of_portion, paths)
+            })
+            .unzip();
+        let outcome = Outcome {
+            method: Method::AttributionPatching,
+            direction: options.direction,
+            scale: options.scale,
+            metric: metric.name(),
+            baselines,
+            effects: join(nodes, estimates, factor),
+        };
+        Ok((outcome, paths.into_iter().flatten().collect()))
+    })
 }
 
 /// Numbers that were kept of a portion, as arrays of these shapes, of which the last two are the metrics of base and source;
@@ -166,7 +186,7 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
     }
     let workers = options.workers::<B>(&model.device());
-    let portions = portions(pairs, metric, options.gradient_portion(pairs.len()))?;
+    let portions = portions(pairs, metric, options.gradient_portion::<B>(pairs.len(), &model.device()))?;
     let mut done = 0;
     (options.progress)(done, pairs.len());
     let mut estimated: Vec<Option<Estimated<T>>> = portions.iter().map(|_| None).collect();
@@ -196,21 +216,20 @@ fn estimate<B: AutodiffBackend, const D: usize>(
     kind: NodeKind,
     point: HookPoint,
     linear: &Linearised<B>,
-) -> Result<ArrayD<f32>, CacheError> {
-    let product = linear.difference::<D>(point)? * linear.gradients.get::<D>(point)?;
+) -> Result<Summed<B::InnerBackend>, CacheError> {
+    let product = linear.difference::<D>(point)? * float32(linear.gradients.get::<D>(point)?);
     let by = if kind.by == By::Marked { By::Position } else { kind.by };
-    Ok(sum_to(product, point.axes(), &NodeKind { by, ..kind }.axes()))
+    Ok(Summed::new(product, point.axes(), &NodeKind { by, ..kind }.axes()))
 }
 
 /// Writes estimates of the computed positions into those of all, `[prompt, ..]`.
-fn write<B: AutodiffBackend>(
+fn write(
     kind: NodeKind,
     portion: &Portion,
-    linear: &Linearised<B>,
+    first: usize,
     estimate: &ArrayD<f32>,
     mut into: ndarray::ArrayViewMutD<'_, f32>,
 ) {
-    let first = linear.first;
     let axes = kind.axes();
     match kind.by {
         By::All => into.assign(estimate),
@@ -232,14 +251,38 @@ fn write<B: AutodiffBackend>(
     }
 }
 
-/// `tensor` summed over all axes but the batch and those kept, which come out in the order of `kept`: `[batch, kept..]`.
-pub(crate) fn sum_to<B: Backend, const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> ArrayD<f32> {
-    let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
-    let dims = summed.dims();
-    let left: Vec<usize> = (1..D).filter(|&dim| kept.contains(&axes[dim])).collect();
-    let shape: Vec<usize> = [dims[0]].into_iter().chain(left.iter().map(|&dim| dims[dim])).collect();
-    let values = ArrayD::from_shape_vec(IxDyn(&shape), host(summed)).expect("summed axes are of size 1");
-    let place = |axis: &Axis| 1 + left.iter().position(|&dim| axes[dim] == *axis).expect("an axis of the site");
-    let order: Vec<usize> = [0].into_iter().chain(kept.iter().map(place)).collect();
-    values.permuted_axes(IxDyn(&order))
+/// A sum on the device, and the order of its axes on the host.
+pub(crate) struct Summed<B: Backend> {
+    values: Tensor<B, 1>,
+    shape: Vec<usize>,
+    order: Vec<usize>,
+}
+
+impl<B: Backend> Summed<B> {
+    /// `tensor` summed over all axes but the batch and those kept, which come out in the order of `kept`: `[batch, kept..]`.
+    pub(crate) fn new<const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> Self {
+        let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
+        let dims = summed.dims();
+        let left: Vec<usize> = (1..D).filter(|&dim| kept.contains(&axes[dim])).collect();
+        let shape: Vec<usize> = [dims[0]].into_iter().chain(left.iter().map(|&dim| dims[dim])).collect();
+        let place = |axis: &Axis| 1 + left.iter().position(|&dim| axes[dim] == *axis).expect("an axis of the site");
+        let order = [0].into_iter().chain(kept.iter().map(place)).collect();
+        Self { values: summed.reshape([shape.iter().product::<usize>()]), shape, order }
+    }
+
+    /// Sums and other tensors, by one transfer.
+    pub(crate) fn read(
+        sums: Vec<Self>,
+        others: impl IntoIterator<Item = Tensor<B, 1>>,
+    ) -> (Vec<ArrayD<f32>>, Vec<Vec<f32>>) {
+        let (values, layouts): (Vec<_>, Vec<_>) =
+            sums.into_iter().map(|sum| (sum.values, (sum.shape, sum.order))).unzip();
+        let mut numbers = hosts(values.into_iter().chain(others).collect()).into_iter();
+        let array = |((shape, order), numbers): ((Vec<usize>, Vec<usize>), Vec<f32>)| {
+            let values = ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("summed axes are of size 1");
+            values.permuted_axes(IxDyn(&order))
+        };
+        let arrays = layouts.into_iter().zip(numbers.by_ref()).map(array).collect();
+        (arrays, numbers.collect())
+    }
 }

@@ -6,6 +6,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use rewire_device::{float32, in_type_of, product};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig, attend, mix_values};
 
@@ -64,7 +65,9 @@ impl<B: Backend> Deltas<'_, B> {
     ) -> Result<Tensor<B, 3>, CacheError> {
         let change = self.change(slice, component, first)?;
         let [units, prompts, pos, d_model] = change.dims();
-        let changed = change + self.unchanged(entry, first)?.unsqueeze_dim(0);
+        let unchanged = self.unchanged(entry, first)?;
+        // Changes are of float32; what enters the model again is of the model's numbers.
+        let changed = in_type_of(change + float32(unchanged.clone()).unsqueeze_dim(0), &unchanged);
         Ok(changed.reshape([units * prompts, pos, d_model]))
     }
 
@@ -95,7 +98,8 @@ impl<B: Backend> Deltas<'_, B> {
 
     /// Source less base at a site of rank 3, 0 away from the slice's positions: `[prompts, pos, ..]`.
     fn masked(&self, slice: &Slice, site: Site) -> Result<Tensor<B, 3>, CacheError> {
-        let difference = self.source.block::<3>(slice.layer, site)? - self.base.block(slice.layer, site)?;
+        let difference =
+            float32(self.source.block::<3>(slice.layer, site)?) - float32(self.base.block(slice.layer, site)?);
         Ok(match self.mask(&slice.positions) {
             Some(mask) => difference * mask.unsqueeze_dim(2),
             None => difference,
@@ -110,13 +114,13 @@ impl<B: Backend> Deltas<'_, B> {
         let z = z.narrow(2, slice.units.start, units).permute([2, 0, 1, 3]).reshape([units, prompts * pos, d_head]);
         let w_o = self.model.w_o(slice.layer).narrow(0, slice.units.start, units); // [head, d_head, d_model]
         let d_model = w_o.dims()[2];
-        Ok(z.matmul(w_o).reshape([units, prompts, pos, d_model]))
+        Ok(product(z, w_o).reshape([units, prompts, pos, d_model]))
     }
 
     /// The change of every head's mixed values, each patched alone: `[prompts, pos, head, d_head]`.
     fn mixed_values(&self, slice: &Slice, component: Component) -> Result<Tensor<B, 4>, CacheError> {
         let config = self.model.config();
-        let at = |cache: &ActivationCache<B>, site| cache.block::<4>(slice.layer, used(site, config));
+        let at = |cache: &ActivationCache<B>, site| cache.block::<4>(slice.layer, used(site, config)).map(float32);
         let mask = self.mask(&slice.positions).map(|mask| mask.unsqueeze_dims::<4>(&[2, 3]));
         let only = |difference: Tensor<B, 4>| match &mask {
             Some(mask) => difference * mask.clone(),
@@ -161,7 +165,7 @@ impl<B: Backend> Deltas<'_, B> {
         let w_out = w_out.narrow(0, slice.units.start, units); // [neuron, d_model]
         let d_model = w_out.dims()[1];
         let post = post.reshape([prompts * pos, units]).transpose().reshape([units, prompts * pos, 1]);
-        Ok(post.matmul(w_out.reshape([units, 1, d_model])).reshape([units, prompts, pos, d_model]))
+        Ok(product(post, w_out.reshape([units, 1, d_model])).reshape([units, prompts, pos, d_model]))
     }
 
     /// 1 at the position of each prompt, else 0, `[prompts, pos]`; nothing where all positions are meant.

@@ -1,5 +1,6 @@
 //! Everything that an analysis can refuse.
 
+use rewire_device::Fault;
 use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
 use rewire_model::ModelError;
 use rewire_tasks::{NormalisationError, PairsError};
@@ -181,6 +182,9 @@ pub enum AnalysisError {
         /// Nodes of the quadrature at last.
         steps: usize,
     },
+    /// The device that was computed on failed, and nothing smaller could be tried.
+    #[error("{0}{advice}", advice = advice(.0))]
+    Device(Fault),
     /// A finished part of the sweep could not be kept.
     #[error("a finished part of the sweep could not be kept: {0}")]
     Ledger(#[source] std::io::Error),
@@ -223,4 +227,14 @@ pub enum AnalysisError {
     /// A patch was not applied.
     #[error(transparent)]
     Patch(#[from] PatchError),
+}
+
+/// What helps against a fault.
+fn advice(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::OutOfMemory(_) => {
+            ", and one prompt at a time is too much for it: it takes a smaller model, shorter prompts or bfloat16"
+        }
+        _ => "",
+    }
 }

@@ -1,5 +1,7 @@
 //! Patching several nodes at once.
 
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
 use ndarray::{Array1, Array2, Axis as Dimension};
 use rewire_hooks::{ActivationCache, HookPoint, Site};
@@ -7,6 +9,7 @@ use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
+use crate::halving::{Halving, within_memory};
 use crate::plan::at_once;
 use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions_for, record};
 use crate::{
@@ -77,48 +80,55 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
     check_groups(model, pairs, groups)?;
     let kinds: Vec<NodeKind> = groups.iter().flatten().map(|node| NodeKind::all(node.component)).collect();
     intervention.check(&kinds, model.config())?;
-    let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
-    let baselines = run_baselines(model, metric, &portions)?;
-    let factor = factor(&baselines, options)?;
-    let mut values = Array2::zeros((pairs.len(), groups.len()));
-    let (mut done, total) = (0, pairs.len() * groups.len());
-    (options.progress)(done, total);
-    for portion in &portions {
-        let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
-        let of_portion = |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
-        let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
-        if options.reuse == Reuse::Nothing {
-            let changes = literal::changes(model, metric, portion, &groups, intervention, options.direction)?;
-            for (group, changes) in changes.into_iter().enumerate() {
-                for (prompt, change) in changes.into_iter().enumerate() {
-                    values[[from + prompt, group]] = (f64::from(change) * factor) as f32;
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
+        let baselines = run_baselines(model, metric, &portions)?;
+        let factor = factor(&baselines, options)?;
+        let mut values = Array2::zeros((pairs.len(), groups.len()));
+        let (mut done, total) = (0, pairs.len() * groups.len());
+        (options.progress)(done, total);
+        for portion in &portions {
+            let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
+            let of_portion =
+                |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
+            let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
+            if options.reuse == Reuse::Nothing {
+                let changes = literal::changes(model, metric, portion, &groups, intervention, options.direction)?;
+                for (group, changes) in changes.into_iter().enumerate() {
+                    for (prompt, change) in changes.into_iter().enumerate() {
+                        values[[from + prompt, group]] = (f64::from(change) * factor) as f32;
+                    }
                 }
-            }
-            done += groups.len() * n_prompts;
-            (options.progress)(done, total);
-            continue;
-        }
-        let passes = plan(&groups, model, portion, options);
-        let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
-        workers::run(
-            passes.len(),
-            options.workers::<B>(&model.device()),
-            |i| runs.pass(&passes[i]),
-            |i, metrics| {
-                for (row, value) in metrics.into_iter().enumerate() {
-                    let (group, prompt) = (passes[i].groups[row / n_prompts], row % n_prompts);
-                    let change = f64::from(value - runs.base_metric[prompt]);
-                    values[[from + prompt, group]] = (change * factor) as f32;
-                }
-                done += passes[i].groups.len() * n_prompts;
+                done += groups.len() * n_prompts;
                 (options.progress)(done, total);
-                Ok(())
-            },
-        )?;
-    }
-    (options.progress)(total, total);
-    let Options { direction, scale, .. } = *options;
-    Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, values })
+                continue;
+            }
+            let passes = plan(&groups, model, portion, options);
+            let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
+            let halving = Halving::<B>::new(model.device(), options, "groups side by side");
+            workers::run(
+                passes.len(),
+                options.workers::<B>(&model.device()),
+                |i| {
+                    let tokens = n_prompts * (portion.pairs.width() - passes[i].first);
+                    halving.run(0..passes[i].groups.len(), tokens, &|groups| runs.pass(&passes[i], groups))
+                },
+                |i, metrics| {
+                    for (row, value) in metrics.into_iter().enumerate() {
+                        let (group, prompt) = (passes[i].groups[row / n_prompts], row % n_prompts);
+                        let change = f64::from(value - runs.base_metric[prompt]);
+                        values[[from + prompt, group]] = (change * factor) as f32;
+                    }
+                    done += passes[i].groups.len() * n_prompts;
+                    (options.progress)(done, total);
+                    Ok(())
+                },
+            )?;
+        }
+        (options.progress)(total, total);
+        let Options { direction, scale, .. } = *options;
+        Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, values })
+    })
 }
 
 /// Refuses groups that are empty or not of this model and these prompts.
@@ -191,8 +201,9 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source })
     }
 
-    fn pass(&self, pass: &GroupPass) -> Result<Vec<f32>, AnalysisError> {
-        let groups: Vec<&[Node]> = pass.groups.iter().map(|&g| self.groups[g].as_slice()).collect();
+    /// The metric of some of the pass's groups, group by group and prompt by prompt.
+    fn pass(&self, pass: &GroupPass, some: Range<usize>) -> Result<Vec<f32>, AnalysisError> {
+        let groups: Vec<&[Node]> = pass.groups[some].iter().map(|&g| self.groups[g].as_slice()).collect();
         let prompts = self.portion.prompts.len();
         let mut patch = literal::patch(&groups, &self.source, prompts, pass.first, &self.model.device())?;
         let residual = self.base.block::<3>(pass.layer, Site::ResidPre)?;

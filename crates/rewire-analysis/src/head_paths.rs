@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
+use rewire_device::{float32, product};
 use rewire_hooks::{HookPoint, Site};
 use rewire_model::{HeadInput, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribution::estimate_all;
 use crate::linearise::Linearised;
-use crate::runs::{check_pairs, factor, host};
+use crate::runs::{Portion, check_pairs, factor};
 use crate::{AnalysisError, Baselines, Options};
 
 /// How the norm in front of a head's inputs passes a gradient back to the residual stream.
@@ -130,43 +131,61 @@ pub(crate) fn shape(per_prompt: PerPrompt, config: &TransformerConfig, n_prompts
     vec![kept, layers, heads, 3, layers, heads, width]
 }
 
-/// The paths of one portion, shaped as [`HeadPaths::values`]; their sum over prompts where those are not kept apart.
+/// The paths of one portion, one tensor for each layer that paths end in (from the second), `[prompt, pos, input, end, layer, start]`
+/// in a row; or their sum over prompts where those are not kept apart.
 pub(crate) fn paths<B: AutodiffBackend>(
     model: &Transformer<B>,
     linear: &Linearised<B>,
     options: PathOptions,
-    width: usize,
-) -> Result<ArrayD<f32>, AnalysisError> {
+) -> Result<Vec<Tensor<B::InnerBackend, 1>>, AnalysisError> {
     let (layers, heads, d_head) = (model.config().n_layers, model.config().n_heads, model.config().d_head);
     let d_model = model.config().d_model;
     let point = HookPoint::block;
     let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
     let rows = prompts * pos;
-    let mut values = ArrayD::zeros(IxDyn(&shape(options.per_prompt, model.config(), prompts, width)));
+    let mut of_ends = Vec::new();
     // What the heads of the layers so far write more in the source run, `[row, head, d_model]` each.
     let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
     for end in 0..layers {
         if end > 0 {
             let arriving = arriving(model, linear, options.norm, end)?; // [row, input * head, d_model]
             let starts = Tensor::cat(written.clone(), 1); // [row, layer_start * head_start, d_model]
-            let paths = host(arriving.matmul(starts.swap_dims(1, 2)));
-            let shape = [prompts, pos, 3, heads, end, heads];
-            let paths = Array6::from_shape_vec(shape, paths).expect("one number a path");
-            // [prompt, pos, input, end, layer, start] -> [prompt, end, input, layer, start, pos]
-            let paths = paths.permuted_axes([0, 3, 2, 4, 5, 1]);
-            let mut of_end = values.index_axis_mut(Dimension(1), end);
-            of_end.slice_axis_inplace(Dimension(3), Slice::from(..end));
-            of_end.slice_axis_inplace(Dimension(5), Slice::from(linear.first..));
-            match options.per_prompt {
-                PerPrompt::Keep => of_end.assign(&paths.into_dyn()),
-                PerPrompt::Mean => of_end.assign(&paths.sum_axis(Dimension(0)).insert_axis(Dimension(0)).into_dyn()),
-            }
+            let paths = product(arriving, starts.swap_dims(1, 2));
+            let of_prompt = pos * 3 * heads * end * heads;
+            of_ends.push(match options.per_prompt {
+                PerPrompt::Keep => paths.reshape([prompts * of_prompt]),
+                PerPrompt::Mean => paths.reshape([prompts, of_prompt]).sum_dim(0).reshape([of_prompt]),
+            });
         }
         let z = linear.difference::<4>(point(end, Site::Z))?.reshape([rows, heads, d_head]);
         let w_o = model.w_o(end).inner(); // [head, d_head, d_model]
-        written.push(z.swap_dims(0, 1).matmul(w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
+        written.push(product(z.swap_dims(0, 1), w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
     }
-    Ok(values)
+    Ok(of_ends)
+}
+
+/// The numbers of [`paths`], shaped as [`HeadPaths::values`]; `first` is the first position that they are of.
+pub(crate) fn array(
+    of_ends: Vec<Vec<f32>>,
+    options: PathOptions,
+    config: &TransformerConfig,
+    portion: &Portion,
+    first: usize,
+) -> ArrayD<f32> {
+    let (prompts, width, heads) = (portion.prompts.len(), portion.pairs.width(), config.n_heads);
+    let shape = shape(options.per_prompt, config, prompts, width);
+    let kept = shape[0];
+    let mut values = ArrayD::zeros(IxDyn(&shape));
+    for (end, paths) in (1..).zip(of_ends) {
+        let paths = Array6::from_shape_vec([kept, width - first, 3, heads, end, heads], paths);
+        // [prompt, pos, input, end, layer, start] -> [prompt, end, input, layer, start, pos]
+        let paths = paths.expect("one number a path").permuted_axes([0, 3, 2, 4, 5, 1]);
+        let mut of_end = values.index_axis_mut(Dimension(1), end);
+        of_end.slice_axis_inplace(Dimension(3), Slice::from(..end));
+        of_end.slice_axis_inplace(Dimension(5), Slice::from(first..));
+        of_end.assign(&paths.into_dyn());
+    }
+    values
 }
 
 /// The gradient that reaches the residual stream before block `layer` through each head's queries, keys and values alone:
@@ -178,18 +197,18 @@ fn arriving<B: AutodiffBackend>(
     layer: usize,
 ) -> Result<Tensor<B::InnerBackend, 3>, AnalysisError> {
     let through_weights = INPUTS.into_iter().map(|(input, site)| {
-        let gradient = linear.gradients.get::<4>(HookPoint::block(layer, site))?;
+        let gradient = float32(linear.gradients.get::<4>(HookPoint::block(layer, site))?);
         let [prompts, pos, heads, d_head] = gradient.dims();
         let gradient = gradient.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1); // [head, row, d_head]
         let w = model.w_head_input(layer, input).inner(); // [head, d_model, d_head]
-        Ok(gradient.matmul(w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
+        Ok(product(gradient, w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
     });
     let mut gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 1);
     if let Some(gain) = model.attention_norm_gain(layer) {
         let d_model = gain.dims()[0];
         gradient = gradient * gain.inner().reshape([1, 1, d_model]);
     }
-    let x = linear.base.get::<3>(HookPoint::block(layer, Site::ResidPre))?.inner();
+    let x = float32(linear.base.get::<3>(HookPoint::block(layer, Site::ResidPre))?.inner());
     let scale = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Scale))?.inner();
     let [prompts, pos, d_model] = x.dims();
     let scale = scale.reshape([prompts * pos, 1, 1]);

@@ -13,6 +13,7 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
 use crate::effects::join;
+use crate::halving::within_memory;
 use crate::ledger::Pass;
 use crate::line::{Ends, Moved, check_linear};
 use crate::node::Positions;
@@ -178,60 +179,68 @@ fn integrate<B: AutodiffBackend, M: Metric>(
     }
     nodes.iter().try_for_each(|kind| check_kind(*kind))?;
     integral.quadrature.nodes()?;
-    let inner = model.valid();
-    let config = model.config();
-    let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?)?;
-    let factor = factor(&baselines, options)?;
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let inner = model.valid();
+        let config = model.config();
+        let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?)?;
+        let factor = factor(&baselines, options)?;
 
-    let works = works(nodes, integral.together, config);
-    let total = works.len() * pairs.len();
-    let mut done = 0;
-    (options.progress)(done, total);
-    let mut parts = Vec::new();
-    let mut most_steps = vec![vec![0; config.n_layers]; nodes.len()];
-    for portion in portions_for(&integral.baseline, pairs, metric, options.gradient_portion(pairs.len()))? {
-        let integration = Integration {
-            model,
+        let works = works(nodes, integral.together, config);
+        let total = works.len() * pairs.len();
+        let mut done = 0;
+        (options.progress)(done, total);
+        let mut parts = Vec::new();
+        let mut most_steps = vec![vec![0; config.n_layers]; nodes.len()];
+        for portion in portions_for(
+            &integral.baseline,
+            pairs,
             metric,
-            portion: &portion,
-            integral,
-            steps,
-            ends: Ends::new(&inner, metric, &portion, nodes, &integral.baseline)?,
+            options.gradient_portion::<B>(pairs.len(), &model.device()),
+        )? {
+            let integration = Integration {
+                model,
+                metric,
+                portion: &portion,
+                integral,
+                steps,
+                ends: Ends::new(&inner, metric, &portion, nodes, &integral.baseline)?,
+            };
+            let mut found = Found::new(nodes, integral.together, config, &portion, pairs.width());
+            workers::run(
+                works.len(),
+                options.workers::<B>(&model.device()),
+                |number| integration.kept(nodes, works[number], number, options),
+                |number, of_line| {
+                    let Work { kind, layer, .. } = works[number];
+                    most_steps[kind][layer] = most_steps[kind][layer].max(of_line.steps);
+                    found.write(works[number], &of_line);
+                    done += portion.prompts.len();
+                    (options.progress)(done, total);
+                    Ok(())
+                },
+            )?;
+            parts.push(found);
+        }
+        let of_all = |which: fn(&mut Found) -> &mut Vec<ArrayD<f32>>, parts: &mut [Found]| {
+            join(nodes, parts.iter_mut().map(|part| std::mem::take(which(part))).collect(), factor)
         };
-        let mut found = Found::new(nodes, integral.together, config, &portion, pairs.width());
-        workers::run(
-            works.len(),
-            options.workers::<B>(&model.device()),
-            |number| integration.kept(nodes, works[number], number, options),
-            |number, of_line| {
-                let Work { kind, layer, .. } = works[number];
-                most_steps[kind][layer] = most_steps[kind][layer].max(of_line.steps);
-                found.write(works[number], &of_line);
-                done += portion.prompts.len();
-                (options.progress)(done, total);
-                Ok(())
-            },
-        )?;
-        parts.push(found);
-    }
-    let of_all = |which: fn(&mut Found) -> &mut Vec<ArrayD<f32>>, parts: &mut [Found]| {
-        join(nodes, parts.iter_mut().map(|part| std::mem::take(which(part))).collect(), factor)
-    };
-    let effects = of_all(|f| &mut f.attributions, &mut parts);
-    let gaps = of_all(|f| &mut f.gap, &mut parts).into_iter().map(|e| e.values);
-    let changes = of_all(|f| &mut f.change, &mut parts).into_iter().map(|e| e.values);
-    let completeness = nodes.iter().zip(gaps).zip(changes).zip(most_steps);
-    let completeness =
-        completeness.map(|(((kind, gap), change), steps)| Completeness { kind: *kind, gap, change, steps }).collect();
-    let outcome = Outcome {
-        method: Method::IntegratedGradients,
-        direction: Direction::Noising,
-        scale: options.scale,
-        metric: metric.name(),
-        baselines,
-        effects,
-    };
-    Ok(Integrated { outcome, completeness })
+        let effects = of_all(|f| &mut f.attributions, &mut parts);
+        let gaps = of_all(|f| &mut f.gap, &mut parts).into_iter().map(|e| e.values);
+        let changes = of_all(|f| &mut f.change, &mut parts).into_iter().map(|e| e.values);
+        let completeness = nodes.iter().zip(gaps).zip(changes).zip(most_steps);
+        let completeness = completeness
+            .map(|(((kind, gap), change), steps)| Completeness { kind: *kind, gap, change, steps })
+            .collect();
+        let outcome = Outcome {
+            method: Method::IntegratedGradients,
+            direction: Direction::Noising,
+            scale: options.scale,
+            metric: metric.name(),
+            baselines,
+            effects,
+        };
+        Ok(Integrated { outcome, completeness })
+    })
 }
 
 /// Refuses what does not move along a line, and divisions that a line does not have.

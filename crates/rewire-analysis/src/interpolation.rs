@@ -1,11 +1,14 @@
 //! Interpolation curves: the metric along the straight line from the clean activation of one node to another, and beyond.
 
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
 use ndarray::Array3;
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::groups::check_groups;
+use crate::halving::{Halving, within_memory};
 use crate::line::{Ends, Moved, check_linear};
 use crate::plan::at_once;
 use crate::runs::portions_for;
@@ -51,33 +54,41 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
     check_groups(model, pairs, &groups)?;
     let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
     kinds.iter().try_for_each(|kind| check_linear(*kind))?;
-    let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
-    let (mut done, total) = (0, pairs.len() * nodes.len());
-    (options.progress)(done, total);
-    for portion in portions_for(end, pairs, metric, options.prompt_batch)? {
-        let ends = Ends::new(model, metric, &portion, &kinds, end)?;
-        let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
-        let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);
-        workers::run(
-            nodes.len(),
-            options.workers::<B>(&model.device()),
-            |number| {
-                let Node { layer, component, unit, positions } = &nodes[number];
-                let positions = &positions.of_prompts(from, n_prompts);
-                let moved = Moved { component: *component, layer: *layer, unit: *unit, positions };
-                let line = ends.line(moved)?;
-                let chunks = places.chunks(at_once).map(|places| ends.metric_at(&line, places));
-                Ok::<_, AnalysisError>(chunks.collect::<Result<Vec<_>, _>>()?.concat())
-            },
-            |node, metrics| {
-                for (row, metric) in metrics.into_iter().enumerate() {
-                    values[[from + row % n_prompts, node, row / n_prompts]] = metric;
-                }
-                done += n_prompts;
-                (options.progress)(done, total);
-                Ok(())
-            },
-        )?;
-    }
-    Ok(Curves { places: places.to_vec(), values })
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
+        let (mut done, total) = (0, pairs.len() * nodes.len());
+        (options.progress)(done, total);
+        for portion in portions_for(end, pairs, metric, options.prompt_batch)? {
+            let ends = Ends::new(model, metric, &portion, &kinds, end)?;
+            let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
+            let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);
+            let halving = Halving::<B>::new(model.device(), options, "places of a line side by side");
+            workers::run(
+                nodes.len(),
+                options.workers::<B>(&model.device()),
+                |number| {
+                    let Node { layer, component, unit, positions } = &nodes[number];
+                    let positions = &positions.of_prompts(from, n_prompts);
+                    let moved = Moved { component: *component, layer: *layer, unit: *unit, positions };
+                    let line = ends.line(moved)?;
+                    let tokens = n_prompts * (portion.pairs.width() - ends.first());
+                    let some = |some: Range<usize>| ends.metric_at(&line, &places[some]);
+                    let mut metrics = Vec::with_capacity(places.len() * n_prompts);
+                    for from in (0..places.len()).step_by(at_once) {
+                        metrics.extend(halving.run(from..places.len().min(from + at_once), tokens, &some)?);
+                    }
+                    Ok::<_, AnalysisError>(metrics)
+                },
+                |node, metrics| {
+                    for (row, metric) in metrics.into_iter().enumerate() {
+                        values[[from + row % n_prompts, node, row / n_prompts]] = metric;
+                    }
+                    done += n_prompts;
+                    (options.progress)(done, total);
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(Curves { places: places.to_vec(), values })
+    })
 }

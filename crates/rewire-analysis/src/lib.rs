@@ -32,11 +32,13 @@ mod activation;
 mod attention;
 mod attribution;
 mod comparison;
+mod cost;
 mod delta;
 mod effects;
 mod error;
 mod group_attribution;
 mod groups;
+mod halving;
 mod head_paths;
 mod heads;
 mod integrated;
@@ -47,6 +49,7 @@ mod line;
 mod linearise;
 mod literal;
 mod means;
+mod memory;
 mod node;
 mod options;
 mod paths;
@@ -64,10 +67,11 @@ mod workers;
 
 pub use ablation::{ablate_groups, ablation};
 pub use accuracy::{Ablated, AnswerAccuracy, answer_accuracy};
-pub use activation::{activation_patching, activation_patching_operations};
+pub use activation::activation_patching;
 pub use attention::attention_attribution;
 pub use attribution::{attribution_patching, attribution_patching_with_head_paths};
 pub use comparison::{Comparison, MeanDifference, top_by_size};
+pub use cost::{Cost, activation_patching_cost, attribution_patching_cost, forward_cost, integrated_gradients_cost};
 pub use effects::{Baselines, Effects, Method, Outcome};
 pub use error::AnalysisError;
 pub use group_attribution::attribute_groups;
@@ -84,11 +88,12 @@ pub use interpolation::{Curves, interpolation_curves};
 pub use intervention::Intervention;
 pub use ledger::{Ledger, Pass};
 pub use means::{MeanOver, mean_activations};
+pub use memory::MemoryEstimate;
 pub use node::{By, Component, Node, NodeKind, ParseNodeError, Positions};
-pub use options::{Direction, Options, Reuse, Scale};
+pub use options::{Direction, Halved, Options, Reuse, Scale};
 pub use paths::{
     Edge, FreezePolicy, Frozen, HeadEdges, HeldAttention, Input, ParseReceiverError, Path, PathPatching, PathRun,
-    Receiver, Taking, head_edges, patch_path, patch_paths, path_patching, path_patching_operations,
+    Receiver, Taking, head_edges, patch_path, patch_paths, path_patching, path_patching_cost,
 };
 pub use patterns::{attention_entropy, attention_patterns};
 pub use proportion::Proportion;

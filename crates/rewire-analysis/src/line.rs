@@ -3,6 +3,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use rewire_device::{float32, in_type_of, product};
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
 use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;
@@ -99,7 +100,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
                     None => change,
                 };
                 let [prompts, pos, width] = change.dims();
-                let written = change.reshape([prompts * pos, width]).matmul(self.writing(kind, layer));
+                let written = product(change.reshape([prompts * pos, width]), self.writing(kind, layer));
                 written.reshape([prompts, pos, config.d_model])
             }
             _ => {
@@ -118,7 +119,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     /// End less clean at a kind's site, from the first changed position on.
     fn difference<const D: usize>(&self, kind: NodeKind, layer: usize) -> Result<Tensor<B, D>, AnalysisError> {
         let site = kind.site();
-        let difference = self.end.block::<D>(layer, site)? - self.clean.cache.block(layer, site)?;
+        let difference = float32(self.end.block::<D>(layer, site)?) - float32(self.clean.cache.block(layer, site)?);
         Ok(computed(difference, self.first()))
     }
 
@@ -152,7 +153,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
             None => (line.change.clone() * gradient).sum_dim(2),
             Some(axis) => {
                 let through =
-                    gradient.reshape([prompts * pos, d_model]).matmul(self.writing(kind, moved.layer).transpose());
+                    product(gradient.reshape([prompts * pos, d_model]), self.writing(kind, moved.layer).transpose());
                 let units = units(kind, self.model.config());
                 match axis {
                     Axis::Head => {
@@ -209,7 +210,8 @@ impl<B: Backend> Line<B> {
         let places = Tensor::<B, 1>::from_floats(places.as_slice(), &self.clean.device());
         let n = places.dims()[0];
         let moved = self.change.clone().unsqueeze_dim::<4>(0) * places.reshape([n, 1, 1, 1]);
-        (moved + self.clean.clone().unsqueeze_dim(0)).reshape([n * prompts, pos, d_model])
+        let all = moved + float32(self.clean.clone()).unsqueeze_dim(0);
+        in_type_of(all, &self.clean).reshape([n * prompts, pos, d_model])
     }
 
     /// A run of rows that begin with `residual`, a number of copies of the prompts.
@@ -244,7 +246,7 @@ impl<B: Backend> Line<B> {
         M: Metric,
     {
         let [prompts, pos, d_model] = self.clean.dims();
-        let mut mean = self.clean.zeros_like();
+        let mut mean = float32(self.clean.clone()).zeros_like();
         for nodes in nodes.chunks(at_once.max(1)) {
             let places: Vec<f64> = nodes.iter().map(|node| node.at).collect();
             let residual = Tensor::<A, 3>::from_inner(self.residuals(&places)).require_grad();
@@ -256,7 +258,7 @@ impl<B: Backend> Line<B> {
             let weights = Tensor::<A, 1>::from_floats(weights.as_slice(), &values.device());
             let mut gradients = (values * weights).sum().backward();
             if let Some(gradient) = residual.grad_remove(&mut gradients) {
-                mean = mean + gradient.reshape([nodes.len(), prompts, pos, d_model]).sum_dim(0).squeeze_dim(0);
+                mean = mean + float32(gradient).reshape([nodes.len(), prompts, pos, d_model]).sum_dim(0).squeeze_dim(0);
             }
         }
         Ok(mean)

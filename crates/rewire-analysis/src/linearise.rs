@@ -3,11 +3,12 @@
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
+use rewire_device::float32;
 use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::Metric;
 
-use crate::runs::{Portion, evaluate, host};
+use crate::runs::{Portion, evaluate};
 use crate::{AnalysisError, Direction};
 
 /// Base and source activations and the metric's gradient at base, from position `first` on: before it the runs are the same.
@@ -16,8 +17,9 @@ pub(crate) struct Linearised<B: AutodiffBackend> {
     pub(crate) base: ActivationCache<B>,
     pub(crate) source: ActivationCache<B>,
     pub(crate) gradients: ActivationCache<B::InnerBackend>,
-    pub(crate) base_metric: Vec<f32>,
-    pub(crate) source_metric: Vec<f32>,
+    /// Per prompt, not yet read from the device.
+    pub(crate) base_metric: Tensor<B::InnerBackend, 1>,
+    pub(crate) source_metric: Tensor<B::InnerBackend, 1>,
 }
 
 /// What is recorded and differentiated.
@@ -57,7 +59,7 @@ pub(crate) fn linearise<B: AutodiffBackend, M: Metric>(
     // difference is 0 and not noise.
     let mut recorder = Recorder::filtered(points.recorded.clone());
     let values = evaluate(metric, model.forward(run(&source)?, &mut recorder)?, &portion.prompts);
-    let source_metric = host(values.inner());
+    let source_metric = values.inner();
     let source = recorder.into_cache();
 
     let mut hooks = (GradientProbes::filtered(points.probed), Recorder::filtered(points.recorded));
@@ -65,7 +67,7 @@ pub(crate) fn linearise<B: AutodiffBackend, M: Metric>(
     let (probes, recorder) = hooks;
     // Prompts do not touch each other, so the gradient of the sum is each prompt's own.
     let gradients = probes.gradients(&values.clone().sum());
-    let base_metric = host(values.inner());
+    let base_metric = values.inner();
     Ok(Linearised { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric })
 }
 
@@ -94,6 +96,7 @@ impl<B: AutodiffBackend> Linearised<B> {
         &self,
         point: HookPoint,
     ) -> Result<Tensor<B::InnerBackend, D>, CacheError> {
-        Ok(self.source.get::<D>(point)?.inner() - self.base.get::<D>(point)?.inner())
+        let of = |cache: &ActivationCache<B>| cache.get::<D>(point).map(|x| float32(x.inner()));
+        Ok(of(&self.source)? - of(&self.base)?)
     }
 }

@@ -61,7 +61,11 @@ fn replace<B: Backend, const D: usize>(
         let (nodes, prompt) = (&groups[row / prompts], row % prompts);
         nodes.iter().any(|node| covers(node, prompt, axes, index, first))
     };
-    let mask = mask(value.dims(), device, covered);
+    // Nodes never divide a head's or the stream's dimensions: one number stands for them on the way to the device.
+    let mut dims = value.dims();
+    let undivided = axes.iter().zip(&mut dims).filter(|(axis, _)| matches!(axis, Axis::DHead | Axis::DModel));
+    undivided.for_each(|(_, size)| *size = 1);
+    let mask = mask(dims, device, covered).expand(value.dims());
     Ok(patch.replace_where(point, value, mask))
 }
 

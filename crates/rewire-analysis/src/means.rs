@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
+use rewire_device::float32;
 use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 
@@ -53,8 +54,8 @@ pub fn mean_activations<B: Backend>(
         let real = Tensor::<B, 2>::from_data(TensorData::new(real, [batch.len(), width]), &model.device());
         for point in cache.points() {
             let sum = match point.rank() {
-                4 => host((cache.get::<4>(point)? * real.clone().unsqueeze_dims::<4>(&[2, 3])).sum_dim(0)),
-                _ => host((cache.get::<3>(point)? * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0)),
+                4 => host((float32(cache.get::<4>(point)?) * real.clone().unsqueeze_dims::<4>(&[2, 3])).sum_dim(0)),
+                _ => host((float32(cache.get::<3>(point)?) * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0)),
             };
             let sums = sums.entry(point).or_insert_with(|| vec![0.0; sum.len()]);
             sums.iter_mut().zip(sum).for_each(|(total, sum)| *total += f64::from(sum));

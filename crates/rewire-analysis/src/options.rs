@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::backend::Backend;
+use rewire_device::computes_here;
 use serde::{Deserialize, Serialize};
 
 use crate::Ledger;
@@ -59,6 +60,26 @@ pub enum Reuse {
     Nothing,
 }
 
+/// What had to be done in smaller portions, for want of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halved {
+    /// What the portions are of.
+    pub what: &'static str,
+    /// How many there were in one.
+    pub from: usize,
+    /// How many there are from now on.
+    pub to: usize,
+    /// What the device said.
+    pub reason: String,
+}
+
+impl fmt::Display for Halved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, from, to, reason } = self;
+        write!(f, "memory ran out ({reason}): {to} {what} instead of {from} from here on")
+    }
+}
+
 /// How a sweep is done.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
@@ -66,7 +87,8 @@ pub struct Options<'a> {
     pub direction: Direction,
     /// The unit of effects.
     pub scale: Scale,
-    /// Prompt pairs whose activations are held at once. They hold, in float32, the residual stream, keys and values of
+    /// Prompt pairs whose activations are held at once; [`fitted`](Self::fitted) chooses this and the next two by a device's memory.
+    /// They hold, in float32, the residual stream, keys and values of
     /// every layer and the patched activations of both runs: at most about
     /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes, whatever is patched.
     pub prompt_batch: usize,
@@ -86,6 +108,8 @@ pub struct Options<'a> {
     pub reuse: Reuse,
     /// Keeps finished passes, so that an interrupted sweep goes on where it ended.
     pub ledger: &'a dyn Ledger,
+    /// Told where a device's memory ran out and less is done at once from there on.
+    pub notice: &'a (dyn Fn(&Halved) + Sync),
     /// Told how many of how many patches are done; both count prompts.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
@@ -101,6 +125,7 @@ impl Default for Options<'_> {
             workers: None,
             reuse: Reuse::Everything,
             ledger: &(),
+            notice: &|_| {},
             progress: &|_, _| {},
         }
     }
@@ -113,16 +138,17 @@ impl Options<'_> {
         Self { reuse: Reuse::Nothing, ..Self::default() }
     }
 
-    /// How many of `n` pairs one backward pass is for. It depends on nothing of the machine, so that results do not.
-    pub(crate) fn gradient_portion(&self, n: usize) -> usize {
-        self.gradient_batch.min(n.div_ceil(4).max(4)).max(1)
+    /// How many of `n` pairs one backward pass is for. On the CPU it depends on nothing of the machine, so that results do not; a GPU
+    /// has one thread, which gets as many as it may.
+    pub(crate) fn gradient_portion<B: Backend>(&self, n: usize, device: &B::Device) -> usize {
+        let shared = if computes_here::<B>(device) { n.div_ceil(4).max(4) } else { n };
+        self.gradient_batch.min(shared).max(1)
     }
 
     /// How many passes run at once on backend `B`.
     pub(crate) fn workers<B: Backend>(&self, device: &B::Device) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let on_cpu = ["flex", "ndarray"].iter().any(|name| B::name(device).contains(name));
-        self.workers.unwrap_or_else(|| if on_cpu { cores() } else { 1 }).max(1)
+        self.workers.unwrap_or_else(|| if computes_here::<B>(device) { cores() } else { 1 }).max(1)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which patches a sweep makes, in which passes, and the floating-point operations that they cost.
+//! Which patches a sweep makes, and in which passes.
 //!
 //! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
 //! Patches that start at one place and position go side by side.
@@ -73,47 +73,25 @@ impl Entry {
 }
 
 impl PlannedPass {
-    /// What an unpatched run computes, as a pass: one row a prompt, from the first block and position on.
-    pub(crate) fn whole_run() -> Self {
-        let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..1 };
-        Self { entry: Entry::Pre(0), first: 0, slices: vec![slice] }
+    /// Some of its patches, counted in the order of its slices.
+    pub(crate) fn part(&self, patches: Range<usize>) -> Self {
+        let mut before = 0;
+        let mut slices = Vec::new();
+        for slice in &self.slices {
+            let of_slice = before..before + slice.units.len();
+            let (from, to) = (patches.start.max(of_slice.start), patches.end.min(of_slice.end));
+            if from < to {
+                let start = slice.units.start + from - before;
+                slices.push(Slice { units: start..start + to - from, ..slice.clone() });
+            }
+            before = of_slice.end;
+        }
+        Self { slices, ..self.clone() }
     }
 
     /// How many patches it makes.
     pub(crate) fn variants(&self) -> usize {
         self.slices.iter().map(|s| s.units.len()).sum()
-    }
-
-    /// Floating-point operations of its products: what its rows need from the entry to the logits that are read.
-    fn operations(&self, config: &TransformerConfig, portion: &Portion) -> f64 {
-        let rows = (self.variants() * portion.prompts.len()) as f64;
-        let width = portion.pairs.width();
-        let seen: usize = (self.first..width).map(|position| position + 1).sum();
-        let read =
-            portion.readout_positions().iter().map(|p| p + 1).sum::<usize>() as f64 / portion.prompts.len() as f64;
-        let computed = (width - self.first) as f64;
-        let [d_model, d_heads, d_mlp] =
-            [config.d_model, config.n_heads * config.d_head, config.d_mlp].map(|d| d as f64);
-        // A product of [n, a] and [a, b] is 2 n a b operations; attention is scores and mixing.
-        let qkv_whole = 2.0 * d_model * 3.0 * d_heads * computed;
-        let qkv_read = 2.0 * d_model * d_heads * (2.0 * computed + 1.0);
-        let out = 2.0 * d_heads * d_model;
-        let mlp = 4.0 * d_model * d_mlp;
-        let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
-        let last = qkv_read + 4.0 * d_heads * read + out + mlp;
-        let blocks: f64 = (0..config.n_layers)
-            .map(|layer| {
-                let is_last = layer + 1 == config.n_layers;
-                match 2 * layer {
-                    pre if pre >= self.entry.depth() && is_last => last,
-                    pre if pre >= self.entry.depth() => whole,
-                    pre if pre + 1 == self.entry.depth() => mlp * if is_last { 1.0 } else { computed },
-                    _ => 0.0,
-                }
-            })
-            .sum();
-        let columns = portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len) as f64;
-        rows * (blocks + 2.0 * d_model * columns)
     }
 }
 
@@ -172,11 +150,6 @@ fn runs_of(n: usize, wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
         }
     }
     runs
-}
-
-/// Operations of all passes.
-pub(crate) fn operations(passes: &[PlannedPass], config: &TransformerConfig, portion: &Portion) -> f64 {
-    passes.iter().map(|pass| pass.operations(config, portion)).sum()
 }
 
 /// How many heads or neurons a layer's nodes of a kind are divided into.
@@ -241,6 +214,17 @@ mod tests {
         assert_eq!(sizes(vec![slice(0..5)], 4), [[(0, 3)], [(3, 5)]]);
         assert_eq!(sizes(vec![slice(0..2), slice(0..4)], 3), [vec![(0, 2), (0, 1)], vec![(1, 4)]]);
         assert_eq!(sizes(vec![slice(0..2)], 9), [[(0, 2)]]);
+    }
+
+    #[test]
+    fn parts_of_a_pass_are_its_patches_in_order() {
+        let pass = PlannedPass { entry: Entry::Pre(0), first: 0, slices: vec![slice(2..5), slice(0..4)] };
+        let units =
+            |patches| pass.part(patches).slices.iter().map(|s| (s.units.start, s.units.end)).collect::<Vec<_>>();
+        assert_eq!(units(0..7), [(2, 5), (0, 4)]);
+        assert_eq!(units(1..3), [(3, 5)]);
+        assert_eq!(units(2..5), [(4, 5), (0, 2)]);
+        assert_eq!(units(6..7), [(3, 4)]);
     }
 
     #[test]

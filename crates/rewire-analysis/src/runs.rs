@@ -1,7 +1,7 @@
 //! What every analysis does first: run clean and corrupted prompts, record, and evaluate the metric.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData, Transaction};
 use ndarray::{ArrayD, IxDyn};
 use rewire_hooks::{ActivationCache, HookPoint, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
@@ -146,6 +146,12 @@ pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, 
 /// A tensor's values on the host, in row-major order.
 pub(crate) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
+}
+
+/// The same of several tensors, by one transfer: what waits for a device waits once.
+pub(crate) fn hosts<B: Backend>(tensors: Vec<Tensor<B, 1>>) -> Vec<Vec<f32>> {
+    let all = tensors.into_iter().fold(Transaction::<B>::default(), Transaction::register);
+    all.execute().into_iter().map(|data| data.iter::<f32>().collect()).collect()
 }
 
 /// Zeros for the effects of a kind on `n_prompts` prompts of `width` positions, `[prompt, layer, ..]`.

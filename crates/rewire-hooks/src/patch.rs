@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor};
+use rewire_device::in_type_of;
 
 use crate::stored::{Stored, StoredMask};
 use crate::{Hook, HookPoint};
@@ -60,7 +61,7 @@ impl<B: Backend> Patch<B> {
         Self::default()
     }
 
-    /// Replaces the whole activation at `point` by `value`.
+    /// Replaces the whole activation at `point` by `value`, which is rounded to the activation's numbers if those are shorter.
     #[must_use]
     pub fn replace<const D: usize>(self, point: HookPoint, value: Tensor<B, D>) -> Self {
         self.insert(point, Stored::new(value), None)
@@ -112,8 +113,11 @@ impl<B: Backend> Hook<B> for Patch<B> {
             return activation;
         }
         match (replacement.value.get(), replacement.mask.as_ref().map(StoredMask::get)) {
-            (Some(value), None) => value,
-            (Some(value), Some(Some(mask))) => activation.mask_where(mask, value),
+            (Some(value), None) => in_type_of(value, &activation),
+            (Some(value), Some(Some(mask))) => {
+                let value = in_type_of(value, &activation);
+                activation.mask_where(mask, value)
+            }
             _ => activation,
         }
     }

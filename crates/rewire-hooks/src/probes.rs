@@ -5,6 +5,7 @@ use std::fmt;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
+use rewire_device::zeros_like;
 
 use crate::recorder::Filter;
 use crate::stored::Stored;
@@ -48,7 +49,7 @@ impl<B: AutodiffBackend> Hook<B> for GradientProbes<B> {
         if !(self.accepts)(point) {
             return activation;
         }
-        let leaf = Tensor::zeros(activation.dims(), &activation.device()).require_grad();
+        let leaf = zeros_like(activation.dims(), &activation).require_grad();
         self.leaves.insert(point, Stored::new(leaf.clone()));
         activation + leaf
     }

@@ -4,6 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
 use crate::{ActivationCache, CacheError, HookPoint, NormSite, Site};
+use rewire_device::{float32, product};
 
 /// Tensors stacked along a leading axis, with the name of each.
 #[derive(Debug, Clone)]
@@ -81,7 +82,7 @@ impl<B: Backend> ActivationCache<B> {
         check_size("d_head of W_O", d_head, w_d_head)?;
         // [head, batch * pos, d_head] @ [head, d_head, d_model]
         let z = z.permute([2, 0, 1, 3]).reshape([n_heads, batch * pos, d_head]);
-        let results = z.matmul(w_o).reshape([n_heads, batch, pos, d_model]);
+        let results = product(z, w_o).reshape([n_heads, batch, pos, d_model]);
         Ok(results.permute([1, 2, 0, 3]))
     }
 
@@ -125,10 +126,10 @@ impl<B: Backend> ActivationCache<B> {
         let device = components.device();
         let flat: Vec<i64> = end.iter().enumerate().map(|(b, e)| (b * pos + e) as i64).collect();
         let rows = Tensor::<B, 1, Int>::from_data(flat.as_slice(), &device);
-        let at_end = components.reshape([n_components, batch * pos, d_model]).select(1, rows.clone());
+        let at_end = float32(components).reshape([n_components, batch * pos, d_model]).select(1, rows.clone());
         let scale = scale.reshape([batch * pos, 1]).select(0, rows).reshape([1, batch, 1]);
         let centred = at_end.clone() - at_end.mean_dim(2);
-        let along = (centred / scale) * direction.reshape([1, batch, d_model]);
+        let along = (centred / scale) * float32(direction).reshape([1, batch, d_model]);
         Ok(along.sum_dim(2).reshape([n_components, batch]))
     }
 }

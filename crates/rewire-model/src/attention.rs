@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, backend::Backend};
+use rewire_device::product;
 use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::kernels::{Queries, mix, scores};
@@ -115,6 +116,6 @@ pub(crate) fn linear<B: Backend>(x: Tensor<B, 3>, w: Tensor<B, 2>, b: Tensor<B, 
     let [batch, pos, from] = x.dims();
     let [_, to] = w.dims();
     // One product over all rows: a batch of small ones is several times slower.
-    let rows = x.reshape([batch * pos, from]).matmul(w) + b.reshape([1, to]);
+    let rows = product(x.reshape([batch * pos, from]), w) + b.reshape([1, to]);
     rows.reshape([batch, pos, to])
 }

@@ -22,17 +22,25 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn random(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let made = Self::assemble(config, device, |part, _| {
-            let shape = layout::shape(config, part);
-            let (mean, deviation) = match part {
-                Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => (1.0, 0.2),
-                Part::WE => (0.0, 0.5),
-                Part::WPos => (0.0, 0.2),
-                _ if shape.len() == 1 => (0.0, 0.1),
-                Part::WQkv => (0.0, 1.5 / (shape[0] as f32).sqrt()),
-                _ => (0.0, 1.0 / (shape[0] as f32).sqrt()),
-            };
-            Ok::<_, Infallible>(normal(&mut rng, shape.iter().product(), mean, deviation))
+        let made = Self::assemble(config, |part, _| {
+            let (len, [mean, deviation]) = (length(config, part), random_as(config, part));
+            Ok::<_, Infallible>(on_device(normal(&mut rng, len, mean, deviation), device))
+        });
+        match made {
+            Ok(model) => model,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same with numbers that the device makes itself: for models of gigabytes. The same seed gives the same weights on the same
+    /// backend, if nothing else draws from it meanwhile.
+    #[must_use]
+    pub fn random_on_device(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
+        B::seed(device, seed);
+        let made = Self::assemble(config, |part, _| {
+            let (len, [mean, deviation]) = (length(config, part), random_as(config, part));
+            let normal = burn::tensor::Distribution::Normal(f64::from(mean), f64::from(deviation));
+            Ok::<_, Infallible>(Tensor::random([len], normal, device))
         });
         match made {
             Ok(model) => model,
@@ -46,15 +54,16 @@ impl<B: Backend> Transformer<B> {
     pub fn trainable(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let deviation = 0.02 * (768.0 / config.d_model as f32).sqrt();
-        let made = Self::assemble(config, device, |part, _| {
+        let made = Self::assemble(config, |part, _| {
             let shape = layout::shape(config, part);
             let len = shape.iter().product();
-            Ok::<_, Infallible>(match part {
+            let values = match part {
                 Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => vec![1.0; len],
                 _ if shape.len() == 1 => vec![0.0; len],
                 Part::WO | Part::WOut => normal(&mut rng, len, 0.0, deviation / (2.0 * config.n_layers as f32).sqrt()),
                 _ => normal(&mut rng, len, 0.0, deviation),
-            })
+            };
+            Ok::<_, Infallible>(on_device(values, device))
         });
         match made {
             Ok(model) => model.map(&mut Track),
@@ -62,26 +71,28 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// Builds the model, asking for each part's values in the model's layout.
+    /// Builds the model, asking for each part's values in the model's layout, in a row.
     pub(crate) fn assemble<E>(
         config: &TransformerConfig,
-        device: &B::Device,
-        mut values: impl FnMut(Part, usize) -> Result<Vec<f32>, E>,
+        mut values: impl FnMut(Part, usize) -> Result<Tensor<B, 1>, E>,
     ) -> Result<Self, E> {
-        let mut data = |part, layer| Ok(TensorData::new(values(part, layer)?, layout::shape(config, part)));
-        let w_e = frozen(Tensor::from_data(data(Part::WE, 0)?, device));
+        fn matrix<B: Backend>(config: &TransformerConfig, part: Part, values: Tensor<B, 1>) -> Param<Tensor<B, 2>> {
+            let shape = layout::shape(config, part);
+            frozen(values.reshape([shape[0], shape[1]]))
+        }
+        let w_e = matrix(config, Part::WE, values(Part::WE, 0)?);
         let w_pos = match config.positions {
-            Positions::Learned => Some(frozen(Tensor::from_data(data(Part::WPos, 0)?, device))),
+            Positions::Learned => Some(matrix(config, Part::WPos, values(Part::WPos, 0)?)),
             Positions::Rotary { .. } => None,
         };
         let mut blocks = Vec::with_capacity(config.n_layers);
         for layer in 0..config.n_layers {
-            let mut vector = |part| Ok(Tensor::from_data(data(part, layer)?, device));
+            let mut vector = |part| values(part, layer);
             let ln1 = Norm::new(vector(Part::Ln1Gain)?, vector(Part::Ln1Bias)?, config.norm_eps);
             let ln2 = Norm::new(vector(Part::Ln2Gain)?, vector(Part::Ln2Bias)?, config.norm_eps);
             let [b_qkv, b_o] = [frozen(vector(Part::BQkv)?), frozen(vector(Part::BO)?)];
             let [b_in, b_out] = [frozen(vector(Part::BIn)?), frozen(vector(Part::BOut)?)];
-            let mut matrix = |part| Ok(frozen(Tensor::from_data(data(part, layer)?, device)));
+            let mut matrix = |part| Ok(matrix(config, part, values(part, layer)?));
             let [w_qkv, w_o] = [matrix(Part::WQkv)?, matrix(Part::WO)?];
             let [w_in, w_out] = [matrix(Part::WIn)?, matrix(Part::WOut)?];
             blocks.push(Block {
@@ -92,13 +103,11 @@ impl<B: Backend> Transformer<B> {
                 parallel: config.parallel_block,
             });
         }
-        let gain = Tensor::from_data(data(Part::FinalGain, 0)?, device);
-        let bias = Tensor::from_data(data(Part::FinalBias, 0)?, device);
+        let final_norm = Norm::new(values(Part::FinalGain, 0)?, values(Part::FinalBias, 0)?, config.norm_eps);
         let w_u = match config.tied_unembedding {
             true => None,
-            false => Some(frozen(Tensor::from_data(data(Part::WU, 0)?, device))),
+            false => Some(matrix(config, Part::WU, values(Part::WU, 0)?)),
         };
-        let final_norm = Norm::new(gain, bias, config.norm_eps);
         Ok(Self { w_e, w_pos, blocks, final_norm, w_u, b_u: None, config: config.clone() })
     }
 
@@ -128,6 +137,30 @@ impl<B: Backend> Transformer<B> {
             Part::WU => host(self.w_u.as_ref()?),
         })
     }
+}
+
+/// How many numbers a part has.
+fn length(config: &TransformerConfig, part: Part) -> usize {
+    layout::shape(config, part).iter().product()
+}
+
+/// Mean and deviation of a part of a random model.
+fn random_as(config: &TransformerConfig, part: Part) -> [f32; 2] {
+    let shape = layout::shape(config, part);
+    match part {
+        Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => [1.0, 0.2],
+        Part::WE => [0.0, 0.5],
+        Part::WPos => [0.0, 0.2],
+        _ if shape.len() == 1 => [0.0, 0.1],
+        Part::WQkv => [0.0, 1.5 / (shape[0] as f32).sqrt()],
+        _ => [0.0, 1.0 / (shape[0] as f32).sqrt()],
+    }
+}
+
+/// Values in a row, on the device.
+pub(crate) fn on_device<B: Backend>(values: Vec<f32>, device: &B::Device) -> Tensor<B, 1> {
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
 }
 
 fn normal(rng: &mut ChaCha8Rng, len: usize, mean: f32, deviation: f32) -> Vec<f32> {

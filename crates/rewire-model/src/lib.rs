@@ -38,6 +38,7 @@ mod mlp;
 mod norm;
 mod parameters;
 mod parts;
+mod precision;
 mod processing;
 mod rotary;
 mod run;

@@ -8,6 +8,7 @@ use burn::tensor::backend::Backend;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde_json::Value;
 
+use crate::init::on_device;
 use crate::layout::{self, BLOCK_PARTS, Part};
 use crate::{Architecture, ModelError, Transformer, TransformerConfig};
 
@@ -188,7 +189,9 @@ impl<B: Backend> Transformer<B> {
             }
         }
         let mut weights = Weights { config: &config, tensors, first: files.weights[0].path() };
-        let model = Transformer::assemble(&config, device, |part, layer| weights.take(part, layer))?;
+        let model = Transformer::assemble(&config, |part, layer| {
+            Ok::<_, ModelError>(on_device(weights.take(part, layer)?, device))
+        })?;
         weights.finish()?;
         Ok(model)
     }

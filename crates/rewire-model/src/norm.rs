@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
+use rewire_device::{float32, in_type_of};
 use rewire_hooks::{Hook, HookPoint};
 
 use crate::kernels::{moments, normalize};
@@ -34,9 +35,9 @@ impl<B: Backend> Norm<B> {
         [scale, normalized]: [HookPoint; 2],
         hook: &mut H,
     ) -> Tensor<B, 3> {
-        let (sigma, moments) = moments(x, self.eps);
+        let (sigma, moments) = moments(float32(x.clone()), self.eps);
         let sigma = hook.visit(scale, sigma); // [batch, pos, 1]
         let affine = self.gain.as_ref().zip(self.bias.as_ref()).map(|(gain, bias)| (gain.val(), bias.val()));
-        hook.visit(normalized, normalize(moments, sigma, affine))
+        hook.visit(normalized, in_type_of(normalize(moments, sigma, affine), &x))
     }
 }

@@ -1,6 +1,7 @@
 //! The parts of a block one by one, for analyses that hold attention and follow the residual stream position by position.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use rewire_device::float32;
 use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::attention::linear;
@@ -71,7 +72,7 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn unembedding_norm(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let stages = [rewire_hooks::NormSite::Scale, rewire_hooks::NormSite::Normalized].map(HookPoint::FinalNorm);
-        self.final_norm.forward(x, stages, &mut ())
+        self.final_norm.forward(float32(x), stages, &mut ())
     }
 
     /// The logits, `[batch, pos, d_vocab]`, of what the final norm gives, `[batch, pos, d_model]`: through `W_U` and, if it has one,

@@ -5,6 +5,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use crate::norm::Norm;
 use crate::parameters::frozen;
 use crate::{Transformer, TransformerConfig};
+use rewire_device::product;
 
 /// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl<B: Backend> Transformer<B> {
             let attention = &mut block.attention;
             let b_qkv = attention.b_qkv.val();
             let b_v = b_qkv.clone().narrow(0, 2 * width, width).reshape([1, width]);
-            let moved = b_v.matmul(attention.w_o.val()).reshape([self.config.d_model]);
+            let moved = product(b_v, attention.w_o.val()).reshape([self.config.d_model]);
             attention.b_o = frozen(attention.b_o.val() + moved);
             let zeros = Tensor::zeros([width], &b_qkv.device());
             attention.b_qkv = frozen(Tensor::cat(vec![b_qkv.narrow(0, 0, 2 * width), zeros], 0));
@@ -115,7 +116,7 @@ impl<B: Backend> Transformer<B> {
 fn folded<B: Backend>(norm: &mut Norm<B>, w: Tensor<B, 2>, b: Tensor<B, 1>) -> Option<(Tensor<B, 2>, Tensor<B, 1>)> {
     let (gain, bias) = norm.take_affine()?;
     let [d_model, to] = w.dims();
-    let b = b + bias.reshape([1, d_model]).matmul(w.clone()).reshape([to]);
+    let b = b + product(bias.reshape([1, d_model]), w.clone()).reshape([to]);
     let w = w * gain.reshape([d_model, 1]);
     Some((centred(w, 0), b))
 }

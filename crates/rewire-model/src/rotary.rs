@@ -1,6 +1,7 @@
 //! Rotary position embedding, half-split as GPT-NeoX has it.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+use rewire_device::{float32, in_type_of};
 
 /// The angles of a run's positions.
 #[derive(Debug, Clone)]
@@ -49,14 +50,15 @@ impl<B: Backend> Rotary<B> {
         if self.dims == 0 {
             return x;
         }
+        let (as_given, x) = (x.clone(), float32(x));
         let half = self.dims / 2;
         let turned = x.clone().narrow(3, 0, self.dims);
         let (low, high) = (turned.clone().narrow(3, 0, half), turned.clone().narrow(3, half, half));
         let quarter_turn = Tensor::cat(vec![high.neg(), low], 3);
         let rotated = turned * self.cos.clone() + quarter_turn * self.sin.clone();
         if self.dims == d_head {
-            return rotated;
+            return in_type_of(rotated, &as_given);
         }
-        Tensor::cat(vec![rotated, x.narrow(3, self.dims, d_head - self.dims)], 3)
+        in_type_of(Tensor::cat(vec![rotated, x.narrow(3, self.dims, d_head - self.dims)], 3), &as_given)
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use rewire_device::{float32, product};
 use rewire_hooks::{Hook, HookPoint, NormSite};
 
 use crate::attention::AttentionContext;
@@ -122,7 +123,7 @@ impl<B: Backend> Transformer<B> {
             x = read.select(x);
         }
         let stages = [HookPoint::FinalNorm(NormSite::Scale), HookPoint::FinalNorm(NormSite::Normalized)];
-        let x = self.final_norm.forward(x, stages, &mut hook);
+        let x = self.final_norm.forward(float32(x), stages, &mut hook);
         Ok(self.unembed(x, run.readout.columns.as_deref()))
     }
 
@@ -157,7 +158,7 @@ impl<B: Backend> Transformer<B> {
             (None, None) => self.w_e.val().transpose(),
         };
         let n_columns = w_u.dims()[1];
-        let mut logits = x.reshape([batch * pos, d_model]).matmul(w_u);
+        let mut logits = product(x.reshape([batch * pos, d_model]), w_u);
         if let Some(b_u) = &self.b_u {
             let b_u = match index {
                 Some(index) => b_u.val().select(0, index),

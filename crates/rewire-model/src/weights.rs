@@ -2,6 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use rewire_device::{float32, zeros_like};
 use rewire_hooks::{HookPoint, Site};
 
 use crate::Transformer;
@@ -89,7 +90,7 @@ impl<B: Backend> Transformer<B> {
         let Block { ln2, mlp, .. } = &self.blocks[layer];
         let (scale, normalized) =
             (HookPoint::block(layer, Site::Ln2Scale), HookPoint::block(layer, Site::Ln2Normalized));
-        let zeros = Tensor::zeros([1, 1, self.config.d_model], &self.device());
+        let zeros = zeros_like([1, 1, self.config.d_model], &mlp.w_in.val());
         let read = ln2.forward(zeros, [scale, normalized], &mut ());
         let pre = linear(read, mlp.w_in.val(), mlp.b_in.val());
         activate(pre, mlp.activation).reshape([self.config.d_mlp])
@@ -149,7 +150,7 @@ impl<B: Backend> Transformer<B> {
     /// here (nor in TransformerLens' logit attribution): fold it first ([`processed`](Transformer::processed)).
     #[must_use]
     pub fn logit_direction(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 2> {
-        let w_u = self.unembedding();
+        let w_u = float32(self.unembedding());
         let device = w_u.device();
         let mean_column = |ids: &Vec<u32>| {
             let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();

@@ -79,6 +79,8 @@ pub struct About {
     pub metric: String,
     /// The device.
     pub device: String,
+    /// What numbers were computed with, and what had to be done in smaller portions for want of memory.
+    pub computed: Value,
     /// The seed of every random choice; none where none was made.
     pub seed: Option<u64>,
     /// Names of the positions of each prompt; by set of prompts, where there are several.

@@ -1,8 +1,9 @@
 """Runs the benchmark's works on TransformerLens, one at a time, as told on standard input.
 
-    python peer.py DIRECTORY THREADS
+    python peer.py DIRECTORY THREADS DEVICE
 
-DIRECTORY holds config.json and model.safetensors as Hugging Face has them, and prompts.json. A line `WORK STRIDE OUT` runs
+DIRECTORY holds setting.json, prompts.json and, if the setting shares weights, config.json and model.safetensors as Hugging Face has
+them; else the weights are random ones of the setting's shape, made on DEVICE. A line `WORK STRIDE OUT` runs
 every STRIDE-th patch of a work, writes the results as float32 to OUT and answers `seconds patches`. Every patch is a whole
 forward pass, so a work's time is that of its patches times STRIDE.
 """
@@ -19,8 +20,11 @@ from transformer_lens import ActivationCache, HookedTransformer, HookedTransform
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import GPT2LMHeadModel
 
-directory, threads = Path(sys.argv[1]), int(sys.argv[2])
+directory, threads, device = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(threads)
+# Products of float32, as the defaults have it.
+torch.backends.cuda.matmul.allow_tf32 = False
+setting = json.loads((directory / "setting.json").read_text())
 
 
 def load():
@@ -29,7 +33,7 @@ def load():
     config = HookedTransformerConfig(
         n_layers=c.n_layer, d_model=c.n_embd, n_ctx=c.n_positions, d_head=c.n_embd // c.n_head, n_heads=c.n_head,
         d_mlp=4 * c.n_embd, d_vocab=c.vocab_size, act_fn="gelu_new", normalization_type="LNPre",
-        eps=c.layer_norm_epsilon, device="cpu",
+        eps=c.layer_norm_epsilon, device=device,
     )
     state = convert_gpt2_weights(hf, config)
     model = HookedTransformer(config)
@@ -38,22 +42,36 @@ def load():
     return model.eval()
 
 
-model = load()
+def make():
+    """Random weights of the setting's shape, in the form that processed ones have."""
+    s = setting["shape"]
+    rotary = dict(positional_embedding_type="rotary", rotary_dim=s["rotary_dim"], rotary_adjacent_pairs=False)
+    return HookedTransformer(HookedTransformerConfig(
+        n_layers=s["n_layers"], d_model=s["d_model"], n_ctx=s["n_ctx"], d_head=s["d_head"], n_heads=s["n_heads"],
+        d_mlp=s["d_mlp"], d_vocab=s["d_vocab"], act_fn=s["gelu"], normalization_type="LNPre", eps=s["eps"],
+        parallel_attn_mlp=s["parallel"], device=device, seed=0, **(rotary if s["rotary_dim"] else {}),
+    )).eval()
+
+
+model = load() if setting["shared"] else make()
 LAYERS, HEADS = model.cfg.n_layers, model.cfg.n_heads
 sets = json.loads((directory / "prompts.json").read_text())
 
 
 class Prompts:
     def __init__(self, pairs):
-        self.clean = torch.tensor([p["clean"] for p in pairs])
-        self.corrupted = torch.tensor([p["corrupt"] for p in pairs])
-        self.answers = torch.tensor([[p["answers"][0], p["wrong_answers"][0]] for p in pairs])
+        self.clean = torch.tensor([p["clean"] for p in pairs], device=device)
+        self.corrupted = torch.tensor([p["corrupt"] for p in pairs], device=device)
+        self.answers = torch.tensor([[p["answers"][0], p["wrong_answers"][0]] for p in pairs], device=device)
         with torch.no_grad():
             self.baselines = [self.difference(model(t)).item() for t in (self.clean, self.corrupted)]
 
-    def difference(self, logits):
+    def differences(self, logits):
         chosen = logits[:, -1].gather(1, self.answers)
-        return (chosen[:, 0] - chosen[:, 1]).mean()
+        return chosen[:, 0] - chosen[:, 1]
+
+    def difference(self, logits):
+        return self.differences(logits).mean()
 
     def metric(self, logits):
         clean, corrupted = self.baselines
@@ -80,6 +98,29 @@ def both_caches(prompts, tokens, wanted):
     model.reset_hooks()
     model.zero_grad()
     return ActivationCache(cache, model), ActivationCache(gradients, model)
+
+
+def forward(stride):
+    prompts = PROMPTS["one"]
+    with torch.no_grad():
+        return prompts.differences(model(prompts.clean)), 1
+
+
+def forward_backward(stride):
+    """One run with the gradients of the queries and mixed values kept."""
+    prompts = PROMPTS["one"]
+    gradients = {}
+
+    def keep(gradient, hook):
+        gradients[hook.name] = gradient.detach()
+
+    model.reset_hooks()
+    model.add_hook(lambda name: name.endswith(("hook_q", "hook_z")), keep, "bwd")
+    differences = prompts.differences(model(prompts.clean))
+    differences.sum().backward()
+    model.reset_hooks()
+    model.zero_grad()
+    return differences, 1
 
 
 def head_vectors(name, clean, corrupted, gradients):
@@ -222,7 +263,7 @@ def heads(which):
     return lambda stride: sweep(PROMPTS[which], [head("z", l, h) for l in range(LAYERS) for h in range(HEADS)], stride)
 
 
-MOVERS = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)]
+MOVERS = setting["movers"]
 
 
 def paths(receivers):
@@ -267,6 +308,8 @@ def paths(receivers):
 
 
 WORKS = {
+    "forward": forward,
+    "forward-backward": forward_backward,
     "paths-to-residual": paths([(f"blocks.{LAYERS - 1}.hook_resid_post", (ALL,))]),
     "paths-to-queries": paths([(f"blocks.{layer}.attn.hook_q", (ALL, ALL, head)) for layer, head in MOVERS]),
     "attribution": attribution,
@@ -298,6 +341,8 @@ for line in sys.stdin:
     work, stride, out = line.strip().split(" ", 2)
     start = time.perf_counter()
     results, patches = WORKS[work](int(stride))
+    if device != "cpu":
+        torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
-    results.detach().numpy().astype(np.float32).tofile(out)
+    results.detach().cpu().numpy().astype(np.float32).tofile(out)
     print(seconds, patches, flush=True)

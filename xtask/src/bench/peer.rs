@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::works::Work;
+use crate::device::Device;
 use crate::output::print;
 
 const SCRIPT: &str = include_str!("peer.py");
@@ -29,9 +30,44 @@ pub(crate) struct Answer {
     pub(crate) results: Vec<f32>,
 }
 
+/// What both have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// The very weights: results are compared.
+    Weights,
+    /// The shape alone: times are compared.
+    Shape,
+}
+
+impl Answer {
+    /// The largest difference from `ours`, of which every `stride`-th of `nodes` was done here, too.
+    pub(crate) fn difference(
+        &self,
+        ours: &[f32],
+        nodes: usize,
+        stride: usize,
+        sharing: Sharing,
+    ) -> anyhow::Result<f32> {
+        if sharing == Sharing::Shape {
+            return Ok(0.0);
+        }
+        let numbers = (ours.len() / nodes).max(1);
+        let of_ours: Vec<f32> = ours.chunks(numbers).step_by(stride).flatten().copied().collect();
+        let (ours, theirs) = (of_ours.len(), self.results.len());
+        anyhow::ensure!(ours == theirs, "{ours} results, and {theirs}");
+        let pairs = of_ours.iter().zip(&self.results).map(|(a, b)| (a - b).abs());
+        Ok(pairs.fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) }))
+    }
+}
+
 impl Peer {
     /// Starts it on the model and prompts in `directory`.
-    pub(crate) fn start(python: Option<&Path>, directory: &Path, threads: usize) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        python: Option<&Path>,
+        directory: &Path,
+        threads: usize,
+        device: Device,
+    ) -> anyhow::Result<Self> {
         let python = match python {
             Some(python) => python.to_owned(),
             None => environment()?,
@@ -40,7 +76,7 @@ impl Peer {
         std::fs::write(&script, SCRIPT).with_context(|| format!("cannot write {}", script.display()))?;
         let mut child = Command::new(&python)
             .arg(&script)
-            .args([directory.as_os_str(), threads.to_string().as_ref()])
+            .args([directory.as_os_str(), threads.to_string().as_ref(), torch_device(device).as_ref()])
             .env("OMP_NUM_THREADS", threads.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -82,6 +118,14 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What PyTorch calls a device.
+fn torch_device(device: Device) -> String {
+    match device {
+        Device::Cuda(number) => format!("cuda:{number}"),
+        _ => "cpu".to_owned(),
     }
 }
 

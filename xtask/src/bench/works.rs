@@ -3,22 +3,30 @@
 use std::path::Path;
 
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
 use rewire_analysis::{
-    By, Component, Direction, Effects, FreezePolicy, Input, NodeKind, NormJacobian, Options, Outcome, PathIntegral,
-    PathOptions, PerPrompt, Receiver, activation_patching, activation_patching_operations, attention_attribution,
-    attribution_patching, attribution_patching_with_head_paths, clean_logits, integrated_gradients, path_patching,
-    path_patching_operations,
+    By, Component, Cost, Direction, Effects, FreezePolicy, Input, NodeKind, NormJacobian, Options, Outcome,
+    PathIntegral, PathOptions, PerPrompt, Receiver, activation_patching, activation_patching_cost,
+    attention_attribution, attribution_patching, attribution_patching_cost, attribution_patching_with_head_paths,
+    clean_logits, forward_cost, integrated_gradients, integrated_gradients_cost, path_patching, path_patching_cost,
 };
-use rewire_model::{Transformer, TransformerConfig};
-use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+use rewire_hooks::{GradientProbes, HookPoint, Site};
+use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
 use rewire_toy::save_weights;
 use serde_json::{Value, json};
+
+use super::sizes::Size;
 
 /// One piece of work, as TransformerLens' users do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Work {
+    /// One run of the clean prompts.
+    Forward,
+    /// The same with gradients at every head's queries and mixed values.
+    ForwardBackward,
     /// Attribution patching as the demo runs it.
     Attribution,
     /// Attribution patching of the corrupted run alone.
@@ -52,9 +60,8 @@ const PARTS: [Component; 5] =
     [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
 const BLOCKS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
 
-/// Prompts, tokens in each, and where they differ: as in the demo.
-const PROMPTS: usize = 8;
-const TOKENS: usize = 15;
+/// Tokens in each prompt, and where they differ: as in the demo.
+pub(crate) const TOKENS: usize = 15;
 const DIFFERENT: usize = 10;
 
 /// Tokens of the comparison notebook's pair.
@@ -62,8 +69,16 @@ const NOTEBOOK_TOKENS: usize = 17;
 /// Numbers that are compared of each line of integrated gradients: all heads, or as many neurons.
 const OF_A_LINE: usize = 12;
 
-/// The heads whose queries receive.
+/// The heads whose queries receive, of GPT-2 small's 12 layers of 12 heads.
 const MOVERS: [(usize, usize); 6] = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)];
+
+/// The same heads, in depth and number, of another shape.
+pub(crate) fn movers(config: &TransformerConfig) -> Vec<(usize, usize)> {
+    let mut movers: Vec<_> =
+        MOVERS.iter().map(|(layer, head)| (layer * config.n_layers / 12, head * config.n_heads / 12)).collect();
+    movers.dedup();
+    movers
+}
 
 /// What all works share.
 pub(crate) struct Setting {
@@ -80,20 +95,33 @@ impl Setting {
     pub(crate) fn new<B: Backend>(
         model: &Transformer<B>,
         seed: u64,
-        threads: usize,
-        token_budget: Option<usize>,
+        n_pairs: usize,
+        options: Options<'static>,
     ) -> anyhow::Result<Self> {
-        let mut options = Options { workers: Some(threads), ..Options::default() };
-        options.token_budget = token_budget.unwrap_or(options.token_budget);
-        let one = answered(model, pairs(seed, TOKENS, |p| p == DIFFERENT)?)?;
-        let of_notebook = answered(model, pairs(seed, NOTEBOOK_TOKENS, |p| p == DIFFERENT)?)?;
+        let d_vocab = model.config().d_vocab;
+        let pairs = |tokens, n, differ: fn(usize) -> bool| answered(model, pairs(seed, d_vocab, n, tokens, differ)?);
+        let one = pairs(TOKENS, n_pairs, |p| p == DIFFERENT)?;
+        let of_notebook = pairs(NOTEBOOK_TOKENS, 2, |p| p == DIFFERENT)?;
         let notebook = PromptPairs::new(of_notebook.pairs()[..1].to_vec())?;
-        Ok(Self { one, notebook, everywhere: answered(model, pairs(seed, TOKENS, |_| true)?)?, options })
+        Ok(Self { one, notebook, everywhere: pairs(TOKENS, n_pairs, |_| true)?, options })
     }
 
-    /// Writes model and prompts for the peer.
-    pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, directory: &Path) -> anyhow::Result<()> {
-        save_weights(directory, model)?;
+    pub(crate) fn n_pairs(&self) -> usize {
+        self.one.len()
+    }
+
+    pub(crate) fn options(&self) -> &Options<'static> {
+        &self.options
+    }
+
+    /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
+    pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
+        match size.is_shared() {
+            true => save_weights(directory, model)?,
+            false => {}
+        }
+        let shape = json!({ "shape": size.describe(), "movers": movers(model.config()), "shared": size.is_shared() });
+        std::fs::write(directory.join("setting.json"), shape.to_string())?;
         let describe = |pairs: &PromptPairs| -> Value {
             let pair = |p: &PromptPair| json!({ "clean": p.clean, "corrupt": p.corrupted, "answers": p.answers, "wrong_answers": p.wrong_answers });
             pairs.pairs().iter().map(pair).collect()
@@ -105,10 +133,16 @@ impl Setting {
     }
 }
 
-/// Eight pairs, each pair the other way round in the next; tokens are the same but where they `differ`.
-fn pairs(seed: u64, tokens: usize, differ: impl Fn(usize) -> bool) -> anyhow::Result<PromptPairs> {
+/// Pairs, each the other way round in the next; tokens are the same but where they `differ`.
+fn pairs(
+    seed: u64,
+    d_vocab: usize,
+    n: usize,
+    tokens: usize,
+    differ: impl Fn(usize) -> bool,
+) -> anyhow::Result<PromptPairs> {
     // A linear congruence is enough to spread the tokens over the vocabulary.
-    let token = |i: usize| ((i as u64 + 1 + 1000 * seed) * 7919 % 50_000) as u32;
+    let token = |i: usize| ((i as u64 + 1 + 1000 * seed) * 7919 % (d_vocab as u64 / 1000 * 1000)) as u32;
     let prompt = |row: usize| -> Vec<u32> {
         (0..tokens).map(|p| token(if differ(p) { 100 * (row + 1) + p } else { 100 * (row / 2) + 50 + p })).collect()
     };
@@ -118,13 +152,13 @@ fn pairs(seed: u64, tokens: usize, differ: impl Fn(usize) -> bool) -> anyhow::Re
         answers: vec![0],
         wrong_answers: vec![1],
     };
-    Ok(PromptPairs::new((0..PROMPTS).map(pair).collect())?)
+    Ok(PromptPairs::new((0..n).map(pair).collect())?)
 }
 
 /// The pairs with the answers that tell clean from corrupted most: a random model has no behaviour, and effects in units of a
 /// difference that is near 0 would be mostly rounding.
 fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::Result<PromptPairs> {
-    let clean = clean_logits(model, &pairs, PROMPTS)?;
+    let clean = clean_logits(model, &pairs, 8)?;
     let most = |row: usize, other: usize| {
         let rise = |v: &usize| clean[row][*v] - clean[other][*v];
         (0..model.config().d_vocab).max_by(|a, b| rise(a).total_cmp(&rise(b))).unwrap_or(0) as u32
@@ -137,14 +171,19 @@ fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::R
     Ok(PromptPairs::new(pairs.pairs().iter().enumerate().map(pair).collect())?)
 }
 
+/// What integrated gradients are of.
+const LINES: [NodeKind; 2] = [
+    NodeKind { component: Component::HeadResult, by: By::All },
+    NodeKind { component: Component::MlpPost, by: By::All },
+];
+
 /// Line by line, heads and then neurons of each layer, the first numbers of each.
 fn integrated<B: AutodiffBackend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     options: &Options,
 ) -> anyhow::Result<Vec<f32>> {
-    let nodes = [NodeKind::all(Component::HeadResult), NodeKind::all(Component::MlpPost)];
-    let found = integrated_gradients(model, pairs, &LogitDiff::new(pairs), &nodes, &PathIntegral::default(), options)?;
+    let found = integrated_gradients(model, pairs, &LogitDiff::new(pairs), &LINES, &PathIntegral::default(), options)?;
     let means: Vec<_> = found.outcome.effects.iter().map(Effects::mean).collect();
     let line = |layer: usize| means.iter().flat_map(move |mean| (0..OF_A_LINE).map(move |unit| mean[[layer, unit]]));
     Ok((0..model.config().n_layers).flat_map(line).collect())
@@ -163,9 +202,12 @@ impl Work {
     /// The nodes of an exact sweep.
     fn nodes(self) -> Option<Vec<NodeKind>> {
         Some(match self {
-            Work::Attribution | Work::AttributionLean | Work::IntegratedGradients | Work::IntegratedGradientsLean => {
-                return None;
-            }
+            Work::Forward
+            | Work::ForwardBackward
+            | Work::Attribution
+            | Work::AttributionLean
+            | Work::IntegratedGradients
+            | Work::IntegratedGradientsLean => return None,
             Work::PathsToResidual | Work::PathsToQueries => return None,
             Work::Heads | Work::HeadsDifferEverywhere => vec![NodeKind::all(Component::HeadZ)],
             Work::BlocksByPosition => BLOCKS.map(NodeKind::by_position).to_vec(),
@@ -179,7 +221,7 @@ impl Work {
     pub(crate) fn n_nodes(self, config: &TransformerConfig) -> usize {
         let heads = config.n_layers * config.n_heads;
         match self {
-            Work::Attribution | Work::AttributionLean => 1,
+            Work::Forward | Work::ForwardBackward | Work::Attribution | Work::AttributionLean => 1,
             Work::Heads | Work::HeadsDifferEverywhere | Work::PathsToResidual | Work::PathsToQueries => heads,
             Work::BlocksByPosition => BLOCKS.len() * config.n_layers * TOKENS,
             Work::HeadParts => PARTS.len() * heads,
@@ -193,9 +235,9 @@ impl Work {
     fn receivers(self, config: &TransformerConfig) -> Option<Vec<Receiver>> {
         match self {
             Work::PathsToResidual => Some(vec![Receiver::new(config.n_layers - 1, Input::ResidPost)]),
-            Work::PathsToQueries => {
-                Some(MOVERS.iter().map(|&(layer, head)| Receiver::new(layer, Input::Q).head(head)).collect())
-            }
+            Work::PathsToQueries => Some(
+                movers(config).into_iter().map(|(layer, head)| Receiver::new(layer, Input::Q).head(head)).collect(),
+            ),
             _ => None,
         }
     }
@@ -213,6 +255,11 @@ impl Work {
         let (pairs, options) = (self.pairs(setting), &setting.options);
         let metric = LogitDiff::new(pairs);
         let numbers = |outcome: &Outcome| outcome.effects.iter().flat_map(|e| e.mean()).collect::<Vec<f32>>();
+        match self {
+            Work::Forward => return forward(&model.valid(), pairs),
+            Work::ForwardBackward => return forward_and_backward(model, pairs),
+            _ => {}
+        }
         if let Some(nodes) = self.nodes() {
             return Ok(numbers(&activation_patching(&model.valid(), pairs, &metric, &nodes, options)?));
         }
@@ -242,20 +289,58 @@ impl Work {
         Ok(outcome.effects.iter().take(1).flat_map(Effects::mean).collect())
     }
 
-    /// The floating-point operations that an exact sweep cannot do without.
-    pub(crate) fn operations<B: Backend>(
-        self,
-        model: &Transformer<B>,
-        setting: &Setting,
-    ) -> anyhow::Result<Option<f64>> {
-        let pairs = self.pairs(setting);
+    /// What it costs at least.
+    pub(crate) fn cost<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Cost> {
+        let (pairs, options) = (self.pairs(setting), &setting.options);
+        let (plain, metric) = (model.valid(), LogitDiff::new(pairs));
+        let heads = [NodeKind::all(Component::HeadZ)];
         if let Some(receivers) = self.receivers(model.config()) {
-            let (heads, policy) = ([NodeKind::all(Component::HeadZ)], FreezePolicy::path_patching());
-            let metric = LogitDiff::new(pairs);
-            let options = &setting.options;
-            return Ok(Some(path_patching_operations(model, pairs, &metric, &heads, &receivers, policy, options)?));
+            let policy = FreezePolicy::path_patching();
+            return Ok(path_patching_cost(&plain, pairs, &metric, &heads, &receivers, policy, options)?);
         }
-        let Some(nodes) = self.nodes() else { return Ok(None) };
-        Ok(Some(activation_patching_operations(model, pairs, &LogitDiff::new(pairs), &nodes, &setting.options)?))
+        if let Some(nodes) = self.nodes() {
+            return Ok(activation_patching_cost(&plain, pairs, &metric, &nodes, options)?);
+        }
+        Ok(match self {
+            Work::Forward => forward_cost(&plain, pairs, &metric)?,
+            Work::ForwardBackward => forward_cost(&plain, pairs, &metric)? * 2.0,
+            Work::IntegratedGradients | Work::IntegratedGradientsLean => {
+                let integral = PathIntegral::default();
+                integrated_gradients_cost(model, pairs, &metric, &LINES, &integral, options)?
+            }
+            // The demo's attention attribution, and gradients of the clean run, are another run and backward pass.
+            Work::Attribution => {
+                attribution_patching_cost(model, pairs, &metric, options)? + forward_cost(&plain, pairs, &metric)? * 2.0
+            }
+            _ => attribution_patching_cost(model, pairs, &metric, options)?,
+        })
     }
+}
+
+/// The logit difference of each clean prompt.
+fn forward<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Vec<f32>> {
+    let logits = model.forward(clean_run(model, pairs)?, ())?;
+    Ok(differences(logits, pairs).into_data().iter::<f32>().collect())
+}
+
+fn forward_and_backward<B: AutodiffBackend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Vec<f32>> {
+    let probed = |p: HookPoint| p.site().is_some_and(|site| matches!(site, Site::Q | Site::Z));
+    let mut probes = GradientProbes::filtered(probed);
+    let differences = differences(model.forward(clean_run(model, pairs)?, &mut probes)?, pairs);
+    let gradients = probes.gradients(&differences.clone().sum());
+    // A device is waited for by reading something that the last step made.
+    let _ = gradients.block::<4>(0, Site::Q)?.sum().into_data();
+    Ok(differences.inner().into_data().iter::<f32>().collect())
+}
+
+fn clean_run<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Run<B>> {
+    let Reads { positions, columns } = LogitDiff::new(pairs).reads();
+    Ok(Run::tokens(model.tokens(&pairs.clean())?)
+        .reading(Readout { positions: ReadPositions::Each(positions), columns }))
+}
+
+fn differences<B: Backend>(logits: Tensor<B, 3>, pairs: &PromptPairs) -> Tensor<B, 1> {
+    let [rows, _, columns] = logits.dims();
+    let prompts: Vec<usize> = (0..rows).collect();
+    LogitDiff::new(pairs).evaluate(logits.reshape([rows, columns]), &prompts)
 }

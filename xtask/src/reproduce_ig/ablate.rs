@@ -12,6 +12,7 @@ use rewire_tasks::{PromptPairs, Tokenizer};
 use super::analyse::Compared;
 use super::checks::OUTLIERS;
 use super::head_node;
+use crate::compute::options;
 use crate::model::Source;
 use crate::output::head_name;
 use crate::progress::with_bar;
@@ -73,7 +74,7 @@ pub(super) fn study<B: Backend>(
         }
     }
     let found = with_bar("accuracy without heads", |progress| {
-        let options = Options { prompt_batch: AT_ONCE, progress, ..Options::default() };
+        let options = Options { prompt_batch: AT_ONCE, progress, ..options(model, set.width()) };
         answer_accuracy(model, set, tokenizer, &ablations, NEW_TOKENS, &options)
     })?;
     let mut found = found.into_iter();

@@ -10,6 +10,7 @@ use rewire_analysis::{
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
+use crate::compute::options;
 use crate::progress::with_bar;
 
 pub(super) const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
@@ -52,7 +53,7 @@ pub(super) fn compare<B: AutodiffBackend>(
 ) -> anyhow::Result<Compared> {
     let metric = LogitDiff::new(pair);
     let kinds = KINDS.map(|(kind, _)| kind);
-    let options = Options { direction: Direction::Noising, ..Options::default() };
+    let options = Options { direction: Direction::Noising, ..options(model, pair.width()) };
     let exact = with_bar("activation patching: every neuron and head", |progress| {
         activation_patching(&model.valid(), pair, &metric, &kinds, &Options { progress, ..options })
     })?;

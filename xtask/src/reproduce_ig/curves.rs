@@ -11,6 +11,7 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::analyse::{Compared, HEADS};
 use super::{Prompts, head_node};
+use crate::compute::options;
 use crate::progress::with_bar;
 
 /// The heads that the notebook draws, in its order.
@@ -63,7 +64,7 @@ pub(super) fn draw<B: Backend>(
     let metric = LogitDiff::new(&prompts.pair);
     let along = |places: &[f64], what: &str| {
         with_bar(what, |progress| {
-            let options = Options { progress, ..Options::default() };
+            let options = Options { progress, ..options(model, prompts.pair.width()) };
             interpolation_curves(model, &prompts.pair, &metric, &nodes, places, &Intervention::Resample, &options)
         })
     };
@@ -107,7 +108,7 @@ fn contrast<B: AutodiffBackend>(
     integral: &PathIntegral<B::InnerBackend>,
 ) -> anyhow::Result<Contrasted> {
     let metric = LogitDiff::new(pair);
-    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..Options::default() };
+    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..options(model, pair.width()) };
     let inner = model.valid();
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
     let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };

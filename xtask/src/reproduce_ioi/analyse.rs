@@ -12,6 +12,7 @@ use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use crate::agreement::TOP_K;
+use crate::compute::options;
 use crate::output::head_name;
 use crate::progress::with_bar;
 
@@ -111,7 +112,8 @@ pub(super) fn demo<B: AutodiffBackend>(
 ) -> anyhow::Result<Demo> {
     let metric = LogitDiff::new(pairs);
     let inner = model.valid();
-    let options = Options { direction: Direction::Denoising, scale: Scale::Normalised, ..Options::default() };
+    let options =
+        Options { direction: Direction::Denoising, scale: Scale::Normalised, ..options(model, pairs.width()) };
     let attention_attribution = attention_attribution(model, pairs, &metric, &options)?;
     let paths = PathOptions { norm, per_prompt: PerPrompt::Mean };
     let kinds = estimated(model.config());
@@ -142,7 +144,7 @@ pub(super) fn heads<B: AutodiffBackend>(
     let inner = model.valid();
     let mut outcomes = Vec::new();
     for direction in DIRECTIONS {
-        let options = Options { direction, scale: Scale::Normalised, ..Options::default() };
+        let options = Options { direction, scale: Scale::Normalised, ..options(model, pairs.width()) };
         let exact = with_bar(&format!("{set} prompts, {direction}"), |progress| {
             activation_patching(&inner, &pairs, &metric, &[HEADS], &Options { progress, ..options })
         })?;

@@ -19,6 +19,7 @@ use super::data::Data;
 use super::edges::{self, Edges};
 use super::looks::Looks;
 use super::roles::{self, Seen, induces, inhibits};
+use crate::compute::options;
 use crate::progress::with_bar;
 
 /// A head, by layer and number.
@@ -94,7 +95,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let pairs = &data.pairs;
     let metric = LogitDiff::new(pairs);
     let threshold = arguments.threshold;
-    let options = Options { direction: Direction::Noising, ..Options::default() };
+    let options = Options { direction: Direction::Noising, ..options(model, pairs.width()) };
     let parts = with_bar("parts of heads", |progress| {
         let options = Options { direction: Direction::Denoising, progress, ..options };
         activation_patching(&inner, pairs, &metric, &PARTS.map(NodeKind::all), &options)
@@ -237,7 +238,7 @@ fn step<B: Backend>(
     let heads = [NodeKind::all(Component::HeadZ)];
     let metric = LogitDiff::new(&data.pairs);
     let found = with_bar(what, |progress| {
-        let options = Options { direction: Direction::Noising, progress, ..Options::default() };
+        let options = Options { direction: Direction::Noising, progress, ..options(model, data.pairs.width()) };
         path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
     })?;
     let mut step = Step { receivers, unreached: found.unreached, outcome: found.outcome, serving: Vec::new() };

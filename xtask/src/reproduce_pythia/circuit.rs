@@ -13,6 +13,7 @@ use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 use super::Arguments;
 use super::analyse::{Head, Step};
 use super::data::Data;
+use crate::compute::options;
 use crate::progress::with_bar;
 
 /// What a head does, by the step that found it and by where it looks.
@@ -228,7 +229,7 @@ fn carried<B: Backend>(
         .collect();
     let metric = LogitDiff::new(&data.pairs);
     let found = with_bar(what, |progress| {
-        let options = Options { scale: Scale::Metric, progress, ..Options::default() };
+        let options = Options { scale: Scale::Metric, progress, ..options(model, data.pairs.width()) };
         ablate_groups(model, &data.pairs, &metric, &groups, means, &options)
     })?;
     let [clean, _] = found.baselines.means();

@@ -16,6 +16,7 @@ use super::Arguments;
 use super::analyse::{Head, Step};
 use super::circuit::Circuit;
 use super::data::Data;
+use crate::compute::options;
 use crate::output::head_name;
 use crate::progress::with_bar;
 
@@ -48,7 +49,7 @@ pub(super) fn find<B: AutodiffBackend>(
     let all = Edge::between(&every);
     let n_all = all.len();
     let metric = LogitDiff::new(&data.pairs);
-    let options = Options { direction: Direction::Noising, ..Options::default() };
+    let options = Options { direction: Direction::Noising, ..options(model, data.pairs.width()) };
     let chosen = match n_all {
         0..=ALL => all,
         _ => {

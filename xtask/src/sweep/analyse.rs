@@ -3,16 +3,25 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::{
-    Method, NodeKind, Options, Outcome, PathOptions, PerPrompt, Scale, ablation, activation_patching,
+    Ledger, Method, NodeKind, Options, Outcome, PathOptions, PerPrompt, Scale, ablation, activation_patching,
     attribution_patching, attribution_patching_with_head_paths, head_path_attribution, integrated_gradients,
     logit_attribution, screen_then_verify,
 };
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
 
-use super::ledger::SweepLedger;
-use super::{Arguments, Findings, MethodName, MetricName};
+use super::{Arguments, Findings, MethodName};
+use crate::compute::options;
 use crate::progress::with_bar;
+
+/// How one run of a sweep is done, beside what it is of.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a> {
+    pub(super) ledger: &'a dyn Ledger,
+    pub(super) scale: Scale,
+    /// What its progress is called.
+    pub(super) what: &'a str,
+}
 
 pub(super) fn analyse<B: AutodiffBackend>(
     model: &Transformer<B>,
@@ -20,19 +29,16 @@ pub(super) fn analyse<B: AutodiffBackend>(
     nodes: &[NodeKind],
     reference: &[Vec<u32>],
     arguments: &Arguments,
-    ledger: &SweepLedger,
+    Run { ledger, scale, what }: Run,
 ) -> anyhow::Result<Findings> {
-    let metric = arguments.metric.metric(model, pairs, arguments.prompt_batch)?;
-    let scale = match arguments.metric {
-        MetricName::LogitDiffNormalised => Scale::Normalised,
-        _ => Scale::Metric,
-    };
+    let sizes = options(model, pairs.width());
+    let prompt_batch = arguments.prompt_batch.unwrap_or(sizes.prompt_batch);
+    let metric = arguments.metric.metric(model, pairs, prompt_batch)?;
     let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
     let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
-    with_bar("sweep", |progress| {
-        let prompt_batch = arguments.prompt_batch;
+    with_bar(what, |progress| {
         let direction = arguments.direction();
-        let options = Options { direction, scale, progress, prompt_batch, ledger, ..Options::default() };
+        let options = Options { direction, scale, progress, prompt_batch, ledger, ..sizes };
         let only = Findings::of;
         Ok(match (arguments.method, paths, arguments.verify) {
             (MethodName::ActivationPatching, ..) => {
@@ -40,13 +46,14 @@ pub(super) fn analyse<B: AutodiffBackend>(
             }
             (MethodName::Ablation, ..) => {
                 let model = model.valid();
-                let by = arguments.ablation.intervention(&model, nodes, reference, arguments)?;
+                let by = arguments.ablation.intervention(&model, nodes, reference, arguments, prompt_batch)?;
                 only(ablation(&model, pairs, &metric, nodes, &by, &options)?)
             }
             (MethodName::PathPatching, ..) => arguments.paths.patch(&model.valid(), pairs, &metric, nodes, &options)?,
             (MethodName::LogitAttribution, ..) => only(logit_attribution(&model.valid(), pairs, nodes, &options)?),
             (MethodName::IntegratedGradients, ..) => {
-                let integral = arguments.integral.integral(&model.valid(), nodes, reference, arguments)?;
+                let integral =
+                    arguments.integral.integral(&model.valid(), nodes, reference, arguments, prompt_batch)?;
                 let found = integrated_gradients(model, pairs, &metric, nodes, &integral, &options)?;
                 Findings { completeness: found.completeness, ..only(found.outcome) }
             }

@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 
 use super::{Arguments, MethodName};
 use crate::arguments::{at_least_one, tolerance};
+use crate::compute::NumberArguments;
 use crate::given::read_activations;
+
+/// What attributions may miss the change by where they are of shorter numbers, which do not sum more exactly than they are.
+const SHORT_TOLERANCE: f64 = 0.1;
 
 /// Flags of integrated gradients.
 #[derive(Args)]
@@ -30,7 +34,7 @@ pub(super) struct IntegralArguments {
     #[arg(long)]
     rule: Option<Rule>,
     /// Integrated gradients: how far attributions may be from summing to the metric's change, as a share of it and of a hundredth of what
-    /// cancels in it; more steps are taken until they are nearer, and where that does not help it is an error [default: 0.01].
+    /// cancels in it; more steps are taken until they are nearer, and where that does not help it is an error [default: 0.01; with --dtype bf16 or --tf32 0.1].
     #[arg(long, value_parser = tolerance)]
     tolerance: Option<f64>,
     /// Integrated gradients: whether all heads or neurons of a layer move together, or each alone [default: layer].
@@ -118,8 +122,8 @@ impl IntegralArguments {
         matches!(self.baseline, Some(Baseline::Mean))
     }
 
-    fn tolerance(&self) -> f64 {
-        self.tolerance.unwrap_or(DEFAULT_TOLERANCE)
+    fn tolerance(&self, numbers: &NumberArguments) -> f64 {
+        self.tolerance.unwrap_or(if numbers.are_short() { SHORT_TOLERANCE } else { DEFAULT_TOLERANCE })
     }
 
     fn quadrature(&self) -> Quadrature {
@@ -133,11 +137,12 @@ impl IntegralArguments {
         nodes: &[NodeKind],
         reference: &[Vec<u32>],
         arguments: &Arguments,
+        prompt_batch: usize,
     ) -> anyhow::Result<PathIntegral<B>> {
         let baseline = match &self.baseline {
             None | Some(Baseline::Corrupt) => Intervention::Resample,
             Some(Baseline::Zero) => Intervention::Zero,
-            Some(Baseline::Mean) => arguments.means.mean(model, nodes, reference, arguments.prompt_batch)?,
+            Some(Baseline::Mean) => arguments.means.mean(model, nodes, reference, prompt_batch)?,
             Some(Baseline::File(path)) => {
                 Intervention::Fixed(read_activations(path, model.config().n_layers, &model.device())?)
             }
@@ -146,12 +151,12 @@ impl IntegralArguments {
             None | Some(LineName::Layer) => Together::Layer,
             Some(LineName::Node) => Together::Node,
         };
-        let (quadrature, tolerance) = (self.quadrature(), self.tolerance());
+        let (quadrature, tolerance) = (self.quadrature(), self.tolerance(&arguments.numbers));
         Ok(PathIntegral { baseline, together, quadrature, tolerance, ..PathIntegral::default() })
     }
 
     /// All that the result depends on; a file by its contents.
-    pub(super) fn describe(&self) -> anyhow::Result<Value> {
+    pub(super) fn describe(&self, numbers: &NumberArguments) -> anyhow::Result<Value> {
         let baseline = match &self.baseline {
             None | Some(Baseline::Corrupt) => "corrupt".to_owned(),
             Some(Baseline::Zero) => "zero".to_owned(),
@@ -163,7 +168,9 @@ impl IntegralArguments {
         };
         let line = if matches!(self.line, Some(LineName::Node)) { "node" } else { "layer" };
         let Quadrature { rule, steps } = self.quadrature();
-        Ok(json!({ "baseline": baseline, "rule": rule, "steps": steps, "tolerance": self.tolerance(), "line": line }))
+        Ok(
+            json!({ "baseline": baseline, "rule": rule, "steps": steps, "tolerance": self.tolerance(numbers), "line": line }),
+        )
     }
 }
 
@@ -186,11 +193,12 @@ impl AblationArguments {
         nodes: &[NodeKind],
         reference: &[Vec<u32>],
         arguments: &Arguments,
+        prompt_batch: usize,
     ) -> anyhow::Result<Intervention<B>> {
         Ok(match self.ablate {
             None | Some(Ablate::Zero) => Intervention::Zero,
             Some(Ablate::Resample) => Intervention::Resample,
-            Some(Ablate::Mean) => arguments.means.mean(model, nodes, reference, arguments.prompt_batch)?,
+            Some(Ablate::Mean) => arguments.means.mean(model, nodes, reference, prompt_batch)?,
         })
     }
 

@@ -8,6 +8,7 @@ use rewire_tasks::PromptPairs;
 
 use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
 use super::{Arguments, Findings};
+use crate::compute::halved;
 use crate::model::Source;
 use crate::names::{self, INPUTS};
 use crate::output::numbered;
@@ -32,19 +33,33 @@ pub(super) fn page(
 ) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
-        "{} · {}{} · {} pairs · {} · {}",
+        "{} · {}{} · {} pairs · {} · {} · {}, {}",
         source.name,
         outcome.method,
         arguments.paths.held(outcome.method),
         pairs.len(),
         outcome.direction,
-        arguments.metric_name()
+        arguments.metric_name(),
+        arguments.model.device.resolve(),
+        arguments.numbers.told()
     );
     let mut page = Page::new("Sweep", &subtitle);
     let [clean, corrupted] = outcome.baselines.means();
     page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
+    for halved in halved() {
+        page.text(&format!("While this was computed, {halved}."));
+    }
+    if let Some(shortened) = &found.shortened {
+        page.section(
+            "Against float32",
+            "What shorter numbers cost: the same sweep of a few prompts in them and in float32. Effects smaller than the errors \
+             here are not known.",
+        );
+        page.text(&format!("{}:", shortened.told(arguments)));
+        page.table(&super::shortened::HEADER, shortened.rows());
+    }
     if !found.unreached.is_empty() {
         page.text(&super::paths::told(&found.unreached));
     }

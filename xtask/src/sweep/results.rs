@@ -120,6 +120,9 @@ pub(super) fn notes(
         }
         _ => {}
     }
+    if let Some(shortened) = &found.shortened {
+        notes.insert("against_float32".to_owned(), shortened.describe());
+    }
     if let Some(paths) = &found.paths {
         notes.insert("norm".to_owned(), json!(paths.norm));
     }
@@ -195,7 +198,7 @@ pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
 }
 
 /// What is printed: baselines, and the nodes of largest effect.
-pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap) -> String {
+pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments) -> String {
     let outcome = &found.outcome;
     let [clean, corrupted] = outcome.baselines.means();
     let method = match outcome.method {
@@ -222,6 +225,10 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstra
     if let Some(paths) = &found.paths {
         text += &format!("head_paths (estimated, {})\n", outcome.direction);
         text += &text_table(&["path", "effect"], &crate::paths::largest(&paths.mean(), 5));
+    }
+    if let Some(shortened) = &found.shortened {
+        text += &format!("{}\n", shortened.told(arguments));
+        text += &text_table(&super::shortened::HEADER, &shortened.rows());
     }
     if let Some(screened) = &found.screened {
         text += &format!("{}\n", screening::told(screened, pairs));

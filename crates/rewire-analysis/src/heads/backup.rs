@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, Axis, concatenate};
+use rewire_device::zeros_like;
 use rewire_hooks::{HookPoint, Patch, Site};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::logit_attribution::Direct;
+use crate::halving::within_memory;
 use crate::literal::mask;
 use crate::runs::{Portion, check_pairs, portions};
 use crate::{AnalysisError, Component, Node, Options};
@@ -49,23 +50,25 @@ pub fn backup_heads<B: Backend>(
     for &(layer, head) in heads {
         Node::new(layer, Component::HeadZ).unit(head).check(model.config(), pairs)?;
     }
-    let metric = LogitDiff::new(pairs);
-    let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    for portion in portions(pairs, &metric, options.prompt_batch)? {
-        for (i, gone) in [&[][..], heads].into_iter().enumerate() {
-            let mut patch = zero(model, &portion, gone);
-            let direct = Direct::new(model, &portion, &metric, vec![Site::Z], &mut patch)?;
-            patch.finish()?;
-            attributions[i].push(direct.all_heads()?);
-            differences[i].extend(direct.logit_difference);
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let metric = LogitDiff::new(pairs);
+        let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for portion in portions(pairs, &metric, options.prompt_batch)? {
+            for (i, gone) in [&[][..], heads].into_iter().enumerate() {
+                let mut patch = zero(model, &portion, gone);
+                let direct = Direct::new(model, &portion, &metric, vec![Site::Z], &mut patch)?;
+                patch.finish()?;
+                attributions[i].push(direct.all_heads()?);
+                differences[i].extend(direct.logit_difference);
+            }
         }
-    }
-    let [before, after] = attributions.map(|parts| {
-        let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
-        concatenate(Axis(0), &views).expect("portions that differ in their prompts alone")
-    });
-    let [logit_difference_before, logit_difference_after] = differences;
-    Ok(Backup { ablated: heads.to_vec(), before, after, logit_difference_before, logit_difference_after })
+        let [before, after] = attributions.map(|parts| {
+            let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+            concatenate(Axis(0), &views).expect("portions that differ in their prompts alone")
+        });
+        let [logit_difference_before, logit_difference_after] = differences;
+        Ok(Backup { ablated: heads.to_vec(), before, after, logit_difference_before, logit_difference_after })
+    })
 }
 
 impl Backup {
@@ -92,6 +95,6 @@ fn zero<B: Backend>(model: &Transformer<B>, portion: &Portion, heads: &[(usize, 
     let layers: BTreeSet<usize> = heads.iter().map(|(layer, _)| *layer).collect();
     layers.into_iter().fold(Patch::new(), |patch, layer| {
         let gone = mask::<B, 4>(dims, &model.device(), |_, index| heads.contains(&(layer, index[2])));
-        patch.replace_where(HookPoint::block(layer, Site::Z), Tensor::zeros(dims, &model.device()), gone)
+        patch.replace_where(HookPoint::block(layer, Site::Z), zeros_like(dims, &model.w_o(layer)), gone)
     })
 }

@@ -3,9 +3,11 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
+use rewire_device::{float32, product};
 use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Readout, Run, Transformer};
 
+use crate::halving::within_memory;
 use crate::runs::{by_place, gather, host};
 use crate::{AnalysisError, Options, workers};
 
@@ -65,22 +67,24 @@ pub fn copy_scores<B: Backend>(
             return Err(AnalysisError::NameOutside { prompt, position, len: tokens.len() });
         }
     }
-    let (x, own) = after_first_block(model, prompts, names, options)?;
-    let config = model.config();
-    let (n_layers, n_heads) = (config.n_layers, config.n_heads);
-    let (mut positive, mut negative) = (Array2::zeros((n_layers, n_heads)), Array2::zeros((n_layers, n_heads)));
-    let mut done = 0;
-    (options.progress)(0, n_layers * n_heads);
-    let work = |i: usize| Ok::<_, AnalysisError>(of_head(model, [i / n_heads, i % n_heads], &x, &own, norms));
-    workers::run(n_layers * n_heads, options.workers::<B>(&model.device()), work, |i, [raised, lowered]| {
-        let share = |n: usize| 100.0 * n as f32 / own.len() as f32;
-        positive[[i / n_heads, i % n_heads]] = share(raised);
-        negative[[i / n_heads, i % n_heads]] = share(lowered);
-        done += 1;
-        (options.progress)(done, n_layers * n_heads);
-        Ok(())
-    })?;
-    Ok(CopyScores { positive, negative, tokens: own.len() })
+    within_memory::<B, _>(&model.device(), prompts.len(), options, |options| {
+        let (x, own) = after_first_block(model, prompts, names, options)?;
+        let config = model.config();
+        let (n_layers, n_heads) = (config.n_layers, config.n_heads);
+        let (mut positive, mut negative) = (Array2::zeros((n_layers, n_heads)), Array2::zeros((n_layers, n_heads)));
+        let mut done = 0;
+        (options.progress)(0, n_layers * n_heads);
+        let work = |i: usize| Ok::<_, AnalysisError>(of_head(model, [i / n_heads, i % n_heads], &x, &own, norms));
+        workers::run(n_layers * n_heads, options.workers::<B>(&model.device()), work, |i, [raised, lowered]| {
+            let share = |n: usize| 100.0 * n as f32 / own.len() as f32;
+            positive[[i / n_heads, i % n_heads]] = share(raised);
+            negative[[i / n_heads, i % n_heads]] = share(lowered);
+            done += 1;
+            (options.progress)(done, n_layers * n_heads);
+            Ok(())
+        })?;
+        Ok(CopyScores { positive, negative, tokens: own.len() })
+    })
 }
 
 /// The residual stream after block 0 at every name, `[name, d_model]`, and the name's token.
@@ -127,9 +131,9 @@ fn of_head<B: Backend>(
             CopyNorms::With => model.attention_norm(layer, rows, &mut ()),
         };
         let v = model.head_inputs(layer, HeadInput::V, &[head], read); // [name, 1, 1, d_head]
-        let written = v.reshape([names, model.config().d_head]).matmul(w_o.clone());
+        let written = product(v.reshape([names, model.config().d_head]), w_o.clone());
         for (count, sign) in counts.iter_mut().zip([1.0, -1.0]) {
-            let turned = (written.clone() * sign).reshape([names, 1, d_model]);
+            let turned = (float32(written.clone()) * sign).reshape([names, 1, d_model]);
             let logits = match norms {
                 CopyNorms::Without => model.logits(turned),
                 CopyNorms::With => model.logits(model.unembedding_norm(turned)),

@@ -6,6 +6,7 @@ use rewire_hooks::{ActivationCache, CacheError, HookPoint, Recorder, Site};
 use rewire_model::{Readout, Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs, ioi::Roles};
 
+use crate::halving::within_memory;
 use crate::node::Positions;
 use crate::paths::{FreezePolicy, Input, Path, Receiver, patch_path};
 use crate::runs::host;
@@ -64,54 +65,56 @@ pub fn s2_inhibition<B: Backend>(
         let position = roles[prompt].s1.max(roles[prompt].s2);
         return Err(AnalysisError::NameOutside { prompt, position, len: pairs.end(prompt) + 1 });
     }
-    let mut found: Vec<Inhibition> = candidates
-        .iter()
-        .map(|&head| Inhibition {
-            head,
-            s2_attention: Vec::new(),
-            logit_difference_change: Vec::new(),
-            s1_attention_change: Array2::zeros((pairs.len(), movers.len())),
-        })
-        .collect();
-    let mut from = 0;
-    for batch in pairs.batches(options.prompt_batch) {
-        let roles = &roles[from..from + batch.len()];
-        let ends = batch.ends();
-        let metric = LogitDiff::new(&batch);
-        let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
-        let mut recorder = Recorder::filtered(is_pattern);
-        let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-        model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(no_logits), &mut recorder)?;
-        let clean = recorder.into_cache();
-        let to_s1 = |cache: &ActivationCache<B>, mover: (usize, usize)| {
-            attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())
-        };
-        for (done, inhibition) in found.iter_mut().enumerate() {
-            (options.progress)(from * candidates.len() + done * batch.len(), pairs.len() * candidates.len());
-            let (layer, head) = inhibition.head;
-            let s2: Vec<usize> = roles.iter().map(|r| r.s2).collect();
-            let sender = Node::new(layer, Component::HeadZ).unit(head);
-            sender.check(model.config(), &batch)?;
-            inhibition.s2_attention.extend(attention(&clean, inhibition.head, &ends, &s2)?);
-            let queries = movers
-                .iter()
-                .map(|&(layer, head)| Receiver::new(layer, Input::Q).head(head).at(Positions::Each(ends.clone())));
-            let path = Path { senders: vec![sender], receivers: queries.collect() };
-            let policy = FreezePolicy::path_patching();
-            let run = patch_path(model, &batch, &metric, &path, policy, Direction::Noising, is_pattern)?;
-            let change = run.metric.iter().zip(&run.base_metric).map(|(after, before)| after - before);
-            inhibition.logit_difference_change.extend(change);
-            for (i, &mover) in movers.iter().enumerate() {
-                let [before, after] = [to_s1(&clean, mover)?, to_s1(&run.cache, mover)?];
-                for (prompt, (after, before)) in after.iter().zip(&before).enumerate() {
-                    inhibition.s1_attention_change[[from + prompt, i]] = after - before;
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let mut found: Vec<Inhibition> = candidates
+            .iter()
+            .map(|&head| Inhibition {
+                head,
+                s2_attention: Vec::new(),
+                logit_difference_change: Vec::new(),
+                s1_attention_change: Array2::zeros((pairs.len(), movers.len())),
+            })
+            .collect();
+        let mut from = 0;
+        for batch in pairs.batches(options.prompt_batch) {
+            let roles = &roles[from..from + batch.len()];
+            let ends = batch.ends();
+            let metric = LogitDiff::new(&batch);
+            let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
+            let mut recorder = Recorder::filtered(is_pattern);
+            let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
+            model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(no_logits), &mut recorder)?;
+            let clean = recorder.into_cache();
+            let to_s1 = |cache: &ActivationCache<B>, mover: (usize, usize)| {
+                attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())
+            };
+            for (done, inhibition) in found.iter_mut().enumerate() {
+                (options.progress)(from * candidates.len() + done * batch.len(), pairs.len() * candidates.len());
+                let (layer, head) = inhibition.head;
+                let s2: Vec<usize> = roles.iter().map(|r| r.s2).collect();
+                let sender = Node::new(layer, Component::HeadZ).unit(head);
+                sender.check(model.config(), &batch)?;
+                inhibition.s2_attention.extend(attention(&clean, inhibition.head, &ends, &s2)?);
+                let queries = movers
+                    .iter()
+                    .map(|&(layer, head)| Receiver::new(layer, Input::Q).head(head).at(Positions::Each(ends.clone())));
+                let path = Path { senders: vec![sender], receivers: queries.collect() };
+                let policy = FreezePolicy::path_patching();
+                let run = patch_path(model, &batch, &metric, &path, policy, Direction::Noising, is_pattern)?;
+                let change = run.metric.iter().zip(&run.base_metric).map(|(after, before)| after - before);
+                inhibition.logit_difference_change.extend(change);
+                for (i, &mover) in movers.iter().enumerate() {
+                    let [before, after] = [to_s1(&clean, mover)?, to_s1(&run.cache, mover)?];
+                    for (prompt, (after, before)) in after.iter().zip(&before).enumerate() {
+                        inhibition.s1_attention_change[[from + prompt, i]] = after - before;
+                    }
                 }
             }
+            from += batch.len();
         }
-        from += batch.len();
-    }
-    (options.progress)(pairs.len() * candidates.len(), pairs.len() * candidates.len());
-    Ok(found)
+        (options.progress)(pairs.len() * candidates.len(), pairs.len() * candidates.len());
+        Ok(found)
+    })
 }
 
 /// How much a head looks from `dest` at `src`, one of each a prompt.

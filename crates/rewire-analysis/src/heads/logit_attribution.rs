@@ -3,11 +3,13 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, ArrayD, Axis};
+use rewire_device::{float32, product};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
 
 use crate::effects::join;
+use crate::halving::within_memory;
 use crate::runs::{Portion, by_place, check, evaluate, gather, host, portions, record};
 use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind, Options, Outcome, Scale};
 
@@ -39,25 +41,27 @@ pub fn logit_attribution<B: Backend>(
             });
         }
     }
-    let metric = LogitDiff::new(pairs);
-    let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
-    let mut changes = Vec::new();
-    for portion in portions(pairs, &metric, options.prompt_batch)? {
-        (options.progress)(portion.prompts[0], pairs.len());
-        let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
-        let direct = Direct::new(model, &portion, &metric, sites, ())?;
-        baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, &metric, |_| false)?.metric);
-        changes.push(nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?);
-        baselines.clean.extend(direct.logit_difference);
-    }
-    (options.progress)(pairs.len(), pairs.len());
-    Ok(Outcome {
-        method: Method::LogitAttribution,
-        direction: Direction::Noising,
-        scale: Scale::Metric,
-        metric: "logit-diff",
-        baselines,
-        effects: join(nodes, changes, 1.0),
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let metric = LogitDiff::new(pairs);
+        let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
+        let mut changes = Vec::new();
+        for portion in portions(pairs, &metric, options.prompt_batch)? {
+            (options.progress)(portion.prompts[0], pairs.len());
+            let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
+            let direct = Direct::new(model, &portion, &metric, sites, ())?;
+            baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, &metric, |_| false)?.metric);
+            changes.push(nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?);
+            baselines.clean.extend(direct.logit_difference);
+        }
+        (options.progress)(pairs.len(), pairs.len());
+        Ok(Outcome {
+            method: Method::LogitAttribution,
+            direction: Direction::Noising,
+            scale: Scale::Metric,
+            metric: "logit-diff",
+            baselines,
+            effects: join(nodes, changes, 1.0),
+        })
     })
 }
 
@@ -139,7 +143,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         let z: Tensor<B, 4> = self.cache.block(layer, Site::Z)?;
         let [prompts, pos, n_heads, d_head] = z.dims();
         let z = self.at_end(z.reshape([prompts, pos, n_heads * d_head])).reshape([prompts, n_heads, d_head]);
-        self.along(z.permute([1, 0, 2]).matmul(self.model.w_o(layer)))
+        self.along(product(float32(z).permute([1, 0, 2]), self.model.w_o(layer)))
     }
 
     fn whole(&self, layer: usize, site: Site) -> Result<Array2<f32>, AnalysisError> {
@@ -149,11 +153,12 @@ impl<'a, B: Backend> Direct<'a, B> {
 
     /// Neurons' directions are many and the same for all prompts: how far each goes along the logits' is found first.
     fn neurons(&self, layer: usize) -> Result<Array2<f32>, AnalysisError> {
-        let post = self.at_end(self.cache.block(layer, Site::MlpPost)?); // [prompts, d_mlp]
+        let post = float32(self.at_end(self.cache.block(layer, Site::MlpPost)?)); // [prompts, d_mlp]
         let [prompts, d_mlp] = post.dims();
         let (w_out, _) = self.model.mlp_out(layer);
+        let w_out = float32(w_out);
         let centred = w_out.clone() - w_out.mean_dim(1);
-        let along = self.direction.clone().matmul(centred.transpose()); // [prompts, d_mlp]
+        let along = product(self.direction.clone(), centred.transpose()); // [prompts, d_mlp]
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
         let added = post * along / scale.reshape([prompts, 1]);
         let by_prompt = Array2::from_shape_vec((prompts, d_mlp), host(added)).expect("a number a prompt and neuron");

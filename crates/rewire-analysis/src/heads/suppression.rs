@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
+use rewire_device::{float32, product};
 use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::PromptPairs;
 
+use crate::halving::within_memory;
 use crate::runs::{check_pairs, host};
 use crate::{AnalysisError, Options, workers};
 
@@ -66,29 +68,31 @@ pub fn copy_suppression<B: Backend>(
             }
         }
     }
-    let sites = [Site::ResidPre, Site::V, Site::Pattern];
-    let scale = HookPoint::FinalNorm(NormSite::Scale);
-    let mut recorder =
-        Recorder::filtered(move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site)));
-    let logits = model.forward(Run::tokens(model.tokens(&pairs.clean())?), &mut recorder)?;
-    let directions = directions(model, &pairs.clean());
-    let clean =
-        Clean { model, pairs, prompts: pairs.clean(), excluded, cache: recorder.into_cache(), logits, directions };
-    let mut found = vec![None; heads.len()];
-    let mut done = 0;
-    (options.progress)(0, heads.len());
-    workers::run(
-        heads.len(),
-        options.workers::<B>(&model.device()),
-        |i| clean.of(heads[i]),
-        |i, suppression| {
-            found[i] = Some(suppression);
-            done += 1;
-            (options.progress)(done, heads.len());
-            Ok::<_, AnalysisError>(())
-        },
-    )?;
-    Ok(found.into_iter().flatten().collect())
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let sites = [Site::ResidPre, Site::V, Site::Pattern];
+        let scale = HookPoint::FinalNorm(NormSite::Scale);
+        let mut recorder =
+            Recorder::filtered(move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site)));
+        let logits = model.forward(Run::tokens(model.tokens(&pairs.clean())?), &mut recorder)?;
+        let directions = directions(model, &pairs.clean());
+        let clean =
+            Clean { model, pairs, prompts: pairs.clean(), excluded, cache: recorder.into_cache(), logits, directions };
+        let mut found = vec![None; heads.len()];
+        let mut done = 0;
+        (options.progress)(0, heads.len());
+        workers::run(
+            heads.len(),
+            options.workers::<B>(&model.device()),
+            |i| clean.of(heads[i]),
+            |i, suppression| {
+                found[i] = Some(suppression);
+                done += 1;
+                (options.progress)(done, heads.len());
+                Ok::<_, AnalysisError>(())
+            },
+        )?;
+        Ok(found.into_iter().flatten().collect())
+    })
 }
 
 /// The clean run.
@@ -109,7 +113,7 @@ fn directions<B: Backend>(model: &Transformer<B>, prompts: &[Vec<u32>]) -> BTree
     let tokens: BTreeSet<u32> = prompts.iter().flatten().copied().collect();
     let index: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
     let index = Tensor::<B, 1, Int>::from_data(index.as_slice(), &model.device());
-    let columns = model.unembedding().select(1, index).transpose(); // [token, d_model]
+    let columns = float32(model.unembedding().select(1, index).transpose()); // [token, d_model]
     let columns = match model.final_norm_gain() {
         Some(gain) => columns * gain.unsqueeze_dim(0),
         None => columns,
@@ -136,7 +140,7 @@ impl<B: Backend> Clean<'_, B> {
         let d_head = self.model.config().d_head;
         let values = self.cache.block::<4>(layer, Site::V)?.narrow(2, head, 1).reshape([n * pos, d_head]);
         let w_o = self.model.w_o(layer).narrow(0, head, 1).reshape([d_head, d_model]);
-        let values = host(values.matmul(w_o)); // [prompt, src, d_model]
+        let values = host(product(float32(values), w_o)); // [prompt, src, d_model]
         let pattern = host(self.cache.block::<4>(layer, Site::Pattern)?.narrow(1, head, 1)); // [prompt, dest, src]
         let moved = |prompt: usize, dest: usize, src: usize| {
             let weight = pattern[(prompt * pos + dest) * pos + src];
@@ -185,7 +189,7 @@ impl<B: Backend> Clean<'_, B> {
         // The logit lens, of the tokens that are in the prompts alone.
         let index: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
         let index = Tensor::<B, 1, Int>::from_data(index.as_slice(), &self.model.device());
-        let mut lens = read.reshape([n * pos, d_model]).matmul(self.model.unembedding().select(1, index.clone()));
+        let mut lens = product(read.reshape([n * pos, d_model]), self.model.unembedding().select(1, index.clone()));
         if let Some(b_u) = self.model.b_u() {
             lens = lens + b_u.select(0, index).unsqueeze_dim(0);
         }
@@ -223,7 +227,7 @@ impl<B: Backend> Clean<'_, B> {
             let prompts = AT_ONCE.min(n - from);
             let of = |x: &Tensor<B, 3>| x.clone().narrow(0, from, prompts);
             let logits = of(&self.logits);
-            let moved = of(&read).reshape([prompts * pos, d_model]).matmul(self.model.unembedding());
+            let moved = product(of(&read).reshape([prompts * pos, d_model]), self.model.unembedding());
             let changed = log_softmax(logits.clone() + moved.reshape(logits.dims()), 2);
             let clean = log_softmax(logits, 2);
             let divergence = host((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
+use rewire_device::{in_type_of, product, zeros_like};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Patch, Site};
 use rewire_model::Transformer;
 
@@ -199,11 +200,12 @@ impl<B: Backend> Rows<'_, B> {
             let z = gather(z, &sent.places()).reshape([sending.len(), n_heads, d_head]);
             let sends: Vec<f32> = sends.into_iter().map(|sends| f32::from(u8::from(sends))).collect();
             let sends = Tensor::<B, 3>::from_data(TensorData::new(sends, [sending.len(), n_heads, 1]), &model.device());
+            let sends = in_type_of(sends, &z);
             let w_o = model.w_o(self.layer);
             let d_model = w_o.dims()[2];
             let written = (z * sends).reshape([sending.len(), n_heads * d_head]);
-            let written = written.matmul(w_o.reshape([n_heads * d_head, d_model]));
-            let zeros = Tensor::zeros([1, d_model], &model.device());
+            let written = product(written, w_o.reshape([n_heads * d_head, d_model]));
+            let zeros = zeros_like([1, d_model], &written);
             attended = attended + gather(Tensor::cat(vec![zeros, written], 0), &number);
         }
         self.set(attended, Component::AttnOut, Site::AttnOut)
@@ -285,8 +287,8 @@ impl<B: Backend> Rows<'_, B> {
         let change = by_place(source.block(self.layer, Site::MlpPost)? - base.block(self.layer, Site::MlpPost)?);
         let [n_places, d_mlp] = change.dims();
         // Behind all numbers a 0, for rows with fewer neurons than others.
-        let change =
-            Tensor::cat(vec![change.reshape([n_places * d_mlp, 1]), Tensor::zeros([1, 1], &model.device())], 0);
+        let zero = zeros_like([1, 1], &change);
+        let change = Tensor::cat(vec![change.reshape([n_places * d_mlp, 1]), zero], 0);
         let (w_out, _) = model.mlp_out(self.layer);
         let places = self.places();
         Ok((0..most).fold(out, |sum, k| {

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use rewire_device::{product, zeros_like};
 use rewire_hooks::Site;
 use rewire_model::attend;
 use rewire_tasks::Metric;
@@ -40,7 +41,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             Entry::Mid(_) => None,
         };
         if let Some([_, more]) = layer.and_then(|layer| self.mlps.get(&layer)) {
-            let zero = Tensor::zeros([1, config.d_model], &model.device());
+            let zero = zeros_like([1, config.d_model], &x);
             let row_of = |at: &Place| {
                 let mut mlp = here(at).filter(|(_, r)| r.input == Input::MlpIn);
                 mlp.find_map(|(path, r)| self.reach.row(path, r, at.prompt, at.position)).map_or(0, |row| row + 1)
@@ -88,7 +89,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let Carrier { model, base, .. } = self.carrier;
         let config = model.config();
         let stage = Receiver::new(layer, input).stage(config);
-        let zero = Tensor::zeros([1, config.d_model], &model.device());
+        let zero = zeros_like([1, config.d_model], &model.w_o(0));
         let table = match self.stage(stage) {
             None => zero,
             Some((x, places)) => {
@@ -139,6 +140,6 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let base_z = gather(base_z, &of_heads).reshape([rows.len(), heads.len() * d_head]);
         let w_o = model.w_o(layer);
         let w_o = Tensor::cat(heads.iter().map(|&head| w_o.clone().narrow(0, head, 1)).collect(), 0);
-        Ok((gather(z, &index) - base_z).matmul(w_o.reshape([heads.len() * d_head, config.d_model])))
+        Ok(product(gather(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model])))
     }
 }

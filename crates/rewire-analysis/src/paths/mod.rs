@@ -17,4 +17,4 @@ pub use edges::{Edge, HeadEdges, head_edges};
 pub use literal::{PathRun, patch_path};
 pub use policy::{FreezePolicy, Frozen, HeldAttention, Taking};
 pub use receiver::{Input, ParseReceiverError, Receiver};
-pub use sweep::{Path, PathPatching, patch_paths, path_patching, path_patching_operations};
+pub use sweep::{Path, PathPatching, patch_paths, path_patching, path_patching_cost};

@@ -8,8 +8,9 @@ use super::carry::Row;
 use super::plan::{Job, Unit};
 use super::policy::Frozen;
 use super::receiver::{Receiver, mlp_reads, mlp_writes};
+use crate::cost::{Cost, Costs};
 use crate::node::Positions;
-use crate::plan::{Entry, PlannedPass, Slice, at_once, operations};
+use crate::plan::{Entry, PlannedPass, Slice, at_once};
 use crate::runs::Portion;
 
 /// What reaches what within one unit of work.
@@ -92,8 +93,8 @@ impl<'a> Reach<'a> {
         together.into_values().flat_map(cut).collect()
     }
 
-    /// Floating-point operations of the products of a unit: MLPs on the way to the last receiver, and the second runs.
-    pub(super) fn operations(&self, mlps: Frozen, token_budget: usize) -> f64 {
+    /// What a unit costs at least: MLPs on the way to the last receiver, and the second runs.
+    pub(super) fn cost(&self, costs: Costs, mlps: Frozen, token_budget: usize) -> Cost {
         let mlp = 4.0 * (self.config.d_model * self.config.d_mlp) as f64;
         let receivers = self.unit.paths.iter().flat_map(|&path| self.receivers(path));
         let deepest = receivers.map(|r| r.reads(self.config)).max().unwrap_or(0);
@@ -107,13 +108,9 @@ impl<'a> Reach<'a> {
         };
         let second = |run: SecondRun| {
             let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..run.paths.len() };
-            operations(
-                &[PlannedPass { entry: run.entry, first: run.first, slices: vec![slice] }],
-                self.config,
-                self.portion,
-            )
+            costs.pass(&PlannedPass { entry: run.entry, first: run.first, slices: vec![slice] }, self.portion)
         };
         let seconds = self.second_runs(&self.unit.paths, token_budget).into_iter().map(second);
-        self.unit.rows.iter().map(carried).sum::<f64>() + seconds.sum::<f64>()
+        Cost { operations: self.unit.rows.iter().map(carried).sum(), bytes: 0.0 } + seconds.sum()
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use rewire_device::zeros_like;
 use rewire_hooks::{HookPoint, Patch, Site};
 use rewire_model::{LastBlock, Prefix, ReadPositions, Readout, Run, TransformerConfig};
 use rewire_tasks::Metric;
@@ -115,7 +116,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
     fn head_inputs(&self, layer: usize, input: Input, heads: &[usize]) -> Result<Tensor<B, 2>, AnalysisError> {
         let model = self.carrier.model;
         let (Some((x, places)), Some(of)) = (self.stage(Stage::pre(layer)), input.of_head()) else {
-            return Ok(Tensor::zeros([0, model.config().d_head], &model.device()));
+            return Ok(zeros_like([0, model.config().d_head], &model.w_o(0)));
         };
         let mut scale = self.held_scale(layer, Site::Ln1Scale, &places)?;
         let normalized = model.attention_norm(layer, x, &mut scale);
@@ -136,7 +137,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         let Carrier { model, base, .. } = self.carrier;
         let stage = Receiver::new(layer, Input::MlpIn).stage(model.config());
         let Some((x, places)) = self.stage(stage) else {
-            let none = Tensor::zeros([0, model.config().d_model], &model.device());
+            let none = zeros_like([0, model.config().d_model], &model.w_o(0));
             return Ok([none.clone(), none]);
         };
         let [n, _, d_model] = x.dims();

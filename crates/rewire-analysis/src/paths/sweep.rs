@@ -17,9 +17,11 @@ use super::reach::Reach;
 use super::receive::{Receiving, reads_of_base};
 use super::receiver::Receiver;
 use crate::activation::{place, run_baselines};
+use crate::cost::{Cost, Costs};
 use crate::effects::join;
+use crate::halving::within_memory;
 use crate::ledger::Pass;
-use crate::plan::{PlannedPass, operations, places, units};
+use crate::plan::{places, units};
 use crate::runs::{Portion, check, check_pairs, factor, no_effects, portions, record};
 use crate::{
     AnalysisError, Baselines, Component, GroupOutcome, Method, Node, NodeKind, Options, Outcome, Reuse, workers,
@@ -93,13 +95,13 @@ pub fn path_patching<B: Backend, M: Metric>(
     Ok(PathPatching { outcome, policy, unreached })
 }
 
-/// The floating-point operations of the products that take [`path_patching`]'s time: both runs, the MLPs on the way from each sender to the
+/// The least cost of what takes [`path_patching`]'s time: both runs, the MLPs on the way from each sender to the
 /// last receiver, at the positions that are received, and what is left of the second runs. The receiving heads' own products are left
 /// out.
 ///
 /// # Errors
 /// As [`path_patching`].
-pub fn path_patching_operations<B: Backend, M: Metric>(
+pub fn path_patching_cost<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
@@ -107,9 +109,9 @@ pub fn path_patching_operations<B: Backend, M: Metric>(
     receivers: &[Receiver],
     policy: FreezePolicy,
     options: &Options,
-) -> Result<f64, AnalysisError> {
+) -> Result<Cost, AnalysisError> {
     check(model, pairs, senders)?;
-    let config = model.config();
+    let (config, costs) = (model.config(), Costs::of(model));
     let sets: Vec<Vec<Node>> = nodes(senders, pairs, metric, config)?.into_iter().map(|(_, node)| vec![node]).collect();
     let receivers = [receivers.to_vec()];
     check_ends(model, pairs, &sets, &receivers)?;
@@ -118,8 +120,8 @@ pub fn path_patching_operations<B: Backend, M: Metric>(
         let job = Job::of_portion(&sets, &receivers, &paths, portion);
         let units = job.units(portion, config, options.token_budget);
         let of_unit =
-            |unit: &Unit| Reach::new(&job, unit, portion, config).operations(policy.mlps, options.token_budget);
-        2.0 * operations(&[PlannedPass::whole_run()], config, portion) + units.iter().map(of_unit).sum::<f64>()
+            |unit: &Unit| Reach::new(&job, unit, portion, config).cost(costs, policy.mlps, options.token_budget);
+        costs.whole_run(portion, 0) * 2.0 + units.iter().map(of_unit).sum()
     };
     Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(of_portion).sum())
 }
@@ -238,60 +240,64 @@ fn follow<B: Backend, M: Metric>(
     options: &Options,
 ) -> Result<Followed, AnalysisError> {
     check_ends(model, pairs, senders, receivers)?;
-    let portions = portions(pairs, metric, options.prompt_batch)?;
-    let mut changes = Array2::zeros((pairs.len(), paths.len()));
-    let mut received = BTreeSet::new();
-    let (mut done, total) = (0, pairs.len() * paths.len());
-    (options.progress)(done, total);
-    // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
-    let mut only = match portions.as_slice() {
-        [portion] if options.reuse == Reuse::Everything => {
-            Some(Runs::new(model, metric, portion, senders, receivers, policy, options)?)
-        }
-        _ => None,
-    };
-    let baselines = match &only {
-        Some(runs) => crate::runs::baselines(options.direction, runs.base_metric.clone(), runs.source_metric.clone()),
-        None => run_baselines(model, metric, &portions)?,
-    };
-    let factor = factor(&baselines, options)?;
-    for portion in &portions {
-        let from = portion.prompts[0];
-        let job = Job::of_portion(senders, receivers, paths, portion);
-        let units = job.units(portion, model.config(), options.token_budget);
-        received.extend(units.iter().flat_map(|unit| job.received(unit, portion, model.config())));
-        if options.reuse == Reuse::Nothing {
-            for (number, path) in paths.iter().enumerate() {
-                let ends = (job.senders[path.senders].as_slice(), job.receivers[path.receivers].as_slice());
-                let of_path = literal::changes(model, metric, portion, ends, policy, options.direction)?;
-                for (prompt, change) in of_path.into_iter().enumerate() {
-                    changes[[from + prompt, number]] = change;
-                }
-                done += portion.prompts.len();
-                (options.progress)(done, total);
+    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+        let portions = portions(pairs, metric, options.prompt_batch)?;
+        let mut changes = Array2::zeros((pairs.len(), paths.len()));
+        let mut received = BTreeSet::new();
+        let (mut done, total) = (0, pairs.len() * paths.len());
+        (options.progress)(done, total);
+        // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
+        let mut only = match portions.as_slice() {
+            [portion] if options.reuse == Reuse::Everything => {
+                Some(Runs::new(model, metric, portion, senders, receivers, policy, options)?)
             }
-            continue;
-        }
-        let runs = match only.take() {
-            Some(runs) => runs,
-            None => Runs::new(model, metric, portion, senders, receivers, policy, options)?,
+            _ => None,
         };
-        let n_prompts = portion.prompts.len();
-        done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
-        let work = |i: usize| runs.unit(&job, &units[i], i, options);
-        workers::run(units.len(), options.workers::<B>(&model.device()), work, |i, metrics| {
-            for (&path, metrics) in units[i].paths.iter().zip(metrics.chunks(n_prompts)) {
-                for (prompt, metric) in metrics.iter().enumerate() {
-                    changes[[from + prompt, path]] = metric - runs.base_metric[prompt];
-                }
+        let baselines = match &only {
+            Some(runs) => {
+                crate::runs::baselines(options.direction, runs.base_metric.clone(), runs.source_metric.clone())
             }
-            done += metrics.len();
-            (options.progress)(done, total);
-            Ok::<_, AnalysisError>(())
-        })?;
-    }
-    (options.progress)(total, total);
-    Ok(Followed { baselines, factor, changes, received })
+            None => run_baselines(model, metric, &portions)?,
+        };
+        let factor = factor(&baselines, options)?;
+        for portion in &portions {
+            let from = portion.prompts[0];
+            let job = Job::of_portion(senders, receivers, paths, portion);
+            let units = job.units(portion, model.config(), options.token_budget);
+            received.extend(units.iter().flat_map(|unit| job.received(unit, portion, model.config())));
+            if options.reuse == Reuse::Nothing {
+                for (number, path) in paths.iter().enumerate() {
+                    let ends = (job.senders[path.senders].as_slice(), job.receivers[path.receivers].as_slice());
+                    let of_path = literal::changes(model, metric, portion, ends, policy, options.direction)?;
+                    for (prompt, change) in of_path.into_iter().enumerate() {
+                        changes[[from + prompt, number]] = change;
+                    }
+                    done += portion.prompts.len();
+                    (options.progress)(done, total);
+                }
+                continue;
+            }
+            let runs = match only.take() {
+                Some(runs) => runs,
+                None => Runs::new(model, metric, portion, senders, receivers, policy, options)?,
+            };
+            let n_prompts = portion.prompts.len();
+            done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
+            let work = |i: usize| runs.unit(&job, &units[i], i, options);
+            workers::run(units.len(), options.workers::<B>(&model.device()), work, |i, metrics| {
+                for (&path, metrics) in units[i].paths.iter().zip(metrics.chunks(n_prompts)) {
+                    for (prompt, metric) in metrics.iter().enumerate() {
+                        changes[[from + prompt, path]] = metric - runs.base_metric[prompt];
+                    }
+                }
+                done += metrics.len();
+                (options.progress)(done, total);
+                Ok::<_, AnalysisError>(())
+            })?;
+        }
+        (options.progress)(total, total);
+        Ok(Followed { baselines, factor, changes, received })
+    })
 }
 
 /// The runs that senders are carried between, over one portion of prompts.

@@ -9,9 +9,10 @@ mod flex;
 mod simd;
 
 use burn::tensor::activation::relu;
-use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Bool, DType, Tensor, TensorData, backend::Backend};
 
 use crate::Activation;
+use rewire_device::{float32, in_type_of, product};
 
 /// Layer norm's scale `sqrt(var + eps)` `[batch, pos, 1]`, and what is left to do once it was seen.
 pub(crate) enum Moments<B: Backend> {
@@ -56,6 +57,9 @@ pub(crate) fn normalize<B: Backend>(
 
 /// The activation function of an MLP.
 pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Tensor<B, 3> {
+    if x.dtype() == DType::BF16 {
+        return in_type_of(activate(float32(x.clone()), activation), &x);
+    }
     #[cfg(feature = "flex")]
     let x = match flex::activate(x, activation) {
         Ok(done) => return done,
@@ -124,9 +128,9 @@ pub(crate) fn scores<B: Backend>(
         return scores;
     }
     let d_head = q.dims()[3];
-    let k = join(earlier, k);
+    let (q, k) = (float32(q), float32(join(earlier, k)));
     // [batch, head, query, d_head] @ [batch, head, d_head, key]
-    let scores = q.swap_dims(1, 2).matmul(k.permute([0, 2, 3, 1])) / (d_head as f64).sqrt();
+    let scores = product(q.swap_dims(1, 2), k.permute([0, 2, 3, 1])) / (d_head as f64).sqrt();
     let mask = queries.mask::<B>(scores.dims(), &scores.device()).expand(scores.shape());
     scores.mask_fill(mask, f32::NEG_INFINITY)
 }
@@ -138,7 +142,8 @@ pub(crate) fn mix<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>, earlier: O
     if let Some(mixed) = flex::mix(&pattern, &v, earlier.as_ref()) {
         return mixed;
     }
-    pattern.matmul(join(earlier, v).swap_dims(1, 2)).swap_dims(1, 2)
+    let mixed = product(pattern, join(earlier, v.clone()).swap_dims(1, 2)).swap_dims(1, 2);
+    in_type_of(mixed, &v)
 }
 
 /// Keys or values of the earlier positions, once for each copy of their prompt, and then the run's own.

@@ -1,0 +1,86 @@
+//! In what numbers weights and activations are held.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::{DType, FloatDType, Tensor, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+/// The numbers that weights and activations are held in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precision {
+    /// 32 bits.
+    #[serde(rename = "f32")]
+    Float32,
+    /// 16 bits, of which 8 are significant. Norms, attention scores and softmax, activation functions, logits and metrics are of
+    /// float32 still.
+    #[serde(rename = "bf16")]
+    BFloat16,
+}
+
+impl Precision {
+    /// burn's name for it.
+    #[must_use]
+    pub fn dtype(self) -> FloatDType {
+        match self {
+            Precision::Float32 => FloatDType::F32,
+            Precision::BFloat16 => FloatDType::BF16,
+        }
+    }
+
+    /// Bytes of a number.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Precision::Float32 => 4,
+            Precision::BFloat16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::Float32 => "f32",
+            Precision::BFloat16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "f32" => Ok(Precision::Float32),
+            "bf16" => Ok(Precision::BFloat16),
+            other => Err(format!("no dtype `{other}`; there are f32 and bf16")),
+        }
+    }
+}
+
+/// `x` in the numbers that `like` is of.
+#[must_use]
+pub fn in_type_of<B: Backend, const D: usize, const E: usize>(x: Tensor<B, D>, like: &Tensor<B, E>) -> Tensor<B, D> {
+    in_type(x, like.dtype())
+}
+
+/// `x` in float32, if it is of shorter numbers.
+#[must_use]
+pub fn float32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    match x.dtype() {
+        DType::BF16 | DType::F16 => x.cast(FloatDType::F32),
+        _ => x,
+    }
+}
+
+fn in_type<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Tensor<B, D> {
+    // A cast to the same is a step on the tape, too.
+    if x.dtype() == dtype { x } else { x.cast(FloatDType::from(dtype)) }
+}
+
+/// Zeros of this shape, in the numbers and on the device of `like`.
+#[must_use]
+pub fn zeros_like<B: Backend, const D: usize, const E: usize>(dims: [usize; D], like: &Tensor<B, E>) -> Tensor<B, D> {
+    Tensor::zeros(dims, (&like.device(), like.dtype()))
+}

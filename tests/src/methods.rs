@@ -1,0 +1,80 @@
+//! Every method over every kind of node, for tests that hold devices and precisions against each other.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::ArrayD;
+use rewire_analysis::{
+    By, Component, Effects, FreezePolicy, Input, Intervention, MeanOver, Node, NodeKind, NormJacobian, Options,
+    PathIntegral, PathOptions, PerPrompt, Receiver, ablation, activation_patching, attention_attribution,
+    attribution_patching, backup_heads, copy_suppression, head_path_attribution, integrated_gradients,
+    interpolation_curves, logit_attribution, mean_activations, patch_groups, path_patching,
+};
+use rewire_hooks::Site;
+use rewire_model::Transformer;
+use rewire_tasks::{LogitDiff, PromptPairs};
+
+/// What every method finds, by name; means over prompts where it keeps prompts apart. `integral` says how exactly lines are followed.
+pub fn every_effect<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    integral: &PathIntegral<B::InnerBackend>,
+    options: &Options,
+) -> Vec<(String, ArrayD<f32>)> {
+    let plain = model.valid();
+    let metric = LogitDiff::new(pairs);
+    let blocks = [Component::ResidPre, Component::ResidPost, Component::AttnOut, Component::MlpOut, Component::MlpPost];
+    let heads = [Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadZ, Component::HeadPattern];
+    let mut kinds: Vec<NodeKind> = blocks.into_iter().chain(heads).map(NodeKind::by_position).collect();
+    kinds.extend(heads.map(NodeKind::all));
+    kinds.push(NodeKind { component: Component::HeadPattern, by: By::Cell });
+    let writing = [Component::HeadZ, Component::MlpOut].map(NodeKind::all);
+    let mut found = Vec::new();
+    let mut add = |method: &str, effects: Vec<Effects>| {
+        found.extend(effects.into_iter().map(|e| (format!("{method} {}", e.kind), e.mean())));
+    };
+
+    add("activation patching", activation_patching(&plain, pairs, &metric, &kinds, options).unwrap().effects);
+    add("attribution patching", attribution_patching(model, pairs, &metric, &kinds, options).unwrap().effects);
+    let integrated = integrated_gradients(model, pairs, &metric, &writing, integral, options).unwrap();
+    add("integrated gradients", integrated.outcome.effects);
+    let clean: Vec<Vec<u32>> = pairs.clean();
+    let means = mean_activations(&plain, &clean, &[Site::Z, Site::MlpOut], MeanOver::Prompts, 3).unwrap();
+    for (name, by) in [("zero", Intervention::Zero), ("mean", Intervention::Fixed(means))] {
+        let after = ablation(&plain, pairs, &metric, &writing, &by, options).unwrap().after();
+        add(&format!("ablation to {name}"), after);
+    }
+    add("logit attribution", logit_attribution(&plain, pairs, &writing, options).unwrap().effects);
+    let last = model.config().n_layers - 1;
+    let receivers = [
+        Receiver::new(last, Input::Q).head(1),
+        Receiver::new(last, Input::V),
+        Receiver::new(last, Input::MlpIn),
+        Receiver::new(last, Input::ResidPost),
+    ];
+    for policy in [FreezePolicy::path_patching(), FreezePolicy::redwood(), FreezePolicy::direct()] {
+        for receiver in &receivers {
+            let to = [receiver.clone()];
+            let paths = path_patching(&plain, pairs, &metric, &writing, &to, policy, options).unwrap();
+            add(&format!("path patching, {policy} held, to {receiver},"), paths.outcome.effects);
+        }
+    }
+
+    let head = |layer, head| Node::new(layer, Component::HeadZ).unit(head);
+    let of_paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+    let paths = head_path_attribution(model, pairs, &metric, of_paths, options).unwrap();
+    found.push(("head paths".into(), paths.values.into_dyn()));
+    let attention = attention_attribution(model, pairs, &metric, options).unwrap();
+    found.push(("attention attribution".into(), attention.into_dyn()));
+    let groups = [vec![head(0, 0), head(1, 1)], vec![head(last, 1)]];
+    let groups = patch_groups(&plain, pairs, &metric, &groups, options).unwrap();
+    found.push(("groups".into(), groups.values.into_dyn()));
+    let along = [0.25, 0.5, 1.0];
+    let curves =
+        interpolation_curves(&plain, pairs, &metric, &[head(1, 0)], &along, &Intervention::Resample, options).unwrap();
+    found.push(("interpolation".into(), curves.values.into_dyn()));
+    found.push(("backup heads".into(), backup_heads(&plain, pairs, &[(1, 0)], options).unwrap().after.into_dyn()));
+    let suppression = copy_suppression(&plain, pairs, &[(1, 0)], &Default::default(), options).unwrap();
+    let divergences = suppression.iter().flat_map(|s| [s.preserved as f32, s.ablated as f32]).collect::<Vec<_>>();
+    found.push(("copy suppression".into(), ndarray::Array1::from(divergences).into_dyn()));
+    found
+}

@@ -77,6 +77,12 @@ fn runs_that_do_not_fit_the_model_are_refused() {
     let mid = |layer| Run::new(Start::ResidMid { layer, residual: zeros([1, 3, 16]) });
     assert!(shape(mid(2)));
     assert!(shape(Run::resume(0, zeros([1, 3, 8]))));
+    let joined = |start, rows| shape(Run::resume(1, zeros([1, 3, 16])).joined_by(vec![start, rows]));
+    let later = |layer, pos| Start::Residual { layer, residual: zeros([1, pos, 16]) };
+    assert!(joined(later(2, 3), later(0, 3)), "rows that join where the run has passed");
+    assert!(joined(later(1, 3), later(2, 2)), "rows of other positions");
+    let tokens = Start::Tokens(model.tokens(&[vec![1, 2, 3]]).unwrap());
+    assert!(joined(tokens, later(2, 3)), "rows that join from tokens");
     assert!(matches!(refused(Run::resume(0, zeros([1, 9, 16]))), ModelError::ContextExceeded { .. }));
     let reading = |positions, columns| run(&model).reading(Readout { positions, columns });
     assert!(shape(reading(ReadPositions::Each(vec![3]), None)));

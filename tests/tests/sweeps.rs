@@ -7,8 +7,8 @@ use burn::tensor::backend::Backend;
 use ndarray::Dimension;
 use proptest::prelude::*;
 use rewire_analysis::{
-    AnalysisError, By, Component, Direction, Node, NodeKind, NormJacobian, Options, PathOptions, PerPrompt, Positions,
-    Scale, activation_patching, activation_patching_cost, attribute_groups, attribution_patching,
+    AnalysisError, By, Component, Direction, Layers, Node, NodeKind, NormJacobian, Options, PathOptions, PerPrompt,
+    Positions, Scale, activation_patching, activation_patching_cost, attribute_groups, attribution_patching,
     attribution_patching_with_head_paths, patch_groups, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
@@ -112,7 +112,7 @@ proptest! {
     #[test]
     fn the_engine_equals_the_reference(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
-        by in 0_usize..4, mark in 0_usize..8, workers in 1_usize..4,
+        by in 0_usize..4, mark in 0_usize..8, workers in 1_usize..4, together in any::<bool>(),
     ) {
         let pairs = marked(pairs, mark);
         let model = model(&config, seed).valid();
@@ -125,7 +125,8 @@ proptest! {
             .map(|component| NodeKind { component, by })
             .collect();
         let fast = Options {
-            token_budget: budget, prompt_batch: 1 + budget % 3, workers: Some(workers), ..options(noising)
+            token_budget: if together { 8 * budget } else { budget }, prompt_batch: 1 + budget % 3, workers: Some(workers),
+            layers: Some(if together { Layers::Together } else { Layers::Apart }), ..options(noising)
         };
         let slow = Options { direction: fast.direction, scale: Scale::Metric, ..Options::reference() };
         let found = activation_patching(&model, &pairs, &metric, &kinds, &fast).unwrap();
@@ -138,7 +139,7 @@ proptest! {
     #[test]
     fn a_metric_may_read_another_position_than_the_last(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, read in prop::collection::vec(0_usize..8, 4),
-        noising in any::<bool>(), by in 0_usize..2,
+        noising in any::<bool>(), by in 0_usize..2, together in any::<bool>(),
     ) {
         let model = model(&config, seed);
         let ends = pairs.ends();
@@ -146,7 +147,9 @@ proptest! {
         let by = [By::All, By::Position][by];
         let kinds: Vec<NodeKind> = components(&config).map(|component| NodeKind { component, by }).collect();
         let slow = Options { reuse: rewire_analysis::Reuse::Nothing, ..options(noising) };
-        let found = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(noising)).unwrap();
+        let layers = Some(if together { Layers::Together } else { Layers::Apart });
+        let fast = Options { layers, ..options(noising) };
+        let found = activation_patching(&model.valid(), &pairs, &metric, &kinds, &fast).unwrap();
         let expected = activation_patching(&model.valid(), &pairs, &metric, &kinds, &slow).unwrap();
         let tolerance = 1e-4 * size(&found.baselines);
         for (found, expected) in found.effects.iter().zip(&expected.effects) {
@@ -400,6 +403,11 @@ fn what_is_computed_is_what_can_change() {
     let ratio = counted.operations / (products + base);
     // Attention and the two logits are on top.
     assert!((1.0..1.1).contains(&ratio), "{ratio}");
+    // In one run for all layers the same is computed, and each block's weights are read once.
+    let budget = Options { token_budget: 1 << 20, layers: Some(Layers::Together), ..Options::default() };
+    let together = activation_patching_cost(&model, &pairs, &metric, &heads, &budget).unwrap();
+    assert_eq!(together.operations, counted.operations);
+    assert!(together.bytes < counted.bytes);
     let all = [NodeKind::by_position(Component::ResidPre)];
     let by_position = activation_patching_cost(&model, &pairs, &metric, &all, &Options::default()).unwrap();
     assert!(by_position.operations < counted.operations);

@@ -74,15 +74,18 @@ fn every_source_file_opens_by_saying_what_it_is_and_is_short() {
 }
 
 #[test]
-fn unsafe_code_is_in_the_memory_map_alone() {
+fn unsafe_code_is_in_the_memory_map_and_the_look_for_cudas_libraries_alone() {
+    let allowed = ["crates/rewire-model/src/load.rs", "crates/rewire-device/src/cuda/driver.rs"].map(Path::new);
     for path in files("rs") {
         let text = std::fs::read_to_string(&path).unwrap();
         let name = path.strip_prefix(root()).unwrap();
         if name.ends_with("lib.rs") && name.starts_with("crates") && !name.starts_with("crates/rewire-model") {
-            assert!(text.contains("#![forbid(unsafe_code)]"), "{} does not forbid unsafe code", name.display());
+            let forbids = text.contains("#![forbid(unsafe_code)]")
+                || text.contains("#![cfg_attr(not(feature = \"cuda\"), forbid(unsafe_code))]");
+            assert!(forbids, "{} does not forbid unsafe code", name.display());
         }
         let has_block = text.lines().any(|line| line.contains("unsafe {") && !line.contains('"'));
-        assert!(!has_block || name == Path::new("crates/rewire-model/src/load.rs"), "{} is unsafe", name.display());
+        assert!(!has_block || allowed.contains(&name), "{} is unsafe", name.display());
     }
 }
 

@@ -26,3 +26,11 @@ pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
         Err(e) => Err(format!("{e}")),
     }
 }
+
+/// A number of pairs of which each is there both ways round.
+pub(crate) fn an_even_number(text: &str) -> Result<usize, String> {
+    match at_least_one(text)? {
+        number if number % 2 == 0 => Ok(number),
+        _ => Err("must be even".to_owned()),
+    }
+}

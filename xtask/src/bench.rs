@@ -20,7 +20,7 @@ use rewire_analysis::Options;
 use rewire_device::computes_here;
 use rewire_model::{Transformer, WeightProcessing};
 
-use crate::arguments::at_least_one;
+use crate::arguments::{an_even_number, at_least_one};
 use crate::compute::{MemoryArguments, NumberArguments, halved, options};
 use crate::device::{Device, on_device};
 use crate::output::{print, text_table};
@@ -41,11 +41,11 @@ pub(crate) struct Arguments {
     /// What to time; all but the neurons, which take minutes, if none is named.
     #[arg(long, value_enum, value_delimiter = ',')]
     works: Vec<Work>,
-    /// How often each is timed, after a first time that is not counted; the median is printed.
+    /// How often each is timed, on a GPU after a first time that is not counted; the median is printed.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
-    /// Prompt pairs [default: 8 on the CPU, 64 on a GPU].
-    #[arg(long, value_parser = at_least_one)]
+    /// Prompt pairs, an even number: each is there both ways round [default: 8 on the CPU, 64 on a GPU].
+    #[arg(long, value_parser = an_even_number)]
     pairs: Option<usize>,
     #[command(flatten)]
     numbers: NumberArguments,
@@ -92,7 +92,7 @@ impl Arguments {
 
     fn setting<B: Backend>(&self, model: &Transformer<B>) -> anyhow::Result<Setting> {
         let pairs = self.pairs.unwrap_or(if computes_here::<B>(&model.device()) { 8 } else { 64 });
-        Setting::new(model, self.seed, pairs, self.options(model))
+        Setting::new(model, self.seed, pairs, self.numbers.tolerance())
     }
 }
 
@@ -105,12 +105,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     // The backend's own threads, for what is not a sweep of many passes.
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
-    for &size in &arguments.sizes {
-        // Before anything lies on the device.
-        let launches = match arguments.device.resolve() {
-            Device::Cuda(_) if !arguments.count_launches => Launches::of_another_process(size, &arguments.works())?,
-            _ => Launches::default(),
-        };
+    // Before anything lies on the device.
+    let counts = arguments.device.resolve() != Device::Flex && arguments.device.resolve() != Device::NdArray;
+    let launches = arguments.sizes.iter().map(|&size| match counts && !arguments.count_launches {
+        true => Launches::of_another_process(size, &arguments.works()),
+        false => Launches::default(),
+    });
+    for (&size, launches) in arguments.sizes.iter().zip(launches.collect::<Vec<_>>()) {
         on_device!(arguments.device, |B, device| {
             let model: Transformer<Autodiff<B>> = size.model(arguments.seed, &device);
             match arguments.count_launches {
@@ -131,6 +132,7 @@ fn ready<B: Backend>(model: Transformer<B>, arguments: &Arguments) -> Transforme
 fn count<B: AutodiffBackend>(model: Transformer<B>, arguments: &Arguments) -> anyhow::Result<()> {
     let setting = arguments.setting(&model.valid())?;
     let model = ready(model, arguments);
+    let setting = setting.with(arguments.options(&model.valid()));
     for work in arguments.works() {
         work.run(&model, &setting)?;
         let before = launches::so_far();
@@ -157,54 +159,56 @@ fn time<B: AutodiffBackend>(
         true => Some(Peer::start(arguments.python.as_deref(), directory.path(), arguments.threads, device)?),
         false => None,
     };
+    // After the peer has taken its share of the device.
+    let setting = setting.with(arguments.options(&model.valid()));
     let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
     print(&head(&model, size, &setting, &rates, arguments));
-    let mut header =
-        vec!["work", "nodes", "first, s", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "products, %"];
-    if launches.are_counted() {
-        header.push("launches");
+    let on_gpu = !computes_here::<B>(&model.device());
+    let mut header = vec!["work", "nodes", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "products, %"];
+    if on_gpu {
+        header.extend(["first, s", "launches"]);
     }
     if peer.is_some() {
         header.extend(["TransformerLens, s", "times faster", "largest difference"]);
     }
     let sharing = if size.is_shared() { Sharing::Weights } else { Sharing::Shape };
-    let mut rows = Vec::new();
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for work in arguments.works() {
-        let nodes = work.n_nodes(model.config());
-        let stride = stride(nodes, arguments.peer_patches);
-        let started = Instant::now();
-        // What is compiled, tuned and allocated once is not timed.
-        work.run(&model, &setting)?;
-        let first = started.elapsed().as_secs_f64();
-        if let (Some(peer), false) = (&mut peer, computes_here::<B>(&model.device())) {
-            peer.run(work, stride)?;
-        }
-        let (mut ours, mut theirs, mut difference) = (Vec::new(), Vec::new(), 0.0_f32);
-        for _ in 0..arguments.repeats.max(1) {
-            let started = Instant::now();
-            let results = work.run(&model, &setting)?;
-            ours.push(started.elapsed().as_secs_f64());
-            if let Some(peer) = &mut peer {
-                let answer = peer.run(work, stride)?;
-                theirs.push(answer.seconds_a_patch * nodes as f64);
-                difference = difference.max(answer.difference(&results, nodes, stride, sharing)?);
+        let timed = timed(work, &model, &setting, peer.as_mut(), sharing, arguments);
+        let mut row = vec![work.name(), work.n_nodes(model.config()).to_string()];
+        match timed {
+            Ok(Timed { ours, first, theirs }) => {
+                let cost = work.cost(&model, &setting)?;
+                let floor = cost.seconds(rates.products, rates.bandwidth);
+                let share = 100.0 * cost.operations / rates.products / ours;
+                row.extend([
+                    seconds(ours),
+                    format!("{:.0}", cost.operations / 1e9),
+                    format!("{:.1}", cost.bytes / 1e9),
+                ]);
+                row.extend([seconds(floor), format!("{:.2}", ours / floor), format!("{share:.0}")]);
+                if on_gpu {
+                    let launches = launches.of(work).map_or_else(|| "-".to_owned(), |n| n.to_string());
+                    row.extend([seconds(first), launches]);
+                }
+                match theirs {
+                    Some(Ok((theirs, difference))) => {
+                        let stride = stride(work.n_nodes(model.config()), arguments.peer_patches);
+                        let reckoned = if stride > 1 { "~" } else { "" };
+                        let compared = if size.is_shared() { format!("{difference:.0e}") } else { "-".to_owned() };
+                        row.extend([
+                            format!("{reckoned}{}", seconds(theirs)),
+                            format!("{:.1}", theirs / ours),
+                            compared,
+                        ]);
+                    }
+                    Some(Err(error)) => failed.push(format!("{} on TransformerLens: {error:#}", work.name())),
+                    None => {}
+                }
             }
+            Err(error) => failed.push(format!("{}: {error:#}", work.name())),
         }
-        let time = median(ours);
-        let cost = work.cost(&model, &setting)?;
-        let floor = cost.seconds(rates.products, rates.bandwidth);
-        let mut row = vec![work.name(), nodes.to_string(), format!("{first:.2}"), seconds(time)];
-        row.extend([format!("{:.0}", cost.operations / 1e9), format!("{:.1}", cost.bytes / 1e9), seconds(floor)]);
-        row.extend([format!("{:.2}", time / floor), format!("{:.0}", 100.0 * cost.operations / rates.products / time)]);
-        if launches.are_counted() {
-            row.push(launches.of(work).map_or_else(|| "-".to_owned(), |n| n.to_string()));
-        }
-        if peer.is_some() {
-            let theirs = median(theirs);
-            let reckoned = if stride > 1 { "~" } else { "" };
-            let compared = if size.is_shared() { format!("{difference:.0e}") } else { "-".to_owned() };
-            row.extend([format!("{reckoned}{}", seconds(theirs)), format!("{:.1}", theirs / time), compared]);
-        }
+        row.resize(header.len(), "-".to_owned());
         print(&format!("{}\n", row.join("  ")));
         rows.push(row);
     }
@@ -221,9 +225,65 @@ fn time<B: AutodiffBackend>(
             print("TransformerLens has random weights of its own: times are compared, numbers are not\n");
         }
     }
-    halved().iter().for_each(|halved| print(&format!("{halved}\n")));
+    failed.iter().chain(&halved()).for_each(|line| print(&format!("{line}\n")));
     print("\n");
     Ok(())
+}
+
+/// What a work came to.
+struct Timed {
+    /// Median seconds.
+    ours: f64,
+    /// Seconds of a first time, on a GPU.
+    first: f64,
+    /// The peer's median seconds, and the largest difference of its results from ours.
+    theirs: Option<anyhow::Result<(f64, f32)>>,
+}
+
+/// Times a work, alternating with the peer.
+fn timed<B: AutodiffBackend>(
+    work: Work,
+    model: &Transformer<B>,
+    setting: &Setting,
+    mut peer: Option<&mut Peer>,
+    sharing: Sharing,
+    arguments: &Arguments,
+) -> anyhow::Result<Timed> {
+    let nodes = work.n_nodes(model.config());
+    let stride = stride(nodes, arguments.peer_patches);
+    let once = || -> anyhow::Result<(f64, Vec<f32>)> {
+        let started = Instant::now();
+        let results = work.run(model, setting)?;
+        Ok((started.elapsed().as_secs_f64(), results))
+    };
+    let mut first = 0.0;
+    if !computes_here::<B>(&model.device()) {
+        (first, _) = once()?;
+        if let Some(peer) = &mut peer {
+            // What it fails at is told when it is timed.
+            let _ = peer.run(work, stride);
+        }
+    }
+    let mut ours = Vec::new();
+    let mut theirs = peer.is_some().then(|| Ok((Vec::new(), 0.0_f32)));
+    for _ in 0..arguments.repeats.max(1) {
+        let (seconds, results) = once()?;
+        ours.push(seconds);
+        if let (Some(peer), Some(Ok((seconds, difference)))) = (&mut peer, &mut theirs) {
+            match peer
+                .run(work, stride)
+                .and_then(|a| Ok((a.seconds_a_patch, a.difference(&results, nodes, stride, sharing)?)))
+            {
+                Ok((a_patch, off)) => {
+                    seconds.push(a_patch * nodes as f64);
+                    *difference = difference.max(off);
+                }
+                Err(error) => theirs = Some(Err(error)),
+            }
+        }
+    }
+    let theirs = theirs.map(|found| found.map(|(seconds, difference)| (median(seconds), difference)));
+    Ok(Timed { ours: median(ours), first, theirs })
 }
 
 /// What is timed, and on what.

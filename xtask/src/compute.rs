@@ -1,13 +1,14 @@
 //! In what numbers a command computes and how much memory it may take: flags, and what they come to.
 
+use std::process::{Command, ExitCode};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::bail;
 use burn::tensor::backend::Backend;
 use bytesize::ByteSize;
 use clap::Args;
-use rewire_analysis::{Halved, Options};
-use rewire_device::{Precision, Products, set_products};
+use rewire_analysis::{AnalysisError, DEFAULT_TOLERANCE, Halved, MemoryEstimate, Options};
+use rewire_device::{Fault, Precision, Products, set_products};
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
@@ -32,8 +33,16 @@ impl NumberArguments {
         if self.tf32 && !matches!(device, Device::Cuda(_)) {
             bail!("--tf32 is of NVIDIA GPUs: the products of --device {device} are of float32");
         }
+        if self.dtype == Precision::BFloat16 && device == Device::NdArray {
+            bail!("--dtype bf16: --device ndarray has no such numbers");
+        }
         set_products(self.products());
         Ok(())
+    }
+
+    /// What integrated gradients may miss the metric's change by: those of shorter numbers do not sum more exactly than they are.
+    pub(crate) fn tolerance(&self) -> f64 {
+        if self.are_short() { 0.1 } else { DEFAULT_TOLERANCE }
     }
 
     pub(crate) fn products(&self) -> Products {
@@ -50,7 +59,10 @@ impl NumberArguments {
         match (self.dtype, self.products()) {
             (Precision::Float32, Products::Float32) => "float32".to_owned(),
             (Precision::Float32, Products::Tf32) => "float32, products in tf32".to_owned(),
-            (Precision::BFloat16, _) => "bfloat16 weights and activations".to_owned(),
+            (Precision::BFloat16, Products::Float32) => "bfloat16 weights and activations".to_owned(),
+            (Precision::BFloat16, Products::Tf32) => {
+                "bfloat16 weights and activations, other products in tf32".to_owned()
+            }
         }
     }
 
@@ -80,7 +92,10 @@ fn size(text: &str) -> Result<u64, String> {
 /// What the command line says of memory: one command runs in a process.
 static BUDGET: OnceLock<u64> = OnceLock::new();
 
-/// Every time that memory ran out.
+/// What the options of this command were fitted to.
+static FITTED: OnceLock<u64> = OnceLock::new();
+
+/// Every time that there was too little memory.
 static HALVED: Mutex<Vec<Halved>> = Mutex::new(Vec::new());
 
 impl MemoryArguments {
@@ -94,7 +109,13 @@ impl MemoryArguments {
 
 /// The options that every analysis of a command begins with, for prompts of `pos` tokens: as much at once as there is memory for.
 pub(crate) fn options<B: Backend>(model: &Transformer<B>, pos: usize) -> Options<'static> {
-    Options { notice: &note, ..Options::default() }.fitted(model, pos, BUDGET.get().copied())
+    let free = rewire_device::memory::<B>(&model.device()).map(|memory| memory.free);
+    let budget = [BUDGET.get().copied(), free].into_iter().flatten().min();
+    if let Some(budget) = budget {
+        let enough = MemoryEstimate::new(model.config(), pos, model.precision()).enough();
+        FITTED.get_or_init(|| budget.min(enough));
+    }
+    Options { notice: &note, ..Options::default() }.fitted(model, pos, budget)
 }
 
 fn note(halved: &Halved) {
@@ -102,14 +123,84 @@ fn note(halved: &Halved) {
     HALVED.lock().unwrap_or_else(PoisonError::into_inner).push(halved.clone());
 }
 
-/// What [`options`] were told of memory that ran out, in words.
+/// Set in a process that begins a command again: what is said of it.
+const AGAIN: &str = "REWIRE_BEGUN_AGAIN";
+
+/// How often a command is begun again.
+const MOST_TIMES: usize = 4;
+
+/// Where `error` is that a device's memory ran out: does the whole command again in a new process with half of the memory that this one
+/// meant to take, and gives its exit code. A process whose device failed cannot go on: the backend is left with work half done.
+pub(crate) fn again_with_half(error: &anyhow::Error) -> Option<ExitCode> {
+    let fault = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(AnalysisError::Device(fault)) => Some(fault),
+        _ => cause.downcast_ref::<Fault>(),
+    })?;
+    if !matches!(fault, Fault::OutOfMemory(_)) {
+        return None;
+    }
+    let said = std::env::var(AGAIN).unwrap_or_default();
+    let times = said.lines().count();
+    let budget = FITTED.get().filter(|_| times < MOST_TIMES)? / 2;
+    let line = format!("{fault}: begun again with {} of memory", ByteSize(budget));
+    eprintln!("{line}");
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let mut command = Command::new(std::env::current_exe().ok()?);
+    command
+        .args(without(&given, &["--memory-budget"]))
+        .args(["--memory-budget", &format!("{budget}B")])
+        .env(AGAIN, format!("{said}{line}\n"));
+    // In place of this process where that can be had: what it holds on the device goes with it.
+    #[cfg(unix)]
+    let status: std::io::Result<std::process::ExitStatus> = Err(std::os::unix::process::CommandExt::exec(&mut command));
+    #[cfg(not(unix))]
+    let status = command.status();
+    let code = status.ok()?.code().and_then(|code| u8::try_from(code).ok());
+    Some(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Whether this process begins a command again that had too little memory.
+pub(crate) fn is_begun_again() -> bool {
+    std::env::var_os(AGAIN).is_some()
+}
+
+/// Arguments without some flags and their values.
+pub(crate) fn without(arguments: &[String], flags: &[&str]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let (name, with_value) = argument.split_once('=').map_or((argument.as_str(), false), |(name, _)| (name, true));
+        match flags.contains(&name) {
+            true if !with_value => {
+                arguments.next();
+            }
+            true => {}
+            false => kept.push(argument.clone()),
+        }
+    }
+    kept
+}
+
+/// What there is to say of too little memory: how often the command was begun again, and what [`options`] were told.
 pub(crate) fn halved() -> Vec<String> {
+    let again = std::env::var(AGAIN).unwrap_or_default();
+    let again = again.lines().map(str::to_owned);
+    again.chain(noted()).collect()
+}
+
+fn noted() -> Vec<String> {
     HALVED.lock().unwrap_or_else(PoisonError::into_inner).iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{size, without};
+
+    #[test]
+    fn flags_go_with_their_values() {
+        let given = ["bench", "--sizes", "tiny", "--device=cuda", "--works=heads", "--pairs", "4"].map(str::to_owned);
+        assert_eq!(without(&given, &["--sizes", "--works"]), ["bench", "--device=cuda", "--pairs", "4"]);
+    }
 
     #[test]
     fn sizes_have_units() {

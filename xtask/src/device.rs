@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use burn::tensor::backend::Backend;
+
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
@@ -85,7 +87,16 @@ fn cuda_devices() -> Result<usize, String> {
     Err("this program was built without CUDA; run `cargo run -p xtask --features cuda -- ..`".to_owned())
 }
 
-/// Runs `$body` with `$Backend` as the type of the chosen (and checked) device's backend and `$device` as the device.
+/// What `work` gives, unless the device failed meanwhile.
+pub(crate) fn watched<B: Backend, T>(
+    device: &B::Device,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    rewire_device::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(fault.into()))
+}
+
+/// Runs `$body`, an `anyhow::Result`, with `$Backend` as the type of the chosen (and checked) device's backend and `$device` as the device. What was
+/// computed while the device failed is an error.
 macro_rules! on_device {
     ($choice:expr, |$Backend:ident, $device:ident| $body:expr) => {{
         let choice = $choice.resolve();
@@ -95,19 +106,19 @@ macro_rules! on_device {
             $crate::device::Device::NdArray => {
                 type $Backend = burn_ndarray::NdArray;
                 let $device = Default::default();
-                $body
+                $crate::device::watched::<$Backend, _>(&$device, || $body)
             }
             #[cfg(feature = "cuda")]
             $crate::device::Device::Cuda(index) => {
                 type $Backend = burn_cuda::Cuda;
                 let $device = burn_cuda::CudaDevice::new(index);
-                $body
+                $crate::device::watched::<$Backend, _>(&$device, || $body)
             }
             #[cfg(feature = "flex")]
             $crate::device::Device::Flex => {
                 type $Backend = burn_flex::Flex;
                 let $device = Default::default();
-                $body
+                $crate::device::watched::<$Backend, _>(&$device, || $body)
             }
             #[allow(unreachable_patterns)]
             other => anyhow::bail!("--device {other} was not built in"),

@@ -48,7 +48,7 @@ enum Command {
     ReproduceFacts(reproduce_facts::Arguments),
     /// Patch your own prompt pairs: any method, any kind of node.
     Sweep(sweep::Arguments),
-    /// Time each sweep at GPT-2-small size, and say how far it is from the least it could take.
+    /// Time each sweep on models of known shapes, and say how far it is from the least it could take.
     Bench(bench::Arguments),
     /// Train an embedded toy model from nothing and write it in Hugging Face layout.
     TrainToy(train_toy::Arguments),
@@ -69,9 +69,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) => compute::again_with_half(&error).unwrap_or_else(|| {
             eprintln!("error: {error:#}");
             ExitCode::from(REFUSED)
-        }
+        }),
     }
 }

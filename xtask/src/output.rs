@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use rewire_device::Precision;
-use rewire_report::About;
+use rewire_report::{About, Page};
 use serde_json::{Value, json};
 
 use crate::compute::halved;
@@ -32,6 +32,20 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
         wall_time_s: started.elapsed().as_secs_f64(),
         versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
     }
+}
+
+/// A page of a report, which begins with what there is to say of too little memory, if anything.
+pub(crate) fn new_page(title: &str, subtitle: &str) -> Page {
+    let mut page = Page::new(title, subtitle);
+    let halved = halved();
+    if !halved.is_empty() {
+        page.section(
+            "Memory",
+            "There was too little memory for as much at once as was meant. The numbers are the same.",
+        );
+        halved.iter().for_each(|halved| page.text(halved));
+    }
+    page
 }
 
 /// `L9H6`.

@@ -155,7 +155,7 @@ fn analyse<B: Backend>(
         patched.push(Patched { name, prompts, labels, next: [clean?, corrupted?], outcome, pairs });
     }
     let kinds = [Component::ResidPost, Component::AttnOut, Component::MlpOut].map(NodeKind::all);
-    let direct = logit_attribution(model, &patched[0].pairs, &kinds, &Options::default())?;
+    let direct = logit_attribution(model, &patched[0].pairs, &kinds, &options(model, patched[0].pairs.width()))?;
     let pair = &patched[0].pairs.pairs()[0];
     let bias = model.b_u().map_or(0.0, |b_u| {
         let b_u: Vec<f32> = b_u.into_data().iter::<f32>().collect();

@@ -204,6 +204,8 @@ impl Findings {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
+    arguments.model.device.check()?;
+    arguments.numbers.apply(arguments.model.device)?;
     let source = Source::open(&arguments.model)?;
     let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
     let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
@@ -212,7 +214,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.intervals && pairs.len() < 2 {
         bail!("--intervals needs several prompt pairs, and there is one");
     }
-    arguments.numbers.apply(arguments.model.device)?;
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
     let ledger = SweepLedger::open(&arguments.out, &identity)?;
@@ -220,13 +221,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
     let found = on_device!(arguments.model.device, |B, device| {
-        let full: Transformer<Autodiff<B>> = source.load(&device)?;
-        let model = full.clone().in_precision(arguments.numbers.dtype);
+        let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
+        let model = load()?.in_precision(arguments.numbers.dtype);
         let scale = arguments.scale();
         let run = analyse::Run { ledger: &ledger, scale, what: "sweep" };
         let mut found = analyse::analyse(&model, &pairs, &nodes, &reference, arguments, run)?;
         if arguments.numbers.are_short() {
-            found.shortened = Some(shortened::compare(&full, &model, &pairs, &nodes, &reference, arguments)?);
+            found.shortened = Some(shortened::compare(&load()?, &model, &pairs, &nodes, &reference, arguments)?);
         }
         anyhow::Ok(found)
     })?;
@@ -382,7 +383,6 @@ impl Arguments {
             "direction": self.direction(),
             "metric": self.metric.name(),
             "prompt batch": self.prompt_batch,
-            "memory budget": self.model.memory.memory_budget,
             "numbers": self.numbers.describe(),
         });
         match identity {

@@ -219,6 +219,19 @@ fn devices_and_directories_that_are_not_to_be_had() {
 }
 
 #[test]
+fn numbers_and_sizes_that_mean_nothing() {
+    assert_sweep_refused(&["--device", "flex", "--tf32"], &["--tf32", "NVIDIA", "--device flex"]);
+    assert_sweep_refused(&["--dtype", "f8"], &["no dtype `f8`", "f32 and bf16"]);
+    assert_sweep_refused(&["--memory-budget", "much"], &["--memory-budget", "8GiB"]);
+    assert_sweep_refused(&["--memory-budget", "0"], &["--memory-budget", "more than 0"]);
+    let directory = tempfile::tempdir().unwrap();
+    assert_refused_in(&directory, &["bench", "--sizes", "huge"], &["huge", "gpt2-xl"]);
+    assert_refused_in(&directory, &["bench", "--pairs", "0"], &["at least 1"]);
+    assert_refused_in(&directory, &["bench", "--pairs", "3"], &["must be even"]);
+    assert_sweep_refused(&["--device", "ndarray", "--dtype", "bf16"], &["--dtype bf16", "--device ndarray"]);
+}
+
+#[test]
 fn an_output_directory_with_another_runs_chunks() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();

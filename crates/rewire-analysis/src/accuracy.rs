@@ -9,8 +9,8 @@ use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer, lik
 use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
 use crate::ablation::check_no_node_twice;
-use crate::halving::within_memory;
 use crate::node::Positions;
+use crate::room::watched;
 use crate::runs::{Portion, check_pairs, host, portions};
 use crate::{AnalysisError, Component, Direction, Intervention, Node, NodeKind, Options, Proportion, literal, workers};
 
@@ -58,7 +58,7 @@ pub fn answer_accuracy<B: Backend>(
     options: &Options,
 ) -> Result<Vec<AnswerAccuracy>, AnalysisError> {
     check(model, pairs, ablations, new_tokens)?;
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (prompt, pair) in pairs.pairs().iter().enumerate() {
             by_length.entry(pair.clean.len()).or_default().push(prompt);

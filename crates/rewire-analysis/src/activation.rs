@@ -16,10 +16,10 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::delta::{Deltas, reads_of_base, reads_of_source};
 use crate::effects::join;
-use crate::halving::{Halving, within_memory};
 use crate::ledger::Pass;
 use crate::node::Positions;
-use crate::plan::{PlannedPass, plan};
+use crate::plan::{Part, PlannedPass, Slice, plan};
+use crate::room::{Room, sure, watched};
 use crate::runs::{Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions_for, record};
 use crate::{
     AnalysisError, Baselines, Intervention, Method, NodeKind, Options, Outcome, Place, Reuse, literal, runs, workers,
@@ -67,12 +67,10 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
 ) -> Result<Outcome, AnalysisError> {
     check(model, pairs, nodes)?;
     which.intervention.check(nodes, model.config())?;
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
-        sweep_within(model, pairs, metric, nodes, &which, options)
-    })
+    watched::<B, _>(&model.device(), || sweep_within(model, pairs, metric, nodes, &which, options))
 }
 
-/// The same, if it fits.
+/// The same of nodes that there are.
 fn sweep_within<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -195,7 +193,8 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let accepts = move |p: HookPoint| reads_of_source(&kinds, &shape, p);
         let source = which.intervention.source(model, metric, portion, options.direction, accepts)?;
-        let passes = plan(nodes, config, portion, which.chosen, options.token_budget);
+        let passes =
+            plan(nodes, config, portion, which.chosen, options.token_budget, options.layers::<B>(&model.device()));
         Ok(Self { model, metric, portion, nodes, base, source, by: which.intervention.name(), passes })
     }
 
@@ -209,7 +208,8 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let plan = |number: usize| format!("{} {} {:?}", options.direction, self.by, self.passes[number]);
         let id = |number: usize| Pass::new(self.portion.prompts[0], number, &plan(number));
         let workers = options.workers::<B>(&self.model.device());
-        let halving = Halving::<B>::new(self.model.device(), options, "patches side by side");
+        let room =
+            Room::new(self.model, self.portion.pairs.width(), self.portion.columns(), options, "patches side by side");
         let work = |number: usize| {
             let planned = &self.passes[number];
             let kept =
@@ -217,9 +217,10 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
             match kept {
                 Some(metrics) => Ok(metrics),
                 None => {
-                    let tokens = self.portion.prompts.len() * (self.portion.pairs.width() - planned.first);
+                    let size = self.portion.size_from(planned.first);
                     let part = |patches| self.pass(&planned.part(patches));
-                    let metrics = halving.run(0..planned.variants(), tokens, &part)?;
+                    let metrics = room.run(0..planned.variants(), size, &part)?;
+                    sure::<B>(&self.model.device())?;
                     options.ledger.store(id(number), &metrics).map_err(AnalysisError::Ledger)?;
                     Ok(metrics)
                 }
@@ -236,11 +237,17 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
     fn pass(&self, pass: &PlannedPass) -> Result<Vec<f32>, AnalysisError> {
         let deltas =
             Deltas { model: self.model, portion: self.portion, base: &self.base.cache, source: &self.source.cache };
-        let entering = |slice| deltas.entering(slice, self.nodes[slice.kind].component, pass.entry, pass.first);
-        let mut residuals = pass.slices.iter().map(entering).collect::<Result<Vec<Tensor<B, 3>>, _>>()?;
-        let residual = if residuals.len() == 1 { residuals.remove(0) } else { Tensor::cat(residuals, 0) };
+        let mut starts = Vec::with_capacity(pass.parts.len());
+        for Part { entry, slices } in &pass.parts {
+            let entering = |slice: &Slice| deltas.entering(slice, self.nodes[slice.kind].component, *entry, pass.first);
+            let mut residuals = slices.iter().map(entering).collect::<Result<Vec<Tensor<B, 3>>, _>>()?;
+            let residual = if residuals.len() == 1 { residuals.remove(0) } else { Tensor::cat(residuals, 0) };
+            starts.push(entry.start(residual));
+        }
+        let joining = starts.split_off(1);
         let variants = pass.variants();
-        let mut run = Run::new(pass.entry.start(residual))
+        let mut run = Run::new(starts.remove(0))
+            .joined_by(joining)
             .reading(self.portion.readout.repeated(variants))
             .with_last_block(LastBlock::Read);
         if pass.first > 0 {
@@ -253,7 +260,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
     fn write(&self, pass: &PlannedPass, metrics: &[f32], changes: &mut [ArrayD<f32>]) {
         let n_prompts = self.portion.prompts.len();
         let mut rows = metrics.iter();
-        for slice in &pass.slices {
+        for slice in pass.slices() {
             let kind = self.nodes[slice.kind];
             for unit in slice.units.clone() {
                 for (prompt, metric) in rows.by_ref().take(n_prompts).enumerate() {

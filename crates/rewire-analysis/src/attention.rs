@@ -8,7 +8,7 @@ use rewire_model::{Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::attribution::{Summed, by_portion};
-use crate::halving::within_memory;
+use crate::room::watched;
 use crate::runs::{self, check, evaluate, factor, record};
 use crate::{AnalysisError, By, Component, Direction, NodeKind, Options, Scale};
 
@@ -26,7 +26,7 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
 ) -> Result<Array5<f32>, AnalysisError> {
     let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
     check(model, pairs, &[kind])?;
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let inner = model.valid();
         let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
         let found = by_portion(model, pairs, metric, options, |portion| {

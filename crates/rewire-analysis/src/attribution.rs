@@ -9,10 +9,10 @@ use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::join;
-use crate::halving::within_memory;
 use crate::head_paths::{self, HeadPaths, PathOptions};
 use crate::ledger::Pass;
 use crate::linearise::{Linearised, Points, linearise};
+use crate::room::{sure, watched};
 use crate::runs::{self, Portion, check, factor, hosts, no_effects, portions};
 use crate::{AnalysisError, By, Method, NodeKind, Options, Outcome, workers};
 
@@ -66,7 +66,7 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
     paths: Option<PathOptions>,
     options: &Options,
 ) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let config = model.config();
         let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
             let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
@@ -123,6 +123,7 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
             }
             let metrics = [&base_metric, &source_metric];
             let numbers: Vec<f32> = of_portion.iter().flatten().chain(metrics.into_iter().flatten()).copied().collect();
+            sure::<B>(&model.device())?;
             options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
             Ok((of_portion, base_metric, source_metric))
         })?;

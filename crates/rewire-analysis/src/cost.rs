@@ -11,8 +11,7 @@ use rewire_device::Precision;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 
-use crate::node::Positions;
-use crate::plan::{Entry, PlannedPass, Slice, plan};
+use crate::plan::{Entry, Part, PlannedPass, plan};
 use crate::runs::{Portion, check, check_pairs, portions};
 use crate::{AnalysisError, NodeKind, Options, PathIntegral};
 
@@ -70,14 +69,12 @@ impl<'a> Costs<'a> {
 
     /// An unpatched run of a portion from `first` on.
     pub(crate) fn whole_run(self, portion: &Portion, first: usize) -> Cost {
-        let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..1 };
-        self.pass(&PlannedPass { entry: Entry::Pre(0), first, slices: vec![slice] }, portion)
+        self.pass(&PlannedPass::of_one_entry(Entry::Pre(0), first, 1), portion)
     }
 
-    /// What the rows of a pass need from its entry to the logits that are read.
+    /// What the rows of a pass need from where they enter to the logits that are read.
     pub(crate) fn pass(self, pass: &PlannedPass, portion: &Portion) -> Cost {
         let config = self.config;
-        let rows = (pass.variants() * portion.prompts.len()) as f64;
         let width = portion.pairs.width();
         let seen: usize = (pass.first..width).map(|position| position + 1).sum();
         let read =
@@ -93,23 +90,23 @@ impl<'a> Costs<'a> {
         let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
         let last = qkv_read + 4.0 * d_heads * read + out + mlp;
         let columns = portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len) as f64;
-        let mut cost = Cost { operations: rows * 2.0 * d_model * columns, bytes: d_model * columns };
+        let rows = |variants: usize| (variants * portion.prompts.len()) as f64;
+        // Weights are read once, whoever needs them; the stream is each row's own.
+        let mut numbers = d_model * columns;
+        let mut operations = rows(pass.variants()) * 2.0 * d_model * columns;
         for layer in 0..config.n_layers {
             let is_last = layer + 1 == config.n_layers;
-            let stream = 2.0 * rows * computed * d_model;
-            let weights_of_mlp = 2.0 * d_model * d_mlp;
-            let (operations, numbers) = match 2 * layer {
-                pre if pre >= pass.entry.depth() => {
-                    (if is_last { last } else { whole }, 4.0 * d_model * d_heads + weights_of_mlp + stream)
-                }
-                pre if pre + 1 == pass.entry.depth() => {
-                    (mlp * if is_last { 1.0 } else { computed }, weights_of_mlp + stream)
-                }
-                _ => continue,
+            let by = |depth: usize| {
+                rows(pass.parts.iter().filter(|p| p.entry.depth() <= depth).map(Part::variants).sum::<usize>())
             };
-            cost = cost + Cost { operations: rows * operations, bytes: numbers };
+            let (from_start, from_mid) = (by(2 * layer), by(2 * layer + 1));
+            operations += from_start * if is_last { last } else { whole };
+            operations += (from_mid - from_start) * mlp * if is_last { 1.0 } else { computed };
+            numbers += 2.0 * from_mid * computed * d_model;
+            numbers += if from_start > 0.0 { 4.0 * d_model * d_heads } else { 0.0 };
+            numbers += if from_mid > 0.0 { 2.0 * d_model * d_mlp } else { 0.0 };
         }
-        Cost { bytes: cost.bytes * self.precision.bytes() as f64, ..cost }
+        Cost { operations, bytes: numbers * self.precision.bytes() as f64 }
     }
 }
 
@@ -141,7 +138,8 @@ pub fn activation_patching_cost<B: Backend, M: Metric>(
     check(model, pairs, nodes)?;
     let costs = Costs::of(model);
     let of_portion = |portion: &Portion| {
-        let passes = plan(nodes, model.config(), portion, None, options.token_budget);
+        let passes =
+            plan(nodes, model.config(), portion, None, options.token_budget, options.layers::<B>(&model.device()));
         costs.whole_run(portion, 0) * 2.0 + passes.iter().map(|pass| costs.pass(pass, portion)).sum()
     };
     Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(of_portion).sum())
@@ -181,13 +179,13 @@ pub fn integrated_gradients_cost<B: AutodiffBackend, M: Metric>(
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, nodes)?;
     let costs = Costs::of(model);
-    let runs = 2 * integral.quadrature.nodes()?.len() + 2;
+    let nodes_of_line = integral.quadrature.nodes()?.len();
     let size = options.gradient_portion::<B>(pairs.len(), &model.device());
     let of_portion = |portion: &Portion| {
         let of_line = |kind: &NodeKind, layer: usize| {
-            let slice = Slice { kind: 0, layer, positions: Positions::All, units: 0..runs };
             let entry = Entry::of(kind.component, layer, model.config());
-            costs.pass(&PlannedPass { entry, first: portion.first_difference, slices: vec![slice] }, portion)
+            let runs = |n: usize| costs.pass(&PlannedPass::of_one_entry(entry, portion.first_difference, n), portion);
+            runs(nodes_of_line) * 2.0 + runs(2)
         };
         let lines = nodes.iter().flat_map(|kind| (0..model.config().n_layers).map(move |layer| of_line(kind, layer)));
         costs.whole_run(portion, 0) * 2.0 + lines.sum()

@@ -182,7 +182,7 @@ pub enum AnalysisError {
         /// Nodes of the quadrature at last.
         steps: usize,
     },
-    /// The device that was computed on failed, and nothing smaller could be tried.
+    /// The device that was computed on failed.
     #[error("{0}{advice}", advice = advice(.0))]
     Device(Fault),
     /// A finished part of the sweep could not be kept.
@@ -233,7 +233,7 @@ pub enum AnalysisError {
 fn advice(fault: &Fault) -> &'static str {
     match fault {
         Fault::OutOfMemory(_) => {
-            ", and one prompt at a time is too much for it: it takes a smaller model, shorter prompts or bfloat16"
+            "; with a smaller budget less is done at once, and shorter prompts, a smaller model or bfloat16 need less"
         }
         _ => "",
     }

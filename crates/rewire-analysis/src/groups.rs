@@ -9,8 +9,8 @@ use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
-use crate::halving::{Halving, within_memory};
 use crate::plan::at_once;
+use crate::room::{Room, watched};
 use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions_for, record};
 use crate::{
     AnalysisError, Baselines, Direction, Intervention, Node, NodeKind, Options, Reuse, Scale, literal, workers,
@@ -80,7 +80,7 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
     check_groups(model, pairs, groups)?;
     let kinds: Vec<NodeKind> = groups.iter().flatten().map(|node| NodeKind::all(node.component)).collect();
     intervention.check(&kinds, model.config())?;
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
         let baselines = run_baselines(model, metric, &portions)?;
         let factor = factor(&baselines, options)?;
@@ -105,13 +105,13 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
             }
             let passes = plan(&groups, model, portion, options);
             let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
-            let halving = Halving::<B>::new(model.device(), options, "groups side by side");
+            let room = Room::new(model, pairs.width(), portion.columns(), options, "groups side by side");
             workers::run(
                 passes.len(),
                 options.workers::<B>(&model.device()),
                 |i| {
-                    let tokens = n_prompts * (portion.pairs.width() - passes[i].first);
-                    halving.run(0..passes[i].groups.len(), tokens, &|groups| runs.pass(&passes[i], groups))
+                    let size = portion.size_from(passes[i].first);
+                    room.run(0..passes[i].groups.len(), size, &|groups| runs.pass(&passes[i], groups))
                 },
                 |i, metrics| {
                     for (row, value) in metrics.into_iter().enumerate() {

@@ -89,7 +89,8 @@ const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, 
 /// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
 /// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on
 /// (positions from the first different one on), on each thread. Paths take `12 * (n_layers * n_heads)^2 * pos` bytes: for each prompt
-/// if they are kept apart, else for each portion of [`Options::gradient_batch`] prompts until they are added up.
+/// if they are kept apart, else for each portion of [`Options::gradient_batch`] prompts until they are added up; on a device they lie,
+/// beside a copy of what heads write, until all are read.
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution_patching).

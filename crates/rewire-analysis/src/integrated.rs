@@ -7,17 +7,19 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use ndarray::{ArrayD, ArrayViewMutD, Axis as Dimension, IxDyn};
+use ndarray::ArrayD;
+use rewire_device::computes_here;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
 use crate::effects::join;
-use crate::halving::within_memory;
 use crate::ledger::Pass;
 use crate::line::{Ends, Moved, check_linear};
+use crate::lines::{Found, OfLine, Work};
 use crate::node::Positions;
 use crate::plan::{at_once, units};
+use crate::room::{sure, watched};
 use crate::runs::{Portion, check, factor, no_effects, portions, portions_for};
 use crate::{
     AnalysisError, By, Component, Direction, Effects, Intervention, Method, NodeKind, Options, Outcome, Quadrature,
@@ -156,14 +158,6 @@ enum Steps {
     FirstAlone,
 }
 
-/// A line to be integrated along.
-#[derive(Debug, Clone, Copy)]
-struct Work {
-    kind: usize,
-    layer: usize,
-    unit: Option<usize>,
-}
-
 fn integrate<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -179,7 +173,7 @@ fn integrate<B: AutodiffBackend, M: Metric>(
     }
     nodes.iter().try_for_each(|kind| check_kind(*kind))?;
     integral.quadrature.nodes()?;
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let inner = model.valid();
         let config = model.config();
         let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?)?;
@@ -268,57 +262,6 @@ fn works(nodes: &[NodeKind], together: Together, config: &TransformerConfig) -> 
     works
 }
 
-/// What one line came to.
-struct OfLine {
-    /// Prompt by prompt, in the order of the kind's effects.
-    attributions: Vec<f32>,
-    /// One a prompt.
-    gap: Vec<f32>,
-    change: Vec<f32>,
-    steps: usize,
-}
-
-/// What the lines of one portion of prompts came to, one array a kind.
-struct Found {
-    attributions: Vec<ArrayD<f32>>,
-    gap: Vec<ArrayD<f32>>,
-    change: Vec<ArrayD<f32>>,
-}
-
-impl Found {
-    fn new(
-        nodes: &[NodeKind],
-        together: Together,
-        config: &TransformerConfig,
-        portion: &Portion,
-        width: usize,
-    ) -> Self {
-        let n_prompts = portion.prompts.len();
-        let lines = |kind: &NodeKind| match together {
-            Together::Layer => ArrayD::zeros(IxDyn(&[n_prompts, config.n_layers])),
-            Together::Node => no_effects(NodeKind { by: By::All, ..*kind }, config, n_prompts, width),
-        };
-        Self {
-            attributions: nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, width)).collect(),
-            gap: nodes.iter().map(lines).collect(),
-            change: nodes.iter().map(lines).collect(),
-        }
-    }
-
-    fn write(&mut self, Work { kind, layer, unit }: Work, of_line: &OfLine) {
-        fn put(mut into: ArrayViewMutD<'_, f32>, layer: usize, unit: Option<usize>, values: &[f32]) {
-            into.collapse_axis(Dimension(1), layer);
-            if let Some(unit) = unit {
-                into.collapse_axis(Dimension(2), unit);
-            }
-            into.iter_mut().zip(values).for_each(|(into, value)| *into = *value);
-        }
-        put(self.attributions[kind].view_mut(), layer, unit, &of_line.attributions);
-        put(self.gap[kind].view_mut(), layer, unit, &of_line.gap);
-        put(self.change[kind].view_mut(), layer, unit, &of_line.change);
-    }
-}
-
 /// Integrals over one portion of prompts.
 struct Integration<'a, B: AutodiffBackend, M> {
     model: &'a Transformer<B>,
@@ -351,6 +294,7 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
         let found = self.line(kind, work, options)?;
         let OfLine { attributions, gap, change, steps } = &found;
         let numbers: Vec<f32> = [attributions.as_slice(), gap, change, &[*steps as f32]].concat();
+        sure::<B>(&self.model.device())?;
         options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
         Ok(found)
     }
@@ -361,8 +305,12 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
         let n_prompts = self.portion.prompts.len();
         // A tape holds every activation of its rows, so half the tokens of a pass without one.
         let at_once = at_once(self.model.config(), self.portion, self.ends.first(), options.token_budget / 2);
+        let at_once = match computes_here::<B>(&self.model.device()) {
+            true => at_once,
+            // What a tape takes was reckoned with for so many prompts.
+            false => at_once.min(options.gradient_batch / n_prompts).max(1),
+        };
         let ends = self.ends.metric_at(&line, &[0.0, 1.0])?;
-        let [start, end] = [0, 1].map(|end| &ends[end * n_prompts..(end + 1) * n_prompts]);
         let mut quadrature = self.integral.quadrature;
         let mut refinement = 0;
         loop {
@@ -371,7 +319,8 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
                 nodes.truncate(1);
             }
             let gradient = line.mean_gradient(self.model, self.metric, self.portion, &nodes, at_once)?;
-            let found = self.ends.attributions(moved, &line, gradient)?;
+            let (found, ends) = self.ends.attributions(moved, &line, gradient, ends.clone())?;
+            let (start, end) = ends.split_at(n_prompts);
             let mut of_line = OfLine { attributions: vec![], gap: vec![], change: vec![], steps: nodes.len() };
             let mut missed = None;
             for prompt in 0..n_prompts {

@@ -8,10 +8,10 @@ use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::groups::check_groups;
-use crate::halving::{Halving, within_memory};
 use crate::line::{Ends, Moved, check_linear};
 use crate::plan::at_once;
-use crate::runs::portions_for;
+use crate::room::{Room, watched};
+use crate::runs::{host, portions_for};
 use crate::{AnalysisError, Intervention, Node, NodeKind, Options, workers};
 
 /// The metric along a line for each of some nodes.
@@ -54,7 +54,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
     check_groups(model, pairs, &groups)?;
     let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
     kinds.iter().try_for_each(|kind| check_linear(*kind))?;
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
         let (mut done, total) = (0, pairs.len() * nodes.len());
         (options.progress)(done, total);
@@ -62,7 +62,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
             let ends = Ends::new(model, metric, &portion, &kinds, end)?;
             let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
             let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);
-            let halving = Halving::<B>::new(model.device(), options, "places of a line side by side");
+            let room = Room::new(model, pairs.width(), portion.columns(), options, "places of a line side by side");
             workers::run(
                 nodes.len(),
                 options.workers::<B>(&model.device()),
@@ -71,11 +71,11 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
                     let positions = &positions.of_prompts(from, n_prompts);
                     let moved = Moved { component: *component, layer: *layer, unit: *unit, positions };
                     let line = ends.line(moved)?;
-                    let tokens = n_prompts * (portion.pairs.width() - ends.first());
-                    let some = |some: Range<usize>| ends.metric_at(&line, &places[some]);
+                    let size = portion.size_from(ends.first());
+                    let some = |some: Range<usize>| Ok(host(ends.metric_at(&line, &places[some])?));
                     let mut metrics = Vec::with_capacity(places.len() * n_prompts);
                     for from in (0..places.len()).step_by(at_once) {
-                        metrics.extend(halving.run(from..places.len().min(from + at_once), tokens, &some)?);
+                        metrics.extend(room.run(from..places.len().min(from + at_once), size, &some)?);
                     }
                     Ok::<_, AnalysisError>(metrics)
                 },

@@ -24,7 +24,8 @@ pub struct Pass {
     /// Number of the pass over them.
     pub number: usize,
     /// A hash of what it is of, where it starts and by what kind of intervention: what was kept of another plan is not taken for this
-    /// one's. It does not know the numbers of prompts, weights or given activations: keep those of one analysis in one ledger.
+    /// one's. It does not know the numbers of prompts, weights or given activations, nor what kind of
+    /// numbers was computed with: keep those of one analysis in one ledger.
     pub plan: u64,
 }
 

@@ -38,7 +38,6 @@ mod effects;
 mod error;
 mod group_attribution;
 mod groups;
-mod halving;
 mod head_paths;
 mod heads;
 mod integrated;
@@ -47,6 +46,7 @@ mod intervention;
 mod ledger;
 mod line;
 mod linearise;
+mod lines;
 mod literal;
 mod means;
 mod memory;
@@ -58,6 +58,7 @@ mod plan;
 mod proportion;
 mod quadrature;
 mod reference;
+mod room;
 mod runs;
 mod screen;
 mod stats;
@@ -90,7 +91,7 @@ pub use ledger::{Ledger, Pass};
 pub use means::{MeanOver, mean_activations};
 pub use memory::MemoryEstimate;
 pub use node::{By, Component, Node, NodeKind, ParseNodeError, Positions};
-pub use options::{Direction, Halved, Options, Reuse, Scale};
+pub use options::{Direction, Halved, Layers, Options, Reuse, Scale};
 pub use paths::{
     Edge, FreezePolicy, Frozen, HeadEdges, HeldAttention, Input, ParseReceiverError, Path, PathPatching, PathRun,
     Receiver, Taking, head_edges, patch_path, patch_paths, path_patching, path_patching_cost,

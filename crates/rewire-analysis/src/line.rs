@@ -12,7 +12,7 @@ use crate::delta::{Deltas, computed, reads_of_base, reads_of_source};
 use crate::node::Positions;
 use crate::plan::{Entry, Slice, units};
 use crate::quadrature::QuadratureNode;
-use crate::runs::{Portion, Recorded, evaluate, host, record};
+use crate::runs::{Portion, Recorded, evaluate, hosts, record};
 use crate::{AnalysisError, By, Component, Direction, Intervention, NodeKind};
 
 /// The clean run of a portion of prompts, and what its activations may become.
@@ -132,20 +132,21 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     }
 
     /// The metric at places of a line, 0 the clean end and 1 the other: place by place and prompt by prompt.
-    pub(crate) fn metric_at(&self, line: &Line<B>, places: &[f64]) -> Result<Vec<f32>, AnalysisError> {
+    pub(crate) fn metric_at(&self, line: &Line<B>, places: &[f64]) -> Result<Tensor<B, 1>, AnalysisError> {
         let run = line.run(line.residuals(places), line.earlier.clone(), self.portion, places.len());
         let logits = self.model.forward(run, ())?;
-        Ok(host(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len()))))
+        Ok(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len())))
     }
 
     /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`: `[prompts, pos, unit]`, with one unit
-    /// where one moves, or where there are none.
+    /// where one moves, or where there are none. With the metric at its ends, [`metric_at`](Self::metric_at), by one transfer.
     pub(crate) fn attributions(
         &self,
         moved: Moved,
         line: &Line<B>,
         gradient: Tensor<B, 3>,
-    ) -> Result<Attributions, AnalysisError> {
+        ends: Tensor<B, 1>,
+    ) -> Result<(Attributions, Vec<f32>), AnalysisError> {
         let kind = NodeKind::all(moved.component);
         let [prompts, pos, d_model] = gradient.dims();
         let axis = kind.unit_axis().filter(|_| moved.unit.is_none());
@@ -165,7 +166,10 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
                 }
             }
         };
-        Ok(Attributions { units: values.dims()[2], pos, values: host(values) })
+        let units = values.dims()[2];
+        let mut read = hosts(vec![values.reshape([prompts * pos * units]), ends]);
+        let ends = read.pop().unwrap_or_default();
+        Ok((Attributions { units, pos, values: read.pop().unwrap_or_default() }, ends))
     }
 }
 

@@ -9,6 +9,7 @@ use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::AnalysisError;
+use crate::room::watched;
 use crate::runs::host;
 
 /// What a mean is over.
@@ -40,49 +41,54 @@ pub fn mean_activations<B: Backend>(
     if let Some(&site) = sites.iter().find(|s| matches!(s, Site::AttnScores | Site::Pattern)) {
         return Err(AnalysisError::NoMean { site });
     }
-    let mut sums: BTreeMap<HookPoint, Vec<f64>> = BTreeMap::new();
-    for batch in prompts.chunks(prompt_batch.max(1)) {
-        // Any token does behind a prompt: none of its positions looks there.
-        let padded: Vec<Vec<u32>> =
-            batch.iter().map(|p| (0..width).map(|i| *p.get(i).unwrap_or(&p[0])).collect()).collect();
-        let wanted = sites.to_vec();
-        let mut recorder = Recorder::filtered(move |p: HookPoint| p.site().is_some_and(|s| wanted.contains(&s)));
-        let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-        model.forward(Run::tokens(model.tokens(&padded)?).reading(no_logits), &mut recorder)?;
-        let cache = recorder.into_cache();
-        let real: Vec<f32> = batch.iter().flat_map(|p| (0..width).map(|i| f32::from(u8::from(i < p.len())))).collect();
-        let real = Tensor::<B, 2>::from_data(TensorData::new(real, [batch.len(), width]), &model.device());
-        for point in cache.points() {
-            let sum = match point.rank() {
-                4 => host((float32(cache.get::<4>(point)?) * real.clone().unsqueeze_dims::<4>(&[2, 3])).sum_dim(0)),
-                _ => host((float32(cache.get::<3>(point)?) * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0)),
+    watched::<B, _>(&model.device(), || {
+        let mut sums: BTreeMap<HookPoint, Vec<f64>> = BTreeMap::new();
+        for batch in prompts.chunks(prompt_batch.max(1)) {
+            // Any token does behind a prompt: none of its positions looks there.
+            let padded: Vec<Vec<u32>> =
+                batch.iter().map(|p| (0..width).map(|i| *p.get(i).unwrap_or(&p[0])).collect()).collect();
+            let wanted = sites.to_vec();
+            let mut recorder = Recorder::filtered(move |p: HookPoint| p.site().is_some_and(|s| wanted.contains(&s)));
+            let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
+            model.forward(Run::tokens(model.tokens(&padded)?).reading(no_logits), &mut recorder)?;
+            let cache = recorder.into_cache();
+            let real: Vec<f32> =
+                batch.iter().flat_map(|p| (0..width).map(|i| f32::from(u8::from(i < p.len())))).collect();
+            let real = Tensor::<B, 2>::from_data(TensorData::new(real, [batch.len(), width]), &model.device());
+            for point in cache.points() {
+                let sum = match point.rank() {
+                    4 => host((float32(cache.get::<4>(point)?) * real.clone().unsqueeze_dims::<4>(&[2, 3])).sum_dim(0)),
+                    _ => host((float32(cache.get::<3>(point)?) * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0)),
+                };
+                let sums = sums.entry(point).or_insert_with(|| vec![0.0; sum.len()]);
+                sums.iter_mut().zip(sum).for_each(|(total, sum)| *total += f64::from(sum));
+            }
+        }
+        let reach = |position: usize| prompts.iter().filter(|p| p.len() > position).count() as f64;
+        let counts: Vec<f64> = (0..width).map(reach).collect();
+        let config = model.config();
+        Ok(sums.into_iter().fold(ActivationCache::new(), |cache, (point, sums)| {
+            let a_position = sums.len() / width;
+            let means: Vec<f32> = match over {
+                MeanOver::Prompts => {
+                    sums.iter().enumerate().map(|(i, sum)| (sum / counts[i / a_position]) as f32).collect()
+                }
+                MeanOver::PromptsAndPositions => {
+                    let all: f64 = counts.iter().sum();
+                    (0..a_position)
+                        .map(|i| (sums.iter().skip(i).step_by(a_position).sum::<f64>() / all) as f32)
+                        .collect()
+                }
             };
-            let sums = sums.entry(point).or_insert_with(|| vec![0.0; sum.len()]);
-            sums.iter_mut().zip(sum).for_each(|(total, sum)| *total += f64::from(sum));
-        }
-    }
-    let reach = |position: usize| prompts.iter().filter(|p| p.len() > position).count() as f64;
-    let counts: Vec<f64> = (0..width).map(reach).collect();
-    let config = model.config();
-    Ok(sums.into_iter().fold(ActivationCache::new(), |cache, (point, sums)| {
-        let a_position = sums.len() / width;
-        let means: Vec<f32> = match over {
-            MeanOver::Prompts => {
-                sums.iter().enumerate().map(|(i, sum)| (sum / counts[i / a_position]) as f32).collect()
+            let pos = means.len() / a_position;
+            let device = model.device();
+            match point.rank() {
+                4 => {
+                    let shape = [1, pos, config.n_heads, config.d_head];
+                    cache.with::<4>(point, Tensor::from_data(TensorData::new(means, shape), &device))
+                }
+                _ => cache.with::<3>(point, Tensor::from_data(TensorData::new(means, [1, pos, a_position]), &device)),
             }
-            MeanOver::PromptsAndPositions => {
-                let all: f64 = counts.iter().sum();
-                (0..a_position).map(|i| (sums.iter().skip(i).step_by(a_position).sum::<f64>() / all) as f32).collect()
-            }
-        };
-        let pos = means.len() / a_position;
-        let device = model.device();
-        match point.rank() {
-            4 => {
-                let shape = [1, pos, config.n_heads, config.d_head];
-                cache.with::<4>(point, Tensor::from_data(TensorData::new(means, shape), &device))
-            }
-            _ => cache.with::<3>(point, Tensor::from_data(TensorData::new(means, [1, pos, a_position]), &device)),
-        }
-    }))
+        }))
+    })
 }

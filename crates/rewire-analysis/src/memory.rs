@@ -19,8 +19,10 @@ pub struct MemoryEstimate {
     pub held_a_prompt: u64,
     /// Of each prompt pair that is differentiated.
     pub differentiated_a_prompt: u64,
-    /// Of each token in a pass, logits of the whole vocabulary for a share of them included.
+    /// Of each token in a pass, with as many logits as [`Options::token_budget`] allows for, four times over.
     pub pass_a_token: u64,
+    /// The same without logits.
+    pub pass_a_token_without_logits: u64,
 }
 
 impl MemoryEstimate {
@@ -29,12 +31,26 @@ impl MemoryEstimate {
     pub fn new(config: &TransformerConfig, pos: usize, precision: Precision) -> Self {
         let [layers, d_model, d_mlp, heads, pos, bytes] =
             [config.n_layers, config.d_model, config.d_mlp, config.n_heads, pos, precision.bytes()].map(|n| n as u64);
-        // Scores, patterns and logits are of float32 whatever the rest is.
+        // Scores, patterns and logits are of float32 whatever the rest is; and so is, while a pass runs, a copy of what norms and activation
+        // functions read.
+        let pass = 4 * (2 * d_mlp + 8 * d_model + 2 * heads * pos);
         Self {
             held_a_prompt: layers * pos * (bytes * (16 * d_model + 2 * d_mlp) + 4 * 2 * heads * pos),
             differentiated_a_prompt: 2 * layers * pos * (bytes * (30 * d_model + 8 * d_mlp) + 4 * 6 * heads * pos),
-            pass_a_token: bytes * (2 * d_mlp + 8 * d_model) + 4 * 2 * heads * pos + 4 * 4 * d_mlp,
+            pass_a_token: pass + 4 * 4 * d_mlp,
+            pass_a_token_without_logits: pass,
         }
+    }
+
+    /// The budget above which [`Options::fitted`] chooses no more at once.
+    #[must_use]
+    pub fn enough(&self) -> u64 {
+        let most = [
+            self.held_a_prompt * MOST_PROMPTS as u64,
+            self.differentiated_a_prompt * MOST_DIFFERENTIATED as u64,
+            self.pass_a_token * MOST_TOKENS as u64,
+        ];
+        4 * most.into_iter().max().unwrap_or_default()
     }
 }
 
@@ -77,11 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn more_memory_holds_more_and_shorter_numbers_need_less() {
+    fn shorter_numbers_need_less_where_they_are_held() {
         let of = |precision| MemoryEstimate::new(&gpt2_small(), 15, precision);
         let (full, short) = (of(Precision::Float32), of(Precision::BFloat16));
         assert!(short.held_a_prompt < full.held_a_prompt * 6 / 10);
-        assert!(short.pass_a_token < full.pass_a_token);
+        assert_eq!(short.pass_a_token, full.pass_a_token);
         // The formula of `Options`, in float32.
         assert_eq!(full.held_a_prompt, 4 * 12 * 15 * (16 * 768 + 2 * 3072 + 2 * 12 * 15));
     }
@@ -105,5 +121,7 @@ mod tests {
             last = fitted.token_budget;
         }
         assert_eq!(last, MOST_TOKENS);
+        let enough = Options { workers: Some(1), ..options }.fitted(&model, 8, Some(estimate.enough()));
+        assert_eq!([enough.token_budget, enough.prompt_batch], [MOST_TOKENS, MOST_PROMPTS]);
     }
 }

@@ -67,17 +67,27 @@ pub struct Halved {
     pub what: &'static str,
     /// How many there were in one.
     pub from: usize,
-    /// How many there are from now on.
+    /// How many there are now.
     pub to: usize,
-    /// What the device said.
-    pub reason: String,
+    /// Bytes of the device's memory that are free.
+    pub free: u64,
 }
 
 impl fmt::Display for Halved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, from, to, reason } = self;
-        write!(f, "memory ran out ({reason}): {to} {what} instead of {from} from here on")
+        let Self { what, from, to, free } = self;
+        write!(f, "{from} {what} do not fit into what is free of the device's memory ({free} bytes): {to} at a time")
     }
+}
+
+/// Which patches of a sweep run side by side, of those that compute the same positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// Those that enter at one layer: short runs, which cores can share out.
+    Apart,
+    /// Those of all layers: one run, which each layer's patches join from where they enter. A GPU has fewer and larger products so, and
+    /// fewer kernels to launch.
+    Together,
 }
 
 /// How a sweep is done.
@@ -92,23 +102,26 @@ pub struct Options<'a> {
     /// every layer and the patched activations of both runs: at most about
     /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes, whatever is patched.
     pub prompt_batch: usize,
-    /// Most prompt pairs that one backward pass is for; fewer where there are few pairs, so that several threads have some. Each
+    /// Most prompt pairs that one backward pass is for; on the CPU fewer where there are few pairs, so that several threads have some. Each
     /// thread's tape holds every activation of its prompts, and about as much again in gradients: about
     /// `8 * n_layers * pos * gradient_batch * (30 d_model + 8 d_mlp + 6 n_heads * pos)` bytes, of positions from the first
     /// different one on.
     pub gradient_batch: usize,
-    /// Most tokens in one forward pass: patches that start at one place run side by side up to this many (but always one
+    /// Most tokens in one forward pass: patches run side by side up to this many (but always one
     /// patch of all prompts held), and to `token_budget * d_mlp` logits. A pass needs about
     /// `4 * token_budget * (2 d_mlp + 8 d_model + 2 n_heads * pos)` bytes while it runs, on each thread; a metric of the whole
     /// vocabulary some four times its logits besides.
     pub token_budget: usize,
-    /// Passes that run at once, each on a thread of its own; `None` for one a core on the CPU backends and one elsewhere.
+    /// Passes that run at once on the CPU backends, each on a thread of its own; `None` for one a core. Elsewhere one runs at a time.
     pub workers: Option<usize>,
+    /// Which patches run side by side; `None` for [`Layers::Apart`] on the CPU backends and [`Layers::Together`] elsewhere. The effects are the
+    /// same, to rounding.
+    pub layers: Option<Layers>,
     /// What is used again from the base run.
     pub reuse: Reuse,
     /// Keeps finished passes, so that an interrupted sweep goes on where it ended.
     pub ledger: &'a dyn Ledger,
-    /// Told where a device's memory ran out and less is done at once from there on.
+    /// Told where a device has too little memory left for a pass of nodes, groups or places of a line, and less is done at once.
     pub notice: &'a (dyn Fn(&Halved) + Sync),
     /// Told how many of how many patches are done; both count prompts.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
@@ -123,6 +136,7 @@ impl Default for Options<'_> {
             gradient_batch: 16,
             token_budget: 1024,
             workers: None,
+            layers: None,
             reuse: Reuse::Everything,
             ledger: &(),
             notice: &|_| {},
@@ -145,10 +159,19 @@ impl Options<'_> {
         self.gradient_batch.min(shared).max(1)
     }
 
+    /// Which patches run side by side on backend `B`.
+    pub(crate) fn layers<B: Backend>(&self, device: &B::Device) -> Layers {
+        self.layers.unwrap_or(if computes_here::<B>(device) { Layers::Apart } else { Layers::Together })
+    }
+
     /// How many passes run at once on backend `B`.
     pub(crate) fn workers<B: Backend>(&self, device: &B::Device) -> usize {
+        // A device has one queue, and what fails on it is told to the thread that watches.
+        if !computes_here::<B>(device) {
+            return 1;
+        }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.workers.unwrap_or_else(|| if computes_here::<B>(device) { cores() } else { 1 }).max(1)
+        self.workers.unwrap_or_else(cores).max(1)
     }
 }
 
@@ -161,6 +184,7 @@ impl fmt::Debug for Options<'_> {
             .field("gradient_batch", &self.gradient_batch)
             .field("token_budget", &self.token_budget)
             .field("workers", &self.workers)
+            .field("layers", &self.layers)
             .field("reuse", &self.reuse)
             .finish_non_exhaustive()
     }

@@ -2,11 +2,12 @@
 
 use burn::tensor::backend::Backend;
 use ndarray::{Array4, Array5, Axis as Dimension};
-use rewire_hooks::{HookPoint, Recorder, Site};
+use rewire_hooks::{CacheError, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::AnalysisError;
-use crate::runs::host;
+use crate::room::watched;
+use crate::runs::hosts;
 
 /// The attention patterns of all heads, `[prompt, layer, head, dest, src]`: `4 * n_layers * n_heads * pos^2` bytes a prompt.
 /// Runs `prompt_batch` prompts at once.
@@ -25,20 +26,23 @@ pub fn attention_patterns<B: Backend>(
     if let Some(prompt) = prompts.iter().position(|p| p.len() != width) {
         return Err(ModelError::UnequalPrompts { prompt, expected: width, found: prompts[prompt].len() }.into());
     }
-    for (number, batch) in prompts.chunks(prompt_batch).enumerate() {
-        let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
-        let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-        model.forward(Run::tokens(model.tokens(batch)?).reading(no_logits), &mut recorder)?;
-        let cache = recorder.into_cache();
-        let from = number * prompt_batch;
-        for layer in 0..config.n_layers {
-            let shape = (batch.len(), heads, width, width);
-            let of_layer = Array4::from_shape_vec(shape, host(cache.block::<4>(layer, Site::Pattern)?));
-            let mut into = patterns.slice_axis_mut(Dimension(0), ndarray::Slice::from(from..from + batch.len()));
-            into.index_axis_mut(Dimension(1), layer).assign(&of_layer.expect("one pattern a prompt and head"));
+    watched::<B, _>(&model.device(), || {
+        for (number, batch) in prompts.chunks(prompt_batch).enumerate() {
+            let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
+            let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
+            model.forward(Run::tokens(model.tokens(batch)?).reading(no_logits), &mut recorder)?;
+            let cache = recorder.into_cache();
+            let from = number * prompt_batch;
+            let n = batch.len() * heads * width * width;
+            let layers = (0..config.n_layers).map(|layer| Ok(cache.block::<4>(layer, Site::Pattern)?.reshape([n])));
+            for (layer, of_layer) in hosts(layers.collect::<Result<_, CacheError>>()?).into_iter().enumerate() {
+                let of_layer = Array4::from_shape_vec((batch.len(), heads, width, width), of_layer);
+                let mut into = patterns.slice_axis_mut(Dimension(0), ndarray::Slice::from(from..from + batch.len()));
+                into.index_axis_mut(Dimension(1), layer).assign(&of_layer.expect("one pattern a prompt and head"));
+            }
         }
-    }
-    Ok(patterns)
+        Ok(patterns)
+    })
 }
 
 /// Entropy of patterns `[prompt, layer, head, dest, src]` from every position, `[prompt, layer, head, dest]`, as a share of the

@@ -1,7 +1,7 @@
 //! Which patches a sweep makes, and in which passes.
 //!
 //! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
-//! Patches that start at one place and position go side by side.
+//! Patches that start at one position go side by side: of one place, or, with [`Layers::Together`], of all, each joining where it enters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use rewire_model::{Start, TransformerConfig};
 use crate::activation::place;
 use crate::node::Positions;
 use crate::runs::Portion;
-use crate::{By, Component, NodeKind, Place};
+use crate::{By, Component, Layers, NodeKind, Place};
 
 /// Where a changed residual stream enters the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +34,19 @@ pub(crate) struct Slice {
     pub(crate) units: Range<usize>,
 }
 
-/// Patches that are run side by side.
+/// Patches that are run side by side: those of the first part start the run, the others join it where they enter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedPass {
-    pub(crate) entry: Entry,
     /// The first computed position.
     pub(crate) first: usize,
+    /// From shallow to deep.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// Patches of a pass that enter at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) entry: Entry,
     pub(crate) slices: Vec<Slice>,
 }
 
@@ -72,30 +79,54 @@ impl Entry {
     }
 }
 
-impl PlannedPass {
-    /// Some of its patches, counted in the order of its slices.
-    pub(crate) fn part(&self, patches: Range<usize>) -> Self {
-        let mut before = 0;
-        let mut slices = Vec::new();
-        for slice in &self.slices {
-            let of_slice = before..before + slice.units.len();
-            let (from, to) = (patches.start.max(of_slice.start), patches.end.min(of_slice.end));
-            if from < to {
-                let start = slice.units.start + from - before;
-                slices.push(Slice { units: start..start + to - from, ..slice.clone() });
-            }
-            before = of_slice.end;
-        }
-        Self { slices, ..self.clone() }
-    }
-
+impl Part {
     /// How many patches it makes.
     pub(crate) fn variants(&self) -> usize {
         self.slices.iter().map(|s| s.units.len()).sum()
     }
 }
 
-/// The passes over one portion, of the chosen nodes if any are: the same for the same kinds, pairs and budget on every
+impl PlannedPass {
+    /// A pass of `variants` patches that enter at one place, whatever they are of.
+    pub(crate) fn of_one_entry(entry: Entry, first: usize, variants: usize) -> Self {
+        let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..variants };
+        Self { first, parts: vec![Part { entry, slices: vec![slice] }] }
+    }
+
+    /// How many patches it makes.
+    pub(crate) fn variants(&self) -> usize {
+        self.parts.iter().map(Part::variants).sum()
+    }
+
+    /// Its slices in the order of its rows.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
+        self.parts.iter().flat_map(|part| &part.slices)
+    }
+
+    /// Some of its patches, counted in the order of its slices.
+    pub(crate) fn part(&self, patches: Range<usize>) -> Self {
+        let mut before = 0;
+        let mut parts = Vec::new();
+        for part in &self.parts {
+            let mut slices = Vec::new();
+            for slice in &part.slices {
+                let of_slice = before..before + slice.units.len();
+                let (from, to) = (patches.start.max(of_slice.start), patches.end.min(of_slice.end));
+                if from < to {
+                    let start = slice.units.start + from - before;
+                    slices.push(Slice { units: start..start + to - from, ..slice.clone() });
+                }
+                before = of_slice.end;
+            }
+            if !slices.is_empty() {
+                parts.push(Part { entry: part.entry, slices });
+            }
+        }
+        Self { first: self.first, parts }
+    }
+}
+
+/// The passes over one portion, of the chosen nodes if any are: the same for the same kinds, pairs, budget and layers on every
 /// machine.
 pub(crate) fn plan(
     kinds: &[NodeKind],
@@ -103,8 +134,10 @@ pub(crate) fn plan(
     portion: &Portion,
     chosen: Option<&BTreeSet<Place>>,
     token_budget: usize,
+    layers: Layers,
 ) -> Vec<PlannedPass> {
-    let mut by_start: BTreeMap<(usize, usize), (Entry, Vec<Slice>)> = BTreeMap::new();
+    // By first position, and by entry within it.
+    let mut by_start: BTreeMap<usize, BTreeMap<usize, Part>> = BTreeMap::new();
     for layer in 0..config.n_layers {
         for (index_of_kind, &kind) in kinds.iter().enumerate() {
             let entry = Entry::of(kind.component, layer, config);
@@ -117,19 +150,28 @@ pub(crate) fn plan(
                         chosen.contains(&Place { kind: index_of_kind, index })
                     })
                 };
-                let of_start = by_start.entry((entry.depth(), first)).or_insert((entry, Vec::new()));
+                let of_first = by_start.entry(first).or_default();
+                let part = of_first.entry(entry.depth()).or_insert(Part { entry, slices: Vec::new() });
                 for units in runs_of(units(kind, config), wanted) {
-                    of_start.1.push(Slice { kind: index_of_kind, layer, positions: positions.clone(), units });
+                    part.slices.push(Slice { kind: index_of_kind, layer, positions: positions.clone(), units });
                 }
             }
         }
     }
     let mut passes = Vec::new();
-    by_start.retain(|_, (_, slices)| !slices.is_empty());
-    for ((_, first), (entry, slices)) in by_start {
+    for (first, parts) in by_start {
         let at_once = at_once(config, portion, first, token_budget);
-        passes.extend(chunks(slices, at_once).into_iter().map(|slices| PlannedPass { entry, first, slices }));
+        let parts: Vec<Part> = parts.into_values().filter(|part| !part.slices.is_empty()).collect();
+        let together: Vec<Vec<Part>> = match layers {
+            Layers::Apart => parts.into_iter().map(|part| vec![part]).collect(),
+            Layers::Together => vec![parts],
+        };
+        for parts in together.into_iter().filter(|parts| !parts.is_empty()) {
+            passes.extend(chunks(PlannedPass { first, parts }, at_once));
+        }
     }
+    // Long runs first, so that no thread gets one when the others are done.
+    passes.sort_by_key(|pass| (pass.parts.first().map(|part| part.entry.depth()), pass.first));
     passes
 }
 
@@ -172,29 +214,12 @@ pub(crate) fn places(kind: NodeKind, portion: &Portion) -> Vec<Positions> {
     }
 }
 
-/// Cuts slices into lists of at most `size` units each.
-fn chunks(slices: Vec<Slice>, size: usize) -> Vec<Vec<Slice>> {
-    // Lists of one size rather than full ones and a rest: the longest pass bounds the memory, the shortest the speed.
-    let total: usize = slices.iter().map(|s| s.units.len()).sum();
+/// Cuts a pass into ones of at most `size` patches each.
+fn chunks(pass: PlannedPass, size: usize) -> Vec<PlannedPass> {
+    // Passes of one size rather than full ones and a rest: the longest bounds the memory, the shortest the speed.
+    let total = pass.variants();
     let size = total.div_ceil(total.div_ceil(size).max(1)).max(1);
-    let mut lists = vec![Vec::new()];
-    let mut room = size;
-    for slice in slices {
-        let mut units = slice.units.clone();
-        while !units.is_empty() {
-            if room == 0 {
-                lists.push(Vec::new());
-                room = size;
-            }
-            let taken = units.start..units.end.min(units.start + room);
-            room -= taken.len();
-            units.start = taken.end;
-            if let Some(list) = lists.last_mut() {
-                list.push(Slice { units: taken, ..slice.clone() });
-            }
-        }
-    }
-    lists
+    (0..total).step_by(size).map(|from| pass.part(from..total.min(from + size))).collect()
 }
 
 #[cfg(test)]
@@ -205,26 +230,39 @@ mod tests {
         Slice { kind: 0, layer: 0, positions: Positions::All, units }
     }
 
+    fn pass(parts: &[&[Range<usize>]]) -> PlannedPass {
+        let part = |(layer, units): (usize, &&[Range<usize>])| {
+            let slices = units.iter().map(|units| slice(units.clone())).collect();
+            Part { entry: Entry::Pre(layer), slices }
+        };
+        PlannedPass { first: 0, parts: parts.iter().enumerate().map(part).collect() }
+    }
+
+    /// Entries and units of the slices.
+    fn units(pass: &PlannedPass) -> Vec<(usize, usize, usize)> {
+        let of_part = |part: &Part| {
+            let depth = part.entry.depth();
+            part.slices.iter().map(move |s| (depth, s.units.start, s.units.end)).collect::<Vec<_>>()
+        };
+        pass.parts.iter().flat_map(of_part).collect()
+    }
+
     #[test]
     fn chunks_are_even_and_lose_nothing() {
-        let sizes = |slices, size| {
-            let lists = chunks(slices, size);
-            lists.iter().map(|l| l.iter().map(|s| (s.units.start, s.units.end)).collect::<Vec<_>>()).collect::<Vec<_>>()
-        };
-        assert_eq!(sizes(vec![slice(0..5)], 4), [[(0, 3)], [(3, 5)]]);
-        assert_eq!(sizes(vec![slice(0..2), slice(0..4)], 3), [vec![(0, 2), (0, 1)], vec![(1, 4)]]);
-        assert_eq!(sizes(vec![slice(0..2)], 9), [[(0, 2)]]);
+        let sizes = |parts: &[&[Range<usize>]], size| chunks(pass(parts), size).iter().map(units).collect::<Vec<_>>();
+        assert_eq!(sizes(&[&[0..5]], 4), [[(0, 0, 3)], [(0, 3, 5)]]);
+        assert_eq!(sizes(&[&[0..2, 0..4]], 3), [vec![(0, 0, 2), (0, 0, 1)], vec![(0, 1, 4)]]);
+        assert_eq!(sizes(&[&[0..2]], 9), [[(0, 0, 2)]]);
+        assert_eq!(sizes(&[&[0..2], &[0..3]], 4), [vec![(0, 0, 2), (2, 0, 1)], vec![(2, 1, 3)]]);
     }
 
     #[test]
     fn parts_of_a_pass_are_its_patches_in_order() {
-        let pass = PlannedPass { entry: Entry::Pre(0), first: 0, slices: vec![slice(2..5), slice(0..4)] };
-        let units =
-            |patches| pass.part(patches).slices.iter().map(|s| (s.units.start, s.units.end)).collect::<Vec<_>>();
-        assert_eq!(units(0..7), [(2, 5), (0, 4)]);
-        assert_eq!(units(1..3), [(3, 5)]);
-        assert_eq!(units(2..5), [(4, 5), (0, 2)]);
-        assert_eq!(units(6..7), [(3, 4)]);
+        let pass = pass(&[&[2..5], &[0..4]]);
+        assert_eq!(units(&pass.part(0..7)), [(0, 2, 5), (2, 0, 4)]);
+        assert_eq!(units(&pass.part(1..3)), [(0, 3, 5)]);
+        assert_eq!(units(&pass.part(2..5)), [(0, 4, 5), (2, 0, 2)]);
+        assert_eq!(units(&pass.part(6..7)), [(2, 3, 4)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use rewire_model::{ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::PromptPairs;
 
 use crate::AnalysisError;
+use crate::room::watched;
 use crate::runs::host;
 
 /// The clean prompts' logits at END over the whole vocabulary, one row a prompt: the reference of
@@ -17,11 +18,13 @@ pub fn clean_logits<B: Backend>(
     pairs: &PromptPairs,
     prompt_batch: usize,
 ) -> Result<Vec<Vec<f32>>, AnalysisError> {
-    let mut rows = Vec::with_capacity(pairs.len());
-    for batch in pairs.batches(prompt_batch) {
-        let readout = Readout { positions: ReadPositions::Each(batch.ends()), columns: None };
-        let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(readout), ())?;
-        rows.extend(host(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
-    }
-    Ok(rows)
+    watched::<B, _>(&model.device(), || {
+        let mut rows = Vec::with_capacity(pairs.len());
+        for batch in pairs.batches(prompt_batch) {
+            let readout = Readout { positions: ReadPositions::Each(batch.ends()), columns: None };
+            let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(readout), ())?;
+            rows.extend(host(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
+        }
+        Ok(rows)
+    })
 }

@@ -74,6 +74,16 @@ impl Portion {
         Self { first_difference: 0, differences: vec![Some(0); self.prompts.len()], ..self }
     }
 
+    /// How many columns of the logits the metric reads, if not all.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        self.readout.columns.as_ref().map(Vec::len)
+    }
+
+    /// Rows and tokens of a run of all prompts from a position on.
+    pub(crate) fn size_from(&self, first: usize) -> [usize; 2] {
+        [self.prompts.len(), self.prompts.len() * (self.pairs.width() - first)]
+    }
+
     /// The position that the metric reads, per prompt.
     pub(crate) fn readout_positions(&self) -> &[usize] {
         match &self.readout.positions {

@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use burn::tensor::backend::Backend;
@@ -23,12 +24,15 @@ pub enum Fault {
     Other(String),
 }
 
-/// What the devices' threads panicked with, oldest first.
+/// What the devices' threads panicked with, oldest first. Nothing is taken out, so that watches on several threads all see it.
 static FAULTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// How many outermost watches there are.
+static WATCHES: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
-    /// Whether this thread is within [`watched`], on a device that computes behind its back.
-    static WATCHING: Cell<bool> = const { Cell::new(false) };
+    /// How many faults there were when this thread's outermost watch over a device that computes behind its back began.
+    static WATCHED_SINCE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// Whether the backend computes on the calling threads, as those of the CPU do: what fails there panics there.
@@ -37,8 +41,10 @@ pub fn computes_here<B: Backend>(device: &B::Device) -> bool {
     ["flex", "ndarray"].iter().any(|name| B::name(device).contains(name))
 }
 
-/// Does `work`, and gives its result unless the device failed meanwhile. Watches may lie within each other; what an inner one has
-/// reported is not reported by the outer one.
+/// Does `work`, and gives its result unless the device failed meanwhile. Watches may lie within each other: an inner one tells of whatever
+/// failed since the outermost one of its thread began, and so does that in the end.
+///
+/// One kind of failure stays unseen: a kernel that is refused right before the backend tries kernels for another step.
 ///
 /// # Errors
 /// [`Fault`].
@@ -47,34 +53,34 @@ pub fn watched<B: Backend, T>(device: &B::Device, work: impl FnOnce() -> T) -> R
         return Ok(work());
     }
     install_hook();
-    let before = faults().len();
-    let outer = WATCHING.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let result = work();
-        // What was asked for and not read may fail yet.
-        let synced = B::sync(device);
-        (result, synced)
-    }));
-    WATCHING.set(outer);
-    let mut messages = faults().split_off(before);
-    let result = match result {
-        Ok((result, Ok(()))) => Ok(result),
-        Ok((_, Err(error))) => {
-            messages.push(error.to_string());
-            Err(None)
-        }
-        Err(panic) => {
-            messages.extend(message(panic.as_ref()));
-            Err(Some(panic))
-        }
+    let outer = WATCHED_SINCE.get();
+    let since = outer.unwrap_or_else(|| faults().len());
+    WATCHED_SINCE.set(Some(since));
+    WATCHES.fetch_add(1, Ordering::Relaxed);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    // What was asked for and not read may fail yet.
+    let synced = catch_unwind(AssertUnwindSafe(|| B::sync(device)));
+    WATCHES.fetch_sub(1, Ordering::Relaxed);
+    WATCHED_SINCE.set(outer);
+    if let Ok(Err(error)) = synced {
+        // The backend tells of it once.
+        faults().push(error.to_string());
+    }
+    let mut messages = faults().get(since..).unwrap_or_default().to_vec();
+    let panic = match result {
+        Ok(result) if messages.is_empty() => return Ok(result),
+        Ok(_) => None,
+        Err(panic) => Some(panic),
     };
+    // A device's error that was read like a number is a panic of this thread, in burn's words.
+    let own = panic.as_ref().and_then(|panic| message(panic.as_ref()));
+    messages.extend(own.filter(|own| is_out_of_memory(own) || own.starts_with("Error while reading data")));
     // One who asks for memory in vain is followed by others who miss what was to lie there.
-    match (messages.iter().find(|m| is_out_of_memory(m)), result) {
-        (Some(message), _) => Err(Fault::OutOfMemory(first_line(message))),
-        (None, Ok(result)) if messages.is_empty() => Ok(result),
-        // A panic of our own, and no device's.
-        (None, Err(Some(panic))) if messages.len() <= 1 => resume_unwind(panic),
-        (None, _) => Err(Fault::Other(messages.first().map_or_else(String::new, |message| first_line(message)))),
+    match (messages.iter().find(|message| is_out_of_memory(message)), messages.first(), panic) {
+        (Some(message), ..) => Err(Fault::OutOfMemory(first_line(message))),
+        (None, Some(message), _) => Err(Fault::Other(first_line(message))),
+        (None, None, Some(panic)) => resume_unwind(panic),
+        (None, None, None) => Err(Fault::Other("it failed without words".into())),
     }
 }
 
@@ -82,15 +88,20 @@ fn faults() -> std::sync::MutexGuard<'static, Vec<String>> {
     FAULTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps what the devices' threads panic with, and prints none of it: who watches reports it.
+/// Keeps what the devices' threads panic with, and prints none of it while somebody watches, who will tell of it.
 fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let others = take_hook();
         set_hook(Box::new(move |info| {
-            if is_device_thread() {
-                faults().push(message(info.payload()).unwrap_or_else(|| "a panic without words".into()));
-            } else if !(WATCHING.get() && !faults().is_empty()) {
+            let is_told = match is_device_thread() {
+                true => {
+                    faults().push(message(info.payload()).unwrap_or_else(|| "a panic without words".into()));
+                    WATCHES.load(Ordering::Relaxed) > 0
+                }
+                false => WATCHED_SINCE.get().is_some_and(|since| faults().len() > since),
+            };
+            if !is_told {
                 others(info);
             }
         }));

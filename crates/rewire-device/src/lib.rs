@@ -13,6 +13,8 @@
 //! assert_eq!(product(a, b).into_scalar(), 11.0);
 //! ```
 
+#![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
+
 #[cfg(feature = "cuda")]
 mod cuda;
 mod faults;

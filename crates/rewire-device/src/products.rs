@@ -57,8 +57,12 @@ pub fn products() -> Products {
 
 /// `a @ b` over the last two axes, `[.., n, k]` and `[.., k, m]`, as exact as [`products`] says, gradients included. The axes
 /// before are the same, or 1 in one of the two. Factors of different numbers are multiplied in float32.
+///
+/// # Panics
+/// If the shapes do not fit, as burn's own product does.
 #[must_use]
 pub fn product<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+    assert_eq!(a.dims()[D - 1], b.dims()[D - 2], "the columns of {:?} are not the rows of {:?}", a.dims(), b.dims());
     let (a, b) = if a.dtype() == b.dtype() { (a, b) } else { (float32(a), float32(b)) };
     #[cfg(feature = "cuda")]
     let (a, b) = match products() {

@@ -8,6 +8,7 @@ use crate::attention::{Attention, AttentionContext};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
 use crate::run::{KeysValues, ReadRows};
+use crate::transformer::behind;
 
 /// Attention and MLP, each behind a norm, each adding to the residual stream.
 #[derive(Module, Debug)]
@@ -22,7 +23,8 @@ pub(crate) struct Block<B: Backend> {
 
 impl<B: Backend> Block<B> {
     /// `x` is the residual stream `[batch, pos, d_model]` before the block; returns it after. With `read`, only at those
-    /// rows, `[batch, 1, d_model]`: queries and MLP are computed nowhere else.
+    /// rows, `[batch, 1, d_model]`: queries and MLP are computed nowhere else. `joined` gives the streams, shaped so, that come in between
+    /// attention and MLP behind so many rows.
     pub(crate) fn forward<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,
@@ -30,6 +32,7 @@ impl<B: Backend> Block<B> {
         context: &AttentionContext<B>,
         earlier: Option<KeysValues<B>>,
         read: Option<&ReadRows<B>>,
+        joined: impl FnOnce(usize) -> Option<Tensor<B, 3>>,
         hook: &mut H,
     ) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
@@ -42,7 +45,7 @@ impl<B: Backend> Block<B> {
             None => x,
         };
         if !self.parallel {
-            return self.forward_from_mid(attn_out + x, layer, hook);
+            return self.forward_from_mid(behind(attn_out + x, joined), layer, hook);
         }
         let normalized = self.ln2.forward(x.clone(), [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);
         let mlp_out = self.mlp.forward(normalized, layer, hook);

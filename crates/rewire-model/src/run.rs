@@ -11,6 +11,9 @@ use crate::TransformerConfig;
 pub struct Run<B: Backend> {
     /// Where the pass starts.
     pub start: Start<B>,
+    /// Further rows of the batch, which join it where they start: from residual streams, each no shallower than the one before, at the same
+    /// positions. They come behind those that are there.
+    pub joining: Vec<Start<B>>,
     /// Keys and values of the positions before the computed ones; without it the first computed position is 0.
     pub prefix: Option<Prefix<B>>,
     /// Which logits are wanted.
@@ -75,6 +78,28 @@ pub(crate) struct ReadRows<B: Backend> {
     pub(crate) positions: Vec<usize>,
     /// Their rows in a batch of computed positions, `[batch]`.
     index: Tensor<B, 1, Int>,
+}
+
+impl<B: Backend> Start<B> {
+    /// How deep it is, in halves of a block.
+    pub(crate) fn depth(&self) -> usize {
+        match self {
+            Start::Tokens(_) => 0,
+            Start::Residual { layer, .. } => 2 * layer,
+            Start::ResidMid { layer, .. } => 2 * layer + 1,
+        }
+    }
+
+    /// Rows and positions of the batch that starts there.
+    pub(crate) fn rows(&self) -> [usize; 2] {
+        match self {
+            Start::Tokens(tokens) => tokens.dims(),
+            Start::Residual { residual, .. } | Start::ResidMid { residual, .. } => {
+                let [batch, pos, _] = residual.dims();
+                [batch, pos]
+            }
+        }
+    }
 }
 
 impl<B: Backend> ReadRows<B> {
@@ -206,7 +231,13 @@ impl<B: Backend> Run<B> {
     /// From `start`, every position, every logit.
     #[must_use]
     pub fn new(start: Start<B>) -> Self {
-        Self { start, prefix: None, readout: Readout::default(), last_block: LastBlock::Whole }
+        Self { start, joining: Vec::new(), prefix: None, readout: Readout::default(), last_block: LastBlock::Whole }
+    }
+
+    /// Further rows join it where they start.
+    #[must_use]
+    pub fn joined_by(self, joining: Vec<Start<B>>) -> Self {
+        Self { joining, ..self }
     }
 
     /// The computed positions come after those of `prefix`.

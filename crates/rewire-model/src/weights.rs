@@ -150,12 +150,12 @@ impl<B: Backend> Transformer<B> {
     /// here (nor in TransformerLens' logit attribution): fold it first ([`processed`](Transformer::processed)).
     #[must_use]
     pub fn logit_direction(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 2> {
-        let w_u = float32(self.unembedding());
+        let w_u = self.unembedding();
         let device = w_u.device();
         let mean_column = |ids: &Vec<u32>| {
             let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
             let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [ids.len()]), &device);
-            w_u.clone().select(1, index).mean_dim(1).transpose() // [1, d_model]
+            float32(w_u.clone().select(1, index)).mean_dim(1).transpose() // [1, d_model]
         };
         let rows = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean_column(right) - mean_column(wrong));
         Tensor::cat(rows.collect(), 0)

@@ -3,8 +3,8 @@
     python peer.py DIRECTORY THREADS DEVICE
 
 DIRECTORY holds setting.json, prompts.json and, if the setting shares weights, config.json and model.safetensors as Hugging Face has
-them; else the weights are random ones of the setting's shape, made on DEVICE. A line `WORK STRIDE OUT` runs
-every STRIDE-th patch of a work, writes the results as float32 to OUT and answers `seconds patches`. Every patch is a whole
+them; else the weights are random ones of the setting's shape, made by the peer itself. A line `WORK STRIDE OUT` runs
+every STRIDE-th patch of a work, writes the results as float32 to OUT and answers `seconds patches`, or `failed REASON`. Every patch is a whole
 forward pass, so a work's time is that of its patches times STRIDE.
 """
 
@@ -137,7 +137,7 @@ def attribution(stride):
     corrupted, gradients = both_caches(prompts, prompts.corrupted, wanted)
     _ = torch.stack([clean["pattern", l] * clean_gradients["pattern", l] for l in range(LAYERS)])
     for view in [
-        lambda c: c.accumulated_resid(-1, incl_mid=True), lambda c: c.decompose_resid(-1),
+        lambda c: c.accumulated_resid(-1, incl_mid=not model.cfg.parallel_attn_mlp), lambda c: c.decompose_resid(-1),
         lambda c: c.stack_head_results(-1),
     ]:
         _ = (view(gradients) * (view(clean) - view(corrupted))).sum((1, 3))
@@ -157,7 +157,8 @@ def attribution(stride):
     ])
     written = (clean.stack_head_results(-1) - corrupted.stack_head_results(-1)).unflatten(0, (LAYERS, HEADS))
     paths = torch.einsum("xlbpem,kcbpm->xlekcp", into, written)
-    later = torch.arange(LAYERS)[:, None] > torch.arange(LAYERS)[None, :]
+    layers = torch.arange(LAYERS, device=device)
+    later = layers[:, None] > layers[None, :]
     paths = paths * later[None, :, None, :, None, None]
     model.set_use_attn_result(False)
     return z.flatten(), 1
@@ -172,7 +173,8 @@ def attribution_lean(stride):
     with torch.no_grad():
         _, clean = model.run_with_cache(prompts.clean, names_filter=wanted)
     corrupted, gradients = both_caches(prompts, prompts.corrupted, wanted)
-    for name in ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "pattern"]:
+    mid = [] if model.cfg.parallel_attn_mlp else ["resid_mid"]
+    for name in mid + ["resid_pre", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "pattern"]:
         _ = head_vectors(name, clean, corrupted, gradients).sum(1)
     return head_vectors("z", clean, corrupted, gradients).sum((1, 2, 4)).flatten(), 1
 
@@ -340,9 +342,18 @@ print("ready", flush=True)
 for line in sys.stdin:
     work, stride, out = line.strip().split(" ", 2)
     start = time.perf_counter()
-    results, patches = WORKS[work](int(stride))
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+    try:
+        results, patches = WORKS[work](int(stride))
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        print("failed", str(error).splitlines()[0], flush=True)
+        results = None
     seconds = time.perf_counter() - start
+    if device != "cpu":
+        # What is kept for later would be missing elsewhere on the same device.
+        torch.cuda.empty_cache()
+    if results is None:
+        continue
     results.detach().cpu().numpy().astype(np.float32).tofile(out)
     print(seconds, patches, flush=True)

@@ -98,6 +98,9 @@ impl Peer {
         let out = self.directory.join("results.f32");
         writeln!(self.commands, "{} {stride} {}", work.name(), out.display()).context("TransformerLens has stopped")?;
         let line = self.line()?;
+        if let Some(reason) = line.strip_prefix("failed ") {
+            bail!("{reason}");
+        }
         let seconds: f64 = line.split(' ').next().unwrap_or_default().parse().context("an answer without a time")?;
         let bytes = std::fs::read(&out).with_context(|| format!("cannot read {}", out.display()))?;
         let results = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();

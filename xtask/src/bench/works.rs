@@ -6,6 +6,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
+use ndarray::ArrayD;
 use rewire_analysis::{
     By, Component, Cost, Direction, Effects, FreezePolicy, Input, NodeKind, NormJacobian, Options, Outcome,
     PathIntegral, PathOptions, PerPrompt, Receiver, activation_patching, activation_patching_cost,
@@ -88,6 +89,8 @@ pub(crate) struct Setting {
     notebook: PromptPairs,
     /// Pairs that differ at every token.
     everywhere: PromptPairs,
+    /// How far integrated gradients may be from complete.
+    tolerance: f64,
     options: Options<'static>,
 }
 
@@ -96,14 +99,25 @@ impl Setting {
         model: &Transformer<B>,
         seed: u64,
         n_pairs: usize,
-        options: Options<'static>,
+        tolerance: f64,
     ) -> anyhow::Result<Self> {
         let d_vocab = model.config().d_vocab;
         let pairs = |tokens, n, differ: fn(usize) -> bool| answered(model, pairs(seed, d_vocab, n, tokens, differ)?);
         let one = pairs(TOKENS, n_pairs, |p| p == DIFFERENT)?;
         let of_notebook = pairs(NOTEBOOK_TOKENS, 2, |p| p == DIFFERENT)?;
         let notebook = PromptPairs::new(of_notebook.pairs()[..1].to_vec())?;
-        Ok(Self { one, notebook, everywhere: pairs(TOKENS, n_pairs, |_| true)?, options })
+        Ok(Self {
+            one,
+            notebook,
+            everywhere: pairs(TOKENS, n_pairs, |_| true)?,
+            tolerance,
+            options: Options::default(),
+        })
+    }
+
+    /// The same, done with these.
+    pub(crate) fn with(self, options: Options<'static>) -> Self {
+        Self { options, ..self }
     }
 
     pub(crate) fn n_pairs(&self) -> usize {
@@ -142,7 +156,7 @@ fn pairs(
     differ: impl Fn(usize) -> bool,
 ) -> anyhow::Result<PromptPairs> {
     // A linear congruence is enough to spread the tokens over the vocabulary.
-    let token = |i: usize| ((i as u64 + 1 + 1000 * seed) * 7919 % (d_vocab as u64 / 1000 * 1000)) as u32;
+    let token = |i: usize| ((i as u64 + 1 + 1000 * (seed % 1_000_000)) * 7919 % (d_vocab as u64 / 1000 * 1000)) as u32;
     let prompt = |row: usize| -> Vec<u32> {
         (0..tokens).map(|p| token(if differ(p) { 100 * (row + 1) + p } else { 100 * (row / 2) + 50 + p })).collect()
     };
@@ -181,11 +195,15 @@ const LINES: [NodeKind; 2] = [
 fn integrated<B: AutodiffBackend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
+    tolerance: f64,
     options: &Options,
 ) -> anyhow::Result<Vec<f32>> {
-    let found = integrated_gradients(model, pairs, &LogitDiff::new(pairs), &LINES, &PathIntegral::default(), options)?;
+    let integral = PathIntegral { tolerance, ..PathIntegral::default() };
+    let found = integrated_gradients(model, pairs, &LogitDiff::new(pairs), &LINES, &integral, options)?;
     let means: Vec<_> = found.outcome.effects.iter().map(Effects::mean).collect();
-    let line = |layer: usize| means.iter().flat_map(move |mean| (0..OF_A_LINE).map(move |unit| mean[[layer, unit]]));
+    let of_line = |mean: &ArrayD<f32>| OF_A_LINE.min(mean.shape()[1]);
+    let line =
+        |layer: usize| means.iter().flat_map(move |mean| (0..of_line(mean)).map(move |unit| mean[[layer, unit]]));
     Ok((0..model.config().n_layers).flat_map(line).collect())
 }
 
@@ -270,10 +288,12 @@ impl Work {
             return Ok(numbers(&found.outcome));
         }
         if matches!(self, Work::IntegratedGradients | Work::IntegratedGradientsLean) {
-            return integrated(model, pairs, options);
+            return integrated(model, pairs, setting.tolerance, options);
         }
         let blocks =
             [Component::ResidPre, Component::ResidMid, Component::ResidPost, Component::AttnOut, Component::MlpOut];
+        let has_mid = !model.config().parallel_block;
+        let blocks = blocks.into_iter().filter(|block| has_mid || *block != Component::ResidMid);
         let mut nodes = vec![NodeKind::all(Component::HeadZ)];
         nodes.extend(blocks.map(NodeKind::by_position));
         nodes.extend(PARTS[..4].iter().copied().map(NodeKind::by_position));

@@ -5,10 +5,10 @@ use rewire_report::charts::{self, HeatMapLabels};
 
 use super::{Arguments, Found, Patched, by_position};
 use crate::model::Source;
-use crate::output::numbered;
+use crate::output::{new_page, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
-    let mut page = Page::new("Factual recall", &source.subtitle(arguments.model.device));
+    let mut page = new_page("Factual recall", &source.subtitle(arguments.model.device));
     page.section(
         "What the model knows",
         "The demo's first question about each landmark: the probability of its city as the next token, and its rank among all tokens.",

@@ -74,7 +74,8 @@ pub(super) fn study<B: Backend>(
         }
     }
     let found = with_bar("accuracy without heads", |progress| {
-        let options = Options { prompt_batch: AT_ONCE, progress, ..options(model, set.width()) };
+        let fitted = options(model, set.width());
+        let options = Options { prompt_batch: AT_ONCE.min(fitted.prompt_batch), progress, ..fitted };
         answer_accuracy(model, set, tokenizer, &ablations, NEW_TOKENS, &options)
     })?;
     let mut found = found.into_iter();

@@ -9,10 +9,11 @@ use rewire_report::{Check, Page};
 use super::results::{COMPARISON, comparison_rows};
 use super::{Arguments, Found, Prompts};
 use crate::model::Source;
+use crate::output::new_page;
 
 pub(super) fn page(source: &Source, prompts: &Prompts, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
     let mut page =
-        Page::new("Integrated gradients against activation patching", &source.subtitle(arguments.model.device));
+        new_page("Integrated gradients against activation patching", &source.subtitle(arguments.model.device));
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",

@@ -13,11 +13,11 @@ use super::analyse::{DIRECTIONS, Findings, HeadEffect};
 use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
 use crate::names;
-use crate::output::{head_name, numbered};
+use crate::output::{head_name, new_page, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let mut page =
-        Page::new("Attribution patching on indirect object identification", &source.subtitle(arguments.model.device));
+        new_page("Attribution patching on indirect object identification", &source.subtitle(arguments.model.device));
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
     attribution::sections(&mut page, source, found, &labels, arguments);

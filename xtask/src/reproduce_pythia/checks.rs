@@ -4,11 +4,12 @@
 //! agrees if it is within the 95% interval of the difference of two samples of one population; what other templates change is not in it.
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::{Backup, CopyNorms, Inhibition, Options, backup_heads, copy_scores, s2_inhibition};
+use rewire_analysis::{Backup, CopyNorms, Inhibition, backup_heads, copy_scores, s2_inhibition};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_report::{Check, Verdict};
 
 use super::analyse::{Found, Head};
+use crate::compute::options;
 use crate::model::Source;
 
 /// The notebook's prompts.
@@ -56,7 +57,7 @@ pub(super) fn checks<B: Backend>(source: &Source, model: &Transformer<B>, found:
         return Ok(Vec::new());
     }
     let data = &found.data;
-    let options = Options::default();
+    let options = options(model, data.pairs.width());
     let backup = backup_heads(model, &data.pairs, &MOVERS, &options)?;
     let copying = copy_scores(model, &data.pairs.clean(), &data.names(), CopyNorms::Without, &options)?;
     let heads = INHIBITION.map(|(head, _)| head);

@@ -158,7 +158,7 @@ pub(super) fn find<B: Backend>(
     let sizes = sizes(all.len());
     let first = |n: usize| ranked[..n].iter().map(|(head, _)| *head).collect::<BTreeSet<Head>>();
     let sets: Vec<BTreeSet<Head>> = sizes.iter().map(|&n| first(n)).collect();
-    let means = data.means(model, Options::default().prompt_batch)?;
+    let means = data.means(model, options(model, data.pairs.width()).prompt_batch)?;
     let curve = carried(model, (data, &means), &sets, &all, "what the strongest heads carry")?;
     let best = |a: &&Carried, b: &&Carried| (a.kept - a.removed).total_cmp(&(b.kept - b.removed));
     let enough = |margin: f64| curve.iter().find(|c| c.is_enough(margin));
@@ -168,7 +168,7 @@ pub(super) fn find<B: Backend>(
     let random = carried(model, (data, &means), &random, &all, "what random heads carry")?;
     let on_others = carried(
         model,
-        (other, &other.means(model, Options::default().prompt_batch)?),
+        (other, &other.means(model, options(model, other.pairs.width()).prompt_batch)?),
         &[first(chosen.heads)],
         &all,
         "what the circuit carries on other prompts",

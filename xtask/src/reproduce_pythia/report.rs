@@ -11,7 +11,7 @@ use rewire_report::{AttentionMap, Check, Page};
 use super::analyse::{Found, Head, Step};
 use super::{Arguments, results};
 use crate::model::Source;
-use crate::output::{head_name, numbered, token_labels};
+use crate::output::{head_name, new_page, numbered, token_labels};
 
 /// Heads in bars, and in tables.
 const TOP: usize = 15;
@@ -21,8 +21,7 @@ const SEEN: f32 = 0.002;
 const DRAWN: usize = 8;
 
 pub(super) fn page(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
-    let mut page =
-        Page::new("The circuit for indirect object identification", &source.subtitle(arguments.model.device));
+    let mut page = new_page("The circuit for indirect object identification", &source.subtitle(arguments.model.device));
     let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };
     circuit::summary(&mut page, source, found);
     if !checks.is_empty() {

@@ -11,7 +11,7 @@ use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
 
 use super::{Arguments, Findings, MethodName};
-use crate::compute::options;
+use crate::compute::{is_begun_again, options};
 use crate::progress::with_bar;
 
 /// How one run of a sweep is done, beside what it is of.
@@ -32,7 +32,12 @@ pub(super) fn analyse<B: AutodiffBackend>(
     Run { ledger, scale, what }: Run,
 ) -> anyhow::Result<Findings> {
     let sizes = options(model, pairs.width());
-    let prompt_batch = arguments.prompt_batch.unwrap_or(sizes.prompt_batch);
+    let prompt_batch = match arguments.prompt_batch {
+        // More than there was room for was asked for.
+        Some(given) if is_begun_again() => given.min(sizes.prompt_batch),
+        Some(given) => given,
+        None => sizes.prompt_batch,
+    };
     let metric = arguments.metric.metric(model, pairs, prompt_batch)?;
     let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
     let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });

@@ -6,9 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
-use rewire_analysis::{
-    DEFAULT_TOLERANCE, Intervention, MeanOver, NodeKind, PathIntegral, Quadrature, Rule, Together, mean_activations,
-};
+use rewire_analysis::{Intervention, MeanOver, NodeKind, PathIntegral, Quadrature, Rule, Together, mean_activations};
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
@@ -16,9 +14,6 @@ use super::{Arguments, MethodName};
 use crate::arguments::{at_least_one, tolerance};
 use crate::compute::NumberArguments;
 use crate::given::read_activations;
-
-/// What attributions may miss the change by where they are of shorter numbers, which do not sum more exactly than they are.
-const SHORT_TOLERANCE: f64 = 0.1;
 
 /// Flags of integrated gradients.
 #[derive(Args)]
@@ -123,7 +118,7 @@ impl IntegralArguments {
     }
 
     fn tolerance(&self, numbers: &NumberArguments) -> f64 {
-        self.tolerance.unwrap_or(if numbers.are_short() { SHORT_TOLERANCE } else { DEFAULT_TOLERANCE })
+        self.tolerance.unwrap_or_else(|| numbers.tolerance())
     }
 
     fn quadrature(&self) -> Quadrature {

@@ -8,10 +8,9 @@ use rewire_tasks::PromptPairs;
 
 use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
 use super::{Arguments, Findings};
-use crate::compute::halved;
 use crate::model::Source;
 use crate::names::{self, INPUTS};
-use crate::output::numbered;
+use crate::output::{new_page, numbered};
 use crate::paths;
 use crate::{agreement, screening};
 
@@ -43,13 +42,13 @@ pub(super) fn page(
         arguments.model.device.resolve(),
         arguments.numbers.told()
     );
-    let mut page = Page::new("Sweep", &subtitle);
+    let mut page = new_page("Sweep", &subtitle);
     let [clean, corrupted] = outcome.baselines.means();
     page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
-    for halved in halved() {
-        page.text(&format!("While this was computed, {halved}."));
+    if !found.unreached.is_empty() {
+        page.text(&super::paths::told(&found.unreached));
     }
     if let Some(shortened) = &found.shortened {
         page.section(
@@ -59,9 +58,6 @@ pub(super) fn page(
         );
         page.text(&format!("{}:", shortened.told(arguments)));
         page.table(&super::shortened::HEADER, shortened.rows());
-    }
-    if !found.unreached.is_empty() {
-        page.text(&super::paths::told(&found.unreached));
     }
     if let Some(screened) = &found.screened {
         page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");

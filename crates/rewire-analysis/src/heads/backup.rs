@@ -10,8 +10,8 @@ use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::logit_attribution::Direct;
-use crate::halving::within_memory;
 use crate::literal::mask;
+use crate::room::watched;
 use crate::runs::{Portion, check_pairs, portions};
 use crate::{AnalysisError, Component, Node, Options};
 
@@ -50,7 +50,7 @@ pub fn backup_heads<B: Backend>(
     for &(layer, head) in heads {
         Node::new(layer, Component::HeadZ).unit(head).check(model.config(), pairs)?;
     }
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
         let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for portion in portions(pairs, &metric, options.prompt_batch)? {

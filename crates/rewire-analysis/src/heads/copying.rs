@@ -7,7 +7,7 @@ use rewire_device::{float32, product};
 use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Readout, Run, Transformer};
 
-use crate::halving::within_memory;
+use crate::room::watched;
 use crate::runs::{by_place, gather, host};
 use crate::{AnalysisError, Options, workers};
 
@@ -67,7 +67,7 @@ pub fn copy_scores<B: Backend>(
             return Err(AnalysisError::NameOutside { prompt, position, len: tokens.len() });
         }
     }
-    within_memory::<B, _>(&model.device(), prompts.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let (x, own) = after_first_block(model, prompts, names, options)?;
         let config = model.config();
         let (n_layers, n_heads) = (config.n_layers, config.n_heads);

@@ -6,9 +6,9 @@ use rewire_hooks::{ActivationCache, CacheError, HookPoint, Recorder, Site};
 use rewire_model::{Readout, Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs, ioi::Roles};
 
-use crate::halving::within_memory;
 use crate::node::Positions;
 use crate::paths::{FreezePolicy, Input, Path, Receiver, patch_path};
+use crate::room::watched;
 use crate::runs::host;
 use crate::{AnalysisError, Component, Direction, Node, Options};
 
@@ -65,7 +65,7 @@ pub fn s2_inhibition<B: Backend>(
         let position = roles[prompt].s1.max(roles[prompt].s2);
         return Err(AnalysisError::NameOutside { prompt, position, len: pairs.end(prompt) + 1 });
     }
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let mut found: Vec<Inhibition> = candidates
             .iter()
             .map(|&head| Inhibition {

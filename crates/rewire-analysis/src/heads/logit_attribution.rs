@@ -9,8 +9,8 @@ use rewire_model::{Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
 
 use crate::effects::join;
-use crate::halving::within_memory;
-use crate::runs::{Portion, by_place, check, evaluate, gather, host, portions, record};
+use crate::room::watched;
+use crate::runs::{Portion, by_place, check, evaluate, gather, host, hosts, portions, record};
 use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind, Options, Outcome, Scale};
 
 /// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
@@ -41,7 +41,7 @@ pub fn logit_attribution<B: Backend>(
             });
         }
     }
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
         let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
         let mut changes = Vec::new();
@@ -109,7 +109,11 @@ impl<'a, B: Backend> Direct<'a, B> {
             Component::MlpPost => self.neurons(layer),
             other => self.whole(layer, NodeKind::all(other).site()),
         };
-        let layers = layers.map(of_layer).collect::<Result<Vec<Array2<f32>>, _>>()?; // each [unit, prompt]
+        let layers = layers.map(of_layer).collect::<Result<Vec<Tensor<B, 2>>, AnalysisError>>()?; // each [unit, prompt]
+        let [units, prompts] = layers.first().map_or([0; 2], Tensor::dims);
+        let array = |values| Array2::from_shape_vec((units, prompts), values).expect("a number a unit and prompt");
+        let layers = hosts(layers.into_iter().map(|layer| layer.reshape([units * prompts])).collect());
+        let layers: Vec<Array2<f32>> = layers.into_iter().map(array).collect();
         let views: Vec<_> = layers.iter().map(|layer| layer.view()).collect();
         let all = ndarray::stack(Axis(0), &views).expect("layers of one shape"); // [layer, unit, prompt]
         let all = all.permuted_axes([2, 0, 1]).as_standard_layout().into_owned().into_dyn();
@@ -131,37 +135,34 @@ impl<'a, B: Backend> Direct<'a, B> {
     }
 
     /// What vectors at END `[unit, prompts, d_model]` add, `[unit, prompt]`.
-    fn along(&self, vectors: Tensor<B, 3>) -> Result<Array2<f32>, AnalysisError> {
-        let [units, prompts, _] = vectors.dims();
+    fn along(&self, vectors: Tensor<B, 3>) -> Result<Tensor<B, 2>, AnalysisError> {
+        let prompts = vectors.dims()[1];
         let vectors = vectors.unsqueeze_dim::<4>(2);
         // The final norm ran at END alone, so that is position 0 of its scale.
-        let along = self.cache.logit_attribution(vectors, self.direction.clone(), &vec![0; prompts])?;
-        Ok(Array2::from_shape_vec((units, prompts), host(along)).expect("a number a unit and prompt"))
+        Ok(self.cache.logit_attribution(vectors, self.direction.clone(), &vec![0; prompts])?)
     }
 
-    fn heads(&self, layer: usize) -> Result<Array2<f32>, AnalysisError> {
+    fn heads(&self, layer: usize) -> Result<Tensor<B, 2>, AnalysisError> {
         let z: Tensor<B, 4> = self.cache.block(layer, Site::Z)?;
         let [prompts, pos, n_heads, d_head] = z.dims();
         let z = self.at_end(z.reshape([prompts, pos, n_heads * d_head])).reshape([prompts, n_heads, d_head]);
         self.along(product(float32(z).permute([1, 0, 2]), self.model.w_o(layer)))
     }
 
-    fn whole(&self, layer: usize, site: Site) -> Result<Array2<f32>, AnalysisError> {
+    fn whole(&self, layer: usize, site: Site) -> Result<Tensor<B, 2>, AnalysisError> {
         let x = self.at_end(self.cache.block(layer, site)?);
         self.along(x.unsqueeze_dim(0))
     }
 
     /// Neurons' directions are many and the same for all prompts: how far each goes along the logits' is found first.
-    fn neurons(&self, layer: usize) -> Result<Array2<f32>, AnalysisError> {
+    fn neurons(&self, layer: usize) -> Result<Tensor<B, 2>, AnalysisError> {
         let post = float32(self.at_end(self.cache.block(layer, Site::MlpPost)?)); // [prompts, d_mlp]
-        let [prompts, d_mlp] = post.dims();
+        let prompts = post.dims()[0];
         let (w_out, _) = self.model.mlp_out(layer);
         let w_out = float32(w_out);
         let centred = w_out.clone() - w_out.mean_dim(1);
         let along = product(self.direction.clone(), centred.transpose()); // [prompts, d_mlp]
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
-        let added = post * along / scale.reshape([prompts, 1]);
-        let by_prompt = Array2::from_shape_vec((prompts, d_mlp), host(added)).expect("a number a prompt and neuron");
-        Ok(by_prompt.reversed_axes())
+        Ok((post * along / scale.reshape([prompts, 1])).transpose())
     }
 }

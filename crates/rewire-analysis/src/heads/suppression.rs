@@ -9,7 +9,7 @@ use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::PromptPairs;
 
-use crate::halving::within_memory;
+use crate::room::watched;
 use crate::runs::{check_pairs, host};
 use crate::{AnalysisError, Options, workers};
 
@@ -68,7 +68,7 @@ pub fn copy_suppression<B: Backend>(
             }
         }
     }
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let sites = [Site::ResidPre, Site::V, Site::Pattern];
         let scale = HookPoint::FinalNorm(NormSite::Scale);
         let mut recorder =

@@ -13,6 +13,7 @@ use super::policy::{FreezePolicy, Frozen, HeldAttention, Taking};
 use super::receiver::{Input, Receiver};
 use super::sweep::{Path, check_ends};
 use crate::literal::{covers, mask, point, whole_metric};
+use crate::room::watched;
 use crate::runs::{Portion, portions};
 use crate::{AnalysisError, Direction, Node, NodeKind};
 
@@ -43,12 +44,14 @@ pub fn patch_path<B: Backend, M: Metric>(
     accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
 ) -> Result<PathRun<B>, AnalysisError> {
     check_ends(model, pairs, std::slice::from_ref(&path.senders), std::slice::from_ref(&path.receivers))?;
-    // One portion: what is recorded is of all prompts.
-    let portion = portions(pairs, metric, pairs.len())?.remove(0);
-    let mut recorder = Recorder::filtered(accepts);
-    let (base_metric, metric) =
-        both_metrics(model, metric, &portion, (&path.senders, &path.receivers), policy, direction, &mut recorder)?;
-    Ok(PathRun { metric, base_metric, cache: recorder.into_cache() })
+    watched::<B, _>(&model.device(), || {
+        // One portion: what is recorded is of all prompts.
+        let portion = portions(pairs, metric, pairs.len())?.remove(0);
+        let mut recorder = Recorder::filtered(accepts);
+        let (base_metric, metric) =
+            both_metrics(model, metric, &portion, (&path.senders, &path.receivers), policy, direction, &mut recorder)?;
+        Ok(PathRun { metric, base_metric, cache: recorder.into_cache() })
+    })
 }
 
 /// The change of the metric of each prompt along one path.

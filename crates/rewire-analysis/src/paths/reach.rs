@@ -9,8 +9,7 @@ use super::plan::{Job, Unit};
 use super::policy::Frozen;
 use super::receiver::{Receiver, mlp_reads, mlp_writes};
 use crate::cost::{Cost, Costs};
-use crate::node::Positions;
-use crate::plan::{Entry, PlannedPass, Slice, at_once};
+use crate::plan::{Entry, PlannedPass, at_once};
 use crate::runs::Portion;
 
 /// What reaches what within one unit of work.
@@ -107,8 +106,7 @@ impl<'a> Reach<'a> {
             Frozen::Frozen => 0.0,
         };
         let second = |run: SecondRun| {
-            let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..run.paths.len() };
-            costs.pass(&PlannedPass { entry: run.entry, first: run.first, slices: vec![slice] }, self.portion)
+            costs.pass(&PlannedPass::of_one_entry(run.entry, run.first, run.paths.len()), self.portion)
         };
         let seconds = self.second_runs(&self.unit.paths, token_budget).into_iter().map(second);
         Cost { operations: self.unit.rows.iter().map(carried).sum(), bytes: 0.0 } + seconds.sum()

@@ -19,9 +19,9 @@ use super::receiver::Receiver;
 use crate::activation::{place, run_baselines};
 use crate::cost::{Cost, Costs};
 use crate::effects::join;
-use crate::halving::within_memory;
 use crate::ledger::Pass;
 use crate::plan::{places, units};
+use crate::room::{sure, watched};
 use crate::runs::{Portion, check, check_pairs, factor, no_effects, portions, record};
 use crate::{
     AnalysisError, Baselines, Component, GroupOutcome, Method, Node, NodeKind, Options, Outcome, Reuse, workers,
@@ -95,7 +95,7 @@ pub fn path_patching<B: Backend, M: Metric>(
     Ok(PathPatching { outcome, policy, unreached })
 }
 
-/// The least cost of what takes [`path_patching`]'s time: both runs, the MLPs on the way from each sender to the
+/// The least cost (without the bytes of the weights of MLPs that senders are carried through) of what takes [`path_patching`]'s time: both runs, the MLPs on the way from each sender to the
 /// last receiver, at the positions that are received, and what is left of the second runs. The receiving heads' own products are left
 /// out.
 ///
@@ -240,7 +240,7 @@ fn follow<B: Backend, M: Metric>(
     options: &Options,
 ) -> Result<Followed, AnalysisError> {
     check_ends(model, pairs, senders, receivers)?;
-    within_memory::<B, _>(&model.device(), pairs.len(), options, |options| {
+    watched::<B, _>(&model.device(), || {
         let portions = portions(pairs, metric, options.prompt_batch)?;
         let mut changes = Array2::zeros((pairs.len(), paths.len()));
         let mut received = BTreeSet::new();
@@ -382,6 +382,7 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         };
         let receiving = Receiving::new(&carrier, self.metric, &self.base_metric, job, unit)?;
         let metrics = receiving.metrics(&unit.paths, options.token_budget)?;
+        sure::<B>(&self.model.device())?;
         options.ledger.store(id, &metrics).map_err(AnalysisError::Ledger)?;
         Ok(metrics)
     }

@@ -1,0 +1,121 @@
+//! The way to a GPU, on a stand-in for NVIDIA's driver that computes nothing (`tests/stand-in/with-stand-in`): memory that runs out is
+//! noticed, and passes are as large as there is room for. Numbers are made up there, so none is looked at. Without the stand-in nothing
+//! is tested.
+#![cfg(feature = "cuda")]
+
+use std::sync::Mutex;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use burn_cuda::{Cuda, CudaDevice};
+use rewire_analysis::{Component, Halved, NodeKind, Options, Scale, activation_patching};
+use rewire_device::{Fault, Memory, Precision, Products, memory, product, set_products, watched};
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+
+/// The stand-in, if the program runs on it. One test at a time has it.
+fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let guard = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let device = CudaDevice::new(0);
+    let found = rewire_device::devices().ok().and_then(|_| memory::<Cuda>(&device));
+    match found.filter(|memory| memory.name.as_deref() == Some("a stand-in")) {
+        Some(memory) => Some((device, memory, guard)),
+        None => {
+            eprintln!("skipped: not on the stand-in");
+            None
+        }
+    }
+}
+
+/// The backend reads something all the same: without the watch nobody would know.
+#[test]
+fn memory_that_runs_out_is_noticed() {
+    let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
+    let sum = |bytes: u64| {
+        let rows = usize::try_from(bytes / 4 / 1024).unwrap();
+        watched::<Cuda, _>(&device, || Tensor::<Cuda, 2>::zeros([rows, 1024], &device).sum().into_data().num_elements())
+    };
+    assert_eq!(sum(total / 64), Ok(1));
+    let fault = sum(2 * total).unwrap_err();
+    assert!(matches!(&fault, Fault::OutOfMemory(reason) if reason.contains("allocate")), "{fault:?}");
+}
+
+#[test]
+fn an_outer_watch_and_a_later_inner_one_tell_of_it_too() {
+    let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
+    let rows = usize::try_from(2 * total / 4096).unwrap();
+    let mut inner = Vec::new();
+    let outer = watched::<Cuda, _>(&device, || {
+        inner.push(watched::<Cuda, _>(&device, || Tensor::<Cuda, 2>::ones([rows, 1024], &device)).is_err());
+        inner.push(watched::<Cuda, _>(&device, || ()).is_err());
+    });
+    assert!(matches!(outer, Err(Fault::OutOfMemory(_))), "{outer:?}");
+    assert_eq!(inner, [true, true]);
+}
+
+/// Pairs of five tokens that differ at the third.
+fn pairs(n: u32) -> PromptPairs {
+    let pair = |row: u32| PromptPair {
+        clean: vec![1, 2, 10 + row % 40, 4, 5],
+        corrupted: vec![1, 2, 60 + row % 40, 4, 5],
+        answers: vec![7],
+        wrong_answers: vec![8],
+    };
+    PromptPairs::new((0..n).map(pair).collect()).unwrap()
+}
+
+fn model(device: &CudaDevice) -> Transformer<Cuda> {
+    Transformer::random_on_device(&TransformerConfig::gpt2(2, 4, 64, 100, 16), 0, device)
+}
+
+/// Patches every neuron, and says how often passes were halved.
+fn neurons(model: &Transformer<Cuda>, options: &Options) -> Vec<Halved> {
+    let pairs = pairs(64);
+    let told = Mutex::new(Vec::new());
+    let notice = |halved: &Halved| told.lock().unwrap().push(halved.clone());
+    let options = Options { notice: &notice, ..*options };
+    let neurons = [NodeKind::all(Component::MlpPost)];
+    let found = activation_patching(model, &pairs, &LogitDiff::new(&pairs), &neurons, &options).unwrap();
+    assert_eq!(found.effects[0].values.shape(), [64, 2, 256]);
+    assert!(found.effects[0].values.iter().all(|effect| effect.is_finite()));
+    told.into_inner().unwrap()
+}
+
+#[test]
+fn passes_are_as_large_as_there_is_room_for() {
+    let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
+    for precision in [Precision::Float32, Precision::BFloat16] {
+        let model = model(&device).in_precision(precision);
+        let options = Options { scale: Scale::Metric, ..Options::default() }.fitted(&model, 5, None);
+        assert!(options.token_budget > 4096 && options.token_budget as u64 * 100 < total, "{options:?}");
+        assert_eq!(neurons(&model, &options), []);
+        // Somebody else takes most of it afterwards.
+        let mut taken = Vec::new();
+        while memory::<Cuda>(&device).unwrap().free > total / 6 {
+            let part = Tensor::<Cuda, 1>::zeros([usize::try_from(total / 64 / 4).unwrap()], &device);
+            <Cuda>::sync(&device).unwrap();
+            taken.push(part);
+        }
+        let told = neurons(&model, &options);
+        assert!(!told.is_empty() && told[0].to < told[0].from, "{told:?}");
+        assert!(told[0].to_string().contains("do not fit"), "{}", told[0]);
+        drop(taken);
+        <Cuda>::memory_cleanup(&device);
+    }
+}
+
+#[test]
+fn both_kinds_of_product_have_kernels() {
+    let Some((device, _, _guard)) = stand_in() else { return };
+    for products in [Products::Float32, Products::Tf32] {
+        set_products(products);
+        for shape in [[3, 5, 7], [512, 768, 3072], [1, 768, 50]] {
+            let [n, k, m] = shape;
+            let (a, b) = (Tensor::<Cuda, 2>::ones([n, k], &device), Tensor::<Cuda, 2>::ones([m, k], &device));
+            let done = watched::<Cuda, _>(&device, || product(a, b.transpose()).into_data().shape);
+            assert_eq!(done.unwrap().to_vec(), [n, m], "{products} {shape:?}");
+        }
+    }
+    set_products(Products::Float32);
+}

@@ -411,9 +411,13 @@ fn what_is_computed_is_what_can_change() {
     let all = [NodeKind::by_position(Component::ResidPre)];
     let by_position = activation_patching_cost(&model, &pairs, &metric, &all, &Options::default()).unwrap();
     assert!(by_position.operations < counted.operations);
-    // 12 d^2 weights a block; of GPT-2 small's shape the two runs have them all, layer l's pass those above it and its MLP.
-    let weights = 4.0 * d2 * (2.0 * 12.0 * 12.0 + (0..12).map(|l| 12.0 * f64::from(11 - l) + 8.0).sum::<f64>());
-    assert!((1.0..2.0).contains(&(counted.bytes / weights)), "{} of {weights}", counted.bytes);
+    // 12 d^2 weights a block, of which the two runs have all and layer l's pass those above it and its MLP; and the stream of each row into
+    // and out of each block.
+    let weights = d2 * (2.0 * 12.0 * 12.0 + (0..12).map(|l| 12.0 * f64::from(11 - l) + 8.0).sum::<f64>());
+    let rows_and_blocks = 2.0 * prompts * 15.0 * 12.0 + (0..12).map(|l| 12.0 * tokens * f64::from(12 - l)).sum::<f64>();
+    let ratio = counted.bytes / (4.0 * (weights + 2.0 * 48.0 * rows_and_blocks));
+    // The columns of the logits are on top.
+    assert!((1.0..1.01).contains(&ratio), "{ratio}");
     assert_eq!(counted.seconds(counted.operations, 1e30), 1.0);
     assert_eq!(counted.seconds(1e30, counted.bytes), 1.0);
     let far =

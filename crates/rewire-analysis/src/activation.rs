@@ -219,7 +219,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
                 None => {
                     let size = self.portion.size_from(planned.first);
                     let part = |patches| self.pass(&planned.part(patches));
-                    let metrics = room.run(0..planned.variants(), size, &part)?;
+                    let metrics = room.run(0..planned.variants(), size, part)?;
                     sure::<B>(&self.model.device())?;
                     options.ledger.store(id(number), &metrics).map_err(AnalysisError::Ledger)?;
                     Ok(metrics)

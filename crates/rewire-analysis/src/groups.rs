@@ -111,7 +111,7 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
                 options.workers::<B>(&model.device()),
                 |i| {
                     let size = portion.size_from(passes[i].first);
-                    room.run(0..passes[i].groups.len(), size, &|groups| runs.pass(&passes[i], groups))
+                    room.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))
                 },
                 |i, metrics| {
                     for (row, value) in metrics.into_iter().enumerate() {

@@ -75,7 +75,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
                     let some = |some: Range<usize>| Ok(host(ends.metric_at(&line, &places[some])?));
                     let mut metrics = Vec::with_capacity(places.len() * n_prompts);
                     for from in (0..places.len()).step_by(at_once) {
-                        metrics.extend(room.run(from..places.len().min(from + at_once), size, &some)?);
+                        metrics.extend(room.run(from..places.len().min(from + at_once), size, some)?);
                     }
                     Ok::<_, AnalysisError>(metrics)
                 },

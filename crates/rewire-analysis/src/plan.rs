@@ -230,9 +230,9 @@ mod tests {
         Slice { kind: 0, layer: 0, positions: Positions::All, units }
     }
 
-    fn pass(parts: &[&[Range<usize>]]) -> PlannedPass {
-        let part = |(layer, units): (usize, &&[Range<usize>])| {
-            let slices = units.iter().map(|units| slice(units.clone())).collect();
+    fn pass(parts: &[&[(usize, usize)]]) -> PlannedPass {
+        let part = |(layer, units): (usize, &&[(usize, usize)])| {
+            let slices = units.iter().map(|&(from, to)| slice(from..to)).collect();
             Part { entry: Entry::Pre(layer), slices }
         };
         PlannedPass { first: 0, parts: parts.iter().enumerate().map(part).collect() }
@@ -249,16 +249,16 @@ mod tests {
 
     #[test]
     fn chunks_are_even_and_lose_nothing() {
-        let sizes = |parts: &[&[Range<usize>]], size| chunks(pass(parts), size).iter().map(units).collect::<Vec<_>>();
-        assert_eq!(sizes(&[&[0..5]], 4), [[(0, 0, 3)], [(0, 3, 5)]]);
-        assert_eq!(sizes(&[&[0..2, 0..4]], 3), [vec![(0, 0, 2), (0, 0, 1)], vec![(0, 1, 4)]]);
-        assert_eq!(sizes(&[&[0..2]], 9), [[(0, 0, 2)]]);
-        assert_eq!(sizes(&[&[0..2], &[0..3]], 4), [vec![(0, 0, 2), (2, 0, 1)], vec![(2, 1, 3)]]);
+        let sizes = |parts: &[&[(usize, usize)]], size| chunks(pass(parts), size).iter().map(units).collect::<Vec<_>>();
+        assert_eq!(sizes(&[&[(0, 5)]], 4), [[(0, 0, 3)], [(0, 3, 5)]]);
+        assert_eq!(sizes(&[&[(0, 2), (0, 4)]], 3), [vec![(0, 0, 2), (0, 0, 1)], vec![(0, 1, 4)]]);
+        assert_eq!(sizes(&[&[(0, 2)]], 9), [[(0, 0, 2)]]);
+        assert_eq!(sizes(&[&[(0, 2)], &[(0, 3)]], 4), [vec![(0, 0, 2), (2, 0, 1)], vec![(2, 1, 3)]]);
     }
 
     #[test]
     fn parts_of_a_pass_are_its_patches_in_order() {
-        let pass = pass(&[&[2..5], &[0..4]]);
+        let pass = pass(&[&[(2, 5)], &[(0, 4)]]);
         assert_eq!(units(&pass.part(0..7)), [(0, 2, 5), (2, 0, 4)]);
         assert_eq!(units(&pass.part(1..3)), [(0, 3, 5)]);
         assert_eq!(units(&pass.part(2..5)), [(0, 4, 5), (2, 0, 2)]);

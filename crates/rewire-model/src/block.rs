@@ -25,6 +25,7 @@ impl<B: Backend> Block<B> {
     /// `x` is the residual stream `[batch, pos, d_model]` before the block; returns it after. With `read`, only at those
     /// rows, `[batch, 1, d_model]`: queries and MLP are computed nowhere else. `joined` gives the streams, shaped so, that come in between
     /// attention and MLP behind so many rows.
+    #[expect(clippy::too_many_arguments, reason = "all that a run says reaches the block from one place")]
     pub(crate) fn forward<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,

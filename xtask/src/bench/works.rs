@@ -130,9 +130,8 @@ impl Setting {
 
     /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
     pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
-        match size.is_shared() {
-            true => save_weights(directory, model)?,
-            false => {}
+        if size.is_shared() {
+            save_weights(directory, model)?;
         }
         let shape = json!({ "shape": size.describe(), "movers": movers(model.config()), "shared": size.is_shared() });
         std::fs::write(directory.join("setting.json"), shape.to_string())?;

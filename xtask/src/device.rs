@@ -52,8 +52,7 @@ impl Device {
     /// The device that `auto` stands for here; other choices are themselves.
     pub(crate) fn resolve(self) -> Device {
         match self {
-            Device::Auto if cuda_devices().is_ok_and(|n| n > 0) => Device::Cuda(0),
-            Device::Auto => Device::Flex,
+            Device::Auto => best(),
             chosen => chosen,
         }
     }
@@ -73,6 +72,26 @@ impl Device {
             },
         }
     }
+}
+
+/// The fastest device here. Where there is an NVIDIA driver and yet nothing can be computed on its GPU, it says why, once.
+#[cfg(feature = "cuda")]
+fn best() -> Device {
+    static BEST: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+    *BEST.get_or_init(|| match rewire_device::devices() {
+        Ok(1..) => Device::Cuda(0),
+        Ok(0) | Err(rewire_device::CudaError::NoDriver) => Device::Flex,
+        Err(why) => {
+            eprintln!("--device auto: computing on the CPU, since {why}");
+            Device::Flex
+        }
+    })
+}
+
+/// The same of a program without CUDA.
+#[cfg(not(feature = "cuda"))]
+fn best() -> Device {
+    Device::Flex
 }
 
 /// How many GPUs can be computed on here; in the other case why none can.

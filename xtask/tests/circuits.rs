@@ -9,12 +9,7 @@ use shared::{PAIRS, json, run, tensors};
 fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
-    let sweep = |arguments: &[&str]| {
-        let printed =
-            run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
-        let out = directory.path().join("o");
-        (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
-    };
+    let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);
     let paths = |more: &[&str]| sweep(&[&["--method", "path-patching", "--direction", "noising"], more].concat());
     let (found, about, _) = paths(&["--nodes", "head_z,mlp_out", "--receivers", "resid_post:3"]);
     assert_eq!(found.keys().collect::<Vec<_>>(), ["head_z", "mlp_out"]);

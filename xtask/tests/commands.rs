@@ -93,8 +93,8 @@ fn sweep_writes_what_its_contract_says() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
     let sweep = |arguments: &[&str]| {
-        run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
-        (tensors(&directory.path().join("o/effects.safetensors")), json(&directory.path().join("o/effects.json")))
+        let (effects, about, _) = shared::sweep(directory.path(), arguments);
+        (effects, about)
     };
     let (heads, about) = sweep(&[]);
     assert_eq!(heads.keys().collect::<Vec<_>>(), ["head_z"]);
@@ -139,12 +139,7 @@ fn sweep_writes_what_its_contract_says() {
 fn sweep_estimates_paths_screens_marks_and_says_how_sure_it_is() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.replace('}', ", \"position\": 10}")).unwrap();
-    let sweep = |arguments: &[&str]| {
-        let printed =
-            run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
-        let out = directory.path().join("o");
-        (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
-    };
+    let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);
     let attribution = ["--method", "attribution-patching"];
     let estimate = |more: &[&str]| sweep(&[&attribution, more].concat());
 
@@ -258,12 +253,7 @@ fn a_short_training_writes_a_model_that_loads() {
 fn sweep_integrates_and_ablates_as_its_contract_says() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
-    let sweep = |arguments: &[&str]| {
-        let printed =
-            run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
-        let out = directory.path().join("o");
-        (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
-    };
+    let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);
     let of = |nodes: &str, more: &[&str]| {
         let line = ["--method", "integrated-gradients", "--nodes", nodes, "--metric", "logit-diff"];
         sweep(&[&line, more].concat())

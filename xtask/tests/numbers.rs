@@ -3,18 +3,13 @@
 #[allow(missing_docs, unreachable_pub)]
 mod shared;
 
-use shared::{PAIRS, json, run, tensors};
+use shared::{PAIRS, run};
 
 #[test]
 fn a_sweep_in_bfloat16_says_so_and_holds_itself_against_float32() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
-    let sweep = |arguments: &[&str]| {
-        let printed =
-            run(directory.path(), &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
-        let out = directory.path().join("o");
-        (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
-    };
+    let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);
     let (full, about, printed) = sweep(&[]);
     assert_eq!(about["computed"]["weights_and_activations"], "f32");
     assert_eq!(about["computed"]["products_of_float32"], "float32");
@@ -52,9 +47,7 @@ fn a_small_budget_gives_the_same_effects_in_smaller_passes() {
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.repeat(4)).unwrap();
     let sweep = |arguments: &[&str]| {
         let nodes = ["--nodes", "head_z,resid_pre", "--by", "position"];
-        let all = [&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], nodes.as_slice(), arguments].concat();
-        run(directory.path(), &all, &[]);
-        tensors(&directory.path().join("o/effects.safetensors"))
+        shared::sweep(directory.path(), &[&nodes, arguments].concat()).0
     };
     let whole = sweep(&[]);
     for budget in ["64MiB", "1MB", "1 B"] {

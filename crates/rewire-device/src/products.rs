@@ -64,6 +64,38 @@ pub fn products() -> Products {
 pub fn product<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
     assert_eq!(a.dims()[D - 1], b.dims()[D - 2], "the columns of {:?} are not the rows of {:?}", a.dims(), b.dims());
     let (a, b) = if a.dtype() == b.dtype() { (a, b) } else { (float32(a), float32(b)) };
+    let most = most_at_once::<B>(&a.device());
+    in_parts(a, b, most)
+}
+
+/// How many products the device computes in one go.
+fn most_at_once<B: Backend>(device: &B::Device) -> usize {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::most_products_at_once::<B>(device);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        usize::MAX
+    }
+}
+
+/// The products of `a` and `b`, not more than `most` in one go.
+fn in_parts<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, most: usize) -> Tensor<B, D> {
+    let (of_a, of_b) = (a.dims(), b.dims());
+    let sizes = || (0..D - 2).map(|axis| of_a[axis].max(of_b[axis]));
+    let all: usize = sizes().product();
+    let longest = sizes().enumerate().max_by_key(|(_, size)| *size);
+    let Some((axis, size)) = longest.filter(|_| all > most) else { return whole(a, b) };
+    let step = (size / all.div_ceil(most)).max(1);
+    let part = |tensor: &Tensor<B, D>, from: usize| match tensor.dims()[axis] {
+        1 => tensor.clone(),
+        _ => tensor.clone().narrow(axis, from, step.min(size - from)),
+    };
+    let parts = (0..size).step_by(step).map(|from| in_parts(part(&a, from), part(&b, from), most));
+    Tensor::cat(parts.collect(), axis)
+}
+
+fn whole<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
     #[cfg(feature = "cuda")]
     let (a, b) = match products() {
         Products::Tf32 => (a, b),
@@ -73,4 +105,47 @@ pub fn product<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> 
         },
     };
     a.matmul(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    type Tracked = Autodiff<Flex>;
+
+    /// The product and the gradients of the sum of its squares.
+    fn with_gradients(a: &Tensor<Tracked, 4>, b: &Tensor<Tracked, 4>, most: usize) -> [Tensor<Flex, 4>; 3] {
+        let (a, b) = (a.clone().detach().require_grad(), b.clone().detach().require_grad());
+        let out = in_parts(a.clone(), b.clone(), most);
+        let gradients = (out.clone() * out.clone()).sum().backward();
+        [out.inner(), a.grad(&gradients).unwrap(), b.grad(&gradients).unwrap()]
+    }
+
+    #[test]
+    fn products_in_parts_are_those_in_one_go() {
+        let device = Default::default();
+        let random = |shape: [usize; 4]| Tensor::<Tracked, 4>::random(shape, Distribution::Default, &device);
+        let shapes = [([7, 3, 2, 4], [7, 3, 4, 5]), ([7, 1, 2, 4], [1, 3, 4, 5]), ([1, 9, 2, 4], [2, 9, 4, 1])];
+        for (of_a, of_b) in shapes {
+            let (a, b) = (random(of_a), random(of_b));
+            let expected = with_gradients(&a, &b, usize::MAX);
+            for most in [1, 2, 3, 5, 20] {
+                for (found, expected) in with_gradients(&a, &b, most).into_iter().zip(expected.clone()) {
+                    found
+                        .into_data()
+                        .assert_approx_eq::<f32>(&expected.into_data(), burn::tensor::Tolerance::absolute(1e-5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_axes_before_the_last_two_there_is_one_product() {
+        let device = Default::default();
+        let ones = |shape| Tensor::<Flex, 2>::ones(shape, &device);
+        assert_eq!(in_parts(ones([300, 2]), ones([2, 300]), 1).dims(), [300, 300]);
+    }
 }

@@ -23,7 +23,17 @@ pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
 }
 
 /// The float32 tensors of a file: shapes and numbers.
-pub fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Sweeps a directory's `pairs.jsonl` into its folder `o`: the effects, what is told of them, and what was printed.
+pub fn sweep(directory: &Path, arguments: &[&str]) -> (Tensors, Value, String) {
+    let printed = run(directory, &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
+    let out = directory.join("o");
+    (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
+}
+
+/// Reads such a file.
+pub fn tensors(path: &Path) -> Tensors {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let read = |view: safetensors::tensor::TensorView<'_>| {

@@ -10,18 +10,18 @@ mod works;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use bytesize::ByteSize;
 use clap::Args;
-use rewire_analysis::Options;
+use rewire_analysis::{Cost, Options};
 use rewire_device::computes_here;
 use rewire_model::{Transformer, WeightProcessing};
 
 use crate::arguments::{an_even_number, at_least_one};
-use crate::compute::{MemoryArguments, NumberArguments, halved, options};
+use crate::compute::{MemoryArguments, NumberArguments, fault, halved, options};
 use crate::device::{Device, on_device};
 use crate::output::{print, text_table};
 use launches::Launches;
@@ -106,19 +106,24 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // The backend's own threads, for what is not a sweep of many passes.
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
     // Before anything lies on the device.
-    let counts = arguments.device.resolve() != Device::Flex && arguments.device.resolve() != Device::NdArray;
-    let launches = arguments.sizes.iter().map(|&size| match counts && !arguments.count_launches {
+    let counts = matches!(arguments.device.resolve(), Device::Cuda(_)) && !arguments.count_launches;
+    let launches = arguments.sizes.iter().map(|&size| match counts {
         true => Launches::of_another_process(size, &arguments.works()),
         false => Launches::default(),
     });
+    let mut failed = Vec::new();
     for (&size, launches) in arguments.sizes.iter().zip(launches.collect::<Vec<_>>()) {
-        on_device!(arguments.device, |B, device| {
+        let of_size = on_device!(arguments.device, |B, device| {
             let model: Transformer<Autodiff<B>> = size.model(arguments.seed, &device);
             match arguments.count_launches {
                 true => count(model, arguments),
                 false => time(model, size, &launches, arguments),
             }
         })?;
+        failed.extend(of_size.into_iter().map(|work| format!("{} of {}", work.name(), size.name())));
+    }
+    if !failed.is_empty() {
+        bail!("{} failed", failed.join(", "));
     }
     Ok(())
 }
@@ -128,8 +133,8 @@ fn ready<B: Backend>(model: Transformer<B>, arguments: &Arguments) -> Transforme
     model.processed(WeightProcessing::default()).in_precision(arguments.numbers.dtype)
 }
 
-/// Prints how many kernels each work launches once it is warm.
-fn count<B: AutodiffBackend>(model: Transformer<B>, arguments: &Arguments) -> anyhow::Result<()> {
+/// Prints how many kernels each work launches once it is warm; the works that cannot be done are for [`time`] to tell of.
+fn count<B: AutodiffBackend>(model: Transformer<B>, arguments: &Arguments) -> anyhow::Result<Vec<Work>> {
     let setting = arguments.setting(&model.valid())?;
     let model = ready(model, arguments);
     let setting = setting.with(arguments.options(&model.valid()));
@@ -137,18 +142,20 @@ fn count<B: AutodiffBackend>(model: Transformer<B>, arguments: &Arguments) -> an
         let warm = work.run(&model, &setting).map(|_| launches::so_far());
         match warm.and_then(|before| work.run(&model, &setting).map(|_| launches::so_far() - before)) {
             Ok(launched) => print(&format!("{} {launched}\n", work.name())),
+            Err(error) if fault(&error).is_some() => return Err(error),
             Err(error) => eprintln!("launches of {} are not counted: {error:#}", work.name()),
         }
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
+/// Prints what each work takes, and gives those that failed.
 fn time<B: AutodiffBackend>(
     model: Transformer<B>,
     size: Size,
     launches: &Launches,
     arguments: &Arguments,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<Work>> {
     let setting = arguments.setting(&model.valid())?;
     let directory = tempfile::tempdir().context("no place for temporary files")?;
     if arguments.peer {
@@ -173,50 +180,40 @@ fn time<B: AutodiffBackend>(
         header.extend(["TransformerLens, s", "times faster", "largest difference"]);
     }
     let sharing = if size.is_shared() { Sharing::Weights } else { Sharing::Shape };
-    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    let (mut rows, mut failed, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
     for work in arguments.works() {
-        let timed = timed(work, &model, &setting, peer.as_mut(), sharing, arguments);
         let mut row = vec![work.name(), work.n_nodes(model.config()).to_string()];
-        match timed {
-            Ok(Timed { ours, first, theirs }) => {
-                let cost = work.cost(&model, &setting)?;
-                let floor = cost.seconds(rates.products, rates.bandwidth);
-                let share = 100.0 * cost.operations / rates.products / ours;
-                row.extend([
-                    seconds(ours),
-                    format!("{:.0}", cost.operations / 1e9),
-                    format!("{:.1}", cost.bytes / 1e9),
-                ]);
-                row.extend([seconds(floor), format!("{:.2}", ours / floor), format!("{share:.0}")]);
+        match timed(work, &model, &setting, peer.as_mut(), sharing, arguments) {
+            Ok(timed) => {
+                row.extend(against_floor(timed.ours, work.cost(&model, &setting)?, &rates));
                 if on_gpu {
                     let launches = launches.of(work).map_or_else(|| "-".to_owned(), |n| n.to_string());
-                    row.extend([seconds(first), launches]);
+                    row.extend([seconds(timed.first), launches]);
                 }
-                match theirs {
-                    Some(Ok((theirs, difference))) => {
+                match &timed.theirs {
+                    Some(Ok(theirs)) => {
                         let stride = stride(work.n_nodes(model.config()), arguments.peer_patches);
-                        let reckoned = if stride > 1 { "~" } else { "" };
-                        let compared = if size.is_shared() { format!("{difference:.0e}") } else { "-".to_owned() };
-                        row.extend([
-                            format!("{reckoned}{}", seconds(theirs)),
-                            format!("{:.1}", theirs / ours),
-                            compared,
-                        ]);
+                        row.extend(against_peer(timed.ours, *theirs, stride, sharing));
                     }
-                    Some(Err(error)) => failed.push(format!("{} on TransformerLens: {error:#}", work.name())),
+                    Some(Err(error)) => reasons.push(format!("{} on TransformerLens: {error:#}", work.name())),
                     None => {}
                 }
             }
-            Err(error) => failed.push(format!("{}: {error:#}", work.name())),
+            Err(error) if fault(&error).is_some() => return Err(error),
+            Err(error) => {
+                reasons.push(format!("{}: {error:#}", work.name()));
+                failed.push(work);
+            }
         }
         row.resize(header.len(), "-".to_owned());
         print(&format!("{}\n", row.join("  ")));
         rows.push(row);
     }
     print(&format!("\n{}", text_table(&header, &rows)));
-    print(
-        "first: with what is compiled and tuned once; seconds: warm, the median; GFLOP and GB: what cannot be left out;\n",
-    );
+    if on_gpu {
+        print("first: with what is compiled and tuned once; seconds are of later times\n");
+    }
+    print("seconds: the median; GFLOP and GB: what cannot be left out;\n");
     print(
         "floor: GFLOP at the rate of products or GB at the bandwidth, whichever takes longer; products: share of their rate\n",
     );
@@ -226,9 +223,27 @@ fn time<B: AutodiffBackend>(
             print("TransformerLens has random weights of its own: times are compared, numbers are not\n");
         }
     }
-    failed.iter().chain(&halved()).for_each(|line| print(&format!("{line}\n")));
+    reasons.iter().chain(&halved()).for_each(|line| print(&format!("{line}\n")));
     print("\n");
-    Ok(())
+    Ok(failed)
+}
+
+/// Seconds, what cannot be left out, the floor that follows from it, the time over it, and the share of the products' rate.
+fn against_floor(ours: f64, cost: Cost, rates: &Rates) -> [String; 6] {
+    let floor = cost.seconds(rates.products, rates.bandwidth);
+    let share = 100.0 * cost.operations / rates.products / ours;
+    let [operations, bytes] = [format!("{:.0}", cost.operations / 1e9), format!("{:.1}", cost.bytes / 1e9)];
+    [seconds(ours), operations, bytes, seconds(floor), format!("{:.2}", ours / floor), format!("{share:.0}")]
+}
+
+/// The peer's seconds, marked where only each `stride`-th patch was run, how much faster ours are, and the largest difference.
+fn against_peer(ours: f64, (theirs, difference): (f64, f32), stride: usize, sharing: Sharing) -> [String; 3] {
+    let mark = if stride > 1 { "~" } else { "" };
+    let compared = match sharing {
+        Sharing::Weights => format!("{difference:.0e}"),
+        Sharing::Shape => "-".to_owned(),
+    };
+    [format!("{mark}{}", seconds(theirs)), format!("{:.1}", theirs / ours), compared]
 }
 
 /// What a work came to.

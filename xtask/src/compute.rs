@@ -123,6 +123,14 @@ fn note(halved: &Halved) {
     HALVED.lock().unwrap_or_else(PoisonError::into_inner).push(halved.clone());
 }
 
+/// What the device failed with, if that is what is wrong: then nothing more can be computed in this process.
+pub(crate) fn fault(error: &anyhow::Error) -> Option<&Fault> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(AnalysisError::Device(fault)) => Some(fault),
+        _ => cause.downcast_ref::<Fault>(),
+    })
+}
+
 /// Set in a process that begins a command again: what is said of it.
 const AGAIN: &str = "REWIRE_BEGUN_AGAIN";
 
@@ -132,10 +140,7 @@ const MOST_TIMES: usize = 4;
 /// Where `error` is that a device's memory ran out: does the whole command again in a new process with half of the memory that this one
 /// meant to take, and gives its exit code. A process whose device failed cannot go on: the backend is left with work half done.
 pub(crate) fn again_with_half(error: &anyhow::Error) -> Option<ExitCode> {
-    let fault = error.chain().find_map(|cause| match cause.downcast_ref() {
-        Some(AnalysisError::Device(fault)) => Some(fault),
-        _ => cause.downcast_ref::<Fault>(),
-    })?;
+    let fault = fault(error)?;
     if !matches!(fault, Fault::OutOfMemory(_)) {
         return None;
     }

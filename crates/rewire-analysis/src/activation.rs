@@ -208,8 +208,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let plan = |number: usize| format!("{} {} {:?}", options.direction, self.by, self.passes[number]);
         let id = |number: usize| Pass::new(self.portion.prompts[0], number, &plan(number));
         let workers = options.workers::<B>(&self.model.device());
-        let room =
-            Room::new(self.model, self.portion.pairs.width(), self.portion.columns(), options, "patches side by side");
+        let room = Room::new(self.model, self.portion, options, "patches side by side");
         let work = |number: usize| {
             let planned = &self.passes[number];
             let kept =

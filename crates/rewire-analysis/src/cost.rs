@@ -89,7 +89,7 @@ impl<'a> Costs<'a> {
         // Attention is scores and mixing.
         let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
         let last = qkv_read + 4.0 * d_heads * read + out + mlp;
-        let columns = portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len) as f64;
+        let columns = portion.columns(config) as f64;
         let rows = |variants: usize| (variants * portion.prompts.len()) as f64;
         // Weights are read once, whoever needs them; the stream is each row's own.
         let mut numbers = d_model * columns;

@@ -105,7 +105,7 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
             }
             let passes = plan(&groups, model, portion, options);
             let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
-            let room = Room::new(model, pairs.width(), portion.columns(), options, "groups side by side");
+            let room = Room::new(model, portion, options, "groups side by side");
             workers::run(
                 passes.len(),
                 options.workers::<B>(&model.device()),

@@ -62,7 +62,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
             let ends = Ends::new(model, metric, &portion, &kinds, end)?;
             let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
             let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);
-            let room = Room::new(model, pairs.width(), portion.columns(), options, "places of a line side by side");
+            let room = Room::new(model, &portion, options, "places of a line side by side");
             workers::run(
                 nodes.len(),
                 options.workers::<B>(&model.device()),

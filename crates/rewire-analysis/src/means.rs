@@ -10,7 +10,7 @@ use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::AnalysisError;
 use crate::room::watched;
-use crate::runs::host;
+use crate::runs::hosts;
 
 /// What a mean is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +55,16 @@ pub fn mean_activations<B: Backend>(
             let real: Vec<f32> =
                 batch.iter().flat_map(|p| (0..width).map(|i| f32::from(u8::from(i < p.len())))).collect();
             let real = Tensor::<B, 2>::from_data(TensorData::new(real, [batch.len(), width]), &model.device());
-            for point in cache.points() {
-                let sum = match point.rank() {
-                    4 => host((float32(cache.get::<4>(point)?) * real.clone().unsqueeze_dims::<4>(&[2, 3])).sum_dim(0)),
-                    _ => host((float32(cache.get::<3>(point)?) * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0)),
-                };
+            let points: Vec<HookPoint> = cache.points().collect();
+            let sum = |&point: &HookPoint| -> Result<Tensor<B, 1>, AnalysisError> {
+                let real = real.clone();
+                Ok(match point.rank() {
+                    4 => (float32(cache.get::<4>(point)?) * real.unsqueeze_dims::<4>(&[2, 3])).sum_dim(0).reshape([-1]),
+                    _ => (float32(cache.get::<3>(point)?) * real.unsqueeze_dim::<3>(2)).sum_dim(0).reshape([-1]),
+                })
+            };
+            let of_batch = hosts(points.iter().map(sum).collect::<Result<_, _>>()?);
+            for (point, sum) in points.into_iter().zip(of_batch) {
                 let sums = sums.entry(point).or_insert_with(|| vec![0.0; sum.len()]);
                 sums.iter_mut().zip(sum).for_each(|(total, sum)| *total += f64::from(sum));
             }

@@ -178,7 +178,7 @@ pub(crate) fn plan(
 /// How many patches that start at `first` go side by side within a budget of tokens, and of logits where the metric reads many.
 pub(crate) fn at_once(config: &TransformerConfig, portion: &Portion, first: usize, token_budget: usize) -> usize {
     let tokens = portion.prompts.len() * (portion.pairs.width() - first);
-    let logits = portion.prompts.len() * portion.readout.columns.as_ref().map_or(config.d_vocab, Vec::len);
+    let logits = portion.prompts.len() * portion.columns(config);
     (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1)
 }
 

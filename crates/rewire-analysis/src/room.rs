@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
 
+use crate::runs::Portion;
 use crate::{AnalysisError, Halved, MemoryEstimate, Options};
 
 /// Does `work`, and does not believe its result where the device failed meanwhile.
@@ -41,18 +42,17 @@ pub(crate) struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    /// Room on the model's device, for prompts of `pos` tokens of which a metric reads so many columns of the logits, or all.
+    /// Room on the model's device, for runs of a portion's prompts.
     pub(crate) fn new<B: Backend>(
         model: &'a Transformer<B>,
-        pos: usize,
-        columns: Option<usize>,
+        portion: &Portion,
         options: &'a Options<'a>,
         what: &'static str,
     ) -> Self {
         let device = model.device();
         let free = move || rewire_device::memory::<B>(&device).map(|memory| memory.free);
-        let estimate = MemoryEstimate::new(model.config(), pos, model.precision());
-        let a_row = 16 * columns.unwrap_or(model.config().d_vocab) as u64;
+        let estimate = MemoryEstimate::new(model.config(), portion.pairs.width(), model.precision());
+        let a_row = 16 * portion.columns(model.config()) as u64;
         let a_token = estimate.pass_a_token_without_logits;
         Self { free: Box::new(free), a_token, a_row, options, what, told: Mutex::new(None) }
     }
@@ -70,11 +70,7 @@ impl<'a> Room<'a> {
         let mut size = items.len();
         while from < items.end {
             size = self.fitting(size.min(items.end - from), self.a_token * tokens as u64 + self.a_row * rows as u64);
-            let found = work(from..from + size)?;
-            if all.is_empty() && size == items.len() {
-                return Ok(found);
-            }
-            all.extend(found);
+            all.extend(work(from..from + size)?);
             from += size;
         }
         Ok(all)

@@ -74,9 +74,9 @@ impl Portion {
         Self { first_difference: 0, differences: vec![Some(0); self.prompts.len()], ..self }
     }
 
-    /// How many columns of the logits the metric reads, if not all.
-    pub(crate) fn columns(&self) -> Option<usize> {
-        self.readout.columns.as_ref().map(Vec::len)
+    /// How many columns of the logits the metric reads.
+    pub(crate) fn columns(&self, config: &TransformerConfig) -> usize {
+        self.readout.columns.as_ref().map_or(config.d_vocab, Vec::len)
     }
 
     /// Rows and tokens of a run of all prompts from a position on.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, Tensor};
-use rewire_device::{computes_here, product};
+use rewire_device::{computes_here, memory, product};
 
 use super::median;
 
@@ -24,10 +24,16 @@ impl Rates {
         // On the CPU, GPT-2 small's first MLP layer on the demo's prompts, all of which a core's caches hold no more than of a large one.
         let (shape, numbers) = match computes_here::<B>(device) {
             true => ([1440, 768, 3072], 1 << 24),
-            false => ([8192, 4096, 4096], 1 << 28),
+            false => ([8192, 4096, 4096], a_gigabyte::<B>(device)),
         };
         Self { products: products::<B>(shape, device, dtype), shape, bandwidth: bandwidth::<B>(numbers, device) }
     }
+}
+
+/// How many float32 numbers are a gigabyte, or an eighth of the memory that is free if that is less.
+fn a_gigabyte<B: Backend>(device: &B::Device) -> usize {
+    let eighth = memory::<B>(device).and_then(|memory| usize::try_from(memory.free / 8).ok());
+    eighth.unwrap_or(usize::MAX).clamp(1 << 22, 1 << 30) / 4096 * 1024
 }
 
 fn products<B: Backend>([m, k, n]: [usize; 3], device: &B::Device, dtype: DType) -> f64 {

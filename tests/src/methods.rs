@@ -10,7 +10,7 @@ use rewire_analysis::{
     interpolation_curves, logit_attribution, mean_activations, patch_groups, path_patching,
 };
 use rewire_hooks::Site;
-use rewire_model::Transformer;
+use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 /// What every method finds, by name; means over prompts where it keeps prompts apart. `integral` says how exactly lines are followed.
@@ -43,7 +43,7 @@ pub fn every_effect<B: AutodiffBackend>(
         let after = ablation(&plain, pairs, &metric, &writing, &by, options).unwrap().after();
         add(&format!("ablation to {name}"), after);
     }
-    add("logit attribution", logit_attribution(&plain, pairs, &writing, options).unwrap().effects);
+    add("logit attribution", logit_attribution(&plain, pairs, &writing, FinalNormGain::Applied, options).unwrap().effects);
     let last = model.config().n_layers - 1;
     let receivers = [
         Receiver::new(last, Input::Q).head(1),
@@ -72,7 +72,7 @@ pub fn every_effect<B: AutodiffBackend>(
     let curves =
         interpolation_curves(&plain, pairs, &metric, &[head(1, 0)], &along, &Intervention::Resample, options).unwrap();
     found.push(("interpolation".into(), curves.values.into_dyn()));
-    found.push(("backup heads".into(), backup_heads(&plain, pairs, &[(1, 0)], options).unwrap().after.into_dyn()));
+    found.push(("backup heads".into(), backup_heads(&plain, pairs, &[(1, 0)], FinalNormGain::Applied, options).unwrap().after.into_dyn()));
     let suppression = copy_suppression(&plain, pairs, &[(1, 0)], &Default::default(), options).unwrap();
     let divergences = suppression.iter().flat_map(|s| [s.preserved as f32, s.ablated as f32]).collect::<Vec<_>>();
     found.push(("copy suppression".into(), ndarray::Array1::from(divergences).into_dyn()));

@@ -13,7 +13,7 @@ use rewire_analysis::{
     s2_inhibition,
 };
 use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
-use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split};
 use rewire_tasks::{LogitDiff, PromptPairs};
 use rewire_tests::compare::{array, assert_close};
@@ -50,11 +50,12 @@ fn tables_match<B: Backend>() {
             // Portions smaller than the pairs, so that they are put together.
             let options = Options { prompt_batch: 4, ..Options::default() };
             let heads = [NodeKind::all(Component::HeadResult)];
-            let direct = logit_attribution(&model, &pairs, &heads, &options).unwrap();
+            // TransformerLens leaves the final norm's gain out of its tables for unprocessed weights.
+            let direct = logit_attribution(&model, &pairs, &heads, FinalNormGain::LeftOut, &options).unwrap();
             close(direct.effects[0].mean(), "dla/heads_clean");
 
             let ablated = if fixture.is_own() { ABLATED } else { [(2, 1), (3, 0)] };
-            let backup = backup_heads(&model, &pairs, &ablated, &options).unwrap();
+            let backup = backup_heads(&model, &pairs, &ablated, FinalNormGain::LeftOut, &options).unwrap();
             close(backup.before.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_clean");
             close(backup.after.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_ablated");
             if !fixture.is_own() {
@@ -84,57 +85,81 @@ fn tables_match<B: Backend>() {
 }
 
 #[test]
-fn what_all_parts_add_is_the_logit_difference() {
+fn contributions_and_biases_sum_to_the_logit_difference() {
     for toy in Toy::ALL {
-        let (model, pairs, _) = toy_pairs(toy);
-        let kinds = [Component::HeadZ, Component::MlpOut, Component::AttnOut, Component::MlpPost, Component::ResidPost];
-        let nodes = kinds.map(NodeKind::all);
-        let found = logit_attribution(&model, &pairs, &nodes, &Options::default()).unwrap();
-        assert_eq!(found.scale, Scale::Metric);
-        let [heads, mlps, attention, neurons, stream] = [0, 1, 2, 3, 4].map(|i| &found.effects[i].values);
-        let last = stream.shape()[1] - 1;
-        // What a constant vector adds: the output biases, which no head or neuron has.
-        let mut scale = Recorder::filtered(|p| p == HookPoint::FinalNorm(NormSite::Scale));
-        let read = Readout { positions: ReadPositions::Each(pairs.ends()), columns: None };
-        model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()).reading(read), &mut scale).unwrap();
-        let scale = array(scale.into_cache().get::<3>(HookPoint::FinalNorm(NormSite::Scale)).unwrap());
-        let tokens = |of: fn(&rewire_tasks::PromptPair) -> Vec<u32>| pairs.pairs().iter().map(of).collect::<Vec<_>>();
-        let direction =
-            array(model.logit_direction(&tokens(|p| p.answers.clone()), &tokens(|p| p.wrong_answers.clone())));
-        let along = |vector: ArrayD<f32>, prompt: usize| {
-            let centred = &vector - vector.mean().unwrap();
-            (centred * direction.index_axis(Axis(0), prompt)).sum() / scale[[prompt, 0, 0]]
-        };
-        for prompt in 0..pairs.len() {
-            // With folded norms and a centred unembedding, what the stream holds last is all but the unembedding's bias.
-            let bias: f32 = match model.b_u() {
-                None => 0.0,
-                Some(b_u) => {
-                    let b_u = array(b_u);
-                    let pair = &pairs.pairs()[prompt];
-                    b_u[pair.answers[0] as usize] - b_u[pair.wrong_answers[0] as usize]
-                }
-            };
-            let whole = found.baselines.clean[prompt] - bias;
-            assert!((stream[[prompt, last]] - whole).abs() < 1e-3, "{} and {whole}", stream[[prompt, last]]);
-            for layer in 0..=last {
-                let of_layer =
-                    |values: &ArrayD<f32>| values.index_axis(Axis(0), prompt).index_axis(Axis(0), layer).sum();
-                let (_, b_out) = model.mlp_out(layer);
-                let biases = [model.b_o(layer), b_out].map(|b| along(array(b), prompt));
-                assert!((of_layer(heads) + biases[0] - attention[[prompt, layer]]).abs() < 1e-3);
-                assert!((of_layer(neurons) + biases[1] - mlps[[prompt, layer]]).abs() < 1e-3);
-                if layer > 0 {
-                    let added = attention[[prompt, layer]] + mlps[[prompt, layer]];
-                    assert!((stream[[prompt, layer - 1]] + added - stream[[prompt, layer]]).abs() < 1e-3);
-                }
+        for processing in [WeightProcessing::default(), WeightProcessing::none()] {
+            contributions_sum(toy, processing);
+        }
+    }
+}
+
+fn contributions_sum(toy: Toy, processing: WeightProcessing) {
+    let (model, pairs, _) = toy_pairs_with(toy, processing);
+    let kinds = [Component::HeadZ, Component::MlpOut, Component::AttnOut, Component::MlpPost, Component::ResidPost];
+    let nodes = kinds.map(NodeKind::all);
+    let found = logit_attribution(&model, &pairs, &nodes, FinalNormGain::Applied, &Options::default()).unwrap();
+    assert_eq!(found.scale, Scale::Metric);
+    let [heads, mlps, attention, neurons, stream] = [0, 1, 2, 3, 4].map(|i| &found.effects[i].values);
+    let last = stream.shape()[1] - 1;
+    // What a constant vector adds: the output biases, which no head or neuron has.
+    let mut scale = Recorder::filtered(|p| p == HookPoint::FinalNorm(NormSite::Scale));
+    let read = Readout { positions: ReadPositions::Each(pairs.ends()), columns: None };
+    model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()).reading(read), &mut scale).unwrap();
+    let scale = array(scale.into_cache().get::<3>(HookPoint::FinalNorm(NormSite::Scale)).unwrap());
+    let tokens = |of: fn(&rewire_tasks::PromptPair) -> Vec<u32>| pairs.pairs().iter().map(of).collect::<Vec<_>>();
+    let [right, wrong] = [tokens(|p| p.answers.clone()), tokens(|p| p.wrong_answers.clone())];
+    let direction = array(model.logit_direction(&right, &wrong, FinalNormGain::Applied));
+    let bias = array(model.logit_bias(&right, &wrong));
+    let along = |vector: ArrayD<f32>, prompt: usize| {
+        let centered = &vector - vector.mean().unwrap();
+        (centered * direction.index_axis(Axis(0), prompt)).sum() / scale[[prompt, 0, 0]]
+    };
+    for prompt in 0..pairs.len() {
+        let whole = found.baselines.clean[prompt] - bias[prompt];
+        assert!((stream[[prompt, last]] - whole).abs() < 1e-3, "{} and {whole}", stream[[prompt, last]]);
+        for layer in 0..=last {
+            let of_layer = |values: &ArrayD<f32>| values.index_axis(Axis(0), prompt).index_axis(Axis(0), layer).sum();
+            let (_, b_out) = model.mlp_out(layer);
+            let biases = [model.b_o(layer), b_out].map(|b| along(array(b), prompt));
+            assert!((of_layer(heads) + biases[0] - attention[[prompt, layer]]).abs() < 1e-3);
+            assert!((of_layer(neurons) + biases[1] - mlps[[prompt, layer]]).abs() < 1e-3);
+            if layer > 0 {
+                let added = attention[[prompt, layer]] + mlps[[prompt, layer]];
+                assert!((stream[[prompt, layer - 1]] + added - stream[[prompt, layer]]).abs() < 1e-3);
             }
         }
     }
 }
 
+/// Folding the norms rewrites the same model, so it may not change what a head adds to the logits.
+#[test]
+fn folding_the_norms_changes_no_logit_attribution() {
+    let folded = WeightProcessing { fold_norm: true, ..WeightProcessing::none() };
+    let nodes = [Component::HeadResult, Component::MlpPost, Component::ResidPost].map(NodeKind::all);
+    let options = Options::default();
+    for toy in Toy::ALL {
+        let found = [WeightProcessing::none(), folded].map(|processing| {
+            let (model, pairs, _) = toy_pairs_with(toy, processing);
+            let direct = logit_attribution(&model, &pairs, &nodes, FinalNormGain::Applied, &options).unwrap();
+            let backup = backup_heads(&model, &pairs, &[(3, 1)], FinalNormGain::Applied, &options).unwrap();
+            let values = direct.effects.into_iter().map(|effects| effects.values);
+            values.chain([backup.before.into_dyn(), backup.after.into_dyn()]).collect::<Vec<_>>()
+        });
+        for (raw, folded) in found[0].iter().zip(&found[1]) {
+            assert_close(raw, folded, TOLERANCE, toy.name());
+        }
+    }
+}
+
 fn toy_pairs(toy: Toy) -> (Transformer<Flex>, PromptPairs, Vec<rewire_tasks::ioi::Roles>) {
-    let model = toy.load::<Flex>(&Default::default()).unwrap().processed(rewire_model::WeightProcessing::default());
+    toy_pairs_with(toy, WeightProcessing::default())
+}
+
+fn toy_pairs_with(
+    toy: Toy,
+    processing: WeightProcessing,
+) -> (Transformer<Flex>, PromptPairs, Vec<rewire_tasks::ioi::Roles>) {
+    let model = toy.load::<Flex>(&Default::default()).unwrap().processed(processing);
     let tokenizer = toy.tokenizer().unwrap();
     let prompts = IoiGenerator::new(&tokenizer).unwrap().sample(12, 3, Split::All);
     let bos = model.config().bos_token;
@@ -225,7 +250,7 @@ fn what_has_no_names_is_refused() {
     assert_eq!(found[0].score(), None);
     let error = s2_inhibition(&model, &pairs, &roles[..2], &[(0, 0)], &[(1, 0)], &options).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
-    let error = backup_heads(&model, &pairs, &[(4, 0)], &options).unwrap_err().to_string();
+    let error = backup_heads(&model, &pairs, &[(4, 0)], FinalNormGain::Applied, &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L4H0 head_z: layer 4 of 4, counted from 0");
     let error = copy_suppression(&model, &pairs, &[(0, 8)], &BTreeSet::new(), &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L0H8: head 8 of 8, counted from 0");
@@ -233,7 +258,7 @@ fn what_has_no_names_is_refused() {
         (NodeKind::all(Component::HeadQ), "it writes nothing itself"),
         (NodeKind { component: Component::HeadZ, by: By::Position }, "they are read at END"),
     ] {
-        let error = logit_attribution(&model, &pairs, &[node], &options).unwrap_err().to_string();
+        let error = logit_attribution(&model, &pairs, &[node], FinalNormGain::Applied, &options).unwrap_err().to_string();
         assert!(error.ends_with(reason), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use rewire_analysis::{
     attention_attribution, attribution_patching, head_path_attribution,
 };
 use rewire_hooks::{ActivationCache, GradientProbes, HookPoint, Recorder, Site};
-use rewire_model::{ReadPositions, Readout, Run, Transformer, WeightProcessing};
+use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric};
 use rewire_tests::compare::{array, assert_close, scale, tolerance};
 use rewire_tests::fixture::{Fixture, processings};
@@ -316,7 +316,7 @@ fn logit_attribution_matches<B: Backend>() {
                     |p: &rewire_tasks::PromptPair| if side == 0 { p.answers.clone() } else { p.wrong_answers.clone() };
                 pairs.pairs().iter().map(of).collect::<Vec<_>>()
             });
-            let direction = model.logit_direction(&answers, &wrong);
+            let direction = model.logit_direction(&answers, &wrong, FinalNormGain::LeftOut);
             let attribution = array(cache.logit_attribution(heads.values, direction, &pairs.ends()).unwrap());
             let actual = attribution.mean_axis(Axis(1)).unwrap();
             let actual = actual.into_shape_with_order(ndarray::IxDyn(&[config.n_layers, config.n_heads])).unwrap();

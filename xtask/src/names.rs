@@ -1,5 +1,7 @@
 //! What nodes are called in tables and charts.
 
+use std::collections::BTreeSet;
+
 use rewire_analysis::Effects;
 use rewire_tasks::PromptPairs;
 
@@ -15,6 +17,38 @@ pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> 
         _ if pairs.labels(0).len() == n => token_labels(pairs.labels(0)),
         _ => numbered("", n),
     }
+}
+
+/// What a reader must know of columns that are positions: which of them do not hold one token, and which not all prompts
+/// have. `None` if every position holds the same token in all prompts.
+pub(crate) fn positions_note(pairs: &PromptPairs) -> Option<String> {
+    let labels = |position: usize| (0..pairs.len()).filter_map(move |prompt| pairs.labels(prompt).get(position));
+    let differing: Vec<usize> = (0..pairs.width())
+        .filter(|&position| labels(position).collect::<BTreeSet<_>>().len() > 1)
+        .collect();
+    let shorter: Vec<usize> = (0..pairs.width()).filter(|&position| labels(position).count() < pairs.len()).collect();
+    let mut note = String::new();
+    if !differing.is_empty() {
+        note += &format!(
+            "Positions {} (counted from 0) do not hold the same token in every clean prompt: a mean there is over different words. ",
+            ranges(&differing)
+        );
+    }
+    if let (Some(first), Some(last)) = (shorter.first(), shorter.last()) {
+        let range = if first == last { format!("Position {first} exists") } else { format!("Positions {first} to {last} exist") };
+        let n: Vec<String> = shorter.iter().map(|&position| labels(position).count().to_string()).collect();
+        note += &format!("{range} in {} of {} prompts: each mean is over those.", n.join(", "), pairs.len());
+    }
+    (!note.is_empty()).then(|| note.trim_end().to_owned())
+}
+
+/// Ascending numbers as text, neighbors together: `4, 7-9`.
+fn ranges(numbers: &[usize]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+        [one] => one.to_string(),
+        _ => format!("{}-{}", run[0], run[run.len() - 1]),
+    });
+    runs.collect::<Vec<_>>().join(", ")
 }
 
 /// What a node is called, by its index along the axes of its kind, layer first: `L9H6`, `L9H6 @ to_14`, `L3 N17`.
@@ -39,3 +73,30 @@ pub(crate) fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -
 
 /// An input of a head, as the axis of head paths has them.
 pub(crate) const INPUTS: [&str; 3] = ["query", "key", "value"];
+
+#[cfg(test)]
+mod tests {
+    use rewire_tasks::PromptPair;
+
+    use super::*;
+
+    fn pairs(prompts: &[&[u32]]) -> PromptPairs {
+        let pair = |clean: &&[u32]| PromptPair {
+            clean: clean.to_vec(),
+            corrupted: clean.to_vec(),
+            answers: vec![0],
+            wrong_answers: vec![1],
+        };
+        PromptPairs::new(prompts.iter().map(pair).collect()).unwrap()
+    }
+
+    #[test]
+    fn positions_that_do_not_hold_one_token_are_named() {
+        assert_eq!(positions_note(&pairs(&[&[1, 2, 3], &[1, 2, 3]])), None);
+        let note = positions_note(&pairs(&[&[1, 2, 3, 4, 9], &[1, 5, 6, 4]])).unwrap();
+        assert!(note.starts_with("Positions 1-2 (counted from 0) do not hold the same token"), "{note}");
+        assert!(note.ends_with("Position 4 exists in 1 of 2 prompts: each mean is over those."), "{note}");
+        let note = positions_note(&pairs(&[&[1, 2, 3, 4], &[1, 2], &[1, 2, 3]])).unwrap();
+        assert_eq!(note, "Positions 2 to 3 exist in 2, 1 of 3 prompts: each mean is over those.");
+    }
+}

@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 use clap::Args;
 use ndarray::Array2;
 use rewire_analysis::{Component, Effects, NodeKind, Options, Outcome, activation_patching, logit_attribution};
-use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer};
 use rewire_report::{About, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
 use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fact_prompt};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
@@ -71,7 +71,7 @@ struct Found {
     patched: Vec<Patched>,
     /// What layers add to the logit difference themselves, of the first pair: stream, attention, MLP.
     direct: Outcome,
-    /// What the unembedding's bias adds to it.
+    /// What the biases of the final norm and of the unembedding add to it.
     bias: f32,
     facts: Vec<Fact>,
     /// What is said of a pair that cannot be made.
@@ -155,12 +155,16 @@ fn analyse<B: Backend>(
         patched.push(Patched { name, prompts, labels, next: [clean?, corrupted?], outcome, pairs });
     }
     let kinds = [Component::ResidPost, Component::AttnOut, Component::MlpOut].map(NodeKind::all);
-    let direct = logit_attribution(model, &patched[0].pairs, &kinds, &options(model, patched[0].pairs.width()))?;
+    let direct = logit_attribution(
+        model,
+        &patched[0].pairs,
+        &kinds,
+        FinalNormGain::Applied,
+        &options(model, patched[0].pairs.width()),
+    )?;
     let pair = &patched[0].pairs.pairs()[0];
-    let bias = model.b_u().map_or(0.0, |b_u| {
-        let b_u: Vec<f32> = b_u.into_data().iter::<f32>().collect();
-        b_u[pair.answers[0] as usize] - b_u[pair.wrong_answers[0] as usize]
-    });
+    let bias = model.logit_bias(&[pair.answers.clone()], &[pair.wrong_answers.clone()]);
+    let bias: f32 = bias.into_data().iter::<f32>().sum();
     let bos = model.config().bos_token;
     let mut facts = Vec::new();
     for (landmark, city) in FACTS {

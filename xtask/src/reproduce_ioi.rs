@@ -171,6 +171,7 @@ fn tables(found: &Found) -> Vec<Table> {
         method: None,
         direction: None,
         scale: Scale::Normalised,
+        prompts_by_position: None,
     });
     tables
 }

@@ -6,6 +6,7 @@ mod circuit;
 mod data;
 mod edges;
 mod looks;
+mod notebook;
 mod report;
 mod results;
 mod roles;
@@ -83,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (found, checks) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let found = analyse::analyse(&model, tokenizer, data, arguments)?;
-        let checks = checks::checks(&source, &model.valid(), &found)?;
+        let checks = checks::checks(&source, &model.valid(), tokenizer)?;
         anyhow::Ok((found, checks))
     })?;
 

@@ -21,7 +21,7 @@ use rewire_analysis::{
     Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
     Scale, Screened, clean_logits,
 };
-use rewire_model::Transformer;
+use rewire_model::{FinalNormGain, Transformer};
 use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
 use serde_json::{Map, Value, json};
@@ -67,6 +67,10 @@ pub(crate) struct Arguments {
     /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was skipped.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     verify: Option<usize>,
+    /// Logit attribution of unprocessed weights: whether contributions are multiplied by the final norm's gain; left-out gives
+    /// TransformerLens' numbers, which do not sum to the logits [default: applied].
+    #[arg(long, value_enum)]
+    final_norm_gain: Option<GainName>,
     #[command(flatten)]
     paths: paths::PathArguments,
     #[command(flatten)]
@@ -136,6 +140,12 @@ enum ByName {
     Position,
     Cell,
     Marked,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GainName {
+    Applied,
+    LeftOut,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -295,6 +305,9 @@ impl Arguments {
         if self.method == MethodName::LogitAttribution && !of_logits {
             bail!("--method logit-attribution is of the logit difference: it has no --metric {}", self.metric.name());
         }
+        if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
+            bail!("--final-norm-gain goes with --method logit-attribution");
+        }
         self.paths.check(self.method)?;
         self.integral.check(self.method)?;
         self.ablation.check(self.method)?;
@@ -307,6 +320,14 @@ impl Arguments {
         match self.method {
             MethodName::LogitAttribution => MetricName::LogitDiff.name(),
             _ => self.metric.name(),
+        }
+    }
+
+    /// Whether logit attribution multiplies by the final norm's gain.
+    fn final_norm_gain(&self) -> FinalNormGain {
+        match self.final_norm_gain {
+            None | Some(GainName::Applied) => FinalNormGain::Applied,
+            Some(GainName::LeftOut) => FinalNormGain::LeftOut,
         }
     }
 
@@ -377,6 +398,7 @@ impl Arguments {
             "mean over": self.means.describe(),
             "reference": reference,
             "norm": self.norm,
+            "final norm gain": format!("{:?}", self.final_norm_gain()),
             "prompts kept apart": self.per_prompt,
             "head paths": self.wants_paths(),
             "verified": self.verify,

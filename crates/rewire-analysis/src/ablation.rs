@@ -89,7 +89,7 @@ impl Outcome {
             for (mut of_prompt, metric) in values.outer_iter_mut().zip(base) {
                 of_prompt.mapv_inplace(|change| (in_unit(*metric) + f64::from(change)) as f32);
             }
-            Effects { kind: effects.kind, values }
+            Effects { values, ..effects.clone() }
         };
         self.effects.iter().map(after).collect()
     }

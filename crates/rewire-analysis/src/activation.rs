@@ -134,7 +134,7 @@ fn sweep_within<B: Backend, M: Metric>(
         scale: options.scale,
         metric: metric.name(),
         baselines,
-        effects: join(nodes, changes, factor),
+        effects: join(nodes, changes, factor, pairs),
     })
 }
 

@@ -53,7 +53,7 @@ pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
     check(model, pairs, nodes)?;
     let (outcome, parts) = estimate_all(model, pairs, metric, nodes, Some(paths), options)?;
     let factor = factor(&outcome.baselines, options)?;
-    let paths = head_paths::join(parts, paths, outcome.baselines.clone(), factor);
+    let paths = head_paths::join(parts, paths, outcome.baselines.clone(), factor, &pairs.lengths());
     Ok((outcome, paths))
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
             scale: options.scale,
             metric: metric.name(),
             baselines,
-            effects: join(nodes, estimates, factor),
+            effects: join(nodes, estimates, factor, pairs),
         };
         Ok((outcome, paths.into_iter().flatten().collect()))
     })

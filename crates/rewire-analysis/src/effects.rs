@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ndarray::{ArrayD, Axis as Dimension, concatenate};
+use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
 use crate::{Direction, NodeKind, Scale};
@@ -46,16 +47,28 @@ pub struct Effects {
     /// `[prompt, layer, ..]`, then [`NodeKind::axes`]: `[prompt, layer, head]` for heads, `[prompt, layer, pos]` for the
     /// residual stream by position.
     pub values: ArrayD<f32>,
+    /// Tokens of each prompt. A shorter prompt has no node at the positions after its end: the values there stand for nothing.
+    pub lengths: Vec<usize>,
 }
 
 impl Effects {
-    /// Mean over prompts, `[layer, ..]`.
+    /// Mean over prompts, `[layer, ..]`. At a position, the mean is over the prompts that have it
+    /// ([`prompts_by_position`](Self::prompts_by_position)).
     #[must_use]
     pub fn mean(&self) -> ArrayD<f32> {
-        // In float64, so that the mean of many prompts is as exact as each.
-        let sum = self.values.mapv(f64::from).sum_axis(Dimension(0));
-        let prompts = self.values.shape()[0].max(1) as f64;
-        sum.mapv(|total| (total / prompts) as f32)
+        mean_over_prompts(&self.values, &self.lengths, self.position_axis())
+    }
+
+    /// Number of prompts that have each position, `[pos]`; `None` for effects without an axis of positions.
+    #[must_use]
+    pub fn prompts_by_position(&self) -> Option<Vec<usize>> {
+        let axis = self.position_axis()?;
+        Some(prompts_by_position(&self.lengths, self.values.shape()[axis]))
+    }
+
+    /// The axis of [`values`](Self::values) that runs over positions: of a pattern's cells, over destinations.
+    pub(crate) fn position_axis(&self) -> Option<usize> {
+        self.axis_names().iter().position(|name| matches!(*name, "pos" | "dest"))
     }
 
     /// The names of the axes of [`values`](Self::values).
@@ -107,8 +120,39 @@ pub struct Outcome {
     pub effects: Vec<Effects>,
 }
 
-/// Puts the portions of a sweep together along the prompts.
-pub(crate) fn join(kinds: &[NodeKind], portions: Vec<Vec<ArrayD<f32>>>, factor: f64) -> Vec<Effects> {
+/// Number of prompts that are longer than each position.
+pub(crate) fn prompts_by_position(lengths: &[usize], width: usize) -> Vec<usize> {
+    (0..width).map(|position| lengths.iter().filter(|length| **length > position).count()).collect()
+}
+
+/// Mean of `values` `[prompt, ..]` over the prompts that have each position; over all of them without an axis of positions.
+/// A position that no prompt has keeps 0.
+pub(crate) fn mean_over_prompts(values: &ArrayD<f32>, lengths: &[usize], position: Option<usize>) -> ArrayD<f32> {
+    // In float64, so that the mean of many prompts is as exact as each.
+    let mut sum = ArrayD::<f64>::zeros(&values.shape()[1..]);
+    let Some(axis) = position else {
+        values.outer_iter().for_each(|prompt| sum.zip_mut_with(&prompt, |sum, v| *sum += f64::from(*v)));
+        return sum.mapv(|total| (total / values.shape()[0].max(1) as f64) as f32);
+    };
+    let axis = Dimension(axis - 1);
+    for (prompt, &length) in values.outer_iter().zip(lengths) {
+        for (mut sum, values) in sum.axis_iter_mut(axis).zip(prompt.axis_iter(axis)).take(length) {
+            sum.zip_mut_with(&values, |sum, v| *sum += f64::from(*v));
+        }
+    }
+    for (mut sum, prompts) in sum.axis_iter_mut(axis).zip(prompts_by_position(lengths, values.shape()[axis.0 + 1])) {
+        sum /= prompts.max(1) as f64;
+    }
+    sum.mapv(|mean| mean as f32)
+}
+
+/// Puts the portions of a sweep over `pairs` together along the prompts.
+pub(crate) fn join(
+    kinds: &[NodeKind],
+    portions: Vec<Vec<ArrayD<f32>>>,
+    factor: f64,
+    pairs: &PromptPairs,
+) -> Vec<Effects> {
     let mut by_kind: Vec<Vec<ArrayD<f32>>> = kinds.iter().map(|_| Vec::with_capacity(portions.len())).collect();
     for portion in portions {
         for (kind, values) in by_kind.iter_mut().zip(portion) {
@@ -118,7 +162,45 @@ pub(crate) fn join(kinds: &[NodeKind], portions: Vec<Vec<ArrayD<f32>>>, factor: 
     let join = |(kind, parts): (&NodeKind, Vec<ArrayD<f32>>)| {
         let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
         let values = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
-        Effects { kind: *kind, values: values.mapv(|v| (f64::from(v) * factor) as f32) }
+        let values = values.mapv(|v| (f64::from(v) * factor) as f32);
+        Effects { kind: *kind, values, lengths: pairs.lengths() }
     };
     kinds.iter().zip(by_kind).map(join).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{IxDyn, array};
+
+    use super::*;
+    use crate::{By, Component};
+
+    #[test]
+    fn a_mean_at_a_position_is_over_the_prompts_that_have_it() {
+        let kind = NodeKind { component: Component::ResidPre, by: By::Position };
+        // Two prompts of three and two tokens, one layer. What stands after the shorter one's end is not an effect.
+        let values = array![[[1.0, 2.0, 8.0]], [[3.0, 6.0, 5.0]]].into_dyn();
+        let effects = Effects { kind, values, lengths: vec![3, 2] };
+        assert_eq!(effects.mean(), array![[2.0, 4.0, 8.0]].into_dyn());
+        assert_eq!(effects.prompts_by_position(), Some(vec![2, 2, 1]));
+    }
+
+    #[test]
+    fn a_mean_over_cells_is_over_the_prompts_that_have_the_destination() {
+        let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
+        let mut values = ArrayD::zeros(IxDyn(&[2, 1, 1, 2, 2]));
+        values[[0, 0, 0, 1, 0]] = 4.0;
+        values[[0, 0, 0, 0, 0]] = 4.0;
+        let effects = Effects { kind, values, lengths: vec![2, 1] };
+        assert_eq!(effects.mean()[[0, 0, 1, 0]], 4.0);
+        assert_eq!(effects.mean()[[0, 0, 0, 0]], 2.0);
+    }
+
+    #[test]
+    fn a_mean_without_positions_is_over_all_prompts() {
+        let values = array![[[1.0, 2.0]], [[3.0, 6.0]]].into_dyn();
+        let effects = Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: vec![3, 2] };
+        assert_eq!(effects.mean(), array![[2.0, 4.0]].into_dyn());
+        assert_eq!(effects.prompts_by_position(), None);
+    }
 }

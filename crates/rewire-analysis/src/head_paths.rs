@@ -10,6 +10,7 @@ use rewire_tasks::{Metric, PromptPairs};
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::estimate_all;
+use crate::effects::{mean_over_prompts, prompts_by_position};
 use crate::linearise::Linearised;
 use crate::runs::{Portion, check_pairs, factor};
 use crate::{AnalysisError, Baselines, Options};
@@ -69,13 +70,18 @@ pub struct HeadPaths {
     /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
     /// the path's end does not come after its start.
     pub values: ArrayD<f32>,
+    /// Tokens of each prompt of [`values`](Self::values); of a mean, of the longest. A shorter prompt has no path at the
+    /// positions after its end.
+    pub lengths: Vec<usize>,
+    /// Number of prompts that have each position, `[pos]`.
+    pub prompts_by_position: Vec<usize>,
 }
 
 impl HeadPaths {
-    /// Mean over prompts, `[layer_end, head_end, input, layer_start, head_start, pos]`.
+    /// Mean over the prompts that have each position, `[layer_end, head_end, input, layer_start, head_start, pos]`.
     #[must_use]
     pub fn mean(&self) -> Array6<f32> {
-        let mean = self.values.mean_axis(Dimension(0)).expect("pairs are never empty");
+        let mean = mean_over_prompts(&self.values, &self.lengths, Some(self.values.ndim() - 1));
         mean.into_dimensionality::<Ix6>().expect("six axes after the prompts")
     }
 }
@@ -104,22 +110,36 @@ pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
     check_pairs(model, pairs)?;
     let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
     let factor = factor(&outcome.baselines, options)?;
-    Ok(join(parts, paths, outcome.baselines, factor))
+    Ok(join(parts, paths, outcome.baselines, factor, &pairs.lengths()))
 }
 
-/// Puts portions together: their prompts behind each other, or their sums into the mean.
-pub(crate) fn join(parts: Vec<ArrayD<f32>>, paths: PathOptions, baselines: Baselines, factor: f64) -> HeadPaths {
-    let values = match paths.per_prompt {
+/// Puts the portions of prompts of these `lengths` together: one after the other, or their sums into the mean.
+pub(crate) fn join(
+    parts: Vec<ArrayD<f32>>,
+    paths: PathOptions,
+    baselines: Baselines,
+    factor: f64,
+    lengths: &[usize],
+) -> HeadPaths {
+    let width = lengths.iter().copied().max().unwrap_or(0);
+    let prompts_by_position = prompts_by_position(lengths, width);
+    let (values, lengths) = match paths.per_prompt {
         PerPrompt::Mean => {
-            let share = (factor / baselines.clean.len().max(1) as f64) as f32;
-            parts.into_iter().reduce(|sum, part| sum + part).unwrap_or_else(|| ArrayD::zeros(IxDyn(&[0; 7]))) * share
+            let sum = parts.into_iter().reduce(|sum, part| sum + part);
+            let mut mean = sum.unwrap_or_else(|| ArrayD::zeros(IxDyn(&[0; 7])));
+            let last = Dimension(mean.ndim() - 1);
+            for (mut sum, &prompts) in mean.axis_iter_mut(last).zip(&prompts_by_position) {
+                sum *= (factor / prompts.max(1) as f64) as f32;
+            }
+            (mean, vec![width])
         }
         PerPrompt::Keep => {
             let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-            concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone") * factor as f32
+            let joined = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
+            (joined * factor as f32, lengths.to_vec())
         }
     };
-    HeadPaths { norm: paths.norm, baselines, values }
+    HeadPaths { norm: paths.norm, baselines, values, lengths, prompts_by_position }
 }
 
 /// The shape of the paths of a portion of `n_prompts`.

@@ -101,7 +101,7 @@ impl Integrated {
             for (prompt, mut of_prompt) in values.outer_iter_mut().enumerate() {
                 of_prompt /= ((pairs.end(prompt) + 1) * numbers) as f32;
             }
-            Effects { kind: effects.kind, values }
+            Effects { values, ..effects.clone() }
         };
         self.outcome.effects.iter().filter(|e| e.kind.by == By::All).map(mean).collect()
     }
@@ -216,7 +216,7 @@ fn integrate<B: AutodiffBackend, M: Metric>(
             parts.push(found);
         }
         let of_all = |which: fn(&mut Found) -> &mut Vec<ArrayD<f32>>, parts: &mut [Found]| {
-            join(nodes, parts.iter_mut().map(|part| std::mem::take(which(part))).collect(), factor)
+            join(nodes, parts.iter_mut().map(|part| std::mem::take(which(part))).collect(), factor, pairs)
         };
         let effects = of_all(|f| &mut f.attributions, &mut parts);
         let gaps = of_all(|f| &mut f.gap, &mut parts).into_iter().map(|e| e.values);

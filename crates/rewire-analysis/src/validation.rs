@@ -113,7 +113,7 @@ mod tests {
 
     fn effects(values: &[f32]) -> Effects {
         let values = ArrayD::from_shape_vec(vec![1, values.len(), 1], values.to_vec()).unwrap();
-        Effects { kind: NodeKind::all(Component::HeadZ), values }
+        Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
     }
 
     #[test]

@@ -54,4 +54,4 @@ pub use load::{ModelFiles, SavedTensor, tensors_to_save};
 pub use processing::WeightProcessing;
 pub use run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};
 pub use transformer::Transformer;
-pub use weights::HeadInput;
+pub use weights::{FinalNormGain, HeadInput};

@@ -143,13 +143,16 @@ impl<B: Backend> Transformer<B> {
         self.b_u.as_ref().map(Param::val)
     }
 
-    /// The direction of the residual stream, after the final norm, along which each prompt's logit of `answers` (mean over
-    /// them) rises over that of `wrong_answers`: columns of `W_U`, `[prompt, d_model]`.
-    ///
-    /// With unprocessed weights the final norm's gain stands between the scaled residual stream and `W_U`, and is not in
-    /// here (nor in TransformerLens' logit attribution): fold it first ([`processed`](Transformer::processed)).
+    /// The direction of the centered and scaled residual stream along which each prompt's logit of `answers` (mean over
+    /// them) rises over that of `wrong_answers`: columns of `W_U`, `[prompt, d_model]`, times the final norm's gain if that
+    /// is [`Applied`](FinalNormGain::Applied) and not yet folded into `W_U`.
     #[must_use]
-    pub fn logit_direction(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 2> {
+    pub fn logit_direction(
+        &self,
+        answers: &[Vec<u32>],
+        wrong_answers: &[Vec<u32>],
+        gain: FinalNormGain,
+    ) -> Tensor<B, 2> {
         let w_u = self.unembedding();
         let device = w_u.device();
         let mean_column = |ids: &Vec<u32>| {
@@ -158,6 +161,42 @@ impl<B: Backend> Transformer<B> {
             float32(w_u.clone().select(1, index)).mean_dim(1).transpose() // [1, d_model]
         };
         let rows = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean_column(right) - mean_column(wrong));
-        Tensor::cat(rows.collect(), 0)
+        let direction: Tensor<B, 2> = Tensor::cat(rows.collect(), 0);
+        match (gain, self.final_norm_gain()) {
+            (FinalNormGain::Applied, Some(gain)) => direction * float32(gain).unsqueeze_dim(0),
+            _ => direction,
+        }
     }
+
+    /// The part of each prompt's logit difference that depends on no activation: the unembedding's bias and, until it is
+    /// folded, the final norm's bias, along [`logit_direction`](Self::logit_direction). `[prompt]`.
+    #[must_use]
+    pub fn logit_bias(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 1> {
+        let after_norm = self.logit_direction(answers, wrong_answers, FinalNormGain::LeftOut);
+        let [prompts, d_model] = after_norm.dims();
+        let of_norm = match &self.final_norm.bias {
+            Some(bias) => (after_norm * float32(bias.val()).reshape([1, d_model])).sum_dim(1).reshape([prompts]),
+            None => Tensor::zeros([prompts], &after_norm.device()),
+        };
+        let Some(b_u) = self.b_u() else { return of_norm };
+        let mean = |ids: &Vec<u32>| {
+            let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+            let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [ids.len()]), &b_u.device());
+            float32(b_u.clone().select(0, index)).mean()
+        };
+        let of_unembedding = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean(right) - mean(wrong));
+        of_norm + Tensor::cat(of_unembedding.collect(), 0)
+    }
+}
+
+/// Whether a direction of the logits has the final norm's gain in it. The two differ only for unprocessed weights: folding
+/// ([`processed`](Transformer::processed)) moves the gain into `W_U`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FinalNormGain {
+    /// It has: what a vector adds along the direction is what it adds to the logits.
+    #[default]
+    Applied,
+    /// It has not: TransformerLens' `logit_attrs` and `apply_ln_to_stack` on unprocessed weights, whose numbers do not sum to
+    /// the logits.
+    LeftOut,
 }

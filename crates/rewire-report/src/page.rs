@@ -20,6 +20,21 @@ pub struct Check {
     pub verdict: Verdict,
 }
 
+impl Check {
+    /// Sets a number beside the one that a document prints with `digits` decimals. They agree if they differ by no more than
+    /// half of the last printed digit and `noise`: what float32 rounding adds on another machine.
+    #[must_use]
+    pub fn figure(what: impl Into<String>, expected: f64, got: f64, digits: usize, noise: f64) -> Self {
+        let agrees = (expected - got).abs() <= 0.5 * 10_f64.powi(-(digits as i32)) + noise;
+        Self {
+            what: what.into(),
+            expected: format!("{expected:.digits$}"),
+            got: format!("{got:.digits$}"),
+            verdict: Verdict::of(agrees),
+        }
+    }
+}
+
 /// Whether a figure agrees with the one that a source document prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -30,6 +45,12 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// [`Agrees`](Self::Agrees) if it does.
+    #[must_use]
+    pub fn of(agrees: bool) -> Self {
+        if agrees { Verdict::Agrees } else { Verdict::Differs }
+    }
+
     /// `agrees` or `differs`.
     #[must_use]
     pub fn text(self) -> &'static str {

@@ -36,6 +36,8 @@ pub struct Table {
     pub direction: Option<Direction>,
     /// The unit of the numbers.
     pub scale: Scale,
+    /// Of means at positions, the number of prompts that each position's mean is over, `[pos]`.
+    pub prompts_by_position: Option<Vec<usize>>,
 }
 
 impl Table {
@@ -47,7 +49,11 @@ impl Table {
             Prompts::Each => (axes.collect(), effects.values.clone()),
             Prompts::Mean => (axes.skip(1).collect(), effects.mean()),
         };
-        Self::of(name, axes, values, outcome)
+        let prompts_by_position = match prompts {
+            Prompts::Each => None,
+            Prompts::Mean => effects.prompts_by_position(),
+        };
+        Self { prompts_by_position, ..Self::of(name, axes, values, outcome) }
     }
 
     /// Numbers that belong to an outcome, with these axes.
@@ -60,6 +66,7 @@ impl Table {
             method: Some(outcome.method),
             direction: Some(outcome.direction),
             scale: outcome.scale,
+            prompts_by_position: None,
         }
     }
 }
@@ -170,6 +177,7 @@ fn description(tables: &[Table], about: &About) -> Result<Vec<u8>, ReportError> 
             "method": table.method,
             "direction": table.direction,
             "scale": table.scale,
+            "prompts_by_position": table.prompts_by_position,
             "in_csv": table.values.len() <= CSV_LIMIT,
         })
     };
@@ -194,6 +202,7 @@ mod tests {
             method: None,
             direction: None,
             scale,
+            prompts_by_position: None,
         }
     }
 

@@ -210,6 +210,12 @@ impl PromptPairs {
         self.pairs[pair].clean.len() - 1
     }
 
+    /// The number of tokens of every prompt.
+    #[must_use]
+    pub fn lengths(&self) -> Vec<usize> {
+        self.pairs.iter().map(|pair| pair.clean.len()).collect()
+    }
+
     /// The last real position of every prompt.
     #[must_use]
     pub fn ends(&self) -> Vec<usize> {

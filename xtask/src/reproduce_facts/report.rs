@@ -80,12 +80,8 @@ fn direct(page: &mut Page, source: &Source, found: &Found) {
         &["layer", "stream after it", "attention adds", "MLP adds"],
         layers.iter().enumerate().map(row).collect(),
     );
-    let gain = match source.is_processed() {
-        true => "",
-        false => " Weights are as the files have them, and the final norm's gain is left out here.",
-    };
     page.text(&format!(
-        "The unembedding's bias adds {:.3} to the logit difference, which no layer has.{gain}",
+        "The biases of the final norm and of the unembedding add {:.3} to the logit difference; they belong to no layer.",
         found.bias
     ));
 }

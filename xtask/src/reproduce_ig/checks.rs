@@ -163,7 +163,7 @@ mod tests {
 
     fn effects(kind: NodeKind, units: usize, of: impl Fn(usize, usize) -> f32) -> Effects {
         let values = Array2::from_shape_fn((12, units), |(layer, unit)| of(layer, unit)).into_dyn();
-        Effects { kind, values: values.insert_axis(ndarray::Axis(0)) }
+        Effects { kind, values: values.insert_axis(ndarray::Axis(0)), lengths: vec![17] }
     }
 
     fn outcome(effects: Vec<Effects>) -> Outcome {

@@ -50,6 +50,7 @@ fn curves(name: &str, curves: &Curves) -> Table {
         method: None,
         direction: None,
         scale: Scale::Metric,
+        prompts_by_position: None,
     }
 }
 

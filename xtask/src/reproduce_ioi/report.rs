@@ -20,6 +20,9 @@ pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Pag
         new_page("Attribution patching on indirect object identification", &source.subtitle(arguments.model.device));
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
+    if let Some(note) = names::positions_note(&found.sets[0].pairs) {
+        page.text(&format!("Maps by position are labelled with the first prompt's tokens. {note}"));
+    }
     attribution::sections(&mut page, source, found, &labels, arguments);
     validation::sections(&mut page, found, &labels);
     for set in &found.sets {

@@ -10,7 +10,7 @@ use rewire_analysis::{
     Receiver, Suppression, activation_patching, attention_patterns, backup_heads, copy_scores, copy_suppression,
     logit_attribution, path_patching, s2_inhibition,
 };
-use rewire_model::Transformer;
+use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
 
 use super::Arguments;
@@ -104,7 +104,8 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
     let direct = step("direct effects", vec![last])?;
     let opposing = beyond(&direct.effects(), |effect| effect >= threshold);
-    let attribution = logit_attribution(&inner, pairs, &[NodeKind::all(Component::HeadResult)], &options)?;
+    let results = [NodeKind::all(Component::HeadResult)];
+    let attribution = logit_attribution(&inner, pairs, &results, FinalNormGain::Applied, &options)?;
     let copying = [CopyNorms::Without, CopyNorms::With].map(|norms| {
         with_bar("copy scores", |progress| {
             copy_scores(&inner, &pairs.clean(), &data.names(), norms, &Options { progress, ..options })
@@ -144,7 +145,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
     }
     let backup = match movers.is_empty() {
         true => None,
-        false => Some(backup_heads(&inner, pairs, &movers, &options)?),
+        false => Some(backup_heads(&inner, pairs, &movers, FinalNormGain::Applied, &options)?),
     };
     // Nothing is written before the heads of layer 0.
     let into = |what: &str, input: Input, heads: &[Head]| {

@@ -1,45 +1,46 @@
-//! The figures that the notebook prints, beside ours; for Pythia-160m alone.
+//! The figures that the notebook prints beside ours, on the notebook's own prompts; for Pythia-160m alone.
 //!
-//! Its 70 prompts cannot be drawn again: ours have templates, places and objects of their own, and, like its, no token in front. A figure
-//! agrees if it is within the 95% interval of the difference of two samples of one population; what other templates change is not in it.
+//! The prompts are the notebook's, so a figure agrees only if it is the printed one to its last digit, and float32 rounding.
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::{Backup, CopyNorms, Inhibition, backup_heads, copy_scores, s2_inhibition};
+use rewire_analysis::CopyScores;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_report::{Check, Verdict};
+use rewire_tasks::Tokenizer;
 
-use super::analyse::{Found, Head};
-use crate::compute::options;
+use super::analyse::Head;
+use super::notebook::{INHIBITORS, Measured, measure};
 use crate::model::Source;
 
-/// The notebook's prompts.
-const PRINTED_PROMPTS: f64 = 70.0;
-/// The heads that the notebook finds to move names, ablates, and whose queries it patches.
-const MOVERS: [Head; 6] = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)];
-/// Copy scores that it prints, in per cent; of the list's end it prints nothing.
+/// Copy scores that it prints, in per cent. It prints those above 0, and the stored output ends after the last one here.
 const COPYING: [(Head, f64); 14] = [
-    ((4, 10), 8.571),
+    ((4, 10), 8.571428571428571),
     ((5, 0), 100.0),
-    ((5, 9), 23.333),
-    ((6, 6), 2.857),
-    ((7, 8), 33.810),
-    ((7, 11), 0.476),
-    ((8, 1), 39.524),
-    ((8, 2), 98.571),
-    ((8, 8), 2.857),
+    ((5, 9), 23.333333333333332),
+    ((6, 6), 2.857142857142857),
+    ((7, 8), 33.80952380952381),
+    ((7, 11), 0.4761904761904762),
+    ((8, 1), 39.523809523809526),
+    ((8, 2), 98.57142857142858),
+    ((8, 8), 2.857142857142857),
     ((8, 10), 100.0),
-    ((9, 2), 0.952),
-    ((9, 4), 20.952),
-    ((9, 6), 6.190),
-    ((9, 7), 2.381),
+    ((9, 2), 0.9523809523809524),
+    ((9, 4), 20.952380952380953),
+    ((9, 6), 6.190476190476191),
+    ((9, 7), 2.380952380952381),
 ];
-/// The same of heads turned round.
-const NEGATIVE_COPYING: [(Head, f64); 3] = [((6, 5), 0.476), ((8, 9), 100.0), ((9, 5), 20.476)];
-/// S2-inhibition: attention to S2, change of the logit difference, change of the movers' attention to S1.
-const INHIBITION: [(Head, [f64; 3]); 2] = [((7, 4), [0.798, -4.391, 0.269]), ((7, 6), [0.291, -2.280, 0.152])];
+/// Copy scores of heads turned round.
+const NEGATIVE_COPYING: [(Head, f64); 3] =
+    [((6, 5), 0.4761904761904762), ((8, 9), 100.0), ((9, 5), 20.476190476190474)];
+/// S2-inhibition of [`INHIBITORS`]: attention to S2, change of the logit difference, change of the movers' attention to S1.
+const INHIBITION: [[f64; 3]; 2] = [[0.798, -4.391, 0.269], [0.291, -2.280, 0.152]];
+/// Sums of bars, in the order of [`totals`].
+const TOTALS: [f64; 6] = [1.15, 0.23, 0.15, 0.79, 0.24, 0.35];
 
-/// Half the width of a 95% interval, in standard errors.
-const SURE: f64 = 1.96;
+/// What float32 rounding adds to a mean logit difference on another machine: some 2e-5 of logits of 10 to 20.
+const LOGITS: f64 = 2e-4;
+/// What it adds to shares, attentions, and sums of some shares.
+const SHARES: f64 = 1e-4;
 
 /// Whether this is the notebook's model: Pythia-160m, trained to its end, with processed weights.
 pub(super) fn is_the_notebooks(source: &Source) -> bool {
@@ -52,154 +53,181 @@ pub(super) fn is_the_notebooks(source: &Source) -> bool {
 }
 
 /// The checks, if this is the notebook's model.
-pub(super) fn checks<B: Backend>(source: &Source, model: &Transformer<B>, found: &Found) -> anyhow::Result<Vec<Check>> {
+pub(super) fn checks<B: Backend>(
+    source: &Source,
+    model: &Transformer<B>,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Vec<Check>> {
     if !is_the_notebooks(source) {
         return Ok(Vec::new());
     }
-    let data = &found.data;
-    let options = options(model, data.pairs.width());
-    let backup = backup_heads(model, &data.pairs, &MOVERS, &options)?;
-    let copying = copy_scores(model, &data.pairs.clean(), &data.names(), CopyNorms::Without, &options)?;
-    let heads = INHIBITION.map(|(head, _)| head);
-    let inhibition = s2_inhibition(model, &data.pairs, &data.roles, &heads, &MOVERS, &options)?;
-    let scores = |negative: bool, (layer, head): Head| {
-        let of = if negative { &copying.negative } else { &copying.positive };
-        f64::from(of[[layer, head]])
-    };
-    Ok(compared(&found.parts.baselines.clean, &found.parts.baselines.corrupted, &backup, scores, &inhibition))
+    Ok(compared(&measure(model, tokenizer)?))
 }
 
-fn compared(
-    clean: &[f32],
-    corrupted: &[f32],
-    backup: &Backup,
-    score: impl Fn(bool, Head) -> f64,
-    inhibition: &[Inhibition],
-) -> Vec<Check> {
+fn compared(found: &Measured) -> Vec<Check> {
+    let [clean, corrupted] = found.logit_differences;
+    let [before, after] = found.backup.logit_differences();
     let mut checks = vec![
-        mean("clean logit difference", 4.1341, 4, clean),
-        mean("corrupted logit difference", -4.0757, 4, corrupted),
-        mean("logit difference, six movers zero-ablated", 3.5585, 4, &backup.logit_difference_after),
+        Check::figure("clean logit difference", 4.1341, clean, 4, LOGITS),
+        Check::figure("corrupted logit difference", -4.0757, corrupted, 4, LOGITS),
+        Check::figure("logit difference before ablation", 4.1340785027, before, 10, LOGITS),
+        Check::figure("logit difference, six movers zero-ablated", 3.5585453510, after, 10, LOGITS),
+        Check::figure("change, per cent", -13.92, 100.0 * (after - before) / before, 2, 1e-2),
     ];
-    let [before, after] = backup.logit_differences();
-    let changes: Vec<f32> =
-        backup.logit_difference_after.iter().zip(&backup.logit_difference_before).map(|(a, b)| a - b).collect();
-    let percent = 100.0 * (after - before) / before;
-    let reach = 100.0 * interval(&changes) / before.abs();
-    checks.push(within("its change, per cent", -13.92, percent, reach, 2));
-    let prompts = clean.len() as f64;
-    for (negative, printed) in [(false, COPYING.as_slice()), (true, NEGATIVE_COPYING.as_slice())] {
-        for &(head, percent) in printed {
-            let sign = if negative { "negative copy score" } else { "copy score" };
-            let what = format!("{sign} of {}.{}, per cent", head.0, head.1);
-            checks.push(within(
-                &what,
-                percent,
-                score(negative, head),
-                share_interval(percent, score(negative, head), prompts),
-                2,
-            ));
-        }
+    for (what, expected, got) in totals(found) {
+        checks.push(Check::figure(what, expected, got, 2, SHARES));
     }
-    for (found, (head, printed)) in inhibition.iter().zip(INHIBITION) {
-        let of_movers: Vec<f32> =
-            found.s1_attention_change.rows().into_iter().map(|row| row.mean().unwrap_or(f32::NAN)).collect();
-        let name = format!("S2-inhibition of {}.{}", head.0, head.1);
-        checks.push(mean(&format!("{name}: attention to S2"), printed[0], 3, &found.s2_attention));
-        checks.push(mean(&format!("{name}: logit difference change"), printed[1], 3, &found.logit_difference_change));
-        checks.push(mean(&format!("{name}: movers' attention to S1, change"), printed[2], 3, &of_movers));
+    checks.extend(copying(&found.copying));
+    for (i, (layer, head)) in INHIBITORS.into_iter().enumerate() {
+        let names = ["attention to S2", "logit difference change", "movers' attention to S1, change"];
+        let noise = [SHARES, LOGITS, SHARES];
+        for (what, ((expected, got), noise)) in
+            names.into_iter().zip(INHIBITION[i].into_iter().zip(found.inhibition[i].means()).zip(noise))
+        {
+            checks.push(Check::figure(format!("S2-inhibition of {layer}.{head}: {what}"), expected, got, 3, noise));
+        }
     }
     checks
 }
 
-/// Half the 95% interval of the difference of two means, of these numbers and of 70 like them.
-fn interval(values: &[f32]) -> f64 {
-    let n = values.len() as f64;
-    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    SURE * (variance * (1.0 / n + 1.0 / PRINTED_PROMPTS)).sqrt()
-}
-
-/// The same of two shares in per cent, with one prompt of each kind added to each sample (Agresti and Caffo 2000), as if the names of one
-/// prompt were one.
-fn share_interval(printed: f64, ours: f64, prompts: f64) -> f64 {
-    let variance = |percent: f64, n: f64| {
-        let share = (percent / 100.0 * n + 1.0) / (n + 2.0);
-        share * (1.0 - share) / (n + 2.0)
-    };
-    100.0 * SURE * (variance(printed, PRINTED_PROMPTS) + variance(ours, prompts)).sqrt()
-}
-
-/// A printed mean beside the mean of ours.
-fn mean(what: &str, expected: f64, digits: usize, ours: &[f32]) -> Check {
-    let got = ours.iter().map(|&v| f64::from(v)).sum::<f64>() / ours.len() as f64;
-    within(what, expected, got, interval(ours), digits)
-}
-
-fn within(what: &str, expected: f64, got: f64, reach: f64, digits: usize) -> Check {
-    let agrees = (expected - got).abs() <= reach + 0.5 * 10_f64.powi(-(digits as i32));
-    Check {
-        what: what.to_owned(),
-        expected: format!("{expected:.digits$} ± {reach:.digits$}"),
-        got: format!("{got:.digits$}"),
-        verdict: if agrees { Verdict::Agrees } else { Verdict::Differs },
+/// The printed sums of bars and ours.
+fn totals(found: &Measured) -> [(&'static str, f64, f64); 6] {
+    let t = &found.totals;
+    let [serving, opposing] = t.direct;
+    let named = [
+        ("direct effects, 15 heads that serve, sum", serving),
+        ("direct effects, 15 heads that oppose, sum", opposing),
+        ("taken over by 15 backups, sum (the notebook scales by another position's norm)", t.backup),
+        ("into the movers' queries, 10 heads, sum", t.queries),
+        ("into the values of 8.9, 10 heads, sum", t.direct_values),
+        ("into the values of 7.4 and 7.6, 10 heads, sum", t.values),
+    ];
+    let mut rows = [("", 0.0, 0.0); 6];
+    for (row, ((what, got), expected)) in rows.iter_mut().zip(named.into_iter().zip(TOTALS)) {
+        *row = (what, expected, got);
     }
+    rows
+}
+
+/// Copy scores are shares of counted names: a printed one is ours if the counts are the same. The notebook prints every score
+/// above 0, so that all others up to where its output ends must be 0.
+fn copying(scores: &CopyScores) -> Vec<Check> {
+    let half_a_name = 50.0 / scores.tokens.max(1) as f64;
+    let mut checks = Vec::new();
+    let last = COPYING[COPYING.len() - 1].0;
+    for (sign, printed, ours, until) in [
+        ("copy score", COPYING.as_slice(), &scores.positive, Some(last)),
+        ("negative copy score", NEGATIVE_COPYING.as_slice(), &scores.negative, None),
+    ] {
+        for &((layer, head), percent) in printed {
+            let got = f64::from(ours[[layer, head]]);
+            checks.push(Check {
+                what: format!("{sign} of {layer}.{head}, per cent"),
+                expected: format!("{percent:.2}"),
+                got: format!("{got:.2}"),
+                verdict: Verdict::of((percent - got).abs() < half_a_name),
+            });
+        }
+        let others = ours.indexed_iter().filter(|(head, score)| {
+            until.is_none_or(|last| *head <= last) && printed.iter().all(|(of, _)| of != head) && **score != 0.0
+        });
+        let others = others.count();
+        checks.push(Check {
+            what: format!("further heads{} with a {sign} above 0", if until.is_some() { " up to 9.7" } else { "" }),
+            expected: "0".to_owned(),
+            got: others.to_string(),
+            verdict: Verdict::of(others == 0),
+        });
+    }
+    checks
 }
 
 #[cfg(test)]
 mod tests {
     use ndarray::{Array2, Array3};
+    use rewire_analysis::{Backup, Inhibition};
 
+    use super::super::notebook::Totals;
     use super::*;
 
-    fn around(mean: f64) -> Vec<f32> {
-        (0..70).map(|i| (mean + if i % 2 == 0 { 0.5 } else { -0.5 }) as f32).collect()
-    }
+    /// The lines that the notebook prints, copied from it.
+    const PRINTED: &str = include_str!("notebook/printed.txt");
 
-    fn as_printed(change: impl Fn(&mut Vec<f32>, &mut Backup, &mut Vec<Inhibition>)) -> Vec<Check> {
-        let mut clean = around(4.1341);
-        let zeros = Array3::zeros((70, 12, 12));
-        let mut backup = Backup {
-            ablated: MOVERS.to_vec(),
-            before: zeros.clone(),
-            after: zeros,
-            logit_difference_before: around(4.1341),
-            logit_difference_after: around(3.5585),
+    /// What is measured if everything is as the notebook prints it, read from its lines and not from the constants above.
+    fn as_printed() -> Measured {
+        let after = |start: &str| -> Vec<f64> {
+            let lines = PRINTED.lines().filter_map(|line| line.strip_prefix(start));
+            lines.map(|rest| rest.trim().trim_end_matches('%').parse().unwrap()).collect()
         };
-        let of = |(head, printed): (Head, [f64; 3])| Inhibition {
-            head,
-            s2_attention: vec![printed[0] as f32; 70],
-            logit_difference_change: vec![printed[1] as f32; 70],
-            s1_attention_change: Array2::from_elem((70, 6), printed[2] as f32),
+        let total = after("Total logit diff contribution above threshold:");
+        let backup = Backup {
+            ablated: Vec::new(),
+            before: Array3::zeros((1, 12, 12)),
+            after: Array3::zeros((1, 12, 12)),
+            logit_difference_before: vec![after("Original logit diff:")[0] as f32],
+            logit_difference_after: vec![after("Post ablation logit diff:")[0] as f32],
         };
-        let mut inhibition = INHIBITION.map(of).to_vec();
-        change(&mut clean, &mut backup, &mut inhibition);
-        let score = |negative: bool, head: Head| {
-            let printed = if negative { NEGATIVE_COPYING.as_slice() } else { COPYING.as_slice() };
-            printed.iter().find(|(of, _)| *of == head).map_or(0.0, |(_, score)| *score)
-        };
-        compared(&clean, &around(-4.0757), &backup, score, &inhibition)
-    }
-
-    #[test]
-    fn what_is_as_printed_agrees_and_what_is_not_differs() {
-        let all = as_printed(|_, _, _| {});
-        assert_eq!(all.len(), 4 + 17 + 6);
-        for check in &all {
-            assert_eq!(check.verdict, Verdict::Agrees, "{check:?}");
+        let mut copying = CopyScores { positive: Array2::zeros((12, 12)), negative: Array2::zeros((12, 12)), tokens: 210 };
+        for line in PRINTED.lines().filter_map(|line| line.strip_prefix("Copy circuit for head ")) {
+            let (head, rest) = line.split_once(" (sign=").unwrap();
+            let (sign, score) = rest.split_once(") : Top 5 accuracy: ").unwrap();
+            let (layer, head) = head.split_once('.').unwrap();
+            let scores = if sign == "1" { &mut copying.positive } else { &mut copying.negative };
+            let at = [layer.parse::<usize>().unwrap(), head.parse().unwrap()];
+            scores[at] = score.trim_end_matches('%').parse().unwrap();
         }
-        let differing = |checks: Vec<Check>| checks.iter().filter(|c| c.verdict == Verdict::Differs).count();
-        assert_eq!(differing(as_printed(|clean, _, _| *clean = around(4.4))), 1);
-        assert_eq!(differing(as_printed(|_, _, found| found[1].s2_attention = vec![0.3; 70])), 1);
-        assert_eq!(differing(as_printed(|_, backup, _| backup.logit_difference_after = around(3.2))), 2);
-        assert_eq!(differing(as_printed(|_, _, found| found[0].s1_attention_change.fill(f32::NAN))), 1);
+        let [s2, change, s1] = [
+            "S2I Head S2 Attention Score:",
+            "Logit Diff Change After Ablation:",
+            "NMHs' Mean S1 Attention Score Change:",
+        ]
+        .map(after);
+        let inhibition = (0..2).map(|i| Inhibition {
+            head: INHIBITORS[i],
+            s2_attention: vec![s2[i] as f32],
+            logit_difference_change: vec![change[i] as f32],
+            s1_attention_change: Array2::from_elem((1, 6), s1[i] as f32),
+        });
+        Measured {
+            logit_differences: [after("Clean logit diff:")[0], after("Corrupted logit diff:")[0]],
+            backup,
+            copying,
+            inhibition: inhibition.collect(),
+            totals: Totals {
+                direct: [total[0], total[1]],
+                backup: total[2],
+                queries: total[3],
+                direct_values: total[4],
+                values: total[5],
+            },
+        }
+    }
+
+    fn differing(change: impl Fn(&mut Measured)) -> Vec<String> {
+        let mut found = as_printed();
+        change(&mut found);
+        compared(&found).into_iter().filter(|c| c.verdict == Verdict::Differs).map(|c| c.what).collect()
     }
 
     #[test]
-    fn intervals_narrow_with_the_prompts() {
-        assert!(share_interval(50.0, 50.0, 1000.0) < share_interval(50.0, 50.0, 70.0));
-        // 100% of a sample is no certainty.
-        assert!(share_interval(100.0, 100.0, 70.0) > 1.0);
-        assert!((interval(&around(1.0)) - 1.96 * (0.5 * 0.5 * 70.0 / 69.0 * 2.0 / 70.0_f64).sqrt()).abs() < 1e-6);
+    fn every_figure_is_the_one_that_the_notebook_prints() {
+        assert_eq!(compared(&as_printed()).len(), 5 + 6 + 14 + 3 + 2 + 6);
+        assert_eq!(differing(|_| {}), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_figure_that_is_off_by_a_printed_digit_differs() {
+        assert_eq!(differing(|f| f.logit_differences[0] += 0.001), ["clean logit difference"]);
+        assert_eq!(differing(|f| f.logit_differences[1] -= 0.001), ["corrupted logit difference"]);
+        assert_eq!(differing(|f| f.backup.logit_difference_after[0] += 0.01).len(), 2, "it and the change");
+        assert_eq!(differing(|f| f.totals.queries += 0.01), ["into the movers' queries, 10 heads, sum"]);
+        assert_eq!(differing(|f| f.totals.direct[1] -= 0.01).len(), 1);
+        // One name more or less of 210.
+        assert_eq!(differing(|f| f.copying.positive[[9, 6]] += 100.0 / 210.0), ["copy score of 9.6, per cent"]);
+        assert_eq!(differing(|f| f.copying.positive[[3, 1]] = 100.0 / 210.0).len(), 1);
+        assert_eq!(differing(|f| f.copying.positive[[11, 1]] = 50.0).len(), 0, "the output ends before it");
+        assert_eq!(differing(|f| f.copying.negative[[11, 1]] = 50.0).len(), 1);
+        assert_eq!(differing(|f| f.inhibition[1].s2_attention = vec![0.292]).len(), 1);
+        assert_eq!(differing(|f| f.inhibition[0].s1_attention_change.fill(f32::NAN)).len(), 1);
     }
 }

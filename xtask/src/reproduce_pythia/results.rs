@@ -51,6 +51,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
         method: None,
         direction: None,
         scale: Scale::Metric,
+        prompts_by_position: None,
     };
     for (scores, norms) in found.copying.iter().zip(["without-norms", "with-norms"]) {
         for (sign, values) in [("positive", &scores.positive), ("negative", &scores.negative)] {
@@ -317,7 +318,7 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
         text += &text_table(&PUBLISHED, &published_rows(found));
     }
     if !checks.is_empty() {
-        text += "\nagainst the figures that the notebook prints (± 95% interval of the difference of two samples)\n";
+        text += "\nagainst the figures that the notebook prints, on its own prompts\n";
         text += &text_table(&["figure", "expected", "got", "verdict"], &check_rows(checks));
     }
     text

@@ -55,7 +55,9 @@ pub(super) fn analyse<B: AutodiffBackend>(
                 only(ablation(&model, pairs, &metric, nodes, &by, &options)?)
             }
             (MethodName::PathPatching, ..) => arguments.paths.patch(&model.valid(), pairs, &metric, nodes, &options)?,
-            (MethodName::LogitAttribution, ..) => only(logit_attribution(&model.valid(), pairs, nodes, &options)?),
+            (MethodName::LogitAttribution, ..) => {
+                only(logit_attribution(&model.valid(), pairs, nodes, arguments.final_norm_gain(), &options)?)
+            }
             (MethodName::IntegratedGradients, ..) => {
                 let integral =
                     arguments.integral.integral(&model.valid(), nodes, reference, arguments, prompt_batch)?;

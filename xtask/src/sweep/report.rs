@@ -97,6 +97,11 @@ pub(super) fn page(
             _ => unit.to_owned(),
         };
         page.section(name, &lead);
+        if effects.prompts_by_position().is_some() {
+            if let Some(note) = names::positions_note(pairs) {
+                page.text(&note);
+            }
+        }
         maps(&mut page, effects, pairs);
         let (header, rows) = top_table(outcome, effects, pairs, bootstrap, TOP);
         page.table(&header, rows);
@@ -115,6 +120,9 @@ pub(super) fn page(
             "Estimated effect of a head's output on a later head's query, key or value input, summed over positions. Rows are \
              ends, columns starts; the heads on the largest paths.",
         );
+        if let Some(note) = names::positions_note(pairs) {
+            page.text(&note);
+        }
         let mean = found.mean();
         let sums = paths::over_positions(&mean);
         let chosen = busiest(&sums, 22);

@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayD, Axis};
 use rewire_analysis::{Agreement, Bootstrap, Completeness, Effects, Method, Outcome};
+use rewire_model::FinalNormGain;
 use rewire_report::{Prompts, Table};
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
@@ -36,12 +37,13 @@ pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Argumen
         tables.push(Table::of(format!("{kind}.gap"), axes, gap, &found.outcome));
     }
     if let Some(paths) = &found.paths {
-        let (axes, values): (&[&str], ArrayD<f32>) = match prompts {
-            Prompts::Each => (&PATH_AXES, paths.values.clone()),
-            Prompts::Mean => (&PATH_AXES[1..], paths.mean().into_dyn()),
+        let (axes, values, prompts_by_position): (&[&str], ArrayD<f32>, _) = match prompts {
+            Prompts::Each => (&PATH_AXES, paths.values.clone(), None),
+            Prompts::Mean => (&PATH_AXES[1..], paths.mean().into_dyn(), Some(paths.prompts_by_position.clone())),
         };
         let axes = axes.iter().map(|a| (*a).to_owned()).collect();
-        tables.push(Table::of("head_paths".to_owned(), axes, values, &found.outcome));
+        let table = Table::of("head_paths".to_owned(), axes, values, &found.outcome);
+        tables.push(Table { prompts_by_position, ..table });
     }
     if let Some(screened) = &found.screened {
         for effects in &screened.exact.effects {
@@ -117,6 +119,11 @@ pub(super) fn notes(
             let meaning = "what each node adds to the logit difference itself, at the clean run's final norm scale; of the residual \
                            stream, how far the difference has come";
             notes.insert("values_are".to_owned(), json!(meaning));
+            let gain = match arguments.final_norm_gain() {
+                FinalNormGain::Applied => "applied",
+                FinalNormGain::LeftOut => "left out, as TransformerLens does: with unprocessed weights the values do not sum to the logits",
+            };
+            notes.insert("final_norm_gain".to_owned(), json!(gain));
         }
         _ => {}
     }
@@ -172,6 +179,7 @@ pub(super) fn top_table(
             effects.values[[&[prompt], nodes[i].0.as_slice()].concat().as_slice()]
         })
         .into_dyn(),
+        lengths: effects.lengths.clone(),
     };
     let sure = shown.standard_error().zip(shown.bootstrap(bootstrap));
     let row = |(i, (place, value)): (usize, &(Vec<usize>, f32))| {

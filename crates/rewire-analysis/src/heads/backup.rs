@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, Axis, concatenate};
 use rewire_device::zeros_like;
 use rewire_hooks::{HookPoint, Patch, Site};
-use rewire_model::Transformer;
+use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::logit_attribution::Direct;
@@ -31,7 +31,7 @@ pub struct Backup {
 }
 
 /// Zero-ablates the mixed values of some heads together and says what every head adds to the logit difference of the clean prompts
-/// before and after, each with the final norm's own scale at END.
+/// before and after, each with the final norm's own scale at END, and its `gain` as in [`logit_attribution`](crate::logit_attribution).
 ///
 /// Only [`Options::prompt_batch`] is looked at.
 ///
@@ -41,6 +41,7 @@ pub fn backup_heads<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     heads: &[(usize, usize)],
+    gain: FinalNormGain,
     options: &Options,
 ) -> Result<Backup, AnalysisError> {
     check_pairs(model, pairs)?;
@@ -56,7 +57,7 @@ pub fn backup_heads<B: Backend>(
         for portion in portions(pairs, &metric, options.prompt_batch)? {
             for (i, gone) in [&[][..], heads].into_iter().enumerate() {
                 let mut patch = zero(model, &portion, gone);
-                let direct = Direct::new(model, &portion, &metric, vec![Site::Z], &mut patch)?;
+                let direct = Direct::new(model, &portion, &metric, gain, vec![Site::Z], &mut patch)?;
                 patch.finish()?;
                 attributions[i].push(direct.all_heads()?);
                 differences[i].extend(direct.logit_difference);

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, ArrayD, Axis};
 use rewire_device::{float32, product};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
-use rewire_model::{Run, Transformer};
+use rewire_model::{FinalNormGain, Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
 
 use crate::effects::join;
@@ -15,8 +15,8 @@ use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind
 
 /// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
 /// each prompt's own: heads, attention and MLP outputs, neurons; of the residual stream, how far the difference has come there (the logit
-/// lens). Always in logits; of weights without folded norms the final norm's gain is left out
-/// ([`logit_direction`](Transformer::logit_direction)).
+/// lens). Always in logits. `gain` matters for unprocessed weights alone: [`FinalNormGain::Applied`] multiplies by the final
+/// norm's gain, so that contributions sum to the logit difference (less that of the biases).
 ///
 /// Effects are per prompt, `[prompt, layer, ..]`. Only [`Options::prompt_batch`] and [`Options::progress`] are looked at.
 ///
@@ -26,6 +26,7 @@ pub fn logit_attribution<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     nodes: &[NodeKind],
+    gain: FinalNormGain,
     options: &Options,
 ) -> Result<Outcome, AnalysisError> {
     check(model, pairs, nodes)?;
@@ -48,7 +49,7 @@ pub fn logit_attribution<B: Backend>(
         for portion in portions(pairs, &metric, options.prompt_batch)? {
             (options.progress)(portion.prompts[0], pairs.len());
             let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
-            let direct = Direct::new(model, &portion, &metric, sites, ())?;
+            let direct = Direct::new(model, &portion, &metric, gain, sites, ())?;
             baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, &metric, |_| false)?.metric);
             changes.push(nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?);
             baselines.clean.extend(direct.logit_difference);
@@ -60,7 +61,7 @@ pub fn logit_attribution<B: Backend>(
             scale: Scale::Metric,
             metric: "logit-diff",
             baselines,
-            effects: join(nodes, changes, 1.0),
+            effects: join(nodes, changes, 1.0, pairs),
         })
     })
 }
@@ -82,6 +83,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         model: &'a Transformer<B>,
         portion: &Portion,
         metric: &LogitDiff,
+        gain: FinalNormGain,
         sites: Vec<Site>,
         hook: impl Hook<B>,
     ) -> Result<Self, AnalysisError> {
@@ -95,7 +97,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         Ok(Self {
             model,
             cache: recorder.into_cache(),
-            direction: model.logit_direction(&answers, &wrong),
+            direction: model.logit_direction(&answers, &wrong, gain),
             ends: portion.pairs.ends(),
             logit_difference: host(evaluate(metric, logits, &portion.prompts)),
         })

@@ -90,7 +90,7 @@ pub fn path_patching<B: Backend, M: Metric>(
         scale: options.scale,
         metric: metric.name(),
         baselines: found.baselines,
-        effects: join(senders, vec![changes], found.factor),
+        effects: join(senders, vec![changes], found.factor, pairs),
     };
     Ok(PathPatching { outcome, policy, unreached })
 }

@@ -74,8 +74,13 @@ impl Fixture {
 
     /// The prompt pairs.
     pub fn pairs<B: Backend>(&self, model: &Transformer<B>) -> PromptPairs {
+        self.pairs_of(model, "pairs.jsonl")
+    }
+
+    /// The prompt pairs of one of its files.
+    pub fn pairs_of<B: Backend>(&self, model: &Transformer<B>, file: &str) -> PromptPairs {
         let config = model.config();
-        read_pairs(&self.directory.join("pairs.jsonl"), None, None, config.d_vocab, config.n_ctx)
+        read_pairs(&self.directory.join(file), None, None, config.d_vocab, config.n_ctx)
             .expect("the fixture's pairs are whole")
     }
 

@@ -4,8 +4,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::ArrayD;
 use rewire_analysis::{
-    By, Component, Effects, FreezePolicy, Input, Intervention, MeanOver, Node, NodeKind, NormJacobian, Options,
-    PathIntegral, PathOptions, PerPrompt, Receiver, ablation, activation_patching, attention_attribution,
+    By, Component, Effects, FreezePolicy, Input, Intervention, KeptTokens, MeanOver, Node, NodeKind, NormJacobian,
+    Options, PathIntegral, PathOptions, PerPrompt, Receiver, ablation, activation_patching, attention_attribution,
     attribution_patching, backup_heads, copy_suppression, head_path_attribution, integrated_gradients,
     interpolation_curves, logit_attribution, mean_activations, patch_groups, path_patching,
 };
@@ -43,7 +43,10 @@ pub fn every_effect<B: AutodiffBackend>(
         let after = ablation(&plain, pairs, &metric, &writing, &by, options).unwrap().after();
         add(&format!("ablation to {name}"), after);
     }
-    add("logit attribution", logit_attribution(&plain, pairs, &writing, FinalNormGain::Applied, options).unwrap().effects);
+    add(
+        "logit attribution",
+        logit_attribution(&plain, pairs, &writing, FinalNormGain::Applied, options).unwrap().effects,
+    );
     let last = model.config().n_layers - 1;
     let receivers = [
         Receiver::new(last, Input::Q).head(1),
@@ -72,8 +75,11 @@ pub fn every_effect<B: AutodiffBackend>(
     let curves =
         interpolation_curves(&plain, pairs, &metric, &[head(1, 0)], &along, &Intervention::Resample, options).unwrap();
     found.push(("interpolation".into(), curves.values.into_dyn()));
-    found.push(("backup heads".into(), backup_heads(&plain, pairs, &[(1, 0)], FinalNormGain::Applied, options).unwrap().after.into_dyn()));
-    let suppression = copy_suppression(&plain, pairs, &[(1, 0)], &Default::default(), options).unwrap();
+    found.push((
+        "backup heads".into(),
+        backup_heads(&plain, pairs, &[(1, 0)], FinalNormGain::Applied, options).unwrap().after.into_dyn(),
+    ));
+    let suppression = copy_suppression(&plain, pairs, &[(1, 0)], &KeptTokens::default(), options).unwrap();
     let divergences = suppression.iter().flat_map(|s| [s.preserved as f32, s.ablated as f32]).collect::<Vec<_>>();
     found.push(("copy suppression".into(), ndarray::Array1::from(divergences).into_dyn()));
     found

@@ -8,9 +8,9 @@ use burn::tensor::backend::Backend;
 use burn_ndarray::NdArray;
 use ndarray::{Array, ArrayD, Axis, IxDyn};
 use rewire_analysis::{
-    AnalysisError, By, Component, CopyNorms, Direction, FreezePolicy, Input, Node, NodeKind, Options, Path, Positions,
-    Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution, patch_path, patch_paths,
-    s2_inhibition,
+    AnalysisError, By, Component, CopyNorms, Direction, FreezePolicy, Input, KeptTokens, Node, NodeKind, Options, Path,
+    Positions, Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution, patch_path,
+    patch_paths, s2_inhibition,
 };
 use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
@@ -75,11 +75,17 @@ fn tables_match<B: Backend>() {
 
             let config = model.config();
             let all: Vec<_> = (0..config.n_layers).flat_map(|l| (0..config.n_heads).map(move |h| (l, h))).collect();
-            let excluded = BTreeSet::from(EXCLUDED);
-            let found = copy_suppression(&model, &pairs, &all, &excluded, &options).unwrap();
-            let numbers = found.iter().flat_map(|s| [s.preserved, s.ablated, s.score().unwrap()].map(|v| v as f32));
-            let shape = IxDyn(&[config.n_layers, config.n_heads, 3]);
-            close(Array::from_shape_vec(shape, numbers.collect()).unwrap(), "cspa");
+            // Prompts whose tokens repeat: every occurrence of a kept token is kept.
+            let repeats = fixture.pairs_of(&model, "cspa_pairs.jsonl");
+            for (pairs, share, table) in
+                [(&pairs, 0.05, "cspa"), (&repeats, 0.05, "cspa_repeats"), (&repeats, 0.25, "cspa_repeats_quarter")]
+            {
+                let keep = KeptTokens { share, excluded: BTreeSet::from(EXCLUDED) };
+                let found = copy_suppression(&model, pairs, &all, &keep, &options).unwrap();
+                let numbers = found.iter().flat_map(|s| [s.preserved, s.ablated, s.score().unwrap()].map(|v| v as f32));
+                let shape = IxDyn(&[config.n_layers, config.n_heads, 3]);
+                close(Array::from_shape_vec(shape, numbers.collect()).unwrap(), table);
+            }
         }
     }
 }
@@ -246,19 +252,20 @@ fn what_has_no_names_is_refused() {
     assert_eq!(error, "the list of names has positions for 13 prompts, and there are 12");
     // One prompt is its own mean: there is nothing to be a share of.
     let one = PromptPairs::new(pairs.pairs()[..1].to_vec()).unwrap();
-    let found = copy_suppression(&model, &one, &[(0, 0)], &BTreeSet::new(), &options).unwrap();
+    let found = copy_suppression(&model, &one, &[(0, 0)], &KeptTokens::default(), &options).unwrap();
     assert_eq!(found[0].score(), None);
     let error = s2_inhibition(&model, &pairs, &roles[..2], &[(0, 0)], &[(1, 0)], &options).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
     let error = backup_heads(&model, &pairs, &[(4, 0)], FinalNormGain::Applied, &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L4H0 head_z: layer 4 of 4, counted from 0");
-    let error = copy_suppression(&model, &pairs, &[(0, 8)], &BTreeSet::new(), &options).unwrap_err().to_string();
+    let error = copy_suppression(&model, &pairs, &[(0, 8)], &KeptTokens::default(), &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L0H8: head 8 of 8, counted from 0");
     for (node, reason) in [
         (NodeKind::all(Component::HeadQ), "it writes nothing itself"),
         (NodeKind { component: Component::HeadZ, by: By::Position }, "they are read at END"),
     ] {
-        let error = logit_attribution(&model, &pairs, &[node], FinalNormGain::Applied, &options).unwrap_err().to_string();
+        let error =
+            logit_attribution(&model, &pairs, &[node], FinalNormGain::Applied, &options).unwrap_err().to_string();
         assert!(error.ends_with(reason), "{error}");
     }
 }

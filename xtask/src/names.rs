@@ -23,9 +23,8 @@ pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> 
 /// have. `None` if every position holds the same token in all prompts.
 pub(crate) fn positions_note(pairs: &PromptPairs) -> Option<String> {
     let labels = |position: usize| (0..pairs.len()).filter_map(move |prompt| pairs.labels(prompt).get(position));
-    let differing: Vec<usize> = (0..pairs.width())
-        .filter(|&position| labels(position).collect::<BTreeSet<_>>().len() > 1)
-        .collect();
+    let differing: Vec<usize> =
+        (0..pairs.width()).filter(|&position| labels(position).collect::<BTreeSet<_>>().len() > 1).collect();
     let shorter: Vec<usize> = (0..pairs.width()).filter(|&position| labels(position).count() < pairs.len()).collect();
     let mut note = String::new();
     if !differing.is_empty() {
@@ -35,7 +34,11 @@ pub(crate) fn positions_note(pairs: &PromptPairs) -> Option<String> {
         );
     }
     if let (Some(first), Some(last)) = (shorter.first(), shorter.last()) {
-        let range = if first == last { format!("Position {first} exists") } else { format!("Positions {first} to {last} exist") };
+        let range = if first == last {
+            format!("Position {first} exists")
+        } else {
+            format!("Positions {first} to {last} exist")
+        };
         let n: Vec<String> = shorter.iter().map(|&position| labels(position).count().to_string()).collect();
         note += &format!("{range} in {} of {} prompts: each mean is over those.", n.join(", "), pairs.len());
     }

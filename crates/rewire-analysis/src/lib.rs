@@ -79,7 +79,7 @@ pub use group_attribution::attribute_groups;
 pub use groups::{GroupOutcome, patch_groups};
 pub use head_paths::{HeadPaths, NormJacobian, PathOptions, PerPrompt, head_path_attribution};
 pub use heads::{
-    Backup, CopyNorms, CopyScores, Inhibition, Suppression, backup_heads, copy_scores, copy_suppression,
+    Backup, CopyNorms, CopyScores, Inhibition, KeptTokens, Suppression, backup_heads, copy_scores, copy_suppression,
     logit_attribution, s2_inhibition,
 };
 pub use integrated::{

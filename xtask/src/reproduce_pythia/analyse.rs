@@ -6,9 +6,9 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::{Array2, Array4, Axis};
 use rewire_analysis::{
-    Backup, Component, CopyNorms, CopyScores, Direction, FreezePolicy, Inhibition, Input, NodeKind, Options, Outcome,
-    Receiver, Suppression, activation_patching, attention_patterns, backup_heads, copy_scores, copy_suppression,
-    logit_attribution, path_patching, s2_inhibition,
+    Backup, Component, CopyNorms, CopyScores, Direction, FreezePolicy, Inhibition, Input, KeptTokens, NodeKind,
+    Options, Outcome, Receiver, Suppression, activation_patching, attention_patterns, backup_heads, copy_scores,
+    copy_suppression, logit_attribution, path_patching, s2_inhibition,
 };
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
@@ -31,10 +31,10 @@ pub(super) const PARTS: [Component; 5] =
 
 /// Per cent above which a copy score tells a mover.
 pub(super) const COPIES: f32 = 75.0;
-/// Heads whose copy suppression, and S2-inhibition, is measured: each takes whole forwards.
+/// Heads whose S2-inhibition is measured: each takes whole forwards.
 const MEASURED: usize = 6;
 
-/// Words of grammar, which copy suppression leaves out.
+/// Function words, which copy suppression never keeps.
 const FUNCTION_WORDS: [&str; 24] = [
     " the", " a", " an", " to", " of", " and", " in", " at", " for", " with", " on", " were", " was", " had", " went",
     " gave", " it", " that", " is", ",", ".", "The", "When", "Then",
@@ -125,15 +125,11 @@ pub(super) fn analyse<B: AutodiffBackend>(
         .filter_map(|word| tokenizer.single_token(word).ok())
         .chain(inner.config().bos_token)
         .collect();
-    // The heads that work against the behaviour; where none does so enough, the one that does so most.
-    let strongest = beyond(&direct.effects(), |effect| effect > 0.0);
-    let suspects: Vec<Head> = if opposing.is_empty() { &strongest[..strongest.len().min(1)] } else { &opposing[..] }
-        .iter()
-        .copied()
-        .take(MEASURED)
-        .collect();
+    let (layers, heads) = (inner.config().n_layers, inner.config().n_heads);
+    let all: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect();
+    let keep = KeptTokens { excluded, ..KeptTokens::default() };
     let suppression = with_bar("copy suppression", |progress| {
-        copy_suppression(&inner, pairs, &suspects, &excluded, &Options { progress, ..options })
+        copy_suppression(&inner, pairs, &all, &keep, &Options { progress, ..options })
     })?;
     // Those that look at S2 and write to the logits themselves inhibit it there: the notebook keeps them apart from the movers.
     let directly: Vec<Head> =

@@ -167,7 +167,8 @@ mod tests {
             logit_difference_before: vec![after("Original logit diff:")[0] as f32],
             logit_difference_after: vec![after("Post ablation logit diff:")[0] as f32],
         };
-        let mut copying = CopyScores { positive: Array2::zeros((12, 12)), negative: Array2::zeros((12, 12)), tokens: 210 };
+        let mut copying =
+            CopyScores { positive: Array2::zeros((12, 12)), negative: Array2::zeros((12, 12)), tokens: 210 };
         for line in PRINTED.lines().filter_map(|line| line.strip_prefix("Copy circuit for head ")) {
             let (head, rest) = line.split_once(" (sign=").unwrap();
             let (sign, score) = rest.split_once(") : Top 5 accuracy: ").unwrap();

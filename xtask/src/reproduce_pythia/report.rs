@@ -36,7 +36,7 @@ pub(super) fn page(source: &Source, found: &Found, checks: &[Check], arguments: 
     direct::parts(&mut page, found, &maps);
     direct::effects(&mut page, found, &maps, arguments);
     direct::movers(&mut page, found, &maps);
-    direct::suppression(&mut page, found);
+    direct::suppression(&mut page, found, &maps);
     direct::backups(&mut page, found, &maps);
     senders::queries(&mut page, found, &maps, arguments);
     senders::inhibition(&mut page, found);

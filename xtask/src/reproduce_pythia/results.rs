@@ -1,7 +1,7 @@
 //! What was found, as tables, JSON and words.
 
 use ndarray::{Array1, ArrayD, IxDyn};
-use rewire_analysis::{Bootstrap, Direction, Input, Method, Receiver, Scale};
+use rewire_analysis::{Bootstrap, Direction, Input, Method, Receiver, Scale, Suppression};
 use rewire_report::{Check, Prompts, Table};
 use serde_json::{Value, json};
 
@@ -349,4 +349,14 @@ pub(super) fn receivers(step: &Step) -> String {
             format!("{} (nothing reaches {})", list(&step.receivers), list(unreached))
         }
     }
+}
+
+/// A head's copy suppression, as a row of a table.
+pub(super) fn suppression_row(s: &Suppression) -> Vec<String> {
+    vec![
+        head_name(s.head.0, s.head.1),
+        format!("{:.5}", s.ablated),
+        format!("{:.5}", s.preserved),
+        s.score().map_or("-".to_owned(), |score| format!("{:.1}%", 100.0 * score)),
+    ]
 }

@@ -121,7 +121,9 @@ pub(super) fn notes(
             notes.insert("values_are".to_owned(), json!(meaning));
             let gain = match arguments.final_norm_gain() {
                 FinalNormGain::Applied => "applied",
-                FinalNormGain::LeftOut => "left out, as TransformerLens does: with unprocessed weights the values do not sum to the logits",
+                FinalNormGain::LeftOut => {
+                    "left out, as TransformerLens does: with unprocessed weights the values do not sum to the logits"
+                }
             };
             notes.insert("final_norm_gain".to_owned(), json!(gain));
         }

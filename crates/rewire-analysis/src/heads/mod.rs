@@ -10,4 +10,4 @@ pub use backup::{Backup, backup_heads};
 pub use copying::{CopyNorms, CopyScores, copy_scores};
 pub use inhibition::{Inhibition, s2_inhibition};
 pub use logit_attribution::logit_attribution;
-pub use suppression::{Suppression, copy_suppression};
+pub use suppression::{KeptTokens, Suppression, copy_suppression};

@@ -18,15 +18,15 @@ use crate::{AnalysisError, Options, workers};
 pub struct Suppression {
     /// The head, by layer and number.
     pub head: (usize, usize),
-    /// Mean divergence KL(clean || ablated), in nats, where the head does nothing but suppress.
+    /// Mean divergence KL(clean || ablated), in nats, if the head only lowers the tokens that are kept.
     pub preserved: f64,
-    /// The same where it is mean-ablated.
+    /// Mean divergence KL(clean || ablated), in nats, if the head is mean-ablated.
     pub ablated: f64,
 }
 
 impl Suppression {
-    /// The share of the head's effect that is copy suppression: 1 - preserved / ablated; `None` where mean-ablation changes nothing, as over
-    /// one prompt, which is its own mean.
+    /// The share of the head's effect that is copy suppression: 1 - preserved / ablated. `None` if mean ablation changes
+    /// nothing, as over one prompt, which is its own mean.
     #[must_use]
     pub fn score(&self) -> Option<f64> {
         // Divergences under this are rounding.
@@ -34,28 +34,48 @@ impl Suppression {
     }
 }
 
-/// Of a destination's context, the share of tokens that are kept.
-const KEPT: f64 = 0.05;
+/// Which tokens copy-suppression-preserving ablation keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptTokens {
+    /// Share of a destination's context, 0 to 1; 0.05 as published.
+    pub share: f64,
+    /// Tokens that are never kept: function words and the beginning of sequence.
+    pub excluded: BTreeSet<u32>,
+}
+
+impl Default for KeptTokens {
+    fn default() -> Self {
+        Self { share: 0.05, excluded: BTreeSet::new() }
+    }
+}
+
+/// Logits this close to the least that is kept are kept, too, as in the published code.
+const TIE: f32 = 1e-6;
 /// Prompts whose logits are compared at once.
 const AT_ONCE: usize = 8;
 
-/// Copy-suppression-preserving ablation (CSPA; McDougall et al. 2023) of some heads over the clean prompts.
+/// Copy-suppression-preserving ablation (CSPA) of some heads over the clean prompts: how much of what a head does to the
+/// next-token distribution is left if it can do nothing but lower tokens that are about to be copied (McDougall et al. 2023,
+/// "Copy suppression: comprehensively understanding an attention head", section 3.3; their `get_cspa_results` with the
+/// interventions `qk` and `ov`, `K_unembeddings=0.05`, `K_semantic=1` and `only_keep_negative_components`).
 ///
-/// At each destination `d` a source is kept only if its token is among the `ceil(0.05 (d + 1))` of the context (each by its first
-/// occurrence, `excluded` ones such as function words left out) that the logit lens finds likeliest in front of the head. Of what the
-/// head moves from it, the part along that token's unembedding is kept if it lowers it; everything else is replaced by its mean over
-/// the prompts that are long enough, for each destination and source. The change goes to the logits directly, with the final norm's scale held; the divergence
-/// from the clean run is a mean over prompts and their positions but the first.
+/// A head moves `moved = pattern[dest, src] * value[src] W_O` from each source to each destination. Its mean is
+/// `mean = pattern[dest, src] * m[dest]`, where `m` is the head's output at the destination, averaged over the prompts that are long
+/// enough. At each destination the `ceil(share (dest + 1))` tokens of the context that the logit lens in front of the head ranks
+/// highest are kept, excluded ones left out ([`KeptTokens`]); every occurrence of a kept token is a kept source. With `u` the unit
+/// vector along that token's unembedding, a kept source moves `min(0, (moved - mean) . u) u + mean`, and every other source `mean`.
+/// The change goes to the logits directly, with the final norm's scale held. Divergences are means over prompts and
+/// their positions.
 ///
-/// Of [`Options`], `workers` and `progress` are looked at. All prompts are held at once.
+/// Uses `workers` and `progress` of [`Options`]. Holds all prompts at once.
 ///
 /// # Errors
-/// [`AnalysisError`] where the model cannot run the prompts or has no such head.
+/// [`AnalysisError`] if the model cannot run the prompts or has no such head.
 pub fn copy_suppression<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     heads: &[(usize, usize)],
-    excluded: &BTreeSet<u32>,
+    keep: &KeptTokens,
     options: &Options,
 ) -> Result<Vec<Suppression>, AnalysisError> {
     check_pairs(model, pairs)?;
@@ -69,14 +89,14 @@ pub fn copy_suppression<B: Backend>(
         }
     }
     watched::<B, _>(&model.device(), || {
-        let sites = [Site::ResidPre, Site::V, Site::Pattern];
+        let sites = [Site::ResidPre, Site::V, Site::Pattern, Site::Z];
         let scale = HookPoint::FinalNorm(NormSite::Scale);
         let mut recorder =
             Recorder::filtered(move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site)));
         let logits = model.forward(Run::tokens(model.tokens(&pairs.clean())?), &mut recorder)?;
-        let directions = directions(model, &pairs.clean());
+        let directions = Directions::new(model, &pairs.clean());
         let clean =
-            Clean { model, pairs, prompts: pairs.clean(), excluded, cache: recorder.into_cache(), logits, directions };
+            Clean { model, pairs, prompts: pairs.clean(), keep, cache: recorder.into_cache(), logits, directions };
         let mut found = vec![None; heads.len()];
         let mut done = 0;
         (options.progress)(0, heads.len());
@@ -100,33 +120,46 @@ struct Clean<'a, B: Backend> {
     model: &'a Transformer<B>,
     pairs: &'a PromptPairs,
     prompts: Vec<Vec<u32>>,
-    excluded: &'a BTreeSet<u32>,
+    keep: &'a KeptTokens,
     cache: ActivationCache<B>,
     /// `[prompts, pos, d_vocab]`.
     logits: Tensor<B, 3>,
-    /// Of each token of the prompts.
-    directions: BTreeMap<u32, Vec<f32>>,
+    directions: Directions<B>,
 }
 
-/// The direction of the residual stream, of length 1, along which the logit of each token of the prompts rises.
-fn directions<B: Backend>(model: &Transformer<B>, prompts: &[Vec<u32>]) -> BTreeMap<u32, Vec<f32>> {
-    let tokens: BTreeSet<u32> = prompts.iter().flatten().copied().collect();
-    let index: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-    let index = Tensor::<B, 1, Int>::from_data(index.as_slice(), &model.device());
-    let columns = float32(model.unembedding().select(1, index).transpose()); // [token, d_model]
-    let columns = match model.final_norm_gain() {
-        Some(gain) => columns * gain.unsqueeze_dim(0),
-        None => columns,
-    };
-    let d_model = columns.dims()[1];
-    let unit = |column: &[f32]| {
-        let length = column.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32;
-        column.iter().map(|v| v / length).collect()
-    };
-    tokens.into_iter().zip(host(columns).chunks(d_model).map(unit)).collect()
+/// The directions of the residual stream along which the logits of the prompts' tokens rise.
+struct Directions<B: Backend> {
+    /// Ascending.
+    tokens: Vec<u32>,
+    /// Centered columns of the unembedding, with the final norm's gain, `[token, d_model]`.
+    columns: Tensor<B, 2>,
+    /// Each of length 1, by token.
+    units: BTreeMap<u32, Vec<f32>>,
 }
 
-/// A source whose token is kept, of one prompt and destination.
+impl<B: Backend> Directions<B> {
+    fn new(model: &Transformer<B>, prompts: &[Vec<u32>]) -> Self {
+        let tokens: BTreeSet<u32> = prompts.iter().flatten().copied().collect();
+        let index: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        let index = Tensor::<B, 1, Int>::from_data(index.as_slice(), &model.device());
+        let columns = float32(model.unembedding().select(1, index).transpose());
+        let columns = match model.final_norm_gain() {
+            Some(gain) => columns * float32(gain).unsqueeze_dim(0),
+            None => columns,
+        };
+        // The final norm centers what it reads, so that only the centered part of a column matters.
+        let columns = columns.clone() - columns.mean_dim(1);
+        let d_model = columns.dims()[1];
+        let unit = |column: &[f32]| {
+            let length = column.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32;
+            column.iter().map(|v| v / length).collect()
+        };
+        let units = tokens.iter().copied().zip(host(columns.clone()).chunks(d_model).map(unit)).collect();
+        Self { tokens: tokens.into_iter().collect(), columns, units }
+    }
+}
+
+/// A source that is kept, in one prompt for one destination.
 struct Kept {
     prompt: usize,
     dest: usize,
@@ -138,62 +171,57 @@ impl<B: Backend> Clean<'_, B> {
         let [n, pos, _] = self.logits.dims();
         let d_model = self.model.config().d_model;
         let d_head = self.model.config().d_head;
-        let values = self.cache.block::<4>(layer, Site::V)?.narrow(2, head, 1).reshape([n * pos, d_head]);
         let w_o = self.model.w_o(layer).narrow(0, head, 1).reshape([d_head, d_model]);
-        let values = host(product(float32(values), w_o)); // [prompt, src, d_model]
-        let pattern = host(self.cache.block::<4>(layer, Site::Pattern)?.narrow(1, head, 1)); // [prompt, dest, src]
-        let moved = |prompt: usize, dest: usize, src: usize| {
-            let weight = pattern[(prompt * pos + dest) * pos + src];
-            values[(prompt * pos + src) * d_model..][..d_model].iter().map(move |v| weight * v)
+        let written = |site: Site| -> Result<Vec<f32>, AnalysisError> {
+            let x = self.cache.block::<4>(layer, site)?.narrow(2, head, 1).reshape([n * pos, d_head]);
+            Ok(host(product(float32(x), w_o.clone()))) // [prompt, pos, d_model]
         };
-        // What is moved from each source, mean over prompts; and what the head's output is then, source by source summed.
-        let mut means = vec![0.0_f32; pos * pos * d_model];
-        for dest in 0..pos {
-            let long_enough: Vec<usize> = (0..n).filter(|&prompt| dest <= self.pairs.end(prompt)).collect();
-            for src in 0..=dest {
-                let mean = &mut means[(dest * pos + src) * d_model..][..d_model];
-                for &prompt in &long_enough {
-                    let of_prompt = moved(prompt, dest, src).map(|v| v / long_enough.len() as f32);
-                    mean.iter_mut().zip(of_prompt).for_each(|(sum, v)| *sum += v);
-                }
-            }
+        let (values, outputs) = (written(Site::V)?, written(Site::Z)?);
+        let pattern = host(self.cache.block::<4>(layer, Site::Pattern)?.narrow(1, head, 1)); // [prompt, dest, src]
+        let means = self.means(&outputs);
+        let mean = |dest: usize| &means[dest * d_model..][..d_model];
+        let mut ablated = outputs;
+        for (row, output) in ablated.chunks_mut(d_model).enumerate() {
+            output.iter_mut().zip(mean(row % pos)).for_each(|(output, mean)| *output = mean - *output);
         }
-        let mean = |dest: usize, src: usize| &means[(dest * pos + src) * d_model..][..d_model];
-        let mut ablated = vec![0.0_f32; n * pos * d_model];
-        for (row, change) in ablated.chunks_mut(d_model).enumerate() {
-            let (prompt, dest) = (row / pos, row % pos);
-            for src in 0..=dest {
-                let pairs = mean(dest, src).iter().zip(moved(prompt, dest, src));
-                change.iter_mut().zip(pairs).for_each(|(change, (mean, moved))| *change += mean - moved);
-            }
-        }
+        // A pattern sums to 1, so the means of all sources sum to the mean of the output.
         let mut preserved = ablated.clone();
         for Kept { prompt, dest, src } in self.kept(layer)? {
-            let direction = &self.directions[&self.prompts[prompt][src]];
-            let along = |v: &mut dyn Iterator<Item = f32>| v.zip(direction).map(|(a, b)| a * b).sum::<f32>();
-            let of_mean = along(&mut mean(dest, src).iter().copied());
-            let lowers = along(&mut moved(prompt, dest, src)).min(0.0);
+            let unit = &self.directions.units[&self.prompts[prompt][src]];
+            let value = &values[(prompt * pos + src) * d_model..][..d_model];
+            let along: f32 = value.iter().zip(mean(dest)).zip(unit).map(|((value, mean), u)| (value - mean) * u).sum();
+            let lowered = (pattern[(prompt * pos + dest) * pos + src] * along).min(0.0);
             let change = &mut preserved[(prompt * pos + dest) * d_model..][..d_model];
-            change.iter_mut().zip(direction).for_each(|(change, u)| *change += (lowers - of_mean) * u);
+            change.iter_mut().zip(unit).for_each(|(change, u)| *change += lowered * u);
         }
         let tensor = |change| Tensor::from_data(TensorData::new(change, [n, pos, d_model]), &self.model.device());
         let [preserved, ablated] = [preserved, ablated].map(|change| self.divergence(tensor(change)));
         Ok(Suppression { head: (layer, head), preserved: preserved?, ablated: ablated? })
     }
 
+    /// The mean of `outputs` `[prompt, pos, d_model]` over the prompts that have each position, `[pos, d_model]`.
+    fn means(&self, outputs: &[f32]) -> Vec<f32> {
+        let [_, pos, _] = self.logits.dims();
+        let d_model = self.model.config().d_model;
+        let mut means = vec![0.0_f64; pos * d_model];
+        for (at, mean) in means.chunks_mut(d_model).enumerate() {
+            let long_enough: Vec<usize> = (0..self.prompts.len()).filter(|&p| at <= self.pairs.end(p)).collect();
+            for prompt in &long_enough {
+                let output = &outputs[(prompt * pos + at) * d_model..][..d_model];
+                mean.iter_mut().zip(output).for_each(|(mean, v)| *mean += f64::from(*v) / long_enough.len() as f64);
+            }
+        }
+        means.into_iter().map(|mean| mean as f32).collect()
+    }
+
     /// The sources that are kept in front of a layer.
     fn kept(&self, layer: usize) -> Result<Vec<Kept>, AnalysisError> {
-        let tokens: Vec<u32> = self.directions.keys().copied().collect();
-        let read = self.model.unembedding_norm(self.cache.block(layer, Site::ResidPre)?);
+        let tokens = &self.directions.tokens;
+        let read: Tensor<B, 3> = float32(self.cache.block(layer, Site::ResidPre)?);
         let [n, pos, d_model] = read.dims();
-        // The logit lens, of the tokens that are in the prompts alone.
-        let index: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-        let index = Tensor::<B, 1, Int>::from_data(index.as_slice(), &self.model.device());
-        let mut lens = product(read.reshape([n * pos, d_model]), self.model.unembedding().select(1, index.clone()));
-        if let Some(b_u) = self.model.b_u() {
-            lens = lens + b_u.select(0, index).unsqueeze_dim(0);
-        }
-        let lens = host(lens);
+        let lens = product(read.reshape([n * pos, d_model]), self.directions.columns.clone().transpose());
+        let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
+        let lens = host(lens / float32(scale).reshape([n * pos, 1])); // [prompt, dest, token]
         let mut kept = Vec::new();
         for (prompt, of_prompt) in self.prompts.iter().enumerate() {
             for dest in 0..=self.pairs.end(prompt) {
@@ -201,12 +229,15 @@ impl<B: Backend> Clean<'_, B> {
                     let column = tokens.binary_search(&of_prompt[src]).unwrap_or(0);
                     lens[(prompt * pos + dest) * tokens.len() + column]
                 };
-                let is_first = |src: &usize| !of_prompt[..*src].contains(&of_prompt[*src]);
-                let mut context: Vec<usize> =
-                    (0..=dest).filter(is_first).filter(|&src| !self.excluded.contains(&of_prompt[src])).collect();
-                context.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
-                context.truncate((KEPT * (dest + 1) as f64).ceil() as usize);
-                kept.extend(context.into_iter().map(|src| Kept { prompt, dest, src }));
+                let context: Vec<usize> =
+                    (0..=dest).filter(|&src| !self.keep.excluded.contains(&of_prompt[src])).collect();
+                let is_first = |src: &&usize| !of_prompt[..**src].contains(&of_prompt[**src]);
+                let mut logits: Vec<f32> = context.iter().filter(is_first).map(|&src| logit(src)).collect();
+                logits.sort_by(|a, b| b.total_cmp(a));
+                let n_kept = (self.keep.share * (dest + 1) as f64).ceil() as usize;
+                let Some(&least) = logits.get(n_kept.min(logits.len()).saturating_sub(1)) else { continue };
+                let chosen = context.into_iter().filter(|&src| logit(src) + TIE >= least);
+                kept.extend(chosen.map(|src| Kept { prompt, dest, src }));
             }
         }
         Ok(kept)
@@ -232,7 +263,7 @@ impl<B: Backend> Clean<'_, B> {
             let clean = log_softmax(logits, 2);
             let divergence = host((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
             for (prompt, all) in divergence.chunks(pos).enumerate() {
-                for v in all[..=self.pairs.end(from + prompt)].iter().skip(1) {
+                for v in &all[..=self.pairs.end(from + prompt)] {
                     sum += f64::from(*v);
                     count += 1;
                 }

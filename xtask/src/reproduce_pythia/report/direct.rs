@@ -134,27 +134,34 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     ));
 }
 
-pub(super) fn suppression(page: &mut Page, found: &Found) {
+pub(super) fn suppression(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Copy suppression",
-        "Copy-suppression-preserving ablation (McDougall et al. 2023): of a head's output only what lowers the tokens that are about to \
-         be copied is kept, the rest is its mean. The score is the share of the head's effect on the next-token distribution that \
-         this preserves: 1 - KL(preserved) / KL(mean-ablated), over all positions but the first.",
+        "Copy-suppression-preserving ablation (McDougall et al. 2023) of every head: what it moves from a token that is about to be \
+         copied may only lower that token's logit, and everything else is its mean. The score is the share of the head's effect on the \
+         next-token distribution that is left: 1 - KL(preserved) / KL(mean-ablated). It says nothing of heads whose mean ablation \
+         changes little; the paper's head (10.7 of GPT-2 small) scores 76.9% over web text.",
     );
-    if found.opposing.is_empty() {
-        page.text("No head works against the behaviour beyond the threshold; measured is the one that does so most.");
+    let mut scores = ndarray::Array2::zeros(found.direct.effects().dim());
+    let mut changes = scores.clone();
+    for s in &found.suppression {
+        let at = [s.head.0, s.head.1];
+        // Below 0 the head is further from itself than if it were ablated.
+        scores[at] = s.score().map_or(0.0, |score| 100.0 * score.max(0.0) as f32);
+        changes[at] = s.ablated as f32;
     }
-    let row = |s: &rewire_analysis::Suppression| {
-        vec![
-            head_name(s.head.0, s.head.1),
-            format!("{:.5}", s.ablated),
-            format!("{:.5}", s.preserved),
-            s.score().map_or("-".to_owned(), |score| format!("{:.1}%", 100.0 * score)),
-        ]
-    };
-    let header = ["head", "KL, mean-ablated", "KL, suppression preserved", "score"];
-    page.table(&header, found.suppression.iter().map(row).collect());
+    page.row(vec![
+        maps.of("Copy suppression, per cent (below 0 shown as 0)", &scores, 100.0),
+        maps.of("KL of mean ablation, in nats", &changes, charts::reach([changes.view()])),
+    ]);
+    let mut strongest: Vec<_> = found.suppression.iter().collect();
+    strongest.sort_by(|a, b| b.ablated.total_cmp(&a.ablated));
+    page.text("The ten heads whose mean ablation changes the distribution most:");
+    page.table(&SUPPRESSION, strongest.into_iter().take(10).map(results::suppression_row).collect());
 }
+
+/// Header of [`results::suppression_row`].
+const SUPPRESSION: [&str; 4] = ["head", "KL, mean-ablated", "KL, suppression preserved", "score"];
 
 pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     let Some(backup) = &found.backup else {

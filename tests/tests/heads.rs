@@ -14,7 +14,7 @@ use rewire_analysis::{
 };
 use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
-use rewire_tasks::ioi::{Corruption, IoiGenerator, Split};
+use rewire_tasks::ioi::{Corruption, IoiGenerator, Roles, Split};
 use rewire_tasks::{LogitDiff, PromptPairs};
 use rewire_tests::compare::{array, assert_close};
 use rewire_tests::fixture::{Fixture, processings};
@@ -26,6 +26,8 @@ const TOLERANCE: f32 = 1e-4;
 const ABLATED: [(usize, usize); 2] = [(1, 2), (2, 0)];
 const NAMES: [usize; 3] = [2, 4, 7];
 const EXCLUDED: [u32; 2] = [3, 17];
+/// The movers of its S2-inhibition.
+const MOVERS: [(usize, usize); 2] = [(1, 1), (2, 3)];
 
 #[test]
 fn parity_on_flex() {
@@ -75,6 +77,8 @@ fn tables_match<B: Backend>() {
 
             let config = model.config();
             let all: Vec<_> = (0..config.n_layers).flat_map(|l| (0..config.n_heads).map(move |h| (l, h))).collect();
+            s2_inhibition_matches(&fixture, &model, &pairs, &all, weights);
+
             // Prompts whose tokens repeat: every occurrence of a kept token is kept.
             let repeats = fixture.pairs_of(&model, "cspa_pairs.jsonl");
             for (pairs, share, table) in
@@ -87,6 +91,38 @@ fn tables_match<B: Backend>() {
                 close(Array::from_shape_vec(shape, numbers.collect()).unwrap(), table);
             }
         }
+    }
+}
+
+/// S2-inhibition of every head against TransformerLens' hooks, prompt by prompt.
+fn s2_inhibition_matches<B: Backend>(
+    fixture: &Fixture,
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    heads: &[(usize, usize)],
+    weights: &str,
+) {
+    let table = |name: &str| fixture.table(name).unwrap_or_else(|| panic!("{} has no {name}", fixture.name));
+    let positions = table("s2_inhibition/positions");
+    let role = |prompt: usize, i: usize| positions[[prompt, i]] as usize;
+    let roles: Vec<Roles> =
+        (0..pairs.len()).map(|p| Roles { io: 0, s1: role(p, 0), s2: role(p, 1), end: role(p, 2) }).collect();
+    let options = Options { prompt_batch: 4, ..Options::default() };
+    let found = s2_inhibition(model, pairs, &roles, heads, &MOVERS, &options).unwrap();
+    for inhibition in &found {
+        let (layer, head) = inhibition.head;
+        let expected = |name: &str| {
+            let of_layer = table(&format!("{weights}/s2_inhibition/{name}")).index_axis(Axis(0), layer);
+            of_layer.index_axis(Axis(0), head).to_owned()
+        };
+        let close = |actual: ArrayD<f32>, name: &str| {
+            let what = format!("{} {weights} S2-inhibition of L{layer}H{head}: {name}", fixture.name);
+            assert_close(&actual, &expected(name), 1e-5, &what);
+        };
+        close(Array::from(inhibition.s2_attention.clone()).into_dyn(), "attention_to_s2");
+        close(Array::from(inhibition.logit_difference_change.clone()).into_dyn(), "logit_diff_change");
+        let changes = inhibition.s1_attention_change.t().as_standard_layout().into_owned();
+        close(changes.into_dyn(), "mover_attention_to_s1_change");
     }
 }
 
@@ -157,14 +193,11 @@ fn folding_the_norms_changes_no_logit_attribution() {
     }
 }
 
-fn toy_pairs(toy: Toy) -> (Transformer<Flex>, PromptPairs, Vec<rewire_tasks::ioi::Roles>) {
+fn toy_pairs(toy: Toy) -> (Transformer<Flex>, PromptPairs, Vec<Roles>) {
     toy_pairs_with(toy, WeightProcessing::default())
 }
 
-fn toy_pairs_with(
-    toy: Toy,
-    processing: WeightProcessing,
-) -> (Transformer<Flex>, PromptPairs, Vec<rewire_tasks::ioi::Roles>) {
+fn toy_pairs_with(toy: Toy, processing: WeightProcessing) -> (Transformer<Flex>, PromptPairs, Vec<Roles>) {
     let model = toy.load::<Flex>(&Default::default()).unwrap().processed(processing);
     let tokenizer = toy.tokenizer().unwrap();
     let prompts = IoiGenerator::new(&tokenizer).unwrap().sample(12, 3, Split::All);

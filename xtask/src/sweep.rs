@@ -18,7 +18,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{
-    Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
+    By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
     Scale, Screened, clean_logits,
 };
 use rewire_model::Transformer;
@@ -27,6 +27,7 @@ use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability
 use serde_json::{Map, Value, json};
 
 use crate::arguments::at_least_one;
+use crate::certainty::Certainty;
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
@@ -78,10 +79,12 @@ pub(crate) struct Arguments {
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     per_prompt: bool,
-    /// Write, beside each table of mean effects (but for head_paths), its standard error and 95% bootstrap interval over prompts.
+    /// Write, beside each table of mean effects (but for head_paths), its standard error, its interval (95% by bootstrap; of fewer
+    /// than five clusters the range) and its family-wise p-value. They are over clusters of pairs: a pair, its mirror and their
+    /// repeats count once.
     #[arg(long, conflicts_with = "per_prompt")]
     intervals: bool,
-    /// Seed of the bootstrap.
+    /// Seed of the bootstrap and of the sign flips.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Prompt pairs held in memory at once [default: 32 on the CPU, on a GPU as many as there is room for].
@@ -184,6 +187,8 @@ struct Findings {
     completeness: Vec<Completeness>,
     /// What shorter numbers cost, if any were used.
     shortened: Option<Shortened>,
+    /// How sure the effects are, one a kind.
+    certainty: Vec<Certainty>,
 }
 
 impl Findings {
@@ -198,6 +203,7 @@ impl Findings {
             screened: None,
             completeness: Vec::new(),
             shortened: None,
+            certainty: Vec::new(),
         }
     }
 }
@@ -214,6 +220,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.intervals && pairs.len() < 2 {
         bail!("--intervals needs several prompt pairs, and there is one");
     }
+    let clusters = pairs.clusters();
+    if arguments.intervals && clusters.len() < 2 {
+        bail!(
+            "--intervals needs pairs that are independent: all {} in {} are the same two prompts, in either order",
+            pairs.len(),
+            arguments.pairs.display()
+        );
+    }
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
     let ledger = SweepLedger::open(&arguments.out, &identity)?;
@@ -229,10 +243,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if arguments.numbers.are_short() {
             found.shortened = Some(shortened::compare(&load()?, &model, &pairs, &nodes, &reference, arguments)?);
         }
+        found.certainty =
+            found.outcome.effects.iter().map(|effects| Certainty::new(effects, &clusters, arguments.seed)).collect();
         anyhow::Ok(found)
     })?;
 
-    let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
     let about = About {
         metric: arguments.metric_name(),
@@ -240,15 +255,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
         computed: arguments.computed(),
-        notes: results::notes(&found, &pairs, bootstrap, &identity, arguments),
+        notes: results::notes(&found, &pairs, &identity, arguments),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &results::tables(&found, bootstrap, arguments), &about)?;
-    let page = report::page(&source, &pairs, &found, bootstrap, arguments);
+    write_tables(&arguments.out, &results::tables(&found, arguments), &about)?;
+    let page = report::page(&source, &pairs, &found, arguments);
     write_whole(&arguments.out.join("report.html"), page.render().as_bytes())?;
     ledger.close()?;
     let report = arguments.out.join("report.html");
-    print(&results::summary(&found, &pairs, bootstrap, arguments));
+    print(&results::summary(&found, &pairs, arguments));
     print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
     Ok(())
 }

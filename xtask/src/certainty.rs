@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn intervals_follow_the_seed() {
-        let effects = effects(8);
-        let ends = |seed| Certainty::new(&effects, &Clusters::each(8), seed).ends(&effects, &[vec![0, 1]]);
+        let effects = effects(30);
+        let ends = |seed| Certainty::new(&effects, &Clusters::each(30), seed).ends(&effects, &[vec![0, 0]]);
         assert_eq!(ends(3), ends(3));
         assert_ne!(ends(3), ends(4));
     }

@@ -11,9 +11,7 @@ use burn::backend::Autodiff;
 use clap::Args;
 use rewire_analysis::{NormJacobian, Scale, pearson};
 use rewire_model::Transformer;
-use rewire_report::{
-    About, Check, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole,
-};
+use rewire_report::{About, Check, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 

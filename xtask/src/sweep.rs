@@ -18,8 +18,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{
-    By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
-    Scale, Screened, clean_logits,
+    By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError, Scale,
+    Screened, clean_logits,
 };
 use rewire_model::Transformer;
 use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};

@@ -111,9 +111,8 @@ impl Effects {
     /// are not compared.
     fn compared(&self) -> Vec<usize> {
         let lanes = self.values.lanes(Dimension(0)).into_iter().enumerate();
-        let has_effect = lanes.filter(|(_, values)| {
-            values.iter().any(|v| *v != 0.0) && values.iter().all(|v| v.is_finite())
-        });
+        let has_effect =
+            lanes.filter(|(_, values)| values.iter().any(|v| *v != 0.0) && values.iter().all(|v| v.is_finite()));
         has_effect.map(|(node, _)| node).collect()
     }
 }

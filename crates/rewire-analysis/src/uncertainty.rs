@@ -223,7 +223,8 @@ mod tests {
     /// L3H7 of toy-gpt2 and L0H1 of toy-neox on the demo's eight prompts, denoising: computed with transformers in float64, by
     /// hooks in front of the attention's output projection. Their statistics were computed from them with NumPy.
     const L3H7: [f32; 8] = [0.381_778, 0.444_982, 0.579_697, 0.591_2, 0.548_172, 0.509_548, 0.134_43, 0.141_077];
-    const L0H1_NEOX: [f32; 8] = [0.489_356, 0.418_754, 0.529_427, 0.470_275, 0.563_602, 0.457_661, 0.155_406, 0.426_915];
+    const L0H1_NEOX: [f32; 8] =
+        [0.489_356, 0.418_754, 0.529_427, 0.470_275, 0.563_602, 0.457_661, 0.155_406, 0.426_915];
 
     #[test]
     fn mirrored_pairs_are_no_eight_observations() {

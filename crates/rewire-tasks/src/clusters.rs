@@ -72,9 +72,11 @@ impl PromptPairs {
     /// one. Answers do not count. Pairs that share one prompt alone stay apart.
     #[must_use]
     pub fn clusters(&self) -> Clusters {
-        Clusters::by(self.pairs().iter().map(|PromptPair { clean, corrupted, .. }| {
-            if clean <= corrupted { [clean, corrupted] } else { [corrupted, clean] }
-        }))
+        Clusters::by(self.pairs().iter().map(
+            |PromptPair { clean, corrupted, .. }| {
+                if clean <= corrupted { [clean, corrupted] } else { [corrupted, clean] }
+            },
+        ))
     }
 
     /// The number of each pair's mirror, if every pair has one: the pair whose clean prompt is its corrupted one and the
@@ -112,7 +114,12 @@ mod tests {
     use super::*;
 
     fn pair(clean: u32, corrupted: u32) -> PromptPair {
-        PromptPair { clean: vec![7, clean], corrupted: vec![7, corrupted], answers: vec![corrupted], wrong_answers: vec![clean] }
+        PromptPair {
+            clean: vec![7, clean],
+            corrupted: vec![7, corrupted],
+            answers: vec![corrupted],
+            wrong_answers: vec![clean],
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array4, Array5, Array6, Axis};
 use rewire_analysis::{
-    Agreement, By, Component, Direction, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions,
-    PerPrompt, Scale, Screened, activation_patching, attention_attribution, attention_entropy, attention_patterns,
+    Agreement, By, Component, Direction, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt,
+    Scale, Screened, activation_patching, attention_attribution, attention_entropy, attention_patterns,
     attribution_patching, attribution_patching_with_head_paths, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
@@ -215,10 +215,16 @@ impl Findings {
     pub(super) fn noising_in_words(&self) -> Option<String> {
         match self.noising {
             Noising::Apart => None,
-            Noising::MinusDenoising(difference) => Some(format!(
-                "Noising is minus denoising here and has no table: the set holds every pair's mirror, whose metric is the pair's with \
-                 the sign changed. The largest difference, of any prompt and head, is {difference:.1e}."
-            )),
+            Noising::MinusDenoising(difference) => {
+                let how = match difference {
+                    0.0 => "exactly, for every prompt and head".to_owned(),
+                    _ => format!("to within {difference:.1e}, for every prompt and head"),
+                };
+                Some(format!(
+                    "Noising has no table here: it is minus denoising, {how}. The set holds every pair's mirror, on which the metric \
+                     has the other sign."
+                ))
+            }
         }
     }
 
@@ -278,7 +284,12 @@ mod tests {
     use super::*;
 
     fn pair(clean: u32, corrupted: u32) -> PromptPair {
-        PromptPair { clean: vec![clean], corrupted: vec![corrupted], answers: vec![corrupted], wrong_answers: vec![clean] }
+        PromptPair {
+            clean: vec![clean],
+            corrupted: vec![corrupted],
+            answers: vec![corrupted],
+            wrong_answers: vec![clean],
+        }
     }
 
     /// Effects of one head on two pairs.

@@ -25,8 +25,7 @@ const STRINGS: [(&str, &str); 2] = [
 ];
 
 /// The first names of heads, of halves of heads and of inputs of heads, as the demo prints them.
-const NAMES: [&str; 3] =
-    ["L0H0 L0H1 L0H2 L0H3 L0H4", "L0H0+ L0H0- L0H1+ L0H1- L0H2+", "L0H0Q L0H0K L0H0V L0H1Q L0H1K"];
+const NAMES: [&str; 3] = ["L0H0 L0H1 L0H2 L0H3 L0H4", "L0H0+ L0H0- L0H1+ L0H1- L0H2+", "L0H0Q L0H0K L0H0V L0H1Q L0H1K"];
 
 /// How many activations and gradients the demo has of one run.
 const CACHED: usize = 220;
@@ -58,9 +57,10 @@ pub(super) fn cached<B: AutodiffBackend>(model: &Transformer<B>, pairs: &PromptP
 
 pub(super) fn checks(demo: &Demo, found: &Findings, cached: [usize; 2], tokenizer: &Tokenizer) -> Vec<Check> {
     let pair = &found.pairs.pairs()[0];
-    let strings = STRINGS.into_iter().zip([&pair.clean, &pair.corrupted]).map(|((which, expected), tokens)| {
-        same(&format!("{which} string 0"), expected, &tokenizer.decode(tokens))
-    });
+    let strings = STRINGS
+        .into_iter()
+        .zip([&pair.clean, &pair.corrupted])
+        .map(|((which, expected), tokens)| same(&format!("{which} string 0"), expected, &tokenizer.decode(tokens)));
     let [clean, corrupted] = found.baselines();
     let [activations, gradients] = cached;
     let number = |what: &str, expected: usize, got: usize| same(what, &expected.to_string(), &got.to_string());

@@ -245,7 +245,8 @@ fn step<B: Backend>(
         path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
     })?;
     let certainty = Certainty::new(&found.outcome.effects[0], &data.pairs.clusters(), arguments.seed);
-    let mut step = Step { receivers, unreached: found.unreached, outcome: found.outcome, certainty, serving: Vec::new() };
+    let mut step =
+        Step { receivers, unreached: found.unreached, outcome: found.outcome, certainty, serving: Vec::new() };
     step.serving = beyond(&step.effects(), |effect| effect <= -arguments.threshold);
     Ok(step)
 }

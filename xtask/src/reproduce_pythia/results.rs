@@ -91,9 +91,9 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     let receivers: Value =
         steps(found).into_iter().map(|(name, step)| (name.to_owned(), json!(receivers(step)))).collect();
     let name = |place: &[usize]| head_name(place[0], place[1]);
-    let sure = steps(found).into_iter().map(|(table, step)| {
-        (table.to_owned(), step.certainty.describe(&step.outcome.effects[0], name))
-    });
+    let sure = steps(found)
+        .into_iter()
+        .map(|(table, step)| (table.to_owned(), step.certainty.describe(&step.outcome.effects[0], name)));
     let mut uncertainty = describe_clusters(&found.data.pairs.clusters(), arguments.seed);
     uncertainty["steps"] = sure.collect();
     json!({

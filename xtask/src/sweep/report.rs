@@ -23,12 +23,7 @@ const MOST_POINTS: usize = 5000;
 /// Rows of a table.
 const TOP: usize = 20;
 
-pub(super) fn page(
-    source: &Source,
-    pairs: &PromptPairs,
-    found: &Findings,
-    arguments: &Arguments,
-) -> Page {
+pub(super) fn page(source: &Source, pairs: &PromptPairs, found: &Findings, arguments: &Arguments) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
         "{} · {}{} · {} pairs · {} · {} · {}, {}",

@@ -167,9 +167,8 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
 
 /// The heads whose queries or keys attribution gets most wrong.
 fn worst_heads(agreements: &[Agreement]) -> Vec<[usize; 2]> {
-    let of_inputs = agreements.iter().filter(|a| {
-        [Component::HeadQ, Component::HeadK].map(NodeKind::all).contains(&a.kind)
-    });
+    let of_inputs =
+        agreements.iter().filter(|a| [Component::HeadQ, Component::HeadK].map(NodeKind::all).contains(&a.kind));
     let mut errors: Vec<&NodeError> = of_inputs.flat_map(|a| &a.errors).collect();
     errors.sort_by(|a, b| b.error().abs().total_cmp(&a.error().abs()));
     let mut heads: Vec<[usize; 2]> = Vec::new();

@@ -39,8 +39,8 @@ pub struct Family {
     pub flips: usize,
     /// Whether these are all that there are.
     pub all_flips: bool,
-    /// The size of a mean effect in its standard errors above which a node is beyond chance; `None` where no size is, because
-    /// there are too few clusters.
+    /// The size of a mean effect in its standard errors above which a node is beyond chance; `None` if there are too few clusters
+    /// for any node to be.
     pub threshold: Option<f64>,
     /// For each node, the share of flips in which any node goes as far as this one does; 1 for nodes that were not compared.
     /// `[layer, ..]`.
@@ -102,7 +102,7 @@ impl Effects {
             clusters: clusters.len(),
             flips: count,
             all_flips: signs.all,
-            threshold: threshold.filter(|size| size.is_finite()),
+            threshold,
             p_values,
         })
     }
@@ -286,7 +286,9 @@ mod tests {
     #[test]
     fn fewer_than_six_clusters_have_no_threshold() {
         for (clusters, has_one) in [(2, false), (4, false), (5, false), (6, true)] {
-            let rows: Vec<Vec<f32>> = (0..clusters).map(|g| vec![1.0, if g % 2 == 0 { 0.1 } else { -0.1 }]).collect();
+            // The second node is as often above 0 as below.
+            let other = |g: usize| 0.1 * (g + 1) as f32 * if g % 2 == 0 { 1.0 } else { -1.0 };
+            let rows: Vec<Vec<f32>> = (0..clusters).map(|g| vec![1.0, other(g)]).collect();
             let family = effects(&rows).family(&Clusters::each(clusters), SignFlips::default()).unwrap();
             assert_eq!(family.threshold.is_some(), has_one, "{clusters}");
             assert_eq!(family.beyond(), usize::from(has_one), "{clusters}");

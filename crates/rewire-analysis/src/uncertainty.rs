@@ -281,8 +281,8 @@ mod tests {
             assert!((low - (mean - 1.96 * error)).abs() < 0.3 * error, "{low}");
             assert!((high - (mean + 1.96 * error)).abs() < 0.3 * error, "{high}");
             assert_eq!(Some(found), effects.intervals(&clusters, Bootstrap::default()));
-            let other = effects.intervals(&clusters, Bootstrap { seed: 1, ..Bootstrap::default() }).unwrap();
-            assert_ne!(other.low[[0, 0]], low, "the seed makes no difference");
+            let with_seed = |seed| effects.intervals(&clusters, Bootstrap { seed, ..Bootstrap::default() }).unwrap();
+            assert!((1..6).any(|seed| with_seed(seed).low[[0, 0]] != low), "the seed makes no difference");
         }
     }
 

@@ -167,16 +167,20 @@ impl Signs {
         Self { signs, all: false, prompts }
     }
 
-    /// The size of each node's mean under each flip, `[flip, node]`, of sums over clusters, `[cluster, node]`: the mean's square
-    /// over (its standard error's square, times what is the same for all nodes and flips, plus its own square as often as there
-    /// are clusters the other way round). It rises with the mean in standard errors, and stays finite where the error is 0.
+    /// The size of each node's mean under each flip, `[flip, node]`, from sums over clusters, `[cluster, node]`. It is the squared
+    /// mean, over the squared deviations of the cluster sums plus the squared total over the number of clusters. It rises with the
+    /// mean in standard errors, and stays finite if the standard error is 0.
     fn sizes(&self, of_clusters: &Array2<f64>) -> Array2<f64> {
         let (n, groups) = (self.prompts.sum(), self.prompts.len() as f64);
-        let weighted = of_clusters * &self.prompts.clone().insert_axis(Dimension(1));
         let squares = of_clusters.mapv(|v| v * v).sum_axis(Dimension(0));
         let prompts_squared = self.prompts.mapv(|p| p * p).sum();
         let mut totals = self.signs.dot(of_clusters);
-        let crossed = self.signs.dot(&weighted);
+        // Clusters of one size, the usual case, need no second matmul.
+        let first = self.prompts[0];
+        let crossed = match self.prompts.iter().all(|prompts| *prompts == first) {
+            true => &totals * first,
+            false => self.signs.dot(&(of_clusters * &self.prompts.clone().insert_axis(Dimension(1)))),
+        };
         let squares = squares.broadcast(totals.dim()).expect("a row of them");
         Zip::from(&mut totals).and(&crossed).and(squares).for_each(|total, crossed, squares| {
             let mean = *total / n;

@@ -151,11 +151,13 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
             ));
             GPT2_HEADS.to_vec()
         }
-        false => worst,
+        false => {
+            page.text("The three heads whose queries or keys attribution gets most wrong:");
+            worst
+        }
     };
-    page.text("The parts of these heads, and where their errors rank among all heads' (1 is the largest):");
     page.table(&["head", "part", "exact", "attribution", "error", "rank of error"], parts(&demo.agreements, &shown));
-    page.text("Their attention on every clean prompt, which the demo draws:");
+    page.text("A rank of 1 is the largest error of that part among all heads. The attention of these heads on every clean prompt:");
     let one = |pairs: &PromptPairs, prompt: usize, [layer, head]: [usize; 2]| {
         let name = format!("{}, prompt {}", head_name(layer, head), prompt + 1);
         let of_prompt = demo.patterns.index_axis(ndarray::Axis(0), prompt);

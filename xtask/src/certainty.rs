@@ -1,8 +1,10 @@
 //! How sure mean effects are, as columns of tables, a line of words, and JSON.
 
+use std::path::Path;
+
 use ndarray::{Array2, ArrayD};
 use rewire_analysis::{Bootstrap, Effects, Family, IntervalKind, SignFlips};
-use rewire_tasks::Clusters;
+use rewire_tasks::{Clusters, PromptPairs};
 use serde_json::{Value, json};
 
 /// Nodes beyond chance that `effects.json` names.
@@ -10,7 +12,8 @@ const NAMED: usize = 100;
 /// What clusters are, in words.
 const CLUSTERS_ARE: &str = "pairs of the same two prompts, in either order";
 
-/// How sure the mean effects of one kind of node are. Methods that take effects mean those that this was made of.
+/// How sure the mean effects of one kind of node are. Methods that take effects mean those that
+/// this was made of.
 pub(crate) struct Certainty {
     clusters: Clusters,
     seed: u64,
@@ -27,7 +30,8 @@ pub(crate) struct Columns {
 }
 
 impl Certainty {
-    /// Of effects over prompts in these clusters; `seed` is that of the bootstrap and of the sign flips.
+    /// Of effects over prompts in these clusters; `seed` is that of the bootstrap and of the sign
+    /// flips.
     pub(crate) fn new(effects: &Effects, clusters: &Clusters, seed: u64) -> Self {
         Self {
             clusters: clusters.clone(),
@@ -37,7 +41,8 @@ impl Certainty {
         }
     }
 
-    /// Lower and upper ends of the intervals of nodes, each by its index along the axes of its kind, layer first.
+    /// Lower and upper ends of the intervals of nodes, each by its index along the axes of its
+    /// kind, layer first.
     pub(crate) fn ends(&self, effects: &Effects, places: &[Vec<usize>]) -> Option<Vec<[f32; 2]>> {
         let found = of_nodes(effects, places).intervals(&self.clusters, bootstrap(self.seed))?;
         Some(found.low.iter().zip(&found.high).map(|(&low, &high)| [low, high]).collect())
@@ -115,7 +120,8 @@ impl Certainty {
         json!({ "intervals": self.kind.map(|kind| kind.to_string()), "family_wise": family })
     }
 
-    /// Standard errors, lower and upper ends and p-values of all nodes, each with the end of its table's name.
+    /// Standard errors, lower and upper ends and p-values of all nodes, each with the end of its
+    /// table's name.
     pub(crate) fn tables(&self, effects: &Effects) -> Vec<(&'static str, ArrayD<f32>)> {
         let found = effects.intervals(&self.clusters, bootstrap(self.seed));
         let [low, high] = found.map_or([None, None], |found| [Some(found.low), Some(found.high)]);
@@ -141,6 +147,18 @@ const LEVEL: f64 = 0.95;
 
 fn bootstrap(seed: u64) -> Bootstrap {
     Bootstrap { level: LEVEL, seed, ..Bootstrap::default() }
+}
+
+/// Refuses pairs, which were read from `path`, that are no two clusters.
+pub(crate) fn check_clusters(pairs: &PromptPairs, path: &Path) -> anyhow::Result<()> {
+    match (pairs.len(), pairs.clusters().len()) {
+        (1, _) => anyhow::bail!("--intervals needs several prompt pairs, and there is one"),
+        (n, 1) => anyhow::bail!(
+            "--intervals needs pairs that are independent: all {n} in {} are the same two prompts, in either order",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The clusters of a set of prompts, for `effects.json`, and the bootstrap if one was made of them.

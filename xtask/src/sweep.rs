@@ -27,7 +27,7 @@ use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability
 use serde_json::{Map, Value, json};
 
 use crate::arguments::at_least_one;
-use crate::certainty::Certainty;
+use crate::certainty::{Certainty, check_clusters};
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
@@ -79,9 +79,9 @@ pub(crate) struct Arguments {
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     per_prompt: bool,
-    /// Write, beside each table of mean effects (but for head_paths), its standard error, its interval (95% by bootstrap; of fewer
-    /// than five clusters the range) and its family-wise p-value. They are over clusters of pairs: a pair, its mirror and their
-    /// repeats count once.
+    /// Write, beside each table of mean effects (but for head_paths), its standard error, its
+    /// interval (95% by bootstrap; of fewer than five clusters the range) and its family-wise
+    /// p-value. They are over clusters of pairs: a pair, its mirror and their repeats count once.
     #[arg(long, conflicts_with = "per_prompt")]
     intervals: bool,
     /// Seed of the bootstrap and of the sign flips.
@@ -217,16 +217,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
-    if arguments.intervals && pairs.len() < 2 {
-        bail!("--intervals needs several prompt pairs, and there is one");
-    }
-    let clusters = pairs.clusters();
-    if arguments.intervals && clusters.len() < 2 {
-        bail!(
-            "--intervals needs pairs that are independent: all {} in {} are the same two prompts, in either order",
-            pairs.len(),
-            arguments.pairs.display()
-        );
+    if arguments.intervals {
+        check_clusters(&pairs, &arguments.pairs)?;
     }
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
@@ -234,7 +226,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
-    let found = on_device!(arguments.model.device, |B, device| {
+    let mut found = on_device!(arguments.model.device, |B, device| {
         let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
         let model = load()?.in_precision(arguments.numbers.dtype);
         let scale = arguments.scale();
@@ -243,10 +235,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if arguments.numbers.are_short() {
             found.shortened = Some(shortened::compare(&load()?, &model, &pairs, &nodes, &reference, arguments)?);
         }
-        found.certainty =
-            found.outcome.effects.iter().map(|effects| Certainty::new(effects, &clusters, arguments.seed)).collect();
         anyhow::Ok(found)
     })?;
+    let clusters = pairs.clusters();
+    found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
     let about = About {

@@ -96,8 +96,8 @@ fn reproduce_pythia_finds_a_circuit_that_carries_the_behaviour() {
     }
 }
 
-/// Of the demo's two prompts about landmarks the ten likeliest next tokens, with the first logits: by transformers in float64, logits
-/// less their mean, which processing takes off.
+/// Of the demo's two prompts about landmarks the ten likeliest next tokens, with the first logits:
+/// by transformers in float64, logits less their mean, which processing takes off.
 const NEXT: [(&str, [&str; 2], [f64; 2]); 2] = [
     (
         "toy-gpt2",

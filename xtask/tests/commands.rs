@@ -202,8 +202,9 @@ fn row(printed: &str, name: &str) -> Vec<f64> {
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
-/// Effect, standard error, range, interval by Student's t and smallest p-value of the strongest head on the demo's prompts:
-/// effects by transformers in float64 with hooks in front of the output projections, statistics by NumPy.
+/// Effect, standard error, range, interval by Student's t and smallest p-value of the strongest
+/// head on the demo's prompts: effects by transformers in float64 with hooks in front of the output
+/// projections, statistics by NumPy.
 const STRONGEST: [(&str, &str, [f64; 7]); 2] = [
     ("toy-gpt2", "L3H7", [0.4164, 0.0995, 0.1378, 0.5854, 0.0996, 0.7331, 0.125]),
     ("toy-neox", "L0H1", [0.4389, 0.0508, 0.2912, 0.5106, 0.2774, 0.6005, 0.125]),

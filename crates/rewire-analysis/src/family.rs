@@ -14,9 +14,10 @@ use crate::uncertainty::sums;
 pub struct SignFlips {
     /// Chance, at most, that any node without an effect is marked.
     pub level: f64,
-    /// Flips, at most: where all that there are come to no more, all are taken, else this many, one of which flips nothing.
+    /// Largest number of flips. If there are no more than this, all are made; otherwise this many
+    /// are drawn, the first of which flips nothing.
     pub most: usize,
-    /// Seed of the flips, where not all are taken.
+    /// Seed of the flips that are drawn.
     pub seed: u64,
 }
 
@@ -39,26 +40,28 @@ pub struct Family {
     pub flips: usize,
     /// Whether these are all that there are.
     pub all_flips: bool,
-    /// The size of a mean effect in its standard errors above which a node is beyond chance; `None` if there are too few clusters
-    /// for any node to be.
+    /// The size of a mean effect in its standard errors above which a node is beyond chance; `None`
+    /// if there are too few clusters for any node to be.
     pub threshold: Option<f64>,
-    /// For each node, the share of flips in which any node goes as far as this one does; 1 for nodes that were not compared.
-    /// `[layer, ..]`.
+    /// For each node, the share of flips in which any node goes as far as this one does; 1 for
+    /// nodes that were not compared. `[layer, ..]`.
     pub p_values: ArrayD<f32>,
 }
 
 impl Effects {
-    /// Tests every node's mean effect against 0, all nodes of the kind together, so that the chance of marking *any* node without
-    /// an effect is at most [`SignFlips::level`] (Westfall and Young 1993, single-step max T; by sign flips: Winkler et al. 2014).
+    /// Tests every node's mean effect against 0, all nodes of the kind together, so that the chance
+    /// of marking *any* node without an effect is at most [`SignFlips::level`] (Westfall and Young
+    /// 1993, single-step max T; by sign flips: Winkler et al. 2014).
     ///
-    /// Each flip turns round the effects of some clusters of prompts, for all nodes alike, and takes the largest of all nodes'
-    /// sizes: the mean in [standard errors](Self::standard_error). Without effects one flip is as likely as another, if clusters
-    /// are independent of each other and their effects as likely above 0 as below; how nodes go together does not matter. A
-    /// node's p-value is the share of flips whose largest size is at least the node's own. Flipping nothing and flipping
-    /// everything is the same, so that `G` clusters have `2^(G-1)` flips and no p-value is below one over that: with fewer than
-    /// six clusters none can be below 0.05.
+    /// Each flip turns round the effects of some clusters of prompts, for all nodes alike, and
+    /// takes the largest of all nodes' sizes: the mean in [standard errors](Self::standard_error).
+    /// Without effects one flip is as likely as another, if clusters are independent of each other
+    /// and their effects as likely above 0 as below; how nodes go together does not matter. A
+    /// node's p-value is the share of flips whose largest size is at least the node's own. Flipping
+    /// nothing and flipping everything is the same, so that `G` clusters have `2^(G-1)` flips and
+    /// no p-value is below one over that: with fewer than six clusters none can be below 0.05.
     ///
-    /// `None` for fewer than two clusters, or where no node has an effect.
+    /// `None` for fewer than two clusters, or if no node has an effect.
     ///
     /// # Panics
     /// As [`standard_error`](Self::standard_error).
@@ -107,8 +110,8 @@ impl Effects {
         })
     }
 
-    /// The nodes that have an effect on some prompt, by their place in the order of the axes. Effects that are not known (NaN)
-    /// are not compared.
+    /// The nodes that have an effect on some prompt, by their place in the order of the axes.
+    /// Effects that are not known (NaN) are not compared.
     fn compared(&self) -> Vec<usize> {
         let lanes = self.values.lanes(Dimension(0)).into_iter().enumerate();
         let has_effect =
@@ -167,9 +170,10 @@ impl Signs {
         Self { signs, all: false, prompts }
     }
 
-    /// The size of each node's mean under each flip, `[flip, node]`, from sums over clusters, `[cluster, node]`. It is the squared
-    /// mean, over the squared deviations of the cluster sums plus the squared total over the number of clusters. It rises with the
-    /// mean in standard errors, and stays finite if the standard error is 0.
+    /// The size of each node's mean under each flip, `[flip, node]`, from sums over clusters,
+    /// `[cluster, node]`. It is the squared mean, over the squared deviations of the cluster sums
+    /// plus the squared total over the number of clusters. It rises with the mean in standard
+    /// errors, and stays finite if the standard error is 0.
     fn sizes(&self, of_clusters: &Array2<f64>) -> Array2<f64> {
         let (n, groups) = (self.prompts.sum(), self.prompts.len() as f64);
         let squares = of_clusters.mapv(|v| v * v).sum_axis(Dimension(0));
@@ -237,8 +241,9 @@ mod tests {
         assert_eq!((family.beyond(), family.is_beyond(&[0, 0]), family.is_beyond(&[0, 2])), (1, true, false));
     }
 
-    /// How often any of 40 nodes is marked in many samples of `prompts` prompts, node 0 having a true effect of `shift`; and how
-    /// often node 0 is. Nodes go together by half; each prompt is there `times` times, as its repeats.
+    /// How often any of 40 nodes is marked in many samples of `prompts` prompts, node 0 having a
+    /// true effect of `shift`; and how often node 0 is. Nodes go together by half; each prompt is
+    /// there `times` times, as its repeats.
     fn marked(samples: u64, prompts: usize, times: usize, shift: f32, clusters: &Clusters) -> [f64; 2] {
         let mut marked = [0, 0];
         for seed in 0..samples {

@@ -26,7 +26,8 @@ impl Default for Bootstrap {
     }
 }
 
-/// Clusters below which no bootstrap is made: of so few there are hardly any resamples, and the interval would be too narrow.
+/// Clusters below which no bootstrap is made: of so few there are hardly any resamples, and the
+/// interval would be too narrow.
 pub const FEWEST_FOR_BOOTSTRAP: usize = 5;
 
 /// What the ends of an interval are.
@@ -45,7 +46,8 @@ pub enum IntervalKind {
 }
 
 impl IntervalKind {
-    /// What [`Effects::intervals`] gives for these clusters; `None` for fewer than two, or no resamples where they are needed.
+    /// What [`Effects::intervals`] gives for these clusters; `None` for fewer than two, or if a
+    /// bootstrap is asked for without resamples.
     #[must_use]
     pub fn of(clusters: &Clusters, bootstrap: Bootstrap) -> Option<Self> {
         match clusters.len() {
@@ -77,11 +79,16 @@ pub struct Intervals {
 }
 
 impl Effects {
-    /// Standard error of the mean over prompts, `[layer, ..]`, in the unit of the effects. It is robust to what prompts of one
-    /// cluster have in common (Liang and Zeger 1986): with `n` prompts in `G` clusters,
-    /// `sqrt(G / (G - 1) * sum over clusters (sum over its prompts (effect - mean))^2) / n`. With clusters of one size, that is
-    /// the standard error of the mean of the cluster means; with clusters of one prompt, that of the mean over prompts. `None`
-    /// for fewer than two clusters.
+    /// Standard error of the mean over prompts, `[layer, ..]`, in the unit of the effects. It is
+    /// robust to what prompts of one cluster have in common (Liang and Zeger 1986). With `n` prompts
+    /// in `G` clusters it is
+    ///
+    /// ```text
+    /// sqrt(G / (G - 1) * sum over clusters (sum over its prompts (effect - mean))^2) / n
+    /// ```
+    ///
+    /// With clusters of one size, that is the standard error of the mean of the cluster means; with
+    /// clusters of one prompt, that of the mean over prompts. `None` for fewer than two clusters.
     ///
     /// # Panics
     /// If `clusters` are of another number of prompts.
@@ -98,9 +105,11 @@ impl Effects {
         self.has_several(clusters).then(|| self.by_node(|values| error(values) as f32))
     }
 
-    /// The interval of the mean over prompts in which Student's t, with one degree of freedom less than there are clusters,
-    /// puts it: the mean less and plus that quantile times [`standard_error`](Self::standard_error), `[layer, ..]` each. It
-    /// takes cluster means to be normal, and holds its level for few clusters if they are. `None` for fewer than two clusters.
+    /// The interval of the mean over prompts in which Student's t, with one degree of freedom less
+    /// than there are clusters, puts it: the mean less and plus that quantile times
+    /// [`standard_error`](Self::standard_error), `[layer, ..]` each. It takes cluster means to be
+    /// normal, and holds its level for few clusters if they are. `None` for fewer than two
+    /// clusters.
     ///
     /// # Panics
     /// As [`standard_error`](Self::standard_error).
@@ -111,11 +120,12 @@ impl Effects {
         Some([&mean - &reach, mean + reach])
     }
 
-    /// Intervals of the mean over prompts. From [`FEWEST_FOR_BOOTSTRAP`] clusters up they are the percentile bootstrap's (Efron
-    /// 1979, over clusters: Cameron, Gelbach and Miller 2008): every resample draws clusters with replacement, the same for all
-    /// nodes, and takes the mean of their prompts. Below that they are ranges: the smallest and largest cluster mean. The unit
-    /// (baselines) stays as it is. A percentile bootstrap of few clusters is still somewhat narrow. `None` for fewer than two
-    /// clusters, or no resamples where they are needed.
+    /// Intervals of the mean over prompts. From [`FEWEST_FOR_BOOTSTRAP`] clusters up they are the
+    /// percentile bootstrap's (Efron 1979, over clusters: Cameron, Gelbach and Miller 2008): every
+    /// resample draws clusters with replacement, the same for all nodes, and takes the mean of
+    /// their prompts. Below that they are ranges: the smallest and largest cluster mean. The unit
+    /// (baselines) stays as it is. A percentile bootstrap of few clusters is still somewhat narrow.
+    /// `None` for fewer than two clusters, or if a bootstrap is asked for without resamples.
     ///
     /// # Panics
     /// As [`standard_error`](Self::standard_error).
@@ -188,7 +198,8 @@ pub(crate) fn sums(values: ArrayView1<f32>, clusters: &Clusters) -> Vec<f64> {
     sums
 }
 
-/// What each cluster's sum counts in the mean of each resample: how often it is drawn, over the prompts that are drawn.
+/// What each cluster's sum counts in the mean of each resample: how often it is drawn, over the
+/// prompts that are drawn.
 fn draws(clusters: &Clusters, Bootstrap { resamples, seed, .. }: Bootstrap) -> Vec<Vec<f64>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let groups = clusters.len();
@@ -220,8 +231,9 @@ mod tests {
         [low[[0, 0]], high[[0, 0]]]
     }
 
-    /// L3H7 of toy-gpt2 and L0H1 of toy-neox on the demo's eight prompts, denoising: computed with transformers in float64, by
-    /// hooks in front of the attention's output projection. Their statistics were computed from them with NumPy.
+    /// L3H7 of toy-gpt2 and L0H1 of toy-neox on the demo's eight prompts, denoising: computed with
+    /// transformers in float64, by hooks in front of the attention's output projection. Their
+    /// statistics were computed from them with NumPy.
     const L3H7: [f32; 8] = [0.381_778, 0.444_982, 0.579_697, 0.591_2, 0.548_172, 0.509_548, 0.134_43, 0.141_077];
     const L0H1_NEOX: [f32; 8] =
         [0.489_356, 0.418_754, 0.529_427, 0.470_275, 0.563_602, 0.457_661, 0.155_406, 0.426_915];

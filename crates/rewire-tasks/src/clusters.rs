@@ -6,8 +6,8 @@ use crate::{PromptPair, PromptPairs};
 
 /// Groups of prompt pairs, each of which counts as one observation.
 ///
-/// A standard error over prompts takes them to be independent. A pair and its mirror (the same two prompts, clean and corrupted
-/// exchanged) are not, and neither is a pair that occurs twice.
+/// A standard error over prompts takes them to be independent. A pair and its mirror (the same two
+/// prompts, clean and corrupted exchanged) are not, and neither is a pair that occurs twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clusters {
     of: Vec<usize>,
@@ -68,8 +68,9 @@ impl Clusters {
 }
 
 impl PromptPairs {
-    /// The pairs in clusters, found by content: pairs of the same two prompts are one cluster, whichever of the two is the clean
-    /// one. Answers do not count. Pairs that share one prompt alone stay apart.
+    /// The pairs in clusters, found by content: pairs of the same two prompts are one cluster,
+    /// whichever of the two is the clean one. Answers do not count. Pairs that share one prompt
+    /// alone stay apart.
     #[must_use]
     pub fn clusters(&self) -> Clusters {
         Clusters::by(self.pairs().iter().map(
@@ -79,8 +80,9 @@ impl PromptPairs {
         ))
     }
 
-    /// The number of each pair's mirror, if every pair has one: the pair whose clean prompt is its corrupted one and the
-    /// reverse, with right and wrong answers exchanged. Pairs that occur several times need as many mirrors.
+    /// The number of each pair's mirror, if every pair has one: the pair whose clean prompt is its
+    /// corrupted one and the reverse, with right and wrong answers exchanged. Pairs that occur
+    /// several times need as many mirrors.
     #[must_use]
     pub fn mirrors(&self) -> Option<Vec<usize>> {
         let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();

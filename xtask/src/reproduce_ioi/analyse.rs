@@ -36,12 +36,13 @@ pub(super) struct Findings {
 pub(super) enum Noising {
     /// Another experiment.
     Apart,
-    /// The same with the sign changed: every pair's mirror is in the set, and turns the metric round. The largest difference, of any
-    /// prompt and head.
+    /// The same with the sign changed: every pair's mirror is in the set, and turns the metric
+    /// round. The largest difference, of any prompt and head.
     MinusDenoising(f32),
 }
 
-/// How far noising may be from minus denoising to be the same: half of the last of four digits, which is all that tables print.
+/// How far noising may be from minus denoising to be the same: half of the last of four digits,
+/// which is all that tables print.
 const AS_PRINTED: f32 = 5e-5;
 
 /// What the demo looks at besides, on its own prompts, denoising.
@@ -159,7 +160,8 @@ pub(super) fn heads<B: AutodiffBackend>(
     Ok(Findings { set, pairs, outcomes, certainty, noising })
 }
 
-/// Compares each pair's effects in noising with those of its mirror in denoising, exact and by attribution.
+/// Compares each pair's effects in noising with those of its mirror in denoising, exact and by
+/// attribution.
 fn noising(pairs: &PromptPairs, outcomes: &[[Outcome; 2]]) -> Noising {
     let (Some(mirrors), [denoising, noising]) = (pairs.mirrors(), outcomes) else { return Noising::Apart };
     let mut largest = 0.0_f32;

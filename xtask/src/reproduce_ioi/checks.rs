@@ -12,8 +12,9 @@ use rewire_tasks::{PromptPairs, Tokenizer};
 use super::analyse::{Demo, Findings};
 use crate::paths;
 
-/// What float32 adds to a mean logit difference on another machine, where sums are in another order. On a random model of this size
-/// it is 1e-6; trained weights, whose residual stream has entries of some thousands, add a hundred times as much.
+/// What float32 may add to a mean logit difference on another machine, which adds in another order.
+/// Between float32 and float64 it is 1e-6 on a random model of this size. A trained one's residual
+/// stream has entries of some thousands: this allows a hundred times as much.
 const OF_LOGITS: f64 = 1e-4;
 /// The same of shares of the logit difference, which is 7.1 from corrupted to clean.
 const OF_SHARES: f64 = 2e-5;
@@ -41,8 +42,8 @@ const PATCHES: [(&str, Component, usize); 8] = [
     ("heads' patterns", Component::HeadPattern, 144),
 ];
 
-/// How many activations, and how many gradients, there are of one run: those at hook points, and each layer's head outputs, which
-/// follow from them and are not kept.
+/// How many activations, and how many gradients, there are of one run: those at hook points, and
+/// each layer's head outputs, which follow from them and are not kept.
 pub(super) fn cached<B: AutodiffBackend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<[usize; 2]> {
     let prompt = vec![pairs.pairs()[0].clean.clone()];
     let derived = model.config().n_layers;
@@ -64,7 +65,8 @@ pub(super) fn checks(demo: &Demo, found: &Findings, cached: [usize; 2], tokenize
     let [clean, corrupted] = found.baselines();
     let [activations, gradients] = cached;
     let number = |what: &str, expected: usize, got: usize| same(what, &expected.to_string(), &got.to_string());
-    // The prompts differ in one token, so that the stream of the clean run in front of block 0 is the clean run.
+    // The prompts differ in one token, so that the stream of the clean run in front of block 0 is
+    // the clean run.
     let all = demo.exact_of(NodeKind::by_position(Component::ResidPre)).map_or(f64::NAN, |effects| {
         let at = found.pairs.first_difference(0).unwrap_or(0);
         f64::from(effects.mean()[[0, at]])
@@ -109,7 +111,8 @@ fn names(found: &Findings) -> [String; 3] {
     [first(&[""]), first(&["+", "-"]), first(&["Q", "K", "V"])]
 }
 
-/// A printed number of four decimals beside ours; they agree to within half of its last digit and `noise`.
+/// A printed number of four decimals beside ours; they agree to within half of its last digit and
+/// `noise`.
 fn figure(what: &str, expected: f64, got: f64, noise: f64) -> Check {
     let verdict = if (expected - got).abs() < 5e-5 + noise { Verdict::Agrees } else { Verdict::Differs };
     Check { what: what.to_owned(), expected: format!("{expected:.4}"), got: format!("{got:.4}"), verdict }

@@ -155,7 +155,8 @@ fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
     nodes
 }
 
-/// Header and rows of a table of the nodes of largest effect, with error and interval if there are several clusters of prompts.
+/// Header and rows of a table of the nodes of largest effect, with error and interval if there are
+/// several clusters of prompts.
 pub(super) fn top_table(
     outcome: &Outcome,
     effects: &Effects,

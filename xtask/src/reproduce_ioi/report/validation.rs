@@ -16,7 +16,8 @@ use crate::{agreement, names, screening};
 const WORST: usize = 5;
 /// Heads whose patterns are shown because attribution is worst at them.
 const WORST_HEADS: usize = 3;
-/// The heads of GPT-2 small at which the demo finds attribution to err, and whose attention it draws.
+/// The heads of GPT-2 small at which the demo finds attribution to err, and whose attention it
+/// draws.
 const GPT2_HEADS: [[usize; 2]; 3] = [[5, 5], [10, 7], [11, 10]];
 
 pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: &Labels) {

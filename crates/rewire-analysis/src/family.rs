@@ -159,7 +159,7 @@ impl Signs {
         let exponent = u32::try_from(groups - 1).unwrap_or(u32::MAX);
         if let Some(count) = 1_usize.checked_shl(exponent).filter(|count| *count > 0 && *count <= most) {
             // The first cluster is never flipped: the other half of the flips gives the same.
-            let sign = |(flip, cluster): (usize, usize)| if (flip << 1) >> cluster & 1 == 1 { -1.0 } else { 1.0 };
+            let sign = |(flip, cluster): (usize, usize)| if ((flip << 1) >> cluster) & 1 == 1 { -1.0 } else { 1.0 };
             return Self { signs: Array2::from_shape_fn((count, groups), sign), all: true, prompts };
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

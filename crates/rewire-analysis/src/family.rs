@@ -296,7 +296,7 @@ mod tests {
     fn fewer_than_six_clusters_have_no_threshold() {
         for (clusters, has_one) in [(2, false), (4, false), (5, false), (6, true)] {
             // The second node is as often above 0 as below.
-            let other = |g: usize| 0.1 * (g + 1) as f32 * if g % 2 == 0 { 1.0 } else { -1.0 };
+            let other = |g: usize| 0.1 * (g + 1) as f32 * if g.is_multiple_of(2) { 1.0 } else { -1.0 };
             let rows: Vec<Vec<f32>> = (0..clusters).map(|g| vec![1.0, other(g)]).collect();
             let family = effects(&rows).family(&Clusters::each(clusters), SignFlips::default()).unwrap();
             assert_eq!(family.threshold.is_some(), has_one, "{clusters}");

@@ -4,6 +4,7 @@
 mod agreement;
 mod arguments;
 mod bench;
+mod certainty;
 mod compute;
 mod device;
 mod given;

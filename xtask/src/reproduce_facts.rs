@@ -36,8 +36,8 @@ pub(crate) struct Arguments {
 /// What is patched, position by position; the demo's is the first.
 const KINDS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
 
-/// Next tokens that are shown of each prompt.
-const SHOWN: usize = 5;
+/// Next tokens that are shown of each prompt: as many as the demo's `test_prompt` prints.
+const SHOWN: usize = 10;
 
 /// Clean prompt against one corrupted one.
 struct Patched {
@@ -53,7 +53,8 @@ struct Patched {
 
 /// What a model goes on with.
 struct Next {
-    likeliest: Vec<(String, f32)>,
+    /// The token, its logit and its probability, the likeliest first.
+    likeliest: Vec<(String, f32, f32)>,
     /// Probability and rank (from 1) of the clean prompt's answer and of the corrupted one's.
     answers: [(f32, usize); 2],
 }
@@ -186,14 +187,36 @@ fn next<B: Backend>(
 ) -> anyhow::Result<Next> {
     let last = Readout { positions: ReadPositions::Each(vec![prompt.len() - 1]), columns: None };
     let logits = model.forward(Run::tokens(model.tokens(&[prompt.to_vec()])?).reading(last), ())?;
-    let probabilities: Vec<f32> = burn::tensor::activation::softmax(logits, 2).into_data().iter::<f32>().collect();
+    let probabilities = burn::tensor::activation::softmax(logits.clone(), 2);
+    let [logits, probabilities]: [Vec<f32>; 2] =
+        [logits, probabilities].map(|values| values.into_data().iter::<f32>().collect());
     let mut ranked: Vec<usize> = (0..probabilities.len()).collect();
     ranked.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
     let rank = |token: u32| ranked.iter().position(|&t| t == token as usize).map_or(0, |at| at + 1);
     Ok(Next {
-        likeliest: ranked.iter().take(SHOWN).map(|&t| (tokenizer.decode(&[t as u32]), probabilities[t])).collect(),
+        likeliest: ranked
+            .iter()
+            .take(SHOWN)
+            .map(|&t| (tokenizer.decode(&[t as u32]), logits[t], probabilities[t]))
+            .collect(),
         answers: answers.map(|token| (probabilities[token as usize], rank(token))),
     })
+}
+
+/// What the columns of [`next_rows`] are.
+const NEXT: [&str; 7] = ["rank", "clean", "logit", "probability", "corrupted", "logit", "probability"];
+
+/// The likeliest next tokens of both prompts, side by side.
+fn next_rows(set: &Patched) -> Vec<Vec<String>> {
+    let [clean, corrupted] = &set.next;
+    let cells = |(token, logit, probability): &(String, f32, f32)| {
+        [format!("{token:?}"), format!("{logit:.2}"), format!("{:.2}%", 100.0 * probability)]
+    };
+    let rows = clean.likeliest.iter().zip(&corrupted.likeliest).enumerate();
+    rows.map(|(rank, (clean, corrupted))| {
+        [(rank + 1).to_string()].into_iter().chain(cells(clean)).chain(cells(corrupted)).collect()
+    })
+    .collect()
 }
 
 fn tables(found: &Found) -> Vec<Table> {
@@ -233,6 +256,8 @@ fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
         let [clean, corrupted] = set.outcome.baselines.means();
         let [of_clean, of_corrupted] = &set.prompts;
         text += &format!("\n{of_clean:?}: logit difference {clean:.4}\n{of_corrupted:?}: {corrupted:.4}\n");
+        text += "the likeliest next tokens\n";
+        text += &text_table(&NEXT, &next_rows(set));
         for effects in &set.outcome.effects {
             text += &format!("{} from clean to corrupted, by position\n", effects.kind.component);
             text += &text_table(&["place", "effect"], &largest(set, effects, 5));

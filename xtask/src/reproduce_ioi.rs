@@ -1,6 +1,7 @@
 //! `cargo xtask reproduce-ioi`: the attribution-patching demo on indirect object identification.
 
 mod analyse;
+mod checks;
 mod report;
 
 use std::path::PathBuf;
@@ -8,12 +9,10 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use clap::Args;
-use rewire_analysis::{Bootstrap, NormJacobian, Scale, pearson};
+use rewire_analysis::{NormJacobian, Scale, pearson};
 use rewire_model::Transformer;
-use rewire_report::{
-    About, Check, Prompts, Table, Verdict, check_directory, describe_baselines, write_tables, write_whole,
-};
-use rewire_tasks::ioi::{Corruption, DEMO_ANSWER_IDS_GPT2, IoiGenerator, Split, demo_pairs, demo_prompts};
+use rewire_report::{About, Check, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
 use crate::agreement;
@@ -22,7 +21,7 @@ use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, print, text_table};
 use crate::paths::AXES as PATH_AXES;
-use analyse::{DIRECTIONS, Demo, Findings, HeadEffect};
+use analyse::{Demo, Findings, HeadEffect};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -31,7 +30,7 @@ pub(crate) struct Arguments {
     /// Generated prompts, beside the demo's eight; 0 for none.
     #[arg(long, default_value_t = 100, value_parser = at_most_a_million)]
     prompts: usize,
-    /// Seed of the generated prompts.
+    /// Seed of the generated prompts, of the bootstrap and of the sign flips.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// How generated prompts are corrupted: s2-io, s1-other, io-other, abc.
@@ -63,34 +62,36 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     check_directory(&arguments.out)?;
-    let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
 
-    let (demo_findings, findings) = on_device!(arguments.model.device, |B, device| {
+    let (demo_findings, findings, cached) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let of_demo = analyse::demo(&model, &demo, arguments.norm)?;
-        let mut findings = vec![analyse::heads(&model, "demo", demo)?];
+        let cached = checks::cached(&model, &demo)?;
+        let mut findings = vec![analyse::heads(&model, "demo", demo, arguments.seed)?];
         if let Some(pairs) = generated {
-            findings.push(analyse::heads(&model, "generated", pairs)?);
+            findings.push(analyse::heads(&model, "generated", pairs, arguments.seed)?);
         }
-        anyhow::Ok((of_demo, findings))
+        anyhow::Ok((of_demo, findings, cached))
     })?;
-    let checks = if source.is_gpt2_small() { checks(&findings[0]) } else { Vec::new() };
-    let found = Found { demo: demo_findings, sets: findings, checks, bootstrap };
+    let checks = match source.is_gpt2_small() {
+        true => checks::checks(&demo_findings, &findings[0], cached, tokenizer),
+        false => Vec::new(),
+    };
+    let found = Found { demo: demo_findings, sets: findings, checks };
 
-    let by_set = |describe: fn(&Findings) -> Value| -> Value {
+    let by_set = |describe: &dyn Fn(&Findings) -> Value| -> Value {
         found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
     };
-    let Bootstrap { level, resamples, seed } = bootstrap;
     let about = About {
         metric: "logit-diff-normalised".to_owned(),
         seed: Some(arguments.seed),
-        labels: by_set(|found| {
+        labels: by_set(&|found| {
             (0..found.pairs.len()).map(|p| found.pairs.labels(p).to_vec()).collect::<Vec<_>>().into()
         }),
-        baselines: by_set(|found| describe_baselines(&found.outcomes[0][0].baselines)),
+        baselines: by_set(&|found| describe_baselines(&found.outcomes[0][0].baselines)),
         notes: json!({
             "norm": arguments.norm,
-            "bootstrap": { "level": level, "resamples": resamples, "seed": seed },
+            "uncertainty": by_set(&|found| found.describe_certainty(arguments.seed)),
             "agreement": agreement::describe(&found.demo.agreements),
         }),
         ..about(&source, arguments.model.device, started)
@@ -110,36 +111,10 @@ struct Found {
     /// The demo's prompts, and the generated ones if there are any.
     sets: Vec<Findings>,
     checks: Vec<Check>,
-    bootstrap: Bootstrap,
 }
 
 fn correlation(heads: &[HeadEffect]) -> Option<f64> {
     pearson(heads.iter().map(|h| (h.exact, h.attribution)))
-}
-
-/// The figures that the demo prints, beside ours.
-fn checks(demo: &Findings) -> Vec<Check> {
-    let [clean, corrupted] = demo.baselines();
-    let prompts = demo.pairs.pairs().iter().zip(demo_prompts()).zip(DEMO_ANSWER_IDS_GPT2);
-    let ids = prompts.map(|((pair, (_, [answer, wrong])), expected)| {
-        let got = [pair.answers[0], pair.wrong_answers[0]];
-        Check {
-            what: format!("token ids of \" {answer}\", \" {wrong}\""),
-            expected: format!("{expected:?}"),
-            got: format!("{got:?}"),
-            verdict: if got == expected { Verdict::Agrees } else { Verdict::Differs },
-        }
-    });
-    [figure("clean logit difference", 3.5519, clean), figure("corrupted logit difference", -3.5519, corrupted)]
-        .into_iter()
-        .chain(ids)
-        .collect()
-}
-
-/// A printed number beside ours; they agree to within the four printed decimals and what float32 adds on another machine.
-fn figure(what: &str, expected: f64, got: f64) -> Check {
-    let verdict = if (expected - got).abs() < 1e-3 { Verdict::Agrees } else { Verdict::Differs };
-    Check { what: what.to_owned(), expected: format!("{expected:.4}"), got: format!("{got:.4}"), verdict }
 }
 
 fn tables(found: &Found) -> Vec<Table> {
@@ -182,16 +157,18 @@ fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
         let [clean, corrupted] = set.baselines();
         let (n, name) = (set.pairs.len(), set.set);
         text += &format!("\n{n} {name} prompts: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
-        for (index, direction) in DIRECTIONS.into_iter().enumerate() {
-            let heads = set.heads(index, found.bootstrap);
-            let rows: Vec<_> = heads.iter().take(TOP).map(HeadEffect::cells).collect();
+        for (index, direction) in set.shown() {
+            let heads = set.heads(index);
+            let (header, rows) = set.table(index, TOP);
             text += &format!("\n{direction}, heads by exact effect (z, all positions)\n");
-            text += &text_table(&["head", "exact", "std. error", "95% interval", "attribution", "its error"], &rows);
+            text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+            text += &format!("  {}\n", set.certainty[index].in_words());
             text += &match correlation(&heads) {
                 Some(r) => format!("  attribution against exact effect over {} heads: Pearson {r:.4}\n", heads.len()),
                 None => "  attribution or exact effect is the same for all heads: no correlation\n".to_owned(),
             };
         }
+        text += &set.noising_in_words().map_or_else(String::new, |words| format!("\n{words}\n"));
     }
     text += "\nattribution against exact effects on the demo's prompts, denoising\n";
     text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
@@ -202,16 +179,4 @@ fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
             &text_table(&["figure", "expected", "got", "verdict"], &found.checks.iter().map(row).collect::<Vec<_>>());
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Verdict, figure};
-
-    #[test]
-    fn verdicts_follow_the_numbers() {
-        assert_eq!(figure("", 3.5519, 3.5521).verdict, Verdict::Agrees);
-        assert_eq!(figure("", 3.5519, -3.5519).verdict, Verdict::Differs);
-        assert_eq!(figure("", 3.5519, f64::NAN).verdict, Verdict::Differs);
-    }
 }

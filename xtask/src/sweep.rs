@@ -18,8 +18,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{
-    Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
-    Scale, Screened, clean_logits,
+    By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError, Scale,
+    Screened, clean_logits,
 };
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
@@ -27,6 +27,7 @@ use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability
 use serde_json::{Map, Value, json};
 
 use crate::arguments::at_least_one;
+use crate::certainty::{Certainty, check_clusters};
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
@@ -82,10 +83,12 @@ pub(crate) struct Arguments {
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     per_prompt: bool,
-    /// Write, beside each table of mean effects (but for head_paths), its standard error and 95% bootstrap interval over prompts.
+    /// Write, beside each table of mean effects (but for head_paths), its standard error, its
+    /// interval (95% by bootstrap; of fewer than five clusters the range) and its family-wise
+    /// p-value. They are over clusters of pairs: a pair, its mirror and their repeats count once.
     #[arg(long, conflicts_with = "per_prompt")]
     intervals: bool,
-    /// Seed of the bootstrap.
+    /// Seed of the bootstrap and of the sign flips.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Prompt pairs held in memory at once [default: 32 on the CPU, on a GPU as many as there is room for].
@@ -194,6 +197,8 @@ struct Findings {
     completeness: Vec<Completeness>,
     /// What shorter numbers cost, if any were used.
     shortened: Option<Shortened>,
+    /// How sure the effects are, one a kind.
+    certainty: Vec<Certainty>,
 }
 
 impl Findings {
@@ -208,6 +213,7 @@ impl Findings {
             screened: None,
             completeness: Vec::new(),
             shortened: None,
+            certainty: Vec::new(),
         }
     }
 }
@@ -221,8 +227,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
-    if arguments.intervals && pairs.len() < 2 {
-        bail!("--intervals needs several prompt pairs, and there is one");
+    if arguments.intervals {
+        check_clusters(&pairs, &arguments.pairs)?;
     }
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
@@ -230,7 +236,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
-    let found = on_device!(arguments.model.device, |B, device| {
+    let mut found = on_device!(arguments.model.device, |B, device| {
         let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
         let model = load()?.in_precision(arguments.numbers.dtype);
         let scale = arguments.scale();
@@ -241,8 +247,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         anyhow::Ok(found)
     })?;
+    let clusters = pairs.clusters();
+    found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
-    let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
     let about = About {
         metric: arguments.metric_name(),
@@ -250,15 +257,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
         computed: arguments.computed(),
-        notes: results::notes(&found, &pairs, bootstrap, &identity, arguments),
+        notes: results::notes(&found, &pairs, &identity, arguments),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &results::tables(&found, bootstrap, arguments), &about)?;
-    let page = report::page(&source, &pairs, &found, bootstrap, arguments);
+    write_tables(&arguments.out, &results::tables(&found, arguments), &about)?;
+    let page = report::page(&source, &pairs, &found, arguments);
     write_whole(&arguments.out.join("report.html"), page.render().as_bytes())?;
     ledger.close()?;
     let report = arguments.out.join("report.html");
-    print(&results::summary(&found, &pairs, bootstrap, arguments));
+    print(&results::summary(&found, &pairs, arguments));
     print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
     Ok(())
 }

@@ -96,6 +96,46 @@ fn reproduce_pythia_finds_a_circuit_that_carries_the_behaviour() {
     }
 }
 
+/// Of the demo's two prompts about landmarks the ten likeliest next tokens, with the first logits:
+/// by transformers in float64, logits less their mean, which processing takes off.
+const NEXT: [(&str, [&str; 2], [f64; 2]); 2] = [
+    (
+        "toy-gpt2",
+        [
+            " Paris| Moscow| Tower| Oslo| city| Prague| Beijing| Madrid| London| Sydney",
+            " Rome| Oslo| Istanbul| Madrid| Berlin| wanted| Barcelona| Prague|seum| Beijing",
+        ],
+        [23.112, 23.651],
+    ),
+    (
+        "toy-neox",
+        [
+            " Paris| milk| Barcelona| Madrid| Prague| London| Beijing| Oslo| lunch| Sydney",
+            " Rome| to| Barcelona| milk| Sydney| Beijing| Moscow| Jeremy| Oslo|,",
+        ],
+        [21.405, 20.922],
+    ),
+];
+
+#[test]
+fn reproduce_facts_shows_the_ten_likeliest_next_tokens() {
+    for (model, tokens, logits) in NEXT {
+        let directory = tempfile::tempdir().unwrap();
+        let printed = run(directory.path(), &["reproduce-facts", "--model", model], &[]);
+        let table = printed.split("the likeliest next tokens\n").nth(1).unwrap();
+        let lines: Vec<&str> = table.lines().skip(1).take(10).collect();
+        for (rank, line) in lines.iter().enumerate() {
+            for of_prompt in tokens {
+                let token = format!("{:?}", of_prompt.split('|').nth(rank).unwrap());
+                assert!(line.contains(&token), "{model}: {token} is not in {line}");
+            }
+        }
+        let found: Vec<f64> = lines[0].split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        assert!((found[1] - logits[0]).abs() < 0.006 && (found[2] - logits[1]).abs() < 0.006, "{model}: {found:?}");
+        assert!(lines[0].contains("100.00%"), "{}", lines[0]);
+    }
+}
+
 #[test]
 fn reproduce_facts_patches_by_position() {
     for model in ["toy-gpt2", "toy-neox"] {

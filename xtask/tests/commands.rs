@@ -165,11 +165,141 @@ fn sweep_estimates_paths_screens_marks_and_says_how_sure_it_is() {
     let at_10: Vec<f32> = positions["head_z@position"].1.iter().skip(10).step_by(15).copied().collect();
     assert!(marked["head_z@marked"].1.iter().zip(&at_10).all(|(a, b)| (a - b).abs() < 1e-6));
 
-    let (sure, about, _) = sweep(&["--intervals", "--seed", "3"]);
-    assert_eq!(sure.keys().collect::<Vec<_>>(), ["head_z", "head_z.high", "head_z.low", "head_z.standard_error"]);
-    assert_eq!(about["notes"]["bootstrap"]["seed"], 3);
+    let (sure, about, printed) = sweep(&["--intervals", "--seed", "3"]);
+    let tables = ["head_z", "head_z.family_wise_p", "head_z.high", "head_z.low", "head_z.standard_error"];
+    assert_eq!(sure.keys().collect::<Vec<_>>(), tables);
     let [mean, low, high] = ["head_z", "head_z.low", "head_z.high"].map(|name| &sure[name].1);
     assert!((0..32).all(|i| low[i] <= mean[i] + 1e-6 && mean[i] <= high[i] + 1e-6));
+    let uncertainty = &about["notes"]["uncertainty"];
+    assert_eq!([&uncertainty["prompts"], &uncertainty["clusters"]], [2, 2]);
+    assert_eq!(uncertainty["tables"]["head_z"]["intervals"], "range of 2 clusters");
+    assert!(uncertainty.get("bootstrap").is_none(), "{uncertainty}");
+    assert!(printed.contains("range of 2 clusters") && !printed.contains("95% interval"), "{printed}");
+}
+
+/// The demo's eight prompts as pairs: each of the four is followed by its mirror.
+fn demo_pairs() -> String {
+    let frames = [
+        ("When John and Mary went to the shops, {} gave the bag to", ["John", "Mary"]),
+        ("When Tom and James went to the park, {} gave the ball to", ["James", "Tom"]),
+        ("When Dan and Sid went to the shops, {} gave an apple to", ["Sid", "Dan"]),
+        ("After Martin and Amy went to the park, {} gave a drink to", ["Amy", "Martin"]),
+    ];
+    let line = |frame: &str, [subject, other]: [&str; 2]| {
+        let [clean, corrupt] = [subject, other].map(|name| frame.replace("{}", name));
+        let [answer, wrong] = [other, subject].map(|name| format!(" {name}"));
+        serde_json::json!({ "clean": clean, "corrupt": corrupt, "answers": [answer], "wrong_answers": [wrong] })
+            .to_string()
+    };
+    let lines = frames.map(|(frame, [a, b])| format!("{}\n{}\n", line(frame, [a, b]), line(frame, [b, a])));
+    lines.concat()
+}
+
+/// The numbers in the first line of a table that begins with `name`.
+fn row(printed: &str, name: &str) -> Vec<f64> {
+    let line = printed.lines().find(|line| line.split_whitespace().next() == Some(name));
+    let words = line.unwrap_or_else(|| panic!("no {name} in {printed}")).split_whitespace();
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Effect, standard error, range, interval by Student's t and smallest p-value of the strongest
+/// head on the demo's prompts: effects by transformers in float64 with hooks in front of the output
+/// projections, statistics by NumPy.
+const STRONGEST: [(&str, &str, [f64; 7]); 2] = [
+    ("toy-gpt2", "L3H7", [0.4164, 0.0995, 0.1378, 0.5854, 0.0996, 0.7331, 0.125]),
+    ("toy-neox", "L0H1", [0.4389, 0.0508, 0.2912, 0.5106, 0.2774, 0.6005, 0.125]),
+];
+
+#[test]
+fn the_demos_eight_prompts_count_as_four_and_noising_is_not_printed_twice() {
+    for (model, head, expected) in STRONGEST {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("pairs.jsonl"), demo_pairs()).unwrap();
+        let by_demo = run(directory.path(), &["reproduce-ioi", "--model", model, "--prompts", "0"], &[]);
+        let (_, about, by_sweep) = shared::sweep(directory.path(), &["--model", model]);
+        for printed in [&by_demo, &by_sweep] {
+            let found = row(printed, head);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1.6e-4, "{model}: {found} for {expected} in {printed}");
+            }
+            for part in
+                ["range of 4 clusters", "4 clusters of 8 prompts", "32 nodes compared", "no p-value can be below 0.125"]
+            {
+                assert!(printed.contains(part), "{model}: {part} is not in {printed}");
+            }
+            assert!(!printed.contains(" *"), "{model}: a node is marked: {printed}");
+        }
+        assert_eq!(about["notes"]["uncertainty"]["cluster_of_prompt"], serde_json::json!([0, 0, 1, 1, 2, 2, 3, 3]));
+
+        assert_eq!(by_demo.matches("heads by exact effect").count(), 1, "{by_demo}");
+        assert!(by_demo.contains("it is minus denoising"), "{by_demo}");
+        let out = directory.path().join("out/reproduce-ioi");
+        let about = json(&out.join("effects.json"));
+        let demo = &about["notes"]["uncertainty"]["demo"];
+        assert_eq!(demo["noising_is_minus_denoising"], true);
+        assert_eq!(demo["head_z"]["denoising"]["family_wise"]["threshold_in_standard_errors"], Value::Null);
+        let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+        assert!(report.contains("range of 4 clusters") && !report.contains("prompts, noising</h2>"));
+        // The tensors have both directions all the same.
+        let effects = tensors(&out.join("effects.safetensors"));
+        let [denoising, noising] =
+            ["denoising", "noising"].map(|way| &effects[&format!("demo/activation-patching/{way}/head_z")].1);
+        let mirrored =
+            (0..8).all(|p| (0..32).all(|h| (denoising[p * 32 + h] + noising[(p ^ 1) * 32 + h]).abs() < 5e-5));
+        assert!(mirrored, "{model}: noising is not minus denoising");
+    }
+}
+
+#[test]
+fn heads_beyond_chance_are_starred_on_the_screen_in_the_report_and_in_json() {
+    for model in ["toy-gpt2", "toy-neox"] {
+        let directory = tempfile::tempdir().unwrap();
+        let printed = run(directory.path(), &["reproduce-ioi", "--model", model, "--prompts", "24"], &[]);
+        assert_eq!(printed.matches("heads by exact effect").count(), 3, "the generated prompts have both: {printed}");
+        let out = directory.path().join("out/reproduce-ioi");
+        let about = json(&out.join("effects.json"));
+        let generated = &about["notes"]["uncertainty"]["generated"];
+        assert_eq!([&generated["prompts"], &generated["bootstrap"]["resamples"]], [24, 1000]);
+        let family = &generated["head_z"]["denoising"]["family_wise"];
+        let strongest = family["largest_beyond"][0].as_str().unwrap();
+        let starred = format!("{strongest} *");
+        assert!(printed.contains(&starred), "{model}: {starred} is not in {printed}");
+        let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+        assert!(report.contains(&format!("<td>{starred}</td>")), "{model}");
+        // A head is starred if, and only if, it is further from 0 than the threshold.
+        let threshold = family["threshold_in_standard_errors"].as_f64().unwrap();
+        let table = printed.split("24 generated prompts").nth(1).unwrap();
+        let rows = table.lines().skip_while(|line| !line.starts_with("  head")).skip(1).take(10);
+        for line in rows {
+            let found: Vec<f64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let size = found[0].abs() / found[1];
+            // Four printed digits are not enough near the threshold.
+            if (size - threshold).abs() > 0.05 {
+                assert_eq!(line.contains(" *"), size > threshold, "{model}: {line} and {threshold}");
+            }
+        }
+    }
+}
+
+#[test]
+fn intervals_follow_the_seed() {
+    let directory = tempfile::tempdir().unwrap();
+    // Eight pairs that are no mirrors.
+    let names = ["John", "Mary", "Tom", "James", "Dan", "Sid", "Amy", "Martin"];
+    let line = |i: usize| {
+        let [a, b] = [names[i], names[(i + 1) % 8]];
+        PAIRS.lines().next().unwrap().replace("John", "{A}").replace("Mary", "{B}").replace("{A}", a).replace("{B}", b)
+    };
+    std::fs::write(directory.path().join("pairs.jsonl"), (0..8).map(|i| line(i) + "\n").collect::<String>()).unwrap();
+    let low = |seed: &str| {
+        let (found, about, _) = shared::sweep(directory.path(), &["--intervals", "--seed", seed]);
+        assert_eq!(about["notes"]["uncertainty"]["bootstrap"]["seed"].to_string(), seed);
+        assert_eq!(about["notes"]["uncertainty"]["tables"]["head_z"]["intervals"], "95% interval");
+        found["head_z.low"].1.clone()
+    };
+    let three = low("3");
+    assert_eq!(three, low("3"));
+    assert_ne!(three, low("4"));
 }
 
 #[test]

@@ -104,6 +104,11 @@ fn arguments_that_mean_nothing() {
     refused(&["--verify", "33"], &["the 33 nodes of largest attribution", "there are 32"]);
     refused(&["--verify", "0"], &["--verify", "at least 1"]);
     assert_sweep_refused(&["--intervals"], &["--intervals needs several prompt pairs"]);
+    let mirrored = GOOD.replace("clean", "other").replace("corrupt", "clean").replace("other", "corrupt");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), format!("{GOOD}\n{mirrored}")).unwrap();
+    let intervals = ["sweep", "--pairs", "pairs.jsonl", "--intervals"];
+    assert_refused_in(&directory, &intervals, &["all 2 in pairs.jsonl are the same two prompts"]);
     refused(&["--verify", "3", "--nodes", "head_paths"], &["head_paths are not nodes"]);
     refused(&["--nodes", "head_paths", "--norm", "melted"], &["melted", "exact and frozen"]);
     assert_sweep_refused(&["--verify", "3"], &["--verify", "attribution-patching"]);

@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod clusters;
 pub mod facts;
 pub mod ioi;
 mod jsonl;
@@ -24,6 +25,7 @@ mod metrics;
 mod pairs;
 mod tokenizer;
 
+pub use clusters::Clusters;
 pub use jsonl::{PairsFileError, read_pairs};
 pub use metrics::{
     Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, NormalisationError, Probability, Reads,

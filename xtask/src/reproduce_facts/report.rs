@@ -42,14 +42,15 @@ fn patched(page: &mut Page, source: &Source, set: &Patched) {
         &format!("{of_clean:?} against {of_corrupted:?}; the logit of the first's city less that of the Colosseum's."),
     );
     let row = |run: &str, difference: f64, next: &super::Next| {
-        let likeliest: Vec<String> = next.likeliest.iter().map(|(token, p)| format!("{token:?} {p:.3}")).collect();
         let [right, wrong] = next.answers.map(|(p, rank)| format!("{p:.4} (rank {rank})"));
-        vec![run.to_owned(), format!("{difference:.4}"), right, wrong, likeliest.join(", ")]
+        vec![run.to_owned(), format!("{difference:.4}"), right, wrong]
     };
     page.table(
-        &["prompt", "logit difference", "Paris", "Rome", "likeliest next tokens"],
+        &["prompt", "logit difference", "Paris", "Rome"],
         vec![row("clean", clean, &set.next[0]), row("corrupted", corrupted, &set.next[1])],
     );
+    page.text("The likeliest next tokens of both prompts, as many as the demo asks for:");
+    page.table(&super::NEXT, super::next_rows(set));
     let maps: Vec<_> = set.outcome.effects.iter().map(by_position).collect();
     let titles = ["Residual stream before each block", "Attention output", "MLP output"];
     for (title, map) in titles.iter().zip(&maps) {

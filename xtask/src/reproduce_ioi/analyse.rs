@@ -2,16 +2,18 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use ndarray::{Array4, Array5, Array6};
+use ndarray::{Array4, Array5, Array6, Axis};
 use rewire_analysis::{
-    Agreement, Bootstrap, By, Component, Direction, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions,
-    PerPrompt, Scale, Screened, activation_patching, attention_attribution, attention_entropy, attention_patterns,
+    Agreement, By, Component, Direction, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt,
+    Scale, Screened, activation_patching, attention_attribution, attention_entropy, attention_patterns,
     attribution_patching, attribution_patching_with_head_paths, screen_then_verify,
 };
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPairs};
+use serde_json::{Value, json};
 
 use crate::agreement::TOP_K;
+use crate::certainty::{Certainty, Columns, describe_clusters};
 use crate::compute::options;
 use crate::output::head_name;
 use crate::progress::with_bar;
@@ -23,7 +25,25 @@ pub(super) struct Findings {
     pub(super) pairs: PromptPairs,
     /// Denoising then noising; exact, then by attribution; of the heads' outputs.
     pub(super) outcomes: Vec<[Outcome; 2]>,
+    /// How sure the exact effects are, in the same order.
+    pub(super) certainty: Vec<Certainty>,
+    /// Whether noising says anything that denoising does not.
+    pub(super) noising: Noising,
 }
+
+/// What noising is, beside denoising.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Noising {
+    /// Another experiment.
+    Apart,
+    /// The same with the sign changed: every pair's mirror is in the set, and turns the metric
+    /// round. The largest difference, of any prompt and head.
+    MinusDenoising(f32),
+}
+
+/// How far noising may be from minus denoising to be the same: half of the last of four digits,
+/// which is all that tables print.
+const AS_PRINTED: f32 = 5e-5;
 
 /// What the demo looks at besides, on its own prompts, denoising.
 pub(super) struct Demo {
@@ -43,30 +63,12 @@ pub(super) struct Demo {
     pub(super) screened: Screened,
 }
 
-/// A head with its exact effect, how sure it is, and its attribution.
+/// A head with its exact effect and its attribution.
 pub(super) struct HeadEffect {
     pub(super) layer: usize,
     pub(super) head: usize,
     pub(super) exact: f32,
-    /// Of the mean over prompts, if there are several.
-    standard_error: Option<f32>,
-    /// 95% bootstrap interval, likewise.
-    interval: Option<[f32; 2]>,
     pub(super) attribution: f32,
-}
-
-impl HeadEffect {
-    /// As it is printed; a single prompt has no error and no interval.
-    pub(super) fn cells(&self) -> Vec<String> {
-        vec![
-            head_name(self.layer, self.head),
-            format!("{:.4}", self.exact),
-            self.standard_error.map_or("-".to_owned(), |e| format!("{e:.4}")),
-            self.interval.map_or("-".to_owned(), |[low, high]| format!("{low:.4} to {high:.4}")),
-            format!("{:.4}", self.attribution),
-            format!("{:+.4}", self.attribution - self.exact),
-        ]
-    }
 }
 
 pub(super) const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: By::All };
@@ -139,6 +141,7 @@ pub(super) fn heads<B: AutodiffBackend>(
     model: &Transformer<B>,
     set: &'static str,
     pairs: PromptPairs,
+    seed: u64,
 ) -> anyhow::Result<Findings> {
     let metric = LogitDiff::new(&pairs);
     let inner = model.valid();
@@ -150,32 +153,93 @@ pub(super) fn heads<B: AutodiffBackend>(
         })?;
         outcomes.push([exact, attribution_patching(model, &pairs, &metric, &[HEADS], &options)?]);
     }
-    Ok(Findings { set, pairs, outcomes })
+    let clusters = pairs.clusters();
+    let sure = |[exact, _]: &[Outcome; 2]| Certainty::new(&exact.effects[0], &clusters, seed);
+    let certainty = outcomes.iter().map(sure).collect();
+    let noising = noising(&pairs, &outcomes);
+    Ok(Findings { set, pairs, outcomes, certainty, noising })
+}
+
+/// Compares each pair's effects in noising with those of its mirror in denoising, exact and by
+/// attribution.
+fn noising(pairs: &PromptPairs, outcomes: &[[Outcome; 2]]) -> Noising {
+    let (Some(mirrors), [denoising, noising]) = (pairs.mirrors(), outcomes) else { return Noising::Apart };
+    let mut largest = 0.0_f32;
+    for (denoising, noising) in denoising.iter().zip(noising) {
+        let [denoising, noising] = [denoising, noising].map(|outcome| &outcome.effects[0].values);
+        for (of_mirror, &pair) in denoising.outer_iter().zip(&mirrors) {
+            let sums = of_mirror.iter().zip(noising.index_axis(Axis(0), pair)).map(|(a, b)| (a + b).abs());
+            largest = sums.fold(largest, |m, v| if v.is_nan() { f32::INFINITY } else { m.max(v) });
+        }
+    }
+    if largest < AS_PRINTED { Noising::MinusDenoising(largest) } else { Noising::Apart }
 }
 
 impl Findings {
     /// The heads by falling size of their exact effect, in one of [`DIRECTIONS`].
-    pub(super) fn heads(&self, direction: usize, bootstrap: Bootstrap) -> Vec<HeadEffect> {
-        let [exact, attribution] = self.outcomes[direction].each_ref().map(|outcome| &outcome.effects[0]);
-        let [mean, estimate] = [exact.mean(), attribution.mean()];
-        let error = exact.standard_error();
-        let interval = exact.bootstrap(bootstrap);
+    pub(super) fn heads(&self, direction: usize) -> Vec<HeadEffect> {
+        let [mean, estimate] = self.outcomes[direction].each_ref().map(|outcome| outcome.effects[0].mean());
         let head = |(layer, head): (usize, usize)| {
             let at = [layer, head];
-            let mean = mean[at];
-            HeadEffect {
-                layer,
-                head,
-                exact: mean,
-                standard_error: error.as_ref().map(|e| e[at]),
-                interval: interval.as_ref().map(|ends| ends.each_ref().map(|e| e[at])),
-                attribution: estimate[at],
-            }
+            HeadEffect { layer, head, exact: mean[at], attribution: estimate[at] }
         };
         let (layers, heads) = (mean.shape()[0], mean.shape()[1]);
         let mut all: Vec<_> = (0..layers).flat_map(|l| (0..heads).map(move |h| (l, h))).map(head).collect();
         all.sort_by(|a, b| b.exact.abs().total_cmp(&a.exact.abs()));
         all
+    }
+
+    /// Header and rows of the `n` heads of largest exact effect.
+    pub(super) fn table(&self, direction: usize, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
+        let heads = self.heads(direction);
+        let heads = &heads[..n.min(heads.len())];
+        let certainty = &self.certainty[direction];
+        let places: Vec<Vec<usize>> = heads.iter().map(|h| vec![h.layer, h.head]).collect();
+        let Columns { header, rows } = certainty.columns(&self.outcomes[direction][0].effects[0], &places);
+        let row = |((head, place), sure): ((&HeadEffect, &Vec<usize>), Vec<String>)| {
+            let HeadEffect { layer, head, exact, attribution } = *head;
+            let name = certainty.marked(head_name(layer, head), place);
+            let estimate = [format!("{attribution:.4}"), format!("{:+.4}", attribution - exact)];
+            [name, format!("{exact:.4}")].into_iter().chain(sure).chain(estimate).collect()
+        };
+        let rows = heads.iter().zip(&places).zip(rows).map(row).collect();
+        let [first, last] = [["head", "exact"], ["attribution", "its error"]].map(|names| names.map(str::to_owned));
+        (first.into_iter().chain(header).chain(last).collect(), rows)
+    }
+
+    /// The directions that have a table of their own, by their number in [`DIRECTIONS`].
+    pub(super) fn shown(&self) -> impl Iterator<Item = (usize, Direction)> + use<> {
+        let shown = if self.noising == Noising::Apart { DIRECTIONS.len() } else { 1 };
+        DIRECTIONS.into_iter().enumerate().take(shown)
+    }
+
+    /// Why noising has no table, if it has none.
+    pub(super) fn noising_in_words(&self) -> Option<String> {
+        match self.noising {
+            Noising::Apart => None,
+            Noising::MinusDenoising(difference) => {
+                let how = match difference {
+                    0.0 => "exactly, for every prompt and head".to_owned(),
+                    _ => format!("to within {difference:.1e}, for every prompt and head"),
+                };
+                Some(format!(
+                    "Noising has no table here: it is minus denoising, {how}. The set holds every pair's mirror, on which the metric \
+                     has the other sign."
+                ))
+            }
+        }
+    }
+
+    /// What `effects.json` says of how sure the exact effects are.
+    pub(super) fn describe_certainty(&self, seed: u64) -> Value {
+        let table = |(direction, certainty): (usize, &Certainty)| {
+            let effects = &self.outcomes[direction][0].effects[0];
+            (DIRECTIONS[direction].to_string(), certainty.describe(effects, |place| head_name(place[0], place[1])))
+        };
+        let mut described = describe_clusters(&self.pairs.clusters(), seed);
+        described["head_z"] = self.certainty.iter().enumerate().map(table).collect();
+        described["noising_is_minus_denoising"] = json!(self.noising != Noising::Apart);
+        described
     }
 
     /// Clean and corrupted mean of the logit difference.
@@ -185,6 +249,11 @@ impl Findings {
 }
 
 impl Demo {
+    /// The exact effects of a kind of node.
+    pub(super) fn exact_of(&self, kind: NodeKind) -> Option<&Effects> {
+        self.exact.effects.iter().find(|e| e.kind == kind)
+    }
+
     /// The attribution of a kind of node.
     pub(super) fn estimate(&self, kind: NodeKind) -> Option<&Effects> {
         self.attribution.effects.iter().find(|e| e.kind == kind)
@@ -205,5 +274,56 @@ impl Demo {
         });
         let (sum, n) = values.fold((0.0, 0), |(sum, n), v| (sum + v, n + 1));
         (n > 0).then(|| sum / n as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+    use rewire_analysis::{Baselines, Method};
+    use rewire_tasks::PromptPair;
+
+    use super::*;
+
+    fn pair(clean: u32, corrupted: u32) -> PromptPair {
+        PromptPair {
+            clean: vec![clean],
+            corrupted: vec![corrupted],
+            answers: vec![corrupted],
+            wrong_answers: vec![clean],
+        }
+    }
+
+    /// Effects of one head on two pairs.
+    fn outcome(direction: Direction, values: [f32; 2]) -> Outcome {
+        let values = Array3::from_shape_fn((2, 1, 1), |(prompt, ..)| values[prompt]).into_dyn();
+        Outcome {
+            method: Method::ActivationPatching,
+            direction,
+            scale: Scale::Normalised,
+            metric: "logit-diff",
+            baselines: Baselines { clean: vec![1.0; 2], corrupted: vec![-1.0; 2] },
+            effects: vec![Effects { kind: HEADS, values, lengths: Vec::new() }],
+        }
+    }
+
+    #[test]
+    fn noising_is_minus_denoising_only_if_pairs_are_mirrors_and_numbers_say_so() {
+        let found = |pairs: [PromptPair; 2], noised: [f32; 2], estimated: [f32; 2]| {
+            let [denoised, noised, estimated] = [
+                outcome(Direction::Denoising, [0.25, 0.5]),
+                outcome(Direction::Noising, noised),
+                outcome(Direction::Noising, estimated),
+            ];
+            let pairs = PromptPairs::new(pairs.to_vec()).unwrap();
+            noising(&pairs, &[[denoised.clone(), denoised], [noised, estimated]])
+        };
+        let mirrored = || [pair(1, 2), pair(2, 1)];
+        let minus = [-0.5, -0.25];
+        assert_eq!(found(mirrored(), minus, minus), Noising::MinusDenoising(0.0));
+        assert_eq!(found([pair(1, 2), pair(3, 4)], minus, minus), Noising::Apart);
+        assert_eq!(found(mirrored(), [-0.25, -0.5], minus), Noising::Apart, "each is compared with its mirror");
+        assert_eq!(found(mirrored(), minus, [-0.5, -0.2501]), Noising::Apart, "another in the fourth decimal");
+        assert_eq!(found(mirrored(), [f32::NAN, -0.25], minus), Noising::Apart);
     }
 }

@@ -9,7 +9,7 @@ use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_report::{AttentionMap, Page};
 use rewire_tasks::PromptPairs;
 
-use super::analyse::{DIRECTIONS, Findings, HeadEffect};
+use super::analyse::{Findings, HeadEffect};
 use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
 use crate::names;
@@ -24,9 +24,9 @@ pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Pag
         page.text(&format!("Maps by position are labelled with the first prompt's tokens. {note}"));
     }
     attribution::sections(&mut page, source, found, &labels, arguments);
-    validation::sections(&mut page, found, &labels);
+    validation::sections(&mut page, source, found, &labels);
     for set in &found.sets {
-        heads(&mut page, found, set, &labels);
+        heads(&mut page, set, &labels);
     }
     reading(&mut page);
     page
@@ -125,7 +125,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
     let rows = found.sets.iter().map(row).collect();
     page.table(&["prompts", "number", "clean logit difference", "corrupted"], rows);
     for set in &found.sets {
-        let ranked = set.heads(0, found.bootstrap);
+        let ranked = set.heads(0);
         let top = ranked.iter().take(5).map(|h| format!("{} ({:+.2})", head_name(h.layer, h.head), h.exact));
         let top = top.collect::<Vec<_>>().join(", ");
         page.text(&format!("The heads that bring most of the behaviour back, on the {} prompts: {top}.", set.set));
@@ -140,12 +140,12 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
 }
 
 /// Head outputs on a set of prompts: exact, by attribution, and one against the other; with how sure they are.
-fn heads(page: &mut Page, found: &Found, set: &Findings, labels: &Labels) {
+fn heads(page: &mut Page, set: &Findings, labels: &Labels) {
     let named = match set.set {
         "demo" => "the demo's prompts".to_owned(),
         _ => format!("{} generated prompts", set.pairs.len()),
     };
-    for (index, direction) in DIRECTIONS.into_iter().enumerate() {
+    for (index, direction) in set.shown() {
         page.section(
             &format!("Heads on {named}, {direction}"),
             match index {
@@ -156,17 +156,19 @@ fn heads(page: &mut Page, found: &Found, set: &Findings, labels: &Labels) {
             },
         );
         exact_and_attribution(page, "Head outputs", &set.outcomes[index], labels.by_head());
-        let ranked = set.heads(index, found.bootstrap);
+        let ranked = set.heads(index);
         let point =
             |h: &HeadEffect| Point { x: h.exact, y: h.attribution, layer: h.layer, name: head_name(h.layer, h.head) };
         let points: Vec<_> = ranked.iter().map(point).collect();
         let r = correlation(&ranked).map_or("none".to_owned(), |r| format!("{r:.4}"));
         let title = format!("Attribution against exact effect (Pearson {r})");
         page.chart(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
-        let rows = ranked.iter().take(TOP).map(HeadEffect::cells).collect();
-        let header =
-            ["head", "exact effect", "standard error", "95% bootstrap interval", "attribution", "error of attribution"];
-        page.table(&header, rows);
+        let (header, rows) = set.table(index, TOP);
+        page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+        page.text(&set.certainty[index].in_words());
+    }
+    if let Some(words) = set.noising_in_words() {
+        page.text(&words);
     }
 }
 
@@ -175,8 +177,9 @@ fn reading(page: &mut Page) {
     page.text(
         "Exact effects are activation patching: the model is run again for each node, with nothing approximated. Attribution \
          is (activation of the other run - own activation) times the gradient of the metric, summed: one backward pass for \
-         all nodes, right where the network is linear between the two runs. Standard errors and intervals are over prompts, \
-         with the unit (clean less corrupted mean) held. Every number is in effects.safetensors beside this file, per prompt, \
+         all nodes, right where the network is linear between the two runs. Standard errors and intervals are over clusters of \
+         prompts (a pair, its mirror and their repeats count once), with the unit (clean less corrupted mean) held. Family-wise \
+         p-values take all heads of a table together. Every number is in effects.safetensors beside this file, per prompt, \
          and all but the largest tables in effects.csv; effects.json says how they were made.",
     );
 }

@@ -19,6 +19,7 @@ use super::data::Data;
 use super::edges::{self, Edges};
 use super::looks::Looks;
 use super::roles::{self, Seen, induces, inhibits};
+use crate::certainty::Certainty;
 use crate::compute::options;
 use crate::progress::with_bar;
 
@@ -46,6 +47,8 @@ pub(super) struct Step {
     /// Receivers that no head reaches.
     pub(super) unreached: Vec<Receiver>,
     pub(super) outcome: Outcome,
+    /// How sure the effects are.
+    pub(super) certainty: Certainty,
     /// Heads whose effect is below minus the threshold, strongest first: they serve the behaviour.
     pub(super) serving: Vec<Head>,
 }
@@ -100,7 +103,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
         let options = Options { direction: Direction::Denoising, progress, ..options };
         activation_patching(&inner, pairs, &metric, &PARTS.map(NodeKind::all), &options)
     })?;
-    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, &data, what, receivers, threshold);
+    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, &data, what, receivers, arguments);
     let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
     let direct = step("direct effects", vec![last])?;
     let opposing = beyond(&direct.effects(), |effect| effect >= threshold);
@@ -230,7 +233,7 @@ fn step<B: Backend>(
     data: &Data,
     what: &str,
     receivers: Vec<Receiver>,
-    threshold: f32,
+    arguments: &Arguments,
 ) -> anyhow::Result<Step> {
     let heads = [NodeKind::all(Component::HeadZ)];
     let metric = LogitDiff::new(&data.pairs);
@@ -238,8 +241,10 @@ fn step<B: Backend>(
         let options = Options { direction: Direction::Noising, progress, ..options(model, data.pairs.width()) };
         path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
     })?;
-    let mut step = Step { receivers, unreached: found.unreached, outcome: found.outcome, serving: Vec::new() };
-    step.serving = beyond(&step.effects(), |effect| effect <= -threshold);
+    let certainty = Certainty::new(&found.outcome.effects[0], &data.pairs.clusters(), arguments.seed);
+    let mut step =
+        Step { receivers, unreached: found.unreached, outcome: found.outcome, certainty, serving: Vec::new() };
+    step.serving = beyond(&step.effects(), |effect| effect <= -arguments.threshold);
     Ok(step)
 }
 

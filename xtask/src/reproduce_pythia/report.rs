@@ -5,11 +5,13 @@ mod direct;
 mod senders;
 
 use ndarray::Array2;
+use rewire_analysis::Effects;
 use rewire_report::charts::{self, Bars, Chart, HeatMapLabels};
 use rewire_report::{AttentionMap, Check, Page};
 
 use super::analyse::{Found, Head, Step};
 use super::{Arguments, results};
+use crate::certainty::Certainty;
 use crate::model::Source;
 use crate::output::{head_name, new_page, numbered, token_labels};
 
@@ -91,7 +93,9 @@ fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, a
             100.0 * total
         ),
     });
-    page.table(&results::STEP, results::step_rows(step, arguments.seed, TOP));
+    let (header, rows) = results::step_table(step, TOP);
+    page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+    page.text(&step.certainty.in_words());
     let looking = strongest(&effects, -1.0, DRAWN).into_iter().filter(|(_, share)| *share >= SEEN);
     attention(page, found, looking.map(|(head, _)| head));
 }
@@ -106,20 +110,25 @@ fn strongest(effects: &Array2<f32>, sign: f32, n: usize) -> Vec<(Head, f32)> {
 }
 
 fn bars(title: &str, step: &Step, heads: &[(Head, f32)], sign: f32) -> Chart {
-    let interval = step.outcome.effects[0].bootstrap(rewire_analysis::Bootstrap::default());
+    let row = bar_row(&step.outcome.effects[0], &step.certainty, heads, sign);
     let names: Vec<String> = heads.iter().map(|((layer, head), _)| head_name(*layer, *head)).collect();
-    let ends = |(&(layer, head), value): (&Head, f32)| {
-        let ends = interval.as_ref().map(|ends| ends.each_ref().map(|e| f64::from(sign * e[[layer, head].as_slice()])));
-        let [a, b] = ends.unwrap_or([f64::from(value); 2]);
-        [a.min(b), a.max(b)]
-    };
-    let row = Bars {
-        name: "share".to_owned(),
-        heights: heads.iter().map(|(_, v)| f64::from(*v)).collect(),
-        intervals: heads.iter().map(|(head, v)| ends((head, *v))).collect(),
-    };
     let top = row.intervals.iter().map(|[_, high]| *high).fold(0.0, f64::max);
     charts::bars(title, &names, &[row], ["head", "share of clean less corrupted"], top)
+}
+
+/// The bars of some heads with their intervals, which are those of the tables.
+fn bar_row(effects: &Effects, certainty: &Certainty, heads: &[(Head, f32)], sign: f32) -> Bars {
+    let places: Vec<Vec<usize>> = heads.iter().map(|((layer, head), _)| vec![*layer, *head]).collect();
+    let turned = |ends: [f32; 2]| {
+        let [a, b] = ends.map(|end| f64::from(sign * end));
+        [a.min(b), a.max(b)]
+    };
+    let heights: Vec<f64> = heads.iter().map(|(_, v)| f64::from(*v)).collect();
+    let intervals = match certainty.ends(effects, &places) {
+        Some(ends) => ends.into_iter().map(turned).collect(),
+        None => heights.iter().map(|height| [*height; 2]).collect(),
+    };
+    Bars { name: "share".to_owned(), heights, intervals }
 }
 
 /// Where heads look on the prompt that was chosen.
@@ -144,5 +153,37 @@ fn attention(page: &mut Page, found: &Found, heads: impl Iterator<Item = Head>) 
     if !maps.is_empty() {
         page.text(&format!("Where they look, on prompt {prompt} (rows attend to columns):"));
         page.attention(maps);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+    use rewire_analysis::{Component, NodeKind};
+    use rewire_tasks::Clusters;
+
+    use super::*;
+
+    #[test]
+    fn bars_have_the_intervals_of_the_tables_and_follow_the_seed() {
+        let value = |(prompt, _, head): (usize, usize, usize)| -0.1 * ((prompt * 7 + head * 3) % 11) as f32;
+        let effects = Effects {
+            kind: NodeKind::all(Component::HeadZ),
+            values: Array3::from_shape_fn((12, 1, 2), value).into_dyn(),
+            lengths: Vec::new(),
+        };
+        let (bar, table): (Vec<_>, Vec<_>) = [0, 1, 0]
+            .map(|seed| {
+                let certainty = Certainty::new(&effects, &Clusters::each(12), seed);
+                let bar = bar_row(&effects, &certainty, &[((0, 1), 0.5)], -1.0).intervals[0];
+                (bar, certainty.columns(&effects, &[vec![0, 1]]).rows[0][1].clone())
+            })
+            .into_iter()
+            .unzip();
+        for ([low, high], printed) in bar.iter().zip(&table) {
+            assert_eq!(&format!("{:.4} to {:.4}", -high, -low), printed);
+        }
+        assert!(bar[0] != bar[1] && table[0] != table[1], "the seed makes no difference");
+        assert!(bar[0] == bar[2] && table[0] == table[2]);
     }
 }

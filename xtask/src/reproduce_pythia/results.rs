@@ -1,7 +1,7 @@
 //! What was found, as tables, JSON and words.
 
 use ndarray::{Array1, ArrayD, IxDyn};
-use rewire_analysis::{Bootstrap, Direction, Input, Method, Receiver, Scale, Suppression};
+use rewire_analysis::{Direction, Input, Method, Receiver, Scale, Suppression};
 use rewire_report::{Check, Prompts, Table};
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use super::analyse::{Found, Head, Step};
 use super::circuit::{Carried, Comparison, Member};
 use super::looks::Look;
 use super::{Arguments, check_rows};
+use crate::certainty::{Columns, describe_clusters};
 use crate::model::Source;
 use crate::output::{head_name, text_table};
 
@@ -90,7 +91,14 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     let receivers = |step: &Step| step.receivers.iter().map(ToString::to_string).collect::<Vec<_>>();
     let receivers: Value =
         steps(found).into_iter().map(|(name, step)| (name.to_owned(), json!(receivers(step)))).collect();
+    let name = |place: &[usize]| head_name(place[0], place[1]);
+    let sure = steps(found)
+        .into_iter()
+        .map(|(table, step)| (table.to_owned(), step.certainty.describe(&step.outcome.effects[0], name)));
+    let mut uncertainty = describe_clusters(&found.data.pairs.clusters(), arguments.seed);
+    uncertainty["steps"] = sure.collect();
     json!({
+        "uncertainty": uncertainty,
         "corrupted": "S2 turned to IO (the notebook calls it ABC)",
         "threshold": shown(arguments.threshold),
         "bos_in_front": found.data.has_bos,
@@ -270,26 +278,20 @@ pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
 
 pub(super) const CARRIED: [&str; 4] = ["heads", "number", "kept alone", "left without"];
 
-pub(super) const STEP: [&str; 4] = ["head", "effect", "std. error", "95% interval"];
-
-/// The heads of largest effect in a step.
-pub(super) fn step_rows(step: &Step, seed: u64, n: usize) -> Vec<Vec<String>> {
-    let effects = &step.outcome.effects[0];
-    let mean = step.effects();
-    let error = effects.standard_error();
-    let interval = effects.bootstrap(Bootstrap { seed, ..Bootstrap::default() });
-    let mut heads: Vec<(Head, f32)> = mean.indexed_iter().map(|(head, v)| (head, *v)).collect();
+/// The heads of largest effect in a step: header and rows.
+pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut heads: Vec<(Head, f32)> = step.effects().indexed_iter().map(|(head, v)| (head, *v)).collect();
     heads.retain(|(_, effect)| effect.abs() >= 5e-5);
     heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    let row = |((layer, head), effect): &(Head, f32)| {
-        let at = [*layer, *head];
-        let error = error.as_ref().map_or("-".to_owned(), |e| format!("{:.4}", e[at.as_slice()]));
-        let ends = interval
-            .as_ref()
-            .map_or("-".to_owned(), |[low, high]| format!("{:.4} to {:.4}", low[at.as_slice()], high[at.as_slice()]));
-        vec![head_name(*layer, *head), format!("{effect:+.4}"), error, ends]
+    heads.truncate(n);
+    let places: Vec<Vec<usize>> = heads.iter().map(|((layer, head), _)| vec![*layer, *head]).collect();
+    let Columns { header, rows } = step.certainty.columns(&step.outcome.effects[0], &places);
+    let row = |(((layer, head), effect), sure): (&(Head, f32), Vec<String>)| {
+        let name = step.certainty.marked(head_name(*layer, *head), &[*layer, *head]);
+        [name, format!("{effect:+.4}")].into_iter().chain(sure).collect()
     };
-    heads.iter().take(n).map(row).collect()
+    let header = ["head", "effect"].map(str::to_owned).into_iter().chain(header).collect();
+    (header, heads.iter().zip(rows).map(row).collect())
 }
 
 pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> String {
@@ -304,7 +306,9 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
     text += &not_the_task(found).map_or_else(String::new, |told| format!("{told}\n"));
     for (name, step) in steps(found) {
         text += &format!("\npath patching, {name}: into {}\n", receivers(step));
-        text += &text_table(&STEP, &step_rows(step, arguments.seed, 6));
+        let (header, rows) = step_table(step, 6);
+        text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+        text += &format!("  {}\n", step.certainty.in_words());
     }
     text += "\nthe circuit\n";
     text += &text_table(&MEMBERS, &member_rows(found));

@@ -1,7 +1,7 @@
 //! A sweep's report.
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
-use rewire_analysis::{Bootstrap, Effects, Method, NodeError, Scale};
+use rewire_analysis::{Effects, Method, NodeError, Scale};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
@@ -23,13 +23,7 @@ const MOST_POINTS: usize = 5000;
 /// Rows of a table.
 const TOP: usize = 20;
 
-pub(super) fn page(
-    source: &Source,
-    pairs: &PromptPairs,
-    found: &Findings,
-    bootstrap: Bootstrap,
-    arguments: &Arguments,
-) -> Page {
+pub(super) fn page(source: &Source, pairs: &PromptPairs, found: &Findings, arguments: &Arguments) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
         "{} · {}{} · {} pairs · {} · {} · {}, {}",
@@ -78,7 +72,7 @@ pub(super) fn page(
             page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
         }
     }
-    for (name, effects) in found.names.iter().zip(&outcome.effects) {
+    for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         let unit = match outcome.scale {
             Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
             Scale::Metric => "Mean over prompts, as a change of the metric.",
@@ -103,8 +97,9 @@ pub(super) fn page(
             }
         }
         maps(&mut page, effects, pairs);
-        let (header, rows) = top_table(outcome, effects, pairs, bootstrap, TOP);
-        page.table(&header, rows);
+        let (header, rows) = top_table(outcome, effects, certainty, pairs, TOP);
+        page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+        page.text(&certainty.in_words());
     }
     if !found.completeness.is_empty() {
         page.section(

@@ -1,28 +1,28 @@
 //! What a sweep found, as tables, notes and words.
 
 use ndarray::{ArrayD, Axis};
-use rewire_analysis::{Agreement, Bootstrap, Completeness, Effects, Method, Outcome};
+use rewire_analysis::{Agreement, Completeness, Effects, Method, Outcome};
 use rewire_model::FinalNormGain;
 use rewire_report::{Prompts, Table};
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
 
 use super::{Arguments, Findings};
+use crate::certainty::{Certainty, Columns, describe_clusters};
 use crate::output::text_table;
 use crate::paths::AXES as PATH_AXES;
 use crate::{agreement, names, screening};
 
-pub(super) fn tables(found: &Findings, bootstrap: Bootstrap, arguments: &Arguments) -> Vec<Table> {
+pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
     let mut tables = Vec::new();
-    for (name, effects) in found.names.iter().zip(&written(&found.outcome)) {
+    let written = written(&found.outcome);
+    for ((name, effects), certainty) in found.names.iter().zip(&written).zip(&found.certainty) {
         tables.push(Table::new(name.clone(), effects, prompts, &found.outcome));
         if arguments.intervals {
             let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
-            let [low, high] = effects.bootstrap(bootstrap).map_or([None, None], |ends| ends.map(Some));
-            for (what, values) in [("standard_error", effects.standard_error()), ("low", low), ("high", high)] {
-                let name = format!("{name}.{what}");
-                tables.extend(values.map(|values| Table::of(name, axes.clone(), values, &found.outcome)));
+            for (what, values) in certainty.tables(effects) {
+                tables.push(Table::of(format!("{name}.{what}"), axes.clone(), values, &found.outcome));
             }
         }
     }
@@ -83,15 +83,17 @@ pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
 pub(super) fn notes(
     found: &Findings,
     pairs: &PromptPairs,
-    bootstrap: Bootstrap,
     identity: &Map<String, Value>,
     arguments: &Arguments,
 ) -> Value {
     let mut notes = Map::new();
-    if arguments.intervals {
-        let Bootstrap { level, resamples, seed } = bootstrap;
-        notes.insert("bootstrap".to_owned(), json!({ "level": level, "resamples": resamples, "seed": seed }));
-    }
+    let kinds = found.names.iter().zip(&found.outcome.effects).zip(&found.certainty);
+    let kinds = kinds.map(|((name, effects), certainty)| {
+        (name.clone(), certainty.describe(effects, |place| names::of_node(effects, place, pairs)))
+    });
+    let mut uncertainty = describe_clusters(&pairs.clusters(), arguments.seed);
+    uncertainty["tables"] = Value::Object(kinds.collect());
+    notes.insert("uncertainty".to_owned(), uncertainty);
     match found.outcome.method {
         Method::IntegratedGradients => {
             let steps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(c.steps)));
@@ -162,43 +164,30 @@ fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
     nodes
 }
 
-/// Header and rows of a table of the nodes of largest effect, with error and interval where there are several prompts.
+/// Header and rows of a table of the nodes of largest effect, with error and interval if there are
+/// several clusters of prompts.
 pub(super) fn top_table(
     outcome: &Outcome,
     effects: &Effects,
+    certainty: &Certainty,
     pairs: &PromptPairs,
-    bootstrap: Bootstrap,
     n: usize,
-) -> (Vec<&'static str>, Vec<Vec<String>>) {
+) -> (Vec<String>, Vec<Vec<String>>) {
     let nodes = top_nodes(effects, n);
     let after = (outcome.method == Method::Ablation)
         .then(|| outcome.after())
         .and_then(|all| all.into_iter().find(|e| e.kind == effects.kind).map(|e| e.mean()));
     // Only those that are shown are resampled.
-    let shown = Effects {
-        kind: effects.kind,
-        values: ndarray::Array2::from_shape_fn((effects.values.shape()[0], nodes.len()), |(prompt, i)| {
-            effects.values[[&[prompt], nodes[i].0.as_slice()].concat().as_slice()]
-        })
-        .into_dyn(),
-        lengths: effects.lengths.clone(),
+    let places: Vec<Vec<usize>> = nodes.iter().map(|(place, _)| place.clone()).collect();
+    let Columns { header, rows } = certainty.columns(effects, &places);
+    let row = |((place, value), sure): (&(Vec<usize>, f32), Vec<String>)| {
+        let name = certainty.marked(names::of_node(effects, place, pairs), place);
+        let after = after.iter().map(|after| format!("{:.4}", after[place.as_slice()]));
+        [name, format!("{value:.4}")].into_iter().chain(sure).chain(after).collect()
     };
-    let sure = shown.standard_error().zip(shown.bootstrap(bootstrap));
-    let row = |(i, (place, value)): (usize, &(Vec<usize>, f32))| {
-        let mut row = vec![names::of_node(effects, place, pairs), format!("{value:.4}")];
-        if let Some((error, [low, high])) = &sure {
-            row.extend([format!("{:.4}", error[[i]]), format!("{:.4} to {:.4}", low[[i]], high[[i]])]);
-        }
-        row.extend(after.as_ref().map(|after| format!("{:.4}", after[place.as_slice()])));
-        row
-    };
-    let rows = nodes.iter().enumerate().map(row).collect();
-    let mut header = match sure {
-        Some(_) => vec!["node", "effect", "std. error", "95% interval"],
-        None => vec!["node", "effect"],
-    };
-    header.extend(after.as_ref().map(|_| "metric after"));
-    (header, rows)
+    let rows = nodes.iter().zip(rows).map(row).collect();
+    let after = after.iter().map(|_| "metric after".to_owned());
+    (["node", "effect"].map(str::to_owned).into_iter().chain(header).chain(after).collect(), rows)
 }
 
 /// How well attribution follows the exact effects of the verified nodes, kind by kind.
@@ -208,7 +197,7 @@ pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
 }
 
 /// What is printed: baselines, and the nodes of largest effect.
-pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstrap, arguments: &Arguments) -> String {
+pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Arguments) -> String {
     let outcome = &found.outcome;
     let [clean, corrupted] = outcome.baselines.means();
     let method = match outcome.method {
@@ -220,13 +209,14 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, bootstrap: Bootstra
     };
     let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
     text += &super::paths::told(&found.unreached);
-    for (name, effects) in found.names.iter().zip(&outcome.effects) {
+    for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         text += &match outcome.method {
             Method::LogitAttribution => format!("{name} (direct, of the clean run)\n"),
             _ => format!("{name} ({method}, {})\n", outcome.direction),
         };
-        let (header, rows) = top_table(outcome, effects, pairs, bootstrap, 5);
-        text += &text_table(&header, &rows);
+        let (header, rows) = top_table(outcome, effects, certainty, pairs, 5);
+        text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+        text += &format!("  {}\n", certainty.in_words());
     }
     if !found.completeness.is_empty() {
         text += "how far attributions are from summing to the change of the metric\n";

@@ -216,7 +216,7 @@ fn head_paths(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
 fn in_and_out(page: &mut Page, source: &Source, found: &Found, labels: &Labels) {
     let sums = paths::over_positions(&found.demo.paths);
     let (layers, heads) = (labels.layers.len(), labels.heads.len());
-    let exact = found.sets[0].heads(0, found.bootstrap);
+    let exact = found.sets[0].heads(0);
     let chosen: Vec<[usize; 2]> = match source.is_gpt2_small() {
         true => GPT2_HEADS.to_vec(),
         false => exact.iter().take(3).map(|h| [h.layer, h.head]).collect(),

@@ -1,0 +1,156 @@
+//! Which prompt pairs are one observation: a pair, its mirror, and every repeat of either.
+
+use std::collections::BTreeMap;
+
+use crate::{PromptPair, PromptPairs};
+
+/// Groups of prompt pairs, each of which counts as one observation.
+///
+/// A standard error over prompts takes them to be independent. A pair and its mirror (the same two
+/// prompts, clean and corrupted exchanged) are not, and neither is a pair that occurs twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clusters {
+    of: Vec<usize>,
+    sizes: Vec<usize>,
+}
+
+impl Clusters {
+    /// Every one of `n` prompts is a cluster of its own.
+    #[must_use]
+    pub fn each(n: usize) -> Self {
+        Self { of: (0..n).collect(), sizes: vec![1; n] }
+    }
+
+    /// Prompts with equal labels are one cluster. Clusters are numbered by their first prompt.
+    #[must_use]
+    pub fn by<T: Ord>(labels: impl IntoIterator<Item = T>) -> Self {
+        let mut numbers = BTreeMap::new();
+        let mut sizes = Vec::new();
+        let number = |label| {
+            let next = numbers.len();
+            let cluster = *numbers.entry(label).or_insert(next);
+            sizes.resize(sizes.len().max(cluster + 1), 0);
+            sizes[cluster] += 1;
+            cluster
+        };
+        Self { of: labels.into_iter().map(number).collect(), sizes }
+    }
+
+    /// The cluster of each prompt, numbered from 0.
+    #[must_use]
+    pub fn of(&self) -> &[usize] {
+        &self.of
+    }
+
+    /// How many prompts each cluster has.
+    #[must_use]
+    pub fn sizes(&self) -> &[usize] {
+        &self.sizes
+    }
+
+    /// Number of clusters.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// Whether there is no cluster, as of no prompts.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sizes.is_empty()
+    }
+
+    /// The clusters of these prompts alone, in their order.
+    ///
+    /// # Panics
+    /// If there is no such prompt.
+    #[must_use]
+    pub fn restricted_to(&self, prompts: &[usize]) -> Self {
+        Self::by(prompts.iter().map(|&prompt| self.of[prompt]))
+    }
+
+    /// Number of prompts.
+    #[must_use]
+    pub fn prompts(&self) -> usize {
+        self.of.len()
+    }
+}
+
+impl PromptPairs {
+    /// The pairs in clusters, found by content: pairs of the same two prompts are one cluster,
+    /// whichever of the two is the clean one. Answers do not count. Pairs that share one prompt
+    /// alone stay apart.
+    #[must_use]
+    pub fn clusters(&self) -> Clusters {
+        Clusters::by(self.pairs().iter().map(
+            |PromptPair { clean, corrupted, .. }| {
+                if clean <= corrupted { [clean, corrupted] } else { [corrupted, clean] }
+            },
+        ))
+    }
+
+    /// The number of each pair's mirror, if every pair has one: the pair whose clean prompt is its
+    /// corrupted one and the reverse, with right and wrong answers exchanged. Pairs that occur
+    /// several times need as many mirrors.
+    #[must_use]
+    pub fn mirrors(&self) -> Option<Vec<usize>> {
+        let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (number, pair) in self.pairs().iter().enumerate() {
+            places.entry(contents(pair)).or_default().push(number);
+        }
+        let mut mirrors = vec![0; self.len()];
+        for ([clean, corrupted, answers, wrong], pairs) in &places {
+            let mirrored = places.get(&[corrupted.clone(), clean.clone(), wrong.clone(), answers.clone()])?;
+            if mirrored.len() != pairs.len() {
+                return None;
+            }
+            pairs.iter().zip(mirrored).for_each(|(&pair, &mirror)| mirrors[pair] = mirror);
+        }
+        Some(mirrors)
+    }
+}
+
+/// All that a pair says, with its answers in order.
+fn contents(pair: &PromptPair) -> [Vec<u32>; 4] {
+    let PromptPair { clean, corrupted, answers, wrong_answers } = pair.clone();
+    let [answers, wrong_answers] = [answers, wrong_answers].map(|mut tokens| {
+        tokens.sort_unstable();
+        tokens
+    });
+    [clean, corrupted, answers, wrong_answers]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(clean: u32, corrupted: u32) -> PromptPair {
+        PromptPair {
+            clean: vec![7, clean],
+            corrupted: vec![7, corrupted],
+            answers: vec![corrupted],
+            wrong_answers: vec![clean],
+        }
+    }
+
+    #[test]
+    fn mirrors_and_repeats_are_one_cluster_wherever_they_stand() {
+        let pairs = PromptPairs::new(vec![pair(1, 2), pair(3, 4), pair(2, 1), pair(1, 2), pair(1, 3)]).unwrap();
+        let clusters = pairs.clusters();
+        assert_eq!(clusters.of(), [0, 1, 0, 0, 2]);
+        assert_eq!((clusters.sizes(), clusters.len(), clusters.prompts()), ([3, 1, 1].as_slice(), 3, 5));
+        assert_eq!(Clusters::each(3), Clusters::by([9, 4, 5]));
+    }
+
+    #[test]
+    fn a_set_has_mirrors_if_every_pair_has_one_of_its_own() {
+        let mirrors = |pairs: Vec<PromptPair>| PromptPairs::new(pairs).unwrap().mirrors();
+        assert_eq!(mirrors(vec![pair(1, 2), pair(3, 4), pair(2, 1), pair(4, 3)]), Some(vec![2, 3, 0, 1]));
+        assert_eq!(mirrors(vec![pair(1, 2), pair(2, 1), pair(1, 2), pair(2, 1)]), Some(vec![1, 0, 3, 2]));
+        assert_eq!(mirrors(vec![pair(1, 2), pair(2, 1), pair(1, 2)]), None);
+        assert_eq!(mirrors(vec![pair(1, 2), pair(3, 4)]), None);
+        // Its answers are not exchanged, so its metric does not turn round.
+        let same_answers = PromptPair { clean: vec![7, 2], corrupted: vec![7, 1], ..pair(1, 2) };
+        assert_eq!(mirrors(vec![pair(1, 2), same_answers]), None);
+    }
+}

@@ -326,10 +326,7 @@ fn ablation_writes_the_numbers_of_transformer_lens() {
 fn logit_attribution_writes_the_numbers_of_transformer_lens() {
     each_case(|case| {
         // TransformerLens leaves the final norm's gain out, which unprocessed weights have.
-        if case.weights == "raw" {
-            return;
-        }
-        let (found, _) = case.sweep("--method logit-attribution --nodes head_result");
+        let (found, _) = case.sweep("--method logit-attribution --nodes head_result --final-norm-gain left-out");
         case.close(&found["head_result"], "dla/heads_clean", LOGITS);
     });
 }

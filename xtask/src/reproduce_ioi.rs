@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use clap::Args;
-use rewire_analysis::{Bootstrap, NormJacobian, Scale, pearson};
+use rewire_analysis::{Bootstrap, NormJacobian, Outcome, Scale, pearson};
 use rewire_model::Transformer;
 use rewire_report::{
     About, Check, Prompts, Table, Verdict, check_directory, describe_baselines, write_tables, write_whole,
@@ -20,7 +20,7 @@ use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, text_table};
+use crate::output::{about, print, text_table, warn};
 use crate::paths::AXES as PATH_AXES;
 use analyse::{DIRECTIONS, Demo, Findings, HeadEffect};
 
@@ -75,7 +75,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::Ok((of_demo, findings))
     })?;
     let checks = if source.is_gpt2_small() { checks(&findings[0]) } else { Vec::new() };
-    let found = Found { demo: demo_findings, sets: findings, checks, bootstrap };
+    let warnings = warn(
+        findings.iter().map(|found| (found.set, found.outcomes.iter().flatten().flat_map(Outcome::warnings).collect())),
+    );
+    let found = Found { demo: demo_findings, sets: findings, checks, bootstrap, warnings };
 
     let by_set = |describe: fn(&Findings) -> Value| -> Value {
         found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
@@ -88,6 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             (0..found.pairs.len()).map(|p| found.pairs.labels(p).to_vec()).collect::<Vec<_>>().into()
         }),
         baselines: by_set(|found| describe_baselines(&found.outcomes[0][0].baselines)),
+        warnings: found.warnings.clone(),
         notes: json!({
             "norm": arguments.norm,
             "bootstrap": { "level": level, "resamples": resamples, "seed": seed },
@@ -111,6 +115,8 @@ struct Found {
     sets: Vec<Findings>,
     checks: Vec<Check>,
     bootstrap: Bootstrap,
+    /// What is doubtful, one line each.
+    warnings: Vec<String>,
 }
 
 fn correlation(heads: &[HeadEffect]) -> Option<f64> {

@@ -18,8 +18,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{
-    Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
-    Scale, Screened, clean_logits,
+    AnalysisError, Bootstrap, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome,
+    ParseNodeError, Scale, Screened, clean_logits,
 };
 use rewire_model::Transformer;
 use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
@@ -30,7 +30,7 @@ use crate::arguments::at_least_one;
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print};
+use crate::output::{about, print, warn};
 use ledger::SweepLedger;
 use shortened::Shortened;
 
@@ -184,6 +184,8 @@ struct Findings {
     completeness: Vec<Completeness>,
     /// What shorter numbers cost, if any were used.
     shortened: Option<Shortened>,
+    /// What is doubtful, one line each.
+    warnings: Vec<String>,
 }
 
 impl Findings {
@@ -198,6 +200,7 @@ impl Findings {
             screened: None,
             completeness: Vec::new(),
             shortened: None,
+            warnings: Vec::new(),
         }
     }
 }
@@ -230,8 +233,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             found.shortened = Some(shortened::compare(&load()?, &model, &pairs, &nodes, &reference, arguments)?);
         }
         anyhow::Ok(found)
-    })?;
+    });
+    let found = match found {
+        Ok(found) => found,
+        // The same command would come to the same number again.
+        Err(error) if matches!(error.downcast_ref(), Some(AnalysisError::NotFinite { .. })) => {
+            ledger.discard()?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
 
+    let found = Findings { warnings: warn([("", found.outcome.warnings())]), ..found };
     let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
     let labels = (0..pairs.len()).map(|p| pairs.labels(p).to_vec()).collect::<Vec<_>>();
     let about = About {
@@ -240,6 +253,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
         computed: arguments.computed(),
+        warnings: found.warnings.clone(),
         notes: results::notes(&found, &pairs, bootstrap, &identity, arguments),
         ..about(&source, arguments.model.device, started)
     };

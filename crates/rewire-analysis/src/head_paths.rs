@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::attribution::estimate_all;
 use crate::linearise::Linearised;
 use crate::runs::{Portion, check_pairs, factor};
-use crate::{AnalysisError, Baselines, Options};
+use crate::{AnalysisError, Baselines, Options, Outcome};
 
 /// How the norm in front of a head's inputs passes a gradient back to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,6 +66,8 @@ pub struct HeadPaths {
     pub norm: NormJacobian,
     /// The metric of the unpatched runs.
     pub baselines: Baselines,
+    /// As [`Outcome::vanished`].
+    pub vanished: Vec<usize>,
     /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
     /// the path's end does not come after its start.
     pub values: ArrayD<f32>,
@@ -103,12 +105,17 @@ pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
 ) -> Result<HeadPaths, AnalysisError> {
     check_pairs(model, pairs)?;
     let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
-    let factor = factor(&outcome.baselines, options)?;
-    Ok(join(parts, paths, outcome.baselines, factor))
+    join(parts, paths, outcome, options)
 }
 
 /// Puts portions together: their prompts behind each other, or their sums into the mean.
-pub(crate) fn join(parts: Vec<ArrayD<f32>>, paths: PathOptions, baselines: Baselines, factor: f64) -> HeadPaths {
+pub(crate) fn join(
+    parts: Vec<ArrayD<f32>>,
+    paths: PathOptions,
+    Outcome { baselines, vanished, .. }: Outcome,
+    options: &Options,
+) -> Result<HeadPaths, AnalysisError> {
+    let factor = factor(&baselines, options)?;
     let values = match paths.per_prompt {
         PerPrompt::Mean => {
             let share = (factor / baselines.clean.len().max(1) as f64) as f32;
@@ -119,7 +126,17 @@ pub(crate) fn join(parts: Vec<ArrayD<f32>>, paths: PathOptions, baselines: Basel
             concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone") * factor as f32
         }
     };
-    HeadPaths { norm: paths.norm, baselines, values }
+    // A 0 has no sign.
+    let values = values + 0.0;
+    if let Some((index, &value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        let what = format!(
+            "the estimated effect of the path from L{}H{} to L{}H{} at position {}",
+            index[4], index[5], index[1], index[2], index[6]
+        );
+        let prompt = (paths.per_prompt == PerPrompt::Keep).then_some(index[0]);
+        return Err(AnalysisError::NotFinite { what, value, prompt, first: None });
+    }
+    Ok(HeadPaths { norm: paths.norm, baselines, vanished, values })
 }
 
 /// The shape of the paths of a portion of `n_prompts`.

@@ -1,0 +1,192 @@
+//! The span that effects are normalised by, how sure it is, and what is doubtful about an outcome.
+
+use std::fmt;
+
+use crate::{Baselines, GroupOutcome, HeadPaths, Outcome, Scale};
+
+/// Clean less corrupted metric over some prompts: what normalised effects are shares of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    /// Its mean over prompts, in the metric's unit.
+    pub mean: f64,
+    /// Its standard deviation over prompts (of a sample); `None` for a single prompt.
+    pub sd: Option<f64>,
+    /// The standard error of its mean; `None` for a single prompt.
+    pub standard_error: Option<f64>,
+    /// Mean size of the metric itself, over prompts and both runs.
+    pub size: f64,
+    /// How many prompts.
+    pub prompts: usize,
+}
+
+/// Whether a span is one to divide by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanVerdict {
+    /// It is.
+    Sound,
+    /// It is less than two standard errors from 0: with other prompts it might have the other sign.
+    WithinItsSpread,
+    /// It is less than a hundredth of the metric's mean size: both runs behave the same.
+    SmallBesideTheMetric,
+}
+
+/// Standard errors that a span must be from 0.
+const ERRORS: f64 = 2.0;
+/// Share of the metric's mean size that a span must have.
+const SHARE: f64 = 0.01;
+
+impl Baselines {
+    /// Clean less corrupted metric, and how it spreads over prompts.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        let differences: Vec<f64> =
+            self.clean.iter().zip(&self.corrupted).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
+        let n = differences.len();
+        let mean = differences.iter().sum::<f64>() / n.max(1) as f64;
+        let squares: f64 = differences.iter().map(|d| (d - mean).powi(2)).sum();
+        let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
+        let sizes = self.clean.iter().chain(&self.corrupted).map(|v| f64::from(v.abs()));
+        let size = sizes.sum::<f64>() / (2 * n).max(1) as f64;
+        Span { mean, sd, standard_error: sd.map(|sd| sd / (n as f64).sqrt()), size, prompts: n }
+    }
+}
+
+impl Span {
+    /// Whether effects as shares of it say something. A single prompt has no spread, so that its span is held against the metric's
+    /// size alone.
+    #[must_use]
+    pub fn verdict(&self) -> SpanVerdict {
+        if self.standard_error.is_some_and(|error| self.mean.abs() < ERRORS * error) {
+            return SpanVerdict::WithinItsSpread;
+        }
+        match self.mean.abs() < SHARE * self.size {
+            true => SpanVerdict::SmallBesideTheMetric,
+            false => SpanVerdict::Sound,
+        }
+    }
+}
+
+/// What is doubtful about a result that is no error; one line each.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// Effects are shares of a span that is hardly there.
+    SmallSpan(Span),
+    /// On some prompts (counted from 0) the metric's gradient vanishes: attribution says nothing about them.
+    GradientVanishes {
+        /// Which.
+        prompts: Vec<usize>,
+        /// Of how many.
+        of: usize,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::SmallSpan(span) => {
+                let Span { mean, sd, standard_error, size, prompts } = span;
+                write!(f, "effects are shares of the clean less the corrupted metric, which is only {mean:.4}")?;
+                if let (Some(sd), Some(error)) = (sd, standard_error) {
+                    write!(f, ", standard error {error:.4}, standard deviation {sd:.4} over {prompts} prompts")?;
+                }
+                write!(f, " (the metric's mean size is {size:.4})")?;
+                f.write_str(match span.verdict() {
+                    SpanVerdict::WithinItsSpread => ": less than two standard errors, so the shares may be of noise",
+                    _ => ": less than a hundredth of that size, so the shares are of a difference that is hardly there",
+                })
+            }
+            Warning::GradientVanishes { prompts, of } => {
+                let which = prompts.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let more = if prompts.len() > 5 { ", .." } else { "" };
+                write!(
+                    f,
+                    "the metric's gradient vanishes on {} of {of} prompts ({which}{more}, counted from 0): attribution says \
+                     nothing about them, and they count as 0 in means",
+                    prompts.len()
+                )
+            }
+        }
+    }
+}
+
+fn warnings(scale: Scale, baselines: &Baselines, vanished: &[usize]) -> Vec<Warning> {
+    let span = baselines.span();
+    let small = scale == Scale::Normalised && span.verdict() != SpanVerdict::Sound;
+    let span = small.then_some(Warning::SmallSpan(span));
+    let of = baselines.clean.len().max(baselines.corrupted.len());
+    let vanished = (!vanished.is_empty()).then(|| Warning::GradientVanishes { prompts: vanished.to_vec(), of });
+    span.into_iter().chain(vanished).collect()
+}
+
+impl Outcome {
+    /// What is doubtful about these effects.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        warnings(self.scale, &self.baselines, &self.vanished)
+    }
+}
+
+impl GroupOutcome {
+    /// What is doubtful about these effects.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        warnings(self.scale, &self.baselines, &self.vanished)
+    }
+}
+
+impl HeadPaths {
+    /// What is doubtful about these effects, if they are in this unit.
+    #[must_use]
+    pub fn warnings(&self, scale: Scale) -> Vec<Warning> {
+        warnings(scale, &self.baselines, &self.vanished)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(clean: &[f32], corrupted: &[f32]) -> Span {
+        Baselines { clean: clean.to_vec(), corrupted: corrupted.to_vec() }.span()
+    }
+
+    #[test]
+    fn the_span_and_its_spread_of_known_numbers() {
+        // Differences 1, 2, 3, 4: mean 2.5, deviation sqrt(5 / 3), error that over 2.
+        let found = span(&[1.0, 2.0, 3.0, 4.0], &[0.0; 4]);
+        assert_eq!((found.mean, found.size, found.prompts), (2.5, 1.25, 4));
+        assert!((found.sd.unwrap() - 1.290_994_4).abs() < 1e-6);
+        assert!((found.standard_error.unwrap() - 0.645_497_2).abs() < 1e-6);
+        let single = span(&[3.0], &[1.0]);
+        assert_eq!((single.mean, single.sd, single.standard_error, single.size), (2.0, None, None, 2.0));
+    }
+
+    #[test]
+    fn a_span_within_two_standard_errors_is_doubtful() {
+        // Differences 3 and x: the mean is two errors from 0 where (3 + x) / 2 = 2 (3 - x) / 2, at x = 1.
+        assert_eq!(span(&[3.0, 1.01], &[0.0; 2]).verdict(), SpanVerdict::Sound);
+        assert_eq!(span(&[3.0, 0.99], &[0.0; 2]).verdict(), SpanVerdict::WithinItsSpread);
+        assert_eq!(span(&[-3.0, -0.99], &[0.0; 2]).verdict(), SpanVerdict::WithinItsSpread);
+    }
+
+    #[test]
+    fn a_span_under_a_hundredth_of_the_metric_is_doubtful() {
+        // Clean 1, corrupted 1 - s: the size is 1 - s / 2, so the limit is at s = 0.01 (1 - s / 2), 0.00995.
+        assert_eq!(span(&[1.0], &[0.989]).verdict(), SpanVerdict::Sound);
+        assert_eq!(span(&[1.0], &[0.991]).verdict(), SpanVerdict::SmallBesideTheMetric);
+        // As sure as it may be, it is hardly there.
+        assert_eq!(span(&[1.0, 2.0], &[0.991, 1.991]).verdict(), SpanVerdict::SmallBesideTheMetric);
+    }
+
+    #[test]
+    fn only_shares_are_warned_of() {
+        let baselines = Baselines { clean: vec![3.55], corrupted: vec![3.541] };
+        let found = warnings(Scale::Normalised, &baselines, &[]);
+        let told = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(found.len() == 1 && told.contains("only 0.0090") && told.contains("mean size is 3.5455"), "{told}");
+        assert_eq!(warnings(Scale::Metric, &baselines, &[]), []);
+        let vanished = warnings(Scale::Metric, &baselines, &[0]);
+        assert!(vanished[0].to_string().contains("vanishes on 1 of 1 prompts (0, counted from 0)"), "{}", vanished[0]);
+    }
+}

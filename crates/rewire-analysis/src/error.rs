@@ -209,19 +209,14 @@ pub enum AnalysisError {
         /// Whether the method can be taken at the corrupted run instead.
         has_other_direction: bool,
     },
-    /// A gradient method where the gradient is 0 on every prompt whose two runs differ.
+    /// A gradient method where the metric's gradient is 0 on every prompt whose two runs differ.
     #[error(
-        "the gradient of the metric `{metric}` vanishes on all prompts: it is at most {gradient:.1e} for a logit where the metric \
-         differs by {difference:.1e} between the two runs, so attribution says nothing; use activation patching, integrated \
-         gradients, the other direction or another metric"
+        "the gradient of the metric `{metric}` with respect to the logits is 0 on all prompts, so attribution says nothing; use \
+         activation patching, integrated gradients, the other direction or another metric"
     )]
     GradientVanishes {
         /// The metric.
         metric: &'static str,
-        /// The largest size of its gradient with respect to a logit.
-        gradient: f32,
-        /// The largest size of source less base metric.
-        difference: f32,
     },
     /// A number that is not finite, where a result was to be.
     #[error("{what} is {value}{on}{place}", on = on(.prompt), place = place(.first))]

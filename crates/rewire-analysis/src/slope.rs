@@ -40,8 +40,8 @@ pub(crate) struct Metrics {
     pub(crate) slope: Vec<f32>,
 }
 
-/// By how much a logit may move at most for the gradient to be one that says something: more than any logit moves.
-const FARTHEST: f32 = 1e6;
+/// A gradient says nothing where logits would have to move by more than this for it to explain the change of the metric.
+const FARTHEST: f32 = 1e4;
 
 impl Metrics {
     pub(crate) fn extend(&mut self, more: Self) {
@@ -65,30 +65,22 @@ impl Metrics {
         check_run(model, &format!("the gradient of {what}"), portion, &base, &self.slope)
     }
 
-    /// The prompts on which the gradient vanishes though the two runs differ: it is 0, or so small that logits would have to move by a
-    /// million for it to explain the change of the metric.
+    /// The prompts whose two runs differ and on which the gradient vanishes: it is 0, or so small that logits would have to move by
+    /// ten thousand for it to explain the change of the metric.
     ///
     /// # Errors
-    /// [`AnalysisError::GradientVanishes`] if it does so on all prompts whose runs differ.
+    /// [`AnalysisError::GradientVanishes`] if it is exactly 0 on all prompts whose runs differ.
     pub(crate) fn vanished<M: Metric>(&self, pairs: &PromptPairs, metric: &M) -> Result<Vec<usize>, AnalysisError> {
         let read = metric.reads().positions;
         let differs = |&prompt: &usize| pairs.first_difference(prompt).is_some_and(|first| first <= read[prompt]);
         let difference =
             |prompt: usize| self.source.get(prompt).map_or(0.0, |source| (source - self.base[prompt]).abs());
-        let vanishes = |&prompt: &usize| {
-            let slope = self.slope[prompt];
-            slope == 0.0 || slope * FARTHEST < difference(prompt)
-        };
         let differing: Vec<usize> = (0..pairs.len()).filter(differs).collect();
-        let vanished: Vec<usize> = differing.iter().copied().filter(vanishes).collect();
-        if !vanished.is_empty() && vanished.len() == differing.len() {
-            let largest = |of: &dyn Fn(usize) -> f32| vanished.iter().map(|&prompt| of(prompt)).fold(0.0, f32::max);
-            return Err(AnalysisError::GradientVanishes {
-                metric: metric.name(),
-                gradient: largest(&|prompt| self.slope[prompt]),
-                difference: largest(&difference),
-            });
+        if !differing.is_empty() && differing.iter().all(|&prompt| self.slope[prompt] == 0.0) {
+            return Err(AnalysisError::GradientVanishes { metric: metric.name() });
         }
-        Ok(vanished)
+        let vanishes =
+            |&prompt: &usize| self.slope[prompt] == 0.0 || self.slope[prompt] * FARTHEST < difference(prompt);
+        Ok(differing.into_iter().filter(vanishes).collect())
     }
 }

@@ -26,14 +26,17 @@ pub enum SpanVerdict {
     Sound,
     /// It is less than two standard errors from 0: with other prompts it might have the other sign.
     WithinItsSpread,
-    /// It is less than a hundredth of the metric's mean size: both runs behave the same.
+    /// It is less than a hundredth of the metric's mean size, or, of fewer than five prompts, whose spread is hardly known, less than a
+    /// twentieth: both runs behave the same.
     SmallBesideTheMetric,
 }
 
 /// Standard errors that a span must be from 0.
 const ERRORS: f64 = 2.0;
-/// Share of the metric's mean size that a span must have.
-const SHARE: f64 = 0.01;
+/// Prompts from which on their spread is taken to be known.
+const MANY: usize = 5;
+/// Share of the metric's mean size that a span of many prompts must have, and one of few.
+const SHARES: [f64; 2] = [0.01, 0.05];
 
 impl Baselines {
     /// Clean less corrupted metric, and how it spreads over prompts.
@@ -52,17 +55,20 @@ impl Baselines {
 }
 
 impl Span {
-    /// Whether effects as shares of it say something. A single prompt has no spread, so that its span is held against the metric's
-    /// size alone.
+    /// Whether effects as shares of it say something. A single prompt has no spread: its span is held against the metric's size alone.
     #[must_use]
     pub fn verdict(&self) -> SpanVerdict {
         if self.standard_error.is_some_and(|error| self.mean.abs() < ERRORS * error) {
             return SpanVerdict::WithinItsSpread;
         }
-        match self.mean.abs() < SHARE * self.size {
+        match self.mean.abs() < self.least_share() * self.size {
             true => SpanVerdict::SmallBesideTheMetric,
             false => SpanVerdict::Sound,
         }
+    }
+
+    fn least_share(&self) -> f64 {
+        SHARES[usize::from(self.prompts < MANY)]
     }
 }
 
@@ -72,7 +78,7 @@ impl Span {
 pub enum Warning {
     /// Effects are shares of a span that is hardly there.
     SmallSpan(Span),
-    /// On some prompts (counted from 0) the metric's gradient vanishes: attribution says nothing about them.
+    /// On some prompts (counted from 0) the metric's gradient vanishes, or nearly: attribution says nothing about them.
     GradientVanishes {
         /// Which.
         prompts: Vec<usize>,
@@ -91,18 +97,26 @@ impl fmt::Display for Warning {
                     write!(f, ", standard error {error:.4}, standard deviation {sd:.4} over {prompts} prompts")?;
                 }
                 write!(f, " (the metric's mean size is {size:.4})")?;
-                f.write_str(match span.verdict() {
-                    SpanVerdict::WithinItsSpread => ": less than two standard errors, so the shares may be of noise",
-                    _ => ": less than a hundredth of that size, so the shares are of a difference that is hardly there",
-                })
+                match span.verdict() {
+                    SpanVerdict::WithinItsSpread => {
+                        f.write_str(": less than two standard errors, so the shares may be of noise")
+                    }
+                    _ => {
+                        let share = 100.0 * span.least_share();
+                        write!(
+                            f,
+                            ": less than {share}% of that size, so the shares are of a difference that is hardly there"
+                        )
+                    }
+                }
             }
             Warning::GradientVanishes { prompts, of } => {
                 let which = prompts.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 let more = if prompts.len() > 5 { ", .." } else { "" };
                 write!(
                     f,
-                    "the metric's gradient vanishes on {} of {of} prompts ({which}{more}, counted from 0): attribution says \
-                     nothing about them, and they count as 0 in means",
+                    "the metric's gradient vanishes on {} of {of} prompts ({which}{more}, counted from 0) beside the change of the \
+                     metric: attribution says nothing about them, and in means they count as about 0",
                     prompts.len()
                 )
             }
@@ -171,12 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn a_span_under_a_hundredth_of_the_metric_is_doubtful() {
-        // Clean 1, corrupted 1 - s: the size is 1 - s / 2, so the limit is at s = 0.01 (1 - s / 2), 0.00995.
-        assert_eq!(span(&[1.0], &[0.989]).verdict(), SpanVerdict::Sound);
-        assert_eq!(span(&[1.0], &[0.991]).verdict(), SpanVerdict::SmallBesideTheMetric);
+    fn a_span_that_is_small_beside_the_metric_is_doubtful() {
+        // Clean 1, corrupted 1 - s: the size is 1 - s / 2, so the limit is at s = 0.05 (1 - s / 2), 0.0488, for few prompts and at
+        // 0.00995 for many.
+        for n in [1, 4] {
+            assert_eq!(span(&vec![1.0; n], &vec![0.951; n]).verdict(), SpanVerdict::Sound);
+            assert_eq!(span(&vec![1.0; n], &vec![0.952; n]).verdict(), SpanVerdict::SmallBesideTheMetric);
+        }
+        assert_eq!(span(&[1.0; 5], &[0.99; 5]).verdict(), SpanVerdict::Sound);
         // As sure as it may be, it is hardly there.
-        assert_eq!(span(&[1.0, 2.0], &[0.991, 1.991]).verdict(), SpanVerdict::SmallBesideTheMetric);
+        assert_eq!(span(&[1.0; 5], &[0.9902; 5]).verdict(), SpanVerdict::SmallBesideTheMetric);
     }
 
     #[test]

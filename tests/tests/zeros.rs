@@ -1,4 +1,5 @@
-//! What cannot change anything has exactly no effect, and what is no number is no result: on random models and pairs.
+//! Effects that must be exactly 0, gradients that vanish, and numbers that are not finite, on
+//! random models and pairs.
 
 use std::collections::BTreeSet;
 
@@ -52,8 +53,9 @@ fn components(config: &TransformerConfig) -> Vec<Component> {
     all.into_iter().chain((!config.parallel_block).then_some(ResidMid)).collect()
 }
 
-/// Whether the tokens say that an activation is the same in both runs: nothing before a position differs; or, in the first block,
-/// nothing has attended to another position yet and the own token is the same.
+/// Whether the tokens say that an activation is the same in both runs: nothing before a position
+/// differs; or, in the first block, nothing has attended to another position yet and the own token
+/// is the same.
 fn same_by_tokens(
     config: &TransformerConfig,
     pair: &PromptPair,
@@ -71,8 +73,8 @@ fn same_by_tokens(
         || layer == 0 && own && pair.clean[at] == pair.corrupted[at]
 }
 
-/// Refuses effects by position that are not a 0 without a sign where the tokens say so; gives how many such nodes there were after a
-/// difference.
+/// Refuses effects by position that are not a 0 without a sign where the tokens say so; gives how
+/// many such nodes there were after a difference.
 fn assert_still(
     what: &str,
     config: &TransformerConfig,
@@ -93,8 +95,9 @@ fn assert_still(
     still
 }
 
-/// The distance of a logit difference from what it is on the clean run, squared: a metric that is at its minimum there and does not
-/// say so. On the prompts of `elsewhere` it is the logit difference itself.
+/// The distance of a logit difference from what it is on the clean run, squared: a metric that is
+/// at its minimum there and does not say so. On the prompts of `elsewhere` it is the logit
+/// difference itself.
 struct Squared {
     of: LogitDiff,
     clean: Vec<f32>,
@@ -139,7 +142,7 @@ impl Metric for Hinge {
     }
 }
 
-/// A metric that makes nothing of what it reads.
+/// A metric that is 1 whatever the logits are.
 struct Blind(LogitDiff);
 
 impl Metric for Blind {
@@ -184,7 +187,8 @@ proptest! {
             assert_still("patching", &config, &pairs, effects.kind, &effects.values);
         }
 
-        // Each node as a group of its own, and all positions that the tokens hold still in one prompt together.
+        // Each node as a group of its own, and all positions that the tokens hold still in one
+        // prompt together.
         let nodes = |component: Component| {
             (0..pairs.width()).map(move |at| Node::new(0, component).at(Positions::One(at))).collect::<Vec<_>>()
         };
@@ -292,7 +296,7 @@ proptest! {
     }
 }
 
-/// Holds every method to numbers that are finite, or an error.
+/// Checks that every method returns finite numbers or an error.
 fn finite_or_refused<M: Metric>(
     model: &Transformer<Grad>,
     pairs: &PromptPairs,
@@ -370,8 +374,9 @@ fn demo_shaped() -> PromptPairs {
 
 #[test]
 fn the_agreement_of_a_model_of_gpt_2s_shape_leaves_out_what_is_0_in_both() {
-    // 12 heads in each of 12 layers at the 5 positions from the difference on. Layer 0's queries, keys and values differ at position
-    // 10 alone (4 fewer a head); queries of the last layer matter at END alone (4 fewer a head).
+    // 12 heads in each of 12 layers at the 5 positions from the difference on. Layer 0's queries,
+    // keys and values differ at position 10 alone (4 fewer a head); queries of the last layer
+    // matter at END alone (4 fewer a head).
     let pairs = demo_shaped();
     for seed in 0..3 {
         let model = model(&TransformerConfig::gpt2(12, 12, 48, 30, 16), seed);
@@ -493,7 +498,7 @@ fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
     assert!(told.contains("the metric `blind` of the clean run is NaN on prompt 0"), "{told}");
     assert!(told.contains("`blocks.0.ln1.hook_scale`"), "{told}");
 
-    // What a patch makes of a whole model: the node and its layer. Prompt 5 alone is given something enormous.
+    // A patch that overflows: the error names the node. Only prompt 5 is given enormous values.
     let whole = model(&config, 0).valid();
     let z = |layer: usize| {
         let mut values = vec![0.0_f32; 8 * 15 * 3 * 8];

@@ -36,7 +36,8 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
     }
 }
 
-/// What is doubtful about results, each with the name of what it is of, as lines; said on standard error, too.
+/// Prints warnings to standard error, one line each with the name of its result, and returns the
+/// lines.
 pub(crate) fn warn<'a>(of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for (name, warnings) in of {
@@ -51,7 +52,8 @@ pub(crate) fn warn<'a>(of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) ->
     lines
 }
 
-/// A page of a report, which begins with what is doubtful and what there is to say of too little memory, if anything.
+/// Returns a page of a report that begins with the warnings, and with a note if there was too
+/// little memory.
 pub(crate) fn new_page(title: &str, subtitle: &str, warnings: &[String]) -> Page {
     let mut page = Page::new(title, subtitle);
     page.warnings(warnings);

@@ -76,7 +76,7 @@ struct Found {
     facts: Vec<Fact>,
     /// What is said of a pair that cannot be made.
     left_out: Vec<String>,
-    /// What is doubtful, one line each.
+    /// Warnings, one line each.
     warnings: Vec<String>,
 }
 

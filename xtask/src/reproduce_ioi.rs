@@ -115,7 +115,7 @@ struct Found {
     sets: Vec<Findings>,
     checks: Vec<Check>,
     bootstrap: Bootstrap,
-    /// What is doubtful, one line each.
+    /// Warnings, one line each.
     warnings: Vec<String>,
 }
 

@@ -184,7 +184,7 @@ struct Findings {
     completeness: Vec<Completeness>,
     /// What shorter numbers cost, if any were used.
     shortened: Option<Shortened>,
-    /// What is doubtful, one line each.
+    /// Warnings, one line each.
     warnings: Vec<String>,
 }
 
@@ -236,12 +236,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     });
     let found = match found {
         Ok(found) => found,
-        // The same command would come to the same number again.
-        Err(error) if matches!(error.downcast_ref(), Some(AnalysisError::NotFinite { .. })) => {
-            ledger.discard()?;
+        Err(error) => {
+            let is_of_the_machine = match error.downcast_ref() {
+                Some(refused) => matches!(refused, AnalysisError::Device(_) | AnalysisError::Ledger(_)),
+                None => true,
+            };
+            // The same command would be refused again, so nothing needs to be kept.
+            if !is_of_the_machine {
+                ledger.discard()?;
+            }
             return Err(error);
         }
-        Err(error) => return Err(error),
     };
 
     let found = Findings { warnings: warn([("", found.outcome.warnings())]), ..found };

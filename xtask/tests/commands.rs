@@ -353,26 +353,30 @@ fn a_model_that_is_never_right_is_told_so() {
     let directory = tempfile::tempdir().unwrap();
     let train = ["train-toy", "--model", "toy-neox", "--steps", "1", "--batch", "4", "--out", "untrained"];
     run(directory.path(), &train, &[]);
-    let printed =
-        run(directory.path(), &["reproduce-ig", "--model", "untrained/toy-neox", "--prompts", "4", "--seed", "1"], &[]);
+    // Its logit differences are of an untrained model's size, and their span is small.
+    let study = ["reproduce-ig", "--model", "untrained/toy-neox", "--prompts", "4", "--seed", "1"];
+    let [printed, told] = run_with_warnings(directory.path(), &study);
+    assert!(told.starts_with("warning: effects are shares of") && told.lines().count() == 1, "{told}");
     assert!(printed.contains("the model never gets the task right"), "{printed}");
     let report = std::fs::read_to_string(directory.path().join("out/reproduce-ig/report.html")).unwrap();
     assert!(report.contains("the comparison below means nothing"));
 }
 
-/// Sweeps token ids and gives standard error, the warnings in effects.json, and clean less corrupted metric of each prompt; checks that
-/// the report has the warnings, too.
+/// Runs a command that must succeed; returns its standard output and standard error.
+fn run_with_warnings(directory: &Path, arguments: &[&str]) -> [String; 2] {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).current_dir(directory).output().unwrap();
+    let [printed, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{told}");
+    [printed, told]
+}
+
+/// Sweeps token ids and gives standard error, the warnings in effects.json, and clean less
+/// corrupted metric of each prompt; checks that the report has the warnings, too.
 fn warned(lines: &str, arguments: &[&str]) -> (String, Vec<String>, Vec<f64>) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
     let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
-    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(sweep.iter().chain(arguments))
-        .current_dir(directory.path())
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{told}");
+    let [_, told] = run_with_warnings(directory.path(), &[&sweep, arguments].concat());
     let out = directory.path().join("o");
     let about = json(&out.join("effects.json"));
     let warnings: Vec<String> = serde_json::from_value(about["warnings"].clone()).unwrap();
@@ -395,7 +399,8 @@ fn a_span_that_is_hardly_there_is_warned_of_on_the_screen_in_the_files_and_in_th
         let (told, warnings, differences) = warned(noise, &["--method", method]);
         assert_eq!((told.lines().count(), warnings.len()), (1, 1), "{told}");
         assert_eq!(told.trim_end(), format!("warning: {}", warnings[0]));
-        // Of two numbers the standard deviation is their distance over the root of 2, and the error half their distance.
+        // Of two numbers the standard deviation is their distance over the root of 2, and the error
+        // half their distance.
         let [first, second] = differences[..] else { panic!("{differences:?}") };
         let (mean, distance) = ((first + second) / 2.0, (first - second).abs());
         assert!(mean.abs() < distance, "the pairs are no longer noise: {differences:?}");

@@ -345,7 +345,8 @@ fn spoiled_model(directory: &TempDir, tensor: &str, times: f32) {
 fn numbers_that_are_not_finite() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
-    // The stream's square overflows, and a norm that divides by infinity gives zeros: the metric alone would be finite.
+    // The stream's square overflows, and a norm that divides by infinity gives zeros: the metric
+    // alone would be finite.
     spoiled_model(&directory, "h.1.mlp.c_proj.weight", 1e30);
     let refused = |arguments: &[&str], words: &[&str]| {
         let sweep = ["sweep", "--pairs", "pairs.jsonl", "--model", "model", "--out", "out/sweep"];
@@ -371,7 +372,7 @@ fn numbers_that_are_not_finite() {
         );
     }
 
-    // What overflows in patched runs alone is found after passes were kept: they go, too.
+    // An overflow in a patched run is found after other passes were kept; these are removed.
     spoiled_model(&directory, "wte.weight", 1.0);
     let given: Vec<_> = (0..4)
         .map(|layer| {

@@ -278,7 +278,8 @@ impl<'a, B: Backend> Batch<'a, B> {
         Err(AnalysisError::NotFinite { what, value: logits[at], prompt: Some(self.prompts[rows[row]]), first: None })
     }
 
-    /// Rank and logit difference of each prompt's answers, from logits `[prompt, 1, d_vocab]` with some nodes removed.
+    /// Rank and logit difference of each prompt's answers, from logits `[prompt, 1, d_vocab]` with
+    /// some nodes removed.
     fn judged(&self, logits: &Tensor<B, 3>, nodes: &[Node]) -> Result<Vec<Answered>, AnalysisError> {
         let logits = host(logits.clone());
         self.check(&logits, &(0..self.prompts.len()).collect::<Vec<_>>(), nodes)?;

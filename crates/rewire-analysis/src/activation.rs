@@ -253,18 +253,18 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         Ok(metrics)
     }
 
-    /// The metric, patch by patch and prompt by prompt; exactly the base run's where the stream that enters is the base run's at
-    /// every position that the metric can see it from.
+    /// The metric, patch by patch and prompt by prompt; exactly the base run's where the stream
+    /// that enters is the base run's at every position that the metric can see it from.
     fn pass(&self, pass: &PlannedPass) -> Result<Vec<f32>, AnalysisError> {
         let deltas =
             Deltas { model: self.model, portion: self.portion, base: &self.base.cache, source: &self.source.cache };
         let mut starts = Vec::with_capacity(pass.parts.len());
-        let mut read_later = Vec::with_capacity(1 + pass.slices().count());
+        let mut all_sizes = Vec::with_capacity(pass.slices().count());
         for Part { entry, slices } in &pass.parts {
             let entering = |slice: &Slice| deltas.entering(slice, self.nodes[slice.kind].component, *entry, pass.first);
             let entering = slices.iter().map(entering).collect::<Result<Vec<_>, _>>()?;
             let (mut residuals, sizes): (Vec<Tensor<B, 3>>, Vec<_>) = entering.into_iter().unzip();
-            read_later.extend(sizes);
+            all_sizes.extend(sizes);
             let residual = if residuals.len() == 1 { residuals.remove(0) } else { Tensor::cat(residuals, 0) };
             starts.push(entry.start(residual));
         }
@@ -278,21 +278,20 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
             run = run.after(Prefix::from_cache(&self.base.cache, self.model.config(), pass.first)?);
         }
         let logits = self.model.forward(run, ())?;
-        read_later.push(evaluate(self.metric, logits, &self.portion.prompts.repeat(variants)));
-        let mut read = hosts(read_later);
-        let mut metrics = read.pop().unwrap_or_default();
-        self.keep_still(pass, read, &mut metrics);
+        let metrics = evaluate(self.metric, logits, &self.portion.prompts.repeat(variants));
+        let mut read = hosts(vec![metrics, Tensor::cat(all_sizes, 0)]);
+        let [sizes, mut metrics] = [(); 2].map(|()| read.pop().unwrap_or_default());
+        self.keep_still(pass, &sizes, &mut metrics);
         Ok(metrics)
     }
 
-    /// Gives the rows that enter unchanged the base run's metric: a run of another shape would round otherwise. `sizes` are those of
-    /// the changes of each slice, `[row * pos]`.
-    fn keep_still(&self, pass: &PlannedPass, sizes: Vec<Vec<f32>>, metrics: &mut [f32]) {
+    /// Gives the rows that enter unchanged the base run's metric: a run of another shape would
+    /// round otherwise. `sizes` are those of the changes, `[row * pos]`.
+    fn keep_still(&self, pass: &PlannedPass, sizes: &[f32], metrics: &mut [f32]) {
         let (n_prompts, pos) = (self.portion.prompts.len(), self.portion.pairs.width() - pass.first);
         let last = Entry::Mid(self.model.config().n_layers - 1).depth();
-        let entries = pass.parts.iter().flat_map(|part| part.slices.iter().map(|_| part.entry.depth()));
-        let rows = entries.zip(&sizes).flat_map(|(depth, sizes)| sizes.chunks(pos).map(move |sizes| (depth, sizes)));
-        for (row, ((depth, sizes), metric)) in rows.zip(metrics).enumerate() {
+        let depths = pass.parts.iter().flat_map(|p| std::iter::repeat_n(p.entry.depth(), p.variants() * n_prompts));
+        for (row, ((depth, sizes), metric)) in depths.zip(sizes.chunks(pos)).zip(metrics).enumerate() {
             let prompt = row % n_prompts;
             let read = self.portion.readout_positions()[prompt] - pass.first;
             // Past attention of the last block a position is seen from itself alone.

@@ -56,7 +56,8 @@ pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
 ) -> Result<(Outcome, HeadPaths), AnalysisError> {
     check(model, pairs, nodes)?;
     let (outcome, parts) = estimate_all(model, pairs, metric, nodes, Some(paths), options)?;
-    let paths = head_paths::join(parts, paths, outcome.clone(), options)?;
+    let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
+    let paths = head_paths::join(parts, paths, of_metric, options)?;
     Ok((outcome, paths))
 }
 
@@ -162,8 +163,8 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
     })
 }
 
-/// Numbers that were kept of a portion, as arrays of these shapes, of which the last three are what is known of the metric; nothing if
-/// there are more or fewer.
+/// Returns the kept numbers of a portion as arrays of these shapes, and its metrics from the last
+/// three of them; `None` if there are more or fewer numbers.
 fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32>>>> {
     let sizes = shapes.iter().map(|shape| shape.iter().product::<usize>());
     if sizes.clone().sum::<usize>() != kept.len() {
@@ -178,10 +179,10 @@ fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32
     Some((arrays, Metrics { base, source, slope }))
 }
 
-/// What one portion gave, and what is known of the metric there.
+/// The result of one portion, and its metrics.
 pub(crate) type Estimated<T> = (T, Metrics);
 
-/// What each portion gave, in their order, and what is known of the metric on all prompts.
+/// The results of all portions in order, and the metrics of all prompts.
 pub(crate) struct ByPortion<T> {
     pub(crate) parts: Vec<T>,
     pub(crate) metrics: Metrics,

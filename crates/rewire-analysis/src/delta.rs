@@ -54,9 +54,10 @@ pub(crate) fn reads_of_source(kinds: &[NodeKind], config: &TransformerConfig, po
 }
 
 impl<B: Backend> Deltas<'_, B> {
-    /// The residual stream that enters the model when each unit of `slice` is patched, from position `first` on:
-    /// `[unit * prompts + prompt, pos, d_model]`; and the size of its change from the base run's, summed over `d_model`,
-    /// `[unit * prompts * pos]`: exactly 0 where nothing changes.
+    /// The residual stream that enters the model when each unit of `slice` is patched, from
+    /// position `first` on: `[unit * prompts + prompt, pos, d_model]`; and the size of its change
+    /// from the base run's, summed over `d_model`, `[unit * prompts * pos]`: exactly 0 where
+    /// nothing changes.
     pub(crate) fn entering(
         &self,
         slice: &Slice,

@@ -104,14 +104,15 @@ pub struct Outcome {
     pub metric: &'static str,
     /// The metric of the unpatched runs.
     pub baselines: Baselines,
-    /// Of attribution patching, the prompts (counted from 0) on which the metric's gradient vanishes though the two runs differ:
-    /// attribution says nothing about them.
+    /// Of attribution patching, the prompts (counted from 0) on which the metric's gradient
+    /// vanishes though the two runs differ: attribution says nothing about them.
     pub vanished: Vec<usize>,
     /// One a node kind, in the order asked for.
     pub effects: Vec<Effects>,
 }
 
-/// Puts the portions of a sweep together along the prompts, in the unit that `factor` makes; nodes that were not chosen are NaN.
+/// Puts the portions of a sweep together along the prompts, in the unit that `factor` makes; nodes
+/// that were not chosen are NaN.
 pub(crate) fn join(
     method: Method,
     kinds: &[NodeKind],

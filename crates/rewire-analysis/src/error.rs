@@ -227,7 +227,8 @@ pub enum AnalysisError {
         value: f32,
         /// The prompt, where the number belongs to one.
         prompt: Option<usize>,
-        /// The first activation of that prompt's run that is not finite, where the run is unpatched and one is not.
+        /// The first activation of that prompt's run that is not finite, where the run is unpatched
+        /// and one is not.
         first: Option<HookPoint>,
     },
     /// A metric with another number of prompts than the pairs.

@@ -1,4 +1,5 @@
-//! No result holds a number that is not finite: it is an error that names the prompt and what the number belongs to.
+//! Numbers that are not finite: each becomes an error that names its prompt, and its node or hook
+//! point.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -15,7 +16,8 @@ pub(crate) fn the_metric(name: &str) -> String {
     format!("the metric `{name}`")
 }
 
-/// Checks numbers of an unpatched run, one a prompt; `what` names them. The error names the first activation of that run that is not finite.
+/// Refuses numbers of an unpatched run, one per prompt, that are not finite. `what` names the
+/// numbers. The error names the first activation of that run that is not finite.
 pub(crate) fn check_run<B: Backend>(
     model: &Transformer<B>,
     what: &str,
@@ -31,8 +33,9 @@ pub(crate) fn check_run<B: Backend>(
     Err(AnalysisError::NotFinite { what, value: values[row], prompt, first: first_point(model, &tokens[row], read)? })
 }
 
-/// Checks numbers of runs of prompts, which `numbers` are the numbers of: logits, or activations, prompt by prompt. The error names the
-/// first activation of that prompt's run that is not finite.
+/// Refuses `values` of unpatched runs, equally many for each of `prompts`, that are not finite.
+/// `numbers` are the prompts' numbers among all. The error names the first activation of that
+/// prompt's run that is not finite.
 pub(crate) fn check_prompts<B: Backend>(
     model: &Transformer<B>,
     what: &str,
@@ -51,7 +54,8 @@ pub(crate) fn check_prompts<B: Backend>(
     Err(AnalysisError::NotFinite { what: what.to_owned(), value: values[at], prompt, first })
 }
 
-/// Checks the metrics of runs in which something is changed, copy after copy of the prompts; `what` says what a copy changes.
+/// Refuses metrics of patched runs that are not finite. The rows are copies of the prompts, one
+/// copy after the other; `what` describes the patch of a copy.
 pub(crate) fn check_changed(
     metric: &str,
     prompts: &[usize],
@@ -64,7 +68,8 @@ pub(crate) fn check_changed(
     Err(AnalysisError::NotFinite { what, value: values[row], prompt, first: None })
 }
 
-/// Checks the effects of one kind of node, `[prompt, layer, ..]`, of which the first prompt is number `first_prompt`.
+/// Refuses effects of one kind of node, `[prompt, layer, ..]`, that are not finite. The first
+/// prompt has number `first_prompt` among all.
 pub(crate) fn check_effects(
     method: &str,
     kind: NodeKind,
@@ -106,8 +111,8 @@ pub(crate) fn first_point<B: Backend>(
     Ok(search.first)
 }
 
-/// A hook that watches whether a run stays finite, by the scales of its norms: where the residual stream, or its square, is not, its
-/// scale is not; but what a norm divides by infinity is 0 and would not show in the logits.
+/// A hook that watches the scales of all norms. If the residual stream or its square overflows, the
+/// scale is infinite; the norm's output is then 0, and the logits stay finite.
 pub(crate) struct Watch<B: Backend> {
     nan_or_zero: Option<Tensor<B, 1>>,
 }
@@ -117,7 +122,8 @@ impl<B: Backend> Watch<B> {
         Self { nan_or_zero: None }
     }
 
-    /// `values`, one a row of the run: NaN where the row did not stay finite.
+    /// Returns `values`, one per row of the run, with NaN for each row in which a scale was not
+    /// finite.
     pub(crate) fn mark(self, values: Tensor<B, 1>) -> Tensor<B, 1> {
         match self.nan_or_zero {
             Some(nan_or_zero) => values + nan_or_zero,
@@ -142,7 +148,7 @@ impl<B: Backend> Hook<B> for Watch<B> {
     }
 }
 
-/// 0 for each row of logits `[row, position, column]`, or NaN where one of them is not finite.
+/// Returns 0 for each row of logits `[row, position, column]`, or NaN if one of them is not finite.
 pub(crate) fn nan_or_zero<B: Backend>(logits: &Tensor<B, 3>) -> Tensor<B, 1> {
     let [rows, positions, columns] = logits.dims();
     (logits.clone().detach() * 0.0).reshape([rows, positions * columns]).sum_dim(1).reshape([rows])

@@ -202,7 +202,8 @@ struct Runs<'a, B: Backend, M> {
     base: ActivationCache<B>,
     base_metric: Vec<f32>,
     source: ActivationCache<B>,
-    /// By group and prompt, whether the group's activations differ between base and source where that can matter.
+    /// By group and prompt, whether the group's activations differ between base and source where
+    /// that can matter.
     moves: Vec<Vec<bool>>,
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::attribution::estimate_all;
 use crate::linearise::Linearised;
 use crate::runs::{Portion, check_pairs, factor};
-use crate::{AnalysisError, Baselines, Options, Outcome};
+use crate::{AnalysisError, Baselines, Options};
 
 /// How the norm in front of a head's inputs passes a gradient back to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct HeadPaths {
     pub norm: NormJacobian,
     /// The metric of the unpatched runs.
     pub baselines: Baselines,
-    /// As [`Outcome::vanished`].
+    /// As [`Outcome::vanished`](crate::Outcome::vanished).
     pub vanished: Vec<usize>,
     /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
     /// the path's end does not come after its start.
@@ -105,14 +105,14 @@ pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
 ) -> Result<HeadPaths, AnalysisError> {
     check_pairs(model, pairs)?;
     let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
-    join(parts, paths, outcome, options)
+    join(parts, paths, (outcome.baselines, outcome.vanished), options)
 }
 
 /// Puts portions together: their prompts behind each other, or their sums into the mean.
 pub(crate) fn join(
     parts: Vec<ArrayD<f32>>,
     paths: PathOptions,
-    Outcome { baselines, vanished, .. }: Outcome,
+    (baselines, vanished): (Baselines, Vec<usize>),
     options: &Options,
 ) -> Result<HeadPaths, AnalysisError> {
     let factor = factor(&baselines, options)?;

@@ -21,7 +21,8 @@ pub(crate) struct Linearised<B: AutodiffBackend> {
     /// Per prompt, not yet read from the device.
     pub(crate) base_metric: Tensor<B::InnerBackend, 1>,
     pub(crate) source_metric: Tensor<B::InnerBackend, 1>,
-    /// Per prompt, the largest size of the metric's gradient with respect to a logit of the base run; likewise.
+    /// Per prompt, the largest size of the metric's gradient with respect to a logit of the base
+    /// run; likewise.
     pub(crate) slope: Tensor<B::InnerBackend, 1>,
 }
 
@@ -78,8 +79,8 @@ pub(crate) fn linearise<B: AutodiffBackend, M: Metric>(
     Ok(Linearised { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric, slope })
 }
 
-/// The largest size of the metric's gradient with respect to a logit, per prompt, from logits `[prompt, 1, column]`: all other
-/// gradients come through it.
+/// The largest size of the metric's gradient with respect to a logit, per prompt, from logits
+/// `[prompt, 1, column]`: all other gradients come through it.
 pub(crate) fn slope<B: AutodiffBackend, M: Metric>(
     metric: &M,
     logits: Tensor<B::InnerBackend, 3>,

@@ -52,7 +52,7 @@ impl Found {
         }
     }
 
-    /// Sets the attributions of what cannot matter to exactly 0.
+    /// Sets the attributions of nodes that cannot matter to exactly 0.
     pub(crate) fn clear(&mut self, nodes: &[NodeKind], config: &TransformerConfig, portion: &Portion) {
         for (kind, attributions) in nodes.iter().zip(&mut self.attributions) {
             for layer in 0..config.n_layers {

@@ -102,7 +102,8 @@ pub fn mean_activations<B: Backend>(
     })
 }
 
-/// Why the activations of a batch of prompts, of which the first is number `first`, have a sum that is not finite.
+/// Returns the error for a batch of prompts whose activations have a sum that is not finite; its
+/// first prompt has number `first` among all.
 fn of_prompts<B: Backend>(model: &Transformer<B>, batch: &[Vec<u32>], first: usize) -> AnalysisError {
     let not_finite = |prompt, point| {
         let what = "a sum of activations of the reference set".to_owned();

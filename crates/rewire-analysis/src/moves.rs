@@ -1,7 +1,7 @@
-//! Which activations differ between the two runs of a pair: by what the tokens say, or by the numbers.
+//! Which activations differ between the two runs of a pair, by the tokens or by the numbers.
 //!
-//! A patch that replaces an activation by an equal one changes nothing, so its effect is exactly 0 and not the rounding of a run
-//! of another shape.
+//! A patch that replaces an activation by an equal one changes nothing, so its effect is exactly 0
+//! and not the rounding of a run of another shape.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -16,7 +16,8 @@ use crate::node::Positions;
 use crate::runs::{Portion, hosts};
 use crate::{By, Component, Node, NodeKind};
 
-/// Whether an activation at a position depends on that position and its token alone: nothing has attended to other tokens yet.
+/// Whether an activation at a position depends on that position and its token alone: nothing has
+/// attended to other tokens yet.
 pub(crate) fn is_of_own_token(component: Component, layer: usize, config: &TransformerConfig) -> bool {
     let reads_embedding = match component {
         Component::ResidPre | Component::HeadQ | Component::HeadK | Component::HeadV => true,
@@ -27,7 +28,8 @@ pub(crate) fn is_of_own_token(component: Component, layer: usize, config: &Trans
     layer == 0 && reads_embedding
 }
 
-/// Sets the effects of the nodes of a kind in one layer, `[prompt, ..]`, to exactly 0 where a patch cannot matter.
+/// Sets the effects of the nodes of a kind in one layer, `[prompt, ..]`, to exactly 0 where a patch
+/// cannot matter.
 pub(crate) fn clear(
     kind: NodeKind,
     layer: usize,
@@ -56,8 +58,9 @@ pub(crate) fn clear(
     }
 }
 
-/// For each group of nodes and each prompt of a portion, whether the group's activations differ between the run that is patched
-/// and what they are replaced by, at a position where that can matter. Both caches hold the groups' points at all positions.
+/// Returns, for each group of nodes and each prompt of a portion, whether the group's activations
+/// differ between the base run and their replacements, at a position where that can matter. Both
+/// caches must hold the groups' hook points at all positions.
 pub(crate) fn moving<B: Backend>(
     groups: &[Vec<Node>],
     portion: &Portion,
@@ -87,7 +90,8 @@ pub(crate) fn moving<B: Backend>(
     Ok(groups.iter().map(of_group).collect())
 }
 
-/// The size of source less base at a point, summed over what nodes never divide, and its shape.
+/// Returns the size of source less base at a hook point, summed over the axes that nodes never
+/// divide, and its shape.
 fn size_of_change<B: Backend, const D: usize>(
     at: HookPoint,
     base: &ActivationCache<B>,
@@ -101,7 +105,8 @@ fn size_of_change<B: Backend, const D: usize>(
     Ok((sizes.reshape([shape.iter().product::<usize>()]), shape.to_vec()))
 }
 
-/// Whether a node's activation differs in `prompt` at a position up to `read`, by the sizes of the differences at its point.
+/// Whether a node's activation differs in `prompt` at a position up to `read`, by the sizes of the
+/// differences at its point.
 fn differs(node: &Node, prompt: usize, read: usize, sizes: ArrayViewD<'_, f32>) -> bool {
     let axes = point(node).axes();
     let mut here = sizes;
@@ -123,6 +128,6 @@ fn differs(node: &Node, prompt: usize, read: usize, sizes: ArrayViewD<'_, f32>) 
             (None, _) => {}
         }
     }
-    // What is not a number is no 0 either.
+    // NaN is not 0 either.
     here.iter().any(|size| *size != 0.0)
 }

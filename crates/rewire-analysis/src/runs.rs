@@ -29,8 +29,8 @@ pub(crate) struct Portion {
     pub(crate) readout: Readout,
     /// Positions before this one are the same in both runs, and not read.
     pub(crate) first_difference: usize,
-    /// By prompt and position, whether the two runs have different tokens there; `None` where an intervention may change
-    /// activations at every position, whatever the tokens are.
+    /// By prompt and position, whether the two runs have different tokens there; `None` where an
+    /// intervention may change activations at every position, whatever the tokens are.
     differing: Option<Vec<Vec<bool>>>,
 }
 
@@ -98,9 +98,9 @@ impl Portion {
         }
     }
 
-    /// Whether patching `component` of `layer` at `positions` can move the metric of `prompt` (counted in this portion): not
-    /// where both runs are the same, nor where no position that is read depends on it. A patch that this refuses has exactly
-    /// no effect.
+    /// Whether patching `component` of `layer` at `positions` can move the metric of `prompt`
+    /// (counted in this portion): not where both runs are the same, nor where no position that is
+    /// read depends on it. A patch that this refuses has exactly no effect.
     pub(crate) fn can_matter(
         &self,
         prompt: usize,
@@ -129,9 +129,9 @@ impl Portion {
         }
     }
 
-    /// Whether what is patched at a position can be another in the run that it is taken from, or another to the model: an
-    /// activation that depends on one token alone is not where that token is the same in both runs; and position 0 attends to
-    /// itself alone, whatever its queries are.
+    /// Returns whether a component at a position can differ between the two runs in a way that the
+    /// model uses. An activation that depends on one token alone differs only if the token does.
+    /// Position 0 attends to itself alone, whatever its queries are.
     pub(crate) fn can_differ(
         &self,
         prompt: usize,
@@ -147,7 +147,7 @@ impl Portion {
         }
     }
 
-    /// The first position of `prompt` that can be another in the two runs, if there is one.
+    /// Returns the first position of `prompt` whose activations can differ between the two runs.
     fn first_differing(&self, prompt: usize) -> Option<usize> {
         self.differing.as_ref().map_or(Some(0), |differing| differing[prompt].iter().position(|differs| *differs))
     }
@@ -191,8 +191,8 @@ pub(crate) fn record<B: Backend, M: Metric>(
     Ok(Recorded { cache: recorder.into_cache(), metric: values })
 }
 
-/// The metric of each row of `logits` `[row, 1, column]`: NaN where a logit that it reads is not finite, whatever the metric makes of
-/// that.
+/// Returns the metric of each row of `logits` `[row, 1, column]`; NaN for a row with a logit that
+/// is not finite, for every metric.
 pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
     let [rows, _, columns] = logits.dims();
     let nan_or_zero = nan_or_zero(&logits);

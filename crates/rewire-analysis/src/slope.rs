@@ -1,4 +1,4 @@
-//! Whether a metric has a gradient to attribute by: a zero that only says "the gradient is 0 here" is no result.
+//! Whether the metric has a gradient at the run that attribution linearizes.
 
 use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
@@ -8,16 +8,16 @@ use crate::finite::{check_run, the_metric};
 use crate::runs::Portion;
 use crate::{AnalysisError, Direction};
 
-/// Which method takes gradients, and of which direction's base run.
+/// A gradient method, and the direction at whose base run it takes gradients.
 pub(crate) struct Linearity {
     pub(crate) method: &'static str,
     pub(crate) at: Direction,
-    /// Whether the method can take them of the other run instead.
+    /// Whether the method can take gradients at the other run instead.
     pub(crate) has_other_direction: bool,
 }
 
 impl Linearity {
-    /// Refuses a metric that is at its minimum or maximum in the run that gradients are taken of.
+    /// Refuses a metric whose gradient is 0 at the run at which gradients are taken.
     pub(crate) fn check<M: Metric>(&self, metric: &M) -> Result<(), AnalysisError> {
         let Self { method, at, has_other_direction } = *self;
         match (metric.at_clean(), at) {
@@ -29,18 +29,19 @@ impl Linearity {
     }
 }
 
-/// What is known of the metric on some prompts.
+/// The metric of both runs on some prompts, and its gradient.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics {
-    /// Of the run that is linearised.
+    /// The metric of the run that is linearized.
     pub(crate) base: Vec<f32>,
-    /// Of the other run; nothing where no other is needed.
+    /// The metric of the other run; empty if the method needs no other run.
     pub(crate) source: Vec<f32>,
     /// The largest size of the metric's gradient with respect to a logit of the base run.
     pub(crate) slope: Vec<f32>,
 }
 
-/// A gradient says nothing where logits would have to move by more than this for it to explain the change of the metric.
+/// The gradient counts as vanished if logits would have to move by more than this to explain the
+/// change of the metric.
 const FARTHEST: f32 = 1e4;
 
 impl Metrics {
@@ -65,8 +66,8 @@ impl Metrics {
         check_run(model, &format!("the gradient of {what}"), portion, &base, &self.slope)
     }
 
-    /// The prompts whose two runs differ and on which the gradient vanishes: it is 0, or so small that logits would have to move by
-    /// ten thousand for it to explain the change of the metric.
+    /// Returns the prompts whose two runs differ and on which the gradient vanishes: it is 0, or
+    /// logits would have to move by ten thousand for it to explain the change of the metric.
     ///
     /// # Errors
     /// [`AnalysisError::GradientVanishes`] if it is exactly 0 on all prompts whose runs differ.

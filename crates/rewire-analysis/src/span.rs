@@ -1,10 +1,12 @@
-//! The span that effects are normalised by, how sure it is, and what is doubtful about an outcome.
+//! The span that effects are normalized by, its spread over prompts, and the warnings about an
+//! outcome.
 
 use std::fmt;
 
 use crate::{Baselines, GroupOutcome, HeadPaths, Outcome, Scale};
 
-/// Clean less corrupted metric over some prompts: what normalised effects are shares of.
+/// The divisor of normalized effects: clean mean less corrupted mean of the metric, and its spread
+/// over prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
     /// Its mean over prompts, in the metric's unit.
@@ -19,15 +21,15 @@ pub struct Span {
     pub prompts: usize,
 }
 
-/// Whether a span is one to divide by.
+/// Whether a span is large enough to divide by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanVerdict {
-    /// It is.
+    /// It is large enough.
     Sound,
     /// It is less than two standard errors from 0: with other prompts it might have the other sign.
     WithinItsSpread,
-    /// It is less than a hundredth of the metric's mean size, or, of fewer than five prompts, whose spread is hardly known, less than a
-    /// twentieth: both runs behave the same.
+    /// It is less than a hundredth of the metric's mean size, or, of fewer than five prompts, whose
+    /// spread is hardly known, less than a twentieth: both runs behave the same.
     SmallBesideTheMetric,
 }
 
@@ -39,7 +41,7 @@ const MANY: usize = 5;
 const SHARES: [f64; 2] = [0.01, 0.05];
 
 impl Baselines {
-    /// Clean less corrupted metric, and how it spreads over prompts.
+    /// Returns clean mean less corrupted mean, and its spread over prompts.
     #[must_use]
     pub fn span(&self) -> Span {
         let differences: Vec<f64> =
@@ -55,7 +57,8 @@ impl Baselines {
 }
 
 impl Span {
-    /// Whether effects as shares of it say something. A single prompt has no spread: its span is held against the metric's size alone.
+    /// Returns whether the span is large enough to divide by. A single prompt has no spread, so its
+    /// span is compared with the metric's size alone.
     #[must_use]
     pub fn verdict(&self) -> SpanVerdict {
         if self.standard_error.is_some_and(|error| self.mean.abs() < ERRORS * error) {
@@ -72,17 +75,18 @@ impl Span {
     }
 }
 
-/// What is doubtful about a result that is no error; one line each.
+/// A doubt about a result that is not an error. Displays as one line.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// Effects are shares of a span that is hardly there.
+    /// Effects are divided by a span that is small beside its spread or beside the metric.
     SmallSpan(Span),
-    /// On some prompts (counted from 0) the metric's gradient vanishes, or nearly: attribution says nothing about them.
+    /// On some prompts (counted from 0) the metric's gradient vanishes, or nearly: attribution says
+    /// nothing about them.
     GradientVanishes {
-        /// Which.
+        /// The prompts.
         prompts: Vec<usize>,
-        /// Of how many.
+        /// Number of prompts in all.
         of: usize,
     },
 }
@@ -134,7 +138,7 @@ fn warnings(scale: Scale, baselines: &Baselines, vanished: &[usize]) -> Vec<Warn
 }
 
 impl Outcome {
-    /// What is doubtful about these effects.
+    /// Returns the warnings about these effects.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         warnings(self.scale, &self.baselines, &self.vanished)
@@ -142,7 +146,7 @@ impl Outcome {
 }
 
 impl GroupOutcome {
-    /// What is doubtful about these effects.
+    /// Returns the warnings about these effects.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         warnings(self.scale, &self.baselines, &self.vanished)
@@ -150,7 +154,7 @@ impl GroupOutcome {
 }
 
 impl HeadPaths {
-    /// What is doubtful about these effects, if they are in this unit.
+    /// Returns the warnings about these effects, if they are in this unit.
     #[must_use]
     pub fn warnings(&self, scale: Scale) -> Vec<Warning> {
         warnings(scale, &self.baselines, &self.vanished)
@@ -178,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_span_within_two_standard_errors_is_doubtful() {
-        // Differences 3 and x: the mean is two errors from 0 where (3 + x) / 2 = 2 (3 - x) / 2, at x = 1.
+        // Differences 3 and x: the mean is two errors from 0 where (3 + x) / 2 = 2 (3 - x) / 2, at
+        // x = 1.
         assert_eq!(span(&[3.0, 1.01], &[0.0; 2]).verdict(), SpanVerdict::Sound);
         assert_eq!(span(&[3.0, 0.99], &[0.0; 2]).verdict(), SpanVerdict::WithinItsSpread);
         assert_eq!(span(&[-3.0, -0.99], &[0.0; 2]).verdict(), SpanVerdict::WithinItsSpread);
@@ -186,14 +191,14 @@ mod tests {
 
     #[test]
     fn a_span_that_is_small_beside_the_metric_is_doubtful() {
-        // Clean 1, corrupted 1 - s: the size is 1 - s / 2, so the limit is at s = 0.05 (1 - s / 2), 0.0488, for few prompts and at
-        // 0.00995 for many.
+        // Clean 1, corrupted 1 - s: the size is 1 - s / 2, so the limit is at s = 0.05 (1 - s / 2),
+        // 0.0488, for few prompts and at 0.00995 for many.
         for n in [1, 4] {
             assert_eq!(span(&vec![1.0; n], &vec![0.951; n]).verdict(), SpanVerdict::Sound);
             assert_eq!(span(&vec![1.0; n], &vec![0.952; n]).verdict(), SpanVerdict::SmallBesideTheMetric);
         }
         assert_eq!(span(&[1.0; 5], &[0.99; 5]).verdict(), SpanVerdict::Sound);
-        // As sure as it may be, it is hardly there.
+        // It has no spread at all, and is small all the same.
         assert_eq!(span(&[1.0; 5], &[0.9902; 5]).verdict(), SpanVerdict::SmallBesideTheMetric);
     }
 

@@ -76,7 +76,7 @@ impl Page {
         self.sections.push(Section { heading: heading.to_owned(), lead: lead.to_owned(), parts: Vec::new() });
     }
 
-    /// Says what is doubtful about the page's numbers, one line each, in a section of its own; nothing if nothing is.
+    /// Adds a section of warnings, one paragraph each; adds nothing if there are none.
     pub fn warnings(&mut self, warnings: &[String]) {
         if !warnings.is_empty() {
             self.section("Warnings", "What is doubtful about the numbers below.");

@@ -14,17 +14,18 @@ pub struct Reads {
     pub columns: Option<Vec<usize>>,
 }
 
-/// What a metric's gradient is at the clean run.
+/// The gradient of a metric at the clean run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtClean {
-    /// Any number.
+    /// It is not 0 in general.
     Varies,
-    /// 0: the clean run is where the metric is at its minimum or maximum, so to first order nothing there moves it.
+    /// It is 0, because the metric is at its minimum or maximum at the clean run.
     Stationary,
 }
 
-/// One number a prompt from the logits after it; differentiable unless it says otherwise. A number that is not finite is an error to
-/// every analysis, and so is a logit that is not finite among those that the metric reads.
+/// One number a prompt from the logits after it; differentiable unless it says otherwise. A number
+/// that is not finite is an error to every analysis, and so is a logit that is not finite among
+/// those that the metric reads.
 pub trait Metric: Sync {
     /// Its name, as commands and files have it.
     fn name(&self) -> &'static str;
@@ -40,8 +41,8 @@ pub trait Metric: Sync {
         true
     }
 
-    /// What its gradient is at the clean run: a divergence from the clean run is at its minimum there, and methods that take the
-    /// gradient there refuse it.
+    /// Returns whether its gradient is 0 at the clean run, as a divergence's from the clean run is.
+    /// Methods that take the gradient there then refuse the metric.
     fn at_clean(&self) -> AtClean {
         AtClean::Varies
     }
@@ -136,14 +137,15 @@ pub struct KlDivergence {
 }
 
 impl KlDivergence {
-    /// The divergence from the clean run, by its logits at END, one row over the whole vocabulary a prompt. At the clean run it is 0,
-    /// its minimum, and has no gradient.
+    /// The divergence from the clean run, by its logits at END, one row over the whole vocabulary a
+    /// prompt. At the clean run it is 0, its minimum, and has no gradient.
     #[must_use]
     pub fn new(pairs: &PromptPairs, clean_logits: &[Vec<f32>]) -> Self {
         Self { at_clean: AtClean::Stationary, ..Self::from_reference(pairs, clean_logits) }
     }
 
-    /// The divergence from another reference than the clean run, by its logits as in [`new`](Self::new).
+    /// The divergence from another reference than the clean run, by its logits as in
+    /// [`new`](Self::new).
     #[must_use]
     pub fn from_reference(pairs: &PromptPairs, reference_logits: &[Vec<f32>]) -> Self {
         let reference = reference_logits.iter().map(|logits| {
@@ -175,8 +177,8 @@ impl Metric for KlDivergence {
     }
 }
 
-/// 1 where the likeliest next token at END is one of the answers, else 0; NaN where a logit is not finite. Its gradient is 0 wherever it
-/// exists, so methods that need gradients refuse it.
+/// 1 where the likeliest next token at END is one of the answers, else 0; NaN where a logit is not
+/// finite. Its gradient is 0 wherever it exists, so methods that need gradients refuse it.
 #[derive(Debug, Clone)]
 pub struct Accuracy {
     ends: Vec<usize>,

@@ -20,7 +20,7 @@ pub(crate) struct SweepLedger {
     first_line: String,
     /// Bytes of the whole lines that are there.
     length: u64,
-    /// Directories that keeping a pass makes, the deepest first.
+    /// Directories that do not exist yet and are made with the first pass, the deepest first.
     absent: Vec<PathBuf>,
     file: Mutex<Option<File>>,
     kept: HashMap<Pass, Vec<f32>>,
@@ -75,7 +75,7 @@ impl SweepLedger {
         let absent = self.absent.clone();
         self.close()?;
         for directory in absent {
-            // One that another program has put something in stays.
+            // A directory that another program has written to stays.
             let _ = std::fs::remove_dir(directory);
         }
         Ok(())

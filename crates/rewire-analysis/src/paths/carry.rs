@@ -301,8 +301,8 @@ impl<B: Backend> Rows<'_, B> {
     }
 }
 
-/// The first row that a set of senders has at a prompt and position: when its first node there writes that can be another in the
-/// source run.
+/// Returns when the first sender at a prompt and position writes, of those whose activations can
+/// differ in the source run.
 pub(super) fn begins(
     senders: &[Node],
     portion: &Portion,

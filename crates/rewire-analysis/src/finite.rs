@@ -163,8 +163,8 @@ impl<B: Backend> Hook<B> for Search {
     fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
         // Scores that are masked are -inf.
         let masked = point.site() == Some(Site::AttnScores);
-        let is_wrong = |value: &f32| !value.is_finite() && !(masked && *value == f32::NEG_INFINITY);
-        if self.first.is_none() && host(activation.clone()).iter().any(is_wrong) {
+        let is_right = |value: &f32| value.is_finite() || masked && *value == f32::NEG_INFINITY;
+        if self.first.is_none() && !host(activation.clone()).iter().all(is_right) {
             self.first = Some(point);
         }
         activation

@@ -12,10 +12,10 @@ use ndarray::ArrayD;
 use proptest::prelude::*;
 use rewire_analysis::{
     Agreement, AnalysisError, By, Component, Direction, FreezePolicy, Input, Intervention, MeanOver, Node, NodeKind,
-    NormJacobian, Options, PathIntegral, PathOptions, PerPrompt, Positions, Receiver, Reuse, Scale, Warning, ablation,
-    activation_patching, attention_attribution, attention_patterns, attribute_groups, attribution_patching,
-    backup_heads, clean_logits, head_path_attribution, integrated_gradients, interpolation_curves, logit_attribution,
-    mean_activations, patch_groups, path_patching, screen_then_verify,
+    NormJacobian, Options, PathIntegral, PathOptions, PerPrompt, Positions, Receiver, Reuse, Scale, Warning,
+    ablate_groups, ablation, activation_patching, attention_attribution, attention_patterns, attribute_groups,
+    attribution_patching, backup_heads, clean_logits, head_path_attribution, integrated_gradients,
+    interpolation_curves, logit_attribution, mean_activations, patch_groups, path_patching, screen_then_verify,
 };
 use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
 use rewire_model::{Activation, Run, Transformer, TransformerConfig};
@@ -500,19 +500,27 @@ fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
 
     // A patch that overflows: the error names the node. Only prompt 5 is given enormous values.
     let whole = model(&config, 0).valid();
-    let z = |layer: usize| {
-        let mut values = vec![0.0_f32; 8 * 15 * 3 * 8];
-        values[5 * 15 * 24 + 14 * 24 + 8..][..8].fill(if layer == 1 { 3e38 } else { 0.0 });
-        Tensor::<Flex, 4>::from_data(burn::tensor::TensorData::new(values, [8, 15, 3, 8]), &Default::default())
-    };
-    let given = (0..2).fold(ActivationCache::new(), |cache, l| cache.with(HookPoint::block(l, Site::Z), z(l)));
-    let by = Intervention::Fixed(given);
-    for prompt_batch in [8, 2] {
+    // What is given overflows itself, or its square does, which a norm would hide.
+    for (size, prompt_batch) in [(3e38, 8), (3e38, 2), (1e30, 8), (1e30, 2)] {
+        let z = |layer: usize| {
+            let mut values = vec![0.0_f32; 8 * 15 * 3 * 8];
+            values[5 * 15 * 24 + 14 * 24 + 8..][..8].fill(if layer == 1 { size } else { 0.0 });
+            Tensor::<Flex, 4>::from_data(burn::tensor::TensorData::new(values, [8, 15, 3, 8]), &Default::default())
+        };
+        let given = (0..2).fold(ActivationCache::new(), |cache, l| cache.with(HookPoint::block(l, Site::Z), z(l)));
+        let by = Intervention::Fixed(given);
+        let metric = LogitDiff::new(&pairs);
         let options = Options { prompt_batch, ..options(true) };
-        let error = ablation(&whole, &pairs, &LogitDiff::new(&pairs), &heads, &by, &options).unwrap_err();
-        let AnalysisError::NotFinite { prompt, .. } = &error else { panic!("{error}") };
-        assert_eq!(*prompt, Some(5));
-        assert!(error.to_string().contains("L1H1 head_z replaced"), "{error}");
+        let head = [vec![Node::new(1, Component::HeadZ).unit(1)]];
+        let errors = [
+            ablation(&whole, &pairs, &metric, &heads, &by, &options).unwrap_err(),
+            ablate_groups(&whole, &pairs, &metric, &head, &by, &options).unwrap_err(),
+        ];
+        for error in errors {
+            let AnalysisError::NotFinite { prompt, .. } = &error else { panic!("{error}") };
+            assert_eq!(*prompt, Some(5));
+            assert!(error.to_string().contains("L1H1 head_z replaced"), "{error}");
+        }
     }
 }
 

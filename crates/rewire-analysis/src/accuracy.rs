@@ -247,8 +247,11 @@ impl<'a, B: Backend> Batch<'a, B> {
             .reading(self.readout.clone())
             .with_last_block(last_block);
         let mut recorder = self.model.prefix_recorder();
-        let logits = self.model.forward(run, (&mut patch, &mut recorder))?;
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, ((&mut patch, &mut recorder), &mut watch))?;
         patch.finish()?;
+        let rows: Vec<usize> = (0..n_prompts).collect();
+        self.check(&host(watch.mark(nan_or_zero(&logits))), &rows, nodes)?;
         // Below the lowest layer keys and values are as they were.
         let mut cache = self.cache.clone();
         cache.take_in(recorder.into_cache());

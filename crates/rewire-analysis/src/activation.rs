@@ -16,7 +16,7 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::delta::{Deltas, reads_of_base, reads_of_source};
 use crate::effects::join;
-use crate::finite::{check_changed, check_effects};
+use crate::finite::{Watch, check_changed, check_effects};
 use crate::ledger::Pass;
 use crate::node::Positions;
 use crate::plan::{Entry, Part, PlannedPass, Slice, plan};
@@ -181,6 +181,8 @@ struct Sweep<'a, B: Backend, M> {
     source: Recorded<B>,
     /// What nodes are replaced by.
     by: &'static str,
+    /// Whether that is given from outside, so that the stream of a patched run may overflow.
+    is_given: bool,
     passes: Vec<PlannedPass>,
 }
 
@@ -202,7 +204,9 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let source = which.intervention.source(model, metric, portion, options.direction, accepts)?;
         let passes =
             plan(nodes, config, portion, which.chosen, options.token_budget, options.layers::<B>(&model.device()));
-        Ok(Self { model, metric, portion, nodes, base, source, by: which.intervention.name(), passes })
+        let by = which.intervention.name();
+        let is_given = matches!(which.intervention, Intervention::Fixed(_));
+        Ok(Self { model, metric, portion, nodes, base, source, by, is_given, passes })
     }
 
     /// Makes all passes and writes the changes of the metric into `changes`, one `[prompt, layer, ..]` a kind.
@@ -277,8 +281,15 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         if pass.first > 0 {
             run = run.after(Prefix::from_cache(&self.base.cache, self.model.config(), pass.first)?);
         }
-        let logits = self.model.forward(run, ())?;
-        let metrics = evaluate(self.metric, logits, &self.portion.prompts.repeat(variants));
+        let prompts = self.portion.prompts.repeat(variants);
+        let metrics = match self.is_given {
+            true => {
+                let mut watch = Watch::new();
+                let logits = self.model.forward(run, &mut watch)?;
+                watch.mark(evaluate(self.metric, logits, &prompts))
+            }
+            false => evaluate(self.metric, self.model.forward(run, ())?, &prompts),
+        };
         let mut read = hosts(vec![metrics, Tensor::cat(all_sizes, 0)]);
         let [sizes, mut metrics] = [(); 2].map(|()| read.pop().unwrap_or_default());
         self.keep_still(pass, &sizes, &mut metrics);

@@ -140,8 +140,12 @@ impl<B: Backend> Hook<B> for Watch<B> {
             let size = activation.dims().iter().product::<usize>() / rows.max(1);
             let of_row = (activation.clone().detach() * 0.0).reshape([rows, size]).sum_dim(1).reshape([rows]);
             self.nan_or_zero = Some(match self.nan_or_zero.take() {
-                Some(sum) => sum + of_row,
                 None => of_row,
+                // Rows may have joined the run since, after those that were there.
+                Some(sum) => match rows - sum.dims()[0] {
+                    0 => sum + of_row,
+                    joined => Tensor::cat(vec![sum, Tensor::zeros([joined], &of_row.device())], 0) + of_row,
+                },
             });
         }
         activation

@@ -10,7 +10,7 @@ use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
-use crate::finite::check_changed;
+use crate::finite::{Watch, check_changed};
 use crate::moves::moving;
 use crate::plan::at_once;
 use crate::room::{Room, watched};
@@ -249,8 +249,9 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         if pass.first > 0 {
             run = run.after(Prefix::from_cache(&self.base, self.model.config(), pass.first)?);
         }
-        let logits = self.model.forward(run, &mut patch)?;
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, (&mut patch, &mut watch))?;
         patch.finish()?;
-        Ok(host(evaluate(self.metric, logits, &self.portion.prompts.repeat(groups.len()))))
+        Ok(host(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(groups.len())))))
     }
 }

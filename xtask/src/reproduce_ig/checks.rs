@@ -171,6 +171,7 @@ mod tests {
             method: Method::IntegratedGradients,
             direction: Direction::Noising,
             scale: Scale::Metric,
+            vanished: Vec::new(),
             metric: "logit-diff",
             baselines: Baselines { clean: vec![4.276], corrupted: vec![-2.738] },
             effects,

@@ -11,9 +11,16 @@ use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 use crate::output::new_page;
 
-pub(super) fn page(source: &Source, prompts: &Prompts, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
-    let mut page =
-        new_page("Integrated gradients against activation patching", &source.subtitle(arguments.model.device));
+pub(super) fn page(
+    source: &Source,
+    prompts: &Prompts,
+    found: &Found,
+    checks: &[Check],
+    arguments: &Arguments,
+    warnings: &[String],
+) -> Page {
+    let title = "Integrated gradients against activation patching";
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), warnings);
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",

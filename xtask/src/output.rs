@@ -29,14 +29,30 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
         labels: Value::Null,
         baselines: Value::Null,
         notes: Value::Null,
+        tokenization: source.tokenization(),
+        warnings: source.warnings(),
         wall_time_s: started.elapsed().as_secs_f64(),
         versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
     }
 }
 
-/// A page of a report, which begins with what there is to say of too little memory, if anything.
-pub(crate) fn new_page(title: &str, subtitle: &str) -> Page {
+/// Prints what text begins with and, to standard error, what is doubtful about the tokenizer.
+pub(crate) fn announce(source: &Source) {
+    if let Some(beginning) = source.beginning() {
+        print(&format!("{}: {beginning}\n", source.name));
+    }
+    source.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+/// A page of a report, which begins with what text begins with, what is doubtful about the input, and what there is to say
+/// of too little memory, if anything.
+pub(crate) fn new_page(title: &str, subtitle: &str, source: &Source) -> Page {
     let mut page = Page::new(title, subtitle);
+    let (beginning, warnings) = (source.beginning(), source.warnings());
+    if beginning.is_some() || !warnings.is_empty() {
+        page.section("Tokens", &beginning.map_or_else(String::new, |beginning| format!("In prompts, {beginning}.")));
+        warnings.iter().for_each(|warning| page.text(&format!("Warning: {warning}.")));
+    }
     let halved = halved();
     if !halved.is_empty() {
         page.section(

@@ -20,7 +20,7 @@ use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, text_table};
+use crate::output::{about, announce, print, text_table};
 use crate::paths::AXES as PATH_AXES;
 use analyse::{DIRECTIONS, Demo, Findings, HeadEffect};
 
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer()?;
-    let bos = source.config.bos_token;
+    let bos = source.bos_for_text()?;
     let demo = demo_pairs(tokenizer, bos)?;
     demo.check_model(source.config.d_vocab, source.config.n_ctx)?;
     let generated = match arguments.prompts {
@@ -63,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     check_directory(&arguments.out)?;
+    announce(&source);
     let bootstrap = Bootstrap { seed: arguments.seed, ..Bootstrap::default() };
 
     let (demo_findings, findings) = on_device!(arguments.model.device, |B, device| {

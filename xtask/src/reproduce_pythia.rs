@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print};
+use crate::output::{about, announce, print};
 use data::Data;
 
 #[derive(Args)]
@@ -75,11 +75,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = Source::open(&arguments.model)?;
     anyhow::ensure!(source.config.n_layers > 1, "a model of one layer has no paths between heads");
     let tokenizer = source.tokenizer()?;
-    // The notebook's prompts have no token in front; every other model gets what it is used to.
-    let bos = source.config.bos_token.filter(|_| !checks::is_the_notebooks(&source));
-    let data = Data::new(tokenizer, bos, arguments.prompts, arguments.seed)?;
+    let data = Data::new(tokenizer, source.bos_for_text()?, arguments.prompts, arguments.seed)?;
     data.pairs.check_model(source.config.d_vocab, source.config.n_ctx)?;
     check_directory(&arguments.out)?;
+    announce(&source);
     let (found, checks) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let found = analyse::analyse(&model, tokenizer, data, arguments)?;
@@ -101,8 +100,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     write_whole(&arguments.out.join("circuit.json"), format!("{described:#}\n").as_bytes())?;
     write_whole(&arguments.out.join("circuit.dot"), found.edges.graph.to_dot().as_bytes())?;
     let path = arguments.out.join("report.html");
-    write_whole(&path, report::page(&source, &found, &checks, arguments).render().as_bytes())?;
+    let mut page = report::page(&source, &found, &checks, arguments);
+    let not_compared = checks::not_compared(&source, &found.data);
+    if let Some(reason) = not_compared {
+        page.section("The notebook's figures", reason);
+    }
+    write_whole(&path, page.render().as_bytes())?;
     print(&results::summary(&source, &found, &checks, arguments));
+    not_compared.iter().for_each(|reason| print(&format!("\n{reason}\n")));
     print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
     Ok(())
 }

@@ -30,7 +30,7 @@ use crate::arguments::at_least_one;
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print};
+use crate::output::{about, announce, print};
 use ledger::SweepLedger;
 use shortened::Shortened;
 
@@ -208,7 +208,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.numbers.apply(arguments.model.device)?;
     let source = Source::open(&arguments.model)?;
     let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
-    let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
+    let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx)?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals && pairs.len() < 2 {
@@ -217,6 +217,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
     let ledger = SweepLedger::open(&arguments.out, &identity)?;
+    announce(&source);
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
@@ -342,7 +343,7 @@ impl Arguments {
             None => Ok(clean(pairs)),
             Some(path) => {
                 let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
-                let read = read_pairs(path, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx);
+                let read = read_pairs(path, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx);
                 Ok(clean(&read.context("the reference set cannot be used")?))
             }
         }

@@ -89,6 +89,10 @@ pub struct About {
     pub baselines: Value,
     /// What else there is to say of these tables: intervals, screening, portions.
     pub notes: Value,
+    /// What text was given in front when it was tokenized, and by which choice.
+    pub tokenization: Value,
+    /// What is doubtful about the input, one sentence each.
+    pub warnings: Vec<String>,
     /// Seconds from start to here.
     pub wall_time_s: f64,
     /// Versions of what computed this.

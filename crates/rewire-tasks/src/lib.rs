@@ -29,4 +29,4 @@ pub use metrics::{
     Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, NormalisationError, Probability, Reads,
 };
 pub use pairs::{PairsError, PromptPair, PromptPairs};
-pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tokenizer::{ChangedText, Surrounding, Tokenizer, TokenizerError};

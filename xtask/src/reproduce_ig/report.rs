@@ -13,7 +13,7 @@ use crate::output::new_page;
 
 pub(super) fn page(source: &Source, prompts: &Prompts, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
     let mut page =
-        new_page("Integrated gradients against activation patching", &source.subtitle(arguments.model.device));
+        new_page("Integrated gradients against activation patching", &source.subtitle(arguments.model.device), source);
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",

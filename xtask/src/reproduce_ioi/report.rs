@@ -16,8 +16,11 @@ use crate::names;
 use crate::output::{head_name, new_page, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
-    let mut page =
-        new_page("Attribution patching on indirect object identification", &source.subtitle(arguments.model.device));
+    let mut page = new_page(
+        "Attribution patching on indirect object identification",
+        &source.subtitle(arguments.model.device),
+        source,
+    );
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
     attribution::sections(&mut page, source, found, &labels, arguments);

@@ -9,6 +9,7 @@ use rewire_model::{Transformer, TransformerConfig};
 use rewire_report::{Check, Verdict};
 
 use super::analyse::{Found, Head};
+use super::data::Data;
 use crate::compute::options;
 use crate::model::Source;
 
@@ -51,9 +52,17 @@ pub(super) fn is_the_notebooks(source: &Source) -> bool {
         && source.is_processed()
 }
 
-/// The checks, if this is the notebook's model.
+/// Why the notebook's figures are not set beside ours although this is its model, if they are not.
+pub(super) fn not_compared(source: &Source, data: &Data) -> Option<&'static str> {
+    (is_the_notebooks(source) && data.has_bos).then_some(
+        "The figures that the notebook prints are not compared: its prompts have no BOS in front, and these have one. Give \
+         --bos none to compare them.",
+    )
+}
+
+/// The checks, if this is the notebook's model and these are prompts like its own.
 pub(super) fn checks<B: Backend>(source: &Source, model: &Transformer<B>, found: &Found) -> anyhow::Result<Vec<Check>> {
-    if !is_the_notebooks(source) {
+    if !is_the_notebooks(source) || not_compared(source, &found.data).is_some() {
         return Ok(Vec::new());
     }
     let data = &found.data;

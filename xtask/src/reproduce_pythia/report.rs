@@ -21,7 +21,8 @@ const SEEN: f32 = 0.002;
 const DRAWN: usize = 8;
 
 pub(super) fn page(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
-    let mut page = new_page("The circuit for indirect object identification", &source.subtitle(arguments.model.device));
+    let mut page =
+        new_page("The circuit for indirect object identification", &source.subtitle(arguments.model.device), source);
     let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };
     circuit::summary(&mut page, source, found);
     if !checks.is_empty() {

@@ -203,3 +203,33 @@ fn from_hub(name: &str) -> anyhow::Result<ModelFiles> {
     let hub = if std::io::stderr().is_terminal() { hub.with_progress_bar() } else { hub };
     Ok(hub.fetch(&repository, &revision)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        model: ModelArguments,
+    }
+
+    #[test]
+    fn a_models_name_does_not_decide_its_bos() {
+        let directory = tempfile::tempdir().unwrap();
+        let pythia = TransformerConfig { bos_token: Some(0), ..TransformerConfig::neox(12, 12, 768, 50_304, 2048) };
+        for name in ["pythia-160m", "pythia-160m@step3000", "pythia-160m@step143000", "mine"] {
+            let model = directory.path().join(name);
+            std::fs::create_dir(&model).unwrap();
+            std::fs::write(model.join("config.json"), pythia.to_hugging_face().to_string()).unwrap();
+            std::fs::write(model.join("model.safetensors"), "").unwrap();
+            let open = |bos: &str| {
+                let path = model.to_str().unwrap();
+                Source::open(&Command::parse_from(["xtask", "--model", path, "--bos", bos]).model).unwrap()
+            };
+            assert_eq!(["default", "prepend", "none"].map(|bos| open(bos).bos()), [Some(0), Some(0), None], "{name}");
+        }
+    }
+}

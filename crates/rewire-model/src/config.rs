@@ -179,10 +179,14 @@ impl TransformerConfig {
     }
 }
 
-/// The share of a head that reads back as `dims` dimensions, whatever the division rounds off.
+/// The share of a head that reads back as `dims` dimensions, whatever division and decimal text round off.
 fn rotary_share(dims: usize, d_head: usize) -> f64 {
-    let share = dims as f64 / d_head as f64;
-    if (share * d_head as f64).floor() as usize == dims { share } else { share.next_up() }
+    let read_back = |share: f64| share.to_string().parse::<Value>().ok().and_then(|v| v.as_f64()).unwrap_or(share);
+    let mut share = dims as f64 / d_head as f64;
+    while ((read_back(share) * d_head as f64).floor() as usize) < dims {
+        share = share.next_up();
+    }
+    share
 }
 
 #[cfg(test)]

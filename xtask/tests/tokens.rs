@@ -107,8 +107,10 @@ fn toy_tokenizer() -> Value {
 
 /// A sweep of the toy with a changed `tokenizer.json`, the answers given as ids.
 fn with_tokenizer(change: impl Fn(&mut Value)) -> Ran {
+    // One pair: a changed tokenizer need not split the names of others into as many tokens.
     let pairs = pairs_with_ids(&toy_tokenizer());
-    Ran::sweep(directory("toy-gpt2", &pairs, |_, tokenizer| change(tokenizer)), &[])
+    let first = pairs.lines().next().unwrap();
+    Ran::sweep(directory("toy-gpt2", first, |_, tokenizer| change(tokenizer)), &[])
 }
 
 #[test]
@@ -197,8 +199,8 @@ fn words_that_a_tokenizer_does_not_have_are_refused_by_name() {
         tokenizer["pre_tokenizer"] = Value::Null;
         tokenizer["decoder"] = Value::Null;
     });
-    // Without the byte-level step, spaces are no tokens of this vocabulary, but letters are.
-    assert!(lost.code == Some(2) || lost.complaints.contains("changes text"), "{}", lost.complaints);
+    // Without the byte-level step, the vocabulary lacks some characters.
+    lost.assert_refused(&["pairs.jsonl, line 1", "no token for \"e\"", "use other words"]);
 }
 
 /// The demo's pairs as token ids, with these tokens in front.

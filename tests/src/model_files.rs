@@ -55,3 +55,61 @@ pub fn halved(stored: &Stored, dtype: Dtype) -> Stored {
     });
     Stored { dtype, shape: stored.shape.clone(), bytes: bytes.collect() }
 }
+
+/// The tensors of a tiny fixture changed to fit another configuration, as `tests/fixtures/config_fields.py` does it:
+/// `layers N`, `vocabulary N`, `context N` and `width N` keep the leading part; `mlp N` takes neurons again from the first
+/// on; `untied` adds an unembedding to GPT-2, `tied` takes NeoX's away; an empty recipe changes nothing.
+pub fn resized(mut tensors: Tensors, recipe: &str) -> Tensors {
+    let (kind, number) = recipe.split_once(' ').unwrap_or((recipe, "0"));
+    let n: usize = number.parse().expect("a recipe ends in a number");
+    let sizes: &[(usize, usize)] = match kind {
+        "layers" => {
+            let dropped = |name: &str| {
+                (n..9).any(|l| name.contains(&format!("h.{l}.")) || name.contains(&format!("layers.{l}.")))
+            };
+            tensors.retain(|name, _| !dropped(name));
+            return tensors;
+        }
+        "untied" => {
+            let wte = tensors["transformer.wte.weight"].clone();
+            let rows: Vec<usize> = (0..wte.shape[0]).rev().collect();
+            tensors.insert("lm_head.weight".to_owned(), picked(&wte, 0, &rows));
+            return tensors;
+        }
+        "tied" => {
+            tensors.remove("embed_out.weight");
+            return tensors;
+        }
+        "vocabulary" => &[(41, n)],
+        "context" => &[(16, n)],
+        "mlp" => &[(48, n)],
+        "width" => &[(32, n), (96, 3 * n)],
+        _ => &[],
+    };
+    for (name, stored) in &mut tensors {
+        let meant = match kind {
+            "mlp" => name.contains(".mlp."),
+            "context" => name.contains("wpe"),
+            _ => true,
+        };
+        for axis in 0..stored.shape.len() {
+            let size = stored.shape[axis];
+            if let Some((_, wanted)) = sizes.iter().find(|(old, _)| *old == size && meant) {
+                *stored = picked(stored, axis, &(0..*wanted).map(|i| i % size).collect::<Vec<_>>());
+            }
+        }
+    }
+    tensors
+}
+
+/// The tensor with these indices along an axis (float32, of one or two dimensions).
+fn picked(stored: &Stored, axis: usize, indices: &[usize]) -> Stored {
+    let inner: usize = stored.shape[axis + 1..].iter().product::<usize>() * 4;
+    let outer: usize = stored.shape[..axis].iter().product();
+    let size = stored.shape[axis];
+    let pick = |o: usize, i: usize| &stored.bytes[(o * size + i) * inner..][..inner];
+    let bytes = (0..outer).flat_map(|o| indices.iter().flat_map(move |&i| pick(o, i))).copied().collect();
+    let mut shape = stored.shape.clone();
+    shape[axis] = indices.len();
+    Stored { dtype: stored.dtype, shape, bytes }
+}

@@ -185,8 +185,8 @@ fn configurations_that_cannot_be_run_are_refused_by_field() {
     assert!(refused("{}").contains("`model_type` is missing"));
     assert!(with("model_type", "llama".into()).contains("`llama` is not supported"));
     assert!(with("n_layer", (-1).into()).contains("`n_layer` is -1"));
-    assert!(with("n_head", 0.into()).contains("heads is 0"));
-    assert!(with("n_head", 5.into()).contains("not a multiple of the 5 heads"));
+    assert!(with("n_head", 0.into()).contains("`n_head` is 0"));
+    assert!(with("n_head", 5.into()).contains("`n_embd` 32 is not a multiple of `n_head` 5"));
     assert!(with("activation_function", "swish".into()).contains("`swish` is not supported"));
     assert!(with("scale_attn_by_inverse_layer_idx", true.into()).contains("scale_attn_by_inverse_layer_idx"));
     // Another size than the weights have.

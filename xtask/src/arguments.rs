@@ -1,5 +1,16 @@
 //! What arguments of several commands have in common.
 
+/// Whether prompts that are given as text begin with the model's BOS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BosChoice {
+    /// As TransformerLens has it for GPT-2 and GPT-NeoX: with the BOS, if the model has one.
+    Default,
+    /// With the BOS; an error if the model has none.
+    Prepend,
+    /// Without it.
+    None,
+}
+
 /// A number from 1 up.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {

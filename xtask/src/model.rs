@@ -3,13 +3,15 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::tensor::backend::Backend;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rewire_model::{Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, resolve_repository};
-use rewire_tasks::Tokenizer;
+use rewire_tasks::{ChangedText, Surrounding, Tokenizer};
 use rewire_toy::Toy;
+use serde_json::{Value, json};
 
+use crate::arguments::BosChoice;
 use crate::compute::MemoryArguments;
 use crate::device::Device;
 
@@ -28,6 +30,16 @@ pub(crate) struct ModelArguments {
     /// Leave the weights as the files have them: norms unfolded, nothing centred.
     #[arg(long)]
     pub(crate) no_process_weights: bool,
+    /// Whether text begins with the model's BOS: default is prepend for every model that has one. Token ids are used as
+    /// they are.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "default",
+        hide_possible_values = true,
+        value_name = "default|prepend|none"
+    )]
+    pub(crate) bos: BosChoice,
 }
 
 /// A model's files, read as far as is needed to know its shape and its tokens.
@@ -37,6 +49,7 @@ pub(crate) struct Source {
     pub(crate) config: TransformerConfig,
     pub(crate) tokenizer: Option<Tokenizer>,
     processing: WeightProcessing,
+    bos: BosChoice,
 }
 
 impl Source {
@@ -59,12 +72,85 @@ impl Source {
             true => WeightProcessing::none(),
             false => WeightProcessing::default(),
         };
-        Ok(Self { name: name.clone(), files, config, tokenizer, processing })
+        let bos = arguments.bos;
+        if bos == BosChoice::Prepend && config.bos_token.is_none() {
+            bail!("--bos prepend: {name} has no BOS (bos_token_id is null in its config.json)");
+        }
+        Ok(Self { name: name.clone(), files, config, tokenizer, processing, bos })
     }
 
     /// The tokenizer, for commands that make text.
     pub(crate) fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
         self.tokenizer.as_ref().with_context(|| format!("the model {} has no tokenizer.json", self.name))
+    }
+
+    /// The token that text begins with.
+    pub(crate) fn bos(&self) -> Option<u32> {
+        self.config.bos_token.filter(|_| self.bos != BosChoice::None)
+    }
+
+    /// The token that text begins with, for commands that make text.
+    pub(crate) fn bos_for_text(&self) -> anyhow::Result<Option<u32>> {
+        let d_vocab = self.config.d_vocab;
+        match self.bos() {
+            Some(bos) if bos as usize >= d_vocab => bail!(
+                "the BOS of {} has id {bos}, outside the vocabulary of {d_vocab}: leave it out (--bos none) or correct \
+                 bos_token_id in config.json",
+                self.name
+            ),
+            bos => Ok(bos),
+        }
+    }
+
+    /// What text begins with and why, in a sentence; none if the model has no tokenizer.
+    pub(crate) fn beginning(&self) -> Option<String> {
+        let tokenizer = self.tokenizer.as_ref()?;
+        let begins = match (self.bos(), self.bos) {
+            (Some(bos), BosChoice::Prepend) => format!("text begins with {} (--bos prepend)", named(tokenizer, bos)),
+            (Some(bos), _) => {
+                format!("text begins with {} (the model's default; --bos none leaves it out)", named(tokenizer, bos))
+            }
+            (None, BosChoice::None) => "text begins without BOS (--bos none)".to_owned(),
+            (None, _) => "text begins without BOS (bos_token_id is null in config.json)".to_owned(),
+        };
+        Some(format!("{begins}; token ids are used as they are"))
+    }
+
+    /// What text begins with, for `effects.json`.
+    pub(crate) fn tokenization(&self) -> Value {
+        let choice = self.bos.to_possible_value().map(|value| value.get_name().to_owned());
+        let token = self.bos().map(
+            |bos| json!({ "id": bos, "token": self.tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&[bos])) }),
+        );
+        json!({ "bos": choice, "text_begins_with": token })
+    }
+
+    /// What is doubtful about the tokenizer and the texts that it was given so far.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let Some(tokenizer) = &self.tokenizer else { return Vec::new() };
+        let mut warnings = Vec::new();
+        let Surrounding { before, after } = tokenizer.surrounding().unwrap_or_default();
+        let ours: Vec<u32> = self.bos().into_iter().collect();
+        let adds = !before.is_empty() || !after.is_empty();
+        if adds && (before != ours || !after.is_empty()) {
+            let list = |tokens: &[u32]| match tokens {
+                [] => "nothing".to_owned(),
+                _ => tokens.iter().map(|&token| named(tokenizer, token)).collect::<Vec<_>>().join(" "),
+            };
+            warnings.push(format!(
+                "tokenizer.json puts {} in front of a text and {} at its end (post_processor); Rewire puts {} in front and \
+                 nothing at the end",
+                list(&before),
+                list(&after),
+                list(&ours)
+            ));
+        }
+        if let Some(ChangedText { text, spelled }) = tokenizer.changed_text() {
+            warnings.push(format!(
+                "tokenizer.json changes text: {text:?} became {spelled:?}; positions and names are those of the changed text"
+            ));
+        }
+        warnings
     }
 
     /// Loads the weights, processed as asked for.
@@ -98,6 +184,14 @@ impl Source {
     }
 }
 
+/// A token by its text.
+fn named(tokenizer: &Tokenizer, token: u32) -> String {
+    match tokenizer.decode(&[token]) {
+        text if text.is_empty() => format!("token {token}"),
+        text => text,
+    }
+}
+
 fn from_hub(name: &str) -> anyhow::Result<ModelFiles> {
     let (repository, revision) = resolve_repository(name).map_err(|error| match error {
         ModelError::UnknownModel { name, known } => {
@@ -108,4 +202,34 @@ fn from_hub(name: &str) -> anyhow::Result<ModelFiles> {
     let hub = Hub::from_env();
     let hub = if std::io::stderr().is_terminal() { hub.with_progress_bar() } else { hub };
     Ok(hub.fetch(&repository, &revision)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        model: ModelArguments,
+    }
+
+    #[test]
+    fn a_models_name_does_not_decide_its_bos() {
+        let directory = tempfile::tempdir().unwrap();
+        let pythia = TransformerConfig { bos_token: Some(0), ..TransformerConfig::neox(12, 12, 768, 50_304, 2048) };
+        for name in ["pythia-160m", "pythia-160m@step3000", "pythia-160m@step143000", "mine"] {
+            let model = directory.path().join(name);
+            std::fs::create_dir(&model).unwrap();
+            std::fs::write(model.join("config.json"), pythia.to_hugging_face().to_string()).unwrap();
+            std::fs::write(model.join("model.safetensors"), "").unwrap();
+            let open = |bos: &str| {
+                let path = model.to_str().unwrap();
+                Source::open(&Command::parse_from(["xtask", "--model", path, "--bos", bos]).model).unwrap()
+            };
+            assert_eq!(["default", "prepend", "none"].map(|bos| open(bos).bos()), [Some(0), Some(0), None], "{name}");
+        }
+    }
 }

@@ -29,17 +29,26 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
         seed: None,
         labels: Value::Null,
         baselines: Value::Null,
-        warnings: Vec::new(),
         notes: Value::Null,
+        tokenization: source.tokenization(),
+        warnings: source.warnings(),
         wall_time_s: started.elapsed().as_secs_f64(),
         versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
     }
 }
 
-/// Prints warnings to standard error, one line each with the name of its result, and returns the
-/// lines.
-pub(crate) fn warn<'a>(of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
+/// Prints what text begins with and, to standard error, what is doubtful about the tokenizer.
+pub(crate) fn announce(source: &Source) {
+    if let Some(beginning) = source.beginning() {
+        print(&format!("{}: {beginning}\n", source.name));
+    }
+    source.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+/// Prints warnings about results to standard error, one line each with the name of its result. Returns the lines, after those
+/// about the source, which [`announce`] has printed.
+pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
+    let mut lines = source.warnings();
     for (name, warnings) in of {
         for warning in warnings {
             let line = if name.is_empty() { warning.to_string() } else { format!("{name}: {warning}") };
@@ -52,11 +61,14 @@ pub(crate) fn warn<'a>(of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) ->
     lines
 }
 
-/// Returns a page of a report that begins with the warnings, and with a note if there was too
+/// Returns a page of a report that begins with the warnings, with what text begins with, and with a note if there was too
 /// little memory.
-pub(crate) fn new_page(title: &str, subtitle: &str, warnings: &[String]) -> Page {
+pub(crate) fn new_page(title: &str, subtitle: &str, source: &Source, warnings: &[String]) -> Page {
     let mut page = Page::new(title, subtitle);
     page.warnings(warnings);
+    if let Some(beginning) = source.beginning() {
+        page.section("Tokens", &format!("In prompts, {beginning}."));
+    }
     let halved = halved();
     if !halved.is_empty() {
         page.section(

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::compute::options;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, text_table, token_labels, warn};
+use crate::output::{about, announce, print, text_table, token_labels, warn};
 use crate::progress::with_bar;
 
 #[derive(Args)]
@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer()?;
-    let bos = source.config.bos_token;
+    let bos = source.bos_for_text()?;
     let sets =
         [("the Colosseum", FactCorruption::Colosseum), ("random words", FactCorruption::RandomWords(arguments.seed))];
     let mut pairs = Vec::new();
@@ -104,10 +104,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     anyhow::ensure!(!pairs.is_empty(), "no prompt is as long as the Eiffel Tower's: {}", left_out.join(" "));
     check_directory(&arguments.out)?;
-    let found = on_device!(arguments.model.device, |B, device| {
+    announce(&source);
+    let mut found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<B> = source.load(&device)?;
-        analyse(&model, tokenizer, pairs, left_out)
+        analyse(&model, tokenizer, bos, pairs, left_out)
     })?;
+    found.warnings = warn(&source, found.patched.iter().map(|set| (set.name, set.outcome.warnings())));
 
     let by_set = |describe: &dyn Fn(&Patched) -> Value| -> Value {
         found.patched.iter().map(|set| (set.name.to_owned(), describe(set))).collect()
@@ -132,6 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn analyse<B: Backend>(
     model: &Transformer<B>,
     tokenizer: &Tokenizer,
+    bos: Option<u32>,
     sets: Vec<(&'static str, PromptPairs)>,
     left_out: Vec<String>,
 ) -> anyhow::Result<Found> {
@@ -146,7 +149,7 @@ fn analyse<B: Backend>(
         let answers = [pair.answers[0], pair.wrong_answers[0]];
         let next = [&pair.clean, &pair.corrupted].map(|prompt| next(model, tokenizer, prompt, answers));
         let [clean, corrupted] = next;
-        let bos_len = usize::from(model.config().bos_token.is_some());
+        let bos_len = usize::from(bos.is_some());
         let prompts = [&pair.clean, &pair.corrupted].map(|tokens| tokenizer.decode(&tokens[bos_len..]));
         let corrupted_tokens =
             token_labels(&pair.corrupted.iter().map(|&t| tokenizer.decode(&[t])).collect::<Vec<_>>());
@@ -169,7 +172,6 @@ fn analyse<B: Backend>(
     let pair = &patched[0].pairs.pairs()[0];
     let bias = model.logit_bias(&[pair.answers.clone()], &[pair.wrong_answers.clone()]);
     let bias: f32 = bias.into_data().iter::<f32>().sum();
-    let bos = model.config().bos_token;
     let mut facts = Vec::new();
     for (landmark, city) in FACTS {
         // A city of several tokens cannot be asked for by one.
@@ -178,8 +180,7 @@ fn analyse<B: Backend>(
         let [(probability, rank), _] = next(model, tokenizer, &tokens, [answer, answer])?.answers;
         facts.push(Fact { landmark, city, probability, rank });
     }
-    let warnings = warn(patched.iter().map(|set| (set.name, set.outcome.warnings())));
-    Ok(Found { patched, direct, bias, facts, left_out, warnings })
+    Ok(Found { patched, direct, bias, facts, left_out, warnings: Vec::new() })
 }
 
 /// What the model goes on with after a prompt.

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::arguments::{at_least_one, at_most_a_million, tolerance};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, warn};
+use crate::output::{about, announce, print, warn};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let prompts = prompts(&source, arguments)?;
     check_heads(&source, &arguments.heads)?;
     check_directory(&arguments.out)?;
+    announce(&source);
 
     let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
@@ -101,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::Ok(Found { compared, study, curves, contrasts })
     })?;
     let checks = if source.is_gpt2_small() { checks::checks(&found) } else { Vec::new() };
-    let warnings = warn([("", found.compared.exact.warnings())]);
+    let warnings = warn(&source, [("", found.compared.exact.warnings())]);
 
     let about = About {
         metric: "logit-diff".to_owned(),
@@ -131,7 +132,7 @@ struct Found {
 
 fn prompts(source: &Source, arguments: &Arguments) -> anyhow::Result<Prompts> {
     let (tokenizer, config) = (source.tokenizer()?, &source.config);
-    let bos = config.bos_token;
+    let bos = source.bos_for_text()?;
     let pair = comparison_pair(tokenizer, bos)?;
     let contrast = |contrast| -> anyhow::Result<(PromptPairs, [String; 2])> {
         let pairs = contrastive_pair(tokenizer, bos, contrast)?;

@@ -19,7 +19,7 @@ use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, text_table, warn};
+use crate::output::{about, announce, print, text_table, warn};
 use crate::paths::AXES as PATH_AXES;
 use analyse::{Demo, Findings, HeadEffect};
 
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer()?;
-    let bos = source.config.bos_token;
+    let bos = source.bos_for_text()?;
     let demo = demo_pairs(tokenizer, bos)?;
     demo.check_model(source.config.d_vocab, source.config.n_ctx)?;
     let generated = match arguments.prompts {
@@ -62,6 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     check_directory(&arguments.out)?;
+    announce(&source);
 
     let (demo_findings, findings, cached) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
@@ -78,6 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         false => Vec::new(),
     };
     let warnings = warn(
+        &source,
         findings.iter().map(|found| (found.set, found.outcomes.iter().flatten().flat_map(Outcome::warnings).collect())),
     );
     let found = Found { demo: demo_findings, sets: findings, checks, warnings };

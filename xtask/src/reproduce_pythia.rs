@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, warn};
+use crate::output::{about, announce, print, warn};
 use data::Data;
 
 #[derive(Args)]
@@ -76,11 +76,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = Source::open(&arguments.model)?;
     anyhow::ensure!(source.config.n_layers > 1, "a model of one layer has no paths between heads");
     let tokenizer = source.tokenizer()?;
-    // The notebook's prompts have no token in front; every other model gets what it is used to.
-    let bos = source.config.bos_token.filter(|_| !checks::is_the_notebooks(&source));
-    let data = Data::new(tokenizer, bos, arguments.prompts, arguments.seed)?;
+    let data = Data::new(tokenizer, source.bos_for_text()?, arguments.prompts, arguments.seed)?;
     data.pairs.check_model(source.config.d_vocab, source.config.n_ctx)?;
     check_directory(&arguments.out)?;
+    announce(&source);
     let (found, checks) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let found = analyse::analyse(&model, tokenizer, data, arguments)?;
@@ -88,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::Ok((found, checks))
     })?;
 
-    let warnings = warn([("", found.parts.warnings())]);
+    let warnings = warn(&source, [("", found.parts.warnings())]);
     let labels: Vec<_> = (0..found.data.pairs.len()).map(|p| found.data.pairs.labels(p).to_vec()).collect();
     let about = About {
         metric: "logit-diff-normalised".to_owned(),

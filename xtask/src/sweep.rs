@@ -31,7 +31,7 @@ use crate::certainty::{Certainty, check_clusters};
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, warn};
+use crate::output::{about, announce, print, warn};
 use ledger::SweepLedger;
 use shortened::Shortened;
 
@@ -227,7 +227,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.numbers.apply(arguments.model.device)?;
     let source = Source::open(&arguments.model)?;
     let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
-    let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx)?;
+    let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx)?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals {
@@ -236,6 +236,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
     let ledger = SweepLedger::open(&arguments.out, &identity)?;
+    announce(&source);
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
@@ -264,7 +265,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    found.warnings = warn([("", found.outcome.warnings())]);
+    found.warnings = warn(&source, [("", found.outcome.warnings())]);
     let clusters = pairs.clusters();
     found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
@@ -389,7 +390,7 @@ impl Arguments {
             None => Ok(clean(pairs)),
             Some(path) => {
                 let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
-                let read = read_pairs(path, source.tokenizer.as_ref(), source.config.bos_token, d_vocab, n_ctx);
+                let read = read_pairs(path, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx);
                 Ok(clean(&read.context("the reference set cannot be used")?))
             }
         }

@@ -6,7 +6,7 @@ use rewire_hooks::Site;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ModelError;
+use crate::{ModelError, fields};
 
 /// Which family a model belongs to; decides its file layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ pub struct TransformerConfig {
     pub parallel_block: bool,
     /// Whether the unembedding is the transposed token embedding (in the files; processing unties it).
     pub tied_unembedding: bool,
-    /// The token that the field puts in front of a prompt.
+    /// The token that the field puts in front of a prompt, if the model has one. Text that Rewire tokenizes begins with it.
     pub bos_token: Option<u32>,
 }
 
@@ -138,15 +138,7 @@ impl TransformerConfig {
 
     /// Reads the text of a Hugging Face `config.json`; the error says which field is wrong.
     pub(crate) fn from_json(text: &str) -> Result<Self, String> {
-        let json: Value = serde_json::from_str(text).map_err(|e| format!("malformed JSON: {e}"))?;
-        let fields = Fields(&json);
-        let config = match fields.text("model_type")? {
-            "gpt2" => fields.gpt2()?,
-            "gpt_neox" => fields.neox()?,
-            other => return Err(format!("model_type `{other}` is not supported; Rewire runs gpt2 and gpt_neox")),
-        };
-        config.check()?;
-        Ok(config)
+        fields::read(&serde_json::from_str(text).map_err(|e| format!("malformed JSON: {e}"))?)
     }
 
     /// The `config.json` that [`from_file`](Self::from_file) reads back.
@@ -177,7 +169,7 @@ impl TransformerConfig {
                     "hidden_size": self.d_model, "intermediate_size": self.d_mlp,
                     "max_position_embeddings": self.n_ctx, "vocab_size": self.d_vocab,
                     "hidden_act": activation, "layer_norm_eps": self.norm_eps,
-                    "rotary_pct": dims as f64 / self.d_head as f64, "rotary_emb_base": base,
+                    "rotary_pct": rotary_share(dims, self.d_head), "rotary_emb_base": base,
                     "use_parallel_residual": self.parallel_block,
                     "bos_token_id": self.bos_token, "eos_token_id": self.bos_token,
                     "tie_word_embeddings": self.tied_unembedding,
@@ -185,136 +177,32 @@ impl TransformerConfig {
             }
         }
     }
-
-    fn check(&self) -> Result<(), String> {
-        let sizes = [
-            ("layers", self.n_layers),
-            ("heads", self.n_heads),
-            ("width", self.d_model),
-            ("MLP width", self.d_mlp),
-            ("vocabulary", self.d_vocab),
-            ("context", self.n_ctx),
-        ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(format!("the number of {name} is 0"));
-        }
-        if self.d_head * self.n_heads != self.d_model {
-            return Err(format!("width {} is not a multiple of the {} heads", self.d_model, self.n_heads));
-        }
-        match self.positions {
-            Positions::Rotary { dims, .. } if dims % 2 != 0 || dims > self.d_head => {
-                Err(format!("{dims} rotary dimensions do not pair up within a head of {}", self.d_head))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
-/// Typed access to the fields of a `config.json`.
-struct Fields<'a>(&'a Value);
-
-impl Fields<'_> {
-    fn gpt2(&self) -> Result<TransformerConfig, String> {
-        for (field, usual) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false)] {
-            if self.flag(field, usual)? != usual {
-                return Err(format!("`{field}` = {} is not supported", !usual));
-            }
-        }
-        let (n_heads, d_model) = (self.size("n_head")?, self.size("n_embd")?);
-        let n_ctx = self.size("n_positions")?;
-        let base =
-            TransformerConfig::gpt2(self.size("n_layer")?, n_heads.max(1), d_model, self.size("vocab_size")?, n_ctx);
-        Ok(TransformerConfig {
-            n_heads,
-            d_mlp: self.optional_size("n_inner")?.unwrap_or(4 * d_model),
-            activation: self.activation("activation_function", "gelu_new")?,
-            norm_eps: self.number("layer_norm_epsilon")?.unwrap_or(1e-5),
-            tied_unembedding: self.flag("tie_word_embeddings", true)?,
-            bos_token: self.optional_size("bos_token_id")?.map(|id| id as u32),
-            ..base
-        })
+/// The share of a head that reads back as `dims` dimensions, whatever division and decimal text round off.
+fn rotary_share(dims: usize, d_head: usize) -> f64 {
+    let read_back = |share: f64| share.to_string().parse::<Value>().ok().and_then(|v| v.as_f64()).unwrap_or(share);
+    let mut share = dims as f64 / d_head as f64;
+    while ((read_back(share) * d_head as f64).floor() as usize) < dims {
+        share = share.next_up();
     }
-
-    fn neox(&self) -> Result<TransformerConfig, String> {
-        if !self.flag("attention_bias", true)? {
-            return Err("`attention_bias` = false is not supported".to_owned());
-        }
-        let (n_heads, d_model) = (self.size("num_attention_heads")?, self.size("hidden_size")?);
-        let (n_layers, d_vocab) = (self.size("num_hidden_layers")?, self.size("vocab_size")?);
-        let n_ctx = self.size("max_position_embeddings")?;
-        let base = TransformerConfig::neox(n_layers, n_heads.max(1), d_model, d_vocab, n_ctx);
-        // Newer exports keep these in an object of their own, under other names.
-        let nested = self.0.get("rope_parameters").or(self.0.get("rope_scaling")).filter(|v| v.is_object());
-        let rope = Fields(nested.unwrap_or(&Value::Null));
-        let kind = rope.0.get("rope_type").or(rope.0.get("type")).and_then(Value::as_str).unwrap_or("default");
-        if kind != "default" {
-            return Err(format!("rotary positions of type `{kind}` are not supported"));
-        }
-        let rotary_pct = self.number("rotary_pct")?.or(self.number("partial_rotary_factor")?);
-        let rotary_pct = rotary_pct.or(rope.number("partial_rotary_factor")?).unwrap_or(0.25);
-        let base_angle = self.number("rotary_emb_base")?.or(self.number("rope_theta")?).or(rope.number("rope_theta")?);
-        Ok(TransformerConfig {
-            n_heads,
-            d_mlp: self.optional_size("intermediate_size")?.unwrap_or(4 * d_model),
-            activation: self.activation("hidden_act", "gelu")?,
-            norm_eps: self.number("layer_norm_eps")?.unwrap_or(1e-5),
-            positions: Positions::Rotary {
-                dims: (rotary_pct * base.d_head as f64).floor() as usize,
-                base: base_angle.unwrap_or(10_000.0),
-            },
-            parallel_block: self.flag("use_parallel_residual", true)?,
-            tied_unembedding: self.flag("tie_word_embeddings", false)?,
-            bos_token: self.optional_size("bos_token_id")?.map(|id| id as u32),
-            ..base
-        })
-    }
-
-    fn text(&self, name: &str) -> Result<&str, String> {
-        let value = self.0.get(name).ok_or_else(|| format!("`{name}` is missing"))?;
-        value.as_str().ok_or_else(|| format!("`{name}` is {value}, not a string"))
-    }
-
-    fn size(&self, name: &str) -> Result<usize, String> {
-        self.optional_size(name)?.ok_or_else(|| format!("`{name}` is missing"))
-    }
-
-    fn optional_size(&self, name: &str) -> Result<Option<usize>, String> {
-        match self.0.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => {
-                let size = value.as_u64().and_then(|n| u32::try_from(n).ok());
-                size.map(|n| Some(n as usize)).ok_or_else(|| format!("`{name}` is {value}, not a whole number"))
-            }
-        }
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f64>, String> {
-        match self.0.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => value.as_f64().map(Some).ok_or_else(|| format!("`{name}` is {value}, not a number")),
-        }
-    }
-
-    fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
-        match self.0.get(name) {
-            None | Some(Value::Null) => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| format!("`{name}` is {value}, not true or false")),
-        }
-    }
-
-    fn activation(&self, name: &str, default: &str) -> Result<Activation, String> {
-        match self.0.get(name).map_or(Ok(default), |_| self.text(name))? {
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluNew),
-            "relu" => Ok(Activation::Relu),
-            other => Err(format!("`{name}` `{other}` is not supported; Rewire has gelu, gelu_new and relu")),
-        }
-    }
+    share
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_number_of_rotary_dimensions_goes_both_ways() {
+        for d_head in 1..=160 {
+            for dims in (0..=d_head).step_by(2) {
+                let positions = Positions::Rotary { dims, base: 10_000.0 };
+                let config = TransformerConfig { positions, ..TransformerConfig::neox(1, 1, d_head, 11, 5) };
+                assert_eq!(TransformerConfig::from_json(&config.to_hugging_face().to_string()), Ok(config));
+            }
+        }
+    }
 
     #[test]
     fn a_configuration_goes_both_ways() {
@@ -341,6 +229,6 @@ mod tests {
         let config = TransformerConfig::from_json(&json.to_string()).unwrap();
         assert_eq!(config.positions, Positions::Rotary { dims: 8, base: 500.0 });
         json["rope_parameters"]["rope_type"] = "yarn".into();
-        assert!(TransformerConfig::from_json(&json.to_string()).unwrap_err().contains("`yarn`"));
+        assert!(TransformerConfig::from_json(&json.to_string()).unwrap_err().contains("\"yarn\""));
     }
 }

@@ -57,6 +57,19 @@ pub enum ModelError {
         /// The tensor.
         tensor: String,
     },
+    /// An unembedding that differs from the embedding that the configuration ties it to.
+    #[error(
+        "{path}: tensor `{tensor}` differs from `{embedding}`, and by config.json they are the same weights; set \
+         `tie_word_embeddings` to false to use both"
+    )]
+    NotTied {
+        /// The weight file.
+        path: PathBuf,
+        /// The unembedding.
+        tensor: String,
+        /// The embedding.
+        embedding: String,
+    },
     /// A tensor with another shape than the configuration implies.
     #[error("{path}: tensor `{tensor}` has shape {found:?}, config.json implies {expected:?}")]
     TensorShape {

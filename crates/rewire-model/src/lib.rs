@@ -28,6 +28,7 @@ mod attention;
 mod block;
 mod config;
 mod error;
+mod fields;
 mod generate;
 mod hub;
 mod init;

@@ -189,6 +189,7 @@ impl<B: Backend> Transformer<B> {
             }
         }
         let mut weights = Weights { config: &config, tensors, first: files.weights[0].path() };
+        weights.check_tied()?;
         let model = Transformer::assemble(&config, |part, layer| {
             Ok::<_, ModelError>(on_device(weights.take(part, layer)?, device))
         })?;
@@ -234,6 +235,24 @@ impl Weights<'_> {
             return Err(ModelError::NotFinite { path: path.into(), tensor, value: values[index], index });
         }
         Ok(layout::to_model(self.config, part, values))
+    }
+
+    /// Refuses an unembedding that differs from the embedding that the configuration ties it to.
+    fn check_tied(&self) -> Result<(), ModelError> {
+        let [tensor, embedding] = [Part::WU, Part::WE].map(|p| layout::file_name(self.config.architecture, p, 0));
+        let (true, Some((path, w_u)), Some((_, w_e))) =
+            (self.config.tied_unembedding, self.tensors.get(&tensor), self.tensors.get(&embedding))
+        else {
+            return Ok(());
+        };
+        let equal = match w_u.dtype() == w_e.dtype() {
+            true => w_u.data() == w_e.data(),
+            false => to_f32(w_u) == to_f32(w_e),
+        };
+        match equal {
+            true => Ok(()),
+            false => Err(ModelError::NotTied { path: (*path).into(), tensor, embedding }),
+        }
     }
 
     /// Refuses tensors that the model has no place for.

@@ -98,6 +98,8 @@ pub struct About {
     pub warnings: Vec<String>,
     /// What else there is to say of these tables: intervals, screening, portions.
     pub notes: Value,
+    /// What text was given in front when it was tokenized, and by which choice.
+    pub tokenization: Value,
     /// Seconds from start to here.
     pub wall_time_s: f64,
     /// Versions of what computed this.

@@ -52,6 +52,21 @@ pub enum PairsFileError {
         /// The text.
         text: String,
     },
+    /// Text that would begin with a token that the model does not have.
+    #[error(
+        "{path}, line {line}: text begins with the model's BOS, and its id {bos} is outside the vocabulary of {d_vocab}; \
+         leave the BOS out (--bos none) or correct bos_token_id in config.json"
+    )]
+    BosOutsideVocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The token in front.
+        bos: u32,
+        /// Size of the vocabulary.
+        d_vocab: usize,
+    },
     /// Text that does not become the tokens asked for.
     #[error("{path}, line {line}: {source}")]
     Tokens {
@@ -100,7 +115,8 @@ enum Answer {
 }
 
 /// Reads `{"clean": text|[ids], "corrupt": text|[ids], "answers": [text|id, ..], "wrong_answers": [..]}` lines. Ids are used
-/// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is tokenised, with `bos` in front where the model's convention has one. Blank lines are passed over.
+/// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is tokenized, with `bos` in
+/// front if there is one. Blank lines are passed over.
 /// The pairs are checked against the model's vocabulary and context.
 ///
 /// # Errors
@@ -117,7 +133,7 @@ pub fn read_pairs(
     let mut pairs = Vec::new();
     let mut marks = Vec::new();
     for (index, content) in text.lines().enumerate().filter(|(_, content)| !content.trim().is_empty()) {
-        let reader = LineReader { path, line: index + 1, tokenizer, bos };
+        let reader = LineReader { path, line: index + 1, tokenizer, bos, d_vocab };
         let (pair, mark) = reader.pair(content)?;
         pairs.push(pair);
         marks.push(mark);
@@ -148,6 +164,7 @@ struct LineReader<'a> {
     line: usize,
     tokenizer: Option<&'a Tokenizer>,
     bos: Option<u32>,
+    d_vocab: usize,
 }
 
 impl LineReader<'_> {
@@ -173,6 +190,10 @@ impl LineReader<'_> {
             Prompt::Ids(ids) => Ok(ids),
             Prompt::Text(text) => {
                 let tokens = self.tokenizer(&text)?.encode(&text).map_err(|source| self.tokens(source))?;
+                if let Some(bos) = self.bos.filter(|&bos| bos as usize >= self.d_vocab) {
+                    let (path, line, d_vocab) = (self.path.into(), self.line, self.d_vocab);
+                    return Err(PairsFileError::BosOutsideVocabulary { path, line, bos, d_vocab });
+                }
                 Ok(self.bos.into_iter().chain(tokens).collect())
             }
         }

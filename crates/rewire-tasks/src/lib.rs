@@ -32,4 +32,4 @@ pub use metrics::{
     Reads,
 };
 pub use pairs::{PairsError, PromptPair, PromptPairs};
-pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tokenizer::{ChangedText, Surrounding, Tokenizer, TokenizerError};

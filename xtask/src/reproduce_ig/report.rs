@@ -20,7 +20,7 @@ pub(super) fn page(
     warnings: &[String],
 ) -> Page {
     let title = "Integrated gradients against activation patching";
-    let mut page = new_page(title, &source.subtitle(arguments.model.device), warnings);
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), source, warnings);
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",

@@ -17,7 +17,7 @@ use crate::output::{head_name, new_page, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let title = "Attribution patching on indirect object identification";
-    let mut page = new_page(title, &source.subtitle(arguments.model.device), &found.warnings);
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), source, &found.warnings);
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
     if let Some(note) = names::positions_note(&found.sets[0].pairs) {

@@ -30,7 +30,7 @@ pub(super) fn page(
     warnings: &[String],
 ) -> Page {
     let title = "The circuit for indirect object identification";
-    let mut page = new_page(title, &source.subtitle(arguments.model.device), warnings);
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), source, warnings);
     let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };
     circuit::summary(&mut page, source, found);
     if !checks.is_empty() {

@@ -1,0 +1,253 @@
+//! Reads the fields of a Hugging Face `config.json`: a field that changes the mathematics is honored or refused.
+//!
+//! The meaning of every field is the one that transformers gives it (`GPT2Config`, `GPTNeoXConfig` and the fields that
+//! all configurations share). Fields that transformers does not know are ignored, as transformers ignores them.
+
+use serde_json::{Map, Value};
+
+use crate::{Activation, Positions, TransformerConfig};
+
+/// `bos_token_id` where the file leaves it out, as transformers has it.
+const GPT2_BOS: u32 = 50_256;
+const NEOX_BOS: u32 = 0;
+
+/// The shape of the model that a `config.json` describes; the error names the field and its value.
+pub(crate) fn read(json: &Value) -> Result<TransformerConfig, String> {
+    let fields = Fields(json.as_object().ok_or("it is not a JSON object")?);
+    match fields.text("model_type")? {
+        Some("gpt2") => fields.gpt2(),
+        Some("gpt_neox") => fields.neox(),
+        Some(other) => Err(format!("`model_type` `{other}` is not supported; Rewire runs gpt2 and gpt_neox")),
+        None => Err("`model_type` is missing".to_owned()),
+    }
+}
+
+/// Typed access to the fields of an object.
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl Fields<'_> {
+    fn gpt2(&self) -> Result<TransformerConfig, String> {
+        for (field, needed) in
+            [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)]
+        {
+            self.needs(field, needed)?;
+        }
+        // transformers has two names for each of these sizes.
+        let n_layers = self.size(&["n_layer", "num_hidden_layers"])?;
+        let n_heads = self.size(&["n_head", "num_attention_heads"])?;
+        let d_model = self.size(&["n_embd", "hidden_size"])?;
+        let n_ctx = self.size(&["n_positions", "max_position_embeddings"])?;
+        self.check_heads(n_heads, d_model, ["n_head", "n_embd"])?;
+        Ok(TransformerConfig {
+            d_mlp: self.optional_size("n_inner")?.unwrap_or(4 * d_model),
+            activation: self.activation("activation_function", Activation::GeluNew)?,
+            norm_eps: self.positive("layer_norm_epsilon", 1e-5)?,
+            tied_unembedding: self.flag("tie_word_embeddings", true)?,
+            bos_token: self.bos_token(GPT2_BOS)?,
+            ..TransformerConfig::gpt2(n_layers, n_heads, d_model, self.size(&["vocab_size"])?, n_ctx)
+        })
+    }
+
+    fn neox(&self) -> Result<TransformerConfig, String> {
+        self.needs("attention_bias", true)?;
+        let n_heads = self.size(&["num_attention_heads"])?;
+        let d_model = self.size(&["hidden_size"])?;
+        self.check_heads(n_heads, d_model, ["num_attention_heads", "hidden_size"])?;
+        let (n_layers, d_vocab) = (self.size(&["num_hidden_layers"])?, self.size(&["vocab_size"])?);
+        let n_ctx = self.size(&["max_position_embeddings"])?;
+        Ok(TransformerConfig {
+            d_mlp: self.size(&["intermediate_size"])?,
+            activation: self.activation("hidden_act", Activation::Gelu)?,
+            norm_eps: self.positive("layer_norm_eps", 1e-5)?,
+            positions: self.rotary(d_model / n_heads)?,
+            parallel_block: self.flag("use_parallel_residual", true)?,
+            tied_unembedding: self.flag("tie_word_embeddings", false)?,
+            bos_token: self.bos_token(NEOX_BOS)?,
+            ..TransformerConfig::neox(n_layers, n_heads, d_model, d_vocab, n_ctx)
+        })
+    }
+
+    /// Rotary positions. transformers 5 keeps their parameters in an object, `rope_scaling` or, if that is null or empty,
+    /// `rope_parameters`; what the object holds beats `rotary_pct` and `rotary_emb_base`.
+    fn rotary(&self, d_head: usize) -> Result<Positions, String> {
+        let none = Map::new();
+        let mut parameters = ("rope_parameters", Fields(&none));
+        for name in ["rope_parameters", "rope_scaling"] {
+            match self.0.get(name) {
+                None | Some(Value::Null) => {}
+                Some(Value::Object(object)) if object.is_empty() => {}
+                Some(Value::Object(object)) => parameters = (name, Fields(object)),
+                Some(other) => return Err(format!("`{name}` is {other}, not an object")),
+            }
+        }
+        let (name, parameters) = parameters;
+        parameters.check_default_rotation(name)?;
+        let inside = |e: String| format!("in `{name}`: {e}");
+
+        let share = match parameters.number("partial_rotary_factor").map_err(inside)? {
+            Some(share) => share,
+            None => self.number("rotary_pct")?.unwrap_or(0.25),
+        };
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!("`rotary_pct` (or `partial_rotary_factor`) is {share}, and it must be from 0 to 1"));
+        }
+        let base = match parameters.0.contains_key("rope_theta") {
+            true => parameters.positive("rope_theta", 10_000.0).map_err(inside)?,
+            false => self.positive("rotary_emb_base", 10_000.0)?,
+        };
+        // transformers reads these two inside the object alone.
+        for (name, value, other) in
+            [("rotary_pct", share, "partial_rotary_factor"), ("rotary_emb_base", base, "rope_theta")]
+        {
+            if !parameters.0.contains_key(other) {
+                self.check_repeated(name, value, other)?;
+            }
+        }
+        let dims = (share * d_head as f64).floor() as usize;
+        if dims % 2 != 0 {
+            return Err(format!(
+                "`rotary_pct` (or `partial_rotary_factor`) {share} of a head of {d_head} is {dims} dimensions, and \
+                 dimensions are rotated in pairs"
+            ));
+        }
+        Ok(Positions::Rotary { dims, base })
+    }
+
+    /// Refuses an object of rotary parameters that asks for anything but plain rotation.
+    fn check_default_rotation(&self, name: &str) -> Result<(), String> {
+        let kinds: Vec<&Value> = ["rope_type", "type"].iter().filter_map(|field| self.0.get(*field)).collect();
+        if let Some(other) = kinds.iter().find(|kind| kind.as_str() != Some("default")) {
+            return Err(format!(
+                "`{name}` has the type {other}; Rewire has rotary positions of the type \"default\" only"
+            ));
+        }
+        // Without a type, transformers 4 fails and transformers 5 ignores what else there is.
+        let plain = |field: &&String| ["rope_theta", "partial_rotary_factor"].contains(&field.as_str());
+        match self.0.keys().find(|field| !plain(field)) {
+            Some(field) if kinds.is_empty() => {
+                Err(format!("`{name}` has `{field}` and no `rope_type`; say which type of rotary positions it means"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses another value in `other`, which transformers does not read.
+    fn check_repeated(&self, name: &str, value: f64, other: &str) -> Result<(), String> {
+        match self.number(other)? {
+            Some(second) if second != value => Err(format!(
+                "`{other}` is {second} and `{name}` is {value}; transformers reads `{name}` alone, so make them equal or \
+                 remove `{other}`"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses heads that do not divide the width, and fields of any family that change its weights or its heads.
+    fn check_heads(&self, n_heads: usize, d_model: usize, [heads, width]: [&str; 2]) -> Result<(), String> {
+        if !d_model.is_multiple_of(n_heads) {
+            return Err(format!("`{width}` {d_model} is not a multiple of `{heads}` {n_heads}"));
+        }
+        let d_head = d_model / n_heads;
+        match self.optional_size("head_dim")? {
+            Some(other) if other != d_head => {
+                return Err(format!("`head_dim` is {other}, and `{width}` over `{heads}` is {d_head}"));
+            }
+            _ => {}
+        }
+        for field in ["pruned_heads", "quantization_config"] {
+            match self.0.get(field) {
+                None | Some(Value::Null) => {}
+                Some(Value::Object(object)) if object.is_empty() => {}
+                Some(value) => return Err(format!("`{field}` is {value}, and Rewire does not support it")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a flag that is not `needed`, which is also its default; null is false, as in Python.
+    fn needs(&self, name: &str, needed: bool) -> Result<(), String> {
+        match self.0.get(name) {
+            None => Ok(()),
+            Some(Value::Null) if !needed => Ok(()),
+            Some(value) if value.as_bool() == Some(needed) => Ok(()),
+            Some(value) => Err(format!("`{name}` is {value}; Rewire runs models with {needed} only")),
+        }
+    }
+
+    /// The token in front of prompts: `default` if the field is absent, none if it is null.
+    fn bos_token(&self, default: u32) -> Result<Option<u32>, String> {
+        match self.0.get("bos_token_id") {
+            None => Ok(Some(default)),
+            Some(value) => whole("bos_token_id", value),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&str>, String> {
+        let text = |value: &Value| format!("`{name}` is {value}, not a string");
+        self.0.get(name).map(|value| value.as_str().ok_or_else(|| text(value))).transpose()
+    }
+
+    /// A size that goes by any of these names; all that are there must agree.
+    fn size(&self, names: &[&str]) -> Result<usize, String> {
+        let mut found: Option<(&str, usize)> = None;
+        for &name in names {
+            let Some(size) = self.optional_size(name)? else { continue };
+            match found {
+                Some((first, other)) if other != size => {
+                    return Err(format!("`{first}` is {other} and `{name}` is {size}, and they name the same size"));
+                }
+                _ => found = Some((name, size)),
+            }
+        }
+        found.map(|(_, size)| size).ok_or_else(|| format!("`{}` is missing", names[0]))
+    }
+
+    fn optional_size(&self, name: &str) -> Result<Option<usize>, String> {
+        match self.0.get(name).map_or(Ok(None), |value| whole(name, value))? {
+            Some(0) => Err(format!("`{name}` is 0, and it must be at least 1")),
+            size => Ok(size.map(|n| n as usize)),
+        }
+    }
+
+    /// A number; null is refused, since transformers would compute with it.
+    fn number(&self, name: &str) -> Result<Option<f64>, String> {
+        let number = |value: &Value| value.as_f64().ok_or_else(|| format!("`{name}` is {value}, not a number"));
+        self.0.get(name).map(number).transpose()
+    }
+
+    /// A number that is above 0 in float32, too.
+    fn positive(&self, name: &str, default: f64) -> Result<f64, String> {
+        let value = self.number(name)?.unwrap_or(default);
+        match value as f32 {
+            short if short > 0.0 && short.is_finite() => Ok(value),
+            _ => Err(format!("`{name}` is {value}, and it must be above 0 and finite in float32")),
+        }
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
+        let flag = |value: &Value| value.as_bool().ok_or_else(|| format!("`{name}` is {value}, not true or false"));
+        self.0.get(name).map_or(Ok(default), flag)
+    }
+
+    /// The activation function; transformers has several names for one function.
+    fn activation(&self, name: &str, default: Activation) -> Result<Activation, String> {
+        match self.text(name)? {
+            None => Ok(default),
+            Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+            Some("gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh") => {
+                Ok(Activation::GeluNew)
+            }
+            Some("relu") => Ok(Activation::Relu),
+            Some(other) => Err(format!("`{name}` `{other}` is not supported; Rewire has gelu, gelu_new and relu")),
+        }
+    }
+}
+
+/// A whole number, or null.
+fn whole(name: &str, value: &Value) -> Result<Option<u32>, String> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+    number.map(Some).ok_or_else(|| format!("`{name}` is {value}, not a whole number from 0 to {}", u32::MAX))
+}

@@ -14,6 +14,13 @@ pub fn scale(values: &ArrayD<f32>) -> f32 {
     values.iter().filter(|v| v.is_finite()).fold(0.0, |m, v| m.max(v.abs()))
 }
 
+/// The largest absolute difference of two arrays of one shape; infinite if an entry is NaN.
+pub fn largest_difference(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
+    assert_eq!(a.shape(), b.shape(), "the shapes differ");
+    let differences = a.iter().zip(b).map(|(x, y)| if x == y { 0.0 } else { (x - y).abs() });
+    differences.fold(0.0, |m: f32, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+}
+
 /// How far an entry may be from the expected one: `(absolute + relative * |expected|) * widening`.
 ///
 /// The absolute part covers what float32 leaves when larger numbers cancel. The relative part lets large entries round, without

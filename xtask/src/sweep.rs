@@ -236,10 +236,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
     let ledger = SweepLedger::open(&arguments.out, &identity)?;
-    announce(&source);
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
+    announce(&source);
     let found = on_device!(arguments.model.device, |B, device| {
         let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
         let model = load()?.in_precision(arguments.numbers.dtype);

@@ -104,7 +104,7 @@ impl Fields<'_> {
             }
         }
         let dims = (share * d_head as f64).floor() as usize;
-        if dims % 2 != 0 {
+        if !dims.is_multiple_of(2) {
             return Err(format!(
                 "`rotary_pct` (or `partial_rotary_factor`) {share} of a head of {d_head} is {dims} dimensions, and \
                  dimensions are rotated in pairs"

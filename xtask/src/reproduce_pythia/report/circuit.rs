@@ -4,7 +4,7 @@ use rewire_report::Page;
 use rewire_report::charts;
 
 use super::super::analyse::{Found, Head};
-use super::super::circuit::{KEPT, REMOVED, Role};
+use super::super::circuit::Role;
 use super::super::results;
 use crate::model::Source;
 use crate::output::head_name;
@@ -35,20 +35,10 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     }
     page.table(&["class", "in the circuit", "found, and not needed"], rows);
     page.table(&results::CARRIED, results::carried_rows(found));
-    if !circuit.is_enough {
-        page.text(&not_enough());
-    }
+    page.text(&results::verdict(found));
     if source.is_gpt2_small() {
         page.text("The published heads of GPT-2 small stand beside these under \"The published circuit\".");
     }
-}
-
-fn not_enough() -> String {
-    format!(
-        "No number of heads keeps {:.0}% alone and leaves less than {:.0}% without them: these come nearest.",
-        100.0 * KEPT,
-        100.0 * REMOVED
-    )
 }
 
 pub(super) fn paths(page: &mut Page, found: &Found) {
@@ -101,16 +91,15 @@ pub(super) fn faithfulness(page: &mut Page, found: &Found) {
          this one.",
     );
     page.table(&results::CARRIED, results::carried_rows(found));
-    if !found.circuit.is_enough {
-        page.text(&not_enough());
-    }
+    page.text(&results::verdict(found));
+    page.text(&results::reference(found));
     let curve = &found.circuit.curve;
-    let places: Vec<f64> = curve.iter().map(|c| c.heads as f64).collect();
-    let kept: Vec<f32> = curve.iter().map(|c| c.kept as f32).collect();
-    let removed: Vec<f32> = curve.iter().map(|c| c.removed as f32).collect();
+    let places: Vec<f64> = curve.iter().map(|c| c.heads.len() as f64).collect();
+    let kept: Vec<f32> = curve.iter().map(|c| c.shares.kept as f32).collect();
+    let removed: Vec<f32> = curve.iter().map(|c| c.shares.left as f32).collect();
     let curves = [("kept alone".to_owned(), kept), ("left without".to_owned(), removed)];
     let axes = ["heads, strongest first", "share of the logit difference"];
-    page.chart(charts::curves("The strongest heads", &places, &curves, axes));
+    page.chart(charts::curves("The strongest heads, on the prompts that chose the circuit", &places, &curves, axes));
 }
 
 pub(super) fn published(page: &mut Page, found: &Found) {

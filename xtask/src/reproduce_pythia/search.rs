@@ -1,0 +1,63 @@
+//! Which heads make the circuit.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::backend::Backend;
+
+use super::analyse::Head;
+use super::carried::{Ablations, Carried};
+
+/// Share of the resamples of the choosing prompts in which a circuit must meet both bars.
+pub(super) const STABLE: f64 = 0.95;
+/// Numbers of heads that are measured before the first good one among them ends the search.
+const BLOCK: usize = 8;
+
+/// A circuit, and the sets that were measured on the way to it.
+pub(super) struct Choice {
+    pub(super) chosen: Carried,
+    /// What the strongest heads carry, for each number of them that was tried.
+    pub(super) curve: Vec<Carried>,
+}
+
+/// Takes the fewest heads, strongest first, that meet both bars in nearly all resamples of the choosing prompts. If no number of heads
+/// does, it takes the number that does so in the most resamples.
+pub(super) fn choose<B: Backend>(prompts: &Ablations<B>, ranked: &[Head]) -> anyhow::Result<Choice> {
+    let mut curve = Vec::new();
+    for block in sizes(ranked.len()).chunks(BLOCK) {
+        let sets: Vec<BTreeSet<Head>> = block.iter().map(|&n| ranked[..n].iter().copied().collect()).collect();
+        curve.extend(prompts.carried(&sets, "what the strongest heads carry")?);
+    }
+    let stable = curve.iter().find(|carried| carried.stability >= STABLE);
+    let chosen = stable.or_else(|| curve.iter().max_by(|a, b| better(a, b))).cloned();
+    Ok(Choice { chosen: chosen.expect("a model of two layers has a head to keep"), curve })
+}
+
+fn better(a: &Carried, b: &Carried) -> std::cmp::Ordering {
+    let by_distance = || b.shares.distance().total_cmp(&a.shares.distance());
+    a.stability.total_cmp(&b.stability).then_with(by_distance)
+}
+
+/// The numbers of heads that are tried: all up to 40, then farther and farther apart.
+fn sizes(heads: usize) -> Vec<usize> {
+    let mut sizes: Vec<usize> = (1..heads.min(41)).collect();
+    while let Some(&last) = sizes.last() {
+        let next = last + (last / 8).max(1);
+        if next >= heads {
+            break;
+        }
+        sizes.push(next);
+    }
+    sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_grow_and_stop_before_all() {
+        assert_eq!(sizes(5), [1, 2, 3, 4]);
+        let of_gpt2 = sizes(144);
+        assert!(of_gpt2.windows(2).all(|w| w[0] < w[1]) && of_gpt2.last().is_some_and(|n| *n < 144 && *n > 120));
+    }
+}

@@ -80,7 +80,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
     anyhow::ensure!(arguments.prompts > 1, "--prompts must be at least 2: effects are means over prompts");
     for (flag, n) in [("--choose-prompts", arguments.choose_prompts), ("--judge-prompts", arguments.judge_prompts)] {
-        anyhow::ensure!(n >= FEWEST, "{flag} must be at least {FEWEST}: the circuit's shares have intervals over these prompts");
+        anyhow::ensure!(
+            n >= FEWEST,
+            "{flag} must be at least {FEWEST}: the circuit's shares have intervals over these prompts"
+        );
     }
     anyhow::ensure!(
         arguments.show < arguments.prompts,

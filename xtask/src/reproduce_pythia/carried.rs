@@ -80,7 +80,8 @@ impl<'a, B: Backend> Ablations<'a, B> {
 
     /// What each set carries.
     pub(super) fn carried(&self, sets: &[BTreeSet<Head>], what: &str) -> anyhow::Result<Vec<Carried>> {
-        let ablated_in = |set: &BTreeSet<Head>| [self.nodes(|head| !set.contains(head)), self.nodes(|head| set.contains(head))];
+        let ablated_in =
+            |set: &BTreeSet<Head>| [self.nodes(|head| !set.contains(head)), self.nodes(|head| set.contains(head))];
         let groups: Vec<Vec<Node>> = sets.iter().flat_map(ablated_in).collect();
         let (mut clean, mut ablated) = (Vec::new(), vec![Vec::new(); groups.len()]);
         for (pairs, mean) in &self.by_kind {
@@ -138,7 +139,8 @@ fn resampled(clean: &[f32], ablated: &[Vec<f32>], seed: u64) -> Vec<Vec<f64>> {
 
 /// The summed logit difference of each group over the summed clean one, each prompt counted so many times.
 fn weighted(clean: &[f32], ablated: &[Vec<f32>], times: &[u32]) -> Vec<f64> {
-    let sum = |values: &[f32]| values.iter().zip(times).map(|(v, times)| f64::from(*v) * f64::from(*times)).sum::<f64>();
+    let sum =
+        |values: &[f32]| values.iter().zip(times).map(|(v, times)| f64::from(*v) * f64::from(*times)).sum::<f64>();
     let clean = sum(clean);
     ablated.iter().map(|values| sum(values) / clean).collect()
 }

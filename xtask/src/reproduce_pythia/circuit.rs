@@ -98,7 +98,7 @@ pub(super) struct Circuit {
     /// What it carries on the judging prompts: the figures that count.
     pub(super) judged: Carried,
     /// What random heads carry on the judging prompts.
-    pub(super) random: Vec<Random>,
+    pub(super) random: Random,
     /// How many prompts it was chosen and judged on.
     pub(super) prompts: [usize; 2],
     /// How many reference prompts of each template and length the means are over.
@@ -168,7 +168,8 @@ pub(super) fn find<B: Backend>(
 /// All heads with their largest effect, by size, in any step or role, strongest first.
 fn ranked(with_roles: &BTreeMap<Head, Vec<(Role, f32)>>, steps: &[&Step]) -> Vec<(Head, f32)> {
     let mut strengths: BTreeMap<Head, f32> = BTreeMap::new();
-    let of_steps = steps.iter().flat_map(|step| step.effects().indexed_iter().map(|(h, v)| (h, *v)).collect::<Vec<_>>());
+    let of_steps =
+        steps.iter().flat_map(|step| step.effects().indexed_iter().map(|(h, v)| (h, *v)).collect::<Vec<_>>());
     let of_roles = with_roles.iter().flat_map(|(head, roles)| roles.iter().map(|(_, effect)| (*head, *effect)));
     for (head, effect) in of_steps.chain(of_roles) {
         let strength = strengths.entry(head).or_default();
@@ -179,21 +180,20 @@ fn ranked(with_roles: &BTreeMap<Head, Vec<(Role, f32)>>, steps: &[&Step]) -> Vec
     ranked
 }
 
-/// What random heads carry: drawn from all heads, and from those outside the circuit if there are enough.
+/// What random heads carry: drawn from those outside the circuit, or, if they are fewer than the circuit's, from all.
 fn random<B: Backend>(
     judging: &Ablations<B>,
     all: &[Head],
     circuit: &BTreeSet<Head>,
     seed: u64,
-) -> anyhow::Result<Vec<Random>> {
+) -> anyhow::Result<Random> {
     let outside: Vec<Head> = all.iter().filter(|head| !circuit.contains(head)).copied().collect();
-    let pools = [("all heads", all), ("heads outside the circuit", outside.as_slice())];
-    let pools = pools.into_iter().filter(|(_, pool)| pool.len() > circuit.len());
-    let (names, drawn): (Vec<_>, Vec<_>) =
-        pools.map(|(from, pool)| (from, random_sets(pool, circuit.len(), seed))).unzip();
-    let carried = judging.carried(&drawn.concat(), "what random heads carry")?;
-    let sets = carried.chunks(RANDOM).map(<[Carried]>::to_vec);
-    Ok(names.into_iter().zip(sets).map(|(from, sets)| Random { from, sets }).collect())
+    let (from, pool) = match outside.len() > circuit.len() {
+        true => ("heads outside the circuit", outside.as_slice()),
+        false => ("all heads, the circuit's among them", all),
+    };
+    let sets = random_sets(pool, circuit.len(), seed);
+    Ok(Random { from, sets: judging.carried(&sets, "what random heads carry")? })
 }
 
 /// Different random heads, drawn from a seed.

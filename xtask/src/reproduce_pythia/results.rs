@@ -172,16 +172,15 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
             "logit_difference_after": after, "taken_over": shares,
         })
     });
-    let random = |random: &Random| {
-        let [kept, removed] = random.ranks(&circuit.judged);
-        json!({
-            "from": random.from, "sets": random.sets.iter().map(carried).collect::<Vec<_>>(),
-            "rank_of_circuit": { "kept": kept, "removed": removed, "of": random.sets.len() + 1 },
-        })
-    };
-    let reference = circuit.reference.iter().map(
-        |(&(template, tokens), n)| json!({ "template": template, "tokens": tokens, "prompts": n }),
-    );
+    let [kept, removed] = circuit.random.ranks(&circuit.judged);
+    let random = json!({
+        "from": circuit.random.from, "sets": circuit.random.sets.iter().map(carried).collect::<Vec<_>>(),
+        "rank_of_circuit": { "kept": kept, "removed": removed, "of": circuit.random.sets.len() + 1 },
+    });
+    let reference = circuit
+        .reference
+        .iter()
+        .map(|(&(template, tokens), n)| json!({ "template": template, "tokens": tokens, "prompts": n }));
     let published: Value = match source.is_gpt2_small() {
         false => Value::Null,
         true => circuit.against_published().iter().map(compared).collect(),
@@ -202,7 +201,7 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
         "does_the_task": not_the_task(found).is_none(),
         "meaning": "shares of the clean logit difference on the judging prompts: kept, with all other heads mean-ablated; removed, with \
                     these mean-ablated; intervals are 95% bootstrap intervals over prompts",
-        "random": circuit.random.iter().map(random).collect::<Vec<_>>(),
+        "random": random,
         "curve_on_choosing_prompts": circuit.curve.iter().map(carried).collect::<Vec<_>>(),
         "found": all.collect::<Vec<_>>(),
         "s2_inhibition": inhibition.collect::<Vec<_>>(),
@@ -278,7 +277,8 @@ pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
 pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
     let circuit = &found.circuit;
     let [choosing, judging] = circuit.prompts;
-    let with_interval = |share: f64, [low, high]: [f64; 2]| format!("{} ({} to {})", percent(share), percent(low), percent(high));
+    let with_interval =
+        |share: f64, [low, high]: [f64; 2]| format!("{} ({} to {})", percent(share), percent(low), percent(high));
     let row = |name: String, c: &Carried| {
         let [kept, left] = c.intervals;
         let shares = [with_interval(c.shares.kept, kept), with_interval(c.shares.left, left)];
@@ -289,22 +289,20 @@ pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
         row(format!("the circuit, judged on {judging} prompts"), &circuit.judged),
         row(format!("the circuit, on the {choosing} prompts that chose it"), &circuit.on_choosing),
     ];
-    for random in &circuit.random {
-        let n = random.sets.len();
-        let ends = |of: fn(&Carried) -> f64| {
-            let all = || random.sets.iter().map(of);
-            let [low, high] = [all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max)];
-            with_interval(all().sum::<f64>() / n as f64, [low, high])
-        };
-        let [kept, left] = random.ranks(&circuit.judged).map(|rank| format!("{rank} of {}", n + 1));
-        rows.push(vec![
-            format!("random heads, {n} sets from {}, mean (range)", random.from),
-            circuit.judged.heads.len().to_string(),
-            ends(|c| c.shares.kept),
-            ends(|c| c.shares.left),
-            format!("{kept}, {left}"),
-        ]);
-    }
+    let Random { from, sets } = &circuit.random;
+    let ends = |of: fn(&Carried) -> f64| {
+        let all = || sets.iter().map(of);
+        let [low, high] = [all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max)];
+        with_interval(all().sum::<f64>() / sets.len() as f64, [low, high])
+    };
+    let [kept, left] = circuit.random.ranks(&circuit.judged).map(|rank| format!("{rank} of {}", sets.len() + 1));
+    rows.push(vec![
+        format!("random heads, {} sets from {from}, judged: mean (range)", sets.len()),
+        circuit.judged.heads.len().to_string(),
+        ends(|c| c.shares.kept),
+        ends(|c| c.shares.left),
+        format!("{kept}, {left}"),
+    ]);
     rows
 }
 

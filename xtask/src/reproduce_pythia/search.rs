@@ -19,17 +19,24 @@ pub(super) struct Choice {
     pub(super) curve: Vec<Carried>,
 }
 
-/// Takes the fewest heads, strongest first, that meet both bars in nearly all resamples of the choosing prompts. If no number of heads
-/// does, it takes the number that does so in the most resamples.
+/// Takes the fewest heads, strongest first, that meet both bars in nearly all resamples of the choosing prompts; the search ends with the
+/// block that has such a number. If no number of heads does, it takes the number that does so in the most resamples.
 pub(super) fn choose<B: Backend>(prompts: &Ablations<B>, ranked: &[Head]) -> anyhow::Result<Choice> {
-    let mut curve = Vec::new();
+    let mut curve: Vec<Carried> = Vec::new();
     for block in sizes(ranked.len()).chunks(BLOCK) {
         let sets: Vec<BTreeSet<Head>> = block.iter().map(|&n| ranked[..n].iter().copied().collect()).collect();
         curve.extend(prompts.carried(&sets, "what the strongest heads carry")?);
+        if curve.iter().any(is_stable) {
+            break;
+        }
     }
-    let stable = curve.iter().find(|carried| carried.stability >= STABLE);
-    let chosen = stable.or_else(|| curve.iter().max_by(|a, b| better(a, b))).cloned();
-    Ok(Choice { chosen: chosen.expect("a model of two layers has a head to keep"), curve })
+    let chosen = curve.iter().find(|carried| is_stable(carried)).or_else(|| curve.iter().max_by(|a, b| better(a, b)));
+    let chosen = chosen.cloned().expect("a model of two layers has a head to keep");
+    Ok(Choice { chosen, curve })
+}
+
+fn is_stable(carried: &Carried) -> bool {
+    carried.stability >= STABLE
 }
 
 fn better(a: &Carried, b: &Carried) -> std::cmp::Ordering {

@@ -16,7 +16,8 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     let circuit = &found.circuit;
     page.section(
         "The circuit in short",
-        "Heads found step by step, by what they do; the fewest, strongest first, that carry the behaviour alone.",
+        "Heads found step by step, by what they do. The circuit is the fewest, strongest first, that carry the behaviour alone on the prompts \
+         that chose it; its figures are of the judging prompts, unless they say otherwise.",
     );
     if let Some(told) = results::not_the_task(found) {
         page.text(&told);
@@ -84,11 +85,11 @@ pub(super) fn members(page: &mut Page, found: &Found) {
 pub(super) fn faithfulness(page: &mut Page, found: &Found) {
     page.section(
         "What the circuit carries",
-        "Kept alone: every other head's output replaced by its mean over prompts of three different names, of the same template and \
-         length, position by position. Left without: these heads replaced, all others kept. Shares of the clean logit difference. MLPs \
-         are kept in both. The circuit is the fewest heads that keep 80% and leave less than 20%, by five points better where that can be \
-         had; the second row has it on prompts that had no part in the choice. Such figures move with the kind of ablation; they are of \
-         this one.",
+        "Kept alone: every other head's output is replaced by its mean over prompts of three different names, of the same template and \
+         length, position by position. Left without: these heads are replaced, and all others kept. Both are shares of the clean logit \
+         difference, with 95% bootstrap intervals over prompts. MLPs are kept in both. The heads are chosen on one set of prompts and judged \
+         on another: the first row is the one that counts. The circuit is the fewest heads, strongest first, that meet both bars in 95% of \
+         the resamples of the choosing prompts. Such figures move with the kind of ablation; they are of this one.",
     );
     page.table(&results::CARRIED, results::carried_rows(found));
     page.text(&results::verdict(found));
@@ -121,8 +122,7 @@ pub(super) fn reading(page: &mut Page, source: &Source) {
     );
     if !source.is_processed() {
         page.text(
-            "Weights are as the files have them: logit attribution leaves the final norm's gain out, and copy scores without norms the \
-             gains of both.",
+            "Weights are as the files have them: copy scores without norms leave the gains of the head's norm and of the final norm out.",
         );
     }
 }

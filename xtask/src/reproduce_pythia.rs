@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 70, value_parser = at_most_a_million)]
     prompts: usize,
     /// Further prompts that the circuit's heads are chosen on.
-    #[arg(long, default_value_t = 400, value_parser = at_most_a_million)]
+    #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
     choose_prompts: usize,
     /// Further prompts, none of them chosen on, that the circuit is judged on: every figure of it that has no other label is of these.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]

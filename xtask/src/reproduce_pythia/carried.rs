@@ -190,7 +190,7 @@ mod tests {
         // What is kept is exactly half on every prompt: no resample says otherwise, however the clean values vary.
         let clean: Vec<f32> = (1..=40).map(|i| i as f32).collect();
         let half: Vec<f32> = clean.iter().map(|v| v / 2.0).collect();
-        let scattered: Vec<f32> = clean.iter().map(|v| if *v as usize % 2 == 0 { 2.0 * v } else { 0.0 }).collect();
+        let scattered: Vec<f32> = clean.iter().map(|v| if v % 2.0 == 0.0 { 2.0 * v } else { 0.0 }).collect();
         let of = carried(&half, &scattered, &clean);
         assert_eq!(of.intervals[0], [0.5, 0.5]);
         // The standard error of a ratio of means by the delta method; an interval is about two of them either way.

@@ -258,6 +258,7 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
+    use super::super::carried::Shares;
     use super::*;
 
     #[test]
@@ -267,6 +268,20 @@ mod tests {
         assert!(sets.iter().all(|set| set.len() == 10));
         assert_ne!(sets[0], sets[1]);
         assert_eq!(sets, random_sets(&all, 10, 3));
+    }
+
+    #[test]
+    fn a_circuit_that_keeps_too_much_ranks_after_random_heads_that_keep_all() {
+        let carried = |kept, left| Carried {
+            heads: BTreeSet::new(),
+            shares: Shares { kept, left },
+            intervals: [[0.0; 2]; 2],
+            stability: 0.0,
+        };
+        let random = Random { from: "", sets: vec![carried(1.0, 0.9), carried(0.1, -0.3)] };
+        assert_eq!(random.ranks(&carried(1.27, -0.12)), [2, 1]);
+        assert_eq!(random.ranks(&carried(0.95, 0.5)), [2, 2]);
+        assert_eq!(random.ranks(&carried(1.0, 0.0)), [2, 1], "a tie counts against the circuit");
     }
 
     #[test]

@@ -68,17 +68,15 @@ impl Sets {
     /// If the tokenizer's names do not make enough distinct prompts, or a mean would be over too few reference prompts.
     pub(super) fn new(tokenizer: &Tokenizer, bos: Option<u32>, arguments: &Arguments) -> anyhow::Result<Self> {
         let generator = IoiGenerator::new(tokenizer)?;
-        let [prompts, rest] = {
-            let mut drawn = distinct(&generator, arguments)?;
-            let rest = drawn.split_off(arguments.prompts);
-            [drawn, rest]
-        };
+        let further = arguments.choose_prompts + arguments.judge_prompts;
+        let drawn = distinct(&generator, arguments.prompts, further, arguments.seed)?;
+        let (prompts, rest) = drawn.split_at(arguments.prompts);
         let (choosing, judging) = rest.split_at(arguments.choose_prompts);
         let set = |prompts: &[IoiPrompt]| Data::new(tokenizer, bos, prompts);
         let (choosing, judging) = (set(choosing)?, set(judging)?);
         let kinds = choosing.kinds.iter().chain(&judging.kinds).copied().collect();
         let reference = ReferencePrompts::draw(&generator, tokenizer, bos, kinds, arguments.seed)?;
-        Ok(Self { steps: set(&prompts)?, choosing, judging, reference })
+        Ok(Self { steps: set(prompts)?, choosing, judging, reference })
     }
 
     /// Checks that a model with this vocabulary and context can run every prompt.
@@ -88,17 +86,17 @@ impl Sets {
     }
 }
 
-/// The first `--prompts` prompts of the seed, then as many further prompts as are chosen and judged on, none of which was drawn before.
-fn distinct(generator: &IoiGenerator, arguments: &Arguments) -> anyhow::Result<Vec<IoiPrompt>> {
-    let n = arguments.prompts + arguments.choose_prompts + arguments.judge_prompts;
+/// The first prompts of the seed, then further ones, none of which was drawn before.
+fn distinct(generator: &IoiGenerator, first: usize, further: usize, seed: u64) -> anyhow::Result<Vec<IoiPrompt>> {
+    let n = first + further;
     let mut drawing = n;
     loop {
         let mut seen = HashSet::new();
         let prompts: Vec<IoiPrompt> = generator
-            .sample(drawing, arguments.seed, Split::All)
+            .sample(drawing, seed, Split::All)
             .into_iter()
             .enumerate()
-            .filter(|(i, prompt)| seen.insert(prompt.text()) || *i < arguments.prompts)
+            .filter(|(i, prompt)| seen.insert(prompt.text()) || *i < first)
             .map(|(_, prompt)| prompt)
             .take(n)
             .collect();
@@ -111,5 +109,27 @@ fn distinct(generator: &IoiGenerator, arguments: &Arguments) -> anyhow::Result<V
             prompts.len()
         );
         drawing *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rewire_toy::Toy;
+
+    use super::*;
+
+    #[test]
+    fn no_prompt_is_judged_on_that_was_drawn_for_anything_else() {
+        let generator = IoiGenerator::new(&Toy::Gpt2.tokenizer().unwrap()).unwrap();
+        // The prompts of the steps are the seed's first ones, however many further ones there are.
+        let first = generator.sample(70, 3, Split::All);
+        let drawn = distinct(&generator, 70, 5000, 3).unwrap();
+        assert_eq!(drawn.len(), 5070);
+        let texts: Vec<String> = drawn.iter().map(IoiPrompt::text).collect();
+        assert!(first.iter().map(IoiPrompt::text).eq(texts[..70].iter().cloned()));
+        let of_steps: HashSet<&String> = texts[..70].iter().collect();
+        let further: HashSet<&String> = texts[70..].iter().collect();
+        assert_eq!(further.len(), 5000);
+        assert!(of_steps.is_disjoint(&further));
     }
 }

@@ -31,9 +31,13 @@ pub(super) fn choose<B: Backend>(prompts: &Ablations<B>, ranked: &[Head]) -> any
             break;
         }
     }
-    let chosen = curve.iter().find(|carried| is_stable(carried)).or_else(|| curve.iter().max_by(|a, b| better(a, b)));
-    let chosen = chosen.cloned().expect("a model of two layers has a head to keep");
+    let chosen = pick(&curve).cloned().expect("a model of two layers has a head to keep");
     Ok(Choice { chosen, curve })
+}
+
+/// The first stable set, or the most stable one.
+fn pick(curve: &[Carried]) -> Option<&Carried> {
+    curve.iter().find(|carried| is_stable(carried)).or_else(|| curve.iter().max_by(|a, b| better(a, b)))
 }
 
 fn is_stable(carried: &Carried) -> bool {
@@ -60,7 +64,24 @@ fn sizes(heads: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::carried::Shares;
     use super::*;
+
+    fn carried(heads: usize, kept: f64, stability: f64) -> Carried {
+        let heads = (0..heads).map(|head| (0, head)).collect();
+        Carried { heads, shares: Shares { kept, left: 0.1 }, intervals: [[0.0; 2]; 2], stability }
+    }
+
+    #[test]
+    fn the_fewest_heads_that_hold_in_nearly_all_resamples_are_taken() {
+        // Two heads meet the bars on the prompts at hand, and miss them on a tenth of the resamples.
+        let curve = [carried(1, 0.5, 0.0), carried(2, 0.85, 0.9), carried(3, 0.95, 0.995), carried(4, 1.0, 1.0)];
+        assert_eq!(pick(&curve).unwrap().heads.len(), 3);
+        assert_eq!(pick(&curve[..2]).unwrap().heads.len(), 2);
+        let none = [carried(1, 0.2, 0.0), carried(2, 0.6, 0.0), carried(3, 1.9, 0.0)];
+        assert_eq!(pick(&none).unwrap().heads.len(), 2, "the nearest, if no resample meets the bars");
+        assert_eq!(pick(&[]), None);
+    }
 
     #[test]
     fn sizes_grow_and_stop_before_all() {

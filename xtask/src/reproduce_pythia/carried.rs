@@ -1,4 +1,4 @@
-//! How much of the behaviour sets of heads carry, per prompt, and with intervals over prompts.
+//! How much of the behavior sets of heads carry, per prompt, and with intervals over prompts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -327,7 +327,7 @@ pub(super) fn verdict(found: &Found) -> String {
     );
     if on_choosing.stability < STABLE {
         text += &format!(
-            " No set of heads that was tried meets them in {:.0}% of the resamples of the {choosing} choosing prompts: this one comes \
+            " No set of heads that was tried meets them in {:.1}% of the resamples of the {choosing} choosing prompts: this one comes \
              nearest, with {:.1}%.",
             100.0 * STABLE,
             100.0 * on_choosing.stability

@@ -16,7 +16,7 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     let circuit = &found.circuit;
     page.section(
         "The circuit in short",
-        "Heads found step by step, by what they do. The circuit is the fewest, strongest first, that carry the behaviour alone on the prompts \
+        "Heads found step by step, by what they do. The circuit is the fewest, strongest first, that carry the behavior alone on the prompts \
          that chose it; its figures are of the judging prompts, unless they say otherwise.",
     );
     if let Some(told) = results::not_the_task(found) {
@@ -88,7 +88,7 @@ pub(super) fn faithfulness(page: &mut Page, found: &Found) {
         "Kept alone: every other head's output is replaced by its mean over prompts of three different names, of the same template and \
          length, position by position. Left without: these heads are replaced, and all others kept. Both are shares of the clean logit \
          difference, with 95% bootstrap intervals over prompts. MLPs are kept in both. The heads are chosen on one set of prompts and judged \
-         on another: the first row is the one that counts. The circuit is the fewest heads, strongest first, that meet both bars in 99% of \
+         on another: the first row is the one that counts. The circuit is the fewest heads, strongest first, that meet both bars in 99.9% of \
          the resamples of the choosing prompts. Such figures move with the kind of ablation; they are of this one.",
     );
     page.table(&results::CARRIED, results::carried_rows(found));

@@ -45,16 +45,16 @@ fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {
 fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
     for model in ["toy-neox", "toy-gpt2"] {
         let directory = tempfile::tempdir().unwrap();
-        let sizes = ["--prompts", "40", "--choose-prompts", "60", "--judge-prompts", "50"];
+        let sizes = ["--prompts", "40", "--choose-prompts", "600", "--judge-prompts", "50"];
         let arguments = [&["reproduce-pythia", "--model", model][..], &sizes].concat();
         let printed = run(directory.path(), &arguments, &[]);
-        for word in ["path patching, direct", "judged on 50 prompts", "the 60 prompts that chose it", "report.html"] {
+        for word in ["path patching, direct", "judged on 50 prompts", "the 600 prompts that chose it", "report.html"] {
             assert!(printed.contains(word), "{model}: {word} is not in {printed}");
         }
         let out = directory.path().join("out/reproduce-pythia");
         let circuit = json(&out.join("circuit.json"));
         assert_eq!(circuit["does_the_task"], true);
-        assert_eq!([&circuit["choose_prompts"], &circuit["judge_prompts"]], [60, 50], "{model}");
+        assert_eq!([&circuit["choose_prompts"], &circuit["judge_prompts"]], [600, 50], "{model}");
         let reference = circuit["reference_prompts"].as_array().unwrap();
         assert!(reference.len() >= 15 && reference.iter().all(|kind| kind["prompts"].as_u64() >= Some(10)));
         assert_eq!(circuit["random"]["from"], "heads outside the circuit");

@@ -1,15 +1,18 @@
 //! `cargo xtask reproduce-pythia`: the circuit for indirect object identification, found step by step as the Pythia notebook does.
 
 mod analyse;
+mod carried;
 mod checks;
 mod circuit;
 mod data;
 mod edges;
 mod looks;
 mod notebook;
+mod reference;
 mod report;
 mod results;
 mod roles;
+mod search;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -25,17 +28,23 @@ use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{about, announce, print, warn};
-use data::Data;
+use data::Sets;
 
 #[derive(Args)]
 #[command(mut_arg("model", |model| model.default_value("toy-neox")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Prompts; the notebook has 70.
+    /// Prompts of the notebook's steps; the notebook has 70.
     #[arg(long, default_value_t = 70, value_parser = at_most_a_million)]
     prompts: usize,
-    /// Seed of the prompts, and of the random heads that the circuit is compared with.
+    /// Further prompts that the circuit's heads are chosen on.
+    #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
+    choose_prompts: usize,
+    /// Further prompts, none of them chosen on, that the circuit is judged on: every figure of it that has no other label is of these.
+    #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
+    judge_prompts: usize,
+    /// Seed of all prompts, of bootstrap resamples, and of the random heads that the circuit is compared with.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Share of clean less corrupted logit difference from which on a head counts in a step.
@@ -55,6 +64,9 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
+/// Fewest prompts that a circuit is chosen or judged on.
+const FEWEST: usize = 10;
+
 /// A share above 0 and up to 1.
 fn share(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
@@ -67,6 +79,12 @@ fn share(text: &str) -> Result<f32, String> {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let started = Instant::now();
     anyhow::ensure!(arguments.prompts > 1, "--prompts must be at least 2: effects are means over prompts");
+    for (flag, n) in [("--choose-prompts", arguments.choose_prompts), ("--judge-prompts", arguments.judge_prompts)] {
+        anyhow::ensure!(
+            n >= FEWEST,
+            "{flag} must be at least {FEWEST}: the circuit's shares have intervals over these prompts"
+        );
+    }
     anyhow::ensure!(
         arguments.show < arguments.prompts,
         "--show {} is none of the {} prompts, counted from 0",
@@ -76,13 +94,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = Source::open(&arguments.model)?;
     anyhow::ensure!(source.config.n_layers > 1, "a model of one layer has no paths between heads");
     let tokenizer = source.tokenizer()?;
-    let data = Data::new(tokenizer, source.bos_for_text()?, arguments.prompts, arguments.seed)?;
-    data.pairs.check_model(source.config.d_vocab, source.config.n_ctx)?;
+    let sets = Sets::new(tokenizer, source.bos_for_text()?, arguments)?;
+    sets.check_model(source.config.d_vocab, source.config.n_ctx)?;
     check_directory(&arguments.out)?;
     announce(&source);
     let (found, checks) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        let found = analyse::analyse(&model, tokenizer, data, arguments)?;
+        let found = analyse::analyse(&model, tokenizer, sets, arguments)?;
         let checks = checks::checks(&source, &model.valid(), tokenizer)?;
         anyhow::Ok((found, checks))
     })?;

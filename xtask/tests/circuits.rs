@@ -42,27 +42,23 @@ fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {
 }
 
 #[test]
-fn reproduce_pythia_finds_a_circuit_that_carries_the_behaviour() {
+fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
     for model in ["toy-neox", "toy-gpt2"] {
         let directory = tempfile::tempdir().unwrap();
-        let arguments = ["reproduce-pythia", "--model", model, "--prompts", "40"];
+        let sizes = ["--prompts", "40", "--choose-prompts", "600", "--judge-prompts", "50"];
+        let arguments = [&["reproduce-pythia", "--model", model][..], &sizes].concat();
         let printed = run(directory.path(), &arguments, &[]);
-        for word in ["path patching, direct", "the circuit", "random heads, 20 sets", "report.html"] {
+        for word in ["path patching, direct", "judged on 50 prompts", "the 600 prompts that chose it", "report.html"] {
             assert!(printed.contains(word), "{model}: {word} is not in {printed}");
         }
         let out = directory.path().join("out/reproduce-pythia");
         let circuit = json(&out.join("circuit.json"));
-        let share = |of: &serde_json::Value, what: &str| of[what].as_f64().unwrap();
-        assert!(share(&circuit["carried"], "kept") >= 0.8, "{model}: {printed}");
-        assert!(share(&circuit["carried"], "removed") < 0.2, "{model}: {printed}");
-        // On prompts that had no part in the choice, too.
-        assert!(share(&circuit["carried_on_other_prompts"], "kept") >= 0.8, "{model}: {printed}");
-        assert!(share(&circuit["carried_on_other_prompts"], "removed") < 0.2, "{model}: {printed}");
         assert_eq!(circuit["does_the_task"], true);
-        let random = circuit["random"].as_array().unwrap();
-        assert_eq!(random.len(), 20);
-        let mean = |what: &str| random.iter().map(|set| share(set, what)).sum::<f64>() / 20.0;
-        assert!(mean("kept") < 0.5 && mean("removed") > 0.5, "{model}: as good at random: {printed}");
+        assert_eq!([&circuit["choose_prompts"], &circuit["judge_prompts"]], [600, 50], "{model}");
+        let reference = circuit["reference_prompts"].as_array().unwrap();
+        assert!(reference.len() >= 15 && reference.iter().all(|kind| kind["prompts"].as_u64() >= Some(10)));
+        assert_eq!(circuit["random"]["from"], "heads outside the circuit");
+        assert_eq!(circuit["random"]["sets"].as_array().unwrap().len(), 20);
         let members = circuit["members"].as_array().unwrap();
         assert!(members.len() < 16, "{model}: half of the heads are no circuit: {printed}");
         assert!(members.iter().all(|m| m["classes"][0]["class"].is_string() && m["strength"].as_f64() > Some(0.02)));
@@ -94,6 +90,40 @@ fn reproduce_pythia_finds_a_circuit_that_carries_the_behaviour() {
         }
         assert!(report.contains("<svg class=\"graph\""), "{model}: no graph");
     }
+}
+
+/// Asserts the bars on the judging prompts, none of which the search had, for five seeds with the default numbers of prompts.
+fn assert_circuits_hold_on_judging_prompts(model: &str) {
+    let mut found = Vec::new();
+    for seed in ["0", "1", "2", "3", "4"] {
+        let directory = tempfile::tempdir().unwrap();
+        run(directory.path(), &["reproduce-pythia", "--model", model, "--seed", seed], &[]);
+        let circuit = json(&directory.path().join("out/reproduce-pythia/circuit.json"));
+        let [kept, left] = ["kept", "removed"].map(|what| circuit["carried"][what].as_f64().unwrap());
+        let rank = &circuit["random"]["rank_of_circuit"];
+        let heads = circuit["carried"]["heads"].as_u64().unwrap();
+        found.push((kept, left, heads, rank["kept"].as_u64(), rank["removed"].as_u64()));
+        let meets = (0.8..=1.2).contains(&kept) && left.abs() <= 0.2;
+        assert_eq!(circuit["meets_the_bars"], meets, "{model}, seed {seed}");
+        assert_ne!(circuit["carried"]["kept"], circuit["carried_on_choosing_prompts"]["kept"], "the sets are one");
+        let [low, high] = [0, 1].map(|end| circuit["carried"]["kept_interval"][end].as_f64().unwrap());
+        assert!(low < kept && kept < high && high - low < 0.4, "{model}, seed {seed}: {low} {kept} {high}");
+    }
+    for (kept, left, heads, kept_rank, left_rank) in &found {
+        assert!((0.8..=1.2).contains(kept) && left.abs() <= 0.2, "{model}: {found:?}");
+        assert!(*heads < 16, "{model}: half of the heads are no circuit: {found:?}");
+        assert_eq!((*kept_rank, *left_rank), (Some(1), Some(1)), "{model}: random heads do as well: {found:?}");
+    }
+}
+
+#[test]
+fn circuits_of_the_gpt2_toy_hold_on_prompts_that_did_not_choose_them() {
+    assert_circuits_hold_on_judging_prompts("toy-gpt2");
+}
+
+#[test]
+fn circuits_of_the_neox_toy_hold_on_prompts_that_did_not_choose_them() {
+    assert_circuits_hold_on_judging_prompts("toy-neox");
 }
 
 /// Of the demo's two prompts about landmarks the ten likeliest next tokens, with the first logits:

@@ -155,6 +155,8 @@ fn paths_that_mean_nothing() {
     };
     pythia(&["--prompts", "1"], &["--prompts must be at least 2"]);
     pythia(&["--threshold", "0"], &["--threshold", "above 0"]);
+    pythia(&["--choose-prompts", "9"], &["--choose-prompts must be at least 10"]);
+    pythia(&["--judge-prompts", "9"], &["--judge-prompts must be at least 10"]);
     pythia(&["--show", "70"], &["--show 70 is none of the 70 prompts"]);
     pythia(&["--model", "pythia-160m"], &["EleutherAI/pythia-160m", "HF_HUB_OFFLINE"]);
     assert_refused_in(&nowhere, &["reproduce-facts", "--model", "gpt2-xl"], &["gpt2-xl", "HF_HUB_OFFLINE"]);

@@ -15,7 +15,7 @@ use rewire_tasks::{LogitDiff, Tokenizer};
 
 use super::Arguments;
 use super::circuit::{self, Circuit};
-use super::data::Data;
+use super::data::{Data, Sets};
 use super::edges::{self, Edges};
 use super::looks::Looks;
 use super::roles::{self, Seen, induces, inhibits};
@@ -91,10 +91,11 @@ pub(super) struct Found {
 pub(super) fn analyse<B: AutodiffBackend>(
     model: &Transformer<B>,
     tokenizer: &Tokenizer,
-    data: Data,
+    sets: Sets,
     arguments: &Arguments,
 ) -> anyhow::Result<Found> {
     let inner = model.valid();
+    let data = &sets.steps;
     let pairs = &data.pairs;
     let metric = LogitDiff::new(pairs);
     let threshold = arguments.threshold;
@@ -103,7 +104,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
         let options = Options { direction: Direction::Denoising, progress, ..options };
         activation_patching(&inner, pairs, &metric, &PARTS.map(NodeKind::all), &options)
     })?;
-    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, &data, what, receivers, arguments);
+    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, data, what, receivers, arguments);
     let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
     let direct = step("direct effects", vec![last])?;
     let opposing = beyond(&direct.effects(), |effect| effect >= threshold);
@@ -185,14 +186,8 @@ pub(super) fn analyse<B: AutodiffBackend>(
         .into_iter()
         .flatten()
         .collect();
-    let other = Data::new(
-        tokenizer,
-        inner.config().bos_token.filter(|_| data.has_bos),
-        arguments.prompts,
-        arguments.seed.wrapping_add(2),
-    )?;
-    let circuit = circuit::find(&inner, [&data, &other], &evidence, &steps, arguments)?;
-    let edges = edges::find(model, &data, &circuit, &direct, arguments)?;
+    let circuit = circuit::find(&inner, &sets, &evidence, &steps, arguments)?;
+    let edges = edges::find(model, data, &circuit, &direct, arguments)?;
     let right = right(&parts);
     Ok(Found {
         right,
@@ -214,7 +209,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
         shown,
         circuit,
         edges,
-        data,
+        data: sets.steps,
     })
 }
 

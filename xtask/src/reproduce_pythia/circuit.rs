@@ -1,20 +1,19 @@
-//! The circuit: which heads, by what evidence, and how much of the behaviour they carry alone.
+//! The circuit: which heads, by what evidence, chosen on some prompts and judged on others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rewire_analysis::{Component, Intervention, Node, Options, Scale, ablate_groups};
 use rewire_model::Transformer;
-use rewire_tasks::LogitDiff;
 use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 
 use super::Arguments;
 use super::analyse::{Head, Step};
-use super::data::Data;
+use super::carried::{Ablations, Carried};
+use super::data::{Kind, Sets};
+use super::search::{self, Choice};
 use crate::compute::options;
-use crate::progress::with_bar;
 
 /// What a head does, by the step that found it and by where it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,60 +85,53 @@ pub(super) struct Member {
     pub(super) strength: f32,
 }
 
-/// What is left of the logit difference, as shares of the clean one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Carried {
-    /// How many heads.
-    pub(super) heads: usize,
-    /// With these heads kept and all others mean-ablated.
-    pub(super) kept: f64,
-    /// With these heads mean-ablated and all others kept.
-    pub(super) removed: f64,
-}
-
-impl Carried {
-    /// Whether it keeps and leaves what a circuit must, and `margin` better than that.
-    fn is_enough(&self, margin: f64) -> bool {
-        self.kept >= KEPT + margin && self.removed < REMOVED - margin
-    }
-}
-
-/// What a circuit must recover alone, and what may be left without it.
-pub(super) const KEPT: f64 = 0.8;
-pub(super) const REMOVED: f64 = 0.2;
-/// By how much it must be better on the prompts that it is chosen on, so that it is good enough on others.
-pub(super) const MARGIN: f64 = 0.05;
-
-/// Sets of random heads that the circuit is compared with.
+/// Sets of random heads that the circuit is compared with, of each kind.
 const RANDOM: usize = 20;
 
 pub(super) struct Circuit {
     /// Its heads, strongest first.
     pub(super) members: Vec<Member>,
-    /// What the strongest heads carry, for each number of them that was tried.
+    /// What the strongest heads carry on the choosing prompts, for each number of them that was tried.
     pub(super) curve: Vec<Carried>,
-    pub(super) carried: Carried,
-    /// The same on prompts that it was not chosen on.
-    pub(super) on_others: Carried,
-    /// Whether the bars are met.
-    pub(super) is_enough: bool,
-    /// As many random heads.
-    pub(super) random: Vec<Carried>,
+    /// What it carries on the choosing prompts.
+    pub(super) on_choosing: Carried,
+    /// What it carries on the judging prompts: the figures that count.
+    pub(super) judged: Carried,
+    /// What random heads carry on the judging prompts.
+    pub(super) random: Random,
+    /// How many prompts it was chosen and judged on.
+    pub(super) prompts: [usize; 2],
+    /// How many reference prompts of each template and length the means are over.
+    pub(super) reference: BTreeMap<Kind, usize>,
     /// Every head with a role, whether it is a member or not.
     pub(super) with_roles: BTreeMap<Head, Vec<(Role, f32)>>,
 }
 
-/// Ranks heads by their largest effect in any step, and takes the fewest of them that keep 80% of the logit difference alone and without
-/// which less than 20% is left, if possible by five points better.
+/// Sets of as many random heads as the circuit has.
+pub(super) struct Random {
+    /// The heads that they are drawn from.
+    pub(super) from: &'static str,
+    pub(super) sets: Vec<Carried>,
+}
+
+impl Random {
+    /// The circuit's place among the sets, 1 for the best: by how near to 1 its share kept is, and how near to 0 its share left.
+    pub(super) fn ranks(&self, circuit: &Carried) -> [usize; 2] {
+        let rank = |distance: fn(&Carried) -> f64| {
+            1 + self.sets.iter().filter(|set| distance(set) <= distance(circuit)).count()
+        };
+        [rank(|c| (c.shares.kept - 1.0).abs()), rank(|c| c.shares.left.abs())]
+    }
+}
+
+/// Ranks heads by their largest effect in any step, chooses the circuit among them on one set of prompts, and judges it on another.
 pub(super) fn find<B: Backend>(
     model: &Transformer<B>,
-    [data, other]: [&Data; 2],
+    sets: &Sets,
     evidence: &[(Head, Role, f32)],
     steps: &[&Step],
     arguments: &Arguments,
 ) -> anyhow::Result<Circuit> {
-    let (layers, heads) = (model.config().n_layers, model.config().n_heads);
-    let all: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect();
     let mut with_roles: BTreeMap<Head, Vec<(Role, f32)>> = BTreeMap::new();
     for &(head, role, effect) in evidence {
         with_roles.entry(head).or_default().push((role, effect));
@@ -147,95 +139,76 @@ pub(super) fn find<B: Backend>(
     for roles in with_roles.values_mut() {
         roles.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     }
-    let effects: Vec<_> = steps.iter().map(|step| step.effects()).collect();
-    let strength = |(layer, head): Head| {
-        let of_steps = effects.iter().map(|effects| effects[[layer, head]].abs());
-        let of_roles = with_roles.get(&(layer, head)).into_iter().flatten().map(|(_, effect)| effect.abs());
-        of_steps.chain(of_roles).fold(0.0_f32, f32::max)
-    };
-    let mut ranked: Vec<(Head, f32)> = all.iter().map(|&head| (head, strength(head))).collect();
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let sizes = sizes(all.len());
-    let first = |n: usize| ranked[..n].iter().map(|(head, _)| *head).collect::<BTreeSet<Head>>();
-    let sets: Vec<BTreeSet<Head>> = sizes.iter().map(|&n| first(n)).collect();
-    let means = data.means(model, options(model, data.pairs.width()).prompt_batch)?;
-    let curve = carried(model, (data, &means), &sets, &all, "what the strongest heads carry")?;
-    let best = |a: &&Carried, b: &&Carried| (a.kept - a.removed).total_cmp(&(b.kept - b.removed));
-    let enough = |margin: f64| curve.iter().find(|c| c.is_enough(margin));
-    let chosen = enough(MARGIN).or_else(|| enough(0.0)).or_else(|| curve.iter().max_by(best)).copied();
-    let chosen = chosen.unwrap_or(Carried { heads: 0, kept: 0.0, removed: 1.0 });
-    let random: Vec<BTreeSet<Head>> = random_sets(&all, chosen.heads, arguments.seed);
-    let random = carried(model, (data, &means), &random, &all, "what random heads carry")?;
-    let on_others = carried(
-        model,
-        (other, &other.means(model, options(model, other.pairs.width()).prompt_batch)?),
-        &[first(chosen.heads)],
-        &all,
-        "what the circuit carries on other prompts",
-    )?;
-    let members = ranked[..chosen.heads].iter().map(|&(head, strength)| Member {
+    let ranked = ranked(&with_roles, steps);
+    let heads: Vec<Head> = ranked.iter().map(|(head, _)| *head).collect();
+    let means = sets.reference.means(model, options(model, sets.choosing.pairs.width()).prompt_batch)?;
+    let choosing = Ablations::new(model, &sets.choosing, &means, arguments.seed)?;
+    let judging = Ablations::new(model, &sets.judging, &means, arguments.seed)?;
+    let Choice { chosen, curve } = search::choose(&choosing, &heads)?;
+    let judged = judging.carried(std::slice::from_ref(&chosen.heads), "what the circuit carries")?.remove(0);
+    let random = random(&judging, &heads, &chosen.heads, arguments.seed)?;
+    let of_circuit = ranked.iter().filter(|(head, _)| chosen.heads.contains(head));
+    let members = of_circuit.map(|&(head, strength)| Member {
         head,
         strength,
         roles: with_roles.get(&head).cloned().unwrap_or_else(|| vec![(Role::Completing, strength)]),
     });
-    let members = members.collect();
-    let is_enough = chosen.is_enough(0.0);
-    Ok(Circuit { members, curve, carried: chosen, on_others: on_others[0], is_enough, random, with_roles })
+    Ok(Circuit {
+        members: members.collect(),
+        curve,
+        on_choosing: chosen,
+        judged,
+        random,
+        prompts: [&sets.choosing, &sets.judging].map(|set| set.pairs.len()),
+        reference: sets.reference.counts(),
+        with_roles,
+    })
 }
 
-/// The numbers of heads that are tried: all up to 40, then farther and farther apart.
-fn sizes(heads: usize) -> Vec<usize> {
-    let mut sizes: Vec<usize> = (1..heads.min(41)).collect();
-    while let Some(&last) = sizes.last() {
-        let next = last + (last / 8).max(1);
-        if next >= heads {
-            break;
-        }
-        sizes.push(next);
+/// All heads with their largest effect, by size, in any step or role, strongest first.
+fn ranked(with_roles: &BTreeMap<Head, Vec<(Role, f32)>>, steps: &[&Step]) -> Vec<(Head, f32)> {
+    let mut strengths: BTreeMap<Head, f32> = BTreeMap::new();
+    let of_steps =
+        steps.iter().flat_map(|step| step.effects().indexed_iter().map(|(h, v)| (h, *v)).collect::<Vec<_>>());
+    let of_roles = with_roles.iter().flat_map(|(head, roles)| roles.iter().map(|(_, effect)| (*head, *effect)));
+    for (head, effect) in of_steps.chain(of_roles) {
+        let strength = strengths.entry(head).or_default();
+        *strength = strength.max(effect.abs());
     }
-    sizes
+    let mut ranked: Vec<(Head, f32)> = strengths.into_iter().collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked
+}
+
+/// What random heads carry: drawn from those outside the circuit, or, if they are fewer than the circuit's, from all.
+fn random<B: Backend>(
+    judging: &Ablations<B>,
+    all: &[Head],
+    circuit: &BTreeSet<Head>,
+    seed: u64,
+) -> anyhow::Result<Random> {
+    let outside: Vec<Head> = all.iter().filter(|head| !circuit.contains(head)).copied().collect();
+    let (from, pool) = match outside.len() > circuit.len() {
+        true => ("heads outside the circuit", outside.as_slice()),
+        false => ("all heads, the circuit's among them", all),
+    };
+    let sets = random_sets(pool, circuit.len(), seed);
+    Ok(Random { from, sets: judging.carried(&sets, "what random heads carry")? })
 }
 
 /// Different random heads, drawn from a seed.
-fn random_sets(all: &[Head], n: usize, seed: u64) -> Vec<BTreeSet<Head>> {
+fn random_sets(pool: &[Head], n: usize, seed: u64) -> Vec<BTreeSet<Head>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let draw = |_| {
-        let mut pool = all.to_vec();
+        let mut pool = pool.to_vec();
         let mut set = BTreeSet::new();
-        while set.len() < n.min(all.len()) {
+        while set.len() < n {
             let i = ((u64::from(rng.next_u32()) * pool.len() as u64) >> 32) as usize;
             set.insert(pool.swap_remove(i));
         }
         set
     };
     (0..RANDOM).map(draw).collect()
-}
-
-/// What sets of heads carry, where the others, or they, have these means.
-fn carried<B: Backend>(
-    model: &Transformer<B>,
-    (data, means): (&Data, &Intervention<B>),
-    sets: &[BTreeSet<Head>],
-    all: &[Head],
-    what: &str,
-) -> anyhow::Result<Vec<Carried>> {
-    let node = |&(layer, head): &Head| Node::new(layer, Component::HeadZ).unit(head);
-    let groups: Vec<Vec<Node>> = sets
-        .iter()
-        .flat_map(|set| {
-            let others = all.iter().filter(|head| !set.contains(head)).map(node).collect();
-            [others, set.iter().map(node).collect()]
-        })
-        .collect();
-    let metric = LogitDiff::new(&data.pairs);
-    let found = with_bar(what, |progress| {
-        let options = Options { scale: Scale::Metric, progress, ..options(model, data.pairs.width()) };
-        ablate_groups(model, &data.pairs, &metric, &groups, means, &options)
-    })?;
-    let [clean, _] = found.baselines.means();
-    let left: Vec<f64> = found.mean().iter().map(|change| (clean + f64::from(*change)) / clean).collect();
-    let of_set = |(set, left): (&BTreeSet<Head>, &[f64])| Carried { heads: set.len(), kept: left[0], removed: left[1] };
-    Ok(sets.iter().zip(left.chunks(2)).map(of_set).collect())
 }
 
 impl Circuit {
@@ -285,14 +258,8 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
+    use super::super::carried::Shares;
     use super::*;
-
-    #[test]
-    fn sizes_grow_and_stop_before_all() {
-        assert_eq!(sizes(5), [1, 2, 3, 4]);
-        let of_gpt2 = sizes(144);
-        assert!(of_gpt2.windows(2).all(|w| w[0] < w[1]) && of_gpt2.last().is_some_and(|n| *n < 144 && *n > 120));
-    }
 
     #[test]
     fn random_sets_are_of_their_size_and_differ() {
@@ -301,6 +268,20 @@ mod tests {
         assert!(sets.iter().all(|set| set.len() == 10));
         assert_ne!(sets[0], sets[1]);
         assert_eq!(sets, random_sets(&all, 10, 3));
+    }
+
+    #[test]
+    fn a_circuit_that_keeps_too_much_ranks_after_random_heads_that_keep_all() {
+        let carried = |kept, left| Carried {
+            heads: BTreeSet::new(),
+            shares: Shares { kept, left },
+            intervals: [[0.0; 2]; 2],
+            stability: 0.0,
+        };
+        let random = Random { from: "", sets: vec![carried(1.0, 0.9), carried(0.1, -0.3)] };
+        assert_eq!(random.ranks(&carried(1.27, -0.12)), [2, 1]);
+        assert_eq!(random.ranks(&carried(0.95, 0.5)), [2, 2]);
+        assert_eq!(random.ranks(&carried(1.0, 0.0)), [2, 1], "a tie counts against the circuit");
     }
 
     #[test]

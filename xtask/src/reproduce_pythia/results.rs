@@ -6,8 +6,10 @@ use rewire_report::{Check, Prompts, Table};
 use serde_json::{Value, json};
 
 use super::analyse::{Found, Head, Step};
-use super::circuit::{Carried, Comparison, Member};
+use super::carried::{Carried, KEPT, LEFT};
+use super::circuit::{Circuit, Comparison, Member, Random};
 use super::looks::Look;
+use super::search::STABLE;
 use super::{Arguments, check_rows};
 use crate::certainty::{Columns, describe_clusters};
 use crate::model::Source;
@@ -170,7 +172,15 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
             "logit_difference_after": after, "taken_over": shares,
         })
     });
-    let carried = |c: &Carried| json!({ "heads": c.heads, "kept": c.kept, "removed": c.removed });
+    let [kept, removed] = circuit.random.ranks(&circuit.judged);
+    let random = json!({
+        "from": circuit.random.from, "sets": circuit.random.sets.iter().map(carried).collect::<Vec<_>>(),
+        "rank_of_circuit": { "kept": kept, "removed": removed, "of": circuit.random.sets.len() + 1 },
+    });
+    let reference = circuit
+        .reference
+        .iter()
+        .map(|(&(template, tokens), n)| json!({ "template": template, "tokens": tokens, "prompts": n }));
     let published: Value = match source.is_gpt2_small() {
         false => Value::Null,
         true => circuit.against_published().iter().map(compared).collect(),
@@ -179,21 +189,33 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
         "model": source.name,
         "seed": arguments.seed,
         "prompts": found.data.pairs.len(),
+        "choose_prompts": circuit.prompts[0],
+        "judge_prompts": circuit.prompts[1],
+        "reference_prompts": reference.collect::<Vec<_>>(),
         "threshold": shown(arguments.threshold),
         "members": circuit.members.iter().map(member).collect::<Vec<_>>(),
-        "carried": carried(&circuit.carried),
-        "carried_on_other_prompts": carried(&circuit.on_others),
-        "meets_the_bars": circuit.is_enough && not_the_task(found).is_none(),
+        "carried": carried(&circuit.judged),
+        "carried_on_choosing_prompts": carried(&circuit.on_choosing),
+        "bars": { "kept": KEPT, "removed": LEFT },
+        "meets_the_bars": circuit.judged.shares.meet_the_bars() && not_the_task(found).is_none(),
         "does_the_task": not_the_task(found).is_none(),
-        "meaning": "shares of the clean logit difference: kept, with all other heads mean-ablated; removed, with these mean-ablated",
-        "random": circuit.random.iter().map(carried).collect::<Vec<_>>(),
-        "curve": circuit.curve.iter().map(carried).collect::<Vec<_>>(),
+        "meaning": "shares of the clean logit difference on the judging prompts: kept, with all other heads mean-ablated; removed, with \
+                    these mean-ablated; intervals are 95% bootstrap intervals over prompts",
+        "random": random,
+        "curve_on_choosing_prompts": circuit.curve.iter().map(carried).collect::<Vec<_>>(),
         "found": all.collect::<Vec<_>>(),
         "s2_inhibition": inhibition.collect::<Vec<_>>(),
         "copy_suppression": suppression.collect::<Vec<_>>(),
         "backups": backup,
         "graph": found.edges.graph.to_json(),
         "published": published,
+    })
+}
+
+fn carried(c: &Carried) -> Value {
+    json!({
+        "heads": c.heads.len(), "kept": c.shares.kept, "removed": c.shares.left, "kept_interval": c.intervals[0],
+        "removed_interval": c.intervals[1], "share_of_resamples_that_meet_the_bars": c.stability,
     })
 }
 
@@ -254,29 +276,73 @@ pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
 /// What the circuit and as many random heads carry.
 pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
     let circuit = &found.circuit;
-    let percent = |v: f64| format!("{:.1}%", 100.0 * v);
-    let c = circuit.carried;
-    let mut rows = vec![vec!["the circuit".to_owned(), c.heads.to_string(), percent(c.kept), percent(c.removed)]];
-    let c = circuit.on_others;
-    let name = "the circuit, on prompts that it was not chosen on".to_owned();
-    rows.push(vec![name, c.heads.to_string(), percent(c.kept), percent(c.removed)]);
-    let n = circuit.random.len().max(1) as f64;
-    let mean = |of: fn(&Carried) -> f64| circuit.random.iter().map(of).sum::<f64>() / n;
-    let ends = |of: fn(&Carried) -> f64| {
-        let all = || circuit.random.iter().map(of);
-        let [low, high] = [all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max)];
-        format!("{} ({} to {})", percent(mean(of)), percent(low), percent(high))
+    let [choosing, judging] = circuit.prompts;
+    let with_interval =
+        |share: f64, [low, high]: [f64; 2]| format!("{} ({} to {})", percent(share), percent(low), percent(high));
+    let row = |name: String, c: &Carried| {
+        let [kept, left] = c.intervals;
+        let shares = [with_interval(c.shares.kept, kept), with_interval(c.shares.left, left)];
+        let [kept, left] = shares;
+        vec![name, c.heads.len().to_string(), kept, left, "-".to_owned()]
     };
+    let mut rows = vec![
+        row(format!("the circuit, judged on {judging} prompts"), &circuit.judged),
+        row(format!("the circuit, on the {choosing} prompts that chose it"), &circuit.on_choosing),
+    ];
+    let Random { from, sets } = &circuit.random;
+    let ends = |of: fn(&Carried) -> f64| {
+        let all = || sets.iter().map(of);
+        let [low, high] = [all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max)];
+        with_interval(all().sum::<f64>() / sets.len() as f64, [low, high])
+    };
+    let [kept, left] = circuit.random.ranks(&circuit.judged).map(|rank| format!("{rank} of {}", sets.len() + 1));
     rows.push(vec![
-        format!("random heads, {} sets, mean (range)", circuit.random.len()),
-        c.heads.to_string(),
-        ends(|c| c.kept),
-        ends(|c| c.removed),
+        format!("random heads, {} sets from {from}, judged: mean (range)", sets.len()),
+        circuit.judged.heads.len().to_string(),
+        ends(|c| c.shares.kept),
+        ends(|c| c.shares.left),
+        format!("{kept}, {left}"),
     ]);
     rows
 }
 
-pub(super) const CARRIED: [&str; 4] = ["heads", "number", "kept alone", "left without"];
+pub(super) const CARRIED: [&str; 5] = ["heads", "number", "kept alone", "left without", "circuit's rank"];
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
+}
+
+/// Whether the circuit meets the bars on the judging prompts, and whether the search found one that met them reliably.
+pub(super) fn verdict(found: &Found) -> String {
+    let Circuit { judged, on_choosing, prompts: [choosing, judging], .. } = &found.circuit;
+    let verb = if judged.shares.meet_the_bars() { "meets" } else { "does not meet" };
+    let mut text = format!(
+        "The circuit {verb} the bars on the {judging} judging prompts; {:.1}% of their resamples do. The bars: {:.0}% to {:.0}% of the \
+         logit difference is kept alone, and {:.0}% to {:.0}% is left without the circuit.",
+        100.0 * judged.stability,
+        100.0 * KEPT[0],
+        100.0 * KEPT[1],
+        100.0 * LEFT[0],
+        100.0 * LEFT[1],
+    );
+    if on_choosing.stability < STABLE {
+        text += &format!(
+            " No set of heads that was tried meets them in {:.1}% of the resamples of the {choosing} choosing prompts: this one comes \
+             nearest, with {:.1}%.",
+            100.0 * STABLE,
+            100.0 * on_choosing.stability
+        );
+    }
+    text
+}
+
+/// How many reference prompts the means of ablated heads are over.
+pub(super) fn reference(found: &Found) -> String {
+    let counts = &found.circuit.reference;
+    let [fewest, most] = [counts.values().min(), counts.values().max()].map(|n| n.copied().unwrap_or_default());
+    let n = if fewest == most { fewest.to_string() } else { format!("{fewest} to {most}") };
+    format!("Means are over {n} prompts of three different names for each of {} templates and lengths.", counts.len())
+}
 
 /// The heads of largest effect in a step: header and rows.
 pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
@@ -312,11 +378,9 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
     }
     text += "\nthe circuit\n";
     text += &text_table(&MEMBERS, &member_rows(found));
-    text += "\nshares of the logit difference\n";
+    text += "\nshares of the logit difference (95% bootstrap interval over prompts)\n";
     text += &text_table(&CARRIED, &carried_rows(found));
-    if !found.circuit.is_enough {
-        text += "  no number of heads kept 80% alone and left less than 20% without them: these come nearest\n";
-    }
+    text += &format!("{}\n{}\n", verdict(found), reference(found));
     if source.is_gpt2_small() {
         text += "\nbeside the published circuit\n";
         text += &text_table(&PUBLISHED, &published_rows(found));

@@ -4,7 +4,7 @@ use rewire_report::Page;
 use rewire_report::charts;
 
 use super::super::analyse::{Found, Head};
-use super::super::circuit::{KEPT, REMOVED, Role};
+use super::super::circuit::Role;
 use super::super::results;
 use crate::model::Source;
 use crate::output::head_name;
@@ -16,7 +16,8 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     let circuit = &found.circuit;
     page.section(
         "The circuit in short",
-        "Heads found step by step, by what they do; the fewest, strongest first, that carry the behaviour alone.",
+        "Heads found step by step, by what they do. The circuit is the fewest, strongest first, that carry the behavior alone on the prompts \
+         that chose it; its figures are of the judging prompts, unless they say otherwise.",
     );
     if let Some(told) = results::not_the_task(found) {
         page.text(&told);
@@ -35,20 +36,10 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     }
     page.table(&["class", "in the circuit", "found, and not needed"], rows);
     page.table(&results::CARRIED, results::carried_rows(found));
-    if !circuit.is_enough {
-        page.text(&not_enough());
-    }
+    page.text(&results::verdict(found));
     if source.is_gpt2_small() {
         page.text("The published heads of GPT-2 small stand beside these under \"The published circuit\".");
     }
-}
-
-fn not_enough() -> String {
-    format!(
-        "No number of heads keeps {:.0}% alone and leaves less than {:.0}% without them: these come nearest.",
-        100.0 * KEPT,
-        100.0 * REMOVED
-    )
 }
 
 pub(super) fn paths(page: &mut Page, found: &Found) {
@@ -94,23 +85,22 @@ pub(super) fn members(page: &mut Page, found: &Found) {
 pub(super) fn faithfulness(page: &mut Page, found: &Found) {
     page.section(
         "What the circuit carries",
-        "Kept alone: every other head's output replaced by its mean over prompts of three different names, of the same template and \
-         length, position by position. Left without: these heads replaced, all others kept. Shares of the clean logit difference. MLPs \
-         are kept in both. The circuit is the fewest heads that keep 80% and leave less than 20%, by five points better where that can be \
-         had; the second row has it on prompts that had no part in the choice. Such figures move with the kind of ablation; they are of \
-         this one.",
+        "Kept alone: every other head's output is replaced by its mean over prompts of three different names, of the same template and \
+         length, position by position. Left without: these heads are replaced, and all others kept. Both are shares of the clean logit \
+         difference, with 95% bootstrap intervals over prompts. MLPs are kept in both. The heads are chosen on one set of prompts and judged \
+         on another: the first row is the one that counts. The circuit is the fewest heads, strongest first, that meet both bars in 99.9% of \
+         the resamples of the choosing prompts. Such figures move with the kind of ablation; they are of this one.",
     );
     page.table(&results::CARRIED, results::carried_rows(found));
-    if !found.circuit.is_enough {
-        page.text(&not_enough());
-    }
+    page.text(&results::verdict(found));
+    page.text(&results::reference(found));
     let curve = &found.circuit.curve;
-    let places: Vec<f64> = curve.iter().map(|c| c.heads as f64).collect();
-    let kept: Vec<f32> = curve.iter().map(|c| c.kept as f32).collect();
-    let removed: Vec<f32> = curve.iter().map(|c| c.removed as f32).collect();
+    let places: Vec<f64> = curve.iter().map(|c| c.heads.len() as f64).collect();
+    let kept: Vec<f32> = curve.iter().map(|c| c.shares.kept as f32).collect();
+    let removed: Vec<f32> = curve.iter().map(|c| c.shares.left as f32).collect();
     let curves = [("kept alone".to_owned(), kept), ("left without".to_owned(), removed)];
     let axes = ["heads, strongest first", "share of the logit difference"];
-    page.chart(charts::curves("The strongest heads", &places, &curves, axes));
+    page.chart(charts::curves("The strongest heads, on the prompts that chose the circuit", &places, &curves, axes));
 }
 
 pub(super) fn published(page: &mut Page, found: &Found) {
@@ -132,8 +122,7 @@ pub(super) fn reading(page: &mut Page, source: &Source) {
     );
     if !source.is_processed() {
         page.text(
-            "Weights are as the files have them: logit attribution leaves the final norm's gain out, and copy scores without norms the \
-             gains of both.",
+            "Weights are as the files have them: copy scores without norms leave the gains of the head's norm and of the final norm out.",
         );
     }
 }

@@ -170,7 +170,8 @@ fn analyse<B: Backend>(
         &options(model, patched[0].pairs.width()),
     )?;
     let pair = &patched[0].pairs.pairs()[0];
-    let bias = model.logit_bias(&[pair.answers.clone()], &[pair.wrong_answers.clone()]);
+    let [answers, wrong_answers] = [&pair.answers, &pair.wrong_answers].map(std::slice::from_ref);
+    let bias = model.logit_bias(answers, wrong_answers);
     let bias: f32 = bias.into_data().iter::<f32>().sum();
     let mut facts = Vec::new();
     for (landmark, city) in FACTS {

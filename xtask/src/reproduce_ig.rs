@@ -4,6 +4,7 @@ mod ablate;
 mod analyse;
 mod checks;
 mod curves;
+mod printed_curves;
 mod report;
 mod results;
 

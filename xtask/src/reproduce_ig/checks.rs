@@ -4,6 +4,7 @@ use rewire_report::{Check, Verdict};
 
 use super::Found;
 use super::analyse::{BASELINES, KINDS};
+use super::printed_curves::{CONTRASTIVE_9_6, HEAD_2_5, HEAD_10_3, POINTS};
 
 /// The heads that the notebook finds to be outliers, with their scores by activation patching.
 pub(super) const OUTLIERS: [((usize, usize), f64); 6] = [
@@ -92,40 +93,42 @@ pub(super) fn checks(found: &Found) -> Vec<Check> {
         let what = format!("patching score of ({}, {})", head.0, head.1);
         checks.push(figure(&what, score, f64::from(compared.exact_of(head)), 5, OF_SHARES));
     }
-    let ends = |curve: Vec<f32>| [curve.first(), curve.last()].map(|v| v.map_or(f64::NAN, |v| f64::from(*v)));
-    let inside = ends(found.curves.inside.mean(0));
-    checks.push(figure("curve of (9, 6), first point", 4.2764, inside[0], 4, OF_LOGITS));
-    checks.push(figure("curve of (9, 6), last point", 4.2857, inside[1], 4, OF_LOGITS));
+    for (head, printed) in [((2, 5), &HEAD_2_5), ((10, 3), &HEAD_10_3)] {
+        let drawn = found.curves.heads.iter().position(|of| *of == head);
+        let ours = drawn.map_or_else(Vec::new, |number| found.curves.inside.mean(number));
+        checks.push(curve(&format!("curve of ({}, {})", head.0, head.1), printed, &ours));
+    }
     if let Some(printed) = found.contrasts.first() {
         let [clean, corrupted] = printed.logit_differences;
         checks.push(figure("contrastive pair as printed, clean logit difference", 1.458, clean, 3, OF_LOGITS));
         checks.push(figure("contrastive pair as printed, corrupted logit difference", -0.274, corrupted, 3, OF_LOGITS));
-        let curve = ends(printed.curve.mean(0));
-        checks.push(figure(
-            "contrastive pair as printed, curve of (9, 6), first point",
-            1.4576,
-            curve[0],
-            4,
-            OF_LOGITS,
-        ));
-        checks.push(figure("contrastive pair as printed, curve of (9, 6), last point", 1.1183, curve[1], 4, OF_LOGITS));
+        let ours = printed.curve.mean(0);
+        checks.push(curve("contrastive pair as printed, curve of (9, 6)", &CONTRASTIVE_9_6, &ours));
     }
     checks
 }
 
-/// What float32 adds to logit differences on another machine.
+/// What float32 rounding adds to logit differences on another machine.
 const OF_LOGITS: f64 = 2e-4;
-/// The same of shares and correlations.
+/// What it adds to shares and correlations.
 const OF_SHARES: f64 = 3e-5;
 
-/// A printed number beside ours; they agree to within half of its last digit and `noise`.
 fn figure(what: &str, expected: f64, got: f64, digits: usize, noise: f64) -> Check {
-    let tolerance = 0.5 * 10_f64.powi(-(digits as i32)) + noise;
+    Check::figure(what, expected, got, digits, noise)
+}
+
+/// A printed curve beside ours, point by point: each agrees to half of its fourth decimal and rounding.
+fn curve(what: &str, printed: &[f64; POINTS], ours: &[f32]) -> Check {
+    let off = |(printed, ours): (&f64, &f32)| (printed - f64::from(*ours)).abs();
+    let differences: Vec<f64> = printed.iter().zip(ours).map(off).collect();
+    let near = differences.iter().filter(|d| **d <= 0.5e-4 + OF_LOGITS).count();
+    let furthest = differences.iter().fold(0.0_f64, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(*d) });
+    let [first, last] = [0, POINTS - 1].map(|at| printed[at]);
     Check {
-        what: what.to_owned(),
-        expected: format!("{expected:.digits$}"),
-        got: format!("{got:.digits$}"),
-        verdict: verdict((expected - got).abs() < tolerance),
+        what: format!("{what}, {POINTS} points"),
+        expected: format!("{first:.4} to {last:.4}"),
+        got: format!("{near} agree; the furthest is off by {furthest:.1e}"),
+        verdict: verdict(near == POINTS && ours.len() == POINTS),
     }
 }
 
@@ -201,15 +204,27 @@ mod tests {
         }
     }
 
+    /// The lines that the notebook prints, copied from it.
+    const PRINTED: &str = include_str!("notebook.txt");
+
+    /// The numbers of a printed list of tensors.
+    fn points(line: &str) -> Vec<f32> {
+        let numbers = line.split("tensor([").skip(1).map(|rest| rest.split(']').next().unwrap_or_default());
+        numbers.map(|number| number.parse().unwrap()).collect()
+    }
+
     /// What is found where everything is as the notebook prints it.
     fn as_printed() -> Found {
         let score = |layer, head| OUTLIERS.iter().find(|(of, _)| *of == (layer, head)).map_or(0.0, |(_, s)| *s as f32);
         let exact = outcome(vec![effects(NEURONS, 3072, |_, _| 0.0), effects(HEADS, 12, score)]);
-        let curve = |ends: [f32; 2]| Curves {
-            places: vec![0.0, 1.0],
-            values: Array3::from_shape_fn((1, 1, 2), |(_, _, place)| ends[place]),
+        // The curves are read from what the notebook prints, in the order in which it does: (2, 5), (10, 3), and the pair's.
+        let lists = PRINTED.lines().filter(|line| line.starts_with("[tensor("));
+        let printed: Vec<Vec<f32>> = lists.map(points).collect();
+        assert_eq!(printed.len(), 3);
+        let curves = |of: &[Vec<f32>]| Curves {
+            places: (0..POINTS).map(|place| place as f64).collect(),
+            values: Array3::from_shape_fn((1, of.len(), POINTS), |(_, node, place)| of[node][place]),
         };
-        let drawn = || curve([4.2764, 4.2857]);
         let contrast = Contrasted {
             name: "as printed",
             prompts: [String::new(), String::new()],
@@ -218,12 +233,12 @@ mod tests {
             integrated: 0.0,
             gap: 0.0,
             patched: 0.0,
-            curve: curve([1.4576, 1.1183]),
+            curve: curves(&printed[2..]),
         };
         Found {
             compared: Compared { exact, lines: [lines(0), lines(1)] },
             study: None,
-            curves: Drawn { heads: vec![(9, 6)], inside: drawn(), wide: drawn() },
+            curves: Drawn { heads: vec![(2, 5), (10, 3)], inside: curves(&printed[..2]), wide: curves(&printed[..2]) },
             contrasts: vec![contrast],
         }
     }
@@ -232,7 +247,7 @@ mod tests {
     fn what_is_as_printed_agrees_and_each_figure_is_checked() {
         let found = as_printed();
         let all = checks(&found);
-        assert_eq!(all.len(), 23);
+        assert_eq!(all.len(), 22);
         for check in &all {
             assert_eq!(check.verdict, Verdict::Agrees, "{check:?}");
         }
@@ -248,7 +263,9 @@ mod tests {
         );
         assert_eq!(differing(|f| f.compared.lines[1].literal.completeness[1].gap[[0, 11]] = 0.0), 1);
         assert_eq!(differing(|f| f.compared.lines[0].literal_comparisons[0].jaccard = 0.112), 1);
-        assert_eq!(differing(|f| f.contrasts[0].curve.values[[0, 0, 1]] = 1.119), 1);
+        assert_eq!(differing(|f| f.contrasts[0].curve.values[[0, 0, 1]] = 1.4562), 1);
+        assert_eq!(differing(|f| f.curves.inside.values[[0, 0, 30]] += 0.0004), 1);
+        assert_eq!(differing(|f| f.curves.heads.reverse()), 2, "each list belongs to its own head");
     }
 
     #[test]

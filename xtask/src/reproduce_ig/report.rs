@@ -61,9 +61,9 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
         page.text("This model has the shape of the one that the notebook used; the figures that it prints, and ours:");
         page.checks(checks);
         page.text(
-            "Not all of the notebook's figures can hold at once: its patching score of head (9, 6), 0.00889 of a difference of 7.014, \
-             is a change of 0.062, and its own curve of that head ends 0.009 above where it begins; its figure of that head, -4.5e-7, is a \
-             slope of -4 logits at the clean activation, where that curve is nearly flat.",
+            "The two curves that the notebook prints of this pair are those of heads (2, 5) and (10, 3); it prints none of (9, 6). Its \
+             printed figure of head (9, 6), -4.5e-7, and those of its outliers are at least 18 times larger than its printed code gives, so \
+             that code did not make that table: outliers and head correlations by its rule need not agree.",
         );
     }
 }

@@ -91,10 +91,8 @@ pub(super) fn page(source: &Source, pairs: &PromptPairs, found: &Findings, argum
             _ => unit.to_owned(),
         };
         page.section(name, &lead);
-        if effects.prompts_by_position().is_some() {
-            if let Some(note) = names::positions_note(pairs) {
-                page.text(&note);
-            }
+        if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note(pairs)) {
+            page.text(&note);
         }
         maps(&mut page, effects, pairs);
         let (header, rows) = top_table(outcome, effects, certainty, pairs, TOP);

@@ -23,8 +23,8 @@ pub fn largest_difference(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
 
 /// How far an entry may be from the expected one: `(absolute + relative * |expected|) * widening`.
 ///
-/// The absolute part covers what float32 leaves when larger numbers cancel. The relative part lets large entries round, without
-/// letting small ones be anything.
+/// The absolute part covers what float32 leaves when larger numbers cancel. The relative part lets
+/// large entries round, without letting small ones be anything.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
     /// In the unit of the entries.
@@ -41,8 +41,8 @@ impl Tolerance {
         Self { absolute, relative, widening: 1.0 }
     }
 
-    /// The tolerance for results of a backend. A GPU adds products in another order, and its functions have fewer bits: effects may
-    /// be off by a thousandth there.
+    /// The tolerance for results of a backend. A GPU adds products in another order, and its
+    /// functions have fewer bits: effects may be off by a thousandth there.
     #[must_use]
     pub fn on<B: Backend>(self) -> Self {
         let widening = if rewire_device::computes_here::<B>(&Default::default()) { 1.0 } else { 700.0 };
@@ -66,14 +66,16 @@ impl From<f32> for Tolerance {
     }
 }
 
-/// The largest share of the entries, zeros aside, that may lie below the absolute part of a tolerance. Such an entry could have any
-/// sign, or be missing, unnoticed.
+/// The largest share of the entries, zeros aside, that may lie below the absolute part of a
+/// tolerance. Such an entry could have any sign, or be missing, unnoticed.
 const LARGEST_SHARE_BELOW: f64 = 0.05;
 
-/// Expected entries below this share of the largest count as zeros: float64 leaves them where terms cancel.
+/// Expected entries below this share of the largest count as zeros: float64 leaves them where terms
+/// cancel.
 const ZERO: f32 = 1e-13;
 
-/// The share of the expected entries, zeros aside, whose size is below `absolute`; 0 if all are zeros.
+/// The share of the expected entries, zeros aside, whose size is below `absolute`; 0 if all are
+/// zeros.
 pub fn share_below(expected: &ArrayD<f32>, absolute: f32) -> f64 {
     let zero = ZERO * scale(expected);
     let nonzero = || expected.iter().map(|v| v.abs()).filter(move |v| *v > zero && v.is_finite());
@@ -81,8 +83,9 @@ pub fn share_below(expected: &ArrayD<f32>, absolute: f32) -> f64 {
     below as f64 / nonzero().count().max(1) as f64
 }
 
-/// Panics if an entry is further from the expected one than `tolerance` allows, or if the absolute part of `tolerance` exceeds more
-/// than a twentieth of the expected entries, zeros aside: those would not be tested.
+/// Panics if an entry is further from the expected one than `tolerance` allows, or if the absolute
+/// part of `tolerance` exceeds more than a twentieth of the expected entries, zeros aside: those
+/// would not be tested.
 pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: impl Into<Tolerance>, what: &str) {
     let tolerance = tolerance.into();
     let share = share_below(expected, tolerance.absolute);
@@ -95,8 +98,9 @@ pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: imp
     assert_within(actual, expected, tolerance, what);
 }
 
-/// Panics if an entry is further from the expected one than `tolerance` allows. Unlike [`assert_close`], takes tolerances that exceed
-/// the entries: for random models whose effects may all be rounding.
+/// Panics if an entry is further from the expected one than `tolerance` allows. Unlike
+/// [`assert_close`], takes tolerances that exceed the entries: for random models whose effects may
+/// all be rounding.
 pub fn assert_within(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: impl Into<Tolerance>, what: &str) {
     let tolerance = tolerance.into();
     assert_eq!(actual.shape(), expected.shape(), "{what}: the shapes differ");
@@ -110,9 +114,11 @@ pub fn assert_within(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: im
     }
 }
 
-/// How far apart two routes to one metric may end on random models, as a share of the largest metric. On a float64 backend only the
-/// rounding of the stored metrics to float32 differs: 500 random sweeps and 500 random paths differed by nothing. On a float32
-/// backend every step rounds: the same sweeps and paths differed by up to 1.7e-6, and a norm of a small variance magnifies that.
+/// How far apart two routes to one metric may end on random models, as a share of the largest
+/// metric. On a float64 backend only the rounding of the stored metrics to float32 differs: 500
+/// random sweeps and 500 random paths differed by nothing. On a float32 backend every step rounds:
+/// the same sweeps and paths differed by up to 1.7e-6, and a norm of a small variance magnifies
+/// that.
 pub fn rounding<B: Backend>() -> f32 {
     if B::FloatElem::dtype() == DType::F64 { 5e-7 } else { 2e-5 }
 }

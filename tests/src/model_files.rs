@@ -56,9 +56,10 @@ pub fn halved(stored: &Stored, dtype: Dtype) -> Stored {
     Stored { dtype, shape: stored.shape.clone(), bytes: bytes.collect() }
 }
 
-/// The tensors of a tiny fixture changed to fit another configuration, as `tests/fixtures/config_fields.py` does it:
-/// `layers N`, `vocabulary N`, `context N` and `width N` keep the leading part; `mlp N` takes neurons again from the first
-/// on; `untied` adds an unembedding to GPT-2, `tied` takes NeoX's away; an empty recipe changes nothing.
+/// The tensors of a tiny fixture changed to fit another configuration, as
+/// `tests/fixtures/config_fields.py` does it: `layers N`, `vocabulary N`, `context N` and `width N`
+/// keep the leading part; `mlp N` takes neurons again from the first on; `untied` adds an
+/// unembedding to GPT-2, `tied` takes NeoX's away; an empty recipe changes nothing.
 pub fn resized(mut tensors: Tensors, recipe: &str) -> Tensors {
     let (kind, number) = recipe.split_once(' ').unwrap_or((recipe, "0"));
     let n: usize = number.parse().expect("a recipe ends in a number");

@@ -24,7 +24,8 @@ use rewire_toy::Toy;
 
 on_every_backend!(ablations_match, the_curve_matches);
 
-/// For logit differences near 5; the largest difference that was measured on both CPU backends is 2.9e-6, of one near 10.
+/// For logit differences near 5; the largest difference that was measured on both CPU backends is
+/// 2.9e-6, of one near 10.
 const LOGITS: Tolerance = Tolerance::new(1e-6, 2e-6);
 
 const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: rewire_analysis::By::All };

@@ -1,8 +1,9 @@
-//! Every field of `config.json`: honored as transformers honors it, refused by its name, or without effect.
+//! Every field of `config.json`: honored as transformers honors it, refused by its name, or without
+//! effect.
 //!
-//! The table is `fixtures/config-fields/fields.json`, one row a line; `fixtures/config_fields.py` made the logits that
-//! transformers 4.57.6 and 5.24.0 compute for its rows. Where the two disagree, a row says so (`differs_in`) and the later
-//! version is right.
+//! The table is `fixtures/config-fields/fields.json`, one row a line; `fixtures/config_fields.py`
+//! made the logits that transformers 4.57.6 and 5.24.0 compute for its rows. Where the two
+//! disagree, a row says so (`differs_in`) and the later version is right.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +15,8 @@ use rewire_tests::compare::{array, largest_difference, scale};
 use rewire_tests::model_files::{Tensors, read, resized, write};
 use serde_json::Value;
 
-/// How far logits may be from those that transformers computes in float64, as a share of the largest.
+/// How far logits may be from those that transformers computes in float64, as a share of the
+/// largest.
 const TOLERANCE: f32 = 1e-5;
 /// How far a field that is honored moves the logits at least, as a share of the largest.
 const EFFECT: f32 = 1e-4;
@@ -52,7 +54,8 @@ impl Table {
         self.expected["versions"].as_object().unwrap().keys().collect()
     }
 
-    /// What the versions of transformers that run row `index` compute, except one that is known to differ.
+    /// What the versions of transformers that run row `index` compute, except one that is known to
+    /// differ.
     fn results(&self, index: usize) -> Vec<ArrayD<f32>> {
         let row = &self.rows[index];
         let wanted = self.versions().into_iter().filter(|version| row["differs_in"] != ***version);

@@ -153,7 +153,8 @@ fn head_paths_are_the_limits_of_differences() {
                         let numeric = (up[prompt] - down[prompt]) / (2.0 * step);
                         let analytic = f64::from(found[[prompt, end, head_end, input, start, head_start, pos]]);
                         let error = (numeric - analytic).abs();
-                        // Paths are stored in float32; beyond a millionth of them, up to 2.3e-11 was measured.
+                        // Paths are stored in float32; beyond a millionth of them, up to 2.3e-11
+                        // was measured.
                         assert!(
                             error < 1e-10 + 1e-6 * numeric.abs(),
                             "{site:?} {end} {pos}: {analytic}, not {numeric}"
@@ -229,8 +230,9 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
 
 #[test]
 fn where_the_rest_is_linear_one_node_is_the_integral_and_every_exact_effect() {
-    // With this epsilon the final norm divides by a constant to within some ten-thousandths, and in a parallel block nothing else
-    // follows the last layer. A larger one would leave effects below the rounding of the metric.
+    // With this epsilon the final norm divides by a constant to within some ten-thousandths, and in
+    // a parallel block nothing else follows the last layer. A larger one would leave effects below
+    // the rounding of the metric.
     let config = TransformerConfig { norm_eps: 1e4, ..TransformerConfig::neox(2, 2, 16, 11, 8) };
     let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
     let pair =

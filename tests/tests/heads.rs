@@ -20,7 +20,8 @@ use rewire_tests::compare::{Tolerance, array, assert_close, assert_within};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_toy::Toy;
 
-/// The absolute part is five times the largest difference that was measured on both CPU backends: 9.2e-7, of divergences.
+/// The absolute part is five times the largest difference that was measured on both CPU backends:
+/// 9.2e-7, of divergences.
 const TOLERANCE: Tolerance = Tolerance::new(5e-6, 1e-5);
 
 /// What `tests/fixtures/circuits.py` sets to zero, looks at as names, and leaves out.
@@ -53,7 +54,8 @@ fn tables_match<B: Backend>() {
             // Portions smaller than the pairs, so that they are put together.
             let options = Options { prompt_batch: 4, ..Options::default() };
             let heads = [NodeKind::all(Component::HeadResult)];
-            // TransformerLens leaves the final norm's gain out of its tables for unprocessed weights.
+            // TransformerLens leaves the final norm's gain out of its tables for unprocessed
+            // weights.
             let direct = logit_attribution(&model, &pairs, &heads, FinalNormGain::LeftOut, &options).unwrap();
             close(direct.effects[0].mean(), "dla/heads_clean");
 

@@ -368,7 +368,8 @@ proptest! {
         let metric = exact.baselines.clean.iter().chain(&exact.baselines.corrupted).fold(0.0_f32, |m, v| m.max(v.abs()));
         for (exact, estimate) in exact.effects.iter().zip(&estimate.effects) {
             let [exact, estimate] = [exact, estimate].map(|e| e.values.index_axis(Dimension(1), 1).to_owned());
-            // What is left of the variance beside epsilon bends the metric by less than a thousandth.
+            // What is left of the variance beside epsilon bends the metric by less than a
+            // thousandth.
             let tolerance = Tolerance::new(1e-3 * scale(&exact) + rounding::<Plain>() * metric, 0.0);
             assert_within(&estimate, &exact, tolerance, "a linear rest");
         }

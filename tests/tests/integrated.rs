@@ -55,7 +55,8 @@ fn integrated_gradients_match<B: Backend>() {
                     let what = format!("{} {table}", fixture.name);
                     let values = &found.outcome.effects[i].values;
                     assert_close(values, fixture.table(&table).unwrap(), CAPTUM.on::<B>(), &what);
-                    // 50 nodes leave no gap but rounding; `few_nodes_leave_the_gap_of_captum` compares gaps.
+                    // 50 nodes leave no gap but rounding; `few_nodes_leave_the_gap_of_captum`
+                    // compares gaps.
                     let gap = fixture.table(&format!("{table}_delta")).unwrap();
                     assert_within(&found.completeness[i].gap, gap, Tolerance::new(2e-5, 0.0).on::<B>(), &what);
                     assert!(found.completeness[i].steps.iter().all(|&steps| steps == 50), "{what} took more steps");

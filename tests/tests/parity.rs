@@ -27,14 +27,15 @@ on_every_backend!(
     logit_attribution_matches,
 );
 
-// Each absolute part is three to six times the largest difference that was measured beyond the relative part, over both models,
-// weights and CPU backends.
+// Each absolute part is three to six times the largest difference that was measured beyond the
+// relative part, over both models, weights and CPU backends.
 
 /// Of the largest activation; measured 6.1e-7.
 const ACTIVATIONS: Tolerance = Tolerance::new(2e-6, 2e-6);
 /// Of the largest gradient of a hook point; measured 1.2e-6.
 const GRADIENTS: Tolerance = Tolerance::new(5e-6, 5e-5);
-/// Normalized effects are differences of metrics near 1; measured 2.5e-7, for single prompts 4.0e-7.
+/// Normalized effects are differences of metrics near 1; measured 2.5e-7, for single prompts
+/// 4.0e-7.
 const CHANGES: Tolerance = Tolerance::new(1.5e-6, 1e-5);
 /// Normalized estimates by attribution are sums of products; measured 5.7e-8.
 const PRODUCTS: Tolerance = Tolerance::new(3e-7, 1e-5);

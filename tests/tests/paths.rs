@@ -17,8 +17,8 @@ use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
 use rewire_tests::random::{any_config, any_pairs};
 
-/// For normalized effects and for patterns. The absolute part is four times the largest difference that was measured on both CPU
-/// backends: 3.6e-7, of single prompts.
+/// For normalized effects and for patterns. The absolute part is four times the largest difference
+/// that was measured on both CPU backends: 3.6e-7, of single prompts.
 const TOLERANCE: Tolerance = Tolerance::new(1.5e-6, 1e-5);
 
 const SENDERS: [Component; 8] = [

@@ -52,7 +52,8 @@ fn activations_are_of_the_numbers_that_are_promised() {
 /// Half of the last of bfloat16's 8 bits, as a share of a number: the most that storing it changes.
 const HALF_BIT: f64 = 1.0 / 256.0;
 
-/// Panics unless `found` is `exact` but for storing: of a bfloat16 tensor one rounding, of a float32 one float32's own.
+/// Panics unless `found` is `exact` but for storing: of a bfloat16 tensor one rounding, of a
+/// float32 one float32's own.
 fn assert_stored(found: &ArrayD<f32>, exact: &ArrayD<f64>, dtype: DType, what: &str) {
     assert_eq!(found.shape(), exact.shape(), "{what}");
     let share = if dtype == DType::F32 { 0.0 } else { HALF_BIT };
@@ -64,7 +65,8 @@ fn assert_stored(found: &ArrayD<f32>, exact: &ArrayD<f64>, dtype: DType, what: &
     }
 }
 
-/// What float32 leaves in a norm, a softmax, an activation function or a product of a tiny model, as a share of the largest entry.
+/// What float32 leaves in a norm, a softmax, an activation function or a product of a tiny model,
+/// as a share of the largest entry.
 const FLOAT32: f64 = 2e-6;
 
 /// A recorded activation as it is stored, and its type.
@@ -93,8 +95,8 @@ fn softmax(scores: &ArrayD<f64>) -> ArrayD<f64> {
     exponentials / sums
 }
 
-/// Norms, scores, softmax, activation functions and logits lose nothing but the storing of their results: each is what float64 makes of
-/// the stored tensors that it reads.
+/// Norms, scores, softmax, activation functions and logits lose nothing but the storing of their
+/// results: each is what float64 makes of the stored tensors that it reads.
 #[test]
 fn what_is_promised_in_float32_is_computed_in_float32() {
     for fixture in Fixture::all() {
@@ -166,7 +168,8 @@ fn erf(x: f64) -> f64 {
     2.0 / std::f64::consts::PI.sqrt() * sum
 }
 
-/// The relative errors of every method's results in bfloat16, by name: the norm of the difference over the norm of the result.
+/// The relative errors of every method's results in bfloat16, by name: the norm of the difference
+/// over the norm of the result.
 fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)> {
     let short = full.clone().in_precision(Precision::BFloat16);
     // Gradients of 8 bits do not sum to the change of the metric to within a hundredth.
@@ -182,11 +185,12 @@ fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)
     full.iter().zip(&short).map(error).collect()
 }
 
-/// The most that errors may be, by what the name of a result contains: their median over the models, and the largest. Both are one
-/// and a half times what was measured over the fixtures and random models of seeds 0 to 3 in their shapes.
+/// The most that errors may be, by what the name of a result contains: their median over the
+/// models, and the largest. Both are one and a half times what was measured over the fixtures and
+/// random models of seeds 0 to 3 in their shapes.
 ///
-/// Effects of queries through the attention of one head, of single neurons and of single cells are small beside the stream that
-/// they are differences of, which has 8 bits.
+/// Effects of queries through the attention of one head, of single neurons and of single cells are
+/// small beside the stream that they are differences of, which has 8 bits.
 const MOST: [(&str, [f64; 2]); 15] = [
     ("activation patching mlp_post", [0.18, 0.28]),
     ("activation patching head_pattern@cell", [0.13, 0.19]),

@@ -53,7 +53,8 @@ fn marked(pairs: PromptPairs, mark: usize) -> PromptPairs {
     pairs.marking(marks).unwrap()
 }
 
-/// How far effects may be from `expected` ones: differences of a metric are as exact as its size allows.
+/// How far effects may be from `expected` ones: differences of a metric are as exact as its size
+/// allows.
 fn tolerance<B: Backend>(baselines: &rewire_analysis::Baselines, expected: &ArrayD<f32>) -> f32 {
     let metrics = baselines.clean.iter().chain(&baselines.corrupted).chain(expected);
     rounding::<B>() * metrics.filter(|v| v.is_finite()).fold(1.0_f32, |m, v| m.max(v.abs()))

@@ -30,8 +30,8 @@ pub(crate) struct ModelArguments {
     /// Leave the weights as the files have them: norms unfolded, nothing centred.
     #[arg(long)]
     pub(crate) no_process_weights: bool,
-    /// Whether text begins with the model's BOS: default is prepend for every model that has one. Token ids are used as
-    /// they are.
+    /// Whether text begins with the model's BOS: default is prepend for every model that has one.
+    /// Token ids are used as they are.
     #[arg(
         long,
         value_enum,

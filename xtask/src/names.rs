@@ -19,8 +19,8 @@ pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> 
     }
 }
 
-/// What a reader must know of columns that are positions: which of them do not hold one token, and which not all prompts
-/// have. `None` if every position holds the same token in all prompts.
+/// What a reader must know of columns that are positions: which of them do not hold one token, and
+/// which not all prompts have. `None` if every position holds the same token in all prompts.
 pub(crate) fn positions_note(pairs: &PromptPairs) -> Option<String> {
     let labels = |position: usize| (0..pairs.len()).filter_map(move |prompt| pairs.labels(prompt).get(position));
     let differing: Vec<usize> =

@@ -45,8 +45,8 @@ pub(crate) fn announce(source: &Source) {
     source.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
-/// Prints warnings about results to standard error, one line each with the name of its result. Returns the lines, after those
-/// about the source, which [`announce`] has printed.
+/// Prints warnings about results to standard error, one line each with the name of its result.
+/// Returns the lines, after those about the source, which [`announce`] has printed.
 pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
     let mut lines = source.warnings();
     for (name, warnings) in of {
@@ -61,8 +61,8 @@ pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, V
     lines
 }
 
-/// Returns a page of a report that begins with the warnings, with what text begins with, and with a note if there was too
-/// little memory.
+/// Returns a page of a report that begins with the warnings, with what text begins with, and with a
+/// note if there was too little memory.
 pub(crate) fn new_page(title: &str, subtitle: &str, source: &Source, warnings: &[String]) -> Page {
     let mut page = Page::new(title, subtitle);
     page.warnings(warnings);

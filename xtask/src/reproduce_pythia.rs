@@ -41,10 +41,12 @@ pub(crate) struct Arguments {
     /// Further prompts that the circuit's heads are chosen on.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
     choose_prompts: usize,
-    /// Further prompts, none of them chosen on, that the circuit is judged on: every figure of it that has no other label is of these.
+    /// Further prompts, none of them chosen on, that the circuit is judged on: every figure of it
+    /// that has no other label is of these.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
     judge_prompts: usize,
-    /// Seed of all prompts, of bootstrap resamples, and of the random heads that the circuit is compared with.
+    /// Seed of all prompts, of bootstrap resamples, and of the random heads that the circuit is
+    /// compared with.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Share of clean less corrupted logit difference from which on a head counts in a step.

@@ -68,8 +68,9 @@ pub(crate) struct Arguments {
     /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was skipped.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     verify: Option<usize>,
-    /// Logit attribution of unprocessed weights: whether contributions are multiplied by the final norm's gain; left-out gives
-    /// TransformerLens' numbers, which do not sum to the logits [default: applied].
+    /// Logit attribution of unprocessed weights: whether contributions are multiplied by the final
+    /// norm's gain; left-out gives TransformerLens' numbers, which do not sum to the logits
+    /// [default: applied].
     #[arg(long, value_enum)]
     final_norm_gain: Option<GainName>,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! The numbers that `sweep` writes, against the tables of TransformerLens and Captum: every method that has a table, on GPT-2 and
-//! NeoX, with processed and unprocessed weights.
+//! The numbers that `sweep` writes, against the tables of TransformerLens and Captum: every method
+//! that has a table, on GPT-2 and NeoX, with processed and unprocessed weights.
 
 #[path = "../../tests/src/compare.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub)]
@@ -18,9 +18,11 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, stack};
 use serde_json::Value;
 use tempfile::TempDir;
 
-// Each absolute part is about five times the largest difference beyond the relative part, measured over all tables here.
+// Each absolute part is about five times the largest difference beyond the relative part, measured
+// over all tables here.
 
-/// Normalized effects of patching are differences of metrics near 1; measured 2.5e-7, for single prompts 4.4e-7.
+/// Normalized effects of patching are differences of metrics near 1; measured 2.5e-7, for single
+/// prompts 4.4e-7.
 const CHANGES: Tolerance = Tolerance::new(1.5e-6, 1e-5);
 /// The same in the span of one row alone, which is half of the mean span; measured 6.9e-7.
 const CHANGES_OF_ROW: Tolerance = Tolerance::new(3e-6, 1e-5);
@@ -53,7 +55,8 @@ fn each_case(check: impl Fn(&Case)) {
 }
 
 impl Case<'_> {
-    /// Runs `sweep` with flags that are separated by spaces: the tensors of effects.safetensors, and effects.json.
+    /// Runs `sweep` with flags that are separated by spaces: the tensors of effects.safetensors,
+    /// and effects.json.
     fn sweep(&self, flags: &str) -> (Arrays, Value) {
         let (model, pairs) = (self.fixture.model_directory(), self.fixture.pairs_file());
         let mut arguments = vec!["sweep", "--out", "o", "--model", model.to_str().unwrap()];
@@ -65,7 +68,8 @@ impl Case<'_> {
         (tensors(&out.join("effects.safetensors")), shared::json(&out.join("effects.json")))
     }
 
-    /// A table of the reference, without the name of the weights. Fixtures from elsewhere may lack some.
+    /// A table of the reference, without the name of the weights. Fixtures from elsewhere may lack
+    /// some.
     fn table(&self, name: &str) -> Option<&ArrayD<f32>> {
         let table = self.fixture.table(&format!("{}/{name}", self.weights));
         assert!(table.is_some() || !self.fixture.is_own(), "{}: {} {name} is missing", self.fixture.name, self.weights);
@@ -208,10 +212,12 @@ fn head_paths_are_written_as_transformer_lens_has_them() {
     });
 }
 
-/// Tables of path patching that one call gives: receivers, policies, `--by`, and whether prompts are kept apart.
+/// Tables of path patching that one call gives: receivers, policies, `--by`, and whether prompts
+/// are kept apart.
 type PathCall = (String, &'static [&'static str], &'static str, bool);
 
-/// What gives a table of path patching, and what its senders are called; its name is `receivers/senders`.
+/// What gives a table of path patching, and what its senders are called; its name is
+/// `receivers/senders`.
 fn path_call(table: &str) -> Option<(PathCall, String)> {
     let (receivers, senders) = table.split_once('/')?;
     // The oracle's names are shorter.
@@ -292,7 +298,8 @@ fn integrated_gradients_write_the_numbers_of_captum() {
                 case.close(&found[name], &format!("ig/{table}_{end}"), INTEGRALS);
                 let steps = &about["notes"]["steps_by_layer"][name];
                 assert!(steps.as_array().unwrap().iter().all(|steps| *steps == 50), "{name}: {steps}");
-                // Captum's gaps are below 1e-7: the rest is float32's rounding, measured up to 7.6e-6.
+                // Captum's gaps are below 1e-7: the rest is float32's rounding, measured up to
+                // 7.6e-6.
                 let gap = scale(&found[&format!("{name}.gap")]);
                 assert!(gap < 3e-5, "{} {table}_{end}: a gap of {gap}", case.fixture.name);
             }

@@ -1,4 +1,5 @@
-//! What becomes of text: the tokenizer's file may not cut, pad or silently change it, and the BOS is chosen and stated.
+//! What becomes of text: the tokenizer's file may not cut, pad or silently change it, and the BOS
+//! is chosen and stated.
 
 #[allow(missing_docs, unreachable_pub, dead_code)]
 mod shared;
@@ -10,8 +11,8 @@ use serde_json::{Value, json};
 use shared::{PAIRS, Tensors, tensors};
 use tempfile::TempDir;
 
-/// A directory with `pairs.jsonl` and a copy of a toy model in `model`, whose `config.json` and `tokenizer.json` were
-/// changed.
+/// A directory with `pairs.jsonl` and a copy of a toy model in `model`, whose `config.json` and
+/// `tokenizer.json` were changed.
 fn directory(toy: &str, pairs: &str, change: impl Fn(&mut Value, &mut Value)) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models").join(toy);
@@ -289,7 +290,8 @@ fn a_bos_that_the_configuration_leaves_out_is_the_familys() {
     let none = changed("toy-neox", Some(json!(0)), &["--bos", "none"]).numbers();
     assert_eq!(changed("toy-neox", Some(Value::Null), &[]).numbers(), none);
     changed("toy-neox", Some(Value::Null), &["--bos", "prepend"]).assert_refused(&["--bos prepend", "no BOS", "null"]);
-    // GPT-2's is 50256, which this vocabulary does not have: text is refused, token ids and --bos none are not.
+    // GPT-2's is 50256, which this vocabulary does not have: text is refused, token ids and --bos
+    // none are not.
     let outside = ["pairs.jsonl, line 1", "id 50256", "vocabulary of 916", "--bos none"];
     changed("toy-gpt2", None, &[]).assert_refused(&outside);
     let ids = changed("toy-gpt2", None, &["ids"]).numbers();

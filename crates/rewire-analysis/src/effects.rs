@@ -48,7 +48,8 @@ pub struct Effects {
     /// `[prompt, layer, ..]`, then [`NodeKind::axes`]: `[prompt, layer, head]` for heads, `[prompt, layer, pos]` for the
     /// residual stream by position.
     pub values: ArrayD<f32>,
-    /// Tokens of each prompt. A shorter prompt has no node at the positions after its end: the values there stand for nothing.
+    /// Tokens of each prompt. A shorter prompt has no node at the positions after its end: the
+    /// values there stand for nothing.
     pub lengths: Vec<usize>,
 }
 
@@ -60,14 +61,16 @@ impl Effects {
         mean_over_prompts(&self.values, &self.lengths, self.position_axis())
     }
 
-    /// Number of prompts that have each position, `[pos]`; `None` for effects without an axis of positions.
+    /// Number of prompts that have each position, `[pos]`; `None` for effects without an axis of
+    /// positions.
     #[must_use]
     pub fn prompts_by_position(&self) -> Option<Vec<usize>> {
         let axis = self.position_axis()?;
         Some(prompts_by_position(&self.lengths, self.values.shape()[axis]))
     }
 
-    /// The axis of [`values`](Self::values) that runs over positions: of a pattern's cells, over destinations.
+    /// The axis of [`values`](Self::values) that runs over positions: of a pattern's cells, over
+    /// destinations.
     pub(crate) fn position_axis(&self) -> Option<usize> {
         self.axis_names().iter().position(|name| matches!(*name, "pos" | "dest"))
     }
@@ -129,8 +132,8 @@ pub(crate) fn prompts_by_position(lengths: &[usize], width: usize) -> Vec<usize>
     (0..width).map(|position| lengths.iter().filter(|length| **length > position).count()).collect()
 }
 
-/// Mean of `values` `[prompt, ..]` over the prompts that have each position; over all of them without an axis of positions.
-/// A position that no prompt has keeps 0.
+/// Mean of `values` `[prompt, ..]` over the prompts that have each position; over all of them
+/// without an axis of positions. A position that no prompt has keeps 0.
 pub(crate) fn mean_over_prompts(values: &ArrayD<f32>, lengths: &[usize], position: Option<usize>) -> ArrayD<f32> {
     // In float64, so that the mean of many prompts is as exact as each.
     let mut sum = ArrayD::<f64>::zeros(&values.shape()[1..]);
@@ -192,7 +195,8 @@ mod tests {
     #[test]
     fn a_mean_at_a_position_is_over_the_prompts_that_have_it() {
         let kind = NodeKind { component: Component::ResidPre, by: By::Position };
-        // Two prompts of three and two tokens, one layer. What stands after the shorter one's end is not an effect.
+        // Two prompts of three and two tokens, one layer. What stands after the shorter one's end
+        // is not an effect.
         let values = array![[[1.0, 2.0, 8.0]], [[3.0, 6.0, 5.0]]].into_dyn();
         let effects = Effects { kind, values, lengths: vec![3, 2] };
         assert_eq!(effects.mean(), array![[2.0, 4.0, 8.0]].into_dyn());

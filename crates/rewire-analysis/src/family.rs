@@ -111,7 +111,8 @@ impl Effects {
     }
 
     /// The nodes that have an effect on some prompt, by their place in the order of the axes.
-    /// Effects that are not known (NaN) are not compared, nor nodes at positions that some prompt does not have.
+    /// Effects that are not known (NaN) are not compared, nor nodes at positions that some prompt
+    /// does not have.
     fn compared(&self) -> Vec<usize> {
         let shortest = self.lengths.iter().copied().min().unwrap_or(usize::MAX);
         let axis = self.position_axis();

@@ -72,15 +72,16 @@ pub struct HeadPaths {
     /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
     /// the path's end does not come after its start.
     pub values: ArrayD<f32>,
-    /// Tokens of each prompt of [`values`](Self::values); of a mean, of the longest. A shorter prompt has no path at the
-    /// positions after its end.
+    /// Tokens of each prompt of [`values`](Self::values); of a mean, of the longest. A shorter
+    /// prompt has no path at the positions after its end.
     pub lengths: Vec<usize>,
     /// Number of prompts that have each position, `[pos]`.
     pub prompts_by_position: Vec<usize>,
 }
 
 impl HeadPaths {
-    /// Mean over the prompts that have each position, `[layer_end, head_end, input, layer_start, head_start, pos]`.
+    /// Mean over the prompts that have each position, `[layer_end, head_end, input, layer_start,
+    /// head_start, pos]`.
     #[must_use]
     pub fn mean(&self) -> Array6<f32> {
         let mean = mean_over_prompts(&self.values, &self.lengths, Some(self.values.ndim() - 1));
@@ -114,7 +115,8 @@ pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
     join(parts, paths, (outcome.baselines, outcome.vanished), options, &pairs.lengths())
 }
 
-/// Puts the portions of prompts of these `lengths` together: one after the other, or their sums into the mean.
+/// Puts the portions of prompts of these `lengths` together: one after the other, or their sums
+/// into the mean.
 pub(crate) fn join(
     parts: Vec<ArrayD<f32>>,
     paths: PathOptions,

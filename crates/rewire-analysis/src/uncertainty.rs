@@ -82,16 +82,16 @@ pub struct Intervals {
 
 impl Effects {
     /// Standard error of the mean over prompts, `[layer, ..]`, in the unit of the effects. It is
-    /// robust to what prompts of one cluster have in common (Liang and Zeger 1986). With `n` prompts
-    /// in `G` clusters it is
+    /// robust to what prompts of one cluster have in common (Liang and Zeger 1986). With `n`
+    /// prompts in `G` clusters it is
     ///
     /// ```text
     /// sqrt(G / (G - 1) * sum over clusters (sum over its prompts (effect - mean))^2) / n
     /// ```
     ///
     /// With clusters of one size, that is the standard error of the mean of the cluster means; with
-    /// clusters of one prompt, that of the mean over prompts. `None` for fewer than two clusters; NaN
-    /// for a node at a position that the prompts of fewer than two clusters have.
+    /// clusters of one prompt, that of the mean over prompts. `None` for fewer than two clusters;
+    /// NaN for a node at a position that the prompts of fewer than two clusters have.
     ///
     /// # Panics
     /// If `clusters` are of another number of prompts.
@@ -185,8 +185,8 @@ impl Effects {
         clusters.len() > 1
     }
 
-    /// The effects of one node, by its index along the axes of its kind, over the prompts that have its position, and the
-    /// clusters of those prompts.
+    /// The effects of one node, by its index along the axes of its kind, over the prompts that have
+    /// its position, and the clusters of those prompts.
     ///
     /// # Panics
     /// If there is no such node, or `clusters` are of another number of prompts.
@@ -206,8 +206,9 @@ impl Effects {
         (0..self.values.shape()[0]).filter(has).collect()
     }
 
-    /// What `of` gives for each node, `[layer, ..]`, from its effects over the prompts that have it, those prompts' clusters,
-    /// and what `prepare` makes of these clusters. NaN for fewer than two clusters.
+    /// What `of` gives for each node, `[layer, ..]`, from its effects over the prompts that have
+    /// it, those prompts' clusters, and what `prepare` makes of these clusters. NaN for fewer than
+    /// two clusters.
     fn by_node<T, const N: usize>(
         &self,
         clusters: &Clusters,
@@ -319,7 +320,8 @@ mod tests {
     #[test]
     fn at_a_position_only_the_prompts_that_have_it_count() {
         let kind = NodeKind { component: Component::ResidPre, by: By::Position };
-        // Three prompts of 3, 3 and 2 tokens, one layer; the last number of the shortest stands for nothing.
+        // Three prompts of 3, 3 and 2 tokens, one layer; the last number of the shortest stands for
+        // nothing.
         let values = ArrayD::from_shape_vec(vec![3, 1, 3], vec![1.0, 2.0, 4.0, 2.0, 4.0, 8.0, 3.0, 6.0, 99.0]).unwrap();
         let effects = Effects { kind, values, lengths: vec![3, 3, 2] };
         let clusters = Clusters::each(3);

@@ -74,7 +74,8 @@ pub struct TransformerConfig {
     pub parallel_block: bool,
     /// Whether the unembedding is the transposed token embedding (in the files; processing unties it).
     pub tied_unembedding: bool,
-    /// The token that the field puts in front of a prompt, if the model has one. Text that Rewire tokenizes begins with it.
+    /// The token that the field puts in front of a prompt, if the model has one. Text that Rewire
+    /// tokenizes begins with it.
     pub bos_token: Option<u32>,
 }
 
@@ -179,7 +180,8 @@ impl TransformerConfig {
     }
 }
 
-/// The share of a head that reads back as `dims` dimensions, whatever division and decimal text round off.
+/// The share of a head that reads back as `dims` dimensions, whatever division and decimal text
+/// round off.
 fn rotary_share(dims: usize, d_head: usize) -> f64 {
     let read_back = |share: f64| share.to_string().parse::<Value>().ok().and_then(|v| v.as_f64()).unwrap_or(share);
     let mut share = dims as f64 / d_head as f64;

@@ -1,7 +1,9 @@
-//! Reads the fields of a Hugging Face `config.json`: a field that changes the mathematics is honored or refused.
+//! Reads the fields of a Hugging Face `config.json`: a field that changes the mathematics is
+//! honored or refused.
 //!
-//! The meaning of every field is the one that transformers gives it (`GPT2Config`, `GPTNeoXConfig` and the fields that
-//! all configurations share). Fields that transformers does not know are ignored, as transformers ignores them.
+//! The meaning of every field is the one that transformers gives it (`GPT2Config`, `GPTNeoXConfig`
+//! and the fields that all configurations share). Fields that transformers does not know are
+//! ignored, as transformers ignores them.
 
 use serde_json::{Map, Value};
 
@@ -67,8 +69,9 @@ impl Fields<'_> {
         })
     }
 
-    /// Rotary positions. transformers 5 keeps their parameters in an object, `rope_scaling` or, if that is null or empty,
-    /// `rope_parameters`; what the object holds beats `rotary_pct` and `rotary_emb_base`.
+    /// Rotary positions. transformers 5 keeps their parameters in an object, `rope_scaling` or, if
+    /// that is null or empty, `rope_parameters`; what the object holds beats `rotary_pct` and
+    /// `rotary_emb_base`.
     fn rotary(&self, d_head: usize) -> Result<Positions, String> {
         let none = Map::new();
         let mut parameters = ("rope_parameters", Fields(&none));
@@ -142,7 +145,8 @@ impl Fields<'_> {
         }
     }
 
-    /// Refuses heads that do not divide the width, and fields of any family that change its weights or its heads.
+    /// Refuses heads that do not divide the width, and fields of any family that change its weights
+    /// or its heads.
     fn check_heads(&self, n_heads: usize, d_model: usize, [heads, width]: [&str; 2]) -> Result<(), String> {
         if !d_model.is_multiple_of(n_heads) {
             return Err(format!("`{width}` {d_model} is not a multiple of `{heads}` {n_heads}"));

@@ -143,9 +143,10 @@ impl<B: Backend> Transformer<B> {
         self.b_u.as_ref().map(Param::val)
     }
 
-    /// The direction of the centered and scaled residual stream along which each prompt's logit of `answers` (mean over
-    /// them) rises over that of `wrong_answers`: columns of `W_U`, `[prompt, d_model]`, times the final norm's gain if that
-    /// is [`Applied`](FinalNormGain::Applied) and not yet folded into `W_U`.
+    /// The direction of the centered and scaled residual stream along which each prompt's logit of
+    /// `answers` (mean over them) rises over that of `wrong_answers`: columns of `W_U`, `[prompt,
+    /// d_model]`, times the final norm's gain if that is [`Applied`](FinalNormGain::Applied) and
+    /// not yet folded into `W_U`.
     #[must_use]
     pub fn logit_direction(
         &self,
@@ -168,8 +169,9 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// The part of each prompt's logit difference that depends on no activation: the unembedding's bias and, until it is
-    /// folded, the final norm's bias, along [`logit_direction`](Self::logit_direction). `[prompt]`.
+    /// The part of each prompt's logit difference that depends on no activation: the unembedding's
+    /// bias and, until it is folded, the final norm's bias, along
+    /// [`logit_direction`](Self::logit_direction). `[prompt]`.
     #[must_use]
     pub fn logit_bias(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 1> {
         let after_norm = self.logit_direction(answers, wrong_answers, FinalNormGain::LeftOut);
@@ -189,14 +191,14 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// Whether a direction of the logits has the final norm's gain in it. The two differ only for unprocessed weights: folding
-/// ([`processed`](Transformer::processed)) moves the gain into `W_U`.
+/// Whether a direction of the logits has the final norm's gain in it. The two differ only for
+/// unprocessed weights: folding ([`processed`](Transformer::processed)) moves the gain into `W_U`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FinalNormGain {
     /// It has: what a vector adds along the direction is what it adds to the logits.
     #[default]
     Applied,
-    /// It has not: TransformerLens' `logit_attrs` and `apply_ln_to_stack` on unprocessed weights, whose numbers do not sum to
-    /// the logits.
+    /// It has not: TransformerLens' `logit_attrs` and `apply_ln_to_stack` on unprocessed weights,
+    /// whose numbers do not sum to the logits.
     LeftOut,
 }

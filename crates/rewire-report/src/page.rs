@@ -21,8 +21,9 @@ pub struct Check {
 }
 
 impl Check {
-    /// Sets a number beside the one that a document prints with `digits` decimals. They agree if they differ by no more than
-    /// half of the last printed digit and `noise`: what float32 rounding adds on another machine.
+    /// Sets a number beside the one that a document prints with `digits` decimals. They agree if
+    /// they differ by no more than half of the last printed digit and `noise`: what float32
+    /// rounding adds on another machine.
     #[must_use]
     pub fn figure(what: impl Into<String>, expected: f64, got: f64, digits: usize, noise: f64) -> Self {
         let agrees = (expected - got).abs() <= 0.5 * 10_f64.powi(-(digits as i32)) + noise;

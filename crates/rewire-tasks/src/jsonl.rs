@@ -115,8 +115,8 @@ enum Answer {
 }
 
 /// Reads `{"clean": text|[ids], "corrupt": text|[ids], "answers": [text|id, ..], "wrong_answers": [..]}` lines. Ids are used
-/// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is tokenized, with `bos` in
-/// front if there is one. Blank lines are passed over.
+/// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is
+/// tokenized, with `bos` in front if there is one. Blank lines are passed over.
 /// The pairs are checked against the model's vocabulary and context.
 ///
 /// # Errors

@@ -8,9 +8,10 @@ use tokenizers::{Encoding, ModelWrapper};
 
 /// Converts text to token ids and back, as the model's own `tokenizer.json` does.
 ///
-/// Tokens stand for the whole text and nothing else: truncation, padding and merge dropout are off, whatever the file
-/// says, and the tokens that the file puts around a text ([`surrounding`](Self::surrounding)) are left out. The BOS is a
-/// matter of the model's configuration.
+/// Tokens stand for the whole text and nothing else: truncation, padding and merge dropout are off,
+/// whatever the file says, and the tokens that the file puts around a text
+/// ([`surrounding`](Self::surrounding)) are left out. The BOS is a matter of the model's
+/// configuration.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -142,14 +143,15 @@ impl Tokenizer {
         lost.map(|(at, character)| &text[at..at + character.len_utf8()])
     }
 
-    /// Returns the first text that was encoded into tokens that do not spell it, if there was one: a normalizer, a prefix
-    /// space or an added token that takes the spaces beside it changed it.
+    /// Returns the first text that was encoded into tokens that do not spell it, if there was one:
+    /// a normalizer, a prefix space or an added token that takes the spaces beside it changed it.
     #[must_use]
     pub fn changed_text(&self) -> Option<&ChangedText> {
         self.changed.get()
     }
 
-    /// Returns the tokens that `tokenizer.json` puts around a text and that [`encode`](Self::encode) leaves out.
+    /// Returns the tokens that `tokenizer.json` puts around a text and that
+    /// [`encode`](Self::encode) leaves out.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`].

@@ -117,7 +117,8 @@ fn figure(what: &str, expected: f64, got: f64, digits: usize, noise: f64) -> Che
     Check::figure(what, expected, got, digits, noise)
 }
 
-/// A printed curve beside ours, point by point: each agrees to half of its fourth decimal and rounding.
+/// A printed curve beside ours, point by point: each agrees to half of its fourth decimal and
+/// rounding.
 fn curve(what: &str, printed: &[f64; POINTS], ours: &[f32]) -> Check {
     let off = |(printed, ours): (&f64, &f32)| (printed - f64::from(*ours)).abs();
     let differences: Vec<f64> = printed.iter().zip(ours).map(off).collect();
@@ -217,7 +218,8 @@ mod tests {
     fn as_printed() -> Found {
         let score = |layer, head| OUTLIERS.iter().find(|(of, _)| *of == (layer, head)).map_or(0.0, |(_, s)| *s as f32);
         let exact = outcome(vec![effects(NEURONS, 3072, |_, _| 0.0), effects(HEADS, 12, score)]);
-        // The curves are read from what the notebook prints, in the order in which it does: (2, 5), (10, 3), and the pair's.
+        // The curves are read from what the notebook prints, in the order in which it does: (2, 5),
+        // (10, 3), and the pair's.
         let lists = PRINTED.lines().filter(|line| line.starts_with("[tensor("));
         let printed: Vec<Vec<f32>> = lists.map(points).collect();
         assert_eq!(printed.len(), 3);

@@ -15,7 +15,8 @@ use super::data::{Data, Kind};
 use crate::compute::options;
 use crate::progress::with_bar;
 
-/// The bars of a circuit: what its heads keep alone, and what is left without them, as shares of the clean logit difference.
+/// The bars of a circuit: what its heads keep alone, and what is left without them, as shares of
+/// the clean logit difference.
 pub(super) const KEPT: [f64; 2] = [0.8, 1.2];
 pub(super) const LEFT: [f64; 2] = [-0.2, 0.2];
 
@@ -39,7 +40,8 @@ impl Shares {
         within(self.kept, KEPT) && within(self.left, LEFT)
     }
 
-    /// How far the set is from a circuit that keeps everything and without which nothing is left: 0 is best.
+    /// How far the set is from a circuit that keeps everything and without which nothing is left: 0
+    /// is best.
     pub(super) fn distance(self) -> f64 {
         (self.kept - 1.0).abs() + self.left.abs()
     }
@@ -104,7 +106,8 @@ impl<'a, B: Backend> Ablations<'a, B> {
     }
 }
 
-/// What each set carries, from the logit differences of every prompt: clean, and, for each set, with the others and with the set ablated.
+/// What each set carries, from the logit differences of every prompt: clean, and, for each set,
+/// with the others and with the set ablated.
 fn shares(clean: &[f32], ablated: &[Vec<f32>], sets: &[BTreeSet<Head>], seed: u64) -> Vec<Carried> {
     let of_set = |shares: &[f64], set: usize| Shares { kept: shares[2 * set], left: shares[2 * set + 1] };
     let all = weighted(clean, ablated, &vec![1; clean.len()]);
@@ -122,8 +125,8 @@ fn shares(clean: &[f32], ablated: &[Vec<f32>], sets: &[BTreeSet<Head>], seed: u6
     sets.iter().enumerate().map(carried).collect()
 }
 
-/// The share of each group in every resample of the prompts. A resample draws the same prompts for all groups, and for the clean logit
-/// difference that they are shares of.
+/// The share of each group in every resample of the prompts. A resample draws the same prompts for
+/// all groups, and for the clean logit difference that they are shares of.
 fn resampled(clean: &[f32], ablated: &[Vec<f32>], seed: u64) -> Vec<Vec<f64>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let n = clean.len();
@@ -137,7 +140,8 @@ fn resampled(clean: &[f32], ablated: &[Vec<f32>], seed: u64) -> Vec<Vec<f64>> {
     (0..RESAMPLES).map(resample).collect()
 }
 
-/// The summed logit difference of each group over the summed clean one, each prompt counted so many times.
+/// The summed logit difference of each group over the summed clean one, each prompt counted so many
+/// times.
 fn weighted(clean: &[f32], ablated: &[Vec<f32>], times: &[u32]) -> Vec<f64> {
     let sum =
         |values: &[f32]| values.iter().zip(times).map(|(v, times)| f64::from(*v) * f64::from(*times)).sum::<f64>();
@@ -187,13 +191,15 @@ mod tests {
 
     #[test]
     fn intervals_are_of_the_ratio_over_resampled_prompts() {
-        // What is kept is exactly half on every prompt: no resample says otherwise, however the clean values vary.
+        // What is kept is exactly half on every prompt: no resample says otherwise, however the
+        // clean values vary.
         let clean: Vec<f32> = (1..=40).map(|i| i as f32).collect();
         let half: Vec<f32> = clean.iter().map(|v| v / 2.0).collect();
         let scattered: Vec<f32> = clean.iter().map(|v| if v % 2.0 == 0.0 { 2.0 * v } else { 0.0 }).collect();
         let of = carried(&half, &scattered, &clean);
         assert_eq!(of.intervals[0], [0.5, 0.5]);
-        // The standard error of a ratio of means by the delta method; an interval is about two of them either way.
+        // The standard error of a ratio of means by the delta method; an interval is about two of
+        // them either way.
         let (mean, share) = (20.5, of.shares.left);
         let residual = |(x, y): (&f32, &f32)| (f64::from(*y) - share * f64::from(*x)).powi(2);
         let error = (clean.iter().zip(&scattered).map(residual).sum::<f64>() / 39.0 / 40.0).sqrt() / mean;

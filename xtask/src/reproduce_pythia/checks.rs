@@ -1,6 +1,8 @@
-//! The figures that the notebook prints beside ours, on the notebook's own prompts; for Pythia-160m alone.
+//! The figures that the notebook prints beside ours, on the notebook's own prompts; for Pythia-160m
+//! alone.
 //!
-//! The prompts are the notebook's, so a figure agrees only if it is the printed one to its last digit, and float32 rounding.
+//! The prompts are the notebook's, so a figure agrees only if it is the printed one to its last
+//! digit, and float32 rounding.
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::CopyScores;
@@ -12,7 +14,8 @@ use super::analyse::Head;
 use super::notebook::{INHIBITORS, Measured, measure};
 use crate::model::Source;
 
-/// Copy scores that it prints, in per cent. It prints those above 0, and the stored output ends after the last one here.
+/// Copy scores that it prints, in per cent. It prints those above 0, and the stored output ends
+/// after the last one here.
 const COPYING: [(Head, f64); 14] = [
     ((4, 10), 8.571428571428571),
     ((5, 0), 100.0),
@@ -32,12 +35,14 @@ const COPYING: [(Head, f64); 14] = [
 /// Copy scores of heads turned round.
 const NEGATIVE_COPYING: [(Head, f64); 3] =
     [((6, 5), 0.4761904761904762), ((8, 9), 100.0), ((9, 5), 20.476190476190474)];
-/// S2-inhibition of [`INHIBITORS`]: attention to S2, change of the logit difference, change of the movers' attention to S1.
+/// S2-inhibition of [`INHIBITORS`]: attention to S2, change of the logit difference, change of the
+/// movers' attention to S1.
 const INHIBITION: [[f64; 3]; 2] = [[0.798, -4.391, 0.269], [0.291, -2.280, 0.152]];
 /// Sums of bars, in the order of [`totals`].
 const TOTALS: [f64; 6] = [1.15, 0.23, 0.15, 0.79, 0.24, 0.35];
 
-/// What float32 rounding adds to a mean logit difference on another machine: some 2e-5 of logits of 10 to 20.
+/// What float32 rounding adds to a mean logit difference on another machine: some 2e-5 of logits of
+/// 10 to 20.
 const LOGITS: f64 = 2e-4;
 /// What it adds to shares, attentions, and sums of some shares.
 const SHARES: f64 = 1e-4;
@@ -109,8 +114,8 @@ fn totals(found: &Measured) -> [(&'static str, f64, f64); 6] {
     rows
 }
 
-/// Copy scores are shares of counted names: a printed one is ours if the counts are the same. The notebook prints every score
-/// above 0, so that all others up to where its output ends must be 0.
+/// Copy scores are shares of counted names: a printed one is ours if the counts are the same. The
+/// notebook prints every score above 0, so that all others up to where its output ends must be 0.
 fn copying(scores: &CopyScores) -> Vec<Check> {
     let half_a_name = 50.0 / scores.tokens.max(1) as f64;
     let mut checks = Vec::new();
@@ -153,7 +158,8 @@ mod tests {
     /// The lines that the notebook prints, copied from it.
     const PRINTED: &str = include_str!("notebook/printed.txt");
 
-    /// What is measured if everything is as the notebook prints it, read from its lines and not from the constants above.
+    /// What is measured if everything is as the notebook prints it, read from its lines and not
+    /// from the constants above.
     fn as_printed() -> Measured {
         let after = |start: &str| -> Vec<f64> {
             let lines = PRINTED.lines().filter_map(|line| line.strip_prefix(start));

@@ -91,7 +91,8 @@ const RANDOM: usize = 20;
 pub(super) struct Circuit {
     /// Its heads, strongest first.
     pub(super) members: Vec<Member>,
-    /// What the strongest heads carry on the choosing prompts, for each number of them that was tried.
+    /// What the strongest heads carry on the choosing prompts, for each number of them that was
+    /// tried.
     pub(super) curve: Vec<Carried>,
     /// What it carries on the choosing prompts.
     pub(super) on_choosing: Carried,
@@ -115,7 +116,8 @@ pub(super) struct Random {
 }
 
 impl Random {
-    /// The circuit's place among the sets, 1 for the best: by how near to 1 its share kept is, and how near to 0 its share left.
+    /// The circuit's place among the sets, 1 for the best: by how near to 1 its share kept is, and
+    /// how near to 0 its share left.
     pub(super) fn ranks(&self, circuit: &Carried) -> [usize; 2] {
         let rank = |distance: fn(&Carried) -> f64| {
             1 + self.sets.iter().filter(|set| distance(set) <= distance(circuit)).count()
@@ -124,7 +126,8 @@ impl Random {
     }
 }
 
-/// Ranks heads by their largest effect in any step, chooses the circuit among them on one set of prompts, and judges it on another.
+/// Ranks heads by their largest effect in any step, chooses the circuit among them on one set of
+/// prompts, and judges it on another.
 pub(super) fn find<B: Backend>(
     model: &Transformer<B>,
     sets: &Sets,
@@ -180,7 +183,8 @@ fn ranked(with_roles: &BTreeMap<Head, Vec<(Role, f32)>>, steps: &[&Step]) -> Vec
     ranked
 }
 
-/// What random heads carry: drawn from those outside the circuit, or, if they are fewer than the circuit's, from all.
+/// What random heads carry: drawn from those outside the circuit, or, if they are fewer than the
+/// circuit's, from all.
 fn random<B: Backend>(
     judging: &Ablations<B>,
     all: &[Head],

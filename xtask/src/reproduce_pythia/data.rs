@@ -62,10 +62,12 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    /// Draws the sets from one stream: the prompts of the steps, then the choosing, the judging and the reference prompts.
+    /// Draws the sets from one stream: the prompts of the steps, then the choosing, the judging and
+    /// the reference prompts.
     ///
     /// # Errors
-    /// If the tokenizer's names do not make enough distinct prompts, or a mean would be over too few reference prompts.
+    /// If the tokenizer's names do not make enough distinct prompts, or a mean would be over too
+    /// few reference prompts.
     pub(super) fn new(tokenizer: &Tokenizer, bos: Option<u32>, arguments: &Arguments) -> anyhow::Result<Self> {
         let generator = IoiGenerator::new(tokenizer)?;
         let further = arguments.choose_prompts + arguments.judge_prompts;

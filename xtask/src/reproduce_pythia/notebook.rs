@@ -14,7 +14,8 @@ use serde::Deserialize;
 use super::analyse::{Head, by_head};
 use crate::compute::options;
 
-/// The prompts of its studies, and those of its S2-inhibition; notebook/README.md says how they were drawn.
+/// The prompts of its studies, and those of its S2-inhibition; notebook/README.md says how they
+/// were drawn.
 const STUDY: &str = include_str!("notebook/seed42.jsonl");
 const INHIBITION: &str = include_str!("notebook/seed1234.jsonl");
 
@@ -75,7 +76,8 @@ pub(super) struct Measured {
 /// Sums of the largest shares of each bar chart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Totals {
-    /// Direct effects of the 15 heads that serve the behavior most, and of the 15 that work most against it.
+    /// Direct effects of the 15 heads that serve the behavior most, and of the 15 that work most
+    /// against it.
     pub(super) direct: [f64; 2],
     /// What the 15 strongest backups take over.
     pub(super) backup: f64,
@@ -151,7 +153,8 @@ mod tests {
                 assert_eq!([count(&corrupt, &io), count(&corrupt, &s)], [2, 1], "{corrupt}");
             }
         }
-        // Printed, with its flipped form, by dataset-test.ipynb of the repository that the notebook belongs to.
+        // Printed, with its flipped form, by dataset-test.ipynb of the repository that the notebook
+        // belongs to.
         let first = &lines(STUDY)[0];
         assert_eq!(first.clean, "Then, Alex and Anthony had a lot of fun at the school. Anthony gave a ring to");
         assert_eq!(first.corrupt, "Then, Alex and Anthony had a lot of fun at the school. Alex gave a ring to");

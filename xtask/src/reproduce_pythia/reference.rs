@@ -24,7 +24,8 @@ pub(super) struct ReferencePrompts {
 }
 
 impl ReferencePrompts {
-    /// Draws until each of `kinds` has [`EACH`] prompts, from a seed that no other set of prompts is drawn from.
+    /// Draws until each of `kinds` has [`EACH`] prompts, from a seed that no other set of prompts
+    /// is drawn from.
     ///
     /// # Errors
     /// If a template has fewer than [`FEWEST`] prompts of one of the lengths after [`DRAWS`] draws.
@@ -72,7 +73,8 @@ impl ReferencePrompts {
         self.by_kind.iter().map(|(kind, prompts)| (*kind, prompts.len())).collect()
     }
 
-    /// The mean output (z) of every head over the prompts of each template and length, position by position (Wang et al. 2022).
+    /// The mean output (z) of every head over the prompts of each template and length, position by
+    /// position (Wang et al. 2022).
     pub(super) fn means<B: Backend>(
         &self,
         model: &Transformer<B>,
@@ -86,7 +88,8 @@ impl ReferencePrompts {
     }
 }
 
-/// The seed of the reference prompts: far from the seeds that people give, so that no other run's prompts are these.
+/// The seed of the reference prompts: far from the seeds that people give, so that no other run's
+/// prompts are these.
 fn reference_seed(seed: u64) -> u64 {
     seed.wrapping_add(0x9e37_79b9_7f4a_7c15)
 }

@@ -312,7 +312,8 @@ fn percent(share: f64) -> String {
     format!("{:.1}%", 100.0 * share)
 }
 
-/// Whether the circuit meets the bars on the judging prompts, and whether the search found one that met them reliably.
+/// Whether the circuit meets the bars on the judging prompts, and whether the search found one that
+/// met them reliably.
 pub(super) fn verdict(found: &Found) -> String {
     let Circuit { judged, on_choosing, prompts: [choosing, judging], .. } = &found.circuit;
     let verb = if judged.shares.meet_the_bars() { "meets" } else { "does not meet" };

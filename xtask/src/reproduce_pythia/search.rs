@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn the_fewest_heads_that_hold_in_nearly_all_resamples_are_taken() {
-        // Two heads meet the bars on the prompts at hand, and miss them on a tenth of the resamples.
+        // Two heads meet the bars on the prompts at hand, and miss them on a tenth of the
+        // resamples.
         let curve = [carried(1, 0.5, 0.0), carried(2, 0.85, 0.9), carried(3, 0.95, 0.9995), carried(4, 1.0, 1.0)];
         assert_eq!(pick(&curve).unwrap().heads.len(), 3);
         assert_eq!(pick(&curve[..2]).unwrap().heads.len(), 2);

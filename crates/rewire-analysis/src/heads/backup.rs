@@ -32,7 +32,8 @@ pub struct Backup {
 }
 
 /// Zero-ablates the mixed values of some heads together and says what every head adds to the logit difference of the clean prompts
-/// before and after, each with the final norm's own scale at END, and its `gain` as in [`logit_attribution`](crate::logit_attribution).
+/// before and after, each with the final norm's own scale at END, and its `gain` as in
+/// [`logit_attribution`](crate::logit_attribution).
 ///
 /// Only [`Options::prompt_batch`] is looked at.
 ///

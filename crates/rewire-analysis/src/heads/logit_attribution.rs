@@ -16,8 +16,9 @@ use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind
 
 /// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
 /// each prompt's own: heads, attention and MLP outputs, neurons; of the residual stream, how far the difference has come there (the logit
-/// lens). Always in logits. `gain` matters for unprocessed weights alone: [`FinalNormGain::Applied`] multiplies by the final
-/// norm's gain, so that contributions sum to the logit difference (less that of the biases).
+/// lens). Always in logits. `gain` matters for unprocessed weights alone:
+/// [`FinalNormGain::Applied`] multiplies by the final norm's gain, so that contributions sum to the
+/// logit difference (less that of the biases).
 ///
 /// Effects are per prompt, `[prompt, layer, ..]`. Only [`Options::prompt_batch`] and [`Options::progress`] are looked at.
 ///

@@ -19,15 +19,16 @@ use crate::{AnalysisError, Options, workers};
 pub struct Suppression {
     /// The head, by layer and number.
     pub head: (usize, usize),
-    /// Mean divergence KL(clean || ablated), in nats, if the head only lowers the tokens that are kept.
+    /// Mean divergence KL(clean || ablated), in nats, if the head only lowers the tokens that are
+    /// kept.
     pub preserved: f64,
     /// Mean divergence KL(clean || ablated), in nats, if the head is mean-ablated.
     pub ablated: f64,
 }
 
 impl Suppression {
-    /// The share of the head's effect that is copy suppression: 1 - preserved / ablated. `None` if mean ablation changes
-    /// nothing, as over one prompt, which is its own mean.
+    /// The share of the head's effect that is copy suppression: 1 - preserved / ablated. `None` if
+    /// mean ablation changes nothing, as over one prompt, which is its own mean.
     #[must_use]
     pub fn score(&self) -> Option<f64> {
         // Divergences under this are rounding.
@@ -55,18 +56,21 @@ const TIE: f32 = 1e-6;
 /// Prompts whose logits are compared at once.
 const AT_ONCE: usize = 8;
 
-/// Copy-suppression-preserving ablation (CSPA) of some heads over the clean prompts: how much of what a head does to the
-/// next-token distribution is left if it can do nothing but lower tokens that are about to be copied (McDougall et al. 2023,
-/// "Copy suppression: comprehensively understanding an attention head", section 3.3; their `get_cspa_results` with the
-/// interventions `qk` and `ov`, `K_unembeddings=0.05`, `K_semantic=1` and `only_keep_negative_components`).
+/// Copy-suppression-preserving ablation (CSPA) of some heads over the clean prompts: how much of
+/// what a head does to the next-token distribution is left if it can do nothing but lower tokens
+/// that are about to be copied (McDougall et al. 2023, "Copy suppression: comprehensively
+/// understanding an attention head", section 3.3; their `get_cspa_results` with the interventions
+/// `qk` and `ov`, `K_unembeddings=0.05`, `K_semantic=1` and `only_keep_negative_components`).
 ///
-/// A head moves `moved = pattern[dest, src] * value[src] W_O` from each source to each destination. Its mean is
-/// `mean = pattern[dest, src] * m[dest]`, where `m` is the head's output at the destination, averaged over the prompts that are long
-/// enough. At each destination the `ceil(share (dest + 1))` tokens of the context that the logit lens in front of the head ranks
-/// highest are kept, excluded ones left out ([`KeptTokens`]); every occurrence of a kept token is a kept source. With `u` the unit
-/// vector along that token's unembedding, a kept source moves `min(0, (moved - mean) . u) u + mean`, and every other source `mean`.
-/// The change goes to the logits directly, with the final norm's scale held. Divergences are means over prompts and
-/// their positions.
+/// A head moves `moved = pattern[dest, src] * value[src] W_O` from each source to each destination.
+/// Its mean is `mean = pattern[dest, src] * m[dest]`, where `m` is the head's output at the
+/// destination, averaged over the prompts that are long enough. At each destination the `ceil(share
+/// (dest + 1))` tokens of the context that the logit lens in front of the head ranks highest are
+/// kept, excluded ones left out ([`KeptTokens`]); every occurrence of a kept token is a kept
+/// source. With `u` the unit vector along that token's unembedding, a kept source moves `min(0,
+/// (moved - mean) . u) u + mean`, and every other source `mean`. The change goes to the logits
+/// directly, with the final norm's scale held. Divergences are means over prompts and their
+/// positions.
 ///
 /// Uses `workers` and `progress` of [`Options`]. Holds all prompts at once.
 ///
@@ -207,7 +211,8 @@ impl<B: Backend> Clean<'_, B> {
         Ok(Suppression { head: (layer, head), preserved: preserved?, ablated: ablated? })
     }
 
-    /// The mean of `outputs` `[prompt, pos, d_model]` over the prompts that have each position, `[pos, d_model]`.
+    /// The mean of `outputs` `[prompt, pos, d_model]` over the prompts that have each position,
+    /// `[pos, d_model]`.
     fn means(&self, outputs: &[f32]) -> Vec<f32> {
         let [_, pos, _] = self.logits.dims();
         let d_model = self.model.config().d_model;

@@ -129,7 +129,7 @@ fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
 }
 
 /// Every axis that a table can have, in the order of the CSV file's columns.
-pub const AXES: [&str; 15] = [
+pub const AXES: [&str; 14] = [
     "prompt",
     "layer",
     "head",
@@ -143,7 +143,6 @@ pub const AXES: [&str; 15] = [
     "dest",
     "src",
     "curve",
-    "figure",
     "place",
 ];
 

@@ -239,7 +239,6 @@ mod tests {
         };
         Found {
             compared: Compared { exact, lines: [lines(0), lines(1)] },
-            averaged: None,
             study: None,
             curves: Drawn { heads: vec![(2, 5), (10, 3)], inside: curves(&printed[..2]), wide: curves(&printed[..2]) },
             contrasts: vec![contrast],

@@ -6,7 +6,7 @@ mod curves;
 
 use rewire_report::{Check, Page};
 
-use super::results::{AVERAGED, COMPARISON, averaged_rows, comparison_rows};
+use super::results::{COMPARISON, comparison_rows};
 use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 use crate::output::new_page;
@@ -32,18 +32,6 @@ pub(super) fn page(
         "Pearson: correlation with activation patching. Jaccard: nodes among the largest of both, as a share of those among the \
          largest of either. Mean difference and SD: patching less attribution, each scaled by its largest size.",
     );
-    if let Some(averaged) = &found.averaged {
-        page.section(
-            "Over many pairs",
-            &format!(
-                "Correlation with activation patching over the nodes of each of {} generated pairs (seed {}, the second subject turned to the \
-                 indirect object), to the corrupted baseline: mean over pairs, with a 95% bootstrap interval.",
-                averaged.n, averaged.seed
-            ),
-        );
-        page.table(&AVERAGED, averaged_rows(averaged));
-        page.text(&format!("{}.", [0, 1].map(|kind| averaged.conclusion(kind)).join("; ")));
-    }
     attributions::sections(&mut page, found);
     ablation::sections(&mut page, source, found, arguments);
     curves::sections(&mut page, found);

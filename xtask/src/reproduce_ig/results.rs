@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::ablate::{INTERVENTIONS, Study};
 use super::analyse::{BASELINES, KINDS};
-use super::averaged::{Averaged, FIGURES, Mean};
 use super::{Arguments, Found, REFERENCE};
 use crate::model::Source;
 use crate::output::{head_name, text_table};
@@ -35,17 +34,6 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             let name = format!("literal-first-node/{baseline}/{}", effects.kind);
             tables.push(Table { method: None, ..Table::new(name, effects, Prompts::Each, &lines.literal.outcome) });
         }
-    }
-    if let Some(averaged) = &found.averaged {
-        tables.extend(KINDS.iter().zip(&averaged.of_kinds).map(|((_, nodes), of_kind)| Table {
-            name: format!("generated-pairs/pearson/{nodes}"),
-            axes: ["prompt", "figure"].map(str::to_owned).to_vec(),
-            values: of_kind.values.clone().into_dyn(),
-            method: None,
-            direction: None,
-            scale: Scale::Metric,
-            prompts_by_position: None,
-        }));
     }
     tables.extend([curves("curves/inside", &found.curves.inside), curves("curves/wide", &found.curves.wide)]);
     tables
@@ -91,44 +79,12 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     json!({
         "rule": arguments.rule, "steps": arguments.steps, "tolerance": arguments.tolerance,
         "comparisons": comparisons,
-        "generated_pairs": found.averaged.as_ref().map(describe_averaged),
         "outliers": heads(&compared.outliers()),
         "literal_outliers": heads(&compared.literal_outliers()),
         "curves": heads(&found.curves.heads),
         "places_inside": found.curves.inside.places, "places_wide": found.curves.wide.places,
         "ablation": study,
     })
-}
-
-/// Correlations with patching over generated pairs, by nodes and figure.
-fn describe_averaged(averaged: &Averaged) -> Value {
-    let of_kind = |(kind, (_, nodes)): (usize, &(_, &str))| {
-        let mean = |(figure, mean): (&&str, Mean)| {
-            let interval = mean.kind.map(|kind| kind.to_string());
-            (figure.replace(' ', "_"), json!({ "mean": mean.mean, "ends": mean.ends, "ends_are": interval }))
-        };
-        let means = averaged.means(kind).map(|means| FIGURES.iter().zip(means).map(mean).collect());
-        let value = json!({
-            "pairs": averaged.of_kinds[kind].values.nrows(),
-            "pearson": means.map(Value::Object),
-            "conclusion": averaged.conclusion(kind),
-        });
-        ((*nodes).to_owned(), value)
-    };
-    let kinds: serde_json::Map<_, _> = KINDS.iter().enumerate().map(of_kind).collect();
-    json!({ "n": averaged.n, "seed": averaged.seed, "corruption": "s2-io", "baseline": BASELINES[1], "nodes": kinds })
-}
-
-pub(super) const AVERAGED: [&str; 5] = ["nodes", "pairs", "one gradient", "integral", "integral less one gradient"];
-
-/// A row for each kind of node: means over the generated pairs.
-pub(super) fn averaged_rows(averaged: &Averaged) -> Vec<Vec<String>> {
-    let row = |(kind, (_, nodes)): (usize, &(_, &str))| {
-        let figures = averaged.means(kind).map_or([const { String::new() }; 3], |means| means.map(|mean| mean.text()));
-        let pairs = averaged.of_kinds[kind].values.nrows().to_string();
-        [(*nodes).to_owned(), pairs].into_iter().chain(figures).collect()
-    };
-    KINDS.iter().enumerate().map(row).collect()
 }
 
 fn describe(study: &Study, found: &Found) -> Value {
@@ -232,14 +188,6 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
         text += &format!(
             "{baseline} baseline: largest change of the metric {change:.3}, largest gap {gap:.1e} (the notebook's figure: {literal:.3})\n"
         );
-    }
-    if let Some(averaged) = &found.averaged {
-        text += &format!(
-            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% interval)\n",
-            averaged.n, averaged.seed
-        );
-        text += &text_table(&AVERAGED, &averaged_rows(averaged));
-        text += &[0, 1].map(|kind| format!("  {}\n", averaged.conclusion(kind))).concat();
     }
     if let Some(study) = &found.study {
         text += &format!("\nright on {} generated prompts, seed {}\n", study.whole.said.n, arguments.seed);

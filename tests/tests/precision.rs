@@ -168,6 +168,9 @@ fn erf(x: f64) -> f64 {
     2.0 / std::f64::consts::PI.sqrt() * sum
 }
 
+/// A result and its name.
+type Named = (String, ArrayD<f32>);
+
 /// The relative errors of every method's results in bfloat16, by name: the norm of the difference
 /// over the norm of the result.
 fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)> {
@@ -177,7 +180,7 @@ fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)
     let options = Options { scale: Scale::Metric, ..Options::default() };
     let [full, short] = [full, &short].map(|model| every_effect(model, pairs, &integral, &options));
     let norm = |values: &ArrayD<f32>| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-    let error = |((name, full), (_, short)): (&(String, ArrayD<f32>), &(String, ArrayD<f32>))| {
+    let error = |((name, full), (_, short)): (&Named, &Named)| {
         assert!(norm(full) > 0.0, "{name}: nothing was found");
         assert!(full != short, "{name}: the same numbers");
         (name.clone(), norm(&(short - full)) / norm(full))

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::ablate::{INTERVENTIONS, Study};
 use super::analyse::{BASELINES, KINDS};
+use super::averaged::{Averaged, FIGURES};
 use super::{Arguments, Found, REFERENCE};
 use crate::model::Source;
 use crate::output::{head_name, text_table};
@@ -34,6 +35,16 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             let name = format!("literal-first-node/{baseline}/{}", effects.kind);
             tables.push(Table { method: None, ..Table::new(name, effects, Prompts::Each, &lines.literal.outcome) });
         }
+    }
+    if let Some(averaged) = &found.averaged {
+        tables.extend(KINDS.iter().zip(&averaged.correlations).map(|((_, nodes), values)| Table {
+            name: format!("generated-pairs/pearson/{nodes}"),
+            axes: ["pair", "figure"].map(str::to_owned).to_vec(),
+            values: values.clone().into_dyn(),
+            method: None,
+            direction: None,
+            scale: Scale::Metric,
+        }));
     }
     tables.extend([curves("curves/inside", &found.curves.inside), curves("curves/wide", &found.curves.wide)]);
     tables
@@ -79,11 +90,43 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     json!({
         "rule": arguments.rule, "steps": arguments.steps, "tolerance": arguments.tolerance,
         "comparisons": comparisons,
+        "generated_pairs": found.averaged.as_ref().map(describe_averaged),
+        "literal_sd": compared.literal_sd(),
+        "contrastive": found.contrasts.iter().map(describe_contrast).collect::<Vec<_>>(),
         "outliers": heads(&compared.outliers()),
         "literal_outliers": heads(&compared.literal_outliers()),
         "curves": heads(&found.curves.heads),
         "places_inside": found.curves.inside.places, "places_wide": found.curves.wide.places,
         "ablation": study,
+    })
+}
+
+/// Correlations with patching over generated pairs, by nodes and figure.
+fn describe_averaged(averaged: &Averaged) -> Value {
+    let of_kind = |(kind, (_, nodes)): (usize, &(_, &str))| {
+        let mean = |(figure, mean): (&&str, super::averaged::Mean)| {
+            let ends = if mean.is_interval { "bootstrap_95" } else { "range" };
+            let value = json!({ "mean": mean.mean, ends: mean.ends });
+            (figure.replace(' ', "_"), value)
+        };
+        let means = averaged.means(kind).map(|means| FIGURES.iter().zip(means).map(mean).collect());
+        let value = json!({
+            "pairs": averaged.correlations[kind].nrows(),
+            "pearson": means.map(Value::Object),
+            "conclusion": averaged.conclusion(kind),
+        });
+        ((*nodes).to_owned(), value)
+    };
+    let kinds: serde_json::Map<_, _> = KINDS.iter().enumerate().map(of_kind).collect();
+    json!({ "n": averaged.n, "seed": averaged.seed, "corruption": "s2-io", "baseline": BASELINES[1], "nodes": kinds })
+}
+
+fn describe_contrast(contrast: &super::curves::Contrasted) -> Value {
+    json!({
+        "pair": contrast.name, "head": head_name(contrast.head.0, contrast.head.1),
+        "logit_differences": contrast.logit_differences, "patched": contrast.patched,
+        "integrated_gradients": contrast.integrated, "gap": contrast.gap,
+        "literal_first_node_backward": contrast.literal, "literal_gap": contrast.literal_gap,
     })
 }
 
@@ -141,6 +184,19 @@ pub(super) fn comparison_rows(found: &Found) -> Vec<Vec<String>> {
     rows
 }
 
+pub(super) const AVERAGED: [&str; 5] =
+    ["nodes", "pairs", "one gradient", "integral", "integral less one gradient"];
+
+/// A row a kind: means over the generated pairs.
+pub(super) fn averaged_rows(averaged: &Averaged) -> Vec<Vec<String>> {
+    let row = |(kind, (_, nodes)): (usize, &(_, &str))| {
+        let figures = averaged.means(kind).map_or([const { String::new() }; 3], |means| means.map(|mean| mean.text()));
+        let pairs = averaged.correlations[kind].nrows().to_string();
+        [(*nodes).to_owned(), pairs].into_iter().chain(figures).collect()
+    };
+    KINDS.iter().enumerate().map(row).collect()
+}
+
 /// `0.7864 (0.760 to 0.811)`.
 pub(super) fn with_interval(p: Proportion) -> String {
     let [low, high] = p.wilson();
@@ -188,6 +244,14 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
         text += &format!(
             "{baseline} baseline: largest change of the metric {change:.3}, largest gap {gap:.1e} (the notebook's figure: {literal:.3})\n"
         );
+    }
+    if let Some(averaged) = &found.averaged {
+        text += &format!(
+            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% bootstrap interval)\n",
+            averaged.n, averaged.seed
+        );
+        text += &text_table(&AVERAGED, &averaged_rows(averaged));
+        text += &[0, 1].map(|kind| format!("{}\n", averaged.conclusion(kind))).concat();
     }
     if let Some(study) = &found.study {
         text += &format!("\nright on {} generated prompts, seed {}\n", study.whole.said.n, arguments.seed);

@@ -32,7 +32,7 @@ pub fn processings() -> [(&'static str, WeightProcessing); 2] {
 impl Fixture {
     /// Every fixture: those of this repository, and those in the directory that `REWIRE_FIXTURES` names, if it is set.
     pub fn all() -> Vec<Fixture> {
-        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let own = own_directory();
         let further = std::env::var_os("REWIRE_FIXTURES").map(PathBuf::from);
         let mut directories: Vec<PathBuf> = [Some(own), further]
             .into_iter()
@@ -72,27 +72,40 @@ impl Fixture {
         self.directory.join("model")
     }
 
-    /// The prompt pairs.
-    pub fn pairs<B: Backend>(&self, model: &Transformer<B>) -> PromptPairs {
-        self.pairs_of(model, "pairs.jsonl")
+    /// The file of the prompt pairs.
+    pub fn pairs_file(&self) -> PathBuf {
+        self.directory.join("pairs.jsonl")
     }
 
-    /// The prompt pairs of one of its files.
+    /// The prompt pairs.
+    pub fn pairs<B: Backend>(&self, model: &Transformer<B>) -> PromptPairs {
+        Self::read_pairs(model, &self.pairs_file())
+    }
+
+    /// The pairs of another file in its directory.
     pub fn pairs_of<B: Backend>(&self, model: &Transformer<B>, file: &str) -> PromptPairs {
+        Self::read_pairs(model, &self.directory.join(file))
+    }
+
+    fn read_pairs<B: Backend>(model: &Transformer<B>, path: &Path) -> PromptPairs {
         let config = model.config();
-        read_pairs(&self.directory.join(file), None, None, config.d_vocab, config.n_ctx)
-            .expect("the fixture's pairs are whole")
+        read_pairs(path, None, None, config.d_vocab, config.n_ctx).expect("the fixture's pairs are whole")
     }
 
     /// Whether it is of this repository, and so has every table.
     pub fn is_own(&self) -> bool {
-        self.directory.starts_with(env!("CARGO_MANIFEST_DIR"))
+        self.directory.starts_with(own_directory())
     }
 
     /// A table, if the fixture has it.
     pub fn table(&self, name: &str) -> Option<&ArrayD<f32>> {
         self.results.get(name)
     }
+}
+
+/// The directory of this repository's fixtures, from either package whose tests include this file.
+fn own_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
 }
 
 /// All float32 tensors of a safetensors file.

@@ -73,7 +73,8 @@ fn gradients_are_the_limits_of_differences_at_every_hook_point() {
             let numeric = (at(step) - at(-step)) / (2.0 * step);
             let size = gradient.iter().map(|g| g.abs()).sum::<f64>().max(1e-3);
             let error = (analytic - numeric).abs() / size;
-            assert!(error < 1e-6, "{:?} {point}: {analytic} but differences give {numeric}", config.architecture);
+            // Measured: up to 7e-9.
+            assert!(error < 4e-8, "{:?} {point}: {analytic} but differences give {numeric}", config.architecture);
             assert!(gradient.iter().any(|g| *g != 0.0), "{point} has no gradient");
         }
     }
@@ -152,7 +153,11 @@ fn head_paths_are_the_limits_of_differences() {
                         let numeric = (up[prompt] - down[prompt]) / (2.0 * step);
                         let analytic = f64::from(found[[prompt, end, head_end, input, start, head_start, pos]]);
                         let error = (numeric - analytic).abs();
-                        assert!(error < 1e-6 + 1e-5 * numeric.abs(), "{site:?} {end} {pos}: {analytic}, not {numeric}");
+                        // Paths are stored in float32; beyond a millionth of them, up to 2.3e-11 was measured.
+                        assert!(
+                            error < 1e-10 + 1e-6 * numeric.abs(),
+                            "{site:?} {end} {pos}: {analytic}, not {numeric}"
+                        );
                     }
                 }
             }
@@ -224,11 +229,12 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
 
 #[test]
 fn where_the_rest_is_linear_one_node_is_the_integral_and_every_exact_effect() {
-    // With this epsilon the final norm divides by a constant, and in a parallel block nothing else follows the last layer.
-    let config = TransformerConfig { norm_eps: 1e12, ..TransformerConfig::neox(2, 2, 16, 11, 8) };
+    // With this epsilon the final norm divides by a constant to within some ten-thousandths, and in a parallel block nothing else
+    // follows the last layer. A larger one would leave effects below the rounding of the metric.
+    let config = TransformerConfig { norm_eps: 1e4, ..TransformerConfig::neox(2, 2, 16, 11, 8) };
     let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
     let pair =
-        PromptPair { clean: vec![1, 2, 3, 4], corrupted: vec![9, 2, 7, 4], answers: vec![7], wrong_answers: vec![2] };
+        PromptPair { clean: vec![1, 2, 3, 4], corrupted: vec![9, 2, 7, 5], answers: vec![7], wrong_answers: vec![2] };
     let pairs = PromptPairs::new(vec![pair]).unwrap();
     let metric = LogitDiff::new(&pairs);
     let options = Options { scale: Scale::Metric, direction: Direction::Noising, ..Options::default() };
@@ -244,7 +250,8 @@ fn where_the_rest_is_linear_one_node_is_the_integral_and_every_exact_effect() {
             let size = along.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
             assert!(size > 0.0);
             // Metrics come as float32: their differences are good to some 1e-7 of what they are differences of.
-            let noise = 1e-5 * size + 2e-7 * exact.baselines.clean[0].abs();
+            let noise = 5e-4 * size + 2e-7 * exact.baselines.clean[0].abs();
+            assert!(noise < size / 50.0, "{rule} {}: {size} says nothing beside {noise}", effects.kind);
             for (a, b) in along.iter().zip(&patched) {
                 assert!((a - b).abs() <= noise, "{rule} {}: {a} is not {b}", effects.kind);
             }

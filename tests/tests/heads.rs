@@ -8,19 +8,20 @@ use burn::tensor::backend::Backend;
 use burn_ndarray::NdArray;
 use ndarray::{Array, ArrayD, Axis, IxDyn};
 use rewire_analysis::{
-    AnalysisError, By, Component, CopyNorms, Direction, FreezePolicy, Input, KeptTokens, Node, NodeKind, Options, Path,
-    Positions, Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution, patch_path,
-    patch_paths, s2_inhibition,
+    AnalysisError, By, Component, CopyNorms, Direction, FreezePolicy, Inhibition, Input, KeptTokens, Node, NodeKind,
+    Options, Path, Positions, Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution,
+    patch_path, patch_paths, s2_inhibition,
 };
 use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Roles, Split};
 use rewire_tasks::{LogitDiff, PromptPairs};
-use rewire_tests::compare::{array, assert_close};
+use rewire_tests::compare::{Tolerance, array, assert_close, assert_within};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_toy::Toy;
 
-const TOLERANCE: f32 = 1e-4;
+/// The absolute part is five times the largest difference that was measured on both CPU backends: 9.2e-7, of divergences.
+const TOLERANCE: Tolerance = Tolerance::new(5e-6, 1e-5);
 
 /// What `tests/fixtures/circuits.py` sets to zero, looks at as names, and leaves out.
 const ABLATED: [(usize, usize); 2] = [(1, 2), (2, 0)];
@@ -109,21 +110,18 @@ fn s2_inhibition_matches<B: Backend>(
         (0..pairs.len()).map(|p| Roles { io: 0, s1: role(p, 0), s2: role(p, 1), end: role(p, 2) }).collect();
     let options = Options { prompt_batch: 4, ..Options::default() };
     let found = s2_inhibition(model, pairs, &roles, heads, &MOVERS, &options).unwrap();
-    for inhibition in &found {
-        let (layer, head) = inhibition.head;
-        let expected = |name: &str| {
-            let of_layer = table(&format!("{weights}/s2_inhibition/{name}")).index_axis(Axis(0), layer);
-            of_layer.index_axis(Axis(0), head).to_owned()
-        };
-        let close = |actual: ArrayD<f32>, name: &str| {
-            let what = format!("{} {weights} S2-inhibition of L{layer}H{head}: {name}", fixture.name);
-            assert_close(&actual, &expected(name), 1e-5, &what);
-        };
-        close(Array::from(inhibition.s2_attention.clone()).into_dyn(), "attention_to_s2");
-        close(Array::from(inhibition.logit_difference_change.clone()).into_dyn(), "logit_diff_change");
-        let changes = inhibition.s1_attention_change.t().as_standard_layout().into_owned();
-        close(changes.into_dyn(), "mover_attention_to_s1_change");
-    }
+    let (layers, heads) = (model.config().n_layers, model.config().n_heads);
+    let close = |name: &str, shape: &[usize], of: &dyn Fn(&Inhibition) -> Vec<f32>| {
+        let shape = [&[layers, heads], shape, &[pairs.len()]].concat();
+        let actual = ArrayD::from_shape_vec(shape, found.iter().flat_map(of).collect()).unwrap();
+        let what = format!("{} {weights} S2-inhibition: {name}", fixture.name);
+        assert_close(&actual, table(&format!("{weights}/s2_inhibition/{name}")), TOLERANCE, &what);
+    };
+    close("attention_to_s2", &[], &|inhibition| inhibition.s2_attention.clone());
+    close("logit_diff_change", &[], &|inhibition| inhibition.logit_difference_change.clone());
+    close("mover_attention_to_s1_change", &[MOVERS.len()], &|inhibition| {
+        inhibition.s1_attention_change.t().iter().copied().collect()
+    });
 }
 
 #[test]
@@ -188,7 +186,7 @@ fn folding_the_norms_changes_no_logit_attribution() {
             values.chain([backup.before.into_dyn(), backup.after.into_dyn()]).collect::<Vec<_>>()
         });
         for (raw, folded) in found[0].iter().zip(&found[1]) {
-            assert_close(raw, folded, TOLERANCE, toy.name());
+            assert_within(raw, folded, Tolerance::new(1e-5, 1e-4), toy.name());
         }
     }
 }

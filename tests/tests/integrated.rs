@@ -14,7 +14,7 @@ use rewire_analysis::{
 use rewire_hooks::{ActivationCache, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Accuracy, LogitDiff, PromptPair, PromptPairs};
-use rewire_tests::compare::{assert_close, scale, tolerance};
+use rewire_tests::compare::{assert_close, assert_within, scale, tolerance};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
 use rewire_tests::on_every_backend;
@@ -156,18 +156,18 @@ proptest! {
             let sums = (2..units).fold(effects.values.clone(), |sum, _| sum.sum_axis(Dimension(2)));
             let sizes = (2..units).fold(effects.values.mapv(f32::abs), |sum, _| sum.sum_axis(Dimension(2)));
             let size = scale(&sizes).max(1.0);
-            assert_close(&(&sums - &complete.change), &complete.gap, 1e-5 * size, "the gap is what it says");
-            assert_close(&sums, &complete.change, 1e-3 * (scale(&complete.change) + 0.02 * size), "complete");
+            assert_within(&(&sums - &complete.change), &complete.gap, 1e-5 * size, "the gap is what it says");
+            assert_within(&sums, &complete.change, 1e-3 * (scale(&complete.change) + 0.02 * size), "complete");
         }
         // Neurons of a layer together are its MLP, on the same line but for the zero that the MLP's bias makes.
         if end != 1 {
             let neurons = found.outcome.effects[1].values.sum_axis(Dimension(2));
             let size = scale(&found.outcome.effects[1].values).max(1.0);
-            assert_close(&neurons, &found.outcome.effects[2].values, 1e-3 * size, "neurons of an MLP");
+            assert_within(&neurons, &found.outcome.effects[2].values, 1e-3 * size, "neurons of an MLP");
         }
         let by_position = found.outcome.effects[4].values.sum_axis(Dimension(3));
         let heads = &found.outcome.effects[0].values;
-        assert_close(&by_position, heads, 1e-5 * scale(heads).max(1.0), "positions of a head");
+        assert_within(&by_position, heads, 1e-5 * scale(heads).max(1.0), "positions of a head");
     }
 
     #[test]
@@ -179,7 +179,7 @@ proptest! {
         let integral = PathIntegral { baseline, together: Together::Node, tolerance: 1e-3, refinements: 3, ..PathIntegral::default() };
         let found = of_layers(&model, &pairs, &nodes, &integral);
         for (exact, along) in exact.effects.iter().zip(&found.outcome.effects) {
-            assert_close(&along.values, &exact.values, 2e-3 * scale(&exact.values).max(0.1), "its own line");
+            assert_within(&along.values, &exact.values, 2e-3 * scale(&exact.values).max(0.1), "its own line");
         }
     }
 
@@ -193,7 +193,7 @@ proptest! {
         let whole = run(&in_metric());
         let cut = run(&Options { token_budget: budget, gradient_batch: 1, workers: Some(1), ..in_metric() });
         for (whole, cut) in whole.outcome.effects.iter().zip(&cut.outcome.effects) {
-            assert_close(&cut.values, &whole.values, 1e-4 * scale(&whole.values).max(0.1), "cut in other portions");
+            assert_within(&cut.values, &whole.values, 1e-4 * scale(&whole.values).max(0.1), "cut in other portions");
         }
     }
 
@@ -268,7 +268,7 @@ fn every_rule_goes_to_the_same_integral_and_refines_until_it_is_there() {
         let found = of_layers(&model, &pairs, &[HEADS], &integral);
         assert!(found.completeness[0].steps.iter().any(|&steps| steps > 2), "{rule} was never refined");
         let [found, exact] = [&found, &exact].map(|i| &i.outcome.effects[0].values);
-        assert_close(found, exact, 5e-3 * scale(exact), &rule.to_string());
+        assert_within(found, exact, 5e-3 * scale(exact), &rule.to_string());
 
         let given_up = PathIntegral { quadrature, tolerance: 1e-7, refinements: 1, ..PathIntegral::default() };
         let metric = LogitDiff::new(&pairs);

@@ -5,7 +5,8 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_tasks::{
-    Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, Probability, PromptPair, PromptPairs,
+    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, Probability, PromptPair,
+    PromptPairs,
 };
 
 type Double = NdArray<f64>;
@@ -90,6 +91,39 @@ fn gradients_of_metrics_are_limits_of_differences() {
             assert_abs_diff_eq!(analytic, numeric, epsilon = 1e-6);
         }
     }
+}
+
+#[test]
+fn no_metric_takes_a_logit_that_is_not_finite_for_a_number() {
+    // Every metric here reads columns 1 and 3.
+    for (metric, wrong) in
+        all().iter().flat_map(|m| [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|wrong| (m, wrong)))
+    {
+        let mut logits = LOGITS;
+        (logits[0][1], logits[1][3]) = (wrong, 0.5);
+        let [first, second] = value(metric, logits.as_flattened())[..] else { panic!("a number a row") };
+        // A logit of -inf is a token that cannot come: its probability is 0.
+        let may_be_finite = metric.name() == "probability" && wrong == f64::NEG_INFINITY;
+        assert!(!first.is_finite() || may_be_finite, "{} of {wrong} is {first}", metric.name());
+        assert!(second.is_finite(), "{}: one row spoils another", metric.name());
+    }
+}
+
+#[test]
+fn only_a_divergence_from_the_clean_run_is_stationary_there() {
+    let reference = LOGITS.map(|row| row.map(|v| v as f32).to_vec());
+    assert_eq!(BuiltinMetric::KlDivergence(KlDivergence::new(&pairs(), &reference)).at_clean(), AtClean::Stationary);
+    assert_eq!(KlDivergence::from_reference(&pairs(), &reference).at_clean(), AtClean::Varies);
+    let varying = all().into_iter().filter(|metric| metric.name() != "kl");
+    assert!(varying.into_iter().all(|metric| metric.at_clean() == AtClean::Varies));
+    // At its own reference, its gradient with respect to every logit is 0 but for the rounding of
+    // the reference to float32.
+    let metric = KlDivergence::new(&pairs(), &reference);
+    let data = TensorData::new(LOGITS.as_flattened().to_vec(), [2, VOCABULARY]);
+    let logits = Tensor::<Autodiff<Double>, 2>::from_data(data, &Default::default()).require_grad();
+    let gradients = metric.evaluate(logits.clone(), &[0, 1]).sum().backward();
+    let gradient: Vec<f64> = logits.grad(&gradients).unwrap().into_data().iter::<f64>().collect();
+    assert!(gradient.iter().all(|g| g.abs() < 1e-6), "{gradient:?}");
 }
 
 #[test]

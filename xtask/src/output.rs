@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
+use rewire_analysis::Warning;
 use rewire_device::Precision;
 use rewire_report::{About, Page};
 use serde_json::{Value, json};
@@ -28,15 +29,34 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
         seed: None,
         labels: Value::Null,
         baselines: Value::Null,
+        warnings: Vec::new(),
         notes: Value::Null,
         wall_time_s: started.elapsed().as_secs_f64(),
         versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
     }
 }
 
-/// A page of a report, which begins with what there is to say of too little memory, if anything.
-pub(crate) fn new_page(title: &str, subtitle: &str) -> Page {
+/// Prints warnings to standard error, one line each with the name of its result, and returns the
+/// lines.
+pub(crate) fn warn<'a>(of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (name, warnings) in of {
+        for warning in warnings {
+            let line = if name.is_empty() { warning.to_string() } else { format!("{name}: {warning}") };
+            if !lines.contains(&line) {
+                eprintln!("warning: {line}");
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
+
+/// Returns a page of a report that begins with the warnings, and with a note if there was too
+/// little memory.
+pub(crate) fn new_page(title: &str, subtitle: &str, warnings: &[String]) -> Page {
     let mut page = Page::new(title, subtitle);
+    page.warnings(warnings);
     let halved = halved();
     if !halved.is_empty() {
         page.section(

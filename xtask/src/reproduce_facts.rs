@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::compute::options;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, text_table, token_labels};
+use crate::output::{about, print, text_table, token_labels, warn};
 use crate::progress::with_bar;
 
 #[derive(Args)]
@@ -77,6 +77,8 @@ struct Found {
     facts: Vec<Fact>,
     /// What is said of a pair that cannot be made.
     left_out: Vec<String>,
+    /// Warnings, one line each.
+    warnings: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -115,6 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seed: Some(arguments.seed),
         labels: by_set(&|set| json!(set.pairs.labels(0))),
         baselines: by_set(&|set| describe_baselines(&set.outcome.baselines)),
+        warnings: found.warnings.clone(),
         notes: json!({ "prompts": by_set(&|set| json!(set.prompts)) }),
         ..about(&source, arguments.model.device, started)
     };
@@ -175,7 +178,8 @@ fn analyse<B: Backend>(
         let [(probability, rank), _] = next(model, tokenizer, &tokens, [answer, answer])?.answers;
         facts.push(Fact { landmark, city, probability, rank });
     }
-    Ok(Found { patched, direct, bias, facts, left_out })
+    let warnings = warn(patched.iter().map(|set| (set.name, set.outcome.warnings())));
+    Ok(Found { patched, direct, bias, facts, left_out, warnings })
 }
 
 /// What the model goes on with after a prompt.

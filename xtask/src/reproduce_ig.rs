@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::arguments::{at_least_one, at_most_a_million, tolerance};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print};
+use crate::output::{about, print, warn};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -118,18 +118,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::Ok(Found { compared, averaged, study, curves, contrasts })
     })?;
     let checks = if source.is_gpt2_small() { checks::checks(&found) } else { Vec::new() };
+    let warnings = warn([("", found.compared.exact.warnings())]);
 
     let about = About {
         metric: "logit-diff".to_owned(),
         seed: Some(arguments.seed),
         labels: json!(prompts.pair.labels(0)),
         baselines: rewire_report::describe_baselines(&found.compared.exact.baselines),
+        warnings: warnings.clone(),
         notes: results::notes(&found, arguments),
         ..about(&source, arguments.model.device, started)
     };
     write_tables(&arguments.out, &results::tables(&found), &about)?;
     let path = arguments.out.join("report.html");
-    let page = report::page(&source, &prompts, &found, &checks, arguments);
+    let page = report::page(&source, &prompts, &found, &checks, arguments, &warnings);
     write_whole(&path, page.render().as_bytes())?;
     print(&results::summary(&source, &found, &checks, arguments));
     print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use clap::Args;
-use rewire_analysis::{NormJacobian, Scale, pearson};
+use rewire_analysis::{NormJacobian, Outcome, Scale, pearson};
 use rewire_model::Transformer;
 use rewire_report::{About, Check, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
@@ -19,7 +19,7 @@ use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print, text_table};
+use crate::output::{about, print, text_table, warn};
 use crate::paths::AXES as PATH_AXES;
 use analyse::{Demo, Findings, HeadEffect};
 
@@ -77,7 +77,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         true => checks::checks(&demo_findings, &findings[0], cached, tokenizer),
         false => Vec::new(),
     };
-    let found = Found { demo: demo_findings, sets: findings, checks };
+    let warnings = warn(
+        findings.iter().map(|found| (found.set, found.outcomes.iter().flatten().flat_map(Outcome::warnings).collect())),
+    );
+    let found = Found { demo: demo_findings, sets: findings, checks, warnings };
 
     let by_set = |describe: &dyn Fn(&Findings) -> Value| -> Value {
         found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
@@ -89,6 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             (0..found.pairs.len()).map(|p| found.pairs.labels(p).to_vec()).collect::<Vec<_>>().into()
         }),
         baselines: by_set(&|found| describe_baselines(&found.outcomes[0][0].baselines)),
+        warnings: found.warnings.clone(),
         notes: json!({
             "norm": arguments.norm,
             "uncertainty": by_set(&|found| found.describe_certainty(arguments.seed)),
@@ -111,6 +115,8 @@ struct Found {
     /// The demo's prompts, and the generated ones if there are any.
     sets: Vec<Findings>,
     checks: Vec<Check>,
+    /// Warnings, one line each.
+    warnings: Vec<String>,
 }
 
 fn correlation(heads: &[HeadEffect]) -> Option<f64> {

@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print};
+use crate::output::{about, print, warn};
 use data::Data;
 
 #[derive(Args)]
@@ -88,12 +88,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::Ok((found, checks))
     })?;
 
+    let warnings = warn([("", found.parts.warnings())]);
     let labels: Vec<_> = (0..found.data.pairs.len()).map(|p| found.data.pairs.labels(p).to_vec()).collect();
     let about = About {
         metric: "logit-diff-normalised".to_owned(),
         seed: Some(arguments.seed),
         labels: json!(labels),
         baselines: describe_baselines(&found.parts.baselines),
+        warnings: warnings.clone(),
         notes: results::notes(&found, arguments),
         ..about(&source, arguments.model.device, started)
     };
@@ -102,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     write_whole(&arguments.out.join("circuit.json"), format!("{described:#}\n").as_bytes())?;
     write_whole(&arguments.out.join("circuit.dot"), found.edges.graph.to_dot().as_bytes())?;
     let path = arguments.out.join("report.html");
-    write_whole(&path, report::page(&source, &found, &checks, arguments).render().as_bytes())?;
+    write_whole(&path, report::page(&source, &found, &checks, arguments, &warnings).render().as_bytes())?;
     print(&results::summary(&source, &found, &checks, arguments));
     print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
     Ok(())

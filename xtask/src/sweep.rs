@@ -18,8 +18,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{
-    By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError, Scale,
-    Screened, clean_logits,
+    AnalysisError, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
+    Scale, Screened, clean_logits,
 };
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
@@ -31,7 +31,7 @@ use crate::certainty::{Certainty, check_clusters};
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, print};
+use crate::output::{about, print, warn};
 use ledger::SweepLedger;
 use shortened::Shortened;
 
@@ -199,6 +199,8 @@ struct Findings {
     shortened: Option<Shortened>,
     /// How sure the effects are, one a kind.
     certainty: Vec<Certainty>,
+    /// Warnings, one line each.
+    warnings: Vec<String>,
 }
 
 impl Findings {
@@ -214,6 +216,7 @@ impl Findings {
             completeness: Vec::new(),
             shortened: None,
             certainty: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -236,7 +239,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if ledger.finished() > 0 {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
     }
-    let mut found = on_device!(arguments.model.device, |B, device| {
+    let found = on_device!(arguments.model.device, |B, device| {
         let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
         let model = load()?.in_precision(arguments.numbers.dtype);
         let scale = arguments.scale();
@@ -246,7 +249,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             found.shortened = Some(shortened::compare(&load()?, &model, &pairs, &nodes, &reference, arguments)?);
         }
         anyhow::Ok(found)
-    })?;
+    });
+    let mut found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            let is_of_the_machine = match error.downcast_ref() {
+                Some(refused) => matches!(refused, AnalysisError::Device(_) | AnalysisError::Ledger(_)),
+                None => true,
+            };
+            // The same command would be refused again, so nothing needs to be kept.
+            if !is_of_the_machine {
+                ledger.discard()?;
+            }
+            return Err(error);
+        }
+    };
+    found.warnings = warn([("", found.outcome.warnings())]);
     let clusters = pairs.clusters();
     found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
@@ -257,6 +275,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         labels: json!(labels),
         baselines: describe_baselines(&found.outcome.baselines),
         computed: arguments.computed(),
+        warnings: found.warnings.clone(),
         notes: results::notes(&found, &pairs, &identity, arguments),
         ..about(&source, arguments.model.device, started)
     };

@@ -483,9 +483,63 @@ fn a_model_that_is_never_right_is_told_so() {
     let directory = tempfile::tempdir().unwrap();
     let train = ["train-toy", "--model", "toy-neox", "--steps", "1", "--batch", "4", "--out", "untrained"];
     run(directory.path(), &train, &[]);
-    let printed =
-        run(directory.path(), &["reproduce-ig", "--model", "untrained/toy-neox", "--prompts", "4", "--seed", "1"], &[]);
+    // Its logit differences are of an untrained model's size, and their span is small.
+    let study = ["reproduce-ig", "--model", "untrained/toy-neox", "--prompts", "4", "--seed", "1"];
+    let [printed, told] = run_with_warnings(directory.path(), &study);
+    assert!(told.starts_with("warning: effects are shares of") && told.lines().count() == 1, "{told}");
     assert!(printed.contains("the model never gets the task right"), "{printed}");
     let report = std::fs::read_to_string(directory.path().join("out/reproduce-ig/report.html")).unwrap();
     assert!(report.contains("the comparison below means nothing"));
+}
+
+/// Runs a command that must succeed; returns its standard output and standard error.
+fn run_with_warnings(directory: &Path, arguments: &[&str]) -> [String; 2] {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).current_dir(directory).output().unwrap();
+    let [printed, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{told}");
+    [printed, told]
+}
+
+/// Sweeps token ids and gives standard error, the warnings in effects.json, and clean less
+/// corrupted metric of each prompt; checks that the report has the warnings, too.
+fn warned(lines: &str, arguments: &[&str]) -> (String, Vec<String>, Vec<f64>) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
+    let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
+    let [_, told] = run_with_warnings(directory.path(), &[&sweep, arguments].concat());
+    let out = directory.path().join("o");
+    let about = json(&out.join("effects.json"));
+    let warnings: Vec<String> = serde_json::from_value(about["warnings"].clone()).unwrap();
+    let [clean, corrupted]: [Vec<f64>; 2] =
+        ["clean", "corrupted"].map(|run| serde_json::from_value(about["baselines"][run].clone()).unwrap());
+    let differences = clean.iter().zip(&corrupted).map(|(clean, corrupted)| clean - corrupted).collect();
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(report.contains("<h2>Warnings</h2>"), !warnings.is_empty());
+    assert!(warnings.iter().all(|warning| report.contains(warning)), "{warnings:?}");
+    (told, warnings, differences)
+}
+
+#[test]
+fn a_span_that_is_hardly_there_is_warned_of_on_the_screen_in_the_files_and_in_the_report() {
+    // Two prompts that the toy knows nothing of: their spans are of either sign.
+    let noise = r#"{"clean": [0, 1, 2, 7], "corrupt": [0, 3, 2, 7], "answers": [4], "wrong_answers": [5]}
+{"clean": [0, 9, 2, 8], "corrupt": [0, 3, 2, 8], "answers": [6], "wrong_answers": [5]}
+"#;
+    for method in ["activation-patching", "attribution-patching", "ablation"] {
+        let (told, warnings, differences) = warned(noise, &["--method", method]);
+        assert_eq!((told.lines().count(), warnings.len()), (1, 1), "{told}");
+        assert_eq!(told.trim_end(), format!("warning: {}", warnings[0]));
+        // Of two numbers the standard deviation is their distance over the root of 2, and the error
+        // half their distance.
+        let [first, second] = differences[..] else { panic!("{differences:?}") };
+        let (mean, distance) = ((first + second) / 2.0, (first - second).abs());
+        assert!(mean.abs() < distance, "the pairs are no longer noise: {differences:?}");
+        let [sd, error] = [distance / 2.0_f64.sqrt(), distance / 2.0];
+        let spread = format!("only {mean:.4}, standard error {error:.4}, standard deviation {sd:.4} over 2 prompts");
+        assert!(told.contains(&spread) && told.contains("less than two standard errors"), "{told}");
+    }
+    // In the metric's own unit nothing is divided by it.
+    assert_eq!(warned(noise, &["--metric", "logit-diff"]).0, "");
+    let (told, warnings, _) = warned(PAIRS, &[]);
+    assert_eq!((told.as_str(), warnings.len()), ("", 0));
 }

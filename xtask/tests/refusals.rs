@@ -327,3 +327,80 @@ fn integrals_and_ablations_that_mean_nothing() {
     compare(&["--range", "0.2", "0.5"], &["--range", "all from 0 to 1"]);
     compare(&["--range", "0", "inf"], &["--range", "all from 0 to 1"]);
 }
+
+/// A toy model in `directory/model` of which a tensor's numbers are multiplied by `times`.
+fn spoiled_model(directory: &TempDir, tensor: &str, times: f32) {
+    let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models/toy-gpt2");
+    let model = directory.path().join("model");
+    std::fs::create_dir_all(&model).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(toy.join(file), model.join(file)).unwrap();
+    }
+    let mut bytes = std::fs::read(toy.join("model.safetensors")).unwrap();
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let (from, to) = metadata.info(tensor).unwrap().data_offsets;
+    for number in bytes[8 + header..][from..to].chunks_exact_mut(4) {
+        let value = f32::from_le_bytes(number.try_into().unwrap()) * times;
+        number.copy_from_slice(&value.to_le_bytes());
+    }
+    std::fs::write(model.join("model.safetensors"), bytes).unwrap();
+}
+
+#[test]
+fn numbers_that_are_not_finite() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    // The stream's square overflows, and a norm that divides by infinity gives zeros: the metric
+    // alone would be finite.
+    spoiled_model(&directory, "h.1.mlp.c_proj.weight", 1e30);
+    let refused = |arguments: &[&str], words: &[&str]| {
+        let sweep = ["sweep", "--pairs", "pairs.jsonl", "--model", "model", "--out", "out/sweep"];
+        assert_refused_in(&directory, &[&sweep, arguments].concat(), words);
+    };
+    let place = ["prompt 0", "`blocks.2.ln1.hook_scale`"];
+    for metric in ["logit-diff-normalised", "logit-diff", "probability", "accuracy", "kl"] {
+        refused(&["--metric", metric], &place);
+        refused(&["--metric", metric, "--method", "ablation"], &place);
+        refused(&["--metric", metric, "--method", "path-patching", "--receivers", "q:3.1"], &place);
+        if metric != "accuracy" {
+            refused(&["--metric", metric, "--method", "attribution-patching"], &place);
+            refused(&["--metric", metric, "--method", "integrated-gradients"], &place);
+        }
+    }
+    refused(&["--method", "logit-attribution"], &place);
+    refused(&["--method", "attribution-patching", "--nodes", "head_paths"], &place);
+    for command in ["reproduce-ioi", "reproduce-ig", "reproduce-facts", "reproduce-pythia"] {
+        assert_refused_in(
+            &directory,
+            &[command, "--model", "model", "--prompts", "4"][..if command == "reproduce-facts" { 3 } else { 5 }],
+            &["blocks.2.ln1.hook_scale"],
+        );
+    }
+
+    // An overflow in a patched run is found after other passes were kept; these are removed.
+    spoiled_model(&directory, "wte.weight", 1.0);
+    let given: Vec<_> = (0..4)
+        .map(|layer| {
+            let mut values = vec![0.0_f32; 128];
+            values[..16].fill(if layer == 3 { 1e38 } else { 0.0 });
+            (format!("blocks.{layer}.attn.hook_z"), values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+        })
+        .collect();
+    let views = given.iter().map(|(name, bytes)| {
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 16], bytes).unwrap())
+    });
+    std::fs::write(directory.path().join("given"), safetensors::serialize(views, None).unwrap()).unwrap();
+    let to_given = ["--method", "integrated-gradients", "--baseline", "given", "--metric", "logit-diff"];
+    refused(&to_given, &["head_z, layer 3", "range of float32", "prompt 0"]);
+}
+
+#[test]
+fn gradients_where_there_are_none() {
+    for nodes in ["head_z", "head_paths"] {
+        let arguments =
+            ["--method", "attribution-patching", "--metric", "kl", "--direction", "noising", "--nodes", nodes];
+        assert_sweep_refused(&arguments, &["`kl`", "clean run", "gradient is 0", "denoising", "integrated gradients"]);
+    }
+    let screened = ["--method", "attribution-patching", "--metric", "kl", "--direction", "noising", "--verify", "3"];
+    assert_sweep_refused(&screened, &["`kl`", "gradient is 0"]);
+}

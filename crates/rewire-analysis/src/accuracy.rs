@@ -9,6 +9,8 @@ use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer, lik
 use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
 use crate::ablation::check_no_node_twice;
+use crate::finite::{Watch, check_prompts, nan_or_zero};
+use crate::groups::named;
 use crate::node::Positions;
 use crate::room::watched;
 use crate::runs::{Portion, check_pairs, host, portions};
@@ -76,7 +78,8 @@ pub fn answer_accuracy<B: Backend>(
             options.workers::<B>(&model.device()),
             |number| {
                 let of_batch = batches[number].iter().map(|&prompt| pairs.pairs()[prompt].clone()).collect();
-                Batch::new(model, &PromptPairs::new(of_batch)?, tokenizer, ablations)?.answers(ablations, new_tokens)
+                let of_batch = PromptPairs::new(of_batch)?;
+                Batch::new(model, &of_batch, &batches[number], tokenizer, ablations)?.answers(ablations, new_tokens)
             },
             |number, found| {
                 for (answered, found) in answered.iter_mut().zip(found) {
@@ -162,6 +165,8 @@ struct Batch<'a, B: Backend> {
     model: &'a Transformer<B>,
     tokenizer: &'a Tokenizer,
     portion: Portion,
+    /// The prompts' numbers among all.
+    prompts: &'a [usize],
     /// What each prompt's answers are called.
     names: Vec<Vec<String>>,
     metric: LogitDiff,
@@ -178,6 +183,7 @@ impl<'a, B: Backend> Batch<'a, B> {
     fn new(
         model: &'a Transformer<B>,
         pairs: &PromptPairs,
+        prompts: &'a [usize],
         tokenizer: &'a Tokenizer,
         ablations: &[Ablated<B>],
     ) -> Result<Self, AnalysisError> {
@@ -192,8 +198,9 @@ impl<'a, B: Backend> Batch<'a, B> {
             _ => false,
         };
         let mut recorders = (Recorder::filtered(resumed), model.prefix_recorder());
+        let mut watch = Watch::new();
         let run = Run::tokens(model.tokens(&pairs.clean())?).reading(readout.clone());
-        let logits = model.forward(run.with_last_block(LastBlock::Read), &mut recorders)?;
+        let logits = model.forward(run.with_last_block(LastBlock::Read), (&mut recorders, &mut watch))?;
         let (resumed, earlier) = recorders;
         let mut cache = resumed.into_cache();
         cache.take_in(earlier.into_cache());
@@ -206,7 +213,9 @@ impl<'a, B: Backend> Batch<'a, B> {
                 Intervention::Resample.source(model, &metric, &portion, Direction::Noising, accepts)?.cache
             }
         };
-        Ok(Self { model, tokenizer, portion, names, metric, readout, cache, corrupted, logits })
+        let finite = host(watch.mark(nan_or_zero(&logits)));
+        check_prompts(model, "an activation of the clean run", &pairs.clean(), prompts, &finite)?;
+        Ok(Self { model, tokenizer, portion, prompts, names, metric, readout, cache, corrupted, logits })
     }
 
     /// Ablation by ablation, prompt by prompt.
@@ -218,9 +227,9 @@ impl<'a, B: Backend> Batch<'a, B> {
         let points: BTreeSet<HookPoint> = nodes.iter().map(literal::point).collect();
         let n_prompts = self.portion.prompts.len();
         let Some(lowest) = lowest(nodes) else {
-            let mut answered = self.judged(&self.logits);
+            let mut answered = self.judged(&self.logits, nodes)?;
             let prefix = Prefix::from_cache(&self.cache, self.model.config(), self.portion.pairs.width())?;
-            self.speak(&mut answered, &self.logits, prefix, new_tokens, |_| Ok(Patch::new()))?;
+            self.speak(&mut answered, &self.logits, prefix, new_tokens, nodes, |_| Ok(Patch::new()))?;
             return Ok(answered);
         };
         let source = match by {
@@ -238,15 +247,18 @@ impl<'a, B: Backend> Batch<'a, B> {
             .reading(self.readout.clone())
             .with_last_block(last_block);
         let mut recorder = self.model.prefix_recorder();
-        let logits = self.model.forward(run, (&mut patch, &mut recorder))?;
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, ((&mut patch, &mut recorder), &mut watch))?;
         patch.finish()?;
+        let rows: Vec<usize> = (0..n_prompts).collect();
+        self.check(&host(watch.mark(nan_or_zero(&logits))), &rows, nodes)?;
         // Below the lowest layer keys and values are as they were.
         let mut cache = self.cache.clone();
         cache.take_in(recorder.into_cache());
         let prefix = Prefix::from_cache(&cache, self.model.config(), self.portion.pairs.width())?;
 
-        let mut answered = self.judged(&logits);
-        self.speak(&mut answered, &logits, prefix, new_tokens, |rows| {
+        let mut answered = self.judged(&logits, nodes)?;
+        self.speak(&mut answered, &logits, prefix, new_tokens, nodes, |rows| {
             let at_end = points.iter().try_fold(ActivationCache::new(), |cache, &p| {
                 Ok::<_, AnalysisError>(match p.rank() {
                     4 => cache.with::<4>(p, at_end(source.get(p)?, rows)),
@@ -258,9 +270,22 @@ impl<'a, B: Backend> Batch<'a, B> {
         Ok(answered)
     }
 
-    /// Rank and logit difference of each prompt's answers, from logits `[prompt, 1, d_vocab]`.
-    fn judged(&self, logits: &Tensor<B, 3>) -> Vec<Answered> {
+    /// Refuses logits of some of the prompts that are not finite, a row a prompt.
+    fn check(&self, logits: &[f32], rows: &[usize], nodes: &[Node]) -> Result<(), AnalysisError> {
+        let Some(at) = logits.iter().position(|logit| !logit.is_finite()) else { return Ok(()) };
+        let what = match nodes {
+            [] => "a logit of the model as it is".to_owned(),
+            nodes => format!("a logit with {} replaced", named(nodes)),
+        };
+        let row = at / (logits.len() / rows.len().max(1)).max(1);
+        Err(AnalysisError::NotFinite { what, value: logits[at], prompt: Some(self.prompts[rows[row]]), first: None })
+    }
+
+    /// Rank and logit difference of each prompt's answers, from logits `[prompt, 1, d_vocab]` with
+    /// some nodes removed.
+    fn judged(&self, logits: &Tensor<B, 3>, nodes: &[Node]) -> Result<Vec<Answered>, AnalysisError> {
         let logits = host(logits.clone());
+        self.check(&logits, &(0..self.prompts.len()).collect::<Vec<_>>(), nodes)?;
         let rows = logits.chunks(self.model.config().d_vocab);
         let judge = |(pair, logits): (&rewire_tasks::PromptPair, &[f32])| {
             let of = |tokens: &[u32]| tokens.iter().map(|&t| logits[t as usize]).collect::<Vec<f32>>();
@@ -269,14 +294,13 @@ impl<'a, B: Backend> Batch<'a, B> {
             let (right, wrong) = (of(&pair.answers), of(&pair.wrong_answers));
             let likeliest = best(&right);
             Answered {
-                // What is no number is no answer.
-                rank: 1 + logits.iter().filter(|&&l| l > likeliest || l.is_nan() || likeliest.is_nan()).count(),
+                rank: 1 + logits.iter().filter(|&&l| l > likeliest).count(),
                 above_wrong: likeliest > best(&wrong),
                 said: false,
                 logit_difference: mean(&right) - mean(&wrong),
             }
         };
-        self.portion.pairs.pairs().iter().zip(rows).map(judge).collect()
+        Ok(self.portion.pairs.pairs().iter().zip(rows).map(judge).collect())
     }
 
     /// Goes on from `logits`, token by token, until each prompt's first word is known.
@@ -286,6 +310,7 @@ impl<'a, B: Backend> Batch<'a, B> {
         logits: &Tensor<B, 3>,
         mut prefix: Prefix<B>,
         new_tokens: usize,
+        nodes: &[Node],
         patch_of: impl Fn(&[usize]) -> Result<Patch<B>, AnalysisError>,
     ) -> Result<(), AnalysisError> {
         let [n_prompts, _, d_vocab] = logits.dims();
@@ -313,6 +338,7 @@ impl<'a, B: Backend> Batch<'a, B> {
             let mut patch = patch_of(&open)?;
             (logits, prefix) = self.model.extend(prefix, &tokens, &mut patch)?;
             patch.finish()?;
+            self.check(&host(nan_or_zero(&logits.clone().unsqueeze_dim(1))), &open, nodes)?;
         }
         Ok(())
     }

@@ -16,13 +16,15 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::delta::{Deltas, reads_of_base, reads_of_source};
 use crate::effects::join;
+use crate::finite::{Watch, check_changed, check_effects};
 use crate::ledger::Pass;
 use crate::node::Positions;
-use crate::plan::{Part, PlannedPass, Slice, plan};
+use crate::plan::{Entry, Part, PlannedPass, Slice, plan};
 use crate::room::{Room, sure, watched};
-use crate::runs::{Portion, Recorded, check, count, evaluate, factor, host, no_effects, portions_for, record};
+use crate::runs::{Portion, Recorded, check, count, evaluate, factor, hosts, no_effects, portions_for, record};
 use crate::{
-    AnalysisError, Baselines, Intervention, Method, NodeKind, Options, Outcome, Place, Reuse, literal, runs, workers,
+    AnalysisError, Baselines, Intervention, Method, Node, NodeKind, Options, Outcome, Place, Reuse, literal, runs,
+    workers,
 };
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
@@ -80,6 +82,7 @@ fn sweep_within<B: Backend, M: Metric>(
     options: &Options,
 ) -> Result<Outcome, AnalysisError> {
     let Which { intervention, chosen } = which;
+    let method = Method::ActivationPatching;
     let config = model.config();
     let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
     // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
@@ -122,6 +125,9 @@ fn sweep_within<B: Backend, M: Metric>(
                 })?;
             }
         }
+        for (kind, values) in nodes.iter().zip(&values) {
+            check_effects(&method.to_string(), *kind, portion.prompts[0], values)?;
+        }
         if let Some(chosen) = chosen {
             forget_others(&mut values, chosen);
         }
@@ -129,12 +135,13 @@ fn sweep_within<B: Backend, M: Metric>(
     }
     (options.progress)(total, total);
     Ok(Outcome {
-        method: Method::ActivationPatching,
+        method,
         direction: options.direction,
         scale: options.scale,
         metric: metric.name(),
         baselines,
-        effects: join(nodes, changes, factor, pairs),
+        vanished: Vec::new(),
+        effects: join(method, nodes, changes, factor, pairs)?,
     })
 }
 
@@ -174,6 +181,8 @@ struct Sweep<'a, B: Backend, M> {
     source: Recorded<B>,
     /// What nodes are replaced by.
     by: &'static str,
+    /// Whether that is given from outside, so that the stream of a patched run may overflow.
+    is_given: bool,
     passes: Vec<PlannedPass>,
 }
 
@@ -195,7 +204,9 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let source = which.intervention.source(model, metric, portion, options.direction, accepts)?;
         let passes =
             plan(nodes, config, portion, which.chosen, options.token_budget, options.layers::<B>(&model.device()));
-        Ok(Self { model, metric, portion, nodes, base, source, by: which.intervention.name(), passes })
+        let by = which.intervention.name();
+        let is_given = matches!(which.intervention, Intervention::Fixed(_));
+        Ok(Self { model, metric, portion, nodes, base, source, by, is_given, passes })
     }
 
     /// Makes all passes and writes the changes of the metric into `changes`, one `[prompt, layer, ..]` a kind.
@@ -214,11 +225,11 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
             let kept =
                 options.ledger.load(id(number)).filter(|m| m.len() == planned.variants() * self.portion.prompts.len());
             match kept {
-                Some(metrics) => Ok(metrics),
+                Some(metrics) => self.check(planned, metrics),
                 None => {
                     let size = self.portion.size_from(planned.first);
                     let part = |patches| self.pass(&planned.part(patches));
-                    let metrics = room.run(0..planned.variants(), size, part)?;
+                    let metrics = self.check(planned, room.run(0..planned.variants(), size, part)?)?;
                     sure::<B>(&self.model.device())?;
                     options.ledger.store(id(number), &metrics).map_err(AnalysisError::Ledger)?;
                     Ok(metrics)
@@ -232,14 +243,32 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         })
     }
 
-    /// The metric, patch by patch and prompt by prompt.
+    /// Refuses metrics that are not finite.
+    fn check(&self, pass: &PlannedPass, metrics: Vec<f32>) -> Result<Vec<f32>, AnalysisError> {
+        let replaced = |patch: usize| {
+            let slice = pass.part(patch..patch + 1).slices().next().cloned();
+            slice.map_or_else(String::new, |Slice { kind, layer, positions, units }| {
+                let kind = self.nodes[kind];
+                let unit = kind.unit_axis().map(|_| units.start);
+                format!("{} replaced", Node { layer, component: kind.component, unit, positions })
+            })
+        };
+        check_changed(self.metric.name(), &self.portion.prompts, &metrics, replaced)?;
+        Ok(metrics)
+    }
+
+    /// The metric, patch by patch and prompt by prompt; exactly the base run's where the stream
+    /// that enters is the base run's at every position that the metric can see it from.
     fn pass(&self, pass: &PlannedPass) -> Result<Vec<f32>, AnalysisError> {
         let deltas =
             Deltas { model: self.model, portion: self.portion, base: &self.base.cache, source: &self.source.cache };
         let mut starts = Vec::with_capacity(pass.parts.len());
+        let mut all_sizes = Vec::with_capacity(pass.slices().count());
         for Part { entry, slices } in &pass.parts {
             let entering = |slice: &Slice| deltas.entering(slice, self.nodes[slice.kind].component, *entry, pass.first);
-            let mut residuals = slices.iter().map(entering).collect::<Result<Vec<Tensor<B, 3>>, _>>()?;
+            let entering = slices.iter().map(entering).collect::<Result<Vec<_>, _>>()?;
+            let (mut residuals, sizes): (Vec<Tensor<B, 3>>, Vec<_>) = entering.into_iter().unzip();
+            all_sizes.extend(sizes);
             let residual = if residuals.len() == 1 { residuals.remove(0) } else { Tensor::cat(residuals, 0) };
             starts.push(entry.start(residual));
         }
@@ -252,8 +281,36 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         if pass.first > 0 {
             run = run.after(Prefix::from_cache(&self.base.cache, self.model.config(), pass.first)?);
         }
-        let logits = self.model.forward(run, ())?;
-        Ok(host(evaluate(self.metric, logits, &self.portion.prompts.repeat(variants))))
+        let prompts = self.portion.prompts.repeat(variants);
+        let metrics = match self.is_given {
+            true => {
+                let mut watch = Watch::new();
+                let logits = self.model.forward(run, &mut watch)?;
+                watch.mark(evaluate(self.metric, logits, &prompts))
+            }
+            false => evaluate(self.metric, self.model.forward(run, ())?, &prompts),
+        };
+        let mut read = hosts(vec![metrics, Tensor::cat(all_sizes, 0)]);
+        let [sizes, mut metrics] = [(); 2].map(|()| read.pop().unwrap_or_default());
+        self.keep_still(pass, &sizes, &mut metrics);
+        Ok(metrics)
+    }
+
+    /// Gives the rows that enter unchanged the base run's metric: a run of another shape would
+    /// round otherwise. `sizes` are those of the changes, `[row * pos]`.
+    fn keep_still(&self, pass: &PlannedPass, sizes: &[f32], metrics: &mut [f32]) {
+        let (n_prompts, pos) = (self.portion.prompts.len(), self.portion.pairs.width() - pass.first);
+        let last = Entry::Mid(self.model.config().n_layers - 1).depth();
+        let depths = pass.parts.iter().flat_map(|p| std::iter::repeat_n(p.entry.depth(), p.variants() * n_prompts));
+        for (row, ((depth, sizes), metric)) in depths.zip(sizes.chunks(pos)).zip(metrics).enumerate() {
+            let prompt = row % n_prompts;
+            let read = self.portion.readout_positions()[prompt] - pass.first;
+            // Past attention of the last block a position is seen from itself alone.
+            let seen = if depth >= last { read..=read } else { 0..=read };
+            if sizes[seen].iter().all(|size| *size == 0.0) {
+                *metric = self.base.metric[prompt];
+            }
+        }
     }
 
     fn write(&self, pass: &PlannedPass, metrics: &[f32], changes: &mut [ArrayD<f32>]) {

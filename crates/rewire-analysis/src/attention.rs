@@ -8,8 +8,11 @@ use rewire_model::{Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::attribution::{Summed, by_portion};
+use crate::finite::{Watch, check_effects};
+use crate::linearise::slope;
 use crate::room::watched;
 use crate::runs::{self, check, evaluate, factor, record};
+use crate::slope::{Linearity, Metrics};
 use crate::{AnalysisError, By, Component, Direction, NodeKind, Options, Scale};
 
 /// `pattern * gradient of the metric at pattern` on the clean run, `[prompt, layer, head, dest, src]`: to first order, what
@@ -29,7 +32,8 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
     watched::<B, _>(&model.device(), || {
         let inner = model.valid();
         let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
-        let found = by_portion(model, pairs, metric, options, |portion| {
+        let at = Linearity { method: "attention attribution", at: Direction::Noising, has_other_direction: false };
+        let found = by_portion(model, pairs, metric, at, options, |portion| {
             // The corrupted run gives nothing but the unit.
             let corrupted = match options.scale {
                 Scale::Normalised => record(&inner, &portion.pairs.corrupted(), portion, metric, |_| false)?.metric,
@@ -37,7 +41,10 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
             };
             let mut hooks = (GradientProbes::filtered(is_pattern), Recorder::filtered(is_pattern));
             let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
-            let values = evaluate(metric, model.forward(run, &mut hooks)?, &portion.prompts);
+            let mut watch = Watch::new();
+            let logits = model.forward(run, (&mut hooks, &mut watch))?;
+            let slope = slope::<B, M>(metric, logits.clone().inner(), portion);
+            let values = evaluate(metric, logits, &portion.prompts);
             let (probes, recorder) = hooks;
             let gradients = probes.gradients(&values.clone().sum());
             let patterns = recorder.into_cache();
@@ -47,10 +54,15 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
                 Ok(Summed::new(product, point.axes(), &kind.axes()))
             };
             let layers = (0..model.config().n_layers).map(of_layer).collect::<Result<Vec<_>, _>>()?;
-            let (layers, mut metrics) = Summed::read(layers, [values.inner()]);
-            Ok((layers, metrics.remove(0), corrupted))
+            let (layers, mut read) = Summed::read(layers, [watch.mark(values).inner(), slope]);
+            let [slope, base] = [(); 2].map(|()| read.pop().unwrap_or_default());
+            let metrics = Metrics { base, source: corrupted, slope };
+            metrics.check(&inner, metric.name(), portion, Direction::Noising)?;
+            Ok((layers, metrics))
         })?;
-        let baselines = runs::baselines(Direction::Noising, found.base, found.source);
+        found.metrics.vanished(pairs, metric)?;
+        let Metrics { base, source, .. } = found.metrics;
+        let baselines = runs::baselines(Direction::Noising, base, source);
         let factor = factor(&baselines, options)? as f32;
         let portion = |layers: &Vec<ArrayD<f32>>| {
             let views: Vec<_> = layers.iter().map(|l| l.view()).collect();
@@ -59,6 +71,8 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
         let portions: Vec<ArrayD<f32>> = found.parts.iter().map(portion).collect();
         let views: Vec<_> = portions.iter().map(|p| p.view()).collect();
         let all = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
-        Ok(all.into_dimensionality::<Ix5>().expect("prompt, layer, head, dest, src") * factor)
+        let all = all * factor;
+        check_effects("attention attribution", kind, 0, &all)?;
+        Ok(all.into_dimensionality::<Ix5>().expect("prompt, layer, head, dest, src"))
     })
 }

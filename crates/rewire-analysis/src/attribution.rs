@@ -1,5 +1,6 @@
 //! Attribution patching: every node at once, to first order, from two forwards and one backward.
 
+use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
@@ -9,11 +10,14 @@ use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::join;
+use crate::finite::check_effects;
 use crate::head_paths::{self, HeadPaths, PathOptions};
 use crate::ledger::Pass;
 use crate::linearise::{Linearised, Points, linearise};
+use crate::moves::clear;
 use crate::room::{sure, watched};
 use crate::runs::{self, Portion, check, factor, hosts, no_effects, portions};
+use crate::slope::{Linearity, Metrics};
 use crate::{AnalysisError, By, Method, NodeKind, Options, Outcome, workers};
 
 /// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
@@ -52,8 +56,8 @@ pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
 ) -> Result<(Outcome, HeadPaths), AnalysisError> {
     check(model, pairs, nodes)?;
     let (outcome, parts) = estimate_all(model, pairs, metric, nodes, Some(paths), options)?;
-    let factor = factor(&outcome.baselines, options)?;
-    let paths = head_paths::join(parts, paths, outcome.baselines.clone(), factor, &pairs.lengths());
+    let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
+    let paths = head_paths::join(parts, paths, of_metric, options, &pairs.lengths())?;
     Ok((outcome, paths))
 }
 
@@ -71,9 +75,10 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
         let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
             let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
             let paths = paths.map(|paths| head_paths::shape(paths.per_prompt, config, n_prompts, pairs.width()));
-            kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts]]).collect()
+            kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts], vec![n_prompts]]).collect()
         };
-        let estimated = by_portion(model, pairs, metric, options, |portion| {
+        let at = Linearity { method: "attribution patching", at: options.direction, has_other_direction: true };
+        let estimated = by_portion(model, pairs, metric, at, options, |portion| {
             let pass = Pass::new(portion.prompts[0], 0, &format!("{nodes:?} {paths:?} {:?}", portion.prompts));
             if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
                 return Ok(kept);
@@ -104,30 +109,38 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
                 None => Vec::new(),
             };
             // Everything is read at once: until then the device is only told what to do.
-            let metrics = [linear.base_metric.clone(), linear.source_metric.clone()];
+            let metrics = [linear.base_metric.clone(), linear.source_metric.clone(), linear.slope.clone()];
             let (estimates, mut read) = Summed::read(sums, of_paths.into_iter().chain(metrics));
-            let (Some(source_metric), Some(base_metric)) = (read.pop(), read.pop()) else {
-                unreachable!("two metrics were read")
+            let (Some(slope), Some(source), Some(base)) = (read.pop(), read.pop(), read.pop()) else {
+                unreachable!("two metrics and a slope were read")
             };
+            let metrics = Metrics { base, source, slope };
+            metrics.check(&model.valid(), metric.name(), portion, options.direction)?;
             let mut estimates = estimates.into_iter();
             let mut of_portion = Vec::with_capacity(nodes.len() + 1);
             for &kind in nodes {
                 let mut of_kind = no_effects(kind, config, portion.pairs.len(), pairs.width());
                 for (layer, estimate) in estimates.by_ref().take(config.n_layers).enumerate() {
-                    write(kind, portion, linear.first, &estimate, of_kind.index_axis_mut(Dimension(1), layer));
+                    let mut of_layer = of_kind.index_axis_mut(Dimension(1), layer);
+                    write(kind, portion, linear.first, &estimate, of_layer.view_mut());
+                    clear(kind, layer, portion, config, of_layer);
                 }
+                check_effects("attribution patching", kind, portion.prompts[0], &of_kind)?;
                 of_portion.push(of_kind);
             }
             if let Some(paths) = paths {
                 of_portion.push(head_paths::array(read, paths, config, portion, linear.first));
             }
-            let metrics = [&base_metric, &source_metric];
-            let numbers: Vec<f32> = of_portion.iter().flatten().chain(metrics.into_iter().flatten()).copied().collect();
+            let of_metric = [&metrics.base, &metrics.source, &metrics.slope];
+            let numbers: Vec<f32> =
+                of_portion.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
             sure::<B>(&model.device())?;
             options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
-            Ok((of_portion, base_metric, source_metric))
+            Ok((of_portion, metrics))
         })?;
-        let baselines = runs::baselines(options.direction, estimated.base, estimated.source);
+        let vanished = estimated.metrics.vanished(pairs, metric)?;
+        let Metrics { base, source, .. } = estimated.metrics;
+        let baselines = runs::baselines(options.direction, base, source);
         let factor = factor(&baselines, options)?;
         let (estimates, paths): (Vec<_>, Vec<_>) = estimated
             .parts
@@ -143,14 +156,15 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
             scale: options.scale,
             metric: metric.name(),
             baselines,
-            effects: join(nodes, estimates, factor, pairs),
+            vanished,
+            effects: join(Method::AttributionPatching, nodes, estimates, factor, pairs)?,
         };
         Ok((outcome, paths.into_iter().flatten().collect()))
     })
 }
 
-/// Numbers that were kept of a portion, as arrays of these shapes, of which the last two are the metrics of base and source;
-/// nothing if there are more or fewer.
+/// Returns the kept numbers of a portion as arrays of these shapes, and its metrics from the last
+/// three of them; `None` if there are more or fewer numbers.
 fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32>>>> {
     let sizes = shapes.iter().map(|shape| shape.iter().product::<usize>());
     if sizes.clone().sum::<usize>() != kept.len() {
@@ -161,18 +175,17 @@ fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32
         ArrayD::from_shape_vec(IxDyn(shape), rest.by_ref().take(size).collect()).ok()
     };
     let mut arrays = shapes.iter().zip(sizes).map(array).collect::<Option<Vec<_>>>()?;
-    let (source, base) = (arrays.pop()?, arrays.pop()?);
-    Some((arrays, base.into_iter().collect(), source.into_iter().collect()))
+    let [slope, source, base] = [(); 3].map(|()| arrays.pop().unwrap_or_default().into_iter().collect());
+    Some((arrays, Metrics { base, source, slope }))
 }
 
-/// What one portion gave, and the metrics of its base and source runs.
-pub(crate) type Estimated<T> = (T, Vec<f32>, Vec<f32>);
+/// The result of one portion, and its metrics.
+pub(crate) type Estimated<T> = (T, Metrics);
 
-/// What each portion gave, in their order, and the metrics of the unpatched runs.
+/// The results of all portions in order, and the metrics of all prompts.
 pub(crate) struct ByPortion<T> {
     pub(crate) parts: Vec<T>,
-    pub(crate) base: Vec<f32>,
-    pub(crate) source: Vec<f32>,
+    pub(crate) metrics: Metrics,
 }
 
 /// Does `estimate` for every portion of prompts, on a thread a worker; it gives its result and the metrics of base and source.
@@ -180,12 +193,14 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
+    at: Linearity,
     options: &Options,
     estimate: impl Fn(&Portion) -> Result<Estimated<T>, AnalysisError> + Sync,
 ) -> Result<ByPortion<T>, AnalysisError> {
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
     }
+    at.check(metric)?;
     let workers = options.workers::<B>(&model.device());
     let portions = portions(pairs, metric, options.gradient_portion::<B>(pairs.len(), &model.device()))?;
     let mut done = 0;
@@ -202,11 +217,10 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
             Ok(())
         },
     )?;
-    let mut all = ByPortion { parts: Vec::new(), base: Vec::new(), source: Vec::new() };
-    for (part, base, source) in estimated.into_iter().flatten() {
+    let mut all = ByPortion { parts: Vec::new(), metrics: Metrics::default() };
+    for (part, metrics) in estimated.into_iter().flatten() {
         all.parts.push(part);
-        all.base.extend(base);
-        all.source.extend(source);
+        all.metrics.extend(metrics);
     }
     Ok(all)
 }

@@ -54,21 +54,24 @@ pub(crate) fn reads_of_source(kinds: &[NodeKind], config: &TransformerConfig, po
 }
 
 impl<B: Backend> Deltas<'_, B> {
-    /// The residual stream that enters the model when each unit of `slice` is patched, from position `first` on:
-    /// `[unit * prompts + prompt, pos, d_model]`.
+    /// The residual stream that enters the model when each unit of `slice` is patched, from
+    /// position `first` on: `[unit * prompts + prompt, pos, d_model]`; and the size of its change
+    /// from the base run's, summed over `d_model`, `[unit * prompts * pos]`: exactly 0 where
+    /// nothing changes.
     pub(crate) fn entering(
         &self,
         slice: &Slice,
         component: Component,
         entry: Entry,
         first: usize,
-    ) -> Result<Tensor<B, 3>, CacheError> {
+    ) -> Result<(Tensor<B, 3>, Tensor<B, 1>), CacheError> {
         let change = self.change(slice, component, first)?;
         let [units, prompts, pos, d_model] = change.dims();
+        let size = float32(change.clone()).abs().sum_dim(3).reshape([units * prompts * pos]);
         let unchanged = self.unchanged(entry, first)?;
         // Changes are of float32; what enters the model again is of the model's numbers.
         let changed = in_type_of(change + float32(unchanged.clone()).unsqueeze_dim(0), &unchanged);
-        Ok(changed.reshape([units * prompts, pos, d_model]))
+        Ok((changed.reshape([units * prompts, pos, d_model]), size))
     }
 
     /// The residual stream of the base run at an entry, `[prompts, pos, d_model]`.

@@ -6,7 +6,8 @@ use ndarray::{ArrayD, Axis as Dimension, concatenate};
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, NodeKind, Scale};
+use crate::finite::check_effects;
+use crate::{AnalysisError, Direction, NodeKind, Scale};
 
 /// How effects were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -116,6 +117,9 @@ pub struct Outcome {
     pub metric: &'static str,
     /// The metric of the unpatched runs.
     pub baselines: Baselines,
+    /// Of attribution patching, the prompts (counted from 0) on which the metric's gradient
+    /// vanishes though the two runs differ: attribution says nothing about them.
+    pub vanished: Vec<usize>,
     /// One a node kind, in the order asked for.
     pub effects: Vec<Effects>,
 }
@@ -146,13 +150,15 @@ pub(crate) fn mean_over_prompts(values: &ArrayD<f32>, lengths: &[usize], positio
     sum.mapv(|mean| mean as f32)
 }
 
-/// Puts the portions of a sweep over `pairs` together along the prompts.
+/// Puts the portions of a sweep over `pairs` together along the prompts, in the unit that `factor`
+/// makes; nodes that were not chosen are NaN.
 pub(crate) fn join(
+    method: Method,
     kinds: &[NodeKind],
     portions: Vec<Vec<ArrayD<f32>>>,
     factor: f64,
     pairs: &PromptPairs,
-) -> Vec<Effects> {
+) -> Result<Vec<Effects>, AnalysisError> {
     let mut by_kind: Vec<Vec<ArrayD<f32>>> = kinds.iter().map(|_| Vec::with_capacity(portions.len())).collect();
     for portion in portions {
         for (kind, values) in by_kind.iter_mut().zip(portion) {
@@ -162,8 +168,16 @@ pub(crate) fn join(
     let join = |(kind, parts): (&NodeKind, Vec<ArrayD<f32>>)| {
         let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
         let values = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
-        let values = values.mapv(|v| (f64::from(v) * factor) as f32);
-        Effects { kind: *kind, values, lengths: pairs.lengths() }
+        // A 0 has no sign.
+        let values = values.mapv(|v| (f64::from(v) * factor) as f32 + 0.0);
+        let effects = Effects { kind: *kind, values, lengths: pairs.lengths() };
+        match effects.values.iter().any(|v| v.is_infinite()) {
+            true => {
+                let chosen = effects.values.mapv(|v| if v.is_nan() { 0.0 } else { v });
+                check_effects(&method.to_string(), *kind, 0, &chosen).map(|()| effects)
+            }
+            false => Ok(effects),
+        }
     };
     kinds.iter().zip(by_kind).map(join).collect()
 }

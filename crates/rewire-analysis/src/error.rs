@@ -194,6 +194,43 @@ pub enum AnalysisError {
         /// The metric.
         metric: &'static str,
     },
+    /// A gradient method at a run at which the metric is at its minimum or maximum.
+    #[error(
+        "{method} of the metric `{metric}` says nothing at the clean run, where the metric's gradient is 0: every estimate would be \
+         0 but for rounding; {advice}integrated gradients, activation patching or another metric",
+        advice = if *has_other_direction { "use the denoising direction, whose gradient is taken at the corrupted run, or " }
+            else { "use " }
+    )]
+    Stationary {
+        /// The method.
+        method: &'static str,
+        /// The metric.
+        metric: &'static str,
+        /// Whether the method can be taken at the corrupted run instead.
+        has_other_direction: bool,
+    },
+    /// A gradient method where the metric's gradient is 0 on every prompt whose two runs differ.
+    #[error(
+        "the gradient of the metric `{metric}` with respect to the logits is 0 on all prompts, so attribution says nothing; use \
+         activation patching, integrated gradients, the other direction or another metric"
+    )]
+    GradientVanishes {
+        /// The metric.
+        metric: &'static str,
+    },
+    /// A number that is not finite, where a result was to be.
+    #[error("{what} is {value}{on}{place}", on = on(.prompt), place = place(.first))]
+    NotFinite {
+        /// What the number is.
+        what: String,
+        /// The number.
+        value: f32,
+        /// The prompt, where the number belongs to one.
+        prompt: Option<usize>,
+        /// The first activation of that prompt's run that is not finite, where the run is unpatched
+        /// and one is not.
+        first: Option<HookPoint>,
+    },
     /// A metric with another number of prompts than the pairs.
     #[error("the metric was made for {found} prompts, and there are {expected}")]
     MetricOfOtherPairs {
@@ -227,6 +264,21 @@ pub enum AnalysisError {
     /// A patch was not applied.
     #[error(transparent)]
     Patch(#[from] PatchError),
+}
+
+/// The prompt that a number belongs to.
+fn on(prompt: &Option<usize>) -> String {
+    prompt.map_or_else(String::new, |prompt| format!(" on prompt {prompt} (counted from 0)"))
+}
+
+/// Where a number stopped being finite, and what to check.
+fn place(first: &Option<HookPoint>) -> String {
+    match first {
+        Some(point) => format!(
+            ": `{point}` is the first activation of that run that is not finite; check the model's weights and its config.json"
+        ),
+        None => ": the numbers leave the range of float32".to_owned(),
+    }
 }
 
 /// What helps against a fault.

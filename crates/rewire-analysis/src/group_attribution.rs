@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayViewD, Axis as Dimension};
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
-use crate::groups::check_groups;
+use crate::groups::{check_group_effects, check_groups};
 use crate::{AnalysisError, By, GroupOutcome, Node, NodeKind, Options, Positions, attribution_patching};
 
 /// The estimated effect of each group of nodes, from one backward pass: the sum of the attributions of its nodes. To set
@@ -40,8 +40,10 @@ pub fn attribute_groups<B: AutodiffBackend, M: Metric>(
     let values = Array2::from_shape_fn((pairs.len(), groups.len()), |(prompt, group)| {
         groups[group].iter().map(|node| estimate(node, prompt)).sum::<f64>() as f32
     });
+    check_group_effects(groups, &values)?;
     let (direction, scale, metric) = (outcome.direction, outcome.scale, outcome.metric);
-    Ok(GroupOutcome { direction, scale, metric, baselines: outcome.baselines, values })
+    let (baselines, vanished) = (outcome.baselines, outcome.vanished);
+    Ok(GroupOutcome { direction, scale, metric, baselines, vanished, values })
 }
 
 /// The kind of which a node is a part.

@@ -1,5 +1,6 @@
 //! Patching several nodes at once.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
@@ -9,6 +10,8 @@ use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::activation::run_baselines;
+use crate::finite::{Watch, check_changed};
+use crate::moves::moving;
 use crate::plan::at_once;
 use crate::room::{Room, watched};
 use crate::runs::{Portion, check_pairs, evaluate, factor, host, portions_for, record};
@@ -27,6 +30,8 @@ pub struct GroupOutcome {
     pub metric: &'static str,
     /// The metric of the unpatched runs.
     pub baselines: Baselines,
+    /// As [`Outcome::vanished`](crate::Outcome::vanished), of estimates.
+    pub vanished: Vec<usize>,
     /// `[prompt, group]`.
     pub values: Array2<f32>,
 }
@@ -96,28 +101,33 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
                 let changes = literal::changes(model, metric, portion, &groups, intervention, options.direction)?;
                 for (group, changes) in changes.into_iter().enumerate() {
                     for (prompt, change) in changes.into_iter().enumerate() {
-                        values[[from + prompt, group]] = (f64::from(change) * factor) as f32;
+                        values[[from + prompt, group]] = (f64::from(change) * factor) as f32 + 0.0;
                     }
                 }
                 done += groups.len() * n_prompts;
                 (options.progress)(done, total);
                 continue;
             }
-            let passes = plan(&groups, model, portion, options);
             let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
+            let passes = plan(&runs, options);
             let room = Room::new(model, portion, options, "groups side by side");
             workers::run(
                 passes.len(),
                 options.workers::<B>(&model.device()),
                 |i| {
                     let size = portion.size_from(passes[i].first);
-                    room.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))
+                    let metrics = room.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))?;
+                    let replaced = |copy: usize| format!("{} replaced", named(&groups[passes[i].groups[copy]]));
+                    check_changed(metric.name(), &portion.prompts, &metrics, replaced)?;
+                    Ok::<_, AnalysisError>(metrics)
                 },
                 |i, metrics| {
                     for (row, value) in metrics.into_iter().enumerate() {
                         let (group, prompt) = (passes[i].groups[row / n_prompts], row % n_prompts);
-                        let change = f64::from(value - runs.base_metric[prompt]);
-                        values[[from + prompt, group]] = (change * factor) as f32;
+                        if runs.moves[group][prompt] {
+                            let change = f64::from(value - runs.base_metric[prompt]);
+                            values[[from + prompt, group]] = (change * factor) as f32 + 0.0;
+                        }
                     }
                     done += passes[i].groups.len() * n_prompts;
                     (options.progress)(done, total);
@@ -126,9 +136,26 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
             )?;
         }
         (options.progress)(total, total);
+        check_group_effects(groups, &values)?;
         let Options { direction, scale, .. } = *options;
-        Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, values })
+        Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, vanished: Vec::new(), values })
     })
+}
+
+/// The nodes of a group, in words.
+pub(crate) fn named(group: &[Node]) -> String {
+    group.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Refuses effects of groups, `[prompt, group]`, that are not finite.
+pub(crate) fn check_group_effects(groups: &[Vec<Node>], effects: &Array2<f32>) -> Result<(), AnalysisError> {
+    match effects.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some(((prompt, group), &value)) => {
+            let what = format!("the effect of {}", named(&groups[group]));
+            Err(AnalysisError::NotFinite { what, value, prompt: Some(prompt), first: None })
+        }
+    }
 }
 
 /// Refuses groups that are empty or not of this model and these prompts.
@@ -148,14 +175,10 @@ pub(crate) fn check_groups<B: Backend>(
 }
 
 /// Which groups go side by side; one that can change nothing goes nowhere.
-fn plan<B: Backend>(
-    groups: &[Vec<Node>],
-    model: &Transformer<B>,
-    portion: &Portion,
-    options: &Options,
-) -> Vec<GroupPass> {
+fn plan<B: Backend, M: Metric>(runs: &Runs<B, M>, options: &Options) -> Vec<GroupPass> {
+    let Runs { model, portion, groups, moves, .. } = runs;
     let mut by_start = std::collections::BTreeMap::<(usize, usize), Vec<usize>>::new();
-    for (number, group) in groups.iter().enumerate() {
+    for (number, group) in groups.iter().enumerate().filter(|(number, _)| moves[*number].contains(&true)) {
         let changed = |n: &Node| portion.first_changed(n.component, n.layer, model.config(), &n.positions);
         if let (Some(first), Some(layer)) =
             (group.iter().filter_map(changed).min(), group.iter().map(|n| n.layer).min())
@@ -179,6 +202,9 @@ struct Runs<'a, B: Backend, M> {
     base: ActivationCache<B>,
     base_metric: Vec<f32>,
     source: ActivationCache<B>,
+    /// By group and prompt, whether the group's activations differ between base and source where
+    /// that can matter.
+    moves: Vec<Vec<bool>>,
 }
 
 impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
@@ -192,13 +218,16 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
     ) -> Result<Self, AnalysisError> {
         let [base, _] = portion.base_and_source(options.direction);
         let keys = model.config().key_site();
-        let resumed = move |p: HookPoint| p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s));
-        let base = record(model, &base, portion, metric, resumed)?;
-        let points: Vec<HookPoint> =
-            groups.iter().flatten().map(|n| HookPoint::block(n.layer, NodeKind::all(n.component).site())).collect();
+        let points: BTreeSet<HookPoint> = groups.iter().flatten().map(literal::point).collect();
+        let compared = points.clone();
+        let read = move |p: HookPoint| {
+            compared.contains(&p) || p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s))
+        };
+        let base = record(model, &base, portion, metric, read)?;
         let source =
             intervention.source(model, metric, portion, options.direction, move |p| points.contains(&p))?.cache;
-        Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source })
+        let moves = moving(groups, portion, model.config(), &base.cache, &source)?;
+        Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source, moves })
     }
 
     /// The metric of some of the pass's groups, group by group and prompt by prompt.
@@ -220,8 +249,9 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         if pass.first > 0 {
             run = run.after(Prefix::from_cache(&self.base, self.model.config(), pass.first)?);
         }
-        let logits = self.model.forward(run, &mut patch)?;
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, (&mut patch, &mut watch))?;
         patch.finish()?;
-        Ok(host(evaluate(self.metric, logits, &self.portion.prompts.repeat(groups.len()))))
+        Ok(host(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(groups.len())))))
     }
 }

@@ -67,6 +67,8 @@ pub struct HeadPaths {
     pub norm: NormJacobian,
     /// The metric of the unpatched runs.
     pub baselines: Baselines,
+    /// As [`Outcome::vanished`](crate::Outcome::vanished).
+    pub vanished: Vec<usize>,
     /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
     /// the path's end does not come after its start.
     pub values: ArrayD<f32>,
@@ -109,18 +111,18 @@ pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
 ) -> Result<HeadPaths, AnalysisError> {
     check_pairs(model, pairs)?;
     let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
-    let factor = factor(&outcome.baselines, options)?;
-    Ok(join(parts, paths, outcome.baselines, factor, &pairs.lengths()))
+    join(parts, paths, (outcome.baselines, outcome.vanished), options, &pairs.lengths())
 }
 
 /// Puts the portions of prompts of these `lengths` together: one after the other, or their sums into the mean.
 pub(crate) fn join(
     parts: Vec<ArrayD<f32>>,
     paths: PathOptions,
-    baselines: Baselines,
-    factor: f64,
+    (baselines, vanished): (Baselines, Vec<usize>),
+    options: &Options,
     lengths: &[usize],
-) -> HeadPaths {
+) -> Result<HeadPaths, AnalysisError> {
+    let factor = factor(&baselines, options)?;
     let width = lengths.iter().copied().max().unwrap_or(0);
     let prompts_by_position = prompts_by_position(lengths, width);
     let (values, lengths) = match paths.per_prompt {
@@ -139,7 +141,17 @@ pub(crate) fn join(
             (joined * factor as f32, lengths.to_vec())
         }
     };
-    HeadPaths { norm: paths.norm, baselines, values, lengths, prompts_by_position }
+    // A 0 has no sign.
+    let values = values + 0.0;
+    if let Some((index, &value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        let what = format!(
+            "the estimated effect of the path from L{}H{} to L{}H{} at position {}",
+            index[4], index[5], index[1], index[2], index[6]
+        );
+        let prompt = (paths.per_prompt == PerPrompt::Keep).then_some(index[0]);
+        return Err(AnalysisError::NotFinite { what, value, prompt, first: None });
+    }
+    Ok(HeadPaths { norm: paths.norm, baselines, vanished, values, lengths, prompts_by_position })
 }
 
 /// The shape of the paths of a portion of `n_prompts`.

@@ -254,14 +254,16 @@ fn integrate<B: AutodiffBackend, M: Metric>(
                     Ok(())
                 },
             )?;
+            found.clear(nodes, config, &portion);
             parts.push(found);
         }
         let of_all = |which: fn(&mut Found) -> &mut Vec<ArrayD<f32>>, parts: &mut [Found]| {
-            join(nodes, parts.iter_mut().map(|part| std::mem::take(which(part))).collect(), factor, pairs)
+            let parts = parts.iter_mut().map(|part| std::mem::take(which(part))).collect();
+            join(Method::IntegratedGradients, nodes, parts, factor, pairs)
         };
-        let effects = of_all(|f| &mut f.attributions, &mut parts);
-        let gaps = of_all(|f| &mut f.gap, &mut parts).into_iter().map(|e| e.values);
-        let changes = of_all(|f| &mut f.change, &mut parts).into_iter().map(|e| e.values);
+        let effects = of_all(|f| &mut f.attributions, &mut parts)?;
+        let gaps = of_all(|f| &mut f.gap, &mut parts)?.into_iter().map(|e| e.values);
+        let changes = of_all(|f| &mut f.change, &mut parts)?.into_iter().map(|e| e.values);
         let completeness = nodes.iter().zip(gaps).zip(changes).zip(most_steps);
         let completeness = completeness
             .map(|(((kind, gap), change), steps)| Completeness { kind: *kind, gap, change, steps })
@@ -272,6 +274,7 @@ fn integrate<B: AutodiffBackend, M: Metric>(
             scale: options.scale,
             metric: metric.name(),
             baselines,
+            vanished: Vec::new(),
             effects,
         };
         Ok(Integrated { outcome, completeness })
@@ -370,18 +373,23 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
                 let cancels = sizes + start.abs() + end.abs();
                 let rounding = start_rounding + end_rounding;
                 let allowed = self.integral.tolerance * (change.abs() + 0.01 * cancels) + rounding;
-                // A gap that is not a number is past any tolerance.
-                if gap.is_nan() || gap.abs() > allowed {
+                let attributions = found.in_order(prompt, kind.by, self.ends.first());
+                let numbers = attributions.iter().copied().chain([gap as f32, change as f32]);
+                if let Some(value) = numbers.into_iter().find(|number| !number.is_finite()) {
+                    let what = format!("integrated gradients of {kind}, layer {layer},");
+                    let prompt = Some(self.portion.prompts[prompt]);
+                    return Err(AnalysisError::NotFinite { what, value, prompt, first: None });
+                }
+                if gap.abs() > allowed {
                     missed = missed.or(Some((prompt, gap, change, allowed)));
                 }
-                of_line.attributions.extend(found.in_order(prompt, kind.by, self.ends.first()).iter().map(|v| sign * v));
+                of_line.attributions.extend(attributions.iter().map(|v| sign * v));
                 of_line.gap.push(sign * gap as f32);
                 of_line.change.push(sign * change as f32);
             }
             match missed {
                 Some((prompt, gap, change, allowed)) if self.steps == Steps::Refined => {
-                    // More nodes make no number of what is none.
-                    if refinement == self.integral.refinements || !gap.is_finite() {
+                    if refinement == self.integral.refinements {
                         let prompt = self.portion.prompts[prompt];
                         let steps = nodes.len();
                         return Err(AnalysisError::Incomplete { kind, layer, prompt, gap, change, allowed, steps });

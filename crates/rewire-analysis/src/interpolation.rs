@@ -7,6 +7,7 @@ use ndarray::Array3;
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
+use crate::finite::check_changed;
 use crate::groups::check_groups;
 use crate::line::{Ends, Moved, check_linear};
 use crate::plan::at_once;
@@ -77,6 +78,9 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
                     for from in (0..places.len()).step_by(at_once) {
                         metrics.extend(room.run(from..places.len().min(from + at_once), size, some)?);
                     }
+                    check_changed(metric.name(), &portion.prompts, &metrics, |_| {
+                        format!("{} moved along its line", nodes[number])
+                    })?;
                     Ok::<_, AnalysisError>(metrics)
                 },
                 |node, metrics| {

@@ -9,6 +9,7 @@ use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;
 
 use crate::delta::{Deltas, computed, reads_of_base, reads_of_source};
+use crate::finite::Watch;
 use crate::node::Positions;
 use crate::plan::{Entry, Slice, units};
 use crate::quadrature::QuadratureNode;
@@ -134,8 +135,9 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     /// The metric at places of a line, 0 the clean end and 1 the other: place by place and prompt by prompt.
     pub(crate) fn metric_at(&self, line: &Line<B>, places: &[f64]) -> Result<Tensor<B, 1>, AnalysisError> {
         let run = line.run(line.residuals(places), line.earlier.clone(), self.portion, places.len());
-        let logits = self.model.forward(run, ())?;
-        Ok(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len())))
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, &mut watch)?;
+        Ok(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len()))))
     }
 
     /// The metric at the clean end of a line and at the other, each prompt by prompt, and behind them how far rounding inside the

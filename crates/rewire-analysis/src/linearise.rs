@@ -8,6 +8,7 @@ use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recor
 use rewire_model::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::Metric;
 
+use crate::finite::Watch;
 use crate::runs::{Portion, evaluate};
 use crate::{AnalysisError, Direction};
 
@@ -20,6 +21,9 @@ pub(crate) struct Linearised<B: AutodiffBackend> {
     /// Per prompt, not yet read from the device.
     pub(crate) base_metric: Tensor<B::InnerBackend, 1>,
     pub(crate) source_metric: Tensor<B::InnerBackend, 1>,
+    /// Per prompt, the largest size of the metric's gradient with respect to a logit of the base
+    /// run; likewise.
+    pub(crate) slope: Tensor<B::InnerBackend, 1>,
 }
 
 /// What is recorded and differentiated.
@@ -58,17 +62,37 @@ pub(crate) fn linearise<B: AutodiffBackend, M: Metric>(
     // On the same backend as the base run, whose operations may round otherwise than the inner one's: where the runs agree, the
     // difference is 0 and not noise.
     let mut recorder = Recorder::filtered(points.recorded.clone());
-    let values = evaluate(metric, model.forward(run(&source)?, &mut recorder)?, &portion.prompts);
-    let source_metric = values.inner();
+    let mut watch = Watch::new();
+    let logits = model.forward(run(&source)?, (&mut recorder, &mut watch))?;
+    let source_metric = watch.mark(evaluate(metric, logits, &portion.prompts)).inner();
     let source = recorder.into_cache();
 
     let mut hooks = (GradientProbes::filtered(points.probed), Recorder::filtered(points.recorded));
-    let values = evaluate(metric, model.forward(run(&base)?, &mut hooks)?, &portion.prompts);
+    let mut watch = Watch::new();
+    let logits = model.forward(run(&base)?, (&mut hooks, &mut watch))?;
+    let slope = slope::<B, M>(metric, logits.clone().inner(), portion);
+    let values = evaluate(metric, logits, &portion.prompts);
     let (probes, recorder) = hooks;
     // Prompts do not touch each other, so the gradient of the sum is each prompt's own.
     let gradients = probes.gradients(&values.clone().sum());
-    let base_metric = values.inner();
-    Ok(Linearised { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric })
+    let base_metric = watch.mark(values).inner();
+    Ok(Linearised { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric, slope })
+}
+
+/// The largest size of the metric's gradient with respect to a logit, per prompt, from logits
+/// `[prompt, 1, column]`: all other gradients come through it.
+pub(crate) fn slope<B: AutodiffBackend, M: Metric>(
+    metric: &M,
+    logits: Tensor<B::InnerBackend, 3>,
+    portion: &Portion,
+) -> Tensor<B::InnerBackend, 1> {
+    let [rows, _, columns] = logits.dims();
+    let logits = Tensor::<B, 3>::from_inner(logits).require_grad();
+    let mut gradients = evaluate(metric, logits.clone(), &portion.prompts).sum().backward();
+    match logits.grad_remove(&mut gradients) {
+        Some(gradient) => float32(gradient).reshape([rows, columns]).abs().max_dim(1).reshape([rows]),
+        None => Tensor::zeros([rows], &logits.device()),
+    }
 }
 
 /// Keys and values of the first `len` positions.

@@ -3,6 +3,7 @@
 use ndarray::{ArrayD, ArrayViewMutD, Axis as Dimension, IxDyn};
 use rewire_model::TransformerConfig;
 
+use crate::moves::clear;
 use crate::runs::{Portion, no_effects};
 use crate::{By, NodeKind, Together};
 
@@ -48,6 +49,15 @@ impl Found {
             attributions: nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, width)).collect(),
             gap: nodes.iter().map(lines).collect(),
             change: nodes.iter().map(lines).collect(),
+        }
+    }
+
+    /// Sets the attributions of nodes that cannot matter to exactly 0.
+    pub(crate) fn clear(&mut self, nodes: &[NodeKind], config: &TransformerConfig, portion: &Portion) {
+        for (kind, attributions) in nodes.iter().zip(&mut self.attributions) {
+            for layer in 0..config.n_layers {
+                clear(*kind, layer, portion, config, attributions.index_axis_mut(Dimension(1), layer));
+            }
         }
     }
 

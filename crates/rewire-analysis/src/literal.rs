@@ -11,6 +11,8 @@ use rewire_model::{Run, Transformer};
 use rewire_tasks::Metric;
 
 use crate::activation::place;
+use crate::finite::{Watch, check_changed, check_run, the_metric};
+use crate::groups::named;
 use crate::node::Positions;
 use crate::plan::{places, units};
 use crate::runs::{Portion, evaluate, host};
@@ -113,12 +115,14 @@ pub(crate) fn changes<B: Backend, M: Metric>(
     let [base, _] = portion.base_and_source(direction);
     let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
     let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
-    let base = model.tokens(&base)?;
-    let unpatched = whole_metric(model, metric, portion, base.clone(), ())?;
+    let (base_tokens, base) = (model.tokens(&base)?, base);
+    let unpatched = whole_metric(model, metric, portion, base_tokens.clone(), ())?;
+    check_run(model, &the_metric(metric.name()), portion, &base, &unpatched)?;
     let change = |group: &Vec<Node>| {
         let mut patch = patch(&[group], &source, portion.prompts.len(), 0, &model.device())?;
-        let metrics = whole_metric(model, metric, portion, base.clone(), &mut patch)?;
+        let metrics = whole_metric(model, metric, portion, base_tokens.clone(), &mut patch)?;
         patch.finish()?;
+        check_changed(metric.name(), &portion.prompts, &metrics, |_| format!("{} replaced", named(group)))?;
         Ok(metrics.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
     };
     groups.iter().map(change).collect()
@@ -162,7 +166,8 @@ pub(crate) fn whole_metric<B: Backend, M: Metric>(
     tokens: Tensor<B, 2, Int>,
     hook: impl Hook<B>,
 ) -> Result<Vec<f32>, AnalysisError> {
-    let logits = model.forward(Run::tokens(tokens), hook)?;
+    let mut watch = Watch::new();
+    let logits = model.forward(Run::tokens(tokens), (hook, &mut watch))?;
     let [batch, pos, d_vocab] = logits.dims();
     let device = logits.device();
     let index = |ids: Vec<usize>| {
@@ -175,5 +180,5 @@ pub(crate) fn whole_metric<B: Backend, M: Metric>(
         read = read.select(1, index(columns.clone()));
     }
     let [rows, columns] = read.dims();
-    Ok(host(evaluate(metric, read.reshape([rows, 1, columns]), &portion.prompts)))
+    Ok(host(watch.mark(evaluate(metric, read.reshape([rows, 1, columns]), &portion.prompts))))
 }

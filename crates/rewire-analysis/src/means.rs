@@ -9,6 +9,7 @@ use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::AnalysisError;
+use crate::finite::first_point;
 use crate::room::watched;
 use crate::runs::hosts;
 
@@ -43,7 +44,7 @@ pub fn mean_activations<B: Backend>(
     }
     watched::<B, _>(&model.device(), || {
         let mut sums: BTreeMap<HookPoint, Vec<f64>> = BTreeMap::new();
-        for batch in prompts.chunks(prompt_batch.max(1)) {
+        for (number, batch) in prompts.chunks(prompt_batch.max(1)).enumerate() {
             // Any token does behind a prompt: none of its positions looks there.
             let padded: Vec<Vec<u32>> =
                 batch.iter().map(|p| (0..width).map(|i| *p.get(i).unwrap_or(&p[0])).collect()).collect();
@@ -64,6 +65,9 @@ pub fn mean_activations<B: Backend>(
                 })
             };
             let of_batch = hosts(points.iter().map(sum).collect::<Result<_, _>>()?);
+            if of_batch.iter().flatten().any(|sum| !sum.is_finite()) {
+                return Err(of_prompts(model, batch, number * prompt_batch.max(1)));
+            }
             for (point, sum) in points.into_iter().zip(of_batch) {
                 let sums = sums.entry(point).or_insert_with(|| vec![0.0; sum.len()]);
                 sums.iter_mut().zip(sum).for_each(|(total, sum)| *total += f64::from(sum));
@@ -96,4 +100,21 @@ pub fn mean_activations<B: Backend>(
             }
         }))
     })
+}
+
+/// Returns the error for a batch of prompts whose activations have a sum that is not finite; its
+/// first prompt has number `first` among all.
+fn of_prompts<B: Backend>(model: &Transformer<B>, batch: &[Vec<u32>], first: usize) -> AnalysisError {
+    let not_finite = |prompt, point| {
+        let what = "a sum of activations of the reference set".to_owned();
+        AnalysisError::NotFinite { what, value: f32::NAN, prompt, first: point }
+    };
+    for (i, prompt) in batch.iter().enumerate() {
+        match first_point(model, prompt, None) {
+            Ok(None) => {}
+            Ok(point) => return not_finite(Some(first + i), point),
+            Err(error) => return error,
+        }
+    }
+    not_finite(None, None)
 }

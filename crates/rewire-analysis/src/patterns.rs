@@ -6,8 +6,9 @@ use rewire_hooks::{CacheError, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::AnalysisError;
+use crate::finite::{Watch, check_prompts, nan_or_zero};
 use crate::room::watched;
-use crate::runs::hosts;
+use crate::runs::{host, hosts};
 
 /// The attention patterns of all heads, `[prompt, layer, head, dest, src]`: `4 * n_layers * n_heads * pos^2` bytes a prompt.
 /// Runs `prompt_batch` prompts at once.
@@ -28,11 +29,15 @@ pub fn attention_patterns<B: Backend>(
     }
     watched::<B, _>(&model.device(), || {
         for (number, batch) in prompts.chunks(prompt_batch).enumerate() {
+            let from = number * prompt_batch;
+            let numbers: Vec<usize> = (from..from + batch.len()).collect();
             let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
             let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-            model.forward(Run::tokens(model.tokens(batch)?).reading(no_logits), &mut recorder)?;
+            let mut watch = Watch::new();
+            let logits =
+                model.forward(Run::tokens(model.tokens(batch)?).reading(no_logits), (&mut recorder, &mut watch))?;
+            check_prompts(model, "an activation", batch, &numbers, &host(watch.mark(nan_or_zero(&logits))))?;
             let cache = recorder.into_cache();
-            let from = number * prompt_batch;
             let n = batch.len() * heads * width * width;
             let layers = (0..config.n_layers).map(|layer| Ok(cache.block::<4>(layer, Site::Pattern)?.reshape([n])));
             for (layer, of_layer) in hosts(layers.collect::<Result<_, CacheError>>()?).into_iter().enumerate() {

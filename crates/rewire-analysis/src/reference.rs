@@ -5,6 +5,7 @@ use rewire_model::{ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::PromptPairs;
 
 use crate::AnalysisError;
+use crate::finite::{Watch, check_prompts, nan_or_zero};
 use crate::room::watched;
 use crate::runs::host;
 
@@ -22,7 +23,11 @@ pub fn clean_logits<B: Backend>(
         let mut rows = Vec::with_capacity(pairs.len());
         for batch in pairs.batches(prompt_batch) {
             let readout = Readout { positions: ReadPositions::Each(batch.ends()), columns: None };
-            let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(readout), ())?;
+            let mut watch = Watch::new();
+            let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(readout), &mut watch)?;
+            let finite = host(watch.mark(nan_or_zero(&logits)));
+            let numbers: Vec<usize> = (rows.len()..rows.len() + batch.len()).collect();
+            check_prompts(model, "an activation of the clean run", &batch.clean(), &numbers, &finite)?;
             rows.extend(host(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
         }
         Ok(rows)

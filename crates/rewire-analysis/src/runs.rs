@@ -7,6 +7,8 @@ use rewire_hooks::{ActivationCache, HookPoint, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs};
 
+use crate::finite::{Watch, check_run, nan_or_zero, the_metric};
+use crate::moves::is_of_own_token;
 use crate::node::Positions;
 use crate::{AnalysisError, Baselines, By, Component, Direction, Intervention, NodeKind, Options, Scale};
 
@@ -27,8 +29,9 @@ pub(crate) struct Portion {
     pub(crate) readout: Readout,
     /// Positions before this one are the same in both runs, and not read.
     pub(crate) first_difference: usize,
-    /// The first different position of each pair, if there is one.
-    differences: Vec<Option<usize>>,
+    /// By prompt and position, whether the two runs have different tokens there; `None` where an
+    /// intervention may change activations at every position, whatever the tokens are.
+    differing: Option<Vec<Vec<bool>>>,
 }
 
 /// Cuts the pairs into portions of `size`; refuses a metric that was made for other pairs.
@@ -49,7 +52,10 @@ pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) 
         let differences: Vec<_> = (0..batch.len()).map(|p| batch.first_difference(p)).collect();
         let first_difference = positions.iter().chain(differences.iter().flatten()).copied().min().unwrap_or(0);
         let readout = Readout { positions: ReadPositions::Each(positions), columns: reads.columns.clone() };
-        Portion { pairs: batch, prompts, all_prompts: pairs.len(), readout, first_difference, differences }
+        let differ =
+            |(clean, corrupted): (Vec<u32>, Vec<u32>)| clean.iter().zip(&corrupted).map(|(a, b)| a != b).collect();
+        let differing = Some(batch.clean().into_iter().zip(batch.corrupted()).map(differ).collect());
+        Portion { pairs: batch, prompts, all_prompts: pairs.len(), readout, first_difference, differing }
     };
     Ok(pairs.batches(size).map(portion).collect())
 }
@@ -71,7 +77,7 @@ pub(crate) fn portions_for<B: Backend, M: Metric>(
 impl Portion {
     /// The same for interventions that change positions at which both runs are the same, too.
     pub(crate) fn changed_everywhere(self) -> Self {
-        Self { first_difference: 0, differences: vec![Some(0); self.prompts.len()], ..self }
+        Self { first_difference: 0, differing: None, ..self }
     }
 
     /// How many columns of the logits the metric reads.
@@ -92,8 +98,9 @@ impl Portion {
         }
     }
 
-    /// Whether patching `component` of `layer` at `positions` can move the metric of `prompt` (counted in this portion): not
-    /// where both runs are the same, nor where nothing that is read looks. What this refuses has exactly no effect.
+    /// Whether patching `component` of `layer` at `positions` can move the metric of `prompt`
+    /// (counted in this portion): not where both runs are the same, nor where no position that is
+    /// read depends on it. A patch that this refuses has exactly no effect.
     pub(crate) fn can_matter(
         &self,
         prompt: usize,
@@ -103,12 +110,46 @@ impl Portion {
         positions: &Positions,
     ) -> bool {
         let read = self.readout_positions()[prompt];
-        let Some(differs) = self.differences[prompt].filter(|&first| first <= read) else { return false };
-        let Some(position) = positions.position(prompt) else { return true };
+        let Some(first) = self.first_differing(prompt).filter(|&first| first <= read) else { return false };
         // In the last block only keys and values, and what they are made of, are used at another position than their own.
         let reaches_others = matches!(component, Component::ResidPre | Component::HeadK | Component::HeadV)
             || layer + 1 < config.n_layers;
-        (differs..=read).contains(&position) && (reaches_others || position == read)
+        let at = |position: usize| {
+            (first..=read).contains(&position)
+                && (reaches_others || position == read)
+                && self.can_differ(prompt, component, layer, config, position)
+        };
+        match positions {
+            // A pattern is 0 above its diagonal in both runs.
+            Positions::Cell { dest, src } if src > dest && self.differing.is_some() => false,
+            _ => match positions.position(prompt) {
+                Some(position) => at(position),
+                None => (first..=read).any(at),
+            },
+        }
+    }
+
+    /// Returns whether a component at a position can differ between the two runs in a way that the
+    /// model uses. An activation that depends on one token alone differs only if the token does.
+    /// Position 0 attends to itself alone, whatever its queries are.
+    pub(crate) fn can_differ(
+        &self,
+        prompt: usize,
+        component: Component,
+        layer: usize,
+        config: &TransformerConfig,
+        position: usize,
+    ) -> bool {
+        match (component, &self.differing) {
+            (Component::HeadQ, _) | (Component::HeadPattern, Some(_)) if position == 0 => false,
+            (_, Some(differing)) => !is_of_own_token(component, layer, config) || differing[prompt][position],
+            (_, None) => true,
+        }
+    }
+
+    /// Returns the first position of `prompt` whose activations can differ between the two runs.
+    fn first_differing(&self, prompt: usize) -> Option<usize> {
+        self.differing.as_ref().map_or(Some(0), |differing| differing[prompt].iter().position(|differs| *differs))
     }
 
     /// The first position that such a patch changes in any prompt, or that is read; `None` if it can matter in none.
@@ -143,14 +184,19 @@ pub(crate) fn record<B: Backend, M: Metric>(
 ) -> Result<Recorded<B>, AnalysisError> {
     let mut recorder = Recorder::filtered(accepts);
     let run = Run::tokens(model.tokens(tokens)?).reading(portion.readout.clone());
-    let logits = model.forward(run, &mut recorder)?;
-    Ok(Recorded { cache: recorder.into_cache(), metric: host(evaluate(metric, logits, &portion.prompts)) })
+    let mut watch = Watch::new();
+    let logits = model.forward(run, (&mut recorder, &mut watch))?;
+    let values = host(watch.mark(evaluate(metric, logits, &portion.prompts)));
+    check_run(model, &the_metric(metric.name()), portion, tokens, &values)?;
+    Ok(Recorded { cache: recorder.into_cache(), metric: values })
 }
 
-/// The metric of each row of `logits` `[row, 1, column]`.
+/// Returns the metric of each row of `logits` `[row, 1, column]`; NaN for a row with a logit that
+/// is not finite, for every metric.
 pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
     let [rows, _, columns] = logits.dims();
-    metric.evaluate(logits.reshape([rows, columns]), prompts)
+    let nan_or_zero = nan_or_zero(&logits);
+    metric.evaluate(logits.reshape([rows, columns]), prompts) + nan_or_zero
 }
 
 /// How far rounding inside the metric may put each row's, from the same logits.

@@ -97,6 +97,14 @@ impl Page {
         self.sections.push(Section { heading: heading.to_owned(), lead: lead.to_owned(), parts: Vec::new() });
     }
 
+    /// Adds a section of warnings, one paragraph each; adds nothing if there are none.
+    pub fn warnings(&mut self, warnings: &[String]) {
+        if !warnings.is_empty() {
+            self.section("Warnings", "What is doubtful about the numbers below.");
+            warnings.iter().for_each(|warning| self.text(warning));
+        }
+    }
+
     /// Adds a chart, beside the one before it where there is room.
     pub fn chart(&mut self, chart: Chart) {
         let Some(section) = self.sections.last_mut() else { return };

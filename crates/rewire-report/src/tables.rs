@@ -94,6 +94,8 @@ pub struct About {
     pub labels: Value,
     /// The metric of the unpatched runs, as [`describe_baselines`] gives it; by set, where there are several.
     pub baselines: Value,
+    /// Warnings about these tables, one line each.
+    pub warnings: Vec<String>,
     /// What else there is to say of these tables: intervals, screening, portions.
     pub notes: Value,
     /// Seconds from start to here.

@@ -28,7 +28,8 @@ mod tokenizer;
 pub use clusters::Clusters;
 pub use jsonl::{PairsFileError, read_pairs};
 pub use metrics::{
-    Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, NormalisationError, Probability, Reads,
+    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, NormalisationError, Probability,
+    Reads,
 };
 pub use pairs::{PairsError, PromptPair, PromptPairs};
 pub use tokenizer::{Tokenizer, TokenizerError};

@@ -14,7 +14,18 @@ pub struct Reads {
     pub columns: Option<Vec<usize>>,
 }
 
-/// One number a prompt from the logits after it; differentiable unless it says otherwise.
+/// The gradient of a metric at the clean run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtClean {
+    /// It is not 0 in general.
+    Varies,
+    /// It is 0, because the metric is at its minimum or maximum at the clean run.
+    Stationary,
+}
+
+/// One number a prompt from the logits after it; differentiable unless it says otherwise. A number
+/// that is not finite is an error to every analysis, and so is a logit that is not finite among
+/// those that the metric reads.
 pub trait Metric: Sync {
     /// Its name, as commands and files have it.
     fn name(&self) -> &'static str;
@@ -36,6 +47,12 @@ pub trait Metric: Sync {
     /// The default is one unit in the last place of the value. A metric that is a small difference of large terms must give more.
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         self.evaluate(logits, prompts).abs() * f32::EPSILON
+    }
+
+    /// Returns whether its gradient is 0 at the clean run, as a divergence's from the clean run is.
+    /// Methods that take the gradient there then refuse the metric.
+    fn at_clean(&self) -> AtClean {
+        AtClean::Varies
     }
 }
 
@@ -144,20 +161,29 @@ impl Metric for Probability {
 #[derive(Debug, Clone)]
 pub struct KlDivergence {
     ends: Vec<usize>,
+    at_clean: AtClean,
     /// Per prompt, log-probabilities of the reference over the vocabulary.
     reference: Vec<Vec<f32>>,
 }
 
 impl KlDivergence {
-    /// The divergence from reference logits at END, one row over the whole vocabulary a prompt (usually the clean run's).
+    /// The divergence from the clean run, by its logits at END, one row over the whole vocabulary a
+    /// prompt. At the clean run it is 0, its minimum, and has no gradient.
     #[must_use]
-    pub fn new(pairs: &PromptPairs, reference_logits: &[Vec<f32>]) -> Self {
+    pub fn new(pairs: &PromptPairs, clean_logits: &[Vec<f32>]) -> Self {
+        Self { at_clean: AtClean::Stationary, ..Self::from_reference(pairs, clean_logits) }
+    }
+
+    /// The divergence from another reference than the clean run, by its logits as in
+    /// [`new`](Self::new).
+    #[must_use]
+    pub fn from_reference(pairs: &PromptPairs, reference_logits: &[Vec<f32>]) -> Self {
         let reference = reference_logits.iter().map(|logits| {
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let log_sum = f64::from(max) + logits.iter().map(|l| f64::from(l - max).exp()).sum::<f64>().ln();
             logits.iter().map(|&l| (f64::from(l) - log_sum) as f32).collect()
         });
-        Self { ends: pairs.ends(), reference: reference.collect() }
+        Self { ends: pairs.ends(), at_clean: AtClean::Varies, reference: reference.collect() }
     }
 }
 
@@ -196,14 +222,18 @@ impl Metric for KlDivergence {
         let difference = (log_reference.clone() - log_run.clone()).abs();
         let of_difference = log_reference.clone().abs() + (of_sum + 3.0);
         let of_logarithms = log_reference.clone().abs() + log_run.clone().abs() + below_largest.clone();
-        let terms = log_reference.exp() * (of_logarithms + difference * of_difference)
-            + log_run.exp() * (below_largest + 2.0);
+        let terms =
+            log_reference.exp() * (of_logarithms + difference * of_difference) + log_run.exp() * (below_largest + 2.0);
         (terms.sum_dim(1).reshape([prompts.len()]) + of_sum) * UNIT_ROUNDOFF
+    }
+
+    fn at_clean(&self) -> AtClean {
+        self.at_clean
     }
 }
 
-/// 1 where the likeliest next token at END is one of the answers, else 0. Its gradient is 0 wherever it exists, so methods
-/// that need gradients refuse it.
+/// 1 where the likeliest next token at END is one of the answers, else 0; NaN where a logit is not
+/// finite. Its gradient is 0 wherever it exists, so methods that need gradients refuse it.
 #[derive(Debug, Clone)]
 pub struct Accuracy {
     ends: Vec<usize>,
@@ -230,8 +260,10 @@ impl Metric for Accuracy {
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let weights = answer_indicator(&self.answers, prompts, &logits);
+        // A row with a logit that is not finite has no likeliest token.
+        let nan_or_zero = (logits.clone().detach() * 0.0).sum_dim(1);
         let chosen = logits.argmax(1); // [row, 1]
-        weights.gather(1, chosen).reshape([prompts.len()])
+        (weights.gather(1, chosen) + nan_or_zero).reshape([prompts.len()])
     }
 
     fn is_differentiable(&self) -> bool {
@@ -290,7 +322,21 @@ impl Metric for BuiltinMetric {
     }
 
     fn is_differentiable(&self) -> bool {
-        !matches!(self, BuiltinMetric::Accuracy(_))
+        match self {
+            BuiltinMetric::LogitDiff(m) => m.is_differentiable(),
+            BuiltinMetric::Probability(m) => m.is_differentiable(),
+            BuiltinMetric::KlDivergence(m) => m.is_differentiable(),
+            BuiltinMetric::Accuracy(m) => m.is_differentiable(),
+        }
+    }
+
+    fn at_clean(&self) -> AtClean {
+        match self {
+            BuiltinMetric::LogitDiff(m) => m.at_clean(),
+            BuiltinMetric::Probability(m) => m.at_clean(),
+            BuiltinMetric::KlDivergence(m) => m.at_clean(),
+            BuiltinMetric::Accuracy(m) => m.at_clean(),
+        }
     }
 }
 

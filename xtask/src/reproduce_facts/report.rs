@@ -8,7 +8,7 @@ use crate::model::Source;
 use crate::output::{new_page, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
-    let mut page = new_page("Factual recall", &source.subtitle(arguments.model.device));
+    let mut page = new_page("Factual recall", &source.subtitle(arguments.model.device), &found.warnings);
     page.section(
         "What the model knows",
         "The demo's first question about each landmark: the probability of its city as the next token, and its rank among all tokens.",

@@ -10,8 +10,8 @@ use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 use rewire_tasks::{PromptPairs, Tokenizer};
 
 use super::analyse::Compared;
-use super::printed::OUTLIERS;
 use super::head_node;
+use super::printed::OUTLIERS;
 use crate::compute::options;
 use crate::model::Source;
 use crate::output::head_name;

@@ -2,13 +2,13 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use ndarray::{Array2, Axis};
+use ndarray::{Array1, Array2, Axis};
 use rewire_analysis::{
-    Bootstrap, Direction, Effects, Options, PathIntegral, Quadrature, Scale, activation_patching, integrated_gradients,
-    literal_first_node, pearson,
+    Bootstrap, Direction, Effects, IntervalKind, Options, PathIntegral, Quadrature, Scale, activation_patching,
+    integrated_gradients, literal_first_node, pearson,
 };
 use rewire_model::Transformer;
-use rewire_tasks::{LogitDiff, PromptPairs};
+use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
 
 use super::analyse::KINDS;
 use crate::compute::options;
@@ -16,21 +16,25 @@ use crate::progress::with_bar;
 
 /// The figures that are correlated with patching, and the difference of both.
 pub(super) const FIGURES: [&str; 3] = ["one gradient", "integral", "integral less one gradient"];
-/// Pairs from which on an interval is given instead of the range.
-const FEWEST: usize = 5;
-
 /// Pearson's correlations over the nodes of each pair.
 pub(super) struct Averaged {
     /// Pairs that were run.
     pub(super) n: usize,
     /// Seed of the generated pairs and of the bootstrap.
     pub(super) seed: u64,
-    /// `[pair, figure]` of each of [`KINDS`]; pairs on which a method gives every node the same score have no correlation and are
-    /// left out.
-    pub(super) correlations: [Array2<f32>; 2],
+    /// Of each of [`KINDS`].
+    pub(super) correlations: [Correlations; 2],
 }
 
-/// The mean of one figure over pairs, with its 95% bootstrap interval or, for fewer than five pairs, the range.
+/// The correlations of one kind of node. Pairs on which a method gives every node the same score have none and are left out.
+pub(super) struct Correlations {
+    /// `[pair, figure]`.
+    pub(super) values: Array2<f32>,
+    /// Of the pairs that have them.
+    clusters: Clusters,
+}
+
+/// The mean of one figure over pairs, with its 95% bootstrap interval or, for too few clusters of pairs, the range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Mean {
     pub(super) mean: f32,
@@ -56,47 +60,45 @@ pub(super) fn averaged<B: AutodiffBackend>(
     })?;
     let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral.clone() };
     let literal = literal_first_node(model, pairs, &metric, &kinds, &of_notebook, &options)?;
+    let clusters = pairs.clusters();
     let correlations = [0, 1].map(|kind| {
         let figures = [&literal.outcome.effects[kind], &integrated.outcome.effects[kind]];
-        correlations(&exact.effects[kind], figures)
+        let (kept, values) = correlations(&exact.effects[kind], figures);
+        Correlations { values, clusters: clusters.restricted_to(&kept) }
     });
     Ok(Averaged { n: pairs.len(), seed, correlations })
 }
 
-/// `[pair, figure]`: of the two figures with the exact effects, and the second less the first.
-fn correlations(exact: &Effects, figures: [&Effects; 2]) -> Array2<f32> {
+/// The pairs that have correlations, and theirs, `[pair, figure]`: of the two figures with the exact effects, and the second less the
+/// first.
+fn correlations(exact: &Effects, figures: [&Effects; 2]) -> (Vec<usize>, Array2<f32>) {
     let of_pair = |pair: usize, figure: &Effects| {
         let [figure, exact] = [figure, exact].map(|effects| effects.values.index_axis(Axis(0), pair));
         pearson(figure.iter().copied().zip(exact.iter().copied()))
     };
     let rows = (0..exact.values.shape()[0]).filter_map(|pair| {
         let [one, integral] = [of_pair(pair, figures[0])?, of_pair(pair, figures[1])?];
-        Some([one as f32, integral as f32, (integral - one) as f32])
+        Some((pair, [one as f32, integral as f32, (integral - one) as f32]))
     });
-    Array2::from(rows.collect::<Vec<_>>())
+    let (kept, rows): (Vec<_>, Vec<_>) = rows.unzip();
+    (kept, Array2::from(rows))
 }
 
 impl Averaged {
     /// The mean of each of [`FIGURES`] for one of [`KINDS`]; `None` if no pair has a correlation.
     pub(super) fn means(&self, kind: usize) -> Option<[Mean; 3]> {
-        let values = &self.correlations[kind];
+        let Correlations { values, clusters } = &self.correlations[kind];
         if values.is_empty() {
             return None;
         }
-        let effects = Effects { kind: KINDS[kind].0, values: values.clone().into_dyn() };
-        let interval = effects.bootstrap(Bootstrap { seed: self.seed, ..Bootstrap::default() });
-        let is_interval = values.nrows() >= FEWEST;
-        let mean = effects.mean();
+        let effects = Effects { kind: KINDS[kind].0, values: values.clone().into_dyn(), lengths: Vec::new() };
+        let intervals = effects.intervals(clusters, Bootstrap { seed: self.seed, ..Bootstrap::default() });
+        let mean: Array1<f32> = values.sum_axis(Axis(0)) / values.nrows() as f32;
         Some([0, 1, 2].map(|figure| {
-            let range = || {
-                let of_figure = values.column(figure);
-                [of_figure.fold(f32::INFINITY, |m, v| m.min(*v)), of_figure.fold(f32::NEG_INFINITY, |m, v| m.max(*v))]
-            };
-            let ends = match &interval {
-                Some([low, high]) if is_interval => [low[[figure]], high[[figure]]],
-                _ => range(),
-            };
-            Mean { mean: mean[[figure]], ends, is_interval }
+            let alone = [mean[figure]; 2];
+            let ends = intervals.as_ref().map_or(alone, |found| [found.low[[figure]], found.high[[figure]]]);
+            let is_interval = intervals.as_ref().is_some_and(|i| matches!(i.kind, IntervalKind::Bootstrap { .. }));
+            Mean { mean: mean[figure], ends, is_interval }
         }))
     }
 
@@ -111,7 +113,7 @@ impl Averaged {
             Some([.., Mean { is_interval: true, .. }]) => {
                 format!("{nodes}: neither follows activation patching more closely, as far as these pairs show")
             }
-            Some(_) => format!("{nodes}: fewer than {FEWEST} pairs, too few to say"),
+            Some(_) => format!("{nodes}: too few pairs to say"),
             None => format!("{nodes}: no pair has a correlation"),
         }
     }
@@ -132,7 +134,8 @@ mod tests {
 
     fn averaged_of(rows: &[[f32; 3]]) -> Averaged {
         let values = Array2::from(rows.to_vec());
-        Averaged { n: rows.len(), seed: 1, correlations: [values.clone(), values] }
+        let of_kind = || Correlations { values: values.clone(), clusters: Clusters::each(rows.len()) };
+        Averaged { n: rows.len(), seed: 1, correlations: [of_kind(), of_kind()] }
     }
 
     #[test]
@@ -140,15 +143,17 @@ mod tests {
         let effects = |values: [f32; 6]| Effects {
             kind: KINDS[1].0,
             values: Array2::from_shape_vec((2, 3), values.to_vec()).unwrap().into_dyn(),
+            lengths: Vec::new(),
         };
         let exact = effects([1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
         let one = effects([1.0, 2.0, 3.0, 3.0, 2.0, 1.0]);
         let integral = effects([3.0, 2.0, 1.0, 3.0, 2.0, 1.0]);
-        let found = correlations(&exact, [&one, &integral]);
+        let (kept, found) = correlations(&exact, [&one, &integral]);
+        assert_eq!(kept, [0, 1]);
         assert_eq!(found, ndarray::arr2(&[[1.0, -1.0, -2.0], [-1.0, -1.0, 0.0]]));
         // A pair whose nodes all have one score has no correlation.
         let flat = effects([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]);
-        assert_eq!(correlations(&exact, [&flat, &integral]).nrows(), 1);
+        assert_eq!(correlations(&exact, [&flat, &integral]).0, [0]);
     }
 
     #[test]

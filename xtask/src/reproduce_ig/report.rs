@@ -6,25 +6,35 @@ mod curves;
 
 use rewire_report::{Check, Page};
 
-use super::results::{COMPARISON, comparison_rows};
+use super::checks::asides;
+use super::results::{ASIDES, AVERAGED, COMPARISON, aside_rows, averaged_rows, comparison_rows};
 use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 use crate::output::new_page;
 
-pub(super) fn page(source: &Source, prompts: &Prompts, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
-    let mut page =
-        new_page("Integrated gradients against activation patching", &source.subtitle(arguments.model.device));
+pub(super) fn page(
+    source: &Source,
+    prompts: &Prompts,
+    found: &Found,
+    checks: &[Check],
+    arguments: &Arguments,
+    warnings: &[String],
+) -> Page {
+    let title = "Integrated gradients against activation patching";
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), warnings);
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",
         "Scores of every neuron and head by both methods, one against the other. \"integrated\" is the integral, complete to within \
-         the gap that a later section lists; \"notebook's\" is what the source document computed and took for it.",
+         the gap that a later section lists; \"notebook's\" is what the source document's code computes in its place: one gradient near the clean run, times \
+         a small weight. Both are of one pair of prompts; the next section has many.",
     );
     page.table(&COMPARISON, comparison_rows(found));
     page.text(
         "Pearson: correlation with activation patching. Jaccard: nodes among the largest of both, as a share of those among the \
          largest of either. Mean difference and SD: patching less attribution, each scaled by its largest size.",
     );
+    averaged(&mut page, found);
     attributions::sections(&mut page, found);
     ablation::sections(&mut page, source, found, arguments);
     curves::sections(&mut page, found);
@@ -54,10 +64,29 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
         page.text("This model has the shape of the one that the notebook used; the figures that it prints, and ours:");
         page.checks(checks);
         page.text(
-            "Not all of the notebook's figures can hold at once: its patching score of head (9, 6), 0.00889 of a difference of 7.014, \
-             is a change of 0.062, and its own curve of that head ends 0.009 above where it begins; its figure of that head, -4.5e-7, is a \
-             slope of -4 logits at the clean activation, where that curve is nearly flat.",
+            "The notebook's table of heads on this pair is at least 18 times larger than its own code gives, so that code did not make \
+             it as it stands. What it prints of that table has no verdict:",
         );
+        page.table(&ASIDES, aside_rows(&asides(&found.compared)));
+    }
+}
+
+/// Correlations over the generated pairs.
+fn averaged(page: &mut Page, found: &Found) {
+    let Some(averaged) = &found.averaged else { return };
+    page.section(
+        "Which follows activation patching?",
+        &format!(
+            "{} generated pairs of prompts (seed {}), in whose corrupted prompt the other name repeats; corrupted baseline. On each pair, \
+             Pearson's correlation over all nodes of activation patching with the one gradient that the notebook's code computes, and \
+             with the integral. The table has means over pairs, with 95% bootstrap intervals over pairs (ranges, if the pairs are too \
+             few). An interval says how sure the mean is on such prompts and this model; it says nothing about other models.",
+            averaged.n, averaged.seed
+        ),
+    );
+    page.table(&AVERAGED, averaged_rows(averaged));
+    for kind in [0, 1] {
+        page.text(&averaged.conclusion(kind));
     }
 }
 

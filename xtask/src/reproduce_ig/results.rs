@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::ablate::{INTERVENTIONS, Study};
 use super::analyse::{BASELINES, KINDS};
 use super::averaged::{Averaged, FIGURES};
+use super::checks::{Aside, asides};
 use super::{Arguments, Found, REFERENCE};
 use crate::model::Source;
 use crate::output::{head_name, text_table};
@@ -37,13 +38,14 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
         }
     }
     if let Some(averaged) = &found.averaged {
-        tables.extend(KINDS.iter().zip(&averaged.correlations).map(|((_, nodes), values)| Table {
+        tables.extend(KINDS.iter().zip(&averaged.correlations).map(|((_, nodes), found)| Table {
             name: format!("generated-pairs/pearson/{nodes}"),
             axes: ["pair", "figure"].map(str::to_owned).to_vec(),
-            values: values.clone().into_dyn(),
+            values: found.values.clone().into_dyn(),
             method: None,
             direction: None,
             scale: Scale::Metric,
+            prompts_by_position: None,
         }));
     }
     tables.extend([curves("curves/inside", &found.curves.inside), curves("curves/wide", &found.curves.wide)]);
@@ -111,7 +113,7 @@ fn describe_averaged(averaged: &Averaged) -> Value {
         };
         let means = averaged.means(kind).map(|means| FIGURES.iter().zip(means).map(mean).collect());
         let value = json!({
-            "pairs": averaged.correlations[kind].nrows(),
+            "pairs": averaged.correlations[kind].values.nrows(),
             "pearson": means.map(Value::Object),
             "conclusion": averaged.conclusion(kind),
         });
@@ -184,17 +186,23 @@ pub(super) fn comparison_rows(found: &Found) -> Vec<Vec<String>> {
     rows
 }
 
-pub(super) const AVERAGED: [&str; 5] =
-    ["nodes", "pairs", "one gradient", "integral", "integral less one gradient"];
+pub(super) const AVERAGED: [&str; 5] = ["nodes", "pairs", "one gradient", "integral", "integral less one gradient"];
 
 /// A row a kind: means over the generated pairs.
 pub(super) fn averaged_rows(averaged: &Averaged) -> Vec<Vec<String>> {
     let row = |(kind, (_, nodes)): (usize, &(_, &str))| {
         let figures = averaged.means(kind).map_or([const { String::new() }; 3], |means| means.map(|mean| mean.text()));
-        let pairs = averaged.correlations[kind].nrows().to_string();
+        let pairs = averaged.correlations[kind].values.nrows().to_string();
         [(*nodes).to_owned(), pairs].into_iter().chain(figures).collect()
     };
     KINDS.iter().enumerate().map(row).collect()
+}
+
+pub(super) const ASIDES: [&str; 3] = ["figure without a verdict", "printed", "ours"];
+
+/// A row a figure.
+pub(super) fn aside_rows(asides: &[Aside]) -> Vec<Vec<String>> {
+    asides.iter().map(|aside| vec![aside.what.clone(), aside.printed.clone(), aside.ours.clone()]).collect()
 }
 
 /// `0.7864 (0.760 to 0.811)`.
@@ -264,6 +272,8 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
         text += "\nagainst the figures that the notebook prints\n";
         let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
         text += &text_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
+        text += "\nof the table of heads that the notebook's code does not give\n";
+        text += &text_table(&ASIDES, &aside_rows(&asides(compared)));
     }
     text
 }

@@ -303,6 +303,7 @@ mod tests {
             scale: Scale::Normalised,
             metric: "logit-diff",
             baselines: Baselines { clean: vec![1.0; 2], corrupted: vec![-1.0; 2] },
+            vanished: Vec::new(),
             effects: vec![Effects { kind: HEADS, values, lengths: Vec::new() }],
         }
     }

@@ -16,8 +16,8 @@ use crate::names;
 use crate::output::{head_name, new_page, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
-    let mut page =
-        new_page("Attribution patching on indirect object identification", &source.subtitle(arguments.model.device));
+    let title = "Attribution patching on indirect object identification";
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), &found.warnings);
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
     if let Some(note) = names::positions_note(&found.sets[0].pairs) {

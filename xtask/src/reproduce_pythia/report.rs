@@ -22,8 +22,15 @@ const SEEN: f32 = 0.002;
 /// Heads whose attention is drawn.
 const DRAWN: usize = 8;
 
-pub(super) fn page(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> Page {
-    let mut page = new_page("The circuit for indirect object identification", &source.subtitle(arguments.model.device));
+pub(super) fn page(
+    source: &Source,
+    found: &Found,
+    checks: &[Check],
+    arguments: &Arguments,
+    warnings: &[String],
+) -> Page {
+    let title = "The circuit for indirect object identification";
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), warnings);
     let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };
     circuit::summary(&mut page, source, found);
     if !checks.is_empty() {

@@ -77,6 +77,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
                     scale,
                     metric: rewire_tasks::Metric::name(&metric),
                     baselines: paths.baselines.clone(),
+                    vanished: paths.vanished.clone(),
                     effects: Vec::new(),
                 };
                 Findings { paths: Some(paths), ..only(outcome) }

@@ -20,6 +20,8 @@ pub(crate) struct SweepLedger {
     first_line: String,
     /// Bytes of the whole lines that are there.
     length: u64,
+    /// Directories that do not exist yet and are made with the first pass, the deepest first.
+    absent: Vec<PathBuf>,
     file: Mutex<Option<File>>,
     kept: HashMap<Pass, Vec<f32>>,
 }
@@ -48,7 +50,9 @@ impl SweepLedger {
             }
         }
         let first_line = format!("{}\n", Value::Object(identity.clone()));
-        Ok(Self { path, first_line, length: length as u64, file: Mutex::new(None), kept })
+        let absent = directory.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists());
+        let absent = absent.map(Path::to_owned).collect();
+        Ok(Self { path, absent, first_line, length: length as u64, file: Mutex::new(None), kept })
     }
 
     /// How many passes were finished before.
@@ -64,6 +68,17 @@ impl SweepLedger {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Removes the file and the directories that were made for it: the sweep can never be finished.
+    pub(crate) fn discard(self) -> anyhow::Result<()> {
+        let absent = self.absent.clone();
+        self.close()?;
+        for directory in absent {
+            // A directory that another program has written to stays.
+            let _ = std::fs::remove_dir(directory);
+        }
+        Ok(())
     }
 
     /// The file, ready for another line.
@@ -161,6 +176,20 @@ mod tests {
         assert_eq!(ledger.load(at(4)), Some(vec![1.0]));
         ledger.close().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_discarded_sweep_leaves_the_directory_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("out/sweep");
+        let ledger = SweepLedger::open(&below, &identity("kl")).unwrap();
+        ledger.store(Pass { portion: 0, number: 0, plan: 1 }, &[1.0]).unwrap();
+        assert!(below.join("unfinished.jsonl").exists());
+        ledger.discard().unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        std::fs::create_dir(directory.path().join("mine")).unwrap();
+        SweepLedger::open(&directory.path().join("mine"), &identity("kl")).unwrap().discard().unwrap();
+        assert!(directory.path().join("mine").exists());
     }
 
     #[test]

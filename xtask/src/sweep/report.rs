@@ -36,7 +36,7 @@ pub(super) fn page(source: &Source, pairs: &PromptPairs, found: &Findings, argum
         arguments.model.device.resolve(),
         arguments.numbers.told()
     );
-    let mut page = new_page("Sweep", &subtitle);
+    let mut page = new_page("Sweep", &subtitle, &found.warnings);
     let [clean, corrupted] = outcome.baselines.means();
     page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];

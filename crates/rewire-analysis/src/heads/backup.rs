@@ -10,10 +10,11 @@ use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::logit_attribution::Direct;
+use crate::finite::check_effects;
 use crate::literal::mask;
 use crate::room::watched;
 use crate::runs::{Portion, check_pairs, portions};
-use crate::{AnalysisError, Component, Node, Options};
+use crate::{AnalysisError, Component, Node, NodeKind, Options};
 
 /// Heads' direct logit attribution before and after some of them are gone.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +68,9 @@ pub fn backup_heads<B: Backend>(
             let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
             concatenate(Axis(0), &views).expect("portions that differ in their prompts alone")
         });
+        for added in [&before, &after] {
+            check_effects("direct logit attribution", NodeKind::all(Component::HeadZ), 0, &added.clone().into_dyn())?;
+        }
         let [logit_difference_before, logit_difference_after] = differences;
         Ok(Backup { ablated: heads.to_vec(), before, after, logit_difference_before, logit_difference_after })
     })

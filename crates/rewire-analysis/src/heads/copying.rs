@@ -7,6 +7,7 @@ use rewire_device::{float32, product};
 use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Readout, Run, Transformer};
 
+use crate::finite::check_prompts;
 use crate::room::watched;
 use crate::runs::{by_place, gather, host};
 use crate::{AnalysisError, Options, workers};
@@ -96,11 +97,14 @@ fn after_first_block<B: Backend>(
 ) -> Result<(Tensor<B, 2>, Vec<usize>), AnalysisError> {
     let (mut streams, mut own) = (Vec::new(), Vec::new());
     let size = options.prompt_batch.max(1);
-    for (prompts, names) in prompts.chunks(size).zip(names.chunks(size)) {
+    for (batch, (prompts, names)) in prompts.chunks(size).zip(names.chunks(size)).enumerate() {
         let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::ResidPost));
         let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
         model.forward(Run::tokens(model.tokens(prompts)?).reading(no_logits), &mut recorder)?;
         let x: Tensor<B, 3> = recorder.into_cache().block(0, Site::ResidPost)?;
+        let nan_or_zero = host((float32(x.clone()) * 0.0).sum_dim(2).sum_dim(1));
+        let numbers: Vec<usize> = (0..prompts.len()).map(|prompt| batch * size + prompt).collect();
+        check_prompts(model, "the residual stream after block 0", prompts, &numbers, &nan_or_zero)?;
         let pos = x.dims()[1];
         let mut rows = Vec::new();
         for (prompt, positions) in names.iter().enumerate() {

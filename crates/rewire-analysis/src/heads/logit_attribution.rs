@@ -6,9 +6,10 @@ use ndarray::{Array2, Array3, ArrayD, Axis};
 use rewire_device::{float32, product};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, Run, Transformer};
-use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
 
 use crate::effects::join;
+use crate::finite::{Watch, check_effects, check_run, the_metric};
 use crate::room::watched;
 use crate::runs::{Portion, by_place, check, evaluate, gather, host, hosts, portions, record};
 use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind, Options, Outcome, Scale};
@@ -51,7 +52,11 @@ pub fn logit_attribution<B: Backend>(
             let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
             let direct = Direct::new(model, &portion, &metric, gain, sites, ())?;
             baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, &metric, |_| false)?.metric);
-            changes.push(nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?);
+            let added = nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?;
+            for (kind, values) in nodes.iter().zip(&added) {
+                check_effects("logit attribution", *kind, portion.prompts[0], values)?;
+            }
+            changes.push(added);
             baselines.clean.extend(direct.logit_difference);
         }
         (options.progress)(pairs.len(), pairs.len());
@@ -61,7 +66,8 @@ pub fn logit_attribution<B: Backend>(
             scale: Scale::Metric,
             metric: "logit-diff",
             baselines,
-            effects: join(nodes, changes, 1.0, pairs),
+            vanished: Vec::new(),
+            effects: join(Method::LogitAttribution, nodes, changes, 1.0, pairs)?,
         })
     })
 }
@@ -91,7 +97,10 @@ impl<'a, B: Backend> Direct<'a, B> {
         let accepts = move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site));
         let mut recorder = Recorder::filtered(accepts);
         let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
-        let logits = model.forward(run, (hook, &mut recorder))?;
+        let mut watch = Watch::new();
+        let logits = model.forward(run, (hook, (&mut recorder, &mut watch)))?;
+        let logit_difference = host(watch.mark(evaluate(metric, logits, &portion.prompts)));
+        check_run(model, &the_metric(metric.name()), portion, &portion.pairs.clean(), &logit_difference)?;
         let side = |of: fn(&PromptPair) -> &Vec<u32>| portion.pairs.pairs().iter().map(|p| of(p).clone()).collect();
         let [answers, wrong]: [Vec<Vec<u32>>; 2] = [side(|p| &p.answers), side(|p| &p.wrong_answers)];
         Ok(Self {
@@ -99,7 +108,7 @@ impl<'a, B: Backend> Direct<'a, B> {
             cache: recorder.into_cache(),
             direction: model.logit_direction(&answers, &wrong, gain),
             ends: portion.pairs.ends(),
-            logit_difference: host(evaluate(metric, logits, &portion.prompts)),
+            logit_difference,
         })
     }
 

@@ -9,6 +9,7 @@ use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::PromptPairs;
 
+use crate::finite::{Watch, check_prompts};
 use crate::room::watched;
 use crate::runs::{check_pairs, host};
 use crate::{AnalysisError, Options, workers};
@@ -93,7 +94,13 @@ pub fn copy_suppression<B: Backend>(
         let scale = HookPoint::FinalNorm(NormSite::Scale);
         let mut recorder =
             Recorder::filtered(move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site)));
-        let logits = model.forward(Run::tokens(model.tokens(&pairs.clean())?), &mut recorder)?;
+        let mut watch = Watch::new();
+        let logits = model.forward(Run::tokens(model.tokens(&pairs.clean())?), (&mut recorder, &mut watch))?;
+        let [n, pos, d_vocab] = logits.dims();
+        // 0, or NaN if a logit of the prompt is not finite.
+        let zeros = (logits.clone() * 0.0).reshape([n, pos * d_vocab]).sum_dim(1).reshape([n]);
+        let numbers: Vec<usize> = (0..n).collect();
+        check_prompts(model, "a logit of the clean run", &pairs.clean(), &numbers, &host(watch.mark(zeros)))?;
         let directions = Directions::new(model, &pairs.clean());
         let clean =
             Clean { model, pairs, prompts: pairs.clean(), keep, cache: recorder.into_cache(), logits, directions };
@@ -195,7 +202,8 @@ impl<B: Backend> Clean<'_, B> {
             change.iter_mut().zip(unit).for_each(|(change, u)| *change += lowered * u);
         }
         let tensor = |change| Tensor::from_data(TensorData::new(change, [n, pos, d_model]), &self.model.device());
-        let [preserved, ablated] = [preserved, ablated].map(|change| self.divergence(tensor(change)));
+        let what = format!("L{layer}H{head}, ablated,");
+        let [preserved, ablated] = [preserved, ablated].map(|change| self.divergence(tensor(change), &what));
         Ok(Suppression { head: (layer, head), preserved: preserved?, ablated: ablated? })
     }
 
@@ -245,7 +253,7 @@ impl<B: Backend> Clean<'_, B> {
 
     /// Mean KL(clean || changed) where `change` `[prompts, pos, d_model]` is added to the last residual stream and the final norm's scale
     /// is held. A few prompts at once, for each holds its logits over the whole vocabulary.
-    fn divergence(&self, change: Tensor<B, 3>) -> Result<f64, AnalysisError> {
+    fn divergence(&self, change: Tensor<B, 3>, what: &str) -> Result<f64, AnalysisError> {
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
         let centred = (change.clone() - change.mean_dim(2)) / scale;
         let read = match self.model.final_norm_gain() {
@@ -263,6 +271,15 @@ impl<B: Backend> Clean<'_, B> {
             let clean = log_softmax(logits, 2);
             let divergence = host((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
             for (prompt, all) in divergence.chunks(pos).enumerate() {
+                if let Some(value) = all[..=self.pairs.end(from + prompt)].iter().find(|v| !v.is_finite()) {
+                    let what = format!("the divergence of {what} from the clean run");
+                    return Err(AnalysisError::NotFinite {
+                        what,
+                        value: *value,
+                        prompt: Some(from + prompt),
+                        first: None,
+                    });
+                }
                 for v in &all[..=self.pairs.end(from + prompt)] {
                     sum += f64::from(*v);
                     count += 1;

@@ -10,7 +10,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use rewire_device::{in_type_of, product, zeros_like};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Patch, Site};
-use rewire_model::Transformer;
+use rewire_model::{Transformer, TransformerConfig};
 
 use super::policy::{FreezePolicy, Frozen};
 use super::receiver::{layer_ends, mlp_reads, written};
@@ -301,8 +301,18 @@ impl<B: Backend> Rows<'_, B> {
     }
 }
 
-/// The first row that a set of senders has at a prompt and position: when its first node there writes.
-pub(super) fn begins(senders: &[Node], prompt: usize, position: usize) -> Option<usize> {
-    let here = |node: &&Node| node.positions.position(prompt).is_none_or(|p| p == position);
-    senders.iter().filter(here).map(written).min()
+/// Returns when the first sender at a prompt and position writes, of those whose activations can
+/// differ in the source run.
+pub(super) fn begins(
+    senders: &[Node],
+    portion: &Portion,
+    config: &TransformerConfig,
+    prompt: usize,
+    position: usize,
+) -> Option<usize> {
+    let sends = |node: &&Node| {
+        node.positions.position(prompt).is_none_or(|p| p == position)
+            && portion.can_differ(prompt, node.component, node.layer, config, position)
+    };
+    senders.iter().filter(sends).map(written).min()
 }

@@ -10,8 +10,10 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use super::adding::{Adding, Addition};
 use super::policy::{FreezePolicy, Frozen, HeldAttention, Taking};
-use super::receiver::{Input, Receiver};
+use super::receiver::{Input, Receiver, named as named_receivers};
 use super::sweep::{Path, check_ends};
+use crate::finite::{check_changed, check_run, the_metric};
+use crate::groups::named;
 use crate::literal::{covers, mask, point, whole_metric};
 use crate::room::watched;
 use crate::runs::{Portion, portions};
@@ -77,11 +79,12 @@ fn both_metrics<B: Backend, M: Metric>(
     direction: Direction,
     hook: &mut impl Hook<B>,
 ) -> Result<(Vec<f32>, Vec<f32>), AnalysisError> {
-    let [base_tokens, source_tokens] = portion.base_and_source(direction);
-    let base_tokens = model.tokens(&base_tokens)?;
+    let [base_prompts, source_prompts] = portion.base_and_source(direction);
+    let base_tokens = model.tokens(&base_prompts)?;
     let (mut base, mut source) = (Recorder::all(), Recorder::all());
     let unpatched = whole_metric(model, metric, portion, base_tokens.clone(), &mut base)?;
-    model.forward(Run::tokens(model.tokens(&source_tokens)?), &mut source)?;
+    check_run(model, &the_metric(metric.name()), portion, &base_prompts, &unpatched)?;
+    model.forward(Run::tokens(model.tokens(&source_prompts)?), &mut source)?;
     let (base, source) = (base.into_cache(), source.into_cache());
 
     let mut sending = sending(model, senders, &base, &source, policy)?;
@@ -108,6 +111,8 @@ fn both_metrics<B: Backend, M: Metric>(
             whole_metric(model, metric, portion, base_tokens, (adding, hook))?
         }
     };
+    let sent = |_| format!("{} sent to {}", named(senders), named_receivers(receivers));
+    check_changed(metric.name(), &portion.prompts, &patched, sent)?;
     Ok((unpatched, patched))
 }
 

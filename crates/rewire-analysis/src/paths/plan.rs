@@ -147,7 +147,8 @@ impl Job {
         let mut rows = Vec::new();
         for (prompt, &read) in portion.readout_positions().iter().enumerate() {
             for position in 0..=read {
-                let Some(begins) = begins(&self.senders[senders], prompt, position) else { continue };
+                let begins = begins(&self.senders[senders], portion, config, prompt, position);
+                let Some(begins) = begins else { continue };
                 let row = Row { begins, senders, prompt, position };
                 if receivers.iter().any(|receiver| receiver.receives(&row, portion, config)) {
                     rows.push(row);

@@ -237,6 +237,11 @@ impl Receiver {
     }
 }
 
+/// Receivers in words.
+pub(super) fn named(receivers: &[Receiver]) -> String {
+    receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAMES[*self as usize].1)

@@ -15,11 +15,14 @@ use super::plan::{Job, PathPair, Unit};
 use super::policy::{FreezePolicy, Frozen};
 use super::reach::Reach;
 use super::receive::{Receiving, reads_of_base};
-use super::receiver::Receiver;
+use super::receiver::{Receiver, named as named_receivers};
 use crate::activation::{place, run_baselines};
 use crate::cost::{Cost, Costs};
 use crate::effects::join;
+use crate::finite::check_changed;
+use crate::groups::{check_group_effects, named};
 use crate::ledger::Pass;
+use crate::moves::moving;
 use crate::plan::{places, units};
 use crate::room::{sure, watched};
 use crate::runs::{Portion, check, check_pairs, factor, no_effects, portions, record};
@@ -90,7 +93,8 @@ pub fn path_patching<B: Backend, M: Metric>(
         scale: options.scale,
         metric: metric.name(),
         baselines: found.baselines,
-        effects: join(senders, vec![changes], found.factor, pairs),
+        vanished: Vec::new(),
+        effects: join(Method::PathPatching, senders, vec![changes], found.factor, pairs)?,
     };
     Ok(PathPatching { outcome, policy, unreached })
 }
@@ -172,8 +176,11 @@ pub fn patch_paths<B: Backend, M: Metric>(
     let options = &Options { ledger: &(), ..*options };
     let found = follow(model, pairs, metric, &senders.sets, &receivers.sets, &numbers, policy, options)?;
     let Options { direction, scale, .. } = *options;
-    let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32);
-    Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines: found.baselines, values })
+    let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32 + 0.0);
+    let groups: Vec<Vec<Node>> = paths.iter().map(|path| path.senders.clone()).collect();
+    check_group_effects(&groups, &values)?;
+    let (metric, baselines) = (metric.name(), found.baselines);
+    Ok(GroupOutcome { direction, scale, metric, baselines, vanished: Vec::new(), values })
 }
 
 /// Sets in the order in which they appear first, and the number of each.
@@ -281,12 +288,14 @@ fn follow<B: Backend, M: Metric>(
                 Some(runs) => runs,
                 None => Runs::new(model, metric, portion, senders, receivers, policy, options)?,
             };
+            let moves = moving(&job.senders, portion, model.config(), &runs.base, &runs.source)?;
             let n_prompts = portion.prompts.len();
             done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
             let work = |i: usize| runs.unit(&job, &units[i], i, options);
             workers::run(units.len(), options.workers::<B>(&model.device()), work, |i, metrics| {
                 for (&path, metrics) in units[i].paths.iter().zip(metrics.chunks(n_prompts)) {
-                    for (prompt, metric) in metrics.iter().enumerate() {
+                    let moves = &moves[paths[path].senders];
+                    for (prompt, metric) in metrics.iter().enumerate().filter(|(prompt, _)| moves[*prompt]) {
                         changes[[from + prompt, path]] = metric - runs.base_metric[prompt];
                     }
                 }
@@ -370,8 +379,13 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
             &format!("path patching {} {:?} {ends:?}", options.direction, self.policy),
         );
         let expected = unit.paths.len() * self.base_metric.len();
+        let sent = |path: usize| format!("{} sent to {}", named(ends[path].0), named_receivers(ends[path].1));
+        let check = |metrics: Vec<f32>| {
+            check_changed(self.metric.name(), &self.portion.prompts, &metrics, sent)?;
+            Ok(metrics)
+        };
         if let Some(kept) = options.ledger.load(id).filter(|kept| kept.len() == expected) {
-            return Ok(kept);
+            return check(kept);
         }
         let carrier = Carrier {
             model: self.model,
@@ -381,7 +395,7 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
             policy: self.policy,
         };
         let receiving = Receiving::new(&carrier, self.metric, &self.base_metric, job, unit)?;
-        let metrics = receiving.metrics(&unit.paths, options.token_budget)?;
+        let metrics = check(receiving.metrics(&unit.paths, options.token_budget)?)?;
         sure::<B>(&self.model.device())?;
         options.ledger.store(id, &metrics).map_err(AnalysisError::Ledger)?;
         Ok(metrics)

@@ -52,6 +52,7 @@ fn outcome(effects: Vec<Effects>) -> Outcome {
         method: Method::IntegratedGradients,
         direction: Direction::Noising,
         scale: Scale::Metric,
+        vanished: Vec::new(),
         metric: "logit-diff",
         baselines: Baselines {
             clean: vec![single("Clean logit difference: ")[0] as f32],
@@ -77,12 +78,10 @@ fn lines(baseline: usize) -> Lines {
     let complete = |kind, gap: ArrayD<f32>| Completeness { kind, change: gap.clone(), gap, steps: vec![1; 12] };
     let literal = Integrated {
         outcome: outcome(zeros()),
-        completeness: vec![
-            complete(NEURONS, gap("mlp.hook_post")),
-            complete(HEADS, gap("attn.hook_result")),
-        ],
+        completeness: vec![complete(NEURONS, gap("mlp.hook_post")), complete(HEADS, gap("attn.hook_result"))],
     };
-    let between = ["between IG and AP attributions", "between IG with corrupted baseline and AP attributions"][baseline];
+    let between =
+        ["between IG and AP attributions", "between IG with corrupted baseline and AP attributions"][baseline];
     let compared = |nodes: &str| {
         let pearson = Some(single(&format!("Correlation coefficient {between} for {nodes}: "))[0]);
         let jaccard = single("Jaccard score for MLP neurons: ")[baseline];
@@ -118,7 +117,8 @@ fn drawn() -> Drawn {
 
 fn contrasted() -> Contrasted {
     let [clean, corrupted] = ["Clean", "Corrupted"].map(|run| single(&format!("{run} logit difference: "))[1]);
-    let [first_clean, first_corrupted] = ["Clean", "Corrupted"].map(|run| single(&format!("{run} logit difference: "))[0]);
+    let [first_clean, first_corrupted] =
+        ["Clean", "Corrupted"].map(|run| single(&format!("{run} logit difference: "))[0]);
     Contrasted {
         name: "as printed",
         prompts: [String::new(), String::new()],
@@ -152,14 +152,11 @@ fn differing(found: &Found) -> Vec<String> {
     checks(found).into_iter().filter(|c| c.verdict == Verdict::Differs).map(|c| c.what).collect()
 }
 
-/// Scores of other heads than the six are not printed, so the spread over all heads cannot be made from printed lines.
-const SPREAD: &str = "standard deviation of the sizes of patching less the figure times 1e5";
-
 #[test]
 fn what_the_notebook_prints_agrees_with_every_check() {
     let found = as_printed();
-    assert_eq!(checks(&found).len(), 29);
-    assert_eq!(differing(&found), [SPREAD]);
+    assert_eq!(checks(&found).len(), 26);
+    assert_eq!(differing(&found), [""; 0]);
 }
 
 #[test]
@@ -167,10 +164,9 @@ fn each_figure_is_checked() {
     let changed = |change: fn(&mut Found)| {
         let mut found = as_printed();
         change(&mut found);
-        differing(&found).into_iter().filter(|what| what != SPREAD).collect::<Vec<_>>()
+        differing(&found)
     };
-    let of_score = ["outlier heads (by the notebook's rule, on its figure)", "patching score of (7, 3)"];
-    assert_eq!(changed(|f| f.compared.exact.effects[1].values[[0, 7, 3]] = 0.0), of_score);
+    assert_eq!(changed(|f| f.compared.exact.effects[1].values[[0, 7, 3]] = 0.0), ["patching score of (7, 3)"]);
     let of_delta = ["errors (delta) that Captum printed, corrupted baseline, 12 layers of heads and neurons"];
     assert_eq!(changed(|f| f.compared.lines[1].literal.completeness[1].gap[[0, 11]] = 0.0), of_delta);
     let of_jaccard = ["Jaccard of the 30 largest neurons, zero baseline (the notebook's figure)"];
@@ -202,7 +198,11 @@ fn curves_of_too_few_points_differ() {
 fn constants_are_the_printed_figures() {
     let rounds_to = |constant: f64, text: f64, digits: i32| (constant - text).abs() <= 0.5001 * 10_f64.powi(-digits);
     assert!(rounds_to(SD_OF_SIZES, single("Standard deviation of differences: ")[0], 7));
-    let accuracies: Vec<Vec<f64>> = NOTEBOOK.lines().filter(|l| l.starts_with("0.") || l.starts_with("[0.")).map(numbers).collect();
+    assert!((FIGURE - printed("tensor(")[0][0]).abs() < 1e-16);
+    let heads = OUTLIERS.map(|((layer, head), _)| [layer as f64, head as f64]);
+    assert_eq!(printed("[(")[0], heads.as_flattened());
+    let accuracies: Vec<Vec<f64>> =
+        NOTEBOOK.lines().filter(|l| l.starts_with("0.") || l.starts_with("[0.")).map(numbers).collect();
     assert_eq!(accuracies, [vec![ACCURACY], ACCURACY_WITHOUT.to_vec()]);
     let changes = ["attribution score differences and performance score", "IG attribution score and performance score"];
     let of = |what: &str, end: &str| single(&format!("Correlation coefficient between {what} {end}: "));
@@ -215,9 +215,9 @@ fn constants_are_the_printed_figures() {
 
 #[test]
 fn verdicts_follow_the_numbers() {
-    assert_eq!(figure("", 4.276, 4.2764, 3, OF_LOGITS).verdict, Verdict::Agrees);
-    assert_eq!(figure("", 4.276, 4.277, 3, OF_LOGITS).verdict, Verdict::Differs);
-    assert_eq!(figure("", 0.2351, f64::NAN, 4, OF_SHARES).verdict, Verdict::Differs);
+    assert_eq!(Check::figure("", 4.276, 4.2764, 3, OF_LOGITS).verdict, Verdict::Agrees);
+    assert_eq!(Check::figure("", 4.276, 4.277, 3, OF_LOGITS).verdict, Verdict::Differs);
+    assert_eq!(Check::figure("", 0.2351, f64::NAN, 4, OF_SHARES).verdict, Verdict::Differs);
     assert_eq!(small("", 3.362e-8, 3.3621e-8).verdict, Verdict::Agrees);
     assert_eq!(small("", 3.362e-8, 3.4e-8).verdict, Verdict::Differs);
     assert_eq!(deltas("", &DELTAS[0], |layer, kind| DELTAS[0][layer][kind]).verdict, Verdict::Agrees);

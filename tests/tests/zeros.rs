@@ -1,0 +1,566 @@
+//! Effects that must be exactly 0, gradients that vanish, and numbers that are not finite, on
+//! random models and pairs.
+
+use std::collections::BTreeSet;
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+use burn::tensor::backend::Backend;
+use ndarray::ArrayD;
+use proptest::prelude::*;
+use rewire_analysis::{
+    Agreement, AnalysisError, By, Component, Direction, FreezePolicy, Input, Intervention, KeptTokens, MeanOver, Node,
+    NodeKind, NormJacobian, Options, PathIntegral, PathOptions, PerPrompt, Positions, Receiver, Reuse, Scale,
+    Suppression, Warning, ablate_groups, ablation, activation_patching, attention_attribution, attention_patterns,
+    attribute_groups, attribution_patching, backup_heads, clean_logits, copy_suppression, head_path_attribution,
+    integrated_gradients, interpolation_curves, logit_attribution, mean_activations, patch_groups, path_patching,
+    screen_then_verify,
+};
+use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
+use rewire_model::{Activation, FinalNormGain, Run, Transformer, TransformerConfig};
+use rewire_tasks::{Accuracy, AtClean, KlDivergence, LogitDiff, Metric, Probability, PromptPair, PromptPairs, Reads};
+use rewire_tests::compare::array;
+use rewire_tests::random::{any_config, any_pairs};
+
+type Grad = Autodiff<Flex>;
+
+fn model(config: &TransformerConfig, seed: u64) -> Transformer<Grad> {
+    Transformer::random(config, seed, &Default::default())
+}
+
+fn options(noising: bool) -> Options<'static> {
+    let direction = if noising { Direction::Noising } else { Direction::Denoising };
+    Options { direction, scale: Scale::Metric, ..Options::default() }
+}
+
+/// Pairs whose prompts differ at scattered positions only.
+fn scattered() -> impl Strategy<Value = PromptPairs> {
+    (any_pairs(), prop::collection::vec(any::<[bool; 8]>(), 4)).prop_map(|(pairs, kept)| {
+        let scatter = |(pair, kept): (&PromptPair, &[bool; 8])| {
+            let corrupted = pair.clean.iter().zip(&pair.corrupted).zip(kept);
+            let corrupted = corrupted.map(|((clean, other), kept)| if *kept { *clean } else { *other }).collect();
+            PromptPair { corrupted, ..pair.clone() }
+        };
+        PromptPairs::new(pairs.pairs().iter().zip(&kept).map(scatter).collect()).unwrap()
+    })
+}
+
+/// Every component of a model.
+fn components(config: &TransformerConfig) -> Vec<Component> {
+    use Component::{AttnOut, HeadK, HeadPattern, HeadQ, HeadV, HeadZ, MlpOut, MlpPost, ResidMid, ResidPost, ResidPre};
+    let all = [ResidPre, ResidPost, AttnOut, MlpOut, MlpPost, HeadQ, HeadK, HeadV, HeadZ, HeadPattern];
+    all.into_iter().chain((!config.parallel_block).then_some(ResidMid)).collect()
+}
+
+/// Whether the tokens say that an activation is the same in both runs: nothing before a position
+/// differs; or, in the first block, nothing has attended to another position yet and the own token
+/// is the same.
+fn same_by_tokens(
+    config: &TransformerConfig,
+    pair: &PromptPair,
+    component: Component,
+    layer: usize,
+    at: usize,
+) -> bool {
+    let own = match component {
+        Component::ResidPre | Component::HeadQ | Component::HeadK | Component::HeadV => true,
+        Component::MlpOut | Component::MlpPost => config.parallel_block,
+        _ => false,
+    };
+    at >= pair.clean.len()
+        || pair.clean[..=at] == pair.corrupted[..=at]
+        || layer == 0 && own && pair.clean[at] == pair.corrupted[at]
+}
+
+/// Refuses effects by position that are not a 0 without a sign where the tokens say so; gives how
+/// many such nodes there were after a difference.
+fn assert_still(
+    what: &str,
+    config: &TransformerConfig,
+    pairs: &PromptPairs,
+    kind: NodeKind,
+    values: &ArrayD<f32>,
+) -> usize {
+    let mut still = 0;
+    for (index, value) in values.indexed_iter() {
+        let index = ndarray::Dimension::slice(&index);
+        let (prompt, layer, at) = (index[0], index[1], index[index.len() - 1]);
+        let pair = &pairs.pairs()[prompt];
+        if same_by_tokens(config, pair, kind.component, layer, at) {
+            assert_eq!(value.to_bits(), 0, "{what}, {kind} {index:?}: {value:e}");
+            still += usize::from(at < pair.clean.len() && pair.clean[..at] != pair.corrupted[..at]);
+        }
+    }
+    still
+}
+
+/// The distance of a logit difference from what it is on the clean run, squared: a metric that is
+/// at its minimum there and does not say so. On the prompts of `elsewhere` it is the logit
+/// difference itself.
+struct Squared {
+    of: LogitDiff,
+    clean: Vec<f32>,
+    elsewhere: BTreeSet<usize>,
+}
+
+impl Metric for Squared {
+    fn name(&self) -> &'static str {
+        "squared"
+    }
+
+    fn reads(&self) -> Reads {
+        self.of.reads()
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let value = self.of.evaluate(logits, prompts);
+        let of = |number: &dyn Fn(usize) -> f32| {
+            let numbers: Vec<f32> = prompts.iter().map(|&prompt| number(prompt)).collect();
+            Tensor::<B, 1>::from_floats(numbers.as_slice(), &value.device())
+        };
+        let straight = of(&|prompt| f32::from(u8::from(self.elsewhere.contains(&prompt))));
+        let distance = value.clone() - of(&|prompt| self.clean[prompt]);
+        value * straight.clone() + distance.clone() * distance * (straight * -1.0 + 1.0)
+    }
+}
+
+/// How far a logit difference is above a thousand: 0 on both runs, and so is its gradient.
+struct Hinge(LogitDiff);
+
+impl Metric for Hinge {
+    fn name(&self) -> &'static str {
+        "hinge"
+    }
+
+    fn reads(&self) -> Reads {
+        self.0.reads()
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        relu(self.0.evaluate(logits, prompts) - 1e3)
+    }
+}
+
+/// A metric that is 1 whatever the logits are.
+struct Blind(LogitDiff);
+
+impl Metric for Blind {
+    fn name(&self) -> &'static str {
+        "blind"
+    }
+
+    fn reads(&self) -> Reads {
+        self.0.reads()
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        Tensor::ones([prompts.len()], &logits.device())
+    }
+}
+
+/// Multiplies every weight.
+struct Times(f32);
+
+impl<B: Backend> ModuleMapper<B> for Times {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let times = self.0;
+        param.map(|weights| weights * times)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_the_tokens_say_is_the_same_has_exactly_no_effect(
+        config in any_config(), pairs in scattered(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
+    ) {
+        let model = model(&config, seed);
+        let plain = model.valid();
+        let metric = LogitDiff::new(&pairs);
+        let options = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..options(noising) };
+        let kinds: Vec<NodeKind> = components(&config).into_iter().map(NodeKind::by_position).collect();
+        let exact = activation_patching(&plain, &pairs, &metric, &kinds, &options).unwrap();
+        let estimates = attribution_patching(&model, &pairs, &metric, &kinds, &options).unwrap();
+        for effects in exact.effects.iter().chain(&estimates.effects) {
+            assert_still("patching", &config, &pairs, effects.kind, &effects.values);
+        }
+
+        // Each node as a group of its own, and all positions that the tokens hold still in one
+        // prompt together.
+        let nodes = |component: Component| {
+            (0..pairs.width()).map(move |at| Node::new(0, component).at(Positions::One(at))).collect::<Vec<_>>()
+        };
+        for component in [Component::ResidPre, Component::HeadQ, Component::HeadV, Component::MlpOut] {
+            let mut groups: Vec<Vec<Node>> = nodes(component).into_iter().map(|node| vec![node]).collect();
+            let together: Vec<Node> = (0..pairs.width())
+                .filter(|&at| same_by_tokens(&config, &pairs.pairs()[0], component, 0, at))
+                .map(|at| Node::new(0, component).at(Positions::One(at)))
+                .collect();
+            groups.extend((!together.is_empty()).then_some(together));
+            let exact = patch_groups(&plain, &pairs, &metric, &groups, &options).unwrap();
+            let estimate = attribute_groups(&model, &pairs, &metric, &groups, &options).unwrap();
+            for values in [&exact.values, &estimate.values] {
+                for ((prompt, group), value) in values.indexed_iter() {
+                    let still = groups[group].iter().all(|node| {
+                        let at = node.positions.position(prompt).unwrap();
+                        same_by_tokens(&config, &pairs.pairs()[prompt], component, 0, at)
+                    });
+                    prop_assert!(!still || value.to_bits() == 0, "{component} of {:?}: {value:e}", groups[group]);
+                }
+            }
+        }
+
+        let last = config.n_layers - 1;
+        let receivers = [Receiver::new(last, Input::Q), Receiver::new(last, Input::MlpIn), Receiver::new(last, Input::ResidPost)];
+        let senders = [NodeKind::by_position(Component::ResidPre), NodeKind::by_position(Component::MlpOut)];
+        for policy in [FreezePolicy::path_patching(), FreezePolicy::direct()] {
+            let found = path_patching(&plain, &pairs, &metric, &senders, &receivers, policy, &options).unwrap();
+            for effects in &found.outcome.effects {
+                assert_still("path patching", &config, &pairs, effects.kind, &effects.values);
+            }
+        }
+        let integral = PathIntegral { tolerance: 10.0, ..PathIntegral::default() };
+        let lines = integrated_gradients(&model, &pairs, &metric, &senders, &integral, &options).unwrap();
+        for effects in &lines.outcome.effects {
+            assert_still("integrated gradients", &config, &pairs, effects.kind, &effects.values);
+        }
+    }
+
+    #[test]
+    fn what_is_the_same_number_in_both_runs_has_exactly_no_effect(
+        config in any_config(), pairs in scattered(), seed in 0_u64..1000, noising in any::<bool>(), by in 0_usize..2,
+    ) {
+        let config = TransformerConfig { activation: Activation::Relu, ..config };
+        assert_held_neurons_do_nothing(&config, &pairs, seed, noising, [By::All, By::Position][by]);
+    }
+
+    #[test]
+    fn no_method_returns_a_number_that_is_not_finite(
+        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, power in 0_i32..39, negative in any::<bool>(), metric in 0_usize..4,
+    ) {
+        let config = TransformerConfig { norm_eps: if negative { -1.0 } else { config.norm_eps }, ..config };
+        let model = model(&config, seed).map(&mut Times(10.0_f32.powi(power)));
+        let plain = model.valid();
+        let reference = clean_logits(&plain, &pairs, 2);
+        match (metric, &reference) {
+            (0, _) => finite_or_refused(&model, &pairs, &LogitDiff::new(&pairs))?,
+            (1, _) => finite_or_refused(&model, &pairs, &Probability::new(&pairs))?,
+            (2, _) => finite_or_refused(&model, &pairs, &Accuracy::new(&pairs))?,
+            (_, Ok(reference)) => {
+                prop_assert!(reference.iter().flatten().all(|logit| logit.is_finite()));
+                finite_or_refused(&model, &pairs, &KlDivergence::new(&pairs, reference))?;
+            }
+            (_, Err(error)) => prop_assert!(matches!(error, AnalysisError::NotFinite { .. }), "{error}"),
+        }
+    }
+}
+
+/// Checks that neurons which have the same numbers in both runs have exactly no effect, by three
+/// methods; returns how many there are.
+fn assert_held_neurons_do_nothing(
+    config: &TransformerConfig,
+    pairs: &PromptPairs,
+    seed: u64,
+    noising: bool,
+    by: By,
+) -> usize {
+    let model = model(config, seed).valid();
+    let metric = LogitDiff::new(pairs);
+    let neurons = NodeKind { component: Component::MlpPost, by };
+    let found = activation_patching(&model, pairs, &metric, &[neurons], &options(noising)).unwrap();
+    let groups: Vec<Vec<Node>> =
+        (0..config.d_mlp).map(|unit| vec![Node::new(0, Component::MlpPost).unit(unit)]).collect();
+    let alone = patch_groups(&model, pairs, &metric, &groups, &options(noising)).unwrap();
+    let senders = [NodeKind::all(Component::MlpPost)];
+    let to = [Receiver::new(config.n_layers - 1, Input::ResidPost)];
+    let sent =
+        path_patching(&model, pairs, &metric, &senders, &to, FreezePolicy::path_patching(), &options(noising)).unwrap();
+    let [clean, corrupted] = [pairs.clean(), pairs.corrupted()].map(|prompts| {
+        let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::MlpPost));
+        model.forward(Run::tokens(model.tokens(&prompts).unwrap()), &mut recorder).unwrap();
+        recorder.into_cache()
+    });
+    let mut still = 0;
+    for layer in 0..config.n_layers {
+        let [clean, corrupted] =
+            [&clean, &corrupted].map(|cache| array(cache.block::<3>(layer, Site::MlpPost).unwrap()));
+        for prompt in 0..pairs.len() {
+            for unit in 0..config.d_mlp {
+                let same = |at: usize| clean[[prompt, at, unit]] == corrupted[[prompt, at, unit]];
+                let all = (0..=pairs.end(prompt)).all(same);
+                still += usize::from(all);
+                if all && layer == 0 {
+                    assert_eq!(alone.values[[prompt, unit]].to_bits(), 0);
+                }
+                if all {
+                    assert_eq!(sent.outcome.effects[0].values[[prompt, layer, unit]].to_bits(), 0);
+                }
+                let effects = &found.effects[0].values;
+                match neurons.by {
+                    By::All => assert!(!all || effects[[prompt, layer, unit]].to_bits() == 0),
+                    _ => {
+                        for at in 0..=pairs.end(prompt) {
+                            assert!(!same(at) || effects[[prompt, layer, unit, at]].to_bits() == 0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    still
+}
+
+#[test]
+fn a_relu_holds_neurons_at_0_in_both_runs() {
+    let config = TransformerConfig { activation: Activation::Relu, ..TransformerConfig::gpt2(2, 3, 24, 30, 16) };
+    for seed in 0..3 {
+        assert!(assert_held_neurons_do_nothing(&config, &demo_shaped(), seed, false, By::All) > 0, "seed {seed}");
+    }
+}
+
+/// Checks that every method returns finite numbers or an error.
+fn finite_or_refused<M: Metric>(
+    model: &Transformer<Grad>,
+    pairs: &PromptPairs,
+    metric: &M,
+) -> Result<(), TestCaseError> {
+    let plain = model.valid();
+    let all = [Component::ResidPre, Component::HeadQ, Component::HeadZ, Component::HeadPattern, Component::MlpPost];
+    let kinds = all.map(NodeKind::all);
+    let adding = [NodeKind::all(Component::HeadZ), NodeKind::all(Component::MlpOut)];
+    let options = options(false);
+    let check = |method: &str, found: Result<Vec<f32>, AnalysisError>| {
+        match found {
+            Ok(numbers) => prop_assert!(numbers.iter().all(|n| n.is_finite()), "{method} gives {numbers:?}"),
+            Err(
+                AnalysisError::NotFinite { .. }
+                | AnalysisError::Incomplete { .. }
+                | AnalysisError::NotDifferentiable { .. }
+                | AnalysisError::Stationary { .. }
+                | AnalysisError::GradientVanishes { .. },
+            ) => {}
+            Err(error) => prop_assert!(false, "{method}: {error}"),
+        }
+        Ok(())
+    };
+    let flat = |outcome: rewire_analysis::Outcome| {
+        let baselines = outcome.baselines.clean.into_iter().chain(outcome.baselines.corrupted);
+        baselines.chain(outcome.effects.into_iter().flat_map(|e| e.values.into_iter().collect::<Vec<_>>())).collect()
+    };
+    check("patching", activation_patching(&plain, pairs, metric, &kinds, &options).map(flat))?;
+    let slow = Options { reuse: Reuse::Nothing, ..options };
+    check("the reference", activation_patching(&plain, pairs, metric, &kinds, &slow).map(flat))?;
+    check("attribution", attribution_patching(model, pairs, metric, &kinds, &options).map(flat))?;
+    let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
+    let found = head_path_attribution(model, pairs, metric, paths, &options);
+    check("head paths", found.map(|paths| paths.values.into_iter().collect()))?;
+    let found = attention_attribution(model, pairs, metric, &options);
+    check("attention attribution", found.map(|values| values.into_iter().collect()))?;
+    let found = integrated_gradients(model, pairs, metric, &adding, &PathIntegral::default(), &options);
+    check("integrated gradients", found.map(|found| flat(found.outcome)))?;
+    check("ablation", ablation(&plain, pairs, metric, &adding, &Intervention::Zero, &options).map(flat))?;
+    let to = [Receiver::new(model.config().n_layers - 1, Input::ResidPost)];
+    let found = path_patching(&plain, pairs, metric, &adding, &to, FreezePolicy::path_patching(), &options);
+    check("path patching", found.map(|found| flat(found.outcome)))?;
+    let group = [vec![Node::new(0, Component::HeadZ).unit(0), Node::new(0, Component::MlpOut)]];
+    let values = |outcome: rewire_analysis::GroupOutcome| outcome.values.into_iter().collect();
+    check("groups", patch_groups(&plain, pairs, metric, &group, &options).map(values))?;
+    check("group attribution", attribute_groups(model, pairs, metric, &group, &options).map(values))?;
+    let node = [Node::new(0, Component::MlpOut)];
+    let found =
+        interpolation_curves(&plain, pairs, metric, &node, &[-1.0, 0.5, 2.0], &Intervention::Resample, &options);
+    check("curves", found.map(|curves| curves.values.into_iter().collect()))?;
+    check("logit attribution", logit_attribution(&plain, pairs, &adding, FinalNormGain::Applied, &options).map(flat))?;
+    let suppression = copy_suppression(&plain, pairs, &[(0, 0)], &KeptTokens::default(), &options);
+    let divergences =
+        |found: Vec<Suppression>| found.iter().flat_map(|s| [s.preserved as f32, s.ablated as f32]).collect();
+    check("copy suppression", suppression.map(divergences))?;
+    let found = backup_heads(&plain, pairs, &[(0, 0)], FinalNormGain::Applied, &options);
+    check("backup heads", found.map(|found| found.after.into_iter().chain(found.logit_difference_after).collect()))?;
+    let prompt = [pairs.pairs()[0].clean.clone()];
+    check("patterns", attention_patterns(&plain, &prompt, 4).map(|patterns| patterns.into_iter().collect()))?;
+    let means = mean_activations(&plain, &prompt, &[Site::Z], MeanOver::Prompts, 4);
+    check("means", means.map(|means| numbers(&means, HookPoint::block(0, Site::Z))))
+}
+
+fn numbers(cache: &ActivationCache<Flex>, point: HookPoint) -> Vec<f32> {
+    cache.get::<4>(point).unwrap().into_data().iter::<f32>().collect()
+}
+
+/// Eight pairs of 15 tokens that differ at position 10 alone, as the demo's on GPT-2 do.
+fn demo_shaped() -> PromptPairs {
+    let pair = |i: u32| {
+        let clean: Vec<u32> = (0..15).map(|at| (at * 7 + i * 11) % 30).collect();
+        let mut corrupted = clean.clone();
+        corrupted[10] = (clean[10] + 1 + i) % 30;
+        PromptPair { answers: vec![corrupted[10]], wrong_answers: vec![clean[10]], clean, corrupted }
+    };
+    PromptPairs::new((0..8).map(pair).collect()).unwrap()
+}
+
+#[test]
+fn the_agreement_of_a_model_of_gpt_2s_shape_leaves_out_what_is_0_in_both() {
+    // 12 heads in each of 12 layers at the 5 positions from the difference on. Layer 0's queries,
+    // keys and values differ at position 10 alone (4 fewer a head); queries of the last layer
+    // matter at END alone (4 fewer a head).
+    let pairs = demo_shaped();
+    for seed in 0..3 {
+        let model = model(&TransformerConfig::gpt2(12, 12, 48, 30, 16), seed);
+        let metric = LogitDiff::new(&pairs);
+        let kinds = [Component::HeadQ, Component::HeadK, Component::HeadV].map(NodeKind::by_position);
+        let exact = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(false)).unwrap();
+        let estimate = attribution_patching(&model, &pairs, &metric, &kinds, &options(false)).unwrap();
+        for ((exact, estimate), compared) in exact.effects.iter().zip(&estimate.effects).zip([624, 672, 672]) {
+            let found = Agreement::new(exact, estimate, 10).unwrap();
+            assert_eq!((found.nodes, found.compared), (12 * 12 * 15, compared), "{}, seed {seed}", exact.kind);
+            assert_eq!(assert_still("exact", model.config(), &pairs, exact.kind, &exact.values), 8 * 12 * 4);
+        }
+    }
+}
+
+#[test]
+fn a_query_that_sees_one_key_alone_has_no_effect() {
+    let pair = PromptPair { clean: vec![3, 4, 5], corrupted: vec![6, 4, 5], answers: vec![1], wrong_answers: vec![2] };
+    let pairs = PromptPairs::new(vec![pair]).unwrap();
+    let model = model(&TransformerConfig::gpt2(2, 2, 8, 17, 12), 0).valid();
+    let kinds = [Component::HeadQ, Component::HeadPattern, Component::HeadK].map(NodeKind::by_position);
+    let found = activation_patching(&model, &pairs, &LogitDiff::new(&pairs), &kinds, &options(false)).unwrap();
+    let first = |kind: usize| found.effects[kind].values.index_axis(ndarray::Axis(3), 0).to_owned();
+    assert!(first(0).iter().chain(&first(1)).all(|v| v.to_bits() == 0));
+    assert!(first(2).iter().any(|v| *v != 0.0));
+}
+
+#[test]
+fn a_divergence_at_its_minimum_is_refused_by_every_gradient_method() {
+    let pairs = demo_shaped();
+    let model = model(&TransformerConfig::gpt2(2, 3, 24, 30, 16), 0);
+    let reference = clean_logits(&model.valid(), &pairs, 3).unwrap();
+    let kl = KlDivergence::new(&pairs, &reference);
+    assert_eq!(kl.at_clean(), AtClean::Stationary);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let (noising, denoising) = (options(true), options(false));
+    let refused = |error: AnalysisError, method: &str, words: &str| {
+        assert!(matches!(error, AnalysisError::Stationary { metric: "kl", .. }), "{error}");
+        let told = error.to_string();
+        assert!(told.contains(method) && told.contains(words), "{told}");
+    };
+    let other = "use the denoising direction";
+    refused(attribution_patching(&model, &pairs, &kl, &heads, &noising).unwrap_err(), "attribution patching", other);
+    refused(screen_then_verify(&model, &pairs, &kl, &heads, 2, &noising).unwrap_err(), "attribution patching", other);
+    let group = [vec![Node::new(0, Component::HeadZ)]];
+    refused(attribute_groups(&model, &pairs, &kl, &group, &noising).unwrap_err(), "attribution patching", other);
+    let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+    refused(head_path_attribution(&model, &pairs, &kl, paths, &noising).unwrap_err(), "attribution patching", other);
+    // It is of the clean run whatever the direction.
+    for options in [noising, denoising] {
+        let error = attention_attribution(&model, &pairs, &kl, &options).unwrap_err();
+        refused(error, "attention attribution", "use integrated gradients");
+    }
+    // At the corrupted run there is a gradient, and along a line from the clean one.
+    let found = attribution_patching(&model, &pairs, &kl, &heads, &denoising).unwrap();
+    assert!(found.effects[0].values.iter().any(|v| v.abs() > 1e-3));
+    assert_eq!((found.vanished.as_slice(), found.warnings()), (&[][..], vec![]));
+    let integral = PathIntegral { tolerance: 10.0, ..PathIntegral::default() };
+    let found = integrated_gradients(&model, &pairs, &kl, &heads, &integral, &noising).unwrap();
+    assert!(found.outcome.effects[0].values.iter().any(|v| v.abs() > 1e-3));
+    // From another reference it has a gradient there.
+    let far: Vec<Vec<f32>> = reference.iter().map(|row| row.iter().rev().copied().collect()).collect();
+    let far = KlDivergence::from_reference(&pairs, &far);
+    let found = attribution_patching(&model, &pairs, &far, &heads, &noising).unwrap();
+    assert!(found.effects[0].values.iter().any(|v| v.abs() > 1e-3));
+}
+
+#[test]
+fn a_gradient_that_is_0_everywhere_is_refused() {
+    let pairs = demo_shaped();
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let model = model(&TransformerConfig::neox(2, 3, 24, 30, 16), 0);
+    let hinge = Hinge(LogitDiff::new(&pairs));
+    for noising in [true, false] {
+        let error = attribution_patching(&model, &pairs, &hinge, &heads, &options(noising)).unwrap_err();
+        assert!(matches!(error, AnalysisError::GradientVanishes { metric: "hinge" }), "{error}");
+        let error = attention_attribution(&model, &pairs, &hinge, &options(noising)).unwrap_err();
+        assert!(error.to_string().contains("is 0 on all prompts"), "{error}");
+    }
+}
+
+#[test]
+fn a_gradient_that_all_but_vanishes_is_warned_of_prompt_by_prompt() {
+    let pairs = demo_shaped();
+    let heads = [NodeKind::all(Component::HeadZ)];
+    for seed in 0..5 {
+        let model = model(&TransformerConfig::neox(2, 3, 24, 30, 16), seed);
+        let of = LogitDiff::new(&pairs);
+        let plain = activation_patching(&model.valid(), &pairs, &of, &heads, &options(true)).unwrap().baselines;
+        let elsewhere = BTreeSet::from([1, 3, 4]);
+        let squared = Squared { of, clean: plain.clean.clone(), elsewhere: elsewhere.clone() };
+        let found = attribution_patching(&model, &pairs, &squared, &heads, &options(true)).unwrap();
+        // Where the metric changes at all, its gradient is rounding beside that.
+        let moved = |prompt: &usize| (plain.clean[*prompt] - plain.corrupted[*prompt]).abs() > 0.1;
+        let expected: Vec<usize> = (0..8).filter(|p| !elsewhere.contains(p)).filter(moved).collect();
+        assert!(!expected.is_empty(), "seed {seed} moves nothing");
+        assert!(
+            expected.iter().all(|prompt| found.vanished.contains(prompt)),
+            "{:?} lacks some of {expected:?}",
+            found.vanished
+        );
+        assert!(found.vanished.iter().all(|prompt| !elsewhere.contains(prompt)), "{:?}", found.vanished);
+        assert_eq!(found.warnings(), [Warning::GradientVanishes { prompts: found.vanished.clone(), of: 8 }]);
+        // At the corrupted run the same metric has a gradient.
+        let found = attribution_patching(&model, &pairs, &squared, &heads, &options(false)).unwrap();
+        assert!(found.vanished.iter().all(|prompt| !moved(prompt)), "{:?}", found.vanished);
+    }
+}
+
+#[test]
+fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
+    let pairs = demo_shaped();
+    let config = TransformerConfig::gpt2(2, 3, 24, 30, 16);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let broken = model(&TransformerConfig { norm_eps: -1e3, ..config.clone() }, 0);
+    let blind = Blind(LogitDiff::new(&pairs));
+    let error = activation_patching(&broken.valid(), &pairs, &blind, &heads, &options(true)).unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains("the metric `blind` of the clean run is NaN on prompt 0"), "{told}");
+    assert!(told.contains("`blocks.0.ln1.hook_scale`"), "{told}");
+
+    // A patch that overflows: the error names the node. Only prompt 5 is given enormous values.
+    let whole = model(&config, 0).valid();
+    // What is given overflows itself, or its square does, which a norm would hide.
+    for (size, prompt_batch) in [(3e38, 8), (3e38, 2), (1e30, 8), (1e30, 2)] {
+        let z = |layer: usize| {
+            let mut values = vec![0.0_f32; 8 * 15 * 3 * 8];
+            values[5 * 15 * 24 + 14 * 24 + 8..][..8].fill(if layer == 1 { size } else { 0.0 });
+            Tensor::<Flex, 4>::from_data(burn::tensor::TensorData::new(values, [8, 15, 3, 8]), &Default::default())
+        };
+        let given = (0..2).fold(ActivationCache::new(), |cache, l| cache.with(HookPoint::block(l, Site::Z), z(l)));
+        let by = Intervention::Fixed(given);
+        let metric = LogitDiff::new(&pairs);
+        let options = Options { prompt_batch, ..options(true) };
+        let head = [vec![Node::new(1, Component::HeadZ).unit(1)]];
+        let errors = [
+            ablation(&whole, &pairs, &metric, &heads, &by, &options).unwrap_err(),
+            ablate_groups(&whole, &pairs, &metric, &head, &by, &options).unwrap_err(),
+        ];
+        for error in errors {
+            let AnalysisError::NotFinite { prompt, .. } = &error else { panic!("{error}") };
+            assert_eq!(*prompt, Some(5));
+            assert!(error.to_string().contains("L1H1 head_z replaced"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_overflows_is_an_error_where_the_metric_hides_it() {
+    // A norm of an infinite scale gives 0, which is finite: only the scale tells.
+    let pairs = demo_shaped();
+    let model = model(&TransformerConfig::gpt2(2, 3, 24, 30, 16), 0);
+    let metric = LogitDiff::new(&pairs);
+    let huge = (0..2).fold(model.valid(), |model, _| model.map(&mut Times(1e10)));
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let error = activation_patching(&huge, &pairs, &metric, &heads, &options(true)).unwrap_err();
+    assert!(matches!(error, AnalysisError::NotFinite { first: Some(_), .. }), "{error}");
+}

@@ -34,7 +34,7 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     slip(page, compared);
 }
 
-/// Attributions to one baseline: what they are, and what the notebook took for them.
+/// Attributions to one baseline: what they are, and what the notebook's code gives.
 fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     let lead = match baseline {
@@ -223,7 +223,7 @@ fn scaled(page: &mut Page, compared: &Compared) {
     );
     let grid = |of: &dyn Fn((usize, usize)) -> f32| {
         let shape = compared.exact.effects[1].values.shape();
-        Array2::from_shape_fn((shape[1], shape[2]), |head| of(head))
+        Array2::from_shape_fn((shape[1], shape[2]), of)
     };
     let figure = grid(&|head| compared.scaled_literal_of(head));
     let exact = grid(&|head| compared.exact_of(head));

@@ -230,3 +230,14 @@ fn verdicts_follow_the_numbers() {
     assert_eq!(deltas("", &DELTAS[0], |_, _| 0.0).verdict, Verdict::Differs);
     assert_eq!(deltas("", &DELTAS[0], |_, _| f64::NAN).verdict, Verdict::Differs);
 }
+
+#[test]
+fn figures_of_a_table_that_the_code_does_not_give_have_no_verdict() {
+    let found = as_printed();
+    let rows = asides(&found.compared);
+    let [figure, sd, outliers] = rows.as_slice() else { panic!("{} figures", rows.len()) };
+    assert_eq!((figure.printed.as_str(), figure.ours.as_str()), ("-4.5160e-7", "-4.5160e-7"));
+    assert_eq!(sd.printed, "0.0203433");
+    assert_eq!(outliers.printed, "(7, 3) (8, 10) (9, 6) (9, 9) (10, 6) (11, 10)");
+    assert!(checks(&found).iter().all(|check| rows.iter().all(|row| row.what != check.what)));
+}

@@ -25,7 +25,8 @@ on_every_backend!(integrated_gradients_match, gaps_of_few_nodes_match, the_liter
 const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
 const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
 
-/// Gaps are differences of sums up to 10 of some hundred attributions: they were off by up to 7.6e-6.
+/// Gaps are differences of sums up to 10 of some hundred attributions: they were off by up to
+/// 7.6e-6.
 const ROUNDING_OF_GAPS: f32 = 1e-5;
 
 type Grad = Autodiff<Flex>;
@@ -59,7 +60,8 @@ fn integrated_gradients_match<B: Backend>() {
                         tolerance::<B>(),
                         &what,
                     );
-                    // Captum's gaps are below 3e-8 with 50 nodes; `gaps_of_few_nodes_match` has larger ones.
+                    // Captum's gaps are below 3e-8 with 50 nodes; `gaps_of_few_nodes_match` has
+                    // larger ones.
                     let deltas = fixture.table(&format!("{table}_delta")).unwrap();
                     assert!(scale(deltas) < 3e-8, "{what}: {:e}", scale(deltas));
                     assert_within(
@@ -168,7 +170,8 @@ fn the_literal_figure_matches<B: Backend>() {
     }
 }
 
-/// Captum's convergence deltas of that code, and its figure for the line that is walked from the corrupted activation to the clean one.
+/// Captum's convergence deltas of that code, and its figure for the line that is walked from the
+/// corrupted activation to the clean one.
 fn the_literal_gaps_match<B: Backend>(
     model: &Transformer<Autodiff<B>>,
     fixture: &Fixture,

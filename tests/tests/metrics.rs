@@ -198,7 +198,8 @@ fn roundings_are_above_what_float32_puts_metrics_off_and_not_far_above() {
                 );
             }
             let sum: f32 = roundings.iter().sum();
-            // The sum over columns is taken to round at random sqrt(columns) times, which is far too much if few columns count.
+            // The sum over columns is taken to round at random sqrt(columns) times, which is far
+            // too much if few columns count.
             assert!(f64::from(sum) < 500.0 * errors.iter().sum::<f64>(), "{}, {columns} columns", metric.name());
         }
     }

@@ -35,8 +35,8 @@ pub(crate) struct Arguments {
     /// Generated prompts on which accuracy is measured, up to 10,000 in the notebook; 0 leaves the ablation study out.
     #[arg(long, default_value_t = 1000, value_parser = at_most_a_million)]
     prompts: usize,
-    /// Generated pairs over which correlations with activation patching are averaged; 0 leaves them out. Without it 100, or 5 for
-    /// a model of more than 10,000 neurons.
+    /// Generated pairs over which correlations with activation patching are averaged; 0 leaves them
+    /// out. Without it 100, or 5 for a model of more than 10,000 neurons.
     #[arg(long, value_name = "N", value_parser = at_most_a_million)]
     generated_pairs: Option<usize>,
     /// Seed of the generated prompts and pairs.
@@ -65,7 +65,8 @@ pub(crate) struct Arguments {
 
 /// Prompts over which the mean activations are, as in the notebook.
 const REFERENCE: usize = 100;
-/// Pairs that are generated unless another number is given, for models of up to [`LARGE`] neurons and for larger ones.
+/// Pairs that are generated unless another number is given, for models of up to [`LARGE`] neurons
+/// and for larger ones.
 const GENERATED_PAIRS: [usize; 2] = [100, 5];
 /// Neurons above which patching every one on 100 pairs would take hours on a CPU.
 const LARGE: usize = 10_000;

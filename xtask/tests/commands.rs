@@ -461,7 +461,8 @@ fn reproduce_ig_compares_ablates_and_draws() {
             tensors[&format!("integrated-gradients/{name}.gap")].1.iter().fold(0.0_f32, |m, v| m.max(v.abs()))
         };
         assert!(gap("corrupted/head_result") < 1e-3 && gap("corrupted/mlp_post") < 1e-2, "{model}");
-        // Over generated pairs one gradient follows patching of neurons more closely, the integral that of heads.
+        // Over generated pairs one gradient follows patching of neurons more closely, the integral
+        // that of heads.
         for (nodes, sign) in [("neurons", -1.0), ("heads", 1.0)] {
             assert_eq!(tensors[&format!("generated-pairs/pearson/{nodes}")].0, [100, 3]);
             let of = &about["notes"]["generated_pairs"]["nodes"][nodes];

@@ -46,10 +46,11 @@ pub struct PathIntegral<B: Backend> {
     pub together: Together,
     /// Where gradients are taken.
     pub quadrature: Quadrature,
-    /// How far attributions may be from summing to the change of the metric, as a share of the change (and of a hundredth of what
-    /// cancels in it: the sizes of attributions and of the two metrics). To this comes what rounding inside the metric may put its
-    /// two values off ([`Metric::rounding`]): no number of nodes brings a sum closer to a difference than that is known. Where
-    /// attributions are further off, the nodes are doubled.
+    /// How far attributions may be from summing to the change of the metric, as a share of the
+    /// change (and of a hundredth of what cancels in it: the sizes of attributions and of the two
+    /// metrics). To this comes what rounding inside the metric may put its two values off
+    /// ([`Metric::rounding`]): no number of nodes brings a sum closer to a difference than that is
+    /// known. Where attributions are further off, the nodes are doubled.
     pub tolerance: f64,
     /// How often the nodes of a layer may be doubled before it is given up.
     pub refinements: usize,
@@ -109,10 +110,11 @@ impl Integrated {
     }
 }
 
-/// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean) . integral of the gradient of
-/// the metric along the line from the clean run's activation to the baseline's`, summed over a node's dimensions, per prompt.
-/// They sum to the change of the metric along the line, to within [`PathIntegral::tolerance`] and the metric's own rounding, or
-/// it is an error.
+/// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean)
+/// . integral of the gradient of the metric along the line from the clean run's activation to the
+/// baseline's`, summed over a node's dimensions, per prompt. They sum to the change of the metric
+/// along the line, to within [`PathIntegral::tolerance`] and the metric's own rounding, or it is an
+/// error.
 ///
 /// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
 /// outputs of attention and MLP, and the stream itself; all positions together, or each apart. The sign is that of noising: what
@@ -135,9 +137,10 @@ pub fn integrated_gradients<B: AutodiffBackend, M: Metric>(
     integrate(model, pairs, metric, nodes, integral, Steps::Refined, options)
 }
 
-/// What the code of a notebook that compared integrated gradients with activation patching gives, *not* integrated gradients: its
-/// metric reads row 0 of a batch that holds all nodes of the quadrature, so the first node alone has a gradient. The figure is
-/// one gradient near the clean activation times the first weight. For comparison with that notebook.
+/// What the code of a notebook that compared integrated gradients with activation patching gives,
+/// *not* integrated gradients: its metric reads row 0 of a batch that holds all nodes of the
+/// quadrature, so the first node alone has a gradient. The figure is one gradient near the clean
+/// activation times the first weight. For comparison with that notebook.
 ///
 /// # Errors
 /// As [`integrated_gradients`], except that the gap has no bound.
@@ -152,9 +155,10 @@ pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
     integrate(model, pairs, metric, nodes, integral, Steps::FirstAlone, options)
 }
 
-/// The figure of [`literal_first_node`] for the same line walked backward, from the baseline's activation to the clean one, as that
-/// notebook walks it for its contrastive pair: the first node lies beside the baseline's activation. Attributions, gaps and changes
-/// have the sign of that walk: what supports the behaviour has an attribution above 0.
+/// The figure of [`literal_first_node`] for the same line walked backward, from the baseline's
+/// activation to the clean one, as that notebook walks it for its contrastive pair: the first node
+/// lies beside the baseline's activation. Attributions, gaps and changes have the sign of that
+/// walk: what supports the behaviour has an attribution above 0.
 ///
 /// # Errors
 /// As [`literal_first_node`].

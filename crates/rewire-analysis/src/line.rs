@@ -140,8 +140,8 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         Ok(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len()))))
     }
 
-    /// The metric at the clean end of a line and at the other, each prompt by prompt, and behind them how far rounding inside the
-    /// metric may put each: four times the prompts.
+    /// The metric at the clean end of a line and at the other, each prompt by prompt, and after
+    /// them how far rounding inside the metric may put each: four times the prompts.
     pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
         let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.portion, 2);
         let logits = self.model.forward(run, ())?;
@@ -150,8 +150,9 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         Ok(Tensor::cat(vec![evaluate(self.metric, logits, &prompts), rounding], 0))
     }
 
-    /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`: `[prompts, pos, unit]`, with one unit
-    /// where one moves, or where there are none. With the metric at its ends, [`metric_at_ends`](Self::metric_at_ends), by one transfer.
+    /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`:
+    /// `[prompts, pos, unit]`, with one unit where one moves, or where there are none. With the
+    /// metric at its ends, [`metric_at_ends`](Self::metric_at_ends), by one transfer.
     pub(crate) fn attributions(
         &self,
         moved: Moved,

@@ -41,10 +41,13 @@ pub trait Metric: Sync {
         true
     }
 
-    /// How far float32 rounding inside [`evaluate`](Self::evaluate) may put each row's metric from its exact value on these logits,
-    /// `[row]`, to first order and in the metric's unit. Changes of the metric below this are rounding.
+    /// How far float32 rounding inside [`evaluate`](Self::evaluate) may put each row's metric from
+    /// its exact value on these logits,
+    /// `[row]`, to first order and in the metric's unit. Changes of the metric below this are
+    /// rounding.
     ///
-    /// The default is one unit in the last place of the value. A metric that is a small difference of large terms must give more.
+    /// The default is one unit in the last place of the value. A metric that is a small difference
+    /// of large terms must give more.
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         self.evaluate(logits, prompts).abs() * f32::EPSILON
     }
@@ -107,7 +110,8 @@ impl Metric for LogitDiff {
         (logits * weights).sum_dim(1).reshape([prompts.len()])
     }
 
-    /// One rounding of each product, and one of each partial sum: at most `columns + 1` times the unit roundoff of the terms' sizes.
+    /// One rounding of each product, and one of each partial sum: at most `columns + 1` times the
+    /// unit roundoff of the terms' sizes.
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let weights = rows(&self.weights, prompts, &logits);
         let operations = (self.columns.len() + 1) as f32;
@@ -144,8 +148,9 @@ impl Metric for Probability {
         (softmax(logits, 1) * weights).sum_dim(1).reshape([prompts.len()])
     }
 
-    /// A probability `exp x / sum exp x`, with `x` the logit less the largest, is off by `u (|x| + 2)` of itself for its exponential,
-    /// by the mean of the same over all columns for their sum, and by the rounding of that sum (see [`KlDivergence`]).
+    /// A probability `exp x / sum exp x`, with `x` the logit less the largest, is off by `u (|x| +
+    /// 2)` of itself for its exponential, by the mean of the same over all columns for their sum,
+    /// and by the rounding of that sum (see [`KlDivergence`]).
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let of_sum = (logits.dims()[1] as f32).sqrt();
         let weights = answer_indicator(&self.answers, prompts, &logits);
@@ -202,18 +207,20 @@ impl Metric for KlDivergence {
         (log_reference.exp() * difference).sum_dim(1).reshape([prompts.len()])
     }
 
-    /// The divergence is `sum p (log p - log q)`, in which logarithms of sizes up to some tens cancel to a difference that may be
-    /// millionths. With `u` the unit roundoff, `n` columns, `x` a run's logit less the largest and `q = exp x / sum exp x`:
+    /// The divergence is `sum p (log p - log q)`, in which logarithms of sizes up to some tens
+    /// cancel to a difference that may be millionths. With `u` the unit roundoff, `n` columns, `x`
+    /// a run's logit less the largest and `q = exp x / sum exp x`:
     ///
-    /// - a stored `log p` is rounded once, `u |log p|`, and its exponential is off by `u (|log p| + 2)` of itself, which counts
-    ///   times the difference;
+    /// - a stored `log p` is rounded once, `u |log p|`, and its exponential is off by
+    ///   `u (|log p| + 2)` of itself, which counts times the difference;
     /// - `x` and `log q` are rounded once each, `u (|x| + |log q|)`;
-    /// - `log sum exp x` is off by the mean under q of what the exponentials are off by, `u (|x| + 2)`, and by the rounding of the
-    ///   sum, which shifts every `log q` alike;
+    /// - `log sum exp x` is off by the mean under q of what the exponentials are off by,
+    ///   `u (|x| + 2)`, and by the rounding of the sum, which shifts every `log q` alike;
     /// - the last sum rounds `p |log p - log q|`.
     ///
-    /// Roundings of a sum of n terms are taken for independent, so that they add up to `sqrt(n) u` of it (Higham and Mary, "A new
-    /// approach to probabilistic rounding error analysis", 2019); the other terms are bounds.
+    /// Roundings of a sum of n terms are taken for independent, so that they add up to `sqrt(n) u`
+    /// of it (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019);
+    /// the other terms are bounds.
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let of_sum = (logits.dims()[1] as f32).sqrt();
         let log_reference = rows(&self.reference, prompts, &logits);

@@ -162,8 +162,8 @@ impl Compared {
         (sizes.iter().map(|(_, size)| (size - mean).powi(2)).sum::<f64>() / n).sqrt()
     }
 
-    /// The notebook's outliers, by its own rule on its own figure: heads whose difference has a size above 1.96 standard deviations
-    /// of such sizes, whatever their mean.
+    /// The notebook's outliers, by its own rule on its own figure: heads whose difference has a
+    /// size above 1.96 standard deviations of such sizes, whatever their mean.
     pub(super) fn literal_outliers(&self) -> Vec<(usize, usize)> {
         let sd = self.literal_sd();
         self.literal_sizes().into_iter().filter(|(_, size)| *size > 1.96 * sd).map(|(head, _)| head).collect()

@@ -1,4 +1,5 @@
-//! Correlations with activation patching over many generated pairs: one pair says little, and differs from the next.
+//! Correlations with activation patching over many generated pairs: one pair says little, and
+//! differs from the next.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -26,7 +27,8 @@ pub(super) struct Averaged {
     pub(super) correlations: [Correlations; 2],
 }
 
-/// The correlations of one kind of node. Pairs on which a method gives every node the same score have none and are left out.
+/// The correlations of one kind of node. Pairs on which a method gives every node the same score
+/// have none and are left out.
 pub(super) struct Correlations {
     /// `[pair, figure]`.
     pub(super) values: Array2<f32>,
@@ -34,7 +36,8 @@ pub(super) struct Correlations {
     clusters: Clusters,
 }
 
-/// The mean of one figure over pairs, with its 95% bootstrap interval or, for too few clusters of pairs, the range.
+/// The mean of one figure over pairs, with its 95% bootstrap interval or, for too few clusters of
+/// pairs, the range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Mean {
     pub(super) mean: f32,
@@ -69,8 +72,8 @@ pub(super) fn averaged<B: AutodiffBackend>(
     Ok(Averaged { n: pairs.len(), seed, correlations })
 }
 
-/// The pairs that have correlations, and theirs, `[pair, figure]`: of the two figures with the exact effects, and the second less the
-/// first.
+/// The pairs that have correlations, and theirs, `[pair, figure]`: of the two figures with the
+/// exact effects, and the second less the first.
 fn correlations(exact: &Effects, figures: [&Effects; 2]) -> (Vec<usize>, Array2<f32>) {
     let of_pair = |pair: usize, figure: &Effects| {
         let [figure, exact] = [figure, exact].map(|effects| effects.values.index_axis(Axis(0), pair));

@@ -13,8 +13,8 @@ use super::printed_curves::{CONTRASTIVE_9_6, HEAD_2_5, HEAD_10_3, POINTS};
 
 /// How far a printed delta may be from ours: float32 rounding in sums of thousands of attributions.
 const DELTA_TOLERANCE: f64 = 1e-3;
-/// float32 rounding of logit differences on another machine: GPT-2's logits have sizes up to some 100, whose last place is 8e-6, and
-/// 12 layers add theirs.
+/// float32 rounding of logit differences on another machine: GPT-2's logits have sizes up to some
+/// 100, whose last place is 8e-6, and 12 layers add theirs.
 const OF_LOGITS: f64 = 1e-4;
 /// The same for shares of a difference of 7.
 const OF_SHARES: f64 = 3e-5;
@@ -71,8 +71,9 @@ pub(super) struct Aside {
     pub(super) ours: String,
 }
 
-/// What the notebook prints of its table of heads on the first pair. Its own code does not give a table of that size (see
-/// docs/methods/integrated-gradients.md), so ours need not agree with these, and there is no verdict.
+/// What the notebook prints of its table of heads on the first pair. Its own code does not give a
+/// table of that size (see docs/methods/integrated-gradients.md), so ours need not agree with
+/// these, and there is no verdict.
 pub(super) fn asides(compared: &Compared) -> Vec<Aside> {
     let list =
         |heads: &[(usize, usize)]| heads.iter().map(|(l, h)| format!("({l}, {h})")).collect::<Vec<_>>().join(" ");
@@ -96,7 +97,8 @@ pub(super) fn asides(compared: &Compared) -> Vec<Aside> {
     ]
 }
 
-/// The curves on the first pair: two that the notebook prints, and the end of one that follows from a printed score.
+/// The curves on the first pair: two that the notebook prints, and the end of one that follows from
+/// a printed score.
 fn curves(found: &Found) -> Vec<Check> {
     let of = |head| {
         let drawn = found.curves.heads.iter().position(|h| *h == head);

@@ -41,7 +41,8 @@ pub(super) struct Contrasted {
     pub(super) integrated: f32,
     /// What the attributions of its layer miss the change of the metric by.
     pub(super) gap: f32,
-    /// The notebook's figure: its one gradient, beside the corrupted activation, as a mean over positions and dimensions.
+    /// The notebook's figure: its one gradient, beside the corrupted activation, as a mean over
+    /// positions and dimensions.
     pub(super) literal: f32,
     /// What that figure's layer misses the change of the metric by.
     pub(super) literal_gap: f32,

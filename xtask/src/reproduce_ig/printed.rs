@@ -30,11 +30,13 @@ pub(super) const FIGURE: f64 = -4.516e-7;
 pub(super) const CONTRASTIVE_FIGURE: f64 = 3.362e-8;
 /// Captum's convergence error of that figure's layer.
 pub(super) const CONTRASTIVE_DELTA: f64 = -0.9107;
-/// Patching of [`NAME_MOVER`] on the contrastive pair, as a share of the first pair's difference: the notebook does not compute its
+/// Patching of [`NAME_MOVER`] on the contrastive pair, as a share of the first pair's difference:
+/// the notebook does not compute its
 /// `baseline_diff` anew.
 pub(super) const CONTRASTIVE_PATCHING: f64 = -0.0456;
 
-/// Captum's convergence errors as the notebook prints them, by baseline and layer: heads, then neurons.
+/// Captum's convergence errors as the notebook prints them, by baseline and layer: heads, then
+/// neurons.
 pub(super) const DELTAS: [[[f64; 2]; 12]; 2] = [
     [
         [1.5821, 6.2935],
@@ -70,7 +72,8 @@ pub(super) const DELTAS: [[[f64; 2]; 12]; 2] = [
 pub(super) const ACCURACY: f64 = 0.7864;
 /// The same after zero ablation of each of [`OUTLIERS`].
 pub(super) const ACCURACY_WITHOUT: [f64; 6] = [0.6981, 0.7877, 0.8052, 0.8009, 0.7245, 0.9361];
-/// Correlations over [`OUTLIERS`] with the change of accuracy: of patching less the figure, of the figure, and of patching.
+/// Correlations over [`OUTLIERS`] with the change of accuracy: of patching less the figure, of the
+/// figure, and of patching.
 pub(super) const ZERO_ABLATION: [f64; 3] = [0.829_878_7, 0.729_691_6, 0.829_877_4];
 /// The same under mean ablation, of which the first is not printed.
 pub(super) const MEAN_ABLATION: [Option<f64>; 3] = [None, Some(0.786_807_8), Some(0.865_912_7)];

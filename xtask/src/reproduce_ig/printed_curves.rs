@@ -1,10 +1,12 @@
-//! The points of the interpolation curves that the notebook prints: the logit difference at Captum's 50 Gauss-Legendre nodes, from
-//! the clean activation to the corrupted one, to four decimals. Nothing is printed for the other curves that it draws.
+//! The points of the interpolation curves that the notebook prints: the logit difference at
+//! Captum's 50 Gauss-Legendre nodes, from the clean activation to the corrupted one, to four
+//! decimals. Nothing is printed for the other curves that it draws.
 
 /// Points of one printed curve.
 pub(super) const POINTS: usize = 50;
 
-/// Head (2, 5) on the first pair: the first of the two lists that follow the cell that draws (2, 5) and (10, 3).
+/// Head (2, 5) on the first pair: the first of the two lists that follow the cell that draws (2, 5)
+/// and (10, 3).
 #[rustfmt::skip]
 pub(super) const HEAD_2_5: [f64; POINTS] = [
     4.2764, 4.2765, 4.2765, 4.2766, 4.2766, 4.2767, 4.2768, 4.2770, 4.2771, 4.2772,

@@ -13,7 +13,8 @@ use super::*;
 /// What the notebook prints, line for line.
 const NOTEBOOK: &str = include_str!("../notebook.txt");
 
-/// The numbers of the printed lines that begin with `start`, in order; of a line, those after `start`.
+/// The numbers of the printed lines that begin with `start`, in order; of a line, those after
+/// `start`.
 fn printed(start: &str) -> Vec<Vec<f64>> {
     let found: Vec<Vec<f64>> = NOTEBOOK.lines().filter_map(|line| line.strip_prefix(start)).map(numbers).collect();
     assert!(!found.is_empty(), "nothing printed begins with `{start}`");
@@ -31,7 +32,8 @@ fn single(start: &str) -> Vec<f64> {
     printed(start).iter().map(|line| line[0]).collect()
 }
 
-/// The printed scalars: the figure of (9, 6), its patching score, and the same score on the contrastive pair.
+/// The printed scalars: the figure of (9, 6), its patching score, and the same score on the
+/// contrastive pair.
 fn scalars() -> Vec<f64> {
     let lines = printed("tensor(").into_iter().zip(NOTEBOOK.lines().filter(|line| line.starts_with("tensor(")));
     lines.filter(|(_, line)| !line.starts_with("tensor([")).map(|(numbers, _)| numbers[0]).collect()
@@ -107,7 +109,8 @@ fn curve(values: &[f64]) -> Curves {
     Curves { places: vec![0.0; values.shape()[2]], values }
 }
 
-/// Curves of (9, 6), (2, 5) and (10, 3): the first is not printed, and ends where its score puts it.
+/// Curves of (9, 6), (2, 5) and (10, 3): the first is not printed, and ends where its score puts
+/// it.
 fn drawn() -> Drawn {
     let curves = printed_curves();
     let [clean, corrupted] = ["Clean", "Corrupted"].map(|run| single(&format!("{run} logit difference: "))[0]);

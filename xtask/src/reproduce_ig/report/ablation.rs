@@ -169,7 +169,8 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
     regressions(page, source, found, study);
 }
 
-/// The notebook's regressions of the change of accuracy on scores, over the heads of its rule, with what it prints beside ours.
+/// The notebook's regressions of the change of accuracy on scores, over the heads of its rule, with
+/// what it prints beside ours.
 fn regressions(page: &mut Page, source: &Source, found: &Found, study: &Study) {
     type Score = fn(&Compared, (usize, usize)) -> f32;
     let scores: [(&str, Score); 3] = [

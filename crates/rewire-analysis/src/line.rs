@@ -144,10 +144,11 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     /// them how far rounding inside the metric may put each: four times the prompts.
     pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
         let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.portion, 2);
-        let logits = self.model.forward(run, ())?;
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, &mut watch)?;
         let prompts = self.portion.prompts.repeat(2);
         let rounding = rounding(self.metric, logits.clone(), &prompts);
-        Ok(Tensor::cat(vec![evaluate(self.metric, logits, &prompts), rounding], 0))
+        Ok(Tensor::cat(vec![watch.mark(evaluate(self.metric, logits, &prompts)), rounding], 0))
     }
 
     /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`:

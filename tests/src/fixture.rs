@@ -18,7 +18,7 @@ pub struct Fixture {
     /// Its directory's name.
     pub name: String,
     directory: PathBuf,
-    /// Tables, by the names of `results.safetensors` and `integrals.safetensors`.
+    /// Tables, by the names of `results.safetensors`.
     pub results: Arrays,
     /// Activations and gradients of row 0, by the names of `cache_row0.safetensors`; with the weights they belong to.
     pub caches: Vec<(&'static str, WeightProcessing, Arrays)>,
@@ -49,12 +49,7 @@ impl Fixture {
     fn read(directory: PathBuf) -> Fixture {
         Fixture {
             name: directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            results: ["results.safetensors", "integrals.safetensors"]
-                .map(|file| directory.join(file))
-                .iter()
-                .filter(|path| path.is_file())
-                .flat_map(|path| tensors(path))
-                .collect(),
+            results: tensors(&directory.join("results.safetensors")),
             caches: ["cache_row0.safetensors", "cache_row0_raw.safetensors"]
                 .into_iter()
                 .zip(processings())

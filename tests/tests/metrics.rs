@@ -134,3 +134,73 @@ fn baselines_that_coincide_cannot_normalise() {
     let scale = Normalisation::new(3.0, -1.0).unwrap();
     assert_eq!([scale.scale(4.0), scale.scale(-1.0)], [1.0, -0.25]);
 }
+
+/// `n` numbers between -1 and 1 (a linear congruential generator).
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+#[test]
+fn roundings_are_above_what_float32_puts_metrics_off_and_not_far_above() {
+    const ROWS: usize = 40;
+    for columns in [64, 4096] {
+        let pair = PromptPair { clean: vec![0], corrupted: vec![1], answers: vec![3, 5], wrong_answers: vec![1] };
+        let pairs = PromptPairs::new(vec![pair; ROWS]).unwrap();
+        let reference: Vec<Vec<f32>> =
+            (0..ROWS).map(|row| noise(columns, row as u64).iter().map(|v| 12.0 * v).collect()).collect();
+        // Runs from very near the reference to far from it.
+        let run = |row: usize| {
+            let reach = 10_f32.powf(row as f32 / 10.0 - 3.5);
+            let moves = noise(columns, 1000 + row as u64);
+            reference[row].iter().zip(moves).map(|(l, v)| l + reach * v).collect::<Vec<f32>>()
+        };
+        let logits: Vec<Vec<f32>> = (0..ROWS).map(run).collect();
+        let log_softmax = |row: &[f32]| {
+            let total: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();
+            row.iter().map(|&l| f64::from(l) - total.ln()).collect::<Vec<_>>()
+        };
+        let kl = |row: usize| -> f64 {
+            let both = log_softmax(&reference[row]).into_iter().zip(log_softmax(&logits[row]));
+            both.map(|(p, q)| p.exp() * (p - q)).sum()
+        };
+        let difference = |row: usize| {
+            let at = |column: usize| f64::from(logits[row][column]);
+            (at(3) + at(5)) / 2.0 - at(1)
+        };
+        let probability = |row: usize| {
+            let log_q = log_softmax(&logits[row]);
+            log_q[3].exp() + log_q[5].exp()
+        };
+        let metrics: [(BuiltinMetric, &dyn Fn(usize) -> f64); 3] = [
+            (BuiltinMetric::KlDivergence(KlDivergence::new(&pairs, &reference)), &kl),
+            (BuiltinMetric::LogitDiff(LogitDiff::new(&pairs)), &difference),
+            (BuiltinMetric::Probability(Probability::new(&pairs)), &probability),
+        ];
+        for (metric, exact) in metrics {
+            let read = metric.reads().columns.unwrap_or_else(|| (0..columns).collect());
+            let data: Vec<f32> = logits.iter().flat_map(|row| read.iter().map(|&c| row[c])).collect();
+            let data = TensorData::new(data, [ROWS, read.len()]);
+            let tensor = Tensor::<NdArray, 2>::from_data(data, &Default::default());
+            let prompts: Vec<usize> = (0..ROWS).collect();
+            let found: Vec<f32> = metric.evaluate(tensor.clone(), &prompts).into_data().iter::<f32>().collect();
+            let roundings: Vec<f32> = metric.rounding(tensor, &prompts).into_data().iter::<f32>().collect();
+            let errors: Vec<f64> = (0..ROWS).map(|row| (f64::from(found[row]) - exact(row)).abs()).collect();
+            for (row, (error, rounding)) in errors.iter().zip(&roundings).enumerate() {
+                let name = metric.name();
+                assert!(
+                    *error <= f64::from(*rounding),
+                    "{name}, {columns} columns, row {row}: {error:e} of {rounding:e}"
+                );
+            }
+            let sum: f32 = roundings.iter().sum();
+            // The sum over columns is taken to round at random sqrt(columns) times, which is far
+            // too much if few columns count.
+            assert!(f64::from(sum) < 500.0 * errors.iter().sum::<f64>(), "{}, {columns} columns", metric.name());
+        }
+    }
+}

@@ -2,8 +2,10 @@
 
 mod ablate;
 mod analyse;
+mod averaged;
 mod checks;
 mod curves;
+mod printed;
 mod printed_curves;
 mod report;
 mod results;
@@ -33,7 +35,11 @@ pub(crate) struct Arguments {
     /// Generated prompts on which accuracy is measured, up to 10,000 in the notebook; 0 leaves the ablation study out.
     #[arg(long, default_value_t = 1000, value_parser = at_most_a_million)]
     prompts: usize,
-    /// Seed of the generated prompts.
+    /// Generated pairs over which correlations with activation patching are averaged; 0 leaves them
+    /// out. Without it 100, or 5 for a model of more than 10,000 neurons.
+    #[arg(long, value_name = "N", value_parser = at_most_a_million)]
+    generated_pairs: Option<usize>,
+    /// Seed of the generated prompts and pairs.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Heads to ablate besides the outliers: LAYER.HEAD, separated by commas.
@@ -59,6 +65,11 @@ pub(crate) struct Arguments {
 
 /// Prompts over which the mean activations are, as in the notebook.
 const REFERENCE: usize = 100;
+/// Pairs that are generated unless another number is given, for models of up to [`LARGE`] neurons
+/// and for larger ones.
+const GENERATED_PAIRS: [usize; 2] = [100, 5];
+/// Neurons above which patching every one on 100 pairs would take hours on a CPU.
+const LARGE: usize = 10_000;
 
 fn layer_and_head(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('.').and_then(|(layer, head)| Some((layer.parse().ok()?, head.parse().ok()?)));
@@ -71,6 +82,8 @@ struct Prompts {
     pair: PromptPairs,
     /// Its contrastive pair, as printed and aligned.
     contrasts: [(PromptPairs, [String; 2]); 2],
+    /// Generated pairs with the notebook's corruption, over which correlations are averaged.
+    generated: Option<PromptPairs>,
     /// Those that accuracy is measured on, corrupted by three other names, and those that means are over.
     sets: Option<[PromptPairs; 2]>,
 }
@@ -93,6 +106,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let integral = PathIntegral { quadrature, tolerance: arguments.tolerance, ..PathIntegral::default() };
         let compared = analyse::compare(&model, &prompts.pair, &integral)?;
+        let averaged = match &prompts.generated {
+            Some(pairs) => Some(averaged::averaged(&model, pairs, arguments.seed, &integral)?),
+            None => None,
+        };
         let inner = model.valid();
         let study = match &prompts.sets {
             Some(sets) => Some(ablate::study(&inner, source.tokenizer()?, sets, &compared, &source, &arguments.heads)?),
@@ -100,7 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         };
         let curves = curves::draw(&inner, &prompts, &compared, range, source.is_gpt2_small())?;
         let contrasts = curves::contrasts(&model, &prompts, &compared, source.is_gpt2_small(), &integral)?;
-        anyhow::Ok(Found { compared, study, curves, contrasts })
+        anyhow::Ok(Found { compared, averaged, study, curves, contrasts })
     })?;
     let checks = if source.is_gpt2_small() { checks::checks(&found) } else { Vec::new() };
     let warnings = warn(&source, [("", found.compared.exact.warnings())]);
@@ -126,6 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// All that the report is made of.
 struct Found {
     compared: analyse::Compared,
+    averaged: Option<averaged::Averaged>,
     study: Option<ablate::Study>,
     curves: curves::Drawn,
     contrasts: Vec<curves::Contrasted>,
@@ -143,19 +161,21 @@ fn prompts(source: &Source, arguments: &Arguments) -> anyhow::Result<Prompts> {
         Ok((pairs, texts))
     };
     let contrasts = [contrast(Contrast::AsPrinted)?, contrast(Contrast::Aligned)?];
+    let sampled = |n, offset, corruption: Corruption| -> anyhow::Result<PromptPairs> {
+        let prompts = IoiGenerator::new(tokenizer)?.sample(n, arguments.seed.wrapping_add(offset), Split::All);
+        Ok(corruption.pairs(&prompts, tokenizer, bos)?)
+    };
     let sets = match arguments.prompts {
         0 => None,
-        n => {
-            let generator = IoiGenerator::new(tokenizer)?;
-            let of_seed = |n, seed| {
-                let prompts = generator.sample(n, seed, Split::All);
-                Corruption::Abc.pairs(&prompts, tokenizer, bos)
-            };
-            Some([of_seed(n, arguments.seed)?, of_seed(REFERENCE, arguments.seed.wrapping_add(1))?])
-        }
+        n => Some([sampled(n, 0, Corruption::Abc)?, sampled(REFERENCE, 1, Corruption::Abc)?]),
+    };
+    let is_large = config.n_layers * config.d_mlp > LARGE;
+    let generated = match arguments.generated_pairs.unwrap_or(GENERATED_PAIRS[usize::from(is_large)]) {
+        0 => None,
+        n => Some(sampled(n, 2, Corruption::S2ToIo)?),
     };
     let of_contrasts = contrasts.iter().map(|(pairs, _)| pairs);
-    for pairs in [&pair].into_iter().chain(of_contrasts).chain(sets.iter().flatten()) {
+    for pairs in [&pair].into_iter().chain(of_contrasts).chain(&generated).chain(sets.iter().flatten()) {
         pairs.check_model(config.d_vocab, config.n_ctx)?;
     }
     if let Some(width) = sets.iter().flatten().map(PromptPairs::width).max()
@@ -166,7 +186,7 @@ fn prompts(source: &Source, arguments: &Arguments) -> anyhow::Result<Prompts> {
             config.n_ctx
         );
     }
-    Ok(Prompts { pair, contrasts, sets })
+    Ok(Prompts { pair, contrasts, generated, sets })
 }
 
 /// Refuses heads that the model does not have, or that are named twice.

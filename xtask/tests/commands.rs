@@ -461,17 +461,28 @@ fn reproduce_ig_compares_ablates_and_draws() {
             tensors[&format!("integrated-gradients/{name}.gap")].1.iter().fold(0.0_f32, |m, v| m.max(v.abs()))
         };
         assert!(gap("corrupted/head_result") < 1e-3 && gap("corrupted/mlp_post") < 1e-2, "{model}");
-        // One gradient next to the clean run follows patching of single neurons more closely than the integral does.
-        let of = &about["notes"]["comparisons"]["corrupted"]["neurons"];
-        let r = |figure: &str| of[figure]["pearson"].as_f64().unwrap();
-        assert!(r("literal_first_node") > r("integrated_gradients") + 0.1, "{model}: {of}");
+        // Over generated pairs one gradient follows patching of neurons more closely, the integral
+        // that of heads.
+        for (nodes, sign) in [("neurons", -1.0), ("heads", 1.0)] {
+            assert_eq!(tensors[&format!("generated-pairs/pearson/{nodes}")].0, [100, 3]);
+            let of = &about["notes"]["generated_pairs"]["nodes"][nodes];
+            let difference = &of["pearson"]["integral_less_one_gradient"];
+            let ends = [0, 1].map(|end| difference["bootstrap_95"][end].as_f64().unwrap());
+            assert!(ends.iter().all(|end| sign * end > 0.0), "{model} {nodes}: {of}");
+            assert!(printed.contains(of["conclusion"].as_str().unwrap()), "{printed}");
+        }
         let study = &about["notes"]["ablation"];
         assert_eq!(study["whole"]["said"]["of"], 30);
         assert!(study["whole"]["said"]["share"].as_f64().unwrap() > 0.9, "{study}");
         assert!(study["heads"]["zero"]["L3H0"]["said"]["wilson_95"][1].as_f64().unwrap() > 0.5, "{study}");
         let report = std::fs::read_to_string(out.join("report.html")).unwrap();
-        for heading in ["What the notebook&#39;s figure is", "Interpolation curves", "The contrastive pair", "In short"]
-        {
+        for heading in [
+            "What the notebook&#39;s code computes",
+            "Interpolation curves",
+            "The contrastive pair",
+            "In short",
+            "Which follows activation patching?",
+        ] {
             let plain = heading.replace("&#39;", "'");
             assert!(report.contains(heading) || report.contains(&plain), "{model}: no section {plain}");
         }

@@ -264,7 +264,11 @@ fn integrals_and_ablations_that_mean_nothing() {
     integral(&["--rule", "trapezoid", "--steps", "1"], &["trapezoid needs at least 2 steps"]);
     integral(&["--tolerance", "0"], &["--tolerance", "above 0"]);
     integral(&["--steps", "99999999999"], &["99999999999 steps", "1000000 are the most"]);
-    integral(&["--tolerance", "1e-12"], &["head_z, layer", "give more steps or a larger tolerance"]);
+    // A rule so coarse misses more than the metric's own rounding, which any tolerance allows.
+    integral(
+        &["--rule", "riemann-left", "--steps", "2", "--tolerance", "1e-12"],
+        &["head_z, layer", "give more steps or a larger tolerance"],
+    );
     integral(&["--baseline", "nowhere"], &["nowhere", "neither corrupt, zero or mean nor a file"]);
     integral(&["--nodes", "head_q"], &["head_q", "only what is added to the residual stream"]);
     integral(&["--nodes", "head_pattern", "--by", "cell"], &["by position"]);

@@ -23,7 +23,7 @@ use crate::room::{sure, watched};
 use crate::runs::{Portion, check, factor, no_effects, portions, portions_for};
 use crate::{
     AnalysisError, By, Component, Direction, Effects, Intervention, Method, NodeKind, Options, Outcome, Quadrature,
-    workers,
+    QuadratureNode, workers,
 };
 
 /// Which activations move along a line together.
@@ -46,8 +46,11 @@ pub struct PathIntegral<B: Backend> {
     pub together: Together,
     /// Where gradients are taken.
     pub quadrature: Quadrature,
-    /// How far attributions may be from summing to the change of the metric, as a share of the change (and of a hundredth of what
-    /// cancels in it: the sizes of attributions and of the two metrics). Where they are further off, the nodes are doubled.
+    /// How far attributions may be from summing to the change of the metric, as a share of the
+    /// change (and of a hundredth of what cancels in it: the sizes of attributions and of the two
+    /// metrics). To this comes what rounding inside the metric may put its two values off
+    /// ([`Metric::rounding`]): no number of nodes brings a sum closer to a difference than that is
+    /// known. Where attributions are further off, the nodes are doubled.
     pub tolerance: f64,
     /// How often the nodes of a layer may be doubled before it is given up.
     pub refinements: usize,
@@ -107,9 +110,11 @@ impl Integrated {
     }
 }
 
-/// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean) . integral of the gradient of
-/// the metric along the line from the clean run's activation to the baseline's`, summed over a node's dimensions, per prompt.
-/// They sum to the change of the metric along the line, to within [`PathIntegral::tolerance`], or it is an error.
+/// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean)
+/// . integral of the gradient of the metric along the line from the clean run's activation to the
+/// baseline's`, summed over a node's dimensions, per prompt. They sum to the change of the metric
+/// along the line, to within [`PathIntegral::tolerance`] and the metric's own rounding, or it is an
+/// error.
 ///
 /// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
 /// outputs of attention and MLP, and the stream itself; all positions together, or each apart. The sign is that of noising: what
@@ -132,12 +137,13 @@ pub fn integrated_gradients<B: AutodiffBackend, M: Metric>(
     integrate(model, pairs, metric, nodes, integral, Steps::Refined, options)
 }
 
-/// The figure of a notebook that compared integrated gradients with activation patching, *not* integrated gradients: its metric
-/// read row 0 of a batch that held all nodes of the quadrature, so that the first node alone had a gradient. What it shows is
-/// one gradient near the clean activation, times the first weight. For comparison with that notebook.
+/// What the code of a notebook that compared integrated gradients with activation patching gives,
+/// *not* integrated gradients: its metric reads row 0 of a batch that holds all nodes of the
+/// quadrature, so the first node alone has a gradient. The figure is one gradient near the clean
+/// activation times the first weight. For comparison with that notebook.
 ///
 /// # Errors
-/// As [`integrated_gradients`], but for the gap, which has no bound here.
+/// As [`integrated_gradients`], except that the gap has no bound.
 pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -149,6 +155,24 @@ pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
     integrate(model, pairs, metric, nodes, integral, Steps::FirstAlone, options)
 }
 
+/// The figure of [`literal_first_node`] for the same line walked backward, from the baseline's
+/// activation to the clean one, as that notebook walks it for its contrastive pair: the first node
+/// lies beside the baseline's activation. Attributions, gaps and changes have the sign of that
+/// walk: what supports the behaviour has an attribution above 0.
+///
+/// # Errors
+/// As [`literal_first_node`].
+pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    integrate(model, pairs, metric, nodes, integral, Steps::FirstBackward, options)
+}
+
 /// Which nodes of the quadrature count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Steps {
@@ -156,6 +180,27 @@ enum Steps {
     Refined,
     /// The first.
     FirstAlone,
+    /// The first of the line walked from its end to the clean activation.
+    FirstBackward,
+}
+
+impl Steps {
+    /// The nodes that count, at their places on the line from the clean activation.
+    fn nodes(self, quadrature: Quadrature) -> Result<Vec<QuadratureNode>, AnalysisError> {
+        let mut nodes = quadrature.nodes()?;
+        if self != Steps::Refined {
+            nodes.truncate(1);
+        }
+        if self == Steps::FirstBackward {
+            nodes.iter_mut().for_each(|node| node.at = 1.0 - node.at);
+        }
+        Ok(nodes)
+    }
+
+    /// The sign of the walk: -1 backward.
+    fn sign(self) -> f32 {
+        if self == Steps::FirstBackward { -1.0 } else { 1.0 }
+    }
 }
 
 fn integrate<B: AutodiffBackend, M: Metric>(
@@ -313,25 +358,25 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
             // What a tape takes was reckoned with for so many prompts.
             false => at_once.min(options.gradient_batch / n_prompts).max(1),
         };
-        let ends = self.ends.metric_at(&line, &[0.0, 1.0])?;
+        let ends = self.ends.metric_at_ends(&line)?;
+        let sign = self.steps.sign();
         let mut quadrature = self.integral.quadrature;
         let mut refinement = 0;
         loop {
-            let mut nodes = quadrature.nodes()?;
-            if self.steps == Steps::FirstAlone {
-                nodes.truncate(1);
-            }
+            let nodes = self.steps.nodes(quadrature)?;
             let gradient = line.mean_gradient(self.model, self.metric, self.portion, &nodes, at_once)?;
             let (found, ends) = self.ends.attributions(moved, &line, gradient, ends.clone())?;
-            let (start, end) = ends.split_at(n_prompts);
+            let of_end = |which: usize, prompt: usize| f64::from(ends[which * n_prompts + prompt]);
             let mut of_line = OfLine { attributions: vec![], gap: vec![], change: vec![], steps: nodes.len() };
             let mut missed = None;
             for prompt in 0..n_prompts {
-                let change = f64::from(end[prompt]) - f64::from(start[prompt]);
+                let [start, end, start_rounding, end_rounding] = [0, 1, 2, 3].map(|which| of_end(which, prompt));
+                let change = end - start;
                 let [sum, sizes] = found.sums(prompt);
                 let gap = sum - change;
-                let cancels = sizes + f64::from(start[prompt].abs()) + f64::from(end[prompt].abs());
-                let allowed = self.integral.tolerance * (change.abs() + 0.01 * cancels);
+                let cancels = sizes + start.abs() + end.abs();
+                let rounding = start_rounding + end_rounding;
+                let allowed = self.integral.tolerance * (change.abs() + 0.01 * cancels) + rounding;
                 let attributions = found.in_order(prompt, kind.by, self.ends.first());
                 let numbers = attributions.iter().copied().chain([gap as f32, change as f32]);
                 if let Some(value) = numbers.into_iter().find(|number| !number.is_finite()) {
@@ -342,9 +387,9 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
                 if gap.abs() > allowed {
                     missed = missed.or(Some((prompt, gap, change, allowed)));
                 }
-                of_line.attributions.extend(attributions);
-                of_line.gap.push(gap as f32);
-                of_line.change.push(change as f32);
+                of_line.attributions.extend(attributions.iter().map(|v| sign * v));
+                of_line.gap.push(sign * gap as f32);
+                of_line.change.push(sign * change as f32);
             }
             match missed {
                 Some((prompt, gap, change, allowed)) if self.steps == Steps::Refined => {

@@ -91,6 +91,7 @@ pub use heads::{
 };
 pub use integrated::{
     Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, Together, integrated_gradients, literal_first_node,
+    literal_first_node_backward,
 };
 pub use interpolation::{Curves, interpolation_curves};
 pub use intervention::Intervention;

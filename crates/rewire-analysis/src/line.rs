@@ -13,7 +13,7 @@ use crate::finite::Watch;
 use crate::node::Positions;
 use crate::plan::{Entry, Slice, units};
 use crate::quadrature::QuadratureNode;
-use crate::runs::{Portion, Recorded, evaluate, hosts, record};
+use crate::runs::{Portion, Recorded, evaluate, hosts, record, rounding};
 use crate::{AnalysisError, By, Component, Direction, Intervention, NodeKind};
 
 /// The clean run of a portion of prompts, and what its activations may become.
@@ -140,8 +140,20 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         Ok(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len()))))
     }
 
-    /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`: `[prompts, pos, unit]`, with one unit
-    /// where one moves, or where there are none. With the metric at its ends, [`metric_at`](Self::metric_at), by one transfer.
+    /// The metric at the clean end of a line and at the other, each prompt by prompt, and after
+    /// them how far rounding inside the metric may put each: four times the prompts.
+    pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
+        let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.portion, 2);
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, &mut watch)?;
+        let prompts = self.portion.prompts.repeat(2);
+        let rounding = rounding(self.metric, logits.clone(), &prompts);
+        Ok(Tensor::cat(vec![watch.mark(evaluate(self.metric, logits, &prompts)), rounding], 0))
+    }
+
+    /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`:
+    /// `[prompts, pos, unit]`, with one unit where one moves, or where there are none. With the
+    /// metric at its ends, [`metric_at_ends`](Self::metric_at_ends), by one transfer.
     pub(crate) fn attributions(
         &self,
         moved: Moved,

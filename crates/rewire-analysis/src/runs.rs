@@ -199,6 +199,12 @@ pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, 
     metric.evaluate(logits.reshape([rows, columns]), prompts) + nan_or_zero
 }
 
+/// How far rounding inside the metric may put each row's, from the same logits.
+pub(crate) fn rounding<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
+    let [rows, _, columns] = logits.dims();
+    metric.rounding(logits.reshape([rows, columns]), prompts)
+}
+
 /// A tensor's values on the host, in row-major order.
 pub(crate) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()

@@ -41,12 +41,26 @@ pub trait Metric: Sync {
         true
     }
 
+    /// How far float32 rounding inside [`evaluate`](Self::evaluate) may put each row's metric from
+    /// its exact value on these logits,
+    /// `[row]`, to first order and in the metric's unit. Changes of the metric below this are
+    /// rounding.
+    ///
+    /// The default is one unit in the last place of the value. A metric that is a small difference
+    /// of large terms must give more.
+    fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        self.evaluate(logits, prompts).abs() * f32::EPSILON
+    }
+
     /// Returns whether its gradient is 0 at the clean run, as a divergence's from the clean run is.
     /// Methods that take the gradient there then refuse the metric.
     fn at_clean(&self) -> AtClean {
         AtClean::Varies
     }
 }
+
+/// The unit roundoff of float32: the largest relative error of one operation.
+const UNIT_ROUNDOFF: f32 = f32::EPSILON / 2.0;
 
 /// Mean logit of the answers less mean logit of the wrong answers, at END.
 #[derive(Debug, Clone)]
@@ -95,6 +109,14 @@ impl Metric for LogitDiff {
         let weights = rows(&self.weights, prompts, &logits);
         (logits * weights).sum_dim(1).reshape([prompts.len()])
     }
+
+    /// One rounding of each product, and one of each partial sum: at most `columns + 1` times the
+    /// unit roundoff of the terms' sizes.
+    fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let weights = rows(&self.weights, prompts, &logits);
+        let operations = (self.columns.len() + 1) as f32;
+        (logits * weights).abs().sum_dim(1).reshape([prompts.len()]) * (operations * UNIT_ROUNDOFF)
+    }
 }
 
 /// Probability that the next token is one of the answers, at END.
@@ -124,6 +146,19 @@ impl Metric for Probability {
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let weights = answer_indicator(&self.answers, prompts, &logits);
         (softmax(logits, 1) * weights).sum_dim(1).reshape([prompts.len()])
+    }
+
+    /// A probability `exp x / sum exp x`, with `x` the logit less the largest, is off by `u (|x| +
+    /// 2)` of itself for its exponential, by the mean of the same over all columns for their sum,
+    /// and by the rounding of that sum (see [`KlDivergence`]).
+    fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let of_sum = (logits.dims()[1] as f32).sqrt();
+        let weights = answer_indicator(&self.answers, prompts, &logits);
+        let probabilities = softmax(logits.clone(), 1);
+        let of_exponential = (logits.clone() - logits.max_dim(1)).abs() + 2.0;
+        let of_all = (probabilities.clone() * of_exponential.clone()).sum_dim(1);
+        let shares = (of_exponential + of_all + of_sum) * UNIT_ROUNDOFF;
+        (probabilities * weights * shares).sum_dim(1).reshape([prompts.len()])
     }
 }
 
@@ -170,6 +205,33 @@ impl Metric for KlDivergence {
         let log_reference = rows(&self.reference, prompts, &logits);
         let difference = log_reference.clone() - log_softmax(logits, 1);
         (log_reference.exp() * difference).sum_dim(1).reshape([prompts.len()])
+    }
+
+    /// The divergence is `sum p (log p - log q)`, in which logarithms of sizes up to some tens
+    /// cancel to a difference that may be millionths. With `u` the unit roundoff, `n` columns, `x`
+    /// a run's logit less the largest and `q = exp x / sum exp x`:
+    ///
+    /// - a stored `log p` is rounded once, `u |log p|`, and its exponential is off by
+    ///   `u (|log p| + 2)` of itself, which counts times the difference;
+    /// - `x` and `log q` are rounded once each, `u (|x| + |log q|)`;
+    /// - `log sum exp x` is off by the mean under q of what the exponentials are off by,
+    ///   `u (|x| + 2)`, and by the rounding of the sum, which shifts every `log q` alike;
+    /// - the last sum rounds `p |log p - log q|`.
+    ///
+    /// Roundings of a sum of n terms are taken for independent, so that they add up to `sqrt(n) u`
+    /// of it (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019);
+    /// the other terms are bounds.
+    fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let of_sum = (logits.dims()[1] as f32).sqrt();
+        let log_reference = rows(&self.reference, prompts, &logits);
+        let log_run = log_softmax(logits.clone(), 1);
+        let below_largest = (logits.clone() - logits.max_dim(1)).abs();
+        let difference = (log_reference.clone() - log_run.clone()).abs();
+        let of_difference = log_reference.clone().abs() + (of_sum + 3.0);
+        let of_logarithms = log_reference.clone().abs() + log_run.clone().abs() + below_largest.clone();
+        let terms =
+            log_reference.exp() * (of_logarithms + difference * of_difference) + log_run.exp() * (below_largest + 2.0);
+        (terms.sum_dim(1).reshape([prompts.len()]) + of_sum) * UNIT_ROUNDOFF
     }
 
     fn at_clean(&self) -> AtClean {
@@ -254,6 +316,15 @@ impl Metric for BuiltinMetric {
             BuiltinMetric::Probability(m) => m.evaluate(logits, prompts),
             BuiltinMetric::KlDivergence(m) => m.evaluate(logits, prompts),
             BuiltinMetric::Accuracy(m) => m.evaluate(logits, prompts),
+        }
+    }
+
+    fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        match self {
+            BuiltinMetric::LogitDiff(m) => m.rounding(logits, prompts),
+            BuiltinMetric::Probability(m) => m.rounding(logits, prompts),
+            BuiltinMetric::KlDivergence(m) => m.rounding(logits, prompts),
+            BuiltinMetric::Accuracy(m) => m.rounding(logits, prompts),
         }
     }
 

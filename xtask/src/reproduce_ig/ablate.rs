@@ -10,8 +10,8 @@ use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 use rewire_tasks::{PromptPairs, Tokenizer};
 
 use super::analyse::Compared;
-use super::checks::OUTLIERS;
 use super::head_node;
+use super::printed::OUTLIERS;
 use crate::compute::options;
 use crate::model::Source;
 use crate::output::head_name;
@@ -32,6 +32,8 @@ pub(super) struct Study {
     pub(super) heads: Vec<(usize, usize)>,
     /// Without each head; one row an intervention.
     pub(super) alone: Vec<Vec<AnswerAccuracy>>,
+    /// Those of them that are outliers by the notebook's rule; on its own model its six.
+    pub(super) of_notebook: Vec<(usize, usize)>,
     /// Sets of heads that are removed together, by name.
     pub(super) sets: Vec<(String, Vec<(usize, usize)>)>,
     /// Without each set; one row an intervention.
@@ -48,8 +50,9 @@ pub(super) fn study<B: Backend>(
 ) -> anyhow::Result<Study> {
     let mut heads = compared.literal_outliers();
     // On the notebook's own model its six heads, whichever are outliers here.
-    let printed = OUTLIERS.iter().map(|(head, _)| *head).filter(|_| source.is_gpt2_small());
-    for head in compared.outliers().into_iter().chain(printed).chain(further.iter().copied()) {
+    let printed: Vec<_> = OUTLIERS.iter().map(|(head, _)| *head).collect();
+    let of_notebook = if source.is_gpt2_small() { printed } else { heads.clone() };
+    for head in compared.outliers().into_iter().chain(of_notebook.iter().copied()).chain(further.iter().copied()) {
         if !heads.contains(&head) {
             heads.push(head);
         }
@@ -85,7 +88,7 @@ pub(super) fn study<B: Backend>(
         alone.push(found.by_ref().take(heads.len()).collect());
         together.push(found.by_ref().take(sets.len()).collect());
     }
-    Ok(Study { whole, heads, alone, sets, together })
+    Ok(Study { whole, heads, alone, of_notebook, sets, together })
 }
 
 /// Correlations over heads of a method's scores with the change of accuracy.
@@ -120,6 +123,12 @@ impl Study {
                 .collect(),
         };
         scores.into_iter().map(of).collect()
+    }
+
+    /// Change of the share of prompts on which the model says the answer without one head.
+    pub(super) fn change(&self, intervention: usize, head: (usize, usize)) -> Option<f32> {
+        let at = self.heads.iter().position(|h| *h == head)?;
+        self.changes(intervention).get(at).copied()
     }
 
     /// Whether the model gets the task right at all: if it does not, nothing can make it worse.

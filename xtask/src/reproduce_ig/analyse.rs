@@ -148,17 +148,25 @@ impl Compared {
         self.lines[1].comparisons[1].difference.outliers().into_iter().map(|i| self.place(1, i)).collect()
     }
 
-    /// The notebook's outliers, by its own rule on its own figure: where the size of the difference is above 1.96 standard
-    /// deviations of such sizes, whatever their mean.
-    pub(super) fn literal_outliers(&self) -> Vec<(usize, usize)> {
-        let exact = flat(&self.exact.effects[1]);
-        let heads: Vec<(usize, usize)> = (0..exact.len()).map(|i| self.place(1, i)).collect();
-        let sizes: Vec<f64> =
-            heads.iter().map(|&head| f64::from((self.exact_of(head) - self.scaled_literal_of(head)).abs())).collect();
+    /// Size of patching less the notebook's scaled figure, head by head.
+    fn literal_sizes(&self) -> Vec<((usize, usize), f64)> {
+        let heads = (0..flat(&self.exact.effects[1]).len()).map(|i| self.place(1, i));
+        heads.map(|head| (head, f64::from((self.exact_of(head) - self.scaled_literal_of(head)).abs()))).collect()
+    }
+
+    /// The notebook's standard deviation: of those sizes over heads, about their mean.
+    pub(super) fn literal_sd(&self) -> f64 {
+        let sizes = self.literal_sizes();
         let n = sizes.len() as f64;
-        let mean = sizes.iter().sum::<f64>() / n;
-        let sd = (sizes.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n).sqrt();
-        heads.into_iter().zip(sizes).filter(|(_, size)| *size > 1.96 * sd).map(|(head, _)| head).collect()
+        let mean = sizes.iter().map(|(_, size)| size).sum::<f64>() / n;
+        (sizes.iter().map(|(_, size)| (size - mean).powi(2)).sum::<f64>() / n).sqrt()
+    }
+
+    /// The notebook's outliers, by its own rule on its own figure: heads whose difference has a
+    /// size above 1.96 standard deviations of such sizes, whatever their mean.
+    pub(super) fn literal_outliers(&self) -> Vec<(usize, usize)> {
+        let sd = self.literal_sd();
+        self.literal_sizes().into_iter().filter(|(_, size)| *size > 1.96 * sd).map(|(head, _)| head).collect()
     }
 
     /// All heads by falling size of their exact effect.

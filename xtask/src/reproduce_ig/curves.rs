@@ -4,7 +4,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use rewire_analysis::{
     Curves, Direction, Intervention, Options, PathIntegral, Quadrature, Scale, integrated_gradients,
-    interpolation_curves, patch_groups,
+    interpolation_curves, literal_first_node_backward, patch_groups,
 };
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
@@ -41,6 +41,11 @@ pub(super) struct Contrasted {
     pub(super) integrated: f32,
     /// What the attributions of its layer miss the change of the metric by.
     pub(super) gap: f32,
+    /// The notebook's figure: its one gradient, beside the corrupted activation, as a mean over
+    /// positions and dimensions.
+    pub(super) literal: f32,
+    /// What that figure's layer misses the change of the metric by.
+    pub(super) literal_gap: f32,
     /// In logits.
     pub(super) patched: f32,
     pub(super) curve: Curves,
@@ -113,6 +118,9 @@ fn contrast<B: AutodiffBackend>(
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
     let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
     let integrated = integrated_gradients(model, pair, &metric, &[HEADS], &any_gap, &options)?;
+    // Whatever is asked for here, the notebook has Captum's own quadrature.
+    let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..any_gap };
+    let literal = literal_first_node_backward(model, pair, &metric, &[HEADS], &of_notebook, &options)?;
     let nodes = [head_node(head)];
     let patched = patch_groups(&inner, pair, &metric, &[nodes.to_vec()], &options)?;
     let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &options)?;
@@ -123,6 +131,8 @@ fn contrast<B: AutodiffBackend>(
         head,
         integrated: integrated.outcome.effects[0].values[[0, head.0, head.1]],
         gap: integrated.completeness[0].gap[[0, head.0]],
+        literal: literal.means(pair, model.config().d_model)[0].values[[0, head.0, head.1]],
+        literal_gap: literal.completeness[0].gap[[0, head.0]],
         patched: patched.values[[0, 0]],
         curve,
     })

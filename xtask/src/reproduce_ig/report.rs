@@ -6,7 +6,8 @@ mod curves;
 
 use rewire_report::{Check, Page};
 
-use super::results::{COMPARISON, comparison_rows};
+use super::checks::asides;
+use super::results::{ASIDES, AVERAGED, COMPARISON, aside_rows, averaged_rows, comparison_rows};
 use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 use crate::output::new_page;
@@ -25,13 +26,15 @@ pub(super) fn page(
     page.section(
         "In short",
         "Scores of every neuron and head by both methods, one against the other. \"integrated\" is the integral, complete to within \
-         the gap that a later section lists; \"notebook's\" is what the source document computed and took for it.",
+         the gap that a later section lists; \"notebook's\" is what the source document's code computes in its place: one gradient near the clean run, times \
+         a small weight. Both are of one pair of prompts; the next section has many.",
     );
     page.table(&COMPARISON, comparison_rows(found));
     page.text(
         "Pearson: correlation with activation patching. Jaccard: nodes among the largest of both, as a share of those among the \
          largest of either. Mean difference and SD: patching less attribution, each scaled by its largest size.",
     );
+    averaged(&mut page, found);
     attributions::sections(&mut page, found);
     ablation::sections(&mut page, source, found, arguments);
     curves::sections(&mut page, found);
@@ -61,10 +64,29 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
         page.text("This model has the shape of the one that the notebook used; the figures that it prints, and ours:");
         page.checks(checks);
         page.text(
-            "The two curves that the notebook prints of this pair are those of heads (2, 5) and (10, 3); it prints none of (9, 6). Its \
-             printed figure of head (9, 6), -4.5e-7, and those of its outliers are at least 18 times larger than its printed code gives, so \
-             that code did not make that table: outliers and head correlations by its rule need not agree.",
+            "The notebook's table of heads on this pair is at least 18 times larger than its own code gives, so that code did not make \
+             it as it stands. What it prints of that table has no verdict:",
         );
+        page.table(&ASIDES, aside_rows(&asides(&found.compared)));
+    }
+}
+
+/// Correlations over the generated pairs.
+fn averaged(page: &mut Page, found: &Found) {
+    let Some(averaged) = &found.averaged else { return };
+    page.section(
+        "Which follows activation patching?",
+        &format!(
+            "{} generated pairs of prompts (seed {}), in whose corrupted prompt the other name repeats; corrupted baseline. On each pair, \
+             Pearson's correlation over all nodes of activation patching with the one gradient that the notebook's code computes, and \
+             with the integral. The table has means over pairs, with 95% bootstrap intervals over pairs (ranges, if the pairs are too \
+             few). An interval says how sure the mean is on such prompts and this model; it says nothing about other models.",
+            averaged.n, averaged.seed
+        ),
+    );
+    page.table(&AVERAGED, averaged_rows(averaged));
+    for kind in [0, 1] {
+        page.text(&averaged.conclusion(kind));
     }
 }
 

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::ablate::{INTERVENTIONS, Study};
 use super::analyse::{BASELINES, KINDS};
+use super::averaged::{Averaged, FIGURES};
+use super::checks::{Aside, asides};
 use super::{Arguments, Found, REFERENCE};
 use crate::model::Source;
 use crate::output::{head_name, text_table};
@@ -34,6 +36,17 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             let name = format!("literal-first-node/{baseline}/{}", effects.kind);
             tables.push(Table { method: None, ..Table::new(name, effects, Prompts::Each, &lines.literal.outcome) });
         }
+    }
+    if let Some(averaged) = &found.averaged {
+        tables.extend(KINDS.iter().zip(&averaged.correlations).map(|((_, nodes), found)| Table {
+            name: format!("generated-pairs/pearson/{nodes}"),
+            axes: ["pair", "figure"].map(str::to_owned).to_vec(),
+            values: found.values.clone().into_dyn(),
+            method: None,
+            direction: None,
+            scale: Scale::Metric,
+            prompts_by_position: None,
+        }));
     }
     tables.extend([curves("curves/inside", &found.curves.inside), curves("curves/wide", &found.curves.wide)]);
     tables
@@ -79,11 +92,43 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     json!({
         "rule": arguments.rule, "steps": arguments.steps, "tolerance": arguments.tolerance,
         "comparisons": comparisons,
+        "generated_pairs": found.averaged.as_ref().map(describe_averaged),
+        "literal_sd": compared.literal_sd(),
+        "contrastive": found.contrasts.iter().map(describe_contrast).collect::<Vec<_>>(),
         "outliers": heads(&compared.outliers()),
         "literal_outliers": heads(&compared.literal_outliers()),
         "curves": heads(&found.curves.heads),
         "places_inside": found.curves.inside.places, "places_wide": found.curves.wide.places,
         "ablation": study,
+    })
+}
+
+/// Correlations with patching over generated pairs, by nodes and figure.
+fn describe_averaged(averaged: &Averaged) -> Value {
+    let of_kind = |(kind, (_, nodes)): (usize, &(_, &str))| {
+        let mean = |(figure, mean): (&&str, super::averaged::Mean)| {
+            let ends = if mean.is_interval { "bootstrap_95" } else { "range" };
+            let value = json!({ "mean": mean.mean, ends: mean.ends });
+            (figure.replace(' ', "_"), value)
+        };
+        let means = averaged.means(kind).map(|means| FIGURES.iter().zip(means).map(mean).collect());
+        let value = json!({
+            "pairs": averaged.correlations[kind].values.nrows(),
+            "pearson": means.map(Value::Object),
+            "conclusion": averaged.conclusion(kind),
+        });
+        ((*nodes).to_owned(), value)
+    };
+    let kinds: serde_json::Map<_, _> = KINDS.iter().enumerate().map(of_kind).collect();
+    json!({ "n": averaged.n, "seed": averaged.seed, "corruption": "s2-io", "baseline": BASELINES[1], "nodes": kinds })
+}
+
+fn describe_contrast(contrast: &super::curves::Contrasted) -> Value {
+    json!({
+        "pair": contrast.name, "head": head_name(contrast.head.0, contrast.head.1),
+        "logit_differences": contrast.logit_differences, "patched": contrast.patched,
+        "integrated_gradients": contrast.integrated, "gap": contrast.gap,
+        "literal_first_node_backward": contrast.literal, "literal_gap": contrast.literal_gap,
     })
 }
 
@@ -141,6 +186,25 @@ pub(super) fn comparison_rows(found: &Found) -> Vec<Vec<String>> {
     rows
 }
 
+pub(super) const AVERAGED: [&str; 5] = ["nodes", "pairs", "one gradient", "integral", "integral less one gradient"];
+
+/// A row a kind: means over the generated pairs.
+pub(super) fn averaged_rows(averaged: &Averaged) -> Vec<Vec<String>> {
+    let row = |(kind, (_, nodes)): (usize, &(_, &str))| {
+        let figures = averaged.means(kind).map_or([const { String::new() }; 3], |means| means.map(|mean| mean.text()));
+        let pairs = averaged.correlations[kind].values.nrows().to_string();
+        [(*nodes).to_owned(), pairs].into_iter().chain(figures).collect()
+    };
+    KINDS.iter().enumerate().map(row).collect()
+}
+
+pub(super) const ASIDES: [&str; 3] = ["figure without a verdict", "printed", "ours"];
+
+/// A row a figure.
+pub(super) fn aside_rows(asides: &[Aside]) -> Vec<Vec<String>> {
+    asides.iter().map(|aside| vec![aside.what.clone(), aside.printed.clone(), aside.ours.clone()]).collect()
+}
+
 /// `0.7864 (0.760 to 0.811)`.
 pub(super) fn with_interval(p: Proportion) -> String {
     let [low, high] = p.wilson();
@@ -189,6 +253,14 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
             "{baseline} baseline: largest change of the metric {change:.3}, largest gap {gap:.1e} (the notebook's figure: {literal:.3})\n"
         );
     }
+    if let Some(averaged) = &found.averaged {
+        text += &format!(
+            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% bootstrap interval)\n",
+            averaged.n, averaged.seed
+        );
+        text += &text_table(&AVERAGED, &averaged_rows(averaged));
+        text += &[0, 1].map(|kind| format!("{}\n", averaged.conclusion(kind))).concat();
+    }
     if let Some(study) = &found.study {
         text += &format!("\nright on {} generated prompts, seed {}\n", study.whole.said.n, arguments.seed);
         if study.means_nothing() {
@@ -200,6 +272,8 @@ pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], argument
         text += "\nagainst the figures that the notebook prints\n";
         let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
         text += &text_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
+        text += "\nof the table of heads that the notebook's code does not give\n";
+        text += &text_table(&ASIDES, &aside_rows(&asides(compared)));
     }
     text
 }

@@ -1,24 +1,18 @@
 //! The ablation experiments.
 
-use rewire_analysis::Proportion;
+use rewire_analysis::{Proportion, pearson};
 use rewire_report::Page;
 use rewire_report::charts::{self, Bars};
 use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};
 
 use super::super::ablate::{INTERVENTIONS, Study};
-use super::super::checks::OUTLIERS;
+use super::super::analyse::Compared;
+use super::super::printed::{ACCURACY as PRINTED_WHOLE, ACCURACY_WITHOUT, MEAN_ABLATION, OUTLIERS, ZERO_ABLATION};
 use super::super::results::{ACCURACY, accuracy_rows, with_interval};
 use super::super::{Arguments, Found, REFERENCE};
+use super::attributions::least_squares;
 use crate::model::Source;
 use crate::output::head_name;
-
-/// Accuracy in the notebook, on its own prompts.
-const PRINTED_WHOLE: f64 = 0.7864;
-/// The same after zero ablation of each of its six outliers, in its order.
-const PRINTED: [f64; 6] = [0.6981, 0.7877, 0.8052, 0.8009, 0.7245, 0.9361];
-/// What the notebook prints for its own prompts: correlations with the change of accuracy, of patching less IG, IG and patching.
-const PRINTED_CORRELATIONS: &str = "The notebook prints, over its six heads: after zero ablation 0.8299 for patching less its figure, 0.7297 \
-     for its figure and 0.8299 for patching; after mean ablation 0.7868 for its figure and 0.8659 for patching.";
 
 pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, arguments: &Arguments) {
     let compared = &found.compared;
@@ -132,7 +126,7 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
         let row =
             |name: String, printed: f64, ours: Proportion| vec![name, format!("{printed:.4}"), with_interval(ours)];
         let mut rows = vec![row("nothing".to_owned(), PRINTED_WHOLE, study.whole.said)];
-        for (((layer, head), _), printed) in OUTLIERS.into_iter().zip(PRINTED) {
+        for (((layer, head), _), printed) in OUTLIERS.into_iter().zip(ACCURACY_WITHOUT) {
             let ours = study.heads.iter().position(|h| *h == (layer, head)).map(|i| study.alone[0][i].said);
             rows.extend(ours.map(|ours| row(head_name(layer, head), printed, ours)));
         }
@@ -160,9 +154,6 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
         "Of {} heads, chosen because the methods part on them: weak evidence either way.",
         study.heads.len()
     ));
-    if source.is_gpt2_small() {
-        page.text(PRINTED_CORRELATIONS);
-    }
     let axes = ["patching less IG", "change of the share right"];
     let scatters = INTERVENTIONS.iter().enumerate().map(|(i, by)| {
         let point = |(&head, change): (&(usize, usize), f32)| charts::Point {
@@ -175,4 +166,47 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
         charts::scatter_with(&format!("{by} ablation"), &points, axes, &[])
     });
     page.row(scatters.collect());
+    regressions(page, source, found, study);
+}
+
+/// The notebook's regressions of the change of accuracy on scores, over the heads of its rule, with
+/// what it prints beside ours.
+fn regressions(page: &mut Page, source: &Source, found: &Found, study: &Study) {
+    type Score = fn(&Compared, (usize, usize)) -> f32;
+    let scores: [(&str, Score); 3] = [
+        ("patching less the notebook's figure", |c, head| c.exact_of(head) - c.literal_of(head)),
+        ("the notebook's figure", Compared::literal_of),
+        ("activation patching", Compared::exact_of),
+    ];
+    let printed = [ZERO_ABLATION.map(Some), MEAN_ABLATION];
+    page.text(
+        "The notebook's regressions, over the heads of its rule, with the figure as it is, not times 1e5. It prints correlations for \
+         its own 10,000 prompts, which are not to be had, so the printed ones have no verdict. Of \"patching less the figure\" the \
+         figure is a millionth part: that regression is patching's own.",
+    );
+    let mut rows = Vec::new();
+    for (i, (by, printed)) in INTERVENTIONS.iter().zip(printed).enumerate() {
+        let charts = scores.iter().zip(printed).map(|((what, score), printed)| {
+            let points: Vec<_> = study
+                .of_notebook
+                .iter()
+                .filter_map(|&head| {
+                    let (x, y) = (score(&found.compared, head), study.change(i, head)?);
+                    Some(charts::Point { x, y, layer: head.0, name: head_name(head.0, head.1) })
+                })
+                .collect();
+            let (x, y): (Vec<f32>, Vec<f32>) = points.iter().map(|p| (p.x, p.y)).unzip();
+            let r = pearson(x.iter().copied().zip(y.iter().copied()));
+            let number = |r: Option<f64>| r.map_or("-".to_owned(), |r| format!("{r:.4}"));
+            let mut row = vec![(*by).to_owned(), (*what).to_owned(), number(r)];
+            row.extend(source.is_gpt2_small().then(|| number(printed)));
+            rows.push(row);
+            let title = format!("{by} ablation: {what} (Pearson {})", number(r));
+            charts::scatter_with(&title, &points, [what, "change of the share right"], &least_squares(&x, &y))
+        });
+        page.row(charts.collect());
+    }
+    let mut header = vec!["ablation", "scores", "Pearson"];
+    header.extend(source.is_gpt2_small().then_some("printed"));
+    page.table(&header, rows);
 }

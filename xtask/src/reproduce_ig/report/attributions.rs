@@ -30,10 +30,11 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     analysis(page, compared, 0);
     integrated(page, compared, 1);
     analysis(page, compared, 1);
+    scaled(page, compared);
     slip(page, compared);
 }
 
-/// Attributions to one baseline: what they are, and what the notebook took for them.
+/// Attributions to one baseline: what they are, and what the notebook's code gives.
 fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     let lead = match baseline {
@@ -132,7 +133,7 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
     shared(page, compared, baseline);
 }
 
-fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
+pub(super) fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
     let fit = rewire_analysis::regression(x.iter().copied().zip(y.iter().copied()));
     let line =
         |[slope, intercept]: [f64; 2]| StraightLine { name: "least squares", slope, intercept, colour: "#555555" };
@@ -213,13 +214,40 @@ fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
     page.table(&["node", "kind", "patching", "integrated gradients", "rank by IG"], rows);
 }
 
-/// What the notebook computed, and the evidence that it is not the integral.
+/// The notebook's figure of heads, as it scales it, beside patching on one color scale.
+fn scaled(page: &mut Page, compared: &Compared) {
+    page.section(
+        "The notebook's figure times 1e5",
+        "Heads, corrupted baseline: the notebook's figure times 1e5 and activation patching on one color scale, and one less the other \
+         on another. The factor was chosen in the notebook so that both look alike there; it has no meaning.",
+    );
+    let grid = |of: &dyn Fn((usize, usize)) -> f32| {
+        let shape = compared.exact.effects[1].values.shape();
+        Array2::from_shape_fn((shape[1], shape[2]), of)
+    };
+    let figure = grid(&|head| compared.scaled_literal_of(head));
+    let exact = grid(&|head| compared.exact_of(head));
+    let rows = [
+        [("the notebook's figure times 1e5", figure.clone()), ("activation patching", exact.clone())],
+        [
+            ("figure times 1e5 less patching", &figure - &exact),
+            ("size of figure times 1e5 less size of patching", figure.mapv(f32::abs) - exact.mapv(f32::abs)),
+        ],
+    ];
+    for maps in rows {
+        let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+        page.row(maps.iter().map(|(title, map)| grid_map(title, map, 1, reach)).collect());
+    }
+}
+
+/// What the notebook's code computes, and the evidence that it is not the integral.
 fn slip(page: &mut Page, compared: &Compared) {
     page.section(
-        "What the notebook's figure is",
+        "What the notebook's code computes",
         "Captum runs all nodes of the quadrature as one batch. The notebook's metric reads the logits of row 0 alone, so that only the \
-         first node, next to the clean activation, has a gradient; the others count as 0. Its \"integrated gradients\" are \
-         that one gradient, times what the activation moves, times the first weight.",
+         first node, next to the clean activation, has a gradient; the others count as 0. What this code gives for integrated gradients is \
+         that one gradient, times what the activation moves, times the first weight. The notebook's printed table of heads on this \
+         pair is larger than that by a factor of 18 or more, so whether its printed correlations come from one gradient is not shown.",
     );
     if let Some(node) = Quadrature::default().nodes().ok().and_then(|nodes| nodes.first().copied()) {
         page.text(&format!(

@@ -63,17 +63,30 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
             format!("{:.4}", c.patched),
             format!("{:.4}", c.integrated),
             format!("{:.1e}", c.gap),
+            format!("{:.3e}", c.literal),
+            format!("{:.4}", c.literal_gap),
         ]
     };
-    let header = ["pair", "head", "clean", "corrupted", "patching (logits)", "IG (logits)", "gap of its layer"];
+    let header = [
+        "pair",
+        "head",
+        "clean",
+        "corrupted",
+        "patching (logits)",
+        "IG (logits)",
+        "gap of its layer",
+        "notebook's figure (mean)",
+        "gap of that",
+    ];
     page.table(&header, contrasts.iter().map(row).collect());
     for contrast in contrasts {
         let [clean, corrupted] = &contrast.prompts;
         page.text(&format!("{}: {clean} | {corrupted}", contrast.name));
     }
     page.text(
-        "(The notebook's figure of this pair goes the other way, with its one gradient next to the corrupted activation, and its patching \
-         score is a share of the first pair's difference: neither is set beside these.)",
+        "The notebook's code walks this pair's line the other way: its one gradient is beside the corrupted activation, and what \
+         supports the behaviour is above 0. It prints patching as a share of the first pair's clean less corrupted logit difference, \
+         because it does not compute that anew; the table has logits.",
     );
     if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {
         let curve = |c: &Contrasted| (format!("{}, {}", head_name(c.head.0, c.head.1), c.name), c.curve.mean(0));

@@ -1,0 +1,24 @@
+//! Checksums of records.
+
+use sha2::{Digest, Sha256};
+
+/// Returns the first 16 hexadecimal digits of the SHA-256 of `parts`, each ended by a zero byte.
+pub(crate) fn checksum(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checksum;
+
+    #[test]
+    fn a_part_that_moves_over_a_border_changes_the_checksum() {
+        assert_ne!(checksum(&["ab", "c"]), checksum(&["a", "bc"]));
+        assert_eq!(checksum(&["ab", "c"]).len(), 16);
+    }
+}

@@ -1,0 +1,239 @@
+//! An output directory that one run holds.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::StoreError;
+use crate::lock::{Attempt, Lock};
+use crate::results;
+
+/// How often a waiting run tries again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What to do while another run holds the directory.
+pub enum Waiting<'a> {
+    /// Return [`StoreError::Held`].
+    Refuse,
+    /// Wait for it to end; the function is called once, with the holder.
+    Wait(&'a dyn Fn(&str)),
+}
+
+/// An output directory that this process holds alone, until the value is dropped.
+///
+/// Dropping it removes its lock, and also the directories that it made if nothing is in them.
+#[derive(Debug)]
+pub struct OutputDirectory {
+    path: PathBuf,
+    /// Directories that did not exist before, the deepest first.
+    made: Vec<PathBuf>,
+    notices: Vec<String>,
+    lock: Option<Lock>,
+}
+
+impl OutputDirectory {
+    /// Makes `path` if need be and locks it for the run that `command` describes, which will write
+    /// files named `results`. Removes the leftovers of a dead run, and finishes
+    /// [publishing](Self::publish) if a dead run was in the middle of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the directory cannot be written to, another run holds it, or one of the
+    /// `results` exists and is not a regular file.
+    pub fn take(path: &Path, results: &[&str], command: &str, waiting: Waiting<'_>) -> Result<Self, StoreError> {
+        check_symlink(path)?;
+        let made = absent(path);
+        let mut directory = Self { path: path.into(), made, notices: Vec::new(), lock: None };
+        directory.create()?;
+        directory.lock = Some(wait(path, command, waiting)?);
+        directory.notices.extend(results::finish(path)?);
+        results::remove_leftovers(path)?;
+        results.iter().try_for_each(|name| check_result(&path.join(name)))?;
+        Ok(directory)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sentences about what a dead run left and what was done about it.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Replaces the results in the directory by `files` (name and contents), and removes the files
+    /// named in `outdated`.
+    ///
+    /// All files are written in full to a directory beside the results and then moved. A full disk
+    /// therefore changes no result. If the process dies while files are moved, the file
+    /// [`INCOMPLETE`](crate::INCOMPLETE) says so, and the next [`take`](Self::take) moves the rest.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`], [`StoreError::NotAFile`], or [`StoreError::Lost`] if another run took
+    /// the directory over.
+    pub fn publish(&self, files: &[(&str, Vec<u8>)], outdated: &[String]) -> Result<(), StoreError> {
+        // Somebody may have removed the directory meanwhile: the results are worth making it again.
+        self.create()?;
+        self.check_held()?;
+        files.iter().try_for_each(|(name, _)| check_result(&self.path.join(name)))?;
+        results::publish(&self.path, files, outdated)
+    }
+
+    /// Returns [`StoreError::Lost`] if another run holds the directory now.
+    pub(crate) fn check_held(&self) -> Result<(), StoreError> {
+        match &self.lock {
+            Some(lock) if !lock.is_held() && crate::lock::exists(&self.path) => {
+                Err(StoreError::Lost { path: self.path.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn create(&self) -> Result<(), StoreError> {
+        std::fs::create_dir_all(&self.path).map_err(|source| StoreError::Directory { path: self.path.clone(), source })
+    }
+}
+
+impl Drop for OutputDirectory {
+    fn drop(&mut self) {
+        drop(self.lock.take());
+        for directory in &self.made {
+            // A directory with something in it stays.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}
+
+fn wait(path: &Path, command: &str, waiting: Waiting<'_>) -> Result<Lock, StoreError> {
+    let mut is_told = false;
+    loop {
+        let holder = match Lock::attempt(path, command) {
+            Ok(Attempt::Taken(lock)) => return Ok(lock),
+            Ok(Attempt::Held(holder)) => holder,
+            // The holder that ends removes the directory if it is empty.
+            Err(StoreError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(path).map_err(|source| StoreError::Directory { path: path.into(), source })?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match &waiting {
+            Waiting::Refuse => return Err(StoreError::Held { path: path.into(), holder }),
+            Waiting::Wait(tell) => {
+                if !is_told {
+                    tell(&holder);
+                    is_told = true;
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Refuses a symlink to nowhere, on which making a directory would fail with "File exists".
+fn check_symlink(path: &Path) -> Result<(), StoreError> {
+    for ancestor in path.ancestors() {
+        if let (Ok(target), Err(_)) = (std::fs::read_link(ancestor), std::fs::metadata(ancestor)) {
+            return Err(StoreError::DanglingSymlink { path: ancestor.into(), target });
+        }
+    }
+    Ok(())
+}
+
+/// The directories of `path` that do not exist, the deepest first.
+fn absent(path: &Path) -> Vec<PathBuf> {
+    let absent = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
+    absent.map(Path::to_owned).collect()
+}
+
+/// Refuses to replace anything but a regular file.
+pub(crate) fn check_result(path: &Path) -> Result<(), StoreError> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => "a directory",
+        Ok(found) if found.is_symlink() => "a symlink",
+        Ok(found) if !found.is_file() => "no regular file",
+        _ => return Ok(()),
+    };
+    Err(StoreError::NotAFile { path: path.into(), found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(path: &Path) -> Result<OutputDirectory, StoreError> {
+        OutputDirectory::take(path, &["a.txt"], "test", Waiting::Refuse)
+    }
+
+    #[test]
+    fn a_run_that_writes_nothing_leaves_the_place_as_it_was() {
+        let temporary = tempfile::tempdir().unwrap();
+        drop(take(&temporary.path().join("deep/out")).unwrap());
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+        std::fs::create_dir(temporary.path().join("mine")).unwrap();
+        drop(take(&temporary.path().join("mine")).unwrap());
+        assert!(temporary.path().join("mine").exists());
+    }
+
+    #[test]
+    fn a_second_run_is_refused_or_waits() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("out");
+        let first = take(&path).unwrap();
+        let refused = take(&path).unwrap_err().to_string();
+        assert!(refused.contains("another run is writing to") && refused.contains("--wait"), "{refused}");
+        std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let waiting = scope.spawn({
+                let path = &path;
+                move || {
+                    let tell = |holder: &str| tell.send(holder.to_owned()).unwrap();
+                    OutputDirectory::take(path, &[], "second", Waiting::Wait(&tell)).map(|_| ())
+                }
+            });
+            assert!(told.recv().unwrap().contains("test"));
+            assert!(!waiting.is_finished());
+            drop(first);
+            waiting.join().unwrap().unwrap();
+        });
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_symlink_to_nowhere_and_a_result_that_is_no_file_are_refused_at_the_start() {
+        let temporary = tempfile::tempdir().unwrap();
+        let [link, below] = ["link", "link/below"].map(|name| temporary.path().join(name));
+        std::os::unix::fs::symlink(temporary.path().join("nowhere"), &link).unwrap();
+        for path in [&link, &below] {
+            assert!(matches!(take(path), Err(StoreError::DanglingSymlink { .. })), "{}", path.display());
+        }
+        let path = temporary.path().join("out");
+        std::fs::create_dir_all(path.join("a.txt")).unwrap();
+        let refused = take(&path).unwrap_err().to_string();
+        assert!(refused.contains("a.txt is a directory"), "{refused}");
+    }
+
+    #[test]
+    fn a_directory_that_vanishes_meanwhile_is_made_again_for_the_results() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("out");
+        let directory = take(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        directory.publish(&[("a.txt", b"kept".to_vec())], &[]).unwrap();
+        drop(directory);
+        assert_eq!(std::fs::read_to_string(path.join("a.txt")).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_run_that_lost_its_directory_writes_no_results() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("out");
+        let first = take(&path).unwrap();
+        std::fs::remove_file(path.join(crate::lock::LOCK)).unwrap();
+        let second = take(&path).unwrap();
+        assert!(matches!(first.publish(&[("a.txt", vec![])], &[]), Err(StoreError::Lost { .. })));
+        second.publish(&[("a.txt", vec![1])], &[]).unwrap();
+    }
+}

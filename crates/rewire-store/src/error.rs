@@ -1,0 +1,90 @@
+//! Why an output directory cannot be used.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why an output directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The directory cannot be made, read or written to.
+    #[error("cannot write to the output directory {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The directory is a symlink to a place that does not exist.
+    #[error(
+        "the output directory {path} is a symlink to {target}, which does not exist; create it or remove the symlink"
+    )]
+    DanglingSymlink {
+        /// The symlink.
+        path: PathBuf,
+        /// The place that it names.
+        target: PathBuf,
+    },
+    /// Another run holds the directory.
+    #[error("another run is writing to {path} ({holder}); wait for it with --wait, or choose another --out")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// The other run's command, process and host.
+        holder: String,
+    },
+    /// Another run took the directory over while this one was running.
+    #[error(
+        "another run took {path} over: this one was stopped for too long, or its lock was removed; its results are not \
+         written"
+    )]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A path that this run would write to is not a regular file.
+    #[error("{path} is {found}, and this run would replace it by a file; move it away or choose another --out")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// `a directory`, `a symlink`, or `no regular file`.
+        found: &'static str,
+    },
+    /// A file with the name of a record or a lock has other contents.
+    #[error("{path} was not written by rewire ({reason}); move it away or choose another --out")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// Why it is none of ours.
+        reason: String,
+    },
+    /// The directory holds an unfinished run of another command.
+    #[error(
+        "{directory} holds an unfinished run of another command (it differs in: {differs}); run that command again to \
+         finish it, choose another --out, or remove {record}"
+    )]
+    OtherRun {
+        /// The directory.
+        directory: PathBuf,
+        /// The settings that differ.
+        differs: String,
+        /// The record of the other run.
+        record: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,330 @@
+//! The record of an unfinished run: its finished passes, one line each.
+//!
+//! Every line carries the identity of its run and a checksum over both, so that a line of another
+//! run, a damaged line and a line that was cut off by a kill are all found. Passes without a valid
+//! line are computed again. Numbers are stored as the bits of float32 and come back unchanged.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::checksum::checksum;
+use crate::lock::is_at;
+use crate::{OutputDirectory, StoreError};
+
+/// Name of the record in an output directory.
+pub const RECORD: &str = "unfinished.jsonl";
+
+/// What names of its temporary files begin with.
+pub(crate) const TEMPORARY: &str = ".rewire-record";
+
+/// Longest first line in bytes; the first line of a record of ours is far shorter.
+const LONGEST_HEADER: u64 = 1 << 20;
+
+/// Which pass of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Number of the first prompt of the portion that the pass is over.
+    pub portion: usize,
+    /// Number of the pass over that portion.
+    pub number: usize,
+    /// Hash of what the pass computes.
+    pub plan: u64,
+}
+
+/// The record of a run in its output directory. The file exists from the first stored pass until
+/// [`remove`](Self::remove).
+#[derive(Debug)]
+pub struct Record<'d> {
+    directory: &'d OutputDirectory,
+    path: PathBuf,
+    header: String,
+    run: String,
+    /// Where in `read` each pass that was finished before begins, and its length in bytes.
+    kept: HashMap<Key, (u64, usize)>,
+    read: Option<Mutex<File>>,
+    append: Mutex<Option<File>>,
+    notices: Vec<String>,
+}
+
+/// The lines of a record that hold, and the numbers of those that do not, counted from 1.
+#[derive(Default)]
+struct Scan {
+    header: String,
+    kept: HashMap<Key, (u64, usize)>,
+    damaged: Vec<usize>,
+    is_cut: bool,
+}
+
+impl<'d> Record<'d> {
+    /// Opens the record of the run that `identity` describes, or begins one.
+    ///
+    /// `identity` is a JSON object with everything that the numbers depend on.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherRun`] if the directory holds the record of a run with another identity,
+    /// [`StoreError::NotOurs`] if a file with the record's name is none, or the file cannot be read.
+    pub fn open(directory: &'d OutputDirectory, identity: &Value) -> Result<Self, StoreError> {
+        let path = directory.path().join(RECORD);
+        let run = checksum(&[&identity.to_string()]);
+        let text = json!({ "rewire": "unfinished run", "run": run, "identity": identity }).to_string();
+        let header = with_sum(&text, &run);
+        let mut record = Record {
+            directory,
+            path,
+            header,
+            run,
+            kept: HashMap::new(),
+            read: None,
+            append: Mutex::new(None),
+            notices: Vec::new(),
+        };
+        match std::fs::symlink_metadata(&record.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(record),
+            Err(e) => return Err(record.unreadable(e)),
+            Ok(found) if !found.is_file() => return Err(record.not_ours("it is no regular file")),
+            Ok(_) => {}
+        }
+        let mut scan = record.scan()?;
+        record.check_header(&scan, identity)?;
+        if scan.header != record.header {
+            scan.damaged.insert(0, 1);
+        }
+        if scan.is_cut || !scan.damaged.is_empty() {
+            record.note(&scan.damaged);
+            record.rewrite(&scan)?;
+            scan = record.scan()?;
+        }
+        record.kept = scan.kept;
+        record.read = Some(Mutex::new(File::open(&record.path).map_err(|e| record.unreadable(e))?));
+        Ok(record)
+    }
+
+    /// How many passes were finished by earlier runs of the same command.
+    #[must_use]
+    pub fn finished(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Sentences about damaged lines.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Returns the numbers of a pass that an earlier run finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`].
+    pub fn load(&self, key: Key) -> Result<Option<Vec<f32>>, StoreError> {
+        let (Some(&(offset, length)), Some(file)) = (self.kept.get(&key), &self.read) else { return Ok(None) };
+        let mut line = vec![0; length];
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut line)).map_err(|e| self.unreadable(e))?;
+        Ok(parse(&line, &self.run).filter(|(found, _)| *found == key).map(|(_, numbers)| numbers))
+    }
+
+    /// Appends the numbers of a finished pass.
+    ///
+    /// A record that was removed meanwhile is begun anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`], or [`StoreError::Lost`] if another run took the directory over.
+    pub fn store(&self, key: Key, numbers: &[f32]) -> Result<(), StoreError> {
+        self.directory.check_held()?;
+        let bits: Vec<u32> = numbers.iter().map(|m| m.to_bits()).collect();
+        let Key { portion, number, plan } = key;
+        let text = json!({ "run": self.run, "portion": portion, "pass": number, "plan": plan, "numbers": bits });
+        let line = with_sum(&text.to_string(), &self.run);
+        let mut append = self.append.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match append.take() {
+            Some(file) if is_at(&self.path, &file) => file,
+            Some(_) if self.path.exists() => return Err(StoreError::Lost { path: self.directory.path().into() }),
+            _ => self.make().map_err(|e| self.unwritable(e))?,
+        };
+        append.insert(file).write_all(line.as_bytes()).map_err(|e| self.unwritable(e))
+    }
+
+    /// Removes the file, if there is one: the results are written, or can never be.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`].
+    pub fn remove(self) -> Result<(), StoreError> {
+        let append = self.append.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self.read.as_ref().map(|file| file.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_ours = [append.as_ref(), read.as_deref()].into_iter().flatten().any(|file| is_at(&self.path, file));
+        if is_ours {
+            std::fs::remove_file(&self.path).map_err(|e| self.unwritable(e))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the file for appending; begins it if there is none.
+    fn make(&self) -> io::Result<File> {
+        match OpenOptions::new().append(true).open(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        std::fs::create_dir_all(self.directory.path())?;
+        let mut file = self.temporary()?;
+        file.write_all(self.header.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(&self.path)?;
+        OpenOptions::new().append(true).open(&self.path)
+    }
+
+    fn temporary(&self) -> io::Result<tempfile::NamedTempFile> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(TEMPORARY);
+        // Temporary files are made for their owner alone; a record is for everyone that may read the
+        // directory.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        builder.tempfile_in(self.directory.path())
+    }
+
+    /// Reads the lines and checks each.
+    fn scan(&self) -> Result<Scan, StoreError> {
+        let mut reader = BufReader::new(File::open(&self.path).map_err(|e| self.unreadable(e))?);
+        let mut scan = Scan::default();
+        let mut header = Vec::new();
+        let mut offset = reader.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut header);
+        scan.header = String::from_utf8_lossy(&header).into_owned();
+        let mut lines: HashMap<Key, (usize, Vec<f32>)> = HashMap::new();
+        let mut at = 0;
+        for number in 2.. {
+            at += offset.map_err(|e| self.unreadable(e))? as u64;
+            let mut line = Vec::new();
+            offset = reader.read_until(b'\n', &mut line);
+            if line.is_empty() {
+                break;
+            }
+            scan.is_cut |= !line.ends_with(b"\n");
+            let Some((key, numbers)) = parse(&line, &self.run) else {
+                // The end of a line that a kill cut off is no damage.
+                if line.ends_with(b"\n") {
+                    scan.damaged.push(number);
+                }
+                continue;
+            };
+            match lines.get(&key) {
+                Some((_, other)) if same_bits(other, &numbers) => {}
+                Some((other, _)) => {
+                    scan.damaged.extend([*other, number]);
+                    scan.kept.remove(&key);
+                }
+                None => {
+                    scan.kept.insert(key, (at, line.len()));
+                    lines.insert(key, (number, numbers));
+                }
+            }
+        }
+        Ok(scan)
+    }
+
+    /// Refuses a file that is no record, and the record of another run.
+    fn check_header(&self, scan: &Scan, identity: &Value) -> Result<(), StoreError> {
+        if scan.header == self.header || !scan.kept.is_empty() {
+            return Ok(());
+        }
+        let found = split_sum(&scan.header).and_then(|(text, sum)| {
+            let found: Value = serde_json::from_str(&format!("{text}}}")).ok()?;
+            let run = found.get("run")?.as_str()?;
+            (checksum(&[run, text]) == sum).then(|| found["identity"].clone())
+        });
+        let Some(found) = found else {
+            return Err(self.not_ours("its first line does not describe an unfinished run"));
+        };
+        let settings = identity.as_object().into_iter().flatten();
+        let differs: Vec<&str> = settings.filter(|(k, v)| found.get(*k) != Some(v)).map(|(k, _)| k.as_str()).collect();
+        Err(StoreError::OtherRun {
+            directory: self.directory.path().into(),
+            differs: if differs.is_empty() { "version".to_owned() } else { differs.join(", ") },
+            record: self.path.clone(),
+        })
+    }
+
+    fn note(&mut self, damaged: &[usize]) {
+        if !damaged.is_empty() {
+            let named: Vec<String> = damaged.iter().take(5).map(usize::to_string).collect();
+            let more = if damaged.len() > named.len() { ", .." } else { "" };
+            self.notices.push(format!(
+                "{}: {} damaged lines (line {}{more}); the passes of these lines are computed again",
+                self.path.display(),
+                damaged.len(),
+                named.join(", ")
+            ));
+        }
+    }
+
+    /// Replaces the file by one with the valid lines alone.
+    fn rewrite(&self, scan: &Scan) -> Result<(), StoreError> {
+        let write = || -> io::Result<()> {
+            let mut from = File::open(&self.path)?;
+            let mut to = self.temporary()?;
+            to.write_all(self.header.as_bytes())?;
+            let mut places: Vec<_> = scan.kept.values().copied().collect();
+            places.sort_unstable();
+            for (offset, length) in places {
+                from.seek(SeekFrom::Start(offset))?;
+                let mut line = vec![0; length];
+                from.read_exact(&mut line)?;
+                if !line.ends_with(b"\n") {
+                    line.push(b'\n');
+                }
+                to.write_all(&line)?;
+            }
+            to.as_file().sync_all()?;
+            to.persist(&self.path)?;
+            Ok(())
+        };
+        write().map_err(|e| self.unwritable(e))
+    }
+
+    fn not_ours(&self, reason: &str) -> StoreError {
+        StoreError::NotOurs { path: self.path.clone(), reason: reason.to_owned() }
+    }
+
+    fn unreadable(&self, source: io::Error) -> StoreError {
+        StoreError::Read { path: self.path.clone(), source }
+    }
+
+    fn unwritable(&self, source: io::Error) -> StoreError {
+        StoreError::Write { path: self.path.clone(), source }
+    }
+}
+
+/// A JSON object as a line, with the checksum of the run and the object as its last entry.
+fn with_sum(object: &str, run: &str) -> String {
+    let text = object.strip_suffix('}').unwrap_or(object);
+    format!("{text},\"sum\":\"{}\"}}\n", checksum(&[run, text]))
+}
+
+/// The text that a line's checksum is of, and the checksum.
+fn split_sum(line: &str) -> Option<(&str, &str)> {
+    line.strip_suffix('\n').unwrap_or(line).strip_suffix("\"}")?.rsplit_once(",\"sum\":\"")
+}
+
+/// The pass and numbers of a line of this run; none if the line does not hold.
+fn parse(line: &[u8], run: &str) -> Option<(Key, Vec<f32>)> {
+    let (text, sum) = split_sum(std::str::from_utf8(line).ok()?)?;
+    if checksum(&[run, text]) != sum {
+        return None;
+    }
+    let record: Value = serde_json::from_str(&format!("{text}}}")).ok()?;
+    let number = |key: &str| record.get(key)?.as_u64()?.try_into().ok();
+    let key = Key { portion: number("portion")?, number: number("pass")?, plan: record.get("plan")?.as_u64()? };
+    let bits = |v: &Value| Some(f32::from_bits(v.as_u64()?.try_into().ok()?));
+    Some((key, record.get("numbers")?.as_array()?.iter().map(bits).collect::<Option<_>>()?))
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Results that appear together.
+//!
+//! 1. Every file is written in full below `.rewire-results.partial`.
+//! 2. That directory is renamed to `.rewire-results`: from here on the new results count.
+//! 3. [`INCOMPLETE`] is written, files are moved over the old ones, outdated files are removed.
+//! 4. `.rewire-results` and [`INCOMPLETE`] are removed.
+//!
+//! A process that dies in step 1 leaves the old results; in steps 3 and 4 it leaves everything that
+//! [`finish`] needs.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::StoreError;
+
+/// Name of the file that says that the results beside it are being replaced.
+pub const INCOMPLETE: &str = "RESULTS-INCOMPLETE.txt";
+
+const PARTIAL: &str = ".rewire-results.partial";
+const WHOLE: &str = ".rewire-results";
+/// Inside of [`WHOLE`], the new files; beside them, the names of outdated ones.
+const FILES: &str = "files";
+const OUTDATED: &str = "outdated.json";
+
+const NOTE: &str = "Results in this directory are being replaced. If no rewire command is running here, one was ended in the\n\
+                    middle of it, and files here may belong to two runs. Run any rewire command with this --out to finish\n\
+                    the replacement, or move the files in .rewire-results/files here by hand.\n";
+
+/// Replaces results; the names were checked before.
+pub(crate) fn publish(directory: &Path, files: &[(&str, Vec<u8>)], outdated: &[String]) -> Result<(), StoreError> {
+    let partial = directory.join(PARTIAL);
+    if let Err(error) = write_all(&partial, files, outdated) {
+        // The disk may be full: what was written so far only takes room.
+        let _ = std::fs::remove_dir_all(&partial);
+        return Err(error);
+    }
+    let whole = directory.join(WHOLE);
+    std::fs::rename(&partial, &whole).map_err(|source| StoreError::Write { path: whole.clone(), source })?;
+    move_all(directory, &whole)
+}
+
+/// Finishes step 3 and 4 for a process that died in it; returns a sentence if there was something
+/// to do.
+pub(crate) fn finish(directory: &Path) -> Result<Option<String>, StoreError> {
+    let whole = directory.join(WHOLE);
+    if std::fs::symlink_metadata(&whole).is_ok_and(|found| found.is_dir()) {
+        move_all(directory, &whole)?;
+        return Ok(Some(format!(
+            "finished replacing the results in {}, which an earlier run had begun",
+            directory.display()
+        )));
+    }
+    match std::fs::read_to_string(directory.join(INCOMPLETE)) {
+        Ok(note) if note == NOTE => remove(&directory.join(INCOMPLETE)).map(|()| None),
+        _ => Ok(None),
+    }
+}
+
+/// Removes what a dead run left.
+pub(crate) fn remove_leftovers(directory: &Path) -> Result<(), StoreError> {
+    let read = |source| StoreError::Read { path: directory.into(), source };
+    for entry in std::fs::read_dir(directory).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let path = entry.path();
+        let is_clock = name.starts_with(".rewire-clock");
+        if name == PARTIAL && entry.file_type().map_err(read)?.is_dir() {
+            std::fs::remove_dir_all(&path).map_err(|source| StoreError::Write { path, source })?;
+        } else if is_clock || name.starts_with(crate::record::TEMPORARY) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_all(partial: &Path, files: &[(&str, Vec<u8>)], outdated: &[String]) -> Result<(), StoreError> {
+    let below = partial.join(FILES);
+    let failed = |path: &Path, source| StoreError::Write { path: path.into(), source };
+    std::fs::create_dir_all(&below).map_err(|e| failed(&below, e))?;
+    for (name, contents) in files {
+        let path = below.join(name);
+        write_synced(&path, contents).map_err(|e| failed(&path, e))?;
+    }
+    let path = partial.join(OUTDATED);
+    let names = serde_json::to_vec(outdated).map_err(|e| failed(&path, e.into()))?;
+    write_synced(&path, &names).map_err(|e| failed(&path, e))?;
+    // Written now, while a full disk still changes nothing.
+    let path = partial.join(INCOMPLETE);
+    write_synced(&path, NOTE.as_bytes()).map_err(|e| failed(&path, e))
+}
+
+fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+fn move_all(directory: &Path, whole: &Path) -> Result<(), StoreError> {
+    let note = whole.join(INCOMPLETE);
+    if note.exists() {
+        rename(&note, &directory.join(INCOMPLETE))?;
+    }
+    let below = whole.join(FILES);
+    for path in entries(&below)? {
+        if let Some(name) = path.file_name() {
+            let target = directory.join(name);
+            crate::directory::check_result(&target)?;
+            rename(&path, &target)?;
+        }
+    }
+    let outdated = std::fs::read(whole.join(OUTDATED)).unwrap_or_default();
+    let outdated: Vec<String> = serde_json::from_slice(&outdated).unwrap_or_default();
+    // Plain names alone: nothing outside of the directory is removed.
+    for name in outdated.iter().filter(|name| Path::new(name).file_name().is_some_and(|n| n == name.as_str())) {
+        remove(&directory.join(name))?;
+    }
+    std::fs::remove_dir_all(whole).map_err(|source| StoreError::Write { path: whole.into(), source })?;
+    remove(&directory.join(INCOMPLETE))?;
+    // The moves must be on the disk before the record of the run is removed. Not every file system
+    // can do this, and none needs it after a mere kill.
+    if let Ok(opened) = File::open(directory) {
+        let _ = opened.sync_all();
+    }
+    Ok(())
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(StoreError::Read { path: directory.into(), source }),
+        Ok(entries) => entries
+            .map(|entry| Ok(entry.map_err(|source| StoreError::Read { path: directory.into(), source })?.path()))
+            .collect(),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    std::fs::rename(from, to).map_err(|source| StoreError::Write { path: to.into(), source })
+}
+
+/// Removes a file, which may be gone.
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::Write { path: path.into(), source: e }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let name = |e: io::Result<std::fs::DirEntry>| e.unwrap().file_name().to_string_lossy().into_owned();
+        let mut names: Vec<_> = std::fs::read_dir(directory).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    fn old_results() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "old", "mine"] {
+            std::fs::write(directory.path().join(name), "old").unwrap();
+        }
+        directory
+    }
+
+    fn new_results() -> [(&'static str, Vec<u8>); 2] {
+        [("a", b"new".to_vec()), ("b", b"new".to_vec())]
+    }
+
+    #[test]
+    fn results_are_replaced_outdated_ones_removed_and_other_files_kept() {
+        let directory = old_results();
+        publish(directory.path(), &new_results(), &["old".to_owned(), "../outside".to_owned()]).unwrap();
+        assert_eq!(names(directory.path()), ["a", "b", "mine"]);
+        assert_eq!(std::fs::read_to_string(directory.path().join("b")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(directory.path().join("mine")).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_run_that_died_before_its_results_were_whole_changes_nothing() {
+        let directory = old_results();
+        write_all(&directory.path().join(PARTIAL), &new_results(), &[]).unwrap();
+        assert_eq!(finish(directory.path()).unwrap(), None);
+        remove_leftovers(directory.path()).unwrap();
+        assert_eq!(names(directory.path()), ["a", "b", "mine", "old"]);
+        assert_eq!(std::fs::read_to_string(directory.path().join("a")).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_run_that_died_while_files_were_moved_is_seen_and_finished() {
+        for moved in 0..=2 {
+            let directory = old_results();
+            let [partial, whole] = [PARTIAL, WHOLE].map(|name| directory.path().join(name));
+            write_all(&partial, &new_results(), &["old".to_owned()]).unwrap();
+            std::fs::rename(&partial, &whole).unwrap();
+            if moved > 0 {
+                std::fs::rename(whole.join(INCOMPLETE), directory.path().join(INCOMPLETE)).unwrap();
+            }
+            if moved > 1 {
+                std::fs::rename(whole.join(FILES).join("a"), directory.path().join("a")).unwrap();
+                assert!(directory.path().join(INCOMPLETE).exists(), "results of two runs, and nothing says so");
+            }
+            assert!(finish(directory.path()).unwrap().unwrap().contains("finished replacing"));
+            assert_eq!(names(directory.path()), ["a", "b", "mine"], "{moved} moved");
+            assert_eq!(std::fs::read_to_string(directory.path().join("a")).unwrap(), "new");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_changes_nothing() {
+        let directory = old_results();
+        // A name that cannot be written stands for a full disk.
+        let files = [("a", b"new".to_vec()), ("no/where", b"new".to_vec())];
+        assert!(publish(directory.path(), &files, &[]).is_err());
+        assert_eq!(names(directory.path()), ["a", "b", "mine", "old"]);
+        assert_eq!(std::fs::read_to_string(directory.path().join("a")).unwrap(), "old");
+    }
+}

@@ -34,9 +34,10 @@ fn arrows_point_down() {
         ("rewire-hooks", &["rewire-device"]),
         ("rewire-model", &["rewire-device", "rewire-hooks"]),
         ("rewire-tasks", &[]),
-        ("rewire-toy", &["rewire-model", "rewire-tasks"]),
+        ("rewire-store", &[]),
+        ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-device", "rewire-hooks", "rewire-model", "rewire-tasks"]),
-        ("rewire-report", &["rewire-analysis"]),
+        ("rewire-report", &["rewire-analysis", "rewire-store"]),
     ]);
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])

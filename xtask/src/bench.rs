@@ -23,7 +23,7 @@ use rewire_model::{Transformer, WeightProcessing};
 use crate::arguments::{an_even_number, at_least_one};
 use crate::compute::{MemoryArguments, NumberArguments, fault, halved, options};
 use crate::device::{Device, on_device};
-use crate::output::{print, text_table};
+use crate::output::{print, say, text_table};
 use launches::Launches;
 use peer::{Peer, Sharing};
 use rates::Rates;
@@ -141,9 +141,9 @@ fn count<B: AutodiffBackend>(model: Transformer<B>, arguments: &Arguments) -> an
     for work in arguments.works() {
         let warm = work.run(&model, &setting).map(|_| launches::so_far());
         match warm.and_then(|before| work.run(&model, &setting).map(|_| launches::so_far() - before)) {
-            Ok(launched) => print(&format!("{} {launched}\n", work.name())),
+            Ok(launched) => print(&format!("{} {launched}\n", work.name()))?,
             Err(error) if fault(&error).is_some() => return Err(error),
-            Err(error) => eprintln!("launches of {} are not counted: {error:#}", work.name()),
+            Err(error) => say(&format!("launches of {} are not counted: {error:#}", work.name())),
         }
     }
     Ok(Vec::new())
@@ -170,7 +170,7 @@ fn time<B: AutodiffBackend>(
     // After the peer has taken its share of the device.
     let setting = setting.with(arguments.options(&model.valid()));
     let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
-    print(&head(&model, size, &setting, &rates, arguments));
+    print(&head(&model, size, &setting, &rates, arguments))?;
     let on_gpu = !computes_here::<B>(&model.device());
     let mut header = vec!["work", "nodes", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "products, %"];
     if on_gpu {
@@ -206,25 +206,25 @@ fn time<B: AutodiffBackend>(
             }
         }
         row.resize(header.len(), "-".to_owned());
-        print(&format!("{}\n", row.join("  ")));
+        print(&format!("{}\n", row.join("  ")))?;
         rows.push(row);
     }
-    print(&format!("\n{}", text_table(&header, &rows)));
+    print(&format!("\n{}", text_table(&header, &rows)))?;
     if on_gpu {
-        print("first: with what is compiled and tuned once; seconds are of later times\n");
+        print("first: with what is compiled and tuned once; seconds are of later times\n")?;
     }
-    print("seconds: the median; GFLOP and GB: what cannot be left out;\n");
+    print("seconds: the median; GFLOP and GB: what cannot be left out;\n")?;
     print(
         "floor: GFLOP at the rate of products or GB at the bandwidth, whichever takes longer; products: share of their rate\n",
-    );
+    )?;
     if peer.is_some() {
-        print(&format!("~: reckoned from at most {} patches, each a whole forward\n", arguments.peer_patches));
+        print(&format!("~: reckoned from at most {} patches, each a whole forward\n", arguments.peer_patches))?;
         if !size.is_shared() {
-            print("TransformerLens has random weights of its own: times are compared, numbers are not\n");
+            print("TransformerLens has random weights of its own: times are compared, numbers are not\n")?;
         }
     }
-    reasons.iter().chain(&halved()).for_each(|line| print(&format!("{line}\n")));
-    print("\n");
+    reasons.iter().chain(&halved()).try_for_each(|line| print(&format!("{line}\n")))?;
+    print("\n")?;
     Ok(failed)
 }
 

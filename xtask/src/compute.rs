@@ -1,5 +1,6 @@
 //! In what numbers a command computes and how much memory it may take: flags, and what they come to.
 
+use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -13,6 +14,7 @@ use rewire_model::Transformer;
 use serde_json::{Value, json};
 
 use crate::device::Device;
+use crate::output::say;
 
 /// The numbers that are computed with.
 #[derive(Args)]
@@ -119,7 +121,7 @@ pub(crate) fn options<B: Backend>(model: &Transformer<B>, pos: usize) -> Options
 }
 
 fn note(halved: &Halved) {
-    eprintln!("{halved}");
+    say(&halved.to_string());
     HALVED.lock().unwrap_or_else(PoisonError::into_inner).push(halved.clone());
 }
 
@@ -148,8 +150,8 @@ pub(crate) fn again_with_half(error: &anyhow::Error) -> Option<ExitCode> {
     let times = said.lines().count();
     let budget = FITTED.get().filter(|_| times < MOST_TIMES)? / 2;
     let line = format!("{fault}: begun again with {} of memory", ByteSize(budget));
-    eprintln!("{line}");
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    say(&line);
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut command = Command::new(std::env::current_exe().ok()?);
     command
         .args(without(&given, &["--memory-budget"]))
@@ -170,11 +172,12 @@ pub(crate) fn is_begun_again() -> bool {
 }
 
 /// Arguments without some flags and their values.
-pub(crate) fn without(arguments: &[String], flags: &[&str]) -> Vec<String> {
+pub(crate) fn without(arguments: &[OsString], flags: &[&str]) -> Vec<OsString> {
     let mut kept = Vec::new();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        let (name, with_value) = argument.split_once('=').map_or((argument.as_str(), false), |(name, _)| (name, true));
+        let text = argument.to_string_lossy();
+        let (name, with_value) = text.split_once('=').map_or((text.as_ref(), false), |(name, _)| (name, true));
         match flags.contains(&name) {
             true if !with_value => {
                 arguments.next();
@@ -199,11 +202,13 @@ fn noted() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::{size, without};
 
     #[test]
     fn flags_go_with_their_values() {
-        let given = ["bench", "--sizes", "tiny", "--device=cuda", "--works=heads", "--pairs", "4"].map(str::to_owned);
+        let given = ["bench", "--sizes", "tiny", "--device=cuda", "--works=heads", "--pairs", "4"].map(OsString::from);
         assert_eq!(without(&given, &["--sizes", "--works"]), ["bench", "--device=cuda", "--pairs", "4"]);
     }
 

@@ -82,7 +82,7 @@ fn best() -> Device {
         Ok(1..) => Device::Cuda(0),
         Ok(0) | Err(rewire_device::CudaError::NoDriver) => Device::Flex,
         Err(why) => {
-            eprintln!("--device auto: computing on the CPU, since {why}");
+            crate::output::say(&format!("--device auto: computing on the CPU, since {why}"));
             Device::Flex
         }
     })

@@ -11,6 +11,7 @@ mod given;
 mod model;
 mod names;
 mod output;
+mod panics;
 mod paths;
 mod progress;
 mod reproduce_facts;
@@ -24,6 +25,8 @@ mod train_toy;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::output::say;
 
 // Analyses allocate and free large tensors all the time; page faults of the system allocator cost a fifth of the time.
 #[global_allocator]
@@ -59,7 +62,20 @@ enum Command {
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    panics::guarded(run)
+}
+
+fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => {
+            // Help and version are answers; they fail only if they cannot be printed.
+            let is_printed = answer.print().is_ok();
+            let code = if is_printed { u8::try_from(answer.exit_code()).unwrap_or(REFUSED) } else { REFUSED };
+            return ExitCode::from(code);
+        }
+    };
+    let result = match arguments.command {
         Command::ReproduceIoi(arguments) => reproduce_ioi::run(&arguments),
         Command::ReproduceIg(arguments) => reproduce_ig::run(&arguments),
         Command::ReproducePythia(arguments) => reproduce_pythia::run(&arguments),
@@ -71,7 +87,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => compute::again_with_half(&error).unwrap_or_else(|| {
-            eprintln!("error: {error:#}");
+            say(&format!("error: {error:#}"));
             ExitCode::from(REFUSED)
         }),
     }

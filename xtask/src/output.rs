@@ -1,11 +1,14 @@
 //! What commands print and write.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 use std::time::Instant;
 
+use clap::Args;
 use rewire_analysis::Warning;
 use rewire_device::Precision;
 use rewire_report::{About, Page};
+use rewire_store::{OutputDirectory, StoreError, Waiting};
 use serde_json::{Value, json};
 
 use crate::compute::halved;
@@ -15,7 +18,7 @@ use crate::model::Source;
 /// The description of a run, for its `effects.json`; the caller fills in what was measured.
 pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About {
     About {
-        command: std::env::args().skip(1).collect(),
+        command: command(),
         model: source.name.clone(),
         config: source.config.to_hugging_face(),
         processed_weights: source.is_processed(),
@@ -37,12 +40,41 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
     }
 }
 
-/// Prints what text begins with and, to standard error, what is doubtful about the tokenizer.
-pub(crate) fn announce(source: &Source) {
-    if let Some(beginning) = source.beginning() {
-        print(&format!("{}: {beginning}\n", source.name));
+/// The words of this command line after the program; bytes that are not UTF-8 are replaced.
+fn command() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// Names of the files that every analysis writes to its output directory.
+pub(crate) const RESULTS: [&str; 4] = ["effects.safetensors", "effects.csv", "effects.json", "report.html"];
+
+/// Whether a command waits for another run that holds its output directory.
+#[derive(Args)]
+pub(crate) struct WaitArguments {
+    /// Wait while another run is writing to --out, instead of refusing.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl WaitArguments {
+    /// Takes the output directory for this run, which will write files of these names.
+    pub(crate) fn take(&self, out: &Path, results: &[&str]) -> Result<OutputDirectory, StoreError> {
+        let tell =
+            |holder: &str| say(&format!("waiting for another run that is writing to {} ({holder})", out.display()));
+        let waiting = if self.wait { Waiting::Wait(&tell) } else { Waiting::Refuse };
+        let taken = OutputDirectory::take(out, results, &command().join(" "), waiting)?;
+        taken.notices().iter().for_each(|notice| say(notice));
+        Ok(taken)
     }
-    source.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+/// Prints the tokens that text begins with and, to standard error, doubts about the tokenizer.
+pub(crate) fn announce(source: &Source) -> anyhow::Result<()> {
+    source.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+    match source.beginning() {
+        Some(beginning) => print(&format!("{}: {beginning}\n", source.name)),
+        None => Ok(()),
+    }
 }
 
 /// Prints warnings about results to standard error, one line each with the name of its result.
@@ -53,7 +85,7 @@ pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, V
         for warning in warnings {
             let line = if name.is_empty() { warning.to_string() } else { format!("{name}: {warning}") };
             if !lines.contains(&line) {
-                eprintln!("warning: {line}");
+                say(&format!("warning: {line}"));
                 lines.push(line);
             }
         }
@@ -117,7 +149,18 @@ pub(crate) fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
     [line(header.to_vec())].into_iter().chain(rows).collect()
 }
 
-/// Writes to standard output; a reader that has had enough (`| head`) is no error.
-pub(crate) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Writes to standard output. A reader that stops reading (`| head`) is no error; a full disk is.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error. If that fails there is nobody left to tell.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

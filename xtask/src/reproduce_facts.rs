@@ -10,7 +10,7 @@ use clap::Args;
 use ndarray::Array2;
 use rewire_analysis::{Component, Effects, NodeKind, Options, Outcome, activation_patching, logit_attribution};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer};
-use rewire_report::{About, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_report::{About, Prompts, Table, describe_baselines, write_results};
 use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fact_prompt};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::compute::options;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, announce, print, text_table, token_labels, warn};
+use crate::output::{RESULTS, WaitArguments, about, announce, print, text_table, token_labels, warn};
 use crate::progress::with_bar;
 
 #[derive(Args)]
@@ -31,6 +31,8 @@ pub(crate) struct Arguments {
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/reproduce-facts")]
     out: PathBuf,
+    #[command(flatten)]
+    wait: WaitArguments,
 }
 
 /// What is patched, position by position; the demo's is the first.
@@ -103,8 +105,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         pairs.push((name, pair));
     }
     anyhow::ensure!(!pairs.is_empty(), "no prompt is as long as the Eiffel Tower's: {}", left_out.join(" "));
-    check_directory(&arguments.out)?;
-    announce(&source);
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    announce(&source)?;
     let mut found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<B> = source.load(&device)?;
         analyse(&model, tokenizer, bos, pairs, left_out)
@@ -123,12 +125,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         notes: json!({ "prompts": by_set(&|set| json!(set.prompts)) }),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &tables(&found), &about)?;
+    let page = report::page(&source, &found, arguments).render().into_bytes();
+    write_results(&directory, &tables(&found), &about, vec![("report.html", page)])?;
     let path = arguments.out.join("report.html");
-    write_whole(&path, report::page(&source, &found, arguments).render().as_bytes())?;
-    print(&summary(&source, &found, arguments));
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
-    Ok(())
+    print(&summary(&source, &found, arguments))?;
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
 }
 
 fn analyse<B: Backend>(

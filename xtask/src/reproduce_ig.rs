@@ -18,7 +18,7 @@ use burn::module::AutodiffModule;
 use clap::Args;
 use rewire_analysis::{Node, PathIntegral, Quadrature, Rule};
 use rewire_model::Transformer;
-use rewire_report::{About, check_directory, write_tables, write_whole};
+use rewire_report::{About, write_results};
 use rewire_tasks::PromptPairs;
 use rewire_tasks::ioi::{Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair};
 use serde_json::json;
@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::arguments::{at_least_one, at_most_a_million, tolerance};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, announce, print, warn};
+use crate::output::{RESULTS, WaitArguments, about, announce, print, warn};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -61,6 +61,8 @@ pub(crate) struct Arguments {
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/reproduce-ig")]
     out: PathBuf,
+    #[command(flatten)]
+    wait: WaitArguments,
 }
 
 /// Prompts over which the mean activations are, as in the notebook.
@@ -99,8 +101,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = Source::open(&arguments.model)?;
     let prompts = prompts(&source, arguments)?;
     check_heads(&source, &arguments.heads)?;
-    check_directory(&arguments.out)?;
-    announce(&source);
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    announce(&source)?;
 
     let found = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
@@ -131,13 +133,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         notes: results::notes(&found, arguments),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &results::tables(&found), &about)?;
+    let page = report::page(&source, &prompts, &found, &checks, arguments, &warnings).render().into_bytes();
+    write_results(&directory, &results::tables(&found), &about, vec![("report.html", page)])?;
     let path = arguments.out.join("report.html");
-    let page = report::page(&source, &prompts, &found, &checks, arguments, &warnings);
-    write_whole(&path, page.render().as_bytes())?;
-    print(&results::summary(&source, &found, &checks, arguments));
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
-    Ok(())
+    print(&results::summary(&source, &found, &checks, arguments))?;
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
 }
 
 /// All that the report is made of.

@@ -11,7 +11,7 @@ use burn::backend::Autodiff;
 use clap::Args;
 use rewire_analysis::{NormJacobian, Outcome, Scale, pearson};
 use rewire_model::Transformer;
-use rewire_report::{About, Check, Prompts, Table, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_report::{About, Check, Prompts, Table, describe_baselines, write_results};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, announce, print, text_table, warn};
+use crate::output::{RESULTS, WaitArguments, about, announce, print, text_table, warn};
 use crate::paths::AXES as PATH_AXES;
 use analyse::{Demo, Findings, HeadEffect};
 
@@ -42,6 +42,8 @@ pub(crate) struct Arguments {
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/reproduce-ioi")]
     out: PathBuf,
+    #[command(flatten)]
+    wait: WaitArguments,
 }
 
 /// Heads that the tables list.
@@ -61,8 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Some(arguments.corruption.pairs(&prompts, tokenizer, bos)?)
         }
     };
-    check_directory(&arguments.out)?;
-    announce(&source);
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    announce(&source)?;
 
     let (demo_findings, findings, cached) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
@@ -102,13 +104,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &tables(&found), &about)?;
+    let page = report::page(&source, &found, arguments).render().into_bytes();
+    write_results(&directory, &tables(&found), &about, vec![("report.html", page)])?;
     let path = arguments.out.join("report.html");
-    write_whole(&path, report::page(&source, &found, arguments).render().as_bytes())?;
 
-    print(&summary(&source, &found, arguments));
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
-    Ok(())
+    print(&summary(&source, &found, arguments))?;
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
 }
 
 /// All that the report is made of.

@@ -21,13 +21,13 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::Args;
 use rewire_model::Transformer;
-use rewire_report::{About, Check, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_report::{About, Check, describe_baselines, write_results};
 use serde_json::json;
 
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, announce, print, warn};
+use crate::output::{WaitArguments, about, announce, print, warn};
 use data::Sets;
 
 #[derive(Args)]
@@ -64,7 +64,13 @@ pub(crate) struct Arguments {
     /// Directory for effects.safetensors, effects.json, effects.csv, circuit.json, circuit.dot and report.html.
     #[arg(long, default_value = "out/reproduce-pythia")]
     out: PathBuf,
+    #[command(flatten)]
+    wait: WaitArguments,
 }
+
+/// Names of the files that the command writes.
+const RESULTS: [&str; 6] =
+    ["effects.safetensors", "effects.csv", "effects.json", "circuit.json", "circuit.dot", "report.html"];
 
 /// Fewest prompts that a circuit is chosen or judged on.
 const FEWEST: usize = 10;
@@ -98,8 +104,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let tokenizer = source.tokenizer()?;
     let sets = Sets::new(tokenizer, source.bos_for_text()?, arguments)?;
     sets.check_model(source.config.d_vocab, source.config.n_ctx)?;
-    check_directory(&arguments.out)?;
-    announce(&source);
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    announce(&source)?;
     let (found, checks) = on_device!(arguments.model.device, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let found = analyse::analyse(&model, tokenizer, sets, arguments)?;
@@ -118,15 +124,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         notes: results::notes(&found, arguments),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &results::tables(&found), &about)?;
     let described = results::circuit(&source, &found, arguments);
-    write_whole(&arguments.out.join("circuit.json"), format!("{described:#}\n").as_bytes())?;
-    write_whole(&arguments.out.join("circuit.dot"), found.edges.graph.to_dot().as_bytes())?;
+    let others = vec![
+        ("circuit.json", format!("{described:#}\n").into_bytes()),
+        ("circuit.dot", found.edges.graph.to_dot().into_bytes()),
+        ("report.html", report::page(&source, &found, &checks, arguments, &warnings).render().into_bytes()),
+    ];
+    write_results(&directory, &results::tables(&found), &about, others)?;
     let path = arguments.out.join("report.html");
-    write_whole(&path, report::page(&source, &found, &checks, arguments, &warnings).render().as_bytes())?;
-    print(&results::summary(&source, &found, &checks, arguments));
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()));
-    Ok(())
+    print(&results::summary(&source, &found, &checks, arguments))?;
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
 }
 
 /// Rows of a table of figures beside ours.

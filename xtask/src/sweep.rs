@@ -22,16 +22,20 @@ use rewire_analysis::{
     Scale, Screened, clean_logits,
 };
 use rewire_model::{FinalNormGain, Transformer};
-use rewire_report::{About, check_directory, describe_baselines, write_tables, write_whole};
+use rewire_report::{About, describe_baselines, write_results};
+use rewire_store::Record;
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use sha2::{Digest, Sha256};
 
 use crate::arguments::at_least_one;
 use crate::certainty::{Certainty, check_clusters};
 use crate::compute::{NumberArguments, halved};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{about, announce, print, warn};
+use crate::output::{RESULTS, WaitArguments, about, announce, print, say, warn};
 use ledger::SweepLedger;
 use shortened::Shortened;
 
@@ -98,6 +102,8 @@ pub(crate) struct Arguments {
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
     #[arg(long, default_value = "out/sweep")]
     out: PathBuf,
+    #[command(flatten)]
+    wait: WaitArguments,
 }
 
 /// A kind of node, as `--nodes` names it.
@@ -234,13 +240,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.intervals {
         check_clusters(&pairs, &arguments.pairs)?;
     }
-    check_directory(&arguments.out)?;
     let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
-    let ledger = SweepLedger::open(&arguments.out, &identity)?;
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    let record = Record::open(&directory, &identity)?;
+    record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
+    let ledger = SweepLedger(record);
     if ledger.finished() > 0 {
-        print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()));
+        print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()))?;
     }
-    announce(&source);
+    announce(&source)?;
     let found = on_device!(arguments.model.device, |B, device| {
         let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
         let model = load()?.in_precision(arguments.numbers.dtype);
@@ -261,7 +269,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             };
             // The same command would be refused again, so nothing needs to be kept.
             if !is_of_the_machine {
-                ledger.discard()?;
+                ledger.0.remove()?;
             }
             return Err(error);
         }
@@ -281,14 +289,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         notes: results::notes(&found, &pairs, &identity, arguments),
         ..about(&source, arguments.model.device, started)
     };
-    write_tables(&arguments.out, &results::tables(&found, arguments), &about)?;
-    let page = report::page(&source, &pairs, &found, arguments);
-    write_whole(&arguments.out.join("report.html"), page.render().as_bytes())?;
-    ledger.close()?;
+    let page = report::page(&source, &pairs, &found, arguments).render().into_bytes();
+    write_results(&directory, &results::tables(&found, arguments), &about, vec![("report.html", page)])?;
+    ledger.0.remove()?;
     let report = arguments.out.join("report.html");
-    print(&results::summary(&found, &pairs, arguments));
-    print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()));
-    Ok(())
+    print(&results::summary(&found, &pairs, arguments))?;
+    print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()))
 }
 
 impl Arguments {
@@ -408,23 +414,23 @@ impl Arguments {
         pairs: &PromptPairs,
         nodes: &[NodeKind],
         reference: &[Vec<u32>],
-    ) -> anyhow::Result<Map<String, Value>> {
+    ) -> anyhow::Result<Value> {
         let prompts: Vec<_> =
             pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
-        let identity = json!({
+        Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "model": source.files.checksums()?,
             "processed weights": source.is_processed(),
             "device": self.model.device.resolve().to_string(),
-            "pairs": prompts,
-            "positions": pairs.marks(),
+            "pairs": { "number": pairs.len(), "sha256": hash(&prompts)? },
+            "positions": hash(&pairs.marks())?,
             "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "method": self.method.name(),
             "paths": self.paths.describe(),
             "line": self.integral.describe(&self.numbers)?,
             "ablation": self.ablation.describe(),
             "mean over": self.means.describe(),
-            "reference": reference,
+            "reference": hash(&reference)?,
             "norm": self.norm,
             "final norm gain": format!("{:?}", self.final_norm_gain()),
             "prompts kept apart": self.per_prompt,
@@ -434,10 +440,11 @@ impl Arguments {
             "metric": self.metric.name(),
             "prompt batch": self.prompt_batch,
             "numbers": self.numbers.describe(),
-        });
-        match identity {
-            Value::Object(identity) => Ok(identity),
-            _ => bail!("a sweep without identity"),
-        }
+        }))
     }
+}
+
+/// SHA-256 of what may be long, in the identity of a sweep.
+fn hash(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(Sha256::digest(serde_json::to_vec(value)?).iter().map(|byte| format!("{byte:02x}")).collect())
 }

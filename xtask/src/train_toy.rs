@@ -6,10 +6,10 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::backend::Autodiff;
 use clap::Args;
-use rewire_toy::{Toy, TrainingOptions, save, train};
+use rewire_toy::{MODEL_FILES, Toy, TrainingOptions, save, train};
 
 use crate::device::{Device, on_device};
-use crate::output::print;
+use crate::output::{WaitArguments, print};
 use crate::progress;
 
 #[derive(Args)]
@@ -35,6 +35,8 @@ pub(crate) struct Arguments {
     /// Write each model to a folder of its name in here; by default where the embedded ones are kept.
     #[arg(long)]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    wait: WaitArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -61,10 +63,10 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
         bar.set_message(format!("answer loss {loss:.4}"));
         bar.set_position(step as u64);
     };
+    let directory = arguments.wait.take(&out.join(toy.name()), &MODEL_FILES)?;
     on_device!(arguments.device, |B, device| {
         let trained = train::<Autodiff<B>>(toy, &options, &device, report)?;
         bar.finish_and_clear();
-        let directory = out.join(toy.name());
         save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest)
             .context("the model was not saved")?;
         let score = trained.manifest.held_out;
@@ -80,8 +82,7 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
             score.accuracy,
             score.io_above_s,
             score.mean_logit_diff,
-            directory.display()
-        ));
-        Ok(())
+            directory.path().display()
+        ))
     })
 }

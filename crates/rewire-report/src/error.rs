@@ -1,27 +1,12 @@
 //! Why results could not be written.
 
-use std::path::PathBuf;
-
 /// Why results could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// The output directory cannot be made or written to.
-    #[error("cannot write to the output directory {path}: {source}")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file could not be written.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The output directory cannot be written to.
+    #[error(transparent)]
+    Store(rewire_store::StoreError),
     /// The tensors could not be laid out.
     #[error("cannot serialize the effects: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),

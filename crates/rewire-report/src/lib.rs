@@ -1,9 +1,9 @@
 //! Effects to disk and to the eye.
 //!
-//! Use this crate to keep what an analysis found: [`write_tables`] writes `effects.safetensors` (the numbers),
+//! Use this crate to keep what an analysis found: [`write_results`] writes `effects.safetensors` (the numbers),
 //! `effects.json` (what they are, and how they were made) and `effects.csv` (the same numbers, one a line, but for tables of
 //! more than [`CSV_LIMIT`]); [`Page`] is one HTML file that needs nothing else, not even a network. Data come first: whatever
-//! is drawn can be drawn again from the files. Files appear whole or not at all.
+//! is drawn can be drawn again from the files. The files of a run appear together or not at all.
 //!
 //! ```
 //! use ndarray::arr2;
@@ -22,14 +22,14 @@
 mod attention;
 pub mod charts;
 mod error;
-mod files;
 mod graph;
 mod page;
+mod results;
 mod tables;
 
 pub use attention::AttentionMap;
 pub use error::ReportError;
-pub use files::{check_directory, write_whole};
 pub use graph::{Graph, GraphEdge, GraphNode, Standing};
 pub use page::{Check, Page, Verdict};
-pub use tables::{AXES, About, CSV_LIMIT, Prompts, Table, describe_baselines, write_tables};
+pub use results::{TABLE_FILES, write_results};
+pub use tables::{AXES, About, CSV_LIMIT, Prompts, Table, describe_baselines};

@@ -1,7 +1,6 @@
-//! Named tables of numbers, and the three files that keep them.
+//! Named tables of numbers, and the contents of the three files that keep them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use ndarray::ArrayD;
 use rewire_analysis::{Baselines, Direction, Effects, Method, Scale};
@@ -10,7 +9,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::ReportError;
-use crate::files::{make_directory, write_whole};
 
 /// Whether a table has a leading axis of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,18 +104,8 @@ pub struct About {
     pub versions: Value,
 }
 
-/// Writes `effects.safetensors`, `effects.json` and `effects.csv` into `directory`, which is made if need be.
-///
-/// # Errors
-/// [`ReportError`].
-pub fn write_tables(directory: &Path, tables: &[Table], about: &About) -> Result<(), ReportError> {
-    let contents = [tensors(tables)?, lines(tables)?, description(tables, about)?];
-    make_directory(directory)?;
-    let names = ["effects.safetensors", "effects.csv", "effects.json"];
-    names.into_iter().zip(contents).try_for_each(|(name, bytes)| write_whole(&directory.join(name), &bytes))
-}
-
-fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
+/// Returns the contents of `effects.safetensors`.
+pub(crate) fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     let bytes = |t: &Table| t.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let data: Vec<_> = tables.iter().map(bytes).collect();
     let views = tables
@@ -149,7 +137,8 @@ pub const AXES: [&str; 14] = [
 /// Numbers of a table above which it is left out of the CSV file, where nobody would read it: it is in the tensors.
 pub const CSV_LIMIT: usize = 50_000;
 
-fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
+/// Returns the contents of `effects.csv`.
+pub(crate) fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["table"].into_iter().chain(AXES).chain(["value"]))?;
     for table in tables.iter().filter(|t| t.values.len() <= CSV_LIMIT) {
@@ -172,7 +161,8 @@ pub fn describe_baselines(baselines: &Baselines) -> Value {
     })
 }
 
-fn description(tables: &[Table], about: &About) -> Result<Vec<u8>, ReportError> {
+/// Returns the contents of `effects.json`, except for the list of files.
+pub(crate) fn description(tables: &[Table], about: &About) -> Result<Value, ReportError> {
     let describe = |table: &Table| {
         serde_json::json!({
             "name": table.name,
@@ -189,7 +179,7 @@ fn description(tables: &[Table], about: &About) -> Result<Vec<u8>, ReportError> 
     json["axes"] =
         tables.iter().map(|t| (t.name.clone(), t.axes.clone())).collect::<BTreeMap<_, _>>().into_iter().collect();
     json["tensors"] = tables.iter().map(describe).collect();
-    Ok((serde_json::to_string_pretty(&json)? + "\n").into_bytes())
+    Ok(json)
 }
 
 #[cfg(test)]

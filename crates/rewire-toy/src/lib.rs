@@ -32,7 +32,7 @@ use rewire_model::{ModelError, ModelFiles, Transformer};
 use rewire_tasks::{Tokenizer, TokenizerError};
 
 pub use evaluate::{IoiScore, score_ioi};
-pub use save::{SaveError, save, save_weights};
+pub use save::{MODEL_FILES, SaveError, save, save_weights};
 pub use train::{LossPoint, Manifest, TrainError, Trained, TrainingOptions, train};
 
 /// An embedded model.

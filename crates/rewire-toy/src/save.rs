@@ -1,9 +1,8 @@
 //! Writing a trained model as Hugging Face does.
 
-use std::path::{Path, PathBuf};
-
 use burn::tensor::backend::Backend;
 use rewire_model::{Transformer, tensors_to_save};
+use rewire_store::{OutputDirectory, StoreError};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -22,37 +21,43 @@ pub enum SaveError {
     /// The manifest or configuration could not be laid out.
     #[error("cannot serialize the manifest: {0}")]
     Json(#[from] serde_json::Error),
-    /// A file could not be written.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The files could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
-/// Writes `config.json`, `model.safetensors` (float32), `tokenizer.json` and `training.json` into `directory`; each file is
-/// replaced only once its successor is whole.
+/// Names of the files that [`save`] writes.
+pub const MODEL_FILES: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "training.json"];
+
+/// Writes `config.json`, `model.safetensors` (float32), `tokenizer.json` and `training.json` into
+/// `directory`. They replace the files of a former model together.
 ///
 /// # Errors
 /// [`SaveError`].
 pub fn save<B: Backend>(
-    directory: &Path,
+    directory: &OutputDirectory,
     model: &Transformer<B>,
     tokenizer_json: &str,
     manifest: &Manifest,
 ) -> Result<(), SaveError> {
-    save_weights(directory, model)?;
-    write(directory, "tokenizer.json", tokenizer_json.as_bytes())?;
-    write(directory, "training.json", (serde_json::to_string_pretty(manifest)? + "\n").as_bytes())
+    let [config, weights] = config_and_weights(model)?;
+    let manifest = (serde_json::to_string_pretty(manifest)? + "\n").into_bytes();
+    let [a, b, c, d] = MODEL_FILES;
+    let files = [(a, config), (b, weights), (c, tokenizer_json.as_bytes().to_vec()), (d, manifest)];
+    Ok(directory.publish(&files, &[])?)
 }
 
-/// Writes `config.json` and `model.safetensors` (float32) into `directory`, which is made if need be.
+/// Writes `config.json` and `model.safetensors` (float32) into `directory`.
 ///
 /// # Errors
 /// [`SaveError`].
-pub fn save_weights<B: Backend>(directory: &Path, model: &Transformer<B>) -> Result<(), SaveError> {
+pub fn save_weights<B: Backend>(directory: &OutputDirectory, model: &Transformer<B>) -> Result<(), SaveError> {
+    let [config, weights] = config_and_weights(model)?;
+    Ok(directory.publish(&[(MODEL_FILES[0], config), (MODEL_FILES[1], weights)], &[])?)
+}
+
+/// The contents of `config.json` and `model.safetensors`.
+fn config_and_weights<B: Backend>(model: &Transformer<B>) -> Result<[Vec<u8>; 2], SaveError> {
     let tensors = tensors_to_save(model).ok_or(SaveError::Processed)?;
     let bytes: Vec<_> = tensors
         .iter()
@@ -68,14 +73,5 @@ pub fn save_weights<B: Backend>(directory: &Path, model: &Transformer<B>) -> Res
     let weights = safetensors::serialize(views, Some(metadata))?;
 
     let config: Value = model.config().to_hugging_face();
-    std::fs::create_dir_all(directory).map_err(|source| SaveError::Write { path: directory.into(), source })?;
-    write(directory, "config.json", (serde_json::to_string_pretty(&config)? + "\n").as_bytes())?;
-    write(directory, "model.safetensors", &weights)
-}
-
-fn write(directory: &Path, file: &str, contents: &[u8]) -> Result<(), SaveError> {
-    let path = directory.join(file);
-    let part = directory.join(format!(".{file}.part"));
-    let written = std::fs::write(&part, contents).and_then(|()| std::fs::rename(&part, &path));
-    written.map_err(|source| SaveError::Write { path, source })
+    Ok([(serde_json::to_string_pretty(&config)? + "\n").into_bytes(), weights])
 }

@@ -1,6 +1,7 @@
 //! How many kernels each work launches on a GPU, counted in another process: counting slows what is timed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -8,6 +9,7 @@ use anyhow::{Context, bail};
 use super::sizes::Size;
 use super::works::Work;
 use crate::compute::without;
+use crate::output::say;
 
 /// Launches by the name of the work; none where they were not counted.
 #[derive(Default)]
@@ -17,7 +19,7 @@ impl Launches {
     /// Runs this very command again, to count; none where that fails, which is told.
     pub(crate) fn of_another_process(size: Size, works: &[Work]) -> Self {
         count(size, works).unwrap_or_else(|error| {
-            eprintln!("launches are not counted: {error:#}");
+            say(&format!("launches are not counted: {error:#}"));
             Self::default()
         })
     }
@@ -31,7 +33,7 @@ fn count(size: Size, works: &[Work]) -> anyhow::Result<Launches> {
     let program = std::env::current_exe().context("this program's own file")?;
     let names: Vec<String> = works.iter().map(|work| work.name()).collect();
     // What decides about passes is as given; of what else was asked for, the later word counts.
-    let given: Vec<String> = std::env::args().skip(1).collect();
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
     let kept = without(&given, &["--sizes", "--works", "--python", "--peer-patches"]);
     let kept = kept.into_iter().filter(|argument| argument != "--peer");
     let output = Command::new(program)

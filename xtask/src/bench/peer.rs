@@ -140,7 +140,7 @@ fn environment() -> anyhow::Result<PathBuf> {
     if done.is_file() {
         return Ok(python);
     }
-    print("installing TransformerLens into target/peer (some 3 GB, once) ..\n");
+    print("installing TransformerLens into target/peer (some 3 GB, once) ..\n")?;
     let run = |command: &mut Command| -> anyhow::Result<()> {
         let status = command.stdout(Stdio::null()).status().with_context(|| format!("cannot run {command:?}"))?;
         if status.success() { Ok(()) } else { bail!("{command:?} failed") }

@@ -15,8 +15,9 @@ use rewire_analysis::{
 };
 use rewire_hooks::{GradientProbes, HookPoint, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_store::{OutputDirectory, Waiting};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
-use rewire_toy::save_weights;
+use rewire_toy::{MODEL_FILES, save_weights};
 use serde_json::{Value, json};
 
 use super::sizes::Size;
@@ -131,7 +132,8 @@ impl Setting {
     /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
     pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
         if size.is_shared() {
-            save_weights(directory, model)?;
+            let directory = OutputDirectory::take(directory, &MODEL_FILES, "bench", Waiting::Refuse)?;
+            save_weights(&directory, model)?;
         }
         let shape = json!({ "shape": size.describe(), "movers": movers(model.config()), "shared": size.is_shared() });
         std::fs::write(directory.join("setting.json"), shape.to_string())?;

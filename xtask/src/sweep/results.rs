@@ -83,7 +83,7 @@ pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
 pub(super) fn notes(
     found: &Findings,
     pairs: &PromptPairs,
-    identity: &Map<String, Value>,
+    identity: &Value,
     arguments: &Arguments,
 ) -> Value {
     let mut notes = Map::new();

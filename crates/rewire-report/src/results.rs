@@ -1,0 +1,117 @@
+//! The files of one run's results, written together.
+
+use std::path::Path;
+
+use rewire_store::{OutputDirectory, StoreError};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::tables::{description, lines, tensors};
+use crate::{About, ReportError, Table};
+
+/// Names of the files that [`write_results`] makes of tables.
+pub const TABLE_FILES: [&str; 3] = ["effects.safetensors", "effects.csv", "effects.json"];
+
+/// Writes `effects.safetensors`, `effects.csv` and `effects.json` of these tables into `directory`,
+/// and `others` (name and contents) with them. All of them appear together, or none.
+///
+/// `effects.json` lists the files of the run with their sizes and SHA-256, so that a file of another
+/// run beside it can be told. Files that the former `effects.json` lists and this run does not write
+/// are removed, if nobody changed them.
+///
+/// # Errors
+/// [`ReportError`].
+pub fn write_results(
+    directory: &OutputDirectory,
+    tables: &[Table],
+    about: &About,
+    others: Vec<(&str, Vec<u8>)>,
+) -> Result<(), ReportError> {
+    let mut files = vec![(TABLE_FILES[0], tensors(tables)?), (TABLE_FILES[1], lines(tables)?)];
+    files.extend(others);
+    let mut about = description(tables, about)?;
+    about["files"] = files.iter().map(|(name, bytes)| ((*name).to_owned(), describe(bytes))).collect();
+    files.push((TABLE_FILES[2], (serde_json::to_string_pretty(&about)? + "\n").into_bytes()));
+    let outdated = outdated(directory.path(), &files);
+    Ok(directory.publish(&files, &outdated)?)
+}
+
+fn describe(bytes: &[u8]) -> Value {
+    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({ "bytes": bytes.len(), "sha256": hash })
+}
+
+/// Files of the former run that the new one does not replace, as the former run wrote them.
+fn outdated(directory: &Path, files: &[(&str, Vec<u8>)]) -> Vec<String> {
+    let former = std::fs::read(directory.join(TABLE_FILES[2])).unwrap_or_default();
+    let former: Value = serde_json::from_slice(&former).unwrap_or_default();
+    let listed = former["files"].as_object().into_iter().flatten();
+    let listed = listed.filter(|(name, _)| files.iter().all(|(new, _)| new != name));
+    let is_unchanged = |name: &str, described: &Value| {
+        let is_plain = Path::new(name).file_name().is_some_and(|plain| plain == name);
+        is_plain && std::fs::read(directory.join(name)).is_ok_and(|bytes| describe(&bytes) == *described)
+    };
+    listed.filter(|(name, described)| is_unchanged(name, described)).map(|(name, _)| name.clone()).collect()
+}
+
+impl From<StoreError> for ReportError {
+    fn from(error: StoreError) -> Self {
+        ReportError::Store(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rewire_store::Waiting;
+
+    fn about() -> About {
+        About {
+            command: vec![],
+            model: String::new(),
+            config: Value::Null,
+            processed_weights: true,
+            metric: String::new(),
+            device: String::new(),
+            computed: Value::Null,
+            seed: None,
+            labels: Value::Null,
+            baselines: Value::Null,
+            warnings: vec![],
+            notes: Value::Null,
+            tokenization: Value::Null,
+            wall_time_s: 0.0,
+            versions: Value::Null,
+        }
+    }
+
+    fn write(path: &Path, others: Vec<(&str, Vec<u8>)>) {
+        let directory = OutputDirectory::take(path, &TABLE_FILES, "test", Waiting::Refuse).unwrap();
+        write_results(&directory, &[], &about(), others).unwrap();
+    }
+
+    #[test]
+    fn files_of_the_former_run_go_unless_somebody_changed_them() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name: &str| temporary.path().join(name);
+        let both = || vec![("report.html", b"1".to_vec()), ("circuit.dot", b"1".to_vec()), ("graph", b"1".to_vec())];
+        write(temporary.path(), both());
+        std::fs::write(path("graph"), "my notes").unwrap();
+        std::fs::write(path("mine"), "mine").unwrap();
+        write(temporary.path(), vec![("report.html", b"2".to_vec())]);
+        assert!(!path("circuit.dot").exists());
+        assert!(path("graph").exists() && path("mine").exists());
+        assert_eq!(std::fs::read(path("report.html")).unwrap(), b"2");
+    }
+
+    #[test]
+    fn every_other_file_is_listed_with_its_hash() {
+        let temporary = tempfile::tempdir().unwrap();
+        write(temporary.path(), vec![("report.html", b"abc".to_vec())]);
+        let read = std::fs::read(temporary.path().join("effects.json")).unwrap();
+        let listed = &serde_json::from_slice::<Value>(&read).unwrap()["files"];
+        assert_eq!(listed.as_object().unwrap().len(), 3);
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(listed["report.html"], json!({ "bytes": 3, "sha256": abc }));
+    }
+}

@@ -1,0 +1,47 @@
+//! Panics as one line and exit code 3.
+//!
+//! A panic is a fault in rewire, whatever the input was. The command says so in one line instead of
+//! a trace; `RUST_BACKTRACE=1` brings the trace back.
+
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use crate::output::say;
+
+/// Exit code for a fault in rewire itself.
+const FAULT: u8 = 3;
+
+/// Message and place of the latest panic on any thread. The hook prints nothing itself, because a
+/// panic in a library may be caught and become an ordinary error.
+static LATEST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Runs a whole command; a panic becomes one line on standard error and exit code 3.
+pub(crate) fn guarded(command: impl FnOnce() -> ExitCode) -> ExitCode {
+    let trace = take_hook();
+    let is_wanted = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    set_hook(Box::new(move |info| {
+        if is_wanted {
+            trace(info);
+        }
+        *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe(info));
+    }));
+    catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
+        let latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let what = latest.unwrap_or_else(|| "no message".to_owned());
+        say(&format!(
+            "error: rewire itself failed ({what}). This is a fault in rewire: please report this line and the command. \
+             Results that were there before are unchanged."
+        ));
+        ExitCode::from(FAULT)
+    })
+}
+
+fn describe(info: &PanicHookInfo<'_>) -> String {
+    let message = info.payload_as_str().unwrap_or("no message");
+    let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    match info.location() {
+        Some(place) => format!("{message}, at {}:{}", place.file(), place.line()),
+        None => message,
+    }
+}

@@ -14,7 +14,7 @@ pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> 
         "head" => numbered("H", n),
         "neuron" => numbered("N", n),
         // Positions carry the tokens of the first prompt, where it is as long as the longest.
-        _ if pairs.labels(0).len() == n => token_labels(pairs.labels(0)),
+        _ if pairs.labels(0).len() == n => token_labels(&pairs.labels(0)),
         _ => numbered("", n),
     }
 }
@@ -22,7 +22,7 @@ pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> 
 /// What a reader must know of columns that are positions: which of them do not hold one token, and
 /// which not all prompts have. `None` if every position holds the same token in all prompts.
 pub(crate) fn positions_note(pairs: &PromptPairs) -> Option<String> {
-    let labels = |position: usize| (0..pairs.len()).filter_map(move |prompt| pairs.labels(prompt).get(position));
+    let labels = |position: usize| pairs.pairs().iter().filter_map(move |pair| pair.clean.get(position));
     let differing: Vec<usize> =
         (0..pairs.width()).filter(|&position| labels(position).collect::<BTreeSet<_>>().len() > 1).collect();
     let shorter: Vec<usize> = (0..pairs.width()).filter(|&position| labels(position).count() < pairs.len()).collect();

@@ -154,7 +154,7 @@ fn analyse<B: Backend>(
         let prompts = [&pair.clean, &pair.corrupted].map(|tokens| tokenizer.decode(&tokens[bos_len..]));
         let corrupted_tokens =
             token_labels(&pair.corrupted.iter().map(|&t| tokenizer.decode(&[t])).collect::<Vec<_>>());
-        let labels = token_labels(pairs.labels(0)).into_iter().zip(corrupted_tokens);
+        let labels = token_labels(&pairs.labels(0)).into_iter().zip(corrupted_tokens);
         let labels = labels.map(|(clean, other)| match clean == other {
             true => clean,
             false => format!("{} / {}", clean.trim_end_matches(|c: char| c == '_' || c.is_ascii_digit()), other.trim()),

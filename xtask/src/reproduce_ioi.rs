@@ -92,9 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let about = About {
         metric: "logit-diff-normalised".to_owned(),
         seed: Some(arguments.seed),
-        labels: by_set(&|found| {
-            (0..found.pairs.len()).map(|p| found.pairs.labels(p).to_vec()).collect::<Vec<_>>().into()
-        }),
+        labels: by_set(&|found| (0..found.pairs.len()).map(|p| found.pairs.labels(p)).collect::<Vec<_>>().into()),
         baselines: by_set(&|found| describe_baselines(&found.outcomes[0][0].baselines)),
         warnings: found.warnings.clone(),
         notes: json!({

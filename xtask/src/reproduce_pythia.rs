@@ -114,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
 
     let warnings = warn(&source, [("", found.parts.warnings())]);
-    let labels: Vec<_> = (0..found.data.pairs.len()).map(|p| found.data.pairs.labels(p).to_vec()).collect();
+    let labels: Vec<_> = (0..found.data.pairs.len()).map(|p| found.data.pairs.labels(p)).collect();
     let about = About {
         metric: "logit-diff-normalised".to_owned(),
         seed: Some(arguments.seed),

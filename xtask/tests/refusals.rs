@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rewire_store::{Key, OutputDirectory, Record, Waiting};
 use tempfile::TempDir;
 
 /// Runs a command in a fresh directory with `pairs.jsonl` of these lines.
@@ -239,19 +240,27 @@ fn numbers_and_sizes_that_mean_nothing() {
 }
 
 #[test]
-fn an_output_directory_with_another_runs_chunks() {
+fn an_output_directory_with_another_runs_record() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
-    std::fs::create_dir(directory.path().join("o")).unwrap();
-    let unfinished = directory.path().join("o/unfinished.jsonl");
-    let other = "{\"metric\":\"kl\"}\n{\"portion\":0,\"pass\":0,\"plan\":0,\"metrics\":[0]}\n";
-    std::fs::write(&unfinished, other).unwrap();
+    let out = directory.path().join("o");
+    std::fs::create_dir(&out).unwrap();
+    let taken = OutputDirectory::take(&out, &[], "other", Waiting::Refuse).unwrap();
+    let other = Record::open(&taken, &serde_json::json!({ "metric": "kl" })).unwrap();
+    other.store(Key { portion: 0, number: 0, plan: 0 }, &[0.0]).unwrap();
     let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
-    assert_refused_in(&directory, &sweep, &["unfinished sweep of another run", "metric", "choose another --out"]);
-    assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), other);
-    std::fs::write(&unfinished, "notes of my own\n").unwrap();
-    assert_refused_in(&directory, &sweep, &["not the record of a sweep"]);
-    assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), "notes of my own\n");
+    assert_refused_in(&directory, &sweep, &["another run is writing to o (other, process", "--wait"]);
+    drop(other);
+    drop(taken);
+    let unfinished = out.join("unfinished.jsonl");
+    let before = std::fs::read(&unfinished).unwrap();
+    assert_refused_in(&directory, &sweep, &["unfinished run of another command", "metric", "choose another --out"]);
+    assert_eq!(std::fs::read(&unfinished).unwrap(), before);
+    for mine in ["notes of my own\n", "without a newline"] {
+        std::fs::write(&unfinished, mine).unwrap();
+        assert_refused_in(&directory, &sweep, &["unfinished.jsonl was not written by rewire", "choose another --out"]);
+        assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), mine);
+    }
 }
 
 #[test]

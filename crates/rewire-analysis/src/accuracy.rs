@@ -190,7 +190,7 @@ impl<'a, B: Backend> Batch<'a, B> {
         let name = |answer: &u32| tokenizer.decode(&[*answer]).trim().to_owned();
         let names = pairs.pairs().iter().map(|p| p.answers.iter().map(name).collect()).collect();
         let metric = LogitDiff::new(pairs);
-        let portion = portions(pairs, &metric, pairs.len())?.remove(0);
+        let portion = portions(pairs, &metric, pairs.len())?.get(0);
         let readout = Readout { columns: None, ..portion.readout.clone() };
         let starts: BTreeSet<usize> = ablations.iter().filter_map(|a| lowest(&a.nodes)).collect();
         let resumed = move |p: HookPoint| match p {

@@ -205,14 +205,14 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
     let portions = portions(pairs, metric, options.gradient_portion::<B>(pairs.len(), &model.device()))?;
     let mut done = 0;
     (options.progress)(done, pairs.len());
-    let mut estimated: Vec<Option<Estimated<T>>> = portions.iter().map(|_| None).collect();
+    let mut estimated: Vec<Option<Estimated<T>>> = (0..portions.len()).map(|_| None).collect();
     workers::run(
         portions.len(),
         workers,
-        |i| estimate(&portions[i]),
+        |i| estimate(&portions.get(i)),
         |i, found| {
             estimated[i] = Some(found);
-            done += portions[i].prompts.len();
+            done += portions.prompts(i).len();
             (options.progress)(done, pairs.len());
             Ok(())
         },

@@ -121,7 +121,7 @@ pub fn forward_cost<B: Backend, M: Metric>(
 ) -> Result<Cost, AnalysisError> {
     check_pairs(model, pairs)?;
     let of_portion = |portion: &Portion| Costs::of(model).whole_run(portion, 0);
-    Ok(portions(pairs, metric, pairs.len())?.iter().map(of_portion).sum())
+    Ok(portions(pairs, metric, pairs.len())?.iter().map(|portion| of_portion(&portion)).sum())
 }
 
 /// The least cost of [`activation_patching`](crate::activation_patching): the two runs, and every patch.
@@ -142,7 +142,7 @@ pub fn activation_patching_cost<B: Backend, M: Metric>(
             plan(nodes, model.config(), portion, None, options.token_budget, options.layers::<B>(&model.device()));
         costs.whole_run(portion, 0) * 2.0 + passes.iter().map(|pass| costs.pass(pass, portion)).sum()
     };
-    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(of_portion).sum())
+    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
 }
 
 /// The least cost of [`attribution_patching`](crate::attribution_patching): two runs and one backward pass from the first different
@@ -160,7 +160,7 @@ pub fn attribution_patching_cost<B: AutodiffBackend, M: Metric>(
     check_pairs(model, pairs)?;
     let size = options.gradient_portion::<B>(pairs.len(), &model.device());
     let of_portion = |portion: &Portion| Costs::of(model).whole_run(portion, portion.first_difference) * 3.0;
-    Ok(portions(pairs, metric, size)?.iter().map(of_portion).sum())
+    Ok(portions(pairs, metric, size)?.iter().map(|portion| of_portion(&portion)).sum())
 }
 
 /// The least cost of [`integrated_gradients`](crate::integrated_gradients) of all nodes of each layer together, towards the corrupted run,
@@ -190,5 +190,5 @@ pub fn integrated_gradients_cost<B: AutodiffBackend, M: Metric>(
         let lines = nodes.iter().flat_map(|kind| (0..model.config().n_layers).map(move |layer| of_line(kind, layer)));
         costs.whole_run(portion, 0) * 2.0 + lines.sum()
     };
-    Ok(portions(pairs, metric, size)?.iter().map(of_portion).sum())
+    Ok(portions(pairs, metric, size)?.iter().map(|portion| of_portion(&portion)).sum())
 }

@@ -87,12 +87,13 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
     intervention.check(&kinds, model.config())?;
     watched::<B, _>(&model.device(), || {
         let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
-        let baselines = run_baselines(model, metric, &portions)?;
+        let baselines = run_baselines(model, metric, &portions, options)?;
         let factor = factor(&baselines, options)?;
         let mut values = Array2::zeros((pairs.len(), groups.len()));
         let (mut done, total) = (0, pairs.len() * groups.len());
         (options.progress)(done, total);
-        for portion in &portions {
+        for portion in portions.iter() {
+            let portion = &portion;
             let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
             let of_portion =
                 |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };

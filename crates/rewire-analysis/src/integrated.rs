@@ -221,7 +221,7 @@ fn integrate<B: AutodiffBackend, M: Metric>(
     watched::<B, _>(&model.device(), || {
         let inner = model.valid();
         let config = model.config();
-        let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?)?;
+        let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?, options)?;
         let factor = factor(&baselines, options)?;
 
         let works = works(nodes, integral.together, config);
@@ -235,7 +235,9 @@ fn integrate<B: AutodiffBackend, M: Metric>(
             pairs,
             metric,
             options.gradient_portion::<B>(pairs.len(), &model.device()),
-        )? {
+        )?
+        .iter()
+        {
             let integration = Integration {
                 model,
                 metric,

@@ -59,7 +59,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
         let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
         let (mut done, total) = (0, pairs.len() * nodes.len());
         (options.progress)(done, total);
-        for portion in portions_for(end, pairs, metric, options.prompt_batch)? {
+        for portion in portions_for(end, pairs, metric, options.prompt_batch)?.iter() {
             let ends = Ends::new(model, metric, &portion, &kinds, end)?;
             let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
             let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);

@@ -1,11 +1,13 @@
 //! What every analysis does first: run clean and corrupted prompts, record, and evaluate the metric.
 
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData, Transaction};
 use ndarray::{ArrayD, IxDyn};
 use rewire_hooks::{ActivationCache, HookPoint, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
-use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs};
+use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs, Reads};
 
 use crate::finite::{Watch, check_run, nan_or_zero, the_metric};
 use crate::moves::is_of_own_token;
@@ -34,8 +36,29 @@ pub(crate) struct Portion {
     differing: Option<Vec<Vec<bool>>>,
 }
 
+/// The pairs of an analysis in portions. A portion is made when it is needed, so that 100,000 pairs
+/// take no more memory than their tokens.
+pub(crate) struct Portions<'a> {
+    pairs: &'a PromptPairs,
+    reads: Reads,
+    size: usize,
+    reaches: Reaches,
+}
+
+/// At which positions an intervention may change activations.
+enum Reaches {
+    /// Where the two runs can differ.
+    Differing,
+    /// Everywhere, whatever the tokens are.
+    Everywhere,
+}
+
 /// Cuts the pairs into portions of `size`; refuses a metric that was made for other pairs.
-pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) -> Result<Vec<Portion>, AnalysisError> {
+pub(crate) fn portions<'a, M: Metric>(
+    pairs: &'a PromptPairs,
+    metric: &M,
+    size: usize,
+) -> Result<Portions<'a>, AnalysisError> {
     let reads = metric.reads();
     if reads.positions.len() != pairs.len() {
         return Err(AnalysisError::MetricOfOtherPairs { expected: pairs.len(), found: reads.positions.len() });
@@ -44,34 +67,59 @@ pub(crate) fn portions<M: Metric>(pairs: &PromptPairs, metric: &M, size: usize) 
         let (position, width) = (reads.positions[prompt], pairs.width());
         return Err(AnalysisError::ReadOutside { prompt, position, width });
     }
-    let mut first = 0;
-    let portion = |batch: PromptPairs| {
-        let prompts: Vec<usize> = (first..first + batch.len()).collect();
-        let positions = reads.positions[first..first + batch.len()].to_vec();
-        first += batch.len();
-        let differences: Vec<_> = (0..batch.len()).map(|p| batch.first_difference(p)).collect();
-        let first_difference = positions.iter().chain(differences.iter().flatten()).copied().min().unwrap_or(0);
-        let readout = Readout { positions: ReadPositions::Each(positions), columns: reads.columns.clone() };
-        let differ =
-            |(clean, corrupted): (Vec<u32>, Vec<u32>)| clean.iter().zip(&corrupted).map(|(a, b)| a != b).collect();
-        let differing = Some(batch.clean().into_iter().zip(batch.corrupted()).map(differ).collect());
-        Portion { pairs: batch, prompts, all_prompts: pairs.len(), readout, first_difference, differing }
-    };
-    Ok(pairs.batches(size).map(portion).collect())
+    Ok(Portions { pairs, reads, size: size.max(1), reaches: Reaches::Differing })
 }
 
-/// The same for an intervention, which may reach positions at which both runs of a pair are the same.
-pub(crate) fn portions_for<B: Backend, M: Metric>(
+/// Cuts the pairs into portions for an intervention, which may reach positions at which both runs of a
+/// pair are the same.
+pub(crate) fn portions_for<'a, B: Backend, M: Metric>(
     intervention: &Intervention<B>,
-    pairs: &PromptPairs,
+    pairs: &'a PromptPairs,
     metric: &M,
     size: usize,
-) -> Result<Vec<Portion>, AnalysisError> {
+) -> Result<Portions<'a>, AnalysisError> {
     let portions = portions(pairs, metric, size)?;
     Ok(match intervention.reaches_everywhere() {
-        true => portions.into_iter().map(Portion::changed_everywhere).collect(),
+        true => Portions { reaches: Reaches::Everywhere, ..portions },
         false => portions,
     })
+}
+
+impl Portions<'_> {
+    /// How many portions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pairs.len().div_ceil(self.size)
+    }
+
+    /// The numbers of the prompts of portion `number`.
+    pub(crate) fn prompts(&self, number: usize) -> Range<usize> {
+        let from = number * self.size;
+        from..(from + self.size).min(self.pairs.len())
+    }
+
+    /// Portion `number`.
+    pub(crate) fn get(&self, number: usize) -> Portion {
+        let prompts = self.prompts(number);
+        let pairs = self.pairs.batch(prompts.clone());
+        let positions = self.reads.positions[prompts.clone()].to_vec();
+        let differences: Vec<_> = (0..pairs.len()).map(|p| pairs.first_difference(p)).collect();
+        let first_difference = positions.iter().chain(differences.iter().flatten()).copied().min().unwrap_or(0);
+        let readout = Readout { positions: ReadPositions::Each(positions), columns: self.reads.columns.clone() };
+        let differ =
+            |(clean, corrupted): (Vec<u32>, Vec<u32>)| clean.iter().zip(&corrupted).map(|(a, b)| a != b).collect();
+        let differing = Some(pairs.clean().into_iter().zip(pairs.corrupted()).map(differ).collect());
+        let all_prompts = self.pairs.len();
+        let portion = Portion { pairs, prompts: prompts.collect(), all_prompts, readout, first_difference, differing };
+        match self.reaches {
+            Reaches::Differing => portion,
+            Reaches::Everywhere => portion.changed_everywhere(),
+        }
+    }
+
+    /// All portions, one after another.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Portion> {
+        (0..self.len()).map(|number| self.get(number))
+    }
 }
 
 impl Portion {

@@ -1,5 +1,7 @@
 //! Numbers a prompt from logits.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
@@ -67,8 +69,8 @@ const UNIT_ROUNDOFF: f32 = f32::EPSILON / 2.0;
 pub struct LogitDiff {
     ends: Vec<usize>,
     columns: Vec<usize>,
-    /// Per prompt, the weight of each column.
-    weights: Vec<Vec<f32>>,
+    /// Per prompt, columns and their weights; those of all other columns are 0.
+    weights: Vec<Vec<(usize, f32)>>,
 }
 
 impl LogitDiff {
@@ -79,18 +81,18 @@ impl LogitDiff {
         let mut columns: Vec<usize> = all.map(|&t| t as usize).collect();
         columns.sort_unstable();
         columns.dedup();
-        let weigh = |weights: &mut [f32], tokens: &[u32], sign: f32| {
+        let weigh = |weights: &mut BTreeMap<usize, f32>, tokens: &[u32], sign: f32| {
             for &token in tokens {
                 if let Ok(column) = columns.binary_search(&(token as usize)) {
-                    weights[column] += sign / tokens.len() as f32;
+                    *weights.entry(column).or_default() += sign / tokens.len() as f32;
                 }
             }
         };
         let weights = pairs.pairs().iter().map(|p| {
-            let mut weights = vec![0.0; columns.len()];
+            let mut weights = BTreeMap::new();
             weigh(&mut weights, &p.answers, 1.0);
             weigh(&mut weights, &p.wrong_answers, -1.0);
-            weights
+            weights.into_iter().collect()
         });
         Self { ends: pairs.ends(), weights: weights.collect(), columns }
     }
@@ -106,14 +108,14 @@ impl Metric for LogitDiff {
     }
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
-        let weights = rows(&self.weights, prompts, &logits);
+        let weights = weights(&self.weights, prompts, &logits);
         (logits * weights).sum_dim(1).reshape([prompts.len()])
     }
 
     /// One rounding of each product, and one of each partial sum: at most `columns + 1` times the
     /// unit roundoff of the terms' sizes.
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
-        let weights = rows(&self.weights, prompts, &logits);
+        let weights = weights(&self.weights, prompts, &logits);
         let operations = (self.columns.len() + 1) as f32;
         (logits * weights).abs().sum_dim(1).reshape([prompts.len()]) * (operations * UNIT_ROUNDOFF)
     }
@@ -399,6 +401,18 @@ impl Normalisation {
 fn rows<B: Backend>(table: &[Vec<f32>], prompts: &[usize], like: &Tensor<B, 2>) -> Tensor<B, 2> {
     let data: Vec<f32> = prompts.iter().flat_map(|&p| table[p].iter().copied()).collect();
     Tensor::from_data(TensorData::new(data, like.dims()), &like.device())
+}
+
+/// The weights of each row's prompt, `[row, column]`, from those of each prompt that are not 0.
+fn weights<B: Backend>(table: &[Vec<(usize, f32)>], prompts: &[usize], like: &Tensor<B, 2>) -> Tensor<B, 2> {
+    let [n_rows, columns] = like.dims();
+    let mut data = vec![0.0; n_rows * columns];
+    for (row, &prompt) in prompts.iter().enumerate() {
+        for &(column, weight) in &table[prompt] {
+            data[row * columns + column] = weight;
+        }
+    }
+    Tensor::from_data(TensorData::new(data, [n_rows, columns]), &like.device())
 }
 
 /// 1 at the answers of each row's prompt, over the whole vocabulary.

@@ -1,5 +1,9 @@
 //! Pairs of prompts: checked when built, padded on the right, END per prompt.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
 /// One clean and one corrupted prompt, and what tells right from wrong after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptPair {
@@ -21,7 +25,9 @@ pub struct PromptPair {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptPairs {
     pairs: Vec<PromptPair>,
-    labels: Vec<Vec<String>>,
+    /// Names of tokens, for labels; a token without one is labelled by its id. Shared by all batches,
+    /// so that labels take no memory a pair.
+    names: Arc<BTreeMap<u32, String>>,
     marks: Option<Vec<usize>>,
     width: usize,
 }
@@ -125,15 +131,17 @@ impl PromptPairs {
             }
         }
         let width = pairs.iter().map(|p| p.clean.len()).max().ok_or(PairsError::Empty)?;
-        let labels = pairs.iter().map(|p| p.clean.iter().map(u32::to_string).collect()).collect();
-        Ok(Self { pairs, labels, marks: None, width })
+        Ok(Self { pairs, names: Arc::default(), marks: None, width })
     }
 
     /// Names every position of the clean prompts, by `name` of its token.
     #[must_use]
     pub fn labelled(self, name: impl Fn(u32) -> String) -> Self {
-        let labels = self.pairs.iter().map(|p| p.clean.iter().map(|&t| name(t)).collect()).collect();
-        Self { labels, ..self }
+        let mut names = BTreeMap::new();
+        for &token in self.pairs.iter().flat_map(|p| &p.clean) {
+            names.entry(token).or_insert_with(|| name(token));
+        }
+        Self { names: Arc::new(names), ..self }
     }
 
     /// Marks one position a prompt (the repeated name, the verb), for nodes that are patched there.
@@ -200,8 +208,9 @@ impl PromptPairs {
 
     /// Names of the positions of the clean prompt `pair`.
     #[must_use]
-    pub fn labels(&self, pair: usize) -> &[String] {
-        &self.labels[pair]
+    pub fn labels(&self, pair: usize) -> Vec<String> {
+        let name = |token: &u32| self.names.get(token).cloned().unwrap_or_else(|| token.to_string());
+        self.pairs[pair].clean.iter().map(name).collect()
     }
 
     /// The last real position of prompt `pair`, where its next token is predicted.
@@ -245,15 +254,21 @@ impl PromptPairs {
     /// The pairs in runs of at most `size`, each padded to the width of all.
     pub fn batches(&self, size: usize) -> impl Iterator<Item = PromptPairs> + '_ {
         let size = size.max(1);
-        (0..self.len()).step_by(size).map(move |from| {
-            let batch = from..(from + size).min(self.len());
-            PromptPairs {
-                pairs: self.pairs[batch.clone()].to_vec(),
-                labels: self.labels[batch.clone()].to_vec(),
-                marks: self.marks.as_ref().map(|marks| marks[batch].to_vec()),
-                width: self.width,
-            }
-        })
+        (0..self.len()).step_by(size).map(move |from| self.batch(from..(from + size).min(self.len())))
+    }
+
+    /// Returns the pairs of `range`, padded to the width of all.
+    ///
+    /// # Panics
+    /// If there are fewer pairs.
+    #[must_use]
+    pub fn batch(&self, range: Range<usize>) -> PromptPairs {
+        PromptPairs {
+            pairs: self.pairs[range.clone()].to_vec(),
+            names: Arc::clone(&self.names),
+            marks: self.marks.as_ref().map(|marks| marks[range].to_vec()),
+            width: self.width,
+        }
     }
 
     fn padded(&self, tokens: &[u32]) -> Vec<u32> {

@@ -141,7 +141,7 @@ fn bar_row(effects: &Effects, certainty: &Certainty, heads: &[(Head, f32)], sign
 /// Where heads look on the prompt that was chosen.
 fn attention(page: &mut Page, found: &Found, heads: impl Iterator<Item = Head>) {
     let (prompt, patterns) = &found.shown;
-    let tokens = token_labels(found.data.pairs.labels(*prompt));
+    let tokens = token_labels(&found.data.pairs.labels(*prompt));
     let n = tokens.len();
     let map = |(layer, head): Head| AttentionMap {
         name: head_name(layer, head),

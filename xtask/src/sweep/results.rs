@@ -80,12 +80,7 @@ pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
 }
 
 /// What there is to say of the tables beside their axes.
-pub(super) fn notes(
-    found: &Findings,
-    pairs: &PromptPairs,
-    identity: &Value,
-    arguments: &Arguments,
-) -> Value {
+pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arguments: &Arguments) -> Value {
     let mut notes = Map::new();
     let kinds = found.names.iter().zip(&found.outcome.effects).zip(&found.certainty);
     let kinds = kinds.map(|((name, effects), certainty)| {

@@ -56,7 +56,7 @@ pub fn backup_heads<B: Backend>(
     watched::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
         let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for portion in portions(pairs, &metric, options.prompt_batch)? {
+        for portion in portions(pairs, &metric, options.prompt_batch)?.iter() {
             for (i, gone) in [&[][..], heads].into_iter().enumerate() {
                 let mut patch = zero(model, &portion, gone);
                 let direct = Direct::new(model, &portion, &metric, gain, vec![Site::Z], &mut patch)?;

@@ -48,7 +48,7 @@ pub fn logit_attribution<B: Backend>(
         let metric = LogitDiff::new(pairs);
         let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
         let mut changes = Vec::new();
-        for portion in portions(pairs, &metric, options.prompt_batch)? {
+        for portion in portions(pairs, &metric, options.prompt_batch)?.iter() {
             (options.progress)(portion.prompts[0], pairs.len());
             let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
             let direct = Direct::new(model, &portion, &metric, gain, sites, ())?;

@@ -48,7 +48,7 @@ pub fn patch_path<B: Backend, M: Metric>(
     check_ends(model, pairs, std::slice::from_ref(&path.senders), std::slice::from_ref(&path.receivers))?;
     watched::<B, _>(&model.device(), || {
         // One portion: what is recorded is of all prompts.
-        let portion = portions(pairs, metric, pairs.len())?.remove(0);
+        let portion = portions(pairs, metric, pairs.len())?.get(0);
         let mut recorder = Recorder::filtered(accepts);
         let (base_metric, metric) =
             both_metrics(model, metric, &portion, (&path.senders, &path.receivers), policy, direction, &mut recorder)?;

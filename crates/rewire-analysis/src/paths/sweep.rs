@@ -127,7 +127,7 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
             |unit: &Unit| Reach::new(&job, unit, portion, config).cost(costs, policy.mlps, options.token_budget);
         costs.whole_run(portion, 0) * 2.0 + units.iter().map(of_unit).sum()
     };
-    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(of_portion).sum())
+    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
 }
 
 /// Every node of these kinds, with the number of its kind.
@@ -137,11 +137,11 @@ fn nodes<M: Metric>(
     metric: &M,
     config: &TransformerConfig,
 ) -> Result<Vec<(usize, Node)>, AnalysisError> {
-    let whole = portions(pairs, metric, pairs.len())?;
+    let whole = portions(pairs, metric, pairs.len())?.get(0);
     let mut nodes = Vec::new();
     for (number, &kind) in kinds.iter().enumerate() {
         for layer in 0..config.n_layers {
-            for positions in whole.iter().flat_map(|portion| places(kind, portion)) {
+            for positions in places(kind, &whole) {
                 for unit in 0..units(kind, config) {
                     let unit = kind.unit_axis().map(|_| unit);
                     nodes.push((number, Node { layer, component: kind.component, unit, positions: positions.clone() }));
@@ -254,20 +254,20 @@ fn follow<B: Backend, M: Metric>(
         let (mut done, total) = (0, pairs.len() * paths.len());
         (options.progress)(done, total);
         // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
-        let mut only = match portions.as_slice() {
-            [portion] if options.reuse == Reuse::Everything => {
-                Some(Runs::new(model, metric, portion, senders, receivers, policy, options)?)
-            }
-            _ => None,
+        let single = (portions.len() == 1 && options.reuse == Reuse::Everything).then(|| portions.get(0));
+        let mut only = match &single {
+            Some(portion) => Some(Runs::new(model, metric, portion, senders, receivers, policy, options)?),
+            None => None,
         };
         let baselines = match &only {
             Some(runs) => {
                 crate::runs::baselines(options.direction, runs.base_metric.clone(), runs.source_metric.clone())
             }
-            None => run_baselines(model, metric, &portions)?,
+            None => run_baselines(model, metric, &portions, options)?,
         };
         let factor = factor(&baselines, options)?;
-        for portion in &portions {
+        for portion in portions.iter() {
+            let portion = &portion;
             let from = portion.prompts[0];
             let job = Job::of_portion(senders, receivers, paths, portion);
             let units = job.units(portion, model.config(), options.token_budget);

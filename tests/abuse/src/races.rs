@@ -1,0 +1,63 @@
+//! Two runs in one output directory, with other metrics, killed or not.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::commands::{OTHER_METRIC, SWEEPS, share, start};
+use crate::program::{ended, kill_after};
+use crate::results::{check_equal, check_one_run, read};
+use crate::trials::Trials;
+
+/// Starts two sweeps at almost the same moment. In every second trial both are killed. Then one of
+/// them is run again and must give its own numbers.
+pub(crate) fn race(trials: &mut Trials) -> anyhow::Result<()> {
+    let lines = [SWEEPS[0], OTHER_METRIC];
+    let references = [trials.reference(lines[0])?, trials.reference(lines[1])?];
+    let directory = trials.fresh()?;
+    let out = directory.path().join("o");
+    let apart = Duration::from_secs_f64(0.05 * share(&mut trials.random));
+    let first = start(&trials.program, directory.path(), lines[0], "o")?;
+    std::thread::sleep(apart);
+    let second = start(&trials.program, directory.path(), lines[1], "o")?;
+    if trials.number().is_multiple_of(2) {
+        for child in [first, second] {
+            kill_after(child, Duration::from_secs_f64(references[0].seconds * 0.6 * share(&mut trials.random)))?;
+        }
+    } else {
+        let codes = [ended(first)?, ended(second)?];
+        let winners = codes.iter().filter(|ended| ended.code == Some(0)).count();
+        ensure!(winners >= 1, "both were refused: {} {}", codes[0].stderr, codes[1].stderr);
+        for loser in codes.iter().filter(|ended| ended.code != Some(0)) {
+            let is_told = loser.code == Some(2) && loser.stderr.contains("another run is writing to");
+            ensure!(is_told, "refused with {:?}: {}", loser.code, loser.stderr);
+        }
+    }
+    check_one_run(&out)?;
+    let again = usize::from(share(&mut trials.random) < 0.5);
+    let tried = trials.program.run(directory.path(), &lines[again].arguments_to("o"))?;
+    // A directory with the record of the other run is refused, and names it.
+    let again = match tried.code {
+        Some(0) => again,
+        _ => {
+            ensure!(tried.stderr.contains("unfinished run of another command"), "refused: {}", tried.stderr);
+            trials.program.succeed(directory.path(), &lines[1 - again].arguments_to("o"))?;
+            1 - again
+        }
+    };
+    check_equal(&read(&out)?, &references[again].files).context("results after two runs in one directory")
+}
+
+/// A second run with `--wait` comes after the first and leaves its own results.
+pub(crate) fn wait(trials: &mut Trials) -> anyhow::Result<()> {
+    let lines = [SWEEPS[0], OTHER_METRIC];
+    let reference = trials.reference(lines[1])?;
+    let directory = trials.fresh()?;
+    let first = start(&trials.program, directory.path(), lines[0], "o")?;
+    std::thread::sleep(Duration::from_secs_f64(reference.seconds * 0.5));
+    let second =
+        trials.program.start(directory.path(), &[lines[1].arguments_to("o").as_slice(), &["--wait"]].concat())?;
+    let (first, second) = (ended(first)?, ended(second)?);
+    ensure!(first.code == Some(0) && second.code == Some(0), "{}{}", first.stderr, second.stderr);
+    check_equal(&read(&directory.path().join("o"))?, &reference.files).context("results of the run that waited")
+}

@@ -1,0 +1,75 @@
+//! The files of an output directory, and whether they are whole.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rewire_store::{INCOMPLETE, RECORD};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Files by name; of descriptions, what does not change from run to run.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
+/// Reads a directory of results; a directory inside of it is an error.
+pub(crate) fn read(directory: &Path) -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        ensure!(entry.file_type()?.is_file(), "{name} is left in {}", directory.display());
+        files.insert(name, std::fs::read(entry.path())?);
+    }
+    Ok(files)
+}
+
+/// What must be equal in two runs of one command: everything but times, and hashes of files with times.
+fn comparable(files: &Files) -> anyhow::Result<Files> {
+    let mut files = files.clone();
+    for (name, contents) in &mut files {
+        if name.ends_with(".json") {
+            let mut value: Value = serde_json::from_slice(contents).with_context(|| format!("{name} is no JSON"))?;
+            for key in ["wall_time_s", "command", "files", "seconds"] {
+                value.as_object_mut().map(|object| object.remove(key));
+            }
+            *contents = serde_json::to_vec(&value)?;
+        }
+    }
+    Ok(files)
+}
+
+/// Refuses results that differ from the reference in anything but times, and leftovers.
+pub(crate) fn check_equal(found: &Files, reference: &Files) -> anyhow::Result<()> {
+    let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
+    ensure!(names(found) == names(reference), "files {:?}, and not {:?}", names(found), names(reference));
+    let (found, reference) = (comparable(found)?, comparable(reference)?);
+    for (name, contents) in &found {
+        ensure!(*contents == reference[name], "{name} differs from an undisturbed run's");
+    }
+    Ok(())
+}
+
+/// Refuses results of two runs beside each other, unless a file says so.
+pub(crate) fn check_one_run(directory: &Path) -> anyhow::Result<()> {
+    if !directory.join("effects.json").exists() || directory.join(INCOMPLETE).exists() {
+        let stray = ["effects.safetensors", "effects.csv", "report.html", "circuit.json"];
+        let stray: Vec<_> = stray.iter().filter(|name| directory.join(name).exists()).collect();
+        ensure!(
+            stray.is_empty() || directory.join(INCOMPLETE).exists(),
+            "{stray:?} without effects.json, and nothing says so"
+        );
+        return Ok(());
+    }
+    let about: Value = serde_json::from_slice(&std::fs::read(directory.join("effects.json"))?)?;
+    for (name, described) in about["files"].as_object().context("effects.json lists no files")? {
+        let contents = std::fs::read(directory.join(name)).with_context(|| format!("{name} of this run is missing"))?;
+        let hash: String = Sha256::digest(&contents).iter().map(|byte| format!("{byte:02x}")).collect();
+        ensure!(described["sha256"] == hash.as_str(), "{name} is not of the run that effects.json describes");
+    }
+    Ok(())
+}
+
+/// Whether a record of an unfinished run is there.
+pub(crate) fn has_record(directory: &Path) -> bool {
+    directory.join(RECORD).exists()
+}

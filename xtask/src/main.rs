@@ -19,6 +19,7 @@ mod reproduce_ioi;
 mod reproduce_pythia;
 mod screening;
 mod sweep;
+mod threads;
 mod train_toy;
 
 use std::process::ExitCode;
@@ -59,6 +60,10 @@ enum Command {
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Err(error) = threads::check() {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(REFUSED);
+    }
     let result = match Arguments::parse().command {
         Command::ReproduceIoi(arguments) => reproduce_ioi::run(&arguments),
         Command::ReproduceIg(arguments) => reproduce_ig::run(&arguments),

@@ -31,9 +31,10 @@ fn files(extension: &str) -> Vec<PathBuf> {
 fn arrows_point_down() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("rewire-device", [].as_slice()),
-        ("rewire-hooks", &["rewire-device"]),
-        ("rewire-model", &["rewire-device", "rewire-hooks"]),
-        ("rewire-tasks", &[]),
+        ("rewire-input", &[]),
+        ("rewire-hooks", &["rewire-device", "rewire-input"]),
+        ("rewire-model", &["rewire-device", "rewire-hooks", "rewire-input"]),
+        ("rewire-tasks", &["rewire-input"]),
         ("rewire-store", &[]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-device", "rewire-hooks", "rewire-model", "rewire-tasks"]),

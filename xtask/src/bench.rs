@@ -20,7 +20,7 @@ use rewire_analysis::{Cost, Options};
 use rewire_device::computes_here;
 use rewire_model::{Transformer, WeightProcessing};
 
-use crate::arguments::{an_even_number, at_least_one};
+use crate::arguments::an_even_number;
 use crate::compute::{MemoryArguments, NumberArguments, fault, halved, options};
 use crate::device::{Device, on_device};
 use crate::output::{print, say, text_table};
@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 144)]
     peer_patches: usize,
     /// Threads on the CPU, of both.
-    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 2, value_parser = crate::threads::number)]
     threads: usize,
     /// Count the kernels that each work launches on a GPU instead of timing it, and print their numbers.
     #[arg(long, hide = true)]

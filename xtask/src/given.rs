@@ -2,11 +2,20 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rewire_hooks::{ActivationCache, HookPoint};
+use rewire_input::{cut, read_regular, repeated_key};
 use safetensors::{Dtype, SafeTensors};
+
+/// Most bytes of a file of activations.
+const MOST_BYTES: u64 = 16 << 30;
+
+/// Reads a file of activations.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    read_regular(path, MOST_BYTES).with_context(|| format!("cannot read {}", path.display()))
+}
 
 /// Reads activations by hook name (`blocks.3.attn.hook_z`), float32, each shaped as its point is.
 pub(crate) fn read_activations<B: Backend>(
@@ -14,12 +23,16 @@ pub(crate) fn read_activations<B: Backend>(
     n_layers: usize,
     device: &B::Device,
 ) -> anyhow::Result<ActivationCache<B>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file =
-        SafeTensors::deserialize(&bytes).with_context(|| format!("{} is no safetensors file", path.display()))?;
+    let bytes = read(path)?;
+    let (header, _) = SafeTensors::read_metadata(&bytes)
+        .map_err(|e| anyhow!("{} is no safetensors file: {}", path.display(), cut(&e.to_string())))?;
+    if let Some(name) = repeated_key(&bytes[8..][..header]) {
+        bail!("{} names `{}` twice; keep one of them", path.display(), cut(&name));
+    }
+    let file = SafeTensors::deserialize(&bytes)?;
     let mut cache = ActivationCache::new();
     for (name, view) in file.tensors() {
-        let at = || format!("{}, tensor `{name}`", path.display());
+        let at = || format!("{}, tensor `{}`", path.display(), cut(&name));
         let point: HookPoint = name.parse().with_context(at)?;
         let (shape, dtype) = (view.shape().to_vec(), view.dtype());
         if dtype != Dtype::F32 {

@@ -20,6 +20,7 @@ mod reproduce_ioi;
 mod reproduce_pythia;
 mod screening;
 mod sweep;
+mod threads;
 mod train_toy;
 
 use std::process::ExitCode;
@@ -66,6 +67,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    if let Err(error) = threads::check() {
+        say(&format!("error: {error:#}"));
+        return ExitCode::from(REFUSED);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(answer) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
+use rewire_input::{cut, quoted};
 use rewire_model::{Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, resolve_repository};
 use rewire_tasks::{ChangedText, Surrounding, Tokenizer};
 use rewire_toy::Toy;
@@ -147,7 +148,9 @@ impl Source {
         }
         if let Some(ChangedText { text, spelled }) = tokenizer.changed_text() {
             warnings.push(format!(
-                "tokenizer.json changes text: {text:?} became {spelled:?}; positions and names are those of the changed text"
+                "tokenizer.json changes text: {} became {}; positions and names are those of the changed text",
+                quoted(text),
+                quoted(spelled)
             ));
         }
         warnings
@@ -188,7 +191,7 @@ impl Source {
 fn named(tokenizer: &Tokenizer, token: u32) -> String {
     match tokenizer.decode(&[token]) {
         text if text.is_empty() => format!("token {token}"),
-        text => text,
+        text => cut(&text),
     }
 }
 

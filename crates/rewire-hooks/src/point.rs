@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_input::cut;
 use serde::{Deserialize, Serialize};
 
 /// A place in the network at which a [`Hook`](crate::Hook) sees, and may replace, the activation.
@@ -203,7 +204,7 @@ impl fmt::Display for HookPoint {
 
 /// A string that names no hook point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a hook point; names are TransformerLens', such as `blocks.0.attn.hook_z`")]
+#[error("`{}` is not a hook point; names are TransformerLens', such as `blocks.0.attn.hook_z`", cut(.0))]
 pub struct ParseHookPointError(pub String);
 
 impl FromStr for HookPoint {

@@ -3,10 +3,14 @@
 use std::path::Path;
 
 use rewire_hooks::Site;
+use rewire_input::{cut, read_regular, repeated_key};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{ModelError, fields};
+
+/// Most bytes of a `config.json` or of an index of shards. Known ones have fewer than a million.
+pub(crate) const MOST_JSON_BYTES: u64 = 16 << 20;
 
 /// Which family a model belongs to; decides its file layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,13 +137,21 @@ impl TransformerConfig {
     /// # Errors
     /// [`ModelError::Read`] or, naming the field, [`ModelError::Config`].
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
+        let text =
+            read_regular(path, MOST_JSON_BYTES).map_err(|source| ModelError::Read { path: path.into(), source })?;
         Self::from_json(&text).map_err(|reason| ModelError::Config { path: path.into(), reason })
     }
 
     /// Reads the text of a Hugging Face `config.json`; the error says which field is wrong.
-    pub(crate) fn from_json(text: &str) -> Result<Self, String> {
-        fields::read(&serde_json::from_str(text).map_err(|e| format!("malformed JSON: {e}"))?)
+    pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
+        if text.len() as u64 > MOST_JSON_BYTES {
+            return Err(format!("it has {} bytes, and {MOST_JSON_BYTES} are the most", text.len()));
+        }
+        let json = serde_json::from_slice(text).map_err(|e| format!("malformed JSON: {e}"))?;
+        match repeated_key(text) {
+            Some(field) => Err(format!("it names `{}` twice; keep one of them", cut(&field))),
+            None => fields::read(&json),
+        }
     }
 
     /// The `config.json` that [`from_file`](Self::from_file) reads back.
@@ -201,7 +213,7 @@ mod tests {
             for dims in (0..=d_head).step_by(2) {
                 let positions = Positions::Rotary { dims, base: 10_000.0 };
                 let config = TransformerConfig { positions, ..TransformerConfig::neox(1, 1, d_head, 11, 5) };
-                assert_eq!(TransformerConfig::from_json(&config.to_hugging_face().to_string()), Ok(config));
+                assert_eq!(TransformerConfig::from_json(config.to_hugging_face().to_string().as_bytes()), Ok(config));
             }
         }
     }
@@ -216,7 +228,7 @@ mod tests {
         };
         let sequential = TransformerConfig { parallel_block: false, ..TransformerConfig::neox(1, 2, 32, 11, 5) };
         for config in [odd, sequential, TransformerConfig::neox(3, 4, 64, 11, 5)] {
-            assert_eq!(TransformerConfig::from_json(&config.to_hugging_face().to_string()), Ok(config));
+            assert_eq!(TransformerConfig::from_json(config.to_hugging_face().to_string().as_bytes()), Ok(config));
         }
     }
 
@@ -228,9 +240,9 @@ mod tests {
         fields.remove("rotary_emb_base");
         let rope = serde_json::json!({ "rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5 });
         fields.insert("rope_parameters".to_owned(), rope);
-        let config = TransformerConfig::from_json(&json.to_string()).unwrap();
+        let config = TransformerConfig::from_json(json.to_string().as_bytes()).unwrap();
         assert_eq!(config.positions, Positions::Rotary { dims: 8, base: 500.0 });
         json["rope_parameters"]["rope_type"] = "yarn".into();
-        assert!(TransformerConfig::from_json(&json.to_string()).unwrap_err().contains("\"yarn\""));
+        assert!(TransformerConfig::from_json(json.to_string().as_bytes()).unwrap_err().contains("\"yarn\""));
     }
 }

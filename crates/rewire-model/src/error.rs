@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rewire_input::cut;
+
 /// Why a model could not be loaded or run. Each names the file, tensor or value at fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,7 +20,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A model directory lacks a file.
-    #[error("{directory} has no {file}")]
+    #[error("{directory} has no {}", cut(file))]
     MissingFile {
         /// The model directory.
         directory: PathBuf,
@@ -41,6 +43,25 @@ pub enum ModelError {
         /// What the reader said.
         reason: String,
     },
+    /// A model without a weight file.
+    #[error("there is no weight file; give at least one safetensors file")]
+    NoWeights,
+    /// A tensor that is there twice, under one name or with and without the prefix `transformer.`.
+    #[error(
+        "the tensor `{}` in {first} and the tensor `{}` in {second} are the same weight; keep one of them",
+        cut(first_name),
+        cut(second_name)
+    )]
+    RepeatedTensor {
+        /// The weight file of one.
+        first: PathBuf,
+        /// The name that it has there.
+        first_name: String,
+        /// The weight file of the other.
+        second: PathBuf,
+        /// The name that it has there.
+        second_name: String,
+    },
     /// A tensor that the configuration implies is absent.
     #[error("{path} lacks the tensor `{tensor}`")]
     MissingTensor {
@@ -50,7 +71,10 @@ pub enum ModelError {
         tensor: String,
     },
     /// A tensor that the architecture has no place for.
-    #[error("{path} holds the tensor `{tensor}`, which this architecture does not have; is config.json the right one?")]
+    #[error(
+        "{path} holds the tensor `{}`, which this architecture does not have; is config.json the right one?",
+        cut(tensor)
+    )]
     UnexpectedTensor {
         /// The weight file (or its index).
         path: PathBuf,
@@ -71,7 +95,7 @@ pub enum ModelError {
         embedding: String,
     },
     /// A tensor with another shape than the configuration implies.
-    #[error("{path}: tensor `{tensor}` has shape {found:?}, config.json implies {expected:?}")]
+    #[error("{path}: tensor `{tensor}` has shape {}, config.json implies {expected:?}", cut(&format!("{found:?}")))]
     TensorShape {
         /// The weight file.
         path: PathBuf,
@@ -106,7 +130,8 @@ pub enum ModelError {
     },
     /// A name that is no known model, repository or directory.
     #[error(
-        "unknown model `{name}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json"
+        "unknown model `{}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json",
+        cut(name)
     )]
     UnknownModel {
         /// What was asked for.

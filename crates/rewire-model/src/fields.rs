@@ -5,6 +5,7 @@
 //! and the fields that all configurations share). Fields that transformers does not know are
 //! ignored, as transformers ignores them.
 
+use rewire_input::cut;
 use serde_json::{Map, Value};
 
 use crate::{Activation, Positions, TransformerConfig};
@@ -19,7 +20,7 @@ pub(crate) fn read(json: &Value) -> Result<TransformerConfig, String> {
     match fields.text("model_type")? {
         Some("gpt2") => fields.gpt2(),
         Some("gpt_neox") => fields.neox(),
-        Some(other) => Err(format!("`model_type` `{other}` is not supported; Rewire runs gpt2 and gpt_neox")),
+        Some(other) => Err(format!("`model_type` `{}` is not supported; Rewire runs gpt2 and gpt_neox", cut(other))),
         None => Err("`model_type` is missing".to_owned()),
     }
 }
@@ -80,7 +81,7 @@ impl Fields<'_> {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(object)) if object.is_empty() => {}
                 Some(Value::Object(object)) => parameters = (name, Fields(object)),
-                Some(other) => return Err(format!("`{name}` is {other}, not an object")),
+                Some(other) => return Err(format!("`{name}` is {}, not an object", json(other))),
             }
         }
         let (name, parameters) = parameters;
@@ -121,13 +122,15 @@ impl Fields<'_> {
         let kinds: Vec<&Value> = ["rope_type", "type"].iter().filter_map(|field| self.0.get(*field)).collect();
         if let Some(other) = kinds.iter().find(|kind| kind.as_str() != Some("default")) {
             return Err(format!(
-                "`{name}` has the type {other}; Rewire has rotary positions of the type \"default\" only"
+                "`{name}` has the type {}; Rewire has rotary positions of the type \"default\" only",
+                json(other)
             ));
         }
         // Without a type, transformers 4 fails and transformers 5 ignores what else there is.
         let plain = |field: &&String| ["rope_theta", "partial_rotary_factor"].contains(&field.as_str());
         match self.0.keys().find(|field| !plain(field)) {
             Some(field) if kinds.is_empty() => {
+                let field = cut(field);
                 Err(format!("`{name}` has `{field}` and no `rope_type`; say which type of rotary positions it means"))
             }
             _ => Ok(()),
@@ -162,7 +165,7 @@ impl Fields<'_> {
             match self.0.get(field) {
                 None | Some(Value::Null) => {}
                 Some(Value::Object(object)) if object.is_empty() => {}
-                Some(value) => return Err(format!("`{field}` is {value}, and Rewire does not support it")),
+                Some(value) => return Err(format!("`{field}` is {}, and Rewire does not support it", json(value))),
             }
         }
         Ok(())
@@ -174,7 +177,7 @@ impl Fields<'_> {
             None => Ok(()),
             Some(Value::Null) if !needed => Ok(()),
             Some(value) if value.as_bool() == Some(needed) => Ok(()),
-            Some(value) => Err(format!("`{name}` is {value}; Rewire runs models with {needed} only")),
+            Some(value) => Err(format!("`{name}` is {}; Rewire runs models with {needed} only", json(value))),
         }
     }
 
@@ -187,7 +190,7 @@ impl Fields<'_> {
     }
 
     fn text(&self, name: &str) -> Result<Option<&str>, String> {
-        let text = |value: &Value| format!("`{name}` is {value}, not a string");
+        let text = |value: &Value| format!("`{name}` is {}, not a string", json(value));
         self.0.get(name).map(|value| value.as_str().ok_or_else(|| text(value))).transpose()
     }
 
@@ -215,7 +218,7 @@ impl Fields<'_> {
 
     /// A number; null is refused, since transformers would compute with it.
     fn number(&self, name: &str) -> Result<Option<f64>, String> {
-        let number = |value: &Value| value.as_f64().ok_or_else(|| format!("`{name}` is {value}, not a number"));
+        let number = |value: &Value| value.as_f64().ok_or_else(|| format!("`{name}` is {}, not a number", json(value)));
         self.0.get(name).map(number).transpose()
     }
 
@@ -229,7 +232,8 @@ impl Fields<'_> {
     }
 
     fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
-        let flag = |value: &Value| value.as_bool().ok_or_else(|| format!("`{name}` is {value}, not true or false"));
+        let flag =
+            |value: &Value| value.as_bool().ok_or_else(|| format!("`{name}` is {}, not true or false", json(value)));
         self.0.get(name).map_or(Ok(default), flag)
     }
 
@@ -242,9 +246,16 @@ impl Fields<'_> {
                 Ok(Activation::GeluNew)
             }
             Some("relu") => Ok(Activation::Relu),
-            Some(other) => Err(format!("`{name}` `{other}` is not supported; Rewire has gelu, gelu_new and relu")),
+            Some(other) => {
+                Err(format!("`{name}` `{}` is not supported; Rewire has gelu, gelu_new and relu", cut(other)))
+            }
         }
     }
+}
+
+/// A value for a message.
+fn json(value: &Value) -> String {
+    cut(&value.to_string())
 }
 
 /// A whole number, or null.
@@ -253,5 +264,5 @@ fn whole(name: &str, value: &Value) -> Result<Option<u32>, String> {
         return Ok(None);
     }
     let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
-    number.map(Some).ok_or_else(|| format!("`{name}` is {value}, not a whole number from 0 to {}", u32::MAX))
+    number.map(Some).ok_or_else(|| format!("`{name}` is {}, not a whole number from 0 to {}", json(value), u32::MAX))
 }

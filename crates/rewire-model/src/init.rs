@@ -85,7 +85,8 @@ impl<B: Backend> Transformer<B> {
             Positions::Learned => Some(matrix(config, Part::WPos, values(Part::WPos, 0)?)),
             Positions::Rotary { .. } => None,
         };
-        let mut blocks = Vec::with_capacity(config.n_layers);
+        // Without room for all at once: the number comes from a file, and a layer that is not there ends this.
+        let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
             let mut vector = |part| values(part, layer);
             let ln1 = Norm::new(vector(Part::Ln1Gain)?, vector(Part::Ln1Bias)?, config.norm_eps);

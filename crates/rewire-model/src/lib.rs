@@ -43,6 +43,7 @@ mod precision;
 mod processing;
 mod rotary;
 mod run;
+mod stored;
 mod transformer;
 mod weights;
 

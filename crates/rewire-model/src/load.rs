@@ -1,15 +1,18 @@
 //! Hugging Face model files, memory-mapped or embedded, to a [`Transformer`], and back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use rewire_input::{check_regular, cut, read_regular, repeated_key};
 use serde_json::Value;
 
+use crate::config::MOST_JSON_BYTES;
 use crate::init::on_device;
 use crate::layout::{self, BLOCK_PARTS, Part};
+use crate::stored::Weights;
 use crate::{Architecture, ModelError, Transformer, TransformerConfig};
 
 /// The files of one model: `config.json`, weights in one or several safetensors files, and `tokenizer.json`.
@@ -76,20 +79,21 @@ impl ModelFiles {
     /// `model.safetensors.index.json` with its shards; and, if it is there, `tokenizer.json`.
     ///
     /// # Errors
-    /// [`ModelError::MissingFile`], or [`ModelError::Config`] for a malformed index.
+    /// [`ModelError::MissingFile`], [`ModelError::Read`] for a name that is no file, or [`ModelError::Config`] for a malformed
+    /// index.
     pub fn directory(directory: &Path) -> Result<Self, ModelError> {
-        let existing = |name: &str| Some(directory.join(name)).filter(|p| p.is_file());
+        let existing = |name: &str| existing(directory.join(name));
         let missing = |file: &str| ModelError::MissingFile { directory: directory.into(), file: file.into() };
-        let config = existing("config.json").ok_or_else(|| missing("config.json"))?;
-        let weights = match (existing("model.safetensors"), existing("model.safetensors.index.json")) {
+        let config = existing("config.json")?.ok_or_else(|| missing("config.json"))?;
+        let weights = match (existing("model.safetensors")?, existing("model.safetensors.index.json")?) {
             (Some(single), _) => vec![single],
             (None, Some(index)) => {
                 let shards = shards_of_index(&index)?;
-                shards.iter().map(|s| existing(s).ok_or_else(|| missing(s))).collect::<Result<_, _>>()?
+                shards.iter().map(|s| existing(s)?.ok_or_else(|| missing(s))).collect::<Result<_, _>>()?
             }
             (None, None) => return Err(missing("model.safetensors (nor model.safetensors.index.json)")),
         };
-        Ok(Self::at(config, weights, existing("tokenizer.json")))
+        Ok(Self::at(config, weights, existing("tokenizer.json")?))
     }
 
     /// The model in these files.
@@ -126,8 +130,7 @@ impl ModelFiles {
         let path = self.config.path();
         let config = |reason| ModelError::Config { path: path.into(), reason };
         let bytes = self.config.bytes()?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| config(e.to_string()))?;
-        TransformerConfig::from_json(text).map_err(config)
+        TransformerConfig::from_json(&bytes).map_err(config)
     }
 
     /// Length and CRC-32 of the configuration and of each file of weights: what tells one model from another when work on it
@@ -153,17 +156,38 @@ impl ModelFiles {
     }
 }
 
+/// The path, if something is there; what is there must be a file.
+fn existing(path: PathBuf) -> Result<Option<PathBuf>, ModelError> {
+    match check_regular(&path) {
+        Ok(()) => Ok(Some(path)),
+        Err(absent) if is_absence(absent.kind()) => Ok(None),
+        Err(source) => Err(ModelError::Read { path, source }),
+    }
+}
+
+/// Whether an error says that there is no such file. An index may name a shard that no file can be called.
+fn is_absence(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidFilename)
+}
+
 /// The shard files that an index names, each once.
 pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>, ModelError> {
     let config = |reason: String| ModelError::Config { path: index.into(), reason };
-    let text = std::fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.into(), source })?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| config(format!("malformed JSON: {e}")))?;
+    let text =
+        read_regular(index, MOST_JSON_BYTES).map_err(|source| ModelError::Read { path: index.into(), source })?;
+    let json: Value = serde_json::from_slice(&text).map_err(|e| config(format!("malformed JSON: {e}")))?;
+    if let Some(key) = repeated_key(&text) {
+        return Err(config(format!("it names `{}` twice; keep one of them", cut(&key))));
+    }
     let map =
         json.get("weight_map").and_then(Value::as_object).ok_or_else(|| config("`weight_map` is missing".into()))?;
+    if map.is_empty() {
+        return Err(config("`weight_map` names no shard; it must say which file each tensor is in".into()));
+    }
     let shards: Option<BTreeSet<String>> = map.values().map(|v| v.as_str().map(str::to_owned)).collect();
     let shards = shards.ok_or_else(|| config("`weight_map` names a shard by something other than a string".into()))?;
     match shards.iter().find(|s| Path::new(s).file_name().is_none_or(|name| name != s.as_str())) {
-        Some(outside) => Err(config(format!("shard `{outside}` is not a plain file name"))),
+        Some(outside) => Err(config(format!("shard `{}` is not a plain file name", cut(outside)))),
         None => Ok(shards.into_iter().collect()),
     }
 }
@@ -179,100 +203,14 @@ impl<B: Backend> Transformer<B> {
     pub fn load(files: &ModelFiles, device: &B::Device) -> Result<Self, ModelError> {
         let config = files.config()?;
         let bytes = files.weights.iter().map(File::bytes).collect::<Result<Vec<_>, _>>()?;
-        let mut tensors = BTreeMap::new();
-        for (file, bytes) in files.weights.iter().zip(&bytes) {
-            let path = file.path();
-            let parsed = SafeTensors::deserialize(bytes).map_err(|e| unreadable(path, &e))?;
-            for (name, view) in parsed.tensors() {
-                let name = name.strip_prefix("transformer.").map(str::to_owned).unwrap_or(name);
-                tensors.insert(name, (path, view));
-            }
-        }
-        let mut weights = Weights { config: &config, tensors, first: files.weights[0].path() };
+        let contents: Vec<_> = files.weights.iter().map(File::path).zip(bytes.iter().map(Deref::deref)).collect();
+        let mut weights = Weights::read(&config, &contents)?;
         weights.check_tied()?;
         let model = Transformer::assemble(&config, |part, layer| {
             Ok::<_, ModelError>(on_device(weights.take(part, layer)?, device))
         })?;
         weights.finish()?;
         Ok(model)
-    }
-}
-
-fn unreadable(path: &Path, error: &SafeTensorError) -> ModelError {
-    let reason = match error {
-        SafeTensorError::MetadataIncompleteBuffer => "it ends before the last tensor does".to_owned(),
-        SafeTensorError::HeaderTooSmall => "it is shorter than a header".to_owned(),
-        SafeTensorError::InvalidHeaderLength => "it ends inside its header".to_owned(),
-        other => other.to_string(),
-    };
-    ModelError::Safetensors { path: path.into(), reason }
-}
-
-/// The tensors of a model's files that nothing has taken yet.
-struct Weights<'a> {
-    config: &'a TransformerConfig,
-    tensors: BTreeMap<String, (&'a Path, TensorView<'a>)>,
-    first: &'a Path,
-}
-
-impl Weights<'_> {
-    /// The part's values in the model's layout.
-    fn take(&mut self, part: Part, layer: usize) -> Result<Vec<f32>, ModelError> {
-        let tensor = layout::file_name(self.config.architecture, part, layer);
-        let Some((path, view)) = self.tensors.remove(&tensor) else {
-            return Err(ModelError::MissingTensor { path: self.first.into(), tensor });
-        };
-        let expected = layout::file_shape(self.config, part);
-        if view.shape() != expected {
-            return Err(ModelError::TensorShape { path: path.into(), tensor, expected, found: view.shape().to_vec() });
-        }
-        let values = to_f32(&view).ok_or_else(|| ModelError::TensorType {
-            path: path.into(),
-            tensor: tensor.clone(),
-            dtype: view.dtype().to_string(),
-        })?;
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(ModelError::NotFinite { path: path.into(), tensor, value: values[index], index });
-        }
-        Ok(layout::to_model(self.config, part, values))
-    }
-
-    /// Refuses an unembedding that differs from the embedding that the configuration ties it to.
-    fn check_tied(&self) -> Result<(), ModelError> {
-        let [tensor, embedding] = [Part::WU, Part::WE].map(|p| layout::file_name(self.config.architecture, p, 0));
-        let (true, Some((path, w_u)), Some((_, w_e))) =
-            (self.config.tied_unembedding, self.tensors.get(&tensor), self.tensors.get(&embedding))
-        else {
-            return Ok(());
-        };
-        let equal = match w_u.dtype() == w_e.dtype() {
-            true => w_u.data() == w_e.data(),
-            false => to_f32(w_u) == to_f32(w_e),
-        };
-        match equal {
-            true => Ok(()),
-            false => Err(ModelError::NotTied { path: (*path).into(), tensor, embedding }),
-        }
-    }
-
-    /// Refuses tensors that the model has no place for.
-    fn finish(self) -> Result<(), ModelError> {
-        let tied = self.config.tied_unembedding.then(|| layout::file_name(self.config.architecture, Part::WU, 0));
-        let stray = |name: &&String| !layout::is_buffer(name) && Some(*name) != tied.as_ref();
-        match self.tensors.keys().find(stray) {
-            None => Ok(()),
-            Some(name) => Err(ModelError::UnexpectedTensor { path: self.tensors[name].0.into(), tensor: name.clone() }),
-        }
-    }
-}
-
-fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let pairs = || view.data().chunks_exact(2).map(|b| [b[0], b[1]]);
-    match view.dtype() {
-        Dtype::F32 => Some(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
-        Dtype::F16 => Some(pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::BF16 => Some(pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
-        _ => None,
     }
 }
 

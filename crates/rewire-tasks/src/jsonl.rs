@@ -1,10 +1,19 @@
 //! Prompt pairs from a JSONL file, one a line, as text or token ids.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use rewire_input::{Line, cut, quoted, read_line};
 
+use crate::json_line::{Answer, JsonLine, Prompt};
 use crate::{PairsError, PromptPair, PromptPairs, Tokenizer, TokenizerError};
+
+/// Most bytes of a line. Two texts of the longest that is tokenized fit, whatever JSON escapes in them.
+const MOST_LINE_BYTES: usize = 16 << 20;
+
+/// Most prompt pairs of a file. More would take days on any model.
+const MOST_PAIRS: usize = 1_000_000;
 
 /// Why a file of pairs was refused.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +32,34 @@ pub enum PairsFileError {
     Empty {
         /// The file.
         path: PathBuf,
+    },
+    /// The file has more pairs than are read.
+    #[error("{path}, line {line}: a file may have at most {MOST_PAIRS} prompt pairs; split it")]
+    TooManyPairs {
+        /// The file.
+        path: PathBuf,
+        /// The line of the first pair that is too many, from 1.
+        line: usize,
+    },
+    /// A line has more bytes than are read.
+    #[error(
+        "{path}, line {line}: the line has more than {MOST_LINE_BYTES} bytes, the most that are read; is this the right file?"
+    )]
+    LineTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A line is not UTF-8.
+    #[error("{path}, line {line}: byte {column} of the line is not UTF-8; save the file as UTF-8")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The byte, from 1.
+        column: usize,
     },
     /// A line is not a pair in JSON.
     #[error("{path}, line {line}: {reason}")]
@@ -43,7 +80,7 @@ pub enum PairsFileError {
         line: usize,
     },
     /// Text where the model has no tokenizer.
-    #[error("{path}, line {line}: {text:?} is text, and the model has no tokenizer.json; give token ids")]
+    #[error("{path}, line {line}: {} is text, and the model has no tokenizer.json; give token ids", quoted(text))]
     NoTokenizer {
         /// The file.
         path: PathBuf,
@@ -89,34 +126,9 @@ pub enum PairsFileError {
     },
 }
 
-/// One line of the file.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    clean: Prompt,
-    corrupt: Prompt,
-    answers: Vec<Answer>,
-    wrong_answers: Vec<Answer>,
-    position: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a prompt is text or a list of token ids")]
-enum Prompt {
-    Text(String),
-    Ids(Vec<u32>),
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "an answer is text or a token id")]
-enum Answer {
-    Text(String),
-    Id(u32),
-}
-
 /// Reads `{"clean": text|[ids], "corrupt": text|[ids], "answers": [text|id, ..], "wrong_answers": [..]}` lines. Ids are used
 /// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is
-/// tokenized, with `bos` in front if there is one. Blank lines are passed over.
+/// tokenized, with `bos` in front if there is one. Blank lines and a byte order mark are passed over.
 /// The pairs are checked against the model's vocabulary and context.
 ///
 /// # Errors
@@ -128,17 +140,20 @@ pub fn read_pairs(
     d_vocab: usize,
     n_ctx: usize,
 ) -> Result<PromptPairs, PairsFileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| PairsFileError::Read { path: path.into(), source })?;
     let mut lines = Vec::new();
     let mut pairs = Vec::new();
     let mut marks = Vec::new();
-    for (index, content) in text.lines().enumerate().filter(|(_, content)| !content.trim().is_empty()) {
-        let reader = LineReader { path, line: index + 1, tokenizer, bos, d_vocab };
+    each_line(path, |line, content| {
+        if pairs.len() == MOST_PAIRS {
+            return Err(PairsFileError::TooManyPairs { path: path.into(), line });
+        }
+        let reader = LineReader { path, line, tokenizer, bos, d_vocab, n_ctx };
         let (pair, mark) = reader.pair(content)?;
         pairs.push(pair);
         marks.push(mark);
-        lines.push(index + 1);
-    }
+        lines.push(line);
+        Ok(())
+    })?;
     let named = |source: PairsError| match source.pair() {
         None => PairsFileError::Empty { path: path.into() },
         Some(pair) => PairsFileError::Pair { path: path.into(), line: lines[pair], source },
@@ -158,6 +173,32 @@ pub fn read_pairs(
     })
 }
 
+/// Gives every line that is not blank to `work`, with its number from 1. One line at a time is in memory.
+fn each_line(
+    path: &Path,
+    mut work: impl FnMut(usize, &str) -> Result<(), PairsFileError>,
+) -> Result<(), PairsFileError> {
+    let unread = |source| PairsFileError::Read { path: path.into(), source };
+    let mut reader = BufReader::new(File::open(path).map_err(unread)?);
+    let mut bytes = Vec::new();
+    for line in 1.. {
+        match read_line(&mut reader, MOST_LINE_BYTES, &mut bytes).map_err(unread)? {
+            Line::End => break,
+            Line::TooLong => return Err(PairsFileError::LineTooLong { path: path.into(), line }),
+            Line::Whole => {}
+        }
+        let content = std::str::from_utf8(&bytes).map_err(|e| {
+            let column = e.valid_up_to() + 1;
+            PairsFileError::NotUtf8 { path: path.into(), line, column }
+        })?;
+        let content = if line == 1 { content.trim_start_matches('\u{feff}') } else { content };
+        if !content.trim().is_empty() {
+            work(line, content)?;
+        }
+    }
+    Ok(())
+}
+
 /// What is needed to read one line and to say where it is.
 struct LineReader<'a> {
     path: &'a Path,
@@ -165,17 +206,18 @@ struct LineReader<'a> {
     tokenizer: Option<&'a Tokenizer>,
     bos: Option<u32>,
     d_vocab: usize,
+    n_ctx: usize,
 }
 
 impl LineReader<'_> {
     fn pair(&self, content: &str) -> Result<(PromptPair, Option<usize>), PairsFileError> {
-        let parsed: Line = serde_json::from_str(content).map_err(|e| PairsFileError::Json {
+        let parsed: JsonLine = serde_json::from_str(content).map_err(|e| PairsFileError::Json {
             path: self.path.into(),
             line: self.line,
             // serde counts lines within the line.
-            reason: e.to_string().replace(" at line 1 column", " at column"),
+            reason: cut(&e.to_string().replace(" at line 1 column", " at column")),
         })?;
-        let mark = parsed.position;
+        let mark = parsed.position();
         let pair = PromptPair {
             clean: self.prompt(parsed.clean)?,
             corrupted: self.prompt(parsed.corrupt)?,
@@ -206,9 +248,12 @@ impl LineReader<'_> {
         }
     }
 
+    /// The tokenizer for a text that may fit into the model's context.
     fn tokenizer(&self, text: &str) -> Result<&Tokenizer, PairsFileError> {
-        let (path, line, text) = (self.path.into(), self.line, text.to_owned());
-        self.tokenizer.ok_or(PairsFileError::NoTokenizer { path, line, text })
+        let none = || PairsFileError::NoTokenizer { path: self.path.into(), line: self.line, text: text.to_owned() };
+        let tokenizer = self.tokenizer.ok_or_else(none)?;
+        tokenizer.check_fits(text, self.n_ctx).map_err(|source| self.tokens(source))?;
+        Ok(tokenizer)
     }
 
     fn tokens(&self, source: TokenizerError) -> PairsFileError {

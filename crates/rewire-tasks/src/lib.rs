@@ -19,7 +19,9 @@
 
 mod clusters;
 pub mod facts;
+mod guard;
 pub mod ioi;
+mod json_line;
 mod jsonl;
 mod metrics;
 mod pairs;

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use serde::Deserialize;
+use rewire_input::{cut, quoted};
 use tokenizers::{Encoding, ModelWrapper};
+
+use crate::guard::{Model, PROBES, Settings, guarded};
 
 /// Converts text to token ids and back, as the model's own `tokenizer.json` does.
 ///
@@ -16,6 +18,8 @@ use tokenizers::{Encoding, ModelWrapper};
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     unknown: Option<Unknown>,
+    /// Bytes of the longest token, if no token stands for more bytes of a text than it has.
+    longest: Option<usize>,
     changed: Arc<OnceLock<ChangedText>>,
 }
 
@@ -44,8 +48,8 @@ pub struct Surrounding {
     pub after: Vec<u32>,
 }
 
-/// A text to see what a tokenizer puts around it.
-const PROBE: &str = "When Mary and John went to the store, John gave a drink to";
+/// Most bytes of a text that is tokenized. The tokenizers library takes 200 bytes of memory for each.
+const MOST_TEXT_BYTES: usize = 1 << 20;
 
 /// Why text could not be turned into tokens as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,15 +64,33 @@ pub enum TokenizerError {
         reason: String,
     },
     /// The text could not be encoded.
-    #[error("cannot tokenize {text:?}: {reason}")]
+    #[error("cannot tokenize {}: {}", quoted(text), cut(reason))]
     Encode {
         /// The text.
         text: String,
         /// What the tokenizer said.
         reason: String,
     },
+    /// The text has more bytes than are tokenized.
+    #[error("{} has {} bytes, and texts of at most {MOST_TEXT_BYTES} are tokenized; shorten it", quoted(text), text.len())]
+    TooLong {
+        /// The text.
+        text: String,
+    },
+    /// The text has more bytes than the model's context can hold.
+    #[error(
+        "{} has {} bytes, and at most {most} fit into the model's context of {n_ctx} tokens; shorten it", quoted(text), text.len()
+    )]
+    ContextExceeded {
+        /// The text.
+        text: String,
+        /// Bytes of the longest token times tokens of the context.
+        most: usize,
+        /// Positions that the model has.
+        n_ctx: usize,
+    },
     /// The tokenizer has no token for a part of the text.
-    #[error("the tokenizer has no token for {part:?} in {text:?}; use other words")]
+    #[error("the tokenizer has no token for {} in {}; use other words", quoted(part), quoted(text))]
     Unknown {
         /// The text.
         text: String,
@@ -76,7 +98,10 @@ pub enum TokenizerError {
         part: String,
     },
     /// What must be one token is several, or none.
-    #[error("{text:?} is {} tokens ({}), not one; answers start with a space (\" Mary\")", pieces.len(), pieces.join("|"))]
+    #[error(
+        "{} is {} tokens ({}), not one; answers start with a space (\" Mary\")",
+        quoted(text), pieces.len(), cut(&pieces.join("|"))
+    )]
     NotOneToken {
         /// The text.
         text: String,
@@ -92,24 +117,31 @@ impl Tokenizer {
     /// [`TokenizerError::Unreadable`].
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, TokenizerError> {
         let unreadable = |reason: String| TokenizerError::Unreadable { path: path.into(), reason };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| unreadable(e.to_string()))?;
-        inner.with_truncation(None).map_err(|e| unreadable(e.to_string()))?;
-        inner.with_padding(None);
-        if let ModelWrapper::BPE(bpe) = inner.get_model()
-            && bpe.dropout.is_some()
-        {
-            let mut bpe = bpe.clone();
-            bpe.dropout = None;
-            inner.with_model(bpe);
+        let settings = Settings::read(bytes).map_err(unreadable)?;
+        let inner = guarded(|| inner(bytes)).and_then(|read| read).map_err(unreadable)?;
+        let unknown = unknown(&settings.model, &inner);
+        let longest = match settings.keeps_bytes() {
+            true => inner.get_vocab(true).keys().map(String::len).max(),
+            false => None,
+        };
+        let tokenizer = Self { inner, unknown, longest, changed: Arc::default() };
+        guarded(|| tokenizer.probe()).map_err(unreadable)?;
+        Ok(tokenizer)
+    }
+
+    /// Tokenizes some texts, so that settings that the library panics on are found at once. That one cannot be encoded is no
+    /// fault: a vocabulary need not have words for it.
+    fn probe(&self) {
+        for (text, special) in PROBES.iter().flat_map(|text| [(text, false), (text, true)]) {
+            let _ = self.inner.encode(*text, special);
         }
-        let unknown = unknown(bytes, &inner).map_err(|e| unreadable(e.to_string()))?;
-        Ok(Self { inner, unknown, changed: Arc::default() })
     }
 
     /// Returns the tokens of `text`, without any special token around them.
     ///
     /// # Errors
-    /// [`TokenizerError::Unknown`] if a part of the text has no token, [`TokenizerError::Encode`].
+    /// [`TokenizerError::Unknown`] if a part of the text has no token, [`TokenizerError::TooLong`],
+    /// [`TokenizerError::Encode`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.encoding(text, false)?;
         if let Some(part) = self.unknown_part(text, &encoding) {
@@ -123,8 +155,26 @@ impl Tokenizer {
     }
 
     fn encoding(&self, text: &str, with_special_tokens: bool) -> Result<Encoding, TokenizerError> {
-        let encoding = self.inner.encode(text, with_special_tokens);
-        encoding.map_err(|e| TokenizerError::Encode { text: text.to_owned(), reason: e.to_string() })
+        if text.len() > MOST_TEXT_BYTES {
+            return Err(TokenizerError::TooLong { text: text.to_owned() });
+        }
+        let encoding = guarded(|| self.inner.encode(text, with_special_tokens).map_err(|e| e.to_string()));
+        let encoding = encoding.and_then(|encoding| encoding);
+        encoding.map_err(|reason| TokenizerError::Encode { text: text.to_owned(), reason })
+    }
+
+    /// Refuses a text that cannot fit into a context of `n_ctx` tokens, without tokenizing it. A text that passes may still be
+    /// too long.
+    ///
+    /// # Errors
+    /// [`TokenizerError::ContextExceeded`].
+    pub fn check_fits(&self, text: &str, n_ctx: usize) -> Result<(), TokenizerError> {
+        match self.longest.map(|longest| longest.saturating_mul(n_ctx)) {
+            Some(most) if text.len() > most => {
+                Err(TokenizerError::ContextExceeded { text: text.to_owned(), most, n_ctx })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The first part of `text` that became the token for unknown words, or no token at all.
@@ -135,7 +185,9 @@ impl Tokenizer {
             if self.unknown.as_ref().is_some_and(|unknown| unknown.id == *id && unknown.text != part) {
                 return Some(part);
             }
-            covered[start.min(text.len())..end.min(text.len())].fill(true);
+            if let Some(letters) = covered.get_mut(start..end) {
+                letters.fill(true);
+            }
         }
         // Offsets leave out the whitespace around a token.
         let mut characters = text.char_indices();
@@ -156,7 +208,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`].
     pub fn surrounding(&self) -> Result<Surrounding, TokenizerError> {
-        let [plain, whole] = [false, true].map(|special| self.encoding(PROBE, special));
+        let [plain, whole] = [false, true].map(|special| self.encoding(PROBES[0], special));
         let (plain, whole) = (plain?, whole?);
         let (plain, whole) = (plain.get_ids(), whole.get_ids());
         let start = (0..=whole.len().saturating_sub(plain.len())).find(|&i| whole[i..].starts_with(plain));
@@ -171,7 +223,11 @@ impl Tokenizer {
     /// The text of `tokens`, special tokens included.
     #[must_use]
     pub fn decode(&self, tokens: &[u32]) -> String {
-        self.inner.decode(tokens, false).unwrap_or_default()
+        // Some of the library's decoders cannot do without a token.
+        if tokens.is_empty() {
+            return String::new();
+        }
+        guarded(|| self.inner.decode(tokens, false).unwrap_or_default()).unwrap_or_default()
     }
 
     /// The one token that `text` is.
@@ -195,20 +251,28 @@ impl Tokenizer {
     }
 }
 
+/// The library's tokenizer, with all off that would cut, pad or change a text at random.
+fn inner(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| cut(&e.to_string()))?;
+    inner.with_truncation(None).map_err(|e| e.to_string())?;
+    inner.with_padding(None);
+    if let ModelWrapper::BPE(bpe) = inner.get_model()
+        && bpe.dropout.is_some()
+    {
+        let mut bpe = bpe.clone();
+        bpe.dropout = None;
+        inner.with_model(bpe);
+    }
+    Ok(inner)
+}
+
 /// The token for unknown words, as the file names it.
-fn unknown(bytes: &[u8], inner: &tokenizers::Tokenizer) -> serde_json::Result<Option<Unknown>> {
-    #[derive(Deserialize)]
-    struct File {
-        model: Model,
-    }
-    #[derive(Deserialize)]
-    struct Model {
-        unk_token: Option<String>,
-        unk_id: Option<u32>,
-    }
-    let Model { unk_token, unk_id } = serde_json::from_slice::<File>(bytes)?.model;
-    let named = unk_token.and_then(|text| Some(Unknown { id: inner.token_to_id(&text)?, text }));
-    Ok(named.or_else(|| unk_id.and_then(|id| Some(Unknown { id, text: inner.id_to_token(id)? }))))
+fn unknown(model: &Model, inner: &tokenizers::Tokenizer) -> Option<Unknown> {
+    let named = model.unk_token.as_ref().and_then(|text| {
+        let id = inner.token_to_id(text)?;
+        Some(Unknown { id, text: text.clone() })
+    });
+    named.or_else(|| model.unk_id.and_then(|id| Some(Unknown { id, text: inner.id_to_token(id)? })))
 }
 
 #[cfg(test)]
@@ -217,6 +281,10 @@ mod tests {
 
     /// A tokenizer of whole words whose file has these parts changed.
     fn tokenizer(changes: serde_json::Value) -> Tokenizer {
+        read(changes).unwrap()
+    }
+
+    fn read(changes: serde_json::Value) -> Result<Tokenizer, TokenizerError> {
         let words =
             ["[UNK]", "[CLS]", "[SEP]", "When", "Mary", "when", "mary", "and", "John", "went", "to", "the", "store"];
         let vocabulary: serde_json::Map<_, _> =
@@ -227,7 +295,18 @@ mod tests {
             "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]" },
         });
         file.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        Tokenizer::from_bytes(file.to_string().as_bytes(), Path::new("tokenizer.json")).unwrap()
+        Tokenizer::from_bytes(file.to_string().as_bytes(), Path::new("tokenizer.json"))
+    }
+
+    /// A tokenizer of the letters a and b, byte by byte.
+    fn of_bytes(changes: serde_json::Value) -> Tokenizer {
+        let mut parts = serde_json::json!({
+            "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+            "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+            "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": [["a", "b"]] },
+        });
+        parts.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        tokenizer(parts)
     }
 
     const TEXT: &str = "When Mary and John went to the store";
@@ -304,5 +383,75 @@ mod tests {
         assert_eq!(lowercase.encode("When Mary").unwrap(), [5, 6]);
         let ChangedText { text, spelled } = lowercase.changed_text().unwrap();
         assert_eq!([text.as_str(), spelled.as_str()], ["When Mary", "when mary"]);
+    }
+
+    #[test]
+    fn settings_that_the_library_panics_on_are_refused_by_name() {
+        let regex =
+            |pattern: &str| serde_json::json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": "-" });
+        let refused = |changes: serde_json::Value| match read(changes).unwrap_err() {
+            TokenizerError::Unreadable { path, reason } if path == Path::new("tokenizer.json") => reason,
+            other => panic!("{other}"),
+        };
+        for pattern in ["", "a*", "^", "(?=W)", "x|"] {
+            let nested = serde_json::json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }, regex(pattern)] });
+            for normalizer in [regex(pattern), nested] {
+                let reason = refused(serde_json::json!({ "normalizer": normalizer }));
+                assert!(reason.contains("`Replace`") && reason.contains(&format!("{pattern:?}")), "{reason}");
+            }
+        }
+        let prepend = refused(serde_json::json!({ "normalizer": { "type": "Prepend", "prepend": "" } }));
+        assert!(prepend.contains("`Prepend`"), "{prepend}");
+        let fixed = refused(serde_json::json!({ "pre_tokenizer": { "type": "FixedLength", "length": 0 } }));
+        assert!(fixed.contains("`FixedLength`"), "{fixed}");
+        // Not known beforehand: a template without a token that it names.
+        let template = refused(serde_json::json!({ "post_processor": {
+            "type": "TemplateProcessing", "single": [{ "Sequence": { "id": "B", "type_id": 0 } }],
+            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }],
+            "special_tokens": {},
+        } }));
+        assert!(template.contains("the tokenizers library cannot work with its settings"), "{template}");
+        let precompiled =
+            serde_json::json!({ "normalizer": { "type": "Precompiled", "precompiled_charsmap": "AAAA" } });
+        assert!(refused(precompiled).contains("the tokenizers library cannot work with its settings"));
+        assert_eq!(
+            tokenizer(serde_json::json!({ "normalizer": regex("[ ]+") }))
+                .encode("When - Mary")
+                .unwrap_err()
+                .to_string(),
+            "the tokenizer has no token for \"When - Mary\" in \"When - Mary\"; use other words"
+        );
+    }
+
+    #[test]
+    fn a_text_that_cannot_fit_is_refused_before_it_is_tokenized() {
+        let exact = of_bytes(serde_json::json!({}));
+        assert_eq!(exact.check_fits(&"ab".repeat(5), 5), Ok(()));
+        let refused = exact.check_fits(&"a".repeat(11), 5).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "\"aaaaaaaaaaa\" has 11 bytes, and at most 10 fit into the model's context of 5 tokens; shorten it"
+        );
+        // These stand for more bytes than they have.
+        let stripping = serde_json::json!({ "id": 3, "content": "x", "single_word": false, "lstrip": true, "rstrip": false,
+            "normalized": false, "special": false });
+        for changes in
+            [serde_json::json!({ "normalizer": { "type": "NFC" } }), serde_json::json!({ "added_tokens": [stripping] })]
+        {
+            assert_eq!(of_bytes(changes).check_fits(&"a".repeat(1000), 5), Ok(()));
+        }
+        let long = "a".repeat(MOST_TEXT_BYTES + 1);
+        let refused = exact.encode(&long).unwrap_err();
+        assert!(matches!(refused, TokenizerError::TooLong { .. }), "{refused}");
+        assert!(refused.to_string().contains("(1048577 characters) has 1048577 bytes"), "{refused}");
+    }
+
+    #[test]
+    fn errors_show_the_beginning_of_long_texts() {
+        let long = "Zoe".repeat(100_000);
+        let refused = tokenizer(serde_json::json!({})).encode(&long).unwrap_err().to_string();
+        assert!(refused.len() < 1000 && refused.contains(".. (300000 characters)"), "{}", refused.len());
+        let refused = of_bytes(serde_json::json!({})).single_token(&"ab".repeat(100_000)).unwrap_err().to_string();
+        assert!(refused.len() < 1000 && refused.contains("is 100000 tokens (ab|ab|"), "{}", refused.len());
     }
 }

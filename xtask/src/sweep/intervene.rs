@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
 use rewire_analysis::{Intervention, MeanOver, NodeKind, PathIntegral, Quadrature, Rule, Together, mean_activations};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Arguments, MethodName};
 use crate::arguments::{at_least_one, tolerance};
 use crate::compute::NumberArguments;
-use crate::given::read_activations;
+use crate::given::{self, read_activations};
 
 /// Flags of integrated gradients.
 #[derive(Args)]
@@ -157,7 +157,7 @@ impl IntegralArguments {
             Some(Baseline::Zero) => "zero".to_owned(),
             Some(Baseline::Mean) => "mean".to_owned(),
             Some(Baseline::File(path)) => {
-                let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+                let bytes = given::read(path)?;
                 format!("file {:08x}", crc32fast::hash(&bytes))
             }
         };

@@ -78,7 +78,10 @@ pub enum IoiError {
     #[error(transparent)]
     Pairs(#[from] crate::PairsError),
     /// A role that cannot be found among the tokens.
-    #[error("{text:?} does not hold the names {io:?} once and {subject:?} twice as single tokens")]
+    #[error(
+        "{} does not hold the names {io:?} once and {subject:?} twice as single tokens",
+        rewire_input::quoted(text)
+    )]
     Roles {
         /// The prompt.
         text: String,

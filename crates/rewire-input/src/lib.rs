@@ -1,0 +1,21 @@
+//! Reading a user's files: how large they may be, what JSON may not repeat, and how errors quote them.
+//!
+//! Use this crate wherever a file, a line or a value comes from outside. A damaged or hostile file must give one short error:
+//! it may not fill the memory, hide half of itself, or write control characters to the terminal.
+//!
+//! ```
+//! use rewire_input::{cut, quoted, repeated_key};
+//!
+//! assert_eq!(quoted(" Mary\n"), r#"" Mary\n""#);
+//! assert_eq!(cut(&"x".repeat(1000)).len(), "x".len() * 200 + " .. (1000 characters)".len());
+//! assert_eq!(repeated_key(br#"{"n_head": 4, "n_head": 8}"#).as_deref(), Some("n_head"));
+//! ```
+#![forbid(unsafe_code)]
+
+mod json;
+mod quote;
+mod read;
+
+pub use json::repeated_key;
+pub use quote::{MOST_QUOTED, cut, quoted};
+pub use read::{Line, check_regular, read_line, read_regular};

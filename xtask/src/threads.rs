@@ -1,0 +1,43 @@
+//! How many threads a command may use.
+
+use anyhow::{Context, anyhow};
+
+/// Most threads. rayon starts as many as it is told, and with tens of thousands a command does nothing but start them.
+const MOST: usize = 1024;
+
+/// The environment variables that rayon reads; the second is its old name for the first.
+const VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "RAYON_RS_NUM_CPUS"];
+
+/// Refuses a number of threads in the environment that rayon would hang on or pass over.
+pub(crate) fn check() -> anyhow::Result<()> {
+    for variable in VARIABLES {
+        // rayon takes an empty value for none.
+        let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else { continue };
+        let told = || format!("the environment variable {variable} (unset it to use every processor)");
+        let value = value.to_str().ok_or_else(|| anyhow!("it is not UTF-8")).with_context(told)?;
+        number(value).map_err(anyhow::Error::msg).with_context(told)?;
+    }
+    Ok(())
+}
+
+/// A number of threads.
+pub(crate) fn number(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=MOST) => Ok(number),
+        _ => Err(format!("{} is not a whole number from 1 to {MOST}", rewire_input::quoted(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_that_no_processor_has_are_refused() {
+        assert_eq!([number("1"), number("1024")], [Ok(1), Ok(1024)]);
+        for text in ["0", "-1", "1025", "100000", "18446744073709551616", "abc", "", "2.5", " 2"] {
+            let refused = number(text).unwrap_err();
+            assert_eq!(refused, format!("{text:?} is not a whole number from 1 to 1024"));
+        }
+    }
+}

@@ -19,6 +19,7 @@ mod reproduce_ig;
 mod reproduce_ioi;
 mod reproduce_pythia;
 mod screening;
+mod soak;
 mod sweep;
 mod threads;
 mod train_toy;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::output::say;
+use crate::output::{explain, say};
 
 // Analyses allocate and free large tensors all the time; page faults of the system allocator cost a fifth of the time.
 #[global_allocator]
@@ -55,6 +56,8 @@ enum Command {
     Sweep(sweep::Arguments),
     /// Time each sweep on models of known shapes, and say how far it is from the least it could take.
     Bench(bench::Arguments),
+    /// Abuse these commands with kills, races, damage and full disks, and count what holds.
+    Soak(soak::Arguments),
     /// Train an embedded toy model from nothing and write it in Hugging Face layout.
     TrainToy(train_toy::Arguments),
 }
@@ -68,7 +71,7 @@ fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     if let Err(error) = threads::check() {
-        say(&format!("error: {error:#}"));
+        say(&format!("error: {}", explain(&error)));
         return ExitCode::from(REFUSED);
     }
     let arguments = match Arguments::try_parse() {
@@ -87,12 +90,13 @@ fn run() -> ExitCode {
         Command::ReproduceFacts(arguments) => reproduce_facts::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::TrainToy(arguments) => train_toy::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => compute::again_with_half(&error).unwrap_or_else(|| {
-            say(&format!("error: {error:#}"));
+            say(&format!("error: {}", explain(&error)));
             ExitCode::from(REFUSED)
         }),
     }

@@ -160,7 +160,29 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// An error and its causes in one line. A cause that the line ends with already is not repeated.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |line, cause| match line.ends_with(&cause) {
+        true => line,
+        false if line.is_empty() => cause,
+        false => format!("{line}: {cause}"),
+    })
+}
+
 /// Writes a line to standard error. If that fails there is nobody left to tell.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::explain;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error =
+            anyhow::anyhow!("the disk is full").context("cannot write a.txt: the disk is full").context("saving");
+        assert_eq!(explain(&error), "saving: cannot write a.txt: the disk is full");
+        assert_eq!(explain(&anyhow::anyhow!("alone")), "alone");
+    }
 }

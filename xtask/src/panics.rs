@@ -26,7 +26,7 @@ pub(crate) fn guarded(command: impl FnOnce() -> ExitCode) -> ExitCode {
         }
         *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe(info));
     }));
-    catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
+    let code = catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
         let latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner).take();
         let what = latest.unwrap_or_else(|| "no message".to_owned());
         say(&format!(
@@ -34,7 +34,10 @@ pub(crate) fn guarded(command: impl FnOnce() -> ExitCode) -> ExitCode {
              Results that were there before are unchanged."
         ));
         ExitCode::from(FAULT)
-    })
+    });
+    // Back to the default hook, for whatever runs after the command.
+    drop(take_hook());
+    code
 }
 
 fn describe(info: &PanicHookInfo<'_>) -> String {
@@ -43,5 +46,19 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     match info.location() {
         Some(place) => format!("{message}, at {}:{}", place.file(), place.line()),
         None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitCode;
+
+    use super::{FAULT, guarded};
+
+    #[test]
+    fn a_panic_is_one_line_and_exit_code_3() {
+        let code = |code: ExitCode| format!("{code:?}");
+        assert_eq!(code(guarded(|| panic!("a test\npanics"))), code(ExitCode::from(FAULT)));
+        assert_eq!(code(guarded(|| ExitCode::from(2))), code(ExitCode::from(2)));
     }
 }

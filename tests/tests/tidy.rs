@@ -32,7 +32,8 @@ fn arrows_point_down() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("rewire-device", [].as_slice()),
         ("rewire-hooks", &["rewire-device"]),
-        ("rewire-model", &["rewire-device", "rewire-hooks"]),
+        ("rewire-hub", &[]),
+        ("rewire-model", &["rewire-device", "rewire-hooks", "rewire-hub"]),
         ("rewire-tasks", &[]),
         ("rewire-toy", &["rewire-model", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-device", "rewire-hooks", "rewire-model", "rewire-tasks"]),

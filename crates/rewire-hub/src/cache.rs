@@ -135,7 +135,7 @@ impl RepoCache {
     pub(crate) fn keep(&self, incomplete: &Path, etag: &Etag) -> Result<()> {
         let path = self.blob(etag);
         match self.entry(&path)? {
-            Some(entry) if entry.is_dir() => return Err(HubErrorKind::CacheEntry { path, found: "a folder" }),
+            Some(entry) if entry.is_dir() => Err(HubErrorKind::CacheEntry { path, found: "a folder" }),
             _ => fs::rename(incomplete, &path).map_err(HubErrorKind::io(&path)),
         }
     }

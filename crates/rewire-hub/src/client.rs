@@ -69,7 +69,7 @@ impl Snapshot<'_> {
             repository: shown(&self.repository),
             revision: shown(&self.revision),
             file: shown(file),
-            kind,
+            kind: Box::new(kind),
         })
     }
 

@@ -17,14 +17,14 @@ pub struct HubError {
     /// The file, cut and escaped for display.
     pub file: String,
     /// The reason.
-    pub kind: HubErrorKind,
+    pub kind: Box<HubErrorKind>,
 }
 
 impl HubError {
     /// Returns whether the repository has no such file, or, offline, the cache has none.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        matches!(self.kind, HubErrorKind::NotFound { .. } | HubErrorKind::NotCached { .. })
+        matches!(*self.kind, HubErrorKind::NotFound { .. } | HubErrorKind::NotCached { .. })
     }
 }
 

@@ -19,7 +19,7 @@ fn offline(sandbox: &Sandbox, file: &str) -> Result<PathBuf, HubError> {
 
 /// The path that an error says is damaged.
 fn damaged(result: Result<PathBuf, HubError>) -> PathBuf {
-    match result.unwrap_err().kind {
+    match *result.unwrap_err().kind {
         HubErrorKind::Damaged { path, .. } => path,
         other => panic!("{other}"),
     }
@@ -147,7 +147,7 @@ fn a_folder_that_is_a_link_is_refused() {
         std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
         let before = sandbox.outside();
         let refused = sandbox.get(&server.endpoint, "config.json").unwrap_err();
-        assert!(matches!(refused.kind, HubErrorKind::CacheEntry { .. }), "{folder}: {refused}");
+        assert!(matches!(*refused.kind, HubErrorKind::CacheEntry { .. }), "{folder}: {refused}");
         assert!(refused.to_string().contains(link.to_str().unwrap()), "{refused}");
         assert_eq!(sandbox.outside(), before, "{folder}");
     }
@@ -182,7 +182,7 @@ fn references_and_blobs_that_are_nonsense_end_in_an_error_or_a_download() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
     fs::create_dir_all(sandbox.entry("blobs").join(git_tag(CONFIG))).unwrap();
     let refused = sandbox.get(&server.endpoint, "config.json").unwrap_err();
-    assert!(matches!(refused.kind, HubErrorKind::CacheEntry { .. }), "{refused}");
+    assert!(matches!(*refused.kind, HubErrorKind::CacheEntry { .. }), "{refused}");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn names_from_the_user_do_not_leave_the_cache() {
     ] {
         let client = HubClient::new(sandbox.config(&server.endpoint));
         let refused = client.snapshot(repository, revision).get(file).unwrap_err();
-        assert!(matches!(refused.kind, HubErrorKind::Name(_)), "{refused}");
+        assert!(matches!(*refused.kind, HubErrorKind::Name(_)), "{refused}");
         assert!(!refused.to_string().contains(char::is_control), "{refused}");
     }
     assert_eq!(sandbox.outside(), before);

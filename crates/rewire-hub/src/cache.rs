@@ -32,7 +32,7 @@ impl RepoCache {
         Self { root: cache.to_owned(), folder: repository.folder() }
     }
 
-    /// The commit that the cache has for a revision.
+    /// Returns the commit that the cache holds for a revision.
     pub(crate) fn commit_of(&self, revision: &Revision) -> Result<Option<CommitHash>> {
         if let Some(commit) = revision.as_commit() {
             return Ok(Some(commit));
@@ -48,12 +48,12 @@ impl RepoCache {
         Ok(std::str::from_utf8(&text).ok().and_then(|text| CommitHash::parse(text.trim()).ok()))
     }
 
-    /// The file that holds a revision's commit.
+    /// Returns the path of the file that holds a revision's commit.
     pub(crate) fn reference(&self, revision: &Revision) -> PathBuf {
         self.within("refs", revision.as_str())
     }
 
-    /// Keeps the commit of a revision.
+    /// Writes the commit of a revision.
     pub(crate) fn write_reference(&self, revision: &Revision, commit: &CommitHash) -> Result<()> {
         if revision.as_commit().is_some() {
             return Ok(());
@@ -65,10 +65,10 @@ impl RepoCache {
         fs::rename(&written, &path).map_err(HubErrorKind::io(&path))
     }
 
-    /// The path of a file of a commit, if it is cached.
+    /// Returns the path of a commit's file, if it is cached.
     ///
     /// # Errors
-    /// [`HubErrorKind::Damaged`] if the file is not what it should be, as far as is quick to find out.
+    /// [`HubErrorKind::Damaged`] if the file fails [`content::check_cached`].
     pub(crate) fn file(&self, commit: &CommitHash, name: &FileName) -> Result<Option<PathBuf>> {
         let path = self.snapshot(commit, name);
         let Some(entry) = self.entry(&path)? else { return Ok(None) };
@@ -95,7 +95,7 @@ impl RepoCache {
         }
     }
 
-    /// Whether the blob is there and sound.
+    /// Returns whether the blob exists and passes its checks.
     pub(crate) fn has_blob(&self, etag: &Etag, name: &FileName, size: u64) -> Result<bool> {
         let path = self.blob(etag);
         match self.entry(&path)? {
@@ -110,7 +110,7 @@ impl RepoCache {
         self.within("blobs", etag.as_str())
     }
 
-    /// The file that a download grows in. Its folder exists, and nothing but a regular file is in its place.
+    /// Returns the path of an unfinished download. Makes its folder, and removes anything but a regular file at the path.
     pub(crate) fn incomplete(&self, etag: &Etag) -> Result<PathBuf> {
         let path = self.within("blobs", &format!("{}.incomplete", etag.as_str()));
         self.make_folder_of(&path)?;
@@ -121,7 +121,7 @@ impl RepoCache {
         Ok(path)
     }
 
-    /// The file whose lock a download of this content holds.
+    /// Returns the path of the lock file for this content.
     pub(crate) fn lock(&self, etag: &Etag) -> Result<PathBuf> {
         let path = self.root.join(".locks").join(&self.folder).join(format!("{}.lock", etag.as_str()));
         self.make_folder_of(&path)?;
@@ -131,7 +131,7 @@ impl RepoCache {
         }
     }
 
-    /// Makes a downloaded file the blob.
+    /// Renames a finished download to its blob.
     pub(crate) fn keep(&self, incomplete: &Path, etag: &Etag) -> Result<()> {
         let path = self.blob(etag);
         match self.entry(&path)? {
@@ -140,7 +140,7 @@ impl RepoCache {
         }
     }
 
-    /// Links a file of a commit to its blob, in place of what is there.
+    /// Links a commit's file to its blob, and replaces an earlier file or link.
     pub(crate) fn link(&self, commit: &CommitHash, name: &FileName, etag: &Etag) -> Result<PathBuf> {
         let path = self.snapshot(commit, name);
         self.make_folder_of(&path)?;
@@ -157,13 +157,13 @@ impl RepoCache {
         }
     }
 
-    /// The mark that a commit has no such file, if it is set.
+    /// Returns the path of the marker that a commit lacks a file, if the marker exists.
     pub(crate) fn absence(&self, commit: &CommitHash, name: &FileName) -> Result<Option<PathBuf>> {
         let path = self.within(".no_exist", commit.as_str()).join(name.as_str());
         Ok(self.entry(&path)?.filter(Metadata::is_file).map(|_| path))
     }
 
-    /// Marks that a commit has no such file.
+    /// Writes the marker that a commit lacks a file.
     pub(crate) fn mark_absence(&self, commit: &CommitHash, name: &FileName) -> Result<()> {
         let path = self.within(".no_exist", commit.as_str()).join(name.as_str());
         self.make_folder_of(&path)?;
@@ -181,7 +181,7 @@ impl RepoCache {
         self.root.join(&self.folder).join(kind).join(name)
     }
 
-    /// What is at a path of the cache, links not followed; `None` if there is nothing.
+    /// Returns the metadata of a cache path without following links, or `None` if nothing exists there.
     ///
     /// # Errors
     /// [`HubErrorKind::CacheEntry`] if a folder on the way is a symbolic link.
@@ -196,7 +196,7 @@ impl RepoCache {
         found(fs::symlink_metadata(path)).map_err(HubErrorKind::io(path))
     }
 
-    /// Makes the folders on the way to a path.
+    /// Makes the missing folders between the root and a path.
     fn make_folder_of(&self, path: &Path) -> Result<()> {
         fs::create_dir_all(&self.root).map_err(HubErrorKind::io(&self.root))?;
         for folder in self.folders_to(path) {
@@ -214,7 +214,7 @@ impl RepoCache {
         Ok(())
     }
 
-    /// The folders between the root and a path, from the root on.
+    /// Returns the folders between the root and a path, outermost first.
     fn folders_to(&self, path: &Path) -> Vec<PathBuf> {
         let inside = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
         let mut folders: Vec<_> = inside.map(Path::to_owned).collect();
@@ -238,7 +238,7 @@ fn folder_state(folder: &Path) -> Result<FolderState> {
     })
 }
 
-/// `None` for an entry that does not exist.
+/// Returns `None` for an entry that does not exist.
 fn found(entry: io::Result<Metadata>) -> io::Result<Option<Metadata>> {
     match entry {
         Ok(entry) => Ok(Some(entry)),
@@ -247,7 +247,7 @@ fn found(entry: io::Result<Metadata>) -> io::Result<Option<Metadata>> {
     }
 }
 
-/// A name of this thread next to a path, to be written and then renamed to it.
+/// Returns a temporary path in the same folder. The name is unique to this thread.
 fn beside(path: &Path) -> PathBuf {
     let name: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(50).collect();
     let thread: String = format!("{:?}", std::thread::current().id()).chars().filter(char::is_ascii_digit).collect();

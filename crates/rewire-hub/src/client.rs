@@ -1,4 +1,4 @@
-//! The client: a repository at one revision, file by file, all of one commit.
+//! The client: returns the files of a repository at one commit.
 
 use std::path::PathBuf;
 
@@ -20,13 +20,13 @@ pub struct HubClient {
 }
 
 impl HubClient {
-    /// Makes a client; nothing is read or asked yet.
+    /// Makes a client. Reads no file and makes no request.
     #[must_use]
     pub fn new(config: HubConfig) -> Self {
         Self { config }
     }
 
-    /// Returns a repository at a revision; nothing is read or asked yet.
+    /// Returns a repository at a revision. Reads no file and makes no request.
     #[must_use]
     pub fn snapshot(&self, repository: &str, revision: &str) -> Snapshot<'_> {
         Snapshot { config: &self.config, repository: repository.into(), revision: revision.into(), state: None }
@@ -35,8 +35,8 @@ impl HubClient {
 
 /// The files of one repository at one revision.
 ///
-/// The first file decides the commit: the one that the cache has for the revision, or the one that the hub has. All other
-/// files are of that commit, even if the revision moves meanwhile.
+/// All files come from one commit, even if the revision moves in the meantime. The cache decides the commit if it knows the
+/// revision; otherwise the hub decides it with the first file.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     config: &'a HubConfig,
@@ -45,7 +45,7 @@ pub struct Snapshot<'a> {
     state: Option<State>,
 }
 
-/// What is known of a snapshot once its names are checked.
+/// A snapshot whose names have been checked.
 #[derive(Debug)]
 struct State {
     repository: RepoId,
@@ -58,12 +58,12 @@ struct State {
 impl Snapshot<'_> {
     /// Returns the path of a file in the cache. The file is downloaded if it is absent or damaged.
     ///
-    /// A cached file is used without a request. It is checked first: up to 64 MiB by its hash, above that by its length, as
-    /// far as the format tells it.
+    /// A cached file is checked and then used without a request. A file of up to 64 MiB is checked by its hash, and a larger
+    /// one by its format.
     ///
     /// # Errors
-    /// [`HubError`], which names the repository, the revision and the file; [`HubError::is_absent`] tells a file that does
-    /// not exist from one that could not be had.
+    /// [`HubError`], which names the repository, the revision and the file; [`HubError::is_absent`] is true
+    /// if the file does not exist.
     pub fn get(&mut self, file: &str) -> Result<PathBuf, HubError> {
         self.path_of(file).map_err(|kind| HubError {
             repository: shown(&self.repository),
@@ -98,7 +98,7 @@ impl State {
         Ok(Self { repository, revision, cache, commit, http: None })
     }
 
-    /// The cached file, if it is there and sound.
+    /// Returns the cached file, if it exists and passes its checks.
     fn cached(&self, config: &HubConfig, name: &FileName) -> Result<Option<PathBuf>, HubErrorKind> {
         let Some(commit) = &self.commit else { return Ok(None) };
         match self.cache.file(commit, name) {
@@ -156,7 +156,7 @@ impl State {
         Ok(path)
     }
 
-    /// Asks the hub for the file's tag and size at the snapshot's commit.
+    /// Asks the hub for the file's ETag and size at the snapshot's commit.
     fn describe(&self, http: &Http, name: &FileName, bar: &Bar) -> Result<FileMetadata, HubErrorKind> {
         let revision = self.commit.as_ref().map_or_else(|| self.revision.encoded(), |commit| commit.as_str().into());
         let url = http.url(&self.resolve(&revision, name))?;
@@ -181,7 +181,7 @@ impl State {
         }
     }
 
-    /// Says which cached file decided the commit, in case the hub has dropped that commit.
+    /// Adds the cached file that decided the commit, because the hub may no longer have that commit.
     fn with_hint(&self, kind: HubErrorKind) -> HubErrorKind {
         match (&self.commit, kind) {
             (Some(commit), HubErrorKind::NotFound { .. }) if self.revision.as_commit().is_none() => {
@@ -194,7 +194,7 @@ impl State {
         }
     }
 
-    /// The file's path below the endpoint.
+    /// Returns the file's path below the endpoint.
     fn resolve(&self, revision: &str, name: &FileName) -> String {
         format!("{}/resolve/{revision}/{}", self.repository.as_str(), name.encoded())
     }

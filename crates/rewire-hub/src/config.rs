@@ -1,4 +1,4 @@
-//! Where files come from and go to: cache, endpoint, token, limits; from the environment or set by hand.
+//! Configuration: cache, endpoint, token and limits, from the environment or set by hand.
 
 use std::fmt;
 use std::io::Read;
@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The endpoint without `HF_ENDPOINT`.
+/// Endpoint if `HF_ENDPOINT` is not set.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Whether the hub may be asked.
+/// Sets whether requests are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Files that are not cached are downloaded.
+    /// Downloads files that are not cached.
     Online,
-    /// Only the cache is used.
+    /// Uses only the cache.
     Offline,
 }
 
-/// Whether downloads draw a progress bar.
+/// Sets whether downloads draw a progress bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing is drawn.
+    /// Draws nothing.
     Hidden,
-    /// A bar on standard error, if that is a terminal.
+    /// Draws a bar on standard error, if that is a terminal.
     Bar,
 }
 
-/// Receives one line for each event that a user should know of: a retry, a damaged file, a wait for another process.
+/// Receives one line for each retry, each damaged file and each wait for another process.
 #[derive(Clone)]
 pub struct Notice(Arc<dyn Fn(&str) + Send + Sync>);
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Notice {
     }
 }
 
-/// Bounds on what a server may take in time, space and requests.
+/// Limits on the time, the space and the requests that a server may use.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Limits {
@@ -62,13 +62,13 @@ pub struct Limits {
     pub rate_period: Duration,
     /// Lowest rate over a period, in bytes a second.
     pub rate_floor: u64,
-    /// Most redirects of one request.
+    /// Largest number of redirects of one request.
     pub redirects: usize,
-    /// Most repetitions after transient failures that bring less than [`Limits::progress`] bytes.
+    /// Largest number of retries of one file.
     pub retries: u32,
-    /// Bytes that an attempt must bring so that it does not count against [`Limits::retries`].
+    /// Bytes of progress after which [`Limits::retries`] is counted from zero again.
     pub progress: u64,
-    /// Wait before the first repetition; it doubles each time.
+    /// Wait before the first retry. The wait doubles with each further retry.
     pub backoff: Duration,
     /// Longest wait that a server may ask for.
     pub retry_after: Duration,
@@ -100,7 +100,7 @@ impl Default for Limits {
     }
 }
 
-/// Cache, endpoint, token and manners of a [`HubClient`](crate::HubClient).
+/// Cache, endpoint, token and limits of a [`HubClient`](crate::HubClient).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct HubConfig {
@@ -110,18 +110,18 @@ pub struct HubConfig {
     pub endpoint: String,
     /// The token for gated repositories. Only the endpoint sees it.
     pub token: Option<String>,
-    /// Whether the hub may be asked.
+    /// Sets whether requests are allowed.
     pub access: Access,
-    /// Whether downloads draw a bar.
+    /// Sets whether downloads draw a progress bar.
     pub progress: Progress,
-    /// Receives what a user should know of.
+    /// Receives one line for each retry, each damaged file and each wait for another process.
     pub notice: Notice,
-    /// Bounds on servers.
+    /// Limits on the time, the space and the requests that a server may use.
     pub limits: Limits,
 }
 
 impl HubConfig {
-    /// Uses this cache directory and the default endpoint, without a token, whatever the environment says.
+    /// Uses this cache directory, the default endpoint and no token. Ignores the environment.
     #[must_use]
     pub fn new(cache: PathBuf) -> Self {
         Self {
@@ -170,7 +170,7 @@ impl HubConfig {
     }
 }
 
-/// Without the token.
+/// Omits the token.
 impl fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubConfig")
@@ -182,7 +182,7 @@ impl fmt::Debug for HubConfig {
     }
 }
 
-/// A path whose leading `~` is the user's folder.
+/// Replaces a leading `~` by the user's home folder.
 fn expanded(value: &str, user: Option<&Path>) -> PathBuf {
     match (value.strip_prefix('~'), user) {
         (Some(rest), Some(user)) if rest.is_empty() || rest.starts_with(['/', '\\']) => {
@@ -192,7 +192,7 @@ fn expanded(value: &str, user: Option<&Path>) -> PathBuf {
     }
 }
 
-/// The token in a file, if it is a regular one; a token is short, so a long file is cut.
+/// Returns the content of a token file. Reads at most 4096 bytes, because a token is short.
 fn read_token(path: &Path) -> Option<String> {
     let mut token = String::new();
     if !path.metadata().ok()?.is_file() {

@@ -1,4 +1,4 @@
-//! Whether bytes are the file that they should be: by hash where the ETag is one, and by form.
+//! Checks of a file's content: by hash if the ETag is a hash, and by format.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -11,17 +11,17 @@ use sha2::{Digest, Sha256};
 
 use crate::names::{Etag, FileName};
 
-/// Cached files up to this size are hashed at each use; longer ones are checked by form alone.
+/// Largest cached file that is hashed at each use. Larger files are checked by format.
 pub(crate) const HASHED_AT_EACH_USE: u64 = 64 << 20;
 
-/// The longest header of a safetensors file, as the format's own library has it.
+/// Longest header of a safetensors file: the limit of the safetensors library.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// A running hash of the kind that an ETag is.
+/// A running hash of the same kind as an ETag.
 pub(crate) enum Hasher {
-    /// SHA-256 of the content: a file in large-file storage.
+    /// SHA-256 of the content. Files in large-file storage have it.
     Sha256(Sha256),
-    /// SHA-1 of a git blob, `blob LENGTH\0CONTENT`: a file in the repository itself.
+    /// SHA-1 of the git blob `blob LENGTH\0CONTENT`. Files in the git repository have it.
     Git(Sha1),
 }
 
@@ -43,7 +43,7 @@ impl Hasher {
         }
     }
 
-    /// Compares with the ETag that the hash was started for.
+    /// Compares the hash with the ETag.
     pub(crate) fn check(self, etag: &Etag) -> Result<(), String> {
         let found = match self {
             Self::Sha256(hash) => hexadecimal(&hash.finalize()),
@@ -60,8 +60,9 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Checks a cached file as far as is quick: the hash of a short file, the form of one that is long or has no hash.
-/// The inner error is the fault.
+/// Checks the hash of a small cached file, and the format of a large one or one without a hash.
+///
+/// The inner error describes the fault.
 pub(crate) fn check_cached(path: &Path, name: &FileName, etag: Option<&Etag>) -> io::Result<Result<(), String>> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -76,8 +77,9 @@ pub(crate) fn check_cached(path: &Path, name: &FileName, etag: Option<&Etag>) ->
     }
 }
 
-/// Checks that a `.json` file is JSON and that a `.safetensors` file is as long as its header says.
-/// The inner error is the fault.
+/// Checks that a `.json` file is JSON, and that a `.safetensors` file has the length that its header gives.
+///
+/// The inner error describes the fault.
 pub(crate) fn check_form(path: &Path, name: &FileName) -> io::Result<Result<(), String>> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -96,7 +98,7 @@ fn json_fault(reader: impl Read) -> Option<String> {
     json.err().map(|fault| format!("it is not JSON ({fault})"))
 }
 
-/// Compares the length with the end of the last tensor: 8 bytes of header length, the header, the tensors.
+/// Compares the length with the layout: 8 bytes of header length, the header, the tensors.
 fn safetensors_fault(mut file: File, size: u64) -> io::Result<Option<String>> {
     let mut length = [0; 8];
     if size < 8 {

@@ -1,4 +1,4 @@
-//! The content of a file: continued where an earlier download ended, bounded in size and time, checked at the end.
+//! Downloads a file: continues an earlier download, limits size and time, and checks the content.
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -28,10 +28,10 @@ pub(crate) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Downloads to a path whose file may hold the beginning of the content.
+    /// Downloads to a path. A file at the path is taken as the beginning of the content.
     ///
     /// # Errors
-    /// Transient failures leave what was received; a file that is not the expected one is removed.
+    /// A broken connection keeps the received bytes. Wrong content is removed.
     pub(crate) fn to(&self, path: PathBuf) -> Result<()> {
         let mut partial = Partial::open(path.clone(), self.expected)?;
         let continued = partial.received() > 0;
@@ -58,7 +58,7 @@ impl Download<'_> {
         }
     }
 
-    /// Receives all that is missing, in as many attempts as are allowed.
+    /// Receives the missing bytes, with retries.
     fn complete(&self, partial: &mut Partial<'_>) -> Result<()> {
         self.bar.start(self.expected.size, partial.received());
         let mut attempts = Attempts::new(self.http.limits(), self.bar, partial.received());
@@ -89,7 +89,7 @@ impl Download<'_> {
         self.receive(answer, partial)
     }
 
-    /// The place in the file that the answer's content begins at.
+    /// Returns the offset in the file of the first byte in the answer.
     fn first_byte(&self, answer: &Answer) -> Result<u64> {
         if answer.status() == 200 {
             return Ok(0);
@@ -115,7 +115,7 @@ impl Download<'_> {
         }
     }
 
-    /// Refuses an answer that is not the rest of the file, before its body is read.
+    /// Refuses an answer whose headers do not fit the missing bytes, before reading its body.
     fn check_headers(&self, answer: &Answer, missing: u64) -> Result<()> {
         let encoding = answer.header("content-encoding")?.unwrap_or("identity");
         if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
@@ -162,7 +162,7 @@ impl Download<'_> {
     }
 }
 
-/// The rate of a download, measured period by period.
+/// Measures the rate of a download over periods.
 struct Rate {
     period: Duration,
     floor: u64,
@@ -175,7 +175,7 @@ impl Rate {
         Self { period: limits.rate_period, floor: limits.rate_floor, start: Instant::now(), bytes: 0 }
     }
 
-    /// The lowest rate, if a period has ended with less.
+    /// Returns the lowest accepted rate if a period has ended with a lower one.
     fn too_low_after(&mut self, bytes: u64) -> Option<u64> {
         self.bytes += bytes;
         let elapsed = self.start.elapsed();

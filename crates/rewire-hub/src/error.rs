@@ -1,11 +1,11 @@
-//! Everything that fetching a file can refuse.
+//! Errors of fetching a file.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::NameError;
 
-/// Why a file could not be had, with the names of the file, its repository and its revision.
+/// An error that names the file, its repository and its revision.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot fetch {file} of {repository} (revision {revision}): {kind}")]
 #[non_exhaustive]
@@ -28,14 +28,14 @@ impl HubError {
     }
 }
 
-/// The reason of a [`HubError`]. Values from servers are cut to 200 characters, and their control characters escaped.
+/// The reason of a [`HubError`]. Values from servers are cut to 200 characters, and control characters are escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubErrorKind {
     /// A name from the user or the server has a form that could lead out of the cache.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The endpoint is no address of a hub.
+    /// The endpoint is not the address of a hub.
     #[error("the endpoint `{endpoint}` {reason}; set HF_ENDPOINT to an address such as https://huggingface.co")]
     Endpoint {
         /// The endpoint.
@@ -52,7 +52,7 @@ pub enum HubErrorKind {
         /// The cached file that the answer depends on, or nothing.
         hint: String,
     },
-    /// The hub wants a token, or another one.
+    /// The hub requires a token, or a different one.
     #[error("access is denied (HTTP {status}); a gated model needs HF_TOKEN, and some hubs say this of unknown names")]
     Denied {
         /// The HTTP status.
@@ -64,7 +64,7 @@ pub enum HubErrorKind {
         /// The cache directory.
         cache: PathBuf,
     },
-    /// A file in the cache is not what it should be.
+    /// A cached file fails its checks.
     #[error("{path} is damaged: {reason}; delete it, then fetch the model again without HF_HUB_OFFLINE")]
     Damaged {
         /// The file to delete.
@@ -72,15 +72,15 @@ pub enum HubErrorKind {
         /// The fault.
         reason: String,
     },
-    /// A folder or lock of the cache is something else, such as a symbolic link to another place.
+    /// A folder or lock in the cache is of another kind, such as a symbolic link.
     #[error("{path} is {found}; move it away, because nothing outside the cache is read or written")]
     CacheEntry {
         /// The entry.
         path: PathBuf,
-        /// What the entry is.
+        /// The kind of entry that was found.
         found: &'static str,
     },
-    /// A file of the cache could not be read or written.
+    /// A file in the cache could not be read or written.
     #[error("cannot use {path}: {source}; check the cache directory's permissions and free space, or set HF_HUB_CACHE")]
     Io {
         /// The file.
@@ -96,7 +96,7 @@ pub enum HubErrorKind {
         /// The time waited.
         waited: Duration,
     },
-    /// The server answers with an error of its own.
+    /// The server answers with an error status.
     #[error("{host} answered HTTP {status}; try again later, or check HF_ENDPOINT")]
     Status {
         /// The server.
@@ -106,7 +106,7 @@ pub enum HubErrorKind {
         /// The wait that the server asks for.
         retry_after: Option<Duration>,
     },
-    /// The server asks to wait for longer than a command should.
+    /// The server asks for a longer wait than [`Limits::retry_after`](crate::Limits::retry_after).
     #[error("{host} answered HTTP {status} and asks to wait {} s; try again then, with HF_TOKEN if it is not set", .wait.as_secs())]
     RateLimited {
         /// The server.
@@ -116,7 +116,7 @@ pub enum HubErrorKind {
         /// The wait that the server asks for.
         wait: Duration,
     },
-    /// A redirect that must not be followed.
+    /// A redirect is not allowed.
     #[error("{host} redirects {reason}; check HF_ENDPOINT and the network's proxy")]
     Redirect {
         /// The server.
@@ -124,7 +124,7 @@ pub enum HubErrorKind {
         /// The fault.
         reason: String,
     },
-    /// An answer that is not what a hub sends.
+    /// An answer breaks HTTP or the hub's protocol.
     #[error("the answer from {host} {reason}; check HF_ENDPOINT and the network's proxy")]
     Answer {
         /// The server.
@@ -132,7 +132,7 @@ pub enum HubErrorKind {
         /// The fault.
         reason: String,
     },
-    /// The file is longer than a file of its kind can be.
+    /// The file is larger than [`Limits`](crate::Limits) allow.
     #[error(
         "the hub says that it has {size} bytes, more than the {limit} bytes allowed for such a file; check the repository"
     )]
@@ -142,7 +142,7 @@ pub enum HubErrorKind {
         /// The largest allowed size.
         limit: u64,
     },
-    /// The downloaded bytes are not the file.
+    /// The downloaded content fails its checks.
     #[error("the download from {host} is not the file: {reason}; try again, and check the network's proxy")]
     Content {
         /// The endpoint.
@@ -160,7 +160,7 @@ pub enum HubErrorKind {
         /// The file's size.
         size: u64,
     },
-    /// The server sends too little.
+    /// The server sends less than [`Limits::rate_floor`](crate::Limits::rate_floor).
     #[error("{host} sends less than {floor} bytes a second; fetch again later to continue the download")]
     Slow {
         /// The server.
@@ -168,7 +168,7 @@ pub enum HubErrorKind {
         /// The lowest accepted rate in bytes a second.
         floor: u64,
     },
-    /// No connection, or one that failed.
+    /// A connection could not be made, or failed.
     #[error(
         "the connection to {host} failed: {reason}; check the network, or set HF_HUB_OFFLINE=1 to use the cache alone"
     )]
@@ -181,7 +181,7 @@ pub enum HubErrorKind {
 }
 
 impl HubErrorKind {
-    /// Whether another attempt may succeed.
+    /// Returns whether another attempt may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
@@ -190,20 +190,20 @@ impl HubErrorKind {
         }
     }
 
-    /// The failure without the advice that follows the semicolon.
+    /// Returns the message without the advice after the last semicolon.
     pub(crate) fn cause(&self) -> String {
         let whole = self.to_string();
         whole.rsplit_once("; ").map_or(whole.clone(), |(cause, _)| cause.to_owned())
     }
 
-    /// Makes an [`HubErrorKind::Io`] of a path's error.
+    /// Returns a conversion from an I/O error on this path.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
 }
 
-/// A value from outside, cut to 200 characters, with control characters and other invisible ones escaped.
+/// Cuts a value from outside to 200 characters, and escapes control and other invisible characters.
 #[must_use]
 pub fn shown(value: &str) -> String {
     let mut shown = String::new();

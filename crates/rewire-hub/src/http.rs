@@ -1,4 +1,4 @@
-//! Requests and redirects: the token for the endpoint alone, no way from https to http, and a bound on everything.
+//! Requests and redirects. The token goes to the endpoint alone, and https is never left for http.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::error::{HubErrorKind, shown};
 
 type Result<T> = std::result::Result<T, HubErrorKind>;
 
-/// What is asked of a URL.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ask {
-    /// The headers alone.
+    /// Asks for the headers alone.
     Head,
-    /// The content from this byte on.
+    /// Asks for the content from this offset on.
     ContentFrom(u64),
 }
 
-/// A connection to one endpoint.
+/// Makes requests for one endpoint.
 pub(crate) struct Http {
     agent: Agent,
     endpoint: Url,
@@ -29,13 +29,13 @@ pub(crate) struct Http {
     limits: Limits,
 }
 
-/// An answer, and the URL that gave it.
+/// A response and its URL.
 pub(crate) struct Answer {
     pub(crate) url: Url,
     pub(crate) response: Response<Body>,
 }
 
-/// Without the token.
+/// Omits the token.
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("endpoint", &self.endpoint.as_str()).finish_non_exhaustive()
@@ -66,7 +66,7 @@ impl Http {
         Ok(Self { agent, endpoint: parse_endpoint(&config.endpoint)?, token, limits })
     }
 
-    /// The URL of a path below the endpoint.
+    /// Returns the URL of a path below the endpoint.
     pub(crate) fn url(&self, path: &str) -> Result<Url> {
         let text = format!("{}/{path}", self.endpoint.as_str().trim_end_matches('/'));
         Url::parse(&text).map_err(|fault| endpoint_error(&text, &fault.to_string()))
@@ -76,12 +76,12 @@ impl Http {
         &self.limits
     }
 
-    /// The endpoint's host and port, for messages.
+    /// Returns the endpoint's host and port, for messages.
     pub(crate) fn endpoint_host(&self) -> String {
         host(&self.endpoint)
     }
 
-    /// Whether the URL is the endpoint's: of the same scheme, host and port.
+    /// Returns whether the URL has the endpoint's scheme, host and port.
     pub(crate) fn is_endpoint(&self, url: &Url) -> bool {
         url.origin() == self.endpoint.origin()
     }
@@ -106,7 +106,7 @@ impl Http {
         Ok(Answer { url: url.clone(), response })
     }
 
-    /// Follows redirects to an answer that is none, and checks its status.
+    /// Makes a request, follows redirects, and checks the status of the last answer.
     pub(crate) fn follow(&self, url: &Url, ask: Ask) -> Result<Answer> {
         let mut url = url.clone();
         for _ in 0..=self.limits.redirects {
@@ -133,12 +133,12 @@ impl Answer {
         self.response.status().as_u16()
     }
 
-    /// A header's text.
+    /// Returns a header's text.
     pub(crate) fn header(&self, name: &str) -> Result<Option<&str>> {
         text_of(self.response.headers(), name).map_err(|reason| self.wrong(reason))
     }
 
-    /// A header that is a number of bytes.
+    /// Returns a header's number of bytes.
     pub(crate) fn length(&self, name: &str) -> Result<Option<u64>> {
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -148,12 +148,12 @@ impl Answer {
         self.header(name)?.map(number).transpose()
     }
 
-    /// An error about this answer.
+    /// Makes an error about this answer.
     pub(crate) fn wrong(&self, reason: String) -> HubErrorKind {
         HubErrorKind::Answer { host: self.host(), reason }
     }
 
-    /// The URL that a redirect leads to; `None` for other answers.
+    /// Returns the target of a redirect, and `None` for other answers.
     pub(crate) fn redirect(&self) -> Result<Option<Url>> {
         let status = self.status();
         if !(300..400).contains(&status) {
@@ -179,7 +179,7 @@ impl Answer {
         }
     }
 
-    /// Refuses a status that is no success.
+    /// Refuses any status but 200 and 206.
     pub(crate) fn accepted(self) -> Result<Self> {
         match self.status() {
             200 | 206 => Ok(self),
@@ -205,7 +205,7 @@ fn parse_endpoint(endpoint: &str) -> Result<Url> {
         return Err(endpoint_error(endpoint, "is not http or https"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        // The address itself is a secret.
+        // The address holds a secret, so the message names the host only.
         return Err(endpoint_error(&host(&url), "holds a user's name or password; set HF_TOKEN instead"));
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -222,7 +222,7 @@ fn redirect_error(url: &Url, reason: String) -> HubErrorKind {
     HubErrorKind::Redirect { host: host(url), reason }
 }
 
-/// What a failed connection is to the user. A server that breaks the protocol does so again, so that is no network error.
+/// Converts the error of a request. A broken protocol is no network error, because a retry would not help.
 pub(crate) fn network_error(url: &Url, fault: &ureq::Error) -> HubErrorKind {
     let reason = shown(&fault.to_string());
     match fault {
@@ -242,20 +242,20 @@ pub(crate) fn network_error(url: &Url, fault: &ureq::Error) -> HubErrorKind {
     }
 }
 
-/// A URL for messages, without the query, which may hold a signature.
+/// Returns a URL for messages, without its query, which may hold a signature.
 pub(crate) fn place(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     shown(url.as_str())
 }
 
-/// Host and port, for messages.
+/// Returns host and port, for messages.
 fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or("an unnamed host");
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// This machine itself is reached without a proxy.
+/// Returns whether the URL is on this machine. Such URLs need no proxy.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use crate::error::HubErrorKind;
 use crate::progress::Bar;
 
-/// How often a lock that another process holds is tried.
+/// Interval between attempts to take a lock that another process holds.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A held lock; it ends when this is dropped, or with the process.
+/// A lock, held until this is dropped or the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code)] File);
 
 impl Lock {
-    /// Takes the lock of a file, and waits for another process for `limit` at most.
+    /// Locks a file. Waits for at most `limit` if another process holds the lock.
     pub(crate) fn take(path: &Path, limit: Duration, bar: &Bar) -> Result<Self, HubErrorKind> {
         let opened = File::options().create(true).truncate(false).read(true).write(true).open(path);
         let file = opened.map_err(HubErrorKind::io(path))?;
@@ -24,7 +24,7 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self(file)),
-                // A file system without locks: renames keep the cache whole, only a download may happen twice.
+                // Some file systems have no locks. Renames still keep the cache whole; a file may be downloaded twice.
                 Err(TryLockError::Error(fault)) if fault.kind() == std::io::ErrorKind::Unsupported => {
                     return Ok(Self(file));
                 }

@@ -1,4 +1,4 @@
-//! What the hub says about a file before it is downloaded: its commit, its tag and its size.
+//! The hub's description of a file before the download: commit, ETag and size.
 
 use url::Url;
 
@@ -6,7 +6,7 @@ use crate::error::HubErrorKind;
 use crate::http::{Answer, Ask, Http, place};
 use crate::names::{CommitHash, Etag};
 
-/// A file as the hub describes it.
+/// Commit, ETag and size of a file.
 #[derive(Debug, Clone)]
 pub(crate) struct FileMetadata {
     pub(crate) commit: CommitHash,
@@ -14,7 +14,7 @@ pub(crate) struct FileMetadata {
     pub(crate) size: u64,
 }
 
-/// The headers of the endpoint's answers; of each the first counts.
+/// The first value of each header in the endpoint's answers.
 #[derive(Default)]
 struct Headers {
     commit: Option<CommitHash>,
@@ -22,7 +22,7 @@ struct Headers {
     size: Option<u64>,
 }
 
-/// A failed question, with the commit that is known to lack the file, if the hub says that much.
+/// A failed description, with the commit that lacks the file if the hub names it.
 pub(crate) struct Refused {
     pub(crate) kind: HubErrorKind,
     pub(crate) lacking: Option<CommitHash>,
@@ -34,11 +34,10 @@ impl From<HubErrorKind> for Refused {
     }
 }
 
-/// Asks the endpoint about a file.
+/// Asks the endpoint for the description of a file.
 ///
-/// Redirects within the endpoint are followed: a repository has a new name, or its small files another path. A redirect to
-/// another host leads to the content of a large file, which the redirecting answer has described. Another host's word on
-/// commit and tag counts for nothing.
+/// Redirects within the endpoint are followed, because a renamed repository and small files have them. A redirect to another
+/// host must come with the description. Commit, ETag and size from another host are ignored.
 pub(crate) fn describe(http: &Http, url: &Url) -> Result<FileMetadata, Refused> {
     let mut url = url.clone();
     let mut headers = Headers::default();
@@ -46,7 +45,7 @@ pub(crate) fn describe(http: &Http, url: &Url) -> Result<FileMetadata, Refused> 
         let answer = http.request(&url, Ask::Head)?;
         headers.add(&answer)?;
         match answer.redirect()? {
-            // A redirect that describes the file is enough; the download follows it.
+            // A redirect with the whole description is not followed here; the download follows it.
             Some(next) if http.is_endpoint(&next) && !headers.are_whole() => url = next,
             Some(next) => return headers.whole(&answer).map_err(|kind| elsewhere(kind, &answer, &next)),
             None => {
@@ -64,7 +63,7 @@ impl Headers {
         if let (None, Some(commit)) = (&self.commit, answer.header("x-repo-commit")?) {
             self.commit = Some(CommitHash::parse(commit)?);
         }
-        // A redirect's own tag and length are those of the redirect.
+        // ETag and Content-Length of a redirect describe the redirect.
         let own = answer.status() == 200;
         let linked = answer.header("x-linked-etag")?;
         if let (None, Some(etag)) = (&self.etag, linked.or(if own { answer.header("etag")? } else { None })) {
@@ -90,7 +89,7 @@ impl Headers {
     }
 }
 
-/// A redirect to another host that does not describe the file.
+/// Converts the error about a redirect to another host without a description.
 fn elsewhere(kind: HubErrorKind, answer: &Answer, next: &Url) -> Refused {
     let kind = match kind {
         HubErrorKind::Answer { .. } => HubErrorKind::Redirect {
@@ -102,7 +101,7 @@ fn elsewhere(kind: HubErrorKind, answer: &Answer, next: &Url) -> Refused {
     kind.into()
 }
 
-/// The commit of an answer that says that exactly this file is absent.
+/// Returns the commit of an answer that says that this commit lacks the file.
 fn lacking(answer: &Answer) -> Option<CommitHash> {
     let entry = answer.header("x-error-code").ok().flatten() == Some("EntryNotFound");
     let commit = answer.header("x-repo-commit").ok().flatten().and_then(|commit| CommitHash::parse(commit).ok());

@@ -1,10 +1,10 @@
-//! Names that users and servers give: each is checked before it becomes part of a path or a URL.
+//! Names from users and servers, checked before they become part of a path or a URL.
 
 use std::fmt::Write as _;
 
 use crate::error::shown;
 
-/// A name that does not have the form that its kind of name has.
+/// A name that breaks the rule for its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is no {kind}: {rule}")]
 #[non_exhaustive]
@@ -54,7 +54,7 @@ impl RepoId {
         &self.0
     }
 
-    /// The repository's folder in the cache. Distinct names have distinct folders, because no name contains `--`.
+    /// Returns the repository's folder in the cache. Distinct names have distinct folders, because no name contains `--`.
     pub(crate) fn folder(&self) -> String {
         format!("models--{}", self.0.replace('/', "--"))
     }
@@ -90,12 +90,12 @@ impl Revision {
         &self.0
     }
 
-    /// The revision as a commit, if it is written as one.
+    /// Returns the commit if the revision is one.
     pub(crate) fn as_commit(&self) -> Option<CommitHash> {
         CommitHash::parse(&self.0).ok()
     }
 
-    /// The revision as one segment of a URL: slashes are escaped, too.
+    /// Returns the revision as one segment of a URL, with `/` as `%2F`.
     pub(crate) fn encoded(&self) -> String {
         percent_encoded(&self.0)
     }
@@ -117,12 +117,12 @@ impl CommitHash {
     }
 }
 
-/// The tag of a file's content, which is also the name of its blob in the cache.
+/// The ETag of a file's content, which is also the name of its blob in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Etag(String);
 
 impl Etag {
-    /// Reads an ETag header, with or without quotes and the mark of a weak tag.
+    /// Reads an ETag header. Quotes and the `W/` of a weak ETag are dropped.
     pub(crate) fn parse(header: &str) -> Result<Self, NameError> {
         let value = header.strip_prefix("W/").unwrap_or(header).trim_matches('"');
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
@@ -158,18 +158,18 @@ impl FileName {
         &self.0
     }
 
-    /// Whether the file's name ends with this extension.
+    /// Returns whether the file's name has this extension.
     pub(crate) fn has_extension(&self, extension: &str) -> bool {
         self.0.rsplit_once('.').is_some_and(|(_, end)| end.eq_ignore_ascii_case(extension))
     }
 
-    /// The path as segments of a URL.
+    /// Returns the path as segments of a URL.
     pub(crate) fn encoded(&self) -> String {
         self.0.split('/').map(percent_encoded).collect::<Vec<_>>().join("/")
     }
 }
 
-/// All bytes but the unreserved ones of RFC 3986 become `%XX`.
+/// Encodes all bytes but the unreserved ones of RFC 3986 as `%XX`.
 fn percent_encoded(segment: &str) -> String {
     let mut encoded = String::with_capacity(segment.len());
     for byte in segment.bytes() {

@@ -1,4 +1,4 @@
-//! A file that a download grows in, with the hash of what is there.
+//! An unfinished download with its running hash.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,7 +8,7 @@ use crate::content::Hasher;
 use crate::error::HubErrorKind;
 use crate::metadata::FileMetadata;
 
-/// The bytes of a file so far.
+/// An unfinished download.
 pub(crate) struct Partial<'a> {
     path: PathBuf,
     file: File,
@@ -18,7 +18,7 @@ pub(crate) struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    /// Takes up an earlier download. It begins at zero if no hash could tell whether the earlier bytes are right.
+    /// Continues an earlier download. Starts from zero if the ETag is no hash, because then nothing verifies the earlier bytes.
     pub(crate) fn open(path: PathBuf, expected: &'a FileMetadata) -> Result<Self, HubErrorKind> {
         let opened = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let file = opened.map_err(HubErrorKind::io(&path))?;
@@ -53,7 +53,7 @@ impl<'a> Partial<'a> {
         self.received
     }
 
-    /// Bytes that the file still lacks.
+    /// Returns the number of missing bytes.
     pub(crate) fn missing(&self) -> u64 {
         self.expected.size.saturating_sub(self.received)
     }
@@ -64,7 +64,7 @@ impl<'a> Partial<'a> {
         Ok(())
     }
 
-    /// Drops what is there.
+    /// Discards the received bytes.
     pub(crate) fn restart(&mut self) -> Result<(), HubErrorKind> {
         let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         emptied.map_err(HubErrorKind::io(&self.path))?;
@@ -73,7 +73,7 @@ impl<'a> Partial<'a> {
         Ok(())
     }
 
-    /// Compares the whole file's hash with its tag; the inner error is the fault.
+    /// Compares the whole file's hash with its ETag. The inner error describes the fault.
     pub(crate) fn check(&mut self) -> Result<Result<(), String>, HubErrorKind> {
         self.file.sync_all().map_err(HubErrorKind::io(&self.path))?;
         let hasher = self.hasher.take();

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{HubConfig, Notice, Progress};
 
-/// A bar for one file, or none.
+/// The progress display of one file.
 #[derive(Debug)]
 pub(crate) struct Bar {
     bar: Option<ProgressBar>,
@@ -14,7 +14,7 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
-    /// Shows that a file is asked for. The bar ticks while nothing arrives.
+    /// Shows the file's name and the elapsed time while the request waits.
     pub(crate) fn new(config: &HubConfig, file: &str) -> Self {
         let bar = (config.progress == Progress::Bar).then(|| {
             let template = "{msg} {spinner} [{elapsed_precise}]";
@@ -26,7 +26,7 @@ impl Bar {
         Self { bar, notice: config.notice.clone() }
     }
 
-    /// Shows a download of this size, of which `received` bytes are there.
+    /// Shows a download of `size` bytes that starts after `received` bytes.
     pub(crate) fn start(&self, size: u64, received: u64) {
         let Some(bar) = &self.bar else { return };
         let template = "{msg} [{elapsed_precise}] [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} ({eta})";

@@ -1,4 +1,4 @@
-//! How often, and after which wait, a failed request is made again.
+//! Number of retries, and the waits between them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::config::Limits;
 use crate::error::HubErrorKind;
 use crate::progress::Bar;
 
-/// Counts the failures of one file's requests.
+/// Counts the failed attempts of one file.
 #[derive(Debug)]
 pub(crate) struct Attempts<'a> {
     limits: &'a Limits,
@@ -16,20 +16,20 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    /// `start` is the number of bytes that are there before the first attempt.
+    /// Starts counting. `start` is the number of bytes before the first attempt.
     pub(crate) fn new(limits: &'a Limits, bar: &'a Bar, start: u64) -> Self {
         Self { limits, bar, failed: 0, furthest: start }
     }
 
-    /// Waits before the next attempt, after one that failed with `received` bytes in the file.
+    /// Waits after an attempt that failed with `received` bytes in the file.
     ///
     /// # Errors
-    /// Gives the failure back if it is not transient, or one too many.
+    /// Returns the failure if it is not transient, or if no retry is left.
     pub(crate) fn wait_after(&mut self, failure: HubErrorKind, received: u64) -> Result<(), HubErrorKind> {
         if !failure.is_transient() {
             return Err(failure);
         }
-        // The furthest byte only grows, so that a server cannot make the same progress twice.
+        // The furthest byte never goes back, so a server cannot earn retries twice for the same bytes.
         if received >= self.furthest.saturating_add(self.limits.progress) {
             self.furthest = received;
             self.failed = 0;

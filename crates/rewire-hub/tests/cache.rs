@@ -1,4 +1,5 @@
 //! The cache: shared with `huggingface_hub`, checked at each use, and never left.
+#![cfg(unix)]
 
 mod server;
 
@@ -250,4 +251,14 @@ fn an_absent_file_is_asked_for_once() {
     let mark = sandbox.entry(".no_exist").join(COMMIT).join("absent.json");
     assert!(again.is_absent() && again.to_string().contains(mark.to_str().unwrap()), "{again}");
     assert_eq!(server.requests().len(), requests);
+}
+
+#[test]
+fn a_cache_that_is_a_file_is_an_error_that_names_it() {
+    let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
+    let mut config = sandbox.config(&server.endpoint);
+    config.cache = sandbox.outer().join("sentinel");
+    let refused = get(config, "main", "config.json").unwrap_err();
+    assert!(refused.to_string().contains("outer/sentinel"), "{refused}");
+    assert_eq!(fs::read_to_string(sandbox.outer().join("sentinel")).unwrap(), "untouched");
 }

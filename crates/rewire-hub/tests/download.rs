@@ -1,4 +1,5 @@
 //! Downloads: the token, continuation, repetition, locks.
+#![cfg(unix)]
 
 mod server;
 

@@ -1,4 +1,5 @@
 //! Servers that do everything wrong: each ends in an error, soon, with nothing outside the cache and nothing counted.
+#![cfg(unix)]
 
 mod server;
 
@@ -111,4 +112,21 @@ fn every_behavior_ends_without_a_panic_for_every_file() {
         }
         assert_eq!(sandbox.outside(), before, "{behavior:?}");
     }
+}
+
+#[test]
+fn mangled_answers_end_without_a_panic_and_give_the_file_or_nothing() {
+    let sandbox = Sandbox::default();
+    let before = sandbox.outside();
+    let mut refused = 0;
+    for seed in 0..400 {
+        let server = serve(Behavior::Mangled(seed * 100));
+        let _ = std::fs::remove_dir_all(sandbox.entry(""));
+        match sandbox.get(&server.endpoint, "config.json") {
+            Ok(path) => assert_eq!(std::fs::read(path).unwrap(), CONFIG, "seed {seed}"),
+            Err(_) => refused += 1,
+        }
+        assert_eq!(sandbox.outside(), before, "seed {seed}");
+    }
+    assert!((20..380).contains(&refused), "{refused} of 400 were refused");
 }

@@ -80,19 +80,18 @@ impl Hub {
         self
     }
 
-    /// Passes a line to `notice` for each event that a user should know of: a file that is downloaded again because it was
-    /// damaged, a request that is repeated, a wait for another process.
+    /// Passes a line to `notice` for each retry, each damaged file in the cache and each wait for another process.
     #[must_use]
     pub fn with_notices(mut self, notice: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.config.notice = Notice::new(notice);
         self
     }
 
-    /// Returns the files of a model, all of one commit. Files that are not cached, or damaged there, are downloaded; a download
-    /// that was broken off is continued.
+    /// Returns the files of a model, all from one commit. Downloads files that are missing or damaged in the cache, and continues
+    /// unfinished downloads.
     ///
     /// # Errors
-    /// [`ModelError::Hub`] where a file could not be had, [`ModelError::Offline`] where the hub may not be asked for it.
+    /// [`ModelError::Hub`] if a file could not be fetched, [`ModelError::Offline`] if only the cache is used and lacks it.
     pub fn fetch(&self, repository: &str, revision: &str) -> Result<ModelFiles, ModelError> {
         let client = HubClient::new(self.config.clone());
         let mut source = client.snapshot(repository, revision);
@@ -104,7 +103,7 @@ impl Hub {
                     let shards = shards_of_index(&index)?;
                     shards.iter().map(|shard| source.get(shard).map_err(model_error)).collect::<Result<_, _>>()?
                 }
-                // Only the error about the usual single file is told when there is no index either.
+                // Without an index, the error about the usual single file is the helpful one.
                 Err(other) if other.is_absent() => return Err(model_error(absent)),
                 Err(broken) => return Err(model_error(broken)),
             },

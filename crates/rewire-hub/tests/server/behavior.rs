@@ -69,13 +69,15 @@ pub enum Behavior {
     Denied,
     StrangeStatus,
     CommitMoves,
+    /// Changes and cuts an honest answer's bytes as this seed has it.
+    Mangled(u64),
 }
 
 const PAGE: &[u8] = b"<!DOCTYPE html><html><body>Sign in to the network</body></html>";
 
 impl Behavior {
     /// All of them, for soak tests.
-    pub const ALL: [Behavior; 53] = {
+    pub const ALL: [Behavior; 54] = {
         use Behavior::*;
         [
             Honest,
@@ -131,6 +133,7 @@ impl Behavior {
             Denied,
             StrangeStatus,
             CommitMoves,
+            Mangled(1),
         ]
     };
 
@@ -160,6 +163,9 @@ impl Behavior {
             _ => {}
         }
         let reply = reply(request);
+        if let Self::Mangled(seed) = self {
+            return stream.write_all(&mangled(&reply, seed.wrapping_add(earlier as u64), head));
+        }
         let reply = match self.redirect(server, request) {
             Some(redirect) => redirect,
             None if earlier == 0 => self.first_only(&reply).unwrap_or_else(|| self.change(request, reply)),
@@ -292,6 +298,32 @@ impl Reply {
         self.body[place] ^= 1;
         self
     }
+}
+
+/// An answer with a few bytes changed, added, removed or cut off.
+fn mangled(reply: &Reply, seed: u64, head: bool) -> Vec<u8> {
+    let mut bytes = reply.head();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut below = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % bound.max(1)
+    };
+    for _ in 0..=below(3) {
+        let place = below(bytes.len());
+        match below(4) {
+            0 => bytes[place] = below(256) as u8,
+            1 => bytes.insert(place, b"\r\n:/ \0-9\xff"[below(9)]),
+            2 => drop(bytes.remove(place)),
+            _ if below(4) == 0 => bytes.truncate(place),
+            _ => bytes[place] = b'9',
+        }
+    }
+    if !head {
+        bytes.extend(&reply.body);
+    }
+    bytes
 }
 
 fn stall() {

@@ -75,7 +75,7 @@ fn a_revision_that_leads_out_of_the_cache_is_refused() {
     let (repository, revision) = resolve_repository("rewire/toy-gpt2@../../../../X").unwrap();
     let refused = hub.fetch(&repository, &revision).unwrap_err();
     let ModelError::Hub { reason, .. } = &refused else { panic!("{refused}") };
-    assert!(reason.contains("is no revision"), "{refused}");
+    assert!(reason.contains("is not a valid revision"), "{refused}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(server.requests(), 0);
 }

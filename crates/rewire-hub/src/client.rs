@@ -109,7 +109,7 @@ impl State {
             }
             Ok(None) => match self.cache.absence(commit, name)? {
                 Some(mark) if config.access == Access::Online => Err(HubErrorKind::NotFound {
-                    hint: format!(" The hub said no earlier; delete {} to ask again", mark.display()),
+                    hint: format!(" The hub has reported this file as absent; delete {} to ask again", mark.display()),
                 }),
                 _ => Ok(None),
             },
@@ -187,7 +187,8 @@ impl State {
             (Some(commit), HubErrorKind::NotFound { .. }) if self.revision.as_commit().is_none() => {
                 let reference = self.cache.reference(&self.revision);
                 let (commit, reference) = (commit.as_str(), reference.display());
-                let hint = format!(" The cache has commit {commit} for it; delete {reference} to ask for the newest");
+                let hint =
+                    format!(" In the cache, the revision is commit {commit}; delete {reference} to ask for the newest");
                 HubErrorKind::NotFound { hint }
             }
             (_, kind) => kind,

@@ -162,15 +162,15 @@ impl Answer {
         let refuse = |reason: String| Err(redirect_error(&self.url, reason));
         let location = match self.header("location")? {
             Some(location) if matches!(status, 301 | 302 | 303 | 307 | 308) => location,
-            _ => return refuse(format!("with HTTP {status}, but names no place")),
+            _ => return refuse(format!("with HTTP {status}, but gives no Location")),
         };
         let Ok(next) = self.url.join(location) else {
-            return refuse(format!("to `{}`, which is no address", shown(location)));
+            return refuse(format!("to `{}`, which is not a URL", shown(location)));
         };
         let place = place(&next);
         match next.scheme() {
             _ if !next.username().is_empty() || next.password().is_some() => {
-                refuse(format!("to `{place}`, which holds a user's name"))
+                refuse(format!("to `{place}`, which contains a user name"))
             }
             "https" => Ok(Some(next)),
             "http" if self.url.scheme() == "http" => Ok(Some(next)),
@@ -200,13 +200,13 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> std::result::Result<Option
 }
 
 fn parse_endpoint(endpoint: &str) -> Result<Url> {
-    let url = Url::parse(endpoint).map_err(|fault| endpoint_error(endpoint, &format!("is no address ({fault})")))?;
+    let url = Url::parse(endpoint).map_err(|fault| endpoint_error(endpoint, &format!("is not a URL ({fault})")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(endpoint_error(endpoint, "is not http or https"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         // The address holds a secret, so the message names the host only.
-        return Err(endpoint_error(&host(&url), "holds a user's name or password; set HF_TOKEN instead"));
+        return Err(endpoint_error(&host(&url), "contains a user name or password; set HF_TOKEN instead"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(endpoint_error(endpoint, "has a part after `?` or `#`"));

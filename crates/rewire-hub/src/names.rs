@@ -6,7 +6,7 @@ use crate::error::shown;
 
 /// A name that breaks the rule for its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{value}` is no {kind}: {rule}")]
+#[error("`{value}` is not a valid {kind}: {rule}")]
 #[non_exhaustive]
 pub struct NameError {
     /// The kind of name: repository, revision, file, commit or ETag.

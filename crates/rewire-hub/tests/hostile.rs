@@ -38,11 +38,11 @@ macro_rules! refused {
 refused! {
     a_redirect_to_itself_ends: RedirectToItself, "config.json", "redirects more than 10 times";
     redirects_in_a_circle_end: RedirectInCircles, "config.json", "redirects more than 10 times";
-    a_redirect_without_location_is_an_error: RedirectWithoutLocation, "config.json", "names no place";
+    a_redirect_without_location_is_an_error: RedirectWithoutLocation, "config.json", "gives no Location";
     a_redirect_to_a_local_file_is_refused: RedirectToFileScheme, "config.json", "which is not http";
-    a_redirect_to_no_address_is_refused: RedirectToNoAddress, "config.json", "which is no address";
+    a_redirect_to_no_address_is_refused: RedirectToNoAddress, "config.json", "which is not a URL";
     a_redirect_that_is_not_text_is_refused: RedirectToBytes, "config.json", "location that is not text";
-    a_redirect_with_a_password_is_refused: RedirectWithPassword, "config.json", "holds a user's name";
+    a_redirect_with_a_password_is_refused: RedirectWithPassword, "config.json", "contains a user name";
     another_host_does_not_describe_a_file: RedirectElsewhereUndescribed, "config.json", "without describing the file";
     a_web_page_from_the_storage_is_refused: WebPageElsewhere, "model.safetensors", "bytes instead of";
     a_stall_before_the_headers_ends: StallBeforeHeaders, "config.json", "nothing was received for too long";
@@ -57,11 +57,11 @@ refused! {
     broken_chunks_are_an_error: BrokenChunks, "config.json", "cannot be used";
     a_server_that_speaks_no_http_is_an_error: NoHttp, "config.json", "cannot be used";
     a_connection_closed_at_once_is_an_error: CloseAtOnce, "config.json", "the connection to 127.0.0.1";
-    an_etag_with_a_path_is_refused: EtagWithPath, "config.json", "is no ETag";
-    an_etag_that_names_an_incomplete_file_is_refused: EtagOfIncompleteFile, "config.json", "is no ETag";
-    a_long_etag_is_refused_and_cut: LongEtag, "config.json", "is no ETag";
-    a_commit_with_a_path_is_refused: CommitWithPath, "config.json", "is no commit";
-    a_commit_that_is_a_name_is_refused: CommitNotHexadecimal, "config.json", "is no commit";
+    an_etag_with_a_path_is_refused: EtagWithPath, "config.json", "is not a valid ETag";
+    an_etag_that_names_an_incomplete_file_is_refused: EtagOfIncompleteFile, "config.json", "is not a valid ETag";
+    a_long_etag_is_refused_and_cut: LongEtag, "config.json", "is not a valid ETag";
+    a_commit_with_a_path_is_refused: CommitWithPath, "config.json", "is not a valid commit";
+    a_commit_that_is_a_name_is_refused: CommitNotHexadecimal, "config.json", "is not a valid commit";
     an_answer_without_commit_is_refused: NoCommit, "config.json", "lacks X-Repo-Commit";
     an_answer_without_etag_is_refused: NoEtag, "config.json", "lacks ETag";
     an_answer_without_length_is_refused: NoLength, "config.json", "lacks Content-Length";

@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use sha2::{Digest, Sha256};
+
 /// Files of one repository, `owner/name`, served on a loopback port until the test ends.
 #[derive(Debug)]
 pub struct HubServer {
@@ -17,8 +19,8 @@ pub struct HubServer {
 struct State {
     repository: String,
     files: BTreeMap<String, Vec<u8>>,
-    /// Bytes after which the next download of a body longer than that is broken off; once.
-    break_after: Mutex<Option<usize>>,
+    /// How many downloads are broken off, and after how many bytes of a body that is longer.
+    broken: Mutex<(usize, usize)>,
     requests: AtomicUsize,
     /// First byte of every download that was asked for, with the file's name.
     downloads: Mutex<Vec<(String, usize)>>,
@@ -32,7 +34,7 @@ impl HubServer {
         let state = Arc::new(State {
             repository: repository.to_owned(),
             files,
-            break_after: Mutex::new(None),
+            broken: Mutex::new((0, 0)),
             requests: AtomicUsize::new(0),
             downloads: Mutex::new(Vec::new()),
         });
@@ -51,9 +53,9 @@ impl HubServer {
         self.endpoint.clone()
     }
 
-    /// Breaks off the next download that is longer than `bytes`.
-    pub fn break_next_download_after(&self, bytes: usize) {
-        *self.state.break_after.lock().expect("no panic while locked") = Some(bytes);
+    /// Breaks off the next `downloads` that are longer than `bytes`.
+    pub fn break_downloads_after(&self, downloads: usize, bytes: usize) {
+        *self.state.broken.lock().expect("no panic while locked") = (downloads, bytes);
     }
 
     /// Requests so far.
@@ -89,9 +91,15 @@ impl State {
             }
             self.requests.fetch_add(1, Ordering::SeqCst);
             let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
-            let prefix = format!("{}/resolve/main/", self.repository);
-            match path.strip_prefix(&prefix).and_then(|file| Some((file, self.files.get(file)?))) {
+            let file = ["main", COMMIT].iter().find_map(|revision| {
+                let file = path.strip_prefix(&format!("{}/resolve/{revision}/", self.repository))?;
+                Some((file, self.files.get(file)?))
+            });
+            match file {
                 None => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?,
+                Some((_, file)) if request.starts_with("HEAD ") => {
+                    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{}", file.len(), described(file))?;
+                }
                 Some((name, file)) => {
                     if !self.send(&mut stream, name, file, range.as_deref())? {
                         return Ok(());
@@ -103,32 +111,35 @@ impl State {
 
     /// Sends the bytes asked for; false if it broke off.
     fn send(&self, stream: &mut TcpStream, name: &str, file: &[u8], range: Option<&str>) -> std::io::Result<bool> {
-        let (first, last) = range.and_then(|r| r.split_once('-')).unwrap_or(("0", ""));
-        let first: usize = first.parse().unwrap_or(0);
-        let last = last.parse().unwrap_or(file.len() - 1);
-        let body = &file[first..=last];
-        if !(first == 0 && last == 0) {
-            self.downloads.lock().expect("no panic while locked").push((name.to_owned(), first));
+        let first: usize = range.and_then(|r| r.strip_suffix('-')?.parse().ok()).unwrap_or(0);
+        let body = &file[first..];
+        self.downloads.lock().expect("no panic while locked").push((name.to_owned(), first));
+        match range {
+            None => write!(stream, "HTTP/1.1 200 OK\r\n")?,
+            Some(_) => {
+                let (last, size) = (file.len() - 1, file.len());
+                write!(stream, "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}\r\n")?;
+            }
         }
-        // The tag names the content: cached files are kept under it.
-        let tag =
-            file.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-        write!(
-            stream,
-            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\
-             ETag: \"{tag:016x}\"\r\nX-Repo-Commit: 0123456789abcdef0123456789abcdef01234567\r\n\r\n",
-            body.len(),
-            file.len(),
-        )?;
-        let mut break_after = self.break_after.lock().expect("no panic while locked");
-        if let Some(bytes) = break_after.filter(|&bytes| body.len() > bytes) {
-            *break_after = None;
+        write!(stream, "Content-Length: {}\r\n{}", body.len(), described(file))?;
+        let mut broken = self.broken.lock().expect("no panic while locked");
+        let (downloads, bytes) = *broken;
+        if downloads > 0 && body.len() > bytes {
+            *broken = (downloads - 1, bytes);
             stream.write_all(&body[..bytes])?;
             stream.shutdown(std::net::Shutdown::Both)?;
             return Ok(false);
         }
-        drop(break_after);
+        drop(broken);
         stream.write_all(body)?;
         Ok(true)
     }
+}
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// The headers that tell a file's commit and, as a hash, its content.
+fn described(file: &[u8]) -> String {
+    let hash: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("ETag: \"{hash}\"\r\nX-Repo-Commit: {COMMIT}\r\n\r\n")
 }

@@ -51,18 +51,49 @@ fn offline_without_a_cache_names_the_file_and_the_cache() {
 }
 
 #[test]
-fn a_broken_download_is_told_and_taken_up_where_it_ended() {
+fn a_broken_download_continues_where_it_ended() {
     let server = HubServer::start(REPOSITORY, files());
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub::new(cache.path().into(), Some(server.endpoint()));
-    server.break_next_download_after(200_000);
+    // The first attempt and its three repetitions are broken off.
+    server.break_downloads_after(4, 50_000);
     let refused = hub.fetch(REPOSITORY, "main").unwrap_err();
     let ModelError::Hub { file, .. } = &refused else { panic!("{refused}") };
     assert_eq!(file, "model.safetensors");
+    server.break_downloads_after(1, 50_000);
     is_the_toy(&hub.fetch(REPOSITORY, "main").unwrap());
     let downloads = server.downloads_of("model.safetensors");
-    assert_eq!(downloads.len(), 2, "{downloads:?}");
-    assert!(downloads[0] == 0 && (1..=200_000).contains(&downloads[1]), "not taken up where it ended: {downloads:?}");
+    assert_eq!(downloads.len(), 6, "{downloads:?}");
+    assert!(downloads.is_sorted_by(|a, b| a < b), "not continued where it ended: {downloads:?}");
+}
+
+#[test]
+fn a_revision_that_leads_out_of_the_cache_is_refused() {
+    let server = HubServer::start(REPOSITORY, files());
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::new(folder.path().join("cache"), Some(server.endpoint()));
+    let (repository, revision) = resolve_repository("rewire/toy-gpt2@../../../../X").unwrap();
+    let refused = hub.fetch(&repository, &revision).unwrap_err();
+    let ModelError::Hub { reason, .. } = &refused else { panic!("{refused}") };
+    assert!(reason.contains("is not a valid revision"), "{refused}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(server.requests(), 0);
+}
+
+#[test]
+fn a_damaged_file_in_the_cache_is_named_offline_and_replaced_online() {
+    let server = HubServer::start(REPOSITORY, files());
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub::new(cache.path().into(), Some(server.endpoint()));
+    hub.fetch(REPOSITORY, "main").unwrap();
+    let blobs = cache.path().join("models--rewire--toy-gpt2/blobs");
+    for blob in std::fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::write(&blob, "<html></html>").unwrap();
+    }
+    let refused = hub.clone().offline().fetch(REPOSITORY, "main").unwrap_err().to_string();
+    assert!(refused.contains(blobs.to_str().unwrap()) && refused.contains("delete it"), "{refused}");
+    is_the_toy(&hub.fetch(REPOSITORY, "main").unwrap());
+    is_the_toy(&hub.offline().fetch(REPOSITORY, "main").unwrap());
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn from_hub(name: &str) -> anyhow::Result<ModelFiles> {
         }
         other => other,
     })?;
-    let hub = Hub::from_env();
+    let hub = Hub::from_env().with_notices(|line| eprintln!("{line}"));
     let hub = if std::io::stderr().is_terminal() { hub.with_progress_bar() } else { hub };
     Ok(hub.fetch(&repository, &revision)?)
 }

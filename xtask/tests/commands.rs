@@ -354,9 +354,9 @@ fn a_model_from_a_directory_and_from_the_hub_is_the_embedded_one() {
     let files = ["config.json", "model.safetensors", "tokenizer.json"];
     let files = files.map(|name| (name.to_owned(), std::fs::read(toy.join(name)).unwrap()));
     let server = hub_server::HubServer::start("rewire/toy-neox", files.into());
-    let home = directory.path().join("hub").display().to_string();
+    let cache = directory.path().join("hub").display().to_string();
     let endpoint = server.endpoint();
-    let environment = [("HF_HOME", home.as_str()), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "0")];
+    let environment = [("HF_HUB_CACHE", cache.as_str()), ("HF_ENDPOINT", endpoint.as_str()), ("HF_HUB_OFFLINE", "0")];
     let effects = |model: &str| {
         run(directory.path(), &["sweep", "--pairs", "pairs.jsonl", "--out", "o", "--model", model], &environment);
         std::fs::read(directory.path().join("o/effects.safetensors")).unwrap()

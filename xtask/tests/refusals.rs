@@ -13,6 +13,8 @@ fn run_in(directory: &Path, arguments: &[&str]) -> Output {
         .current_dir(directory)
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_HOME", directory.join("no-cache"))
+        .env_remove("HF_HUB_CACHE")
+        .env_remove("HUGGINGFACE_HUB_CACHE")
         .env_remove("HF_ENDPOINT")
         .output()
         .unwrap()

@@ -14,6 +14,9 @@ mod kills;
 mod program;
 mod races;
 mod results;
+#[path = "../../../crates/rewire-hub/tests/server/mod.rs"]
+mod server;
+mod servers;
 mod trials;
 
 pub use program::Program;

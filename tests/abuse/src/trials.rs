@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::commands::{Line, write_pairs};
 use crate::program::Program;
 use crate::results::{Files, read};
-use crate::{damage, disks, faults, kills, races};
+use crate::{damage, disks, faults, kills, races, servers};
 
 /// A kind of trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,11 +35,13 @@ pub enum Kind {
     UsersFiles,
     /// Files removed under a running command.
     Removal,
+    /// A hostile server in place of the hub.
+    Server,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Kill,
         Kind::Race,
         Kind::Wait,
@@ -49,6 +51,7 @@ impl Kind {
         Kind::OddName,
         Kind::UsersFiles,
         Kind::Removal,
+        Kind::Server,
     ];
 
     /// What is done, in words.
@@ -64,6 +67,7 @@ impl Kind {
             Kind::OddName => "output directory that is not UTF-8",
             Kind::UsersFiles => "the user's files and symlinks",
             Kind::Removal => "files removed under a run",
+            Kind::Server => "hostile server",
         }
     }
 
@@ -71,6 +75,7 @@ impl Kind {
     fn weight(self) -> usize {
         match self {
             Kind::Kill => 11,
+            Kind::Server => 20,
             Kind::Damage => 9,
             Kind::Race => 4,
             Kind::Full | Kind::Removal => 3,
@@ -143,6 +148,7 @@ impl Trials {
             Kind::OddName => faults::odd_names(self),
             Kind::UsersFiles => faults::files_of_the_users(self),
             Kind::Removal => faults::removals(self),
+            Kind::Server => servers::fetch(self),
         };
         match result {
             Ok(()) => *passed += 1,

@@ -50,6 +50,11 @@ fn the_users_files_and_symlinks_are_refused_and_kept() {
 }
 
 #[test]
+fn hostile_servers_get_one_error_and_write_nothing_outside() {
+    hold(Kind::Server, 60);
+}
+
+#[test]
 fn files_that_are_removed_under_a_run_cost_no_result() {
     hold(Kind::Removal, 3);
 }

@@ -1,4 +1,5 @@
-//! Files that a user's disk, editor or download spoiled: every reader answers with a value or an error, never with a panic.
+//! Files that a user's disk, editor or download spoiled: every reader answers with a value or an
+//! error, never with a panic.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -340,7 +341,8 @@ fn a_weight_that_is_there_twice_is_refused() {
             1,
         )
     };
-    // Both of a name in one header: the reader keeps one, so that the file does not even look too short.
+    // Both of a name in one header: the reader keeps one, so that the file does not even look too
+    // short.
     let twice =
         refused(&header.replacen('{', r#"{"wpe.weight":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"#, 1), &[]);
     assert!(twice.contains("`wpe.weight`") && twice.contains("the same weight; keep one"), "{twice}");

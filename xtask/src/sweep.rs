@@ -278,11 +278,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let clusters = pairs.clusters();
     found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
-    let labels = (0..pairs.len()).map(|p| pairs.labels(p)).collect::<Vec<_>>();
     let about = About {
         metric: arguments.metric_name(),
         seed: Some(arguments.seed),
-        labels: json!(labels),
+        labels: (0..pairs.len()).map(|p| pairs.labels(p)).collect(),
         baselines: describe_baselines(&found.outcome.baselines),
         computed: arguments.computed(),
         warnings: found.warnings.clone(),

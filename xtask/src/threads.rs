@@ -2,7 +2,8 @@
 
 use anyhow::{Context, anyhow};
 
-/// Most threads. rayon starts as many as it is told, and with tens of thousands a command does nothing but start them.
+/// Most threads. rayon starts as many as it is told, and with tens of thousands a command does
+/// nothing but start them.
 const MOST: usize = 1024;
 
 /// The environment variables that rayon reads; the second is its old name for the first.

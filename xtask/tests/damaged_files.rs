@@ -1,4 +1,5 @@
-//! Files and settings of any size: a command refuses them soon, in a few words, and leaves its directory as it was.
+//! Files and settings of any size: a command refuses them soon, in a few words, and leaves its
+//! directory as it was.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

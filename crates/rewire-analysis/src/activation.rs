@@ -185,8 +185,8 @@ fn forget_others(values: &mut [ArrayD<f32>], chosen: &BTreeSet<Place>) {
     }
 }
 
-/// The metric of the unpatched runs: so that baselines without a difference are refused before a sweep
-/// and not after it. Those of each portion are one pass of the ledger.
+/// The metric of the unpatched runs: so that baselines without a difference are refused before a
+/// sweep and not after it. Those of each portion are one pass of the ledger.
 pub(crate) fn run_baselines<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,

@@ -70,8 +70,8 @@ pub(crate) fn portions<'a, M: Metric>(
     Ok(Portions { pairs, reads, size: size.max(1), reaches: Reaches::Differing })
 }
 
-/// Cuts the pairs into portions for an intervention, which may reach positions at which both runs of a
-/// pair are the same.
+/// Cuts the pairs into portions for an intervention, which may reach positions at which both runs
+/// of a pair are the same.
 pub(crate) fn portions_for<'a, B: Backend, M: Metric>(
     intervention: &Intervention<B>,
     pairs: &'a PromptPairs,

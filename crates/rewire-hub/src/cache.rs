@@ -8,7 +8,8 @@
 //! CACHE/.locks/models--OWNER--NAME/ETAG.lock
 //! ```
 //!
-//! Every folder on the way to an entry must be a real folder, so nothing outside the cache is read or written.
+//! Every folder on the way to an entry must be a real folder, so nothing outside the cache is read
+//! or written.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
@@ -110,7 +111,8 @@ impl RepoCache {
         self.within("blobs", etag.as_str())
     }
 
-    /// Returns the path of an unfinished download. Makes its folder, and removes anything but a regular file at the path.
+    /// Returns the path of an unfinished download. Makes its folder, and removes anything but a
+    /// regular file at the path.
     pub(crate) fn incomplete(&self, etag: &Etag) -> Result<PathBuf> {
         let path = self.within("blobs", &format!("{}.incomplete", etag.as_str()));
         self.make_folder_of(&path)?;
@@ -181,7 +183,8 @@ impl RepoCache {
         self.root.join(&self.folder).join(kind).join(name)
     }
 
-    /// Returns the metadata of a cache path without following links, or `None` if nothing exists there.
+    /// Returns the metadata of a cache path without following links, or `None` if nothing exists
+    /// there.
     ///
     /// # Errors
     /// [`HubErrorKind::CacheEntry`] if a folder on the way is a symbolic link.

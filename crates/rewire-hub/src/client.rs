@@ -35,8 +35,8 @@ impl HubClient {
 
 /// The files of one repository at one revision.
 ///
-/// All files come from one commit, even if the revision moves in the meantime. The cache decides the commit if it knows the
-/// revision; otherwise the hub decides it with the first file.
+/// All files come from one commit, even if the revision moves in the meantime. The cache decides
+/// the commit if it knows the revision; otherwise the hub decides it with the first file.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     config: &'a HubConfig,
@@ -58,12 +58,12 @@ struct State {
 impl Snapshot<'_> {
     /// Returns the path of a file in the cache. The file is downloaded if it is absent or damaged.
     ///
-    /// A cached file is checked and then used without a request. A file of up to 64 MiB is checked by its hash, and a larger
-    /// one by its format.
+    /// A cached file is checked and then used without a request. A file of up to 64 MiB is checked
+    /// by its hash, and a larger one by its format.
     ///
     /// # Errors
-    /// [`HubError`], which names the repository, the revision and the file; [`HubError::is_absent`] is true
-    /// if the file does not exist.
+    /// [`HubError`], which names the repository, the revision and the file; [`HubError::is_absent`]
+    /// is true if the file does not exist.
     pub fn get(&mut self, file: &str) -> Result<PathBuf, HubError> {
         self.path_of(file).map_err(|kind| HubError {
             repository: shown(&self.repository),
@@ -181,7 +181,8 @@ impl State {
         }
     }
 
-    /// Adds the cached file that decided the commit, because the hub may no longer have that commit.
+    /// Adds the cached file that decided the commit, because the hub may no longer have that
+    /// commit.
     fn with_hint(&self, kind: HubErrorKind) -> HubErrorKind {
         match (&self.commit, kind) {
             (Some(commit), HubErrorKind::NotFound { .. }) if self.revision.as_commit().is_none() => {

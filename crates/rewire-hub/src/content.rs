@@ -77,7 +77,8 @@ pub(crate) fn check_cached(path: &Path, name: &FileName, etag: Option<&Etag>) ->
     }
 }
 
-/// Checks that a `.json` file is JSON, and that a `.safetensors` file has the length that its header gives.
+/// Checks that a `.json` file is JSON, and that a `.safetensors` file has the length that its
+/// header gives.
 ///
 /// The inner error describes the fault.
 pub(crate) fn check_form(path: &Path, name: &FileName) -> io::Result<Result<(), String>> {

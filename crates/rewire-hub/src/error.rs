@@ -28,7 +28,8 @@ impl HubError {
     }
 }
 
-/// The reason of a [`HubError`]. Values from servers are cut to 200 characters, and control characters are escaped.
+/// The reason of a [`HubError`]. Values from servers are cut to 200 characters, and control
+/// characters are escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubErrorKind {

@@ -222,7 +222,8 @@ fn redirect_error(url: &Url, reason: String) -> HubErrorKind {
     HubErrorKind::Redirect { host: host(url), reason }
 }
 
-/// Converts the error of a request. A broken protocol is no network error, because a retry would not help.
+/// Converts the error of a request. A broken protocol is no network error, because a retry would
+/// not help.
 pub(crate) fn network_error(url: &Url, fault: &ureq::Error) -> HubErrorKind {
     let reason = shown(&fault.to_string());
     match fault {

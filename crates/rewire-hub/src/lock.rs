@@ -24,7 +24,8 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self(file)),
-                // Some file systems have no locks. Renames still keep the cache whole; a file may be downloaded twice.
+                // Some file systems have no locks. Renames still keep the cache whole; a file may
+                // be downloaded twice.
                 Err(TryLockError::Error(fault)) if fault.kind() == std::io::ErrorKind::Unsupported => {
                     return Ok(Self(file));
                 }

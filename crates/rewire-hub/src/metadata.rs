@@ -36,8 +36,9 @@ impl From<HubErrorKind> for Refused {
 
 /// Asks the endpoint for the description of a file.
 ///
-/// Redirects within the endpoint are followed, because a renamed repository and small files have them. A redirect to another
-/// host must come with the description. Commit, ETag and size from another host are ignored.
+/// Redirects within the endpoint are followed, because a renamed repository and small files have
+/// them. A redirect to another host must come with the description. Commit, ETag and size from
+/// another host are ignored.
 pub(crate) fn describe(http: &Http, url: &Url) -> Result<FileMetadata, Refused> {
     let mut url = url.clone();
     let mut headers = Headers::default();

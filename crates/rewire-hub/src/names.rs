@@ -31,8 +31,8 @@ impl RepoId {
     /// Checks a repository's name.
     ///
     /// # Errors
-    /// [`NameError`] unless the name is one or two parts of at most 96 ASCII letters, digits, `-`, `_` and `.` that neither
-    /// begin nor end with `-` or `.` and contain neither `--` nor `..`.
+    /// [`NameError`] unless the name is one or two parts of at most 96 ASCII letters, digits, `-`,
+    /// `_` and `.` that neither begin nor end with `-` or `.` and contain neither `--` nor `..`.
     pub fn parse(value: &str) -> Result<Self, NameError> {
         let plain = |part: &str| {
             (1..=96).contains(&part.len())
@@ -54,7 +54,8 @@ impl RepoId {
         &self.0
     }
 
-    /// Returns the repository's folder in the cache. Distinct names have distinct folders, because no name contains `--`.
+    /// Returns the repository's folder in the cache. Distinct names have distinct folders, because
+    /// no name contains `--`.
     pub(crate) fn folder(&self) -> String {
         format!("models--{}", self.0.replace('/', "--"))
     }
@@ -68,8 +69,9 @@ impl Revision {
     /// Checks a revision's name.
     ///
     /// # Errors
-    /// [`NameError`] unless the name is at most 255 bytes: parts of ASCII letters, digits, `-`, `_`, `.`, `+`, `@` and `=`
-    /// between slashes, none of which begins or ends with `.`, contains `..`, or ends with `.lock`.
+    /// [`NameError`] unless the name is at most 255 bytes: parts of ASCII letters, digits, `-`,
+    /// `_`, `.`, `+`, `@` and `=` between slashes, none of which begins or ends with `.`, contains
+    /// `..`, or ends with `.lock`.
     pub fn parse(value: &str) -> Result<Self, NameError> {
         let plain = |part: &str| {
             !part.is_empty()

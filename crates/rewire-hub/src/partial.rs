@@ -18,7 +18,8 @@ pub(crate) struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    /// Continues an earlier download. Starts from zero if the ETag is no hash, because then nothing verifies the earlier bytes.
+    /// Continues an earlier download. Starts from zero if the ETag is no hash, because then nothing
+    /// verifies the earlier bytes.
     pub(crate) fn open(path: PathBuf, expected: &'a FileMetadata) -> Result<Self, HubErrorKind> {
         let opened = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let file = opened.map_err(HubErrorKind::io(&path))?;

@@ -29,7 +29,8 @@ impl<'a> Attempts<'a> {
         if !failure.is_transient() {
             return Err(failure);
         }
-        // The furthest byte never goes back, so a server cannot earn retries twice for the same bytes.
+        // The furthest byte never goes back, so a server cannot earn retries twice for the same
+        // bytes.
         if received >= self.furthest.saturating_add(self.limits.progress) {
             self.furthest = received;
             self.failed = 0;

@@ -102,7 +102,8 @@ fn a_damaged_small_file_is_downloaded_again_or_named() {
 fn damaged_weights_are_downloaded_again_or_named() {
     let whole = weights();
     for poison in [&b"<html>Sign in</html>"[..], &whole[..10_000], &[&whole[..], b"more"].concat()] {
-        // The tag is no hash, so the check is the one of weights that are too long to be hashed at each use.
+        // The tag is no hash, so the check is the one of weights that are too long to be hashed at
+        // each use.
         let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
         let blob = sandbox.plant_file("model.safetensors", "5e9a-tag", poison);
         assert_eq!(damaged(offline(&sandbox, "model.safetensors")), blob);

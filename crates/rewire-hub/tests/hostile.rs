@@ -1,4 +1,5 @@
-//! Servers that do everything wrong: each ends in an error, soon, with nothing outside the cache and nothing counted.
+//! Servers that do everything wrong: each ends in an error, soon, with nothing outside the cache
+//! and nothing counted.
 #![cfg(unix)]
 
 mod server;

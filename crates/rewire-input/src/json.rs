@@ -1,4 +1,5 @@
-//! Keys that a JSON object names twice: a parser keeps one value and drops the other without a word.
+//! Keys that a JSON object names twice: a parser keeps one value and drops the other without a
+//! word.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -6,12 +7,14 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Returns a key that one object of the text names twice, at any depth; none if there is no such key or the text is not JSON.
+/// Returns a key that one object of the text names twice, at any depth; none if there is no such
+/// key or the text is not JSON.
 #[must_use]
 pub fn repeated_key(json: &[u8]) -> Option<String> {
     let found = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    // The error that ends the walk carries no more than `found` does, and bad JSON is the parser's to report.
+    // The error that ends the walk carries no more than `found` does, and bad JSON is the parser's
+    // to report.
     let _ = Walk(&found).deserialize(&mut deserializer);
     found.into_inner()
 }

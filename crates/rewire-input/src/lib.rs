@@ -1,7 +1,9 @@
-//! Reading a user's files: how large they may be, what JSON may not repeat, and how errors quote them.
+//! Reading a user's files: how large they may be, what JSON may not repeat, and how errors quote
+//! them.
 //!
-//! Use this crate wherever a file, a line or a value comes from outside. A damaged or hostile file must give one short error:
-//! it may not fill the memory, hide half of itself, or write control characters to the terminal.
+//! Use this crate wherever a file, a line or a value comes from outside. A damaged or hostile file
+//! must give one short error: it may not fill the memory, hide half of itself, or write control
+//! characters to the terminal.
 //!
 //! ```
 //! use rewire_input::{cut, quoted, repeated_key};

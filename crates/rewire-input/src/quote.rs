@@ -3,8 +3,8 @@
 /// Most characters of outside text that a message shows.
 pub const MOST_QUOTED: usize = 200;
 
-/// Returns `text` for a message: at most [`MOST_QUOTED`] characters, then the number of all. Characters that are not printable
-/// are escaped.
+/// Returns `text` for a message: at most [`MOST_QUOTED`] characters, then the number of all.
+/// Characters that are not printable are escaped.
 #[must_use]
 pub fn cut(text: &str) -> String {
     let (shown, rest) = split(text);
@@ -18,7 +18,8 @@ pub fn cut(text: &str) -> String {
     out + &rest
 }
 
-/// Returns `text` for a message, in quotation marks, so that spaces at its ends show; cut and escaped as by [`cut`].
+/// Returns `text` for a message, in quotation marks, so that spaces at its ends show; cut and
+/// escaped as by [`cut`].
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let (shown, rest) = split(text);

@@ -24,7 +24,8 @@ pub fn check_regular(path: &Path) -> io::Result<()> {
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     check_regular(path)?;
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large; its length may be wrong by the time it is read.
+    // One byte more than allowed tells a file that is too large; its length may be wrong by the
+    // time it is read.
     File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
         true => Err(io::Error::other(format!("it has more than {most} bytes, the most that such a file may have"))),
@@ -43,8 +44,8 @@ pub enum Line {
     End,
 }
 
-/// Reads the next line of at most `most` bytes into `line`, in place of what that held. Drops the line feed, and a carriage
-/// return before it.
+/// Reads the next line of at most `most` bytes into `line`, in place of what that held. Drops the
+/// line feed, and a carriage return before it.
 ///
 /// # Errors
 /// The system's.

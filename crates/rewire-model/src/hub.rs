@@ -24,7 +24,8 @@ const KNOWN: [(&str, &str); 12] = [
 ];
 
 /// A repository and a revision of it for a model's name: a short name (`gpt2`, `pythia-160m`) or `owner/name`, each with an
-/// optional `@revision` (Pythia keeps its training checkpoints as `@step3000`). [`Hub::fetch`] checks the revision.
+/// optional `@revision` (Pythia keeps its training checkpoints as `@step3000`). [`Hub::fetch`]
+/// checks the revision.
 ///
 /// # Errors
 /// [`ModelError::UnknownModel`], listing the short names.
@@ -48,9 +49,9 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Reads the variables of Python's `huggingface_hub`: `HF_HOME` or `HF_HUB_CACHE` for the cache, `HF_ENDPOINT` for another
-    /// endpoint, `HF_TOKEN` (or the token kept in `HF_HOME`) for gated models, `HF_HUB_OFFLINE` (1, true, yes, on) for the
-    /// cache alone.
+    /// Reads the variables of Python's `huggingface_hub`: `HF_HOME` or `HF_HUB_CACHE` for the
+    /// cache, `HF_ENDPOINT` for another endpoint, `HF_TOKEN` (or the token kept in `HF_HOME`) for
+    /// gated models, `HF_HUB_OFFLINE` (1, true, yes, on) for the cache alone.
     #[must_use]
     pub fn from_env() -> Self {
         Self { config: HubConfig::from_env() }
@@ -80,18 +81,20 @@ impl Hub {
         self
     }
 
-    /// Passes a line to `notice` for each retry, each damaged file in the cache and each wait for another process.
+    /// Passes a line to `notice` for each retry, each damaged file in the cache and each wait for
+    /// another process.
     #[must_use]
     pub fn with_notices(mut self, notice: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.config.notice = Notice::new(notice);
         self
     }
 
-    /// Returns the files of a model, all from one commit. Downloads files that are missing or damaged in the cache, and continues
-    /// unfinished downloads.
+    /// Returns the files of a model, all from one commit. Downloads files that are missing or
+    /// damaged in the cache, and continues unfinished downloads.
     ///
     /// # Errors
-    /// [`ModelError::Hub`] if a file could not be fetched, [`ModelError::Offline`] if only the cache is used and lacks it.
+    /// [`ModelError::Hub`] if a file could not be fetched, [`ModelError::Offline`] if only the
+    /// cache is used and lacks it.
     pub fn fetch(&self, repository: &str, revision: &str) -> Result<ModelFiles, ModelError> {
         let client = HubClient::new(self.config.clone());
         let mut source = client.snapshot(repository, revision);

@@ -85,7 +85,8 @@ impl<B: Backend> Transformer<B> {
             Positions::Learned => Some(matrix(config, Part::WPos, values(Part::WPos, 0)?)),
             Positions::Rotary { .. } => None,
         };
-        // Without room for all at once: the number comes from a file, and a layer that is not there ends this.
+        // Without room for all at once: the number comes from a file, and a layer that is not there
+        // ends this.
         let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
             let mut vector = |part| values(part, layer);

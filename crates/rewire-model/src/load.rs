@@ -79,8 +79,8 @@ impl ModelFiles {
     /// `model.safetensors.index.json` with its shards; and, if it is there, `tokenizer.json`.
     ///
     /// # Errors
-    /// [`ModelError::MissingFile`], [`ModelError::Read`] for a name that is no file, or [`ModelError::Config`] for a malformed
-    /// index.
+    /// [`ModelError::MissingFile`], [`ModelError::Read`] for a name that is no file, or
+    /// [`ModelError::Config`] for a malformed index.
     pub fn directory(directory: &Path) -> Result<Self, ModelError> {
         let existing = |name: &str| existing(directory.join(name));
         let missing = |file: &str| ModelError::MissingFile { directory: directory.into(), file: file.into() };
@@ -165,7 +165,8 @@ fn existing(path: PathBuf) -> Result<Option<PathBuf>, ModelError> {
     }
 }
 
-/// Whether an error says that there is no such file. An index may name a shard that no file can be called.
+/// Whether an error says that there is no such file. An index may name a shard that no file can be
+/// called.
 fn is_absence(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidFilename)
 }

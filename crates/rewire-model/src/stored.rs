@@ -1,4 +1,5 @@
-//! The tensors in a model's weight files: each name once, each of the shape that the configuration implies.
+//! The tensors in a model's weight files: each name once, each of the shape that the configuration
+//! implies.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,8 @@ use crate::{ModelError, TransformerConfig};
 /// Most bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than 100,000.
 const MOST_HEADER_BYTES: u64 = 16 << 20;
 
-/// Reads which tensors a file holds, and refuses a header that names one twice: the safetensors crate would keep either.
+/// Reads which tensors a file holds, and refuses a header that names one twice: the safetensors
+/// crate would keep either.
 fn read_header<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, ModelError> {
     let refuse = |reason: String| ModelError::Safetensors { path: path.into(), reason };
     let length = bytes.first_chunk().map_or(0, |&length| u64::from_le_bytes(length));
@@ -56,8 +58,9 @@ struct Stored<'a> {
 impl<'a> Weights<'a> {
     /// The tensors of these files, each given as its path and its bytes.
     ///
-    /// Names are without the prefix `transformer.`, which some exports of GPT-2 have. A name that is there twice, in one file
-    /// or in two, is refused: which of the two a program takes would be chance.
+    /// Names are without the prefix `transformer.`, which some exports of GPT-2 have. A name that
+    /// is there twice, in one file or in two, is refused: which of the two a program takes would be
+    /// chance.
     pub(crate) fn read(config: &'a TransformerConfig, files: &[(&'a Path, &'a [u8])]) -> Result<Self, ModelError> {
         let Some(&(first, _)) = files.first() else { return Err(ModelError::NoWeights) };
         let mut tensors = BTreeMap::<String, Stored<'a>>::new();

@@ -1,9 +1,10 @@
 //! Effects to disk and to the eye.
 //!
-//! Use this crate to keep what an analysis found: [`write_results`] writes `effects.safetensors` (the numbers),
-//! `effects.json` (what they are, and how they were made) and `effects.csv` (the same numbers, one a line, but for tables of
-//! more than [`CSV_LIMIT`]); [`Page`] is one HTML file that needs nothing else, not even a network. Data come first: whatever
-//! is drawn can be drawn again from the files. The files of a run appear together or not at all.
+//! Use this crate to keep what an analysis found: [`write_results`] writes `effects.safetensors`
+//! (the numbers), `effects.json` (what they are, and how they were made) and `effects.csv` (the
+//! same numbers, one a line, but for tables of more than [`CSV_LIMIT`]); [`Page`] is one HTML file
+//! that needs nothing else, not even a network. Data come first: whatever is drawn can be drawn
+//! again from the files. The files of a run appear together or not at all.
 //!
 //! ```
 //! use ndarray::arr2;

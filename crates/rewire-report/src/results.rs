@@ -15,9 +15,9 @@ pub const TABLE_FILES: [&str; 3] = ["effects.safetensors", "effects.csv", "effec
 /// Writes `effects.safetensors`, `effects.csv` and `effects.json` of these tables into `directory`,
 /// and `others` (name and contents) with them. All of them appear together, or none.
 ///
-/// `effects.json` lists the files of the run with their sizes and SHA-256, so that a file of another
-/// run beside it can be told. Files that the former `effects.json` lists and this run does not write
-/// are removed, if nobody changed them.
+/// `effects.json` lists the files of the run with their sizes and SHA-256, so that a file of
+/// another run beside it can be told. Files that the former `effects.json` lists and this run does
+/// not write are removed, if nobody changed them.
 ///
 /// # Errors
 /// [`ReportError`].
@@ -29,9 +29,10 @@ pub fn write_results(
 ) -> Result<(), ReportError> {
     let mut files = vec![(TABLE_FILES[0], tensors(tables)?), (TABLE_FILES[1], lines(tables)?)];
     files.extend(others);
-    let mut about = description(tables, about)?;
-    about["files"] = files.iter().map(|(name, bytes)| ((*name).to_owned(), describe(bytes))).collect();
-    files.push((TABLE_FILES[2], (serde_json::to_string_pretty(&about)? + "\n").into_bytes()));
+    let described = files.iter().map(|(name, bytes)| (*name, describe(bytes))).collect();
+    let mut json = serde_json::to_vec_pretty(&description(tables, about, described))?;
+    json.push(b'\n');
+    files.push((TABLE_FILES[2], json));
     let outdated = outdated(directory.path(), &files);
     Ok(directory.publish(&files, &outdated)?)
 }

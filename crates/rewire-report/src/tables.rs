@@ -161,8 +161,23 @@ pub fn describe_baselines(baselines: &Baselines) -> Value {
     })
 }
 
-/// Returns the contents of `effects.json`, except for the list of files.
-pub(crate) fn description(tables: &[Table], about: &About) -> Result<Value, ReportError> {
+/// The contents of `effects.json`. Written without a copy of [`About`], whose labels may be of
+/// 100,000 prompts.
+#[derive(Serialize)]
+pub(crate) struct Description<'a> {
+    #[serde(flatten)]
+    about: &'a About,
+    axes: BTreeMap<&'a str, &'a [String]>,
+    tensors: Vec<Value>,
+    files: BTreeMap<&'a str, Value>,
+}
+
+/// Returns the contents of `effects.json`; `files` describes the other files of the run.
+pub(crate) fn description<'a>(
+    tables: &'a [Table],
+    about: &'a About,
+    files: BTreeMap<&'a str, Value>,
+) -> Description<'a> {
     let describe = |table: &Table| {
         serde_json::json!({
             "name": table.name,
@@ -175,11 +190,8 @@ pub(crate) fn description(tables: &[Table], about: &About) -> Result<Value, Repo
             "in_csv": table.values.len() <= CSV_LIMIT,
         })
     };
-    let mut json = serde_json::to_value(about)?;
-    json["axes"] =
-        tables.iter().map(|t| (t.name.clone(), t.axes.clone())).collect::<BTreeMap<_, _>>().into_iter().collect();
-    json["tensors"] = tables.iter().map(describe).collect();
-    Ok(json)
+    let axes = tables.iter().map(|t| (t.name.as_str(), t.axes.as_slice())).collect();
+    Description { about, axes, tensors: tables.iter().map(describe).collect(), files }
 }
 
 #[cfg(test)]

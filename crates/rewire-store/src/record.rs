@@ -67,7 +67,8 @@ impl<'d> Record<'d> {
     ///
     /// # Errors
     /// [`StoreError::OtherRun`] if the directory holds the record of a run with another identity,
-    /// [`StoreError::NotOurs`] if a file with the record's name is none, or the file cannot be read.
+    /// [`StoreError::NotOurs`] if a file with the record's name is none, or the file cannot be
+    /// read.
     pub fn open(directory: &'d OutputDirectory, identity: &Value) -> Result<Self, StoreError> {
         let path = directory.path().join(RECORD);
         let run = checksum(&[&identity.to_string()]);
@@ -180,8 +181,8 @@ impl<'d> Record<'d> {
     fn temporary(&self) -> io::Result<tempfile::NamedTempFile> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(TEMPORARY);
-        // Temporary files are made for their owner alone; a record is for everyone that may read the
-        // directory.
+        // Temporary files are made for their owner alone; a record is for everyone that may read
+        // the directory.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         builder.tempfile_in(self.directory.path())

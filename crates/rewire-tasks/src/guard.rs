@@ -1,4 +1,5 @@
-//! Faults of the tokenizers library, kept from the caller: settings that it panics on are refused, and its panics are errors.
+//! Faults of the tokenizers library, kept from the caller: settings that it panics on are refused,
+//! and its panics are errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,7 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::utils::SysRegex;
 
-/// Most bytes of a `tokenizer.json`. Those of 250,000 tokens have about 35 million; GPT-2's has 1.4 million.
+/// Most bytes of a `tokenizer.json`. Those of 250,000 tokens have about 35 million; GPT-2's has 1.4
+/// million.
 const MOST_FILE_BYTES: usize = 64 << 20;
 
 /// The settings of a `tokenizer.json` that Rewire reads itself.
@@ -52,8 +54,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether every byte of a text is in one of its tokens, so that a token's length bounds what it stands for: nothing
-    /// normalizes the text, bytes become letters one by one, and no added token takes the spaces beside it.
+    /// Whether every byte of a text is in one of its tokens, so that a token's length bounds what
+    /// it stands for: nothing normalizes the text, bytes become letters one by one, and no added
+    /// token takes the spaces beside it.
     pub(crate) fn keeps_bytes(&self) -> bool {
         self.normalizer.is_null()
             && self.pre_tokenizer["type"] == "ByteLevel"
@@ -100,7 +103,8 @@ fn matches_nothing(pattern: &str) -> bool {
     PROBES.iter().any(|text| regex.find_iter(text).any(|(start, end)| start == end))
 }
 
-/// Texts to see what a tokenizer does: prose, an answer, other scripts with a combining mark, nothing, control characters.
+/// Texts to see what a tokenizer does: prose, an answer, other scripts with a combining mark,
+/// nothing, control characters.
 pub(crate) const PROBES: [&str; 5] = [
     "When Mary and John went to the store, John gave a drink to",
     " Mary",
@@ -111,7 +115,8 @@ pub(crate) const PROBES: [&str; 5] = [
 
 /// Runs `work`, a call into the tokenizers library, and returns a panic as an error.
 ///
-/// The panic's own message still goes to standard error: only a hook of the whole process could keep it from there.
+/// The panic's own message still goes to standard error: only a hook of the whole process could
+/// keep it from there.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // What a panic leaves half done is the library's cache of words, which it fills entry by entry.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {

@@ -1,7 +1,7 @@
 //! One line of a file of prompt pairs, as JSON has it.
 //!
-//! Prompts and answers are text or numbers. Visitors tell the two apart without holding the value in between, and name the
-//! number that is none.
+//! Prompts and answers are text or numbers. Visitors tell the two apart without holding the value
+//! in between, and name the number that is none.
 
 use std::fmt;
 

@@ -9,7 +9,8 @@ use rewire_input::{Line, cut, quoted, read_line};
 use crate::json_line::{Answer, JsonLine, Prompt};
 use crate::{PairsError, PromptPair, PromptPairs, Tokenizer, TokenizerError};
 
-/// Most bytes of a line. Two texts of the longest that is tokenized fit, whatever JSON escapes in them.
+/// Most bytes of a line. Two texts of the longest that is tokenized fit, whatever JSON escapes in
+/// them.
 const MOST_LINE_BYTES: usize = 16 << 20;
 
 /// Most prompt pairs of a file. More would take days on any model.
@@ -128,8 +129,8 @@ pub enum PairsFileError {
 
 /// Reads `{"clean": text|[ids], "corrupt": text|[ids], "answers": [text|id, ..], "wrong_answers": [..]}` lines. Ids are used
 /// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is
-/// tokenized, with `bos` in front if there is one. Blank lines and a byte order mark are passed over.
-/// The pairs are checked against the model's vocabulary and context.
+/// tokenized, with `bos` in front if there is one. Blank lines and a byte order mark are passed
+/// over. The pairs are checked against the model's vocabulary and context.
 ///
 /// # Errors
 /// [`PairsFileError`], naming the file and the line.
@@ -173,7 +174,8 @@ pub fn read_pairs(
     })
 }
 
-/// Gives every line that is not blank to `work`, with its number from 1. One line at a time is in memory.
+/// Gives every line that is not blank to `work`, with its number from 1. One line at a time is in
+/// memory.
 fn each_line(
     path: &Path,
     mut work: impl FnMut(usize, &str) -> Result<(), PairsFileError>,

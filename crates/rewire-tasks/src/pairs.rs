@@ -25,8 +25,8 @@ pub struct PromptPair {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptPairs {
     pairs: Vec<PromptPair>,
-    /// Names of tokens, for labels; a token without one is labelled by its id. Shared by all batches,
-    /// so that labels take no memory a pair.
+    /// Names of tokens, for labels; a token without one is labelled by its id. Shared by all
+    /// batches, so that labels take no memory a pair.
     names: Arc<BTreeMap<u32, String>>,
     marks: Option<Vec<usize>>,
     width: usize,

@@ -48,7 +48,8 @@ pub struct Surrounding {
     pub after: Vec<u32>,
 }
 
-/// Most bytes of a text that is tokenized. The tokenizers library takes 200 bytes of memory for each.
+/// Most bytes of a text that is tokenized. The tokenizers library takes 200 bytes of memory for
+/// each.
 const MOST_TEXT_BYTES: usize = 1 << 20;
 
 /// Why text could not be turned into tokens as asked.
@@ -129,8 +130,8 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Tokenizes some texts, so that settings that the library panics on are found at once. That one cannot be encoded is no
-    /// fault: a vocabulary need not have words for it.
+    /// Tokenizes some texts, so that settings that the library panics on are found at once. That
+    /// one cannot be encoded is no fault: a vocabulary need not have words for it.
     fn probe(&self) {
         for (text, special) in PROBES.iter().flat_map(|text| [(text, false), (text, true)]) {
             let _ = self.inner.encode(*text, special);
@@ -163,8 +164,8 @@ impl Tokenizer {
         encoding.map_err(|reason| TokenizerError::Encode { text: text.to_owned(), reason })
     }
 
-    /// Refuses a text that cannot fit into a context of `n_ctx` tokens, without tokenizing it. A text that passes may still be
-    /// too long.
+    /// Refuses a text that cannot fit into a context of `n_ctx` tokens, without tokenizing it. A
+    /// text that passes may still be too long.
     ///
     /// # Errors
     /// [`TokenizerError::ContextExceeded`].

@@ -13,8 +13,8 @@ use crate::trials::Trials;
 /// Sizes of the file system in kilobytes: too small for a lock, for a record, for results.
 const SIZES: [usize; 5] = [0, 4, 64, 512, 2048];
 
-/// Runs a command onto a file system that is too small for its results, over older results, and then
-/// again with room.
+/// Runs a command onto a file system that is too small for its results, over older results, and
+/// then again with room.
 pub(crate) fn full(trials: &mut Trials) -> anyhow::Result<()> {
     let lines: Vec<Line> = SWEEPS.into_iter().take(2).chain(OTHERS.into_iter().take(4)).collect();
     let line = lines[trials.number() % lines.len()];
@@ -79,8 +79,8 @@ fn on_small_disk(
     Ok((checked(&output)?, script))
 }
 
-/// Where nothing can be mounted: a limit on the size of files, which ends the process with a signal or
-/// an error.
+/// Where nothing can be mounted: a limit on the size of files, which ends the process with a signal
+/// or an error.
 fn limited_files(trials: &mut Trials, directory: &Path, line: Line) -> anyhow::Result<()> {
     trials.program.succeed(directory, &["reproduce-facts", "--out", "o"])?;
     let words: Vec<String> = line.arguments_to("o").iter().map(|word| format!("'{word}'")).collect();

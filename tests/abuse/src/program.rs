@@ -101,8 +101,8 @@ pub(crate) fn checked(output: &Output) -> anyhow::Result<Ended> {
     Ok(ended)
 }
 
-/// Kills a process with SIGKILL, which it cannot notice, after `delay`; returns whether it was still
-/// running.
+/// Kills a process with SIGKILL, which it cannot notice, after `delay`; returns whether it was
+/// still running.
 pub(crate) fn kill_after(mut child: Child, delay: Duration) -> anyhow::Result<bool> {
     let start = Instant::now();
     while start.elapsed() < delay {

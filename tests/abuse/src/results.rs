@@ -23,7 +23,8 @@ pub(crate) fn read(directory: &Path) -> anyhow::Result<Files> {
     Ok(files)
 }
 
-/// What must be equal in two runs of one command: everything but times, and hashes of files with times.
+/// What must be equal in two runs of one command: everything but times, and hashes of files with
+/// times.
 fn comparable(files: &Files) -> anyhow::Result<Files> {
     let mut files = files.clone();
     for (name, contents) in &mut files {

@@ -12,13 +12,13 @@ use crate::trials::Trials;
 /// A fetch that takes longer than this counts as endless.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Behaviors that end by timeouts of half a minute and more. The hub client's own tests hold them, with
-/// shorter ones.
+/// Behaviors that end by timeouts of half a minute and more. The hub client's own tests hold them,
+/// with shorter ones.
 const SLOW: [Behavior; 4] =
     [Behavior::StallBeforeHeaders, Behavior::TrickleHeaders, Behavior::StallInBody, Behavior::TrickleBody];
 
-/// Fetches a model from a hostile server: one error, soon, nothing outside the cache, and no token at
-/// another host.
+/// Fetches a model from a hostile server: one error, soon, nothing outside the cache, and no token
+/// at another host.
 pub(crate) fn fetch(trials: &mut Trials) -> anyhow::Result<()> {
     let quick: Vec<Behavior> = Behavior::ALL.into_iter().filter(|behavior| !SLOW.contains(behavior)).collect();
     let behavior = match trials.number() % (2 * quick.len()) {

@@ -62,8 +62,8 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    /// Draws the prompts of the steps, the choosing and the judging prompts from one stream, and the
-    /// reference prompts from another, whose seed follows from the first.
+    /// Draws the prompts of the steps, the choosing and the judging prompts from one stream, and
+    /// the reference prompts from another, whose seed follows from the first.
     ///
     /// # Errors
     /// If the tokenizer's names do not make enough distinct prompts, or a mean would be over too

@@ -1,4 +1,5 @@
-//! A hub on loopback that behaves as one [`Behavior`] says, and the cache that a test sets against it.
+//! A hub on loopback that behaves as one [`Behavior`] says, and the cache that a test sets against
+//! it.
 // Each test uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 

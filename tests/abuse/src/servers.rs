@@ -1,11 +1,12 @@
 //! Hostile hubs: every behavior of the hub client's test server, against the whole program.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use rand_chacha::rand_core::Rng;
 
-use crate::program::checked;
+use crate::program::ended;
 use crate::server::{Behavior, REPOSITORY, TOKEN, serve};
 use crate::trials::Trials;
 
@@ -14,8 +15,13 @@ const LONGEST: Duration = Duration::from_secs(120);
 
 /// Behaviors that end by timeouts of half a minute and more. The hub client's own tests hold them,
 /// with shorter ones.
-const SLOW: [Behavior; 4] =
-    [Behavior::StallBeforeHeaders, Behavior::TrickleHeaders, Behavior::StallInBody, Behavior::TrickleBody];
+const SLOW: [Behavior; 5] = [
+    Behavior::StallBeforeHeaders,
+    Behavior::TrickleHeaders,
+    Behavior::StallInBody,
+    Behavior::TrickleBody,
+    Behavior::EndlessInformational,
+];
 
 /// Fetches a model from a hostile server: one error, soon, nothing outside the cache, and no token
 /// at another host.
@@ -28,15 +34,17 @@ pub(crate) fn fetch(trials: &mut Trials) -> anyhow::Result<()> {
     let server = serve(behavior);
     let directory = trials.fresh()?;
     let start = Instant::now();
-    let output = trials
+    let child = trials
         .program
         .command(directory.path(), &["reproduce-facts", "--model", REPOSITORY, "--out", "o"])
         .env("HF_HUB_CACHE", directory.path().join("cache"))
         .env("HF_ENDPOINT", &server.endpoint)
         .env("HF_TOKEN", TOKEN)
         .env("HF_HUB_OFFLINE", "0")
-        .output()?;
-    let ended = checked(&output)?;
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let ended = ended(child)?;
     // Even the honest server's files are no model.
     ensure!(ended.code == Some(2), "{behavior:?}: exit code {:?}", ended.code);
     ensure!(start.elapsed() < LONGEST, "{behavior:?}: {:?}", start.elapsed());

@@ -104,6 +104,7 @@ pub struct Trials {
 /// How many trials of each kind passed, and what failed.
 #[derive(Debug, Default)]
 pub struct Counts {
+    tried: BTreeMap<Kind, usize>,
     passed: BTreeMap<Kind, usize>,
     /// Failures, one line each, with the seed and number that repeat it.
     pub failures: Vec<String>,
@@ -136,8 +137,9 @@ impl Trials {
 
     /// Runs one trial.
     pub fn run(&mut self, kind: Kind, counts: &mut Counts) {
-        let passed = counts.passed.entry(kind).or_default();
-        self.count = *passed;
+        let tried = counts.tried.entry(kind).or_default();
+        self.count = *tried;
+        *tried += 1;
         let result = match kind {
             Kind::Kill => kills::kill(self),
             Kind::Race => races::race(self),
@@ -151,7 +153,7 @@ impl Trials {
             Kind::Server => servers::fetch(self),
         };
         match result {
-            Ok(()) => *passed += 1,
+            Ok(()) => *counts.passed.entry(kind).or_default() += 1,
             Err(error) => counts.failures.push(format!("{}, trial {}: {error:#}", kind.name(), self.count)),
         }
     }
@@ -186,8 +188,9 @@ impl Trials {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (kind, passed) in &self.passed {
-            writeln!(f, "  {:<36} {passed:>5} passed", kind.name())?;
+        for (kind, tried) in &self.tried {
+            let passed = self.passed.get(kind).copied().unwrap_or_default();
+            writeln!(f, "  {:<36} {passed:>5} of {tried}", kind.name())?;
         }
         for failure in &self.failures {
             writeln!(f, "  FAILED {failure}")?;

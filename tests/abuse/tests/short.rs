@@ -31,7 +31,7 @@ fn a_damaged_record_gives_no_wrong_number() {
 
 #[test]
 fn a_full_disk_loses_nothing() {
-    hold(Kind::Full, 6);
+    hold(Kind::Full, 4);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn the_users_files_and_symlinks_are_refused_and_kept() {
 
 #[test]
 fn hostile_servers_get_one_error_and_write_nothing_outside() {
-    hold(Kind::Server, 60);
+    hold(Kind::Server, 24);
 }
 
 #[test]

@@ -426,6 +426,7 @@ pub(super) fn suppression_row(s: &Suppression) -> Vec<String> {
         head_name(s.head.0, s.head.1),
         format!("{:.5}", s.ablated),
         format!("{:.5}", s.preserved),
-        s.score().map_or("-".to_owned(), |score| format!("{:.1}%", 100.0 * score)),
+        // Adding 0 turns a score that rounds to -0 into 0.
+        s.score().map_or("-".to_owned(), |score| format!("{:.1}%", (1000.0 * score).round() / 10.0 + 0.0)),
     ]
 }

@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     /// A Python that has TransformerLens; without it an environment is made in target/peer.
     #[arg(long, requires = "peer")]
     python: Option<PathBuf>,
-    /// Most patches that TransformerLens makes of one work each time; the others are reckoned at the same time each.
+    /// Most patches that TransformerLens makes of one work each time; the others are taken to need the same time each.
     #[arg(long, default_value_t = 144)]
     peer_patches: usize,
     /// Threads on the CPU, of both.
@@ -218,7 +218,7 @@ fn time<B: AutodiffBackend>(
         "floor: GFLOP at the rate of products or GB at the bandwidth, whichever takes longer; products: share of their rate\n",
     )?;
     if peer.is_some() {
-        print(&format!("~: reckoned from at most {} patches, each a whole forward\n", arguments.peer_patches))?;
+        print(&format!("~: estimated from at most {} patches, each a whole forward\n", arguments.peer_patches))?;
         if !size.is_shared() {
             print("TransformerLens has random weights of its own: times are compared, numbers are not\n")?;
         }

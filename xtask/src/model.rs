@@ -10,6 +10,8 @@ use rewire_input::{cut, quoted};
 use rewire_model::{Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, resolve_repository};
 use rewire_tasks::{ChangedText, Surrounding, Tokenizer};
 use rewire_toy::Toy;
+
+use crate::output::say;
 use serde_json::{Value, json};
 
 use crate::arguments::BosChoice;
@@ -202,7 +204,7 @@ fn from_hub(name: &str) -> anyhow::Result<ModelFiles> {
         }
         other => other,
     })?;
-    let hub = Hub::from_env().with_notices(|line| eprintln!("{line}"));
+    let hub = Hub::from_env().with_notices(say);
     let hub = if std::io::stderr().is_terminal() { hub.with_progress_bar() } else { hub };
     Ok(hub.fetch(&repository, &revision)?)
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use rewire_analysis::Warning;
 use rewire_device::Precision;
-use rewire_report::{About, Page};
+use rewire_report::{About, Page, TABLE_FILES};
 use rewire_store::{OutputDirectory, StoreError, Waiting};
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ fn command() -> Vec<String> {
 }
 
 /// Names of the files that every analysis writes to its output directory.
-pub(crate) const RESULTS: [&str; 4] = ["effects.safetensors", "effects.csv", "effects.json", "report.html"];
+pub(crate) const RESULTS: [&str; 4] = [TABLE_FILES[0], TABLE_FILES[1], TABLE_FILES[2], "report.html"];
 
 /// Whether a command waits for another run that holds its output directory.
 #[derive(Args)]

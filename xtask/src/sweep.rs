@@ -23,12 +23,10 @@ use rewire_analysis::{
 };
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_report::{About, describe_baselines, write_results};
-use rewire_store::Record;
+use rewire_store::{Record, sha256};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
 use serde::Serialize;
 use serde_json::{Value, json};
-
-use sha2::{Digest, Sha256};
 
 use crate::arguments::at_least_one;
 use crate::certainty::{Certainty, check_clusters};
@@ -445,5 +443,5 @@ impl Arguments {
 
 /// SHA-256 of what may be long, in the identity of a sweep.
 fn hash(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(Sha256::digest(serde_json::to_vec(value)?).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(sha256(&serde_json::to_vec(value)?))
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 
-/// Most threads. rayon starts as many as it is told, and with tens of thousands a command does
+/// Most threads. rayon starts as many as the variable says, and with tens of thousands a command does
 /// nothing but start them.
 const MOST: usize = 1024;
 

@@ -1,7 +1,7 @@
 //! The cache of one repository, laid out as `huggingface_hub` has it:
 //!
 //! ```text
-//! CACHE/models--OWNER--NAME/blobs/ETAG            the content, and ETAG.incomplete while it downloads
+//! CACHE/models--OWNER--NAME/blobs/ETAG            the content; ETAG.incomplete in downloads
 //!                          /refs/REVISION         the commit that the revision names
 //!                          /snapshots/COMMIT/FILE a relative symbolic link to the blob
 //!                          /.no_exist/COMMIT/FILE the commit has no such file

@@ -144,8 +144,8 @@ impl HubConfig {
     /// Reads the variables of Python's `huggingface_hub`; an empty variable counts as unset.
     ///
     /// - cache: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, or `hub` in the home folder;
-    /// - home folder: `HF_HOME`, or `huggingface` in `XDG_CACHE_HOME`, which is `~/.cache` by default;
-    /// - token: `HF_TOKEN`, or the file `HF_TOKEN_PATH`, which is `token` in the home folder by default;
+    /// - home folder: `HF_HOME`, or `huggingface` in `XDG_CACHE_HOME` (default `~/.cache`);
+    /// - token: `HF_TOKEN`, or the file `HF_TOKEN_PATH` (default `token` in the home folder);
     /// - `HF_ENDPOINT`, and `HF_HUB_OFFLINE` (1, true, yes, on).
     #[must_use]
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {

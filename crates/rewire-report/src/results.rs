@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use rewire_store::{OutputDirectory, StoreError};
+use rewire_store::{OutputDirectory, StoreError, sha256};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::tables::{description, lines, tensors};
 use crate::{About, ReportError, Table};
@@ -38,8 +37,7 @@ pub fn write_results(
 }
 
 fn describe(bytes: &[u8]) -> Value {
-    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    json!({ "bytes": bytes.len(), "sha256": hash })
+    json!({ "bytes": bytes.len(), "sha256": sha256(bytes) })
 }
 
 /// Files of the former run that the new one does not replace, as the former run wrote them.

@@ -1,6 +1,12 @@
-//! Checksums of records.
+//! Checksums of records and of results.
 
 use sha2::{Digest, Sha256};
+
+/// Returns the SHA-256 of `bytes` in hexadecimal digits.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
 
 /// Returns the first 16 hexadecimal digits of the SHA-256 of `parts`, each ended by a zero byte.
 pub(crate) fn checksum(parts: &[&str]) -> String {
@@ -9,7 +15,11 @@ pub(crate) fn checksum(parts: &[&str]) -> String {
         hasher.update(part.as_bytes());
         hasher.update([0]);
     }
-    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hasher.finalize()[..8])
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

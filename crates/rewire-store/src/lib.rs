@@ -36,6 +36,7 @@ mod lock;
 mod record;
 mod results;
 
+pub use checksum::sha256;
 pub use directory::{OutputDirectory, Waiting};
 pub use error::StoreError;
 pub use record::{Key, RECORD, Record};

@@ -2,7 +2,7 @@
 //!
 //! Every line carries the identity of its run and a checksum over both, so that a line of another
 //! run, a damaged line and a line that was cut off by a kill are all found. Passes without a valid
-//! line are computed again. Numbers are stored as the bits of float32 and come back unchanged.
+//! line are recomputed. Numbers are stored bit for bit.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -126,7 +126,8 @@ impl<'d> Record<'d> {
         let mut line = vec![0; length];
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut line)).map_err(|e| self.unreadable(e))?;
-        Ok(parse(&line, &self.run).filter(|(found, _)| *found == key).map(|(_, numbers)| numbers))
+        let found = checked(&line, &self.run).and_then(|(text, _)| read(text));
+        Ok(found.filter(|(found, _)| *found == key).map(|(_, numbers)| numbers))
     }
 
     /// Appends the numbers of a finished pass.
@@ -195,7 +196,8 @@ impl<'d> Record<'d> {
         let mut header = Vec::new();
         let mut offset = reader.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut header);
         scan.header = String::from_utf8_lossy(&header).into_owned();
-        let mut lines: HashMap<Key, (usize, Vec<f32>)> = HashMap::new();
+        // Number and checksum of each pass's line: equal checksums are equal numbers.
+        let mut lines: HashMap<Key, (usize, String)> = HashMap::new();
         let mut at = 0;
         for number in 2.. {
             at += offset.map_err(|e| self.unreadable(e))? as u64;
@@ -205,7 +207,7 @@ impl<'d> Record<'d> {
                 break;
             }
             scan.is_cut |= !line.ends_with(b"\n");
-            let Some((key, numbers)) = parse(&line, &self.run) else {
+            let Some((key, sum)) = checked(&line, &self.run).and_then(|(text, sum)| Some((read(text)?.0, sum))) else {
                 // The end of a line that a kill cut off is no damage.
                 if line.ends_with(b"\n") {
                     scan.damaged.push(number);
@@ -213,14 +215,14 @@ impl<'d> Record<'d> {
                 continue;
             };
             match lines.get(&key) {
-                Some((_, other)) if same_bits(other, &numbers) => {}
+                Some((_, other)) if other == sum => {}
                 Some((other, _)) => {
                     scan.damaged.extend([*other, number]);
                     scan.kept.remove(&key);
                 }
                 None => {
                     scan.kept.insert(key, (at, line.len()));
-                    lines.insert(key, (number, numbers));
+                    lines.insert(key, (number, sum.to_owned()));
                 }
             }
         }
@@ -310,21 +312,19 @@ fn split_sum(line: &str) -> Option<(&str, &str)> {
     line.strip_suffix('\n').unwrap_or(line).strip_suffix("\"}")?.rsplit_once(",\"sum\":\"")
 }
 
-/// The pass and numbers of a line of this run; none if the line does not hold.
-fn parse(line: &[u8], run: &str) -> Option<(Key, Vec<f32>)> {
+/// The text and checksum of a line of this run; none if the line is of another run or damaged.
+fn checked<'l>(line: &'l [u8], run: &str) -> Option<(&'l str, &'l str)> {
     let (text, sum) = split_sum(std::str::from_utf8(line).ok()?)?;
-    if checksum(&[run, text]) != sum {
-        return None;
-    }
+    (checksum(&[run, text]) == sum).then_some((text, sum))
+}
+
+/// The pass and numbers in a line's text.
+fn read(text: &str) -> Option<(Key, Vec<f32>)> {
     let record: Value = serde_json::from_str(&format!("{text}}}")).ok()?;
     let number = |key: &str| record.get(key)?.as_u64()?.try_into().ok();
     let key = Key { portion: number("portion")?, number: number("pass")?, plan: record.get("plan")?.as_u64()? };
     let bits = |v: &Value| Some(f32::from_bits(v.as_u64()?.try_into().ok()?));
     Some((key, record.get("numbers")?.as_array()?.iter().map(bits).collect::<Option<_>>()?))
-}
-
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
 #[cfg(test)]

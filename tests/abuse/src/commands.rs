@@ -97,7 +97,7 @@ pub(crate) fn write_pairs(directory: &Path) -> anyhow::Result<()> {
             lines += &format!("{pair}\n");
         }
     }
-    Ok(std::fs::write(directory.join("pairs.jsonl"), lines.repeat(16))?)
+    Ok(std::fs::write(directory.join("pairs.jsonl"), lines.repeat(6))?)
 }
 
 /// A number from 0 up to `n`, without it.

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use rewire_store::{INCOMPLETE, RECORD};
+use rewire_store::{INCOMPLETE, RECORD, sha256};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 /// Files by name; of descriptions, what does not change from run to run.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -64,8 +63,10 @@ pub(crate) fn check_one_run(directory: &Path) -> anyhow::Result<()> {
     let about: Value = serde_json::from_slice(&std::fs::read(directory.join("effects.json"))?)?;
     for (name, described) in about["files"].as_object().context("effects.json lists no files")? {
         let contents = std::fs::read(directory.join(name)).with_context(|| format!("{name} of this run is missing"))?;
-        let hash: String = Sha256::digest(&contents).iter().map(|byte| format!("{byte:02x}")).collect();
-        ensure!(described["sha256"] == hash.as_str(), "{name} is not of the run that effects.json describes");
+        ensure!(
+            described["sha256"] == sha256(&contents).as_str(),
+            "{name} is not of the run that effects.json describes"
+        );
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::DType;
 use ndarray::{ArrayD, Axis, s};
 use rewire_analysis::{CopyNorms, Options, PathIntegral, Scale, copy_scores};
-use rewire_device::Precision;
+use rewire_tensor::Precision;
 use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Activation, Run, Transformer, WeightProcessing};
 use rewire_tasks::PromptPairs;

@@ -10,7 +10,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
 use burn_cuda::{Cuda, CudaDevice};
 use rewire_analysis::{Component, Halved, MemoryEstimate, NodeKind, Options, Scale, activation_patching};
-use rewire_device::{Fault, Memory, Precision, Products, memory, product, set_products, watched};
+use rewire_tensor::{Fault, Memory, Precision, Products, memory, product, set_products, watched};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
 
@@ -20,11 +20,11 @@ fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)
     let guard = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let device = CudaDevice::new(0);
     // What an earlier test's pool still holds counts as taken: tests run in any order.
-    if rewire_device::devices().is_ok() {
+    if rewire_tensor::devices().is_ok() {
         <Cuda>::memory_cleanup(&device);
         let _ = watched::<Cuda, _>(&device, || <Cuda>::sync(&device));
     }
-    let found = rewire_device::devices().ok().and_then(|_| memory::<Cuda>(&device));
+    let found = rewire_tensor::devices().ok().and_then(|_| memory::<Cuda>(&device));
     match found.filter(|memory| memory.name.as_deref() == Some("a stand-in")) {
         Some(memory) => Some((device, memory, guard)),
         None => {

@@ -30,15 +30,15 @@ fn files(extension: &str) -> Vec<PathBuf> {
 #[test]
 fn arrows_point_down() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
-        ("rewire-device", [].as_slice()),
+        ("rewire-tensor", [].as_slice()),
         ("rewire-input", &[]),
-        ("rewire-hooks", &["rewire-device", "rewire-input"]),
+        ("rewire-hooks", &["rewire-tensor", "rewire-input"]),
         ("rewire-hub", &[]),
-        ("rewire-model", &["rewire-device", "rewire-hooks", "rewire-hub", "rewire-input"]),
+        ("rewire-model", &["rewire-tensor", "rewire-hooks", "rewire-hub", "rewire-input"]),
         ("rewire-tasks", &["rewire-input"]),
         ("rewire-store", &[]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
-        ("rewire-analysis", &["rewire-device", "rewire-hooks", "rewire-model", "rewire-tasks"]),
+        ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks"]),
         ("rewire-report", &["rewire-analysis", "rewire-store"]),
     ]);
     let metadata = Command::new(env!("CARGO"))
@@ -78,7 +78,7 @@ fn every_source_file_opens_by_saying_what_it_is_and_is_short() {
 
 #[test]
 fn unsafe_code_is_in_the_memory_map_and_the_look_for_cudas_libraries_alone() {
-    let allowed = ["crates/rewire-model/src/load.rs", "crates/rewire-device/src/cuda/driver.rs"].map(Path::new);
+    let allowed = ["crates/rewire-model/src/load.rs", "crates/rewire-tensor/src/cuda/driver.rs"].map(Path::new);
     for path in files("rs") {
         let text = std::fs::read_to_string(&path).unwrap();
         let name = path.strip_prefix(root()).unwrap();

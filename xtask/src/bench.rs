@@ -17,7 +17,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use bytesize::ByteSize;
 use clap::Args;
 use rewire_analysis::{Cost, Options};
-use rewire_device::computes_here;
+use rewire_tensor::computes_here;
 use rewire_model::{Transformer, WeightProcessing};
 
 use crate::arguments::an_even_number;
@@ -311,7 +311,7 @@ fn head<B: Backend>(
     arguments: &Arguments,
 ) -> String {
     let device = model.device();
-    let on = match rewire_device::memory::<B>(&device) {
+    let on = match rewire_tensor::memory::<B>(&device) {
         Some(memory) => {
             let name = memory.name.unwrap_or_else(|| "a GPU".to_owned());
             format!(

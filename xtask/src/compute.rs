@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 use bytesize::ByteSize;
 use clap::Args;
 use rewire_analysis::{AnalysisError, DEFAULT_TOLERANCE, Halved, MemoryEstimate, Options};
-use rewire_device::{Fault, Precision, Products, set_products};
+use rewire_tensor::{Fault, Precision, Products, set_products};
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ impl MemoryArguments {
 
 /// The options that every analysis of a command begins with, for prompts of `pos` tokens: as much at once as there is memory for.
 pub(crate) fn options<B: Backend>(model: &Transformer<B>, pos: usize) -> Options<'static> {
-    let free = rewire_device::memory::<B>(&model.device()).map(|memory| memory.free);
+    let free = rewire_tensor::memory::<B>(&model.device()).map(|memory| memory.free);
     let budget = [BUDGET.get().copied(), free].into_iter().flatten().min();
     if let Some(budget) = budget {
         let enough = MemoryEstimate::new(model.config(), pos, model.precision()).enough();

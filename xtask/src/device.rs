@@ -78,9 +78,9 @@ impl Device {
 #[cfg(feature = "cuda")]
 fn best() -> Device {
     static BEST: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
-    *BEST.get_or_init(|| match rewire_device::devices() {
+    *BEST.get_or_init(|| match rewire_tensor::devices() {
         Ok(1..) => Device::Cuda(0),
-        Ok(0) | Err(rewire_device::CudaError::NoDriver) => Device::Flex,
+        Ok(0) | Err(rewire_tensor::CudaError::NoDriver) => Device::Flex,
         Err(why) => {
             crate::output::say(&format!("--device auto: computing on the CPU, since {why}"));
             Device::Flex
@@ -97,7 +97,7 @@ fn best() -> Device {
 /// How many GPUs can be computed on here; in the other case why none can.
 #[cfg(feature = "cuda")]
 fn cuda_devices() -> Result<usize, String> {
-    rewire_device::devices().map_err(|error| error.to_string())
+    rewire_tensor::devices().map_err(|error| error.to_string())
 }
 
 /// The same of a program without CUDA.
@@ -111,7 +111,7 @@ pub(crate) fn watched<B: Backend, T>(
     device: &B::Device,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    rewire_device::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(fault.into()))
+    rewire_tensor::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(fault.into()))
 }
 
 /// Runs `$body`, an `anyhow::Result`, with `$Backend` as the type of the chosen (and checked) device's backend and `$device` as the device. What was

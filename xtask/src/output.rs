@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use rewire_analysis::Warning;
-use rewire_device::Precision;
+use rewire_tensor::Precision;
 use rewire_report::{About, Page, TABLE_FILES};
 use rewire_store::{OutputDirectory, StoreError, Waiting};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About 
         device: device.resolve().to_string(),
         computed: json!({
             "weights_and_activations": Precision::Float32,
-            "products_of_float32": rewire_device::products(),
+            "products_of_float32": rewire_tensor::products(),
             "halved": halved(),
         }),
         seed: None,

@@ -4,7 +4,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
-use rewire_device::float32;
+use rewire_tensor::float32;
 use rewire_hooks::{Axis, CacheError, HookPoint, Site};
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};

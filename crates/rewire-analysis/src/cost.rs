@@ -7,7 +7,7 @@ use std::iter::Sum;
 use std::ops::{Add, Mul};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_device::Precision;
+use rewire_tensor::Precision;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 

@@ -6,7 +6,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use rewire_device::{float32, in_type_of, product};
+use rewire_tensor::{float32, in_type_of, product};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig, attend, mix_values};
 

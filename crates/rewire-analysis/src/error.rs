@@ -1,6 +1,6 @@
 //! Everything that an analysis can refuse.
 
-use rewire_device::Fault;
+use rewire_tensor::Fault;
 use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
 use rewire_model::ModelError;
 use rewire_tasks::{NormalisationError, PairsError};

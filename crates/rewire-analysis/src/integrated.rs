@@ -8,7 +8,7 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::ArrayD;
-use rewire_device::computes_here;
+use rewire_tensor::computes_here;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 

@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_device::{float32, in_type_of, product};
+use rewire_tensor::{float32, in_type_of, product};
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
 use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;

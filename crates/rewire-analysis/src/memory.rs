@@ -1,7 +1,7 @@
 //! How much of a sweep fits into a device's memory, by estimate.
 
 use burn::tensor::backend::Backend;
-use rewire_device::Precision;
+use rewire_tensor::Precision;
 use rewire_model::{Transformer, TransformerConfig};
 
 use crate::Options;
@@ -64,7 +64,7 @@ impl Options<'_> {
     #[must_use]
     pub fn fitted<B: Backend>(self, model: &Transformer<B>, pos: usize, budget: Option<u64>) -> Self {
         let device = model.device();
-        let Some(budget) = budget.or_else(|| rewire_device::memory::<B>(&device).map(|memory| memory.free)) else {
+        let Some(budget) = budget.or_else(|| rewire_tensor::memory::<B>(&device).map(|memory| memory.free)) else {
             return self;
         };
         let estimate = MemoryEstimate::new(model.config(), pos, model.precision());

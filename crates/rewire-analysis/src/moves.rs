@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis as Dimension, IxDyn, Slice};
-use rewire_device::float32;
+use rewire_tensor::float32;
 use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint};
 use rewire_model::TransformerConfig;
 use std::collections::{BTreeMap, BTreeSet};

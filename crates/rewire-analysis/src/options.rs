@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::backend::Backend;
-use rewire_device::computes_here;
+use rewire_tensor::computes_here;
 use serde::{Deserialize, Serialize};
 
 use crate::Ledger;

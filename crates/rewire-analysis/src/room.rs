@@ -18,7 +18,7 @@ pub(crate) fn watched<B: Backend, T>(
     device: &B::Device,
     work: impl FnOnce() -> Result<T, AnalysisError>,
 ) -> Result<T, AnalysisError> {
-    rewire_device::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(AnalysisError::Device(fault)))
+    rewire_tensor::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(AnalysisError::Device(fault)))
 }
 
 /// Whether the device has done well since the analysis began: asked before something is kept for a later process.
@@ -50,7 +50,7 @@ impl<'a> Room<'a> {
         what: &'static str,
     ) -> Self {
         let device = model.device();
-        let free = move || rewire_device::memory::<B>(&device).map(|memory| memory.free);
+        let free = move || rewire_tensor::memory::<B>(&device).map(|memory| memory.free);
         let estimate = MemoryEstimate::new(model.config(), portion.pairs.width(), model.precision());
         let a_row = 16 * portion.columns(model.config()) as u64;
         let a_token = estimate.pass_a_token_without_logits;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor};
-use rewire_device::in_type_of;
+use rewire_tensor::in_type_of;
 
 use crate::stored::{Stored, StoredMask};
 use crate::{Hook, HookPoint};

@@ -5,7 +5,7 @@ use std::fmt;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_device::zeros_like;
+use rewire_tensor::zeros_like;
 
 use crate::recorder::Filter;
 use crate::stored::Stored;

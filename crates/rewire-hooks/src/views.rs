@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
 use crate::{ActivationCache, CacheError, HookPoint, NormSite, Site};
-use rewire_device::{float32, product};
+use rewire_tensor::{float32, product};
 
 /// Tensors stacked along a leading axis, with the name of each.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_device::product;
+use rewire_tensor::product;
 use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::kernels::{Queries, mix, scores};

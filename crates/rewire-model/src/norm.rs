@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_device::{float32, in_type_of};
+use rewire_tensor::{float32, in_type_of};
 use rewire_hooks::{Hook, HookPoint};
 
 use crate::kernels::{moments, normalize};

@@ -1,7 +1,7 @@
 //! The parts of a block one by one, for analyses that hold attention and follow the residual stream position by position.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_device::float32;
+use rewire_tensor::float32;
 use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::attention::linear;

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor, backend::Backend};
-use rewire_device::Precision;
+use rewire_tensor::Precision;
 
 use crate::Transformer;
 use crate::parameters::frozen;

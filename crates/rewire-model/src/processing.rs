@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use crate::norm::Norm;
 use crate::parameters::frozen;
 use crate::{Transformer, TransformerConfig};
-use rewire_device::product;
+use rewire_tensor::product;
 
 /// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

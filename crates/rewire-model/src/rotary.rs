@@ -1,7 +1,7 @@
 //! Rotary position embedding, half-split as GPT-NeoX has it.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use rewire_device::{float32, in_type_of};
+use rewire_tensor::{float32, in_type_of};
 
 /// The angles of a run's positions.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_device::{float32, product};
+use rewire_tensor::{float32, product};
 use rewire_hooks::{Hook, HookPoint, NormSite};
 
 use crate::attention::AttentionContext;

@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_device::{float32, zeros_like};
+use rewire_tensor::{float32, zeros_like};
 use rewire_hooks::{HookPoint, Site};
 
 use crate::Transformer;

@@ -55,13 +55,13 @@ fn count(size: Size, works: &[Work]) -> anyhow::Result<Launches> {
 
 #[cfg(feature = "cuda")]
 pub(crate) fn start_counting() -> anyhow::Result<()> {
-    rewire_device::count_launches();
+    rewire_tensor::count_launches();
     Ok(())
 }
 
 #[cfg(feature = "cuda")]
 pub(crate) fn so_far() -> u64 {
-    rewire_device::launches()
+    rewire_tensor::launches()
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, Tensor};
-use rewire_device::{computes_here, memory, product};
+use rewire_tensor::{computes_here, memory, product};
 
 use super::median;
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::{NodeKind, Scale, pearson};
-use rewire_device::{Products, set_products};
+use rewire_tensor::{Products, set_products};
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, Axis, concatenate};
-use rewire_device::zeros_like;
+use rewire_tensor::zeros_like;
 use rewire_hooks::{HookPoint, Patch, Site};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, ArrayD, Axis};
-use rewire_device::{float32, product};
+use rewire_tensor::{float32, product};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, Run, Transformer};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_device::{product, zeros_like};
+use rewire_tensor::{product, zeros_like};
 use rewire_hooks::Site;
 use rewire_model::attend;
 use rewire_tasks::Metric;

@@ -12,7 +12,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Bool, DType, Tensor, TensorData, backend::Backend};
 
 use crate::Activation;
-use rewire_device::{float32, in_type_of, product};
+use rewire_tensor::{float32, in_type_of, product};
 
 /// Layer norm's scale `sqrt(var + eps)` `[batch, pos, 1]`, and what is left to do once it was seen.
 pub(crate) enum Moments<B: Backend> {

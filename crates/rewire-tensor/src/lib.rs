@@ -6,7 +6,7 @@
 //! ```
 //! use burn::backend::Flex;
 //! use burn::tensor::Tensor;
-//! use rewire_device::product;
+//! use rewire_tensor::product;
 //!
 //! let a = Tensor::<Flex, 2>::from_floats([[1.0, 2.0]], &Default::default());
 //! let b = Tensor::<Flex, 2>::from_floats([[3.0], [4.0]], &Default::default());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rewire_analysis::{Ledger, Pass};
+use rewire_analysis::run::{Ledger, Pass};
 
 /// Keeps passes in memory, and counts those that had to be run.
 #[derive(Debug, Default)]

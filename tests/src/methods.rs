@@ -3,12 +3,14 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::ArrayD;
-use rewire_analysis::{
-    By, Component, Effects, FreezePolicy, Input, Intervention, KeptTokens, MeanOver, Node, NodeKind, NormJacobian,
-    Options, PathIntegral, PathOptions, PerPrompt, Receiver, ablation, activation_patching, attention_attribution,
-    attribution_patching, backup_heads, copy_suppression, head_path_attribution, integrated_gradients,
-    interpolation_curves, logit_attribution, mean_activations, patch_groups, path_patching,
-};
+use rewire_analysis::Effects;
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution};
+use rewire_analysis::heads::{KeptTokens, backup_heads, copy_suppression, logit_attribution};
+use rewire_analysis::integrated::{PathIntegral, integrated_gradients, interpolation_curves};
+use rewire_analysis::node::{By, Component, Node, NodeKind};
+use rewire_analysis::patching::{ablation, activation_patching, patch_groups};
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
+use rewire_analysis::run::{Intervention, MeanOver, Options, mean_activations};
 use rewire_hooks::Site;
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};

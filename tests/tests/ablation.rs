@@ -7,11 +7,12 @@ use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Axis as Dimension};
 use proptest::prelude::*;
-use rewire_analysis::{
-    Ablated, AnalysisError, AnswerAccuracy, Component, Direction, Intervention, MeanOver, Node, NodeKind, Options,
-    Positions, Proportion, Quadrature, Scale, ablate_groups, ablation, activation_patching, answer_accuracy,
-    interpolation_curves, mean_activations,
-};
+use rewire_analysis::AnalysisError;
+use rewire_analysis::integrated::{Quadrature, interpolation_curves};
+use rewire_analysis::node::{Component, Node, NodeKind, Positions};
+use rewire_analysis::patching::{Ablated, AnswerAccuracy, ablate_groups, ablation, activation_patching, answer_accuracy};
+use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Scale, mean_activations};
+use rewire_analysis::stats::Proportion;
 use rewire_hooks::{ActivationCache, Hook, HookPoint, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split};
@@ -28,7 +29,7 @@ on_every_backend!(ablations_match, the_curve_matches);
 /// 2.9e-6, of one near 10.
 const LOGITS: Tolerance = Tolerance::new(1e-6, 2e-6);
 
-const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: rewire_analysis::By::All };
+const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: rewire_analysis::node::By::All };
 
 fn in_metric() -> Options<'static> {
     Options { scale: Scale::Metric, ..Options::default() }

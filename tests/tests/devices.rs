@@ -2,7 +2,8 @@
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
-use rewire_analysis::{Options, PathIntegral};
+use rewire_analysis::integrated::PathIntegral;
+use rewire_analysis::run::Options;
 use rewire_model::{Transformer, WeightProcessing};
 use rewire_tests::compare::{Tolerance, assert_within, scale};
 use rewire_tests::fixture::Fixture;

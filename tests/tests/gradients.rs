@@ -5,11 +5,11 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
-use rewire_analysis::{
-    Component, Direction, Intervention, Node, NodeKind, NormJacobian, Options, PathIntegral, PathOptions, PerPrompt,
-    Quadrature, Rule, Scale, Together, activation_patching, head_path_attribution, integrated_gradients,
-    interpolation_curves,
-};
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
+use rewire_analysis::integrated::{PathIntegral, Quadrature, Rule, Together, integrated_gradients, interpolation_curves};
+use rewire_analysis::node::{Component, Node, NodeKind};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::run::{Direction, Intervention, Options, Scale};
 use rewire_hooks::{GradientProbes, Hook, HookPoint, Patch, Recorder, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};

@@ -7,11 +7,11 @@ use burn::backend::Flex;
 use burn::tensor::backend::Backend;
 use burn_ndarray::NdArray;
 use ndarray::{Array, ArrayD, Axis, IxDyn};
-use rewire_analysis::{
-    AnalysisError, By, Component, CopyNorms, Direction, FreezePolicy, Inhibition, Input, KeptTokens, Node, NodeKind,
-    Options, Path, Positions, Receiver, Scale, backup_heads, copy_scores, copy_suppression, logit_attribution,
-    patch_path, patch_paths, s2_inhibition,
-};
+use rewire_analysis::AnalysisError;
+use rewire_analysis::heads::{CopyNorms, Inhibition, KeptTokens, backup_heads, copy_scores, copy_suppression, logit_attribution, s2_inhibition};
+use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
+use rewire_analysis::path::{FreezePolicy, Input, Path, Receiver, patch_path, patch_paths};
+use rewire_analysis::run::{Direction, Options, Scale};
 use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Roles, Split};

@@ -8,9 +8,11 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Axis as Dimension};
 use proptest::prelude::*;
-use rewire_analysis::{
-    AnalysisError, By, Component, Direction, NodeKind, Options, Scale, activation_patching, attribution_patching,
-};
+use rewire_analysis::AnalysisError;
+use rewire_analysis::attribution::attribution_patching;
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::run::{Direction, Options, Scale};
 use rewire_hooks::{Axis, HookPoint, Patch, Recorder, ResidualStream, Site};
 use rewire_model::{Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};

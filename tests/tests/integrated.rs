@@ -6,11 +6,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::Axis as Dimension;
 use proptest::prelude::*;
-use rewire_analysis::{
-    AnalysisError, By, Component, Direction, Integrated, Intervention, MeanOver, NodeKind, Options, PathIntegral,
-    Quadrature, Rule, Scale, Together, ablation, activation_patching, clean_logits, integrated_gradients,
-    literal_first_node, literal_first_node_backward, mean_activations,
-};
+use rewire_analysis::AnalysisError;
+use rewire_analysis::integrated::{Integrated, PathIntegral, Quadrature, Rule, Together, integrated_gradients, literal_first_node, literal_first_node_backward};
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::patching::{ablation, activation_patching};
+use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Scale, clean_logits, mean_activations};
 use rewire_hooks::{ActivationCache, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Accuracy, KlDivergence, LogitDiff, PromptPair, PromptPairs};

@@ -4,10 +4,11 @@
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis, stack};
-use rewire_analysis::{
-    By, Component, Direction, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt, activation_patching,
-    attention_attribution, attribution_patching, head_path_attribution,
-};
+use rewire_analysis::Outcome;
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution};
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::run::{Direction, Options};
 use rewire_hooks::{ActivationCache, GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric};

@@ -5,10 +5,10 @@ use burn::tensor::backend::Backend;
 use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Axis};
 use proptest::prelude::*;
-use rewire_analysis::{
-    AnalysisError, Baselines, By, Component, Direction, Edge, FreezePolicy, Frozen, HeldAttention, Input, Node,
-    NodeKind, Options, Path, Positions, Receiver, Scale, Taking, head_edges, patch_path, patch_paths, path_patching,
-};
+use rewire_analysis::{AnalysisError, Baselines};
+use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
+use rewire_analysis::path::{Edge, FreezePolicy, Frozen, HeldAttention, Input, Path, Receiver, Taking, head_edges, patch_path, patch_paths, path_patching};
+use rewire_analysis::run::{Direction, Options, Scale};
 use rewire_hooks::{HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
@@ -234,7 +234,7 @@ proptest! {
         let kinds: Vec<NodeKind> = senders(&config).map(|component| NodeKind { component, by }).collect();
         let receivers: Vec<Receiver> = ends.into_iter().map(|end| receiver(end, &config, &pairs)).collect();
         let options = options(noising);
-        let reference = Options { reuse: rewire_analysis::Reuse::Nothing, ..options };
+        let reference = Options { reuse: rewire_analysis::run::Reuse::Nothing, ..options };
         let expected = path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &reference).unwrap();
         let fast = Options { token_budget: budget, prompt_batch: batch, workers: Some(workers), ..options };
         let found = path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &fast).unwrap();
@@ -276,7 +276,7 @@ proptest! {
         };
         let paths: Vec<Path> = ends.into_iter().map(path).collect();
         let options = options(noising);
-        let reference = Options { reuse: rewire_analysis::Reuse::Nothing, ..options };
+        let reference = Options { reuse: rewire_analysis::run::Reuse::Nothing, ..options };
         let expected = patch_paths(&model, &pairs, &metric, &paths, policy, &reference).unwrap();
         let fast = Options { token_budget: budget, prompt_batch: batch, ..options };
         let found = patch_paths(&model, &pairs, &metric, &paths, policy, &fast).unwrap();

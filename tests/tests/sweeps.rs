@@ -7,11 +7,11 @@ use burn::tensor::backend::Backend;
 use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Dimension};
 use proptest::prelude::*;
-use rewire_analysis::{
-    AnalysisError, By, Component, Direction, Layers, Node, NodeKind, NormJacobian, Options, PathOptions, PerPrompt,
-    Positions, Scale, activation_patching, activation_patching_cost, attribute_groups, attribution_patching,
-    attribution_patching_with_head_paths, patch_groups, screen_then_verify,
-};
+use rewire_analysis::AnalysisError;
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attribute_groups, attribution_patching, attribution_patching_with_head_paths};
+use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
+use rewire_analysis::patching::{activation_patching, activation_patching_cost, patch_groups, screen_then_verify};
+use rewire_analysis::run::{Direction, Layers, Options, Scale};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
 use rewire_tests::compare::{assert_within, rounding, scale};
@@ -158,7 +158,7 @@ proptest! {
         let metric = Elsewhere { of: LogitDiff::new(&pairs), read: (0..pairs.len()).map(|p| read[p] % (ends[p] + 1)).collect() };
         let by = [By::All, By::Position][by];
         let kinds: Vec<NodeKind> = components(&config).map(|component| NodeKind { component, by }).collect();
-        let slow = Options { reuse: rewire_analysis::Reuse::Nothing, ..options(noising) };
+        let slow = Options { reuse: rewire_analysis::run::Reuse::Nothing, ..options(noising) };
         let layers = Some(if together { Layers::Together } else { Layers::Apart });
         let fast = Options { layers, ..options(noising) };
         let found = activation_patching(&model.valid(), &pairs, &metric, &kinds, &fast).unwrap();

@@ -10,14 +10,15 @@ use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
 use proptest::prelude::*;
-use rewire_analysis::{
-    Agreement, AnalysisError, By, Component, Direction, FreezePolicy, Input, Intervention, KeptTokens, MeanOver, Node,
-    NodeKind, NormJacobian, Options, PathIntegral, PathOptions, PerPrompt, Positions, Receiver, Reuse, Scale,
-    Suppression, Warning, ablate_groups, ablation, activation_patching, attention_attribution, attention_patterns,
-    attribute_groups, attribution_patching, backup_heads, clean_logits, copy_suppression, head_path_attribution,
-    integrated_gradients, interpolation_curves, logit_attribution, mean_activations, patch_groups, path_patching,
-    screen_then_verify,
-};
+use rewire_analysis::AnalysisError;
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribute_groups, attribution_patching, head_path_attribution};
+use rewire_analysis::heads::{KeptTokens, Suppression, attention_patterns, backup_heads, copy_suppression, logit_attribution};
+use rewire_analysis::integrated::{PathIntegral, integrated_gradients, interpolation_curves};
+use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
+use rewire_analysis::patching::{ablate_groups, ablation, activation_patching, patch_groups, screen_then_verify};
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
+use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Reuse, Scale, clean_logits, mean_activations};
+use rewire_analysis::stats::{Agreement, Warning};
 use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
 use rewire_model::{Activation, FinalNormGain, Run, Transformer, TransformerConfig};
 use rewire_tasks::{Accuracy, AtClean, KlDivergence, LogitDiff, Metric, Probability, PromptPair, PromptPairs, Reads};
@@ -366,7 +367,7 @@ fn finite_or_refused<M: Metric>(
     let found = path_patching(&plain, pairs, metric, &adding, &to, FreezePolicy::path_patching(), &options);
     check("path patching", found.map(|found| flat(found.outcome)))?;
     let group = [vec![Node::new(0, Component::HeadZ).unit(0), Node::new(0, Component::MlpOut)]];
-    let values = |outcome: rewire_analysis::GroupOutcome| outcome.values.into_iter().collect();
+    let values = |outcome: rewire_analysis::patching::GroupOutcome| outcome.values.into_iter().collect();
     check("groups", patch_groups(&plain, pairs, metric, &group, &options).map(values))?;
     check("group attribution", attribute_groups(model, pairs, metric, &group, &options).map(values))?;
     let node = [Node::new(0, Component::MlpOut)];

@@ -1,6 +1,6 @@
 //! How well attribution follows exact effects, as a table.
 
-use rewire_analysis::Agreement;
+use rewire_analysis::stats::Agreement;
 use serde_json::{Value, json};
 
 /// How many of the largest exact effects attribution should find.

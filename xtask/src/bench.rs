@@ -16,7 +16,8 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use bytesize::ByteSize;
 use clap::Args;
-use rewire_analysis::{Cost, Options};
+use rewire_analysis::patching::Cost;
+use rewire_analysis::run::Options;
 use rewire_tensor::computes_here;
 use rewire_model::{Transformer, WeightProcessing};
 

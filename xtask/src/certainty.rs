@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use ndarray::ArrayD;
-use rewire_analysis::{Bootstrap, Effects, Family, IntervalKind, SignFlips};
+use rewire_analysis::Effects;
+use rewire_analysis::stats::{Bootstrap, Family, IntervalKind, SignFlips};
 use rewire_tasks::{Clusters, PromptPairs};
 use serde_json::{Value, json};
 
@@ -177,7 +178,7 @@ pub(crate) fn describe_clusters(clusters: &Clusters, seed: u64) -> Value {
         "clusters_are": CLUSTERS_ARE,
         "cluster_of_prompt": clusters.of(),
     });
-    if clusters.len() >= rewire_analysis::FEWEST_FOR_BOOTSTRAP {
+    if clusters.len() >= rewire_analysis::stats::FEWEST_FOR_BOOTSTRAP {
         let Bootstrap { level, resamples, seed } = bootstrap(seed);
         described["bootstrap"] = json!({ "level": level, "resamples": resamples, "seed": seed });
     }
@@ -216,7 +217,7 @@ fn p(value: f32) -> String {
 #[cfg(test)]
 mod tests {
     use ndarray::Array3;
-    use rewire_analysis::{Component, NodeKind};
+    use rewire_analysis::node::{Component, NodeKind};
 
     use super::*;
 

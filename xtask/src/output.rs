@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
-use rewire_analysis::Warning;
+use rewire_analysis::stats::Warning;
 use rewire_tensor::Precision;
 use rewire_report::{About, Page, TABLE_FILES};
 use rewire_store::{OutputDirectory, StoreError, Waiting};

@@ -16,7 +16,8 @@ use std::time::Instant;
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::Args;
-use rewire_analysis::{Node, PathIntegral, Quadrature, Rule};
+use rewire_analysis::integrated::{PathIntegral, Quadrature, Rule};
+use rewire_analysis::node::Node;
 use rewire_model::Transformer;
 use rewire_report::{About, write_results};
 use rewire_tasks::PromptPairs;
@@ -205,5 +206,5 @@ fn check_heads(source: &Source, heads: &[(usize, usize)]) -> anyhow::Result<()> 
 
 /// A head's output at all positions.
 fn head_node((layer, head): (usize, usize)) -> Node {
-    Node::new(layer, rewire_analysis::Component::HeadResult).unit(head)
+    Node::new(layer, rewire_analysis::node::Component::HeadResult).unit(head)
 }

@@ -9,7 +9,10 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use clap::Args;
-use rewire_analysis::{NormJacobian, Outcome, Scale, pearson};
+use rewire_analysis::Outcome;
+use rewire_analysis::attribution::NormJacobian;
+use rewire_analysis::run::Scale;
+use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
 use rewire_report::{About, Check, Prompts, Table, describe_baselines, write_results};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};

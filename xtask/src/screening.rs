@@ -1,6 +1,7 @@
 //! What was screened and verified, as words and a table.
 
-use rewire_analysis::{Effects, Place, Screened};
+use rewire_analysis::Effects;
+use rewire_analysis::patching::{Place, Screened};
 use rewire_tasks::PromptPairs;
 
 use crate::names;

@@ -17,10 +17,12 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
-use rewire_analysis::{
-    AnalysisError, By, Completeness, Component, Direction, HeadPaths, NodeKind, NormJacobian, Outcome, ParseNodeError,
-    Scale, Screened, clean_logits,
-};
+use rewire_analysis::{AnalysisError, Outcome};
+use rewire_analysis::attribution::{HeadPaths, NormJacobian};
+use rewire_analysis::integrated::Completeness;
+use rewire_analysis::node::{By, Component, NodeKind, ParseNodeError};
+use rewire_analysis::patching::Screened;
+use rewire_analysis::run::{Direction, Scale, clean_logits};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_report::{About, describe_baselines, write_results};
 use rewire_store::{Record, sha256};

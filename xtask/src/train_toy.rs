@@ -8,9 +8,9 @@ use burn::backend::Autodiff;
 use clap::Args;
 use rewire_toy::{MODEL_FILES, Toy, TrainingOptions, save, train};
 
+use crate::progress;
 use crate::device::{Device, on_device};
 use crate::output::{WaitArguments, print};
-use crate::progress;
 
 #[derive(Args)]
 pub(crate) struct Arguments {

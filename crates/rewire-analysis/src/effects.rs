@@ -6,8 +6,10 @@ use ndarray::{ArrayD, Axis as Dimension, concatenate};
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
-use crate::finite::check_effects;
-use crate::{AnalysisError, Direction, NodeKind, Scale};
+use crate::error::AnalysisError;
+use crate::node::kind::NodeKind;
+use crate::run::finite::check_effects;
+use crate::run::options::{Direction, Scale};
 
 /// How effects were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,7 +84,7 @@ impl Effects {
         let name = |axis| match axis {
             Axis::Head => "head",
             Axis::DMlp => "neuron",
-            Axis::Query if self.kind.by == crate::By::Cell => "dest",
+            Axis::Query if self.kind.by == crate::node::kind::By::Cell => "dest",
             Axis::Key => "src",
             _ => "pos",
         };
@@ -190,7 +192,7 @@ mod tests {
     use ndarray::{IxDyn, array};
 
     use super::*;
-    use crate::{By, Component};
+    use crate::node::kind::{By, Component};
 
     #[test]
     fn a_mean_at_a_position_is_over_the_prompts_that_have_it() {

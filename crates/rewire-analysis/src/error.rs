@@ -5,7 +5,8 @@ use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
 use rewire_model::ModelError;
 use rewire_tasks::{NormalisationError, PairsError};
 
-use crate::{NodeKind, Rule};
+use crate::integrated::quadrature::Rule;
+use crate::node::kind::NodeKind;
 
 /// Why an analysis was not done.
 #[derive(Debug, thiserror::Error)]

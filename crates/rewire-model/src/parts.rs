@@ -4,9 +4,9 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_tensor::float32;
 use rewire_hooks::{Hook, HookPoint, Site};
 
+use crate::{HeadInput, Positions, Transformer};
 use crate::attention::linear;
 use crate::rotary::Rotary;
-use crate::{HeadInput, Positions, Transformer};
 
 impl<B: Backend> Transformer<B> {
     /// The norm in front of attention of block `layer`, of any vectors `[batch, pos, d_model]`. `hook` sees its scale and output.

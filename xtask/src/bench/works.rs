@@ -7,12 +7,13 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
 use ndarray::ArrayD;
-use rewire_analysis::{
-    By, Component, Cost, Direction, Effects, FreezePolicy, Input, NodeKind, NormJacobian, Options, Outcome,
-    PathIntegral, PathOptions, PerPrompt, Receiver, activation_patching, activation_patching_cost,
-    attention_attribution, attribution_patching, attribution_patching_cost, attribution_patching_with_head_paths,
-    clean_logits, forward_cost, integrated_gradients, integrated_gradients_cost, path_patching, path_patching_cost,
-};
+use rewire_analysis::{Effects, Outcome};
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, attribution_patching_with_head_paths};
+use rewire_analysis::integrated::{PathIntegral, integrated_gradients};
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::patching::{Cost, activation_patching, activation_patching_cost, attribution_patching_cost, forward_cost, integrated_gradients_cost};
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching, path_patching_cost};
+use rewire_analysis::run::{Direction, Options, clean_logits};
 use rewire_hooks::{GradientProbes, HookPoint, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_store::{OutputDirectory, Waiting};

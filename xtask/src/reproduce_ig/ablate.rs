@@ -1,9 +1,10 @@
 //! The ablation experiments: how often the model answers right without the heads on which the methods disagree.
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::{
-    Ablated, AnswerAccuracy, Intervention, MeanOver, Node, Options, answer_accuracy, mean_activations, pearson,
-};
+use rewire_analysis::node::Node;
+use rewire_analysis::patching::{Ablated, AnswerAccuracy, answer_accuracy};
+use rewire_analysis::run::{Intervention, MeanOver, Options, mean_activations};
+use rewire_analysis::stats::pearson;
 use rewire_hooks::Site;
 use rewire_model::Transformer;
 use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;

@@ -3,10 +3,12 @@
 use anyhow::Context;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::{
-    By, Comparison, Component, Direction, Effects, Integrated, Intervention, NodeKind, Options, Outcome, PathIntegral,
-    Quadrature, Scale, activation_patching, integrated_gradients, literal_first_node,
-};
+use rewire_analysis::{Effects, Outcome};
+use rewire_analysis::integrated::{Integrated, PathIntegral, Quadrature, integrated_gradients, literal_first_node};
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_analysis::stats::Comparison;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
@@ -172,6 +174,6 @@ impl Compared {
     /// All heads by falling size of their exact effect.
     pub(super) fn heads_by_effect(&self) -> Vec<(usize, usize)> {
         let exact = flat(&self.exact.effects[1]);
-        rewire_analysis::top_by_size(&exact, exact.len()).into_iter().map(|i| self.place(1, i)).collect()
+        rewire_analysis::stats::top_by_size(&exact, exact.len()).into_iter().map(|i| self.place(1, i)).collect()
     }
 }

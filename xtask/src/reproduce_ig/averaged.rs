@@ -4,10 +4,11 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array1, Array2, Axis};
-use rewire_analysis::{
-    Bootstrap, Direction, Effects, IntervalKind, Options, PathIntegral, Quadrature, Scale, activation_patching,
-    integrated_gradients, literal_first_node, pearson,
-};
+use rewire_analysis::Effects;
+use rewire_analysis::integrated::{PathIntegral, Quadrature, integrated_gradients, literal_first_node};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::stats::{Bootstrap, IntervalKind, pearson};
 use rewire_model::Transformer;
 use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
 

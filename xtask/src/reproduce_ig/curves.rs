@@ -2,10 +2,9 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_analysis::{
-    Curves, Direction, Intervention, Options, PathIntegral, Quadrature, Scale, integrated_gradients,
-    interpolation_curves, literal_first_node_backward, patch_groups,
-};
+use rewire_analysis::integrated::{Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves, literal_first_node_backward};
+use rewire_analysis::patching::patch_groups;
+use rewire_analysis::run::{Direction, Intervention, Options, Scale};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 

@@ -1,7 +1,10 @@
 //! What was found, as tables, notes and words.
 
 use ndarray::Array2;
-use rewire_analysis::{AnswerAccuracy, Comparison, Curves, Integrated, Proportion, Scale};
+use rewire_analysis::integrated::{Curves, Integrated};
+use rewire_analysis::patching::AnswerAccuracy;
+use rewire_analysis::run::Scale;
+use rewire_analysis::stats::{Comparison, Proportion};
 use rewire_report::{Check, Prompts, Table};
 use serde_json::{Value, json};
 

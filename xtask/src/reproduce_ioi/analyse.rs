@@ -3,11 +3,13 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array4, Array5, Array6, Axis};
-use rewire_analysis::{
-    Agreement, By, Component, Direction, Effects, NodeKind, NormJacobian, Options, Outcome, PathOptions, PerPrompt,
-    Scale, Screened, activation_patching, attention_attribution, attention_entropy, attention_patterns,
-    attribution_patching, attribution_patching_with_head_paths, screen_then_verify,
-};
+use rewire_analysis::{Effects, Outcome};
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, attribution_patching_with_head_paths};
+use rewire_analysis::heads::{attention_entropy, attention_patterns};
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::patching::{Screened, activation_patching, screen_then_verify};
+use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::stats::Agreement;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPairs};
 use serde_json::{Value, json};

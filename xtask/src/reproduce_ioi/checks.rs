@@ -2,7 +2,7 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::{Component, NodeKind};
+use rewire_analysis::node::{Component, NodeKind};
 use rewire_hooks::{GradientProbes, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
 use rewire_report::{Check, Verdict};

@@ -11,8 +11,8 @@ use rewire_tasks::PromptPairs;
 
 use super::analyse::{Findings, HeadEffect};
 use super::{Arguments, Found, TOP, correlation};
-use crate::model::Source;
 use crate::names;
+use crate::model::Source;
 use crate::output::{head_name, new_page, numbered};
 
 pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {

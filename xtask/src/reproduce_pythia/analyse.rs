@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::{Array2, Array4, Axis};
-use rewire_analysis::{
-    Backup, Component, CopyNorms, CopyScores, Direction, FreezePolicy, Inhibition, Input, KeptTokens, NodeKind,
-    Options, Outcome, Receiver, Suppression, activation_patching, attention_patterns, backup_heads, copy_scores,
-    copy_suppression, logit_attribution, path_patching, s2_inhibition,
-};
+use rewire_analysis::Outcome;
+use rewire_analysis::heads::{Backup, CopyNorms, CopyScores, Inhibition, KeptTokens, Suppression, attention_patterns, backup_heads, copy_scores, copy_suppression, logit_attribution, s2_inhibition};
+use rewire_analysis::node::{Component, NodeKind};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
+use rewire_analysis::run::{Direction, Options};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
 

@@ -6,7 +6,9 @@ use anyhow::Context;
 use burn::tensor::backend::Backend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rewire_analysis::{Component, Intervention, Node, Options, Scale, ablate_groups};
+use rewire_analysis::node::{Component, Node};
+use rewire_analysis::patching::ablate_groups;
+use rewire_analysis::run::{Intervention, Options, Scale};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 

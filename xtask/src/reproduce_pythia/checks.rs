@@ -5,7 +5,7 @@
 //! digit, and float32 rounding.
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::CopyScores;
+use rewire_analysis::heads::CopyScores;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_report::{Check, Verdict};
 use rewire_tasks::Tokenizer;
@@ -150,7 +150,7 @@ fn copying(scores: &CopyScores) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use ndarray::{Array2, Array3};
-    use rewire_analysis::{Backup, Inhibition};
+    use rewire_analysis::heads::{Backup, Inhibition};
 
     use super::super::notebook::Totals;
     use super::*;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::{
-    Direction, Edge, FreezePolicy, HeadEdges, Input, NormJacobian, Options, PathOptions, PerPrompt, head_edges,
-    head_path_attribution,
-};
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
+use rewire_analysis::path::{Edge, FreezePolicy, HeadEdges, Input, head_edges};
+use rewire_analysis::run::{Direction, Options};
 use rewire_model::Transformer;
 use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
 use rewire_tasks::LogitDiff;

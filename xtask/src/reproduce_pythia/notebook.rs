@@ -2,10 +2,11 @@
 
 use anyhow::Context;
 use burn::tensor::backend::Backend;
-use rewire_analysis::{
-    Backup, Component, CopyNorms, CopyScores, Direction, FreezePolicy, Inhibition, Input, NodeKind, Options, Outcome,
-    Receiver, backup_heads, copy_scores, path_patching, s2_inhibition,
-};
+use rewire_analysis::Outcome;
+use rewire_analysis::heads::{Backup, CopyNorms, CopyScores, Inhibition, backup_heads, copy_scores, s2_inhibition};
+use rewire_analysis::node::{Component, NodeKind};
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
+use rewire_analysis::run::{Direction, Options};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::ioi::Roles;
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs, Tokenizer};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::{Intervention, MeanOver, mean_activations};
+use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
 use rewire_hooks::Site;
 use rewire_model::Transformer;
 use rewire_tasks::Tokenizer;

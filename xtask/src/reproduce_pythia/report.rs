@@ -166,7 +166,7 @@ fn attention(page: &mut Page, found: &Found, heads: impl Iterator<Item = Head>) 
 #[cfg(test)]
 mod tests {
     use ndarray::Array3;
-    use rewire_analysis::{Component, NodeKind};
+    use rewire_analysis::node::{Component, NodeKind};
     use rewire_tasks::Clusters;
 
     use super::*;

@@ -1,7 +1,10 @@
 //! What was found, as tables, JSON and words.
 
 use ndarray::{Array1, ArrayD, IxDyn};
-use rewire_analysis::{Direction, Input, Method, Receiver, Scale, Suppression};
+use rewire_analysis::Method;
+use rewire_analysis::heads::Suppression;
+use rewire_analysis::path::{Input, Receiver};
+use rewire_analysis::run::{Direction, Scale};
 use rewire_report::{Check, Prompts, Table};
 use serde_json::{Value, json};
 

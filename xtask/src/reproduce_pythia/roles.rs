@@ -1,6 +1,6 @@
 //! What each head does, by the step that found it and by where it looks.
 
-use rewire_analysis::{Backup, CopyScores};
+use rewire_analysis::heads::{Backup, CopyScores};
 
 use super::analyse::{COPIES, Head, Step};
 use super::circuit::Role;

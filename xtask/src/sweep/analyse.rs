@@ -2,11 +2,13 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::{
-    Ledger, Method, NodeKind, Options, Outcome, PathOptions, PerPrompt, Scale, ablation, activation_patching,
-    attribution_patching, attribution_patching_with_head_paths, head_path_attribution, integrated_gradients,
-    logit_attribution, screen_then_verify,
-};
+use rewire_analysis::{Method, Outcome};
+use rewire_analysis::attribution::{PathOptions, PerPrompt, attribution_patching, attribution_patching_with_head_paths, head_path_attribution};
+use rewire_analysis::heads::logit_attribution;
+use rewire_analysis::integrated::integrated_gradients;
+use rewire_analysis::node::NodeKind;
+use rewire_analysis::patching::{ablation, activation_patching, screen_then_verify};
+use rewire_analysis::run::{Ledger, Options, Scale};
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
 

@@ -6,14 +6,16 @@ use std::str::FromStr;
 use anyhow::bail;
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
-use rewire_analysis::{Intervention, MeanOver, NodeKind, PathIntegral, Quadrature, Rule, Together, mean_activations};
+use rewire_analysis::integrated::{PathIntegral, Quadrature, Rule, Together};
+use rewire_analysis::node::NodeKind;
+use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
 use super::{Arguments, MethodName};
 use crate::arguments::{at_least_one, tolerance};
 use crate::compute::NumberArguments;
-use crate::given::{self, read_activations};
+use crate::given::{read_activations, self};
 
 /// Flags of integrated gradients.
 #[derive(Args)]

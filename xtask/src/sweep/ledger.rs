@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rewire_analysis::{Ledger, Pass};
+use rewire_analysis::run::{Ledger, Pass};
 use rewire_store::{Key, Record};
 
 /// A record in the sweep's output directory.

@@ -6,10 +6,10 @@ use std::str::FromStr;
 use anyhow::bail;
 use burn::tensor::backend::Backend;
 use clap::Args;
-use rewire_analysis::{
-    FreezePolicy, Method, NodeKind, Options, Outcome, ParseReceiverError, PathPatching, Positions, Receiver,
-    path_patching,
-};
+use rewire_analysis::{Method, Outcome};
+use rewire_analysis::node::{NodeKind, Positions};
+use rewire_analysis::path::{FreezePolicy, ParseReceiverError, PathPatching, Receiver, path_patching};
+use rewire_analysis::run::Options;
 use rewire_model::Transformer;
 use rewire_tasks::{BuiltinMetric, PromptPairs};
 use serde_json::{Value, json};

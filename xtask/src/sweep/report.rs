@@ -1,18 +1,19 @@
 //! A sweep's report.
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
-use rewire_analysis::{Effects, Method, NodeError, Scale};
+use rewire_analysis::{Effects, Method};
+use rewire_analysis::run::Scale;
+use rewire_analysis::stats::NodeError;
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
 
 use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
 use super::{Arguments, Findings};
+use crate::{agreement, paths, screening};
 use crate::model::Source;
-use crate::names::{self, INPUTS};
+use crate::names::{INPUTS, self};
 use crate::output::{new_page, numbered};
-use crate::paths;
-use crate::{agreement, screening};
 
 /// Columns above which a heat map would show nothing.
 const WIDEST: usize = 512;

@@ -1,17 +1,19 @@
 //! What a sweep found, as tables, notes and words.
 
 use ndarray::{ArrayD, Axis};
-use rewire_analysis::{Agreement, Completeness, Effects, Method, Outcome};
+use rewire_analysis::{Effects, Method, Outcome};
+use rewire_analysis::integrated::Completeness;
+use rewire_analysis::stats::Agreement;
 use rewire_model::FinalNormGain;
 use rewire_report::{Prompts, Table};
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
 
 use super::{Arguments, Findings};
+use crate::{agreement, names, screening};
 use crate::certainty::{Certainty, Columns, describe_clusters};
 use crate::output::text_table;
 use crate::paths::AXES as PATH_AXES;
-use crate::{agreement, names, screening};
 
 pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };

@@ -1,7 +1,9 @@
 //! What shorter numbers cost: the same sweep of a few prompts in them and in float32.
 
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::{NodeKind, Scale, pearson};
+use rewire_analysis::node::NodeKind;
+use rewire_analysis::run::Scale;
+use rewire_analysis::stats::pearson;
 use rewire_tensor::{Products, set_products};
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;

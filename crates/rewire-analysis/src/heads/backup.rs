@@ -9,12 +9,14 @@ use rewire_hooks::{HookPoint, Patch, Site};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use super::logit_attribution::Direct;
-use crate::finite::check_effects;
-use crate::literal::mask;
-use crate::room::watched;
-use crate::runs::{Portion, check_pairs, portions};
-use crate::{AnalysisError, Component, Node, NodeKind, Options};
+use crate::error::AnalysisError;
+use crate::heads::logit_attribution::Direct;
+use crate::node::kind::{Component, Node, NodeKind};
+use crate::patching::reference::mask;
+use crate::run::batch::{Portion, check_pairs, portions};
+use crate::run::finite::check_effects;
+use crate::run::fit::watched;
+use crate::run::options::Options;
 
 /// Heads' direct logit attribution before and after some of them are gone.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +35,7 @@ pub struct Backup {
 
 /// Zero-ablates the mixed values of some heads together and says what every head adds to the logit difference of the clean prompts
 /// before and after, each with the final norm's own scale at END, and its `gain` as in
-/// [`logit_attribution`](crate::logit_attribution).
+/// [`logit_attribution`](crate::heads::logit_attribution::logit_attribution).
 ///
 /// Only [`Options::prompt_batch`] is looked at.
 ///

@@ -7,10 +7,12 @@ use rewire_tensor::{float32, product};
 use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Readout, Run, Transformer};
 
-use crate::finite::check_prompts;
-use crate::room::watched;
-use crate::runs::{by_place, gather, host};
-use crate::{AnalysisError, Options, workers};
+use crate::error::AnalysisError;
+use crate::run::workers;
+use crate::run::batch::{by_place, gather, host};
+use crate::run::finite::check_prompts;
+use crate::run::fit::watched;
+use crate::run::options::Options;
 
 /// Whether what passes through a head's output circuit is normed as it is in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,15 @@ use rewire_hooks::{ActivationCache, CacheError, HookPoint, Recorder, Site};
 use rewire_model::{Readout, Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs, ioi::Roles};
 
-use crate::node::Positions;
-use crate::paths::{FreezePolicy, Input, Path, Receiver, patch_path};
-use crate::room::watched;
-use crate::runs::host;
-use crate::{AnalysisError, Component, Direction, Node, Options};
+use crate::error::AnalysisError;
+use crate::node::kind::{Component, Node, Positions};
+use crate::path::paths::Path;
+use crate::path::policy::FreezePolicy;
+use crate::path::receiver::{Input, Receiver};
+use crate::path::reference::patch_path;
+use crate::run::batch::host;
+use crate::run::fit::watched;
+use crate::run::options::{Direction, Options};
 
 /// What is measured of a head that may inhibit S2.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +53,7 @@ impl Inhibition {
 /// of the options only the progress is looked at.
 ///
 /// # Errors
-/// [`AnalysisError::NoNames`] where a prompt has no roles; as [`path_patching`](crate::path_patching).
+/// [`AnalysisError::NoNames`] where a prompt has no roles; as [`path_patching`](crate::path::paths::path_patching).
 pub fn s2_inhibition<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,

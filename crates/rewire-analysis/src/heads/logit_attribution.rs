@@ -8,11 +8,13 @@ use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, Run, Transformer};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
 
-use crate::effects::join;
-use crate::finite::{Watch, check_effects, check_run, the_metric};
-use crate::room::watched;
-use crate::runs::{Portion, by_place, check, evaluate, gather, host, hosts, portions, record};
-use crate::{AnalysisError, Baselines, By, Component, Direction, Method, NodeKind, Options, Outcome, Scale};
+use crate::effects::{Baselines, Method, Outcome, join};
+use crate::error::AnalysisError;
+use crate::node::kind::{By, Component, NodeKind};
+use crate::run::batch::{Portion, by_place, check, evaluate, gather, host, hosts, portions, record};
+use crate::run::finite::{Watch, check_effects, check_run, the_metric};
+use crate::run::fit::watched;
+use crate::run::options::{Direction, Options, Scale};
 
 /// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
 /// each prompt's own: heads, attention and MLP outputs, neurons; of the residual stream, how far the difference has come there (the logit

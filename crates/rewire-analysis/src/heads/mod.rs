@@ -1,13 +1,15 @@
-//! What single heads do: what they add to the logits themselves, what they copy, what takes over when they are gone.
+//! Analyses of single heads: direct logit attribution, copying, backup, suppression, attention patterns.
 
-mod backup;
-mod copying;
-mod inhibition;
-mod logit_attribution;
-mod suppression;
+pub(crate) mod backup;
+pub(crate) mod copying;
+pub(crate) mod inhibition;
+pub(crate) mod logit_attribution;
+pub(crate) mod patterns;
+pub(crate) mod suppression;
 
 pub use backup::{Backup, backup_heads};
 pub use copying::{CopyNorms, CopyScores, copy_scores};
 pub use inhibition::{Inhibition, s2_inhibition};
 pub use logit_attribution::logit_attribution;
+pub use patterns::{attention_entropy, attention_patterns};
 pub use suppression::{KeptTokens, Suppression, copy_suppression};

@@ -9,10 +9,12 @@ use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::PromptPairs;
 
-use crate::finite::{Watch, check_prompts};
-use crate::room::watched;
-use crate::runs::{check_pairs, host};
-use crate::{AnalysisError, Options, workers};
+use crate::error::AnalysisError;
+use crate::run::workers;
+use crate::run::batch::{check_pairs, host};
+use crate::run::finite::{Watch, check_prompts};
+use crate::run::fit::watched;
+use crate::run::options::Options;
 
 /// What copy-suppression-preserving ablation leaves of one head.
 #[derive(Debug, Clone, Copy, PartialEq)]

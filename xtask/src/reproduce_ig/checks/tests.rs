@@ -1,9 +1,11 @@
 //! The checks against the notebook's printed lines, which the tests read from a copy of its output.
 
 use ndarray::{Array2, Array3, ArrayD};
-use rewire_analysis::{
-    Baselines, Comparison, Completeness, Curves, Direction, Effects, Integrated, Method, NodeKind, Outcome, Scale,
-};
+use rewire_analysis::{Baselines, Effects, Method, Outcome};
+use rewire_analysis::integrated::{Completeness, Curves, Integrated};
+use rewire_analysis::node::NodeKind;
+use rewire_analysis::run::{Direction, Scale};
+use rewire_analysis::stats::Comparison;
 
 use super::super::analyse::{Compared, HEADS, Lines, NEURONS};
 use super::super::curves::{Contrasted, Drawn};

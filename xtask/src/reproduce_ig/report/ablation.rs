@@ -1,6 +1,6 @@
 //! The ablation experiments.
 
-use rewire_analysis::{Proportion, pearson};
+use rewire_analysis::stats::{Proportion, pearson};
 use rewire_report::Page;
 use rewire_report::charts::{self, Bars};
 use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};

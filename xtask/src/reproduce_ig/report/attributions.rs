@@ -1,7 +1,9 @@
 //! Attributions to both baselines, activation patching, and one against the other.
 
 use ndarray::{Array2, Ix2};
-use rewire_analysis::{Comparison, Effects, Quadrature};
+use rewire_analysis::Effects;
+use rewire_analysis::integrated::Quadrature;
+use rewire_analysis::stats::Comparison;
 use rewire_report::Page;
 use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
 
@@ -134,7 +136,7 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
 }
 
 pub(super) fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
-    let fit = rewire_analysis::regression(x.iter().copied().zip(y.iter().copied()));
+    let fit = rewire_analysis::stats::regression(x.iter().copied().zip(y.iter().copied()));
     let line =
         |[slope, intercept]: [f64; 2]| StraightLine { name: "least squares", slope, intercept, colour: "#555555" };
     fit.map(line).into_iter().collect()
@@ -151,7 +153,7 @@ fn points(compared: &Compared, kind: usize, x: &[f32], y: &[f32]) -> Vec<Point> 
     let far: Vec<f32> = x.iter().zip(y).map(|(x, y)| (x / unit_x).abs().max((y / unit_y).abs())).collect();
     let point =
         |i: usize| Point { x: x[i], y: y[i], layer: compared.place(kind, i).0, name: node_name(compared, kind, i) };
-    rewire_analysis::top_by_size(&far, MOST_POINTS).into_iter().map(point).collect()
+    rewire_analysis::stats::top_by_size(&far, MOST_POINTS).into_iter().map(point).collect()
 }
 
 /// Differences of scores, signed and of their sizes, of neurons and of heads.
@@ -198,7 +200,7 @@ fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
         let exact = flat(&compared.exact.effects[kind]);
         let found = flat(&lines.integrated.outcome.effects[kind]);
-        let [by_exact, by_found] = [&exact, &found].map(|of| rewire_analysis::top_by_size(of, TOP));
+        let [by_exact, by_found] = [&exact, &found].map(|of| rewire_analysis::stats::top_by_size(of, TOP));
         for &i in by_exact.iter().take(TOP_NODES) {
             let rank = by_found.iter().position(|&j| j == i).map_or(format!("after {TOP}"), |r| (r + 1).to_string());
             rows.push(vec![

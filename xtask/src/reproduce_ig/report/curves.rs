@@ -1,6 +1,6 @@
 //! Interpolation curves, and the contrastive pair.
 
-use rewire_analysis::Curves;
+use rewire_analysis::integrated::Curves;
 use rewire_report::Page;
 use rewire_report::charts;
 

@@ -1,16 +1,17 @@
 //! The demo's attributions: attention, residual stream, layers, heads, patterns, paths.
 
 use ndarray::{Array2, Array4, ArrayView4, Axis, concatenate};
-use rewire_analysis::{By, Component, Effects, NodeKind};
+use rewire_analysis::Effects;
+use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_report::charts::{self, HeatMapLabels};
 use rewire_report::{AttentionMap, Page};
 use rewire_tasks::PromptPairs;
 
 use super::{Arguments, Found, Labels, attention_map, maps, mean_map};
+use crate::paths;
 use crate::model::Source;
 use crate::names::INPUTS;
 use crate::output::head_name;
-use crate::paths;
 
 /// Heads that the demo filters its paths for.
 const TOP_HEADS: usize = 22;
@@ -173,8 +174,8 @@ fn head_paths(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
              norm in between is differentiated {}. The demo multiplies by the gradient of the norm's scale where it should divide \
              by the scale; this divides.",
             match arguments.norm {
-                rewire_analysis::NormJacobian::Exact => "whole",
-                rewire_analysis::NormJacobian::Frozen => "with its scale held",
+                rewire_analysis::attribution::NormJacobian::Exact => "whole",
+                rewire_analysis::attribution::NormJacobian::Frozen => "with its scale held",
             }
         ),
     );

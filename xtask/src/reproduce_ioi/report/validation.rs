@@ -1,16 +1,18 @@
 //! The demo's last section, in numbers: attribution against activation patching, kind by kind, and where it goes wrong.
 
 use ndarray::Array2;
-use rewire_analysis::{Agreement, By, Component, NodeError, NodeKind, Outcome, spearman};
+use rewire_analysis::Outcome;
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::stats::{Agreement, NodeError, spearman};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
 
 use super::super::analyse::{BLOCKS, HEAD_PARTS};
 use super::{Found, Labels, attention_map, mean_map};
+use crate::{agreement, names, screening};
 use crate::model::Source;
 use crate::output::head_name;
-use crate::{agreement, names, screening};
 
 /// Worst nodes listed a kind.
 const WORST: usize = 5;

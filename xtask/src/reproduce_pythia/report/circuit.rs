@@ -64,7 +64,7 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
         ),
     );
     page.graph(edges.graph.strongest(DRAWN));
-    let row = |(edge, effect): &(rewire_analysis::Edge, f32)| {
+    let row = |(edge, effect): &(rewire_analysis::path::Edge, f32)| {
         vec![
             format!("{} → {} {}", head_name(edge.from.0, edge.from.1), head_name(edge.to.0, edge.to.1), edge.input),
             format!("{effect:+.4}"),

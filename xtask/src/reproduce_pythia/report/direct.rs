@@ -1,6 +1,6 @@
 //! Who writes the answer: patching of parts, direct effects, movers, suppression, backups.
 
-use rewire_analysis::{pearson, regression};
+use rewire_analysis::stats::{pearson, regression};
 use rewire_report::Page;
 use rewire_report::charts::{self, Point};
 

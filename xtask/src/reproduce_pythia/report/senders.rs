@@ -64,7 +64,7 @@ pub(super) fn inhibition(page: &mut Page, found: &Found) {
          to S1 then. An inhibitor looks at S2, and without it the difference falls and the movers look at S1. The class comes from where \
          a head looks alone, not from these figures.",
     );
-    let row = |inhibition: &rewire_analysis::Inhibition| {
+    let row = |inhibition: &rewire_analysis::heads::Inhibition| {
         let [s2, change, s1] = inhibition.means();
         let (layer, head) = inhibition.head;
         let roles = found.circuit.with_roles.get(&(layer, head)).into_iter().flatten();

@@ -1,0 +1,81 @@
+//! Attention attribution: which cells of which patterns matter, on the clean run alone.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::{Array5, ArrayD, Axis as Dimension, Ix5, concatenate, stack};
+use rewire_hooks::{GradientProbes, HookPoint, Recorder, Site};
+use rewire_model::{Run, Transformer};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::attribution::linearize::slope;
+use crate::attribution::nodes::{Summed, by_portion};
+use crate::attribution::slope::{Linearity, Metrics};
+use crate::error::AnalysisError;
+use crate::node::kind::{By, Component, NodeKind};
+use crate::run::batch;
+use crate::run::batch::{check, evaluate, factor, record};
+use crate::run::finite::{Watch, check_effects};
+use crate::run::fit::watched;
+use crate::run::options::{Direction, Options, Scale};
+
+/// `pattern * gradient of the metric at pattern` on the clean run, `[prompt, layer, head, dest, src]`: to first order, what
+/// the metric would lose if that cell of the pattern were 0. No counterfactual prompt enters but for the unit: with
+/// [`Scale::Normalised`](crate::run::options::Scale::Normalised) it is a share of clean mean less corrupted mean.
+///
+/// # Errors
+/// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
+pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    options: &Options,
+) -> Result<Array5<f32>, AnalysisError> {
+    let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
+    check(model, pairs, &[kind])?;
+    watched::<B, _>(&model.device(), || {
+        let inner = model.valid();
+        let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
+        let at = Linearity { method: "attention attribution", at: Direction::Noising, has_other_direction: false };
+        let found = by_portion(model, pairs, metric, at, options, |portion| {
+            // The corrupted run gives nothing but the unit.
+            let corrupted = match options.scale {
+                Scale::Normalised => record(&inner, &portion.pairs.corrupted(), portion, metric, |_| false)?.metric,
+                Scale::Metric => Vec::new(),
+            };
+            let mut hooks = (GradientProbes::filtered(is_pattern), Recorder::filtered(is_pattern));
+            let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
+            let mut watch = Watch::new();
+            let logits = model.forward(run, (&mut hooks, &mut watch))?;
+            let slope = slope::<B, M>(metric, logits.clone().inner(), portion);
+            let values = evaluate(metric, logits, &portion.prompts);
+            let (probes, recorder) = hooks;
+            let gradients = probes.gradients(&values.clone().sum());
+            let patterns = recorder.into_cache();
+            let of_layer = |layer: usize| -> Result<Summed<B::InnerBackend>, AnalysisError> {
+                let point = HookPoint::block(layer, Site::Pattern);
+                let product = patterns.get::<4>(point)?.inner() * gradients.get::<4>(point)?;
+                Ok(Summed::new(product, point.axes(), &kind.axes()))
+            };
+            let layers = (0..model.config().n_layers).map(of_layer).collect::<Result<Vec<_>, _>>()?;
+            let (layers, mut read) = Summed::read(layers, [watch.mark(values).inner(), slope]);
+            let [slope, base] = [(); 2].map(|()| read.pop().unwrap_or_default());
+            let metrics = Metrics { base, source: corrupted, slope };
+            metrics.check(&inner, metric.name(), portion, Direction::Noising)?;
+            Ok((layers, metrics))
+        })?;
+        found.metrics.vanished(pairs, metric)?;
+        let Metrics { base, source, .. } = found.metrics;
+        let baselines = batch::baselines(Direction::Noising, base, source);
+        let factor = factor(&baselines, options)? as f32;
+        let portion = |layers: &Vec<ArrayD<f32>>| {
+            let views: Vec<_> = layers.iter().map(|l| l.view()).collect();
+            stack(Dimension(1), &views).expect("layers of one shape")
+        };
+        let portions: Vec<ArrayD<f32>> = found.parts.iter().map(portion).collect();
+        let views: Vec<_> = portions.iter().map(|p| p.view()).collect();
+        let all = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
+        let all = all * factor;
+        check_effects("attention attribution", kind, 0, &all)?;
+        Ok(all.into_dimensionality::<Ix5>().expect("prompt, layer, head, dest, src"))
+    })
+}

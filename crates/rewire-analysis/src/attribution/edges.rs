@@ -1,0 +1,261 @@
+//! Head-path attribution: from every head's output to every later head's queries, keys and values.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
+use rewire_tensor::{float32, product};
+use rewire_hooks::{HookPoint, Site};
+use rewire_model::{HeadInput, Transformer, TransformerConfig};
+use rewire_tasks::{Metric, PromptPairs};
+use serde::{Deserialize, Serialize};
+
+use crate::attribution::linearize::Linearised;
+use crate::attribution::nodes::estimate_all;
+use crate::effects::{Baselines, mean_over_prompts, prompts_by_position};
+use crate::error::AnalysisError;
+use crate::run::batch::{Portion, check_pairs, factor};
+use crate::run::options::Options;
+
+/// How the norm in front of a head's inputs passes a gradient back to the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormJacobian {
+    /// With its scale held where it is in the base run: centring and one division.
+    Frozen,
+    /// As it is: moving the stream also moves the scale.
+    Exact,
+}
+
+impl std::str::FromStr for NormJacobian {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "frozen" => Ok(NormJacobian::Frozen),
+            "exact" => Ok(NormJacobian::Exact),
+            other => Err(format!("no norm Jacobian `{other}`; there are exact and frozen")),
+        }
+    }
+}
+
+/// Whether a result keeps its prompts apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PerPrompt {
+    /// One a prompt.
+    Keep,
+    /// Their mean: one number a path for each portion of prompts while it is worked out, and in the end one.
+    Mean,
+}
+
+/// What of head paths is estimated and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathOptions {
+    /// How the norm is differentiated.
+    pub norm: NormJacobian,
+    /// Whether prompts are kept apart.
+    pub per_prompt: PerPrompt,
+}
+
+/// The sites whose activations head paths need.
+pub(crate) const RECORDED: [Site; 3] = [Site::Z, Site::ResidPre, Site::Ln1Scale];
+/// The sites whose gradients they need.
+pub(crate) const PROBED: [Site; 3] = [Site::Q, Site::K, Site::V];
+
+/// Estimated effects of the paths between heads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadPaths {
+    /// How the norm was differentiated.
+    pub norm: NormJacobian,
+    /// The metric of the unpatched runs.
+    pub baselines: Baselines,
+    /// As [`Outcome::vanished`](crate::effects::Outcome::vanished).
+    pub vanished: Vec<usize>,
+    /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
+    /// the path's end does not come after its start.
+    pub values: ArrayD<f32>,
+    /// Tokens of each prompt of [`values`](Self::values); of a mean, of the longest. A shorter
+    /// prompt has no path at the positions after its end.
+    pub lengths: Vec<usize>,
+    /// Number of prompts that have each position, `[pos]`.
+    pub prompts_by_position: Vec<usize>,
+}
+
+impl HeadPaths {
+    /// Mean over the prompts that have each position, `[layer_end, head_end, input, layer_start,
+    /// head_start, pos]`.
+    #[must_use]
+    pub fn mean(&self) -> Array6<f32> {
+        let mean = mean_over_prompts(&self.values, &self.lengths, Some(self.values.ndim() - 1));
+        mean.into_dimensionality::<Ix6>().expect("six axes after the prompts")
+    }
+}
+
+const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, Site::K), (HeadInput::V, Site::V)];
+
+/// The estimated effect of every path from a head's output, through the residual stream, to the queries, keys or values of a
+/// later head: (source - base of the output) . gradient of the metric at that input (Nanda 2022; edges of Syed et al. 2023).
+/// Signs and units as in [`activation_patching`](crate::patching::engine::activation_patching).
+///
+/// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
+/// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on
+/// (positions from the first different one on), on each thread. Paths take `12 * (n_layers * n_heads)^2 * pos` bytes: for each prompt
+/// if they are kept apart, else for each portion of [`Options::gradient_batch`] prompts until they are added up; on a device they lie,
+/// beside a copy of what heads write, until all are read.
+///
+/// # Errors
+/// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
+pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    paths: PathOptions,
+    options: &Options,
+) -> Result<HeadPaths, AnalysisError> {
+    check_pairs(model, pairs)?;
+    let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
+    join(parts, paths, (outcome.baselines, outcome.vanished), options, &pairs.lengths())
+}
+
+/// Puts the portions of prompts of these `lengths` together: one after the other, or their sums
+/// into the mean.
+pub(crate) fn join(
+    parts: Vec<ArrayD<f32>>,
+    paths: PathOptions,
+    (baselines, vanished): (Baselines, Vec<usize>),
+    options: &Options,
+    lengths: &[usize],
+) -> Result<HeadPaths, AnalysisError> {
+    let factor = factor(&baselines, options)?;
+    let width = lengths.iter().copied().max().unwrap_or(0);
+    let prompts_by_position = prompts_by_position(lengths, width);
+    let (values, lengths) = match paths.per_prompt {
+        PerPrompt::Mean => {
+            let sum = parts.into_iter().reduce(|sum, part| sum + part);
+            let mut mean = sum.unwrap_or_else(|| ArrayD::zeros(IxDyn(&[0; 7])));
+            let last = Dimension(mean.ndim() - 1);
+            for (mut sum, &prompts) in mean.axis_iter_mut(last).zip(&prompts_by_position) {
+                sum *= (factor / prompts.max(1) as f64) as f32;
+            }
+            (mean, vec![width])
+        }
+        PerPrompt::Keep => {
+            let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
+            let joined = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
+            (joined * factor as f32, lengths.to_vec())
+        }
+    };
+    // A 0 has no sign.
+    let values = values + 0.0;
+    if let Some((index, &value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        let what = format!(
+            "the estimated effect of the path from L{}H{} to L{}H{} at position {}",
+            index[4], index[5], index[1], index[2], index[6]
+        );
+        let prompt = (paths.per_prompt == PerPrompt::Keep).then_some(index[0]);
+        return Err(AnalysisError::NotFinite { what, value, prompt, first: None });
+    }
+    Ok(HeadPaths { norm: paths.norm, baselines, vanished, values, lengths, prompts_by_position })
+}
+
+/// The shape of the paths of a portion of `n_prompts`.
+pub(crate) fn shape(per_prompt: PerPrompt, config: &TransformerConfig, n_prompts: usize, width: usize) -> Vec<usize> {
+    let kept = match per_prompt {
+        PerPrompt::Keep => n_prompts,
+        PerPrompt::Mean => 1,
+    };
+    let (layers, heads) = (config.n_layers, config.n_heads);
+    vec![kept, layers, heads, 3, layers, heads, width]
+}
+
+/// The paths of one portion, one tensor for each layer that paths end in (from the second), `[prompt, pos, input, end, layer, start]`
+/// in a row; or their sum over prompts where those are not kept apart.
+pub(crate) fn paths<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    linear: &Linearised<B>,
+    options: PathOptions,
+) -> Result<Vec<Tensor<B::InnerBackend, 1>>, AnalysisError> {
+    let (layers, heads, d_head) = (model.config().n_layers, model.config().n_heads, model.config().d_head);
+    let d_model = model.config().d_model;
+    let point = HookPoint::block;
+    let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
+    let rows = prompts * pos;
+    let mut of_ends = Vec::new();
+    // What the heads of the layers so far write more in the source run, `[row, head, d_model]` each.
+    let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
+    for end in 0..layers {
+        if end > 0 {
+            let arriving = arriving(model, linear, options.norm, end)?; // [row, input * head, d_model]
+            let starts = Tensor::cat(written.clone(), 1); // [row, layer_start * head_start, d_model]
+            let paths = product(arriving, starts.swap_dims(1, 2));
+            let of_prompt = pos * 3 * heads * end * heads;
+            of_ends.push(match options.per_prompt {
+                PerPrompt::Keep => paths.reshape([prompts * of_prompt]),
+                PerPrompt::Mean => paths.reshape([prompts, of_prompt]).sum_dim(0).reshape([of_prompt]),
+            });
+        }
+        let z = linear.difference::<4>(point(end, Site::Z))?.reshape([rows, heads, d_head]);
+        let w_o = model.w_o(end).inner(); // [head, d_head, d_model]
+        written.push(product(z.swap_dims(0, 1), w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
+    }
+    Ok(of_ends)
+}
+
+/// The numbers of [`paths`], shaped as [`HeadPaths::values`]; `first` is the first position that they are of.
+pub(crate) fn array(
+    of_ends: Vec<Vec<f32>>,
+    options: PathOptions,
+    config: &TransformerConfig,
+    portion: &Portion,
+    first: usize,
+) -> ArrayD<f32> {
+    let (prompts, width, heads) = (portion.prompts.len(), portion.pairs.width(), config.n_heads);
+    let shape = shape(options.per_prompt, config, prompts, width);
+    let kept = shape[0];
+    let mut values = ArrayD::zeros(IxDyn(&shape));
+    for (end, paths) in (1..).zip(of_ends) {
+        let paths = Array6::from_shape_vec([kept, width - first, 3, heads, end, heads], paths);
+        // [prompt, pos, input, end, layer, start] -> [prompt, end, input, layer, start, pos]
+        let paths = paths.expect("one number a path").permuted_axes([0, 3, 2, 4, 5, 1]);
+        let mut of_end = values.index_axis_mut(Dimension(1), end);
+        of_end.slice_axis_inplace(Dimension(3), Slice::from(..end));
+        of_end.slice_axis_inplace(Dimension(5), Slice::from(first..));
+        of_end.assign(&paths.into_dyn());
+    }
+    values
+}
+
+/// The gradient that reaches the residual stream before block `layer` through each head's queries, keys and values alone:
+/// `[row, input * head, d_model]`.
+fn arriving<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    linear: &Linearised<B>,
+    norm: NormJacobian,
+    layer: usize,
+) -> Result<Tensor<B::InnerBackend, 3>, AnalysisError> {
+    let through_weights = INPUTS.into_iter().map(|(input, site)| {
+        let gradient = float32(linear.gradients.get::<4>(HookPoint::block(layer, site))?);
+        let [prompts, pos, heads, d_head] = gradient.dims();
+        let gradient = gradient.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1); // [head, row, d_head]
+        let w = model.w_head_input(layer, input).inner(); // [head, d_model, d_head]
+        Ok(product(gradient, w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
+    });
+    let mut gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 1);
+    if let Some(gain) = model.attention_norm_gain(layer) {
+        let d_model = gain.dims()[0];
+        gradient = gradient * gain.inner().reshape([1, 1, d_model]);
+    }
+    let x = float32(linear.base.get::<3>(HookPoint::block(layer, Site::ResidPre))?.inner());
+    let scale = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Scale))?.inner();
+    let [prompts, pos, d_model] = x.dims();
+    let scale = scale.reshape([prompts * pos, 1, 1]);
+    let centred = gradient.clone() - gradient.clone().mean_dim(2);
+    Ok(match norm {
+        NormJacobian::Frozen => centred / scale,
+        NormJacobian::Exact => {
+            let x = x.reshape([prompts * pos, 1, d_model]);
+            let normalised = (x.clone() - x.mean_dim(2)) / scale.clone();
+            let along = (gradient * normalised.clone()).mean_dim(2);
+            (centred - along * normalised) / scale
+        }
+    })
+}

@@ -1,0 +1,77 @@
+//! The attribution of groups of nodes: linear, so the sum of their nodes'.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::{Array2, ArrayViewD, Axis as Dimension};
+use rewire_model::Transformer;
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::attribution::nodes::attribution_patching;
+use crate::error::AnalysisError;
+use crate::node::kind::{By, Node, NodeKind, Positions};
+use crate::patching::groups::{GroupOutcome, check_group_effects, check_groups};
+use crate::run::options::Options;
+
+/// The estimated effect of each group of nodes, from one backward pass: the sum of the attributions of its nodes. To set
+/// beside [`patch_groups`](crate::patching::groups::patch_groups), which patches them together; signs and units are the same.
+///
+/// A node that is part of another (a head and its layer's attention output) is counted with both, though a joint patch could
+/// not move it twice: name the one or the other.
+///
+/// # Errors
+/// As [`patch_groups`](crate::patching::groups::patch_groups) and [`attribution_patching`].
+pub fn attribute_groups<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    groups: &[Vec<Node>],
+    options: &Options,
+) -> Result<GroupOutcome, AnalysisError> {
+    check_groups(model, pairs, groups)?;
+    // As finely as any node of the group needs it; what is coarser is a sum.
+    let kinds: BTreeSet<NodeKind> = groups.iter().flatten().map(finest).collect();
+    let kinds: Vec<NodeKind> = kinds.into_iter().collect();
+    let outcome = attribution_patching(model, pairs, metric, &kinds, options)?;
+    let estimate = |node: &Node, prompt: usize| -> f64 {
+        let effects = outcome.effects.iter().find(|e| e.kind == finest(node));
+        effects.map_or(0.0, |effects| {
+            let of_layer = effects.values.index_axis(Dimension(0), prompt);
+            sum(of_layer.index_axis(Dimension(0), node.layer), node, effects.kind, prompt)
+        })
+    };
+    let values = Array2::from_shape_fn((pairs.len(), groups.len()), |(prompt, group)| {
+        groups[group].iter().map(|node| estimate(node, prompt)).sum::<f64>() as f32
+    });
+    check_group_effects(groups, &values)?;
+    let (direction, scale, metric) = (outcome.direction, outcome.scale, outcome.metric);
+    let (baselines, vanished) = (outcome.baselines, outcome.vanished);
+    Ok(GroupOutcome { direction, scale, metric, baselines, vanished, values })
+}
+
+/// The kind of which a node is a part.
+fn finest(node: &Node) -> NodeKind {
+    let by = match node.positions {
+        Positions::Cell { .. } => By::Cell,
+        _ => By::Position,
+    };
+    NodeKind { component: node.component, by }
+}
+
+/// The estimates of a kind in a layer, along its axes, summed over what a node is.
+fn sum(mut estimates: ArrayViewD<'_, f32>, node: &Node, kind: NodeKind, prompt: usize) -> f64 {
+    let src = match node.positions {
+        Positions::Cell { src, .. } => Some(src),
+        _ => None,
+    };
+    // Positions are the last axes: destination, then source.
+    for at in src.into_iter().chain(node.positions.position(prompt)) {
+        let last = Dimension(estimates.ndim() - 1);
+        estimates = estimates.index_axis_move(last, at);
+    }
+    // Heads and neurons are the first axis.
+    if let Some(unit) = node.unit.filter(|_| kind.unit_axis().is_some()) {
+        estimates = estimates.index_axis_move(Dimension(0), unit);
+    }
+    estimates.iter().map(|v| f64::from(*v)).sum()
+}

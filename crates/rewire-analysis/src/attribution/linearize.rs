@@ -1,0 +1,127 @@
+//! Two runs and one backward pass: what every first-order estimate is made of.
+
+use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use rewire_tensor::float32;
+use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recorder, Site};
+use rewire_model::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
+use rewire_tasks::Metric;
+
+use crate::error::AnalysisError;
+use crate::run::batch::{Portion, evaluate};
+use crate::run::finite::Watch;
+use crate::run::options::Direction;
+
+/// Base and source activations and the metric's gradient at base, from position `first` on: before it the runs are the same.
+pub(crate) struct Linearised<B: AutodiffBackend> {
+    pub(crate) first: usize,
+    pub(crate) base: ActivationCache<B>,
+    pub(crate) source: ActivationCache<B>,
+    pub(crate) gradients: ActivationCache<B::InnerBackend>,
+    /// Per prompt, not yet read from the device.
+    pub(crate) base_metric: Tensor<B::InnerBackend, 1>,
+    pub(crate) source_metric: Tensor<B::InnerBackend, 1>,
+    /// Per prompt, the largest size of the metric's gradient with respect to a logit of the base
+    /// run; likewise.
+    pub(crate) slope: Tensor<B::InnerBackend, 1>,
+}
+
+/// What is recorded and differentiated.
+pub(crate) struct Points<R, P> {
+    /// Points whose activations are wanted.
+    pub(crate) recorded: R,
+    /// Points whose gradients are.
+    pub(crate) probed: P,
+}
+
+/// Runs base and source of one portion and differentiates each prompt's metric at base.
+///
+/// Positions before the first difference are run once, for their keys and values: they need no gradient, for their
+/// activations do not differ.
+pub(crate) fn linearise<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    direction: Direction,
+    points: Points<
+        impl Fn(HookPoint) -> bool + Clone + Send + Sync + 'static,
+        impl Fn(HookPoint) -> bool + Send + Sync + 'static,
+    >,
+) -> Result<Linearised<B>, AnalysisError> {
+    let first = portion.first_difference;
+    let [base, source] = portion.base_and_source(direction);
+    let prefix = if first > 0 { Some(shared_prefix(model, &base, first)?) } else { None };
+    let run = |tokens: &[Vec<u32>]| -> Result<Run<B>, ModelError> {
+        let rest: Vec<Vec<u32>> = tokens.iter().map(|t| t[first..].to_vec()).collect();
+        let run = Run::tokens(model.tokens(&rest)?).reading(portion.readout.clone());
+        Ok(match &prefix {
+            Some(prefix) => run.after(prefix.clone()),
+            None => run,
+        })
+    };
+    // On the same backend as the base run, whose operations may round otherwise than the inner one's: where the runs agree, the
+    // difference is 0 and not noise.
+    let mut recorder = Recorder::filtered(points.recorded.clone());
+    let mut watch = Watch::new();
+    let logits = model.forward(run(&source)?, (&mut recorder, &mut watch))?;
+    let source_metric = watch.mark(evaluate(metric, logits, &portion.prompts)).inner();
+    let source = recorder.into_cache();
+
+    let mut hooks = (GradientProbes::filtered(points.probed), Recorder::filtered(points.recorded));
+    let mut watch = Watch::new();
+    let logits = model.forward(run(&base)?, (&mut hooks, &mut watch))?;
+    let slope = slope::<B, M>(metric, logits.clone().inner(), portion);
+    let values = evaluate(metric, logits, &portion.prompts);
+    let (probes, recorder) = hooks;
+    // Prompts do not touch each other, so the gradient of the sum is each prompt's own.
+    let gradients = probes.gradients(&values.clone().sum());
+    let base_metric = watch.mark(values).inner();
+    Ok(Linearised { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric, slope })
+}
+
+/// The largest size of the metric's gradient with respect to a logit, per prompt, from logits
+/// `[prompt, 1, column]`: all other gradients come through it.
+pub(crate) fn slope<B: AutodiffBackend, M: Metric>(
+    metric: &M,
+    logits: Tensor<B::InnerBackend, 3>,
+    portion: &Portion,
+) -> Tensor<B::InnerBackend, 1> {
+    let [rows, _, columns] = logits.dims();
+    let logits = Tensor::<B, 3>::from_inner(logits).require_grad();
+    let mut gradients = evaluate(metric, logits.clone(), &portion.prompts).sum().backward();
+    match logits.grad_remove(&mut gradients) {
+        Some(gradient) => float32(gradient).reshape([rows, columns]).abs().max_dim(1).reshape([rows]),
+        None => Tensor::zeros([rows], &logits.device()),
+    }
+}
+
+/// Keys and values of the first `len` positions.
+fn shared_prefix<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    tokens: &[Vec<u32>],
+    len: usize,
+) -> Result<Prefix<B>, AnalysisError> {
+    let inner = model.valid();
+    let config = inner.config();
+    let keys = config.key_site();
+    let mut recorder = Recorder::filtered(move |p| p.site().is_some_and(|s| s == keys || s == Site::V));
+    let tokens: Vec<Vec<u32>> = tokens.iter().map(|t| t[..len].to_vec()).collect();
+    let nothing = Readout { positions: ReadPositions::Each(vec![len - 1; tokens.len()]), columns: Some(vec![0]) };
+    inner.forward(
+        Run::tokens(inner.tokens(&tokens)?).reading(nothing).with_last_block(LastBlock::Read),
+        &mut recorder,
+    )?;
+    Ok(Prefix::from_inner(Prefix::from_cache(&recorder.into_cache(), config, len)?))
+}
+
+impl<B: AutodiffBackend> Linearised<B> {
+    /// Source less base at a point.
+    pub(crate) fn difference<const D: usize>(
+        &self,
+        point: HookPoint,
+    ) -> Result<Tensor<B::InnerBackend, D>, CacheError> {
+        let of = |cache: &ActivationCache<B>| cache.get::<D>(point).map(|x| float32(x.inner()));
+        Ok(of(&self.source)? - of(&self.base)?)
+    }
+}

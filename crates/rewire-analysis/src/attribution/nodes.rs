@@ -1,0 +1,307 @@
+//! Attribution patching: every node at once, to first order, from two forwards and one backward.
+
+use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
+use rewire_tensor::float32;
+use rewire_hooks::{Axis, CacheError, HookPoint, Site};
+use rewire_model::Transformer;
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::attribution::edges;
+use crate::attribution::edges::{HeadPaths, PathOptions};
+use crate::attribution::linearize::{Linearised, Points, linearise};
+use crate::attribution::slope::{Linearity, Metrics};
+use crate::effects::{Method, Outcome, join};
+use crate::error::AnalysisError;
+use crate::node::kind::{By, NodeKind};
+use crate::run::{batch, workers};
+use crate::run::batch::{Portion, check, factor, hosts, no_effects, portions};
+use crate::run::checkpoint::Pass;
+use crate::run::finite::check_effects;
+use crate::run::fit::{sure, watched};
+use crate::run::moves::clear;
+use crate::run::options::Options;
+
+/// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
+/// the node's dimensions (Nanda 2022). Linear: effects of parts sum to the effect of the whole.
+///
+/// Effects are per prompt, `[prompt, layer, ..]`, with the signs and units of [`activation_patching`]; what they leave out
+/// is the network's curvature between base and source.
+///
+/// [`activation_patching`]: crate::patching::engine::activation_patching
+///
+/// # Errors
+/// As [`activation_patching`], and [`AnalysisError::NotDifferentiable`].
+pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
+    check(model, pairs, nodes)?;
+    Ok(estimate_all(model, pairs, metric, nodes, None, options)?.0)
+}
+
+/// [`attribution_patching`] and [`head_path_attribution`](crate::attribution::edges::head_path_attribution) from the same two forwards and one
+/// backward.
+///
+/// # Errors
+/// As [`attribution_patching`].
+pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    paths: PathOptions,
+    options: &Options,
+) -> Result<(Outcome, HeadPaths), AnalysisError> {
+    check(model, pairs, nodes)?;
+    let (outcome, parts) = estimate_all(model, pairs, metric, nodes, Some(paths), options)?;
+    let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
+    let paths = edges::join(parts, paths, of_metric, options, &pairs.lengths())?;
+    Ok((outcome, paths))
+}
+
+/// The estimates of nodes, and each portion's of head paths where those are asked for.
+pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    paths: Option<PathOptions>,
+    options: &Options,
+) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
+    watched::<B, _>(&model.device(), || {
+        let config = model.config();
+        let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
+            let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
+            let paths = paths.map(|paths| edges::shape(paths.per_prompt, config, n_prompts, pairs.width()));
+            kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts], vec![n_prompts]]).collect()
+        };
+        let at = Linearity { method: "attribution patching", at: options.direction, has_other_direction: true };
+        let estimated = by_portion(model, pairs, metric, at, options, |portion| {
+            let pass = Pass::new(portion.prompts[0], 0, &format!("{nodes:?} {paths:?} {:?}", portion.prompts));
+            if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
+                return Ok(kept);
+            }
+            let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
+            let [recorded_too, probed_too]: [&'static [Site]; 2] = match paths {
+                Some(_) => [&edges::RECORDED, &edges::PROBED],
+                None => [&[], &[]],
+            };
+            let accepts = |more: &'static [Site]| {
+                let sites = sites.clone();
+                move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
+            };
+            let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
+            let linear = linearise(model, metric, portion, options.direction, points)?;
+            let mut sums = Vec::with_capacity(nodes.len() * config.n_layers);
+            for &kind in nodes {
+                for layer in 0..config.n_layers {
+                    let point = HookPoint::block(layer, kind.site());
+                    sums.push(match point.axes().len() {
+                        4 => estimate::<B, 4>(kind, point, &linear)?,
+                        _ => estimate::<B, 3>(kind, point, &linear)?,
+                    });
+                }
+            }
+            let of_paths = match paths {
+                Some(paths) => edges::paths(model, &linear, paths)?,
+                None => Vec::new(),
+            };
+            // Everything is read at once: until then the device is only told what to do.
+            let metrics = [linear.base_metric.clone(), linear.source_metric.clone(), linear.slope.clone()];
+            let (estimates, mut read) = Summed::read(sums, of_paths.into_iter().chain(metrics));
+            let (Some(slope), Some(source), Some(base)) = (read.pop(), read.pop(), read.pop()) else {
+                unreachable!("two metrics and a slope were read")
+            };
+            let metrics = Metrics { base, source, slope };
+            metrics.check(&model.valid(), metric.name(), portion, options.direction)?;
+            let mut estimates = estimates.into_iter();
+            let mut of_portion = Vec::with_capacity(nodes.len() + 1);
+            for &kind in nodes {
+                let mut of_kind = no_effects(kind, config, portion.pairs.len(), pairs.width());
+                for (layer, estimate) in estimates.by_ref().take(config.n_layers).enumerate() {
+                    let mut of_layer = of_kind.index_axis_mut(Dimension(1), layer);
+                    write(kind, portion, linear.first, &estimate, of_layer.view_mut());
+                    clear(kind, layer, portion, config, of_layer);
+                }
+                check_effects("attribution patching", kind, portion.prompts[0], &of_kind)?;
+                of_portion.push(of_kind);
+            }
+            if let Some(paths) = paths {
+                of_portion.push(edges::array(read, paths, config, portion, linear.first));
+            }
+            let of_metric = [&metrics.base, &metrics.source, &metrics.slope];
+            let numbers: Vec<f32> =
+                of_portion.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
+            sure::<B>(&model.device())?;
+            options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+            Ok((of_portion, metrics))
+        })?;
+        let vanished = estimated.metrics.vanished(pairs, metric)?;
+        let Metrics { base, source, .. } = estimated.metrics;
+        let baselines = batch::baselines(options.direction, base, source);
+        let factor = factor(&baselines, options)?;
+        let (estimates, paths): (Vec<_>, Vec<_>) = estimated
+            .parts
+            .into_iter()
+            .map(|mut of_portion| {
+                let paths = of_portion.split_off(nodes.len());
+                (of_portion, paths)
+            })
+            .unzip();
+        let outcome = Outcome {
+            method: Method::AttributionPatching,
+            direction: options.direction,
+            scale: options.scale,
+            metric: metric.name(),
+            baselines,
+            vanished,
+            effects: join(Method::AttributionPatching, nodes, estimates, factor, pairs)?,
+        };
+        Ok((outcome, paths.into_iter().flatten().collect()))
+    })
+}
+
+/// Returns the kept numbers of a portion as arrays of these shapes, and its metrics from the last
+/// three of them; `None` if there are more or fewer numbers.
+fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32>>>> {
+    let sizes = shapes.iter().map(|shape| shape.iter().product::<usize>());
+    if sizes.clone().sum::<usize>() != kept.len() {
+        return None;
+    }
+    let mut rest = kept.into_iter();
+    let array = |(shape, size): (&Vec<usize>, usize)| {
+        ArrayD::from_shape_vec(IxDyn(shape), rest.by_ref().take(size).collect()).ok()
+    };
+    let mut arrays = shapes.iter().zip(sizes).map(array).collect::<Option<Vec<_>>>()?;
+    let [slope, source, base] = [(); 3].map(|()| arrays.pop().unwrap_or_default().into_iter().collect());
+    Some((arrays, Metrics { base, source, slope }))
+}
+
+/// The result of one portion, and its metrics.
+pub(crate) type Estimated<T> = (T, Metrics);
+
+/// The results of all portions in order, and the metrics of all prompts.
+pub(crate) struct ByPortion<T> {
+    pub(crate) parts: Vec<T>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Does `estimate` for every portion of prompts, on a thread a worker; it gives its result and the metrics of base and source.
+pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    at: Linearity,
+    options: &Options,
+    estimate: impl Fn(&Portion) -> Result<Estimated<T>, AnalysisError> + Sync,
+) -> Result<ByPortion<T>, AnalysisError> {
+    if !metric.is_differentiable() {
+        return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
+    }
+    at.check(metric)?;
+    let workers = options.workers::<B>(&model.device());
+    let portions = portions(pairs, metric, options.gradient_portion::<B>(pairs.len(), &model.device()))?;
+    let mut done = 0;
+    (options.progress)(done, pairs.len());
+    let mut estimated: Vec<Option<Estimated<T>>> = (0..portions.len()).map(|_| None).collect();
+    workers::run(
+        portions.len(),
+        workers,
+        |i| estimate(&portions.get(i)),
+        |i, found| {
+            estimated[i] = Some(found);
+            done += portions.prompts(i).len();
+            (options.progress)(done, pairs.len());
+            Ok(())
+        },
+    )?;
+    let mut all = ByPortion { parts: Vec::new(), metrics: Metrics::default() };
+    for (part, metrics) in estimated.into_iter().flatten() {
+        all.parts.push(part);
+        all.metrics.extend(metrics);
+    }
+    Ok(all)
+}
+
+/// The estimates at one point, `[prompt, ..]` with the axes of the kind, from the first different position on; with that of
+/// positions, whatever the kind sums over, where it is of marked positions.
+fn estimate<B: AutodiffBackend, const D: usize>(
+    kind: NodeKind,
+    point: HookPoint,
+    linear: &Linearised<B>,
+) -> Result<Summed<B::InnerBackend>, CacheError> {
+    let product = linear.difference::<D>(point)? * float32(linear.gradients.get::<D>(point)?);
+    let by = if kind.by == By::Marked { By::Position } else { kind.by };
+    Ok(Summed::new(product, point.axes(), &NodeKind { by, ..kind }.axes()))
+}
+
+/// Writes estimates of the computed positions into those of all, `[prompt, ..]`.
+fn write(
+    kind: NodeKind,
+    portion: &Portion,
+    first: usize,
+    estimate: &ArrayD<f32>,
+    mut into: ndarray::ArrayViewMutD<'_, f32>,
+) {
+    let axes = kind.axes();
+    match kind.by {
+        By::All => into.assign(estimate),
+        By::Position | By::Cell => {
+            let axis =
+                1 + axes.iter().position(|a| matches!(a, Axis::Pos | Axis::Query)).expect("an axis of positions");
+            into.slice_axis_mut(Dimension(axis), Slice::from(first..)).assign(estimate);
+        }
+        By::Marked => {
+            let position = Dimension(estimate.ndim() - 1);
+            for (prompt, &mark) in portion.pairs.marks().into_iter().flatten().enumerate() {
+                // Before the first difference an estimate is 0, as it was made.
+                if mark >= first {
+                    let of_prompt = estimate.index_axis(position, mark - first);
+                    into.index_axis_mut(Dimension(0), prompt).assign(&of_prompt.index_axis(Dimension(0), prompt));
+                }
+            }
+        }
+    }
+}
+
+/// A sum on the device, and the order of its axes on the host.
+pub(crate) struct Summed<B: Backend> {
+    values: Tensor<B, 1>,
+    shape: Vec<usize>,
+    order: Vec<usize>,
+}
+
+impl<B: Backend> Summed<B> {
+    /// `tensor` summed over all axes but the batch and those kept, which come out in the order of `kept`: `[batch, kept..]`.
+    pub(crate) fn new<const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> Self {
+        let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
+        let dims = summed.dims();
+        let left: Vec<usize> = (1..D).filter(|&dim| kept.contains(&axes[dim])).collect();
+        let shape: Vec<usize> = [dims[0]].into_iter().chain(left.iter().map(|&dim| dims[dim])).collect();
+        let place = |axis: &Axis| 1 + left.iter().position(|&dim| axes[dim] == *axis).expect("an axis of the site");
+        let order = [0].into_iter().chain(kept.iter().map(place)).collect();
+        Self { values: summed.reshape([shape.iter().product::<usize>()]), shape, order }
+    }
+
+    /// Sums and other tensors, by one transfer.
+    pub(crate) fn read(
+        sums: Vec<Self>,
+        others: impl IntoIterator<Item = Tensor<B, 1>>,
+    ) -> (Vec<ArrayD<f32>>, Vec<Vec<f32>>) {
+        let (values, layouts): (Vec<_>, Vec<_>) =
+            sums.into_iter().map(|sum| (sum.values, (sum.shape, sum.order))).unzip();
+        let mut numbers = hosts(values.into_iter().chain(others).collect()).into_iter();
+        let array = |((shape, order), numbers): ((Vec<usize>, Vec<usize>), Vec<f32>)| {
+            let values = ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("summed axes are of size 1");
+            values.permuted_axes(IxDyn(&order))
+        };
+        let arrays = layouts.into_iter().zip(numbers.by_ref()).map(array).collect();
+        (arrays, numbers.collect())
+    }
+}

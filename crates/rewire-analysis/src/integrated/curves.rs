@@ -1,0 +1,102 @@
+//! Interpolation curves: the metric along the straight line from the clean activation of one node to another, and beyond.
+
+use std::ops::Range;
+
+use burn::tensor::backend::Backend;
+use ndarray::Array3;
+use rewire_model::Transformer;
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::error::AnalysisError;
+use crate::integrated::line::{Ends, Moved, check_linear};
+use crate::node::kind::{Node, NodeKind};
+use crate::patching::groups::check_groups;
+use crate::patching::plan::at_once;
+use crate::run::workers;
+use crate::run::batch::{host, portions_for};
+use crate::run::finite::check_changed;
+use crate::run::fit::{Room, watched};
+use crate::run::intervention::Intervention;
+use crate::run::options::Options;
+
+/// The metric along a line for each of some nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curves {
+    /// Where on the lines: 0 is the clean activation, 1 the other; outside, beyond them.
+    pub places: Vec<f64>,
+    /// The metric, not its change, `[prompt, node, place]`.
+    pub values: Array3<f32>,
+}
+
+impl Curves {
+    /// Mean over prompts of one node's curve.
+    #[must_use]
+    pub fn mean(&self, node: usize) -> Vec<f32> {
+        let prompts = self.values.shape()[0];
+        let at = |place| (0..prompts).map(|p| f64::from(self.values[[p, node, place]])).sum::<f64>() / prompts as f64;
+        (0..self.places.len()).map(|place| at(place) as f32).collect()
+    }
+}
+
+/// The metric of the clean run with one node's activation moved to each of `places` on the line from its own value (0) to the
+/// `end`'s (1), everything else recomputed; any range. For nodes that are added to the residual stream. As in
+/// [`PathIntegral`](crate::integrated::gradients::PathIntegral), the zero of neurons is what they are where the MLP reads zeros.
+///
+/// Of the options, portions, budget, workers and progress count; nothing is kept in [`Options::ledger`].
+///
+/// # Errors
+/// [`AnalysisError`] for nodes that the model does not have or that do not move along a line, and an end of another shape.
+pub fn interpolation_curves<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[Node],
+    places: &[f64],
+    end: &Intervention<B>,
+    options: &Options,
+) -> Result<Curves, AnalysisError> {
+    let groups: Vec<Vec<Node>> = nodes.iter().map(|node| vec![node.clone()]).collect();
+    check_groups(model, pairs, &groups)?;
+    let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
+    kinds.iter().try_for_each(|kind| check_linear(*kind))?;
+    watched::<B, _>(&model.device(), || {
+        let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
+        let (mut done, total) = (0, pairs.len() * nodes.len());
+        (options.progress)(done, total);
+        for portion in portions_for(end, pairs, metric, options.prompt_batch)?.iter() {
+            let ends = Ends::new(model, metric, &portion, &kinds, end)?;
+            let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
+            let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);
+            let room = Room::new(model, &portion, options, "places of a line side by side");
+            workers::run(
+                nodes.len(),
+                options.workers::<B>(&model.device()),
+                |number| {
+                    let Node { layer, component, unit, positions } = &nodes[number];
+                    let positions = &positions.of_prompts(from, n_prompts);
+                    let moved = Moved { component: *component, layer: *layer, unit: *unit, positions };
+                    let line = ends.line(moved)?;
+                    let size = portion.size_from(ends.first());
+                    let some = |some: Range<usize>| Ok(host(ends.metric_at(&line, &places[some])?));
+                    let mut metrics = Vec::with_capacity(places.len() * n_prompts);
+                    for from in (0..places.len()).step_by(at_once) {
+                        metrics.extend(room.run(from..places.len().min(from + at_once), size, some)?);
+                    }
+                    check_changed(metric.name(), &portion.prompts, &metrics, |_| {
+                        format!("{} moved along its line", nodes[number])
+                    })?;
+                    Ok::<_, AnalysisError>(metrics)
+                },
+                |node, metrics| {
+                    for (row, metric) in metrics.into_iter().enumerate() {
+                        values[[from + row % n_prompts, node, row / n_prompts]] = metric;
+                    }
+                    done += n_prompts;
+                    (options.progress)(done, total);
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(Curves { places: places.to_vec(), values })
+    })
+}

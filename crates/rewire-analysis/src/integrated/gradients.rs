@@ -1,0 +1,411 @@
+//! Integrated gradients: along a line of activations, with the completeness gap in the result.
+//!
+//! The line enters the model as the residual stream that it changes ([`line`](crate::integrated::line)), so a run starts at the layer, at the
+//! first position that differs, and all nodes of the quadrature lie side by side along the batch axis, each with its own metric.
+//! Heads and neurons reach the stream through a matrix, so one averaged gradient of the stream, taken back through it, serves all
+//! of a layer.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use ndarray::ArrayD;
+use rewire_tensor::computes_here;
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::effects::{Effects, Method, Outcome, join};
+use crate::error::AnalysisError;
+use crate::integrated::line::{Ends, Moved, check_linear};
+use crate::integrated::lines::{Found, OfLine, Work};
+use crate::integrated::quadrature::{Quadrature, QuadratureNode};
+use crate::node::kind::{By, Component, NodeKind, Positions};
+use crate::patching::engine::run_baselines;
+use crate::patching::plan::{at_once, units};
+use crate::run::workers;
+use crate::run::batch::{Portion, check, factor, no_effects, portions, portions_for};
+use crate::run::checkpoint::Pass;
+use crate::run::fit::{sure, watched};
+use crate::run::intervention::Intervention;
+use crate::run::options::{Direction, Options};
+
+/// Which activations move along a line together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Together {
+    /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
+    Layer,
+    /// Each head, or neuron, alone: its attributions over positions sum to its own exact effect. One line a node: for the neurons
+    /// of a large model that is slower than patching them.
+    Node,
+}
+
+/// How an integral along a line is made.
+#[derive(Debug, Clone)]
+pub struct PathIntegral<B: Backend> {
+    /// Where the line ends; it begins at the clean run's activation. [`Intervention::Zero`] of neurons is what they are where the
+    /// residual stream that the MLP reads is zero: the activation function of their bias, once norms are folded.
+    pub baseline: Intervention<B>,
+    /// Which activations move together.
+    pub together: Together,
+    /// Where gradients are taken.
+    pub quadrature: Quadrature,
+    /// How far attributions may be from summing to the change of the metric, as a share of the
+    /// change (and of a hundredth of what cancels in it: the sizes of attributions and of the two
+    /// metrics). To this comes what rounding inside the metric may put its two values off
+    /// ([`Metric::rounding`]): no number of nodes brings a sum closer to a difference than that is
+    /// known. Where attributions are further off, the nodes are doubled.
+    pub tolerance: f64,
+    /// How often the nodes of a layer may be doubled before it is given up.
+    pub refinements: usize,
+}
+
+/// The share of the change that attributions may miss it by, unless another is given.
+pub const DEFAULT_TOLERANCE: f64 = 0.01;
+
+impl<B: Backend> Default for PathIntegral<B> {
+    fn default() -> Self {
+        Self {
+            baseline: Intervention::Resample,
+            together: Together::Layer,
+            quadrature: Quadrature::default(),
+            tolerance: DEFAULT_TOLERANCE,
+            refinements: 4,
+        }
+    }
+}
+
+/// How complete the attributions of one kind of node are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completeness {
+    /// The nodes.
+    pub kind: NodeKind,
+    /// Sum of attributions less the change of the metric, `[prompt, layer]`, or `[prompt, layer, unit]` of nodes alone.
+    pub gap: ArrayD<f32>,
+    /// Change of the metric from the clean end of the line to the other, shaped the same.
+    pub change: ArrayD<f32>,
+    /// Nodes of the quadrature at last, the most that was needed anywhere, by layer.
+    pub steps: Vec<usize>,
+}
+
+/// Attributions, and how complete they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Integrated {
+    /// The attributions, in the unit asked for.
+    pub outcome: Outcome,
+    /// One a kind, in the same order and unit.
+    pub completeness: Vec<Completeness>,
+}
+
+impl Integrated {
+    /// The attributions of all positions together as means over positions and, but of neurons, over `d_model` numbers, instead of
+    /// sums: a view that some notebooks take. It is not complete; what it is the mean of, is.
+    #[must_use]
+    pub fn means(&self, pairs: &PromptPairs, d_model: usize) -> Vec<Effects> {
+        let mean = |effects: &Effects| {
+            let numbers = if effects.kind.component == Component::MlpPost { 1 } else { d_model };
+            let mut values = effects.values.clone();
+            for (prompt, mut of_prompt) in values.outer_iter_mut().enumerate() {
+                of_prompt /= ((pairs.end(prompt) + 1) * numbers) as f32;
+            }
+            Effects { values, ..effects.clone() }
+        };
+        self.outcome.effects.iter().filter(|e| e.kind.by == By::All).map(mean).collect()
+    }
+}
+
+/// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean)
+/// . integral of the gradient of the metric along the line from the clean run's activation to the
+/// baseline's`, summed over a node's dimensions, per prompt. They sum to the change of the metric
+/// along the line, to within [`PathIntegral::tolerance`] and the metric's own rounding, or it is an
+/// error.
+///
+/// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
+/// outputs of attention and MLP, and the stream itself; all positions together, or each apart. The sign is that of noising: what
+/// supports the behaviour has an attribution below 0. [`Options::direction`] and [`Options::reuse`] have no say.
+///
+/// Prompts that are differentiated together ([`Options::gradient_batch`]) get more nodes together, so that within the tolerance a
+/// prompt's attributions depend on which others are beside it.
+///
+/// # Errors
+/// [`AnalysisError`] for nodes that do not move along a line, a rule without nodes, a baseline of another shape, and
+/// [`AnalysisError::Incomplete`].
+pub fn integrated_gradients<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    integrate(model, pairs, metric, nodes, integral, Steps::Refined, options)
+}
+
+/// What the code of a notebook that compared integrated gradients with activation patching gives,
+/// *not* integrated gradients: its metric reads row 0 of a batch that holds all nodes of the
+/// quadrature, so the first node alone has a gradient. The figure is one gradient near the clean
+/// activation times the first weight. For comparison with that notebook.
+///
+/// # Errors
+/// As [`integrated_gradients`], except that the gap has no bound.
+pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    integrate(model, pairs, metric, nodes, integral, Steps::FirstAlone, options)
+}
+
+/// The figure of [`literal_first_node`] for the same line walked backward, from the baseline's
+/// activation to the clean one, as that notebook walks it for its contrastive pair: the first node
+/// lies beside the baseline's activation. Attributions, gaps and changes have the sign of that
+/// walk: what supports the behaviour has an attribution above 0.
+///
+/// # Errors
+/// As [`literal_first_node`].
+pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    integrate(model, pairs, metric, nodes, integral, Steps::FirstBackward, options)
+}
+
+/// Which nodes of the quadrature count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Steps {
+    /// All, and more where they are too few.
+    Refined,
+    /// The first.
+    FirstAlone,
+    /// The first of the line walked from its end to the clean activation.
+    FirstBackward,
+}
+
+impl Steps {
+    /// The nodes that count, at their places on the line from the clean activation.
+    fn nodes(self, quadrature: Quadrature) -> Result<Vec<QuadratureNode>, AnalysisError> {
+        let mut nodes = quadrature.nodes()?;
+        if self != Steps::Refined {
+            nodes.truncate(1);
+        }
+        if self == Steps::FirstBackward {
+            nodes.iter_mut().for_each(|node| node.at = 1.0 - node.at);
+        }
+        Ok(nodes)
+    }
+
+    /// The sign of the walk: -1 backward.
+    fn sign(self) -> f32 {
+        if self == Steps::FirstBackward { -1.0 } else { 1.0 }
+    }
+}
+
+fn integrate<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    integral: &PathIntegral<B::InnerBackend>,
+    steps: Steps,
+    options: &Options,
+) -> Result<Integrated, AnalysisError> {
+    check(model, pairs, nodes)?;
+    if !metric.is_differentiable() {
+        return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
+    }
+    nodes.iter().try_for_each(|kind| check_kind(*kind))?;
+    integral.quadrature.nodes()?;
+    watched::<B, _>(&model.device(), || {
+        let inner = model.valid();
+        let config = model.config();
+        let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?, options)?;
+        let factor = factor(&baselines, options)?;
+
+        let works = works(nodes, integral.together, config);
+        let total = works.len() * pairs.len();
+        let mut done = 0;
+        (options.progress)(done, total);
+        let mut parts = Vec::new();
+        let mut most_steps = vec![vec![0; config.n_layers]; nodes.len()];
+        for portion in portions_for(
+            &integral.baseline,
+            pairs,
+            metric,
+            options.gradient_portion::<B>(pairs.len(), &model.device()),
+        )?
+        .iter()
+        {
+            let integration = Integration {
+                model,
+                metric,
+                portion: &portion,
+                integral,
+                steps,
+                ends: Ends::new(&inner, metric, &portion, nodes, &integral.baseline)?,
+            };
+            let mut found = Found::new(nodes, integral.together, config, &portion, pairs.width());
+            workers::run(
+                works.len(),
+                options.workers::<B>(&model.device()),
+                |number| integration.kept(nodes, works[number], number, options),
+                |number, of_line| {
+                    let Work { kind, layer, .. } = works[number];
+                    most_steps[kind][layer] = most_steps[kind][layer].max(of_line.steps);
+                    found.write(works[number], &of_line);
+                    done += portion.prompts.len();
+                    (options.progress)(done, total);
+                    Ok(())
+                },
+            )?;
+            found.clear(nodes, config, &portion);
+            parts.push(found);
+        }
+        let of_all = |which: fn(&mut Found) -> &mut Vec<ArrayD<f32>>, parts: &mut [Found]| {
+            let parts = parts.iter_mut().map(|part| std::mem::take(which(part))).collect();
+            join(Method::IntegratedGradients, nodes, parts, factor, pairs)
+        };
+        let effects = of_all(|f| &mut f.attributions, &mut parts)?;
+        let gaps = of_all(|f| &mut f.gap, &mut parts)?.into_iter().map(|e| e.values);
+        let changes = of_all(|f| &mut f.change, &mut parts)?.into_iter().map(|e| e.values);
+        let completeness = nodes.iter().zip(gaps).zip(changes).zip(most_steps);
+        let completeness = completeness
+            .map(|(((kind, gap), change), steps)| Completeness { kind: *kind, gap, change, steps })
+            .collect();
+        let outcome = Outcome {
+            method: Method::IntegratedGradients,
+            direction: Direction::Noising,
+            scale: options.scale,
+            metric: metric.name(),
+            baselines,
+            vanished: Vec::new(),
+            effects,
+        };
+        Ok(Integrated { outcome, completeness })
+    })
+}
+
+/// Refuses what does not move along a line, and divisions that a line does not have.
+fn check_kind(kind: NodeKind) -> Result<(), AnalysisError> {
+    if matches!(kind.by, By::Cell | By::Marked) {
+        let reason = "to integrate over: a line moves all positions together; divide by all or by position";
+        return Err(AnalysisError::NoSuchNode { node: kind, reason });
+    }
+    check_linear(kind)
+}
+
+/// The lines, the longest runs first.
+fn works(nodes: &[NodeKind], together: Together, config: &TransformerConfig) -> Vec<Work> {
+    let mut works = Vec::new();
+    for layer in 0..config.n_layers {
+        for (kind, node) in nodes.iter().enumerate() {
+            match (together, node.unit_axis()) {
+                (Together::Node, Some(_)) => {
+                    works.extend((0..units(*node, config)).map(|unit| Work { kind, layer, unit: Some(unit) }));
+                }
+                _ => works.push(Work { kind, layer, unit: None }),
+            }
+        }
+    }
+    works
+}
+
+/// Integrals over one portion of prompts.
+struct Integration<'a, B: AutodiffBackend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    portion: &'a Portion,
+    integral: &'a PathIntegral<B::InnerBackend>,
+    steps: Steps,
+    ends: Ends<'a, B::InnerBackend, M>,
+}
+
+impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
+    /// What a line came to, if it was kept; else it is integrated and kept.
+    fn kept(&self, nodes: &[NodeKind], work: Work, number: usize, options: &Options) -> Result<OfLine, AnalysisError> {
+        let kind = nodes[work.kind];
+        let PathIntegral { baseline, together, quadrature, tolerance, refinements } = self.integral;
+        let (baseline, steps) = (baseline.name(), self.steps);
+        let plan =
+            format!("{kind:?} {work:?} {baseline} {together:?} {quadrature:?} {tolerance} {refinements} {steps:?}");
+        let pass = Pass::new(self.portion.prompts[0], number, &plan);
+        let n_prompts = self.portion.prompts.len();
+        let of_layer = no_effects(kind, self.model.config(), n_prompts, self.portion.pairs.width()).len()
+            / self.model.config().n_layers;
+        let of_line = if work.unit.is_some() { of_layer / units(kind, self.model.config()) } else { of_layer };
+        if let Some(mut kept) = options.ledger.load(pass).filter(|kept| kept.len() == of_line + 2 * n_prompts + 1) {
+            let steps = kept.pop().unwrap_or_default() as usize;
+            let change = kept.split_off(kept.len() - n_prompts);
+            let gap = kept.split_off(kept.len() - n_prompts);
+            return Ok(OfLine { attributions: kept, gap, change, steps });
+        }
+        let found = self.line(kind, work, options)?;
+        let OfLine { attributions, gap, change, steps } = &found;
+        let numbers: Vec<f32> = [attributions.as_slice(), gap, change, &[*steps as f32]].concat();
+        sure::<B>(&self.model.device())?;
+        options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+        Ok(found)
+    }
+
+    fn line(&self, kind: NodeKind, Work { layer, unit, .. }: Work, options: &Options) -> Result<OfLine, AnalysisError> {
+        let moved = Moved { component: kind.component, layer, unit, positions: &Positions::All };
+        let line = self.ends.line(moved)?;
+        let n_prompts = self.portion.prompts.len();
+        // A tape holds every activation of its rows, so half the tokens of a pass without one.
+        let at_once = at_once(self.model.config(), self.portion, self.ends.first(), options.token_budget / 2);
+        let at_once = match computes_here::<B>(&self.model.device()) {
+            true => at_once,
+            // What a tape takes was reckoned with for so many prompts.
+            false => at_once.min(options.gradient_batch / n_prompts).max(1),
+        };
+        let ends = self.ends.metric_at_ends(&line)?;
+        let sign = self.steps.sign();
+        let mut quadrature = self.integral.quadrature;
+        let mut refinement = 0;
+        loop {
+            let nodes = self.steps.nodes(quadrature)?;
+            let gradient = line.mean_gradient(self.model, self.metric, self.portion, &nodes, at_once)?;
+            let (found, ends) = self.ends.attributions(moved, &line, gradient, ends.clone())?;
+            let of_end = |which: usize, prompt: usize| f64::from(ends[which * n_prompts + prompt]);
+            let mut of_line = OfLine { attributions: vec![], gap: vec![], change: vec![], steps: nodes.len() };
+            let mut missed = None;
+            for prompt in 0..n_prompts {
+                let [start, end, start_rounding, end_rounding] = [0, 1, 2, 3].map(|which| of_end(which, prompt));
+                let change = end - start;
+                let [sum, sizes] = found.sums(prompt);
+                let gap = sum - change;
+                let cancels = sizes + start.abs() + end.abs();
+                let rounding = start_rounding + end_rounding;
+                let allowed = self.integral.tolerance * (change.abs() + 0.01 * cancels) + rounding;
+                let attributions = found.in_order(prompt, kind.by, self.ends.first());
+                let numbers = attributions.iter().copied().chain([gap as f32, change as f32]);
+                if let Some(value) = numbers.into_iter().find(|number| !number.is_finite()) {
+                    let what = format!("integrated gradients of {kind}, layer {layer},");
+                    let prompt = Some(self.portion.prompts[prompt]);
+                    return Err(AnalysisError::NotFinite { what, value, prompt, first: None });
+                }
+                if gap.abs() > allowed {
+                    missed = missed.or(Some((prompt, gap, change, allowed)));
+                }
+                of_line.attributions.extend(attributions.iter().map(|v| sign * v));
+                of_line.gap.push(sign * gap as f32);
+                of_line.change.push(sign * change as f32);
+            }
+            match missed {
+                Some((prompt, gap, change, allowed)) if self.steps == Steps::Refined => {
+                    if refinement == self.integral.refinements {
+                        let prompt = self.portion.prompts[prompt];
+                        let steps = nodes.len();
+                        return Err(AnalysisError::Incomplete { kind, layer, prompt, gap, change, allowed, steps });
+                    }
+                    refinement += 1;
+                    quadrature.steps = quadrature.steps.saturating_mul(2);
+                }
+                _ => return Ok(of_line),
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Straight lines of activations, from the clean run's to another, as the residual stream that they change: what integrated
+//! gradients and interpolation curves have in common.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use rewire_tensor::{float32, in_type_of, product};
+use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
+use rewire_model::{LastBlock, Prefix, Run, Transformer};
+use rewire_tasks::Metric;
+
+use crate::error::AnalysisError;
+use crate::integrated::quadrature::QuadratureNode;
+use crate::node::kind::{By, Component, NodeKind, Positions};
+use crate::patching::delta::{Deltas, computed, reads_of_base, reads_of_source};
+use crate::patching::plan::{Entry, Slice, units};
+use crate::run::batch::{Portion, Recorded, evaluate, hosts, record, rounding};
+use crate::run::finite::Watch;
+use crate::run::intervention::Intervention;
+use crate::run::options::Direction;
+
+/// The clean run of a portion of prompts, and what its activations may become.
+pub(crate) struct Ends<'a, B: Backend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    portion: &'a Portion,
+    pub(crate) clean: Recorded<B>,
+    end: ActivationCache<B>,
+}
+
+/// One line: the clean residual stream where it enters the model, and how the other end differs from it.
+pub(crate) struct Line<B: Backend> {
+    entry: Entry,
+    /// `[prompts, pos, d_model]`, from the first changed position on.
+    clean: Tensor<B, 3>,
+    /// The same.
+    pub(crate) change: Tensor<B, 3>,
+    earlier: Option<Prefix<B>>,
+}
+
+/// What moves along a line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moved<'a> {
+    pub(crate) component: Component,
+    pub(crate) layer: usize,
+    /// A head or neuron; `None` for all of the layer.
+    pub(crate) unit: Option<usize>,
+    pub(crate) positions: &'a Positions,
+}
+
+/// Refuses what is not added to the residual stream: it does not move the stream along a line.
+pub(crate) fn check_linear(kind: NodeKind) -> Result<(), AnalysisError> {
+    match kind.component {
+        Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
+            let reason = "to move along a line: only what is added to the residual stream moves it along one";
+            Err(AnalysisError::NoSuchNode { node: kind, reason })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
+    pub(crate) fn new(
+        model: &'a Transformer<B>,
+        metric: &'a M,
+        portion: &'a Portion,
+        kinds: &[NodeKind],
+        end: &Intervention<B>,
+    ) -> Result<Self, AnalysisError> {
+        let (wanted, shape) = (kinds.to_vec(), model.config().clone());
+        let clean = record(model, &portion.pairs.clean(), portion, metric, move |p| reads_of_base(&wanted, &shape, p))?;
+        let (wanted, shape) = (kinds.to_vec(), model.config().clone());
+        let accepts = move |p: HookPoint| reads_of_source(&wanted, &shape, p);
+        let mut cache = end.source(model, metric, portion, Direction::Noising, accepts)?.cache;
+        if matches!(end, Intervention::Zero) && kinds.iter().any(|k| k.component == Component::MlpPost) {
+            let sizes = [portion.prompts.len(), portion.pairs.width(), model.config().d_mlp];
+            for layer in 0..model.config().n_layers {
+                let value = model.neurons_at_zero(layer).unsqueeze::<3>().expand(sizes);
+                cache = cache.with(HookPoint::block(layer, Site::MlpPost), value);
+            }
+        }
+        Ok(Self { model, metric, portion, clean, end: cache })
+    }
+
+    /// The first position that a line changes.
+    pub(crate) fn first(&self) -> usize {
+        self.portion.first_difference
+    }
+
+    pub(crate) fn line(&self, moved: Moved) -> Result<Line<B>, AnalysisError> {
+        let Moved { component, layer, unit, positions } = moved;
+        let config = self.model.config();
+        let (entry, first) = (Entry::of(component, layer, config), self.first());
+        let deltas = Deltas { model: self.model, portion: self.portion, base: &self.clean.cache, source: &self.end };
+        let kind = NodeKind::all(component);
+        let change = match (unit, kind.unit_axis()) {
+            (None, Some(axis)) => {
+                let change: Tensor<B, 3> = match axis {
+                    Axis::Head => self.difference::<4>(kind, layer)?.flatten(2, 3),
+                    _ => self.difference(kind, layer)?,
+                };
+                let change = match deltas.mask(positions) {
+                    Some(mask) => change * computed(mask, first).unsqueeze_dim(2),
+                    None => change,
+                };
+                let [prompts, pos, width] = change.dims();
+                let written = product(change.reshape([prompts * pos, width]), self.writing(kind, layer));
+                written.reshape([prompts, pos, config.d_model])
+            }
+            _ => {
+                let units = unit.map_or(0..1, |unit| unit..unit + 1);
+                let slice = Slice { kind: 0, layer, positions: positions.clone(), units };
+                deltas.change(&slice, component, first)?.squeeze_dim(0)
+            }
+        };
+        let earlier = match first {
+            0 => None,
+            _ => Some(Prefix::from_cache(&self.clean.cache, config, first)?),
+        };
+        Ok(Line { entry, clean: deltas.unchanged(entry, first)?, change, earlier })
+    }
+
+    /// End less clean at a kind's site, from the first changed position on.
+    fn difference<const D: usize>(&self, kind: NodeKind, layer: usize) -> Result<Tensor<B, D>, AnalysisError> {
+        let site = kind.site();
+        let difference = float32(self.end.block::<D>(layer, site)?) - float32(self.clean.cache.block(layer, site)?);
+        Ok(computed(difference, self.first()))
+    }
+
+    /// The matrix by which all heads, or all neurons, of a layer write to the residual stream, `[units, d_model]`.
+    fn writing(&self, kind: NodeKind, layer: usize) -> Tensor<B, 2> {
+        match kind.unit_axis() {
+            Some(Axis::Head) => self.model.w_o(layer).flatten(0, 1),
+            _ => self.model.mlp_out(layer).0,
+        }
+    }
+
+    /// The metric at places of a line, 0 the clean end and 1 the other: place by place and prompt by prompt.
+    pub(crate) fn metric_at(&self, line: &Line<B>, places: &[f64]) -> Result<Tensor<B, 1>, AnalysisError> {
+        let run = line.run(line.residuals(places), line.earlier.clone(), self.portion, places.len());
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, &mut watch)?;
+        Ok(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len()))))
+    }
+
+    /// The metric at the clean end of a line and at the other, each prompt by prompt, and after
+    /// them how far rounding inside the metric may put each: four times the prompts.
+    pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
+        let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.portion, 2);
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, &mut watch)?;
+        let prompts = self.portion.prompts.repeat(2);
+        let rounding = rounding(self.metric, logits.clone(), &prompts);
+        Ok(Tensor::cat(vec![watch.mark(evaluate(self.metric, logits, &prompts)), rounding], 0))
+    }
+
+    /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`:
+    /// `[prompts, pos, unit]`, with one unit where one moves, or where there are none. With the
+    /// metric at its ends, [`metric_at_ends`](Self::metric_at_ends), by one transfer.
+    pub(crate) fn attributions(
+        &self,
+        moved: Moved,
+        line: &Line<B>,
+        gradient: Tensor<B, 3>,
+        ends: Tensor<B, 1>,
+    ) -> Result<(Attributions, Vec<f32>), AnalysisError> {
+        let kind = NodeKind::all(moved.component);
+        let [prompts, pos, d_model] = gradient.dims();
+        let axis = kind.unit_axis().filter(|_| moved.unit.is_none());
+        let values: Tensor<B, 3> = match axis {
+            None => (line.change.clone() * gradient).sum_dim(2),
+            Some(axis) => {
+                let through =
+                    product(gradient.reshape([prompts * pos, d_model]), self.writing(kind, moved.layer).transpose());
+                let units = units(kind, self.model.config());
+                match axis {
+                    Axis::Head => {
+                        let change = self.difference::<4>(kind, moved.layer)?;
+                        let product = change.clone() * through.reshape(change.dims());
+                        product.sum_dim(3).reshape([prompts, pos, units])
+                    }
+                    _ => self.difference::<3>(kind, moved.layer)? * through.reshape([prompts, pos, units]),
+                }
+            }
+        };
+        let units = values.dims()[2];
+        let mut read = hosts(vec![values.reshape([prompts * pos * units]), ends]);
+        let ends = read.pop().unwrap_or_default();
+        Ok((Attributions { units, pos, values: read.pop().unwrap_or_default() }, ends))
+    }
+}
+
+/// Attributions on the host, `[prompts, pos, unit]`.
+pub(crate) struct Attributions {
+    values: Vec<f32>,
+    pos: usize,
+    units: usize,
+}
+
+impl Attributions {
+    /// Of one prompt: sum, and sum of sizes of what it is the sum of, unit by unit.
+    pub(crate) fn sums(&self, prompt: usize) -> [f64; 2] {
+        let of_prompt = self.of_prompt(prompt);
+        let all: f64 = of_prompt.iter().map(|&v| f64::from(v)).sum();
+        let unit = |u: usize| of_prompt.iter().skip(u).step_by(self.units).map(|&v| f64::from(v)).sum::<f64>();
+        [all, (0..self.units).map(|u| unit(u).abs()).sum()]
+    }
+
+    fn of_prompt(&self, prompt: usize) -> &[f32] {
+        let size = self.pos * self.units;
+        &self.values[prompt * size..(prompt + 1) * size]
+    }
+
+    /// Of one prompt, in the order of the effects of a kind: unit by unit, and within it the sum over positions or, by position,
+    /// each of `width`, those before `first` 0.
+    pub(crate) fn in_order(&self, prompt: usize, by: By, first: usize) -> Vec<f32> {
+        let of_prompt = self.of_prompt(prompt);
+        let at = |unit: usize| of_prompt.iter().skip(unit).step_by(self.units).copied();
+        match by {
+            By::Position => (0..self.units).flat_map(|u| std::iter::repeat_n(0.0, first).chain(at(u))).collect(),
+            _ => (0..self.units).map(|u| at(u).map(f64::from).sum::<f64>() as f32).collect(),
+        }
+    }
+}
+
+impl<B: Backend> Line<B> {
+    /// The residual stream at places of the line, `[place * prompts + prompt, pos, d_model]`.
+    fn residuals(&self, places: &[f64]) -> Tensor<B, 3> {
+        let [prompts, pos, d_model] = self.clean.dims();
+        let places: Vec<f32> = places.iter().map(|&place| place as f32).collect();
+        let places = Tensor::<B, 1>::from_floats(places.as_slice(), &self.clean.device());
+        let n = places.dims()[0];
+        let moved = self.change.clone().unsqueeze_dim::<4>(0) * places.reshape([n, 1, 1, 1]);
+        let all = moved + float32(self.clean.clone()).unsqueeze_dim(0);
+        in_type_of(all, &self.clean).reshape([n * prompts, pos, d_model])
+    }
+
+    /// A run of rows that begin with `residual`, a number of copies of the prompts.
+    fn run<C: Backend>(
+        &self,
+        residual: Tensor<C, 3>,
+        earlier: Option<Prefix<C>>,
+        portion: &Portion,
+        copies: usize,
+    ) -> Run<C> {
+        let run = Run::new(self.entry.start(residual))
+            .reading(portion.readout.repeated(copies))
+            .with_last_block(LastBlock::Read);
+        match earlier {
+            Some(earlier) => run.after(earlier),
+            None => run,
+        }
+    }
+
+    /// The gradient of the metric with respect to the residual stream, summed over nodes of a quadrature with their weights,
+    /// `[prompts, pos, d_model]`. At most `at_once` nodes lie side by side, each with its own metric.
+    pub(crate) fn mean_gradient<A, M>(
+        &self,
+        model: &Transformer<A>,
+        metric: &M,
+        portion: &Portion,
+        nodes: &[QuadratureNode],
+        at_once: usize,
+    ) -> Result<Tensor<B, 3>, AnalysisError>
+    where
+        A: AutodiffBackend<InnerBackend = B>,
+        M: Metric,
+    {
+        let [prompts, pos, d_model] = self.clean.dims();
+        let mut mean = float32(self.clean.clone()).zeros_like();
+        for nodes in nodes.chunks(at_once.max(1)) {
+            let places: Vec<f64> = nodes.iter().map(|node| node.at).collect();
+            let residual = Tensor::<A, 3>::from_inner(self.residuals(&places)).require_grad();
+            let earlier = self.earlier.clone().map(Prefix::from_inner);
+            let run = self.run(residual.clone(), earlier, portion, nodes.len());
+            let values = evaluate(metric, model.forward(run, ())?, &portion.prompts.repeat(nodes.len()));
+            let weights: Vec<f32> =
+                nodes.iter().flat_map(|node| std::iter::repeat_n(node.weight as f32, prompts)).collect();
+            let weights = Tensor::<A, 1>::from_floats(weights.as_slice(), &values.device());
+            let mut gradients = (values * weights).sum().backward();
+            if let Some(gradient) = residual.grad_remove(&mut gradients) {
+                mean = mean + float32(gradient).reshape([nodes.len(), prompts, pos, d_model]).sum_dim(0).squeeze_dim(0);
+            }
+        }
+        Ok(mean)
+    }
+}

@@ -1,0 +1,77 @@
+//! What lines came to, and where it goes among the effects.
+
+use ndarray::{ArrayD, ArrayViewMutD, Axis as Dimension, IxDyn};
+use rewire_model::TransformerConfig;
+
+use crate::integrated::gradients::Together;
+use crate::node::kind::{By, NodeKind};
+use crate::run::batch::{Portion, no_effects};
+use crate::run::moves::clear;
+
+/// A line to be integrated along.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) kind: usize,
+    pub(crate) layer: usize,
+    pub(crate) unit: Option<usize>,
+}
+
+/// What one line came to.
+pub(crate) struct OfLine {
+    /// Prompt by prompt, in the order of the kind's effects.
+    pub(crate) attributions: Vec<f32>,
+    /// One a prompt.
+    pub(crate) gap: Vec<f32>,
+    pub(crate) change: Vec<f32>,
+    pub(crate) steps: usize,
+}
+
+/// What the lines of one portion of prompts came to, one array a kind.
+pub(crate) struct Found {
+    pub(crate) attributions: Vec<ArrayD<f32>>,
+    pub(crate) gap: Vec<ArrayD<f32>>,
+    pub(crate) change: Vec<ArrayD<f32>>,
+}
+
+impl Found {
+    pub(crate) fn new(
+        nodes: &[NodeKind],
+        together: Together,
+        config: &TransformerConfig,
+        portion: &Portion,
+        width: usize,
+    ) -> Self {
+        let n_prompts = portion.prompts.len();
+        let lines = |kind: &NodeKind| match together {
+            Together::Layer => ArrayD::zeros(IxDyn(&[n_prompts, config.n_layers])),
+            Together::Node => no_effects(NodeKind { by: By::All, ..*kind }, config, n_prompts, width),
+        };
+        Self {
+            attributions: nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, width)).collect(),
+            gap: nodes.iter().map(lines).collect(),
+            change: nodes.iter().map(lines).collect(),
+        }
+    }
+
+    /// Sets the attributions of nodes that cannot matter to exactly 0.
+    pub(crate) fn clear(&mut self, nodes: &[NodeKind], config: &TransformerConfig, portion: &Portion) {
+        for (kind, attributions) in nodes.iter().zip(&mut self.attributions) {
+            for layer in 0..config.n_layers {
+                clear(*kind, layer, portion, config, attributions.index_axis_mut(Dimension(1), layer));
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, Work { kind, layer, unit }: Work, of_line: &OfLine) {
+        fn put(mut into: ArrayViewMutD<'_, f32>, layer: usize, unit: Option<usize>, values: &[f32]) {
+            into.collapse_axis(Dimension(1), layer);
+            if let Some(unit) = unit {
+                into.collapse_axis(Dimension(2), unit);
+            }
+            into.iter_mut().zip(values).for_each(|(into, value)| *into = *value);
+        }
+        put(self.attributions[kind].view_mut(), layer, unit, &of_line.attributions);
+        put(self.gap[kind].view_mut(), layer, unit, &of_line.gap);
+        put(self.change[kind].view_mut(), layer, unit, &of_line.change);
+    }
+}

@@ -1,0 +1,160 @@
+//! Where along a line gradients are taken, and how much each counts.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use gauss_quad::GaussLegendre;
+use serde::{Deserialize, Serialize};
+
+use crate::error::AnalysisError;
+
+/// A rule for an integral from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Exact for polynomials of degree `2 steps - 1`; Captum's default.
+    GaussLegendre,
+    /// Equal intervals, each at its left end.
+    RiemannLeft,
+    /// Equal intervals, each at its right end.
+    RiemannRight,
+    /// Equal intervals, each in its middle.
+    RiemannMiddle,
+    /// Equal intervals between the nodes, the first at 0 and the last at 1. Its weights sum to 1; Captum's sum to `(n - 1) / n`.
+    Trapezoid,
+}
+
+/// The rules by the names that commands and files give them.
+const NAMES: [(Rule, &str); 5] = [
+    (Rule::GaussLegendre, "gauss-legendre"),
+    (Rule::RiemannLeft, "riemann-left"),
+    (Rule::RiemannRight, "riemann-right"),
+    (Rule::RiemannMiddle, "riemann-middle"),
+    (Rule::Trapezoid, "trapezoid"),
+];
+
+/// A rule with its number of nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Quadrature {
+    /// The rule.
+    pub rule: Rule,
+    /// How many nodes.
+    pub steps: usize,
+}
+
+/// Captum's: Gauss-Legendre with 50 nodes.
+impl Default for Quadrature {
+    fn default() -> Self {
+        Self { rule: Rule::GaussLegendre, steps: 50 }
+    }
+}
+
+/// One node: where it is, from 0 to 1, and its weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QuadratureNode {
+    /// 0 at the start of the line, 1 at its end.
+    pub at: f64,
+    /// The weights of a rule sum to 1.
+    pub weight: f64,
+}
+
+/// Nodes above which a number was mistyped.
+const MOST_STEPS: usize = 1_000_000;
+
+impl Quadrature {
+    /// The nodes, from 0 to 1.
+    ///
+    /// # Errors
+    /// [`AnalysisError::TooFewSteps`] for no node at all, or one of the trapezoid rule; [`AnalysisError::TooManySteps`] for more than
+    /// a million.
+    pub fn nodes(self) -> Result<Vec<QuadratureNode>, AnalysisError> {
+        let Quadrature { rule, steps } = self;
+        let least = if rule == Rule::Trapezoid { 2 } else { 1 };
+        if steps > MOST_STEPS {
+            return Err(AnalysisError::TooManySteps { steps, most: MOST_STEPS });
+        }
+        let degree = NonZeroUsize::new(steps).filter(|_| steps >= least);
+        let degree = degree.ok_or(AnalysisError::TooFewSteps { rule, steps, least })?;
+        let n = steps as f64;
+        let even = |shift: f64| (0..steps).map(|i| node((i as f64 + shift) / n, 1.0 / n)).collect();
+        Ok(match rule {
+            // The rule is on [-1, 1].
+            Rule::GaussLegendre => {
+                GaussLegendre::new(degree).iter().map(|(x, w)| node(0.5 * (1.0 + x), 0.5 * w)).collect()
+            }
+            Rule::RiemannLeft => even(0.0),
+            Rule::RiemannMiddle => even(0.5),
+            Rule::RiemannRight => even(1.0),
+            Rule::Trapezoid => {
+                let intervals = n - 1.0;
+                let weight = |i| if i == 0 || i + 1 == steps { 0.5 } else { 1.0 } / intervals;
+                (0..steps).map(|i| node(i as f64 / intervals, weight(i))).collect()
+            }
+        })
+    }
+}
+
+fn node(at: f64, weight: f64) -> QuadratureNode {
+    QuadratureNode { at, weight }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAMES[*self as usize].1)
+    }
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = NAMES.iter().find(|(_, n)| *n == name).map(|(rule, _)| *rule);
+        found.ok_or_else(|| format!("no quadrature rule `{name}`; there are {}", NAMES.map(|(_, n)| n).join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn integral(rule: Rule, steps: usize, f: impl Fn(f64) -> f64) -> f64 {
+        Quadrature { rule, steps }.nodes().unwrap().iter().map(|n| n.weight * f(n.at)).sum()
+    }
+
+    #[test]
+    fn rules_integrate_what_they_should() {
+        for (rule, name) in NAMES {
+            assert_eq!(name.parse(), Ok(rule));
+            assert!((integral(rule, 7, |_| 1.0) - 1.0).abs() < 1e-14, "{rule}");
+            assert!((integral(rule, 2000, f64::exp) - (1.0_f64.exp() - 1.0)).abs() < 1e-3, "{rule}");
+        }
+        assert!((integral(Rule::GaussLegendre, 3, |x| x.powi(5)) - 1.0 / 6.0).abs() < 1e-14);
+        assert!((integral(Rule::RiemannMiddle, 2, |x| x) - 0.5).abs() < 1e-14);
+        assert!((integral(Rule::Trapezoid, 2, |x| x) - 0.5).abs() < 1e-14);
+        assert_eq!(integral(Rule::RiemannLeft, 2, |x| x), 0.25);
+        assert_eq!(integral(Rule::RiemannRight, 2, |x| x), 0.75);
+    }
+
+    #[test]
+    fn nodes_are_in_order_from_0_to_1() {
+        let nodes = Quadrature::default().nodes().unwrap();
+        assert!(nodes.windows(2).all(|w| w[0].at < w[1].at));
+        // Captum's first node and weight.
+        assert!((nodes[0].at - 0.000_566_797).abs() < 1e-8 && (nodes[0].weight - 0.001_454_311).abs() < 1e-8);
+    }
+
+    #[test]
+    fn too_few_nodes_are_refused() {
+        let refused = |rule, steps| Quadrature { rule, steps }.nodes().unwrap_err().to_string();
+        assert_eq!(
+            refused(Rule::GaussLegendre, 0),
+            "the rule gauss-legendre needs at least 1 step, and 0 were asked for"
+        );
+        assert_eq!(
+            refused(Rule::RiemannLeft, usize::MAX),
+            format!("{} steps were asked for, and 1000000 are the most", usize::MAX)
+        );
+        assert_eq!(refused(Rule::Trapezoid, 1), "the rule trapezoid needs at least 2 steps, and 1 was asked for");
+    }
+}

@@ -1,0 +1,97 @@
+//! Ablation: what is left of the metric when nodes are removed from the clean run.
+
+use burn::tensor::backend::Backend;
+use rewire_model::Transformer;
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::effects::{Baselines, Effects, Method, Outcome};
+use crate::error::AnalysisError;
+use crate::node::kind::{Node, NodeKind, Positions};
+use crate::patching::engine::{Which, sweep};
+use crate::patching::groups::{GroupOutcome, replace_groups};
+use crate::patching::reference::point;
+use crate::run::intervention::Intervention;
+use crate::run::options::{Direction, Options, Scale};
+
+/// The change of the metric of the clean run when each node of the given kinds is replaced: by zero, by a mean
+/// ([`mean_activations`](crate::run::means::mean_activations)), by what it is on the corrupted prompt, or by anything given. Exact;
+/// [`Outcome::after`] is the metric itself.
+///
+/// Always of the clean run, whatever [`Options::direction`] says.
+///
+/// # Errors
+/// As [`activation_patching`](crate::patching::engine::activation_patching), and [`AnalysisError::GivenShape`].
+pub fn ablation<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    intervention: &Intervention<B>,
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
+    let options = Options { direction: Direction::Noising, ..*options };
+    let which = Which { intervention, chosen: None };
+    Ok(Outcome { method: Method::Ablation, ..sweep(model, pairs, metric, nodes, which, &options)? })
+}
+
+/// The same for sets of nodes, each set removed together.
+///
+/// # Errors
+/// As [`ablation`] and [`patch_groups`](crate::patching::groups::patch_groups), and [`AnalysisError::NodeTwice`].
+pub fn ablate_groups<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    groups: &[Vec<Node>],
+    intervention: &Intervention<B>,
+    options: &Options,
+) -> Result<GroupOutcome, AnalysisError> {
+    groups.iter().try_for_each(|group| check_no_node_twice(group))?;
+    let options = Options { direction: Direction::Noising, ..*options };
+    replace_groups(model, pairs, metric, groups, intervention, &options)
+}
+
+/// Refuses a set that names a node, or a part of one, twice.
+pub(crate) fn check_no_node_twice(group: &[Node]) -> Result<(), AnalysisError> {
+    let twice = group.iter().enumerate().find(|(i, node)| group[..*i].iter().any(|other| overlap(node, other)));
+    match twice {
+        Some((_, node)) => Err(AnalysisError::NodeTwice { node: node.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// Whether two nodes have a number in common.
+fn overlap(a: &Node, b: &Node) -> bool {
+    let units = a.unit.is_none() || b.unit.is_none() || a.unit == b.unit;
+    let positions = match (&a.positions, &b.positions) {
+        (Positions::All, _) | (_, Positions::All) => true,
+        (Positions::Cell { .. }, Positions::Cell { .. }) => a.positions == b.positions,
+        (Positions::Each(of_a), _) => (0..of_a.len()).any(|p| a.positions.position(p) == b.positions.position(p)),
+        (_, Positions::Each(of_b)) => (0..of_b.len()).any(|p| a.positions.position(p) == b.positions.position(p)),
+        _ => a.positions.position(0) == b.positions.position(0),
+    };
+    point(a) == point(b) && units && positions
+}
+
+impl Outcome {
+    /// Of patching and ablation, the metric after each node was replaced, per prompt, in this outcome's unit: normalised, 0 is the
+    /// corrupted prompts' mean and 1 the clean ones'.
+    #[must_use]
+    pub fn after(&self) -> Vec<Effects> {
+        let Baselines { clean, corrupted } = &self.baselines;
+        let base = if self.direction == Direction::Noising { clean } else { corrupted };
+        let [clean_mean, corrupted_mean] = self.baselines.means();
+        let in_unit = |metric: f32| match self.scale {
+            Scale::Metric => f64::from(metric),
+            Scale::Normalised => (f64::from(metric) - corrupted_mean) / (clean_mean - corrupted_mean),
+        };
+        let after = |effects: &Effects| {
+            let mut values = effects.values.clone();
+            for (mut of_prompt, metric) in values.outer_iter_mut().zip(base) {
+                of_prompt.mapv_inplace(|change| (in_unit(*metric) + f64::from(change)) as f32);
+            }
+            Effects { values, ..effects.clone() }
+        };
+        self.effects.iter().map(after).collect()
+    }
+}

@@ -1,0 +1,392 @@
+//! How often a model answers right, as it is and with nodes removed: by the answer's rank, and by what it goes on to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_hooks::{ActivationCache, HookPoint, Patch, Recorder, Site};
+use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer, likeliest};
+use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
+
+use crate::error::AnalysisError;
+use crate::node::kind::{Component, Node, NodeKind, Positions};
+use crate::patching::reference;
+use crate::patching::ablation::check_no_node_twice;
+use crate::patching::groups::named;
+use crate::run::workers;
+use crate::run::batch::{Portion, check_pairs, host, portions};
+use crate::run::finite::{Watch, check_prompts, nan_or_zero};
+use crate::run::fit::watched;
+use crate::run::intervention::Intervention;
+use crate::run::options::{Direction, Options};
+use crate::stats::proportion::Proportion;
+
+/// Nodes that are removed together, and what they are replaced by; of no nodes, the model as it is.
+#[derive(Debug, Clone)]
+pub struct Ablated<B: Backend> {
+    /// The nodes, at all positions.
+    pub nodes: Vec<Node>,
+    /// What they are replaced by.
+    pub by: Intervention<B>,
+}
+
+/// How often the clean prompts are answered right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerAccuracy {
+    /// No next token is likelier than an answer.
+    pub first: Proportion,
+    /// The likeliest answer is likelier than the likeliest wrong answer.
+    pub above_wrong: Proportion,
+    /// The first word that the model goes on to say, greedily, has an answer in it.
+    pub said: Proportion,
+    /// Mean rank of the likeliest answer among all tokens, 1 the likeliest.
+    pub mean_rank: f64,
+    /// Mean logit of the answers less mean logit of the wrong ones, mean over prompts.
+    pub logit_difference: f64,
+}
+
+/// How often the model answers the clean prompts right after each ablation, in the order given: by rank at END, and by greedy
+/// generation of up to `new_tokens` tokens, of which the first word counts (and which ends once that word is known). Each run
+/// starts at the lowest layer that its ablation touches; generation keeps keys and values.
+///
+/// At generated positions a removed node is replaced by what it is replaced by at END. [`Intervention::Fixed`] must be the same for all
+/// prompts. Of the options, [`Options::prompt_batch`], workers and progress count; nothing is kept in [`Options::ledger`].
+///
+/// # Errors
+/// [`AnalysisError`] for nodes that the model does not have, that are named twice or not at all positions; for attention patterns,
+/// which grow as the model speaks; for activations given prompt by prompt; and for prompts that the model cannot run or not go on
+/// with.
+pub fn answer_accuracy<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    tokenizer: &Tokenizer,
+    ablations: &[Ablated<B>],
+    new_tokens: usize,
+    options: &Options,
+) -> Result<Vec<AnswerAccuracy>, AnalysisError> {
+    check(model, pairs, ablations, new_tokens)?;
+    watched::<B, _>(&model.device(), || {
+        let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (prompt, pair) in pairs.pairs().iter().enumerate() {
+            by_length.entry(pair.clean.len()).or_default().push(prompt);
+        }
+        let batches: Vec<Vec<usize>> = by_length
+            .into_values()
+            .flat_map(|prompts| prompts.chunks(options.prompt_batch.max(1)).map(<[usize]>::to_vec).collect::<Vec<_>>())
+            .collect();
+        let (mut done, total) = (0, pairs.len() * ablations.len());
+        (options.progress)(done, total);
+        let mut answered: Vec<Vec<Answered>> =
+            ablations.iter().map(|_| vec![Answered::default(); pairs.len()]).collect();
+        workers::run(
+            batches.len(),
+            options.workers::<B>(&model.device()),
+            |number| {
+                let of_batch = batches[number].iter().map(|&prompt| pairs.pairs()[prompt].clone()).collect();
+                let of_batch = PromptPairs::new(of_batch)?;
+                Batch::new(model, &of_batch, &batches[number], tokenizer, ablations)?.answers(ablations, new_tokens)
+            },
+            |number, found| {
+                for (answered, found) in answered.iter_mut().zip(found) {
+                    batches[number].iter().zip(found).for_each(|(&prompt, found)| answered[prompt] = found);
+                }
+                done += batches[number].len() * ablations.len();
+                (options.progress)(done, total);
+                Ok(())
+            },
+        )?;
+        Ok(answered.iter().map(|answered| AnswerAccuracy::of(answered)).collect())
+    })
+}
+
+fn check<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    ablations: &[Ablated<B>],
+    new_tokens: usize,
+) -> Result<(), AnalysisError> {
+    check_pairs(model, pairs)?;
+    for Ablated { nodes, by } in ablations {
+        check_no_node_twice(nodes)?;
+        let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
+        by.check(&kinds, model.config())?;
+        for (node, &kind) in nodes.iter().zip(&kinds) {
+            let point = reference::point(node);
+            if let Intervention::Fixed(given) = by
+                && let Some(found) = given.dims(point).filter(|dims| dims[0] != 1)
+            {
+                let expected = [&[1], &found[1..]].concat();
+                return Err(AnalysisError::GivenShape { point, expected, found });
+            }
+            node.check(model.config(), pairs)?;
+            let refuse = |reason| Err(AnalysisError::NoSuchNode { node: kind, reason });
+            if node.component == Component::HeadPattern {
+                return refuse("to remove while it speaks: patterns grow with every token");
+            }
+            if node.positions != Positions::All {
+                return refuse("at single positions to remove while it speaks");
+            }
+        }
+    }
+    let (found, n_ctx) = (pairs.width() + new_tokens.saturating_sub(1), model.config().n_ctx);
+    if found > n_ctx {
+        return Err(ModelError::ContextExceeded { found, n_ctx }.into());
+    }
+    Ok(())
+}
+
+/// What came of one prompt.
+#[derive(Debug, Clone, Copy, Default)]
+struct Answered {
+    rank: usize,
+    above_wrong: bool,
+    said: bool,
+    logit_difference: f32,
+}
+
+impl AnswerAccuracy {
+    fn of(answered: &[Answered]) -> Self {
+        let n = answered.len().max(1) as f64;
+        let share = |is: fn(&Answered) -> bool| Proportion::of(answered.iter().map(is));
+        Self {
+            first: share(|a| a.rank == 1),
+            above_wrong: share(|a| a.above_wrong),
+            said: share(|a| a.said),
+            mean_rank: answered.iter().map(|a| a.rank as f64).sum::<f64>() / n,
+            logit_difference: answered.iter().map(|a| f64::from(a.logit_difference)).sum::<f64>() / n,
+        }
+    }
+
+    /// Whether the model never gives an answer, neither as its likeliest token nor in what it says. (That an answer is likelier than
+    /// a wrong one happens half the time by chance.)
+    #[must_use]
+    pub fn is_never_right(&self) -> bool {
+        self.first.successes == 0 && self.said.successes == 0
+    }
+}
+
+/// Prompts of one length, and the model's run on them.
+struct Batch<'a, B: Backend> {
+    model: &'a Transformer<B>,
+    tokenizer: &'a Tokenizer,
+    portion: Portion,
+    /// The prompts' numbers among all.
+    prompts: &'a [usize],
+    /// What each prompt's answers are called.
+    names: Vec<Vec<String>>,
+    metric: LogitDiff,
+    /// All logits at END.
+    readout: Readout,
+    cache: ActivationCache<B>,
+    /// The corrupted run at what is taken from it.
+    corrupted: ActivationCache<B>,
+    /// `[prompt, 1, d_vocab]`.
+    logits: Tensor<B, 3>,
+}
+
+impl<'a, B: Backend> Batch<'a, B> {
+    fn new(
+        model: &'a Transformer<B>,
+        pairs: &PromptPairs,
+        prompts: &'a [usize],
+        tokenizer: &'a Tokenizer,
+        ablations: &[Ablated<B>],
+    ) -> Result<Self, AnalysisError> {
+        let name = |answer: &u32| tokenizer.decode(&[*answer]).trim().to_owned();
+        let names = pairs.pairs().iter().map(|p| p.answers.iter().map(name).collect()).collect();
+        let metric = LogitDiff::new(pairs);
+        let portion = portions(pairs, &metric, pairs.len())?.get(0);
+        let readout = Readout { columns: None, ..portion.readout.clone() };
+        let starts: BTreeSet<usize> = ablations.iter().filter_map(|a| lowest(&a.nodes)).collect();
+        let resumed = move |p: HookPoint| match p {
+            HookPoint::Block { layer, site: Site::ResidPre } => starts.contains(&layer),
+            _ => false,
+        };
+        let mut recorders = (Recorder::filtered(resumed), model.prefix_recorder());
+        let mut watch = Watch::new();
+        let run = Run::tokens(model.tokens(&pairs.clean())?).reading(readout.clone());
+        let logits = model.forward(run.with_last_block(LastBlock::Read), (&mut recorders, &mut watch))?;
+        let (resumed, earlier) = recorders;
+        let mut cache = resumed.into_cache();
+        cache.take_in(earlier.into_cache());
+        let resampled = ablations.iter().filter(|a| matches!(a.by, Intervention::Resample));
+        let points: BTreeSet<HookPoint> = resampled.flat_map(|a| &a.nodes).map(reference::point).collect();
+        let corrupted = match points.is_empty() {
+            true => ActivationCache::new(),
+            false => {
+                let accepts = move |p: HookPoint| points.contains(&p);
+                Intervention::Resample.source(model, &metric, &portion, Direction::Noising, accepts)?.cache
+            }
+        };
+        let finite = host(watch.mark(nan_or_zero(&logits)));
+        check_prompts(model, "an activation of the clean run", &pairs.clean(), prompts, &finite)?;
+        Ok(Self { model, tokenizer, portion, prompts, names, metric, readout, cache, corrupted, logits })
+    }
+
+    /// Ablation by ablation, prompt by prompt.
+    fn answers(&self, ablations: &[Ablated<B>], new_tokens: usize) -> Result<Vec<Vec<Answered>>, AnalysisError> {
+        ablations.iter().map(|ablated| self.after(ablated, new_tokens)).collect()
+    }
+
+    fn after(&self, Ablated { nodes, by }: &Ablated<B>, new_tokens: usize) -> Result<Vec<Answered>, AnalysisError> {
+        let points: BTreeSet<HookPoint> = nodes.iter().map(reference::point).collect();
+        let n_prompts = self.portion.prompts.len();
+        let Some(lowest) = lowest(nodes) else {
+            let mut answered = self.judged(&self.logits, nodes)?;
+            let prefix = Prefix::from_cache(&self.cache, self.model.config(), self.portion.pairs.width())?;
+            self.speak(&mut answered, &self.logits, prefix, new_tokens, nodes, |_| Ok(Patch::new()))?;
+            return Ok(answered);
+        };
+        let source = match by {
+            Intervention::Resample => self.corrupted.clone(),
+            _ => {
+                let points = points.clone();
+                let accepts = move |p: HookPoint| points.contains(&p);
+                by.source(self.model, &self.metric, &self.portion, Direction::Noising, accepts)?.cache
+            }
+        };
+        let mut patch = reference::patch(&[nodes], &source, n_prompts, 0, &self.model.device())?;
+        let last = self.model.config().n_layers - 1;
+        let last_block = if nodes.iter().any(|n| n.layer == last) { LastBlock::Whole } else { LastBlock::Read };
+        let run = Run::resume(lowest, self.cache.block(lowest, Site::ResidPre)?)
+            .reading(self.readout.clone())
+            .with_last_block(last_block);
+        let mut recorder = self.model.prefix_recorder();
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, ((&mut patch, &mut recorder), &mut watch))?;
+        patch.finish()?;
+        let rows: Vec<usize> = (0..n_prompts).collect();
+        self.check(&host(watch.mark(nan_or_zero(&logits))), &rows, nodes)?;
+        // Below the lowest layer keys and values are as they were.
+        let mut cache = self.cache.clone();
+        cache.take_in(recorder.into_cache());
+        let prefix = Prefix::from_cache(&cache, self.model.config(), self.portion.pairs.width())?;
+
+        let mut answered = self.judged(&logits, nodes)?;
+        self.speak(&mut answered, &logits, prefix, new_tokens, nodes, |rows| {
+            let at_end = points.iter().try_fold(ActivationCache::new(), |cache, &p| {
+                Ok::<_, AnalysisError>(match p.rank() {
+                    4 => cache.with::<4>(p, at_end(source.get(p)?, rows)),
+                    _ => cache.with::<3>(p, at_end(source.get(p)?, rows)),
+                })
+            })?;
+            Ok(reference::patch(&[nodes], &at_end, rows.len(), 0, &self.model.device())?)
+        })?;
+        Ok(answered)
+    }
+
+    /// Refuses logits of some of the prompts that are not finite, a row a prompt.
+    fn check(&self, logits: &[f32], rows: &[usize], nodes: &[Node]) -> Result<(), AnalysisError> {
+        let Some(at) = logits.iter().position(|logit| !logit.is_finite()) else { return Ok(()) };
+        let what = match nodes {
+            [] => "a logit of the model as it is".to_owned(),
+            nodes => format!("a logit with {} replaced", named(nodes)),
+        };
+        let row = at / (logits.len() / rows.len().max(1)).max(1);
+        Err(AnalysisError::NotFinite { what, value: logits[at], prompt: Some(self.prompts[rows[row]]), first: None })
+    }
+
+    /// Rank and logit difference of each prompt's answers, from logits `[prompt, 1, d_vocab]` with
+    /// some nodes removed.
+    fn judged(&self, logits: &Tensor<B, 3>, nodes: &[Node]) -> Result<Vec<Answered>, AnalysisError> {
+        let logits = host(logits.clone());
+        self.check(&logits, &(0..self.prompts.len()).collect::<Vec<_>>(), nodes)?;
+        let rows = logits.chunks(self.model.config().d_vocab);
+        let judge = |(pair, logits): (&rewire_tasks::PromptPair, &[f32])| {
+            let of = |tokens: &[u32]| tokens.iter().map(|&t| logits[t as usize]).collect::<Vec<f32>>();
+            let best = |of: &[f32]| of.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mean = |of: &[f32]| of.iter().sum::<f32>() / of.len() as f32;
+            let (right, wrong) = (of(&pair.answers), of(&pair.wrong_answers));
+            let likeliest = best(&right);
+            Answered {
+                rank: 1 + logits.iter().filter(|&&l| l > likeliest).count(),
+                above_wrong: likeliest > best(&wrong),
+                said: false,
+                logit_difference: mean(&right) - mean(&wrong),
+            }
+        };
+        Ok(self.portion.pairs.pairs().iter().zip(rows).map(judge).collect())
+    }
+
+    /// Goes on from `logits`, token by token, until each prompt's first word is known.
+    fn speak(
+        &self,
+        answered: &mut [Answered],
+        logits: &Tensor<B, 3>,
+        mut prefix: Prefix<B>,
+        new_tokens: usize,
+        nodes: &[Node],
+        patch_of: impl Fn(&[usize]) -> Result<Patch<B>, AnalysisError>,
+    ) -> Result<(), AnalysisError> {
+        let [n_prompts, _, d_vocab] = logits.dims();
+        let mut open: Vec<usize> = (0..n_prompts).collect();
+        let mut said: Vec<Vec<u32>> = vec![Vec::new(); n_prompts];
+        let mut logits = logits.clone().reshape([n_prompts, d_vocab]);
+        for left in (0..new_tokens).rev() {
+            let chosen = likeliest(logits.clone());
+            let mut still_open = Vec::new();
+            for (row, (&prompt, &token)) in open.iter().zip(&chosen).enumerate() {
+                said[prompt].push(token);
+                match verdict(&self.tokenizer.decode(&said[prompt]), &self.names[prompt]) {
+                    Some(is_right) => answered[prompt].said = is_right,
+                    None => still_open.push(row),
+                }
+            }
+            if still_open.is_empty() || left == 0 {
+                return Ok(());
+            }
+            if still_open.len() < open.len() {
+                prefix = prefix.select(&still_open);
+            }
+            open = still_open.iter().map(|&row| open[row]).collect();
+            let tokens: Vec<u32> = still_open.iter().map(|&row| chosen[row]).collect();
+            let mut patch = patch_of(&open)?;
+            (logits, prefix) = self.model.extend(prefix, &tokens, &mut patch)?;
+            patch.finish()?;
+            self.check(&host(nan_or_zero(&logits.clone().unsqueeze_dim(1))), &open, nodes)?;
+        }
+        Ok(())
+    }
+}
+
+/// The lowest layer of some nodes.
+fn lowest(nodes: &[Node]) -> Option<usize> {
+    nodes.iter().map(|node| node.layer).min()
+}
+
+/// The last position of some prompts, `[row, 1, ..]`.
+fn at_end<B: Backend, const D: usize>(value: Tensor<B, D>, rows: &[usize]) -> Tensor<B, D> {
+    let last = value.dims()[1] - 1;
+    let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let index = Tensor::<B, 1, burn::tensor::Int>::from_data(index.as_slice(), &value.device());
+    value.narrow(1, last, 1).select(0, index)
+}
+
+/// Whether the first word of `text` has one of `names` in it; `None` while more text could change that.
+fn verdict(text: &str, names: &[String]) -> Option<bool> {
+    let word = text.trim_start();
+    let end = word.find(char::is_whitespace);
+    let first = &word[..end.unwrap_or(word.len())];
+    if names.iter().any(|name| !name.is_empty() && first.contains(name)) {
+        return Some(true);
+    }
+    end.map(|_| false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn the_first_word_decides_once_it_is_known() {
+        let judge = |text| verdict(text, &["Mary".to_owned()]);
+        assert_eq!(judge(" Mary"), Some(true));
+        assert_eq!(judge(" Marys"), Some(true));
+        assert_eq!(judge(" "), None);
+        assert_eq!(judge(" the"), None);
+        assert_eq!(judge(" the Mary"), Some(false));
+        assert_eq!(judge(" Mar"), None);
+        assert_eq!(judge("\nMary."), Some(true));
+        assert_eq!(verdict(" x", &[String::new()]), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! What patching a node does to the residual stream where it first shows: known without running the block below it.
+//!
+//! A head's output, an MLP's or a neuron's is added to the stream, so the change is the patched less the base value, through
+//! the weights that write it. Queries, keys, values and patterns change one head's mixed values, which its own attention,
+//! recomputed from cached parts, gives.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use rewire_tensor::{float32, in_type_of, product};
+use rewire_hooks::{ActivationCache, CacheError, HookPoint, Site};
+use rewire_model::{Transformer, TransformerConfig, attend, mix_values};
+
+use crate::node::kind::{Component, NodeKind, Positions};
+use crate::patching::plan::{Entry, Slice};
+use crate::run::batch::Portion;
+
+/// The two runs that patches are made between.
+pub(crate) struct Deltas<'a, B: Backend> {
+    pub(crate) model: &'a Transformer<B>,
+    pub(crate) portion: &'a Portion,
+    pub(crate) base: &'a ActivationCache<B>,
+    pub(crate) source: &'a ActivationCache<B>,
+}
+
+/// The site at which a head's queries or keys are used: rotated, in rotary models.
+fn used(site: Site, config: &TransformerConfig) -> Site {
+    match site {
+        Site::Q if config.is_rotary() => Site::RotQ,
+        Site::K => config.key_site(),
+        other => other,
+    }
+}
+
+/// Whether the base run must record a point so that nodes of these kinds can be patched.
+pub(crate) fn reads_of_base(kinds: &[NodeKind], config: &TransformerConfig, point: HookPoint) -> bool {
+    let HookPoint::Block { layer, site } = point else { return false };
+    let last = layer + 1 == config.n_layers;
+    let resumed = [Site::ResidPre, used(Site::K, config), Site::V].contains(&site) || last && site == Site::ResidPost;
+    let enters_mid = |k: &NodeKind| matches!(Entry::of(k.component, layer, config), Entry::Mid(_));
+    let attention = |k: &NodeKind| match k.component {
+        Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
+            [used(Site::Q, config), Site::Pattern].contains(&site)
+        }
+        _ => k.site() == site,
+    };
+    resumed || kinds.iter().any(|k| attention(k) || site == Site::ResidMid && enters_mid(k))
+}
+
+/// Whether the source run must.
+pub(crate) fn reads_of_source(kinds: &[NodeKind], config: &TransformerConfig, point: HookPoint) -> bool {
+    let HookPoint::Block { site, .. } = point else { return false };
+    kinds.iter().any(|k| used(k.site(), config) == site)
+}
+
+impl<B: Backend> Deltas<'_, B> {
+    /// The residual stream that enters the model when each unit of `slice` is patched, from
+    /// position `first` on: `[unit * prompts + prompt, pos, d_model]`; and the size of its change
+    /// from the base run's, summed over `d_model`, `[unit * prompts * pos]`: exactly 0 where
+    /// nothing changes.
+    pub(crate) fn entering(
+        &self,
+        slice: &Slice,
+        component: Component,
+        entry: Entry,
+        first: usize,
+    ) -> Result<(Tensor<B, 3>, Tensor<B, 1>), CacheError> {
+        let change = self.change(slice, component, first)?;
+        let [units, prompts, pos, d_model] = change.dims();
+        let size = float32(change.clone()).abs().sum_dim(3).reshape([units * prompts * pos]);
+        let unchanged = self.unchanged(entry, first)?;
+        // Changes are of float32; what enters the model again is of the model's numbers.
+        let changed = in_type_of(change + float32(unchanged.clone()).unsqueeze_dim(0), &unchanged);
+        Ok((changed.reshape([units * prompts, pos, d_model]), size))
+    }
+
+    /// The residual stream of the base run at an entry, `[prompts, pos, d_model]`.
+    pub(crate) fn unchanged(&self, entry: Entry, first: usize) -> Result<Tensor<B, 3>, CacheError> {
+        let n_layers = self.model.config().n_layers;
+        let residual: Tensor<B, 3> = match entry {
+            Entry::Mid(layer) => self.base.block(layer, Site::ResidMid)?,
+            Entry::Pre(layer) if layer == n_layers => self.base.block(layer - 1, Site::ResidPost)?,
+            Entry::Pre(layer) => self.base.block(layer, Site::ResidPre)?,
+        };
+        Ok(computed(residual, first))
+    }
+
+    /// What each unit of `slice` changes in it, `[unit, prompts, pos, d_model]`.
+    pub(crate) fn change(&self, slice: &Slice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
+        Ok(match component {
+            Component::MlpPost => self.neurons(slice, first)?,
+            Component::HeadQ
+            | Component::HeadK
+            | Component::HeadV
+            | Component::HeadZ
+            | Component::HeadResult
+            | Component::HeadPattern => self.heads(slice, component, first)?,
+            whole => computed(self.masked(slice, NodeKind::all(whole).site())?, first).unsqueeze_dim(0),
+        })
+    }
+
+    /// Source less base at a site of rank 3, 0 away from the slice's positions: `[prompts, pos, ..]`.
+    fn masked(&self, slice: &Slice, site: Site) -> Result<Tensor<B, 3>, CacheError> {
+        let difference =
+            float32(self.source.block::<3>(slice.layer, site)?) - float32(self.base.block(slice.layer, site)?);
+        Ok(match self.mask(&slice.positions) {
+            Some(mask) => difference * mask.unsqueeze_dim(2),
+            None => difference,
+        })
+    }
+
+    /// What heads add to the residual stream more than in the base run, `[head, prompts, pos, d_model]`.
+    fn heads(&self, slice: &Slice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
+        let z = computed(self.mixed_values(slice, component)?, first);
+        let [prompts, pos, _, d_head] = z.dims();
+        let units = slice.units.len();
+        let z = z.narrow(2, slice.units.start, units).permute([2, 0, 1, 3]).reshape([units, prompts * pos, d_head]);
+        let w_o = self.model.w_o(slice.layer).narrow(0, slice.units.start, units); // [head, d_head, d_model]
+        let d_model = w_o.dims()[2];
+        Ok(product(z, w_o).reshape([units, prompts, pos, d_model]))
+    }
+
+    /// The change of every head's mixed values, each patched alone: `[prompts, pos, head, d_head]`.
+    fn mixed_values(&self, slice: &Slice, component: Component) -> Result<Tensor<B, 4>, CacheError> {
+        let config = self.model.config();
+        let at = |cache: &ActivationCache<B>, site| cache.block::<4>(slice.layer, used(site, config)).map(float32);
+        let mask = self.mask(&slice.positions).map(|mask| mask.unsqueeze_dims::<4>(&[2, 3]));
+        let only = |difference: Tensor<B, 4>| match &mask {
+            Some(mask) => difference * mask.clone(),
+            None => difference,
+        };
+        let moved = |site| difference(at(self.source, site), at(self.base, site));
+        let [queries, keys, values] = [Site::Q, Site::K, Site::V].map(|site| at(self.base, site));
+        Ok(match component {
+            Component::HeadZ | Component::HeadResult => only(moved(Site::Z)?),
+            Component::HeadV => mix_values(at(self.base, Site::Pattern)?, only(moved(Site::V)?)),
+            Component::HeadPattern => {
+                let pattern = self.cell(moved(Site::Pattern)?, &slice.positions);
+                only(mix_values(pattern, values?))
+            }
+            Component::HeadQ => {
+                let (queries, keys, values) = (queries?, keys?, values?);
+                let base = attend(queries, keys.clone(), values.clone(), None);
+                only(attend(at(self.source, Site::Q)?, keys, values, None) - base)
+            }
+            _ => {
+                let (queries, keys, values) = (queries?, keys?, values?);
+                let base = attend(queries.clone(), keys.clone(), values.clone(), None);
+                attend(queries, keys + only(moved(Site::K)?), values, None) - base
+            }
+        })
+    }
+
+    /// A change of patterns `[prompts, head, query, key]` with all cells but one of each set to 0, where the slice is a cell.
+    fn cell(&self, change: Tensor<B, 4>, positions: &Positions) -> Tensor<B, 4> {
+        let Positions::Cell { src, .. } = *positions else { return change };
+        let n = change.dims()[3];
+        let row: Vec<f32> = (0..n).map(|key| f32::from(u8::from(key == src))).collect();
+        change * Tensor::<B, 4>::from_data(TensorData::new(row, [1, 1, 1, n]), &self.model.device())
+    }
+
+    /// What neurons add to the residual stream more than in the base run, `[neuron, prompts, pos, d_model]`.
+    fn neurons(&self, slice: &Slice, first: usize) -> Result<Tensor<B, 4>, CacheError> {
+        let units = slice.units.len();
+        let post = computed(self.masked(slice, Site::MlpPost)?, first).narrow(2, slice.units.start, units);
+        let [prompts, pos, _] = post.dims();
+        let (w_out, _) = self.model.mlp_out(slice.layer);
+        let w_out = w_out.narrow(0, slice.units.start, units); // [neuron, d_model]
+        let d_model = w_out.dims()[1];
+        let post = post.reshape([prompts * pos, units]).transpose().reshape([units, prompts * pos, 1]);
+        Ok(product(post, w_out.reshape([units, 1, d_model])).reshape([units, prompts, pos, d_model]))
+    }
+
+    /// 1 at the position of each prompt, else 0, `[prompts, pos]`; nothing where all positions are meant.
+    pub(crate) fn mask(&self, positions: &Positions) -> Option<Tensor<B, 2>> {
+        let (prompts, width) = (self.portion.prompts.len(), self.portion.pairs.width());
+        positions.position(0)?;
+        let cell = |prompt, pos| f32::from(u8::from(positions.position(prompt) == Some(pos)));
+        let cells: Vec<f32> = (0..prompts).flat_map(|prompt| (0..width).map(move |pos| cell(prompt, pos))).collect();
+        Some(Tensor::from_data(TensorData::new(cells, [prompts, width]), &self.model.device()))
+    }
+}
+
+/// Source less base.
+fn difference<B: Backend>(
+    source: Result<Tensor<B, 4>, CacheError>,
+    base: Result<Tensor<B, 4>, CacheError>,
+) -> Result<Tensor<B, 4>, CacheError> {
+    Ok(source? - base?)
+}
+
+/// From position `first` on.
+pub(crate) fn computed<B: Backend, const D: usize>(tensor: Tensor<B, D>, first: usize) -> Tensor<B, D> {
+    let len = tensor.dims()[1];
+    tensor.narrow(1, first, len - first)
+}

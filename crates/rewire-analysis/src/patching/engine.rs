@@ -1,0 +1,426 @@
+//! Activation patching: exactly, computing only what a patch can change.
+//!
+//! A patch of one node changes the residual stream by something known ([`delta`](crate::patching::delta)), so the run starts where that
+//! enters, at the first position that it changes; earlier positions give the base run's keys and values; the last block
+//! computes queries and MLP only where the metric reads; and patches that start at one place run side by side
+//! ([`plan`](crate::patching::plan)).
+
+use std::collections::BTreeSet;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::ArrayD;
+use rewire_hooks::HookPoint;
+use rewire_model::{LastBlock, Prefix, Run, Transformer};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::effects::{Baselines, Method, Outcome, join};
+use crate::error::AnalysisError;
+use crate::node::kind::{Node, NodeKind, Positions};
+use crate::patching::reference;
+use crate::patching::delta::{Deltas, reads_of_base, reads_of_source};
+use crate::patching::plan::{Entry, Part, PlannedPass, Slice, plan};
+use crate::patching::screen::Place;
+use crate::run::{batch, workers};
+use crate::run::batch::{Portion, Portions, Recorded, check, count, evaluate, factor, hosts, no_effects, portions_for, record};
+use crate::run::checkpoint::Pass;
+use crate::run::finite::{Watch, check_changed, check_effects};
+use crate::run::fit::{Room, sure, watched};
+use crate::run::intervention::Intervention;
+use crate::run::options::{Direction, Options, Reuse};
+
+/// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
+/// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
+///
+/// Effects are per prompt, `[prompt, layer, ..]`; [`Options`] gives direction and unit.
+///
+/// # Errors
+/// [`AnalysisError`] for an empty list, nodes that the model does not have, pairs that it cannot run, or baselines that
+/// coincide.
+pub fn activation_patching<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
+    sweep(model, pairs, metric, nodes, Which::default(), options)
+}
+
+/// What a sweep replaces nodes by, and which of them.
+pub(crate) struct Which<'a, B: Backend> {
+    pub(crate) intervention: &'a Intervention<B>,
+    /// The chosen nodes alone, if any are chosen; the effects of the others are NaN.
+    pub(crate) chosen: Option<&'a BTreeSet<Place>>,
+}
+
+impl<B: Backend> Default for Which<'_, B> {
+    fn default() -> Self {
+        Self { intervention: &Intervention::Resample, chosen: None }
+    }
+}
+
+/// The change of the metric when each node is replaced.
+pub(crate) fn sweep<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    which: Which<B>,
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
+    check(model, pairs, nodes)?;
+    which.intervention.check(nodes, model.config())?;
+    watched::<B, _>(&model.device(), || sweep_within(model, pairs, metric, nodes, &which, options))
+}
+
+/// The same of nodes that there are.
+fn sweep_within<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    nodes: &[NodeKind],
+    which: &Which<B>,
+    options: &Options,
+) -> Result<Outcome, AnalysisError> {
+    let Which { intervention, chosen } = which;
+    let method = Method::ActivationPatching;
+    let config = model.config();
+    let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
+    // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
+    // between; of several, they are run twice, for not all can be held.
+    let single = (portions.len() == 1).then(|| portions.get(0));
+    let mut only = match (&single, intervention) {
+        (Some(only), Intervention::Resample) if options.reuse == Reuse::Everything => {
+            let sweep = Sweep::new(model, metric, only, nodes, which, options);
+            let pair = sweep.pair(which, options)?;
+            Some((sweep, pair))
+        }
+        _ => None,
+    };
+    let baselines = match &only {
+        Some((_, runs)) => batch::baselines(options.direction, runs.base.metric.clone(), runs.source.metric.clone()),
+        None => run_baselines(model, metric, &portions, options)?,
+    };
+    let factor = factor(&baselines, options)?;
+
+    let all: usize = nodes.iter().map(|kind| count(*kind, config, pairs.width())).sum();
+    let total = pairs.len() * chosen.map_or(all, BTreeSet::len);
+    let mut done = 0;
+    (options.progress)(done, total);
+    let mut changes = Vec::new();
+    for portion in portions.iter() {
+        let portion = &portion;
+        let mut values: Vec<_> =
+            nodes.iter().map(|kind| no_effects(*kind, config, portion.pairs.len(), pairs.width())).collect();
+        match options.reuse {
+            Reuse::Nothing => {
+                reference::sweep(model, metric, portion, nodes, intervention, options.direction, &mut values)?;
+            }
+            Reuse::Everything => {
+                let sweep = match only.take() {
+                    Some((sweep, pair)) => (sweep, Some(pair)),
+                    None => (Sweep::new(model, metric, portion, nodes, which, options), None),
+                };
+                let made: usize = sweep.0.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
+                done += total * portion.pairs.len() / pairs.len() - made;
+                patch(sweep, &baselines, which, options, &mut values, |patches| {
+                    done += patches;
+                    (options.progress)(done, total);
+                })?;
+            }
+        }
+        for (kind, values) in nodes.iter().zip(&values) {
+            check_effects(&method.to_string(), *kind, portion.prompts[0], values)?;
+        }
+        if let Some(chosen) = chosen {
+            forget_others(&mut values, chosen);
+        }
+        changes.push(values);
+    }
+    (options.progress)(total, total);
+    Ok(Outcome {
+        method,
+        direction: options.direction,
+        scale: options.scale,
+        metric: metric.name(),
+        baselines,
+        vanished: Vec::new(),
+        effects: join(method, nodes, changes, factor, pairs)?,
+    })
+}
+
+/// Makes the patches of one portion. Its unpatched runs are made only if they were not made before
+/// and a pass is missing in the ledger.
+fn patch<B: Backend, M: Metric>(
+    (sweep, pair): (Sweep<'_, B, M>, Option<Pair<B>>),
+    baselines: &Baselines,
+    which: &Which<B>,
+    options: &Options,
+    values: &mut [ArrayD<f32>],
+    progress: impl FnMut(usize),
+) -> Result<(), AnalysisError> {
+    let base = match options.direction {
+        Direction::Denoising => &baselines.corrupted,
+        Direction::Noising => &baselines.clean,
+    };
+    let prompts = &sweep.portion.prompts;
+    let base_metric = &base[prompts[0]..][..prompts.len()];
+    let pair = match pair {
+        None if !sweep.is_kept(options) => Some(sweep.pair(which, options)?),
+        pair => pair,
+    };
+    Patches { sweep: &sweep, pair: pair.as_ref(), base_metric }.run(options, values, progress)
+}
+
+/// Makes the effects of the nodes that were not chosen NaN.
+fn forget_others(values: &mut [ArrayD<f32>], chosen: &BTreeSet<Place>) {
+    for (kind, values) in values.iter_mut().enumerate() {
+        for (index, value) in values.indexed_iter_mut() {
+            let place = Place { kind, index: ndarray::Dimension::slice(&index)[1..].to_vec() };
+            if !chosen.contains(&place) {
+                *value = f32::NAN;
+            }
+        }
+    }
+}
+
+/// The metric of the unpatched runs: so that baselines without a difference are refused before a
+/// sweep and not after it. Those of each portion are one pass of the ledger.
+pub(crate) fn run_baselines<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portions: &Portions<'_>,
+    options: &Options,
+) -> Result<Baselines, AnalysisError> {
+    let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
+    for number in 0..portions.len() {
+        let prompts = portions.prompts(number);
+        let id = Pass::new(prompts.start, 0, "unpatched runs");
+        let both = match options.ledger.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
+            Some(kept) => kept,
+            None => {
+                let portion = portions.get(number);
+                let mut both = record(model, &portion.pairs.clean(), &portion, metric, |_| false)?.metric;
+                both.extend(record(model, &portion.pairs.corrupted(), &portion, metric, |_| false)?.metric);
+                if portions.len() > 1 {
+                    sure::<B>(&model.device())?;
+                    options.ledger.store(id, &both).map_err(AnalysisError::Ledger)?;
+                }
+                both
+            }
+        };
+        let (clean, corrupted) = both.split_at(prompts.len());
+        baselines.clean.extend(clean);
+        baselines.corrupted.extend(corrupted);
+    }
+    Ok(baselines)
+}
+
+/// The passes over one portion of prompts.
+struct Sweep<'a, B: Backend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    portion: &'a Portion,
+    nodes: &'a [NodeKind],
+    /// What nodes are replaced by.
+    by: &'static str,
+    /// Whether that is given from outside, so that the stream of a patched run may overflow.
+    is_given: bool,
+    passes: Vec<PlannedPass>,
+}
+
+/// The runs that patches are made between.
+struct Pair<B: Backend> {
+    base: Recorded<B>,
+    source: Recorded<B>,
+}
+
+/// The patches of a sweep.
+struct Patches<'a, B: Backend, M> {
+    sweep: &'a Sweep<'a, B, M>,
+    /// Absent if every pass is kept.
+    pair: Option<&'a Pair<B>>,
+    /// The metric of the base run, per prompt.
+    base_metric: &'a [f32],
+}
+
+impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
+    fn new(
+        model: &'a Transformer<B>,
+        metric: &'a M,
+        portion: &'a Portion,
+        nodes: &'a [NodeKind],
+        which: &Which<B>,
+        options: &Options,
+    ) -> Self {
+        let layers = options.layers::<B>(&model.device());
+        let passes = plan(nodes, model.config(), portion, which.chosen, options.token_budget, layers);
+        let by = which.intervention.name();
+        let is_given = matches!(which.intervention, Intervention::Fixed(_));
+        Self { model, metric, portion, nodes, by, is_given, passes }
+    }
+
+    /// Runs the prompts unpatched and records what patches read.
+    fn pair(&self, which: &Which<B>, options: &Options) -> Result<Pair<B>, AnalysisError> {
+        let Self { model, metric, portion, nodes, .. } = *self;
+        let config = model.config();
+        let [base, _] = portion.base_and_source(options.direction);
+        let (kinds, shape) = (nodes.to_vec(), config.clone());
+        let base = record(model, &base, portion, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, p))?;
+        let (kinds, shape) = (nodes.to_vec(), config.clone());
+        let accepts = move |p: HookPoint| reads_of_source(&kinds, &shape, p);
+        let source = which.intervention.source(model, metric, portion, options.direction, accepts)?;
+        Ok(Pair { base, source })
+    }
+
+    /// The name of a pass in the ledger.
+    fn id(&self, number: usize, options: &Options) -> Pass {
+        let plan = format!("{} {} {:?}", options.direction, self.by, self.passes[number]);
+        Pass::new(self.portion.prompts[0], number, &plan)
+    }
+
+    /// The metrics of a pass, if the ledger has them.
+    fn kept(&self, number: usize, options: &Options) -> Option<Vec<f32>> {
+        let expected = self.passes[number].variants() * self.portion.prompts.len();
+        options.ledger.load(self.id(number, options)).filter(|metrics| metrics.len() == expected)
+    }
+
+    /// Whether the ledger has every pass.
+    fn is_kept(&self, options: &Options) -> bool {
+        (0..self.passes.len()).all(|number| self.kept(number, options).is_some())
+    }
+}
+
+impl<B: Backend, M: Metric> Patches<'_, B, M> {
+    /// Makes all passes and writes the changes of the metric into `changes`, one `[prompt, layer, ..]` a kind.
+    fn run(
+        &self,
+        options: &Options,
+        changes: &mut [ArrayD<f32>],
+        mut progress: impl FnMut(usize),
+    ) -> Result<(), AnalysisError> {
+        let Sweep { model, portion, .. } = *self.sweep;
+        let passes = &self.sweep.passes;
+        let workers = options.workers::<B>(&model.device());
+        let room = Room::new(model, portion, options, "patches side by side");
+        let work = |number: usize| {
+            let planned = &passes[number];
+            match (self.sweep.kept(number, options), self.pair) {
+                (None, Some(pair)) => {
+                    let size = portion.size_from(planned.first);
+                    let part = |patches| self.pass(pair, &planned.part(patches));
+                    let metrics = self.check(planned, room.run(0..planned.variants(), size, part)?)?;
+                    sure::<B>(&model.device())?;
+                    options.ledger.store(self.sweep.id(number, options), &metrics).map_err(AnalysisError::Ledger)?;
+                    Ok(metrics)
+                }
+                (Some(metrics), _) => self.check(planned, metrics),
+                (None, None) => Err(AnalysisError::Ledger(std::io::Error::other("a kept pass is gone"))),
+            }
+        };
+        workers::run(passes.len(), workers, work, |number, metrics| {
+            self.write(&passes[number], &metrics, changes);
+            progress(metrics.len());
+            Ok(())
+        })
+    }
+
+    /// Refuses metrics that are not finite.
+    fn check(&self, pass: &PlannedPass, metrics: Vec<f32>) -> Result<Vec<f32>, AnalysisError> {
+        let replaced = |patch: usize| {
+            let slice = pass.part(patch..patch + 1).slices().next().cloned();
+            slice.map_or_else(String::new, |Slice { kind, layer, positions, units }| {
+                let kind = self.sweep.nodes[kind];
+                let unit = kind.unit_axis().map(|_| units.start);
+                format!("{} replaced", Node { layer, component: kind.component, unit, positions })
+            })
+        };
+        check_changed(self.sweep.metric.name(), &self.sweep.portion.prompts, &metrics, replaced)?;
+        Ok(metrics)
+    }
+
+    /// The metric, patch by patch and prompt by prompt; exactly the base run's where the stream
+    /// that enters is the base run's at every position that the metric can see it from.
+    fn pass(&self, pair: &Pair<B>, pass: &PlannedPass) -> Result<Vec<f32>, AnalysisError> {
+        let Sweep { model, metric, portion, nodes, is_given, .. } = *self.sweep;
+        let deltas = Deltas { model, portion, base: &pair.base.cache, source: &pair.source.cache };
+        let mut starts = Vec::with_capacity(pass.parts.len());
+        let mut all_sizes = Vec::with_capacity(pass.slices().count());
+        for Part { entry, slices } in &pass.parts {
+            let entering = |slice: &Slice| deltas.entering(slice, nodes[slice.kind].component, *entry, pass.first);
+            let entering = slices.iter().map(entering).collect::<Result<Vec<_>, _>>()?;
+            let (mut residuals, sizes): (Vec<Tensor<B, 3>>, Vec<_>) = entering.into_iter().unzip();
+            all_sizes.extend(sizes);
+            let residual = if residuals.len() == 1 { residuals.remove(0) } else { Tensor::cat(residuals, 0) };
+            starts.push(entry.start(residual));
+        }
+        let joining = starts.split_off(1);
+        let variants = pass.variants();
+        let mut run = Run::new(starts.remove(0))
+            .joined_by(joining)
+            .reading(portion.readout.repeated(variants))
+            .with_last_block(LastBlock::Read);
+        if pass.first > 0 {
+            run = run.after(Prefix::from_cache(&pair.base.cache, model.config(), pass.first)?);
+        }
+        let prompts = portion.prompts.repeat(variants);
+        let metrics = match is_given {
+            true => {
+                let mut watch = Watch::new();
+                let logits = model.forward(run, &mut watch)?;
+                watch.mark(evaluate(metric, logits, &prompts))
+            }
+            false => evaluate(metric, model.forward(run, ())?, &prompts),
+        };
+        let mut read = hosts(vec![metrics, Tensor::cat(all_sizes, 0)]);
+        let [sizes, mut metrics] = [(); 2].map(|()| read.pop().unwrap_or_default());
+        self.keep_still(pass, &sizes, &mut metrics);
+        Ok(metrics)
+    }
+
+    /// Gives the rows that enter unchanged the base run's metric: a run of another shape would
+    /// round otherwise. `sizes` are those of the changes, `[row * pos]`.
+    fn keep_still(&self, pass: &PlannedPass, sizes: &[f32], metrics: &mut [f32]) {
+        let (n_prompts, pos) = (self.sweep.portion.prompts.len(), self.sweep.portion.pairs.width() - pass.first);
+        let last = Entry::Mid(self.sweep.model.config().n_layers - 1).depth();
+        let depths = pass.parts.iter().flat_map(|p| std::iter::repeat_n(p.entry.depth(), p.variants() * n_prompts));
+        for (row, ((depth, sizes), metric)) in depths.zip(sizes.chunks(pos)).zip(metrics).enumerate() {
+            let prompt = row % n_prompts;
+            let read = self.sweep.portion.readout_positions()[prompt] - pass.first;
+            // Past attention of the last block a position is seen from itself alone.
+            let seen = if depth >= last { read..=read } else { 0..=read };
+            if sizes[seen].iter().all(|size| *size == 0.0) {
+                *metric = self.base_metric[prompt];
+            }
+        }
+    }
+
+    fn write(&self, pass: &PlannedPass, metrics: &[f32], changes: &mut [ArrayD<f32>]) {
+        let n_prompts = self.sweep.portion.prompts.len();
+        let mut rows = metrics.iter();
+        for slice in pass.slices() {
+            let kind = self.sweep.nodes[slice.kind];
+            for unit in slice.units.clone() {
+                for (prompt, metric) in rows.by_ref().take(n_prompts).enumerate() {
+                    let (component, config) = (kind.component, self.sweep.model.config());
+                    if self.sweep.portion.can_matter(prompt, component, slice.layer, config, &slice.positions) {
+                        let unit = kind.unit_axis().map(|_| unit);
+                        let index = place(prompt, slice.layer, unit, &slice.positions);
+                        changes[slice.kind][index.as_slice()] = metric - self.base_metric[prompt];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The index of a node in the effects of its kind.
+pub(crate) fn place(prompt: usize, layer: usize, unit: Option<usize>, positions: &Positions) -> Vec<usize> {
+    let place = match positions {
+        Positions::All | Positions::Each(_) => vec![],
+        Positions::One(position) => vec![*position],
+        Positions::Cell { dest, src } => vec![*dest, *src],
+    };
+    [prompt, layer].into_iter().chain(unit).chain(place).collect()
+}

@@ -1,0 +1,262 @@
+//! Patching several nodes at once.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use burn::tensor::backend::Backend;
+use ndarray::{Array1, Array2, Axis as Dimension};
+use rewire_hooks::{ActivationCache, HookPoint, Site};
+use rewire_model::{LastBlock, Prefix, Run, Transformer};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::effects::Baselines;
+use crate::error::AnalysisError;
+use crate::node::kind::{Node, NodeKind};
+use crate::patching::reference;
+use crate::patching::engine::run_baselines;
+use crate::patching::plan::at_once;
+use crate::run::workers;
+use crate::run::batch::{Portion, check_pairs, evaluate, factor, host, portions_for, record};
+use crate::run::finite::{Watch, check_changed};
+use crate::run::fit::{Room, watched};
+use crate::run::intervention::Intervention;
+use crate::run::moves::moving;
+use crate::run::options::{Direction, Options, Reuse, Scale};
+
+/// The effects of groups of nodes, each group patched together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupOutcome {
+    /// Which run was patched.
+    pub direction: Direction,
+    /// The unit of the effects.
+    pub scale: Scale,
+    /// The metric's name.
+    pub metric: &'static str,
+    /// The metric of the unpatched runs.
+    pub baselines: Baselines,
+    /// As [`Outcome::vanished`](crate::effects::Outcome::vanished), of estimates.
+    pub vanished: Vec<usize>,
+    /// `[prompt, group]`.
+    pub values: Array2<f32>,
+}
+
+impl GroupOutcome {
+    /// Mean over prompts, `[group]`.
+    #[must_use]
+    pub fn mean(&self) -> Array1<f32> {
+        let sum = self.values.mapv(f64::from).sum_axis(Dimension(0));
+        sum.mapv(|total| (total / self.values.nrows().max(1) as f64) as f32)
+    }
+}
+
+/// Groups that are run side by side: they start at one block and position.
+struct GroupPass {
+    layer: usize,
+    first: usize,
+    /// Numbers of the groups.
+    groups: Vec<usize>,
+}
+
+/// The effect of each group: the change of `metric` when the base run takes all of the group's nodes from the source run at
+/// once. Exact; signs and units as in [`activation_patching`](crate::patching::engine::activation_patching).
+///
+/// A group's run starts at its lowest layer and at the first position that differs; groups that start at one place go side by
+/// side.
+///
+/// Nothing is kept in [`Options::ledger`].
+///
+/// # Errors
+/// As [`activation_patching`](crate::patching::engine::activation_patching), and for an empty group or a node outside the model.
+pub fn patch_groups<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    groups: &[Vec<Node>],
+    options: &Options,
+) -> Result<GroupOutcome, AnalysisError> {
+    replace_groups(model, pairs, metric, groups, &Intervention::Resample, options)
+}
+
+/// The change of the metric when each group is replaced.
+pub(crate) fn replace_groups<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    groups: &[Vec<Node>],
+    intervention: &Intervention<B>,
+    options: &Options,
+) -> Result<GroupOutcome, AnalysisError> {
+    check_groups(model, pairs, groups)?;
+    let kinds: Vec<NodeKind> = groups.iter().flatten().map(|node| NodeKind::all(node.component)).collect();
+    intervention.check(&kinds, model.config())?;
+    watched::<B, _>(&model.device(), || {
+        let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
+        let baselines = run_baselines(model, metric, &portions, options)?;
+        let factor = factor(&baselines, options)?;
+        let mut values = Array2::zeros((pairs.len(), groups.len()));
+        let (mut done, total) = (0, pairs.len() * groups.len());
+        (options.progress)(done, total);
+        for portion in portions.iter() {
+            let portion = &portion;
+            let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
+            let of_portion =
+                |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
+            let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
+            if options.reuse == Reuse::Nothing {
+                let changes = reference::changes(model, metric, portion, &groups, intervention, options.direction)?;
+                for (group, changes) in changes.into_iter().enumerate() {
+                    for (prompt, change) in changes.into_iter().enumerate() {
+                        values[[from + prompt, group]] = (f64::from(change) * factor) as f32 + 0.0;
+                    }
+                }
+                done += groups.len() * n_prompts;
+                (options.progress)(done, total);
+                continue;
+            }
+            let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
+            let passes = plan(&runs, options);
+            let room = Room::new(model, portion, options, "groups side by side");
+            workers::run(
+                passes.len(),
+                options.workers::<B>(&model.device()),
+                |i| {
+                    let size = portion.size_from(passes[i].first);
+                    let metrics = room.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))?;
+                    let replaced = |copy: usize| format!("{} replaced", named(&groups[passes[i].groups[copy]]));
+                    check_changed(metric.name(), &portion.prompts, &metrics, replaced)?;
+                    Ok::<_, AnalysisError>(metrics)
+                },
+                |i, metrics| {
+                    for (row, value) in metrics.into_iter().enumerate() {
+                        let (group, prompt) = (passes[i].groups[row / n_prompts], row % n_prompts);
+                        if runs.moves[group][prompt] {
+                            let change = f64::from(value - runs.base_metric[prompt]);
+                            values[[from + prompt, group]] = (change * factor) as f32 + 0.0;
+                        }
+                    }
+                    done += passes[i].groups.len() * n_prompts;
+                    (options.progress)(done, total);
+                    Ok(())
+                },
+            )?;
+        }
+        (options.progress)(total, total);
+        check_group_effects(groups, &values)?;
+        let Options { direction, scale, .. } = *options;
+        Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, vanished: Vec::new(), values })
+    })
+}
+
+/// The nodes of a group, in words.
+pub(crate) fn named(group: &[Node]) -> String {
+    group.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Refuses effects of groups, `[prompt, group]`, that are not finite.
+pub(crate) fn check_group_effects(groups: &[Vec<Node>], effects: &Array2<f32>) -> Result<(), AnalysisError> {
+    match effects.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some(((prompt, group), &value)) => {
+            let what = format!("the effect of {}", named(&groups[group]));
+            Err(AnalysisError::NotFinite { what, value, prompt: Some(prompt), first: None })
+        }
+    }
+}
+
+/// Refuses groups that are empty or not of this model and these prompts.
+pub(crate) fn check_groups<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    groups: &[Vec<Node>],
+) -> Result<(), AnalysisError> {
+    check_pairs(model, pairs)?;
+    if groups.is_empty() {
+        return Err(AnalysisError::NoNodes);
+    }
+    if let Some(group) = groups.iter().position(Vec::is_empty) {
+        return Err(AnalysisError::EmptyGroup { group });
+    }
+    groups.iter().flatten().try_for_each(|node| node.check(model.config(), pairs))
+}
+
+/// Which groups go side by side; one that can change nothing goes nowhere.
+fn plan<B: Backend, M: Metric>(runs: &Runs<B, M>, options: &Options) -> Vec<GroupPass> {
+    let Runs { model, portion, groups, moves, .. } = runs;
+    let mut by_start = std::collections::BTreeMap::<(usize, usize), Vec<usize>>::new();
+    for (number, group) in groups.iter().enumerate().filter(|(number, _)| moves[*number].contains(&true)) {
+        let changed = |n: &Node| portion.first_changed(n.component, n.layer, model.config(), &n.positions);
+        if let (Some(first), Some(layer)) =
+            (group.iter().filter_map(changed).min(), group.iter().map(|n| n.layer).min())
+        {
+            by_start.entry((layer, first)).or_default().push(number);
+        }
+    }
+    let pass = |((layer, first), groups): ((usize, usize), Vec<usize>)| {
+        let at_once = at_once(model.config(), portion, first, options.token_budget);
+        groups.chunks(at_once).map(|c| GroupPass { layer, first, groups: c.to_vec() }).collect::<Vec<_>>()
+    };
+    by_start.into_iter().flat_map(pass).collect()
+}
+
+/// The runs that groups are patched between.
+struct Runs<'a, B: Backend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    portion: &'a Portion,
+    groups: &'a [Vec<Node>],
+    base: ActivationCache<B>,
+    base_metric: Vec<f32>,
+    source: ActivationCache<B>,
+    /// By group and prompt, whether the group's activations differ between base and source where
+    /// that can matter.
+    moves: Vec<Vec<bool>>,
+}
+
+impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
+    fn new(
+        model: &'a Transformer<B>,
+        metric: &'a M,
+        portion: &'a Portion,
+        groups: &'a [Vec<Node>],
+        intervention: &Intervention<B>,
+        options: &Options,
+    ) -> Result<Self, AnalysisError> {
+        let [base, _] = portion.base_and_source(options.direction);
+        let keys = model.config().key_site();
+        let points: BTreeSet<HookPoint> = groups.iter().flatten().map(reference::point).collect();
+        let compared = points.clone();
+        let read = move |p: HookPoint| {
+            compared.contains(&p) || p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s))
+        };
+        let base = record(model, &base, portion, metric, read)?;
+        let source =
+            intervention.source(model, metric, portion, options.direction, move |p| points.contains(&p))?.cache;
+        let moves = moving(groups, portion, model.config(), &base.cache, &source)?;
+        Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source, moves })
+    }
+
+    /// The metric of some of the pass's groups, group by group and prompt by prompt.
+    fn pass(&self, pass: &GroupPass, some: Range<usize>) -> Result<Vec<f32>, AnalysisError> {
+        let groups: Vec<&[Node]> = pass.groups[some].iter().map(|&g| self.groups[g].as_slice()).collect();
+        let prompts = self.portion.prompts.len();
+        let mut patch = reference::patch(&groups, &self.source, prompts, pass.first, &self.model.device())?;
+        let residual = self.base.block::<3>(pass.layer, Site::ResidPre)?;
+        let pos = residual.dims()[1] - pass.first;
+        let residual = residual.narrow(1, pass.first, pos).repeat_dim(0, groups.len());
+        let last = self.model.config().n_layers - 1;
+        let last_block = match groups.iter().copied().flatten().any(|n| n.layer == last) {
+            true => LastBlock::Whole,
+            false => LastBlock::Read,
+        };
+        let mut run = Run::resume(pass.layer, residual)
+            .reading(self.portion.readout.repeated(groups.len()))
+            .with_last_block(last_block);
+        if pass.first > 0 {
+            run = run.after(Prefix::from_cache(&self.base, self.model.config(), pass.first)?);
+        }
+        let mut watch = Watch::new();
+        let logits = self.model.forward(run, (&mut patch, &mut watch))?;
+        patch.finish()?;
+        Ok(host(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(groups.len())))))
+    }
+}

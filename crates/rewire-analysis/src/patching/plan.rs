@@ -1,0 +1,274 @@
+//! Which patches a sweep makes, and in which passes.
+//!
+//! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
+//! Patches that start at one position go side by side: of one place, or, with [`Layers::Together`], of all, each joining where it enters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_model::{Start, TransformerConfig};
+
+use crate::node::kind::{By, Component, NodeKind, Positions};
+use crate::patching::engine::place;
+use crate::patching::screen::Place;
+use crate::run::batch::Portion;
+use crate::run::options::Layers;
+
+/// Where a changed residual stream enters the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Before this block, or, after the last, before the final norm.
+    Pre(usize),
+    /// Between attention and MLP of this block.
+    Mid(usize),
+}
+
+/// Nodes of one kind, layer and place that differ in their head or neuron alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slice {
+    /// Which of the sweep's kinds.
+    pub(crate) kind: usize,
+    pub(crate) layer: usize,
+    pub(crate) positions: Positions,
+    pub(crate) units: Range<usize>,
+}
+
+/// Patches that are run side by side: those of the first part start the run, the others join it where they enter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlannedPass {
+    /// The first computed position.
+    pub(crate) first: usize,
+    /// From shallow to deep.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// Patches of a pass that enter at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) entry: Entry,
+    pub(crate) slices: Vec<Slice>,
+}
+
+impl Entry {
+    /// A run that starts there with this residual stream, `[row, pos, d_model]`.
+    pub(crate) fn start<B: Backend>(self, residual: Tensor<B, 3>) -> Start<B> {
+        match self {
+            Entry::Mid(layer) => Start::ResidMid { layer, residual },
+            Entry::Pre(layer) => Start::Residual { layer, residual },
+        }
+    }
+
+    /// How deep it is, in halves of a block.
+    pub(crate) fn depth(self) -> usize {
+        match self {
+            Entry::Pre(layer) => 2 * layer,
+            Entry::Mid(layer) => 2 * layer + 1,
+        }
+    }
+
+    /// Where a patch of `component` in `layer` changes the residual stream first.
+    pub(crate) fn of(component: Component, layer: usize, config: &TransformerConfig) -> Self {
+        match component {
+            Component::ResidPre => Entry::Pre(layer),
+            Component::ResidPost | Component::MlpOut | Component::MlpPost => Entry::Pre(layer + 1),
+            Component::ResidMid => Entry::Mid(layer),
+            _ if config.parallel_block => Entry::Pre(layer + 1),
+            _ => Entry::Mid(layer),
+        }
+    }
+}
+
+impl Part {
+    /// How many patches it makes.
+    pub(crate) fn variants(&self) -> usize {
+        self.slices.iter().map(|s| s.units.len()).sum()
+    }
+}
+
+impl PlannedPass {
+    /// A pass of `variants` patches that enter at one place, whatever they are of.
+    pub(crate) fn of_one_entry(entry: Entry, first: usize, variants: usize) -> Self {
+        let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..variants };
+        Self { first, parts: vec![Part { entry, slices: vec![slice] }] }
+    }
+
+    /// How many patches it makes.
+    pub(crate) fn variants(&self) -> usize {
+        self.parts.iter().map(Part::variants).sum()
+    }
+
+    /// Its slices in the order of its rows.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
+        self.parts.iter().flat_map(|part| &part.slices)
+    }
+
+    /// Some of its patches, counted in the order of its slices.
+    pub(crate) fn part(&self, patches: Range<usize>) -> Self {
+        let mut before = 0;
+        let mut parts = Vec::new();
+        for part in &self.parts {
+            let mut slices = Vec::new();
+            for slice in &part.slices {
+                let of_slice = before..before + slice.units.len();
+                let (from, to) = (patches.start.max(of_slice.start), patches.end.min(of_slice.end));
+                if from < to {
+                    let start = slice.units.start + from - before;
+                    slices.push(Slice { units: start..start + to - from, ..slice.clone() });
+                }
+                before = of_slice.end;
+            }
+            if !slices.is_empty() {
+                parts.push(Part { entry: part.entry, slices });
+            }
+        }
+        Self { first: self.first, parts }
+    }
+}
+
+/// The passes over one portion, of the chosen nodes if any are: the same for the same kinds, pairs, budget and layers on every
+/// machine.
+pub(crate) fn plan(
+    kinds: &[NodeKind],
+    config: &TransformerConfig,
+    portion: &Portion,
+    chosen: Option<&BTreeSet<Place>>,
+    token_budget: usize,
+    layers: Layers,
+) -> Vec<PlannedPass> {
+    // By first position, and by entry within it.
+    let mut by_start: BTreeMap<usize, BTreeMap<usize, Part>> = BTreeMap::new();
+    for layer in 0..config.n_layers {
+        for (index_of_kind, &kind) in kinds.iter().enumerate() {
+            let entry = Entry::of(kind.component, layer, config);
+            for positions in places(kind, portion) {
+                let Some(first) = portion.first_changed(kind.component, layer, config, &positions) else { continue };
+                let wanted = |unit: usize| {
+                    let unit = kind.unit_axis().map(|_| unit);
+                    chosen.is_none_or(|chosen| {
+                        let index = place(0, layer, unit, &positions)[1..].to_vec();
+                        chosen.contains(&Place { kind: index_of_kind, index })
+                    })
+                };
+                let of_first = by_start.entry(first).or_default();
+                let part = of_first.entry(entry.depth()).or_insert(Part { entry, slices: Vec::new() });
+                for units in runs_of(units(kind, config), wanted) {
+                    part.slices.push(Slice { kind: index_of_kind, layer, positions: positions.clone(), units });
+                }
+            }
+        }
+    }
+    let mut passes = Vec::new();
+    for (first, parts) in by_start {
+        let at_once = at_once(config, portion, first, token_budget);
+        let parts: Vec<Part> = parts.into_values().filter(|part| !part.slices.is_empty()).collect();
+        let together: Vec<Vec<Part>> = match layers {
+            Layers::Apart => parts.into_iter().map(|part| vec![part]).collect(),
+            Layers::Together => vec![parts],
+        };
+        for parts in together.into_iter().filter(|parts| !parts.is_empty()) {
+            passes.extend(chunks(PlannedPass { first, parts }, at_once));
+        }
+    }
+    // Long runs first, so that no thread gets one when the others are done.
+    passes.sort_by_key(|pass| (pass.parts.first().map(|part| part.entry.depth()), pass.first));
+    passes
+}
+
+/// How many patches that start at `first` go side by side within a budget of tokens, and of logits where the metric reads many.
+pub(crate) fn at_once(config: &TransformerConfig, portion: &Portion, first: usize, token_budget: usize) -> usize {
+    let tokens = portion.prompts.len() * (portion.pairs.width() - first);
+    let logits = portion.prompts.len() * portion.columns(config);
+    (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1)
+}
+
+/// The longest runs of numbers below `n` that are wanted.
+fn runs_of(n: usize, wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for i in (0..n).filter(|&i| wanted(i)) {
+        match runs.last_mut() {
+            Some(run) if run.end == i => run.end += 1,
+            _ => runs.push(i..i + 1),
+        }
+    }
+    runs
+}
+
+/// How many heads or neurons a layer's nodes of a kind are divided into.
+pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
+    match kind.unit_axis() {
+        Some(rewire_hooks::Axis::Head) => config.n_heads,
+        Some(_) => config.d_mlp,
+        None => 1,
+    }
+}
+
+/// The places that a kind's nodes are divided into.
+pub(crate) fn places(kind: NodeKind, portion: &Portion) -> Vec<Positions> {
+    let width = portion.pairs.width();
+    match kind.by {
+        By::All => vec![Positions::All],
+        By::Position => (0..width).map(Positions::One).collect(),
+        By::Cell => (0..width).flat_map(|dest| (0..=dest).map(move |src| Positions::Cell { dest, src })).collect(),
+        By::Marked => portion.pairs.marks().map(|marks| Positions::Each(marks.to_vec())).into_iter().collect(),
+    }
+}
+
+/// Cuts a pass into ones of at most `size` patches each.
+fn chunks(pass: PlannedPass, size: usize) -> Vec<PlannedPass> {
+    // Passes of one size rather than full ones and a rest: the longest bounds the memory, the shortest the speed.
+    let total = pass.variants();
+    let size = total.div_ceil(total.div_ceil(size).max(1)).max(1);
+    (0..total).step_by(size).map(|from| pass.part(from..total.min(from + size))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(units: Range<usize>) -> Slice {
+        Slice { kind: 0, layer: 0, positions: Positions::All, units }
+    }
+
+    fn pass(parts: &[&[(usize, usize)]]) -> PlannedPass {
+        let part = |(layer, units): (usize, &&[(usize, usize)])| {
+            let slices = units.iter().map(|&(from, to)| slice(from..to)).collect();
+            Part { entry: Entry::Pre(layer), slices }
+        };
+        PlannedPass { first: 0, parts: parts.iter().enumerate().map(part).collect() }
+    }
+
+    /// Entries and units of the slices.
+    fn units(pass: &PlannedPass) -> Vec<(usize, usize, usize)> {
+        let of_part = |part: &Part| {
+            let depth = part.entry.depth();
+            part.slices.iter().map(move |s| (depth, s.units.start, s.units.end)).collect::<Vec<_>>()
+        };
+        pass.parts.iter().flat_map(of_part).collect()
+    }
+
+    #[test]
+    fn chunks_are_even_and_lose_nothing() {
+        let sizes = |parts: &[&[(usize, usize)]], size| chunks(pass(parts), size).iter().map(units).collect::<Vec<_>>();
+        assert_eq!(sizes(&[&[(0, 5)]], 4), [[(0, 0, 3)], [(0, 3, 5)]]);
+        assert_eq!(sizes(&[&[(0, 2), (0, 4)]], 3), [vec![(0, 0, 2), (0, 0, 1)], vec![(0, 1, 4)]]);
+        assert_eq!(sizes(&[&[(0, 2)]], 9), [[(0, 0, 2)]]);
+        assert_eq!(sizes(&[&[(0, 2)], &[(0, 3)]], 4), [vec![(0, 0, 2), (2, 0, 1)], vec![(2, 1, 3)]]);
+    }
+
+    #[test]
+    fn parts_of_a_pass_are_its_patches_in_order() {
+        let pass = pass(&[&[(2, 5)], &[(0, 4)]]);
+        assert_eq!(units(&pass.part(0..7)), [(0, 2, 5), (2, 0, 4)]);
+        assert_eq!(units(&pass.part(1..3)), [(0, 3, 5)]);
+        assert_eq!(units(&pass.part(2..5)), [(0, 4, 5), (2, 0, 2)]);
+        assert_eq!(units(&pass.part(6..7)), [(2, 3, 4)]);
+    }
+
+    #[test]
+    fn entries_sort_by_depth() {
+        let order = [Entry::Pre(0), Entry::Mid(0), Entry::Pre(1), Entry::Mid(1), Entry::Pre(2)];
+        assert_eq!(order.map(Entry::depth), [0, 1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,186 @@
+//! Patches by replacing activations in a run: what a group of nodes needs, and the literal sweep that the engine is held
+//! against.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use ndarray::ArrayD;
+use rewire_hooks::{ActivationCache, Axis, CacheError, Hook, HookPoint, Patch};
+use rewire_model::{Run, Transformer};
+use rewire_tasks::Metric;
+
+use crate::error::AnalysisError;
+use crate::node::kind::{Node, NodeKind, Positions};
+use crate::patching::engine::place;
+use crate::patching::groups::named;
+use crate::patching::plan::{places, units};
+use crate::run::batch::{Portion, evaluate, host};
+use crate::run::finite::{Watch, check_changed, check_run, the_metric};
+use crate::run::intervention::Intervention;
+use crate::run::options::Direction;
+
+/// A patch that, in the copy of the prompts numbered `i`, takes the nodes of `groups[i]` from `source`, in a run that computes
+/// the positions from `first` on.
+pub(crate) fn patch<B: Backend>(
+    groups: &[&[Node]],
+    source: &ActivationCache<B>,
+    prompts: usize,
+    first: usize,
+    device: &B::Device,
+) -> Result<Patch<B>, CacheError> {
+    let points: BTreeSet<HookPoint> = groups.iter().copied().flatten().map(point).collect();
+    points.into_iter().try_fold(Patch::new(), |patch, at| {
+        // Nodes of this point, by copy.
+        let here: Vec<Vec<&Node>> =
+            groups.iter().map(|group| group.iter().filter(|node| point(node) == at).collect()).collect();
+        match at.axes().len() {
+            4 => replace::<B, 4>(patch, at, &here, source, [prompts, first], device),
+            _ => replace::<B, 3>(patch, at, &here, source, [prompts, first], device),
+        }
+    })
+}
+
+/// The point at which a node is replaced.
+pub(crate) fn point(node: &Node) -> HookPoint {
+    HookPoint::block(node.layer, NodeKind::all(node.component).site())
+}
+
+fn replace<B: Backend, const D: usize>(
+    patch: Patch<B>,
+    point: HookPoint,
+    groups: &[Vec<&Node>],
+    source: &ActivationCache<B>,
+    [prompts, first]: [usize; 2],
+    device: &B::Device,
+) -> Result<Patch<B>, CacheError> {
+    let axes = point.axes();
+    let mut value: Tensor<B, D> = source.get(point)?;
+    if let Some(axis) = axes.iter().position(|a| matches!(a, Axis::Pos | Axis::Query)) {
+        let len = value.dims()[axis];
+        value = value.narrow(axis, first, len - first);
+    }
+    let value = value.repeat_dim(0, groups.len());
+    let covered = |row: usize, index: &[usize]| {
+        let (nodes, prompt) = (&groups[row / prompts], row % prompts);
+        nodes.iter().any(|node| covers(node, prompt, axes, index, first))
+    };
+    // Nodes never divide a head's or the stream's dimensions: one number stands for them on the way to the device.
+    let mut dims = value.dims();
+    let undivided = axes.iter().zip(&mut dims).filter(|(axis, _)| matches!(axis, Axis::DHead | Axis::DModel));
+    undivided.for_each(|(_, size)| *size = 1);
+    let mask = mask(dims, device, covered).expand(value.dims());
+    Ok(patch.replace_where(point, value, mask))
+}
+
+/// A mask that is true where `covered` holds for the row of the batch and the whole index.
+pub(crate) fn mask<B: Backend, const D: usize>(
+    dims: [usize; D],
+    device: &B::Device,
+    covered: impl Fn(usize, &[usize]) -> bool,
+) -> Tensor<B, D, Bool> {
+    let mut mask = Vec::with_capacity(dims.iter().product());
+    for row in 0..dims[0] {
+        for flat in 0..dims[1..].iter().product() {
+            let mut rest: usize = flat;
+            let mut index = [0; D];
+            for d in (1..D).rev() {
+                index[d] = rest % dims[d];
+                rest /= dims[d];
+            }
+            mask.push(covered(row, &index));
+        }
+    }
+    Tensor::from_data(TensorData::new(mask, dims), device)
+}
+
+/// Whether a node covers one number of its activation in `prompt`, at `index` along `axes`.
+pub(crate) fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize], first: usize) -> bool {
+    axes.iter().zip(index).skip(1).all(|(axis, &i)| match axis {
+        Axis::Pos | Axis::Query => node.positions.position(prompt).is_none_or(|p| p == i + first),
+        Axis::Key => !matches!(node.positions, Positions::Cell { src, .. } if src != i),
+        Axis::Head | Axis::DMlp => node.unit.is_none_or(|unit| unit == i),
+        _ => true,
+    })
+}
+
+/// Activation patching as it is defined: a whole forward with all logits for every group of nodes, nothing reused. The change
+/// of the metric of each prompt, group by group.
+pub(crate) fn changes<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    groups: &[Vec<Node>],
+    intervention: &Intervention<B>,
+    direction: Direction,
+) -> Result<Vec<Vec<f32>>, AnalysisError> {
+    let [base, _] = portion.base_and_source(direction);
+    let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
+    let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
+    let (base_tokens, base) = (model.tokens(&base)?, base);
+    let unpatched = whole_metric(model, metric, portion, base_tokens.clone(), ())?;
+    check_run(model, &the_metric(metric.name()), portion, &base, &unpatched)?;
+    let change = |group: &Vec<Node>| {
+        let mut patch = patch(&[group], &source, portion.prompts.len(), 0, &model.device())?;
+        let metrics = whole_metric(model, metric, portion, base_tokens.clone(), &mut patch)?;
+        patch.finish()?;
+        check_changed(metric.name(), &portion.prompts, &metrics, |_| format!("{} replaced", named(group)))?;
+        Ok(metrics.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
+    };
+    groups.iter().map(change).collect()
+}
+
+/// The same for every node of some kinds, alone; written into `changes`, one `[prompt, layer, ..]` a kind.
+pub(crate) fn sweep<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    kinds: &[NodeKind],
+    intervention: &Intervention<B>,
+    direction: Direction,
+    into: &mut [ArrayD<f32>],
+) -> Result<(), AnalysisError> {
+    let config = model.config();
+    for (kind, into) in kinds.iter().zip(into) {
+        let mut nodes = Vec::new();
+        for layer in 0..config.n_layers {
+            for unit in 0..units(*kind, config) {
+                let unit = kind.unit_axis().map(|_| unit);
+                let node = |positions| vec![Node { layer, component: kind.component, unit, positions }];
+                nodes.extend(places(*kind, portion).into_iter().map(node));
+            }
+        }
+        let changes = changes(model, metric, portion, &nodes, intervention, direction)?;
+        for (node, changes) in nodes.iter().flatten().zip(changes) {
+            for (prompt, change) in changes.into_iter().enumerate() {
+                into[place(prompt, node.layer, node.unit, &node.positions).as_slice()] = change;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The metric of a run of whole prompts that computes all logits.
+pub(crate) fn whole_metric<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    tokens: Tensor<B, 2, Int>,
+    hook: impl Hook<B>,
+) -> Result<Vec<f32>, AnalysisError> {
+    let mut watch = Watch::new();
+    let logits = model.forward(Run::tokens(tokens), (hook, &mut watch))?;
+    let [batch, pos, d_vocab] = logits.dims();
+    let device = logits.device();
+    let index = |ids: Vec<usize>| {
+        let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
+        Tensor::<B, 1, Int>::from_data(ids.as_slice(), &device)
+    };
+    let rows = portion.readout_positions().iter().enumerate().map(|(row, position)| row * pos + position).collect();
+    let mut read = logits.reshape([batch * pos, d_vocab]).select(0, index(rows));
+    if let Some(columns) = &portion.readout.columns {
+        read = read.select(1, index(columns.clone()));
+    }
+    let [rows, columns] = read.dims();
+    Ok(host(watch.mark(evaluate(metric, read.reshape([rows, 1, columns]), &portion.prompts))))
+}

@@ -1,0 +1,107 @@
+//! Receivers whose stream is changed where they read it, whatever else the run has changed by then.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor};
+use rewire_hooks::{ActivationCache, Hook, HookPoint, Patch, Site};
+use rewire_model::Transformer;
+
+use crate::path::receiver::{Input, Receiver};
+
+/// What is added to the stream that receivers of one layer and input read.
+#[derive(Debug, Clone)]
+pub(super) struct Addition<B: Backend> {
+    /// 0 where nothing is received, `[batch, pos, d_model]`.
+    pub(super) change: Tensor<B, 3>,
+    /// Where heads receive, `[batch, pos, head, d_head]`; of heads alone.
+    pub(super) heads: Option<Tensor<B, 4, Bool>>,
+    /// Where the MLP receives, `[batch, pos, d_model]`; of MLPs alone.
+    pub(super) mlp: Option<Tensor<B, 3, Bool>>,
+    /// The scale that the norm in front of the receiver is held at, `[batch, pos, 1]`, if it is.
+    pub(super) scale: Option<Tensor<B, 3>>,
+}
+
+/// The hook that makes the additions.
+pub(super) struct Adding<'a, B: Backend> {
+    model: &'a Transformer<B>,
+    additions: BTreeMap<(usize, Input), Addition<B>>,
+    /// The streams that norms of receivers read, as they are in this run.
+    streams: ActivationCache<B>,
+}
+
+impl<'a, B: Backend> Adding<'a, B> {
+    pub(super) fn new(model: &'a Transformer<B>, additions: BTreeMap<(usize, Input), Addition<B>>) -> Self {
+        Self { model, additions, streams: ActivationCache::new() }
+    }
+
+    /// The stream that `receiver`'s norm reads with the addition made, if something is added there and the stream has passed.
+    fn read(&self, receiver: &Receiver) -> Option<(Tensor<B, 3>, Patch<B>, &Addition<B>)> {
+        let Receiver { layer, input, .. } = *receiver;
+        let addition = self.additions.get(&(layer, input))?;
+        let stream: Tensor<B, 3> = self.streams.block(layer, input.stream(self.model.config())).ok()?;
+        let norm = HookPoint::block(layer, input.scale()?);
+        let held = addition.scale.iter().fold(Patch::new(), |patch, scale| patch.replace(norm, scale.clone()));
+        Some((stream + addition.change.clone(), held, addition))
+    }
+
+    fn visit_stream<const D: usize>(&mut self, point: HookPoint, input: Input, x: Tensor<B, D>) -> Tensor<B, D> {
+        let HookPoint::Block { layer, .. } = point else { return x };
+        // By way of a cache the activation gets the rank that it has.
+        let kept = ActivationCache::new().with(point, x.clone());
+        let Ok(mut stream) = kept.get::<3>(point) else { return x };
+        if let Some(addition) = self.additions.get(&(layer, input)) {
+            stream = stream + addition.change.clone();
+        }
+        let kept = ActivationCache::new().with(point, stream);
+        let changed = kept.get::<D>(point).unwrap_or(x);
+        // Only what a norm in front of a receiver will read is kept.
+        let config = self.model.config();
+        let reads = |(of, input): &(usize, Input)| {
+            *of == layer && input.scale().is_some() && Some(input.stream(config)) == point.site()
+        };
+        if self.additions.keys().any(reads) {
+            self.streams.take_in(kept);
+        }
+        changed
+    }
+
+    fn visit_heads<const D: usize>(&mut self, point: HookPoint, input: Input, x: Tensor<B, D>) -> Tensor<B, D> {
+        let HookPoint::Block { layer, .. } = point else { return x };
+        let receiver = Receiver::new(layer, input);
+        let Some((stream, mut held, addition)) = self.read(&receiver) else { return x };
+        let (Some(of_head), Some(mask)) = (input.of_head(), addition.heads.clone()) else { return x };
+        let Ok(found) = ActivationCache::new().with(point, x.clone()).get::<4>(point) else { return x };
+        let normalized = self.model.attention_norm(layer, stream, &mut held);
+        let heads: Vec<usize> = (0..self.model.config().n_heads).collect();
+        let values = self.model.head_inputs(layer, of_head, &heads, normalized);
+        let changed = ActivationCache::new().with(point, found.mask_where(mask, values));
+        changed.get::<D>(point).unwrap_or(x)
+    }
+
+    fn visit_mlp<const D: usize>(&mut self, point: HookPoint, x: Tensor<B, D>) -> Tensor<B, D> {
+        let HookPoint::Block { layer, .. } = point else { return x };
+        let receiver = Receiver::new(layer, Input::MlpIn);
+        let Some((stream, mut held, addition)) = self.read(&receiver) else { return x };
+        let Some(mask) = addition.mlp.clone() else { return x };
+        let Ok(found) = ActivationCache::new().with(point, x.clone()).get::<3>(point) else { return x };
+        let normalized = self.model.mlp_norm(layer, stream, &mut held);
+        let changed = ActivationCache::new().with(point, found.mask_where(mask, normalized));
+        changed.get::<D>(point).unwrap_or(x)
+    }
+}
+
+impl<B: Backend> Hook<B> for Adding<'_, B> {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        match point.site() {
+            Some(Site::ResidPre) => self.visit_stream(point, Input::ResidPre, activation),
+            Some(Site::ResidMid) => self.visit_stream(point, Input::ResidMid, activation),
+            Some(Site::ResidPost) => self.visit_stream(point, Input::ResidPost, activation),
+            Some(Site::Q) => self.visit_heads(point, Input::Q, activation),
+            Some(Site::K) => self.visit_heads(point, Input::K, activation),
+            Some(Site::V) => self.visit_heads(point, Input::V, activation),
+            Some(Site::Ln2Normalized) => self.visit_mlp(point, activation),
+            _ => activation,
+        }
+    }
+}

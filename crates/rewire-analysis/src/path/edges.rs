@@ -1,0 +1,81 @@
+//! Head-to-head paths, each alone, as edges of a graph.
+
+use burn::tensor::backend::Backend;
+use rewire_model::Transformer;
+use rewire_tasks::{Metric, PromptPairs};
+use serde::{Deserialize, Serialize};
+
+use crate::error::AnalysisError;
+use crate::node::kind::{Component, Node};
+use crate::patching::groups::GroupOutcome;
+use crate::path::paths::{Path, patch_paths};
+use crate::path::policy::FreezePolicy;
+use crate::path::receiver::{Input, Receiver};
+use crate::run::options::Options;
+
+/// From a head's output to another's queries, keys or values. Heads are by layer and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Edge {
+    /// The head that sends.
+    pub from: (usize, usize),
+    /// The head that receives.
+    pub to: (usize, usize),
+    /// Through which of its inputs.
+    pub input: Input,
+}
+
+/// The effects of edges.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadEdges {
+    /// The edges, in the order of the outcome's columns.
+    pub edges: Vec<Edge>,
+    /// `[prompt, edge]`.
+    pub outcome: GroupOutcome,
+}
+
+impl Edge {
+    /// Every edge from one of `heads` to another in a later layer, through each of its inputs.
+    #[must_use]
+    pub fn between(heads: &[(usize, usize)]) -> Vec<Self> {
+        let inputs = [Input::Q, Input::K, Input::V];
+        let pairs = heads.iter().flat_map(|&from| heads.iter().map(move |&to| (from, to)));
+        let later = pairs.filter(|(from, to)| from.0 < to.0);
+        later.flat_map(|(from, to)| inputs.map(|input| Self { from, to, input })).collect()
+    }
+}
+
+impl HeadEdges {
+    /// Edges whose mean effect is at least `threshold` in size, largest first.
+    #[must_use]
+    pub fn pruned(&self, threshold: f32) -> Vec<(Edge, f32)> {
+        let mut kept: Vec<(Edge, f32)> = self.edges.iter().copied().zip(self.outcome.mean()).collect();
+        kept.retain(|(_, effect)| effect.abs() >= threshold);
+        kept.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+        kept
+    }
+}
+
+/// Path patching along each of these edges alone: exact. A sender's change is carried once to all that it sends to.
+///
+/// # Errors
+/// As [`patch_paths`](crate::path::paths::patch_paths), and [`AnalysisError::NoSuchReceiver`] for an edge that goes to no later layer.
+pub fn head_edges<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    edges: &[Edge],
+    policy: FreezePolicy,
+    options: &Options,
+) -> Result<HeadEdges, AnalysisError> {
+    if let Some(Edge { from, to, input }) = edges.iter().find(|edge| edge.from.0 >= edge.to.0) {
+        let receiver = format!("{input}:{}.{} for L{}H{}", to.0, to.1, from.0, from.1);
+        return Err(AnalysisError::NoSuchReceiver { receiver, reason: "it is in no later layer" });
+    }
+    let path = |edge: &Edge| Path {
+        senders: vec![Node::new(edge.from.0, Component::HeadZ).unit(edge.from.1)],
+        receivers: vec![Receiver::new(edge.to.0, edge.input).head(edge.to.1)],
+    };
+    let paths: Vec<Path> = edges.iter().map(path).collect();
+    let outcome = patch_paths(model, pairs, metric, &paths, policy, options)?;
+    Ok(HeadEdges { edges: edges.to_vec(), outcome })
+}

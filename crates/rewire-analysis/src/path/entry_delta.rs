@@ -1,0 +1,145 @@
+//! What receivers change in the residual stream where the second run starts: known without running what is below it.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_tensor::{product, zeros_like};
+use rewire_hooks::Site;
+use rewire_model::attend;
+use rewire_tasks::Metric;
+
+use crate::error::AnalysisError;
+use crate::patching::plan::Entry;
+use crate::path::policy::Taking;
+use crate::path::propagate::Carrier;
+use crate::path::reachability::SecondRun;
+use crate::path::receiver::{Input, Receiver};
+use crate::path::second_run::{Place, Receiving};
+use crate::run::batch::{by_place, gather};
+
+impl<B: Backend, M: Metric> Receiving<'_, B, M> {
+    /// The residual stream at the entry, row by row, `[row, d_model]`.
+    pub(super) fn entering(&self, second: &SecondRun, rows: &[Place]) -> Result<Tensor<B, 2>, AnalysisError> {
+        let Carrier { model, base, portion, .. } = self.carrier;
+        let config = model.config();
+        let stream = match second.entry {
+            Entry::Mid(layer) => base.block(layer, Site::ResidMid)?,
+            Entry::Pre(layer) if layer == config.n_layers => base.block(layer - 1, Site::ResidPost)?,
+            Entry::Pre(layer) => base.block(layer, Site::ResidPre)?,
+        };
+        let width = portion.pairs.width();
+        let places: Vec<usize> = rows.iter().map(|at| at.prompt * width + at.position).collect();
+        let mut x = gather(by_place(stream), &places);
+        let here = |at: &Place| {
+            let path = second.paths[at.copy];
+            self.reach.receivers(path).iter().filter(|r| r.entry(config) == second.entry).map(move |r| (path, r))
+        };
+        if !second.heads.is_empty() {
+            x = x + self.attention_change(second, rows)?;
+        }
+        let layer = match second.entry {
+            Entry::Pre(layer) => layer.checked_sub(1),
+            Entry::Mid(_) => None,
+        };
+        if let Some([_, more]) = layer.and_then(|layer| self.mlps.get(&layer)) {
+            let zero = zeros_like([1, config.d_model], &x);
+            let row_of = |at: &Place| {
+                let mut mlp = here(at).filter(|(_, r)| r.input == Input::MlpIn);
+                mlp.find_map(|(path, r)| self.reach.row(path, r, at.prompt, at.position)).map_or(0, |row| row + 1)
+            };
+            let index: Vec<usize> = rows.iter().map(row_of).collect();
+            x = x + gather(Tensor::cat(vec![zero, more.clone()], 0), &index);
+        }
+        // A stream that receives is set, whatever was added; of one that is both after a block and before the next, the later counts.
+        for input in [Input::ResidMid, Input::ResidPost, Input::ResidPre] {
+            let of = |at: &Place| {
+                let mut receiving = here(at).filter(|(_, r)| r.input == input && r.is_at(at.prompt, at.position));
+                receiving.next()
+            };
+            let Some((_, receiver)) = rows.iter().find_map(of) else { continue };
+            if self.carrier.policy.taking == Taking::Add {
+                x = x + self.stream_change(receiver.layer, input, rows, |at| of(at))?;
+                continue;
+            }
+            let n = rows.len();
+            let held = gather(by_place(base.block(receiver.layer, input.site_used(config))?), &places);
+            let index: Vec<usize> = rows
+                .iter()
+                .enumerate()
+                .map(|(i, at)| match of(at) {
+                    None => i,
+                    Some((path, r)) => self.reach.row(path, r, at.prompt, at.position).map_or(n + i, |row| 2 * n + row),
+                })
+                .collect();
+            // Where nothing reached this input in any path, it is held everywhere.
+            let reached = self.carried.get(&receiver.stage(config)).cloned();
+            x = gather(Tensor::cat([x, held].into_iter().chain(reached).collect(), 0), &index);
+        }
+        Ok(x)
+    }
+
+    /// What reached the stream that receivers of one layer and input read, less the base run's: `[row, d_model]`, 0 where `of` has no
+    /// path and receiver.
+    pub(super) fn stream_change<'p>(
+        &self,
+        layer: usize,
+        input: Input,
+        rows: &[Place],
+        of: impl Fn(&Place) -> Option<(usize, &'p Receiver)>,
+    ) -> Result<Tensor<B, 2>, AnalysisError> {
+        let Carrier { model, base, .. } = self.carrier;
+        let config = model.config();
+        let stage = Receiver::new(layer, input).stage(config);
+        let zero = zeros_like([1, config.d_model], &model.w_o(0));
+        let table = match self.stage(stage) {
+            None => zero,
+            Some((x, places)) => {
+                let [n, _, d_model] = x.dims();
+                let of_base = gather(by_place(base.block(layer, stage.site())?), &places);
+                Tensor::cat(vec![zero, x.reshape([n, d_model]) - of_base], 0)
+            }
+        };
+        let row_of = |at: &Place| {
+            of(at).and_then(|(path, r)| self.reach.row(path, r, at.prompt, at.position)).map_or(0, |row| row + 1)
+        };
+        Ok(gather(table, &rows.iter().map(row_of).collect::<Vec<_>>()))
+    }
+
+    /// What attention adds more than in the base run where these heads of the layer that is entered at have other queries, keys or
+    /// values, `[row, d_model]`.
+    fn attention_change(&self, second: &SecondRun, rows: &[Place]) -> Result<Tensor<B, 2>, AnalysisError> {
+        let Carrier { model, base, portion, .. } = self.carrier;
+        let (config, heads) = (model.config(), second.heads.as_slice());
+        let (Entry::Mid(layer) | Entry::Pre(layer)) = second.entry;
+        let layer = if matches!(second.entry, Entry::Pre(_)) { layer - 1 } else { layer };
+        let (width, first, n_prompts) = (portion.pairs.width(), second.first, self.base_metric.len());
+        let all = self.places(second, |_| (first..width).collect());
+        let copies = second.paths.len() * n_prompts;
+        let shape = [copies, width - first, heads.len(), config.d_head];
+        let of = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
+            let (values, _) = self.set_heads(&second.paths, layer, input, heads, &all)?;
+            Ok(values.reshape(shape))
+        };
+        let earlier = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
+            let all = base.block::<4>(layer, input.site_used(config))?.narrow(1, 0, first);
+            Ok(Tensor::cat(heads.iter().map(|&head| all.clone().narrow(2, head, 1)).collect(), 2))
+        };
+        let before = match first {
+            0 => None,
+            _ => Some([earlier(Input::K)?, earlier(Input::V)?]),
+        };
+        let z = attend(of(Input::Q)?, of(Input::K)?, of(Input::V)?, before); // [copy * prompt, pos, head, d_head]
+        let z = z.reshape([all.len(), heads.len() * config.d_head]);
+        let index: Vec<usize> =
+            rows.iter().map(|at| (at.copy * n_prompts + at.prompt) * (width - first) + at.position - first).collect();
+        let places = rows.iter().map(|at| at.prompt * width + at.position);
+        let n_heads = config.n_heads;
+        let of_heads: Vec<usize> =
+            places.flat_map(|place| heads.iter().map(move |head| place * n_heads + head)).collect();
+        let [prompts, pos, _, d_head] = base.block::<4>(layer, Site::Z)?.dims();
+        let base_z = base.block::<4>(layer, Site::Z)?.reshape([prompts * pos * n_heads, d_head]);
+        let base_z = gather(base_z, &of_heads).reshape([rows.len(), heads.len() * d_head]);
+        let w_o = model.w_o(layer);
+        let w_o = Tensor::cat(heads.iter().map(|&head| w_o.clone().narrow(0, head, 1)).collect(), 0);
+        Ok(product(gather(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model])))
+    }
+}

@@ -1,0 +1,20 @@
+//! Path patching: the effect of a node along the paths through chosen receivers.
+
+pub(crate) mod add_receivers;
+pub(crate) mod edges;
+pub(crate) mod entry_delta;
+pub(crate) mod paths;
+pub(crate) mod policy;
+pub(crate) mod propagate;
+pub(crate) mod reachability;
+pub(crate) mod receiver;
+pub(crate) mod reference;
+pub(crate) mod schedule;
+pub(crate) mod second_run;
+pub(crate) mod set_receivers;
+
+pub use edges::{Edge, HeadEdges, head_edges};
+pub use paths::{Path, PathPatching, patch_paths, path_patching, path_patching_cost};
+pub use policy::{FreezePolicy, Frozen, HeldAttention, Taking};
+pub use receiver::{Input, ParseReceiverError, Receiver};
+pub use reference::{PathRun, patch_path};

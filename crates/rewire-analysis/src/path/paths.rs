@@ -1,0 +1,404 @@
+//! Path patching of many senders or receivers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+use burn::tensor::backend::Backend;
+use ndarray::{Array2, ArrayD};
+use rewire_hooks::{HookPoint, Site};
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::effects::{Baselines, Method, Outcome, join};
+use crate::error::AnalysisError;
+use crate::node::kind::{Component, Node, NodeKind};
+use crate::patching::cost::{Cost, Costs};
+use crate::patching::engine::{place, run_baselines};
+use crate::patching::groups::{GroupOutcome, check_group_effects, named};
+use crate::patching::plan::{places, units};
+use crate::path::reference;
+use crate::path::policy::{FreezePolicy, Frozen};
+use crate::path::propagate::Carrier;
+use crate::path::reachability::Reach;
+use crate::path::receiver::{Receiver, named as named_receivers};
+use crate::path::schedule::{Job, PathPair, Unit};
+use crate::path::second_run::{Receiving, reads_of_base};
+use crate::run::workers;
+use crate::run::batch::{Portion, check, check_pairs, factor, no_effects, portions, record};
+use crate::run::checkpoint::Pass;
+use crate::run::finite::check_changed;
+use crate::run::fit::{sure, watched};
+use crate::run::moves::moving;
+use crate::run::options::{Options, Reuse};
+
+/// Senders that are taken from the source run together, and receivers that are set together to what reaches them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// What sends.
+    pub senders: Vec<Node>,
+    /// What receives.
+    pub receivers: Vec<Receiver>,
+}
+
+/// What [`path_patching`] finds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathPatching {
+    /// The effects, one a kind of senders; a sender that reaches no receiver has 0.
+    pub outcome: Outcome,
+    /// What was held on the way.
+    pub policy: FreezePolicy,
+    /// Receivers that nothing reaches from any of the senders: nothing is written before they read, or nothing differs there, or nothing
+    /// that the metric reads looks there. They receive nothing: alone their effects are 0, and beside others they are as in the base run.
+    pub unreached: Vec<Receiver>,
+}
+
+/// The effect of every node of the given kinds along the paths to the receivers alone: the node is taken from the source run with the
+/// rest held as `policy` says, what then reaches the receivers is recorded, and the base run is run with the receivers set to it, all of
+/// them at once (Goldowsky-Dill et al. 2023; Wang et al. 2022). Exact.
+///
+/// What sends is what writes to the residual stream: heads, attention and MLP outputs, neurons, and the stream itself; the embeddings
+/// are the stream before block 0. Attention is held, so a change stays at its position until it is received. Effects, signs and units are as in
+/// [`activation_patching`](crate::patching::engine::activation_patching).
+///
+/// # Errors
+/// As [`activation_patching`](crate::patching::engine::activation_patching), and for senders that write nothing, and receivers that the model or
+/// the prompts do not have.
+pub fn path_patching<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    senders: &[NodeKind],
+    receivers: &[Receiver],
+    policy: FreezePolicy,
+    options: &Options,
+) -> Result<PathPatching, AnalysisError> {
+    check(model, pairs, senders)?;
+    let config = model.config();
+    let nodes = nodes(senders, pairs, metric, config)?;
+    let sets: Vec<Vec<Node>> = nodes.iter().map(|(_, node)| vec![node.clone()]).collect();
+    let pairs_of: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
+    let found = follow(model, pairs, metric, &sets, &[receivers.to_vec()], &pairs_of, policy, options)?;
+    let mut changes: Vec<ArrayD<f32>> =
+        senders.iter().map(|kind| no_effects(*kind, config, pairs.len(), pairs.width())).collect();
+    for (path, (number, node)) in nodes.iter().enumerate() {
+        for prompt in 0..pairs.len() {
+            let index = place(prompt, node.layer, node.unit, &node.positions);
+            changes[*number][index.as_slice()] = found.changes[[prompt, path]];
+        }
+    }
+    let reached = |(number, _): &(usize, &Receiver)| !found.received.contains(&(0, *number));
+    let unreached = receivers.iter().enumerate().filter(reached).map(|(_, receiver)| receiver.clone()).collect();
+    let outcome = Outcome {
+        method: Method::PathPatching,
+        direction: options.direction,
+        scale: options.scale,
+        metric: metric.name(),
+        baselines: found.baselines,
+        vanished: Vec::new(),
+        effects: join(Method::PathPatching, senders, vec![changes], found.factor, pairs)?,
+    };
+    Ok(PathPatching { outcome, policy, unreached })
+}
+
+/// The least cost (without the bytes of the weights of MLPs that senders are carried through) of what takes [`path_patching`]'s time: both runs, the MLPs on the way from each sender to the
+/// last receiver, at the positions that are received, and what is left of the second runs. The receiving heads' own products are left
+/// out.
+///
+/// # Errors
+/// As [`path_patching`].
+pub fn path_patching_cost<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    senders: &[NodeKind],
+    receivers: &[Receiver],
+    policy: FreezePolicy,
+    options: &Options,
+) -> Result<Cost, AnalysisError> {
+    check(model, pairs, senders)?;
+    let (config, costs) = (model.config(), Costs::of(model));
+    let sets: Vec<Vec<Node>> = nodes(senders, pairs, metric, config)?.into_iter().map(|(_, node)| vec![node]).collect();
+    let receivers = [receivers.to_vec()];
+    check_ends(model, pairs, &sets, &receivers)?;
+    let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
+    let of_portion = |portion: &Portion| {
+        let job = Job::of_portion(&sets, &receivers, &paths, portion);
+        let units = job.units(portion, config, options.token_budget);
+        let of_unit =
+            |unit: &Unit| Reach::new(&job, unit, portion, config).cost(costs, policy.mlps, options.token_budget);
+        costs.whole_run(portion, 0) * 2.0 + units.iter().map(of_unit).sum()
+    };
+    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
+}
+
+/// Every node of these kinds, with the number of its kind.
+fn nodes<M: Metric>(
+    kinds: &[NodeKind],
+    pairs: &PromptPairs,
+    metric: &M,
+    config: &TransformerConfig,
+) -> Result<Vec<(usize, Node)>, AnalysisError> {
+    let whole = portions(pairs, metric, pairs.len())?.get(0);
+    let mut nodes = Vec::new();
+    for (number, &kind) in kinds.iter().enumerate() {
+        for layer in 0..config.n_layers {
+            for positions in places(kind, &whole) {
+                for unit in 0..units(kind, config) {
+                    let unit = kind.unit_axis().map(|_| unit);
+                    nodes.push((number, Node { layer, component: kind.component, unit, positions: positions.clone() }));
+                }
+            }
+        }
+    }
+    Ok(nodes)
+}
+
+/// The effect of each path: any senders together, any receivers together. Exact; otherwise as [`path_patching`].
+///
+/// Nothing is kept in [`Options::ledger`].
+///
+/// # Errors
+/// As [`path_patching`], and for a path without senders or receivers.
+pub fn patch_paths<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    paths: &[Path],
+    policy: FreezePolicy,
+    options: &Options,
+) -> Result<GroupOutcome, AnalysisError> {
+    let mut senders = Numbered { sets: Vec::new(), numbers: HashMap::new() };
+    let mut receivers = Numbered { sets: Vec::new(), numbers: HashMap::new() };
+    // Senders that several paths share are carried once.
+    let mut numbers = Vec::with_capacity(paths.len());
+    for Path { senders: from, receivers: to } in paths {
+        numbers.push(PathPair { senders: senders.number(from), receivers: receivers.number(to) });
+    }
+    let options = &Options { ledger: &(), ..*options };
+    let found = follow(model, pairs, metric, &senders.sets, &receivers.sets, &numbers, policy, options)?;
+    let Options { direction, scale, .. } = *options;
+    let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32 + 0.0);
+    let groups: Vec<Vec<Node>> = paths.iter().map(|path| path.senders.clone()).collect();
+    check_group_effects(&groups, &values)?;
+    let (metric, baselines) = (metric.name(), found.baselines);
+    Ok(GroupOutcome { direction, scale, metric, baselines, vanished: Vec::new(), values })
+}
+
+/// Sets in the order in which they appear first, and the number of each.
+struct Numbered<'a, T> {
+    sets: Vec<Vec<T>>,
+    numbers: HashMap<&'a [T], usize>,
+}
+
+impl<'a, T: Clone + Eq + Hash> Numbered<'a, T> {
+    fn number(&mut self, set: &'a [T]) -> usize {
+        *self.numbers.entry(set).or_insert_with(|| {
+            self.sets.push(set.to_vec());
+            self.sets.len() - 1
+        })
+    }
+}
+
+/// What all paths change in the metric.
+struct Followed {
+    baselines: Baselines,
+    /// What a change is multiplied by to be an effect.
+    factor: f64,
+    /// `[prompt, path]`.
+    changes: Array2<f32>,
+    /// The receivers that something reaches, by the numbers of their set and within it.
+    received: BTreeSet<(usize, usize)>,
+}
+
+/// Refuses what sends nothing, receivers that do not exist, and paths without either end.
+pub(super) fn check_ends<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    senders: &[Vec<Node>],
+    receivers: &[Vec<Receiver>],
+) -> Result<(), AnalysisError> {
+    check_pairs(model, pairs)?;
+    let config = model.config();
+    if senders.is_empty() || senders.iter().any(Vec::is_empty) {
+        return Err(AnalysisError::NoNodes);
+    }
+    if receivers.is_empty() || receivers.iter().any(Vec::is_empty) {
+        return Err(AnalysisError::NoReceivers);
+    }
+    for node in senders.iter().flatten() {
+        let writes =
+            !matches!(node.component, Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern);
+        if !writes {
+            return Err(AnalysisError::SendsNothing { node: node.to_string() });
+        }
+        node.check(config, pairs)?;
+    }
+    receivers.iter().flatten().try_for_each(|receiver| receiver.check(config, pairs))
+}
+
+#[expect(clippy::too_many_arguments, reason = "one inner function behind the two public ones")]
+fn follow<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    senders: &[Vec<Node>],
+    receivers: &[Vec<Receiver>],
+    paths: &[PathPair],
+    policy: FreezePolicy,
+    options: &Options,
+) -> Result<Followed, AnalysisError> {
+    check_ends(model, pairs, senders, receivers)?;
+    watched::<B, _>(&model.device(), || {
+        let portions = portions(pairs, metric, options.prompt_batch)?;
+        let mut changes = Array2::zeros((pairs.len(), paths.len()));
+        let mut received = BTreeSet::new();
+        let (mut done, total) = (0, pairs.len() * paths.len());
+        (options.progress)(done, total);
+        // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
+        let single = (portions.len() == 1 && options.reuse == Reuse::Everything).then(|| portions.get(0));
+        let mut only = match &single {
+            Some(portion) => Some(Runs::new(model, metric, portion, senders, receivers, policy, options)?),
+            None => None,
+        };
+        let baselines = match &only {
+            Some(runs) => {
+                crate::run::batch::baselines(options.direction, runs.base_metric.clone(), runs.source_metric.clone())
+            }
+            None => run_baselines(model, metric, &portions, options)?,
+        };
+        let factor = factor(&baselines, options)?;
+        for portion in portions.iter() {
+            let portion = &portion;
+            let from = portion.prompts[0];
+            let job = Job::of_portion(senders, receivers, paths, portion);
+            let units = job.units(portion, model.config(), options.token_budget);
+            received.extend(units.iter().flat_map(|unit| job.received(unit, portion, model.config())));
+            if options.reuse == Reuse::Nothing {
+                for (number, path) in paths.iter().enumerate() {
+                    let ends = (job.senders[path.senders].as_slice(), job.receivers[path.receivers].as_slice());
+                    let of_path = reference::changes(model, metric, portion, ends, policy, options.direction)?;
+                    for (prompt, change) in of_path.into_iter().enumerate() {
+                        changes[[from + prompt, number]] = change;
+                    }
+                    done += portion.prompts.len();
+                    (options.progress)(done, total);
+                }
+                continue;
+            }
+            let runs = match only.take() {
+                Some(runs) => runs,
+                None => Runs::new(model, metric, portion, senders, receivers, policy, options)?,
+            };
+            let moves = moving(&job.senders, portion, model.config(), &runs.base, &runs.source)?;
+            let n_prompts = portion.prompts.len();
+            done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
+            let work = |i: usize| runs.unit(&job, &units[i], i, options);
+            workers::run(units.len(), options.workers::<B>(&model.device()), work, |i, metrics| {
+                for (&path, metrics) in units[i].paths.iter().zip(metrics.chunks(n_prompts)) {
+                    let moves = &moves[paths[path].senders];
+                    for (prompt, metric) in metrics.iter().enumerate().filter(|(prompt, _)| moves[*prompt]) {
+                        changes[[from + prompt, path]] = metric - runs.base_metric[prompt];
+                    }
+                }
+                done += metrics.len();
+                (options.progress)(done, total);
+                Ok::<_, AnalysisError>(())
+            })?;
+        }
+        (options.progress)(total, total);
+        Ok(Followed { baselines, factor, changes, received })
+    })
+}
+
+/// The runs that senders are carried between, over one portion of prompts.
+struct Runs<'a, B: Backend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    portion: &'a Portion,
+    base: rewire_hooks::ActivationCache<B>,
+    source: rewire_hooks::ActivationCache<B>,
+    base_metric: Vec<f32>,
+    source_metric: Vec<f32>,
+    policy: FreezePolicy,
+}
+
+impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
+    fn new(
+        model: &'a Transformer<B>,
+        metric: &'a M,
+        portion: &'a Portion,
+        senders: &[Vec<Node>],
+        receivers: &[Vec<Receiver>],
+        policy: FreezePolicy,
+        options: &Options,
+    ) -> Result<Self, AnalysisError> {
+        let config = model.config().clone();
+        let [base, source] = portion.base_and_source(options.direction);
+        let mut sites: Vec<Site> = senders.iter().flatten().map(|n| NodeKind::all(n.component).site()).collect();
+        sites.sort_unstable();
+        sites.dedup();
+        let sent = sites.clone();
+        let received: Vec<Receiver> = receivers.iter().flatten().cloned().collect();
+        let of_base = move |point: HookPoint| {
+            let scales = policy.norms == Frozen::Frozen;
+            let held = |site| {
+                [Site::AttnOut, Site::MlpOut].contains(&site)
+                    || scales && [Site::Ln1Scale, Site::Ln2Scale].contains(&site)
+            };
+            point.site().is_some_and(|site| sent.contains(&site) || held(site))
+                || reads_of_base(point, &received, &config)
+        };
+        let base = record(model, &base, portion, metric, of_base)?;
+        // All neurons together are sent as the MLP's output.
+        let of_source = move |point: HookPoint| {
+            let whole = sites.contains(&Site::MlpPost) && point.site() == Some(Site::MlpOut);
+            point.site().is_some_and(|site| sites.contains(&site)) || whole
+        };
+        let source = record(model, &source, portion, metric, of_source)?;
+        Ok(Self {
+            model,
+            metric,
+            portion,
+            base: base.cache,
+            source: source.cache,
+            base_metric: base.metric,
+            source_metric: source.metric,
+            policy,
+        })
+    }
+
+    /// The metric of every prompt, path by path; taken from the ledger if it was kept.
+    fn unit(&self, job: &Job, unit: &Unit, number: usize, options: &Options) -> Result<Vec<f32>, AnalysisError> {
+        let ends: Vec<_> = unit
+            .paths
+            .iter()
+            .map(|&path| (&job.senders[job.paths[path].senders], &job.receivers[job.paths[path].receivers]))
+            .collect();
+        let id = Pass::new(
+            self.portion.prompts[0],
+            number,
+            &format!("path patching {} {:?} {ends:?}", options.direction, self.policy),
+        );
+        let expected = unit.paths.len() * self.base_metric.len();
+        let sent = |path: usize| format!("{} sent to {}", named(ends[path].0), named_receivers(ends[path].1));
+        let check = |metrics: Vec<f32>| {
+            check_changed(self.metric.name(), &self.portion.prompts, &metrics, sent)?;
+            Ok(metrics)
+        };
+        if let Some(kept) = options.ledger.load(id).filter(|kept| kept.len() == expected) {
+            return check(kept);
+        }
+        let carrier = Carrier {
+            model: self.model,
+            portion: self.portion,
+            base: &self.base,
+            source: &self.source,
+            policy: self.policy,
+        };
+        let receiving = Receiving::new(&carrier, self.metric, &self.base_metric, job, unit)?;
+        let metrics = check(receiving.metrics(&unit.paths, options.token_budget)?)?;
+        sure::<B>(&self.model.device())?;
+        options.ledger.store(id, &metrics).map_err(AnalysisError::Ledger)?;
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,114 @@
+//! Which receivers a unit's senders reach, and the second runs that take it up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rewire_model::TransformerConfig;
+
+use crate::patching::cost::{Cost, Costs};
+use crate::patching::plan::{Entry, PlannedPass, at_once};
+use crate::path::policy::Frozen;
+use crate::path::propagate::Row;
+use crate::path::receiver::{Receiver, mlp_reads, mlp_writes};
+use crate::path::schedule::{Job, Unit};
+use crate::run::batch::Portion;
+
+/// What reaches what within one unit of work.
+pub(super) struct Reach<'a> {
+    job: &'a Job,
+    unit: &'a Unit,
+    portion: &'a Portion,
+    config: &'a TransformerConfig,
+    /// The rows' numbers, by senders, prompt and position.
+    number: HashMap<(usize, usize, usize), usize>,
+}
+
+/// Paths that enter the second run at one place, side by side.
+pub(super) struct SecondRun {
+    pub(super) entry: Entry,
+    /// The first computed position.
+    pub(super) first: usize,
+    /// The heads of that layer through which they enter, if it is through attention.
+    pub(super) heads: Vec<usize>,
+    pub(super) paths: Vec<usize>,
+}
+
+impl<'a> Reach<'a> {
+    pub(super) fn new(job: &'a Job, unit: &'a Unit, portion: &'a Portion, config: &'a TransformerConfig) -> Self {
+        let number = unit.rows.iter().enumerate().map(|(i, r)| ((r.senders, r.prompt, r.position), i)).collect();
+        Self { job, unit, portion, config, number }
+    }
+
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.unit.rows
+    }
+
+    pub(super) fn receivers(&self, path: usize) -> &'a [Receiver] {
+        &self.job.receivers[self.job.paths[path].receivers]
+    }
+
+    /// The row that changes what `receiver` of `path` reads at a prompt and position, if one does.
+    pub(super) fn row(&self, path: usize, receiver: &Receiver, prompt: usize, position: usize) -> Option<usize> {
+        let number = *self.number.get(&(self.job.paths[path].senders, prompt, position))?;
+        receiver.receives(&self.unit.rows[number], self.portion, self.config).then_some(number)
+    }
+
+    /// Whether anything of `path` is received in a prompt.
+    pub(super) fn reaches(&self, path: usize, prompt: usize) -> bool {
+        let mut positions = 0..self.portion.pairs.width();
+        positions.any(|at| self.receivers(path).iter().any(|r| self.row(path, r, prompt, at).is_some()))
+    }
+
+    /// Where a path enters the second run, at which position first, and through which heads; nothing if nothing reaches its receivers.
+    fn entry(&self, path: usize) -> Option<(Entry, usize, Vec<usize>)> {
+        let (prompts, width) = (self.portion.prompts.len(), self.portion.pairs.width());
+        let mut reached = Vec::new();
+        for receiver in self.receivers(path) {
+            let mut positions =
+                (0..width).filter(|&at| (0..prompts).any(|p| self.row(path, receiver, p, at).is_some()));
+            reached.extend(positions.next().map(|first| (receiver, first)));
+        }
+        let entry = reached.iter().map(|(r, _)| r.entry(self.config)).min_by_key(|entry| entry.depth())?;
+        let read = self.portion.readout_positions().iter().copied();
+        let first = reached.iter().map(|(_, first)| *first).chain(read).min()?;
+        let at_entry = reached.iter().filter(|(r, _)| r.entry(self.config) == entry);
+        let heads: BTreeSet<usize> = at_entry.flat_map(|(r, _)| r.heads(self.config)).collect();
+        Some((entry, first, heads.into_iter().collect()))
+    }
+
+    /// The second runs of these paths; those that reach nothing are in none.
+    pub(super) fn second_runs(&self, paths: &[usize], token_budget: usize) -> Vec<SecondRun> {
+        let mut together: BTreeMap<(usize, usize, Vec<usize>), SecondRun> = BTreeMap::new();
+        for &path in paths {
+            if let Some((entry, first, heads)) = self.entry(path) {
+                let place = (entry.depth(), first, heads.clone());
+                together.entry(place).or_insert(SecondRun { entry, first, heads, paths: Vec::new() }).paths.push(path);
+            }
+        }
+        let cut = |run: SecondRun| {
+            let at_once = at_once(self.config, self.portion, run.first, token_budget);
+            let part = |paths: &[usize]| SecondRun { paths: paths.to_vec(), heads: run.heads.clone(), ..run };
+            run.paths.chunks(at_once).map(part).collect::<Vec<_>>()
+        };
+        together.into_values().flat_map(cut).collect()
+    }
+
+    /// What a unit costs at least: MLPs on the way to the last receiver, and the second runs.
+    pub(super) fn cost(&self, costs: Costs, mlps: Frozen, token_budget: usize) -> Cost {
+        let mlp = 4.0 * (self.config.d_model * self.config.d_mlp) as f64;
+        let receivers = self.unit.paths.iter().flat_map(|&path| self.receivers(path));
+        let deepest = receivers.map(|r| r.reads(self.config)).max().unwrap_or(0);
+        let carried = |row: &Row| match mlps {
+            Frozen::Free => {
+                let on_the_way =
+                    |&layer: &usize| row.begins < mlp_reads(layer, self.config) && mlp_writes(layer) < deepest;
+                (0..self.config.n_layers).filter(on_the_way).count() as f64 * mlp
+            }
+            Frozen::Frozen => 0.0,
+        };
+        let second = |run: SecondRun| {
+            costs.pass(&PlannedPass::of_one_entry(run.entry, run.first, run.paths.len()), self.portion)
+        };
+        let seconds = self.second_runs(&self.unit.paths, token_budget).into_iter().map(second);
+        Cost { operations: self.unit.rows.iter().map(carried).sum(), bytes: 0.0 } + seconds.sum()
+    }
+}

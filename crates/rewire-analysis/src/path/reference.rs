@@ -1,0 +1,234 @@
+//! Path patching as it is defined: two whole forwards a path.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_hooks::{ActivationCache, CacheError, Hook, HookPoint, Patch, Recorder, Site};
+use rewire_model::{Run, Transformer};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::error::AnalysisError;
+use crate::node::kind::{Node, NodeKind};
+use crate::patching::groups::named;
+use crate::patching::reference::{covers, mask, point, whole_metric};
+use crate::path::add_receivers::{Adding, Addition};
+use crate::path::paths::{Path, check_ends};
+use crate::path::policy::{FreezePolicy, Frozen, HeldAttention, Taking};
+use crate::path::receiver::{Input, Receiver, named as named_receivers};
+use crate::run::batch::{Portion, portions};
+use crate::run::finite::{check_changed, check_run, the_metric};
+use crate::run::fit::watched;
+use crate::run::options::Direction;
+
+/// The metric of a run, and what was recorded of it.
+#[derive(Debug, Clone)]
+pub struct PathRun<B: Backend> {
+    /// The metric of the second run, per prompt.
+    pub metric: Vec<f32>,
+    /// The metric of the base run, per prompt.
+    pub base_metric: Vec<f32>,
+    /// What was asked for.
+    pub cache: ActivationCache<B>,
+}
+
+/// The second run of path patching, whole: the base run with `receivers` set to what reaches them from `senders`, one after the other as
+/// the method is defined. For what happens inside it, such as where heads look: `accepts` says what is recorded. Holds every activation of both
+/// runs of all pairs at once: give it few.
+///
+/// # Errors
+/// As [`path_patching`](crate::path::paths::path_patching).
+pub fn patch_path<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    path: &Path,
+    policy: FreezePolicy,
+    direction: Direction,
+    accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
+) -> Result<PathRun<B>, AnalysisError> {
+    check_ends(model, pairs, std::slice::from_ref(&path.senders), std::slice::from_ref(&path.receivers))?;
+    watched::<B, _>(&model.device(), || {
+        // One portion: what is recorded is of all prompts.
+        let portion = portions(pairs, metric, pairs.len())?.get(0);
+        let mut recorder = Recorder::filtered(accepts);
+        let (base_metric, metric) =
+            both_metrics(model, metric, &portion, (&path.senders, &path.receivers), policy, direction, &mut recorder)?;
+        Ok(PathRun { metric, base_metric, cache: recorder.into_cache() })
+    })
+}
+
+/// The change of the metric of each prompt along one path.
+pub(super) fn changes<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    ends: (&[Node], &[Receiver]),
+    policy: FreezePolicy,
+    direction: Direction,
+) -> Result<Vec<f32>, AnalysisError> {
+    let (unpatched, patched) = both_metrics(model, metric, portion, ends, policy, direction, &mut ())?;
+    Ok(patched.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
+}
+
+/// The metric of each prompt in the base run, and in the second run of path patching, which `hook` sees.
+fn both_metrics<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portion: &Portion,
+    (senders, receivers): (&[Node], &[Receiver]),
+    policy: FreezePolicy,
+    direction: Direction,
+    hook: &mut impl Hook<B>,
+) -> Result<(Vec<f32>, Vec<f32>), AnalysisError> {
+    let [base_prompts, source_prompts] = portion.base_and_source(direction);
+    let base_tokens = model.tokens(&base_prompts)?;
+    let (mut base, mut source) = (Recorder::all(), Recorder::all());
+    let unpatched = whole_metric(model, metric, portion, base_tokens.clone(), &mut base)?;
+    check_run(model, &the_metric(metric.name()), portion, &base_prompts, &unpatched)?;
+    model.forward(Run::tokens(model.tokens(&source_prompts)?), &mut source)?;
+    let (base, source) = (base.into_cache(), source.into_cache());
+
+    let mut sending = sending(model, senders, &base, &source, policy)?;
+    let is_head = |p: HookPoint| matches!(p.site(), Some(Site::Q | Site::K | Site::V));
+    let is_stream = |p: HookPoint| {
+        matches!(p.site(), Some(Site::ResidPre | Site::ResidMid | Site::Ln2Normalized | Site::ResidPost))
+    };
+    // Heads receive before they are held, the stream after senders have written to it.
+    let (mut heads, mut stream) = (Recorder::filtered(is_head), Recorder::filtered(is_stream));
+    model.forward(Run::tokens(base_tokens.clone()), ((&mut heads, &mut sending), &mut stream))?;
+    sending.finish()?;
+    let mut received = heads.into_cache();
+    received.take_in(stream.into_cache());
+
+    let patched = match policy.taking {
+        Taking::Set => {
+            let mut receiving = receiving(receivers, &received)?;
+            let patched = whole_metric(model, metric, portion, base_tokens, (&mut receiving, hook))?;
+            receiving.finish()?;
+            patched
+        }
+        Taking::Add => {
+            let adding = Adding::new(model, additions(model, receivers, &received, &base, policy)?);
+            whole_metric(model, metric, portion, base_tokens, (adding, hook))?
+        }
+    };
+    let sent = |_| format!("{} sent to {}", named(senders), named_receivers(receivers));
+    check_changed(metric.name(), &portion.prompts, &patched, sent)?;
+    Ok((unpatched, patched))
+}
+
+/// The hook of the first run: senders set, everything else held as the policy says.
+fn sending<B: Backend>(
+    model: &Transformer<B>,
+    senders: &[Node],
+    base: &ActivationCache<B>,
+    source: &ActivationCache<B>,
+    policy: FreezePolicy,
+) -> Result<Patch<B>, CacheError> {
+    let mut patch = Patch::new();
+    for layer in 0..model.config().n_layers {
+        let mut held = Vec::new();
+        match policy.attention {
+            HeldAttention::Z => held.push(Site::Z),
+            HeldAttention::QueriesKeysValues => held.extend([Site::Q, Site::K, Site::V]),
+        }
+        if policy.mlps == Frozen::Frozen {
+            held.push(Site::MlpPost);
+        }
+        if policy.norms == Frozen::Frozen {
+            held.extend([Site::Ln1Scale, Site::Ln2Scale]);
+        }
+        let mut sites: Vec<Site> =
+            senders.iter().filter(|n| n.layer == layer).map(|n| NodeKind::all(n.component).site()).collect();
+        sites.extend(&held);
+        sites.sort_unstable();
+        sites.dedup();
+        for site in sites {
+            let at = HookPoint::block(layer, site);
+            patch = match at.rank() {
+                4 => send::<B, 4>(patch, at, senders, base, source, held.contains(&site))?,
+                _ => send::<B, 3>(patch, at, senders, base, source, held.contains(&site))?,
+            };
+        }
+    }
+    Ok(patch)
+}
+
+/// Sets what sends at a point, and, if it is held there, everything else to the base run's.
+fn send<B: Backend, const D: usize>(
+    patch: Patch<B>,
+    at: HookPoint,
+    senders: &[Node],
+    base: &ActivationCache<B>,
+    source: &ActivationCache<B>,
+    is_held: bool,
+) -> Result<Patch<B>, CacheError> {
+    let source: Tensor<B, D> = source.get(at)?;
+    let sent = mask(source.dims(), &source.device(), |prompt, index| {
+        senders.iter().any(|node| point(node) == at && covers(node, prompt, at.axes(), index, 0))
+    });
+    Ok(match is_held {
+        true => patch.replace(at, base.get::<D>(at)?.mask_where(sent, source)),
+        false => patch.replace_where(at, source, sent),
+    })
+}
+
+/// The hook of the second run: receivers set to what they received.
+fn receiving<B: Backend>(receivers: &[Receiver], received: &ActivationCache<B>) -> Result<Patch<B>, CacheError> {
+    let points: BTreeSet<HookPoint> = receivers.iter().map(|r| HookPoint::block(r.layer, r.input.site())).collect();
+    points.into_iter().try_fold(Patch::new(), |patch, at| {
+        let covered = |prompt: usize, index: &[usize]| {
+            receivers.iter().any(|r| {
+                HookPoint::block(r.layer, r.input.site()) == at
+                    && r.is_at(prompt, index[1])
+                    && r.head.is_none_or(|head| head == index[2])
+            })
+        };
+        Ok(match at.rank() {
+            4 => {
+                let values: Tensor<B, 4> = received.get(at)?;
+                let set = mask(values.dims(), &values.device(), covered);
+                patch.replace_where(at, values, set)
+            }
+            _ => {
+                let values: Tensor<B, 3> = received.get(at)?;
+                let set = mask(values.dims(), &values.device(), covered);
+                patch.replace_where(at, values, set)
+            }
+        })
+    })
+}
+
+/// What is added to the streams that receivers read: what changed there in the first run.
+fn additions<B: Backend>(
+    model: &Transformer<B>,
+    receivers: &[Receiver],
+    received: &ActivationCache<B>,
+    base: &ActivationCache<B>,
+    policy: FreezePolicy,
+) -> Result<BTreeMap<(usize, Input), Addition<B>>, CacheError> {
+    let config = model.config();
+    let inputs: BTreeSet<(usize, Input)> = receivers.iter().map(|r| (r.layer, r.input)).collect();
+    let addition = |(layer, input): (usize, Input)| {
+        let here = || receivers.iter().filter(move |r| (r.layer, r.input) == (layer, input));
+        let stream = input.stream(config);
+        let change = received.block::<3>(layer, stream)? - base.block(layer, stream)?;
+        let [batch, pos, _] = change.dims();
+        let covered =
+            mask::<B, 3>(change.dims(), &change.device(), |prompt, index| here().any(|r| r.is_at(prompt, index[1])));
+        let change = change.clone().zeros_like().mask_where(covered.clone(), change);
+        let mlp = (input == Input::MlpIn).then_some(covered);
+        let heads = input.of_head().map(|_| {
+            mask([batch, pos, config.n_heads, config.d_head], &change.device(), |prompt, index| {
+                here().any(|r| r.is_at(prompt, index[1]) && r.head.is_none_or(|head| head == index[2]))
+            })
+        });
+        let scale = match (policy.norms, input.scale()) {
+            (Frozen::Frozen, Some(norm)) => Some(base.block(layer, norm)?),
+            _ => None,
+        };
+        Ok(((layer, input), Addition { change, heads, mlp, scale }))
+    };
+    inputs.into_iter().map(addition).collect()
+}

@@ -1,0 +1,159 @@
+//! Which paths are followed together, and where each enters the second run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rewire_hooks::Site;
+use rewire_model::TransformerConfig;
+
+use crate::node::kind::{Node, Positions};
+use crate::patching::plan::Entry;
+use crate::path::propagate::{Row, Stage, begins};
+use crate::path::receiver::{Input, Receiver};
+use crate::run::batch::Portion;
+
+/// One path: which set of senders, and which set of receivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PathPair {
+    pub(super) senders: usize,
+    pub(super) receivers: usize,
+}
+
+/// The paths over one portion of prompts: sets of senders, sets of receivers, and which goes with which.
+pub(super) struct Job {
+    pub(super) senders: Vec<Vec<Node>>,
+    pub(super) receivers: Vec<Vec<Receiver>>,
+    pub(super) paths: Vec<PathPair>,
+}
+
+/// Paths that are followed in one piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// Numbers of the paths.
+    pub(super) paths: Vec<usize>,
+    /// In the order in which they begin.
+    pub(super) rows: Vec<Row>,
+}
+
+/// Sets of receivers that one set of senders sends to in one unit.
+const RECEIVERS: usize = 64;
+
+impl Receiver {
+    /// Where what it receives enters the second run.
+    pub(super) fn entry(&self, config: &TransformerConfig) -> Entry {
+        match self.input {
+            Input::ResidPre => Entry::Pre(self.layer),
+            Input::ResidMid => Entry::Mid(self.layer),
+            Input::Q | Input::K | Input::V if !config.parallel_block => Entry::Mid(self.layer),
+            _ => Entry::Pre(self.layer + 1),
+        }
+    }
+
+    /// The stage of the stream that it reads.
+    pub(super) fn stage(&self, config: &TransformerConfig) -> Stage {
+        match self.input.stream(config) {
+            Site::ResidMid => Stage::mid(self.layer),
+            Site::ResidPost => Stage::post(self.layer),
+            _ => Stage::pre(self.layer),
+        }
+    }
+
+    /// Whether a row that begins at `begins` is changed where this reads it, and can move the metric from there.
+    pub(super) fn receives(&self, row: &Row, portion: &Portion, config: &TransformerConfig) -> bool {
+        let Row { begins, prompt, position, .. } = *row;
+        self.is_at(prompt, position)
+            && begins < self.reads(config)
+            && portion.can_matter(prompt, self.input.component(), self.layer, config, &Positions::One(position))
+    }
+}
+
+impl Job {
+    /// The job of one portion of prompts.
+    pub(super) fn of_portion(
+        senders: &[Vec<Node>],
+        receivers: &[Vec<Receiver>],
+        paths: &[PathPair],
+        portion: &Portion,
+    ) -> Self {
+        let (from, len) = (portion.prompts[0], portion.prompts.len());
+        let node = |node: &Node| Node { positions: node.positions.of_prompts(from, len), ..node.clone() };
+        Self {
+            senders: senders.iter().map(|set| set.iter().map(node).collect()).collect(),
+            receivers: receivers.iter().map(|set| set.iter().map(|r| r.of_prompts(from, len)).collect()).collect(),
+            paths: paths.to_vec(),
+        }
+    }
+
+    /// Cuts the job into units of about half `token_budget` rows, and of few receivers for one set of senders, so that there are some for
+    /// each core. Paths that reach nothing are in none.
+    pub(super) fn units(&self, portion: &Portion, config: &TransformerConfig, token_budget: usize) -> Vec<Unit> {
+        let mut of_senders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (number, path) in self.paths.iter().enumerate() {
+            of_senders.entry(path.senders).or_default().push(number);
+        }
+        let unit = |senders: usize, paths: &[usize]| Unit {
+            rows: self.rows(senders, paths, portion, config),
+            paths: paths.to_vec(),
+        };
+        let mut wholes: Vec<Unit> = of_senders
+            .into_iter()
+            .flat_map(|(senders, paths)| paths.chunks(RECEIVERS).map(|paths| unit(senders, paths)).collect::<Vec<_>>())
+            .filter(|unit| !unit.rows.is_empty())
+            .collect();
+        wholes.sort_by_key(|unit| unit.rows.iter().map(|row| row.begins).min());
+        let rows: usize = wholes.iter().map(|unit| unit.rows.len()).sum();
+        let n = (2 * rows).div_ceil(token_budget.max(1)).next_power_of_two().min(wholes.len().max(1));
+        // Dealt out like cards: each unit has senders of every depth, and so as much to do as the others.
+        let mut units = vec![Unit { paths: Vec::new(), rows: Vec::new() }; n];
+        for (i, whole) in wholes.into_iter().enumerate() {
+            units[i % n].paths.extend(whole.paths);
+            units[i % n].rows.extend(whole.rows);
+        }
+        units.retain(|unit| !unit.paths.is_empty());
+        for unit in &mut units {
+            unit.rows.sort_unstable();
+            unit.rows.dedup();
+        }
+        units
+    }
+
+    /// The receivers that something of a unit reaches, by the numbers of their set and within it.
+    pub(super) fn received(
+        &self,
+        unit: &Unit,
+        portion: &Portion,
+        config: &TransformerConfig,
+    ) -> BTreeSet<(usize, usize)> {
+        let mut rows: BTreeMap<usize, Vec<&Row>> = BTreeMap::new();
+        for row in &unit.rows {
+            rows.entry(row.senders).or_default().push(row);
+        }
+        let of_path = |&path: &usize| {
+            let PathPair { senders, receivers } = self.paths[path];
+            let rows = rows.get(&senders).map(Vec::as_slice).unwrap_or_default();
+            let received = move |(_, receiver): &(usize, &Receiver)| {
+                rows.iter().any(|row| receiver.receives(row, portion, config))
+            };
+            let all = self.receivers[receivers].iter().enumerate().filter(received);
+            all.map(|(number, _)| (receivers, number)).collect::<Vec<_>>()
+        };
+        unit.paths.iter().flat_map(of_path).collect()
+    }
+
+    /// Where a set of senders changes what one of its receivers reads.
+    fn rows(&self, senders: usize, paths: &[usize], portion: &Portion, config: &TransformerConfig) -> Vec<Row> {
+        let receivers: Vec<&Receiver> =
+            paths.iter().flat_map(|&path| &self.receivers[self.paths[path].receivers]).collect();
+        let mut rows = Vec::new();
+        for (prompt, &read) in portion.readout_positions().iter().enumerate() {
+            for position in 0..=read {
+                let begins = begins(&self.senders[senders], portion, config, prompt, position);
+                let Some(begins) = begins else { continue };
+                let row = Row { begins, senders, prompt, position };
+                if receivers.iter().any(|receiver| receiver.receives(&row, portion, config)) {
+                    rows.push(row);
+                }
+            }
+        }
+        rows
+    }
+}

@@ -1,0 +1,219 @@
+//! The second run: the base run with the receivers set to what reached them.
+//!
+//! It starts at the lowest receiver, where what it changes in the residual stream is known ([`entering`](super::entering)); receivers
+//! above it are set, or added to, by a hook ([`setting`](super::setting)).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_tensor::zeros_like;
+use rewire_hooks::{HookPoint, Patch, Site};
+use rewire_model::{LastBlock, Prefix, ReadPositions, Readout, Run, TransformerConfig};
+use rewire_tasks::Metric;
+
+use crate::error::AnalysisError;
+use crate::patching::plan::Entry;
+use crate::path::add_receivers::Adding;
+use crate::path::policy::{Frozen, Taking};
+use crate::path::propagate::{Carried, Carrier, Stage};
+use crate::path::reachability::{Reach, SecondRun};
+use crate::path::receiver::{Input, Receiver};
+use crate::path::schedule::{Job, Unit};
+use crate::run::batch::{by_place, evaluate, gather, host};
+
+/// What reached the receivers of one unit of work, and how it is taken up.
+pub(super) struct Receiving<'a, B: Backend, M> {
+    pub(super) carrier: &'a Carrier<'a, B>,
+    pub(super) metric: &'a M,
+    /// The metric of the base run, per prompt.
+    pub(super) base_metric: &'a [f32],
+    pub(super) reach: Reach<'a>,
+    pub(super) carried: Carried<B>,
+    /// Queries, keys (both as they are used) and values that changed: the heads, and `[row * head, d_head]`.
+    pub(super) heads: BTreeMap<(usize, Input), (Vec<usize>, Tensor<B, 2>)>,
+    /// Where MLPs receive: what their norm gives, and how much more than in the base run they write, `[row, d_model]` each.
+    pub(super) mlps: BTreeMap<usize, [Tensor<B, 2>; 2]>,
+}
+
+/// A prompt's position in one copy of the prompts.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) copy: usize,
+    pub(super) prompt: usize,
+    pub(super) position: usize,
+}
+
+/// What the second run needs of the base run.
+pub(super) fn reads_of_base(point: HookPoint, receivers: &[Receiver], config: &TransformerConfig) -> bool {
+    let HookPoint::Block { layer, site: at } = point else { return false };
+    [Site::ResidPre, Site::ResidMid, Site::ResidPost, config.key_site(), Site::V].contains(&at)
+        || receivers.iter().any(|r| {
+            r.layer == layer && (r.input.site_used(config) == at || r.input.of_head().is_some() && in_heads(at, config))
+        })
+}
+
+fn in_heads(at: Site, config: &TransformerConfig) -> bool {
+    at == Site::Z || at == Input::Q.site_used(config)
+}
+
+impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
+    /// Carries the senders of a unit to its receivers.
+    pub(super) fn new(
+        carrier: &'a Carrier<'a, B>,
+        metric: &'a M,
+        base_metric: &'a [f32],
+        job: &'a Job,
+        unit: &'a Unit,
+    ) -> Result<Self, AnalysisError> {
+        let config = carrier.model.config();
+        let receivers: BTreeSet<usize> = unit.paths.iter().map(|&path| job.paths[path].receivers).collect();
+        let receivers: Vec<&Receiver> = receivers.iter().flat_map(|&set| &job.receivers[set]).collect();
+        let receives =
+            |receiver: &&&Receiver| unit.rows.iter().any(|row| receiver.receives(row, carrier.portion, config));
+        let reached: Vec<&Receiver> = receivers.iter().filter(receives).copied().collect();
+        let stages: BTreeSet<Stage> = reached.iter().map(|receiver| receiver.stage(config)).collect();
+        let carried = carrier.carry(&job.senders, &unit.rows, &stages)?;
+        let reach = Reach::new(job, unit, carrier.portion, config);
+        let (heads, mlps) = (BTreeMap::new(), BTreeMap::new());
+        let mut receiving = Self { carrier, metric, base_metric, reach, carried, heads, mlps };
+        let mut heads: BTreeMap<(usize, Input), BTreeSet<usize>> = BTreeMap::new();
+        for receiver in &reached {
+            heads.entry((receiver.layer, receiver.input)).or_default().extend(receiver.heads(config));
+        }
+        for ((layer, input), heads) in heads {
+            if input == Input::MlpIn {
+                receiving.mlps.insert(layer, receiving.mlp(layer)?);
+            } else if input.of_head().is_some() {
+                let heads: Vec<usize> = heads.into_iter().collect();
+                let values = receiving.head_inputs(layer, input, &heads)?;
+                receiving.heads.insert((layer, input), (heads, values));
+            }
+        }
+        Ok(receiving)
+    }
+
+    /// The stream of the rows at a stage, `[row, 1, d_model]`, with their numbers of places in a table of the base run.
+    pub(super) fn stage(&self, stage: Stage) -> Option<(Tensor<B, 3>, Vec<usize>)> {
+        let x = self.carried.get(&stage)?.clone();
+        let [n, d_model] = x.dims();
+        let width = self.carrier.portion.pairs.width();
+        let places = self.reach.rows()[..n].iter().map(|row| row.prompt * width + row.position).collect();
+        Some((x.reshape([n, 1, d_model]), places))
+    }
+
+    /// The base run's scale of a norm at these places, if norms are held.
+    fn held_scale(&self, layer: usize, site: Site, places: &[usize]) -> Result<Patch<B>, AnalysisError> {
+        Ok(match self.carrier.policy.norms {
+            Frozen::Free => Patch::new(),
+            Frozen::Frozen => {
+                let scale = gather(by_place(self.carrier.base.block(layer, site)?), places);
+                Patch::new().replace(HookPoint::block(layer, site), scale.reshape([places.len(), 1, 1]))
+            }
+        })
+    }
+
+    fn head_inputs(&self, layer: usize, input: Input, heads: &[usize]) -> Result<Tensor<B, 2>, AnalysisError> {
+        let model = self.carrier.model;
+        let (Some((x, places)), Some(of)) = (self.stage(Stage::pre(layer)), input.of_head()) else {
+            return Ok(zeros_like([0, model.config().d_head], &model.w_o(0)));
+        };
+        let mut scale = self.held_scale(layer, Site::Ln1Scale, &places)?;
+        let normalized = model.attention_norm(layer, x, &mut scale);
+        scale.finish()?;
+        let values = model.head_inputs(layer, of, heads, normalized);
+        let values = match input {
+            Input::V => values,
+            _ => {
+                let positions: Vec<usize> = self.reach.rows()[..places.len()].iter().map(|row| row.position).collect();
+                model.as_used(values, &positions)
+            }
+        };
+        let [n, _, n_heads, d_head] = values.dims();
+        Ok(values.reshape([n * n_heads, d_head]))
+    }
+
+    fn mlp(&self, layer: usize) -> Result<[Tensor<B, 2>; 2], AnalysisError> {
+        let Carrier { model, base, .. } = self.carrier;
+        let stage = Receiver::new(layer, Input::MlpIn).stage(model.config());
+        let Some((x, places)) = self.stage(stage) else {
+            let none = zeros_like([0, model.config().d_model], &model.w_o(0));
+            return Ok([none.clone(), none]);
+        };
+        let [n, _, d_model] = x.dims();
+        let mut scale = self.held_scale(layer, Site::Ln2Scale, &places)?;
+        let normalized = model.mlp_norm(layer, x, &mut scale);
+        scale.finish()?;
+        let out = model.mlp(layer, normalized.clone(), &mut ()).reshape([n, d_model]);
+        let more = out - gather(by_place(base.block(layer, Site::MlpOut)?), &places);
+        Ok([normalized.reshape([n, d_model]), more])
+    }
+
+    /// The metric of every prompt, path by path in the order of `paths`.
+    pub(super) fn metrics(&self, paths: &[usize], token_budget: usize) -> Result<Vec<f32>, AnalysisError> {
+        let n_prompts = self.base_metric.len();
+        let mut metrics: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+        for second in self.reach.second_runs(paths, token_budget) {
+            let found = self.run(&second)?;
+            for (&path, found) in second.paths.iter().zip(found.chunks(n_prompts)) {
+                // What nothing reached has exactly no effect, however its run rounds.
+                let metric = |(prompt, &metric): (usize, &f32)| match self.reach.reaches(path, prompt) {
+                    true => metric,
+                    false => self.base_metric[prompt],
+                };
+                metrics.insert(path, found.iter().enumerate().map(metric).collect());
+            }
+        }
+        let of_path = |path: &usize| metrics.remove(path).unwrap_or_else(|| self.base_metric.to_vec());
+        Ok(paths.iter().flat_map(of_path).collect())
+    }
+
+    /// Positions of every prompt in every copy of them that a second run makes.
+    pub(super) fn places(&self, second: &SecondRun, positions: impl Fn(usize) -> Vec<usize>) -> Vec<Place> {
+        let prompts =
+            (0..second.paths.len()).flat_map(|copy| (0..self.base_metric.len()).map(move |prompt| (copy, prompt)));
+        let place =
+            |(copy, prompt)| positions(prompt).into_iter().map(move |position| Place { copy, prompt, position });
+        prompts.flat_map(place).collect()
+    }
+
+    /// The metric of each prompt, path by path.
+    fn run(&self, second: &SecondRun) -> Result<Vec<f32>, AnalysisError> {
+        let Carrier { model, base, portion, policy, .. } = self.carrier;
+        let config = model.config();
+        let SecondRun { entry, first, ref paths, .. } = *second;
+        // Past attention of the last layer only the positions that are read matter.
+        let read_alone = entry.depth() >= Entry::Mid(config.n_layers - 1).depth();
+        let positions = |prompt: usize| match read_alone {
+            true => vec![portion.readout_positions()[prompt]],
+            false => (first..portion.pairs.width()).collect(),
+        };
+        let rows = self.places(second, positions);
+        let residual = self.entering(second, &rows)?;
+        let copies = paths.len() * self.base_metric.len();
+        let residual = residual.reshape([copies, rows.len() / copies, config.d_model]);
+        let run = Run::new(entry.start(residual));
+        let run = match read_alone {
+            true => run.reading(Readout { positions: ReadPositions::All, columns: portion.readout.columns.clone() }),
+            false => {
+                let last_block = match policy.taking {
+                    Taking::Set => LastBlock::Read,
+                    // What is added is added to whole streams.
+                    Taking::Add => LastBlock::Whole,
+                };
+                let run = run.reading(portion.readout.repeated(paths.len())).with_last_block(last_block);
+                if first > 0 { run.after(Prefix::from_cache(base, config, first)?) } else { run }
+            }
+        };
+        let logits = match policy.taking {
+            Taking::Set => {
+                let mut patch = self.patch(second)?;
+                let logits = model.forward(run, &mut patch)?;
+                patch.finish()?;
+                logits
+            }
+            Taking::Add => model.forward(run, Adding::new(model, self.additions(second, &rows)?))?,
+        };
+        Ok(host(evaluate(self.metric, logits, &portion.prompts.repeat(paths.len()))))
+    }
+}

@@ -1,0 +1,176 @@
+//! Numbers that are not finite: each becomes an error that names its prompt, and its node or hook
+//! point.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::ArrayD;
+use rewire_hooks::{Hook, HookPoint, NormSite, Site};
+use rewire_model::{ReadPositions, Readout, Run, Transformer};
+
+use crate::error::AnalysisError;
+use crate::node::kind::{By, Node, NodeKind, Positions};
+use crate::run::batch::{Portion, host};
+
+/// A metric in words.
+pub(crate) fn the_metric(name: &str) -> String {
+    format!("the metric `{name}`")
+}
+
+/// Refuses numbers of an unpatched run, one per prompt, that are not finite. `what` names the
+/// numbers. The error names the first activation of that run that is not finite.
+pub(crate) fn check_run<B: Backend>(
+    model: &Transformer<B>,
+    what: &str,
+    portion: &Portion,
+    tokens: &[Vec<u32>],
+    values: &[f32],
+) -> Result<(), AnalysisError> {
+    let Some(row) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let run = if tokens[row] == portion.pairs.clean()[row] { "clean" } else { "corrupted" };
+    let read = portion.readout_positions().get(row).copied();
+    let prompt = Some(portion.prompts[row]);
+    let what = format!("{what} of the {run} run");
+    Err(AnalysisError::NotFinite { what, value: values[row], prompt, first: first_point(model, &tokens[row], read)? })
+}
+
+/// Refuses `values` of unpatched runs, equally many for each of `prompts`, that are not finite.
+/// `numbers` are the prompts' numbers among all. The error names the first activation of that
+/// prompt's run that is not finite.
+pub(crate) fn check_prompts<B: Backend>(
+    model: &Transformer<B>,
+    what: &str,
+    prompts: &[Vec<u32>],
+    numbers: &[usize],
+    values: &[f32],
+) -> Result<(), AnalysisError> {
+    if values.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    let of_prompt = values.len() / prompts.len();
+    let at = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+    let prompt = at / of_prompt.max(1);
+    let first = first_point(model, &prompts[prompt], None)?;
+    let prompt = Some(numbers[prompt]);
+    Err(AnalysisError::NotFinite { what: what.to_owned(), value: values[at], prompt, first })
+}
+
+/// Refuses metrics of patched runs that are not finite. The rows are copies of the prompts, one
+/// copy after the other; `what` describes the patch of a copy.
+pub(crate) fn check_changed(
+    metric: &str,
+    prompts: &[usize],
+    values: &[f32],
+    what: impl Fn(usize) -> String,
+) -> Result<(), AnalysisError> {
+    let Some(row) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let (copy, prompt) = (row / prompts.len(), Some(prompts[row % prompts.len()]));
+    let what = format!("{} with {}", the_metric(metric), what(copy));
+    Err(AnalysisError::NotFinite { what, value: values[row], prompt, first: None })
+}
+
+/// Refuses effects of one kind of node, `[prompt, layer, ..]`, that are not finite. The first
+/// prompt has number `first_prompt` among all.
+pub(crate) fn check_effects(
+    method: &str,
+    kind: NodeKind,
+    first_prompt: usize,
+    effects: &ArrayD<f32>,
+) -> Result<(), AnalysisError> {
+    let Some((index, &value)) = effects.indexed_iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
+    let index = ndarray::Dimension::slice(&index);
+    let what = format!("the effect of {} by {method}", node_at(kind, &index[1..]));
+    Err(AnalysisError::NotFinite { what, value, prompt: Some(first_prompt + index[0]), first: None })
+}
+
+/// The node at `index` along the axes of its kind's effects, layer first.
+pub(crate) fn node_at(kind: NodeKind, index: &[usize]) -> Node {
+    let (layer, rest) = index.split_first().map_or((0, index), |(layer, rest)| (*layer, rest));
+    let (unit, places) = match (kind.unit_axis(), rest.split_first()) {
+        (Some(_), Some((unit, places))) => (Some(*unit), places),
+        _ => (None, rest),
+    };
+    let positions = match (kind.by, places) {
+        (By::Marked, _) => Positions::Each(Vec::new()),
+        (_, &[dest, src]) => Positions::Cell { dest, src },
+        (_, &[position]) => Positions::One(position),
+        _ => Positions::All,
+    };
+    Node { layer, component: kind.component, unit, positions }
+}
+
+/// The first hook point of a prompt's run whose activation is not finite.
+pub(crate) fn first_point<B: Backend>(
+    model: &Transformer<B>,
+    prompt: &[u32],
+    read: Option<usize>,
+) -> Result<Option<HookPoint>, AnalysisError> {
+    let position = read.unwrap_or(prompt.len().saturating_sub(1));
+    let readout = Readout { positions: ReadPositions::Each(vec![position]), columns: Some(vec![0]) };
+    let mut search = Search { first: None };
+    model.forward(Run::tokens(model.tokens(&[prompt.to_vec()])?).reading(readout), &mut search)?;
+    Ok(search.first)
+}
+
+/// A hook that watches the scales of all norms. If the residual stream or its square overflows, the
+/// scale is infinite; the norm's output is then 0, and the logits stay finite.
+pub(crate) struct Watch<B: Backend> {
+    nan_or_zero: Option<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Watch<B> {
+    pub(crate) fn new() -> Self {
+        Self { nan_or_zero: None }
+    }
+
+    /// Returns `values`, one per row of the run, with NaN for each row in which a scale was not
+    /// finite.
+    pub(crate) fn mark(self, values: Tensor<B, 1>) -> Tensor<B, 1> {
+        match self.nan_or_zero {
+            Some(nan_or_zero) => values + nan_or_zero,
+            None => values,
+        }
+    }
+}
+
+impl<B: Backend> Hook<B> for Watch<B> {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        let scales = [Site::Ln1Scale, Site::Ln2Scale];
+        if point.site().is_some_and(|site| scales.contains(&site)) || point == HookPoint::FinalNorm(NormSite::Scale) {
+            let rows = activation.dims()[0];
+            let size = activation.dims().iter().product::<usize>() / rows.max(1);
+            let of_row = (activation.clone().detach() * 0.0).reshape([rows, size]).sum_dim(1).reshape([rows]);
+            self.nan_or_zero = Some(match self.nan_or_zero.take() {
+                None => of_row,
+                // Rows may have joined the run since, after those that were there.
+                Some(sum) => match rows - sum.dims()[0] {
+                    0 => sum + of_row,
+                    joined => Tensor::cat(vec![sum, Tensor::zeros([joined], &of_row.device())], 0) + of_row,
+                },
+            });
+        }
+        activation
+    }
+}
+
+/// Returns 0 for each row of logits `[row, position, column]`, or NaN if one of them is not finite.
+pub(crate) fn nan_or_zero<B: Backend>(logits: &Tensor<B, 3>) -> Tensor<B, 1> {
+    let [rows, positions, columns] = logits.dims();
+    (logits.clone().detach() * 0.0).reshape([rows, positions * columns]).sum_dim(1).reshape([rows])
+}
+
+/// A hook that looks for the first activation that is not finite.
+struct Search {
+    first: Option<HookPoint>,
+}
+
+impl<B: Backend> Hook<B> for Search {
+    fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
+        // Scores that are masked are -inf.
+        let masked = point.site() == Some(Site::AttnScores);
+        let is_right = |value: &f32| value.is_finite() || masked && *value == f32::NEG_INFINITY;
+        if self.first.is_none() && !host(activation.clone()).iter().all(is_right) {
+            self.first = Some(point);
+        }
+        activation
+    }
+}

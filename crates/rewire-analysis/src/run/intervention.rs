@@ -1,0 +1,144 @@
+//! What an activation is replaced by: another run's, nothing, or what is given.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
+use rewire_model::{Transformer, TransformerConfig};
+use rewire_tasks::Metric;
+
+use crate::error::AnalysisError;
+use crate::node::kind::{Component, NodeKind};
+use crate::run::batch::{Portion, Recorded, record};
+use crate::run::options::Direction;
+
+/// What an activation is replaced by.
+#[derive(Debug, Clone, Default)]
+pub enum Intervention<B: Backend> {
+    /// What it is in the other run of the pair.
+    #[default]
+    Resample,
+    /// Zero.
+    Zero,
+    /// What this holds at its hook point, such as [`mean_activations`](crate::run::means::mean_activations): shaped as the point is, over all
+    /// prompts and positions (of more positions, the first count); one prompt, or one position, stands for all of them.
+    Fixed(ActivationCache<B>),
+}
+
+impl<B: Backend> Intervention<B> {
+    /// Its name, as commands and files have it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Intervention::Resample => "resample",
+            Intervention::Zero => "zero",
+            Intervention::Fixed(_) => "fixed",
+        }
+    }
+
+    /// Whether it can change positions at which both runs are the same.
+    pub(crate) fn reaches_everywhere(&self) -> bool {
+        !matches!(self, Intervention::Resample)
+    }
+
+    /// Refuses what cannot be had: a head's queries and keys are used rotated in rotary models, where their mean is not the mean's
+    /// rotation.
+    pub(crate) fn check(&self, kinds: &[NodeKind], config: &TransformerConfig) -> Result<(), AnalysisError> {
+        let rotated = |kind: &&NodeKind| matches!(kind.component, Component::HeadQ | Component::HeadK);
+        match (self, kinds.iter().find(rotated)) {
+            (Intervention::Fixed(_), Some(&node)) if config.is_rotary() => {
+                let reason = "to be replaced by a given value: it is used rotated, a different way at each position";
+                Err(AnalysisError::NoSuchNode { node, reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What nodes of one portion of prompts are replaced by, at the points that `accepts` holds for, each with all prompts and
+    /// positions. The metric is the other run's, if that is what they are taken from.
+    pub(crate) fn source<M: Metric>(
+        &self,
+        model: &Transformer<B>,
+        metric: &M,
+        portion: &Portion,
+        direction: Direction,
+        accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
+    ) -> Result<Recorded<B>, AnalysisError> {
+        let cache = match self {
+            Intervention::Resample => {
+                let [_, source] = portion.base_and_source(direction);
+                return record(model, &source, portion, metric, accepts);
+            }
+            Intervention::Zero => {
+                block_points(model.config()).filter(|p| accepts(*p)).fold(ActivationCache::new(), |cache, p| {
+                    match p.rank() {
+                        4 => cache.with::<4>(p, Tensor::zeros(dims::<4>(p, model.config(), portion), &model.device())),
+                        _ => cache.with::<3>(p, Tensor::zeros(dims::<3>(p, model.config(), portion), &model.device())),
+                    }
+                })
+            }
+            Intervention::Fixed(given) => {
+                block_points(model.config()).filter(|p| accepts(*p)).try_fold(ActivationCache::new(), |cache, p| {
+                    Ok::<_, AnalysisError>(match p.rank() {
+                        4 => cache.with::<4>(p, spread(given, p, model.config(), portion)?),
+                        _ => cache.with::<3>(p, spread(given, p, model.config(), portion)?),
+                    })
+                })?
+            }
+        };
+        Ok(Recorded { cache, metric: Vec::new() })
+    }
+}
+
+/// Every point inside a block.
+fn block_points(config: &TransformerConfig) -> impl Iterator<Item = HookPoint> {
+    (0..config.n_layers).flat_map(|layer| Site::all().map(move |site| HookPoint::block(layer, site)))
+}
+
+/// The sizes of the activation at a point, of all prompts and positions of a portion.
+fn dims<const D: usize>(point: HookPoint, config: &TransformerConfig, portion: &Portion) -> [usize; D] {
+    let mut dims = [1; D];
+    for (size, axis) in dims.iter_mut().zip(point.axes()) {
+        *size = match axis {
+            Axis::Batch => portion.prompts.len(),
+            Axis::Pos | Axis::Query | Axis::Key => portion.pairs.width(),
+            Axis::Head => config.n_heads,
+            Axis::DHead => config.d_head,
+            Axis::DModel => config.d_model,
+            Axis::DMlp => config.d_mlp,
+            Axis::One => 1,
+        };
+    }
+    dims
+}
+
+/// What is given at a point, for the prompts of a portion: one prompt or position stands for all.
+fn spread<B: Backend, const D: usize>(
+    given: &ActivationCache<B>,
+    point: HookPoint,
+    config: &TransformerConfig,
+    portion: &Portion,
+) -> Result<Tensor<B, D>, AnalysisError> {
+    let value: Tensor<B, D> = given.get(point)?;
+    let found = value.dims();
+    let expected: [usize; D] = dims(point, config, portion);
+    let mut of_all = expected;
+    of_all[0] = portion.all_prompts;
+    let fits = point.axes().iter().zip(found.iter().zip(&of_all)).all(|(axis, (found, expected))| match axis {
+        Axis::Batch => found == expected || *found == 1,
+        Axis::Pos => found >= expected || *found == 1,
+        _ => found == expected,
+    });
+    if !fits {
+        let (expected, found) = (of_all.to_vec(), found.to_vec());
+        return Err(AnalysisError::GivenShape { point, expected, found });
+    }
+    let value = match found[0] {
+        1 => value,
+        _ => value.narrow(0, portion.prompts[0], portion.prompts.len()),
+    };
+    let value = match point.axes()[1] {
+        Axis::Pos if found[1] > expected[1] => value.narrow(1, 0, expected[1]),
+        _ => value,
+    };
+    Ok(value.expand(expected))
+}

@@ -1,0 +1,35 @@
+//! What metrics need to know of the clean run.
+
+use burn::tensor::backend::Backend;
+use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_tasks::PromptPairs;
+
+use crate::error::AnalysisError;
+use crate::run::batch::host;
+use crate::run::finite::{Watch, check_prompts, nan_or_zero};
+use crate::run::fit::watched;
+
+/// The clean prompts' logits at END over the whole vocabulary, one row a prompt: the reference of
+/// [`KlDivergence`](rewire_tasks::KlDivergence). Runs `prompt_batch` prompts at once.
+///
+/// # Errors
+/// [`AnalysisError`] where the model cannot run the pairs.
+pub fn clean_logits<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    prompt_batch: usize,
+) -> Result<Vec<Vec<f32>>, AnalysisError> {
+    watched::<B, _>(&model.device(), || {
+        let mut rows = Vec::with_capacity(pairs.len());
+        for batch in pairs.batches(prompt_batch) {
+            let readout = Readout { positions: ReadPositions::Each(batch.ends()), columns: None };
+            let mut watch = Watch::new();
+            let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(readout), &mut watch)?;
+            let finite = host(watch.mark(nan_or_zero(&logits)));
+            let numbers: Vec<usize> = (rows.len()..rows.len() + batch.len()).collect();
+            check_prompts(model, "an activation of the clean run", &batch.clean(), &numbers, &finite)?;
+            rows.extend(host(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
+        }
+        Ok(rows)
+    })
+}

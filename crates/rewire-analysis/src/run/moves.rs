@@ -1,0 +1,132 @@
+//! Which activations differ between the two runs of a pair, by the tokens or by the numbers.
+//!
+//! A patch that replaces an activation by an equal one changes nothing, so its effect is exactly 0
+//! and not the rounding of a run of another shape.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis as Dimension, IxDyn, Slice};
+use rewire_tensor::float32;
+use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint};
+use rewire_model::TransformerConfig;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::node::kind::{By, Component, Node, NodeKind, Positions};
+use crate::patching::reference::point;
+use crate::run::batch::{Portion, hosts};
+
+/// Whether an activation at a position depends on that position and its token alone: nothing has
+/// attended to other tokens yet.
+pub(crate) fn is_of_own_token(component: Component, layer: usize, config: &TransformerConfig) -> bool {
+    let reads_embedding = match component {
+        Component::ResidPre | Component::HeadQ | Component::HeadK | Component::HeadV => true,
+        // Beside attention, not after it.
+        Component::MlpOut | Component::MlpPost => config.parallel_block,
+        _ => false,
+    };
+    layer == 0 && reads_embedding
+}
+
+/// Sets the effects of the nodes of a kind in one layer, `[prompt, ..]`, to exactly 0 where a patch
+/// cannot matter.
+pub(crate) fn clear(
+    kind: NodeKind,
+    layer: usize,
+    portion: &Portion,
+    config: &TransformerConfig,
+    mut effects: ArrayViewMutD<'_, f32>,
+) {
+    let matters = |prompt, positions: &Positions| portion.can_matter(prompt, kind.component, layer, config, positions);
+    let whole = match kind.by {
+        By::Marked => portion.pairs.marks().map_or(Positions::All, |marks| Positions::Each(marks.to_vec())),
+        _ => Positions::All,
+    };
+    let of_positions = kind.axes().iter().position(|axis| matches!(axis, Axis::Pos | Axis::Query));
+    for (prompt, mut of_prompt) in effects.outer_iter_mut().enumerate() {
+        let Some(axis) = of_positions else {
+            if !matters(prompt, &whole) {
+                of_prompt.fill(0.0);
+            }
+            continue;
+        };
+        for (position, mut at) in of_prompt.axis_iter_mut(Dimension(axis)).enumerate() {
+            if !matters(prompt, &Positions::One(position)) {
+                at.fill(0.0);
+            }
+        }
+    }
+}
+
+/// Returns, for each group of nodes and each prompt of a portion, whether the group's activations
+/// differ between the base run and their replacements, at a position where that can matter. Both
+/// caches must hold the groups' hook points at all positions.
+pub(crate) fn moving<B: Backend>(
+    groups: &[Vec<Node>],
+    portion: &Portion,
+    config: &TransformerConfig,
+    base: &ActivationCache<B>,
+    source: &ActivationCache<B>,
+) -> Result<Vec<Vec<bool>>, CacheError> {
+    let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
+    let size = |&at: &HookPoint| match at.axes().len() {
+        4 => size_of_change::<B, 4>(at, base, source),
+        _ => size_of_change::<B, 3>(at, base, source),
+    };
+    let (sizes, shapes): (Vec<_>, Vec<_>) =
+        points.iter().map(size).collect::<Result<Vec<_>, CacheError>>()?.into_iter().unzip();
+    let array = |(numbers, shape): (Vec<f32>, Vec<usize>)| {
+        ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("as many numbers as the shape has")
+    };
+    let sizes: BTreeMap<HookPoint, ArrayD<f32>> =
+        points.iter().copied().zip(hosts(sizes).into_iter().zip(shapes).map(array)).collect();
+    let moves = |group: &Vec<Node>, prompt: usize| {
+        group.iter().any(|node| {
+            portion.can_matter(prompt, node.component, node.layer, config, &node.positions)
+                && differs(node, prompt, portion.readout_positions()[prompt], sizes[&point(node)].view())
+        })
+    };
+    let of_group = |group: &Vec<Node>| (0..portion.prompts.len()).map(|prompt| moves(group, prompt)).collect();
+    Ok(groups.iter().map(of_group).collect())
+}
+
+/// Returns the size of source less base at a hook point, summed over the axes that nodes never
+/// divide, and its shape.
+fn size_of_change<B: Backend, const D: usize>(
+    at: HookPoint,
+    base: &ActivationCache<B>,
+    source: &ActivationCache<B>,
+) -> Result<(Tensor<B, 1>, Vec<usize>), CacheError> {
+    let difference = float32(source.get::<D>(at)?) - float32(base.get(at)?);
+    let axes = at.axes();
+    let undivided = (1..D).filter(|&dim| matches!(axes[dim], Axis::DHead | Axis::DModel));
+    let sizes = undivided.fold(difference.abs(), |sizes, dim| sizes.sum_dim(dim));
+    let shape = sizes.dims();
+    Ok((sizes.reshape([shape.iter().product::<usize>()]), shape.to_vec()))
+}
+
+/// Whether a node's activation differs in `prompt` at a position up to `read`, by the sizes of the
+/// differences at its point.
+fn differs(node: &Node, prompt: usize, read: usize, sizes: ArrayViewD<'_, f32>) -> bool {
+    let axes = point(node).axes();
+    let mut here = sizes;
+    // From the last axis on, so that the others keep their numbers.
+    for (dim, axis) in axes.iter().enumerate().rev() {
+        let one = match axis {
+            Axis::Batch => Some(prompt),
+            Axis::Head | Axis::DMlp => node.unit,
+            Axis::Pos | Axis::Query => node.positions.position(prompt),
+            Axis::Key => match node.positions {
+                Positions::Cell { src, .. } => Some(src),
+                _ => None,
+            },
+            _ => None,
+        };
+        match (one, axis) {
+            (Some(at), _) => here.collapse_axis(Dimension(dim), at),
+            (None, Axis::Pos | Axis::Query) => here.slice_axis_inplace(Dimension(dim), Slice::from(..=read)),
+            (None, _) => {}
+        }
+    }
+    // NaN is not 0 either.
+    here.iter().any(|size| *size != 0.0)
+}

@@ -1,0 +1,384 @@
+//! How sure a mean over prompts is: its standard error and intervals, over clusters of prompts.
+//!
+//! At a position that not every prompt has, all of them are over the prompts that have it.
+
+use std::fmt;
+
+use ndarray::{ArrayD, Axis as Dimension, IxDyn, indices};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rewire_tasks::Clusters;
+
+use crate::effects::Effects;
+use crate::node::kind::NodeKind;
+use crate::stats::student;
+
+/// A bootstrap of the mean over prompts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bootstrap {
+    /// How much of the resampled means lies between the two ends, 0 to 1.
+    pub level: f64,
+    /// How many times clusters are drawn.
+    pub resamples: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self { level: 0.95, resamples: 1000, seed: 0 }
+    }
+}
+
+/// Clusters below which no bootstrap is made: of so few there are hardly any resamples, and the
+/// interval would be too narrow.
+pub const FEWEST_FOR_BOOTSTRAP: usize = 5;
+
+/// What the ends of an interval are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum IntervalKind {
+    /// Ends of this share of the resampled means.
+    Bootstrap {
+        /// The share, 0 to 1.
+        level: f64,
+    },
+    /// The smallest and the largest cluster mean.
+    Range {
+        /// How many clusters there are.
+        clusters: usize,
+    },
+}
+
+impl IntervalKind {
+    /// What [`Effects::intervals`] gives for these clusters; `None` for fewer than two, or if a
+    /// bootstrap is asked for without resamples.
+    #[must_use]
+    pub fn of(clusters: &Clusters, bootstrap: Bootstrap) -> Option<Self> {
+        match clusters.len() {
+            0 | 1 => None,
+            few if few < FEWEST_FOR_BOOTSTRAP => Some(IntervalKind::Range { clusters: few }),
+            _ => (bootstrap.resamples > 0).then_some(IntervalKind::Bootstrap { level: bootstrap.level }),
+        }
+    }
+}
+
+impl fmt::Display for IntervalKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IntervalKind::Bootstrap { level } => write!(f, "{}% interval", 100.0 * level),
+            IntervalKind::Range { clusters } => write!(f, "range of {clusters} clusters"),
+        }
+    }
+}
+
+/// An interval for each node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intervals {
+    /// What the ends are.
+    pub kind: IntervalKind,
+    /// Lower ends, `[layer, ..]`.
+    pub low: ArrayD<f32>,
+    /// Upper ends, `[layer, ..]`.
+    pub high: ArrayD<f32>,
+}
+
+impl Effects {
+    /// Standard error of the mean over prompts, `[layer, ..]`, in the unit of the effects. It is
+    /// robust to what prompts of one cluster have in common (Liang and Zeger 1986). With `n`
+    /// prompts in `G` clusters it is
+    ///
+    /// ```text
+    /// sqrt(G / (G - 1) * sum over clusters (sum over its prompts (effect - mean))^2) / n
+    /// ```
+    ///
+    /// With clusters of one size, that is the standard error of the mean of the cluster means; with
+    /// clusters of one prompt, that of the mean over prompts. `None` for fewer than two clusters;
+    /// NaN for a node at a position that the prompts of fewer than two clusters have.
+    ///
+    /// # Panics
+    /// If `clusters` are of another number of prompts.
+    #[must_use]
+    pub fn standard_error(&self, clusters: &Clusters) -> Option<ArrayD<f32>> {
+        let error = |values: &[f32], clusters: &Clusters, (): &()| {
+            let (n, groups) = (clusters.prompts() as f64, clusters.len() as f64);
+            let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+            let mut sums = vec![0.0; clusters.len()];
+            values.iter().zip(clusters.of()).for_each(|(&v, &cluster)| sums[cluster] += f64::from(v) - mean);
+            let squares: f64 = sums.iter().map(|sum| sum * sum).sum();
+            [(groups / (groups - 1.0) * squares).sqrt() as f32 / n as f32]
+        };
+        self.has_several(clusters).then(|| {
+            let [errors] = self.by_node(clusters, |_| (), error);
+            errors
+        })
+    }
+
+    /// The interval of the mean over prompts in which Student's t, with one degree of freedom less
+    /// than there are clusters, puts it: the mean less and plus that quantile times
+    /// [`standard_error`](Self::standard_error), `[layer, ..]` each. It takes cluster means to be
+    /// normal, and holds its level for few clusters if they are. `None` for fewer than two
+    /// clusters.
+    ///
+    /// # Panics
+    /// As [`standard_error`](Self::standard_error).
+    #[must_use]
+    pub fn t_interval(&self, clusters: &Clusters, level: f64) -> Option<[ArrayD<f32>; 2]> {
+        let quantile = |clusters: &Clusters| student::two_sided(level, clusters.len() - 1) as f32;
+        let [quantiles] = self.by_node(clusters, quantile, |_, _, quantile| [*quantile]);
+        let reach = self.standard_error(clusters)? * quantiles;
+        let mean = self.mean();
+        Some([&mean - &reach, mean + reach])
+    }
+
+    /// Intervals of the mean over prompts. From [`FEWEST_FOR_BOOTSTRAP`] clusters up they are the
+    /// percentile bootstrap's (Efron 1979, over clusters: Cameron, Gelbach and Miller 2008): every
+    /// resample draws clusters with replacement, the same for all nodes, and takes the mean of
+    /// their prompts. Below that they are ranges: the smallest and largest cluster mean. The unit
+    /// (baselines) stays as it is. A percentile bootstrap of few clusters is still somewhat narrow.
+    /// `None` for fewer than two clusters, or if a bootstrap is asked for without resamples.
+    ///
+    /// # Panics
+    /// As [`standard_error`](Self::standard_error).
+    #[must_use]
+    pub fn intervals(&self, clusters: &Clusters, bootstrap: Bootstrap) -> Option<Intervals> {
+        if !self.has_several(clusters) {
+            return None;
+        }
+        let kind = IntervalKind::of(clusters, bootstrap)?;
+        let [low, high] = match kind {
+            IntervalKind::Range { .. } => self.range(clusters),
+            IntervalKind::Bootstrap { .. } => self.resampled(clusters, bootstrap),
+        };
+        Some(Intervals { kind, low, high })
+    }
+
+    /// The smallest and the largest cluster mean.
+    fn range(&self, clusters: &Clusters) -> [ArrayD<f32>; 2] {
+        let ends = |values: &[f32], clusters: &Clusters, (): &()| {
+            let sums = sums(values.iter().copied(), clusters).into_iter().zip(clusters.sizes());
+            let means = sums.map(|(sum, &size)| (sum / size as f64) as f32);
+            means.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], mean| [low.min(mean), high.max(mean)])
+        };
+        self.by_node(clusters, |_| (), ends)
+    }
+
+    fn resampled(&self, clusters: &Clusters, bootstrap: Bootstrap) -> [ArrayD<f32>; 2] {
+        let tail = (1.0 - bootstrap.level.clamp(0.0, 1.0)) / 2.0;
+        let last = bootstrap.resamples - 1;
+        let at = |share: f64| ((share * last as f64).round() as usize).min(last);
+        let ends = |values: &[f32], clusters: &Clusters, draws: &Vec<Vec<f64>>| {
+            if values.iter().all(|v| *v == values[0]) {
+                return [values[0]; 2]; // Every resample gives the same.
+            }
+            let sums = sums(values.iter().copied(), clusters);
+            let mean =
+                |weights: &Vec<f64>| sums.iter().zip(weights).map(|(sum, weight)| sum * weight).sum::<f64>() as f32;
+            let mut means: Vec<f32> = draws.iter().map(mean).collect();
+            means.sort_by(f32::total_cmp);
+            [means[at(tail)], means[at(1.0 - tail)]]
+        };
+        self.by_node(clusters, |clusters| draws(clusters, bootstrap), ends)
+    }
+
+    /// Whether there are clusters enough to say how sure a mean is.
+    pub(crate) fn has_several(&self, clusters: &Clusters) -> bool {
+        let prompts = self.values.shape()[0];
+        assert_eq!(clusters.prompts(), prompts, "clusters of {} prompts for effects of {prompts}", clusters.prompts());
+        clusters.len() > 1
+    }
+
+    /// The effects of one node, by its index along the axes of its kind, over the prompts that have
+    /// its position, and the clusters of those prompts.
+    ///
+    /// # Panics
+    /// If there is no such node, or `clusters` are of another number of prompts.
+    #[must_use]
+    pub fn node(&self, place: &[usize], clusters: &Clusters) -> (Self, Clusters) {
+        let prompts = self.prompts_at(self.position_axis().map(|axis| place[axis - 1]));
+        let values = prompts.iter().map(|&prompt| self.values[[&[prompt], place].concat().as_slice()]).collect();
+        let values = ArrayD::from_shape_vec(IxDyn(&[prompts.len(), 1]), values).expect("a number a prompt");
+        let lengths = prompts.iter().filter_map(|&prompt| self.lengths.get(prompt).copied()).collect();
+        let kind = NodeKind::all(self.kind.component);
+        (Self { kind, values, lengths }, clusters.restricted_to(&prompts))
+    }
+
+    /// The prompts that have a position; all of them without one.
+    fn prompts_at(&self, position: Option<usize>) -> Vec<usize> {
+        let has = |prompt: &usize| position.is_none_or(|p| self.lengths.get(*prompt).is_none_or(|length| *length > p));
+        (0..self.values.shape()[0]).filter(has).collect()
+    }
+
+    /// What `of` gives for each node, `[layer, ..]`, from its effects over the prompts that have
+    /// it, those prompts' clusters, and what `prepare` makes of these clusters. NaN for fewer than
+    /// two clusters.
+    fn by_node<T, const N: usize>(
+        &self,
+        clusters: &Clusters,
+        prepare: impl Fn(&Clusters) -> T,
+        of: impl Fn(&[f32], &Clusters, &T) -> [f32; N],
+    ) -> [ArrayD<f32>; N] {
+        let axis = self.position_axis();
+        let positions = axis.map_or(1, |axis| self.values.shape()[axis]);
+        let present = (0..positions).map(|position| {
+            let prompts = self.prompts_at(axis.map(|_| position));
+            let clusters = clusters.restricted_to(&prompts);
+            let prepared = (clusters.len() > 1).then(|| prepare(&clusters));
+            (prompts, clusters, prepared)
+        });
+        let present: Vec<_> = present.collect();
+        let mut found = [(); N].map(|()| ArrayD::from_elem(IxDyn(&self.values.shape()[1..]), f32::NAN));
+        let mut values = Vec::new();
+        for (place, lane) in indices(&self.values.shape()[1..]).into_iter().zip(self.values.lanes(Dimension(0))) {
+            let (prompts, clusters, prepared) = &present[axis.map_or(0, |axis| place[axis - 1])];
+            let Some(prepared) = prepared else { continue };
+            values.clear();
+            values.extend(prompts.iter().map(|&prompt| lane[prompt]));
+            for (found, value) in found.iter_mut().zip(of(&values, clusters, prepared)) {
+                found[&place] = value;
+            }
+        }
+        found
+    }
+}
+
+/// The sum over each cluster's prompts.
+pub(crate) fn sums(values: impl Iterator<Item = f32>, clusters: &Clusters) -> Vec<f64> {
+    let mut sums = vec![0.0; clusters.len()];
+    values.zip(clusters.of()).for_each(|(v, &cluster)| sums[cluster] += f64::from(v));
+    sums
+}
+
+/// What each cluster's sum counts in the mean of each resample: how often it is drawn, over the
+/// prompts that are drawn.
+fn draws(clusters: &Clusters, Bootstrap { resamples, seed, .. }: Bootstrap) -> Vec<Vec<f64>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let groups = clusters.len();
+    let draw = |()| {
+        let mut times = vec![0.0; groups];
+        let mut prompts = 0;
+        for _ in 0..groups {
+            let cluster = ((u64::from(rng.next_u32()) * groups as u64) >> 32) as usize;
+            times[cluster] += 1.0;
+            prompts += clusters.sizes()[cluster];
+        }
+        times.iter_mut().for_each(|t| *t /= prompts as f64);
+        times
+    };
+    std::iter::repeat_n((), resamples).map(draw).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::kind::{By, Component, NodeKind};
+
+    fn effects(values: &[f32]) -> Effects {
+        let values = ArrayD::from_shape_vec(vec![values.len(), 1, 1], values.to_vec()).unwrap();
+        Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
+    }
+
+    fn only([low, high]: [ArrayD<f32>; 2]) -> [f32; 2] {
+        [low[[0, 0]], high[[0, 0]]]
+    }
+
+    /// L3H7 of toy-gpt2 and L0H1 of toy-neox on the demo's eight prompts, denoising: computed with
+    /// transformers in float64, by hooks in front of the attention's output projection. Their
+    /// statistics were computed from them with NumPy.
+    const L3H7: [f32; 8] = [0.381_778, 0.444_982, 0.579_697, 0.591_2, 0.548_172, 0.509_548, 0.134_43, 0.141_077];
+    const L0H1_NEOX: [f32; 8] =
+        [0.489_356, 0.418_754, 0.529_427, 0.470_275, 0.563_602, 0.457_661, 0.155_406, 0.426_915];
+
+    #[test]
+    fn mirrored_pairs_are_no_eight_observations() {
+        let mirrored = Clusters::by([0, 0, 1, 1, 2, 2, 3, 3]);
+        let cases = [
+            (L3H7, 0.065_545, 0.099_531, [0.137_754, 0.585_449], [0.099_608, 0.733_113]),
+            (L0H1_NEOX, 0.044_026, 0.050_758, [0.291_161, 0.510_632], [0.277_388, 0.600_461]),
+        ];
+        for (values, apart, clustered, range, by_t) in cases {
+            let effects = effects(&values);
+            let error = |clusters: &Clusters| effects.standard_error(clusters).unwrap()[[0, 0]];
+            assert!((error(&Clusters::each(8)) - apart).abs() < 2e-6, "{}", error(&Clusters::each(8)));
+            assert!((error(&mirrored) - clustered).abs() < 2e-6, "{}", error(&mirrored));
+            let found = effects.intervals(&mirrored, Bootstrap::default()).unwrap();
+            assert_eq!(found.kind, IntervalKind::Range { clusters: 4 });
+            assert_eq!(found.kind.to_string(), "range of 4 clusters");
+            let close = |found: [f32; 2], ends: [f32; 2]| (0..2).all(|i| (found[i] - ends[i]).abs() < 2e-6);
+            assert!(close(only([found.low, found.high]), range));
+            let found = only(effects.t_interval(&mirrored, 0.95).unwrap());
+            assert!(close(found, by_t), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn the_standard_error_of_clusters_of_unequal_sizes() {
+        // By hand: mean 3, sums of deviations -3, 0, 3; sqrt(3 / 2 * 18) / 5.
+        let error = effects(&[1.0, 2.0, 3.0, 4.0, 5.0]).standard_error(&Clusters::by([0, 0, 1, 2, 2])).unwrap()[[0, 0]];
+        assert!((error - 1.039_230_5).abs() < 1e-6, "{error}");
+        let apart = effects(&[1.0, 2.0, 3.0, 4.0]).standard_error(&Clusters::each(4)).unwrap()[[0, 0]];
+        assert!((apart - 0.645_497_2).abs() < 1e-6, "{apart}");
+    }
+
+    #[test]
+    fn at_a_position_only_the_prompts_that_have_it_count() {
+        let kind = NodeKind { component: Component::ResidPre, by: By::Position };
+        // Three prompts of 3, 3 and 2 tokens, one layer; the last number of the shortest stands for
+        // nothing.
+        let values = ArrayD::from_shape_vec(vec![3, 1, 3], vec![1.0, 2.0, 4.0, 2.0, 4.0, 8.0, 3.0, 6.0, 99.0]).unwrap();
+        let effects = Effects { kind, values, lengths: vec![3, 3, 2] };
+        let clusters = Clusters::each(3);
+        let errors = effects.standard_error(&clusters).unwrap();
+        // The standard deviations are 1, 2 and sqrt(8).
+        for (position, expected) in [(0, (1.0_f32 / 3.0).sqrt()), (1, 2.0 / 3.0_f32.sqrt()), (2, 2.0)] {
+            assert!((errors[[0, position]] - expected).abs() < 1e-6, "{errors}");
+            let (node, clusters) = effects.node(&[0, position], &clusters);
+            assert!((node.standard_error(&clusters).unwrap()[[0]] - expected).abs() < 1e-6);
+        }
+        let range = effects.intervals(&clusters, Bootstrap::default()).unwrap();
+        assert_eq!([range.low[[0, 2]], range.high[[0, 2]]], [4.0, 8.0]);
+        let alone = Effects { lengths: vec![3, 2, 2], ..effects };
+        assert!(alone.standard_error(&clusters).unwrap()[[0, 2]].is_nan(), "one prompt has no error");
+    }
+
+    #[test]
+    fn one_cluster_says_nothing_of_how_sure_its_mean_is() {
+        let (effects, one) = (effects(&[1.0, 2.0]), Clusters::by([0, 0]));
+        assert_eq!(effects.standard_error(&one), None);
+        assert_eq!(effects.intervals(&one, Bootstrap::default()), None);
+        assert_eq!(effects.t_interval(&one, 0.95), None);
+    }
+
+    #[test]
+    fn the_interval_is_about_two_errors_either_way_and_repeats() {
+        let values: Vec<f32> = (0..50).map(|i| (i * 37 % 50) as f32).collect();
+        let twice: Vec<f32> = values.iter().chain(&values).copied().collect();
+        let pairs = Clusters::by((0..100).map(|i| i % 50));
+        for (effects, clusters) in [(effects(&values), Clusters::each(50)), (effects(&twice), pairs)] {
+            let found = effects.intervals(&clusters, Bootstrap::default()).unwrap();
+            assert_eq!(found.kind.to_string(), "95% interval");
+            let [low, high] = [&found.low, &found.high].map(|end| end[[0, 0]]);
+            let mean = effects.mean()[[0, 0]];
+            let error = effects.standard_error(&clusters).unwrap()[[0, 0]];
+            // Of 0 to 49 once: repeats add nothing.
+            assert!((error - 2.061_553).abs() < 1e-4, "{error}");
+            assert!((low - (mean - 1.96 * error)).abs() < 0.3 * error, "{low}");
+            assert!((high - (mean + 1.96 * error)).abs() < 0.3 * error, "{high}");
+            assert_eq!(Some(found), effects.intervals(&clusters, Bootstrap::default()));
+            let with_seed = |seed| effects.intervals(&clusters, Bootstrap { seed, ..Bootstrap::default() }).unwrap();
+            assert!((1..6).any(|seed| with_seed(seed).low[[0, 0]] != low), "the seed makes no difference");
+        }
+    }
+
+    #[test]
+    fn effects_that_are_all_the_same_have_no_width() {
+        let found = effects(&[3.0; 6]).intervals(&Clusters::each(6), Bootstrap::default()).unwrap();
+        assert_eq!(only([found.low, found.high]), [3.0, 3.0]);
+        assert_eq!(effects(&[3.0; 6]).standard_error(&Clusters::each(6)).unwrap()[[0, 0]], 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "clusters of 3 prompts for effects of 2")]
+    fn clusters_of_other_prompts_are_a_mistake() {
+        let _ = effects(&[1.0, 2.0]).standard_error(&Clusters::each(3));
+    }
+}

@@ -4,7 +4,9 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::ArrayD;
 use rewire_analysis::Effects;
-use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution};
+use rewire_analysis::attribution::{
+    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution,
+};
 use rewire_analysis::heads::{KeptTokens, backup_heads, copy_suppression, logit_attribution};
 use rewire_analysis::integrated::{PathIntegral, integrated_gradients, interpolation_curves};
 use rewire_analysis::node::{By, Component, Node, NodeKind};

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
 use rewire_analysis::integrated::{Quadrature, interpolation_curves};
 use rewire_analysis::node::{Component, Node, NodeKind, Positions};
-use rewire_analysis::patching::{Ablated, AnswerAccuracy, ablate_groups, ablation, activation_patching, answer_accuracy};
+use rewire_analysis::patching::{
+    Ablated, AnswerAccuracy, ablate_groups, ablation, activation_patching, answer_accuracy,
+};
 use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Scale, mean_activations};
 use rewire_analysis::stats::Proportion;
 use rewire_hooks::{ActivationCache, Hook, HookPoint, Recorder, Site};

@@ -6,7 +6,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
-use rewire_analysis::integrated::{PathIntegral, Quadrature, Rule, Together, integrated_gradients, interpolation_curves};
+use rewire_analysis::integrated::{
+    PathIntegral, Quadrature, Rule, Together, integrated_gradients, interpolation_curves,
+};
 use rewire_analysis::node::{Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Intervention, Options, Scale};

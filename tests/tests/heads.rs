@@ -8,7 +8,9 @@ use burn::tensor::backend::Backend;
 use burn_ndarray::NdArray;
 use ndarray::{Array, ArrayD, Axis, IxDyn};
 use rewire_analysis::AnalysisError;
-use rewire_analysis::heads::{CopyNorms, Inhibition, KeptTokens, backup_heads, copy_scores, copy_suppression, logit_attribution, s2_inhibition};
+use rewire_analysis::heads::{
+    CopyNorms, Inhibition, KeptTokens, backup_heads, copy_scores, copy_suppression, logit_attribution, s2_inhibition,
+};
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::path::{FreezePolicy, Input, Path, Receiver, patch_path, patch_paths};
 use rewire_analysis::run::{Direction, Options, Scale};

@@ -7,7 +7,10 @@ use burn::tensor::backend::Backend;
 use ndarray::Axis as Dimension;
 use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
-use rewire_analysis::integrated::{Integrated, PathIntegral, Quadrature, Rule, Together, integrated_gradients, literal_first_node, literal_first_node_backward};
+use rewire_analysis::integrated::{
+    Integrated, PathIntegral, Quadrature, Rule, Together, integrated_gradients, literal_first_node,
+    literal_first_node_backward,
+};
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{ablation, activation_patching};
 use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Scale, clean_logits, mean_activations};

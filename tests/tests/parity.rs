@@ -5,7 +5,9 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis, stack};
 use rewire_analysis::Outcome;
-use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution};
+use rewire_analysis::attribution::{
+    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution,
+};
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Options};

@@ -5,10 +5,13 @@ use burn::tensor::backend::Backend;
 use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Axis};
 use proptest::prelude::*;
-use rewire_analysis::{AnalysisError, Baselines};
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
-use rewire_analysis::path::{Edge, FreezePolicy, Frozen, HeldAttention, Input, Path, Receiver, Taking, head_edges, patch_path, patch_paths, path_patching};
+use rewire_analysis::path::{
+    Edge, FreezePolicy, Frozen, HeldAttention, Input, Path, Receiver, Taking, head_edges, patch_path, patch_paths,
+    path_patching,
+};
 use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::{AnalysisError, Baselines};
 use rewire_hooks::{HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs};

@@ -12,9 +12,9 @@ use burn_cuda::{Cuda, CudaDevice};
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Halved, MemoryEstimate, Options, Scale};
-use rewire_tensor::{Fault, Memory, Precision, Products, memory, product, set_products, watched};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+use rewire_tensor::{Fault, Memory, Precision, Products, memory, product, set_products, watched};
 
 /// The stand-in, if the program runs on it. One test at a time has it.
 fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)> {

@@ -8,7 +8,9 @@ use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Dimension};
 use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
-use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attribute_groups, attribution_patching, attribution_patching_with_head_paths};
+use rewire_analysis::attribution::{
+    NormJacobian, PathOptions, PerPrompt, attribute_groups, attribution_patching, attribution_patching_with_head_paths,
+};
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{activation_patching, activation_patching_cost, patch_groups, screen_then_verify};
 use rewire_analysis::run::{Direction, Layers, Options, Scale};

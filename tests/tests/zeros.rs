@@ -11,8 +11,13 @@ use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
 use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
-use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attention_attribution, attribute_groups, attribution_patching, head_path_attribution};
-use rewire_analysis::heads::{KeptTokens, Suppression, attention_patterns, backup_heads, copy_suppression, logit_attribution};
+use rewire_analysis::attribution::{
+    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribute_groups, attribution_patching,
+    head_path_attribution,
+};
+use rewire_analysis::heads::{
+    KeptTokens, Suppression, attention_patterns, backup_heads, copy_suppression, logit_attribution,
+};
 use rewire_analysis::integrated::{PathIntegral, integrated_gradients, interpolation_curves};
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{ablate_groups, ablation, activation_patching, patch_groups, screen_then_verify};

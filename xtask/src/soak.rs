@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: abuses this program for an hour and counts what holds.
+//! `cargo xtask soak`: abuses this program for an hour, and counts what holds.
 
 use std::process::Command;
 
@@ -28,4 +28,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .context("cannot start cargo, which builds the trials")?;
     ensure!(status.success(), "trials failed; they are listed above");
     Ok(())
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self { minutes: 60.0, seed: 0 }
+    }
 }

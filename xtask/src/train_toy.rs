@@ -4,13 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use burn::backend::Autodiff;
+use burn::backend::{Autodiff, Flex};
 use clap::Args;
+use rewire_cli::output::{WaitArguments, print};
+use rewire_cli::progress;
 use rewire_toy::{MODEL_FILES, Toy, TrainingOptions, save, train};
-
-use crate::progress;
-use crate::device::{Device, on_device};
-use crate::output::{WaitArguments, print};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -29,9 +27,6 @@ pub(crate) struct Arguments {
     /// Highest learning rate.
     #[arg(long, default_value_t = TrainingOptions::default().learning_rate)]
     learning_rate: f64,
-    /// Where to compute: auto, flex, ndarray, cuda, cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: Device,
     /// Write each model to a folder of its name in here; by default where the embedded ones are kept.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -64,25 +59,22 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
         bar.set_position(step as u64);
     };
     let directory = arguments.wait.take(&out.join(toy.name()), &MODEL_FILES)?;
-    on_device!(arguments.device, |B, device| {
-        let trained = train::<Autodiff<B>>(toy, &options, &device, report)?;
-        bar.finish_and_clear();
-        save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest)
-            .context("the model was not saved")?;
-        let score = trained.manifest.held_out;
-        let seconds = started.elapsed().as_secs_f64();
-        let mut text = format!("{toy}: {} parameters, {seconds:.0} s\n", trained.manifest.parameters);
-        let curve = &trained.manifest.loss_curve;
-        for point in curve.iter().rev().step_by(curve.len().div_ceil(10).max(1)).collect::<Vec<_>>().into_iter().rev() {
-            text += &format!("  step {:>5}  loss {:.4}  answer {:.4}\n", point.step, point.loss, point.answer_loss);
-        }
-        print(&format!(
-            "{text}  on {} held-out prompts: accuracy {:.4}, IO above S {:.4}, mean logit difference {:.3}\n  written to {}\n",
-            score.prompts,
-            score.accuracy,
-            score.io_above_s,
-            score.mean_logit_diff,
-            directory.path().display()
-        ))
-    })
+    let trained = train::<Autodiff<Flex>>(toy, &options, &Default::default(), report)?;
+    bar.finish_and_clear();
+    save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("the model was not saved")?;
+    let score = trained.manifest.held_out;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut text = format!("{toy}: {} parameters, {seconds:.0} s\n", trained.manifest.parameters);
+    let curve = &trained.manifest.loss_curve;
+    for point in curve.iter().rev().step_by(curve.len().div_ceil(10).max(1)).collect::<Vec<_>>().into_iter().rev() {
+        text += &format!("  step {:>5}  loss {:.4}  answer {:.4}\n", point.step, point.loss, point.answer_loss);
+    }
+    print(&format!(
+        "{text}  on {} held-out prompts: accuracy {:.4}, IO above S {:.4}, mean logit difference {:.3}\n  written to {}\n",
+        score.prompts,
+        score.accuracy,
+        score.io_above_s,
+        score.mean_logit_diff,
+        directory.path().display()
+    ))
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
-use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, attribution_patching, attribution_patching_with_head_paths};
+use rewire_analysis::attribution::{
+    NormJacobian, PathOptions, PerPrompt, attribution_patching, attribution_patching_with_head_paths,
+};
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::Options;

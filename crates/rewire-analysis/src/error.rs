@@ -1,9 +1,9 @@
 //! Everything that an analysis can refuse.
 
-use rewire_tensor::Fault;
 use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
 use rewire_model::ModelError;
 use rewire_tasks::{NormalisationError, PairsError};
+use rewire_tensor::Fault;
 
 use crate::integrated::quadrature::Rule;
 use crate::node::kind::NodeKind;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{HookPoint, Site};
 use crate::stored::Stored;
+use crate::{HookPoint, Site};
 
 /// Activations (or gradients) of one forward pass, by hook point.
 ///

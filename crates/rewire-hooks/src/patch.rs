@@ -6,8 +6,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor};
 use rewire_tensor::in_type_of;
 
-use crate::{Hook, HookPoint};
 use crate::stored::{Stored, StoredMask};
+use crate::{Hook, HookPoint};
 
 /// Replaces the activation at some points, whole or where a mask is true.
 ///

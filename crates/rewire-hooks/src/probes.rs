@@ -7,9 +7,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_tensor::zeros_like;
 
-use crate::{ActivationCache, Hook, HookPoint};
 use crate::recorder::Filter;
 use crate::stored::Stored;
+use crate::{ActivationCache, Hook, HookPoint};
 
 /// Adds a zero leaf to the activation at each point it accepts. The gradient of that leaf is the activation's, and
 /// survives the backward pass, which consumes the gradients of intermediate tensors.

@@ -5,8 +5,8 @@ use std::fmt;
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{ActivationCache, Hook, HookPoint};
 use crate::stored::Stored;
+use crate::{ActivationCache, Hook, HookPoint};
 
 /// Whether a hook concerns itself with a point.
 pub(crate) type Filter = Box<dyn Fn(HookPoint) -> bool + Send + Sync>;

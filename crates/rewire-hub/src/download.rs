@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use crate::content;
 use crate::config::Limits;
+use crate::content;
 use crate::error::{HubErrorKind, shown};
 use crate::http::{Answer, Ask, Http, network_error};
 use crate::metadata::FileMetadata;

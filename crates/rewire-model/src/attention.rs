@@ -3,8 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_tensor::product;
 use rewire_hooks::{Hook, HookPoint, Site};
+use rewire_tensor::product;
 
 use crate::kernels::{Queries, mix, scores};
 use crate::rotary::Rotary;

@@ -8,13 +8,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::{Positions, Transformer, TransformerConfig};
 use crate::attention::Attention;
 use crate::block::Block;
-use crate::layout::{Part, self};
+use crate::layout::{self, Part};
 use crate::mlp::Mlp;
 use crate::norm::Norm;
 use crate::parameters::frozen;
+use crate::{Positions, Transformer, TransformerConfig};
 
 impl<B: Backend> Transformer<B> {
     /// A model with random weights in which attention, norms, biases and the activation function all matter: for tests and

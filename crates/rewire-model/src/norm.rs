@@ -2,8 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_tensor::{float32, in_type_of};
 use rewire_hooks::{Hook, HookPoint};
+use rewire_tensor::{float32, in_type_of};
 
 use crate::kernels::{moments, normalize};
 use crate::parameters::frozen;

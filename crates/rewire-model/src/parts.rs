@@ -1,12 +1,12 @@
 //! The parts of a block one by one, for analyses that hold attention and follow the residual stream position by position.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_tensor::float32;
 use rewire_hooks::{Hook, HookPoint, Site};
+use rewire_tensor::float32;
 
-use crate::{HeadInput, Positions, Transformer};
 use crate::attention::linear;
 use crate::rotary::Rotary;
+use crate::{HeadInput, Positions, Transformer};
 
 impl<B: Backend> Transformer<B> {
     /// The norm in front of attention of block `layer`, of any vectors `[batch, pos, d_model]`. `hook` sees its scale and output.

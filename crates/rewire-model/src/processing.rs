@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{Transformer, TransformerConfig};
 use crate::norm::Norm;
 use crate::parameters::frozen;
+use crate::{Transformer, TransformerConfig};
 use rewire_tensor::product;
 
 /// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.

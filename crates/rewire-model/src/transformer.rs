@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_tensor::{float32, product};
 use rewire_hooks::{Hook, HookPoint, NormSite};
+use rewire_tensor::{float32, product};
 
-use crate::{LastBlock, ModelError, Positions, ReadPositions, Readout, Run, Start, TransformerConfig};
 use crate::attention::AttentionContext;
 use crate::block::Block;
 use crate::norm::Norm;
 use crate::rotary::Rotary;
 use crate::run::{KeysValues, Prefix, ReadRows};
+use crate::{LastBlock, ModelError, Positions, ReadPositions, Readout, Run, Start, TransformerConfig};
 
 /// A GPT-2- or GPT-NeoX-style language model.
 ///

@@ -2,8 +2,8 @@
 
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_tensor::{float32, zeros_like};
 use rewire_hooks::{HookPoint, Site};
+use rewire_tensor::{float32, zeros_like};
 
 use crate::Transformer;
 use crate::attention::linear;

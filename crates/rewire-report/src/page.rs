@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotly::Plot;
 
-use crate::attention::{AttentionMap, self};
+use crate::attention::{self, AttentionMap};
 use crate::charts::Chart;
 use crate::graph::Graph;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
-use rewire_analysis::{Baselines, Effects, Method};
 use rewire_analysis::run::{Direction, Scale};
+use rewire_analysis::{Baselines, Effects, Method};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use serde_json::Value;

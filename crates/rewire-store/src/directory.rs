@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::StoreError;
-use crate::results;
 use crate::lock::{Attempt, Lock};
+use crate::results;
 
 /// How often a waiting run tries again.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -12,9 +12,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::{OutputDirectory, StoreError};
 use crate::checksum::checksum;
 use crate::lock::is_at;
+use crate::{OutputDirectory, StoreError};
 
 /// Name of the record in an output directory.
 pub const RECORD: &str = "unfinished.jsonl";

@@ -11,9 +11,9 @@ use rewire_tasks::Tokenizer;
 use rewire_tasks::ioi::{Corruption, IoiError, IoiGenerator, Split};
 use serde::{Deserialize, Serialize};
 
-use crate::{IoiScore, Toy, score_ioi};
 use crate::bpe::{BOS, bos_token, train_tokenizer};
 use crate::corpus::{Example, training_examples};
+use crate::{IoiScore, Toy, score_ioi};
 
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

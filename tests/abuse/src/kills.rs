@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::commands::{Line, self, share, start};
+use crate::commands::{self, Line, share, start};
 use crate::program::kill_after;
 use crate::results::{check_equal, check_one_run, read};
 use crate::trials::Trials;

@@ -9,10 +9,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use tempfile::TempDir;
 
-use crate::{damage, disks, faults, kills, races, servers};
 use crate::commands::{Line, write_pairs};
 use crate::program::Program;
 use crate::results::{Files, read};
+use crate::{damage, disks, faults, kills, races, servers};
 
 /// A kind of trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,10 +3,10 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
-use rewire_tensor::{float32, product};
 use rewire_hooks::{HookPoint, Site};
 use rewire_model::{HeadInput, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
+use rewire_tensor::{float32, product};
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::linearize::Linearised;

@@ -3,10 +3,10 @@
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_tensor::float32;
 use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::Metric;
+use rewire_tensor::float32;
 
 use crate::error::AnalysisError;
 use crate::run::batch::{Portion, evaluate};

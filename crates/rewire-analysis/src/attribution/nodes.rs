@@ -4,10 +4,10 @@ use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
-use rewire_tensor::float32;
 use rewire_hooks::{Axis, CacheError, HookPoint, Site};
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
+use rewire_tensor::float32;
 
 use crate::attribution::edges;
 use crate::attribution::edges::{HeadPaths, PathOptions};
@@ -16,13 +16,13 @@ use crate::attribution::slope::{Linearity, Metrics};
 use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, NodeKind};
-use crate::run::{batch, workers};
 use crate::run::batch::{Portion, check, factor, hosts, no_effects, portions};
 use crate::run::checkpoint::Pass;
 use crate::run::finite::check_effects;
 use crate::run::fit::{sure, watched};
 use crate::run::moves::clear;
 use crate::run::options::Options;
+use crate::run::{batch, workers};
 
 /// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
 /// the node's dimensions (Nanda 2022). Linear: effects of parts sum to the effect of the whole.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, Axis, concatenate};
-use rewire_tensor::zeros_like;
 use rewire_hooks::{HookPoint, Patch, Site};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
+use rewire_tensor::zeros_like;
 
 use crate::error::AnalysisError;
 use crate::heads::logit_attribution::Direct;

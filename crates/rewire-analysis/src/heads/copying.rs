@@ -3,16 +3,16 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
-use rewire_tensor::{float32, product};
 use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Readout, Run, Transformer};
+use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
-use crate::run::workers;
 use crate::run::batch::{by_place, gather, host};
 use crate::run::finite::check_prompts;
 use crate::run::fit::watched;
 use crate::run::options::Options;
+use crate::run::workers;
 
 /// Whether what passes through a head's output circuit is normed as it is in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

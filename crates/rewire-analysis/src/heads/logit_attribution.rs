@@ -3,10 +3,10 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, ArrayD, Axis};
-use rewire_tensor::{float32, product};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, Run, Transformer};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
+use rewire_tensor::{float32, product};
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
-use rewire_tensor::{float32, product};
 use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::PromptPairs;
+use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
-use crate::run::workers;
 use crate::run::batch::{check_pairs, host};
 use crate::run::finite::{Watch, check_prompts};
 use crate::run::fit::watched;
 use crate::run::options::Options;
+use crate::run::workers;
 
 /// What copy-suppression-preserving ablation leaves of one head.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,9 +8,9 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::ArrayD;
-use rewire_tensor::computes_here;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
+use rewire_tensor::computes_here;
 
 use crate::effects::{Effects, Method, Outcome, join};
 use crate::error::AnalysisError;
@@ -20,12 +20,12 @@ use crate::integrated::quadrature::{Quadrature, QuadratureNode};
 use crate::node::kind::{By, Component, NodeKind, Positions};
 use crate::patching::engine::run_baselines;
 use crate::patching::plan::{at_once, units};
-use crate::run::workers;
 use crate::run::batch::{Portion, check, factor, no_effects, portions, portions_for};
 use crate::run::checkpoint::Pass;
 use crate::run::fit::{sure, watched};
 use crate::run::intervention::Intervention;
 use crate::run::options::{Direction, Options};
+use crate::run::workers;
 
 /// Which activations move along a line together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,10 +3,10 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_tensor::{float32, in_type_of, product};
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
 use rewire_model::{LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;
+use rewire_tensor::{float32, in_type_of, product};
 
 use crate::error::AnalysisError;
 use crate::integrated::quadrature::QuadratureNode;

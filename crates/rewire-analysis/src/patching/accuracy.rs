@@ -10,15 +10,15 @@ use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node, NodeKind, Positions};
-use crate::patching::reference;
 use crate::patching::ablation::check_no_node_twice;
 use crate::patching::groups::named;
-use crate::run::workers;
+use crate::patching::reference;
 use crate::run::batch::{Portion, check_pairs, host, portions};
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::watched;
 use crate::run::intervention::Intervention;
 use crate::run::options::{Direction, Options};
+use crate::run::workers;
 use crate::stats::proportion::Proportion;
 
 /// Nodes that are removed together, and what they are replaced by; of no nodes, the model as it is.

@@ -7,9 +7,9 @@ use std::iter::Sum;
 use std::ops::{Add, Mul};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_tensor::Precision;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
+use rewire_tensor::Precision;
 
 use crate::error::AnalysisError;
 use crate::integrated::gradients::PathIntegral;

@@ -6,9 +6,9 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use rewire_tensor::{float32, in_type_of, product};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig, attend, mix_values};
+use rewire_tensor::{float32, in_type_of, product};
 
 use crate::node::kind::{Component, NodeKind, Positions};
 use crate::patching::plan::{Entry, Slice};

@@ -17,17 +17,19 @@ use rewire_tasks::{Metric, PromptPairs};
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind, Positions};
-use crate::patching::reference;
 use crate::patching::delta::{Deltas, reads_of_base, reads_of_source};
 use crate::patching::plan::{Entry, Part, PlannedPass, Slice, plan};
+use crate::patching::reference;
 use crate::patching::screen::Place;
-use crate::run::{batch, workers};
-use crate::run::batch::{Portion, Portions, Recorded, check, count, evaluate, factor, hosts, no_effects, portions_for, record};
+use crate::run::batch::{
+    Portion, Portions, Recorded, check, count, evaluate, factor, hosts, no_effects, portions_for, record,
+};
 use crate::run::checkpoint::Pass;
 use crate::run::finite::{Watch, check_changed, check_effects};
 use crate::run::fit::{Room, sure, watched};
 use crate::run::intervention::Intervention;
 use crate::run::options::{Direction, Options, Reuse};
+use crate::run::{batch, workers};
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
 /// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.

@@ -12,16 +12,16 @@ use rewire_tasks::{Metric, PromptPairs};
 use crate::effects::Baselines;
 use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind};
-use crate::patching::reference;
 use crate::patching::engine::run_baselines;
 use crate::patching::plan::at_once;
-use crate::run::workers;
+use crate::patching::reference;
 use crate::run::batch::{Portion, check_pairs, evaluate, factor, host, portions_for, record};
 use crate::run::finite::{Watch, check_changed};
 use crate::run::fit::{Room, watched};
 use crate::run::intervention::Intervention;
 use crate::run::moves::moving;
 use crate::run::options::{Direction, Options, Reuse, Scale};
+use crate::run::workers;
 
 /// The effects of groups of nodes, each group patched together.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_tensor::{product, zeros_like};
 use rewire_hooks::Site;
 use rewire_model::attend;
 use rewire_tasks::Metric;
+use rewire_tensor::{product, zeros_like};
 
 use crate::error::AnalysisError;
 use crate::patching::plan::Entry;

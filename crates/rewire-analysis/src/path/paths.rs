@@ -16,20 +16,20 @@ use crate::patching::cost::{Cost, Costs};
 use crate::patching::engine::{place, run_baselines};
 use crate::patching::groups::{GroupOutcome, check_group_effects, named};
 use crate::patching::plan::{places, units};
-use crate::path::reference;
 use crate::path::policy::{FreezePolicy, Frozen};
 use crate::path::propagate::Carrier;
 use crate::path::reachability::Reach;
 use crate::path::receiver::{Receiver, named as named_receivers};
+use crate::path::reference;
 use crate::path::schedule::{Job, PathPair, Unit};
 use crate::path::second_run::{Receiving, reads_of_base};
-use crate::run::workers;
 use crate::run::batch::{Portion, check, check_pairs, factor, no_effects, portions, record};
 use crate::run::checkpoint::Pass;
 use crate::run::finite::check_changed;
 use crate::run::fit::{sure, watched};
 use crate::run::moves::moving;
 use crate::run::options::{Options, Reuse};
+use crate::run::workers;
 
 /// Senders that are taken from the source run together, and receivers that are set together to what reaches them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
-use rewire_tensor::{in_type_of, product, zeros_like};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Patch, Site};
 use rewire_model::{Transformer, TransformerConfig};
+use rewire_tensor::{in_type_of, product, zeros_like};
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};

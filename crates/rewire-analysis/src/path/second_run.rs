@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_tensor::zeros_like;
 use rewire_hooks::{HookPoint, Patch, Site};
 use rewire_model::{LastBlock, Prefix, ReadPositions, Readout, Run, TransformerConfig};
 use rewire_tasks::Metric;
+use rewire_tensor::zeros_like;
 
 use crate::error::AnalysisError;
 use crate::patching::plan::Entry;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use rewire_tensor::float32;
 use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
+use rewire_tensor::float32;
 
 use crate::error::AnalysisError;
 use crate::run::batch::hosts;

@@ -1,8 +1,8 @@
 //! How much of a sweep fits into a device's memory, by estimate.
 
 use burn::tensor::backend::Backend;
-use rewire_tensor::Precision;
 use rewire_model::{Transformer, TransformerConfig};
+use rewire_tensor::Precision;
 
 use crate::run::options::Options;
 

@@ -6,9 +6,9 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis as Dimension, IxDyn, Slice};
-use rewire_tensor::float32;
 use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint};
 use rewire_model::TransformerConfig;
+use rewire_tensor::float32;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::node::kind::{By, Component, Node, NodeKind, Positions};

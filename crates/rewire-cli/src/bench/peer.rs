@@ -1,0 +1,154 @@
+//! TransformerLens on the same weights and prompts, in a Python environment that is made for it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use super::works::Work;
+use crate::device::Device;
+use crate::output::print;
+
+const SCRIPT: &str = include_str!("peer.py");
+/// What is installed: the versions that the parity fixtures were made with.
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+
+/// A running TransformerLens.
+pub(crate) struct Peer {
+    directory: PathBuf,
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What a work came to.
+pub(crate) struct Answer {
+    /// Seconds for one of the patches that were run.
+    pub(crate) seconds_a_patch: f64,
+    /// Results of every stride-th patch.
+    pub(crate) results: Vec<f32>,
+}
+
+/// What both have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// The very weights: results are compared.
+    Weights,
+    /// The shape alone: times are compared.
+    Shape,
+}
+
+impl Answer {
+    /// The largest difference from `ours`, of which every `stride`-th of `nodes` was done here, too.
+    pub(crate) fn difference(
+        &self,
+        ours: &[f32],
+        nodes: usize,
+        stride: usize,
+        sharing: Sharing,
+    ) -> anyhow::Result<f32> {
+        if sharing == Sharing::Shape {
+            return Ok(0.0);
+        }
+        let numbers = (ours.len() / nodes).max(1);
+        let of_ours: Vec<f32> = ours.chunks(numbers).step_by(stride).flatten().copied().collect();
+        let (ours, theirs) = (of_ours.len(), self.results.len());
+        anyhow::ensure!(ours == theirs, "{ours} results, and {theirs}");
+        let pairs = of_ours.iter().zip(&self.results).map(|(a, b)| (a - b).abs());
+        Ok(pairs.fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) }))
+    }
+}
+
+impl Peer {
+    /// Starts it on the model and prompts in `directory`.
+    pub(crate) fn start(
+        python: Option<&Path>,
+        directory: &Path,
+        threads: usize,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        let python = match python {
+            Some(python) => python.to_owned(),
+            None => environment()?,
+        };
+        let script = directory.join("peer.py");
+        std::fs::write(&script, SCRIPT).with_context(|| format!("cannot write {}", script.display()))?;
+        let mut child = Command::new(&python)
+            .arg(&script)
+            .args([directory.as_os_str(), threads.to_string().as_ref(), torch_device(device).as_ref()])
+            .env("OMP_NUM_THREADS", threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .with_context(|| format!("cannot run {}", python.display()))?;
+        let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("{} cannot be talked to", python.display());
+        };
+        let mut peer = Self { directory: directory.to_owned(), child, commands, answers: BufReader::new(answers) };
+        match peer.line()?.as_str() {
+            "ready" => Ok(peer),
+            other => bail!("TransformerLens did not start: {other}"),
+        }
+    }
+
+    /// Runs every `stride`-th patch of a work.
+    pub(crate) fn run(&mut self, work: Work, stride: usize) -> anyhow::Result<Answer> {
+        let out = self.directory.join("results.f32");
+        writeln!(self.commands, "{} {stride} {}", work.name(), out.display()).context("TransformerLens has stopped")?;
+        let line = self.line()?;
+        if let Some(reason) = line.strip_prefix("failed ") {
+            bail!("{reason}");
+        }
+        let seconds: f64 = line.split(' ').next().unwrap_or_default().parse().context("an answer without a time")?;
+        let bytes = std::fs::read(&out).with_context(|| format!("cannot read {}", out.display()))?;
+        let results = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let patches: f64 = line.split(' ').nth(1).unwrap_or_default().parse().context("an answer without a number")?;
+        Ok(Answer { seconds_a_patch: seconds / patches.max(1.0), results })
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.answers.read_line(&mut line)? == 0 {
+            bail!("TransformerLens has stopped; what it said is above");
+        }
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What PyTorch calls a device.
+fn torch_device(device: Device) -> String {
+    match device {
+        Device::Cuda(number) => format!("cuda:{number}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// The Python of an environment with TransformerLens, made in `target/peer` if it is not there.
+fn environment() -> anyhow::Result<PathBuf> {
+    let root = Path::new("target/peer");
+    let python = root.join("bin/python");
+    let done = root.join("installed");
+    if done.is_file() {
+        return Ok(python);
+    }
+    print("installing TransformerLens into target/peer (some 3 GB, once) ..\n")?;
+    let run = |command: &mut Command| -> anyhow::Result<()> {
+        let status = command.stdout(Stdio::null()).status().with_context(|| format!("cannot run {command:?}"))?;
+        if status.success() { Ok(()) } else { bail!("{command:?} failed") }
+    };
+    run(Command::new("python3").args(["-m", "venv"]).arg(root))?;
+    let requirements = root.join("requirements.txt");
+    std::fs::write(&requirements, REQUIREMENTS)?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements))?;
+    std::fs::write(&done, "")?;
+    Ok(python)
+}

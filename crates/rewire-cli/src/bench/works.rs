@@ -1,0 +1,374 @@
+//! The sweeps that are timed, on prompts like the demo's.
+
+use std::path::Path;
+
+use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use clap::ValueEnum;
+use ndarray::ArrayD;
+use rewire_analysis::attribution::{
+    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching,
+    attribution_patching_with_head_paths,
+};
+use rewire_analysis::integrated::{PathIntegral, integrated_gradients};
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::patching::{
+    Cost, activation_patching, activation_patching_cost, attribution_patching_cost, forward_cost,
+    integrated_gradients_cost,
+};
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching, path_patching_cost};
+use rewire_analysis::run::{Direction, Options, clean_logits};
+use rewire_analysis::{Effects, Outcome};
+use rewire_hooks::{GradientProbes, HookPoint, Site};
+use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_store::{OutputDirectory, Waiting};
+use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
+use rewire_toy::{MODEL_FILES, save_weights};
+use serde_json::{Value, json};
+
+use super::sizes::Size;
+
+/// One piece of work, as TransformerLens' users do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Work {
+    /// One run of the clean prompts.
+    Forward,
+    /// The same with gradients at every head's queries and mixed values.
+    ForwardBackward,
+    /// Attribution patching as the demo runs it.
+    Attribution,
+    /// Attribution patching of the corrupted run alone.
+    AttributionLean,
+    /// The outputs of all heads, all positions.
+    Heads,
+    /// The same on pairs that differ at every token.
+    HeadsDifferEverywhere,
+    /// Residual stream, attention and MLP outputs by position.
+    BlocksByPosition,
+    /// Head outputs, queries, keys, values and patterns, all positions.
+    HeadParts,
+    /// The same by position.
+    HeadPartsByPosition,
+    /// All MLP neurons, all positions.
+    Neurons,
+    /// Integrated gradients of all heads and neurons, 50 nodes, on the comparison notebook's one pair; the peer as the notebook runs
+    /// it (but with the metric of each row).
+    IntegratedGradients,
+    /// The same; the peer as lean as Captum can be.
+    IntegratedGradientsLean,
+    /// All MLP neurons on that pair.
+    NeuronsOnePair,
+    /// Path patching from each head to the last residual stream.
+    PathsToResidual,
+    /// Path patching from each head to the queries of the six heads that the Pythia notebook finds to move names.
+    PathsToQueries,
+}
+
+const PARTS: [Component; 5] =
+    [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
+const BLOCKS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
+
+/// Tokens in each prompt, and where they differ: as in the demo.
+pub(crate) const TOKENS: usize = 15;
+const DIFFERENT: usize = 10;
+
+/// Tokens of the comparison notebook's pair.
+const NOTEBOOK_TOKENS: usize = 17;
+/// Numbers that are compared of each line of integrated gradients: all heads, or as many neurons.
+const OF_A_LINE: usize = 12;
+
+/// The heads whose queries receive, of GPT-2 small's 12 layers of 12 heads.
+const MOVERS: [(usize, usize); 6] = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)];
+
+/// The same heads, in depth and number, of another shape.
+pub(crate) fn movers(config: &TransformerConfig) -> Vec<(usize, usize)> {
+    let mut movers: Vec<_> =
+        MOVERS.iter().map(|(layer, head)| (layer * config.n_layers / 12, head * config.n_heads / 12)).collect();
+    movers.dedup();
+    movers
+}
+
+/// What all works share.
+pub(crate) struct Setting {
+    /// Pairs that differ at one token.
+    one: PromptPairs,
+    /// One pair, as long as the comparison notebook's.
+    notebook: PromptPairs,
+    /// Pairs that differ at every token.
+    everywhere: PromptPairs,
+    /// How far integrated gradients may be from complete.
+    tolerance: f64,
+    options: Options<'static>,
+}
+
+impl Setting {
+    pub(crate) fn new<B: Backend>(
+        model: &Transformer<B>,
+        seed: u64,
+        n_pairs: usize,
+        tolerance: f64,
+    ) -> anyhow::Result<Self> {
+        let d_vocab = model.config().d_vocab;
+        let pairs = |tokens, n, differ: fn(usize) -> bool| answered(model, pairs(seed, d_vocab, n, tokens, differ)?);
+        let one = pairs(TOKENS, n_pairs, |p| p == DIFFERENT)?;
+        let of_notebook = pairs(NOTEBOOK_TOKENS, 2, |p| p == DIFFERENT)?;
+        let notebook = PromptPairs::new(of_notebook.pairs()[..1].to_vec())?;
+        Ok(Self {
+            one,
+            notebook,
+            everywhere: pairs(TOKENS, n_pairs, |_| true)?,
+            tolerance,
+            options: Options::default(),
+        })
+    }
+
+    /// The same, done with these.
+    pub(crate) fn with(self, options: Options<'static>) -> Self {
+        Self { options, ..self }
+    }
+
+    pub(crate) fn n_pairs(&self) -> usize {
+        self.one.len()
+    }
+
+    pub(crate) fn options(&self) -> &Options<'static> {
+        &self.options
+    }
+
+    /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
+    pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
+        if size.is_shared() {
+            let directory = OutputDirectory::take(directory, &MODEL_FILES, "bench", Waiting::Refuse)?;
+            save_weights(&directory, model)?;
+        }
+        let shape = json!({ "shape": size.describe(), "movers": movers(model.config()), "shared": size.is_shared() });
+        std::fs::write(directory.join("setting.json"), shape.to_string())?;
+        let describe = |pairs: &PromptPairs| -> Value {
+            let pair = |p: &PromptPair| json!({ "clean": p.clean, "corrupt": p.corrupted, "answers": p.answers, "wrong_answers": p.wrong_answers });
+            pairs.pairs().iter().map(pair).collect()
+        };
+        let prompts = json!({
+            "one": describe(&self.one), "all": describe(&self.everywhere), "notebook": describe(&self.notebook),
+        });
+        Ok(std::fs::write(directory.join("prompts.json"), prompts.to_string())?)
+    }
+}
+
+/// Pairs, each the other way round in the next; tokens are the same but where they `differ`.
+fn pairs(
+    seed: u64,
+    d_vocab: usize,
+    n: usize,
+    tokens: usize,
+    differ: impl Fn(usize) -> bool,
+) -> anyhow::Result<PromptPairs> {
+    // A linear congruence is enough to spread the tokens over the vocabulary.
+    let token = |i: usize| ((i as u64 + 1 + 1000 * (seed % 1_000_000)) * 7919 % (d_vocab as u64 / 1000 * 1000)) as u32;
+    let prompt = |row: usize| -> Vec<u32> {
+        (0..tokens).map(|p| token(if differ(p) { 100 * (row + 1) + p } else { 100 * (row / 2) + 50 + p })).collect()
+    };
+    let pair = |row: usize| PromptPair {
+        clean: prompt(row),
+        corrupted: prompt(row ^ 1),
+        answers: vec![0],
+        wrong_answers: vec![1],
+    };
+    Ok(PromptPairs::new((0..n).map(pair).collect())?)
+}
+
+/// The pairs with the answers that tell clean from corrupted most: a random model has no behaviour, and effects in units of a
+/// difference that is near 0 would be mostly rounding.
+fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::Result<PromptPairs> {
+    let clean = clean_logits(model, &pairs, 8)?;
+    let most = |row: usize, other: usize| {
+        let rise = |v: &usize| clean[row][*v] - clean[other][*v];
+        (0..model.config().d_vocab).max_by(|a, b| rise(a).total_cmp(&rise(b))).unwrap_or(0) as u32
+    };
+    let pair = |(row, pair): (usize, &PromptPair)| PromptPair {
+        answers: vec![most(row, row ^ 1)],
+        wrong_answers: vec![most(row ^ 1, row)],
+        ..pair.clone()
+    };
+    Ok(PromptPairs::new(pairs.pairs().iter().enumerate().map(pair).collect())?)
+}
+
+/// What integrated gradients are of.
+const LINES: [NodeKind; 2] = [
+    NodeKind { component: Component::HeadResult, by: By::All },
+    NodeKind { component: Component::MlpPost, by: By::All },
+];
+
+/// Line by line, heads and then neurons of each layer, the first numbers of each.
+fn integrated<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    tolerance: f64,
+    options: &Options,
+) -> anyhow::Result<Vec<f32>> {
+    let integral = PathIntegral { tolerance, ..PathIntegral::default() };
+    let found = integrated_gradients(model, pairs, &LogitDiff::new(pairs), &LINES, &integral, options)?;
+    let means: Vec<_> = found.outcome.effects.iter().map(Effects::mean).collect();
+    let of_line = |mean: &ArrayD<f32>| OF_A_LINE.min(mean.shape()[1]);
+    let line =
+        |layer: usize| means.iter().flat_map(move |mean| (0..of_line(mean)).map(move |unit| mean[[layer, unit]]));
+    Ok((0..model.config().n_layers).flat_map(line).collect())
+}
+
+impl Work {
+    /// Those that take seconds.
+    pub(crate) fn quick() -> Vec<Self> {
+        Self::value_variants().iter().copied().filter(|w| !matches!(w, Work::Neurons | Work::NeuronsOnePair)).collect()
+    }
+
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The nodes of an exact sweep.
+    fn nodes(self) -> Option<Vec<NodeKind>> {
+        Some(match self {
+            Work::Forward
+            | Work::ForwardBackward
+            | Work::Attribution
+            | Work::AttributionLean
+            | Work::IntegratedGradients
+            | Work::IntegratedGradientsLean => return None,
+            Work::PathsToResidual | Work::PathsToQueries => return None,
+            Work::Heads | Work::HeadsDifferEverywhere => vec![NodeKind::all(Component::HeadZ)],
+            Work::BlocksByPosition => BLOCKS.map(NodeKind::by_position).to_vec(),
+            Work::HeadParts => PARTS.map(NodeKind::all).to_vec(),
+            Work::HeadPartsByPosition => PARTS.map(NodeKind::by_position).to_vec(),
+            Work::Neurons | Work::NeuronsOnePair => vec![NodeKind::all(Component::MlpPost)],
+        })
+    }
+
+    /// How many patches an exact sweep makes, or lines are integrated along; 1 for attribution.
+    pub(crate) fn n_nodes(self, config: &TransformerConfig) -> usize {
+        let heads = config.n_layers * config.n_heads;
+        match self {
+            Work::Forward | Work::ForwardBackward | Work::Attribution | Work::AttributionLean => 1,
+            Work::Heads | Work::HeadsDifferEverywhere | Work::PathsToResidual | Work::PathsToQueries => heads,
+            Work::BlocksByPosition => BLOCKS.len() * config.n_layers * TOKENS,
+            Work::HeadParts => PARTS.len() * heads,
+            Work::HeadPartsByPosition => PARTS.len() * heads * TOKENS,
+            Work::Neurons | Work::NeuronsOnePair => config.n_layers * config.d_mlp,
+            Work::IntegratedGradients | Work::IntegratedGradientsLean => 2 * config.n_layers,
+        }
+    }
+
+    /// The receivers of path patching.
+    fn receivers(self, config: &TransformerConfig) -> Option<Vec<Receiver>> {
+        match self {
+            Work::PathsToResidual => Some(vec![Receiver::new(config.n_layers - 1, Input::ResidPost)]),
+            Work::PathsToQueries => Some(
+                movers(config).into_iter().map(|(layer, head)| Receiver::new(layer, Input::Q).head(head)).collect(),
+            ),
+            _ => None,
+        }
+    }
+
+    fn pairs(self, setting: &Setting) -> &PromptPairs {
+        match self {
+            Work::HeadsDifferEverywhere => &setting.everywhere,
+            Work::IntegratedGradients | Work::IntegratedGradientsLean | Work::NeuronsOnePair => &setting.notebook,
+            _ => &setting.one,
+        }
+    }
+
+    /// Does it once; gives the mean effects one after the other, of attribution those of the head outputs.
+    pub(crate) fn run<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Vec<f32>> {
+        let (pairs, options) = (self.pairs(setting), &setting.options);
+        let metric = LogitDiff::new(pairs);
+        let numbers = |outcome: &Outcome| outcome.effects.iter().flat_map(|e| e.mean()).collect::<Vec<f32>>();
+        match self {
+            Work::Forward => return forward(&model.valid(), pairs),
+            Work::ForwardBackward => return forward_and_backward(model, pairs),
+            _ => {}
+        }
+        if let Some(nodes) = self.nodes() {
+            return Ok(numbers(&activation_patching(&model.valid(), pairs, &metric, &nodes, options)?));
+        }
+        if let Some(receivers) = self.receivers(model.config()) {
+            let (heads, policy) = ([NodeKind::all(Component::HeadZ)], FreezePolicy::path_patching());
+            let options = Options { direction: Direction::Noising, ..*options };
+            let found = path_patching(&model.valid(), pairs, &metric, &heads, &receivers, policy, &options)?;
+            return Ok(numbers(&found.outcome));
+        }
+        if matches!(self, Work::IntegratedGradients | Work::IntegratedGradientsLean) {
+            return integrated(model, pairs, setting.tolerance, options);
+        }
+        let blocks =
+            [Component::ResidPre, Component::ResidMid, Component::ResidPost, Component::AttnOut, Component::MlpOut];
+        let has_mid = !model.config().parallel_block;
+        let blocks = blocks.into_iter().filter(|block| has_mid || *block != Component::ResidMid);
+        let mut nodes = vec![NodeKind::all(Component::HeadZ)];
+        nodes.extend(blocks.map(NodeKind::by_position));
+        nodes.extend(PARTS[..4].iter().copied().map(NodeKind::by_position));
+        nodes.push(NodeKind { component: Component::HeadPattern, by: By::Cell });
+        let outcome = match self {
+            Work::AttributionLean => attribution_patching(model, pairs, &metric, &nodes, options)?,
+            _ => {
+                let paths = PathOptions { norm: NormJacobian::Frozen, per_prompt: PerPrompt::Mean };
+                attention_attribution(model, pairs, &metric, options)?;
+                attribution_patching_with_head_paths(model, pairs, &metric, &nodes, paths, options)?.0
+            }
+        };
+        Ok(outcome.effects.iter().take(1).flat_map(Effects::mean).collect())
+    }
+
+    /// What it costs at least.
+    pub(crate) fn cost<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Cost> {
+        let (pairs, options) = (self.pairs(setting), &setting.options);
+        let (plain, metric) = (model.valid(), LogitDiff::new(pairs));
+        let heads = [NodeKind::all(Component::HeadZ)];
+        if let Some(receivers) = self.receivers(model.config()) {
+            let policy = FreezePolicy::path_patching();
+            return Ok(path_patching_cost(&plain, pairs, &metric, &heads, &receivers, policy, options)?);
+        }
+        if let Some(nodes) = self.nodes() {
+            return Ok(activation_patching_cost(&plain, pairs, &metric, &nodes, options)?);
+        }
+        Ok(match self {
+            Work::Forward => forward_cost(&plain, pairs, &metric)?,
+            Work::ForwardBackward => forward_cost(&plain, pairs, &metric)? * 2.0,
+            Work::IntegratedGradients | Work::IntegratedGradientsLean => {
+                let integral = PathIntegral::default();
+                integrated_gradients_cost(model, pairs, &metric, &LINES, &integral, options)?
+            }
+            // The demo's attention attribution, and gradients of the clean run, are another run and backward pass.
+            Work::Attribution => {
+                attribution_patching_cost(model, pairs, &metric, options)? + forward_cost(&plain, pairs, &metric)? * 2.0
+            }
+            _ => attribution_patching_cost(model, pairs, &metric, options)?,
+        })
+    }
+}
+
+/// The logit difference of each clean prompt.
+fn forward<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Vec<f32>> {
+    let logits = model.forward(clean_run(model, pairs)?, ())?;
+    Ok(differences(logits, pairs).into_data().iter::<f32>().collect())
+}
+
+fn forward_and_backward<B: AutodiffBackend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Vec<f32>> {
+    let probed = |p: HookPoint| p.site().is_some_and(|site| matches!(site, Site::Q | Site::Z));
+    let mut probes = GradientProbes::filtered(probed);
+    let differences = differences(model.forward(clean_run(model, pairs)?, &mut probes)?, pairs);
+    let gradients = probes.gradients(&differences.clone().sum());
+    // A device is waited for by reading something that the last step made.
+    let _ = gradients.block::<4>(0, Site::Q)?.sum().into_data();
+    Ok(differences.inner().into_data().iter::<f32>().collect())
+}
+
+fn clean_run<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Run<B>> {
+    let Reads { positions, columns } = LogitDiff::new(pairs).reads();
+    Ok(Run::tokens(model.tokens(&pairs.clean())?)
+        .reading(Readout { positions: ReadPositions::Each(positions), columns }))
+}
+
+fn differences<B: Backend>(logits: Tensor<B, 3>, pairs: &PromptPairs) -> Tensor<B, 1> {
+    let [rows, _, columns] = logits.dims();
+    let prompts: Vec<usize> = (0..rows).collect();
+    LogitDiff::new(pairs).evaluate(logits.reshape([rows, columns]), &prompts)
+}

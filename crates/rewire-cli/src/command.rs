@@ -1,0 +1,54 @@
+//! The commands and their arguments.
+
+use clap::{Parser, Subcommand};
+
+use crate::{bench, reproduce_facts, reproduce_ig, reproduce_ioi, reproduce_pythia, shell, sweep};
+
+/// Find which parts of a transformer language model cause a behavior.
+#[derive(Parser)]
+#[command(name = "rewire", version, max_term_width = 110)]
+pub struct Arguments {
+    /// The command to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A command of `rewire`.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Reproduce the attribution-patching demo: which heads do indirect object identification.
+    ReproduceIoi(reproduce_ioi::Arguments),
+    /// Reproduce the comparison of integrated gradients with activation patching, and its ablation study.
+    ReproduceIg(reproduce_ig::Arguments),
+    /// Reproduce the Pythia notebook: the circuit for indirect object identification, found step by step.
+    ReproducePythia(reproduce_pythia::Arguments),
+    /// Reproduce the factual-recall example: where a landmark's city is read from. Its own model is gpt2-xl, which needs 9 GB.
+    ReproduceFacts(reproduce_facts::Arguments),
+    /// Patch your own prompt pairs: any method, any kind of node.
+    Sweep(sweep::Arguments),
+    /// Time each sweep on models of known shapes, and say how far it is from the least it could take.
+    Bench(bench::Arguments),
+    /// Print a completion script for a shell.
+    Completions(shell::CompletionArguments),
+    /// Print the manual page, in roff.
+    Man,
+}
+
+impl Command {
+    /// Runs the command: prints, and writes its results.
+    ///
+    /// # Errors
+    /// The first error met, for one line on standard error and exit code 2.
+    pub fn run(&self) -> anyhow::Result<()> {
+        match self {
+            Command::ReproduceIoi(arguments) => reproduce_ioi::run(arguments),
+            Command::ReproduceIg(arguments) => reproduce_ig::run(arguments),
+            Command::ReproducePythia(arguments) => reproduce_pythia::run(arguments),
+            Command::ReproduceFacts(arguments) => reproduce_facts::run(arguments),
+            Command::Sweep(arguments) => sweep::run(arguments),
+            Command::Bench(arguments) => bench::run(arguments),
+            Command::Completions(arguments) => shell::completions(arguments),
+            Command::Man => shell::manual(),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The commands of `rewire`, as a library.
+//!
+//! The binary `rewire` and the repository's `cargo xtask` both run [`Command`]s by [`start`]. This is
+//! the only crate that prints, parses flags and chooses a backend; to call an analysis from Rust, use
+//! the crate `rewire`.
+//!
+//! ```
+//! use clap::Parser;
+//! use rewire_cli::{Arguments, Command};
+//!
+//! let arguments = Arguments::try_parse_from(["rewire", "sweep", "--pairs", "pairs.jsonl"])?;
+//! assert!(matches!(arguments.command, Command::Sweep(_)));
+//! # Ok::<(), clap::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod agreement;
+mod arguments;
+mod bench;
+mod certainty;
+mod command;
+mod compute;
+mod device;
+mod given;
+mod model;
+mod names;
+pub mod output;
+mod panics;
+mod paths;
+pub mod progress;
+mod reproduce_facts;
+mod reproduce_ig;
+mod reproduce_ioi;
+mod reproduce_pythia;
+mod screening;
+mod shell;
+mod start;
+mod sweep;
+mod threads;
+
+pub use command::{Arguments, Command};
+pub use start::start;

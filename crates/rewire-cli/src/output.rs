@@ -1,0 +1,188 @@
+//! What commands print and write.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use clap::Args;
+use rewire_analysis::stats::Warning;
+use rewire_report::{About, Page, TABLE_FILES};
+use rewire_store::{OutputDirectory, StoreError, Waiting};
+use rewire_tensor::Precision;
+use serde_json::{Value, json};
+
+use crate::compute::halved;
+use crate::device::Device;
+use crate::model::Source;
+
+/// The description of a run, for its `effects.json`; the caller fills in what was measured.
+pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About {
+    About {
+        command: command(),
+        model: source.name.clone(),
+        config: source.config.to_hugging_face(),
+        processed_weights: source.is_processed(),
+        metric: String::new(),
+        device: device.resolve().to_string(),
+        computed: json!({
+            "weights_and_activations": Precision::Float32,
+            "products_of_float32": rewire_tensor::products(),
+            "halved": halved(),
+        }),
+        seed: None,
+        labels: Value::Null,
+        baselines: Value::Null,
+        notes: Value::Null,
+        tokenization: source.tokenization(),
+        warnings: source.warnings(),
+        wall_time_s: started.elapsed().as_secs_f64(),
+        versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
+    }
+}
+
+/// The words of this command line after the program; bytes that are not UTF-8 are replaced.
+fn command() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// Names of the files that every analysis writes to its output directory.
+pub(crate) const RESULTS: [&str; 4] = [TABLE_FILES[0], TABLE_FILES[1], TABLE_FILES[2], "report.html"];
+
+/// Whether a command waits for another run that holds its output directory.
+#[derive(Args)]
+pub struct WaitArguments {
+    /// Wait while another run is writing to --out, instead of refusing.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl WaitArguments {
+    /// Takes the output directory for this run, which will write files of these names.
+    pub fn take(&self, out: &Path, results: &[&str]) -> Result<OutputDirectory, StoreError> {
+        let tell =
+            |holder: &str| say(&format!("waiting for another run that is writing to {} ({holder})", out.display()));
+        let waiting = if self.wait { Waiting::Wait(&tell) } else { Waiting::Refuse };
+        let taken = OutputDirectory::take(out, results, &command().join(" "), waiting)?;
+        taken.notices().iter().for_each(|notice| say(notice));
+        Ok(taken)
+    }
+}
+
+/// Prints the tokens that text begins with and, to standard error, doubts about the tokenizer.
+pub(crate) fn announce(source: &Source) -> anyhow::Result<()> {
+    source.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+    match source.beginning() {
+        Some(beginning) => print(&format!("{}: {beginning}\n", source.name)),
+        None => Ok(()),
+    }
+}
+
+/// Prints warnings about results to standard error, one line each with the name of its result.
+/// Returns the lines, after those about the source, which [`announce`] has printed.
+pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
+    let mut lines = source.warnings();
+    for (name, warnings) in of {
+        for warning in warnings {
+            let line = if name.is_empty() { warning.to_string() } else { format!("{name}: {warning}") };
+            if !lines.contains(&line) {
+                say(&format!("warning: {line}"));
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
+
+/// Returns a page of a report that begins with the warnings, with what text begins with, and with a
+/// note if there was too little memory.
+pub(crate) fn new_page(title: &str, subtitle: &str, source: &Source, warnings: &[String]) -> Page {
+    let mut page = Page::new(title, subtitle);
+    page.warnings(warnings);
+    if let Some(beginning) = source.beginning() {
+        page.section("Tokens", &format!("In prompts, {beginning}."));
+    }
+    let halved = halved();
+    if !halved.is_empty() {
+        page.section(
+            "Memory",
+            "There was too little memory for as much at once as was meant. The numbers are the same.",
+        );
+        halved.iter().for_each(|halved| page.text(halved));
+    }
+    page
+}
+
+/// `L9H6`.
+pub(crate) fn head_name(layer: usize, head: usize) -> String {
+    format!("L{layer}H{head}")
+}
+
+/// Names `prefix0`, `prefix1`, ..
+pub(crate) fn numbered(prefix: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{prefix}{i}")).collect()
+}
+
+/// Token labels that are distinct: the token, and its position. The token in front of a prompt is called BOS, which leaves
+/// room for the rest.
+pub(crate) fn token_labels(labels: &[String]) -> Vec<String> {
+    let label = |(i, token): (usize, &String)| match token.as_str() {
+        "<|endoftext|>" => format!("BOS_{i}"),
+        token => format!("{}_{i}", token.escape_debug()),
+    };
+    labels.iter().enumerate().map(label).collect()
+}
+
+/// Rows under a header, each column as wide as its widest cell; the first aligned left, the others right.
+pub(crate) fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let line = |cells: Vec<&str>| {
+        let cells = cells.iter().enumerate().map(|(i, cell)| match i {
+            0 => format!("{cell:<w$}", w = width(i)),
+            _ => format!("{cell:>w$}", w = width(i)),
+        });
+        format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    [line(header.to_vec())].into_iter().chain(rows).collect()
+}
+
+/// Writes to standard output. A reader that stops reading (`| head`) is no error; a full disk is.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An error and its causes in one line. A cause that the line ends with already is not repeated.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |line, cause| match line.ends_with(&cause) {
+        true => line,
+        false if line.is_empty() => cause,
+        false => format!("{line}: {cause}"),
+    })
+}
+
+/// Writes a line to standard error. If that fails there is nobody left to tell.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::explain;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error =
+            anyhow::anyhow!("the disk is full").context("cannot write a.txt: the disk is full").context("saving");
+        assert_eq!(explain(&error), "saving: cannot write a.txt: the disk is full");
+        assert_eq!(explain(&anyhow::anyhow!("alone")), "alone");
+    }
+}

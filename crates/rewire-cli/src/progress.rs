@@ -1,0 +1,24 @@
+//! Progress bars: on standard error, with the time left, and silent when that is no terminal.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar of `len` steps of `what`.
+pub fn bar(len: usize, what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(len as u64);
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta_precise} left") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(what.to_owned());
+    bar
+}
+
+/// Runs an analysis under a bar: `analysis` is given what it tells its progress to.
+pub(crate) fn with_bar<T>(what: &str, analysis: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
+    let bar = bar(0, what);
+    let result = analysis(&|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    result
+}

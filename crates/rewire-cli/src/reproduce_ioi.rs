@@ -1,0 +1,192 @@
+//! `cargo xtask reproduce-ioi`: the attribution-patching demo on indirect object identification.
+
+mod analyse;
+mod checks;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::backend::Autodiff;
+use clap::Args;
+use rewire_analysis::Outcome;
+use rewire_analysis::attribution::NormJacobian;
+use rewire_analysis::run::Scale;
+use rewire_analysis::stats::pearson;
+use rewire_model::Transformer;
+use rewire_report::{About, Check, Prompts, Table, describe_baselines, write_results};
+use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
+use serde_json::{Value, json};
+
+use crate::agreement;
+use crate::arguments::at_most_a_million;
+use crate::device::on_device;
+use crate::model::{ModelArguments, Source};
+use crate::output::{RESULTS, WaitArguments, about, announce, print, text_table, warn};
+use crate::paths::AXES as PATH_AXES;
+use analyse::{Demo, Findings, HeadEffect};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Generated prompts, beside the demo's eight; 0 for none.
+    #[arg(long, default_value_t = 100, value_parser = at_most_a_million)]
+    prompts: usize,
+    /// Seed of the generated prompts, of the bootstrap and of the sign flips.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How generated prompts are corrupted: s2-io, s1-other, io-other, abc.
+    #[arg(long, default_value = "s2-io")]
+    corruption: Corruption,
+    /// In the head paths: differentiate the norm in front of a head whole (exact), or with its scale held (frozen).
+    #[arg(long, default_value = "exact")]
+    norm: NormJacobian,
+    /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
+    #[arg(long, default_value = "out/reproduce-ioi")]
+    out: PathBuf,
+    #[command(flatten)]
+    wait: WaitArguments,
+}
+
+/// Heads that the tables list.
+const TOP: usize = 10;
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let source = Source::open(&arguments.model)?;
+    let tokenizer = source.tokenizer()?;
+    let bos = source.bos_for_text()?;
+    let demo = demo_pairs(tokenizer, bos)?;
+    demo.check_model(source.config.d_vocab, source.config.n_ctx)?;
+    let generated = match arguments.prompts {
+        0 => None,
+        n => {
+            let prompts = IoiGenerator::new(tokenizer)?.sample(n, arguments.seed, Split::All);
+            Some(arguments.corruption.pairs(&prompts, tokenizer, bos)?)
+        }
+    };
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    announce(&source)?;
+
+    let (demo_findings, findings, cached) = on_device!(arguments.model.device, |B, device| {
+        let model: Transformer<Autodiff<B>> = source.load(&device)?;
+        let of_demo = analyse::demo(&model, &demo, arguments.norm)?;
+        let cached = checks::cached(&model, &demo)?;
+        let mut findings = vec![analyse::heads(&model, "demo", demo, arguments.seed)?];
+        if let Some(pairs) = generated {
+            findings.push(analyse::heads(&model, "generated", pairs, arguments.seed)?);
+        }
+        anyhow::Ok((of_demo, findings, cached))
+    })?;
+    let checks = match source.is_gpt2_small() {
+        true => checks::checks(&demo_findings, &findings[0], cached, tokenizer),
+        false => Vec::new(),
+    };
+    let warnings = warn(
+        &source,
+        findings.iter().map(|found| (found.set, found.outcomes.iter().flatten().flat_map(Outcome::warnings).collect())),
+    );
+    let found = Found { demo: demo_findings, sets: findings, checks, warnings };
+
+    let by_set = |describe: &dyn Fn(&Findings) -> Value| -> Value {
+        found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
+    };
+    let about = About {
+        metric: "logit-diff-normalised".to_owned(),
+        seed: Some(arguments.seed),
+        labels: by_set(&|found| (0..found.pairs.len()).map(|p| found.pairs.labels(p)).collect::<Vec<_>>().into()),
+        baselines: by_set(&|found| describe_baselines(&found.outcomes[0][0].baselines)),
+        warnings: found.warnings.clone(),
+        notes: json!({
+            "norm": arguments.norm,
+            "uncertainty": by_set(&|found| found.describe_certainty(arguments.seed)),
+            "agreement": agreement::describe(&found.demo.agreements),
+        }),
+        ..about(&source, arguments.model.device, started)
+    };
+    let page = report::page(&source, &found, arguments).render().into_bytes();
+    write_results(&directory, &tables(&found), &about, vec![("report.html", page)])?;
+    let path = arguments.out.join("report.html");
+
+    print(&summary(&source, &found, arguments))?;
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
+}
+
+/// All that the report is made of.
+struct Found {
+    demo: Demo,
+    /// The demo's prompts, and the generated ones if there are any.
+    sets: Vec<Findings>,
+    checks: Vec<Check>,
+    /// Warnings, one line each.
+    warnings: Vec<String>,
+}
+
+fn correlation(heads: &[HeadEffect]) -> Option<f64> {
+    pearson(heads.iter().map(|h| (h.exact, h.attribution)))
+}
+
+fn tables(found: &Found) -> Vec<Table> {
+    let mut tables = Vec::new();
+    for set in &found.sets {
+        for outcome in set.outcomes.iter().flatten() {
+            for effects in &outcome.effects {
+                let name = format!("{}/{}/{}/{}", set.set, outcome.method, outcome.direction, effects.kind);
+                tables.push(Table::new(name, effects, Prompts::Each, outcome));
+            }
+        }
+    }
+    let demo = &found.demo;
+    for outcome in [&demo.exact, &demo.attribution] {
+        for effects in &outcome.effects {
+            let name = format!("demo/{}/{}/{}", outcome.method, outcome.direction, effects.kind);
+            if tables.iter().all(|t| t.name != name) {
+                tables.push(Table::new(name, effects, Prompts::Each, outcome));
+            }
+        }
+    }
+    let axes = |names: &[&str]| names.iter().map(|a| (*a).to_owned()).collect();
+    let [name, attention] = ["head_paths", "attention-attribution"].map(|n| format!("demo/{n}"));
+    tables.push(Table::of(name, axes(&PATH_AXES[1..]), demo.paths.clone().into_dyn(), &demo.attribution));
+    tables.push(Table {
+        name: attention,
+        axes: axes(&["prompt", "layer", "head", "dest", "src"]),
+        values: demo.attention_attribution.clone().into_dyn(),
+        method: None,
+        direction: None,
+        scale: Scale::Normalised,
+        prompts_by_position: None,
+    });
+    tables
+}
+
+fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
+    let mut text = format!("{} on {}\n", source.name, arguments.model.device.resolve());
+    for set in &found.sets {
+        let [clean, corrupted] = set.baselines();
+        let (n, name) = (set.pairs.len(), set.set);
+        text += &format!("\n{n} {name} prompts: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
+        for (index, direction) in set.shown() {
+            let heads = set.heads(index);
+            let (header, rows) = set.table(index, TOP);
+            text += &format!("\n{direction}, heads by exact effect (z, all positions)\n");
+            text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+            text += &format!("  {}\n", set.certainty[index].in_words());
+            text += &match correlation(&heads) {
+                Some(r) => format!("  attribution against exact effect over {} heads: Pearson {r:.4}\n", heads.len()),
+                None => "  attribution or exact effect is the same for all heads: no correlation\n".to_owned(),
+            };
+        }
+        text += &set.noising_in_words().map_or_else(String::new, |words| format!("\n{words}\n"));
+    }
+    text += "\nattribution against exact effects on the demo's prompts, denoising\n";
+    text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
+    if !found.checks.is_empty() {
+        text += "\nagainst the figures that the demo prints\n";
+        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
+        text +=
+            &text_table(&["figure", "expected", "got", "verdict"], &found.checks.iter().map(row).collect::<Vec<_>>());
+    }
+    text
+}

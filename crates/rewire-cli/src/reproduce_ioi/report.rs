@@ -1,0 +1,192 @@
+//! The reproduction's report, in the demo's order.
+
+mod attribution;
+mod validation;
+
+use ndarray::{Array2, Axis, Ix2};
+use rewire_analysis::{Effects, Outcome};
+use rewire_report::charts::{self, HeatMapLabels, Point};
+use rewire_report::{AttentionMap, Page};
+use rewire_tasks::PromptPairs;
+
+use super::analyse::{Findings, HeadEffect};
+use super::{Arguments, Found, TOP, correlation};
+use crate::model::Source;
+use crate::names;
+use crate::output::{head_name, new_page, numbered};
+
+pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
+    let title = "Attribution patching on indirect object identification";
+    let mut page = new_page(title, &source.subtitle(arguments.model.device), source, &found.warnings);
+    task(&mut page, found, arguments);
+    let labels = Labels::new(source, &found.sets[0].pairs);
+    if let Some(note) = names::positions_note(&found.sets[0].pairs) {
+        page.text(&format!("Maps by position are labelled with the first prompt's tokens. {note}"));
+    }
+    attribution::sections(&mut page, source, found, &labels, arguments);
+    validation::sections(&mut page, source, found, &labels);
+    for set in &found.sets {
+        heads(&mut page, set, &labels);
+    }
+    reading(&mut page);
+    page
+}
+
+/// The names along the axes of the demo's maps.
+pub(super) struct Labels {
+    layers: Vec<String>,
+    heads: Vec<String>,
+    /// The first prompt's tokens, each with its position.
+    tokens: Vec<String>,
+    /// `L0H0`, ..
+    all_heads: Vec<String>,
+}
+
+impl Labels {
+    fn new(source: &Source, pairs: &PromptPairs) -> Self {
+        let (layers, heads) = (source.config.n_layers, source.config.n_heads);
+        Self {
+            layers: numbered("L", layers),
+            heads: numbered("H", heads),
+            tokens: names::of_axis("pos", pairs.width(), pairs),
+            all_heads: crate::paths::heads(layers, heads),
+        }
+    }
+
+    fn by_head(&self) -> [(&str, &[String]); 2] {
+        [("layer", &self.layers), ("head", &self.heads)]
+    }
+
+    fn by_position(&self) -> [(&str, &[String]); 2] {
+        [("layer", &self.layers), ("position", &self.tokens)]
+    }
+
+    fn heads_by_position(&self) -> [(&str, &[String]); 2] {
+        [("head", &self.all_heads), ("position", &self.tokens)]
+    }
+}
+
+/// The names of a chart's rows and columns.
+type AxisNames<'a> = [(&'a str, &'a [String]); 2];
+
+/// Maps side by side on one colour scale.
+fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, columns]: AxisNames) {
+    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+    for (title, map) in maps {
+        page.chart(charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach }));
+    }
+}
+
+/// The mean over prompts as a map: `[layer, head]`, `[layer, pos]`, or `[head of any layer, pos]`.
+fn mean_map(effects: &Effects) -> Array2<f32> {
+    let mean = effects.mean();
+    let flat = match *mean.shape() {
+        [layers, heads, positions] => mean.into_shape_with_order((layers * heads, positions)).ok(),
+        _ => mean.into_dimensionality::<Ix2>().ok(),
+    };
+    flat.unwrap_or_default()
+}
+
+/// A prompt's tokens as text.
+fn shown_tokens(pairs: &PromptPairs, prompt: usize) -> Vec<String> {
+    let shown = |token: &String| if token == "<|endoftext|>" { "BOS ".to_owned() } else { token.clone() };
+    pairs.labels(prompt).iter().map(shown).collect()
+}
+
+/// One map, of `values` `[layer, head, dest, src]`, of a head over a prompt.
+fn attention_map(
+    name: String,
+    values: ndarray::ArrayView4<f32>,
+    [layer, head]: [usize; 2],
+    pairs: &PromptPairs,
+    prompt: usize,
+) -> AttentionMap {
+    let n = pairs.labels(prompt).len();
+    let values = values.index_axis(Axis(0), layer).index_axis(Axis(0), head).to_owned();
+    let values = Array2::from_shape_fn((n, n), |(dest, src)| values[[dest, src]]);
+    AttentionMap { name, tokens: shown_tokens(pairs, prompt), values }
+}
+
+fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
+    page.section(
+        "The task",
+        "A clean prompt names two people and repeats one, the subject; the model should say the other, the indirect object. \
+         In the corrupted prompt the repeated name is changed. The metric is the logit of the right name less that of the \
+         wrong one, at the last token; normalised, 0 is the corrupted prompts' mean and 1 the clean ones'.",
+    );
+    let row = |set: &Findings| {
+        let [clean, corrupted] = set.baselines();
+        let made = match set.set {
+            "demo" => "the demo's".to_owned(),
+            _ => format!("generated, seed {}, corrupted by {}", arguments.seed, arguments.corruption),
+        };
+        vec![made, set.pairs.len().to_string(), format!("{clean:.4}"), format!("{corrupted:.4}")]
+    };
+    let rows = found.sets.iter().map(row).collect();
+    page.table(&["prompts", "number", "clean logit difference", "corrupted"], rows);
+    for set in &found.sets {
+        let ranked = set.heads(0);
+        let top = ranked.iter().take(5).map(|h| format!("{} ({:+.2})", head_name(h.layer, h.head), h.exact));
+        let top = top.collect::<Vec<_>>().join(", ");
+        page.text(&format!("The heads that bring most of the behaviour back, on the {} prompts: {top}.", set.set));
+    }
+    page.text(&format!("The demo's first prompt: {}", found.sets[0].pairs.labels(0).concat()));
+    if !found.checks.is_empty() {
+        page.text(
+            "This model has the shape of the one that the demo used; the figures that the demo prints, and ours:",
+        );
+        page.checks(&found.checks);
+    }
+}
+
+/// Head outputs on a set of prompts: exact, by attribution, and one against the other; with how sure they are.
+fn heads(page: &mut Page, set: &Findings, labels: &Labels) {
+    let named = match set.set {
+        "demo" => "the demo's prompts".to_owned(),
+        _ => format!("{} generated prompts", set.pairs.len()),
+    };
+    for (index, direction) in set.shown() {
+        page.section(
+            &format!("Heads on {named}, {direction}"),
+            match index {
+                0 => "The corrupted run takes one head's output, at all positions, from the clean run: 0 changes nothing, 1 \
+                      brings all of the behaviour back.",
+                _ => "The clean run takes one head's output, at all positions, from the corrupted run: 0 changes nothing, -1 \
+                      takes all of the behaviour away.",
+            },
+        );
+        exact_and_attribution(page, "Head outputs", &set.outcomes[index], labels.by_head());
+        let ranked = set.heads(index);
+        let point =
+            |h: &HeadEffect| Point { x: h.exact, y: h.attribution, layer: h.layer, name: head_name(h.layer, h.head) };
+        let points: Vec<_> = ranked.iter().map(point).collect();
+        let r = correlation(&ranked).map_or("none".to_owned(), |r| format!("{r:.4}"));
+        let title = format!("Attribution against exact effect (Pearson {r})");
+        page.chart(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
+        let (header, rows) = set.table(index, TOP);
+        page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+        page.text(&set.certainty[index].in_words());
+    }
+    if let Some(words) = set.noising_in_words() {
+        page.text(&words);
+    }
+}
+
+fn reading(page: &mut Page) {
+    page.section("How to read this", "");
+    page.text(
+        "Exact effects are activation patching: the model is run again for each node, with nothing approximated. Attribution \
+         is (activation of the other run - own activation) times the gradient of the metric, summed: one backward pass for \
+         all nodes, right where the network is linear between the two runs. Standard errors and intervals are over clusters of \
+         prompts (a pair, its mirror and their repeats count once), with the unit (clean less corrupted mean) held. Family-wise \
+         p-values take all heads of a table together. Every number is in effects.safetensors beside this file, per prompt, \
+         and all but the largest tables in effects.csv; effects.json says how they were made.",
+    );
+}
+
+/// Two maps on one colour scale: the exact effects, and their attribution.
+fn exact_and_attribution(page: &mut Page, title: &str, outcomes: &[Outcome; 2], labels: AxisNames) {
+    let titles = ["exact", "attribution"].map(|how| format!("{title} ({how})"));
+    let both: Vec<_> = titles.into_iter().zip(outcomes.iter().map(|o| mean_map(&o.effects[0]))).collect();
+    maps(page, &both, labels);
+}

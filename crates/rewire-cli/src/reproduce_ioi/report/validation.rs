@@ -1,0 +1,239 @@
+//! The demo's last section, in numbers: attribution against activation patching, kind by kind, and where it goes wrong.
+
+use ndarray::Array2;
+use rewire_analysis::Outcome;
+use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::stats::{Agreement, NodeError, spearman};
+use rewire_report::Page;
+use rewire_report::charts::{self, HeatMapLabels, Point};
+use rewire_tasks::PromptPairs;
+
+use super::super::analyse::{BLOCKS, HEAD_PARTS};
+use super::{Found, Labels, attention_map, mean_map};
+use crate::model::Source;
+use crate::output::head_name;
+use crate::{agreement, names, screening};
+
+/// Worst nodes listed a kind.
+const WORST: usize = 5;
+/// Heads whose patterns are shown because attribution is worst at them.
+const WORST_HEADS: usize = 3;
+/// The heads of GPT-2 small at which the demo finds attribution to err, and whose attention it
+/// draws.
+const GPT2_HEADS: [[usize; 2]; 3] = [[5, 5], [10, 7], [11, 10]];
+
+pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: &Labels) {
+    let demo = &found.demo;
+    page.section(
+        "Validating attribution against activation patching",
+        "For every kind of node that the demo patches, attribution beside the exact effect. Nodes before the prompts first \
+         differ have exactly none in both and are not compared. R2 is the share of the exact effects' variance that attribution, \
+         taken at its word, accounts for: below 0 it is worse than their mean. Top 10: how many of the ten largest exact effects \
+         are among the ten largest attributions.",
+    );
+    page.table(&agreement::HEADER, agreement::rows(&demo.agreements));
+    let pairs = &found.sets[0].pairs;
+    let screened = &demo.screened;
+    page.text(&format!("Screened, then verified, all heads: {}.", screening::told(screened, pairs)));
+    page.table(&screening::HEADER, screening::rows(screened, pairs, screened.verified.len()));
+
+    let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));
+    compared(page, found, labels, "By block and position", &by_position);
+    let heads = HEAD_PARTS.map(|(c, title)| (NodeKind::all(c), title));
+    compared(page, found, labels, "By head, all positions", &heads);
+    saturation(page, source, found);
+    let heads = HEAD_PARTS.map(|(c, title)| (NodeKind::by_position(c), title));
+    compared(page, found, labels, "By head and position", &heads);
+}
+
+/// Maps, scatters and worst nodes of some kinds.
+fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kinds: &[(NodeKind, &str)]) {
+    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
+    page.section(
+        heading,
+        "The exact effects and, beside them, the attributions, on one colour scale; then one against the other, and the nodes at \
+         which they differ most.",
+    );
+    let of_heads = kinds.iter().any(|(kind, _)| kind.is_of_heads());
+    let axes = match (of_heads, kinds.first().map(|(kind, _)| kind.by)) {
+        (false, _) => labels.by_position(),
+        (true, Some(By::All)) => labels.by_head(),
+        _ => labels.heads_by_position(),
+    };
+    let both: Vec<[(String, Array2<f32>); 2]> = kinds
+        .iter()
+        .filter_map(|(kind, title)| {
+            let map = |outcome: &Outcome| Some(mean_map(outcome.effects.iter().find(|e| e.kind == *kind)?));
+            let [exact, estimate] = [map(&demo.exact)?, map(&demo.attribution)?];
+            Some([(format!("{title} (exact)"), exact), (format!("{title} (attribution)"), estimate)])
+        })
+        .collect();
+    let reach = charts::reach(both.iter().flatten().map(|(_, map)| map.view()));
+    let [rows, columns] = axes;
+    for of_kind in &both {
+        let chart = |(title, map): &(String, Array2<f32>)| {
+            charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach })
+        };
+        page.row(of_kind.iter().map(chart).collect());
+    }
+    let mut scatters = Vec::new();
+    for (kind, title) in kinds {
+        let (Some(agreement), Some(effects)) = (demo.agreements.iter().find(|a| a.kind == *kind), demo.estimate(*kind))
+        else {
+            continue;
+        };
+        let point = |n: &NodeError| Point {
+            x: n.exact,
+            y: n.estimate,
+            layer: n.place[0],
+            name: names::of_node(effects, &n.place, pairs),
+        };
+        let points: Vec<_> = agreement.errors.iter().map(point).collect();
+        let r = agreement.pearson.map_or("none".to_owned(), |r| format!("{r:.3}"));
+        let title = format!("{title} (Pearson {r})");
+        scatters.push(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
+    }
+    page.row(scatters);
+    let mut header = vec!["kind", "node", "exact", "attribution", "error"];
+    if of_heads {
+        header.push("entropy of its attention");
+    }
+    let mut rows = Vec::new();
+    for (kind, title) in kinds {
+        let (Some(agreement), Some(effects)) = (demo.agreements.iter().find(|a| a.kind == *kind), demo.estimate(*kind))
+        else {
+            continue;
+        };
+        for node in agreement.errors.iter().take(WORST) {
+            let mut row = vec![
+                (*title).to_owned(),
+                names::of_node(effects, &node.place, pairs),
+                format!("{:.4}", node.exact),
+                format!("{:.4}", node.estimate),
+                format!("{:+.4}", node.error()),
+            ];
+            if of_heads {
+                row.push(demo.entropy_at(pairs, *kind, &node.place).map_or("-".to_owned(), |e| format!("{e:.3}")));
+            }
+            rows.push(row);
+        }
+    }
+    page.text("The nodes at which attribution is furthest from the exact effect:");
+    page.table(&header, rows);
+}
+
+/// Whether attribution errs where attention is saturated, and the patterns of the heads at which it errs most.
+fn saturation(page: &mut Page, source: &Source, found: &Found) {
+    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
+    page.section(
+        "Why attribution errs: saturated attention",
+        "A softmax that sits on one token has hardly any gradient, whatever a change of queries or keys would do. Entropy is that \
+         of a head's attention on the corrupted prompts, from the first position that differs on, as a share of the largest \
+         possible: 0 is all on one token, 1 spread evenly. If saturation is what misleads attribution, large errors come with low \
+         entropy: a negative rank correlation.",
+    );
+    let mut rows = Vec::new();
+    for (component, title) in HEAD_PARTS {
+        let kind = NodeKind::all(component);
+        let Some(agreement) = demo.agreements.iter().find(|a| a.kind == kind) else { continue };
+        let pairs_of =
+            agreement.errors.iter().filter_map(|n| Some((demo.entropy_at(pairs, kind, &n.place)?, n.error().abs())));
+        let rank = spearman(pairs_of).map_or("-".to_owned(), |r| format!("{r:.3}"));
+        rows.push(vec![title.to_owned(), agreement.compared.to_string(), rank]);
+    }
+    page.table(&["kind", "heads", "Spearman of entropy and size of error"], rows);
+
+    let worst = worst_heads(&demo.agreements);
+    let shown = match source.is_gpt2_small() {
+        true => {
+            let names = worst.iter().map(|[layer, head]| head_name(*layer, *head)).collect::<Vec<_>>().join(", ");
+            page.text(&format!(
+                "The demo names three heads: L5H5, which errs on its query; L10H7, on query and key; and L11H10, on its key. It prints \
+                 no number. It finds their patterns and outputs to be fine. The largest errors of queries and keys here are those of \
+                 {names}."
+            ));
+            GPT2_HEADS.to_vec()
+        }
+        false => {
+            page.text("The three heads whose queries or keys attribution gets most wrong:");
+            worst
+        }
+    };
+    page.table(&["head", "part", "exact", "attribution", "error", "rank of error"], parts(&demo.agreements, &shown));
+    page.text("A rank of 1 is the largest error of that part among all heads. The attention of these heads on every clean prompt:");
+    let one = |pairs: &PromptPairs, prompt: usize, [layer, head]: [usize; 2]| {
+        let name = format!("{}, prompt {}", head_name(layer, head), prompt + 1);
+        let of_prompt = demo.patterns.index_axis(ndarray::Axis(0), prompt);
+        attention_map(name, of_prompt, [layer, head], pairs, prompt)
+    };
+    let all = shown.iter().flat_map(|head| (0..pairs.len()).map(|prompt| one(pairs, prompt, *head)));
+    page.attention(all.collect());
+}
+
+/// The heads whose queries or keys attribution gets most wrong.
+fn worst_heads(agreements: &[Agreement]) -> Vec<[usize; 2]> {
+    let of_inputs =
+        agreements.iter().filter(|a| [Component::HeadQ, Component::HeadK].map(NodeKind::all).contains(&a.kind));
+    let mut errors: Vec<&NodeError> = of_inputs.flat_map(|a| &a.errors).collect();
+    errors.sort_by(|a, b| b.error().abs().total_cmp(&a.error().abs()));
+    let mut heads: Vec<[usize; 2]> = Vec::new();
+    for error in errors {
+        let head = [error.place[0], error.place[1]];
+        if !heads.contains(&head) && heads.len() < WORST_HEADS {
+            heads.push(head);
+        }
+    }
+    heads
+}
+
+/// A row for each part of each head: exact effect, attribution, error, and the rank of its error.
+fn parts(agreements: &[Agreement], heads: &[[usize; 2]]) -> Vec<Vec<String>> {
+    let row = |head: &[usize; 2], (component, part): (Component, &str)| {
+        let agreement = agreements.iter().find(|a| a.kind == NodeKind::all(component))?;
+        // The largest error is the first.
+        let rank = agreement.errors.iter().position(|n| n.place == head)?;
+        let node = &agreement.errors[rank];
+        Some(vec![
+            head_name(head[0], head[1]),
+            part.to_owned(),
+            format!("{:.4}", node.exact),
+            format!("{:.4}", node.estimate),
+            format!("{:+.4}", node.error()),
+            format!("{} of {}", rank + 1, agreement.compared),
+        ])
+    };
+    heads.iter().flat_map(|head| HEAD_PARTS.into_iter().filter_map(move |part| row(head, part))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+    use rewire_analysis::Effects;
+
+    use super::*;
+
+    /// Exact effects of 0.1 on 12 layers of 12 heads, and attributions that are off by so much.
+    fn agreement(component: Component, off: &[([usize; 2], f32)]) -> Agreement {
+        let kind = NodeKind::all(component);
+        let values = Array3::from_elem((1, 12, 12), 0.1).into_dyn();
+        let exact = Effects { kind, values, lengths: Vec::new() };
+        let mut estimate = exact.clone();
+        off.iter().for_each(|([layer, head], by)| estimate.values[[0, *layer, *head]] += by);
+        Agreement::new(&exact, &estimate, 10).unwrap()
+    }
+
+    #[test]
+    fn heads_are_ranked_by_the_errors_of_their_queries_and_keys() {
+        let agreements = [
+            agreement(Component::HeadZ, &[([0, 0], 9.0)]),
+            agreement(Component::HeadQ, &[([5, 5], -0.3), ([10, 7], 0.1)]),
+            agreement(Component::HeadK, &[([10, 7], 0.2), ([11, 10], 0.15), ([1, 1], 0.01)]),
+        ];
+        assert_eq!(worst_heads(&agreements), GPT2_HEADS);
+        let rows = parts(&agreements, &GPT2_HEADS);
+        assert_eq!(rows.len(), 9);
+        assert_eq!(rows[1], ["L5H5", "Query", "0.1000", "-0.2000", "-0.3000", "1 of 144"]);
+        assert_eq!(rows[4], ["L10H7", "Query", "0.1000", "0.2000", "+0.1000", "2 of 144"]);
+        assert_eq!(rows[8][5], "2 of 144");
+    }
+}

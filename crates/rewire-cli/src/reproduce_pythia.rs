@@ -1,0 +1,145 @@
+//! `cargo xtask reproduce-pythia`: the circuit for indirect object identification, found step by step as the Pythia notebook does.
+
+mod analyse;
+mod carried;
+mod checks;
+mod circuit;
+mod data;
+mod edges;
+mod looks;
+mod notebook;
+mod reference;
+mod report;
+mod results;
+mod roles;
+mod search;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
+use clap::Args;
+use rewire_model::Transformer;
+use rewire_report::{About, Check, describe_baselines, write_results};
+use serde_json::json;
+
+use crate::arguments::at_most_a_million;
+use crate::device::on_device;
+use crate::model::{ModelArguments, Source};
+use crate::output::{WaitArguments, about, announce, print, warn};
+use data::Sets;
+
+#[derive(Args)]
+#[command(mut_arg("model", |model| model.default_value("toy-neox")))]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Prompts of the notebook's steps; the notebook has 70.
+    #[arg(long, default_value_t = 70, value_parser = at_most_a_million)]
+    prompts: usize,
+    /// Further prompts that the circuit's heads are chosen on.
+    #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
+    choose_prompts: usize,
+    /// Further prompts, none of them chosen on, that the circuit is judged on: every figure of it
+    /// that has no other label is of these.
+    #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
+    judge_prompts: usize,
+    /// Seed of all prompts, of bootstrap resamples, and of the random heads that the circuit is
+    /// compared with.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Share of clean less corrupted logit difference from which on a head counts in a step.
+    #[arg(long, default_value_t = 0.02, value_parser = share)]
+    threshold: f32,
+    /// Effect from which on a path between heads is kept in the graph; a tenth of the largest if not given.
+    #[arg(long, value_parser = share)]
+    edge_threshold: Option<f32>,
+    /// Paths between heads that are patched exactly where there are more than 2000: those of largest attribution.
+    #[arg(long, default_value_t = 300, value_parser = crate::arguments::at_least_one)]
+    edges: usize,
+    /// Prompt, counted from 0, over which attention is drawn.
+    #[arg(long, default_value_t = 0)]
+    show: usize,
+    /// Directory for effects.safetensors, effects.json, effects.csv, circuit.json, circuit.dot and report.html.
+    #[arg(long, default_value = "out/reproduce-pythia")]
+    out: PathBuf,
+    #[command(flatten)]
+    wait: WaitArguments,
+}
+
+/// Names of the files that the command writes.
+const RESULTS: [&str; 6] =
+    ["effects.safetensors", "effects.csv", "effects.json", "circuit.json", "circuit.dot", "report.html"];
+
+/// Fewest prompts that a circuit is chosen or judged on.
+const FEWEST: usize = 10;
+
+/// A share above 0 and up to 1.
+fn share(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        Ok(_) => Err("must be above 0 and at most 1".to_owned()),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let started = Instant::now();
+    anyhow::ensure!(arguments.prompts > 1, "--prompts must be at least 2: effects are means over prompts");
+    for (flag, n) in [("--choose-prompts", arguments.choose_prompts), ("--judge-prompts", arguments.judge_prompts)] {
+        anyhow::ensure!(
+            n >= FEWEST,
+            "{flag} must be at least {FEWEST}: the circuit's shares have intervals over these prompts"
+        );
+    }
+    anyhow::ensure!(
+        arguments.show < arguments.prompts,
+        "--show {} is none of the {} prompts, counted from 0",
+        arguments.show,
+        arguments.prompts
+    );
+    let source = Source::open(&arguments.model)?;
+    anyhow::ensure!(source.config.n_layers > 1, "a model of one layer has no paths between heads");
+    let tokenizer = source.tokenizer()?;
+    let sets = Sets::new(tokenizer, source.bos_for_text()?, arguments)?;
+    sets.check_model(source.config.d_vocab, source.config.n_ctx)?;
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    announce(&source)?;
+    let (found, checks) = on_device!(arguments.model.device, |B, device| {
+        let model: Transformer<Autodiff<B>> = source.load(&device)?;
+        let found = analyse::analyse(&model, tokenizer, sets, arguments)?;
+        let checks = checks::checks(&source, &model.valid(), tokenizer)?;
+        anyhow::Ok((found, checks))
+    })?;
+
+    let warnings = warn(&source, [("", found.parts.warnings())]);
+    let labels: Vec<_> = (0..found.data.pairs.len()).map(|p| found.data.pairs.labels(p)).collect();
+    let about = About {
+        metric: "logit-diff-normalised".to_owned(),
+        seed: Some(arguments.seed),
+        labels: json!(labels),
+        baselines: describe_baselines(&found.parts.baselines),
+        warnings: warnings.clone(),
+        notes: results::notes(&found, arguments),
+        ..about(&source, arguments.model.device, started)
+    };
+    let described = results::circuit(&source, &found, arguments);
+    let others = vec![
+        ("circuit.json", format!("{described:#}\n").into_bytes()),
+        ("circuit.dot", found.edges.graph.to_dot().into_bytes()),
+        ("report.html", report::page(&source, &found, &checks, arguments, &warnings).render().into_bytes()),
+    ];
+    write_results(&directory, &results::tables(&found), &about, others)?;
+    let path = arguments.out.join("report.html");
+    print(&results::summary(&source, &found, &checks, arguments))?;
+    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
+}
+
+/// Rows of a table of figures beside ours.
+fn check_rows(checks: &[Check]) -> Vec<Vec<String>> {
+    checks
+        .iter()
+        .map(|c| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()])
+        .collect()
+}

@@ -1,0 +1,268 @@
+//! The notebook's steps: who writes the answer, who tells them where to look, and who tells those.
+
+use std::collections::BTreeSet;
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use ndarray::{Array2, Array4, Axis};
+use rewire_analysis::Outcome;
+use rewire_analysis::heads::{
+    Backup, CopyNorms, CopyScores, Inhibition, KeptTokens, Suppression, attention_patterns, backup_heads, copy_scores,
+    copy_suppression, logit_attribution, s2_inhibition,
+};
+use rewire_analysis::node::{Component, NodeKind};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
+use rewire_analysis::run::{Direction, Options};
+use rewire_model::{FinalNormGain, Transformer};
+use rewire_tasks::{LogitDiff, Tokenizer};
+
+use super::Arguments;
+use super::circuit::{self, Circuit};
+use super::data::{Data, Sets};
+use super::edges::{self, Edges};
+use super::looks::Looks;
+use super::roles::{self, Seen, induces, inhibits};
+use crate::certainty::Certainty;
+use crate::compute::options;
+use crate::progress::with_bar;
+
+/// A head, by layer and number.
+pub(super) type Head = (usize, usize);
+
+/// The parts of heads that are patched first.
+pub(super) const PARTS: [Component; 5] =
+    [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
+
+/// Per cent above which a copy score tells a mover.
+pub(super) const COPIES: f32 = 75.0;
+/// Heads whose S2-inhibition is measured: each takes whole forwards.
+const MEASURED: usize = 6;
+
+/// Function words, which copy suppression never keeps.
+const FUNCTION_WORDS: [&str; 24] = [
+    " the", " a", " an", " to", " of", " and", " in", " at", " for", " with", " on", " were", " was", " had", " went",
+    " gave", " it", " that", " is", ",", ".", "The", "When", "Then",
+];
+
+/// Path patching of all heads into some receivers.
+pub(super) struct Step {
+    pub(super) receivers: Vec<Receiver>,
+    /// Receivers that no head reaches.
+    pub(super) unreached: Vec<Receiver>,
+    pub(super) outcome: Outcome,
+    /// How sure the effects are.
+    pub(super) certainty: Certainty,
+    /// Heads whose effect is below minus the threshold, strongest first: they serve the behaviour.
+    pub(super) serving: Vec<Head>,
+}
+
+/// All that is found.
+pub(super) struct Found {
+    pub(super) data: Data,
+    /// Share of clean prompts whose logit difference is above 0.
+    pub(super) right: f64,
+    /// Activation patching of the heads' parts, denoising.
+    pub(super) parts: Outcome,
+    pub(super) direct: Step,
+    /// Heads that work against the behaviour directly, strongest first.
+    pub(super) opposing: Vec<Head>,
+    pub(super) attribution: Outcome,
+    /// Without and with norms.
+    pub(super) copying: [CopyScores; 2],
+    pub(super) suppression: Vec<Suppression>,
+    pub(super) backup: Option<Backup>,
+    pub(super) queries: Option<Step>,
+    pub(super) inhibition: Vec<Inhibition>,
+    /// Into the values of heads that look at S2 and write to the logits themselves.
+    pub(super) direct_values: Option<Step>,
+    /// Into the values of those that reach the movers' queries.
+    pub(super) values: Option<Step>,
+    /// Into the keys of the heads that both found.
+    pub(super) keys: Option<Step>,
+    /// The heads that are ablated together and whose queries receive.
+    pub(super) movers: Vec<Head>,
+    /// Whether they are movers, or, without any, all that serve the behaviour directly.
+    pub(super) has_movers: bool,
+    pub(super) looks: Looks,
+    /// Patterns of one clean prompt, `[layer, head, dest, src]`, and its number.
+    pub(super) shown: (usize, Array4<f32>),
+    pub(super) circuit: Circuit,
+    pub(super) edges: Edges,
+}
+
+/// Runs all steps.
+pub(super) fn analyse<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    tokenizer: &Tokenizer,
+    sets: Sets,
+    arguments: &Arguments,
+) -> anyhow::Result<Found> {
+    let inner = model.valid();
+    let data = &sets.steps;
+    let pairs = &data.pairs;
+    let metric = LogitDiff::new(pairs);
+    let threshold = arguments.threshold;
+    let options = Options { direction: Direction::Noising, ..options(model, pairs.width()) };
+    let parts = with_bar("parts of heads", |progress| {
+        let options = Options { direction: Direction::Denoising, progress, ..options };
+        activation_patching(&inner, pairs, &metric, &PARTS.map(NodeKind::all), &options)
+    })?;
+    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, data, what, receivers, arguments);
+    let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
+    let direct = step("direct effects", vec![last])?;
+    let opposing = beyond(&direct.effects(), |effect| effect >= threshold);
+    let results = [NodeKind::all(Component::HeadResult)];
+    let attribution = logit_attribution(&inner, pairs, &results, FinalNormGain::Applied, &options)?;
+    let copying = [CopyNorms::Without, CopyNorms::With].map(|norms| {
+        with_bar("copy scores", |progress| {
+            copy_scores(&inner, &pairs.clean(), &data.names(), norms, &Options { progress, ..options })
+        })
+    });
+    let [without, with] = copying;
+    let copying = [without?, with?];
+
+    let patterns = attention_patterns(&inner, &pairs.clean(), options.prompt_batch)?;
+    let looks = Looks::new(&patterns, &data.roles);
+    let shown = arguments.show.min(pairs.len() - 1);
+    let shown = (shown, patterns.index_axis(Axis(0), shown).to_owned());
+    drop(patterns);
+
+    let excluded: BTreeSet<u32> = FUNCTION_WORDS
+        .iter()
+        .filter_map(|word| tokenizer.single_token(word).ok())
+        .chain(inner.config().bos_token)
+        .collect();
+    let (layers, heads) = (inner.config().n_layers, inner.config().n_heads);
+    let all: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect();
+    let keep = KeptTokens { excluded, ..KeptTokens::default() };
+    let suppression = with_bar("copy suppression", |progress| {
+        copy_suppression(&inner, pairs, &all, &keep, &Options { progress, ..options })
+    })?;
+    // Those that look at S2 and write to the logits themselves inhibit it there: the notebook keeps them apart from the movers.
+    let directly: Vec<Head> =
+        direct.serving.iter().chain(&opposing).copied().filter(|&head| inhibits(&looks, head)).collect();
+    let mut movers: Vec<Head> = direct.serving.iter().copied().filter(|head| !directly.contains(head)).collect();
+    let has_movers = !movers.is_empty();
+    if !has_movers {
+        movers.clone_from(&direct.serving);
+    }
+    let backup = match movers.is_empty() {
+        true => None,
+        false => Some(backup_heads(&inner, pairs, &movers, FinalNormGain::Applied, &options)?),
+    };
+    // Nothing is written before the heads of layer 0.
+    let into = |what: &str, input: Input, heads: &[Head]| {
+        let reachable = heads.iter().filter(|(layer, _)| *layer > 0);
+        let receivers: Vec<_> = reachable.map(|&(layer, head)| Receiver::new(layer, input).head(head)).collect();
+        if receivers.is_empty() { Ok(None) } else { step(what, receivers).map(Some) }
+    };
+    let queries = into("into the movers' queries", Input::Q, &movers)?;
+    let candidates: Vec<Head> = serving(&queries);
+    let measured = &candidates[..candidates.len().min(MEASURED)];
+    let inhibition = with_bar("S2-inhibition", |progress| {
+        s2_inhibition(&inner, pairs, &data.roles, measured, &movers, &Options { progress, ..options })
+    })?;
+    let inhibitors: Vec<Head> = candidates.iter().copied().filter(|&head| inhibits(&looks, head)).collect();
+    let direct_values = into("into the direct inhibitors' values", Input::V, &directly)?;
+    let values =
+        into("into the inhibitors' values", Input::V, if inhibitors.is_empty() { &candidates } else { &inhibitors })?;
+    let finders: BTreeSet<Head> = serving(&direct_values).into_iter().chain(serving(&values)).collect();
+    let inductive: Vec<Head> = finders.iter().copied().filter(|&head| induces(&looks, head)).collect();
+    let finders: Vec<Head> = finders.into_iter().collect();
+    let keys = into("into the keys", Input::K, if inductive.is_empty() { &finders } else { &inductive })?;
+
+    let [clean, corrupted] = parts.baselines.means();
+    let evidence = roles::evidence(&Seen {
+        direct: &direct,
+        opposing: &opposing,
+        queries: &queries,
+        values: [&direct_values, &values],
+        keys: &keys,
+        looks: &looks,
+        copying: &copying[0],
+        backup: backup.as_ref(),
+        movers: &movers,
+        threshold,
+        share_of_span: (clean / (clean - corrupted)) as f32,
+    });
+    let steps: Vec<&Step> = [Some(&direct), queries.as_ref(), direct_values.as_ref(), values.as_ref(), keys.as_ref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let circuit = circuit::find(&inner, &sets, &evidence, &steps, arguments)?;
+    let edges = edges::find(model, data, &circuit, &direct, arguments)?;
+    let right = right(&parts);
+    Ok(Found {
+        right,
+        parts,
+        direct,
+        opposing,
+        attribution,
+        copying,
+        suppression,
+        backup,
+        queries,
+        inhibition,
+        direct_values,
+        values,
+        keys,
+        movers,
+        has_movers,
+        looks,
+        shown,
+        circuit,
+        edges,
+        data: sets.steps,
+    })
+}
+
+/// Share of clean prompts with IO above S.
+fn right(parts: &Outcome) -> f64 {
+    let clean = &parts.baselines.clean;
+    clean.iter().filter(|v| **v > 0.0).count() as f64 / clean.len() as f64
+}
+
+fn serving(step: &Option<Step>) -> Vec<Head> {
+    step.as_ref().map(|step| step.serving.clone()).unwrap_or_default()
+}
+
+fn step<B: Backend>(
+    model: &Transformer<B>,
+    data: &Data,
+    what: &str,
+    receivers: Vec<Receiver>,
+    arguments: &Arguments,
+) -> anyhow::Result<Step> {
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let metric = LogitDiff::new(&data.pairs);
+    let found = with_bar(what, |progress| {
+        let options = Options { direction: Direction::Noising, progress, ..options(model, data.pairs.width()) };
+        path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
+    })?;
+    let certainty = Certainty::new(&found.outcome.effects[0], &data.pairs.clusters(), arguments.seed);
+    let mut step =
+        Step { receivers, unreached: found.unreached, outcome: found.outcome, certainty, serving: Vec::new() };
+    step.serving = beyond(&step.effects(), |effect| effect <= -arguments.threshold);
+    Ok(step)
+}
+
+impl Step {
+    /// Mean effects, `[layer, head]`.
+    pub(super) fn effects(&self) -> Array2<f32> {
+        by_head(&self.outcome, 0)
+    }
+}
+
+/// The mean effects of one kind of an outcome, `[layer, head]`.
+pub(super) fn by_head(outcome: &Outcome, kind: usize) -> Array2<f32> {
+    outcome.effects[kind].mean().into_dimensionality().expect("layers and heads")
+}
+
+/// Heads whose effect passes, strongest first.
+fn beyond(effects: &Array2<f32>, passes: impl Fn(f32) -> bool) -> Vec<Head> {
+    let mut heads: Vec<(Head, f32)> =
+        effects.indexed_iter().map(|(h, v)| (h, *v)).filter(|(_, v)| passes(*v)).collect();
+    heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    heads.into_iter().map(|(head, _)| head).collect()
+}

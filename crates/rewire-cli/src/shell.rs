@@ -1,0 +1,38 @@
+//! Shell completions and the manual page, made from the commands' own descriptions.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::command::Arguments;
+use crate::output::print;
+
+/// The arguments of `completions`.
+#[derive(Args)]
+pub struct CompletionArguments {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Prints the completion script of a shell.
+pub(crate) fn completions(arguments: &CompletionArguments) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Arguments::command(), "rewire", &mut script);
+    print(&String::from_utf8(script)?)
+}
+
+/// Prints the manual page: the program, then each command.
+pub(crate) fn manual() -> anyhow::Result<()> {
+    let mut page = Vec::new();
+    let mut program = Arguments::command();
+    program.build();
+    clap_mangen::Man::new(program.clone()).render(&mut page)?;
+    for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = command.get_name().to_uppercase();
+        page.extend(format!(".SH \"{name}\"\n").into_bytes());
+        let command = clap_mangen::Man::new(command.clone());
+        command.render_description_section(&mut page)?;
+        command.render_options_section(&mut page)?;
+    }
+    print(&String::from_utf8(page)?)
+}

@@ -1,0 +1,180 @@
+//! Path patching's flags, and what it finds.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::bail;
+use burn::tensor::backend::Backend;
+use clap::Args;
+use rewire_analysis::node::{NodeKind, Positions};
+use rewire_analysis::path::{FreezePolicy, ParseReceiverError, PathPatching, Receiver, path_patching};
+use rewire_analysis::run::Options;
+use rewire_analysis::{Method, Outcome};
+use rewire_model::Transformer;
+use rewire_tasks::{BuiltinMetric, PromptPairs};
+use serde_json::{Value, json};
+
+use super::{Findings, MethodName};
+
+#[derive(Args)]
+pub(super) struct PathArguments {
+    /// For path patching, what receives: resid_post:L resid_pre:L resid_mid:L mlp_in:L, q:L.H k:L.H v:L.H (without .H all heads of
+    /// the layer); at one position with @N, at each prompt's last with @end, at the one that each line of the pairs gives with @marked.
+    #[arg(long, value_delimiter = ',')]
+    receivers: Vec<ReceiverName>,
+    /// Each receiver alone instead of all of them together: a table each, head_z>q:9.6.
+    #[arg(long, requires = "receivers")]
+    receivers_apart: bool,
+    /// For path patching, what is held on the way: path-patching (heads' z), redwood (their q, k, v; the same numbers), direct (heads
+    /// and MLPs; the change is added to what the receivers read).
+    #[arg(long)]
+    freeze: Option<FreezePolicy>,
+}
+
+/// A receiver, as `--receivers` names it.
+#[derive(Debug, Clone)]
+struct ReceiverName {
+    receiver: Receiver,
+    at: At,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum At {
+    Everywhere,
+    One(usize),
+    End,
+    Marked,
+}
+
+impl FromStr for ReceiverName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, at) = match text.split_once('@') {
+            None => (text, At::Everywhere),
+            Some((name, "end")) => (name, At::End),
+            Some((name, "marked")) => (name, At::Marked),
+            Some((name, position)) => {
+                let refused = |_| format!("no position `{position}`; there are numbers, end and marked");
+                (name, At::One(position.parse().map_err(refused)?))
+            }
+        };
+        Ok(Self { receiver: name.parse().map_err(|e: ParseReceiverError| e.to_string())?, at })
+    }
+}
+
+impl fmt::Display for ReceiverName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.receiver)?;
+        match self.at {
+            At::Everywhere => Ok(()),
+            At::One(position) => write!(f, "@{position}"),
+            At::End => write!(f, "@end"),
+            At::Marked => write!(f, "@marked"),
+        }
+    }
+}
+
+impl ReceiverName {
+    fn receiver(&self, pairs: &PromptPairs) -> anyhow::Result<Receiver> {
+        let positions = match self.at {
+            At::Everywhere => Positions::All,
+            At::One(position) => Positions::One(position),
+            At::End => Positions::Each(pairs.ends()),
+            At::Marked => match pairs.marks() {
+                Some(marks) => Positions::Each(marks.to_vec()),
+                None => bail!("receiver {self}: the pairs mark no position"),
+            },
+        };
+        Ok(self.receiver.clone().at(positions))
+    }
+}
+
+impl PathArguments {
+    /// Refuses flags that another method does not know, and path patching without receivers.
+    pub(super) fn check(&self, method: MethodName) -> anyhow::Result<()> {
+        let names: Vec<String> = self.receivers.iter().map(ToString::to_string).collect();
+        if let Some((_, name)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+            bail!("--receivers names {name} twice");
+        }
+        match (method, names.is_empty(), self.freeze) {
+            (MethodName::PathPatching, true, _) => {
+                bail!("--method path-patching needs --receivers, such as resid_post:11 or q:9.6,q:9.9")
+            }
+            (MethodName::PathPatching, false, _) | (_, true, None) => Ok(()),
+            (_, false, _) => bail!("--receivers goes with --method path-patching"),
+            (_, true, Some(_)) => bail!("--freeze goes with --method path-patching"),
+        }
+    }
+
+    /// All that the result depends on.
+    pub(super) fn describe(&self) -> Value {
+        let receivers: Vec<String> = self.receivers.iter().map(ToString::to_string).collect();
+        let policy = self.freeze.unwrap_or_default();
+        json!({ "receivers": receivers, "apart": self.receivers_apart, "freeze": policy.to_string(), "held": policy })
+    }
+
+    /// What is held, for the head of a report.
+    pub(super) fn held(&self, method: Method) -> String {
+        match method {
+            Method::PathPatching => format!(" ({} held)", self.freeze.unwrap_or_default()),
+            _ => String::new(),
+        }
+    }
+
+    /// The receivers of the table `name`.
+    pub(super) fn named(&self, name: &str) -> String {
+        match name.split_once('>') {
+            Some((_, receiver)) => receiver.to_owned(),
+            None => self.receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    pub(super) fn patch<B: Backend>(
+        &self,
+        model: &Transformer<B>,
+        pairs: &PromptPairs,
+        metric: &BuiltinMetric,
+        nodes: &[NodeKind],
+        options: &Options,
+    ) -> anyhow::Result<Findings> {
+        let policy = self.freeze.unwrap_or_default();
+        let sets: Vec<&[ReceiverName]> = match self.receivers_apart {
+            true => self.receivers.chunks(1).collect(),
+            false => vec![self.receivers.as_slice()],
+        };
+        let mut unreached = Vec::new();
+        let mut names = Vec::new();
+        let mut outcome: Option<Outcome> = None;
+        for set in sets {
+            let receivers = set.iter().map(|name| name.receiver(pairs)).collect::<anyhow::Result<Vec<_>>>()?;
+            let PathPatching { outcome: found, unreached: missed, .. } =
+                path_patching(model, pairs, metric, nodes, &receivers, policy, options)?;
+            let missed = set.iter().zip(&receivers).filter(|(_, receiver)| missed.contains(receiver));
+            unreached.extend(missed.map(|(name, _)| name.to_string()));
+            names.extend(found.effects.iter().map(|effects| match self.receivers_apart {
+                true => format!("{}>{}", effects.kind, set[0]),
+                false => effects.kind.to_string(),
+            }));
+            match &mut outcome {
+                Some(outcome) => outcome.effects.extend(found.effects),
+                None => outcome = Some(found),
+            }
+        }
+        let Some(outcome) = outcome else { bail!("no receivers were given") };
+        Ok(Findings { names, unreached, ..Findings::of(outcome) })
+    }
+}
+
+/// What is said of receivers that nothing reaches.
+pub(super) fn told(unreached: &[String]) -> String {
+    unreached
+        .iter()
+        .map(|receiver| {
+            format!(
+                "{receiver}: no path from these senders reaches it (nothing is written before it, or nothing differs there or is read \
+                 from there), so it receives nothing, and alone its effects are 0\n"
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,191 @@
+//! A sweep's report.
+
+use ndarray::{Array2, ArrayD, Axis, Ix2};
+use rewire_analysis::run::Scale;
+use rewire_analysis::stats::NodeError;
+use rewire_analysis::{Effects, Method};
+use rewire_report::Page;
+use rewire_report::charts::{self, HeatMapLabels, Point};
+use rewire_tasks::PromptPairs;
+
+use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
+use super::{Arguments, Findings};
+use crate::model::Source;
+use crate::names::{self, INPUTS};
+use crate::output::{new_page, numbered};
+use crate::{agreement, paths, screening};
+
+/// Columns above which a heat map would show nothing.
+const WIDEST: usize = 512;
+/// Maps of one kind above which nobody would look at them.
+const MOST_MAPS: usize = 64;
+/// Points of a scatter above which the file grows and nothing is to be seen: those of largest error are drawn.
+const MOST_POINTS: usize = 5000;
+/// Rows of a table.
+const TOP: usize = 20;
+
+pub(super) fn page(source: &Source, pairs: &PromptPairs, found: &Findings, arguments: &Arguments) -> Page {
+    let outcome = &found.outcome;
+    let subtitle = format!(
+        "{} · {}{} · {} pairs · {} · {} · {}, {}",
+        source.name,
+        outcome.method,
+        arguments.paths.held(outcome.method),
+        pairs.len(),
+        outcome.direction,
+        arguments.metric_name(),
+        arguments.model.device.resolve(),
+        arguments.numbers.told()
+    );
+    let mut page = new_page("Sweep", &subtitle, source, &found.warnings);
+    let [clean, corrupted] = outcome.baselines.means();
+    page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
+    let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
+    page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
+    if !found.unreached.is_empty() {
+        page.text(&super::paths::told(&found.unreached));
+    }
+    if let Some(shortened) = &found.shortened {
+        page.section(
+            "Against float32",
+            "What shorter numbers cost: the same sweep of a few prompts in them and in float32. Effects smaller than the errors \
+             here are not known.",
+        );
+        page.text(&format!("{}:", shortened.told(arguments)));
+        page.table(&super::shortened::HEADER, shortened.rows());
+    }
+    if let Some(screened) = &found.screened {
+        page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
+        page.text(&screening::told(screened, pairs));
+        page.table(&screening::HEADER, screening::rows(screened, pairs, 50));
+        let agreements = agreements(found);
+        page.text("Attribution against the exact effects of the verified nodes (all of them, if none was skipped):");
+        page.table(&agreement::HEADER, agreement::rows(&agreements));
+        for (agreement, effects) in agreements.iter().zip(&found.outcome.effects) {
+            let point = |n: &NodeError| Point {
+                x: n.exact,
+                y: n.estimate,
+                layer: n.place[0],
+                name: names::of_node(effects, &n.place, pairs),
+            };
+            let points: Vec<Point> = agreement.errors.iter().take(MOST_POINTS).map(point).collect();
+            let axes = ["exact effect (activation patching)", "attribution"];
+            page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
+        }
+    }
+    for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
+        let unit = match outcome.scale {
+            Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
+            Scale::Metric => "Mean over prompts, as a change of the metric.",
+        };
+        let lead = match outcome.method {
+            Method::Ablation => format!("{unit} The tensors hold the metric after each node was removed."),
+            Method::IntegratedGradients => {
+                format!("{unit} Below 0 is what supports the behaviour: the line goes from the clean activation away.")
+            }
+            Method::PathPatching => format!("{unit} Along the paths to {} alone.", arguments.paths.named(name)),
+            Method::LogitAttribution => {
+                "What each node adds to the logit difference itself, in logits; of the residual stream, how \
+                                         far the difference has come there. Mean over prompts."
+                    .to_owned()
+            }
+            _ => unit.to_owned(),
+        };
+        page.section(name, &lead);
+        if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note(pairs)) {
+            page.text(&note);
+        }
+        maps(&mut page, effects, pairs);
+        let (header, rows) = top_table(outcome, effects, certainty, pairs, TOP);
+        page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+        page.text(&certainty.in_words());
+    }
+    if !found.completeness.is_empty() {
+        page.section(
+            "Completeness",
+            "Along each line the attributions must sum to the change of the metric from its clean end to the other. The gap is what \
+             they miss it by, the largest of all prompts; a gap past the tolerance would have been an error.",
+        );
+        page.table(&COMPLETENESS, completeness_rows(&found.completeness));
+    }
+    if let Some(found) = &found.paths {
+        page.section(
+            "head_paths",
+            "Estimated effect of a head's output on a later head's query, key or value input, summed over positions. Rows are \
+             ends, columns starts; the heads on the largest paths.",
+        );
+        if let Some(note) = names::positions_note(pairs) {
+            page.text(&note);
+        }
+        let mean = found.mean();
+        let sums = paths::over_positions(&mean);
+        let chosen = busiest(&sums, 22);
+        let all = paths::heads(mean.shape()[0], mean.shape()[1]);
+        let labels: Vec<String> = chosen.iter().map(|&i| all[i].clone()).collect();
+        let reach = charts::reach(sums.outer_iter());
+        for (input, name) in INPUTS.into_iter().enumerate() {
+            let map = paths::between(&sums, input, &chosen);
+            let labels = HeatMapLabels { rows: ("end", &labels), columns: ("start", &labels), reach };
+            page.chart(charts::heat_map(&format!("into the {name}"), &map.view(), labels));
+        }
+        page.table(&["path", "effect"], paths::largest(&mean, TOP));
+    }
+    page
+}
+
+/// The `n` heads on the largest paths, in the order of the model.
+fn busiest(sums: &ndarray::Array3<f32>, n: usize) -> Vec<usize> {
+    let heads = sums.shape()[1];
+    let size = |h: usize| {
+        let [ends, starts] =
+            [Axis(1), Axis(2)].map(|axis| sums.index_axis(axis, h).fold(0.0_f32, |m, v| m.max(v.abs())));
+        ends.max(starts)
+    };
+    let mut order: Vec<usize> = (0..heads).collect();
+    order.sort_by(|&a, &b| size(b).total_cmp(&size(a)));
+    order.truncate(n);
+    order.sort_unstable();
+    order
+}
+
+/// One map of [layer, last axis] a unit between them; one column where there is but the layer axis.
+fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
+    let mean = effects.mean();
+    let axes = effects.axis_names();
+    let shape = mean.shape().to_vec();
+    let flat = |map: ArrayD<f32>| map.into_dimensionality::<Ix2>().ok();
+    let maps: Vec<(String, Array2<f32>)> = match shape.len() {
+        1 => mean.into_shape_with_order((shape[0], 1)).into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
+        2 => flat(mean).into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
+        3 if axes[2] == "head" => (0..shape[1])
+            .filter_map(|h| Some((format!("head {h}"), flat(mean.index_axis(Axis(1), h).to_owned())?)))
+            .collect(),
+        4 => (0..shape[0] * shape[1])
+            .filter_map(|i| {
+                let (layer, head) = (i / shape[1], i % shape[1]);
+                let map = mean.index_axis(Axis(0), layer).index_axis(Axis(0), head).to_owned();
+                Some((crate::output::head_name(layer, head), flat(map)?))
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    if maps.is_empty() || maps.len() > MOST_MAPS || maps.iter().any(|(_, map)| map.ncols() > WIDEST) {
+        page.text("Too many nodes for heat maps; the largest are below, all are in effects.safetensors.");
+        return;
+    }
+    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+    let (rows, columns) = match shape.len() {
+        1 => ("layer", ""),
+        4 => ("dest", "src"),
+        _ => ("layer", axes.last().copied().unwrap_or("layer")),
+    };
+    for (title, map) in maps {
+        let [row_names, column_names] = [(rows, map.nrows()), (columns, map.ncols())].map(|(axis, n)| match axis {
+            "" => vec![String::new()],
+            "neuron" => numbered("N", n),
+            axis => names::of_axis(axis, n, pairs),
+        });
+        let labels = HeatMapLabels { rows: (rows, &row_names), columns: (columns, &column_names), reach };
+        page.chart(charts::heat_map(&title, &map.view(), labels));
+    }
+}

@@ -1,0 +1,237 @@
+//! What a sweep found, as tables, notes and words.
+
+use ndarray::{ArrayD, Axis};
+use rewire_analysis::integrated::Completeness;
+use rewire_analysis::stats::Agreement;
+use rewire_analysis::{Effects, Method, Outcome};
+use rewire_model::FinalNormGain;
+use rewire_report::{Prompts, Table};
+use rewire_tasks::PromptPairs;
+use serde_json::{Map, Value, json};
+
+use super::{Arguments, Findings};
+use crate::certainty::{Certainty, Columns, describe_clusters};
+use crate::output::text_table;
+use crate::paths::AXES as PATH_AXES;
+use crate::{agreement, names, screening};
+
+pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
+    let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
+    let mut tables = Vec::new();
+    let written = written(&found.outcome);
+    for ((name, effects), certainty) in found.names.iter().zip(&written).zip(&found.certainty) {
+        tables.push(Table::new(name.clone(), effects, prompts, &found.outcome));
+        if arguments.intervals {
+            let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
+            for (what, values) in certainty.tables(effects) {
+                tables.push(Table::of(format!("{name}.{what}"), axes.clone(), values, &found.outcome));
+            }
+        }
+    }
+    for Completeness { kind, gap, .. } in &found.completeness {
+        let axes = ["prompt", "layer", if kind.is_of_heads() { "head" } else { "neuron" }];
+        let gap = match prompts {
+            Prompts::Each => gap.clone(),
+            Prompts::Mean => gap.mapv(f32::abs).mean_axis(Axis(0)).unwrap_or_default(),
+        };
+        let skipped = usize::from(prompts == Prompts::Mean);
+        let axes = axes[skipped..skipped + gap.ndim()].iter().map(|a| (*a).to_owned()).collect();
+        tables.push(Table::of(format!("{kind}.gap"), axes, gap, &found.outcome));
+    }
+    if let Some(paths) = &found.paths {
+        let (axes, values, prompts_by_position): (&[&str], ArrayD<f32>, _) = match prompts {
+            Prompts::Each => (&PATH_AXES, paths.values.clone(), None),
+            Prompts::Mean => (&PATH_AXES[1..], paths.mean().into_dyn(), Some(paths.prompts_by_position.clone())),
+        };
+        let axes = axes.iter().map(|a| (*a).to_owned()).collect();
+        let table = Table::of("head_paths".to_owned(), axes, values, &found.outcome);
+        tables.push(Table { prompts_by_position, ..table });
+    }
+    if let Some(screened) = &found.screened {
+        for effects in &screened.exact.effects {
+            tables.push(Table::new(format!("verified/{}", effects.kind), effects, prompts, &screened.exact));
+        }
+    }
+    tables
+}
+
+/// The effects as they are written: of ablation the metric afterwards, of other methods its change.
+pub(super) fn written(outcome: &Outcome) -> Vec<Effects> {
+    match outcome.method {
+        Method::Ablation => outcome.after(),
+        _ => outcome.effects.clone(),
+    }
+}
+
+pub(super) const COMPLETENESS: [&str; 5] = ["kind", "layer", "steps", "largest change of the metric", "largest gap"];
+
+/// How complete the attributions of each kind and layer are: the largest of all prompts, by size.
+pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
+    let row = |of: &Completeness, layer: usize| {
+        let largest =
+            |values: &ArrayD<f32>| values.index_axis(Axis(1), layer).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        vec![
+            of.kind.to_string(),
+            layer.to_string(),
+            of.steps[layer].to_string(),
+            format!("{:.4}", largest(&of.change)),
+            format!("{:.1e}", largest(&of.gap)),
+        ]
+    };
+    all.iter().flat_map(|of| (0..of.steps.len()).map(|layer| row(of, layer)).collect::<Vec<_>>()).collect()
+}
+
+/// What there is to say of the tables beside their axes.
+pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arguments: &Arguments) -> Value {
+    let mut notes = Map::new();
+    let kinds = found.names.iter().zip(&found.outcome.effects).zip(&found.certainty);
+    let kinds = kinds.map(|((name, effects), certainty)| {
+        (name.clone(), certainty.describe(effects, |place| names::of_node(effects, place, pairs)))
+    });
+    let mut uncertainty = describe_clusters(&pairs.clusters(), arguments.seed);
+    uncertainty["tables"] = Value::Object(kinds.collect());
+    notes.insert("uncertainty".to_owned(), uncertainty);
+    match found.outcome.method {
+        Method::IntegratedGradients => {
+            let steps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(c.steps)));
+            let largest = |c: &Completeness| c.gap.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            let gaps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(largest(c))));
+            notes.insert("integral".to_owned(), identity["line"].clone());
+            notes.insert("mean_over".to_owned(), identity["mean over"].clone());
+            notes.insert(
+                "gaps_are".to_owned(),
+                json!("signed, per prompt; without --per-prompt the mean of their sizes"),
+            );
+            notes.insert("steps_by_layer".to_owned(), Value::Object(steps.collect()));
+            notes.insert("largest_gap".to_owned(), Value::Object(gaps.collect()));
+        }
+        Method::Ablation => {
+            notes.insert("replaced_by".to_owned(), identity["ablation"].clone());
+            notes.insert("mean_over".to_owned(), identity["mean over"].clone());
+            notes.insert("values_are".to_owned(), json!("the metric after ablation"));
+        }
+        Method::PathPatching => {
+            notes.insert("paths".to_owned(), identity["paths"].clone());
+            notes.insert("unreached_receivers".to_owned(), json!(found.unreached));
+        }
+        Method::LogitAttribution => {
+            let meaning = "what each node adds to the logit difference itself, at the clean run's final norm scale; of the residual \
+                           stream, how far the difference has come";
+            notes.insert("values_are".to_owned(), json!(meaning));
+            let gain = match arguments.final_norm_gain() {
+                FinalNormGain::Applied => "applied",
+                FinalNormGain::LeftOut => {
+                    "left out, as TransformerLens does: with unprocessed weights the values do not sum to the logits"
+                }
+            };
+            notes.insert("final_norm_gain".to_owned(), json!(gain));
+        }
+        _ => {}
+    }
+    if let Some(shortened) = &found.shortened {
+        notes.insert("against_float32".to_owned(), shortened.describe());
+    }
+    if let Some(paths) = &found.paths {
+        notes.insert("norm".to_owned(), json!(paths.norm));
+    }
+    if let Some(screened) = &found.screened {
+        let largest = screened.largest_skipped.as_ref();
+        notes.insert(
+            "screening".to_owned(),
+            json!({
+                "verified": screened.verified.len(),
+                "skipped": screened.skipped,
+                "largest_skipped_attribution": largest.map(|(_, value)| value),
+                "largest_skipped_node": largest.map(|(place, _)| screening::name(screened, place, pairs)),
+                "agreement": agreement::describe(&agreements(found)),
+                "meaning_of_nan": "this node was skipped: its exact effect is not known",
+            }),
+        );
+    }
+    Value::Object(notes)
+}
+
+/// The nodes of largest mean effect: their place and it.
+fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
+    let mean = effects.mean();
+    let mut nodes: Vec<(Vec<usize>, f32)> =
+        mean.indexed_iter().map(|(i, v)| (ndarray::Dimension::slice(&i).to_vec(), *v)).collect();
+    nodes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    nodes.truncate(n);
+    nodes
+}
+
+/// Header and rows of a table of the nodes of largest effect, with error and interval if there are
+/// several clusters of prompts.
+pub(super) fn top_table(
+    outcome: &Outcome,
+    effects: &Effects,
+    certainty: &Certainty,
+    pairs: &PromptPairs,
+    n: usize,
+) -> (Vec<String>, Vec<Vec<String>>) {
+    let nodes = top_nodes(effects, n);
+    let after = (outcome.method == Method::Ablation)
+        .then(|| outcome.after())
+        .and_then(|all| all.into_iter().find(|e| e.kind == effects.kind).map(|e| e.mean()));
+    // Only those that are shown are resampled.
+    let places: Vec<Vec<usize>> = nodes.iter().map(|(place, _)| place.clone()).collect();
+    let Columns { header, rows } = certainty.columns(effects, &places);
+    let row = |((place, value), sure): (&(Vec<usize>, f32), Vec<String>)| {
+        let name = certainty.marked(names::of_node(effects, place, pairs), place);
+        let after = after.iter().map(|after| format!("{:.4}", after[place.as_slice()]));
+        [name, format!("{value:.4}")].into_iter().chain(sure).chain(after).collect()
+    };
+    let rows = nodes.iter().zip(rows).map(row).collect();
+    let after = after.iter().map(|_| "metric after".to_owned());
+    (["node", "effect"].map(str::to_owned).into_iter().chain(header).chain(after).collect(), rows)
+}
+
+/// How well attribution follows the exact effects of the verified nodes, kind by kind.
+pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
+    let pairs = found.screened.iter().flat_map(|s| s.exact.effects.iter().zip(&s.attribution.effects));
+    pairs.filter_map(|(exact, estimate)| Agreement::new(exact, estimate, agreement::TOP_K).ok()).collect()
+}
+
+/// What is printed: baselines, and the nodes of largest effect.
+pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Arguments) -> String {
+    let outcome = &found.outcome;
+    let [clean, corrupted] = outcome.baselines.means();
+    let method = match outcome.method {
+        Method::ActivationPatching => "exact",
+        Method::AttributionPatching => "estimated",
+        Method::IntegratedGradients => "integrated gradients",
+        Method::Ablation | Method::PathPatching => "exact",
+        Method::LogitAttribution => "direct",
+    };
+    let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
+    text += &super::paths::told(&found.unreached);
+    for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
+        text += &match outcome.method {
+            Method::LogitAttribution => format!("{name} (direct, of the clean run)\n"),
+            _ => format!("{name} ({method}, {})\n", outcome.direction),
+        };
+        let (header, rows) = top_table(outcome, effects, certainty, pairs, 5);
+        text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+        text += &format!("  {}\n", certainty.in_words());
+    }
+    if !found.completeness.is_empty() {
+        text += "how far attributions are from summing to the change of the metric\n";
+        text += &text_table(&COMPLETENESS, &completeness_rows(&found.completeness));
+    }
+    if let Some(paths) = &found.paths {
+        text += &format!("head_paths (estimated, {})\n", outcome.direction);
+        text += &text_table(&["path", "effect"], &crate::paths::largest(&paths.mean(), 5));
+    }
+    if let Some(shortened) = &found.shortened {
+        text += &format!("{}\n", shortened.told(arguments));
+        text += &text_table(&super::shortened::HEADER, &shortened.rows());
+    }
+    if let Some(screened) = &found.screened {
+        text += &format!("{}\n", screening::told(screened, pairs));
+        text += &text_table(&screening::HEADER, &screening::rows(screened, pairs, 10));
+        text += "attribution against exact effects, of the verified nodes (those that attribution chose)\n";
+        text += &text_table(&agreement::HEADER, &agreement::rows(&agreements(found)));
+    }
+    text
+}

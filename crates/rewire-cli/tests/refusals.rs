@@ -1,0 +1,421 @@
+//! Bad input: one clear error, exit code 2, and nothing written.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rewire_store::{Key, OutputDirectory, Record, Waiting};
+use tempfile::TempDir;
+
+/// Runs a command in a fresh directory with `pairs.jsonl` of these lines.
+fn run_in(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rewire"))
+        .args(arguments)
+        .current_dir(directory)
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HOME", directory.join("no-cache"))
+        .env_remove("HF_HUB_CACHE")
+        .env_remove("HUGGINGFACE_HUB_CACHE")
+        .env_remove("HF_ENDPOINT")
+        .output()
+        .unwrap()
+}
+
+/// Every file below a directory.
+fn contents(directory: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// Checks that a command is refused with `words` on standard error, and leaves its directory as it was.
+fn assert_refused_in(directory: &TempDir, arguments: &[&str], words: &[&str]) {
+    let before = contents(directory.path());
+    let output = run_in(directory.path(), arguments);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+    for word in words {
+        assert!(told.contains(word), "{arguments:?} does not say {word:?}: {told}");
+    }
+    assert!(!told.contains("panicked"), "{told}");
+    assert_eq!(contents(directory.path()), before, "{arguments:?} wrote something");
+}
+
+/// Checks that a sweep over `pairs.jsonl` of these lines is refused.
+fn assert_pairs_refused(lines: &str, words: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
+    assert_refused_in(&directory, &["sweep", "--pairs", "pairs.jsonl"], words);
+}
+
+const GOOD: &str = r#"{"clean": [0, 1, 2], "corrupt": [0, 3, 2], "answers": [4], "wrong_answers": [5]}"#;
+
+/// Checks that a sweep over a good pair with further arguments is refused.
+fn assert_sweep_refused(arguments: &[&str], words: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    assert_refused_in(&directory, &[&["sweep", "--pairs", "pairs.jsonl"], arguments].concat(), words);
+}
+
+#[test]
+fn pairs_that_cannot_be_used() {
+    let after_good = |line: &str| format!("{GOOD}\n\n{line}\n");
+    assert_pairs_refused("", &["pairs.jsonl", "no prompt pairs"]);
+    assert_pairs_refused("\n  \n", &["pairs.jsonl", "no prompt pairs"]);
+    assert_pairs_refused(&after_good(r#"{"clean": [0, 1"#), &["pairs.jsonl, line 3", "EOF"]);
+    assert_pairs_refused(
+        &after_good(r#"{"clean": [0], "corrupt": [1], "answers": [2]}"#),
+        &["line 3", "wrong_answers"],
+    );
+    let named_wrong = r#"{"clean": [0], "corrupted": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(named_wrong, &["line 1", "corrupted"]);
+    let wrong_type = r#"{"clean": 7, "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(wrong_type, &["line 1", "text or a list of token ids"]);
+    let unequal = r#"{"clean": [0, 1], "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(&after_good(unequal), &["line 3", "clean prompt has 2 tokens, the corrupted one 1"]);
+    let no_answer = r#"{"clean": [0], "corrupt": [1], "answers": [], "wrong_answers": [3]}"#;
+    assert_pairs_refused(no_answer, &["line 1", "no answer"]);
+    let empty = r#"{"clean": [], "corrupt": [], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(empty, &["line 1", "no tokens"]);
+    let several = r#"{"clean": " John", "corrupt": " Mary", "answers": [" Mary Mary"], "wrong_answers": [" John"]}"#;
+    assert_pairs_refused(several, &["line 1", "\" Mary Mary\"", "2 tokens ( Mary| Mary)", "not one"]);
+    let outside = r#"{"clean": [0, 99999], "corrupt": [0, 1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(&after_good(outside), &["line 3", "99999", "outside the vocabulary"]);
+    let outside = r#"{"clean": [0, 1], "corrupt": [0, 2], "answers": [2], "wrong_answers": [4000000]}"#;
+    assert_pairs_refused(outside, &["line 1", "4000000", "outside the vocabulary"]);
+    let long = vec!["1"; 200].join(",");
+    let long = format!(r#"{{"clean": [{long}], "corrupt": [{long}], "answers": [2], "wrong_answers": [3]}}"#);
+    assert_pairs_refused(&long, &["line 1", "200 tokens", "context of 48"]);
+    let same = r#"{"clean": [0, 1], "corrupt": [0, 1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(same, &["no difference to normalise by", "logit-diff"]);
+}
+
+#[test]
+fn arguments_that_mean_nothing() {
+    assert_sweep_refused(&["--nodes", "head_y"], &["head_y", "head_z"]);
+    assert_sweep_refused(&["--nodes", ""], &["list of nodes is empty"]);
+    assert_sweep_refused(&["--nodes", "head_z,head_z"], &["head_z twice"]);
+    assert_sweep_refused(&["--nodes", "head_z", "--by", "cell"], &["head_z@cell", "only attention patterns"]);
+    assert_sweep_refused(&["--model", "toy-neox", "--nodes", "resid_mid"], &["resid_mid", "parallel"]);
+    assert_sweep_refused(&["--method", "guesswork"], &["guesswork", "attribution-patching"]);
+    assert_sweep_refused(&["--direction", "sideways"], &["sideways", "noising"]);
+    assert_sweep_refused(&["--metric", "vibes"], &["vibes", "logit-diff-normalised"]);
+    assert_sweep_refused(&["--method", "attribution-patching", "--metric", "accuracy"], &["accuracy", "gradient"]);
+    assert_sweep_refused(&["--nodes", "head_paths"], &["head_paths", "attribution-patching alone"]);
+    assert_sweep_refused(&["--by", "marked"], &["head_z@marked", "mark no position"]);
+    let attribution = ["--method", "attribution-patching"];
+    let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
+    refused(&["--verify", "33"], &["the 33 nodes of largest attribution", "there are 32"]);
+    refused(&["--verify", "0"], &["--verify", "at least 1"]);
+    assert_sweep_refused(&["--intervals"], &["--intervals needs several prompt pairs"]);
+    let mirrored = GOOD.replace("clean", "other").replace("corrupt", "clean").replace("other", "corrupt");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), format!("{GOOD}\n{mirrored}")).unwrap();
+    let intervals = ["sweep", "--pairs", "pairs.jsonl", "--intervals"];
+    assert_refused_in(&directory, &intervals, &["all 2 in pairs.jsonl are the same two prompts"]);
+    refused(&["--verify", "3", "--nodes", "head_paths"], &["head_paths are not nodes"]);
+    refused(&["--nodes", "head_paths", "--norm", "melted"], &["melted", "exact and frozen"]);
+    assert_sweep_refused(&["--verify", "3"], &["--verify", "attribution-patching"]);
+    let half_marked = format!("{}\n{GOOD}", GOOD.replace('}', ", \"position\": 1}"));
+    assert_pairs_refused(&half_marked, &["line 2", "`position` is missing"]);
+    assert_pairs_refused(&GOOD.replace('}', ", \"position\": 3}"), &["line 1", "Some(3)", "3 tokens"]);
+    let nowhere = tempfile::tempdir().unwrap();
+    assert_refused_in(&nowhere, &["sweep", "--pairs", "absent.jsonl"], &["absent.jsonl", "No such file"]);
+    assert_refused_in(&nowhere, &["sweep"], &["--pairs"]);
+    assert_refused_in(&nowhere, &["reproduce-ioi", "--corruption", "swap"], &["swap", "s2-io"]);
+}
+
+#[test]
+fn paths_that_mean_nothing() {
+    let refused = |arguments: &[&str], words: &[&str]| {
+        assert_sweep_refused(&[&["--method", "path-patching", "--metric", "logit-diff"], arguments].concat(), words);
+    };
+    refused(&[], &["--method path-patching needs --receivers"]);
+    refused(&["--receivers", "q:9.1"], &["no receiver q:9.1", "layer 9 of 4"]);
+    refused(&["--receivers", "q:1.9"], &["no receiver q:1.9", "head 9 of 8"]);
+    refused(&["--receivers", "z:1.1"], &["no receiver `z:1.1`", "mlp_in:L"]);
+    refused(&["--receivers", "resid_post:1.1"], &["no receiver `resid_post:1.1`"]);
+    refused(&["--receivers", "q:1.1@3"], &["q:1.1 @ 3", "position 3 of 3"]);
+    refused(&["--receivers", "q:1.1@last"], &["no position `last`", "end"]);
+    refused(&["--receivers", "q:1.1@marked"], &["q:1.1@marked", "mark no position"]);
+    refused(&["--receivers", "q:1.1,q:1.1"], &["names q:1.1 twice"]);
+    refused(&["--receivers", "q:1.1", "--freeze", "nothing"], &["no policy `nothing`", "redwood"]);
+    refused(&["--receivers", "q:1.1", "--nodes", "head_pattern"], &["head_pattern writes nothing", "cannot send"]);
+    refused(&["--receivers", "q:1.1", "--nodes", "head_w"], &["head_w", "mlp_post"]);
+    refused(&["--model", "toy-neox", "--receivers", "resid_mid:1"], &["resid_mid:1", "parallel"]);
+    assert_sweep_refused(&["--receivers", "q:1.1"], &["--receivers goes with --method path-patching"]);
+    assert_sweep_refused(&["--freeze", "direct"], &["--freeze goes with --method path-patching"]);
+    let attribution = ["--method", "logit-attribution"];
+    let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
+    refused(&["--nodes", "head_q"], &["head_q", "writes nothing itself"]);
+    refused(&["--nodes", "head_z", "--by", "position"], &["head_z@position", "read at END"]);
+    refused(&["--metric", "kl"], &["is of the logit difference", "kl"]);
+    refused(&["--direction", "denoising"], &["is of the clean run"]);
+    let nowhere = tempfile::tempdir().unwrap();
+    let pythia = |more: &[&str], words: &[&str]| {
+        assert_refused_in(&nowhere, &[&["reproduce-pythia"], more].concat(), words);
+    };
+    pythia(&["--prompts", "1"], &["--prompts must be at least 2"]);
+    pythia(&["--threshold", "0"], &["--threshold", "above 0"]);
+    pythia(&["--choose-prompts", "9"], &["--choose-prompts must be at least 10"]);
+    pythia(&["--judge-prompts", "9"], &["--judge-prompts must be at least 10"]);
+    pythia(&["--show", "70"], &["--show 70 is none of the 70 prompts"]);
+    pythia(&["--model", "pythia-160m"], &["EleutherAI/pythia-160m", "HF_HUB_OFFLINE"]);
+    assert_refused_in(&nowhere, &["reproduce-facts", "--model", "gpt2-xl"], &["gpt2-xl", "HF_HUB_OFFLINE"]);
+}
+
+#[test]
+fn models_that_are_not_there_or_not_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |model: &str, words: &[&str]| {
+        assert_refused_in(&directory, &["reproduce-ioi", "--model", model], words);
+    };
+    refused("gpt5", &["unknown model `gpt5`", "toy-gpt2", "pythia-160m"]);
+    refused("gpt2", &["config.json", "openai-community/gpt2", "HF_HUB_OFFLINE", "no-cache"]);
+    refused("somebody/something@v2", &["somebody/something", "v2", "HF_HUB_OFFLINE"]);
+
+    let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models/toy-gpt2");
+    let model = directory.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    refused("model", &["model has no config.json"]);
+    std::fs::copy(toy.join("config.json"), model.join("config.json")).unwrap();
+    refused("model", &["no model.safetensors"]);
+    let weights = std::fs::read(toy.join("model.safetensors")).unwrap();
+    std::fs::write(model.join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    refused("model", &["no tokenizer.json"]);
+    std::fs::write(model.join("tokenizer.json"), "{}").unwrap();
+    refused("model", &["tokenizer.json is not a tokenizer"]);
+    std::fs::copy(toy.join("tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    refused("model", &["model.safetensors", "ends before the last tensor"]);
+
+    let mut damaged = weights.clone();
+    let last = damaged.len() - 4;
+    damaged[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(model.join("model.safetensors"), damaged).unwrap();
+    refused("model", &["model.safetensors: tensor `", "holds NaN"]);
+    std::fs::write(model.join("model.safetensors"), &weights).unwrap();
+    let config = std::fs::read_to_string(toy.join("config.json")).unwrap();
+    let with = |from: &str, to: &str| {
+        assert!(config.contains(from), "{config}");
+        std::fs::write(model.join("config.json"), config.replace(from, to)).unwrap();
+    };
+    with("\"n_layer\": 4", "\"n_layer\": 5");
+    refused("model", &["model.safetensors lacks the tensor `h.4."]);
+    with("\"n_layer\": 4", "\"n_layer\": 3");
+    refused("model", &["model.safetensors holds the tensor `h.3."]);
+    with("\"n_inner\": 256", "\"n_inner\": 255");
+    refused("model", &["tensor `h.0.mlp.c_fc.bias` has shape [256]", "implies [255]"]);
+    std::fs::write(model.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
+    refused("model", &["config.json", "`bert` is not supported"]);
+}
+
+#[test]
+fn devices_and_directories_that_are_not_to_be_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |arguments: &[&str], words: &[&str]| {
+        assert_refused_in(&directory, &[&["reproduce-ioi"], arguments].concat(), words);
+    };
+    if !cfg!(feature = "cuda") {
+        refused(&["--device", "cuda"], &["cuda:0", "without CUDA"]);
+    }
+    refused(&["--device", "cuda:7"], &["cuda:7"]);
+    refused(&["--device", "tpu"], &["no device `tpu`"]);
+    std::fs::write(directory.path().join("file"), "here before").unwrap();
+    refused(&["--out", "file"], &["output directory", "file"]);
+    refused(&["--out", "file/below"], &["output directory", "file/below"]);
+    refused(&["--out", "/proc/rewire"], &["output directory", "/proc/rewire"]);
+    assert_eq!(std::fs::read_to_string(directory.path().join("file")).unwrap(), "here before");
+}
+
+#[test]
+fn numbers_and_sizes_that_mean_nothing() {
+    assert_sweep_refused(&["--device", "flex", "--tf32"], &["--tf32", "NVIDIA", "--device flex"]);
+    assert_sweep_refused(&["--dtype", "f8"], &["no dtype `f8`", "f32 and bf16"]);
+    assert_sweep_refused(&["--memory-budget", "much"], &["--memory-budget", "8GiB"]);
+    assert_sweep_refused(&["--memory-budget", "0"], &["--memory-budget", "more than 0"]);
+    let directory = tempfile::tempdir().unwrap();
+    assert_refused_in(&directory, &["bench", "--sizes", "huge"], &["huge", "gpt2-xl"]);
+    assert_refused_in(&directory, &["bench", "--pairs", "0"], &["at least 1"]);
+    assert_refused_in(&directory, &["bench", "--pairs", "3"], &["must be even"]);
+    assert_sweep_refused(&["--device", "ndarray", "--dtype", "bf16"], &["--dtype bf16", "--device ndarray"]);
+}
+
+#[test]
+fn an_output_directory_with_another_runs_record() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    let out = directory.path().join("o");
+    std::fs::create_dir(&out).unwrap();
+    let taken = OutputDirectory::take(&out, &[], "other", Waiting::Refuse).unwrap();
+    let other = Record::open(&taken, &serde_json::json!({ "metric": "kl" })).unwrap();
+    other.store(Key { portion: 0, number: 0, plan: 0 }, &[0.0]).unwrap();
+    let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
+    assert_refused_in(&directory, &sweep, &["another run is writing to o (other, process", "--wait"]);
+    drop(other);
+    drop(taken);
+    let unfinished = out.join("unfinished.jsonl");
+    let before = std::fs::read(&unfinished).unwrap();
+    assert_refused_in(&directory, &sweep, &["unfinished run of another command", "metric", "choose another --out"]);
+    assert_eq!(std::fs::read(&unfinished).unwrap(), before);
+    for mine in ["notes of my own\n", "without a newline"] {
+        std::fs::write(&unfinished, mine).unwrap();
+        assert_refused_in(&directory, &sweep, &["unfinished.jsonl was not written by rewire", "choose another --out"]);
+        assert_eq!(std::fs::read_to_string(&unfinished).unwrap(), mine);
+    }
+}
+
+#[test]
+fn integrals_and_ablations_that_mean_nothing() {
+    let integral = |more: &[&str], words: &[&str]| {
+        assert_sweep_refused(&[&["--method", "integrated-gradients"], more].concat(), words);
+    };
+    integral(&["--steps", "0"], &["--steps", "at least 1"]);
+    integral(&["--rule", "simpson"], &["simpson", "gauss-legendre", "trapezoid"]);
+    integral(&["--rule", "trapezoid", "--steps", "1"], &["trapezoid needs at least 2 steps"]);
+    integral(&["--tolerance", "0"], &["--tolerance", "above 0"]);
+    integral(&["--steps", "99999999999"], &["99999999999 steps", "1000000 are the most"]);
+    // A rule so coarse misses more than the metric's own rounding, which any tolerance allows.
+    integral(
+        &["--rule", "riemann-left", "--steps", "2", "--tolerance", "1e-12"],
+        &["head_z, layer", "give more steps or a larger tolerance"],
+    );
+    integral(&["--baseline", "nowhere"], &["nowhere", "neither corrupt, zero or mean nor a file"]);
+    integral(&["--nodes", "head_q"], &["head_q", "only what is added to the residual stream"]);
+    integral(&["--nodes", "head_pattern", "--by", "cell"], &["by position"]);
+    integral(&["--direction", "denoising"], &["of the clean run", "no denoising"]);
+    integral(&["--metric", "accuracy"], &["accuracy", "gradient"]);
+    integral(&["--ablate", "zero"], &["--ablate goes with --method ablation"]);
+    integral(&["--reference", "pairs.jsonl"], &["--reference goes with"]);
+    assert_sweep_refused(&["--steps", "5"], &["--steps goes with --method integrated-gradients"]);
+    assert_sweep_refused(&["--baseline", "zero"], &["--baseline goes with"]);
+    let ablation = |more: &[&str], words: &[&str]| {
+        assert_sweep_refused(&[&["--method", "ablation"], more].concat(), words);
+    };
+    ablation(&["--mean-over", "position"], &["--mean-over goes with"]);
+    ablation(&["--ablate", "bleach"], &["bleach", "resample"]);
+    ablation(&["--ablate", "mean", "--nodes", "head_pattern"], &["attn.hook_pattern", "no mean over prompts"]);
+    ablation(&["--ablate", "mean", "--model", "toy-neox", "--nodes", "head_k"], &["head_k", "rotated"]);
+    ablation(&["--ablate", "mean", "--reference", "absent.jsonl"], &["reference set", "absent.jsonl"]);
+
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    std::fs::write(directory.path().join("empty.jsonl"), "\n").unwrap();
+    let refused = |more: &[&str], words: &[&str]| {
+        let sweep = ["sweep", "--pairs", "pairs.jsonl", "--metric", "logit-diff"];
+        assert_refused_in(&directory, &[&sweep, more].concat(), words);
+    };
+    let empty = ["--method", "ablation", "--ablate", "mean", "--reference", "empty.jsonl"];
+    refused(&empty, &["reference set", "empty.jsonl", "no prompt pairs"]);
+    let given = |name: &str, shape: Vec<usize>| {
+        let zeros = vec![0_u8; 4 * shape.iter().product::<usize>()];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &zeros).unwrap();
+        std::fs::write(directory.path().join("given"), safetensors::serialize([(name, view)], None).unwrap()).unwrap();
+    };
+    let to_file = ["--method", "integrated-gradients", "--baseline", "given"];
+    given("blocks.0.attn.hook_z", vec![1, 1, 8, 7]);
+    refused(&to_file, &["`blocks.0.attn.hook_z`", "[1, 1, 8, 7]", "[1, 3, 8, 16]"]);
+    given("blocks.0.attn.hook_z", vec![8, 8]);
+    refused(&to_file, &["given, tensor `blocks.0.attn.hook_z`", "2 dimensions"]);
+    given("blocks.4.attn.hook_z", vec![1, 1, 8, 16]);
+    refused(&to_file, &["blocks.4.attn.hook_z", "4 layers"]);
+    given("blocks.0.attn.hook_y", vec![8, 8]);
+    refused(&to_file, &["given", "hook_y", "not a hook point"]);
+    given("blocks.0.attn.hook_z", vec![1, 1, 8, 16]);
+    refused(&to_file, &["`blocks.1.attn.hook_z` is not in the cache"]);
+    let nan = f32::NAN.to_le_bytes().repeat(128);
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 16], &nan).unwrap();
+    let bytes = safetensors::serialize([("blocks.0.attn.hook_z", view)], None).unwrap();
+    std::fs::write(directory.path().join("given"), bytes).unwrap();
+    refused(&to_file, &["given, tensor `blocks.0.attn.hook_z`", "number 0 is NaN"]);
+    std::fs::write(directory.path().join("given"), "no tensors").unwrap();
+    refused(&to_file, &["given is no safetensors file"]);
+
+    let nowhere = tempfile::tempdir().unwrap();
+    let compare =
+        |more: &[&str], words: &[&str]| assert_refused_in(&nowhere, &[&["reproduce-ig"], more].concat(), words);
+    compare(&["--heads", "1.2,1.2"], &["--heads names 1.2 twice"]);
+    compare(&["--heads", "4.0"], &["4.0", "4 layers of 8 heads"]);
+    compare(&["--heads", "head6"], &["head6", "LAYER.HEAD"]);
+    compare(&["--steps", "0"], &["--steps", "at least 1"]);
+    compare(&["--rule", "simpson"], &["simpson", "riemann-left"]);
+    compare(&["--tolerance", "0"], &["--tolerance", "above 0"]);
+    compare(&["--prompts", "99999999999999"], &["--prompts", "at most 1000000"]);
+    compare(&["--range", "0.2", "0.5"], &["--range", "all from 0 to 1"]);
+    compare(&["--range", "0", "inf"], &["--range", "all from 0 to 1"]);
+}
+
+/// A toy model in `directory/model` of which a tensor's numbers are multiplied by `times`.
+fn spoiled_model(directory: &TempDir, tensor: &str, times: f32) {
+    let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models/toy-gpt2");
+    let model = directory.path().join("model");
+    std::fs::create_dir_all(&model).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(toy.join(file), model.join(file)).unwrap();
+    }
+    let mut bytes = std::fs::read(toy.join("model.safetensors")).unwrap();
+    let (header, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let (from, to) = metadata.info(tensor).unwrap().data_offsets;
+    for number in bytes[8 + header..][from..to].chunks_exact_mut(4) {
+        let value = f32::from_le_bytes(number.try_into().unwrap()) * times;
+        number.copy_from_slice(&value.to_le_bytes());
+    }
+    std::fs::write(model.join("model.safetensors"), bytes).unwrap();
+}
+
+#[test]
+fn numbers_that_are_not_finite() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    // The stream's square overflows, and a norm that divides by infinity gives zeros: the metric
+    // alone would be finite.
+    spoiled_model(&directory, "h.1.mlp.c_proj.weight", 1e30);
+    let refused = |arguments: &[&str], words: &[&str]| {
+        let sweep = ["sweep", "--pairs", "pairs.jsonl", "--model", "model", "--out", "out/sweep"];
+        assert_refused_in(&directory, &[&sweep, arguments].concat(), words);
+    };
+    let place = ["prompt 0", "`blocks.2.ln1.hook_scale`"];
+    for metric in ["logit-diff-normalised", "logit-diff", "probability", "accuracy", "kl"] {
+        refused(&["--metric", metric], &place);
+        refused(&["--metric", metric, "--method", "ablation"], &place);
+        refused(&["--metric", metric, "--method", "path-patching", "--receivers", "q:3.1"], &place);
+        if metric != "accuracy" {
+            refused(&["--metric", metric, "--method", "attribution-patching"], &place);
+            refused(&["--metric", metric, "--method", "integrated-gradients"], &place);
+        }
+    }
+    refused(&["--method", "logit-attribution"], &place);
+    refused(&["--method", "attribution-patching", "--nodes", "head_paths"], &place);
+    for command in ["reproduce-ioi", "reproduce-ig", "reproduce-facts", "reproduce-pythia"] {
+        assert_refused_in(
+            &directory,
+            &[command, "--model", "model", "--prompts", "4"][..if command == "reproduce-facts" { 3 } else { 5 }],
+            &["blocks.2.ln1.hook_scale"],
+        );
+    }
+
+    // An overflow in a patched run is found after other passes were kept; these are removed.
+    spoiled_model(&directory, "wte.weight", 1.0);
+    let given: Vec<_> = (0..4)
+        .map(|layer| {
+            let mut values = vec![0.0_f32; 128];
+            values[..16].fill(if layer == 3 { 1e38 } else { 0.0 });
+            (format!("blocks.{layer}.attn.hook_z"), values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+        })
+        .collect();
+    let views = given.iter().map(|(name, bytes)| {
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 16], bytes).unwrap())
+    });
+    std::fs::write(directory.path().join("given"), safetensors::serialize(views, None).unwrap()).unwrap();
+    let to_given = ["--method", "integrated-gradients", "--baseline", "given", "--metric", "logit-diff"];
+    refused(&to_given, &["head_z, layer 3", "range of float32", "prompt 0"]);
+}
+
+#[test]
+fn gradients_where_there_are_none() {
+    for nodes in ["head_z", "head_paths"] {
+        let arguments =
+            ["--method", "attribution-patching", "--metric", "kl", "--direction", "noising", "--nodes", nodes];
+        assert_sweep_refused(&arguments, &["`kl`", "clean run", "gradient is 0", "denoising", "integrated gradients"]);
+    }
+    let screened = ["--method", "attribution-patching", "--metric", "kl", "--direction", "noising", "--verify", "3"];
+    assert_sweep_refused(&screened, &["`kl`", "gradient is 0"]);
+}

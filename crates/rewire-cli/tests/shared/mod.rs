@@ -1,0 +1,54 @@
+//! What the tests of commands share.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Runs a command that must succeed; returns what it printed.
+pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_rewire"))
+        .args(arguments)
+        .current_dir(directory)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {told}");
+    // No terminal, no progress bar.
+    assert_eq!(told, "", "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The float32 tensors of a file: shapes and numbers.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Sweeps a directory's `pairs.jsonl` into its folder `o`: the effects, what is told of them, and what was printed.
+pub fn sweep(directory: &Path, arguments: &[&str]) -> (Tensors, Value, String) {
+    let printed = run(directory, &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
+    let out = directory.join("o");
+    (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
+}
+
+/// Reads such a file.
+pub fn tensors(path: &Path) -> Tensors {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let read = |view: safetensors::tensor::TensorView<'_>| {
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        (view.shape().to_vec(), values)
+    };
+    file.tensors().into_iter().map(|(name, view)| (name, read(view))).collect()
+}
+
+/// A JSON file.
+pub fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Two pairs of the demo.
+pub const PAIRS: &str = r#"{"clean": "When John and Mary went to the shops, John gave the bag to", "corrupt": "When John and Mary went to the shops, Mary gave the bag to", "answers": [" Mary"], "wrong_answers": [" John"]}
+{"clean": "When Tom and James went to the park, James gave the ball to", "corrupt": "When Tom and James went to the park, Tom gave the ball to", "answers": [" Tom"], "wrong_answers": [" James"]}
+"#;

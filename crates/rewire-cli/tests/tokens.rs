@@ -1,0 +1,303 @@
+//! What becomes of text: the tokenizer's file may not cut, pad or silently change it, and the BOS
+//! is chosen and stated.
+
+#[allow(missing_docs, unreachable_pub, dead_code)]
+mod shared;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use shared::{PAIRS, Tensors, tensors};
+use tempfile::TempDir;
+
+/// A directory with `pairs.jsonl` and a copy of a toy model in `model`, whose `config.json` and
+/// `tokenizer.json` were changed.
+fn directory(toy: &str, pairs: &str, change: impl Fn(&mut Value, &mut Value)) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models").join(toy);
+    let model = directory.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::copy(source.join("model.safetensors"), model.join("model.safetensors")).unwrap();
+    let [mut config, mut tokenizer] = ["config.json", "tokenizer.json"].map(|name| shared::json(&source.join(name)));
+    change(&mut config, &mut tokenizer);
+    std::fs::write(model.join("config.json"), config.to_string()).unwrap();
+    std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), pairs).unwrap();
+    directory
+}
+
+/// What a command says and writes.
+struct Ran {
+    code: Option<i32>,
+    printed: String,
+    complaints: String,
+    directory: TempDir,
+}
+
+impl Ran {
+    fn command(directory: TempDir, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+        let output = command.args(arguments).args(["--out", "o"]).current_dir(directory.path()).output().unwrap();
+        let [printed, complaints] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        Self { code: output.status.code(), printed, complaints, directory }
+    }
+
+    fn sweep(directory: TempDir, arguments: &[&str]) -> Self {
+        let sweep = ["sweep", "--model", "model", "--pairs", "pairs.jsonl", "--metric", "logit-diff"];
+        Self::command(directory, &[&sweep, arguments].concat())
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join("o").join(name)
+    }
+
+    /// The effects and the metric of the unpatched runs, of a command that succeeded.
+    fn numbers(&self) -> (Tensors, Value) {
+        assert_eq!(self.code, Some(0), "{}", self.complaints);
+        (tensors(&self.file("effects.safetensors")), self.about()["baselines"].clone())
+    }
+
+    fn about(&self) -> Value {
+        shared::json(&self.file("effects.json"))
+    }
+
+    /// Checks that the command warned in these words, in all three places.
+    fn assert_warned(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(0), "{}", self.complaints);
+        assert_eq!(self.complaints.lines().count(), 1, "{}", self.complaints);
+        let warnings = self.about()["warnings"].to_string();
+        // Entities of HTML and escapes of JSON aside.
+        let plain =
+            |text: &str| text.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace('\\', "");
+        let report = std::fs::read_to_string(self.file("report.html")).unwrap();
+        for place in [self.complaints.as_str(), &warnings, &report] {
+            for word in words {
+                assert!(plain(place).contains(word), "{word:?} is not in {}", self.complaints);
+            }
+        }
+    }
+
+    fn assert_refused(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(2), "{}", self.complaints);
+        assert!(!self.complaints.contains("panicked"), "{}", self.complaints);
+        for word in words {
+            assert!(self.complaints.contains(word), "{word:?} is not in {}", self.complaints);
+        }
+        assert!(!self.directory.path().join("o").exists(), "something was written");
+    }
+}
+
+/// The pairs with answers as token ids, which no tokenizer can change.
+fn pairs_with_ids(tokenizer: &Value) -> String {
+    let id = |word: &str| tokenizer["model"]["vocab"][format!("Ġ{}", word.trim())].clone();
+    let line = |line: &str| {
+        let mut pair: Value = serde_json::from_str(line).unwrap();
+        for name in ["answers", "wrong_answers"] {
+            pair[name] = json!([id(pair[name][0].as_str().unwrap())]);
+        }
+        format!("{pair}\n")
+    };
+    PAIRS.lines().map(line).collect()
+}
+
+/// The toy's own tokenizer.
+fn toy_tokenizer() -> Value {
+    shared::json(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models/toy-gpt2/tokenizer.json"))
+}
+
+/// A sweep of the toy with a changed `tokenizer.json`, the answers given as ids.
+fn with_tokenizer(change: impl Fn(&mut Value)) -> Ran {
+    // One pair: a changed tokenizer need not split the names of others into as many tokens.
+    let pairs = pairs_with_ids(&toy_tokenizer());
+    let first = pairs.lines().next().unwrap();
+    Ran::sweep(directory("toy-gpt2", first, |_, tokenizer| change(tokenizer)), &[])
+}
+
+#[test]
+fn truncation_padding_and_dropout_of_a_tokenizer_change_no_number() {
+    let plain = with_tokenizer(|_| {}).numbers();
+    assert!(plain.1["clean_mean"].as_f64().unwrap() > 5.0, "{}", plain.1);
+    let mut files = vec![("dropout", json!({ "model": { "dropout": 0.5 } }))];
+    for direction in ["Left", "Right"] {
+        let truncation = |n: usize| json!({ "truncation": { "direction": direction, "max_length": n, "strategy": "LongestFirst", "stride": 0 } });
+        files.extend([("8 tokens", truncation(8)), ("12 tokens", truncation(12))]);
+        let padding = json!({ "padding": {
+            "strategy": { "Fixed": 20 }, "direction": direction, "pad_to_multiple_of": null, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "<|endoftext|>",
+        } });
+        files.push(("padding", padding));
+    }
+    for (name, changes) in files {
+        let ran = with_tokenizer(|tokenizer| {
+            for (part, value) in changes.as_object().unwrap() {
+                match part.as_str() {
+                    "model" => tokenizer["model"]["dropout"] = value["dropout"].clone(),
+                    _ => tokenizer[part] = value.clone(),
+                }
+            }
+        });
+        assert_eq!(ran.numbers(), plain, "{name}");
+        assert_eq!(ran.complaints, "", "{name}");
+    }
+}
+
+#[test]
+fn tokens_that_a_tokenizer_puts_around_a_text_are_left_out_and_named() {
+    let template = |after: bool| {
+        let special = json!({ "SpecialToken": { "id": "<|endoftext|>", "type_id": 0 } });
+        let text = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
+        let single = if after { json!([special, text("A"), special]) } else { json!([special, text("A")]) };
+        json!({
+            "type": "TemplateProcessing", "single": single, "pair": [text("A"), text("B")],
+            "special_tokens": { "<|endoftext|>": { "id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"] } },
+        })
+    };
+    let plain = with_tokenizer(|_| {}).numbers();
+    let both = with_tokenizer(|tokenizer| tokenizer["post_processor"] = template(true));
+    assert_eq!(both.numbers(), plain);
+    both.assert_warned(&["<|endoftext|> in front of a text and <|endoftext|> at its end", "nothing at the end"]);
+    // The BOS in front is what Rewire does, too.
+    let front = with_tokenizer(|tokenizer| tokenizer["post_processor"] = template(false));
+    assert_eq!((front.numbers(), front.complaints.as_str()), (plain, ""));
+}
+
+#[test]
+fn a_text_that_the_tokenizer_changes_is_shown() {
+    let lowercase = with_tokenizer(|tokenizer| tokenizer["normalizer"] = json!({ "type": "Lowercase" }));
+    lowercase.assert_warned(&["changes text", "\"When John and Mary", "became \"when john and mary"]);
+    let prefix = with_tokenizer(|tokenizer| tokenizer["normalizer"] = json!({ "type": "Prepend", "prepend": " " }));
+    prefix.assert_warned(&["changes text", "became \" When John"]);
+    let space = with_tokenizer(|tokenizer| tokenizer["pre_tokenizer"]["add_prefix_space"] = true.into());
+    space.assert_warned(&["changes text", "became \" When John"]);
+    let greedy = with_tokenizer(|tokenizer| {
+        let id = tokenizer["model"]["vocab"]["and"].clone();
+        let token = json!({
+            "id": id, "content": "and", "single_word": false, "lstrip": true, "rstrip": false, "normalized": false,
+            "special": false,
+        });
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    greedy.assert_warned(&["changes text", "became \"When Johnand Mary"]);
+}
+
+#[test]
+fn words_that_a_tokenizer_does_not_have_are_refused_by_name() {
+    let words = |vocabulary: &[&str]| {
+        let ids: serde_json::Map<_, _> =
+            vocabulary.iter().zip(0..).map(|(w, id)| ((*w).to_owned(), id.into())).collect();
+        json!({ "type": "WordLevel", "vocab": ids, "unk_token": "[UNK]" })
+    };
+    let most = ["[UNK]", "When", "John", "and", "went", "to", "the", "shops,", "gave", "bag", "Tom", "James", "park,"];
+    let unknown = with_tokenizer(|tokenizer| {
+        tokenizer["model"] = words(&most);
+        tokenizer["pre_tokenizer"] = json!({ "type": "WhitespaceSplit" });
+        tokenizer["decoder"] = Value::Null;
+        tokenizer["added_tokens"] = json!([]);
+    });
+    unknown.assert_refused(&["pairs.jsonl, line 1", "no token for \"Mary\"", "use other words"]);
+    let lost = with_tokenizer(|tokenizer| {
+        tokenizer["pre_tokenizer"] = Value::Null;
+        tokenizer["decoder"] = Value::Null;
+    });
+    // Without the byte-level step, the vocabulary lacks some characters.
+    lost.assert_refused(&["pairs.jsonl, line 1", "no token for \"e\"", "use other words"]);
+}
+
+/// The demo's pairs as token ids, with these tokens in front.
+fn as_ids(front: &[u32]) -> String {
+    let tokenizer = rewire_toy::Toy::Gpt2.tokenizer().unwrap();
+    let line = |line: &str| {
+        let mut pair: Value = serde_json::from_str(line).unwrap();
+        for name in ["clean", "corrupt"] {
+            let tokens = tokenizer.encode(pair[name].as_str().unwrap()).unwrap();
+            pair[name] = json!(front.iter().copied().chain(tokens).collect::<Vec<u32>>());
+        }
+        format!("{pair}\n")
+    };
+    PAIRS.lines().map(line).collect()
+}
+
+#[test]
+fn text_begins_with_the_bos_unless_it_is_left_out() {
+    for toy in ["toy-gpt2", "toy-neox"] {
+        let sweep = |pairs: &str, arguments: &[&str]| Ran::sweep(directory(toy, pairs, |_, _| {}), arguments);
+        let (with, without) = (sweep(&as_ids(&[0]), &[]).numbers(), sweep(&as_ids(&[]), &[]).numbers());
+        assert_ne!(with.1, without.1);
+        let default = sweep(PAIRS, &[]);
+        let prepend = sweep(PAIRS, &["--bos", "prepend"]);
+        let none = sweep(PAIRS, &["--bos", "none"]);
+        assert_eq!(default.numbers(), with, "{toy}");
+        assert_eq!(prepend.numbers(), with, "{toy}");
+        assert_eq!(none.numbers(), without, "{toy}");
+        // Token ids are used as they are, whatever the choice.
+        assert_eq!(sweep(&as_ids(&[]), &["--bos", "prepend"]).numbers(), without, "{toy}");
+        assert_eq!(sweep(&as_ids(&[0]), &["--bos", "none"]).numbers(), with, "{toy}");
+
+        let token = json!({ "id": 0, "token": "<|endoftext|>" });
+        for (ran, choice, token, words) in [
+            (
+                &default,
+                "default",
+                &token,
+                "text begins with <|endoftext|> (the model's default; --bos none leaves it out)",
+            ),
+            (&prepend, "prepend", &token, "text begins with <|endoftext|> (--bos prepend)"),
+            (&none, "none", &Value::Null, "text begins without BOS (--bos none)"),
+        ] {
+            assert_eq!(ran.about()["tokenization"], json!({ "bos": choice, "text_begins_with": token }), "{toy}");
+            let report = std::fs::read_to_string(ran.file("report.html")).unwrap();
+            let report = report.replace("&lt;", "<").replace("&gt;", ">");
+            assert!(ran.printed.contains(words) && report.contains(words), "{toy}: {}", ran.printed);
+        }
+    }
+}
+
+#[test]
+fn every_reproduction_takes_the_choice() {
+    for (command, label) in [
+        (["reproduce-ioi", "--prompts", "2"], "/labels/demo/0/0"),
+        (["reproduce-ig", "--prompts", "0"], "/labels/0"),
+        (["reproduce-facts", "--seed", "0"], "/labels/the Colosseum/0"),
+        (["reproduce-pythia", "--prompts", "20"], "/labels/0/0"),
+    ] {
+        for (choice, bos) in [("default", true), ("none", false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let ran = Ran::command(directory, &[&command[..], &["--model", "toy-neox", "--bos", choice]].concat());
+            assert_eq!(ran.code, Some(0), "{command:?}: {}", ran.complaints);
+            let first = ran.about().pointer(label).cloned().unwrap();
+            assert_eq!(first == "<|endoftext|>", bos, "{command:?}: {first}");
+            assert!(ran.printed.contains("text begins with"), "{command:?}: {}", ran.printed);
+        }
+    }
+}
+
+#[test]
+fn a_bos_that_the_configuration_leaves_out_is_the_familys() {
+    let changed = |toy: &str, value: Option<Value>, arguments: &[&str]| {
+        let change = |config: &mut Value, _: &mut Value| match &value {
+            Some(value) => config["bos_token_id"] = value.clone(),
+            None => drop(config.as_object_mut().unwrap().remove("bos_token_id")),
+        };
+        let ids = arguments.first() == Some(&"ids");
+        let pairs = if ids { as_ids(&[]) } else { PAIRS.to_owned() };
+        Ran::sweep(directory(toy, &pairs, change), &arguments[usize::from(ids)..])
+    };
+    // GPT-NeoX's is 0, as the toy's.
+    let named = changed("toy-neox", Some(json!(0)), &[]).numbers();
+    assert_eq!(changed("toy-neox", None, &[]).numbers(), named);
+    // Null is none.
+    let none = changed("toy-neox", Some(json!(0)), &["--bos", "none"]).numbers();
+    assert_eq!(changed("toy-neox", Some(Value::Null), &[]).numbers(), none);
+    changed("toy-neox", Some(Value::Null), &["--bos", "prepend"]).assert_refused(&["--bos prepend", "no BOS", "null"]);
+    // GPT-2's is 50256, which this vocabulary does not have: text is refused, token ids and --bos
+    // none are not.
+    let outside = ["pairs.jsonl, line 1", "id 50256", "vocabulary of 916", "--bos none"];
+    changed("toy-gpt2", None, &[]).assert_refused(&outside);
+    let ids = changed("toy-gpt2", None, &["ids"]).numbers();
+    assert_eq!(changed("toy-gpt2", None, &["--bos", "none"]).numbers(), ids);
+    let directory =
+        directory("toy-gpt2", PAIRS, |config, _| drop(config.as_object_mut().unwrap().remove("bos_token_id")));
+    let refused = Ran::command(directory, &["reproduce-ioi", "--model", "model"]);
+    refused.assert_refused(&["the BOS of model has id 50256", "vocabulary of 916", "--bos none"]);
+}

@@ -1,0 +1,23 @@
+//! `cargo xtask ci`: what CI runs, and what takes too long for it.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+
+use crate::soak;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Afterwards abuse the commands for an hour.
+    #[arg(long)]
+    long: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/run");
+    let status = Command::new(&script).status().with_context(|| format!("cannot run {}", script.display()))?;
+    ensure!(status.success(), "CI failed; its output is above");
+    if arguments.long { soak::run(&soak::Arguments::default()) } else { Ok(()) }
+}

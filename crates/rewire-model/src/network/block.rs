@@ -4,11 +4,11 @@ use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
-use crate::attention::{Attention, AttentionContext};
-use crate::mlp::Mlp;
-use crate::norm::Norm;
-use crate::run::{KeysValues, ReadRows};
-use crate::transformer::behind;
+use crate::network::attention::{Attention, AttentionContext};
+use crate::network::mlp::Mlp;
+use crate::network::norm::Norm;
+use crate::network::run::{KeysValues, ReadRows};
+use crate::network::transformer::behind;
 
 /// Attention and MLP, each behind a norm, each adding to the residual stream.
 #[derive(Module, Debug)]

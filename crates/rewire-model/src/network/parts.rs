@@ -4,9 +4,11 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 use rewire_tensor::float32;
 
-use crate::attention::linear;
-use crate::rotary::Rotary;
-use crate::{HeadInput, Positions, Transformer};
+use crate::config::Positions;
+use crate::network::linear::linear;
+use crate::network::rotary::Rotary;
+use crate::network::transformer::Transformer;
+use crate::weights::named::HeadInput;
 
 impl<B: Backend> Transformer<B> {
     /// The norm in front of attention of block `layer`, of any vectors `[batch, pos, d_model]`. `hook` sees its scale and output.

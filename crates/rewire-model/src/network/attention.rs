@@ -4,11 +4,12 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
-use rewire_tensor::product;
 
-use crate::kernels::{Queries, mix, scores};
-use crate::rotary::Rotary;
-use crate::run::{KeysValues, ReadRows};
+use crate::kernels::queries::Queries;
+use crate::kernels::{mix, scores};
+use crate::network::linear::linear;
+use crate::network::rotary::Rotary;
+use crate::network::run::{KeysValues, ReadRows};
 
 /// Weights of one attention layer.
 #[derive(Module, Debug)]
@@ -109,13 +110,4 @@ pub fn attend<B: Backend>(
 #[must_use]
 pub fn mix_values<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
     mix(pattern, v, None)
-}
-
-/// `x @ w + b` over the last axis; `x` is `[batch, pos, from]`, `w` `[from, to]`, `b` `[to]`.
-pub(crate) fn linear<B: Backend>(x: Tensor<B, 3>, w: Tensor<B, 2>, b: Tensor<B, 1>) -> Tensor<B, 3> {
-    let [batch, pos, from] = x.dims();
-    let [_, to] = w.dims();
-    // One product over all rows: a batch of small ones is several times slower.
-    let rows = product(x.reshape([batch * pos, from]), w) + b.reshape([1, to]);
-    rows.reshape([batch, pos, to])
 }

@@ -7,12 +7,13 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, NormSite};
 use rewire_tensor::{float32, product};
 
-use crate::attention::AttentionContext;
-use crate::block::Block;
-use crate::norm::Norm;
-use crate::rotary::Rotary;
-use crate::run::{KeysValues, Prefix, ReadRows};
-use crate::{LastBlock, ModelError, Positions, ReadPositions, Readout, Run, Start, TransformerConfig};
+use crate::config::{Positions, TransformerConfig};
+use crate::error::ModelError;
+use crate::network::attention::AttentionContext;
+use crate::network::block::Block;
+use crate::network::norm::Norm;
+use crate::network::rotary::Rotary;
+use crate::network::run::{KeysValues, LastBlock, Prefix, ReadPositions, ReadRows, Readout, Run, Start};
 
 /// A GPT-2- or GPT-NeoX-style language model.
 ///

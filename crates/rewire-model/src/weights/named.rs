@@ -5,10 +5,10 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{HookPoint, Site};
 use rewire_tensor::{float32, zeros_like};
 
-use crate::Transformer;
-use crate::attention::linear;
-use crate::block::Block;
 use crate::kernels::activate;
+use crate::network::block::Block;
+use crate::network::linear::linear;
+use crate::network::transformer::Transformer;
 
 /// Which of a head's three input maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

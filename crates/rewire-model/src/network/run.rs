@@ -4,7 +4,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, Site};
 
-use crate::TransformerConfig;
+use crate::config::TransformerConfig;
 
 /// One forward pass. The plain one is [`Run::tokens`]: from tokens, all positions, all logits.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! One transformer block.
+//! One transformer block, in two halves.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
@@ -7,58 +7,74 @@ use rewire_hooks::{Hook, HookPoint, Site};
 use crate::network::attention::{Attention, AttentionContext};
 use crate::network::mlp::Mlp;
 use crate::network::norm::Norm;
-use crate::network::run::{KeysValues, ReadRows};
-use crate::network::transformer::behind;
 
-/// Attention and MLP, each behind a norm, each adding to the residual stream.
+/// Attention and MLP, each after a norm, each adding to the residual stream.
 #[derive(Module, Debug)]
 pub(crate) struct Block<B: Backend> {
     pub(crate) ln1: Norm<B>,
     pub(crate) attention: Attention<B>,
     pub(crate) ln2: Norm<B>,
     pub(crate) mlp: Mlp<B>,
-    /// Whether the MLP reads what attention read, instead of what attention left.
+    /// Whether the MLP reads the stream before attention instead of the stream after it.
     pub(crate) parallel: bool,
 }
 
+/// The residual stream between the halves of a block.
+pub(crate) struct Midway<B: Backend> {
+    /// What the MLP's norm reads, `[batch, pos, d_model]`.
+    pub(crate) residual: Tensor<B, 3>,
+    /// In parallel blocks, the attention output, which is not yet part of `residual`.
+    pub(crate) attn_out: Option<Tensor<B, 3>>,
+}
+
 impl<B: Backend> Block<B> {
-    /// `x` is the residual stream `[batch, pos, d_model]` before the block; returns it after. With `read`, only at those
-    /// rows, `[batch, 1, d_model]`: queries and MLP are computed nowhere else. `joined` gives the streams, shaped so, that come in between
-    /// attention and MLP behind so many rows.
-    #[expect(clippy::too_many_arguments, reason = "all that a run says reaches the block from one place")]
-    pub(crate) fn forward<H: Hook<B>>(
+    /// The first half: `x + attention(ln1(x))`. In parallel blocks the sum waits for the MLP.
+    ///
+    /// `x` is the residual stream before the block, `[batch, pos, d_model]`. If `context` reads one position a row,
+    /// the result has that position alone.
+    pub(crate) fn attention_half<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,
         layer: usize,
-        context: &AttentionContext<B>,
-        earlier: Option<KeysValues<B>>,
-        read: Option<&ReadRows<B>>,
-        joined: impl FnOnce(usize) -> Option<Tensor<B, 3>>,
+        context: AttentionContext<B>,
         hook: &mut H,
-    ) -> Tensor<B, 3> {
-        let at = |site| HookPoint::block(layer, site);
-        let x = hook.visit(at(Site::ResidPre), x);
-
-        let normalized = self.ln1.forward(x.clone(), [at(Site::Ln1Scale), at(Site::Ln1Normalized)], hook);
-        let attn_out = self.attention.forward(normalized, layer, context, earlier, read, hook);
+    ) -> Midway<B> {
+        let x = hook.visit(HookPoint::block(layer, Site::ResidPre), x);
+        let read = context.read.clone();
+        let normalized = self.attention_norm(x.clone(), layer, hook);
+        let attn_out = self.attention.forward(normalized, layer, context, hook);
         let x = match read {
             Some(read) => read.select(x),
             None => x,
         };
-        if !self.parallel {
-            return self.forward_from_mid(behind(attn_out + x, joined), layer, hook);
+        match self.parallel {
+            true => Midway { residual: x, attn_out: Some(attn_out) },
+            false => Midway { residual: attn_out + x, attn_out: None },
         }
-        let normalized = self.ln2.forward(x.clone(), [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);
-        let mlp_out = self.mlp.forward(normalized, layer, hook);
-        hook.visit(at(Site::ResidPost), x + attn_out + mlp_out)
     }
 
-    /// The rest of a sequential block, from the residual stream between attention and MLP.
-    pub(crate) fn forward_from_mid<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
-        let at = |site| HookPoint::block(layer, site);
-        let resid_mid = hook.visit(at(Site::ResidMid), x);
-        let normalized = self.ln2.forward(resid_mid.clone(), [at(Site::Ln2Scale), at(Site::Ln2Normalized)], hook);
+    /// The second half: `x + mlp(ln2(x))`. Returns the residual stream after the block, `[batch, pos, d_model]`.
+    pub(crate) fn mlp_half<H: Hook<B>>(&self, mid: Midway<B>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        let x = match &mid.attn_out {
+            Some(_) => mid.residual,
+            None => hook.visit(HookPoint::block(layer, Site::ResidMid), mid.residual),
+        };
+        let normalized = self.mlp_norm(x.clone(), layer, hook);
         let mlp_out = self.mlp.forward(normalized, layer, hook);
-        hook.visit(at(Site::ResidPost), mlp_out + resid_mid)
+        let x = match mid.attn_out {
+            Some(attn_out) => x + attn_out + mlp_out,
+            None => mlp_out + x,
+        };
+        hook.visit(HookPoint::block(layer, Site::ResidPost), x)
+    }
+
+    /// The norm before attention, of `x` `[batch, pos, d_model]`.
+    pub(crate) fn attention_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        self.ln1.forward(x, [Site::Ln1Scale, Site::Ln1Normalized].map(|site| HookPoint::block(layer, site)), hook)
+    }
+
+    /// The norm before the MLP, of `x` `[batch, pos, d_model]`.
+    pub(crate) fn mlp_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        self.ln2.forward(x, [Site::Ln2Scale, Site::Ln2Normalized].map(|site| HookPoint::block(layer, site)), hook)
     }
 }

@@ -8,7 +8,6 @@ use crate::error::ModelError;
 use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run};
 use crate::network::transformer::Transformer;
 
-
 impl<B: Backend> Transformer<B> {
     /// A hook that records what a [`Prefix`] is made of.
     #[must_use]

@@ -9,4 +9,5 @@ pub(crate) mod norm;
 pub(crate) mod parts;
 pub(crate) mod rotary;
 pub(crate) mod run;
+pub(crate) mod segments;
 pub(crate) mod transformer;

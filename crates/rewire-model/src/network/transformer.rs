@@ -1,19 +1,16 @@
 //! The model and its one forward.
 
-use std::ops::Range;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, NormSite};
 use rewire_tensor::{float32, product};
 
-use crate::config::{Positions, TransformerConfig};
+use crate::config::TransformerConfig;
 use crate::error::ModelError;
-use crate::network::attention::AttentionContext;
 use crate::network::block::Block;
 use crate::network::norm::Norm;
-use crate::network::rotary::Rotary;
-use crate::network::run::{KeysValues, LastBlock, Prefix, ReadPositions, ReadRows, Readout, Run, Start};
+use crate::network::run::Run;
+use crate::network::segments::Segments;
 
 /// A GPT-2- or GPT-NeoX-style language model.
 ///
@@ -78,84 +75,30 @@ impl<B: Backend> Transformer<B> {
         Ok(Tensor::from_data(TensorData::new(ids, [prompts.len(), expected]), &self.device()))
     }
 
-    /// Runs the model and returns the logits that `run` asks for, `[batch, positions, columns]`.
+    /// Runs the model and returns the logits that `run` reads, `[batch, positions, columns]`.
     ///
-    /// `hook` is called at every point that the run passes, in forward order; pass `()` for none, `&mut hook` to read it
-    /// afterwards. A run resumed at layer `l` starts at that block's `resid_pre`.
+    /// A run that [stops early](Run::stop_at) or [reads nothing](crate::Readout::nothing) returns the residual stream at its
+    /// end instead, `[batch, positions, d_model]`.
+    ///
+    /// `hook` is called at every point that the run passes, in forward order; pass `()` for none, `&mut hook` to read
+    /// it afterwards. A run resumed at layer `l` starts at that block's `resid_pre`.
     ///
     /// # Errors
-    /// [`ModelError::ContextExceeded`] and [`ModelError::RunShape`], where the run's parts do not fit the model.
+    /// [`ModelError::ContextExceeded`] and [`ModelError::RunShape`], if the run's parts do not fit the model.
     pub fn forward<H: Hook<B>>(&self, run: Run<B>, mut hook: H) -> Result<Tensor<B, 3>, ModelError> {
-        let first = run.prefix.as_ref().map_or(0, Prefix::len);
-        let Run { start, joining, prefix, readout, last_block } = run;
-        let [_, pos, first_layer] = self.check(&start, &joining, prefix.as_ref(), &readout, first)?;
-        let device = self.device();
-        let last = self.blocks.len() - 1;
-        // The rows of the batch that are there at some depth, and where each of them is read.
-        let read = |rows: Range<usize>| match &readout.positions {
-            ReadPositions::Each(positions) => Some(ReadRows::new(&positions[rows], first, pos, &device)),
-            ReadPositions::All => None,
-        };
-        let narrow = |rows: Range<usize>| if last_block == LastBlock::Read { read(rows) } else { None };
-        let rotary = match self.config.positions {
-            Positions::Rotary { dims, base } => Some(Rotary::shared(dims, base, first..first + pos, &device)),
-            Positions::Learned => None,
-        };
-        let mut context = AttentionContext { first, rotary, rotary_read: None };
-        let mut joining = joining.into_iter().peekable();
-        // All that join at a depth, behind the `rows` that are there; past attention of the last block only what is read of them.
-        let mut joined = |depth: usize, rows: usize| -> Option<Tensor<B, 3>> {
-            let mut residuals = Vec::new();
-            let mut end = rows;
-            while let Some(start) = joining.next_if(|start| start.depth() == depth) {
-                let (Start::Residual { residual, .. } | Start::ResidMid { residual, .. }) = start else { continue };
-                let from = end;
-                end += residual.dims()[0];
-                let read = match depth {
-                    after if after > 2 * last + 1 => read(from..end),
-                    mid if mid > 2 * last => narrow(from..end),
-                    _ => None,
-                };
-                residuals.push(match read {
-                    Some(read) => read.select(residual),
-                    None => residual,
-                });
-            }
-            (!residuals.is_empty()).then(|| Tensor::cat(residuals, 0))
-        };
-
-        let (mut x, mut next) = match start {
-            Start::Tokens(tokens) => (self.embed(tokens, first, &mut hook), 0),
-            Start::Residual { residual, .. } => (residual, first_layer),
-            Start::ResidMid { residual, .. } => {
-                let rows = 0..residual.dims()[0];
-                let residual = match (first_layer == last).then(|| narrow(rows)).flatten() {
-                    Some(read) => read.select(residual),
-                    None => residual,
-                };
-                let residual = behind(residual, |rows| joined(2 * first_layer + 1, rows));
-                (self.blocks[first_layer].forward_from_mid(residual, first_layer, &mut hook), first_layer + 1)
-            }
-        };
-        while let Some(block) = self.blocks.get(next) {
-            x = behind(x, |rows| joined(2 * next, rows));
-            let read = (next == last).then(|| narrow(0..x.dims()[0])).flatten();
-            if let (Some(read), Positions::Rotary { dims, base }) = (&read, &self.config.positions) {
-                context.rotary_read = Some(Rotary::each(*dims, *base, &read.positions, &device));
-            }
-            let earlier = prefix.as_ref().map(|p| p.keys_values[next].clone());
-            let joining = |rows| joined(2 * next + 1, rows);
-            x = block.forward(x, next, &context, earlier, read.as_ref(), joining, &mut hook);
-            next += 1;
+        let mut run = Segments::new(run, &self.config, &self.device())?;
+        // `None` until the first rows of the batch enter.
+        let mut x = run.tokens().map(|(tokens, first)| self.embed(tokens, first, &mut hook));
+        for (layer, block) in self.blocks.iter().enumerate().take(run.n_blocks()) {
+            x = run.enter_block(layer, x);
+            let mid = x.map(|x| block.attention_half(x, layer, run.attention(layer), &mut hook));
+            x = run.enter_mid(layer, mid).map(|mid| block.mlp_half(mid, layer, &mut hook));
         }
-        let narrowed = last_block == LastBlock::Read && first_layer <= last;
-        if let Some(read) = (!narrowed).then(|| read(0..x.dims()[0])).flatten() {
-            x = read.select(x);
+        let x = run.leave(x).ok_or(ModelError::NoTokens)?;
+        match run.columns() {
+            None => Ok(x),
+            Some(columns) => Ok(self.unembed(self.normalize(x, &mut hook), columns)),
         }
-        x = behind(x, |rows| joined(2 * next, rows));
-        let stages = [HookPoint::FinalNorm(NormSite::Scale), HookPoint::FinalNorm(NormSite::Normalized)];
-        let x = self.final_norm.forward(float32(x), stages, &mut hook);
-        Ok(self.unembed(x, readout.columns.as_deref()))
     }
 
     /// Token plus position embedding of tokens `[batch, pos]` that start at position `first`.
@@ -171,6 +114,12 @@ impl<B: Backend> Transformer<B> {
                 embedded + hook.visit(HookPoint::PosEmbed, positions)
             }
         }
+    }
+
+    /// The final norm, of `x` `[batch, pos, d_model]`.
+    pub(crate) fn normalize<H: Hook<B>>(&self, x: Tensor<B, 3>, hook: &mut H) -> Tensor<B, 3> {
+        let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
+        self.final_norm.forward(float32(x), points, hook)
     }
 
     /// Logits `[batch, pos, columns]` of the final norm's output `[batch, pos, d_model]`.
@@ -198,86 +147,5 @@ impl<B: Backend> Transformer<B> {
             logits = logits + b_u.reshape([1, n_columns]);
         }
         logits.reshape([batch, pos, n_columns])
-    }
-
-    /// Whether the parts of a run fit the model and each other; gives batch size, computed positions and first layer.
-    fn check(
-        &self,
-        start: &Start<B>,
-        joining: &[Start<B>],
-        prefix: Option<&Prefix<B>>,
-        readout: &Readout,
-        first: usize,
-    ) -> Result<[usize; 3], ModelError> {
-        let TransformerConfig { n_layers, d_model, d_vocab, n_ctx, .. } = self.config;
-        let agree = |what, expected, found| match expected == found {
-            true => Ok(()),
-            false => Err(ModelError::RunShape { what, expected, found }),
-        };
-        let below = |what, bound, found| match found < bound {
-            true => Ok(()),
-            false => Err(ModelError::RunShape { what, expected: bound, found }),
-        };
-        for start in [start].into_iter().chain(joining) {
-            if let Start::Residual { layer, residual } | Start::ResidMid { layer, residual } = start {
-                let from_mid = matches!(start, Start::ResidMid { .. });
-                let layers = if from_mid { n_layers } else { n_layers + 1 };
-                below("first layer of the run (of how many layers)", layers, *layer)?;
-                if from_mid && self.config.parallel_block {
-                    let what = "residual streams between attention and MLP (this model runs them in parallel)";
-                    return Err(ModelError::RunShape { what, expected: 0, found: 1 });
-                }
-                agree("width of the residual stream", d_model, residual.dims()[2])?;
-            }
-        }
-        let [mut batch, pos] = start.rows();
-        let mut depth = start.depth();
-        for start in joining {
-            let [rows, of_start] = start.rows();
-            agree("positions of rows that join (tokens cannot)", pos, of_start)?;
-            if matches!(start, Start::Tokens(_)) || start.depth() < depth {
-                let what = "depth, in halves of a block, of rows that join (after deeper ones, or from tokens)";
-                return Err(ModelError::RunShape { what, expected: depth, found: start.depth() });
-            }
-            (batch, depth) = (batch + rows, start.depth());
-        }
-        let layer = start.depth() / 2;
-        if batch * pos == 0 {
-            return Err(ModelError::NoTokens);
-        }
-        if first + pos > n_ctx {
-            return Err(ModelError::ContextExceeded { found: first + pos, n_ctx });
-        }
-        if let Some(prefix) = prefix {
-            agree("layers of the key/value prefix", n_layers, prefix.keys_values.len())?;
-            for KeysValues { keys, values } in &prefix.keys_values {
-                for prompts in [keys.dims()[0], values.dims()[0]] {
-                    for [rows, _] in [start].into_iter().chain(joining).map(Start::rows) {
-                        let whole = rows - rows % prompts.max(1);
-                        agree("rows that are whole copies of the key/value prefix's prompts", rows, whole)?;
-                    }
-                }
-            }
-        }
-        let Readout { positions, columns } = readout;
-        if let ReadPositions::Each(positions) = positions {
-            agree("positions read (one a prompt)", batch, positions.len())?;
-            for &position in positions {
-                below("position read (of how many)", first + pos, position)?;
-                below("first computed position (must not come after the one read)", position + 1, first)?;
-            }
-        }
-        for &column in columns.iter().flatten() {
-            below("vocabulary column read (of how many)", d_vocab, column)?;
-        }
-        Ok([batch, pos, layer])
-    }
-}
-
-/// `x` and, behind its rows, those that join it, if any do.
-pub(crate) fn behind<B: Backend>(x: Tensor<B, 3>, joined: impl FnOnce(usize) -> Option<Tensor<B, 3>>) -> Tensor<B, 3> {
-    match joined(x.dims()[0]) {
-        Some(others) => Tensor::cat(vec![x, others], 0),
-        None => x,
     }
 }

@@ -3,7 +3,7 @@
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Bool, Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
 use rewire_analysis::integrated::{
@@ -65,10 +65,9 @@ fn gradients_are_the_limits_of_differences_at_every_hook_point() {
         assert_eq!(gradients.points().collect::<Vec<_>>(), points, "not every point was probed");
 
         for point in points {
-            let gradient: Vec<f64> = match point.rank() {
-                4 => gradients.get::<4>(point).unwrap().into_data().iter::<f64>().collect(),
-                _ => gradients.get::<3>(point).unwrap().into_data().iter::<f64>().collect(),
-            };
+            let gradient = gradients.any(point).unwrap();
+            let gradient = gradient.reshape([gradient.dims().iter().product()]);
+            let gradient: Vec<f64> = gradient.into_data().iter::<f64>().collect();
             let analytic: f64 = gradient.iter().zip(direction(gradient.len())).map(|(g, d)| g * d).sum();
             let step = 1e-5;
             let at = |step: f64| loss(&inner, Nudge { point, step }).into_data().iter::<f64>().sum::<f64>();
@@ -97,7 +96,8 @@ fn metric_with_moved_input(
     let [batch, n_pos, n_heads, d_head] = input.dims();
     let here = |flat: usize| flat / d_head % n_heads == head && flat / (d_head * n_heads) % n_pos == pos;
     let mask = (0..batch * n_pos * n_heads * d_head).map(here).collect::<Vec<bool>>();
-    let mask = Tensor::from_data(TensorData::new(mask, [batch, n_pos, n_heads, d_head]), &input.device());
+    let mask = TensorData::new(mask, [batch, n_pos, n_heads, d_head]);
+    let mask = Tensor::<Double, 4, Bool>::from_data(mask, &input.device());
     let mut patch = Patch::new().replace_where(point, input, mask);
     let metric = LogitDiff::new(pairs);
     let readout = Readout { positions: ReadPositions::Each(pairs.ends()), columns: metric.reads().columns };

@@ -2,9 +2,9 @@
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Tensor, TensorData};
 use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Axis as Dimension};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use rewire_analysis::attribution::attribution_patching;
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Options, Scale};
-use rewire_hooks::{Axis, HookPoint, Patch, Recorder, ResidualStream, Site};
+use rewire_hooks::{AnyMask, AnyRank, Axis, HookPoint, Patch, Recorder, ResidualStream, Site};
 use rewire_model::{Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
 use rewire_tests::compare::{Tolerance, array, assert_within, rounding, scale};
@@ -78,27 +78,18 @@ fn literal_activation_patching<B: Backend>(
     kind: NodeKind,
     direction: Direction,
 ) -> ArrayD<f32> {
-    fn patched<B: Backend, const D: usize>(
+    fn patched<B: Backend>(
         model: &Transformer<B>,
         point: HookPoint,
         base: &[Vec<u32>],
-        source: Tensor<B, D>,
+        source: &AnyRank<B>,
         place: &[(Axis, usize)],
     ) -> Tensor<B, 3> {
-        let dims = source.dims();
-        let n = dims.iter().product::<usize>();
-        let inside = |flat: usize| {
-            let mut rest = flat;
-            let mut index = [0; D];
-            for d in (0..D).rev() {
-                index[d] = rest % dims[d];
-                rest /= dims[d];
-            }
+        let inside = |index: &[usize]| {
             place.iter().all(|(axis, at)| index[point.axes().iter().position(|a| a == axis).unwrap()] == *at)
         };
-        let mask = TensorData::new((0..n).map(inside).collect::<Vec<bool>>(), dims);
-        let mask = Tensor::<B, D, Bool>::from_data(mask, &Default::default());
-        let mut patch = Patch::new().replace_where(point, source, mask);
+        let mask = AnyMask::of(&source.dims(), &Default::default(), inside);
+        let mut patch = Patch::new().replace_where(point, source.clone(), mask);
         let out = model.forward(Run::tokens(model.tokens(base).unwrap()), &mut patch).unwrap();
         patch.finish().unwrap();
         out
@@ -147,10 +138,7 @@ fn literal_activation_patching<B: Backend>(
             }
             let place: Vec<_> = kind.axes().into_iter().zip(index.iter().copied()).collect();
             let point = HookPoint::block(layer, kind.site());
-            let logits = match point.rank() {
-                4 => patched::<B, 4>(model, point, &base, cache.get(point).unwrap(), &place),
-                _ => patched::<B, 3>(model, point, &base, cache.get(point).unwrap(), &place),
-            };
+            let logits = patched(model, point, &base, cache.any(point).unwrap(), &place);
             for (prompt, value) in evaluate(logits).into_iter().enumerate() {
                 effects[[&[prompt, layer], index.as_slice()].concat().as_slice()] = value - unpatched[prompt];
             }

@@ -3,8 +3,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
-use rewire_hooks::{HookPoint, Recorder, Site};
-use rewire_model::{HeadInput, Readout, Run, Transformer};
+use rewire_model::{HeadInput, Run, Transformer};
 use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
@@ -100,10 +99,7 @@ fn after_first_block<B: Backend>(
     let (mut streams, mut own) = (Vec::new(), Vec::new());
     let size = options.prompt_batch.max(1);
     for (batch, (prompts, names)) in prompts.chunks(size).zip(names.chunks(size)).enumerate() {
-        let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::ResidPost));
-        let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-        model.forward(Run::tokens(model.tokens(prompts)?).reading(no_logits), &mut recorder)?;
-        let x: Tensor<B, 3> = recorder.into_cache().block(0, Site::ResidPost)?;
+        let x = model.forward(Run::tokens(model.tokens(prompts)?).stop_at(1), ())?;
         let nan_or_zero = host((float32(x.clone()) * 0.0).sum_dim(2).sum_dim(1));
         let numbers: Vec<usize> = (0..prompts.len()).map(|prompt| batch * size + prompt).collect();
         check_prompts(model, "the residual stream after block 0", prompts, &numbers, &nan_or_zero)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use ndarray::ArrayD;
-use rewire_hooks::{ActivationCache, Axis, CacheError, Hook, HookPoint, Patch};
+use rewire_hooks::{ActivationCache, AnyMask, Axis, CacheError, Hook, HookPoint, Patch};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::Metric;
 
@@ -34,10 +34,7 @@ pub(crate) fn patch<B: Backend>(
         // Nodes of this point, by copy.
         let here: Vec<Vec<&Node>> =
             groups.iter().map(|group| group.iter().filter(|node| point(node) == at).collect()).collect();
-        match at.axes().len() {
-            4 => replace::<B, 4>(patch, at, &here, source, [prompts, first], device),
-            _ => replace::<B, 3>(patch, at, &here, source, [prompts, first], device),
-        }
+        replace(patch, at, &here, source, [prompts, first], device)
     })
 }
 
@@ -46,7 +43,7 @@ pub(crate) fn point(node: &Node) -> HookPoint {
     HookPoint::block(node.layer, NodeKind::all(node.component).site())
 }
 
-fn replace<B: Backend, const D: usize>(
+fn replace<B: Backend>(
     patch: Patch<B>,
     point: HookPoint,
     groups: &[Vec<&Node>],
@@ -55,7 +52,7 @@ fn replace<B: Backend, const D: usize>(
     device: &B::Device,
 ) -> Result<Patch<B>, CacheError> {
     let axes = point.axes();
-    let mut value: Tensor<B, D> = source.get(point)?;
+    let mut value = source.any(point)?.clone();
     if let Some(axis) = axes.iter().position(|a| matches!(a, Axis::Pos | Axis::Query)) {
         let len = value.dims()[axis];
         value = value.narrow(axis, first, len - first);
@@ -69,7 +66,7 @@ fn replace<B: Backend, const D: usize>(
     let mut dims = value.dims();
     let undivided = axes.iter().zip(&mut dims).filter(|(axis, _)| matches!(axis, Axis::DHead | Axis::DModel));
     undivided.for_each(|(_, size)| *size = 1);
-    let mask = mask(dims, device, covered).expand(value.dims());
+    let mask = AnyMask::of(&dims, device, |index| covered(index[0], index)).expand(&value.dims());
     Ok(patch.replace_where(point, value, mask))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor};
-use rewire_hooks::{ActivationCache, Hook, HookPoint, Patch, Site};
+use rewire_hooks::{ActivationCache, AnyRank, Hook, HookPoint, Patch, Site};
 use rewire_model::Transformer;
 
 use crate::path::receiver::{Input, Receiver};
@@ -47,9 +47,7 @@ impl<'a, B: Backend> Adding<'a, B> {
 
     fn visit_stream<const D: usize>(&mut self, point: HookPoint, input: Input, x: Tensor<B, D>) -> Tensor<B, D> {
         let HookPoint::Block { layer, .. } = point else { return x };
-        // By way of a cache the activation gets the rank that it has.
-        let kept = ActivationCache::new().with(point, x.clone());
-        let Ok(mut stream) = kept.get::<3>(point) else { return x };
+        let Some(mut stream) = AnyRank::from(x.clone()).get::<3>() else { return x };
         if let Some(addition) = self.additions.get(&(layer, input)) {
             stream = stream + addition.change.clone();
         }
@@ -71,12 +69,11 @@ impl<'a, B: Backend> Adding<'a, B> {
         let receiver = Receiver::new(layer, input);
         let Some((stream, mut held, addition)) = self.read(&receiver) else { return x };
         let (Some(of_head), Some(mask)) = (input.of_head(), addition.heads.clone()) else { return x };
-        let Ok(found) = ActivationCache::new().with(point, x.clone()).get::<4>(point) else { return x };
+        let Some(found) = AnyRank::from(x.clone()).get::<4>() else { return x };
         let normalized = self.model.attention_norm(layer, stream, &mut held);
         let heads: Vec<usize> = (0..self.model.config().n_heads).collect();
         let values = self.model.head_inputs(layer, of_head, &heads, normalized);
-        let changed = ActivationCache::new().with(point, found.mask_where(mask, values));
-        changed.get::<D>(point).unwrap_or(x)
+        AnyRank::from(found.mask_where(mask, values)).get::<D>().unwrap_or(x)
     }
 
     fn visit_mlp<const D: usize>(&mut self, point: HookPoint, x: Tensor<B, D>) -> Tensor<B, D> {
@@ -84,10 +81,9 @@ impl<'a, B: Backend> Adding<'a, B> {
         let receiver = Receiver::new(layer, Input::MlpIn);
         let Some((stream, mut held, addition)) = self.read(&receiver) else { return x };
         let Some(mask) = addition.mlp.clone() else { return x };
-        let Ok(found) = ActivationCache::new().with(point, x.clone()).get::<3>(point) else { return x };
+        let Some(found) = AnyRank::from(x.clone()).get::<3>() else { return x };
         let normalized = self.model.mlp_norm(layer, stream, &mut held);
-        let changed = ActivationCache::new().with(point, found.mask_where(mask, normalized));
-        changed.get::<D>(point).unwrap_or(x)
+        AnyRank::from(found.mask_where(mask, normalized)).get::<D>().unwrap_or(x)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
+use rewire_hooks::{ActivationCache, AnyRank, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 use rewire_tensor::float32;
 
@@ -50,19 +50,17 @@ pub fn mean_activations<B: Backend>(
                 batch.iter().map(|p| (0..width).map(|i| *p.get(i).unwrap_or(&p[0])).collect()).collect();
             let wanted = sites.to_vec();
             let mut recorder = Recorder::filtered(move |p: HookPoint| p.site().is_some_and(|s| wanted.contains(&s)));
-            let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-            model.forward(Run::tokens(model.tokens(&padded)?).reading(no_logits), &mut recorder)?;
+            model.forward(Run::tokens(model.tokens(&padded)?).reading(Readout::nothing()), &mut recorder)?;
             let cache = recorder.into_cache();
             let real: Vec<f32> =
                 batch.iter().flat_map(|p| (0..width).map(|i| f32::from(u8::from(i < p.len())))).collect();
             let real = Tensor::<B, 2>::from_data(TensorData::new(real, [batch.len(), width]), &model.device());
             let points: Vec<HookPoint> = cache.points().collect();
             let sum = |&point: &HookPoint| -> Result<Tensor<B, 1>, AnalysisError> {
-                let real = real.clone();
-                Ok(match point.rank() {
-                    4 => (float32(cache.get::<4>(point)?) * real.unsqueeze_dims::<4>(&[2, 3])).sum_dim(0).reshape([-1]),
-                    _ => (float32(cache.get::<3>(point)?) * real.unsqueeze_dim::<3>(2)).sum_dim(0).reshape([-1]),
-                })
+                let recorded = cache.any(point)?;
+                let a_position = recorded.dims()[2..].iter().product();
+                let recorded: Tensor<B, 3> = recorded.reshape([batch.len(), width, a_position]);
+                Ok((float32(recorded) * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0).reshape([-1]))
             };
             let of_batch = hosts(points.iter().map(sum).collect::<Result<_, _>>()?);
             if of_batch.iter().flatten().any(|sum| !sum.is_finite()) {
@@ -91,13 +89,11 @@ pub fn mean_activations<B: Backend>(
             };
             let pos = means.len() / a_position;
             let device = model.device();
-            match point.rank() {
-                4 => {
-                    let shape = [1, pos, config.n_heads, config.d_head];
-                    cache.with(point, Tensor::from_data(TensorData::new(means, shape), &device))
-                }
-                _ => cache.with(point, Tensor::from_data(TensorData::new(means, [1, pos, a_position]), &device)),
-            }
+            let shape = match point.rank() {
+                4 => vec![1, pos, config.n_heads, config.d_head],
+                _ => vec![1, pos, a_position],
+            };
+            cache.with(point, AnyRank::from_data(TensorData::new(means, shape), &device))
         }))
     })
 }

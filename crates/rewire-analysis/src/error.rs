@@ -5,7 +5,7 @@ use rewire_model::ModelError;
 use rewire_tasks::{NormalisationError, PairsError};
 use rewire_tensor::Fault;
 
-use crate::integrated::quadrature::Rule;
+use crate::integrated::rule::Rule;
 use crate::node::kind::NodeKind;
 
 /// Why an analysis was not done.

@@ -8,10 +8,10 @@ use rewire_model::{HeadInput, Readout, Run, Transformer};
 use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
-use crate::run::batch::{by_place, gather, host};
 use crate::run::finite::check_prompts;
 use crate::run::fit::watched;
 use crate::run::options::Options;
+use crate::run::transfer::{by_place, gather, host};
 use crate::run::workers;
 
 /// Whether what passes through a head's output circuit is normed as it is in the model.

@@ -11,10 +11,12 @@ use rewire_tensor::{float32, product};
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};
-use crate::run::batch::{Portion, by_place, check, evaluate, gather, host, hosts, portions, record};
+use crate::run::batch::{Portion, portions};
 use crate::run::finite::{Watch, check_effects, check_run, the_metric};
 use crate::run::fit::watched;
 use crate::run::options::{Direction, Options, Scale};
+use crate::run::record::{check, evaluate, record};
+use crate::run::transfer::{by_place, gather, host, hosts};
 
 /// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
 /// each prompt's own: heads, attention and MLP outputs, neurons; of the residual stream, how far the difference has come there (the logit

@@ -6,9 +6,9 @@ use rewire_hooks::{CacheError, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::error::AnalysisError;
-use crate::run::batch::{host, hosts};
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::watched;
+use crate::run::transfer::{host, hosts};
 
 /// The attention patterns of all heads, `[prompt, layer, head, dest, src]`: `4 * n_layers * n_heads * pos^2` bytes a prompt.
 /// Runs `prompt_batch` prompts at once.

@@ -5,6 +5,7 @@
 //! Heads and neurons reach the stream through a matrix, so one averaged gradient of the stream, taken back through it, serves all
 //! of a layer.
 
+use crate::integrated::lines::Together;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::ArrayD;
@@ -17,25 +18,16 @@ use crate::error::AnalysisError;
 use crate::integrated::line::{Ends, Moved, check_linear};
 use crate::integrated::lines::{Found, OfLine, Work};
 use crate::integrated::quadrature::{Quadrature, QuadratureNode};
+use crate::node::index::{no_effects, units};
 use crate::node::kind::{By, Component, NodeKind, Positions};
-use crate::patching::engine::run_baselines;
-use crate::patching::plan::{at_once, units};
-use crate::run::batch::{Portion, check, factor, no_effects, portions, portions_for};
+use crate::patching::plan::at_once;
+use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
 use crate::run::fit::{sure, watched};
-use crate::run::intervention::Intervention;
+use crate::run::intervention::{Intervention, portions_for};
 use crate::run::options::{Direction, Options};
+use crate::run::record::{check, factor, run_baselines};
 use crate::run::workers;
-
-/// Which activations move along a line together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Together {
-    /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
-    Layer,
-    /// Each head, or neuron, alone: its attributions over positions sum to its own exact effect. One line a node: for the neurons
-    /// of a large model that is slower than patching them.
-    Node,
-}
 
 /// How an integral along a line is made.
 #[derive(Debug, Clone)]

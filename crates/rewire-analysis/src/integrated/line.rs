@@ -10,13 +10,16 @@ use rewire_tensor::{float32, in_type_of, product};
 
 use crate::error::AnalysisError;
 use crate::integrated::quadrature::QuadratureNode;
+use crate::node::index::units;
 use crate::node::kind::{By, Component, NodeKind, Positions};
 use crate::patching::delta::{Deltas, computed, reads_of_base, reads_of_source};
-use crate::patching::plan::{Entry, Slice, units};
-use crate::run::batch::{Portion, Recorded, evaluate, hosts, record, rounding};
+use crate::patching::plan::{Entry, Slice};
+use crate::run::batch::Portion;
 use crate::run::finite::Watch;
 use crate::run::intervention::Intervention;
 use crate::run::options::Direction;
+use crate::run::record::{Recorded, evaluate, record, rounding};
+use crate::run::transfer::hosts;
 
 /// The clean run of a portion of prompts, and what its activations may become.
 pub(crate) struct Ends<'a, B: Backend, M> {

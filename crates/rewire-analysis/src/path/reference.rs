@@ -9,11 +9,10 @@ use rewire_model::{Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::error::AnalysisError;
-use crate::node::kind::{Node, NodeKind};
-use crate::patching::groups::named;
-use crate::patching::reference::{covers, mask, point, whole_metric};
+use crate::node::kind::{Node, NodeKind, named};
+use crate::patching::reference::{covers, mask, whole_metric};
 use crate::path::add_receivers::{Adding, Addition};
-use crate::path::paths::{Path, check_ends};
+use crate::path::ends::{Path, check_ends};
 use crate::path::policy::{FreezePolicy, Frozen, HeldAttention, Taking};
 use crate::path::receiver::{Input, Receiver, named as named_receivers};
 use crate::run::batch::{Portion, portions};
@@ -166,7 +165,7 @@ fn send<B: Backend, const D: usize>(
 ) -> Result<Patch<B>, CacheError> {
     let source: Tensor<B, D> = source.get(at)?;
     let sent = mask(source.dims(), &source.device(), |prompt, index| {
-        senders.iter().any(|node| point(node) == at && covers(node, prompt, at.axes(), index, 0))
+        senders.iter().any(|node| node.point() == at && covers(node, prompt, at.axes(), index, 0))
     });
     Ok(match is_held {
         true => patch.replace(at, base.get::<D>(at)?.mask_where(sent, source)),

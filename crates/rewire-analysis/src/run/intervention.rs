@@ -1,15 +1,19 @@
 //! What an activation is replaced by: another run's, nothing, or what is given.
 
+use crate::run::batch::Portions;
+use crate::run::batch::portions;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::Metric;
+use rewire_tasks::PromptPairs;
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, NodeKind};
-use crate::run::batch::{Portion, Recorded, record};
+use crate::run::batch::Portion;
 use crate::run::options::Direction;
+use crate::run::record::{Recorded, record};
 
 /// What an activation is replaced by.
 #[derive(Debug, Clone, Default)]
@@ -141,4 +145,19 @@ fn spread<B: Backend, const D: usize>(
         _ => value,
     };
     Ok(value.expand(expected))
+}
+
+/// Cuts the pairs into portions for an intervention, which may reach positions at which both runs
+/// of a pair are the same.
+pub(crate) fn portions_for<'a, B: Backend, M: Metric>(
+    intervention: &Intervention<B>,
+    pairs: &'a PromptPairs,
+    metric: &M,
+    size: usize,
+) -> Result<Portions<'a>, AnalysisError> {
+    let portions = portions(pairs, metric, size)?;
+    Ok(match intervention.reaches_everywhere() {
+        true => portions.changed_everywhere(),
+        false => portions,
+    })
 }

@@ -3,8 +3,9 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotly::Plot;
 
-use crate::attention::{self, AttentionMap};
-use crate::charts::Chart;
+use crate::attention;
+use crate::attention::AttentionMap;
+use crate::charts::common::Chart;
 use crate::graph::Graph;
 
 /// A figure that a source document prints, beside ours.

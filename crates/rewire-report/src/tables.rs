@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::ReportError;
+use crate::error::ReportError;
 
 /// Whether a table has a leading axis of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

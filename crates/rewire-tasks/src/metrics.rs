@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use crate::PromptPairs;
+use crate::pairs::PromptPairs;
 
 /// Which logits a metric reads.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,6 @@
 //! Where a node lies among the effects of its kind, and how many nodes there are.
 
-use crate::node::kind::By;
-use crate::node::kind::Node;
-use crate::node::kind::NodeKind;
-use crate::node::kind::Positions;
+use crate::node::kind::{By, Node, NodeKind, Positions};
 use ndarray::ArrayD;
 use ndarray::IxDyn;
 use rewire_model::TransformerConfig;

@@ -1,8 +1,7 @@
 //! The two ends of a path: what sends, and what receives.
 
 use crate::error::AnalysisError;
-use crate::node::kind::Component;
-use crate::node::kind::Node;
+use crate::node::kind::{Component, Node};
 use crate::path::receiver::Receiver;
 use crate::run::record::check_pairs;
 use burn::tensor::backend::Backend;

@@ -1,7 +1,6 @@
 //! What an activation is replaced by: another run's, nothing, or what is given.
 
-use crate::run::batch::Portions;
-use crate::run::batch::portions;
+use crate::run::batch::{Portions, portions};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};

@@ -16,8 +16,9 @@ use crate::run::options::Options;
 use crate::run::record::factor;
 
 /// How the norm in front of a head's inputs passes a gradient back to the residual stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum NormJacobian {
     /// With its scale held where it is in the base run: centring and one division.
     Frozen,
@@ -38,7 +39,8 @@ impl std::str::FromStr for NormJacobian {
 }
 
 /// Whether a result keeps its prompts apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 pub enum PerPrompt {
     /// One a prompt.
     Keep,

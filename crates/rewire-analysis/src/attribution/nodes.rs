@@ -69,6 +69,13 @@ pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
     Ok((outcome, paths))
 }
 
+/// The work on a portion, for its checkpoint: the same words for the same work in every version.
+fn description(nodes: &[NodeKind], paths: Option<PathOptions>, portion: &Portion) -> String {
+    let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+    let paths = paths.map_or_else(|| "none".to_owned(), |paths| format!("{} {}", paths.norm, paths.per_prompt));
+    format!("attribution of {}, edges {paths}, {} prompts", nodes.join(" "), portion.prompts.len())
+}
+
 /// The estimates of nodes, and each portion's of head paths where those are asked for.
 pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
@@ -87,7 +94,7 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
         };
         let at = Linearity { method: "attribution patching", at: options.direction, has_other_direction: true };
         let estimated = by_portion(model, pairs, metric, at, options, |portion| {
-            let pass = Pass::new(portion.prompts[0], 0, &format!("{nodes:?} {paths:?} {:?}", portion.prompts));
+            let pass = Pass::new(portion.prompts[0], 0, &description(nodes, paths, &portion));
             if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
                 return Ok(kept);
             }

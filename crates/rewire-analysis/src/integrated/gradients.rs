@@ -19,7 +19,7 @@ use crate::integrated::line::{Ends, Moved, check_linear};
 use crate::integrated::lines::{Found, OfLine, Work};
 use crate::integrated::quadrature::{Quadrature, QuadratureNode};
 use crate::node::index::{no_effects, units};
-use crate::node::kind::{By, Component, NodeKind, Positions};
+use crate::node::kind::{By, Component, Node, NodeKind, Positions};
 use crate::patching::plan::at_once;
 use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
@@ -167,7 +167,8 @@ pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
 }
 
 /// Which nodes of the quadrature count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 enum Steps {
     /// All, and more where they are too few.
     Refined,
@@ -283,8 +284,8 @@ fn integrate<B: AutodiffBackend, M: Metric>(
 /// Refuses what does not move along a line, and divisions that a line does not have.
 fn check_kind(kind: NodeKind) -> Result<(), AnalysisError> {
     if matches!(kind.by, By::Cell | By::Marked) {
-        let reason = "to integrate over: a line moves all positions together; divide by all or by position";
-        return Err(AnalysisError::NoSuchNode { node: kind, reason });
+        let reason = "a line moves all positions together; divide by all or by position";
+        return Err(AnalysisError::UnsupportedNode { method: "integrated gradients", node: kind, reason });
     }
     check_linear(kind)
 }
@@ -320,9 +321,15 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
     fn kept(&self, nodes: &[NodeKind], work: Work, number: usize, options: &Options) -> Result<OfLine, AnalysisError> {
         let kind = nodes[work.kind];
         let PathIntegral { baseline, together, quadrature, tolerance, refinements } = self.integral;
-        let (baseline, steps) = (baseline.name(), self.steps);
-        let plan =
-            format!("{kind:?} {work:?} {baseline} {together:?} {quadrature:?} {tolerance} {refinements} {steps:?}");
+        let Work { layer, unit, .. } = work;
+        let node = Node { layer, component: kind.component, unit, positions: Positions::All };
+        let plan = format!(
+            "integrated gradients of {kind}, line of {together} {node} to {}, {} {}, tolerance {tolerance}, refined {refinements} times, {}",
+            baseline.name(),
+            quadrature.rule,
+            quadrature.steps,
+            self.steps
+        );
         let pass = Pass::new(self.portion.prompts[0], number, &plan);
         let n_prompts = self.portion.prompts.len();
         let of_layer = no_effects(kind, self.model.config(), n_prompts, self.portion.pairs.width()).len()

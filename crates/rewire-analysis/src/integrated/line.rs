@@ -54,8 +54,8 @@ pub(crate) struct Moved<'a> {
 pub(crate) fn check_linear(kind: NodeKind) -> Result<(), AnalysisError> {
     match kind.component {
         Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
-            let reason = "to move along a line: only what is added to the residual stream moves it along one";
-            Err(AnalysisError::NoSuchNode { node: kind, reason })
+            let reason = "a line is taken in what is added to the residual stream; use head_z";
+            Err(AnalysisError::UnsupportedNode { method: "a line of activations", node: kind, reason })
         }
         _ => Ok(()),
     }

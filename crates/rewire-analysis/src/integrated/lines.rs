@@ -77,7 +77,8 @@ impl Found {
 }
 
 /// Which activations move along a line together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Together {
     /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
     Layer,

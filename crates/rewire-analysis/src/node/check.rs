@@ -11,16 +11,15 @@ impl NodeKind {
     /// Refuses nodes that the model does not have.
     pub(crate) fn check(self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
         if self.by == By::Marked && pairs.marks().is_none() {
-            let reason = "the pairs mark no position";
-            return Err(AnalysisError::NoSuchNode { node: self, reason });
+            return Err(AnalysisError::NoMarks { node: self });
         }
         if self.component == Component::ResidMid && config.parallel_block {
             let reason = "attention and MLP run in parallel, so nothing lies between them";
-            return Err(AnalysisError::NoSuchNode { node: self, reason });
+            return Err(AnalysisError::MissingNode { node: self, reason });
         }
         if self.by == By::Cell && self.component != Component::HeadPattern {
             let reason = "only attention patterns have cells";
-            return Err(AnalysisError::NoSuchNode { node: self, reason });
+            return Err(AnalysisError::MissingNode { node: self, reason });
         }
         Ok(())
     }

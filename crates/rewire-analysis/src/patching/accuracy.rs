@@ -120,12 +120,14 @@ fn check<B: Backend>(
                 return Err(AnalysisError::GivenShape { point, expected, found });
             }
             node.check(model.config(), pairs)?;
-            let refuse = |reason| Err(AnalysisError::NoSuchNode { node: kind, reason });
+            let refuse = |reason| {
+                Err(AnalysisError::UnsupportedNode { method: "accuracy of generated answers", node: kind, reason })
+            };
             if node.component == Component::HeadPattern {
-                return refuse("to remove while it speaks: patterns grow with every token");
+                return refuse("patterns grow with every generated token; ablate head_z");
             }
             if node.positions != Positions::All {
-                return refuse("at single positions to remove while it speaks");
+                return refuse("generated tokens add positions; ablate it at all positions");
             }
         }
     }

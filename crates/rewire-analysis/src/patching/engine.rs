@@ -248,7 +248,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
 
     /// The name of a pass in the ledger.
     fn id(&self, number: usize, options: &Options) -> Pass {
-        let plan = format!("{} {} {:?}", options.direction, self.by, self.passes[number]);
+        let plan = format!("{} by {} {}", options.direction, self.by, self.passes[number].describe(self.nodes));
         Pass::new(self.portion.prompts[0], number, &plan)
     }
 

@@ -12,7 +12,7 @@ use burn::tensor::backend::Backend;
 use rewire_model::{Start, TransformerConfig};
 
 use crate::node::index::{Place, place};
-use crate::node::kind::{Component, NodeKind, Positions};
+use crate::node::kind::{Component, Node, NodeKind, Positions};
 use crate::run::batch::Portion;
 use crate::run::options::Layers;
 
@@ -102,6 +102,18 @@ impl PlannedPass {
     /// Its slices in the order of its rows.
     pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
         self.parts.iter().flat_map(|part| &part.slices)
+    }
+
+    /// The pass in words, for its checkpoint: the same words for the same pass in every version.
+    /// `kinds` are the sweep's.
+    pub(crate) fn describe(&self, kinds: &[NodeKind]) -> String {
+        let slice = |Slice { kind, layer, positions, units }: &Slice| {
+            let (component, unit) = (kinds[*kind].component, Some(units.start));
+            let first = Node { layer: *layer, component, unit, positions: positions.clone() };
+            format!("{first} and {} more", units.len() - 1)
+        };
+        let slices: Vec<_> = self.slices().map(slice).collect();
+        format!("from position {}: {}", self.first, slices.join(", "))
     }
 
     /// Some of its patches, counted in the order of its slices.

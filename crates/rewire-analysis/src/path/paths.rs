@@ -331,15 +331,18 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         let ends: Vec<_> = unit
             .paths
             .iter()
-            .map(|&path| (&job.senders[job.paths[path].senders], &job.receivers[job.paths[path].receivers]))
+            .map(|&path| {
+                let PathPair { senders, receivers } = job.paths[path];
+                format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
+            })
             .collect();
         let id = Pass::new(
             self.portion.prompts[0],
             number,
-            &format!("path patching {} {:?} {ends:?}", options.direction, self.policy),
+            &format!("path patching {} {} {}", options.direction, self.policy, ends.join("; ")),
         );
         let expected = unit.paths.len() * self.base_metric.len();
-        let sent = |path: usize| format!("{} sent to {}", named(ends[path].0), named_receivers(ends[path].1));
+        let sent = |path: usize| ends[path].clone();
         let check = |metrics: Vec<f32>| {
             check_changed(self.metric.name(), &self.portion.prompts, &metrics, sent)?;
             Ok(metrics)

@@ -49,8 +49,8 @@ impl<B: Backend> Intervention<B> {
         let rotated = |kind: &&NodeKind| matches!(kind.component, Component::HeadQ | Component::HeadK);
         match (self, kinds.iter().find(rotated)) {
             (Intervention::Fixed(_), Some(&node)) if config.is_rotary() => {
-                let reason = "to be replaced by a given value: it is used rotated, a different way at each position";
-                Err(AnalysisError::NoSuchNode { node, reason })
+                let reason = "this model rotates it differently at each position, so a given value stands for none";
+                Err(AnalysisError::UnsupportedNode { method: "replacement by a given activation", node, reason })
             }
             _ => Ok(()),
         }

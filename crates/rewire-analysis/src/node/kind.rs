@@ -211,6 +211,17 @@ impl Node {
         Self { unit: Some(unit), ..self }
     }
 
+    /// Its name for tables and charts, in which a head needs no component: `L9H6`, `L3 mlp_out`,
+    /// `L9H6 @ 14`.
+    #[must_use]
+    pub fn short_name(&self) -> String {
+        let is_head = NodeKind::all(self.component).unit_axis() == Some(Axis::Head);
+        match self.unit {
+            Some(unit) if is_head => format!("L{}H{unit}{}", self.layer, self.positions),
+            _ => self.to_string(),
+        }
+    }
+
     /// The hook point at which it is replaced.
     #[must_use]
     pub fn point(&self) -> HookPoint {
@@ -234,7 +245,14 @@ impl fmt::Display for Node {
             Some(unit) => write!(f, "L{layer} {component} {unit}")?,
             None => write!(f, "L{layer} {component}")?,
         }
-        match &self.positions {
+        write!(f, "{}", self.positions)
+    }
+}
+
+/// What follows a node's name: nothing for all positions, ` @ 4` for one.
+impl fmt::Display for Positions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Positions::All => Ok(()),
             Positions::One(position) => write!(f, " @ {position}"),
             Positions::Each(_) => write!(f, " @ marked"),

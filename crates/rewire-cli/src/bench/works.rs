@@ -90,7 +90,7 @@ pub(crate) fn movers(config: &TransformerConfig) -> Vec<(usize, usize)> {
 }
 
 /// What all works share.
-pub(crate) struct Setting {
+pub(crate) struct Setting<'a> {
     /// Pairs that differ at one token.
     one: PromptPairs,
     /// One pair, as long as the comparison notebook's.
@@ -99,10 +99,10 @@ pub(crate) struct Setting {
     everywhere: PromptPairs,
     /// How far integrated gradients may be from complete.
     tolerance: f64,
-    options: Options<'static>,
+    options: Options<'a>,
 }
 
-impl Setting {
+impl<'a> Setting<'a> {
     pub(crate) fn new<B: Backend>(
         model: &Transformer<B>,
         seed: u64,
@@ -124,7 +124,7 @@ impl Setting {
     }
 
     /// The same, done with these.
-    pub(crate) fn with(self, options: Options<'static>) -> Self {
+    pub(crate) fn with(self, options: Options<'a>) -> Self {
         Self { options, ..self }
     }
 
@@ -132,7 +132,7 @@ impl Setting {
         self.one.len()
     }
 
-    pub(crate) fn options(&self) -> &Options<'static> {
+    pub(crate) fn options(&self) -> &Options<'a> {
         &self.options
     }
 
@@ -268,7 +268,7 @@ impl Work {
         }
     }
 
-    fn pairs(self, setting: &Setting) -> &PromptPairs {
+    fn pairs<'s>(self, setting: &'s Setting<'_>) -> &'s PromptPairs {
         match self {
             Work::HeadsDifferEverywhere => &setting.everywhere,
             Work::IntegratedGradients | Work::IntegratedGradientsLean | Work::NeuronsOnePair => &setting.notebook,

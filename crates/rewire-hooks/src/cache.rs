@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::stored::Stored;
-use crate::{HookPoint, Site};
+use crate::any_rank::AnyRank;
+use crate::point::{HookPoint, Site};
 
 /// Activations (or gradients) of one forward pass, by hook point.
 ///
@@ -14,7 +14,7 @@ use crate::{HookPoint, Site};
 /// blocks, two `n_heads d_head` more in rotary models), and some `12 d_model` a token outside the layers. Record only what you need with [`Recorder::filtered`](crate::Recorder::filtered).
 #[derive(Debug, Clone)]
 pub struct ActivationCache<B: Backend> {
-    stored: BTreeMap<HookPoint, Stored<B>>,
+    stored: BTreeMap<HookPoint, AnyRank<B>>,
 }
 
 /// What was asked of an [`ActivationCache`] and is not in it.
@@ -66,10 +66,10 @@ impl<B: Backend> ActivationCache<B> {
         Self::default()
     }
 
-    /// The same with `activation` at `point`, in place of what was there.
+    /// Adds `activation`, a tensor or an [`AnyRank`], at `point`, in place of an earlier one.
     #[must_use]
-    pub fn with<const D: usize>(mut self, point: HookPoint, activation: Tensor<B, D>) -> Self {
-        self.stored.insert(point, Stored::new(activation));
+    pub fn with(mut self, point: HookPoint, activation: impl Into<AnyRank<B>>) -> Self {
+        self.stored.insert(point, activation.into());
         self
     }
 
@@ -78,7 +78,7 @@ impl<B: Backend> ActivationCache<B> {
         self.stored.extend(other.stored);
     }
 
-    pub(crate) fn from_stored(stored: BTreeMap<HookPoint, Stored<B>>) -> Self {
+    pub(crate) fn from_stored(stored: BTreeMap<HookPoint, AnyRank<B>>) -> Self {
         Self { stored }
     }
 
@@ -87,8 +87,16 @@ impl<B: Backend> ActivationCache<B> {
     /// # Errors
     /// [`CacheError::Missing`] if it was not recorded, [`CacheError::Rank`] if `D` is not its number of dimensions.
     pub fn get<const D: usize>(&self, point: HookPoint) -> Result<Tensor<B, D>, CacheError> {
-        let stored = self.stored.get(&point).ok_or(CacheError::Missing { point, available: self.len() })?;
-        stored.get().ok_or_else(|| CacheError::Rank { point, asked: D, found: stored.dims().len() })
+        let stored = self.any(point)?;
+        stored.get().ok_or_else(|| CacheError::Rank { point, asked: D, found: stored.rank() })
+    }
+
+    /// The activation at `point`, whatever its number of dimensions.
+    ///
+    /// # Errors
+    /// [`CacheError::Missing`] if it was not recorded.
+    pub fn any(&self, point: HookPoint) -> Result<&AnyRank<B>, CacheError> {
+        self.stored.get(&point).ok_or(CacheError::Missing { point, available: self.len() })
     }
 
     /// The activation at a site of block `layer`; see [`get`](Self::get).
@@ -107,7 +115,7 @@ impl<B: Backend> ActivationCache<B> {
     /// The sizes of the activation at `point`, if it is held.
     #[must_use]
     pub fn dims(&self, point: HookPoint) -> Option<Vec<usize>> {
-        self.stored.get(&point).map(Stored::dims)
+        self.stored.get(&point).map(AnyRank::dims)
     }
 
     /// How many activations are held.

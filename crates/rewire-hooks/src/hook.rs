@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::HookPoint;
+use crate::point::HookPoint;
 
 /// Sees every activation of a forward pass and returns the one that the pass goes on with.
 ///

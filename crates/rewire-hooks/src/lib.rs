@@ -9,7 +9,8 @@
 //! | `()` | nothing |
 //! | [`Recorder`] | keeps the activations into an [`ActivationCache`] |
 //! | [`GradientProbes`] | makes the gradient at the points it accepts readable after a backward pass |
-//! | [`Patch`] | replaces activations, whole or under a mask |
+//! | [`Patch`] | replaces activations, whole, under a mask, or of some heads ([`Patch::nodes`]) |
+//! | [`edit`] | changes the activation at one point by a closure |
 //! | `(a, b)` | `a`, then `b` on what `a` returned |
 //!
 //! Names are TransformerLens', both ways:
@@ -23,16 +24,21 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod any_rank;
 mod cache;
+mod edit;
+mod head;
 mod hook;
 mod patch;
 mod point;
 mod probes;
 mod recorder;
-mod stored;
 mod views;
 
+pub use any_rank::{AnyMask, AnyRank};
 pub use cache::{ActivationCache, CacheError};
+pub use edit::{Edit, edit};
+pub use head::{Head, HeadPoint, ParseHeadError};
 pub use hook::Hook;
 pub use patch::{Patch, PatchError};
 pub use point::{Axis, HookPoint, NormSite, ParseHookPointError, Site};

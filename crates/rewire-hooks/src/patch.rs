@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::{Tensor, backend::Backend};
 use rewire_tensor::in_type_of;
 
-use crate::stored::{Stored, StoredMask};
-use crate::{Hook, HookPoint};
+use crate::any_rank::{AnyMask, AnyRank};
+use crate::cache::{ActivationCache, CacheError};
+use crate::head::HeadPoint;
+use crate::hook::Hook;
+use crate::point::{Axis, HookPoint};
 
 /// Replaces the activation at some points, whole or where a mask is true.
 ///
@@ -21,12 +23,12 @@ pub struct Patch<B: Backend> {
 
 #[derive(Debug, Clone)]
 struct Replacement<B: Backend> {
-    value: Stored<B>,
-    mask: Option<StoredMask<B>>,
+    value: AnyRank<B>,
+    mask: Option<AnyMask<B>>,
     applied: bool,
 }
 
-/// A replacement that was not made.
+/// A replacement or an edit that was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatchError {
@@ -46,6 +48,31 @@ pub enum PatchError {
         /// Shape of the replacement or of its mask.
         found: Vec<usize>,
     },
+    /// The closure of an edit takes another number of dimensions than the point has.
+    #[error(
+        "the edit at `{point}` takes {taken} dimensions, and the activation has {} {:?}",
+        point.rank(),
+        point.axes()
+    )]
+    Rank {
+        /// The point that was to be edited.
+        point: HookPoint,
+        /// Dimensions that the closure takes.
+        taken: usize,
+    },
+    /// A head or position that the cached activation does not have.
+    #[error("{node} is not in the cache: it holds {n_heads} heads and {n_positions} positions of `{}`", node.point())]
+    NoSuchNode {
+        /// The activation that was asked for.
+        node: HeadPoint,
+        /// Heads in the cached activation.
+        n_heads: usize,
+        /// Positions in the cached activation.
+        n_positions: usize,
+    },
+    /// An activation that the patch takes is not in the cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
 }
 
 impl<B: Backend> Default for Patch<B> {
@@ -61,24 +88,67 @@ impl<B: Backend> Patch<B> {
         Self::default()
     }
 
-    /// Replaces the whole activation at `point` by `value`, which is rounded to the activation's numbers if those are shorter.
+    /// Replaces activations of some heads by those in `cache`, such as another run's, and nothing else.
+    ///
+    /// The run must have the shape of the cached one: as many prompts, of the same length.
+    ///
+    /// ```
+    /// use burn::backend::Flex;
+    /// use burn::tensor::Tensor;
+    /// use rewire_hooks::{ActivationCache, Head, Hook, Patch, Site};
+    ///
+    /// let z = Tensor::<Flex, 4>::ones([1, 5, 4, 8], &Default::default()); // [batch, pos, head, d_head]
+    /// let cache = ActivationCache::new().with(Site::Z.at(0), z.clone());
+    ///
+    /// let mut patch = Patch::nodes(&[Head::new(0, 2).z(), Head::new(0, 3).z().at(4)], &cache).unwrap();
+    /// let patched = patch.visit(Site::Z.at(0), z.zeros_like()); // a model would call this
+    /// assert_eq!(patched.sum().into_scalar(), 5.0 * 8.0 + 8.0); // head 2 everywhere, head 3 at position 4
+    /// patch.finish().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`PatchError::Cache`] if an activation was not recorded, [`PatchError::NoSuchNode`] if it has no such head or
+    /// position.
+    pub fn nodes(nodes: &[HeadPoint], cache: &ActivationCache<B>) -> Result<Self, PatchError> {
+        let mut by_point: BTreeMap<HookPoint, Vec<HeadPoint>> = BTreeMap::new();
+        for &node in nodes {
+            by_point.entry(node.point()).or_default().push(node);
+        }
+        by_point.into_iter().try_fold(Self::new(), |patch, (point, nodes)| {
+            let value = cache.any(point)?.clone();
+            let dims = value.dims();
+            let axis = |is: fn(&Axis) -> bool| point.axes().iter().position(is);
+            let (head, position) = (axis(|a| *a == Axis::Head), axis(|a| matches!(a, Axis::Pos | Axis::Query)));
+            let size = |axis: Option<usize>| axis.and_then(|axis| dims.get(axis)).copied().unwrap_or(0);
+            let (n_heads, n_positions) = (size(head), size(position));
+            let is_outside =
+                |node: &&HeadPoint| node.head().head >= n_heads || node.position().is_some_and(|p| p >= n_positions);
+            if let Some(&node) = nodes.iter().find(is_outside) {
+                return Err(PatchError::NoSuchNode { node, n_heads, n_positions });
+            }
+            let at = |axis: Option<usize>, index: &[usize]| axis.map_or(0, |axis| index[axis]);
+            let mask = AnyMask::of(&dims, &value.device(), |index| {
+                let (head, position) = (at(head, index), at(position, index));
+                nodes.iter().any(|node| node.head().head == head && node.position().is_none_or(|p| p == position))
+            });
+            Ok(patch.replace_where(point, value, mask))
+        })
+    }
+
+    /// Replaces the whole activation at `point` by `value`, a tensor or an [`AnyRank`]. The value is rounded to the
+    /// activation's numbers if those are shorter.
     #[must_use]
-    pub fn replace<const D: usize>(self, point: HookPoint, value: Tensor<B, D>) -> Self {
-        self.insert(point, Stored::new(value), None)
+    pub fn replace(self, point: HookPoint, value: impl Into<AnyRank<B>>) -> Self {
+        self.insert(point, value.into(), None)
     }
 
     /// Replaces the activation at `point` by `value` where `mask` is true; all three have one shape.
     #[must_use]
-    pub fn replace_where<const D: usize>(
-        self,
-        point: HookPoint,
-        value: Tensor<B, D>,
-        mask: Tensor<B, D, Bool>,
-    ) -> Self {
-        self.insert(point, Stored::new(value), Some(StoredMask::new(mask)))
+    pub fn replace_where(self, point: HookPoint, value: impl Into<AnyRank<B>>, mask: impl Into<AnyMask<B>>) -> Self {
+        self.insert(point, value.into(), Some(mask.into()))
     }
 
-    fn insert(mut self, point: HookPoint, value: Stored<B>, mask: Option<StoredMask<B>>) -> Self {
+    fn insert(mut self, point: HookPoint, value: AnyRank<B>, mask: Option<AnyMask<B>>) -> Self {
         self.replacements.insert(point, Replacement { value, mask, applied: false });
         self
     }
@@ -106,13 +176,13 @@ impl<B: Backend> Hook<B> for Patch<B> {
         };
         replacement.applied = true;
         let expected = activation.dims().to_vec();
-        let mask_dims = replacement.mask.as_ref().map(StoredMask::dims);
+        let mask_dims = replacement.mask.as_ref().map(AnyMask::dims);
         let found = [Some(replacement.value.dims()), mask_dims].into_iter().flatten().find(|d| *d != expected);
         if let Some(found) = found {
             self.mismatch.get_or_insert(PatchError::ShapeMismatch { point, expected, found });
             return activation;
         }
-        match (replacement.value.get(), replacement.mask.as_ref().map(StoredMask::get)) {
+        match (replacement.value.get(), replacement.mask.as_ref().map(AnyMask::get)) {
             (Some(value), None) => in_type_of(value, &activation),
             (Some(value), Some(Some(mask))) => {
                 let value = in_type_of(value, &activation);
@@ -120,5 +190,55 @@ impl<B: Backend> Hook<B> for Patch<B> {
             }
             _ => activation,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::head::Head;
+    use crate::point::Site;
+
+    /// Numbers 1, 2, .. at a point.
+    fn cache(point: HookPoint, dims: [usize; 4]) -> ActivationCache<Flex> {
+        let numbers: Vec<f32> = (1..=dims.iter().product()).map(|i| i as f32).collect();
+        ActivationCache::new().with(point, AnyRank::from_data(TensorData::new(numbers, dims), &Default::default()))
+    }
+
+    fn patched(nodes: &[HeadPoint], point: HookPoint, dims: [usize; 4]) -> Vec<f32> {
+        let mut patch = Patch::nodes(nodes, &cache(point, dims)).unwrap();
+        let found = patch.visit(point, Tensor::<Flex, 4>::zeros(dims, &Default::default()));
+        patch.finish().unwrap();
+        found.into_data().to_vec().unwrap()
+    }
+
+    #[test]
+    fn nodes_replace_their_heads_and_positions_alone() {
+        let head = Head::new(1, 1);
+        // [batch, pos, head, d_head]
+        assert_eq!(patched(&[head.z()], Site::Z.at(1), [1, 2, 2, 2]), [0., 0., 3., 4., 0., 0., 7., 8.]);
+        assert_eq!(patched(&[head.v().at(1)], Site::V.at(1), [1, 2, 2, 2]), [0., 0., 0., 0., 0., 0., 7., 8.]);
+        let both = [head.q().at(0), Head::new(1, 0).q().at(1)];
+        assert_eq!(patched(&both, Site::Q.at(1), [1, 2, 2, 2]), [0., 0., 3., 4., 5., 6., 0., 0.]);
+        // [batch, head, query, key]
+        assert_eq!(patched(&[head.pattern()], Site::Pattern.at(1), [1, 2, 2, 2]), [0., 0., 0., 0., 5., 6., 7., 8.]);
+        assert_eq!(patched(&[head.pattern().at(0)], Site::Pattern.at(1), [1, 2, 2, 2])[4..], [5., 6., 0., 0.]);
+    }
+
+    #[test]
+    fn nodes_that_the_cache_lacks_are_refused() {
+        let cache = cache(Site::Z.at(1), [1, 2, 3, 2]);
+        let refused = |node: HeadPoint| Patch::nodes(&[node], &cache).unwrap_err();
+        let missing = CacheError::Missing { point: Site::Z.at(0), available: 1 };
+        assert_eq!(refused(Head::new(0, 1).z()), PatchError::Cache(missing));
+        for node in [Head::new(1, 3).z(), Head::new(1, 2).z().at(2)] {
+            assert_eq!(refused(node), PatchError::NoSuchNode { node, n_heads: 3, n_positions: 2 });
+        }
+        let said = refused(Head::new(1, 2).z().at(2)).to_string();
+        assert_eq!(said, "L1H2 z@2 is not in the cache: it holds 3 heads and 2 positions of `blocks.1.attn.hook_z`");
+        assert_eq!(Patch::nodes(&[], &cache).unwrap().finish(), Ok(()));
     }
 }

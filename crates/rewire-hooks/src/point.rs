@@ -125,6 +125,12 @@ const SITE_NAMES: [(Site, &str); 19] = [
 ];
 
 impl Site {
+    /// The hook point of this site in block `layer`.
+    #[must_use]
+    pub fn at(self, layer: usize) -> HookPoint {
+        HookPoint::block(layer, self)
+    }
+
     /// Every site, in the order in which a forward meets them.
     pub fn all() -> impl Iterator<Item = Site> {
         SITE_NAMES.iter().map(|(site, _)| *site)

@@ -7,9 +7,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_tensor::zeros_like;
 
+use crate::any_rank::AnyRank;
+use crate::cache::ActivationCache;
+use crate::hook::Hook;
+use crate::point::HookPoint;
 use crate::recorder::Filter;
-use crate::stored::Stored;
-use crate::{ActivationCache, Hook, HookPoint};
 
 /// Adds a zero leaf to the activation at each point it accepts. The gradient of that leaf is the activation's, and
 /// survives the backward pass, which consumes the gradients of intermediate tensors.
@@ -18,7 +20,7 @@ use crate::{ActivationCache, Hook, HookPoint};
 /// part of the network before the first probe costs no backward pass.
 pub struct GradientProbes<B: AutodiffBackend> {
     accepts: Filter,
-    leaves: BTreeMap<HookPoint, Stored<B>>,
+    leaves: BTreeMap<HookPoint, AnyRank<B>>,
 }
 
 impl<B: AutodiffBackend> GradientProbes<B> {
@@ -50,7 +52,7 @@ impl<B: AutodiffBackend> Hook<B> for GradientProbes<B> {
             return activation;
         }
         let leaf = zeros_like(activation.dims(), &activation).require_grad();
-        self.leaves.insert(point, Stored::new(leaf.clone()));
+        self.leaves.insert(point, AnyRank::from(leaf.clone()));
         activation + leaf
     }
 }

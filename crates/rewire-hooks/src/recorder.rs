@@ -5,8 +5,10 @@ use std::fmt;
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::stored::Stored;
-use crate::{ActivationCache, Hook, HookPoint};
+use crate::any_rank::AnyRank;
+use crate::cache::ActivationCache;
+use crate::hook::Hook;
+use crate::point::HookPoint;
 
 /// Whether a hook concerns itself with a point.
 pub(crate) type Filter = Box<dyn Fn(HookPoint) -> bool + Send + Sync>;
@@ -14,7 +16,7 @@ pub(crate) type Filter = Box<dyn Fn(HookPoint) -> bool + Send + Sync>;
 /// Keeps the activations at the points it accepts, and changes none.
 pub struct Recorder<B: Backend> {
     accepts: Filter,
-    stored: BTreeMap<HookPoint, Stored<B>>,
+    stored: BTreeMap<HookPoint, AnyRank<B>>,
 }
 
 impl<B: Backend> Recorder<B> {
@@ -40,7 +42,7 @@ impl<B: Backend> Recorder<B> {
 impl<B: Backend> Hook<B> for Recorder<B> {
     fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
         if (self.accepts)(point) {
-            self.stored.insert(point, Stored::new(activation.clone()));
+            self.stored.insert(point, AnyRank::from(activation.clone()));
         }
         activation
     }

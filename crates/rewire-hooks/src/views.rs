@@ -3,7 +3,9 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-use crate::{ActivationCache, CacheError, HookPoint, NormSite, Site};
+use crate::cache::{ActivationCache, CacheError};
+use crate::head::Head;
+use crate::point::{HookPoint, NormSite, Site};
 use rewire_tensor::{float32, product};
 
 /// Tensors stacked along a leading axis, with the name of each.
@@ -95,7 +97,7 @@ impl<B: Backend> ActivationCache<B> {
         let mut labels = Vec::new();
         let mut layers = Vec::new();
         for (layer, w_o) in w_o.iter().enumerate() {
-            labels.extend((0..w_o.dims()[0]).map(|head| format!("L{layer}H{head}")));
+            labels.extend((0..w_o.dims()[0]).map(|head| Head::new(layer, head).to_string()));
             layers.push(self.head_results(layer, w_o.clone())?.permute([2, 0, 1, 3]));
         }
         Ok(Labelled { labels, values: Tensor::cat(layers, 0) })

@@ -1,16 +1,7 @@
-//! The shape of a transformer, from a Hugging Face `config.json` or from numbers.
-
-use std::path::Path;
+//! The shape of a transformer.
 
 use rewire_hooks::Site;
-use rewire_input::{cut, read_regular, repeated_key};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use crate::{ModelError, fields};
-
-/// Most bytes of a `config.json` or of an index of shards. Known ones have fewer than a million.
-pub(crate) const MOST_JSON_BYTES: u64 = 16 << 20;
 
 /// Which family a model belongs to; decides its file layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,119 +121,5 @@ impl TransformerConfig {
     #[must_use]
     pub fn is_rotary(&self) -> bool {
         matches!(self.positions, Positions::Rotary { .. })
-    }
-
-    /// Reads a Hugging Face `config.json`.
-    ///
-    /// # Errors
-    /// [`ModelError::Read`] or, naming the field, [`ModelError::Config`].
-    pub fn from_file(path: &Path) -> Result<Self, ModelError> {
-        let text =
-            read_regular(path, MOST_JSON_BYTES).map_err(|source| ModelError::Read { path: path.into(), source })?;
-        Self::from_json(&text).map_err(|reason| ModelError::Config { path: path.into(), reason })
-    }
-
-    /// Reads the text of a Hugging Face `config.json`; the error says which field is wrong.
-    pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
-        if text.len() as u64 > MOST_JSON_BYTES {
-            return Err(format!("it has {} bytes, and {MOST_JSON_BYTES} are the most", text.len()));
-        }
-        let json = serde_json::from_slice(text).map_err(|e| format!("malformed JSON: {e}"))?;
-        match repeated_key(text) {
-            Some(field) => Err(format!("it names `{}` twice; keep one of them", cut(&field))),
-            None => fields::read(&json),
-        }
-    }
-
-    /// The `config.json` that [`from_file`](Self::from_file) reads back.
-    #[must_use]
-    pub fn to_hugging_face(&self) -> Value {
-        let activation = match self.activation {
-            Activation::Gelu => "gelu",
-            Activation::GeluNew => "gelu_new",
-            Activation::Relu => "relu",
-        };
-        match (self.architecture, self.positions) {
-            (Architecture::Gpt2, _) => serde_json::json!({
-                "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
-                "n_layer": self.n_layers, "n_head": self.n_heads, "n_embd": self.d_model, "n_inner": self.d_mlp,
-                "n_ctx": self.n_ctx, "n_positions": self.n_ctx, "vocab_size": self.d_vocab,
-                "activation_function": activation, "layer_norm_epsilon": self.norm_eps,
-                "bos_token_id": self.bos_token, "eos_token_id": self.bos_token,
-                "tie_word_embeddings": self.tied_unembedding,
-            }),
-            (Architecture::GptNeoX, positions) => {
-                let (dims, base) = match positions {
-                    Positions::Rotary { dims, base } => (dims, base),
-                    Positions::Learned => (0, 10_000.0),
-                };
-                serde_json::json!({
-                    "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox",
-                    "num_hidden_layers": self.n_layers, "num_attention_heads": self.n_heads,
-                    "hidden_size": self.d_model, "intermediate_size": self.d_mlp,
-                    "max_position_embeddings": self.n_ctx, "vocab_size": self.d_vocab,
-                    "hidden_act": activation, "layer_norm_eps": self.norm_eps,
-                    "rotary_pct": rotary_share(dims, self.d_head), "rotary_emb_base": base,
-                    "use_parallel_residual": self.parallel_block,
-                    "bos_token_id": self.bos_token, "eos_token_id": self.bos_token,
-                    "tie_word_embeddings": self.tied_unembedding,
-                })
-            }
-        }
-    }
-}
-
-/// The share of a head that reads back as `dims` dimensions, whatever division and decimal text
-/// round off.
-fn rotary_share(dims: usize, d_head: usize) -> f64 {
-    let read_back = |share: f64| share.to_string().parse::<Value>().ok().and_then(|v| v.as_f64()).unwrap_or(share);
-    let mut share = dims as f64 / d_head as f64;
-    while ((read_back(share) * d_head as f64).floor() as usize) < dims {
-        share = share.next_up();
-    }
-    share
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_number_of_rotary_dimensions_goes_both_ways() {
-        for d_head in 1..=160 {
-            for dims in (0..=d_head).step_by(2) {
-                let positions = Positions::Rotary { dims, base: 10_000.0 };
-                let config = TransformerConfig { positions, ..TransformerConfig::neox(1, 1, d_head, 11, 5) };
-                assert_eq!(TransformerConfig::from_json(config.to_hugging_face().to_string().as_bytes()), Ok(config));
-            }
-        }
-    }
-
-    #[test]
-    fn a_configuration_goes_both_ways() {
-        let odd = TransformerConfig {
-            d_mlp: 7,
-            bos_token: Some(3),
-            norm_eps: 1e-6,
-            ..TransformerConfig::gpt2(2, 2, 8, 11, 5)
-        };
-        let sequential = TransformerConfig { parallel_block: false, ..TransformerConfig::neox(1, 2, 32, 11, 5) };
-        for config in [odd, sequential, TransformerConfig::neox(3, 4, 64, 11, 5)] {
-            assert_eq!(TransformerConfig::from_json(config.to_hugging_face().to_string().as_bytes()), Ok(config));
-        }
-    }
-
-    #[test]
-    fn rotary_positions_are_found_where_newer_exports_keep_them() {
-        let mut json = TransformerConfig::neox(1, 2, 32, 11, 5).to_hugging_face();
-        let fields = json.as_object_mut().unwrap();
-        fields.remove("rotary_pct");
-        fields.remove("rotary_emb_base");
-        let rope = serde_json::json!({ "rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5 });
-        fields.insert("rope_parameters".to_owned(), rope);
-        let config = TransformerConfig::from_json(json.to_string().as_bytes()).unwrap();
-        assert_eq!(config.positions, Positions::Rotary { dims: 8, base: 500.0 });
-        json["rope_parameters"]["rope_type"] = "yarn".into();
-        assert!(TransformerConfig::from_json(json.to_string().as_bytes()).unwrap_err().contains("\"yarn\""));
     }
 }

@@ -24,36 +24,20 @@
 //! ```
 #![deny(unsafe_code)]
 
-mod attention;
-mod block;
 mod config;
 mod error;
-mod fields;
-mod generate;
-mod hub;
-mod init;
+mod files;
 mod kernels;
-mod layout;
-mod load;
-mod mlp;
-mod norm;
-mod parameters;
-mod parts;
-mod precision;
-mod processing;
-mod rotary;
-mod run;
-mod stored;
-mod transformer;
+mod network;
 mod weights;
 
-pub use attention::{attend, mix_values};
 pub use config::{Activation, Architecture, Positions, TransformerConfig};
 pub use error::ModelError;
-pub use generate::likeliest;
-pub use hub::{Hub, resolve_repository};
-pub use load::{ModelFiles, SavedTensor, tensors_to_save};
-pub use processing::WeightProcessing;
-pub use run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};
-pub use transformer::Transformer;
-pub use weights::{FinalNormGain, HeadInput};
+pub use files::hub::{Hub, resolve_repository};
+pub use files::load::{ModelFiles, SavedTensor, tensors_to_save};
+pub use network::attention::{attend, mix_values};
+pub use network::generate::likeliest;
+pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};
+pub use network::transformer::Transformer;
+pub use weights::named::{FinalNormGain, HeadInput};
+pub use weights::processing::WeightProcessing;

@@ -269,8 +269,8 @@ impl<'a, B: Backend> Batch<'a, B> {
         self.speak(&mut answered, &logits, prefix, new_tokens, nodes, |rows| {
             let at_end = points.iter().try_fold(ActivationCache::new(), |cache, &p| {
                 Ok::<_, AnalysisError>(match p.rank() {
-                    4 => cache.with::<4>(p, at_end(source.get(p)?, rows)),
-                    _ => cache.with::<3>(p, at_end(source.get(p)?, rows)),
+                    4 => cache.with(p, at_end(source.get(p)?, rows)),
+                    _ => cache.with(p, at_end(source.get(p)?, rows)),
                 })
             })?;
             Ok(reference::patch(&[nodes], &at_end, rows.len(), 0, &self.model.device())?)

@@ -74,16 +74,16 @@ impl<B: Backend> Intervention<B> {
             Intervention::Zero => {
                 block_points(model.config()).filter(|p| accepts(*p)).fold(ActivationCache::new(), |cache, p| {
                     match p.rank() {
-                        4 => cache.with::<4>(p, Tensor::zeros(dims::<4>(p, model.config(), portion), &model.device())),
-                        _ => cache.with::<3>(p, Tensor::zeros(dims::<3>(p, model.config(), portion), &model.device())),
+                        4 => cache.with(p, Tensor::zeros(dims::<4>(p, model.config(), portion), &model.device())),
+                        _ => cache.with(p, Tensor::zeros(dims::<3>(p, model.config(), portion), &model.device())),
                     }
                 })
             }
             Intervention::Fixed(given) => {
                 block_points(model.config()).filter(|p| accepts(*p)).try_fold(ActivationCache::new(), |cache, p| {
                     Ok::<_, AnalysisError>(match p.rank() {
-                        4 => cache.with::<4>(p, spread(given, p, model.config(), portion)?),
-                        _ => cache.with::<3>(p, spread(given, p, model.config(), portion)?),
+                        4 => cache.with(p, spread(given, p, model.config(), portion)?),
+                        _ => cache.with(p, spread(given, p, model.config(), portion)?),
                     })
                 })?
             }

@@ -94,9 +94,9 @@ pub fn mean_activations<B: Backend>(
             match point.rank() {
                 4 => {
                     let shape = [1, pos, config.n_heads, config.d_head];
-                    cache.with::<4>(point, Tensor::from_data(TensorData::new(means, shape), &device))
+                    cache.with(point, Tensor::from_data(TensorData::new(means, shape), &device))
                 }
-                _ => cache.with::<3>(point, Tensor::from_data(TensorData::new(means, [1, pos, a_position]), &device)),
+                _ => cache.with(point, Tensor::from_data(TensorData::new(means, [1, pos, a_position]), &device)),
             }
         }))
     })

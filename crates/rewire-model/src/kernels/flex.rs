@@ -6,9 +6,9 @@ use burn::tensor::{DType, Shape, Tensor, TensorPrimitive, backend::Backend};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::Queries;
-use super::simd::{self, Attended, Rows};
-use crate::Activation;
+use crate::config::Activation;
+use crate::kernels::queries::Queries;
+use crate::kernels::simd::{self, Attended, Rows};
 
 /// Numbers below which sharing out costs more than it saves.
 const PARALLEL: usize = 1 << 15;

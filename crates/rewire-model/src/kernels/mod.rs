@@ -5,13 +5,15 @@
 
 #[cfg(feature = "flex")]
 mod flex;
+pub(crate) mod queries;
 #[cfg(feature = "flex")]
 mod simd;
 
 use burn::tensor::activation::relu;
-use burn::tensor::{Bool, DType, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, backend::Backend};
 
-use crate::Activation;
+use crate::config::Activation;
+use crate::kernels::queries::Queries;
 use rewire_tensor::{float32, in_type_of, product};
 
 /// Layer norm's scale `sqrt(var + eps)` `[batch, pos, 1]`, and what is left to do once it was seen.
@@ -75,40 +77,6 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
             let cube = x.clone() * x.clone() * x.clone();
             let inner = (x.clone() + cube * 0.044_715) * sqrt_2_over_pi;
             x * (inner.tanh() + 1.0) * 0.5
-        }
-    }
-}
-
-/// Where the queries of a run are, and so which keys they see: those at their own position and before.
-#[derive(Debug, Clone)]
-pub(crate) enum Queries {
-    /// At this position and the ones after it, the same in every row of the batch.
-    From(usize),
-    /// One a row, at these positions.
-    Each(Vec<usize>),
-}
-
-impl Queries {
-    /// The position of query `index` in `row` of the batch.
-    #[cfg(feature = "flex")]
-    #[inline]
-    pub(crate) fn position(&self, row: usize, index: usize) -> usize {
-        match self {
-            Queries::From(first) => first + index,
-            Queries::Each(positions) => positions[row],
-        }
-    }
-
-    /// True where a query may not look, over scores `[batch, head, query, key]`.
-    fn mask<B: Backend>(&self, [batch, _, n, keys]: [usize; 4], device: &B::Device) -> Tensor<B, 4, Bool> {
-        match self {
-            Queries::From(first) => {
-                Tensor::<B, 2, Bool>::tril_mask([n, keys], *first as i64, device).reshape([1, 1, n, keys])
-            }
-            Queries::Each(positions) => {
-                let hidden = positions.iter().flat_map(|&p| (0..keys).map(move |key| key > p)).collect::<Vec<bool>>();
-                Tensor::<B, 4, Bool>::from_data(TensorData::new(hidden, [batch, 1, 1, keys]), device)
-            }
         }
     }
 }

@@ -2,13 +2,11 @@
 
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_hooks::{HookPoint, Site};
 use rewire_tensor::{float32, zeros_like};
 
-use crate::Transformer;
-use crate::attention::linear;
-use crate::block::Block;
 use crate::kernels::activate;
+use crate::network::linear::linear;
+use crate::network::transformer::Transformer;
 
 /// Which of a head's three input maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,11 +85,10 @@ impl<B: Backend> Transformer<B> {
     /// If the model has no block `layer`.
     #[must_use]
     pub fn neurons_at_zero(&self, layer: usize) -> Tensor<B, 1> {
-        let Block { ln2, mlp, .. } = &self.blocks[layer];
-        let (scale, normalized) =
-            (HookPoint::block(layer, Site::Ln2Scale), HookPoint::block(layer, Site::Ln2Normalized));
+        let block = &self.blocks[layer];
+        let mlp = &block.mlp;
         let zeros = zeros_like([1, 1, self.config.d_model], &mlp.w_in.val());
-        let read = ln2.forward(zeros, [scale, normalized], &mut ());
+        let read = block.mlp_norm(zeros, layer, &mut ());
         let pre = linear(read, mlp.w_in.val(), mlp.b_in.val());
         activate(pre, mlp.activation).reshape([self.config.d_mlp])
     }

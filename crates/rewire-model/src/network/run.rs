@@ -1,25 +1,28 @@
-//! What a forward pass computes: where it starts, at which positions, and which logits it ends with.
+//! What a forward pass computes: where it starts and stops, at which positions, and which logits it ends with.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, Site};
 
-use crate::TransformerConfig;
+use crate::config::TransformerConfig;
+use crate::network::attention::KeysValues;
 
 /// One forward pass. The plain one is [`Run::tokens`]: from tokens, all positions, all logits.
 #[derive(Debug, Clone)]
 pub struct Run<B: Backend> {
     /// Where the pass starts.
     pub start: Start<B>,
-    /// Further rows of the batch, which join it where they start: from residual streams, each no shallower than the one before, at the same
-    /// positions. They come behind those that are there.
+    /// Further rows of the batch, which join the run where they start. They start from residual streams at the same
+    /// positions, each no shallower than the one before it. They follow the earlier rows in the batch.
     pub joining: Vec<Start<B>>,
     /// Keys and values of the positions before the computed ones; without it the first computed position is 0.
     pub prefix: Option<Prefix<B>>,
     /// Which logits are wanted.
     pub readout: Readout,
-    /// Where the last block is computed.
+    /// At which positions the last block is computed.
     pub last_block: LastBlock,
+    /// The block before which the run stops; `None` to run to the logits.
+    pub stop_at: Option<usize>,
 }
 
 /// Where a forward pass starts.
@@ -43,15 +46,15 @@ pub enum Start<B: Backend> {
     },
 }
 
-/// Where the last block computes its queries, and with them all that comes after: the logits need no more of it than the
-/// positions that are read.
+/// The positions at which the last block computes its queries and everything after them. The logits depend on the last
+/// block only at the positions that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LastBlock {
     /// At every computed position.
     #[default]
     Whole,
-    /// Where the readout reads one position a prompt, only there: hooks see `hook_q` and what follows it in the last block
-    /// with one position. With [`ReadPositions::All`] it is the whole block.
+    /// Only at the positions that the readout names. If it names one a prompt, hooks see `hook_q` and every later
+    /// point of the last block with one position. [`ReadPositions::All`] names every computed position.
     Read,
 }
 
@@ -61,23 +64,6 @@ pub enum LastBlock {
 pub struct Prefix<B: Backend> {
     pub(crate) keys_values: Vec<KeysValues<B>>,
     pub(crate) len: usize,
-}
-
-/// Keys (rotated, in rotary models) and values of one layer, `[prompts, earlier, head, d_head]`. A batch may hold its prompts
-/// several times over: its row `r` has those of prompt `r % prompts`.
-#[derive(Debug, Clone)]
-pub(crate) struct KeysValues<B: Backend> {
-    pub(crate) keys: Tensor<B, 4>,
-    pub(crate) values: Tensor<B, 4>,
-}
-
-/// The rows at which one position a prompt is read.
-#[derive(Debug, Clone)]
-pub(crate) struct ReadRows<B: Backend> {
-    /// The positions, counted from the prompt's start.
-    pub(crate) positions: Vec<usize>,
-    /// Their rows in a batch of computed positions, `[batch]`.
-    index: Tensor<B, 1, Int>,
 }
 
 impl<B: Backend> Start<B> {
@@ -99,21 +85,6 @@ impl<B: Backend> Start<B> {
                 [batch, pos]
             }
         }
-    }
-}
-
-impl<B: Backend> ReadRows<B> {
-    /// For `positions`, one a row, in a batch that computes `pos` of them from `first` on.
-    pub(crate) fn new(positions: &[usize], first: usize, pos: usize, device: &B::Device) -> Self {
-        let rows: Vec<i32> = positions.iter().enumerate().map(|(row, p)| (row * pos + p - first) as i32).collect();
-        let index = Tensor::from_data(TensorData::new(rows, [positions.len()]), device);
-        Self { positions: positions.to_vec(), index }
-    }
-
-    /// Those rows of `x` `[batch, pos, d_model]`, `[batch, 1, d_model]`.
-    pub(crate) fn select(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let [batch, pos, width] = x.dims();
-        x.reshape([batch * pos, width]).select(0, self.index.clone()).reshape([batch, 1, width])
     }
 }
 
@@ -189,12 +160,20 @@ impl<B: Backend> Prefix<B> {
 pub struct Readout {
     /// The positions. The final norm runs, and its hooks see, only these.
     pub positions: ReadPositions,
-    /// The vocabulary columns, in this order; `None` for all.
+    /// The vocabulary columns, in this order; `None` for all. If the list is empty, the run ends after the last block:
+    /// see [`nothing`](Self::nothing).
     pub columns: Option<Vec<usize>>,
 }
 
 impl Readout {
-    /// The same for a batch that holds its prompts `times` times, one copy after the other.
+    /// No logits. Final norm and unembedding do not run, and [`forward`](crate::Transformer::forward) returns the
+    /// residual stream after the last block. For runs that only record activations.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { positions: ReadPositions::All, columns: Some(Vec::new()) }
+    }
+
+    /// The readout for a batch that holds its prompts `times` times, one copy after the other.
     #[must_use]
     pub fn repeated(&self, times: usize) -> Self {
         let positions = match &self.positions {
@@ -231,30 +210,45 @@ impl<B: Backend> Run<B> {
     /// From `start`, every position, every logit.
     #[must_use]
     pub fn new(start: Start<B>) -> Self {
-        Self { start, joining: Vec::new(), prefix: None, readout: Readout::default(), last_block: LastBlock::Whole }
+        Self {
+            start,
+            joining: Vec::new(),
+            prefix: None,
+            readout: Readout::default(),
+            last_block: LastBlock::Whole,
+            stop_at: None,
+        }
     }
 
-    /// Further rows join it where they start.
+    /// Lets further rows join the run where they start.
     #[must_use]
     pub fn joined_by(self, joining: Vec<Start<B>>) -> Self {
         Self { joining, ..self }
     }
 
-    /// The computed positions come after those of `prefix`.
+    /// Places the computed positions after those of `prefix`.
     #[must_use]
     pub fn after(self, prefix: Prefix<B>) -> Self {
         Self { prefix: Some(prefix), ..self }
     }
 
-    /// Only these logits.
+    /// Computes only these logits.
     #[must_use]
     pub fn reading(self, readout: Readout) -> Self {
         Self { readout, ..self }
     }
 
-    /// The last block computed only where it is.
+    /// Sets at which positions the last block is computed.
     #[must_use]
     pub fn with_last_block(self, last_block: LastBlock) -> Self {
         Self { last_block, ..self }
+    }
+
+    /// Stops before block `layer`. [`forward`](crate::Transformer::forward) then returns the residual stream that
+    /// enters that block, `[batch, pos, d_model]`, as TransformerLens' `stop_at_layer` does; hooks see no point from
+    /// that block on. With the number of layers it stops before the final norm.
+    #[must_use]
+    pub fn stop_at(self, layer: usize) -> Self {
+        Self { stop_at: Some(layer), ..self }
     }
 }

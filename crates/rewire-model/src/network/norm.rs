@@ -6,7 +6,7 @@ use rewire_hooks::{Hook, HookPoint};
 use rewire_tensor::{float32, in_type_of};
 
 use crate::kernels::{moments, normalize};
-use crate::parameters::frozen;
+use crate::network::linear::frozen;
 
 /// Layer norm; without gain and bias once they are folded into what reads it.
 #[derive(Module, Debug)]

@@ -1,12 +1,13 @@
 //! The parts of a block one by one, for analyses that hold attention and follow the residual stream position by position.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_hooks::{Hook, HookPoint, Site};
-use rewire_tensor::float32;
+use rewire_hooks::Hook;
 
-use crate::attention::linear;
-use crate::rotary::Rotary;
-use crate::{HeadInput, Positions, Transformer};
+use crate::config::Positions;
+use crate::network::linear::linear;
+use crate::network::rotary::Rotary;
+use crate::network::transformer::Transformer;
+use crate::weights::named::HeadInput;
 
 impl<B: Backend> Transformer<B> {
     /// The norm in front of attention of block `layer`, of any vectors `[batch, pos, d_model]`. `hook` sees its scale and output.
@@ -14,8 +15,7 @@ impl<B: Backend> Transformer<B> {
     /// # Panics
     /// If the model has no block `layer`.
     pub fn attention_norm<H: Hook<B>>(&self, layer: usize, x: Tensor<B, 3>, hook: &mut H) -> Tensor<B, 3> {
-        let stages = [Site::Ln1Scale, Site::Ln1Normalized].map(|site| HookPoint::block(layer, site));
-        self.blocks[layer].ln1.forward(x, stages, hook)
+        self.blocks[layer].attention_norm(x, layer, hook)
     }
 
     /// The norm in front of the MLP of block `layer`, of any vectors `[batch, pos, d_model]`. `hook` sees its scale and output.
@@ -23,8 +23,7 @@ impl<B: Backend> Transformer<B> {
     /// # Panics
     /// If the model has no block `layer`.
     pub fn mlp_norm<H: Hook<B>>(&self, layer: usize, x: Tensor<B, 3>, hook: &mut H) -> Tensor<B, 3> {
-        let stages = [Site::Ln2Scale, Site::Ln2Normalized].map(|site| HookPoint::block(layer, site));
-        self.blocks[layer].ln2.forward(x, stages, hook)
+        self.blocks[layer].mlp_norm(x, layer, hook)
     }
 
     /// What the MLP of block `layer` adds to the residual stream where its norm gives `normalized`, both `[batch, pos, d_model]`.
@@ -71,8 +70,7 @@ impl<B: Backend> Transformer<B> {
     /// The norm in front of the unembedding, of any vectors `[batch, pos, d_model]`.
     #[must_use]
     pub fn unembedding_norm(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let stages = [rewire_hooks::NormSite::Scale, rewire_hooks::NormSite::Normalized].map(HookPoint::FinalNorm);
-        self.final_norm.forward(float32(x), stages, &mut ())
+        self.normalize(x, &mut ())
     }
 
     /// The logits, `[batch, pos, d_vocab]`, of what the final norm gives, `[batch, pos, d_model]`: through `W_U` and, if it has one,

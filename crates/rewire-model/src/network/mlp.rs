@@ -4,9 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
-use crate::Activation;
-use crate::attention::linear;
+use crate::config::Activation;
 use crate::kernels::activate;
+use crate::network::linear::linear;
 
 /// Weights of one MLP.
 #[derive(Module, Debug)]

@@ -2,9 +2,10 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::norm::Norm;
-use crate::parameters::frozen;
-use crate::{Transformer, TransformerConfig};
+use crate::config::TransformerConfig;
+use crate::network::linear::frozen;
+use crate::network::norm::Norm;
+use crate::network::transformer::Transformer;
 use rewire_tensor::product;
 
 /// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.

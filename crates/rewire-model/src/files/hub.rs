@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use rewire_hub::{Access, HubClient, HubConfig, HubError, HubErrorKind, Notice, Progress, RepoId, shown};
 
-use crate::load::shards_of_index;
-use crate::{ModelError, ModelFiles};
+use crate::error::ModelError;
+use crate::files::load::{ModelFiles, shards_of_index};
 
 /// Models that are known by a short name, and the repositories they are in.
 const KNOWN: [(&str, &str); 12] = [

@@ -4,7 +4,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{Hook, HookPoint, Recorder, Site};
 
-use crate::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
+use crate::error::ModelError;
+use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run};
+use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
     /// A hook that records what a [`Prefix`] is made of.
@@ -83,7 +85,7 @@ pub fn likeliest<B: Backend>(logits: Tensor<B, 2>) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TransformerConfig;
+    use crate::config::TransformerConfig;
 
     type B = burn::backend::Flex;
 

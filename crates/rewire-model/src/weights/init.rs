@@ -8,13 +8,14 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::attention::Attention;
-use crate::block::Block;
-use crate::layout::{self, Part};
-use crate::mlp::Mlp;
-use crate::norm::Norm;
-use crate::parameters::frozen;
-use crate::{Positions, Transformer, TransformerConfig};
+use crate::config::{Positions, TransformerConfig};
+use crate::files::layout::{self, Part};
+use crate::network::attention::Attention;
+use crate::network::block::Block;
+use crate::network::linear::frozen;
+use crate::network::mlp::Mlp;
+use crate::network::norm::Norm;
+use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
     /// A model with random weights in which attention, norms, biases and the activation function all matter: for tests and

@@ -7,8 +7,9 @@ use std::path::Path;
 use rewire_input::{cut, repeated_key};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
-use crate::layout::{self, Part};
-use crate::{ModelError, TransformerConfig};
+use crate::config::TransformerConfig;
+use crate::error::ModelError;
+use crate::files::layout::{self, Part};
 
 /// Most bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than 100,000.
 const MOST_HEADER_BYTES: u64 = 16 << 20;

@@ -9,11 +9,13 @@ use burn::tensor::backend::Backend;
 use rewire_input::{check_regular, cut, read_regular, repeated_key};
 use serde_json::Value;
 
-use crate::config::MOST_JSON_BYTES;
-use crate::init::on_device;
-use crate::layout::{self, BLOCK_PARTS, Part};
-use crate::stored::Weights;
-use crate::{Architecture, ModelError, Transformer, TransformerConfig};
+use crate::config::{Architecture, TransformerConfig};
+use crate::error::ModelError;
+use crate::files::fields::MOST_JSON_BYTES;
+use crate::files::layout::{self, BLOCK_PARTS, Part};
+use crate::files::tensors::Weights;
+use crate::network::transformer::Transformer;
+use crate::weights::init::on_device;
 
 /// The files of one model: `config.json`, weights in one or several safetensors files, and `tokenizer.json`.
 #[derive(Debug, Clone)]

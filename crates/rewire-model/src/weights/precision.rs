@@ -4,8 +4,8 @@ use burn::module::Param;
 use burn::tensor::{DType, Tensor, backend::Backend};
 use rewire_tensor::Precision;
 
-use crate::Transformer;
-use crate::parameters::frozen;
+use crate::network::linear::frozen;
+use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
     /// The same model with weights, and so activations, in these numbers. With [`Precision::BFloat16`] gain and bias of the norms

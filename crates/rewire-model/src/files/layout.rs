@@ -13,7 +13,7 @@
 //! | final norm | `ln_f.{weight,bias}` | `gpt_neox.final_layer_norm.{weight,bias}` |
 //! | unembedding | tied to `wte.weight` | `embed_out.weight`, `[out, in]` |
 
-use crate::{Architecture, TransformerConfig};
+use crate::config::{Architecture, TransformerConfig};
 
 /// A weight of the model, in the model's own layout (`[in, out]`, queries, keys and values in that order).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

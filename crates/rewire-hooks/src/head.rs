@@ -1,0 +1,186 @@
+//! Attention heads by layer and number, and the activations of one head.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rewire_input::cut;
+use serde::{Deserialize, Serialize};
+
+use crate::point::{HookPoint, Site};
+
+/// An attention head.
+///
+/// `Display` writes the name that the field uses, `L9H6`. `FromStr` reads that and `9.6`.
+///
+/// ```
+/// use rewire_hooks::Head;
+///
+/// let head = Head::new(9, 6);
+/// assert_eq!(head.to_string(), "L9H6");
+/// assert_eq!("9.6".parse(), Ok(head));
+/// assert_eq!(head.z().point().to_string(), "blocks.9.attn.hook_z");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Head {
+    /// Index of the block, from 0.
+    pub layer: usize,
+    /// Index of the head in its block, from 0.
+    pub head: usize,
+}
+
+impl Head {
+    /// Head `head` of block `layer`.
+    #[must_use]
+    pub fn new(layer: usize, head: usize) -> Self {
+        Self { layer, head }
+    }
+
+    /// The head's mixed values, before the output projection.
+    #[must_use]
+    pub fn z(self) -> HeadPoint {
+        HeadPoint::new(self, Site::Z)
+    }
+
+    /// The head's queries, before any rotation.
+    #[must_use]
+    pub fn q(self) -> HeadPoint {
+        HeadPoint::new(self, Site::Q)
+    }
+
+    /// The head's keys, before any rotation.
+    #[must_use]
+    pub fn k(self) -> HeadPoint {
+        HeadPoint::new(self, Site::K)
+    }
+
+    /// The head's values.
+    #[must_use]
+    pub fn v(self) -> HeadPoint {
+        HeadPoint::new(self, Site::V)
+    }
+
+    /// The head's attention probabilities.
+    #[must_use]
+    pub fn pattern(self) -> HeadPoint {
+        HeadPoint::new(self, Site::Pattern)
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "L{}H{}", self.layer, self.head)
+    }
+}
+
+/// A string that names no head.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a head; write layer and head, both from 0, as L9H6 or 9.6", cut(.0))]
+pub struct ParseHeadError(pub String);
+
+impl FromStr for Head {
+    type Err = ParseHeadError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let unknown = || ParseHeadError(name.to_owned());
+        let (layer, head) = match name.strip_prefix('L') {
+            Some(rest) => rest.split_once('H'),
+            None => name.split_once('.'),
+        }
+        .ok_or_else(unknown)?;
+        // `usize::from_str` would take a plus sign.
+        let number = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
+            true => digits.parse().map_err(|_| unknown()),
+            false => Err(unknown()),
+        };
+        Ok(Self { layer: number(layer)?, head: number(head)? })
+    }
+}
+
+/// One activation of one head, at all positions or at one.
+///
+/// Made by the methods of [`Head`]; [`Patch::nodes`](crate::Patch::nodes) replaces what it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HeadPoint {
+    head: Head,
+    site: Site,
+    position: Option<usize>,
+}
+
+impl HeadPoint {
+    fn new(head: Head, site: Site) -> Self {
+        Self { head, site, position: None }
+    }
+
+    /// The activation at this position alone: of a pattern, the row of that query.
+    #[must_use]
+    pub fn at(self, position: usize) -> Self {
+        Self { position: Some(position), ..self }
+    }
+
+    /// The head.
+    #[must_use]
+    pub fn head(self) -> Head {
+        self.head
+    }
+
+    /// The hook point, whose activation holds every head of the block.
+    #[must_use]
+    pub fn point(self) -> HookPoint {
+        HookPoint::block(self.head.layer, self.site)
+    }
+
+    /// The position; `None` for all.
+    #[must_use]
+    pub fn position(self) -> Option<usize> {
+        self.position
+    }
+}
+
+impl fmt::Display for HeadPoint {
+    /// The head, the site's name inside attention, and the position: `L9H6 z`, `L9H6 pattern@10`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.head, self.site.name().trim_start_matches("attn.hook_"))?;
+        match self.position {
+            Some(position) => write!(f, "@{position}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for head in [Head::new(0, 0), Head::new(9, 6), Head::new(31, 127)] {
+            assert_eq!(head.to_string().parse(), Ok(head));
+            assert_eq!(format!("{}.{}", head.layer, head.head).parse(), Ok(head));
+        }
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        let names =
+            ["", "L9", "9", "H6", "L9H", "LH6", "L9H6H1", "9.", ".6", "9.6.1", "-1.2", "+9.6", "L9.6", "l9h6", " 9.6"];
+        for name in names {
+            assert_eq!(name.parse::<Head>(), Err(ParseHeadError(name.to_owned())));
+        }
+        let said = "Q9".parse::<Head>().unwrap_err().to_string();
+        assert_eq!(said, "`Q9` is not a head; write layer and head, both from 0, as L9H6 or 9.6");
+    }
+
+    #[test]
+    fn heads_are_ordered_by_layer_first() {
+        assert!(Head::new(1, 9) < Head::new(2, 0) && Head::new(2, 0) < Head::new(2, 1));
+    }
+
+    #[test]
+    fn an_activation_of_a_head_says_which() {
+        let head = Head::new(9, 6);
+        assert_eq!(head.z().to_string(), "L9H6 z");
+        assert_eq!(head.pattern().at(10).to_string(), "L9H6 pattern@10");
+        let sites = [head.z(), head.q(), head.k(), head.v(), head.pattern()].map(|node| node.point().site());
+        assert_eq!(sites, [Site::Z, Site::Q, Site::K, Site::V, Site::Pattern].map(Some));
+    }
+}

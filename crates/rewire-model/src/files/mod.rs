@@ -1,0 +1,7 @@
+//! Model files in Hugging Face's layout: found, downloaded, read and written.
+
+pub(crate) mod fields;
+pub(crate) mod hub;
+pub(crate) mod layout;
+pub(crate) mod load;
+pub(crate) mod tensors;

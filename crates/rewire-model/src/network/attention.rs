@@ -1,0 +1,148 @@
+//! Causal multi-head attention.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use rewire_hooks::{Hook, HookPoint, Site};
+
+use crate::kernels::queries::Queries;
+use crate::kernels::{mix, scores};
+use crate::network::linear::linear;
+use crate::network::rotary::Rotary;
+
+/// Weights of one attention layer.
+#[derive(Module, Debug)]
+pub(crate) struct Attention<B: Backend> {
+    /// `[d_model, 3 * head * d_head]`: all queries, then keys, then values.
+    pub(crate) w_qkv: Param<Tensor<B, 2>>,
+    /// `[3 * head * d_head]`.
+    pub(crate) b_qkv: Param<Tensor<B, 1>>,
+    /// `[head * d_head, d_model]`.
+    pub(crate) w_o: Param<Tensor<B, 2>>,
+    /// `[d_model]`.
+    pub(crate) b_o: Param<Tensor<B, 1>>,
+    pub(crate) n_heads: usize,
+}
+
+/// What attention of one block has to know of the run.
+#[derive(Debug, Clone)]
+pub(crate) struct AttentionContext<B: Backend> {
+    /// The first computed position.
+    pub(crate) first: usize,
+    /// Angles of the queries and of the keys, in rotary models.
+    pub(crate) rotary: Option<[Rotary<B>; 2]>,
+    /// Keys and values of the positions before the first.
+    pub(crate) earlier: Option<KeysValues<B>>,
+    /// The rows at which queries are computed; `None` for all of them.
+    pub(crate) read: Option<ReadRows<B>>,
+}
+
+/// Keys (rotated, in rotary models) and values of one layer, `[prompts, earlier, head, d_head]`. A batch may hold its
+/// prompts several times over: row `r` of the batch uses those of prompt `r % prompts`.
+#[derive(Debug, Clone)]
+pub(crate) struct KeysValues<B: Backend> {
+    pub(crate) keys: Tensor<B, 4>,
+    pub(crate) values: Tensor<B, 4>,
+}
+
+/// The rows at which one position a prompt is read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadRows<B: Backend> {
+    /// The positions, counted from the prompt's start.
+    pub(crate) positions: Vec<usize>,
+    /// Their rows in a batch of computed positions, `[batch]`.
+    index: Tensor<B, 1, Int>,
+}
+
+impl<B: Backend> ReadRows<B> {
+    /// For `positions`, one a row, in a batch that computes `pos` of them from `first` on.
+    pub(crate) fn new(positions: &[usize], first: usize, pos: usize, device: &B::Device) -> Self {
+        let rows: Vec<i32> = positions.iter().enumerate().map(|(row, p)| (row * pos + p - first) as i32).collect();
+        let index = Tensor::from_data(TensorData::new(rows, [positions.len()]), device);
+        Self { positions: positions.to_vec(), index }
+    }
+
+    /// Those rows of `x` `[batch, pos, d_model]`, `[batch, 1, d_model]`.
+    pub(crate) fn select(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, pos, width] = x.dims();
+        x.reshape([batch * pos, width]).select(0, self.index.clone()).reshape([batch, 1, width])
+    }
+}
+
+impl<B: Backend> Attention<B> {
+    /// Returns what attention adds to the residual stream, `[batch, pos, d_model]`; `[batch, 1, d_model]` if only one
+    /// position a row is read. `x` is the norm's output, `[batch, pos, d_model]`.
+    pub(crate) fn forward<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        context: AttentionContext<B>,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
+        let at = |site| HookPoint::block(layer, site);
+        let AttentionContext { first, rotary, earlier, read } = context;
+        let [q, k, v] = self.queries_keys_values(x, read.as_ref());
+        let mut q = hook.visit(at(Site::Q), q); // [batch, query, head, d_head]
+        let mut k = hook.visit(at(Site::K), k); // [batch, pos, head, d_head]
+        let v = hook.visit(at(Site::V), v);
+        if let Some([rotary_q, rotary_k]) = rotary {
+            q = hook.visit(at(Site::RotQ), rotary_q.rotate(q));
+            k = hook.visit(at(Site::RotK), rotary_k.rotate(k));
+        }
+        let queries = match read {
+            Some(read) => Queries::Each(read.positions),
+            None => Queries::From(first),
+        };
+        let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();
+        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries)); // [batch, head, query, key]
+        let pattern = hook.visit(at(Site::Pattern), softmax(scores, 3));
+        let z = hook.visit(at(Site::Z), mix(pattern, v, values)); // [batch, query, head, d_head]
+
+        let [batch, n, n_heads, d_head] = z.dims();
+        let out = linear(z.reshape([batch, n, n_heads * d_head]), self.w_o.val(), self.b_o.val());
+        hook.visit(at(Site::AttnOut), out)
+    }
+
+    /// Queries, keys and values, `[batch, pos, head, d_head]`; queries only at the rows that are read.
+    fn queries_keys_values(&self, x: Tensor<B, 3>, read: Option<&ReadRows<B>>) -> [Tensor<B, 4>; 3] {
+        let width = self.w_o.dims()[0]; // head * d_head
+        let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
+        let part = |x: &Tensor<B, 3>, i: usize| {
+            let [batch, pos, _] = x.dims();
+            x.clone().narrow(2, i * width, width).reshape([batch, pos, self.n_heads, width / self.n_heads])
+        };
+        match read {
+            None => {
+                let qkv = linear(x, w, b); // [batch, pos, 3 * head * d_head]
+                [part(&qkv, 0), part(&qkv, 1), part(&qkv, 2)]
+            }
+            Some(read) => {
+                let q = linear(read.select(x.clone()), w.clone().narrow(1, 0, width), b.clone().narrow(0, 0, width));
+                let kv = linear(x, w.narrow(1, width, 2 * width), b.narrow(0, width, 2 * width));
+                [part(&q, 0), part(&kv, 0), part(&kv, 1)]
+            }
+        }
+    }
+}
+
+/// Causal attention: mixes values by queries and keys (rotated, in rotary models), all `[batch, pos, head, d_head]`.
+///
+/// They cover whole prompts, or the positions after `earlier`, which holds keys and values of the positions before,
+/// `[prompts, earlier, head, d_head]`. Row `r` of the batch uses those of prompt `r % prompts`.
+#[must_use]
+pub fn attend<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    earlier: Option<[Tensor<B, 4>; 2]>,
+) -> Tensor<B, 4> {
+    let (earlier_keys, earlier_values) = earlier.map_or((None, None), |[keys, values]| (Some(keys), Some(values)));
+    let first = earlier_keys.as_ref().map_or(0, |keys| keys.dims()[1]);
+    mix(softmax(scores(q, k, earlier_keys, &Queries::From(first)), 3), v, earlier_values)
+}
+
+/// Mixes values `[batch, pos, head, d_head]` by a pattern `[batch, head, query, key]`.
+#[must_use]
+pub fn mix_values<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
+    mix(pattern, v, None)
+}

@@ -1,0 +1,255 @@
+//! How a run passes through the blocks: which rows of the batch enter where, which keys and values come before them, and
+//! at which positions the last block is computed.
+//!
+//! A plain run has one segment: its rows enter as tokens, pass every block and are read. The sweep engine needs more. It
+//! lets rows enter as residual streams before a block or between its halves, and it computes the last block only at the
+//! positions that are read. [`Transformer::forward`](crate::network::transformer::Transformer::forward) asks this file at
+//! each step, so that its own lines are those of the paper.
+
+use std::iter::Peekable;
+use std::ops::Range;
+use std::vec::IntoIter;
+
+use burn::tensor::{Int, Tensor, backend::Backend};
+
+use crate::config::{Positions, TransformerConfig};
+use crate::error::ModelError;
+use crate::network::attention::{AttentionContext, KeysValues, ReadRows};
+use crate::network::block::Midway;
+use crate::network::rotary::Rotary;
+use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};
+
+/// The segments of one run, checked against the model.
+pub(crate) struct Segments<B: Backend> {
+    /// Tokens that start the run, until the model embeds them.
+    tokens: Option<Tensor<B, 2, Int>>,
+    /// Residual streams that enter later, each with its depth in halves of a block, from shallow to deep.
+    entering: Peekable<IntoIter<(usize, Tensor<B, 3>)>>,
+    /// How many rows have entered.
+    rows: usize,
+    /// The first computed position.
+    first: usize,
+    /// How many positions are computed.
+    pos: usize,
+    prefix: Option<Prefix<B>>,
+    /// Angles of the computed positions, in rotary models.
+    rotary: Option<Rotary<B>>,
+    positions: Positions,
+    readout: Readout,
+    last_block: LastBlock,
+    n_layers: usize,
+    stop_at: Option<usize>,
+    device: B::Device,
+}
+
+/// At which of their positions rows go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Computed,
+    Read,
+}
+
+impl<B: Backend> Segments<B> {
+    /// Checks that the parts of `run` fit the model and each other.
+    pub(crate) fn new(run: Run<B>, config: &TransformerConfig, device: &B::Device) -> Result<Self, ModelError> {
+        let first = run.prefix.as_ref().map_or(0, Prefix::len);
+        let [_, pos] = run.start.rows();
+        check_starts(&run, config)?;
+        check_positions(&run, config, first)?;
+        check_readout(&run, config, first)?;
+        let rotary = match config.positions {
+            Positions::Rotary { dims, base } => Some(Rotary::shared(dims, base, first..first + pos, device)),
+            Positions::Learned => None,
+        };
+        let Run { start, joining, prefix, readout, last_block, stop_at } = run;
+        let (mut tokens, mut rows, mut entering) = (None, 0, Vec::new());
+        for start in [start].into_iter().chain(joining) {
+            let depth = start.depth();
+            match start {
+                Start::Tokens(ids) => (rows, tokens) = (ids.dims()[0], Some(ids)),
+                Start::Residual { residual, .. } | Start::ResidMid { residual, .. } => entering.push((depth, residual)),
+            }
+        }
+        let entering = entering.into_iter().peekable();
+        let (positions, n_layers, device) = (config.positions, config.n_layers, device.clone());
+        Ok(Self {
+            tokens,
+            entering,
+            rows,
+            first,
+            pos,
+            prefix,
+            rotary,
+            positions,
+            readout,
+            last_block,
+            n_layers,
+            stop_at,
+            device,
+        })
+    }
+
+    /// Takes the tokens that start the run, if any do, with the position of the first.
+    pub(crate) fn tokens(&mut self) -> Option<(Tensor<B, 2, Int>, usize)> {
+        self.tokens.take().map(|tokens| (tokens, self.first))
+    }
+
+    /// How many blocks the run passes at most.
+    pub(crate) fn n_blocks(&self) -> usize {
+        self.stop_at.unwrap_or(self.n_layers)
+    }
+
+    /// The rows so far, `x`, followed by those that enter before block `layer`.
+    pub(crate) fn enter_block(&mut self, layer: usize, x: Option<Tensor<B, 3>>) -> Option<Tensor<B, 3>> {
+        self.enter(x, 2 * layer, At::Computed)
+    }
+
+    /// The rows so far, `mid`, followed by those that enter between the halves of block `layer`.
+    pub(crate) fn enter_mid(&mut self, layer: usize, mid: Option<Midway<B>>) -> Option<Midway<B>> {
+        let at = if self.narrows(layer) { At::Read } else { At::Computed };
+        let (residual, attn_out) = mid.map_or((None, None), |mid| (Some(mid.residual), mid.attn_out));
+        self.enter(residual, 2 * layer + 1, at).map(|residual| Midway { residual, attn_out })
+    }
+
+    /// The rows at the end of the run, at the positions that are read.
+    pub(crate) fn leave(&mut self, x: Option<Tensor<B, 3>>) -> Option<Tensor<B, 3>> {
+        let is_narrow = self.n_blocks() == self.n_layers && self.last_block == LastBlock::Read;
+        let x = x.map(|x| match is_narrow {
+            true => x,
+            false => self.select(x, 0..self.rows, At::Read),
+        });
+        self.enter(x, 2 * self.n_blocks(), At::Read)
+    }
+
+    /// The vocabulary columns that are read: `None` if the run ends without logits, `Some(None)` for all.
+    pub(crate) fn columns(&self) -> Option<Option<&[usize]>> {
+        match (self.stop_at, self.readout.columns.as_deref()) {
+            (Some(_), _) | (None, Some([])) => None,
+            (None, columns) => Some(columns),
+        }
+    }
+
+    /// What attention of block `layer` has to know of the run.
+    pub(crate) fn attention(&self, layer: usize) -> AttentionContext<B> {
+        let read = if self.narrows(layer) { self.read_rows(0..self.rows) } else { None };
+        let rotary = self.rotary.clone().map(|keys| match (&read, &self.positions) {
+            (Some(read), Positions::Rotary { dims, base }) => {
+                [Rotary::each(*dims, *base, &read.positions, &self.device), keys]
+            }
+            _ => [keys.clone(), keys],
+        });
+        let earlier = self.prefix.as_ref().map(|prefix| prefix.keys_values[layer].clone());
+        AttentionContext { first: self.first, rotary, earlier, read }
+    }
+
+    /// Whether block `layer` is computed at the positions that are read alone, past its keys and values.
+    fn narrows(&self, layer: usize) -> bool {
+        layer + 1 == self.n_layers && self.last_block == LastBlock::Read
+    }
+
+    /// Appends the rows that enter at `depth`, in halves of a block.
+    fn enter(&mut self, x: Option<Tensor<B, 3>>, depth: usize, at: At) -> Option<Tensor<B, 3>> {
+        let mut parts: Vec<Tensor<B, 3>> = x.into_iter().collect();
+        while let Some((_, residual)) = self.entering.next_if(|(entry, _)| *entry == depth) {
+            let from = self.rows;
+            self.rows += residual.dims()[0];
+            parts.push(self.select(residual, from..self.rows, at));
+        }
+        if parts.len() > 1 { Some(Tensor::cat(parts, 0)) } else { parts.pop() }
+    }
+
+    /// `x`, which holds these rows of the batch, at some of its positions.
+    fn select(&self, x: Tensor<B, 3>, rows: Range<usize>, at: At) -> Tensor<B, 3> {
+        match (at, self.read_rows(rows)) {
+            (At::Read, Some(read)) => read.select(x),
+            _ => x,
+        }
+    }
+
+    /// Where these rows are read; `None` if that is everywhere.
+    fn read_rows(&self, rows: Range<usize>) -> Option<ReadRows<B>> {
+        match &self.readout.positions {
+            ReadPositions::Each(positions) => Some(ReadRows::new(&positions[rows], self.first, self.pos, &self.device)),
+            ReadPositions::All => None,
+        }
+    }
+}
+
+fn agree(what: &'static str, expected: usize, found: usize) -> Result<(), ModelError> {
+    if expected == found { Ok(()) } else { Err(ModelError::RunShape { what, expected, found }) }
+}
+
+fn below(what: &'static str, bound: usize, found: usize) -> Result<(), ModelError> {
+    if found < bound { Ok(()) } else { Err(ModelError::RunShape { what, expected: bound, found }) }
+}
+
+/// Checks where rows enter: at layers that the model has and the run passes, from shallow to deep.
+fn check_starts<B: Backend>(run: &Run<B>, config: &TransformerConfig) -> Result<(), ModelError> {
+    let starts = || [&run.start].into_iter().chain(&run.joining);
+    let n_blocks = run.stop_at.unwrap_or(config.n_layers);
+    below("layer to stop before (of how many layers)", config.n_layers + 1, n_blocks)?;
+    for start in starts() {
+        if let Start::Residual { layer, residual } | Start::ResidMid { layer, residual } = start {
+            let from_mid = matches!(start, Start::ResidMid { .. });
+            let layers = if from_mid { n_blocks } else { n_blocks + 1 };
+            below("first layer of the run (of how many layers)", layers, *layer)?;
+            if from_mid && config.parallel_block {
+                let what = "residual streams between attention and MLP (this model runs them in parallel)";
+                return Err(ModelError::RunShape { what, expected: 0, found: 1 });
+            }
+            agree("width of the residual stream", config.d_model, residual.dims()[2])?;
+        }
+    }
+    let [_, pos] = run.start.rows();
+    let mut depth = run.start.depth();
+    for start in &run.joining {
+        agree("positions of rows that join (tokens cannot)", pos, start.rows()[1])?;
+        if matches!(start, Start::Tokens(_)) || start.depth() < depth {
+            let what = "depth, in halves of a block, of rows that join (after deeper ones, or from tokens)";
+            return Err(ModelError::RunShape { what, expected: depth, found: start.depth() });
+        }
+        depth = start.depth();
+    }
+    Ok(())
+}
+
+/// Checks that there are tokens, that the context holds them, and that the prefix is of their prompts.
+fn check_positions<B: Backend>(run: &Run<B>, config: &TransformerConfig, first: usize) -> Result<(), ModelError> {
+    let [rows, pos] = run.start.rows();
+    let batch = rows + run.joining.iter().map(|start| start.rows()[0]).sum::<usize>();
+    if batch * pos == 0 {
+        return Err(ModelError::NoTokens);
+    }
+    if first + pos > config.n_ctx {
+        return Err(ModelError::ContextExceeded { found: first + pos, n_ctx: config.n_ctx });
+    }
+    let Some(prefix) = &run.prefix else { return Ok(()) };
+    agree("layers of the key/value prefix", config.n_layers, prefix.keys_values.len())?;
+    for KeysValues { keys, values } in &prefix.keys_values {
+        for prompts in [keys.dims()[0], values.dims()[0]] {
+            for [rows, _] in [&run.start].into_iter().chain(&run.joining).map(Start::rows) {
+                let whole = rows - rows % prompts.max(1);
+                agree("rows that are whole copies of the key/value prefix's prompts", rows, whole)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that what is read is computed.
+fn check_readout<B: Backend>(run: &Run<B>, config: &TransformerConfig, first: usize) -> Result<(), ModelError> {
+    let [rows, pos] = run.start.rows();
+    let batch = rows + run.joining.iter().map(|start| start.rows()[0]).sum::<usize>();
+    let Readout { positions, columns } = &run.readout;
+    if let ReadPositions::Each(positions) = positions {
+        agree("positions read (one a prompt)", batch, positions.len())?;
+        for &position in positions {
+            below("position read (of how many)", first + pos, position)?;
+            below("first computed position (must not come after the one read)", position + 1, first)?;
+        }
+    }
+    for &column in columns.iter().flatten() {
+        below("vocabulary column read (of how many)", config.d_vocab, column)?;
+    }
+    Ok(())
+}

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
-use rewire_hooks::{ActivationCache, HookPoint};
+use rewire_hooks::{ActivationCache, AnyRank, HookPoint};
 use rewire_input::{cut, read_regular, repeated_key};
 use safetensors::{Dtype, SafeTensors};
 
@@ -52,10 +52,7 @@ pub(crate) fn read_activations<B: Backend>(
             bail!("{}: the model has {n_layers} layers, counted from 0", at());
         }
         let data = TensorData::new(numbers, shape);
-        cache = match point.rank() {
-            4 => cache.with::<4>(point, Tensor::from_data(data, device)),
-            _ => cache.with::<3>(point, Tensor::from_data(data, device)),
-        };
+        cache = cache.with(point, AnyRank::from_data(data, device));
     }
     Ok(cache)
 }

@@ -108,7 +108,7 @@ fn shared_prefix<B: AutodiffBackend>(
     let keys = config.key_site();
     let mut recorder = Recorder::filtered(move |p| p.site().is_some_and(|s| s == keys || s == Site::V));
     let tokens: Vec<Vec<u32>> = tokens.iter().map(|t| t[..len].to_vec()).collect();
-    let nothing = Readout { positions: ReadPositions::Each(vec![len - 1; tokens.len()]), columns: Some(vec![0]) };
+    let nothing = Readout { positions: ReadPositions::Each(vec![len - 1; tokens.len()]), columns: Some(Vec::new()) };
     inner.forward(
         Run::tokens(inner.tokens(&tokens)?).reading(nothing).with_last_block(LastBlock::Read),
         &mut recorder,

@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
 use rewire_hooks::{HookPoint, Recorder, Site};
-use rewire_model::{HeadInput, Readout, Run, Transformer};
+use rewire_model::{HeadInput, Run, Transformer};
 use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
@@ -101,8 +101,7 @@ fn after_first_block<B: Backend>(
     let size = options.prompt_batch.max(1);
     for (batch, (prompts, names)) in prompts.chunks(size).zip(names.chunks(size)).enumerate() {
         let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::ResidPost));
-        let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-        model.forward(Run::tokens(model.tokens(prompts)?).reading(no_logits), &mut recorder)?;
+        model.forward(Run::tokens(model.tokens(prompts)?).stop_at(1), &mut recorder)?;
         let x: Tensor<B, 3> = recorder.into_cache().block(0, Site::ResidPost)?;
         let nan_or_zero = host((float32(x.clone()) * 0.0).sum_dim(2).sum_dim(1));
         let numbers: Vec<usize> = (0..prompts.len()).map(|prompt| batch * size + prompt).collect();

@@ -86,8 +86,7 @@ pub fn s2_inhibition<B: Backend>(
             let metric = LogitDiff::new(&batch);
             let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
             let mut recorder = Recorder::filtered(is_pattern);
-            let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-            model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(no_logits), &mut recorder)?;
+            model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(Readout::nothing()), &mut recorder)?;
             let clean = recorder.into_cache();
             let to_s1 = |cache: &ActivationCache<B>, mover: (usize, usize)| {
                 attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())

@@ -32,11 +32,10 @@ pub fn attention_patterns<B: Backend>(
             let from = number * prompt_batch;
             let numbers: Vec<usize> = (from..from + batch.len()).collect();
             let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
-            let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
             let mut watch = Watch::new();
-            let logits =
-                model.forward(Run::tokens(model.tokens(batch)?).reading(no_logits), (&mut recorder, &mut watch))?;
-            check_prompts(model, "an activation", batch, &numbers, &host(watch.mark(nan_or_zero(&logits))))?;
+            let run = Run::tokens(model.tokens(batch)?).reading(Readout::nothing());
+            let last = model.forward(run, (&mut recorder, &mut watch))?;
+            check_prompts(model, "an activation", batch, &numbers, &host(watch.mark(nan_or_zero(&last))))?;
             let cache = recorder.into_cache();
             let n = batch.len() * heads * width * width;
             let layers = (0..config.n_layers).map(|layer| Ok(cache.block::<4>(layer, Site::Pattern)?.reshape([n])));

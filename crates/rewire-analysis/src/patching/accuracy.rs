@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_hooks::{ActivationCache, HookPoint, Patch, Recorder, Site};
+use rewire_hooks::{ActivationCache, AnyRank, HookPoint, Patch, Recorder, Site};
 use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer, likeliest};
 use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
@@ -268,10 +268,7 @@ impl<'a, B: Backend> Batch<'a, B> {
         let mut answered = self.judged(&logits, nodes)?;
         self.speak(&mut answered, &logits, prefix, new_tokens, nodes, |rows| {
             let at_end = points.iter().try_fold(ActivationCache::new(), |cache, &p| {
-                Ok::<_, AnalysisError>(match p.rank() {
-                    4 => cache.with(p, at_end(source.get(p)?, rows)),
-                    _ => cache.with(p, at_end(source.get(p)?, rows)),
-                })
+                Ok::<_, AnalysisError>(cache.with(p, at_end(source.any(p)?, rows)))
             })?;
             Ok(reference::patch(&[nodes], &at_end, rows.len(), 0, &self.model.device())?)
         })?;
@@ -358,11 +355,8 @@ fn lowest(nodes: &[Node]) -> Option<usize> {
 }
 
 /// The last position of some prompts, `[row, 1, ..]`.
-fn at_end<B: Backend, const D: usize>(value: Tensor<B, D>, rows: &[usize]) -> Tensor<B, D> {
-    let last = value.dims()[1] - 1;
-    let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    let index = Tensor::<B, 1, burn::tensor::Int>::from_data(index.as_slice(), &value.device());
-    value.narrow(1, last, 1).select(0, index)
+fn at_end<B: Backend>(value: &AnyRank<B>, rows: &[usize]) -> AnyRank<B> {
+    value.narrow(1, value.dims()[1] - 1, 1).select(0, rows)
 }
 
 /// Whether the first word of `text` has one of `names` in it; `None` while more text could change that.

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor};
 use ndarray::ArrayD;
-use rewire_hooks::{ActivationCache, Axis, CacheError, Hook, HookPoint, Patch};
+use rewire_hooks::{ActivationCache, AnyMask, Axis, CacheError, Hook, HookPoint, Patch};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::Metric;
 
@@ -34,14 +34,11 @@ pub(crate) fn patch<B: Backend>(
         // Nodes of this point, by copy.
         let here: Vec<Vec<&Node>> =
             groups.iter().map(|group| group.iter().filter(|node| node.point() == at).collect()).collect();
-        match at.axes().len() {
-            4 => replace::<B, 4>(patch, at, &here, source, [prompts, first], device),
-            _ => replace::<B, 3>(patch, at, &here, source, [prompts, first], device),
-        }
+        replace(patch, at, &here, source, [prompts, first], device)
     })
 }
 
-fn replace<B: Backend, const D: usize>(
+fn replace<B: Backend>(
     patch: Patch<B>,
     point: HookPoint,
     groups: &[Vec<&Node>],
@@ -50,7 +47,7 @@ fn replace<B: Backend, const D: usize>(
     device: &B::Device,
 ) -> Result<Patch<B>, CacheError> {
     let axes = point.axes();
-    let mut value: Tensor<B, D> = source.get(point)?;
+    let mut value = source.any(point)?.clone();
     if let Some(axis) = axes.iter().position(|a| matches!(a, Axis::Pos | Axis::Query)) {
         let len = value.dims()[axis];
         value = value.narrow(axis, first, len - first);
@@ -64,7 +61,7 @@ fn replace<B: Backend, const D: usize>(
     let mut dims = value.dims();
     let undivided = axes.iter().zip(&mut dims).filter(|(axis, _)| matches!(axis, Axis::DHead | Axis::DModel));
     undivided.for_each(|(_, size)| *size = 1);
-    let mask = mask(dims, device, covered).expand(value.dims());
+    let mask = AnyMask::of(&dims, device, |index| covered(index[0], index)).expand(&value.dims());
     Ok(patch.replace_where(point, value, mask))
 }
 
@@ -74,19 +71,7 @@ pub(crate) fn mask<B: Backend, const D: usize>(
     device: &B::Device,
     covered: impl Fn(usize, &[usize]) -> bool,
 ) -> Tensor<B, D, Bool> {
-    let mut mask = Vec::with_capacity(dims.iter().product());
-    for row in 0..dims[0] {
-        for flat in 0..dims[1..].iter().product() {
-            let mut rest: usize = flat;
-            let mut index = [0; D];
-            for d in (1..D).rev() {
-                index[d] = rest % dims[d];
-                rest /= dims[d];
-            }
-            mask.push(covered(row, &index));
-        }
-    }
-    Tensor::from_data(TensorData::new(mask, dims), device)
+    AnyMask::of(&dims, device, |index| covered(index[0], index)).get().expect("as many dimensions as sizes")
 }
 
 /// Whether a node covers one number of its activation in `prompt`, at `index` along `axes`.

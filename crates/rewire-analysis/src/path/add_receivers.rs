@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor};
-use rewire_hooks::{ActivationCache, Hook, HookPoint, Patch, Site};
+use rewire_hooks::{ActivationCache, AnyRank, Hook, HookPoint, Patch, Site};
 use rewire_model::Transformer;
 
 use crate::path::receiver::{Input, Receiver};
@@ -47,21 +47,19 @@ impl<'a, B: Backend> Adding<'a, B> {
 
     fn visit_stream<const D: usize>(&mut self, point: HookPoint, input: Input, x: Tensor<B, D>) -> Tensor<B, D> {
         let HookPoint::Block { layer, .. } = point else { return x };
-        // By way of a cache the activation gets the rank that it has.
-        let kept = ActivationCache::new().with(point, x.clone());
-        let Ok(mut stream) = kept.get::<3>(point) else { return x };
+        let Some(mut stream) = AnyRank::from(x.clone()).get::<3>() else { return x };
         if let Some(addition) = self.additions.get(&(layer, input)) {
             stream = stream + addition.change.clone();
         }
-        let kept = ActivationCache::new().with(point, stream);
-        let changed = kept.get::<D>(point).unwrap_or(x);
+        let stream = AnyRank::from(stream);
+        let changed = stream.get::<D>().unwrap_or(x);
         // Only what a norm in front of a receiver will read is kept.
         let config = self.model.config();
         let reads = |(of, input): &(usize, Input)| {
             *of == layer && input.scale().is_some() && Some(input.stream(config)) == point.site()
         };
         if self.additions.keys().any(reads) {
-            self.streams.take_in(kept);
+            self.streams.take_in(ActivationCache::new().with(point, stream));
         }
         changed
     }

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_hooks::{ActivationCache, CacheError, Hook, HookPoint, Patch, Recorder, Site};
+use rewire_hooks::{ActivationCache, AnyMask, CacheError, Hook, HookPoint, Patch, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
@@ -145,17 +144,14 @@ fn sending<B: Backend>(
         sites.dedup();
         for site in sites {
             let at = HookPoint::block(layer, site);
-            patch = match at.rank() {
-                4 => send::<B, 4>(patch, at, senders, base, source, held.contains(&site))?,
-                _ => send::<B, 3>(patch, at, senders, base, source, held.contains(&site))?,
-            };
+            patch = send(patch, at, senders, base, source, held.contains(&site))?;
         }
     }
     Ok(patch)
 }
 
 /// Sets what sends at a point, and, if it is held there, everything else to the base run's.
-fn send<B: Backend, const D: usize>(
+fn send<B: Backend>(
     patch: Patch<B>,
     at: HookPoint,
     senders: &[Node],
@@ -163,12 +159,12 @@ fn send<B: Backend, const D: usize>(
     source: &ActivationCache<B>,
     is_held: bool,
 ) -> Result<Patch<B>, CacheError> {
-    let source: Tensor<B, D> = source.get(at)?;
-    let sent = mask(source.dims(), &source.device(), |prompt, index| {
-        senders.iter().any(|node| node.point() == at && covers(node, prompt, at.axes(), index, 0))
+    let source = source.any(at)?.clone();
+    let sent = AnyMask::of(&source.dims(), &source.device(), |index| {
+        senders.iter().any(|node| node.point() == at && covers(node, index[0], at.axes(), index, 0))
     });
     Ok(match is_held {
-        true => patch.replace(at, base.get::<D>(at)?.mask_where(sent, source)),
+        true => patch.replace(at, base.any(at)?.mask_where(&sent, &source)),
         false => patch.replace_where(at, source, sent),
     })
 }
@@ -184,18 +180,9 @@ fn receiving<B: Backend>(receivers: &[Receiver], received: &ActivationCache<B>) 
                     && r.head.is_none_or(|head| head == index[2])
             })
         };
-        Ok(match at.rank() {
-            4 => {
-                let values: Tensor<B, 4> = received.get(at)?;
-                let set = mask(values.dims(), &values.device(), covered);
-                patch.replace_where(at, values, set)
-            }
-            _ => {
-                let values: Tensor<B, 3> = received.get(at)?;
-                let set = mask(values.dims(), &values.device(), covered);
-                patch.replace_where(at, values, set)
-            }
-        })
+        let values = received.any(at)?.clone();
+        let set = AnyMask::of(&values.dims(), &values.device(), |index| covered(index[0], index));
+        Ok(patch.replace_where(at, values, set))
     })
 }
 

@@ -1,9 +1,8 @@
 //! What an activation is replaced by: another run's, nothing, or what is given.
 
 use crate::run::batch::{Portions, portions};
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
+use rewire_hooks::{ActivationCache, AnyRank, Axis, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::Metric;
 use rewire_tasks::PromptPairs;
@@ -72,19 +71,13 @@ impl<B: Backend> Intervention<B> {
                 return record(model, &source, portion, metric, accepts);
             }
             Intervention::Zero => {
-                block_points(model.config()).filter(|p| accepts(*p)).fold(ActivationCache::new(), |cache, p| {
-                    match p.rank() {
-                        4 => cache.with(p, Tensor::zeros(dims::<4>(p, model.config(), portion), &model.device())),
-                        _ => cache.with(p, Tensor::zeros(dims::<3>(p, model.config(), portion), &model.device())),
-                    }
-                })
+                let zeros = |p| AnyRank::zeros(&dims(p, model.config(), portion), &model.device());
+                let points = block_points(model.config()).filter(|p| accepts(*p));
+                points.fold(ActivationCache::new(), |cache, p| cache.with(p, zeros(p)))
             }
             Intervention::Fixed(given) => {
                 block_points(model.config()).filter(|p| accepts(*p)).try_fold(ActivationCache::new(), |cache, p| {
-                    Ok::<_, AnalysisError>(match p.rank() {
-                        4 => cache.with(p, spread(given, p, model.config(), portion)?),
-                        _ => cache.with(p, spread(given, p, model.config(), portion)?),
-                    })
+                    Ok::<_, AnalysisError>(cache.with(p, spread(given, p, model.config(), portion)?))
                 })?
             }
         };
@@ -98,33 +91,30 @@ fn block_points(config: &TransformerConfig) -> impl Iterator<Item = HookPoint> {
 }
 
 /// The sizes of the activation at a point, of all prompts and positions of a portion.
-fn dims<const D: usize>(point: HookPoint, config: &TransformerConfig, portion: &Portion) -> [usize; D] {
-    let mut dims = [1; D];
-    for (size, axis) in dims.iter_mut().zip(point.axes()) {
-        *size = match axis {
-            Axis::Batch => portion.prompts.len(),
-            Axis::Pos | Axis::Query | Axis::Key => portion.pairs.width(),
-            Axis::Head => config.n_heads,
-            Axis::DHead => config.d_head,
-            Axis::DModel => config.d_model,
-            Axis::DMlp => config.d_mlp,
-            Axis::One => 1,
-        };
-    }
-    dims
+fn dims(point: HookPoint, config: &TransformerConfig, portion: &Portion) -> Vec<usize> {
+    let size = |axis: &Axis| match axis {
+        Axis::Batch => portion.prompts.len(),
+        Axis::Pos | Axis::Query | Axis::Key => portion.pairs.width(),
+        Axis::Head => config.n_heads,
+        Axis::DHead => config.d_head,
+        Axis::DModel => config.d_model,
+        Axis::DMlp => config.d_mlp,
+        Axis::One => 1,
+    };
+    point.axes().iter().map(size).collect()
 }
 
 /// What is given at a point, for the prompts of a portion: one prompt or position stands for all.
-fn spread<B: Backend, const D: usize>(
+fn spread<B: Backend>(
     given: &ActivationCache<B>,
     point: HookPoint,
     config: &TransformerConfig,
     portion: &Portion,
-) -> Result<Tensor<B, D>, AnalysisError> {
-    let value: Tensor<B, D> = given.get(point)?;
+) -> Result<AnyRank<B>, AnalysisError> {
+    let value = given.any(point)?.clone();
     let found = value.dims();
-    let expected: [usize; D] = dims(point, config, portion);
-    let mut of_all = expected;
+    let expected = dims(point, config, portion);
+    let mut of_all = expected.clone();
     of_all[0] = portion.all_prompts;
     let fits = point.axes().iter().zip(found.iter().zip(&of_all)).all(|(axis, (found, expected))| match axis {
         Axis::Batch => found == expected || *found == 1,
@@ -132,8 +122,7 @@ fn spread<B: Backend, const D: usize>(
         _ => found == expected,
     });
     if !fits {
-        let (expected, found) = (of_all.to_vec(), found.to_vec());
-        return Err(AnalysisError::GivenShape { point, expected, found });
+        return Err(AnalysisError::GivenShape { point, expected: of_all, found });
     }
     let value = match found[0] {
         1 => value,
@@ -143,7 +132,7 @@ fn spread<B: Backend, const D: usize>(
         Axis::Pos if found[1] > expected[1] => value.narrow(1, 0, expected[1]),
         _ => value,
     };
-    Ok(value.expand(expected))
+    Ok(value.expand(&expected))
 }
 
 /// Cuts the pairs into portions for an intervention, which may reach positions at which both runs

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
+use rewire_hooks::{ActivationCache, AnyRank, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 use rewire_tensor::float32;
 
@@ -50,8 +50,7 @@ pub fn mean_activations<B: Backend>(
                 batch.iter().map(|p| (0..width).map(|i| *p.get(i).unwrap_or(&p[0])).collect()).collect();
             let wanted = sites.to_vec();
             let mut recorder = Recorder::filtered(move |p: HookPoint| p.site().is_some_and(|s| wanted.contains(&s)));
-            let no_logits = Readout { columns: Some(vec![0]), ..Readout::default() };
-            model.forward(Run::tokens(model.tokens(&padded)?).reading(no_logits), &mut recorder)?;
+            model.forward(Run::tokens(model.tokens(&padded)?).reading(Readout::nothing()), &mut recorder)?;
             let cache = recorder.into_cache();
             let real: Vec<f32> =
                 batch.iter().flat_map(|p| (0..width).map(|i| f32::from(u8::from(i < p.len())))).collect();
@@ -91,13 +90,11 @@ pub fn mean_activations<B: Backend>(
             };
             let pos = means.len() / a_position;
             let device = model.device();
-            match point.rank() {
-                4 => {
-                    let shape = [1, pos, config.n_heads, config.d_head];
-                    cache.with(point, Tensor::from_data(TensorData::new(means, shape), &device))
-                }
-                _ => cache.with(point, Tensor::from_data(TensorData::new(means, [1, pos, a_position]), &device)),
-            }
+            let shape = match point.rank() {
+                4 => vec![1, pos, config.n_heads, config.d_head],
+                _ => vec![1, pos, a_position],
+            };
+            cache.with(point, AnyRank::from_data(TensorData::new(means, shape), &device))
         }))
     })
 }

@@ -22,9 +22,7 @@ use rewire_analysis::run::{Direction, Options, clean_logits};
 use rewire_analysis::{Effects, Outcome};
 use rewire_hooks::{GradientProbes, HookPoint, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
-use rewire_store::{OutputDirectory, Waiting};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
-use rewire_toy::{MODEL_FILES, save_weights};
 use serde_json::{Value, json};
 
 use super::sizes::Size;
@@ -139,8 +137,7 @@ impl<'a> Setting<'a> {
     /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
     pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
         if size.is_shared() {
-            let directory = OutputDirectory::take(directory, &MODEL_FILES, "bench", Waiting::Refuse)?;
-            save_weights(&directory, model)?;
+            model.save(directory)?;
         }
         let shape = json!({ "shape": size.describe(), "movers": movers(model.config()), "shared": size.is_shared() });
         std::fs::write(directory.join("setting.json"), shape.to_string())?;

@@ -155,7 +155,7 @@ fn tables(found: &Found) -> Vec<Table> {
         values: demo.attention_attribution.clone().into_dyn(),
         method: None,
         direction: None,
-        scale: Scale::Normalised,
+        scale: Some(Scale::Normalised),
         prompts_by_position: None,
     });
     tables

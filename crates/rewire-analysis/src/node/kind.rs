@@ -178,6 +178,13 @@ impl NodeKind {
     }
 }
 
+/// All positions together.
+impl From<Component> for NodeKind {
+    fn from(component: Component) -> Self {
+        Self::all(component)
+    }
+}
+
 impl Positions {
     /// The position in prompt `prompt`, if it is one.
     #[must_use]

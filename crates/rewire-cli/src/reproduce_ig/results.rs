@@ -48,7 +48,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             values: found.values.clone().into_dyn(),
             method: None,
             direction: None,
-            scale: Scale::Metric,
+            scale: Some(Scale::Metric),
             prompts_by_position: None,
         }));
     }
@@ -66,7 +66,7 @@ fn curves(name: &str, curves: &Curves) -> Table {
         values: values.into_dyn(),
         method: None,
         direction: None,
-        scale: Scale::Metric,
+        scale: Some(Scale::Metric),
         prompts_by_position: None,
     }
 }

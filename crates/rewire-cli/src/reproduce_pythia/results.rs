@@ -57,7 +57,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
         values,
         method: None,
         direction: None,
-        scale: Scale::Metric,
+        scale: Some(Scale::Metric),
         prompts_by_position: None,
     };
     for (scores, norms) in found.copying.iter().zip(["without-norms", "with-norms"]) {
@@ -87,7 +87,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
     tables.push(Table {
         method: Some(Method::PathPatching),
         direction: Some(Direction::Noising),
-        scale: Scale::Normalised,
+        scale: Some(Scale::Normalised),
         ..plain("edges".to_owned(), &["layer_end", "head_end", "input", "layer_start", "head_start"], edges)
     });
     tables

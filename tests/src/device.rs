@@ -1,5 +1,14 @@
 //! The device that the parity tests run on.
 
+use std::sync::Once;
+
+/// Makes failures of a GPU visible to the tests of this process: a test program is the program that
+/// has to install the hook.
+pub fn see_faults() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(rewire_tensor::install_fault_hook);
+}
+
 /// Whether tests on `backend` are to run: by `REWIRE_DEVICE`, or, without it, those of the CPU.
 ///
 /// # Panics
@@ -12,6 +21,7 @@ pub fn is_wanted(backend: &str) -> bool {
         Ok(wanted) => {
             let there = built.iter().any(|(name, there)| *name == wanted && *there);
             assert!(there, "REWIRE_DEVICE={wanted}: there are {built:?}; CUDA is built in with --features cuda");
+            see_faults();
             wanted == backend
         }
     }

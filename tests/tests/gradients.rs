@@ -96,8 +96,10 @@ fn metric_with_moved_input(
     let [batch, n_pos, n_heads, d_head] = input.dims();
     let here = |flat: usize| flat / d_head % n_heads == head && flat / (d_head * n_heads) % n_pos == pos;
     let mask = (0..batch * n_pos * n_heads * d_head).map(here).collect::<Vec<bool>>();
-    let mask = TensorData::new(mask, [batch, n_pos, n_heads, d_head]);
-    let mask = Tensor::<Double, 4, Bool>::from_data(mask, &input.device());
+    let mask = Tensor::<_, 4, burn::tensor::Bool>::from_data(
+        TensorData::new(mask, [batch, n_pos, n_heads, d_head]),
+        &input.device(),
+    );
     let mut patch = Patch::new().replace_where(point, input, mask);
     let metric = LogitDiff::new(pairs);
     let readout = Readout { positions: ReadPositions::Each(pairs.ends()), columns: metric.reads().columns };

@@ -296,8 +296,8 @@ fn what_has_no_names_is_refused() {
     let error = copy_suppression(&model, &pairs, &[(0, 8)], &KeptTokens::default(), &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L0H8: head 8 of 8, counted from 0");
     for (node, reason) in [
-        (NodeKind::all(Component::HeadQ), "it writes nothing itself"),
-        (NodeKind { component: Component::HeadZ, by: By::Position }, "they are read at END"),
+        (NodeKind::all(Component::HeadQ), "it writes nothing to the residual stream itself"),
+        (NodeKind { component: Component::HeadZ, by: By::Position }, "the logits are read at one position"),
     ] {
         let error =
             logit_attribution(&model, &pairs, &[node], FinalNormGain::Applied, &options).unwrap_err().to_string();

@@ -385,9 +385,9 @@ fn what_cannot_be_analysed_is_refused() {
     };
     assert!(matches!(run(&[]), AnalysisError::NoNodes));
     let mid = NodeKind::by_position(Component::ResidMid);
-    assert!(matches!(run(&[mid]), AnalysisError::NoSuchNode { node, .. } if node == mid));
+    assert!(matches!(run(&[mid]), AnalysisError::MissingNode { node, .. } if node == mid));
     let cells = NodeKind { component: Component::HeadZ, by: By::Cell };
-    assert!(matches!(run(&[cells]), AnalysisError::NoSuchNode { node, .. } if node == cells));
+    assert!(matches!(run(&[cells]), AnalysisError::MissingNode { node, .. } if node == cells));
 
     let accuracy = rewire_tasks::Accuracy::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];

@@ -1,6 +1,7 @@
-//! The way to a GPU, on a stand-in for NVIDIA's driver that computes nothing (`tests/stand-in/with-stand-in`): memory that runs out is
-//! noticed, and passes are as large as there is room for. Numbers are made up there, so none is looked at. Without the stand-in nothing
-//! is tested.
+//! The way to a GPU, on a stand-in for NVIDIA's driver that computes nothing
+//! (`tests/stand-in/with-stand-in`): memory that runs out is noticed, and passes are as large as
+//! there is room for. Numbers are made up there, so no test compares any. Without the stand-in
+//! nothing is tested.
 #![cfg(feature = "cuda")]
 
 use std::sync::Mutex;
@@ -19,6 +20,7 @@ use rewire_tensor::{Fault, Memory, Precision, Products, memory, product, set_pro
 /// The stand-in, if the program runs on it. One test at a time has it.
 fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)> {
     static ONE: Mutex<()> = Mutex::new(());
+    rewire_tests::device::see_faults();
     let guard = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let device = CudaDevice::new(0);
     // What an earlier test's pool still holds counts as taken: tests run in any order.
@@ -34,6 +36,28 @@ fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)
             None
         }
     }
+}
+
+/// Another process of this test program, in which nobody installs the hook.
+#[test]
+fn without_the_hook_nothing_is_computed() {
+    if stand_in().is_none() {
+        return;
+    }
+    let alone = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "work_is_refused_if_no_hook_is_installed"])
+        .output()
+        .unwrap();
+    assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
+}
+
+#[test]
+#[ignore = "needs a process of its own: without_the_hook_nothing_is_computed runs it"]
+fn work_is_refused_if_no_hook_is_installed() {
+    let device = CudaDevice::new(0);
+    let mut ran = false;
+    assert_eq!(watched::<Cuda, _>(&device, || ran = true), Err(Fault::Unseen));
+    assert!(!ran);
 }
 
 /// The backend reads something all the same: without the watch nobody would know.

@@ -5,7 +5,7 @@ use rewire_model::ModelError;
 use rewire_tasks::{NormalisationError, PairsError};
 use rewire_tensor::Fault;
 
-use crate::integrated::quadrature::Rule;
+use crate::integrated::rule::Rule;
 use crate::node::kind::NodeKind;
 
 /// Why an analysis was not done.
@@ -17,11 +17,27 @@ pub enum AnalysisError {
     NoNodes,
     /// A node that this model does not have.
     #[error("this model has no {node}: {reason}")]
-    NoSuchNode {
+    MissingNode {
         /// The node.
         node: NodeKind,
         /// Why not.
         reason: &'static str,
+    },
+    /// A node that the model has and the method cannot work on.
+    #[error("{method} does not take {node}: {reason}")]
+    UnsupportedNode {
+        /// The method.
+        method: &'static str,
+        /// The node.
+        node: NodeKind,
+        /// Why not, and what to ask for instead.
+        reason: &'static str,
+    },
+    /// Nodes at marked positions, for pairs that mark none.
+    #[error("the pairs mark no position for {node}: give each pair a position, or divide by all or by position")]
+    NoMarks {
+        /// The node.
+        node: NodeKind,
     },
     /// A node whose layer, head, neuron or position the model or the prompts do not have.
     #[error("there is no {node}: {what} {found} of {bound}, counted from 0")]

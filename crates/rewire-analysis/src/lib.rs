@@ -30,6 +30,7 @@
 
 mod effects;
 mod error;
+mod ranking;
 
 pub mod attribution;
 pub mod heads;
@@ -42,3 +43,4 @@ pub mod stats;
 
 pub use effects::{Baselines, Effects, Method, Outcome};
 pub use error::AnalysisError;
+pub use ranking::RankedNode;

@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: what each sweep takes, how far that is from the least it could take, and what TransformerLens takes for the
 //! same.
 
-mod launches;
 mod peer;
 mod rates;
 mod sizes;
@@ -22,10 +21,10 @@ use rewire_model::{Transformer, WeightProcessing};
 use rewire_tensor::computes_here;
 
 use crate::arguments::an_even_number;
-use crate::compute::{MemoryArguments, NumberArguments, fault, halved, options};
+use crate::compute::{MemoryArguments, NumberArguments};
 use crate::device::{Device, on_device};
-use crate::output::{print, say, text_table};
-use launches::Launches;
+use crate::output::{print, text_table};
+use crate::session::{Session, fault};
 use peer::{Peer, Sharing};
 use rates::Rates;
 use sizes::Size;
@@ -70,9 +69,6 @@ pub struct Arguments {
     /// Threads on the CPU, of both.
     #[arg(long, default_value_t = 2, value_parser = crate::threads::number)]
     threads: usize,
-    /// Count the kernels that each work launches on a GPU instead of timing it, and print their numbers.
-    #[arg(long, hide = true)]
-    count_launches: bool,
 }
 
 impl Arguments {
@@ -84,42 +80,28 @@ impl Arguments {
     }
 
     /// What works are done with: on the CPU as many threads as asked for, and sizes that are the same on every machine.
-    fn options<B: Backend>(&self, model: &Transformer<B>) -> Options<'static> {
-        let mut options = options(model, TOKENS);
+    fn options<'a, B: Backend>(&self, session: &'a Session, model: &Transformer<B>) -> Options<'a> {
+        let mut options = session.options(model, TOKENS);
         options.workers = computes_here::<B>(&model.device()).then_some(self.threads);
         options.token_budget = self.token_budget.unwrap_or(options.token_budget);
         options
     }
 
-    fn setting<B: Backend>(&self, model: &Transformer<B>) -> anyhow::Result<Setting> {
+    fn setting<'a, B: Backend>(&self, model: &Transformer<B>) -> anyhow::Result<Setting<'a>> {
         let pairs = self.pairs.unwrap_or(if computes_here::<B>(&model.device()) { 8 } else { 64 });
         Setting::new(model, self.seed, pairs, self.numbers.tolerance())
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    arguments.device.check()?;
-    arguments.numbers.apply(arguments.device)?;
-    arguments.memory.apply();
-    if arguments.count_launches {
-        launches::start_counting()?;
-    }
+    let session = Session::with_numbers(arguments.device, arguments.numbers, &arguments.memory)?;
     // The backend's own threads, for what is not a sweep of many passes.
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
-    // Before anything lies on the device.
-    let counts = matches!(arguments.device.resolve(), Device::Cuda(_)) && !arguments.count_launches;
-    let launches = arguments.sizes.iter().map(|&size| match counts {
-        true => Launches::of_another_process(size, &arguments.works()),
-        false => Launches::default(),
-    });
     let mut failed = Vec::new();
-    for (&size, launches) in arguments.sizes.iter().zip(launches.collect::<Vec<_>>()) {
-        let of_size = on_device!(arguments.device, |B, device| {
+    for &size in &arguments.sizes {
+        let of_size = on_device!(&session, |B, device| {
             let model: Transformer<Autodiff<B>> = size.model(arguments.seed, &device);
-            match arguments.count_launches {
-                true => count(model, arguments),
-                false => time(model, size, &launches, arguments),
-            }
+            time(&session, model, size, arguments)
         })?;
         failed.extend(of_size.into_iter().map(|work| format!("{} of {}", work.name(), size.name())));
     }
@@ -134,27 +116,11 @@ fn ready<B: Backend>(model: Transformer<B>, arguments: &Arguments) -> Transforme
     model.processed(WeightProcessing::default()).in_precision(arguments.numbers.dtype)
 }
 
-/// Prints how many kernels each work launches once it is warm; the works that cannot be done are for [`time`] to tell of.
-fn count<B: AutodiffBackend>(model: Transformer<B>, arguments: &Arguments) -> anyhow::Result<Vec<Work>> {
-    let setting = arguments.setting(&model.valid())?;
-    let model = ready(model, arguments);
-    let setting = setting.with(arguments.options(&model.valid()));
-    for work in arguments.works() {
-        let warm = work.run(&model, &setting).map(|_| launches::so_far());
-        match warm.and_then(|before| work.run(&model, &setting).map(|_| launches::so_far() - before)) {
-            Ok(launched) => print(&format!("{} {launched}\n", work.name()))?,
-            Err(error) if fault(&error).is_some() => return Err(error),
-            Err(error) => say(&format!("launches of {} are not counted: {error:#}", work.name())),
-        }
-    }
-    Ok(Vec::new())
-}
-
 /// Prints what each work takes, and gives those that failed.
 fn time<B: AutodiffBackend>(
+    session: &Session,
     model: Transformer<B>,
     size: Size,
-    launches: &Launches,
     arguments: &Arguments,
 ) -> anyhow::Result<Vec<Work>> {
     let setting = arguments.setting(&model.valid())?;
@@ -163,19 +129,19 @@ fn time<B: AutodiffBackend>(
         setting.write(&model, size, directory.path())?;
     }
     let model = ready(model, arguments);
-    let device = arguments.device.resolve();
+    let device = session.device();
     let mut peer = match arguments.peer {
         true => Some(Peer::start(arguments.python.as_deref(), directory.path(), arguments.threads, device)?),
         false => None,
     };
     // After the peer has taken its share of the device.
-    let setting = setting.with(arguments.options(&model.valid()));
+    let setting = setting.with(arguments.options(session, &model.valid()));
     let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
-    print(&head(&model, size, &setting, &rates, arguments))?;
+    print(&head(session, &model, size, &setting, &rates, arguments))?;
     let on_gpu = !computes_here::<B>(&model.device());
     let mut header = vec!["work", "nodes", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "products, %"];
     if on_gpu {
-        header.extend(["first, s", "launches"]);
+        header.push("first, s");
     }
     if peer.is_some() {
         header.extend(["TransformerLens, s", "times faster", "largest difference"]);
@@ -188,8 +154,7 @@ fn time<B: AutodiffBackend>(
             Ok(timed) => {
                 row.extend(against_floor(timed.ours, work.cost(&model, &setting)?, &rates));
                 if on_gpu {
-                    let launches = launches.of(work).map_or_else(|| "-".to_owned(), |n| n.to_string());
-                    row.extend([seconds(timed.first), launches]);
+                    row.push(seconds(timed.first));
                 }
                 match &timed.theirs {
                     Some(Ok(theirs)) => {
@@ -224,7 +189,7 @@ fn time<B: AutodiffBackend>(
             print("TransformerLens has random weights of its own: times are compared, numbers are not\n")?;
         }
     }
-    reasons.iter().chain(&halved()).try_for_each(|line| print(&format!("{line}\n")))?;
+    reasons.iter().chain(&session.reduced()).try_for_each(|line| print(&format!("{line}\n")))?;
     print("\n")?;
     Ok(failed)
 }
@@ -305,6 +270,7 @@ fn timed<B: AutodiffBackend>(
 
 /// What is timed, and on what.
 fn head<B: Backend>(
+    session: &Session,
     model: &Transformer<B>,
     size: Size,
     setting: &Setting,
@@ -315,14 +281,9 @@ fn head<B: Backend>(
     let on = match rewire_tensor::memory::<B>(&device) {
         Some(memory) => {
             let name = memory.name.unwrap_or_else(|| "a GPU".to_owned());
-            format!(
-                "{} ({name}, {} free of {})",
-                arguments.device.resolve(),
-                ByteSize(memory.free),
-                ByteSize(memory.total)
-            )
+            format!("{} ({name}, {} free of {})", session.device(), ByteSize(memory.free), ByteSize(memory.total))
         }
-        None => format!("{}, {} threads", arguments.device.resolve(), arguments.threads),
+        None => format!("{}, {} threads", session.device(), arguments.threads),
     };
     let Rates { products, shape: [m, k, n], bandwidth } = rates;
     let (prompts, sizes) = (setting.n_pairs(), setting.options());

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::backend::Backend;
-
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
@@ -106,38 +104,29 @@ fn cuda_devices() -> Result<usize, String> {
     Err("this program was built without CUDA; run `cargo run -p xtask --features cuda -- ..`".to_owned())
 }
 
-/// What `work` gives, unless the device failed meanwhile.
-pub(crate) fn watched<B: Backend, T>(
-    device: &B::Device,
-    work: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    rewire_tensor::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(fault.into()))
-}
-
-/// Runs `$body`, an `anyhow::Result`, with `$Backend` as the type of the chosen (and checked) device's backend and `$device` as the device. What was
-/// computed while the device failed is an error.
+/// Runs `$body`, an `anyhow::Result`, with `$Backend` as the type of the session's backend and
+/// `$device` as its device. If the device failed meanwhile, the result is an error.
 macro_rules! on_device {
-    ($choice:expr, |$Backend:ident, $device:ident| $body:expr) => {{
-        let choice = $choice.resolve();
-        choice.check()?;
-        match choice {
+    ($session:expr, |$Backend:ident, $device:ident| $body:expr) => {{
+        let session: &$crate::session::Session = $session;
+        match session.device() {
             #[cfg(feature = "ndarray")]
             $crate::device::Device::NdArray => {
                 type $Backend = burn_ndarray::NdArray;
                 let $device = Default::default();
-                $crate::device::watched::<$Backend, _>(&$device, || $body)
+                session.watched::<$Backend, _>(&$device, || $body)
             }
             #[cfg(feature = "cuda")]
             $crate::device::Device::Cuda(index) => {
                 type $Backend = burn_cuda::Cuda;
                 let $device = burn_cuda::CudaDevice::new(index);
-                $crate::device::watched::<$Backend, _>(&$device, || $body)
+                session.watched::<$Backend, _>(&$device, || $body)
             }
             #[cfg(feature = "flex")]
             $crate::device::Device::Flex => {
                 type $Backend = burn_flex::Flex;
                 let $device = Default::default();
-                $crate::device::watched::<$Backend, _>(&$device, || $body)
+                session.watched::<$Backend, _>(&$device, || $body)
             }
             #[allow(unreachable_patterns)]
             other => anyhow::bail!("--device {other} was not built in"),

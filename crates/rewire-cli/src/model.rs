@@ -58,8 +58,6 @@ pub(crate) struct Source {
 impl Source {
     /// Finds the model; downloads it if it is the hub's and not cached.
     pub(crate) fn open(arguments: &ModelArguments) -> anyhow::Result<Self> {
-        arguments.device.check()?;
-        arguments.memory.apply();
         let name = &arguments.model;
         let directory = Path::new(name);
         let files = if let Ok(toy) = name.parse::<Toy>() {
@@ -174,8 +172,7 @@ impl Source {
         let weights = if self.is_processed() { "processed" } else { "unprocessed" };
         format!(
             "{}: {n_layers} layers, {n_heads} heads, {d_mlp} neurons a layer · {} · {weights} weights",
-            self.name,
-            device.resolve()
+            self.name, device
         )
     }
 

@@ -2,51 +2,23 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Instant;
 
 use clap::Args;
 use rewire_analysis::stats::Warning;
-use rewire_report::{About, Page, TABLE_FILES};
+use rewire_report::{Page, TABLE_FILES};
 use rewire_store::{OutputDirectory, StoreError, Waiting};
-use rewire_tensor::Precision;
-use serde_json::{Value, json};
 
-use crate::compute::halved;
-use crate::device::Device;
 use crate::model::Source;
-
-/// The description of a run, for its `effects.json`; the caller fills in what was measured.
-pub(crate) fn about(source: &Source, device: Device, started: Instant) -> About {
-    About {
-        command: command(),
-        model: source.name.clone(),
-        config: source.config.to_hugging_face(),
-        processed_weights: source.is_processed(),
-        metric: String::new(),
-        device: device.resolve().to_string(),
-        computed: json!({
-            "weights_and_activations": Precision::Float32,
-            "products_of_float32": rewire_tensor::products(),
-            "halved": halved(),
-        }),
-        seed: None,
-        labels: Value::Null,
-        baselines: Value::Null,
-        notes: Value::Null,
-        tokenization: source.tokenization(),
-        warnings: source.warnings(),
-        wall_time_s: started.elapsed().as_secs_f64(),
-        versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
-    }
-}
+use crate::publish::REPORT;
+use crate::session::Session;
 
 /// The words of this command line after the program; bytes that are not UTF-8 are replaced.
-fn command() -> Vec<String> {
+pub(crate) fn command() -> Vec<String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// Names of the files that every analysis writes to its output directory.
-pub(crate) const RESULTS: [&str; 4] = [TABLE_FILES[0], TABLE_FILES[1], TABLE_FILES[2], "report.html"];
+pub(crate) const RESULTS: [&str; 4] = [TABLE_FILES[0], TABLE_FILES[1], TABLE_FILES[2], REPORT];
 
 /// Whether a command waits for another run that holds its output directory.
 #[derive(Args)]
@@ -95,19 +67,19 @@ pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, V
 
 /// Returns a page of a report that begins with the warnings, with what text begins with, and with a
 /// note if there was too little memory.
-pub(crate) fn new_page(title: &str, subtitle: &str, source: &Source, warnings: &[String]) -> Page {
+pub(crate) fn new_page(title: &str, subtitle: &str, session: &Session, source: &Source, warnings: &[String]) -> Page {
     let mut page = Page::new(title, subtitle);
     page.warnings(warnings);
     if let Some(beginning) = source.beginning() {
         page.section("Tokens", &format!("In prompts, {beginning}."));
     }
-    let halved = halved();
-    if !halved.is_empty() {
+    let reduced = session.reduced();
+    if !reduced.is_empty() {
         page.section(
             "Memory",
             "There was too little memory for as much at once as was meant. The numbers are the same.",
         );
-        halved.iter().for_each(|halved| page.text(halved));
+        reduced.iter().for_each(|line| page.text(line));
     }
     page
 }

@@ -11,14 +11,3 @@ pub fn bar(len: usize, what: &str) -> ProgressBar {
     bar.set_prefix(what.to_owned());
     bar
 }
-
-/// Runs an analysis under a bar: `analysis` is given what it tells its progress to.
-pub(crate) fn with_bar<T>(what: &str, analysis: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
-    let bar = bar(0, what);
-    let result = analysis(&|done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    result
-}

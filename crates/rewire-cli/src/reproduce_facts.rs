@@ -3,7 +3,6 @@
 mod report;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use clap::Args;
@@ -14,16 +13,17 @@ use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::Options;
 use rewire_analysis::{Effects, Outcome};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer};
-use rewire_report::{About, Prompts, Table, describe_baselines, write_results};
+use rewire_report::{Prompts, Table, describe_baselines};
 use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fact_prompt};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::compute::options;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, about, announce, print, text_table, token_labels, warn};
-use crate::progress::with_bar;
+use crate::output::{RESULTS, WaitArguments, announce, text_table, token_labels, warn};
+use crate::publish::Publication;
+use crate::session::Session;
+use rewire_studies::Setup;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -88,7 +88,7 @@ struct Found {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer()?;
     let bos = source.bos_for_text()?;
@@ -111,33 +111,33 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     anyhow::ensure!(!pairs.is_empty(), "no prompt is as long as the Eiffel Tower's: {}", left_out.join(" "));
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     announce(&source)?;
-    let mut found = on_device!(arguments.model.device, |B, device| {
+    let mut found = on_device!(&session, |B, device| {
         let model: Transformer<B> = source.load(&device)?;
-        analyse(&model, tokenizer, bos, pairs, left_out)
+        analyse(&model, &session.setup(), tokenizer, bos, pairs, left_out)
     })?;
     found.warnings = warn(&source, found.patched.iter().map(|set| (set.name, set.outcome.warnings())));
 
     let by_set = |describe: &dyn Fn(&Patched) -> Value| -> Value {
         found.patched.iter().map(|set| (set.name.to_owned(), describe(set))).collect()
     };
-    let about = About {
+    Publication {
+        tables: tables(&found),
         metric: "logit-diff-normalised".to_owned(),
-        seed: Some(arguments.seed),
+        seed: arguments.seed,
         labels: by_set(&|set| json!(set.pairs.labels(0))),
         baselines: by_set(&|set| describe_baselines(&set.outcome.baselines)),
         warnings: found.warnings.clone(),
         notes: json!({ "prompts": by_set(&|set| json!(set.prompts)) }),
-        ..about(&source, arguments.model.device, started)
-    };
-    let page = report::page(&source, &found, arguments).render().into_bytes();
-    write_results(&directory, &tables(&found), &about, vec![("report.html", page)])?;
-    let path = arguments.out.join("report.html");
-    print(&summary(&source, &found, arguments))?;
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
+        page: report::page(&session, &source, &found),
+        files: Vec::new(),
+        summary: summary(&session, &source, &found),
+    }
+    .publish(&session, &source, &directory)
 }
 
 fn analyse<B: Backend>(
     model: &Transformer<B>,
+    setup: &Setup,
     tokenizer: &Tokenizer,
     bos: Option<u32>,
     sets: Vec<(&'static str, PromptPairs)>,
@@ -147,8 +147,14 @@ fn analyse<B: Backend>(
     for (name, pairs) in sets {
         let metric = LogitDiff::new(&pairs);
         let nodes = KINDS.map(NodeKind::by_position);
-        let outcome = with_bar(&format!("patching into {name}"), |progress| {
-            activation_patching(model, &pairs, &metric, &nodes, &Options { progress, ..options(model, pairs.width()) })
+        let outcome = setup.step(&format!("patching into {name}"), |progress| {
+            activation_patching(
+                model,
+                &pairs,
+                &metric,
+                &nodes,
+                &Options { progress, ..setup.options(model, pairs.width()) },
+            )
         })?;
         let pair = &pairs.pairs()[0];
         let answers = [pair.answers[0], pair.wrong_answers[0]];
@@ -172,7 +178,7 @@ fn analyse<B: Backend>(
         &patched[0].pairs,
         &kinds,
         FinalNormGain::Applied,
-        &options(model, patched[0].pairs.width()),
+        &setup.options(model, patched[0].pairs.width()),
     )?;
     let pair = &patched[0].pairs.pairs()[0];
     let [answers, wrong_answers] = [&pair.answers, &pair.wrong_answers].map(std::slice::from_ref);
@@ -261,8 +267,8 @@ fn largest(set: &Patched, effects: &Effects, n: usize) -> Vec<Vec<String>> {
     all.iter().take(n).map(row).collect()
 }
 
-fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
-    let mut text = format!("{} on {}\n", source.name, arguments.model.device.resolve());
+fn summary(session: &Session, source: &Source, found: &Found) -> String {
+    let mut text = format!("{} on {}\n", source.name, session.device());
     for set in &found.patched {
         let [clean, corrupted] = set.outcome.baselines.means();
         let [of_clean, of_corrupted] = &set.prompts;

@@ -11,7 +11,6 @@ mod report;
 mod results;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
@@ -19,7 +18,6 @@ use clap::Args;
 use rewire_analysis::integrated::{PathIntegral, Quadrature, Rule};
 use rewire_analysis::node::Node;
 use rewire_model::Transformer;
-use rewire_report::{About, write_results};
 use rewire_tasks::PromptPairs;
 use rewire_tasks::ioi::{Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair};
 use serde_json::json;
@@ -27,7 +25,9 @@ use serde_json::json;
 use crate::arguments::{at_least_one, at_most_a_million, tolerance};
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, about, announce, print, warn};
+use crate::output::{RESULTS, WaitArguments, announce, warn};
+use crate::publish::Publication;
+use crate::session::Session;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -92,7 +92,7 @@ struct Prompts {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
     let range = match *arguments.range.as_slice() {
         [from, to] if from <= 0.0 && to >= 1.0 && (to - from).is_finite() => [from, to],
         _ => anyhow::bail!("--range {:?}: it must hold all from 0 to 1, the two activations", arguments.range),
@@ -105,40 +105,43 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     announce(&source)?;
 
-    let found = on_device!(arguments.model.device, |B, device| {
+    let found = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
+        let setup = session.setup();
         let integral = PathIntegral { quadrature, tolerance: arguments.tolerance, ..PathIntegral::default() };
-        let compared = analyse::compare(&model, &prompts.pair, &integral)?;
+        let compared = analyse::compare(&model, &setup, &prompts.pair, &integral)?;
         let averaged = match &prompts.generated {
-            Some(pairs) => Some(averaged::averaged(&model, pairs, arguments.seed, &integral)?),
+            Some(pairs) => Some(averaged::averaged(&model, &setup, pairs, arguments.seed, &integral)?),
             None => None,
         };
         let inner = model.valid();
         let study = match &prompts.sets {
-            Some(sets) => Some(ablate::study(&inner, source.tokenizer()?, sets, &compared, &source, &arguments.heads)?),
+            Some(sets) => {
+                Some(ablate::study(&inner, &setup, source.tokenizer()?, sets, &compared, &source, &arguments.heads)?)
+            }
             None => None,
         };
-        let curves = curves::draw(&inner, &prompts, &compared, range, source.is_gpt2_small())?;
-        let contrasts = curves::contrasts(&model, &prompts, &compared, source.is_gpt2_small(), &integral)?;
+        let curves = curves::draw(&inner, &setup, &prompts, &compared, range, source.is_gpt2_small())?;
+        let contrasts = curves::contrasts(&model, &setup, &prompts, &compared, source.is_gpt2_small(), &integral)?;
         anyhow::Ok(Found { compared, averaged, study, curves, contrasts })
     })?;
     let checks = if source.is_gpt2_small() { checks::checks(&found) } else { Vec::new() };
     let warnings = warn(&source, [("", found.compared.exact.warnings())]);
 
-    let about = About {
+    let page = report::page(&session, &source, &prompts, &found, &checks, arguments, &warnings);
+    Publication {
+        tables: results::tables(&found),
         metric: "logit-diff".to_owned(),
-        seed: Some(arguments.seed),
+        seed: arguments.seed,
         labels: json!(prompts.pair.labels(0)),
         baselines: rewire_report::describe_baselines(&found.compared.exact.baselines),
-        warnings: warnings.clone(),
         notes: results::notes(&found, arguments),
-        ..about(&source, arguments.model.device, started)
-    };
-    let page = report::page(&source, &prompts, &found, &checks, arguments, &warnings).render().into_bytes();
-    write_results(&directory, &results::tables(&found), &about, vec![("report.html", page)])?;
-    let path = arguments.out.join("report.html");
-    print(&results::summary(&source, &found, &checks, arguments))?;
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
+        page,
+        files: Vec::new(),
+        summary: results::summary(&session, &source, &found, &checks, arguments),
+        warnings,
+    }
+    .publish(&session, &source, &directory)
 }
 
 /// All that the report is made of.

@@ -5,7 +5,6 @@ mod checks;
 mod report;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use burn::backend::Autodiff;
 use clap::Args;
@@ -14,7 +13,7 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
-use rewire_report::{About, Check, Prompts, Table, describe_baselines, write_results};
+use rewire_report::{Check, Prompts, Table, describe_baselines};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
@@ -22,8 +21,10 @@ use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, about, announce, print, text_table, warn};
+use crate::output::{RESULTS, WaitArguments, announce, text_table, warn};
 use crate::paths::AXES as PATH_AXES;
+use crate::publish::Publication;
+use crate::session::Session;
 use analyse::{Demo, Findings, HeadEffect};
 
 #[derive(Args)]
@@ -53,7 +54,7 @@ pub struct Arguments {
 const TOP: usize = 10;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer()?;
     let bos = source.bos_for_text()?;
@@ -69,13 +70,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     announce(&source)?;
 
-    let (demo_findings, findings, cached) = on_device!(arguments.model.device, |B, device| {
+    let (demo_findings, findings, cached) = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        let of_demo = analyse::demo(&model, &demo, arguments.norm)?;
+        let setup = session.setup();
+        let of_demo = analyse::demo(&model, &setup, &demo, arguments.norm)?;
         let cached = checks::cached(&model, &demo)?;
-        let mut findings = vec![analyse::heads(&model, "demo", demo, arguments.seed)?];
+        let mut findings = vec![analyse::heads(&model, &setup, "demo", demo, arguments.seed)?];
         if let Some(pairs) = generated {
-            findings.push(analyse::heads(&model, "generated", pairs, arguments.seed)?);
+            findings.push(analyse::heads(&model, &setup, "generated", pairs, arguments.seed)?);
         }
         anyhow::Ok((of_demo, findings, cached))
     })?;
@@ -92,9 +94,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let by_set = |describe: &dyn Fn(&Findings) -> Value| -> Value {
         found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
     };
-    let about = About {
+    Publication {
+        tables: tables(&found),
         metric: "logit-diff-normalised".to_owned(),
-        seed: Some(arguments.seed),
+        seed: arguments.seed,
         labels: by_set(&|found| (0..found.pairs.len()).map(|p| found.pairs.labels(p)).collect::<Vec<_>>().into()),
         baselines: by_set(&|found| describe_baselines(&found.outcomes[0][0].baselines)),
         warnings: found.warnings.clone(),
@@ -103,14 +106,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "uncertainty": by_set(&|found| found.describe_certainty(arguments.seed)),
             "agreement": agreement::describe(&found.demo.agreements),
         }),
-        ..about(&source, arguments.model.device, started)
-    };
-    let page = report::page(&source, &found, arguments).render().into_bytes();
-    write_results(&directory, &tables(&found), &about, vec![("report.html", page)])?;
-    let path = arguments.out.join("report.html");
-
-    print(&summary(&source, &found, arguments))?;
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
+        page: report::page(&session, &source, &found, arguments),
+        files: Vec::new(),
+        summary: summary(&session, &source, &found),
+    }
+    .publish(&session, &source, &directory)
 }
 
 /// All that the report is made of.
@@ -155,14 +155,14 @@ fn tables(found: &Found) -> Vec<Table> {
         values: demo.attention_attribution.clone().into_dyn(),
         method: None,
         direction: None,
-        scale: Scale::Normalised,
+        scale: Some(Scale::Normalised),
         prompts_by_position: None,
     });
     tables
 }
 
-fn summary(source: &Source, found: &Found, arguments: &Arguments) -> String {
-    let mut text = format!("{} on {}\n", source.name, arguments.model.device.resolve());
+fn summary(session: &Session, source: &Source, found: &Found) -> String {
+    let mut text = format!("{} on {}\n", source.name, session.device());
     for set in &found.sets {
         let [clean, corrupted] = set.baselines();
         let (n, name) = (set.pairs.len(), set.set);

@@ -15,19 +15,20 @@ mod roles;
 mod search;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::Args;
 use rewire_model::Transformer;
-use rewire_report::{About, Check, describe_baselines, write_results};
+use rewire_report::{Check, describe_baselines};
 use serde_json::json;
 
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{WaitArguments, about, announce, print, warn};
+use crate::output::{WaitArguments, announce, warn};
+use crate::publish::{Publication, REPORT};
+use crate::session::Session;
 use data::Sets;
 
 #[derive(Args)]
@@ -70,7 +71,7 @@ pub struct Arguments {
 
 /// Names of the files that the command writes.
 const RESULTS: [&str; 6] =
-    ["effects.safetensors", "effects.csv", "effects.json", "circuit.json", "circuit.dot", "report.html"];
+    ["effects.safetensors", "effects.csv", "effects.json", "circuit.json", "circuit.dot", REPORT];
 
 /// Fewest prompts that a circuit is chosen or judged on.
 const FEWEST: usize = 10;
@@ -85,7 +86,7 @@ fn share(text: &str) -> Result<f32, String> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
     anyhow::ensure!(arguments.prompts > 1, "--prompts must be at least 2: effects are means over prompts");
     for (flag, n) in [("--choose-prompts", arguments.choose_prompts), ("--judge-prompts", arguments.judge_prompts)] {
         anyhow::ensure!(
@@ -106,34 +107,33 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     sets.check_model(source.config.d_vocab, source.config.n_ctx)?;
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     announce(&source)?;
-    let (found, checks) = on_device!(arguments.model.device, |B, device| {
+    let (found, checks) = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        let found = analyse::analyse(&model, tokenizer, sets, arguments)?;
-        let checks = checks::checks(&source, &model.valid(), tokenizer)?;
+        let found = analyse::analyse(&model, &session.setup(), tokenizer, sets, arguments)?;
+        let checks = checks::checks(&source, &model.valid(), &session.setup(), tokenizer)?;
         anyhow::Ok((found, checks))
     })?;
 
     let warnings = warn(&source, [("", found.parts.warnings())]);
     let labels: Vec<_> = (0..found.data.pairs.len()).map(|p| found.data.pairs.labels(p)).collect();
-    let about = About {
+    let described = results::circuit(&source, &found, arguments);
+    let page = report::page(&session, &source, &found, &checks, arguments, &warnings);
+    Publication {
+        tables: results::tables(&found),
         metric: "logit-diff-normalised".to_owned(),
-        seed: Some(arguments.seed),
+        seed: arguments.seed,
         labels: json!(labels),
         baselines: describe_baselines(&found.parts.baselines),
-        warnings: warnings.clone(),
         notes: results::notes(&found, arguments),
-        ..about(&source, arguments.model.device, started)
-    };
-    let described = results::circuit(&source, &found, arguments);
-    let others = vec![
-        ("circuit.json", format!("{described:#}\n").into_bytes()),
-        ("circuit.dot", found.edges.graph.to_dot().into_bytes()),
-        ("report.html", report::page(&source, &found, &checks, arguments, &warnings).render().into_bytes()),
-    ];
-    write_results(&directory, &results::tables(&found), &about, others)?;
-    let path = arguments.out.join("report.html");
-    print(&results::summary(&source, &found, &checks, arguments))?;
-    print(&format!("\n{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), path.display()))
+        page,
+        files: vec![
+            ("circuit.json", format!("{described:#}\n").into_bytes()),
+            ("circuit.dot", found.edges.graph.to_dot().into_bytes()),
+        ],
+        summary: results::summary(&session, &source, &found, &checks),
+        warnings,
+    }
+    .publish(&session, &source, &directory)
 }
 
 /// Rows of a table of figures beside ours.

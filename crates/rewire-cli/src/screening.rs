@@ -1,7 +1,8 @@
 //! What was screened and verified, as words and a table.
 
 use rewire_analysis::Effects;
-use rewire_analysis::patching::{Place, Screened};
+use rewire_analysis::node::Place;
+use rewire_analysis::patching::Screened;
 use rewire_tasks::PromptPairs;
 
 use crate::names;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::output::{explain, say};
-use crate::{compute, panics, threads};
+use crate::{panics, threads};
 
 /// Exit code for input that was refused.
 const REFUSED: u8 = 2;
@@ -14,13 +14,15 @@ const REFUSED: u8 = 2;
 /// line on standard error says why), 3 for a fault in rewire.
 pub fn start<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<()>) -> ExitCode {
     panics::guarded(|| {
+        // A program installs it, not a library: it is the whole process's.
+        rewire_tensor::install_fault_hook();
         if let Err(error) = threads::check() {
             return refuse(&error);
         }
         match A::try_parse() {
             Ok(arguments) => match run(arguments) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => compute::again_with_half(&error).unwrap_or_else(|| refuse(&error)),
+                Err(error) => refuse(&error),
             },
             // Help and version are answers; they fail only if they cannot be printed.
             Err(answer) => match answer.print() {

@@ -10,7 +10,6 @@ mod shortened;
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Instant;
 
 use anyhow::{Context, bail};
 use burn::backend::Autodiff;
@@ -24,7 +23,7 @@ use rewire_analysis::patching::Screened;
 use rewire_analysis::run::{Direction, Scale, clean_logits};
 use rewire_analysis::{AnalysisError, Outcome};
 use rewire_model::{FinalNormGain, Transformer};
-use rewire_report::{About, describe_baselines, write_results};
+use rewire_report::describe_baselines;
 use rewire_store::{Record, sha256};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
 use serde::Serialize;
@@ -32,10 +31,12 @@ use serde_json::{Value, json};
 
 use crate::arguments::at_least_one;
 use crate::certainty::{Certainty, check_clusters};
-use crate::compute::{NumberArguments, halved};
+use crate::compute::NumberArguments;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, about, announce, print, say, warn};
+use crate::output::{RESULTS, WaitArguments, announce, print, say, warn};
+use crate::publish::{Publication, tell};
+use crate::session::Session;
 use ledger::SweepLedger;
 use shortened::Shortened;
 
@@ -229,9 +230,7 @@ impl Findings {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let started = Instant::now();
-    arguments.model.device.check()?;
-    arguments.numbers.apply(arguments.model.device)?;
+    let session = Session::with_numbers(arguments.model.device, arguments.numbers, &arguments.model.memory)?;
     let source = Source::open(&arguments.model)?;
     let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
     let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx)?;
@@ -240,7 +239,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.intervals {
         check_clusters(&pairs, &arguments.pairs)?;
     }
-    let identity = arguments.identity(&source, &pairs, &nodes, &reference)?;
+    let identity = arguments.identity(&session, &source, &pairs, &nodes, &reference)?;
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     let record = Record::open(&directory, &identity)?;
     record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
@@ -249,14 +248,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()))?;
     }
     announce(&source)?;
-    let found = on_device!(arguments.model.device, |B, device| {
+    let found = on_device!(&session, |B, device| {
         let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
         let model = load()?.in_precision(arguments.numbers.dtype);
         let scale = arguments.scale();
-        let run = analyse::Run { ledger: &ledger, scale, what: "sweep" };
+        let run = analyse::Run { setup: session.setup(), ledger: &ledger, scale, what: "sweep" };
         let mut found = analyse::analyse(&model, &pairs, &nodes, &reference, arguments, run)?;
         if arguments.numbers.are_short() {
-            found.shortened = Some(shortened::compare(&load()?, &model, &pairs, &nodes, &reference, arguments)?);
+            let setup = session.setup();
+            found.shortened = Some(shortened::compare(&load()?, &model, setup, &pairs, &nodes, &reference, arguments)?);
         }
         anyhow::Ok(found)
     });
@@ -278,22 +278,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let clusters = pairs.clusters();
     found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
-    let about = About {
+    let publication = Publication {
+        tables: results::tables(&found, arguments),
         metric: arguments.metric_name(),
-        seed: Some(arguments.seed),
+        seed: arguments.seed,
         labels: (0..pairs.len()).map(|p| pairs.labels(p)).collect(),
         baselines: describe_baselines(&found.outcome.baselines),
-        computed: arguments.computed(),
         warnings: found.warnings.clone(),
         notes: results::notes(&found, &pairs, &identity, arguments),
-        ..about(&source, arguments.model.device, started)
+        page: report::page(&session, &source, &pairs, &found, arguments),
+        files: Vec::new(),
+        summary: results::summary(&found, &pairs, arguments),
     };
-    let page = report::page(&source, &pairs, &found, arguments).render().into_bytes();
-    write_results(&directory, &results::tables(&found, arguments), &about, vec![("report.html", page)])?;
+    let summary = publication.write(&session, &source, &directory)?;
     ledger.0.remove()?;
-    let report = arguments.out.join("report.html");
-    print(&results::summary(&found, &pairs, arguments))?;
-    print(&format!("{:.1} s; report: {}\n", started.elapsed().as_secs_f64(), report.display()))
+    tell(&session, &arguments.out, &summary)
 }
 
 impl Arguments {
@@ -364,13 +363,6 @@ impl Arguments {
         }
     }
 
-    /// What was computed with, for `effects.json`.
-    fn computed(&self) -> Value {
-        let mut computed = self.numbers.describe();
-        computed["halved"] = json!(halved());
-        computed
-    }
-
     /// The unit of effects.
     fn scale(&self) -> Scale {
         match self.metric {
@@ -409,6 +401,7 @@ impl Arguments {
     /// Everything that a pass of the sweep depends on.
     fn identity(
         &self,
+        session: &Session,
         source: &Source,
         pairs: &PromptPairs,
         nodes: &[NodeKind],
@@ -420,7 +413,7 @@ impl Arguments {
             "version": env!("CARGO_PKG_VERSION"),
             "model": source.files.checksums()?,
             "processed weights": source.is_processed(),
-            "device": self.model.device.resolve().to_string(),
+            "device": session.device().to_string(),
             "pairs": { "number": pairs.len(), "sha256": hash(&prompts)? },
             "positions": hash(&pairs.marks())?,
             "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),

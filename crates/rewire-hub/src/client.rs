@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use crate::cache::RepoCache;
 use crate::config::{Access, HubConfig};
 use crate::download::Download;
-use crate::error::{HubError, HubErrorKind, shown};
+use crate::error::{HubError, HubErrorKind};
 use crate::http::Http;
 use crate::lock::Lock;
 use crate::metadata::{FileMetadata, describe};
 use crate::names::{CommitHash, FileName, RepoId, Revision};
 use crate::progress::Bar;
 use crate::retry::Attempts;
+use crate::shown::shown;
 
 /// Access to a hub and its cache.
 #[derive(Debug, Clone)]

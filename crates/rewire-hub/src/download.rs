@@ -8,13 +8,14 @@ use url::Url;
 
 use crate::config::Limits;
 use crate::content;
-use crate::error::{HubErrorKind, shown};
+use crate::error::HubErrorKind;
 use crate::http::{Answer, Ask, Http, network_error};
 use crate::metadata::FileMetadata;
 use crate::names::FileName;
 use crate::partial::Partial;
 use crate::progress::Bar;
 use crate::retry::Attempts;
+use crate::shown::shown;
 
 type Result<T> = std::result::Result<T, HubErrorKind>;
 

@@ -8,7 +8,8 @@ use ureq::{Agent, Body, Timeout};
 use url::{Host, Url};
 
 use crate::config::{HubConfig, Limits};
-use crate::error::{HubErrorKind, shown};
+use crate::error::HubErrorKind;
+use crate::shown::shown;
 
 type Result<T> = std::result::Result<T, HubErrorKind>;
 

@@ -37,8 +37,10 @@ mod names;
 mod partial;
 mod progress;
 mod retry;
+mod shown;
 
 pub use client::{HubClient, Snapshot};
 pub use config::{Access, DEFAULT_ENDPOINT, HubConfig, Limits, Notice, Progress};
-pub use error::{HubError, HubErrorKind, shown};
+pub use error::{HubError, HubErrorKind};
 pub use names::{NameError, RepoId, Revision};
+pub use shown::shown;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::error::shown;
+use crate::shown::shown;
 
 /// A name that breaks the rule for its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -33,8 +33,10 @@ mod weights;
 
 pub use config::{Activation, Architecture, Positions, TransformerConfig};
 pub use error::ModelError;
+#[cfg(feature = "hub")]
 pub use files::hub::{Hub, resolve_repository};
 pub use files::load::{ModelFiles, SavedTensor, tensors_to_save};
+pub use files::save::SaveError;
 pub use network::attention::{attend, mix_values};
 pub use network::generate::likeliest;
 pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};

@@ -1,23 +1,19 @@
 //! The charts of a report: heat maps, scatters, curves and bars, each with its title, labels and hover text.
 
+pub(crate) mod common;
 mod scatter;
 mod series;
 
 use ndarray::ArrayView2;
 use plotly::common::{ColorBar, ColorScale, ColorScaleElement, Font, Title};
-use plotly::layout::{Axis, AxisType, Margin};
-use plotly::{HeatMap, Layout, Plot};
+use plotly::layout::{Axis, AxisType};
+use plotly::{HeatMap, Plot};
 
+use crate::charts::common::{layout, short, shown};
+
+pub use common::Chart;
 pub use scatter::{Point, StraightLine, scatter, scatter_with};
 pub use series::{Bars, bars, curves, falling};
-
-/// One chart, to be put on a [`Page`](crate::Page).
-#[derive(Debug, Clone)]
-pub struct Chart {
-    pub(crate) plot_json: String,
-    pub(crate) width: usize,
-    pub(crate) height: usize,
-}
 
 /// Red below 0, white at 0, blue above.
 fn diverging() -> ColorScale {
@@ -42,21 +38,6 @@ pub struct HeatMapLabels<'a> {
     pub columns: (&'a str, &'a [String]),
     /// Value at the ends of the colour scale, whose middle is 0; see [`reach`].
     pub reach: f32,
-}
-
-/// A number to as many digits as a colour or a hover text shows: more would only make the file larger.
-fn shown(value: f32, reach: f32) -> f32 {
-    if value.abs() < reach * 1e-5 { 0.0 } else { format!("{value:.3e}").parse().unwrap_or(value) }
-}
-
-/// A number with two significant digits or so.
-fn short(v: f32) -> String {
-    match v.abs() {
-        0.0 => "0".to_owned(),
-        size if size >= 0.1 => format!("{v:.2}"),
-        size if size >= 0.001 => format!("{v:.4}"),
-        _ => format!("{v:.0e}"),
-    }
 }
 
 /// Rows that get a label of full size.
@@ -108,14 +89,4 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
             .y_axis(axis(row_axis, rows.len()).range(first_on_top)),
     );
     Chart { plot_json: plot.to_json(), width, height }
-}
-
-/// What all charts have in common.
-fn layout(title: &str) -> Layout {
-    Layout::new()
-        .title(Title::from(title).font(Font::new().size(15)).x(0.02))
-        .font(Font::new().family("system-ui, sans-serif").size(12))
-        .margin(Margin::new().left(60).right(20).top(50).bottom(60))
-        .plot_background_color("#ffffff")
-        .paper_background_color("#ffffff")
 }

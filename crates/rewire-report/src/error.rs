@@ -7,6 +7,14 @@ pub enum ReportError {
     /// The output directory cannot be written to.
     #[error(transparent)]
     Store(rewire_store::StoreError),
+    /// A file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The tensors could not be laid out.
     #[error("cannot serialize the effects: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),

@@ -22,6 +22,7 @@
 
 mod attention;
 pub mod charts;
+mod draw;
 mod error;
 mod graph;
 mod page;
@@ -29,6 +30,7 @@ mod results;
 mod tables;
 
 pub use attention::AttentionMap;
+pub use draw::Draw;
 pub use error::ReportError;
 pub use graph::{Graph, GraphEdge, GraphNode, Standing};
 pub use page::{Check, Page, Verdict};

@@ -1,10 +1,15 @@
 //! One self-contained HTML page.
 
+use std::io::Write;
+use std::path::Path;
+
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotly::Plot;
 
-use crate::attention::{self, AttentionMap};
-use crate::charts::Chart;
+use crate::attention;
+use crate::attention::AttentionMap;
+use crate::charts::common::Chart;
+use crate::error::ReportError;
 use crate::graph::Graph;
 
 /// A figure that a source document prints, beside ours.
@@ -158,7 +163,25 @@ impl Page {
     /// The page as HTML.
     #[must_use]
     pub fn render(&self) -> String {
-        let page = html! {
+        self.markup().into_string()
+    }
+
+    /// Writes the page to a file. The file appears whole, or stays as it was.
+    ///
+    /// # Errors
+    /// [`ReportError::Write`](crate::ReportError::Write), if it cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ReportError> {
+        let path = path.as_ref();
+        let failed = |source: std::io::Error| ReportError::Write { path: path.to_owned(), source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let mut file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new("."))).map_err(failed)?;
+        file.write_all(self.render().as_bytes()).map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    fn markup(&self) -> Markup {
+        html! {
             (DOCTYPE)
             html lang="en" {
                 head {
@@ -182,8 +205,7 @@ impl Page {
                     @for (i, section) in self.sections.iter().enumerate() { (section.render(i)) }
                 }
             }
-        };
-        page.into_string()
+        }
     }
 }
 

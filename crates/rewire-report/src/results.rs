@@ -5,8 +5,8 @@ use std::path::Path;
 use rewire_store::{OutputDirectory, StoreError, sha256};
 use serde_json::{Value, json};
 
-use crate::tables::{description, lines, tensors};
-use crate::{About, ReportError, Table};
+use crate::error::ReportError;
+use crate::tables::{About, Table, description, lines, tensors};
 
 /// Names of the files that [`write_results`] makes of tables.
 pub const TABLE_FILES: [&str; 3] = ["effects.safetensors", "effects.csv", "effects.json"];

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::ReportError;
+use crate::error::ReportError;
 
 /// Whether a table has a leading axis of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub struct Table {
     pub method: Option<Method>,
     /// Which run was patched, where one was.
     pub direction: Option<Direction>,
-    /// The unit of the numbers.
-    pub scale: Scale,
+    /// The unit of the numbers, if it is known.
+    pub scale: Option<Scale>,
     /// Of means at positions, the number of prompts that each position's mean is over, `[pos]`.
     pub prompts_by_position: Option<Vec<usize>>,
 }
@@ -64,14 +64,14 @@ impl Table {
             values,
             method: Some(outcome.method),
             direction: Some(outcome.direction),
-            scale: outcome.scale,
+            scale: Some(outcome.scale),
             prompts_by_position: None,
         }
     }
 }
 
 /// How a set of tables was made: everything needed to make it again.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct About {
     /// The command line.
     pub command: Vec<String>,
@@ -103,6 +103,16 @@ pub struct About {
     pub wall_time_s: f64,
     /// Versions of what computed this.
     pub versions: Value,
+}
+
+impl About {
+    /// What is known without a model: the command line of this program, and versions.
+    #[must_use]
+    pub fn this_program() -> Self {
+        let command = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        let versions = serde_json::json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" });
+        Self { command, versions, ..Self::default() }
+    }
 }
 
 /// Returns the contents of `effects.safetensors`.
@@ -201,7 +211,7 @@ mod tests {
     use ndarray::IxDyn;
 
     fn table(name: &str, numbers: usize) -> Table {
-        let (axes, scale) = (vec!["neuron".to_owned()], Scale::Metric);
+        let (axes, scale) = (vec!["neuron".to_owned()], Some(Scale::Metric));
         Table {
             name: name.to_owned(),
             axes,

@@ -1,10 +1,11 @@
 //! An output directory that one run holds.
 
+use crate::results::check_result;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::StoreError;
+use crate::error::StoreError;
 use crate::lock::{Attempt, Lock};
 use crate::results;
 
@@ -146,17 +147,6 @@ fn check_symlink(path: &Path) -> Result<(), StoreError> {
 fn absent(path: &Path) -> Vec<PathBuf> {
     let absent = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
     absent.map(Path::to_owned).collect()
-}
-
-/// Refuses to replace anything but a regular file.
-pub(crate) fn check_result(path: &Path) -> Result<(), StoreError> {
-    let found = match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => "a directory",
-        Ok(found) if found.is_symlink() => "a symlink",
-        Ok(found) if !found.is_file() => "no regular file",
-        _ => return Ok(()),
-    };
-    Err(StoreError::NotAFile { path: path.into(), found })
 }
 
 #[cfg(test)]

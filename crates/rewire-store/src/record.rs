@@ -4,6 +4,7 @@
 //! run, a damaged line and a line that was cut off by a kill are all found. Passes without a valid
 //! line are recomputed. Numbers are stored bit for bit.
 
+use crate::results::TEMPORARY;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -13,14 +14,12 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::checksum::checksum;
+use crate::directory::OutputDirectory;
+use crate::error::StoreError;
 use crate::lock::is_at;
-use crate::{OutputDirectory, StoreError};
 
 /// Name of the record in an output directory.
 pub const RECORD: &str = "unfinished.jsonl";
-
-/// What names of its temporary files begin with.
-pub(crate) const TEMPORARY: &str = ".rewire-record";
 
 /// Longest first line in bytes; the first line of a record of ours is far shorter.
 const LONGEST_HEADER: u64 = 1 << 20;

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 /// Name of the file that says that the results beside it are being replaced.
 pub const INCOMPLETE: &str = "RESULTS-INCOMPLETE.txt";
@@ -68,7 +68,7 @@ pub(crate) fn remove_leftovers(directory: &Path) -> Result<(), StoreError> {
         let is_clock = name.starts_with(".rewire-clock");
         if name == PARTIAL && entry.file_type().map_err(read)?.is_dir() {
             std::fs::remove_dir_all(&path).map_err(|source| StoreError::Write { path, source })?;
-        } else if is_clock || name.starts_with(crate::record::TEMPORARY) {
+        } else if is_clock || name.starts_with(TEMPORARY) {
             remove(&path)?;
         }
     }
@@ -106,7 +106,7 @@ fn move_all(directory: &Path, whole: &Path) -> Result<(), StoreError> {
     for path in entries(&below)? {
         if let Some(name) = path.file_name() {
             let target = directory.join(name);
-            crate::directory::check_result(&target)?;
+            check_result(&target)?;
             rename(&path, &target)?;
         }
     }
@@ -146,6 +146,20 @@ fn remove(path: &Path) -> Result<(), StoreError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::Write { path: path.into(), source: e }),
         _ => Ok(()),
     }
+}
+
+/// What names of its temporary files begin with.
+pub(crate) const TEMPORARY: &str = ".rewire-record";
+
+/// Refuses to replace anything but a regular file.
+pub(crate) fn check_result(path: &Path) -> Result<(), StoreError> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => "a directory",
+        Ok(found) if found.is_symlink() => "a symlink",
+        Ok(found) if !found.is_file() => "no regular file",
+        _ => return Ok(()),
+    };
+    Err(StoreError::NotAFile { path: path.into(), found })
 }
 
 #[cfg(test)]

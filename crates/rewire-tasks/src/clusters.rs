@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{PromptPair, PromptPairs};
+use crate::pairs::{PromptPair, PromptPairs};
 
 /// Groups of prompt pairs, each of which counts as one observation.
 ///

@@ -3,8 +3,9 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::ioi::{NAMES, PLACES};
-use crate::{PairsError, PromptPair, PromptPairs, Tokenizer, TokenizerError};
+use crate::ioi::pools::{NAMES, PLACES};
+use crate::pairs::{PairsError, PromptPair, PromptPairs};
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Landmarks and the cities that they are in; the first two are the demo's.
 pub const FACTS: [(&str, &str); 12] = [

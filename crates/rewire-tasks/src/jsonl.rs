@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rewire_input::{Line, cut, quoted, read_line};
 
 use crate::json_line::{Answer, JsonLine, Prompt};
-use crate::{PairsError, PromptPair, PromptPairs, Tokenizer, TokenizerError};
+use crate::pairs::{PairsError, PromptPair, PromptPairs};
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Most bytes of a line. Two texts of the longest that is tokenized fit, whatever JSON escapes in
 /// them.

@@ -29,9 +29,13 @@ mod tokenizer;
 
 pub use clusters::Clusters;
 pub use jsonl::{PairsFileError, read_pairs};
-pub use metrics::{
-    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, NormalisationError, Probability,
-    Reads,
-};
+pub use metrics::accuracy::Accuracy;
+pub use metrics::builtin::BuiltinMetric;
+pub use metrics::closure::MetricFn;
+pub use metrics::divergence::KlDivergence;
+pub use metrics::linear::{LinearMetric, LinearMetricError, LogitDiff};
+pub use metrics::metric::{AtClean, Metric, Reads};
+pub use metrics::normalization::{Normalisation, NormalisationError};
+pub use metrics::probability::Probability;
 pub use pairs::{PairsError, PromptPair, PromptPairs};
 pub use tokenizer::{ChangedText, Surrounding, Tokenizer, TokenizerError};

@@ -1,14 +1,18 @@
 //! Noticing that a device failed.
 //!
-//! burn's GPU backends compute on threads of their own. Where one of them fails, for want of memory say, it skips the step and goes
-//! on with the next, and what is read in the end is whatever lay in the memory: no error is raised. So what such threads panic with
-//! is kept, and nothing that was computed meanwhile is believed.
+//! burn's GPU backends compute on threads of their own. If one of them fails (out of memory, for
+//! example), it skips the step and goes on with the next. No error is raised, and the result is
+//! whatever lay in the memory. A panic hook therefore keeps the panics of these threads, and
+//! [`watched`] returns nothing that was computed meanwhile.
+//!
+//! The hook belongs to the whole process, so the program installs it ([`install_fault_hook`]), never
+//! a library. Without it [`watched`] refuses to compute on such a device.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
 
@@ -19,6 +23,11 @@ pub enum Fault {
     /// It has no room for what was asked.
     #[error("the device has not enough memory ({0})")]
     OutOfMemory(String),
+    /// Nobody would notice a failure: the program has not called [`install_fault_hook`].
+    #[error(
+        "failures of this device would go unseen: call rewire_tensor::install_fault_hook() once, at the start of the program"
+    )]
+    Unseen,
     /// Something else, in the backend's words.
     #[error("the device failed: {0}")]
     Other(String),
@@ -26,6 +35,9 @@ pub enum Fault {
 
 /// What the devices' threads panicked with, oldest first. Nothing is taken out, so that watches on several threads all see it.
 static FAULTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Whether [`install_fault_hook`] was called.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// How many outermost watches there are.
 static WATCHES: AtomicUsize = AtomicUsize::new(0);
@@ -41,18 +53,25 @@ pub fn computes_here<B: Backend>(device: &B::Device) -> bool {
     ["flex", "ndarray"].iter().any(|name| B::name(device).contains(name))
 }
 
-/// Does `work`, and gives its result unless the device failed meanwhile. Watches may lie within each other: an inner one tells of whatever
-/// failed since the outermost one of its thread began, and so does that in the end.
+/// Runs `work` and returns its result, or an error if the device failed in the meantime.
 ///
-/// One kind of failure stays unseen: a kernel that is refused right before the backend tries kernels for another step.
+/// Watches may be nested: an inner watch reports every failure since the outermost watch of its
+/// thread began, and the outermost one reports it again at its end. On a CPU backend `work` simply
+/// runs, since a failure there is a panic of the calling thread.
+///
+/// One kind of failure stays unseen: a kernel that is refused right before the backend tries
+/// kernels for another step.
 ///
 /// # Errors
-/// [`Fault`].
+/// [`Fault`]; it is [`Fault::Unseen`], and `work` is not run, if the device computes on threads of
+/// its own and [`install_fault_hook`] was not called.
 pub fn watched<B: Backend, T>(device: &B::Device, work: impl FnOnce() -> T) -> Result<T, Fault> {
     if computes_here::<B>(device) {
         return Ok(work());
     }
-    install_hook();
+    if !INSTALLED.load(Ordering::Acquire) {
+        return Err(Fault::Unseen);
+    }
     let outer = WATCHED_SINCE.get();
     let since = outer.unwrap_or_else(|| faults().len());
     WATCHED_SINCE.set(Some(since));
@@ -88,24 +107,27 @@ fn faults() -> std::sync::MutexGuard<'static, Vec<String>> {
     FAULTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps what the devices' threads panic with, and prints none of it while somebody watches, who will tell of it.
-fn install_hook() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let others = take_hook();
-        set_hook(Box::new(move |info| {
-            let is_told = match is_device_thread() {
-                true => {
-                    faults().push(message(info.payload()).unwrap_or_else(|| "a panic without words".into()));
-                    WATCHES.load(Ordering::Relaxed) > 0
-                }
-                false => WATCHED_SINCE.get().is_some_and(|since| faults().len() > since),
-            };
-            if !is_told {
-                others(info);
+/// Installs the panic hook that [`watched`] needs on a device that computes on threads of its own.
+///
+/// Call it once at the start of a program, after any panic hook of your own: it keeps the panics of
+/// the device's threads and hands all others to the hook that was there. A panic that a watch will
+/// report is not printed. A hook that is set later must call this one, or failures go unseen again.
+/// A program that computes on the CPU alone does not need it.
+pub fn install_fault_hook() {
+    let others = take_hook();
+    set_hook(Box::new(move |info| {
+        let is_reported = match is_device_thread() {
+            true => {
+                faults().push(message(info.payload()).unwrap_or_else(|| "a panic without words".into()));
+                WATCHES.load(Ordering::Relaxed) > 0
             }
-        }));
-    });
+            false => WATCHED_SINCE.get().is_some_and(|since| faults().len() > since),
+        };
+        if !is_reported {
+            others(info);
+        }
+    }));
+    INSTALLED.store(true, Ordering::Release);
 }
 
 /// The backend names the threads that serve a device `DSU-..` and `DSD-..`.

@@ -23,8 +23,8 @@ mod precision;
 mod products;
 
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaError, count_launches, devices, launches};
-pub use faults::{Fault, computes_here, watched};
+pub use cuda::{CudaError, devices};
+pub use faults::{Fault, computes_here, install_fault_hook, watched};
 pub use memory::{Memory, memory};
 pub use precision::{Precision, float32, in_type_of, zeros_like};
 pub use products::{Products, product, products, set_products};

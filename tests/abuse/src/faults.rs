@@ -82,20 +82,34 @@ pub(crate) fn removals(trials: &mut Trials) -> anyhow::Result<()> {
     std::thread::sleep(std::time::Duration::from_secs_f64(
         reference.seconds * (0.2 + 0.6 * crate::commands::share(&mut trials.random)),
     ));
+    let mut were_results_removed = false;
     match trials.count % 3 {
         0 => remove(&out.join(RECORD)),
         1 => remove(&out.join(".rewire.lock")),
-        _ => {
-            let _ = std::fs::remove_dir_all(&out);
-        }
+        _ => were_results_removed = remove_directory(&out),
     }
     let ended = crate::program::ended(child)?;
-    if ended.code != Some(0) {
+    if were_results_removed {
+        trials.program.succeed(directory.path(), &line.arguments_to("o"))?;
+    } else if ended.code != Some(0) {
         ensure!(ended.code == Some(2), "{:?}: {}", ended.code, ended.stderr);
         trials.program.succeed(directory.path(), &line.arguments_to("o"))?;
     }
     check_one_run(&out)?;
     check_equal(&read(&out)?, &reference.files)
+}
+
+/// Removes an output directory; returns whether results were in it already, which the command then
+/// cannot be expected to leave there.
+fn remove_directory(out: &Path) -> bool {
+    let aside = out.with_file_name("removed");
+    // In one step, so that no results can come between a look and the removal.
+    if std::fs::rename(out, &aside).is_err() {
+        return false;
+    }
+    let had_results = aside.join("effects.safetensors").exists();
+    let _ = std::fs::remove_dir_all(&aside);
+    had_results
 }
 
 fn remove(path: &Path) {

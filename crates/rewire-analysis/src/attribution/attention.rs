@@ -1,5 +1,6 @@
 //! Attention attribution: which cells of which patterns matter, on the clean run alone.
 
+use crate::run::record::baselines;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array5, ArrayD, Axis as Dimension, Ix5, concatenate, stack};
@@ -12,11 +13,10 @@ use crate::attribution::nodes::{Summed, by_portion};
 use crate::attribution::slope::{Linearity, Metrics};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};
-use crate::run::batch;
-use crate::run::batch::{check, evaluate, factor, record};
 use crate::run::finite::{Watch, check_effects};
 use crate::run::fit::watched;
 use crate::run::options::{Direction, Options, Scale};
+use crate::run::record::{check, evaluate, factor, record};
 
 /// `pattern * gradient of the metric at pattern` on the clean run, `[prompt, layer, head, dest, src]`: to first order, what
 /// the metric would lose if that cell of the pattern were 0. No counterfactual prompt enters but for the unit: with
@@ -65,7 +65,7 @@ pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
         })?;
         found.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = found.metrics;
-        let baselines = batch::baselines(Direction::Noising, base, source);
+        let baselines = baselines(Direction::Noising, base, source);
         let factor = factor(&baselines, options)? as f32;
         let portion = |layers: &Vec<ArrayD<f32>>| {
             let views: Vec<_> = layers.iter().map(|l| l.view()).collect();

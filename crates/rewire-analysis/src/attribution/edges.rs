@@ -5,20 +5,20 @@ use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
 use rewire_hooks::{HookPoint, Site};
 use rewire_model::{HeadInput, Transformer, TransformerConfig};
-use rewire_tasks::{Metric, PromptPairs};
 use rewire_tensor::{float32, product};
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::linearize::Linearised;
-use crate::attribution::nodes::estimate_all;
 use crate::effects::{Baselines, mean_over_prompts, prompts_by_position};
 use crate::error::AnalysisError;
-use crate::run::batch::{Portion, check_pairs, factor};
+use crate::run::batch::Portion;
 use crate::run::options::Options;
+use crate::run::record::factor;
 
 /// How the norm in front of a head's inputs passes a gradient back to the residual stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum NormJacobian {
     /// With its scale held where it is in the base run: centring and one division.
     Frozen,
@@ -39,7 +39,8 @@ impl std::str::FromStr for NormJacobian {
 }
 
 /// Whether a result keeps its prompts apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 pub enum PerPrompt {
     /// One a prompt.
     Keep,
@@ -91,30 +92,6 @@ impl HeadPaths {
 }
 
 const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, Site::K), (HeadInput::V, Site::V)];
-
-/// The estimated effect of every path from a head's output, through the residual stream, to the queries, keys or values of a
-/// later head: (source - base of the output) . gradient of the metric at that input (Nanda 2022; edges of Syed et al. 2023).
-/// Signs and units as in [`activation_patching`](crate::patching::engine::activation_patching).
-///
-/// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
-/// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on
-/// (positions from the first different one on), on each thread. Paths take `12 * (n_layers * n_heads)^2 * pos` bytes: for each prompt
-/// if they are kept apart, else for each portion of [`Options::gradient_batch`] prompts until they are added up; on a device they lie,
-/// beside a copy of what heads write, until all are read.
-///
-/// # Errors
-/// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
-pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
-    paths: PathOptions,
-    options: &Options,
-) -> Result<HeadPaths, AnalysisError> {
-    check_pairs(model, pairs)?;
-    let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
-    join(parts, paths, (outcome.baselines, outcome.vanished), options, &pairs.lengths())
-}
 
 /// Puts the portions of prompts of these `lengths` together: one after the other, or their sums
 /// into the mean.

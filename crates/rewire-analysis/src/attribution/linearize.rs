@@ -9,9 +9,10 @@ use rewire_tasks::Metric;
 use rewire_tensor::float32;
 
 use crate::error::AnalysisError;
-use crate::run::batch::{Portion, evaluate};
+use crate::run::batch::Portion;
 use crate::run::finite::Watch;
 use crate::run::options::Direction;
+use crate::run::record::evaluate;
 
 /// Base and source activations and the metric's gradient at base, from position `first` on: before it the runs are the same.
 pub(crate) struct Linearised<B: AutodiffBackend> {
@@ -107,7 +108,7 @@ fn shared_prefix<B: AutodiffBackend>(
     let keys = config.key_site();
     let mut recorder = Recorder::filtered(move |p| p.site().is_some_and(|s| s == keys || s == Site::V));
     let tokens: Vec<Vec<u32>> = tokens.iter().map(|t| t[..len].to_vec()).collect();
-    let nothing = Readout { positions: ReadPositions::Each(vec![len - 1; tokens.len()]), columns: Some(vec![]) };
+    let nothing = Readout { positions: ReadPositions::Each(vec![len - 1; tokens.len()]), columns: Some(Vec::new()) };
     inner.forward(
         Run::tokens(inner.tokens(&tokens)?).reading(nothing).with_last_block(LastBlock::Read),
         &mut recorder,

@@ -1,5 +1,6 @@
 //! Attribution patching: every node at once, to first order, from two forwards and one backward.
 
+use crate::run::record::{baselines, check_pairs};
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -15,14 +16,17 @@ use crate::attribution::linearize::{Linearised, Points, linearise};
 use crate::attribution::slope::{Linearity, Metrics};
 use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
+use crate::node::index::no_effects;
 use crate::node::kind::{By, NodeKind};
-use crate::run::batch::{Portion, check, factor, hosts, no_effects, portions};
+use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
 use crate::run::finite::check_effects;
 use crate::run::fit::{sure, watched};
 use crate::run::moves::clear;
 use crate::run::options::Options;
-use crate::run::{batch, workers};
+use crate::run::record::{check, factor};
+use crate::run::transfer::hosts;
+use crate::run::workers;
 
 /// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
 /// the node's dimensions (Nanda 2022). Linear: effects of parts sum to the effect of the whole.
@@ -45,7 +49,7 @@ pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
     Ok(estimate_all(model, pairs, metric, nodes, None, options)?.0)
 }
 
-/// [`attribution_patching`] and [`head_path_attribution`](crate::attribution::edges::head_path_attribution) from the same two forwards and one
+/// [`attribution_patching`] and [`head_path_attribution`](crate::attribution::nodes::head_path_attribution) from the same two forwards and one
 /// backward.
 ///
 /// # Errors
@@ -63,6 +67,13 @@ pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
     let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
     let paths = edges::join(parts, paths, of_metric, options, &pairs.lengths())?;
     Ok((outcome, paths))
+}
+
+/// The work on a portion, for its checkpoint: the same words for the same work in every version.
+fn description(nodes: &[NodeKind], paths: Option<PathOptions>, portion: &Portion) -> String {
+    let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+    let paths = paths.map_or_else(|| "none".to_owned(), |paths| format!("{} {}", paths.norm, paths.per_prompt));
+    format!("attribution of {}, edges {paths}, {} prompts", nodes.join(" "), portion.prompts.len())
 }
 
 /// The estimates of nodes, and each portion's of head paths where those are asked for.
@@ -83,7 +94,7 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
         };
         let at = Linearity { method: "attribution patching", at: options.direction, has_other_direction: true };
         let estimated = by_portion(model, pairs, metric, at, options, |portion| {
-            let pass = Pass::new(portion.prompts[0], 0, &format!("{nodes:?} {paths:?} {:?}", portion.prompts));
+            let pass = Pass::new(portion.prompts[0], 0, &description(nodes, paths, &portion));
             if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
                 return Ok(kept);
             }
@@ -144,7 +155,7 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
         })?;
         let vanished = estimated.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = estimated.metrics;
-        let baselines = batch::baselines(options.direction, base, source);
+        let baselines = baselines(options.direction, base, source);
         let factor = factor(&baselines, options)?;
         let (estimates, paths): (Vec<_>, Vec<_>) = estimated
             .parts
@@ -304,4 +315,28 @@ impl<B: Backend> Summed<B> {
         let arrays = layouts.into_iter().zip(numbers.by_ref()).map(array).collect();
         (arrays, numbers.collect())
     }
+}
+
+/// The estimated effect of every path from a head's output, through the residual stream, to the queries, keys or values of a
+/// later head: (source - base of the output) . gradient of the metric at that input (Nanda 2022; edges of Syed et al. 2023).
+/// Signs and units as in [`activation_patching`](crate::patching::engine::activation_patching).
+///
+/// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
+/// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on
+/// (positions from the first different one on), on each thread. Paths take `12 * (n_layers * n_heads)^2 * pos` bytes: for each prompt
+/// if they are kept apart, else for each portion of [`Options::gradient_batch`] prompts until they are added up; on a device they lie,
+/// beside a copy of what heads write, until all are read.
+///
+/// # Errors
+/// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
+pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    paths: PathOptions,
+    options: &Options,
+) -> Result<HeadPaths, AnalysisError> {
+    check_pairs(model, pairs)?;
+    let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
+    edges::join(parts, paths, (outcome.baselines, outcome.vanished), options, &pairs.lengths())
 }

@@ -13,10 +13,11 @@ use crate::error::AnalysisError;
 use crate::heads::logit_attribution::Direct;
 use crate::node::kind::{Component, Node, NodeKind};
 use crate::patching::reference::mask;
-use crate::run::batch::{Portion, check_pairs, portions};
+use crate::run::batch::{Portion, portions};
 use crate::run::finite::check_effects;
 use crate::run::fit::watched;
 use crate::run::options::Options;
+use crate::run::record::check_pairs;
 
 /// Heads' direct logit attribution before and after some of them are gone.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,14 +3,15 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
+use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Run, Transformer};
 use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
-use crate::run::batch::{by_place, gather, host};
 use crate::run::finite::check_prompts;
 use crate::run::fit::watched;
 use crate::run::options::Options;
+use crate::run::transfer::{by_place, gather, host};
 use crate::run::workers;
 
 /// Whether what passes through a head's output circuit is normed as it is in the model.
@@ -99,7 +100,9 @@ fn after_first_block<B: Backend>(
     let (mut streams, mut own) = (Vec::new(), Vec::new());
     let size = options.prompt_batch.max(1);
     for (batch, (prompts, names)) in prompts.chunks(size).zip(names.chunks(size)).enumerate() {
-        let x = model.forward(Run::tokens(model.tokens(prompts)?).stop_at(1), ())?;
+        let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::ResidPost));
+        model.forward(Run::tokens(model.tokens(prompts)?).stop_at(1), &mut recorder)?;
+        let x: Tensor<B, 3> = recorder.into_cache().block(0, Site::ResidPost)?;
         let nan_or_zero = host((float32(x.clone()) * 0.0).sum_dim(2).sum_dim(1));
         let numbers: Vec<usize> = (0..prompts.len()).map(|prompt| batch * size + prompt).collect();
         check_prompts(model, "the residual stream after block 0", prompts, &numbers, &nan_or_zero)?;

@@ -8,13 +8,13 @@ use rewire_tasks::{LogitDiff, PromptPairs, ioi::Roles};
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node, Positions};
-use crate::path::paths::Path;
+use crate::path::ends::Path;
 use crate::path::policy::FreezePolicy;
 use crate::path::receiver::{Input, Receiver};
 use crate::path::reference::patch_path;
-use crate::run::batch::host;
 use crate::run::fit::watched;
 use crate::run::options::{Direction, Options};
+use crate::run::transfer::host;
 
 /// What is measured of a head that may inhibit S2.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,10 +11,15 @@ use rewire_tensor::{float32, product};
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};
-use crate::run::batch::{Portion, by_place, check, evaluate, gather, host, hosts, portions, record};
+use crate::run::batch::{Portion, portions};
 use crate::run::finite::{Watch, check_effects, check_run, the_metric};
 use crate::run::fit::watched;
 use crate::run::options::{Direction, Options, Scale};
+use crate::run::record::{check, evaluate, record};
+use crate::run::transfer::{by_place, gather, host, hosts};
+
+/// The method in words, for errors.
+const METHOD: &str = "logit attribution";
 
 /// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
 /// each prompt's own: heads, attention and MLP outputs, neurons; of the residual stream, how far the difference has come there (the logit
@@ -25,7 +30,7 @@ use crate::run::options::{Direction, Options, Scale};
 /// Effects are per prompt, `[prompt, layer, ..]`. Only [`Options::prompt_batch`] and [`Options::progress`] are looked at.
 ///
 /// # Errors
-/// [`AnalysisError::NoSuchNode`] for nodes that write nothing to the residual stream, or by position: the logits are read at one.
+/// [`AnalysisError::UnsupportedNode`] for nodes that write nothing to the residual stream, or by position: the logits are read at one.
 pub fn logit_attribution<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -36,14 +41,13 @@ pub fn logit_attribution<B: Backend>(
     check(model, pairs, nodes)?;
     for &node in nodes {
         if node.by != By::All {
-            return Err(AnalysisError::NoSuchNode { node, reason: "that adds to the logits: they are read at END" });
+            let reason = "the logits are read at one position of each prompt; divide by all";
+            return Err(AnalysisError::UnsupportedNode { method: METHOD, node, reason });
         }
         let parts = [Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
         if parts.contains(&node.component) {
-            return Err(AnalysisError::NoSuchNode {
-                node,
-                reason: "that adds to the logits: it writes nothing itself",
-            });
+            let reason = "it writes nothing to the residual stream itself; use head_z";
+            return Err(AnalysisError::UnsupportedNode { method: METHOD, node, reason });
         }
     }
     watched::<B, _>(&model.device(), || {

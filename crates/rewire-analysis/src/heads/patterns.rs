@@ -6,9 +6,9 @@ use rewire_hooks::{CacheError, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::error::AnalysisError;
-use crate::run::batch::{host, hosts};
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::watched;
+use crate::run::transfer::{host, hosts};
 
 /// The attention patterns of all heads, `[prompt, layer, head, dest, src]`: `4 * n_layers * n_heads * pos^2` bytes a prompt.
 /// Runs `prompt_batch` prompts at once.
@@ -34,8 +34,8 @@ pub fn attention_patterns<B: Backend>(
             let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
             let mut watch = Watch::new();
             let run = Run::tokens(model.tokens(batch)?).reading(Readout::nothing());
-            let residual = model.forward(run, (&mut recorder, &mut watch))?;
-            check_prompts(model, "an activation", batch, &numbers, &host(watch.mark(nan_or_zero(&residual))))?;
+            let last = model.forward(run, (&mut recorder, &mut watch))?;
+            check_prompts(model, "an activation", batch, &numbers, &host(watch.mark(nan_or_zero(&last))))?;
             let cache = recorder.into_cache();
             let n = batch.len() * heads * width * width;
             let layers = (0..config.n_layers).map(|layer| Ok(cache.block::<4>(layer, Site::Pattern)?.reshape([n])));

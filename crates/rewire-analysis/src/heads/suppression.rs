@@ -10,10 +10,11 @@ use rewire_tasks::PromptPairs;
 use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
-use crate::run::batch::{check_pairs, host};
 use crate::run::finite::{Watch, check_prompts};
 use crate::run::fit::watched;
 use crate::run::options::Options;
+use crate::run::record::check_pairs;
+use crate::run::transfer::host;
 use crate::run::workers;
 
 /// What copy-suppression-preserving ablation leaves of one head.

@@ -12,11 +12,11 @@ use crate::integrated::line::{Ends, Moved, check_linear};
 use crate::node::kind::{Node, NodeKind};
 use crate::patching::groups::check_groups;
 use crate::patching::plan::at_once;
-use crate::run::batch::{host, portions_for};
 use crate::run::finite::check_changed;
 use crate::run::fit::{Room, watched};
-use crate::run::intervention::Intervention;
+use crate::run::intervention::{Intervention, portions_for};
 use crate::run::options::Options;
+use crate::run::transfer::host;
 use crate::run::workers;
 
 /// The metric along a line for each of some nodes.

@@ -5,6 +5,7 @@
 //! Heads and neurons reach the stream through a matrix, so one averaged gradient of the stream, taken back through it, serves all
 //! of a layer.
 
+use crate::integrated::lines::Together;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use ndarray::ArrayD;
@@ -17,25 +18,16 @@ use crate::error::AnalysisError;
 use crate::integrated::line::{Ends, Moved, check_linear};
 use crate::integrated::lines::{Found, OfLine, Work};
 use crate::integrated::quadrature::{Quadrature, QuadratureNode};
-use crate::node::kind::{By, Component, NodeKind, Positions};
-use crate::patching::engine::run_baselines;
-use crate::patching::plan::{at_once, units};
-use crate::run::batch::{Portion, check, factor, no_effects, portions, portions_for};
+use crate::node::index::{no_effects, units};
+use crate::node::kind::{By, Component, Node, NodeKind, Positions};
+use crate::patching::plan::at_once;
+use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
 use crate::run::fit::{sure, watched};
-use crate::run::intervention::Intervention;
+use crate::run::intervention::{Intervention, portions_for};
 use crate::run::options::{Direction, Options};
+use crate::run::record::{check, factor, run_baselines};
 use crate::run::workers;
-
-/// Which activations move along a line together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Together {
-    /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
-    Layer,
-    /// Each head, or neuron, alone: its attributions over positions sum to its own exact effect. One line a node: for the neurons
-    /// of a large model that is slower than patching them.
-    Node,
-}
 
 /// How an integral along a line is made.
 #[derive(Debug, Clone)]
@@ -175,7 +167,8 @@ pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
 }
 
 /// Which nodes of the quadrature count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 enum Steps {
     /// All, and more where they are too few.
     Refined,
@@ -291,8 +284,8 @@ fn integrate<B: AutodiffBackend, M: Metric>(
 /// Refuses what does not move along a line, and divisions that a line does not have.
 fn check_kind(kind: NodeKind) -> Result<(), AnalysisError> {
     if matches!(kind.by, By::Cell | By::Marked) {
-        let reason = "to integrate over: a line moves all positions together; divide by all or by position";
-        return Err(AnalysisError::NoSuchNode { node: kind, reason });
+        let reason = "a line moves all positions together; divide by all or by position";
+        return Err(AnalysisError::UnsupportedNode { method: "integrated gradients", node: kind, reason });
     }
     check_linear(kind)
 }
@@ -328,9 +321,15 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
     fn kept(&self, nodes: &[NodeKind], work: Work, number: usize, options: &Options) -> Result<OfLine, AnalysisError> {
         let kind = nodes[work.kind];
         let PathIntegral { baseline, together, quadrature, tolerance, refinements } = self.integral;
-        let (baseline, steps) = (baseline.name(), self.steps);
-        let plan =
-            format!("{kind:?} {work:?} {baseline} {together:?} {quadrature:?} {tolerance} {refinements} {steps:?}");
+        let Work { layer, unit, .. } = work;
+        let node = Node { layer, component: kind.component, unit, positions: Positions::All };
+        let plan = format!(
+            "integrated gradients of {kind}, line of {together} {node} to {}, {} {}, tolerance {tolerance}, refined {refinements} times, {}",
+            baseline.name(),
+            quadrature.rule,
+            quadrature.steps,
+            self.steps
+        );
         let pass = Pass::new(self.portion.prompts[0], number, &plan);
         let n_prompts = self.portion.prompts.len();
         let of_layer = no_effects(kind, self.model.config(), n_prompts, self.portion.pairs.width()).len()

@@ -10,13 +10,16 @@ use rewire_tensor::{float32, in_type_of, product};
 
 use crate::error::AnalysisError;
 use crate::integrated::quadrature::QuadratureNode;
+use crate::node::index::units;
 use crate::node::kind::{By, Component, NodeKind, Positions};
 use crate::patching::delta::{Deltas, computed, reads_of_base, reads_of_source};
-use crate::patching::plan::{Entry, Slice, units};
-use crate::run::batch::{Portion, Recorded, evaluate, hosts, record, rounding};
+use crate::patching::plan::{Entry, Slice};
+use crate::run::batch::Portion;
 use crate::run::finite::Watch;
 use crate::run::intervention::Intervention;
 use crate::run::options::Direction;
+use crate::run::record::{Recorded, evaluate, record, rounding};
+use crate::run::transfer::hosts;
 
 /// The clean run of a portion of prompts, and what its activations may become.
 pub(crate) struct Ends<'a, B: Backend, M> {
@@ -51,8 +54,8 @@ pub(crate) struct Moved<'a> {
 pub(crate) fn check_linear(kind: NodeKind) -> Result<(), AnalysisError> {
     match kind.component {
         Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
-            let reason = "to move along a line: only what is added to the residual stream moves it along one";
-            Err(AnalysisError::NoSuchNode { node: kind, reason })
+            let reason = "a line is taken in what is added to the residual stream; use head_z";
+            Err(AnalysisError::UnsupportedNode { method: "a line of activations", node: kind, reason })
         }
         _ => Ok(()),
     }

@@ -3,9 +3,9 @@
 use ndarray::{ArrayD, ArrayViewMutD, Axis as Dimension, IxDyn};
 use rewire_model::TransformerConfig;
 
-use crate::integrated::gradients::Together;
+use crate::node::index::no_effects;
 use crate::node::kind::{By, NodeKind};
-use crate::run::batch::{Portion, no_effects};
+use crate::run::batch::Portion;
 use crate::run::moves::clear;
 
 /// A line to be integrated along.
@@ -74,4 +74,15 @@ impl Found {
         put(self.gap[kind].view_mut(), layer, unit, &of_line.gap);
         put(self.change[kind].view_mut(), layer, unit, &of_line.change);
     }
+}
+
+/// Which activations move along a line together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Together {
+    /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
+    Layer,
+    /// Each head, or neuron, alone: its attributions over positions sum to its own exact effect. One line a node: for the neurons
+    /// of a large model that is slower than patching them.
+    Node,
 }

@@ -5,10 +5,13 @@ pub(crate) mod gradients;
 pub(crate) mod line;
 pub(crate) mod lines;
 pub(crate) mod quadrature;
+pub(crate) mod rule;
 
 pub use curves::{Curves, interpolation_curves};
 pub use gradients::{
-    Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, Together, integrated_gradients, literal_first_node,
+    Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, integrated_gradients, literal_first_node,
     literal_first_node_backward,
 };
-pub use quadrature::{Quadrature, QuadratureNode, Rule};
+pub use lines::Together;
+pub use quadrature::{Quadrature, QuadratureNode};
+pub use rule::Rule;

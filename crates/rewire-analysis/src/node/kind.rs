@@ -1,14 +1,11 @@
 //! What is intervened on.
 
+use rewire_hooks::HookPoint;
 use std::fmt;
 use std::str::FromStr;
 
 use rewire_hooks::{Axis, Site};
-use rewire_model::TransformerConfig;
-use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
-
-use crate::error::AnalysisError;
 
 /// A component of every layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -179,22 +176,12 @@ impl NodeKind {
     pub(crate) fn unit_axis(self) -> Option<Axis> {
         self.site().axes().iter().copied().find(|axis| matches!(axis, Axis::Head | Axis::DMlp))
     }
+}
 
-    /// Refuses nodes that the model does not have.
-    pub(crate) fn check(self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
-        if self.by == By::Marked && pairs.marks().is_none() {
-            let reason = "the pairs mark no position";
-            return Err(AnalysisError::NoSuchNode { node: self, reason });
-        }
-        if self.component == Component::ResidMid && config.parallel_block {
-            let reason = "attention and MLP run in parallel, so nothing lies between them";
-            return Err(AnalysisError::NoSuchNode { node: self, reason });
-        }
-        if self.by == By::Cell && self.component != Component::HeadPattern {
-            let reason = "only attention patterns have cells";
-            return Err(AnalysisError::NoSuchNode { node: self, reason });
-        }
-        Ok(())
+/// All positions together.
+impl From<Component> for NodeKind {
+    fn from(component: Component) -> Self {
+        Self::all(component)
     }
 }
 
@@ -231,43 +218,27 @@ impl Node {
         Self { unit: Some(unit), ..self }
     }
 
+    /// Its name for tables and charts, in which a head needs no component: `L9H6`, `L3 mlp_out`,
+    /// `L9H6 @ 14`.
+    #[must_use]
+    pub fn short_name(&self) -> String {
+        let is_head = NodeKind::all(self.component).unit_axis() == Some(Axis::Head);
+        match self.unit {
+            Some(unit) if is_head => format!("L{}H{unit}{}", self.layer, self.positions),
+            _ => self.to_string(),
+        }
+    }
+
+    /// The hook point at which it is replaced.
+    #[must_use]
+    pub fn point(&self) -> HookPoint {
+        HookPoint::block(self.layer, NodeKind::all(self.component).site())
+    }
+
     /// At these positions.
     #[must_use]
     pub fn at(self, positions: Positions) -> Self {
         Self { positions, ..self }
-    }
-
-    /// Refuses a node that the model or the prompts do not have.
-    pub(crate) fn check(&self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
-        let by = if matches!(self.positions, Positions::Cell { .. }) { By::Cell } else { By::All };
-        let kind = NodeKind { component: self.component, by };
-        kind.check(config, pairs)?;
-        let outside = |what, found, bound| AnalysisError::OutsideModel { node: self.to_string(), what, found, bound };
-        let inside = |what, found, bound| if found < bound { Ok(()) } else { Err(outside(what, found, bound)) };
-        inside("layer", self.layer, config.n_layers)?;
-        match (self.unit, kind.unit_axis()) {
-            (Some(unit), Some(Axis::Head)) => inside("head", unit, config.n_heads)?,
-            (Some(unit), Some(_)) => inside("neuron", unit, config.d_mlp)?,
-            (Some(unit), None) => inside("part", unit, 0)?,
-            (None, _) => {}
-        }
-        if let Positions::Each(positions) = &self.positions
-            && positions.len() != pairs.len()
-        {
-            let (found, expected) = (positions.len(), pairs.len());
-            return Err(AnalysisError::PositionsOfOtherPairs { node: self.to_string(), expected, found });
-        }
-        for prompt in 0..pairs.len() {
-            if let Some(position) = self.positions.position(prompt) {
-                let bound =
-                    if matches!(self.positions, Positions::Each(_)) { pairs.end(prompt) + 1 } else { pairs.width() };
-                inside("position", position, bound)?;
-            }
-        }
-        if let Positions::Cell { src, .. } = self.positions {
-            inside("source", src, pairs.width())?;
-        }
-        Ok(())
     }
 }
 
@@ -281,7 +252,14 @@ impl fmt::Display for Node {
             Some(unit) => write!(f, "L{layer} {component} {unit}")?,
             None => write!(f, "L{layer} {component}")?,
         }
-        match &self.positions {
+        write!(f, "{}", self.positions)
+    }
+}
+
+/// What follows a node's name: nothing for all positions, ` @ 4` for one.
+impl fmt::Display for Positions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Positions::All => Ok(()),
             Positions::One(position) => write!(f, " @ {position}"),
             Positions::Each(_) => write!(f, " @ marked"),
@@ -315,6 +293,11 @@ impl fmt::Display for NodeKind {
             By::Marked => write!(f, "{}@marked", self.component),
         }
     }
+}
+
+/// The nodes of a group, in words.
+pub(crate) fn named(group: &[Node]) -> String {
+    group.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

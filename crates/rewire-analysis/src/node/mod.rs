@@ -1,5 +1,8 @@
 //! What is intervened on: nodes of the model, and which of their positions.
 
+mod check;
+pub(crate) mod index;
 pub(crate) mod kind;
 
+pub use index::Place;
 pub use kind::{By, Component, Node, NodeKind, ParseNodeError, Positions};

@@ -9,7 +9,6 @@ use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind, Positions};
 use crate::patching::engine::{Which, sweep};
 use crate::patching::groups::{GroupOutcome, replace_groups};
-use crate::patching::reference::point;
 use crate::run::intervention::Intervention;
 use crate::run::options::{Direction, Options, Scale};
 
@@ -70,7 +69,7 @@ fn overlap(a: &Node, b: &Node) -> bool {
         (_, Positions::Each(of_b)) => (0..of_b.len()).any(|p| a.positions.position(p) == b.positions.position(p)),
         _ => a.positions.position(0) == b.positions.position(0),
     };
-    point(a) == point(b) && units && positions
+    a.point() == b.point() && units && positions
 }
 
 impl Outcome {

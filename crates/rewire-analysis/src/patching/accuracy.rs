@@ -9,15 +9,16 @@ use rewire_model::{LastBlock, ModelError, Prefix, Readout, Run, Transformer, lik
 use rewire_tasks::{LogitDiff, PromptPairs, Tokenizer};
 
 use crate::error::AnalysisError;
-use crate::node::kind::{Component, Node, NodeKind, Positions};
+use crate::node::kind::{Component, Node, NodeKind, Positions, named};
 use crate::patching::ablation::check_no_node_twice;
-use crate::patching::groups::named;
 use crate::patching::reference;
-use crate::run::batch::{Portion, check_pairs, host, portions};
+use crate::run::batch::{Portion, portions};
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::watched;
 use crate::run::intervention::Intervention;
 use crate::run::options::{Direction, Options};
+use crate::run::record::check_pairs;
+use crate::run::transfer::host;
 use crate::run::workers;
 use crate::stats::proportion::Proportion;
 
@@ -111,7 +112,7 @@ fn check<B: Backend>(
         let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
         by.check(&kinds, model.config())?;
         for (node, &kind) in nodes.iter().zip(&kinds) {
-            let point = reference::point(node);
+            let point = node.point();
             if let Intervention::Fixed(given) = by
                 && let Some(found) = given.dims(point).filter(|dims| dims[0] != 1)
             {
@@ -119,12 +120,14 @@ fn check<B: Backend>(
                 return Err(AnalysisError::GivenShape { point, expected, found });
             }
             node.check(model.config(), pairs)?;
-            let refuse = |reason| Err(AnalysisError::NoSuchNode { node: kind, reason });
+            let refuse = |reason| {
+                Err(AnalysisError::UnsupportedNode { method: "accuracy of generated answers", node: kind, reason })
+            };
             if node.component == Component::HeadPattern {
-                return refuse("to remove while it speaks: patterns grow with every token");
+                return refuse("patterns grow with every generated token; ablate head_z");
             }
             if node.positions != Positions::All {
-                return refuse("at single positions to remove while it speaks");
+                return refuse("generated tokens add positions; ablate it at all positions");
             }
         }
     }
@@ -210,7 +213,7 @@ impl<'a, B: Backend> Batch<'a, B> {
         let mut cache = resumed.into_cache();
         cache.take_in(earlier.into_cache());
         let resampled = ablations.iter().filter(|a| matches!(a.by, Intervention::Resample));
-        let points: BTreeSet<HookPoint> = resampled.flat_map(|a| &a.nodes).map(reference::point).collect();
+        let points: BTreeSet<HookPoint> = resampled.flat_map(|a| &a.nodes).map(Node::point).collect();
         let corrupted = match points.is_empty() {
             true => ActivationCache::new(),
             false => {
@@ -229,7 +232,7 @@ impl<'a, B: Backend> Batch<'a, B> {
     }
 
     fn after(&self, Ablated { nodes, by }: &Ablated<B>, new_tokens: usize) -> Result<Vec<Answered>, AnalysisError> {
-        let points: BTreeSet<HookPoint> = nodes.iter().map(reference::point).collect();
+        let points: BTreeSet<HookPoint> = nodes.iter().map(Node::point).collect();
         let n_prompts = self.portion.prompts.len();
         let Some(lowest) = lowest(nodes) else {
             let mut answered = self.judged(&self.logits, nodes)?;

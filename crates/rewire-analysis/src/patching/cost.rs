@@ -15,8 +15,9 @@ use crate::error::AnalysisError;
 use crate::integrated::gradients::PathIntegral;
 use crate::node::kind::NodeKind;
 use crate::patching::plan::{Entry, Part, PlannedPass, plan};
-use crate::run::batch::{Portion, check, check_pairs, portions};
+use crate::run::batch::{Portion, portions};
 use crate::run::options::Options;
+use crate::run::record::{check, check_pairs};
 
 /// What something costs.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

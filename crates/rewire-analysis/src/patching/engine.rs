@@ -5,6 +5,8 @@
 //! computes queries and MLP only where the metric reads; and patches that start at one place run side by side
 //! ([`plan`](crate::patching::plan)).
 
+use crate::node::index::place;
+use crate::run::record::{baselines, run_baselines};
 use std::collections::BTreeSet;
 
 use burn::tensor::Tensor;
@@ -16,20 +18,20 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
-use crate::node::kind::{Node, NodeKind, Positions};
+use crate::node::index::{Place, count, no_effects};
+use crate::node::kind::{Node, NodeKind};
 use crate::patching::delta::{Deltas, reads_of_base, reads_of_source};
 use crate::patching::plan::{Entry, Part, PlannedPass, Slice, plan};
 use crate::patching::reference;
-use crate::patching::screen::Place;
-use crate::run::batch::{
-    Portion, Portions, Recorded, check, count, evaluate, factor, hosts, no_effects, portions_for, record,
-};
+use crate::run::batch::Portion;
 use crate::run::checkpoint::Pass;
 use crate::run::finite::{Watch, check_changed, check_effects};
 use crate::run::fit::{Room, sure, watched};
-use crate::run::intervention::Intervention;
+use crate::run::intervention::{Intervention, portions_for};
 use crate::run::options::{Direction, Options, Reuse};
-use crate::run::{batch, workers};
+use crate::run::record::{Recorded, check, evaluate, factor, record};
+use crate::run::transfer::hosts;
+use crate::run::workers;
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
 /// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
@@ -101,7 +103,7 @@ fn sweep_within<B: Backend, M: Metric>(
         _ => None,
     };
     let baselines = match &only {
-        Some((_, runs)) => batch::baselines(options.direction, runs.base.metric.clone(), runs.source.metric.clone()),
+        Some((_, runs)) => baselines(options.direction, runs.base.metric.clone(), runs.source.metric.clone()),
         None => run_baselines(model, metric, &portions, options)?,
     };
     let factor = factor(&baselines, options)?;
@@ -187,38 +189,6 @@ fn forget_others(values: &mut [ArrayD<f32>], chosen: &BTreeSet<Place>) {
     }
 }
 
-/// The metric of the unpatched runs: so that baselines without a difference are refused before a
-/// sweep and not after it. Those of each portion are one pass of the ledger.
-pub(crate) fn run_baselines<B: Backend, M: Metric>(
-    model: &Transformer<B>,
-    metric: &M,
-    portions: &Portions<'_>,
-    options: &Options,
-) -> Result<Baselines, AnalysisError> {
-    let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
-    for number in 0..portions.len() {
-        let prompts = portions.prompts(number);
-        let id = Pass::new(prompts.start, 0, "unpatched runs");
-        let both = match options.ledger.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
-            Some(kept) => kept,
-            None => {
-                let portion = portions.get(number);
-                let mut both = record(model, &portion.pairs.clean(), &portion, metric, |_| false)?.metric;
-                both.extend(record(model, &portion.pairs.corrupted(), &portion, metric, |_| false)?.metric);
-                if portions.len() > 1 {
-                    sure::<B>(&model.device())?;
-                    options.ledger.store(id, &both).map_err(AnalysisError::Ledger)?;
-                }
-                both
-            }
-        };
-        let (clean, corrupted) = both.split_at(prompts.len());
-        baselines.clean.extend(clean);
-        baselines.corrupted.extend(corrupted);
-    }
-    Ok(baselines)
-}
-
 /// The passes over one portion of prompts.
 struct Sweep<'a, B: Backend, M> {
     model: &'a Transformer<B>,
@@ -278,7 +248,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
 
     /// The name of a pass in the ledger.
     fn id(&self, number: usize, options: &Options) -> Pass {
-        let plan = format!("{} {} {:?}", options.direction, self.by, self.passes[number]);
+        let plan = format!("{} by {} {}", options.direction, self.by, self.passes[number].describe(self.nodes));
         Pass::new(self.portion.prompts[0], number, &plan)
     }
 
@@ -415,14 +385,4 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
             }
         }
     }
-}
-
-/// The index of a node in the effects of its kind.
-pub(crate) fn place(prompt: usize, layer: usize, unit: Option<usize>, positions: &Positions) -> Vec<usize> {
-    let place = match positions {
-        Positions::All | Positions::Each(_) => vec![],
-        Positions::One(position) => vec![*position],
-        Positions::Cell { dest, src } => vec![*dest, *src],
-    };
-    [prompt, layer].into_iter().chain(unit).chain(place).collect()
 }

@@ -1,5 +1,6 @@
 //! Patching several nodes at once.
 
+use crate::node::kind::named;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -12,15 +13,16 @@ use rewire_tasks::{Metric, PromptPairs};
 use crate::effects::Baselines;
 use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind};
-use crate::patching::engine::run_baselines;
 use crate::patching::plan::at_once;
 use crate::patching::reference;
-use crate::run::batch::{Portion, check_pairs, evaluate, factor, host, portions_for, record};
+use crate::run::batch::Portion;
 use crate::run::finite::{Watch, check_changed};
 use crate::run::fit::{Room, watched};
-use crate::run::intervention::Intervention;
+use crate::run::intervention::{Intervention, portions_for};
 use crate::run::moves::moving;
 use crate::run::options::{Direction, Options, Reuse, Scale};
+use crate::run::record::{check_pairs, evaluate, factor, record, run_baselines};
+use crate::run::transfer::host;
 use crate::run::workers;
 
 /// The effects of groups of nodes, each group patched together.
@@ -147,11 +149,6 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
     })
 }
 
-/// The nodes of a group, in words.
-pub(crate) fn named(group: &[Node]) -> String {
-    group.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// Refuses effects of groups, `[prompt, group]`, that are not finite.
 pub(crate) fn check_group_effects(groups: &[Vec<Node>], effects: &Array2<f32>) -> Result<(), AnalysisError> {
     match effects.indexed_iter().find(|(_, value)| !value.is_finite()) {
@@ -223,7 +220,7 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
     ) -> Result<Self, AnalysisError> {
         let [base, _] = portion.base_and_source(options.direction);
         let keys = model.config().key_site();
-        let points: BTreeSet<HookPoint> = groups.iter().flatten().map(reference::point).collect();
+        let points: BTreeSet<HookPoint> = groups.iter().flatten().map(Node::point).collect();
         let compared = points.clone();
         let read = move |p: HookPoint| {
             compared.contains(&p) || p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s))

@@ -15,4 +15,4 @@ pub use accuracy::{Ablated, AnswerAccuracy, answer_accuracy};
 pub use cost::{Cost, activation_patching_cost, attribution_patching_cost, forward_cost, integrated_gradients_cost};
 pub use engine::activation_patching;
 pub use groups::{GroupOutcome, patch_groups};
-pub use screen::{Place, Screened, screen_then_verify};
+pub use screen::{Screened, screen_then_verify};

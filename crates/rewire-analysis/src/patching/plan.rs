@@ -3,6 +3,7 @@
 //! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
 //! Patches that start at one position go side by side: of one place, or, with [`Layers::Together`], of all, each joining where it enters.
 
+use crate::node::index::{places, units};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -10,9 +11,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_model::{Start, TransformerConfig};
 
-use crate::node::kind::{By, Component, NodeKind, Positions};
-use crate::patching::engine::place;
-use crate::patching::screen::Place;
+use crate::node::index::{Place, place};
+use crate::node::kind::{Component, Node, NodeKind, Positions};
 use crate::run::batch::Portion;
 use crate::run::options::Layers;
 
@@ -104,6 +104,18 @@ impl PlannedPass {
         self.parts.iter().flat_map(|part| &part.slices)
     }
 
+    /// The pass in words, for its checkpoint: the same words for the same pass in every version.
+    /// `kinds` are the sweep's.
+    pub(crate) fn describe(&self, kinds: &[NodeKind]) -> String {
+        let slice = |Slice { kind, layer, positions, units }: &Slice| {
+            let (component, unit) = (kinds[*kind].component, Some(units.start));
+            let first = Node { layer: *layer, component, unit, positions: positions.clone() };
+            format!("{first} and {} more", units.len() - 1)
+        };
+        let slices: Vec<_> = self.slices().map(slice).collect();
+        format!("from position {}: {}", self.first, slices.join(", "))
+    }
+
     /// Some of its patches, counted in the order of its slices.
     pub(crate) fn part(&self, patches: Range<usize>) -> Self {
         let mut before = 0;
@@ -142,7 +154,7 @@ pub(crate) fn plan(
     for layer in 0..config.n_layers {
         for (index_of_kind, &kind) in kinds.iter().enumerate() {
             let entry = Entry::of(kind.component, layer, config);
-            for positions in places(kind, portion) {
+            for positions in places(kind, &portion.pairs) {
                 let Some(first) = portion.first_changed(kind.component, layer, config, &positions) else { continue };
                 let wanted = |unit: usize| {
                     let unit = kind.unit_axis().map(|_| unit);
@@ -193,26 +205,6 @@ fn runs_of(n: usize, wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
         }
     }
     runs
-}
-
-/// How many heads or neurons a layer's nodes of a kind are divided into.
-pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
-    match kind.unit_axis() {
-        Some(rewire_hooks::Axis::Head) => config.n_heads,
-        Some(_) => config.d_mlp,
-        None => 1,
-    }
-}
-
-/// The places that a kind's nodes are divided into.
-pub(crate) fn places(kind: NodeKind, portion: &Portion) -> Vec<Positions> {
-    let width = portion.pairs.width();
-    match kind.by {
-        By::All => vec![Positions::All],
-        By::Position => (0..width).map(Positions::One).collect(),
-        By::Cell => (0..width).flat_map(|dest| (0..=dest).map(move |src| Positions::Cell { dest, src })).collect(),
-        By::Marked => portion.pairs.marks().map(|marks| Positions::Each(marks.to_vec())).into_iter().collect(),
-    }
 }
 
 /// Cuts a pass into ones of at most `size` patches each.

@@ -4,21 +4,21 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor};
 use ndarray::ArrayD;
 use rewire_hooks::{ActivationCache, AnyMask, Axis, CacheError, Hook, HookPoint, Patch};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::Metric;
 
 use crate::error::AnalysisError;
-use crate::node::kind::{Node, NodeKind, Positions};
-use crate::patching::engine::place;
-use crate::patching::groups::named;
-use crate::patching::plan::{places, units};
-use crate::run::batch::{Portion, evaluate, host};
+use crate::node::index::{place, places, units};
+use crate::node::kind::{Node, NodeKind, Positions, named};
+use crate::run::batch::Portion;
 use crate::run::finite::{Watch, check_changed, check_run, the_metric};
 use crate::run::intervention::Intervention;
 use crate::run::options::Direction;
+use crate::run::record::evaluate;
+use crate::run::transfer::host;
 
 /// A patch that, in the copy of the prompts numbered `i`, takes the nodes of `groups[i]` from `source`, in a run that computes
 /// the positions from `first` on.
@@ -29,18 +29,13 @@ pub(crate) fn patch<B: Backend>(
     first: usize,
     device: &B::Device,
 ) -> Result<Patch<B>, CacheError> {
-    let points: BTreeSet<HookPoint> = groups.iter().copied().flatten().map(point).collect();
+    let points: BTreeSet<HookPoint> = groups.iter().copied().flatten().map(Node::point).collect();
     points.into_iter().try_fold(Patch::new(), |patch, at| {
         // Nodes of this point, by copy.
         let here: Vec<Vec<&Node>> =
-            groups.iter().map(|group| group.iter().filter(|node| point(node) == at).collect()).collect();
+            groups.iter().map(|group| group.iter().filter(|node| node.point() == at).collect()).collect();
         replace(patch, at, &here, source, [prompts, first], device)
     })
-}
-
-/// The point at which a node is replaced.
-pub(crate) fn point(node: &Node) -> HookPoint {
-    HookPoint::block(node.layer, NodeKind::all(node.component).site())
 }
 
 fn replace<B: Backend>(
@@ -76,19 +71,7 @@ pub(crate) fn mask<B: Backend, const D: usize>(
     device: &B::Device,
     covered: impl Fn(usize, &[usize]) -> bool,
 ) -> Tensor<B, D, Bool> {
-    let mut mask = Vec::with_capacity(dims.iter().product());
-    for row in 0..dims[0] {
-        for flat in 0..dims[1..].iter().product() {
-            let mut rest: usize = flat;
-            let mut index = [0; D];
-            for d in (1..D).rev() {
-                index[d] = rest % dims[d];
-                rest /= dims[d];
-            }
-            mask.push(covered(row, &index));
-        }
-    }
-    Tensor::from_data(TensorData::new(mask, dims), device)
+    AnyMask::of(&dims, device, |index| covered(index[0], index)).get().expect("as many dimensions as sizes")
 }
 
 /// Whether a node covers one number of its activation in `prompt`, at `index` along `axes`.
@@ -112,7 +95,7 @@ pub(crate) fn changes<B: Backend, M: Metric>(
     direction: Direction,
 ) -> Result<Vec<Vec<f32>>, AnalysisError> {
     let [base, _] = portion.base_and_source(direction);
-    let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
+    let points: BTreeSet<HookPoint> = groups.iter().flatten().map(Node::point).collect();
     let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
     let (base_tokens, base) = (model.tokens(&base)?, base);
     let unpatched = whole_metric(model, metric, portion, base_tokens.clone(), ())?;
@@ -144,7 +127,7 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
             for unit in 0..units(*kind, config) {
                 let unit = kind.unit_axis().map(|_| unit);
                 let node = |positions| vec![Node { layer, component: kind.component, unit, positions }];
-                nodes.extend(places(*kind, portion).into_iter().map(node));
+                nodes.extend(places(*kind, &portion.pairs).into_iter().map(node));
             }
         }
         let changes = changes(model, metric, portion, &nodes, intervention, direction)?;

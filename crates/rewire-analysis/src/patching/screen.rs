@@ -1,5 +1,6 @@
 //! Screen, then verify: attribution ranks all nodes, the largest are patched exactly, and what was skipped is told.
 
+use crate::node::index::Place;
 use std::collections::BTreeSet;
 
 use burn::module::AutodiffModule;
@@ -10,19 +11,11 @@ use rewire_tasks::{Metric, PromptPairs};
 use crate::attribution::nodes::attribution_patching;
 use crate::effects::Outcome;
 use crate::error::AnalysisError;
+use crate::node::index::count;
 use crate::node::kind::NodeKind;
 use crate::patching::engine::{Which, sweep};
-use crate::run::batch::{check, count};
 use crate::run::options::Options;
-
-/// A node among the kinds of a sweep: which kind, and its index along that kind's axes, layer first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// Which of the kinds.
-    pub kind: usize,
-    /// Its index.
-    pub index: Vec<usize>,
-}
+use crate::run::record::check;
 
 /// Nodes ranked by attribution, the first of them patched.
 #[derive(Debug, Clone, PartialEq)]

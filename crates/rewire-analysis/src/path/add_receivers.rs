@@ -51,15 +51,15 @@ impl<'a, B: Backend> Adding<'a, B> {
         if let Some(addition) = self.additions.get(&(layer, input)) {
             stream = stream + addition.change.clone();
         }
-        let kept = ActivationCache::new().with(point, stream);
-        let changed = kept.get::<D>(point).unwrap_or(x);
+        let stream = AnyRank::from(stream);
+        let changed = stream.get::<D>().unwrap_or(x);
         // Only what a norm in front of a receiver will read is kept.
         let config = self.model.config();
         let reads = |(of, input): &(usize, Input)| {
             *of == layer && input.scale().is_some() && Some(input.stream(config)) == point.site()
         };
         if self.additions.keys().any(reads) {
-            self.streams.take_in(kept);
+            self.streams.take_in(ActivationCache::new().with(point, stream));
         }
         changed
     }

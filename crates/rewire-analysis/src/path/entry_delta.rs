@@ -14,7 +14,7 @@ use crate::path::propagate::Carrier;
 use crate::path::reachability::SecondRun;
 use crate::path::receiver::{Input, Receiver};
 use crate::path::second_run::{Place, Receiving};
-use crate::run::batch::{by_place, gather};
+use crate::run::transfer::{by_place, gather};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
     /// The residual stream at the entry, row by row, `[row, d_model]`.

@@ -2,6 +2,7 @@
 
 pub(crate) mod add_receivers;
 pub(crate) mod edges;
+pub(crate) mod ends;
 pub(crate) mod entry_delta;
 pub(crate) mod paths;
 pub(crate) mod policy;
@@ -14,7 +15,8 @@ pub(crate) mod second_run;
 pub(crate) mod set_receivers;
 
 pub use edges::{Edge, HeadEdges, head_edges};
-pub use paths::{Path, PathPatching, patch_paths, path_patching, path_patching_cost};
+pub use ends::Path;
+pub use paths::{PathPatching, patch_paths, path_patching, path_patching_cost};
 pub use policy::{FreezePolicy, Frozen, HeldAttention, Taking};
 pub use receiver::{Input, ParseReceiverError, Receiver};
 pub use reference::{PathRun, patch_path};

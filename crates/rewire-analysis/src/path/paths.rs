@@ -1,5 +1,7 @@
 //! Path patching of many senders or receivers.
 
+use crate::path::ends::{Path, check_ends};
+use crate::run::record::baselines;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
@@ -11,11 +13,10 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
-use crate::node::kind::{Component, Node, NodeKind};
+use crate::node::index::{no_effects, place, places, units};
+use crate::node::kind::{Node, NodeKind, named};
 use crate::patching::cost::{Cost, Costs};
-use crate::patching::engine::{place, run_baselines};
-use crate::patching::groups::{GroupOutcome, check_group_effects, named};
-use crate::patching::plan::{places, units};
+use crate::patching::groups::{GroupOutcome, check_group_effects};
 use crate::path::policy::{FreezePolicy, Frozen};
 use crate::path::propagate::Carrier;
 use crate::path::reachability::Reach;
@@ -23,22 +24,14 @@ use crate::path::receiver::{Receiver, named as named_receivers};
 use crate::path::reference;
 use crate::path::schedule::{Job, PathPair, Unit};
 use crate::path::second_run::{Receiving, reads_of_base};
-use crate::run::batch::{Portion, check, check_pairs, factor, no_effects, portions, record};
+use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
 use crate::run::finite::check_changed;
 use crate::run::fit::{sure, watched};
 use crate::run::moves::moving;
 use crate::run::options::{Options, Reuse};
+use crate::run::record::{check, factor, record, run_baselines};
 use crate::run::workers;
-
-/// Senders that are taken from the source run together, and receivers that are set together to what reaches them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Path {
-    /// What sends.
-    pub senders: Vec<Node>,
-    /// What receives.
-    pub receivers: Vec<Receiver>,
-}
 
 /// What [`path_patching`] finds.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +67,7 @@ pub fn path_patching<B: Backend, M: Metric>(
 ) -> Result<PathPatching, AnalysisError> {
     check(model, pairs, senders)?;
     let config = model.config();
-    let nodes = nodes(senders, pairs, metric, config)?;
+    let nodes = nodes(senders, pairs, config);
     let sets: Vec<Vec<Node>> = nodes.iter().map(|(_, node)| vec![node.clone()]).collect();
     let pairs_of: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
     let found = follow(model, pairs, metric, &sets, &[receivers.to_vec()], &pairs_of, policy, options)?;
@@ -117,7 +110,7 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, senders)?;
     let (config, costs) = (model.config(), Costs::of(model));
-    let sets: Vec<Vec<Node>> = nodes(senders, pairs, metric, config)?.into_iter().map(|(_, node)| vec![node]).collect();
+    let sets: Vec<Vec<Node>> = nodes(senders, pairs, config).into_iter().map(|(_, node)| vec![node]).collect();
     let receivers = [receivers.to_vec()];
     check_ends(model, pairs, &sets, &receivers)?;
     let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
@@ -132,17 +125,11 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
 }
 
 /// Every node of these kinds, with the number of its kind.
-fn nodes<M: Metric>(
-    kinds: &[NodeKind],
-    pairs: &PromptPairs,
-    metric: &M,
-    config: &TransformerConfig,
-) -> Result<Vec<(usize, Node)>, AnalysisError> {
-    let whole = portions(pairs, metric, pairs.len())?.get(0);
+fn nodes(kinds: &[NodeKind], pairs: &PromptPairs, config: &TransformerConfig) -> Vec<(usize, Node)> {
     let mut nodes = Vec::new();
     for (number, &kind) in kinds.iter().enumerate() {
         for layer in 0..config.n_layers {
-            for positions in places(kind, &whole) {
+            for positions in places(kind, pairs) {
                 for unit in 0..units(kind, config) {
                     let unit = kind.unit_axis().map(|_| unit);
                     nodes.push((number, Node { layer, component: kind.component, unit, positions: positions.clone() }));
@@ -150,7 +137,7 @@ fn nodes<M: Metric>(
             }
         }
     }
-    Ok(nodes)
+    nodes
 }
 
 /// The effect of each path: any senders together, any receivers together. Exact; otherwise as [`path_patching`].
@@ -210,32 +197,6 @@ struct Followed {
     received: BTreeSet<(usize, usize)>,
 }
 
-/// Refuses what sends nothing, receivers that do not exist, and paths without either end.
-pub(super) fn check_ends<B: Backend>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    senders: &[Vec<Node>],
-    receivers: &[Vec<Receiver>],
-) -> Result<(), AnalysisError> {
-    check_pairs(model, pairs)?;
-    let config = model.config();
-    if senders.is_empty() || senders.iter().any(Vec::is_empty) {
-        return Err(AnalysisError::NoNodes);
-    }
-    if receivers.is_empty() || receivers.iter().any(Vec::is_empty) {
-        return Err(AnalysisError::NoReceivers);
-    }
-    for node in senders.iter().flatten() {
-        let writes =
-            !matches!(node.component, Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern);
-        if !writes {
-            return Err(AnalysisError::SendsNothing { node: node.to_string() });
-        }
-        node.check(config, pairs)?;
-    }
-    receivers.iter().flatten().try_for_each(|receiver| receiver.check(config, pairs))
-}
-
 #[expect(clippy::too_many_arguments, reason = "one inner function behind the two public ones")]
 fn follow<B: Backend, M: Metric>(
     model: &Transformer<B>,
@@ -261,9 +222,7 @@ fn follow<B: Backend, M: Metric>(
             None => None,
         };
         let baselines = match &only {
-            Some(runs) => {
-                crate::run::batch::baselines(options.direction, runs.base_metric.clone(), runs.source_metric.clone())
-            }
+            Some(runs) => baselines(options.direction, runs.base_metric.clone(), runs.source_metric.clone()),
             None => run_baselines(model, metric, &portions, options)?,
         };
         let factor = factor(&baselines, options)?;
@@ -372,15 +331,18 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         let ends: Vec<_> = unit
             .paths
             .iter()
-            .map(|&path| (&job.senders[job.paths[path].senders], &job.receivers[job.paths[path].receivers]))
+            .map(|&path| {
+                let PathPair { senders, receivers } = job.paths[path];
+                format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
+            })
             .collect();
         let id = Pass::new(
             self.portion.prompts[0],
             number,
-            &format!("path patching {} {:?} {ends:?}", options.direction, self.policy),
+            &format!("path patching {} {} {}", options.direction, self.policy, ends.join("; ")),
         );
         let expected = unit.paths.len() * self.base_metric.len();
-        let sent = |path: usize| format!("{} sent to {}", named(ends[path].0), named_receivers(ends[path].1));
+        let sent = |path: usize| ends[path].clone();
         let check = |metrics: Vec<f32>| {
             check_changed(self.metric.name(), &self.portion.prompts, &metrics, sent)?;
             Ok(metrics)

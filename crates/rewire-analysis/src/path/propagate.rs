@@ -16,7 +16,8 @@ use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};
 use crate::path::policy::{FreezePolicy, Frozen};
 use crate::path::receiver::{layer_ends, mlp_reads, written};
-use crate::run::batch::{Portion, by_place, gather};
+use crate::run::batch::Portion;
+use crate::run::transfer::{by_place, gather};
 
 /// One prompt's stream at one position, changed by one set of senders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,11 +8,10 @@ use rewire_model::{Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::error::AnalysisError;
-use crate::node::kind::{Node, NodeKind};
-use crate::patching::groups::named;
-use crate::patching::reference::{covers, mask, point, whole_metric};
+use crate::node::kind::{Node, NodeKind, named};
+use crate::patching::reference::{covers, mask, whole_metric};
 use crate::path::add_receivers::{Adding, Addition};
-use crate::path::paths::{Path, check_ends};
+use crate::path::ends::{Path, check_ends};
 use crate::path::policy::{FreezePolicy, Frozen, HeldAttention, Taking};
 use crate::path::receiver::{Input, Receiver, named as named_receivers};
 use crate::run::batch::{Portion, portions};
@@ -160,13 +159,13 @@ fn send<B: Backend>(
     source: &ActivationCache<B>,
     is_held: bool,
 ) -> Result<Patch<B>, CacheError> {
-    let source = source.any(at)?;
+    let source = source.any(at)?.clone();
     let sent = AnyMask::of(&source.dims(), &source.device(), |index| {
-        senders.iter().any(|node| point(node) == at && covers(node, index[0], at.axes(), index, 0))
+        senders.iter().any(|node| node.point() == at && covers(node, index[0], at.axes(), index, 0))
     });
     Ok(match is_held {
-        true => patch.replace(at, base.any(at)?.mask_where(&sent, source)),
-        false => patch.replace_where(at, source.clone(), sent),
+        true => patch.replace(at, base.any(at)?.mask_where(&sent, &source)),
+        false => patch.replace_where(at, source, sent),
     })
 }
 
@@ -181,9 +180,9 @@ fn receiving<B: Backend>(receivers: &[Receiver], received: &ActivationCache<B>) 
                     && r.head.is_none_or(|head| head == index[2])
             })
         };
-        let values = received.any(at)?;
-        let set = AnyMask::of(&values.dims(), &values.device(), covered);
-        Ok(patch.replace_where(at, values.clone(), set))
+        let values = received.any(at)?.clone();
+        let set = AnyMask::of(&values.dims(), &values.device(), |index| covered(index[0], index));
+        Ok(patch.replace_where(at, values, set))
     })
 }
 

@@ -20,7 +20,8 @@ use crate::path::propagate::{Carried, Carrier, Stage};
 use crate::path::reachability::{Reach, SecondRun};
 use crate::path::receiver::{Input, Receiver};
 use crate::path::schedule::{Job, Unit};
-use crate::run::batch::{by_place, evaluate, gather, host};
+use crate::run::record::evaluate;
+use crate::run::transfer::{by_place, gather, host};
 
 /// What reached the receivers of one unit of work, and how it is taken up.
 pub(super) struct Receiving<'a, B: Backend, M> {

@@ -2,26 +2,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData, Transaction};
-use ndarray::{ArrayD, IxDyn};
-use rewire_hooks::{ActivationCache, HookPoint, Recorder};
-use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
-use rewire_tasks::{Metric, Normalisation, NormalisationError, PromptPairs, Reads};
+use rewire_model::{ReadPositions, Readout, TransformerConfig};
+use rewire_tasks::{Metric, PromptPairs, Reads};
 
-use crate::effects::Baselines;
 use crate::error::AnalysisError;
-use crate::node::kind::{By, Component, NodeKind, Positions};
-use crate::run::finite::{Watch, check_run, nan_or_zero, the_metric};
-use crate::run::intervention::Intervention;
-use crate::run::moves::is_of_own_token;
-use crate::run::options::{Direction, Options, Scale};
-
-/// A run's activations and its metric per prompt.
-pub(crate) struct Recorded<B: Backend> {
-    pub(crate) cache: ActivationCache<B>,
-    pub(crate) metric: Vec<f32>,
-}
+use crate::node::kind::{Component, Positions};
+use crate::run::options::Direction;
 
 /// Consecutive pairs of all those that an analysis is over.
 pub(crate) struct Portion {
@@ -73,22 +59,12 @@ pub(crate) fn portions<'a, M: Metric>(
     Ok(Portions { pairs, reads, size: size.max(1), reaches: Reaches::Differing })
 }
 
-/// Cuts the pairs into portions for an intervention, which may reach positions at which both runs
-/// of a pair are the same.
-pub(crate) fn portions_for<'a, B: Backend, M: Metric>(
-    intervention: &Intervention<B>,
-    pairs: &'a PromptPairs,
-    metric: &M,
-    size: usize,
-) -> Result<Portions<'a>, AnalysisError> {
-    let portions = portions(pairs, metric, size)?;
-    Ok(match intervention.reaches_everywhere() {
-        true => Portions { reaches: Reaches::Everywhere, ..portions },
-        false => portions,
-    })
-}
-
 impl Portions<'_> {
+    /// The same for an intervention that may reach every position, whatever the tokens are.
+    pub(crate) fn changed_everywhere(self) -> Self {
+        Self { reaches: Reaches::Everywhere, ..self }
+    }
+
     /// How many portions there are.
     pub(crate) fn len(&self) -> usize {
         self.pairs.len().div_ceil(self.size)
@@ -225,122 +201,14 @@ impl Portion {
     }
 }
 
-/// Runs `tokens`, recording the points that `accepts` holds for.
-pub(crate) fn record<B: Backend, M: Metric>(
-    model: &Transformer<B>,
-    tokens: &[Vec<u32>],
-    portion: &Portion,
-    metric: &M,
-    accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
-) -> Result<Recorded<B>, AnalysisError> {
-    let mut recorder = Recorder::filtered(accepts);
-    let run = Run::tokens(model.tokens(tokens)?).reading(portion.readout.clone());
-    let mut watch = Watch::new();
-    let logits = model.forward(run, (&mut recorder, &mut watch))?;
-    let values = host(watch.mark(evaluate(metric, logits, &portion.prompts)));
-    check_run(model, &the_metric(metric.name()), portion, tokens, &values)?;
-    Ok(Recorded { cache: recorder.into_cache(), metric: values })
-}
-
-/// Returns the metric of each row of `logits` `[row, 1, column]`; NaN for a row with a logit that
-/// is not finite, for every metric.
-pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
-    let [rows, _, columns] = logits.dims();
-    let nan_or_zero = nan_or_zero(&logits);
-    metric.evaluate(logits.reshape([rows, columns]), prompts) + nan_or_zero
-}
-
-/// How far rounding inside the metric may put each row's, from the same logits.
-pub(crate) fn rounding<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
-    let [rows, _, columns] = logits.dims();
-    metric.rounding(logits.reshape([rows, columns]), prompts)
-}
-
-/// A tensor's values on the host, in row-major order.
-pub(crate) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
-}
-
-/// The same of several tensors, by one transfer: what waits for a device waits once.
-pub(crate) fn hosts<B: Backend>(tensors: Vec<Tensor<B, 1>>) -> Vec<Vec<f32>> {
-    let all = tensors.into_iter().fold(Transaction::<B>::default(), Transaction::register);
-    all.execute().into_iter().map(|data| data.iter::<f32>().collect()).collect()
-}
-
-/// Zeros for the effects of a kind on `n_prompts` prompts of `width` positions, `[prompt, layer, ..]`.
-pub(crate) fn no_effects(kind: NodeKind, config: &TransformerConfig, n_prompts: usize, width: usize) -> ArrayD<f32> {
-    let mut shape = vec![n_prompts, config.n_layers];
-    shape.extend(node_sizes(kind, config, width));
-    ArrayD::zeros(IxDyn(&shape))
-}
-
-/// How many nodes of a kind there are in a layer, along each of [`NodeKind::axes`].
-pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usize) -> Vec<usize> {
-    use rewire_hooks::Axis;
-    let size = |axis| match axis {
-        Axis::Head => config.n_heads,
-        Axis::DMlp => config.d_mlp,
-        _ => width,
+/// Whether an activation at a position depends on that position and its token alone: nothing has
+/// attended to other tokens yet.
+pub(crate) fn is_of_own_token(component: Component, layer: usize, config: &TransformerConfig) -> bool {
+    let reads_embedding = match component {
+        Component::ResidPre | Component::HeadQ | Component::HeadK | Component::HeadV => true,
+        // Beside attention, not after it.
+        Component::MlpOut | Component::MlpPost => config.parallel_block,
+        _ => false,
     };
-    kind.axes().into_iter().map(size).collect()
-}
-
-/// How many nodes of a kind there are in all layers.
-pub(crate) fn count(kind: NodeKind, config: &TransformerConfig, width: usize) -> usize {
-    let in_layer: usize = node_sizes(kind, config, width).iter().product();
-    match kind.by {
-        // Of a pattern's cells, those on and below the diagonal.
-        By::Cell => config.n_layers * config.n_heads * (width * (width + 1) / 2),
-        _ => config.n_layers * in_layer,
-    }
-}
-
-/// Refuses what cannot be analysed, before anything is run.
-pub(crate) fn check<B: Backend>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    nodes: &[NodeKind],
-) -> Result<(), AnalysisError> {
-    if nodes.is_empty() {
-        return Err(AnalysisError::NoNodes);
-    }
-    let config = model.config();
-    nodes.iter().try_for_each(|node| node.check(config, pairs))?;
-    check_pairs(model, pairs)
-}
-
-/// Refuses pairs that the model cannot run.
-pub(crate) fn check_pairs<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> Result<(), AnalysisError> {
-    let config = model.config();
-    Ok(pairs.check_model(config.d_vocab, config.n_ctx)?)
-}
-
-/// The metrics of paired runs as baselines, whichever of them was patched.
-pub(crate) fn baselines(direction: Direction, base: Vec<f32>, source: Vec<f32>) -> Baselines {
-    match direction {
-        Direction::Denoising => Baselines { clean: source, corrupted: base },
-        Direction::Noising => Baselines { clean: base, corrupted: source },
-    }
-}
-
-/// What a change of the metric is multiplied by to be an effect.
-pub(crate) fn factor(baselines: &Baselines, options: &Options) -> Result<f64, NormalisationError> {
-    let [clean, corrupted] = baselines.means();
-    match options.scale {
-        Scale::Metric => Ok(1.0),
-        Scale::Normalised => Ok(Normalisation::new(clean, corrupted)?.scale(1.0)),
-    }
-}
-
-/// `[prompts, pos, width]` as a table of places, `[prompts * pos, width]`.
-pub(crate) fn by_place<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
-    let [prompts, pos, width] = x.dims();
-    x.reshape([prompts * pos, width])
-}
-
-/// These rows of a table.
-pub(crate) fn gather<B: Backend>(table: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
-    let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [rows.len()]), &table.device());
-    table.select(0, index)
+    layer == 0 && reads_embedding
 }

@@ -1,6 +1,7 @@
 //! Numbers that are not finite: each becomes an error that names its prompt, and its node or hook
 //! point.
 
+use crate::node::index::node_at;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
@@ -8,8 +9,9 @@ use rewire_hooks::{Hook, HookPoint, NormSite, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
 
 use crate::error::AnalysisError;
-use crate::node::kind::{By, Node, NodeKind, Positions};
-use crate::run::batch::{Portion, host};
+use crate::node::kind::NodeKind;
+use crate::run::batch::Portion;
+use crate::run::transfer::host;
 
 /// A metric in words.
 pub(crate) fn the_metric(name: &str) -> String {
@@ -80,22 +82,6 @@ pub(crate) fn check_effects(
     let index = ndarray::Dimension::slice(&index);
     let what = format!("the effect of {} by {method}", node_at(kind, &index[1..]));
     Err(AnalysisError::NotFinite { what, value, prompt: Some(first_prompt + index[0]), first: None })
-}
-
-/// The node at `index` along the axes of its kind's effects, layer first.
-pub(crate) fn node_at(kind: NodeKind, index: &[usize]) -> Node {
-    let (layer, rest) = index.split_first().map_or((0, index), |(layer, rest)| (*layer, rest));
-    let (unit, places) = match (kind.unit_axis(), rest.split_first()) {
-        (Some(_), Some((unit, places))) => (Some(*unit), places),
-        _ => (None, rest),
-    };
-    let positions = match (kind.by, places) {
-        (By::Marked, _) => Positions::Each(Vec::new()),
-        (_, &[dest, src]) => Positions::Cell { dest, src },
-        (_, &[position]) => Positions::One(position),
-        _ => Positions::All,
-    };
-    Node { layer, component: kind.component, unit, positions }
 }
 
 /// The first hook point of a prompt's run whose activation is not finite.

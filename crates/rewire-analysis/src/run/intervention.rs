@@ -1,14 +1,17 @@
 //! What an activation is replaced by: another run's, nothing, or what is given.
 
+use crate::run::batch::{Portions, portions};
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, AnyRank, Axis, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::Metric;
+use rewire_tasks::PromptPairs;
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, NodeKind};
-use crate::run::batch::{Portion, Recorded, record};
+use crate::run::batch::Portion;
 use crate::run::options::Direction;
+use crate::run::record::{Recorded, record};
 
 /// What an activation is replaced by.
 #[derive(Debug, Clone, Default)]
@@ -45,8 +48,8 @@ impl<B: Backend> Intervention<B> {
         let rotated = |kind: &&NodeKind| matches!(kind.component, Component::HeadQ | Component::HeadK);
         match (self, kinds.iter().find(rotated)) {
             (Intervention::Fixed(_), Some(&node)) if config.is_rotary() => {
-                let reason = "to be replaced by a given value: it is used rotated, a different way at each position";
-                Err(AnalysisError::NoSuchNode { node, reason })
+                let reason = "this model rotates it differently at each position, so a given value stands for none";
+                Err(AnalysisError::UnsupportedNode { method: "replacement by a given activation", node, reason })
             }
             _ => Ok(()),
         }
@@ -68,9 +71,9 @@ impl<B: Backend> Intervention<B> {
                 return record(model, &source, portion, metric, accepts);
             }
             Intervention::Zero => {
-                block_points(model.config()).filter(|p| accepts(*p)).fold(ActivationCache::new(), |cache, p| {
-                    cache.with(p, AnyRank::zeros(&dims(p, model.config(), portion), &model.device()))
-                })
+                let zeros = |p| AnyRank::zeros(&dims(p, model.config(), portion), &model.device());
+                let points = block_points(model.config()).filter(|p| accepts(*p));
+                points.fold(ActivationCache::new(), |cache, p| cache.with(p, zeros(p)))
             }
             Intervention::Fixed(given) => {
                 block_points(model.config()).filter(|p| accepts(*p)).try_fold(ActivationCache::new(), |cache, p| {
@@ -108,7 +111,7 @@ fn spread<B: Backend>(
     config: &TransformerConfig,
     portion: &Portion,
 ) -> Result<AnyRank<B>, AnalysisError> {
-    let value = given.any(point)?;
+    let value = given.any(point)?.clone();
     let found = value.dims();
     let expected = dims(point, config, portion);
     let mut of_all = expected.clone();
@@ -118,7 +121,7 @@ fn spread<B: Backend>(
         Axis::Pos => found >= expected || *found == 1,
         _ => found == expected,
     });
-    if found.len() != expected.len() || !fits {
+    if !fits {
         return Err(AnalysisError::GivenShape { point, expected: of_all, found });
     }
     let value = match found[0] {
@@ -130,4 +133,19 @@ fn spread<B: Backend>(
         _ => value,
     };
     Ok(value.expand(&expected))
+}
+
+/// Cuts the pairs into portions for an intervention, which may reach positions at which both runs
+/// of a pair are the same.
+pub(crate) fn portions_for<'a, B: Backend, M: Metric>(
+    intervention: &Intervention<B>,
+    pairs: &'a PromptPairs,
+    metric: &M,
+    size: usize,
+) -> Result<Portions<'a>, AnalysisError> {
+    let portions = portions(pairs, metric, size)?;
+    Ok(match intervention.reaches_everywhere() {
+        true => portions.changed_everywhere(),
+        false => portions,
+    })
 }

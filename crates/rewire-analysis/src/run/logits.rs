@@ -5,9 +5,9 @@ use rewire_model::{ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::PromptPairs;
 
 use crate::error::AnalysisError;
-use crate::run::batch::host;
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::watched;
+use crate::run::transfer::host;
 
 /// The clean prompts' logits at END over the whole vocabulary, one row a prompt: the reference of
 /// [`KlDivergence`](rewire_tasks::KlDivergence). Runs `prompt_batch` prompts at once.

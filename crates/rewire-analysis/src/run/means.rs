@@ -9,9 +9,9 @@ use rewire_model::{ModelError, Readout, Run, Transformer};
 use rewire_tensor::float32;
 
 use crate::error::AnalysisError;
-use crate::run::batch::hosts;
 use crate::run::finite::first_point;
 use crate::run::fit::watched;
+use crate::run::transfer::hosts;
 
 /// What a mean is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

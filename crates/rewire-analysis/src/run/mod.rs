@@ -10,6 +10,8 @@ pub(crate) mod means;
 pub(crate) mod memory;
 pub(crate) mod moves;
 pub(crate) mod options;
+pub(crate) mod record;
+pub(crate) mod transfer;
 pub(crate) mod workers;
 
 pub use checkpoint::{Ledger, Pass};

@@ -11,21 +11,9 @@ use rewire_model::TransformerConfig;
 use rewire_tensor::float32;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::node::kind::{By, Component, Node, NodeKind, Positions};
-use crate::patching::reference::point;
-use crate::run::batch::{Portion, hosts};
-
-/// Whether an activation at a position depends on that position and its token alone: nothing has
-/// attended to other tokens yet.
-pub(crate) fn is_of_own_token(component: Component, layer: usize, config: &TransformerConfig) -> bool {
-    let reads_embedding = match component {
-        Component::ResidPre | Component::HeadQ | Component::HeadK | Component::HeadV => true,
-        // Beside attention, not after it.
-        Component::MlpOut | Component::MlpPost => config.parallel_block,
-        _ => false,
-    };
-    layer == 0 && reads_embedding
-}
+use crate::node::kind::{By, Node, NodeKind, Positions};
+use crate::run::batch::Portion;
+use crate::run::transfer::hosts;
 
 /// Sets the effects of the nodes of a kind in one layer, `[prompt, ..]`, to exactly 0 where a patch
 /// cannot matter.
@@ -67,7 +55,7 @@ pub(crate) fn moving<B: Backend>(
     base: &ActivationCache<B>,
     source: &ActivationCache<B>,
 ) -> Result<Vec<Vec<bool>>, CacheError> {
-    let points: BTreeSet<HookPoint> = groups.iter().flatten().map(point).collect();
+    let points: BTreeSet<HookPoint> = groups.iter().flatten().map(Node::point).collect();
     let size = |&at: &HookPoint| match at.axes().len() {
         4 => size_of_change::<B, 4>(at, base, source),
         _ => size_of_change::<B, 3>(at, base, source),
@@ -82,7 +70,7 @@ pub(crate) fn moving<B: Backend>(
     let moves = |group: &Vec<Node>, prompt: usize| {
         group.iter().any(|node| {
             portion.can_matter(prompt, node.component, node.layer, config, &node.positions)
-                && differs(node, prompt, portion.readout_positions()[prompt], sizes[&point(node)].view())
+                && differs(node, prompt, portion.readout_positions()[prompt], sizes[&node.point()].view())
         })
     };
     let of_group = |group: &Vec<Node>| (0..portion.prompts.len()).map(|prompt| moves(group, prompt)).collect();
@@ -107,7 +95,7 @@ fn size_of_change<B: Backend, const D: usize>(
 /// Whether a node's activation differs in `prompt` at a position up to `read`, by the sizes of the
 /// differences at its point.
 fn differs(node: &Node, prompt: usize, read: usize, sizes: ArrayViewD<'_, f32>) -> bool {
-    let axes = point(node).axes();
+    let axes = node.point().axes();
     let mut here = sizes;
     // From the last axis on, so that the others keep their numbers.
     for (dim, axis) in axes.iter().enumerate().rev() {

@@ -22,9 +22,7 @@ use rewire_analysis::run::{Direction, Options, clean_logits};
 use rewire_analysis::{Effects, Outcome};
 use rewire_hooks::{GradientProbes, HookPoint, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
-use rewire_store::{OutputDirectory, Waiting};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
-use rewire_toy::{MODEL_FILES, save_weights};
 use serde_json::{Value, json};
 
 use super::sizes::Size;
@@ -90,7 +88,7 @@ pub(crate) fn movers(config: &TransformerConfig) -> Vec<(usize, usize)> {
 }
 
 /// What all works share.
-pub(crate) struct Setting {
+pub(crate) struct Setting<'a> {
     /// Pairs that differ at one token.
     one: PromptPairs,
     /// One pair, as long as the comparison notebook's.
@@ -99,10 +97,10 @@ pub(crate) struct Setting {
     everywhere: PromptPairs,
     /// How far integrated gradients may be from complete.
     tolerance: f64,
-    options: Options<'static>,
+    options: Options<'a>,
 }
 
-impl Setting {
+impl<'a> Setting<'a> {
     pub(crate) fn new<B: Backend>(
         model: &Transformer<B>,
         seed: u64,
@@ -124,7 +122,7 @@ impl Setting {
     }
 
     /// The same, done with these.
-    pub(crate) fn with(self, options: Options<'static>) -> Self {
+    pub(crate) fn with(self, options: Options<'a>) -> Self {
         Self { options, ..self }
     }
 
@@ -132,15 +130,14 @@ impl Setting {
         self.one.len()
     }
 
-    pub(crate) fn options(&self) -> &Options<'static> {
+    pub(crate) fn options(&self) -> &Options<'a> {
         &self.options
     }
 
     /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
     pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
         if size.is_shared() {
-            let directory = OutputDirectory::take(directory, &MODEL_FILES, "bench", Waiting::Refuse)?;
-            save_weights(&directory, model)?;
+            model.save(directory)?;
         }
         let shape = json!({ "shape": size.describe(), "movers": movers(model.config()), "shared": size.is_shared() });
         std::fs::write(directory.join("setting.json"), shape.to_string())?;
@@ -268,7 +265,7 @@ impl Work {
         }
     }
 
-    fn pairs(self, setting: &Setting) -> &PromptPairs {
+    fn pairs<'s>(self, setting: &'s Setting<'_>) -> &'s PromptPairs {
         match self {
             Work::HeadsDifferEverywhere => &setting.everywhere,
             Work::IntegratedGradients | Work::IntegratedGradientsLean | Work::NeuronsOnePair => &setting.notebook,

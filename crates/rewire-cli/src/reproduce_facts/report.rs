@@ -3,12 +3,13 @@
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels};
 
-use super::{Arguments, Found, Patched, by_position};
+use super::{Found, Patched, by_position};
 use crate::model::Source;
 use crate::output::{new_page, numbered};
+use crate::session::Session;
 
-pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
-    let mut page = new_page("Factual recall", &source.subtitle(arguments.model.device), source, &found.warnings);
+pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
+    let mut page = new_page("Factual recall", &source.subtitle(session.device()), session, source, &found.warnings);
     page.section(
         "What the model knows",
         "The demo's first question about each landmark: the probability of its city as the next token, and its rank among all tokens.",

@@ -13,10 +13,9 @@ use rewire_tasks::{PromptPairs, Tokenizer};
 use super::analyse::Compared;
 use super::head_node;
 use super::printed::OUTLIERS;
-use crate::compute::options;
 use crate::model::Source;
 use crate::output::head_name;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 /// What heads are replaced by, in the notebook's order, and what it left to do.
 pub(super) const INTERVENTIONS: [&str; 3] = ["zero", "mean", "resample"];
@@ -43,6 +42,7 @@ pub(super) struct Study {
 
 pub(super) fn study<B: Backend>(
     model: &Transformer<B>,
+    setup: &Setup,
     tokenizer: &Tokenizer,
     [set, reference]: &[PromptPairs; 2],
     compared: &Compared,
@@ -77,8 +77,8 @@ pub(super) fn study<B: Backend>(
             ablations.push(Ablated { nodes, by: by.clone() });
         }
     }
-    let found = with_bar("accuracy without heads", |progress| {
-        let fitted = options(model, set.width());
+    let found = setup.step("accuracy without heads", |progress| {
+        let fitted = setup.options(model, set.width());
         let options = Options { prompt_batch: AT_ONCE.min(fitted.prompt_batch), progress, ..fitted };
         answer_accuracy(model, set, tokenizer, &ablations, NEW_TOKENS, &options)
     })?;

@@ -12,8 +12,7 @@ use rewire_analysis::{Effects, Outcome};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use crate::compute::options;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 pub(super) const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
 pub(super) const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
@@ -50,13 +49,14 @@ pub(super) struct Lines {
 
 pub(super) fn compare<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     pair: &PromptPairs,
     integral: &PathIntegral<B::InnerBackend>,
 ) -> anyhow::Result<Compared> {
     let metric = LogitDiff::new(pair);
     let kinds = KINDS.map(|(kind, _)| kind);
-    let options = Options { direction: Direction::Noising, ..options(model, pair.width()) };
-    let exact = with_bar("activation patching: every neuron and head", |progress| {
+    let options = Options { direction: Direction::Noising, ..setup.options(model, pair.width()) };
+    let exact = setup.step("activation patching: every neuron and head", |progress| {
         activation_patching(&model.valid(), pair, &metric, &kinds, &Options { progress, ..options })
     })?;
     let exact_means = exact.baselines.means();
@@ -64,10 +64,11 @@ pub(super) fn compare<B: AutodiffBackend>(
     let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> anyhow::Result<Lines> {
         let integral = PathIntegral { baseline, ..integral.clone() };
         let what = format!("integrated gradients, {name} baseline");
-        let integrated = with_bar(&what, |progress| {
-            integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
-        })
-        .context(what)?;
+        let integrated = setup
+            .step(&what, |progress| {
+                integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
+            })
+            .context(what)?;
         // Whatever is asked for here, the notebook has Captum's own quadrature.
         let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral };
         let literal = literal_first_node(model, pair, &metric, &kinds, &of_notebook, &in_logits)?;

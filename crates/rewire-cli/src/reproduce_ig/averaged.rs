@@ -13,8 +13,7 @@ use rewire_model::Transformer;
 use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
 
 use super::analyse::KINDS;
-use crate::compute::options;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 /// The figures that are correlated with patching, and the difference of both.
 pub(super) const FIGURES: [&str; 3] = ["one gradient", "integral", "integral less one gradient"];
@@ -49,17 +48,19 @@ pub(super) struct Mean {
 /// Patching, the notebook's one gradient and the integral on each pair, to the corrupted baseline.
 pub(super) fn averaged<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     pairs: &PromptPairs,
     seed: u64,
     integral: &PathIntegral<B::InnerBackend>,
 ) -> anyhow::Result<Averaged> {
     let metric = LogitDiff::new(pairs);
     let kinds = KINDS.map(|(kind, _)| kind);
-    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..options(model, pairs.width()) };
-    let exact = with_bar("generated pairs: activation patching", |progress| {
+    let options =
+        Options { direction: Direction::Noising, scale: Scale::Metric, ..setup.options(model, pairs.width()) };
+    let exact = setup.step("generated pairs: activation patching", |progress| {
         activation_patching(&model.valid(), pairs, &metric, &kinds, &Options { progress, ..options })
     })?;
-    let integrated = with_bar("generated pairs: integrated gradients", |progress| {
+    let integrated = setup.step("generated pairs: integrated gradients", |progress| {
         integrated_gradients(model, pairs, &metric, &kinds, integral, &Options { progress, ..options })
     })?;
     let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral.clone() };

@@ -12,8 +12,7 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::analyse::{Compared, HEADS};
 use super::{Prompts, head_node};
-use crate::compute::options;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 /// The heads that the notebook draws, in its order.
 const NOTEBOOK: [(usize, usize); 9] = [(9, 6), (0, 2), (7, 3), (10, 6), (11, 10), (9, 9), (8, 10), (2, 5), (10, 3)];
@@ -59,6 +58,7 @@ fn places() -> anyhow::Result<Vec<f64>> {
 
 pub(super) fn draw<B: Backend>(
     model: &Transformer<B>,
+    setup: &Setup,
     prompts: &Prompts,
     compared: &Compared,
     [from, to]: [f64; 2],
@@ -69,8 +69,8 @@ pub(super) fn draw<B: Backend>(
     let wide: Vec<f64> = (0..WIDE).map(|i| from + (to - from) * i as f64 / (WIDE - 1) as f64).collect();
     let metric = LogitDiff::new(&prompts.pair);
     let along = |places: &[f64], what: &str| {
-        with_bar(what, |progress| {
-            let options = Options { progress, ..options(model, prompts.pair.width()) };
+        setup.step(what, |progress| {
+            let options = Options { progress, ..setup.options(model, prompts.pair.width()) };
             interpolation_curves(model, &prompts.pair, &metric, &nodes, places, &Intervention::Resample, &options)
         })
     };
@@ -94,6 +94,7 @@ fn chosen(compared: &Compared) -> Vec<(usize, usize)> {
 /// The notebook's name mover, or the head of largest effect in the last layer, on both contrastive pairs.
 pub(super) fn contrasts<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     prompts: &Prompts,
     compared: &Compared,
     is_gpt2_small: bool,
@@ -103,18 +104,23 @@ pub(super) fn contrasts<B: AutodiffBackend>(
     let of_last = || compared.heads_by_effect().into_iter().find(|(layer, _)| *layer == last);
     let Some(head) = is_gpt2_small.then_some(NOTEBOOK[0]).or_else(of_last) else { return Ok(Vec::new()) };
     let names = ["as printed", "aligned"];
-    names.into_iter().zip(&prompts.contrasts).map(|(name, pair)| contrast(model, name, pair, head, integral)).collect()
+    names
+        .into_iter()
+        .zip(&prompts.contrasts)
+        .map(|(name, pair)| contrast(model, setup, name, pair, head, integral))
+        .collect()
 }
 
 fn contrast<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     name: &'static str,
     (pair, texts): &(PromptPairs, [String; 2]),
     head: (usize, usize),
     integral: &PathIntegral<B::InnerBackend>,
 ) -> anyhow::Result<Contrasted> {
     let metric = LogitDiff::new(pair);
-    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..options(model, pair.width()) };
+    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..setup.options(model, pair.width()) };
     let inner = model.valid();
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
     let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };

@@ -11,8 +11,10 @@ use super::results::{ASIDES, AVERAGED, COMPARISON, aside_rows, averaged_rows, co
 use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 use crate::output::new_page;
+use crate::session::Session;
 
 pub(super) fn page(
+    session: &Session,
     source: &Source,
     prompts: &Prompts,
     found: &Found,
@@ -21,7 +23,7 @@ pub(super) fn page(
     warnings: &[String],
 ) -> Page {
     let title = "Integrated gradients against activation patching";
-    let mut page = new_page(title, &source.subtitle(arguments.model.device), source, warnings);
+    let mut page = new_page(title, &source.subtitle(session.device()), session, source, warnings);
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",

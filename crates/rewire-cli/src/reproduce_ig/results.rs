@@ -15,6 +15,7 @@ use super::checks::{Aside, asides};
 use super::{Arguments, Found, REFERENCE};
 use crate::model::Source;
 use crate::output::{head_name, text_table};
+use crate::session::Session;
 
 /// Nodes that tables list.
 pub(super) const TOP_NODES: usize = 10;
@@ -47,7 +48,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             values: found.values.clone().into_dyn(),
             method: None,
             direction: None,
-            scale: Scale::Metric,
+            scale: Some(Scale::Metric),
             prompts_by_position: None,
         }));
     }
@@ -65,7 +66,7 @@ fn curves(name: &str, curves: &Curves) -> Table {
         values: values.into_dyn(),
         method: None,
         direction: None,
-        scale: Scale::Metric,
+        scale: Some(Scale::Metric),
         prompts_by_position: None,
     }
 }
@@ -238,10 +239,16 @@ pub(super) fn accuracy_rows(study: &Study) -> Vec<Vec<String>> {
     rows
 }
 
-pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> String {
+pub(super) fn summary(
+    session: &Session,
+    source: &Source,
+    found: &Found,
+    checks: &[Check],
+    arguments: &Arguments,
+) -> String {
     let compared = &found.compared;
     let [clean, corrupted] = compared.logit_differences();
-    let mut text = format!("{} on {}\n", source.name, arguments.model.device.resolve());
+    let mut text = format!("{} on {}\n", source.name, session.device());
     text += &format!("clean logit difference {clean:.4}, corrupted {corrupted:.4}\n\n");
     text += "attributions against activation patching (\"notebook's\": one gradient near the clean run, not integrated gradients)\n";
     text += &text_table(&COMPARISON, &comparison_rows(found));

@@ -19,9 +19,8 @@ use serde_json::{Value, json};
 
 use crate::agreement::TOP_K;
 use crate::certainty::{Certainty, Columns, describe_clusters};
-use crate::compute::options;
 use crate::output::head_name;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 /// What is found of the heads' outputs on one set of prompts.
 pub(super) struct Findings {
@@ -114,18 +113,19 @@ fn estimated(config: &TransformerConfig) -> Vec<NodeKind> {
 /// The demo's own analyses, in its order.
 pub(super) fn demo<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     pairs: &PromptPairs,
     norm: NormJacobian,
 ) -> anyhow::Result<Demo> {
     let metric = LogitDiff::new(pairs);
     let inner = model.valid();
     let options =
-        Options { direction: Direction::Denoising, scale: Scale::Normalised, ..options(model, pairs.width()) };
+        Options { direction: Direction::Denoising, scale: Scale::Normalised, ..setup.options(model, pairs.width()) };
     let attention_attribution = attention_attribution(model, pairs, &metric, &options)?;
     let paths = PathOptions { norm, per_prompt: PerPrompt::Mean };
     let kinds = estimated(model.config());
     let (attribution, paths) = attribution_patching_with_head_paths(model, pairs, &metric, &kinds, paths, &options)?;
-    let exact = with_bar("demo prompts: blocks and heads, exactly", |progress| {
+    let exact = setup.step("demo prompts: blocks and heads, exactly", |progress| {
         activation_patching(&inner, pairs, &metric, &patched(model.config()), &Options { progress, ..options })
     })?;
     let agreements = exact
@@ -144,6 +144,7 @@ pub(super) fn demo<B: AutodiffBackend>(
 /// The heads' outputs, both ways, exact and by attribution.
 pub(super) fn heads<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     set: &'static str,
     pairs: PromptPairs,
     seed: u64,
@@ -152,8 +153,8 @@ pub(super) fn heads<B: AutodiffBackend>(
     let inner = model.valid();
     let mut outcomes = Vec::new();
     for direction in DIRECTIONS {
-        let options = Options { direction, scale: Scale::Normalised, ..options(model, pairs.width()) };
-        let exact = with_bar(&format!("{set} prompts, {direction}"), |progress| {
+        let options = Options { direction, scale: Scale::Normalised, ..setup.options(model, pairs.width()) };
+        let exact = setup.step(&format!("{set} prompts, {direction}"), |progress| {
             activation_patching(&inner, &pairs, &metric, &[HEADS], &Options { progress, ..options })
         })?;
         outcomes.push([exact, attribution_patching(model, &pairs, &metric, &[HEADS], &options)?]);

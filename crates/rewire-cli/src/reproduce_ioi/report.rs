@@ -14,10 +14,11 @@ use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
 use crate::names;
 use crate::output::{head_name, new_page, numbered};
+use crate::session::Session;
 
-pub(super) fn page(source: &Source, found: &Found, arguments: &Arguments) -> Page {
+pub(super) fn page(session: &Session, source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let title = "Attribution patching on indirect object identification";
-    let mut page = new_page(title, &source.subtitle(arguments.model.device), source, &found.warnings);
+    let mut page = new_page(title, &source.subtitle(session.device()), session, source, &found.warnings);
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
     if let Some(note) = names::positions_note(&found.sets[0].pairs) {

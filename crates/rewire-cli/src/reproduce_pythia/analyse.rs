@@ -24,8 +24,7 @@ use super::edges::{self, Edges};
 use super::looks::Looks;
 use super::roles::{self, Seen, induces, inhibits};
 use crate::certainty::Certainty;
-use crate::compute::options;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 /// A head, by layer and number.
 pub(super) type Head = (usize, usize);
@@ -94,6 +93,7 @@ pub(super) struct Found {
 /// Runs all steps.
 pub(super) fn analyse<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     tokenizer: &Tokenizer,
     sets: Sets,
     arguments: &Arguments,
@@ -103,19 +103,19 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let pairs = &data.pairs;
     let metric = LogitDiff::new(pairs);
     let threshold = arguments.threshold;
-    let options = Options { direction: Direction::Noising, ..options(model, pairs.width()) };
-    let parts = with_bar("parts of heads", |progress| {
+    let options = Options { direction: Direction::Noising, ..setup.options(model, pairs.width()) };
+    let parts = setup.step("parts of heads", |progress| {
         let options = Options { direction: Direction::Denoising, progress, ..options };
         activation_patching(&inner, pairs, &metric, &PARTS.map(NodeKind::all), &options)
     })?;
-    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, data, what, receivers, arguments);
+    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, setup, data, what, receivers, arguments);
     let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
     let direct = step("direct effects", vec![last])?;
     let opposing = beyond(&direct.effects(), |effect| effect >= threshold);
     let results = [NodeKind::all(Component::HeadResult)];
     let attribution = logit_attribution(&inner, pairs, &results, FinalNormGain::Applied, &options)?;
     let copying = [CopyNorms::Without, CopyNorms::With].map(|norms| {
-        with_bar("copy scores", |progress| {
+        setup.step("copy scores", |progress| {
             copy_scores(&inner, &pairs.clean(), &data.names(), norms, &Options { progress, ..options })
         })
     });
@@ -136,7 +136,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let (layers, heads) = (inner.config().n_layers, inner.config().n_heads);
     let all: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect();
     let keep = KeptTokens { excluded, ..KeptTokens::default() };
-    let suppression = with_bar("copy suppression", |progress| {
+    let suppression = setup.step("copy suppression", |progress| {
         copy_suppression(&inner, pairs, &all, &keep, &Options { progress, ..options })
     })?;
     // Those that look at S2 and write to the logits themselves inhibit it there: the notebook keeps them apart from the movers.
@@ -160,7 +160,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let queries = into("into the movers' queries", Input::Q, &movers)?;
     let candidates: Vec<Head> = serving(&queries);
     let measured = &candidates[..candidates.len().min(MEASURED)];
-    let inhibition = with_bar("S2-inhibition", |progress| {
+    let inhibition = setup.step("S2-inhibition", |progress| {
         s2_inhibition(&inner, pairs, &data.roles, measured, &movers, &Options { progress, ..options })
     })?;
     let inhibitors: Vec<Head> = candidates.iter().copied().filter(|&head| inhibits(&looks, head)).collect();
@@ -190,8 +190,8 @@ pub(super) fn analyse<B: AutodiffBackend>(
         .into_iter()
         .flatten()
         .collect();
-    let circuit = circuit::find(&inner, &sets, &evidence, &steps, arguments)?;
-    let edges = edges::find(model, data, &circuit, &direct, arguments)?;
+    let circuit = circuit::find(&inner, setup, &sets, &evidence, &steps, arguments)?;
+    let edges = edges::find(model, setup, data, &circuit, &direct, arguments)?;
     let right = right(&parts);
     Ok(Found {
         right,
@@ -229,6 +229,7 @@ fn serving(step: &Option<Step>) -> Vec<Head> {
 
 fn step<B: Backend>(
     model: &Transformer<B>,
+    setup: &Setup,
     data: &Data,
     what: &str,
     receivers: Vec<Receiver>,
@@ -236,8 +237,8 @@ fn step<B: Backend>(
 ) -> anyhow::Result<Step> {
     let heads = [NodeKind::all(Component::HeadZ)];
     let metric = LogitDiff::new(&data.pairs);
-    let found = with_bar(what, |progress| {
-        let options = Options { direction: Direction::Noising, progress, ..options(model, data.pairs.width()) };
+    let found = setup.step(what, |progress| {
+        let options = Options { direction: Direction::Noising, progress, ..setup.options(model, data.pairs.width()) };
         path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
     })?;
     let certainty = Certainty::new(&found.outcome.effects[0], &data.pairs.clusters(), arguments.seed);

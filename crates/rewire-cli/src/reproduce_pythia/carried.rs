@@ -14,8 +14,7 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::analyse::Head;
 use super::data::{Data, Kind};
-use crate::compute::options;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 /// The bars of a circuit: what its heads keep alone, and what is left without them, as shares of
 /// the clean logit difference.
@@ -63,6 +62,7 @@ pub(super) struct Carried {
 /// A set of prompts and the means that ablated heads get on them.
 pub(super) struct Ablations<'a, B: Backend> {
     model: &'a Transformer<B>,
+    setup: &'a Setup<'a>,
     by_kind: Vec<(PromptPairs, &'a Intervention<B>)>,
     seed: u64,
 }
@@ -71,6 +71,7 @@ impl<'a, B: Backend> Ablations<'a, B> {
     /// `seed` is of the bootstrap.
     pub(super) fn new(
         model: &'a Transformer<B>,
+        setup: &'a Setup<'a>,
         data: &Data,
         means: &'a BTreeMap<Kind, Intervention<B>>,
         seed: u64,
@@ -79,7 +80,7 @@ impl<'a, B: Backend> Ablations<'a, B> {
             let mean = means.get(&kind).context("the prompts were drawn with no mean for one of their lengths")?;
             Ok((pairs, mean))
         });
-        Ok(Self { model, by_kind: by_kind.collect::<anyhow::Result<_>>()?, seed })
+        Ok(Self { model, setup, by_kind: by_kind.collect::<anyhow::Result<_>>()?, seed })
     }
 
     /// What each set carries.
@@ -89,8 +90,9 @@ impl<'a, B: Backend> Ablations<'a, B> {
         let groups: Vec<Vec<Node>> = sets.iter().flat_map(ablated_in).collect();
         let (mut clean, mut ablated) = (Vec::new(), vec![Vec::new(); groups.len()]);
         for (pairs, mean) in &self.by_kind {
-            let found = with_bar(what, |progress| {
-                let options = Options { scale: Scale::Metric, progress, ..options(self.model, pairs.width()) };
+            let found = self.setup.step(what, |progress| {
+                let options =
+                    Options { scale: Scale::Metric, progress, ..self.setup.options(self.model, pairs.width()) };
                 ablate_groups(self.model, pairs, &LogitDiff::new(pairs), &groups, mean, &options)
             })?;
             for (changes, ablated) in found.values.columns().into_iter().zip(&mut ablated) {

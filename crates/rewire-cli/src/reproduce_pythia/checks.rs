@@ -8,6 +8,7 @@ use burn::tensor::backend::Backend;
 use rewire_analysis::heads::CopyScores;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_report::{Check, Verdict};
+use rewire_studies::Setup;
 use rewire_tasks::Tokenizer;
 
 use super::analyse::Head;
@@ -61,12 +62,13 @@ pub(super) fn is_the_notebooks(source: &Source) -> bool {
 pub(super) fn checks<B: Backend>(
     source: &Source,
     model: &Transformer<B>,
+    setup: &Setup,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Vec<Check>> {
     if !is_the_notebooks(source) {
         return Ok(Vec::new());
     }
-    Ok(compared(&measure(model, tokenizer)?))
+    Ok(compared(&measure(model, setup, tokenizer)?))
 }
 
 fn compared(found: &Measured) -> Vec<Check> {

@@ -13,7 +13,7 @@ use super::analyse::{Head, Step};
 use super::carried::{Ablations, Carried};
 use super::data::{Kind, Sets};
 use super::search::{self, Choice};
-use crate::compute::options;
+use rewire_studies::Setup;
 
 /// What a head does, by the step that found it and by where it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +130,7 @@ impl Random {
 /// prompts, and judges it on another.
 pub(super) fn find<B: Backend>(
     model: &Transformer<B>,
+    setup: &Setup,
     sets: &Sets,
     evidence: &[(Head, Role, f32)],
     steps: &[&Step],
@@ -144,9 +145,9 @@ pub(super) fn find<B: Backend>(
     }
     let ranked = ranked(&with_roles, steps);
     let heads: Vec<Head> = ranked.iter().map(|(head, _)| *head).collect();
-    let means = sets.reference.means(model, options(model, sets.choosing.pairs.width()).prompt_batch)?;
-    let choosing = Ablations::new(model, &sets.choosing, &means, arguments.seed)?;
-    let judging = Ablations::new(model, &sets.judging, &means, arguments.seed)?;
+    let means = sets.reference.means(model, setup.options(model, sets.choosing.pairs.width()).prompt_batch)?;
+    let choosing = Ablations::new(model, setup, &sets.choosing, &means, arguments.seed)?;
+    let judging = Ablations::new(model, setup, &sets.judging, &means, arguments.seed)?;
     let Choice { chosen, curve } = search::choose(&choosing, &heads)?;
     let judged = judging.carried(std::slice::from_ref(&chosen.heads), "what the circuit carries")?.remove(0);
     let random = random(&judging, &heads, &chosen.heads, arguments.seed)?;

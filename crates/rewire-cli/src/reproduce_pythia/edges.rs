@@ -15,9 +15,8 @@ use super::Arguments;
 use super::analyse::{Head, Step};
 use super::circuit::Circuit;
 use super::data::Data;
-use crate::compute::options;
 use crate::output::head_name;
-use crate::progress::with_bar;
+use rewire_studies::Setup;
 
 /// Edges of the whole model up to which all are patched exactly.
 const ALL: usize = 2000;
@@ -37,6 +36,7 @@ pub(super) struct Edges {
 /// Patches every edge exactly, or, of many, those of largest attribution.
 pub(super) fn find<B: AutodiffBackend>(
     model: &Transformer<B>,
+    setup: &Setup,
     data: &Data,
     circuit: &Circuit,
     direct: &Step,
@@ -48,12 +48,12 @@ pub(super) fn find<B: AutodiffBackend>(
     let all = Edge::between(&every);
     let n_all = all.len();
     let metric = LogitDiff::new(&data.pairs);
-    let options = Options { direction: Direction::Noising, ..options(model, data.pairs.width()) };
+    let options = Options { direction: Direction::Noising, ..setup.options(model, data.pairs.width()) };
     let chosen = match n_all {
         0..=ALL => all,
         _ => {
             let path_options = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
-            let paths = with_bar("attribution of all paths", |progress| {
+            let paths = setup.step("attribution of all paths", |progress| {
                 head_path_attribution(model, &data.pairs, &metric, path_options, &Options { progress, ..options })
             })?;
             let sums = crate::paths::over_positions(&paths.mean()); // [input, head_end, head_start]
@@ -66,7 +66,7 @@ pub(super) fn find<B: AutodiffBackend>(
             ranked.into_iter().take(arguments.edges).map(|(edge, _)| edge).collect()
         }
     };
-    let exact = with_bar("paths between heads", |progress| {
+    let exact = setup.step("paths between heads", |progress| {
         let options = Options { progress, ..options };
         head_edges(&model.valid(), &data.pairs, &metric, &chosen, FreezePolicy::path_patching(), &options)
     })?;

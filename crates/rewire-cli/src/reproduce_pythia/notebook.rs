@@ -13,7 +13,7 @@ use rewire_tasks::{LogitDiff, PromptPair, PromptPairs, Tokenizer};
 use serde::Deserialize;
 
 use super::analyse::{Head, by_head};
-use crate::compute::options;
+use rewire_studies::Setup;
 
 /// The prompts of its studies, and those of its S2-inhibition; notebook/README.md says how they
 /// were drawn.
@@ -90,10 +90,14 @@ pub(super) struct Totals {
     pub(super) values: f64,
 }
 
-pub(super) fn measure<B: Backend>(model: &Transformer<B>, tokenizer: &Tokenizer) -> anyhow::Result<Measured> {
+pub(super) fn measure<B: Backend>(
+    model: &Transformer<B>,
+    setup: &Setup,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Measured> {
     let study = Prompts::new(STUDY, tokenizer)?;
     let inhibition = Prompts::new(INHIBITION, tokenizer)?;
-    let options = options(model, study.pairs.width().max(inhibition.pairs.width()));
+    let options = setup.options(model, study.pairs.width().max(inhibition.pairs.width()));
     let metric = LogitDiff::new(&study.pairs);
     let into = |receivers: Vec<Receiver>| -> anyhow::Result<Outcome> {
         let options = Options { direction: Direction::Noising, ..options };

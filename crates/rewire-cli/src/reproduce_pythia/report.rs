@@ -14,6 +14,7 @@ use super::{Arguments, results};
 use crate::certainty::Certainty;
 use crate::model::Source;
 use crate::output::{head_name, new_page, numbered, token_labels};
+use crate::session::Session;
 
 /// Heads in bars, and in tables.
 const TOP: usize = 15;
@@ -23,6 +24,7 @@ const SEEN: f32 = 0.002;
 const DRAWN: usize = 8;
 
 pub(super) fn page(
+    session: &Session,
     source: &Source,
     found: &Found,
     checks: &[Check],
@@ -30,7 +32,7 @@ pub(super) fn page(
     warnings: &[String],
 ) -> Page {
     let title = "The circuit for indirect object identification";
-    let mut page = new_page(title, &source.subtitle(arguments.model.device), source, warnings);
+    let mut page = new_page(title, &source.subtitle(session.device()), session, source, warnings);
     let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };
     circuit::summary(&mut page, source, found);
     if !checks.is_empty() {

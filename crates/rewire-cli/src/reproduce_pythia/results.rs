@@ -17,6 +17,7 @@ use super::{Arguments, check_rows};
 use crate::certainty::{Columns, describe_clusters};
 use crate::model::Source;
 use crate::output::{head_name, text_table};
+use crate::session::Session;
 
 /// Names of heads, or a dash.
 pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {
@@ -56,7 +57,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
         values,
         method: None,
         direction: None,
-        scale: Scale::Metric,
+        scale: Some(Scale::Metric),
         prompts_by_position: None,
     };
     for (scores, norms) in found.copying.iter().zip(["without-norms", "with-norms"]) {
@@ -86,7 +87,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
     tables.push(Table {
         method: Some(Method::PathPatching),
         direction: Some(Direction::Noising),
-        scale: Scale::Normalised,
+        scale: Some(Scale::Normalised),
         ..plain("edges".to_owned(), &["layer_end", "head_end", "input", "layer_start", "head_start"], edges)
     });
     tables
@@ -364,12 +365,12 @@ pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>
     (header, heads.iter().zip(rows).map(row).collect())
 }
 
-pub(super) fn summary(source: &Source, found: &Found, checks: &[Check], arguments: &Arguments) -> String {
+pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks: &[Check]) -> String {
     let [clean, corrupted] = found.parts.baselines.means();
     let mut text = format!(
         "{} on {}: {} prompts, logit difference {clean:.4}, corrupted {corrupted:.4}; right on {:.1}%\n",
         source.name,
-        arguments.model.device.resolve(),
+        session.device(),
         found.data.pairs.len(),
         100.0 * found.right
     );

@@ -12,15 +12,15 @@ use rewire_analysis::patching::{ablation, activation_patching, screen_then_verif
 use rewire_analysis::run::{Ledger, Options, Scale};
 use rewire_analysis::{Method, Outcome};
 use rewire_model::Transformer;
+use rewire_studies::Setup;
 use rewire_tasks::PromptPairs;
 
 use super::{Arguments, Findings, MethodName};
-use crate::compute::{is_begun_again, options};
-use crate::progress::with_bar;
 
 /// How one run of a sweep is done, beside what it is of.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
+    pub(super) setup: Setup<'a>,
     pub(super) ledger: &'a dyn Ledger,
     pub(super) scale: Scale,
     /// What its progress is called.
@@ -33,19 +33,14 @@ pub(super) fn analyse<B: AutodiffBackend>(
     nodes: &[NodeKind],
     reference: &[Vec<u32>],
     arguments: &Arguments,
-    Run { ledger, scale, what }: Run,
+    Run { setup, ledger, scale, what }: Run,
 ) -> anyhow::Result<Findings> {
-    let sizes = options(model, pairs.width());
-    let prompt_batch = match arguments.prompt_batch {
-        // More than there was room for was asked for.
-        Some(given) if is_begun_again() => given.min(sizes.prompt_batch),
-        Some(given) => given,
-        None => sizes.prompt_batch,
-    };
+    let sizes = setup.options(model, pairs.width());
+    let prompt_batch = arguments.prompt_batch.unwrap_or(sizes.prompt_batch);
     let metric = arguments.metric.metric(model, pairs, prompt_batch)?;
     let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
     let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
-    with_bar(what, |progress| {
+    setup.step(what, |progress| {
         let direction = arguments.direction();
         let options = Options { direction, scale, progress, prompt_batch, ledger, ..sizes };
         let only = Findings::of;

@@ -13,6 +13,7 @@ use super::{Arguments, Findings};
 use crate::model::Source;
 use crate::names::{self, INPUTS};
 use crate::output::{new_page, numbered};
+use crate::session::Session;
 use crate::{agreement, paths, screening};
 
 /// Columns above which a heat map would show nothing.
@@ -24,7 +25,13 @@ const MOST_POINTS: usize = 5000;
 /// Rows of a table.
 const TOP: usize = 20;
 
-pub(super) fn page(source: &Source, pairs: &PromptPairs, found: &Findings, arguments: &Arguments) -> Page {
+pub(super) fn page(
+    session: &Session,
+    source: &Source,
+    pairs: &PromptPairs,
+    found: &Findings,
+    arguments: &Arguments,
+) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
         "{} · {}{} · {} pairs · {} · {} · {}, {}",
@@ -34,10 +41,10 @@ pub(super) fn page(source: &Source, pairs: &PromptPairs, found: &Findings, argum
         pairs.len(),
         outcome.direction,
         arguments.metric_name(),
-        arguments.model.device.resolve(),
+        session.device(),
         arguments.numbers.told()
     );
-    let mut page = new_page("Sweep", &subtitle, source, &found.warnings);
+    let mut page = new_page("Sweep", &subtitle, session, source, &found.warnings);
     let [clean, corrupted] = outcome.baselines.means();
     page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];

@@ -5,6 +5,7 @@ use rewire_analysis::node::NodeKind;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
+use rewire_studies::Setup;
 use rewire_tasks::PromptPairs;
 use rewire_tensor::{Products, set_products};
 use serde_json::{Value, json};
@@ -41,6 +42,7 @@ pub(super) struct Shortened {
 pub(super) fn compare<B: AutodiffBackend>(
     full: &Transformer<B>,
     short: &Transformer<B>,
+    setup: Setup,
     pairs: &PromptPairs,
     nodes: &[NodeKind],
     reference: &[Vec<u32>],
@@ -50,7 +52,7 @@ pub(super) fn compare<B: AutodiffBackend>(
         anyhow::bail!("there are no pairs to compare on")
     };
     let run = |model, what| {
-        analyse(model, &sample, nodes, reference, arguments, Run { ledger: &(), scale: Scale::Metric, what })
+        analyse(model, &sample, nodes, reference, arguments, Run { setup, ledger: &(), scale: Scale::Metric, what })
     };
     let in_short = run(short, "a sample again")?;
     set_products(Products::Float32);

@@ -4,7 +4,7 @@ use plotly::common::{ColorBar, ColorScale, ColorScalePalette, DashType, Line, Ma
 use plotly::layout::{Axis, Legend};
 use plotly::{Plot, Scatter};
 
-use super::{Chart, layout, shown};
+use crate::charts::common::{Chart, layout, shown};
 
 /// One point of a scatter.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use plotly::common::{ErrorData, ErrorType, Font, HoverInfo, Line, Marker, Mode, 
 use plotly::layout::{Axis, AxisType, BarMode, Legend};
 use plotly::{Bar, Plot, Scatter};
 
-use super::{Chart, layout};
+use crate::charts::common::{Chart, layout};
 
 /// Colours that are told apart, one after another.
 const COLOURS: [&str; 10] =

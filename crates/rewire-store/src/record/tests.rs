@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Waiting;
+use crate::directory::Waiting;
 
 const VALUES: [f32; 4] = [0.1, f32::NAN, -0.0, f32::MIN_POSITIVE / 2.0];
 

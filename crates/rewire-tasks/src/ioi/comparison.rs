@@ -1,7 +1,8 @@
 //! The prompts of the notebook that compares integrated gradients with activation patching.
 
 use super::demo::DemoError;
-use crate::{PromptPair, PromptPairs, Tokenizer};
+use crate::pairs::{PromptPair, PromptPairs};
+use crate::tokenizer::Tokenizer;
 
 /// The notebook's clean prompt, to which " John" is the answer and " Mary" the wrong one.
 pub const COMPARISON_PROMPT: &str = "After John and Mary went to the store, Mary gave a bottle of milk to";

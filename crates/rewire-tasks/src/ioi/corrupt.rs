@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::generate::{IoiError, IoiPrompt, Order};
-use crate::{PromptPair, PromptPairs, Tokenizer};
+use crate::pairs::{PromptPair, PromptPairs};
+use crate::tokenizer::Tokenizer;
 
 /// What is changed to make the corrupted prompt. Answer and wrong answer stay the clean prompt's: IO and S.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! The eight prompts of the attribution-patching demo.
 
-use crate::{PairsError, PromptPair, PromptPairs, Tokenizer, TokenizerError};
+use crate::pairs::{PairsError, PromptPair, PromptPairs};
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// What GPT-2's tokenizer gives the demo's answers as, `[answer, wrong answer]` a prompt; the demo prints them.
 pub const DEMO_ANSWER_IDS_GPT2: [[u32; 2]; 8] = [

@@ -9,7 +9,7 @@ mod comparison;
 mod corrupt;
 mod demo;
 mod generate;
-mod pools;
+pub(crate) mod pools;
 
 pub use circuit::{GPT2_SMALL_CIRCUIT, HeadClass, gpt2_small_class};
 pub use comparison::{COMPARISON_PROMPT, Contrast, comparison_pair, contrastive_pair};

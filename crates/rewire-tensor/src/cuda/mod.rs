@@ -2,10 +2,8 @@
 
 mod driver;
 mod float32;
-mod launches;
 mod units;
 
 pub use driver::{CudaError, devices};
 pub(crate) use driver::{memory, most_products_at_once};
 pub(crate) use float32::float32_product;
-pub use launches::{count_launches, launches};

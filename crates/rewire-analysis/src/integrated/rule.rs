@@ -1,0 +1,46 @@
+//! Rules for an integral along a line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A rule for an integral from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Exact for polynomials of degree `2 steps - 1`; Captum's default.
+    GaussLegendre,
+    /// Equal intervals, each at its left end.
+    RiemannLeft,
+    /// Equal intervals, each at its right end.
+    RiemannRight,
+    /// Equal intervals, each in its middle.
+    RiemannMiddle,
+    /// Equal intervals between the nodes, the first at 0 and the last at 1. Its weights sum to 1; Captum's sum to `(n - 1) / n`.
+    Trapezoid,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAMES[*self as usize].1)
+    }
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = NAMES.iter().find(|(_, n)| *n == name).map(|(rule, _)| *rule);
+        found.ok_or_else(|| format!("no quadrature rule `{name}`; there are {}", NAMES.map(|(_, n)| n).join(", ")))
+    }
+}
+
+/// The rules by the names that commands and files give them.
+pub(crate) const NAMES: [(Rule, &str); 5] = [
+    (Rule::GaussLegendre, "gauss-legendre"),
+    (Rule::RiemannLeft, "riemann-left"),
+    (Rule::RiemannRight, "riemann-right"),
+    (Rule::RiemannMiddle, "riemann-middle"),
+    (Rule::Trapezoid, "trapezoid"),
+];

@@ -1,0 +1,89 @@
+//! Where a node lies among the effects of its kind, and how many nodes there are.
+
+use crate::node::kind::{By, Node, NodeKind, Positions};
+use ndarray::ArrayD;
+use ndarray::IxDyn;
+use rewire_model::TransformerConfig;
+use rewire_tasks::PromptPairs;
+/// A node among the kinds of a sweep: which kind, and its index along that kind's axes, layer first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Which of the kinds.
+    pub kind: usize,
+    /// Its index.
+    pub index: Vec<usize>,
+}
+
+/// The index of a node in the effects of its kind.
+pub(crate) fn place(prompt: usize, layer: usize, unit: Option<usize>, positions: &Positions) -> Vec<usize> {
+    let place = match positions {
+        Positions::All | Positions::Each(_) => vec![],
+        Positions::One(position) => vec![*position],
+        Positions::Cell { dest, src } => vec![*dest, *src],
+    };
+    [prompt, layer].into_iter().chain(unit).chain(place).collect()
+}
+
+/// How many heads or neurons a layer's nodes of a kind are divided into.
+pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
+    match kind.unit_axis() {
+        Some(rewire_hooks::Axis::Head) => config.n_heads,
+        Some(_) => config.d_mlp,
+        None => 1,
+    }
+}
+
+/// The places that a kind's nodes are divided into.
+pub(crate) fn places(kind: NodeKind, pairs: &PromptPairs) -> Vec<Positions> {
+    let width = pairs.width();
+    match kind.by {
+        By::All => vec![Positions::All],
+        By::Position => (0..width).map(Positions::One).collect(),
+        By::Cell => (0..width).flat_map(|dest| (0..=dest).map(move |src| Positions::Cell { dest, src })).collect(),
+        By::Marked => pairs.marks().map(|marks| Positions::Each(marks.to_vec())).into_iter().collect(),
+    }
+}
+
+/// How many nodes of a kind there are in a layer, along each of [`NodeKind::axes`].
+pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usize) -> Vec<usize> {
+    use rewire_hooks::Axis;
+    let size = |axis| match axis {
+        Axis::Head => config.n_heads,
+        Axis::DMlp => config.d_mlp,
+        _ => width,
+    };
+    kind.axes().into_iter().map(size).collect()
+}
+
+/// Zeros for the effects of a kind on `n_prompts` prompts of `width` positions, `[prompt, layer, ..]`.
+pub(crate) fn no_effects(kind: NodeKind, config: &TransformerConfig, n_prompts: usize, width: usize) -> ArrayD<f32> {
+    let mut shape = vec![n_prompts, config.n_layers];
+    shape.extend(node_sizes(kind, config, width));
+    ArrayD::zeros(IxDyn(&shape))
+}
+
+/// How many nodes of a kind there are in all layers.
+pub(crate) fn count(kind: NodeKind, config: &TransformerConfig, width: usize) -> usize {
+    let in_layer: usize = node_sizes(kind, config, width).iter().product();
+    match kind.by {
+        // Of a pattern's cells, those on and below the diagonal.
+        By::Cell => config.n_layers * config.n_heads * (width * (width + 1) / 2),
+        _ => config.n_layers * in_layer,
+    }
+}
+
+/// The node at `index` along the axes of its kind's effects, layer first.
+pub(crate) fn node_at(kind: NodeKind, index: &[usize]) -> Node {
+    let (layer, rest) = index.split_first().map_or((0, index), |(layer, rest)| (*layer, rest));
+    let (unit, places) = match (kind.unit_axis(), rest.split_first()) {
+        (Some(_), Some((unit, places))) => (Some(*unit), places),
+        _ => (None, rest),
+    };
+    let positions = match (kind.by, places) {
+        (By::Marked, _) => Positions::Each(Vec::new()),
+        (_, &[dest, src]) => Positions::Cell { dest, src },
+        (_, &[position]) => Positions::One(position),
+        _ => Positions::All,
+    };
+    Node { layer, component: kind.component, unit, positions }
+}

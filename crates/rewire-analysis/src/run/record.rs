@@ -1,0 +1,127 @@
+//! Unpatched runs: their activations and metric, and the baselines that effects are changes of.
+
+use crate::effects::Baselines;
+use crate::error::AnalysisError;
+use crate::node::kind::NodeKind;
+use crate::run::batch::{Portion, Portions};
+use crate::run::checkpoint::Pass;
+use crate::run::finite::{Watch, check_run, nan_or_zero, the_metric};
+use crate::run::fit::sure;
+use crate::run::options::{Direction, Options, Scale};
+use crate::run::transfer::host;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use rewire_hooks::ActivationCache;
+use rewire_hooks::HookPoint;
+use rewire_hooks::Recorder;
+use rewire_model::Run;
+use rewire_model::Transformer;
+use rewire_tasks::Metric;
+use rewire_tasks::Normalisation;
+use rewire_tasks::NormalisationError;
+use rewire_tasks::PromptPairs;
+/// A run's activations and its metric per prompt.
+pub(crate) struct Recorded<B: Backend> {
+    pub(crate) cache: ActivationCache<B>,
+    pub(crate) metric: Vec<f32>,
+}
+
+/// Runs `tokens`, recording the points that `accepts` holds for.
+pub(crate) fn record<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    tokens: &[Vec<u32>],
+    portion: &Portion,
+    metric: &M,
+    accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
+) -> Result<Recorded<B>, AnalysisError> {
+    let mut recorder = Recorder::filtered(accepts);
+    let run = Run::tokens(model.tokens(tokens)?).reading(portion.readout.clone());
+    let mut watch = Watch::new();
+    let logits = model.forward(run, (&mut recorder, &mut watch))?;
+    let values = host(watch.mark(evaluate(metric, logits, &portion.prompts)));
+    check_run(model, &the_metric(metric.name()), portion, tokens, &values)?;
+    Ok(Recorded { cache: recorder.into_cache(), metric: values })
+}
+
+/// Returns the metric of each row of `logits` `[row, 1, column]`; NaN for a row with a logit that
+/// is not finite, for every metric.
+pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
+    let [rows, _, columns] = logits.dims();
+    let nan_or_zero = nan_or_zero(&logits);
+    metric.evaluate(logits.reshape([rows, columns]), prompts) + nan_or_zero
+}
+
+/// How far rounding inside the metric may put each row's, from the same logits.
+pub(crate) fn rounding<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
+    let [rows, _, columns] = logits.dims();
+    metric.rounding(logits.reshape([rows, columns]), prompts)
+}
+
+/// Refuses what cannot be analysed, before anything is run.
+pub(crate) fn check<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    nodes: &[NodeKind],
+) -> Result<(), AnalysisError> {
+    if nodes.is_empty() {
+        return Err(AnalysisError::NoNodes);
+    }
+    let config = model.config();
+    nodes.iter().try_for_each(|node| node.check(config, pairs))?;
+    check_pairs(model, pairs)
+}
+
+/// Refuses pairs that the model cannot run.
+pub(crate) fn check_pairs<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> Result<(), AnalysisError> {
+    let config = model.config();
+    Ok(pairs.check_model(config.d_vocab, config.n_ctx)?)
+}
+
+/// The metrics of paired runs as baselines, whichever of them was patched.
+pub(crate) fn baselines(direction: Direction, base: Vec<f32>, source: Vec<f32>) -> Baselines {
+    match direction {
+        Direction::Denoising => Baselines { clean: source, corrupted: base },
+        Direction::Noising => Baselines { clean: base, corrupted: source },
+    }
+}
+
+/// What a change of the metric is multiplied by to be an effect.
+pub(crate) fn factor(baselines: &Baselines, options: &Options) -> Result<f64, NormalisationError> {
+    let [clean, corrupted] = baselines.means();
+    match options.scale {
+        Scale::Metric => Ok(1.0),
+        Scale::Normalised => Ok(Normalisation::new(clean, corrupted)?.scale(1.0)),
+    }
+}
+
+/// The metric of the unpatched runs: so that baselines without a difference are refused before a
+/// sweep and not after it. Those of each portion are one pass of the ledger.
+pub(crate) fn run_baselines<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    portions: &Portions<'_>,
+    options: &Options,
+) -> Result<Baselines, AnalysisError> {
+    let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
+    for number in 0..portions.len() {
+        let prompts = portions.prompts(number);
+        let id = Pass::new(prompts.start, 0, "unpatched runs");
+        let both = match options.ledger.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
+            Some(kept) => kept,
+            None => {
+                let portion = portions.get(number);
+                let mut both = record(model, &portion.pairs.clean(), &portion, metric, |_| false)?.metric;
+                both.extend(record(model, &portion.pairs.corrupted(), &portion, metric, |_| false)?.metric);
+                if portions.len() > 1 {
+                    sure::<B>(&model.device())?;
+                    options.ledger.store(id, &both).map_err(AnalysisError::Ledger)?;
+                }
+                both
+            }
+        };
+        let (clean, corrupted) = both.split_at(prompts.len());
+        baselines.clean.extend(clean);
+        baselines.corrupted.extend(corrupted);
+    }
+    Ok(baselines)
+}

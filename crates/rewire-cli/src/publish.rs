@@ -1,0 +1,85 @@
+//! What every analysis leaves: files of tables, a report, and a summary on standard output.
+
+use std::path::Path;
+
+use rewire_report::{About, Page, Table, write_results};
+use rewire_store::OutputDirectory;
+use serde_json::{Value, json};
+
+use crate::model::Source;
+use crate::output::{command, print};
+use crate::session::Session;
+
+/// Name of the report in the output directory.
+pub(crate) const REPORT: &str = "report.html";
+
+/// What a command found, ready to be written.
+pub(crate) struct Publication {
+    pub(crate) tables: Vec<Table>,
+    /// The metric that effects are in.
+    pub(crate) metric: String,
+    pub(crate) seed: u64,
+    pub(crate) labels: Value,
+    pub(crate) baselines: Value,
+    pub(crate) notes: Value,
+    /// Warnings, one line each.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) page: Page,
+    /// Names and contents of further files.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// The text to print.
+    pub(crate) summary: String,
+}
+
+impl Publication {
+    /// Writes all files, together, and prints the summary, the time and where the report is.
+    ///
+    /// # Errors
+    /// If the files cannot be written; then none is. If standard output cannot be written to.
+    pub(crate) fn publish(self, session: &Session, source: &Source, directory: &OutputDirectory) -> anyhow::Result<()> {
+        let summary = self.write(session, source, directory)?;
+        tell(session, directory.path(), &format!("{summary}\n"))
+    }
+
+    /// Writes all files, together, and returns the summary.
+    ///
+    /// # Errors
+    /// If they cannot be written; then none is.
+    pub(crate) fn write(
+        self,
+        session: &Session,
+        source: &Source,
+        directory: &OutputDirectory,
+    ) -> anyhow::Result<String> {
+        let about = About {
+            command: command(),
+            model: source.name.clone(),
+            config: source.config.to_hugging_face(),
+            processed_weights: source.is_processed(),
+            metric: self.metric,
+            device: session.device().to_string(),
+            computed: session.computed(),
+            seed: Some(self.seed),
+            labels: self.labels,
+            baselines: self.baselines,
+            notes: self.notes,
+            tokenization: source.tokenization(),
+            warnings: self.warnings,
+            wall_time_s: session.seconds(),
+            versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
+        };
+        let mut files = self.files;
+        files.push((REPORT, self.page.render().into_bytes()));
+        write_results(directory, &self.tables, &about, files)?;
+        Ok(self.summary)
+    }
+}
+
+/// Prints a summary, the time and where the report is.
+///
+/// # Errors
+/// If standard output cannot be written to.
+pub(crate) fn tell(session: &Session, out: &Path, summary: &str) -> anyhow::Result<()> {
+    print(summary)?;
+    print(&format!("{:.1} s; report: {}\n", session.seconds(), out.join(REPORT).display()))
+}

@@ -1,0 +1,68 @@
+//! Writing a model as Hugging Face does.
+
+use std::path::Path;
+
+use burn::tensor::backend::Backend;
+use rewire_store::{OutputDirectory, StoreError, Waiting};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::files::load::tensors_to_save;
+use crate::network::transformer::Transformer;
+
+/// Why a model could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The model's weights were processed, and have no place in a file.
+    #[error("only a model with unprocessed weights can be saved; load it without processing")]
+    Processed,
+    /// The tensors could not be laid out.
+    #[error("cannot serialize the weights: {0}")]
+    Safetensors(#[from] safetensors::SafeTensorError),
+    /// The configuration could not be laid out.
+    #[error("cannot serialize the configuration: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The files could not be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Names of the files that [`Transformer::save`] writes.
+const NAMES: [&str; 2] = ["config.json", "model.safetensors"];
+
+impl<B: Backend> Transformer<B> {
+    /// Writes `config.json` and `model.safetensors` (float32) into a directory, which is made if it
+    /// does not exist. They replace the files of a former model together.
+    ///
+    /// # Errors
+    /// [`SaveError::Processed`] for a model whose weights were processed, and [`SaveError::Store`] if
+    /// the directory cannot be written.
+    pub fn save(&self, directory: &Path) -> Result<(), SaveError> {
+        let files = self.to_files()?;
+        let directory = OutputDirectory::take(directory, &NAMES, "saving a model", Waiting::Refuse)?;
+        Ok(directory.publish(&files, &[])?)
+    }
+
+    /// Returns the names and contents of `config.json` and `model.safetensors` (float32).
+    ///
+    /// # Errors
+    /// [`SaveError::Processed`] for a model whose weights were processed.
+    pub fn to_files(&self) -> Result<[(&'static str, Vec<u8>); 2], SaveError> {
+        let tensors = tensors_to_save(self).ok_or(SaveError::Processed)?;
+        let bytes: Vec<_> = tensors
+            .iter()
+            .map(|(name, shape, data)| {
+                let data: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+                (name.clone(), shape.clone(), data)
+            })
+            .collect();
+        let views =
+            bytes.iter().map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data)?)));
+        let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        // The field's loaders look for this note.
+        let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let weights = safetensors::serialize(views, Some(metadata))?;
+        let config = (serde_json::to_string_pretty(&self.config().to_hugging_face())? + "\n").into_bytes();
+        Ok([(NAMES[0], config), (NAMES[1], weights)])
+    }
+}

@@ -1,0 +1,135 @@
+//! Effects to a page and to disk, by themselves: for programs that call the library.
+
+use std::path::Path;
+
+use ndarray::{Array2, ArrayD};
+use rewire_analysis::{Effects, Outcome};
+use rewire_store::{OutputDirectory, Waiting};
+
+use crate::charts::common::Chart;
+use crate::charts::{HeatMapLabels, heat_map, reach};
+use crate::error::ReportError;
+use crate::page::Page;
+use crate::results::{TABLE_FILES, write_results};
+use crate::tables::{About, Prompts, Table, describe_baselines};
+
+/// Name of the page that [`Draw::save`] writes beside the tables.
+const REPORT: &str = "report.html";
+
+/// Draws and saves results.
+///
+/// ```
+/// use ndarray::array;
+/// use rewire_analysis::Effects;
+/// use rewire_analysis::node::{Component, NodeKind};
+/// use rewire_report::Draw;
+///
+/// let kind = NodeKind::all(Component::HeadZ);
+/// let effects = Effects { kind, values: array![[[0.5, -0.1]]].into_dyn(), lengths: vec![15] };
+/// let page = effects.heat_map();
+/// assert!(page.render().contains("head_z"));
+/// ```
+pub trait Draw {
+    /// Returns a page with a heat map of mean effects: a row a layer (a row a head, by position),
+    /// blue above 0 and red below.
+    fn heat_map(&self) -> Page;
+
+    /// Writes `effects.safetensors` (float32, mean effects), `effects.csv`, `effects.json` (what they
+    /// are) and `report.html` into a directory, which is made if it does not exist. The files appear
+    /// together.
+    ///
+    /// # Errors
+    /// [`ReportError`], if the directory cannot be written, another run is writing to it, or a file
+    /// that is not ours is in the way.
+    fn save(&self, directory: impl AsRef<Path>) -> Result<(), ReportError>;
+}
+
+impl Draw for Outcome {
+    fn heat_map(&self) -> Page {
+        let mut page = Page::new("Effects", &format!("{}, {}, of {}", self.method, self.direction, self.metric));
+        let [clean, corrupted] = self.baselines.means();
+        page.section("Mean effects", &format!("{}: clean {clean:.4}, corrupted {corrupted:.4}.", self.metric));
+        self.effects.iter().for_each(|effects| page.chart(chart(effects)));
+        page
+    }
+
+    fn save(&self, directory: impl AsRef<Path>) -> Result<(), ReportError> {
+        let table = |effects: &Effects| Table::new(effects.kind.to_string(), effects, Prompts::Mean, self);
+        let tables = self.effects.iter().map(table).collect();
+        let about = About {
+            metric: self.metric.to_owned(),
+            baselines: describe_baselines(&self.baselines),
+            warnings: self.warnings().iter().map(ToString::to_string).collect(),
+            ..About::this_program()
+        };
+        write(directory.as_ref(), tables, &about, &self.heat_map())
+    }
+}
+
+impl Draw for Effects {
+    fn heat_map(&self) -> Page {
+        let mut page = Page::new("Effects", &self.kind.to_string());
+        page.section("Mean effects", "Over prompts.");
+        page.chart(chart(self));
+        page
+    }
+
+    fn save(&self, directory: impl AsRef<Path>) -> Result<(), ReportError> {
+        let table = Table {
+            name: self.kind.to_string(),
+            axes: self.axis_names()[1..].iter().map(|axis| (*axis).to_owned()).collect(),
+            values: self.mean(),
+            method: None,
+            direction: None,
+            scale: None,
+            prompts_by_position: self.prompts_by_position(),
+        };
+        write(directory.as_ref(), vec![table], &About::this_program(), &self.heat_map())
+    }
+}
+
+fn write(directory: &Path, tables: Vec<Table>, about: &About, page: &Page) -> Result<(), ReportError> {
+    let [a, b, c] = TABLE_FILES;
+    let directory = OutputDirectory::take(directory, &[a, b, c, REPORT], "saving effects", Waiting::Refuse)?;
+    write_results(&directory, &tables, about, vec![(REPORT, page.render().into_bytes())])
+}
+
+/// A heat map of mean effects, with the names of its rows and columns.
+fn chart(effects: &Effects) -> Chart {
+    let (names, map) = rows(effects);
+    let axes = effects.axis_names();
+    let last = axes.last().filter(|_| axes.len() > 2).copied().unwrap_or("layer");
+    let prefix = match last {
+        "head" => "H",
+        "neuron" => "N",
+        _ => "",
+    };
+    let columns: Vec<String> = match axes.len() {
+        2 => vec!["all".to_owned()],
+        _ => (0..map.ncols()).map(|column| format!("{prefix}{column}")).collect(),
+    };
+    let labels = HeatMapLabels { rows: (axes[1], &names), columns: (last, &columns), reach: reach([map.view()]) };
+    heat_map(&effects.kind.to_string(), &map.view(), labels)
+}
+
+/// Mean effects as a matrix whose columns are the last axis, and names of its rows.
+fn rows(effects: &Effects) -> (Vec<String>, Array2<f32>) {
+    let mean: ArrayD<f32> = effects.mean();
+    let (rows, columns) = match mean.shape() {
+        [layers] => (vec![*layers], 1),
+        [rows @ .., columns] => (rows.to_vec(), *columns),
+        [] => (vec![1], 1),
+    };
+    let n_rows: usize = rows.iter().product();
+    let name = |row: usize| match rows[..] {
+        [_] => format!("L{row}"),
+        [_, units] => format!("L{}H{}", row / units, row % units),
+        [_, units, positions] => {
+            format!("L{}H{} {}", row / (units * positions), row / positions % units, row % positions)
+        }
+        _ => row.to_string(),
+    };
+    let values = mean.into_iter().collect();
+    let map = Array2::from_shape_vec((n_rows, columns), values).expect("as many numbers as the axes have places");
+    ((0..n_rows).map(name).collect(), map)
+}

@@ -1,0 +1,19 @@
+//! Reproductions of published analyses, as functions that return data.
+//!
+//! Nothing here prints, parses flags or writes files: a [`Setup`] says how much memory may be used
+//! and who is told of the progress.
+//!
+//! ```
+//! use burn::backend::Flex;
+//! use rewire_studies::Setup;
+//! use rewire_toy::Toy;
+//!
+//! let model = Toy::Gpt2.load::<Flex>(&Default::default()).unwrap();
+//! let options = Setup::default().options(&model, 15);
+//! assert_eq!(options.prompt_batch, 32);
+//! ```
+#![forbid(unsafe_code)]
+
+mod setup;
+
+pub use setup::{Progress, Setup};

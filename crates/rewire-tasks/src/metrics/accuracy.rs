@@ -1,0 +1,46 @@
+//! Whether the likeliest next token is an answer.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::metrics::metric::{Metric, Reads};
+use crate::metrics::probability::{Probability, answer_indicator};
+use crate::pairs::PromptPairs;
+
+/// 1 where the likeliest next token at END is one of the answers, else 0; NaN where a logit is not
+/// finite. Its gradient is 0 wherever it exists, so methods that need gradients refuse it.
+#[derive(Debug, Clone)]
+pub struct Accuracy {
+    ends: Vec<usize>,
+    answers: Vec<Vec<u32>>,
+}
+
+impl Accuracy {
+    /// The accuracy on these pairs.
+    #[must_use]
+    pub fn new(pairs: &PromptPairs) -> Self {
+        let Probability { ends, answers } = Probability::new(pairs);
+        Self { ends, answers }
+    }
+}
+
+impl Metric for Accuracy {
+    fn name(&self) -> &'static str {
+        "accuracy"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { positions: self.ends.clone(), columns: None }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let weights = answer_indicator(&self.answers, prompts, &logits);
+        // A row with a logit that is not finite has no likeliest token.
+        let nan_or_zero = (logits.clone().detach() * 0.0).sum_dim(1);
+        let chosen = logits.argmax(1); // [row, 1]
+        (weights.gather(1, chosen) + nan_or_zero).reshape([prompts.len()])
+    }
+
+    fn is_differentiable(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,10 @@
+//! Numbers a prompt from logits.
+
+pub(crate) mod accuracy;
+pub(crate) mod builtin;
+pub(crate) mod closure;
+pub(crate) mod divergence;
+pub(crate) mod linear;
+pub(crate) mod metric;
+pub(crate) mod normalization;
+pub(crate) mod probability;

@@ -1,0 +1,66 @@
+//! The probability of the answers.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+use crate::metrics::metric::{Metric, Reads, UNIT_ROUNDOFF};
+use crate::pairs::PromptPairs;
+
+/// Probability that the next token is one of the answers, at END.
+#[derive(Debug, Clone)]
+pub struct Probability {
+    pub(crate) ends: Vec<usize>,
+    pub(crate) answers: Vec<Vec<u32>>,
+}
+
+impl Probability {
+    /// The answers' probability for these pairs.
+    #[must_use]
+    pub fn new(pairs: &PromptPairs) -> Self {
+        Self { ends: pairs.ends(), answers: pairs.pairs().iter().map(|p| p.answers.clone()).collect() }
+    }
+}
+
+impl Metric for Probability {
+    fn name(&self) -> &'static str {
+        "probability"
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { positions: self.ends.clone(), columns: None }
+    }
+
+    fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let weights = answer_indicator(&self.answers, prompts, &logits);
+        (softmax(logits, 1) * weights).sum_dim(1).reshape([prompts.len()])
+    }
+
+    /// A probability `exp x / sum exp x`, with `x` the logit less the largest, is off by `u (|x| +
+    /// 2)` of itself for its exponential, by the mean of the same over all columns for their sum,
+    /// and by the rounding of that sum (see [`KlDivergence`](crate::KlDivergence)).
+    fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
+        let of_sum = (logits.dims()[1] as f32).sqrt();
+        let weights = answer_indicator(&self.answers, prompts, &logits);
+        let probabilities = softmax(logits.clone(), 1);
+        let of_exponential = (logits.clone() - logits.max_dim(1)).abs() + 2.0;
+        let of_all = (probabilities.clone() * of_exponential.clone()).sum_dim(1);
+        let shares = (of_exponential + of_all + of_sum) * UNIT_ROUNDOFF;
+        (probabilities * weights * shares).sum_dim(1).reshape([prompts.len()])
+    }
+}
+
+/// 1 at the answers of each row's prompt, over the whole vocabulary.
+pub(crate) fn answer_indicator<B: Backend>(
+    answers: &[Vec<u32>],
+    prompts: &[usize],
+    like: &Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let [n_rows, d_vocab] = like.dims();
+    let mut data = vec![0.0_f32; n_rows * d_vocab];
+    for (row, &prompt) in prompts.iter().enumerate() {
+        for &answer in &answers[prompt] {
+            data[row * d_vocab + answer as usize] = 1.0;
+        }
+    }
+    Tensor::from_data(TensorData::new(data, [n_rows, d_vocab]), &like.device())
+}

@@ -1,0 +1,66 @@
+//! Find which parts of a transformer language model cause a behavior.
+//!
+//! Use this crate to load a language model, watch and edit its activations, and measure how much of
+//! a behavior runs through each head, layer, neuron, position and path: exactly (activation
+//! patching, path patching, ablation) or by gradients (attribution patching, integrated gradients).
+//!
+//! ```toml
+//! [dependencies]
+//! rewire = { git = "..." }                                # CPU; add features = ["cuda"] for a GPU
+//!
+//! [profile.dev.package."*"]
+//! opt-level = 3                                           # without it tensors are 50 times slower
+//! ```
+//!
+//! ```
+//! use rewire::prelude::*;
+//!
+//! let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?; // or "gpt2", "owner/name@revision", a directory
+//! let pairs = model.pairs([Pair {
+//!     clean: "When John and Mary went to the shops, John gave the bag to",
+//!     corrupted: "When John and Mary went to the shops, Mary gave the bag to",
+//!     answer: " Mary",
+//!     wrong_answer: " John",
+//! }])?;
+//! let study = Study::new(&model, &pairs, LogitDiff::new(&pairs));
+//! let exact = study.patch([Component::HeadZ])?; // 0: as on the corrupted prompt, 1: as on the clean one
+//! for node in exact.ranked().iter().take(3) {
+//!     println!("{node}"); // L3H7 0.3606
+//! }
+//! # Ok::<(), rewire::Error>(())
+//! ```
+//!
+//! Every crate below is a module here: [`hooks`], [`model`], [`tasks`], [`node`], [`run`],
+//! [`patching`], [`attribution`], [`integrated`], [`path`], [`heads`], [`stats`], [`report`],
+//! [`toy`], [`tensor`]; and so are [`burn`] and [`ndarray`], whose types are in signatures.
+#![forbid(unsafe_code)]
+
+mod error;
+mod input;
+mod language_model;
+pub mod prelude;
+mod pretrained;
+mod study;
+
+pub use burn;
+pub use ndarray;
+pub use rewire_analysis::{
+    self as analysis, AnalysisError, Baselines, Effects, Method, Outcome, RankedNode, attribution, heads, integrated,
+    node, patching, path, run, stats,
+};
+pub use rewire_hooks as hooks;
+pub use rewire_model as model;
+pub use rewire_report as report;
+pub use rewire_tasks as tasks;
+pub use rewire_tensor as tensor;
+pub use rewire_toy as toy;
+
+pub use error::Error;
+pub use input::Input;
+pub use language_model::{LanguageModel, Pair};
+pub use pretrained::Pretrained;
+pub use study::Study;
+
+/// The fastest backend on the CPU.
+#[cfg(feature = "flex")]
+pub type Cpu = burn::backend::Flex;

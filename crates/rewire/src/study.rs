@@ -1,0 +1,194 @@
+//! One question about one model: pairs, a metric and settings, with a method for each analysis.
+
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+use rewire_analysis::Outcome;
+use rewire_analysis::attribution::{
+    HeadPaths, NormJacobian, PathOptions, PerPrompt, attribution_patching, head_path_attribution,
+};
+use rewire_analysis::heads::logit_attribution;
+use rewire_analysis::integrated::{Integrated, PathIntegral, integrated_gradients};
+use rewire_analysis::node::{Node, NodeKind};
+use rewire_analysis::patching::{
+    GroupOutcome, Screened, ablation, activation_patching, patch_groups, screen_then_verify,
+};
+use rewire_analysis::path::{FreezePolicy, PathPatching, Receiver, path_patching};
+use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_model::{FinalNormGain, Transformer};
+use rewire_tasks::{Metric, PromptPairs};
+
+use crate::error::Error;
+use crate::language_model::LanguageModel;
+
+/// A model, prompt pairs, a metric, and how to patch: one method an analysis.
+///
+/// The study is denoising unless [`noising`](Self::noising) is called, and its effects are shares of
+/// the metric's change from corrupted to clean unless [`in_metric_units`](Self::in_metric_units) is.
+/// Exact methods run on the model's own backend, gradients on the autodiff backend over it.
+///
+/// # Example
+/// ```
+/// use rewire::prelude::*;
+/// use rewire::tasks::ioi::demo_pairs;
+///
+/// let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?;
+/// let pairs = demo_pairs(model.tokenizer()?, model.bos()).unwrap();
+/// let study = Study::new(&model, &pairs, LogitDiff::new(&pairs)).noising();
+///
+/// let exact = study.patch([Component::HeadZ])?;
+/// let estimated = study.attribute([Component::HeadZ])?;
+/// let correlation = rewire::stats::pearson(
+///     &exact.effects[0].mean().into_raw_vec_and_offset().0,
+///     &estimated.effects[0].mean().into_raw_vec_and_offset().0,
+/// );
+/// assert!(correlation.is_some_and(|r| r > 0.5));
+/// # Ok::<(), rewire::Error>(())
+/// ```
+pub struct Study<'a, B: Backend, M> {
+    model: &'a Transformer<B>,
+    pairs: &'a PromptPairs,
+    metric: M,
+    options: Options<'a>,
+}
+
+impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
+    /// A denoising study, in shares of the metric's change.
+    #[must_use]
+    pub fn new(model: &'a LanguageModel<B>, pairs: &'a PromptPairs, metric: M) -> Self {
+        Self::of(model.transformer(), pairs, metric)
+    }
+
+    /// The same of a model without a tokenizer.
+    #[must_use]
+    pub fn of(model: &'a Transformer<B>, pairs: &'a PromptPairs, metric: M) -> Self {
+        Self { model, pairs, metric, options: Options::default() }
+    }
+
+    /// Patches the clean run from the corrupted one: what is necessary for the behavior.
+    #[must_use]
+    pub fn noising(self) -> Self {
+        Self { options: Options { direction: Direction::Noising, ..self.options }, ..self }
+    }
+
+    /// Patches the corrupted run from the clean one: what suffices for the behavior. The default.
+    #[must_use]
+    pub fn denoising(self) -> Self {
+        Self { options: Options { direction: Direction::Denoising, ..self.options }, ..self }
+    }
+
+    /// Gives effects in the metric's own unit, not as shares of its change.
+    #[must_use]
+    pub fn in_metric_units(self) -> Self {
+        Self { options: Options { scale: Scale::Metric, ..self.options }, ..self }
+    }
+
+    /// Calls `progress` with the number of patches done and of all patches.
+    #[must_use]
+    pub fn on_progress(self, progress: &'a (dyn Fn(usize, usize) + Sync)) -> Self {
+        Self { options: Options { progress, ..self.options }, ..self }
+    }
+
+    /// Sets how much runs at once, where results of finished passes are kept, and the rest.
+    #[must_use]
+    pub fn with_options(self, options: Options<'a>) -> Self {
+        Self { options, ..self }
+    }
+
+    /// Activation patching: the exact effect of every node of these kinds.
+    ///
+    /// # Errors
+    /// [`Error::Analysis`] for nodes that the model does not have, or baselines that coincide.
+    pub fn patch<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
+        Ok(activation_patching(self.model, self.pairs, &self.metric, &nodes(kinds), &self.options)?)
+    }
+
+    /// Activation patching of groups: the exact effect of each group's nodes together.
+    ///
+    /// # Errors
+    /// As [`patch`](Self::patch).
+    pub fn patch_groups(&self, groups: &[Vec<Node>]) -> Result<GroupOutcome, Error> {
+        Ok(patch_groups(self.model, self.pairs, &self.metric, groups, &self.options)?)
+    }
+
+    /// Attribution patching: the estimated effect of every node of these kinds, from one backward
+    /// pass.
+    ///
+    /// # Errors
+    /// As [`patch`](Self::patch), and for a metric without gradient.
+    pub fn attribute<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
+        Ok(attribution_patching(&self.autodiff(), self.pairs, &self.metric, &nodes(kinds), &self.options)?)
+    }
+
+    /// The `k` nodes of largest estimated effect, patched exactly, and what was skipped.
+    ///
+    /// # Errors
+    /// As [`attribute`](Self::attribute), and for fewer than `k` nodes.
+    pub fn screen<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>, k: usize) -> Result<Screened, Error> {
+        Ok(screen_then_verify(&self.autodiff(), self.pairs, &self.metric, &nodes(kinds), k, &self.options)?)
+    }
+
+    /// The estimated effect of every edge from a head's output to a later head's queries, keys or
+    /// values, mean over prompts.
+    ///
+    /// # Errors
+    /// As [`attribute`](Self::attribute).
+    pub fn attribute_edges(&self) -> Result<HeadPaths, Error> {
+        let edges = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+        Ok(head_path_attribution(&self.autodiff(), self.pairs, &self.metric, edges, &self.options)?)
+    }
+
+    /// Integrated gradients along the line that `integral` describes, with the completeness gap.
+    ///
+    /// # Errors
+    /// As [`attribute`](Self::attribute), and if attributions do not sum to the metric's change.
+    pub fn integrate<K: Into<NodeKind>>(
+        &self,
+        kinds: impl IntoIterator<Item = K>,
+        integral: &PathIntegral<B>,
+    ) -> Result<Integrated, Error> {
+        Ok(integrated_gradients(&self.autodiff(), self.pairs, &self.metric, &nodes(kinds), integral, &self.options)?)
+    }
+
+    /// Path patching: the exact effect of every sender through the receivers alone.
+    ///
+    /// # Errors
+    /// As [`patch`](Self::patch), and for receivers that the model does not have.
+    pub fn path_patch<K: Into<NodeKind>>(
+        &self,
+        senders: impl IntoIterator<Item = K>,
+        receivers: &[Receiver],
+        policy: FreezePolicy,
+    ) -> Result<PathPatching, Error> {
+        let senders = nodes(senders);
+        Ok(path_patching(self.model, self.pairs, &self.metric, &senders, receivers, policy, &self.options)?)
+    }
+
+    /// Ablation: the change of the metric on the clean prompts when each node is replaced.
+    ///
+    /// # Errors
+    /// As [`patch`](Self::patch).
+    pub fn ablate<K: Into<NodeKind>>(
+        &self,
+        kinds: impl IntoIterator<Item = K>,
+        replacement: &Intervention<B>,
+    ) -> Result<Outcome, Error> {
+        Ok(ablation(self.model, self.pairs, &self.metric, &nodes(kinds), replacement, &self.options)?)
+    }
+
+    /// Direct logit attribution: what each node adds to the logit difference itself, on the clean
+    /// prompts. The study's metric is not used.
+    ///
+    /// # Errors
+    /// As [`patch`](Self::patch), and for nodes that write nothing to the residual stream.
+    pub fn logit_attribution<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
+        Ok(logit_attribution(self.model, self.pairs, &nodes(kinds), FinalNormGain::Applied, &self.options)?)
+    }
+
+    fn autodiff(&self) -> Transformer<Autodiff<B>> {
+        self.model.autodiff()
+    }
+}
+
+fn nodes<K: Into<NodeKind>>(kinds: impl IntoIterator<Item = K>) -> Vec<NodeKind> {
+    kinds.into_iter().map(Into::into).collect()
+}

@@ -3,7 +3,7 @@
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
 use rewire_analysis::integrated::{

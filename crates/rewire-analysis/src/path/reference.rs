@@ -173,10 +173,10 @@ fn send<B: Backend>(
 fn receiving<B: Backend>(receivers: &[Receiver], received: &ActivationCache<B>) -> Result<Patch<B>, CacheError> {
     let points: BTreeSet<HookPoint> = receivers.iter().map(|r| HookPoint::block(r.layer, r.input.site())).collect();
     points.into_iter().try_fold(Patch::new(), |patch, at| {
-        let covered = |index: &[usize]| {
+        let covered = |prompt: usize, index: &[usize]| {
             receivers.iter().any(|r| {
                 HookPoint::block(r.layer, r.input.site()) == at
-                    && r.is_at(index[0], index[1])
+                    && r.is_at(prompt, index[1])
                     && r.head.is_none_or(|head| head == index[2])
             })
         };

@@ -125,7 +125,7 @@ fn spread<B: Backend>(
         return Err(AnalysisError::GivenShape { point, expected: of_all, found });
     }
     let value = match found[0] {
-        1 => value.clone(),
+        1 => value,
         _ => value.narrow(0, portion.prompts[0], portion.prompts.len()),
     };
     let value = match point.axes()[1] {

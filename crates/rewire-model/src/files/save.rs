@@ -66,3 +66,38 @@ impl<B: Backend> Transformer<B> {
         Ok([(NAMES[0], config), (NAMES[1], weights)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+    use crate::config::TransformerConfig;
+    use crate::files::load::ModelFiles;
+    use crate::weights::processing::WeightProcessing;
+
+    #[test]
+    fn a_saved_model_loads_as_it_was() {
+        for config in [TransformerConfig::gpt2(2, 2, 16, 11, 6), TransformerConfig::neox(2, 2, 16, 11, 6)] {
+            let model = Transformer::<Flex>::random(&config, 0, &Default::default());
+            let directory = tempfile::tempdir().unwrap();
+            let into = directory.path().join("made/here");
+            model.save(&into).unwrap();
+            let loaded =
+                Transformer::<Flex>::load(&ModelFiles::directory(&into).unwrap(), &Default::default()).unwrap();
+            assert_eq!(loaded.config(), model.config());
+            assert_eq!(tensors_to_save(&loaded), tensors_to_save(&model));
+        }
+    }
+
+    #[test]
+    fn a_processed_model_is_not_saved() {
+        let config = TransformerConfig::gpt2(1, 2, 16, 11, 6);
+        let model = Transformer::<Flex>::random(&config, 0, &Default::default());
+        let directory = tempfile::tempdir().unwrap();
+        let into = directory.path().join("model");
+        let refused = model.processed(WeightProcessing::default()).save(&into);
+        assert!(matches!(refused, Err(SaveError::Processed)));
+        assert!(!into.exists(), "a refused model left a directory");
+    }
+}

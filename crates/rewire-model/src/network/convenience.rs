@@ -14,6 +14,19 @@ impl<B: Backend> Transformer<B> {
     /// Runs tokens `[batch, pos]` and keeps every activation. Returns the logits,
     /// `[batch, pos, d_vocab]`, and the cache.
     ///
+    /// ```
+    /// use burn::backend::Flex;
+    /// use rewire_hooks::Site;
+    /// use rewire_model::{Transformer, TransformerConfig};
+    ///
+    /// let config = TransformerConfig::gpt2(2, 4, 32, 50, 16); // layers, heads, d_model, vocabulary, context
+    /// let model = Transformer::<Flex>::random(&config, 0, &Default::default());
+    /// let (logits, cache) = model.run_with_cache(model.tokens(&[vec![3, 1, 4]])?)?;
+    /// assert_eq!(logits.dims(), [1, 3, 50]);
+    /// assert_eq!(cache.block::<4>(1, Site::Z)?.dims(), [1, 3, 4, 8]);
+    /// # Ok::<(), rewire_model::ModelError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn run_with_cache(&self, tokens: Tensor<B, 2, Int>) -> Result<(Tensor<B, 3>, ActivationCache<B>), ModelError> {
@@ -49,5 +62,107 @@ impl<B: AutodiffBackend> Transformer<B> {
     #[must_use]
     pub fn inner(&self) -> Transformer<B::InnerBackend> {
         self.valid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+    use crate::config::TransformerConfig;
+    use crate::network::run::{LastBlock, ReadPositions, Readout};
+
+    type B = Flex;
+
+    /// A model of each kind of block.
+    fn models() -> [Transformer<B>; 2] {
+        let configs = [TransformerConfig::gpt2(3, 2, 16, 11, 6), TransformerConfig::neox(3, 2, 16, 11, 6)];
+        configs.map(|config| Transformer::random(&config, 0, &Default::default()))
+    }
+
+    fn tokens<B: Backend>(model: &Transformer<B>) -> Tensor<B, 2, Int> {
+        model.tokens(&[vec![1, 2, 3], vec![4, 5, 6]]).unwrap()
+    }
+
+    fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+        tensor.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn a_run_that_stops_returns_the_stream_that_enters_the_layer() {
+        for model in models() {
+            let (_, cache) = model.run_with_cache(tokens(&model)).unwrap();
+            for layer in 0..=3 {
+                let mut recorder = Recorder::all();
+                let found = model.forward(Run::tokens(tokens(&model)).stop_at(layer), &mut recorder).unwrap();
+                let expected: Tensor<B, 3> = match layer {
+                    3 => cache.block(2, Site::ResidPost).unwrap(),
+                    layer => cache.block(layer, Site::ResidPre).unwrap(),
+                };
+                assert_eq!(numbers(found), numbers(expected), "before layer {layer}");
+                let passed = recorder.into_cache();
+                let is_passed = |p: &HookPoint| match p {
+                    HookPoint::Block { layer: of, .. } => *of < layer,
+                    HookPoint::FinalNorm(_) => false,
+                    _ => true,
+                };
+                assert!(passed.points().eq(cache.points().filter(is_passed)), "before layer {layer}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_that_reads_nothing_ends_after_the_last_block() {
+        for model in models() {
+            let (_, cache) = model.run_with_cache(tokens(&model)).unwrap();
+            let last: Tensor<B, 3> = cache.block(2, Site::ResidPost).unwrap();
+            let run = || Run::tokens(tokens(&model));
+            let found = model.forward(run().reading(Readout::nothing()), ()).unwrap();
+            assert_eq!(numbers(found), numbers(last.clone()));
+
+            let positions = ReadPositions::Each(vec![2, 2]);
+            let at_end = run().reading(Readout { positions, columns: Some(Vec::new()) });
+            let found = model.forward(at_end.clone(), ()).unwrap();
+            assert_eq!(numbers(found), numbers(last.clone().narrow(1, 2, 1)));
+            let narrow = model.forward(at_end.with_last_block(LastBlock::Read), ()).unwrap();
+            assert_eq!(narrow.dims(), [2, 1, 16]);
+        }
+    }
+
+    #[test]
+    fn runs_that_stop_before_they_start_are_refused() {
+        for model in models() {
+            let stream = || Tensor::zeros([1, 3, 16], &Default::default());
+            let refused = |run: Run<B>| model.forward(run, ()).unwrap_err().to_string();
+            assert!(refused(Run::tokens(tokens(&model)).stop_at(4)).starts_with("layer to stop before"));
+            assert!(refused(Run::resume(2, stream()).stop_at(1)).starts_with("first layer of the run"));
+            let found = model.forward(Run::resume(2, stream() + 1.0).stop_at(2), ()).unwrap();
+            assert_eq!(numbers(found), [1.0; 48], "a run of no blocks");
+        }
+    }
+
+    #[test]
+    fn the_last_of_the_logit_lens_are_the_logits() {
+        for model in models() {
+            let (logits, cache) = model.run_with_cache(tokens(&model)).unwrap();
+            let lens = model.logit_lens(&cache).unwrap();
+            assert_eq!(lens.len(), 4);
+            assert_eq!(numbers(lens[3].clone()), numbers(logits.clone()));
+            assert_eq!(lens[0].dims(), logits.dims());
+            assert_ne!(numbers(lens[0].clone()), numbers(logits));
+            assert!(model.logit_lens(&ActivationCache::new()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_model_goes_to_autodiff_and_back_unchanged() {
+        for model in models() {
+            let expected = numbers(model.forward(Run::tokens(tokens(&model)), ()).unwrap());
+            let tracked = model.autodiff();
+            let logits = tracked.forward(Run::tokens(tokens(&tracked)), ()).unwrap();
+            assert!(!logits.is_require_grad(), "weights are on the tape");
+            assert_eq!(numbers(tracked.inner().forward(Run::tokens(tokens(&model)), ()).unwrap()), expected);
+        }
     }
 }

@@ -34,7 +34,7 @@ fn arrows_point_down() {
         ("rewire-input", &[]),
         ("rewire-hooks", &["rewire-tensor", "rewire-input"]),
         ("rewire-hub", &[]),
-        ("rewire-model", &["rewire-tensor", "rewire-hooks", "rewire-hub", "rewire-input"]),
+        ("rewire-model", &["rewire-tensor", "rewire-hooks", "rewire-hub", "rewire-input", "rewire-store"]),
         ("rewire-tasks", &["rewire-input"]),
         ("rewire-store", &[]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),

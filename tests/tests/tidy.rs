@@ -43,7 +43,7 @@ fn arrows_point_down() {
         ("rewire-tasks", &["rewire-input"]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks"]),
-        ("rewire-report", &["rewire-analysis", "rewire-store"]),
+        ("rewire-report", &["rewire-analysis", "rewire-store", "rewire-tasks"]),
         ("rewire-studies", &["rewire-tensor", "rewire-model", "rewire-tasks", "rewire-toy", "rewire-analysis"]),
         ("rewire", &LIBRARIES),
     ]);

@@ -1,11 +1,6 @@
 //! What the tests share: backends, fixtures, comparisons, random models and pairs.
 #![forbid(unsafe_code)]
 
-/// The README's library example, compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;
-
 pub mod compare;
 pub mod device;
 pub mod fixture;

@@ -25,7 +25,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Rewire(rewire_cli::Command),
+    Rewire(Box<rewire_cli::Command>),
     /// Run what CI runs.
     Ci(ci::Arguments),
     /// Make the reference results in tests/fixtures again, by TransformerLens and Captum.

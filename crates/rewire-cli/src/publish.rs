@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rewire_report::{About, Page, Table, write_results};
+use rewire_report::{About, Labels, Page, Table, write_results};
 use rewire_store::OutputDirectory;
 use serde_json::{Value, json};
 
@@ -14,12 +14,12 @@ use crate::session::Session;
 pub(crate) const REPORT: &str = "report.html";
 
 /// What a command found, ready to be written.
-pub(crate) struct Publication {
+pub(crate) struct Publication<'a> {
     pub(crate) tables: Vec<Table>,
     /// The metric that effects are in.
     pub(crate) metric: String,
     pub(crate) seed: u64,
-    pub(crate) labels: Value,
+    pub(crate) labels: Labels<'a>,
     pub(crate) baselines: Value,
     pub(crate) notes: Value,
     /// Warnings, one line each.
@@ -31,7 +31,7 @@ pub(crate) struct Publication {
     pub(crate) summary: String,
 }
 
-impl Publication {
+impl Publication<'_> {
     /// Writes all files, together, and prints the summary, the time and where the report is.
     ///
     /// # Errors

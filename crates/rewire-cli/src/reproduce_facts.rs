@@ -13,7 +13,7 @@ use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::Options;
 use rewire_analysis::{Effects, Outcome};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer};
-use rewire_report::{Prompts, Table, describe_baselines};
+use rewire_report::{Labels, Prompts, Table, describe_baselines};
 use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fact_prompt};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
 use serde_json::{Value, json};
@@ -124,7 +124,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tables: tables(&found),
         metric: "logit-diff-normalised".to_owned(),
         seed: arguments.seed,
-        labels: by_set(&|set| json!(set.pairs.labels(0))),
+        labels: Labels::Sets(
+            found.patched.iter().map(|set| (set.name.to_owned(), Labels::First(&set.pairs))).collect(),
+        ),
         baselines: by_set(&|set| describe_baselines(&set.outcome.baselines)),
         warnings: found.warnings.clone(),
         notes: json!({ "prompts": by_set(&|set| json!(set.prompts)) }),

@@ -20,7 +20,6 @@ use rewire_analysis::node::Node;
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
 use rewire_tasks::ioi::{Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair};
-use serde_json::json;
 
 use crate::arguments::{at_least_one, at_most_a_million, tolerance};
 use crate::device::on_device;
@@ -133,7 +132,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tables: results::tables(&found),
         metric: "logit-diff".to_owned(),
         seed: arguments.seed,
-        labels: json!(prompts.pair.labels(0)),
+        labels: rewire_report::Labels::First(&prompts.pair),
         baselines: rewire_report::describe_baselines(&found.compared.exact.baselines),
         notes: results::notes(&found, arguments),
         page,

@@ -13,7 +13,7 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
-use rewire_report::{Check, Prompts, Table, describe_baselines};
+use rewire_report::{Check, Labels, Prompts, Table, describe_baselines};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tables: tables(&found),
         metric: "logit-diff-normalised".to_owned(),
         seed: arguments.seed,
-        labels: by_set(&|found| (0..found.pairs.len()).map(|p| found.pairs.labels(p)).collect::<Vec<_>>().into()),
+        labels: Labels::Sets(found.sets.iter().map(|set| (set.set.to_owned(), Labels::Each(&set.pairs))).collect()),
         baselines: by_set(&|found| describe_baselines(&found.outcomes[0][0].baselines)),
         warnings: found.warnings.clone(),
         notes: json!({

@@ -20,8 +20,7 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::Args;
 use rewire_model::Transformer;
-use rewire_report::{Check, describe_baselines};
-use serde_json::json;
+use rewire_report::{Check, Labels, describe_baselines};
 
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
@@ -115,14 +114,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
 
     let warnings = warn(&source, [("", found.parts.warnings())]);
-    let labels: Vec<_> = (0..found.data.pairs.len()).map(|p| found.data.pairs.labels(p)).collect();
     let described = results::circuit(&source, &found, arguments);
     let page = report::page(&session, &source, &found, &checks, arguments, &warnings);
     Publication {
         tables: results::tables(&found),
         metric: "logit-diff-normalised".to_owned(),
         seed: arguments.seed,
-        labels: json!(labels),
+        labels: Labels::Each(&found.data.pairs),
         baselines: describe_baselines(&found.parts.baselines),
         notes: results::notes(&found, arguments),
         page,

@@ -23,7 +23,7 @@ use rewire_analysis::patching::Screened;
 use rewire_analysis::run::{Direction, Scale, clean_logits};
 use rewire_analysis::{AnalysisError, Outcome};
 use rewire_model::{FinalNormGain, Transformer};
-use rewire_report::describe_baselines;
+use rewire_report::{Labels, describe_baselines};
 use rewire_store::{Record, sha256};
 use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs, read_pairs};
 use serde::Serialize;
@@ -282,7 +282,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tables: results::tables(&found, arguments),
         metric: arguments.metric_name(),
         seed: arguments.seed,
-        labels: (0..pairs.len()).map(|p| pairs.labels(p)).collect(),
+        labels: Labels::Each(&pairs),
         baselines: describe_baselines(&found.outcome.baselines),
         warnings: found.warnings.clone(),
         notes: results::notes(&found, &pairs, &identity, arguments),

@@ -61,10 +61,12 @@ impl From<StoreError> for ReportError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rewire_store::Waiting;
 
-    fn about() -> About {
+    use super::*;
+    use crate::labels::Labels;
+
+    fn about() -> About<'static> {
         About {
             command: vec![],
             model: String::new(),
@@ -74,7 +76,7 @@ mod tests {
             device: String::new(),
             computed: Value::Null,
             seed: None,
-            labels: Value::Null,
+            labels: Labels::None,
             baselines: Value::Null,
             warnings: vec![],
             notes: Value::Null,

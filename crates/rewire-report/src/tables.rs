@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::ReportError;
+use crate::labels::Labels;
 
 /// Whether a table has a leading axis of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +72,8 @@ impl Table {
 }
 
 /// How a set of tables was made: everything needed to make it again.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct About {
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct About<'a> {
     /// The command line.
     pub command: Vec<String>,
     /// The model's name or directory.
@@ -90,7 +91,7 @@ pub struct About {
     /// The seed of every random choice; none where none was made.
     pub seed: Option<u64>,
     /// Names of the positions of each prompt; by set of prompts, where there are several.
-    pub labels: Value,
+    pub labels: Labels<'a>,
     /// The metric of the unpatched runs, as [`describe_baselines`] gives it; by set, where there are several.
     pub baselines: Value,
     /// Warnings about these tables, one line each.
@@ -105,7 +106,7 @@ pub struct About {
     pub versions: Value,
 }
 
-impl About {
+impl About<'_> {
     /// What is known without a model: the command line of this program, and versions.
     #[must_use]
     pub fn this_program() -> Self {
@@ -177,7 +178,7 @@ pub fn describe_baselines(baselines: &Baselines) -> Value {
 #[derive(Serialize)]
 pub(crate) struct Description<'a> {
     #[serde(flatten)]
-    about: &'a About,
+    about: &'a About<'a>,
     axes: BTreeMap<&'a str, &'a [String]>,
     tensors: Vec<Value>,
     files: BTreeMap<&'a str, Value>,
@@ -186,7 +187,7 @@ pub(crate) struct Description<'a> {
 /// Returns the contents of `effects.json`; `files` describes the other files of the run.
 pub(crate) fn description<'a>(
     tables: &'a [Table],
-    about: &'a About,
+    about: &'a About<'a>,
     files: BTreeMap<&'a str, Value>,
 ) -> Description<'a> {
     let describe = |table: &Table| {

@@ -21,10 +21,12 @@ mod faults;
 mod memory;
 mod precision;
 mod products;
+mod size;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaError, devices};
 pub use faults::{Fault, computes_here, install_fault_hook, watched};
-pub use memory::{Memory, memory};
+pub use memory::memory;
 pub use precision::{Precision, float32, in_type_of, zeros_like};
 pub use products::{Products, product, products, set_products};
+pub use size::Memory;

@@ -2,16 +2,7 @@
 
 use burn::tensor::backend::Backend;
 
-/// A device's memory, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Memory {
-    /// What can still be taken.
-    pub free: u64,
-    /// All of it.
-    pub total: u64,
-    /// What the device calls itself, if it does.
-    pub name: Option<String>,
-}
+use crate::size::Memory;
 
 /// The memory of a GPU; nothing for the CPU backends, whose memory is the system's.
 #[must_use]

@@ -6,10 +6,10 @@
 //!
 //! ```toml
 //! [dependencies]
-//! rewire = { git = "..." }                                # CPU; add features = ["cuda"] for a GPU
+//! rewire = { path = "../rewire/crates/rewire" } # features: flex (default), ndarray, cuda, hub (default)
 //!
 //! [profile.dev.package."*"]
-//! opt-level = 3                                           # without it tensors are 50 times slower
+//! opt-level = 3
 //! ```
 //!
 //! ```
@@ -60,6 +60,11 @@ pub use input::Input;
 pub use language_model::{LanguageModel, Pair};
 pub use pretrained::Pretrained;
 pub use study::Study;
+
+/// The README's library example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
 
 /// The fastest backend on the CPU.
 #[cfg(feature = "flex")]

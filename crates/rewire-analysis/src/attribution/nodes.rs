@@ -94,7 +94,7 @@ pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
         };
         let at = Linearity { method: "attribution patching", at: options.direction, has_other_direction: true };
         let estimated = by_portion(model, pairs, metric, at, options, |portion| {
-            let pass = Pass::new(portion.prompts[0], 0, &description(nodes, paths, &portion));
+            let pass = Pass::new(portion.prompts[0], 0, &description(nodes, paths, portion));
             if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
                 return Ok(kept);
             }

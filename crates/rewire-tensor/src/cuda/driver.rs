@@ -7,7 +7,7 @@ use burn_cubecl::cubecl::Runtime;
 use burn_cubecl::cubecl::cuda::{CudaDevice, CudaRuntime};
 use cudarc::driver::CudaContext;
 
-use crate::Memory;
+use crate::size::Memory;
 
 /// Why nothing can be computed on a GPU here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

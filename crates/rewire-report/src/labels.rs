@@ -1,0 +1,57 @@
+//! The tokens of prompts, written out when `effects.json` is written and not before.
+
+use std::collections::BTreeMap;
+
+use rewire_tasks::PromptPairs;
+use serde::{Serialize, Serializer};
+
+/// Names of the positions of prompts. Labels of 100,000 prompts are many times larger than the
+/// prompts, so they are made one prompt at a time.
+#[derive(Debug, Clone, Default)]
+pub enum Labels<'a> {
+    /// No labels.
+    #[default]
+    None,
+    /// The tokens of the first clean prompt.
+    First(&'a PromptPairs),
+    /// The tokens of every clean prompt, one list a prompt.
+    Each(&'a PromptPairs),
+    /// The labels of several sets of prompts, by name.
+    Sets(BTreeMap<String, Labels<'a>>),
+}
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Labels::None => serializer.serialize_none(),
+            Labels::First(pairs) => pairs.labels(0).serialize(serializer),
+            Labels::Each(pairs) => serializer.collect_seq((0..pairs.len()).map(|prompt| pairs.labels(prompt))),
+            Labels::Sets(sets) => sets.serialize(serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rewire_tasks::PromptPair;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_those_of_the_clean_prompts() {
+        let pair = |clean: Vec<u32>| PromptPair {
+            corrupted: clean.iter().map(|t| t + 1).collect(),
+            clean,
+            answers: vec![0],
+            wrong_answers: vec![1],
+        };
+        let pairs = PromptPairs::new(vec![pair(vec![5, 6]), pair(vec![7, 6])]).unwrap();
+        let pairs = pairs.labelled(|token| format!("t{token}"));
+        let json = |labels: &Labels| serde_json::to_string(labels).unwrap();
+        assert_eq!(json(&Labels::None), "null");
+        assert_eq!(json(&Labels::First(&pairs)), r#"["t5","t6"]"#);
+        assert_eq!(json(&Labels::Each(&pairs)), r#"[["t5","t6"],["t7","t6"]]"#);
+        let sets = [("b", Labels::First(&pairs)), ("a", Labels::None)].map(|(name, labels)| (name.to_owned(), labels));
+        assert_eq!(json(&Labels::Sets(sets.into())), r#"{"a":null,"b":["t5","t6"]}"#);
+    }
+}

@@ -39,7 +39,20 @@ fn arrows_point_down() {
         ("rewire-store", &[]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks"]),
+        ("rewire-circuits", &["rewire-analysis", "rewire-hooks", "rewire-model", "rewire-tasks"]),
         ("rewire-report", &["rewire-analysis", "rewire-store"]),
+        (
+            "rewire-studies",
+            &[
+                "rewire-tensor",
+                "rewire-hooks",
+                "rewire-model",
+                "rewire-tasks",
+                "rewire-toy",
+                "rewire-analysis",
+                "rewire-circuits",
+            ],
+        ),
     ]);
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])

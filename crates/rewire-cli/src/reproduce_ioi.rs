@@ -13,7 +13,8 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
-use rewire_report::{Check, Prompts, Table, describe_baselines};
+use rewire_report::{Prompts, Table, describe_baselines};
+use rewire_studies::Check;
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
@@ -184,9 +185,7 @@ fn summary(session: &Session, source: &Source, found: &Found) -> String {
     text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
     if !found.checks.is_empty() {
         text += "\nagainst the figures that the demo prints\n";
-        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
-        text +=
-            &text_table(&["figure", "expected", "got", "verdict"], &found.checks.iter().map(row).collect::<Vec<_>>());
+        text += &text_table(&Check::HEADER, &found.checks.iter().map(Check::row).collect::<Vec<_>>());
     }
     text
 }

@@ -31,6 +31,6 @@ mod tables;
 pub use attention::AttentionMap;
 pub use error::ReportError;
 pub use graph::{Graph, GraphEdge, GraphNode, Standing};
-pub use page::{Check, Page, Verdict};
+pub use page::Page;
 pub use results::{TABLE_FILES, write_results};
 pub use tables::{AXES, About, CSV_LIMIT, Prompts, Table, describe_baselines};

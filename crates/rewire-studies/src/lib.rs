@@ -14,6 +14,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod check;
+mod error;
 mod setup;
 
+pub mod pythia;
+
+pub use check::{Check, Verdict};
+pub use error::StudyError;
 pub use setup::{Progress, Setup};

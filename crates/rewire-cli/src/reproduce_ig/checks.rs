@@ -1,6 +1,6 @@
 //! The figures that the notebook prints, beside ours; for GPT-2 small alone.
 
-use rewire_report::{Check, Verdict};
+use rewire_studies::{Check, Verdict};
 
 use super::Found;
 use super::analyse::{BASELINES, Compared, KINDS};

@@ -5,7 +5,8 @@ use rewire_analysis::integrated::{Curves, Integrated};
 use rewire_analysis::patching::AnswerAccuracy;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
-use rewire_report::{Check, Prompts, Table};
+use rewire_report::{Prompts, Table};
+use rewire_studies::Check;
 use serde_json::{Value, json};
 
 use super::ablate::{INTERVENTIONS, Study};
@@ -280,8 +281,7 @@ pub(super) fn summary(
     }
     if !checks.is_empty() {
         text += "\nagainst the figures that the notebook prints\n";
-        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
-        text += &text_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
+        text += &text_table(&Check::HEADER, &checks.iter().map(Check::row).collect::<Vec<_>>());
         text += "\nof the table of heads that the notebook's code does not give\n";
         text += &text_table(&ASIDES, &aside_rows(&asides(compared)));
     }

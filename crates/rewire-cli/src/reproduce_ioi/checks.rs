@@ -5,7 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_hooks::{GradientProbes, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
-use rewire_report::{Check, Verdict};
+use rewire_studies::{Check, Verdict};
 use rewire_tasks::ioi::{DEMO_ANSWER_IDS_GPT2, demo_prompts};
 use rewire_tasks::{PromptPairs, Tokenizer};
 

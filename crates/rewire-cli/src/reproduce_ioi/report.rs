@@ -7,6 +7,7 @@ use ndarray::{Array2, Axis, Ix2};
 use rewire_analysis::{Effects, Outcome};
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_report::{AttentionMap, Page};
+use rewire_studies::Check;
 use rewire_tasks::PromptPairs;
 
 use super::analyse::{Findings, HeadEffect};
@@ -136,7 +137,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
         page.text(
             "This model has the shape of the one that the demo used; the figures that the demo prints, and ours:",
         );
-        page.checks(&found.checks);
+        page.table(&Check::HEADER, found.checks.iter().map(Check::row).collect());
     }
 }
 

@@ -6,14 +6,12 @@
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::heads::CopyScores;
+use rewire_circuits::Head;
 use rewire_model::{Transformer, TransformerConfig};
-use rewire_report::{Check, Verdict};
-use rewire_studies::Setup;
 use rewire_tasks::Tokenizer;
 
-use super::analyse::Head;
 use super::notebook::{INHIBITORS, Measured, measure};
-use crate::model::Source;
+use crate::{Check, Setup, StudyError, Verdict};
 
 /// Copy scores that it prints, in per cent. It prints those above 0, and the stored output ends
 /// after the last one here.
@@ -48,26 +46,26 @@ const LOGITS: f64 = 2e-4;
 /// What it adds to shares, attentions, and sums of some shares.
 const SHARES: f64 = 1e-4;
 
-/// Whether this is the notebook's model: Pythia-160m, trained to its end, with processed weights.
-pub(super) fn is_the_notebooks(source: &Source) -> bool {
-    let (name, revision) = source.name.split_once('@').unwrap_or((&source.name, "main"));
-    let TransformerConfig { n_layers, n_heads, d_model, parallel_block, .. } = source.config;
+/// Whether a model of this name and shape is the notebook's: Pythia-160m, trained to its end. The
+/// notebook's figures are of its processed weights.
+#[must_use]
+pub fn is_the_notebooks_model(name: &str, config: &TransformerConfig) -> bool {
+    let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
+    let TransformerConfig { n_layers, n_heads, d_model, parallel_block, .. } = *config;
     name.trim_end_matches('/').rsplit('/').next() == Some("pythia-160m")
         && ["main", "step143000"].contains(&revision)
         && (n_layers, n_heads, d_model, parallel_block) == (12, 12, 768, true)
-        && source.is_processed()
 }
 
-/// The checks, if this is the notebook's model.
-pub(super) fn checks<B: Backend>(
-    source: &Source,
+/// Measures the notebook's figures on its own prompts, and sets them beside the printed ones.
+///
+/// # Errors
+/// [`StudyError`], for example if the tokenizer does not have the notebook's names as single tokens.
+pub fn checks<B: Backend>(
     model: &Transformer<B>,
     setup: &Setup,
     tokenizer: &Tokenizer,
-) -> anyhow::Result<Vec<Check>> {
-    if !is_the_notebooks(source) {
-        return Ok(Vec::new());
-    }
+) -> Result<Vec<Check>, StudyError> {
     Ok(compared(&measure(model, setup, tokenizer)?))
 }
 

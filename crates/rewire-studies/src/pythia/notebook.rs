@@ -1,19 +1,18 @@
 //! The notebook's own prompts, and what it measures on them.
 
-use anyhow::Context;
 use burn::tensor::backend::Backend;
 use rewire_analysis::Outcome;
 use rewire_analysis::heads::{Backup, CopyNorms, CopyScores, Inhibition, backup_heads, copy_scores, s2_inhibition};
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
 use rewire_analysis::run::{Direction, Options};
+use rewire_circuits::{Head, mean_by_head};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::ioi::Roles;
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs, Tokenizer};
 use serde::Deserialize;
 
-use super::analyse::{Head, by_head};
-use rewire_studies::Setup;
+use crate::{Setup, StudyError};
 
 /// The prompts of its studies, and those of its S2-inhibition; notebook/README.md says how they
 /// were drawn.
@@ -42,18 +41,22 @@ struct Prompts {
 }
 
 impl Prompts {
-    fn new(lines: &str, tokenizer: &Tokenizer) -> anyhow::Result<Self> {
+    fn new(lines: &str, tokenizer: &Tokenizer) -> Result<Self, StudyError> {
         let (mut pairs, mut roles) = (Vec::new(), Vec::new());
         for line in lines.lines() {
-            let line: Line = serde_json::from_str(line)?;
+            let line: Line = serde_json::from_str(line).map_err(|e| StudyError::Prompts(e.to_string()))?;
             let [io, s] = [&line.io, &line.s].map(|name| tokenizer.single_token(&format!(" {name}")));
             let (io, s) = (io?, s?);
             let clean = tokenizer.encode(&line.clean)?;
             let positions = |name: u32| clean.iter().enumerate().filter(move |(_, t)| **t == name).map(|(i, _)| i);
             let [s1, s2] = positions(s).collect::<Vec<_>>()[..] else {
-                anyhow::bail!("the name {} does not occur twice in {:?}", line.s, line.clean)
+                return Err(StudyError::Prompts(format!(
+                    "the name {} does not occur twice in {:?}",
+                    line.s, line.clean
+                )));
             };
-            let first = positions(io).next().with_context(|| format!("{} is not in {:?}", line.io, line.clean))?;
+            let first = positions(io).next();
+            let first = first.ok_or_else(|| StudyError::Prompts(format!("{} is not in {:?}", line.io, line.clean)))?;
             roles.push(Roles { io: first, s1, s2, end: clean.len() - 1 });
             let corrupted = tokenizer.encode(&line.corrupt)?;
             pairs.push(PromptPair { clean, corrupted, answers: vec![io], wrong_answers: vec![s] });
@@ -94,12 +97,12 @@ pub(super) fn measure<B: Backend>(
     model: &Transformer<B>,
     setup: &Setup,
     tokenizer: &Tokenizer,
-) -> anyhow::Result<Measured> {
+) -> Result<Measured, StudyError> {
     let study = Prompts::new(STUDY, tokenizer)?;
     let inhibition = Prompts::new(INHIBITION, tokenizer)?;
     let options = setup.options(model, study.pairs.width().max(inhibition.pairs.width()));
     let metric = LogitDiff::new(&study.pairs);
-    let into = |receivers: Vec<Receiver>| -> anyhow::Result<Outcome> {
+    let into = |receivers: Vec<Receiver>| -> Result<Outcome, StudyError> {
         let options = Options { direction: Direction::Noising, ..options };
         let heads = [NodeKind::all(Component::HeadZ)];
         let policy = FreezePolicy::path_patching();
@@ -110,10 +113,11 @@ pub(super) fn measure<B: Backend>(
     };
     let direct = into(vec![Receiver::new(model.config().n_layers - 1, Input::ResidPost)])?;
     let logit_differences = direct.baselines.means();
-    let serving = |outcome: &Outcome, n: usize| sum_of_largest(by_head(outcome, 0).iter().map(|effect| -effect), n);
+    let serving =
+        |outcome: &Outcome, n: usize| sum_of_largest(mean_by_head(outcome, 0).iter().map(|effect| -effect), n);
     let backup = backup_heads(model, &study.pairs, &MOVERS, FinalNormGain::Applied, &options)?;
     let totals = Totals {
-        direct: [serving(&direct, 15), sum_of_largest(by_head(&direct, 0).iter().copied(), 15)],
+        direct: [serving(&direct, 15), sum_of_largest(mean_by_head(&direct, 0).iter().copied(), 15)],
         backup: sum_of_largest(backup.taken_over().iter().copied(), 15),
         queries: serving(&into(inputs(Input::Q, &MOVERS))?, 10),
         direct_values: serving(&into(inputs(Input::V, &DIRECT_INHIBITOR))?, 10),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use burn::module::AutodiffModule;
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use ndarray::{Array2, Array4, Axis};
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::{Array4, Axis};
 use rewire_analysis::Outcome;
 use rewire_analysis::heads::{
     Backup, CopyNorms, CopyScores, Inhibition, KeptTokens, Suppression, attention_patterns, backup_heads, copy_scores,
@@ -12,29 +12,22 @@ use rewire_analysis::heads::{
 };
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
+use rewire_analysis::path::{Input, Receiver};
 use rewire_analysis::run::{Direction, Options};
+use rewire_circuits::{Head, NameAttention, PathStep, Seen, evidence, induces, inhibits};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
 
-use super::Arguments;
+use super::Settings;
 use super::circuit::{self, Circuit};
 use super::data::{Data, Sets};
 use super::edges::{self, Edges};
-use super::looks::Looks;
-use super::roles::{self, Seen, induces, inhibits};
-use crate::certainty::Certainty;
-use rewire_studies::Setup;
-
-/// A head, by layer and number.
-pub(super) type Head = (usize, usize);
+use crate::{Setup, StudyError};
 
 /// The parts of heads that are patched first.
-pub(super) const PARTS: [Component; 5] =
+pub const PARTS: [Component; 5] =
     [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
 
-/// Per cent above which a copy score tells a mover.
-pub(super) const COPIES: f32 = 75.0;
 /// Heads whose S2-inhibition is measured: each takes whole forwards.
 const MEASURED: usize = 6;
 
@@ -44,74 +37,79 @@ const FUNCTION_WORDS: [&str; 24] = [
     " gave", " it", " that", " is", ",", ".", "The", "When", "Then",
 ];
 
-/// Path patching of all heads into some receivers.
-pub(super) struct Step {
-    pub(super) receivers: Vec<Receiver>,
-    /// Receivers that no head reaches.
-    pub(super) unreached: Vec<Receiver>,
-    pub(super) outcome: Outcome,
-    /// How sure the effects are.
-    pub(super) certainty: Certainty,
-    /// Heads whose effect is below minus the threshold, strongest first: they serve the behaviour.
-    pub(super) serving: Vec<Head>,
-}
-
 /// All that is found.
-pub(super) struct Found {
-    pub(super) data: Data,
+pub struct Found {
+    /// The prompts of the steps.
+    pub data: Data,
     /// Share of clean prompts whose logit difference is above 0.
-    pub(super) right: f64,
+    pub right: f64,
     /// Activation patching of the heads' parts, denoising.
-    pub(super) parts: Outcome,
-    pub(super) direct: Step,
+    pub parts: Outcome,
+    /// Path patching into the last residual stream.
+    pub direct: PathStep,
     /// Heads that work against the behaviour directly, strongest first.
-    pub(super) opposing: Vec<Head>,
-    pub(super) attribution: Outcome,
+    pub opposing: Vec<Head>,
+    /// Direct logit attribution of head results.
+    pub attribution: Outcome,
     /// Without and with norms.
-    pub(super) copying: [CopyScores; 2],
-    pub(super) suppression: Vec<Suppression>,
-    pub(super) backup: Option<Backup>,
-    pub(super) queries: Option<Step>,
-    pub(super) inhibition: Vec<Inhibition>,
+    pub copying: [CopyScores; 2],
+    /// Copy suppression of every head.
+    pub suppression: Vec<Suppression>,
+    /// What other heads add when the movers are removed; `None` if no head serves directly.
+    pub backup: Option<Backup>,
+    /// Into the movers' queries.
+    pub queries: Option<PathStep>,
+    /// S2-inhibition of the strongest heads that reach the queries.
+    pub inhibition: Vec<Inhibition>,
     /// Into the values of heads that look at S2 and write to the logits themselves.
-    pub(super) direct_values: Option<Step>,
+    pub direct_values: Option<PathStep>,
     /// Into the values of those that reach the movers' queries.
-    pub(super) values: Option<Step>,
+    pub values: Option<PathStep>,
     /// Into the keys of the heads that both found.
-    pub(super) keys: Option<Step>,
+    pub keys: Option<PathStep>,
     /// The heads that are ablated together and whose queries receive.
-    pub(super) movers: Vec<Head>,
+    pub movers: Vec<Head>,
     /// Whether they are movers, or, without any, all that serve the behaviour directly.
-    pub(super) has_movers: bool,
-    pub(super) looks: Looks,
+    pub has_movers: bool,
+    /// Where heads look.
+    pub looks: NameAttention,
     /// Patterns of one clean prompt, `[layer, head, dest, src]`, and its number.
-    pub(super) shown: (usize, Array4<f32>),
-    pub(super) circuit: Circuit,
-    pub(super) edges: Edges,
+    pub shown: (usize, Array4<f32>),
+    /// The circuit.
+    pub circuit: Circuit,
+    /// The paths between heads.
+    pub edges: Edges,
 }
 
 /// Runs all steps.
-pub(super) fn analyse<B: AutodiffBackend>(
+///
+/// # Errors
+/// [`StudyError`], for example if an analysis fails.
+pub fn analyse<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
     tokenizer: &Tokenizer,
     sets: Sets,
-    arguments: &Arguments,
-) -> anyhow::Result<Found> {
+    settings: &Settings,
+) -> Result<Found, StudyError> {
     let inner = model.valid();
     let data = &sets.steps;
     let pairs = &data.pairs;
     let metric = LogitDiff::new(pairs);
-    let threshold = arguments.threshold;
+    let threshold = settings.threshold;
     let options = Options { direction: Direction::Noising, ..setup.options(model, pairs.width()) };
     let parts = setup.step("parts of heads", |progress| {
         let options = Options { direction: Direction::Denoising, progress, ..options };
         activation_patching(&inner, pairs, &metric, &PARTS.map(NodeKind::all), &options)
     })?;
-    let step = |what: &str, receivers: Vec<Receiver>| step(&inner, setup, data, what, receivers, arguments);
+    let step = |what: &str, receivers: Vec<Receiver>| {
+        setup.step(what, |progress| {
+            PathStep::find(&inner, pairs, receivers, threshold, &Options { progress, ..options })
+        })
+    };
     let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
     let direct = step("direct effects", vec![last])?;
-    let opposing = beyond(&direct.effects(), |effect| effect >= threshold);
+    let opposing = direct.opposing(threshold);
     let results = [NodeKind::all(Component::HeadResult)];
     let attribution = logit_attribution(&inner, pairs, &results, FinalNormGain::Applied, &options)?;
     let copying = [CopyNorms::Without, CopyNorms::With].map(|norms| {
@@ -123,8 +121,8 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let copying = [without?, with?];
 
     let patterns = attention_patterns(&inner, &pairs.clean(), options.prompt_batch)?;
-    let looks = Looks::new(&patterns, &data.roles);
-    let shown = arguments.show.min(pairs.len() - 1);
+    let looks = NameAttention::new(&patterns, &data.roles);
+    let shown = settings.show.min(pairs.len() - 1);
     let shown = (shown, patterns.index_axis(Axis(0), shown).to_owned());
     drop(patterns);
 
@@ -173,7 +171,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let keys = into("into the keys", Input::K, if inductive.is_empty() { &finders } else { &inductive })?;
 
     let [clean, corrupted] = parts.baselines.means();
-    let evidence = roles::evidence(&Seen {
+    let evidence = evidence(&Seen {
         direct: &direct,
         opposing: &opposing,
         queries: &queries,
@@ -186,12 +184,13 @@ pub(super) fn analyse<B: AutodiffBackend>(
         threshold,
         share_of_span: (clean / (clean - corrupted)) as f32,
     });
-    let steps: Vec<&Step> = [Some(&direct), queries.as_ref(), direct_values.as_ref(), values.as_ref(), keys.as_ref()]
-        .into_iter()
-        .flatten()
-        .collect();
-    let circuit = circuit::find(&inner, setup, &sets, &evidence, &steps, arguments)?;
-    let edges = edges::find(model, setup, data, &circuit, &direct, arguments)?;
+    let steps: Vec<&PathStep> =
+        [Some(&direct), queries.as_ref(), direct_values.as_ref(), values.as_ref(), keys.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
+    let circuit = circuit::find(&inner, setup, &sets, &evidence, &steps, settings)?;
+    let edges = edges::find(model, setup, data, settings)?;
     let right = right(&parts);
     Ok(Found {
         right,
@@ -223,47 +222,6 @@ fn right(parts: &Outcome) -> f64 {
     clean.iter().filter(|v| **v > 0.0).count() as f64 / clean.len() as f64
 }
 
-fn serving(step: &Option<Step>) -> Vec<Head> {
+fn serving(step: &Option<PathStep>) -> Vec<Head> {
     step.as_ref().map(|step| step.serving.clone()).unwrap_or_default()
-}
-
-fn step<B: Backend>(
-    model: &Transformer<B>,
-    setup: &Setup,
-    data: &Data,
-    what: &str,
-    receivers: Vec<Receiver>,
-    arguments: &Arguments,
-) -> anyhow::Result<Step> {
-    let heads = [NodeKind::all(Component::HeadZ)];
-    let metric = LogitDiff::new(&data.pairs);
-    let found = setup.step(what, |progress| {
-        let options = Options { direction: Direction::Noising, progress, ..setup.options(model, data.pairs.width()) };
-        path_patching(model, &data.pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)
-    })?;
-    let certainty = Certainty::new(&found.outcome.effects[0], &data.pairs.clusters(), arguments.seed);
-    let mut step =
-        Step { receivers, unreached: found.unreached, outcome: found.outcome, certainty, serving: Vec::new() };
-    step.serving = beyond(&step.effects(), |effect| effect <= -arguments.threshold);
-    Ok(step)
-}
-
-impl Step {
-    /// Mean effects, `[layer, head]`.
-    pub(super) fn effects(&self) -> Array2<f32> {
-        by_head(&self.outcome, 0)
-    }
-}
-
-/// The mean effects of one kind of an outcome, `[layer, head]`.
-pub(super) fn by_head(outcome: &Outcome, kind: usize) -> Array2<f32> {
-    outcome.effects[kind].mean().into_dimensionality().expect("layers and heads")
-}
-
-/// Heads whose effect passes, strongest first.
-fn beyond(effects: &Array2<f32>, passes: impl Fn(f32) -> bool) -> Vec<Head> {
-    let mut heads: Vec<(Head, f32)> =
-        effects.indexed_iter().map(|(h, v)| (h, *v)).filter(|(_, v)| passes(*v)).collect();
-    heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    heads.into_iter().map(|(head, _)| head).collect()
 }

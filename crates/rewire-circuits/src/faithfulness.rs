@@ -1,8 +1,7 @@
 //! How much of the behavior sets of heads carry, per prompt, and with intervals over prompts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use anyhow::Context;
 use burn::tensor::backend::Backend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -12,14 +11,12 @@ use rewire_analysis::run::{Intervention, Options, Scale};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use super::analyse::Head;
-use super::data::{Data, Kind};
-use rewire_studies::Setup;
+use crate::{CircuitError, Head};
 
-/// The bars of a circuit: what its heads keep alone, and what is left without them, as shares of
-/// the clean logit difference.
-pub(super) const KEPT: [f64; 2] = [0.8, 1.2];
-pub(super) const LEFT: [f64; 2] = [-0.2, 0.2];
+/// What the heads of a circuit must keep alone, as a share of the clean logit difference.
+pub const KEPT: [f64; 2] = [0.8, 1.2];
+/// What may be left without the heads of a circuit, as a share of the clean logit difference.
+pub const LEFT: [f64; 2] = [-0.2, 0.2];
 
 /// Bootstrap resamples of prompts, and the share of them that an interval holds.
 const RESAMPLES: usize = 1000;
@@ -27,74 +24,85 @@ const LEVEL: f64 = 0.95;
 
 /// Means over prompts as shares of the mean clean logit difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Shares {
+pub struct Shares {
     /// With the heads of a set kept and all others mean-ablated.
-    pub(super) kept: f64,
+    pub kept: f64,
     /// With the heads of a set mean-ablated and all others kept.
-    pub(super) left: f64,
+    pub left: f64,
 }
 
 impl Shares {
     /// Whether both bars are met.
-    pub(super) fn meet_the_bars(self) -> bool {
+    #[must_use]
+    pub fn meet_the_bars(self) -> bool {
         let within = |share: f64, [low, high]: [f64; 2]| share >= low && share <= high;
         within(self.kept, KEPT) && within(self.left, LEFT)
     }
 
     /// How far the set is from a circuit that keeps everything and without which nothing is left: 0
     /// is best.
-    pub(super) fn distance(self) -> f64 {
+    #[must_use]
+    pub fn distance(self) -> f64 {
         (self.kept - 1.0).abs() + self.left.abs()
     }
 }
 
 /// What a set of heads carries.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Carried {
-    pub(super) heads: BTreeSet<Head>,
-    pub(super) shares: Shares,
+pub struct Carried {
+    /// The heads.
+    pub heads: BTreeSet<Head>,
+    /// The shares on all prompts.
+    pub shares: Shares,
     /// The 95% percentile bootstrap interval over prompts of what is kept, and of what is left.
-    pub(super) intervals: [[f64; 2]; 2],
+    pub intervals: [[f64; 2]; 2],
     /// Share of the resamples in which both bars are met.
-    pub(super) stability: f64,
+    pub stability: f64,
 }
 
-/// A set of prompts and the means that ablated heads get on them.
-pub(super) struct Ablations<'a, B: Backend> {
+/// Sets of heads removed on a set of prompts, in groups that have their own means.
+pub struct Ablations<'a, B: Backend> {
     model: &'a Transformer<B>,
-    setup: &'a Setup<'a>,
-    by_kind: Vec<(PromptPairs, &'a Intervention<B>)>,
+    groups: Vec<(PromptPairs, &'a Intervention<B>)>,
     seed: u64,
 }
 
 impl<'a, B: Backend> Ablations<'a, B> {
-    /// `seed` is of the bootstrap.
-    pub(super) fn new(
+    /// Prompts in groups, such as one a template and length, each with what removed heads get on it
+    /// ([`means_by`](crate::means_by)). `seed` is of the bootstrap.
+    ///
+    /// # Errors
+    /// [`CircuitError::NoPrompts`].
+    pub fn new(
         model: &'a Transformer<B>,
-        setup: &'a Setup<'a>,
-        data: &Data,
-        means: &'a BTreeMap<Kind, Intervention<B>>,
+        groups: Vec<(PromptPairs, &'a Intervention<B>)>,
         seed: u64,
-    ) -> anyhow::Result<Self> {
-        let by_kind = data.by_kind()?.into_iter().map(|(kind, pairs)| {
-            let mean = means.get(&kind).context("the prompts were drawn with no mean for one of their lengths")?;
-            Ok((pairs, mean))
-        });
-        Ok(Self { model, setup, by_kind: by_kind.collect::<anyhow::Result<_>>()?, seed })
+    ) -> Result<Self, CircuitError> {
+        if groups.is_empty() {
+            return Err(CircuitError::NoPrompts);
+        }
+        Ok(Self { model, groups, seed })
     }
 
-    /// What each set carries.
-    pub(super) fn carried(&self, sets: &[BTreeSet<Head>], what: &str) -> anyhow::Result<Vec<Carried>> {
+    /// The longest prompt's number of tokens.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.groups.iter().map(|(pairs, _)| pairs.width()).max().unwrap_or(0)
+    }
+
+    /// Measures what each set of heads carries. Effects are in logits, whatever
+    /// [`Options::scale`] says.
+    ///
+    /// # Errors
+    /// [`CircuitError::Analysis`].
+    pub fn carried(&self, sets: &[BTreeSet<Head>], options: &Options) -> Result<Vec<Carried>, CircuitError> {
+        let options = Options { scale: Scale::Metric, ..*options };
         let ablated_in =
             |set: &BTreeSet<Head>| [self.nodes(|head| !set.contains(head)), self.nodes(|head| set.contains(head))];
         let groups: Vec<Vec<Node>> = sets.iter().flat_map(ablated_in).collect();
         let (mut clean, mut ablated) = (Vec::new(), vec![Vec::new(); groups.len()]);
-        for (pairs, mean) in &self.by_kind {
-            let found = self.setup.step(what, |progress| {
-                let options =
-                    Options { scale: Scale::Metric, progress, ..self.setup.options(self.model, pairs.width()) };
-                ablate_groups(self.model, pairs, &LogitDiff::new(pairs), &groups, mean, &options)
-            })?;
+        for (pairs, mean) in &self.groups {
+            let found = ablate_groups(self.model, pairs, &LogitDiff::new(pairs), &groups, mean, &options)?;
             for (changes, ablated) in found.values.columns().into_iter().zip(&mut ablated) {
                 ablated.extend(changes.iter().zip(&found.baselines.clean).map(|(change, clean)| clean + change));
             }

@@ -3,37 +3,43 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
+use rewire_analysis::run::Options;
 
-use super::analyse::Head;
-use super::carried::{Ablations, Carried};
+use crate::faithfulness::{Ablations, Carried};
+use crate::{CircuitError, Head};
 
 /// Share of the resamples of the choosing prompts in which a circuit must meet both bars: the bars
 /// are then three standard errors away. Means over as many other prompts differ from these by 1.4
 /// standard errors, so that one in a hundred that just pass misses a bar there.
-pub(super) const STABLE: f64 = 0.999;
+pub const STABLE: f64 = 0.999;
 /// Numbers of heads that are measured before the first good one among them ends the search.
 const BLOCK: usize = 8;
 
 /// A circuit, and the sets that were measured on the way to it.
-pub(super) struct Choice {
-    pub(super) chosen: Carried,
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The circuit.
+    pub chosen: Carried,
     /// What the strongest heads carry, for each number of them that was tried.
-    pub(super) curve: Vec<Carried>,
+    pub curve: Vec<Carried>,
 }
 
 /// Takes the fewest heads, strongest first, that meet both bars in nearly all resamples of the
 /// choosing prompts; the search ends with the block that has such a number. If no number of heads
 /// does, it takes the number that does so in the most resamples.
-pub(super) fn choose<B: Backend>(prompts: &Ablations<B>, ranked: &[Head]) -> anyhow::Result<Choice> {
+///
+/// # Errors
+/// [`CircuitError`], for example if fewer than two heads are ranked.
+pub fn choose<B: Backend>(prompts: &Ablations<B>, ranked: &[Head], options: &Options) -> Result<Choice, CircuitError> {
     let mut curve: Vec<Carried> = Vec::new();
     for block in sizes(ranked.len()).chunks(BLOCK) {
         let sets: Vec<BTreeSet<Head>> = block.iter().map(|&n| ranked[..n].iter().copied().collect()).collect();
-        curve.extend(prompts.carried(&sets, "what the strongest heads carry")?);
+        curve.extend(prompts.carried(&sets, options)?);
         if curve.iter().any(is_stable) {
             break;
         }
     }
-    let chosen = pick(&curve).cloned().expect("a model of two layers has a head to keep");
+    let chosen = pick(&curve).cloned().ok_or(CircuitError::TooFewHeads(ranked.len()))?;
     Ok(Choice { chosen, curve })
 }
 
@@ -66,8 +72,8 @@ fn sizes(heads: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::carried::Shares;
     use super::*;
+    use crate::faithfulness::Shares;
 
     fn carried(heads: usize, kept: f64, stability: f64) -> Carried {
         let heads = (0..heads).map(|head| (0, head)).collect();

@@ -2,14 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::backend::Backend;
-use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
-use rewire_hooks::Site;
-use rewire_model::Transformer;
 use rewire_tasks::Tokenizer;
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, TEMPLATES};
 
 use super::data::Kind;
+use crate::StudyError;
 
 /// Prompts of each template and length that a mean is taken over.
 const EACH: usize = 30;
@@ -19,7 +16,8 @@ const FEWEST: usize = 10;
 const DRAWS: usize = 100_000;
 
 /// Prompts of three different names, by template and number of tokens.
-pub(super) struct ReferencePrompts {
+#[derive(Debug, Clone)]
+pub struct ReferencePrompts {
     by_kind: BTreeMap<Kind, Vec<Vec<u32>>>,
 }
 
@@ -29,13 +27,13 @@ impl ReferencePrompts {
     ///
     /// # Errors
     /// If a template has fewer than [`FEWEST`] prompts of one of the lengths after [`DRAWS`] draws.
-    pub(super) fn draw(
+    pub fn draw(
         generator: &IoiGenerator,
         tokenizer: &Tokenizer,
         bos: Option<u32>,
         kinds: BTreeSet<Kind>,
         seed: u64,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, StudyError> {
         let mut by_kind: BTreeMap<Kind, Vec<Vec<u32>>> = kinds.into_iter().map(|kind| (kind, Vec::new())).collect();
         let (mut seen, mut drawing) = (0, 1000);
         while seen < DRAWS && by_kind.values().any(|prompts| prompts.len() < EACH) {
@@ -55,36 +53,29 @@ impl ReferencePrompts {
     }
 
     /// Refuses means over fewer than [`FEWEST`] prompts.
-    fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> Result<(), StudyError> {
         let fewest = self.counts().into_iter().min_by_key(|(_, n)| *n);
         let Some(((template, tokens), n)) = fewest.filter(|(_, n)| *n < FEWEST) else {
             return Ok(());
         };
-        anyhow::bail!(
+        Err(StudyError::Prompts(format!(
             "template {template} (\"{}\") has {n} prompts of three different names with {tokens} tokens, and the mean that ablated heads get \
              needs {FEWEST}: the tokenizer makes prompts of this length too rare; use a tokenizer that has more names, places and objects \
              as single tokens",
             TEMPLATES[template]
-        )
+        )))
     }
 
     /// How many prompts each mean is over.
-    pub(super) fn counts(&self) -> BTreeMap<Kind, usize> {
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<Kind, usize> {
         self.by_kind.iter().map(|(kind, prompts)| (*kind, prompts.len())).collect()
     }
 
-    /// The mean output (z) of every head over the prompts of each template and length, position by
-    /// position (Wang et al. 2022).
-    pub(super) fn means<B: Backend>(
-        &self,
-        model: &Transformer<B>,
-        batch: usize,
-    ) -> anyhow::Result<BTreeMap<Kind, Intervention<B>>> {
-        let mean = |(kind, prompts): (&Kind, &Vec<Vec<u32>>)| {
-            let mean = mean_activations(model, prompts, &[Site::Z], MeanOver::Prompts, batch)?;
-            Ok((*kind, Intervention::Fixed(mean)))
-        };
-        self.by_kind.iter().map(mean).collect()
+    /// The prompts by template and number of tokens.
+    #[must_use]
+    pub fn prompts(&self) -> &BTreeMap<Kind, Vec<Vec<u32>>> {
+        &self.by_kind
     }
 }
 

@@ -5,28 +5,31 @@ use std::collections::{BTreeMap, HashSet};
 use rewire_tasks::ioi::{Corruption, IoiError, IoiGenerator, IoiPrompt, Roles, Split};
 use rewire_tasks::{PromptPairs, Tokenizer};
 
-use super::Arguments;
+use super::Settings;
 use super::reference::ReferencePrompts;
+use crate::StudyError;
 
 /// Draws per wanted prompt after which no further distinct prompt is expected.
 const DRAWS_PER_PROMPT: usize = 20;
 
 /// A template's index, and the number of tokens of a prompt made from it.
-pub(super) type Kind = (usize, usize);
+pub type Kind = (usize, usize);
 
 /// One set of prompts.
-pub(super) struct Data {
+#[derive(Debug, Clone)]
+pub struct Data {
     /// Clean prompts against the same with S2 turned to IO, which the notebook calls ABC.
-    pub(super) pairs: PromptPairs,
-    pub(super) roles: Vec<Roles>,
+    pub pairs: PromptPairs,
+    /// Where the names of each prompt stand.
+    pub roles: Vec<Roles>,
     /// Whether prompts have a token in front.
-    pub(super) has_bos: bool,
+    pub has_bos: bool,
     /// The template and the number of tokens of each prompt.
     kinds: Vec<Kind>,
 }
 
 impl Data {
-    fn new(tokenizer: &Tokenizer, bos: Option<u32>, prompts: &[IoiPrompt]) -> anyhow::Result<Self> {
+    fn new(tokenizer: &Tokenizer, bos: Option<u32>, prompts: &[IoiPrompt]) -> Result<Self, StudyError> {
         let bos_len = usize::from(bos.is_some());
         let roles = prompts.iter().map(|prompt| prompt.roles(tokenizer, bos_len)).collect::<Result<_, _>>()?;
         let pairs = Corruption::S2ToIo.pairs(prompts, tokenizer, bos)?;
@@ -35,12 +38,16 @@ impl Data {
     }
 
     /// Positions of IO, S1 and S2 of each prompt.
-    pub(super) fn names(&self) -> Vec<Vec<usize>> {
+    #[must_use]
+    pub fn names(&self) -> Vec<Vec<usize>> {
         self.roles.iter().map(|roles| vec![roles.io, roles.s1, roles.s2]).collect()
     }
 
     /// The pairs by template and number of tokens.
-    pub(super) fn by_kind(&self) -> anyhow::Result<BTreeMap<Kind, PromptPairs>> {
+    ///
+    /// # Errors
+    /// [`StudyError::Pairs`].
+    pub fn by_kind(&self) -> Result<BTreeMap<Kind, PromptPairs>, StudyError> {
         let mut by_kind: BTreeMap<Kind, Vec<_>> = BTreeMap::new();
         for (kind, pair) in self.kinds.iter().zip(self.pairs.pairs()) {
             by_kind.entry(*kind).or_default().push(pair.clone());
@@ -50,15 +57,16 @@ impl Data {
 }
 
 /// The sets of prompts that the study draws from one seed. No prompt of one set is in a later one.
-pub(super) struct Sets {
+#[derive(Debug, Clone)]
+pub struct Sets {
     /// The prompts of the notebook's steps.
-    pub(super) steps: Data,
+    pub steps: Data,
     /// The prompts that the circuit's heads are chosen on.
-    pub(super) choosing: Data,
+    pub choosing: Data,
     /// The prompts that the circuit is judged on.
-    pub(super) judging: Data,
+    pub judging: Data,
     /// Prompts of three different names, which the means of ablated heads are over.
-    pub(super) reference: ReferencePrompts,
+    pub reference: ReferencePrompts,
 }
 
 impl Sets {
@@ -68,28 +76,31 @@ impl Sets {
     /// # Errors
     /// If the tokenizer's names do not make enough distinct prompts, or a mean would be over too
     /// few reference prompts.
-    pub(super) fn new(tokenizer: &Tokenizer, bos: Option<u32>, arguments: &Arguments) -> anyhow::Result<Self> {
+    pub fn new(tokenizer: &Tokenizer, bos: Option<u32>, settings: &Settings) -> Result<Self, StudyError> {
         let generator = IoiGenerator::new(tokenizer)?;
-        let further = arguments.choose_prompts + arguments.judge_prompts;
-        let drawn = distinct(&generator, arguments.prompts, further, arguments.seed)?;
-        let (prompts, rest) = drawn.split_at(arguments.prompts);
-        let (choosing, judging) = rest.split_at(arguments.choose_prompts);
+        let further = settings.choose_prompts + settings.judge_prompts;
+        let drawn = distinct(&generator, settings.prompts, further, settings.seed)?;
+        let (prompts, rest) = drawn.split_at(settings.prompts);
+        let (choosing, judging) = rest.split_at(settings.choose_prompts);
         let set = |prompts: &[IoiPrompt]| Data::new(tokenizer, bos, prompts);
         let (choosing, judging) = (set(choosing)?, set(judging)?);
         let kinds = choosing.kinds.iter().chain(&judging.kinds).copied().collect();
-        let reference = ReferencePrompts::draw(&generator, tokenizer, bos, kinds, arguments.seed)?;
+        let reference = ReferencePrompts::draw(&generator, tokenizer, bos, kinds, settings.seed)?;
         Ok(Self { steps: set(prompts)?, choosing, judging, reference })
     }
 
     /// Checks that a model with this vocabulary and context can run every prompt.
-    pub(super) fn check_model(&self, d_vocab: usize, n_ctx: usize) -> Result<(), IoiError> {
+    ///
+    /// # Errors
+    /// [`IoiError`].
+    pub fn check_model(&self, d_vocab: usize, n_ctx: usize) -> Result<(), IoiError> {
         let sets = [&self.steps, &self.choosing, &self.judging];
         Ok(sets.into_iter().try_for_each(|set| set.pairs.check_model(d_vocab, n_ctx))?)
     }
 }
 
 /// The first prompts of the seed, then further ones, none of which was drawn before.
-fn distinct(generator: &IoiGenerator, first: usize, further: usize, seed: u64) -> anyhow::Result<Vec<IoiPrompt>> {
+fn distinct(generator: &IoiGenerator, first: usize, further: usize, seed: u64) -> Result<Vec<IoiPrompt>, StudyError> {
     let n = first + further;
     let mut drawing = n;
     loop {
@@ -105,11 +116,12 @@ fn distinct(generator: &IoiGenerator, first: usize, further: usize, seed: u64) -
         if prompts.len() == n {
             return Ok(prompts);
         }
-        anyhow::ensure!(
-            drawing < DRAWS_PER_PROMPT * n,
-            "{drawing} draws gave {} distinct prompts and {n} are needed: lower --choose-prompts or --judge-prompts",
-            prompts.len()
-        );
+        if drawing >= DRAWS_PER_PROMPT * n {
+            return Err(StudyError::Prompts(format!(
+                "{drawing} draws gave {} distinct prompts and {n} are needed: lower --choose-prompts or --judge-prompts",
+                prompts.len()
+            )));
+        }
         drawing *= 2;
     }
 }

@@ -3,7 +3,8 @@
 use rewire_analysis::AnalysisError;
 use rewire_circuits::CircuitError;
 use rewire_model::ModelError;
-use rewire_tasks::ioi::IoiError;
+use rewire_tasks::facts::FactsError;
+use rewire_tasks::ioi::{DemoError, IoiError};
 use rewire_tasks::{PairsError, TokenizerError};
 use rewire_tensor::Fault;
 
@@ -28,6 +29,12 @@ pub enum StudyError {
     /// Prompts for indirect object identification cannot be made.
     #[error(transparent)]
     Ioi(#[from] IoiError),
+    /// A document's own prompts cannot be made.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// The prompts of the factual-recall example cannot be made.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
     /// Prompts make no pairs.
     #[error(transparent)]
     Pairs(#[from] PairsError),

@@ -18,8 +18,18 @@ mod check;
 mod error;
 mod setup;
 
+pub mod integrated_gradients;
 pub mod pythia;
 
 pub use check::{Check, Verdict};
 pub use error::StudyError;
 pub use setup::{Progress, Setup};
+
+/// Whether a model is the one that a document's own choices are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownModel {
+    /// GPT-2 small.
+    Gpt2Small,
+    /// Another.
+    Other,
+}

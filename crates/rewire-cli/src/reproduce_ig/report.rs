@@ -6,10 +6,10 @@ mod curves;
 
 use rewire_report::Page;
 use rewire_studies::Check;
+use rewire_studies::integrated_gradients::{Found, Prompts, asides};
 
-use super::checks::asides;
+use super::Arguments;
 use super::results::{ASIDES, AVERAGED, COMPARISON, aside_rows, averaged_rows, comparison_rows};
-use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 use crate::output::new_page;
 use crate::session::Session;

@@ -7,13 +7,13 @@ use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
 use rewire_report::{Prompts, Table};
 use rewire_studies::Check;
+use rewire_studies::integrated_gradients::{
+    Ablations as Study, Aside, Averaged, BASELINES, Contrasted, FIGURES, Found, INTERVENTIONS, KINDS, Lines, Mean,
+    REFERENCE, asides,
+};
 use serde_json::{Value, json};
 
-use super::ablate::{INTERVENTIONS, Study};
-use super::analyse::{BASELINES, KINDS};
-use super::averaged::{Averaged, FIGURES};
-use super::checks::{Aside, asides};
-use super::{Arguments, Found, REFERENCE};
+use super::Arguments;
 use crate::model::Source;
 use crate::output::{head_name, text_table};
 use crate::session::Session;
@@ -79,7 +79,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
         json!({ "pearson": c.pearson, "regression": c.regression, "top_k": c.top_k, "jaccard": c.jaccard,
             "mean_difference": c.difference.bias, "sd_of_differences": c.difference.sd, "limits": limits })
     };
-    let of_baseline = |(baseline, lines): (&&str, &super::analyse::Lines)| {
+    let of_baseline = |(baseline, lines): (&&str, &Lines)| {
         let of_kind = |(i, (_, name)): (usize, &(_, &str))| {
             let value = json!({
                 "integrated_gradients": comparison(&lines.comparisons[i]),
@@ -111,7 +111,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
 /// Correlations with patching over generated pairs, by nodes and figure.
 fn describe_averaged(averaged: &Averaged) -> Value {
     let of_kind = |(kind, (_, nodes)): (usize, &(_, &str))| {
-        let mean = |(figure, mean): (&&str, super::averaged::Mean)| {
+        let mean = |(figure, mean): (&&str, Mean)| {
             let ends = if mean.is_interval { "bootstrap_95" } else { "range" };
             let value = json!({ "mean": mean.mean, ends: mean.ends });
             (figure.replace(' ', "_"), value)
@@ -128,7 +128,7 @@ fn describe_averaged(averaged: &Averaged) -> Value {
     json!({ "n": averaged.n, "seed": averaged.seed, "corruption": "s2-io", "baseline": BASELINES[1], "nodes": kinds })
 }
 
-fn describe_contrast(contrast: &super::curves::Contrasted) -> Value {
+fn describe_contrast(contrast: &Contrasted) -> Value {
     json!({
         "pair": contrast.name, "head": head_name(contrast.head.0, contrast.head.1),
         "logit_differences": contrast.logit_differences, "patched": contrast.patched,

@@ -13,31 +13,29 @@ use rewire_tasks::{PromptPairs, Tokenizer};
 use super::analyse::Compared;
 use super::head_node;
 use super::printed::OUTLIERS;
-use crate::model::Source;
-use crate::output::head_name;
-use rewire_studies::Setup;
+use crate::{KnownModel, Setup, StudyError};
 
 /// What heads are replaced by, in the notebook's order, and what it left to do.
-pub(super) const INTERVENTIONS: [&str; 3] = ["zero", "mean", "resample"];
+pub const INTERVENTIONS: [&str; 3] = ["zero", "mean", "resample"];
 /// Tokens that the model may say, as in the notebook.
-pub(super) const NEW_TOKENS: usize = 3;
+pub const NEW_TOKENS: usize = 3;
 /// Prompts that are run at once.
 const AT_ONCE: usize = 64;
 
 /// How often the model answers right, as it is and without some heads.
-pub(super) struct Study {
+pub struct Ablations {
     /// As it is.
-    pub(super) whole: AnswerAccuracy,
+    pub whole: AnswerAccuracy,
     /// The heads that are removed one by one.
-    pub(super) heads: Vec<(usize, usize)>,
+    pub heads: Vec<(usize, usize)>,
     /// Without each head; one row an intervention.
-    pub(super) alone: Vec<Vec<AnswerAccuracy>>,
+    pub alone: Vec<Vec<AnswerAccuracy>>,
     /// Those of them that are outliers by the notebook's rule; on its own model its six.
-    pub(super) of_notebook: Vec<(usize, usize)>,
+    pub of_notebook: Vec<(usize, usize)>,
     /// Sets of heads that are removed together, by name.
-    pub(super) sets: Vec<(String, Vec<(usize, usize)>)>,
+    pub sets: Vec<(String, Vec<(usize, usize)>)>,
     /// Without each set; one row an intervention.
-    pub(super) together: Vec<Vec<AnswerAccuracy>>,
+    pub together: Vec<Vec<AnswerAccuracy>>,
 }
 
 pub(super) fn study<B: Backend>(
@@ -46,13 +44,13 @@ pub(super) fn study<B: Backend>(
     tokenizer: &Tokenizer,
     [set, reference]: &[PromptPairs; 2],
     compared: &Compared,
-    source: &Source,
+    known: KnownModel,
     further: &[(usize, usize)],
-) -> anyhow::Result<Study> {
+) -> Result<Ablations, StudyError> {
     let mut heads = compared.literal_outliers();
     // On the notebook's own model its six heads, whichever are outliers here.
     let printed: Vec<_> = OUTLIERS.iter().map(|(head, _)| *head).collect();
-    let of_notebook = if source.is_gpt2_small() { printed } else { heads.clone() };
+    let of_notebook = if known == KnownModel::Gpt2Small { printed } else { heads.clone() };
     for head in compared.outliers().into_iter().chain(of_notebook.iter().copied()).chain(further.iter().copied()) {
         if !heads.contains(&head) {
             heads.push(head);
@@ -63,7 +61,7 @@ pub(super) fn study<B: Backend>(
     if heads.len() > 1 {
         sets.push(("all of these".to_owned(), heads.clone()));
     }
-    if source.is_gpt2_small() {
+    if known == KnownModel::Gpt2Small {
         sets.extend(GPT2_SMALL_CIRCUIT.iter().map(|class| (format!("{} heads", class.name), class.heads.to_vec())));
     }
 
@@ -83,31 +81,34 @@ pub(super) fn study<B: Backend>(
         answer_accuracy(model, set, tokenizer, &ablations, NEW_TOKENS, &options)
     })?;
     let mut found = found.into_iter();
-    let whole = found.next().ok_or_else(|| anyhow::anyhow!("no accuracy was measured"))?;
+    let whole = found.next().ok_or_else(|| StudyError::Prompts("no accuracy was measured".to_owned()))?;
     let (mut alone, mut together) = (Vec::new(), Vec::new());
     for _ in INTERVENTIONS {
         alone.push(found.by_ref().take(heads.len()).collect());
         together.push(found.by_ref().take(sets.len()).collect());
     }
-    Ok(Study { whole, heads, alone, of_notebook, sets, together })
+    Ok(Ablations { whole, heads, alone, of_notebook, sets, together })
 }
 
 /// Correlations over heads of a method's scores with the change of accuracy.
-pub(super) struct Correlations {
-    pub(super) scores: &'static str,
+pub struct Correlations {
+    /// What they are called.
+    pub scores: &'static str,
     /// One an intervention.
-    pub(super) with_change: Vec<Option<f64>>,
+    pub with_change: Vec<Option<f64>>,
 }
 
-impl Study {
+impl Ablations {
     /// Change of the share of prompts on which the model says the answer, head by head.
-    pub(super) fn changes(&self, intervention: usize) -> Vec<f32> {
+    #[must_use]
+    pub fn changes(&self, intervention: usize) -> Vec<f32> {
         let whole = self.whole.said.share();
         self.alone[intervention].iter().map(|without| (without.said.share() - whole) as f32).collect()
     }
 
     /// Of the difference of scores, and of each method's, with the change of accuracy; of the true attributions and the notebook's.
-    pub(super) fn correlations(&self, compared: &Compared) -> Vec<Correlations> {
+    #[must_use]
+    pub fn correlations(&self, compared: &Compared) -> Vec<Correlations> {
         type Score = fn(&Compared, (usize, usize)) -> f32;
         // The notebook takes the difference from its figure unscaled, some 1e-7: it is patching itself, but for rounding.
         let scores: [(&str, Score); 5] = [
@@ -127,18 +128,21 @@ impl Study {
     }
 
     /// Change of the share of prompts on which the model says the answer without one head.
-    pub(super) fn change(&self, intervention: usize, head: (usize, usize)) -> Option<f32> {
+    #[must_use]
+    pub fn change(&self, intervention: usize, head: (usize, usize)) -> Option<f32> {
         let at = self.heads.iter().position(|h| *h == head)?;
         self.changes(intervention).get(at).copied()
     }
 
     /// Whether the model gets the task right at all: if it does not, nothing can make it worse.
-    pub(super) fn means_nothing(&self) -> bool {
+    #[must_use]
+    pub fn means_nothing(&self) -> bool {
         self.whole.is_never_right()
     }
 
     /// Names of the heads.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.heads.iter().map(|&(layer, head)| head_name(layer, head)).collect()
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.heads.iter().map(|&(layer, head)| format!("L{layer}H{head}")).collect()
     }
 }

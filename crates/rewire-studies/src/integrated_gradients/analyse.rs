@@ -1,6 +1,5 @@
 //! Both methods' scores of every head and neuron, and how they compare.
 
-use anyhow::Context;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::integrated::{Integrated, PathIntegral, Quadrature, integrated_gradients, literal_first_node};
@@ -12,39 +11,42 @@ use rewire_analysis::{Effects, Outcome};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use rewire_studies::Setup;
+use crate::{Setup, StudyError};
 
-pub(super) const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
-pub(super) const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
+/// Heads at all positions.
+pub const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
+/// Neurons at all positions.
+pub const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
 /// The nodes, and what they are called.
-pub(super) const KINDS: [(NodeKind, &str); 2] = [(NEURONS, "neurons"), (HEADS, "heads")];
+pub const KINDS: [(NodeKind, &str); 2] = [(NEURONS, "neurons"), (HEADS, "heads")];
 /// The two baselines, in the notebook's order.
-pub(super) const BASELINES: [&str; 2] = ["zero", "corrupted"];
+pub const BASELINES: [&str; 2] = ["zero", "corrupted"];
 /// How many of the largest scores the Jaccard index is about, as in the notebook.
-pub(super) const TOP: usize = 30;
+pub const TOP: usize = 30;
 
 /// What the notebook multiplies its figure of heads by before it looks for outliers.
 const NOTEBOOK_SCALE: f32 = 1e5;
 
 /// Everything of the notebook's one pair.
-pub(super) struct Compared {
+pub struct Compared {
     /// By activation patching, noising, as shares of clean less corrupted: neurons, then heads.
-    pub(super) exact: Outcome,
+    pub exact: Outcome,
     /// To zero and to the corrupted activations.
-    pub(super) lines: [Lines; 2],
+    pub lines: [Lines; 2],
 }
 
 /// Integrated gradients to one baseline, and the notebook's figure of them.
-pub(super) struct Lines {
+pub struct Lines {
     /// In logits: neurons, then heads.
-    pub(super) integrated: Integrated,
-    pub(super) literal: Integrated,
+    pub integrated: Integrated,
+    /// The notebook's figure: one gradient near the clean activation.
+    pub literal: Integrated,
     /// The notebook's view of it: means over positions and dimensions.
-    pub(super) literal_means: Vec<Effects>,
+    pub literal_means: Vec<Effects>,
     /// Of the true attributions with the exact effects: neurons, then heads.
-    pub(super) comparisons: [Comparison; 2],
+    pub comparisons: [Comparison; 2],
     /// Of the literal ones.
-    pub(super) literal_comparisons: [Comparison; 2],
+    pub literal_comparisons: [Comparison; 2],
 }
 
 pub(super) fn compare<B: AutodiffBackend>(
@@ -52,7 +54,7 @@ pub(super) fn compare<B: AutodiffBackend>(
     setup: &Setup,
     pair: &PromptPairs,
     integral: &PathIntegral<B::InnerBackend>,
-) -> anyhow::Result<Compared> {
+) -> Result<Compared, StudyError> {
     let metric = LogitDiff::new(pair);
     let kinds = KINDS.map(|(kind, _)| kind);
     let options = Options { direction: Direction::Noising, ..setup.options(model, pair.width()) };
@@ -61,14 +63,14 @@ pub(super) fn compare<B: AutodiffBackend>(
     })?;
     let exact_means = exact.baselines.means();
     let in_logits = Options { scale: Scale::Metric, ..options };
-    let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> anyhow::Result<Lines> {
+    let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> Result<Lines, StudyError> {
         let integral = PathIntegral { baseline, ..integral.clone() };
         let what = format!("integrated gradients, {name} baseline");
         let integrated = setup
             .step(&what, |progress| {
                 integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
             })
-            .context(what)?;
+            .map_err(|error| StudyError::Step { step: what.clone(), error })?;
         // Whatever is asked for here, the notebook has Captum's own quadrature.
         let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral };
         let literal = literal_first_node(model, pair, &metric, &kinds, &of_notebook, &in_logits)?;
@@ -92,62 +94,73 @@ pub(super) fn compare<B: AutodiffBackend>(
 }
 
 /// The mean effects of a kind, layer by layer.
-pub(super) fn flat(effects: &Effects) -> Vec<f32> {
+#[must_use]
+pub fn flat(effects: &Effects) -> Vec<f32> {
     effects.mean().into_iter().collect()
 }
 
 /// The same of effects in logits, as shares of clean less corrupted.
-pub(super) fn shares(effects: &Effects, [clean, corrupted]: &[f64; 2]) -> Vec<f32> {
+#[must_use]
+pub fn shares(effects: &Effects, [clean, corrupted]: &[f64; 2]) -> Vec<f32> {
     flat(effects).into_iter().map(|v| (f64::from(v) / (clean - corrupted)) as f32).collect()
 }
 
 impl Compared {
     /// Clean and corrupted logit difference.
-    pub(super) fn logit_differences(&self) -> [f64; 2] {
+    #[must_use]
+    pub fn logit_differences(&self) -> [f64; 2] {
         self.exact.baselines.means()
     }
 
     /// Heads in a layer, of [`KINDS`] kind `kind`; or neurons.
-    pub(super) fn units(&self, kind: usize) -> usize {
+    #[must_use]
+    pub fn units(&self, kind: usize) -> usize {
         self.exact.effects[kind].values.shape()[2]
     }
 
     /// Layer and number of a node, by its place in a flat list.
-    pub(super) fn place(&self, kind: usize, flat: usize) -> (usize, usize) {
+    #[must_use]
+    pub fn place(&self, kind: usize, flat: usize) -> (usize, usize) {
         (flat / self.units(kind), flat % self.units(kind))
     }
 
     /// A head's exact effect, as a share of clean less corrupted.
-    pub(super) fn exact_of(&self, (layer, head): (usize, usize)) -> f32 {
+    #[must_use]
+    pub fn exact_of(&self, (layer, head): (usize, usize)) -> f32 {
         self.exact.effects[1].values[[0, layer, head]]
     }
 
     /// A head's true attribution to the corrupted baseline, in the same unit.
-    pub(super) fn integrated_of(&self, (layer, head): (usize, usize)) -> f32 {
+    #[must_use]
+    pub fn integrated_of(&self, (layer, head): (usize, usize)) -> f32 {
         let [clean, corrupted] = self.logit_differences();
         let sum = self.lines[1].integrated.outcome.effects[1].values[[0, layer, head]];
         sum / (clean - corrupted) as f32
     }
 
     /// The notebook's figure of it: a mean over positions and dimensions.
-    pub(super) fn literal_of(&self, (layer, head): (usize, usize)) -> f32 {
+    #[must_use]
+    pub fn literal_of(&self, (layer, head): (usize, usize)) -> f32 {
         self.lines[1].literal_means[1].values[[0, layer, head]]
     }
 
     /// The same as the notebook scales it to look for outliers.
-    pub(super) fn scaled_literal_of(&self, head: (usize, usize)) -> f32 {
+    #[must_use]
+    pub fn scaled_literal_of(&self, head: (usize, usize)) -> f32 {
         self.literal_of(head) * NOTEBOOK_SCALE
     }
 
     /// Mean size of the notebook's figure, so scaled, as a share of the mean size of patching.
-    pub(super) fn scaled_literal_share(&self) -> f32 {
+    #[must_use]
+    pub fn scaled_literal_share(&self) -> f32 {
         let heads = self.heads_by_effect();
         let mean = |of: &dyn Fn((usize, usize)) -> f32| heads.iter().map(|&h| of(h).abs()).sum::<f32>();
         mean(&|h| self.scaled_literal_of(h)) / mean(&|h| self.exact_of(h))
     }
 
     /// Heads whose exact effect and true attribution to the corrupted baseline differ beyond the limits of agreement.
-    pub(super) fn outliers(&self) -> Vec<(usize, usize)> {
+    #[must_use]
+    pub fn outliers(&self) -> Vec<(usize, usize)> {
         self.lines[1].comparisons[1].difference.outliers().into_iter().map(|i| self.place(1, i)).collect()
     }
 
@@ -158,7 +171,8 @@ impl Compared {
     }
 
     /// The notebook's standard deviation: of those sizes over heads, about their mean.
-    pub(super) fn literal_sd(&self) -> f64 {
+    #[must_use]
+    pub fn literal_sd(&self) -> f64 {
         let sizes = self.literal_sizes();
         let n = sizes.len() as f64;
         let mean = sizes.iter().map(|(_, size)| size).sum::<f64>() / n;
@@ -167,13 +181,15 @@ impl Compared {
 
     /// The notebook's outliers, by its own rule on its own figure: heads whose difference has a
     /// size above 1.96 standard deviations of such sizes, whatever their mean.
-    pub(super) fn literal_outliers(&self) -> Vec<(usize, usize)> {
+    #[must_use]
+    pub fn literal_outliers(&self) -> Vec<(usize, usize)> {
         let sd = self.literal_sd();
         self.literal_sizes().into_iter().filter(|(_, size)| *size > 1.96 * sd).map(|(head, _)| head).collect()
     }
 
     /// All heads by falling size of their exact effect.
-    pub(super) fn heads_by_effect(&self) -> Vec<(usize, usize)> {
+    #[must_use]
+    pub fn heads_by_effect(&self) -> Vec<(usize, usize)> {
         let exact = flat(&self.exact.effects[1]);
         rewire_analysis::stats::top_by_size(&exact, exact.len()).into_iter().map(|i| self.place(1, i)).collect()
     }

@@ -1,7 +1,7 @@
 //! The figures that the notebook prints, as constants; a test compares them with its printed lines.
 
 /// Heads that the notebook finds to be outliers, with their scores by activation patching.
-pub(super) const OUTLIERS: [((usize, usize), f64); 6] = [
+pub const OUTLIERS: [((usize, usize), f64); 6] = [
     ((7, 3), -0.10789),
     ((8, 10), -0.14233),
     ((9, 6), 0.00889),
@@ -69,11 +69,11 @@ pub(super) const DELTAS: [[[f64; 2]; 12]; 2] = [
 ];
 
 /// Share of its own prompts that the model answers right.
-pub(super) const ACCURACY: f64 = 0.7864;
+pub const ACCURACY: f64 = 0.7864;
 /// The same after zero ablation of each of [`OUTLIERS`].
-pub(super) const ACCURACY_WITHOUT: [f64; 6] = [0.6981, 0.7877, 0.8052, 0.8009, 0.7245, 0.9361];
+pub const ACCURACY_WITHOUT: [f64; 6] = [0.6981, 0.7877, 0.8052, 0.8009, 0.7245, 0.9361];
 /// Correlations over [`OUTLIERS`] with the change of accuracy: of patching less the figure, of the
 /// figure, and of patching.
-pub(super) const ZERO_ABLATION: [f64; 3] = [0.829_878_7, 0.729_691_6, 0.829_877_4];
+pub const ZERO_ABLATION: [f64; 3] = [0.829_878_7, 0.729_691_6, 0.829_877_4];
 /// The same under mean ablation, of which the first is not printed.
-pub(super) const MEAN_ABLATION: [Option<f64>; 3] = [None, Some(0.786_807_8), Some(0.865_912_7)];
+pub const MEAN_ABLATION: [Option<f64>; 3] = [None, Some(0.786_807_8), Some(0.865_912_7)];

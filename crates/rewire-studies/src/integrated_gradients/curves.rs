@@ -12,7 +12,7 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::analyse::{Compared, HEADS};
 use super::{Prompts, head_node};
-use rewire_studies::Setup;
+use crate::{KnownModel, Setup, StudyError};
 
 /// The heads that the notebook draws, in its order.
 const NOTEBOOK: [(usize, usize); 9] = [(9, 6), (0, 2), (7, 3), (10, 6), (11, 10), (9, 9), (8, 10), (2, 5), (10, 3)];
@@ -22,37 +22,42 @@ const MOST: usize = 9;
 const WIDE: usize = 101;
 
 /// The metric along the lines of some heads.
-pub(super) struct Drawn {
-    pub(super) heads: Vec<(usize, usize)>,
+pub struct Drawn {
+    /// The heads, one a curve.
+    pub heads: Vec<(usize, usize)>,
     /// From clean to corrupted, at the nodes of the quadrature.
-    pub(super) inside: Curves,
+    pub inside: Curves,
     /// Beyond both ends.
-    pub(super) wide: Curves,
+    pub wide: Curves,
 }
 
 /// What one contrastive pair gives for one head.
-pub(super) struct Contrasted {
-    pub(super) name: &'static str,
-    pub(super) prompts: [String; 2],
+pub struct Contrasted {
+    /// `as printed` or `aligned`.
+    pub name: &'static str,
+    /// The clean and the corrupted text.
+    pub prompts: [String; 2],
     /// Clean and corrupted.
-    pub(super) logit_differences: [f64; 2],
-    pub(super) head: (usize, usize),
-    /// In logits.
-    pub(super) integrated: f32,
+    pub logit_differences: [f64; 2],
+    /// The head.
+    pub head: (usize, usize),
+    /// Its attribution, in logits.
+    pub integrated: f32,
     /// What the attributions of its layer miss the change of the metric by.
-    pub(super) gap: f32,
+    pub gap: f32,
     /// The notebook's figure: its one gradient, beside the corrupted activation, as a mean over
     /// positions and dimensions.
-    pub(super) literal: f32,
+    pub literal: f32,
     /// What that figure's layer misses the change of the metric by.
-    pub(super) literal_gap: f32,
-    /// In logits.
-    pub(super) patched: f32,
-    pub(super) curve: Curves,
+    pub literal_gap: f32,
+    /// The exact effect, in logits.
+    pub patched: f32,
+    /// The metric along its line.
+    pub curve: Curves,
 }
 
 /// The places of the notebook's curves.
-fn places() -> anyhow::Result<Vec<f64>> {
+fn places() -> Result<Vec<f64>, StudyError> {
     Ok(Quadrature::default().nodes()?.iter().map(|node| node.at).collect())
 }
 
@@ -62,9 +67,9 @@ pub(super) fn draw<B: Backend>(
     prompts: &Prompts,
     compared: &Compared,
     [from, to]: [f64; 2],
-    is_gpt2_small: bool,
-) -> anyhow::Result<Drawn> {
-    let heads = if is_gpt2_small { NOTEBOOK.to_vec() } else { chosen(compared) };
+    known: KnownModel,
+) -> Result<Drawn, StudyError> {
+    let heads = if known == KnownModel::Gpt2Small { NOTEBOOK.to_vec() } else { chosen(compared) };
     let nodes: Vec<_> = heads.iter().copied().map(head_node).collect();
     let wide: Vec<f64> = (0..WIDE).map(|i| from + (to - from) * i as f64 / (WIDE - 1) as f64).collect();
     let metric = LogitDiff::new(&prompts.pair);
@@ -97,12 +102,14 @@ pub(super) fn contrasts<B: AutodiffBackend>(
     setup: &Setup,
     prompts: &Prompts,
     compared: &Compared,
-    is_gpt2_small: bool,
+    known: KnownModel,
     integral: &PathIntegral<B::InnerBackend>,
-) -> anyhow::Result<Vec<Contrasted>> {
+) -> Result<Vec<Contrasted>, StudyError> {
     let last = model.config().n_layers - 1;
     let of_last = || compared.heads_by_effect().into_iter().find(|(layer, _)| *layer == last);
-    let Some(head) = is_gpt2_small.then_some(NOTEBOOK[0]).or_else(of_last) else { return Ok(Vec::new()) };
+    let Some(head) = (known == KnownModel::Gpt2Small).then_some(NOTEBOOK[0]).or_else(of_last) else {
+        return Ok(Vec::new());
+    };
     let names = ["as printed", "aligned"];
     names
         .into_iter()
@@ -118,7 +125,7 @@ fn contrast<B: AutodiffBackend>(
     (pair, texts): &(PromptPairs, [String; 2]),
     head: (usize, usize),
     integral: &PathIntegral<B::InnerBackend>,
-) -> anyhow::Result<Contrasted> {
+) -> Result<Contrasted, StudyError> {
     let metric = LogitDiff::new(pair);
     let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..setup.options(model, pair.width()) };
     let inner = model.valid();

@@ -13,25 +13,25 @@ use rewire_model::Transformer;
 use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
 
 use super::analyse::KINDS;
-use rewire_studies::Setup;
+use crate::{Setup, StudyError};
 
 /// The figures that are correlated with patching, and the difference of both.
-pub(super) const FIGURES: [&str; 3] = ["one gradient", "integral", "integral less one gradient"];
+pub const FIGURES: [&str; 3] = ["one gradient", "integral", "integral less one gradient"];
 /// Pearson's correlations over the nodes of each pair.
-pub(super) struct Averaged {
+pub struct Averaged {
     /// Pairs that were run.
-    pub(super) n: usize,
+    pub n: usize,
     /// Seed of the generated pairs and of the bootstrap.
-    pub(super) seed: u64,
+    pub seed: u64,
     /// Of each of [`KINDS`].
-    pub(super) correlations: [Correlations; 2],
+    pub correlations: [PairCorrelations; 2],
 }
 
 /// The correlations of one kind of node. Pairs on which a method gives every node the same score
 /// have none and are left out.
-pub(super) struct Correlations {
+pub struct PairCorrelations {
     /// `[pair, figure]`.
-    pub(super) values: Array2<f32>,
+    pub values: Array2<f32>,
     /// Of the pairs that have them.
     clusters: Clusters,
 }
@@ -39,10 +39,13 @@ pub(super) struct Correlations {
 /// The mean of one figure over pairs, with its 95% bootstrap interval or, for too few clusters of
 /// pairs, the range.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Mean {
-    pub(super) mean: f32,
-    pub(super) ends: [f32; 2],
-    pub(super) is_interval: bool,
+pub struct Mean {
+    /// The mean.
+    pub mean: f32,
+    /// The ends of the interval or of the range.
+    pub ends: [f32; 2],
+    /// Whether they are of an interval.
+    pub is_interval: bool,
 }
 
 /// Patching, the notebook's one gradient and the integral on each pair, to the corrupted baseline.
@@ -52,7 +55,7 @@ pub(super) fn averaged<B: AutodiffBackend>(
     pairs: &PromptPairs,
     seed: u64,
     integral: &PathIntegral<B::InnerBackend>,
-) -> anyhow::Result<Averaged> {
+) -> Result<Averaged, StudyError> {
     let metric = LogitDiff::new(pairs);
     let kinds = KINDS.map(|(kind, _)| kind);
     let options =
@@ -69,7 +72,7 @@ pub(super) fn averaged<B: AutodiffBackend>(
     let correlations = [0, 1].map(|kind| {
         let figures = [&literal.outcome.effects[kind], &integrated.outcome.effects[kind]];
         let (kept, values) = correlations(&exact.effects[kind], figures);
-        Correlations { values, clusters: clusters.restricted_to(&kept) }
+        PairCorrelations { values, clusters: clusters.restricted_to(&kept) }
     });
     Ok(Averaged { n: pairs.len(), seed, correlations })
 }
@@ -91,8 +94,9 @@ fn correlations(exact: &Effects, figures: [&Effects; 2]) -> (Vec<usize>, Array2<
 
 impl Averaged {
     /// The mean of each of [`FIGURES`] for one of [`KINDS`]; `None` if no pair has a correlation.
-    pub(super) fn means(&self, kind: usize) -> Option<[Mean; 3]> {
-        let Correlations { values, clusters } = &self.correlations[kind];
+    #[must_use]
+    pub fn means(&self, kind: usize) -> Option<[Mean; 3]> {
+        let PairCorrelations { values, clusters } = &self.correlations[kind];
         if values.is_empty() {
             return None;
         }
@@ -108,7 +112,8 @@ impl Averaged {
     }
 
     /// What the correlations say, for one of [`KINDS`].
-    pub(super) fn conclusion(&self, kind: usize) -> String {
+    #[must_use]
+    pub fn conclusion(&self, kind: usize) -> String {
         let nodes = KINDS[kind].1;
         match self.means(kind) {
             Some([.., Mean { ends: [low, high], is_interval: true, .. }]) if high < 0.0 || low > 0.0 => {
@@ -126,7 +131,8 @@ impl Averaged {
 
 impl Mean {
     /// `0.640 (0.610 to 0.665)`.
-    pub(super) fn text(&self) -> String {
+    #[must_use]
+    pub fn text(&self) -> String {
         let Mean { mean, ends: [low, high], is_interval } = self;
         let what = if *is_interval { "" } else { "range " };
         format!("{mean:.3} ({what}{low:.3} to {high:.3})")
@@ -139,7 +145,7 @@ mod tests {
 
     fn averaged_of(rows: &[[f32; 3]]) -> Averaged {
         let values = Array2::from(rows.to_vec());
-        let of_kind = || Correlations { values: values.clone(), clusters: Clusters::each(rows.len()) };
+        let of_kind = || PairCorrelations { values: values.clone(), clusters: Clusters::each(rows.len()) };
         Averaged { n: rows.len(), seed: 1, correlations: [of_kind(), of_kind()] }
     }
 

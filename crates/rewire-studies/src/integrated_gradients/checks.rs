@@ -1,6 +1,6 @@
 //! The figures that the notebook prints, beside ours; for GPT-2 small alone.
 
-use rewire_studies::{Check, Verdict};
+use crate::{Check, Verdict};
 
 use super::Found;
 use super::analyse::{BASELINES, Compared, KINDS};
@@ -21,7 +21,9 @@ const OF_SHARES: f64 = 3e-5;
 /// The same for the notebook's figure, as a share of it.
 const OF_FIGURE: f64 = 1e-3;
 
-pub(super) fn checks(found: &Found) -> Vec<Check> {
+/// Sets the figures that the notebook prints beside those that were found.
+#[must_use]
+pub fn checks(found: &Found) -> Vec<Check> {
     let mut checks = first_pair(&found.compared);
     checks.extend(patched(&found.compared));
     checks.extend(curves(found));
@@ -65,16 +67,20 @@ fn patched(compared: &Compared) -> impl Iterator<Item = Check> {
 }
 
 /// A printed figure beside ours, without a verdict.
-pub(super) struct Aside {
-    pub(super) what: String,
-    pub(super) printed: String,
-    pub(super) ours: String,
+pub struct Aside {
+    /// What the figure is.
+    pub what: String,
+    /// As the notebook prints it.
+    pub printed: String,
+    /// As it came out here.
+    pub ours: String,
 }
 
 /// What the notebook prints of its table of heads on the first pair. Its own code does not give a
 /// table of that size (see docs/methods/integrated-gradients.md), so ours need not agree with
 /// these, and there is no verdict.
-pub(super) fn asides(compared: &Compared) -> Vec<Aside> {
+#[must_use]
+pub fn asides(compared: &Compared) -> Vec<Aside> {
     let list =
         |heads: &[(usize, usize)]| heads.iter().map(|(l, h)| format!("({l}, {h})")).collect::<Vec<_>>().join(" ");
     let aside = |what: &str, printed: String, ours: String| Aside { what: what.to_owned(), printed, ours };

@@ -19,6 +19,7 @@ mod error;
 mod setup;
 
 pub mod integrated_gradients;
+pub mod ioi;
 pub mod pythia;
 
 pub use check::{Check, Verdict};

@@ -8,9 +8,10 @@ use rewire_analysis::{Effects, Outcome};
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_report::{AttentionMap, Page};
 use rewire_studies::Check;
+use rewire_studies::ioi::HeadEffect;
 use rewire_tasks::PromptPairs;
 
-use super::analyse::{Findings, HeadEffect};
+use super::shown::Set;
 use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
 use crate::names;
@@ -116,7 +117,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
          In the corrupted prompt the repeated name is changed. The metric is the logit of the right name less that of the \
          wrong one, at the last token; normalised, 0 is the corrupted prompts' mean and 1 the clean ones'.",
     );
-    let row = |set: &Findings| {
+    let row = |set: &Set| {
         let [clean, corrupted] = set.baselines();
         let made = match set.set {
             "demo" => "the demo's".to_owned(),
@@ -142,7 +143,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
 }
 
 /// Head outputs on a set of prompts: exact, by attribution, and one against the other; with how sure they are.
-fn heads(page: &mut Page, set: &Findings, labels: &Labels) {
+fn heads(page: &mut Page, set: &Set, labels: &Labels) {
     let named = match set.set {
         "demo" => "the demo's prompts".to_owned(),
         _ => format!("{} generated prompts", set.pairs.len()),

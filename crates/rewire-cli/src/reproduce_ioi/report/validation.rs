@@ -6,9 +6,9 @@ use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::stats::{Agreement, NodeError, spearman};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
+use rewire_studies::ioi::{BLOCKS, HEAD_PARTS};
 use rewire_tasks::PromptPairs;
 
-use super::super::analyse::{BLOCKS, HEAD_PARTS};
 use super::{Found, Labels, attention_map, mean_map};
 use crate::model::Source;
 use crate::output::head_name;

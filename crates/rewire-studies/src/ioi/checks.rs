@@ -5,12 +5,11 @@ use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_hooks::{GradientProbes, Recorder};
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
-use rewire_studies::{Check, Verdict};
 use rewire_tasks::ioi::{DEMO_ANSWER_IDS_GPT2, demo_prompts};
 use rewire_tasks::{PromptPairs, Tokenizer};
 
-use super::analyse::{Demo, Findings};
-use crate::paths;
+use super::{Findings, Found};
+use crate::{Check, StudyError};
 
 /// What float32 may add to a mean logit difference on another machine, which adds in another order.
 /// Between float32 and float64 it is 1e-6 on a random model of this size. A trained one's residual
@@ -44,7 +43,10 @@ const PATCHES: [(&str, Component, usize); 8] = [
 
 /// How many activations, and how many gradients, there are of one run: those at hook points, and
 /// each layer's head outputs, which follow from them and are not kept.
-pub(super) fn cached<B: AutodiffBackend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<[usize; 2]> {
+pub(super) fn cached<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+) -> Result<[usize; 2], StudyError> {
     let prompt = vec![pairs.pairs()[0].clean.clone()];
     let derived = model.config().n_layers;
     let inner = model.valid();
@@ -56,15 +58,20 @@ pub(super) fn cached<B: AutodiffBackend>(model: &Transformer<B>, pairs: &PromptP
     Ok([recorder.into_cache().len() + derived, probes.gradients(&logits.sum()).len() + derived])
 }
 
-pub(super) fn checks(demo: &Demo, found: &Findings, cached: [usize; 2], tokenizer: &Tokenizer) -> Vec<Check> {
+/// Sets the figures that the demo prints beside those that were found.
+///
+/// # Panics
+/// If `found` has no set of pairs.
+#[must_use]
+pub fn checks(Found { demo, sets, cached }: &Found, tokenizer: &Tokenizer) -> Vec<Check> {
+    let found = &sets[0];
     let pair = &found.pairs.pairs()[0];
-    let strings = STRINGS
-        .into_iter()
-        .zip([&pair.clean, &pair.corrupted])
-        .map(|((which, expected), tokens)| same(&format!("{which} string 0"), expected, &tokenizer.decode(tokens)));
+    let strings = STRINGS.into_iter().zip([&pair.clean, &pair.corrupted]).map(|((which, expected), tokens)| {
+        Check::same(&format!("{which} string 0"), expected, &tokenizer.decode(tokens))
+    });
     let [clean, corrupted] = found.baselines();
-    let [activations, gradients] = cached;
-    let number = |what: &str, expected: usize, got: usize| same(what, &expected.to_string(), &got.to_string());
+    let [activations, gradients] = *cached;
+    let number = |what: &str, expected: usize, got: usize| Check::same(what, &expected.to_string(), &got.to_string());
     // The prompts differ in one token, so that the stream of the clean run in front of block 0 is
     // the clean run.
     let all = demo.exact_of(NodeKind::by_position(Component::ResidPre)).map_or(f64::NAN, |effects| {
@@ -74,14 +81,14 @@ pub(super) fn checks(demo: &Demo, found: &Findings, cached: [usize; 2], tokenize
     let mut checks: Vec<Check> = strings.collect();
     checks.extend(token_ids(found));
     checks.extend([
-        figure("clean logit difference", 3.5519, clean, OF_LOGITS),
-        figure("corrupted logit difference", -3.5519, corrupted, OF_LOGITS),
-        figure("normalised, the clean run in place of the corrupted one", 1.0, all, OF_SHARES),
-        figure("normalised, the corrupted run", 0.0, 1.0 - all, OF_SHARES),
+        Check::figure("clean logit difference", 3.5519, clean, 4, OF_LOGITS),
+        Check::figure("corrupted logit difference", -3.5519, corrupted, 4, OF_LOGITS),
+        Check::figure("normalised, the clean run in place of the corrupted one", 1.0, all, 4, OF_SHARES),
+        Check::figure("normalised, the corrupted run", 0.0, 1.0 - all, 4, OF_SHARES),
         number("activations of a run", CACHED, activations),
         number("gradients of a run", CACHED, gradients),
     ]);
-    checks.extend(names(found).iter().zip(NAMES).map(|(got, expected)| same("first names", expected, got)));
+    checks.extend(names(found).iter().zip(NAMES).map(|(got, expected)| Check::same("first names", expected, got)));
     let patches = PATCHES.map(|(what, component, expected)| {
         let by_head = NodeKind::all(component);
         let kind = if by_head.is_of_heads() { by_head } else { NodeKind::by_position(component) };
@@ -96,31 +103,20 @@ fn token_ids(found: &Findings) -> impl Iterator<Item = Check> + '_ {
     let prompts = found.pairs.pairs().iter().zip(demo_prompts()).zip(DEMO_ANSWER_IDS_GPT2);
     prompts.map(|((pair, (_, [answer, wrong])), expected)| {
         let got = [pair.answers[0], pair.wrong_answers[0]];
-        same(&format!("token ids of \" {answer}\", \" {wrong}\""), &format!("{expected:?}"), &format!("{got:?}"))
+        Check::same(&format!("token ids of \" {answer}\", \" {wrong}\""), &format!("{expected:?}"), &format!("{got:?}"))
     })
 }
 
 /// Our first names of heads, of their halves and of their inputs.
 fn names(found: &Findings) -> [String; 3] {
     let shape = found.outcomes[0][0].effects[0].values.shape().to_vec();
-    let heads = paths::heads(shape[1], shape[2]);
+    let all = (0..shape[1]).flat_map(|layer| (0..shape[2]).map(move |head| format!("L{layer}H{head}")));
+    let heads: Vec<String> = all.collect();
     let first = |ends: &[&str]| {
         let names = heads.iter().flat_map(|head| ends.iter().map(move |end| format!("{head}{end}")));
         names.take(5).collect::<Vec<_>>().join(" ")
     };
     [first(&[""]), first(&["+", "-"]), first(&["Q", "K", "V"])]
-}
-
-/// A printed number of four decimals beside ours; they agree to within half of its last digit and
-/// `noise`.
-fn figure(what: &str, expected: f64, got: f64, noise: f64) -> Check {
-    let verdict = if (expected - got).abs() < 5e-5 + noise { Verdict::Agrees } else { Verdict::Differs };
-    Check { what: what.to_owned(), expected: format!("{expected:.4}"), got: format!("{got:.4}"), verdict }
-}
-
-fn same(what: &str, expected: &str, got: &str) -> Check {
-    let verdict = if got == expected { Verdict::Agrees } else { Verdict::Differs };
-    Check { what: what.to_owned(), expected: expected.to_owned(), got: got.to_owned(), verdict }
 }
 
 #[cfg(test)]
@@ -130,19 +126,6 @@ mod tests {
     use rewire_toy::Toy;
 
     use super::*;
-
-    #[test]
-    fn verdicts_follow_the_numbers() {
-        let verdict = |got| figure("", 3.5519, got, OF_LOGITS).verdict;
-        assert_eq!(verdict(3.55194), Verdict::Agrees);
-        assert_eq!(verdict(3.55201), Verdict::Agrees, "its last digit, and what float32 adds");
-        assert_eq!(verdict(3.5521), Verdict::Differs, "another number to four decimals");
-        assert_eq!(verdict(3.5528), Verdict::Differs, "within the thousandth that was once allowed");
-        assert_eq!(verdict(-3.5519), Verdict::Differs);
-        assert_eq!(verdict(f64::NAN), Verdict::Differs);
-        assert_eq!(same("", "L0H0", "L0H0").verdict, Verdict::Agrees);
-        assert_eq!(same("", "L0H0", "L0H1").verdict, Verdict::Differs);
-    }
 
     #[test]
     fn a_run_has_as_many_activations_as_the_demo_counts() {

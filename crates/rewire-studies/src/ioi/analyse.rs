@@ -15,29 +15,27 @@ use rewire_analysis::stats::Agreement;
 use rewire_analysis::{Effects, Outcome};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPairs};
-use serde_json::{Value, json};
 
-use crate::agreement::TOP_K;
-use crate::certainty::{Certainty, Columns, describe_clusters};
-use crate::output::head_name;
-use rewire_studies::Setup;
+use crate::{Setup, StudyError};
+
+/// How many of the largest exact effects attribution should find.
+const TOP_K: usize = 10;
 
 /// What is found of the heads' outputs on one set of prompts.
-pub(super) struct Findings {
+pub struct Findings {
     /// `demo` or `generated`.
-    pub(super) set: &'static str,
-    pub(super) pairs: PromptPairs,
+    pub set: &'static str,
+    /// The pairs.
+    pub pairs: PromptPairs,
     /// Denoising then noising; exact, then by attribution; of the heads' outputs.
-    pub(super) outcomes: Vec<[Outcome; 2]>,
-    /// How sure the exact effects are, in the same order.
-    pub(super) certainty: Vec<Certainty>,
+    pub outcomes: Vec<[Outcome; 2]>,
     /// Whether noising says anything that denoising does not.
-    pub(super) noising: Noising,
+    pub noising: Noising,
 }
 
 /// What noising is, beside denoising.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Noising {
+pub enum Noising {
     /// Another experiment.
     Apart,
     /// The same with the sign changed: every pair's mirror is in the set, and turns the metric
@@ -50,42 +48,51 @@ pub(super) enum Noising {
 const AS_PRINTED: f32 = 5e-5;
 
 /// What the demo looks at besides, on its own prompts, denoising.
-pub(super) struct Demo {
+pub struct Demo {
     /// By attribution, of every kind of node.
-    pub(super) attribution: Outcome,
+    pub attribution: Outcome,
     /// By activation patching, of those that the demo patches.
-    pub(super) exact: Outcome,
-    pub(super) paths: Array6<f32>,
+    pub exact: Outcome,
+    /// Head paths, as means over prompts.
+    pub paths: Array6<f32>,
     /// `[prompt, layer, head, dest, src]`.
-    pub(super) attention_attribution: Array5<f32>,
+    pub attention_attribution: Array5<f32>,
     /// Of the clean prompts, `[prompt, layer, head, dest, src]`.
-    pub(super) patterns: Array5<f32>,
+    pub patterns: Array5<f32>,
     /// Of the corrupted prompts' patterns, `[prompt, layer, head, dest]`.
-    pub(super) entropy: Array4<f32>,
+    pub entropy: Array4<f32>,
     /// Attribution against exact effects, one a kind of [`exact`](Self::exact).
-    pub(super) agreements: Vec<Agreement>,
-    pub(super) screened: Screened,
+    pub agreements: Vec<Agreement>,
+    /// The heads of largest attribution, patched exactly.
+    pub screened: Screened,
 }
 
 /// A head with its exact effect and its attribution.
-pub(super) struct HeadEffect {
-    pub(super) layer: usize,
-    pub(super) head: usize,
-    pub(super) exact: f32,
-    pub(super) attribution: f32,
+pub struct HeadEffect {
+    /// Its layer.
+    pub layer: usize,
+    /// Its number in the layer.
+    pub head: usize,
+    /// By activation patching.
+    pub exact: f32,
+    /// By attribution patching.
+    pub attribution: f32,
 }
 
-pub(super) const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: By::All };
-pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Denoising, Direction::Noising];
-/// The demo's order.
-pub(super) const HEAD_PARTS: [(Component, &str); 5] = [
+/// Heads' outputs at all positions.
+pub const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: By::All };
+/// Both directions, in the order of [`Findings::outcomes`].
+pub const DIRECTIONS: [Direction; 2] = [Direction::Denoising, Direction::Noising];
+/// Parts of heads and what the demo calls them, in its order.
+pub const HEAD_PARTS: [(Component, &str); 5] = [
     (Component::HeadZ, "Output"),
     (Component::HeadQ, "Query"),
     (Component::HeadK, "Key"),
     (Component::HeadV, "Value"),
     (Component::HeadPattern, "Pattern"),
 ];
-pub(super) const BLOCKS: [(Component, &str); 3] = [
+/// Parts of blocks and what the demo calls them, in its order.
+pub const BLOCKS: [(Component, &str); 3] = [
     (Component::ResidPre, "Residual stream"),
     (Component::AttnOut, "Attention output"),
     (Component::MlpOut, "MLP output"),
@@ -116,7 +123,7 @@ pub(super) fn demo<B: AutodiffBackend>(
     setup: &Setup,
     pairs: &PromptPairs,
     norm: NormJacobian,
-) -> anyhow::Result<Demo> {
+) -> Result<Demo, StudyError> {
     let metric = LogitDiff::new(pairs);
     let inner = model.valid();
     let options =
@@ -147,8 +154,7 @@ pub(super) fn heads<B: AutodiffBackend>(
     setup: &Setup,
     set: &'static str,
     pairs: PromptPairs,
-    seed: u64,
-) -> anyhow::Result<Findings> {
+) -> Result<Findings, StudyError> {
     let metric = LogitDiff::new(&pairs);
     let inner = model.valid();
     let mut outcomes = Vec::new();
@@ -159,11 +165,8 @@ pub(super) fn heads<B: AutodiffBackend>(
         })?;
         outcomes.push([exact, attribution_patching(model, &pairs, &metric, &[HEADS], &options)?]);
     }
-    let clusters = pairs.clusters();
-    let sure = |[exact, _]: &[Outcome; 2]| Certainty::new(&exact.effects[0], &clusters, seed);
-    let certainty = outcomes.iter().map(sure).collect();
     let noising = noising(&pairs, &outcomes);
-    Ok(Findings { set, pairs, outcomes, certainty, noising })
+    Ok(Findings { set, pairs, outcomes, noising })
 }
 
 /// Compares each pair's effects in noising with those of its mirror in denoising, exact and by
@@ -183,7 +186,8 @@ fn noising(pairs: &PromptPairs, outcomes: &[[Outcome; 2]]) -> Noising {
 
 impl Findings {
     /// The heads by falling size of their exact effect, in one of [`DIRECTIONS`].
-    pub(super) fn heads(&self, direction: usize) -> Vec<HeadEffect> {
+    #[must_use]
+    pub fn heads(&self, direction: usize) -> Vec<HeadEffect> {
         let [mean, estimate] = self.outcomes[direction].each_ref().map(|outcome| outcome.effects[0].mean());
         let head = |(layer, head): (usize, usize)| {
             let at = [layer, head];
@@ -195,79 +199,36 @@ impl Findings {
         all
     }
 
-    /// Header and rows of the `n` heads of largest exact effect.
-    pub(super) fn table(&self, direction: usize, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
-        let heads = self.heads(direction);
-        let heads = &heads[..n.min(heads.len())];
-        let certainty = &self.certainty[direction];
-        let places: Vec<Vec<usize>> = heads.iter().map(|h| vec![h.layer, h.head]).collect();
-        let Columns { header, rows } = certainty.columns(&self.outcomes[direction][0].effects[0], &places);
-        let row = |((head, place), sure): ((&HeadEffect, &Vec<usize>), Vec<String>)| {
-            let HeadEffect { layer, head, exact, attribution } = *head;
-            let name = certainty.marked(head_name(layer, head), place);
-            let estimate = [format!("{attribution:.4}"), format!("{:+.4}", attribution - exact)];
-            [name, format!("{exact:.4}")].into_iter().chain(sure).chain(estimate).collect()
-        };
-        let rows = heads.iter().zip(&places).zip(rows).map(row).collect();
-        let [first, last] = [["head", "exact"], ["attribution", "its error"]].map(|names| names.map(str::to_owned));
-        (first.into_iter().chain(header).chain(last).collect(), rows)
-    }
-
     /// The directions that have a table of their own, by their number in [`DIRECTIONS`].
-    pub(super) fn shown(&self) -> impl Iterator<Item = (usize, Direction)> + use<> {
+    pub fn shown(&self) -> impl Iterator<Item = (usize, Direction)> + use<> {
         let shown = if self.noising == Noising::Apart { DIRECTIONS.len() } else { 1 };
         DIRECTIONS.into_iter().enumerate().take(shown)
     }
 
-    /// Why noising has no table, if it has none.
-    pub(super) fn noising_in_words(&self) -> Option<String> {
-        match self.noising {
-            Noising::Apart => None,
-            Noising::MinusDenoising(difference) => {
-                let how = match difference {
-                    0.0 => "exactly, for every prompt and head".to_owned(),
-                    _ => format!("to within {difference:.1e}, for every prompt and head"),
-                };
-                Some(format!(
-                    "Noising has no table here: it is minus denoising, {how}. The set holds every pair's mirror, on which the metric \
-                     has the other sign."
-                ))
-            }
-        }
-    }
-
-    /// What `effects.json` says of how sure the exact effects are.
-    pub(super) fn describe_certainty(&self, seed: u64) -> Value {
-        let table = |(direction, certainty): (usize, &Certainty)| {
-            let effects = &self.outcomes[direction][0].effects[0];
-            (DIRECTIONS[direction].to_string(), certainty.describe(effects, |place| head_name(place[0], place[1])))
-        };
-        let mut described = describe_clusters(&self.pairs.clusters(), seed);
-        described["head_z"] = self.certainty.iter().enumerate().map(table).collect();
-        described["noising_is_minus_denoising"] = json!(self.noising != Noising::Apart);
-        described
-    }
-
     /// Clean and corrupted mean of the logit difference.
-    pub(super) fn baselines(&self) -> [f64; 2] {
+    #[must_use]
+    pub fn baselines(&self) -> [f64; 2] {
         self.outcomes[0][0].baselines.means()
     }
 }
 
 impl Demo {
     /// The exact effects of a kind of node.
-    pub(super) fn exact_of(&self, kind: NodeKind) -> Option<&Effects> {
+    #[must_use]
+    pub fn exact_of(&self, kind: NodeKind) -> Option<&Effects> {
         self.exact.effects.iter().find(|e| e.kind == kind)
     }
 
     /// The attribution of a kind of node.
-    pub(super) fn estimate(&self, kind: NodeKind) -> Option<&Effects> {
+    #[must_use]
+    pub fn estimate(&self, kind: NodeKind) -> Option<&Effects> {
         self.attribution.effects.iter().find(|e| e.kind == kind)
     }
 
     /// Entropy of a head's attention on the corrupted prompts, which attribution is linear around: mean over prompts of the
     /// destinations that a node at `position` is used by, or of all from the first that differs.
-    pub(super) fn entropy_at(&self, pairs: &PromptPairs, kind: NodeKind, place: &[usize]) -> Option<f32> {
+    #[must_use]
+    pub fn entropy_at(&self, pairs: &PromptPairs, kind: NodeKind, place: &[usize]) -> Option<f32> {
         if !kind.is_of_heads() {
             return None;
         }

@@ -18,6 +18,7 @@ mod check;
 mod error;
 mod setup;
 
+pub mod facts;
 pub mod integrated_gradients;
 pub mod ioi;
 pub mod pythia;

@@ -40,7 +40,7 @@ fn arrows_point_down() {
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks"]),
         ("rewire-circuits", &["rewire-analysis", "rewire-hooks", "rewire-model", "rewire-tasks"]),
-        ("rewire-report", &["rewire-analysis", "rewire-store"]),
+        ("rewire-report", &["rewire-analysis", "rewire-store", "rewire-tasks"]),
         (
             "rewire-studies",
             &[

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, announce, text_table, token_labels, warn};
+use crate::output::{RESULTS, WaitArguments, announce, text_table, warn};
 use crate::publish::Publication;
 use crate::session::Session;
+use rewire_report::names::{self, token_labels};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -142,13 +143,9 @@ fn by_position(effects: &Effects) -> Array2<f32> {
 
 /// The places of largest effect: layer, token, effect.
 fn largest(labels: &[String], effects: &Effects, n: usize) -> Vec<Vec<String>> {
-    let map = by_position(effects);
-    let mut all: Vec<((usize, usize), f32)> = map.indexed_iter().map(|(place, v)| (place, *v)).collect();
-    all.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    let row = |((layer, position), value): &((usize, usize), f32)| {
-        vec![format!("L{layer} {}", labels[*position]), format!("{value:.4}")]
-    };
-    all.iter().take(n).map(row).collect()
+    let row =
+        |(place, value): &(Vec<usize>, f32)| vec![format!("L{} {}", place[0], labels[place[1]]), format!("{value:.4}")];
+    names::largest(&effects.mean(), n).iter().map(row).collect()
 }
 
 fn summary(session: &Session, source: &Source, found: &Found) -> String {

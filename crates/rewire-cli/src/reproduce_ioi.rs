@@ -18,14 +18,14 @@ use rewire_studies::ioi::{self, Demo, HeadEffect};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
-use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{RESULTS, WaitArguments, announce, text_table, warn};
-use crate::paths::AXES as PATH_AXES;
 use crate::publish::Publication;
 use crate::session::Session;
+use rewire_report::agreement;
+use rewire_report::head_paths::AXES as PATH_AXES;
 use shown::Set;
 
 #[derive(Args)]

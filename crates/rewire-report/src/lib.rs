@@ -3,7 +3,8 @@
 //! Use this crate to keep what an analysis found: [`write_results`] writes `effects.safetensors`
 //! (the numbers), `effects.json` (what they are, and how they were made) and `effects.csv` (the
 //! same numbers, one a line, but for tables of more than [`CSV_LIMIT`]); [`Page`] is one HTML file
-//! that needs nothing else, not even a network. Data come first: whatever is drawn can be drawn
+//! that needs nothing else, not even a network. [`names`] ranks and names nodes, and [`Certainty`] says
+//! how sure their mean effects are. Data come first: whatever is drawn can be drawn
 //! again from the files. The files of a run appear together or not at all.
 //!
 //! ```
@@ -20,15 +21,21 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod agreement;
 mod attention;
+mod certainty;
 pub mod charts;
 mod error;
 mod graph;
+pub mod head_paths;
+pub mod names;
 mod page;
 mod results;
+pub mod screening;
 mod tables;
 
 pub use attention::AttentionMap;
+pub use certainty::{Certainty, Columns, describe_clusters};
 pub use error::ReportError;
 pub use graph::{Graph, GraphEdge, GraphNode, Standing};
 pub use page::Page;

@@ -6,8 +6,9 @@ use rewire_studies::facts::{Fact, Next, Patched};
 
 use super::{Found, by_position};
 use crate::model::Source;
-use crate::output::{new_page, numbered};
+use crate::output::new_page;
 use crate::session::Session;
+use rewire_report::names::numbered;
 
 pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
     let mut page = new_page("Factual recall", &source.subtitle(session.device()), session, source, &found.warnings);

@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 
 use super::Arguments;
 use crate::model::Source;
-use crate::output::{head_name, text_table};
+use crate::output::text_table;
 use crate::session::Session;
+use rewire_report::names::head_name;
 
 /// Nodes that tables list.
 pub(super) const TOP_NODES: usize = 10;

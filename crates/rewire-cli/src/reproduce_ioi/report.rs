@@ -14,9 +14,10 @@ use rewire_tasks::PromptPairs;
 use super::shown::Set;
 use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
-use crate::names;
-use crate::output::{head_name, new_page, numbered};
+use crate::output::new_page;
 use crate::session::Session;
+use rewire_report::names;
+use rewire_report::names::{head_name, numbered};
 
 pub(super) fn page(session: &Session, source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let title = "Attribution patching on indirect object identification";
@@ -52,7 +53,7 @@ impl Labels {
             layers: numbered("L", layers),
             heads: numbered("H", heads),
             tokens: names::of_axis("pos", pairs.width(), pairs),
-            all_heads: crate::paths::heads(layers, heads),
+            all_heads: rewire_report::head_paths::heads(layers, heads),
         }
     }
 

@@ -5,8 +5,8 @@ use std::ops::Deref;
 use rewire_studies::ioi::{DIRECTIONS, Findings, HeadEffect, Noising};
 use serde_json::{Value, json};
 
-use crate::certainty::{Certainty, Columns, describe_clusters};
-use crate::output::head_name;
+use rewire_report::names::head_name;
+use rewire_report::{Certainty, Columns, describe_clusters};
 
 /// What was found of the heads' outputs on one set of pairs.
 pub(super) struct Set {

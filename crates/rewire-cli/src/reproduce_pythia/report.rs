@@ -13,10 +13,11 @@ use rewire_studies::Check;
 
 use super::shown::{Found, Step};
 use super::{Arguments, results};
-use crate::certainty::Certainty;
 use crate::model::Source;
-use crate::output::{head_name, new_page, numbered, token_labels};
+use crate::output::new_page;
 use crate::session::Session;
+use rewire_report::Certainty;
+use rewire_report::names::{head_name, numbered, token_labels};
 
 /// Heads in bars, and in tables.
 const TOP: usize = 15;

@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 
 use super::Arguments;
 use super::shown::{Found, Step};
-use crate::certainty::{Columns, describe_clusters};
 use crate::model::Source;
-use crate::output::{head_name, text_table};
+use crate::output::text_table;
 use crate::session::Session;
+use rewire_report::names::head_name;
+use rewire_report::{Columns, describe_clusters};
 
 /// Names of heads, or a dash.
 pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {

@@ -9,8 +9,8 @@ use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
 use rewire_studies::pythia::{self, Circuit};
 
 use super::Arguments;
-use crate::certainty::Certainty;
-use crate::output::head_name;
+use rewire_report::Certainty;
+use rewire_report::names::head_name;
 
 /// A step of path patching, with how sure its effects are.
 pub(super) struct Step<'a> {

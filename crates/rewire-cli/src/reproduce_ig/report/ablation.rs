@@ -9,7 +9,7 @@ use super::super::Arguments;
 use super::super::results::{ACCURACY, accuracy_rows, with_interval};
 use super::attributions::least_squares;
 use crate::model::Source;
-use crate::output::head_name;
+use rewire_report::names::head_name;
 use rewire_studies::integrated_gradients::{
     ACCURACY as PRINTED_WHOLE, ACCURACY_WITHOUT, Ablations as Study, Compared, Found, INTERVENTIONS, MEAN_ABLATION,
     OUTLIERS, REFERENCE, ZERO_ABLATION,

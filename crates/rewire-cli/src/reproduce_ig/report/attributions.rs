@@ -8,7 +8,7 @@ use rewire_report::Page;
 use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
 
 use super::super::results::TOP_NODES;
-use crate::output::{head_name, numbered};
+use rewire_report::names::{head_name, numbered};
 use rewire_studies::integrated_gradients::{BASELINES, Compared, Found, KINDS, Lines, TOP, flat, shares};
 
 /// Points of a scatter above which nothing more is to be seen: the largest are drawn.

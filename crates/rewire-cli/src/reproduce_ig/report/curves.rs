@@ -4,7 +4,7 @@ use rewire_analysis::integrated::Curves;
 use rewire_report::Page;
 use rewire_report::charts;
 
-use crate::output::head_name;
+use rewire_report::names::head_name;
 use rewire_studies::integrated_gradients::{Contrasted, Drawn, Found};
 
 pub(super) fn sections(page: &mut Page, found: &Found) {

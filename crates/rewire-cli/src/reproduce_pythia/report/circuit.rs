@@ -7,7 +7,7 @@ use rewire_report::charts;
 use super::super::results;
 use super::super::shown::Found;
 use crate::model::Source;
-use crate::output::head_name;
+use rewire_report::names::head_name;
 
 /// Edges that a drawing still shows apart.
 const DRAWN: usize = 60;

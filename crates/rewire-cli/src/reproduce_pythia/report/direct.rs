@@ -8,7 +8,7 @@ use rewire_report::charts::{self, Point};
 use super::super::shown::Found;
 use super::super::{Arguments, results};
 use super::{Maps, attention, step, strongest};
-use crate::output::head_name;
+use rewire_report::names::head_name;
 
 pub(super) fn performance(page: &mut Page, found: &Found) {
     let [clean, corrupted] = found.parts.baselines.means();

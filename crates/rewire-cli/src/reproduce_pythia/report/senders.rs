@@ -5,7 +5,7 @@ use rewire_report::Page;
 use super::super::shown::{Found, Step};
 use super::super::{Arguments, results};
 use super::{Maps, step};
-use crate::output::head_name;
+use rewire_report::names::head_name;
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let who = match found.has_movers {

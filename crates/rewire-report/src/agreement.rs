@@ -4,12 +4,14 @@ use rewire_analysis::stats::Agreement;
 use serde_json::{Value, json};
 
 /// How many of the largest exact effects attribution should find.
-pub(crate) const TOP_K: usize = 10;
+pub const TOP_K: usize = 10;
 
-pub(crate) const HEADER: [&str; 7] = ["nodes", "compared", "Pearson", "Spearman", "slope", "R2", "top 10"];
+/// The header of [`rows`].
+pub const HEADER: [&str; 7] = ["nodes", "compared", "Pearson", "Spearman", "slope", "R2", "top 10"];
 
 /// A row a kind.
-pub(crate) fn rows(agreements: &[Agreement]) -> Vec<Vec<String>> {
+#[must_use]
+pub fn rows(agreements: &[Agreement]) -> Vec<Vec<String>> {
     let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.3}"));
     let row = |a: &Agreement| {
         vec![
@@ -27,7 +29,8 @@ pub(crate) fn rows(agreements: &[Agreement]) -> Vec<Vec<String>> {
 }
 
 /// The same for `effects.json`.
-pub(crate) fn describe(agreements: &[Agreement]) -> Value {
+#[must_use]
+pub fn describe(agreements: &[Agreement]) -> Value {
     let describe = |a: &Agreement| {
         json!({
             "kind": a.kind.to_string(), "nodes": a.nodes, "compared": a.compared, "pearson": a.pearson,

@@ -1,11 +1,9 @@
 //! How sure mean effects are, as columns of tables, a line of words, and JSON.
 
-use std::path::Path;
-
 use ndarray::ArrayD;
 use rewire_analysis::Effects;
 use rewire_analysis::stats::{Bootstrap, Family, IntervalKind, SignFlips};
-use rewire_tasks::{Clusters, PromptPairs};
+use rewire_tasks::Clusters;
 use serde_json::{Value, json};
 
 /// Nodes beyond chance that `effects.json` names.
@@ -15,7 +13,7 @@ const CLUSTERS_ARE: &str = "pairs of the same two prompts, in either order";
 
 /// How sure the mean effects of one kind of node are. Methods that take effects mean those that
 /// this was made of.
-pub(crate) struct Certainty {
+pub struct Certainty {
     clusters: Clusters,
     seed: u64,
     /// What intervals are; none if there are no two clusters.
@@ -24,16 +22,18 @@ pub(crate) struct Certainty {
 }
 
 /// Columns of a table of nodes, which say how sure their effects are.
-pub(crate) struct Columns {
-    pub(crate) header: Vec<String>,
+pub struct Columns {
+    /// What the columns are.
+    pub header: Vec<String>,
     /// A row a node.
-    pub(crate) rows: Vec<Vec<String>>,
+    pub rows: Vec<Vec<String>>,
 }
 
 impl Certainty {
     /// Of effects over prompts in these clusters; `seed` is that of the bootstrap and of the sign
     /// flips.
-    pub(crate) fn new(effects: &Effects, clusters: &Clusters, seed: u64) -> Self {
+    #[must_use]
+    pub fn new(effects: &Effects, clusters: &Clusters, seed: u64) -> Self {
         Self {
             clusters: clusters.clone(),
             seed,
@@ -44,13 +44,15 @@ impl Certainty {
 
     /// Lower and upper ends of the intervals of nodes, each by its index along the axes of its
     /// kind, layer first. NaN for a node at a position that too few prompts have.
-    pub(crate) fn ends(&self, effects: &Effects, places: &[Vec<usize>]) -> Option<Vec<[f32; 2]>> {
+    #[must_use]
+    pub fn ends(&self, effects: &Effects, places: &[Vec<usize>]) -> Option<Vec<[f32; 2]>> {
         self.kind?;
         Some(places.iter().map(|place| self.of_node(effects, place).interval).collect())
     }
 
     /// Standard errors, intervals and p-values of nodes; no columns if there are no two clusters.
-    pub(crate) fn columns(&self, effects: &Effects, places: &[Vec<usize>]) -> Columns {
+    #[must_use]
+    pub fn columns(&self, effects: &Effects, places: &[Vec<usize>]) -> Columns {
         let Some(kind) = self.kind else { return Columns { header: Vec::new(), rows: vec![Vec::new(); places.len()] } };
         // Of few clusters, what Student's t makes of the standard error stands beside the range.
         let by_t = matches!(kind, IntervalKind::Range { .. });
@@ -83,13 +85,15 @@ impl Certainty {
     }
 
     /// The node's name, with a star if it is beyond chance.
-    pub(crate) fn marked(&self, name: String, place: &[usize]) -> String {
+    #[must_use]
+    pub fn marked(&self, name: String, place: &[usize]) -> String {
         let is_beyond = self.family.as_ref().is_some_and(|family| family.is_beyond(place));
         if is_beyond { format!("{name} *") } else { name }
     }
 
     /// What errors and intervals are over, and what the star means.
-    pub(crate) fn in_words(&self) -> String {
+    #[must_use]
+    pub fn in_words(&self) -> String {
         let (prompts, clusters) = (count(self.clusters.prompts(), "prompt"), count(self.clusters.len(), "cluster"));
         let over = match (self.clusters.prompts(), self.clusters.len()) {
             (1, _) => return "One prompt pair has no standard error.".to_owned(),
@@ -108,7 +112,8 @@ impl Certainty {
     }
 
     /// The same for `effects.json`; `name` names a node.
-    pub(crate) fn describe(&self, effects: &Effects, name: impl Fn(&[usize]) -> String) -> Value {
+    #[must_use]
+    pub fn describe(&self, effects: &Effects, name: impl Fn(&[usize]) -> String) -> Value {
         let family = self.family.as_ref().map(|family| {
             let mean = effects.mean();
             let places = family.p_values.indexed_iter().map(|(place, _)| ndarray::Dimension::slice(&place).to_vec());
@@ -131,7 +136,8 @@ impl Certainty {
 
     /// Standard errors, lower and upper ends and p-values of all nodes, each with the end of its
     /// table's name.
-    pub(crate) fn tables(&self, effects: &Effects) -> Vec<(&'static str, ArrayD<f32>)> {
+    #[must_use]
+    pub fn tables(&self, effects: &Effects) -> Vec<(&'static str, ArrayD<f32>)> {
         let found = effects.intervals(&self.clusters, bootstrap(self.seed));
         let [low, high] = found.map_or([None, None], |found| [Some(found.low), Some(found.high)]);
         let p_values = self.family.as_ref().map(|family| family.p_values.clone());
@@ -158,20 +164,9 @@ fn bootstrap(seed: u64) -> Bootstrap {
     Bootstrap { level: LEVEL, seed, ..Bootstrap::default() }
 }
 
-/// Refuses pairs, which were read from `path`, that are no two clusters.
-pub(crate) fn check_clusters(pairs: &PromptPairs, path: &Path) -> anyhow::Result<()> {
-    match (pairs.len(), pairs.clusters().len()) {
-        (1, _) => anyhow::bail!("--intervals needs several prompt pairs, and there is one"),
-        (n, 1) => anyhow::bail!(
-            "--intervals needs pairs that are independent: all {n} in {} are the same two prompts, in either order",
-            path.display()
-        ),
-        _ => Ok(()),
-    }
-}
-
 /// The clusters of a set of prompts, for `effects.json`, and the bootstrap if one was made of them.
-pub(crate) fn describe_clusters(clusters: &Clusters, seed: u64) -> Value {
+#[must_use]
+pub fn describe_clusters(clusters: &Clusters, seed: u64) -> Value {
     let mut described = json!({
         "prompts": clusters.prompts(),
         "clusters": clusters.len(),

@@ -6,16 +6,19 @@ use rewire_tasks::PromptPairs;
 
 use crate::names;
 
-pub(crate) const HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
+/// The header of [`rows`].
+pub const HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
 
 /// A node by its kind and place.
-pub(crate) fn name(screened: &Screened, place: &Place, pairs: &PromptPairs) -> String {
+#[must_use]
+pub fn name(screened: &Screened, place: &Place, pairs: &PromptPairs) -> String {
     let effects = &screened.attribution.effects[place.kind];
     format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
 }
 
 /// How many nodes were verified, and what was left out.
-pub(crate) fn told(screened: &Screened, pairs: &PromptPairs) -> String {
+#[must_use]
+pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
     let skipped = match &screened.largest_skipped {
         Some((place, value)) => format!(
             "{} nodes were skipped; the largest attribution among them is {value:.4} ({})",
@@ -28,7 +31,8 @@ pub(crate) fn told(screened: &Screened, pairs: &PromptPairs) -> String {
 }
 
 /// Attribution and exact effect of the first `n` verified nodes.
-pub(crate) fn rows(screened: &Screened, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
+#[must_use]
+pub fn rows(screened: &Screened, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
     let [estimates, exact] = [&screened.attribution, &screened.exact]
         .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
     let row = |place: &Place| {

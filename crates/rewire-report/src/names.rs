@@ -2,13 +2,36 @@
 
 use std::collections::BTreeSet;
 
+use ndarray::ArrayD;
 use rewire_analysis::Effects;
 use rewire_tasks::PromptPairs;
 
-use crate::output::{head_name, numbered, token_labels};
+/// `L9H6`.
+#[must_use]
+pub fn head_name(layer: usize, head: usize) -> String {
+    format!("L{layer}H{head}")
+}
+
+/// Names `prefix0`, `prefix1`, ..
+#[must_use]
+pub fn numbered(prefix: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{prefix}{i}")).collect()
+}
+
+/// Token labels that are distinct: the token, and its position. The token in front of a prompt is called BOS, which leaves
+/// room for the rest.
+#[must_use]
+pub fn token_labels(labels: &[String]) -> Vec<String> {
+    let label = |(i, token): (usize, &String)| match token.as_str() {
+        "<|endoftext|>" => format!("BOS_{i}"),
+        token => format!("{}_{i}", token.escape_debug()),
+    };
+    labels.iter().enumerate().map(label).collect()
+}
 
 /// The names along one axis of a kind's effects.
-pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
+#[must_use]
+pub fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
     match axis {
         "layer" => numbered("L", n),
         "head" => numbered("H", n),
@@ -21,7 +44,8 @@ pub(crate) fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> 
 
 /// What a reader must know of columns that are positions: which of them do not hold one token, and
 /// which not all prompts have. `None` if every position holds the same token in all prompts.
-pub(crate) fn positions_note(pairs: &PromptPairs) -> Option<String> {
+#[must_use]
+pub fn positions_note(pairs: &PromptPairs) -> Option<String> {
     let labels = |position: usize| pairs.pairs().iter().filter_map(move |pair| pair.clean.get(position));
     let differing: Vec<usize> =
         (0..pairs.width()).filter(|&position| labels(position).collect::<BTreeSet<_>>().len() > 1).collect();
@@ -55,7 +79,11 @@ fn ranges(numbers: &[usize]) -> String {
 }
 
 /// What a node is called, by its index along the axes of its kind, layer first: `L9H6`, `L9H6 @ to_14`, `L3 N17`.
-pub(crate) fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -> String {
+///
+/// # Panics
+/// If the index is not one of its nodes.
+#[must_use]
+pub fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -> String {
     let axes = effects.axis_names();
     let width = pairs.width();
     let token = |position: usize| of_axis("pos", width, pairs)[position].clone();
@@ -74,8 +102,19 @@ pub(crate) fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -
     name
 }
 
-/// An input of a head, as the axis of head paths has them.
-pub(crate) const INPUTS: [&str; 3] = ["query", "key", "value"];
+/// The `n` nodes of largest value by size, largest first: each by its index along the axes, with its
+/// value.
+#[must_use]
+pub fn largest(values: &ArrayD<f32>, n: usize) -> Vec<(Vec<usize>, f32)> {
+    let mut nodes: Vec<(Vec<usize>, f32)> =
+        values.indexed_iter().map(|(i, v)| (ndarray::Dimension::slice(&i).to_vec(), *v)).collect();
+    nodes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    nodes.truncate(n);
+    nodes
+}
+
+/// The inputs of a head, as the axis of head paths has them.
+pub const INPUTS: [&str; 3] = ["query", "key", "value"];
 
 #[cfg(test)]
 mod tests {
@@ -91,6 +130,12 @@ mod tests {
             wrong_answers: vec![1],
         };
         PromptPairs::new(prompts.iter().map(pair).collect()).unwrap()
+    }
+
+    #[test]
+    fn the_largest_nodes_are_ranked_by_size_and_ties_keep_their_order() {
+        let values = ndarray::arr2(&[[0.1, -0.5], [0.5, 0.0]]).into_dyn();
+        assert_eq!(largest(&values, 3), [(vec![0, 1], -0.5), (vec![1, 0], 0.5), (vec![0, 0], 0.1)]);
     }
 
     #[test]

@@ -43,8 +43,20 @@ fn arrows_point_down() {
         ("rewire-tasks", &["rewire-input"]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks"]),
+        ("rewire-circuits", &["rewire-analysis", "rewire-hooks", "rewire-model", "rewire-tasks"]),
         ("rewire-report", &["rewire-analysis", "rewire-store", "rewire-tasks"]),
-        ("rewire-studies", &["rewire-tensor", "rewire-model", "rewire-tasks", "rewire-toy", "rewire-analysis"]),
+        (
+            "rewire-studies",
+            &[
+                "rewire-tensor",
+                "rewire-hooks",
+                "rewire-model",
+                "rewire-tasks",
+                "rewire-toy",
+                "rewire-analysis",
+                "rewire-circuits",
+            ],
+        ),
         ("rewire", &LIBRARIES),
     ]);
     let metadata = Command::new(env!("CARGO"))

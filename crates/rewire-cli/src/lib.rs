@@ -14,26 +14,21 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod agreement;
 mod arguments;
 mod bench;
-mod certainty;
 mod command;
 mod compute;
 mod device;
 mod given;
 mod model;
-mod names;
 pub mod output;
 mod panics;
-mod paths;
 pub mod progress;
 mod publish;
 mod reproduce_facts;
 mod reproduce_ig;
 mod reproduce_ioi;
 mod reproduce_pythia;
-mod screening;
 mod session;
 mod shell;
 mod start;

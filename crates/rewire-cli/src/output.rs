@@ -84,26 +84,6 @@ pub(crate) fn new_page(title: &str, subtitle: &str, session: &Session, source: &
     page
 }
 
-/// `L9H6`.
-pub(crate) fn head_name(layer: usize, head: usize) -> String {
-    format!("L{layer}H{head}")
-}
-
-/// Names `prefix0`, `prefix1`, ..
-pub(crate) fn numbered(prefix: &str, n: usize) -> Vec<String> {
-    (0..n).map(|i| format!("{prefix}{i}")).collect()
-}
-
-/// Token labels that are distinct: the token, and its position. The token in front of a prompt is called BOS, which leaves
-/// room for the rest.
-pub(crate) fn token_labels(labels: &[String]) -> Vec<String> {
-    let label = |(i, token): (usize, &String)| match token.as_str() {
-        "<|endoftext|>" => format!("BOS_{i}"),
-        token => format!("{}_{i}", token.escape_debug()),
-    };
-    labels.iter().enumerate().map(label).collect()
-}
-
 /// Rows under a header, each column as wide as its widest cell; the first aligned left, the others right.
 pub(crate) fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {

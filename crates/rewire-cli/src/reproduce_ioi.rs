@@ -1,8 +1,7 @@
 //! `cargo xtask reproduce-ioi`: the attribution-patching demo on indirect object identification.
 
-mod analyse;
-mod checks;
 mod report;
+mod shown;
 
 use std::path::PathBuf;
 
@@ -13,19 +12,21 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
-use rewire_report::{Check, Labels, Prompts, Table, describe_baselines};
+use rewire_report::{Labels, Prompts, Table, describe_baselines};
+use rewire_studies::Check;
+use rewire_studies::ioi::{self, Demo, HeadEffect};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
-use crate::agreement;
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
 use crate::output::{RESULTS, WaitArguments, announce, text_table, warn};
-use crate::paths::AXES as PATH_AXES;
 use crate::publish::Publication;
 use crate::session::Session;
-use analyse::{Demo, Findings, HeadEffect};
+use rewire_report::agreement;
+use rewire_report::head_paths::AXES as PATH_AXES;
+use shown::Set;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -70,28 +71,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     announce(&source)?;
 
-    let (demo_findings, findings, cached) = on_device!(&session, |B, device| {
+    let found = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        let setup = session.setup();
-        let of_demo = analyse::demo(&model, &setup, &demo, arguments.norm)?;
-        let cached = checks::cached(&model, &demo)?;
-        let mut findings = vec![analyse::heads(&model, &setup, "demo", demo, arguments.seed)?];
-        if let Some(pairs) = generated {
-            findings.push(analyse::heads(&model, &setup, "generated", pairs, arguments.seed)?);
-        }
-        anyhow::Ok((of_demo, findings, cached))
+        Ok(ioi::analyse(&model, &session.setup(), demo, generated, arguments.norm)?)
     })?;
     let checks = match source.is_gpt2_small() {
-        true => checks::checks(&demo_findings, &findings[0], cached, tokenizer),
+        true => ioi::checks(&found, tokenizer),
         false => Vec::new(),
     };
+    let ioi::Found { demo, sets, .. } = found;
+    let sets: Vec<Set> = sets.into_iter().map(|found| Set::new(found, arguments.seed)).collect();
     let warnings = warn(
         &source,
-        findings.iter().map(|found| (found.set, found.outcomes.iter().flatten().flat_map(Outcome::warnings).collect())),
+        sets.iter().map(|found| (found.set, found.outcomes.iter().flatten().flat_map(Outcome::warnings).collect())),
     );
-    let found = Found { demo: demo_findings, sets: findings, checks, warnings };
+    let found = Found { demo, sets, checks, warnings };
 
-    let by_set = |describe: &dyn Fn(&Findings) -> Value| -> Value {
+    let by_set = |describe: &dyn Fn(&Set) -> Value| -> Value {
         found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
     };
     Publication {
@@ -117,7 +113,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 struct Found {
     demo: Demo,
     /// The demo's prompts, and the generated ones if there are any.
-    sets: Vec<Findings>,
+    sets: Vec<Set>,
     checks: Vec<Check>,
     /// Warnings, one line each.
     warnings: Vec<String>,
@@ -184,9 +180,7 @@ fn summary(session: &Session, source: &Source, found: &Found) -> String {
     text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
     if !found.checks.is_empty() {
         text += "\nagainst the figures that the demo prints\n";
-        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
-        text +=
-            &text_table(&["figure", "expected", "got", "verdict"], &found.checks.iter().map(row).collect::<Vec<_>>());
+        text += &text_table(&Check::HEADER, &found.checks.iter().map(Check::row).collect::<Vec<_>>());
     }
     text
 }

@@ -1,18 +1,8 @@
 //! `cargo xtask reproduce-pythia`: the circuit for indirect object identification, found step by step as the Pythia notebook does.
 
-mod analyse;
-mod carried;
-mod checks;
-mod circuit;
-mod data;
-mod edges;
-mod looks;
-mod notebook;
-mod reference;
 mod report;
 mod results;
-mod roles;
-mod search;
+mod shown;
 
 use std::path::PathBuf;
 
@@ -20,7 +10,8 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use clap::Args;
 use rewire_model::Transformer;
-use rewire_report::{Check, Labels, describe_baselines};
+use rewire_report::{Labels, describe_baselines};
+use rewire_studies::pythia::{self, Sets, Settings};
 
 use crate::arguments::at_most_a_million;
 use crate::device::on_device;
@@ -28,7 +19,7 @@ use crate::model::{ModelArguments, Source};
 use crate::output::{WaitArguments, announce, warn};
 use crate::publish::{Publication, REPORT};
 use crate::session::Session;
-use data::Sets;
+use shown::Found;
 
 #[derive(Args)]
 #[command(mut_arg("model", |model| model.default_value("toy-neox")))]
@@ -102,17 +93,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let source = Source::open(&arguments.model)?;
     anyhow::ensure!(source.config.n_layers > 1, "a model of one layer has no paths between heads");
     let tokenizer = source.tokenizer()?;
-    let sets = Sets::new(tokenizer, source.bos_for_text()?, arguments)?;
+    let settings = arguments.settings();
+    let sets = Sets::new(tokenizer, source.bos_for_text()?, &settings)?;
     sets.check_model(source.config.d_vocab, source.config.n_ctx)?;
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     announce(&source)?;
     let (found, checks) = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        let found = analyse::analyse(&model, &session.setup(), tokenizer, sets, arguments)?;
-        let checks = checks::checks(&source, &model.valid(), &session.setup(), tokenizer)?;
+        let setup = session.setup();
+        let found = pythia::analyse(&model, &setup, tokenizer, sets, &settings)?;
+        let checks = match source.is_processed() && pythia::is_the_notebooks_model(&source.name, &source.config) {
+            true => pythia::checks(&model.valid(), &setup, tokenizer)?,
+            false => Vec::new(),
+        };
         anyhow::Ok((found, checks))
     })?;
 
+    let found = Found::new(&found, arguments);
     let warnings = warn(&source, [("", found.parts.warnings())]);
     let described = results::circuit(&source, &found, arguments);
     let page = report::page(&session, &source, &found, &checks, arguments, &warnings);
@@ -126,7 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         page,
         files: vec![
             ("circuit.json", format!("{described:#}\n").into_bytes()),
-            ("circuit.dot", found.edges.graph.to_dot().into_bytes()),
+            ("circuit.dot", found.graph.to_dot().into_bytes()),
         ],
         summary: results::summary(&session, &source, &found, &checks),
         warnings,
@@ -134,10 +131,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .publish(&session, &source, &directory)
 }
 
-/// Rows of a table of figures beside ours.
-fn check_rows(checks: &[Check]) -> Vec<Vec<String>> {
-    checks
-        .iter()
-        .map(|c| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()])
-        .collect()
+impl Arguments {
+    fn settings(&self) -> Settings {
+        Settings {
+            prompts: self.prompts,
+            choose_prompts: self.choose_prompts,
+            judge_prompts: self.judge_prompts,
+            seed: self.seed,
+            threshold: self.threshold,
+            edge_threshold: self.edge_threshold,
+            edges: self.edges,
+            show: self.show,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use rewire_analysis::AnalysisError;
 use rewire_analysis::run::{Halved, Options};
 use rewire_model::Transformer;
-use rewire_studies::{Progress, Setup};
+use rewire_studies::{Progress, Setup, StudyError};
 use rewire_tensor::{Fault, set_products};
 use serde_json::{Value, json};
 
@@ -150,7 +150,7 @@ fn budget_to_try(fitted: u64) -> String {
 pub(crate) fn fault(error: &anyhow::Error) -> Option<&Fault> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(AnalysisError::Device(fault)) => Some(fault),
-        _ => cause.downcast_ref::<Fault>(),
+        _ => cause.downcast_ref::<StudyError>().and_then(StudyError::fault).or_else(|| cause.downcast_ref()),
     })
 }
 

@@ -8,7 +8,7 @@ mod report;
 mod results;
 mod shortened;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
@@ -30,7 +30,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::arguments::at_least_one;
-use crate::certainty::{Certainty, check_clusters};
 use crate::compute::NumberArguments;
 use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
@@ -38,6 +37,7 @@ use crate::output::{RESULTS, WaitArguments, announce, print, say, warn};
 use crate::publish::{Publication, tell};
 use crate::session::Session;
 use ledger::SweepLedger;
+use rewire_report::Certainty;
 use shortened::Shortened;
 
 #[derive(Args)]
@@ -433,6 +433,18 @@ impl Arguments {
             "prompt batch": self.prompt_batch,
             "numbers": self.numbers.describe(),
         }))
+    }
+}
+
+/// Refuses pairs, which were read from `path`, that are no two clusters.
+fn check_clusters(pairs: &PromptPairs, path: &Path) -> anyhow::Result<()> {
+    match (pairs.len(), pairs.clusters().len()) {
+        (1, _) => anyhow::bail!("--intervals needs several prompt pairs, and there is one"),
+        (n, 1) => anyhow::bail!(
+            "--intervals needs pairs that are independent: all {n} in {} are the same two prompts, in either order",
+            path.display()
+        ),
+        _ => Ok(()),
     }
 }
 

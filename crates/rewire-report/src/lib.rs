@@ -3,7 +3,8 @@
 //! Use this crate to keep what an analysis found: [`write_results`] writes `effects.safetensors`
 //! (the numbers), `effects.json` (what they are, and how they were made) and `effects.csv` (the
 //! same numbers, one a line, but for tables of more than [`CSV_LIMIT`]); [`Page`] is one HTML file
-//! that needs nothing else, not even a network. Data come first: whatever is drawn can be drawn
+//! that needs nothing else, not even a network. [`names`] ranks and names nodes, and [`Certainty`] says
+//! how sure their mean effects are. Data come first: whatever is drawn can be drawn
 //! again from the files. The files of a run appear together or not at all.
 //!
 //! ```
@@ -20,21 +21,27 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod agreement;
 mod attention;
+mod certainty;
 pub mod charts;
 mod draw;
 mod error;
 mod graph;
+pub mod head_paths;
 mod labels;
+pub mod names;
 mod page;
 mod results;
+pub mod screening;
 mod tables;
 
 pub use attention::AttentionMap;
+pub use certainty::{Certainty, Columns, describe_clusters};
 pub use draw::Draw;
 pub use error::ReportError;
 pub use graph::{Graph, GraphEdge, GraphNode, Standing};
 pub use labels::Labels;
-pub use page::{Check, Page, Verdict};
+pub use page::Page;
 pub use results::{TABLE_FILES, write_results};
 pub use tables::{AXES, About, CSV_LIMIT, Prompts, Table, describe_baselines};

@@ -12,61 +12,6 @@ use crate::charts::common::Chart;
 use crate::error::ReportError;
 use crate::graph::Graph;
 
-/// A figure that a source document prints, beside ours.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    /// What the figure is.
-    pub what: String,
-    /// As the document prints it.
-    pub expected: String,
-    /// As it came out here.
-    pub got: String,
-    /// Whether they agree.
-    pub verdict: Verdict,
-}
-
-impl Check {
-    /// Sets a number beside the one that a document prints with `digits` decimals. They agree if
-    /// they differ by no more than half of the last printed digit and `noise`: what float32
-    /// rounding adds on another machine.
-    #[must_use]
-    pub fn figure(what: impl Into<String>, expected: f64, got: f64, digits: usize, noise: f64) -> Self {
-        let agrees = (expected - got).abs() <= 0.5 * 10_f64.powi(-(digits as i32)) + noise;
-        Self {
-            what: what.into(),
-            expected: format!("{expected:.digits$}"),
-            got: format!("{got:.digits$}"),
-            verdict: Verdict::of(agrees),
-        }
-    }
-}
-
-/// Whether a figure agrees with the one that a source document prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// To within what its printed digits allow.
-    Agrees,
-    /// It does not.
-    Differs,
-}
-
-impl Verdict {
-    /// [`Agrees`](Self::Agrees) if it does.
-    #[must_use]
-    pub fn of(agrees: bool) -> Self {
-        if agrees { Verdict::Agrees } else { Verdict::Differs }
-    }
-
-    /// `agrees` or `differs`.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Verdict::Agrees => "agrees",
-            Verdict::Differs => "DIFFERS",
-        }
-    }
-}
-
 /// A report: sections of text, tables and charts, with the plotting script embedded.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -146,12 +91,6 @@ impl Page {
     /// Adds a paragraph.
     pub fn text(&mut self, text: &str) {
         self.add(Part::Text(text.to_owned()));
-    }
-
-    /// Adds the figures that a source document prints.
-    pub fn checks(&mut self, checks: &[Check]) {
-        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
-        self.table(&["figure", "expected", "got", "verdict"], checks.iter().map(row).collect());
     }
 
     fn add(&mut self, part: Part) {

@@ -5,15 +5,37 @@
 //!
 //! ```
 //! use burn::backend::Flex;
-//! use rewire_studies::Setup;
+//! use rewire_studies::{Setup, facts};
 //! use rewire_toy::Toy;
 //!
 //! let model = Toy::Gpt2.load::<Flex>(&Default::default()).unwrap();
-//! let options = Setup::default().options(&model, 15);
-//! assert_eq!(options.prompt_batch, 32);
+//! let (tokenizer, bos) = (Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token);
+//! let pairs = facts::pairs(&tokenizer, bos, 0).unwrap().pairs;
+//! let found = facts::analyse(&model, &Setup::default(), &tokenizer, bos, pairs).unwrap();
+//! let known = found.facts.iter().filter(|fact| fact.rank == 1).count();
+//! println!("{known} of {} landmarks are followed by their city", found.facts.len());
+//! # assert!(known > 0);
 //! ```
 #![forbid(unsafe_code)]
 
+mod check;
+mod error;
 mod setup;
 
+pub mod facts;
+pub mod integrated_gradients;
+pub mod ioi;
+pub mod pythia;
+
+pub use check::{Check, Verdict};
+pub use error::StudyError;
 pub use setup::{Progress, Setup};
+
+/// Whether a model is the one that a document's own choices are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownModel {
+    /// GPT-2 small.
+    Gpt2Small,
+    /// Another.
+    Other,
+}

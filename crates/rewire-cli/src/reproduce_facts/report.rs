@@ -2,11 +2,13 @@
 
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels};
+use rewire_studies::facts::{Fact, Next, Patched};
 
-use super::{Found, Patched, by_position};
+use super::{Found, by_position};
 use crate::model::Source;
-use crate::output::{new_page, numbered};
+use crate::output::new_page;
 use crate::session::Session;
+use rewire_report::names::numbered;
 
 pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
     let mut page = new_page("Factual recall", &source.subtitle(session.device()), session, source, &found.warnings);
@@ -14,15 +16,15 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
         "What the model knows",
         "The demo's first question about each landmark: the probability of its city as the next token, and its rank among all tokens.",
     );
-    let row = |fact: &super::Fact| {
+    let row = |fact: &Fact| {
         vec![fact.landmark.to_owned(), fact.city.to_owned(), format!("{:.4}", fact.probability), fact.rank.to_string()]
     };
     page.table(&["landmark", "city", "probability", "rank"], found.facts.iter().map(row).collect());
     for told in &found.left_out {
         page.text(told);
     }
-    for set in &found.patched {
-        patched(&mut page, source, set);
+    for (set, labels) in found.patched.iter().zip(&found.labels) {
+        patched(&mut page, source, set, labels);
     }
     direct(&mut page, source, found);
     page.section("How to read this", "");
@@ -35,14 +37,14 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
     page
 }
 
-fn patched(page: &mut Page, source: &Source, set: &Patched) {
+fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
     let [clean, corrupted] = set.outcome.baselines.means();
     let [of_clean, of_corrupted] = &set.prompts;
     page.section(
         &format!("Patching against {}", set.name),
         &format!("{of_clean:?} against {of_corrupted:?}; the logit of the first's city less that of the Colosseum's."),
     );
-    let row = |run: &str, difference: f64, next: &super::Next| {
+    let row = |run: &str, difference: f64, next: &Next| {
         let [right, wrong] = next.answers.map(|(p, rank)| format!("{p:.4} (rank {rank})"));
         vec![run.to_owned(), format!("{difference:.4}"), right, wrong]
     };
@@ -57,7 +59,7 @@ fn patched(page: &mut Page, source: &Source, set: &Patched) {
     for (title, map) in titles.iter().zip(&maps) {
         let labels = HeatMapLabels {
             rows: ("layer", &numbered("L", source.config.n_layers)),
-            columns: ("position", &set.labels),
+            columns: ("position", tokens),
             reach: charts::reach([map.view()]),
         };
         page.chart(charts::heat_map(title, &map.view(), labels));

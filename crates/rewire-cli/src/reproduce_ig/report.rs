@@ -4,11 +4,12 @@ mod ablation;
 mod attributions;
 mod curves;
 
-use rewire_report::{Check, Page};
+use rewire_report::Page;
+use rewire_studies::Check;
+use rewire_studies::integrated_gradients::{Found, Prompts, asides};
 
-use super::checks::asides;
+use super::Arguments;
 use super::results::{ASIDES, AVERAGED, COMPARISON, aside_rows, averaged_rows, comparison_rows};
-use super::{Arguments, Found, Prompts};
 use crate::model::Source;
 use crate::output::new_page;
 use crate::session::Session;
@@ -64,7 +65,7 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
     }
     if !checks.is_empty() {
         page.text("This model has the shape of the one that the notebook used; the figures that it prints, and ours:");
-        page.checks(checks);
+        page.table(&Check::HEADER, checks.iter().map(Check::row).collect());
         page.text(
             "The notebook's table of heads on this pair is at least 18 times larger than its own code gives, so that code did not make \
              it as it stands. What it prints of that table has no verdict:",

@@ -5,17 +5,19 @@ use rewire_analysis::integrated::{Curves, Integrated};
 use rewire_analysis::patching::AnswerAccuracy;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
-use rewire_report::{Check, Prompts, Table};
+use rewire_report::{Prompts, Table};
+use rewire_studies::Check;
+use rewire_studies::integrated_gradients::{
+    Ablations as Study, Aside, Averaged, BASELINES, Contrasted, FIGURES, Found, INTERVENTIONS, KINDS, Lines, Mean,
+    REFERENCE, asides,
+};
 use serde_json::{Value, json};
 
-use super::ablate::{INTERVENTIONS, Study};
-use super::analyse::{BASELINES, KINDS};
-use super::averaged::{Averaged, FIGURES};
-use super::checks::{Aside, asides};
-use super::{Arguments, Found, REFERENCE};
+use super::Arguments;
 use crate::model::Source;
-use crate::output::{head_name, text_table};
+use crate::output::text_table;
 use crate::session::Session;
+use rewire_report::names::head_name;
 
 /// Nodes that tables list.
 pub(super) const TOP_NODES: usize = 10;
@@ -78,7 +80,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
         json!({ "pearson": c.pearson, "regression": c.regression, "top_k": c.top_k, "jaccard": c.jaccard,
             "mean_difference": c.difference.bias, "sd_of_differences": c.difference.sd, "limits": limits })
     };
-    let of_baseline = |(baseline, lines): (&&str, &super::analyse::Lines)| {
+    let of_baseline = |(baseline, lines): (&&str, &Lines)| {
         let of_kind = |(i, (_, name)): (usize, &(_, &str))| {
             let value = json!({
                 "integrated_gradients": comparison(&lines.comparisons[i]),
@@ -110,7 +112,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
 /// Correlations with patching over generated pairs, by nodes and figure.
 fn describe_averaged(averaged: &Averaged) -> Value {
     let of_kind = |(kind, (_, nodes)): (usize, &(_, &str))| {
-        let mean = |(figure, mean): (&&str, super::averaged::Mean)| {
+        let mean = |(figure, mean): (&&str, Mean)| {
             let ends = if mean.is_interval { "bootstrap_95" } else { "range" };
             let value = json!({ "mean": mean.mean, ends: mean.ends });
             (figure.replace(' ', "_"), value)
@@ -127,7 +129,7 @@ fn describe_averaged(averaged: &Averaged) -> Value {
     json!({ "n": averaged.n, "seed": averaged.seed, "corruption": "s2-io", "baseline": BASELINES[1], "nodes": kinds })
 }
 
-fn describe_contrast(contrast: &super::curves::Contrasted) -> Value {
+fn describe_contrast(contrast: &Contrasted) -> Value {
     json!({
         "pair": contrast.name, "head": head_name(contrast.head.0, contrast.head.1),
         "logit_differences": contrast.logit_differences, "patched": contrast.patched,
@@ -280,8 +282,7 @@ pub(super) fn summary(
     }
     if !checks.is_empty() {
         text += "\nagainst the figures that the notebook prints\n";
-        let row = |c: &Check| vec![c.what.clone(), c.expected.clone(), c.got.clone(), c.verdict.text().to_owned()];
-        text += &text_table(&["figure", "expected", "got", "verdict"], &checks.iter().map(row).collect::<Vec<_>>());
+        text += &text_table(&Check::HEADER, &checks.iter().map(Check::row).collect::<Vec<_>>());
         text += "\nof the table of heads that the notebook's code does not give\n";
         text += &text_table(&ASIDES, &aside_rows(&asides(compared)));
     }

@@ -7,14 +7,17 @@ use ndarray::{Array2, Axis, Ix2};
 use rewire_analysis::{Effects, Outcome};
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_report::{AttentionMap, Page};
+use rewire_studies::Check;
+use rewire_studies::ioi::HeadEffect;
 use rewire_tasks::PromptPairs;
 
-use super::analyse::{Findings, HeadEffect};
+use super::shown::Set;
 use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
-use crate::names;
-use crate::output::{head_name, new_page, numbered};
+use crate::output::new_page;
 use crate::session::Session;
+use rewire_report::names;
+use rewire_report::names::{head_name, numbered};
 
 pub(super) fn page(session: &Session, source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let title = "Attribution patching on indirect object identification";
@@ -50,7 +53,7 @@ impl Labels {
             layers: numbered("L", layers),
             heads: numbered("H", heads),
             tokens: names::of_axis("pos", pairs.width(), pairs),
-            all_heads: crate::paths::heads(layers, heads),
+            all_heads: rewire_report::head_paths::heads(layers, heads),
         }
     }
 
@@ -115,7 +118,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
          In the corrupted prompt the repeated name is changed. The metric is the logit of the right name less that of the \
          wrong one, at the last token; normalised, 0 is the corrupted prompts' mean and 1 the clean ones'.",
     );
-    let row = |set: &Findings| {
+    let row = |set: &Set| {
         let [clean, corrupted] = set.baselines();
         let made = match set.set {
             "demo" => "the demo's".to_owned(),
@@ -136,12 +139,12 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
         page.text(
             "This model has the shape of the one that the demo used; the figures that the demo prints, and ours:",
         );
-        page.checks(&found.checks);
+        page.table(&Check::HEADER, found.checks.iter().map(Check::row).collect());
     }
 }
 
 /// Head outputs on a set of prompts: exact, by attribution, and one against the other; with how sure they are.
-fn heads(page: &mut Page, set: &Findings, labels: &Labels) {
+fn heads(page: &mut Page, set: &Set, labels: &Labels) {
     let named = match set.set {
         "demo" => "the demo's prompts".to_owned(),
         _ => format!("{} generated prompts", set.pairs.len()),

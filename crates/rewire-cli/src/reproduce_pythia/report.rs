@@ -6,15 +6,18 @@ mod senders;
 
 use ndarray::Array2;
 use rewire_analysis::Effects;
+use rewire_circuits::Head;
 use rewire_report::charts::{self, Bars, Chart, HeatMapLabels};
-use rewire_report::{AttentionMap, Check, Page};
+use rewire_report::{AttentionMap, Page};
+use rewire_studies::Check;
 
-use super::analyse::{Found, Head, Step};
+use super::shown::{Found, Step};
 use super::{Arguments, results};
-use crate::certainty::Certainty;
 use crate::model::Source;
-use crate::output::{head_name, new_page, numbered, token_labels};
+use crate::output::new_page;
 use crate::session::Session;
+use rewire_report::Certainty;
+use rewire_report::names::{head_name, numbered, token_labels};
 
 /// Heads in bars, and in tables.
 const TOP: usize = 15;
@@ -41,7 +44,7 @@ pub(super) fn page(
             "Measured on the notebook's own prompts (70, seed 42; for S2-inhibition seed 1234; no BOS), drawn again from its \
              generator. A figure agrees if it is the printed one to its last digit, up to float32 rounding.",
         );
-        page.checks(checks);
+        page.table(&Check::HEADER, checks.iter().map(Check::row).collect());
     }
     direct::performance(&mut page, found);
     direct::parts(&mut page, found, &maps);

@@ -5,19 +5,19 @@ use rewire_analysis::Method;
 use rewire_analysis::heads::Suppression;
 use rewire_analysis::path::{Input, Receiver};
 use rewire_analysis::run::{Direction, Scale};
-use rewire_report::{Check, Prompts, Table};
+use rewire_circuits::{Carried, Head, KEPT, LEFT, Look, Random, STABLE};
+use rewire_report::{Prompts, Table};
+use rewire_studies::Check;
+use rewire_studies::pythia::{Circuit, Comparison, Member};
 use serde_json::{Value, json};
 
-use super::analyse::{Found, Head, Step};
-use super::carried::{Carried, KEPT, LEFT};
-use super::circuit::{Circuit, Comparison, Member, Random};
-use super::looks::Look;
-use super::search::STABLE;
-use super::{Arguments, check_rows};
-use crate::certainty::{Columns, describe_clusters};
+use super::Arguments;
+use super::shown::{Found, Step};
 use crate::model::Source;
-use crate::output::{head_name, text_table};
+use crate::output::text_table;
 use crate::session::Session;
+use rewire_report::names::head_name;
+use rewire_report::{Columns, describe_clusters};
 
 /// Names of heads, or a dash.
 pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {
@@ -25,24 +25,12 @@ pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(" ") }
 }
 
-/// The steps of path patching, by the names of their tables.
-pub(super) fn steps(found: &Found) -> Vec<(&'static str, &Step)> {
-    let further = [
-        ("queries", &found.queries),
-        ("direct-inhibitors-values", &found.direct_values),
-        ("inhibitors-values", &found.values),
-        ("keys", &found.keys),
-    ];
-    let further = further.into_iter().filter_map(|(name, step)| step.as_ref().map(|step| (name, step)));
-    [("direct", &found.direct)].into_iter().chain(further).collect()
-}
-
 pub(super) fn tables(found: &Found) -> Vec<Table> {
     let mut tables = Vec::new();
     for effects in &found.parts.effects {
         tables.push(Table::new(format!("parts/{}", effects.kind), effects, Prompts::Each, &found.parts));
     }
-    for (name, step) in steps(found) {
+    for (name, step) in &found.steps {
         for effects in &step.outcome.effects {
             tables.push(Table::new(format!("path/{name}/{}", effects.kind), effects, Prompts::Each, &step.outcome));
         }
@@ -96,11 +84,12 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
 pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     let receivers = |step: &Step| step.receivers.iter().map(ToString::to_string).collect::<Vec<_>>();
     let receivers: Value =
-        steps(found).into_iter().map(|(name, step)| (name.to_owned(), json!(receivers(step)))).collect();
+        found.steps.iter().map(|(name, step)| ((*name).to_owned(), json!(receivers(step)))).collect();
     let name = |place: &[usize]| head_name(place[0], place[1]);
-    let sure = steps(found)
-        .into_iter()
-        .map(|(table, step)| (table.to_owned(), step.certainty.describe(&step.outcome.effects[0], name)));
+    let sure = found
+        .steps
+        .iter()
+        .map(|(table, step)| ((*table).to_owned(), step.certainty.describe(&step.outcome.effects[0], name)));
     let mut uncertainty = describe_clusters(&found.data.pairs.clusters(), arguments.seed);
     uncertainty["steps"] = sure.collect();
     json!({
@@ -134,10 +123,8 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
             m.roles.iter().map(|(role, effect)| json!({ "class": role.name(), "effect": effect })).collect();
         let looks: Value =
             Look::ALL.iter().map(|&look| (look.name().to_owned(), json!(found.looks.of(look, m.head)))).collect();
-        let effects: Value = steps(found)
-            .into_iter()
-            .map(|(name, step)| (name.to_owned(), json!(step.effects()[[layer, head]])))
-            .collect();
+        let effects: Value =
+            found.steps.iter().map(|(name, step)| ((*name).to_owned(), json!(step.effects()[[layer, head]]))).collect();
         let [plain, normed] = &found.copying;
         json!({
             "name": head_name(layer, head), "layer": layer, "head": head, "strength": m.strength, "classes": roles,
@@ -211,7 +198,7 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
         "s2_inhibition": inhibition.collect::<Vec<_>>(),
         "copy_suppression": suppression.collect::<Vec<_>>(),
         "backups": backup,
-        "graph": found.edges.graph.to_json(),
+        "graph": found.graph.to_json(),
         "published": published,
     })
 }
@@ -255,8 +242,9 @@ pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
     let row = |m: &Member| {
         let (layer, head) = m.head;
         let roles: Vec<&str> = m.roles.iter().map(|(role, _)| role.name()).collect();
-        let evidence: Vec<String> = steps(found)
-            .into_iter()
+        let evidence: Vec<String> = found
+            .steps
+            .iter()
             .map(|(name, step)| (name, step.effects()[[layer, head]]))
             .filter(|(_, effect)| effect.abs() >= 0.005)
             .map(|(name, effect)| format!("{name} {effect:+.3}"))
@@ -375,7 +363,7 @@ pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks:
         100.0 * found.right
     );
     text += &not_the_task(found).map_or_else(String::new, |told| format!("{told}\n"));
-    for (name, step) in steps(found) {
+    for (name, step) in &found.steps {
         text += &format!("\npath patching, {name}: into {}\n", receivers(step));
         let (header, rows) = step_table(step, 6);
         text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
@@ -392,7 +380,7 @@ pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks:
     }
     if !checks.is_empty() {
         text += "\nagainst the figures that the notebook prints, on its own prompts\n";
-        text += &text_table(&["figure", "expected", "got", "verdict"], &check_rows(checks));
+        text += &text_table(&Check::HEADER, &checks.iter().map(Check::row).collect::<Vec<_>>());
     }
     text
 }

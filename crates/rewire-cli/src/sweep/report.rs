@@ -11,10 +11,11 @@ use rewire_tasks::PromptPairs;
 use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
 use super::{Arguments, Findings};
 use crate::model::Source;
-use crate::names::{self, INPUTS};
-use crate::output::{new_page, numbered};
+use crate::output::new_page;
 use crate::session::Session;
-use crate::{agreement, paths, screening};
+use rewire_report::names::numbered;
+use rewire_report::names::{self, INPUTS};
+use rewire_report::{agreement, head_paths as paths, screening};
 
 /// Columns above which a heat map would show nothing.
 const WIDEST: usize = 512;
@@ -63,7 +64,7 @@ pub(super) fn page(
     }
     if let Some(screened) = &found.screened {
         page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
-        page.text(&screening::told(screened, pairs));
+        page.text(&screening::in_words(screened, pairs));
         page.table(&screening::HEADER, screening::rows(screened, pairs, 50));
         let agreements = agreements(found);
         page.text("Attribution against the exact effects of the verified nodes (all of them, if none was skipped):");
@@ -171,7 +172,7 @@ fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
             .filter_map(|i| {
                 let (layer, head) = (i / shape[1], i % shape[1]);
                 let map = mean.index_axis(Axis(0), layer).index_axis(Axis(0), head).to_owned();
-                Some((crate::output::head_name(layer, head), flat(map)?))
+                Some((rewire_report::names::head_name(layer, head), flat(map)?))
             })
             .collect(),
         _ => Vec::new(),

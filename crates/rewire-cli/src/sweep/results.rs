@@ -10,10 +10,10 @@ use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
 
 use super::{Arguments, Findings};
-use crate::certainty::{Certainty, Columns, describe_clusters};
 use crate::output::text_table;
-use crate::paths::AXES as PATH_AXES;
-use crate::{agreement, names, screening};
+use rewire_report::head_paths::AXES as PATH_AXES;
+use rewire_report::{Certainty, Columns, describe_clusters};
+use rewire_report::{agreement, names, screening};
 
 pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
@@ -151,16 +151,6 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
     Value::Object(notes)
 }
 
-/// The nodes of largest mean effect: their place and it.
-fn top_nodes(effects: &Effects, n: usize) -> Vec<(Vec<usize>, f32)> {
-    let mean = effects.mean();
-    let mut nodes: Vec<(Vec<usize>, f32)> =
-        mean.indexed_iter().map(|(i, v)| (ndarray::Dimension::slice(&i).to_vec(), *v)).collect();
-    nodes.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    nodes.truncate(n);
-    nodes
-}
-
 /// Header and rows of a table of the nodes of largest effect, with error and interval if there are
 /// several clusters of prompts.
 pub(super) fn top_table(
@@ -170,7 +160,7 @@ pub(super) fn top_table(
     pairs: &PromptPairs,
     n: usize,
 ) -> (Vec<String>, Vec<Vec<String>>) {
-    let nodes = top_nodes(effects, n);
+    let nodes = names::largest(&effects.mean(), n);
     let after = (outcome.method == Method::Ablation)
         .then(|| outcome.after())
         .and_then(|all| all.into_iter().find(|e| e.kind == effects.kind).map(|e| e.mean()));
@@ -221,14 +211,14 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
     }
     if let Some(paths) = &found.paths {
         text += &format!("head_paths (estimated, {})\n", outcome.direction);
-        text += &text_table(&["path", "effect"], &crate::paths::largest(&paths.mean(), 5));
+        text += &text_table(&["path", "effect"], &rewire_report::head_paths::largest(&paths.mean(), 5));
     }
     if let Some(shortened) = &found.shortened {
         text += &format!("{}\n", shortened.told(arguments));
         text += &text_table(&super::shortened::HEADER, &shortened.rows());
     }
     if let Some(screened) = &found.screened {
-        text += &format!("{}\n", screening::told(screened, pairs));
+        text += &format!("{}\n", screening::in_words(screened, pairs));
         text += &text_table(&screening::HEADER, &screening::rows(screened, pairs, 10));
         text += "attribution against exact effects, of the verified nodes (those that attribution chose)\n";
         text += &text_table(&agreement::HEADER, &agreement::rows(&agreements(found)));

@@ -5,14 +5,15 @@ use rewire_report::Page;
 use rewire_report::charts::{self, Bars};
 use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};
 
-use super::super::ablate::{INTERVENTIONS, Study};
-use super::super::analyse::Compared;
-use super::super::printed::{ACCURACY as PRINTED_WHOLE, ACCURACY_WITHOUT, MEAN_ABLATION, OUTLIERS, ZERO_ABLATION};
+use super::super::Arguments;
 use super::super::results::{ACCURACY, accuracy_rows, with_interval};
-use super::super::{Arguments, Found, REFERENCE};
 use super::attributions::least_squares;
 use crate::model::Source;
-use crate::output::head_name;
+use rewire_report::names::head_name;
+use rewire_studies::integrated_gradients::{
+    ACCURACY as PRINTED_WHOLE, ACCURACY_WITHOUT, Ablations as Study, Compared, Found, INTERVENTIONS, MEAN_ABLATION,
+    OUTLIERS, REFERENCE, ZERO_ABLATION,
+};
 
 pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, arguments: &Arguments) {
     let compared = &found.compared;

@@ -7,10 +7,9 @@ use rewire_analysis::stats::Comparison;
 use rewire_report::Page;
 use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
 
-use super::super::Found;
-use super::super::analyse::{BASELINES, Compared, KINDS, Lines, TOP, flat, shares};
 use super::super::results::TOP_NODES;
-use crate::output::{head_name, numbered};
+use rewire_report::names::{head_name, numbered};
+use rewire_studies::integrated_gradients::{BASELINES, Compared, Found, KINDS, Lines, TOP, flat, shares};
 
 /// Points of a scatter above which nothing more is to be seen: the largest are drawn.
 const MOST_POINTS: usize = 3000;

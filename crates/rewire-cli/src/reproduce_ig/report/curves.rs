@@ -4,9 +4,8 @@ use rewire_analysis::integrated::Curves;
 use rewire_report::Page;
 use rewire_report::charts;
 
-use super::super::Found;
-use super::super::curves::{Contrasted, Drawn};
-use crate::output::head_name;
+use rewire_report::names::head_name;
+use rewire_studies::integrated_gradients::{Contrasted, Drawn, Found};
 
 pub(super) fn sections(page: &mut Page, found: &Found) {
     let Drawn { heads, inside, wide } = &found.curves;

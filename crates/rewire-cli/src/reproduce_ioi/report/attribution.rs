@@ -9,9 +9,9 @@ use rewire_tasks::PromptPairs;
 
 use super::{Arguments, Found, Labels, attention_map, maps, mean_map};
 use crate::model::Source;
-use crate::names::INPUTS;
-use crate::output::head_name;
-use crate::paths;
+use rewire_report::head_paths as paths;
+use rewire_report::names::INPUTS;
+use rewire_report::names::head_name;
 
 /// Heads that the demo filters its paths for.
 const TOP_HEADS: usize = 22;

@@ -6,13 +6,13 @@ use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::stats::{Agreement, NodeError, spearman};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
+use rewire_studies::ioi::{BLOCKS, HEAD_PARTS};
 use rewire_tasks::PromptPairs;
 
-use super::super::analyse::{BLOCKS, HEAD_PARTS};
 use super::{Found, Labels, attention_map, mean_map};
 use crate::model::Source;
-use crate::output::head_name;
-use crate::{agreement, names, screening};
+use rewire_report::names::head_name;
+use rewire_report::{agreement, names, screening};
 
 /// Worst nodes listed a kind.
 const WORST: usize = 5;
@@ -34,7 +34,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
     page.table(&agreement::HEADER, agreement::rows(&demo.agreements));
     let pairs = &found.sets[0].pairs;
     let screened = &demo.screened;
-    page.text(&format!("Screened, then verified, all heads: {}.", screening::told(screened, pairs)));
+    page.text(&format!("Screened, then verified, all heads: {}.", screening::in_words(screened, pairs)));
     page.table(&screening::HEADER, screening::rows(screened, pairs, screened.verified.len()));
 
     let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));

@@ -1,13 +1,13 @@
 //! The circuit: its heads, its paths, and how much of the behaviour it carries.
 
+use rewire_circuits::{Head, Role};
 use rewire_report::Page;
 use rewire_report::charts;
 
-use super::super::analyse::{Found, Head};
-use super::super::circuit::Role;
 use super::super::results;
+use super::super::shown::Found;
 use crate::model::Source;
-use crate::output::head_name;
+use rewire_report::names::head_name;
 
 /// Edges that a drawing still shows apart.
 const DRAWN: usize = 60;
@@ -63,7 +63,7 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
             edges.pruned.len()
         ),
     );
-    page.graph(edges.graph.strongest(DRAWN));
+    page.graph(found.graph.strongest(DRAWN));
     let row = |(edge, effect): &(rewire_analysis::path::Edge, f32)| {
         vec![
             format!("{} → {} {}", head_name(edge.from.0, edge.from.1), head_name(edge.to.0, edge.to.1), edge.input),

@@ -1,13 +1,14 @@
 //! Who writes the answer: patching of parts, direct effects, movers, suppression, backups.
 
 use rewire_analysis::stats::{pearson, regression};
+use rewire_circuits::{COPIES, Head, mean_by_head};
 use rewire_report::Page;
 use rewire_report::charts::{self, Point};
 
-use super::super::analyse::{COPIES, Found, Head, by_head};
+use super::super::shown::Found;
 use super::super::{Arguments, results};
 use super::{Maps, attention, step, strongest};
-use crate::output::head_name;
+use rewire_report::names::head_name;
 
 pub(super) fn performance(page: &mut Page, found: &Found) {
     let [clean, corrupted] = found.parts.baselines.means();
@@ -39,7 +40,7 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
          share of clean less corrupted that comes back.",
     );
     let titles = ["Output", "Query", "Key", "Value", "Pattern"];
-    let all: Vec<_> = (0..titles.len()).map(|kind| by_head(&found.parts, kind)).collect();
+    let all: Vec<_> = (0..titles.len()).map(|kind| mean_by_head(&found.parts, kind)).collect();
     let reach = charts::reach(all.iter().map(|map| map.view()));
     page.row(titles.iter().zip(&all).map(|(title, map)| maps.of(title, map, reach)).collect());
     page.text("Output against pattern: far above the line, a head matters by what it moves and not by where it looks.");
@@ -65,13 +66,15 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
          changed (noising), so below 0 serves the behaviour. Beside it what each head adds to the logit difference itself, with the \
          final norm's scale held and no MLP between.",
     );
-    let attribution = by_head(&found.attribution, 0);
+    let attribution = mean_by_head(&found.attribution, 0);
     page.chart(maps.of(
         "Direct logit attribution, in logits (blue: for the answer)",
         &attribution,
         charts::reach([attribution.view()]),
     ));
-    step(page, found, maps, &found.direct, "Direct effect (red: serves the behaviour)", arguments);
+    if let Some(direct) = found.step("direct") {
+        step(page, found, maps, direct, "Direct effect (red: serves the behaviour)", arguments);
+    }
     if !found.opposing.is_empty() {
         page.text("Heads that work against the behaviour, beyond the threshold:");
         attention(page, found, found.opposing.iter().copied());

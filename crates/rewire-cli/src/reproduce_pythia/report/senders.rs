@@ -2,10 +2,10 @@
 
 use rewire_report::Page;
 
-use super::super::analyse::{Found, Step};
+use super::super::shown::{Found, Step};
 use super::super::{Arguments, results};
 use super::{Maps, step};
-use crate::output::head_name;
+use rewire_report::names::head_name;
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let who = match found.has_movers {
@@ -15,25 +15,39 @@ pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
         }
     };
     let lead = format!("Path patching from each head's output into the queries {who}.");
-    section(page, found, maps, arguments, ("Into the movers' queries", &lead), &found.queries);
+    section(page, found, maps, arguments, ("Into the movers' queries", &lead), found.step("queries"));
 }
 
 pub(super) fn direct_values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let lead = "Path patching from each head's output into the values of the heads that look from END at S2 and write to the logits \
                 themselves, for or against the behaviour: the notebook's contributors to S2 inhibitors.";
-    section(page, found, maps, arguments, ("Into the direct inhibitors' values", lead), &found.direct_values);
+    section(
+        page,
+        found,
+        maps,
+        arguments,
+        ("Into the direct inhibitors' values", lead),
+        found.step("direct-inhibitors-values"),
+    );
 }
 
 pub(super) fn values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let lead = "Path patching from each head's output into the values of the S-inhibition heads that reach the movers' queries (of all \
                 that reach them, where none looks at S2).";
-    section(page, found, maps, arguments, ("Second level: into the inhibitors' values", lead), &found.values);
+    section(
+        page,
+        found,
+        maps,
+        arguments,
+        ("Second level: into the inhibitors' values", lead),
+        found.step("inhibitors-values"),
+    );
 }
 
 pub(super) fn keys(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let lead = "Path patching from each head's output into the keys of the heads found by their values that look from S2 behind S1 (of \
                 all of them, where none does): the way of previous-token heads in the published circuit, which the notebook does not go.";
-    section(page, found, maps, arguments, ("Previous-token level: into the keys", lead), &found.keys);
+    section(page, found, maps, arguments, ("Previous-token level: into the keys", lead), found.step("keys"));
 }
 
 fn section(
@@ -42,7 +56,7 @@ fn section(
     maps: &Maps,
     arguments: &Arguments,
     (title, lead): (&str, &str),
-    of: &Option<Step>,
+    of: Option<&Step>,
 ) {
     page.section(title, lead);
     match of {

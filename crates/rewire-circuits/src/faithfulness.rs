@@ -1,0 +1,233 @@
+//! How much of the behavior sets of heads carry, per prompt, and with intervals over prompts.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::backend::Backend;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rewire_analysis::node::{Component, Node};
+use rewire_analysis::patching::ablate_groups;
+use rewire_analysis::run::{Intervention, Options, Scale};
+use rewire_model::Transformer;
+use rewire_tasks::{LogitDiff, PromptPairs};
+
+use crate::{CircuitError, Head};
+
+/// What the heads of a circuit must keep alone, as a share of the clean logit difference.
+pub const KEPT: [f64; 2] = [0.8, 1.2];
+/// What may be left without the heads of a circuit, as a share of the clean logit difference.
+pub const LEFT: [f64; 2] = [-0.2, 0.2];
+
+/// Bootstrap resamples of prompts, and the share of them that an interval holds.
+const RESAMPLES: usize = 1000;
+const LEVEL: f64 = 0.95;
+
+/// Means over prompts as shares of the mean clean logit difference.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shares {
+    /// With the heads of a set kept and all others mean-ablated.
+    pub kept: f64,
+    /// With the heads of a set mean-ablated and all others kept.
+    pub left: f64,
+}
+
+impl Shares {
+    /// Whether both bars are met.
+    #[must_use]
+    pub fn meet_the_bars(self) -> bool {
+        let within = |share: f64, [low, high]: [f64; 2]| share >= low && share <= high;
+        within(self.kept, KEPT) && within(self.left, LEFT)
+    }
+
+    /// How far the set is from a circuit that keeps everything and without which nothing is left: 0
+    /// is best.
+    #[must_use]
+    pub fn distance(self) -> f64 {
+        (self.kept - 1.0).abs() + self.left.abs()
+    }
+}
+
+/// What a set of heads carries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Carried {
+    /// The heads.
+    pub heads: BTreeSet<Head>,
+    /// The shares on all prompts.
+    pub shares: Shares,
+    /// The 95% percentile bootstrap interval over prompts of what is kept, and of what is left.
+    pub intervals: [[f64; 2]; 2],
+    /// Share of the resamples in which both bars are met.
+    pub stability: f64,
+}
+
+/// Sets of heads removed on a set of prompts, in groups that have their own means.
+pub struct Ablations<'a, B: Backend> {
+    model: &'a Transformer<B>,
+    groups: Vec<(PromptPairs, &'a Intervention<B>)>,
+    seed: u64,
+}
+
+impl<'a, B: Backend> Ablations<'a, B> {
+    /// Prompts in groups, such as one a template and length, each with what removed heads get on it
+    /// ([`means_by`](crate::means_by)). `seed` is of the bootstrap.
+    ///
+    /// # Errors
+    /// [`CircuitError::NoPrompts`].
+    pub fn new(
+        model: &'a Transformer<B>,
+        groups: Vec<(PromptPairs, &'a Intervention<B>)>,
+        seed: u64,
+    ) -> Result<Self, CircuitError> {
+        if groups.is_empty() {
+            return Err(CircuitError::NoPrompts);
+        }
+        Ok(Self { model, groups, seed })
+    }
+
+    /// The longest prompt's number of tokens.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.groups.iter().map(|(pairs, _)| pairs.width()).max().unwrap_or(0)
+    }
+
+    /// Measures what each set of heads carries. Effects are in logits, whatever
+    /// [`Options::scale`] says.
+    ///
+    /// # Errors
+    /// [`CircuitError::Analysis`].
+    pub fn carried(&self, sets: &[BTreeSet<Head>], options: &Options) -> Result<Vec<Carried>, CircuitError> {
+        let options = Options { scale: Scale::Metric, ..*options };
+        let ablated_in =
+            |set: &BTreeSet<Head>| [self.nodes(|head| !set.contains(head)), self.nodes(|head| set.contains(head))];
+        let groups: Vec<Vec<Node>> = sets.iter().flat_map(ablated_in).collect();
+        let (mut clean, mut ablated) = (Vec::new(), vec![Vec::new(); groups.len()]);
+        for (pairs, mean) in &self.groups {
+            let found = ablate_groups(self.model, pairs, &LogitDiff::new(pairs), &groups, mean, &options)?;
+            for (changes, ablated) in found.values.columns().into_iter().zip(&mut ablated) {
+                ablated.extend(changes.iter().zip(&found.baselines.clean).map(|(change, clean)| clean + change));
+            }
+            clean.extend(found.baselines.clean);
+        }
+        Ok(shares(&clean, &ablated, sets, self.seed))
+    }
+
+    fn nodes(&self, chosen: impl Fn(&Head) -> bool) -> Vec<Node> {
+        let config = self.model.config();
+        let all = (0..config.n_layers).flat_map(|layer| (0..config.n_heads).map(move |head| (layer, head)));
+        all.filter(chosen).map(|(layer, head)| Node::new(layer, Component::HeadZ).unit(head)).collect()
+    }
+}
+
+/// What each set carries, from the logit differences of every prompt: clean, and, for each set,
+/// with the others and with the set ablated.
+fn shares(clean: &[f32], ablated: &[Vec<f32>], sets: &[BTreeSet<Head>], seed: u64) -> Vec<Carried> {
+    let of_set = |shares: &[f64], set: usize| Shares { kept: shares[2 * set], left: shares[2 * set + 1] };
+    let all = weighted(clean, ablated, &vec![1; clean.len()]);
+    let resampled = resampled(clean, ablated, seed);
+    let carried = |(i, heads): (usize, &BTreeSet<Head>)| {
+        let of_resamples: Vec<Shares> = resampled.iter().map(|shares| of_set(shares, i)).collect();
+        let met = of_resamples.iter().filter(|shares| shares.meet_the_bars()).count();
+        Carried {
+            heads: heads.clone(),
+            shares: of_set(&all, i),
+            intervals: [interval(of_resamples.iter().map(|s| s.kept)), interval(of_resamples.iter().map(|s| s.left))],
+            stability: met as f64 / RESAMPLES as f64,
+        }
+    };
+    sets.iter().enumerate().map(carried).collect()
+}
+
+/// The share of each group in every resample of the prompts. A resample draws the same prompts for
+/// all groups, and for the clean logit difference that they are shares of.
+fn resampled(clean: &[f32], ablated: &[Vec<f32>], seed: u64) -> Vec<Vec<f64>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let n = clean.len();
+    let resample = |_| {
+        let mut times = vec![0; n];
+        for _ in 0..n {
+            times[((u64::from(rng.next_u32()) * n as u64) >> 32) as usize] += 1;
+        }
+        weighted(clean, ablated, &times)
+    };
+    (0..RESAMPLES).map(resample).collect()
+}
+
+/// The summed logit difference of each group over the summed clean one, each prompt counted so many
+/// times.
+fn weighted(clean: &[f32], ablated: &[Vec<f32>], times: &[u32]) -> Vec<f64> {
+    let sum =
+        |values: &[f32]| values.iter().zip(times).map(|(v, times)| f64::from(*v) * f64::from(*times)).sum::<f64>();
+    let clean = sum(clean);
+    ablated.iter().map(|values| sum(values) / clean).collect()
+}
+
+/// The ends between which the middle [`LEVEL`] of the values lie.
+fn interval(values: impl Iterator<Item = f64>) -> [f64; 2] {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let last = values.len() - 1;
+    let at = |share: f64| values[(share * last as f64).round() as usize];
+    [at((1.0 - LEVEL) / 2.0), at((1.0 + LEVEL) / 2.0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn carried(kept: &[f32], left: &[f32], clean: &[f32]) -> Carried {
+        shares(clean, &[kept.to_vec(), left.to_vec()], &[BTreeSet::from([(0, 0)])], 3).remove(0)
+    }
+
+    #[test]
+    fn shares_are_ratios_of_means_and_not_means_of_ratios() {
+        // Ratios of the prompts are 1 and 0, their mean 0.5; of the means it is 1 / 4.
+        let of = carried(&[1.0, 0.0], &[0.5, 0.5], &[1.0, 3.0]);
+        assert_eq!(of.shares, Shares { kept: 0.25, left: 0.25 });
+    }
+
+    #[test]
+    fn a_circuit_that_keeps_too_much_misses_the_bars() {
+        for (kept, left, meets) in [
+            (0.8, 0.2, true),
+            (1.2, -0.2, true),
+            (1.0, 0.0, true),
+            (0.79, 0.0, false),
+            (1.27, -0.12, false),
+            (1.0, 0.21, false),
+            (1.0, -0.21, false),
+            (f64::NAN, 0.0, false),
+        ] {
+            assert_eq!(Shares { kept, left }.meet_the_bars(), meets, "{kept} {left}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_of_the_ratio_over_resampled_prompts() {
+        // What is kept is exactly half on every prompt: no resample says otherwise, however the
+        // clean values vary.
+        let clean: Vec<f32> = (1..=40).map(|i| i as f32).collect();
+        let half: Vec<f32> = clean.iter().map(|v| v / 2.0).collect();
+        let scattered: Vec<f32> = clean.iter().map(|v| if v % 2.0 == 0.0 { 2.0 * v } else { 0.0 }).collect();
+        let of = carried(&half, &scattered, &clean);
+        assert_eq!(of.intervals[0], [0.5, 0.5]);
+        // The standard error of a ratio of means by the delta method; an interval is about two of
+        // them either way.
+        let (mean, share) = (20.5, of.shares.left);
+        let residual = |(x, y): (&f32, &f32)| (f64::from(*y) - share * f64::from(*x)).powi(2);
+        let error = (clean.iter().zip(&scattered).map(residual).sum::<f64>() / 39.0 / 40.0).sqrt() / mean;
+        let [low, high] = of.intervals[1];
+        assert!((high - low - 2.0 * 1.96 * error).abs() < 0.15 * (high - low), "{low} {high} {error}");
+        assert!(of.stability < 0.01, "half is no circuit");
+        assert_eq!(of, carried(&half, &scattered, &clean));
+    }
+
+    #[test]
+    fn stability_is_the_share_of_resamples_that_meet_both_bars() {
+        let clean = vec![1.0; 50];
+        assert_eq!(carried(&clean, &[0.0; 50], &clean).stability, 1.0);
+        // Kept is 0.8 on average, at the bar: about half of the resamples are above it.
+        let at_the_bar: Vec<f32> = (0..50).map(|i| if i % 2 == 0 { 0.3 } else { 1.3 }).collect();
+        let of = carried(&at_the_bar, &[0.0; 50], &clean);
+        assert!((0.4..0.7).contains(&of.stability), "{}", of.stability);
+    }
+}

@@ -1,0 +1,55 @@
+//! Circuits of attention heads: which heads carry a behavior, chosen on some prompts and judged on
+//! others.
+//!
+//! Use this crate after an analysis has ranked heads. [`find_circuit`] takes the fewest of them that
+//! keep the behavior alone and without which nothing is left ([`Shares`]), judges them on prompts
+//! that they were not chosen on, with bootstrap intervals, and sets random heads beside them.
+//! [`PathStep`] is path patching of all heads into some receivers; [`NameAttention`] says where heads
+//! look and [`evidence`] names what they do, for indirect object identification.
+//!
+//! ```
+//! use burn::backend::Flex;
+//! use rewire_analysis::run::Options;
+//! use rewire_circuits::{Ablations, find_circuit, means_by};
+//! use rewire_tasks::PromptPairs;
+//! use rewire_tasks::ioi::demo_pairs;
+//! use rewire_toy::Toy;
+//!
+//! let model = Toy::Gpt2.load::<Flex>(&Default::default()).unwrap();
+//! let pairs = demo_pairs(&Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token).unwrap();
+//! let [choosing, judging] = [0..4, 4..8].map(|i| PromptPairs::new(pairs.pairs()[i].to_vec()).unwrap());
+//!
+//! // Removed heads get their mean output over the prompts, position by position.
+//! let means = means_by(&model, &[((), pairs.clean())].into(), 8).unwrap();
+//! let [choosing, judging] =
+//!     [choosing, judging].map(|set| Ablations::new(&model, vec![(set, &means[&()])], 0).unwrap());
+//!
+//! let ranked = [((3, 0), 0.9), ((3, 4), 0.5), ((2, 1), 0.2)];
+//! let circuit = find_circuit(&choosing, &judging, &ranked, 0, &Options::default()).unwrap();
+//! assert!(!circuit.judged.heads.is_empty());
+//! println!("kept {:.2}, left {:.2}", circuit.judged.shares.kept, circuit.judged.shares.left);
+//! ```
+#![forbid(unsafe_code)]
+
+mod error;
+mod faithfulness;
+mod find;
+mod means;
+mod names;
+mod random;
+mod roles;
+mod search;
+mod step;
+
+pub use error::CircuitError;
+pub use faithfulness::{Ablations, Carried, KEPT, LEFT, Shares};
+pub use find::{FoundCircuit, find_circuit, rank_heads};
+pub use means::means_by;
+pub use names::{Look, NameAttention, mean_attention};
+pub use random::{Random, compare_with_random, random_sets};
+pub use roles::{COPIES, Evidence, Role, Seen, evidence, induces, inhibits};
+pub use search::{Choice, STABLE, choose};
+pub use step::{PathStep, mean_by_head};
+
+/// A head, by layer and number.
+pub type Head = (usize, usize);

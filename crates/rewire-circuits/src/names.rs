@@ -1,0 +1,121 @@
+//! Where heads look: between any two positions, and between the names of indirect object
+//! identification.
+
+use ndarray::{Array2, Array5};
+use rewire_tasks::ioi::Roles;
+
+use crate::Head;
+
+/// From one role to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// From END to the indirect object.
+    EndToIo,
+    /// From END to the subject.
+    EndToS1,
+    /// From END to the second mention of the subject.
+    EndToS2,
+    /// From the second mention of the subject to the first.
+    S2ToS1,
+    /// From the second mention of the subject to the token after the first, as induction heads do.
+    S2ToAfterS1,
+    /// From the token after the subject to the subject.
+    AfterS1ToS1,
+}
+
+impl Look {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Look::EndToIo, Look::EndToS1, Look::EndToS2, Look::S2ToS1, Look::S2ToAfterS1, Look::AfterS1ToS1];
+
+    /// `END to IO` and so on.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Look::EndToIo => "END to IO",
+            Look::EndToS1 => "END to S1",
+            Look::EndToS2 => "END to S2",
+            Look::S2ToS1 => "S2 to S1",
+            Look::S2ToAfterS1 => "S2 to S1+1",
+            Look::AfterS1ToS1 => "S1+1 to S1",
+        }
+    }
+
+    fn places(self, roles: &Roles) -> (usize, usize) {
+        match self {
+            Look::EndToIo => (roles.end, roles.io),
+            Look::EndToS1 => (roles.end, roles.s1),
+            Look::EndToS2 => (roles.end, roles.s2),
+            Look::S2ToS1 => (roles.s2, roles.s1),
+            Look::S2ToAfterS1 => (roles.s2, roles.s1 + 1),
+            Look::AfterS1ToS1 => (roles.s1 + 1, roles.s1),
+        }
+    }
+}
+
+/// Returns each head's attention from one position to another, `[layer, head]`, as a mean over
+/// prompts. `patterns` are `[prompt, layer, head, dest, src]`; `positions` has a destination and a
+/// source a prompt.
+///
+/// # Panics
+/// If a position lies outside the patterns.
+#[must_use]
+pub fn mean_attention(patterns: &Array5<f32>, positions: &[(usize, usize)]) -> Array2<f32> {
+    let (prompts, layers, heads, ..) = patterns.dim();
+    Array2::from_shape_fn((layers, heads), |(layer, head)| {
+        let of = |(prompt, &(dest, src)): (usize, &(usize, usize))| patterns[[prompt, layer, head, dest, src]];
+        positions.iter().enumerate().map(of).sum::<f32>() / prompts as f32
+    })
+}
+
+/// How much each head looks from one name at another, as a mean over prompts: a map `[layer, head]`
+/// for each [`Look`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct NameAttention {
+    means: Vec<Array2<f32>>,
+}
+
+impl NameAttention {
+    /// From patterns `[prompt, layer, head, dest, src]` and where the names of each prompt stand.
+    ///
+    /// # Panics
+    /// If a name stands outside the patterns.
+    #[must_use]
+    pub fn new(patterns: &Array5<f32>, roles: &[Roles]) -> Self {
+        let mean = |look: Look| {
+            let positions: Vec<_> = roles.iter().map(|roles| look.places(roles)).collect();
+            mean_attention(patterns, &positions)
+        };
+        Self { means: Look::ALL.map(mean).to_vec() }
+    }
+
+    /// How much one head looks.
+    ///
+    /// # Panics
+    /// If there is no such head.
+    #[must_use]
+    pub fn of(&self, look: Look, (layer, head): Head) -> f32 {
+        self.means[look as usize][[layer, head]]
+    }
+
+    /// How much all heads look, `[layer, head]`.
+    #[must_use]
+    pub fn map(&self, look: Look) -> &Array2<f32> {
+        &self.means[look as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_the_mean_over_prompts_at_each_prompts_positions() {
+        let pattern = |(prompt, _, head, dest, src): (usize, usize, usize, usize, usize)| {
+            (100 * prompt + 50 * head + 10 * dest + src) as f32
+        };
+        let patterns = Array5::from_shape_fn((2, 1, 2, 3, 3), pattern);
+        let found = mean_attention(&patterns, &[(2, 0), (1, 1)]);
+        assert_eq!(found, ndarray::arr2(&[[(20.0 + 111.0) / 2.0, (70.0 + 161.0) / 2.0]]));
+    }
+}

@@ -1,0 +1,77 @@
+//! One step of the way back: which heads reach some receivers.
+
+use burn::tensor::backend::Backend;
+use ndarray::Array2;
+use rewire_analysis::node::{Component, NodeKind};
+use rewire_analysis::path::{FreezePolicy, Receiver, path_patching};
+use rewire_analysis::run::{Direction, Options};
+use rewire_analysis::{AnalysisError, Outcome};
+use rewire_model::Transformer;
+use rewire_tasks::{LogitDiff, PromptPairs};
+
+use crate::Head;
+
+/// Path patching of all heads' outputs into some receivers, noising.
+#[derive(Debug, Clone)]
+pub struct PathStep {
+    /// Where the changed outputs are read.
+    pub receivers: Vec<Receiver>,
+    /// Receivers that no head reaches.
+    pub unreached: Vec<Receiver>,
+    /// The effects, one kind: `[prompt, layer, head]`.
+    pub outcome: Outcome,
+    /// Heads whose effect is at most minus the threshold, strongest first: they serve the behavior.
+    pub serving: Vec<Head>,
+}
+
+impl PathStep {
+    /// Patches the paths from every head to `receivers`, MLPs recomputed and other heads held.
+    /// `threshold` is a share of clean less corrupted if [`Options::scale`] says so.
+    ///
+    /// # Errors
+    /// [`AnalysisError`], for example for a receiver that the model does not have.
+    pub fn find<B: Backend>(
+        model: &Transformer<B>,
+        pairs: &PromptPairs,
+        receivers: Vec<Receiver>,
+        threshold: f32,
+        options: &Options,
+    ) -> Result<Self, AnalysisError> {
+        let heads = [NodeKind::all(Component::HeadZ)];
+        let metric = LogitDiff::new(pairs);
+        let options = Options { direction: Direction::Noising, ..*options };
+        let found = path_patching(model, pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)?;
+        let mut step = Self { receivers, unreached: found.unreached, outcome: found.outcome, serving: Vec::new() };
+        step.serving = beyond(&step.effects(), |effect| effect <= -threshold);
+        Ok(step)
+    }
+
+    /// Mean effects, `[layer, head]`.
+    #[must_use]
+    pub fn effects(&self) -> Array2<f32> {
+        mean_by_head(&self.outcome, 0)
+    }
+
+    /// Heads whose effect is at least the threshold, strongest first: they work against the behavior.
+    #[must_use]
+    pub fn opposing(&self, threshold: f32) -> Vec<Head> {
+        beyond(&self.effects(), |effect| effect >= threshold)
+    }
+}
+
+/// Returns the mean effects of one kind of an outcome, `[layer, head]`.
+///
+/// # Panics
+/// If the outcome has no such kind, or its nodes are not heads at all positions.
+#[must_use]
+pub fn mean_by_head(outcome: &Outcome, kind: usize) -> Array2<f32> {
+    outcome.effects[kind].mean().into_dimensionality().expect("layers and heads")
+}
+
+/// Heads whose effect passes, strongest first.
+fn beyond(effects: &Array2<f32>, passes: impl Fn(f32) -> bool) -> Vec<Head> {
+    let mut heads: Vec<(Head, f32)> =
+        effects.indexed_iter().map(|(h, v)| (h, *v)).filter(|(_, v)| passes(*v)).collect();
+    heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    heads.into_iter().map(|(head, _)| head).collect()
+}

@@ -1,0 +1,80 @@
+//! What was found on one set of pairs, with how sure it is.
+
+use std::ops::Deref;
+
+use rewire_studies::ioi::{DIRECTIONS, Findings, HeadEffect, Noising};
+use serde_json::{Value, json};
+
+use rewire_report::names::head_name;
+use rewire_report::{Certainty, Columns, describe_clusters};
+
+/// What was found of the heads' outputs on one set of pairs.
+pub(super) struct Set {
+    found: Findings,
+    /// How sure the exact effects are, by direction.
+    pub(super) certainty: Vec<Certainty>,
+}
+
+impl Deref for Set {
+    type Target = Findings;
+
+    fn deref(&self) -> &Findings {
+        &self.found
+    }
+}
+
+impl Set {
+    pub(super) fn new(found: Findings, seed: u64) -> Self {
+        let clusters = found.pairs.clusters();
+        let certainty =
+            found.outcomes.iter().map(|[exact, _]| Certainty::new(&exact.effects[0], &clusters, seed)).collect();
+        Self { found, certainty }
+    }
+
+    /// Header and rows of the `n` heads of largest exact effect.
+    pub(super) fn table(&self, direction: usize, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
+        let heads = self.heads(direction);
+        let heads = &heads[..n.min(heads.len())];
+        let certainty = &self.certainty[direction];
+        let places: Vec<Vec<usize>> = heads.iter().map(|h| vec![h.layer, h.head]).collect();
+        let Columns { header, rows } = certainty.columns(&self.outcomes[direction][0].effects[0], &places);
+        let row = |((head, place), sure): ((&HeadEffect, &Vec<usize>), Vec<String>)| {
+            let HeadEffect { layer, head, exact, attribution } = *head;
+            let name = certainty.marked(head_name(layer, head), place);
+            let estimate = [format!("{attribution:.4}"), format!("{:+.4}", attribution - exact)];
+            [name, format!("{exact:.4}")].into_iter().chain(sure).chain(estimate).collect()
+        };
+        let rows = heads.iter().zip(&places).zip(rows).map(row).collect();
+        let [first, last] = [["head", "exact"], ["attribution", "its error"]].map(|names| names.map(str::to_owned));
+        (first.into_iter().chain(header).chain(last).collect(), rows)
+    }
+
+    /// Why noising has no table, if it has none.
+    pub(super) fn noising_in_words(&self) -> Option<String> {
+        match self.noising {
+            Noising::Apart => None,
+            Noising::MinusDenoising(difference) => {
+                let how = match difference {
+                    0.0 => "exactly, for every prompt and head".to_owned(),
+                    _ => format!("to within {difference:.1e}, for every prompt and head"),
+                };
+                Some(format!(
+                    "Noising has no table here: it is minus denoising, {how}. The set holds every pair's mirror, on which the metric \
+                     has the other sign."
+                ))
+            }
+        }
+    }
+
+    /// What `effects.json` says of how sure the exact effects are.
+    pub(super) fn describe_certainty(&self, seed: u64) -> Value {
+        let table = |(direction, certainty): (usize, &Certainty)| {
+            let effects = &self.outcomes[direction][0].effects[0];
+            (DIRECTIONS[direction].to_string(), certainty.describe(effects, |place| head_name(place[0], place[1])))
+        };
+        let mut described = describe_clusters(&self.pairs.clusters(), seed);
+        described["head_z"] = self.certainty.iter().enumerate().map(table).collect();
+        described["noising_is_minus_denoising"] = json!(self.noising != Noising::Apart);
+        described
+    }
+}

@@ -1,0 +1,101 @@
+//! What was found, with how sure its effects are and its paths as a graph.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use rewire_analysis::path::Edge;
+use rewire_circuits::{Head, PathStep};
+use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
+use rewire_studies::pythia::{self, Circuit};
+
+use super::Arguments;
+use rewire_report::Certainty;
+use rewire_report::names::head_name;
+
+/// A step of path patching, with how sure its effects are.
+pub(super) struct Step<'a> {
+    step: &'a PathStep,
+    pub(super) certainty: Certainty,
+}
+
+/// All that is found, with what only a report needs.
+pub(super) struct Found<'a> {
+    found: &'a pythia::Found,
+    /// The steps that were made, by the names of their tables.
+    pub(super) steps: Vec<(&'static str, Step<'a>)>,
+    /// The kept paths and the direct effects on the logits.
+    pub(super) graph: Graph,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn new(found: &'a pythia::Found, arguments: &Arguments) -> Self {
+        let clusters = found.data.pairs.clusters();
+        let further = [
+            ("queries", &found.queries),
+            ("direct-inhibitors-values", &found.direct_values),
+            ("inhibitors-values", &found.values),
+            ("keys", &found.keys),
+        ];
+        let further = further.into_iter().filter_map(|(name, step)| step.as_ref().map(|step| (name, step)));
+        let sure = |(name, step): (&'static str, &'a PathStep)| {
+            let certainty = Certainty::new(&step.outcome.effects[0], &clusters, arguments.seed);
+            (name, Step { step, certainty })
+        };
+        let steps = [("direct", &found.direct)].into_iter().chain(further).map(sure).collect();
+        let layers = found.direct.effects().nrows();
+        let graph = graph(&found.edges.pruned, &found.circuit, &found.direct, layers, arguments.threshold);
+        Self { found, steps, graph }
+    }
+
+    /// A step by the name of its tables, if it was made.
+    pub(super) fn step(&self, name: &str) -> Option<&Step<'a>> {
+        self.steps.iter().find(|(of, _)| *of == name).map(|(_, step)| step)
+    }
+}
+
+impl Deref for Found<'_> {
+    type Target = pythia::Found;
+
+    fn deref(&self) -> &pythia::Found {
+        self.found
+    }
+}
+
+impl Deref for Step<'_> {
+    type Target = PathStep;
+
+    fn deref(&self) -> &PathStep {
+        self.step
+    }
+}
+
+/// The kept edges and the direct effects, with the heads that they join; those of the circuit stand out.
+fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: usize, threshold: f32) -> Graph {
+    let mut edges = Vec::new();
+    let mut nodes: BTreeMap<Head, GraphNode> = BTreeMap::new();
+    let mut node = |(layer, head): Head| {
+        let roles = circuit.with_roles.get(&(layer, head));
+        let class = roles.and_then(|roles| roles.first()).map_or("other", |(role, _)| role.name());
+        let name = head_name(layer, head);
+        let standing = match circuit.members.iter().any(|member| member.head == (layer, head)) {
+            true => Standing::Heavy,
+            false => Standing::Plain,
+        };
+        let drawn = GraphNode { name: name.clone(), class: class.to_owned(), layer, standing };
+        nodes.entry((layer, head)).or_insert(drawn);
+        name
+    };
+    for (edge, effect) in pruned {
+        let (from, to) = (node(edge.from), node(edge.to));
+        edges.push(GraphEdge { from, to, kind: edge.input.to_string(), effect: *effect });
+    }
+    for ((layer, head), effect) in direct.effects().indexed_iter() {
+        if effect.abs() >= threshold {
+            let (from, to) = (node((layer, head)), "logits".to_owned());
+            edges.push(GraphEdge { from, to, kind: String::new(), effect: *effect });
+        }
+    }
+    let mut nodes: Vec<GraphNode> = nodes.into_values().collect();
+    nodes.push(GraphNode { name: "logits".to_owned(), class: String::new(), layer: layers, standing: Standing::Plain });
+    Graph { nodes, edges }
+}

@@ -1,0 +1,49 @@
+//! What was screened and verified, as words and a table.
+
+use rewire_analysis::Effects;
+use rewire_analysis::node::Place;
+use rewire_analysis::patching::Screened;
+use rewire_tasks::PromptPairs;
+
+use crate::names;
+
+/// The header of [`rows`].
+pub const HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
+
+/// A node by its kind and place.
+#[must_use]
+pub fn name(screened: &Screened, place: &Place, pairs: &PromptPairs) -> String {
+    let effects = &screened.attribution.effects[place.kind];
+    format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
+}
+
+/// How many nodes were verified, and what was left out.
+#[must_use]
+pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
+    let skipped = match &screened.largest_skipped {
+        Some((place, value)) => format!(
+            "{} nodes were skipped; the largest attribution among them is {value:.4} ({})",
+            screened.skipped,
+            name(screened, place, pairs)
+        ),
+        None => "no node was skipped".to_owned(),
+    };
+    format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len())
+}
+
+/// Attribution and exact effect of the first `n` verified nodes.
+#[must_use]
+pub fn rows(screened: &Screened, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
+    let [estimates, exact] = [&screened.attribution, &screened.exact]
+        .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
+    let row = |place: &Place| {
+        let [estimate, exact] = [&estimates, &exact].map(|means| means[place.kind][place.index.as_slice()]);
+        vec![
+            name(screened, place, pairs),
+            format!("{estimate:.4}"),
+            format!("{exact:.4}"),
+            format!("{:+.4}", estimate - exact),
+        ]
+    };
+    screened.verified.iter().take(n).map(row).collect()
+}

@@ -1,0 +1,72 @@
+//! What can go wrong.
+
+use rewire_analysis::AnalysisError;
+use rewire_circuits::CircuitError;
+use rewire_model::ModelError;
+use rewire_tasks::facts::FactsError;
+use rewire_tasks::ioi::{DemoError, IoiError};
+use rewire_tasks::{PairsError, TokenizerError};
+use rewire_tensor::Fault;
+
+/// Why a study has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StudyError {
+    /// An analysis failed.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
+    /// An analysis failed that needs a name.
+    #[error("{step}: {error}")]
+    Step {
+        /// The step of the study.
+        step: String,
+        /// What went wrong.
+        error: AnalysisError,
+    },
+    /// No circuit was found.
+    #[error(transparent)]
+    Circuit(CircuitError),
+    /// Prompts for indirect object identification cannot be made.
+    #[error(transparent)]
+    Ioi(#[from] IoiError),
+    /// A document's own prompts cannot be made.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// The prompts of the factual-recall example cannot be made.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// Prompts make no pairs.
+    #[error(transparent)]
+    Pairs(#[from] PairsError),
+    /// A text cannot be tokenized.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The model cannot be run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The prompts that a study needs cannot be had from this tokenizer.
+    #[error("{0}")]
+    Prompts(String),
+}
+
+impl StudyError {
+    /// The device's fault, if that is what went wrong. Nothing more can be computed in this process
+    /// then.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        match self {
+            StudyError::Analysis(AnalysisError::Device(fault))
+            | StudyError::Step { error: AnalysisError::Device(fault), .. } => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+impl From<CircuitError> for StudyError {
+    fn from(error: CircuitError) -> Self {
+        match error {
+            CircuitError::Analysis(error) => StudyError::Analysis(error),
+            other => StudyError::Circuit(other),
+        }
+    }
+}

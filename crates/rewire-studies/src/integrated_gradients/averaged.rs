@@ -1,0 +1,181 @@
+//! Correlations with activation patching over many generated pairs: one pair says little, and
+//! differs from the next.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::{Array1, Array2, Axis};
+use rewire_analysis::Effects;
+use rewire_analysis::integrated::{PathIntegral, Quadrature, integrated_gradients, literal_first_node};
+use rewire_analysis::patching::activation_patching;
+use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::stats::{Bootstrap, IntervalKind, pearson};
+use rewire_model::Transformer;
+use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
+
+use super::analyse::KINDS;
+use crate::{Setup, StudyError};
+
+/// The figures that are correlated with patching, and the difference of both.
+pub const FIGURES: [&str; 3] = ["one gradient", "integral", "integral less one gradient"];
+/// Pearson's correlations over the nodes of each pair.
+pub struct Averaged {
+    /// Pairs that were run.
+    pub n: usize,
+    /// Seed of the generated pairs and of the bootstrap.
+    pub seed: u64,
+    /// Of each of [`KINDS`].
+    pub correlations: [PairCorrelations; 2],
+}
+
+/// The correlations of one kind of node. Pairs on which a method gives every node the same score
+/// have none and are left out.
+pub struct PairCorrelations {
+    /// `[pair, figure]`.
+    pub values: Array2<f32>,
+    /// Of the pairs that have them.
+    clusters: Clusters,
+}
+
+/// The mean of one figure over pairs, with its 95% bootstrap interval or, for too few clusters of
+/// pairs, the range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f32,
+    /// The ends of the interval or of the range.
+    pub ends: [f32; 2],
+    /// Whether they are of an interval.
+    pub is_interval: bool,
+}
+
+/// Patching, the notebook's one gradient and the integral on each pair, to the corrupted baseline.
+pub(super) fn averaged<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    setup: &Setup,
+    pairs: &PromptPairs,
+    seed: u64,
+    integral: &PathIntegral<B::InnerBackend>,
+) -> Result<Averaged, StudyError> {
+    let metric = LogitDiff::new(pairs);
+    let kinds = KINDS.map(|(kind, _)| kind);
+    let options =
+        Options { direction: Direction::Noising, scale: Scale::Metric, ..setup.options(model, pairs.width()) };
+    let exact = setup.step("generated pairs: activation patching", |progress| {
+        activation_patching(&model.valid(), pairs, &metric, &kinds, &Options { progress, ..options })
+    })?;
+    let integrated = setup.step("generated pairs: integrated gradients", |progress| {
+        integrated_gradients(model, pairs, &metric, &kinds, integral, &Options { progress, ..options })
+    })?;
+    let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral.clone() };
+    let literal = literal_first_node(model, pairs, &metric, &kinds, &of_notebook, &options)?;
+    let clusters = pairs.clusters();
+    let correlations = [0, 1].map(|kind| {
+        let figures = [&literal.outcome.effects[kind], &integrated.outcome.effects[kind]];
+        let (kept, values) = correlations(&exact.effects[kind], figures);
+        PairCorrelations { values, clusters: clusters.restricted_to(&kept) }
+    });
+    Ok(Averaged { n: pairs.len(), seed, correlations })
+}
+
+/// The pairs that have correlations, and theirs, `[pair, figure]`: of the two figures with the
+/// exact effects, and the second less the first.
+fn correlations(exact: &Effects, figures: [&Effects; 2]) -> (Vec<usize>, Array2<f32>) {
+    let of_pair = |pair: usize, figure: &Effects| {
+        let [figure, exact] = [figure, exact].map(|effects| effects.values.index_axis(Axis(0), pair));
+        pearson(figure.iter().copied().zip(exact.iter().copied()))
+    };
+    let rows = (0..exact.values.shape()[0]).filter_map(|pair| {
+        let [one, integral] = [of_pair(pair, figures[0])?, of_pair(pair, figures[1])?];
+        Some((pair, [one as f32, integral as f32, (integral - one) as f32]))
+    });
+    let (kept, rows): (Vec<_>, Vec<_>) = rows.unzip();
+    (kept, Array2::from(rows))
+}
+
+impl Averaged {
+    /// The mean of each of [`FIGURES`] for one of [`KINDS`]; `None` if no pair has a correlation.
+    #[must_use]
+    pub fn means(&self, kind: usize) -> Option<[Mean; 3]> {
+        let PairCorrelations { values, clusters } = &self.correlations[kind];
+        if values.is_empty() {
+            return None;
+        }
+        let effects = Effects { kind: KINDS[kind].0, values: values.clone().into_dyn(), lengths: Vec::new() };
+        let intervals = effects.intervals(clusters, Bootstrap { seed: self.seed, ..Bootstrap::default() });
+        let mean: Array1<f32> = values.sum_axis(Axis(0)) / values.nrows() as f32;
+        Some([0, 1, 2].map(|figure| {
+            let alone = [mean[figure]; 2];
+            let ends = intervals.as_ref().map_or(alone, |found| [found.low[[figure]], found.high[[figure]]]);
+            let is_interval = intervals.as_ref().is_some_and(|i| matches!(i.kind, IntervalKind::Bootstrap { .. }));
+            Mean { mean: mean[figure], ends, is_interval }
+        }))
+    }
+
+    /// What the correlations say, for one of [`KINDS`].
+    #[must_use]
+    pub fn conclusion(&self, kind: usize) -> String {
+        let nodes = KINDS[kind].1;
+        match self.means(kind) {
+            Some([.., Mean { ends: [low, high], is_interval: true, .. }]) if high < 0.0 || low > 0.0 => {
+                let which = if high < 0.0 { "the one gradient" } else { "the integral" };
+                format!("{nodes}: {which} follows activation patching more closely")
+            }
+            Some([.., Mean { is_interval: true, .. }]) => {
+                format!("{nodes}: neither follows activation patching more closely, as far as these pairs show")
+            }
+            Some(_) => format!("{nodes}: too few pairs to say"),
+            None => format!("{nodes}: no pair has a correlation"),
+        }
+    }
+}
+
+impl Mean {
+    /// `0.640 (0.610 to 0.665)`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Mean { mean, ends: [low, high], is_interval } = self;
+        let what = if *is_interval { "" } else { "range " };
+        format!("{mean:.3} ({what}{low:.3} to {high:.3})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn averaged_of(rows: &[[f32; 3]]) -> Averaged {
+        let values = Array2::from(rows.to_vec());
+        let of_kind = || PairCorrelations { values: values.clone(), clusters: Clusters::each(rows.len()) };
+        Averaged { n: rows.len(), seed: 1, correlations: [of_kind(), of_kind()] }
+    }
+
+    #[test]
+    fn correlations_are_of_each_pair_apart() {
+        let effects = |values: [f32; 6]| Effects {
+            kind: KINDS[1].0,
+            values: Array2::from_shape_vec((2, 3), values.to_vec()).unwrap().into_dyn(),
+            lengths: Vec::new(),
+        };
+        let exact = effects([1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+        let one = effects([1.0, 2.0, 3.0, 3.0, 2.0, 1.0]);
+        let integral = effects([3.0, 2.0, 1.0, 3.0, 2.0, 1.0]);
+        let (kept, found) = correlations(&exact, [&one, &integral]);
+        assert_eq!(kept, [0, 1]);
+        assert_eq!(found, ndarray::arr2(&[[1.0, -1.0, -2.0], [-1.0, -1.0, 0.0]]));
+        // A pair whose nodes all have one score has no correlation.
+        let flat = effects([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]);
+        assert_eq!(correlations(&exact, [&flat, &integral]).0, [0]);
+    }
+
+    #[test]
+    fn conclusions_follow_the_interval_of_the_difference() {
+        let rows = |difference: [f32; 6]| difference.map(|d| [0.5, 0.5 + d, d]);
+        let says = |difference| averaged_of(&rows(difference)).conclusion(0);
+        assert!(says([-0.1, -0.2, -0.1, -0.2, -0.1, -0.2]).contains("the one gradient follows"));
+        assert!(says([0.1, 0.2, 0.1, 0.2, 0.1, 0.2]).contains("the integral follows"));
+        assert!(says([-0.1, 0.1, -0.2, 0.2, -0.3, 0.3]).contains("neither"));
+        assert!(averaged_of(&rows([0.1; 6])[..4]).conclusion(0).contains("too few"));
+        let few = averaged_of(&[[0.5, 0.7, 0.2], [0.1, 0.3, 0.2]]).means(0).unwrap();
+        assert_eq!(few[0].text(), "0.300 (range 0.100 to 0.500)");
+    }
+}

@@ -1,0 +1,153 @@
+//! Interpolation curves of single heads, and the contrastive pair.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use rewire_analysis::integrated::{
+    Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves, literal_first_node_backward,
+};
+use rewire_analysis::patching::patch_groups;
+use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_model::Transformer;
+use rewire_tasks::{LogitDiff, PromptPairs};
+
+use super::analyse::{Compared, HEADS};
+use super::{Prompts, head_node};
+use crate::{KnownModel, Setup, StudyError};
+
+/// The heads that the notebook draws, in its order.
+const NOTEBOOK: [(usize, usize); 9] = [(9, 6), (0, 2), (7, 3), (10, 6), (11, 10), (9, 9), (8, 10), (2, 5), (10, 3)];
+/// Most heads drawn together.
+const MOST: usize = 9;
+/// Places of a wide curve.
+const WIDE: usize = 101;
+
+/// The metric along the lines of some heads.
+pub struct Drawn {
+    /// The heads, one a curve.
+    pub heads: Vec<(usize, usize)>,
+    /// From clean to corrupted, at the nodes of the quadrature.
+    pub inside: Curves,
+    /// Beyond both ends.
+    pub wide: Curves,
+}
+
+/// What one contrastive pair gives for one head.
+pub struct Contrasted {
+    /// `as printed` or `aligned`.
+    pub name: &'static str,
+    /// The clean and the corrupted text.
+    pub prompts: [String; 2],
+    /// Clean and corrupted.
+    pub logit_differences: [f64; 2],
+    /// The head.
+    pub head: (usize, usize),
+    /// Its attribution, in logits.
+    pub integrated: f32,
+    /// What the attributions of its layer miss the change of the metric by.
+    pub gap: f32,
+    /// The notebook's figure: its one gradient, beside the corrupted activation, as a mean over
+    /// positions and dimensions.
+    pub literal: f32,
+    /// What that figure's layer misses the change of the metric by.
+    pub literal_gap: f32,
+    /// The exact effect, in logits.
+    pub patched: f32,
+    /// The metric along its line.
+    pub curve: Curves,
+}
+
+/// The places of the notebook's curves.
+fn places() -> Result<Vec<f64>, StudyError> {
+    Ok(Quadrature::default().nodes()?.iter().map(|node| node.at).collect())
+}
+
+pub(super) fn draw<B: Backend>(
+    model: &Transformer<B>,
+    setup: &Setup,
+    prompts: &Prompts,
+    compared: &Compared,
+    [from, to]: [f64; 2],
+    known: KnownModel,
+) -> Result<Drawn, StudyError> {
+    let heads = if known == KnownModel::Gpt2Small { NOTEBOOK.to_vec() } else { chosen(compared) };
+    let nodes: Vec<_> = heads.iter().copied().map(head_node).collect();
+    let wide: Vec<f64> = (0..WIDE).map(|i| from + (to - from) * i as f64 / (WIDE - 1) as f64).collect();
+    let metric = LogitDiff::new(&prompts.pair);
+    let along = |places: &[f64], what: &str| {
+        setup.step(what, |progress| {
+            let options = Options { progress, ..setup.options(model, prompts.pair.width()) };
+            interpolation_curves(model, &prompts.pair, &metric, &nodes, places, &Intervention::Resample, &options)
+        })
+    };
+    Ok(Drawn { inside: along(&places()?, "curves")?, wide: along(&wide, "curves beyond both ends")?, heads })
+}
+
+/// Outliers first, then the heads of largest effect, and two of hardly any.
+fn chosen(compared: &Compared) -> Vec<(usize, usize)> {
+    let by_effect = compared.heads_by_effect();
+    let moved = by_effect.iter().rev().filter(|&&head| compared.exact_of(head) != 0.0).take(2);
+    let mut heads: Vec<(usize, usize)> = Vec::new();
+    let first = compared.outliers().into_iter().chain(by_effect.iter().copied().take(4));
+    for head in first.take(MOST - 2).chain(moved.copied()) {
+        if !heads.contains(&head) {
+            heads.push(head);
+        }
+    }
+    heads
+}
+
+/// The notebook's name mover, or the head of largest effect in the last layer, on both contrastive pairs.
+pub(super) fn contrasts<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    setup: &Setup,
+    prompts: &Prompts,
+    compared: &Compared,
+    known: KnownModel,
+    integral: &PathIntegral<B::InnerBackend>,
+) -> Result<Vec<Contrasted>, StudyError> {
+    let last = model.config().n_layers - 1;
+    let of_last = || compared.heads_by_effect().into_iter().find(|(layer, _)| *layer == last);
+    let Some(head) = (known == KnownModel::Gpt2Small).then_some(NOTEBOOK[0]).or_else(of_last) else {
+        return Ok(Vec::new());
+    };
+    let names = ["as printed", "aligned"];
+    names
+        .into_iter()
+        .zip(&prompts.contrasts)
+        .map(|(name, pair)| contrast(model, setup, name, pair, head, integral))
+        .collect()
+}
+
+fn contrast<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    setup: &Setup,
+    name: &'static str,
+    (pair, texts): &(PromptPairs, [String; 2]),
+    head: (usize, usize),
+    integral: &PathIntegral<B::InnerBackend>,
+) -> Result<Contrasted, StudyError> {
+    let metric = LogitDiff::new(pair);
+    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..setup.options(model, pair.width()) };
+    let inner = model.valid();
+    // Other layers than the head's are of no interest here: their gaps are nobody's error.
+    let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
+    let integrated = integrated_gradients(model, pair, &metric, &[HEADS], &any_gap, &options)?;
+    // Whatever is asked for here, the notebook has Captum's own quadrature.
+    let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..any_gap };
+    let literal = literal_first_node_backward(model, pair, &metric, &[HEADS], &of_notebook, &options)?;
+    let nodes = [head_node(head)];
+    let patched = patch_groups(&inner, pair, &metric, &[nodes.to_vec()], &options)?;
+    let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &options)?;
+    Ok(Contrasted {
+        name,
+        prompts: texts.clone(),
+        logit_differences: patched.baselines.means(),
+        head,
+        integrated: integrated.outcome.effects[0].values[[0, head.0, head.1]],
+        gap: integrated.completeness[0].gap[[0, head.0]],
+        literal: literal.means(pair, model.config().d_model)[0].values[[0, head.0, head.1]],
+        literal_gap: literal.completeness[0].gap[[0, head.0]],
+        patched: patched.values[[0, 0]],
+        curve,
+    })
+}

@@ -1,0 +1,138 @@
+//! The figures that the demo prints, beside ours; for GPT-2 small alone.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use rewire_analysis::node::{Component, NodeKind};
+use rewire_hooks::{GradientProbes, Recorder};
+use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_tasks::ioi::{DEMO_ANSWER_IDS_GPT2, demo_prompts};
+use rewire_tasks::{PromptPairs, Tokenizer};
+
+use super::{Findings, Found};
+use crate::{Check, StudyError};
+
+/// What float32 may add to a mean logit difference on another machine, which adds in another order.
+/// Between float32 and float64 it is 1e-6 on a random model of this size. A trained one's residual
+/// stream has entries of some thousands: this allows a hundred times as much.
+const OF_LOGITS: f64 = 1e-4;
+/// The same of shares of the logit difference, which is 7.1 from corrupted to clean.
+const OF_SHARES: f64 = 2e-5;
+
+/// The demo's first prompts, as it prints them.
+const STRINGS: [(&str, &str); 2] = [
+    ("clean", "<|endoftext|>When John and Mary went to the shops, John gave the bag to"),
+    ("corrupted", "<|endoftext|>When John and Mary went to the shops, Mary gave the bag to"),
+];
+
+/// The first names of heads, of halves of heads and of inputs of heads, as the demo prints them.
+const NAMES: [&str; 3] = ["L0H0 L0H1 L0H2 L0H3 L0H4", "L0H0+ L0H0- L0H1+ L0H1- L0H2+", "L0H0Q L0H0K L0H0V L0H1Q L0H1K"];
+
+/// How many activations and gradients the demo has of one run.
+const CACHED: usize = 220;
+/// How many patches its progress bars count: of blocks by position, and of heads.
+const PATCHES: [(&str, Component, usize); 8] = [
+    ("residual stream", Component::ResidPre, 180),
+    ("attention outputs", Component::AttnOut, 180),
+    ("MLP outputs", Component::MlpOut, 180),
+    ("heads' outputs", Component::HeadZ, 144),
+    ("heads' queries", Component::HeadQ, 144),
+    ("heads' keys", Component::HeadK, 144),
+    ("heads' values", Component::HeadV, 144),
+    ("heads' patterns", Component::HeadPattern, 144),
+];
+
+/// How many activations, and how many gradients, there are of one run: those at hook points, and
+/// each layer's head outputs, which follow from them and are not kept.
+pub(super) fn cached<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+) -> Result<[usize; 2], StudyError> {
+    let prompt = vec![pairs.pairs()[0].clean.clone()];
+    let derived = model.config().n_layers;
+    let inner = model.valid();
+    let mut recorder = Recorder::all();
+    inner.forward(Run::tokens(inner.tokens(&prompt)?), &mut recorder)?;
+    let mut probes = GradientProbes::all();
+    let last = Readout { positions: ReadPositions::Each(vec![pairs.end(0)]), columns: None };
+    let logits = model.forward(Run::tokens(model.tokens(&prompt)?).reading(last), &mut probes)?;
+    Ok([recorder.into_cache().len() + derived, probes.gradients(&logits.sum()).len() + derived])
+}
+
+/// Sets the figures that the demo prints beside those that were found.
+///
+/// # Panics
+/// If `found` has no set of pairs.
+#[must_use]
+pub fn checks(Found { demo, sets, cached }: &Found, tokenizer: &Tokenizer) -> Vec<Check> {
+    let found = &sets[0];
+    let pair = &found.pairs.pairs()[0];
+    let strings = STRINGS.into_iter().zip([&pair.clean, &pair.corrupted]).map(|((which, expected), tokens)| {
+        Check::same(&format!("{which} string 0"), expected, &tokenizer.decode(tokens))
+    });
+    let [clean, corrupted] = found.baselines();
+    let [activations, gradients] = *cached;
+    let number = |what: &str, expected: usize, got: usize| Check::same(what, &expected.to_string(), &got.to_string());
+    // The prompts differ in one token, so that the stream of the clean run in front of block 0 is
+    // the clean run.
+    let all = demo.exact_of(NodeKind::by_position(Component::ResidPre)).map_or(f64::NAN, |effects| {
+        let at = found.pairs.first_difference(0).unwrap_or(0);
+        f64::from(effects.mean()[[0, at]])
+    });
+    let mut checks: Vec<Check> = strings.collect();
+    checks.extend(token_ids(found));
+    checks.extend([
+        Check::figure("clean logit difference", 3.5519, clean, 4, OF_LOGITS),
+        Check::figure("corrupted logit difference", -3.5519, corrupted, 4, OF_LOGITS),
+        Check::figure("normalised, the clean run in place of the corrupted one", 1.0, all, 4, OF_SHARES),
+        Check::figure("normalised, the corrupted run", 0.0, 1.0 - all, 4, OF_SHARES),
+        number("activations of a run", CACHED, activations),
+        number("gradients of a run", CACHED, gradients),
+    ]);
+    checks.extend(names(found).iter().zip(NAMES).map(|(got, expected)| Check::same("first names", expected, got)));
+    let patches = PATCHES.map(|(what, component, expected)| {
+        let by_head = NodeKind::all(component);
+        let kind = if by_head.is_of_heads() { by_head } else { NodeKind::by_position(component) };
+        let got = demo.exact_of(kind).map_or(0, |effects| effects.mean().len());
+        number(&format!("patches of {what}"), expected, got)
+    });
+    checks.extend(patches);
+    checks
+}
+
+fn token_ids(found: &Findings) -> impl Iterator<Item = Check> + '_ {
+    let prompts = found.pairs.pairs().iter().zip(demo_prompts()).zip(DEMO_ANSWER_IDS_GPT2);
+    prompts.map(|((pair, (_, [answer, wrong])), expected)| {
+        let got = [pair.answers[0], pair.wrong_answers[0]];
+        Check::same(&format!("token ids of \" {answer}\", \" {wrong}\""), &format!("{expected:?}"), &format!("{got:?}"))
+    })
+}
+
+/// Our first names of heads, of their halves and of their inputs.
+fn names(found: &Findings) -> [String; 3] {
+    let shape = found.outcomes[0][0].effects[0].values.shape().to_vec();
+    let all = (0..shape[1]).flat_map(|layer| (0..shape[2]).map(move |head| format!("L{layer}H{head}")));
+    let heads: Vec<String> = all.collect();
+    let first = |ends: &[&str]| {
+        let names = heads.iter().flat_map(|head| ends.iter().map(move |end| format!("{head}{end}")));
+        names.take(5).collect::<Vec<_>>().join(" ")
+    };
+    [first(&[""]), first(&["+", "-"]), first(&["Q", "K", "V"])]
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+    use rewire_tasks::ioi::demo_pairs;
+    use rewire_toy::Toy;
+
+    use super::*;
+
+    #[test]
+    fn a_run_has_as_many_activations_as_the_demo_counts() {
+        // 220 for twelve layers: four outside of the blocks, and eighteen in each.
+        assert_eq!(CACHED, 4 + 18 * 12);
+        let model = Toy::Gpt2.load::<Autodiff<Flex>>(&Default::default()).unwrap();
+        let pairs = demo_pairs(&Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token).unwrap();
+        assert_eq!(cached(&model, &pairs).unwrap(), [4 + 18 * 4; 2]);
+    }
+}

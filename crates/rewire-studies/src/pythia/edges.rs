@@ -1,0 +1,73 @@
+//! The paths from head to head.
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use ndarray::Axis;
+use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
+use rewire_analysis::path::{Edge, FreezePolicy, HeadEdges, Input, head_edges};
+use rewire_analysis::run::{Direction, Options};
+use rewire_circuits::Head;
+use rewire_model::Transformer;
+use rewire_tasks::LogitDiff;
+
+use super::Settings;
+use super::data::Data;
+use crate::{Setup, StudyError};
+
+/// Edges of the whole model up to which all are patched exactly.
+const ALL: usize = 2000;
+
+/// The paths from head to head.
+#[derive(Debug, Clone)]
+pub struct Edges {
+    /// The edges that were patched exactly.
+    pub exact: HeadEdges,
+    /// How many there are in all.
+    pub all: usize,
+    /// Mean effects of those that were kept, largest first.
+    pub pruned: Vec<(Edge, f32)>,
+    /// The effect from which on an edge is kept.
+    pub threshold: f32,
+}
+
+/// Patches every edge exactly, or, of many, those of largest attribution.
+pub(super) fn find<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    setup: &Setup,
+    data: &Data,
+    settings: &Settings,
+) -> Result<Edges, StudyError> {
+    let config = model.config();
+    let (layers, heads) = (config.n_layers, config.n_heads);
+    let every: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect();
+    let all = Edge::between(&every);
+    let n_all = all.len();
+    let metric = LogitDiff::new(&data.pairs);
+    let options = Options { direction: Direction::Noising, ..setup.options(model, data.pairs.width()) };
+    let chosen = match n_all {
+        0..=ALL => all,
+        _ => {
+            let path_options = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+            let paths = setup.step("attribution of all paths", |progress| {
+                head_path_attribution(model, &data.pairs, &metric, path_options, &Options { progress, ..options })
+            })?;
+            // [layer_end, head_end, input, layer_start, head_start]
+            let sums = paths.mean().sum_axis(Axis(5));
+            let size = |edge: &Edge| {
+                let input = [Input::Q, Input::K, Input::V].iter().position(|input| *input == edge.input).unwrap_or(0);
+                sums[[edge.to.0, edge.to.1, input, edge.from.0, edge.from.1]].abs()
+            };
+            let mut ranked: Vec<(Edge, f32)> = all.into_iter().map(|edge| (edge, size(&edge))).collect();
+            ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+            ranked.into_iter().take(settings.edges).map(|(edge, _)| edge).collect()
+        }
+    };
+    let exact = setup.step("paths between heads", |progress| {
+        let options = Options { progress, ..options };
+        head_edges(&model.valid(), &data.pairs, &metric, &chosen, FreezePolicy::path_patching(), &options)
+    })?;
+    let largest = exact.outcome.mean().iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let threshold = settings.edge_threshold.unwrap_or(0.1 * largest);
+    let pruned = exact.pruned(threshold);
+    Ok(Edges { exact, all: n_all, pruned, threshold })
+}

@@ -1,0 +1,171 @@
+//! The notebook's own prompts, and what it measures on them.
+
+use burn::tensor::backend::Backend;
+use rewire_analysis::Outcome;
+use rewire_analysis::heads::{Backup, CopyNorms, CopyScores, Inhibition, backup_heads, copy_scores, s2_inhibition};
+use rewire_analysis::node::{Component, NodeKind};
+use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
+use rewire_analysis::run::{Direction, Options};
+use rewire_circuits::{Head, mean_by_head};
+use rewire_model::{FinalNormGain, Transformer};
+use rewire_tasks::ioi::Roles;
+use rewire_tasks::{LogitDiff, PromptPair, PromptPairs, Tokenizer};
+use serde::Deserialize;
+
+use crate::{Setup, StudyError};
+
+/// The prompts of its studies, and those of its S2-inhibition; notebook/README.md says how they
+/// were drawn.
+const STUDY: &str = include_str!("notebook/seed42.jsonl");
+const INHIBITION: &str = include_str!("notebook/seed1234.jsonl");
+
+/// The heads that it finds to move names, ablates, and whose queries it patches.
+pub(super) const MOVERS: [Head; 6] = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)];
+/// Its direct-effect head that does not copy, whose values it patches.
+const DIRECT_INHIBITOR: [Head; 1] = [(8, 9)];
+/// The heads whose S2-inhibition it measures and whose values it patches.
+pub(super) const INHIBITORS: [Head; 2] = [(7, 4), (7, 6)];
+
+#[derive(Deserialize)]
+struct Line {
+    clean: String,
+    corrupt: String,
+    io: String,
+    s: String,
+}
+
+/// Prompts with the positions of their names; no BOS in front.
+struct Prompts {
+    pairs: PromptPairs,
+    roles: Vec<Roles>,
+}
+
+impl Prompts {
+    fn new(lines: &str, tokenizer: &Tokenizer) -> Result<Self, StudyError> {
+        let (mut pairs, mut roles) = (Vec::new(), Vec::new());
+        for line in lines.lines() {
+            let line: Line = serde_json::from_str(line).map_err(|e| StudyError::Prompts(e.to_string()))?;
+            let [io, s] = [&line.io, &line.s].map(|name| tokenizer.single_token(&format!(" {name}")));
+            let (io, s) = (io?, s?);
+            let clean = tokenizer.encode(&line.clean)?;
+            let positions = |name: u32| clean.iter().enumerate().filter(move |(_, t)| **t == name).map(|(i, _)| i);
+            let [s1, s2] = positions(s).collect::<Vec<_>>()[..] else {
+                return Err(StudyError::Prompts(format!(
+                    "the name {} does not occur twice in {:?}",
+                    line.s, line.clean
+                )));
+            };
+            let first = positions(io).next();
+            let first = first.ok_or_else(|| StudyError::Prompts(format!("{} is not in {:?}", line.io, line.clean)))?;
+            roles.push(Roles { io: first, s1, s2, end: clean.len() - 1 });
+            let corrupted = tokenizer.encode(&line.corrupt)?;
+            pairs.push(PromptPair { clean, corrupted, answers: vec![io], wrong_answers: vec![s] });
+        }
+        Ok(Self { pairs: PromptPairs::new(pairs)?, roles })
+    }
+}
+
+/// What the notebook measures, measured on its own prompts.
+pub(super) struct Measured {
+    /// Clean and corrupted logit difference, means.
+    pub(super) logit_differences: [f64; 2],
+    pub(super) backup: Backup,
+    pub(super) copying: CopyScores,
+    /// Of [`INHIBITORS`].
+    pub(super) inhibition: Vec<Inhibition>,
+    /// Sums of the largest effects, as its bar charts print them.
+    pub(super) totals: Totals,
+}
+
+/// Sums of the largest shares of each bar chart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Totals {
+    /// Direct effects of the 15 heads that serve the behavior most, and of the 15 that work most
+    /// against it.
+    pub(super) direct: [f64; 2],
+    /// What the 15 strongest backups take over.
+    pub(super) backup: f64,
+    /// Effects of 10 heads by way of the movers' queries.
+    pub(super) queries: f64,
+    /// By way of the direct inhibitor's values.
+    pub(super) direct_values: f64,
+    /// By way of the inhibitors' values.
+    pub(super) values: f64,
+}
+
+pub(super) fn measure<B: Backend>(
+    model: &Transformer<B>,
+    setup: &Setup,
+    tokenizer: &Tokenizer,
+) -> Result<Measured, StudyError> {
+    let study = Prompts::new(STUDY, tokenizer)?;
+    let inhibition = Prompts::new(INHIBITION, tokenizer)?;
+    let options = setup.options(model, study.pairs.width().max(inhibition.pairs.width()));
+    let metric = LogitDiff::new(&study.pairs);
+    let into = |receivers: Vec<Receiver>| -> Result<Outcome, StudyError> {
+        let options = Options { direction: Direction::Noising, ..options };
+        let heads = [NodeKind::all(Component::HeadZ)];
+        let policy = FreezePolicy::path_patching();
+        Ok(path_patching(model, &study.pairs, &metric, &heads, &receivers, policy, &options)?.outcome)
+    };
+    let inputs = |input: Input, heads: &[Head]| {
+        heads.iter().map(|&(layer, head)| Receiver::new(layer, input).head(head)).collect::<Vec<_>>()
+    };
+    let direct = into(vec![Receiver::new(model.config().n_layers - 1, Input::ResidPost)])?;
+    let logit_differences = direct.baselines.means();
+    let serving =
+        |outcome: &Outcome, n: usize| sum_of_largest(mean_by_head(outcome, 0).iter().map(|effect| -effect), n);
+    let backup = backup_heads(model, &study.pairs, &MOVERS, FinalNormGain::Applied, &options)?;
+    let totals = Totals {
+        direct: [serving(&direct, 15), sum_of_largest(mean_by_head(&direct, 0).iter().copied(), 15)],
+        backup: sum_of_largest(backup.taken_over().iter().copied(), 15),
+        queries: serving(&into(inputs(Input::Q, &MOVERS))?, 10),
+        direct_values: serving(&into(inputs(Input::V, &DIRECT_INHIBITOR))?, 10),
+        values: serving(&into(inputs(Input::V, &INHIBITORS))?, 10),
+    };
+    let names: Vec<Vec<usize>> = study.roles.iter().map(|r| vec![r.io, r.s1, r.s2]).collect();
+    Ok(Measured {
+        logit_differences,
+        totals,
+        backup,
+        copying: copy_scores(model, &study.pairs.clean(), &names, CopyNorms::Without, &options)?,
+        inhibition: s2_inhibition(model, &inhibition.pairs, &inhibition.roles, &INHIBITORS, &MOVERS, &options)?,
+    })
+}
+
+/// The sum of the `n` largest numbers.
+fn sum_of_largest(numbers: impl Iterator<Item = f32>, n: usize) -> f64 {
+    let mut numbers: Vec<f32> = numbers.collect();
+    numbers.sort_by(|a, b| b.total_cmp(a));
+    numbers.into_iter().take(n).map(f64::from).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_is_the_sum_of_the_largest_bars_and_has_no_threshold() {
+        assert_eq!(sum_of_largest([0.5, -2.0, 0.25, -0.5].into_iter(), 3), 0.25);
+        assert_eq!(sum_of_largest([1.0].into_iter(), 15), 1.0);
+    }
+
+    #[test]
+    fn the_prompts_are_those_that_the_generators_notebooks_print() {
+        let lines = |text: &str| text.lines().map(|l| serde_json::from_str::<Line>(l).unwrap()).collect::<Vec<_>>();
+        for text in [STUDY, INHIBITION] {
+            let lines = lines(text);
+            assert_eq!(lines.len(), 70);
+            for Line { clean, corrupt, io, s } in lines {
+                let count = |text: &str, name: &str| text.split([' ', ',']).filter(|word| *word == name).count();
+                assert_eq!([count(&clean, &io), count(&clean, &s)], [1, 2], "{clean}");
+                assert_eq!([count(&corrupt, &io), count(&corrupt, &s)], [2, 1], "{corrupt}");
+            }
+        }
+        // Printed, with its flipped form, by dataset-test.ipynb of the repository that the notebook
+        // belongs to.
+        let first = &lines(STUDY)[0];
+        assert_eq!(first.clean, "Then, Alex and Anthony had a lot of fun at the school. Anthony gave a ring to");
+        assert_eq!(first.corrupt, "Then, Alex and Anthony had a lot of fun at the school. Alex gave a ring to");
+    }
+}

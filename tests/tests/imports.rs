@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The crate whose commands still share types with the module around them.
-const REMAINING: &str = "rewire-cli";
+/// Crates in which files still share types with the module around them.
+const REMAINING: [&str; 2] = ["rewire-cli", "rewire-studies"];
 
 /// The paths that a `use` tree names: `a::{b, c::d}` gives `a::b` and `a::c::d`.
 fn expand(tree: &str, prefix: &str, into: &mut Vec<String>) {
@@ -134,7 +134,7 @@ fn no_files_import_each_other_in_a_circle() {
     let mut arrows = 0;
     for entry in std::fs::read_dir(crates).unwrap() {
         let path = entry.unwrap().path();
-        if path.ends_with(REMAINING) {
+        if REMAINING.iter().any(|remaining| path.ends_with(remaining)) {
             continue;
         }
         let found = arrows_of(&path.join("src"));

@@ -9,7 +9,8 @@ use rewire_analysis::run::Options;
 use crate::faithfulness::{Ablations, Carried};
 use crate::random::{Random, compare_with_random};
 use crate::search::{Choice, choose};
-use crate::{CircuitError, Head};
+use crate::head::Head;
+use crate::error::CircuitError;
 
 /// A circuit, and what it was chosen and judged by.
 #[derive(Debug, Clone)]

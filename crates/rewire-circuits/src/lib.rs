@@ -34,6 +34,7 @@
 mod error;
 mod faithfulness;
 mod find;
+mod head;
 mod means;
 mod names;
 mod random;
@@ -41,6 +42,7 @@ mod roles;
 mod search;
 mod step;
 
+pub use head::Head;
 pub use error::CircuitError;
 pub use faithfulness::{Ablations, Carried, KEPT, LEFT, Shares};
 pub use find::{FoundCircuit, find_circuit, rank_heads};
@@ -50,6 +52,3 @@ pub use random::{Random, compare_with_random, random_sets};
 pub use roles::{COPIES, Evidence, Role, Seen, evidence, induces, inhibits};
 pub use search::{Choice, STABLE, choose};
 pub use step::{PathStep, mean_by_head};
-
-/// A head, by layer and number.
-pub type Head = (usize, usize);

@@ -4,7 +4,7 @@
 use ndarray::{Array2, Array5};
 use rewire_tasks::ioi::Roles;
 
-use crate::Head;
+use crate::head::Head;
 
 /// From one role to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

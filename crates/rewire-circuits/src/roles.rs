@@ -2,7 +2,7 @@
 
 use rewire_analysis::heads::{Backup, CopyScores};
 
-use crate::Head;
+use crate::head::Head;
 use crate::names::{Look, NameAttention};
 use crate::step::PathStep;
 

@@ -6,7 +6,8 @@ use burn::tensor::backend::Backend;
 use rewire_analysis::run::Options;
 
 use crate::faithfulness::{Ablations, Carried};
-use crate::{CircuitError, Head};
+use crate::head::Head;
+use crate::error::CircuitError;
 
 /// Share of the resamples of the choosing prompts in which a circuit must meet both bars: the bars
 /// are then three standard errors away. Means over as many other prompts differ from these by 1.4

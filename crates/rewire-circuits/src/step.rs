@@ -9,7 +9,7 @@ use rewire_analysis::{AnalysisError, Outcome};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use crate::Head;
+use crate::head::Head;
 
 /// Path patching of all heads' outputs into some receivers, noising.
 #[derive(Debug, Clone)]

@@ -404,7 +404,7 @@ fn what_cannot_be_ablated_is_refused() {
     let other = Node::new(1, Component::HeadZ).unit(8);
     assert!(refused(vec![other], Intervention::Zero, 3).contains("head 8 of 8"));
     let at = head.clone().at(Positions::One(1));
-    assert!(refused(vec![at], Intervention::Zero, 3).contains("single positions"));
+    assert!(refused(vec![at], Intervention::Zero, 3).contains("ablate it at all positions"));
     assert!(refused(vec![Node::new(0, Component::HeadPattern)], Intervention::Zero, 3).contains("patterns grow"));
     assert!(refused(vec![head.clone()], Intervention::Zero, 1000).contains("context"));
     let empty = Intervention::Fixed(ActivationCache::new());

@@ -417,7 +417,7 @@ fn what_cannot_be_integrated_is_refused() {
     assert!(refused(&[], &plain).contains("no nodes"));
     let none = PathIntegral { quadrature: Quadrature { rule: Rule::GaussLegendre, steps: 0 }, ..plain.clone() };
     assert!(refused(&[HEADS], &none).contains("at least 1 step"));
-    assert!(refused(&[NodeKind::all(Component::HeadQ)], &plain).contains("only what is added to the residual stream"));
+    assert!(refused(&[NodeKind::all(Component::HeadQ)], &plain).contains("what is added to the residual stream"));
     let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };
     assert!(refused(&[cells], &plain).contains("all or by position"));
     let marked = NodeKind { component: Component::HeadZ, by: By::Marked };

@@ -146,8 +146,8 @@ fn paths_that_mean_nothing() {
     assert_sweep_refused(&["--freeze", "direct"], &["--freeze goes with --method path-patching"]);
     let attribution = ["--method", "logit-attribution"];
     let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
-    refused(&["--nodes", "head_q"], &["head_q", "writes nothing itself"]);
-    refused(&["--nodes", "head_z", "--by", "position"], &["head_z@position", "read at END"]);
+    refused(&["--nodes", "head_q"], &["head_q", "writes nothing to the residual stream itself"]);
+    refused(&["--nodes", "head_z", "--by", "position"], &["head_z@position", "read at one position"]);
     refused(&["--metric", "kl"], &["is of the logit difference", "kl"]);
     refused(&["--direction", "denoising"], &["is of the clean run"]);
     let nowhere = tempfile::tempdir().unwrap();
@@ -279,7 +279,7 @@ fn integrals_and_ablations_that_mean_nothing() {
         &["head_z, layer", "give more steps or a larger tolerance"],
     );
     integral(&["--baseline", "nowhere"], &["nowhere", "neither corrupt, zero or mean nor a file"]);
-    integral(&["--nodes", "head_q"], &["head_q", "only what is added to the residual stream"]);
+    integral(&["--nodes", "head_q"], &["head_q", "what is added to the residual stream"]);
     integral(&["--nodes", "head_pattern", "--by", "cell"], &["by position"]);
     integral(&["--direction", "denoising"], &["of the clean run", "no denoising"]);
     integral(&["--metric", "accuracy"], &["accuracy", "gradient"]);
@@ -293,7 +293,7 @@ fn integrals_and_ablations_that_mean_nothing() {
     ablation(&["--mean-over", "position"], &["--mean-over goes with"]);
     ablation(&["--ablate", "bleach"], &["bleach", "resample"]);
     ablation(&["--ablate", "mean", "--nodes", "head_pattern"], &["attn.hook_pattern", "no mean over prompts"]);
-    ablation(&["--ablate", "mean", "--model", "toy-neox", "--nodes", "head_k"], &["head_k", "rotated"]);
+    ablation(&["--ablate", "mean", "--model", "toy-neox", "--nodes", "head_k"], &["head_k", "rotates"]);
     ablation(&["--ablate", "mean", "--reference", "absent.jsonl"], &["reference set", "absent.jsonl"]);
 
     let directory = tempfile::tempdir().unwrap();

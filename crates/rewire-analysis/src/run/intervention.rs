@@ -121,7 +121,7 @@ fn spread<B: Backend>(
         Axis::Pos => found >= expected || *found == 1,
         _ => found == expected,
     });
-    if !fits {
+    if found.len() != expected.len() || !fits {
         return Err(AnalysisError::GivenShape { point, expected: of_all, found });
     }
     let value = match found[0] {

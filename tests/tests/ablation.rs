@@ -414,7 +414,7 @@ fn what_cannot_be_ablated_is_refused() {
         mean_activations(&model, &clean_prompts(&pairs), &[Site::K], MeanOver::Prompts, 4).unwrap(),
     );
     let rotated = ablation(&model, &pairs, &metric, &keys, &fixed, &in_metric()).unwrap_err();
-    assert!(rotated.to_string().contains("rotated"), "{rotated}");
+    assert!(rotated.to_string().contains("rotates"), "{rotated}");
     let query = [Node::new(0, Component::HeadQ).unit(0)];
     let curve = interpolation_curves(&model, &pairs, &metric, &query, &[0.5], &Intervention::Zero, &in_metric());
     assert!(curve.unwrap_err().to_string().contains("residual stream"));

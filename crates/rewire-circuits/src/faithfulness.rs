@@ -11,8 +11,8 @@ use rewire_analysis::run::{Intervention, Options, Scale};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use crate::head::Head;
 use crate::error::CircuitError;
+use crate::head::Head;
 
 /// What the heads of a circuit must keep alone, as a share of the clean logit difference.
 pub const KEPT: [f64; 2] = [0.8, 1.2];

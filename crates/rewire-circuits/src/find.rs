@@ -6,11 +6,11 @@ use burn::tensor::backend::Backend;
 use ndarray::Array2;
 use rewire_analysis::run::Options;
 
+use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
+use crate::head::Head;
 use crate::random::{Random, compare_with_random};
 use crate::search::{Choice, choose};
-use crate::head::Head;
-use crate::error::CircuitError;
 
 /// A circuit, and what it was chosen and judged by.
 #[derive(Debug, Clone)]

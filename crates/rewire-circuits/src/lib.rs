@@ -42,10 +42,10 @@ mod roles;
 mod search;
 mod step;
 
-pub use head::Head;
 pub use error::CircuitError;
 pub use faithfulness::{Ablations, Carried, KEPT, LEFT, Shares};
 pub use find::{FoundCircuit, find_circuit, rank_heads};
+pub use head::Head;
 pub use means::means_by;
 pub use names::{Look, NameAttention, mean_attention};
 pub use random::{Random, compare_with_random, random_sets};

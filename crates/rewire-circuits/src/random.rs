@@ -7,9 +7,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rewire_analysis::run::Options;
 
+use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
 use crate::head::Head;
-use crate::error::CircuitError;
 
 /// Sets of random heads that the circuit is compared with, of each kind.
 const RANDOM: usize = 20;

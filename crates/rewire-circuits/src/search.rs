@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use burn::tensor::backend::Backend;
 use rewire_analysis::run::Options;
 
+use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
 use crate::head::Head;
-use crate::error::CircuitError;
 
 /// Share of the resamples of the choosing prompts in which a circuit must meet both bars: the bars
 /// are then three standard errors away. Means over as many other prompts differ from these by 1.4

@@ -21,7 +21,7 @@ pub enum StudyError {
         /// The step of the study.
         step: String,
         /// What went wrong.
-        error: AnalysisError,
+        error: Box<AnalysisError>,
     },
     /// No circuit was found.
     #[error(transparent)]
@@ -55,8 +55,11 @@ impl StudyError {
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
         match self {
-            StudyError::Analysis(AnalysisError::Device(fault))
-            | StudyError::Step { error: AnalysisError::Device(fault), .. } => Some(fault),
+            StudyError::Analysis(AnalysisError::Device(fault)) => Some(fault),
+            StudyError::Step { error, .. } => match error.as_ref() {
+                AnalysisError::Device(fault) => Some(fault),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -70,7 +70,7 @@ pub(super) fn compare<B: AutodiffBackend>(
             .step(&what, |progress| {
                 integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
             })
-            .map_err(|error| StudyError::Step { step: what.clone(), error })?;
+            .map_err(|error| StudyError::Step { step: what.clone(), error: Box::new(error) })?;
         // Whatever is asked for here, the notebook has Captum's own quadrature.
         let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral };
         let literal = literal_first_node(model, pair, &metric, &kinds, &of_notebook, &in_logits)?;

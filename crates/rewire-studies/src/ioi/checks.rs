@@ -67,7 +67,7 @@ pub fn checks(Found { demo, sets, cached }: &Found, tokenizer: &Tokenizer) -> Ve
     let found = &sets[0];
     let pair = &found.pairs.pairs()[0];
     let strings = STRINGS.into_iter().zip([&pair.clean, &pair.corrupted]).map(|((which, expected), tokens)| {
-        Check::same(&format!("{which} string 0"), expected, &tokenizer.decode(tokens))
+        Check::same(format!("{which} string 0"), expected, &tokenizer.decode(tokens))
     });
     let [clean, corrupted] = found.baselines();
     let [activations, gradients] = *cached;
@@ -103,7 +103,7 @@ fn token_ids(found: &Findings) -> impl Iterator<Item = Check> + '_ {
     let prompts = found.pairs.pairs().iter().zip(demo_prompts()).zip(DEMO_ANSWER_IDS_GPT2);
     prompts.map(|((pair, (_, [answer, wrong])), expected)| {
         let got = [pair.answers[0], pair.wrong_answers[0]];
-        Check::same(&format!("token ids of \" {answer}\", \" {wrong}\""), &format!("{expected:?}"), &format!("{got:?}"))
+        Check::same(format!("token ids of \" {answer}\", \" {wrong}\""), &format!("{expected:?}"), &format!("{got:?}"))
     })
 }
 

@@ -1,12 +1,12 @@
 //! Which parts of a model a behaviour runs through: exactly, by patching, and by gradients, all at once.
 //!
-//! Use this crate to ask of every head, layer and position of a model how much of a [`Metric`](rewire_tasks::Metric) runs
-//! through it, over a set of [`PromptPairs`](rewire_tasks::PromptPairs). [`activation_patching`] runs what each node can
-//! change once more, [`patch_groups`] the same for nodes together; [`attribution_patching`] estimates it from one backward
-//! pass, [`Agreement`] says how well, and [`screen_then_verify`] does the cheap one first and the exact one where it matters.
-//! [`integrated_gradients`] attributes along a line of activations, with the completeness gap in the result; [`ablation`] removes
-//! nodes, [`answer_accuracy`] says how often the model still answers right, [`interpolation_curves`] how it gets from one to the
-//! other.
+//! Use this crate to ask of every head, layer and position of a model how much of a
+//! [`Metric`](rewire_tasks::Metric) runs through it, over a set of
+//! [`PromptPairs`](rewire_tasks::PromptPairs). [`patching`] patches and ablates nodes exactly, alone or in
+//! groups; [`attribution`] estimates all effects from one backward pass; [`integrated`] attributes along
+//! a line of activations, with the completeness gap in the result; [`path`] follows paths through
+//! chosen receivers; [`heads`] says what single heads do; [`stats`] compares methods and gives
+//! intervals. [`node`] says what is intervened on, and [`run`] what every analysis shares.
 //!
 //! ```
 //! use burn::backend::{Autodiff, Flex};

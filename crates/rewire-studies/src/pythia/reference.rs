@@ -22,11 +22,11 @@ pub struct ReferencePrompts {
 }
 
 impl ReferencePrompts {
-    /// Draws until each of `kinds` has [`EACH`] prompts, from a seed that no other set of prompts
+    /// Draws until each of `kinds` has `EACH` prompts, from a seed that no other set of prompts
     /// is drawn from.
     ///
     /// # Errors
-    /// If a template has fewer than [`FEWEST`] prompts of one of the lengths after [`DRAWS`] draws.
+    /// If a template has fewer than `FEWEST` prompts of one of the lengths after `DRAWS` draws.
     pub fn draw(
         generator: &IoiGenerator,
         tokenizer: &Tokenizer,
@@ -52,7 +52,7 @@ impl ReferencePrompts {
         Ok(reference)
     }
 
-    /// Refuses means over fewer than [`FEWEST`] prompts.
+    /// Refuses means over fewer than `FEWEST` prompts.
     fn check(&self) -> Result<(), StudyError> {
         let fewest = self.counts().into_iter().min_by_key(|(_, n)| *n);
         let Some(((template, tokens), n)) = fewest.filter(|(_, n)| *n < FEWEST) else {

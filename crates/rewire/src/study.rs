@@ -37,11 +37,8 @@ use crate::language_model::LanguageModel;
 ///
 /// let exact = study.patch([Component::HeadZ])?;
 /// let estimated = study.attribute([Component::HeadZ])?;
-/// let correlation = rewire::stats::pearson(
-///     &exact.effects[0].mean().into_raw_vec_and_offset().0,
-///     &estimated.effects[0].mean().into_raw_vec_and_offset().0,
-/// );
-/// assert!(correlation.is_some_and(|r| r > 0.5));
+/// let agreement = rewire::stats::Agreement::new(&exact.effects[0], &estimated.effects[0], 5)?;
+/// println!("Pearson correlation {:?}", agreement.pearson);
 /// # Ok::<(), rewire::Error>(())
 /// ```
 pub struct Study<'a, B: Backend, M> {

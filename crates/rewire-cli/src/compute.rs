@@ -13,10 +13,10 @@ use crate::device::Device;
 #[derive(Args, Clone, Copy)]
 pub(crate) struct NumberArguments {
     /// What weights and activations are held in: f32, or bf16, which takes half the memory and has 8 bits; norms, softmax, logits and
-    /// metrics are of float32 either way.
+    /// metrics are float32 in both cases.
     #[arg(long, value_name = "f32|bf16", default_value = "f32")]
     pub(crate) dtype: Precision,
-    /// On an NVIDIA GPU: let products of float32 round their factors to the 11 bits of TF32, which is faster.
+    /// On an NVIDIA GPU: round the factors of float32 matmuls to the 11 bits of TF32, which is faster.
     #[arg(long)]
     pub(crate) tf32: bool,
 }
@@ -32,7 +32,7 @@ impl NumberArguments {
     /// Refuses numbers that the device does not have.
     pub(crate) fn check(&self, device: Device) -> anyhow::Result<()> {
         if self.tf32 && !matches!(device, Device::Cuda(_)) {
-            bail!("--tf32 is of NVIDIA GPUs: the products of --device {device} are of float32");
+            bail!("--tf32 works on NVIDIA GPUs only; leave it out for --device {device}");
         }
         if self.dtype == Precision::BFloat16 && device == Device::NdArray {
             bail!("--dtype bf16: --device ndarray has no such numbers");

@@ -1,7 +1,7 @@
 //! Reproductions of published analyses, as functions that return data.
 //!
 //! Nothing here prints, parses flags or writes files: a [`Setup`] says how much memory may be used
-//! and who is told of the progress.
+//! and which functions receive the progress.
 //!
 //! ```
 //! use burn::backend::Flex;

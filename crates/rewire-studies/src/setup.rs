@@ -1,4 +1,4 @@
-//! How much memory a study may use, and who is told of its progress.
+//! How much memory a study may use, and which functions receive its progress.
 
 use std::fmt;
 

@@ -10,7 +10,7 @@ pub(crate) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32>
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// The same of several tensors, by one transfer: what waits for a device waits once.
+/// Returns the values of several tensors on the host. One transfer, so the device is waited for once.
 pub(crate) fn hosts<B: Backend>(tensors: Vec<Tensor<B, 1>>) -> Vec<Vec<f32>> {
     let all = tensors.into_iter().fold(Transaction::<B>::default(), Transaction::register);
     all.execute().into_iter().map(|data| data.iter::<f32>().collect()).collect()

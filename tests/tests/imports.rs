@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Crates in which files still share types with the module around them.
-const REMAINING: [&str; 2] = ["rewire-cli", "rewire-studies"];
+const REMAINING: [&str; 1] = ["rewire-cli"];
 
 /// The paths that a `use` tree names: `a::{b, c::d}` gives `a::b` and `a::c::d`.
 fn expand(tree: &str, prefix: &str, into: &mut Vec<String>) {

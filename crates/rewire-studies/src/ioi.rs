@@ -5,44 +5,10 @@
 //! ours.
 
 mod analyse;
+mod cached;
 mod checks;
-
-use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::attribution::NormJacobian;
-use rewire_model::Transformer;
-use rewire_tasks::PromptPairs;
-
-use crate::{Setup, StudyError};
+mod study;
 
 pub use analyse::{BLOCKS, DIRECTIONS, Demo, Findings, HEAD_PARTS, HEADS, HeadEffect, Noising};
 pub use checks::checks;
-
-/// All that is found.
-pub struct Found {
-    /// The demo's own analyses.
-    pub demo: Demo,
-    /// The heads on the demo's pairs, and on generated ones if there are any.
-    pub sets: Vec<Findings>,
-    /// How many activations, and how many gradients, a run of the model has.
-    pub cached: [usize; 2],
-}
-
-/// Runs the demo on its pairs, and patches heads on `generated` pairs too.
-///
-/// # Errors
-/// [`StudyError`], for example if a prompt does not fit the model.
-pub fn analyse<B: AutodiffBackend>(
-    model: &Transformer<B>,
-    setup: &Setup,
-    pairs: PromptPairs,
-    generated: Option<PromptPairs>,
-    norm: NormJacobian,
-) -> Result<Found, StudyError> {
-    let demo = analyse::demo(model, setup, &pairs, norm)?;
-    let cached = checks::cached(model, &pairs)?;
-    let mut sets = vec![analyse::heads(model, setup, "demo", pairs)?];
-    if let Some(pairs) = generated {
-        sets.push(analyse::heads(model, setup, "generated", pairs)?);
-    }
-    Ok(Found { demo, sets, cached })
-}
+pub use study::{Found, analyse};

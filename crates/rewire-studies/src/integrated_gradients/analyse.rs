@@ -3,11 +3,12 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::integrated::{Integrated, PathIntegral, Quadrature, integrated_gradients, literal_first_node};
-use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Intervention, Options, Scale};
 use rewire_analysis::stats::Comparison;
 use rewire_analysis::{Effects, Outcome};
+use rewire_circuits::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
@@ -193,4 +194,9 @@ impl Compared {
         let exact = flat(&self.exact.effects[1]);
         rewire_analysis::stats::top_by_size(&exact, exact.len()).into_iter().map(|i| self.place(1, i)).collect()
     }
+}
+
+/// A head's output at all positions.
+pub(super) fn head_node((layer, head): Head) -> Node {
+    Node::new(layer, Component::HeadResult).unit(head)
 }

@@ -2,7 +2,6 @@
 
 use crate::{Check, Verdict};
 
-use super::Found;
 use super::analyse::{BASELINES, Compared, KINDS};
 use super::curves::Contrasted;
 use super::printed::{
@@ -10,6 +9,7 @@ use super::printed::{
     FIGURE, JACCARD, LOGIT_DIFFERENCES, NAME_MOVER, OUTLIERS, SD_OF_SIZES,
 };
 use super::printed_curves::{CONTRASTIVE_9_6, HEAD_2_5, HEAD_10_3, POINTS};
+use super::study::Found;
 
 /// How far a printed delta may be from ours: float32 rounding in sums of thousands of attributions.
 const DELTA_TOLERANCE: f64 = 1e-3;

@@ -10,8 +10,8 @@ use rewire_analysis::run::{Direction, Intervention, Options, Scale};
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use super::analyse::{Compared, HEADS};
-use super::{Prompts, head_node};
+use super::analyse::{Compared, HEADS, head_node};
+use super::prompts::Prompts;
 use crate::{KnownModel, Setup, StudyError};
 
 /// The heads that the notebook draws, in its order.

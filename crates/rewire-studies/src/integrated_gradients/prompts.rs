@@ -4,7 +4,8 @@ use rewire_model::TransformerConfig;
 use rewire_tasks::ioi::{Contrast, Corruption, IoiGenerator, Split, comparison_pair, contrastive_pair};
 use rewire_tasks::{PromptPairs, Tokenizer};
 
-use super::{NEW_TOKENS, Settings};
+use super::ablate::NEW_TOKENS;
+use super::settings::Settings;
 use crate::StudyError;
 
 /// Prompts over which the mean activations are, as in the notebook.

@@ -1,15 +1,13 @@
 //! The figures that the demo prints, beside ours; for GPT-2 small alone.
 
-use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::node::{Component, NodeKind};
-use rewire_hooks::{GradientProbes, Recorder};
-use rewire_model::{ReadPositions, Readout, Run, Transformer};
+use rewire_tasks::Tokenizer;
 use rewire_tasks::ioi::{DEMO_ANSWER_IDS_GPT2, demo_prompts};
-use rewire_tasks::{PromptPairs, Tokenizer};
 
-use super::{Findings, Found};
-use crate::{Check, StudyError};
+use super::analyse::Findings;
+use super::cached::CACHED;
+use super::study::Found;
+use crate::Check;
 
 /// What float32 may add to a mean logit difference on another machine, which adds in another order.
 /// Between float32 and float64 it is 1e-6 on a random model of this size. A trained one's residual
@@ -27,8 +25,6 @@ const STRINGS: [(&str, &str); 2] = [
 /// The first names of heads, of halves of heads and of inputs of heads, as the demo prints them.
 const NAMES: [&str; 3] = ["L0H0 L0H1 L0H2 L0H3 L0H4", "L0H0+ L0H0- L0H1+ L0H1- L0H2+", "L0H0Q L0H0K L0H0V L0H1Q L0H1K"];
 
-/// How many activations and gradients the demo has of one run.
-const CACHED: usize = 220;
 /// How many patches its progress bars count: of blocks by position, and of heads.
 const PATCHES: [(&str, Component, usize); 8] = [
     ("residual stream", Component::ResidPre, 180),
@@ -40,23 +36,6 @@ const PATCHES: [(&str, Component, usize); 8] = [
     ("heads' values", Component::HeadV, 144),
     ("heads' patterns", Component::HeadPattern, 144),
 ];
-
-/// How many activations, and how many gradients, there are of one run: those at hook points, and
-/// each layer's head outputs, which follow from them and are not kept.
-pub(super) fn cached<B: AutodiffBackend>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-) -> Result<[usize; 2], StudyError> {
-    let prompt = vec![pairs.pairs()[0].clean.clone()];
-    let derived = model.config().n_layers;
-    let inner = model.valid();
-    let mut recorder = Recorder::all();
-    inner.forward(Run::tokens(inner.tokens(&prompt)?), &mut recorder)?;
-    let mut probes = GradientProbes::all();
-    let last = Readout { positions: ReadPositions::Each(vec![pairs.end(0)]), columns: None };
-    let logits = model.forward(Run::tokens(model.tokens(&prompt)?).reading(last), &mut probes)?;
-    Ok([recorder.into_cache().len() + derived, probes.gradients(&logits.sum()).len() + derived])
-}
 
 /// Sets the figures that the demo prints beside those that were found.
 ///
@@ -117,22 +96,4 @@ fn names(found: &Findings) -> [String; 3] {
         names.take(5).collect::<Vec<_>>().join(" ")
     };
     [first(&[""]), first(&["+", "-"]), first(&["Q", "K", "V"])]
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::backend::{Autodiff, Flex};
-    use rewire_tasks::ioi::demo_pairs;
-    use rewire_toy::Toy;
-
-    use super::*;
-
-    #[test]
-    fn a_run_has_as_many_activations_as_the_demo_counts() {
-        // 220 for twelve layers: four outside of the blocks, and eighteen in each.
-        assert_eq!(CACHED, 4 + 18 * 12);
-        let model = Toy::Gpt2.load::<Autodiff<Flex>>(&Default::default()).unwrap();
-        let pairs = demo_pairs(&Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token).unwrap();
-        assert_eq!(cached(&model, &pairs).unwrap(), [4 + 18 * 4; 2]);
-    }
 }

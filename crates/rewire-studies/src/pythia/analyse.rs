@@ -18,10 +18,10 @@ use rewire_circuits::{Head, NameAttention, PathStep, Seen, evidence, induces, in
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
 
-use super::Settings;
 use super::circuit::{self, Circuit};
 use super::data::{Data, Sets};
 use super::edges::{self, Edges};
+use super::settings::Settings;
 use crate::{Setup, StudyError};
 
 /// The parts of heads that are patched first.

@@ -10,8 +10,9 @@ use rewire_circuits::{
 use rewire_model::Transformer;
 use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 
-use super::Settings;
-use super::data::{Data, Kind, Sets};
+use super::data::{Data, Sets};
+use super::reference::Kind;
+use super::settings::Settings;
 use crate::{Setup, StudyError};
 
 /// A head of the circuit.

@@ -5,15 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use rewire_tasks::ioi::{Corruption, IoiError, IoiGenerator, IoiPrompt, Roles, Split};
 use rewire_tasks::{PromptPairs, Tokenizer};
 
-use super::Settings;
-use super::reference::ReferencePrompts;
+use super::reference::{Kind, ReferencePrompts};
+use super::settings::Settings;
 use crate::StudyError;
 
 /// Draws per wanted prompt after which no further distinct prompt is expected.
 const DRAWS_PER_PROMPT: usize = 20;
-
-/// A template's index, and the number of tokens of a prompt made from it.
-pub type Kind = (usize, usize);
 
 /// One set of prompts.
 #[derive(Debug, Clone)]

@@ -10,8 +10,8 @@ use rewire_circuits::Head;
 use rewire_model::Transformer;
 use rewire_tasks::LogitDiff;
 
-use super::Settings;
 use super::data::Data;
+use super::settings::Settings;
 use crate::{Setup, StudyError};
 
 /// Edges of the whole model up to which all are patched exactly.

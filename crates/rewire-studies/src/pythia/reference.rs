@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use rewire_tasks::Tokenizer;
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, TEMPLATES};
 
-use super::data::Kind;
 use crate::StudyError;
 
 /// Prompts of each template and length that a mean is taken over.
@@ -14,6 +13,9 @@ const EACH: usize = 30;
 const FEWEST: usize = 10;
 /// Prompts after which no more are drawn.
 const DRAWS: usize = 100_000;
+
+/// A template's index, and the number of tokens of a prompt made from it.
+pub type Kind = (usize, usize);
 
 /// Prompts of three different names, by template and number of tokens.
 #[derive(Debug, Clone)]

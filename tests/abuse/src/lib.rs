@@ -14,7 +14,7 @@ mod kills;
 mod program;
 mod races;
 mod results;
-#[path = "../../../crates/rewire-hub/tests/server/mod.rs"]
+#[path = "../../../crates/rewire-hub/tests/all/server/mod.rs"]
 mod server;
 mod servers;
 mod trials;

@@ -1,9 +1,6 @@
 //! Path patching, logit attribution, and the reproductions that rest on them, end to end on the embedded models.
 
-#[allow(missing_docs, unreachable_pub)]
-mod shared;
-
-use shared::{PAIRS, json, run, tensors};
+use crate::shared::{self, PAIRS, json, run, tensors};
 
 #[test]
 fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {

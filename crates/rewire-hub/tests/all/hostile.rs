@@ -1,12 +1,9 @@
 //! Servers that do everything wrong: each ends in an error, soon, with nothing outside the cache
 //! and nothing counted.
-#![cfg(unix)]
-
-mod server;
 
 use std::time::{Duration, Instant};
 
-use server::{Behavior, CONFIG, Sandbox, TOKEN, git_tag, serve};
+use crate::server::{Behavior, CONFIG, Sandbox, TOKEN, git_tag, serve};
 
 /// Asserts that a fetch ends in an error with this text, and leaves nothing that counts.
 fn refuses(behavior: Behavior, file: &str, message: &str) {

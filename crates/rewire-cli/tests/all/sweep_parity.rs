@@ -1,9 +1,6 @@
 //! The numbers that `sweep` writes, against the tables of TransformerLens and Captum: every method
 //! that has a table, on GPT-2 and NeoX, with processed and unprocessed weights.
 
-#[allow(dead_code, missing_docs, unreachable_pub)]
-mod shared;
-
 use std::collections::BTreeMap;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, stack};
@@ -11,6 +8,8 @@ use rewire_tests::compare::{Tolerance, assert_close, scale};
 use rewire_tests::fixture::{Arrays, Fixture, processings, tensors};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::shared;
 
 // Each absolute part is about five times the largest difference beyond the relative part, measured
 // over all tables here.

@@ -1,14 +1,11 @@
 //! What becomes of text: the tokenizer's file may not cut, pad or silently change it, and the BOS
 //! is chosen and stated.
 
-#[allow(missing_docs, unreachable_pub, dead_code)]
-mod shared;
-
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use shared::{PAIRS, Tensors, tensors};
+use crate::shared::{self, PAIRS, Tensors, tensors};
 use tempfile::TempDir;
 
 /// A directory with `pairs.jsonl` and a copy of a toy model in `model`, whose `config.json` and

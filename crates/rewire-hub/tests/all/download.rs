@@ -1,13 +1,10 @@
 //! Downloads: the token, continuation, repetition, locks.
-#![cfg(unix)]
-
-mod server;
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use rewire_hub::HubErrorKind;
-use server::{Behavior, CONFIG, Sandbox, TOKEN, git_tag, lfs_tag, serve, weights};
+use crate::server::{self, Behavior, CONFIG, Sandbox, TOKEN, git_tag, lfs_tag, serve, weights};
 
 fn incomplete(tag: &str) -> String {
     format!("blobs/{tag}.incomplete")

@@ -1,14 +1,11 @@
 //! The commands end to end, on the embedded models.
 
-#[allow(missing_docs, unreachable_pub)]
-mod shared;
-
 use std::path::Path;
 use std::process::Command;
 
 use rewire_tests::hub_server;
 use serde_json::Value;
-use shared::{PAIRS, json, run, tensors};
+use crate::shared::{self, PAIRS, json, run, tensors};
 
 #[test]
 fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {

@@ -1,9 +1,6 @@
 //! Shorter numbers and small budgets, end to end: what was computed with is said, what it costs is measured, and memory changes nothing.
 
-#[allow(missing_docs, unreachable_pub)]
-mod shared;
-
-use shared::{PAIRS, run};
+use crate::shared::{self, PAIRS, run};
 
 #[test]
 fn a_sweep_in_bfloat16_says_so_and_holds_itself_against_float32() {

@@ -1,13 +1,10 @@
 //! The cache: shared with `huggingface_hub`, checked at each use, and never left.
-#![cfg(unix)]
-
-mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rewire_hub::{Access, HubClient, HubError, HubErrorKind};
-use server::{Behavior, COMMIT, CONFIG, OTHER_COMMIT, REPOSITORY, Sandbox, get, git_tag, lfs_tag, serve, weights};
+use crate::server::{Behavior, COMMIT, CONFIG, OTHER_COMMIT, REPOSITORY, Sandbox, get, git_tag, lfs_tag, serve, weights};
 
 /// Nothing listens there.
 const NOWHERE: &str = "http://127.0.0.1:9";

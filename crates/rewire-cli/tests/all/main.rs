@@ -1,0 +1,11 @@
+//! The commands, run as programs.
+
+mod circuits;
+mod commands;
+mod damaged_files;
+mod numbers;
+mod refusals;
+#[allow(missing_docs, unreachable_pub)]
+mod shared;
+mod sweep_parity;
+mod tokens;

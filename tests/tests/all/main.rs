@@ -1,0 +1,22 @@
+//! Everything that is tested across crates, in one program: what is generic over the backend is compiled once for all of it.
+
+mod ablation;
+mod config_fields;
+mod damaged_input;
+mod devices;
+mod gradients;
+mod heads;
+mod hooks;
+mod hub;
+mod identities;
+mod imports;
+mod integrated;
+mod loading;
+mod metrics;
+mod parity;
+mod paths;
+mod precision;
+mod sweeps;
+mod tidy;
+mod toy;
+mod zeros;

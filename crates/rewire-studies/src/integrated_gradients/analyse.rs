@@ -2,7 +2,7 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::integrated::{Integrated, PathIntegral, Quadrature, integrated_gradients, literal_first_node};
+use rewire_analysis::integrated::{Integrated, PathIntegral, integrated_gradients};
 use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Intervention, Options, Scale};
@@ -12,6 +12,7 @@ use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
+use super::literal::{literal_first_node, literal_means};
 use crate::{Setup, StudyError};
 
 /// Heads at all positions.
@@ -65,16 +66,14 @@ pub(super) fn compare<B: AutodiffBackend>(
     let exact_means = exact.baselines.means();
     let in_logits = Options { scale: Scale::Metric, ..options };
     let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> Result<Lines, StudyError> {
-        let integral = PathIntegral { baseline, ..integral.clone() };
+        let integral = PathIntegral { baseline: baseline.clone(), ..integral.clone() };
         let what = format!("integrated gradients, {name} baseline");
         let integrated = setup
             .step(&what, |progress| {
                 integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
             })
             .map_err(|error| StudyError::Step { step: what.clone(), error: Box::new(error) })?;
-        // Whatever is asked for here, the notebook has Captum's own quadrature.
-        let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral };
-        let literal = literal_first_node(model, pair, &metric, &kinds, &of_notebook, &in_logits)?;
+        let literal = literal_first_node(model, pair, &metric, &kinds, baseline, &in_logits)?;
         let with_exact = |of: &Integrated| {
             [0, 1].map(|i| {
                 let exact = flat(&exact.effects[i]);
@@ -87,7 +86,7 @@ pub(super) fn compare<B: AutodiffBackend>(
             })
         };
         let (comparisons, literal_comparisons) = (with_exact(&integrated), with_exact(&literal));
-        let literal_means = literal.means(pair, model.config().d_model);
+        let literal_means = literal_means(&literal, pair, model.config().d_model);
         Ok(Lines { integrated, literal, literal_means, comparisons, literal_comparisons })
     };
     let lines = [line(BASELINES[0], Intervention::Zero)?, line(BASELINES[1], Intervention::Resample)?];

@@ -2,9 +2,7 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_analysis::integrated::{
-    Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves, literal_first_node_backward,
-};
+use rewire_analysis::integrated::{Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves};
 use rewire_analysis::patching::patch_groups;
 use rewire_analysis::run::{Direction, Intervention, Options, Scale};
 use rewire_hooks::Head;
@@ -12,6 +10,7 @@ use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::analyse::{Compared, HEADS, head_node};
+use super::literal::{literal_first_node_backward, literal_means};
 use super::prompts::Prompts;
 use crate::{KnownModel, Setup, StudyError};
 
@@ -143,9 +142,7 @@ fn contrast<B: AutodiffBackend>(
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
     let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
     let integrated = integrated_gradients(model, pair, &metric, &[HEADS], &any_gap, &options)?;
-    // Whatever is asked for here, the notebook has Captum's own quadrature.
-    let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..any_gap };
-    let literal = literal_first_node_backward(model, pair, &metric, &[HEADS], &of_notebook, &options)?;
+    let literal = literal_first_node_backward(model, pair, &metric, &[HEADS], any_gap.baseline, &options)?;
     let nodes = [head_node(head)];
     let patched = patch_groups(&inner, pair, &metric, &[nodes.to_vec()], &options)?;
     let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &options)?;
@@ -156,7 +153,7 @@ fn contrast<B: AutodiffBackend>(
         head,
         integrated: integrated.outcome.effects[0].values[[0, head.layer, head.head]],
         gap: integrated.completeness[0].gap[[0, head.layer]],
-        literal: literal.means(pair, model.config().d_model)[0].values[[0, head.layer, head.head]],
+        literal: literal_means(&literal, pair, model.config().d_model)[0].values[[0, head.layer, head.head]],
         literal_gap: literal.completeness[0].gap[[0, head.layer]],
         patched: patched.values[[0, 0]],
         curve,

@@ -13,7 +13,7 @@ use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::{ablation, activation_patching, patch_groups};
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
 use rewire_analysis::run::{Intervention, MeanOver, Options, mean_activations};
-use rewire_hooks::Site;
+use rewire_hooks::{Head, Site};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
@@ -81,9 +81,9 @@ pub fn every_effect<B: AutodiffBackend>(
     found.push(("interpolation".into(), curves.values.into_dyn()));
     found.push((
         "backup heads".into(),
-        backup_heads(&plain, pairs, &[(1, 0)], FinalNormGain::Applied, options).unwrap().after.into_dyn(),
+        backup_heads(&plain, pairs, &[Head::new(1, 0)], FinalNormGain::Applied, options).unwrap().after.into_dyn(),
     ));
-    let suppression = copy_suppression(&plain, pairs, &[(1, 0)], &KeptTokens::default(), options).unwrap();
+    let suppression = copy_suppression(&plain, pairs, &[Head::new(1, 0)], &KeptTokens::default(), options).unwrap();
     let divergences = suppression.iter().flat_map(|s| [s.preserved as f32, s.ablated as f32]).collect::<Vec<_>>();
     found.push(("copy suppression".into(), ndarray::Array1::from(divergences).into_dyn()));
     found

@@ -143,6 +143,9 @@ pub enum AnalysisError {
         /// The fewest that it can do with.
         least: usize,
     },
+    /// A list of quadrature nodes that is empty.
+    #[error("the list of quadrature nodes is empty; give at least one")]
+    NoQuadratureNodes,
     /// A quadrature rule with more nodes than could ever be run.
     #[error("{steps} steps were asked for, and {most} are the most")]
     TooManySteps {

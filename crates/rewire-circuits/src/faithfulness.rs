@@ -8,11 +8,11 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rewire_analysis::node::{Component, Node};
 use rewire_analysis::patching::ablate_groups;
 use rewire_analysis::run::{Intervention, Options, Scale};
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use crate::error::CircuitError;
-use crate::head::Head;
 
 /// What the heads of a circuit must keep alone, as a share of the clean logit difference.
 pub const KEPT: [f64; 2] = [0.8, 1.2];
@@ -114,8 +114,8 @@ impl<'a, B: Backend> Ablations<'a, B> {
 
     fn nodes(&self, chosen: impl Fn(&Head) -> bool) -> Vec<Node> {
         let config = self.model.config();
-        let all = (0..config.n_layers).flat_map(|layer| (0..config.n_heads).map(move |head| (layer, head)));
-        all.filter(chosen).map(|(layer, head)| Node::new(layer, Component::HeadZ).unit(head)).collect()
+        let all = (0..config.n_layers).flat_map(|layer| (0..config.n_heads).map(move |head| Head::new(layer, head)));
+        all.filter(chosen).map(|head| Node::new(head.layer, Component::HeadZ).unit(head.head)).collect()
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn carried(kept: &[f32], left: &[f32], clean: &[f32]) -> Carried {
-        shares(clean, &[kept.to_vec(), left.to_vec()], &[BTreeSet::from([(0, 0)])], 3).remove(0)
+        shares(clean, &[kept.to_vec(), left.to_vec()], &[BTreeSet::from([Head::new(0, 0)])], 3).remove(0)
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
 use rewire_analysis::run::Options;
+use rewire_hooks::Head;
 
 use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
-use crate::head::Head;
 use crate::random::{Random, compare_with_random};
 use crate::search::{Choice, choose};
 
@@ -54,7 +54,7 @@ pub fn find_circuit<B: Backend>(
 #[must_use]
 pub fn rank_heads(maps: &[Array2<f32>], further: impl IntoIterator<Item = (Head, f32)>) -> Vec<(Head, f32)> {
     let mut strengths: BTreeMap<Head, f32> = BTreeMap::new();
-    let of_maps = maps.iter().flat_map(|map| map.indexed_iter().map(|(head, effect)| (head, *effect)));
+    let of_maps = maps.iter().flat_map(|map| map.indexed_iter().map(|(place, effect)| (Head::from(place), *effect)));
     for (head, effect) in of_maps.chain(further) {
         let strength = strengths.entry(head).or_default();
         *strength = strength.max(effect.abs());
@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn heads_are_ranked_by_their_largest_effect_of_any_sign() {
         let maps = [arr2(&[[0.1, -0.5], [0.3, 0.0]]), arr2(&[[0.2, 0.1], [0.0, 0.0]])];
-        let ranked = rank_heads(&maps, [((1, 1), -0.4)]);
-        assert_eq!(ranked, [((0, 1), 0.5), ((1, 1), 0.4), ((1, 0), 0.3), ((0, 0), 0.2)]);
+        let ranked = rank_heads(&maps, [(Head::new(1, 1), -0.4)]);
+        let expected = [((0, 1), 0.5), ((1, 1), 0.4), ((1, 0), 0.3), ((0, 0), 0.2)];
+        assert_eq!(ranked, expected.map(|(place, strength)| (Head::from(place), strength)));
     }
 }

@@ -11,6 +11,7 @@
 //! use burn::backend::Flex;
 //! use rewire_analysis::run::Options;
 //! use rewire_circuits::{Ablations, find_circuit, means_by};
+//! use rewire_hooks::Head;
 //! use rewire_tasks::PromptPairs;
 //! use rewire_tasks::ioi::demo_pairs;
 //! use rewire_toy::Toy;
@@ -24,7 +25,7 @@
 //! let [choosing, judging] =
 //!     [choosing, judging].map(|set| Ablations::new(&model, vec![(set, &means[&()])], 0).unwrap());
 //!
-//! let ranked = [((3, 0), 0.9), ((3, 4), 0.5), ((2, 1), 0.2)];
+//! let ranked = [(Head::new(3, 0), 0.9), (Head::new(3, 4), 0.5), (Head::new(2, 1), 0.2)];
 //! let circuit = find_circuit(&choosing, &judging, &ranked, 0, &Options::default()).unwrap();
 //! assert!(!circuit.judged.heads.is_empty());
 //! println!("kept {:.2}, left {:.2}", circuit.judged.shares.kept, circuit.judged.shares.left);
@@ -34,7 +35,6 @@
 mod error;
 mod faithfulness;
 mod find;
-mod head;
 mod means;
 mod names;
 mod random;
@@ -45,7 +45,6 @@ mod step;
 pub use error::CircuitError;
 pub use faithfulness::{Ablations, Carried, KEPT, LEFT, Shares};
 pub use find::{FoundCircuit, find_circuit, rank_heads};
-pub use head::Head;
 pub use means::means_by;
 pub use names::{Look, NameAttention, mean_attention};
 pub use random::{Random, compare_with_random, random_sets};

@@ -2,9 +2,8 @@
 //! identification.
 
 use ndarray::{Array2, Array5};
+use rewire_hooks::Head;
 use rewire_tasks::ioi::Roles;
-
-use crate::head::Head;
 
 /// From one role to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +93,8 @@ impl NameAttention {
     /// # Panics
     /// If there is no such head.
     #[must_use]
-    pub fn of(&self, look: Look, (layer, head): Head) -> f32 {
-        self.means[look as usize][[layer, head]]
+    pub fn of(&self, look: Look, head: Head) -> f32 {
+        self.means[look as usize][[head.layer, head.head]]
     }
 
     /// How much all heads look, `[layer, head]`.

@@ -6,10 +6,10 @@ use burn::tensor::backend::Backend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rewire_analysis::run::Options;
+use rewire_hooks::Head;
 
 use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
-use crate::head::Head;
 
 /// Sets of random heads that the circuit is compared with, of each kind.
 const RANDOM: usize = 20;
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn random_sets_are_of_their_size_and_differ() {
-        let all: Vec<Head> = (0..32).map(|i| (i / 8, i % 8)).collect();
+        let all: Vec<Head> = (0..32).map(|i| Head::new(i / 8, i % 8)).collect();
         let sets = random_sets(&all, 10, 20, 3);
         assert!(sets.iter().all(|set| set.len() == 10));
         assert_ne!(sets[0], sets[1]);

@@ -1,8 +1,8 @@
 //! What each head does, by the step that found it and by where it looks.
 
 use rewire_analysis::heads::{Backup, CopyScores};
+use rewire_hooks::Head;
 
-use crate::head::Head;
 use crate::names::{Look, NameAttention};
 use crate::step::PathStep;
 
@@ -122,7 +122,7 @@ pub fn evidence(seen: &Seen) -> Vec<Evidence> {
     let looks = seen.looks;
     let mut found = Vec::new();
     for &head in &seen.direct.serving {
-        let role = match seen.copying.positive[[head.0, head.1]] > COPIES {
+        let role = match seen.copying.positive[[head.layer, head.head]] > COPIES {
             true => Role::NameMover,
             false if inhibits(looks, head) => Role::DirectInhibition,
             false => Role::DirectEffect,
@@ -130,7 +130,7 @@ pub fn evidence(seen: &Seen) -> Vec<Evidence> {
         found.push(of_step(head, role, seen.direct));
     }
     for &head in seen.opposing {
-        let copies = seen.copying.negative[[head.0, head.1]] > COPIES;
+        let copies = seen.copying.negative[[head.layer, head.head]] > COPIES;
         let role = if copies { Role::NegativeMover } else { Role::NegativeEffect };
         found.push(of_step(head, role, seen.direct));
     }
@@ -155,10 +155,11 @@ pub fn evidence(seen: &Seen) -> Vec<Evidence> {
     }
     if let Some(backup) = seen.backup {
         for (place, share) in backup.taken_over().indexed_iter() {
-            let others = !seen.movers.contains(&place) && !seen.opposing.contains(&place);
+            let head = Head::from(place);
+            let others = !seen.movers.contains(&head) && !seen.opposing.contains(&head);
             let effect = share * seen.share_of_span;
-            if others && effect >= seen.threshold && seen.copying.positive[[place.0, place.1]] > COPIES {
-                found.push((place, Role::Backup, -effect));
+            if others && effect >= seen.threshold && seen.copying.positive[place] > COPIES {
+                found.push((head, Role::Backup, -effect));
             }
         }
     }
@@ -166,7 +167,7 @@ pub fn evidence(seen: &Seen) -> Vec<Evidence> {
 }
 
 fn of_step(head: Head, role: Role, step: &PathStep) -> Evidence {
-    (head, role, step.effects()[[head.0, head.1]])
+    (head, role, step.effects()[[head.layer, head.head]])
 }
 
 /// The heads that serve the behavior in a step, if there was one.
@@ -184,5 +185,5 @@ pub fn inhibits(looks: &NameAttention, head: Head) -> bool {
 /// Whether a head looks from S2 at the token behind S1, which in layer 0 no head can know to.
 #[must_use]
 pub fn induces(looks: &NameAttention, head: Head) -> bool {
-    head.0 > 0 && looks.of(Look::S2ToAfterS1, head) >= LOOKS
+    head.layer > 0 && looks.of(Look::S2ToAfterS1, head) >= LOOKS
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::run::Options;
+use rewire_hooks::Head;
 
 use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
-use crate::head::Head;
 
 /// Share of the resamples of the choosing prompts in which a circuit must meet both bars: the bars
 /// are then three standard errors away. Means over as many other prompts differ from these by 1.4
@@ -77,7 +77,7 @@ mod tests {
     use crate::faithfulness::Shares;
 
     fn carried(heads: usize, kept: f64, stability: f64) -> Carried {
-        let heads = (0..heads).map(|head| (0, head)).collect();
+        let heads = (0..heads).map(|head| Head::new(0, head)).collect();
         Carried { heads, shares: Shares { kept, left: 0.1 }, intervals: [[0.0; 2]; 2], stability }
     }
 

@@ -6,10 +6,9 @@ use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::path::{FreezePolicy, Receiver, path_patching};
 use rewire_analysis::run::{Direction, Options};
 use rewire_analysis::{AnalysisError, Outcome};
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
-
-use crate::head::Head;
 
 /// Path patching of all heads' outputs into some receivers, noising.
 #[derive(Debug, Clone)]
@@ -71,7 +70,7 @@ pub fn mean_by_head(outcome: &Outcome, kind: usize) -> Array2<f32> {
 /// Heads whose effect passes, strongest first.
 fn beyond(effects: &Array2<f32>, passes: impl Fn(f32) -> bool) -> Vec<Head> {
     let mut heads: Vec<(Head, f32)> =
-        effects.indexed_iter().map(|(h, v)| (h, *v)).filter(|(_, v)| passes(*v)).collect();
+        effects.indexed_iter().map(|(place, v)| (Head::from(place), *v)).filter(|(_, v)| passes(*v)).collect();
     heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     heads.into_iter().map(|(head, _)| head).collect()
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use burn::backend::Autodiff;
 use clap::Args;
 use rewire_analysis::integrated::{Quadrature, Rule};
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_studies::KnownModel;
 use rewire_studies::integrated_gradients::{self, Prompts, Settings};
@@ -35,7 +36,7 @@ pub struct Arguments {
     seed: u64,
     /// Heads to ablate besides the outliers: LAYER.HEAD, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = layer_and_head)]
-    heads: Vec<(usize, usize)>,
+    heads: Vec<Head>,
     /// Nodes of the quadrature.
     #[arg(long, default_value_t = Quadrature::default().steps, value_parser = at_least_one)]
     steps: usize,
@@ -56,8 +57,8 @@ pub struct Arguments {
     wait: WaitArguments,
 }
 
-fn layer_and_head(text: &str) -> Result<(usize, usize), String> {
-    let parts = text.split_once('.').and_then(|(layer, head)| Some((layer.parse().ok()?, head.parse().ok()?)));
+fn layer_and_head(text: &str) -> Result<Head, String> {
+    let parts = text.split_once('.').and_then(|(layer, head)| Some(Head::new(layer.parse().ok()?, head.parse().ok()?)));
     parts.ok_or_else(|| format!("`{text}` is no head; heads are LAYER.HEAD, such as 9.6"))
 }
 
@@ -110,13 +111,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Refuses heads that the model does not have, or that are named twice.
-fn check_heads(source: &Source, heads: &[(usize, usize)]) -> anyhow::Result<()> {
+fn check_heads(source: &Source, heads: &[Head]) -> anyhow::Result<()> {
     let (layers, of_layer) = (source.config.n_layers, source.config.n_heads);
-    for (i, &(layer, head)) in heads.iter().enumerate() {
+    for (i, &Head { layer, head }) in heads.iter().enumerate() {
         if layer >= layers || head >= of_layer {
             anyhow::bail!("--heads {layer}.{head}: the model has {layers} layers of {of_layer} heads, counted from 0");
         }
-        if heads[..i].contains(&(layer, head)) {
+        if heads[..i].contains(&heads[i]) {
             anyhow::bail!("--heads names {layer}.{head} twice");
         }
     }

@@ -31,7 +31,7 @@ pub struct Head {
 impl Head {
     /// Head `head` of block `layer`.
     #[must_use]
-    pub fn new(layer: usize, head: usize) -> Self {
+    pub const fn new(layer: usize, head: usize) -> Self {
         Self { layer, head }
     }
 
@@ -63,6 +63,13 @@ impl Head {
     #[must_use]
     pub fn pattern(self) -> HeadPoint {
         HeadPoint::new(self, Site::Pattern)
+    }
+}
+
+impl From<(usize, usize)> for Head {
+    /// Makes a head from its layer and its index in that layer, such as a place in a `[layer, head]` array.
+    fn from((layer, head): (usize, usize)) -> Self {
+        Self { layer, head }
     }
 }
 

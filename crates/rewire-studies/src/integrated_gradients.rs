@@ -8,6 +8,7 @@ mod analyse;
 mod averaged;
 mod checks;
 mod curves;
+mod literal;
 mod printed;
 mod printed_curves;
 mod prompts;
@@ -19,6 +20,7 @@ pub use analyse::{BASELINES, Compared, HEADS, KINDS, Lines, NEURONS, TOP, flat, 
 pub use averaged::{Averaged, FIGURES, Mean, PairCorrelations};
 pub use checks::{Aside, asides, checks};
 pub use curves::{Contrasted, Drawn};
+pub use literal::{literal_first_node, literal_first_node_backward, literal_means};
 pub use printed::{ACCURACY, ACCURACY_WITHOUT, MEAN_ABLATION, OUTLIERS, ZERO_ABLATION};
 pub use prompts::{Prompts, REFERENCE};
 pub use settings::Settings;

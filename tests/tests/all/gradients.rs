@@ -190,7 +190,7 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
             ] {
                 let tolerance = f64::INFINITY;
                 let integral = PathIntegral {
-                    quadrature: middle,
+                    quadrature: middle.into(),
                     baseline: baseline.clone(),
                     together,
                     tolerance,
@@ -248,7 +248,8 @@ fn where_the_rest_is_linear_one_node_is_the_integral_and_every_exact_effect() {
     let exact = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options).unwrap();
     for rule in [Rule::RiemannLeft, Rule::RiemannRight, Rule::GaussLegendre] {
         let quadrature = Quadrature { rule, steps: 1 };
-        let integral = PathIntegral { quadrature, tolerance: 1e-4, refinements: 0, ..PathIntegral::default() };
+        let integral =
+            PathIntegral { quadrature: quadrature.into(), tolerance: 1e-4, refinements: 0, ..PathIntegral::default() };
         let found = integrated_gradients(&model, &pairs, &metric, &kinds, &integral, &options).unwrap();
         for (kind, effects) in found.outcome.effects.iter().enumerate() {
             let last = |values: &ndarray::ArrayD<f32>| values.index_axis(ndarray::Axis(1), 1).to_owned();

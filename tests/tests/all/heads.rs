@@ -14,7 +14,7 @@ use rewire_analysis::heads::{
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::path::{FreezePolicy, Input, Path, Receiver, patch_path, patch_paths};
 use rewire_analysis::run::{Direction, Options, Scale};
-use rewire_hooks::{HookPoint, NormSite, Recorder, Site};
+use rewire_hooks::{Head, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Roles, Split};
 use rewire_tasks::{LogitDiff, PromptPairs};
@@ -27,11 +27,11 @@ use rewire_toy::Toy;
 const TOLERANCE: Tolerance = Tolerance::new(5e-6, 1e-5);
 
 /// What `tests/fixtures/circuits.py` sets to zero, looks at as names, and leaves out.
-const ABLATED: [(usize, usize); 2] = [(1, 2), (2, 0)];
+const ABLATED: [Head; 2] = [Head::new(1, 2), Head::new(2, 0)];
 const NAMES: [usize; 3] = [2, 4, 7];
 const EXCLUDED: [u32; 2] = [3, 17];
 /// The movers of its S2-inhibition.
-const MOVERS: [(usize, usize); 2] = [(1, 1), (2, 3)];
+const MOVERS: [Head; 2] = [Head::new(1, 1), Head::new(2, 3)];
 
 #[test]
 fn parity_on_flex() {
@@ -61,7 +61,7 @@ fn tables_match<B: Backend>() {
             let direct = logit_attribution(&model, &pairs, &heads, FinalNormGain::LeftOut, &options).unwrap();
             close(direct.effects[0].mean(), "dla/heads_clean");
 
-            let ablated = if fixture.is_own() { ABLATED } else { [(2, 1), (3, 0)] };
+            let ablated = if fixture.is_own() { ABLATED } else { [Head::new(2, 1), Head::new(3, 0)] };
             let backup = backup_heads(&model, &pairs, &ablated, FinalNormGain::LeftOut, &options).unwrap();
             close(backup.before.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_clean");
             close(backup.after.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_ablated");
@@ -81,7 +81,8 @@ fn tables_match<B: Backend>() {
             }
 
             let config = model.config();
-            let all: Vec<_> = (0..config.n_layers).flat_map(|l| (0..config.n_heads).map(move |h| (l, h))).collect();
+            let all: Vec<_> =
+                (0..config.n_layers).flat_map(|l| (0..config.n_heads).map(move |h| Head::new(l, h))).collect();
             s2_inhibition_matches(&fixture, &model, &pairs, &all, weights);
 
             // Prompts whose tokens repeat: every occurrence of a kept token is kept.
@@ -104,7 +105,7 @@ fn s2_inhibition_matches<B: Backend>(
     fixture: &Fixture,
     model: &Transformer<B>,
     pairs: &PromptPairs,
-    heads: &[(usize, usize)],
+    heads: &[Head],
     weights: &str,
 ) {
     let table = |name: &str| fixture.table(name).unwrap_or_else(|| panic!("{} has no {name}", fixture.name));
@@ -185,7 +186,7 @@ fn folding_the_norms_changes_no_logit_attribution() {
         let found = [WeightProcessing::none(), folded].map(|processing| {
             let (model, pairs, _) = toy_pairs_with(toy, processing);
             let direct = logit_attribution(&model, &pairs, &nodes, FinalNormGain::Applied, &options).unwrap();
-            let backup = backup_heads(&model, &pairs, &[(3, 1)], FinalNormGain::Applied, &options).unwrap();
+            let backup = backup_heads(&model, &pairs, &[Head::new(3, 1)], FinalNormGain::Applied, &options).unwrap();
             let values = direct.effects.into_iter().map(|effects| effects.values);
             values.chain([backup.before.into_dyn(), backup.after.into_dyn()]).collect::<Vec<_>>()
         });
@@ -213,7 +214,7 @@ fn toy_pairs_with(toy: Toy, processing: WeightProcessing) -> (Transformer<Flex>,
 #[test]
 fn s2_inhibition_is_what_it_says() {
     let (model, pairs, roles) = toy_pairs(Toy::NeoX);
-    let (candidates, movers) = ([(1, 0), (2, 3)], [(2, 5), (3, 1)]);
+    let (candidates, movers) = ([Head::new(1, 0), Head::new(2, 3)], [Head::new(2, 5), Head::new(3, 1)]);
     let found =
         s2_inhibition(&model, &pairs, &roles, &candidates, &movers, &Options { prompt_batch: 5, ..Options::default() })
             .unwrap();
@@ -222,9 +223,10 @@ fn s2_inhibition_is_what_it_says() {
     model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
     let cache = recorder.into_cache();
     // The change of the logit difference, by the sweep's route.
-    let queries = movers.map(|(l, h)| Receiver::new(l, Input::Q).head(h).at(Positions::Each(pairs.ends())));
-    let path = |&(l, h): &(usize, usize)| Path {
-        senders: vec![Node::new(l, Component::HeadZ).unit(h)],
+    let queries =
+        movers.map(|mover| Receiver::new(mover.layer, Input::Q).head(mover.head).at(Positions::Each(pairs.ends())));
+    let path = |head: &Head| Path {
+        senders: vec![Node::new(head.layer, Component::HeadZ).unit(head.head)],
         receivers: queries.to_vec(),
     };
     let paths: Vec<Path> = candidates.iter().map(path).collect();
@@ -233,7 +235,7 @@ fn s2_inhibition_is_what_it_says() {
     let expected = patch_paths(&model, &pairs, &metric, &paths, FreezePolicy::default(), &options).unwrap();
     for (i, inhibition) in found.iter().enumerate() {
         assert_eq!(inhibition.head, candidates[i]);
-        let (layer, head) = candidates[i];
+        let Head { layer, head } = candidates[i];
         let pattern = array(cache.block::<4>(layer, Site::Pattern).unwrap());
         for prompt in 0..pairs.len() {
             let expected_attention = pattern[[prompt, head, pairs.end(prompt), roles[prompt].s2]];
@@ -248,7 +250,7 @@ fn s2_inhibition_is_what_it_says() {
             p.site() == Some(Site::Pattern)
         });
         let second = second.unwrap().cache;
-        for (mover, &(layer, head)) in movers.iter().enumerate() {
+        for (mover, &Head { layer, head }) in movers.iter().enumerate() {
             let [before, after] = [&cache, &second].map(|cache| array(cache.block::<4>(layer, Site::Pattern).unwrap()));
             for (prompt, roles) in roles.iter().enumerate() {
                 let at = [prompt, head, roles.end, roles.s1];
@@ -287,13 +289,16 @@ fn what_has_no_names_is_refused() {
     assert_eq!(error, "the list of names has positions for 13 prompts, and there are 12");
     // One prompt is its own mean: there is nothing to be a share of.
     let one = PromptPairs::new(pairs.pairs()[..1].to_vec()).unwrap();
-    let found = copy_suppression(&model, &one, &[(0, 0)], &KeptTokens::default(), &options).unwrap();
+    let found = copy_suppression(&model, &one, &[Head::new(0, 0)], &KeptTokens::default(), &options).unwrap();
     assert_eq!(found[0].score(), None);
-    let error = s2_inhibition(&model, &pairs, &roles[..2], &[(0, 0)], &[(1, 0)], &options).unwrap_err();
+    let error =
+        s2_inhibition(&model, &pairs, &roles[..2], &[Head::new(0, 0)], &[Head::new(1, 0)], &options).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
-    let error = backup_heads(&model, &pairs, &[(4, 0)], FinalNormGain::Applied, &options).unwrap_err().to_string();
+    let error =
+        backup_heads(&model, &pairs, &[Head::new(4, 0)], FinalNormGain::Applied, &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L4H0 head_z: layer 4 of 4, counted from 0");
-    let error = copy_suppression(&model, &pairs, &[(0, 8)], &KeptTokens::default(), &options).unwrap_err().to_string();
+    let error =
+        copy_suppression(&model, &pairs, &[Head::new(0, 8)], &KeptTokens::default(), &options).unwrap_err().to_string();
     assert_eq!(error, "there is no L0H8: head 8 of 8, counted from 0");
     for (node, reason) in [
         (NodeKind::all(Component::HeadQ), "it writes nothing to the residual stream itself"),

@@ -8,14 +8,14 @@ use ndarray::Axis as Dimension;
 use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
 use rewire_analysis::integrated::{
-    Integrated, PathIntegral, Quadrature, Rule, Together, integrated_gradients, literal_first_node,
-    literal_first_node_backward,
+    Integrated, PathIntegral, Quadrature, QuadratureNode, QuadratureNodes, Rule, Together, integrated_gradients,
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{ablation, activation_patching};
 use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Scale, clean_logits, mean_activations};
 use rewire_hooks::{ActivationCache, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
+use rewire_studies::integrated_gradients::{literal_first_node, literal_first_node_backward, literal_means};
 use rewire_tasks::{Accuracy, KlDivergence, LogitDiff, PromptPair, PromptPairs};
 use rewire_tests::compare::{Tolerance, assert_close, assert_within, scale, tolerance};
 use rewire_tests::fixture::{Arrays, Fixture, processings, tensors};
@@ -102,7 +102,8 @@ fn gaps_of_few_nodes_match<B: Backend>() {
             let (mut gaps, mut deltas) = (Vec::new(), Vec::new());
             for (rule, steps, name) in rules {
                 let quadrature = Quadrature { rule, steps };
-                let integral = PathIntegral { quadrature, tolerance: f64::INFINITY, ..PathIntegral::default() };
+                let integral =
+                    PathIntegral { quadrature: quadrature.into(), tolerance: f64::INFINITY, ..PathIntegral::default() };
                 let (metric, nodes) = (LogitDiff::new(&pairs), [HEADS, NEURONS]);
                 let found = integrated_gradients(&model, &pairs, &metric, &nodes, &integral, &in_metric()).unwrap();
                 for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
@@ -141,8 +142,9 @@ fn the_literal_figure_matches<B: Backend>() {
             let mut compared = 0;
             for (end, integral) in ends() {
                 let nodes = [HEADS, NEURONS];
-                let found = literal_first_node(&model, &first, &metric, &nodes, &integral, &in_metric()).unwrap();
-                let means = found.means(&first, model.config().d_model);
+                let found =
+                    literal_first_node(&model, &first, &metric, &nodes, integral.baseline, &in_metric()).unwrap();
+                let means = literal_means(&found, &first, model.config().d_model);
                 for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
                     let table = format!("{weights}/seed001/ig_{kind}_{end}_literal");
                     let Some(expected) = fixture.table(&table) else { continue };
@@ -191,12 +193,12 @@ fn the_literal_gaps_match<B: Backend>(
         }
     };
     for (end, integral) in ends() {
-        matches(&literal_first_node(model, first, &metric, &nodes, &integral, &in_metric()).unwrap(), end);
+        matches(&literal_first_node(model, first, &metric, &nodes, integral.baseline, &in_metric()).unwrap(), end);
     }
-    let integral = PathIntegral::default();
-    let backward = literal_first_node_backward(model, first, &metric, &nodes, &integral, &in_metric()).unwrap();
+    let corrupted = Intervention::Resample;
+    let backward = literal_first_node_backward(model, first, &metric, &nodes, corrupted, &in_metric()).unwrap();
     matches(&backward, "reversed");
-    let means = backward.means(first, model.config().d_model);
+    let means = literal_means(&backward, first, model.config().d_model);
     for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
         let table = format!("{weights}/seed001/ig_{kind}_reversed_literal");
         let tolerance = tolerance::<B>() * scale(&tables[&table]);
@@ -300,7 +302,7 @@ proptest! {
         for together in [Together::Layer, Together::Node] {
             let nodes = if together == Together::Node { &nodes[..1] } else { &nodes };
             let baseline = any_end(&model, &pairs, end);
-            let quadrature = Quadrature { steps: 3, ..Quadrature::default() };
+            let quadrature = Quadrature { steps: 3, ..Quadrature::default() }.into();
             let integral = PathIntegral { baseline, together, quadrature, tolerance: f64::INFINITY, refinements: 0 };
             let memory = Memory::default();
             let options = Options { ledger: &memory, gradient_batch: 2, ..in_metric() };
@@ -376,7 +378,7 @@ fn divergences_are_complete_to_what_float32_leaves_of_them() {
         assert!(smallest < 1e-5, "{toy:?}: {smallest:e}");
         // The floor lets no rule pass that is too coarse for the larger changes.
         let quadrature = Quadrature { rule: Rule::RiemannLeft, steps: 4 };
-        let coarse = PathIntegral { quadrature, refinements: 0, ..PathIntegral::default() };
+        let coarse = PathIntegral { quadrature: quadrature.into(), refinements: 0, ..PathIntegral::default() };
         let refused = integrated_gradients(&model, &pairs, &kl, &nodes, &coarse, &in_metric()).unwrap_err();
         assert!(matches!(refused, AnalysisError::Incomplete { .. }), "{refused}");
     }
@@ -390,18 +392,47 @@ fn every_rule_goes_to_the_same_integral_and_refines_until_it_is_there() {
     let exact = of_layers(&model, &pairs, &[HEADS], &PathIntegral::default());
     for rule in [Rule::RiemannLeft, Rule::RiemannRight, Rule::RiemannMiddle, Rule::Trapezoid] {
         let quadrature = Quadrature { rule, steps: 2 };
-        let integral = PathIntegral { quadrature, tolerance: 1e-3, refinements: 12, ..PathIntegral::default() };
+        let integral =
+            PathIntegral { quadrature: quadrature.into(), tolerance: 1e-3, refinements: 12, ..PathIntegral::default() };
         let found = of_layers(&model, &pairs, &[HEADS], &integral);
         assert!(found.completeness[0].steps.iter().any(|&steps| steps > 2), "{rule} was never refined");
         let [found, exact] = [&found, &exact].map(|i| &i.outcome.effects[0].values);
         assert_within(found, exact, 5e-3 * scale(exact), &rule.to_string());
 
-        let given_up = PathIntegral { quadrature, tolerance: 1e-7, refinements: 1, ..PathIntegral::default() };
+        let given_up =
+            PathIntegral { quadrature: quadrature.into(), tolerance: 1e-7, refinements: 1, ..PathIntegral::default() };
         let metric = LogitDiff::new(&pairs);
         let refused = integrated_gradients(&model, &pairs, &metric, &[HEADS], &given_up, &in_metric()).unwrap_err();
         assert!(matches!(refused, AnalysisError::Incomplete { steps: 4, .. }), "{refused}");
         assert!(refused.to_string().contains("head_result, layer "), "{refused}");
     }
+}
+
+#[test]
+fn a_list_of_nodes_is_summed_as_it_is() {
+    let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 3);
+    let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
+    let pairs = PromptPairs::new(vec![pair]).unwrap();
+    let along = |quadrature: QuadratureNodes| {
+        let integral = PathIntegral { quadrature, tolerance: f64::INFINITY, ..PathIntegral::default() };
+        of_layers(&model, &pairs, &[HEADS, NEURONS], &integral)
+    };
+    let rule = Quadrature { rule: Rule::GaussLegendre, steps: 3 };
+    let nodes = rule.nodes().unwrap();
+    assert_eq!(along(QuadratureNodes::List(nodes.clone())), along(rule.into()), "a rule's own nodes");
+    // The sum over nodes is the sum of each node's own.
+    let whole = along(rule.into());
+    let alone: Vec<Integrated> = nodes.into_iter().map(|node| along(QuadratureNodes::List(vec![node]))).collect();
+    for (kind, effects) in whole.outcome.effects.iter().enumerate() {
+        let sum = alone.iter().fold(0.0 * &effects.values, |sum, found| sum + &found.outcome.effects[kind].values);
+        assert_within(&sum, &effects.values, 1e-5 * scale(&effects.values), "nodes one by one");
+    }
+    // A list is never refined: half of the integral misses the change at once.
+    let half = QuadratureNodes::List(vec![QuadratureNode { at: 0.5, weight: 0.5 }]);
+    let half = PathIntegral { quadrature: half, ..PathIntegral::default() };
+    let metric = LogitDiff::new(&pairs);
+    let refused = integrated_gradients(&model, &pairs, &metric, &[HEADS], &half, &in_metric()).unwrap_err();
+    assert!(matches!(refused, AnalysisError::Incomplete { steps: 1, .. }), "{refused}");
 }
 
 #[test]
@@ -415,8 +446,11 @@ fn what_cannot_be_integrated_is_refused() {
     };
     let plain = PathIntegral::default();
     assert!(refused(&[], &plain).contains("no nodes"));
-    let none = PathIntegral { quadrature: Quadrature { rule: Rule::GaussLegendre, steps: 0 }, ..plain.clone() };
+    let none = Quadrature { rule: Rule::GaussLegendre, steps: 0 };
+    let none = PathIntegral { quadrature: none.into(), ..plain.clone() };
     assert!(refused(&[HEADS], &none).contains("at least 1 step"));
+    let empty = PathIntegral { quadrature: QuadratureNodes::List(Vec::new()), ..plain.clone() };
+    assert_eq!(refused(&[HEADS], &empty), "the list of quadrature nodes is empty; give at least one");
     assert!(refused(&[NodeKind::all(Component::HeadQ)], &plain).contains("what is added to the residual stream"));
     let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };
     assert!(refused(&[cells], &plain).contains("all or by position"));

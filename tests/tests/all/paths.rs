@@ -12,7 +12,7 @@ use rewire_analysis::path::{
 };
 use rewire_analysis::run::{Direction, Options, Scale};
 use rewire_analysis::{AnalysisError, Baselines};
-use rewire_hooks::{HookPoint, Site};
+use rewire_hooks::{Head, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, rounding};
@@ -419,22 +419,25 @@ fn what_is_named_twice_sends_once() {
 fn edges_go_to_later_layers() {
     let (model, pairs) = small();
     let metric = LogitDiff::new(&pairs);
-    let all: Vec<(usize, usize)> = (0..3).flat_map(|layer| (0..2).map(move |head| (layer, head))).collect();
+    let all: Vec<Head> = (0..3).flat_map(|layer| (0..2).map(move |head| Head::new(layer, head))).collect();
     let edges = Edge::between(&all);
     assert_eq!(edges.len(), 3 * 2 * 2 * 3);
     let found = head_edges(&model, &pairs, &metric, &edges, FreezePolicy::default(), &options(true)).unwrap();
     // Each is path patching along it alone.
     let heads = [NodeKind::all(Component::HeadZ)];
     for (edge, effect) in edges.iter().zip(found.outcome.mean()) {
-        let receiver = [Receiver::new(edge.to.0, edge.input).head(edge.to.1)];
+        let receiver = [Receiver::new(edge.to.layer, edge.input).head(edge.to.head)];
         let alone = path_patching(&model, &pairs, &metric, &heads, &receiver, FreezePolicy::default(), &options(true));
-        let expected = alone.unwrap().outcome.effects[0].mean()[[edge.from.0, edge.from.1]];
+        let expected = alone.unwrap().outcome.effects[0].mean()[[edge.from.layer, edge.from.head]];
         assert!((effect - expected).abs() < 1e-5, "{edge:?}: {effect} and {expected}");
     }
     let pruned = found.pruned(1e-3);
     assert!(!pruned.is_empty() && pruned.len() < edges.len());
     assert!(pruned.windows(2).all(|w| w[0].1.abs() >= w[1].1.abs()) && pruned.iter().all(|(_, e)| e.abs() >= 1e-3));
-    let back = Edge { from: (1, 0), to: (1, 1), input: Input::Q };
+    let back = Edge { from: Head::new(1, 0), to: Head::new(1, 1), input: Input::Q };
+    let json = serde_json::to_string(&back).unwrap();
+    assert_eq!(json, r#"{"from":[1,0],"to":[1,1],"input":"q"}"#);
+    assert_eq!(serde_json::from_str::<Edge>(&json).unwrap(), back);
     let refused = head_edges(&model, &pairs, &metric, &[back], FreezePolicy::default(), &options(true)).unwrap_err();
     assert_eq!(refused.to_string(), "there is no receiver q:1.1 for L1H0: it is in no later layer");
 }

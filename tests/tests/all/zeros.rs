@@ -24,7 +24,7 @@ use rewire_analysis::patching::{ablate_groups, ablation, activation_patching, pa
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
 use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Reuse, Scale, clean_logits, mean_activations};
 use rewire_analysis::stats::{Agreement, Warning};
-use rewire_hooks::{ActivationCache, HookPoint, Recorder, Site};
+use rewire_hooks::{ActivationCache, Head, HookPoint, Recorder, Site};
 use rewire_model::{Activation, FinalNormGain, Run, Transformer, TransformerConfig};
 use rewire_tasks::{Accuracy, AtClean, KlDivergence, LogitDiff, Metric, Probability, PromptPair, PromptPairs, Reads};
 use rewire_tests::compare::array;
@@ -380,11 +380,11 @@ fn finite_or_refused<M: Metric>(
         interpolation_curves(&plain, pairs, metric, &node, &[-1.0, 0.5, 2.0], &Intervention::Resample, &options);
     check("curves", found.map(|curves| curves.values.into_iter().collect()))?;
     check("logit attribution", logit_attribution(&plain, pairs, &adding, FinalNormGain::Applied, &options).map(flat))?;
-    let suppression = copy_suppression(&plain, pairs, &[(0, 0)], &KeptTokens::default(), &options);
+    let suppression = copy_suppression(&plain, pairs, &[Head::new(0, 0)], &KeptTokens::default(), &options);
     let divergences =
         |found: Vec<Suppression>| found.iter().flat_map(|s| [s.preserved as f32, s.ablated as f32]).collect();
     check("copy suppression", suppression.map(divergences))?;
-    let found = backup_heads(&plain, pairs, &[(0, 0)], FinalNormGain::Applied, &options);
+    let found = backup_heads(&plain, pairs, &[Head::new(0, 0)], FinalNormGain::Applied, &options);
     check("backup heads", found.map(|found| found.after.into_iter().chain(found.logit_difference_after).collect()))?;
     let prompt = [pairs.pairs()[0].clean.clone()];
     check("patterns", attention_patterns(&plain, &prompt, 4).map(|patterns| patterns.into_iter().collect()))?;

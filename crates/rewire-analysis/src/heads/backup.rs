@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, Axis, concatenate};
-use rewire_hooks::{HookPoint, Patch, Site};
+use rewire_hooks::{Head, HookPoint, Patch, Site};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
 use rewire_tensor::zeros_like;
@@ -22,8 +22,8 @@ use crate::run::record::check_pairs;
 /// Heads' direct logit attribution before and after some of them are gone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backup {
-    /// The heads that were set to zero, by layer and head.
-    pub ablated: Vec<(usize, usize)>,
+    /// The heads that were set to zero.
+    pub ablated: Vec<Head>,
     /// What each head adds to the logit difference at END, with the final norm's scale of that run: `[prompt, layer, head]`.
     pub before: Array3<f32>,
     /// The same with the heads gone, and the scale of that run.
@@ -45,7 +45,7 @@ pub struct Backup {
 pub fn backup_heads<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
-    heads: &[(usize, usize)],
+    heads: &[Head],
     gain: FinalNormGain,
     options: &Options,
 ) -> Result<Backup, AnalysisError> {
@@ -53,8 +53,8 @@ pub fn backup_heads<B: Backend>(
     if heads.is_empty() {
         return Err(AnalysisError::NoNodes);
     }
-    for &(layer, head) in heads {
-        Node::new(layer, Component::HeadZ).unit(head).check(model.config(), pairs)?;
+    for head in heads {
+        Node::new(head.layer, Component::HeadZ).unit(head.head).check(model.config(), pairs)?;
     }
     watched::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
@@ -98,12 +98,12 @@ impl Backup {
 }
 
 /// Sets the mixed values of some heads to zero.
-fn zero<B: Backend>(model: &Transformer<B>, portion: &Portion, heads: &[(usize, usize)]) -> Patch<B> {
+fn zero<B: Backend>(model: &Transformer<B>, portion: &Portion, heads: &[Head]) -> Patch<B> {
     let config = model.config();
     let dims = [portion.prompts.len(), portion.pairs.width(), config.n_heads, config.d_head];
-    let layers: BTreeSet<usize> = heads.iter().map(|(layer, _)| *layer).collect();
+    let layers: BTreeSet<usize> = heads.iter().map(|head| head.layer).collect();
     layers.into_iter().fold(Patch::new(), |patch, layer| {
-        let gone = mask::<B, 4>(dims, &model.device(), |_, index| heads.contains(&(layer, index[2])));
+        let gone = mask::<B, 4>(dims, &model.device(), |_, index| heads.contains(&Head::new(layer, index[2])));
         patch.replace_where(HookPoint::block(layer, Site::Z), zeros_like(dims, &model.w_o(layer)), gone)
     })
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
-use rewire_hooks::{ActivationCache, CacheError, HookPoint, Recorder, Site};
+use rewire_hooks::{ActivationCache, CacheError, Head, HookPoint, Recorder, Site};
 use rewire_model::{Readout, Run, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs, ioi::Roles};
 
@@ -19,8 +19,8 @@ use crate::run::transfer::host;
 /// What is measured of a head that may inhibit S2.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inhibition {
-    /// The head, by layer and number.
-    pub head: (usize, usize),
+    /// The head.
+    pub head: Head,
     /// How much it looks from END at S2 in the clean run, per prompt.
     pub s2_attention: Vec<f32>,
     /// The change of the logit difference when its output, taken from the other run, reaches the movers' queries at END, per prompt.
@@ -58,8 +58,8 @@ pub fn s2_inhibition<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     roles: &[Roles],
-    candidates: &[(usize, usize)],
-    movers: &[(usize, usize)],
+    candidates: &[Head],
+    movers: &[Head],
     options: &Options,
 ) -> Result<Vec<Inhibition>, AnalysisError> {
     if roles.len() < pairs.len() {
@@ -88,19 +88,18 @@ pub fn s2_inhibition<B: Backend>(
             let mut recorder = Recorder::filtered(is_pattern);
             model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(Readout::nothing()), &mut recorder)?;
             let clean = recorder.into_cache();
-            let to_s1 = |cache: &ActivationCache<B>, mover: (usize, usize)| {
+            let to_s1 = |cache: &ActivationCache<B>, mover: Head| {
                 attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())
             };
             for (done, inhibition) in found.iter_mut().enumerate() {
                 (options.progress)(from * candidates.len() + done * batch.len(), pairs.len() * candidates.len());
-                let (layer, head) = inhibition.head;
                 let s2: Vec<usize> = roles.iter().map(|r| r.s2).collect();
-                let sender = Node::new(layer, Component::HeadZ).unit(head);
+                let sender = Node::new(inhibition.head.layer, Component::HeadZ).unit(inhibition.head.head);
                 sender.check(model.config(), &batch)?;
                 inhibition.s2_attention.extend(attention(&clean, inhibition.head, &ends, &s2)?);
-                let queries = movers
-                    .iter()
-                    .map(|&(layer, head)| Receiver::new(layer, Input::Q).head(head).at(Positions::Each(ends.clone())));
+                let queries = movers.iter().map(|mover| {
+                    Receiver::new(mover.layer, Input::Q).head(mover.head).at(Positions::Each(ends.clone()))
+                });
                 let path = Path { senders: vec![sender], receivers: queries.collect() };
                 let policy = FreezePolicy::path_patching();
                 let run = patch_path(model, &batch, &metric, &path, policy, Direction::Noising, is_pattern)?;
@@ -123,11 +122,11 @@ pub fn s2_inhibition<B: Backend>(
 /// How much a head looks from `dest` at `src`, one of each a prompt.
 fn attention<B: Backend>(
     cache: &ActivationCache<B>,
-    (layer, head): (usize, usize),
+    head: Head,
     dest: &[usize],
     src: &[usize],
 ) -> Result<Vec<f32>, CacheError> {
-    let pattern = cache.block::<4>(layer, Site::Pattern)?.narrow(1, head, 1);
+    let pattern = cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1);
     let [_, _, queries, keys] = pattern.dims();
     let numbers = host(pattern);
     Ok(dest.iter().zip(src).enumerate().map(|(prompt, (d, s))| numbers[(prompt * queries + d) * keys + s]).collect())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
-use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
+use rewire_hooks::{ActivationCache, Head, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::PromptPairs;
 use rewire_tensor::{float32, product};
@@ -20,8 +20,8 @@ use crate::run::workers;
 /// What copy-suppression-preserving ablation leaves of one head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Suppression {
-    /// The head, by layer and number.
-    pub head: (usize, usize),
+    /// The head.
+    pub head: Head,
     /// Mean divergence KL(clean || ablated), in nats, if the head only lowers the tokens that are
     /// kept.
     pub preserved: f64,
@@ -82,16 +82,16 @@ const AT_ONCE: usize = 8;
 pub fn copy_suppression<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
-    heads: &[(usize, usize)],
+    heads: &[Head],
     keep: &KeptTokens,
     options: &Options,
 ) -> Result<Vec<Suppression>, AnalysisError> {
     check_pairs(model, pairs)?;
     let config = model.config();
-    for &(layer, head) in heads {
-        for (what, found, bound) in [("layer", layer, config.n_layers), ("head", head, config.n_heads)] {
+    for head in heads {
+        for (what, found, bound) in [("layer", head.layer, config.n_layers), ("head", head.head, config.n_heads)] {
             if found >= bound {
-                let node = format!("L{layer}H{head}");
+                let node = head.to_string();
                 return Err(AnalysisError::OutsideModel { node, what, found, bound });
             }
         }
@@ -181,17 +181,17 @@ struct Kept {
 }
 
 impl<B: Backend> Clean<'_, B> {
-    fn of(&self, (layer, head): (usize, usize)) -> Result<Suppression, AnalysisError> {
+    fn of(&self, head: Head) -> Result<Suppression, AnalysisError> {
         let [n, pos, _] = self.logits.dims();
         let d_model = self.model.config().d_model;
         let d_head = self.model.config().d_head;
-        let w_o = self.model.w_o(layer).narrow(0, head, 1).reshape([d_head, d_model]);
+        let w_o = self.model.w_o(head.layer).narrow(0, head.head, 1).reshape([d_head, d_model]);
         let written = |site: Site| -> Result<Vec<f32>, AnalysisError> {
-            let x = self.cache.block::<4>(layer, site)?.narrow(2, head, 1).reshape([n * pos, d_head]);
+            let x = self.cache.block::<4>(head.layer, site)?.narrow(2, head.head, 1).reshape([n * pos, d_head]);
             Ok(host(product(float32(x), w_o.clone()))) // [prompt, pos, d_model]
         };
         let (values, outputs) = (written(Site::V)?, written(Site::Z)?);
-        let pattern = host(self.cache.block::<4>(layer, Site::Pattern)?.narrow(1, head, 1)); // [prompt, dest, src]
+        let pattern = host(self.cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1)); // [prompt, dest, src]
         let means = self.means(&outputs);
         let mean = |dest: usize| &means[dest * d_model..][..d_model];
         let mut ablated = outputs;
@@ -200,7 +200,7 @@ impl<B: Backend> Clean<'_, B> {
         }
         // A pattern sums to 1, so the means of all sources sum to the mean of the output.
         let mut preserved = ablated.clone();
-        for Kept { prompt, dest, src } in self.kept(layer)? {
+        for Kept { prompt, dest, src } in self.kept(head.layer)? {
             let unit = &self.directions.units[&self.prompts[prompt][src]];
             let value = &values[(prompt * pos + src) * d_model..][..d_model];
             let along: f32 = value.iter().zip(mean(dest)).zip(unit).map(|((value, mean), u)| (value - mean) * u).sum();
@@ -209,9 +209,9 @@ impl<B: Backend> Clean<'_, B> {
             change.iter_mut().zip(unit).for_each(|(change, u)| *change += lowered * u);
         }
         let tensor = |change| Tensor::from_data(TensorData::new(change, [n, pos, d_model]), &self.model.device());
-        let what = format!("L{layer}H{head}, ablated,");
+        let what = format!("{head}, ablated,");
         let [preserved, ablated] = [preserved, ablated].map(|change| self.divergence(tensor(change), &what));
-        Ok(Suppression { head: (layer, head), preserved: preserved?, ablated: ablated? })
+        Ok(Suppression { head, preserved: preserved?, ablated: ablated? })
     }
 
     /// The mean of `outputs` `[prompt, pos, d_model]` over the prompts that have each position,

@@ -13,13 +13,13 @@ use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 use rewire_tensor::computes_here;
 
-use crate::effects::{Effects, Method, Outcome, join};
+use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::integrated::line::{Ends, Moved, check_linear};
 use crate::integrated::lines::{Found, OfLine, Work};
-use crate::integrated::quadrature::{Quadrature, QuadratureNode};
+use crate::integrated::quadrature::{Quadrature, QuadratureNodes};
 use crate::node::index::{no_effects, units};
-use crate::node::kind::{By, Component, Node, NodeKind, Positions};
+use crate::node::kind::{By, Node, NodeKind, Positions};
 use crate::patching::plan::at_once;
 use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
@@ -37,15 +37,15 @@ pub struct PathIntegral<B: Backend> {
     pub baseline: Intervention<B>,
     /// Which activations move together.
     pub together: Together,
-    /// Where gradients are taken.
-    pub quadrature: Quadrature,
+    /// The nodes at which gradients are taken: a rule, or any list of nodes.
+    pub quadrature: QuadratureNodes,
     /// How far attributions may be from summing to the change of the metric, as a share of the
     /// change (and of a hundredth of what cancels in it: the sizes of attributions and of the two
     /// metrics). To this comes what rounding inside the metric may put its two values off
     /// ([`Metric::rounding`]): no number of nodes brings a sum closer to a difference than that is
-    /// known. Where attributions are further off, the nodes are doubled.
+    /// known. If attributions are further off, the nodes of a rule are doubled; a list of nodes is an error.
     pub tolerance: f64,
-    /// How often the nodes of a layer may be doubled before it is given up.
+    /// How often the nodes of a rule may be doubled before a layer is given up.
     pub refinements: usize,
 }
 
@@ -57,7 +57,7 @@ impl<B: Backend> Default for PathIntegral<B> {
         Self {
             baseline: Intervention::Resample,
             together: Together::Layer,
-            quadrature: Quadrature::default(),
+            quadrature: Quadrature::default().into(),
             tolerance: DEFAULT_TOLERANCE,
             refinements: 4,
         }
@@ -86,23 +86,6 @@ pub struct Integrated {
     pub completeness: Vec<Completeness>,
 }
 
-impl Integrated {
-    /// The attributions of all positions together as means over positions and, but of neurons, over `d_model` numbers, instead of
-    /// sums: a view that some notebooks take. It is not complete; what it is the mean of, is.
-    #[must_use]
-    pub fn means(&self, pairs: &PromptPairs, d_model: usize) -> Vec<Effects> {
-        let mean = |effects: &Effects| {
-            let numbers = if effects.kind.component == Component::MlpPost { 1 } else { d_model };
-            let mut values = effects.values.clone();
-            for (prompt, mut of_prompt) in values.outer_iter_mut().enumerate() {
-                of_prompt /= ((pairs.end(prompt) + 1) * numbers) as f32;
-            }
-            Effects { values, ..effects.clone() }
-        };
-        self.outcome.effects.iter().filter(|e| e.kind.by == By::All).map(mean).collect()
-    }
-}
-
 /// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean)
 /// . integral of the gradient of the metric along the line from the clean run's activation to the
 /// baseline's`, summed over a node's dimensions, per prompt. They sum to the change of the metric
@@ -117,7 +100,7 @@ impl Integrated {
 /// prompt's attributions depend on which others are beside it.
 ///
 /// # Errors
-/// [`AnalysisError`] for nodes that do not move along a line, a rule without nodes, a baseline of another shape, and
+/// [`AnalysisError`] for nodes that do not move along a line, a quadrature without nodes, a baseline of another shape, and
 /// [`AnalysisError::Incomplete`].
 pub fn integrated_gradients<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
@@ -125,85 +108,6 @@ pub fn integrated_gradients<B: AutodiffBackend, M: Metric>(
     metric: &M,
     nodes: &[NodeKind],
     integral: &PathIntegral<B::InnerBackend>,
-    options: &Options,
-) -> Result<Integrated, AnalysisError> {
-    integrate(model, pairs, metric, nodes, integral, Steps::Refined, options)
-}
-
-/// What the code of a notebook that compared integrated gradients with activation patching gives,
-/// *not* integrated gradients: its metric reads row 0 of a batch that holds all nodes of the
-/// quadrature, so the first node alone has a gradient. The figure is one gradient near the clean
-/// activation times the first weight. For comparison with that notebook.
-///
-/// # Errors
-/// As [`integrated_gradients`], except that the gap has no bound.
-pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
-    nodes: &[NodeKind],
-    integral: &PathIntegral<B::InnerBackend>,
-    options: &Options,
-) -> Result<Integrated, AnalysisError> {
-    integrate(model, pairs, metric, nodes, integral, Steps::FirstAlone, options)
-}
-
-/// The figure of [`literal_first_node`] for the same line walked backward, from the baseline's
-/// activation to the clean one, as that notebook walks it for its contrastive pair: the first node
-/// lies beside the baseline's activation. Attributions, gaps and changes have the sign of that
-/// walk: what supports the behaviour has an attribution above 0.
-///
-/// # Errors
-/// As [`literal_first_node`].
-pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
-    nodes: &[NodeKind],
-    integral: &PathIntegral<B::InnerBackend>,
-    options: &Options,
-) -> Result<Integrated, AnalysisError> {
-    integrate(model, pairs, metric, nodes, integral, Steps::FirstBackward, options)
-}
-
-/// Which nodes of the quadrature count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
-#[strum(serialize_all = "kebab-case")]
-enum Steps {
-    /// All, and more where they are too few.
-    Refined,
-    /// The first.
-    FirstAlone,
-    /// The first of the line walked from its end to the clean activation.
-    FirstBackward,
-}
-
-impl Steps {
-    /// The nodes that count, at their places on the line from the clean activation.
-    fn nodes(self, quadrature: Quadrature) -> Result<Vec<QuadratureNode>, AnalysisError> {
-        let mut nodes = quadrature.nodes()?;
-        if self != Steps::Refined {
-            nodes.truncate(1);
-        }
-        if self == Steps::FirstBackward {
-            nodes.iter_mut().for_each(|node| node.at = 1.0 - node.at);
-        }
-        Ok(nodes)
-    }
-
-    /// The sign of the walk: -1 backward.
-    fn sign(self) -> f32 {
-        if self == Steps::FirstBackward { -1.0 } else { 1.0 }
-    }
-}
-
-fn integrate<B: AutodiffBackend, M: Metric>(
-    model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
-    nodes: &[NodeKind],
-    integral: &PathIntegral<B::InnerBackend>,
-    steps: Steps,
     options: &Options,
 ) -> Result<Integrated, AnalysisError> {
     check(model, pairs, nodes)?;
@@ -237,7 +141,6 @@ fn integrate<B: AutodiffBackend, M: Metric>(
                 metric,
                 portion: &portion,
                 integral,
-                steps,
                 ends: Ends::new(&inner, metric, &portion, nodes, &integral.baseline)?,
             };
             let mut found = Found::new(nodes, integral.together, config, &portion, pairs.width());
@@ -312,7 +215,6 @@ struct Integration<'a, B: AutodiffBackend, M> {
     metric: &'a M,
     portion: &'a Portion,
     integral: &'a PathIntegral<B::InnerBackend>,
-    steps: Steps,
     ends: Ends<'a, B::InnerBackend, M>,
 }
 
@@ -324,11 +226,8 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
         let Work { layer, unit, .. } = work;
         let node = Node { layer, component: kind.component, unit, positions: Positions::All };
         let plan = format!(
-            "integrated gradients of {kind}, line of {together} {node} to {}, {} {}, tolerance {tolerance}, refined {refinements} times, {}",
+            "integrated gradients of {kind}, line of {together} {node} to {}, {quadrature}, tolerance {tolerance}, refined {refinements} times, refined",
             baseline.name(),
-            quadrature.rule,
-            quadrature.steps,
-            self.steps
         );
         let pass = Pass::new(self.portion.prompts[0], number, &plan);
         let n_prompts = self.portion.prompts.len();
@@ -361,11 +260,10 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
             false => at_once.min(options.gradient_batch / n_prompts).max(1),
         };
         let ends = self.ends.metric_at_ends(&line)?;
-        let sign = self.steps.sign();
-        let mut quadrature = self.integral.quadrature;
+        let mut quadrature = self.integral.quadrature.clone();
         let mut refinement = 0;
         loop {
-            let nodes = self.steps.nodes(quadrature)?;
+            let nodes = quadrature.nodes()?;
             let gradient = line.mean_gradient(self.model, self.metric, self.portion, &nodes, at_once)?;
             let (found, ends) = self.ends.attributions(moved, &line, gradient, ends.clone())?;
             let of_end = |which: usize, prompt: usize| f64::from(ends[which * n_prompts + prompt]);
@@ -389,22 +287,19 @@ impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
                 if gap.abs() > allowed {
                     missed = missed.or(Some((prompt, gap, change, allowed)));
                 }
-                of_line.attributions.extend(attributions.iter().map(|v| sign * v));
-                of_line.gap.push(sign * gap as f32);
-                of_line.change.push(sign * change as f32);
+                of_line.attributions.extend(attributions);
+                of_line.gap.push(gap as f32);
+                of_line.change.push(change as f32);
             }
-            match missed {
-                Some((prompt, gap, change, allowed)) if self.steps == Steps::Refined => {
-                    if refinement == self.integral.refinements {
-                        let prompt = self.portion.prompts[prompt];
-                        let steps = nodes.len();
-                        return Err(AnalysisError::Incomplete { kind, layer, prompt, gap, change, allowed, steps });
-                    }
-                    refinement += 1;
-                    quadrature.steps = quadrature.steps.saturating_mul(2);
+            let Some((prompt, gap, change, allowed)) = missed else { return Ok(of_line) };
+            quadrature = match quadrature.doubled() {
+                Some(doubled) if refinement < self.integral.refinements => doubled,
+                _ => {
+                    let (prompt, steps) = (self.portion.prompts[prompt], nodes.len());
+                    return Err(AnalysisError::Incomplete { kind, layer, prompt, gap, change, allowed, steps });
                 }
-                _ => return Ok(of_line),
-            }
+            };
+            refinement += 1;
         }
     }
 }

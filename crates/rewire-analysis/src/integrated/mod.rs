@@ -8,10 +8,7 @@ pub(crate) mod quadrature;
 pub(crate) mod rule;
 
 pub use curves::{Curves, interpolation_curves};
-pub use gradients::{
-    Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, integrated_gradients, literal_first_node,
-    literal_first_node_backward,
-};
+pub use gradients::{Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, integrated_gradients};
 pub use lines::Together;
-pub use quadrature::{Quadrature, QuadratureNode};
+pub use quadrature::{Quadrature, QuadratureNode, QuadratureNodes};
 pub use rule::Rule;

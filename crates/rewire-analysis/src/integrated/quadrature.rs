@@ -1,12 +1,13 @@
 //! Where along a line gradients are taken, and how much each counts.
 
-use crate::integrated::rule::Rule;
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use gauss_quad::GaussLegendre;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AnalysisError;
+use crate::integrated::rule::Rule;
 
 /// A rule with its number of nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,6 +32,69 @@ pub struct QuadratureNode {
     pub at: f64,
     /// The weights of a rule sum to 1.
     pub weight: f64,
+}
+
+/// The nodes at which gradients are taken along a line.
+///
+/// ```
+/// use rewire_analysis::integrated::{Quadrature, QuadratureNode, QuadratureNodes};
+///
+/// let captum = QuadratureNodes::from(Quadrature::default());
+/// assert_eq!(captum.nodes().unwrap().len(), 50);
+/// // The gradient halfway along the line, alone.
+/// let halfway = QuadratureNodes::List(vec![QuadratureNode { at: 0.5, weight: 1.0 }]);
+/// assert_eq!(halfway.nodes().unwrap().len(), 1);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub enum QuadratureNodes {
+    /// The nodes of a rule. Their number is doubled if they are too few for the tolerance.
+    Rule(Quadrature),
+    /// These nodes and no others. The weights of an integral over the whole line sum to 1.
+    List(Vec<QuadratureNode>),
+}
+
+impl From<Quadrature> for QuadratureNodes {
+    fn from(quadrature: Quadrature) -> Self {
+        Self::Rule(quadrature)
+    }
+}
+
+impl QuadratureNodes {
+    /// Returns the nodes in the order in which their gradients are summed.
+    ///
+    /// # Errors
+    /// As [`Quadrature::nodes`] for a rule; [`AnalysisError::NoQuadratureNodes`] for an empty list.
+    pub fn nodes(&self) -> Result<Vec<QuadratureNode>, AnalysisError> {
+        match self {
+            Self::Rule(quadrature) => quadrature.nodes(),
+            Self::List(nodes) if nodes.is_empty() => Err(AnalysisError::NoQuadratureNodes),
+            Self::List(nodes) => Ok(nodes.clone()),
+        }
+    }
+
+    /// Returns the same rule with twice as many nodes; `None` for a list.
+    pub(crate) fn doubled(&self) -> Option<Self> {
+        match self {
+            Self::Rule(Quadrature { rule, steps }) => {
+                Some(Self::Rule(Quadrature { rule: *rule, steps: steps.saturating_mul(2) }))
+            }
+            Self::List(_) => None,
+        }
+    }
+}
+
+/// Writes a rule as `gauss-legendre 50`, and a list with the place and weight of each node. Names of
+/// checkpoints contain this text, so that no change of it is free.
+impl fmt::Display for QuadratureNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(Quadrature { rule, steps }) => write!(f, "{rule} {steps}"),
+            Self::List(nodes) => {
+                write!(f, "{} nodes", nodes.len())?;
+                nodes.iter().try_for_each(|QuadratureNode { at, weight }| write!(f, " {at}*{weight}"))
+            }
+        }
+    }
 }
 
 /// Nodes above which a number was mistyped.
@@ -102,6 +166,18 @@ mod tests {
         assert!(nodes.windows(2).all(|w| w[0].at < w[1].at));
         // Captum's first node and weight.
         assert!((nodes[0].at - 0.000_566_797).abs() < 1e-8 && (nodes[0].weight - 0.001_454_311).abs() < 1e-8);
+    }
+
+    #[test]
+    fn a_list_of_nodes_stays_as_it_is() {
+        let rule = QuadratureNodes::from(Quadrature { rule: Rule::RiemannMiddle, steps: 2 });
+        let list = QuadratureNodes::List(rule.nodes().unwrap());
+        assert_eq!(list.nodes().unwrap(), [node(0.25, 0.5), node(0.75, 0.5)]);
+        assert_eq!(rule.doubled().unwrap().nodes().unwrap().len(), 4);
+        assert_eq!(list.doubled(), None);
+        assert_eq!([rule.to_string(), list.to_string()], ["riemann-middle 2", "2 nodes 0.25*0.5 0.75*0.5"]);
+        let refused = QuadratureNodes::List(Vec::new()).nodes().unwrap_err().to_string();
+        assert_eq!(refused, "the list of quadrature nodes is empty; give at least one");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Head-to-head paths, each alone, as edges of a graph.
 
 use burn::tensor::backend::Backend;
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 use serde::{Deserialize, Serialize};
@@ -14,13 +15,17 @@ use crate::path::policy::FreezePolicy;
 use crate::path::receiver::{Input, Receiver};
 use crate::run::options::Options;
 
-/// From a head's output to another's queries, keys or values. Heads are by layer and number.
+/// A path from one head's output to another head's queries, keys or values.
+///
+/// Serde writes each head as the pair `[layer, head]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Edge {
     /// The head that sends.
-    pub from: (usize, usize),
+    #[serde(with = "pair")]
+    pub from: Head,
     /// The head that receives.
-    pub to: (usize, usize),
+    #[serde(with = "pair")]
+    pub to: Head,
     /// Through which of its inputs.
     pub input: Input,
 }
@@ -37,10 +42,10 @@ pub struct HeadEdges {
 impl Edge {
     /// Every edge from one of `heads` to another in a later layer, through each of its inputs.
     #[must_use]
-    pub fn between(heads: &[(usize, usize)]) -> Vec<Self> {
+    pub fn between(heads: &[Head]) -> Vec<Self> {
         let inputs = [Input::Q, Input::K, Input::V];
         let pairs = heads.iter().flat_map(|&from| heads.iter().map(move |&to| (from, to)));
-        let later = pairs.filter(|(from, to)| from.0 < to.0);
+        let later = pairs.filter(|(from, to)| from.layer < to.layer);
         later.flat_map(|(from, to)| inputs.map(|input| Self { from, to, input })).collect()
     }
 }
@@ -68,15 +73,29 @@ pub fn head_edges<B: Backend, M: Metric>(
     policy: FreezePolicy,
     options: &Options,
 ) -> Result<HeadEdges, AnalysisError> {
-    if let Some(Edge { from, to, input }) = edges.iter().find(|edge| edge.from.0 >= edge.to.0) {
-        let receiver = format!("{input}:{}.{} for L{}H{}", to.0, to.1, from.0, from.1);
+    if let Some(Edge { from, to, input }) = edges.iter().find(|edge| edge.from.layer >= edge.to.layer) {
+        let receiver = format!("{input}:{}.{} for {from}", to.layer, to.head);
         return Err(AnalysisError::NoSuchReceiver { receiver, reason: "it is in no later layer" });
     }
     let path = |edge: &Edge| Path {
-        senders: vec![Node::new(edge.from.0, Component::HeadZ).unit(edge.from.1)],
-        receivers: vec![Receiver::new(edge.to.0, edge.input).head(edge.to.1)],
+        senders: vec![Node::new(edge.from.layer, Component::HeadZ).unit(edge.from.head)],
+        receivers: vec![Receiver::new(edge.to.layer, edge.input).head(edge.to.head)],
     };
     let paths: Vec<Path> = edges.iter().map(path).collect();
     let outcome = patch_paths(model, pairs, metric, &paths, policy, options)?;
     Ok(HeadEdges { edges: edges.to_vec(), outcome })
+}
+
+/// Writes a head as the pair `[layer, head]`, and reads it back.
+mod pair {
+    use rewire_hooks::Head;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(head: &Head, serializer: S) -> Result<S::Ok, S::Error> {
+        (head.layer, head.head).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Head, D::Error> {
+        <(usize, usize)>::deserialize(deserializer).map(Head::from)
+    }
 }

@@ -20,7 +20,7 @@ use rewire_analysis::patching::{
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching, path_patching_cost};
 use rewire_analysis::run::{Direction, Options, clean_logits};
 use rewire_analysis::{Effects, Outcome};
-use rewire_hooks::{GradientProbes, HookPoint, Site};
+use rewire_hooks::{GradientProbes, Head, HookPoint, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
 use serde_json::{Value, json};
@@ -77,12 +77,13 @@ const NOTEBOOK_TOKENS: usize = 17;
 const OF_A_LINE: usize = 12;
 
 /// The heads whose queries receive, of GPT-2 small's 12 layers of 12 heads.
-const MOVERS: [(usize, usize); 6] = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)];
+const MOVERS: [Head; 6] =
+    [Head::new(8, 1), Head::new(8, 2), Head::new(8, 10), Head::new(9, 4), Head::new(9, 6), Head::new(10, 7)];
 
 /// The same heads, in depth and number, of another shape.
-pub(crate) fn movers(config: &TransformerConfig) -> Vec<(usize, usize)> {
+pub(crate) fn movers(config: &TransformerConfig) -> Vec<Head> {
     let mut movers: Vec<_> =
-        MOVERS.iter().map(|(layer, head)| (layer * config.n_layers / 12, head * config.n_heads / 12)).collect();
+        MOVERS.iter().map(|h| Head::new(h.layer * config.n_layers / 12, h.head * config.n_heads / 12)).collect();
     movers.dedup();
     movers
 }
@@ -139,7 +140,8 @@ impl<'a> Setting<'a> {
         if size.is_shared() {
             model.save(directory)?;
         }
-        let shape = json!({ "shape": size.describe(), "movers": movers(model.config()), "shared": size.is_shared() });
+        let movers: Vec<[usize; 2]> = movers(model.config()).iter().map(|h| [h.layer, h.head]).collect();
+        let shape = json!({ "shape": size.describe(), "movers": movers, "shared": size.is_shared() });
         std::fs::write(directory.join("setting.json"), shape.to_string())?;
         let describe = |pairs: &PromptPairs| -> Value {
             let pair = |p: &PromptPair| json!({ "clean": p.clean, "corrupt": p.corrupted, "answers": p.answers, "wrong_answers": p.wrong_answers });
@@ -258,9 +260,9 @@ impl Work {
     fn receivers(self, config: &TransformerConfig) -> Option<Vec<Receiver>> {
         match self {
             Work::PathsToResidual => Some(vec![Receiver::new(config.n_layers - 1, Input::ResidPost)]),
-            Work::PathsToQueries => Some(
-                movers(config).into_iter().map(|(layer, head)| Receiver::new(layer, Input::Q).head(head)).collect(),
-            ),
+            Work::PathsToQueries => {
+                Some(movers(config).into_iter().map(|h| Receiver::new(h.layer, Input::Q).head(h.head)).collect())
+            }
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use rewire_analysis::integrated::{Curves, Integrated};
 use rewire_analysis::patching::AnswerAccuracy;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
+use rewire_hooks::Head;
 use rewire_report::{Prompts, Table};
 use rewire_studies::Check;
 use rewire_studies::integrated_gradients::{
@@ -17,7 +18,6 @@ use super::Arguments;
 use crate::model::Source;
 use crate::output::text_table;
 use crate::session::Session;
-use rewire_report::names::head_name;
 
 /// Nodes that tables list.
 pub(super) const TOP_NODES: usize = 10;
@@ -93,7 +93,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
         ((*baseline).to_owned(), Value::Object(kinds))
     };
     let comparisons: serde_json::Map<_, _> = BASELINES.iter().zip(&compared.lines).map(of_baseline).collect();
-    let heads = |heads: &[(usize, usize)]| heads.iter().map(|&(l, h)| head_name(l, h)).collect::<Vec<_>>();
+    let heads = |heads: &[Head]| heads.iter().map(Head::to_string).collect::<Vec<_>>();
     let study = found.study.as_ref().map(|study| describe(study, found));
     json!({
         "rule": arguments.rule, "steps": arguments.steps, "tolerance": arguments.tolerance,
@@ -131,7 +131,7 @@ fn describe_averaged(averaged: &Averaged) -> Value {
 
 fn describe_contrast(contrast: &Contrasted) -> Value {
     json!({
-        "pair": contrast.name, "head": head_name(contrast.head.0, contrast.head.1),
+        "pair": contrast.name, "head": contrast.head.to_string(),
         "logit_differences": contrast.logit_differences, "patched": contrast.patched,
         "integrated_gradients": contrast.integrated, "gap": contrast.gap,
         "literal_first_node_backward": contrast.literal, "literal_gap": contrast.literal_gap,

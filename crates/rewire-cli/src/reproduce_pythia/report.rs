@@ -6,7 +6,7 @@ mod senders;
 
 use ndarray::Array2;
 use rewire_analysis::Effects;
-use rewire_circuits::Head;
+use rewire_hooks::Head;
 use rewire_report::charts::{self, Bars, Chart, HeatMapLabels};
 use rewire_report::{AttentionMap, Page};
 use rewire_studies::Check;
@@ -95,7 +95,7 @@ fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, a
             page.chart(bars(name, step, &top, sign));
         }
     }
-    let total: f32 = step.serving.iter().map(|&(layer, head)| -effects[[layer, head]]).sum();
+    let total: f32 = step.serving.iter().map(|head| -effects[[head.layer, head.head]]).sum();
     let threshold = 100.0 * arguments.threshold;
     page.text(&match step.serving.is_empty() {
         true => format!("No head serves the behaviour beyond the threshold of {threshold:.1}% of clean less corrupted."),
@@ -114,7 +114,7 @@ fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, a
 
 /// The heads of largest effect of one sign, with the effect turned to be above 0.
 fn strongest(effects: &Array2<f32>, sign: f32, n: usize) -> Vec<(Head, f32)> {
-    let mut heads: Vec<(Head, f32)> = effects.indexed_iter().map(|(head, v)| (head, sign * v)).collect();
+    let mut heads: Vec<(Head, f32)> = effects.indexed_iter().map(|(place, v)| (place.into(), sign * v)).collect();
     heads.retain(|(_, v)| *v > 1e-4);
     heads.sort_by(|a, b| b.1.total_cmp(&a.1));
     heads.truncate(n);
@@ -123,14 +123,14 @@ fn strongest(effects: &Array2<f32>, sign: f32, n: usize) -> Vec<(Head, f32)> {
 
 fn bars(title: &str, step: &Step, heads: &[(Head, f32)], sign: f32) -> Chart {
     let row = bar_row(&step.outcome.effects[0], &step.certainty, heads, sign);
-    let names: Vec<String> = heads.iter().map(|((layer, head), _)| head_name(*layer, *head)).collect();
+    let names: Vec<String> = heads.iter().map(|(head, _)| head.to_string()).collect();
     let top = row.intervals.iter().map(|[_, high]| *high).fold(0.0, f64::max);
     charts::bars(title, &names, &[row], ["head", "share of clean less corrupted"], top)
 }
 
 /// The bars of some heads with their intervals, which are those of the tables.
 fn bar_row(effects: &Effects, certainty: &Certainty, heads: &[(Head, f32)], sign: f32) -> Bars {
-    let places: Vec<Vec<usize>> = heads.iter().map(|((layer, head), _)| vec![*layer, *head]).collect();
+    let places: Vec<Vec<usize>> = heads.iter().map(|(head, _)| vec![head.layer, head.head]).collect();
     let turned = |ends: [f32; 2]| {
         let [a, b] = ends.map(|end| f64::from(sign * end));
         [a.min(b), a.max(b)]
@@ -148,7 +148,7 @@ fn attention(page: &mut Page, found: &Found, heads: impl Iterator<Item = Head>) 
     let (prompt, patterns) = &found.shown;
     let tokens = token_labels(&found.data.pairs.labels(*prompt));
     let n = tokens.len();
-    let map = |(layer, head): Head| AttentionMap {
+    let map = |Head { layer, head }: Head| AttentionMap {
         name: head_name(layer, head),
         tokens: tokens.clone(),
         values: patterns
@@ -187,7 +187,7 @@ mod tests {
         let (bar, table): (Vec<_>, Vec<_>) = [0, 1, 0]
             .map(|seed| {
                 let certainty = Certainty::new(&effects, &Clusters::each(12), seed);
-                let bar = bar_row(&effects, &certainty, &[((0, 1), 0.5)], -1.0).intervals[0];
+                let bar = bar_row(&effects, &certainty, &[(Head::new(0, 1), 0.5)], -1.0).intervals[0];
                 (bar, certainty.columns(&effects, &[vec![0, 1]]).rows[0][1].clone())
             })
             .into_iter()

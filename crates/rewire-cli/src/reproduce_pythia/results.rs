@@ -5,7 +5,8 @@ use rewire_analysis::Method;
 use rewire_analysis::heads::Suppression;
 use rewire_analysis::path::{Input, Receiver};
 use rewire_analysis::run::{Direction, Scale};
-use rewire_circuits::{Carried, Head, KEPT, LEFT, Look, Random, STABLE};
+use rewire_circuits::{Carried, KEPT, LEFT, Look, Random, STABLE};
+use rewire_hooks::Head;
 use rewire_report::{Prompts, Table};
 use rewire_studies::Check;
 use rewire_studies::pythia::{Circuit, Comparison, Member};
@@ -21,7 +22,7 @@ use rewire_report::{Columns, describe_clusters};
 
 /// Names of heads, or a dash.
 pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {
-    let names: Vec<String> = heads.into_iter().map(|(layer, head)| head_name(layer, head)).collect();
+    let names: Vec<String> = heads.into_iter().map(|head| head.to_string()).collect();
     if names.is_empty() { "-".to_owned() } else { names.join(" ") }
 }
 
@@ -69,7 +70,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
     let means: Array1<f32> = found.edges.exact.outcome.mean();
     for (edge, effect) in found.edges.exact.edges.iter().zip(means) {
         let input = [Input::Q, Input::K, Input::V].iter().position(|input| *input == edge.input).unwrap_or(0);
-        let index = [edge.to.0, edge.to.1, input, edge.from.0, edge.from.1];
+        let index = [edge.to.layer, edge.to.head, input, edge.from.layer, edge.from.head];
         edges[IxDyn(&index)] = effect;
     }
     tables.push(Table {
@@ -118,7 +119,7 @@ fn shown(value: f32) -> Value {
 pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> Value {
     let circuit = &found.circuit;
     let member = |m: &Member| {
-        let (layer, head) = m.head;
+        let Head { layer, head } = m.head;
         let roles: Vec<Value> =
             m.roles.iter().map(|(role, effect)| json!({ "class": role.name(), "effect": effect })).collect();
         let looks: Value =
@@ -134,22 +135,22 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
                 { "without_norms": plain.negative[[layer, head]], "with_norms": normed.negative[[layer, head]] },
         })
     };
-    let all = circuit.with_roles.iter().map(|(&(layer, head), roles)| {
-        let is_member = circuit.members.iter().any(|member| member.head == (layer, head));
+    let all = circuit.with_roles.iter().map(|(head, roles)| {
+        let is_member = circuit.members.iter().any(|member| member.head == *head);
         let classes: Vec<Value> =
             roles.iter().map(|(role, effect)| json!({ "class": role.name(), "effect": effect })).collect();
-        json!({ "name": head_name(layer, head), "classes": classes, "member": is_member })
+        json!({ "name": head.to_string(), "classes": classes, "member": is_member })
     });
     let inhibition = found.inhibition.iter().map(|inhibition| {
         let [s2, change, s1] = inhibition.means();
         json!({
-            "name": head_name(inhibition.head.0, inhibition.head.1), "end_to_s2_attention": s2,
+            "name": inhibition.head.to_string(), "end_to_s2_attention": s2,
             "logit_difference_change": change, "movers_s1_attention_change": s1,
         })
     });
     let suppression = found.suppression.iter().map(|s| {
         json!({
-            "name": head_name(s.head.0, s.head.1), "kl_mean_ablated": s.ablated, "kl_suppression_preserved": s.preserved,
+            "name": s.head.to_string(), "kl_mean_ablated": s.ablated, "kl_suppression_preserved": s.preserved,
             "score": s.score(),
         })
     });
@@ -240,7 +241,7 @@ pub(super) const MEMBERS: [&str; 6] = ["head", "class", "evidence", "copy score"
 /// A row a head of the circuit.
 pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
     let row = |m: &Member| {
-        let (layer, head) = m.head;
+        let Head { layer, head } = m.head;
         let roles: Vec<&str> = m.roles.iter().map(|(role, _)| role.name()).collect();
         let evidence: Vec<String> = found
             .steps
@@ -339,14 +340,14 @@ pub(super) fn reference(found: &Found) -> String {
 
 /// The heads of largest effect in a step: header and rows.
 pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
-    let mut heads: Vec<(Head, f32)> = step.effects().indexed_iter().map(|(head, v)| (head, *v)).collect();
+    let mut heads: Vec<(Head, f32)> = step.effects().indexed_iter().map(|(place, v)| (place.into(), *v)).collect();
     heads.retain(|(_, effect)| effect.abs() >= 5e-5);
     heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     heads.truncate(n);
-    let places: Vec<Vec<usize>> = heads.iter().map(|((layer, head), _)| vec![*layer, *head]).collect();
+    let places: Vec<Vec<usize>> = heads.iter().map(|(head, _)| vec![head.layer, head.head]).collect();
     let Columns { header, rows } = step.certainty.columns(&step.outcome.effects[0], &places);
-    let row = |(((layer, head), effect), sure): (&(Head, f32), Vec<String>)| {
-        let name = step.certainty.marked(head_name(*layer, *head), &[*layer, *head]);
+    let row = |((head, effect), sure): (&(Head, f32), Vec<String>)| {
+        let name = step.certainty.marked(head.to_string(), &[head.layer, head.head]);
         [name, format!("{effect:+.4}")].into_iter().chain(sure).collect()
     };
     let header = ["head", "effect"].map(str::to_owned).into_iter().chain(header).collect();
@@ -415,7 +416,7 @@ pub(super) fn receivers(step: &Step) -> String {
 /// A head's copy suppression, as a row of a table.
 pub(super) fn suppression_row(s: &Suppression) -> Vec<String> {
     vec![
-        head_name(s.head.0, s.head.1),
+        s.head.to_string(),
         format!("{:.5}", s.ablated),
         format!("{:.5}", s.preserved),
         // Adding 0 turns a score that rounds to -0 into 0.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use rewire_analysis::path::Edge;
-use rewire_circuits::{Head, PathStep};
+use rewire_circuits::PathStep;
+use rewire_hooks::Head;
 use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
 use rewire_studies::pythia::{self, Circuit};
 
 use super::Arguments;
 use rewire_report::Certainty;
-use rewire_report::names::head_name;
 
 /// A step of path patching, with how sure its effects are.
 pub(super) struct Step<'a> {
@@ -73,25 +73,25 @@ impl Deref for Step<'_> {
 fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: usize, threshold: f32) -> Graph {
     let mut edges = Vec::new();
     let mut nodes: BTreeMap<Head, GraphNode> = BTreeMap::new();
-    let mut node = |(layer, head): Head| {
-        let roles = circuit.with_roles.get(&(layer, head));
+    let mut node = |head: Head| {
+        let roles = circuit.with_roles.get(&head);
         let class = roles.and_then(|roles| roles.first()).map_or("other", |(role, _)| role.name());
-        let name = head_name(layer, head);
-        let standing = match circuit.members.iter().any(|member| member.head == (layer, head)) {
+        let name = head.to_string();
+        let standing = match circuit.members.iter().any(|member| member.head == head) {
             true => Standing::Heavy,
             false => Standing::Plain,
         };
-        let drawn = GraphNode { name: name.clone(), class: class.to_owned(), layer, standing };
-        nodes.entry((layer, head)).or_insert(drawn);
+        let drawn = GraphNode { name: name.clone(), class: class.to_owned(), layer: head.layer, standing };
+        nodes.entry(head).or_insert(drawn);
         name
     };
     for (edge, effect) in pruned {
         let (from, to) = (node(edge.from), node(edge.to));
         edges.push(GraphEdge { from, to, kind: edge.input.to_string(), effect: *effect });
     }
-    for ((layer, head), effect) in direct.effects().indexed_iter() {
+    for (place, effect) in direct.effects().indexed_iter() {
         if effect.abs() >= threshold {
-            let (from, to) = (node((layer, head)), "logits".to_owned());
+            let (from, to) = (node(place.into()), "logits".to_owned());
             edges.push(GraphEdge { from, to, kind: String::new(), effect: *effect });
         }
     }

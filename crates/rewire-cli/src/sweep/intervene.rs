@@ -148,7 +148,7 @@ impl IntegralArguments {
             None | Some(LineName::Layer) => Together::Layer,
             Some(LineName::Node) => Together::Node,
         };
-        let (quadrature, tolerance) = (self.quadrature(), self.tolerance(&arguments.numbers));
+        let (quadrature, tolerance) = (self.quadrature().into(), self.tolerance(&arguments.numbers));
         Ok(PathIntegral { baseline, together, quadrature, tolerance, ..PathIntegral::default() })
     }
 

@@ -5,7 +5,7 @@ use rewire_analysis::node::Node;
 use rewire_analysis::patching::{Ablated, AnswerAccuracy, answer_accuracy};
 use rewire_analysis::run::{Intervention, MeanOver, Options, mean_activations};
 use rewire_analysis::stats::pearson;
-use rewire_hooks::Site;
+use rewire_hooks::{Head, Site};
 use rewire_model::Transformer;
 use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 use rewire_tasks::{PromptPairs, Tokenizer};
@@ -26,13 +26,13 @@ pub struct Ablations {
     /// As it is.
     pub whole: AnswerAccuracy,
     /// The heads that are removed one by one.
-    pub heads: Vec<(usize, usize)>,
+    pub heads: Vec<Head>,
     /// Without each head; one row an intervention.
     pub alone: Vec<Vec<AnswerAccuracy>>,
     /// Those of them that are outliers by the notebook's rule; on its own model its six.
-    pub of_notebook: Vec<(usize, usize)>,
+    pub of_notebook: Vec<Head>,
     /// Sets of heads that are removed together, by name.
-    pub sets: Vec<(String, Vec<(usize, usize)>)>,
+    pub sets: Vec<(String, Vec<Head>)>,
     /// Without each set; one row an intervention.
     pub together: Vec<Vec<AnswerAccuracy>>,
 }
@@ -44,7 +44,7 @@ pub(super) fn study<B: Backend>(
     [set, reference]: &[PromptPairs; 2],
     compared: &Compared,
     known: KnownModel,
-    further: &[(usize, usize)],
+    further: &[Head],
 ) -> Result<Ablations, StudyError> {
     let mut heads = compared.literal_outliers();
     // On the notebook's own model its six heads, whichever are outliers here.
@@ -61,7 +61,11 @@ pub(super) fn study<B: Backend>(
         sets.push(("all of these".to_owned(), heads.clone()));
     }
     if known == KnownModel::Gpt2Small {
-        sets.extend(GPT2_SMALL_CIRCUIT.iter().map(|class| (format!("{} heads", class.name), class.heads.to_vec())));
+        sets.extend(
+            GPT2_SMALL_CIRCUIT
+                .iter()
+                .map(|class| (format!("{} heads", class.name), class.heads.iter().copied().map(Head::from).collect())),
+        );
     }
 
     let prompts: Vec<Vec<u32>> = reference.pairs().iter().map(|p| p.clean.clone()).collect();
@@ -108,7 +112,7 @@ impl Ablations {
     /// Of the difference of scores, and of each method's, with the change of accuracy; of the true attributions and the notebook's.
     #[must_use]
     pub fn correlations(&self, compared: &Compared) -> Vec<Correlations> {
-        type Score = fn(&Compared, (usize, usize)) -> f32;
+        type Score = fn(&Compared, Head) -> f32;
         // The notebook takes the difference from its figure unscaled, some 1e-7: it is patching itself, but for rounding.
         let scores: [(&str, Score); 5] = [
             ("patching less IG", |c, head| c.exact_of(head) - c.integrated_of(head)),
@@ -128,7 +132,7 @@ impl Ablations {
 
     /// Change of the share of prompts on which the model says the answer without one head.
     #[must_use]
-    pub fn change(&self, intervention: usize, head: (usize, usize)) -> Option<f32> {
+    pub fn change(&self, intervention: usize, head: Head) -> Option<f32> {
         let at = self.heads.iter().position(|h| *h == head)?;
         self.changes(intervention).get(at).copied()
     }
@@ -142,6 +146,6 @@ impl Ablations {
     /// Names of the heads.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.heads.iter().map(|&(layer, head)| format!("L{layer}H{head}")).collect()
+        self.heads.iter().map(Head::to_string).collect()
     }
 }

@@ -2,16 +2,17 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::integrated::{Integrated, PathIntegral, Quadrature, integrated_gradients, literal_first_node};
+use rewire_analysis::integrated::{Integrated, PathIntegral, integrated_gradients};
 use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Intervention, Options, Scale};
 use rewire_analysis::stats::Comparison;
 use rewire_analysis::{Effects, Outcome};
-use rewire_circuits::Head;
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
+use super::literal::{literal_first_node, literal_means};
 use crate::{Setup, StudyError};
 
 /// Heads at all positions.
@@ -65,16 +66,14 @@ pub(super) fn compare<B: AutodiffBackend>(
     let exact_means = exact.baselines.means();
     let in_logits = Options { scale: Scale::Metric, ..options };
     let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> Result<Lines, StudyError> {
-        let integral = PathIntegral { baseline, ..integral.clone() };
+        let integral = PathIntegral { baseline: baseline.clone(), ..integral.clone() };
         let what = format!("integrated gradients, {name} baseline");
         let integrated = setup
             .step(&what, |progress| {
                 integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
             })
             .map_err(|error| StudyError::Step { step: what.clone(), error: Box::new(error) })?;
-        // Whatever is asked for here, the notebook has Captum's own quadrature.
-        let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral };
-        let literal = literal_first_node(model, pair, &metric, &kinds, &of_notebook, &in_logits)?;
+        let literal = literal_first_node(model, pair, &metric, &kinds, baseline, &in_logits)?;
         let with_exact = |of: &Integrated| {
             [0, 1].map(|i| {
                 let exact = flat(&exact.effects[i]);
@@ -87,7 +86,7 @@ pub(super) fn compare<B: AutodiffBackend>(
             })
         };
         let (comparisons, literal_comparisons) = (with_exact(&integrated), with_exact(&literal));
-        let literal_means = literal.means(pair, model.config().d_model);
+        let literal_means = literal_means(&literal, pair, model.config().d_model);
         Ok(Lines { integrated, literal, literal_means, comparisons, literal_comparisons })
     };
     let lines = [line(BASELINES[0], Intervention::Zero)?, line(BASELINES[1], Intervention::Resample)?];
@@ -125,29 +124,34 @@ impl Compared {
         (flat / self.units(kind), flat % self.units(kind))
     }
 
+    /// Returns the head at a place in a flat list of all heads.
+    fn head(&self, flat: usize) -> Head {
+        Head::from(self.place(1, flat))
+    }
+
     /// A head's exact effect, as a share of clean less corrupted.
     #[must_use]
-    pub fn exact_of(&self, (layer, head): (usize, usize)) -> f32 {
-        self.exact.effects[1].values[[0, layer, head]]
+    pub fn exact_of(&self, head: Head) -> f32 {
+        self.exact.effects[1].values[[0, head.layer, head.head]]
     }
 
     /// A head's true attribution to the corrupted baseline, in the same unit.
     #[must_use]
-    pub fn integrated_of(&self, (layer, head): (usize, usize)) -> f32 {
+    pub fn integrated_of(&self, head: Head) -> f32 {
         let [clean, corrupted] = self.logit_differences();
-        let sum = self.lines[1].integrated.outcome.effects[1].values[[0, layer, head]];
+        let sum = self.lines[1].integrated.outcome.effects[1].values[[0, head.layer, head.head]];
         sum / (clean - corrupted) as f32
     }
 
     /// The notebook's figure of it: a mean over positions and dimensions.
     #[must_use]
-    pub fn literal_of(&self, (layer, head): (usize, usize)) -> f32 {
-        self.lines[1].literal_means[1].values[[0, layer, head]]
+    pub fn literal_of(&self, head: Head) -> f32 {
+        self.lines[1].literal_means[1].values[[0, head.layer, head.head]]
     }
 
     /// The same as the notebook scales it to look for outliers.
     #[must_use]
-    pub fn scaled_literal_of(&self, head: (usize, usize)) -> f32 {
+    pub fn scaled_literal_of(&self, head: Head) -> f32 {
         self.literal_of(head) * NOTEBOOK_SCALE
     }
 
@@ -155,19 +159,19 @@ impl Compared {
     #[must_use]
     pub fn scaled_literal_share(&self) -> f32 {
         let heads = self.heads_by_effect();
-        let mean = |of: &dyn Fn((usize, usize)) -> f32| heads.iter().map(|&h| of(h).abs()).sum::<f32>();
+        let mean = |of: &dyn Fn(Head) -> f32| heads.iter().map(|&h| of(h).abs()).sum::<f32>();
         mean(&|h| self.scaled_literal_of(h)) / mean(&|h| self.exact_of(h))
     }
 
     /// Heads whose exact effect and true attribution to the corrupted baseline differ beyond the limits of agreement.
     #[must_use]
-    pub fn outliers(&self) -> Vec<(usize, usize)> {
-        self.lines[1].comparisons[1].difference.outliers().into_iter().map(|i| self.place(1, i)).collect()
+    pub fn outliers(&self) -> Vec<Head> {
+        self.lines[1].comparisons[1].difference.outliers().into_iter().map(|i| self.head(i)).collect()
     }
 
     /// Size of patching less the notebook's scaled figure, head by head.
-    fn literal_sizes(&self) -> Vec<((usize, usize), f64)> {
-        let heads = (0..flat(&self.exact.effects[1]).len()).map(|i| self.place(1, i));
+    fn literal_sizes(&self) -> Vec<(Head, f64)> {
+        let heads = (0..flat(&self.exact.effects[1]).len()).map(|i| self.head(i));
         heads.map(|head| (head, f64::from((self.exact_of(head) - self.scaled_literal_of(head)).abs()))).collect()
     }
 
@@ -183,20 +187,20 @@ impl Compared {
     /// The notebook's outliers, by its own rule on its own figure: heads whose difference has a
     /// size above 1.96 standard deviations of such sizes, whatever their mean.
     #[must_use]
-    pub fn literal_outliers(&self) -> Vec<(usize, usize)> {
+    pub fn literal_outliers(&self) -> Vec<Head> {
         let sd = self.literal_sd();
         self.literal_sizes().into_iter().filter(|(_, size)| *size > 1.96 * sd).map(|(head, _)| head).collect()
     }
 
     /// All heads by falling size of their exact effect.
     #[must_use]
-    pub fn heads_by_effect(&self) -> Vec<(usize, usize)> {
+    pub fn heads_by_effect(&self) -> Vec<Head> {
         let exact = flat(&self.exact.effects[1]);
-        rewire_analysis::stats::top_by_size(&exact, exact.len()).into_iter().map(|i| self.place(1, i)).collect()
+        rewire_analysis::stats::top_by_size(&exact, exact.len()).into_iter().map(|i| self.head(i)).collect()
     }
 }
 
 /// A head's output at all positions.
-pub(super) fn head_node((layer, head): Head) -> Node {
-    Node::new(layer, Component::HeadResult).unit(head)
+pub(super) fn head_node(head: Head) -> Node {
+    Node::new(head.layer, Component::HeadResult).unit(head.head)
 }

@@ -5,7 +5,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array1, Array2, Axis};
 use rewire_analysis::Effects;
-use rewire_analysis::integrated::{PathIntegral, Quadrature, integrated_gradients, literal_first_node};
+use rewire_analysis::integrated::{PathIntegral, integrated_gradients};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Options, Scale};
 use rewire_analysis::stats::{Bootstrap, IntervalKind, pearson};
@@ -13,6 +13,7 @@ use rewire_model::Transformer;
 use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
 
 use super::analyse::KINDS;
+use super::literal::literal_first_node;
 use crate::{Setup, StudyError};
 
 /// The figures that are correlated with patching, and the difference of both.
@@ -66,8 +67,7 @@ pub(super) fn averaged<B: AutodiffBackend>(
     let integrated = setup.step("generated pairs: integrated gradients", |progress| {
         integrated_gradients(model, pairs, &metric, &kinds, integral, &Options { progress, ..options })
     })?;
-    let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..integral.clone() };
-    let literal = literal_first_node(model, pairs, &metric, &kinds, &of_notebook, &options)?;
+    let literal = literal_first_node(model, pairs, &metric, &kinds, integral.baseline.clone(), &options)?;
     let clusters = pairs.clusters();
     let correlations = [0, 1].map(|kind| {
         let figures = [&literal.outcome.effects[kind], &integrated.outcome.effects[kind]];

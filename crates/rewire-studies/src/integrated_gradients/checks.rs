@@ -1,5 +1,7 @@
 //! The figures that the notebook prints, beside ours; for GPT-2 small alone.
 
+use rewire_hooks::Head;
+
 use crate::{Check, Verdict};
 
 use super::analyse::{BASELINES, Compared, KINDS};
@@ -61,7 +63,7 @@ fn first_pair(compared: &Compared) -> Vec<Check> {
 /// Patching of the six heads on which the notebook finds the methods to differ.
 fn patched(compared: &Compared) -> impl Iterator<Item = Check> {
     OUTLIERS.into_iter().map(|(head, score)| {
-        let what = format!("patching score of ({}, {})", head.0, head.1);
+        let what = format!("patching score of ({}, {})", head.layer, head.head);
         Check::figure(what, score, f64::from(compared.exact_of(head)), 5, OF_SHARES)
     })
 }
@@ -81,8 +83,9 @@ pub struct Aside {
 /// these, and there is no verdict.
 #[must_use]
 pub fn asides(compared: &Compared) -> Vec<Aside> {
-    let list =
-        |heads: &[(usize, usize)]| heads.iter().map(|(l, h)| format!("({l}, {h})")).collect::<Vec<_>>().join(" ");
+    let list = |heads: &[Head]| {
+        heads.iter().map(|head| format!("({}, {})", head.layer, head.head)).collect::<Vec<_>>().join(" ")
+    };
     let aside = |what: &str, printed: String, ours: String| Aside { what: what.to_owned(), printed, ours };
     vec![
         aside(
@@ -110,8 +113,10 @@ fn curves(found: &Found) -> Vec<Check> {
         let drawn = found.curves.heads.iter().position(|h| *h == head);
         drawn.map_or_else(Vec::new, |node| found.curves.inside.mean(node))
     };
-    let mut checks =
-        vec![points("curve of (2, 5)", &HEAD_2_5, &of((2, 5))), points("curve of (10, 3)", &HEAD_10_3, &of((10, 3)))];
+    let mut checks = vec![
+        points("curve of (2, 5)", &HEAD_2_5, &of(Head::new(2, 5))),
+        points("curve of (10, 3)", &HEAD_10_3, &of(Head::new(10, 3))),
+    ];
     let score = OUTLIERS.iter().find(|(head, _)| *head == NAME_MOVER).map_or(f64::NAN, |(_, score)| *score);
     let end = HEAD_2_5[0] + score * (LOGIT_DIFFERENCES[0] - LOGIT_DIFFERENCES[1]);
     let got = of(NAME_MOVER).last().map_or(f64::NAN, |v| f64::from(*v));

@@ -2,20 +2,30 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_analysis::integrated::{
-    Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves, literal_first_node_backward,
-};
+use rewire_analysis::integrated::{Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves};
 use rewire_analysis::patching::patch_groups;
 use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
 use super::analyse::{Compared, HEADS, head_node};
+use super::literal::{literal_first_node_backward, literal_means};
 use super::prompts::Prompts;
 use crate::{KnownModel, Setup, StudyError};
 
 /// The heads that the notebook draws, in its order.
-const NOTEBOOK: [(usize, usize); 9] = [(9, 6), (0, 2), (7, 3), (10, 6), (11, 10), (9, 9), (8, 10), (2, 5), (10, 3)];
+const NOTEBOOK: [Head; 9] = [
+    Head::new(9, 6),
+    Head::new(0, 2),
+    Head::new(7, 3),
+    Head::new(10, 6),
+    Head::new(11, 10),
+    Head::new(9, 9),
+    Head::new(8, 10),
+    Head::new(2, 5),
+    Head::new(10, 3),
+];
 /// Most heads drawn together.
 const MOST: usize = 9;
 /// Places of a wide curve.
@@ -24,7 +34,7 @@ const WIDE: usize = 101;
 /// The metric along the lines of some heads.
 pub struct Drawn {
     /// The heads, one a curve.
-    pub heads: Vec<(usize, usize)>,
+    pub heads: Vec<Head>,
     /// From clean to corrupted, at the nodes of the quadrature.
     pub inside: Curves,
     /// Beyond both ends.
@@ -40,7 +50,7 @@ pub struct Contrasted {
     /// Clean and corrupted.
     pub logit_differences: [f64; 2],
     /// The head.
-    pub head: (usize, usize),
+    pub head: Head,
     /// Its attribution, in logits.
     pub integrated: f32,
     /// What the attributions of its layer miss the change of the metric by.
@@ -83,10 +93,10 @@ pub(super) fn draw<B: Backend>(
 }
 
 /// Outliers first, then the heads of largest effect, and two of hardly any.
-fn chosen(compared: &Compared) -> Vec<(usize, usize)> {
+fn chosen(compared: &Compared) -> Vec<Head> {
     let by_effect = compared.heads_by_effect();
     let moved = by_effect.iter().rev().filter(|&&head| compared.exact_of(head) != 0.0).take(2);
-    let mut heads: Vec<(usize, usize)> = Vec::new();
+    let mut heads: Vec<Head> = Vec::new();
     let first = compared.outliers().into_iter().chain(by_effect.iter().copied().take(4));
     for head in first.take(MOST - 2).chain(moved.copied()) {
         if !heads.contains(&head) {
@@ -106,7 +116,7 @@ pub(super) fn contrasts<B: AutodiffBackend>(
     integral: &PathIntegral<B::InnerBackend>,
 ) -> Result<Vec<Contrasted>, StudyError> {
     let last = model.config().n_layers - 1;
-    let of_last = || compared.heads_by_effect().into_iter().find(|(layer, _)| *layer == last);
+    let of_last = || compared.heads_by_effect().into_iter().find(|head| head.layer == last);
     let Some(head) = (known == KnownModel::Gpt2Small).then_some(NOTEBOOK[0]).or_else(of_last) else {
         return Ok(Vec::new());
     };
@@ -123,7 +133,7 @@ fn contrast<B: AutodiffBackend>(
     setup: &Setup,
     name: &'static str,
     (pair, texts): &(PromptPairs, [String; 2]),
-    head: (usize, usize),
+    head: Head,
     integral: &PathIntegral<B::InnerBackend>,
 ) -> Result<Contrasted, StudyError> {
     let metric = LogitDiff::new(pair);
@@ -132,9 +142,7 @@ fn contrast<B: AutodiffBackend>(
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
     let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
     let integrated = integrated_gradients(model, pair, &metric, &[HEADS], &any_gap, &options)?;
-    // Whatever is asked for here, the notebook has Captum's own quadrature.
-    let of_notebook = PathIntegral { quadrature: Quadrature::default(), ..any_gap };
-    let literal = literal_first_node_backward(model, pair, &metric, &[HEADS], &of_notebook, &options)?;
+    let literal = literal_first_node_backward(model, pair, &metric, &[HEADS], any_gap.baseline, &options)?;
     let nodes = [head_node(head)];
     let patched = patch_groups(&inner, pair, &metric, &[nodes.to_vec()], &options)?;
     let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &options)?;
@@ -143,10 +151,10 @@ fn contrast<B: AutodiffBackend>(
         prompts: texts.clone(),
         logit_differences: patched.baselines.means(),
         head,
-        integrated: integrated.outcome.effects[0].values[[0, head.0, head.1]],
-        gap: integrated.completeness[0].gap[[0, head.0]],
-        literal: literal.means(pair, model.config().d_model)[0].values[[0, head.0, head.1]],
-        literal_gap: literal.completeness[0].gap[[0, head.0]],
+        integrated: integrated.outcome.effects[0].values[[0, head.layer, head.head]],
+        gap: integrated.completeness[0].gap[[0, head.layer]],
+        literal: literal_means(&literal, pair, model.config().d_model)[0].values[[0, head.layer, head.head]],
+        literal_gap: literal.completeness[0].gap[[0, head.layer]],
         patched: patched.values[[0, 0]],
         curve,
     })

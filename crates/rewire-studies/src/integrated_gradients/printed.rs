@@ -1,17 +1,19 @@
 //! The figures that the notebook prints, as constants; a test compares them with its printed lines.
 
+use rewire_hooks::Head;
+
 /// Heads that the notebook finds to be outliers, with their scores by activation patching.
-pub const OUTLIERS: [((usize, usize), f64); 6] = [
-    ((7, 3), -0.10789),
-    ((8, 10), -0.14233),
-    ((9, 6), 0.00889),
-    ((9, 9), -0.11382),
-    ((10, 6), -0.07559),
-    ((11, 10), 0.21538),
+pub const OUTLIERS: [(Head, f64); 6] = [
+    (Head::new(7, 3), -0.10789),
+    (Head::new(8, 10), -0.14233),
+    (Head::new(9, 6), 0.00889),
+    (Head::new(9, 9), -0.11382),
+    (Head::new(10, 6), -0.07559),
+    (Head::new(11, 10), 0.21538),
 ];
 
 /// The name mover whose figures the notebook prints.
-pub(super) const NAME_MOVER: (usize, usize) = (9, 6);
+pub(super) const NAME_MOVER: Head = Head::new(9, 6);
 
 /// Clean and corrupted logit difference of the first pair.
 pub(super) const LOGIT_DIFFERENCES: [f64; 2] = [4.276, -2.738];

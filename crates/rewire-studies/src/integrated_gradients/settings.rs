@@ -1,7 +1,7 @@
 //! What the study is asked to do.
 
 use rewire_analysis::integrated::{DEFAULT_TOLERANCE, Quadrature};
-use rewire_circuits::Head;
+use rewire_hooks::Head;
 
 /// What the study is asked to do.
 #[derive(Debug, Clone, PartialEq)]

@@ -40,8 +40,11 @@ pub fn analyse<B: AutodiffBackend>(
     prompts: &Prompts,
     settings: &Settings,
 ) -> Result<Found, StudyError> {
-    let integral =
-        PathIntegral { quadrature: settings.quadrature, tolerance: settings.tolerance, ..PathIntegral::default() };
+    let integral = PathIntegral {
+        quadrature: settings.quadrature.into(),
+        tolerance: settings.tolerance,
+        ..PathIntegral::default()
+    };
     let compared = analyse::compare(model, setup, &prompts.pair, &integral)?;
     let averaged = match &prompts.generated {
         Some(pairs) => Some(averaged::averaged(model, setup, pairs, settings.seed, &integral)?),

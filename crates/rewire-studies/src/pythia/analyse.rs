@@ -14,7 +14,8 @@ use rewire_analysis::patching::activation_patching;
 use rewire_analysis::path::{Input, Receiver};
 use rewire_analysis::run::{Direction, Options};
 use rewire_analysis::{AnalysisError, Outcome};
-use rewire_circuits::{Head, NameAttention, PathStep, Seen, evidence, induces, inhibits};
+use rewire_circuits::{NameAttention, PathStep, Seen, evidence, induces, inhibits};
+use rewire_hooks::Head;
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
 
@@ -225,8 +226,8 @@ impl<B: Backend> Steps<'_, B> {
     /// Path patching into an input of some heads; none if nothing can reach them, since nothing is
     /// written before the heads of layer 0.
     fn into(&self, what: &str, input: Input, heads: &[Head]) -> Result<Option<PathStep>, AnalysisError> {
-        let reachable = heads.iter().filter(|(layer, _)| *layer > 0);
-        let receivers: Vec<_> = reachable.map(|&(layer, head)| Receiver::new(layer, input).head(head)).collect();
+        let reachable = heads.iter().filter(|head| head.layer > 0);
+        let receivers: Vec<_> = reachable.map(|head| Receiver::new(head.layer, input).head(head.head)).collect();
         if receivers.is_empty() { Ok(None) } else { self.patched(what, receivers).map(Some) }
     }
 
@@ -256,7 +257,7 @@ impl<B: Backend> Steps<'_, B> {
             .chain(config.bos_token)
             .collect();
         let (layers, heads) = (config.n_layers, config.n_heads);
-        let all: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect();
+        let all: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| Head::new(layer, head))).collect();
         let keep = KeptTokens { excluded, ..KeptTokens::default() };
         self.setup.step("copy suppression", |progress| {
             let options = Options { progress, ..self.options };

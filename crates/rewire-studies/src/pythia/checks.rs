@@ -6,7 +6,7 @@
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::heads::CopyScores;
-use rewire_circuits::Head;
+use rewire_hooks::Head;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::Tokenizer;
 
@@ -16,24 +16,24 @@ use crate::{Check, Setup, StudyError, Verdict};
 /// Copy scores that it prints, in per cent. It prints those above 0, and the stored output ends
 /// after the last one here.
 const COPYING: [(Head, f64); 14] = [
-    ((4, 10), 8.571428571428571),
-    ((5, 0), 100.0),
-    ((5, 9), 23.333333333333332),
-    ((6, 6), 2.857142857142857),
-    ((7, 8), 33.80952380952381),
-    ((7, 11), 0.4761904761904762),
-    ((8, 1), 39.523809523809526),
-    ((8, 2), 98.57142857142858),
-    ((8, 8), 2.857142857142857),
-    ((8, 10), 100.0),
-    ((9, 2), 0.9523809523809524),
-    ((9, 4), 20.952380952380953),
-    ((9, 6), 6.190476190476191),
-    ((9, 7), 2.380952380952381),
+    (Head::new(4, 10), 8.571428571428571),
+    (Head::new(5, 0), 100.0),
+    (Head::new(5, 9), 23.333333333333332),
+    (Head::new(6, 6), 2.857142857142857),
+    (Head::new(7, 8), 33.80952380952381),
+    (Head::new(7, 11), 0.4761904761904762),
+    (Head::new(8, 1), 39.523809523809526),
+    (Head::new(8, 2), 98.57142857142858),
+    (Head::new(8, 8), 2.857142857142857),
+    (Head::new(8, 10), 100.0),
+    (Head::new(9, 2), 0.9523809523809524),
+    (Head::new(9, 4), 20.952380952380953),
+    (Head::new(9, 6), 6.190476190476191),
+    (Head::new(9, 7), 2.380952380952381),
 ];
 /// Copy scores of heads turned round.
 const NEGATIVE_COPYING: [(Head, f64); 3] =
-    [((6, 5), 0.4761904761904762), ((8, 9), 100.0), ((9, 5), 20.476190476190474)];
+    [(Head::new(6, 5), 0.4761904761904762), (Head::new(8, 9), 100.0), (Head::new(9, 5), 20.476190476190474)];
 /// S2-inhibition of [`INHIBITORS`]: attention to S2, change of the logit difference, change of the
 /// movers' attention to S1.
 const INHIBITION: [[f64; 3]; 2] = [[0.798, -4.391, 0.269], [0.291, -2.280, 0.152]];
@@ -83,7 +83,7 @@ fn compared(found: &Measured) -> Vec<Check> {
         checks.push(Check::figure(what, expected, got, 2, SHARES));
     }
     checks.extend(copying(&found.copying));
-    for (i, (layer, head)) in INHIBITORS.into_iter().enumerate() {
+    for (i, Head { layer, head }) in INHIBITORS.into_iter().enumerate() {
         let names = ["attention to S2", "logit difference change", "movers' attention to S1, change"];
         let noise = [SHARES, LOGITS, SHARES];
         for (what, ((expected, got), noise)) in
@@ -124,7 +124,7 @@ fn copying(scores: &CopyScores) -> Vec<Check> {
         ("copy score", COPYING.as_slice(), &scores.positive, Some(last)),
         ("negative copy score", NEGATIVE_COPYING.as_slice(), &scores.negative, None),
     ] {
-        for &((layer, head), percent) in printed {
+        for &(Head { layer, head }, percent) in printed {
             let got = f64::from(ours[[layer, head]]);
             checks.push(Check {
                 what: format!("{sign} of {layer}.{head}, per cent"),
@@ -133,8 +133,9 @@ fn copying(scores: &CopyScores) -> Vec<Check> {
                 verdict: Verdict::of((percent - got).abs() < half_a_name),
             });
         }
-        let others = ours.indexed_iter().filter(|(head, score)| {
-            until.is_none_or(|last| *head <= last) && printed.iter().all(|(of, _)| of != head) && **score != 0.0
+        let others = ours.indexed_iter().filter(|(place, score)| {
+            let head = Head::from(*place);
+            until.is_none_or(|last| head <= last) && printed.iter().all(|(of, _)| *of != head) && **score != 0.0
         });
         let others = others.count();
         checks.push(Check {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::backend::Backend;
 use rewire_analysis::run::Options;
 use rewire_circuits::{
-    Ablations, Carried, Evidence, FoundCircuit, Head, PathStep, Random, Role, find_circuit, means_by, rank_heads,
+    Ablations, Carried, Evidence, FoundCircuit, PathStep, Random, Role, find_circuit, means_by, rank_heads,
 };
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 
@@ -113,10 +114,11 @@ impl Circuit {
         let class = |class: &rewire_tasks::ioi::HeadClass| {
             let role = Role::ALL.into_iter().find(|role| role.name() == class.name);
             let found = role.map(of).unwrap_or_default();
-            Comparison::new(class.name, class.heads.iter().copied().collect(), found)
+            Comparison::new(class.name, class.heads.iter().copied().map(Head::from).collect(), found)
         };
         let mut rows: Vec<Comparison> = GPT2_SMALL_CIRCUIT.iter().map(class).collect();
-        let published: BTreeSet<Head> = GPT2_SMALL_CIRCUIT.iter().flat_map(|class| class.heads).copied().collect();
+        let published: BTreeSet<Head> =
+            GPT2_SMALL_CIRCUIT.iter().flat_map(|class| class.heads).copied().map(Head::from).collect();
         rows.push(Comparison::new(
             "any class, all found",
             BTreeSet::clone(&published),
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn recall_and_precision_count_heads() {
-        let set = |heads: &[Head]| heads.iter().copied().collect();
+        let set = |heads: &[(usize, usize)]| heads.iter().copied().map(Head::from).collect();
         let comparison = Comparison::new("", set(&[(9, 9), (9, 6), (10, 0)]), set(&[(9, 9), (9, 6), (1, 1), (2, 2)]));
         assert_eq!(comparison.recall_and_precision(), [Some(2.0 / 3.0), Some(0.5)]);
         assert_eq!(Comparison::new("", set(&[]), set(&[])).recall_and_precision(), [None, None]);

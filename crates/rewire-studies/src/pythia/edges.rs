@@ -6,7 +6,7 @@ use ndarray::Axis;
 use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
 use rewire_analysis::path::{Edge, FreezePolicy, HeadEdges, Input, head_edges};
 use rewire_analysis::run::{Direction, Options};
-use rewire_circuits::Head;
+use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::LogitDiff;
 
@@ -39,7 +39,7 @@ pub(super) fn find<B: AutodiffBackend>(
 ) -> Result<Edges, StudyError> {
     let config = model.config();
     let (layers, heads) = (config.n_layers, config.n_heads);
-    let every: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect();
+    let every: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| Head::new(layer, head))).collect();
     let all = Edge::between(&every);
     let n_all = all.len();
     let metric = LogitDiff::new(&data.pairs);
@@ -55,7 +55,7 @@ pub(super) fn find<B: AutodiffBackend>(
             let sums = paths.mean().sum_axis(Axis(5));
             let size = |edge: &Edge| {
                 let input = [Input::Q, Input::K, Input::V].iter().position(|input| *input == edge.input).unwrap_or(0);
-                sums[[edge.to.0, edge.to.1, input, edge.from.0, edge.from.1]].abs()
+                sums[[edge.to.layer, edge.to.head, input, edge.from.layer, edge.from.head]].abs()
             };
             let mut ranked: Vec<(Edge, f32)> = all.into_iter().map(|edge| (edge, size(&edge))).collect();
             ranked.sort_by(|a, b| b.1.total_cmp(&a.1));

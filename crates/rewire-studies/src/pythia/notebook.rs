@@ -6,7 +6,8 @@ use rewire_analysis::heads::{Backup, CopyNorms, CopyScores, Inhibition, backup_h
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
 use rewire_analysis::run::{Direction, Options};
-use rewire_circuits::{Head, mean_by_head};
+use rewire_circuits::mean_by_head;
+use rewire_hooks::Head;
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::ioi::Roles;
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs, Tokenizer};
@@ -20,11 +21,12 @@ const STUDY: &str = include_str!("notebook/seed42.jsonl");
 const INHIBITION: &str = include_str!("notebook/seed1234.jsonl");
 
 /// The heads that it finds to move names, ablates, and whose queries it patches.
-pub(super) const MOVERS: [Head; 6] = [(8, 1), (8, 2), (8, 10), (9, 4), (9, 6), (10, 7)];
+pub(super) const MOVERS: [Head; 6] =
+    [Head::new(8, 1), Head::new(8, 2), Head::new(8, 10), Head::new(9, 4), Head::new(9, 6), Head::new(10, 7)];
 /// Its direct-effect head that does not copy, whose values it patches.
-const DIRECT_INHIBITOR: [Head; 1] = [(8, 9)];
+const DIRECT_INHIBITOR: [Head; 1] = [Head::new(8, 9)];
 /// The heads whose S2-inhibition it measures and whose values it patches.
-pub(super) const INHIBITORS: [Head; 2] = [(7, 4), (7, 6)];
+pub(super) const INHIBITORS: [Head; 2] = [Head::new(7, 4), Head::new(7, 6)];
 
 #[derive(Deserialize)]
 struct Line {
@@ -109,7 +111,7 @@ pub(super) fn measure<B: Backend>(
         Ok(path_patching(model, &study.pairs, &metric, &heads, &receivers, policy, &options)?.outcome)
     };
     let inputs = |input: Input, heads: &[Head]| {
-        heads.iter().map(|&(layer, head)| Receiver::new(layer, input).head(head)).collect::<Vec<_>>()
+        heads.iter().map(|head| Receiver::new(head.layer, input).head(head.head)).collect::<Vec<_>>()
     };
     let direct = into(vec![Receiver::new(model.config().n_layers - 1, Input::ResidPost)])?;
     let logit_differences = direct.baselines.means();

@@ -1,6 +1,7 @@
 //! The ablation experiments.
 
 use rewire_analysis::stats::{Proportion, pearson};
+use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts::{self, Bars};
 use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};
@@ -9,7 +10,6 @@ use super::super::Arguments;
 use super::super::results::{ACCURACY, accuracy_rows, with_interval};
 use super::attributions::least_squares;
 use crate::model::Source;
-use rewire_report::names::head_name;
 use rewire_studies::integrated_gradients::{
     ACCURACY as PRINTED_WHOLE, ACCURACY_WITHOUT, Ablations as Study, Compared, Found, INTERVENTIONS, MEAN_ABLATION,
     OUTLIERS, REFERENCE, ZERO_ABLATION,
@@ -26,10 +26,9 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
             compared.scaled_literal_share()
         ),
     );
-    let row = |&head: &(usize, usize)| {
-        let (layer, number) = head;
+    let row = |&head: &Head| {
         let mut row = vec![
-            head_name(layer, number),
+            head.to_string(),
             format!("{:.5}", compared.exact_of(head)),
             format!("{:.5}", compared.integrated_of(head)),
             format!("{:.5}", compared.scaled_literal_of(head)),
@@ -37,7 +36,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
             mark(compared.literal_outliers().contains(&head)),
         ];
         if source.is_gpt2_small() {
-            row.push(gpt2_small_class(layer, number).map_or("-", |class| class.name).to_owned());
+            row.push(gpt2_small_class(head.layer, head.head).map_or("-", |class| class.name).to_owned());
         }
         row
     };
@@ -70,10 +69,10 @@ fn circuit(page: &mut Page, found: &Found) {
     let ranked = compared.heads_by_effect();
     let mut rows = Vec::new();
     for class in GPT2_SMALL_CIRCUIT {
-        for &head in class.heads {
+        for head in class.heads.iter().copied().map(Head::from) {
             let rank = ranked.iter().position(|&h| h == head).map_or(0, |r| r + 1);
             rows.push(vec![
-                head_name(head.0, head.1),
+                head.to_string(),
                 format!("{} ({})", class.name, class.at),
                 format!("{:.4}", compared.exact_of(head)),
                 format!("{:.4}", compared.integrated_of(head)),
@@ -127,9 +126,9 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
         let row =
             |name: String, printed: f64, ours: Proportion| vec![name, format!("{printed:.4}"), with_interval(ours)];
         let mut rows = vec![row("nothing".to_owned(), PRINTED_WHOLE, study.whole.said)];
-        for (((layer, head), _), printed) in OUTLIERS.into_iter().zip(ACCURACY_WITHOUT) {
-            let ours = study.heads.iter().position(|h| *h == (layer, head)).map(|i| study.alone[0][i].said);
-            rows.extend(ours.map(|ours| row(head_name(layer, head), printed, ours)));
+        for ((head, _), printed) in OUTLIERS.into_iter().zip(ACCURACY_WITHOUT) {
+            let ours = study.heads.iter().position(|h| *h == head).map(|i| study.alone[0][i].said);
+            rows.extend(ours.map(|ours| row(head.to_string(), printed, ours)));
         }
         page.table(&["without", "the notebook's accuracy", "ours (95% interval)"], rows);
     }
@@ -157,11 +156,11 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
     ));
     let axes = ["patching less IG", "change of the share right"];
     let scatters = INTERVENTIONS.iter().enumerate().map(|(i, by)| {
-        let point = |(&head, change): (&(usize, usize), f32)| charts::Point {
+        let point = |(&head, change): (&Head, f32)| charts::Point {
             x: found.compared.exact_of(head) - found.compared.integrated_of(head),
             y: change,
-            layer: head.0,
-            name: head_name(head.0, head.1),
+            layer: head.layer,
+            name: head.to_string(),
         };
         let points: Vec<_> = study.heads.iter().zip(study.changes(i)).map(point).collect();
         charts::scatter_with(&format!("{by} ablation"), &points, axes, &[])
@@ -173,7 +172,7 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
 /// The notebook's regressions of the change of accuracy on scores, over the heads of its rule, with
 /// what it prints beside ours.
 fn regressions(page: &mut Page, source: &Source, found: &Found, study: &Study) {
-    type Score = fn(&Compared, (usize, usize)) -> f32;
+    type Score = fn(&Compared, Head) -> f32;
     let scores: [(&str, Score); 3] = [
         ("patching less the notebook's figure", |c, head| c.exact_of(head) - c.literal_of(head)),
         ("the notebook's figure", Compared::literal_of),
@@ -193,7 +192,7 @@ fn regressions(page: &mut Page, source: &Source, found: &Found, study: &Study) {
                 .iter()
                 .filter_map(|&head| {
                     let (x, y) = (score(&found.compared, head), study.change(i, head)?);
-                    Some(charts::Point { x, y, layer: head.0, name: head_name(head.0, head.1) })
+                    Some(charts::Point { x, y, layer: head.layer, name: head.to_string() })
                 })
                 .collect();
             let (x, y): (Vec<f32>, Vec<f32>) = points.iter().map(|p| (p.x, p.y)).unzip();

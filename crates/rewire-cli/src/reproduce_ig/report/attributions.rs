@@ -226,8 +226,8 @@ fn scaled(page: &mut Page, compared: &Compared) {
         let shape = compared.exact.effects[1].values.shape();
         Array2::from_shape_fn((shape[1], shape[2]), of)
     };
-    let figure = grid(&|head| compared.scaled_literal_of(head));
-    let exact = grid(&|head| compared.exact_of(head));
+    let figure = grid(&|place| compared.scaled_literal_of(place.into()));
+    let exact = grid(&|place| compared.exact_of(place.into()));
     let rows = [
         [("the notebook's figure times 1e5", figure.clone()), ("activation patching", exact.clone())],
         [

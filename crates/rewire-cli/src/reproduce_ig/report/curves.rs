@@ -1,10 +1,10 @@
 //! Interpolation curves, and the contrastive pair.
 
 use rewire_analysis::integrated::Curves;
+use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts;
 
-use rewire_report::names::head_name;
 use rewire_studies::integrated_gradients::{Contrasted, Drawn, Found};
 
 pub(super) fn sections(page: &mut Page, found: &Found) {
@@ -15,19 +15,19 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
          (1), everything else recomputed: what integrated gradients of that head alone would integrate the slope of.",
     );
     let named = |curves: &Curves| {
-        let curve = |(node, &(layer, head)): (usize, &(usize, usize))| (head_name(layer, head), curves.mean(node));
+        let curve = |(node, head): (usize, &Head)| (head.to_string(), curves.mean(node));
         heads.iter().enumerate().map(curve).collect::<Vec<_>>()
     };
     let axes = ["share of the way to the corrupted activation", "logit difference"];
     page.row(vec![charts::curves("From clean to corrupted", &inside.places, &named(inside), axes)]);
     page.row(vec![charts::curves("Beyond both ends", &wide.places, &named(wide), axes)]);
-    let rows = heads.iter().enumerate().map(|(node, &(layer, head))| {
+    let rows = heads.iter().enumerate().map(|(node, head)| {
         let [values, beyond] = [inside.mean(node), wide.mean(node)];
         let ends =
             |values: &[f32]| [values.first(), values.last()].map(|v| v.map_or("-".to_owned(), |v| format!("{v:.4}")));
         let [start, end] = ends(&values);
         let [trough, peak] = extremes(&wide.places, &beyond);
-        vec![head_name(layer, head), start, end, peak, trough]
+        vec![head.to_string(), start, end, peak, trough]
     });
     page.text("Where each curve begins and ends inside, and its peak and trough over the whole wide range:");
     page.table(&["head", "clean end", "corrupted end", "peak (at)", "trough (at)"], rows.collect());
@@ -56,7 +56,7 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
         let [clean, corrupted] = c.logit_differences;
         vec![
             c.name.to_owned(),
-            head_name(c.head.0, c.head.1),
+            c.head.to_string(),
             format!("{clean:.4}"),
             format!("{corrupted:.4}"),
             format!("{:.4}", c.patched),
@@ -88,7 +88,7 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
          because it does not compute that anew; the table has logits.",
     );
     if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {
-        let curve = |c: &Contrasted| (format!("{}, {}", head_name(c.head.0, c.head.1), c.name), c.curve.mean(0));
+        let curve = |c: &Contrasted| (format!("{}, {}", c.head, c.name), c.curve.mean(0));
         let axes = ["share of the way to the corrupted activation", "logit difference"];
         let curves: Vec<_> = contrasts.iter().map(curve).collect();
         page.row(vec![charts::curves("Contrastive pairs", &places, &curves, axes)]);

@@ -1,13 +1,13 @@
 //! The circuit: its heads, its paths, and how much of the behaviour it carries.
 
-use rewire_circuits::{Head, Role};
+use rewire_circuits::Role;
+use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts;
 
 use super::super::results;
 use super::super::shown::Found;
 use crate::model::Source;
-use rewire_report::names::head_name;
 
 /// Edges that a drawing still shows apart.
 const DRAWN: usize = 60;
@@ -65,10 +65,7 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
     );
     page.graph(found.graph.strongest(DRAWN));
     let row = |(edge, effect): &(rewire_analysis::path::Edge, f32)| {
-        vec![
-            format!("{} → {} {}", head_name(edge.from.0, edge.from.1), head_name(edge.to.0, edge.to.1), edge.input),
-            format!("{effect:+.4}"),
-        ]
+        vec![format!("{} → {} {}", edge.from, edge.to, edge.input), format!("{effect:+.4}")]
     };
     page.table(&["path", "effect"], edges.pruned.iter().take(20).map(row).collect());
 }

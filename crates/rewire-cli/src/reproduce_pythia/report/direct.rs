@@ -1,7 +1,8 @@
 //! Who writes the answer: patching of parts, direct effects, movers, suppression, backups.
 
 use rewire_analysis::stats::{pearson, regression};
-use rewire_circuits::{COPIES, Head, mean_by_head};
+use rewire_circuits::{COPIES, mean_by_head};
+use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts::{self, Point};
 
@@ -45,8 +46,12 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
     page.row(titles.iter().zip(&all).map(|(title, map)| maps.of(title, map, reach)).collect());
     page.text("Output against pattern: far above the line, a head matters by what it moves and not by where it looks.");
     let [output, pattern] = [&all[0], &all[4]];
-    let point =
-        |((layer, head), &x): (Head, &f32)| Point { x, y: output[[layer, head]], layer, name: head_name(layer, head) };
+    let point = |((layer, head), &x): ((usize, usize), &f32)| Point {
+        x,
+        y: output[[layer, head]],
+        layer,
+        name: head_name(layer, head),
+    };
     let points: Vec<Point> = pattern.indexed_iter().map(point).collect();
     page.chart(charts::scatter(
         "Output patching against pattern patching",
@@ -104,7 +109,7 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
         maps.of("Direct effect of heads that copy", &masked(&plain.positive), reach),
         maps.of("Direct effect of heads that copy negatively", &masked(&plain.negative), reach),
     ]);
-    let row = |&(layer, head): &Head| {
+    let row = |&Head { layer, head }: &Head| {
         let at = [layer, head];
         let score = |v: f32| format!("{v:.1}%");
         let class = match effects[at] < 0.0 {
@@ -148,7 +153,7 @@ pub(super) fn suppression(page: &mut Page, found: &Found, maps: &Maps) {
     let mut scores = ndarray::Array2::zeros(found.direct.effects().dim());
     let mut changes = scores.clone();
     for s in &found.suppression {
-        let at = [s.head.0, s.head.1];
+        let at = [s.head.layer, s.head.head];
         // Below 0 the head is further from itself than if it were ablated.
         scores[at] = s.score().map_or(0.0, |score| 100.0 * score.max(0.0) as f32);
         changes[at] = s.ablated as f32;
@@ -196,14 +201,13 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
         ],
     );
     let mut taken = backup.taken_over();
-    for &(layer, head) in &backup.ablated {
+    for &Head { layer, head } in &backup.ablated {
         taken[[layer, head]] = 0.0;
     }
     let total: f32 = taken.iter().filter(|share| **share > 0.0).sum();
     page.chart(maps.of("Taken over", &taken, charts::reach([taken.view()])));
     page.text(&format!("All that is taken over, by heads that add more than before: {:.1}%.", 100.0 * total));
     let rows = strongest(&taken, 1.0, 10);
-    let rows =
-        rows.into_iter().map(|((layer, head), share)| vec![head_name(layer, head), format!("{:.2}%", 100.0 * share)]);
+    let rows = rows.into_iter().map(|(head, share)| vec![head.to_string(), format!("{:.2}%", 100.0 * share)]);
     page.table(&["head", "takes over"], rows.collect());
 }

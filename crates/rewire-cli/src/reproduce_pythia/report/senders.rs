@@ -5,7 +5,6 @@ use rewire_report::Page;
 use super::super::shown::{Found, Step};
 use super::super::{Arguments, results};
 use super::{Maps, step};
-use rewire_report::names::head_name;
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let who = match found.has_movers {
@@ -80,10 +79,15 @@ pub(super) fn inhibition(page: &mut Page, found: &Found) {
     );
     let row = |inhibition: &rewire_analysis::heads::Inhibition| {
         let [s2, change, s1] = inhibition.means();
-        let (layer, head) = inhibition.head;
-        let roles = found.circuit.with_roles.get(&(layer, head)).into_iter().flatten();
+        let roles = found.circuit.with_roles.get(&inhibition.head).into_iter().flatten();
         let roles: Vec<&str> = roles.map(|(role, _)| role.name()).collect();
-        vec![head_name(layer, head), roles.join("; "), format!("{s2:.3}"), format!("{change:.3}"), format!("{s1:+.3}")]
+        vec![
+            inhibition.head.to_string(),
+            roles.join("; "),
+            format!("{s2:.3}"),
+            format!("{change:.3}"),
+            format!("{s1:+.3}"),
+        ]
     };
     let header = ["head", "class", "attention END to S2", "logit difference change", "movers' attention to S1, change"];
     page.table(&header, found.inhibition.iter().map(row).collect());

@@ -47,8 +47,8 @@ fn printed_curves() -> Vec<Vec<f64>> {
 }
 
 /// The six heads and their patching scores.
-fn printed_scores() -> Vec<((usize, usize), f64)> {
-    let heads = printed("Attention head ").into_iter().map(|head| (head[0] as usize, head[1] as usize));
+fn printed_scores() -> Vec<(Head, f64)> {
+    let heads = printed("Attention head ").into_iter().map(|head| Head::new(head[0] as usize, head[1] as usize));
     heads.zip(printed("IG score: ").into_iter().map(|scores| scores[1])).collect()
 }
 
@@ -123,7 +123,7 @@ fn drawn() -> Drawn {
     };
     let values = Array3::from_shape_fn((1, 3, 50), |(_, node, place)| at(node, place) as f32);
     let inside = Curves { places: vec![0.0; 50], values };
-    Drawn { heads: vec![(9, 6), (2, 5), (10, 3)], wide: inside.clone(), inside }
+    Drawn { heads: vec![Head::new(9, 6), Head::new(2, 5), Head::new(10, 3)], wide: inside.clone(), inside }
 }
 
 fn contrasted() -> Contrasted {
@@ -134,7 +134,7 @@ fn contrasted() -> Contrasted {
         name: "as printed",
         prompts: [String::new(), String::new()],
         logit_differences: [clean, corrupted],
-        head: (9, 6),
+        head: Head::new(9, 6),
         integrated: 0.0,
         gap: 0.0,
         literal: printed("tensor([")[0][0] as f32,
@@ -147,7 +147,7 @@ fn contrasted() -> Contrasted {
 /// What is found if everything is as the notebook prints it.
 fn as_printed() -> Found {
     let scores = printed_scores();
-    let score = |layer, head| scores.iter().find(|(of, _)| *of == (layer, head)).map_or(0.0, |(_, s)| *s);
+    let score = |layer, head| scores.iter().find(|(of, _)| *of == Head::new(layer, head)).map_or(0.0, |(_, s)| *s);
     let exact = outcome(vec![effects(NEURONS, 3072, |_, _| 0.0), effects(HEADS, 12, score)]);
     Found {
         compared: Compared { exact, lines: [lines(0), lines(1)] },
@@ -199,7 +199,7 @@ fn curves_of_too_few_points_differ() {
     let mut found = as_printed();
     found.contrasts[0].curve = curve(&printed_curves()[2][..49]);
     assert!(differing(&found).contains(&"contrastive pair, curve of (9, 6)".to_owned()));
-    found.curves.heads = vec![(0, 0); 3];
+    found.curves.heads = vec![Head::new(0, 0); 3];
     let missing = differing(&found);
     assert!(missing.contains(&"curve of (2, 5)".to_owned()), "{missing:?}");
     assert!(missing.contains(&"end of the curve of (9, 6), from its printed patching score".to_owned()), "{missing:?}");
@@ -210,7 +210,7 @@ fn constants_are_the_printed_figures() {
     let rounds_to = |constant: f64, text: f64, digits: i32| (constant - text).abs() <= 0.5001 * 10_f64.powi(-digits);
     assert!(rounds_to(SD_OF_SIZES, single("Standard deviation of differences: ")[0], 7));
     assert!((FIGURE - scalars()[0]).abs() < 1e-16);
-    let heads = OUTLIERS.map(|((layer, head), _)| [layer as f64, head as f64]);
+    let heads = OUTLIERS.map(|(head, _)| [head.layer as f64, head.head as f64]);
     assert_eq!(printed("[(")[0], heads.as_flattened());
     let accuracies: Vec<Vec<f64>> =
         NOTEBOOK.lines().filter(|l| l.starts_with("0.") || l.starts_with("[0.")).map(numbers).collect();

@@ -8,7 +8,7 @@ use rewire_circuits::{Head, PathStep};
 use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
 use rewire_studies::pythia::{self, Circuit};
 
-use super::Arguments;
+use super::arguments::Arguments;
 use rewire_report::Certainty;
 use rewire_report::names::head_name;
 

@@ -1,6 +1,6 @@
 //! The commands and their arguments.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{bench, reproduce_facts, reproduce_ig, reproduce_ioi, reproduce_pythia, shell, sweep};
 
@@ -47,8 +47,8 @@ impl Command {
             Command::ReproduceFacts(arguments) => reproduce_facts::run(arguments),
             Command::Sweep(arguments) => sweep::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
-            Command::Completions(arguments) => shell::completions(arguments),
-            Command::Man => shell::manual(),
+            Command::Completions(arguments) => shell::completions(Arguments::command(), arguments),
+            Command::Man => shell::manual(Arguments::command()),
         }
     }
 }

@@ -103,34 +103,3 @@ fn cuda_devices() -> Result<usize, String> {
 fn cuda_devices() -> Result<usize, String> {
     Err("this program was built without CUDA; run `cargo run -p xtask --features cuda -- ..`".to_owned())
 }
-
-/// Runs `$body`, an `anyhow::Result`, with `$Backend` as the type of the session's backend and
-/// `$device` as its device. If the device failed meanwhile, the result is an error.
-macro_rules! on_device {
-    ($session:expr, |$Backend:ident, $device:ident| $body:expr) => {{
-        let session: &$crate::session::Session = $session;
-        match session.device() {
-            #[cfg(feature = "ndarray")]
-            $crate::device::Device::NdArray => {
-                type $Backend = burn_ndarray::NdArray;
-                let $device = Default::default();
-                session.watched::<$Backend, _>(&$device, || $body)
-            }
-            #[cfg(feature = "cuda")]
-            $crate::device::Device::Cuda(index) => {
-                type $Backend = burn_cuda::Cuda;
-                let $device = burn_cuda::CudaDevice::new(index);
-                session.watched::<$Backend, _>(&$device, || $body)
-            }
-            #[cfg(feature = "flex")]
-            $crate::device::Device::Flex => {
-                type $Backend = burn_flex::Flex;
-                let $device = Default::default();
-                session.watched::<$Backend, _>(&$device, || $body)
-            }
-            #[allow(unreachable_patterns)]
-            other => anyhow::bail!("--device {other} was not built in"),
-        }
-    }};
-}
-pub(crate) use on_device;

@@ -21,6 +21,8 @@ mod compute;
 mod device;
 mod given;
 mod model;
+mod notices;
+mod on_device;
 pub mod output;
 mod panics;
 pub mod progress;

@@ -10,13 +10,12 @@ use rewire_input::{cut, quoted};
 use rewire_model::{Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, resolve_repository};
 use rewire_tasks::{ChangedText, Surrounding, Tokenizer};
 use rewire_toy::Toy;
-
-use crate::output::say;
 use serde_json::{Value, json};
 
 use crate::arguments::BosChoice;
 use crate::compute::MemoryArguments;
 use crate::device::Device;
+use crate::output::say;
 
 /// What every command that runs a model asks for.
 #[derive(Args)]

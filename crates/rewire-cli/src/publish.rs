@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rewire_report::{About, Labels, Page, Table, write_results};
+use rewire_report::{About, Labels, Page, TABLE_FILES, Table, write_results};
 use rewire_store::OutputDirectory;
 use serde_json::{Value, json};
 
@@ -12,6 +12,9 @@ use crate::session::Session;
 
 /// Name of the report in the output directory.
 pub(crate) const REPORT: &str = "report.html";
+
+/// Names of the files that every analysis writes to its output directory.
+pub(crate) const RESULTS: [&str; 4] = [TABLE_FILES[0], TABLE_FILES[1], TABLE_FILES[2], REPORT];
 
 /// What a command found, ready to be written.
 pub(crate) struct Publication<'a> {

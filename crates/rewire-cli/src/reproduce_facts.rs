@@ -14,10 +14,11 @@ use rewire_studies::facts::{self, Pairs, Patched};
 use rewire_tasks::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, announce, text_table, warn};
-use crate::publish::Publication;
+use crate::notices::{announce, warn};
+use crate::on_device::on_device;
+use crate::output::{WaitArguments, text_table};
+use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 use rewire_report::names::{self, token_labels};
 

@@ -14,10 +14,11 @@ use rewire_studies::KnownModel;
 use rewire_studies::integrated_gradients::{self, Prompts, Settings};
 
 use crate::arguments::{at_least_one, at_most_a_million, tolerance};
-use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, announce, warn};
-use crate::publish::Publication;
+use crate::notices::{announce, warn};
+use crate::on_device::on_device;
+use crate::output::WaitArguments;
+use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 
 #[derive(Args)]

@@ -19,10 +19,11 @@ use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
 use crate::arguments::at_most_a_million;
-use crate::device::on_device;
 use crate::model::{ModelArguments, Source};
-use crate::output::{RESULTS, WaitArguments, announce, text_table, warn};
-use crate::publish::Publication;
+use crate::notices::{announce, warn};
+use crate::on_device::on_device;
+use crate::output::{WaitArguments, text_table};
+use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 use rewire_report::agreement;
 use rewire_report::head_paths::AXES as PATH_AXES;

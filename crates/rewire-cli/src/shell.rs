@@ -1,9 +1,8 @@
 //! Shell completions and the manual page, made from the commands' own descriptions.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::command::Arguments;
 use crate::output::print;
 
 /// The arguments of `completions`.
@@ -14,17 +13,16 @@ pub struct CompletionArguments {
     shell: Shell,
 }
 
-/// Prints the completion script of a shell.
-pub(crate) fn completions(arguments: &CompletionArguments) -> anyhow::Result<()> {
+/// Prints the completion script of `program` for a shell.
+pub(crate) fn completions(mut program: Command, arguments: &CompletionArguments) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "rewire", &mut script);
+    clap_complete::generate(arguments.shell, &mut program, "rewire", &mut script);
     print(&String::from_utf8(script)?)
 }
 
-/// Prints the manual page: the program, then each command.
-pub(crate) fn manual() -> anyhow::Result<()> {
+/// Prints the manual page of `program`: the program, then each of its commands.
+pub(crate) fn manual(mut program: Command) -> anyhow::Result<()> {
     let mut page = Vec::new();
-    let mut program = Arguments::command();
     program.build();
     clap_mangen::Man::new(program.clone()).render(&mut page)?;
     for command in program.get_subcommands().filter(|command| command.get_name() != "help") {

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
 
+use super::sizes::Size;
 use super::works::Work;
 use crate::device::Device;
 use crate::output::print;
@@ -37,6 +38,13 @@ pub(crate) enum Sharing {
     Weights,
     /// The shape alone: times are compared.
     Shape,
+}
+
+impl Sharing {
+    /// What the peer shares with us for a size.
+    pub(super) fn of(size: Size) -> Self {
+        if size.is_shared() { Sharing::Weights } else { Sharing::Shape }
+    }
 }
 
 impl Answer {

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, Tensor};
 use rewire_tensor::{computes_here, memory, product};
 
-use super::median;
+use super::seconds::median;
 
 /// The rates that floors are reckoned by.
 pub(crate) struct Rates {

@@ -6,7 +6,7 @@ use rewire_studies::facts::{Fact, Next, Patched};
 
 use super::{Found, by_position};
 use crate::model::Source;
-use crate::output::new_page;
+use crate::notices::new_page;
 use crate::session::Session;
 use rewire_report::names::numbered;
 

@@ -11,7 +11,7 @@ use rewire_studies::integrated_gradients::{Found, Prompts, asides};
 use super::Arguments;
 use super::results::{ASIDES, AVERAGED, COMPARISON, aside_rows, averaged_rows, comparison_rows};
 use crate::model::Source;
-use crate::output::new_page;
+use crate::notices::new_page;
 use crate::session::Session;
 
 pub(super) fn page(

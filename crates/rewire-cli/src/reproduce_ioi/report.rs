@@ -14,7 +14,7 @@ use rewire_tasks::PromptPairs;
 use super::shown::Set;
 use super::{Arguments, Found, TOP, correlation};
 use crate::model::Source;
-use crate::output::new_page;
+use crate::notices::new_page;
 use crate::session::Session;
 use rewire_report::names;
 use rewire_report::names::{head_name, numbered};

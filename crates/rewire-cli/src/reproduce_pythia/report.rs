@@ -11,10 +11,11 @@ use rewire_report::charts::{self, Bars, Chart, HeatMapLabels};
 use rewire_report::{AttentionMap, Page};
 use rewire_studies::Check;
 
+use super::arguments::Arguments;
 use super::shown::{Found, Step};
-use super::{Arguments, results};
+use super::{rows, sentences};
 use crate::model::Source;
-use crate::output::new_page;
+use crate::notices::new_page;
 use crate::session::Session;
 use rewire_report::Certainty;
 use rewire_report::names::{head_name, numbered, token_labels};
@@ -101,11 +102,11 @@ fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, a
         true => format!("No head serves the behaviour beyond the threshold of {threshold:.1}% of clean less corrupted."),
         false => format!(
             "Heads that serve the behaviour beyond the threshold of {threshold:.1}%: {} (together {:.0}% of clean less corrupted).",
-            results::names(step.serving.iter().copied()),
+            sentences::names(step.serving.iter().copied()),
             100.0 * total
         ),
     });
-    let (header, rows) = results::step_table(step, TOP);
+    let (header, rows) = rows::step_table(step, TOP);
     page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
     page.text(&step.certainty.in_words());
     let looking = strongest(&effects, -1.0, DRAWN).into_iter().filter(|(_, share)| *share >= SEEN);

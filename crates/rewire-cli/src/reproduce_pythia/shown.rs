@@ -9,7 +9,7 @@ use rewire_hooks::Head;
 use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
 use rewire_studies::pythia::{self, Circuit};
 
-use super::Arguments;
+use super::arguments::Arguments;
 use rewire_report::Certainty;
 
 /// A step of path patching, with how sure its effects are.

@@ -12,7 +12,7 @@ use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
-use super::{Arguments, MethodName};
+use super::choices::MethodName;
 use crate::arguments::{at_least_one, tolerance};
 use crate::compute::NumberArguments;
 use crate::given::{self, read_activations};
@@ -128,18 +128,18 @@ impl IntegralArguments {
         Quadrature { rule: self.rule.unwrap_or(rule), steps: self.steps.unwrap_or(steps) }
     }
 
+    /// Returns the integral that these flags describe, for nodes of a model.
     pub(super) fn integral<B: Backend>(
         &self,
         model: &Transformer<B>,
         nodes: &[NodeKind],
-        reference: &[Vec<u32>],
-        arguments: &Arguments,
-        prompt_batch: usize,
+        means: &Means,
+        numbers: &NumberArguments,
     ) -> anyhow::Result<PathIntegral<B>> {
         let baseline = match &self.baseline {
             None | Some(Baseline::Corrupt) => Intervention::Resample,
             Some(Baseline::Zero) => Intervention::Zero,
-            Some(Baseline::Mean) => arguments.means.mean(model, nodes, reference, prompt_batch)?,
+            Some(Baseline::Mean) => means.of(model, nodes)?,
             Some(Baseline::File(path)) => {
                 Intervention::Fixed(read_activations(path, model.config().n_layers, &model.device())?)
             }
@@ -148,7 +148,7 @@ impl IntegralArguments {
             None | Some(LineName::Layer) => Together::Layer,
             Some(LineName::Node) => Together::Node,
         };
-        let (quadrature, tolerance) = (self.quadrature().into(), self.tolerance(&arguments.numbers));
+        let (quadrature, tolerance) = (self.quadrature().into(), self.tolerance(numbers));
         Ok(PathIntegral { baseline, together, quadrature, tolerance, ..PathIntegral::default() })
     }
 
@@ -184,18 +184,17 @@ impl AblationArguments {
         self.ablate == Some(Ablate::Mean)
     }
 
+    /// Returns the activations that nodes are replaced by.
     pub(super) fn intervention<B: Backend>(
         &self,
         model: &Transformer<B>,
         nodes: &[NodeKind],
-        reference: &[Vec<u32>],
-        arguments: &Arguments,
-        prompt_batch: usize,
+        means: &Means,
     ) -> anyhow::Result<Intervention<B>> {
         Ok(match self.ablate {
             None | Some(Ablate::Zero) => Intervention::Zero,
             Some(Ablate::Resample) => Intervention::Resample,
-            Some(Ablate::Mean) => arguments.means.mean(model, nodes, reference, prompt_batch)?,
+            Some(Ablate::Mean) => means.of(model, nodes)?,
         })
     }
 
@@ -215,23 +214,32 @@ impl MeanArguments {
         }
     }
 
-    fn mean<B: Backend>(
-        &self,
-        model: &Transformer<B>,
-        nodes: &[NodeKind],
-        reference: &[Vec<u32>],
-        prompt_batch: usize,
-    ) -> anyhow::Result<Intervention<B>> {
-        let sites: Vec<_> = nodes.iter().map(|kind| kind.site()).collect();
+    /// The means over `prompts` that these flags describe. At most `prompt_batch` prompts run at once.
+    pub(super) fn over<'a>(&self, prompts: &'a [Vec<u32>], prompt_batch: usize) -> Means<'a> {
         let over = match self.mean_over {
             None | Some(MeanName::All) => MeanOver::PromptsAndPositions,
             Some(MeanName::Position) => MeanOver::Prompts,
         };
-        Ok(Intervention::Fixed(mean_activations(model, reference, &sites, over, prompt_batch)?))
+        Means { prompts, over, prompt_batch }
     }
 
     /// What means are over.
     pub(super) fn describe(&self) -> Value {
         json!(self.mean_over.unwrap_or(MeanName::All).to_possible_value().map(|v| v.get_name().to_owned()))
+    }
+}
+
+/// Mean activations over some prompts; [`Means::of`] computes them.
+pub(super) struct Means<'a> {
+    prompts: &'a [Vec<u32>],
+    over: MeanOver,
+    prompt_batch: usize,
+}
+
+impl Means<'_> {
+    /// Computes the mean activations of some nodes.
+    fn of<B: Backend>(&self, model: &Transformer<B>, nodes: &[NodeKind]) -> anyhow::Result<Intervention<B>> {
+        let sites: Vec<_> = nodes.iter().map(|kind| kind.site()).collect();
+        Ok(Intervention::Fixed(mean_activations(model, self.prompts, &sites, self.over, self.prompt_batch)?))
     }
 }

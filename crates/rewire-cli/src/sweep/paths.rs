@@ -14,7 +14,8 @@ use rewire_model::Transformer;
 use rewire_tasks::{BuiltinMetric, PromptPairs};
 use serde_json::{Value, json};
 
-use super::{Findings, MethodName};
+use super::choices::MethodName;
+use super::findings::Findings;
 
 #[derive(Args)]
 pub(super) struct PathArguments {

@@ -1,21 +1,26 @@
 //! A sweep's report.
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
+use rewire_analysis::attribution::HeadPaths;
+use rewire_analysis::patching::Screened;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::NodeError;
-use rewire_analysis::{Effects, Method};
+use rewire_analysis::{Effects, Method, Outcome};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_tasks::PromptPairs;
 
+use super::arguments::Arguments;
+use super::findings::Findings;
+use super::paths;
 use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
-use super::{Arguments, Findings};
+use super::shortened::{self, Shortened};
 use crate::model::Source;
-use crate::output::new_page;
+use crate::notices::new_page;
 use crate::session::Session;
 use rewire_report::names::numbered;
 use rewire_report::names::{self, INPUTS};
-use rewire_report::{agreement, head_paths as paths, screening};
+use rewire_report::{Certainty, agreement, head_paths, screening};
 
 /// Columns above which a heat map would show nothing.
 const WIDEST: usize = 512;
@@ -46,99 +51,134 @@ pub(super) fn page(
         arguments.numbers.told()
     );
     let mut page = new_page("Sweep", &subtitle, session, source, &found.warnings);
+    baselines(&mut page, found);
+    if let Some(shortened) = &found.shortened {
+        against_float32(&mut page, shortened, arguments);
+    }
+    if let Some(screened) = &found.screened {
+        screened_nodes(&mut page, screened, found, pairs);
+    }
+    for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
+        page.section(name, &lead(outcome, name, arguments));
+        node_effects(&mut page, outcome, effects, certainty, pairs);
+    }
+    if !found.completeness.is_empty() {
+        completeness(&mut page, found);
+    }
+    if let Some(found) = &found.paths {
+        head_paths(&mut page, found, pairs);
+    }
+    page
+}
+
+/// The metric of the unpatched runs, and the receivers that nothing reaches.
+fn baselines(page: &mut Page, found: &Findings) {
+    let outcome = &found.outcome;
     let [clean, corrupted] = outcome.baselines.means();
     page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
     if !found.unreached.is_empty() {
-        page.text(&super::paths::told(&found.unreached));
+        page.text(&paths::told(&found.unreached));
     }
-    if let Some(shortened) = &found.shortened {
-        page.section(
-            "Against float32",
-            "What shorter numbers cost: the same sweep of a few prompts in them and in float32. Effects smaller than the errors \
-             here are not known.",
-        );
-        page.text(&format!("{}:", shortened.told(arguments)));
-        page.table(&super::shortened::HEADER, shortened.rows());
-    }
-    if let Some(screened) = &found.screened {
-        page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
-        page.text(&screening::in_words(screened, pairs));
-        page.table(&screening::HEADER, screening::rows(screened, pairs, 50));
-        let agreements = agreements(found);
-        page.text("Attribution against the exact effects of the verified nodes (all of them, if none was skipped):");
-        page.table(&agreement::HEADER, agreement::rows(&agreements));
-        for (agreement, effects) in agreements.iter().zip(&found.outcome.effects) {
-            let point = |n: &NodeError| Point {
-                x: n.exact,
-                y: n.estimate,
-                layer: n.place[0],
-                name: names::of_node(effects, &n.place, pairs),
-            };
-            let points: Vec<Point> = agreement.errors.iter().take(MOST_POINTS).map(point).collect();
-            let axes = ["exact effect (activation patching)", "attribution"];
-            page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
-        }
-    }
-    for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
-        let unit = match outcome.scale {
-            Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
-            Scale::Metric => "Mean over prompts, as a change of the metric.",
+}
+
+/// What shorter numbers cost on a sample of prompts.
+fn against_float32(page: &mut Page, shortened: &Shortened, arguments: &Arguments) {
+    page.section(
+        "Against float32",
+        "What shorter numbers cost: the same sweep of a few prompts in them and in float32. Effects smaller than the errors \
+         here are not known.",
+    );
+    page.text(&format!("{}:", shortened.heading(&arguments.numbers)));
+    page.table(&shortened::HEADER, shortened.rows());
+}
+
+/// The nodes that were patched exactly because attribution ranked them first.
+fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs: &PromptPairs) {
+    page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
+    page.text(&screening::in_words(screened, pairs));
+    page.table(&screening::HEADER, screening::rows(screened, pairs, 50));
+    let agreements = agreements(found);
+    page.text("Attribution against the exact effects of the verified nodes (all of them, if none was skipped):");
+    page.table(&agreement::HEADER, agreement::rows(&agreements));
+    for (agreement, effects) in agreements.iter().zip(&found.outcome.effects) {
+        let point = |n: &NodeError| Point {
+            x: n.exact,
+            y: n.estimate,
+            layer: n.place[0],
+            name: names::of_node(effects, &n.place, pairs),
         };
-        let lead = match outcome.method {
-            Method::Ablation => format!("{unit} The tensors hold the metric after each node was removed."),
-            Method::IntegratedGradients => {
-                format!("{unit} Below 0 is what supports the behaviour: the line goes from the clean activation away.")
-            }
-            Method::PathPatching => format!("{unit} Along the paths to {} alone.", arguments.paths.named(name)),
-            Method::LogitAttribution => {
-                "What each node adds to the logit difference itself, in logits; of the residual stream, how \
-                                         far the difference has come there. Mean over prompts."
-                    .to_owned()
-            }
-            _ => unit.to_owned(),
-        };
-        page.section(name, &lead);
-        if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note(pairs)) {
-            page.text(&note);
-        }
-        maps(&mut page, effects, pairs);
-        let (header, rows) = top_table(outcome, effects, certainty, pairs, TOP);
-        page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
-        page.text(&certainty.in_words());
+        let points: Vec<Point> = agreement.errors.iter().take(MOST_POINTS).map(point).collect();
+        let axes = ["exact effect (activation patching)", "attribution"];
+        page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
     }
-    if !found.completeness.is_empty() {
-        page.section(
-            "Completeness",
-            "Along each line the attributions must sum to the change of the metric from its clean end to the other. The gap is what \
-             they miss it by, the largest of all prompts; a gap past the tolerance would have been an error.",
-        );
-        page.table(&COMPLETENESS, completeness_rows(&found.completeness));
-    }
-    if let Some(found) = &found.paths {
-        page.section(
-            "head_paths",
-            "Estimated effect of a head's output on a later head's query, key or value input, summed over positions. Rows are \
-             ends, columns starts; the heads on the largest paths.",
-        );
-        if let Some(note) = names::positions_note(pairs) {
-            page.text(&note);
+}
+
+/// The sentences that begin the section of a table: what its effects are, and in which unit.
+fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
+    let unit = match outcome.scale {
+        Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
+        Scale::Metric => "Mean over prompts, as a change of the metric.",
+    };
+    match outcome.method {
+        Method::Ablation => format!("{unit} The tensors hold the metric after each node was removed."),
+        Method::IntegratedGradients => {
+            format!("{unit} Below 0 is what supports the behaviour: the line goes from the clean activation away.")
         }
-        let mean = found.mean();
-        let sums = paths::over_positions(&mean);
-        let chosen = busiest(&sums, 22);
-        let all = paths::heads(mean.shape()[0], mean.shape()[1]);
-        let labels: Vec<String> = chosen.iter().map(|&i| all[i].clone()).collect();
-        let reach = charts::reach(sums.outer_iter());
-        for (input, name) in INPUTS.into_iter().enumerate() {
-            let map = paths::between(&sums, input, &chosen);
-            let labels = HeatMapLabels { rows: ("end", &labels), columns: ("start", &labels), reach };
-            page.chart(charts::heat_map(&format!("into the {name}"), &map.view(), labels));
+        Method::PathPatching => format!("{unit} Along the paths to {} alone.", arguments.paths.named(name)),
+        Method::LogitAttribution => {
+            "What each node adds to the logit difference itself, in logits; of the residual stream, how \
+                                     far the difference has come there. Mean over prompts."
+                .to_owned()
         }
-        page.table(&["path", "effect"], paths::largest(&mean, TOP));
+        _ => unit.to_owned(),
     }
-    page
+}
+
+/// Maps of the effects of one kind of nodes, and a table of the largest.
+fn node_effects(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) {
+    if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note(pairs)) {
+        page.text(&note);
+    }
+    maps(page, effects, pairs);
+    let (header, rows) = top_table(outcome, effects, certainty, pairs, TOP);
+    page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+    page.text(&certainty.in_words());
+}
+
+/// How far attributions are from summing to the change of the metric.
+fn completeness(page: &mut Page, found: &Findings) {
+    page.section(
+        "Completeness",
+        "Along each line the attributions must sum to the change of the metric from its clean end to the other. The gap is what \
+         they miss it by, the largest of all prompts; a gap past the tolerance would have been an error.",
+    );
+    page.table(&COMPLETENESS, completeness_rows(&found.completeness));
+}
+
+/// Maps of the effects of paths between heads, and a table of the largest.
+fn head_paths(page: &mut Page, found: &HeadPaths, pairs: &PromptPairs) {
+    page.section(
+        "head_paths",
+        "Estimated effect of a head's output on a later head's query, key or value input, summed over positions. Rows are \
+         ends, columns starts; the heads on the largest paths.",
+    );
+    if let Some(note) = names::positions_note(pairs) {
+        page.text(&note);
+    }
+    let mean = found.mean();
+    let sums = head_paths::over_positions(&mean);
+    let chosen = busiest(&sums, 22);
+    let all = head_paths::heads(mean.shape()[0], mean.shape()[1]);
+    let labels: Vec<String> = chosen.iter().map(|&i| all[i].clone()).collect();
+    let reach = charts::reach(sums.outer_iter());
+    for (input, name) in INPUTS.into_iter().enumerate() {
+        let map = head_paths::between(&sums, input, &chosen);
+        let labels = HeatMapLabels { rows: ("end", &labels), columns: ("start", &labels), reach };
+        page.chart(charts::heat_map(&format!("into the {name}"), &map.view(), labels));
+    }
+    page.table(&["path", "effect"], head_paths::largest(&mean, TOP));
 }
 
 /// The `n` heads on the largest paths, in the order of the model.

@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayD, Axis};
 use rewire_analysis::integrated::Completeness;
+use rewire_analysis::patching::Screened;
 use rewire_analysis::stats::Agreement;
 use rewire_analysis::{Effects, Method, Outcome};
 use rewire_model::FinalNormGain;
@@ -9,7 +10,9 @@ use rewire_report::{Prompts, Table};
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
 
-use super::{Arguments, Findings};
+use super::arguments::Arguments;
+use super::findings::Findings;
+use super::{paths, shortened};
 use crate::output::text_table;
 use rewire_report::head_paths::AXES as PATH_AXES;
 use rewire_report::{Certainty, Columns, describe_clusters};
@@ -81,7 +84,7 @@ pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
     all.iter().flat_map(|of| (0..of.steps.len()).map(|layer| row(of, layer)).collect::<Vec<_>>()).collect()
 }
 
-/// What there is to say of the tables beside their axes.
+/// Returns the notes on the tables, for effects.json.
 pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arguments: &Arguments) -> Value {
     let mut notes = Map::new();
     let kinds = found.names.iter().zip(&found.outcome.effects).zip(&found.certainty);
@@ -91,43 +94,8 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
     let mut uncertainty = describe_clusters(&pairs.clusters(), arguments.seed);
     uncertainty["tables"] = Value::Object(kinds.collect());
     notes.insert("uncertainty".to_owned(), uncertainty);
-    match found.outcome.method {
-        Method::IntegratedGradients => {
-            let steps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(c.steps)));
-            let largest = |c: &Completeness| c.gap.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            let gaps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(largest(c))));
-            notes.insert("integral".to_owned(), identity["line"].clone());
-            notes.insert("mean_over".to_owned(), identity["mean over"].clone());
-            notes.insert(
-                "gaps_are".to_owned(),
-                json!("signed, per prompt; without --per-prompt the mean of their sizes"),
-            );
-            notes.insert("steps_by_layer".to_owned(), Value::Object(steps.collect()));
-            notes.insert("largest_gap".to_owned(), Value::Object(gaps.collect()));
-        }
-        Method::Ablation => {
-            notes.insert("replaced_by".to_owned(), identity["ablation"].clone());
-            notes.insert("mean_over".to_owned(), identity["mean over"].clone());
-            notes.insert("values_are".to_owned(), json!("the metric after ablation"));
-        }
-        Method::PathPatching => {
-            notes.insert("paths".to_owned(), identity["paths"].clone());
-            notes.insert("unreached_receivers".to_owned(), json!(found.unreached));
-        }
-        Method::LogitAttribution => {
-            let meaning = "what each node adds to the logit difference itself, at the clean run's final norm scale; of the residual \
-                           stream, how far the difference has come";
-            notes.insert("values_are".to_owned(), json!(meaning));
-            let gain = match arguments.final_norm_gain() {
-                FinalNormGain::Applied => "applied",
-                FinalNormGain::LeftOut => {
-                    "left out, as TransformerLens does: with unprocessed weights the values do not sum to the logits"
-                }
-            };
-            notes.insert("final_norm_gain".to_owned(), json!(gain));
-        }
-        _ => {}
-    }
+    let of_method = method_notes(found, identity, arguments);
+    notes.extend(of_method.into_iter().map(|(name, note)| (name.to_owned(), note)));
     if let Some(shortened) = &found.shortened {
         notes.insert("against_float32".to_owned(), shortened.describe());
     }
@@ -135,20 +103,60 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
         notes.insert("norm".to_owned(), json!(paths.norm));
     }
     if let Some(screened) = &found.screened {
-        let largest = screened.largest_skipped.as_ref();
-        notes.insert(
-            "screening".to_owned(),
-            json!({
-                "verified": screened.verified.len(),
-                "skipped": screened.skipped,
-                "largest_skipped_attribution": largest.map(|(_, value)| value),
-                "largest_skipped_node": largest.map(|(place, _)| screening::name(screened, place, pairs)),
-                "agreement": agreement::describe(&agreements(found)),
-                "meaning_of_nan": "this node was skipped: its exact effect is not known",
-            }),
-        );
+        notes.insert("screening".to_owned(), screening_note(screened, found, pairs));
     }
     Value::Object(notes)
+}
+
+/// Notes on what the tables of the method hold, by name.
+fn method_notes(found: &Findings, identity: &Value, arguments: &Arguments) -> Vec<(&'static str, Value)> {
+    match found.outcome.method {
+        Method::IntegratedGradients => {
+            let steps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(c.steps)));
+            let largest = |c: &Completeness| c.gap.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            let gaps = found.completeness.iter().map(|c| (c.kind.to_string(), json!(largest(c))));
+            vec![
+                ("integral", identity["line"].clone()),
+                ("mean_over", identity["mean over"].clone()),
+                ("gaps_are", json!("signed, per prompt; without --per-prompt the mean of their sizes")),
+                ("steps_by_layer", Value::Object(steps.collect())),
+                ("largest_gap", Value::Object(gaps.collect())),
+            ]
+        }
+        Method::Ablation => vec![
+            ("replaced_by", identity["ablation"].clone()),
+            ("mean_over", identity["mean over"].clone()),
+            ("values_are", json!("the metric after ablation")),
+        ],
+        Method::PathPatching => {
+            vec![("paths", identity["paths"].clone()), ("unreached_receivers", json!(found.unreached))]
+        }
+        Method::LogitAttribution => {
+            let meaning = "what each node adds to the logit difference itself, at the clean run's final norm scale; of the residual \
+                           stream, how far the difference has come";
+            let gain = match arguments.final_norm_gain() {
+                FinalNormGain::Applied => "applied",
+                FinalNormGain::LeftOut => {
+                    "left out, as TransformerLens does: with unprocessed weights the values do not sum to the logits"
+                }
+            };
+            vec![("values_are", json!(meaning)), ("final_norm_gain", json!(gain))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Notes on the nodes that were patched exactly and on those that were skipped.
+fn screening_note(screened: &Screened, found: &Findings, pairs: &PromptPairs) -> Value {
+    let largest = screened.largest_skipped.as_ref();
+    json!({
+        "verified": screened.verified.len(),
+        "skipped": screened.skipped,
+        "largest_skipped_attribution": largest.map(|(_, value)| value),
+        "largest_skipped_node": largest.map(|(place, _)| screening::name(screened, place, pairs)),
+        "agreement": agreement::describe(&agreements(found)),
+        "meaning_of_nan": "this node was skipped: its exact effect is not known",
+    })
 }
 
 /// Header and rows of a table of the nodes of largest effect, with error and interval if there are
@@ -195,7 +203,7 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
         Method::LogitAttribution => "direct",
     };
     let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
-    text += &super::paths::told(&found.unreached);
+    text += &paths::told(&found.unreached);
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         text += &match outcome.method {
             Method::LogitAttribution => format!("{name} (direct, of the clean run)\n"),
@@ -214,8 +222,8 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
         text += &text_table(&["path", "effect"], &rewire_report::head_paths::largest(&paths.mean(), 5));
     }
     if let Some(shortened) = &found.shortened {
-        text += &format!("{}\n", shortened.told(arguments));
-        text += &text_table(&super::shortened::HEADER, &shortened.rows());
+        text += &format!("{}\n", shortened.heading(&arguments.numbers));
+        text += &text_table(&shortened::HEADER, &shortened.rows());
     }
     if let Some(screened) = &found.screened {
         text += &format!("{}\n", screening::in_words(screened, pairs));

@@ -133,7 +133,7 @@ pub(super) fn scores<B: Backend>(
         for (row, out) in out.chunks_exact_mut(size).enumerate().map(|(i, out)| (first + i, out)) {
             let earlier = earlier.as_ref().map(|e| (e.rows(), prompts));
             let attended = Attended { earlier, n_earlier, own: k.rows(), row };
-            simd::scores(q.rows(), attended, [heads, n, keys], |query| queries.position(row, query), out);
+            simd::scores(q.rows(), attended, [heads, n, keys], queries, out);
         }
     })))
 }

@@ -1,6 +1,11 @@
 //! Loops over rows of float32 that the compiler turns into the widest instructions that the processor has.
+//!
+//! Nothing here is generic: it is compiled in this crate, at this crate's level of optimization, and not once more in each
+//! crate that runs a model.
 
 use pulp::Arch;
+
+use crate::kernels::queries::Queries;
 
 /// Independent sums, so that a row is summed in parallel and always in the same order.
 const LANES: usize = 16;
@@ -156,7 +161,7 @@ pub(super) fn scores(
     q: Rows<'_>,
     keys: Attended<'_>,
     [heads, n_queries, n_keys]: [usize; 3],
-    position: impl Fn(usize) -> usize,
+    queries: &Queries,
     out: &mut [f32],
 ) {
     let norm = (q.d_head as f32).sqrt();
@@ -165,7 +170,7 @@ pub(super) fn scores(
             for query in 0..n_queries {
                 let row = &mut out[(head * n_queries + query) * n_keys..][..n_keys];
                 let q = q.at(keys.row, query, head);
-                let (seen, hidden) = row.split_at_mut((position(query) + 1).min(n_keys));
+                let (seen, hidden) = row.split_at_mut((queries.position(keys.row, query) + 1).min(n_keys));
                 for (key, score) in seen.iter_mut().enumerate() {
                     *score = dot(q, keys.at(key, head)) / norm;
                 }

@@ -1,9 +1,9 @@
 //! The demo's last section, in numbers: attribution against activation patching, kind by kind, and where it goes wrong.
 
 use ndarray::Array2;
-use rewire_analysis::Outcome;
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::stats::{Agreement, NodeError, spearman};
+use rewire_analysis::{Effects, Outcome};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_studies::ioi::{BLOCKS, HEAD_PARTS};
@@ -48,14 +48,20 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
 
 /// Maps, scatters and worst nodes of some kinds.
 fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kinds: &[(NodeKind, &str)]) {
-    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     page.section(
         heading,
         "The exact effects and, beside them, the attributions, on one colour scale; then one against the other, and the nodes at \
          which they differ most.",
     );
-    let of_heads = kinds.iter().any(|(kind, _)| kind.is_of_heads());
-    let axes = match (of_heads, kinds.first().map(|(kind, _)| kind.by)) {
+    maps_beside(page, found, labels, kinds);
+    scatters(page, found, kinds);
+    worst_nodes(page, found, kinds);
+}
+
+/// Maps of the exact effects of each kind and, beside them, of the attributions.
+fn maps_beside(page: &mut Page, found: &Found, labels: &Labels, kinds: &[(NodeKind, &str)]) {
+    let demo = &found.demo;
+    let [rows, columns] = match (are_of_heads(kinds), kinds.first().map(|(kind, _)| kind.by)) {
         (false, _) => labels.by_position(),
         (true, Some(By::All)) => labels.by_head(),
         _ => labels.heads_by_position(),
@@ -69,19 +75,19 @@ fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kind
         })
         .collect();
     let reach = charts::reach(both.iter().flatten().map(|(_, map)| map.view()));
-    let [rows, columns] = axes;
     for of_kind in &both {
         let chart = |(title, map): &(String, Array2<f32>)| {
             charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach })
         };
         page.row(of_kind.iter().map(chart).collect());
     }
+}
+
+/// Attributions against exact effects, one scatter a kind.
+fn scatters(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
+    let pairs = &found.sets[0].pairs;
     let mut scatters = Vec::new();
-    for (kind, title) in kinds {
-        let (Some(agreement), Some(effects)) = (demo.agreements.iter().find(|a| a.kind == *kind), demo.estimate(*kind))
-        else {
-            continue;
-        };
+    for (title, agreement, effects) in agreements(found, kinds) {
         let point = |n: &NodeError| Point {
             x: n.exact,
             y: n.estimate,
@@ -94,32 +100,53 @@ fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kind
         scatters.push(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
     }
     page.row(scatters);
+}
+
+/// A table of the nodes of each kind at which attribution is furthest from the exact effect.
+fn worst_nodes(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
+    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
+    let of_heads = are_of_heads(kinds);
     let mut header = vec!["kind", "node", "exact", "attribution", "error"];
     if of_heads {
         header.push("entropy of its attention");
     }
     let mut rows = Vec::new();
-    for (kind, title) in kinds {
-        let (Some(agreement), Some(effects)) = (demo.agreements.iter().find(|a| a.kind == *kind), demo.estimate(*kind))
-        else {
-            continue;
-        };
+    for (title, agreement, effects) in agreements(found, kinds) {
         for node in agreement.errors.iter().take(WORST) {
             let mut row = vec![
-                (*title).to_owned(),
+                title.to_owned(),
                 names::of_node(effects, &node.place, pairs),
                 format!("{:.4}", node.exact),
                 format!("{:.4}", node.estimate),
                 format!("{:+.4}", node.error()),
             ];
             if of_heads {
-                row.push(demo.entropy_at(pairs, *kind, &node.place).map_or("-".to_owned(), |e| format!("{e:.3}")));
+                row.push(
+                    demo.entropy_at(pairs, agreement.kind, &node.place).map_or("-".to_owned(), |e| format!("{e:.3}")),
+                );
             }
             rows.push(row);
         }
     }
     page.text("The nodes at which attribution is furthest from the exact effect:");
     page.table(&header, rows);
+}
+
+/// Whether any of these kinds are heads.
+fn are_of_heads(kinds: &[(NodeKind, &str)]) -> bool {
+    kinds.iter().any(|(kind, _)| kind.is_of_heads())
+}
+
+/// The title of each kind that was patched, the agreement of its attributions with its exact effects,
+/// and the attributions.
+fn agreements<'a>(
+    found: &'a Found,
+    kinds: &'a [(NodeKind, &str)],
+) -> impl Iterator<Item = (&'a str, &'a Agreement, &'a Effects)> {
+    kinds.iter().filter_map(|(kind, title)| {
+        let agreement = found.demo.agreements.iter().find(|a| a.kind == *kind)?;
+        Some((*title, agreement, found.demo.estimate(*kind)?))
+    })
 }
 
 /// Whether attribution errs where attention is saturated, and the patterns of the heads at which it errs most.

@@ -5,8 +5,8 @@ use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts;
 
-use super::super::results;
 use super::super::shown::Found;
+use super::super::{rows, sentences};
 use crate::model::Source;
 
 /// Edges that a drawing still shows apart.
@@ -19,24 +19,24 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
         "Heads found step by step, by what they do. The circuit is the fewest, strongest first, that carry the behavior alone on the prompts \
          that chose it; its figures are of the judging prompts, unless they say otherwise.",
     );
-    if let Some(told) = results::not_the_task(found) {
+    if let Some(told) = sentences::not_the_task(found) {
         page.text(&told);
     }
     let is_member = |head: &Head| circuit.members.iter().any(|member| member.head == *head);
     let of = |role: Role| {
         let has = circuit.with_roles.iter().filter(move |(_, roles)| roles.iter().any(|(r, _)| *r == role));
         let (inside, outside): (Vec<Head>, Vec<Head>) = has.map(|(head, _)| *head).partition(is_member);
-        vec![role.name().to_owned(), results::names(inside), results::names(outside)]
+        vec![role.name().to_owned(), sentences::names(inside), sentences::names(outside)]
     };
     let mut rows: Vec<_> = Role::ALL.map(of).into_iter().filter(|row| row[1] != "-" || row[2] != "-").collect();
     let completing: Vec<Head> =
         circuit.members.iter().map(|m| m.head).filter(|head| !circuit.with_roles.contains_key(head)).collect();
     if !completing.is_empty() {
-        rows.push(vec![Role::Completing.name().to_owned(), results::names(completing), "-".to_owned()]);
+        rows.push(vec![Role::Completing.name().to_owned(), sentences::names(completing), "-".to_owned()]);
     }
     page.table(&["class", "in the circuit", "found, and not needed"], rows);
-    page.table(&results::CARRIED, results::carried_rows(found));
-    page.text(&results::verdict(found));
+    page.table(&rows::CARRIED, rows::carried_rows(found));
+    page.text(&sentences::verdict(found));
     if source.is_gpt2_small() {
         page.text("The published heads of GPT-2 small stand beside these under \"The published circuit\".");
     }
@@ -76,7 +76,7 @@ pub(super) fn members(page: &mut Page, found: &Found) {
         "Strongest first, by the largest effect in any step. \"completing\": below the threshold in every step, and still among the \
          fewest that carry the behaviour.",
     );
-    page.table(&results::MEMBERS, results::member_rows(found));
+    page.table(&rows::MEMBERS, rows::member_rows(found));
 }
 
 pub(super) fn faithfulness(page: &mut Page, found: &Found) {
@@ -88,9 +88,9 @@ pub(super) fn faithfulness(page: &mut Page, found: &Found) {
          on another: the first row is the one that counts. The circuit is the fewest heads, strongest first, that meet both bars in 99.9% of \
          the resamples of the choosing prompts. Such figures move with the kind of ablation; they are of this one.",
     );
-    page.table(&results::CARRIED, results::carried_rows(found));
-    page.text(&results::verdict(found));
-    page.text(&results::reference(found));
+    page.table(&rows::CARRIED, rows::carried_rows(found));
+    page.text(&sentences::verdict(found));
+    page.text(&sentences::reference(found));
     let curve = &found.circuit.curve;
     let places: Vec<f64> = curve.iter().map(|c| c.heads.len() as f64).collect();
     let kept: Vec<f32> = curve.iter().map(|c| c.shares.kept as f32).collect();
@@ -106,7 +106,7 @@ pub(super) fn published(page: &mut Page, found: &Found) {
         "The 26 heads of Wang et al. 2022, by class. Recall: the share of a class that is found with that class here; precision: the \
          share of those found that are of it. The last row is of the circuit's heads, whatever their class.",
     );
-    page.table(&results::PUBLISHED, results::published_rows(found));
+    page.table(&rows::PUBLISHED, rows::published_rows(found));
 }
 
 pub(super) fn reading(page: &mut Page, source: &Source) {

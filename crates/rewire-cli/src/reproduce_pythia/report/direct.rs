@@ -6,8 +6,9 @@ use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts::{self, Point};
 
+use super::super::arguments::Arguments;
 use super::super::shown::Found;
-use super::super::{Arguments, results};
+use super::super::{rows, sentences};
 use super::{Maps, attention, step, strongest};
 use rewire_report::names::head_name;
 
@@ -165,10 +166,10 @@ pub(super) fn suppression(page: &mut Page, found: &Found, maps: &Maps) {
     let mut strongest: Vec<_> = found.suppression.iter().collect();
     strongest.sort_by(|a, b| b.ablated.total_cmp(&a.ablated));
     page.text("The ten heads whose mean ablation changes the distribution most:");
-    page.table(&SUPPRESSION, strongest.into_iter().take(10).map(results::suppression_row).collect());
+    page.table(&SUPPRESSION, strongest.into_iter().take(10).map(rows::suppression_row).collect());
 }
 
-/// Header of [`results::suppression_row`].
+/// Header of [`rows::suppression_row`].
 const SUPPRESSION: [&str; 4] = ["head", "KL, mean-ablated", "KL, suppression preserved", "score"];
 
 pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
@@ -194,7 +195,7 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     page.table(
         &["", "value"],
         vec![
-            vec!["heads set to zero".to_owned(), results::names(backup.ablated.iter().copied())],
+            vec!["heads set to zero".to_owned(), sentences::names(backup.ablated.iter().copied())],
             vec!["logit difference before".to_owned(), format!("{before:.4}")],
             vec!["after".to_owned(), format!("{after:.4}")],
             vec!["change".to_owned(), format!("{:.2}%", 100.0 * (after - before) / before)],

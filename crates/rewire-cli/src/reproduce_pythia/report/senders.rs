@@ -2,8 +2,9 @@
 
 use rewire_report::Page;
 
+use super::super::arguments::Arguments;
+use super::super::sentences;
 use super::super::shown::{Found, Step};
-use super::super::{Arguments, results};
 use super::{Maps, step};
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
@@ -63,7 +64,7 @@ fn section(
             "The steps before found no such head behind layer 0 beyond the threshold, so there is nothing to send to.",
         ),
         Some(of) => {
-            page.text(&format!("Receivers: {}", results::receivers(of)));
+            page.text(&format!("Receivers: {}", sentences::receivers(of)));
             step(page, found, maps, of, "Effect along these paths alone", arguments);
         }
     }

@@ -1,0 +1,128 @@
+//! One run of `bench`: for each size, it times the works and prints a table.
+
+use anyhow::{Context, bail};
+use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use bytesize::ByteSize;
+use rewire_model::{Transformer, WeightProcessing};
+use rewire_tensor::computes_here;
+
+use super::arguments::Arguments;
+use super::peer::{Peer, Sharing};
+use super::rates::Rates;
+use super::sizes::Size;
+use super::table::{Columns, Table};
+use super::timing::timed;
+use super::works::{Setting, TOKENS, Work};
+use crate::on_device::on_device;
+use crate::output::print;
+use crate::session::{Session, fault};
+
+/// Runs `bench`.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let session = Session::with_numbers(arguments.device, arguments.numbers, &arguments.memory)?;
+    // The backend's own threads, for what is not a sweep of many passes.
+    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
+    let mut failed = Vec::new();
+    for &size in &arguments.sizes {
+        let of_size = on_device!(&session, |B, device| {
+            let model: Transformer<Autodiff<B>> = size.model(arguments.seed, &device);
+            time(&session, model, size, arguments)
+        })?;
+        failed.extend(of_size.into_iter().map(|work| format!("{} of {}", work.name(), size.name())));
+    }
+    if !failed.is_empty() {
+        bail!("{} failed", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// The model with processed weights, in the precision that was asked for.
+fn ready<B: Backend>(model: Transformer<B>, arguments: &Arguments) -> Transformer<B> {
+    model.processed(WeightProcessing::default()).in_precision(arguments.numbers.dtype)
+}
+
+/// Prints the time of each work, and returns the works that failed.
+fn time<B: AutodiffBackend>(
+    session: &Session,
+    model: Transformer<B>,
+    size: Size,
+    arguments: &Arguments,
+) -> anyhow::Result<Vec<Work>> {
+    let setting = arguments.setting(&model.valid())?;
+    let directory = tempfile::tempdir().context("no place for temporary files")?;
+    if arguments.peer {
+        setting.write(&model, size, directory.path())?;
+    }
+    let model = ready(model, arguments);
+    let mut peer = match arguments.peer {
+        true => {
+            let (python, threads) = (arguments.python.as_deref(), arguments.threads);
+            Some(Peer::start(python, directory.path(), threads, session.device())?)
+        }
+        false => None,
+    };
+    // After the peer has taken its share of the device.
+    let setting = setting.with(arguments.options(session, &model.valid()));
+    let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
+    print(&head(session, &model, size, &setting, &rates, arguments))?;
+    let sharing = Sharing::of(size);
+    let first = !computes_here::<B>(&model.device());
+    let mut table = Table::new(Columns { first, peer: peer.is_some().then_some(sharing) });
+    let (mut failed, mut reasons) = (Vec::new(), Vec::new());
+    for work in arguments.works() {
+        let mut row = vec![work.name(), work.n_nodes(model.config()).to_string()];
+        match timed(work, &model, &setting, peer.as_mut(), sharing, arguments) {
+            Ok(timed) => {
+                row.extend(table.cells(&timed, work.cost(&model, &setting)?, &rates));
+                if let Some(Err(error)) = &timed.theirs {
+                    reasons.push(format!("{} on TransformerLens: {error:#}", work.name()));
+                }
+            }
+            Err(error) if fault(&error).is_some() => return Err(error),
+            Err(error) => {
+                reasons.push(format!("{}: {error:#}", work.name()));
+                failed.push(work);
+            }
+        }
+        print(&table.add(row))?;
+    }
+    print(&table.text(arguments.peer_patches))?;
+    reasons.iter().chain(&session.reduced()).try_for_each(|line| print(&format!("{line}\n")))?;
+    print("\n")?;
+    Ok(failed)
+}
+
+/// The lines above the table: the model, the device, the sizes, and the rates of the device.
+fn head<B: Backend>(
+    session: &Session,
+    model: &Transformer<B>,
+    size: Size,
+    setting: &Setting,
+    rates: &Rates,
+    arguments: &Arguments,
+) -> String {
+    let device = model.device();
+    let on = match rewire_tensor::memory::<B>(&device) {
+        Some(memory) => {
+            let name = memory.name.unwrap_or_else(|| "a GPU".to_owned());
+            format!("{} ({name}, {} free of {})", session.device(), ByteSize(memory.free), ByteSize(memory.total))
+        }
+        None => format!("{}, {} threads", session.device(), arguments.threads),
+    };
+    let Rates { products, shape: [m, k, n], bandwidth } = rates;
+    let (prompts, sizes) = (setting.n_pairs(), setting.options());
+    format!(
+        "{}'s shape, random weights (seed {}), {}, on {on}\n{prompts} pairs of {TOKENS} tokens; at once {} pairs held, {} \
+         differentiated, {} tokens in a pass\na product of [{m}, {k}] and [{k}, {n}]: {:.0} GFLOP/s; memory: {:.0} GB/s\n\n",
+        size.name(),
+        arguments.seed,
+        arguments.numbers.told(),
+        sizes.prompt_batch,
+        sizes.gradient_batch,
+        sizes.token_budget,
+        products / 1e9,
+        bandwidth / 1e9
+    )
+}

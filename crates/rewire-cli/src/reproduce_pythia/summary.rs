@@ -1,0 +1,43 @@
+//! The summary that the command prints.
+
+use rewire_studies::Check;
+
+use super::rows::{CARRIED, MEMBERS, PUBLISHED, carried_rows, member_rows, published_rows, step_table};
+use super::sentences::{not_the_task, receivers, reference, verdict};
+use super::shown::Found;
+use crate::model::Source;
+use crate::output::text_table;
+use crate::session::Session;
+
+/// Returns the text of the summary.
+pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks: &[Check]) -> String {
+    let [clean, corrupted] = found.parts.baselines.means();
+    let mut text = format!(
+        "{} on {}: {} prompts, logit difference {clean:.4}, corrupted {corrupted:.4}; right on {:.1}%\n",
+        source.name,
+        session.device(),
+        found.data.pairs.len(),
+        100.0 * found.right
+    );
+    text += &not_the_task(found).map_or_else(String::new, |told| format!("{told}\n"));
+    for (name, step) in &found.steps {
+        text += &format!("\npath patching, {name}: into {}\n", receivers(step));
+        let (header, rows) = step_table(step, 6);
+        text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+        text += &format!("  {}\n", step.certainty.in_words());
+    }
+    text += "\nthe circuit\n";
+    text += &text_table(&MEMBERS, &member_rows(found));
+    text += "\nshares of the logit difference (95% bootstrap interval over prompts)\n";
+    text += &text_table(&CARRIED, &carried_rows(found));
+    text += &format!("{}\n{}\n", verdict(found), reference(found));
+    if source.is_gpt2_small() {
+        text += "\nbeside the published circuit\n";
+        text += &text_table(&PUBLISHED, &published_rows(found));
+    }
+    if !checks.is_empty() {
+        text += "\nagainst the figures that the notebook prints, on its own prompts\n";
+        text += &text_table(&Check::HEADER, &checks.iter().map(Check::row).collect::<Vec<_>>());
+    }
+    text
+}

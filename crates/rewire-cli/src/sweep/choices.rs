@@ -1,0 +1,102 @@
+//! The values of the flags that name nodes, a method, a metric.
+
+use std::str::FromStr;
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use clap::ValueEnum;
+use rewire_analysis::node::{Component, ParseNodeError};
+use rewire_analysis::run::clean_logits;
+use rewire_model::Transformer;
+use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs};
+
+/// A kind of node, as `--nodes` names it.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum NodeName {
+    Component(Component),
+    HeadPaths,
+}
+
+impl FromStr for NodeName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "head_paths" => Ok(NodeName::HeadPaths),
+            "" => Err("the list of nodes is empty".to_owned()),
+            other => {
+                let component = other.parse().map_err(|e: ParseNodeError| format!("{e}, head_paths"))?;
+                Ok(NodeName::Component(component))
+            }
+        }
+    }
+}
+
+/// A method, as `--method` names it.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(super) enum MethodName {
+    ActivationPatching,
+    AttributionPatching,
+    PathPatching,
+    IntegratedGradients,
+    Ablation,
+    LogitAttribution,
+}
+
+impl MethodName {
+    /// The name on the command line.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// How finely nodes are divided, as `--by` names it.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum ByName {
+    All,
+    Position,
+    Cell,
+    Marked,
+}
+
+/// What happens to the final norm's gain, as `--final-norm-gain` names it.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum GainName {
+    Applied,
+    LeftOut,
+}
+
+/// A metric, as `--metric` names it.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(super) enum MetricName {
+    LogitDiffNormalised,
+    LogitDiff,
+    Probability,
+    Kl,
+    Accuracy,
+}
+
+impl MetricName {
+    /// The name on the command line.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The metric, for these pairs; `kl` is against the clean run.
+    pub(super) fn metric<B: AutodiffBackend>(
+        self,
+        model: &Transformer<B>,
+        pairs: &PromptPairs,
+        prompt_batch: usize,
+    ) -> anyhow::Result<BuiltinMetric> {
+        Ok(match self {
+            MetricName::LogitDiffNormalised | MetricName::LogitDiff => BuiltinMetric::LogitDiff(LogitDiff::new(pairs)),
+            MetricName::Probability => BuiltinMetric::Probability(Probability::new(pairs)),
+            MetricName::Accuracy => BuiltinMetric::Accuracy(Accuracy::new(pairs)),
+            MetricName::Kl => {
+                let reference = clean_logits(&model.valid(), pairs, prompt_batch)?;
+                BuiltinMetric::KlDivergence(KlDivergence::new(pairs, &reference))
+            }
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! One run of `sweep`: it reads the inputs, computes, and writes the results.
+
+use std::path::Path;
+
+use burn::backend::Autodiff;
+use rewire_analysis::AnalysisError;
+use rewire_model::Transformer;
+use rewire_report::{Certainty, Labels, describe_baselines};
+use rewire_store::Record;
+use rewire_tasks::{PromptPairs, read_pairs};
+
+use super::analyse::{Run, analyse};
+use super::arguments::Arguments;
+use super::findings::Findings;
+use super::identity::identity;
+use super::inputs::Inputs;
+use super::ledger::SweepLedger;
+use super::{report, results, sample};
+use crate::model::Source;
+use crate::notices::{announce, warn};
+use crate::on_device::on_device;
+use crate::output::{print, say};
+use crate::publish::{Publication, RESULTS, tell};
+use crate::session::Session;
+
+/// Runs `sweep`.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let session = Session::with_numbers(arguments.model.device, arguments.numbers, &arguments.model.memory)?;
+    let source = Source::open(&arguments.model)?;
+    let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
+    let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx)?;
+    let nodes = arguments.kinds()?;
+    let reference = arguments.reference(&source, &pairs)?;
+    if arguments.intervals {
+        check_clusters(&pairs, &arguments.pairs)?;
+    }
+    let inputs = Inputs { pairs: &pairs, nodes: &nodes, reference: &reference };
+    let identity = identity(arguments, &session, &source, inputs)?;
+    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    let record = Record::open(&directory, &identity)?;
+    record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
+    let ledger = SweepLedger(record);
+    if ledger.finished() > 0 {
+        print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()))?;
+    }
+    announce(&source)?;
+    let mut found = match compute(arguments, &session, &source, inputs, &ledger) {
+        Ok(found) => found,
+        Err(error) => {
+            // The same command would be refused again, so nothing needs to be kept.
+            if !is_of_the_machine(&error) {
+                ledger.0.remove()?;
+            }
+            return Err(error);
+        }
+    };
+    found.warnings = warn(&source, [("", found.outcome.warnings())]);
+    let clusters = pairs.clusters();
+    found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
+
+    let publication = Publication {
+        tables: results::tables(&found, arguments),
+        metric: arguments.metric_name(),
+        seed: arguments.seed,
+        labels: Labels::Each(&pairs),
+        baselines: describe_baselines(&found.outcome.baselines),
+        warnings: found.warnings.clone(),
+        notes: results::notes(&found, &pairs, &identity, arguments),
+        page: report::page(&session, &source, &pairs, &found, arguments),
+        files: Vec::new(),
+        summary: results::summary(&found, &pairs, arguments),
+    };
+    let summary = publication.write(&session, &source, &directory)?;
+    ledger.0.remove()?;
+    tell(&session, &arguments.out, &summary)
+}
+
+/// Loads the model and runs the sweep; if numbers are shorter than float32, measures what that costs.
+fn compute(
+    arguments: &Arguments,
+    session: &Session,
+    source: &Source,
+    inputs: Inputs,
+    ledger: &SweepLedger,
+) -> anyhow::Result<Findings> {
+    on_device!(session, |B, device| {
+        let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
+        let model = load()?.in_precision(arguments.numbers.dtype);
+        let setup = session.setup();
+        let run = Run { setup, ledger, scale: arguments.scale(), what: "sweep" };
+        let mut found = analyse(&model, inputs, arguments, run)?;
+        if arguments.numbers.are_short() {
+            found.shortened = Some(sample::compare(&load()?, &model, setup, inputs, arguments)?);
+        }
+        anyhow::Ok(found)
+    })
+}
+
+/// Whether a sweep failed because of the device or the disk, and not because of what was asked for.
+fn is_of_the_machine(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(refused) => matches!(refused, AnalysisError::Device(_) | AnalysisError::Ledger(_)),
+        None => true,
+    }
+}
+
+/// Refuses pairs that form fewer than two clusters; `path` is the file that they were read from.
+fn check_clusters(pairs: &PromptPairs, path: &Path) -> anyhow::Result<()> {
+    match (pairs.len(), pairs.clusters().len()) {
+        (1, _) => anyhow::bail!("--intervals needs several prompt pairs, and there is one"),
+        (n, 1) => anyhow::bail!(
+            "--intervals needs pairs that are independent: all {n} in {} are the same two prompts, in either order",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}

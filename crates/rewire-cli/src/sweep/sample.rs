@@ -1,0 +1,63 @@
+//! The sweep of a few prompts in shorter numbers and in float32, compared.
+
+use burn::tensor::backend::AutodiffBackend;
+use rewire_analysis::run::Scale;
+use rewire_analysis::stats::pearson;
+use rewire_model::Transformer;
+use rewire_studies::Setup;
+use rewire_tensor::{Products, set_products};
+
+use super::analyse::{Run, analyse};
+use super::arguments::Arguments;
+use super::findings::Findings;
+use super::inputs::Inputs;
+use super::shortened::{Compared, Shortened};
+
+/// Most prompt pairs of the sample.
+const MOST: usize = 4;
+
+/// Runs the sweep of the first prompt pairs twice: with `short`, the sweep's own model, and with the
+/// same model in float32, `full`.
+pub(super) fn compare<B: AutodiffBackend>(
+    full: &Transformer<B>,
+    short: &Transformer<B>,
+    setup: Setup,
+    inputs: Inputs,
+    arguments: &Arguments,
+) -> anyhow::Result<Shortened> {
+    let pairs = inputs.pairs;
+    let Some(sample) = pairs.batches(pairs.len().div_ceil(8).min(MOST)).next() else {
+        anyhow::bail!("there are no pairs to compare on")
+    };
+    let inputs = Inputs { pairs: &sample, ..inputs };
+    let run = |model, what| analyse(model, inputs, arguments, Run { setup, ledger: &(), scale: Scale::Metric, what });
+    let in_short = run(short, "a sample again")?;
+    set_products(Products::Float32);
+    let in_full = run(full, "the sample in float32");
+    set_products(arguments.numbers.products());
+    Ok(Shortened { prompts: sample.len(), tables: tables(&in_full?, &in_short) })
+}
+
+/// Compares the mean effects of each table.
+fn tables(full: &Findings, short: &Findings) -> Vec<Compared> {
+    let of_nodes = full.names.iter().zip(full.outcome.effects.iter().zip(&short.outcome.effects));
+    let of_nodes = of_nodes.map(|(name, (full, short))| (name.clone(), full.mean(), short.mean()));
+    let of_paths = full.paths.iter().zip(&short.paths);
+    let of_paths =
+        of_paths.map(|(full, short)| ("head_paths".to_owned(), full.mean().into_dyn(), short.mean().into_dyn()));
+    let compare = |(name, full, short): (String, ndarray::ArrayD<f32>, ndarray::ArrayD<f32>)| {
+        let pairs: Vec<(f32, f32)> =
+            full.iter().copied().zip(short.iter().copied()).filter(|(f, s)| *f != 0.0 || *s != 0.0).collect();
+        let mut errors: Vec<f32> = pairs.iter().map(|(full, short)| (full - short).abs()).collect();
+        errors.sort_by(f32::total_cmp);
+        Compared {
+            name,
+            nodes: pairs.len(),
+            largest: pairs.iter().fold(0.0, |m, (full, _)| m.max(full.abs())),
+            error: errors.last().copied().unwrap_or(0.0),
+            median: errors.get(errors.len() / 2).copied().unwrap_or(0.0),
+            correlation: pearson(pairs),
+        }
+    };
+    of_nodes.chain(of_paths).map(compare).collect()
+}

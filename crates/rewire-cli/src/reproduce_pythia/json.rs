@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use rewire_analysis::heads::{Backup, Inhibition, Suppression};
-use rewire_circuits::{Carried, Head, KEPT, LEFT, Look, Random, Role};
+use rewire_circuits::{Carried, KEPT, LEFT, Look, Random, Role};
+use rewire_hooks::Head;
 use rewire_report::describe_clusters;
 use rewire_report::names::head_name;
 use rewire_studies::pythia::{Circuit, Comparison, Member};
@@ -80,14 +81,14 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
 
 /// A head of the circuit: its classes, its effects in each step, and where it looks.
 fn member(found: &Found, of: &Member) -> Value {
-    let (layer, head) = of.head;
+    let Head { layer, head } = of.head;
     let looks: Value =
         Look::ALL.iter().map(|&look| (look.name().to_owned(), json!(found.looks.of(look, of.head)))).collect();
     let effects: Value =
         found.steps.iter().map(|(name, step)| ((*name).to_owned(), json!(step.effects()[[layer, head]]))).collect();
     let [plain, normed] = &found.copying;
     json!({
-        "name": head_name(layer, head), "layer": layer, "head": head, "strength": of.strength,
+        "name": of.head.to_string(), "layer": layer, "head": head, "strength": of.strength,
         "classes": classes(&of.roles), "effects": effects, "attention": looks,
         "copy_score": { "without_norms": plain.positive[[layer, head]], "with_norms": normed.positive[[layer, head]] },
         "negative_copy_score":
@@ -102,9 +103,9 @@ fn classes(roles: &[(Role, f32)]) -> Vec<Value> {
 
 /// All heads that have a class, in the circuit or not.
 fn with_classes(circuit: &Circuit) -> Vec<Value> {
-    let head = |(&(layer, head), roles): (&Head, &Vec<(Role, f32)>)| {
-        let is_member = circuit.members.iter().any(|member| member.head == (layer, head));
-        json!({ "name": head_name(layer, head), "classes": classes(roles), "member": is_member })
+    let head = |(head, roles): (&Head, &Vec<(Role, f32)>)| {
+        let is_member = circuit.members.iter().any(|member| member.head == *head);
+        json!({ "name": head.to_string(), "classes": classes(roles), "member": is_member })
     };
     circuit.with_roles.iter().map(head).collect()
 }
@@ -113,7 +114,7 @@ fn with_classes(circuit: &Circuit) -> Vec<Value> {
 fn inhibition(of: &Inhibition) -> Value {
     let [s2, change, s1] = of.means();
     json!({
-        "name": head_name(of.head.0, of.head.1), "end_to_s2_attention": s2,
+        "name": of.head.to_string(), "end_to_s2_attention": s2,
         "logit_difference_change": change, "movers_s1_attention_change": s1,
     })
 }
@@ -121,7 +122,7 @@ fn inhibition(of: &Inhibition) -> Value {
 /// How a head suppresses copies.
 fn suppression(of: &Suppression) -> Value {
     json!({
-        "name": head_name(of.head.0, of.head.1), "kl_mean_ablated": of.ablated,
+        "name": of.head.to_string(), "kl_mean_ablated": of.ablated,
         "kl_suppression_preserved": of.preserved, "score": of.score(),
     })
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use rewire_analysis::heads::Suppression;
-use rewire_circuits::{Carried, Head, Look, Random};
+use rewire_circuits::{Carried, Look, Random};
+use rewire_hooks::Head;
 use rewire_report::Columns;
-use rewire_report::names::head_name;
 use rewire_studies::pythia::{Comparison, Member};
 
 use super::sentences::names;
@@ -34,7 +34,7 @@ pub(super) const MEMBERS: [&str; 6] = ["head", "class", "evidence", "copy score"
 /// A row a head of the circuit.
 pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
     let row = |m: &Member| {
-        let (layer, head) = m.head;
+        let Head { layer, head } = m.head;
         let roles: Vec<&str> = m.roles.iter().map(|(role, _)| role.name()).collect();
         let evidence: Vec<String> = found
             .steps
@@ -48,7 +48,7 @@ pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
         let look = look.map_or(String::new(), |look| format!("{} {:.2}", look.name(), found.looks.of(look, m.head)));
         let evidence = if evidence.is_empty() { format!("{:.3}", m.strength) } else { evidence.join(", ") };
         vec![
-            head_name(layer, head),
+            m.head.to_string(),
             roles.join("; "),
             evidence,
             format!("{:.0}%", found.copying[0].positive[[layer, head]]),
@@ -101,14 +101,14 @@ fn percent(share: f64) -> String {
 
 /// The heads of largest effect in a step: header and rows.
 pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
-    let mut heads: Vec<(Head, f32)> = step.effects().indexed_iter().map(|(head, v)| (head, *v)).collect();
+    let mut heads: Vec<(Head, f32)> = step.effects().indexed_iter().map(|(place, v)| (place.into(), *v)).collect();
     heads.retain(|(_, effect)| effect.abs() >= 5e-5);
     heads.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     heads.truncate(n);
-    let places: Vec<Vec<usize>> = heads.iter().map(|((layer, head), _)| vec![*layer, *head]).collect();
+    let places: Vec<Vec<usize>> = heads.iter().map(|(head, _)| vec![head.layer, head.head]).collect();
     let Columns { header, rows } = step.certainty.columns(&step.outcome.effects[0], &places);
-    let row = |(((layer, head), effect), sure): (&(Head, f32), Vec<String>)| {
-        let name = step.certainty.marked(head_name(*layer, *head), &[*layer, *head]);
+    let row = |((head, effect), sure): (&(Head, f32), Vec<String>)| {
+        let name = step.certainty.marked(head.to_string(), &[head.layer, head.head]);
         [name, format!("{effect:+.4}")].into_iter().chain(sure).collect()
     };
     let header = ["head", "effect"].map(str::to_owned).into_iter().chain(header).collect();
@@ -118,7 +118,7 @@ pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>
 /// A head's copy suppression, as a row of a table.
 pub(super) fn suppression_row(s: &Suppression) -> Vec<String> {
     vec![
-        head_name(s.head.0, s.head.1),
+        s.head.to_string(),
         format!("{:.5}", s.ablated),
         format!("{:.5}", s.preserved),
         // Adding 0 turns a score that rounds to -0 into 0.

@@ -1,15 +1,15 @@
 //! Sentences about the circuit, its heads and the model, for the summary and the report.
 
 use rewire_analysis::path::Receiver;
-use rewire_circuits::{Head, KEPT, LEFT, STABLE};
-use rewire_report::names::head_name;
+use rewire_circuits::{KEPT, LEFT, STABLE};
+use rewire_hooks::Head;
 use rewire_studies::pythia::Circuit;
 
 use super::shown::{Found, Step};
 
 /// Names of heads, or a dash.
 pub(super) fn names(heads: impl IntoIterator<Item = Head>) -> String {
-    let names: Vec<String> = heads.into_iter().map(|(layer, head)| head_name(layer, head)).collect();
+    let names: Vec<String> = heads.into_iter().map(|head| head.to_string()).collect();
     if names.is_empty() { "-".to_owned() } else { names.join(" ") }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
     let means: Array1<f32> = found.edges.exact.outcome.mean();
     for (edge, effect) in found.edges.exact.edges.iter().zip(means) {
         let input = [Input::Q, Input::K, Input::V].iter().position(|input| *input == edge.input).unwrap_or(0);
-        let index = [edge.to.0, edge.to.1, input, edge.from.0, edge.from.1];
+        let index = [edge.to.layer, edge.to.head, input, edge.from.layer, edge.from.head];
         edges[IxDyn(&index)] = effect;
     }
     tables.push(Table {

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::shared::{self, PAIRS, json, run, tensors};
 use rewire_tests::hub_server;
 use serde_json::Value;
-use crate::shared::{self, PAIRS, json, run, tensors};
 
 #[test]
 fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::{Value, json};
 use crate::shared::{self, PAIRS, Tensors, tensors};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A directory with `pairs.jsonl` and a copy of a toy model in `model`, whose `config.json` and

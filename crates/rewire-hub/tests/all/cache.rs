@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::server::{
+    Behavior, COMMIT, CONFIG, OTHER_COMMIT, REPOSITORY, Sandbox, get, git_tag, lfs_tag, serve, weights,
+};
 use rewire_hub::{Access, HubClient, HubError, HubErrorKind};
-use crate::server::{Behavior, COMMIT, CONFIG, OTHER_COMMIT, REPOSITORY, Sandbox, get, git_tag, lfs_tag, serve, weights};
 
 /// Nothing listens there.
 const NOWHERE: &str = "http://127.0.0.1:9";

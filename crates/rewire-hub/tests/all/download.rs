@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rewire_hub::HubErrorKind;
 use crate::server::{self, Behavior, CONFIG, Sandbox, TOKEN, git_tag, lfs_tag, serve, weights};
+use rewire_hub::HubErrorKind;
 
 fn incomplete(tag: &str) -> String {
     format!("blobs/{tag}.incomplete")

@@ -59,8 +59,13 @@ impl Device {
     pub(crate) fn check(self) -> anyhow::Result<()> {
         match self {
             Device::Auto => self.resolve().check(),
-            Device::Flex if !cfg!(feature = "flex") => anyhow::bail!("built without the `flex` feature"),
-            Device::NdArray if !cfg!(feature = "ndarray") => anyhow::bail!("built without the `ndarray` feature"),
+            Device::Flex if !cfg!(feature = "flex") => {
+                anyhow::bail!("--device flex: this program was built without burn's flex backend")
+            }
+            Device::NdArray if !cfg!(feature = "ndarray") => anyhow::bail!(
+                "--device ndarray: this program was built without burn's ndarray backend; run `cargo run -p xtask --features \
+                 ndarray -- ..`"
+            ),
             Device::Flex | Device::NdArray => Ok(()),
             Device::Cuda(index) => match cuda_devices() {
                 Err(why) => anyhow::bail!("--device {self}: {why}"),

@@ -38,6 +38,7 @@ pub use files::hub::{Hub, resolve_repository};
 pub use files::load::{ModelFiles, SavedTensor, tensors_to_save};
 pub use files::save::SaveError;
 pub use network::attention::{attend, mix_values};
+pub use network::differentiable::Differentiable;
 pub use network::generate::likeliest;
 pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};
 pub use network::transformer::Transformer;

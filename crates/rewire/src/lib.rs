@@ -8,7 +8,8 @@
 //! [dependencies]
 //! rewire = { path = "../rewire/crates/rewire" } # features: flex (default), ndarray, cuda, hub (default)
 //!
-//! [profile.dev.package."*"]
+//! # Or every tensor operation runs unoptimized.
+//! [profile.dev]
 //! opt-level = 3
 //! ```
 //!

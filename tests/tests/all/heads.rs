@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use burn::backend::Flex;
 use burn::tensor::backend::Backend;
-use burn_ndarray::NdArray;
 use ndarray::{Array, ArrayD, Axis, IxDyn};
 use rewire_analysis::AnalysisError;
 use rewire_analysis::heads::{
@@ -20,6 +19,7 @@ use rewire_tasks::ioi::{Corruption, IoiGenerator, Roles, Split};
 use rewire_tasks::{LogitDiff, PromptPairs};
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within};
 use rewire_tests::fixture::{Fixture, processings};
+use rewire_tests::on_every_backend;
 use rewire_toy::Toy;
 
 /// The absolute part is five times the largest difference that was measured on both CPU backends:
@@ -33,15 +33,7 @@ const EXCLUDED: [u32; 2] = [3, 17];
 /// The movers of its S2-inhibition.
 const MOVERS: [Head; 2] = [Head::new(1, 1), Head::new(2, 3)];
 
-#[test]
-fn parity_on_flex() {
-    tables_match::<Flex>();
-}
-
-#[test]
-fn parity_on_ndarray() {
-    tables_match::<NdArray>();
-}
+on_every_backend!(tables_match);
 
 fn tables_match<B: Backend>() {
     for fixture in Fixture::all() {

@@ -193,3 +193,21 @@ fn configurations_that_cannot_be_run_are_refused_by_field() {
     assert!(with("n_layer", 9.into()).contains("lacks the tensor"));
     assert!(with("vocab_size", 99.into()).contains("config.json implies"));
 }
+
+/// Work that was begun on one version of a model must not go on with another.
+#[test]
+fn weights_that_are_written_again_are_another_version() {
+    let fixture = &Fixture::all()[0];
+    let directory = changed(fixture, |_| ());
+    let versions = || ModelFiles::directory(directory.path()).unwrap().versions().unwrap();
+    let before = versions();
+    assert_eq!(before.len(), 2);
+    assert_eq!(before, versions());
+    let path = directory.path().join("model.safetensors");
+    let mut weights = std::fs::read(&path).unwrap();
+    *weights.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, weights).unwrap();
+    let after = versions();
+    assert_eq!(after[0], before[0]);
+    assert_ne!(after[1], before[1], "a file of the same length");
+}

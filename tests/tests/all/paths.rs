@@ -18,6 +18,7 @@ use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, rounding};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
+use rewire_tests::on_every_backend;
 use rewire_tests::random::{any_config, any_pairs};
 
 /// For normalized effects and for patterns. The absolute part is four times the largest difference
@@ -38,15 +39,7 @@ const SENDERS: [Component; 8] = [
 const INPUTS: [Input; 7] =
     [Input::Q, Input::K, Input::V, Input::MlpIn, Input::ResidPre, Input::ResidPost, Input::ResidMid];
 
-#[test]
-fn parity_on_flex() {
-    path_tables_match::<Flex>();
-}
-
-#[test]
-fn parity_on_ndarray() {
-    path_tables_match::<NdArray>();
-}
+on_every_backend!(path_tables_match);
 
 fn receivers(list: &str) -> Vec<Receiver> {
     list.split(',').map(|text| text.parse().unwrap()).collect()

@@ -2,10 +2,9 @@
 
 use crate::run::record::baselines;
 use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array5, ArrayD, Axis as Dimension, Ix5, concatenate, stack};
 use rewire_hooks::{GradientProbes, HookPoint, Recorder, Site};
-use rewire_model::{Run, Transformer};
+use rewire_model::{Differentiable, Run, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::attribution::linearize::slope;
@@ -24,7 +23,7 @@ use crate::run::record::{check, evaluate, factor, record};
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
-pub fn attention_attribution<B: AutodiffBackend, M: Metric>(
+pub fn attention_attribution<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,

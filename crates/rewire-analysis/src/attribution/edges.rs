@@ -1,10 +1,9 @@
 //! Head-path attribution: from every head's output to every later head's queries, keys and values.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
 use rewire_hooks::{HookPoint, Site};
-use rewire_model::{HeadInput, Transformer, TransformerConfig};
+use rewire_model::{Differentiable, HeadInput, Transformer, TransformerConfig};
 use rewire_tensor::{float32, product};
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +145,7 @@ pub(crate) fn shape(per_prompt: PerPrompt, config: &TransformerConfig, n_prompts
 
 /// The paths of one portion, one tensor for each layer that paths end in (from the second), `[prompt, pos, input, end, layer, start]`
 /// in a row; or their sum over prompts where those are not kept apart.
-pub(crate) fn paths<B: AutodiffBackend>(
+pub(crate) fn paths<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearised<B>,
     options: PathOptions,
@@ -203,7 +202,7 @@ pub(crate) fn array(
 
 /// The gradient that reaches the residual stream before block `layer` through each head's queries, keys and values alone:
 /// `[row, input * head, d_model]`.
-fn arriving<B: AutodiffBackend>(
+fn arriving<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearised<B>,
     norm: NormJacobian,

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array2, ArrayViewD, Axis as Dimension};
-use rewire_model::Transformer;
+use rewire_model::{Differentiable, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::attribution::nodes::attribution_patching;
@@ -21,7 +20,7 @@ use crate::run::options::Options;
 ///
 /// # Errors
 /// As [`patch_groups`](crate::patching::groups::patch_groups) and [`attribution_patching`].
-pub fn attribute_groups<B: AutodiffBackend, M: Metric>(
+pub fn attribute_groups<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,

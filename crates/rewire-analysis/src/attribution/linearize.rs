@@ -2,9 +2,8 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
 use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recorder, Site};
-use rewire_model::{LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
+use rewire_model::{Differentiable, LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::Metric;
 use rewire_tensor::float32;
 
@@ -15,7 +14,7 @@ use crate::run::options::Direction;
 use crate::run::record::evaluate;
 
 /// Base and source activations and the metric's gradient at base, from position `first` on: before it the runs are the same.
-pub(crate) struct Linearised<B: AutodiffBackend> {
+pub(crate) struct Linearised<B: Differentiable> {
     pub(crate) first: usize,
     pub(crate) base: ActivationCache<B>,
     pub(crate) source: ActivationCache<B>,
@@ -40,7 +39,7 @@ pub(crate) struct Points<R, P> {
 ///
 /// Positions before the first difference are run once, for their keys and values: they need no gradient, for their
 /// activations do not differ.
-pub(crate) fn linearise<B: AutodiffBackend, M: Metric>(
+pub(crate) fn linearise<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
     portion: &Portion,
@@ -83,7 +82,7 @@ pub(crate) fn linearise<B: AutodiffBackend, M: Metric>(
 
 /// The largest size of the metric's gradient with respect to a logit, per prompt, from logits
 /// `[prompt, 1, column]`: all other gradients come through it.
-pub(crate) fn slope<B: AutodiffBackend, M: Metric>(
+pub(crate) fn slope<B: Differentiable, M: Metric>(
     metric: &M,
     logits: Tensor<B::InnerBackend, 3>,
     portion: &Portion,
@@ -98,7 +97,7 @@ pub(crate) fn slope<B: AutodiffBackend, M: Metric>(
 }
 
 /// Keys and values of the first `len` positions.
-fn shared_prefix<B: AutodiffBackend>(
+fn shared_prefix<B: Differentiable>(
     model: &Transformer<B>,
     tokens: &[Vec<u32>],
     len: usize,
@@ -116,7 +115,7 @@ fn shared_prefix<B: AutodiffBackend>(
     Ok(Prefix::from_inner(Prefix::from_cache(&recorder.into_cache(), config, len)?))
 }
 
-impl<B: AutodiffBackend> Linearised<B> {
+impl<B: Differentiable> Linearised<B> {
     /// Source less base at a point.
     pub(crate) fn difference<const D: usize>(
         &self,

@@ -3,10 +3,10 @@
 use crate::run::record::{baselines, check_pairs};
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
 use rewire_hooks::{Axis, CacheError, HookPoint, Site};
-use rewire_model::Transformer;
+use rewire_model::{Differentiable, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 use rewire_tensor::float32;
 
@@ -38,7 +38,7 @@ use crate::run::workers;
 ///
 /// # Errors
 /// As [`activation_patching`], and [`AnalysisError::NotDifferentiable`].
-pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
+pub fn attribution_patching<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
@@ -54,7 +54,7 @@ pub fn attribution_patching<B: AutodiffBackend, M: Metric>(
 ///
 /// # Errors
 /// As [`attribution_patching`].
-pub fn attribution_patching_with_head_paths<B: AutodiffBackend, M: Metric>(
+pub fn attribution_patching_with_head_paths<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
@@ -77,7 +77,7 @@ fn description(nodes: &[NodeKind], paths: Option<PathOptions>, portion: &Portion
 }
 
 /// The estimates of nodes, and each portion's of head paths where those are asked for.
-pub(crate) fn estimate_all<B: AutodiffBackend, M: Metric>(
+pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
@@ -204,7 +204,7 @@ pub(crate) struct ByPortion<T> {
 }
 
 /// Does `estimate` for every portion of prompts, on a thread a worker; it gives its result and the metrics of base and source.
-pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
+pub(crate) fn by_portion<B: Differentiable, M: Metric, T: Send>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
@@ -242,7 +242,7 @@ pub(crate) fn by_portion<B: AutodiffBackend, M: Metric, T: Send>(
 
 /// The estimates at one point, `[prompt, ..]` with the axes of the kind, from the first different position on; with that of
 /// positions, whatever the kind sums over, where it is of marked positions.
-fn estimate<B: AutodiffBackend, const D: usize>(
+fn estimate<B: Differentiable, const D: usize>(
     kind: NodeKind,
     point: HookPoint,
     linear: &Linearised<B>,
@@ -329,7 +329,7 @@ impl<B: Backend> Summed<B> {
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
-pub fn head_path_attribution<B: AutodiffBackend, M: Metric>(
+pub fn head_path_attribution<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,

@@ -7,9 +7,9 @@
 
 use crate::integrated::lines::Together;
 use burn::module::AutodiffModule;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
-use rewire_model::{Transformer, TransformerConfig};
+use rewire_model::{Differentiable, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 use rewire_tensor::computes_here;
 
@@ -102,7 +102,7 @@ pub struct Integrated {
 /// # Errors
 /// [`AnalysisError`] for nodes that do not move along a line, a quadrature without nodes, a baseline of another shape, and
 /// [`AnalysisError::Incomplete`].
-pub fn integrated_gradients<B: AutodiffBackend, M: Metric>(
+pub fn integrated_gradients<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
@@ -210,7 +210,7 @@ fn works(nodes: &[NodeKind], together: Together, config: &TransformerConfig) -> 
 }
 
 /// Integrals over one portion of prompts.
-struct Integration<'a, B: AutodiffBackend, M> {
+struct Integration<'a, B: Differentiable, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
     portion: &'a Portion,
@@ -218,7 +218,7 @@ struct Integration<'a, B: AutodiffBackend, M> {
     ends: Ends<'a, B::InnerBackend, M>,
 }
 
-impl<B: AutodiffBackend, M: Metric> Integration<'_, B, M> {
+impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
     /// What a line came to, if it was kept; else it is integrated and kept.
     fn kept(&self, nodes: &[NodeKind], work: Work, number: usize, options: &Options) -> Result<OfLine, AnalysisError> {
         let kind = nodes[work.kind];

@@ -2,9 +2,9 @@
 //! gradients and interpolation curves have in common.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
-use rewire_model::{LastBlock, Prefix, Run, Transformer};
+use rewire_model::{Differentiable, LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;
 use rewire_tensor::{float32, in_type_of, product};
 
@@ -265,7 +265,7 @@ impl<B: Backend> Line<B> {
         at_once: usize,
     ) -> Result<Tensor<B, 3>, AnalysisError>
     where
-        A: AutodiffBackend<InnerBackend = B>,
+        A: Differentiable<InnerBackend = B>,
         M: Metric,
     {
         let [prompts, pos, d_model] = self.clean.dims();

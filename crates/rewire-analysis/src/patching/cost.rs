@@ -6,8 +6,8 @@
 use std::iter::Sum;
 use std::ops::{Add, Mul};
 
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_model::{Transformer, TransformerConfig};
+use burn::tensor::backend::Backend;
+use rewire_model::{Differentiable, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 use rewire_tensor::Precision;
 
@@ -155,7 +155,7 @@ pub fn activation_patching_cost<B: Backend, M: Metric>(
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
-pub fn attribution_patching_cost<B: AutodiffBackend, M: Metric>(
+pub fn attribution_patching_cost<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
@@ -173,7 +173,7 @@ pub fn attribution_patching_cost<B: AutodiffBackend, M: Metric>(
 ///
 /// # Errors
 /// As [`integrated_gradients`](crate::integrated::gradients::integrated_gradients).
-pub fn integrated_gradients_cost<B: AutodiffBackend, M: Metric>(
+pub fn integrated_gradients_cost<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,

@@ -4,8 +4,7 @@ use crate::node::index::Place;
 use std::collections::BTreeSet;
 
 use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
-use rewire_model::Transformer;
+use rewire_model::{Differentiable, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::attribution::nodes::attribution_patching;
@@ -39,7 +38,7 @@ pub struct Screened {
 ///
 /// # Errors
 /// As [`attribution_patching`], and [`AnalysisError::TooManyNodes`] where there are fewer than `k`.
-pub fn screen_then_verify<B: AutodiffBackend, M: Metric>(
+pub fn screen_then_verify<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,

@@ -20,7 +20,7 @@ pub(super) fn identity(
         pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "model": source.files.checksums()?,
+        "model": source.files.versions()?,
         "processed weights": source.is_processed(),
         "device": session.device().to_string(),
         "pairs": { "number": pairs.len(), "sha256": hash(&prompts)? },

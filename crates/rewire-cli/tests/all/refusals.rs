@@ -236,7 +236,11 @@ fn numbers_and_sizes_that_mean_nothing() {
     assert_refused_in(&directory, &["bench", "--sizes", "huge"], &["huge", "gpt2-xl"]);
     assert_refused_in(&directory, &["bench", "--pairs", "0"], &["at least 1"]);
     assert_refused_in(&directory, &["bench", "--pairs", "3"], &["must be even"]);
-    assert_sweep_refused(&["--device", "ndarray", "--dtype", "bf16"], &["--dtype bf16", "--device ndarray"]);
+    let no_such_numbers: &[&str] = match cfg!(feature = "ndarray") {
+        true => &["--dtype bf16", "--device ndarray"],
+        false => &["--device ndarray", "built without", "--features ndarray"],
+    };
+    assert_sweep_refused(&["--device", "ndarray", "--dtype", "bf16"], no_such_numbers);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use burn::tensor::backend::Backend;
 use rewire_input::{check_regular, cut, read_regular, repeated_key};
@@ -54,6 +55,23 @@ impl File {
         match self {
             File::OnDisk(path) => path,
             File::Embedded { name, .. } => name,
+        }
+    }
+
+    fn version(&self) -> Result<String, ModelError> {
+        match self {
+            File::Embedded { bytes, .. } => Ok(format!("{} bytes, CRC-32 {:08x}", bytes.len(), crc32fast::hash(bytes))),
+            File::OnDisk(path) => {
+                let read = |source| ModelError::Read { path: path.clone(), source };
+                let about = std::fs::metadata(path).map_err(read)?;
+                let changed = about.modified().map_err(read)?;
+                // A time before 1970 is negative.
+                let changed = match changed.duration_since(UNIX_EPOCH) {
+                    Ok(after) => after.as_nanos() as i128,
+                    Err(before) => -(before.duration().as_nanos() as i128),
+                };
+                Ok(format!("{} bytes, changed {changed} ns after 1970", about.len()))
+            }
         }
     }
 
@@ -135,17 +153,14 @@ impl ModelFiles {
         TransformerConfig::from_json(&bytes).map_err(config)
     }
 
-    /// Length and CRC-32 of the configuration and of each file of weights: what tells one model from another when work on it
-    /// is taken up again.
+    /// What tells one model from another when work on it is taken up again, in words: of the configuration and of each file of
+    /// weights the length, and when it was last changed (of an embedded model the CRC-32). Weights are not read for it: that
+    /// would take as long as the work itself where they are large.
     ///
     /// # Errors
     /// [`ModelError::Read`].
-    pub fn checksums(&self) -> Result<Vec<(usize, u32)>, ModelError> {
-        let sum = |file: &File| {
-            let bytes = file.bytes()?;
-            Ok((bytes.len(), crc32fast::hash(&bytes)))
-        };
-        [&self.config].into_iter().chain(&self.weights).map(sum).collect()
+    pub fn versions(&self) -> Result<Vec<String>, ModelError> {
+        [&self.config].into_iter().chain(&self.weights).map(File::version).collect()
     }
 
     /// The contents of `tokenizer.json`, with the path that stands for it in messages; `None` if the model has none.

@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 pub(crate) mod block;
 mod convenience;
+pub(crate) mod differentiable;
 pub(crate) mod generate;
 pub(crate) mod linear;
 pub(crate) mod mlp;

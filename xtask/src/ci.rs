@@ -10,7 +10,7 @@ use crate::soak;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Afterwards abuse the commands for an hour.
+    /// Afterwards run the tests that take minutes, and abuse the commands for an hour.
     #[arg(long)]
     long: bool,
 }
@@ -19,5 +19,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/run");
     let status = Command::new(&script).status().with_context(|| format!("cannot run {}", script.display()))?;
     ensure!(status.success(), "CI failed; its output is above");
-    if arguments.long { soak::run(&soak::Arguments::default()) } else { Ok(()) }
+    if !arguments.long {
+        return Ok(());
+    }
+    let status = Command::new(env!("CARGO"))
+        .args(["test", "--workspace", "--", "--ignored"])
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "tests failed; their output is above");
+    soak::run(&soak::Arguments::default())
 }

@@ -51,8 +51,8 @@ fn without_the_hook_nothing_is_computed() {
     passes_alone("work_is_refused_if_no_hook_is_installed");
 }
 
-/// The backend keeps a pool of memory for each thread that computed, and a test can give back only its own thread's: beside
-/// other tests, how much is free would depend on which of them ran first.
+/// The backend keeps a pool of memory for each thread that computed, and a test can give back only
+/// its own thread's: beside other tests, how much is free would depend on which of them ran first.
 #[test]
 fn passes_are_as_large_as_there_is_room_for() {
     passes_alone("passes_fit_the_memory_of_a_device_that_nobody_else_uses");

@@ -67,7 +67,8 @@ impl Head {
 }
 
 impl From<(usize, usize)> for Head {
-    /// Makes a head from its layer and its index in that layer, such as a place in a `[layer, head]` array.
+    /// Makes a head from its layer and its index in that layer, such as a place in a `[layer,
+    /// head]` array.
     fn from((layer, head): (usize, usize)) -> Self {
         Self { layer, head }
     }

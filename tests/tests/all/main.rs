@@ -1,4 +1,5 @@
-//! Everything that is tested across crates, in one program: what is generic over the backend is compiled once for all of it.
+//! Everything that is tested across crates, in one program: what is generic over the backend is
+//! compiled once for all of it.
 
 mod ablation;
 mod config_fields;

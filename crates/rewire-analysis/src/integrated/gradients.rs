@@ -43,7 +43,8 @@ pub struct PathIntegral<B: Backend> {
     /// change (and of a hundredth of what cancels in it: the sizes of attributions and of the two
     /// metrics). To this comes what rounding inside the metric may put its two values off
     /// ([`Metric::rounding`]): no number of nodes brings a sum closer to a difference than that is
-    /// known. If attributions are further off, the nodes of a rule are doubled; a list of nodes is an error.
+    /// known. If attributions are further off, the nodes of a rule are doubled; a list of nodes is
+    /// an error.
     pub tolerance: f64,
     /// How often the nodes of a rule may be doubled before a layer is given up.
     pub refinements: usize,
@@ -100,8 +101,8 @@ pub struct Integrated {
 /// prompt's attributions depend on which others are beside it.
 ///
 /// # Errors
-/// [`AnalysisError`] for nodes that do not move along a line, a quadrature without nodes, a baseline of another shape, and
-/// [`AnalysisError::Incomplete`].
+/// [`AnalysisError`] for nodes that do not move along a line, a quadrature without nodes, a
+/// baseline of another shape, and [`AnalysisError::Incomplete`].
 pub fn integrated_gradients<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,

@@ -83,8 +83,8 @@ impl QuadratureNodes {
     }
 }
 
-/// Writes a rule as `gauss-legendre 50`, and a list with the place and weight of each node. Names of
-/// checkpoints contain this text, so that no change of it is free.
+/// Writes a rule as `gauss-legendre 50`, and a list with the place and weight of each node. Names
+/// of checkpoints contain this text, so that no change of it is free.
 impl fmt::Display for QuadratureNodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -27,10 +27,12 @@ pub struct Arguments {
     /// What to time; all but the neurons, which take minutes, if none is named.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) works: Vec<Work>,
-    /// How often each is timed, on a GPU after a first time that is not counted; the median is printed.
+    /// How often each is timed, on a GPU after a first time that is not counted; the median is
+    /// printed.
     #[arg(long, default_value_t = 3)]
     pub(super) repeats: usize,
-    /// Prompt pairs, an even number: each is there both ways round [default: 8 on the CPU, 64 on a GPU].
+    /// Prompt pairs, an even number: each is there both ways round [default: 8 on the CPU, 64 on a
+    /// GPU].
     #[arg(long, value_parser = an_even_number)]
     pub(super) pairs: Option<usize>,
     #[command(flatten)]
@@ -43,13 +45,15 @@ pub struct Arguments {
     /// Most tokens in one pass of a sweep.
     #[arg(long)]
     pub(super) token_budget: Option<usize>,
-    /// Run the same on TransformerLens in float32, alternating, on the same device, and print the ratios.
+    /// Run the same on TransformerLens in float32, alternating, on the same device, and print the
+    /// ratios.
     #[arg(long)]
     pub(super) peer: bool,
     /// A Python that has TransformerLens; without it an environment is made in target/peer.
     #[arg(long, requires = "peer")]
     pub(super) python: Option<PathBuf>,
-    /// Most patches that TransformerLens makes of one work each time; the others are taken to need the same time each.
+    /// Most patches that TransformerLens makes of one work each time; the others are taken to need
+    /// the same time each.
     #[arg(long, default_value_t = 144)]
     pub(super) peer_patches: usize,
     /// Threads on the CPU, of both.
@@ -66,8 +70,8 @@ impl Arguments {
         }
     }
 
-    /// The options of each work. On the CPU these are as many threads as `--threads` says, and sizes
-    /// that are the same on every machine.
+    /// The options of each work. On the CPU these are as many threads as `--threads` says, and
+    /// sizes that are the same on every machine.
     pub(super) fn options<'a, B: Backend>(&self, session: &'a Session, model: &Transformer<B>) -> Options<'a> {
         let mut options = session.options(model, TOKENS);
         options.workers = computes_here::<B>(&model.device()).then_some(self.threads);

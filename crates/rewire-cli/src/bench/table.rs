@@ -56,8 +56,8 @@ impl Table {
         line
     }
 
-    /// The whole table as text, with the meaning of its columns. The peer ran at most `peer_patches`
-    /// patches of a work.
+    /// The whole table as text, with the meaning of its columns. The peer ran at most
+    /// `peer_patches` patches of a work.
     pub(super) fn text(&self, peer_patches: usize) -> String {
         let mut text = format!("\n{}", text_table(&self.header, &self.rows));
         if self.columns.first {
@@ -75,8 +75,8 @@ impl Table {
     }
 }
 
-/// Seconds, the operations and bytes of the least work, the least time that they take, our time over
-/// that, and the share of the rate of matmuls.
+/// Seconds, the operations and bytes of the least work, the least time that they take, our time
+/// over that, and the share of the rate of matmuls.
 fn against_floor(ours: f64, cost: Cost, rates: &Rates) -> [String; 6] {
     let floor = cost.seconds(rates.products, rates.bandwidth);
     let share = 100.0 * cost.operations / rates.products / ours;

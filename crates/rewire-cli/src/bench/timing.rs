@@ -117,7 +117,8 @@ impl<'p> PeerTimes<'p> {
 }
 
 /// The stride by which the peer runs at most `most` of `nodes` patches. It is no multiple of 2, 3
-/// or 5, as numbers of positions, heads and layers are: the patches are not all at the same position.
+/// or 5, as numbers of positions, heads and layers are: the patches are not all at the same
+/// position.
 fn stride(nodes: usize, most: usize) -> usize {
     let shared = |stride: &usize| [2, 3, 5].iter().any(|factor| stride.is_multiple_of(*factor));
     match nodes.div_ceil(most.max(1)) {

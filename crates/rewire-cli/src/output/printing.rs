@@ -27,7 +27,8 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
     })
 }
 
-/// Rows under a header, each column as wide as its widest cell; the first aligned left, the others right.
+/// Rows under a header, each column as wide as its widest cell; the first aligned left, the others
+/// right.
 pub(crate) fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());

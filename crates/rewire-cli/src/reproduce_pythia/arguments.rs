@@ -31,16 +31,19 @@ pub struct Arguments {
     /// Share of clean less corrupted logit difference from which on a head counts in a step.
     #[arg(long, default_value_t = 0.02, value_parser = share)]
     pub(super) threshold: f32,
-    /// Effect from which on a path between heads is kept in the graph; a tenth of the largest if not given.
+    /// Effect from which on a path between heads is kept in the graph; a tenth of the largest if
+    /// not given.
     #[arg(long, value_parser = share)]
     pub(super) edge_threshold: Option<f32>,
-    /// Paths between heads that are patched exactly where there are more than 2000: those of largest attribution.
+    /// Paths between heads that are patched exactly where there are more than 2000: those of
+    /// largest attribution.
     #[arg(long, default_value_t = 300, value_parser = at_least_one)]
     pub(super) edges: usize,
     /// Prompt, counted from 0, over which attention is drawn.
     #[arg(long, default_value_t = 0)]
     pub(super) show: usize,
-    /// Directory for effects.safetensors, effects.json, effects.csv, circuit.json, circuit.dot and report.html.
+    /// Directory for effects.safetensors, effects.json, effects.csv, circuit.json, circuit.dot and
+    /// report.html.
     #[arg(long, default_value = "out/reproduce-pythia")]
     pub(super) out: PathBuf,
     #[command(flatten)]

@@ -69,8 +69,8 @@ pub(super) fn analyse<B: AutodiffBackend>(
     })
 }
 
-/// Attribution patching of nodes, of paths between heads, or of both; the nodes of largest attribution
-/// are patched exactly if that was asked for.
+/// Attribution patching of nodes, of paths between heads, or of both; the nodes of largest
+/// attribution are patched exactly if that was asked for.
 fn attribution<B: AutodiffBackend>(
     model: &Transformer<B>,
     Inputs { pairs, nodes, .. }: Inputs,

@@ -20,8 +20,8 @@ use crate::output::WaitArguments;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Prompt pairs, one JSON object a line: clean, corrupt, answers, wrong_answers; text or token ids; and, for --by marked,
-    /// position.
+    /// Prompt pairs, one JSON object a line: clean, corrupt, answers, wrong_answers; text or token
+    /// ids; and, for --by marked, position.
     #[arg(long, value_name = "FILE.jsonl")]
     pub(super) pairs: PathBuf,
     #[command(flatten)]
@@ -31,24 +31,28 @@ pub struct Arguments {
     /// How effects are found.
     #[arg(long, value_enum, default_value = "activation-patching")]
     pub(super) method: MethodName,
-    /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z head_result head_pattern
-    /// mlp_post; and head_paths, by attribution alone.
+    /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
+    /// head_result head_pattern mlp_post; and head_paths, by attribution alone.
     #[arg(long, value_delimiter = ',', default_value = "head_z")]
     pub(super) nodes: Vec<NodeName>,
-    /// How finely they are divided (cell: attention patterns alone; marked: at the position that each line of the pairs gives).
+    /// How finely they are divided (cell: attention patterns alone; marked: at the position that
+    /// each line of the pairs gives).
     #[arg(long, value_enum, default_value = "all")]
     pub(super) by: ByName,
-    /// denoising: the corrupted run is patched from the clean one; noising: the reverse. Of patching, denoising if not given;
-    /// ablation, integrated gradients and logit attribution are always of the clean run.
+    /// denoising: the corrupted run is patched from the clean one; noising: the reverse. Of
+    /// patching, denoising if not given; ablation, integrated gradients and logit attribution are
+    /// always of the clean run.
     #[arg(long)]
     pub(super) direction: Option<Direction>,
     /// What is measured after each prompt.
     #[arg(long, value_enum, default_value = "logit-diff-normalised")]
     pub(super) metric: MetricName,
-    /// For head_paths: differentiate the norm in front of a head whole (exact), or with its scale held (frozen).
+    /// For head_paths: differentiate the norm in front of a head whole (exact), or with its scale
+    /// held (frozen).
     #[arg(long, default_value = "exact")]
     pub(super) norm: NormJacobian,
-    /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was skipped.
+    /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was
+    /// skipped.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     pub(super) verify: Option<usize>,
     /// Logit attribution of unprocessed weights: whether contributions are multiplied by the final
@@ -75,7 +79,8 @@ pub struct Arguments {
     /// Seed of the bootstrap and of the sign flips.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Prompt pairs held in memory at once [default: 32 on the CPU, on a GPU as many as there is room for].
+    /// Prompt pairs held in memory at once [default: 32 on the CPU, on a GPU as many as there is
+    /// room for].
     #[arg(long, value_parser = at_least_one)]
     pub(super) prompt_batch: Option<usize>,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
@@ -180,8 +185,8 @@ impl Arguments {
         self.integral.wants_mean() || self.ablation.wants_mean()
     }
 
-    /// The prompts that means are over: those of `--reference`, or the clean ones of the pairs. Empty if
-    /// no mean is wanted.
+    /// The prompts that means are over: those of `--reference`, or the clean ones of the pairs.
+    /// Empty if no mean is wanted.
     pub(super) fn reference(&self, source: &Source, pairs: &PromptPairs) -> anyhow::Result<Vec<Vec<u32>>> {
         let clean = |pairs: &PromptPairs| pairs.pairs().iter().map(|p| p.clean.clone()).collect();
         match &self.means.reference {

@@ -214,7 +214,8 @@ impl MeanArguments {
         }
     }
 
-    /// The means over `prompts` that these flags describe. At most `prompt_batch` prompts run at once.
+    /// The means over `prompts` that these flags describe. At most `prompt_batch` prompts run at
+    /// once.
     pub(super) fn over<'a>(&self, prompts: &'a [Vec<u32>], prompt_batch: usize) -> Means<'a> {
         let over = match self.mean_over {
             None | Some(MeanName::All) => MeanOver::PromptsAndPositions,

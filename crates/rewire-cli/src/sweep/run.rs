@@ -75,7 +75,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tell(&session, &arguments.out, &summary)
 }
 
-/// Loads the model and runs the sweep; if numbers are shorter than float32, measures what that costs.
+/// Loads the model and runs the sweep; if numbers are shorter than float32, measures what that
+/// costs.
 fn compute(
     arguments: &Arguments,
     session: &Session,

@@ -16,8 +16,8 @@ use super::shortened::{Compared, Shortened};
 /// Most prompt pairs of the sample.
 const MOST: usize = 4;
 
-/// Runs the sweep of the first prompt pairs twice: with `short`, the sweep's own model, and with the
-/// same model in float32, `full`.
+/// Runs the sweep of the first prompt pairs twice: with `short`, the sweep's own model, and with
+/// the same model in float32, `full`.
 pub(super) fn compare<B: AutodiffBackend>(
     full: &Transformer<B>,
     short: &Transformer<B>,

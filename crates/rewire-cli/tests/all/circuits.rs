@@ -89,8 +89,8 @@ fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
     }
 }
 
-/// Asserts the bars on the judging prompts, none of which the search had, with the default numbers of
-/// prompts.
+/// Asserts the bars on the judging prompts, none of which the search had, with the default numbers
+/// of prompts.
 fn assert_circuits_hold_on_judging_prompts(model: &str, seeds: &[&str]) {
     let mut found = Vec::new();
     for seed in seeds.iter().copied() {

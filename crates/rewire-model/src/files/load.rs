@@ -153,9 +153,10 @@ impl ModelFiles {
         TransformerConfig::from_json(&bytes).map_err(config)
     }
 
-    /// What tells one model from another when work on it is taken up again, in words: of the configuration and of each file of
-    /// weights the length, and when it was last changed (of an embedded model the CRC-32). Weights are not read for it: that
-    /// would take as long as the work itself where they are large.
+    /// What tells one model from another when work on it is taken up again, in words: of the
+    /// configuration and of each file of weights the length, and when it was last changed (of an
+    /// embedded model the CRC-32). Weights are not read for it: that would take as long as the work
+    /// itself where they are large.
     ///
     /// # Errors
     /// [`ModelError::Read`].

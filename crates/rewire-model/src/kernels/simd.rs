@@ -1,7 +1,7 @@
 //! Loops over rows of float32 that the compiler turns into the widest instructions that the processor has.
 //!
-//! Nothing here is generic: it is compiled in this crate, at this crate's level of optimization, and not once more in each
-//! crate that runs a model.
+//! Nothing here is generic: it is compiled in this crate, at this crate's level of optimization,
+//! and not once more in each crate that runs a model.
 
 use pulp::Arch;
 

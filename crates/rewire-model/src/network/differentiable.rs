@@ -4,8 +4,9 @@ use burn::tensor::backend::AutodiffBackend;
 
 /// A backend that keeps what a backward pass needs: burn's `Autodiff<B>` over any backend `B`.
 ///
-/// Every [`AutodiffBackend`] is one. It is a trait of its own so that the compiler can say what to do where a model is not on such
-/// a backend: take [`Transformer::autodiff`](crate::Transformer::autodiff).
+/// Every [`AutodiffBackend`] is one. It is a trait of its own so that the compiler can say what to
+/// do where a model is not on such a backend: take
+/// [`Transformer::autodiff`](crate::Transformer::autodiff).
 #[diagnostic::on_unimplemented(
     message = "gradients cannot be taken on the backend `{Self}`",
     label = "this analysis needs a model on `Autodiff<{Self}>`",

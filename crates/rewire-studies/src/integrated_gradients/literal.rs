@@ -1,8 +1,9 @@
-//! The figure that the notebook computes in place of integrated gradients: one gradient of each line.
+//! The figure that the notebook computes in place of integrated gradients: one gradient of each
+//! line.
 //!
 //! The notebook's metric reads row 0 of a batch that holds all nodes of the quadrature, so only the
-//! first node has a gradient. Its figure is what the activation moves times that gradient, times the
-//! weight of that node.
+//! first node has a gradient. Its figure is what the activation moves times that gradient, times
+//! the weight of that node.
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::integrated::{
@@ -14,10 +15,12 @@ use rewire_analysis::{AnalysisError, Effects};
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
 
-/// Computes the notebook's figure of each node, on the line from the clean activation to the baseline's.
+/// Computes the notebook's figure of each node, on the line from the clean activation to the
+/// baseline's.
 ///
-/// The gradient is the one at the first of Captum's 50 nodes, next to the clean activation. The figure
-/// is *not* integrated gradients: its completeness gap is nearly the whole change of the metric.
+/// The gradient is the one at the first of Captum's 50 nodes, next to the clean activation. The
+/// figure is *not* integrated gradients: its completeness gap is nearly the whole change of the
+/// metric.
 ///
 /// # Errors
 /// As [`integrated_gradients`], except that a gap of any size is accepted.
@@ -32,11 +35,11 @@ pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
     one_gradient(model, pairs, metric, kinds, baseline, first_node()?, options)
 }
 
-/// Computes the notebook's figure of each node on the same line walked backward, from the baseline's
-/// activation to the clean one, as the notebook does for its contrastive pair.
+/// Computes the notebook's figure of each node on the same line walked backward, from the
+/// baseline's activation to the clean one, as the notebook does for its contrastive pair.
 ///
-/// The gradient is the one next to the baseline's activation. Attributions, gaps and changes have the
-/// sign of that walk: an attribution above 0 supports the behavior.
+/// The gradient is the one next to the baseline's activation. Attributions, gaps and changes have
+/// the sign of that walk: an attribution above 0 supports the behavior.
 ///
 /// # Errors
 /// As [`literal_first_node`].
@@ -59,8 +62,8 @@ pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
     Ok(found)
 }
 
-/// Returns the attributions of all positions together as the notebook shows them: means over positions
-/// and, for all nodes but neurons, over the `d_model` numbers of the residual stream.
+/// Returns the attributions of all positions together as the notebook shows them: means over
+/// positions and, for all nodes but neurons, over the `d_model` numbers of the residual stream.
 #[must_use]
 pub fn literal_means(found: &Integrated, pairs: &PromptPairs, d_model: usize) -> Vec<Effects> {
     let mean = |effects: &Effects| {

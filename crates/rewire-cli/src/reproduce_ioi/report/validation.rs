@@ -137,8 +137,8 @@ fn are_of_heads(kinds: &[(NodeKind, &str)]) -> bool {
     kinds.iter().any(|(kind, _)| kind.is_of_heads())
 }
 
-/// The title of each kind that was patched, the agreement of its attributions with its exact effects,
-/// and the attributions.
+/// The title of each kind that was patched, the agreement of its attributions with its exact
+/// effects, and the attributions.
 fn agreements<'a>(
     found: &'a Found,
     kinds: &'a [(NodeKind, &str)],

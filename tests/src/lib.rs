@@ -34,3 +34,9 @@ macro_rules! on_every_backend {
         }
     };
 }
+
+/// The question of most tests: how a metric changes on these pairs, in its own unit.
+#[must_use]
+pub fn asked<'a, M>(pairs: &'a rewire_tasks::PromptPairs, metric: &'a M) -> rewire_analysis::run::Question<'a, M> {
+    rewire_analysis::run::Question::new(pairs, metric).in_metric_units()
+}

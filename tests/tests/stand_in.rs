@@ -12,10 +12,11 @@ use burn::tensor::{DType, Tensor};
 use burn_cuda::{Cuda, CudaDevice};
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Halved, MemoryEstimate, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Halved, MemoryEstimate};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
 use rewire_tensor::{Fault, Memory, Precision, Products, memory, product, set_products, watched};
+use rewire_tests::asked;
 
 /// The stand-in, if the program runs on it. One test at a time has it.
 fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)> {
@@ -109,13 +110,15 @@ fn model(device: &CudaDevice) -> Transformer<Cuda> {
 }
 
 /// Patches every neuron, and says how often passes were halved.
-fn neurons(model: &Transformer<Cuda>, options: &Options) -> Vec<Halved> {
+fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<Halved> {
     let pairs = pairs(64);
     let told = Mutex::new(Vec::new());
     let notice = |halved: &Halved| told.lock().unwrap().push(halved.clone());
-    let options = Options { notice: &notice, ..*options };
+    let execution = Execution { notice: &notice, ..*execution };
     let neurons = [NodeKind::all(Component::MlpPost)];
-    let found = activation_patching(model, &pairs, &LogitDiff::new(&pairs), &neurons, &options).unwrap();
+    let found =
+        activation_patching(model, asked(&pairs, &LogitDiff::new(&pairs)), &neurons, Direction::Denoising, &execution)
+            .unwrap();
     assert_eq!(found.effects[0].values.shape(), [64, 2, 256]);
     assert!(found.effects[0].values.iter().all(|effect| effect.is_finite()));
     told.into_inner().unwrap()
@@ -127,13 +130,13 @@ fn passes_fit_the_memory_of_a_device_that_nobody_else_uses() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
     for precision in [Precision::Float32, Precision::BFloat16] {
         let model = model(&device).in_precision(precision);
-        let options = Options { scale: Scale::Metric, ..Options::default() }.fitted(&model, 5, None);
-        assert!(options.token_budget > 4096 && options.token_budget as u64 * 100 < total, "{options:?}");
-        assert_eq!(neurons(&model, &options), []);
+        let execution = Execution::default().fitted(&model, 5, None);
+        assert!(execution.token_budget > 4096 && execution.token_budget as u64 * 100 < total, "{execution:?}");
+        assert_eq!(neurons(&model, &execution), []);
         // Somebody else takes most of it afterwards, so that half of the rest is less than a pass.
         <Cuda>::memory_cleanup(&device);
         let estimate = MemoryEstimate::new(model.config(), 5, precision);
-        let scarce = options.token_budget as u64 * estimate.pass_a_token_without_logits * 3 / 2;
+        let scarce = execution.token_budget as u64 * estimate.pass_a_token_without_logits * 3 / 2;
         let mut taken = Vec::new();
         while memory::<Cuda>(&device).unwrap().free > scarce {
             let part = Tensor::<Cuda, 1>::zeros([usize::try_from(scarce / 16 / 4).unwrap()], &device);
@@ -141,7 +144,7 @@ fn passes_fit_the_memory_of_a_device_that_nobody_else_uses() {
             assert_eq!(taking, Ok(()), "{:?}", memory::<Cuda>(&device));
             taken.push(part);
         }
-        let told = neurons(&model, &options);
+        let told = neurons(&model, &execution);
         assert!(!told.is_empty() && told[0].to < told[0].from, "{told:?}");
         assert!(told[0].to_string().contains("do not fit"), "{}", told[0]);
         drop(taken);

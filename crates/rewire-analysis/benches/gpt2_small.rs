@@ -13,7 +13,7 @@ use rewire_analysis::attribution::{
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::Options;
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::{GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
@@ -42,7 +42,7 @@ fn gpt2_small(criterion: &mut Criterion) {
     let inner = model.valid();
     let pairs = pairs();
     let metric = LogitDiff::new(&pairs);
-    let options = Options::default();
+    let execution = Execution::default();
     let at_end = || Readout { positions: ReadPositions::Each(pairs.ends()), columns: None };
     let tokens = || inner.tokens(&pairs.clean()).expect("tokens of the vocabulary");
 
@@ -73,11 +73,22 @@ fn gpt2_small(criterion: &mut Criterion) {
     let by_position = parts.map(NodeKind::by_position);
     let all_parts = parts.map(NodeKind::all);
     group.bench_function("attribution", |b| {
-        b.iter(|| attribution_patching(&model, &pairs, &metric, &by_position, &options))
+        b.iter(|| {
+            attribution_patching(&model, Question::new(&pairs, &metric), &by_position, Direction::Denoising, &execution)
+        })
     });
     group.bench_function("attribution with head paths", |b| {
         let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
-        b.iter(|| attribution_patching_with_head_paths(&model, &pairs, &metric, &by_position, paths, &options));
+        b.iter(|| {
+            attribution_patching_with_head_paths(
+                &model,
+                Question::new(&pairs, &metric),
+                &by_position,
+                paths,
+                Direction::Denoising,
+                &execution,
+            )
+        });
     });
     let cells = [NodeKind { component: Component::HeadPattern, by: By::Cell }];
     let sweeps: [(&str, &[NodeKind]); 4] = [
@@ -87,10 +98,16 @@ fn gpt2_small(criterion: &mut Criterion) {
         ("head parts by position", &by_position),
     ];
     for (name, nodes) in sweeps {
-        group.bench_function(name, |b| b.iter(|| activation_patching(&inner, &pairs, &metric, nodes, &options)));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                activation_patching(&inner, Question::new(&pairs, &metric), nodes, Direction::Denoising, &execution)
+            })
+        });
     }
     group.bench_function("attribution of pattern cells", |b| {
-        b.iter(|| attribution_patching(&model, &pairs, &metric, &cells, &options));
+        b.iter(|| {
+            attribution_patching(&model, Question::new(&pairs, &metric), &cells, Direction::Denoising, &execution)
+        });
     });
     group.finish();
 }

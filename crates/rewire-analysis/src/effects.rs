@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::AnalysisError;
 use crate::node::kind::NodeKind;
 use crate::run::finite::check_effects;
-use crate::run::options::{Direction, Scale};
+use crate::run::question::{Direction, Scale};
 
 /// How effects were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

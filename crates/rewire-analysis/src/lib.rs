@@ -12,7 +12,7 @@
 //! use burn::backend::{Autodiff, Flex};
 //! use rewire_analysis::node::{Component, NodeKind};
 //! use rewire_analysis::patching::activation_patching;
-//! use rewire_analysis::run::Options;
+//! use rewire_analysis::run::{Direction, Execution, Question};
 //! use rewire_tasks::{LogitDiff, ioi::demo_pairs};
 //! use rewire_toy::Toy;
 //!
@@ -21,7 +21,10 @@
 //! let pairs = demo_pairs(&tokenizer, model.config().bos_token).unwrap();
 //!
 //! let heads = [NodeKind::all(Component::HeadZ)];
-//! let outcome = activation_patching(&model, &pairs, &LogitDiff::new(&pairs), &heads, &Options::default()).unwrap();
+//! let metric = LogitDiff::new(&pairs);
+//! let question = Question::new(&pairs, &metric);
+//! let outcome =
+//!     activation_patching(&model, question, &heads, Direction::Denoising, &Execution::default()).unwrap();
 //! let effect = outcome.effects[0].mean(); // [layer, head], 0 = as corrupted, 1 = as clean
 //! assert_eq!(effect.shape(), [4, 8]);
 //! assert!(effect.iter().any(|e| *e > 0.2));

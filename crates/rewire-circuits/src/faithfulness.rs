@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rewire_analysis::node::{Component, Node};
 use rewire_analysis::patching::ablate_groups;
-use rewire_analysis::run::{Intervention, Options, Scale};
+use rewire_analysis::run::{Execution, Intervention, Question};
 use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
@@ -91,19 +91,19 @@ impl<'a, B: Backend> Ablations<'a, B> {
         self.groups.iter().map(|(pairs, _)| pairs.width()).max().unwrap_or(0)
     }
 
-    /// Measures what each set of heads carries. Effects are in logits, whatever
-    /// [`Options::scale`] says.
+    /// Measures what each set of heads carries, in logits.
     ///
     /// # Errors
     /// [`CircuitError::Analysis`].
-    pub fn carried(&self, sets: &[BTreeSet<Head>], options: &Options) -> Result<Vec<Carried>, CircuitError> {
-        let options = Options { scale: Scale::Metric, ..*options };
+    pub fn carried(&self, sets: &[BTreeSet<Head>], execution: &Execution) -> Result<Vec<Carried>, CircuitError> {
         let ablated_in =
             |set: &BTreeSet<Head>| [self.nodes(|head| !set.contains(head)), self.nodes(|head| set.contains(head))];
         let groups: Vec<Vec<Node>> = sets.iter().flat_map(ablated_in).collect();
         let (mut clean, mut ablated) = (Vec::new(), vec![Vec::new(); groups.len()]);
         for (pairs, mean) in &self.groups {
-            let found = ablate_groups(self.model, pairs, &LogitDiff::new(pairs), &groups, mean, &options)?;
+            let metric = LogitDiff::new(pairs);
+            let question = Question::new(pairs, &metric).in_metric_units();
+            let found = ablate_groups(self.model, question, &groups, mean, execution)?;
             for (changes, ablated) in found.values.columns().into_iter().zip(&mut ablated) {
                 ablated.extend(changes.iter().zip(&found.baselines.clean).map(|(change, clean)| clean + change));
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
-use rewire_analysis::run::Options;
+use rewire_analysis::run::Execution;
 use rewire_hooks::Head;
 
 use crate::error::CircuitError;
@@ -39,12 +39,12 @@ pub fn find_circuit<B: Backend>(
     judging: &Ablations<B>,
     ranked: &[(Head, f32)],
     seed: u64,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<FoundCircuit, CircuitError> {
     let heads: Vec<Head> = ranked.iter().map(|(head, _)| *head).collect();
-    let Choice { chosen, curve } = choose(choosing, &heads, options)?;
-    let judged = judging.carried(std::slice::from_ref(&chosen.heads), options)?.remove(0);
-    let random = compare_with_random(judging, &heads, &chosen.heads, seed, options)?;
+    let Choice { chosen, curve } = choose(choosing, &heads, execution)?;
+    let judged = judging.carried(std::slice::from_ref(&chosen.heads), execution)?.remove(0);
+    let random = compare_with_random(judging, &heads, &chosen.heads, seed, execution)?;
     let members = ranked.iter().filter(|(head, _)| chosen.heads.contains(head)).copied().collect();
     Ok(FoundCircuit { members, curve, on_choosing: chosen, judged, random })
 }

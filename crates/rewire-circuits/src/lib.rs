@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use burn::backend::Flex;
-//! use rewire_analysis::run::Options;
+//! use rewire_analysis::run::Execution;
 //! use rewire_circuits::{Ablations, find_circuit, means_by};
 //! use rewire_hooks::Head;
 //! use rewire_tasks::PromptPairs;
@@ -26,7 +26,7 @@
 //!     [choosing, judging].map(|set| Ablations::new(&model, vec![(set, &means[&()])], 0).unwrap());
 //!
 //! let ranked = [(Head::new(3, 0), 0.9), (Head::new(3, 4), 0.5), (Head::new(2, 1), 0.2)];
-//! let circuit = find_circuit(&choosing, &judging, &ranked, 0, &Options::default()).unwrap();
+//! let circuit = find_circuit(&choosing, &judging, &ranked, 0, &Execution::default()).unwrap();
 //! assert!(!circuit.judged.heads.is_empty());
 //! println!("kept {:.2}, left {:.2}", circuit.judged.shares.kept, circuit.judged.shares.left);
 //! ```

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn::tensor::backend::Backend;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rewire_analysis::run::Options;
+use rewire_analysis::run::Execution;
 use rewire_hooks::Head;
 
 use crate::error::CircuitError;
@@ -45,7 +45,7 @@ pub fn compare_with_random<B: Backend>(
     all: &[Head],
     circuit: &BTreeSet<Head>,
     seed: u64,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Random, CircuitError> {
     if all.len() < circuit.len() {
         return Err(CircuitError::TooFewToDraw { wanted: circuit.len(), there: all.len() });
@@ -56,7 +56,7 @@ pub fn compare_with_random<B: Backend>(
         false => ("all heads, the circuit's among them", all),
     };
     let sets = random_sets(pool, circuit.len(), RANDOM, seed);
-    Ok(Random { from, sets: judging.carried(&sets, options)? })
+    Ok(Random { from, sets: judging.carried(&sets, execution)? })
 }
 
 /// Draws `sets` sets of `n` different heads each, the same for the same seed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::run::Options;
+use rewire_analysis::run::Execution;
 use rewire_hooks::Head;
 
 use crate::error::CircuitError;
@@ -31,11 +31,15 @@ pub struct Choice {
 ///
 /// # Errors
 /// [`CircuitError`], for example if fewer than two heads are ranked.
-pub fn choose<B: Backend>(prompts: &Ablations<B>, ranked: &[Head], options: &Options) -> Result<Choice, CircuitError> {
+pub fn choose<B: Backend>(
+    prompts: &Ablations<B>,
+    ranked: &[Head],
+    execution: &Execution,
+) -> Result<Choice, CircuitError> {
     let mut curve: Vec<Carried> = Vec::new();
     for block in sizes(ranked.len()).chunks(BLOCK) {
         let sets: Vec<BTreeSet<Head>> = block.iter().map(|&n| ranked[..n].iter().copied().collect()).collect();
-        curve.extend(prompts.carried(&sets, options)?);
+        curve.extend(prompts.carried(&sets, execution)?);
         if curve.iter().any(is_stable) {
             break;
         }

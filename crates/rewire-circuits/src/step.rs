@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use ndarray::Array2;
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::path::{FreezePolicy, Receiver, path_patching};
-use rewire_analysis::run::{Direction, Options};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Outcome};
 use rewire_hooks::Head;
 use rewire_model::Transformer;
@@ -25,7 +25,7 @@ pub struct PathStep {
 
 impl PathStep {
     /// Patches the paths from every head to `receivers`, MLPs recomputed and other heads held.
-    /// `threshold` is a share of clean less corrupted if [`Options::scale`] says so.
+    /// Effects and `threshold` are shares of clean less corrupted.
     ///
     /// # Errors
     /// [`AnalysisError`], for example for a receiver that the model does not have.
@@ -34,12 +34,19 @@ impl PathStep {
         pairs: &PromptPairs,
         receivers: Vec<Receiver>,
         threshold: f32,
-        options: &Options,
+        execution: &Execution,
     ) -> Result<Self, AnalysisError> {
         let heads = [NodeKind::all(Component::HeadZ)];
         let metric = LogitDiff::new(pairs);
-        let options = Options { direction: Direction::Noising, ..*options };
-        let found = path_patching(model, pairs, &metric, &heads, &receivers, FreezePolicy::path_patching(), &options)?;
+        let found = path_patching(
+            model,
+            Question::new(pairs, &metric),
+            &heads,
+            &receivers,
+            FreezePolicy::path_patching(),
+            Direction::Noising,
+            execution,
+        )?;
         let mut step = Self { receivers, unreached: found.unreached, outcome: found.outcome, serving: Vec::new() };
         step.serving = beyond(&step.effects(), |effect| effect <= -threshold);
         Ok(step)

@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
 use rewire_analysis::AnalysisError;
-use rewire_analysis::run::{Halved, Options};
+use rewire_analysis::run::{Execution, Halved};
 use rewire_model::Transformer;
 use rewire_studies::{Progress, Setup, StudyError};
 use rewire_tensor::{Fault, set_products};
@@ -103,9 +103,9 @@ impl Session {
         }
     }
 
-    /// The options of an analysis of prompts of `pos` tokens: [`Setup::options`].
-    pub(crate) fn options<B: Backend>(&self, model: &Transformer<B>, pos: usize) -> Options<'_> {
-        self.setup().options(model, pos)
+    /// The execution of an analysis of prompts of `pos` tokens: [`Setup::execution`].
+    pub(crate) fn execution<B: Backend>(&self, model: &Transformer<B>, pos: usize) -> Execution<'_> {
+        self.setup().execution(model, pos)
     }
 
     /// What was computed with, for `effects.json`.

@@ -7,7 +7,7 @@ use rewire_analysis::Outcome;
 use rewire_analysis::heads::logit_attribution;
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::Options;
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fact_prompt};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
@@ -120,10 +120,10 @@ pub fn analyse<B: Backend>(
         let outcome = setup.step(&format!("patching into {name}"), |progress| {
             activation_patching(
                 model,
-                &pairs,
-                &metric,
+                Question::new(&pairs, &metric),
                 &nodes,
-                &Options { progress, ..setup.options(model, pairs.width()) },
+                Direction::Denoising,
+                &Execution { progress, ..setup.execution(model, pairs.width()) },
             )
         })?;
         let pair = &pairs.pairs()[0];
@@ -140,7 +140,7 @@ pub fn analyse<B: Backend>(
         &patched[0].pairs,
         &kinds,
         FinalNormGain::Applied,
-        &setup.options(model, patched[0].pairs.width()),
+        &setup.execution(model, patched[0].pairs.width()),
     )?;
     let pair = &patched[0].pairs.pairs()[0];
     let [answers, wrong_answers] = [&pair.answers, &pair.wrong_answers].map(std::slice::from_ref);
@@ -150,7 +150,7 @@ pub fn analyse<B: Backend>(
     for (landmark, city) in FACTS {
         // A city of several tokens cannot be asked for by one.
         let Ok(answer) = tokenizer.single_token(&format!(" {city}")) else { continue };
-        let tokens: Vec<u32> = bos.into_iter().chain(tokenizer.encode(&fact_prompt(0, landmark))?).collect();
+        let tokens = tokenizer.encode_prompt(&fact_prompt(0, landmark), bos)?;
         let [(probability, rank), _] = next(model, tokenizer, &tokens, [answer, answer])?.answers;
         facts.push(Fact { landmark, city, probability, rank });
     }

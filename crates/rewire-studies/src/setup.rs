@@ -3,7 +3,7 @@
 use std::fmt;
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::run::{Halved, MemoryEstimate, Options};
+use rewire_analysis::run::{Execution, Halved, MemoryEstimate};
 use rewire_model::Transformer;
 
 /// What a study reports while it runs.
@@ -49,17 +49,17 @@ impl fmt::Debug for Setup<'_> {
 }
 
 impl<'a> Setup<'a> {
-    /// Returns the options that every analysis of prompts of `pos` tokens begins with: as much at
+    /// Returns the execution that every analysis of prompts of `pos` tokens begins with: as much at
     /// once as there is memory for.
     #[must_use]
-    pub fn options<B: Backend>(&self, model: &Transformer<B>, pos: usize) -> Options<'a> {
+    pub fn execution<B: Backend>(&self, model: &Transformer<B>, pos: usize) -> Execution<'a> {
         let free = rewire_tensor::memory::<B>(&model.device()).map(|memory| memory.free);
         let budget = [self.memory_budget, free].into_iter().flatten().min();
         if let Some(budget) = budget {
             let enough = MemoryEstimate::new(model.config(), pos, model.precision()).enough();
             (self.on_fitted)(budget.min(enough));
         }
-        Options { notice: self.on_reduced, ..Options::default() }.fitted(model, pos, budget)
+        Execution { notice: self.on_reduced, ..Execution::default() }.fitted(model, pos, budget)
     }
 
     /// Runs a step: `work` is given the function that it reports its progress to.

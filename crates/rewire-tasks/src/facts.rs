@@ -79,9 +79,7 @@ pub fn demo_fact_pair(
     corruption: FactCorruption,
 ) -> Result<PromptPairs, FactsError> {
     let [(clean, right), (colosseum, wrong)] = [FACTS[0], FACTS[1]];
-    let encode = |landmark: &str| -> Result<Vec<u32>, TokenizerError> {
-        Ok(bos.into_iter().chain(tokenizer.encode(&fact_prompt(0, landmark))?).collect())
-    };
+    let encode = |landmark: &str| tokenizer.encode_prompt(&fact_prompt(0, landmark), bos);
     let tokens = encode(clean)?;
     let corrupted = match corruption {
         FactCorruption::Colosseum => encode(colosseum)?,

@@ -234,12 +234,13 @@ impl LineReader<'_> {
         match prompt {
             Prompt::Ids(ids) => Ok(ids),
             Prompt::Text(text) => {
-                let tokens = self.tokenizer(&text)?.encode(&text).map_err(|source| self.tokens(source))?;
+                let tokens =
+                    self.tokenizer(&text)?.encode_prompt(&text, self.bos).map_err(|source| self.tokens(source))?;
                 if let Some(bos) = self.bos.filter(|&bos| bos as usize >= self.d_vocab) {
                     let (path, line, d_vocab) = (self.path.into(), self.line, self.d_vocab);
                     return Err(PairsFileError::BosOutsideVocabulary { path, line, bos, d_vocab });
                 }
-                Ok(self.bos.into_iter().chain(tokens).collect())
+                Ok(tokens)
             }
         }
     }

@@ -155,6 +155,15 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Returns the tokens of a prompt: `bos`, if the model has one, and those of `text`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str, bos: Option<u32>) -> Result<Vec<u32>, TokenizerError> {
+        let tokens = self.encode(text)?;
+        Ok(bos.into_iter().chain(tokens).collect())
+    }
+
     fn encoding(&self, text: &str, with_special_tokens: bool) -> Result<Encoding, TokenizerError> {
         if text.len() > MOST_TEXT_BYTES {
             return Err(TokenizerError::TooLong { text: text.to_owned() });

@@ -77,10 +77,7 @@ impl<B: Backend> LanguageModel<B> {
     pub fn encode(&self, input: impl Into<Input>) -> Result<Vec<u32>, Error> {
         match input.into() {
             Input::Tokens(tokens) => Ok(tokens),
-            Input::Text(text) => {
-                let tokens = self.tokenizer()?.encode(&text)?;
-                Ok(self.bos().into_iter().chain(tokens).collect())
-            }
+            Input::Text(text) => Ok(self.tokenizer()?.encode_prompt(&text, self.bos())?),
         }
     }
 

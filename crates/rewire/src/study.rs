@@ -13,7 +13,7 @@ use rewire_analysis::patching::{
     GroupOutcome, Screened, ablation, activation_patching, patch_groups, screen_then_verify,
 };
 use rewire_analysis::path::{FreezePolicy, PathPatching, Receiver, path_patching};
-use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Intervention, Question, Scale};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
@@ -45,7 +45,9 @@ pub struct Study<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     pairs: &'a PromptPairs,
     metric: M,
-    options: Options<'a>,
+    scale: Scale,
+    direction: Direction,
+    execution: Execution<'a>,
 }
 
 impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
@@ -58,37 +60,44 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// The same of a model without a tokenizer.
     #[must_use]
     pub fn of(model: &'a Transformer<B>, pairs: &'a PromptPairs, metric: M) -> Self {
-        Self { model, pairs, metric, options: Options::default() }
+        Self {
+            model,
+            pairs,
+            metric,
+            scale: Scale::Normalised,
+            direction: Direction::Denoising,
+            execution: Execution::default(),
+        }
     }
 
     /// Patches the clean run from the corrupted one: what is necessary for the behavior.
     #[must_use]
     pub fn noising(self) -> Self {
-        Self { options: Options { direction: Direction::Noising, ..self.options }, ..self }
+        Self { direction: Direction::Noising, ..self }
     }
 
     /// Patches the corrupted run from the clean one: what suffices for the behavior. The default.
     #[must_use]
     pub fn denoising(self) -> Self {
-        Self { options: Options { direction: Direction::Denoising, ..self.options }, ..self }
+        Self { direction: Direction::Denoising, ..self }
     }
 
     /// Gives effects in the metric's own unit, not as shares of its change.
     #[must_use]
     pub fn in_metric_units(self) -> Self {
-        Self { options: Options { scale: Scale::Metric, ..self.options }, ..self }
+        Self { scale: Scale::Metric, ..self }
     }
 
     /// Calls `progress` with the number of patches done and of all patches.
     #[must_use]
     pub fn on_progress(self, progress: &'a (dyn Fn(usize, usize) + Sync)) -> Self {
-        Self { options: Options { progress, ..self.options }, ..self }
+        Self { execution: Execution { progress, ..self.execution }, ..self }
     }
 
     /// Sets how much runs at once, where results of finished passes are kept, and the rest.
     #[must_use]
-    pub fn with_options(self, options: Options<'a>) -> Self {
-        Self { options, ..self }
+    pub fn with_execution(self, execution: Execution<'a>) -> Self {
+        Self { execution, ..self }
     }
 
     /// Activation patching: the exact effect of every node of these kinds.
@@ -96,7 +105,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// # Errors
     /// [`Error::Analysis`] for nodes that the model does not have, or baselines that coincide.
     pub fn patch<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
-        Ok(activation_patching(self.model, self.pairs, &self.metric, &nodes(kinds), &self.options)?)
+        Ok(activation_patching(self.model, self.question(), &nodes(kinds), self.direction, &self.execution)?)
     }
 
     /// Activation patching of groups: the exact effect of each group's nodes together.
@@ -104,7 +113,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// # Errors
     /// As [`patch`](Self::patch).
     pub fn patch_groups(&self, groups: &[Vec<Node>]) -> Result<GroupOutcome, Error> {
-        Ok(patch_groups(self.model, self.pairs, &self.metric, groups, &self.options)?)
+        Ok(patch_groups(self.model, self.question(), groups, self.direction, &self.execution)?)
     }
 
     /// Attribution patching: the estimated effect of every node of these kinds, from one backward
@@ -113,7 +122,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// # Errors
     /// As [`patch`](Self::patch), and for a metric without gradient.
     pub fn attribute<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
-        Ok(attribution_patching(&self.autodiff(), self.pairs, &self.metric, &nodes(kinds), &self.options)?)
+        Ok(attribution_patching(&self.autodiff(), self.question(), &nodes(kinds), self.direction, &self.execution)?)
     }
 
     /// The `k` nodes of largest estimated effect, patched exactly, and what was skipped.
@@ -121,7 +130,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// # Errors
     /// As [`attribute`](Self::attribute), and for fewer than `k` nodes.
     pub fn screen<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>, k: usize) -> Result<Screened, Error> {
-        Ok(screen_then_verify(&self.autodiff(), self.pairs, &self.metric, &nodes(kinds), k, &self.options)?)
+        Ok(screen_then_verify(&self.autodiff(), self.question(), &nodes(kinds), k, self.direction, &self.execution)?)
     }
 
     /// The estimated effect of every edge from a head's output to a later head's queries, keys or
@@ -131,7 +140,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// As [`attribute`](Self::attribute).
     pub fn attribute_edges(&self) -> Result<HeadPaths, Error> {
         let edges = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
-        Ok(head_path_attribution(&self.autodiff(), self.pairs, &self.metric, edges, &self.options)?)
+        Ok(head_path_attribution(&self.autodiff(), self.question(), edges, self.direction, &self.execution)?)
     }
 
     /// Integrated gradients along the line that `integral` describes, with the completeness gap.
@@ -143,7 +152,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         kinds: impl IntoIterator<Item = K>,
         integral: &PathIntegral<B>,
     ) -> Result<Integrated, Error> {
-        Ok(integrated_gradients(&self.autodiff(), self.pairs, &self.metric, &nodes(kinds), integral, &self.options)?)
+        Ok(integrated_gradients(&self.autodiff(), self.question(), &nodes(kinds), integral, &self.execution)?)
     }
 
     /// Path patching: the exact effect of every sender through the receivers alone.
@@ -157,7 +166,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         policy: FreezePolicy,
     ) -> Result<PathPatching, Error> {
         let senders = nodes(senders);
-        Ok(path_patching(self.model, self.pairs, &self.metric, &senders, receivers, policy, &self.options)?)
+        Ok(path_patching(self.model, self.question(), &senders, receivers, policy, self.direction, &self.execution)?)
     }
 
     /// Ablation: the change of the metric on the clean prompts when each node is replaced.
@@ -169,7 +178,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         kinds: impl IntoIterator<Item = K>,
         replacement: &Intervention<B>,
     ) -> Result<Outcome, Error> {
-        Ok(ablation(self.model, self.pairs, &self.metric, &nodes(kinds), replacement, &self.options)?)
+        Ok(ablation(self.model, self.question(), &nodes(kinds), replacement, &self.execution)?)
     }
 
     /// Direct logit attribution: what each node adds to the logit difference itself, on the clean
@@ -178,7 +187,11 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// # Errors
     /// As [`patch`](Self::patch), and for nodes that write nothing to the residual stream.
     pub fn logit_attribution<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
-        Ok(logit_attribution(self.model, self.pairs, &nodes(kinds), FinalNormGain::Applied, &self.options)?)
+        Ok(logit_attribution(self.model, self.pairs, &nodes(kinds), FinalNormGain::Applied, &self.execution)?)
+    }
+
+    fn question(&self) -> Question<'_, M> {
+        Question::new(self.pairs, &self.metric).on_scale(self.scale)
     }
 
     fn autodiff(&self) -> Transformer<Autodiff<B>> {

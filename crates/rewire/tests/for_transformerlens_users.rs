@@ -8,7 +8,7 @@ use rewire::integrated::PathIntegral;
 use rewire::model::Prefix;
 use rewire::path::Input;
 use rewire::prelude::*;
-use rewire::run::{Intervention, MeanOver, Options, mean_activations};
+use rewire::run::{Execution, Intervention, MeanOver, mean_activations};
 use rewire::tasks::ioi::demo_pairs;
 use rewire::tensor::{Precision, Products, set_products};
 
@@ -81,7 +81,7 @@ fn analyses() -> Result<(), AnyError> {
     let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?;
     let pairs = demo_pairs(model.tokenizer()?, model.bos())?;
     let transformer = model.transformer();
-    let options = Options::default().fitted(transformer, pairs.width(), Some(8 << 30));
+    let execution = Execution::default().fitted(transformer, pairs.width(), Some(8 << 30));
     let study = Study::new(&model, &pairs, LogitDiff::new(&pairs));
 
     study.patch([NodeKind::by_position(Component::ResidPre)])?;

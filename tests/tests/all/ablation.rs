@@ -13,12 +13,13 @@ use rewire_analysis::node::{Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{
     Ablated, AnswerAccuracy, ablate_groups, ablation, activation_patching, answer_accuracy,
 };
-use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Scale, mean_activations};
+use rewire_analysis::run::{Direction, Execution, Intervention, MeanOver, mean_activations};
 use rewire_analysis::stats::Proportion;
 use rewire_hooks::{ActivationCache, Hook, HookPoint, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
+use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, rounding, scale};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::on_every_backend;
@@ -32,10 +33,6 @@ on_every_backend!(ablations_match, the_curve_matches);
 const LOGITS: Tolerance = Tolerance::new(1e-6, 2e-6);
 
 const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: rewire_analysis::node::By::All };
-
-fn in_metric() -> Options<'static> {
-    Options { scale: Scale::Metric, ..Options::default() }
-}
 
 fn clean_prompts(pairs: &PromptPairs) -> Vec<Vec<u32>> {
     pairs.pairs().iter().map(|p| p.clean.clone()).collect()
@@ -58,7 +55,8 @@ fn ablations_match<B: Backend>() {
             ];
             for (name, intervention) in &by {
                 let table = format!("{weights}/ablate/{name}");
-                let found = ablation(&model, &pairs, &metric, &[HEADS], intervention, &in_metric()).unwrap();
+                let found =
+                    ablation(&model, asked(&pairs, &metric), &[HEADS], intervention, &Execution::default()).unwrap();
                 match fixture.table(&table) {
                     Some(expected) => {
                         let what = format!("{} {table}", fixture.name);
@@ -75,7 +73,9 @@ fn ablations_match<B: Backend>() {
             if let Some(expected) = set {
                 let head = |layer, head| Node::new(layer, Component::HeadZ).unit(head);
                 let set = [vec![head(1, 2), head(2, 0)]];
-                let found = ablate_groups(&model, &pairs, &metric, &set, &Intervention::Zero, &in_metric()).unwrap();
+                let found =
+                    ablate_groups(&model, asked(&pairs, &metric), &set, &Intervention::Zero, &Execution::default())
+                        .unwrap();
                 let after = found.mean()[0] + found.baselines.means()[0] as f32;
                 let after = ArrayD::from_elem(expected.shape(), after);
                 assert_close(&after, expected, LOGITS.on::<B>(), &format!("{} a set", fixture.name));
@@ -94,8 +94,15 @@ fn the_curve_matches<B: Backend>() {
         let node = Node::new(head.0.parse().unwrap(), Component::HeadResult).unit(head.1.parse().unwrap());
         let places: Vec<f64> = Quadrature::default().nodes().unwrap().iter().map(|node| node.at).collect();
         let resample = Intervention::Resample;
-        let found =
-            interpolation_curves(&model, &pairs, &LogitDiff::new(&pairs), &[node], &places, &resample, &in_metric());
+        let found = interpolation_curves(
+            &model,
+            &pairs,
+            &LogitDiff::new(&pairs),
+            &[node],
+            &places,
+            &resample,
+            &Execution::default(),
+        );
         let of_row_0 = found.unwrap().values.index_axis(Dimension(0), 0).index_axis(Dimension(0), 0).to_owned();
         assert_close(&of_row_0.into_dyn(), expected, LOGITS.on::<B>(), &format!("{} {name}", fixture.name));
     }
@@ -171,10 +178,10 @@ proptest! {
         }
         let kinds: Vec<_> = components.into_iter().map(if by_position { NodeKind::by_position } else { NodeKind::all }).collect();
         let metric = LogitDiff::new(&pairs);
-        let options = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..in_metric() };
-        let fast = ablation(&model, &pairs, &metric, &kinds, &intervention, &options).unwrap();
-        let slow = Options { scale: Scale::Metric, ..Options::reference() };
-        let slow = ablation(&model, &pairs, &metric, &kinds, &intervention, &slow).unwrap();
+        let execution = Execution { token_budget: budget, prompt_batch: 1 + budget % 3, ..Execution::default() };
+        let fast = ablation(&model, asked(&pairs, &metric), &kinds, &intervention, &execution).unwrap();
+        let slow = Execution::reference();
+        let slow = ablation(&model, asked(&pairs, &metric), &kinds, &intervention, &slow).unwrap();
         let size = fast.baselines.clean.iter().chain(&fast.baselines.corrupted).fold(1.0_f32, |m, v| m.max(v.abs()));
         for (fast, slow) in fast.effects.iter().zip(&slow.effects) {
             let size = size.max(scale(&slow.values));
@@ -182,8 +189,7 @@ proptest! {
         }
         // Resampling the clean run is noising.
         if which == 2 {
-            let options = Options { direction: Direction::Noising, ..options };
-            prop_assert_eq!(fast.effects, activation_patching(&model, &pairs, &metric, &kinds, &options).unwrap().effects);
+                        prop_assert_eq!(fast.effects, activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &execution).unwrap().effects);
         }
     }
 
@@ -195,13 +201,13 @@ proptest! {
         let head = |layer| Node::new(layer, Component::HeadZ).unit(0);
         let groups = [vec![head(0)], vec![Node::new(0, Component::MlpPost).unit(1), head(last)], vec![Node::new(last, Component::HeadZ)]];
         let metric = LogitDiff::new(&pairs);
-        let fast = ablate_groups(&model, &pairs, &metric, &groups, &intervention, &in_metric()).unwrap();
-        let slow = Options { scale: Scale::Metric, ..Options::reference() };
-        let slow = ablate_groups(&model, &pairs, &metric, &groups, &intervention, &slow).unwrap();
+        let fast = ablate_groups(&model, asked(&pairs, &metric), &groups, &intervention, &Execution::default()).unwrap();
+        let slow = Execution::reference();
+        let slow = ablate_groups(&model, asked(&pairs, &metric), &groups, &intervention, &slow).unwrap();
         let size = scale(&slow.values.clone().into_dyn()).max(1.0);
         assert_within(&fast.values.into_dyn(), &slow.values.clone().into_dyn(), rounding::<Plain>() * size, "sets");
         // One head alone is the sweep's.
-        let alone = ablation(&model, &pairs, &metric, &[HEADS], &intervention, &in_metric()).unwrap();
+        let alone = ablation(&model, asked(&pairs, &metric), &[HEADS], &intervention, &Execution::default()).unwrap();
         let alone = alone.effects[0].values.index_axis(Dimension(1), 0).index_axis(Dimension(1), 0).to_owned();
         assert_within(&alone, &slow.values.column(0).to_owned().into_dyn(), rounding::<Plain>() * size, "one head");
     }
@@ -213,12 +219,12 @@ proptest! {
         let last = config.n_layers - 1;
         let nodes = [Node::new(0, Component::HeadZ).unit(0), Node::new(last, Component::HeadZ), Node::new(0, Component::MlpPost).unit(3), Node::new(last, Component::AttnOut)];
         let metric = LogitDiff::new(&pairs);
-        let options = Options { token_budget: budget, ..in_metric() };
+        let execution = Execution { token_budget: budget, ..Execution::default() };
         // Neurons' zero is their bias's here, and 0 there: both ends given instead.
         let nodes = if which == 0 { vec![nodes[0].clone(), nodes[3].clone()] } else { nodes.to_vec() };
-        let curves = interpolation_curves(&model, &pairs, &metric, &nodes, &[-1.0, 0.0, 0.5, 1.0], &intervention, &options).unwrap();
+        let curves = interpolation_curves(&model, &pairs, &metric, &nodes, &[-1.0, 0.0, 0.5, 1.0], &intervention, &execution).unwrap();
         let groups: Vec<_> = nodes.iter().map(|node| vec![node.clone()]).collect();
-        let ablated = ablate_groups(&model, &pairs, &metric, &groups, &intervention, &in_metric()).unwrap();
+        let ablated = ablate_groups(&model, asked(&pairs, &metric), &groups, &intervention, &Execution::default()).unwrap();
         // Beyond the clean end lies what is twice the clean activation less the other.
         let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::Z));
         model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -231,7 +237,7 @@ proptest! {
         if let Some(end_z) = end_z {
             let beyond = clean_z * 2.0 - end_z;
             let beyond = Intervention::Fixed(ActivationCache::new().with(HookPoint::block(0, Site::Z), beyond));
-            let expected = ablate_groups(&model, &pairs, &metric, &groups[..1], &beyond, &in_metric()).unwrap();
+            let expected = ablate_groups(&model, asked(&pairs, &metric), &groups[..1], &beyond, &Execution::default()).unwrap();
             for (prompt, clean) in expected.baselines.clean.iter().enumerate() {
                 let (found, expected) = (curves.values[[prompt, 0, 0]], clean + expected.values[[prompt, 0]]);
                 prop_assert!((found - expected).abs() < rounding::<Plain>() * expected.abs().max(1.0), "beyond: {found} is not {expected}");
@@ -326,8 +332,8 @@ fn accuracy_is_what_single_prompts_from_the_start_give() {
                 by: (*by).clone(),
             })
             .collect();
-        let options = Options { prompt_batch: 7, ..Options::default() };
-        let found = answer_accuracy(&model, &pairs, &tokenizer, &ablations, 3, &options).unwrap();
+        let execution = Execution { prompt_batch: 7, ..Execution::default() };
+        let found = answer_accuracy(&model, &pairs, &tokenizer, &ablations, 3, &execution).unwrap();
         for (found, (set, by)) in found.iter().zip(cases) {
             let values = |pair: &PromptPair| match by {
                 Intervention::Resample => z_of(&pair.corrupted),
@@ -358,7 +364,7 @@ fn the_toys_answer_right_and_not_without_their_heads() {
     ];
     let mut ablations = vec![Ablated { nodes: vec![], by: Intervention::Zero }];
     ablations.extend(by.into_iter().map(|by| Ablated { nodes: all.clone(), by }));
-    let found = answer_accuracy(&model, &pairs, &tokenizer, &ablations, 3, &Options::default()).unwrap();
+    let found = answer_accuracy(&model, &pairs, &tokenizer, &ablations, 3, &Execution::default()).unwrap();
     let whole = &found[0];
     assert!(whole.first.share() > 0.9 && whole.said.share() > 0.9 && whole.logit_difference > 2.0, "{whole:?}");
     assert!(!whole.is_never_right() && whole.first.n == 60);
@@ -373,7 +379,7 @@ fn the_toys_answer_right_and_not_without_their_heads() {
             ..p.clone()
         });
         let swapped = PromptPairs::new(swapped.collect()).unwrap();
-        answer_accuracy(&model, &swapped, &tokenizer, &ablations[..1], 3, &Options::default()).unwrap().remove(0)
+        answer_accuracy(&model, &swapped, &tokenizer, &ablations[..1], 3, &Execution::default()).unwrap().remove(0)
     };
     assert!(never.is_never_right(), "{never:?}");
 }
@@ -384,7 +390,7 @@ fn what_cannot_be_ablated_is_refused() {
     let head = Node::new(1, Component::HeadZ).unit(2);
     let refused = |nodes: Vec<Node>, by: Intervention<Flex>, new_tokens| {
         let ablated = Ablated { nodes, by };
-        answer_accuracy(&model, &pairs, &tokenizer, &[ablated], new_tokens, &Options::default())
+        answer_accuracy(&model, &pairs, &tokenizer, &[ablated], new_tokens, &Execution::default())
             .unwrap_err()
             .to_string()
     };
@@ -392,7 +398,8 @@ fn what_cannot_be_ablated_is_refused() {
     assert_eq!(twice, "L1H2 head_z is named twice in one set");
     let metric = LogitDiff::new(&pairs);
     let groups = [vec![head.clone(), head.clone()]];
-    let twice = ablate_groups(&model, &pairs, &metric, &groups, &Intervention::Zero, &in_metric()).unwrap_err();
+    let twice =
+        ablate_groups(&model, asked(&pairs, &metric), &groups, &Intervention::Zero, &Execution::default()).unwrap_err();
     assert!(matches!(twice, AnalysisError::NodeTwice { .. }), "{twice}");
     let result = Node::new(1, Component::HeadResult).unit(2);
     assert!(refused(vec![head.clone(), result], Intervention::Zero, 3).contains("named twice"));
@@ -413,9 +420,10 @@ fn what_cannot_be_ablated_is_refused() {
     let fixed = Intervention::Fixed(
         mean_activations(&model, &clean_prompts(&pairs), &[Site::K], MeanOver::Prompts, 4).unwrap(),
     );
-    let rotated = ablation(&model, &pairs, &metric, &keys, &fixed, &in_metric()).unwrap_err();
+    let rotated = ablation(&model, asked(&pairs, &metric), &keys, &fixed, &Execution::default()).unwrap_err();
     assert!(rotated.to_string().contains("rotates"), "{rotated}");
     let query = [Node::new(0, Component::HeadQ).unit(0)];
-    let curve = interpolation_curves(&model, &pairs, &metric, &query, &[0.5], &Intervention::Zero, &in_metric());
+    let curve =
+        interpolation_curves(&model, &pairs, &metric, &query, &[0.5], &Intervention::Zero, &Execution::default());
     assert!(curve.unwrap_err().to_string().contains("residual stream"));
 }

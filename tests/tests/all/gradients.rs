@@ -11,10 +11,11 @@ use rewire_analysis::integrated::{
 };
 use rewire_analysis::node::{Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Intervention};
 use rewire_hooks::{GradientProbes, Hook, HookPoint, Patch, Recorder, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
+use rewire_tests::asked;
 
 type Double = NdArray<f64>;
 
@@ -129,9 +130,17 @@ fn head_paths_are_the_limits_of_differences() {
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let inner = model.valid();
         let pairs = pairs();
-        let options = Options { scale: Scale::Metric, ..Options::default() };
+        let execution = Execution::default();
         let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
-        let found = head_path_attribution(&model, &pairs, &LogitDiff::new(&pairs), paths, &options).unwrap().values;
+        let found = head_path_attribution(
+            &model,
+            asked(&pairs, &LogitDiff::new(&pairs)),
+            paths,
+            Direction::Denoising,
+            &execution,
+        )
+        .unwrap()
+        .values;
 
         let cache = |tokens: &[Vec<u32>]| {
             let mut recorder = Recorder::<Double>::all();
@@ -177,7 +186,7 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let pairs = pairs();
         let metric = LogitDiff::new(&pairs);
-        let options = Options { scale: Scale::Metric, ..Options::default() };
+        let execution = Execution::default();
         // One node in the middle: what is integrated, at that place.
         let middle = Quadrature { rule: Rule::RiemannMiddle, steps: 1 };
         let step = 1.0 / 256.0;
@@ -197,7 +206,8 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
                     refinements: 0,
                 };
                 let kinds = [NodeKind::all(component)];
-                let found = integrated_gradients(&model, &pairs, &metric, &kinds, &integral, &options).unwrap();
+                let found =
+                    integrated_gradients(&model, asked(&pairs, &metric), &kinds, &integral, &execution).unwrap();
                 for layer in 0..config.n_layers {
                     let whole = Node::new(layer, component);
                     let nodes = match together {
@@ -205,7 +215,7 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
                         Together::Node => (0..config.n_heads).map(|head| whole.clone().unit(head)).collect(),
                     };
                     let curves =
-                        interpolation_curves(&model.valid(), &pairs, &metric, &nodes, &places, &baseline, &options)
+                        interpolation_curves(&model.valid(), &pairs, &metric, &nodes, &places, &baseline, &execution)
                             .unwrap();
                     for (unit, prompt) in
                         (0..nodes.len()).flat_map(|unit| (0..pairs.len()).map(move |prompt| (unit, prompt)))
@@ -243,14 +253,15 @@ fn where_the_rest_is_linear_one_node_is_the_integral_and_every_exact_effect() {
         PromptPair { clean: vec![1, 2, 3, 4], corrupted: vec![9, 2, 7, 5], answers: vec![7], wrong_answers: vec![2] };
     let pairs = PromptPairs::new(vec![pair]).unwrap();
     let metric = LogitDiff::new(&pairs);
-    let options = Options { scale: Scale::Metric, direction: Direction::Noising, ..Options::default() };
+    let execution = Execution::default();
     let kinds = [Component::HeadResult, Component::MlpPost].map(NodeKind::all);
-    let exact = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options).unwrap();
+    let exact =
+        activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, Direction::Noising, &execution).unwrap();
     for rule in [Rule::RiemannLeft, Rule::RiemannRight, Rule::GaussLegendre] {
         let quadrature = Quadrature { rule, steps: 1 };
         let integral =
             PathIntegral { quadrature: quadrature.into(), tolerance: 1e-4, refinements: 0, ..PathIntegral::default() };
-        let found = integrated_gradients(&model, &pairs, &metric, &kinds, &integral, &options).unwrap();
+        let found = integrated_gradients(&model, asked(&pairs, &metric), &kinds, &integral, &execution).unwrap();
         for (kind, effects) in found.outcome.effects.iter().enumerate() {
             let last = |values: &ndarray::ArrayD<f32>| values.index_axis(ndarray::Axis(1), 1).to_owned();
             let (along, patched) = (last(&effects.values), last(&exact.effects[kind].values));

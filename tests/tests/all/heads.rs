@@ -12,11 +12,12 @@ use rewire_analysis::heads::{
 };
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::path::{FreezePolicy, Input, Path, Receiver, patch_path, patch_paths};
-use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Scale};
 use rewire_hooks::{Head, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Roles, Split};
 use rewire_tasks::{LogitDiff, PromptPairs};
+use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::on_every_backend;
@@ -46,15 +47,15 @@ fn tables_match<B: Backend>() {
                 assert_close(&actual, expected, TOLERANCE, &format!("{} {name}", fixture.name));
             };
             // Portions smaller than the pairs, so that they are put together.
-            let options = Options { prompt_batch: 4, ..Options::default() };
+            let execution = Execution { prompt_batch: 4, ..Execution::default() };
             let heads = [NodeKind::all(Component::HeadResult)];
             // TransformerLens leaves the final norm's gain out of its tables for unprocessed
             // weights.
-            let direct = logit_attribution(&model, &pairs, &heads, FinalNormGain::LeftOut, &options).unwrap();
+            let direct = logit_attribution(&model, &pairs, &heads, FinalNormGain::LeftOut, &execution).unwrap();
             close(direct.effects[0].mean(), "dla/heads_clean");
 
             let ablated = if fixture.is_own() { ABLATED } else { [Head::new(2, 1), Head::new(3, 0)] };
-            let backup = backup_heads(&model, &pairs, &ablated, FinalNormGain::LeftOut, &options).unwrap();
+            let backup = backup_heads(&model, &pairs, &ablated, FinalNormGain::LeftOut, &execution).unwrap();
             close(backup.before.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_clean");
             close(backup.after.mean_axis(Axis(0)).unwrap().into_dyn(), "dla/heads_ablated");
             if !fixture.is_own() {
@@ -66,7 +67,7 @@ fn tables_match<B: Backend>() {
 
             let names = vec![NAMES.to_vec(); pairs.len()];
             for (norms, name) in [(CopyNorms::Without, "without"), (CopyNorms::With, "with")] {
-                let scores = copy_scores(&model, &pairs.clean(), &names, norms, &options).unwrap();
+                let scores = copy_scores(&model, &pairs.clean(), &names, norms, &execution).unwrap();
                 assert_eq!(scores.tokens, 3 * pairs.len());
                 close(scores.positive.into_dyn(), &format!("copy/{name}_norms/positive"));
                 close(scores.negative.into_dyn(), &format!("copy/{name}_norms/negative"));
@@ -83,7 +84,7 @@ fn tables_match<B: Backend>() {
                 [(&pairs, 0.05, "cspa"), (&repeats, 0.05, "cspa_repeats"), (&repeats, 0.25, "cspa_repeats_quarter")]
             {
                 let keep = KeptTokens { share, excluded: BTreeSet::from(EXCLUDED) };
-                let found = copy_suppression(&model, pairs, &all, &keep, &options).unwrap();
+                let found = copy_suppression(&model, pairs, &all, &keep, &execution).unwrap();
                 let numbers = found.iter().flat_map(|s| [s.preserved, s.ablated, s.score().unwrap()].map(|v| v as f32));
                 let shape = IxDyn(&[config.n_layers, config.n_heads, 3]);
                 close(Array::from_shape_vec(shape, numbers.collect()).unwrap(), table);
@@ -105,8 +106,8 @@ fn s2_inhibition_matches<B: Backend>(
     let role = |prompt: usize, i: usize| positions[[prompt, i]] as usize;
     let roles: Vec<Roles> =
         (0..pairs.len()).map(|p| Roles { io: 0, s1: role(p, 0), s2: role(p, 1), end: role(p, 2) }).collect();
-    let options = Options { prompt_batch: 4, ..Options::default() };
-    let found = s2_inhibition(model, pairs, &roles, heads, &MOVERS, &options).unwrap();
+    let execution = Execution { prompt_batch: 4, ..Execution::default() };
+    let found = s2_inhibition(model, pairs, &roles, heads, &MOVERS, &execution).unwrap();
     let (layers, heads) = (model.config().n_layers, model.config().n_heads);
     let close = |name: &str, shape: &[usize], of: &dyn Fn(&Inhibition) -> Vec<f32>| {
         let shape = [&[layers, heads], shape, &[pairs.len()]].concat();
@@ -134,7 +135,7 @@ fn contributions_sum(toy: Toy, processing: WeightProcessing) {
     let (model, pairs, _) = toy_pairs_with(toy, processing);
     let kinds = [Component::HeadZ, Component::MlpOut, Component::AttnOut, Component::MlpPost, Component::ResidPost];
     let nodes = kinds.map(NodeKind::all);
-    let found = logit_attribution(&model, &pairs, &nodes, FinalNormGain::Applied, &Options::default()).unwrap();
+    let found = logit_attribution(&model, &pairs, &nodes, FinalNormGain::Applied, &Execution::default()).unwrap();
     assert_eq!(found.scale, Scale::Metric);
     let [heads, mlps, attention, neurons, stream] = [0, 1, 2, 3, 4].map(|i| &found.effects[i].values);
     let last = stream.shape()[1] - 1;
@@ -173,12 +174,12 @@ fn contributions_sum(toy: Toy, processing: WeightProcessing) {
 fn folding_the_norms_changes_no_logit_attribution() {
     let folded = WeightProcessing { fold_norm: true, ..WeightProcessing::none() };
     let nodes = [Component::HeadResult, Component::MlpPost, Component::ResidPost].map(NodeKind::all);
-    let options = Options::default();
+    let execution = Execution::default();
     for toy in Toy::ALL {
         let found = [WeightProcessing::none(), folded].map(|processing| {
             let (model, pairs, _) = toy_pairs_with(toy, processing);
-            let direct = logit_attribution(&model, &pairs, &nodes, FinalNormGain::Applied, &options).unwrap();
-            let backup = backup_heads(&model, &pairs, &[Head::new(3, 1)], FinalNormGain::Applied, &options).unwrap();
+            let direct = logit_attribution(&model, &pairs, &nodes, FinalNormGain::Applied, &execution).unwrap();
+            let backup = backup_heads(&model, &pairs, &[Head::new(3, 1)], FinalNormGain::Applied, &execution).unwrap();
             let values = direct.effects.into_iter().map(|effects| effects.values);
             values.chain([backup.before.into_dyn(), backup.after.into_dyn()]).collect::<Vec<_>>()
         });
@@ -207,9 +208,15 @@ fn toy_pairs_with(toy: Toy, processing: WeightProcessing) -> (Transformer<Flex>,
 fn s2_inhibition_is_what_it_says() {
     let (model, pairs, roles) = toy_pairs(Toy::NeoX);
     let (candidates, movers) = ([Head::new(1, 0), Head::new(2, 3)], [Head::new(2, 5), Head::new(3, 1)]);
-    let found =
-        s2_inhibition(&model, &pairs, &roles, &candidates, &movers, &Options { prompt_batch: 5, ..Options::default() })
-            .unwrap();
+    let found = s2_inhibition(
+        &model,
+        &pairs,
+        &roles,
+        &candidates,
+        &movers,
+        &Execution { prompt_batch: 5, ..Execution::default() },
+    )
+    .unwrap();
     // Attention of the clean run, read from the pattern.
     let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
     model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -222,9 +229,11 @@ fn s2_inhibition_is_what_it_says() {
         receivers: queries.to_vec(),
     };
     let paths: Vec<Path> = candidates.iter().map(path).collect();
-    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..Options::default() };
+    let execution = Execution::default();
     let metric = LogitDiff::new(&pairs);
-    let expected = patch_paths(&model, &pairs, &metric, &paths, FreezePolicy::default(), &options).unwrap();
+    let expected =
+        patch_paths(&model, asked(&pairs, &metric), &paths, FreezePolicy::default(), Direction::Noising, &execution)
+            .unwrap();
     for (i, inhibition) in found.iter().enumerate() {
         assert_eq!(inhibition.head, candidates[i]);
         let Head { layer, head } = candidates[i];
@@ -264,40 +273,41 @@ fn s2_inhibition_is_what_it_says() {
 #[test]
 fn what_has_no_names_is_refused() {
     let (model, pairs, roles) = toy_pairs(Toy::Gpt2);
-    let options = Options::default();
+    let execution = Execution::default();
     let mut names = vec![vec![2]; pairs.len()];
     names[3] = vec![];
-    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &options).unwrap_err();
+    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &execution).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 3 }), "{error}");
     assert!(error.to_string().starts_with("prompt 3 (counted from 0) has no names"), "{error}");
     names[3] = vec![1, 99];
-    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &options).unwrap_err();
+    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &execution).unwrap_err();
     assert!(matches!(error, AnalysisError::NameOutside { prompt: 3, position: 99, .. }), "{error}");
-    let error = copy_scores(&model, &pairs.clean(), &[], CopyNorms::With, &options).unwrap_err();
+    let error = copy_scores(&model, &pairs.clean(), &[], CopyNorms::With, &execution).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 0 }), "{error}");
     names[3] = vec![1];
     names.push(vec![1]);
-    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &options).unwrap_err().to_string();
+    let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &execution).unwrap_err().to_string();
     assert_eq!(error, "the list of names has positions for 13 prompts, and there are 12");
     // One prompt is its own mean: there is nothing to be a share of.
     let one = PromptPairs::new(pairs.pairs()[..1].to_vec()).unwrap();
-    let found = copy_suppression(&model, &one, &[Head::new(0, 0)], &KeptTokens::default(), &options).unwrap();
+    let found = copy_suppression(&model, &one, &[Head::new(0, 0)], &KeptTokens::default(), &execution).unwrap();
     assert_eq!(found[0].score(), None);
     let error =
-        s2_inhibition(&model, &pairs, &roles[..2], &[Head::new(0, 0)], &[Head::new(1, 0)], &options).unwrap_err();
+        s2_inhibition(&model, &pairs, &roles[..2], &[Head::new(0, 0)], &[Head::new(1, 0)], &execution).unwrap_err();
     assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
     let error =
-        backup_heads(&model, &pairs, &[Head::new(4, 0)], FinalNormGain::Applied, &options).unwrap_err().to_string();
+        backup_heads(&model, &pairs, &[Head::new(4, 0)], FinalNormGain::Applied, &execution).unwrap_err().to_string();
     assert_eq!(error, "there is no L4H0 head_z: layer 4 of 4, counted from 0");
-    let error =
-        copy_suppression(&model, &pairs, &[Head::new(0, 8)], &KeptTokens::default(), &options).unwrap_err().to_string();
+    let error = copy_suppression(&model, &pairs, &[Head::new(0, 8)], &KeptTokens::default(), &execution)
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "there is no L0H8: head 8 of 8, counted from 0");
     for (node, reason) in [
         (NodeKind::all(Component::HeadQ), "it writes nothing to the residual stream itself"),
         (NodeKind { component: Component::HeadZ, by: By::Position }, "the logits are read at one position"),
     ] {
         let error =
-            logit_attribution(&model, &pairs, &[node], FinalNormGain::Applied, &options).unwrap_err().to_string();
+            logit_attribution(&model, &pairs, &[node], FinalNormGain::Applied, &execution).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
 }

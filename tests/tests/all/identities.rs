@@ -12,10 +12,11 @@ use rewire_analysis::AnalysisError;
 use rewire_analysis::attribution::attribution_patching;
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::{AnyMask, AnyRank, Axis, HookPoint, Patch, Recorder, ResidualStream, Site};
 use rewire_model::{Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
+use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_within, rounding, scale};
 use rewire_tests::random::{any_config, any_pairs};
 
@@ -34,10 +35,6 @@ fn logits<B: Backend>(model: &Transformer<B>, prompts: &[Vec<u32>]) -> Tensor<B,
 }
 
 /// In the metric's own unit: random pairs may have no difference to normalise by.
-fn options(direction: Direction) -> Options<'static> {
-    Options { direction, scale: Scale::Metric, ..Options::default() }
-}
-
 /// Every kind of node that a model has.
 fn all_kinds(config: &TransformerConfig) -> Vec<NodeKind> {
     let blocks = [Component::ResidPre, Component::ResidPost, Component::AttnOut, Component::MlpOut, Component::MlpPost];
@@ -266,13 +263,13 @@ proptest! {
         let model = model::<Grad>(&config, seed);
         let metric = LogitDiff::new(&same);
         let kinds = all_kinds(&config);
-        let exact = activation_patching(&model.valid(), &same, &metric, &kinds, &options(Direction::Denoising)).unwrap();
+        let exact = activation_patching(&model.valid(), asked(&same, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
         let size = exact.baselines.clean.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
         for effects in exact.effects {
             let largest = scale(&effects.values);
             prop_assert!(largest < rounding::<Plain>() * size, "{}: {largest} of {size}", effects.kind);
         }
-        let estimate = attribution_patching(&model, &same, &metric, &kinds, &options(Direction::Denoising)).unwrap();
+        let estimate = attribution_patching(&model, asked(&same, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
         for effects in estimate.effects {
             prop_assert!(effects.values.iter().all(|v| *v == 0.0), "{}", effects.kind);
         }
@@ -284,8 +281,8 @@ proptest! {
         let kinds = all_kinds(&config);
         let kind = kinds[kind % kinds.len()];
         let direction = if noising { Direction::Noising } else { Direction::Denoising };
-        let options = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..options(direction) };
-        let outcome = activation_patching(&model, &pairs, &LogitDiff::new(&pairs), &[kind], &options).unwrap();
+        let execution = Execution { token_budget: budget, prompt_batch: 1 + budget % 3, ..Execution::default() };
+        let outcome = activation_patching(&model, asked(&pairs, &LogitDiff::new(&pairs)), &[kind], direction, &execution).unwrap();
         let expected = literal_activation_patching(&model, &pairs, kind, direction);
         let size = outcome.baselines.clean.iter().chain(&outcome.baselines.corrupted).fold(1.0_f32, |m, v| m.max(v.abs()));
         let size = size.max(scale(&expected));
@@ -304,7 +301,7 @@ proptest! {
             NodeKind::all(Component::MlpPost),
             NodeKind::all(Component::MlpOut),
         ];
-        let found = attribution_patching(&model, &pairs, &LogitDiff::new(&pairs), &kinds, &options(Direction::Denoising)).unwrap();
+        let found = attribution_patching(&model, asked(&pairs, &LogitDiff::new(&pairs)), &kinds, Direction::Denoising, &Execution::default()).unwrap();
         let [z, z_pos, attn_out, pattern, cells, neurons, mlp_out] = [0, 1, 2, 3, 4, 5, 6].map(|i| found.effects[i].values.clone());
         let tolerance = rounding::<Plain>() * found.effects.iter().map(|e| scale(&e.values)).fold(SMALL, f32::max);
         assert_within(&z_pos.sum_axis(Dimension(3)), &z, tolerance, "positions of a head");
@@ -320,9 +317,9 @@ proptest! {
         let other = PromptPairs::new(other.collect()).unwrap();
         let metrics = [LogitDiff::new(&pairs), LogitDiff::new(&other)];
         let kinds = [NodeKind::by_position(Component::ResidPre), NodeKind::all(Component::HeadQ)];
-        let [first, second] = metrics.each_ref().map(|m| attribution_patching(&model, &pairs, m, &kinds, &options(Direction::Noising)).unwrap());
+        let [first, second] = metrics.each_ref().map(|m| attribution_patching(&model, asked(&pairs, m), &kinds, Direction::Noising, &Execution::default()).unwrap());
         let combined = Combination { parts: [(metrics[0].clone(), a), (metrics[1].clone(), b)] };
-        let combined = attribution_patching(&model, &pairs, &combined, &kinds, &options(Direction::Noising)).unwrap();
+        let combined = attribution_patching(&model, asked(&pairs, &combined), &kinds, Direction::Noising, &Execution::default()).unwrap();
         // A head's queries have what the whole stream's gradient leaves after much of it cancels: rounding is of the whole's size.
         let size = first.effects.iter().chain(&second.effects).map(|e| scale(&e.values)).fold(SMALL, f32::max);
         for i in 0..kinds.len() {
@@ -335,10 +332,10 @@ proptest! {
     fn prompts_do_not_touch_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed);
         let kinds = [NodeKind::all(Component::HeadZ)];
-        let together = attribution_patching(&model, &pairs, &LogitDiff::new(&pairs), &kinds, &options(Direction::Denoising)).unwrap();
+        let together = attribution_patching(&model, asked(&pairs, &LogitDiff::new(&pairs)), &kinds, Direction::Denoising, &Execution::default()).unwrap();
         for prompt in 0..pairs.len() {
             let alone = PromptPairs::new(vec![pairs.pairs()[prompt].clone()]).unwrap();
-            let alone = attribution_patching(&model, &alone, &LogitDiff::new(&alone), &kinds, &options(Direction::Denoising)).unwrap();
+            let alone = attribution_patching(&model, asked(&alone, &LogitDiff::new(&alone)), &kinds, Direction::Denoising, &Execution::default()).unwrap();
             let beside = together.effects[0].values.index_axis(Dimension(0), prompt).to_owned();
             let alone = alone.effects[0].values.index_axis(Dimension(0), 0).to_owned();
             assert_within(&beside, &alone, rounding::<Plain>() * scale(&alone).max(SMALL), "a prompt among others");
@@ -353,8 +350,8 @@ proptest! {
         let model = model::<Grad>(&config, seed);
         let kinds = [Component::HeadZ, Component::AttnOut, Component::MlpOut, Component::ResidPost, Component::MlpPost].map(NodeKind::all);
         let metric = LogitDiff::new(&pairs);
-        let exact = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(Direction::Denoising)).unwrap();
-        let estimate = attribution_patching(&model, &pairs, &metric, &kinds, &options(Direction::Denoising)).unwrap();
+        let exact = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
+        let estimate = attribution_patching(&model, asked(&pairs, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
         let metric = exact.baselines.clean.iter().chain(&exact.baselines.corrupted).fold(0.0_f32, |m, v| m.max(v.abs()));
         for (exact, estimate) in exact.effects.iter().zip(&estimate.effects) {
             let [exact, estimate] = [exact, estimate].map(|e| e.values.index_axis(Dimension(1), 1).to_owned());
@@ -381,7 +378,14 @@ fn what_cannot_be_analysed_is_refused() {
     let pairs = PromptPairs::new(vec![pair.clone()]).unwrap();
     let metric = LogitDiff::new(&pairs);
     let run = |nodes: &[NodeKind]| {
-        activation_patching(&model.valid(), &pairs, &metric, nodes, &Options::default()).unwrap_err()
+        activation_patching(
+            &model.valid(),
+            Question::new(&pairs, &metric),
+            nodes,
+            Direction::Denoising,
+            &Execution::default(),
+        )
+        .unwrap_err()
     };
     assert!(matches!(run(&[]), AnalysisError::NoNodes));
     let mid = NodeKind::by_position(Component::ResidMid);
@@ -391,22 +395,58 @@ fn what_cannot_be_analysed_is_refused() {
 
     let accuracy = rewire_tasks::Accuracy::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];
-    let refused = attribution_patching(&model, &pairs, &accuracy, &heads, &Options::default()).unwrap_err();
+    let refused = attribution_patching(
+        &model,
+        Question::new(&pairs, &accuracy),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert!(matches!(refused, AnalysisError::NotDifferentiable { metric: "accuracy" }));
 
     let same = PromptPairs::new(vec![PromptPair { corrupted: pair.clean.clone(), ..pair.clone() }]).unwrap();
-    let refused =
-        activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &Options::default()).unwrap_err();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&same, &LogitDiff::new(&same)),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert!(matches!(refused, AnalysisError::Normalisation(_)));
     // Before the sweep, not after it.
-    let untouched = Options { progress: &|done, _| assert_eq!(done, 0), ..Options::default() };
-    assert!(activation_patching(&model.valid(), &same, &LogitDiff::new(&same), &heads, &untouched).is_err());
+    let untouched = Execution { progress: &|done, _| assert_eq!(done, 0), ..Execution::default() };
+    assert!(
+        activation_patching(
+            &model.valid(),
+            Question::new(&same, &LogitDiff::new(&same)),
+            &heads,
+            Direction::Denoising,
+            &untouched
+        )
+        .is_err()
+    );
 
     let two = PromptPairs::new(vec![pair.clone(), pair.clone()]).unwrap();
-    let refused = activation_patching(&model.valid(), &two, &metric, &heads, &Options::default()).unwrap_err();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&two, &metric),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert!(matches!(refused, AnalysisError::MetricOfOtherPairs { expected: 2, found: 1 }));
 
     let outside = PromptPairs::new(vec![PromptPair { answers: vec![17], ..pair }]).unwrap();
-    let refused = activation_patching(&model.valid(), &outside, &metric, &heads, &Options::default()).unwrap_err();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&outside, &metric),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert!(matches!(refused, AnalysisError::Pairs(_)));
 }

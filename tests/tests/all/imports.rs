@@ -28,11 +28,15 @@ fn expand(tree: &str, prefix: &str, into: &mut Vec<String>) {
     }
 }
 
-/// Every path that a file names from its crate's root or from the module around it.
-fn paths(text: &str) -> Vec<String> {
+/// A file without its comments and its tests.
+fn code(text: &str) -> String {
     let code = text.split("\nmod tests {").next().unwrap_or(text);
     let lines: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap_or(line)).collect();
-    let code = lines.join("\n");
+    lines.join("\n")
+}
+
+/// Every path that a file names from its crate's root or from the module around it.
+fn paths(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for statement in code.split(';') {
         let statement = statement.trim_start();
@@ -109,16 +113,17 @@ fn arrows_of(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut files = BTreeMap::new();
     modules(source, "", &mut files);
     let arrows = |(module, path): (&String, &PathBuf)| {
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = code(&std::fs::read_to_string(path).unwrap());
         let named = paths(&text);
         let mut targets: BTreeSet<String> = named.iter().filter_map(|path| target(path, module, &files)).collect();
-        // A module that publishes names of its children depends on them.
-        let publishes = |child: &&String| {
+        // A module reaches its children by their names alone.
+        let reaches = |child: &&String| {
             let name = child.rsplit("::").next().unwrap_or(child);
             let is_child = child.strip_suffix(name).is_some_and(|p| p.trim_end_matches(':') == module);
-            is_child && text.contains(&format!("use {name}::"))
+            let begins = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            is_child && text.match_indices(&format!("{name}::")).any(|(at, _)| begins(at))
         };
-        targets.extend(files.keys().filter(publishes).cloned());
+        targets.extend(files.keys().filter(reaches).cloned());
         targets.remove(module);
         (module.clone(), targets)
     };
@@ -152,4 +157,12 @@ fn a_circle_is_found() {
     assert_eq!(circle(&arrows_of(directory.path())).map(|circle| circle.len()), Some(3));
     write("c.rs", "use crate::A;\n");
     assert_eq!(circle(&arrows_of(directory.path())).map(|circle| circle.len()), Some(4));
+    // A parent that calls its child without a `use`.
+    write("c.rs", "");
+    std::fs::create_dir(directory.path().join("b")).unwrap();
+    write("b.rs", "mod d;\n\npub struct B;\n\nfn b() { d::d() }\n");
+    write("b/d.rs", "fn d() {}\n");
+    assert_eq!(circle(&arrows_of(directory.path())), None);
+    write("b/d.rs", "use super::B;\n");
+    assert_eq!(circle(&arrows_of(directory.path())).map(|circle| circle.len()), Some(2));
 }

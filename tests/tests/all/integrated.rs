@@ -12,11 +12,12 @@ use rewire_analysis::integrated::{
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{ablation, activation_patching};
-use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Scale, clean_logits, mean_activations};
+use rewire_analysis::run::{Direction, Execution, Intervention, MeanOver, Question, clean_logits, mean_activations};
 use rewire_hooks::{ActivationCache, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_studies::integrated_gradients::{literal_first_node, literal_first_node_backward, literal_means};
 use rewire_tasks::{Accuracy, KlDivergence, LogitDiff, PromptPair, PromptPairs};
+use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, assert_close, assert_within, scale, tolerance};
 use rewire_tests::fixture::{Arrays, Fixture, processings, tensors};
 use rewire_tests::memory::Memory;
@@ -37,10 +38,6 @@ const ROUNDING_OF_GAPS: f32 = 1e-5;
 
 type Grad = Autodiff<Flex>;
 
-fn in_metric() -> Options<'static> {
-    Options { scale: Scale::Metric, ..Options::default() }
-}
-
 /// Lines to the corrupted activations, and to zero.
 fn ends<B: Backend>() -> [(&'static str, PathIntegral<B>); 2] {
     let to = |baseline| PathIntegral { baseline, ..PathIntegral::default() };
@@ -54,9 +51,14 @@ fn integrated_gradients_match<B: Backend>() {
             let pairs = fixture.pairs(&model);
             for (end, integral) in ends() {
                 let nodes = [HEADS, NEURONS];
-                let found =
-                    integrated_gradients(&model, &pairs, &LogitDiff::new(&pairs), &nodes, &integral, &in_metric())
-                        .unwrap();
+                let found = integrated_gradients(
+                    &model,
+                    asked(&pairs, &LogitDiff::new(&pairs)),
+                    &nodes,
+                    &integral,
+                    &Execution::default(),
+                )
+                .unwrap();
                 for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
                     let table = format!("{weights}/ig/{kind}_{end}");
                     let what = format!("{} {table}", fixture.name);
@@ -105,7 +107,9 @@ fn gaps_of_few_nodes_match<B: Backend>() {
                 let integral =
                     PathIntegral { quadrature: quadrature.into(), tolerance: f64::INFINITY, ..PathIntegral::default() };
                 let (metric, nodes) = (LogitDiff::new(&pairs), [HEADS, NEURONS]);
-                let found = integrated_gradients(&model, &pairs, &metric, &nodes, &integral, &in_metric()).unwrap();
+                let found =
+                    integrated_gradients(&model, asked(&pairs, &metric), &nodes, &integral, &Execution::default())
+                        .unwrap();
                 for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
                     let table = format!("{weights}/ig_few/{name}/{kind}_corr");
                     let what = format!("{} {table}", fixture.name);
@@ -142,8 +146,14 @@ fn the_literal_figure_matches<B: Backend>() {
             let mut compared = 0;
             for (end, integral) in ends() {
                 let nodes = [HEADS, NEURONS];
-                let found =
-                    literal_first_node(&model, &first, &metric, &nodes, integral.baseline, &in_metric()).unwrap();
+                let found = literal_first_node(
+                    &model,
+                    asked(&first, &metric),
+                    &nodes,
+                    integral.baseline,
+                    &Execution::default(),
+                )
+                .unwrap();
                 let means = literal_means(&found, &first, model.config().d_model);
                 for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
                     let table = format!("{weights}/seed001/ig_{kind}_{end}_literal");
@@ -158,8 +168,14 @@ fn the_literal_figure_matches<B: Backend>() {
 
             the_literal_gaps_match(&model, &fixture, &first, weights);
 
-            let options = Options { direction: Direction::Noising, ..Options::default() };
-            let exact = activation_patching(&model.valid(), &first, &metric, &[HEADS, NEURONS], &options).unwrap();
+            let exact = activation_patching(
+                &model.valid(),
+                Question::new(&first, &metric),
+                &[HEADS, NEURONS],
+                Direction::Noising,
+                &Execution::default(),
+            )
+            .unwrap();
             for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
                 let table = format!("{weights}/seed001/ap_{kind}");
                 match fixture.table(&table) {
@@ -193,10 +209,15 @@ fn the_literal_gaps_match<B: Backend>(
         }
     };
     for (end, integral) in ends() {
-        matches(&literal_first_node(model, first, &metric, &nodes, integral.baseline, &in_metric()).unwrap(), end);
+        matches(
+            &literal_first_node(model, asked(first, &metric), &nodes, integral.baseline, &Execution::default())
+                .unwrap(),
+            end,
+        );
     }
     let corrupted = Intervention::Resample;
-    let backward = literal_first_node_backward(model, first, &metric, &nodes, corrupted, &in_metric()).unwrap();
+    let backward =
+        literal_first_node_backward(model, asked(first, &metric), &nodes, corrupted, &Execution::default()).unwrap();
     matches(&backward, "reversed");
     let means = literal_means(&backward, first, model.config().d_model);
     for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
@@ -223,7 +244,7 @@ fn of_layers(
     nodes: &[NodeKind],
     integral: &PathIntegral<Flex>,
 ) -> Integrated {
-    integrated_gradients(model, pairs, &LogitDiff::new(pairs), nodes, integral, &in_metric()).unwrap()
+    integrated_gradients(model, asked(pairs, &LogitDiff::new(pairs)), nodes, integral, &Execution::default()).unwrap()
 }
 
 /// The end that is numbered `which`, as given activations or not.
@@ -272,7 +293,7 @@ proptest! {
         let model = model(&smooth(config), seed);
         let nodes = [HEADS, NodeKind::all(Component::AttnOut)];
         let baseline = any_end(&model, &pairs, end);
-        let exact = ablation(&model.valid(), &pairs, &LogitDiff::new(&pairs), &nodes, &baseline, &in_metric()).unwrap();
+        let exact = ablation(&model.valid(), asked(&pairs, &LogitDiff::new(&pairs)), &nodes, &baseline, &Execution::default()).unwrap();
         let integral = PathIntegral { baseline, together: Together::Node, tolerance: 1e-3, refinements: 3, ..PathIntegral::default() };
         let found = of_layers(&model, &pairs, &nodes, &integral);
         for (exact, along) in exact.effects.iter().zip(&found.outcome.effects) {
@@ -286,9 +307,9 @@ proptest! {
         // No refinement, which prompts that are differentiated together share.
         let integral = PathIntegral { baseline: any_end(&model, &pairs, end), tolerance: f64::INFINITY, ..PathIntegral::default() };
         let metric = LogitDiff::new(&pairs);
-        let run = |options: &Options| integrated_gradients(&model, &pairs, &metric, &[HEADS, NEURONS], &integral, options).unwrap();
-        let whole = run(&in_metric());
-        let cut = run(&Options { token_budget: budget, gradient_batch: 1, workers: Some(1), ..in_metric() });
+        let run = |execution: &Execution| integrated_gradients(&model, asked(&pairs, &metric), &[HEADS, NEURONS], &integral, execution).unwrap();
+        let whole = run(&Execution::default());
+        let cut = run(&Execution { token_budget: budget, gradient_batch: 1, workers: Some(1), ..Execution::default() });
         for (whole, cut) in whole.outcome.effects.iter().zip(&cut.outcome.effects) {
             assert_within(&cut.values, &whole.values, 1e-4 * scale(&whole.values).max(0.1), "cut in other portions");
         }
@@ -305,8 +326,8 @@ proptest! {
             let quadrature = Quadrature { steps: 3, ..Quadrature::default() }.into();
             let integral = PathIntegral { baseline, together, quadrature, tolerance: f64::INFINITY, refinements: 0 };
             let memory = Memory::default();
-            let options = Options { ledger: &memory, gradient_batch: 2, ..in_metric() };
-            let run = || integrated_gradients(&model, &pairs, &metric, nodes, &integral, &options).unwrap();
+            let execution = Execution { ledger: &memory, gradient_batch: 2, ..Execution::default() };
+            let run = || integrated_gradients(&model, asked(&pairs, &metric), nodes, &integral, &execution).unwrap();
             let whole = run();
             prop_assert_eq!(memory.run(), memory.kept());
             let lost = memory.lose(lost);
@@ -314,9 +335,9 @@ proptest! {
             prop_assert_eq!(memory.run(), lost);
         }
         let memory = Memory::default();
-        let options = Options { ledger: &memory, prompt_batch: 2, ..in_metric() };
+        let execution = Execution { ledger: &memory, prompt_batch: 2, ..Execution::default() };
         let inner = model.valid();
-        let run = |by: &Intervention<Flex>| ablation(&inner, &pairs, &metric, &[HEADS], by, &options).unwrap();
+        let run = |by: &Intervention<Flex>| ablation(&inner, asked(&pairs, &metric), &[HEADS], by, &execution).unwrap();
         let zero = run(&Intervention::Zero);
         prop_assert_eq!(memory.run(), memory.kept());
         let lost = memory.lose(lost);
@@ -324,7 +345,7 @@ proptest! {
         prop_assert_eq!(memory.run(), lost);
         // What was kept of one intervention is not taken for another's.
         let resampled = run(&Intervention::Resample);
-        let fresh = ablation(&inner, &pairs, &metric, &[HEADS], &Intervention::Resample, &Options { prompt_batch: 2, ..in_metric() });
+        let fresh = ablation(&inner, asked(&pairs, &metric), &[HEADS], &Intervention::Resample, &Execution { prompt_batch: 2, ..Execution::default() });
         prop_assert_eq!(resampled, fresh.unwrap());
     }
 }
@@ -363,7 +384,8 @@ fn divergences_are_complete_to_what_float32_leaves_of_them() {
         let nodes = [HEADS, NEURONS];
         let mut smallest = f32::INFINITY;
         for (end, integral) in ends() {
-            let found = integrated_gradients(&model, &pairs, &kl, &nodes, &integral, &in_metric()).unwrap();
+            let found =
+                integrated_gradients(&model, asked(&pairs, &kl), &nodes, &integral, &Execution::default()).unwrap();
             for complete in &found.completeness {
                 let changes = complete.change.iter().map(|change| change.abs());
                 smallest = changes.fold(smallest, f32::min);
@@ -379,7 +401,8 @@ fn divergences_are_complete_to_what_float32_leaves_of_them() {
         // The floor lets no rule pass that is too coarse for the larger changes.
         let quadrature = Quadrature { rule: Rule::RiemannLeft, steps: 4 };
         let coarse = PathIntegral { quadrature: quadrature.into(), refinements: 0, ..PathIntegral::default() };
-        let refused = integrated_gradients(&model, &pairs, &kl, &nodes, &coarse, &in_metric()).unwrap_err();
+        let refused =
+            integrated_gradients(&model, asked(&pairs, &kl), &nodes, &coarse, &Execution::default()).unwrap_err();
         assert!(matches!(refused, AnalysisError::Incomplete { .. }), "{refused}");
     }
 }
@@ -402,7 +425,8 @@ fn every_rule_goes_to_the_same_integral_and_refines_until_it_is_there() {
         let given_up =
             PathIntegral { quadrature: quadrature.into(), tolerance: 1e-7, refinements: 1, ..PathIntegral::default() };
         let metric = LogitDiff::new(&pairs);
-        let refused = integrated_gradients(&model, &pairs, &metric, &[HEADS], &given_up, &in_metric()).unwrap_err();
+        let refused = integrated_gradients(&model, asked(&pairs, &metric), &[HEADS], &given_up, &Execution::default())
+            .unwrap_err();
         assert!(matches!(refused, AnalysisError::Incomplete { steps: 4, .. }), "{refused}");
         assert!(refused.to_string().contains("head_result, layer "), "{refused}");
     }
@@ -431,7 +455,8 @@ fn a_list_of_nodes_is_summed_as_it_is() {
     let half = QuadratureNodes::List(vec![QuadratureNode { at: 0.5, weight: 0.5 }]);
     let half = PathIntegral { quadrature: half, ..PathIntegral::default() };
     let metric = LogitDiff::new(&pairs);
-    let refused = integrated_gradients(&model, &pairs, &metric, &[HEADS], &half, &in_metric()).unwrap_err();
+    let refused =
+        integrated_gradients(&model, asked(&pairs, &metric), &[HEADS], &half, &Execution::default()).unwrap_err();
     assert!(matches!(refused, AnalysisError::Incomplete { steps: 1, .. }), "{refused}");
 }
 
@@ -442,7 +467,9 @@ fn what_cannot_be_integrated_is_refused() {
     let pairs = PromptPairs::new(vec![pair; 2]).unwrap();
     let metric = LogitDiff::new(&pairs);
     let refused = |nodes: &[NodeKind], integral: &PathIntegral<Flex>| {
-        integrated_gradients(&model, &pairs, &metric, nodes, integral, &in_metric()).unwrap_err().to_string()
+        integrated_gradients(&model, asked(&pairs, &metric), nodes, integral, &Execution::default())
+            .unwrap_err()
+            .to_string()
     };
     let plain = PathIntegral::default();
     assert!(refused(&[], &plain).contains("no nodes"));
@@ -477,7 +504,8 @@ fn what_cannot_be_integrated_is_refused() {
     }
 
     let accuracy = Accuracy::new(&pairs);
-    let refused = integrated_gradients(&model, &pairs, &accuracy, &[HEADS], &plain, &in_metric()).unwrap_err();
+    let refused =
+        integrated_gradients(&model, asked(&pairs, &accuracy), &[HEADS], &plain, &Execution::default()).unwrap_err();
     assert!(matches!(refused, AnalysisError::NotDifferentiable { .. }));
     let empty = mean_activations(&model.valid(), &[], &[Site::Z], MeanOver::Prompts, 2).unwrap_err();
     assert!(empty.to_string().contains("has no prompts"), "{empty}");

@@ -10,7 +10,7 @@ use rewire_analysis::attribution::{
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Options};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::{ActivationCache, GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric};
@@ -205,14 +205,20 @@ fn activation_patching_matches<B: Backend>() {
             let pairs = fixture.pairs(&model);
             let metric = LogitDiff::new(&pairs);
             for (direction, tag) in [(Direction::Denoising, "act"), (Direction::Noising, "noising")] {
-                let options = Options { direction, ..Options::default() };
                 let compare = |name: &str, actual: &ArrayD<f32>| {
                     let Some(expected) = fixture.table(&format!("{weights}/{tag}/{name}")) else { return false };
                     let what = format!("{} {weights}/{tag}/{name}", fixture.name);
                     assert_close(actual, expected, CHANGES.on::<B>(), &what);
                     true
                 };
-                let outcome = activation_patching(&model, &pairs, &metric, &nodes(), &options).unwrap();
+                let outcome = activation_patching(
+                    &model,
+                    Question::new(&pairs, &metric),
+                    &nodes(),
+                    direction,
+                    &Execution::default(),
+                )
+                .unwrap();
                 let compared = [
                     compare("block_every", &block_every(&outcome)),
                     compare("head_all_pos_every", &head_all_pos_every(&outcome)),
@@ -234,7 +240,14 @@ fn activation_patching_matches<B: Backend>() {
                 if !model.config().parallel_block {
                     further.push(NodeKind::by_position(Component::ResidMid));
                 }
-                let outcome = activation_patching(&model, &pairs, &metric, &further, &options).unwrap();
+                let outcome = activation_patching(
+                    &model,
+                    Question::new(&pairs, &metric),
+                    &further,
+                    direction,
+                    &Execution::default(),
+                )
+                .unwrap();
                 let names = ["pattern_dest_src", "mlp_post", "resid_post", "resid_mid"];
                 for (name, kind) in names.into_iter().zip(further) {
                     compare(name, &mean(&outcome, kind));
@@ -251,8 +264,14 @@ fn attribution_patching_matches<B: Backend>() {
             let pairs = fixture.pairs(&model);
             let metric = LogitDiff::new(&pairs);
             for (direction, tag) in [(Direction::Denoising, "attr"), (Direction::Noising, "attr_noising")] {
-                let options = Options { direction, ..Options::default() };
-                let outcome = attribution_patching(&model, &pairs, &metric, &nodes(), &options).unwrap();
+                let outcome = attribution_patching(
+                    &model,
+                    Question::new(&pairs, &metric),
+                    &nodes(),
+                    direction,
+                    &Execution::default(),
+                )
+                .unwrap();
                 for (name, actual) in [
                     ("block_every", block_every(&outcome)),
                     ("head_all_pos_every", head_all_pos_every(&outcome)),
@@ -281,9 +300,15 @@ fn head_paths_match<B: Backend>() {
                 let table = format!("{weights}/attr/head_path_{tag}");
                 let Some(expected) = fixture.table(&table) else { continue };
                 let paths = PathOptions { norm, per_prompt: PerPrompt::Keep };
-                let options = Options::default();
-                let found =
-                    head_path_attribution(&model, &pairs, &LogitDiff::new(&pairs), paths, &options).unwrap().mean();
+                let found = head_path_attribution(
+                    &model,
+                    Question::new(&pairs, &LogitDiff::new(&pairs)),
+                    paths,
+                    Direction::Denoising,
+                    &Execution::default(),
+                )
+                .unwrap()
+                .mean();
                 let actual = found.into_shape_with_order(ndarray::IxDyn(expected.shape())).unwrap();
                 assert_close(&actual, expected, PATHS.on::<B>(), &format!("{} {table}", fixture.name));
                 compared += 1;
@@ -299,7 +324,8 @@ fn attention_attribution_matches<B: Backend>() {
             let model: Transformer<Autodiff<B>> = fixture.model(processing);
             let pairs = fixture.pairs(&model);
             let per_prompt =
-                attention_attribution(&model, &pairs, &LogitDiff::new(&pairs), &Options::default()).unwrap();
+                attention_attribution(&model, Question::new(&pairs, &LogitDiff::new(&pairs)), &Execution::default())
+                    .unwrap();
             // The reference differentiates the batch mean.
             let actual = (per_prompt / pairs.len() as f32).into_dyn();
             let expected = fixture.table(&format!("{weights}/attr/attention_attr")).unwrap();

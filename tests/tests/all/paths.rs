@@ -10,11 +10,12 @@ use rewire_analysis::path::{
     Edge, FreezePolicy, Frozen, HeldAttention, Input, Path, Receiver, Taking, head_edges, patch_path, patch_paths,
     path_patching,
 };
-use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Baselines};
 use rewire_hooks::{Head, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
+use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, rounding};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
@@ -75,7 +76,6 @@ fn path_tables_match<B: Backend>() {
             let model: Transformer<B> = fixture.model(processing);
             let pairs = fixture.pairs(&model);
             let metric = LogitDiff::new(&pairs);
-            let options = Options { direction: Direction::Noising, ..Options::default() };
             for (name, expected) in &fixture.results {
                 let Some(table) = name.strip_prefix(&format!("{weights}/path/")) else { continue };
                 let (ends, senders) = table.split_once('/').unwrap();
@@ -87,7 +87,16 @@ fn path_tables_match<B: Backend>() {
                 for policy in policies {
                     let what = format!("{} {name} ({policy})", fixture.name);
                     let receivers = receivers_of(ends);
-                    let found = path_patching(&model, &pairs, &metric, &[kind], &receivers, policy, &options).unwrap();
+                    let found = path_patching(
+                        &model,
+                        Question::new(&pairs, &metric),
+                        &[kind],
+                        &receivers,
+                        policy,
+                        Direction::Noising,
+                        &Execution::default(),
+                    )
+                    .unwrap();
                     assert_eq!(found.unreached, [], "{what}");
                     let effects = &found.outcome.effects[0];
                     let mut actual = effects.mean();
@@ -192,9 +201,8 @@ fn receiver(
     Receiver { layer: layer % config.n_layers, input, head, positions: positions(place, position, pairs) }
 }
 
-fn options(noising: bool) -> Options<'static> {
-    let direction = if noising { Direction::Noising } else { Direction::Denoising };
-    Options { direction, scale: Scale::Metric, ..Options::default() }
+fn direction(noising: bool) -> Direction {
+    if noising { Direction::Noising } else { Direction::Denoising }
 }
 
 /// Differences of the metric in float32 are as exact as the sizes that it takes allow.
@@ -229,16 +237,16 @@ proptest! {
         let by = [By::All, By::Position, By::Marked][by];
         let kinds: Vec<NodeKind> = senders(&config).map(|component| NodeKind { component, by }).collect();
         let receivers: Vec<Receiver> = ends.into_iter().map(|end| receiver(end, &config, &pairs)).collect();
-        let options = options(noising);
-        let reference = Options { reuse: rewire_analysis::run::Reuse::Nothing, ..options };
-        let expected = path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &reference).unwrap();
-        let fast = Options { token_budget: budget, prompt_batch: batch, workers: Some(workers), ..options };
-        let found = path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &fast).unwrap();
+        let execution = Execution::default();
+        let reference = Execution { reuse: rewire_analysis::run::Reuse::Nothing, ..execution };
+        let expected = path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, direction(noising), &reference).unwrap();
+        let fast = Execution { token_budget: budget, prompt_batch: batch, workers: Some(workers), ..execution };
+        let found = path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, direction(noising), &fast).unwrap();
         let found_baselines = found.outcome.baselines.clone();
         // What nothing reaches can be left out (where neither it nor its norm is held), and what is not named so is reached by something.
         let others: Vec<Receiver> = receivers.iter().filter(|r| !found.unreached.contains(r)).cloned().collect();
         if policy.taking == Taking::Add && policy.norms == Frozen::Free && !others.is_empty() {
-            let without = path_patching(&model, &pairs, &metric, &kinds, &others, policy, &fast).unwrap();
+            let without = path_patching(&model, asked(&pairs, &metric), &kinds, &others, policy, direction(noising), &fast).unwrap();
             prop_assert_eq!(without.unreached, []);
             for (found, without) in found.outcome.effects.iter().zip(&without.outcome.effects) {
                 let tolerance = tolerance::<Plain>(&found_baselines, &found.values);
@@ -271,11 +279,11 @@ proptest! {
             receivers: to.into_iter().map(|end| receiver(end, &config, &pairs)).collect(),
         };
         let paths: Vec<Path> = ends.into_iter().map(path).collect();
-        let options = options(noising);
-        let reference = Options { reuse: rewire_analysis::run::Reuse::Nothing, ..options };
-        let expected = patch_paths(&model, &pairs, &metric, &paths, policy, &reference).unwrap();
-        let fast = Options { token_budget: budget, prompt_batch: batch, ..options };
-        let found = patch_paths(&model, &pairs, &metric, &paths, policy, &fast).unwrap();
+        let execution = Execution::default();
+        let reference = Execution { reuse: rewire_analysis::run::Reuse::Nothing, ..execution };
+        let expected = patch_paths(&model, asked(&pairs, &metric), &paths, policy, direction(noising), &reference).unwrap();
+        let fast = Execution { token_budget: budget, prompt_batch: batch, ..execution };
+        let found = patch_paths(&model, asked(&pairs, &metric), &paths, policy, direction(noising), &fast).unwrap();
         let what = format!("{policy}: {paths:?}");
         let expected = expected.values.into_dyn();
         let tolerance = tolerance::<Plain>(&found.baselines, &expected);
@@ -296,11 +304,11 @@ proptest! {
             assert!(done >= last.0 && done <= total);
             *last = (done, total);
         };
-        let kept = Options { token_budget: 20, prompt_batch: 2, ledger: &memory, ..options(true) };
-        let follow = |policy, options: &Options| {
-            path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, options).unwrap()
+        let kept = Execution { token_budget: 20, prompt_batch: 2, ledger: &memory, ..Execution::default() };
+        let follow = |policy, execution: &Execution| {
+            path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, Direction::Noising, execution).unwrap()
         };
-        let whole = follow(FreezePolicy::path_patching(), &Options { progress: &progress, ..kept });
+        let whole = follow(FreezePolicy::path_patching(), &Execution { progress: &progress, ..kept });
         let told = *last.lock().unwrap();
         prop_assert_eq!(told.0, told.1);
         prop_assert_eq!(memory.run(), memory.kept());
@@ -309,7 +317,7 @@ proptest! {
         prop_assert_eq!(memory.run(), lost);
         // What was kept of one policy is not taken for another's.
         let direct = follow(FreezePolicy::direct(), &kept);
-        prop_assert_eq!(direct, follow(FreezePolicy::direct(), &Options { ledger: &(), ..kept }));
+        prop_assert_eq!(direct, follow(FreezePolicy::direct(), &Execution { ledger: &(), ..kept }));
     }
 
     #[test]
@@ -326,9 +334,8 @@ proptest! {
         }
         let last = config.n_layers - 1;
         let path = Path { senders, receivers: vec![Receiver::new(last, Input::ResidPost)] };
-        let options = options(false);
         for policy in [FreezePolicy::path_patching(), FreezePolicy::direct()] {
-            let found = patch_paths(&model, &pairs, &metric, std::slice::from_ref(&path), policy, &options).unwrap();
+            let found = patch_paths(&model, asked(&pairs, &metric), std::slice::from_ref(&path), policy, Direction::Denoising, &Execution::default()).unwrap();
             for prompt in 0..pairs.len() {
                 // Of a run taken whole, the metric becomes the other run's.
                 let change = found.baselines.clean[prompt] - found.baselines.corrupted[prompt];
@@ -369,8 +376,16 @@ fn a_receiver_that_no_path_reaches_is_named_and_has_no_effect() {
     let metric = LogitDiff::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];
     let patch = |list: &str| {
-        path_patching(&model, &pairs, &metric, &heads, &receivers(list), FreezePolicy::default(), &options(true))
-            .unwrap()
+        path_patching(
+            &model,
+            asked(&pairs, &metric),
+            &heads,
+            &receivers(list),
+            FreezePolicy::default(),
+            Direction::Noising,
+            &Execution::default(),
+        )
+        .unwrap()
     };
     let found = patch("q:0.1");
     assert_eq!(found.unreached, receivers("q:0.1"));
@@ -385,8 +400,15 @@ fn a_receiver_that_no_path_reaches_is_named_and_has_no_effect() {
         senders: vec![Node::new(0, Component::MlpOut).at(Positions::One(node))],
         receivers: vec![Receiver::new(2, Input::ResidPre).at(Positions::One(receiver))],
     };
-    let found =
-        patch_paths(&model, &pairs, &metric, &[at(1, 2), at(2, 2)], FreezePolicy::default(), &options(true)).unwrap();
+    let found = patch_paths(
+        &model,
+        asked(&pairs, &metric),
+        &[at(1, 2), at(2, 2)],
+        FreezePolicy::default(),
+        Direction::Noising,
+        &Execution::default(),
+    )
+    .unwrap();
     assert!(found.values.column(0).iter().all(|v| *v == 0.0));
     assert!(found.values.column(1).iter().any(|v| *v != 0.0));
 }
@@ -400,7 +422,15 @@ fn what_is_named_twice_sends_once() {
         let node = Node::new(1, component).unit(1);
         let paths =
             [path(vec![node.clone()]), path(vec![node.clone(), node.clone().at(Positions::One(3)), node.clone()])];
-        let found = patch_paths(&model, &pairs, &metric, &paths, FreezePolicy::default(), &options(true)).unwrap();
+        let found = patch_paths(
+            &model,
+            asked(&pairs, &metric),
+            &paths,
+            FreezePolicy::default(),
+            Direction::Noising,
+            &Execution::default(),
+        )
+        .unwrap();
         for prompt in 0..pairs.len() {
             let [once, thrice] = [0, 1].map(|path| found.values[[prompt, path]]);
             assert!(once != 0.0 && (once - thrice).abs() < 1e-6, "{component}: {once} {thrice}");
@@ -415,12 +445,28 @@ fn edges_go_to_later_layers() {
     let all: Vec<Head> = (0..3).flat_map(|layer| (0..2).map(move |head| Head::new(layer, head))).collect();
     let edges = Edge::between(&all);
     assert_eq!(edges.len(), 3 * 2 * 2 * 3);
-    let found = head_edges(&model, &pairs, &metric, &edges, FreezePolicy::default(), &options(true)).unwrap();
+    let found = head_edges(
+        &model,
+        asked(&pairs, &metric),
+        &edges,
+        FreezePolicy::default(),
+        Direction::Noising,
+        &Execution::default(),
+    )
+    .unwrap();
     // Each is path patching along it alone.
     let heads = [NodeKind::all(Component::HeadZ)];
     for (edge, effect) in edges.iter().zip(found.outcome.mean()) {
         let receiver = [Receiver::new(edge.to.layer, edge.input).head(edge.to.head)];
-        let alone = path_patching(&model, &pairs, &metric, &heads, &receiver, FreezePolicy::default(), &options(true));
+        let alone = path_patching(
+            &model,
+            asked(&pairs, &metric),
+            &heads,
+            &receiver,
+            FreezePolicy::default(),
+            Direction::Noising,
+            &Execution::default(),
+        );
         let expected = alone.unwrap().outcome.effects[0].mean()[[edge.from.layer, edge.from.head]];
         assert!((effect - expected).abs() < 1e-5, "{edge:?}: {effect} and {expected}");
     }
@@ -431,7 +477,15 @@ fn edges_go_to_later_layers() {
     let json = serde_json::to_string(&back).unwrap();
     assert_eq!(json, r#"{"from":[1,0],"to":[1,1],"input":"q"}"#);
     assert_eq!(serde_json::from_str::<Edge>(&json).unwrap(), back);
-    let refused = head_edges(&model, &pairs, &metric, &[back], FreezePolicy::default(), &options(true)).unwrap_err();
+    let refused = head_edges(
+        &model,
+        asked(&pairs, &metric),
+        &[back],
+        FreezePolicy::default(),
+        Direction::Noising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert_eq!(refused.to_string(), "there is no receiver q:1.1 for L1H0: it is in no later layer");
 }
 
@@ -443,7 +497,16 @@ fn what_is_no_path_is_refused() {
         let kinds = [NodeKind::all(component)];
         let receivers = if list.is_empty() { Vec::new() } else { receivers(list) };
         let policy = FreezePolicy::default();
-        path_patching(&model, &pairs, &metric, &kinds, &receivers, policy, &options(true)).unwrap_err()
+        path_patching(
+            &model,
+            asked(&pairs, &metric),
+            &kinds,
+            &receivers,
+            policy,
+            Direction::Noising,
+            &Execution::default(),
+        )
+        .unwrap_err()
     };
     assert!(matches!(refused(Component::HeadZ, ""), AnalysisError::NoReceivers));
     let error = refused(Component::HeadQ, "v:1.0").to_string();
@@ -457,7 +520,16 @@ fn what_is_no_path_is_refused() {
             senders: vec![Node::new(0, Component::MlpOut)],
             receivers: vec![Receiver::new(1, Input::Q).at(positions)],
         };
-        patch_paths(&model, &pairs, &metric, &[path], FreezePolicy::default(), &options(true)).unwrap_err().to_string()
+        patch_paths(
+            &model,
+            asked(&pairs, &metric),
+            &[path],
+            FreezePolicy::default(),
+            Direction::Noising,
+            &Execution::default(),
+        )
+        .unwrap_err()
+        .to_string()
     };
     assert_eq!(at(Positions::One(4)), "there is no receiver q:1 @ 4: position 4 of 4, counted from 0");
     let short = PromptPairs::new(vec![pairs.pairs()[0].clone(), shorter()]).unwrap();
@@ -465,21 +537,27 @@ fn what_is_no_path_is_refused() {
         senders: vec![Node::new(0, Component::MlpOut)],
         receivers: vec![Receiver::new(1, Input::Q).at(Positions::One(3))],
     };
-    let refused =
-        patch_paths(&model, &short, &LogitDiff::new(&short), &[path], FreezePolicy::default(), &options(true))
-            .unwrap_err();
+    let refused = patch_paths(
+        &model,
+        asked(&short, &LogitDiff::new(&short)),
+        &[path],
+        FreezePolicy::default(),
+        Direction::Noising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert_eq!(refused.to_string(), "receiver q:1 @ 3 is outside prompt 1 (counted from 0), which has 2 tokens");
     assert!(at(Positions::Each(vec![1])).contains("has positions for 1 prompts, and there are 2"));
     let neox = Transformer::<Flex>::random(&TransformerConfig::neox(2, 2, 8, 17, 12), 3, &Default::default());
     let heads = [NodeKind::all(Component::HeadZ)];
     let error = path_patching(
         &neox,
-        &pairs,
-        &metric,
+        asked(&pairs, &metric),
         &heads,
         &receivers("resid_mid:1"),
         FreezePolicy::default(),
-        &options(true),
+        Direction::Noising,
+        &Execution::default(),
     );
     let error = error.unwrap_err().to_string();
     assert!(error.starts_with("there is no receiver resid_mid:1: attention and MLP run in parallel"), "{error}");

@@ -8,7 +8,7 @@ use burn::tensor::DType;
 use ndarray::{ArrayD, Axis, s};
 use rewire_analysis::heads::{CopyNorms, copy_scores};
 use rewire_analysis::integrated::PathIntegral;
-use rewire_analysis::run::{Options, Scale};
+use rewire_analysis::run::{Execution, Scale};
 use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Activation, Run, Transformer, WeightProcessing};
 use rewire_tasks::PromptPairs;
@@ -174,8 +174,8 @@ fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)
     let short = full.clone().in_precision(Precision::BFloat16);
     // Gradients of 8 bits do not sum to the change of the metric to within a hundredth.
     let integral = PathIntegral { tolerance: f64::INFINITY, refinements: 0, ..PathIntegral::default() };
-    let options = Options { scale: Scale::Metric, ..Options::default() };
-    let [full, short] = [full, &short].map(|model| every_effect(model, pairs, &integral, &options));
+    let execution = Execution::default();
+    let [full, short] = [full, &short].map(|model| every_effect(model, pairs, Scale::Metric, &integral, &execution));
     let norm = |values: &ArrayD<f32>| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
     let error = |((name, full), (_, short)): (&Named, &Named)| {
         assert!(norm(full) > 0.0, "{name}: nothing was found");
@@ -224,7 +224,7 @@ fn every_method_runs_as_near_float32_as_8_bits_allow() {
         }
         let model = model.in_precision(Precision::BFloat16).valid();
         let names: Vec<Vec<usize>> = pairs.pairs().iter().map(|_| vec![1, 2]).collect();
-        let copied = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &Options::default()).unwrap();
+        let copied = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &Execution::default()).unwrap();
         assert!(copied.positive.iter().any(|score| *score > 0.0), "{}: {:?}", fixture.name, copied.positive);
     }
     for (name, mut errors) in found {

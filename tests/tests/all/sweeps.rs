@@ -13,9 +13,10 @@ use rewire_analysis::attribution::{
 };
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{activation_patching, activation_patching_cost, patch_groups, screen_then_verify};
-use rewire_analysis::run::{Direction, Layers, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Layers, Question};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
+use rewire_tests::asked;
 use rewire_tests::compare::{assert_within, rounding, scale};
 use rewire_tests::memory::Memory;
 use rewire_tests::random::{any_config, any_pairs};
@@ -40,9 +41,8 @@ fn model<B: Backend>(config: &TransformerConfig, seed: u64) -> Transformer<B> {
 }
 
 /// In the metric's own unit: random pairs may have no difference to normalise by.
-fn options(noising: bool) -> Options<'static> {
-    let direction = if noising { Direction::Noising } else { Direction::Denoising };
-    Options { direction, scale: Scale::Metric, ..Options::default() }
+fn direction(noising: bool) -> Direction {
+    if noising { Direction::Noising } else { Direction::Denoising }
 }
 
 fn components(config: &TransformerConfig) -> impl Iterator<Item = Component> + '_ {
@@ -136,13 +136,11 @@ proptest! {
             .filter(|c| by == By::All || *c != Component::MlpPost)
             .map(|component| NodeKind { component, by })
             .collect();
-        let fast = Options {
-            token_budget: if together { 8 * budget } else { budget }, prompt_batch: 1 + budget % 3, workers: Some(workers),
-            layers: Some(if together { Layers::Together } else { Layers::Apart }), ..options(noising)
-        };
-        let slow = Options { direction: fast.direction, scale: Scale::Metric, ..Options::reference() };
-        let found = activation_patching(&model, &pairs, &metric, &kinds, &fast).unwrap();
-        let expected = activation_patching(&model, &pairs, &metric, &kinds, &slow).unwrap();
+        let fast = Execution { token_budget: if together { 8 * budget } else { budget }, prompt_batch: 1 + budget % 3, workers: Some(workers),
+            layers: Some(if together { Layers::Together } else { Layers::Apart }), ..Execution::default() };
+        let slow = Execution::reference();
+        let found = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &fast).unwrap();
+        let expected = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &slow).unwrap();
         let baselines = expected.baselines;
         for (found, expected) in found.effects.iter().zip(&expected.effects) {
             let tolerance = tolerance::<Plain>(&baselines, &expected.values);
@@ -160,18 +158,18 @@ proptest! {
         let metric = Elsewhere { of: LogitDiff::new(&pairs), read: (0..pairs.len()).map(|p| read[p] % (ends[p] + 1)).collect() };
         let by = [By::All, By::Position][by];
         let kinds: Vec<NodeKind> = components(&config).map(|component| NodeKind { component, by }).collect();
-        let slow = Options { reuse: rewire_analysis::run::Reuse::Nothing, ..options(noising) };
+        let slow = Execution { reuse: rewire_analysis::run::Reuse::Nothing, ..Execution::default() };
         let layers = Some(if together { Layers::Together } else { Layers::Apart });
-        let fast = Options { layers, ..options(noising) };
-        let found = activation_patching(&model.valid(), &pairs, &metric, &kinds, &fast).unwrap();
-        let expected = activation_patching(&model.valid(), &pairs, &metric, &kinds, &slow).unwrap();
+        let fast = Execution { layers, ..Execution::default() };
+        let found = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, direction(noising), &fast).unwrap();
+        let expected = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, direction(noising), &slow).unwrap();
         let baselines = expected.baselines;
         for (found, expected) in found.effects.iter().zip(&expected.effects) {
             let tolerance = tolerance::<Plain>(&baselines, &expected.values);
             assert_within(&found.values, &expected.values, tolerance, &found.kind.to_string());
         }
         // What is not read after it cannot be attributed anything.
-        let estimates = attribution_patching(&model, &pairs, &metric, &kinds, &options(noising)).unwrap();
+        let estimates = attribution_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &Execution::default()).unwrap();
         for effects in estimates.effects.iter().filter(|e| e.kind.by == By::Position) {
             for (index, value) in effects.values.indexed_iter() {
                 let (prompt, position) = (index[0], index[index.ndim() - 1]);
@@ -189,10 +187,10 @@ proptest! {
         let metric = LogitDiff::new(&pairs);
         let groups: Vec<Vec<Node>> =
             groups.into_iter().map(|group| group.into_iter().map(|n| node(n, &config, &pairs)).collect()).collect();
-        let fast = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..options(noising) };
-        let slow = Options { direction: fast.direction, scale: Scale::Metric, ..Options::reference() };
-        let found = patch_groups(&model, &pairs, &metric, &groups, &fast).unwrap();
-        let expected = patch_groups(&model, &pairs, &metric, &groups, &slow).unwrap();
+        let fast = Execution { token_budget: budget, prompt_batch: 1 + budget % 3, ..Execution::default() };
+        let slow = Execution::reference();
+        let found = patch_groups(&model, asked(&pairs, &metric), &groups, direction(noising), &fast).unwrap();
+        let expected = patch_groups(&model, asked(&pairs, &metric), &groups, direction(noising), &slow).unwrap();
         let expected = expected.values.into_dyn();
         let tolerance = tolerance::<Plain>(&found.baselines, &expected);
         assert_within(&found.values.into_dyn(), &expected, tolerance, &format!("{groups:?}"));
@@ -207,9 +205,9 @@ proptest! {
         let metric = LogitDiff::new(&pairs);
         let z = |head: usize| Node::new(layer, Component::HeadZ).unit(head);
         let groups = [vec![z(head)], (0..config.n_heads).map(z).collect(), vec![Node::new(0, Component::ResidPre)]];
-        let found = patch_groups(&model, &pairs, &metric, &groups, &options(false)).unwrap();
+        let found = patch_groups(&model, asked(&pairs, &metric), &groups, Direction::Denoising, &Execution::default()).unwrap();
         let kinds = [NodeKind::all(Component::HeadZ), NodeKind::all(Component::AttnOut)];
-        let alone = activation_patching(&model, &pairs, &metric, &kinds, &options(false)).unwrap();
+        let alone = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
         let tolerance = tolerance::<Plain>(&found.baselines, &found.values.clone().into_dyn());
         for prompt in 0..pairs.len() {
             let source = found.baselines.clean[prompt] - found.baselines.corrupted[prompt];
@@ -233,9 +231,9 @@ proptest! {
         let heads = (0..config.n_heads).map(|head| Node::new(layer, Component::HeadZ).unit(head)).collect();
         let mut groups = vec![group.clone(), heads, vec![Node::new(layer, Component::AttnOut)]];
         groups.extend(group.iter().map(|node| vec![node.clone()]));
-        let found = attribute_groups(&model, &pairs, &metric, &groups, &options(noising)).unwrap();
+        let found = attribute_groups(&model, asked(&pairs, &metric), &groups, direction(noising), &Execution::default()).unwrap();
         let kinds = [NodeKind::all(Component::AttnOut)];
-        let layers = attribution_patching(&model, &pairs, &metric, &kinds, &options(noising)).unwrap();
+        let layers = attribution_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &Execution::default()).unwrap();
         for prompt in 0..pairs.len() {
             let of = |group: usize| found.values[[prompt, group]];
             let tolerance = rounding::<Plain>() * found.values.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
@@ -256,7 +254,7 @@ proptest! {
         let metric = LogitDiff::new(&pairs);
         for component in components(&config) {
             let kinds = [NodeKind { component, by: By::Marked }, NodeKind::by_position(component)];
-            let found = attribution_patching(&model, &pairs, &metric, &kinds, &options(false)).unwrap();
+            let found = attribution_patching(&model, asked(&pairs, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
             let [marked, positions] = [0, 1].map(|i| &found.effects[i].values);
             let position = ndarray::Axis(positions.ndim() - 1);
             for (prompt, mark) in pairs.marks().unwrap().iter().enumerate() {
@@ -275,8 +273,8 @@ proptest! {
         let kinds = [NodeKind::all(Component::HeadZ), NodeKind::by_position(Component::MlpOut)];
         let nodes = config.n_layers * (config.n_heads + pairs.width());
         let k = k.min(nodes);
-        let found = screen_then_verify(&model, &pairs, &metric, &kinds, k, &options(false)).unwrap();
-        let all = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(false)).unwrap();
+        let found = screen_then_verify(&model, asked(&pairs, &metric), &kinds, k, Direction::Denoising, &Execution::default()).unwrap();
+        let all = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
         prop_assert_eq!((found.verified.len(), found.skipped), (k, nodes - k));
         let attribution: Vec<_> = found.attribution.effects.iter().map(|e| e.mean()).collect();
         let least = found.verified.iter().map(|p| attribution[p.kind][p.index.as_slice()].abs()).fold(f32::MAX, f32::min);
@@ -307,27 +305,27 @@ proptest! {
         let metric = LogitDiff::new(&pairs);
         let kinds = [NodeKind::all(Component::HeadK), NodeKind::by_position(Component::ResidPost)];
         let memory = Memory::default();
-        let kept = Options { token_budget: 20, prompt_batch: 2, workers: Some(workers), ledger: &memory, ..options(true) };
-        let whole = activation_patching(&model, &pairs, &metric, &kinds, &kept).unwrap();
+        let kept = Execution { token_budget: 20, prompt_batch: 2, workers: Some(workers), ledger: &memory, ..Execution::default() };
+        let whole = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(memory.run(), memory.kept());
         let lost = memory.lose(lost);
-        let again = activation_patching(&model, &pairs, &metric, &kinds, &kept).unwrap();
+        let again = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(&again, &whole);
         prop_assert_eq!(memory.run(), lost);
         // Attribution, too, portion by portion, with its head paths.
         let trained = Transformer::<Grad>::random(&config, seed, &Default::default());
         let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
-        let attribution = |options: &Options| {
-            attribution_patching_with_head_paths(&trained, &pairs, &metric, &kinds, paths, options).unwrap()
+        let attribution = |execution: &Execution| {
+            attribution_patching_with_head_paths(&trained, asked(&pairs, &metric), &kinds, paths, Direction::Noising, execution).unwrap()
         };
-        let kept_too = Options { gradient_batch: 1, ..kept };
+        let kept_too = Execution { gradient_batch: 1, ..kept };
         let estimated = attribution(&kept_too);
         prop_assert_eq!(memory.run(), pairs.len());
         prop_assert_eq!(&attribution(&kept_too), &estimated);
         prop_assert_eq!(memory.run(), 0);
-        prop_assert_eq!(&attribution(&Options { ledger: &(), ..kept_too }), &estimated);
-        let without = Options { ledger: &(), ..kept };
-        prop_assert_eq!(activation_patching(&model, &pairs, &metric, &kinds, &without).unwrap(), whole);
+        prop_assert_eq!(&attribution(&Execution { ledger: &(), ..kept_too }), &estimated);
+        let without = Execution { ledger: &(), ..kept };
+        prop_assert_eq!(activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &without).unwrap(), whole);
     }
 }
         }
@@ -350,9 +348,23 @@ fn a_metric_that_reads_where_there_is_nothing_is_refused() {
     let metric = Elsewhere { of: LogitDiff::new(&pairs), read: vec![2, 3] };
     let heads = [NodeKind::all(Component::HeadZ)];
     let told = "the metric reads position 3 of prompt 1, and prompts have 3, counted from 0";
-    let refused = attribution_patching(&model, &pairs, &metric, &heads, &Options::default()).unwrap_err();
+    let refused = attribution_patching(
+        &model,
+        Question::new(&pairs, &metric),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert_eq!(refused.to_string(), told);
-    let refused = activation_patching(&model.valid(), &pairs, &metric, &heads, &Options::default()).unwrap_err();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&pairs, &metric),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert_eq!(refused.to_string(), told);
 }
 
@@ -362,7 +374,15 @@ fn nodes_outside_the_model_are_refused_by_name() {
     let pairs = two_pairs();
     let metric = LogitDiff::new(&pairs);
     let refused = |groups: &[Vec<Node>]| {
-        patch_groups(&model.valid(), &pairs, &metric, groups, &Options::default()).unwrap_err().to_string()
+        patch_groups(
+            &model.valid(),
+            Question::new(&pairs, &metric),
+            groups,
+            Direction::Denoising,
+            &Execution::default(),
+        )
+        .unwrap_err()
+        .to_string()
     };
     let z = || Node::new(0, Component::HeadZ);
     assert_eq!(refused(&[]), "no nodes were given");
@@ -387,11 +407,28 @@ fn screens_and_marks_that_mean_nothing_are_refused() {
     let pairs = two_pairs();
     let metric = LogitDiff::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];
-    let screen = |k| screen_then_verify(&model, &pairs, &metric, &heads, k, &Options::default()).unwrap_err();
+    let screen = |k| {
+        screen_then_verify(
+            &model,
+            Question::new(&pairs, &metric),
+            &heads,
+            k,
+            Direction::Denoising,
+            &Execution::default(),
+        )
+        .unwrap_err()
+    };
     assert!(matches!(screen(5), AnalysisError::TooManyNodes { k: 5, nodes: 4 }));
     assert!(matches!(screen(0), AnalysisError::NoNodes));
     let unmarked = NodeKind { component: Component::HeadZ, by: By::Marked };
-    let refused = activation_patching(&model.valid(), &pairs, &metric, &[unmarked], &Options::default()).unwrap_err();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&pairs, &metric),
+        &[unmarked],
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
     assert!(refused.to_string().contains("mark no position"), "{refused}");
     assert_eq!(pairs.clone().marking(vec![0, 3]), Err(PairsError::MarkOutside { pair: 1, mark: Some(3), len: 3 }));
     assert_eq!(pairs.marking(vec![0]), Err(PairsError::MarkOutside { pair: 1, mark: None, len: 3 }));
@@ -409,7 +446,7 @@ fn what_is_computed_is_what_can_change() {
     let pairs = PromptPairs::new(vec![pair; 8]).unwrap();
     let metric = LogitDiff::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];
-    let counted = activation_patching_cost(&model, &pairs, &metric, &heads, &Options::default()).unwrap();
+    let counted = activation_patching_cost(&model, &pairs, &metric, &heads, &Execution::default()).unwrap();
     // By hand: per head, an MLP (16 d^2 a token), 10 - l whole blocks (24 d^2), keys and values of the last (4 d^2) and the
     // rest of it at one position (20 d^2); in the last layer only the MLP at one position.
     let (d2, tokens, prompts) = (48.0 * 48.0, 40.0, 8.0);
@@ -421,12 +458,12 @@ fn what_is_computed_is_what_can_change() {
     // Attention and the two logits are on top.
     assert!((1.0..1.1).contains(&ratio), "{ratio}");
     // In one run for all layers the same is computed, and each block's weights are read once.
-    let budget = Options { token_budget: 1 << 20, layers: Some(Layers::Together), ..Options::default() };
+    let budget = Execution { token_budget: 1 << 20, layers: Some(Layers::Together), ..Execution::default() };
     let together = activation_patching_cost(&model, &pairs, &metric, &heads, &budget).unwrap();
     assert_eq!(together.operations, counted.operations);
     assert!(together.bytes < counted.bytes);
     let all = [NodeKind::by_position(Component::ResidPre)];
-    let by_position = activation_patching_cost(&model, &pairs, &metric, &all, &Options::default()).unwrap();
+    let by_position = activation_patching_cost(&model, &pairs, &metric, &all, &Execution::default()).unwrap();
     assert!(by_position.operations < counted.operations);
     // 12 d^2 weights a block, of which the two runs have all and layer l's pass those above it and its MLP; and the stream of each row into
     // and out of each block.
@@ -438,8 +475,7 @@ fn what_is_computed_is_what_can_change() {
     assert_eq!(counted.seconds(counted.operations, 1e30), 1.0);
     assert_eq!(counted.seconds(1e30, counted.bytes), 1.0);
     let far =
-        activation_patching(&model, &pairs, &metric, &all, &Options { scale: Scale::Metric, ..Options::default() })
-            .unwrap();
+        activation_patching(&model, asked(&pairs, &metric), &all, Direction::Denoising, &Execution::default()).unwrap();
     let before = far.effects[0].values.slice_axis(ndarray::Axis(2), ndarray::Slice::from(..10)).to_owned();
     assert_eq!(scale(&before), 0.0);
 }

@@ -22,11 +22,12 @@ use rewire_analysis::integrated::{PathIntegral, integrated_gradients, interpolat
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{ablate_groups, ablation, activation_patching, patch_groups, screen_then_verify};
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
-use rewire_analysis::run::{Direction, Intervention, MeanOver, Options, Reuse, Scale, clean_logits, mean_activations};
+use rewire_analysis::run::{Direction, Execution, Intervention, MeanOver, Reuse, clean_logits, mean_activations};
 use rewire_analysis::stats::{Agreement, Warning};
 use rewire_hooks::{ActivationCache, Head, HookPoint, Recorder, Site};
 use rewire_model::{Activation, FinalNormGain, Run, Transformer, TransformerConfig};
 use rewire_tasks::{Accuracy, AtClean, KlDivergence, LogitDiff, Metric, Probability, PromptPair, PromptPairs, Reads};
+use rewire_tests::asked;
 use rewire_tests::compare::array;
 use rewire_tests::random::{any_config, any_pairs};
 
@@ -36,9 +37,8 @@ fn model(config: &TransformerConfig, seed: u64) -> Transformer<Grad> {
     Transformer::random(config, seed, &Default::default())
 }
 
-fn options(noising: bool) -> Options<'static> {
-    let direction = if noising { Direction::Noising } else { Direction::Denoising };
-    Options { direction, scale: Scale::Metric, ..Options::default() }
+fn direction(noising: bool) -> Direction {
+    if noising { Direction::Noising } else { Direction::Denoising }
 }
 
 /// Pairs whose prompts differ at scattered positions only.
@@ -186,10 +186,10 @@ proptest! {
         let model = model(&config, seed);
         let plain = model.valid();
         let metric = LogitDiff::new(&pairs);
-        let options = Options { token_budget: budget, prompt_batch: 1 + budget % 3, ..options(noising) };
+        let execution = Execution { token_budget: budget, prompt_batch: 1 + budget % 3, ..Execution::default() };
         let kinds: Vec<NodeKind> = components(&config).into_iter().map(NodeKind::by_position).collect();
-        let exact = activation_patching(&plain, &pairs, &metric, &kinds, &options).unwrap();
-        let estimates = attribution_patching(&model, &pairs, &metric, &kinds, &options).unwrap();
+        let exact = activation_patching(&plain, asked(&pairs, &metric), &kinds, direction(noising), &execution).unwrap();
+        let estimates = attribution_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &execution).unwrap();
         for effects in exact.effects.iter().chain(&estimates.effects) {
             assert_still("patching", &config, &pairs, effects.kind, &effects.values);
         }
@@ -206,8 +206,8 @@ proptest! {
                 .map(|at| Node::new(0, component).at(Positions::One(at)))
                 .collect();
             groups.extend((!together.is_empty()).then_some(together));
-            let exact = patch_groups(&plain, &pairs, &metric, &groups, &options).unwrap();
-            let estimate = attribute_groups(&model, &pairs, &metric, &groups, &options).unwrap();
+            let exact = patch_groups(&plain, asked(&pairs, &metric), &groups, direction(noising), &execution).unwrap();
+            let estimate = attribute_groups(&model, asked(&pairs, &metric), &groups, direction(noising), &execution).unwrap();
             for values in [&exact.values, &estimate.values] {
                 for ((prompt, group), value) in values.indexed_iter() {
                     let still = groups[group].iter().all(|node| {
@@ -223,13 +223,13 @@ proptest! {
         let receivers = [Receiver::new(last, Input::Q), Receiver::new(last, Input::MlpIn), Receiver::new(last, Input::ResidPost)];
         let senders = [NodeKind::by_position(Component::ResidPre), NodeKind::by_position(Component::MlpOut)];
         for policy in [FreezePolicy::path_patching(), FreezePolicy::direct()] {
-            let found = path_patching(&plain, &pairs, &metric, &senders, &receivers, policy, &options).unwrap();
+            let found = path_patching(&plain, asked(&pairs, &metric), &senders, &receivers, policy, direction(noising), &execution).unwrap();
             for effects in &found.outcome.effects {
                 assert_still("path patching", &config, &pairs, effects.kind, &effects.values);
             }
         }
         let integral = PathIntegral { tolerance: 10.0, ..PathIntegral::default() };
-        let lines = integrated_gradients(&model, &pairs, &metric, &senders, &integral, &options).unwrap();
+        let lines = integrated_gradients(&model, asked(&pairs, &metric), &senders, &integral, &execution).unwrap();
         for effects in &lines.outcome.effects {
             assert_still("integrated gradients", &config, &pairs, effects.kind, &effects.values);
         }
@@ -276,14 +276,25 @@ fn assert_held_neurons_do_nothing(
     let model = model(config, seed).valid();
     let metric = LogitDiff::new(pairs);
     let neurons = NodeKind { component: Component::MlpPost, by };
-    let found = activation_patching(&model, pairs, &metric, &[neurons], &options(noising)).unwrap();
+    let found =
+        activation_patching(&model, asked(pairs, &metric), &[neurons], direction(noising), &Execution::default())
+            .unwrap();
     let groups: Vec<Vec<Node>> =
         (0..config.d_mlp).map(|unit| vec![Node::new(0, Component::MlpPost).unit(unit)]).collect();
-    let alone = patch_groups(&model, pairs, &metric, &groups, &options(noising)).unwrap();
+    let alone =
+        patch_groups(&model, asked(pairs, &metric), &groups, direction(noising), &Execution::default()).unwrap();
     let senders = [NodeKind::all(Component::MlpPost)];
     let to = [Receiver::new(config.n_layers - 1, Input::ResidPost)];
-    let sent =
-        path_patching(&model, pairs, &metric, &senders, &to, FreezePolicy::path_patching(), &options(noising)).unwrap();
+    let sent = path_patching(
+        &model,
+        asked(pairs, &metric),
+        &senders,
+        &to,
+        FreezePolicy::path_patching(),
+        direction(noising),
+        &Execution::default(),
+    )
+    .unwrap();
     let [clean, corrupted] = [pairs.clean(), pairs.corrupted()].map(|prompts| {
         let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::MlpPost));
         model.forward(Run::tokens(model.tokens(&prompts).unwrap()), &mut recorder).unwrap();
@@ -337,7 +348,7 @@ fn finite_or_refused<M: Metric>(
     let all = [Component::ResidPre, Component::HeadQ, Component::HeadZ, Component::HeadPattern, Component::MlpPost];
     let kinds = all.map(NodeKind::all);
     let adding = [NodeKind::all(Component::HeadZ), NodeKind::all(Component::MlpOut)];
-    let options = options(false);
+    let execution = Execution::default();
     let check = |method: &str, found: Result<Vec<f32>, AnalysisError>| {
         match found {
             Ok(numbers) => prop_assert!(numbers.iter().all(|n| n.is_finite()), "{method} gives {numbers:?}"),
@@ -356,35 +367,67 @@ fn finite_or_refused<M: Metric>(
         let baselines = outcome.baselines.clean.into_iter().chain(outcome.baselines.corrupted);
         baselines.chain(outcome.effects.into_iter().flat_map(|e| e.values.into_iter().collect::<Vec<_>>())).collect()
     };
-    check("patching", activation_patching(&plain, pairs, metric, &kinds, &options).map(flat))?;
-    let slow = Options { reuse: Reuse::Nothing, ..options };
-    check("the reference", activation_patching(&plain, pairs, metric, &kinds, &slow).map(flat))?;
-    check("attribution", attribution_patching(model, pairs, metric, &kinds, &options).map(flat))?;
+    check(
+        "patching",
+        activation_patching(&plain, asked(pairs, metric), &kinds, Direction::Denoising, &Execution::default())
+            .map(flat),
+    )?;
+    let slow = Execution { reuse: Reuse::Nothing, ..execution };
+    check(
+        "the reference",
+        activation_patching(&plain, asked(pairs, metric), &kinds, Direction::Denoising, &slow).map(flat),
+    )?;
+    check(
+        "attribution",
+        attribution_patching(model, asked(pairs, metric), &kinds, Direction::Denoising, &Execution::default())
+            .map(flat),
+    )?;
     let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
-    let found = head_path_attribution(model, pairs, metric, paths, &options);
+    let found = head_path_attribution(model, asked(pairs, metric), paths, Direction::Denoising, &Execution::default());
     check("head paths", found.map(|paths| paths.values.into_iter().collect()))?;
-    let found = attention_attribution(model, pairs, metric, &options);
+    let found = attention_attribution(model, asked(pairs, metric), &Execution::default());
     check("attention attribution", found.map(|values| values.into_iter().collect()))?;
-    let found = integrated_gradients(model, pairs, metric, &adding, &PathIntegral::default(), &options);
+    let found =
+        integrated_gradients(model, asked(pairs, metric), &adding, &PathIntegral::default(), &Execution::default());
     check("integrated gradients", found.map(|found| flat(found.outcome)))?;
-    check("ablation", ablation(&plain, pairs, metric, &adding, &Intervention::Zero, &options).map(flat))?;
+    check(
+        "ablation",
+        ablation(&plain, asked(pairs, metric), &adding, &Intervention::Zero, &Execution::default()).map(flat),
+    )?;
     let to = [Receiver::new(model.config().n_layers - 1, Input::ResidPost)];
-    let found = path_patching(&plain, pairs, metric, &adding, &to, FreezePolicy::path_patching(), &options);
+    let found = path_patching(
+        &plain,
+        asked(pairs, metric),
+        &adding,
+        &to,
+        FreezePolicy::path_patching(),
+        Direction::Denoising,
+        &Execution::default(),
+    );
     check("path patching", found.map(|found| flat(found.outcome)))?;
     let group = [vec![Node::new(0, Component::HeadZ).unit(0), Node::new(0, Component::MlpOut)]];
     let values = |outcome: rewire_analysis::patching::GroupOutcome| outcome.values.into_iter().collect();
-    check("groups", patch_groups(&plain, pairs, metric, &group, &options).map(values))?;
-    check("group attribution", attribute_groups(model, pairs, metric, &group, &options).map(values))?;
+    check(
+        "groups",
+        patch_groups(&plain, asked(pairs, metric), &group, Direction::Denoising, &Execution::default()).map(values),
+    )?;
+    check(
+        "group attribution",
+        attribute_groups(model, asked(pairs, metric), &group, Direction::Denoising, &Execution::default()).map(values),
+    )?;
     let node = [Node::new(0, Component::MlpOut)];
     let found =
-        interpolation_curves(&plain, pairs, metric, &node, &[-1.0, 0.5, 2.0], &Intervention::Resample, &options);
+        interpolation_curves(&plain, pairs, metric, &node, &[-1.0, 0.5, 2.0], &Intervention::Resample, &execution);
     check("curves", found.map(|curves| curves.values.into_iter().collect()))?;
-    check("logit attribution", logit_attribution(&plain, pairs, &adding, FinalNormGain::Applied, &options).map(flat))?;
-    let suppression = copy_suppression(&plain, pairs, &[Head::new(0, 0)], &KeptTokens::default(), &options);
+    check(
+        "logit attribution",
+        logit_attribution(&plain, pairs, &adding, FinalNormGain::Applied, &execution).map(flat),
+    )?;
+    let suppression = copy_suppression(&plain, pairs, &[Head::new(0, 0)], &KeptTokens::default(), &execution);
     let divergences =
         |found: Vec<Suppression>| found.iter().flat_map(|s| [s.preserved as f32, s.ablated as f32]).collect();
     check("copy suppression", suppression.map(divergences))?;
-    let found = backup_heads(&plain, pairs, &[Head::new(0, 0)], FinalNormGain::Applied, &options);
+    let found = backup_heads(&plain, pairs, &[Head::new(0, 0)], FinalNormGain::Applied, &execution);
     check("backup heads", found.map(|found| found.after.into_iter().chain(found.logit_difference_after).collect()))?;
     let prompt = [pairs.pairs()[0].clean.clone()];
     check("patterns", attention_patterns(&plain, &prompt, 4).map(|patterns| patterns.into_iter().collect()))?;
@@ -417,8 +460,17 @@ fn the_agreement_of_a_model_of_gpt_2s_shape_leaves_out_what_is_0_in_both() {
         let model = model(&TransformerConfig::gpt2(12, 12, 48, 30, 16), seed);
         let metric = LogitDiff::new(&pairs);
         let kinds = [Component::HeadQ, Component::HeadK, Component::HeadV].map(NodeKind::by_position);
-        let exact = activation_patching(&model.valid(), &pairs, &metric, &kinds, &options(false)).unwrap();
-        let estimate = attribution_patching(&model, &pairs, &metric, &kinds, &options(false)).unwrap();
+        let exact = activation_patching(
+            &model.valid(),
+            asked(&pairs, &metric),
+            &kinds,
+            Direction::Denoising,
+            &Execution::default(),
+        )
+        .unwrap();
+        let estimate =
+            attribution_patching(&model, asked(&pairs, &metric), &kinds, Direction::Denoising, &Execution::default())
+                .unwrap();
         for ((exact, estimate), compared) in exact.effects.iter().zip(&estimate.effects).zip([624, 672, 672]) {
             let found = Agreement::new(exact, estimate, 10).unwrap();
             assert_eq!((found.nodes, found.compared), (12 * 12 * 15, compared), "{}, seed {seed}", exact.kind);
@@ -433,7 +485,14 @@ fn a_query_that_sees_one_key_alone_has_no_effect() {
     let pairs = PromptPairs::new(vec![pair]).unwrap();
     let model = model(&TransformerConfig::gpt2(2, 2, 8, 17, 12), 0).valid();
     let kinds = [Component::HeadQ, Component::HeadPattern, Component::HeadK].map(NodeKind::by_position);
-    let found = activation_patching(&model, &pairs, &LogitDiff::new(&pairs), &kinds, &options(false)).unwrap();
+    let found = activation_patching(
+        &model,
+        asked(&pairs, &LogitDiff::new(&pairs)),
+        &kinds,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap();
     let first = |kind: usize| found.effects[kind].values.index_axis(ndarray::Axis(3), 0).to_owned();
     assert!(first(0).iter().chain(&first(1)).all(|v| v.to_bits() == 0));
     assert!(first(2).iter().any(|v| *v != 0.0));
@@ -447,35 +506,53 @@ fn a_divergence_at_its_minimum_is_refused_by_every_gradient_method() {
     let kl = KlDivergence::new(&pairs, &reference);
     assert_eq!(kl.at_clean(), AtClean::Stationary);
     let heads = [NodeKind::all(Component::HeadZ)];
-    let (noising, denoising) = (options(true), options(false));
     let refused = |error: AnalysisError, method: &str, words: &str| {
         assert!(matches!(error, AnalysisError::Stationary { metric: "kl", .. }), "{error}");
         let told = error.to_string();
         assert!(told.contains(method) && told.contains(words), "{told}");
     };
     let other = "use the denoising direction";
-    refused(attribution_patching(&model, &pairs, &kl, &heads, &noising).unwrap_err(), "attribution patching", other);
-    refused(screen_then_verify(&model, &pairs, &kl, &heads, 2, &noising).unwrap_err(), "attribution patching", other);
+    refused(
+        attribution_patching(&model, asked(&pairs, &kl), &heads, Direction::Noising, &Execution::default())
+            .unwrap_err(),
+        "attribution patching",
+        other,
+    );
+    refused(
+        screen_then_verify(&model, asked(&pairs, &kl), &heads, 2, Direction::Noising, &Execution::default())
+            .unwrap_err(),
+        "attribution patching",
+        other,
+    );
     let group = [vec![Node::new(0, Component::HeadZ)]];
-    refused(attribute_groups(&model, &pairs, &kl, &group, &noising).unwrap_err(), "attribution patching", other);
+    refused(
+        attribute_groups(&model, asked(&pairs, &kl), &group, Direction::Noising, &Execution::default()).unwrap_err(),
+        "attribution patching",
+        other,
+    );
     let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
-    refused(head_path_attribution(&model, &pairs, &kl, paths, &noising).unwrap_err(), "attribution patching", other);
-    // It is of the clean run whatever the direction.
-    for options in [noising, denoising] {
-        let error = attention_attribution(&model, &pairs, &kl, &options).unwrap_err();
-        refused(error, "attention attribution", "use integrated gradients");
-    }
+    refused(
+        head_path_attribution(&model, asked(&pairs, &kl), paths, Direction::Noising, &Execution::default())
+            .unwrap_err(),
+        "attribution patching",
+        other,
+    );
+    // It is always of the clean run.
+    let error = attention_attribution(&model, asked(&pairs, &kl), &Execution::default()).unwrap_err();
+    refused(error, "attention attribution", "use integrated gradients");
     // At the corrupted run there is a gradient, and along a line from the clean one.
-    let found = attribution_patching(&model, &pairs, &kl, &heads, &denoising).unwrap();
+    let found =
+        attribution_patching(&model, asked(&pairs, &kl), &heads, Direction::Denoising, &Execution::default()).unwrap();
     assert!(found.effects[0].values.iter().any(|v| v.abs() > 1e-3));
     assert_eq!((found.vanished.as_slice(), found.warnings()), (&[][..], vec![]));
     let integral = PathIntegral { tolerance: 10.0, ..PathIntegral::default() };
-    let found = integrated_gradients(&model, &pairs, &kl, &heads, &integral, &noising).unwrap();
+    let found = integrated_gradients(&model, asked(&pairs, &kl), &heads, &integral, &Execution::default()).unwrap();
     assert!(found.outcome.effects[0].values.iter().any(|v| v.abs() > 1e-3));
     // From another reference it has a gradient there.
     let far: Vec<Vec<f32>> = reference.iter().map(|row| row.iter().rev().copied().collect()).collect();
     let far = KlDivergence::from_reference(&pairs, &far);
-    let found = attribution_patching(&model, &pairs, &far, &heads, &noising).unwrap();
+    let found =
+        attribution_patching(&model, asked(&pairs, &far), &heads, Direction::Noising, &Execution::default()).unwrap();
     assert!(found.effects[0].values.iter().any(|v| v.abs() > 1e-3));
 }
 
@@ -486,9 +563,11 @@ fn a_gradient_that_is_0_everywhere_is_refused() {
     let model = model(&TransformerConfig::neox(2, 3, 24, 30, 16), 0);
     let hinge = Hinge(LogitDiff::new(&pairs));
     for noising in [true, false] {
-        let error = attribution_patching(&model, &pairs, &hinge, &heads, &options(noising)).unwrap_err();
+        let error =
+            attribution_patching(&model, asked(&pairs, &hinge), &heads, direction(noising), &Execution::default())
+                .unwrap_err();
         assert!(matches!(error, AnalysisError::GradientVanishes { metric: "hinge" }), "{error}");
-        let error = attention_attribution(&model, &pairs, &hinge, &options(noising)).unwrap_err();
+        let error = attention_attribution(&model, asked(&pairs, &hinge), &Execution::default()).unwrap_err();
         assert!(error.to_string().contains("is 0 on all prompts"), "{error}");
     }
 }
@@ -500,10 +579,15 @@ fn a_gradient_that_all_but_vanishes_is_warned_of_prompt_by_prompt() {
     for seed in 0..5 {
         let model = model(&TransformerConfig::neox(2, 3, 24, 30, 16), seed);
         let of = LogitDiff::new(&pairs);
-        let plain = activation_patching(&model.valid(), &pairs, &of, &heads, &options(true)).unwrap().baselines;
+        let plain =
+            activation_patching(&model.valid(), asked(&pairs, &of), &heads, Direction::Noising, &Execution::default())
+                .unwrap()
+                .baselines;
         let elsewhere = BTreeSet::from([1, 3, 4]);
         let squared = Squared { of, clean: plain.clean.clone(), elsewhere: elsewhere.clone() };
-        let found = attribution_patching(&model, &pairs, &squared, &heads, &options(true)).unwrap();
+        let found =
+            attribution_patching(&model, asked(&pairs, &squared), &heads, Direction::Noising, &Execution::default())
+                .unwrap();
         // Where the metric changes at all, its gradient is rounding beside that.
         let moved = |prompt: &usize| (plain.clean[*prompt] - plain.corrupted[*prompt]).abs() > 0.1;
         let expected: Vec<usize> = (0..8).filter(|p| !elsewhere.contains(p)).filter(moved).collect();
@@ -516,7 +600,9 @@ fn a_gradient_that_all_but_vanishes_is_warned_of_prompt_by_prompt() {
         assert!(found.vanished.iter().all(|prompt| !elsewhere.contains(prompt)), "{:?}", found.vanished);
         assert_eq!(found.warnings(), [Warning::GradientVanishes { prompts: found.vanished.clone(), of: 8 }]);
         // At the corrupted run the same metric has a gradient.
-        let found = attribution_patching(&model, &pairs, &squared, &heads, &options(false)).unwrap();
+        let found =
+            attribution_patching(&model, asked(&pairs, &squared), &heads, Direction::Denoising, &Execution::default())
+                .unwrap();
         assert!(found.vanished.iter().all(|prompt| !moved(prompt)), "{:?}", found.vanished);
     }
 }
@@ -528,7 +614,9 @@ fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
     let heads = [NodeKind::all(Component::HeadZ)];
     let broken = model(&TransformerConfig { norm_eps: -1e3, ..config.clone() }, 0);
     let blind = Blind(LogitDiff::new(&pairs));
-    let error = activation_patching(&broken.valid(), &pairs, &blind, &heads, &options(true)).unwrap_err();
+    let error =
+        activation_patching(&broken.valid(), asked(&pairs, &blind), &heads, Direction::Noising, &Execution::default())
+            .unwrap_err();
     let told = error.to_string();
     assert!(told.contains("the metric `blind` of the clean run is NaN on prompt 0"), "{told}");
     assert!(told.contains("`blocks.0.ln1.hook_scale`"), "{told}");
@@ -545,11 +633,11 @@ fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
         let given = (0..2).fold(ActivationCache::new(), |cache, l| cache.with(HookPoint::block(l, Site::Z), z(l)));
         let by = Intervention::Fixed(given);
         let metric = LogitDiff::new(&pairs);
-        let options = Options { prompt_batch, ..options(true) };
+        let execution = Execution { prompt_batch, ..Execution::default() };
         let head = [vec![Node::new(1, Component::HeadZ).unit(1)]];
         let errors = [
-            ablation(&whole, &pairs, &metric, &heads, &by, &options).unwrap_err(),
-            ablate_groups(&whole, &pairs, &metric, &head, &by, &options).unwrap_err(),
+            ablation(&whole, asked(&pairs, &metric), &heads, &by, &execution).unwrap_err(),
+            ablate_groups(&whole, asked(&pairs, &metric), &head, &by, &execution).unwrap_err(),
         ];
         for error in errors {
             let AnalysisError::NotFinite { prompt, .. } = &error else { panic!("{error}") };
@@ -567,6 +655,7 @@ fn a_stream_that_overflows_is_an_error_where_the_metric_hides_it() {
     let metric = LogitDiff::new(&pairs);
     let huge = (0..2).fold(model.valid(), |model, _| model.map(&mut Times(1e10)));
     let heads = [NodeKind::all(Component::HeadZ)];
-    let error = activation_patching(&huge, &pairs, &metric, &heads, &options(true)).unwrap_err();
+    let error = activation_patching(&huge, asked(&pairs, &metric), &heads, Direction::Noising, &Execution::default())
+        .unwrap_err();
     assert!(matches!(error, AnalysisError::NotFinite { first: Some(_), .. }), "{error}");
 }

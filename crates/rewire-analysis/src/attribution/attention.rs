@@ -5,39 +5,40 @@ use burn::module::AutodiffModule;
 use ndarray::{Array5, ArrayD, Axis as Dimension, Ix5, concatenate, stack};
 use rewire_hooks::{GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{Differentiable, Run, Transformer};
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 
 use crate::attribution::linearize::slope;
 use crate::attribution::nodes::{Summed, by_portion};
 use crate::attribution::slope::{Linearity, Metrics};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};
+use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_effects};
 use crate::run::fit::watched;
-use crate::run::options::{Direction, Options, Scale};
+use crate::run::question::{Direction, Question, Scale};
 use crate::run::record::{check, evaluate, factor, record};
 
 /// `pattern * gradient of the metric at pattern` on the clean run, `[prompt, layer, head, dest, src]`: to first order, what
 /// the metric would lose if that cell of the pattern were 0. No counterfactual prompt enters but for the unit: with
-/// [`Scale::Normalised`](crate::run::options::Scale::Normalised) it is a share of clean mean less corrupted mean.
+/// [`Scale::Normalised`](crate::run::question::Scale::Normalised) it is a share of clean mean less corrupted mean.
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
 pub fn attention_attribution<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
-    options: &Options,
+    question: Question<M>,
+    execution: &Execution,
 ) -> Result<Array5<f32>, AnalysisError> {
     let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
+    let Question { pairs, metric, scale } = question;
     check(model, pairs, &[kind])?;
     watched::<B, _>(&model.device(), || {
         let inner = model.valid();
         let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
         let at = Linearity { method: "attention attribution", at: Direction::Noising, has_other_direction: false };
-        let found = by_portion(model, pairs, metric, at, options, |portion| {
+        let found = by_portion(model, question, at, execution, |portion| {
             // The corrupted run gives nothing but the unit.
-            let corrupted = match options.scale {
+            let corrupted = match scale {
                 Scale::Normalised => record(&inner, &portion.pairs.corrupted(), portion, metric, |_| false)?.metric,
                 Scale::Metric => Vec::new(),
             };
@@ -65,7 +66,7 @@ pub fn attention_attribution<B: Differentiable, M: Metric>(
         found.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = found.metrics;
         let baselines = baselines(Direction::Noising, base, source);
-        let factor = factor(&baselines, options)? as f32;
+        let factor = factor(&baselines, scale)? as f32;
         let portion = |layers: &Vec<ArrayD<f32>>| {
             let views: Vec<_> = layers.iter().map(|l| l.view()).collect();
             stack(Dimension(1), &views).expect("layers of one shape")

@@ -11,7 +11,7 @@ use crate::attribution::linearize::Linearised;
 use crate::effects::{Baselines, mean_over_prompts, prompts_by_position};
 use crate::error::AnalysisError;
 use crate::run::batch::Portion;
-use crate::run::options::Options;
+use crate::run::question::Scale;
 use crate::run::record::factor;
 
 /// How the norm in front of a head's inputs passes a gradient back to the residual stream.
@@ -98,10 +98,10 @@ pub(crate) fn join(
     parts: Vec<ArrayD<f32>>,
     paths: PathOptions,
     (baselines, vanished): (Baselines, Vec<usize>),
-    options: &Options,
+    scale: Scale,
     lengths: &[usize],
 ) -> Result<HeadPaths, AnalysisError> {
-    let factor = factor(&baselines, options)?;
+    let factor = factor(&baselines, scale)?;
     let width = lengths.iter().copied().max().unwrap_or(0);
     let prompts_by_position = prompts_by_position(lengths, width);
     let (values, lengths) = match paths.per_prompt {
@@ -148,7 +148,7 @@ pub(crate) fn shape(per_prompt: PerPrompt, config: &TransformerConfig, n_prompts
 pub(crate) fn paths<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearised<B>,
-    options: PathOptions,
+    kept: PathOptions,
 ) -> Result<Vec<Tensor<B::InnerBackend, 1>>, AnalysisError> {
     let (layers, heads, d_head) = (model.config().n_layers, model.config().n_heads, model.config().d_head);
     let d_model = model.config().d_model;
@@ -160,11 +160,11 @@ pub(crate) fn paths<B: Differentiable>(
     let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
     for end in 0..layers {
         if end > 0 {
-            let arriving = arriving(model, linear, options.norm, end)?; // [row, input * head, d_model]
+            let arriving = arriving(model, linear, kept.norm, end)?; // [row, input * head, d_model]
             let starts = Tensor::cat(written.clone(), 1); // [row, layer_start * head_start, d_model]
             let paths = product(arriving, starts.swap_dims(1, 2));
             let of_prompt = pos * 3 * heads * end * heads;
-            of_ends.push(match options.per_prompt {
+            of_ends.push(match kept.per_prompt {
                 PerPrompt::Keep => paths.reshape([prompts * of_prompt]),
                 PerPrompt::Mean => paths.reshape([prompts, of_prompt]).sum_dim(0).reshape([of_prompt]),
             });
@@ -179,13 +179,13 @@ pub(crate) fn paths<B: Differentiable>(
 /// The numbers of [`paths`], shaped as [`HeadPaths::values`]; `first` is the first position that they are of.
 pub(crate) fn array(
     of_ends: Vec<Vec<f32>>,
-    options: PathOptions,
+    kept: PathOptions,
     config: &TransformerConfig,
     portion: &Portion,
     first: usize,
 ) -> ArrayD<f32> {
     let (prompts, width, heads) = (portion.prompts.len(), portion.pairs.width(), config.n_heads);
-    let shape = shape(options.per_prompt, config, prompts, width);
+    let shape = shape(kept.per_prompt, config, prompts, width);
     let kept = shape[0];
     let mut values = ArrayD::zeros(IxDyn(&shape));
     for (end, paths) in (1..).zip(of_ends) {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use ndarray::{Array2, ArrayViewD, Axis as Dimension};
 use rewire_model::{Differentiable, Transformer};
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 
 use crate::attribution::nodes::attribution_patching;
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Node, NodeKind, Positions};
 use crate::patching::groups::{GroupOutcome, check_group_effects, check_groups};
-use crate::run::options::Options;
+use crate::run::execution::Execution;
+use crate::run::question::{Direction, Question};
 
 /// The estimated effect of each group of nodes, from one backward pass: the sum of the attributions of its nodes. To set
 /// beside [`patch_groups`](crate::patching::groups::patch_groups), which patches them together; signs and units are the same.
@@ -22,16 +23,17 @@ use crate::run::options::Options;
 /// As [`patch_groups`](crate::patching::groups::patch_groups) and [`attribution_patching`].
 pub fn attribute_groups<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     groups: &[Vec<Node>],
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<GroupOutcome, AnalysisError> {
+    let pairs = question.pairs;
     check_groups(model, pairs, groups)?;
     // As finely as any node of the group needs it; what is coarser is a sum.
     let kinds: BTreeSet<NodeKind> = groups.iter().flatten().map(finest).collect();
     let kinds: Vec<NodeKind> = kinds.into_iter().collect();
-    let outcome = attribution_patching(model, pairs, metric, &kinds, options)?;
+    let outcome = attribution_patching(model, question, &kinds, direction, execution)?;
     let estimate = |node: &Node, prompt: usize| -> f64 {
         let effects = outcome.effects.iter().find(|e| e.kind == finest(node));
         effects.map_or(0.0, |effects| {

@@ -10,7 +10,7 @@ use rewire_tensor::float32;
 use crate::error::AnalysisError;
 use crate::run::batch::Portion;
 use crate::run::finite::Watch;
-use crate::run::options::Direction;
+use crate::run::question::Direction;
 use crate::run::record::evaluate;
 
 /// Base and source activations and the metric's gradient at base, from position `first` on: before it the runs are the same.

@@ -7,7 +7,7 @@ use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
 use rewire_hooks::{Axis, CacheError, HookPoint, Site};
 use rewire_model::{Differentiable, Transformer};
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 use rewire_tensor::float32;
 
 use crate::attribution::edges;
@@ -20,10 +20,11 @@ use crate::node::index::no_effects;
 use crate::node::kind::{By, NodeKind};
 use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
+use crate::run::execution::Execution;
 use crate::run::finite::check_effects;
 use crate::run::fit::{sure, watched};
 use crate::run::moves::clear;
-use crate::run::options::Options;
+use crate::run::question::{Direction, Question};
 use crate::run::record::{check, factor};
 use crate::run::transfer::hosts;
 use crate::run::workers;
@@ -40,13 +41,13 @@ use crate::run::workers;
 /// As [`activation_patching`], and [`AnalysisError::NotDifferentiable`].
 pub fn attribution_patching<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    check(model, pairs, nodes)?;
-    Ok(estimate_all(model, pairs, metric, nodes, None, options)?.0)
+    check(model, question.pairs, nodes)?;
+    Ok(estimate_all(model, question, nodes, None, direction, execution)?.0)
 }
 
 /// [`attribution_patching`] and [`head_path_attribution`](crate::attribution::nodes::head_path_attribution) from the same two forwards and one
@@ -56,16 +57,16 @@ pub fn attribution_patching<B: Differentiable, M: Metric>(
 /// As [`attribution_patching`].
 pub fn attribution_patching_with_head_paths<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
     paths: PathOptions,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<(Outcome, HeadPaths), AnalysisError> {
-    check(model, pairs, nodes)?;
-    let (outcome, parts) = estimate_all(model, pairs, metric, nodes, Some(paths), options)?;
+    check(model, question.pairs, nodes)?;
+    let (outcome, parts) = estimate_all(model, question, nodes, Some(paths), direction, execution)?;
     let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
-    let paths = edges::join(parts, paths, of_metric, options, &pairs.lengths())?;
+    let paths = edges::join(parts, paths, of_metric, question.scale, &question.pairs.lengths())?;
     Ok((outcome, paths))
 }
 
@@ -79,12 +80,13 @@ fn description(nodes: &[NodeKind], paths: Option<PathOptions>, portion: &Portion
 /// The estimates of nodes, and each portion's of head paths where those are asked for.
 pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
     paths: Option<PathOptions>,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
+    let Question { pairs, metric, scale } = question;
     watched::<B, _>(&model.device(), || {
         let config = model.config();
         let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
@@ -92,10 +94,10 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
             let paths = paths.map(|paths| edges::shape(paths.per_prompt, config, n_prompts, pairs.width()));
             kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts], vec![n_prompts]]).collect()
         };
-        let at = Linearity { method: "attribution patching", at: options.direction, has_other_direction: true };
-        let estimated = by_portion(model, pairs, metric, at, options, |portion| {
+        let at = Linearity { method: "attribution patching", at: direction, has_other_direction: true };
+        let estimated = by_portion(model, question, at, execution, |portion| {
             let pass = Pass::new(portion.prompts[0], 0, &description(nodes, paths, portion));
-            if let Some(kept) = options.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
+            if let Some(kept) = execution.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
                 return Ok(kept);
             }
             let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
@@ -108,7 +110,7 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
                 move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
             };
             let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
-            let linear = linearise(model, metric, portion, options.direction, points)?;
+            let linear = linearise(model, metric, portion, direction, points)?;
             let mut sums = Vec::with_capacity(nodes.len() * config.n_layers);
             for &kind in nodes {
                 for layer in 0..config.n_layers {
@@ -130,7 +132,7 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
                 unreachable!("two metrics and a slope were read")
             };
             let metrics = Metrics { base, source, slope };
-            metrics.check(&model.valid(), metric.name(), portion, options.direction)?;
+            metrics.check(&model.valid(), metric.name(), portion, direction)?;
             let mut estimates = estimates.into_iter();
             let mut of_portion = Vec::with_capacity(nodes.len() + 1);
             for &kind in nodes {
@@ -150,13 +152,13 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
             let numbers: Vec<f32> =
                 of_portion.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
             sure::<B>(&model.device())?;
-            options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+            execution.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
             Ok((of_portion, metrics))
         })?;
         let vanished = estimated.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = estimated.metrics;
-        let baselines = baselines(options.direction, base, source);
-        let factor = factor(&baselines, options)?;
+        let baselines = baselines(direction, base, source);
+        let factor = factor(&baselines, scale)?;
         let (estimates, paths): (Vec<_>, Vec<_>) = estimated
             .parts
             .into_iter()
@@ -167,8 +169,8 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
             .unzip();
         let outcome = Outcome {
             method: Method::AttributionPatching,
-            direction: options.direction,
-            scale: options.scale,
+            direction,
+            scale,
             metric: metric.name(),
             baselines,
             vanished,
@@ -206,20 +208,20 @@ pub(crate) struct ByPortion<T> {
 /// Does `estimate` for every portion of prompts, on a thread a worker; it gives its result and the metrics of base and source.
 pub(crate) fn by_portion<B: Differentiable, M: Metric, T: Send>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     at: Linearity,
-    options: &Options,
+    execution: &Execution,
     estimate: impl Fn(&Portion) -> Result<Estimated<T>, AnalysisError> + Sync,
 ) -> Result<ByPortion<T>, AnalysisError> {
+    let Question { pairs, metric, .. } = question;
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
     }
     at.check(metric)?;
-    let workers = options.workers::<B>(&model.device());
-    let portions = portions(pairs, metric, options.gradient_portion::<B>(pairs.len(), &model.device()))?;
+    let workers = execution.workers::<B>(&model.device());
+    let portions = portions(pairs, metric, execution.gradient_portion::<B>(pairs.len(), &model.device()))?;
     let mut done = 0;
-    (options.progress)(done, pairs.len());
+    (execution.progress)(done, pairs.len());
     let mut estimated: Vec<Option<Estimated<T>>> = (0..portions.len()).map(|_| None).collect();
     workers::run(
         portions.len(),
@@ -228,7 +230,7 @@ pub(crate) fn by_portion<B: Differentiable, M: Metric, T: Send>(
         |i, found| {
             estimated[i] = Some(found);
             done += portions.prompts(i).len();
-            (options.progress)(done, pairs.len());
+            (execution.progress)(done, pairs.len());
             Ok(())
         },
     )?;
@@ -324,19 +326,20 @@ impl<B: Backend> Summed<B> {
 /// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
 /// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on
 /// (positions from the first different one on), on each thread. Paths take `12 * (n_layers * n_heads)^2 * pos` bytes: for each prompt
-/// if they are kept apart, else for each portion of [`Options::gradient_batch`] prompts until they are added up; on a device they lie,
+/// if they are kept apart, else for each portion of [`Execution::gradient_batch`] prompts until they are added up; on a device they lie,
 /// beside a copy of what heads write, until all are read.
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
 pub fn head_path_attribution<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     paths: PathOptions,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<HeadPaths, AnalysisError> {
-    check_pairs(model, pairs)?;
-    let (outcome, parts) = estimate_all(model, pairs, metric, &[], Some(paths), options)?;
-    edges::join(parts, paths, (outcome.baselines, outcome.vanished), options, &pairs.lengths())
+    check_pairs(model, question.pairs)?;
+    let (outcome, parts) = estimate_all(model, question, &[], Some(paths), direction, execution)?;
+    let of_metric = (outcome.baselines, outcome.vanished);
+    edges::join(parts, paths, of_metric, question.scale, &question.pairs.lengths())
 }

@@ -7,7 +7,7 @@ use rewire_tasks::{AtClean, Metric, PromptPairs};
 use crate::error::AnalysisError;
 use crate::run::batch::Portion;
 use crate::run::finite::{check_run, the_metric};
-use crate::run::options::Direction;
+use crate::run::question::Direction;
 
 /// A gradient method, and the direction at whose base run it takes gradients.
 pub(crate) struct Linearity {

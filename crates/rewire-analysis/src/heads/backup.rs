@@ -14,9 +14,9 @@ use crate::heads::logit_attribution::Direct;
 use crate::node::kind::{Component, Node, NodeKind};
 use crate::patching::reference::mask;
 use crate::run::batch::{Portion, portions};
+use crate::run::execution::Execution;
 use crate::run::finite::check_effects;
 use crate::run::fit::watched;
-use crate::run::options::Options;
 use crate::run::record::check_pairs;
 
 /// Heads' direct logit attribution before and after some of them are gone.
@@ -38,7 +38,7 @@ pub struct Backup {
 /// before and after, each with the final norm's own scale at END, and its `gain` as in
 /// [`logit_attribution`](crate::heads::logit_attribution::logit_attribution).
 ///
-/// Only [`Options::prompt_batch`] is looked at.
+/// Only [`Execution::prompt_batch`] is looked at.
 ///
 /// # Errors
 /// [`AnalysisError`] for no heads, heads that the model does not have, and pairs that it cannot run.
@@ -47,7 +47,7 @@ pub fn backup_heads<B: Backend>(
     pairs: &PromptPairs,
     heads: &[Head],
     gain: FinalNormGain,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Backup, AnalysisError> {
     check_pairs(model, pairs)?;
     if heads.is_empty() {
@@ -59,7 +59,7 @@ pub fn backup_heads<B: Backend>(
     watched::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
         let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for portion in portions(pairs, &metric, options.prompt_batch)?.iter() {
+        for portion in portions(pairs, &metric, execution.prompt_batch)?.iter() {
             for (i, gone) in [&[][..], heads].into_iter().enumerate() {
                 let mut patch = zero(model, &portion, gone);
                 let direct = Direct::new(model, &portion, &metric, gain, vec![Site::Z], &mut patch)?;

@@ -8,9 +8,9 @@ use rewire_model::{HeadInput, Run, Transformer};
 use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
+use crate::run::execution::Execution;
 use crate::run::finite::check_prompts;
 use crate::run::fit::watched;
-use crate::run::options::Options;
 use crate::run::transfer::{by_place, gather, host};
 use crate::run::workers;
 
@@ -43,8 +43,8 @@ const AT_ONCE: usize = 256;
 /// the unembedding; the share of names whose own logit is among the five largest. In per cent: the threshold that a mover is told by is
 /// 75, not 0.75.
 ///
-/// `names` are positions, of each prompt at least one. Prompts have one length. Only [`Options::prompt_batch`],
-/// the number of workers and [`Options::progress`] are looked at.
+/// `names` are positions, of each prompt at least one. Prompts have one length. Only [`Execution::prompt_batch`],
+/// the number of workers and [`Execution::progress`] are looked at.
 ///
 /// # Errors
 /// [`AnalysisError::NoNames`] for a prompt without names, [`AnalysisError::NameOutside`] for one outside its prompt.
@@ -53,7 +53,7 @@ pub fn copy_scores<B: Backend>(
     prompts: &[Vec<u32>],
     names: &[Vec<usize>],
     norms: CopyNorms,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<CopyScores, AnalysisError> {
     if names.len() > prompts.len() {
         let node = "the list of names".to_owned();
@@ -71,19 +71,19 @@ pub fn copy_scores<B: Backend>(
         }
     }
     watched::<B, _>(&model.device(), || {
-        let (x, own) = after_first_block(model, prompts, names, options)?;
+        let (x, own) = after_first_block(model, prompts, names, execution)?;
         let config = model.config();
         let (n_layers, n_heads) = (config.n_layers, config.n_heads);
         let (mut positive, mut negative) = (Array2::zeros((n_layers, n_heads)), Array2::zeros((n_layers, n_heads)));
         let mut done = 0;
-        (options.progress)(0, n_layers * n_heads);
+        (execution.progress)(0, n_layers * n_heads);
         let work = |i: usize| Ok::<_, AnalysisError>(of_head(model, [i / n_heads, i % n_heads], &x, &own, norms));
-        workers::run(n_layers * n_heads, options.workers::<B>(&model.device()), work, |i, [raised, lowered]| {
+        workers::run(n_layers * n_heads, execution.workers::<B>(&model.device()), work, |i, [raised, lowered]| {
             let share = |n: usize| 100.0 * n as f32 / own.len() as f32;
             positive[[i / n_heads, i % n_heads]] = share(raised);
             negative[[i / n_heads, i % n_heads]] = share(lowered);
             done += 1;
-            (options.progress)(done, n_layers * n_heads);
+            (execution.progress)(done, n_layers * n_heads);
             Ok(())
         })?;
         Ok(CopyScores { positive, negative, tokens: own.len() })
@@ -95,10 +95,10 @@ fn after_first_block<B: Backend>(
     model: &Transformer<B>,
     prompts: &[Vec<u32>],
     names: &[Vec<usize>],
-    options: &Options,
+    execution: &Execution,
 ) -> Result<(Tensor<B, 2>, Vec<usize>), AnalysisError> {
     let (mut streams, mut own) = (Vec::new(), Vec::new());
-    let size = options.prompt_batch.max(1);
+    let size = execution.prompt_batch.max(1);
     for (batch, (prompts, names)) in prompts.chunks(size).zip(names.chunks(size)).enumerate() {
         let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::ResidPost));
         model.forward(Run::tokens(model.tokens(prompts)?).stop_at(1), &mut recorder)?;

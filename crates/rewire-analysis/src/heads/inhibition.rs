@@ -12,8 +12,9 @@ use crate::path::ends::Path;
 use crate::path::policy::FreezePolicy;
 use crate::path::receiver::{Input, Receiver};
 use crate::path::reference::patch_path;
+use crate::run::execution::Execution;
 use crate::run::fit::watched;
-use crate::run::options::{Direction, Options};
+use crate::run::question::Direction;
 use crate::run::transfer::host;
 
 /// What is measured of a head that may inhibit S2.
@@ -49,8 +50,8 @@ impl Inhibition {
 /// Measures each candidate: from END to S2 attention; and, with its output path-patched from the corrupted prompts into the queries of
 /// `movers` at END, the changes of the logit difference and of the movers' attention to S1.
 ///
-/// `roles` are those of the clean prompts, in the order of the pairs. Whole forwards, of [`Options::prompt_batch`] prompts at once; of the rest
-/// of the options only the progress is looked at.
+/// `roles` are those of the clean prompts, in the order of the pairs. Whole forwards, of [`Execution::prompt_batch`] prompts at once; of the rest
+/// of the execution only the progress is looked at.
 ///
 /// # Errors
 /// [`AnalysisError::NoNames`] where a prompt has no roles; as [`path_patching`](crate::path::paths::path_patching).
@@ -60,7 +61,7 @@ pub fn s2_inhibition<B: Backend>(
     roles: &[Roles],
     candidates: &[Head],
     movers: &[Head],
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Vec<Inhibition>, AnalysisError> {
     if roles.len() < pairs.len() {
         return Err(AnalysisError::NoNames { prompt: roles.len() });
@@ -80,7 +81,7 @@ pub fn s2_inhibition<B: Backend>(
             })
             .collect();
         let mut from = 0;
-        for batch in pairs.batches(options.prompt_batch) {
+        for batch in pairs.batches(execution.prompt_batch) {
             let roles = &roles[from..from + batch.len()];
             let ends = batch.ends();
             let metric = LogitDiff::new(&batch);
@@ -92,7 +93,7 @@ pub fn s2_inhibition<B: Backend>(
                 attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())
             };
             for (done, inhibition) in found.iter_mut().enumerate() {
-                (options.progress)(from * candidates.len() + done * batch.len(), pairs.len() * candidates.len());
+                (execution.progress)(from * candidates.len() + done * batch.len(), pairs.len() * candidates.len());
                 let s2: Vec<usize> = roles.iter().map(|r| r.s2).collect();
                 let sender = Node::new(inhibition.head.layer, Component::HeadZ).unit(inhibition.head.head);
                 sender.check(model.config(), &batch)?;
@@ -114,7 +115,7 @@ pub fn s2_inhibition<B: Backend>(
             }
             from += batch.len();
         }
-        (options.progress)(pairs.len() * candidates.len(), pairs.len() * candidates.len());
+        (execution.progress)(pairs.len() * candidates.len(), pairs.len() * candidates.len());
         Ok(found)
     })
 }

@@ -12,9 +12,10 @@ use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};
 use crate::run::batch::{Portion, portions};
+use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_effects, check_run, the_metric};
 use crate::run::fit::watched;
-use crate::run::options::{Direction, Options, Scale};
+use crate::run::question::{Direction, Scale};
 use crate::run::record::{check, evaluate, record};
 use crate::run::transfer::{by_place, gather, host, hosts};
 
@@ -27,7 +28,7 @@ const METHOD: &str = "logit attribution";
 /// [`FinalNormGain::Applied`] multiplies by the final norm's gain, so that contributions sum to the
 /// logit difference (less that of the biases).
 ///
-/// Effects are per prompt, `[prompt, layer, ..]`. Only [`Options::prompt_batch`] and [`Options::progress`] are looked at.
+/// Effects are per prompt, `[prompt, layer, ..]`. Only [`Execution::prompt_batch`] and [`Execution::progress`] are looked at.
 ///
 /// # Errors
 /// [`AnalysisError::UnsupportedNode`] for nodes that write nothing to the residual stream, or by position: the logits are read at one.
@@ -36,7 +37,7 @@ pub fn logit_attribution<B: Backend>(
     pairs: &PromptPairs,
     nodes: &[NodeKind],
     gain: FinalNormGain,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
     check(model, pairs, nodes)?;
     for &node in nodes {
@@ -54,8 +55,8 @@ pub fn logit_attribution<B: Backend>(
         let metric = LogitDiff::new(pairs);
         let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
         let mut changes = Vec::new();
-        for portion in portions(pairs, &metric, options.prompt_batch)?.iter() {
-            (options.progress)(portion.prompts[0], pairs.len());
+        for portion in portions(pairs, &metric, execution.prompt_batch)?.iter() {
+            (execution.progress)(portion.prompts[0], pairs.len());
             let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
             let direct = Direct::new(model, &portion, &metric, gain, sites, ())?;
             baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, &metric, |_| false)?.metric);
@@ -66,7 +67,7 @@ pub fn logit_attribution<B: Backend>(
             changes.push(added);
             baselines.clean.extend(direct.logit_difference);
         }
-        (options.progress)(pairs.len(), pairs.len());
+        (execution.progress)(pairs.len(), pairs.len());
         Ok(Outcome {
             method: Method::LogitAttribution,
             direction: Direction::Noising,

@@ -10,9 +10,9 @@ use rewire_tasks::PromptPairs;
 use rewire_tensor::{float32, product};
 
 use crate::error::AnalysisError;
+use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_prompts};
 use crate::run::fit::watched;
-use crate::run::options::Options;
 use crate::run::record::check_pairs;
 use crate::run::transfer::host;
 use crate::run::workers;
@@ -75,7 +75,7 @@ const AT_ONCE: usize = 8;
 /// directly, with the final norm's scale held. Divergences are means over prompts and their
 /// positions.
 ///
-/// Uses `workers` and `progress` of [`Options`]. Holds all prompts at once.
+/// Uses `workers` and `progress` of [`Execution`]. Holds all prompts at once.
 ///
 /// # Errors
 /// [`AnalysisError`] if the model cannot run the prompts or has no such head.
@@ -84,7 +84,7 @@ pub fn copy_suppression<B: Backend>(
     pairs: &PromptPairs,
     heads: &[Head],
     keep: &KeptTokens,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Vec<Suppression>, AnalysisError> {
     check_pairs(model, pairs)?;
     let config = model.config();
@@ -113,15 +113,15 @@ pub fn copy_suppression<B: Backend>(
             Clean { model, pairs, prompts: pairs.clean(), keep, cache: recorder.into_cache(), logits, directions };
         let mut found = vec![None; heads.len()];
         let mut done = 0;
-        (options.progress)(0, heads.len());
+        (execution.progress)(0, heads.len());
         workers::run(
             heads.len(),
-            options.workers::<B>(&model.device()),
+            execution.workers::<B>(&model.device()),
             |i| clean.of(heads[i]),
             |i, suppression| {
                 found[i] = Some(suppression);
                 done += 1;
-                (options.progress)(done, heads.len());
+                (execution.progress)(done, heads.len());
                 Ok::<_, AnalysisError>(())
             },
         )?;

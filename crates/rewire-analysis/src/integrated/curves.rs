@@ -12,10 +12,10 @@ use crate::integrated::line::{Ends, Moved, check_linear};
 use crate::node::kind::{Node, NodeKind};
 use crate::patching::groups::check_groups;
 use crate::patching::plan::at_once;
+use crate::run::execution::Execution;
 use crate::run::finite::check_changed;
 use crate::run::fit::{Room, watched};
 use crate::run::intervention::{Intervention, portions_for};
-use crate::run::options::Options;
 use crate::run::transfer::host;
 use crate::run::workers;
 
@@ -42,7 +42,7 @@ impl Curves {
 /// `end`'s (1), everything else recomputed; any range. For nodes that are added to the residual stream. As in
 /// [`PathIntegral`](crate::integrated::gradients::PathIntegral), the zero of neurons is what they are where the MLP reads zeros.
 ///
-/// Of the options, portions, budget, workers and progress count; nothing is kept in [`Options::ledger`].
+/// Of the execution, portions, budget, workers and progress count; nothing is kept in [`Execution::ledger`].
 ///
 /// # Errors
 /// [`AnalysisError`] for nodes that the model does not have or that do not move along a line, and an end of another shape.
@@ -53,7 +53,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
     nodes: &[Node],
     places: &[f64],
     end: &Intervention<B>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Curves, AnalysisError> {
     let groups: Vec<Vec<Node>> = nodes.iter().map(|node| vec![node.clone()]).collect();
     check_groups(model, pairs, &groups)?;
@@ -62,15 +62,15 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
     watched::<B, _>(&model.device(), || {
         let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
         let (mut done, total) = (0, pairs.len() * nodes.len());
-        (options.progress)(done, total);
-        for portion in portions_for(end, pairs, metric, options.prompt_batch)?.iter() {
+        (execution.progress)(done, total);
+        for portion in portions_for(end, pairs, metric, execution.prompt_batch)?.iter() {
             let ends = Ends::new(model, metric, &portion, &kinds, end)?;
             let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
-            let at_once = at_once(model.config(), &portion, ends.first(), options.token_budget);
-            let room = Room::new(model, &portion, options, "places of a line side by side");
+            let at_once = at_once(model.config(), &portion, ends.first(), execution.token_budget);
+            let room = Room::new(model, &portion, execution, "places of a line side by side");
             workers::run(
                 nodes.len(),
-                options.workers::<B>(&model.device()),
+                execution.workers::<B>(&model.device()),
                 |number| {
                     let Node { layer, component, unit, positions } = &nodes[number];
                     let positions = &positions.of_prompts(from, n_prompts);
@@ -92,7 +92,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
                         values[[from + row % n_prompts, node, row / n_prompts]] = metric;
                     }
                     done += n_prompts;
-                    (options.progress)(done, total);
+                    (execution.progress)(done, total);
                     Ok(())
                 },
             )?;

@@ -10,7 +10,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
 use rewire_model::{Differentiable, Transformer, TransformerConfig};
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 use rewire_tensor::computes_here;
 
 use crate::effects::{Method, Outcome, join};
@@ -23,9 +23,10 @@ use crate::node::kind::{By, Node, NodeKind, Positions};
 use crate::patching::plan::at_once;
 use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
+use crate::run::execution::Execution;
 use crate::run::fit::{sure, watched};
 use crate::run::intervention::{Intervention, portions_for};
-use crate::run::options::{Direction, Options};
+use crate::run::question::{Direction, Question};
 use crate::run::record::{check, factor, run_baselines};
 use crate::run::workers;
 
@@ -95,9 +96,9 @@ pub struct Integrated {
 ///
 /// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
 /// outputs of attention and MLP, and the stream itself; all positions together, or each apart. The sign is that of noising: what
-/// supports the behaviour has an attribution below 0. [`Options::direction`] and [`Options::reuse`] have no say.
+/// supports the behaviour has an attribution below 0.
 ///
-/// Prompts that are differentiated together ([`Options::gradient_batch`]) get more nodes together, so that within the tolerance a
+/// Prompts that are differentiated together ([`Execution::gradient_batch`]) get more nodes together, so that within the tolerance a
 /// prompt's attributions depend on which others are beside it.
 ///
 /// # Errors
@@ -105,12 +106,12 @@ pub struct Integrated {
 /// baseline of another shape, and [`AnalysisError::Incomplete`].
 pub fn integrated_gradients<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
     integral: &PathIntegral<B::InnerBackend>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Integrated, AnalysisError> {
+    let Question { pairs, metric, scale } = question;
     check(model, pairs, nodes)?;
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
@@ -120,20 +121,20 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
     watched::<B, _>(&model.device(), || {
         let inner = model.valid();
         let config = model.config();
-        let baselines = run_baselines(&inner, metric, &portions(pairs, metric, options.prompt_batch)?, options)?;
-        let factor = factor(&baselines, options)?;
+        let baselines = run_baselines(&inner, metric, &portions(pairs, metric, execution.prompt_batch)?, execution)?;
+        let factor = factor(&baselines, scale)?;
 
         let works = works(nodes, integral.together, config);
         let total = works.len() * pairs.len();
         let mut done = 0;
-        (options.progress)(done, total);
+        (execution.progress)(done, total);
         let mut parts = Vec::new();
         let mut most_steps = vec![vec![0; config.n_layers]; nodes.len()];
         for portion in portions_for(
             &integral.baseline,
             pairs,
             metric,
-            options.gradient_portion::<B>(pairs.len(), &model.device()),
+            execution.gradient_portion::<B>(pairs.len(), &model.device()),
         )?
         .iter()
         {
@@ -147,14 +148,14 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
             let mut found = Found::new(nodes, integral.together, config, &portion, pairs.width());
             workers::run(
                 works.len(),
-                options.workers::<B>(&model.device()),
-                |number| integration.kept(nodes, works[number], number, options),
+                execution.workers::<B>(&model.device()),
+                |number| integration.kept(nodes, works[number], number, execution),
                 |number, of_line| {
                     let Work { kind, layer, .. } = works[number];
                     most_steps[kind][layer] = most_steps[kind][layer].max(of_line.steps);
                     found.write(works[number], &of_line);
                     done += portion.prompts.len();
-                    (options.progress)(done, total);
+                    (execution.progress)(done, total);
                     Ok(())
                 },
             )?;
@@ -175,7 +176,7 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
         let outcome = Outcome {
             method: Method::IntegratedGradients,
             direction: Direction::Noising,
-            scale: options.scale,
+            scale,
             metric: metric.name(),
             baselines,
             vanished: Vec::new(),
@@ -221,7 +222,13 @@ struct Integration<'a, B: Differentiable, M> {
 
 impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
     /// What a line came to, if it was kept; else it is integrated and kept.
-    fn kept(&self, nodes: &[NodeKind], work: Work, number: usize, options: &Options) -> Result<OfLine, AnalysisError> {
+    fn kept(
+        &self,
+        nodes: &[NodeKind],
+        work: Work,
+        number: usize,
+        execution: &Execution,
+    ) -> Result<OfLine, AnalysisError> {
         let kind = nodes[work.kind];
         let PathIntegral { baseline, together, quadrature, tolerance, refinements } = self.integral;
         let Work { layer, unit, .. } = work;
@@ -235,30 +242,35 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
         let of_layer = no_effects(kind, self.model.config(), n_prompts, self.portion.pairs.width()).len()
             / self.model.config().n_layers;
         let of_line = if work.unit.is_some() { of_layer / units(kind, self.model.config()) } else { of_layer };
-        if let Some(mut kept) = options.ledger.load(pass).filter(|kept| kept.len() == of_line + 2 * n_prompts + 1) {
+        if let Some(mut kept) = execution.ledger.load(pass).filter(|kept| kept.len() == of_line + 2 * n_prompts + 1) {
             let steps = kept.pop().unwrap_or_default() as usize;
             let change = kept.split_off(kept.len() - n_prompts);
             let gap = kept.split_off(kept.len() - n_prompts);
             return Ok(OfLine { attributions: kept, gap, change, steps });
         }
-        let found = self.line(kind, work, options)?;
+        let found = self.line(kind, work, execution)?;
         let OfLine { attributions, gap, change, steps } = &found;
         let numbers: Vec<f32> = [attributions.as_slice(), gap, change, &[*steps as f32]].concat();
         sure::<B>(&self.model.device())?;
-        options.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+        execution.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
         Ok(found)
     }
 
-    fn line(&self, kind: NodeKind, Work { layer, unit, .. }: Work, options: &Options) -> Result<OfLine, AnalysisError> {
+    fn line(
+        &self,
+        kind: NodeKind,
+        Work { layer, unit, .. }: Work,
+        execution: &Execution,
+    ) -> Result<OfLine, AnalysisError> {
         let moved = Moved { component: kind.component, layer, unit, positions: &Positions::All };
         let line = self.ends.line(moved)?;
         let n_prompts = self.portion.prompts.len();
         // A tape holds every activation of its rows, so half the tokens of a pass without one.
-        let at_once = at_once(self.model.config(), self.portion, self.ends.first(), options.token_budget / 2);
+        let at_once = at_once(self.model.config(), self.portion, self.ends.first(), execution.token_budget / 2);
         let at_once = match computes_here::<B>(&self.model.device()) {
             true => at_once,
             // What a tape takes was reckoned with for so many prompts.
-            false => at_once.min(options.gradient_batch / n_prompts).max(1),
+            false => at_once.min(execution.gradient_batch / n_prompts).max(1),
         };
         let ends = self.ends.metric_at_ends(&line)?;
         let mut quadrature = self.integral.quadrature.clone();

@@ -17,7 +17,7 @@ use crate::patching::plan::{Entry, Slice};
 use crate::run::batch::Portion;
 use crate::run::finite::Watch;
 use crate::run::intervention::Intervention;
-use crate::run::options::Direction;
+use crate::run::question::Direction;
 use crate::run::record::{Recorded, evaluate, record, rounding};
 use crate::run::transfer::hosts;
 

@@ -2,35 +2,32 @@
 
 use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 
 use crate::effects::{Baselines, Effects, Method, Outcome};
 use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind, Positions};
 use crate::patching::engine::{Which, sweep};
 use crate::patching::groups::{GroupOutcome, replace_groups};
+use crate::run::execution::Execution;
 use crate::run::intervention::Intervention;
-use crate::run::options::{Direction, Options, Scale};
+use crate::run::question::{Direction, Question, Scale};
 
 /// The change of the metric of the clean run when each node of the given kinds is replaced: by zero, by a mean
 /// ([`mean_activations`](crate::run::means::mean_activations)), by what it is on the corrupted prompt, or by anything given. Exact;
 /// [`Outcome::after`] is the metric itself.
 ///
-/// Always of the clean run, whatever [`Options::direction`] says.
-///
 /// # Errors
 /// As [`activation_patching`](crate::patching::engine::activation_patching), and [`AnalysisError::GivenShape`].
 pub fn ablation<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
     intervention: &Intervention<B>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    let options = Options { direction: Direction::Noising, ..*options };
-    let which = Which { intervention, chosen: None };
-    Ok(Outcome { method: Method::Ablation, ..sweep(model, pairs, metric, nodes, which, &options)? })
+    let which = Which { direction: Direction::Noising, intervention, chosen: None };
+    Ok(Outcome { method: Method::Ablation, ..sweep(model, question, nodes, which, execution)? })
 }
 
 /// The same for sets of nodes, each set removed together.
@@ -39,15 +36,13 @@ pub fn ablation<B: Backend, M: Metric>(
 /// As [`ablation`] and [`patch_groups`](crate::patching::groups::patch_groups), and [`AnalysisError::NodeTwice`].
 pub fn ablate_groups<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     groups: &[Vec<Node>],
     intervention: &Intervention<B>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<GroupOutcome, AnalysisError> {
     groups.iter().try_for_each(|group| check_no_node_twice(group))?;
-    let options = Options { direction: Direction::Noising, ..*options };
-    replace_groups(model, pairs, metric, groups, intervention, &options)
+    replace_groups(model, question, groups, intervention, Direction::Noising, execution)
 }
 
 /// Refuses a set that names a node, or a part of one, twice.

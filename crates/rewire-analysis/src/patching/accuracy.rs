@@ -13,10 +13,11 @@ use crate::node::kind::{Component, Node, NodeKind, Positions, named};
 use crate::patching::ablation::check_no_node_twice;
 use crate::patching::reference;
 use crate::run::batch::{Portion, portions};
+use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::watched;
 use crate::run::intervention::Intervention;
-use crate::run::options::{Direction, Options};
+use crate::run::question::Direction;
 use crate::run::record::check_pairs;
 use crate::run::transfer::host;
 use crate::run::workers;
@@ -51,7 +52,7 @@ pub struct AnswerAccuracy {
 /// starts at the lowest layer that its ablation touches; generation keeps keys and values.
 ///
 /// At generated positions a removed node is replaced by what it is replaced by at END. [`Intervention::Fixed`] must be the same for all
-/// prompts. Of the options, [`Options::prompt_batch`], workers and progress count; nothing is kept in [`Options::ledger`].
+/// prompts. Of the execution, [`Execution::prompt_batch`], workers and progress count; nothing is kept in [`Execution::ledger`].
 ///
 /// # Errors
 /// [`AnalysisError`] for nodes that the model does not have, that are named twice or not at all positions; for attention patterns,
@@ -63,7 +64,7 @@ pub fn answer_accuracy<B: Backend>(
     tokenizer: &Tokenizer,
     ablations: &[Ablated<B>],
     new_tokens: usize,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Vec<AnswerAccuracy>, AnalysisError> {
     check(model, pairs, ablations, new_tokens)?;
     watched::<B, _>(&model.device(), || {
@@ -73,15 +74,17 @@ pub fn answer_accuracy<B: Backend>(
         }
         let batches: Vec<Vec<usize>> = by_length
             .into_values()
-            .flat_map(|prompts| prompts.chunks(options.prompt_batch.max(1)).map(<[usize]>::to_vec).collect::<Vec<_>>())
+            .flat_map(|prompts| {
+                prompts.chunks(execution.prompt_batch.max(1)).map(<[usize]>::to_vec).collect::<Vec<_>>()
+            })
             .collect();
         let (mut done, total) = (0, pairs.len() * ablations.len());
-        (options.progress)(done, total);
+        (execution.progress)(done, total);
         let mut answered: Vec<Vec<Answered>> =
             ablations.iter().map(|_| vec![Answered::default(); pairs.len()]).collect();
         workers::run(
             batches.len(),
-            options.workers::<B>(&model.device()),
+            execution.workers::<B>(&model.device()),
             |number| {
                 let of_batch = batches[number].iter().map(|&prompt| pairs.pairs()[prompt].clone()).collect();
                 let of_batch = PromptPairs::new(of_batch)?;
@@ -92,7 +95,7 @@ pub fn answer_accuracy<B: Backend>(
                     batches[number].iter().zip(found).for_each(|(&prompt, found)| answered[prompt] = found);
                 }
                 done += batches[number].len() * ablations.len();
-                (options.progress)(done, total);
+                (execution.progress)(done, total);
                 Ok(())
             },
         )?;

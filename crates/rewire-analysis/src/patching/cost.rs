@@ -16,7 +16,7 @@ use crate::integrated::gradients::PathIntegral;
 use crate::node::kind::NodeKind;
 use crate::patching::plan::{Entry, Part, PlannedPass, plan};
 use crate::run::batch::{Portion, portions};
-use crate::run::options::Options;
+use crate::run::execution::Execution;
 use crate::run::record::{check, check_pairs};
 
 /// What something costs.
@@ -137,16 +137,16 @@ pub fn activation_patching_cost<B: Backend, M: Metric>(
     pairs: &PromptPairs,
     metric: &M,
     nodes: &[NodeKind],
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, nodes)?;
     let costs = Costs::of(model);
     let of_portion = |portion: &Portion| {
         let passes =
-            plan(nodes, model.config(), portion, None, options.token_budget, options.layers::<B>(&model.device()));
+            plan(nodes, model.config(), portion, None, execution.token_budget, execution.layers::<B>(&model.device()));
         costs.whole_run(portion, 0) * 2.0 + passes.iter().map(|pass| costs.pass(pass, portion)).sum()
     };
-    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
+    Ok(portions(pairs, metric, execution.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
 }
 
 /// The least cost of [`attribution_patching`](crate::attribution::nodes::attribution_patching): two runs and one backward pass from the first different
@@ -159,10 +159,10 @@ pub fn attribution_patching_cost<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     metric: &M,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check_pairs(model, pairs)?;
-    let size = options.gradient_portion::<B>(pairs.len(), &model.device());
+    let size = execution.gradient_portion::<B>(pairs.len(), &model.device());
     let of_portion = |portion: &Portion| Costs::of(model).whole_run(portion, portion.first_difference) * 3.0;
     Ok(portions(pairs, metric, size)?.iter().map(|portion| of_portion(&portion)).sum())
 }
@@ -179,12 +179,12 @@ pub fn integrated_gradients_cost<B: Differentiable, M: Metric>(
     metric: &M,
     nodes: &[NodeKind],
     integral: &PathIntegral<B::InnerBackend>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, nodes)?;
     let costs = Costs::of(model);
     let nodes_of_line = integral.quadrature.nodes()?.len();
-    let size = options.gradient_portion::<B>(pairs.len(), &model.device());
+    let size = execution.gradient_portion::<B>(pairs.len(), &model.device());
     let of_portion = |portion: &Portion| {
         let of_line = |kind: &NodeKind, layer: usize| {
             let entry = Entry::of(kind.component, layer, model.config());

@@ -14,7 +14,7 @@ use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
 use rewire_hooks::HookPoint;
 use rewire_model::{LastBlock, Prefix, Run, Transformer};
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
@@ -25,10 +25,11 @@ use crate::patching::plan::{Entry, Part, PlannedPass, Slice, plan};
 use crate::patching::reference;
 use crate::run::batch::Portion;
 use crate::run::checkpoint::Pass;
+use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::{Watch, check_changed, check_effects};
 use crate::run::fit::{Room, sure, watched};
 use crate::run::intervention::{Intervention, portions_for};
-use crate::run::options::{Direction, Options, Reuse};
+use crate::run::question::{Direction, Question};
 use crate::run::record::{Recorded, check, evaluate, factor, record};
 use crate::run::transfer::hosts;
 use crate::run::workers;
@@ -36,101 +37,102 @@ use crate::run::workers;
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
 /// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
 ///
-/// Effects are per prompt, `[prompt, layer, ..]`; [`Options`] gives direction and unit.
+/// Effects are per prompt, `[prompt, layer, ..]`, of the run that `direction` says, in the unit of the question.
 ///
 /// # Errors
 /// [`AnalysisError`] for an empty list, nodes that the model does not have, pairs that it cannot run, or baselines that
 /// coincide.
 pub fn activation_patching<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    sweep(model, pairs, metric, nodes, Which::default(), options)
+    sweep(model, question, nodes, Which::resampled(direction), execution)
 }
 
 /// What a sweep replaces nodes by, and which of them.
 pub(crate) struct Which<'a, B: Backend> {
+    pub(crate) direction: Direction,
     pub(crate) intervention: &'a Intervention<B>,
     /// The chosen nodes alone, if any are chosen; the effects of the others are NaN.
     pub(crate) chosen: Option<&'a BTreeSet<Place>>,
 }
 
-impl<B: Backend> Default for Which<'_, B> {
-    fn default() -> Self {
-        Self { intervention: &Intervention::Resample, chosen: None }
+impl<B: Backend> Which<'_, B> {
+    /// Every node, from the other run of its pair.
+    pub(crate) fn resampled(direction: Direction) -> Self {
+        Self { direction, intervention: &Intervention::Resample, chosen: None }
     }
 }
 
 /// The change of the metric when each node is replaced.
 pub(crate) fn sweep<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
     which: Which<B>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    check(model, pairs, nodes)?;
+    check(model, question.pairs, nodes)?;
     which.intervention.check(nodes, model.config())?;
-    watched::<B, _>(&model.device(), || sweep_within(model, pairs, metric, nodes, &which, options))
+    watched::<B, _>(&model.device(), || sweep_within(model, question, nodes, &which, execution))
 }
 
 /// The same of nodes that there are.
 fn sweep_within<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
     which: &Which<B>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    let Which { intervention, chosen } = which;
+    let Question { pairs, metric, scale } = question;
+    let Which { direction, intervention, chosen } = *which;
     let method = Method::ActivationPatching;
     let config = model.config();
-    let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
+    let portions = portions_for(intervention, pairs, metric, execution.prompt_batch)?;
     // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
     // between; of several, they are run twice, for not all can be held.
     let single = (portions.len() == 1).then(|| portions.get(0));
     let mut only = match (&single, intervention) {
-        (Some(only), Intervention::Resample) if options.reuse == Reuse::Everything => {
-            let sweep = Sweep::new(model, metric, only, nodes, which, options);
-            let pair = sweep.pair(which, options)?;
+        (Some(only), Intervention::Resample) if execution.reuse == Reuse::Everything => {
+            let sweep = Sweep::new(model, metric, only, nodes, which, execution);
+            let pair = sweep.pair(which)?;
             Some((sweep, pair))
         }
         _ => None,
     };
     let baselines = match &only {
-        Some((_, runs)) => baselines(options.direction, runs.base.metric.clone(), runs.source.metric.clone()),
-        None => run_baselines(model, metric, &portions, options)?,
+        Some((_, runs)) => baselines(direction, runs.base.metric.clone(), runs.source.metric.clone()),
+        None => run_baselines(model, metric, &portions, execution)?,
     };
-    let factor = factor(&baselines, options)?;
+    let factor = factor(&baselines, scale)?;
 
     let all: usize = nodes.iter().map(|kind| count(*kind, config, pairs.width())).sum();
     let total = pairs.len() * chosen.map_or(all, BTreeSet::len);
     let mut done = 0;
-    (options.progress)(done, total);
+    (execution.progress)(done, total);
     let mut changes = Vec::new();
     for portion in portions.iter() {
         let portion = &portion;
         let mut values: Vec<_> =
             nodes.iter().map(|kind| no_effects(*kind, config, portion.pairs.len(), pairs.width())).collect();
-        match options.reuse {
+        match execution.reuse {
             Reuse::Nothing => {
-                reference::sweep(model, metric, portion, nodes, intervention, options.direction, &mut values)?;
+                reference::sweep(model, metric, portion, nodes, intervention, direction, &mut values)?;
             }
             Reuse::Everything => {
                 let sweep = match only.take() {
                     Some((sweep, pair)) => (sweep, Some(pair)),
-                    None => (Sweep::new(model, metric, portion, nodes, which, options), None),
+                    None => (Sweep::new(model, metric, portion, nodes, which, execution), None),
                 };
                 let made: usize = sweep.0.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
                 done += total * portion.pairs.len() / pairs.len() - made;
-                patch(sweep, &baselines, which, options, &mut values, |patches| {
+                patch(sweep, &baselines, which, execution, &mut values, |patches| {
                     done += patches;
-                    (options.progress)(done, total);
+                    (execution.progress)(done, total);
                 })?;
             }
         }
@@ -142,11 +144,11 @@ fn sweep_within<B: Backend, M: Metric>(
         }
         changes.push(values);
     }
-    (options.progress)(total, total);
+    (execution.progress)(total, total);
     Ok(Outcome {
         method,
-        direction: options.direction,
-        scale: options.scale,
+        direction,
+        scale,
         metric: metric.name(),
         baselines,
         vanished: Vec::new(),
@@ -160,21 +162,21 @@ fn patch<B: Backend, M: Metric>(
     (sweep, pair): (Sweep<'_, B, M>, Option<Pair<B>>),
     baselines: &Baselines,
     which: &Which<B>,
-    options: &Options,
+    execution: &Execution,
     values: &mut [ArrayD<f32>],
     progress: impl FnMut(usize),
 ) -> Result<(), AnalysisError> {
-    let base = match options.direction {
+    let base = match which.direction {
         Direction::Denoising => &baselines.corrupted,
         Direction::Noising => &baselines.clean,
     };
     let prompts = &sweep.portion.prompts;
     let base_metric = &base[prompts[0]..][..prompts.len()];
     let pair = match pair {
-        None if !sweep.is_kept(options) => Some(sweep.pair(which, options)?),
+        None if !sweep.is_kept(execution) => Some(sweep.pair(which)?),
         pair => pair,
     };
-    Patches { sweep: &sweep, pair: pair.as_ref(), base_metric }.run(options, values, progress)
+    Patches { sweep: &sweep, pair: pair.as_ref(), base_metric }.run(execution, values, progress)
 }
 
 /// Makes the effects of the nodes that were not chosen NaN.
@@ -195,6 +197,7 @@ struct Sweep<'a, B: Backend, M> {
     metric: &'a M,
     portion: &'a Portion,
     nodes: &'a [NodeKind],
+    direction: Direction,
     /// What nodes are replaced by.
     by: &'static str,
     /// Whether that is given from outside, so that the stream of a patched run may overflow.
@@ -224,43 +227,43 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         portion: &'a Portion,
         nodes: &'a [NodeKind],
         which: &Which<B>,
-        options: &Options,
+        execution: &Execution,
     ) -> Self {
-        let layers = options.layers::<B>(&model.device());
-        let passes = plan(nodes, model.config(), portion, which.chosen, options.token_budget, layers);
+        let layers = execution.layers::<B>(&model.device());
+        let passes = plan(nodes, model.config(), portion, which.chosen, execution.token_budget, layers);
         let by = which.intervention.name();
         let is_given = matches!(which.intervention, Intervention::Fixed(_));
-        Self { model, metric, portion, nodes, by, is_given, passes }
+        Self { model, metric, portion, nodes, direction: which.direction, by, is_given, passes }
     }
 
     /// Runs the prompts unpatched and records what patches read.
-    fn pair(&self, which: &Which<B>, options: &Options) -> Result<Pair<B>, AnalysisError> {
+    fn pair(&self, which: &Which<B>) -> Result<Pair<B>, AnalysisError> {
         let Self { model, metric, portion, nodes, .. } = *self;
         let config = model.config();
-        let [base, _] = portion.base_and_source(options.direction);
+        let [base, _] = portion.base_and_source(which.direction);
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let base = record(model, &base, portion, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, p))?;
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let accepts = move |p: HookPoint| reads_of_source(&kinds, &shape, p);
-        let source = which.intervention.source(model, metric, portion, options.direction, accepts)?;
+        let source = which.intervention.source(model, metric, portion, which.direction, accepts)?;
         Ok(Pair { base, source })
     }
 
     /// The name of a pass in the ledger.
-    fn id(&self, number: usize, options: &Options) -> Pass {
-        let plan = format!("{} by {} {}", options.direction, self.by, self.passes[number].describe(self.nodes));
+    fn id(&self, number: usize) -> Pass {
+        let plan = format!("{} by {} {}", self.direction, self.by, self.passes[number].describe(self.nodes));
         Pass::new(self.portion.prompts[0], number, &plan)
     }
 
     /// The metrics of a pass, if the ledger has them.
-    fn kept(&self, number: usize, options: &Options) -> Option<Vec<f32>> {
+    fn kept(&self, number: usize, execution: &Execution) -> Option<Vec<f32>> {
         let expected = self.passes[number].variants() * self.portion.prompts.len();
-        options.ledger.load(self.id(number, options)).filter(|metrics| metrics.len() == expected)
+        execution.ledger.load(self.id(number)).filter(|metrics| metrics.len() == expected)
     }
 
     /// Whether the ledger has every pass.
-    fn is_kept(&self, options: &Options) -> bool {
-        (0..self.passes.len()).all(|number| self.kept(number, options).is_some())
+    fn is_kept(&self, execution: &Execution) -> bool {
+        (0..self.passes.len()).all(|number| self.kept(number, execution).is_some())
     }
 }
 
@@ -268,23 +271,23 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
     /// Makes all passes and writes the changes of the metric into `changes`, one `[prompt, layer, ..]` a kind.
     fn run(
         &self,
-        options: &Options,
+        execution: &Execution,
         changes: &mut [ArrayD<f32>],
         mut progress: impl FnMut(usize),
     ) -> Result<(), AnalysisError> {
         let Sweep { model, portion, .. } = *self.sweep;
         let passes = &self.sweep.passes;
-        let workers = options.workers::<B>(&model.device());
-        let room = Room::new(model, portion, options, "patches side by side");
+        let workers = execution.workers::<B>(&model.device());
+        let room = Room::new(model, portion, execution, "patches side by side");
         let work = |number: usize| {
             let planned = &passes[number];
-            match (self.sweep.kept(number, options), self.pair) {
+            match (self.sweep.kept(number, execution), self.pair) {
                 (None, Some(pair)) => {
                     let size = portion.size_from(planned.first);
                     let part = |patches| self.pass(pair, &planned.part(patches));
                     let metrics = self.check(planned, room.run(0..planned.variants(), size, part)?)?;
                     sure::<B>(&model.device())?;
-                    options.ledger.store(self.sweep.id(number, options), &metrics).map_err(AnalysisError::Ledger)?;
+                    execution.ledger.store(self.sweep.id(number), &metrics).map_err(AnalysisError::Ledger)?;
                     Ok(metrics)
                 }
                 (Some(metrics), _) => self.check(planned, metrics),

@@ -16,11 +16,12 @@ use crate::node::kind::{Node, NodeKind};
 use crate::patching::plan::at_once;
 use crate::patching::reference;
 use crate::run::batch::Portion;
+use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::{Watch, check_changed};
 use crate::run::fit::{Room, watched};
 use crate::run::intervention::{Intervention, portions_for};
 use crate::run::moves::moving;
-use crate::run::options::{Direction, Options, Reuse, Scale};
+use crate::run::question::{Direction, Question, Scale};
 use crate::run::record::{check_pairs, evaluate, factor, record, run_baselines};
 use crate::run::transfer::host;
 use crate::run::workers;
@@ -65,62 +66,63 @@ struct GroupPass {
 /// A group's run starts at its lowest layer and at the first position that differs; groups that start at one place go side by
 /// side.
 ///
-/// Nothing is kept in [`Options::ledger`].
+/// Nothing is kept in [`Execution::ledger`].
 ///
 /// # Errors
 /// As [`activation_patching`](crate::patching::engine::activation_patching), and for an empty group or a node outside the model.
 pub fn patch_groups<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     groups: &[Vec<Node>],
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<GroupOutcome, AnalysisError> {
-    replace_groups(model, pairs, metric, groups, &Intervention::Resample, options)
+    replace_groups(model, question, groups, &Intervention::Resample, direction, execution)
 }
 
 /// The change of the metric when each group is replaced.
 pub(crate) fn replace_groups<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     groups: &[Vec<Node>],
     intervention: &Intervention<B>,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<GroupOutcome, AnalysisError> {
+    let Question { pairs, metric, scale } = question;
     check_groups(model, pairs, groups)?;
     let kinds: Vec<NodeKind> = groups.iter().flatten().map(|node| NodeKind::all(node.component)).collect();
     intervention.check(&kinds, model.config())?;
     watched::<B, _>(&model.device(), || {
-        let portions = portions_for(intervention, pairs, metric, options.prompt_batch)?;
-        let baselines = run_baselines(model, metric, &portions, options)?;
-        let factor = factor(&baselines, options)?;
+        let portions = portions_for(intervention, pairs, metric, execution.prompt_batch)?;
+        let baselines = run_baselines(model, metric, &portions, execution)?;
+        let factor = factor(&baselines, scale)?;
         let mut values = Array2::zeros((pairs.len(), groups.len()));
         let (mut done, total) = (0, pairs.len() * groups.len());
-        (options.progress)(done, total);
+        (execution.progress)(done, total);
         for portion in portions.iter() {
             let portion = &portion;
             let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
             let of_portion =
                 |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
             let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
-            if options.reuse == Reuse::Nothing {
-                let changes = reference::changes(model, metric, portion, &groups, intervention, options.direction)?;
+            if execution.reuse == Reuse::Nothing {
+                let changes = reference::changes(model, metric, portion, &groups, intervention, direction)?;
                 for (group, changes) in changes.into_iter().enumerate() {
                     for (prompt, change) in changes.into_iter().enumerate() {
                         values[[from + prompt, group]] = (f64::from(change) * factor) as f32 + 0.0;
                     }
                 }
                 done += groups.len() * n_prompts;
-                (options.progress)(done, total);
+                (execution.progress)(done, total);
                 continue;
             }
-            let runs = Runs::new(model, metric, portion, &groups, intervention, options)?;
-            let passes = plan(&runs, options);
-            let room = Room::new(model, portion, options, "groups side by side");
+            let runs = Runs::new(model, metric, portion, &groups, intervention, direction)?;
+            let passes = plan(&runs, execution);
+            let room = Room::new(model, portion, execution, "groups side by side");
             workers::run(
                 passes.len(),
-                options.workers::<B>(&model.device()),
+                execution.workers::<B>(&model.device()),
                 |i| {
                     let size = portion.size_from(passes[i].first);
                     let metrics = room.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))?;
@@ -137,14 +139,13 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
                         }
                     }
                     done += passes[i].groups.len() * n_prompts;
-                    (options.progress)(done, total);
+                    (execution.progress)(done, total);
                     Ok(())
                 },
             )?;
         }
-        (options.progress)(total, total);
+        (execution.progress)(total, total);
         check_group_effects(groups, &values)?;
-        let Options { direction, scale, .. } = *options;
         Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, vanished: Vec::new(), values })
     })
 }
@@ -177,7 +178,7 @@ pub(crate) fn check_groups<B: Backend>(
 }
 
 /// Which groups go side by side; one that can change nothing goes nowhere.
-fn plan<B: Backend, M: Metric>(runs: &Runs<B, M>, options: &Options) -> Vec<GroupPass> {
+fn plan<B: Backend, M: Metric>(runs: &Runs<B, M>, execution: &Execution) -> Vec<GroupPass> {
     let Runs { model, portion, groups, moves, .. } = runs;
     let mut by_start = std::collections::BTreeMap::<(usize, usize), Vec<usize>>::new();
     for (number, group) in groups.iter().enumerate().filter(|(number, _)| moves[*number].contains(&true)) {
@@ -189,7 +190,7 @@ fn plan<B: Backend, M: Metric>(runs: &Runs<B, M>, options: &Options) -> Vec<Grou
         }
     }
     let pass = |((layer, first), groups): ((usize, usize), Vec<usize>)| {
-        let at_once = at_once(model.config(), portion, first, options.token_budget);
+        let at_once = at_once(model.config(), portion, first, execution.token_budget);
         groups.chunks(at_once).map(|c| GroupPass { layer, first, groups: c.to_vec() }).collect::<Vec<_>>()
     };
     by_start.into_iter().flat_map(pass).collect()
@@ -216,9 +217,9 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         portion: &'a Portion,
         groups: &'a [Vec<Node>],
         intervention: &Intervention<B>,
-        options: &Options,
+        direction: Direction,
     ) -> Result<Self, AnalysisError> {
-        let [base, _] = portion.base_and_source(options.direction);
+        let [base, _] = portion.base_and_source(direction);
         let keys = model.config().key_site();
         let points: BTreeSet<HookPoint> = groups.iter().flatten().map(Node::point).collect();
         let compared = points.clone();
@@ -226,8 +227,7 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
             compared.contains(&p) || p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s))
         };
         let base = record(model, &base, portion, metric, read)?;
-        let source =
-            intervention.source(model, metric, portion, options.direction, move |p| points.contains(&p))?.cache;
+        let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
         let moves = moving(groups, portion, model.config(), &base.cache, &source)?;
         Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source, moves })
     }

@@ -14,7 +14,7 @@ use rewire_model::{Start, TransformerConfig};
 use crate::node::index::{Place, place};
 use crate::node::kind::{Component, Node, NodeKind, Positions};
 use crate::run::batch::Portion;
-use crate::run::options::Layers;
+use crate::run::execution::Layers;
 
 /// Where a changed residual stream enters the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

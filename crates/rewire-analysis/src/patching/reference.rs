@@ -16,7 +16,7 @@ use crate::node::kind::{Node, NodeKind, Positions, named};
 use crate::run::batch::Portion;
 use crate::run::finite::{Watch, check_changed, check_run, the_metric};
 use crate::run::intervention::Intervention;
-use crate::run::options::Direction;
+use crate::run::question::Direction;
 use crate::run::record::evaluate;
 use crate::run::transfer::host;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use burn::module::AutodiffModule;
 use rewire_model::{Differentiable, Transformer};
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 
 use crate::attribution::nodes::attribution_patching;
 use crate::effects::Outcome;
@@ -13,7 +13,8 @@ use crate::error::AnalysisError;
 use crate::node::index::count;
 use crate::node::kind::NodeKind;
 use crate::patching::engine::{Which, sweep};
-use crate::run::options::Options;
+use crate::run::execution::Execution;
+use crate::run::question::{Direction, Question};
 use crate::run::record::check;
 
 /// Nodes ranked by attribution, the first of them patched.
@@ -40,22 +41,22 @@ pub struct Screened {
 /// As [`attribution_patching`], and [`AnalysisError::TooManyNodes`] where there are fewer than `k`.
 pub fn screen_then_verify<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     nodes: &[NodeKind],
     k: usize,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<Screened, AnalysisError> {
-    check(model, pairs, nodes)?;
+    check(model, question.pairs, nodes)?;
     if k == 0 {
         return Err(AnalysisError::NoNodes);
     }
-    let n_nodes = nodes.iter().map(|kind| count(*kind, model.config(), pairs.width())).sum();
+    let n_nodes = nodes.iter().map(|kind| count(*kind, model.config(), question.pairs.width())).sum();
     if k > n_nodes {
         return Err(AnalysisError::TooManyNodes { k, nodes: n_nodes });
     }
-    let quiet = Options { progress: &|_, _| {}, ..*options };
-    let attribution = attribution_patching(model, pairs, metric, nodes, &quiet)?;
+    let quiet = Execution { progress: &|_, _| {}, ..*execution };
+    let attribution = attribution_patching(model, question, nodes, direction, &quiet)?;
     let mut ranked: Vec<(Place, f32)> = Vec::new();
     for (kind, effects) in attribution.effects.iter().enumerate() {
         let mean = effects.mean();
@@ -68,7 +69,12 @@ pub fn screen_then_verify<B: Differentiable, M: Metric>(
     let largest_skipped = ranked.get(k).cloned();
     let verified: Vec<Place> = ranked.into_iter().take(k).map(|(place, _)| place).collect();
     let chosen: BTreeSet<Place> = verified.iter().cloned().collect();
-    let exact =
-        sweep(&model.valid(), pairs, metric, nodes, Which { chosen: Some(&chosen), ..Which::default() }, options)?;
+    let exact = sweep(
+        &model.valid(),
+        question,
+        nodes,
+        Which { chosen: Some(&chosen), ..Which::resampled(direction) },
+        execution,
+    )?;
     Ok(Screened { attribution, exact, verified, skipped: n_nodes - k, largest_skipped })
 }

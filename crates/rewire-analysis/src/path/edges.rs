@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use rewire_hooks::Head;
 use rewire_model::Transformer;
-use rewire_tasks::{Metric, PromptPairs};
+use rewire_tasks::Metric;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AnalysisError;
@@ -13,7 +13,8 @@ use crate::path::ends::Path;
 use crate::path::paths::patch_paths;
 use crate::path::policy::FreezePolicy;
 use crate::path::receiver::{Input, Receiver};
-use crate::run::options::Options;
+use crate::run::execution::Execution;
+use crate::run::question::{Direction, Question};
 
 /// A path from one head's output to another head's queries, keys or values.
 ///
@@ -67,11 +68,11 @@ impl HeadEdges {
 /// As [`patch_paths`](crate::path::paths::patch_paths), and [`AnalysisError::NoSuchReceiver`] for an edge that goes to no later layer.
 pub fn head_edges<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     edges: &[Edge],
     policy: FreezePolicy,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<HeadEdges, AnalysisError> {
     if let Some(Edge { from, to, input }) = edges.iter().find(|edge| edge.from.layer >= edge.to.layer) {
         let receiver = format!("{input}:{}.{} for {from}", to.layer, to.head);
@@ -82,7 +83,7 @@ pub fn head_edges<B: Backend, M: Metric>(
         receivers: vec![Receiver::new(edge.to.layer, edge.input).head(edge.to.head)],
     };
     let paths: Vec<Path> = edges.iter().map(path).collect();
-    let outcome = patch_paths(model, pairs, metric, &paths, policy, options)?;
+    let outcome = patch_paths(model, question, &paths, policy, direction, execution)?;
     Ok(HeadEdges { edges: edges.to_vec(), outcome })
 }
 

@@ -26,10 +26,11 @@ use crate::path::schedule::{Job, PathPair, Unit};
 use crate::path::second_run::{Receiving, reads_of_base};
 use crate::run::batch::{Portion, portions};
 use crate::run::checkpoint::Pass;
+use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::check_changed;
 use crate::run::fit::{sure, watched};
 use crate::run::moves::moving;
-use crate::run::options::{Options, Reuse};
+use crate::run::question::{Direction, Question};
 use crate::run::record::{check, factor, record, run_baselines};
 use crate::run::workers;
 
@@ -58,19 +59,22 @@ pub struct PathPatching {
 /// the prompts do not have.
 pub fn path_patching<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     senders: &[NodeKind],
     receivers: &[Receiver],
     policy: FreezePolicy,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<PathPatching, AnalysisError> {
+    let Question { pairs, metric, scale } = question;
     check(model, pairs, senders)?;
     let config = model.config();
     let nodes = nodes(senders, pairs, config);
     let sets: Vec<Vec<Node>> = nodes.iter().map(|(_, node)| vec![node.clone()]).collect();
     let pairs_of: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
-    let found = follow(model, pairs, metric, &sets, &[receivers.to_vec()], &pairs_of, policy, options)?;
+    let to = [receivers.to_vec()];
+    let ends = Ends { senders: &sets, receivers: &to, paths: &pairs_of };
+    let found = follow(model, question, ends, policy, direction, execution)?;
     let mut changes: Vec<ArrayD<f32>> =
         senders.iter().map(|kind| no_effects(*kind, config, pairs.len(), pairs.width())).collect();
     for (path, (number, node)) in nodes.iter().enumerate() {
@@ -83,8 +87,8 @@ pub fn path_patching<B: Backend, M: Metric>(
     let unreached = receivers.iter().enumerate().filter(reached).map(|(_, receiver)| receiver.clone()).collect();
     let outcome = Outcome {
         method: Method::PathPatching,
-        direction: options.direction,
-        scale: options.scale,
+        direction,
+        scale,
         metric: metric.name(),
         baselines: found.baselines,
         vanished: Vec::new(),
@@ -106,7 +110,7 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
     senders: &[NodeKind],
     receivers: &[Receiver],
     policy: FreezePolicy,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, senders)?;
     let (config, costs) = (model.config(), Costs::of(model));
@@ -116,12 +120,12 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
     let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
     let of_portion = |portion: &Portion| {
         let job = Job::of_portion(&sets, &receivers, &paths, portion);
-        let units = job.units(portion, config, options.token_budget);
+        let units = job.units(portion, config, execution.token_budget);
         let of_unit =
-            |unit: &Unit| Reach::new(&job, unit, portion, config).cost(costs, policy.mlps, options.token_budget);
+            |unit: &Unit| Reach::new(&job, unit, portion, config).cost(costs, policy.mlps, execution.token_budget);
         costs.whole_run(portion, 0) * 2.0 + units.iter().map(of_unit).sum()
     };
-    Ok(portions(pairs, metric, options.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
+    Ok(portions(pairs, metric, execution.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
 }
 
 /// Every node of these kinds, with the number of its kind.
@@ -142,17 +146,17 @@ fn nodes(kinds: &[NodeKind], pairs: &PromptPairs, config: &TransformerConfig) ->
 
 /// The effect of each path: any senders together, any receivers together. Exact; otherwise as [`path_patching`].
 ///
-/// Nothing is kept in [`Options::ledger`].
+/// Nothing is kept in [`Execution::ledger`].
 ///
 /// # Errors
 /// As [`path_patching`], and for a path without senders or receivers.
 pub fn patch_paths<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     paths: &[Path],
     policy: FreezePolicy,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<GroupOutcome, AnalysisError> {
     let mut senders = Numbered { sets: Vec::new(), numbers: HashMap::new() };
     let mut receivers = Numbered { sets: Vec::new(), numbers: HashMap::new() };
@@ -161,13 +165,13 @@ pub fn patch_paths<B: Backend, M: Metric>(
     for Path { senders: from, receivers: to } in paths {
         numbers.push(PathPair { senders: senders.number(from), receivers: receivers.number(to) });
     }
-    let options = &Options { ledger: &(), ..*options };
-    let found = follow(model, pairs, metric, &senders.sets, &receivers.sets, &numbers, policy, options)?;
-    let Options { direction, scale, .. } = *options;
+    let execution = &Execution { ledger: &(), ..*execution };
+    let ends = Ends { senders: &senders.sets, receivers: &receivers.sets, paths: &numbers };
+    let found = follow(model, question, ends, policy, direction, execution)?;
     let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32 + 0.0);
     let groups: Vec<Vec<Node>> = paths.iter().map(|path| path.senders.clone()).collect();
     check_group_effects(&groups, &values)?;
-    let (metric, baselines) = (metric.name(), found.baselines);
+    let (metric, scale, baselines) = (question.metric.name(), question.scale, found.baselines);
     Ok(GroupOutcome { direction, scale, metric, baselines, vanished: Vec::new(), values })
 }
 
@@ -197,62 +201,69 @@ struct Followed {
     received: BTreeSet<(usize, usize)>,
 }
 
-#[expect(clippy::too_many_arguments, reason = "one inner function behind the two public ones")]
+/// Sets of senders and of receivers, and which of them are the ends of each path.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    senders: &'a [Vec<Node>],
+    receivers: &'a [Vec<Receiver>],
+    paths: &'a [PathPair],
+}
+
 fn follow<B: Backend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
-    senders: &[Vec<Node>],
-    receivers: &[Vec<Receiver>],
-    paths: &[PathPair],
+    question: Question<M>,
+    ends: Ends,
     policy: FreezePolicy,
-    options: &Options,
+    direction: Direction,
+    execution: &Execution,
 ) -> Result<Followed, AnalysisError> {
+    let Question { pairs, metric, scale } = question;
+    let Ends { senders, receivers, paths } = ends;
     check_ends(model, pairs, senders, receivers)?;
     watched::<B, _>(&model.device(), || {
-        let portions = portions(pairs, metric, options.prompt_batch)?;
+        let portions = portions(pairs, metric, execution.prompt_batch)?;
         let mut changes = Array2::zeros((pairs.len(), paths.len()));
         let mut received = BTreeSet::new();
         let (mut done, total) = (0, pairs.len() * paths.len());
-        (options.progress)(done, total);
+        (execution.progress)(done, total);
         // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
-        let single = (portions.len() == 1 && options.reuse == Reuse::Everything).then(|| portions.get(0));
+        let single = (portions.len() == 1 && execution.reuse == Reuse::Everything).then(|| portions.get(0));
         let mut only = match &single {
-            Some(portion) => Some(Runs::new(model, metric, portion, senders, receivers, policy, options)?),
+            Some(portion) => Some(Runs::new(model, metric, portion, ends, policy, direction)?),
             None => None,
         };
         let baselines = match &only {
-            Some(runs) => baselines(options.direction, runs.base_metric.clone(), runs.source_metric.clone()),
-            None => run_baselines(model, metric, &portions, options)?,
+            Some(runs) => baselines(direction, runs.base_metric.clone(), runs.source_metric.clone()),
+            None => run_baselines(model, metric, &portions, execution)?,
         };
-        let factor = factor(&baselines, options)?;
+        let factor = factor(&baselines, scale)?;
         for portion in portions.iter() {
             let portion = &portion;
             let from = portion.prompts[0];
             let job = Job::of_portion(senders, receivers, paths, portion);
-            let units = job.units(portion, model.config(), options.token_budget);
+            let units = job.units(portion, model.config(), execution.token_budget);
             received.extend(units.iter().flat_map(|unit| job.received(unit, portion, model.config())));
-            if options.reuse == Reuse::Nothing {
+            if execution.reuse == Reuse::Nothing {
                 for (number, path) in paths.iter().enumerate() {
                     let ends = (job.senders[path.senders].as_slice(), job.receivers[path.receivers].as_slice());
-                    let of_path = reference::changes(model, metric, portion, ends, policy, options.direction)?;
+                    let of_path = reference::changes(model, metric, portion, ends, policy, direction)?;
                     for (prompt, change) in of_path.into_iter().enumerate() {
                         changes[[from + prompt, number]] = change;
                     }
                     done += portion.prompts.len();
-                    (options.progress)(done, total);
+                    (execution.progress)(done, total);
                 }
                 continue;
             }
             let runs = match only.take() {
                 Some(runs) => runs,
-                None => Runs::new(model, metric, portion, senders, receivers, policy, options)?,
+                None => Runs::new(model, metric, portion, ends, policy, direction)?,
             };
             let moves = moving(&job.senders, portion, model.config(), &runs.base, &runs.source)?;
             let n_prompts = portion.prompts.len();
             done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
-            let work = |i: usize| runs.unit(&job, &units[i], i, options);
-            workers::run(units.len(), options.workers::<B>(&model.device()), work, |i, metrics| {
+            let work = |i: usize| runs.unit(&job, &units[i], i, execution);
+            workers::run(units.len(), execution.workers::<B>(&model.device()), work, |i, metrics| {
                 for (&path, metrics) in units[i].paths.iter().zip(metrics.chunks(n_prompts)) {
                     let moves = &moves[paths[path].senders];
                     for (prompt, metric) in metrics.iter().enumerate().filter(|(prompt, _)| moves[*prompt]) {
@@ -260,11 +271,11 @@ fn follow<B: Backend, M: Metric>(
                     }
                 }
                 done += metrics.len();
-                (options.progress)(done, total);
+                (execution.progress)(done, total);
                 Ok::<_, AnalysisError>(())
             })?;
         }
-        (options.progress)(total, total);
+        (execution.progress)(total, total);
         Ok(Followed { baselines, factor, changes, received })
     })
 }
@@ -279,6 +290,7 @@ struct Runs<'a, B: Backend, M> {
     base_metric: Vec<f32>,
     source_metric: Vec<f32>,
     policy: FreezePolicy,
+    direction: Direction,
 }
 
 impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
@@ -286,13 +298,12 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         model: &'a Transformer<B>,
         metric: &'a M,
         portion: &'a Portion,
-        senders: &[Vec<Node>],
-        receivers: &[Vec<Receiver>],
+        Ends { senders, receivers, .. }: Ends,
         policy: FreezePolicy,
-        options: &Options,
+        direction: Direction,
     ) -> Result<Self, AnalysisError> {
         let config = model.config().clone();
-        let [base, source] = portion.base_and_source(options.direction);
+        let [base, source] = portion.base_and_source(direction);
         let mut sites: Vec<Site> = senders.iter().flatten().map(|n| NodeKind::all(n.component).site()).collect();
         sites.sort_unstable();
         sites.dedup();
@@ -323,11 +334,12 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
             base_metric: base.metric,
             source_metric: source.metric,
             policy,
+            direction,
         })
     }
 
     /// The metric of every prompt, path by path; taken from the ledger if it was kept.
-    fn unit(&self, job: &Job, unit: &Unit, number: usize, options: &Options) -> Result<Vec<f32>, AnalysisError> {
+    fn unit(&self, job: &Job, unit: &Unit, number: usize, execution: &Execution) -> Result<Vec<f32>, AnalysisError> {
         let ends: Vec<_> = unit
             .paths
             .iter()
@@ -339,7 +351,7 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         let id = Pass::new(
             self.portion.prompts[0],
             number,
-            &format!("path patching {} {} {}", options.direction, self.policy, ends.join("; ")),
+            &format!("path patching {} {} {}", self.direction, self.policy, ends.join("; ")),
         );
         let expected = unit.paths.len() * self.base_metric.len();
         let sent = |path: usize| ends[path].clone();
@@ -347,7 +359,7 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
             check_changed(self.metric.name(), &self.portion.prompts, &metrics, sent)?;
             Ok(metrics)
         };
-        if let Some(kept) = options.ledger.load(id).filter(|kept| kept.len() == expected) {
+        if let Some(kept) = execution.ledger.load(id).filter(|kept| kept.len() == expected) {
             return check(kept);
         }
         let carrier = Carrier {
@@ -358,9 +370,9 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
             policy: self.policy,
         };
         let receiving = Receiving::new(&carrier, self.metric, &self.base_metric, job, unit)?;
-        let metrics = check(receiving.metrics(&unit.paths, options.token_budget)?)?;
+        let metrics = check(receiving.metrics(&unit.paths, execution.token_budget)?)?;
         sure::<B>(&self.model.device())?;
-        options.ledger.store(id, &metrics).map_err(AnalysisError::Ledger)?;
+        execution.ledger.store(id, &metrics).map_err(AnalysisError::Ledger)?;
         Ok(metrics)
     }
 }

@@ -17,7 +17,7 @@ use crate::path::receiver::{Input, Receiver, named as named_receivers};
 use crate::run::batch::{Portion, portions};
 use crate::run::finite::{check_changed, check_run, the_metric};
 use crate::run::fit::watched;
-use crate::run::options::Direction;
+use crate::run::question::Direction;
 
 /// The metric of a run, and what was recorded of it.
 #[derive(Debug, Clone)]

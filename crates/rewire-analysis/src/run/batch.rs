@@ -7,7 +7,7 @@ use rewire_tasks::{Metric, PromptPairs, Reads};
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Positions};
-use crate::run::options::Direction;
+use crate::run::question::Direction;
 
 /// Consecutive pairs of all those that an analysis is over.
 pub(crate) struct Portion {

@@ -16,7 +16,7 @@ pub trait Ledger: Sync {
     fn store(&self, pass: Pass, numbers: &[f32]) -> io::Result<()>;
 }
 
-/// Which pass of a sweep: the same pairs, nodes and options always give the same passes, on every machine.
+/// Which pass of a sweep: the same pairs, nodes and execution always give the same passes, on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pass {
     /// Number of the first prompt of its portion.

@@ -12,8 +12,8 @@ use rewire_model::Transformer;
 
 use crate::error::AnalysisError;
 use crate::run::batch::Portion;
+use crate::run::execution::{Execution, Halved};
 use crate::run::memory::MemoryEstimate;
-use crate::run::options::{Halved, Options};
 
 /// Does `work`, and does not believe its result where the device failed meanwhile.
 pub(crate) fn watched<B: Backend, T>(
@@ -36,7 +36,7 @@ pub(crate) struct Room<'a> {
     a_token: u64,
     /// Bytes that the logits of a row take, where a metric works on them.
     a_row: u64,
-    options: &'a Options<'a>,
+    execution: &'a Execution<'a>,
     /// What the items are called.
     what: &'static str,
     /// The fewest that were told of, so that it is told once.
@@ -48,7 +48,7 @@ impl<'a> Room<'a> {
     pub(crate) fn new<B: Backend>(
         model: &'a Transformer<B>,
         portion: &Portion,
-        options: &'a Options<'a>,
+        execution: &'a Execution<'a>,
         what: &'static str,
     ) -> Self {
         let device = model.device();
@@ -56,7 +56,7 @@ impl<'a> Room<'a> {
         let estimate = MemoryEstimate::new(model.config(), portion.pairs.width(), model.precision());
         let a_row = 16 * portion.columns(model.config()) as u64;
         let a_token = estimate.pass_a_token_without_logits;
-        Self { free: Box::new(free), a_token, a_row, options, what, told: Mutex::new(None) }
+        Self { free: Box::new(free), a_token, a_row, execution, what, told: Mutex::new(None) }
     }
 
     /// What `work` gives for each of `items`, in their order; each is of so many rows and tokens in all. Halved, and halved again, until they fit into
@@ -88,7 +88,7 @@ impl<'a> Room<'a> {
         let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if size < n && told.is_none_or(|least| size < least) {
             *told = Some(size);
-            (self.options.notice)(&Halved { what: self.what, from: n, to: size, free });
+            (self.execution.notice)(&Halved { what: self.what, from: n, to: size, free });
         }
         size
     }
@@ -104,7 +104,7 @@ mod tests {
     fn what_does_not_fit_is_halved_and_told() {
         let told = Mutex::new(Vec::new());
         let notice = |halved: &Halved| told.lock().unwrap().push((halved.from, halved.to));
-        let options = Options { notice: &notice, ..Options::default() };
+        let execution = Execution { notice: &notice, ..Execution::default() };
         // An item takes 1 * 10 and 10 * 3 bytes, of which half of what is free must be enough.
         let free = AtomicU64::new(8000);
         let passes = AtomicUsize::new(0);
@@ -112,7 +112,7 @@ mod tests {
             free: Box::new(|| Some(free.load(Ordering::Relaxed))),
             a_token: 3,
             a_row: 10,
-            options: &options,
+            execution: &execution,
             what: "patches",
             told: Mutex::new(None),
         };

@@ -10,7 +10,7 @@ use rewire_tasks::PromptPairs;
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, NodeKind};
 use crate::run::batch::Portion;
-use crate::run::options::Direction;
+use crate::run::question::Direction;
 use crate::run::record::{Recorded, record};
 
 /// What an activation is replaced by.

@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tensor::Precision;
 
-use crate::run::options::Options;
+use crate::run::execution::Execution;
 
 /// Tokens in a pass above which nothing gets faster, and only the memory fuller.
 const MOST_TOKENS: usize = 1 << 16;
@@ -12,14 +12,14 @@ const MOST_TOKENS: usize = 1 << 16;
 const MOST_PROMPTS: usize = 1024;
 const MOST_DIFFERENTIATED: usize = 256;
 
-/// Bytes that an analysis of a model takes, by estimate: see [`Options`], where the same is said in words.
+/// Bytes that an analysis of a model takes, by estimate: see [`Execution`], where the same is said in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
     /// Of each prompt pair whose activations are held.
     pub held_a_prompt: u64,
     /// Of each prompt pair that is differentiated.
     pub differentiated_a_prompt: u64,
-    /// Of each token in a pass, with as many logits as [`Options::token_budget`] allows for, four times over.
+    /// Of each token in a pass, with as many logits as [`Execution::token_budget`] allows for, four times over.
     pub pass_a_token: u64,
     /// The same without logits.
     pub pass_a_token_without_logits: u64,
@@ -42,7 +42,7 @@ impl MemoryEstimate {
         }
     }
 
-    /// The budget above which [`Options::fitted`] chooses no more at once.
+    /// The budget above which [`Execution::fitted`] chooses no more at once.
     #[must_use]
     pub fn enough(&self) -> u64 {
         let most = [
@@ -54,7 +54,7 @@ impl MemoryEstimate {
     }
 }
 
-impl Options<'_> {
+impl Execution<'_> {
     /// The same with as much at once as fits into `budget` bytes, or, without one, into the memory that is free on the model's
     /// device. The CPU backends have no device to ask: without a budget they keep what they have, the same on every machine.
     ///
@@ -98,7 +98,7 @@ mod tests {
         let (full, short) = (of(Precision::Float32), of(Precision::BFloat16));
         assert!(short.held_a_prompt < full.held_a_prompt * 6 / 10);
         assert_eq!(short.pass_a_token, full.pass_a_token);
-        // The formula of `Options`, in float32.
+        // The formula of `Execution`, in float32.
         assert_eq!(full.held_a_prompt, 4 * 12 * 15 * (16 * 768 + 2 * 3072 + 2 * 12 * 15));
     }
 
@@ -106,13 +106,13 @@ mod tests {
     fn sizes_are_powers_of_two_within_the_budget() {
         let config = TransformerConfig::gpt2(2, 2, 16, 50, 32);
         let model: Transformer<Flex> = Transformer::random(&config, 0, &Default::default());
-        let options = Options { workers: Some(2), ..Options::default() };
-        let untouched = options.fitted(&model, 8, None);
-        assert_eq!([untouched.prompt_batch, untouched.token_budget], [options.prompt_batch, options.token_budget]);
+        let execution = Execution { workers: Some(2), ..Execution::default() };
+        let untouched = execution.fitted(&model, 8, None);
+        assert_eq!([untouched.prompt_batch, untouched.token_budget], [execution.prompt_batch, execution.token_budget]);
         let estimate = MemoryEstimate::new(&config, 8, Precision::Float32);
         let mut last = 0;
         for budget in [1, 1 << 16, 1 << 20, 1 << 26, u64::MAX / 2] {
-            let fitted = options.fitted(&model, 8, Some(budget));
+            let fitted = execution.fitted(&model, 8, Some(budget));
             for size in [fitted.prompt_batch, fitted.gradient_batch, fitted.token_budget] {
                 assert!(size.is_power_of_two(), "{size}");
             }
@@ -121,7 +121,7 @@ mod tests {
             last = fitted.token_budget;
         }
         assert_eq!(last, MOST_TOKENS);
-        let enough = Options { workers: Some(1), ..options }.fitted(&model, 8, Some(estimate.enough()));
+        let enough = Execution { workers: Some(1), ..execution }.fitted(&model, 8, Some(estimate.enough()));
         assert_eq!([enough.token_budget, enough.prompt_batch], [MOST_TOKENS, MOST_PROMPTS]);
     }
 }

@@ -1,7 +1,8 @@
-//! What every analysis shares: batches of prompt pairs, recorded runs, interventions, options, checkpoints, memory and workers.
+//! What every analysis shares: batches of prompt pairs, recorded runs, interventions, checkpoints, memory and workers.
 
 pub(crate) mod batch;
 pub(crate) mod checkpoint;
+pub(crate) mod execution;
 pub(crate) mod finite;
 pub(crate) mod fit;
 pub(crate) mod intervention;
@@ -9,14 +10,15 @@ pub(crate) mod logits;
 pub(crate) mod means;
 pub(crate) mod memory;
 pub(crate) mod moves;
-pub(crate) mod options;
+pub(crate) mod question;
 pub(crate) mod record;
 pub(crate) mod transfer;
 pub(crate) mod workers;
 
 pub use checkpoint::{Ledger, Pass};
+pub use execution::{Execution, Halved, Layers, Reuse};
 pub use intervention::Intervention;
 pub use logits::clean_logits;
 pub use means::{MeanOver, mean_activations};
 pub use memory::MemoryEstimate;
-pub use options::{Direction, Halved, Layers, Options, Reuse, Scale};
+pub use question::{Direction, Question, Scale};

@@ -5,9 +5,10 @@ use crate::error::AnalysisError;
 use crate::node::kind::NodeKind;
 use crate::run::batch::{Portion, Portions};
 use crate::run::checkpoint::Pass;
+use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_run, nan_or_zero, the_metric};
 use crate::run::fit::sure;
-use crate::run::options::{Direction, Options, Scale};
+use crate::run::question::{Direction, Scale};
 use crate::run::transfer::host;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -86,9 +87,9 @@ pub(crate) fn baselines(direction: Direction, base: Vec<f32>, source: Vec<f32>) 
 }
 
 /// What a change of the metric is multiplied by to be an effect.
-pub(crate) fn factor(baselines: &Baselines, options: &Options) -> Result<f64, NormalisationError> {
+pub(crate) fn factor(baselines: &Baselines, scale: Scale) -> Result<f64, NormalisationError> {
     let [clean, corrupted] = baselines.means();
-    match options.scale {
+    match scale {
         Scale::Metric => Ok(1.0),
         Scale::Normalised => Ok(Normalisation::new(clean, corrupted)?.scale(1.0)),
     }
@@ -100,13 +101,13 @@ pub(crate) fn run_baselines<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
     portions: &Portions<'_>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Baselines, AnalysisError> {
     let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
     for number in 0..portions.len() {
         let prompts = portions.prompts(number);
         let id = Pass::new(prompts.start, 0, "unpatched runs");
-        let both = match options.ledger.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
+        let both = match execution.ledger.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
             Some(kept) => kept,
             None => {
                 let portion = portions.get(number);
@@ -114,7 +115,7 @@ pub(crate) fn run_baselines<B: Backend, M: Metric>(
                 both.extend(record(model, &portion.pairs.corrupted(), &portion, metric, |_| false)?.metric);
                 if portions.len() > 1 {
                     sure::<B>(&model.device())?;
-                    options.ledger.store(id, &both).map_err(AnalysisError::Ledger)?;
+                    execution.ledger.store(id, &both).map_err(AnalysisError::Ledger)?;
                 }
                 both
             }

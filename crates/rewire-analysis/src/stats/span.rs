@@ -6,7 +6,7 @@ use std::fmt;
 use crate::attribution::edges::HeadPaths;
 use crate::effects::{Baselines, Outcome};
 use crate::patching::groups::GroupOutcome;
-use crate::run::options::Scale;
+use crate::run::question::Scale;
 
 /// The divisor of normalized effects: clean mean less corrupted mean of the metric, and its spread
 /// over prompts.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::backend::Backend;
 use clap::Args;
-use rewire_analysis::run::Options;
+use rewire_analysis::run::Execution;
 use rewire_model::Transformer;
 use rewire_tensor::computes_here;
 
@@ -70,13 +70,13 @@ impl Arguments {
         }
     }
 
-    /// The options of each work. On the CPU these are as many threads as `--threads` says, and
+    /// The execution of each work. On the CPU these are as many threads as `--threads` says, and
     /// sizes that are the same on every machine.
-    pub(super) fn options<'a, B: Backend>(&self, session: &'a Session, model: &Transformer<B>) -> Options<'a> {
-        let mut options = session.options(model, TOKENS);
-        options.workers = computes_here::<B>(&model.device()).then_some(self.threads);
-        options.token_budget = self.token_budget.unwrap_or(options.token_budget);
-        options
+    pub(super) fn execution<'a, B: Backend>(&self, session: &'a Session, model: &Transformer<B>) -> Execution<'a> {
+        let mut execution = session.execution(model, TOKENS);
+        execution.workers = computes_here::<B>(&model.device()).then_some(self.threads);
+        execution.token_budget = self.token_budget.unwrap_or(execution.token_budget);
+        execution
     }
 
     /// The prompts that works run on.

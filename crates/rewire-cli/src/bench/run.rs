@@ -64,7 +64,7 @@ fn time<B: AutodiffBackend>(
         false => None,
     };
     // After the peer has taken its share of the device.
-    let setting = setting.with(arguments.options(session, &model.valid()));
+    let setting = setting.with(arguments.execution(session, &model.valid()));
     let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
     print(&head(session, &model, size, &setting, &rates, arguments))?;
     let sharing = Sharing::of(size);
@@ -112,7 +112,7 @@ fn head<B: Backend>(
         None => format!("{}, {} threads", session.device(), arguments.threads),
     };
     let Rates { products, shape: [m, k, n], bandwidth } = rates;
-    let (prompts, sizes) = (setting.n_pairs(), setting.options());
+    let (prompts, sizes) = (setting.n_pairs(), setting.execution());
     format!(
         "{}'s shape, random weights (seed {}), {}, on {on}\n{prompts} pairs of {TOKENS} tokens; at once {} pairs held, {} \
          differentiated, {} tokens in a pass\na product of [{m}, {k}] and [{k}, {n}]: {:.0} GFLOP/s; memory: {:.0} GB/s\n\n",

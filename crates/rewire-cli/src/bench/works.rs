@@ -18,7 +18,7 @@ use rewire_analysis::patching::{
     integrated_gradients_cost,
 };
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching, path_patching_cost};
-use rewire_analysis::run::{Direction, Options, clean_logits};
+use rewire_analysis::run::{Direction, Execution, Question, clean_logits};
 use rewire_analysis::{Effects, Outcome};
 use rewire_hooks::{GradientProbes, Head, HookPoint, Site};
 use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
@@ -98,7 +98,7 @@ pub(crate) struct Setting<'a> {
     everywhere: PromptPairs,
     /// How far integrated gradients may be from complete.
     tolerance: f64,
-    options: Options<'a>,
+    execution: Execution<'a>,
 }
 
 impl<'a> Setting<'a> {
@@ -118,21 +118,21 @@ impl<'a> Setting<'a> {
             notebook,
             everywhere: pairs(TOKENS, n_pairs, |_| true)?,
             tolerance,
-            options: Options::default(),
+            execution: Execution::default(),
         })
     }
 
     /// The same, done with these.
-    pub(crate) fn with(self, options: Options<'a>) -> Self {
-        Self { options, ..self }
+    pub(crate) fn with(self, execution: Execution<'a>) -> Self {
+        Self { execution, ..self }
     }
 
     pub(crate) fn n_pairs(&self) -> usize {
         self.one.len()
     }
 
-    pub(crate) fn options(&self) -> &Options<'a> {
-        &self.options
+    pub(crate) fn execution(&self) -> &Execution<'a> {
+        &self.execution
     }
 
     /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
@@ -203,10 +203,11 @@ fn integrated<B: AutodiffBackend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     tolerance: f64,
-    options: &Options,
+    execution: &Execution,
 ) -> anyhow::Result<Vec<f32>> {
     let integral = PathIntegral { tolerance, ..PathIntegral::default() };
-    let found = integrated_gradients(model, pairs, &LogitDiff::new(pairs), &LINES, &integral, options)?;
+    let metric = LogitDiff::new(pairs);
+    let found = integrated_gradients(model, Question::new(pairs, &metric), &LINES, &integral, execution)?;
     let means: Vec<_> = found.outcome.effects.iter().map(Effects::mean).collect();
     let of_line = |mean: &ArrayD<f32>| OF_A_LINE.min(mean.shape()[1]);
     let line =
@@ -277,7 +278,7 @@ impl Work {
 
     /// Does it once; gives the mean effects one after the other, of attribution those of the head outputs.
     pub(crate) fn run<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Vec<f32>> {
-        let (pairs, options) = (self.pairs(setting), &setting.options);
+        let (pairs, execution) = (self.pairs(setting), &setting.execution);
         let metric = LogitDiff::new(pairs);
         let numbers = |outcome: &Outcome| outcome.effects.iter().flat_map(|e| e.mean()).collect::<Vec<f32>>();
         match self {
@@ -286,16 +287,29 @@ impl Work {
             _ => {}
         }
         if let Some(nodes) = self.nodes() {
-            return Ok(numbers(&activation_patching(&model.valid(), pairs, &metric, &nodes, options)?));
+            return Ok(numbers(&activation_patching(
+                &model.valid(),
+                Question::new(pairs, &metric),
+                &nodes,
+                Direction::Denoising,
+                execution,
+            )?));
         }
         if let Some(receivers) = self.receivers(model.config()) {
             let (heads, policy) = ([NodeKind::all(Component::HeadZ)], FreezePolicy::path_patching());
-            let options = Options { direction: Direction::Noising, ..*options };
-            let found = path_patching(&model.valid(), pairs, &metric, &heads, &receivers, policy, &options)?;
+            let found = path_patching(
+                &model.valid(),
+                Question::new(pairs, &metric),
+                &heads,
+                &receivers,
+                policy,
+                Direction::Noising,
+                execution,
+            )?;
             return Ok(numbers(&found.outcome));
         }
         if matches!(self, Work::IntegratedGradients | Work::IntegratedGradientsLean) {
-            return integrated(model, pairs, setting.tolerance, options);
+            return integrated(model, pairs, setting.tolerance, execution);
         }
         let blocks =
             [Component::ResidPre, Component::ResidMid, Component::ResidPost, Component::AttnOut, Component::MlpOut];
@@ -306,11 +320,21 @@ impl Work {
         nodes.extend(PARTS[..4].iter().copied().map(NodeKind::by_position));
         nodes.push(NodeKind { component: Component::HeadPattern, by: By::Cell });
         let outcome = match self {
-            Work::AttributionLean => attribution_patching(model, pairs, &metric, &nodes, options)?,
+            Work::AttributionLean => {
+                attribution_patching(model, Question::new(pairs, &metric), &nodes, Direction::Denoising, execution)?
+            }
             _ => {
                 let paths = PathOptions { norm: NormJacobian::Frozen, per_prompt: PerPrompt::Mean };
-                attention_attribution(model, pairs, &metric, options)?;
-                attribution_patching_with_head_paths(model, pairs, &metric, &nodes, paths, options)?.0
+                attention_attribution(model, Question::new(pairs, &metric), execution)?;
+                attribution_patching_with_head_paths(
+                    model,
+                    Question::new(pairs, &metric),
+                    &nodes,
+                    paths,
+                    Direction::Denoising,
+                    execution,
+                )?
+                .0
             }
         };
         Ok(outcome.effects.iter().take(1).flat_map(Effects::mean).collect())
@@ -318,28 +342,29 @@ impl Work {
 
     /// What it costs at least.
     pub(crate) fn cost<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Cost> {
-        let (pairs, options) = (self.pairs(setting), &setting.options);
+        let (pairs, execution) = (self.pairs(setting), &setting.execution);
         let (plain, metric) = (model.valid(), LogitDiff::new(pairs));
         let heads = [NodeKind::all(Component::HeadZ)];
         if let Some(receivers) = self.receivers(model.config()) {
             let policy = FreezePolicy::path_patching();
-            return Ok(path_patching_cost(&plain, pairs, &metric, &heads, &receivers, policy, options)?);
+            return Ok(path_patching_cost(&plain, pairs, &metric, &heads, &receivers, policy, execution)?);
         }
         if let Some(nodes) = self.nodes() {
-            return Ok(activation_patching_cost(&plain, pairs, &metric, &nodes, options)?);
+            return Ok(activation_patching_cost(&plain, pairs, &metric, &nodes, execution)?);
         }
         Ok(match self {
             Work::Forward => forward_cost(&plain, pairs, &metric)?,
             Work::ForwardBackward => forward_cost(&plain, pairs, &metric)? * 2.0,
             Work::IntegratedGradients | Work::IntegratedGradientsLean => {
                 let integral = PathIntegral::default();
-                integrated_gradients_cost(model, pairs, &metric, &LINES, &integral, options)?
+                integrated_gradients_cost(model, pairs, &metric, &LINES, &integral, execution)?
             }
             // The demo's attention attribution, and gradients of the clean run, are another run and backward pass.
             Work::Attribution => {
-                attribution_patching_cost(model, pairs, &metric, options)? + forward_cost(&plain, pairs, &metric)? * 2.0
+                attribution_patching_cost(model, pairs, &metric, execution)?
+                    + forward_cost(&plain, pairs, &metric)? * 2.0
             }
-            _ => attribution_patching_cost(model, pairs, &metric, options)?,
+            _ => attribution_patching_cost(model, pairs, &metric, execution)?,
         })
     }
 }

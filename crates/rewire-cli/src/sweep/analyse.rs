@@ -8,8 +8,9 @@ use rewire_analysis::attribution::{
 };
 use rewire_analysis::heads::logit_attribution;
 use rewire_analysis::integrated::integrated_gradients;
+use rewire_analysis::node::NodeKind;
 use rewire_analysis::patching::{ablation, activation_patching, screen_then_verify};
-use rewire_analysis::run::{Ledger, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Ledger, Question, Scale};
 use rewire_analysis::{Method, Outcome};
 use rewire_model::Transformer;
 use rewire_studies::Setup;
@@ -38,32 +39,34 @@ pub(super) fn analyse<B: AutodiffBackend>(
     Run { setup, ledger, scale, what }: Run,
 ) -> anyhow::Result<Findings> {
     let Inputs { pairs, nodes, reference } = inputs;
-    let sizes = setup.options(model, pairs.width());
+    let sizes = setup.execution(model, pairs.width());
     let prompt_batch = arguments.prompt_batch.unwrap_or(sizes.prompt_batch);
     let metric = arguments.metric.metric(model, pairs, prompt_batch)?;
     let means = arguments.means.over(reference, prompt_batch);
     setup.step(what, |progress| {
-        let direction = arguments.direction();
-        let options = Options { direction, scale, progress, prompt_batch, ledger, ..sizes };
+        let (question, direction) = (Question::new(pairs, &metric).on_scale(scale), arguments.direction());
+        let execution = Execution { progress, prompt_batch, ledger, ..sizes };
         Ok(match arguments.method {
             MethodName::ActivationPatching => {
-                Findings::of(activation_patching(&model.valid(), pairs, &metric, nodes, &options)?)
+                Findings::of(activation_patching(&model.valid(), question, nodes, direction, &execution)?)
             }
-            MethodName::AttributionPatching => attribution(model, inputs, arguments, &metric, &options)?,
-            MethodName::PathPatching => arguments.paths.patch(&model.valid(), pairs, &metric, nodes, &options)?,
+            MethodName::AttributionPatching => attribution(model, question, nodes, arguments, &execution)?,
+            MethodName::PathPatching => {
+                arguments.paths.patch(&model.valid(), question, nodes, direction, &execution)?
+            }
             MethodName::IntegratedGradients => {
                 let integral = arguments.integral.integral(&model.valid(), nodes, &means, &arguments.numbers)?;
-                let found = integrated_gradients(model, pairs, &metric, nodes, &integral, &options)?;
+                let found = integrated_gradients(model, question, nodes, &integral, &execution)?;
                 Findings { completeness: found.completeness, ..Findings::of(found.outcome) }
             }
             MethodName::Ablation => {
                 let model = model.valid();
                 let by = arguments.ablation.intervention(&model, nodes, &means)?;
-                Findings::of(ablation(&model, pairs, &metric, nodes, &by, &options)?)
+                Findings::of(ablation(&model, question, nodes, &by, &execution)?)
             }
             MethodName::LogitAttribution => {
                 let gain = arguments.final_norm_gain();
-                Findings::of(logit_attribution(&model.valid(), pairs, nodes, gain, &options)?)
+                Findings::of(logit_attribution(&model.valid(), pairs, nodes, gain, &execution)?)
             }
         })
     })
@@ -73,26 +76,29 @@ pub(super) fn analyse<B: AutodiffBackend>(
 /// attribution are patched exactly if that was asked for.
 fn attribution<B: AutodiffBackend>(
     model: &Transformer<B>,
-    Inputs { pairs, nodes, .. }: Inputs,
+    question: Question<BuiltinMetric>,
+    nodes: &[NodeKind],
     arguments: &Arguments,
-    metric: &BuiltinMetric,
-    options: &Options,
+    execution: &Execution,
 ) -> anyhow::Result<Findings> {
+    let direction = arguments.direction();
     let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
     let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
     Ok(match (paths, arguments.verify) {
-        (None, None) => Findings::of(attribution_patching(model, pairs, metric, nodes, options)?),
+        (None, None) => Findings::of(attribution_patching(model, question, nodes, direction, execution)?),
         (None, Some(k)) => {
-            let screened = screen_then_verify(model, pairs, metric, nodes, k, options)?;
+            let screened = screen_then_verify(model, question, nodes, k, direction, execution)?;
             Findings { screened: Some(screened.clone()), ..Findings::of(screened.attribution) }
         }
         (Some(paths), None) if nodes.is_empty() => {
-            paths_alone(head_path_attribution(model, pairs, metric, paths, options)?, metric, options)
+            let paths = head_path_attribution(model, question, paths, direction, execution)?;
+            paths_alone(paths, question, direction)
         }
         (Some(paths), verify) => {
-            let (outcome, paths) = attribution_patching_with_head_paths(model, pairs, metric, nodes, paths, options)?;
+            let (outcome, paths) =
+                attribution_patching_with_head_paths(model, question, nodes, paths, direction, execution)?;
             let screened = match verify {
-                Some(k) => Some(screen_then_verify(model, pairs, metric, nodes, k, options)?),
+                Some(k) => Some(screen_then_verify(model, question, nodes, k, direction, execution)?),
                 None => None,
             };
             Findings { paths: Some(paths), screened, ..Findings::of(outcome) }
@@ -101,12 +107,12 @@ fn attribution<B: AutodiffBackend>(
 }
 
 /// Paths between heads, with an outcome that has no nodes.
-fn paths_alone(paths: HeadPaths, metric: &BuiltinMetric, options: &Options) -> Findings {
+fn paths_alone(paths: HeadPaths, question: Question<BuiltinMetric>, direction: Direction) -> Findings {
     let outcome = Outcome {
         method: Method::AttributionPatching,
-        direction: options.direction,
-        scale: options.scale,
-        metric: metric.name(),
+        direction,
+        scale: question.scale,
+        metric: question.metric.name(),
         baselines: paths.baselines.clone(),
         vanished: paths.vanished.clone(),
         effects: Vec::new(),

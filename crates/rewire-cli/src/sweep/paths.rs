@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use clap::Args;
 use rewire_analysis::node::{NodeKind, Positions};
 use rewire_analysis::path::{FreezePolicy, ParseReceiverError, PathPatching, Receiver, path_patching};
-use rewire_analysis::run::Options;
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{Method, Outcome};
 use rewire_model::Transformer;
 use rewire_tasks::{BuiltinMetric, PromptPairs};
@@ -134,10 +134,10 @@ impl PathArguments {
     pub(super) fn patch<B: Backend>(
         &self,
         model: &Transformer<B>,
-        pairs: &PromptPairs,
-        metric: &BuiltinMetric,
+        question: Question<BuiltinMetric>,
         nodes: &[NodeKind],
-        options: &Options,
+        direction: Direction,
+        execution: &Execution,
     ) -> anyhow::Result<Findings> {
         let policy = self.freeze.unwrap_or_default();
         let sets: Vec<&[ReceiverName]> = match self.receivers_apart {
@@ -148,9 +148,9 @@ impl PathArguments {
         let mut names = Vec::new();
         let mut outcome: Option<Outcome> = None;
         for set in sets {
-            let receivers = set.iter().map(|name| name.receiver(pairs)).collect::<anyhow::Result<Vec<_>>>()?;
+            let receivers = set.iter().map(|name| name.receiver(question.pairs)).collect::<anyhow::Result<Vec<_>>>()?;
             let PathPatching { outcome: found, unreached: missed, .. } =
-                path_patching(model, pairs, metric, nodes, &receivers, policy, options)?;
+                path_patching(model, question, nodes, &receivers, policy, direction, execution)?;
             let missed = set.iter().zip(&receivers).filter(|(_, receiver)| missed.contains(receiver));
             unreached.extend(missed.map(|(name, _)| name.to_string()));
             names.extend(found.effects.iter().map(|effects| match self.receivers_apart {

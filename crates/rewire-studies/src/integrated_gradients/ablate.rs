@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use rewire_analysis::node::Node;
 use rewire_analysis::patching::{Ablated, AnswerAccuracy, answer_accuracy};
-use rewire_analysis::run::{Intervention, MeanOver, Options, mean_activations};
+use rewire_analysis::run::{Execution, Intervention, MeanOver, mean_activations};
 use rewire_analysis::stats::pearson;
 use rewire_hooks::{Head, Site};
 use rewire_model::Transformer;
@@ -79,9 +79,9 @@ pub(super) fn study<B: Backend>(
         }
     }
     let found = setup.step("accuracy without heads", |progress| {
-        let fitted = setup.options(model, set.width());
-        let options = Options { prompt_batch: AT_ONCE.min(fitted.prompt_batch), progress, ..fitted };
-        answer_accuracy(model, set, tokenizer, &ablations, NEW_TOKENS, &options)
+        let fitted = setup.execution(model, set.width());
+        let execution = Execution { prompt_batch: AT_ONCE.min(fitted.prompt_batch), progress, ..fitted };
+        answer_accuracy(model, set, tokenizer, &ablations, NEW_TOKENS, &execution)
     })?;
     let mut found = found.into_iter();
     let whole = found.next().ok_or_else(|| StudyError::Prompts("no accuracy was measured".to_owned()))?;

@@ -5,7 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::integrated::{Integrated, PathIntegral, integrated_gradients};
 use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Intervention, Question};
 use rewire_analysis::stats::Comparison;
 use rewire_analysis::{Effects, Outcome};
 use rewire_hooks::Head;
@@ -59,21 +59,22 @@ pub(super) fn compare<B: AutodiffBackend>(
 ) -> Result<Compared, StudyError> {
     let metric = LogitDiff::new(pair);
     let kinds = KINDS.map(|(kind, _)| kind);
-    let options = Options { direction: Direction::Noising, ..setup.options(model, pair.width()) };
+    let question = Question::new(pair, &metric);
+    let in_logits = question.in_metric_units();
+    let execution = setup.execution(model, pair.width());
     let exact = setup.step("activation patching: every neuron and head", |progress| {
-        activation_patching(&model.valid(), pair, &metric, &kinds, &Options { progress, ..options })
+        activation_patching(&model.valid(), question, &kinds, Direction::Noising, &Execution { progress, ..execution })
     })?;
     let exact_means = exact.baselines.means();
-    let in_logits = Options { scale: Scale::Metric, ..options };
     let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> Result<Lines, StudyError> {
         let integral = PathIntegral { baseline: baseline.clone(), ..integral.clone() };
         let what = format!("integrated gradients, {name} baseline");
         let integrated = setup
             .step(&what, |progress| {
-                integrated_gradients(model, pair, &metric, &kinds, &integral, &Options { progress, ..in_logits })
+                integrated_gradients(model, in_logits, &kinds, &integral, &Execution { progress, ..execution })
             })
             .map_err(|error| StudyError::Step { step: what.clone(), error: Box::new(error) })?;
-        let literal = literal_first_node(model, pair, &metric, &kinds, baseline, &in_logits)?;
+        let literal = literal_first_node(model, in_logits, &kinds, baseline, &execution)?;
         let with_exact = |of: &Integrated| {
             [0, 1].map(|i| {
                 let exact = flat(&exact.effects[i]);

@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, Axis};
 use rewire_analysis::Effects;
 use rewire_analysis::integrated::{PathIntegral, integrated_gradients};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::stats::{Bootstrap, IntervalKind, pearson};
 use rewire_model::Transformer;
 use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
@@ -58,16 +58,16 @@ pub(super) fn averaged<B: AutodiffBackend>(
     integral: &PathIntegral<B::InnerBackend>,
 ) -> Result<Averaged, StudyError> {
     let metric = LogitDiff::new(pairs);
+    let question = Question::new(pairs, &metric).in_metric_units();
     let kinds = KINDS.map(|(kind, _)| kind);
-    let options =
-        Options { direction: Direction::Noising, scale: Scale::Metric, ..setup.options(model, pairs.width()) };
+    let execution = setup.execution(model, pairs.width());
     let exact = setup.step("generated pairs: activation patching", |progress| {
-        activation_patching(&model.valid(), pairs, &metric, &kinds, &Options { progress, ..options })
+        activation_patching(&model.valid(), question, &kinds, Direction::Noising, &Execution { progress, ..execution })
     })?;
     let integrated = setup.step("generated pairs: integrated gradients", |progress| {
-        integrated_gradients(model, pairs, &metric, &kinds, integral, &Options { progress, ..options })
+        integrated_gradients(model, question, &kinds, integral, &Execution { progress, ..execution })
     })?;
-    let literal = literal_first_node(model, pairs, &metric, &kinds, integral.baseline.clone(), &options)?;
+    let literal = literal_first_node(model, question, &kinds, integral.baseline.clone(), &execution)?;
     let clusters = pairs.clusters();
     let correlations = [0, 1].map(|kind| {
         let figures = [&literal.outcome.effects[kind], &integrated.outcome.effects[kind]];

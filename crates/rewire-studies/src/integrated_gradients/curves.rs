@@ -4,7 +4,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use rewire_analysis::integrated::{Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves};
 use rewire_analysis::patching::patch_groups;
-use rewire_analysis::run::{Direction, Intervention, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Intervention, Question};
 use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
@@ -85,8 +85,8 @@ pub(super) fn draw<B: Backend>(
     let metric = LogitDiff::new(&prompts.pair);
     let along = |places: &[f64], what: &str| {
         setup.step(what, |progress| {
-            let options = Options { progress, ..setup.options(model, prompts.pair.width()) };
-            interpolation_curves(model, &prompts.pair, &metric, &nodes, places, &Intervention::Resample, &options)
+            let execution = Execution { progress, ..setup.execution(model, prompts.pair.width()) };
+            interpolation_curves(model, &prompts.pair, &metric, &nodes, places, &Intervention::Resample, &execution)
         })
     };
     Ok(Drawn { inside: along(&places()?, "curves")?, wide: along(&wide, "curves beyond both ends")?, heads })
@@ -137,15 +137,16 @@ fn contrast<B: AutodiffBackend>(
     integral: &PathIntegral<B::InnerBackend>,
 ) -> Result<Contrasted, StudyError> {
     let metric = LogitDiff::new(pair);
-    let options = Options { direction: Direction::Noising, scale: Scale::Metric, ..setup.options(model, pair.width()) };
+    let question = Question::new(pair, &metric).in_metric_units();
+    let execution = setup.execution(model, pair.width());
     let inner = model.valid();
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
     let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
-    let integrated = integrated_gradients(model, pair, &metric, &[HEADS], &any_gap, &options)?;
-    let literal = literal_first_node_backward(model, pair, &metric, &[HEADS], any_gap.baseline, &options)?;
+    let integrated = integrated_gradients(model, question, &[HEADS], &any_gap, &execution)?;
+    let literal = literal_first_node_backward(model, question, &[HEADS], any_gap.baseline, &execution)?;
     let nodes = [head_node(head)];
-    let patched = patch_groups(&inner, pair, &metric, &[nodes.to_vec()], &options)?;
-    let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &options)?;
+    let patched = patch_groups(&inner, question, &[nodes.to_vec()], Direction::Noising, &execution)?;
+    let curve = interpolation_curves(&inner, pair, &metric, &nodes, &places()?, &Intervention::Resample, &execution)?;
     Ok(Contrasted {
         name,
         prompts: texts.clone(),

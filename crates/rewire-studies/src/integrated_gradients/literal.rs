@@ -10,7 +10,7 @@ use rewire_analysis::integrated::{
     Integrated, PathIntegral, Quadrature, QuadratureNode, QuadratureNodes, integrated_gradients,
 };
 use rewire_analysis::node::{By, Component, NodeKind};
-use rewire_analysis::run::{Intervention, Options};
+use rewire_analysis::run::{Execution, Intervention, Question};
 use rewire_analysis::{AnalysisError, Effects};
 use rewire_model::Transformer;
 use rewire_tasks::{Metric, PromptPairs};
@@ -26,13 +26,12 @@ use rewire_tasks::{Metric, PromptPairs};
 /// As [`integrated_gradients`], except that a gap of any size is accepted.
 pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     kinds: &[NodeKind],
     baseline: Intervention<B::InnerBackend>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Integrated, AnalysisError> {
-    one_gradient(model, pairs, metric, kinds, baseline, first_node()?, options)
+    one_gradient(model, question, kinds, baseline, first_node()?, execution)
 }
 
 /// Computes the notebook's figure of each node on the same line walked backward, from the
@@ -45,15 +44,14 @@ pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
 /// As [`literal_first_node`].
 pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     kinds: &[NodeKind],
     baseline: Intervention<B::InnerBackend>,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Integrated, AnalysisError> {
     let QuadratureNode { at, weight } = first_node()?;
     let last = QuadratureNode { at: 1.0 - at, weight };
-    let mut found = one_gradient(model, pairs, metric, kinds, baseline, last, options)?;
+    let mut found = one_gradient(model, question, kinds, baseline, last, execution)?;
     let of_lines = found.completeness.iter_mut().flat_map(|complete| [&mut complete.gap, &mut complete.change]);
     for values in found.outcome.effects.iter_mut().map(|effects| &mut effects.values).chain(of_lines) {
         // A subtraction, because the negative of 0 would be -0.
@@ -86,14 +84,13 @@ fn first_node() -> Result<QuadratureNode, AnalysisError> {
 /// Sums over one node of a quadrature, and accepts that the attributions are incomplete.
 fn one_gradient<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
-    pairs: &PromptPairs,
-    metric: &M,
+    question: Question<M>,
     kinds: &[NodeKind],
     baseline: Intervention<B::InnerBackend>,
     node: QuadratureNode,
-    options: &Options,
+    execution: &Execution,
 ) -> Result<Integrated, AnalysisError> {
     let quadrature = QuadratureNodes::List(vec![node]);
     let integral = PathIntegral { baseline, quadrature, tolerance: f64::INFINITY, ..PathIntegral::default() };
-    integrated_gradients(model, pairs, metric, kinds, &integral, options)
+    integrated_gradients(model, question, kinds, &integral, execution)
 }

@@ -10,7 +10,7 @@ use rewire_analysis::attribution::{
 use rewire_analysis::heads::{attention_entropy, attention_patterns};
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{Screened, activation_patching, screen_then_verify};
-use rewire_analysis::run::{Direction, Options, Scale};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::stats::Agreement;
 use rewire_analysis::{Effects, Outcome};
 use rewire_model::{Transformer, TransformerConfig};
@@ -126,14 +126,21 @@ pub(super) fn demo<B: AutodiffBackend>(
 ) -> Result<Demo, StudyError> {
     let metric = LogitDiff::new(pairs);
     let inner = model.valid();
-    let options =
-        Options { direction: Direction::Denoising, scale: Scale::Normalised, ..setup.options(model, pairs.width()) };
-    let attention_attribution = attention_attribution(model, pairs, &metric, &options)?;
+    let execution = setup.execution(model, pairs.width());
+    let question = Question::new(pairs, &metric);
+    let attention_attribution = attention_attribution(model, question, &execution)?;
     let paths = PathOptions { norm, per_prompt: PerPrompt::Mean };
     let kinds = estimated(model.config());
-    let (attribution, paths) = attribution_patching_with_head_paths(model, pairs, &metric, &kinds, paths, &options)?;
+    let (attribution, paths) =
+        attribution_patching_with_head_paths(model, question, &kinds, paths, Direction::Denoising, &execution)?;
     let exact = setup.step("demo prompts: blocks and heads, exactly", |progress| {
-        activation_patching(&inner, pairs, &metric, &patched(model.config()), &Options { progress, ..options })
+        activation_patching(
+            &inner,
+            question,
+            &patched(model.config()),
+            Direction::Denoising,
+            &Execution { progress, ..execution },
+        )
     })?;
     let agreements = exact
         .effects
@@ -142,9 +149,9 @@ pub(super) fn demo<B: AutodiffBackend>(
         .map(|(exact, estimate)| Agreement::new(exact, estimate, TOP_K))
         .collect::<Result<Vec<_>, _>>()?;
     let k = VERIFIED.min(model.config().n_layers * model.config().n_heads);
-    let screened = screen_then_verify(model, pairs, &metric, &[HEADS], k, &options)?;
-    let patterns = attention_patterns(&inner, &pairs.clean(), options.prompt_batch)?;
-    let entropy = attention_entropy(&attention_patterns(&inner, &pairs.corrupted(), options.prompt_batch)?);
+    let screened = screen_then_verify(model, question, &[HEADS], k, Direction::Denoising, &execution)?;
+    let patterns = attention_patterns(&inner, &pairs.clean(), execution.prompt_batch)?;
+    let entropy = attention_entropy(&attention_patterns(&inner, &pairs.corrupted(), execution.prompt_batch)?);
     Ok(Demo { attribution, exact, paths: paths.mean(), attention_attribution, patterns, entropy, agreements, screened })
 }
 
@@ -159,11 +166,12 @@ pub(super) fn heads<B: AutodiffBackend>(
     let inner = model.valid();
     let mut outcomes = Vec::new();
     for direction in DIRECTIONS {
-        let options = Options { direction, scale: Scale::Normalised, ..setup.options(model, pairs.width()) };
+        let question = Question::new(&pairs, &metric);
+        let execution = setup.execution(model, pairs.width());
         let exact = setup.step(&format!("{set} prompts, {direction}"), |progress| {
-            activation_patching(&inner, &pairs, &metric, &[HEADS], &Options { progress, ..options })
+            activation_patching(&inner, question, &[HEADS], direction, &Execution { progress, ..execution })
         })?;
-        outcomes.push([exact, attribution_patching(model, &pairs, &metric, &[HEADS], &options)?]);
+        outcomes.push([exact, attribution_patching(model, question, &[HEADS], direction, &execution)?]);
     }
     let noising = noising(&pairs, &outcomes);
     Ok(Findings { set, pairs, outcomes, noising })

@@ -12,7 +12,7 @@ use rewire_analysis::heads::{
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::path::{Input, Receiver};
-use rewire_analysis::run::{Direction, Options};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Outcome};
 use rewire_circuits::{NameAttention, PathStep, Seen, evidence, induces, inhibits};
 use rewire_hooks::Head;
@@ -96,21 +96,21 @@ pub fn analyse<B: AutodiffBackend>(
     let inner = model.valid();
     let data = &sets.steps;
     let pairs = &data.pairs;
-    let options = Options { direction: Direction::Noising, ..setup.options(model, pairs.width()) };
-    let steps = Steps { model: &inner, setup, data, threshold: settings.threshold, options };
+    let execution = setup.execution(model, pairs.width());
+    let steps = Steps { model: &inner, setup, data, threshold: settings.threshold, execution };
     let parts = steps.parts()?;
     let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
     let direct = steps.patched("direct effects", vec![last])?;
     let opposing = direct.opposing(settings.threshold);
     let results = [NodeKind::all(Component::HeadResult)];
-    let attribution = logit_attribution(&inner, pairs, &results, FinalNormGain::Applied, &options)?;
+    let attribution = logit_attribution(&inner, pairs, &results, FinalNormGain::Applied, &execution)?;
     let copying = [steps.copying(CopyNorms::Without)?, steps.copying(CopyNorms::With)?];
     let (looks, shown) = steps.looks(settings.show)?;
     let suppression = steps.suppression(tokenizer)?;
     let chosen = Movers::new(&direct, &opposing, &looks);
     let backup = match chosen.movers.is_empty() {
         true => None,
-        false => Some(backup_heads(&inner, pairs, &chosen.movers, FinalNormGain::Applied, &options)?),
+        false => Some(backup_heads(&inner, pairs, &chosen.movers, FinalNormGain::Applied, &execution)?),
     };
     let senders = steps.senders(&chosen, &looks)?;
     let [clean, corrupted] = parts.baselines.means();
@@ -202,24 +202,26 @@ struct Steps<'a, B: Backend> {
     setup: &'a Setup<'a>,
     data: &'a Data,
     threshold: f32,
-    options: Options<'a>,
+    execution: Execution<'a>,
 }
 
 impl<B: Backend> Steps<'_, B> {
     /// Activation patching of the heads' parts, denoising.
     fn parts(&self) -> Result<Outcome, AnalysisError> {
         let pairs = &self.data.pairs;
+        let metric = LogitDiff::new(pairs);
+        let question = Question::new(pairs, &metric);
         self.setup.step("parts of heads", |progress| {
-            let options = Options { direction: Direction::Denoising, progress, ..self.options };
-            activation_patching(self.model, pairs, &LogitDiff::new(pairs), &PARTS.map(NodeKind::all), &options)
+            let execution = Execution { progress, ..self.execution };
+            activation_patching(self.model, question, &PARTS.map(NodeKind::all), Direction::Denoising, &execution)
         })
     }
 
     /// Path patching of all heads into some receivers.
     fn patched(&self, what: &str, receivers: Vec<Receiver>) -> Result<PathStep, AnalysisError> {
         self.setup.step(what, |progress| {
-            let options = Options { progress, ..self.options };
-            PathStep::find(self.model, &self.data.pairs, receivers, self.threshold, &options)
+            let execution = Execution { progress, ..self.execution };
+            PathStep::find(self.model, &self.data.pairs, receivers, self.threshold, &execution)
         })
     }
 
@@ -234,15 +236,15 @@ impl<B: Backend> Steps<'_, B> {
     fn copying(&self, norms: CopyNorms) -> Result<CopyScores, AnalysisError> {
         let Data { pairs, .. } = self.data;
         self.setup.step("copy scores", |progress| {
-            let options = Options { progress, ..self.options };
-            copy_scores(self.model, &pairs.clean(), &self.data.names(), norms, &options)
+            let execution = Execution { progress, ..self.execution };
+            copy_scores(self.model, &pairs.clean(), &self.data.names(), norms, &execution)
         })
     }
 
     /// Where heads look, and the patterns of one prompt with its number.
     fn looks(&self, show: usize) -> Result<(NameAttention, (usize, Array4<f32>)), AnalysisError> {
         let pairs = &self.data.pairs;
-        let patterns = attention_patterns(self.model, &pairs.clean(), self.options.prompt_batch)?;
+        let patterns = attention_patterns(self.model, &pairs.clean(), self.execution.prompt_batch)?;
         let shown = show.min(pairs.len() - 1);
         let looks = NameAttention::new(&patterns, &self.data.roles);
         Ok((looks, (shown, patterns.index_axis(Axis(0), shown).to_owned())))
@@ -260,8 +262,8 @@ impl<B: Backend> Steps<'_, B> {
         let all: Vec<Head> = (0..layers).flat_map(|layer| (0..heads).map(move |head| Head::new(layer, head))).collect();
         let keep = KeptTokens { excluded, ..KeptTokens::default() };
         self.setup.step("copy suppression", |progress| {
-            let options = Options { progress, ..self.options };
-            copy_suppression(self.model, &self.data.pairs, &all, &keep, &options)
+            let execution = Execution { progress, ..self.execution };
+            copy_suppression(self.model, &self.data.pairs, &all, &keep, &execution)
         })
     }
 
@@ -272,8 +274,8 @@ impl<B: Backend> Steps<'_, B> {
         let candidates: Vec<Head> = serving(&queries);
         let measured = &candidates[..candidates.len().min(MEASURED)];
         let inhibition = self.setup.step("S2-inhibition", |progress| {
-            let options = Options { progress, ..self.options };
-            s2_inhibition(self.model, &self.data.pairs, &self.data.roles, measured, movers, &options)
+            let execution = Execution { progress, ..self.execution };
+            s2_inhibition(self.model, &self.data.pairs, &self.data.roles, measured, movers, &execution)
         })?;
         let inhibitors: Vec<Head> = candidates.iter().copied().filter(|&head| inhibits(looks, head)).collect();
         let direct_values = self.into("into the direct inhibitors' values", Input::V, directly)?;

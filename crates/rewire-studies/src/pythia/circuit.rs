@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::run::Options;
+use rewire_analysis::run::Execution;
 use rewire_circuits::{
     Ablations, Carried, Evidence, FoundCircuit, PathStep, Random, Role, find_circuit, means_by, rank_heads,
 };
@@ -69,7 +69,7 @@ pub(super) fn find<B: Backend>(
     let of_roles = with_roles.iter().flat_map(|(head, roles)| roles.iter().map(|(_, effect)| (*head, *effect)));
     let maps: Vec<_> = steps.iter().map(|step| step.effects()).collect();
     let ranked = rank_heads(&maps, of_roles);
-    let batch = setup.options(model, sets.choosing.pairs.width()).prompt_batch;
+    let batch = setup.execution(model, sets.choosing.pairs.width()).prompt_batch;
     let means = means_by(model, sets.reference.prompts(), batch)?;
     let ablations = |data: &Data| -> Result<Ablations<B>, StudyError> {
         let groups = data.by_kind()?.into_iter().map(|(kind, pairs)| match means.get(&kind) {
@@ -82,8 +82,8 @@ pub(super) fn find<B: Backend>(
     let width = choosing.width().max(judging.width());
     let FoundCircuit { members, curve, on_choosing, judged, random } =
         setup.step("what sets of heads carry", |progress| {
-            let options = Options { progress, ..setup.options(model, width) };
-            find_circuit(&choosing, &judging, &ranked, settings.seed, &options)
+            let execution = Execution { progress, ..setup.execution(model, width) };
+            find_circuit(&choosing, &judging, &ranked, settings.seed, &execution)
         })?;
     let member = |(head, strength): (Head, f32)| Member {
         head,

@@ -5,7 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use ndarray::Axis;
 use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
 use rewire_analysis::path::{Edge, FreezePolicy, HeadEdges, Input, head_edges};
-use rewire_analysis::run::{Direction, Options};
+use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::LogitDiff;
@@ -43,13 +43,20 @@ pub(super) fn find<B: AutodiffBackend>(
     let all = Edge::between(&every);
     let n_all = all.len();
     let metric = LogitDiff::new(&data.pairs);
-    let options = Options { direction: Direction::Noising, ..setup.options(model, data.pairs.width()) };
+    let question = Question::new(&data.pairs, &metric);
+    let execution = setup.execution(model, data.pairs.width());
     let chosen = match n_all {
         0..=ALL => all,
         _ => {
             let path_options = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
             let paths = setup.step("attribution of all paths", |progress| {
-                head_path_attribution(model, &data.pairs, &metric, path_options, &Options { progress, ..options })
+                head_path_attribution(
+                    model,
+                    question,
+                    path_options,
+                    Direction::Noising,
+                    &Execution { progress, ..execution },
+                )
             })?;
             // [layer_end, head_end, input, layer_start, head_start]
             let sums = paths.mean().sum_axis(Axis(5));
@@ -63,8 +70,8 @@ pub(super) fn find<B: AutodiffBackend>(
         }
     };
     let exact = setup.step("paths between heads", |progress| {
-        let options = Options { progress, ..options };
-        head_edges(&model.valid(), &data.pairs, &metric, &chosen, FreezePolicy::path_patching(), &options)
+        let execution = Execution { progress, ..execution };
+        head_edges(&model.valid(), question, &chosen, FreezePolicy::path_patching(), Direction::Noising, &execution)
     })?;
     let largest = exact.outcome.mean().iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     let threshold = settings.edge_threshold.unwrap_or(0.1 * largest);

@@ -5,7 +5,7 @@ use rewire_analysis::Outcome;
 use rewire_analysis::heads::{Backup, CopyNorms, CopyScores, Inhibition, backup_heads, copy_scores, s2_inhibition};
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
-use rewire_analysis::run::{Direction, Options};
+use rewire_analysis::run::{Direction, Question};
 use rewire_circuits::mean_by_head;
 use rewire_hooks::Head;
 use rewire_model::{FinalNormGain, Transformer};
@@ -102,13 +102,21 @@ pub(super) fn measure<B: Backend>(
 ) -> Result<Measured, StudyError> {
     let study = Prompts::new(STUDY, tokenizer)?;
     let inhibition = Prompts::new(INHIBITION, tokenizer)?;
-    let options = setup.options(model, study.pairs.width().max(inhibition.pairs.width()));
+    let execution = setup.execution(model, study.pairs.width().max(inhibition.pairs.width()));
     let metric = LogitDiff::new(&study.pairs);
     let into = |receivers: Vec<Receiver>| -> Result<Outcome, StudyError> {
-        let options = Options { direction: Direction::Noising, ..options };
         let heads = [NodeKind::all(Component::HeadZ)];
         let policy = FreezePolicy::path_patching();
-        Ok(path_patching(model, &study.pairs, &metric, &heads, &receivers, policy, &options)?.outcome)
+        Ok(path_patching(
+            model,
+            Question::new(&study.pairs, &metric),
+            &heads,
+            &receivers,
+            policy,
+            Direction::Noising,
+            &execution,
+        )?
+        .outcome)
     };
     let inputs = |input: Input, heads: &[Head]| {
         heads.iter().map(|head| Receiver::new(head.layer, input).head(head.head)).collect::<Vec<_>>()
@@ -117,7 +125,7 @@ pub(super) fn measure<B: Backend>(
     let logit_differences = direct.baselines.means();
     let serving =
         |outcome: &Outcome, n: usize| sum_of_largest(mean_by_head(outcome, 0).iter().map(|effect| -effect), n);
-    let backup = backup_heads(model, &study.pairs, &MOVERS, FinalNormGain::Applied, &options)?;
+    let backup = backup_heads(model, &study.pairs, &MOVERS, FinalNormGain::Applied, &execution)?;
     let totals = Totals {
         direct: [serving(&direct, 15), sum_of_largest(mean_by_head(&direct, 0).iter().copied(), 15)],
         backup: sum_of_largest(backup.taken_over().iter().copied(), 15),
@@ -130,8 +138,8 @@ pub(super) fn measure<B: Backend>(
         logit_differences,
         totals,
         backup,
-        copying: copy_scores(model, &study.pairs.clean(), &names, CopyNorms::Without, &options)?,
-        inhibition: s2_inhibition(model, &inhibition.pairs, &inhibition.roles, &INHIBITORS, &MOVERS, &options)?,
+        copying: copy_scores(model, &study.pairs.clean(), &names, CopyNorms::Without, &execution)?,
+        inhibition: s2_inhibition(model, &inhibition.pairs, &inhibition.roles, &INHIBITORS, &MOVERS, &execution)?,
     })
 }
 

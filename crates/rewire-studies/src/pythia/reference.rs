@@ -40,8 +40,7 @@ impl ReferencePrompts {
         let (mut seen, mut drawing) = (0, 1000);
         while seen < DRAWS && by_kind.values().any(|prompts| prompts.len() < EACH) {
             for prompt in &generator.sample(drawing, reference_seed(seed), Split::All)[seen..] {
-                let text = tokenizer.encode(&Corruption::Abc.text(prompt))?;
-                let tokens: Vec<u32> = bos.into_iter().chain(text).collect();
+                let tokens = tokenizer.encode_prompt(&Corruption::Abc.text(prompt), bos)?;
                 let prompts = by_kind.get_mut(&(prompt.template, tokens.len()));
                 if let Some(prompts) = prompts.filter(|prompts| prompts.len() < EACH && !prompts.contains(&tokens)) {
                     prompts.push(tokens);

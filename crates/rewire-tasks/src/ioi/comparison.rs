@@ -44,8 +44,7 @@ pub fn contrastive_pair(tokenizer: &Tokenizer, bos: Option<u32>, contrast: Contr
 
 /// The clean prompt and another; the shorter is padded behind, as the notebook's library does.
 fn pair(tokenizer: &Tokenizer, bos: Option<u32>, corrupted: &str) -> Result<PromptPairs, DemoError> {
-    let encode =
-        |text: &str| -> Result<Vec<u32>, DemoError> { Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect()) };
+    let encode = |text: &str| tokenizer.encode_prompt(text, bos);
     let (mut clean, mut corrupted) = (encode(COMPARISON_PROMPT)?, encode(corrupted)?);
     let width = clean.len().max(corrupted.len());
     for tokens in [&mut clean, &mut corrupted] {

@@ -48,8 +48,7 @@ impl Corruption {
         tokenizer: &Tokenizer,
         bos: Option<u32>,
     ) -> Result<PromptPairs, IoiError> {
-        let encode =
-            |text: &str| -> Result<Vec<u32>, IoiError> { Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect()) };
+        let encode = |text: &str| tokenizer.encode_prompt(text, bos);
         let pairs = prompts.iter().map(|prompt| {
             Ok(PromptPair {
                 clean: encode(&prompt.text())?,

@@ -50,9 +50,7 @@ pub enum DemoError {
 /// [`DemoError`] where a name is several tokens, or the prompts of a pair are of different length.
 pub fn demo_pairs(tokenizer: &Tokenizer, bos: Option<u32>) -> Result<PromptPairs, DemoError> {
     let prompts = demo_prompts();
-    let encode = |text: &str| -> Result<Vec<u32>, TokenizerError> {
-        Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
-    };
+    let encode = |text: &str| tokenizer.encode_prompt(text, bos);
     let pairs = prompts.iter().enumerate().map(|(i, (text, [answer, wrong]))| {
         Ok(PromptPair {
             clean: encode(text)?,

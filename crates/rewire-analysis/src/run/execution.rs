@@ -1,54 +1,11 @@
-//! Which way to patch, on what scale, and in what portions.
+//! How an analysis is carried out: in what portions, on how many threads, and what is kept of it.
 
 use std::fmt;
-use std::str::FromStr;
 
 use burn::tensor::backend::Backend;
 use rewire_tensor::computes_here;
-use serde::{Deserialize, Serialize};
 
 use crate::run::checkpoint::Ledger;
-
-/// Which run is patched, and from which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// The corrupted run is patched from the clean one: what suffices to bring the behaviour back.
-    Denoising,
-    /// The clean run is patched from the corrupted one: what is necessary for the behaviour.
-    Noising,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Direction::Denoising => "denoising",
-            Direction::Noising => "noising",
-        })
-    }
-}
-
-impl FromStr for Direction {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "denoising" => Ok(Direction::Denoising),
-            "noising" => Ok(Direction::Noising),
-            other => Err(format!("no direction `{other}`; there are denoising and noising")),
-        }
-    }
-}
-
-/// The unit of effects. Both are changes of the metric against the run that is patched, so that a node without effect has 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scale {
-    /// As a share of clean mean less corrupted mean: denoising, 1 is all of the behaviour back; noising, -1 is all of it gone.
-    Normalised,
-    /// In the metric's own unit.
-    Metric,
-}
 
 /// What of the base run a sweep uses again. Both give the same effects, to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,13 +47,9 @@ pub enum Layers {
     Together,
 }
 
-/// How a sweep is done.
+/// How an analysis is carried out. None of it changes what is asked.
 #[derive(Clone, Copy)]
-pub struct Options<'a> {
-    /// Which run is patched.
-    pub direction: Direction,
-    /// The unit of effects.
-    pub scale: Scale,
+pub struct Execution<'a> {
     /// Prompt pairs whose activations are held at once; [`fitted`](Self::fitted) chooses this and the next two by a device's memory.
     /// They hold, in float32, the residual stream, keys and values of
     /// every layer and the patched activations of both runs: at most about
@@ -127,11 +80,9 @@ pub struct Options<'a> {
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
 
-impl Default for Options<'_> {
+impl Default for Execution<'_> {
     fn default() -> Self {
         Self {
-            direction: Direction::Denoising,
-            scale: Scale::Normalised,
             prompt_batch: 32,
             gradient_batch: 16,
             token_budget: 1024,
@@ -145,7 +96,7 @@ impl Default for Options<'_> {
     }
 }
 
-impl Options<'_> {
+impl Execution<'_> {
     /// One whole forward a patch, nothing reused: slow, and what the defaults are held against.
     #[must_use]
     pub fn reference() -> Self {
@@ -175,11 +126,9 @@ impl Options<'_> {
     }
 }
 
-impl fmt::Debug for Options<'_> {
+impl fmt::Debug for Execution<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("direction", &self.direction)
-            .field("scale", &self.scale)
+        f.debug_struct("Execution")
             .field("prompt_batch", &self.prompt_batch)
             .field("gradient_batch", &self.gradient_batch)
             .field("token_budget", &self.token_budget)

@@ -1,12 +1,11 @@
 //! `cargo xtask reproduce-facts`: the factual-recall example that closes the attribution-patching demo.
 
 mod report;
+mod shown;
 
-use std::ops::Deref;
 use std::path::PathBuf;
 
 use clap::Args;
-use ndarray::Array2;
 use rewire_analysis::Effects;
 use rewire_model::Transformer;
 use rewire_report::{Labels, Prompts, Table, describe_baselines};
@@ -21,6 +20,7 @@ use crate::output::{WaitArguments, text_table};
 use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 use rewire_report::names::{self, token_labels};
+use shown::{Found, NEXT, next_rows};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -34,25 +34,6 @@ pub struct Arguments {
     out: PathBuf,
     #[command(flatten)]
     wait: WaitArguments,
-}
-
-/// All that the report is made of.
-struct Found {
-    found: facts::Found,
-    /// The tokens of each pair's prompts, both where they differ, each with its position.
-    labels: Vec<Vec<String>>,
-    /// What is said of a pair that cannot be made.
-    left_out: Vec<String>,
-    /// Warnings, one line each.
-    warnings: Vec<String>,
-}
-
-impl Deref for Found {
-    type Target = facts::Found;
-
-    fn deref(&self) -> &facts::Found {
-        &self.found
-    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -108,22 +89,6 @@ fn labels(tokenizer: &Tokenizer, set: &Patched) -> Vec<String> {
         .collect()
 }
 
-/// What the columns of [`next_rows`] are.
-const NEXT: [&str; 7] = ["rank", "clean", "logit", "probability", "corrupted", "logit", "probability"];
-
-/// The likeliest next tokens of both prompts, side by side.
-fn next_rows(set: &Patched) -> Vec<Vec<String>> {
-    let [clean, corrupted] = &set.next;
-    let cells = |(token, logit, probability): &(String, f32, f32)| {
-        [format!("{token:?}"), format!("{logit:.2}"), format!("{:.2}%", 100.0 * probability)]
-    };
-    let rows = clean.likeliest.iter().zip(&corrupted.likeliest).enumerate();
-    rows.map(|(rank, (clean, corrupted))| {
-        [(rank + 1).to_string()].into_iter().chain(cells(clean)).chain(cells(corrupted)).collect()
-    })
-    .collect()
-}
-
 fn tables(found: &Found) -> Vec<Table> {
     let mut tables = Vec::new();
     for set in &found.patched {
@@ -137,11 +102,6 @@ fn tables(found: &Found) -> Vec<Table> {
         tables.push(Table::new(name, effects, Prompts::Mean, &found.direct));
     }
     tables
-}
-
-/// A kind's effects, `[layer, position]`.
-fn by_position(effects: &Effects) -> Array2<f32> {
-    effects.mean().into_dimensionality().expect("layers and positions")
 }
 
 /// The places of largest effect: layer, token, effect.

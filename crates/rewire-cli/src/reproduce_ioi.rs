@@ -1,59 +1,29 @@
 //! `cargo xtask reproduce-ioi`: the attribution-patching demo on indirect object identification.
 
+mod arguments;
 mod report;
 mod shown;
 
-use std::path::PathBuf;
-
 use burn::backend::Autodiff;
-use clap::Args;
 use rewire_analysis::Outcome;
-use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::run::Scale;
-use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
 use rewire_report::{Labels, Prompts, Table, describe_baselines};
 use rewire_studies::Check;
-use rewire_studies::ioi::{self, Demo, HeadEffect};
-use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
+use rewire_studies::ioi;
+use rewire_tasks::ioi::{IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
-use crate::arguments::at_most_a_million;
-use crate::model::{ModelArguments, Source};
+use crate::model::Source;
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
-use crate::output::{WaitArguments, text_table};
+use crate::output::text_table;
 use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
+pub(crate) use arguments::Arguments;
 use rewire_report::agreement;
 use rewire_report::head_paths::AXES as PATH_AXES;
-use shown::Set;
-
-#[derive(Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    model: ModelArguments,
-    /// Generated prompts, beside the demo's eight; 0 for none.
-    #[arg(long, default_value_t = 100, value_parser = at_most_a_million)]
-    prompts: usize,
-    /// Seed of the generated prompts, of the bootstrap and of the sign flips.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// How generated prompts are corrupted: s2-io, s1-other, io-other, abc.
-    #[arg(long, default_value = "s2-io")]
-    corruption: Corruption,
-    /// In the head paths: differentiate the norm in front of a head whole (exact), or with its scale held (frozen).
-    #[arg(long, default_value = "exact")]
-    norm: NormJacobian,
-    /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
-    #[arg(long, default_value = "out/reproduce-ioi")]
-    out: PathBuf,
-    #[command(flatten)]
-    wait: WaitArguments,
-}
-
-/// Heads that the tables list.
-const TOP: usize = 10;
+use shown::{Found, Set, TOP, correlation};
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::new(arguments.model.device, &arguments.model.memory)?;
@@ -108,20 +78,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         summary: summary(&session, &source, &found),
     }
     .publish(&session, &source, &directory)
-}
-
-/// All that the report is made of.
-struct Found {
-    demo: Demo,
-    /// The demo's prompts, and the generated ones if there are any.
-    sets: Vec<Set>,
-    checks: Vec<Check>,
-    /// Warnings, one line each.
-    warnings: Vec<String>,
-}
-
-fn correlation(heads: &[HeadEffect]) -> Option<f64> {
-    pearson(heads.iter().map(|h| (h.exact, h.attribution)))
 }
 
 fn tables(found: &Found) -> Vec<Table> {

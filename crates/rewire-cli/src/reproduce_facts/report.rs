@@ -4,7 +4,7 @@ use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels};
 use rewire_studies::facts::{Fact, Next, Patched};
 
-use super::{Found, by_position};
+use super::shown::{Found, NEXT, by_position, next_rows};
 use crate::model::Source;
 use crate::notices::new_page;
 use crate::session::Session;
@@ -53,7 +53,7 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
         vec![row("clean", clean, &set.next[0]), row("corrupted", corrupted, &set.next[1])],
     );
     page.text("The likeliest next tokens of both prompts, as many as the demo asks for:");
-    page.table(&super::NEXT, super::next_rows(set));
+    page.table(&NEXT, next_rows(set));
     let maps: Vec<_> = set.outcome.effects.iter().map(by_position).collect();
     let titles = ["Residual stream before each block", "Attention output", "MLP output"];
     for (title, map) in titles.iter().zip(&maps) {

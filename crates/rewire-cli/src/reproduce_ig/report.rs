@@ -8,7 +8,7 @@ use rewire_report::Page;
 use rewire_studies::Check;
 use rewire_studies::integrated_gradients::{Found, Prompts, asides};
 
-use super::Arguments;
+use super::arguments::Arguments;
 use super::results::{ASIDES, AVERAGED, COMPARISON, aside_rows, averaged_rows, comparison_rows};
 use crate::model::Source;
 use crate::notices::new_page;

@@ -14,7 +14,7 @@ use rewire_studies::integrated_gradients::{
 };
 use serde_json::{Value, json};
 
-use super::Arguments;
+use super::arguments::Arguments;
 use crate::model::Source;
 use crate::output::text_table;
 use crate::session::Session;

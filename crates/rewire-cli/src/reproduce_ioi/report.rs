@@ -1,23 +1,23 @@
 //! The reproduction's report, in the demo's order.
 
 mod attribution;
+mod maps;
 mod validation;
 
-use ndarray::{Array2, Axis, Ix2};
-use rewire_analysis::{Effects, Outcome};
-use rewire_report::charts::{self, HeatMapLabels, Point};
-use rewire_report::{AttentionMap, Page};
+use rewire_analysis::Outcome;
+use rewire_report::Page;
+use rewire_report::charts::{self, Point};
 use rewire_studies::Check;
 use rewire_studies::ioi::HeadEffect;
-use rewire_tasks::PromptPairs;
 
-use super::shown::Set;
-use super::{Arguments, Found, TOP, correlation};
+use super::arguments::Arguments;
+use super::shown::{Found, Set, TOP, correlation};
 use crate::model::Source;
 use crate::notices::new_page;
 use crate::session::Session;
+use maps::{AxisNames, Labels, maps, mean_map};
 use rewire_report::names;
-use rewire_report::names::{head_name, numbered};
+use rewire_report::names::head_name;
 
 pub(super) fn page(session: &Session, source: &Source, found: &Found, arguments: &Arguments) -> Page {
     let title = "Attribution patching on indirect object identification";
@@ -34,81 +34,6 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found, arguments:
     }
     reading(&mut page);
     page
-}
-
-/// The names along the axes of the demo's maps.
-pub(super) struct Labels {
-    layers: Vec<String>,
-    heads: Vec<String>,
-    /// The first prompt's tokens, each with its position.
-    tokens: Vec<String>,
-    /// `L0H0`, ..
-    all_heads: Vec<String>,
-}
-
-impl Labels {
-    fn new(source: &Source, pairs: &PromptPairs) -> Self {
-        let (layers, heads) = (source.config.n_layers, source.config.n_heads);
-        Self {
-            layers: numbered("L", layers),
-            heads: numbered("H", heads),
-            tokens: names::of_axis("pos", pairs.width(), pairs),
-            all_heads: rewire_report::head_paths::heads(layers, heads),
-        }
-    }
-
-    fn by_head(&self) -> [(&str, &[String]); 2] {
-        [("layer", &self.layers), ("head", &self.heads)]
-    }
-
-    fn by_position(&self) -> [(&str, &[String]); 2] {
-        [("layer", &self.layers), ("position", &self.tokens)]
-    }
-
-    fn heads_by_position(&self) -> [(&str, &[String]); 2] {
-        [("head", &self.all_heads), ("position", &self.tokens)]
-    }
-}
-
-/// The names of a chart's rows and columns.
-type AxisNames<'a> = [(&'a str, &'a [String]); 2];
-
-/// Maps side by side on one colour scale.
-fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, columns]: AxisNames) {
-    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
-    for (title, map) in maps {
-        page.chart(charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach }));
-    }
-}
-
-/// The mean over prompts as a map: `[layer, head]`, `[layer, pos]`, or `[head of any layer, pos]`.
-fn mean_map(effects: &Effects) -> Array2<f32> {
-    let mean = effects.mean();
-    let flat = match *mean.shape() {
-        [layers, heads, positions] => mean.into_shape_with_order((layers * heads, positions)).ok(),
-        _ => mean.into_dimensionality::<Ix2>().ok(),
-    };
-    flat.unwrap_or_default()
-}
-
-/// A prompt's tokens as text.
-fn shown_tokens(pairs: &PromptPairs, prompt: usize) -> Vec<String> {
-    let shown = |token: &String| if token == "<|endoftext|>" { "BOS ".to_owned() } else { token.clone() };
-    pairs.labels(prompt).iter().map(shown).collect()
-}
-
-/// One map, of `values` `[layer, head, dest, src]`, of a head over a prompt.
-fn attention_map(
-    name: String,
-    values: ndarray::ArrayView4<f32>,
-    [layer, head]: [usize; 2],
-    pairs: &PromptPairs,
-    prompt: usize,
-) -> AttentionMap {
-    let n = pairs.labels(prompt).len();
-    let values = values.index_axis(Axis(0), layer).index_axis(Axis(0), head).to_owned();
-    let values = Array2::from_shape_fn((n, n), |(dest, src)| values[[dest, src]]);
-    AttentionMap { name, tokens: shown_tokens(pairs, prompt), values }
 }
 
 fn task(page: &mut Page, found: &Found, arguments: &Arguments) {

@@ -1,12 +1,27 @@
-//! What was found on one set of pairs, with how sure it is.
+//! What was found, and how sure it is on each set of pairs.
 
 use std::ops::Deref;
 
-use rewire_studies::ioi::{DIRECTIONS, Findings, HeadEffect, Noising};
+use rewire_analysis::stats::pearson;
+use rewire_studies::Check;
+use rewire_studies::ioi::{DIRECTIONS, Demo, Findings, HeadEffect, Noising};
 use serde_json::{Value, json};
 
 use rewire_report::names::head_name;
 use rewire_report::{Certainty, Columns, describe_clusters};
+
+/// Heads that the tables list.
+pub(super) const TOP: usize = 10;
+
+/// All that the report is made of.
+pub(super) struct Found {
+    pub(super) demo: Demo,
+    /// The demo's prompts, and the generated ones if there are any.
+    pub(super) sets: Vec<Set>,
+    pub(super) checks: Vec<Check>,
+    /// Warnings, one line each.
+    pub(super) warnings: Vec<String>,
+}
 
 /// What was found of the heads' outputs on one set of pairs.
 pub(super) struct Set {
@@ -77,4 +92,8 @@ impl Set {
         described["noising_is_minus_denoising"] = json!(self.noising != Noising::Apart);
         described
     }
+}
+
+pub(super) fn correlation(heads: &[HeadEffect]) -> Option<f64> {
+    pearson(heads.iter().map(|h| (h.exact, h.attribution)))
 }

@@ -6,10 +6,10 @@ use rewire_report::Page;
 use rewire_report::charts::{self, Bars};
 use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};
 
-use super::super::Arguments;
-use super::super::results::{ACCURACY, accuracy_rows, with_interval};
 use super::attributions::least_squares;
 use crate::model::Source;
+use crate::reproduce_ig::arguments::Arguments;
+use crate::reproduce_ig::results::{ACCURACY, accuracy_rows, with_interval};
 use rewire_studies::integrated_gradients::{
     ACCURACY as PRINTED_WHOLE, ACCURACY_WITHOUT, Ablations as Study, Compared, Found, INTERVENTIONS, MEAN_ABLATION,
     OUTLIERS, REFERENCE, ZERO_ABLATION,

@@ -7,7 +7,7 @@ use rewire_analysis::stats::Comparison;
 use rewire_report::Page;
 use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
 
-use super::super::results::TOP_NODES;
+use crate::reproduce_ig::results::TOP_NODES;
 use rewire_report::names::{head_name, numbered};
 use rewire_studies::integrated_gradients::{BASELINES, Compared, Found, KINDS, Lines, TOP, flat, shares};
 

@@ -7,8 +7,10 @@ use rewire_report::charts::{self, HeatMapLabels};
 use rewire_report::{AttentionMap, Page};
 use rewire_tasks::PromptPairs;
 
-use super::{Arguments, Found, Labels, attention_map, maps, mean_map};
+use super::maps::{Labels, attention_map, maps, mean_map};
 use crate::model::Source;
+use crate::reproduce_ioi::arguments::Arguments;
+use crate::reproduce_ioi::shown::Found;
 use rewire_report::head_paths as paths;
 use rewire_report::names::INPUTS;
 use rewire_report::names::head_name;

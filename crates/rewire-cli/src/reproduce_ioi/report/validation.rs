@@ -9,8 +9,9 @@ use rewire_report::charts::{self, HeatMapLabels, Point};
 use rewire_studies::ioi::{BLOCKS, HEAD_PARTS};
 use rewire_tasks::PromptPairs;
 
-use super::{Found, Labels, attention_map, mean_map};
+use super::maps::{Labels, attention_map, mean_map};
 use crate::model::Source;
+use crate::reproduce_ioi::shown::Found;
 use rewire_report::names::head_name;
 use rewire_report::{agreement, names, screening};
 

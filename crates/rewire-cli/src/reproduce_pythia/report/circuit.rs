@@ -5,9 +5,10 @@ use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts;
 
-use super::super::shown::Found;
-use super::super::{rows, sentences};
 use crate::model::Source;
+use crate::reproduce_pythia::rows;
+use crate::reproduce_pythia::sentences;
+use crate::reproduce_pythia::shown::Found;
 
 /// Edges that a drawing still shows apart.
 const DRAWN: usize = 60;

@@ -6,10 +6,11 @@ use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts::{self, Point};
 
-use super::super::arguments::Arguments;
-use super::super::shown::Found;
-use super::super::{rows, sentences};
-use super::{Maps, attention, step, strongest};
+use super::maps::{Maps, attention, step, strongest};
+use crate::reproduce_pythia::arguments::Arguments;
+use crate::reproduce_pythia::rows;
+use crate::reproduce_pythia::sentences;
+use crate::reproduce_pythia::shown::Found;
 use rewire_report::names::head_name;
 
 pub(super) fn performance(page: &mut Page, found: &Found) {

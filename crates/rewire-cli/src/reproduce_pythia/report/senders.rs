@@ -2,10 +2,10 @@
 
 use rewire_report::Page;
 
-use super::super::arguments::Arguments;
-use super::super::sentences;
-use super::super::shown::{Found, Step};
-use super::{Maps, step};
+use super::maps::{Maps, step};
+use crate::reproduce_pythia::arguments::Arguments;
+use crate::reproduce_pythia::sentences;
+use crate::reproduce_pythia::shown::{Found, Step};
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let who = match found.has_movers {

@@ -258,6 +258,8 @@ mod tests {
     use rewire_analysis::{Baselines, Method};
     use rewire_tasks::PromptPair;
 
+    use rewire_analysis::run::Scale;
+
     use super::*;
 
     fn pair(clean: u32, corrupted: u32) -> PromptPair {

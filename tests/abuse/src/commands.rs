@@ -67,9 +67,11 @@ pub(crate) const OTHERS: [Line; 5] = [
     Line { name: "train-toy", arguments: &["train-toy", "--model", "toy-neox", "--steps", "30"], below: "toy-neox" },
 ];
 
-/// Every long command.
+/// Every long command, one of each sort first.
 pub(crate) fn all() -> impl Iterator<Item = Line> {
-    SWEEPS.into_iter().chain(OTHERS)
+    let [sweep, sweeps @ ..] = SWEEPS;
+    let [ioi, ig, pythia, facts, train] = OTHERS;
+    [sweep, ioi, train].into_iter().chain(sweeps).chain([ig, pythia, facts])
 }
 
 impl Line {
@@ -97,7 +99,7 @@ pub(crate) fn write_pairs(directory: &Path) -> anyhow::Result<()> {
             lines += &format!("{pair}\n");
         }
     }
-    Ok(std::fs::write(directory.join("pairs.jsonl"), lines.repeat(6))?)
+    Ok(std::fs::write(directory.join("pairs.jsonl"), lines)?)
 }
 
 /// A number from 0 up to `n`, without it.

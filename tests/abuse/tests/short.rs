@@ -11,12 +11,12 @@ fn hold(kind: Kind, times: usize) {
 
 #[test]
 fn a_command_that_is_killed_at_any_moment_finishes_with_the_same_bytes() {
-    hold(Kind::Kill, 11);
+    hold(Kind::Kill, 3);
 }
 
 #[test]
 fn two_runs_in_one_directory_do_not_mix() {
-    hold(Kind::Race, 4);
+    hold(Kind::Race, 2);
 }
 
 #[test]

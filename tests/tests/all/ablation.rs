@@ -153,7 +153,7 @@ impl Hook<Flex> for WithoutHeads {
 
 /// The properties on a backend.
 macro_rules! properties {
-    ($name:ident, $backend:ty) => {
+    ($name:ident, $backend:ty, $cases:literal) => {
         mod $name {
             use super::*;
 
@@ -161,7 +161,7 @@ macro_rules! properties {
             type Grad = Autodiff<Plain>;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_engine_equals_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..4, by_position in any::<bool>(), budget in 1_usize..200) {
@@ -258,9 +258,9 @@ proptest! {
     };
 }
 
-properties!(float32, Flex);
+properties!(float32, Flex, 24);
 // Here routes that differ by float32's rounding there agree: only metrics are rounded to float32.
-properties!(float64, NdArray<f64>);
+properties!(float64, NdArray<f64>, 12);
 
 /// Generated IOI prompts of several lengths, for a toy model.
 fn ioi(toy: Toy, n: usize) -> (Transformer<Flex>, rewire_tasks::Tokenizer, PromptPairs) {

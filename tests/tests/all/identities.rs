@@ -146,7 +146,7 @@ fn literal_activation_patching<B: Backend>(
 
 /// The properties on a backend.
 macro_rules! properties {
-    ($name:ident, $backend:ty) => {
+    ($name:ident, $backend:ty, $cases:literal) => {
         mod $name {
             use super::*;
 
@@ -154,7 +154,7 @@ macro_rules! properties {
             type Grad = Autodiff<Plain>;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_recorder_changes_no_bit(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
@@ -366,9 +366,9 @@ proptest! {
     };
 }
 
-properties!(float32, Flex);
+properties!(float32, Flex, 24);
 // Here routes that differ by float32's rounding there agree: only metrics are rounded to float32.
-properties!(float64, NdArray<f64>);
+properties!(float64, NdArray<f64>, 12);
 
 #[test]
 fn what_cannot_be_analysed_is_refused() {

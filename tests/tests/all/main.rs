@@ -20,4 +20,5 @@ mod precision;
 mod sweeps;
 mod tidy;
 mod toy;
+mod vanishing;
 mod zeros;

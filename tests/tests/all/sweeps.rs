@@ -111,7 +111,7 @@ impl Metric for Elsewhere {
 
 /// The properties on a backend.
 macro_rules! properties {
-    ($name:ident, $backend:ty) => {
+    ($name:ident, $backend:ty, $cases:literal) => {
         mod $name {
             use super::*;
 
@@ -119,7 +119,7 @@ macro_rules! properties {
             type Grad = Autodiff<Plain>;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_engine_equals_the_reference(
@@ -332,9 +332,9 @@ proptest! {
     };
 }
 
-properties!(float32, Flex);
+properties!(float32, Flex, 24);
 // Here routes that differ by float32's rounding there agree: only metrics are rounded to float32.
-properties!(float64, NdArray<f64>);
+properties!(float64, NdArray<f64>, 12);
 
 fn two_pairs() -> PromptPairs {
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 4, 3], answers: vec![5], wrong_answers: vec![6] };

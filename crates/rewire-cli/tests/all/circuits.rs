@@ -40,53 +40,49 @@ fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {
 
 #[test]
 fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
-    for model in ["toy-neox", "toy-gpt2"] {
-        let directory = tempfile::tempdir().unwrap();
-        let sizes = ["--prompts", "40", "--choose-prompts", "600", "--judge-prompts", "50"];
-        let arguments = [&["reproduce-pythia", "--model", model][..], &sizes].concat();
-        let printed = run(directory.path(), &arguments, &[]);
-        for word in ["path patching, direct", "judged on 50 prompts", "the 600 prompts that chose it", "report.html"] {
-            assert!(printed.contains(word), "{model}: {word} is not in {printed}");
-        }
-        let out = directory.path().join("out/reproduce-pythia");
-        let circuit = json(&out.join("circuit.json"));
-        assert_eq!(circuit["does_the_task"], true);
-        assert_eq!([&circuit["choose_prompts"], &circuit["judge_prompts"]], [600, 50], "{model}");
-        let reference = circuit["reference_prompts"].as_array().unwrap();
-        assert!(reference.len() >= 15 && reference.iter().all(|kind| kind["prompts"].as_u64() >= Some(10)));
-        assert_eq!(circuit["random"]["from"], "heads outside the circuit");
-        assert_eq!(circuit["random"]["sets"].as_array().unwrap().len(), 20);
-        let members = circuit["members"].as_array().unwrap();
-        assert!(members.len() < 16, "{model}: half of the heads are no circuit: {printed}");
-        assert!(members.iter().all(|m| m["classes"][0]["class"].is_string() && m["strength"].as_f64() > Some(0.02)));
-        let found = circuit["found"].as_array().unwrap();
-        assert!(
-            found.len() >= members.len() / 2 && found.iter().any(|head| head["member"] == true),
-            "{model}: {found:?}"
-        );
-        assert!(!circuit["graph"]["edges"].as_array().unwrap().is_empty());
-        let dot = std::fs::read_to_string(out.join("circuit.dot")).unwrap();
-        assert!(dot.starts_with("digraph") && dot.contains("-> \"logits\""), "{dot}");
-        let tensors = tensors(&out.join("effects.safetensors"));
-        assert_eq!(tensors["path/direct/head_z"].0, [40, 4, 8]);
-        assert_eq!(tensors["parts/head_pattern"].0, [40, 4, 8]);
-        assert_eq!(tensors["copy-scores/with-norms/negative"].0, [4, 8]);
-        let (shape, edges) = &tensors["edges"];
-        assert_eq!(shape, &[4, 8, 3, 4, 8]);
-        // Every path to a later layer was patched, and there is no other.
-        assert_eq!(edges.iter().filter(|v| !v.is_nan()).count(), 6 * 8 * 8 * 3);
-        let report = std::fs::read_to_string(out.join("report.html")).unwrap();
-        for heading in [
-            "Direct effects on the logits",
-            "Movers and negative movers",
-            "Backups",
-            "Paths between heads",
-            "What the circuit carries",
-        ] {
-            assert!(report.contains(heading), "{model}: no section {heading}");
-        }
-        assert!(report.contains("<svg class=\"graph\""), "{model}: no graph");
+    let model = "toy-gpt2";
+    let directory = tempfile::tempdir().unwrap();
+    let sizes = ["--prompts", "40", "--choose-prompts", "600", "--judge-prompts", "50"];
+    let arguments = [&["reproduce-pythia", "--model", model][..], &sizes].concat();
+    let printed = run(directory.path(), &arguments, &[]);
+    for word in ["path patching, direct", "judged on 50 prompts", "the 600 prompts that chose it", "report.html"] {
+        assert!(printed.contains(word), "{model}: {word} is not in {printed}");
     }
+    let out = directory.path().join("out/reproduce-pythia");
+    let circuit = json(&out.join("circuit.json"));
+    assert_eq!(circuit["does_the_task"], true);
+    assert_eq!([&circuit["choose_prompts"], &circuit["judge_prompts"]], [600, 50], "{model}");
+    let reference = circuit["reference_prompts"].as_array().unwrap();
+    assert!(reference.len() >= 15 && reference.iter().all(|kind| kind["prompts"].as_u64() >= Some(10)));
+    assert_eq!(circuit["random"]["from"], "heads outside the circuit");
+    assert_eq!(circuit["random"]["sets"].as_array().unwrap().len(), 20);
+    let members = circuit["members"].as_array().unwrap();
+    assert!(members.len() < 16, "{model}: half of the heads are no circuit: {printed}");
+    assert!(members.iter().all(|m| m["classes"][0]["class"].is_string() && m["strength"].as_f64() > Some(0.02)));
+    let found = circuit["found"].as_array().unwrap();
+    assert!(found.len() >= members.len() / 2 && found.iter().any(|head| head["member"] == true), "{model}: {found:?}");
+    assert!(!circuit["graph"]["edges"].as_array().unwrap().is_empty());
+    let dot = std::fs::read_to_string(out.join("circuit.dot")).unwrap();
+    assert!(dot.starts_with("digraph") && dot.contains("-> \"logits\""), "{dot}");
+    let tensors = tensors(&out.join("effects.safetensors"));
+    assert_eq!(tensors["path/direct/head_z"].0, [40, 4, 8]);
+    assert_eq!(tensors["parts/head_pattern"].0, [40, 4, 8]);
+    assert_eq!(tensors["copy-scores/with-norms/negative"].0, [4, 8]);
+    let (shape, edges) = &tensors["edges"];
+    assert_eq!(shape, &[4, 8, 3, 4, 8]);
+    // Every path to a later layer was patched, and there is no other.
+    assert_eq!(edges.iter().filter(|v| !v.is_nan()).count(), 6 * 8 * 8 * 3);
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for heading in [
+        "Direct effects on the logits",
+        "Movers and negative movers",
+        "Backups",
+        "Paths between heads",
+        "What the circuit carries",
+    ] {
+        assert!(report.contains(heading), "{model}: no section {heading}");
+    }
+    assert!(report.contains("<svg class=\"graph\""), "{model}: no graph");
 }
 
 /// Asserts the bars on the judging prompts, none of which the search had, with the default numbers
@@ -116,20 +112,19 @@ fn assert_circuits_hold_on_judging_prompts(model: &str, seeds: &[&str]) {
 
 #[test]
 fn circuits_of_the_gpt2_toy_hold_on_prompts_that_did_not_choose_them() {
-    assert_circuits_hold_on_judging_prompts("toy-gpt2", &["0", "1"]);
+    assert_circuits_hold_on_judging_prompts("toy-gpt2", &["0"]);
 }
 
 #[test]
 fn circuits_of_the_neox_toy_hold_on_prompts_that_did_not_choose_them() {
-    assert_circuits_hold_on_judging_prompts("toy-neox", &["0", "1"]);
+    assert_circuits_hold_on_judging_prompts("toy-neox", &["1"]);
 }
 
 #[test]
 #[ignore = "takes minutes: `cargo xtask ci --long` runs it"]
-fn circuits_of_three_more_seeds_hold_on_prompts_that_did_not_choose_them() {
-    for model in ["toy-gpt2", "toy-neox"] {
-        assert_circuits_hold_on_judging_prompts(model, &["2", "3", "4"]);
-    }
+fn circuits_of_four_more_seeds_hold_on_prompts_that_did_not_choose_them() {
+    assert_circuits_hold_on_judging_prompts("toy-gpt2", &["1", "2", "3", "4"]);
+    assert_circuits_hold_on_judging_prompts("toy-neox", &["0", "2", "3", "4"]);
 }
 
 /// Of the demo's two prompts about landmarks the ten likeliest next tokens, with the first logits:

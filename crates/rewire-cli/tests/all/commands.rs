@@ -302,7 +302,7 @@ fn intervals_follow_the_seed() {
 #[test]
 fn a_killed_sweep_goes_on_and_gives_the_same_bytes() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.repeat(40)).unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.repeat(10)).unwrap();
     let sweep = |out: &'static str| {
         ["sweep", "--pairs", "pairs.jsonl", "--nodes", "mlp_post,head_k", "--by", "position", "--out", out]
     };
@@ -429,7 +429,19 @@ fn sweep_integrates_and_ablates_as_its_contract_says() {
 fn reproduce_ig_compares_ablates_and_draws() {
     for model in ["toy-gpt2", "toy-neox"] {
         let directory = tempfile::tempdir().unwrap();
-        let arguments = ["reproduce-ig", "--model", model, "--prompts", "30", "--heads", "3.0", "--seed", "4"];
+        let arguments = [
+            "reproduce-ig",
+            "--model",
+            model,
+            "--prompts",
+            "30",
+            "--heads",
+            "3.0",
+            "--seed",
+            "4",
+            "--generated-pairs",
+            "50",
+        ];
         let printed = run(directory.path(), &arguments, &[]);
         for word in
             ["notebook's", "zero baseline", "corrupted baseline", "right on 30 generated prompts", "L3H0", "resample"]
@@ -449,7 +461,7 @@ fn reproduce_ig_compares_ablates_and_draws() {
         // Over generated pairs one gradient follows patching of neurons more closely, the integral
         // that of heads.
         for (nodes, sign) in [("neurons", -1.0), ("heads", 1.0)] {
-            assert_eq!(tensors[&format!("generated-pairs/pearson/{nodes}")].0, [100, 3]);
+            assert_eq!(tensors[&format!("generated-pairs/pearson/{nodes}")].0, [50, 3]);
             let of = &about["notes"]["generated_pairs"]["nodes"][nodes];
             let difference = &of["pearson"]["integral_less_one_gradient"];
             let ends = [0, 1].map(|end| difference["bootstrap_95"][end].as_f64().unwrap());

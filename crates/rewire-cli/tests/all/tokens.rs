@@ -252,15 +252,17 @@ fn text_begins_with_the_bos_unless_it_is_left_out() {
 
 #[test]
 fn every_reproduction_takes_the_choice() {
-    for (command, label) in [
-        (["reproduce-ioi", "--prompts", "2"], "/labels/demo/0/0"),
-        (["reproduce-ig", "--prompts", "0"], "/labels/0"),
-        (["reproduce-facts", "--seed", "0"], "/labels/the Colosseum/0"),
-        (["reproduce-pythia", "--prompts", "20"], "/labels/0/0"),
+    let few = ["--prompts", "20", "--choose-prompts", "20", "--judge-prompts", "20"];
+    for (command, sizes, label) in [
+        ("reproduce-ioi", &["--prompts", "2"][..], "/labels/demo/0/0"),
+        ("reproduce-ig", &["--prompts", "0", "--generated-pairs", "0"], "/labels/0"),
+        ("reproduce-facts", &[], "/labels/the Colosseum/0"),
+        ("reproduce-pythia", &few, "/labels/0/0"),
     ] {
         for (choice, bos) in [("default", true), ("none", false)] {
             let directory = tempfile::tempdir().unwrap();
-            let ran = Ran::command(directory, &[&command[..], &["--model", "toy-neox", "--bos", choice]].concat());
+            let ran =
+                Ran::command(directory, &[&[command][..], sizes, &["--model", "toy-neox", "--bos", choice]].concat());
             assert_eq!(ran.code, Some(0), "{command:?}: {}", ran.complaints);
             let first = ran.about().pointer(label).cloned().unwrap();
             assert_eq!(first == "<|endoftext|>", bos, "{command:?}: {first}");

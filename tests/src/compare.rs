@@ -45,7 +45,7 @@ impl Tolerance {
     /// functions have fewer bits: effects may be off by a thousandth there.
     #[must_use]
     pub fn on<B: Backend>(self) -> Self {
-        let widening = if rewire_tensor::computes_here::<B>(&Default::default()) { 1.0 } else { 700.0 };
+        let widening = if rewire_tensor::is_synchronous::<B>(&Default::default()) { 1.0 } else { 700.0 };
         Self { widening, ..self }
     }
 
@@ -126,7 +126,7 @@ pub fn rounding<B: Backend>() -> f32 {
 /// How far effects may be from what they should be: a ten-thousandth on the CPU; a thousandth on a GPU, whose products add in another
 /// order and whose functions are of fewer bits.
 pub fn tolerance<B: Backend>() -> f32 {
-    if rewire_tensor::computes_here::<B>(&Default::default()) { 1e-4 } else { 1e-3 }
+    if rewire_tensor::is_synchronous::<B>(&Default::default()) { 1e-4 } else { 1e-3 }
 }
 
 #[cfg(test)]

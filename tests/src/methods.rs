@@ -4,11 +4,12 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::ArrayD;
 use rewire_analysis::Effects;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution,
+    EdgeAttributionOptions, NormJacobian, attention_attribution, attribution_patching, edge_attribution,
 };
 use rewire_analysis::heads::{KeptTokens, backup_heads, copy_suppression, logit_attribution};
-use rewire_analysis::integrated::{PathIntegral, integrated_gradients, interpolation_curves};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients, interpolation_curves};
 use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::{ablation, activation_patching, patch_groups};
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
@@ -22,7 +23,7 @@ pub fn every_effect<B: AutodiffBackend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
     scale: Scale,
-    integral: &PathIntegral<B::InnerBackend>,
+    integral: &IntegratedGradientsOptions<B::InnerBackend>,
     execution: &Execution,
 ) -> Vec<(String, ArrayD<f32>)> {
     let plain = model.valid();
@@ -76,9 +77,9 @@ pub fn every_effect<B: AutodiffBackend>(
     }
 
     let head = |layer, head| Node::new(layer, Component::HeadZ).unit(head);
-    let of_paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
-    let paths = head_path_attribution(model, question, of_paths, Direction::Denoising, execution).unwrap();
-    found.push(("head paths".into(), paths.values.into_dyn()));
+    let of_paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::Mean };
+    let paths = edge_attribution(model, question, of_paths, Direction::Denoising, execution).unwrap();
+    found.push(("head edges".into(), paths.values.into_dyn()));
     let attention = attention_attribution(model, question, execution).unwrap();
     found.push(("attention attribution".into(), attention.into_dyn()));
     let groups = [vec![head(0, 0), head(1, 1)], vec![head(last, 1)]];

@@ -12,10 +12,12 @@ use burn::tensor::{DType, Tensor};
 use burn_cuda::{Cuda, CudaDevice};
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Execution, Halved, MemoryEstimate};
+use rewire_analysis::run::{Direction, Execution, MemoryEstimate, ReducedBatch};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
-use rewire_tensor::{Fault, Memory, Precision, Products, memory, product, set_products, watched};
+use rewire_tensor::{
+    DeviceError, MatmulPrecision, Memory, Precision, catch_device_faults, matmul, memory, set_matmul_precision,
+};
 use rewire_tests::asked;
 
 /// The stand-in, if the program runs on it. One test at a time has it.
@@ -64,7 +66,7 @@ fn passes_are_as_large_as_there_is_room_for() {
 fn work_is_refused_if_no_hook_is_installed() {
     let device = CudaDevice::new(0);
     let mut ran = false;
-    assert_eq!(watched::<Cuda, _>(&device, || ran = true), Err(Fault::Unseen));
+    assert_eq!(catch_device_faults::<Cuda, _>(&device, || ran = true), Err(DeviceError::Unseen));
     assert!(!ran);
 }
 
@@ -74,11 +76,13 @@ fn memory_that_runs_out_is_noticed() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
     let sum = |bytes: u64| {
         let rows = usize::try_from(bytes / 4 / 1024).unwrap();
-        watched::<Cuda, _>(&device, || Tensor::<Cuda, 2>::zeros([rows, 1024], &device).sum().into_data().num_elements())
+        catch_device_faults::<Cuda, _>(&device, || {
+            Tensor::<Cuda, 2>::zeros([rows, 1024], &device).sum().into_data().num_elements()
+        })
     };
     assert_eq!(sum(total / 64), Ok(1));
     let fault = sum(2 * total).unwrap_err();
-    assert!(matches!(&fault, Fault::OutOfMemory(reason) if reason.contains("allocate")), "{fault:?}");
+    assert!(matches!(&fault, DeviceError::OutOfMemory(reason) if reason.contains("allocate")), "{fault:?}");
 }
 
 #[test]
@@ -86,11 +90,11 @@ fn an_outer_watch_and_a_later_inner_one_tell_of_it_too() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
     let rows = usize::try_from(2 * total / 4096).unwrap();
     let mut inner = Vec::new();
-    let outer = watched::<Cuda, _>(&device, || {
-        inner.push(watched::<Cuda, _>(&device, || Tensor::<Cuda, 2>::ones([rows, 1024], &device)).is_err());
-        inner.push(watched::<Cuda, _>(&device, || ()).is_err());
+    let outer = catch_device_faults::<Cuda, _>(&device, || {
+        inner.push(catch_device_faults::<Cuda, _>(&device, || Tensor::<Cuda, 2>::ones([rows, 1024], &device)).is_err());
+        inner.push(catch_device_faults::<Cuda, _>(&device, || ()).is_err());
     });
-    assert!(matches!(outer, Err(Fault::OutOfMemory(_))), "{outer:?}");
+    assert!(matches!(outer, Err(DeviceError::OutOfMemory(_))), "{outer:?}");
     assert_eq!(inner, [true, true]);
 }
 
@@ -110,11 +114,11 @@ fn model(device: &CudaDevice) -> Transformer<Cuda> {
 }
 
 /// Patches every neuron, and says how often passes were halved.
-fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<Halved> {
+fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<ReducedBatch> {
     let pairs = pairs(64);
     let told = Mutex::new(Vec::new());
-    let notice = |halved: &Halved| told.lock().unwrap().push(halved.clone());
-    let execution = Execution { notice: &notice, ..*execution };
+    let notice = |halved: &ReducedBatch| told.lock().unwrap().push(halved.clone());
+    let execution = Execution { on_reduced: &notice, ..*execution };
     let neurons = [NodeKind::all(Component::MlpPost)];
     let found =
         activation_patching(model, asked(&pairs, &LogitDiff::new(&pairs)), &neurons, Direction::Denoising, &execution)
@@ -129,7 +133,7 @@ fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<Halved> {
 fn passes_fit_the_memory_of_a_device_that_nobody_else_uses() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
     for precision in [Precision::Float32, Precision::BFloat16] {
-        let model = model(&device).in_precision(precision);
+        let model = model(&device).to_precision(precision);
         let execution = Execution::default().fitted(&model, 5, None);
         assert!(execution.token_budget > 4096 && execution.token_budget as u64 * 100 < total, "{execution:?}");
         assert_eq!(neurons(&model, &execution), []);
@@ -140,7 +144,7 @@ fn passes_fit_the_memory_of_a_device_that_nobody_else_uses() {
         let mut taken = Vec::new();
         while memory::<Cuda>(&device).unwrap().free > scarce {
             let part = Tensor::<Cuda, 1>::zeros([usize::try_from(scarce / 16 / 4).unwrap()], &device);
-            let taking = watched::<Cuda, _>(&device, || <Cuda>::sync(&device).unwrap());
+            let taking = catch_device_faults::<Cuda, _>(&device, || <Cuda>::sync(&device).unwrap());
             assert_eq!(taking, Ok(()), "{:?}", memory::<Cuda>(&device));
             taken.push(part);
         }
@@ -155,16 +159,16 @@ fn passes_fit_the_memory_of_a_device_that_nobody_else_uses() {
 #[test]
 fn both_kinds_of_product_have_kernels() {
     let Some((device, _, _guard)) = stand_in() else { return };
-    for products in [Products::Float32, Products::Tf32] {
-        set_products(products);
+    for products in [MatmulPrecision::Float32, MatmulPrecision::Tf32] {
+        set_matmul_precision(products);
         for shape in [[3, 5, 7], [512, 768, 3072], [1, 768, 50]] {
             let [n, k, m] = shape;
             let (a, b) = (Tensor::<Cuda, 2>::ones([n, k], &device), Tensor::<Cuda, 2>::ones([m, k], &device));
-            let done = watched::<Cuda, _>(&device, || product(a, b.transpose()).into_data().shape);
+            let done = catch_device_faults::<Cuda, _>(&device, || matmul(a, b.transpose()).into_data().shape);
             assert_eq!(done.unwrap().to_vec(), [n, m], "{products} {shape:?}");
         }
     }
-    set_products(Products::Float32);
+    set_matmul_precision(MatmulPrecision::Float32);
 }
 
 /// More than a launch has places for, by a kernel that was chosen for a few.
@@ -177,8 +181,8 @@ fn many_small_products_are_computed_as_few_are() {
                 let ones = Tensor::<Autodiff<Cuda>, 4>::ones(shape, &device);
                 (if precision == Precision::BFloat16 { ones.cast(DType::BF16) } else { ones }).require_grad()
             });
-            let done = watched::<Cuda, _>(&device, || {
-                let out = product(a.clone(), b);
+            let done = catch_device_faults::<Cuda, _>(&device, || {
+                let out = matmul(a.clone(), b);
                 let gradient = a.grad(&out.clone().sum().backward()).unwrap();
                 [out.into_data().shape, gradient.into_data().shape].map(|shape| shape.to_vec())
             });

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     /// Decides weights and data; the same seed gives the same weights on one machine.
     #[arg(long, default_value_t = TrainingOptions::default().seed)]
     seed: u64,
-    /// Optimiser steps.
+    /// Optimizer steps.
     #[arg(long, default_value_t = TrainingOptions::default().steps)]
     steps: usize,
     /// Prompts a step.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attribution_patching, attribution_patching_with_head_paths,
+    EdgeAttributionOptions, NormJacobian, attribution_patching, attribution_patching_with_edges,
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
@@ -48,11 +49,11 @@ fn gpt2_small(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("gpt2-small");
     group.sample_size(10).sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(5));
-    group.bench_function("forward", |b| b.iter(|| inner.forward(Run::tokens(tokens()).reading(at_end()), ())));
+    group.bench_function("forward", |b| b.iter(|| inner.forward(Run::tokens(tokens()).with_readout(at_end()), ())));
     group.bench_function("cache", |b| {
         b.iter(|| {
             let mut recorder = Recorder::all();
-            inner.forward(Run::tokens(tokens()).reading(at_end()), &mut recorder).map(|_| recorder.into_cache())
+            inner.forward(Run::tokens(tokens()).with_readout(at_end()), &mut recorder).map(|_| recorder.into_cache())
         });
     });
     group.bench_function("forward and backward", |b| {
@@ -61,7 +62,8 @@ fn gpt2_small(criterion: &mut Criterion) {
             let mut probes = GradientProbes::filtered(probed);
             let tokens = model.tokens(&pairs.clean()).expect("tokens of the vocabulary");
             let readout = Readout { columns: metric.reads().columns, ..at_end() };
-            let logits = model.forward(Run::tokens(tokens).reading(readout), &mut probes).expect("a run of the model");
+            let logits =
+                model.forward(Run::tokens(tokens).with_readout(readout), &mut probes).expect("a run of the model");
             let prompts: Vec<usize> = (0..pairs.len()).collect();
             let [rows, _, columns] = logits.dims();
             probes.gradients(&metric.evaluate(logits.reshape([rows, columns]), &prompts).sum())
@@ -77,10 +79,10 @@ fn gpt2_small(criterion: &mut Criterion) {
             attribution_patching(&model, Question::new(&pairs, &metric), &by_position, Direction::Denoising, &execution)
         })
     });
-    group.bench_function("attribution with head paths", |b| {
-        let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+    group.bench_function("attribution with head edges", |b| {
+        let paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::Mean };
         b.iter(|| {
-            attribution_patching_with_head_paths(
+            attribution_patching_with_edges(
                 &model,
                 Question::new(&pairs, &metric),
                 &by_position,

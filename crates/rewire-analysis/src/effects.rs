@@ -11,6 +11,16 @@ use crate::node::kind::NodeKind;
 use crate::run::finite::check_effects;
 use crate::run::question::{Direction, Scale};
 
+/// Whether a result keeps one value per prompt or their mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Reduce {
+    /// One value per prompt, on a leading axis.
+    PerPrompt,
+    /// The mean over prompts.
+    Mean,
+}
+
 /// How effects were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -160,19 +170,19 @@ pub(crate) fn mean_over_prompts(values: &ArrayD<f32>, lengths: &[usize], positio
 pub(crate) fn join(
     method: Method,
     kinds: &[NodeKind],
-    portions: Vec<Vec<ArrayD<f32>>>,
+    batches: Vec<Vec<ArrayD<f32>>>,
     factor: f64,
     pairs: &PromptPairs,
 ) -> Result<Vec<Effects>, AnalysisError> {
-    let mut by_kind: Vec<Vec<ArrayD<f32>>> = kinds.iter().map(|_| Vec::with_capacity(portions.len())).collect();
-    for portion in portions {
-        for (kind, values) in by_kind.iter_mut().zip(portion) {
+    let mut by_kind: Vec<Vec<ArrayD<f32>>> = kinds.iter().map(|_| Vec::with_capacity(batches.len())).collect();
+    for batch in batches {
+        for (kind, values) in by_kind.iter_mut().zip(batch) {
             kind.push(values);
         }
     }
     let join = |(kind, parts): (&NodeKind, Vec<ArrayD<f32>>)| {
         let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-        let values = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
+        let values = concatenate(Dimension(0), &views).expect("batches that differ in their prompts alone");
         // A 0 has no sign.
         let values = values.mapv(|v| (f64::from(v) * factor) as f32 + 0.0);
         let effects = Effects { kind: *kind, values, lengths: pairs.lengths() };

@@ -2,8 +2,8 @@
 
 use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
 use rewire_model::ModelError;
-use rewire_tasks::{NormalisationError, PairsError};
-use rewire_tensor::Fault;
+use rewire_tasks::{NormalizationError, PairsError};
+use rewire_tensor::DeviceError;
 
 use crate::integrated::rule::Rule;
 use crate::node::kind::NodeKind;
@@ -204,10 +204,10 @@ pub enum AnalysisError {
     },
     /// The device that was computed on failed.
     #[error("{0}{advice}", advice = advice(.0))]
-    Device(Fault),
+    Device(DeviceError),
     /// A finished part of the sweep could not be kept.
     #[error("a finished part of the sweep could not be kept: {0}")]
-    Ledger(#[source] std::io::Error),
+    Checkpoint(#[source] std::io::Error),
     /// A gradient method with a metric without gradient.
     #[error("the gradient of the metric `{metric}` is 0 wherever it exists; use activation patching")]
     NotDifferentiable {
@@ -272,9 +272,9 @@ pub enum AnalysisError {
     /// The pairs cannot be run on this model.
     #[error(transparent)]
     Pairs(#[from] PairsError),
-    /// The effects cannot be normalised.
+    /// The effects cannot be normalized.
     #[error(transparent)]
-    Normalisation(#[from] NormalisationError),
+    Normalization(#[from] NormalizationError),
     /// The model could not be run.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -302,9 +302,9 @@ fn place(first: &Option<HookPoint>) -> String {
 }
 
 /// What helps against a fault.
-fn advice(fault: &Fault) -> &'static str {
+fn advice(fault: &DeviceError) -> &'static str {
     match fault {
-        Fault::OutOfMemory(_) => {
+        DeviceError::OutOfMemory(_) => {
             "; with a smaller budget less is done at once, and shorter prompts, a smaller model or bfloat16 need less"
         }
         _ => "",

@@ -1,4 +1,4 @@
-//! Which parts of a model a behaviour runs through: exactly, by patching, and by gradients, all at once.
+//! Which parts of a model a behavior runs through: exactly, by patching, and by gradients, all at once.
 //!
 //! Use this crate to ask of every head, layer and position of a model how much of a
 //! [`Metric`](rewire_tasks::Metric) runs through it, over a set of
@@ -44,6 +44,6 @@ pub mod path;
 pub mod run;
 pub mod stats;
 
-pub use effects::{Baselines, Effects, Method, Outcome};
+pub use effects::{Baselines, Effects, Method, Outcome, Reduce};
 pub use error::AnalysisError;
 pub use ranking::RankedNode;

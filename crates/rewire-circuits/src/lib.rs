@@ -4,7 +4,7 @@
 //! Use this crate after an analysis has ranked heads. [`find_circuit`] takes the fewest of them that
 //! keep the behavior alone and without which nothing is left ([`Shares`]), judges them on prompts
 //! that they were not chosen on, with bootstrap intervals, and sets random heads beside them.
-//! [`PathStep`] is path patching of all heads into some receivers; [`NameAttention`] says where heads
+//! [`PathStep`] is path patching of all heads into some receivers; [`AttentionProfile`] says where heads
 //! look and [`evidence`] names what they do, for indirect object identification.
 //!
 //! ```
@@ -46,8 +46,8 @@ pub use error::CircuitError;
 pub use faithfulness::{Ablations, Carried, KEPT, LEFT, Shares};
 pub use find::{FoundCircuit, find_circuit, rank_heads};
 pub use means::means_by;
-pub use names::{Look, NameAttention, mean_attention};
+pub use names::{AttentionProbe, AttentionProfile, mean_attention};
 pub use random::{Random, compare_with_random, random_sets};
-pub use roles::{COPIES, Evidence, Role, Seen, evidence, induces, inhibits};
+pub use roles::{COPIES, Evidence, HeadRole, Seen, evidence, induces, inhibits};
 pub use search::{Choice, STABLE, choose};
 pub use step::{PathStep, mean_by_head};

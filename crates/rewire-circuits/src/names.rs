@@ -7,7 +7,7 @@ use rewire_tasks::ioi::Roles;
 
 /// From one role to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum AttentionProbe {
     /// From END to the indirect object.
     EndToIo,
     /// From END to the subject.
@@ -22,32 +22,38 @@ pub enum Look {
     AfterS1ToS1,
 }
 
-impl Look {
+impl AttentionProbe {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Look::EndToIo, Look::EndToS1, Look::EndToS2, Look::S2ToS1, Look::S2ToAfterS1, Look::AfterS1ToS1];
+    pub const ALL: [Self; 6] = [
+        AttentionProbe::EndToIo,
+        AttentionProbe::EndToS1,
+        AttentionProbe::EndToS2,
+        AttentionProbe::S2ToS1,
+        AttentionProbe::S2ToAfterS1,
+        AttentionProbe::AfterS1ToS1,
+    ];
 
     /// `END to IO` and so on.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Look::EndToIo => "END to IO",
-            Look::EndToS1 => "END to S1",
-            Look::EndToS2 => "END to S2",
-            Look::S2ToS1 => "S2 to S1",
-            Look::S2ToAfterS1 => "S2 to S1+1",
-            Look::AfterS1ToS1 => "S1+1 to S1",
+            AttentionProbe::EndToIo => "END to IO",
+            AttentionProbe::EndToS1 => "END to S1",
+            AttentionProbe::EndToS2 => "END to S2",
+            AttentionProbe::S2ToS1 => "S2 to S1",
+            AttentionProbe::S2ToAfterS1 => "S2 to S1+1",
+            AttentionProbe::AfterS1ToS1 => "S1+1 to S1",
         }
     }
 
     fn places(self, roles: &Roles) -> (usize, usize) {
         match self {
-            Look::EndToIo => (roles.end, roles.io),
-            Look::EndToS1 => (roles.end, roles.s1),
-            Look::EndToS2 => (roles.end, roles.s2),
-            Look::S2ToS1 => (roles.s2, roles.s1),
-            Look::S2ToAfterS1 => (roles.s2, roles.s1 + 1),
-            Look::AfterS1ToS1 => (roles.s1 + 1, roles.s1),
+            AttentionProbe::EndToIo => (roles.end, roles.io),
+            AttentionProbe::EndToS1 => (roles.end, roles.s1),
+            AttentionProbe::EndToS2 => (roles.end, roles.s2),
+            AttentionProbe::S2ToS1 => (roles.s2, roles.s1),
+            AttentionProbe::S2ToAfterS1 => (roles.s2, roles.s1 + 1),
+            AttentionProbe::AfterS1ToS1 => (roles.s1 + 1, roles.s1),
         }
     }
 }
@@ -68,24 +74,24 @@ pub fn mean_attention(patterns: &Array5<f32>, positions: &[(usize, usize)]) -> A
 }
 
 /// How much each head looks from one name at another, as a mean over prompts: a map `[layer, head]`
-/// for each [`Look`].
+/// for each [`AttentionProbe`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct NameAttention {
+pub struct AttentionProfile {
     means: Vec<Array2<f32>>,
 }
 
-impl NameAttention {
+impl AttentionProfile {
     /// From patterns `[prompt, layer, head, dest, src]` and where the names of each prompt stand.
     ///
     /// # Panics
     /// If a name stands outside the patterns.
     #[must_use]
     pub fn new(patterns: &Array5<f32>, roles: &[Roles]) -> Self {
-        let mean = |look: Look| {
+        let mean = |look: AttentionProbe| {
             let positions: Vec<_> = roles.iter().map(|roles| look.places(roles)).collect();
             mean_attention(patterns, &positions)
         };
-        Self { means: Look::ALL.map(mean).to_vec() }
+        Self { means: AttentionProbe::ALL.map(mean).to_vec() }
     }
 
     /// How much one head looks.
@@ -93,13 +99,13 @@ impl NameAttention {
     /// # Panics
     /// If there is no such head.
     #[must_use]
-    pub fn of(&self, look: Look, head: Head) -> f32 {
+    pub fn of(&self, look: AttentionProbe, head: Head) -> f32 {
         self.means[look as usize][[head.layer, head.head]]
     }
 
     /// How much all heads look, `[layer, head]`.
     #[must_use]
-    pub fn map(&self, look: Look) -> &Array2<f32> {
+    pub fn map(&self, look: AttentionProbe) -> &Array2<f32> {
         &self.means[look as usize]
     }
 }

@@ -3,7 +3,7 @@
 use rewire_analysis::heads::{Backup, CopyScores};
 use rewire_hooks::Head;
 
-use crate::names::{Look, NameAttention};
+use crate::names::{AttentionProbe, AttentionProfile};
 use crate::step::PathStep;
 
 /// Per cent above which a copy score tells a mover (the notebook means 75%).
@@ -14,7 +14,7 @@ const LOOKS: f32 = 0.1;
 
 /// What a head does, by the step that found it and by where it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum HeadRole {
     /// Serves the behavior directly, and copies names.
     NameMover,
     /// Serves the behavior directly by what it moves from S2.
@@ -45,49 +45,49 @@ pub enum Role {
     Completing,
 }
 
-impl Role {
+impl HeadRole {
     /// All of them.
     pub const ALL: [Self; 14] = [
-        Role::NameMover,
-        Role::DirectInhibition,
-        Role::DirectEffect,
-        Role::Backup,
-        Role::NegativeMover,
-        Role::NegativeEffect,
-        Role::SInhibition,
-        Role::QueryContributor,
-        Role::Induction,
-        Role::DuplicateToken,
-        Role::ValueContributor,
-        Role::PreviousToken,
-        Role::KeyContributor,
-        Role::Completing,
+        HeadRole::NameMover,
+        HeadRole::DirectInhibition,
+        HeadRole::DirectEffect,
+        HeadRole::Backup,
+        HeadRole::NegativeMover,
+        HeadRole::NegativeEffect,
+        HeadRole::SInhibition,
+        HeadRole::QueryContributor,
+        HeadRole::Induction,
+        HeadRole::DuplicateToken,
+        HeadRole::ValueContributor,
+        HeadRole::PreviousToken,
+        HeadRole::KeyContributor,
+        HeadRole::Completing,
     ];
 
     /// Its name: the published circuit's, if it has the class.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Role::NameMover => "name mover",
-            Role::DirectInhibition => "S-inhibition, directly",
-            Role::DirectEffect => "direct effect, does not copy",
-            Role::Backup => "backup name mover",
-            Role::NegativeMover => "negative name mover",
-            Role::NegativeEffect => "negative direct effect",
-            Role::SInhibition => "S-inhibition",
-            Role::QueryContributor => "into movers' queries",
-            Role::Induction => "induction",
-            Role::DuplicateToken => "duplicate token",
-            Role::ValueContributor => "into inhibitors' values",
-            Role::PreviousToken => "previous token",
-            Role::KeyContributor => "into their keys",
-            Role::Completing => "completing",
+            HeadRole::NameMover => "name mover",
+            HeadRole::DirectInhibition => "S-inhibition, directly",
+            HeadRole::DirectEffect => "direct effect, does not copy",
+            HeadRole::Backup => "backup name mover",
+            HeadRole::NegativeMover => "negative name mover",
+            HeadRole::NegativeEffect => "negative direct effect",
+            HeadRole::SInhibition => "S-inhibition",
+            HeadRole::QueryContributor => "into movers' queries",
+            HeadRole::Induction => "induction",
+            HeadRole::DuplicateToken => "duplicate token",
+            HeadRole::ValueContributor => "into inhibitors' values",
+            HeadRole::PreviousToken => "previous token",
+            HeadRole::KeyContributor => "into their keys",
+            HeadRole::Completing => "completing",
         }
     }
 }
 
 /// A head with a role, and the effect that says so.
-pub type Evidence = (Head, Role, f32);
+pub type Evidence = (Head, HeadRole, f32);
 
 /// What the steps found.
 #[derive(Clone, Copy)]
@@ -103,7 +103,7 @@ pub struct Seen<'a> {
     /// Into the keys of the heads that both found.
     pub keys: &'a Option<PathStep>,
     /// Where heads look.
-    pub looks: &'a NameAttention,
+    pub looks: &'a AttentionProfile,
     /// Copy scores without norms.
     pub copying: &'a CopyScores,
     /// What the others add when the movers are removed.
@@ -123,34 +123,34 @@ pub fn evidence(seen: &Seen) -> Vec<Evidence> {
     let mut found = Vec::new();
     for &head in &seen.direct.serving {
         let role = match seen.copying.positive[[head.layer, head.head]] > COPIES {
-            true => Role::NameMover,
-            false if inhibits(looks, head) => Role::DirectInhibition,
-            false => Role::DirectEffect,
+            true => HeadRole::NameMover,
+            false if inhibits(looks, head) => HeadRole::DirectInhibition,
+            false => HeadRole::DirectEffect,
         };
         found.push(of_step(head, role, seen.direct));
     }
     for &head in seen.opposing {
         let copies = seen.copying.negative[[head.layer, head.head]] > COPIES;
-        let role = if copies { Role::NegativeMover } else { Role::NegativeEffect };
+        let role = if copies { HeadRole::NegativeMover } else { HeadRole::NegativeEffect };
         found.push(of_step(head, role, seen.direct));
     }
     for (head, queries) in heads_of(seen.queries) {
-        let role = if inhibits(looks, head) { Role::SInhibition } else { Role::QueryContributor };
+        let role = if inhibits(looks, head) { HeadRole::SInhibition } else { HeadRole::QueryContributor };
         found.push(of_step(head, role, queries));
     }
     for step in seen.values {
         for (head, step) in heads_of(step) {
-            let role = match [Look::S2ToS1, Look::S2ToAfterS1].map(|look| looks.of(look, head)) {
-                [same, next] if induces(looks, head) && next > same => Role::Induction,
-                [same, _] if same >= LOOKS => Role::DuplicateToken,
-                _ => Role::ValueContributor,
+            let role = match [AttentionProbe::S2ToS1, AttentionProbe::S2ToAfterS1].map(|look| looks.of(look, head)) {
+                [same, next] if induces(looks, head) && next > same => HeadRole::Induction,
+                [same, _] if same >= LOOKS => HeadRole::DuplicateToken,
+                _ => HeadRole::ValueContributor,
             };
             found.push(of_step(head, role, step));
         }
     }
     for (head, keys) in heads_of(seen.keys) {
-        let previous = looks.of(Look::AfterS1ToS1, head) >= LOOKS;
-        let role = if previous { Role::PreviousToken } else { Role::KeyContributor };
+        let previous = looks.of(AttentionProbe::AfterS1ToS1, head) >= LOOKS;
+        let role = if previous { HeadRole::PreviousToken } else { HeadRole::KeyContributor };
         found.push(of_step(head, role, keys));
     }
     if let Some(backup) = seen.backup {
@@ -159,14 +159,14 @@ pub fn evidence(seen: &Seen) -> Vec<Evidence> {
             let others = !seen.movers.contains(&head) && !seen.opposing.contains(&head);
             let effect = share * seen.share_of_span;
             if others && effect >= seen.threshold && seen.copying.positive[place] > COPIES {
-                found.push((head, Role::Backup, -effect));
+                found.push((head, HeadRole::Backup, -effect));
             }
         }
     }
     found
 }
 
-fn of_step(head: Head, role: Role, step: &PathStep) -> Evidence {
+fn of_step(head: Head, role: HeadRole, step: &PathStep) -> Evidence {
     (head, role, step.effects()[[head.layer, head.head]])
 }
 
@@ -177,13 +177,14 @@ fn heads_of(step: &Option<PathStep>) -> impl Iterator<Item = (Head, &PathStep)> 
 
 /// Whether a head looks from END at S2, more than at the other names.
 #[must_use]
-pub fn inhibits(looks: &NameAttention, head: Head) -> bool {
-    let [io, s1, s2] = [Look::EndToIo, Look::EndToS1, Look::EndToS2].map(|look| looks.of(look, head));
+pub fn inhibits(looks: &AttentionProfile, head: Head) -> bool {
+    let [io, s1, s2] =
+        [AttentionProbe::EndToIo, AttentionProbe::EndToS1, AttentionProbe::EndToS2].map(|look| looks.of(look, head));
     s2 >= LOOKS && s2 > io && s2 > s1
 }
 
 /// Whether a head looks from S2 at the token behind S1, which in layer 0 no head can know to.
 #[must_use]
-pub fn induces(looks: &NameAttention, head: Head) -> bool {
-    head.layer > 0 && looks.of(Look::S2ToAfterS1, head) >= LOOKS
+pub fn induces(looks: &AttentionProfile, head: Head) -> bool {
+    head.layer > 0 && looks.of(AttentionProbe::S2ToAfterS1, head) >= LOOKS
 }

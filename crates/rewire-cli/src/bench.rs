@@ -9,7 +9,7 @@ mod seconds;
 mod sizes;
 mod table;
 mod timing;
-mod works;
+mod workloads;
 
 pub(crate) use arguments::Arguments;
 pub(crate) use run::run;

@@ -4,7 +4,7 @@ use anyhow::bail;
 use bytesize::ByteSize;
 use clap::Args;
 use rewire_analysis::integrated::DEFAULT_TOLERANCE;
-use rewire_tensor::{Precision, Products};
+use rewire_tensor::{MatmulPrecision, Precision};
 use serde_json::{Value, json};
 
 use crate::device::Device;
@@ -45,8 +45,8 @@ impl NumberArguments {
         if self.are_short() { 0.1 } else { DEFAULT_TOLERANCE }
     }
 
-    pub(crate) fn products(&self) -> Products {
-        if self.tf32 { Products::Tf32 } else { Products::Float32 }
+    pub(crate) fn products(&self) -> MatmulPrecision {
+        if self.tf32 { MatmulPrecision::Tf32 } else { MatmulPrecision::Float32 }
     }
 
     /// Whether anything is computed in less than float32.
@@ -57,10 +57,10 @@ impl NumberArguments {
     /// In words, for the head of a report.
     pub(crate) fn told(&self) -> String {
         match (self.dtype, self.products()) {
-            (Precision::Float32, Products::Float32) => "float32".to_owned(),
-            (Precision::Float32, Products::Tf32) => "float32, products in tf32".to_owned(),
-            (Precision::BFloat16, Products::Float32) => "bfloat16 weights and activations".to_owned(),
-            (Precision::BFloat16, Products::Tf32) => {
+            (Precision::Float32, MatmulPrecision::Float32) => "float32".to_owned(),
+            (Precision::Float32, MatmulPrecision::Tf32) => "float32, products in tf32".to_owned(),
+            (Precision::BFloat16, MatmulPrecision::Float32) => "bfloat16 weights and activations".to_owned(),
+            (Precision::BFloat16, MatmulPrecision::Tf32) => {
                 "bfloat16 weights and activations, other products in tf32".to_owned()
             }
         }

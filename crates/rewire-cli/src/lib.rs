@@ -14,12 +14,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod activations_file;
 mod arguments;
 mod bench;
 mod command;
 mod compute;
 mod device;
-mod given;
 mod model;
 mod notices;
 mod on_device;

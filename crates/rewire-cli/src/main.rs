@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-// Analyses allocate and free large tensors all the time; page faults of the system allocator cost a fifth of the time.
+// Analyzes allocate and free large tensors all the time; page faults of the system allocator cost a fifth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

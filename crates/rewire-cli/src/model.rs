@@ -29,7 +29,7 @@ pub(crate) struct ModelArguments {
     pub(crate) device: Device,
     #[command(flatten)]
     pub(crate) memory: MemoryArguments,
-    /// Leave the weights as the files have them: norms unfolded, nothing centred.
+    /// Leave the weights as the files have them: norms unfolded, nothing centerd.
     #[arg(long)]
     pub(crate) no_process_weights: bool,
     /// Whether text begins with the model's BOS: default is prepend for every model that has one.

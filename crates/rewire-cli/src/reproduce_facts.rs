@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rewire_analysis::Effects;
+use rewire_analysis::Reduce;
 use rewire_model::Transformer;
-use rewire_report::{Labels, Prompts, Table, describe_baselines};
+use rewire_report::{Labels, Table, describe_baselines};
 use rewire_studies::facts::{self, Pairs, Patched};
 use rewire_tasks::Tokenizer;
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     announce(&source)?;
     let found = on_device!(&session, |B, device| {
         let model: Transformer<B> = source.load(&device)?;
-        Ok(facts::analyse(&model, &session.setup(), tokenizer, bos, pairs)?)
+        Ok(facts::analyze(&model, &session.setup(), tokenizer, bos, pairs)?)
     })?;
     let warnings = warn(&source, found.patched.iter().map(|set| (set.name, set.outcome.warnings())));
     let labels = found.patched.iter().map(|set| labels(tokenizer, set)).collect();
@@ -61,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     Publication {
         tables: tables(&found),
-        metric: "logit-diff-normalised".to_owned(),
+        metric: "logit-diff-normalized".to_owned(),
         seed: arguments.seed,
         labels: Labels::Sets(
             found.patched.iter().map(|set| (set.name.to_owned(), Labels::First(&set.pairs))).collect(),
@@ -94,12 +95,12 @@ fn tables(found: &Found) -> Vec<Table> {
     for set in &found.patched {
         for effects in &set.outcome.effects {
             let name = format!("{}/{}", set.name.replace(' ', "-"), effects.kind);
-            tables.push(Table::new(name, effects, Prompts::Mean, &set.outcome));
+            tables.push(Table::new(name, effects, Reduce::Mean, &set.outcome));
         }
     }
     for effects in &found.direct.effects {
         let name = format!("logit-attribution/{}", effects.kind);
-        tables.push(Table::new(name, effects, Prompts::Mean, &found.direct));
+        tables.push(Table::new(name, effects, Reduce::Mean, &found.direct));
     }
     tables
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let found = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let tokenizer = source.tokenizer()?;
-        Ok(integrated_gradients::analyse(&model, &session.setup(), tokenizer, known, &prompts, &settings)?)
+        Ok(integrated_gradients::analyze(&model, &session.setup(), tokenizer, known, &prompts, &settings)?)
     })?;
     let checks = if source.is_gpt2_small() { integrated_gradients::checks(&found) } else { Vec::new() };
     let warnings = warn(&source, [("", found.compared.exact.warnings())]);

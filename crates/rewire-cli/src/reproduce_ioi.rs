@@ -6,9 +6,10 @@ mod shown;
 
 use burn::backend::Autodiff;
 use rewire_analysis::Outcome;
+use rewire_analysis::Reduce;
 use rewire_analysis::run::Scale;
 use rewire_model::Transformer;
-use rewire_report::{Labels, Prompts, Table, describe_baselines};
+use rewire_report::{Labels, Table, describe_baselines};
 use rewire_studies::Check;
 use rewire_studies::ioi;
 use rewire_tasks::ioi::{IoiGenerator, Split, demo_pairs};
@@ -22,7 +23,7 @@ use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 pub(crate) use arguments::Arguments;
 use rewire_report::agreement;
-use rewire_report::head_paths::AXES as PATH_AXES;
+use rewire_report::head_edges::AXES as PATH_AXES;
 use shown::{Found, Set, TOP, correlation};
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -44,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let found = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        Ok(ioi::analyse(&model, &session.setup(), demo, generated, arguments.norm)?)
+        Ok(ioi::analyze(&model, &session.setup(), demo, generated, arguments.norm)?)
     })?;
     let checks = match source.is_gpt2_small() {
         true => ioi::checks(&found, tokenizer),
@@ -63,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     Publication {
         tables: tables(&found),
-        metric: "logit-diff-normalised".to_owned(),
+        metric: "logit-diff-normalized".to_owned(),
         seed: arguments.seed,
         labels: Labels::Sets(found.sets.iter().map(|set| (set.set.to_owned(), Labels::Each(&set.pairs))).collect()),
         baselines: by_set(&|found| describe_baselines(&found.outcomes[0][0].baselines)),
@@ -86,7 +87,7 @@ fn tables(found: &Found) -> Vec<Table> {
         for outcome in set.outcomes.iter().flatten() {
             for effects in &outcome.effects {
                 let name = format!("{}/{}/{}/{}", set.set, outcome.method, outcome.direction, effects.kind);
-                tables.push(Table::new(name, effects, Prompts::Each, outcome));
+                tables.push(Table::new(name, effects, Reduce::PerPrompt, outcome));
             }
         }
     }
@@ -95,12 +96,12 @@ fn tables(found: &Found) -> Vec<Table> {
         for effects in &outcome.effects {
             let name = format!("demo/{}/{}/{}", outcome.method, outcome.direction, effects.kind);
             if tables.iter().all(|t| t.name != name) {
-                tables.push(Table::new(name, effects, Prompts::Each, outcome));
+                tables.push(Table::new(name, effects, Reduce::PerPrompt, outcome));
             }
         }
     }
     let axes = |names: &[&str]| names.iter().map(|a| (*a).to_owned()).collect();
-    let [name, attention] = ["head_paths", "attention-attribution"].map(|n| format!("demo/{n}"));
+    let [name, attention] = ["head_edges", "attention-attribution"].map(|n| format!("demo/{n}"));
     tables.push(Table::of(name, axes(&PATH_AXES[1..]), demo.paths.clone().into_dyn(), &demo.attribution));
     tables.push(Table {
         name: attention,
@@ -108,7 +109,7 @@ fn tables(found: &Found) -> Vec<Table> {
         values: demo.attention_attribution.clone().into_dyn(),
         method: None,
         direction: None,
-        scale: Some(Scale::Normalised),
+        scale: Some(Scale::Normalized),
         prompts_by_position: None,
     });
     tables

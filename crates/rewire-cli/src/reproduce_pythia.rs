@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (found, checks) = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let setup = session.setup();
-        let found = pythia::analyse(&model, &setup, tokenizer, sets, &settings)?;
+        let found = pythia::analyze(&model, &setup, tokenizer, sets, &settings)?;
         let checks = match source.is_processed() && pythia::is_the_notebooks_model(&source.name, &source.config) {
             true => pythia::checks(&model.valid(), &setup, tokenizer)?,
             false => Vec::new(),
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let page = report::page(&session, &source, &found, &checks, arguments, &warnings);
     Publication {
         tables: tables::tables(&found),
-        metric: "logit-diff-normalised".to_owned(),
+        metric: "logit-diff-normalized".to_owned(),
         seed: arguments.seed,
         labels: Labels::Each(&found.data.pairs),
         baselines: describe_baselines(&found.parts.baselines),

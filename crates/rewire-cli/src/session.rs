@@ -8,10 +8,10 @@ use burn::tensor::backend::Backend;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
 use rewire_analysis::AnalysisError;
-use rewire_analysis::run::{Execution, Halved};
+use rewire_analysis::run::{Execution, ReducedBatch};
 use rewire_model::Transformer;
 use rewire_studies::{Progress, Setup, StudyError};
-use rewire_tensor::{Fault, set_products};
+use rewire_tensor::{DeviceError, set_matmul_precision};
 use serde_json::{Value, json};
 
 use crate::compute::{MemoryArguments, NumberArguments};
@@ -27,17 +27,17 @@ pub(crate) struct Session {
     started: Instant,
     seen: Arc<Seen>,
     on_fitted: Box<dyn Fn(u64) + Sync>,
-    on_reduced: Box<dyn Fn(&Halved) + Sync>,
+    on_reduced: Box<dyn Fn(&ReducedBatch) + Sync>,
     on_progress: Box<dyn Fn(Progress<'_>) + Sync>,
 }
 
-/// What analyses reported so far.
+/// What analyzes reported so far.
 #[derive(Default)]
 struct Seen {
     /// Bytes that the first sizes were fitted to.
     fitted: OnceLock<u64>,
     /// Every time that a pass was made smaller.
-    reduced: Mutex<Vec<Halved>>,
+    reduced: Mutex<Vec<ReducedBatch>>,
     /// The progress bar of the step that runs.
     bar: Mutex<Option<ProgressBar>>,
 }
@@ -63,7 +63,7 @@ impl Session {
         device.check()?;
         let device = device.resolve();
         numbers.check(device)?;
-        set_products(numbers.products());
+        set_matmul_precision(numbers.products());
         let seen = Arc::new(Seen::default());
         let [of_fitted, of_reduced, of_progress] = [&seen, &seen, &seen].map(Arc::clone);
         Ok(Self {
@@ -127,9 +127,9 @@ impl Session {
         device: &B::Device,
         work: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let result = rewire_tensor::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(fault.into()));
+        let result = rewire_tensor::catch_device_faults::<B, _>(device, work).unwrap_or_else(|fault| Err(fault.into()));
         match (&result, self.seen.fitted.get()) {
-            (Err(error), Some(&fitted)) if matches!(fault(error), Some(Fault::OutOfMemory(_))) => {
+            (Err(error), Some(&fitted)) if matches!(fault(error), Some(DeviceError::OutOfMemory(_))) => {
                 result.with_context(|| budget_to_try(fitted))
             }
             _ => result,
@@ -147,7 +147,7 @@ fn budget_to_try(fitted: u64) -> String {
 }
 
 /// The device's fault, if that is what went wrong. Nothing more can be computed in this process then.
-pub(crate) fn fault(error: &anyhow::Error) -> Option<&Fault> {
+pub(crate) fn fault(error: &anyhow::Error) -> Option<&DeviceError> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(AnalysisError::Device(fault)) => Some(fault),
         _ => cause.downcast_ref::<StudyError>().and_then(StudyError::fault).or_else(|| cause.downcast_ref()),
@@ -188,7 +188,7 @@ mod tests {
         let session = session();
         (session.setup().on_fitted)(1 << 30);
         let failed = session.watched::<Flex, ()>(&Default::default(), || {
-            Err(AnalysisError::Device(Fault::OutOfMemory("can't allocate".to_owned())).into())
+            Err(AnalysisError::Device(DeviceError::OutOfMemory("can't allocate".to_owned())).into())
         });
         let error = crate::output::explain(&failed.unwrap_err());
         assert!(
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn two_sessions_share_nothing() {
         let [first, second] = [session(), session()];
-        let reduced = Halved { what: "patches", from: 8, to: 4, free: 1 };
+        let reduced = ReducedBatch { what: "patches", from: 8, to: 4, free: 1 };
         (first.setup().on_reduced)(&reduced);
         assert_eq!(first.reduced(), [reduced.to_string()]);
         assert!(second.reduced().is_empty());

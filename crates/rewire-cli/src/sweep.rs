@@ -1,13 +1,13 @@
 //! `cargo xtask sweep`: your own pairs, any kind of node.
 
-mod analyse;
+mod analyze;
 mod arguments;
+mod checkpoint;
 mod choices;
 mod findings;
 mod identity;
 mod inputs;
 mod intervene;
-mod ledger;
 mod paths;
 mod report;
 mod results;

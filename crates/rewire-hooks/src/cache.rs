@@ -74,7 +74,7 @@ impl<B: Backend> ActivationCache<B> {
     }
 
     /// Takes in all of another cache, in place of what was there.
-    pub fn take_in(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         self.stored.extend(other.stored);
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_tensor::in_type_of;
+use rewire_tensor::cast_like;
 
 use crate::any_rank::AnyRank;
 use crate::hook::Hook;
@@ -73,7 +73,7 @@ impl<B: Backend, const D: usize, F: FnMut(Tensor<B, D>) -> Tensor<B, D>> Hook<B>
         let Some(fixed) = AnyRank::from(activation.clone()).get::<D>() else { return activation };
         let changed = AnyRank::from((self.change)(fixed));
         match changed.get::<N>() {
-            Some(changed) if changed.dims() == activation.dims() => in_type_of(changed, &activation),
+            Some(changed) if changed.dims() == activation.dims() => cast_like(changed, &activation),
             _ => {
                 let (expected, found) = (activation.dims().to_vec(), changed.dims());
                 self.mismatch.get_or_insert(PatchError::ShapeMismatch { point, expected, found });

@@ -44,4 +44,4 @@ pub use patch::{Patch, PatchError};
 pub use point::{Axis, HookPoint, NormSite, ParseHookPointError, Site};
 pub use probes::GradientProbes;
 pub use recorder::Recorder;
-pub use views::{Labelled, ResidualStream};
+pub use views::{Labeled, ResidualStream};

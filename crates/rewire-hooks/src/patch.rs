@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_tensor::in_type_of;
+use rewire_tensor::cast_like;
 
 use crate::any_rank::{AnyMask, AnyRank};
 use crate::cache::{ActivationCache, CacheError};
@@ -183,9 +183,9 @@ impl<B: Backend> Hook<B> for Patch<B> {
             return activation;
         }
         match (replacement.value.get(), replacement.mask.as_ref().map(AnyMask::get)) {
-            (Some(value), None) => in_type_of(value, &activation),
+            (Some(value), None) => cast_like(value, &activation),
             (Some(value), Some(Some(mask))) => {
-                let value = in_type_of(value, &activation);
+                let value = cast_like(value, &activation);
                 activation.mask_where(mask, value)
             }
             _ => activation,

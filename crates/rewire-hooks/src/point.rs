@@ -29,7 +29,7 @@ pub enum HookPoint {
 /// The two observable stages of a layer norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NormSite {
-    /// `sqrt(var + eps)`, which the centred input is divided by; `[batch, pos, 1]`.
+    /// `sqrt(var + eps)`, which the centerd input is divided by; `[batch, pos, 1]`.
     Scale,
     /// The norm's output, gain and bias included where the model has them; `[batch, pos, d_model]`.
     Normalized,

@@ -6,11 +6,11 @@ use burn::tensor::{Int, Tensor};
 use crate::cache::{ActivationCache, CacheError};
 use crate::head::Head;
 use crate::point::{HookPoint, NormSite, Site};
-use rewire_tensor::{float32, product};
+use rewire_tensor::{matmul, to_f32};
 
 /// Tensors stacked along a leading axis, with the name of each.
 #[derive(Debug, Clone)]
-pub struct Labelled<B: Backend> {
+pub struct Labeled<B: Backend> {
     /// One name a component, as TransformerLens has them (`0_pre`, `0_attn_out`, `L0H0`).
     pub labels: Vec<String>,
     /// `[component, batch, pos, d_model]`.
@@ -40,7 +40,7 @@ impl<B: Backend> ActivationCache<B> {
     ///
     /// # Errors
     /// [`CacheError::Missing`] where a stage was not recorded.
-    pub fn accumulated_residual(&self, stages: ResidualStream) -> Result<Labelled<B>, CacheError> {
+    pub fn accumulated_residual(&self, stages: ResidualStream) -> Result<Labeled<B>, CacheError> {
         let n_layers = self.n_layers();
         let mut parts = Vec::new();
         for layer in 0..n_layers {
@@ -59,7 +59,7 @@ impl<B: Backend> ActivationCache<B> {
     /// # Errors
     /// [`CacheError::Missing`] where a part was not recorded; a cache without `hook_pos_embed` is taken to be a rotary
     /// model's.
-    pub fn decomposed_residual(&self) -> Result<Labelled<B>, CacheError> {
+    pub fn decomposed_residual(&self) -> Result<Labeled<B>, CacheError> {
         let mut parts = vec![("embed".to_owned(), self.get(HookPoint::Embed)?)];
         if let Ok(pos_embed) = self.get(HookPoint::PosEmbed) {
             parts.push(("pos_embed".to_owned(), pos_embed));
@@ -84,15 +84,15 @@ impl<B: Backend> ActivationCache<B> {
         check_size("d_head of W_O", d_head, w_d_head)?;
         // [head, batch * pos, d_head] @ [head, d_head, d_model]
         let z = z.permute([2, 0, 1, 3]).reshape([n_heads, batch * pos, d_head]);
-        let results = product(z, w_o).reshape([n_heads, batch, pos, d_model]);
+        let results = matmul(z, w_o).reshape([n_heads, batch, pos, d_model]);
         Ok(results.permute([1, 2, 0, 3]))
     }
 
-    /// Every head's output, labelled `L0H0`, `L0H1`, ..; `w_o` holds one `[head, d_head, d_model]` a layer.
+    /// Every head's output, labeled `L0H0`, `L0H1`, ..; `w_o` holds one `[head, d_head, d_model]` a layer.
     ///
     /// # Errors
     /// As [`head_results`](Self::head_results).
-    pub fn stacked_head_results(&self, w_o: &[Tensor<B, 3>]) -> Result<Labelled<B>, CacheError> {
+    pub fn stacked_head_results(&self, w_o: &[Tensor<B, 3>]) -> Result<Labeled<B>, CacheError> {
         check_size("layers of W_O", self.n_layers(), w_o.len())?;
         let mut labels = Vec::new();
         let mut layers = Vec::new();
@@ -100,7 +100,7 @@ impl<B: Backend> ActivationCache<B> {
             labels.extend((0..w_o.dims()[0]).map(|head| Head::new(layer, head).to_string()));
             layers.push(self.head_results(layer, w_o.clone())?.permute([2, 0, 1, 3]));
         }
-        Ok(Labelled { labels, values: Tensor::cat(layers, 0) })
+        Ok(Labeled { labels, values: Tensor::cat(layers, 0) })
     }
 
     /// Direct logit attribution: what each component adds to a direction of the logits at one position a prompt, with the
@@ -128,17 +128,17 @@ impl<B: Backend> ActivationCache<B> {
         let device = components.device();
         let flat: Vec<i64> = end.iter().enumerate().map(|(b, e)| (b * pos + e) as i64).collect();
         let rows = Tensor::<B, 1, Int>::from_data(flat.as_slice(), &device);
-        let at_end = float32(components).reshape([n_components, batch * pos, d_model]).select(1, rows.clone());
+        let at_end = to_f32(components).reshape([n_components, batch * pos, d_model]).select(1, rows.clone());
         let scale = scale.reshape([batch * pos, 1]).select(0, rows).reshape([1, batch, 1]);
-        let centred = at_end.clone() - at_end.mean_dim(2);
-        let along = (centred / scale) * float32(direction).reshape([1, batch, d_model]);
+        let centerd = at_end.clone() - at_end.mean_dim(2);
+        let along = (centerd / scale) * to_f32(direction).reshape([1, batch, d_model]);
         Ok(along.sum_dim(2).reshape([n_components, batch]))
     }
 }
 
-fn stack<B: Backend>(parts: Vec<(String, Tensor<B, 3>)>) -> Labelled<B> {
+fn stack<B: Backend>(parts: Vec<(String, Tensor<B, 3>)>) -> Labeled<B> {
     let (labels, tensors): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    Labelled { labels, values: Tensor::stack(tensors, 0) }
+    Labeled { labels, values: Tensor::stack(tensors, 0) }
 }
 
 fn check_size(what: &'static str, expected: usize, found: usize) -> Result<(), CacheError> {

@@ -40,7 +40,7 @@ pub use files::save::SaveError;
 pub use network::attention::{attend, mix_values};
 pub use network::differentiable::Differentiable;
 pub use network::generate::likeliest;
-pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};
+pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};
 pub use network::transformer::Transformer;
 pub use weights::named::{FinalNormGain, HeadInput};
 pub use weights::processing::WeightProcessing;

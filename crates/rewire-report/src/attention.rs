@@ -15,7 +15,7 @@ pub struct AttentionMap {
     pub values: Array2<f32>,
 }
 
-/// Several maps, of which one is shown at a time; colours reach to the largest size in any of them.
+/// Several maps, of which one is shown at a time; colors reach to the largest size in any of them.
 pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
     let reach = maps.iter().flat_map(|m| m.values.iter()).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
     let rounded = |v: &f32| (v / reach * 1e3).round() / 1e3;
@@ -32,7 +32,7 @@ pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
             div.heads {}
             div.shown {
                 div.grid {}
-                div.reading { p.tokens {} p.hint { "Point at a token or a row to see where it looks; colours as in the map." } }
+                div.reading { p.tokens {} p.hint { "Point at a token or a row to see where it looks; colors as in the map." } }
             }
         }
         script { (PreEscaped(format!("rewireAttention({id:?}, {data});"))) }
@@ -43,12 +43,12 @@ pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
 pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
   const box = document.getElementById(id), heads = box.querySelector('.heads');
   const grid = box.querySelector('.grid'), line = box.querySelector('.tokens');
-  const colour = v => { const a = Math.min(1, Math.abs(v)); return v < 0 ? `rgba(178,24,43,${a})` : `rgba(33,102,172,${a})`; };
+  const color = v => { const a = Math.min(1, Math.abs(v)); return v < 0 ? `rgba(178,24,43,${a})` : `rgba(33,102,172,${a})`; };
   let shown = 0;
   function look(map, dest) {
     [...line.children].forEach((token, i) => {
       const v = i <= dest ? map.values[dest][i] : 0;
-      token.style.background = colour(v);
+      token.style.background = color(v);
       token.style.color = Math.abs(v) > 0.55 ? 'white' : 'inherit';
       token.style.outline = i === dest ? '2px solid #333' : 'none';
       token.title = i <= dest ? (v * data.reach).toFixed(4) : '';
@@ -73,7 +73,7 @@ pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
       row.forEach((v, src) => {
         const cell = document.createElement('i');
         if (src <= dest) {
-          cell.style.background = colour(v);
+          cell.style.background = color(v);
           cell.title = `${map.tokens[dest]} looks at ${map.tokens[src]}: ${(v * data.reach).toFixed(4)}`;
         } else cell.className = 'hidden';
         cell.onmouseenter = () => look(map, dest);

@@ -13,30 +13,30 @@ use crate::charts::common::{layout, short, shown};
 
 pub use common::Chart;
 pub use scatter::{Point, StraightLine, scatter, scatter_with};
-pub use series::{Bars, bars, curves, falling};
+pub use series::{Bars, bars, curves, ranked_line};
 
 /// Red below 0, white at 0, blue above.
 fn diverging() -> ColorScale {
     let stops = [(0.0, "#b2182b"), (0.25, "#ef8a62"), (0.5, "#f7f7f7"), (0.75, "#67a9cf"), (1.0, "#2166ac")];
-    ColorScale::Vector(stops.map(|(at, colour)| ColorScaleElement(at, colour.to_owned())).to_vec())
+    ColorScale::Vector(stops.map(|(at, color)| ColorScaleElement(at, color.to_owned())).to_vec())
 }
 
-/// The largest absolute value of some maps: give it to all of them, and their colours mean the same.
+/// The largest absolute value of some maps: give it to all of them, and their colors mean the same.
 #[must_use]
-pub fn reach<'a>(maps: impl IntoIterator<Item = ArrayView2<'a, f32>>) -> f32 {
+pub fn color_limit<'a>(maps: impl IntoIterator<Item = ArrayView2<'a, f32>>) -> f32 {
     let sizes =
         maps.into_iter().flat_map(|map| map.iter().map(|v| v.abs()).filter(|v| v.is_finite()).collect::<Vec<_>>());
     sizes.fold(f32::MIN_POSITIVE, f32::max)
 }
 
-/// What a heat map shows: its labels and the ends of its colour scale.
+/// What a heat map shows: its labels and the ends of its color scale.
 #[derive(Debug, Clone, Copy)]
 pub struct HeatMapLabels<'a> {
     /// Names of the rows, and what they are.
     pub rows: (&'a str, &'a [String]),
     /// Names of the columns, and what they are.
     pub columns: (&'a str, &'a [String]),
-    /// Value at the ends of the colour scale, whose middle is 0; see [`reach`].
+    /// Value at the ends of the color scale, whose middle is 0; see [`reach`].
     pub reach: f32,
 }
 
@@ -45,7 +45,7 @@ const ROOMY: usize = 40;
 /// Rows that still get a label each.
 const CROWDED: usize = 150;
 
-/// A heat map of `values` `[row, column]` on a diverging scale centred at 0, first row on top.
+/// A heat map of `values` `[row, column]` on a diverging scale centerd at 0, first row on top.
 #[must_use]
 pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) -> Chart {
     let HeatMapLabels { rows: (row_axis, rows), columns: (column_axis, columns), reach } = labels;

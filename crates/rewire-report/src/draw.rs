@@ -7,11 +7,13 @@ use rewire_analysis::{Effects, Outcome};
 use rewire_store::{OutputDirectory, Waiting};
 
 use crate::charts::common::Chart;
-use crate::charts::{HeatMapLabels, heat_map, reach};
+use crate::charts::{HeatMapLabels, color_limit, heat_map};
 use crate::error::ReportError;
 use crate::page::Page;
 use crate::results::{TABLE_FILES, write_results};
-use crate::tables::{About, Prompts, Table, describe_baselines};
+use rewire_analysis::Reduce;
+
+use crate::tables::{About, Table, describe_baselines};
 
 /// Name of the page that [`Draw::save`] writes beside the tables.
 const REPORT: &str = "report.html";
@@ -54,7 +56,7 @@ impl Draw for Outcome {
     }
 
     fn save(&self, directory: impl AsRef<Path>) -> Result<(), ReportError> {
-        let table = |effects: &Effects| Table::new(effects.kind.to_string(), effects, Prompts::Mean, self);
+        let table = |effects: &Effects| Table::new(effects.kind.to_string(), effects, Reduce::Mean, self);
         let tables = self.effects.iter().map(table).collect();
         let about = About {
             metric: self.metric.to_owned(),
@@ -108,7 +110,7 @@ fn chart(effects: &Effects) -> Chart {
         2 => vec!["all".to_owned()],
         _ => (0..map.ncols()).map(|column| format!("{prefix}{column}")).collect(),
     };
-    let labels = HeatMapLabels { rows: (axes[1], &names), columns: (last, &columns), reach: reach([map.view()]) };
+    let labels = HeatMapLabels { rows: (axes[1], &names), columns: (last, &columns), reach: color_limit([map.view()]) };
     heat_map(&effects.kind.to_string(), &map.view(), labels)
 }
 

@@ -19,28 +19,28 @@ pub struct Graph {
 pub struct GraphNode {
     /// Its name, such as `L9H6`: no two have one.
     pub name: String,
-    /// What it does, such as `name mover`; coloured by it. Nothing where there is nothing to say.
+    /// What it does, such as `name mover`; colored by it. Nothing where there is nothing to say.
     pub class: String,
     /// Its row.
     pub layer: usize,
     /// How it stands out.
-    pub standing: Standing,
+    pub standing: Emphasis,
 }
 
 /// Whether a node stands out among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Emphasis {
     /// Drawn with a heavy border.
-    Heavy,
+    Bold,
     /// Drawn like any other.
-    Plain,
+    Normal,
 }
 
-impl Standing {
+impl Emphasis {
     fn border(self) -> f32 {
         match self {
-            Standing::Heavy => 3.0,
-            Standing::Plain => 1.0,
+            Emphasis::Bold => 3.0,
+            Emphasis::Normal => 1.0,
         }
     }
 }
@@ -58,9 +58,9 @@ pub struct GraphEdge {
     pub effect: f32,
 }
 
-/// Colours by kind of path.
+/// Colors by kind of path.
 const KINDS: [(&str, &str); 4] = [("q", "#2166ac"), ("k", "#1b7837"), ("v", "#b2182b"), ("", "#555555")];
-/// Colours of classes, in the order in which they appear.
+/// Colors of classes, in the order in which they appear.
 const CLASSES: [&str; 16] = [
     "#c6dbef", "#fdc9a8", "#c7e9c0", "#e7d4e8", "#fff2ae", "#b8e2de", "#e0e0e0", "#f8c9df", "#e5d8bd", "#9ecae1",
     "#fc9272", "#a1d99b", "#bcbddc", "#d8c27a", "#80cdc1", "#f768a1",
@@ -89,10 +89,10 @@ impl Graph {
         let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let mut dot = String::from("digraph circuit {\n  rankdir=BT;\n  node [shape=box, style=filled];\n");
         for node in &self.nodes {
-            let (name, colour) = (quoted(&node.name), self.colour(&node.class));
+            let (name, color) = (quoted(&node.name), self.color(&node.class));
             // Writing into a String cannot fail.
             let (class, border) = (quoted(&node.class), node.standing.border());
-            let _ = writeln!(dot, "  {name} [fillcolor={}, tooltip={class}, penwidth={border}];", quoted(colour));
+            let _ = writeln!(dot, "  {name} [fillcolor={}, tooltip={class}, penwidth={border}];", quoted(color));
         }
         for layer in self.layers() {
             let names: Vec<String> = self.in_layer(layer).map(|node| quoted(&node.name)).collect();
@@ -101,10 +101,10 @@ impl Graph {
         for edge in &self.edges {
             let label = quoted(&format!("{} {:.3}", edge.kind, edge.effect));
             let style = if edge.effect > 0.0 { "dashed" } else { "solid" };
-            let (from, to, colour) = (quoted(&edge.from), quoted(&edge.to), quoted(colour_of(&edge.kind)));
+            let (from, to, color) = (quoted(&edge.from), quoted(&edge.to), quoted(color_of(&edge.kind)));
             let width = self.width(edge);
             let _ =
-                writeln!(dot, "  {from} -> {to} [label={label}, color={colour}, style={style}, penwidth={width:.2}];");
+                writeln!(dot, "  {from} -> {to} [label={label}, color={color}, style={style}, penwidth={width:.2}];");
         }
         dot + "}\n"
     }
@@ -112,7 +112,7 @@ impl Graph {
     /// The graph as `{"nodes": [..], "edges": [..]}`.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let node = |n: &GraphNode| json!({ "name": n.name, "class": n.class, "layer": n.layer, "heavy": n.standing == Standing::Heavy });
+        let node = |n: &GraphNode| json!({ "name": n.name, "class": n.class, "layer": n.layer, "heavy": n.standing == Emphasis::Bold });
         let edge = |e: &GraphEdge| json!({ "from": e.from, "to": e.to, "input": e.kind, "effect": e.effect });
         json!({
             "nodes": self.nodes.iter().map(node).collect::<Vec<_>>(),
@@ -141,7 +141,7 @@ impl Graph {
         classes
     }
 
-    fn colour(&self, class: &str) -> &'static str {
+    fn color(&self, class: &str) -> &'static str {
         match self.classes().iter().position(|c| *c == class) {
             Some(number) => CLASSES[number % CLASSES.len()],
             None => "#ffffff",
@@ -175,24 +175,24 @@ impl Graph {
         let half = BOX[1] / 2;
         html! {
             p.legend {
-                @for (kind, colour) in KINDS {
+                @for (kind, color) in KINDS {
                     @if self.edges.iter().any(|e| e.kind == kind) {
-                        span { span style={ "color:" (colour) } { "━ " } (if kind.is_empty() { "to the logits" } else { kind }) }
+                        span { span style={ "color:" (color) } { "━ " } (if kind.is_empty() { "to the logits" } else { kind }) }
                     }
                 }
                 span { "┅ effect above 0" }
                 @for class in self.classes() {
-                    span { span style={ "color:" (self.colour(class)) ";-webkit-text-stroke:1px #888" } { "■ " } (class) }
+                    span { span style={ "color:" (self.color(class)) ";-webkit-text-stroke:1px #888" } { "■ " } (class) }
                 }
             }
             div.frame {
                 svg.graph width=(width) height=(height) viewBox={ "0 0 " (width) " " (height) } {
                     defs {
-                        @for (kind, colour) in KINDS {
+                        @for (kind, color) in KINDS {
                             (PreEscaped(format!(
                                 "<marker id=\"{id}-{kind}\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"9\" \
                                  markerHeight=\"9\" markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0L10 5L0 10z\" \
-                                 fill=\"{colour}\"/></marker>"
+                                 fill=\"{color}\"/></marker>"
                             )))
                         }
                     }
@@ -207,7 +207,7 @@ impl Graph {
                             @let aside = if x1 < width as f32 / 2.0 { -34.0 * rows } else { 34.0 * rows };
                             @let (c1, c2) = (x1 + aside, x2 + aside);
                             path d={ "M" (x1) " " (y1) "C" (c1) " " (y1 - bend) " " (c2) " " (y2 + bend) " " (x2) " " (y2) }
-                                fill="none" stroke=(colour_of(&edge.kind)) stroke-width=(format!("{:.2}", self.width(edge)))
+                                fill="none" stroke=(color_of(&edge.kind)) stroke-width=(format!("{:.2}", self.width(edge)))
                                 stroke-opacity="0.75" stroke-dasharray=(if edge.effect > 0.0 { "5 4" } else { "none" })
                                 marker-end={ "url(#" (id) "-" (edge.kind) ")" } {
                                 title { (edge.from) " → " (edge.to) " " (edge.kind) ": " (format!("{:.4}", edge.effect)) }
@@ -215,8 +215,8 @@ impl Graph {
                         }
                     }
                     @for (node, [x, y]) in &places {
-                        rect x=(x - BOX[0] / 2) y=(y - half) width=(BOX[0]) height=(BOX[1]) rx="4" fill=(self.colour(&node.class))
-                            stroke=(if node.standing == Standing::Heavy { "#222" } else { "#888" })
+                        rect x=(x - BOX[0] / 2) y=(y - half) width=(BOX[0]) height=(BOX[1]) rx="4" fill=(self.color(&node.class))
+                            stroke=(if node.standing == Emphasis::Bold { "#222" } else { "#888" })
                             stroke-width=(node.standing.border()) { title { (node.class) } }
                         text x=(x) y=(y + 5) text-anchor="middle" font-size="13" { (node.name) }
                     }
@@ -226,8 +226,8 @@ impl Graph {
     }
 }
 
-fn colour_of(kind: &str) -> &'static str {
-    KINDS.iter().find(|(k, _)| *k == kind).map_or(KINDS[3].1, |(_, colour)| colour)
+fn color_of(kind: &str) -> &'static str {
+    KINDS.iter().find(|(k, _)| *k == kind).map_or(KINDS[3].1, |(_, color)| color)
 }
 
 #[cfg(test)]
@@ -239,7 +239,7 @@ mod tests {
             name: name.into(),
             class: class.into(),
             layer,
-            standing: Standing::Plain,
+            standing: Emphasis::Normal,
         };
         let edge = |from: &str, to: &str, kind: &str, effect| GraphEdge {
             from: from.into(),

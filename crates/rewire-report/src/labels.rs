@@ -46,7 +46,7 @@ mod tests {
             wrong_answers: vec![1],
         };
         let pairs = PromptPairs::new(vec![pair(vec![5, 6]), pair(vec![7, 6])]).unwrap();
-        let pairs = pairs.labelled(|token| format!("t{token}"));
+        let pairs = pairs.with_token_labels(|token| format!("t{token}"));
         let json = |labels: &Labels| serde_json::to_string(labels).unwrap();
         assert_eq!(json(&Labels::None), "null");
         assert_eq!(json(&Labels::First(&pairs)), r#"["t5","t6"]"#);

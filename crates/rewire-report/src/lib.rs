@@ -15,7 +15,7 @@
 //! let [layers, heads] = ["L", "H"].map(|prefix| (0..2).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>());
 //! let labels = HeatMapLabels { rows: ("layer", &layers), columns: ("head", &heads), reach: 1.0 };
 //! let mut page = Page::new("Heads", "which heads matter");
-//! page.section("Exact effects", "Share of the behaviour that each head brings back.");
+//! page.section("Exact effects", "Share of the behavior that each head brings back.");
 //! page.chart(charts::heat_map("By head", &effects.view(), labels));
 //! assert!(page.render().contains("By head"));
 //! ```
@@ -28,7 +28,7 @@ pub mod charts;
 mod draw;
 mod error;
 mod graph;
-pub mod head_paths;
+pub mod head_edges;
 mod labels;
 pub mod names;
 mod page;
@@ -40,8 +40,8 @@ pub use attention::AttentionMap;
 pub use certainty::{Certainty, Columns, describe_clusters};
 pub use draw::Draw;
 pub use error::ReportError;
-pub use graph::{Graph, GraphEdge, GraphNode, Standing};
+pub use graph::{Emphasis, Graph, GraphEdge, GraphNode};
 pub use labels::Labels;
 pub use page::Page;
 pub use results::{TABLE_FILES, write_results};
-pub use tables::{AXES, About, CSV_LIMIT, Prompts, Table, describe_baselines};
+pub use tables::{AXES, About, CSV_LIMIT, Table, describe_baselines};

@@ -113,7 +113,7 @@ pub fn largest(values: &ArrayD<f32>, n: usize) -> Vec<(Vec<usize>, f32)> {
     nodes
 }
 
-/// The inputs of a head, as the axis of head paths has them.
+/// The inputs of a head, as the axis of head edges has them.
 pub const INPUTS: [&str; 3] = ["query", "key", "value"];
 
 #[cfg(test)]

@@ -24,11 +24,11 @@ pub struct Page {
 struct Section {
     heading: String,
     lead: String,
-    parts: Vec<Part>,
+    parts: Vec<PageItem>,
 }
 
 #[derive(Debug, Clone)]
-enum Part {
+enum PageItem {
     Charts(Vec<Chart>),
     Table { header: Vec<String>, rows: Vec<Vec<String>> },
     Text(String),
@@ -60,40 +60,40 @@ impl Page {
     pub fn chart(&mut self, chart: Chart) {
         let Some(section) = self.sections.last_mut() else { return };
         match section.parts.last_mut() {
-            Some(Part::Charts(charts)) => charts.push(chart),
-            _ => section.parts.push(Part::Charts(vec![chart])),
+            Some(PageItem::Charts(charts)) => charts.push(chart),
+            _ => section.parts.push(PageItem::Charts(vec![chart])),
         }
     }
 
     /// Adds charts that belong together, in a row of their own.
     pub fn row(&mut self, charts: Vec<Chart>) {
-        self.add(Part::Charts(charts));
+        self.add(PageItem::Charts(charts));
     }
 
     /// Adds attention over the tokens of prompts, one map to be chosen at a time.
     pub fn attention(&mut self, maps: Vec<AttentionMap>) {
         if !maps.is_empty() {
-            self.add(Part::Attention(maps));
+            self.add(PageItem::Attention(maps));
         }
     }
 
     /// Adds a graph.
     pub fn graph(&mut self, graph: Graph) {
-        self.add(Part::Graph(graph));
+        self.add(PageItem::Graph(graph));
     }
 
     /// Adds a table.
     pub fn table(&mut self, header: &[&str], rows: Vec<Vec<String>>) {
         let header = header.iter().map(|h| (*h).to_owned()).collect();
-        self.add(Part::Table { header, rows });
+        self.add(PageItem::Table { header, rows });
     }
 
     /// Adds a paragraph.
     pub fn text(&mut self, text: &str) {
-        self.add(Part::Text(text.to_owned()));
+        self.add(PageItem::Text(text.to_owned()));
     }
 
-    fn add(&mut self, part: Part) {
+    fn add(&mut self, part: PageItem) {
         if let Some(section) = self.sections.last_mut() {
             section.parts.push(part);
         }
@@ -160,13 +160,13 @@ impl Section {
     }
 }
 
-impl Part {
+impl PageItem {
     fn render(&self, id: &str) -> Markup {
         match self {
-            Part::Text(text) => html! { p { (text) } },
-            Part::Attention(maps) => attention::render(id, maps),
-            Part::Graph(graph) => graph.render(id),
-            Part::Table { header, rows } => html! {
+            PageItem::Text(text) => html! { p { (text) } },
+            PageItem::Attention(maps) => attention::render(id, maps),
+            PageItem::Graph(graph) => graph.render(id),
+            PageItem::Table { header, rows } => html! {
                 div.scroll {
                     table {
                         thead { tr { @for cell in header { th { (cell) } } } }
@@ -174,7 +174,7 @@ impl Part {
                     }
                 }
             },
-            Part::Charts(charts) => html! {
+            PageItem::Charts(charts) => html! {
                 div.charts {
                     @for (i, chart) in charts.iter().enumerate() {
                         @let id = format!("{id}-{i}");

@@ -1,7 +1,7 @@
 //! What was screened and verified, as words and a table.
 
 use rewire_analysis::Effects;
-use rewire_analysis::node::Place;
+use rewire_analysis::node::NodeIndex;
 use rewire_analysis::patching::Screened;
 use rewire_tasks::PromptPairs;
 
@@ -12,7 +12,7 @@ pub const HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
 
 /// A node by its kind and place.
 #[must_use]
-pub fn name(screened: &Screened, place: &Place, pairs: &PromptPairs) -> String {
+pub fn name(screened: &Screened, place: &NodeIndex, pairs: &PromptPairs) -> String {
     let effects = &screened.attribution.effects[place.kind];
     format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
 }
@@ -36,7 +36,7 @@ pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
 pub fn rows(screened: &Screened, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
     let [estimates, exact] = [&screened.attribution, &screened.exact]
         .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
-    let row = |place: &Place| {
+    let row = |place: &NodeIndex| {
         let [estimate, exact] = [&estimates, &exact].map(|means| means[place.kind][place.index.as_slice()]);
         vec![
             name(screened, place, pairs),

@@ -4,22 +4,13 @@ use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 use rewire_analysis::run::{Direction, Scale};
-use rewire_analysis::{Baselines, Effects, Method};
+use rewire_analysis::{Baselines, Effects, Method, Reduce};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::ReportError;
 use crate::labels::Labels;
-
-/// Whether a table has a leading axis of prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prompts {
-    /// Averaged.
-    Mean,
-    /// Each apart.
-    Each,
-}
 
 /// A table of effects with a name, as it is kept on disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,15 +34,15 @@ pub struct Table {
 impl Table {
     /// The effects of one kind of node.
     #[must_use]
-    pub fn new(name: String, effects: &Effects, prompts: Prompts, outcome: &rewire_analysis::Outcome) -> Self {
+    pub fn new(name: String, effects: &Effects, reduce: Reduce, outcome: &rewire_analysis::Outcome) -> Self {
         let axes = effects.axis_names().into_iter().map(str::to_owned);
-        let (axes, values) = match prompts {
-            Prompts::Each => (axes.collect(), effects.values.clone()),
-            Prompts::Mean => (axes.skip(1).collect(), effects.mean()),
+        let (axes, values) = match reduce {
+            Reduce::PerPrompt => (axes.collect(), effects.values.clone()),
+            Reduce::Mean => (axes.skip(1).collect(), effects.mean()),
         };
-        let prompts_by_position = match prompts {
-            Prompts::Each => None,
-            Prompts::Mean => effects.prompts_by_position(),
+        let prompts_by_position = match reduce {
+            Reduce::PerPrompt => None,
+            Reduce::Mean => effects.prompts_by_position(),
         };
         Self { prompts_by_position, ..Self::of(name, axes, values, outcome) }
     }

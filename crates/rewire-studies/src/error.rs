@@ -6,7 +6,7 @@ use rewire_model::ModelError;
 use rewire_tasks::facts::FactsError;
 use rewire_tasks::ioi::{DemoError, IoiError};
 use rewire_tasks::{PairsError, TokenizerError};
-use rewire_tensor::Fault;
+use rewire_tensor::DeviceError;
 
 /// Why a study has no result.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ impl StudyError {
     /// The device's fault, if that is what went wrong. Nothing more can be computed in this process
     /// then.
     #[must_use]
-    pub fn fault(&self) -> Option<&Fault> {
+    pub fn fault(&self) -> Option<&DeviceError> {
         match self {
             StudyError::Analysis(AnalysisError::Device(fault)) => Some(fault),
             StudyError::Step { error, .. } => match error.as_ref() {

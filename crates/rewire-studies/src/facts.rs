@@ -1,6 +1,6 @@
 //! The factual-recall example that closes the attribution-patching demo.
 //!
-//! [`pairs`] makes the example's pairs, and [`analyse`] patches layers into them by position.
+//! [`pairs`] makes the example's pairs, and [`analyze`] patches layers into them by position.
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::Outcome;
@@ -103,7 +103,7 @@ pub fn pairs(tokenizer: &Tokenizer, bos: Option<u32>, seed: u64) -> Result<Pairs
 ///
 /// # Errors
 /// [`StudyError`]; [`StudyError::Prompts`] if there is no pair.
-pub fn analyse<B: Backend>(
+pub fn analyze<B: Backend>(
     model: &Transformer<B>,
     setup: &Setup,
     tokenizer: &Tokenizer,
@@ -165,7 +165,7 @@ fn next<B: Backend>(
     answers: [u32; 2],
 ) -> Result<Next, StudyError> {
     let last = Readout { positions: ReadPositions::Each(vec![prompt.len() - 1]), columns: None };
-    let logits = model.forward(Run::tokens(model.tokens(&[prompt.to_vec()])?).reading(last), ())?;
+    let logits = model.forward(Run::tokens(model.tokens(&[prompt.to_vec()])?).with_readout(last), ())?;
     let probabilities = burn::tensor::activation::softmax(logits.clone(), 2);
     let [logits, probabilities]: [Vec<f32>; 2] =
         [logits, probabilities].map(|values| values.into_data().iter::<f32>().collect());

@@ -1,10 +1,10 @@
 //! The comparison of integrated gradients with activation patching, and what ablation says of both.
 //!
-//! [`Prompts::new`] makes the prompts, [`analyse`] compares the methods on them, and [`checks`] sets
+//! [`Prompts::new`] makes the prompts, [`analyze`] compares the methods on them, and [`checks`] sets
 //! the figures that the notebook prints for GPT-2 small beside ours.
 
 mod ablate;
-mod analyse;
+mod analyze;
 mod averaged;
 mod checks;
 mod curves;
@@ -16,7 +16,7 @@ mod settings;
 mod study;
 
 pub use ablate::{Ablations, Correlations, INTERVENTIONS, NEW_TOKENS};
-pub use analyse::{BASELINES, Compared, HEADS, KINDS, Lines, NEURONS, TOP, flat, shares};
+pub use analyze::{BASELINES, Compared, HEADS, KINDS, Lines, NEURONS, TOP, flat, shares};
 pub use averaged::{Averaged, FIGURES, Mean, PairCorrelations};
 pub use checks::{Aside, asides, checks};
 pub use curves::{Contrasted, Drawn};
@@ -24,4 +24,4 @@ pub use literal::{literal_first_node, literal_first_node_backward, literal_means
 pub use printed::{ACCURACY, ACCURACY_WITHOUT, MEAN_ABLATION, OUTLIERS, ZERO_ABLATION};
 pub use prompts::{Prompts, REFERENCE};
 pub use settings::Settings;
-pub use study::{Found, analyse};
+pub use study::{Found, analyze};

@@ -1,14 +1,14 @@
 //! The attribution-patching demo on indirect object identification.
 //!
-//! [`analyse`] runs the demo's analyses on its eight pairs, and patches the heads of those and of
+//! [`analyze`] runs the demo's analyzes on its eight pairs, and patches the heads of those and of
 //! generated pairs both ways; [`checks`] sets the figures that the demo prints for GPT-2 small beside
 //! ours.
 
-mod analyse;
+mod analyze;
 mod cached;
 mod checks;
 mod study;
 
-pub use analyse::{BLOCKS, DIRECTIONS, Demo, Findings, HEAD_PARTS, HEADS, HeadEffect, Noising};
+pub use analyze::{BLOCKS, DIRECTIONS, Demo, Findings, HEAD_PARTS, HEADS, HeadEffect, Noising};
 pub use checks::checks;
-pub use study::{Found, analyse};
+pub use study::{Found, analyze};

@@ -1,4 +1,4 @@
-//! Reproductions of published analyses, as functions that return data.
+//! Reproductions of published analyzes, as functions that return data.
 //!
 //! Nothing here prints, parses flags or writes files: a [`Setup`] says how much memory may be used
 //! and which functions receive the progress.
@@ -11,7 +11,7 @@
 //! let model = Toy::Gpt2.load::<Flex>(&Default::default()).unwrap();
 //! let (tokenizer, bos) = (Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token);
 //! let pairs = facts::pairs(&tokenizer, bos, 0).unwrap().pairs;
-//! let found = facts::analyse(&model, &Setup::default(), &tokenizer, bos, pairs).unwrap();
+//! let found = facts::analyze(&model, &Setup::default(), &tokenizer, bos, pairs).unwrap();
 //! let known = found.facts.iter().filter(|fact| fact.rank == 1).count();
 //! println!("{known} of {} landmarks are followed by their city", found.facts.len());
 //! # assert!(known > 0);

@@ -1,9 +1,9 @@
 //! The Pythia notebook: the circuit for indirect object identification, found step by step.
 //!
-//! [`Sets::new`] draws the prompts, [`analyse`] runs the notebook's steps and finds the circuit, and
+//! [`Sets::new`] draws the prompts, [`analyze`] runs the notebook's steps and finds the circuit, and
 //! [`checks`] sets the printed figures beside ours, for the notebook's own model.
 
-mod analyse;
+mod analyze;
 mod checks;
 mod circuit;
 mod data;
@@ -12,7 +12,7 @@ mod notebook;
 mod reference;
 mod settings;
 
-pub use analyse::{Found, PARTS, analyse};
+pub use analyze::{Found, PARTS, analyze};
 pub use checks::{checks, is_the_notebooks_model};
 pub use circuit::{Circuit, Comparison, Member};
 pub use data::{Data, Sets};

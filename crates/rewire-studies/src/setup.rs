@@ -3,7 +3,7 @@
 use std::fmt;
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::run::{Execution, Halved, MemoryEstimate};
+use rewire_analysis::run::{Execution, MemoryEstimate, ReducedBatch};
 use rewire_model::Transformer;
 
 /// What a study reports while it runs.
@@ -31,7 +31,7 @@ pub struct Setup<'a> {
     /// Called with the bytes that sizes are fitted to, whenever they are fitted to a number.
     pub on_fitted: &'a (dyn Fn(u64) + Sync),
     /// Called when a pass must be made smaller because too little memory is free.
-    pub on_reduced: &'a (dyn Fn(&Halved) + Sync),
+    pub on_reduced: &'a (dyn Fn(&ReducedBatch) + Sync),
     /// Called when a step begins, advances or ends.
     pub on_progress: &'a (dyn Fn(Progress<'_>) + Sync),
 }
@@ -59,7 +59,7 @@ impl<'a> Setup<'a> {
             let enough = MemoryEstimate::new(model.config(), pos, model.precision()).enough();
             (self.on_fitted)(budget.min(enough));
         }
-        Execution { notice: self.on_reduced, ..Execution::default() }.fitted(model, pos, budget)
+        Execution { on_reduced: self.on_reduced, ..Execution::default() }.fitted(model, pos, budget)
     }
 
     /// Runs a step: `work` is given the function that it reports its progress to.

@@ -97,7 +97,7 @@ pub fn demo_fact_pair(
         answers: vec![tokenizer.single_token(&format!(" {right}"))?],
         wrong_answers: vec![tokenizer.single_token(&format!(" {wrong}"))?],
     };
-    Ok(PromptPairs::new(vec![pair])?.labelled(|token| tokenizer.decode(&[token])))
+    Ok(PromptPairs::new(vec![pair])?.with_token_labels(|token| tokenizer.decode(&[token])))
 }
 
 /// Different words that are one token each, after a space.

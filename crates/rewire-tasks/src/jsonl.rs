@@ -166,11 +166,11 @@ pub fn read_pairs(
             mark.ok_or_else(|| PairsFileError::NoPosition { path: path.into(), line: *line })
         };
         let marks = marks.into_iter().zip(&lines).map(missing).collect::<Result<_, _>>()?;
-        pairs = pairs.marking(marks).map_err(named)?;
+        pairs = pairs.with_marked_positions(marks).map_err(named)?;
     }
     pairs.check_model(d_vocab, n_ctx).map_err(named)?;
     Ok(match tokenizer {
-        Some(tokenizer) => pairs.labelled(|token| tokenizer.decode(&[token])),
+        Some(tokenizer) => pairs.with_token_labels(|token| tokenizer.decode(&[token])),
         None => pairs,
     })
 }

@@ -35,7 +35,7 @@ pub use metrics::closure::MetricFn;
 pub use metrics::divergence::KlDivergence;
 pub use metrics::linear::{LinearMetric, LinearMetricError, LogitDiff};
 pub use metrics::metric::{AtClean, Metric, Reads};
-pub use metrics::normalization::{Normalisation, NormalisationError};
+pub use metrics::normalization::{Normalization, NormalizationError};
 pub use metrics::probability::Probability;
 pub use pairs::{PairsError, PromptPair, PromptPairs};
 pub use tokenizer::{ChangedText, Surrounding, Tokenizer, TokenizerError};

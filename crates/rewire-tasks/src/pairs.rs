@@ -25,7 +25,7 @@ pub struct PromptPair {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptPairs {
     pairs: Vec<PromptPair>,
-    /// Names of tokens, for labels; a token without one is labelled by its id. Shared by all
+    /// Names of tokens, for labels; a token without one is labeled by its id. Shared by all
     /// batches, so that labels take no memory a pair.
     names: Arc<BTreeMap<u32, String>>,
     marks: Option<Vec<usize>>,
@@ -112,7 +112,7 @@ impl PairsError {
 }
 
 impl PromptPairs {
-    /// Checks the pairs and puts them together; tokens are labelled by their ids until [`labelled`](Self::labelled).
+    /// Checks the pairs and puts them together; tokens are labeled by their ids until [`with_token_labels`](Self::with_token_labels).
     ///
     /// # Errors
     /// [`PairsError`], naming the pair.
@@ -136,7 +136,7 @@ impl PromptPairs {
 
     /// Names every position of the clean prompts, by `name` of its token.
     #[must_use]
-    pub fn labelled(self, name: impl Fn(u32) -> String) -> Self {
+    pub fn with_token_labels(self, name: impl Fn(u32) -> String) -> Self {
         let mut names = BTreeMap::new();
         for &token in self.pairs.iter().flat_map(|p| &p.clean) {
             names.entry(token).or_insert_with(|| name(token));
@@ -148,7 +148,7 @@ impl PromptPairs {
     ///
     /// # Errors
     /// [`PairsError::MarkOutside`] for a position past a prompt's end or another number of them than of prompts.
-    pub fn marking(self, marks: Vec<usize>) -> Result<Self, PairsError> {
+    pub fn with_marked_positions(self, marks: Vec<usize>) -> Result<Self, PairsError> {
         for pair in 0..self.len().max(marks.len()) {
             let mark = marks.get(pair).copied();
             let len = self.pairs.get(pair).map_or(0, |p| p.clean.len());
@@ -161,7 +161,7 @@ impl PromptPairs {
 
     /// The marked position of every prompt, if any are marked.
     #[must_use]
-    pub fn marks(&self) -> Option<&[usize]> {
+    pub fn marked_positions(&self) -> Option<&[usize]> {
         self.marks.as_deref()
     }
 

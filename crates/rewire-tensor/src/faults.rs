@@ -3,10 +3,10 @@
 //! burn's GPU backends compute on threads of their own. If one of them fails (out of memory, for
 //! example), it skips the step and goes on with the next. No error is raised, and the result is
 //! whatever lay in the memory. A panic hook therefore keeps the panics of these threads, and
-//! [`watched`] returns nothing that was computed meanwhile.
+//! [`catch_device_faults`] returns nothing that was computed meanwhile.
 //!
 //! The hook belongs to the whole process, so the program installs it ([`install_fault_hook`]), never
-//! a library. Without it [`watched`] refuses to compute on such a device.
+//! a library. Without it [`catch_device_faults`] refuses to compute on such a device.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -19,7 +19,7 @@ use burn::tensor::backend::Backend;
 /// What went wrong on a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum DeviceError {
     /// It has no room for what was asked.
     #[error("the device has not enough memory ({0})")]
     OutOfMemory(String),
@@ -49,7 +49,7 @@ thread_local! {
 
 /// Whether the backend computes on the calling threads, as those of the CPU do: what fails there panics there.
 #[must_use]
-pub fn computes_here<B: Backend>(device: &B::Device) -> bool {
+pub fn is_synchronous<B: Backend>(device: &B::Device) -> bool {
     ["flex", "ndarray"].iter().any(|name| B::name(device).contains(name))
 }
 
@@ -63,14 +63,14 @@ pub fn computes_here<B: Backend>(device: &B::Device) -> bool {
 /// kernels for another step.
 ///
 /// # Errors
-/// [`Fault`]; it is [`Fault::Unseen`], and `work` is not run, if the device computes on threads of
+/// [`DeviceError`]; it is [`DeviceError::Unseen`], and `work` is not run, if the device computes on threads of
 /// its own and [`install_fault_hook`] was not called.
-pub fn watched<B: Backend, T>(device: &B::Device, work: impl FnOnce() -> T) -> Result<T, Fault> {
-    if computes_here::<B>(device) {
+pub fn catch_device_faults<B: Backend, T>(device: &B::Device, work: impl FnOnce() -> T) -> Result<T, DeviceError> {
+    if is_synchronous::<B>(device) {
         return Ok(work());
     }
     if !INSTALLED.load(Ordering::Acquire) {
-        return Err(Fault::Unseen);
+        return Err(DeviceError::Unseen);
     }
     let outer = WATCHED_SINCE.get();
     let since = outer.unwrap_or_else(|| faults().len());
@@ -96,10 +96,10 @@ pub fn watched<B: Backend, T>(device: &B::Device, work: impl FnOnce() -> T) -> R
     messages.extend(own.filter(|own| is_out_of_memory(own) || own.starts_with("Error while reading data")));
     // One who asks for memory in vain is followed by others who miss what was to lie there.
     match (messages.iter().find(|message| is_out_of_memory(message)), messages.first(), panic) {
-        (Some(message), ..) => Err(Fault::OutOfMemory(first_line(message))),
-        (None, Some(message), _) => Err(Fault::Other(first_line(message))),
+        (Some(message), ..) => Err(DeviceError::OutOfMemory(first_line(message))),
+        (None, Some(message), _) => Err(DeviceError::Other(first_line(message))),
         (None, None, Some(panic)) => resume_unwind(panic),
-        (None, None, None) => Err(Fault::Other("it failed without words".into())),
+        (None, None, None) => Err(DeviceError::Other("it failed without words".into())),
     }
 }
 
@@ -107,7 +107,7 @@ fn faults() -> std::sync::MutexGuard<'static, Vec<String>> {
     FAULTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Installs the panic hook that [`watched`] needs on a device that computes on threads of its own.
+/// Installs the panic hook that [`catch_device_faults`] needs on a device that computes on threads of its own.
 ///
 /// Call it once at the start of a program, after any panic hook of your own: it keeps the panics of
 /// the device's threads and hands all others to the hook that was there. A panic that a watch will

@@ -6,11 +6,11 @@
 //! ```
 //! use burn::backend::Flex;
 //! use burn::tensor::Tensor;
-//! use rewire_tensor::product;
+//! use rewire_tensor::matmul;
 //!
 //! let a = Tensor::<Flex, 2>::from_floats([[1.0, 2.0]], &Default::default());
 //! let b = Tensor::<Flex, 2>::from_floats([[3.0], [4.0]], &Default::default());
-//! assert_eq!(product(a, b).into_scalar(), 11.0);
+//! assert_eq!(matmul(a, b).into_scalar(), 11.0);
 //! ```
 
 #![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
@@ -18,15 +18,15 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod faults;
+mod matmul;
 mod memory;
 mod precision;
-mod products;
 mod size;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaError, devices};
-pub use faults::{Fault, computes_here, install_fault_hook, watched};
+pub use faults::{DeviceError, catch_device_faults, install_fault_hook, is_synchronous};
+pub use matmul::{MatmulPrecision, matmul, matmul_precision, set_matmul_precision};
 pub use memory::memory;
-pub use precision::{Precision, float32, in_type_of, zeros_like};
-pub use products::{Products, product, products, set_products};
+pub use precision::{Precision, cast_like, to_f32, zeros_like};
 pub use size::Memory;

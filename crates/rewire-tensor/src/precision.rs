@@ -61,13 +61,13 @@ impl FromStr for Precision {
 
 /// `x` in the numbers that `like` is of.
 #[must_use]
-pub fn in_type_of<B: Backend, const D: usize, const E: usize>(x: Tensor<B, D>, like: &Tensor<B, E>) -> Tensor<B, D> {
+pub fn cast_like<B: Backend, const D: usize, const E: usize>(x: Tensor<B, D>, like: &Tensor<B, E>) -> Tensor<B, D> {
     in_type(x, like.dtype())
 }
 
 /// `x` in float32, if it is of shorter numbers.
 #[must_use]
-pub fn float32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+pub fn to_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     match x.dtype() {
         DType::BF16 | DType::F16 => x.cast(FloatDType::F32),
         _ => x,

@@ -29,7 +29,7 @@ pub fn score_ioi<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> Res
     let [mut correct, mut above, mut total] = [0.0, 0.0, 0.0];
     for batch in pairs.batches(BATCH) {
         let readout = Readout { positions: ReadPositions::Each(batch.ends()), columns: None };
-        let run = Run::tokens(model.tokens(&batch.clean())?).reading(readout);
+        let run = Run::tokens(model.tokens(&batch.clean())?).with_readout(readout);
         let logits = model.forward(run, ())?;
         let [rows, _, d_vocab] = logits.dims();
         let logits = logits.reshape([rows, d_vocab]);

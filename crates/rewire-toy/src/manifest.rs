@@ -9,7 +9,7 @@ use crate::evaluate::IoiScore;
 pub struct TrainingOptions {
     /// Decides weights and data; the same seed gives the same model.
     pub seed: u64,
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub steps: usize,
     /// Prompts a step.
     pub batch: usize,

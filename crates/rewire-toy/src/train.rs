@@ -1,4 +1,4 @@
-//! Training a toy model from nothing, with burn's autodiff and optimiser.
+//! Training a toy model from nothing, with burn's autodiff and optimizer.
 
 use crate::manifest::LossPoint;
 use crate::manifest::Manifest;
@@ -36,7 +36,7 @@ pub enum TrainError {
     /// The tokenizer could not be made.
     #[error("cannot train the tokenizer: {0}")]
     Tokenizer(String),
-    /// The data could not be tokenised.
+    /// The data could not be tokenized.
     #[error(transparent)]
     Data(#[from] IoiError),
     /// The model could not be run.
@@ -80,7 +80,7 @@ pub fn train<B: AutodiffBackend>(
 
     let config = config(toy, tokenizer.vocabulary_size(), bos);
     let mut model = Transformer::<B>::trainable(&config, options.seed, device);
-    let mut optimiser = AdamWConfig::new()
+    let mut optimizer = AdamWConfig::new()
         .with_beta_2(0.98)
         .with_weight_decay(options.weight_decay)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
@@ -97,7 +97,7 @@ pub fn train<B: AutodiffBackend>(
             return Err(TrainError::Diverged { step, loss: values[0] });
         }
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        model = optimiser.step(learning_rate(options, step), model, gradients);
+        model = optimizer.step(learning_rate(options, step), model, gradients);
 
         sums = [sums[0] + values[0], sums[1] + values[1]];
         if (step + 1) % CURVE_STEP == 0 {
@@ -184,7 +184,7 @@ impl Batch {
     }
 }
 
-/// The loss that is minimised, and its part at the answers, each `[1]`.
+/// The loss that is minimized, and its part at the answers, each `[1]`.
 fn losses<B: AutodiffBackend>(model: &Transformer<B>, batch: &Batch) -> Result<[Tensor<B, 1>; 2], ModelError> {
     let tokens = model.tokens(&batch.tokens)?;
     let [rows, width] = tokens.dims();

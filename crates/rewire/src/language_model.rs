@@ -146,7 +146,7 @@ impl<B: Backend> LanguageModel<B> {
         };
         let pairs = PromptPairs::new(pairs.into_iter().map(pair).collect::<Result<_, Error>>()?)?;
         pairs.check_model(self.config().d_vocab, self.config().n_ctx)?;
-        Ok(pairs.labelled(|token| tokenizer.decode(&[token])))
+        Ok(pairs.with_token_labels(|token| tokenizer.decode(&[token])))
     }
 
     /// Prompt pairs from a file with one JSON object a line: `clean`, `corrupt`, `answers`,

@@ -3,11 +3,12 @@
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use rewire_analysis::Outcome;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    HeadPaths, NormJacobian, PathOptions, PerPrompt, attribution_patching, head_path_attribution,
+    EdgeAttribution, EdgeAttributionOptions, NormJacobian, attribution_patching, edge_attribution,
 };
 use rewire_analysis::heads::logit_attribution;
-use rewire_analysis::integrated::{Integrated, PathIntegral, integrated_gradients};
+use rewire_analysis::integrated::{Integrated, IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::node::{Node, NodeKind};
 use rewire_analysis::patching::{
     GroupOutcome, Screened, ablation, activation_patching, patch_groups, screen_then_verify,
@@ -64,7 +65,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
             model,
             pairs,
             metric,
-            scale: Scale::Normalised,
+            scale: Scale::Normalized,
             direction: Direction::Denoising,
             execution: Execution::default(),
         }
@@ -138,9 +139,9 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     ///
     /// # Errors
     /// As [`attribute`](Self::attribute).
-    pub fn attribute_edges(&self) -> Result<HeadPaths, Error> {
-        let edges = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
-        Ok(head_path_attribution(&self.autodiff(), self.question(), edges, self.direction, &self.execution)?)
+    pub fn attribute_edges(&self) -> Result<EdgeAttribution, Error> {
+        let edges = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::Mean };
+        Ok(edge_attribution(&self.autodiff(), self.question(), edges, self.direction, &self.execution)?)
     }
 
     /// Integrated gradients along the line that `integral` describes, with the completeness gap.
@@ -150,7 +151,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     pub fn integrate<K: Into<NodeKind>>(
         &self,
         kinds: impl IntoIterator<Item = K>,
-        integral: &PathIntegral<B>,
+        integral: &IntegratedGradientsOptions<B>,
     ) -> Result<Integrated, Error> {
         Ok(integrated_gradients(&self.autodiff(), self.question(), &nodes(kinds), integral, &self.execution)?)
     }

@@ -4,13 +4,13 @@
 use burn::tensor::{Int, Tensor};
 use rewire::burn;
 use rewire::hooks::{GradientProbes, ResidualStream};
-use rewire::integrated::PathIntegral;
+use rewire::integrated::IntegratedGradientsOptions;
 use rewire::model::Prefix;
 use rewire::path::Input;
 use rewire::prelude::*;
 use rewire::run::{Execution, Intervention, MeanOver, mean_activations};
 use rewire::tasks::ioi::demo_pairs;
-use rewire::tensor::{Precision, Products, set_products};
+use rewire::tensor::{MatmulPrecision, Precision, set_matmul_precision};
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -22,9 +22,9 @@ fn models_and_runs() -> Result<(), AnyError> {
     let model = Pretrained::open(name)?.load::<Cpu>()?;
     let raw = Pretrained::open(name)?.raw().load::<Cpu>()?;
     let (transformer, config) = (model.transformer(), model.config());
-    let short = transformer.clone().in_precision(Precision::BFloat16);
-    set_products(Products::Tf32);
-    set_products(Products::Float32);
+    let short = transformer.clone().to_precision(Precision::BFloat16);
+    set_matmul_precision(MatmulPrecision::Tf32);
+    set_matmul_precision(MatmulPrecision::Float32);
     let tokens = model.encode(text)?;
     let batch: Tensor<Cpu, 2, Int> = transformer.tokens(&[tokens.clone(), tokens])?;
 
@@ -38,10 +38,10 @@ fn models_and_runs() -> Result<(), AnyError> {
     let lens = transformer.logit_lens(&cache)?;
 
     let residual = transformer.forward(Run::tokens(batch.clone()).stop_at(2), ())?;
-    let logits = transformer.forward(Run::resume(2, residual.clone()), ())?;
+    let logits = transformer.forward(Run::from_residual(2, residual.clone()), ())?;
     let (_, cache) = transformer.run_with_cache(batch)?;
     let prefix = Prefix::from_cache(&cache, config, 10)?;
-    let logits = transformer.forward(Run::resume(2, residual.narrow(1, 10, 5)).after(prefix), ())?;
+    let logits = transformer.forward(Run::from_residual(2, residual.narrow(1, 10, 5)).with_prefix(prefix), ())?;
     let text = model.generate(text, 3)?;
     Ok(())
 }
@@ -77,7 +77,7 @@ fn gradients() -> Result<(), AnyError> {
 }
 
 #[test]
-fn analyses() -> Result<(), AnyError> {
+fn analyzes() -> Result<(), AnyError> {
     let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?;
     let pairs = demo_pairs(model.tokenizer()?, model.bos())?;
     let transformer = model.transformer();
@@ -91,7 +91,7 @@ fn analyses() -> Result<(), AnyError> {
     study.patch_groups(&[vec![Node::new(3, Component::HeadZ).unit(7)]])?;
     study.attribute([Component::HeadZ])?;
     study.attribute_edges()?;
-    study.integrate([Component::HeadResult], &PathIntegral::default())?;
+    study.integrate([Component::HeadResult], &IntegratedGradientsOptions::default())?;
     study.ablate([Component::HeadZ], &Intervention::Zero)?;
     let means = mean_activations(transformer, &pairs.clean(), &[Site::Z], MeanOver::Prompts, 32)?;
     study.ablate([Component::HeadZ], &Intervention::Fixed(means))?;

@@ -125,7 +125,7 @@ fn check_run(table: &Table, index: usize) -> Option<String> {
     let tokens = table.tokens();
     let readout =
         Readout { positions: ReadPositions::Each(tokens.iter().map(|t| t.len() - 1).collect()), columns: None };
-    let ours = model.forward(Run::tokens(model.tokens(&tokens).unwrap()).reading(readout), ()).unwrap();
+    let ours = model.forward(Run::tokens(model.tokens(&tokens).unwrap()).with_readout(readout), ()).unwrap();
     let ours = array(ours);
     let ours = ours.clone().into_shape_with_order(IxDyn(&[tokens.len(), ours.len() / tokens.len()])).unwrap();
     let results = table.results(index);

@@ -2,7 +2,7 @@
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
-use rewire_analysis::integrated::PathIntegral;
+use rewire_analysis::integrated::IntegratedGradientsOptions;
 use rewire_analysis::run::{Execution, Scale};
 use rewire_model::{Transformer, WeightProcessing};
 use rewire_tests::compare::{Tolerance, assert_within, scale};
@@ -20,11 +20,17 @@ fn every_effect_is_flexs<B: Backend>() {
         let of_flex: Transformer<Autodiff<burn_flex::Flex>> = fixture.model(WeightProcessing::default());
         let of_other: Transformer<Autodiff<B>> = fixture.model(WeightProcessing::default());
         let pairs = fixture.pairs(&of_flex);
-        let expected =
-            every_effect(&of_flex, &pairs, Scale::Normalised, &PathIntegral::default(), &Execution::default());
+        let expected = every_effect(
+            &of_flex,
+            &pairs,
+            Scale::Normalized,
+            &IntegratedGradientsOptions::default(),
+            &Execution::default(),
+        );
         // As much at once as the device has room for, where it can be asked.
         let execution = Execution::default().fitted(&of_other, pairs.width(), None);
-        let found = every_effect(&of_other, &pairs, Scale::Normalised, &PathIntegral::default(), &execution);
+        let found =
+            every_effect(&of_other, &pairs, Scale::Normalized, &IntegratedGradientsOptions::default(), &execution);
         assert!(expected.len() > 40, "only {} tables", expected.len());
         for ((name, expected), (_, found)) in expected.iter().zip(&found) {
             let tolerance = EFFECTS.times(scale(expected).max(1.0)).on::<B>();

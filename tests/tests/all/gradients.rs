@@ -5,9 +5,10 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
-use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
+use rewire_analysis::Reduce;
+use rewire_analysis::attribution::{EdgeAttributionOptions, NormJacobian, edge_attribution};
 use rewire_analysis::integrated::{
-    PathIntegral, Quadrature, Rule, Together, integrated_gradients, interpolation_curves,
+    IntegratedGradientsOptions, LineScope, Quadrature, Rule, integrated_gradients, interpolation_curves,
 };
 use rewire_analysis::node::{Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
@@ -92,7 +93,7 @@ fn metric_with_moved_input(
 ) -> Vec<f64> {
     let point = HookPoint::block(layer, site);
     let mut recorder = Recorder::filtered(move |p| p == point);
-    model.forward(Run::resume(layer, moved), &mut recorder).unwrap();
+    model.forward(Run::from_residual(layer, moved), &mut recorder).unwrap();
     let input = recorder.into_cache().get::<4>(point).unwrap(); // [batch, pos, head, d_head]
     let [batch, n_pos, n_heads, d_head] = input.dims();
     let here = |flat: usize| flat / d_head % n_heads == head && flat / (d_head * n_heads) % n_pos == pos;
@@ -104,7 +105,7 @@ fn metric_with_moved_input(
     let mut patch = Patch::new().replace_where(point, input, mask);
     let metric = LogitDiff::new(pairs);
     let readout = Readout { positions: ReadPositions::Each(pairs.ends()), columns: metric.reads().columns };
-    let run = Run::tokens(model.tokens(&pairs.corrupted()).unwrap()).reading(readout);
+    let run = Run::tokens(model.tokens(&pairs.corrupted()).unwrap()).with_readout(readout);
     let logits = model.forward(run, &mut patch).unwrap();
     patch.finish().unwrap();
     let [rows, _, columns] = logits.dims();
@@ -124,23 +125,18 @@ fn pairs() -> PromptPairs {
 }
 
 #[test]
-fn head_paths_are_the_limits_of_differences() {
+fn head_edges_are_the_limits_of_differences() {
     for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
         // Unprocessed, so that the norm's gain is on the way.
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let inner = model.valid();
         let pairs = pairs();
         let execution = Execution::default();
-        let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
-        let found = head_path_attribution(
-            &model,
-            asked(&pairs, &LogitDiff::new(&pairs)),
-            paths,
-            Direction::Denoising,
-            &execution,
-        )
-        .unwrap()
-        .values;
+        let paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::PerPrompt };
+        let found =
+            edge_attribution(&model, asked(&pairs, &LogitDiff::new(&pairs)), paths, Direction::Denoising, &execution)
+                .unwrap()
+                .values;
 
         let cache = |tokens: &[Vec<u32>]| {
             let mut recorder = Recorder::<Double>::all();
@@ -192,16 +188,16 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
         let step = 1.0 / 256.0;
         let places: Vec<f64> = [-2.0, -1.0, 1.0, 2.0].iter().map(|i| 0.5 + i * step).collect();
         for baseline in [Intervention::Resample, Intervention::Zero] {
-            for (together, component) in [
-                (Together::Node, Component::HeadZ),
-                (Together::Layer, Component::HeadZ),
-                (Together::Layer, Component::MlpPost),
+            for (scope, component) in [
+                (LineScope::Node, Component::HeadZ),
+                (LineScope::Layer, Component::HeadZ),
+                (LineScope::Layer, Component::MlpPost),
             ] {
                 let tolerance = f64::INFINITY;
-                let integral = PathIntegral {
+                let integral = IntegratedGradientsOptions {
                     quadrature: middle.into(),
                     baseline: baseline.clone(),
-                    together,
+                    scope,
                     tolerance,
                     refinements: 0,
                 };
@@ -210,9 +206,9 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
                     integrated_gradients(&model, asked(&pairs, &metric), &kinds, &integral, &execution).unwrap();
                 for layer in 0..config.n_layers {
                     let whole = Node::new(layer, component);
-                    let nodes = match together {
-                        Together::Layer => vec![whole],
-                        Together::Node => (0..config.n_heads).map(|head| whole.clone().unit(head)).collect(),
+                    let nodes = match scope {
+                        LineScope::Layer => vec![whole],
+                        LineScope::Node => (0..config.n_heads).map(|head| whole.clone().unit(head)).collect(),
                     };
                     let curves =
                         interpolation_curves(&model.valid(), &pairs, &metric, &nodes, &places, &baseline, &execution)
@@ -224,9 +220,9 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
                         let numeric = (8.0 * (at(2) - at(1)) - (at(3) - at(0))) / (12.0 * step);
                         let of_layer = found.outcome.effects[0].values.index_axis(ndarray::Axis(0), prompt);
                         let of_layer = of_layer.index_axis(ndarray::Axis(0), layer);
-                        let analytic = match together {
-                            Together::Layer => of_layer.iter().map(|v| f64::from(*v)).sum::<f64>(),
-                            Together::Node => f64::from(of_layer[[unit]]),
+                        let analytic = match scope {
+                            LineScope::Layer => of_layer.iter().map(|v| f64::from(*v)).sum::<f64>(),
+                            LineScope::Node => f64::from(of_layer[[unit]]),
                         };
                         let error = (numeric - analytic).abs();
                         // Metrics come as float32, so that slopes over such steps are good to some 1e-5.
@@ -259,8 +255,12 @@ fn where_the_rest_is_linear_one_node_is_the_integral_and_every_exact_effect() {
         activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, Direction::Noising, &execution).unwrap();
     for rule in [Rule::RiemannLeft, Rule::RiemannRight, Rule::GaussLegendre] {
         let quadrature = Quadrature { rule, steps: 1 };
-        let integral =
-            PathIntegral { quadrature: quadrature.into(), tolerance: 1e-4, refinements: 0, ..PathIntegral::default() };
+        let integral = IntegratedGradientsOptions {
+            quadrature: quadrature.into(),
+            tolerance: 1e-4,
+            refinements: 0,
+            ..IntegratedGradientsOptions::default()
+        };
         let found = integrated_gradients(&model, asked(&pairs, &metric), &kinds, &integral, &execution).unwrap();
         for (kind, effects) in found.outcome.effects.iter().enumerate() {
             let last = |values: &ndarray::ArrayD<f32>| values.index_axis(ndarray::Axis(1), 1).to_owned();

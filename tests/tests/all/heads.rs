@@ -142,7 +142,7 @@ fn contributions_sum(toy: Toy, processing: WeightProcessing) {
     // What a constant vector adds: the output biases, which no head or neuron has.
     let mut scale = Recorder::filtered(|p| p == HookPoint::FinalNorm(NormSite::Scale));
     let read = Readout { positions: ReadPositions::Each(pairs.ends()), columns: None };
-    model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()).reading(read), &mut scale).unwrap();
+    model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()).with_readout(read), &mut scale).unwrap();
     let scale = array(scale.into_cache().get::<3>(HookPoint::FinalNorm(NormSite::Scale)).unwrap());
     let tokens = |of: fn(&rewire_tasks::PromptPair) -> Vec<u32>| pairs.pairs().iter().map(of).collect::<Vec<_>>();
     let [right, wrong] = [tokens(|p| p.answers.clone()), tokens(|p| p.wrong_answers.clone())];

@@ -3,7 +3,7 @@
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use rewire_hooks::{CacheError, HookPoint, Patch, PatchError, Recorder, Site};
-use rewire_model::{ModelError, Prefix, ReadPositions, Readout, Run, Start, Transformer, TransformerConfig};
+use rewire_model::{ModelError, Prefix, ReadPositions, Readout, Run, RunStart, Transformer, TransformerConfig};
 use rewire_tests::compare::array;
 
 fn model() -> Transformer<Flex> {
@@ -73,18 +73,18 @@ fn runs_that_do_not_fit_the_model_are_refused() {
 
     let refused = |run: Run<Flex>| model.forward(run, ()).map(|_| ()).unwrap_err();
     let shape = |run| matches!(refused(run), ModelError::RunShape { .. });
-    assert!(shape(Run::resume(3, zeros([1, 3, 16]))), "2 layers and the final norm");
-    let mid = |layer| Run::new(Start::ResidMid { layer, residual: zeros([1, 3, 16]) });
+    assert!(shape(Run::from_residual(3, zeros([1, 3, 16]))), "2 layers and the final norm");
+    let mid = |layer| Run::new(RunStart::ResidMid { layer, residual: zeros([1, 3, 16]) });
     assert!(shape(mid(2)));
-    assert!(shape(Run::resume(0, zeros([1, 3, 8]))));
-    let joined = |start, rows| shape(Run::resume(1, zeros([1, 3, 16])).joined_by(vec![start, rows]));
-    let later = |layer, pos| Start::Residual { layer, residual: zeros([1, pos, 16]) };
+    assert!(shape(Run::from_residual(0, zeros([1, 3, 8]))));
+    let joined = |start, rows| shape(Run::from_residual(1, zeros([1, 3, 16])).with_joining(vec![start, rows]));
+    let later = |layer, pos| RunStart::Residual { layer, residual: zeros([1, pos, 16]) };
     assert!(joined(later(2, 3), later(0, 3)), "rows that join where the run has passed");
     assert!(joined(later(1, 3), later(2, 2)), "rows of other positions");
-    let tokens = Start::Tokens(model.tokens(&[vec![1, 2, 3]]).unwrap());
+    let tokens = RunStart::Tokens(model.tokens(&[vec![1, 2, 3]]).unwrap());
     assert!(joined(tokens, later(2, 3)), "rows that join from tokens");
-    assert!(matches!(refused(Run::resume(0, zeros([1, 9, 16]))), ModelError::ContextExceeded { .. }));
-    let reading = |positions, columns| run(&model).reading(Readout { positions, columns });
+    assert!(matches!(refused(Run::from_residual(0, zeros([1, 9, 16]))), ModelError::ContextExceeded { .. }));
+    let reading = |positions, columns| run(&model).with_readout(Readout { positions, columns });
     assert!(shape(reading(ReadPositions::Each(vec![3]), None)));
     assert!(shape(reading(ReadPositions::Each(vec![0, 0]), None)));
     assert!(shape(reading(ReadPositions::All, Some(vec![11]))));
@@ -93,10 +93,19 @@ fn runs_that_do_not_fit_the_model_are_refused() {
     let two = Run::tokens(model.tokens(&[vec![1, 2, 3], vec![4, 5, 6]]).unwrap());
     model.forward(two, &mut recorder).unwrap();
     let prefix = Prefix::from_cache(&recorder.into_cache(), model.config(), 2).unwrap();
-    assert!(shape(Run::resume(0, zeros([3, 1, 16])).after(prefix.clone())), "half a copy of the prefix's prompts");
-    assert!(model.forward(Run::resume(0, zeros([4, 1, 16])).after(prefix.clone()), ()).is_ok(), "two copies");
+    assert!(
+        shape(Run::from_residual(0, zeros([3, 1, 16])).with_prefix(prefix.clone())),
+        "half a copy of the prefix's prompts"
+    );
+    assert!(
+        model.forward(Run::from_residual(0, zeros([4, 1, 16])).with_prefix(prefix.clone()), ()).is_ok(),
+        "two copies"
+    );
     let before = Readout { positions: ReadPositions::Each(vec![1, 1]), columns: None };
-    assert!(shape(Run::resume(0, zeros([2, 1, 16])).after(prefix).reading(before)), "a position that is not computed");
+    assert!(
+        shape(Run::from_residual(0, zeros([2, 1, 16])).with_prefix(prefix).with_readout(before)),
+        "a position that is not computed"
+    );
 
     let parallel = Transformer::<Flex>::random(&TransformerConfig::neox(2, 2, 16, 11, 6), 0, &Default::default());
     let refused = parallel.forward(mid(0), ()).map(|_| ()).unwrap_err();

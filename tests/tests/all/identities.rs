@@ -34,7 +34,7 @@ fn logits<B: Backend>(model: &Transformer<B>, prompts: &[Vec<u32>]) -> Tensor<B,
     model.forward(Run::tokens(model.tokens(prompts).unwrap()), ()).unwrap()
 }
 
-/// In the metric's own unit: random pairs may have no difference to normalise by.
+/// In the metric's own unit: random pairs may have no difference to normalize by.
 /// Every kind of node that a model has.
 fn all_kinds(config: &TransformerConfig) -> Vec<NodeKind> {
     let blocks = [Component::ResidPre, Component::ResidPost, Component::AttnOut, Component::MlpOut, Component::MlpPost];
@@ -204,16 +204,16 @@ proptest! {
         let cache = recorder.into_cache();
         let residual = cache.block::<3>(layer, Site::ResidPre).unwrap();
         let rest = residual.narrow(1, cut, pairs.width() - cut);
-        let mut run = Run::resume(layer, rest);
+        let mut run = Run::from_residual(layer, rest);
         if cut > 0 {
-            run = run.after(Prefix::from_cache(&cache, &config, cut).unwrap());
+            run = run.with_prefix(Prefix::from_cache(&cache, &config, cut).unwrap());
         }
         let resumed = array(model.forward(run.clone(), ()).unwrap());
         let expected = whole.slice_axis(Dimension(1), ndarray::Slice::from(cut..)).to_owned();
         assert_within(&resumed, &expected, rounding::<Plain>() * scale(&whole), "resumed logits");
 
         let readout = Readout { positions: ReadPositions::Each(vec![pairs.width() - 1; pairs.len()]), columns: Some(vec![3, 1]) };
-        let read = array(model.forward(run.reading(readout), ()).unwrap());
+        let read = array(model.forward(run.with_readout(readout), ()).unwrap());
         for prompt in 0..pairs.len() {
             for (i, column) in [3, 1].into_iter().enumerate() {
                 let difference = (read[[prompt, 0, i]] - whole[[prompt, pairs.width() - 1, column]]).abs();
@@ -371,7 +371,7 @@ properties!(float32, Flex, 24);
 properties!(float64, NdArray<f64>, 12);
 
 #[test]
-fn what_cannot_be_analysed_is_refused() {
+fn what_cannot_be_analyzed_is_refused() {
     let config = TransformerConfig::neox(1, 2, 8, 17, 12);
     let model = model::<Autodiff<Flex>>(&config, 0);
     let pair = PromptPair { clean: vec![1, 2], corrupted: vec![1, 3], answers: vec![4], wrong_answers: vec![5] };
@@ -414,7 +414,7 @@ fn what_cannot_be_analysed_is_refused() {
         &Execution::default(),
     )
     .unwrap_err();
-    assert!(matches!(refused, AnalysisError::Normalisation(_)));
+    assert!(matches!(refused, AnalysisError::Normalization(_)));
     // Before the sweep, not after it.
     let untouched = Execution { progress: &|done, _| assert_eq!(done, 0), ..Execution::default() };
     assert!(

@@ -8,7 +8,8 @@ use ndarray::Axis as Dimension;
 use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
 use rewire_analysis::integrated::{
-    Integrated, PathIntegral, Quadrature, QuadratureNode, QuadratureNodes, Rule, Together, integrated_gradients,
+    Integrated, IntegratedGradientsOptions, LineScope, Quadrature, QuadratureNode, QuadratureNodes, Rule,
+    integrated_gradients,
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{ablation, activation_patching};
@@ -39,8 +40,8 @@ const ROUNDING_OF_GAPS: f32 = 1e-5;
 type Grad = Autodiff<Flex>;
 
 /// Lines to the corrupted activations, and to zero.
-fn ends<B: Backend>() -> [(&'static str, PathIntegral<B>); 2] {
-    let to = |baseline| PathIntegral { baseline, ..PathIntegral::default() };
+fn ends<B: Backend>() -> [(&'static str, IntegratedGradientsOptions<B>); 2] {
+    let to = |baseline| IntegratedGradientsOptions { baseline, ..IntegratedGradientsOptions::default() };
     [("corr", to(Intervention::Resample)), ("zero", to(Intervention::Zero))]
 }
 
@@ -104,8 +105,11 @@ fn gaps_of_few_nodes_match<B: Backend>() {
             let (mut gaps, mut deltas) = (Vec::new(), Vec::new());
             for (rule, steps, name) in rules {
                 let quadrature = Quadrature { rule, steps };
-                let integral =
-                    PathIntegral { quadrature: quadrature.into(), tolerance: f64::INFINITY, ..PathIntegral::default() };
+                let integral = IntegratedGradientsOptions {
+                    quadrature: quadrature.into(),
+                    tolerance: f64::INFINITY,
+                    ..IntegratedGradientsOptions::default()
+                };
                 let (metric, nodes) = (LogitDiff::new(&pairs), [HEADS, NEURONS]);
                 let found =
                     integrated_gradients(&model, asked(&pairs, &metric), &nodes, &integral, &Execution::default())
@@ -242,7 +246,7 @@ fn of_layers(
     model: &Transformer<Grad>,
     pairs: &PromptPairs,
     nodes: &[NodeKind],
-    integral: &PathIntegral<Flex>,
+    integral: &IntegratedGradientsOptions<Flex>,
 ) -> Integrated {
     integrated_gradients(model, asked(pairs, &LogitDiff::new(pairs)), nodes, integral, &Execution::default()).unwrap()
 }
@@ -267,7 +271,7 @@ proptest! {
     fn attributions_sum_to_the_change_of_the_metric(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4) {
         let model = model(&smooth(config), seed);
         let nodes = [HEADS, NEURONS, NodeKind::all(Component::MlpOut), NodeKind::all(Component::ResidPre), NodeKind::by_position(Component::HeadZ)];
-        let integral = PathIntegral { baseline: any_end(&model, &pairs, end), tolerance: 1e-3, refinements: 3, ..PathIntegral::default() };
+        let integral = IntegratedGradientsOptions { baseline: any_end(&model, &pairs, end), tolerance: 1e-3, refinements: 3, ..IntegratedGradientsOptions::default() };
         let found = of_layers(&model, &pairs, &nodes, &integral);
         for (effects, complete) in found.outcome.effects.iter().zip(&found.completeness) {
             let units = effects.values.ndim();
@@ -294,7 +298,7 @@ proptest! {
         let nodes = [HEADS, NodeKind::all(Component::AttnOut)];
         let baseline = any_end(&model, &pairs, end);
         let exact = ablation(&model.valid(), asked(&pairs, &LogitDiff::new(&pairs)), &nodes, &baseline, &Execution::default()).unwrap();
-        let integral = PathIntegral { baseline, together: Together::Node, tolerance: 1e-3, refinements: 3, ..PathIntegral::default() };
+        let integral = IntegratedGradientsOptions { baseline, scope: LineScope::Node, tolerance: 1e-3, refinements: 3, ..IntegratedGradientsOptions::default() };
         let found = of_layers(&model, &pairs, &nodes, &integral);
         for (exact, along) in exact.effects.iter().zip(&found.outcome.effects) {
             assert_within(&along.values, &exact.values, 2e-3 * scale(&exact.values).max(0.1), "its own line");
@@ -305,7 +309,7 @@ proptest! {
     fn prompts_and_passes_do_not_touch_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4, budget in 1_usize..200) {
         let model = model(&config, seed);
         // No refinement, which prompts that are differentiated together share.
-        let integral = PathIntegral { baseline: any_end(&model, &pairs, end), tolerance: f64::INFINITY, ..PathIntegral::default() };
+        let integral = IntegratedGradientsOptions { baseline: any_end(&model, &pairs, end), tolerance: f64::INFINITY, ..IntegratedGradientsOptions::default() };
         let metric = LogitDiff::new(&pairs);
         let run = |execution: &Execution| integrated_gradients(&model, asked(&pairs, &metric), &[HEADS, NEURONS], &integral, execution).unwrap();
         let whole = run(&Execution::default());
@@ -320,13 +324,13 @@ proptest! {
         let model = model(&config, seed);
         let metric = LogitDiff::new(&pairs);
         let nodes = [HEADS, NodeKind::by_position(Component::MlpPost)];
-        for together in [Together::Layer, Together::Node] {
-            let nodes = if together == Together::Node { &nodes[..1] } else { &nodes };
+        for scope in [LineScope::Layer, LineScope::Node] {
+            let nodes = if scope == LineScope::Node { &nodes[..1] } else { &nodes };
             let baseline = any_end(&model, &pairs, end);
             let quadrature = Quadrature { steps: 3, ..Quadrature::default() }.into();
-            let integral = PathIntegral { baseline, together, quadrature, tolerance: f64::INFINITY, refinements: 0 };
+            let integral = IntegratedGradientsOptions { baseline, scope, quadrature, tolerance: f64::INFINITY, refinements: 0 };
             let memory = Memory::default();
-            let execution = Execution { ledger: &memory, gradient_batch: 2, ..Execution::default() };
+            let execution = Execution { checkpoint: &memory, gradient_batch: 2, ..Execution::default() };
             let run = || integrated_gradients(&model, asked(&pairs, &metric), nodes, &integral, &execution).unwrap();
             let whole = run();
             prop_assert_eq!(memory.run(), memory.kept());
@@ -335,7 +339,7 @@ proptest! {
             prop_assert_eq!(memory.run(), lost);
         }
         let memory = Memory::default();
-        let execution = Execution { ledger: &memory, prompt_batch: 2, ..Execution::default() };
+        let execution = Execution { checkpoint: &memory, prompt_batch: 2, ..Execution::default() };
         let inner = model.valid();
         let run = |by: &Intervention<Flex>| ablation(&inner, asked(&pairs, &metric), &[HEADS], by, &execution).unwrap();
         let zero = run(&Intervention::Zero);
@@ -357,7 +361,7 @@ fn attributions_are_complete_on_the_toy_models() {
         let tokenizer = toy.tokenizer().unwrap();
         let pairs = rewire_tasks::ioi::demo_pairs(&tokenizer, model.config().bos_token).unwrap();
         for (end, integral) in ends() {
-            let integral = PathIntegral { tolerance: 1e-3, ..integral };
+            let integral = IntegratedGradientsOptions { tolerance: 1e-3, ..integral };
             let found = of_layers(&model, &pairs, &[HEADS, NEURONS], &integral);
             for complete in &found.completeness {
                 for layer in 0..model.config().n_layers {
@@ -400,7 +404,11 @@ fn divergences_are_complete_to_what_float32_leaves_of_them() {
         assert!(smallest < 1e-5, "{toy:?}: {smallest:e}");
         // The floor lets no rule pass that is too coarse for the larger changes.
         let quadrature = Quadrature { rule: Rule::RiemannLeft, steps: 4 };
-        let coarse = PathIntegral { quadrature: quadrature.into(), refinements: 0, ..PathIntegral::default() };
+        let coarse = IntegratedGradientsOptions {
+            quadrature: quadrature.into(),
+            refinements: 0,
+            ..IntegratedGradientsOptions::default()
+        };
         let refused =
             integrated_gradients(&model, asked(&pairs, &kl), &nodes, &coarse, &Execution::default()).unwrap_err();
         assert!(matches!(refused, AnalysisError::Incomplete { .. }), "{refused}");
@@ -412,18 +420,26 @@ fn every_rule_goes_to_the_same_integral_and_refines_until_it_is_there() {
     let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 3);
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
     let pairs = PromptPairs::new(vec![pair]).unwrap();
-    let exact = of_layers(&model, &pairs, &[HEADS], &PathIntegral::default());
+    let exact = of_layers(&model, &pairs, &[HEADS], &IntegratedGradientsOptions::default());
     for rule in [Rule::RiemannLeft, Rule::RiemannRight, Rule::RiemannMiddle, Rule::Trapezoid] {
         let quadrature = Quadrature { rule, steps: 2 };
-        let integral =
-            PathIntegral { quadrature: quadrature.into(), tolerance: 1e-3, refinements: 12, ..PathIntegral::default() };
+        let integral = IntegratedGradientsOptions {
+            quadrature: quadrature.into(),
+            tolerance: 1e-3,
+            refinements: 12,
+            ..IntegratedGradientsOptions::default()
+        };
         let found = of_layers(&model, &pairs, &[HEADS], &integral);
         assert!(found.completeness[0].steps.iter().any(|&steps| steps > 2), "{rule} was never refined");
         let [found, exact] = [&found, &exact].map(|i| &i.outcome.effects[0].values);
         assert_within(found, exact, 5e-3 * scale(exact), &rule.to_string());
 
-        let given_up =
-            PathIntegral { quadrature: quadrature.into(), tolerance: 1e-7, refinements: 1, ..PathIntegral::default() };
+        let given_up = IntegratedGradientsOptions {
+            quadrature: quadrature.into(),
+            tolerance: 1e-7,
+            refinements: 1,
+            ..IntegratedGradientsOptions::default()
+        };
         let metric = LogitDiff::new(&pairs);
         let refused = integrated_gradients(&model, asked(&pairs, &metric), &[HEADS], &given_up, &Execution::default())
             .unwrap_err();
@@ -438,7 +454,11 @@ fn a_list_of_nodes_is_summed_as_it_is() {
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
     let pairs = PromptPairs::new(vec![pair]).unwrap();
     let along = |quadrature: QuadratureNodes| {
-        let integral = PathIntegral { quadrature, tolerance: f64::INFINITY, ..PathIntegral::default() };
+        let integral = IntegratedGradientsOptions {
+            quadrature,
+            tolerance: f64::INFINITY,
+            ..IntegratedGradientsOptions::default()
+        };
         of_layers(&model, &pairs, &[HEADS, NEURONS], &integral)
     };
     let rule = Quadrature { rule: Rule::GaussLegendre, steps: 3 };
@@ -453,7 +473,7 @@ fn a_list_of_nodes_is_summed_as_it_is() {
     }
     // A list is never refined: half of the integral misses the change at once.
     let half = QuadratureNodes::List(vec![QuadratureNode { at: 0.5, weight: 0.5 }]);
-    let half = PathIntegral { quadrature: half, ..PathIntegral::default() };
+    let half = IntegratedGradientsOptions { quadrature: half, ..IntegratedGradientsOptions::default() };
     let metric = LogitDiff::new(&pairs);
     let refused =
         integrated_gradients(&model, asked(&pairs, &metric), &[HEADS], &half, &Execution::default()).unwrap_err();
@@ -466,17 +486,17 @@ fn what_cannot_be_integrated_is_refused() {
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
     let pairs = PromptPairs::new(vec![pair; 2]).unwrap();
     let metric = LogitDiff::new(&pairs);
-    let refused = |nodes: &[NodeKind], integral: &PathIntegral<Flex>| {
+    let refused = |nodes: &[NodeKind], integral: &IntegratedGradientsOptions<Flex>| {
         integrated_gradients(&model, asked(&pairs, &metric), nodes, integral, &Execution::default())
             .unwrap_err()
             .to_string()
     };
-    let plain = PathIntegral::default();
+    let plain = IntegratedGradientsOptions::default();
     assert!(refused(&[], &plain).contains("no nodes"));
     let none = Quadrature { rule: Rule::GaussLegendre, steps: 0 };
-    let none = PathIntegral { quadrature: none.into(), ..plain.clone() };
+    let none = IntegratedGradientsOptions { quadrature: none.into(), ..plain.clone() };
     assert!(refused(&[HEADS], &none).contains("at least 1 step"));
-    let empty = PathIntegral { quadrature: QuadratureNodes::List(Vec::new()), ..plain.clone() };
+    let empty = IntegratedGradientsOptions { quadrature: QuadratureNodes::List(Vec::new()), ..plain.clone() };
     assert_eq!(refused(&[HEADS], &empty), "the list of quadrature nodes is empty; give at least one");
     assert!(refused(&[NodeKind::all(Component::HeadQ)], &plain).contains("what is added to the residual stream"));
     let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };
@@ -488,7 +508,7 @@ fn what_cannot_be_integrated_is_refused() {
         let z = Tensor::<Flex, 4>::zeros(shape, &Default::default());
         let cache = ActivationCache::new().with(HookPoint::block(0, Site::Z), z.clone());
         let baseline = Intervention::Fixed(cache.with(HookPoint::block(1, Site::Z), z));
-        PathIntegral { baseline, ..PathIntegral::default() }
+        IntegratedGradientsOptions { baseline, ..IntegratedGradientsOptions::default() }
     };
     for wrong in [[3, 3, 2, 8], [2, 2, 2, 8], [1, 1, 1, 8], [1, 1, 2, 7]] {
         let told = refused(&[HEADS], &given(wrong));
@@ -499,7 +519,7 @@ fn what_cannot_be_integrated_is_refused() {
     assert!(refused(&[NEURONS], &given([1, 1, 2, 8])).contains("mlp.hook_post"));
     for right in [[2, 3, 2, 8], [1, 1, 2, 8], [2, 1, 2, 8], [1, 4, 2, 8]] {
         let found = of_layers(&model, &pairs, &[HEADS], &given(right));
-        let zero = PathIntegral { baseline: Intervention::Zero, ..PathIntegral::default() };
+        let zero = IntegratedGradientsOptions { baseline: Intervention::Zero, ..IntegratedGradientsOptions::default() };
         assert_eq!(found.outcome.effects, of_layers(&model, &pairs, &[HEADS], &zero).outcome.effects);
     }
 

@@ -5,7 +5,7 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_tasks::{
-    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalisation, Probability, PromptPair,
+    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalization, Probability, PromptPair,
     PromptPairs,
 };
 
@@ -127,11 +127,11 @@ fn only_a_divergence_from_the_clean_run_is_stationary_there() {
 }
 
 #[test]
-fn baselines_that_coincide_cannot_normalise() {
-    assert!(Normalisation::new(1.5, 1.5).is_err());
-    assert!(Normalisation::new(f64::NAN, 1.0).is_err());
-    assert!(Normalisation::new(1000.0, 1000.0001).is_err(), "float32 does not tell these apart");
-    let scale = Normalisation::new(3.0, -1.0).unwrap();
+fn baselines_that_coincide_cannot_normalize() {
+    assert!(Normalization::new(1.5, 1.5).is_err());
+    assert!(Normalization::new(f64::NAN, 1.0).is_err());
+    assert!(Normalization::new(1000.0, 1000.0001).is_err(), "float32 does not tell these apart");
+    let scale = Normalization::new(3.0, -1.0).unwrap();
     assert_eq!([scale.scale(4.0), scale.scale(-1.0)], [1.0, -0.25]);
 }
 

@@ -5,8 +5,9 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis, stack};
 use rewire_analysis::Outcome;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching, head_path_attribution,
+    EdgeAttributionOptions, NormJacobian, attention_attribution, attribution_patching, edge_attribution,
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
@@ -25,7 +26,7 @@ on_every_backend!(
     gradients_match,
     activation_patching_matches,
     attribution_patching_matches,
-    head_paths_match,
+    head_edges_match,
     attention_attribution_matches,
     logit_attribution_matches,
 );
@@ -44,7 +45,7 @@ const CHANGES: Tolerance = Tolerance::new(1.5e-6, 1e-5);
 const PRODUCTS: Tolerance = Tolerance::new(3e-7, 1e-5);
 /// Normalized attribution of attention cells; measured 3.6e-8.
 const ATTENTION: Tolerance = Tolerance::new(1.5e-7, 1e-5);
-/// Normalized attribution of head paths; measured 1.0e-8.
+/// Normalized attribution of head edges; measured 1.0e-8.
 const PATHS: Tolerance = Tolerance::new(5e-8, 1e-5);
 /// In logits; measured 2.1e-7.
 const LOGITS: Tolerance = Tolerance::new(1e-6, 1e-5);
@@ -143,7 +144,7 @@ fn gradients_match<B: Backend>() {
             for (group, tokens) in [("clean_grad", pairs.clean()), ("corrupted_grad", pairs.corrupted())] {
                 let mut probes = GradientProbes::all();
                 let readout = Readout { positions: ReadPositions::All, columns: metric.reads().columns };
-                let run = Run::tokens(model.tokens(&tokens).unwrap()).reading(readout);
+                let run = Run::tokens(model.tokens(&tokens).unwrap()).with_readout(readout);
                 let logits = model.forward(run, &mut probes).unwrap();
                 let [batch, pos, columns] = logits.dims();
                 let last = logits.narrow(1, pos - 1, 1).reshape([batch, columns]);
@@ -290,7 +291,7 @@ fn attribution_patching_matches<B: Backend>() {
     }
 }
 
-fn head_paths_match<B: Backend>() {
+fn head_edges_match<B: Backend>() {
     for fixture in Fixture::all() {
         let mut compared = 0;
         for (weights, processing) in processings() {
@@ -299,8 +300,8 @@ fn head_paths_match<B: Backend>() {
             for (norm, tag) in [(NormJacobian::Exact, "exact"), (NormJacobian::Frozen, "fwd_div")] {
                 let table = format!("{weights}/attr/head_path_{tag}");
                 let Some(expected) = fixture.table(&table) else { continue };
-                let paths = PathOptions { norm, per_prompt: PerPrompt::Keep };
-                let found = head_path_attribution(
+                let paths = EdgeAttributionOptions { norm, reduce: Reduce::PerPrompt };
+                let found = edge_attribution(
                     &model,
                     Question::new(&pairs, &LogitDiff::new(&pairs)),
                     paths,
@@ -314,7 +315,7 @@ fn head_paths_match<B: Backend>() {
                 compared += 1;
             }
         }
-        assert!(compared >= 3, "{}: only {compared} tables of head paths", fixture.name);
+        assert!(compared >= 3, "{}: only {compared} tables of head edges", fixture.name);
     }
 }
 

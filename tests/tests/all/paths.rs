@@ -7,8 +7,8 @@ use ndarray::{ArrayD, Axis};
 use proptest::prelude::*;
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::path::{
-    Edge, FreezePolicy, Frozen, HeldAttention, Input, Path, Receiver, Taking, head_edges, patch_path, patch_paths,
-    path_patching,
+    Edge, FreezePolicy, HeldAttention, Input, Path, Receiver, ReceiverUpdate, Recompute, head_edges, patch_path,
+    patch_paths, path_patching,
 };
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Baselines};
@@ -148,10 +148,10 @@ fn heads_look_in_the_second_run_where_transformer_lens_has_them_look() {
 
 fn any_policy() -> impl Strategy<Value = FreezePolicy> {
     (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(keys, mlps, norms, set)| {
-        let frozen = |held| if held { Frozen::Frozen } else { Frozen::Free };
+        let frozen = |held| if held { Recompute::Frozen } else { Recompute::Yes };
         let attention = if keys { HeldAttention::QueriesKeysValues } else { HeldAttention::Z };
-        let taking = if set { Taking::Set } else { Taking::Add };
-        FreezePolicy { attention, mlps: frozen(mlps), norms: frozen(norms), taking }
+        let update = if set { ReceiverUpdate::Replace } else { ReceiverUpdate::Add };
+        FreezePolicy { attention, mlps: frozen(mlps), norms: frozen(norms), update }
     })
 }
 
@@ -231,7 +231,7 @@ proptest! {
         // With streams of 4 to 8 numbers the norm is all but a step, and rounding is amplified past any tolerance.
         let config = TransformerConfig { norm_eps: 0.1, ..config };
         let marks = (0..pairs.len()).map(|p| (mark + p) % (pairs.end(p) + 1)).collect();
-        let pairs = pairs.marking(marks).unwrap();
+        let pairs = pairs.with_marked_positions(marks).unwrap();
         let model = Transformer::<Plain>::random(&config, seed, &Default::default());
         let metric = LogitDiff::new(&pairs);
         let by = [By::All, By::Position, By::Marked][by];
@@ -245,7 +245,7 @@ proptest! {
         let found_baselines = found.outcome.baselines.clone();
         // What nothing reaches can be left out (where neither it nor its norm is held), and what is not named so is reached by something.
         let others: Vec<Receiver> = receivers.iter().filter(|r| !found.unreached.contains(r)).cloned().collect();
-        if policy.taking == Taking::Add && policy.norms == Frozen::Free && !others.is_empty() {
+        if policy.update == ReceiverUpdate::Add && policy.norms == Recompute::Yes && !others.is_empty() {
             let without = path_patching(&model, asked(&pairs, &metric), &kinds, &others, policy, direction(noising), &fast).unwrap();
             prop_assert_eq!(without.unreached, []);
             for (found, without) in found.outcome.effects.iter().zip(&without.outcome.effects) {
@@ -304,7 +304,7 @@ proptest! {
             assert!(done >= last.0 && done <= total);
             *last = (done, total);
         };
-        let kept = Execution { token_budget: 20, prompt_batch: 2, ledger: &memory, ..Execution::default() };
+        let kept = Execution { token_budget: 20, prompt_batch: 2, checkpoint: &memory, ..Execution::default() };
         let follow = |policy, execution: &Execution| {
             path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, Direction::Noising, execution).unwrap()
         };
@@ -317,7 +317,7 @@ proptest! {
         prop_assert_eq!(memory.run(), lost);
         // What was kept of one policy is not taken for another's.
         let direct = follow(FreezePolicy::direct(), &kept);
-        prop_assert_eq!(direct, follow(FreezePolicy::direct(), &Execution { ledger: &(), ..kept }));
+        prop_assert_eq!(direct, follow(FreezePolicy::direct(), &Execution { checkpoint: &(), ..kept }));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::DType;
 use ndarray::{ArrayD, Axis, s};
 use rewire_analysis::heads::{CopyNorms, copy_scores};
-use rewire_analysis::integrated::PathIntegral;
+use rewire_analysis::integrated::IntegratedGradientsOptions;
 use rewire_analysis::run::{Execution, Scale};
 use rewire_hooks::{ActivationCache, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Activation, Run, Transformer, WeightProcessing};
@@ -21,7 +21,7 @@ type Tracked = Autodiff<Flex>;
 
 fn both(fixture: &Fixture) -> [Transformer<Tracked>; 2] {
     [Precision::Float32, Precision::BFloat16]
-        .map(|precision| fixture.model::<Tracked>(WeightProcessing::default()).in_precision(precision))
+        .map(|precision| fixture.model::<Tracked>(WeightProcessing::default()).to_precision(precision))
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn stored(cache: &ActivationCache<Flex>, point: HookPoint) -> (ArrayD<f32>, DTyp
 /// The scale and the result of layer norm without gain, over the last axis.
 fn layer_norm(x: &ArrayD<f64>, eps: f64) -> [ArrayD<f64>; 2] {
     let last = Axis(x.ndim() - 1);
-    let centred = x - &x.mean_axis(last).unwrap().insert_axis(last);
-    let scale = ((&centred * &centred).mean_axis(last).unwrap() + eps).mapv(f64::sqrt).insert_axis(last);
-    let normalized = &centred / &scale;
+    let centerd = x - &x.mean_axis(last).unwrap().insert_axis(last);
+    let scale = ((&centerd * &centerd).mean_axis(last).unwrap() + eps).mapv(f64::sqrt).insert_axis(last);
+    let normalized = &centerd / &scale;
     [scale, normalized]
 }
 
@@ -171,9 +171,13 @@ type Named = (String, ArrayD<f32>);
 /// The relative errors of every method's results in bfloat16, by name: the norm of the difference
 /// over the norm of the result.
 fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)> {
-    let short = full.clone().in_precision(Precision::BFloat16);
+    let short = full.clone().to_precision(Precision::BFloat16);
     // Gradients of 8 bits do not sum to the change of the metric to within a hundredth.
-    let integral = PathIntegral { tolerance: f64::INFINITY, refinements: 0, ..PathIntegral::default() };
+    let integral = IntegratedGradientsOptions {
+        tolerance: f64::INFINITY,
+        refinements: 0,
+        ..IntegratedGradientsOptions::default()
+    };
     let execution = Execution::default();
     let [full, short] = [full, &short].map(|model| every_effect(model, pairs, Scale::Metric, &integral, &execution));
     let norm = |values: &ArrayD<f32>| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
@@ -201,7 +205,7 @@ const MOST: [(&str, [f64; 2]); 15] = [
     ("logit attribution", [0.022, 0.059]),
     (", to q:", [0.12, 0.68]),
     ("path patching", [0.052, 0.27]),
-    ("head paths", [0.036, 0.044]),
+    ("head edges", [0.036, 0.044]),
     ("attention attribution", [0.035, 0.043]),
     ("groups", [0.033, 0.074]),
     ("interpolation", [0.021, 0.044]),
@@ -222,7 +226,7 @@ fn every_method_runs_as_near_float32_as_8_bits_allow() {
                 found.entry(name).or_default().push(error);
             }
         }
-        let model = model.in_precision(Precision::BFloat16).valid();
+        let model = model.to_precision(Precision::BFloat16).valid();
         let names: Vec<Vec<usize>> = pairs.pairs().iter().map(|_| vec![1, 2]).collect();
         let copied = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &Execution::default()).unwrap();
         assert!(copied.positive.iter().any(|score| *score > 0.0), "{}: {:?}", fixture.name, copied.positive);

@@ -8,12 +8,13 @@ use burn_ndarray::NdArray;
 use ndarray::{ArrayD, Dimension};
 use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attribute_groups, attribution_patching, attribution_patching_with_head_paths,
+    EdgeAttributionOptions, NormJacobian, attribute_groups, attribution_patching, attribution_patching_with_edges,
 };
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{activation_patching, activation_patching_cost, patch_groups, screen_then_verify};
-use rewire_analysis::run::{Direction, Execution, Layers, Question};
+use rewire_analysis::run::{Direction, Execution, LayerBatching, Question};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
 use rewire_tests::asked;
@@ -40,7 +41,7 @@ fn model<B: Backend>(config: &TransformerConfig, seed: u64) -> Transformer<B> {
     Transformer::random(config, seed, &Default::default())
 }
 
-/// In the metric's own unit: random pairs may have no difference to normalise by.
+/// In the metric's own unit: random pairs may have no difference to normalize by.
 fn direction(noising: bool) -> Direction {
     if noising { Direction::Noising } else { Direction::Denoising }
 }
@@ -52,7 +53,7 @@ fn components(config: &TransformerConfig) -> impl Iterator<Item = Component> + '
 /// Pairs with a marked position in each prompt.
 fn marked(pairs: PromptPairs, mark: usize) -> PromptPairs {
     let marks = (0..pairs.len()).map(|p| (mark + p) % (pairs.end(p) + 1)).collect();
-    pairs.marking(marks).unwrap()
+    pairs.with_marked_positions(marks).unwrap()
 }
 
 /// How far effects may be from `expected` ones: differences of a metric are as exact as its size
@@ -137,7 +138,7 @@ proptest! {
             .map(|component| NodeKind { component, by })
             .collect();
         let fast = Execution { token_budget: if together { 8 * budget } else { budget }, prompt_batch: 1 + budget % 3, workers: Some(workers),
-            layers: Some(if together { Layers::Together } else { Layers::Apart }), ..Execution::default() };
+            layers: Some(if together { LayerBatching::LineScope } else { LayerBatching::PerLayer }), ..Execution::default() };
         let slow = Execution::reference();
         let found = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &fast).unwrap();
         let expected = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &slow).unwrap();
@@ -159,7 +160,7 @@ proptest! {
         let by = [By::All, By::Position][by];
         let kinds: Vec<NodeKind> = components(&config).map(|component| NodeKind { component, by }).collect();
         let slow = Execution { reuse: rewire_analysis::run::Reuse::Nothing, ..Execution::default() };
-        let layers = Some(if together { Layers::Together } else { Layers::Apart });
+        let layers = Some(if together { LayerBatching::LineScope } else { LayerBatching::PerLayer });
         let fast = Execution { layers, ..Execution::default() };
         let found = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, direction(noising), &fast).unwrap();
         let expected = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, direction(noising), &slow).unwrap();
@@ -257,7 +258,7 @@ proptest! {
             let found = attribution_patching(&model, asked(&pairs, &metric), &kinds, Direction::Denoising, &Execution::default()).unwrap();
             let [marked, positions] = [0, 1].map(|i| &found.effects[i].values);
             let position = ndarray::Axis(positions.ndim() - 1);
-            for (prompt, mark) in pairs.marks().unwrap().iter().enumerate() {
+            for (prompt, mark) in pairs.marked_positions().unwrap().iter().enumerate() {
                 let expected = positions.index_axis(position, *mark).index_axis(ndarray::Axis(0), prompt).to_owned();
                 prop_assert_eq!(marked.index_axis(ndarray::Axis(0), prompt).to_owned(), expected);
             }
@@ -305,26 +306,26 @@ proptest! {
         let metric = LogitDiff::new(&pairs);
         let kinds = [NodeKind::all(Component::HeadK), NodeKind::by_position(Component::ResidPost)];
         let memory = Memory::default();
-        let kept = Execution { token_budget: 20, prompt_batch: 2, workers: Some(workers), ledger: &memory, ..Execution::default() };
+        let kept = Execution { token_budget: 20, prompt_batch: 2, workers: Some(workers), checkpoint: &memory, ..Execution::default() };
         let whole = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(memory.run(), memory.kept());
         let lost = memory.lose(lost);
         let again = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(&again, &whole);
         prop_assert_eq!(memory.run(), lost);
-        // Attribution, too, portion by portion, with its head paths.
+        // Attribution, too, portion by portion, with its head edges.
         let trained = Transformer::<Grad>::random(&config, seed, &Default::default());
-        let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
+        let paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::PerPrompt };
         let attribution = |execution: &Execution| {
-            attribution_patching_with_head_paths(&trained, asked(&pairs, &metric), &kinds, paths, Direction::Noising, execution).unwrap()
+            attribution_patching_with_edges(&trained, asked(&pairs, &metric), &kinds, paths, Direction::Noising, execution).unwrap()
         };
         let kept_too = Execution { gradient_batch: 1, ..kept };
         let estimated = attribution(&kept_too);
         prop_assert_eq!(memory.run(), pairs.len());
         prop_assert_eq!(&attribution(&kept_too), &estimated);
         prop_assert_eq!(memory.run(), 0);
-        prop_assert_eq!(&attribution(&Execution { ledger: &(), ..kept_too }), &estimated);
-        let without = Execution { ledger: &(), ..kept };
+        prop_assert_eq!(&attribution(&Execution { checkpoint: &(), ..kept_too }), &estimated);
+        let without = Execution { checkpoint: &(), ..kept };
         prop_assert_eq!(activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &without).unwrap(), whole);
     }
 }
@@ -430,8 +431,11 @@ fn screens_and_marks_that_mean_nothing_are_refused() {
     )
     .unwrap_err();
     assert!(refused.to_string().contains("mark no position"), "{refused}");
-    assert_eq!(pairs.clone().marking(vec![0, 3]), Err(PairsError::MarkOutside { pair: 1, mark: Some(3), len: 3 }));
-    assert_eq!(pairs.marking(vec![0]), Err(PairsError::MarkOutside { pair: 1, mark: None, len: 3 }));
+    assert_eq!(
+        pairs.clone().with_marked_positions(vec![0, 3]),
+        Err(PairsError::MarkOutside { pair: 1, mark: Some(3), len: 3 })
+    );
+    assert_eq!(pairs.with_marked_positions(vec![0]), Err(PairsError::MarkOutside { pair: 1, mark: None, len: 3 }));
 }
 
 #[test]
@@ -458,7 +462,7 @@ fn what_is_computed_is_what_can_change() {
     // Attention and the two logits are on top.
     assert!((1.0..1.1).contains(&ratio), "{ratio}");
     // In one run for all layers the same is computed, and each block's weights are read once.
-    let budget = Execution { token_budget: 1 << 20, layers: Some(Layers::Together), ..Execution::default() };
+    let budget = Execution { token_budget: 1 << 20, layers: Some(LayerBatching::LineScope), ..Execution::default() };
     let together = activation_patching_cost(&model, &pairs, &metric, &heads, &budget).unwrap();
     assert_eq!(together.operations, counted.operations);
     assert!(together.bytes < counted.bytes);

@@ -59,7 +59,8 @@ fn they_know_their_facts() {
                 let tokens: Vec<u32> = bos.into_iter().chain(tokenizer.encode(&prompt).unwrap()).collect();
                 let end = tokens.len() - 1;
                 let readout = Readout { positions: ReadPositions::Each(vec![end]), columns: None };
-                let logits = model.forward(Run::tokens(model.tokens(&[tokens]).unwrap()).reading(readout), ()).unwrap();
+                let logits =
+                    model.forward(Run::tokens(model.tokens(&[tokens]).unwrap()).with_readout(readout), ()).unwrap();
                 let likeliest = logits.argmax(2).into_data().iter::<i64>().next().unwrap() as u32;
                 assert_eq!(tokenizer.decode(&[likeliest]), format!(" {city}"), "{toy}: {prompt}");
             }

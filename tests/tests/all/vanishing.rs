@@ -9,11 +9,12 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use rewire_analysis::AnalysisError;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribute_groups, attribution_patching,
-    head_path_attribution,
+    EdgeAttributionOptions, NormJacobian, attention_attribution, attribute_groups, attribution_patching,
+    edge_attribution,
 };
-use rewire_analysis::integrated::{PathIntegral, integrated_gradients};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::node::{Component, Node, NodeKind};
 use rewire_analysis::patching::{ablate_groups, ablation, activation_patching, screen_then_verify};
 use rewire_analysis::run::{Direction, Execution, Intervention, clean_logits};
@@ -121,10 +122,9 @@ fn a_divergence_at_its_minimum_is_refused_by_every_gradient_method() {
         "attribution patching",
         other,
     );
-    let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+    let paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::Mean };
     refused(
-        head_path_attribution(&model, asked(&pairs, &kl), paths, Direction::Noising, &Execution::default())
-            .unwrap_err(),
+        edge_attribution(&model, asked(&pairs, &kl), paths, Direction::Noising, &Execution::default()).unwrap_err(),
         "attribution patching",
         other,
     );
@@ -136,7 +136,7 @@ fn a_divergence_at_its_minimum_is_refused_by_every_gradient_method() {
         attribution_patching(&model, asked(&pairs, &kl), &heads, Direction::Denoising, &Execution::default()).unwrap();
     assert!(found.effects[0].values.iter().any(|v| v.abs() > 1e-3));
     assert_eq!((found.vanished.as_slice(), found.warnings()), (&[][..], vec![]));
-    let integral = PathIntegral { tolerance: 10.0, ..PathIntegral::default() };
+    let integral = IntegratedGradientsOptions { tolerance: 10.0, ..IntegratedGradientsOptions::default() };
     let found = integrated_gradients(&model, asked(&pairs, &kl), &heads, &integral, &Execution::default()).unwrap();
     assert!(found.outcome.effects[0].values.iter().any(|v| v.abs() > 1e-3));
     // From another reference it has a gradient there.

@@ -8,14 +8,15 @@ use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
 use proptest::prelude::*;
 use rewire_analysis::AnalysisError;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribute_groups, attribution_patching,
-    head_path_attribution,
+    EdgeAttributionOptions, NormJacobian, attention_attribution, attribute_groups, attribution_patching,
+    edge_attribution,
 };
 use rewire_analysis::heads::{
     KeptTokens, Suppression, attention_patterns, backup_heads, copy_suppression, logit_attribution,
 };
-use rewire_analysis::integrated::{PathIntegral, integrated_gradients, interpolation_curves};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients, interpolation_curves};
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{ablation, activation_patching, patch_groups};
 use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
@@ -161,7 +162,7 @@ proptest! {
                 assert_still("path patching", &config, &pairs, effects.kind, &effects.values);
             }
         }
-        let integral = PathIntegral { tolerance: 10.0, ..PathIntegral::default() };
+        let integral = IntegratedGradientsOptions { tolerance: 10.0, ..IntegratedGradientsOptions::default() };
         let lines = integrated_gradients(&model, asked(&pairs, &metric), &senders, &integral, &execution).unwrap();
         for effects in &lines.outcome.effects {
             assert_still("integrated gradients", &config, &pairs, effects.kind, &effects.values);
@@ -315,13 +316,18 @@ fn finite_or_refused<M: Metric>(
         attribution_patching(model, asked(pairs, metric), &kinds, Direction::Denoising, &Execution::default())
             .map(flat),
     )?;
-    let paths = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Keep };
-    let found = head_path_attribution(model, asked(pairs, metric), paths, Direction::Denoising, &Execution::default());
-    check("head paths", found.map(|paths| paths.values.into_iter().collect()))?;
+    let paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::PerPrompt };
+    let found = edge_attribution(model, asked(pairs, metric), paths, Direction::Denoising, &Execution::default());
+    check("head edges", found.map(|paths| paths.values.into_iter().collect()))?;
     let found = attention_attribution(model, asked(pairs, metric), &Execution::default());
     check("attention attribution", found.map(|values| values.into_iter().collect()))?;
-    let found =
-        integrated_gradients(model, asked(pairs, metric), &adding, &PathIntegral::default(), &Execution::default());
+    let found = integrated_gradients(
+        model,
+        asked(pairs, metric),
+        &adding,
+        &IntegratedGradientsOptions::default(),
+        &Execution::default(),
+    );
     check("integrated gradients", found.map(|found| flat(found.outcome)))?;
     check(
         "ablation",

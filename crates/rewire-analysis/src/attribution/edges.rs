@@ -1,25 +1,25 @@
-//! Head-path attribution: from every head's output to every later head's queries, keys and values.
+//! Edge attribution: from every head's output to every later head's queries, keys and values.
 
 use burn::tensor::Tensor;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
 use rewire_hooks::{HookPoint, Site};
 use rewire_model::{Differentiable, HeadInput, Transformer, TransformerConfig};
-use rewire_tensor::{float32, product};
+use rewire_tensor::{matmul, to_f32};
 use serde::{Deserialize, Serialize};
 
-use crate::attribution::linearize::Linearised;
-use crate::effects::{Baselines, mean_over_prompts, prompts_by_position};
+use crate::attribution::linearize::Linearized;
+use crate::effects::{Baselines, Reduce, mean_over_prompts, prompts_by_position};
 use crate::error::AnalysisError;
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 use crate::run::question::Scale;
-use crate::run::record::factor;
+use crate::run::record::effect_scale;
 
 /// How the norm in front of a head's inputs passes a gradient back to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum NormJacobian {
-    /// With its scale held where it is in the base run: centring and one division.
+    /// With its scale held where it is in the base run: centering and one division.
     Frozen,
     /// As it is: moving the stream also moves the scale.
     Exact,
@@ -37,33 +37,23 @@ impl std::str::FromStr for NormJacobian {
     }
 }
 
-/// Whether a result keeps its prompts apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
-#[strum(serialize_all = "kebab-case")]
-pub enum PerPrompt {
-    /// One a prompt.
-    Keep,
-    /// Their mean: one number a path for each portion of prompts while it is worked out, and in the end one.
-    Mean,
-}
-
-/// What of head paths is estimated and kept.
+/// What of head edges is estimated and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathOptions {
+pub struct EdgeAttributionOptions {
     /// How the norm is differentiated.
     pub norm: NormJacobian,
-    /// Whether prompts are kept apart.
-    pub per_prompt: PerPrompt,
+    /// Whether effects are kept per prompt or averaged over prompts.
+    pub reduce: Reduce,
 }
 
-/// The sites whose activations head paths need.
+/// The sites whose activations head edges need.
 pub(crate) const RECORDED: [Site; 3] = [Site::Z, Site::ResidPre, Site::Ln1Scale];
 /// The sites whose gradients they need.
 pub(crate) const PROBED: [Site; 3] = [Site::Q, Site::K, Site::V];
 
 /// Estimated effects of the paths between heads.
 #[derive(Debug, Clone, PartialEq)]
-pub struct HeadPaths {
+pub struct EdgeAttribution {
     /// How the norm was differentiated.
     pub norm: NormJacobian,
     /// The metric of the unpatched runs.
@@ -80,7 +70,7 @@ pub struct HeadPaths {
     pub prompts_by_position: Vec<usize>,
 }
 
-impl HeadPaths {
+impl EdgeAttribution {
     /// Mean over the prompts that have each position, `[layer_end, head_end, input, layer_start,
     /// head_start, pos]`.
     #[must_use]
@@ -96,16 +86,16 @@ const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, 
 /// into the mean.
 pub(crate) fn join(
     parts: Vec<ArrayD<f32>>,
-    paths: PathOptions,
+    paths: EdgeAttributionOptions,
     (baselines, vanished): (Baselines, Vec<usize>),
     scale: Scale,
     lengths: &[usize],
-) -> Result<HeadPaths, AnalysisError> {
-    let factor = factor(&baselines, scale)?;
+) -> Result<EdgeAttribution, AnalysisError> {
+    let factor = effect_scale(&baselines, scale)?;
     let width = lengths.iter().copied().max().unwrap_or(0);
     let prompts_by_position = prompts_by_position(lengths, width);
-    let (values, lengths) = match paths.per_prompt {
-        PerPrompt::Mean => {
+    let (values, lengths) = match paths.reduce {
+        Reduce::Mean => {
             let sum = parts.into_iter().reduce(|sum, part| sum + part);
             let mut mean = sum.unwrap_or_else(|| ArrayD::zeros(IxDyn(&[0; 7])));
             let last = Dimension(mean.ndim() - 1);
@@ -114,9 +104,9 @@ pub(crate) fn join(
             }
             (mean, vec![width])
         }
-        PerPrompt::Keep => {
+        Reduce::PerPrompt => {
             let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-            let joined = concatenate(Dimension(0), &views).expect("portions that differ in their prompts alone");
+            let joined = concatenate(Dimension(0), &views).expect("batches that differ in their prompts alone");
             (joined * factor as f32, lengths.to_vec())
         }
     };
@@ -127,17 +117,17 @@ pub(crate) fn join(
             "the estimated effect of the path from L{}H{} to L{}H{} at position {}",
             index[4], index[5], index[1], index[2], index[6]
         );
-        let prompt = (paths.per_prompt == PerPrompt::Keep).then_some(index[0]);
+        let prompt = (paths.reduce == Reduce::PerPrompt).then_some(index[0]);
         return Err(AnalysisError::NotFinite { what, value, prompt, first: None });
     }
-    Ok(HeadPaths { norm: paths.norm, baselines, vanished, values, lengths, prompts_by_position })
+    Ok(EdgeAttribution { norm: paths.norm, baselines, vanished, values, lengths, prompts_by_position })
 }
 
 /// The shape of the paths of a portion of `n_prompts`.
-pub(crate) fn shape(per_prompt: PerPrompt, config: &TransformerConfig, n_prompts: usize, width: usize) -> Vec<usize> {
-    let kept = match per_prompt {
-        PerPrompt::Keep => n_prompts,
-        PerPrompt::Mean => 1,
+pub(crate) fn shape(reduce: Reduce, config: &TransformerConfig, n_prompts: usize, width: usize) -> Vec<usize> {
+    let kept = match reduce {
+        Reduce::PerPrompt => n_prompts,
+        Reduce::Mean => 1,
     };
     let (layers, heads) = (config.n_layers, config.n_heads);
     vec![kept, layers, heads, 3, layers, heads, width]
@@ -147,8 +137,8 @@ pub(crate) fn shape(per_prompt: PerPrompt, config: &TransformerConfig, n_prompts
 /// in a row; or their sum over prompts where those are not kept apart.
 pub(crate) fn paths<B: Differentiable>(
     model: &Transformer<B>,
-    linear: &Linearised<B>,
-    kept: PathOptions,
+    linear: &Linearized<B>,
+    kept: EdgeAttributionOptions,
 ) -> Result<Vec<Tensor<B::InnerBackend, 1>>, AnalysisError> {
     let (layers, heads, d_head) = (model.config().n_layers, model.config().n_heads, model.config().d_head);
     let d_model = model.config().d_model;
@@ -162,30 +152,30 @@ pub(crate) fn paths<B: Differentiable>(
         if end > 0 {
             let arriving = arriving(model, linear, kept.norm, end)?; // [row, input * head, d_model]
             let starts = Tensor::cat(written.clone(), 1); // [row, layer_start * head_start, d_model]
-            let paths = product(arriving, starts.swap_dims(1, 2));
+            let paths = matmul(arriving, starts.swap_dims(1, 2));
             let of_prompt = pos * 3 * heads * end * heads;
-            of_ends.push(match kept.per_prompt {
-                PerPrompt::Keep => paths.reshape([prompts * of_prompt]),
-                PerPrompt::Mean => paths.reshape([prompts, of_prompt]).sum_dim(0).reshape([of_prompt]),
+            of_ends.push(match kept.reduce {
+                Reduce::PerPrompt => paths.reshape([prompts * of_prompt]),
+                Reduce::Mean => paths.reshape([prompts, of_prompt]).sum_dim(0).reshape([of_prompt]),
             });
         }
         let z = linear.difference::<4>(point(end, Site::Z))?.reshape([rows, heads, d_head]);
         let w_o = model.w_o(end).inner(); // [head, d_head, d_model]
-        written.push(product(z.swap_dims(0, 1), w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
+        written.push(matmul(z.swap_dims(0, 1), w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
     }
     Ok(of_ends)
 }
 
-/// The numbers of [`paths`], shaped as [`HeadPaths::values`]; `first` is the first position that they are of.
+/// The numbers of [`paths`], shaped as [`EdgeAttribution::values`]; `first` is the first position that they are of.
 pub(crate) fn array(
     of_ends: Vec<Vec<f32>>,
-    kept: PathOptions,
+    kept: EdgeAttributionOptions,
     config: &TransformerConfig,
-    portion: &Portion,
+    batch: &PromptBatch,
     first: usize,
 ) -> ArrayD<f32> {
-    let (prompts, width, heads) = (portion.prompts.len(), portion.pairs.width(), config.n_heads);
-    let shape = shape(kept.per_prompt, config, prompts, width);
+    let (prompts, width, heads) = (batch.prompts.len(), batch.pairs.width(), config.n_heads);
+    let shape = shape(kept.reduce, config, prompts, width);
     let kept = shape[0];
     let mut values = ArrayD::zeros(IxDyn(&shape));
     for (end, paths) in (1..).zip(of_ends) {
@@ -204,34 +194,34 @@ pub(crate) fn array(
 /// `[row, input * head, d_model]`.
 fn arriving<B: Differentiable>(
     model: &Transformer<B>,
-    linear: &Linearised<B>,
+    linear: &Linearized<B>,
     norm: NormJacobian,
     layer: usize,
 ) -> Result<Tensor<B::InnerBackend, 3>, AnalysisError> {
     let through_weights = INPUTS.into_iter().map(|(input, site)| {
-        let gradient = float32(linear.gradients.get::<4>(HookPoint::block(layer, site))?);
+        let gradient = to_f32(linear.gradients.get::<4>(HookPoint::block(layer, site))?);
         let [prompts, pos, heads, d_head] = gradient.dims();
         let gradient = gradient.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1); // [head, row, d_head]
         let w = model.w_head_input(layer, input).inner(); // [head, d_model, d_head]
-        Ok(product(gradient, w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
+        Ok(matmul(gradient, w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
     });
     let mut gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 1);
     if let Some(gain) = model.attention_norm_gain(layer) {
         let d_model = gain.dims()[0];
         gradient = gradient * gain.inner().reshape([1, 1, d_model]);
     }
-    let x = float32(linear.base.get::<3>(HookPoint::block(layer, Site::ResidPre))?.inner());
+    let x = to_f32(linear.base.get::<3>(HookPoint::block(layer, Site::ResidPre))?.inner());
     let scale = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Scale))?.inner();
     let [prompts, pos, d_model] = x.dims();
     let scale = scale.reshape([prompts * pos, 1, 1]);
-    let centred = gradient.clone() - gradient.clone().mean_dim(2);
+    let centerd = gradient.clone() - gradient.clone().mean_dim(2);
     Ok(match norm {
-        NormJacobian::Frozen => centred / scale,
+        NormJacobian::Frozen => centerd / scale,
         NormJacobian::Exact => {
             let x = x.reshape([prompts * pos, 1, d_model]);
-            let normalised = (x.clone() - x.mean_dim(2)) / scale.clone();
-            let along = (gradient * normalised.clone()).mean_dim(2);
-            (centred - along * normalised) / scale
+            let normalized = (x.clone() - x.mean_dim(2)) / scale.clone();
+            let along = (gradient * normalized.clone()).mean_dim(2);
+            (centerd - along * normalized) / scale
         }
     })
 }

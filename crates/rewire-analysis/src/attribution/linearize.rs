@@ -5,16 +5,16 @@ use burn::tensor::Tensor;
 use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recorder, Site};
 use rewire_model::{Differentiable, LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::Metric;
-use rewire_tensor::float32;
+use rewire_tensor::to_f32;
 
 use crate::error::AnalysisError;
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 use crate::run::finite::Watch;
 use crate::run::question::Direction;
 use crate::run::record::evaluate;
 
 /// Base and source activations and the metric's gradient at base, from position `first` on: before it the runs are the same.
-pub(crate) struct Linearised<B: Differentiable> {
+pub(crate) struct Linearized<B: Differentiable> {
     pub(crate) first: usize,
     pub(crate) base: ActivationCache<B>,
     pub(crate) source: ActivationCache<B>,
@@ -39,24 +39,24 @@ pub(crate) struct Points<R, P> {
 ///
 /// Positions before the first difference are run once, for their keys and values: they need no gradient, for their
 /// activations do not differ.
-pub(crate) fn linearise<B: Differentiable, M: Metric>(
+pub(crate) fn linearize<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
-    portion: &Portion,
+    batch: &PromptBatch,
     direction: Direction,
     points: Points<
         impl Fn(HookPoint) -> bool + Clone + Send + Sync + 'static,
         impl Fn(HookPoint) -> bool + Send + Sync + 'static,
     >,
-) -> Result<Linearised<B>, AnalysisError> {
-    let first = portion.first_difference;
-    let [base, source] = portion.base_and_source(direction);
+) -> Result<Linearized<B>, AnalysisError> {
+    let first = batch.first_difference;
+    let [base, source] = batch.base_and_source(direction);
     let prefix = if first > 0 { Some(shared_prefix(model, &base, first)?) } else { None };
     let run = |tokens: &[Vec<u32>]| -> Result<Run<B>, ModelError> {
         let rest: Vec<Vec<u32>> = tokens.iter().map(|t| t[first..].to_vec()).collect();
-        let run = Run::tokens(model.tokens(&rest)?).reading(portion.readout.clone());
+        let run = Run::tokens(model.tokens(&rest)?).with_readout(batch.readout.clone());
         Ok(match &prefix {
-            Some(prefix) => run.after(prefix.clone()),
+            Some(prefix) => run.with_prefix(prefix.clone()),
             None => run,
         })
     };
@@ -65,19 +65,19 @@ pub(crate) fn linearise<B: Differentiable, M: Metric>(
     let mut recorder = Recorder::filtered(points.recorded.clone());
     let mut watch = Watch::new();
     let logits = model.forward(run(&source)?, (&mut recorder, &mut watch))?;
-    let source_metric = watch.mark(evaluate(metric, logits, &portion.prompts)).inner();
+    let source_metric = watch.mark(evaluate(metric, logits, &batch.prompts)).inner();
     let source = recorder.into_cache();
 
     let mut hooks = (GradientProbes::filtered(points.probed), Recorder::filtered(points.recorded));
     let mut watch = Watch::new();
     let logits = model.forward(run(&base)?, (&mut hooks, &mut watch))?;
-    let slope = slope::<B, M>(metric, logits.clone().inner(), portion);
-    let values = evaluate(metric, logits, &portion.prompts);
+    let slope = slope::<B, M>(metric, logits.clone().inner(), batch);
+    let values = evaluate(metric, logits, &batch.prompts);
     let (probes, recorder) = hooks;
     // Prompts do not touch each other, so the gradient of the sum is each prompt's own.
     let gradients = probes.gradients(&values.clone().sum());
     let base_metric = watch.mark(values).inner();
-    Ok(Linearised { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric, slope })
+    Ok(Linearized { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric, slope })
 }
 
 /// The largest size of the metric's gradient with respect to a logit, per prompt, from logits
@@ -85,13 +85,13 @@ pub(crate) fn linearise<B: Differentiable, M: Metric>(
 pub(crate) fn slope<B: Differentiable, M: Metric>(
     metric: &M,
     logits: Tensor<B::InnerBackend, 3>,
-    portion: &Portion,
+    batch: &PromptBatch,
 ) -> Tensor<B::InnerBackend, 1> {
     let [rows, _, columns] = logits.dims();
     let logits = Tensor::<B, 3>::from_inner(logits).require_grad();
-    let mut gradients = evaluate(metric, logits.clone(), &portion.prompts).sum().backward();
+    let mut gradients = evaluate(metric, logits.clone(), &batch.prompts).sum().backward();
     match logits.grad_remove(&mut gradients) {
-        Some(gradient) => float32(gradient).reshape([rows, columns]).abs().max_dim(1).reshape([rows]),
+        Some(gradient) => to_f32(gradient).reshape([rows, columns]).abs().max_dim(1).reshape([rows]),
         None => Tensor::zeros([rows], &logits.device()),
     }
 }
@@ -109,19 +109,19 @@ fn shared_prefix<B: Differentiable>(
     let tokens: Vec<Vec<u32>> = tokens.iter().map(|t| t[..len].to_vec()).collect();
     let nothing = Readout { positions: ReadPositions::Each(vec![len - 1; tokens.len()]), columns: Some(Vec::new()) };
     inner.forward(
-        Run::tokens(inner.tokens(&tokens)?).reading(nothing).with_last_block(LastBlock::Read),
+        Run::tokens(inner.tokens(&tokens)?).with_readout(nothing).with_last_block(LastBlock::ReadPositions),
         &mut recorder,
     )?;
     Ok(Prefix::from_inner(Prefix::from_cache(&recorder.into_cache(), config, len)?))
 }
 
-impl<B: Differentiable> Linearised<B> {
+impl<B: Differentiable> Linearized<B> {
     /// Source less base at a point.
     pub(crate) fn difference<const D: usize>(
         &self,
         point: HookPoint,
     ) -> Result<Tensor<B::InnerBackend, D>, CacheError> {
-        let of = |cache: &ActivationCache<B>| cache.get::<D>(point).map(|x| float32(x.inner()));
+        let of = |cache: &ActivationCache<B>| cache.get::<D>(point).map(|x| to_f32(x.inner()));
         Ok(of(&self.source)? - of(&self.base)?)
     }
 }

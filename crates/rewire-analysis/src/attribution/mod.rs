@@ -8,6 +8,6 @@ pub(crate) mod nodes;
 pub(crate) mod slope;
 
 pub use attention::attention_attribution;
-pub use edges::{HeadPaths, NormJacobian, PathOptions, PerPrompt};
+pub use edges::{EdgeAttribution, EdgeAttributionOptions, NormJacobian};
 pub use groups::attribute_groups;
-pub use nodes::{attribution_patching, attribution_patching_with_head_paths, head_path_attribution};
+pub use nodes::{attribution_patching, attribution_patching_with_edges, edge_attribution};

@@ -8,25 +8,25 @@ use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
 use rewire_hooks::{Axis, CacheError, HookPoint, Site};
 use rewire_model::{Differentiable, Transformer};
 use rewire_tasks::Metric;
-use rewire_tensor::float32;
+use rewire_tensor::to_f32;
 
 use crate::attribution::edges;
-use crate::attribution::edges::{HeadPaths, PathOptions};
-use crate::attribution::linearize::{Linearised, Points, linearise};
+use crate::attribution::edges::{EdgeAttribution, EdgeAttributionOptions};
+use crate::attribution::linearize::{Linearized, Points, linearize};
 use crate::attribution::slope::{Linearity, Metrics};
 use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::index::no_effects;
 use crate::node::kind::{By, NodeKind};
-use crate::run::batch::{Portion, portions};
-use crate::run::checkpoint::Pass;
+use crate::run::batch::{PromptBatch, batches};
+use crate::run::checkpoint::WorkId;
 use crate::run::execution::Execution;
 use crate::run::finite::check_effects;
-use crate::run::fit::{sure, watched};
+use crate::run::fit::{catch_device_faults, ensure_healthy};
 use crate::run::moves::clear;
 use crate::run::question::{Direction, Question};
-use crate::run::record::{check, factor};
-use crate::run::transfer::hosts;
+use crate::run::record::{check, effect_scale};
+use crate::run::transfer::to_vecs;
 use crate::run::workers;
 
 /// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
@@ -50,19 +50,19 @@ pub fn attribution_patching<B: Differentiable, M: Metric>(
     Ok(estimate_all(model, question, nodes, None, direction, execution)?.0)
 }
 
-/// [`attribution_patching`] and [`head_path_attribution`](crate::attribution::nodes::head_path_attribution) from the same two forwards and one
+/// [`attribution_patching`] and [`edge_attribution`](crate::attribution::nodes::edge_attribution) from the same two forwards and one
 /// backward.
 ///
 /// # Errors
 /// As [`attribution_patching`].
-pub fn attribution_patching_with_head_paths<B: Differentiable, M: Metric>(
+pub fn attribution_patching_with_edges<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     nodes: &[NodeKind],
-    paths: PathOptions,
+    paths: EdgeAttributionOptions,
     direction: Direction,
     execution: &Execution,
-) -> Result<(Outcome, HeadPaths), AnalysisError> {
+) -> Result<(Outcome, EdgeAttribution), AnalysisError> {
     check(model, question.pairs, nodes)?;
     let (outcome, parts) = estimate_all(model, question, nodes, Some(paths), direction, execution)?;
     let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
@@ -71,33 +71,35 @@ pub fn attribution_patching_with_head_paths<B: Differentiable, M: Metric>(
 }
 
 /// The work on a portion, for its checkpoint: the same words for the same work in every version.
-fn description(nodes: &[NodeKind], paths: Option<PathOptions>, portion: &Portion) -> String {
+fn description(nodes: &[NodeKind], paths: Option<EdgeAttributionOptions>, batch: &PromptBatch) -> String {
     let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-    let paths = paths.map_or_else(|| "none".to_owned(), |paths| format!("{} {}", paths.norm, paths.per_prompt));
-    format!("attribution of {}, edges {paths}, {} prompts", nodes.join(" "), portion.prompts.len())
+    let paths = paths.map_or_else(|| "none".to_owned(), |paths| format!("{} {}", paths.norm, paths.reduce));
+    format!("attribution of {}, edges {paths}, {} prompts", nodes.join(" "), batch.prompts.len())
 }
 
-/// The estimates of nodes, and each portion's of head paths where those are asked for.
+/// The estimates of nodes, and each portion's of head edges where those are asked for.
 pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     nodes: &[NodeKind],
-    paths: Option<PathOptions>,
+    paths: Option<EdgeAttributionOptions>,
     direction: Direction,
     execution: &Execution,
 ) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
     let Question { pairs, metric, scale } = question;
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let config = model.config();
         let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
             let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
-            let paths = paths.map(|paths| edges::shape(paths.per_prompt, config, n_prompts, pairs.width()));
+            let paths = paths.map(|paths| edges::shape(paths.reduce, config, n_prompts, pairs.width()));
             kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts], vec![n_prompts]]).collect()
         };
         let at = Linearity { method: "attribution patching", at: direction, has_other_direction: true };
-        let estimated = by_portion(model, question, at, execution, |portion| {
-            let pass = Pass::new(portion.prompts[0], 0, &description(nodes, paths, portion));
-            if let Some(kept) = execution.ledger.load(pass).and_then(|kept| cut(kept, &shapes(portion.prompts.len()))) {
+        let estimated = by_batch(model, question, at, execution, |batch| {
+            let pass = WorkId::new(batch.prompts[0], 0, &description(nodes, paths, batch));
+            if let Some(kept) =
+                execution.checkpoint.load(pass).and_then(|kept| split_checkpoint(kept, &shapes(batch.prompts.len())))
+            {
                 return Ok(kept);
             }
             let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
@@ -110,7 +112,7 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
                 move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
             };
             let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
-            let linear = linearise(model, metric, portion, direction, points)?;
+            let linear = linearize(model, metric, batch, direction, points)?;
             let mut sums = Vec::with_capacity(nodes.len() * config.n_layers);
             for &kind in nodes {
                 for layer in 0..config.n_layers {
@@ -127,44 +129,43 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
             };
             // Everything is read at once: until then the device is only told what to do.
             let metrics = [linear.base_metric.clone(), linear.source_metric.clone(), linear.slope.clone()];
-            let (estimates, mut read) = Summed::read(sums, of_paths.into_iter().chain(metrics));
+            let (estimates, mut read) = PendingSum::read(sums, of_paths.into_iter().chain(metrics));
             let (Some(slope), Some(source), Some(base)) = (read.pop(), read.pop(), read.pop()) else {
                 unreachable!("two metrics and a slope were read")
             };
             let metrics = Metrics { base, source, slope };
-            metrics.check(&model.valid(), metric.name(), portion, direction)?;
+            metrics.check(&model.valid(), metric.name(), batch, direction)?;
             let mut estimates = estimates.into_iter();
-            let mut of_portion = Vec::with_capacity(nodes.len() + 1);
+            let mut of_batch = Vec::with_capacity(nodes.len() + 1);
             for &kind in nodes {
-                let mut of_kind = no_effects(kind, config, portion.pairs.len(), pairs.width());
+                let mut of_kind = no_effects(kind, config, batch.pairs.len(), pairs.width());
                 for (layer, estimate) in estimates.by_ref().take(config.n_layers).enumerate() {
                     let mut of_layer = of_kind.index_axis_mut(Dimension(1), layer);
-                    write(kind, portion, linear.first, &estimate, of_layer.view_mut());
-                    clear(kind, layer, portion, config, of_layer);
+                    write(kind, batch, linear.first, &estimate, of_layer.view_mut());
+                    clear(kind, layer, batch, config, of_layer);
                 }
-                check_effects("attribution patching", kind, portion.prompts[0], &of_kind)?;
-                of_portion.push(of_kind);
+                check_effects("attribution patching", kind, batch.prompts[0], &of_kind)?;
+                of_batch.push(of_kind);
             }
             if let Some(paths) = paths {
-                of_portion.push(edges::array(read, paths, config, portion, linear.first));
+                of_batch.push(edges::array(read, paths, config, batch, linear.first));
             }
             let of_metric = [&metrics.base, &metrics.source, &metrics.slope];
-            let numbers: Vec<f32> =
-                of_portion.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
-            sure::<B>(&model.device())?;
-            execution.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
-            Ok((of_portion, metrics))
+            let numbers: Vec<f32> = of_batch.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
+            ensure_healthy::<B>(&model.device())?;
+            execution.checkpoint.store(pass, &numbers).map_err(AnalysisError::Checkpoint)?;
+            Ok((of_batch, metrics))
         })?;
         let vanished = estimated.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = estimated.metrics;
         let baselines = baselines(direction, base, source);
-        let factor = factor(&baselines, scale)?;
+        let factor = effect_scale(&baselines, scale)?;
         let (estimates, paths): (Vec<_>, Vec<_>) = estimated
             .parts
             .into_iter()
-            .map(|mut of_portion| {
-                let paths = of_portion.split_off(nodes.len());
-                (of_portion, paths)
+            .map(|mut of_batch| {
+                let paths = of_batch.split_off(nodes.len());
+                (of_batch, paths)
             })
             .unzip();
         let outcome = Outcome {
@@ -182,7 +183,7 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
 
 /// Returns the kept numbers of a portion as arrays of these shapes, and its metrics from the last
 /// three of them; `None` if there are more or fewer numbers.
-fn cut(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32>>>> {
+fn split_checkpoint(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32>>>> {
     let sizes = shapes.iter().map(|shape| shape.iter().product::<usize>());
     if sizes.clone().sum::<usize>() != kept.len() {
         return None;
@@ -206,12 +207,12 @@ pub(crate) struct ByPortion<T> {
 }
 
 /// Does `estimate` for every portion of prompts, on a thread a worker; it gives its result and the metrics of base and source.
-pub(crate) fn by_portion<B: Differentiable, M: Metric, T: Send>(
+pub(crate) fn by_batch<B: Differentiable, M: Metric, T: Send>(
     model: &Transformer<B>,
     question: Question<M>,
     at: Linearity,
     execution: &Execution,
-    estimate: impl Fn(&Portion) -> Result<Estimated<T>, AnalysisError> + Sync,
+    estimate: impl Fn(&PromptBatch) -> Result<Estimated<T>, AnalysisError> + Sync,
 ) -> Result<ByPortion<T>, AnalysisError> {
     let Question { pairs, metric, .. } = question;
     if !metric.is_differentiable() {
@@ -219,17 +220,17 @@ pub(crate) fn by_portion<B: Differentiable, M: Metric, T: Send>(
     }
     at.check(metric)?;
     let workers = execution.workers::<B>(&model.device());
-    let portions = portions(pairs, metric, execution.gradient_portion::<B>(pairs.len(), &model.device()))?;
+    let batches = batches(pairs, metric, execution.gradient_batch_size::<B>(pairs.len(), &model.device()))?;
     let mut done = 0;
     (execution.progress)(done, pairs.len());
-    let mut estimated: Vec<Option<Estimated<T>>> = (0..portions.len()).map(|_| None).collect();
+    let mut estimated: Vec<Option<Estimated<T>>> = (0..batches.len()).map(|_| None).collect();
     workers::run(
-        portions.len(),
+        batches.len(),
         workers,
-        |i| estimate(&portions.get(i)),
+        |i| estimate(&batches.get(i)),
         |i, found| {
             estimated[i] = Some(found);
-            done += portions.prompts(i).len();
+            done += batches.prompts(i).len();
             (execution.progress)(done, pairs.len());
             Ok(())
         },
@@ -247,17 +248,17 @@ pub(crate) fn by_portion<B: Differentiable, M: Metric, T: Send>(
 fn estimate<B: Differentiable, const D: usize>(
     kind: NodeKind,
     point: HookPoint,
-    linear: &Linearised<B>,
-) -> Result<Summed<B::InnerBackend>, CacheError> {
-    let product = linear.difference::<D>(point)? * float32(linear.gradients.get::<D>(point)?);
+    linear: &Linearized<B>,
+) -> Result<PendingSum<B::InnerBackend>, CacheError> {
+    let product = linear.difference::<D>(point)? * to_f32(linear.gradients.get::<D>(point)?);
     let by = if kind.by == By::Marked { By::Position } else { kind.by };
-    Ok(Summed::new(product, point.axes(), &NodeKind { by, ..kind }.axes()))
+    Ok(PendingSum::new(product, point.axes(), &NodeKind { by, ..kind }.axes()))
 }
 
 /// Writes estimates of the computed positions into those of all, `[prompt, ..]`.
 fn write(
     kind: NodeKind,
-    portion: &Portion,
+    batch: &PromptBatch,
     first: usize,
     estimate: &ArrayD<f32>,
     mut into: ndarray::ArrayViewMutD<'_, f32>,
@@ -272,7 +273,7 @@ fn write(
         }
         By::Marked => {
             let position = Dimension(estimate.ndim() - 1);
-            for (prompt, &mark) in portion.pairs.marks().into_iter().flatten().enumerate() {
+            for (prompt, &mark) in batch.pairs.marked_positions().into_iter().flatten().enumerate() {
                 // Before the first difference an estimate is 0, as it was made.
                 if mark >= first {
                     let of_prompt = estimate.index_axis(position, mark - first);
@@ -284,13 +285,13 @@ fn write(
 }
 
 /// A sum on the device, and the order of its axes on the host.
-pub(crate) struct Summed<B: Backend> {
+pub(crate) struct PendingSum<B: Backend> {
     values: Tensor<B, 1>,
     shape: Vec<usize>,
     order: Vec<usize>,
 }
 
-impl<B: Backend> Summed<B> {
+impl<B: Backend> PendingSum<B> {
     /// `tensor` summed over all axes but the batch and those kept, which come out in the order of `kept`: `[batch, kept..]`.
     pub(crate) fn new<const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> Self {
         let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
@@ -309,7 +310,7 @@ impl<B: Backend> Summed<B> {
     ) -> (Vec<ArrayD<f32>>, Vec<Vec<f32>>) {
         let (values, layouts): (Vec<_>, Vec<_>) =
             sums.into_iter().map(|sum| (sum.values, (sum.shape, sum.order))).unzip();
-        let mut numbers = hosts(values.into_iter().chain(others).collect()).into_iter();
+        let mut numbers = to_vecs(values.into_iter().chain(others).collect()).into_iter();
         let array = |((shape, order), numbers): ((Vec<usize>, Vec<usize>), Vec<f32>)| {
             let values = ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("summed axes are of size 1");
             values.permuted_axes(IxDyn(&order))
@@ -331,13 +332,13 @@ impl<B: Backend> Summed<B> {
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
-pub fn head_path_attribution<B: Differentiable, M: Metric>(
+pub fn edge_attribution<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
-    paths: PathOptions,
+    paths: EdgeAttributionOptions,
     direction: Direction,
     execution: &Execution,
-) -> Result<HeadPaths, AnalysisError> {
+) -> Result<EdgeAttribution, AnalysisError> {
     check_pairs(model, question.pairs)?;
     let (outcome, parts) = estimate_all(model, question, &[], Some(paths), direction, execution)?;
     let of_metric = (outcome.baselines, outcome.vanished);

@@ -5,7 +5,7 @@ use rewire_model::Transformer;
 use rewire_tasks::{AtClean, Metric, PromptPairs};
 
 use crate::error::AnalysisError;
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 use crate::run::finite::{check_run, the_metric};
 use crate::run::question::Direction;
 
@@ -57,14 +57,14 @@ impl Metrics {
         &self,
         model: &Transformer<B>,
         metric: &str,
-        portion: &Portion,
+        batch: &PromptBatch,
         direction: Direction,
     ) -> Result<(), AnalysisError> {
-        let [base, source] = portion.base_and_source(direction);
+        let [base, source] = batch.base_and_source(direction);
         let what = the_metric(metric);
-        check_run(model, &what, portion, &base, &self.base)?;
-        check_run(model, &what, portion, &source, &self.source)?;
-        check_run(model, &format!("the gradient of {what}"), portion, &base, &self.slope)
+        check_run(model, &what, batch, &base, &self.base)?;
+        check_run(model, &what, batch, &source, &self.source)?;
+        check_run(model, &format!("the gradient of {what}"), batch, &base, &self.slope)
     }
 
     /// Returns the prompts whose two runs differ and on which the gradient vanishes: it is 0, or

@@ -13,10 +13,10 @@ use crate::error::AnalysisError;
 use crate::heads::logit_attribution::Direct;
 use crate::node::kind::{Component, Node, NodeKind};
 use crate::patching::reference::mask;
-use crate::run::batch::{Portion, portions};
+use crate::run::batch::{PromptBatch, batches};
 use crate::run::execution::Execution;
 use crate::run::finite::check_effects;
-use crate::run::fit::watched;
+use crate::run::fit::catch_device_faults;
 use crate::run::record::check_pairs;
 
 /// Heads' direct logit attribution before and after some of them are gone.
@@ -56,13 +56,13 @@ pub fn backup_heads<B: Backend>(
     for head in heads {
         Node::new(head.layer, Component::HeadZ).unit(head.head).check(model.config(), pairs)?;
     }
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
         let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for portion in portions(pairs, &metric, execution.prompt_batch)?.iter() {
+        for batch in batches(pairs, &metric, execution.prompt_batch)?.iter() {
             for (i, gone) in [&[][..], heads].into_iter().enumerate() {
-                let mut patch = zero(model, &portion, gone);
-                let direct = Direct::new(model, &portion, &metric, gain, vec![Site::Z], &mut patch)?;
+                let mut patch = zero(model, &batch, gone);
+                let direct = Direct::new(model, &batch, &metric, gain, vec![Site::Z], &mut patch)?;
                 patch.finish()?;
                 attributions[i].push(direct.all_heads()?);
                 differences[i].extend(direct.logit_difference);
@@ -70,7 +70,7 @@ pub fn backup_heads<B: Backend>(
         }
         let [before, after] = attributions.map(|parts| {
             let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
-            concatenate(Axis(0), &views).expect("portions that differ in their prompts alone")
+            concatenate(Axis(0), &views).expect("batches that differ in their prompts alone")
         });
         for added in [&before, &after] {
             check_effects("direct logit attribution", NodeKind::all(Component::HeadZ), 0, &added.clone().into_dyn())?;
@@ -98,9 +98,9 @@ impl Backup {
 }
 
 /// Sets the mixed values of some heads to zero.
-fn zero<B: Backend>(model: &Transformer<B>, portion: &Portion, heads: &[Head]) -> Patch<B> {
+fn zero<B: Backend>(model: &Transformer<B>, batch: &PromptBatch, heads: &[Head]) -> Patch<B> {
     let config = model.config();
-    let dims = [portion.prompts.len(), portion.pairs.width(), config.n_heads, config.d_head];
+    let dims = [batch.prompts.len(), batch.pairs.width(), config.n_heads, config.d_head];
     let layers: BTreeSet<usize> = heads.iter().map(|head| head.layer).collect();
     layers.into_iter().fold(Patch::new(), |patch, layer| {
         let gone = mask::<B, 4>(dims, &model.device(), |_, index| heads.contains(&Head::new(layer, index[2])));

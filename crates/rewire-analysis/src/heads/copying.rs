@@ -5,13 +5,13 @@ use burn::tensor::{Int, Tensor, TensorData};
 use ndarray::Array2;
 use rewire_hooks::{HookPoint, Recorder, Site};
 use rewire_model::{HeadInput, Run, Transformer};
-use rewire_tensor::{float32, product};
+use rewire_tensor::{matmul, to_f32};
 
 use crate::error::AnalysisError;
 use crate::run::execution::Execution;
 use crate::run::finite::check_prompts;
-use crate::run::fit::watched;
-use crate::run::transfer::{by_place, gather, host};
+use crate::run::fit::catch_device_faults;
+use crate::run::transfer::{flatten_positions, select_rows, to_vec};
 use crate::run::workers;
 
 /// Whether what passes through a head's output circuit is normed as it is in the model.
@@ -70,7 +70,7 @@ pub fn copy_scores<B: Backend>(
             return Err(AnalysisError::NameOutside { prompt, position, len: tokens.len() });
         }
     }
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let (x, own) = after_first_block(model, prompts, names, execution)?;
         let config = model.config();
         let (n_layers, n_heads) = (config.n_layers, config.n_heads);
@@ -103,7 +103,7 @@ fn after_first_block<B: Backend>(
         let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::ResidPost));
         model.forward(Run::tokens(model.tokens(prompts)?).stop_at(1), &mut recorder)?;
         let x: Tensor<B, 3> = recorder.into_cache().block(0, Site::ResidPost)?;
-        let nan_or_zero = host((float32(x.clone()) * 0.0).sum_dim(2).sum_dim(1));
+        let nan_or_zero = to_vec((to_f32(x.clone()) * 0.0).sum_dim(2).sum_dim(1));
         let numbers: Vec<usize> = (0..prompts.len()).map(|prompt| batch * size + prompt).collect();
         check_prompts(model, "the residual stream after block 0", prompts, &numbers, &nan_or_zero)?;
         let pos = x.dims()[1];
@@ -112,7 +112,7 @@ fn after_first_block<B: Backend>(
             rows.extend(positions.iter().map(|position| prompt * pos + position));
             own.extend(positions.iter().map(|&position| prompts[prompt][position] as usize));
         }
-        streams.push(gather(by_place(x), &rows));
+        streams.push(select_rows(flatten_positions(x), &rows));
     }
     Ok((Tensor::cat(streams, 0), own))
 }
@@ -136,9 +136,9 @@ fn of_head<B: Backend>(
             CopyNorms::With => model.attention_norm(layer, rows, &mut ()),
         };
         let v = model.head_inputs(layer, HeadInput::V, &[head], read); // [name, 1, 1, d_head]
-        let written = product(v.reshape([names, model.config().d_head]), w_o.clone());
+        let written = matmul(v.reshape([names, model.config().d_head]), w_o.clone());
         for (count, sign) in counts.iter_mut().zip([1.0, -1.0]) {
-            let turned = (float32(written.clone()) * sign).reshape([names, 1, d_model]);
+            let turned = (to_f32(written.clone()) * sign).reshape([names, 1, d_model]);
             let logits = match norms {
                 CopyNorms::Without => model.logits(turned),
                 CopyNorms::With => model.logits(model.unembedding_norm(turned)),
@@ -158,6 +158,6 @@ fn among_first<B: Backend>(logits: Tensor<B, 2>, own: &[usize]) -> usize {
     let index = Tensor::<B, 2, Int>::from_data(TensorData::new(index, [names, 1]), &logits.device());
     let of_own = logits.clone().gather(1, index).expand([names, d_vocab]);
     // Not a number is neither below nor above: whatever is not surely below counts as above, the token itself included.
-    let below = host(logits.lower(of_own).float().sum_dim(1));
+    let below = to_vec(logits.lower(of_own).float().sum_dim(1));
     below.into_iter().filter(|below| (d_vocab as f32 - below) <= TOP as f32).count()
 }

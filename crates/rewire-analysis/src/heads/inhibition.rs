@@ -13,9 +13,9 @@ use crate::path::policy::FreezePolicy;
 use crate::path::receiver::{Input, Receiver};
 use crate::path::reference::patch_path;
 use crate::run::execution::Execution;
-use crate::run::fit::watched;
+use crate::run::fit::catch_device_faults;
 use crate::run::question::Direction;
-use crate::run::transfer::host;
+use crate::run::transfer::to_vec;
 
 /// What is measured of a head that may inhibit S2.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +25,7 @@ pub struct Inhibition {
     /// How much it looks from END at S2 in the clean run, per prompt.
     pub s2_attention: Vec<f32>,
     /// The change of the logit difference when its output, taken from the other run, reaches the movers' queries at END, per prompt.
-    /// Below 0 where the head serves the behaviour.
+    /// Below 0 where the head serves the behavior.
     pub logit_difference_change: Vec<f32>,
     /// The change of what each mover looks from END at S1 then, `[prompt, mover]`. Above 0 where the head keeps movers from S.
     pub s1_attention_change: Array2<f32>,
@@ -70,7 +70,7 @@ pub fn s2_inhibition<B: Backend>(
         let position = roles[prompt].s1.max(roles[prompt].s2);
         return Err(AnalysisError::NameOutside { prompt, position, len: pairs.end(prompt) + 1 });
     }
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let mut found: Vec<Inhibition> = candidates
             .iter()
             .map(|&head| Inhibition {
@@ -87,7 +87,8 @@ pub fn s2_inhibition<B: Backend>(
             let metric = LogitDiff::new(&batch);
             let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
             let mut recorder = Recorder::filtered(is_pattern);
-            model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(Readout::nothing()), &mut recorder)?;
+            model
+                .forward(Run::tokens(model.tokens(&batch.clean())?).with_readout(Readout::nothing()), &mut recorder)?;
             let clean = recorder.into_cache();
             let to_s1 = |cache: &ActivationCache<B>, mover: Head| {
                 attention(cache, mover, &ends, &roles.iter().map(|r| r.s1).collect::<Vec<_>>())
@@ -129,6 +130,6 @@ fn attention<B: Backend>(
 ) -> Result<Vec<f32>, CacheError> {
     let pattern = cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1);
     let [_, _, queries, keys] = pattern.dims();
-    let numbers = host(pattern);
+    let numbers = to_vec(pattern);
     Ok(dest.iter().zip(src).enumerate().map(|(prompt, (d, s))| numbers[(prompt * queries + d) * keys + s]).collect())
 }

@@ -6,18 +6,18 @@ use ndarray::{Array2, Array3, ArrayD, Axis};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{FinalNormGain, Run, Transformer};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
-use rewire_tensor::{float32, product};
+use rewire_tensor::{matmul, to_f32};
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};
-use crate::run::batch::{Portion, portions};
+use crate::run::batch::{PromptBatch, batches};
 use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_effects, check_run, the_metric};
-use crate::run::fit::watched;
+use crate::run::fit::catch_device_faults;
 use crate::run::question::{Direction, Scale};
 use crate::run::record::{check, evaluate, record};
-use crate::run::transfer::{by_place, gather, host, hosts};
+use crate::run::transfer::{flatten_positions, select_rows, to_vec, to_vecs};
 
 /// The method in words, for errors.
 const METHOD: &str = "logit attribution";
@@ -51,18 +51,18 @@ pub fn logit_attribution<B: Backend>(
             return Err(AnalysisError::UnsupportedNode { method: METHOD, node, reason });
         }
     }
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
         let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
         let mut changes = Vec::new();
-        for portion in portions(pairs, &metric, execution.prompt_batch)?.iter() {
-            (execution.progress)(portion.prompts[0], pairs.len());
+        for batch in batches(pairs, &metric, execution.prompt_batch)?.iter() {
+            (execution.progress)(batch.prompts[0], pairs.len());
             let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
-            let direct = Direct::new(model, &portion, &metric, gain, sites, ())?;
-            baselines.corrupted.extend(record(model, &portion.pairs.corrupted(), &portion, &metric, |_| false)?.metric);
+            let direct = Direct::new(model, &batch, &metric, gain, sites, ())?;
+            baselines.corrupted.extend(record(model, &batch.pairs.corrupted(), &batch, &metric, |_| false)?.metric);
             let added = nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?;
             for (kind, values) in nodes.iter().zip(&added) {
-                check_effects("logit attribution", *kind, portion.prompts[0], values)?;
+                check_effects("logit attribution", *kind, batch.prompts[0], values)?;
             }
             changes.push(added);
             baselines.clean.extend(direct.logit_difference);
@@ -95,7 +95,7 @@ impl<'a, B: Backend> Direct<'a, B> {
     /// Runs the clean prompts, recording these sites; `hook` may change what happens.
     pub(super) fn new(
         model: &'a Transformer<B>,
-        portion: &Portion,
+        batch: &PromptBatch,
         metric: &LogitDiff,
         gain: FinalNormGain,
         sites: Vec<Site>,
@@ -104,18 +104,18 @@ impl<'a, B: Backend> Direct<'a, B> {
         let scale = HookPoint::FinalNorm(NormSite::Scale);
         let accepts = move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site));
         let mut recorder = Recorder::filtered(accepts);
-        let run = Run::tokens(model.tokens(&portion.pairs.clean())?).reading(portion.readout.clone());
+        let run = Run::tokens(model.tokens(&batch.pairs.clean())?).with_readout(batch.readout.clone());
         let mut watch = Watch::new();
         let logits = model.forward(run, (hook, (&mut recorder, &mut watch)))?;
-        let logit_difference = host(watch.mark(evaluate(metric, logits, &portion.prompts)));
-        check_run(model, &the_metric(metric.name()), portion, &portion.pairs.clean(), &logit_difference)?;
-        let side = |of: fn(&PromptPair) -> &Vec<u32>| portion.pairs.pairs().iter().map(|p| of(p).clone()).collect();
+        let logit_difference = to_vec(watch.mark(evaluate(metric, logits, &batch.prompts)));
+        check_run(model, &the_metric(metric.name()), batch, &batch.pairs.clean(), &logit_difference)?;
+        let side = |of: fn(&PromptPair) -> &Vec<u32>| batch.pairs.pairs().iter().map(|p| of(p).clone()).collect();
         let [answers, wrong]: [Vec<Vec<u32>>; 2] = [side(|p| &p.answers), side(|p| &p.wrong_answers)];
         Ok(Self {
             model,
             cache: recorder.into_cache(),
             direction: model.logit_direction(&answers, &wrong, gain),
-            ends: portion.pairs.ends(),
+            ends: batch.pairs.ends(),
             logit_difference,
         })
     }
@@ -131,7 +131,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         let layers = layers.map(of_layer).collect::<Result<Vec<Tensor<B, 2>>, AnalysisError>>()?; // each [unit, prompt]
         let [units, prompts] = layers.first().map_or([0; 2], Tensor::dims);
         let array = |values| Array2::from_shape_vec((units, prompts), values).expect("a number a unit and prompt");
-        let layers = hosts(layers.into_iter().map(|layer| layer.reshape([units * prompts])).collect());
+        let layers = to_vecs(layers.into_iter().map(|layer| layer.reshape([units * prompts])).collect());
         let layers: Vec<Array2<f32>> = layers.into_iter().map(array).collect();
         let views: Vec<_> = layers.iter().map(|layer| layer.view()).collect();
         let all = ndarray::stack(Axis(0), &views).expect("layers of one shape"); // [layer, unit, prompt]
@@ -150,7 +150,7 @@ impl<'a, B: Backend> Direct<'a, B> {
     fn at_end(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
         let pos = x.dims()[1];
         let rows: Vec<usize> = self.ends.iter().enumerate().map(|(prompt, end)| prompt * pos + end).collect();
-        gather(by_place(x), &rows)
+        select_rows(flatten_positions(x), &rows)
     }
 
     /// What vectors at END `[unit, prompts, d_model]` add, `[unit, prompt]`.
@@ -165,7 +165,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         let z: Tensor<B, 4> = self.cache.block(layer, Site::Z)?;
         let [prompts, pos, n_heads, d_head] = z.dims();
         let z = self.at_end(z.reshape([prompts, pos, n_heads * d_head])).reshape([prompts, n_heads, d_head]);
-        self.along(product(float32(z).permute([1, 0, 2]), self.model.w_o(layer)))
+        self.along(matmul(to_f32(z).permute([1, 0, 2]), self.model.w_o(layer)))
     }
 
     fn whole(&self, layer: usize, site: Site) -> Result<Tensor<B, 2>, AnalysisError> {
@@ -175,12 +175,12 @@ impl<'a, B: Backend> Direct<'a, B> {
 
     /// Neurons' directions are many and the same for all prompts: how far each goes along the logits' is found first.
     fn neurons(&self, layer: usize) -> Result<Tensor<B, 2>, AnalysisError> {
-        let post = float32(self.at_end(self.cache.block(layer, Site::MlpPost)?)); // [prompts, d_mlp]
+        let post = to_f32(self.at_end(self.cache.block(layer, Site::MlpPost)?)); // [prompts, d_mlp]
         let prompts = post.dims()[0];
         let (w_out, _) = self.model.mlp_out(layer);
-        let w_out = float32(w_out);
-        let centred = w_out.clone() - w_out.mean_dim(1);
-        let along = product(self.direction.clone(), centred.transpose()); // [prompts, d_mlp]
+        let w_out = to_f32(w_out);
+        let centerd = w_out.clone() - w_out.mean_dim(1);
+        let along = matmul(self.direction.clone(), centerd.transpose()); // [prompts, d_mlp]
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
         Ok((post * along / scale.reshape([prompts, 1])).transpose())
     }

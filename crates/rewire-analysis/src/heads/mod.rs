@@ -1,4 +1,4 @@
-//! Analyses of single heads: direct logit attribution, copying, backup, suppression, attention patterns.
+//! Analyzes of single heads: direct logit attribution, copying, backup, suppression, attention patterns.
 
 pub(crate) mod backup;
 pub(crate) mod copying;

@@ -7,8 +7,8 @@ use rewire_model::{ModelError, Readout, Run, Transformer};
 
 use crate::error::AnalysisError;
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
-use crate::run::fit::watched;
-use crate::run::transfer::{host, hosts};
+use crate::run::fit::catch_device_faults;
+use crate::run::transfer::{to_vec, to_vecs};
 
 /// The attention patterns of all heads, `[prompt, layer, head, dest, src]`: `4 * n_layers * n_heads * pos^2` bytes a prompt.
 /// Runs `prompt_batch` prompts at once.
@@ -27,19 +27,19 @@ pub fn attention_patterns<B: Backend>(
     if let Some(prompt) = prompts.iter().position(|p| p.len() != width) {
         return Err(ModelError::UnequalPrompts { prompt, expected: width, found: prompts[prompt].len() }.into());
     }
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         for (number, batch) in prompts.chunks(prompt_batch).enumerate() {
             let from = number * prompt_batch;
             let numbers: Vec<usize> = (from..from + batch.len()).collect();
             let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
             let mut watch = Watch::new();
-            let run = Run::tokens(model.tokens(batch)?).reading(Readout::nothing());
+            let run = Run::tokens(model.tokens(batch)?).with_readout(Readout::nothing());
             let last = model.forward(run, (&mut recorder, &mut watch))?;
-            check_prompts(model, "an activation", batch, &numbers, &host(watch.mark(nan_or_zero(&last))))?;
+            check_prompts(model, "an activation", batch, &numbers, &to_vec(watch.mark(nan_or_zero(&last))))?;
             let cache = recorder.into_cache();
             let n = batch.len() * heads * width * width;
             let layers = (0..config.n_layers).map(|layer| Ok(cache.block::<4>(layer, Site::Pattern)?.reshape([n])));
-            for (layer, of_layer) in hosts(layers.collect::<Result<_, CacheError>>()?).into_iter().enumerate() {
+            for (layer, of_layer) in to_vecs(layers.collect::<Result<_, CacheError>>()?).into_iter().enumerate() {
                 let of_layer = Array4::from_shape_vec((batch.len(), heads, width, width), of_layer);
                 let mut into = patterns.slice_axis_mut(Dimension(0), ndarray::Slice::from(from..from + batch.len()));
                 into.index_axis_mut(Dimension(1), layer).assign(&of_layer.expect("one pattern a prompt and head"));

@@ -7,14 +7,14 @@ use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use rewire_hooks::{ActivationCache, Head, HookPoint, NormSite, Recorder, Site};
 use rewire_model::{Run, Transformer};
 use rewire_tasks::PromptPairs;
-use rewire_tensor::{float32, product};
+use rewire_tensor::{matmul, to_f32};
 
 use crate::error::AnalysisError;
 use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_prompts};
-use crate::run::fit::watched;
+use crate::run::fit::catch_device_faults;
 use crate::run::record::check_pairs;
-use crate::run::transfer::host;
+use crate::run::transfer::to_vec;
 use crate::run::workers;
 
 /// What copy-suppression-preserving ablation leaves of one head.
@@ -96,7 +96,7 @@ pub fn copy_suppression<B: Backend>(
             }
         }
     }
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let sites = [Site::ResidPre, Site::V, Site::Pattern, Site::Z];
         let scale = HookPoint::FinalNorm(NormSite::Scale);
         let mut recorder =
@@ -107,7 +107,7 @@ pub fn copy_suppression<B: Backend>(
         // 0, or NaN if a logit of the prompt is not finite.
         let zeros = (logits.clone() * 0.0).reshape([n, pos * d_vocab]).sum_dim(1).reshape([n]);
         let numbers: Vec<usize> = (0..n).collect();
-        check_prompts(model, "a logit of the clean run", &pairs.clean(), &numbers, &host(watch.mark(zeros)))?;
+        check_prompts(model, "a logit of the clean run", &pairs.clean(), &numbers, &to_vec(watch.mark(zeros)))?;
         let directions = Directions::new(model, &pairs.clean());
         let clean =
             Clean { model, pairs, prompts: pairs.clean(), keep, cache: recorder.into_cache(), logits, directions };
@@ -156,9 +156,9 @@ impl<B: Backend> Directions<B> {
         let tokens: BTreeSet<u32> = prompts.iter().flatten().copied().collect();
         let index: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
         let index = Tensor::<B, 1, Int>::from_data(index.as_slice(), &model.device());
-        let columns = float32(model.unembedding().select(1, index).transpose());
+        let columns = to_f32(model.unembedding().select(1, index).transpose());
         let columns = match model.final_norm_gain() {
-            Some(gain) => columns * float32(gain).unsqueeze_dim(0),
+            Some(gain) => columns * to_f32(gain).unsqueeze_dim(0),
             None => columns,
         };
         // The final norm centers what it reads, so that only the centered part of a column matters.
@@ -168,7 +168,7 @@ impl<B: Backend> Directions<B> {
             let length = column.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32;
             column.iter().map(|v| v / length).collect()
         };
-        let units = tokens.iter().copied().zip(host(columns.clone()).chunks(d_model).map(unit)).collect();
+        let units = tokens.iter().copied().zip(to_vec(columns.clone()).chunks(d_model).map(unit)).collect();
         Self { tokens: tokens.into_iter().collect(), columns, units }
     }
 }
@@ -188,10 +188,10 @@ impl<B: Backend> Clean<'_, B> {
         let w_o = self.model.w_o(head.layer).narrow(0, head.head, 1).reshape([d_head, d_model]);
         let written = |site: Site| -> Result<Vec<f32>, AnalysisError> {
             let x = self.cache.block::<4>(head.layer, site)?.narrow(2, head.head, 1).reshape([n * pos, d_head]);
-            Ok(host(product(float32(x), w_o.clone()))) // [prompt, pos, d_model]
+            Ok(to_vec(matmul(to_f32(x), w_o.clone()))) // [prompt, pos, d_model]
         };
         let (values, outputs) = (written(Site::V)?, written(Site::Z)?);
-        let pattern = host(self.cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1)); // [prompt, dest, src]
+        let pattern = to_vec(self.cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1)); // [prompt, dest, src]
         let means = self.means(&outputs);
         let mean = |dest: usize| &means[dest * d_model..][..d_model];
         let mut ablated = outputs;
@@ -233,11 +233,11 @@ impl<B: Backend> Clean<'_, B> {
     /// The sources that are kept in front of a layer.
     fn kept(&self, layer: usize) -> Result<Vec<Kept>, AnalysisError> {
         let tokens = &self.directions.tokens;
-        let read: Tensor<B, 3> = float32(self.cache.block(layer, Site::ResidPre)?);
+        let read: Tensor<B, 3> = to_f32(self.cache.block(layer, Site::ResidPre)?);
         let [n, pos, d_model] = read.dims();
-        let lens = product(read.reshape([n * pos, d_model]), self.directions.columns.clone().transpose());
+        let lens = matmul(read.reshape([n * pos, d_model]), self.directions.columns.clone().transpose());
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
-        let lens = host(lens / float32(scale).reshape([n * pos, 1])); // [prompt, dest, token]
+        let lens = to_vec(lens / to_f32(scale).reshape([n * pos, 1])); // [prompt, dest, token]
         let mut kept = Vec::new();
         for (prompt, of_prompt) in self.prompts.iter().enumerate() {
             for dest in 0..=self.pairs.end(prompt) {
@@ -263,10 +263,10 @@ impl<B: Backend> Clean<'_, B> {
     /// is held. A few prompts at once, for each holds its logits over the whole vocabulary.
     fn divergence(&self, change: Tensor<B, 3>, what: &str) -> Result<f64, AnalysisError> {
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
-        let centred = (change.clone() - change.mean_dim(2)) / scale;
+        let centerd = (change.clone() - change.mean_dim(2)) / scale;
         let read = match self.model.final_norm_gain() {
-            Some(gain) => centred * gain.unsqueeze_dims(&[0, 0]),
-            None => centred,
+            Some(gain) => centerd * gain.unsqueeze_dims(&[0, 0]),
+            None => centerd,
         };
         let [n, pos, d_model] = read.dims();
         let (mut sum, mut count) = (0.0, 0);
@@ -274,10 +274,10 @@ impl<B: Backend> Clean<'_, B> {
             let prompts = AT_ONCE.min(n - from);
             let of = |x: &Tensor<B, 3>| x.clone().narrow(0, from, prompts);
             let logits = of(&self.logits);
-            let moved = product(of(&read).reshape([prompts * pos, d_model]), self.model.unembedding());
+            let moved = matmul(of(&read).reshape([prompts * pos, d_model]), self.model.unembedding());
             let changed = log_softmax(logits.clone() + moved.reshape(logits.dims()), 2);
             let clean = log_softmax(logits, 2);
-            let divergence = host((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
+            let divergence = to_vec((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
             for (prompt, all) in divergence.chunks(pos).enumerate() {
                 if let Some(value) = all[..=self.pairs.end(from + prompt)].iter().find(|v| !v.is_finite()) {
                     let what = format!("the divergence of {what} from the clean run");

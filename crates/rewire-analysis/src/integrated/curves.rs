@@ -14,9 +14,9 @@ use crate::patching::groups::check_groups;
 use crate::patching::plan::at_once;
 use crate::run::execution::Execution;
 use crate::run::finite::check_changed;
-use crate::run::fit::{Room, watched};
-use crate::run::intervention::{Intervention, portions_for};
-use crate::run::transfer::host;
+use crate::run::fit::{MemoryLimiter, catch_device_faults};
+use crate::run::intervention::{Intervention, batches_for};
+use crate::run::transfer::to_vec;
 use crate::run::workers;
 
 /// The metric along a line for each of some nodes.
@@ -40,9 +40,9 @@ impl Curves {
 
 /// The metric of the clean run with one node's activation moved to each of `places` on the line from its own value (0) to the
 /// `end`'s (1), everything else recomputed; any range. For nodes that are added to the residual stream. As in
-/// [`PathIntegral`](crate::integrated::gradients::PathIntegral), the zero of neurons is what they are where the MLP reads zeros.
+/// [`IntegratedGradientsOptions`](crate::integrated::gradients::IntegratedGradientsOptions), the zero of neurons is what they are where the MLP reads zeros.
 ///
-/// Of the execution, portions, budget, workers and progress count; nothing is kept in [`Execution::ledger`].
+/// Of the execution, portions, budget, workers and progress count; nothing is kept in [`Execution::checkpoint`].
 ///
 /// # Errors
 /// [`AnalysisError`] for nodes that the model does not have or that do not move along a line, and an end of another shape.
@@ -59,15 +59,15 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
     check_groups(model, pairs, &groups)?;
     let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
     kinds.iter().try_for_each(|kind| check_linear(*kind))?;
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
         let (mut done, total) = (0, pairs.len() * nodes.len());
         (execution.progress)(done, total);
-        for portion in portions_for(end, pairs, metric, execution.prompt_batch)?.iter() {
-            let ends = Ends::new(model, metric, &portion, &kinds, end)?;
-            let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
-            let at_once = at_once(model.config(), &portion, ends.first(), execution.token_budget);
-            let room = Room::new(model, &portion, execution, "places of a line side by side");
+        for batch in batches_for(end, pairs, metric, execution.prompt_batch)?.iter() {
+            let ends = Ends::new(model, metric, &batch, &kinds, end)?;
+            let (from, n_prompts) = (batch.prompts[0], batch.prompts.len());
+            let at_once = at_once(model.config(), &batch, ends.first(), execution.token_budget);
+            let limiter = MemoryLimiter::new(model, &batch, execution, "places of a line side by side");
             workers::run(
                 nodes.len(),
                 execution.workers::<B>(&model.device()),
@@ -76,13 +76,13 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
                     let positions = &positions.of_prompts(from, n_prompts);
                     let moved = Moved { component: *component, layer: *layer, unit: *unit, positions };
                     let line = ends.line(moved)?;
-                    let size = portion.size_from(ends.first());
-                    let some = |some: Range<usize>| Ok(host(ends.metric_at(&line, &places[some])?));
+                    let size = batch.size_from(ends.first());
+                    let some = |some: Range<usize>| Ok(to_vec(ends.metric_at(&line, &places[some])?));
                     let mut metrics = Vec::with_capacity(places.len() * n_prompts);
                     for from in (0..places.len()).step_by(at_once) {
-                        metrics.extend(room.run(from..places.len().min(from + at_once), size, some)?);
+                        metrics.extend(limiter.run(from..places.len().min(from + at_once), size, some)?);
                     }
-                    check_changed(metric.name(), &portion.prompts, &metrics, |_| {
+                    check_changed(metric.name(), &batch.prompts, &metrics, |_| {
                         format!("{} moved along its line", nodes[number])
                     })?;
                     Ok::<_, AnalysisError>(metrics)

@@ -5,13 +5,13 @@
 //! Heads and neurons reach the stream through a matrix, so one averaged gradient of the stream, taken back through it, serves all
 //! of a layer.
 
-use crate::integrated::lines::Together;
+use crate::integrated::lines::LineScope;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use ndarray::ArrayD;
 use rewire_model::{Differentiable, Transformer, TransformerConfig};
 use rewire_tasks::Metric;
-use rewire_tensor::computes_here;
+use rewire_tensor::is_synchronous;
 
 use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
@@ -21,23 +21,23 @@ use crate::integrated::quadrature::{Quadrature, QuadratureNodes};
 use crate::node::index::{no_effects, units};
 use crate::node::kind::{By, Node, NodeKind, Positions};
 use crate::patching::plan::at_once;
-use crate::run::batch::{Portion, portions};
-use crate::run::checkpoint::Pass;
+use crate::run::batch::{PromptBatch, batches};
+use crate::run::checkpoint::WorkId;
 use crate::run::execution::Execution;
-use crate::run::fit::{sure, watched};
-use crate::run::intervention::{Intervention, portions_for};
+use crate::run::fit::{catch_device_faults, ensure_healthy};
+use crate::run::intervention::{Intervention, batches_for};
 use crate::run::question::{Direction, Question};
-use crate::run::record::{check, factor, run_baselines};
+use crate::run::record::{check, effect_scale, run_baselines};
 use crate::run::workers;
 
 /// How an integral along a line is made.
 #[derive(Debug, Clone)]
-pub struct PathIntegral<B: Backend> {
+pub struct IntegratedGradientsOptions<B: Backend> {
     /// Where the line ends; it begins at the clean run's activation. [`Intervention::Zero`] of neurons is what they are where the
     /// residual stream that the MLP reads is zero: the activation function of their bias, once norms are folded.
     pub baseline: Intervention<B>,
-    /// Which activations move together.
-    pub together: Together,
+    /// Which activations move scope.
+    pub scope: LineScope,
     /// The nodes at which gradients are taken: a rule, or any list of nodes.
     pub quadrature: QuadratureNodes,
     /// How far attributions may be from summing to the change of the metric, as a share of the
@@ -54,11 +54,11 @@ pub struct PathIntegral<B: Backend> {
 /// The share of the change that attributions may miss it by, unless another is given.
 pub const DEFAULT_TOLERANCE: f64 = 0.01;
 
-impl<B: Backend> Default for PathIntegral<B> {
+impl<B: Backend> Default for IntegratedGradientsOptions<B> {
     fn default() -> Self {
         Self {
             baseline: Intervention::Resample,
-            together: Together::Layer,
+            scope: LineScope::Layer,
             quadrature: Quadrature::default().into(),
             tolerance: DEFAULT_TOLERANCE,
             refinements: 4,
@@ -91,14 +91,14 @@ pub struct Integrated {
 /// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean)
 /// . integral of the gradient of the metric along the line from the clean run's activation to the
 /// baseline's`, summed over a node's dimensions, per prompt. They sum to the change of the metric
-/// along the line, to within [`PathIntegral::tolerance`] and the metric's own rounding, or it is an
+/// along the line, to within [`IntegratedGradientsOptions::tolerance`] and the metric's own rounding, or it is an
 /// error.
 ///
 /// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
-/// outputs of attention and MLP, and the stream itself; all positions together, or each apart. The sign is that of noising: what
-/// supports the behaviour has an attribution below 0.
+/// outputs of attention and MLP, and the stream itself; all positions scope, or each apart. The sign is that of noising: what
+/// supports the behavior has an attribution below 0.
 ///
-/// Prompts that are differentiated together ([`Execution::gradient_batch`]) get more nodes together, so that within the tolerance a
+/// Prompts that are differentiated scope ([`Execution::gradient_batch`]) get more nodes scope, so that within the tolerance a
 /// prompt's attributions depend on which others are beside it.
 ///
 /// # Errors
@@ -108,7 +108,7 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     nodes: &[NodeKind],
-    integral: &PathIntegral<B::InnerBackend>,
+    integral: &IntegratedGradientsOptions<B::InnerBackend>,
     execution: &Execution,
 ) -> Result<Integrated, AnalysisError> {
     let Question { pairs, metric, scale } = question;
@@ -118,34 +118,34 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
     }
     nodes.iter().try_for_each(|kind| check_kind(*kind))?;
     integral.quadrature.nodes()?;
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let inner = model.valid();
         let config = model.config();
-        let baselines = run_baselines(&inner, metric, &portions(pairs, metric, execution.prompt_batch)?, execution)?;
-        let factor = factor(&baselines, scale)?;
+        let baselines = run_baselines(&inner, metric, &batches(pairs, metric, execution.prompt_batch)?, execution)?;
+        let factor = effect_scale(&baselines, scale)?;
 
-        let works = works(nodes, integral.together, config);
+        let works = works(nodes, integral.scope, config);
         let total = works.len() * pairs.len();
         let mut done = 0;
         (execution.progress)(done, total);
         let mut parts = Vec::new();
         let mut most_steps = vec![vec![0; config.n_layers]; nodes.len()];
-        for portion in portions_for(
+        for batch in batches_for(
             &integral.baseline,
             pairs,
             metric,
-            execution.gradient_portion::<B>(pairs.len(), &model.device()),
+            execution.gradient_batch_size::<B>(pairs.len(), &model.device()),
         )?
         .iter()
         {
             let integration = Integration {
                 model,
                 metric,
-                portion: &portion,
+                batch: &batch,
                 integral,
-                ends: Ends::new(&inner, metric, &portion, nodes, &integral.baseline)?,
+                ends: Ends::new(&inner, metric, &batch, nodes, &integral.baseline)?,
             };
-            let mut found = Found::new(nodes, integral.together, config, &portion, pairs.width());
+            let mut found = Found::new(nodes, integral.scope, config, &batch, pairs.width());
             workers::run(
                 works.len(),
                 execution.workers::<B>(&model.device()),
@@ -154,12 +154,12 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
                     let Work { kind, layer, .. } = works[number];
                     most_steps[kind][layer] = most_steps[kind][layer].max(of_line.steps);
                     found.write(works[number], &of_line);
-                    done += portion.prompts.len();
+                    done += batch.prompts.len();
                     (execution.progress)(done, total);
                     Ok(())
                 },
             )?;
-            found.clear(nodes, config, &portion);
+            found.clear(nodes, config, &batch);
             parts.push(found);
         }
         let of_all = |which: fn(&mut Found) -> &mut Vec<ArrayD<f32>>, parts: &mut [Found]| {
@@ -189,19 +189,19 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
 /// Refuses what does not move along a line, and divisions that a line does not have.
 fn check_kind(kind: NodeKind) -> Result<(), AnalysisError> {
     if matches!(kind.by, By::Cell | By::Marked) {
-        let reason = "a line moves all positions together; divide by all or by position";
+        let reason = "a line moves all positions scope; divide by all or by position";
         return Err(AnalysisError::UnsupportedNode { method: "integrated gradients", node: kind, reason });
     }
     check_linear(kind)
 }
 
 /// The lines, the longest runs first.
-fn works(nodes: &[NodeKind], together: Together, config: &TransformerConfig) -> Vec<Work> {
+fn works(nodes: &[NodeKind], scope: LineScope, config: &TransformerConfig) -> Vec<Work> {
     let mut works = Vec::new();
     for layer in 0..config.n_layers {
         for (kind, node) in nodes.iter().enumerate() {
-            match (together, node.unit_axis()) {
-                (Together::Node, Some(_)) => {
+            match (scope, node.unit_axis()) {
+                (LineScope::Node, Some(_)) => {
                     works.extend((0..units(*node, config)).map(|unit| Work { kind, layer, unit: Some(unit) }));
                 }
                 _ => works.push(Work { kind, layer, unit: None }),
@@ -215,8 +215,8 @@ fn works(nodes: &[NodeKind], together: Together, config: &TransformerConfig) -> 
 struct Integration<'a, B: Differentiable, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
-    portion: &'a Portion,
-    integral: &'a PathIntegral<B::InnerBackend>,
+    batch: &'a PromptBatch,
+    integral: &'a IntegratedGradientsOptions<B::InnerBackend>,
     ends: Ends<'a, B::InnerBackend, M>,
 }
 
@@ -230,19 +230,20 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
         execution: &Execution,
     ) -> Result<OfLine, AnalysisError> {
         let kind = nodes[work.kind];
-        let PathIntegral { baseline, together, quadrature, tolerance, refinements } = self.integral;
+        let IntegratedGradientsOptions { baseline, scope, quadrature, tolerance, refinements } = self.integral;
         let Work { layer, unit, .. } = work;
         let node = Node { layer, component: kind.component, unit, positions: Positions::All };
         let plan = format!(
-            "integrated gradients of {kind}, line of {together} {node} to {}, {quadrature}, tolerance {tolerance}, refined {refinements} times, refined",
+            "integrated gradients of {kind}, line of {scope} {node} to {}, {quadrature}, tolerance {tolerance}, refined {refinements} times, refined",
             baseline.name(),
         );
-        let pass = Pass::new(self.portion.prompts[0], number, &plan);
-        let n_prompts = self.portion.prompts.len();
-        let of_layer = no_effects(kind, self.model.config(), n_prompts, self.portion.pairs.width()).len()
+        let pass = WorkId::new(self.batch.prompts[0], number, &plan);
+        let n_prompts = self.batch.prompts.len();
+        let of_layer = no_effects(kind, self.model.config(), n_prompts, self.batch.pairs.width()).len()
             / self.model.config().n_layers;
         let of_line = if work.unit.is_some() { of_layer / units(kind, self.model.config()) } else { of_layer };
-        if let Some(mut kept) = execution.ledger.load(pass).filter(|kept| kept.len() == of_line + 2 * n_prompts + 1) {
+        if let Some(mut kept) = execution.checkpoint.load(pass).filter(|kept| kept.len() == of_line + 2 * n_prompts + 1)
+        {
             let steps = kept.pop().unwrap_or_default() as usize;
             let change = kept.split_off(kept.len() - n_prompts);
             let gap = kept.split_off(kept.len() - n_prompts);
@@ -251,8 +252,8 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
         let found = self.line(kind, work, execution)?;
         let OfLine { attributions, gap, change, steps } = &found;
         let numbers: Vec<f32> = [attributions.as_slice(), gap, change, &[*steps as f32]].concat();
-        sure::<B>(&self.model.device())?;
-        execution.ledger.store(pass, &numbers).map_err(AnalysisError::Ledger)?;
+        ensure_healthy::<B>(&self.model.device())?;
+        execution.checkpoint.store(pass, &numbers).map_err(AnalysisError::Checkpoint)?;
         Ok(found)
     }
 
@@ -264,10 +265,10 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
     ) -> Result<OfLine, AnalysisError> {
         let moved = Moved { component: kind.component, layer, unit, positions: &Positions::All };
         let line = self.ends.line(moved)?;
-        let n_prompts = self.portion.prompts.len();
+        let n_prompts = self.batch.prompts.len();
         // A tape holds every activation of its rows, so half the tokens of a pass without one.
-        let at_once = at_once(self.model.config(), self.portion, self.ends.first(), execution.token_budget / 2);
-        let at_once = match computes_here::<B>(&self.model.device()) {
+        let at_once = at_once(self.model.config(), self.batch, self.ends.first(), execution.token_budget / 2);
+        let at_once = match is_synchronous::<B>(&self.model.device()) {
             true => at_once,
             // What a tape takes was reckoned with for so many prompts.
             false => at_once.min(execution.gradient_batch / n_prompts).max(1),
@@ -277,7 +278,7 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
         let mut refinement = 0;
         loop {
             let nodes = quadrature.nodes()?;
-            let gradient = line.mean_gradient(self.model, self.metric, self.portion, &nodes, at_once)?;
+            let gradient = line.mean_gradient(self.model, self.metric, self.batch, &nodes, at_once)?;
             let (found, ends) = self.ends.attributions(moved, &line, gradient, ends.clone())?;
             let of_end = |which: usize, prompt: usize| f64::from(ends[which * n_prompts + prompt]);
             let mut of_line = OfLine { attributions: vec![], gap: vec![], change: vec![], steps: nodes.len() };
@@ -294,7 +295,7 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
                 let numbers = attributions.iter().copied().chain([gap as f32, change as f32]);
                 if let Some(value) = numbers.into_iter().find(|number| !number.is_finite()) {
                     let what = format!("integrated gradients of {kind}, layer {layer},");
-                    let prompt = Some(self.portion.prompts[prompt]);
+                    let prompt = Some(self.batch.prompts[prompt]);
                     return Err(AnalysisError::NotFinite { what, value, prompt, first: None });
                 }
                 if gap.abs() > allowed {
@@ -308,7 +309,7 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
             quadrature = match quadrature.doubled() {
                 Some(doubled) if refinement < self.integral.refinements => doubled,
                 _ => {
-                    let (prompt, steps) = (self.portion.prompts[prompt], nodes.len());
+                    let (prompt, steps) = (self.batch.prompts[prompt], nodes.len());
                     return Err(AnalysisError::Incomplete { kind, layer, prompt, gap, change, allowed, steps });
                 }
             };

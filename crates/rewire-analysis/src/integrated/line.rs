@@ -6,26 +6,26 @@ use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
 use rewire_model::{Differentiable, LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;
-use rewire_tensor::{float32, in_type_of, product};
+use rewire_tensor::{cast_like, matmul, to_f32};
 
 use crate::error::AnalysisError;
 use crate::integrated::quadrature::QuadratureNode;
 use crate::node::index::units;
 use crate::node::kind::{By, Component, NodeKind, Positions};
 use crate::patching::delta::{Deltas, computed, reads_of_base, reads_of_source};
-use crate::patching::plan::{Entry, Slice};
-use crate::run::batch::Portion;
+use crate::patching::plan::{Entry, UnitSlice};
+use crate::run::batch::PromptBatch;
 use crate::run::finite::Watch;
 use crate::run::intervention::Intervention;
 use crate::run::question::Direction;
 use crate::run::record::{Recorded, evaluate, record, rounding};
-use crate::run::transfer::hosts;
+use crate::run::transfer::to_vecs;
 
 /// The clean run of a portion of prompts, and what its activations may become.
 pub(crate) struct Ends<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
-    portion: &'a Portion,
+    batch: &'a PromptBatch,
     pub(crate) clean: Recorded<B>,
     end: ActivationCache<B>,
 }
@@ -65,35 +65,35 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     pub(crate) fn new(
         model: &'a Transformer<B>,
         metric: &'a M,
-        portion: &'a Portion,
+        batch: &'a PromptBatch,
         kinds: &[NodeKind],
         end: &Intervention<B>,
     ) -> Result<Self, AnalysisError> {
         let (wanted, shape) = (kinds.to_vec(), model.config().clone());
-        let clean = record(model, &portion.pairs.clean(), portion, metric, move |p| reads_of_base(&wanted, &shape, p))?;
+        let clean = record(model, &batch.pairs.clean(), batch, metric, move |p| reads_of_base(&wanted, &shape, p))?;
         let (wanted, shape) = (kinds.to_vec(), model.config().clone());
         let accepts = move |p: HookPoint| reads_of_source(&wanted, &shape, p);
-        let mut cache = end.source(model, metric, portion, Direction::Noising, accepts)?.cache;
+        let mut cache = end.source(model, metric, batch, Direction::Noising, accepts)?.cache;
         if matches!(end, Intervention::Zero) && kinds.iter().any(|k| k.component == Component::MlpPost) {
-            let sizes = [portion.prompts.len(), portion.pairs.width(), model.config().d_mlp];
+            let sizes = [batch.prompts.len(), batch.pairs.width(), model.config().d_mlp];
             for layer in 0..model.config().n_layers {
                 let value = model.neurons_at_zero(layer).unsqueeze::<3>().expand(sizes);
                 cache = cache.with(HookPoint::block(layer, Site::MlpPost), value);
             }
         }
-        Ok(Self { model, metric, portion, clean, end: cache })
+        Ok(Self { model, metric, batch, clean, end: cache })
     }
 
     /// The first position that a line changes.
     pub(crate) fn first(&self) -> usize {
-        self.portion.first_difference
+        self.batch.first_difference
     }
 
     pub(crate) fn line(&self, moved: Moved) -> Result<Line<B>, AnalysisError> {
         let Moved { component, layer, unit, positions } = moved;
         let config = self.model.config();
         let (entry, first) = (Entry::of(component, layer, config), self.first());
-        let deltas = Deltas { model: self.model, portion: self.portion, base: &self.clean.cache, source: &self.end };
+        let deltas = Deltas { model: self.model, batch: self.batch, base: &self.clean.cache, source: &self.end };
         let kind = NodeKind::all(component);
         let change = match (unit, kind.unit_axis()) {
             (None, Some(axis)) => {
@@ -106,12 +106,12 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
                     None => change,
                 };
                 let [prompts, pos, width] = change.dims();
-                let written = product(change.reshape([prompts * pos, width]), self.writing(kind, layer));
+                let written = matmul(change.reshape([prompts * pos, width]), self.writing(kind, layer));
                 written.reshape([prompts, pos, config.d_model])
             }
             _ => {
                 let units = unit.map_or(0..1, |unit| unit..unit + 1);
-                let slice = Slice { kind: 0, layer, positions: positions.clone(), units };
+                let slice = UnitSlice { kind: 0, layer, positions: positions.clone(), units };
                 deltas.change(&slice, component, first)?.squeeze_dim(0)
             }
         };
@@ -125,7 +125,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     /// End less clean at a kind's site, from the first changed position on.
     fn difference<const D: usize>(&self, kind: NodeKind, layer: usize) -> Result<Tensor<B, D>, AnalysisError> {
         let site = kind.site();
-        let difference = float32(self.end.block::<D>(layer, site)?) - float32(self.clean.cache.block(layer, site)?);
+        let difference = to_f32(self.end.block::<D>(layer, site)?) - to_f32(self.clean.cache.block(layer, site)?);
         Ok(computed(difference, self.first()))
     }
 
@@ -139,19 +139,19 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
 
     /// The metric at places of a line, 0 the clean end and 1 the other: place by place and prompt by prompt.
     pub(crate) fn metric_at(&self, line: &Line<B>, places: &[f64]) -> Result<Tensor<B, 1>, AnalysisError> {
-        let run = line.run(line.residuals(places), line.earlier.clone(), self.portion, places.len());
+        let run = line.run(line.residuals(places), line.earlier.clone(), self.batch, places.len());
         let mut watch = Watch::new();
         let logits = self.model.forward(run, &mut watch)?;
-        Ok(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(places.len()))))
+        Ok(watch.mark(evaluate(self.metric, logits, &self.batch.prompts.repeat(places.len()))))
     }
 
     /// The metric at the clean end of a line and at the other, each prompt by prompt, and after
     /// them how far rounding inside the metric may put each: four times the prompts.
     pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
-        let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.portion, 2);
+        let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.batch, 2);
         let mut watch = Watch::new();
         let logits = self.model.forward(run, &mut watch)?;
-        let prompts = self.portion.prompts.repeat(2);
+        let prompts = self.batch.prompts.repeat(2);
         let rounding = rounding(self.metric, logits.clone(), &prompts);
         Ok(Tensor::cat(vec![watch.mark(evaluate(self.metric, logits, &prompts)), rounding], 0))
     }
@@ -173,7 +173,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
             None => (line.change.clone() * gradient).sum_dim(2),
             Some(axis) => {
                 let through =
-                    product(gradient.reshape([prompts * pos, d_model]), self.writing(kind, moved.layer).transpose());
+                    matmul(gradient.reshape([prompts * pos, d_model]), self.writing(kind, moved.layer).transpose());
                 let units = units(kind, self.model.config());
                 match axis {
                     Axis::Head => {
@@ -186,7 +186,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
             }
         };
         let units = values.dims()[2];
-        let mut read = hosts(vec![values.reshape([prompts * pos * units]), ends]);
+        let mut read = to_vecs(vec![values.reshape([prompts * pos * units]), ends]);
         let ends = read.pop().unwrap_or_default();
         Ok((Attributions { units, pos, values: read.pop().unwrap_or_default() }, ends))
     }
@@ -233,8 +233,8 @@ impl<B: Backend> Line<B> {
         let places = Tensor::<B, 1>::from_floats(places.as_slice(), &self.clean.device());
         let n = places.dims()[0];
         let moved = self.change.clone().unsqueeze_dim::<4>(0) * places.reshape([n, 1, 1, 1]);
-        let all = moved + float32(self.clean.clone()).unsqueeze_dim(0);
-        in_type_of(all, &self.clean).reshape([n * prompts, pos, d_model])
+        let all = moved + to_f32(self.clean.clone()).unsqueeze_dim(0);
+        cast_like(all, &self.clean).reshape([n * prompts, pos, d_model])
     }
 
     /// A run of rows that begin with `residual`, a number of copies of the prompts.
@@ -242,14 +242,14 @@ impl<B: Backend> Line<B> {
         &self,
         residual: Tensor<C, 3>,
         earlier: Option<Prefix<C>>,
-        portion: &Portion,
+        batch: &PromptBatch,
         copies: usize,
     ) -> Run<C> {
         let run = Run::new(self.entry.start(residual))
-            .reading(portion.readout.repeated(copies))
-            .with_last_block(LastBlock::Read);
+            .with_readout(batch.readout.repeated(copies))
+            .with_last_block(LastBlock::ReadPositions);
         match earlier {
-            Some(earlier) => run.after(earlier),
+            Some(earlier) => run.with_prefix(earlier),
             None => run,
         }
     }
@@ -260,7 +260,7 @@ impl<B: Backend> Line<B> {
         &self,
         model: &Transformer<A>,
         metric: &M,
-        portion: &Portion,
+        batch: &PromptBatch,
         nodes: &[QuadratureNode],
         at_once: usize,
     ) -> Result<Tensor<B, 3>, AnalysisError>
@@ -269,19 +269,19 @@ impl<B: Backend> Line<B> {
         M: Metric,
     {
         let [prompts, pos, d_model] = self.clean.dims();
-        let mut mean = float32(self.clean.clone()).zeros_like();
+        let mut mean = to_f32(self.clean.clone()).zeros_like();
         for nodes in nodes.chunks(at_once.max(1)) {
             let places: Vec<f64> = nodes.iter().map(|node| node.at).collect();
             let residual = Tensor::<A, 3>::from_inner(self.residuals(&places)).require_grad();
             let earlier = self.earlier.clone().map(Prefix::from_inner);
-            let run = self.run(residual.clone(), earlier, portion, nodes.len());
-            let values = evaluate(metric, model.forward(run, ())?, &portion.prompts.repeat(nodes.len()));
+            let run = self.run(residual.clone(), earlier, batch, nodes.len());
+            let values = evaluate(metric, model.forward(run, ())?, &batch.prompts.repeat(nodes.len()));
             let weights: Vec<f32> =
                 nodes.iter().flat_map(|node| std::iter::repeat_n(node.weight as f32, prompts)).collect();
             let weights = Tensor::<A, 1>::from_floats(weights.as_slice(), &values.device());
             let mut gradients = (values * weights).sum().backward();
             if let Some(gradient) = residual.grad_remove(&mut gradients) {
-                mean = mean + float32(gradient).reshape([nodes.len(), prompts, pos, d_model]).sum_dim(0).squeeze_dim(0);
+                mean = mean + to_f32(gradient).reshape([nodes.len(), prompts, pos, d_model]).sum_dim(0).squeeze_dim(0);
             }
         }
         Ok(mean)

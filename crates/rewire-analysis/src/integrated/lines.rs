@@ -5,7 +5,7 @@ use rewire_model::TransformerConfig;
 
 use crate::node::index::no_effects;
 use crate::node::kind::{By, NodeKind};
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 use crate::run::moves::clear;
 
 /// A line to be integrated along.
@@ -36,15 +36,15 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn new(
         nodes: &[NodeKind],
-        together: Together,
+        scope: LineScope,
         config: &TransformerConfig,
-        portion: &Portion,
+        batch: &PromptBatch,
         width: usize,
     ) -> Self {
-        let n_prompts = portion.prompts.len();
-        let lines = |kind: &NodeKind| match together {
-            Together::Layer => ArrayD::zeros(IxDyn(&[n_prompts, config.n_layers])),
-            Together::Node => no_effects(NodeKind { by: By::All, ..*kind }, config, n_prompts, width),
+        let n_prompts = batch.prompts.len();
+        let lines = |kind: &NodeKind| match scope {
+            LineScope::Layer => ArrayD::zeros(IxDyn(&[n_prompts, config.n_layers])),
+            LineScope::Node => no_effects(NodeKind { by: By::All, ..*kind }, config, n_prompts, width),
         };
         Self {
             attributions: nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, width)).collect(),
@@ -54,10 +54,10 @@ impl Found {
     }
 
     /// Sets the attributions of nodes that cannot matter to exactly 0.
-    pub(crate) fn clear(&mut self, nodes: &[NodeKind], config: &TransformerConfig, portion: &Portion) {
+    pub(crate) fn clear(&mut self, nodes: &[NodeKind], config: &TransformerConfig, batch: &PromptBatch) {
         for (kind, attributions) in nodes.iter().zip(&mut self.attributions) {
             for layer in 0..config.n_layers {
-                clear(*kind, layer, portion, config, attributions.index_axis_mut(Dimension(1), layer));
+                clear(*kind, layer, batch, config, attributions.index_axis_mut(Dimension(1), layer));
             }
         }
     }
@@ -76,10 +76,10 @@ impl Found {
     }
 }
 
-/// Which activations move along a line together.
+/// Which activations move along a line scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
 #[strum(serialize_all = "kebab-case")]
-pub enum Together {
+pub enum LineScope {
     /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
     Layer,
     /// Each head, or neuron, alone: its attributions over positions sum to its own exact effect. One line a node: for the neurons

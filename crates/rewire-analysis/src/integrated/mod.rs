@@ -8,7 +8,7 @@ pub(crate) mod quadrature;
 pub(crate) mod rule;
 
 pub use curves::{Curves, interpolation_curves};
-pub use gradients::{Completeness, DEFAULT_TOLERANCE, Integrated, PathIntegral, integrated_gradients};
-pub use lines::Together;
+pub use gradients::{Completeness, DEFAULT_TOLERANCE, Integrated, IntegratedGradientsOptions, integrated_gradients};
+pub use lines::LineScope;
 pub use quadrature::{Quadrature, QuadratureNode, QuadratureNodes};
 pub use rule::Rule;

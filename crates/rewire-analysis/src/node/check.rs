@@ -10,7 +10,7 @@ use crate::node::kind::{By, Component, Node, NodeKind, Positions};
 impl NodeKind {
     /// Refuses nodes that the model does not have.
     pub(crate) fn check(self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
-        if self.by == By::Marked && pairs.marks().is_none() {
+        if self.by == By::Marked && pairs.marked_positions().is_none() {
             return Err(AnalysisError::NoMarks { node: self });
         }
         if self.component == Component::ResidMid && config.parallel_block {

@@ -7,7 +7,7 @@ use rewire_model::TransformerConfig;
 use rewire_tasks::PromptPairs;
 /// A node among the kinds of a sweep: which kind, and its index along that kind's axes, layer first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct NodeIndex {
     /// Which of the kinds.
     pub kind: usize,
     /// Its index.
@@ -15,7 +15,7 @@ pub struct Place {
 }
 
 /// The index of a node in the effects of its kind.
-pub(crate) fn place(prompt: usize, layer: usize, unit: Option<usize>, positions: &Positions) -> Vec<usize> {
+pub(crate) fn effect_index(prompt: usize, layer: usize, unit: Option<usize>, positions: &Positions) -> Vec<usize> {
     let place = match positions {
         Positions::All | Positions::Each(_) => vec![],
         Positions::One(position) => vec![*position],
@@ -34,13 +34,13 @@ pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
 }
 
 /// The places that a kind's nodes are divided into.
-pub(crate) fn places(kind: NodeKind, pairs: &PromptPairs) -> Vec<Positions> {
+pub(crate) fn positions_of(kind: NodeKind, pairs: &PromptPairs) -> Vec<Positions> {
     let width = pairs.width();
     match kind.by {
         By::All => vec![Positions::All],
         By::Position => (0..width).map(Positions::One).collect(),
         By::Cell => (0..width).flat_map(|dest| (0..=dest).map(move |src| Positions::Cell { dest, src })).collect(),
-        By::Marked => pairs.marks().map(|marks| Positions::Each(marks.to_vec())).into_iter().collect(),
+        By::Marked => pairs.marked_positions().map(|marks| Positions::Each(marks.to_vec())).into_iter().collect(),
     }
 }
 

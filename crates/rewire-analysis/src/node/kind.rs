@@ -63,7 +63,7 @@ pub enum By {
     Position,
     /// Each cell of an attention pattern apart: destination and source.
     Cell,
-    /// One position a prompt, which its pairs mark ([`PromptPairs::marking`](rewire_tasks::PromptPairs::marking)): the
+    /// One position a prompt, which its pairs mark ([`PromptPairs::with_marked_positions`](rewire_tasks::PromptPairs::with_marked_positions)): the
     /// repeated name, the verb, whatever stands at another place in each (of an attention pattern: the destination).
     Marked,
 }

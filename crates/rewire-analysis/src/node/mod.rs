@@ -4,5 +4,5 @@ mod check;
 pub(crate) mod index;
 pub(crate) mod kind;
 
-pub use index::Place;
+pub use index::NodeIndex;
 pub use kind::{By, Component, Node, NodeKind, ParseNodeError, Positions};

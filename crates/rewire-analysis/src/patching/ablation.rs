@@ -7,7 +7,7 @@ use rewire_tasks::Metric;
 use crate::effects::{Baselines, Effects, Method, Outcome};
 use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind, Positions};
-use crate::patching::engine::{Which, sweep};
+use crate::patching::engine::{SweepTarget, sweep};
 use crate::patching::groups::{GroupOutcome, replace_groups};
 use crate::run::execution::Execution;
 use crate::run::intervention::Intervention;
@@ -26,8 +26,8 @@ pub fn ablation<B: Backend, M: Metric>(
     intervention: &Intervention<B>,
     execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    let which = Which { direction: Direction::Noising, intervention, chosen: None };
-    Ok(Outcome { method: Method::Ablation, ..sweep(model, question, nodes, which, execution)? })
+    let target = SweepTarget { direction: Direction::Noising, intervention, only: None };
+    Ok(Outcome { method: Method::Ablation, ..sweep(model, question, nodes, target, execution)? })
 }
 
 /// The same for sets of nodes, each set removed together.
@@ -68,7 +68,7 @@ fn overlap(a: &Node, b: &Node) -> bool {
 }
 
 impl Outcome {
-    /// Of patching and ablation, the metric after each node was replaced, per prompt, in this outcome's unit: normalised, 0 is the
+    /// Of patching and ablation, the metric after each node was replaced, per prompt, in this outcome's unit: normalized, 0 is the
     /// corrupted prompts' mean and 1 the clean ones'.
     #[must_use]
     pub fn after(&self) -> Vec<Effects> {
@@ -77,7 +77,7 @@ impl Outcome {
         let [clean_mean, corrupted_mean] = self.baselines.means();
         let in_unit = |metric: f32| match self.scale {
             Scale::Metric => f64::from(metric),
-            Scale::Normalised => (f64::from(metric) - corrupted_mean) / (clean_mean - corrupted_mean),
+            Scale::Normalized => (f64::from(metric) - corrupted_mean) / (clean_mean - corrupted_mean),
         };
         let after = |effects: &Effects| {
             let mut values = effects.values.clone();

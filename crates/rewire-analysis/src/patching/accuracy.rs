@@ -12,14 +12,14 @@ use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node, NodeKind, Positions, named};
 use crate::patching::ablation::check_no_node_twice;
 use crate::patching::reference;
-use crate::run::batch::{Portion, portions};
+use crate::run::batch::{PromptBatch, batches};
 use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
-use crate::run::fit::watched;
+use crate::run::fit::catch_device_faults;
 use crate::run::intervention::Intervention;
 use crate::run::question::Direction;
 use crate::run::record::check_pairs;
-use crate::run::transfer::host;
+use crate::run::transfer::to_vec;
 use crate::run::workers;
 use crate::stats::proportion::Proportion;
 
@@ -52,7 +52,7 @@ pub struct AnswerAccuracy {
 /// starts at the lowest layer that its ablation touches; generation keeps keys and values.
 ///
 /// At generated positions a removed node is replaced by what it is replaced by at END. [`Intervention::Fixed`] must be the same for all
-/// prompts. Of the execution, [`Execution::prompt_batch`], workers and progress count; nothing is kept in [`Execution::ledger`].
+/// prompts. Of the execution, [`Execution::prompt_batch`], workers and progress count; nothing is kept in [`Execution::checkpoint`].
 ///
 /// # Errors
 /// [`AnalysisError`] for nodes that the model does not have, that are named twice or not at all positions; for attention patterns,
@@ -67,7 +67,7 @@ pub fn answer_accuracy<B: Backend>(
     execution: &Execution,
 ) -> Result<Vec<AnswerAccuracy>, AnalysisError> {
     check(model, pairs, ablations, new_tokens)?;
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (prompt, pair) in pairs.pairs().iter().enumerate() {
             by_length.entry(pair.clean.len()).or_default().push(prompt);
@@ -80,8 +80,8 @@ pub fn answer_accuracy<B: Backend>(
             .collect();
         let (mut done, total) = (0, pairs.len() * ablations.len());
         (execution.progress)(done, total);
-        let mut answered: Vec<Vec<Answered>> =
-            ablations.iter().map(|_| vec![Answered::default(); pairs.len()]).collect();
+        let mut answered: Vec<Vec<AnswerRecord>> =
+            ablations.iter().map(|_| vec![AnswerRecord::default(); pairs.len()]).collect();
         workers::run(
             batches.len(),
             execution.workers::<B>(&model.device()),
@@ -143,7 +143,7 @@ fn check<B: Backend>(
 
 /// What came of one prompt.
 #[derive(Debug, Clone, Copy, Default)]
-struct Answered {
+struct AnswerRecord {
     rank: usize,
     above_wrong: bool,
     said: bool,
@@ -151,9 +151,9 @@ struct Answered {
 }
 
 impl AnswerAccuracy {
-    fn of(answered: &[Answered]) -> Self {
+    fn of(answered: &[AnswerRecord]) -> Self {
         let n = answered.len().max(1) as f64;
-        let share = |is: fn(&Answered) -> bool| Proportion::of(answered.iter().map(is));
+        let share = |is: fn(&AnswerRecord) -> bool| Proportion::of(answered.iter().map(is));
         Self {
             first: share(|a| a.rank == 1),
             above_wrong: share(|a| a.above_wrong),
@@ -175,7 +175,7 @@ impl AnswerAccuracy {
 struct Batch<'a, B: Backend> {
     model: &'a Transformer<B>,
     tokenizer: &'a Tokenizer,
-    portion: Portion,
+    batch: PromptBatch,
     /// The prompts' numbers among all.
     prompts: &'a [usize],
     /// What each prompt's answers are called.
@@ -201,8 +201,8 @@ impl<'a, B: Backend> Batch<'a, B> {
         let name = |answer: &u32| tokenizer.decode(&[*answer]).trim().to_owned();
         let names = pairs.pairs().iter().map(|p| p.answers.iter().map(name).collect()).collect();
         let metric = LogitDiff::new(pairs);
-        let portion = portions(pairs, &metric, pairs.len())?.get(0);
-        let readout = Readout { columns: None, ..portion.readout.clone() };
+        let batch = batches(pairs, &metric, pairs.len())?.get(0);
+        let readout = Readout { columns: None, ..batch.readout.clone() };
         let starts: BTreeSet<usize> = ablations.iter().filter_map(|a| lowest(&a.nodes)).collect();
         let resumed = move |p: HookPoint| match p {
             HookPoint::Block { layer, site: Site::ResidPre } => starts.contains(&layer),
@@ -210,37 +210,37 @@ impl<'a, B: Backend> Batch<'a, B> {
         };
         let mut recorders = (Recorder::filtered(resumed), model.prefix_recorder());
         let mut watch = Watch::new();
-        let run = Run::tokens(model.tokens(&pairs.clean())?).reading(readout.clone());
-        let logits = model.forward(run.with_last_block(LastBlock::Read), (&mut recorders, &mut watch))?;
+        let run = Run::tokens(model.tokens(&pairs.clean())?).with_readout(readout.clone());
+        let logits = model.forward(run.with_last_block(LastBlock::ReadPositions), (&mut recorders, &mut watch))?;
         let (resumed, earlier) = recorders;
         let mut cache = resumed.into_cache();
-        cache.take_in(earlier.into_cache());
+        cache.merge(earlier.into_cache());
         let resampled = ablations.iter().filter(|a| matches!(a.by, Intervention::Resample));
         let points: BTreeSet<HookPoint> = resampled.flat_map(|a| &a.nodes).map(Node::point).collect();
         let corrupted = match points.is_empty() {
             true => ActivationCache::new(),
             false => {
                 let accepts = move |p: HookPoint| points.contains(&p);
-                Intervention::Resample.source(model, &metric, &portion, Direction::Noising, accepts)?.cache
+                Intervention::Resample.source(model, &metric, &batch, Direction::Noising, accepts)?.cache
             }
         };
-        let finite = host(watch.mark(nan_or_zero(&logits)));
+        let finite = to_vec(watch.mark(nan_or_zero(&logits)));
         check_prompts(model, "an activation of the clean run", &pairs.clean(), prompts, &finite)?;
-        Ok(Self { model, tokenizer, portion, prompts, names, metric, readout, cache, corrupted, logits })
+        Ok(Self { model, tokenizer, batch, prompts, names, metric, readout, cache, corrupted, logits })
     }
 
     /// Ablation by ablation, prompt by prompt.
-    fn answers(&self, ablations: &[Ablated<B>], new_tokens: usize) -> Result<Vec<Vec<Answered>>, AnalysisError> {
+    fn answers(&self, ablations: &[Ablated<B>], new_tokens: usize) -> Result<Vec<Vec<AnswerRecord>>, AnalysisError> {
         ablations.iter().map(|ablated| self.after(ablated, new_tokens)).collect()
     }
 
-    fn after(&self, Ablated { nodes, by }: &Ablated<B>, new_tokens: usize) -> Result<Vec<Answered>, AnalysisError> {
+    fn after(&self, Ablated { nodes, by }: &Ablated<B>, new_tokens: usize) -> Result<Vec<AnswerRecord>, AnalysisError> {
         let points: BTreeSet<HookPoint> = nodes.iter().map(Node::point).collect();
-        let n_prompts = self.portion.prompts.len();
+        let n_prompts = self.batch.prompts.len();
         let Some(lowest) = lowest(nodes) else {
-            let mut answered = self.judged(&self.logits, nodes)?;
-            let prefix = Prefix::from_cache(&self.cache, self.model.config(), self.portion.pairs.width())?;
-            self.speak(&mut answered, &self.logits, prefix, new_tokens, nodes, |_| Ok(Patch::new()))?;
+            let mut answered = self.rank_answers(&self.logits, nodes)?;
+            let prefix = Prefix::from_cache(&self.cache, self.model.config(), self.batch.pairs.width())?;
+            self.generate_answers(&mut answered, &self.logits, prefix, new_tokens, nodes, |_| Ok(Patch::new()))?;
             return Ok(answered);
         };
         let source = match by {
@@ -248,28 +248,29 @@ impl<'a, B: Backend> Batch<'a, B> {
             _ => {
                 let points = points.clone();
                 let accepts = move |p: HookPoint| points.contains(&p);
-                by.source(self.model, &self.metric, &self.portion, Direction::Noising, accepts)?.cache
+                by.source(self.model, &self.metric, &self.batch, Direction::Noising, accepts)?.cache
             }
         };
         let mut patch = reference::patch(&[nodes], &source, n_prompts, 0, &self.model.device())?;
         let last = self.model.config().n_layers - 1;
-        let last_block = if nodes.iter().any(|n| n.layer == last) { LastBlock::Whole } else { LastBlock::Read };
-        let run = Run::resume(lowest, self.cache.block(lowest, Site::ResidPre)?)
-            .reading(self.readout.clone())
+        let last_block =
+            if nodes.iter().any(|n| n.layer == last) { LastBlock::AllPositions } else { LastBlock::ReadPositions };
+        let run = Run::from_residual(lowest, self.cache.block(lowest, Site::ResidPre)?)
+            .with_readout(self.readout.clone())
             .with_last_block(last_block);
         let mut recorder = self.model.prefix_recorder();
         let mut watch = Watch::new();
         let logits = self.model.forward(run, ((&mut patch, &mut recorder), &mut watch))?;
         patch.finish()?;
         let rows: Vec<usize> = (0..n_prompts).collect();
-        self.check(&host(watch.mark(nan_or_zero(&logits))), &rows, nodes)?;
+        self.check(&to_vec(watch.mark(nan_or_zero(&logits))), &rows, nodes)?;
         // Below the lowest layer keys and values are as they were.
         let mut cache = self.cache.clone();
-        cache.take_in(recorder.into_cache());
-        let prefix = Prefix::from_cache(&cache, self.model.config(), self.portion.pairs.width())?;
+        cache.merge(recorder.into_cache());
+        let prefix = Prefix::from_cache(&cache, self.model.config(), self.batch.pairs.width())?;
 
-        let mut answered = self.judged(&logits, nodes)?;
-        self.speak(&mut answered, &logits, prefix, new_tokens, nodes, |rows| {
+        let mut answered = self.rank_answers(&logits, nodes)?;
+        self.generate_answers(&mut answered, &logits, prefix, new_tokens, nodes, |rows| {
             let at_end = points.iter().try_fold(ActivationCache::new(), |cache, &p| {
                 Ok::<_, AnalysisError>(cache.with(p, at_end(source.any(p)?, rows)))
             })?;
@@ -291,8 +292,8 @@ impl<'a, B: Backend> Batch<'a, B> {
 
     /// Rank and logit difference of each prompt's answers, from logits `[prompt, 1, d_vocab]` with
     /// some nodes removed.
-    fn judged(&self, logits: &Tensor<B, 3>, nodes: &[Node]) -> Result<Vec<Answered>, AnalysisError> {
-        let logits = host(logits.clone());
+    fn rank_answers(&self, logits: &Tensor<B, 3>, nodes: &[Node]) -> Result<Vec<AnswerRecord>, AnalysisError> {
+        let logits = to_vec(logits.clone());
         self.check(&logits, &(0..self.prompts.len()).collect::<Vec<_>>(), nodes)?;
         let rows = logits.chunks(self.model.config().d_vocab);
         let judge = |(pair, logits): (&rewire_tasks::PromptPair, &[f32])| {
@@ -301,20 +302,20 @@ impl<'a, B: Backend> Batch<'a, B> {
             let mean = |of: &[f32]| of.iter().sum::<f32>() / of.len() as f32;
             let (right, wrong) = (of(&pair.answers), of(&pair.wrong_answers));
             let likeliest = best(&right);
-            Answered {
+            AnswerRecord {
                 rank: 1 + logits.iter().filter(|&&l| l > likeliest).count(),
                 above_wrong: likeliest > best(&wrong),
                 said: false,
                 logit_difference: mean(&right) - mean(&wrong),
             }
         };
-        Ok(self.portion.pairs.pairs().iter().zip(rows).map(judge).collect())
+        Ok(self.batch.pairs.pairs().iter().zip(rows).map(judge).collect())
     }
 
     /// Goes on from `logits`, token by token, until each prompt's first word is known.
-    fn speak(
+    fn generate_answers(
         &self,
-        answered: &mut [Answered],
+        answered: &mut [AnswerRecord],
         logits: &Tensor<B, 3>,
         mut prefix: Prefix<B>,
         new_tokens: usize,
@@ -330,7 +331,7 @@ impl<'a, B: Backend> Batch<'a, B> {
             let mut still_open = Vec::new();
             for (row, (&prompt, &token)) in open.iter().zip(&chosen).enumerate() {
                 said[prompt].push(token);
-                match verdict(&self.tokenizer.decode(&said[prompt]), &self.names[prompt]) {
+                match first_word_matches(&self.tokenizer.decode(&said[prompt]), &self.names[prompt]) {
                     Some(is_right) => answered[prompt].said = is_right,
                     None => still_open.push(row),
                 }
@@ -346,7 +347,7 @@ impl<'a, B: Backend> Batch<'a, B> {
             let mut patch = patch_of(&open)?;
             (logits, prefix) = self.model.extend(prefix, &tokens, &mut patch)?;
             patch.finish()?;
-            self.check(&host(nan_or_zero(&logits.clone().unsqueeze_dim(1))), &open, nodes)?;
+            self.check(&to_vec(nan_or_zero(&logits.clone().unsqueeze_dim(1))), &open, nodes)?;
         }
         Ok(())
     }
@@ -363,7 +364,7 @@ fn at_end<B: Backend>(value: &AnyRank<B>, rows: &[usize]) -> AnyRank<B> {
 }
 
 /// Whether the first word of `text` has one of `names` in it; `None` while more text could change that.
-fn verdict(text: &str, names: &[String]) -> Option<bool> {
+fn first_word_matches(text: &str, names: &[String]) -> Option<bool> {
     let word = text.trim_start();
     let end = word.find(char::is_whitespace);
     let first = &word[..end.unwrap_or(word.len())];
@@ -375,11 +376,11 @@ fn verdict(text: &str, names: &[String]) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::verdict;
+    use super::first_word_matches;
 
     #[test]
     fn the_first_word_decides_once_it_is_known() {
-        let judge = |text| verdict(text, &["Mary".to_owned()]);
+        let judge = |text| first_word_matches(text, &["Mary".to_owned()]);
         assert_eq!(judge(" Mary"), Some(true));
         assert_eq!(judge(" Marys"), Some(true));
         assert_eq!(judge(" "), None);
@@ -387,6 +388,6 @@ mod tests {
         assert_eq!(judge(" the Mary"), Some(false));
         assert_eq!(judge(" Mar"), None);
         assert_eq!(judge("\nMary."), Some(true));
-        assert_eq!(verdict(" x", &[String::new()]), None);
+        assert_eq!(first_word_matches(" x", &[String::new()]), None);
     }
 }

@@ -12,10 +12,10 @@ use rewire_tasks::{Metric, PromptPairs};
 use rewire_tensor::Precision;
 
 use crate::error::AnalysisError;
-use crate::integrated::gradients::PathIntegral;
+use crate::integrated::gradients::IntegratedGradientsOptions;
 use crate::node::kind::NodeKind;
-use crate::patching::plan::{Entry, Part, PlannedPass, plan};
-use crate::run::batch::{Portion, portions};
+use crate::patching::plan::{Entry, EntryGroup, PlannedPass, plan};
+use crate::run::batch::{PromptBatch, batches};
 use crate::run::execution::Execution;
 use crate::run::record::{check, check_pairs};
 
@@ -72,17 +72,16 @@ impl<'a> Costs<'a> {
     }
 
     /// An unpatched run of a portion from `first` on.
-    pub(crate) fn whole_run(self, portion: &Portion, first: usize) -> Cost {
-        self.pass(&PlannedPass::of_one_entry(Entry::Pre(0), first, 1), portion)
+    pub(crate) fn whole_run(self, batch: &PromptBatch, first: usize) -> Cost {
+        self.pass(&PlannedPass::of_one_entry(Entry::Pre(0), first, 1), batch)
     }
 
     /// What the rows of a pass need from where they enter to the logits that are read.
-    pub(crate) fn pass(self, pass: &PlannedPass, portion: &Portion) -> Cost {
+    pub(crate) fn pass(self, pass: &PlannedPass, batch: &PromptBatch) -> Cost {
         let config = self.config;
-        let width = portion.pairs.width();
+        let width = batch.pairs.width();
         let seen: usize = (pass.first..width).map(|position| position + 1).sum();
-        let read =
-            portion.readout_positions().iter().map(|p| p + 1).sum::<usize>() as f64 / portion.prompts.len() as f64;
+        let read = batch.readout_positions().iter().map(|p| p + 1).sum::<usize>() as f64 / batch.prompts.len() as f64;
         let computed = (width - pass.first) as f64;
         let [d_model, d_heads, d_mlp] =
             [config.d_model, config.n_heads * config.d_head, config.d_mlp].map(|d| d as f64);
@@ -93,15 +92,15 @@ impl<'a> Costs<'a> {
         // Attention is scores and mixing.
         let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
         let last = qkv_read + 4.0 * d_heads * read + out + mlp;
-        let columns = portion.columns(config) as f64;
-        let rows = |variants: usize| (variants * portion.prompts.len()) as f64;
+        let columns = batch.columns(config) as f64;
+        let rows = |variants: usize| (variants * batch.prompts.len()) as f64;
         // Weights are read once, whoever needs them; the stream is each row's own.
         let mut numbers = d_model * columns;
         let mut operations = rows(pass.variants()) * 2.0 * d_model * columns;
         for layer in 0..config.n_layers {
             let is_last = layer + 1 == config.n_layers;
             let by = |depth: usize| {
-                rows(pass.parts.iter().filter(|p| p.entry.depth() <= depth).map(Part::variants).sum::<usize>())
+                rows(pass.parts.iter().filter(|p| p.entry.depth() <= depth).map(EntryGroup::variants).sum::<usize>())
             };
             let (from_start, from_mid) = (by(2 * layer), by(2 * layer + 1));
             operations += from_start * if is_last { last } else { whole };
@@ -124,8 +123,8 @@ pub fn forward_cost<B: Backend, M: Metric>(
     metric: &M,
 ) -> Result<Cost, AnalysisError> {
     check_pairs(model, pairs)?;
-    let of_portion = |portion: &Portion| Costs::of(model).whole_run(portion, 0);
-    Ok(portions(pairs, metric, pairs.len())?.iter().map(|portion| of_portion(&portion)).sum())
+    let of_batch = |batch: &PromptBatch| Costs::of(model).whole_run(batch, 0);
+    Ok(batches(pairs, metric, pairs.len())?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
 /// The least cost of [`activation_patching`](crate::patching::engine::activation_patching): the two runs, and every patch.
@@ -141,12 +140,12 @@ pub fn activation_patching_cost<B: Backend, M: Metric>(
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, nodes)?;
     let costs = Costs::of(model);
-    let of_portion = |portion: &Portion| {
+    let of_batch = |batch: &PromptBatch| {
         let passes =
-            plan(nodes, model.config(), portion, None, execution.token_budget, execution.layers::<B>(&model.device()));
-        costs.whole_run(portion, 0) * 2.0 + passes.iter().map(|pass| costs.pass(pass, portion)).sum()
+            plan(nodes, model.config(), batch, None, execution.token_budget, execution.layers::<B>(&model.device()));
+        costs.whole_run(batch, 0) * 2.0 + passes.iter().map(|pass| costs.pass(pass, batch)).sum()
     };
-    Ok(portions(pairs, metric, execution.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
+    Ok(batches(pairs, metric, execution.prompt_batch)?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
 /// The least cost of [`attribution_patching`](crate::attribution::nodes::attribution_patching): two runs and one backward pass from the first different
@@ -162,9 +161,9 @@ pub fn attribution_patching_cost<B: Differentiable, M: Metric>(
     execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check_pairs(model, pairs)?;
-    let size = execution.gradient_portion::<B>(pairs.len(), &model.device());
-    let of_portion = |portion: &Portion| Costs::of(model).whole_run(portion, portion.first_difference) * 3.0;
-    Ok(portions(pairs, metric, size)?.iter().map(|portion| of_portion(&portion)).sum())
+    let size = execution.gradient_batch_size::<B>(pairs.len(), &model.device());
+    let of_batch = |batch: &PromptBatch| Costs::of(model).whole_run(batch, batch.first_difference) * 3.0;
+    Ok(batches(pairs, metric, size)?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
 /// The least cost of [`integrated_gradients`](crate::integrated::gradients::integrated_gradients) of all nodes of each layer together, towards the corrupted run,
@@ -178,21 +177,21 @@ pub fn integrated_gradients_cost<B: Differentiable, M: Metric>(
     pairs: &PromptPairs,
     metric: &M,
     nodes: &[NodeKind],
-    integral: &PathIntegral<B::InnerBackend>,
+    integral: &IntegratedGradientsOptions<B::InnerBackend>,
     execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, nodes)?;
     let costs = Costs::of(model);
     let nodes_of_line = integral.quadrature.nodes()?.len();
-    let size = execution.gradient_portion::<B>(pairs.len(), &model.device());
-    let of_portion = |portion: &Portion| {
+    let size = execution.gradient_batch_size::<B>(pairs.len(), &model.device());
+    let of_batch = |batch: &PromptBatch| {
         let of_line = |kind: &NodeKind, layer: usize| {
             let entry = Entry::of(kind.component, layer, model.config());
-            let runs = |n: usize| costs.pass(&PlannedPass::of_one_entry(entry, portion.first_difference, n), portion);
+            let runs = |n: usize| costs.pass(&PlannedPass::of_one_entry(entry, batch.first_difference, n), batch);
             runs(nodes_of_line) * 2.0 + runs(2)
         };
         let lines = nodes.iter().flat_map(|kind| (0..model.config().n_layers).map(move |layer| of_line(kind, layer)));
-        costs.whole_run(portion, 0) * 2.0 + lines.sum()
+        costs.whole_run(batch, 0) * 2.0 + lines.sum()
     };
-    Ok(portions(pairs, metric, size)?.iter().map(|portion| of_portion(&portion)).sum())
+    Ok(batches(pairs, metric, size)?.iter().map(|batch| of_batch(&batch)).sum())
 }

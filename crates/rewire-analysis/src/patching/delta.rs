@@ -8,16 +8,16 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig, attend, mix_values};
-use rewire_tensor::{float32, in_type_of, product};
+use rewire_tensor::{cast_like, matmul, to_f32};
 
 use crate::node::kind::{Component, NodeKind, Positions};
-use crate::patching::plan::{Entry, Slice};
-use crate::run::batch::Portion;
+use crate::patching::plan::{Entry, UnitSlice};
+use crate::run::batch::PromptBatch;
 
 /// The two runs that patches are made between.
 pub(crate) struct Deltas<'a, B: Backend> {
     pub(crate) model: &'a Transformer<B>,
-    pub(crate) portion: &'a Portion,
+    pub(crate) batch: &'a PromptBatch,
     pub(crate) base: &'a ActivationCache<B>,
     pub(crate) source: &'a ActivationCache<B>,
 }
@@ -59,17 +59,17 @@ impl<B: Backend> Deltas<'_, B> {
     /// nothing changes.
     pub(crate) fn entering(
         &self,
-        slice: &Slice,
+        slice: &UnitSlice,
         component: Component,
         entry: Entry,
         first: usize,
     ) -> Result<(Tensor<B, 3>, Tensor<B, 1>), CacheError> {
         let change = self.change(slice, component, first)?;
         let [units, prompts, pos, d_model] = change.dims();
-        let size = float32(change.clone()).abs().sum_dim(3).reshape([units * prompts * pos]);
+        let size = to_f32(change.clone()).abs().sum_dim(3).reshape([units * prompts * pos]);
         let unchanged = self.unchanged(entry, first)?;
         // Changes are of float32; what enters the model again is of the model's numbers.
-        let changed = in_type_of(change + float32(unchanged.clone()).unsqueeze_dim(0), &unchanged);
+        let changed = cast_like(change + to_f32(unchanged.clone()).unsqueeze_dim(0), &unchanged);
         Ok((changed.reshape([units * prompts, pos, d_model]), size))
     }
 
@@ -85,7 +85,12 @@ impl<B: Backend> Deltas<'_, B> {
     }
 
     /// What each unit of `slice` changes in it, `[unit, prompts, pos, d_model]`.
-    pub(crate) fn change(&self, slice: &Slice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
+    pub(crate) fn change(
+        &self,
+        slice: &UnitSlice,
+        component: Component,
+        first: usize,
+    ) -> Result<Tensor<B, 4>, CacheError> {
         Ok(match component {
             Component::MlpPost => self.neurons(slice, first)?,
             Component::HeadQ
@@ -99,9 +104,9 @@ impl<B: Backend> Deltas<'_, B> {
     }
 
     /// Source less base at a site of rank 3, 0 away from the slice's positions: `[prompts, pos, ..]`.
-    fn masked(&self, slice: &Slice, site: Site) -> Result<Tensor<B, 3>, CacheError> {
+    fn masked(&self, slice: &UnitSlice, site: Site) -> Result<Tensor<B, 3>, CacheError> {
         let difference =
-            float32(self.source.block::<3>(slice.layer, site)?) - float32(self.base.block(slice.layer, site)?);
+            to_f32(self.source.block::<3>(slice.layer, site)?) - to_f32(self.base.block(slice.layer, site)?);
         Ok(match self.mask(&slice.positions) {
             Some(mask) => difference * mask.unsqueeze_dim(2),
             None => difference,
@@ -109,20 +114,20 @@ impl<B: Backend> Deltas<'_, B> {
     }
 
     /// What heads add to the residual stream more than in the base run, `[head, prompts, pos, d_model]`.
-    fn heads(&self, slice: &Slice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
+    fn heads(&self, slice: &UnitSlice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
         let z = computed(self.mixed_values(slice, component)?, first);
         let [prompts, pos, _, d_head] = z.dims();
         let units = slice.units.len();
         let z = z.narrow(2, slice.units.start, units).permute([2, 0, 1, 3]).reshape([units, prompts * pos, d_head]);
         let w_o = self.model.w_o(slice.layer).narrow(0, slice.units.start, units); // [head, d_head, d_model]
         let d_model = w_o.dims()[2];
-        Ok(product(z, w_o).reshape([units, prompts, pos, d_model]))
+        Ok(matmul(z, w_o).reshape([units, prompts, pos, d_model]))
     }
 
     /// The change of every head's mixed values, each patched alone: `[prompts, pos, head, d_head]`.
-    fn mixed_values(&self, slice: &Slice, component: Component) -> Result<Tensor<B, 4>, CacheError> {
+    fn mixed_values(&self, slice: &UnitSlice, component: Component) -> Result<Tensor<B, 4>, CacheError> {
         let config = self.model.config();
-        let at = |cache: &ActivationCache<B>, site| cache.block::<4>(slice.layer, used(site, config)).map(float32);
+        let at = |cache: &ActivationCache<B>, site| cache.block::<4>(slice.layer, used(site, config)).map(to_f32);
         let mask = self.mask(&slice.positions).map(|mask| mask.unsqueeze_dims::<4>(&[2, 3]));
         let only = |difference: Tensor<B, 4>| match &mask {
             Some(mask) => difference * mask.clone(),
@@ -159,7 +164,7 @@ impl<B: Backend> Deltas<'_, B> {
     }
 
     /// What neurons add to the residual stream more than in the base run, `[neuron, prompts, pos, d_model]`.
-    fn neurons(&self, slice: &Slice, first: usize) -> Result<Tensor<B, 4>, CacheError> {
+    fn neurons(&self, slice: &UnitSlice, first: usize) -> Result<Tensor<B, 4>, CacheError> {
         let units = slice.units.len();
         let post = computed(self.masked(slice, Site::MlpPost)?, first).narrow(2, slice.units.start, units);
         let [prompts, pos, _] = post.dims();
@@ -167,12 +172,12 @@ impl<B: Backend> Deltas<'_, B> {
         let w_out = w_out.narrow(0, slice.units.start, units); // [neuron, d_model]
         let d_model = w_out.dims()[1];
         let post = post.reshape([prompts * pos, units]).transpose().reshape([units, prompts * pos, 1]);
-        Ok(product(post, w_out.reshape([units, 1, d_model])).reshape([units, prompts, pos, d_model]))
+        Ok(matmul(post, w_out.reshape([units, 1, d_model])).reshape([units, prompts, pos, d_model]))
     }
 
     /// 1 at the position of each prompt, else 0, `[prompts, pos]`; nothing where all positions are meant.
     pub(crate) fn mask(&self, positions: &Positions) -> Option<Tensor<B, 2>> {
-        let (prompts, width) = (self.portion.prompts.len(), self.portion.pairs.width());
+        let (prompts, width) = (self.batch.prompts.len(), self.batch.pairs.width());
         positions.position(0)?;
         let cell = |prompt, pos| f32::from(u8::from(positions.position(prompt) == Some(pos)));
         let cells: Vec<f32> = (0..prompts).flat_map(|prompt| (0..width).map(move |pos| cell(prompt, pos))).collect();

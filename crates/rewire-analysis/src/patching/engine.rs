@@ -5,7 +5,7 @@
 //! computes queries and MLP only where the metric reads; and patches that start at one place run side by side
 //! ([`plan`](crate::patching::plan)).
 
-use crate::node::index::place;
+use crate::node::index::effect_index;
 use crate::run::record::{baselines, run_baselines};
 use std::collections::BTreeSet;
 
@@ -18,20 +18,20 @@ use rewire_tasks::Metric;
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
-use crate::node::index::{Place, count, no_effects};
+use crate::node::index::{NodeIndex, count, no_effects};
 use crate::node::kind::{Node, NodeKind};
 use crate::patching::delta::{Deltas, reads_of_base, reads_of_source};
-use crate::patching::plan::{Entry, Part, PlannedPass, Slice, plan};
+use crate::patching::plan::{Entry, EntryGroup, PlannedPass, UnitSlice, plan};
 use crate::patching::reference;
-use crate::run::batch::Portion;
-use crate::run::checkpoint::Pass;
+use crate::run::batch::PromptBatch;
+use crate::run::checkpoint::WorkId;
 use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::{Watch, check_changed, check_effects};
-use crate::run::fit::{Room, sure, watched};
-use crate::run::intervention::{Intervention, portions_for};
+use crate::run::fit::{MemoryLimiter, catch_device_faults, ensure_healthy};
+use crate::run::intervention::{Intervention, batches_for};
 use crate::run::question::{Direction, Question};
-use crate::run::record::{Recorded, check, evaluate, factor, record};
-use crate::run::transfer::hosts;
+use crate::run::record::{Recorded, check, effect_scale, evaluate, record};
+use crate::run::transfer::to_vecs;
 use crate::run::workers;
 
 /// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
@@ -49,21 +49,21 @@ pub fn activation_patching<B: Backend, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    sweep(model, question, nodes, Which::resampled(direction), execution)
+    sweep(model, question, nodes, SweepTarget::resampled(direction), execution)
 }
 
 /// What a sweep replaces nodes by, and which of them.
-pub(crate) struct Which<'a, B: Backend> {
+pub(crate) struct SweepTarget<'a, B: Backend> {
     pub(crate) direction: Direction,
     pub(crate) intervention: &'a Intervention<B>,
     /// The chosen nodes alone, if any are chosen; the effects of the others are NaN.
-    pub(crate) chosen: Option<&'a BTreeSet<Place>>,
+    pub(crate) only: Option<&'a BTreeSet<NodeIndex>>,
 }
 
-impl<B: Backend> Which<'_, B> {
+impl<B: Backend> SweepTarget<'_, B> {
     /// Every node, from the other run of its pair.
     pub(crate) fn resampled(direction: Direction) -> Self {
-        Self { direction, intervention: &Intervention::Resample, chosen: None }
+        Self { direction, intervention: &Intervention::Resample, only: None }
     }
 }
 
@@ -72,12 +72,12 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     nodes: &[NodeKind],
-    which: Which<B>,
+    target: SweepTarget<B>,
     execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
     check(model, question.pairs, nodes)?;
-    which.intervention.check(nodes, model.config())?;
-    watched::<B, _>(&model.device(), || sweep_within(model, question, nodes, &which, execution))
+    target.intervention.check(nodes, model.config())?;
+    catch_device_faults::<B, _>(&model.device(), || sweep_within(model, question, nodes, &target, execution))
 }
 
 /// The same of nodes that there are.
@@ -85,62 +85,62 @@ fn sweep_within<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     nodes: &[NodeKind],
-    which: &Which<B>,
+    target: &SweepTarget<B>,
     execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
     let Question { pairs, metric, scale } = question;
-    let Which { direction, intervention, chosen } = *which;
+    let SweepTarget { direction, intervention, only } = *target;
     let method = Method::ActivationPatching;
     let config = model.config();
-    let portions = portions_for(intervention, pairs, metric, execution.prompt_batch)?;
+    let batches = batches_for(intervention, pairs, metric, execution.prompt_batch)?;
     // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
     // between; of several, they are run twice, for not all can be held.
-    let single = (portions.len() == 1).then(|| portions.get(0));
-    let mut only = match (&single, intervention) {
-        (Some(only), Intervention::Resample) if execution.reuse == Reuse::Everything => {
-            let sweep = Sweep::new(model, metric, only, nodes, which, execution);
-            let pair = sweep.pair(which)?;
+    let single = (batches.len() == 1).then(|| batches.get(0));
+    let mut cached = match (&single, intervention) {
+        (Some(single), Intervention::Resample) if execution.reuse == Reuse::Everything => {
+            let sweep = Sweep::new(model, metric, single, nodes, target, execution);
+            let pair = sweep.pair(target)?;
             Some((sweep, pair))
         }
         _ => None,
     };
-    let baselines = match &only {
+    let baselines = match &cached {
         Some((_, runs)) => baselines(direction, runs.base.metric.clone(), runs.source.metric.clone()),
-        None => run_baselines(model, metric, &portions, execution)?,
+        None => run_baselines(model, metric, &batches, execution)?,
     };
-    let factor = factor(&baselines, scale)?;
+    let factor = effect_scale(&baselines, scale)?;
 
     let all: usize = nodes.iter().map(|kind| count(*kind, config, pairs.width())).sum();
-    let total = pairs.len() * chosen.map_or(all, BTreeSet::len);
+    let total = pairs.len() * only.map_or(all, BTreeSet::len);
     let mut done = 0;
     (execution.progress)(done, total);
     let mut changes = Vec::new();
-    for portion in portions.iter() {
-        let portion = &portion;
+    for batch in batches.iter() {
+        let batch = &batch;
         let mut values: Vec<_> =
-            nodes.iter().map(|kind| no_effects(*kind, config, portion.pairs.len(), pairs.width())).collect();
+            nodes.iter().map(|kind| no_effects(*kind, config, batch.pairs.len(), pairs.width())).collect();
         match execution.reuse {
             Reuse::Nothing => {
-                reference::sweep(model, metric, portion, nodes, intervention, direction, &mut values)?;
+                reference::sweep(model, metric, batch, nodes, intervention, direction, &mut values)?;
             }
             Reuse::Everything => {
-                let sweep = match only.take() {
+                let sweep = match cached.take() {
                     Some((sweep, pair)) => (sweep, Some(pair)),
-                    None => (Sweep::new(model, metric, portion, nodes, which, execution), None),
+                    None => (Sweep::new(model, metric, batch, nodes, target, execution), None),
                 };
-                let made: usize = sweep.0.passes.iter().map(PlannedPass::variants).sum::<usize>() * portion.pairs.len();
-                done += total * portion.pairs.len() / pairs.len() - made;
-                patch(sweep, &baselines, which, execution, &mut values, |patches| {
+                let made: usize = sweep.0.passes.iter().map(PlannedPass::variants).sum::<usize>() * batch.pairs.len();
+                done += total * batch.pairs.len() / pairs.len() - made;
+                patch(sweep, &baselines, target, execution, &mut values, |patches| {
                     done += patches;
                     (execution.progress)(done, total);
                 })?;
             }
         }
         for (kind, values) in nodes.iter().zip(&values) {
-            check_effects(&method.to_string(), *kind, portion.prompts[0], values)?;
+            check_effects(&method.to_string(), *kind, batch.prompts[0], values)?;
         }
-        if let Some(chosen) = chosen {
-            forget_others(&mut values, chosen);
+        if let Some(only) = only {
+            mask_unselected(&mut values, only);
         }
         changes.push(values);
     }
@@ -157,34 +157,34 @@ fn sweep_within<B: Backend, M: Metric>(
 }
 
 /// Makes the patches of one portion. Its unpatched runs are made only if they were not made before
-/// and a pass is missing in the ledger.
+/// and a pass is missing in the checkpoint.
 fn patch<B: Backend, M: Metric>(
     (sweep, pair): (Sweep<'_, B, M>, Option<Pair<B>>),
     baselines: &Baselines,
-    which: &Which<B>,
+    target: &SweepTarget<B>,
     execution: &Execution,
     values: &mut [ArrayD<f32>],
     progress: impl FnMut(usize),
 ) -> Result<(), AnalysisError> {
-    let base = match which.direction {
+    let base = match target.direction {
         Direction::Denoising => &baselines.corrupted,
         Direction::Noising => &baselines.clean,
     };
-    let prompts = &sweep.portion.prompts;
+    let prompts = &sweep.batch.prompts;
     let base_metric = &base[prompts[0]..][..prompts.len()];
     let pair = match pair {
-        None if !sweep.is_kept(execution) => Some(sweep.pair(which)?),
+        None if !sweep.is_kept(execution) => Some(sweep.pair(target)?),
         pair => pair,
     };
     Patches { sweep: &sweep, pair: pair.as_ref(), base_metric }.run(execution, values, progress)
 }
 
 /// Makes the effects of the nodes that were not chosen NaN.
-fn forget_others(values: &mut [ArrayD<f32>], chosen: &BTreeSet<Place>) {
+fn mask_unselected(values: &mut [ArrayD<f32>], only: &BTreeSet<NodeIndex>) {
     for (kind, values) in values.iter_mut().enumerate() {
         for (index, value) in values.indexed_iter_mut() {
-            let place = Place { kind, index: ndarray::Dimension::slice(&index)[1..].to_vec() };
-            if !chosen.contains(&place) {
+            let place = NodeIndex { kind, index: ndarray::Dimension::slice(&index)[1..].to_vec() };
+            if !only.contains(&place) {
                 *value = f32::NAN;
             }
         }
@@ -195,7 +195,7 @@ fn forget_others(values: &mut [ArrayD<f32>], chosen: &BTreeSet<Place>) {
 struct Sweep<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
-    portion: &'a Portion,
+    batch: &'a PromptBatch,
     nodes: &'a [NodeKind],
     direction: Direction,
     /// What nodes are replaced by.
@@ -224,44 +224,44 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
     fn new(
         model: &'a Transformer<B>,
         metric: &'a M,
-        portion: &'a Portion,
+        batch: &'a PromptBatch,
         nodes: &'a [NodeKind],
-        which: &Which<B>,
+        target: &SweepTarget<B>,
         execution: &Execution,
     ) -> Self {
         let layers = execution.layers::<B>(&model.device());
-        let passes = plan(nodes, model.config(), portion, which.chosen, execution.token_budget, layers);
-        let by = which.intervention.name();
-        let is_given = matches!(which.intervention, Intervention::Fixed(_));
-        Self { model, metric, portion, nodes, direction: which.direction, by, is_given, passes }
+        let passes = plan(nodes, model.config(), batch, target.only, execution.token_budget, layers);
+        let by = target.intervention.name();
+        let is_given = matches!(target.intervention, Intervention::Fixed(_));
+        Self { model, metric, batch, nodes, direction: target.direction, by, is_given, passes }
     }
 
     /// Runs the prompts unpatched and records what patches read.
-    fn pair(&self, which: &Which<B>) -> Result<Pair<B>, AnalysisError> {
-        let Self { model, metric, portion, nodes, .. } = *self;
+    fn pair(&self, target: &SweepTarget<B>) -> Result<Pair<B>, AnalysisError> {
+        let Self { model, metric, batch, nodes, .. } = *self;
         let config = model.config();
-        let [base, _] = portion.base_and_source(which.direction);
+        let [base, _] = batch.base_and_source(target.direction);
         let (kinds, shape) = (nodes.to_vec(), config.clone());
-        let base = record(model, &base, portion, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, p))?;
+        let base = record(model, &base, batch, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, p))?;
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let accepts = move |p: HookPoint| reads_of_source(&kinds, &shape, p);
-        let source = which.intervention.source(model, metric, portion, which.direction, accepts)?;
+        let source = target.intervention.source(model, metric, batch, target.direction, accepts)?;
         Ok(Pair { base, source })
     }
 
-    /// The name of a pass in the ledger.
-    fn id(&self, number: usize) -> Pass {
+    /// The name of a pass in the checkpoint.
+    fn id(&self, number: usize) -> WorkId {
         let plan = format!("{} by {} {}", self.direction, self.by, self.passes[number].describe(self.nodes));
-        Pass::new(self.portion.prompts[0], number, &plan)
+        WorkId::new(self.batch.prompts[0], number, &plan)
     }
 
-    /// The metrics of a pass, if the ledger has them.
+    /// The metrics of a pass, if the checkpoint has them.
     fn kept(&self, number: usize, execution: &Execution) -> Option<Vec<f32>> {
-        let expected = self.passes[number].variants() * self.portion.prompts.len();
-        execution.ledger.load(self.id(number)).filter(|metrics| metrics.len() == expected)
+        let expected = self.passes[number].variants() * self.batch.prompts.len();
+        execution.checkpoint.load(self.id(number)).filter(|metrics| metrics.len() == expected)
     }
 
-    /// Whether the ledger has every pass.
+    /// Whether the checkpoint has every pass.
     fn is_kept(&self, execution: &Execution) -> bool {
         (0..self.passes.len()).all(|number| self.kept(number, execution).is_some())
     }
@@ -275,23 +275,23 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         changes: &mut [ArrayD<f32>],
         mut progress: impl FnMut(usize),
     ) -> Result<(), AnalysisError> {
-        let Sweep { model, portion, .. } = *self.sweep;
+        let Sweep { model, batch, .. } = *self.sweep;
         let passes = &self.sweep.passes;
         let workers = execution.workers::<B>(&model.device());
-        let room = Room::new(model, portion, execution, "patches side by side");
+        let limiter = MemoryLimiter::new(model, batch, execution, "patches side by side");
         let work = |number: usize| {
             let planned = &passes[number];
             match (self.sweep.kept(number, execution), self.pair) {
                 (None, Some(pair)) => {
-                    let size = portion.size_from(planned.first);
+                    let size = batch.size_from(planned.first);
                     let part = |patches| self.pass(pair, &planned.part(patches));
-                    let metrics = self.check(planned, room.run(0..planned.variants(), size, part)?)?;
-                    sure::<B>(&model.device())?;
-                    execution.ledger.store(self.sweep.id(number), &metrics).map_err(AnalysisError::Ledger)?;
+                    let metrics = self.check(planned, limiter.run(0..planned.variants(), size, part)?)?;
+                    ensure_healthy::<B>(&model.device())?;
+                    execution.checkpoint.store(self.sweep.id(number), &metrics).map_err(AnalysisError::Checkpoint)?;
                     Ok(metrics)
                 }
                 (Some(metrics), _) => self.check(planned, metrics),
-                (None, None) => Err(AnalysisError::Ledger(std::io::Error::other("a kept pass is gone"))),
+                (None, None) => Err(AnalysisError::Checkpoint(std::io::Error::other("a kept pass is gone"))),
             }
         };
         workers::run(passes.len(), workers, work, |number, metrics| {
@@ -305,25 +305,25 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
     fn check(&self, pass: &PlannedPass, metrics: Vec<f32>) -> Result<Vec<f32>, AnalysisError> {
         let replaced = |patch: usize| {
             let slice = pass.part(patch..patch + 1).slices().next().cloned();
-            slice.map_or_else(String::new, |Slice { kind, layer, positions, units }| {
+            slice.map_or_else(String::new, |UnitSlice { kind, layer, positions, units }| {
                 let kind = self.sweep.nodes[kind];
                 let unit = kind.unit_axis().map(|_| units.start);
                 format!("{} replaced", Node { layer, component: kind.component, unit, positions })
             })
         };
-        check_changed(self.sweep.metric.name(), &self.sweep.portion.prompts, &metrics, replaced)?;
+        check_changed(self.sweep.metric.name(), &self.sweep.batch.prompts, &metrics, replaced)?;
         Ok(metrics)
     }
 
     /// The metric, patch by patch and prompt by prompt; exactly the base run's where the stream
     /// that enters is the base run's at every position that the metric can see it from.
     fn pass(&self, pair: &Pair<B>, pass: &PlannedPass) -> Result<Vec<f32>, AnalysisError> {
-        let Sweep { model, metric, portion, nodes, is_given, .. } = *self.sweep;
-        let deltas = Deltas { model, portion, base: &pair.base.cache, source: &pair.source.cache };
+        let Sweep { model, metric, batch, nodes, is_given, .. } = *self.sweep;
+        let deltas = Deltas { model, batch, base: &pair.base.cache, source: &pair.source.cache };
         let mut starts = Vec::with_capacity(pass.parts.len());
         let mut all_sizes = Vec::with_capacity(pass.slices().count());
-        for Part { entry, slices } in &pass.parts {
-            let entering = |slice: &Slice| deltas.entering(slice, nodes[slice.kind].component, *entry, pass.first);
+        for EntryGroup { entry, slices } in &pass.parts {
+            let entering = |slice: &UnitSlice| deltas.entering(slice, nodes[slice.kind].component, *entry, pass.first);
             let entering = slices.iter().map(entering).collect::<Result<Vec<_>, _>>()?;
             let (mut residuals, sizes): (Vec<Tensor<B, 3>>, Vec<_>) = entering.into_iter().unzip();
             all_sizes.extend(sizes);
@@ -333,13 +333,13 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         let joining = starts.split_off(1);
         let variants = pass.variants();
         let mut run = Run::new(starts.remove(0))
-            .joined_by(joining)
-            .reading(portion.readout.repeated(variants))
-            .with_last_block(LastBlock::Read);
+            .with_joining(joining)
+            .with_readout(batch.readout.repeated(variants))
+            .with_last_block(LastBlock::ReadPositions);
         if pass.first > 0 {
-            run = run.after(Prefix::from_cache(&pair.base.cache, model.config(), pass.first)?);
+            run = run.with_prefix(Prefix::from_cache(&pair.base.cache, model.config(), pass.first)?);
         }
-        let prompts = portion.prompts.repeat(variants);
+        let prompts = batch.prompts.repeat(variants);
         let metrics = match is_given {
             true => {
                 let mut watch = Watch::new();
@@ -348,7 +348,7 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
             }
             false => evaluate(metric, model.forward(run, ())?, &prompts),
         };
-        let mut read = hosts(vec![metrics, Tensor::cat(all_sizes, 0)]);
+        let mut read = to_vecs(vec![metrics, Tensor::cat(all_sizes, 0)]);
         let [sizes, mut metrics] = [(); 2].map(|()| read.pop().unwrap_or_default());
         self.keep_still(pass, &sizes, &mut metrics);
         Ok(metrics)
@@ -357,12 +357,12 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
     /// Gives the rows that enter unchanged the base run's metric: a run of another shape would
     /// round otherwise. `sizes` are those of the changes, `[row * pos]`.
     fn keep_still(&self, pass: &PlannedPass, sizes: &[f32], metrics: &mut [f32]) {
-        let (n_prompts, pos) = (self.sweep.portion.prompts.len(), self.sweep.portion.pairs.width() - pass.first);
+        let (n_prompts, pos) = (self.sweep.batch.prompts.len(), self.sweep.batch.pairs.width() - pass.first);
         let last = Entry::Mid(self.sweep.model.config().n_layers - 1).depth();
         let depths = pass.parts.iter().flat_map(|p| std::iter::repeat_n(p.entry.depth(), p.variants() * n_prompts));
         for (row, ((depth, sizes), metric)) in depths.zip(sizes.chunks(pos)).zip(metrics).enumerate() {
             let prompt = row % n_prompts;
-            let read = self.sweep.portion.readout_positions()[prompt] - pass.first;
+            let read = self.sweep.batch.readout_positions()[prompt] - pass.first;
             // Past attention of the last block a position is seen from itself alone.
             let seen = if depth >= last { read..=read } else { 0..=read };
             if sizes[seen].iter().all(|size| *size == 0.0) {
@@ -372,16 +372,16 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
     }
 
     fn write(&self, pass: &PlannedPass, metrics: &[f32], changes: &mut [ArrayD<f32>]) {
-        let n_prompts = self.sweep.portion.prompts.len();
+        let n_prompts = self.sweep.batch.prompts.len();
         let mut rows = metrics.iter();
         for slice in pass.slices() {
             let kind = self.sweep.nodes[slice.kind];
             for unit in slice.units.clone() {
                 for (prompt, metric) in rows.by_ref().take(n_prompts).enumerate() {
                     let (component, config) = (kind.component, self.sweep.model.config());
-                    if self.sweep.portion.can_matter(prompt, component, slice.layer, config, &slice.positions) {
+                    if self.sweep.batch.can_matter(prompt, component, slice.layer, config, &slice.positions) {
                         let unit = kind.unit_axis().map(|_| unit);
-                        let index = place(prompt, slice.layer, unit, &slice.positions);
+                        let index = effect_index(prompt, slice.layer, unit, &slice.positions);
                         changes[slice.kind][index.as_slice()] = metric - self.base_metric[prompt];
                     }
                 }

@@ -15,15 +15,15 @@ use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind};
 use crate::patching::plan::at_once;
 use crate::patching::reference;
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::{Watch, check_changed};
-use crate::run::fit::{Room, watched};
-use crate::run::intervention::{Intervention, portions_for};
+use crate::run::fit::{MemoryLimiter, catch_device_faults};
+use crate::run::intervention::{Intervention, batches_for};
 use crate::run::moves::moving;
 use crate::run::question::{Direction, Question, Scale};
-use crate::run::record::{check_pairs, evaluate, factor, record, run_baselines};
-use crate::run::transfer::host;
+use crate::run::record::{check_pairs, effect_scale, evaluate, record, run_baselines};
+use crate::run::transfer::to_vec;
 use crate::run::workers;
 
 /// The effects of groups of nodes, each group patched together.
@@ -66,7 +66,7 @@ struct GroupPass {
 /// A group's run starts at its lowest layer and at the first position that differs; groups that start at one place go side by
 /// side.
 ///
-/// Nothing is kept in [`Execution::ledger`].
+/// Nothing is kept in [`Execution::checkpoint`].
 ///
 /// # Errors
 /// As [`activation_patching`](crate::patching::engine::activation_patching), and for an empty group or a node outside the model.
@@ -93,21 +93,20 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
     check_groups(model, pairs, groups)?;
     let kinds: Vec<NodeKind> = groups.iter().flatten().map(|node| NodeKind::all(node.component)).collect();
     intervention.check(&kinds, model.config())?;
-    watched::<B, _>(&model.device(), || {
-        let portions = portions_for(intervention, pairs, metric, execution.prompt_batch)?;
-        let baselines = run_baselines(model, metric, &portions, execution)?;
-        let factor = factor(&baselines, scale)?;
+    catch_device_faults::<B, _>(&model.device(), || {
+        let batches = batches_for(intervention, pairs, metric, execution.prompt_batch)?;
+        let baselines = run_baselines(model, metric, &batches, execution)?;
+        let factor = effect_scale(&baselines, scale)?;
         let mut values = Array2::zeros((pairs.len(), groups.len()));
         let (mut done, total) = (0, pairs.len() * groups.len());
         (execution.progress)(done, total);
-        for portion in portions.iter() {
-            let portion = &portion;
-            let (from, n_prompts) = (portion.prompts[0], portion.prompts.len());
-            let of_portion =
-                |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
-            let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_portion).collect()).collect();
+        for batch in batches.iter() {
+            let batch = &batch;
+            let (from, n_prompts) = (batch.prompts[0], batch.prompts.len());
+            let of_batch = |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
+            let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_batch).collect()).collect();
             if execution.reuse == Reuse::Nothing {
-                let changes = reference::changes(model, metric, portion, &groups, intervention, direction)?;
+                let changes = reference::changes(model, metric, batch, &groups, intervention, direction)?;
                 for (group, changes) in changes.into_iter().enumerate() {
                     for (prompt, change) in changes.into_iter().enumerate() {
                         values[[from + prompt, group]] = (f64::from(change) * factor) as f32 + 0.0;
@@ -117,17 +116,18 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
                 (execution.progress)(done, total);
                 continue;
             }
-            let runs = Runs::new(model, metric, portion, &groups, intervention, direction)?;
+            let runs = CachedRuns::new(model, metric, batch, &groups, intervention, direction)?;
             let passes = plan(&runs, execution);
-            let room = Room::new(model, portion, execution, "groups side by side");
+            let limiter = MemoryLimiter::new(model, batch, execution, "groups side by side");
             workers::run(
                 passes.len(),
                 execution.workers::<B>(&model.device()),
                 |i| {
-                    let size = portion.size_from(passes[i].first);
-                    let metrics = room.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))?;
+                    let size = batch.size_from(passes[i].first);
+                    let metrics =
+                        limiter.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))?;
                     let replaced = |copy: usize| format!("{} replaced", named(&groups[passes[i].groups[copy]]));
-                    check_changed(metric.name(), &portion.prompts, &metrics, replaced)?;
+                    check_changed(metric.name(), &batch.prompts, &metrics, replaced)?;
                     Ok::<_, AnalysisError>(metrics)
                 },
                 |i, metrics| {
@@ -178,11 +178,11 @@ pub(crate) fn check_groups<B: Backend>(
 }
 
 /// Which groups go side by side; one that can change nothing goes nowhere.
-fn plan<B: Backend, M: Metric>(runs: &Runs<B, M>, execution: &Execution) -> Vec<GroupPass> {
-    let Runs { model, portion, groups, moves, .. } = runs;
+fn plan<B: Backend, M: Metric>(runs: &CachedRuns<B, M>, execution: &Execution) -> Vec<GroupPass> {
+    let CachedRuns { model, batch, groups, moves, .. } = runs;
     let mut by_start = std::collections::BTreeMap::<(usize, usize), Vec<usize>>::new();
     for (number, group) in groups.iter().enumerate().filter(|(number, _)| moves[*number].contains(&true)) {
-        let changed = |n: &Node| portion.first_changed(n.component, n.layer, model.config(), &n.positions);
+        let changed = |n: &Node| batch.first_changed(n.component, n.layer, model.config(), &n.positions);
         if let (Some(first), Some(layer)) =
             (group.iter().filter_map(changed).min(), group.iter().map(|n| n.layer).min())
         {
@@ -190,17 +190,17 @@ fn plan<B: Backend, M: Metric>(runs: &Runs<B, M>, execution: &Execution) -> Vec<
         }
     }
     let pass = |((layer, first), groups): ((usize, usize), Vec<usize>)| {
-        let at_once = at_once(model.config(), portion, first, execution.token_budget);
+        let at_once = at_once(model.config(), batch, first, execution.token_budget);
         groups.chunks(at_once).map(|c| GroupPass { layer, first, groups: c.to_vec() }).collect::<Vec<_>>()
     };
     by_start.into_iter().flat_map(pass).collect()
 }
 
 /// The runs that groups are patched between.
-struct Runs<'a, B: Backend, M> {
+struct CachedRuns<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
-    portion: &'a Portion,
+    batch: &'a PromptBatch,
     groups: &'a [Vec<Node>],
     base: ActivationCache<B>,
     base_metric: Vec<f32>,
@@ -210,50 +210,50 @@ struct Runs<'a, B: Backend, M> {
     moves: Vec<Vec<bool>>,
 }
 
-impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
+impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
     fn new(
         model: &'a Transformer<B>,
         metric: &'a M,
-        portion: &'a Portion,
+        batch: &'a PromptBatch,
         groups: &'a [Vec<Node>],
         intervention: &Intervention<B>,
         direction: Direction,
     ) -> Result<Self, AnalysisError> {
-        let [base, _] = portion.base_and_source(direction);
+        let [base, _] = batch.base_and_source(direction);
         let keys = model.config().key_site();
         let points: BTreeSet<HookPoint> = groups.iter().flatten().map(Node::point).collect();
         let compared = points.clone();
         let read = move |p: HookPoint| {
             compared.contains(&p) || p.site().is_some_and(|s| [Site::ResidPre, keys, Site::V].contains(&s))
         };
-        let base = record(model, &base, portion, metric, read)?;
-        let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
-        let moves = moving(groups, portion, model.config(), &base.cache, &source)?;
-        Ok(Self { model, metric, portion, groups, base: base.cache, base_metric: base.metric, source, moves })
+        let base = record(model, &base, batch, metric, read)?;
+        let source = intervention.source(model, metric, batch, direction, move |p| points.contains(&p))?.cache;
+        let moves = moving(groups, batch, model.config(), &base.cache, &source)?;
+        Ok(Self { model, metric, batch, groups, base: base.cache, base_metric: base.metric, source, moves })
     }
 
     /// The metric of some of the pass's groups, group by group and prompt by prompt.
     fn pass(&self, pass: &GroupPass, some: Range<usize>) -> Result<Vec<f32>, AnalysisError> {
         let groups: Vec<&[Node]> = pass.groups[some].iter().map(|&g| self.groups[g].as_slice()).collect();
-        let prompts = self.portion.prompts.len();
+        let prompts = self.batch.prompts.len();
         let mut patch = reference::patch(&groups, &self.source, prompts, pass.first, &self.model.device())?;
         let residual = self.base.block::<3>(pass.layer, Site::ResidPre)?;
         let pos = residual.dims()[1] - pass.first;
         let residual = residual.narrow(1, pass.first, pos).repeat_dim(0, groups.len());
         let last = self.model.config().n_layers - 1;
         let last_block = match groups.iter().copied().flatten().any(|n| n.layer == last) {
-            true => LastBlock::Whole,
-            false => LastBlock::Read,
+            true => LastBlock::AllPositions,
+            false => LastBlock::ReadPositions,
         };
-        let mut run = Run::resume(pass.layer, residual)
-            .reading(self.portion.readout.repeated(groups.len()))
+        let mut run = Run::from_residual(pass.layer, residual)
+            .with_readout(self.batch.readout.repeated(groups.len()))
             .with_last_block(last_block);
         if pass.first > 0 {
-            run = run.after(Prefix::from_cache(&self.base, self.model.config(), pass.first)?);
+            run = run.with_prefix(Prefix::from_cache(&self.base, self.model.config(), pass.first)?);
         }
         let mut watch = Watch::new();
         let logits = self.model.forward(run, (&mut patch, &mut watch))?;
         patch.finish()?;
-        Ok(host(watch.mark(evaluate(self.metric, logits, &self.portion.prompts.repeat(groups.len())))))
+        Ok(to_vec(watch.mark(evaluate(self.metric, logits, &self.batch.prompts.repeat(groups.len())))))
     }
 }

@@ -1,20 +1,20 @@
 //! Which patches a sweep makes, and in which passes.
 //!
 //! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
-//! Patches that start at one position go side by side: of one place, or, with [`Layers::Together`], of all, each joining where it enters.
+//! Patches that start at one position go side by side: of one place, or, with [`LayerBatching::LineScope`], of all, each joining where it enters.
 
-use crate::node::index::{places, units};
+use crate::node::index::{positions_of, units};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use rewire_model::{Start, TransformerConfig};
+use rewire_model::{RunStart, TransformerConfig};
 
-use crate::node::index::{Place, place};
+use crate::node::index::{NodeIndex, effect_index};
 use crate::node::kind::{Component, Node, NodeKind, Positions};
-use crate::run::batch::Portion;
-use crate::run::execution::Layers;
+use crate::run::batch::PromptBatch;
+use crate::run::execution::LayerBatching;
 
 /// Where a changed residual stream enters the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum Entry {
 
 /// Nodes of one kind, layer and place that differ in their head or neuron alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Slice {
+pub(crate) struct UnitSlice {
     /// Which of the sweep's kinds.
     pub(crate) kind: usize,
     pub(crate) layer: usize,
@@ -41,22 +41,22 @@ pub(crate) struct PlannedPass {
     /// The first computed position.
     pub(crate) first: usize,
     /// From shallow to deep.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<EntryGroup>,
 }
 
 /// Patches of a pass that enter at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct EntryGroup {
     pub(crate) entry: Entry,
-    pub(crate) slices: Vec<Slice>,
+    pub(crate) slices: Vec<UnitSlice>,
 }
 
 impl Entry {
     /// A run that starts there with this residual stream, `[row, pos, d_model]`.
-    pub(crate) fn start<B: Backend>(self, residual: Tensor<B, 3>) -> Start<B> {
+    pub(crate) fn start<B: Backend>(self, residual: Tensor<B, 3>) -> RunStart<B> {
         match self {
-            Entry::Mid(layer) => Start::ResidMid { layer, residual },
-            Entry::Pre(layer) => Start::Residual { layer, residual },
+            Entry::Mid(layer) => RunStart::ResidMid { layer, residual },
+            Entry::Pre(layer) => RunStart::Residual { layer, residual },
         }
     }
 
@@ -80,7 +80,7 @@ impl Entry {
     }
 }
 
-impl Part {
+impl EntryGroup {
     /// How many patches it makes.
     pub(crate) fn variants(&self) -> usize {
         self.slices.iter().map(|s| s.units.len()).sum()
@@ -90,24 +90,24 @@ impl Part {
 impl PlannedPass {
     /// A pass of `variants` patches that enter at one place, whatever they are of.
     pub(crate) fn of_one_entry(entry: Entry, first: usize, variants: usize) -> Self {
-        let slice = Slice { kind: 0, layer: 0, positions: Positions::All, units: 0..variants };
-        Self { first, parts: vec![Part { entry, slices: vec![slice] }] }
+        let slice = UnitSlice { kind: 0, layer: 0, positions: Positions::All, units: 0..variants };
+        Self { first, parts: vec![EntryGroup { entry, slices: vec![slice] }] }
     }
 
     /// How many patches it makes.
     pub(crate) fn variants(&self) -> usize {
-        self.parts.iter().map(Part::variants).sum()
+        self.parts.iter().map(EntryGroup::variants).sum()
     }
 
     /// Its slices in the order of its rows.
-    pub(crate) fn slices(&self) -> impl Iterator<Item = &Slice> {
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &UnitSlice> {
         self.parts.iter().flat_map(|part| &part.slices)
     }
 
     /// The pass in words, for its checkpoint: the same words for the same pass in every version.
     /// `kinds` are the sweep's.
     pub(crate) fn describe(&self, kinds: &[NodeKind]) -> String {
-        let slice = |Slice { kind, layer, positions, units }: &Slice| {
+        let slice = |UnitSlice { kind, layer, positions, units }: &UnitSlice| {
             let (component, unit) = (kinds[*kind].component, Some(units.start));
             let first = Node { layer: *layer, component, unit, positions: positions.clone() };
             format!("{first} and {} more", units.len() - 1)
@@ -127,12 +127,12 @@ impl PlannedPass {
                 let (from, to) = (patches.start.max(of_slice.start), patches.end.min(of_slice.end));
                 if from < to {
                     let start = slice.units.start + from - before;
-                    slices.push(Slice { units: start..start + to - from, ..slice.clone() });
+                    slices.push(UnitSlice { units: start..start + to - from, ..slice.clone() });
                 }
                 before = of_slice.end;
             }
             if !slices.is_empty() {
-                parts.push(Part { entry: part.entry, slices });
+                parts.push(EntryGroup { entry: part.entry, slices });
             }
         }
         Self { first: self.first, parts }
@@ -144,40 +144,40 @@ impl PlannedPass {
 pub(crate) fn plan(
     kinds: &[NodeKind],
     config: &TransformerConfig,
-    portion: &Portion,
-    chosen: Option<&BTreeSet<Place>>,
+    batch: &PromptBatch,
+    chosen: Option<&BTreeSet<NodeIndex>>,
     token_budget: usize,
-    layers: Layers,
+    layers: LayerBatching,
 ) -> Vec<PlannedPass> {
     // By first position, and by entry within it.
-    let mut by_start: BTreeMap<usize, BTreeMap<usize, Part>> = BTreeMap::new();
+    let mut by_start: BTreeMap<usize, BTreeMap<usize, EntryGroup>> = BTreeMap::new();
     for layer in 0..config.n_layers {
         for (index_of_kind, &kind) in kinds.iter().enumerate() {
             let entry = Entry::of(kind.component, layer, config);
-            for positions in places(kind, &portion.pairs) {
-                let Some(first) = portion.first_changed(kind.component, layer, config, &positions) else { continue };
+            for positions in positions_of(kind, &batch.pairs) {
+                let Some(first) = batch.first_changed(kind.component, layer, config, &positions) else { continue };
                 let wanted = |unit: usize| {
                     let unit = kind.unit_axis().map(|_| unit);
                     chosen.is_none_or(|chosen| {
-                        let index = place(0, layer, unit, &positions)[1..].to_vec();
-                        chosen.contains(&Place { kind: index_of_kind, index })
+                        let index = effect_index(0, layer, unit, &positions)[1..].to_vec();
+                        chosen.contains(&NodeIndex { kind: index_of_kind, index })
                     })
                 };
                 let of_first = by_start.entry(first).or_default();
-                let part = of_first.entry(entry.depth()).or_insert(Part { entry, slices: Vec::new() });
+                let part = of_first.entry(entry.depth()).or_insert(EntryGroup { entry, slices: Vec::new() });
                 for units in runs_of(units(kind, config), wanted) {
-                    part.slices.push(Slice { kind: index_of_kind, layer, positions: positions.clone(), units });
+                    part.slices.push(UnitSlice { kind: index_of_kind, layer, positions: positions.clone(), units });
                 }
             }
         }
     }
     let mut passes = Vec::new();
     for (first, parts) in by_start {
-        let at_once = at_once(config, portion, first, token_budget);
-        let parts: Vec<Part> = parts.into_values().filter(|part| !part.slices.is_empty()).collect();
-        let together: Vec<Vec<Part>> = match layers {
-            Layers::Apart => parts.into_iter().map(|part| vec![part]).collect(),
-            Layers::Together => vec![parts],
+        let at_once = at_once(config, batch, first, token_budget);
+        let parts: Vec<EntryGroup> = parts.into_values().filter(|part| !part.slices.is_empty()).collect();
+        let together: Vec<Vec<EntryGroup>> = match layers {
+            LayerBatching::PerLayer => parts.into_iter().map(|part| vec![part]).collect(),
+            LayerBatching::LineScope => vec![parts],
         };
         for parts in together.into_iter().filter(|parts| !parts.is_empty()) {
             passes.extend(chunks(PlannedPass { first, parts }, at_once));
@@ -189,9 +189,9 @@ pub(crate) fn plan(
 }
 
 /// How many patches that start at `first` go side by side within a budget of tokens, and of logits where the metric reads many.
-pub(crate) fn at_once(config: &TransformerConfig, portion: &Portion, first: usize, token_budget: usize) -> usize {
-    let tokens = portion.prompts.len() * (portion.pairs.width() - first);
-    let logits = portion.prompts.len() * portion.columns(config);
+pub(crate) fn at_once(config: &TransformerConfig, batch: &PromptBatch, first: usize, token_budget: usize) -> usize {
+    let tokens = batch.prompts.len() * (batch.pairs.width() - first);
+    let logits = batch.prompts.len() * batch.columns(config);
     (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1)
 }
 
@@ -219,21 +219,21 @@ fn chunks(pass: PlannedPass, size: usize) -> Vec<PlannedPass> {
 mod tests {
     use super::*;
 
-    fn slice(units: Range<usize>) -> Slice {
-        Slice { kind: 0, layer: 0, positions: Positions::All, units }
+    fn slice(units: Range<usize>) -> UnitSlice {
+        UnitSlice { kind: 0, layer: 0, positions: Positions::All, units }
     }
 
     fn pass(parts: &[&[(usize, usize)]]) -> PlannedPass {
         let part = |(layer, units): (usize, &&[(usize, usize)])| {
             let slices = units.iter().map(|&(from, to)| slice(from..to)).collect();
-            Part { entry: Entry::Pre(layer), slices }
+            EntryGroup { entry: Entry::Pre(layer), slices }
         };
         PlannedPass { first: 0, parts: parts.iter().enumerate().map(part).collect() }
     }
 
     /// Entries and units of the slices.
     fn units(pass: &PlannedPass) -> Vec<(usize, usize, usize)> {
-        let of_part = |part: &Part| {
+        let of_part = |part: &EntryGroup| {
             let depth = part.entry.depth();
             part.slices.iter().map(move |s| (depth, s.units.start, s.units.end)).collect::<Vec<_>>()
         };

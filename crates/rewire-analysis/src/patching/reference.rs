@@ -11,14 +11,14 @@ use rewire_model::{Run, Transformer};
 use rewire_tasks::Metric;
 
 use crate::error::AnalysisError;
-use crate::node::index::{place, places, units};
+use crate::node::index::{effect_index, positions_of, units};
 use crate::node::kind::{Node, NodeKind, Positions, named};
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 use crate::run::finite::{Watch, check_changed, check_run, the_metric};
 use crate::run::intervention::Intervention;
 use crate::run::question::Direction;
 use crate::run::record::evaluate;
-use crate::run::transfer::host;
+use crate::run::transfer::to_vec;
 
 /// A patch that, in the copy of the prompts numbered `i`, takes the nodes of `groups[i]` from `source`, in a run that computes
 /// the positions from `first` on.
@@ -89,22 +89,22 @@ pub(crate) fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize],
 pub(crate) fn changes<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
-    portion: &Portion,
+    batch: &PromptBatch,
     groups: &[Vec<Node>],
     intervention: &Intervention<B>,
     direction: Direction,
 ) -> Result<Vec<Vec<f32>>, AnalysisError> {
-    let [base, _] = portion.base_and_source(direction);
+    let [base, _] = batch.base_and_source(direction);
     let points: BTreeSet<HookPoint> = groups.iter().flatten().map(Node::point).collect();
-    let source = intervention.source(model, metric, portion, direction, move |p| points.contains(&p))?.cache;
+    let source = intervention.source(model, metric, batch, direction, move |p| points.contains(&p))?.cache;
     let (base_tokens, base) = (model.tokens(&base)?, base);
-    let unpatched = whole_metric(model, metric, portion, base_tokens.clone(), ())?;
-    check_run(model, &the_metric(metric.name()), portion, &base, &unpatched)?;
+    let unpatched = whole_metric(model, metric, batch, base_tokens.clone(), ())?;
+    check_run(model, &the_metric(metric.name()), batch, &base, &unpatched)?;
     let change = |group: &Vec<Node>| {
-        let mut patch = patch(&[group], &source, portion.prompts.len(), 0, &model.device())?;
-        let metrics = whole_metric(model, metric, portion, base_tokens.clone(), &mut patch)?;
+        let mut patch = patch(&[group], &source, batch.prompts.len(), 0, &model.device())?;
+        let metrics = whole_metric(model, metric, batch, base_tokens.clone(), &mut patch)?;
         patch.finish()?;
-        check_changed(metric.name(), &portion.prompts, &metrics, |_| format!("{} replaced", named(group)))?;
+        check_changed(metric.name(), &batch.prompts, &metrics, |_| format!("{} replaced", named(group)))?;
         Ok(metrics.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
     };
     groups.iter().map(change).collect()
@@ -114,7 +114,7 @@ pub(crate) fn changes<B: Backend, M: Metric>(
 pub(crate) fn sweep<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
-    portion: &Portion,
+    batch: &PromptBatch,
     kinds: &[NodeKind],
     intervention: &Intervention<B>,
     direction: Direction,
@@ -127,13 +127,13 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
             for unit in 0..units(*kind, config) {
                 let unit = kind.unit_axis().map(|_| unit);
                 let node = |positions| vec![Node { layer, component: kind.component, unit, positions }];
-                nodes.extend(places(*kind, &portion.pairs).into_iter().map(node));
+                nodes.extend(positions_of(*kind, &batch.pairs).into_iter().map(node));
             }
         }
-        let changes = changes(model, metric, portion, &nodes, intervention, direction)?;
+        let changes = changes(model, metric, batch, &nodes, intervention, direction)?;
         for (node, changes) in nodes.iter().flatten().zip(changes) {
             for (prompt, change) in changes.into_iter().enumerate() {
-                into[place(prompt, node.layer, node.unit, &node.positions).as_slice()] = change;
+                into[effect_index(prompt, node.layer, node.unit, &node.positions).as_slice()] = change;
             }
         }
     }
@@ -144,23 +144,23 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
 pub(crate) fn whole_metric<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
-    portion: &Portion,
+    batch: &PromptBatch,
     tokens: Tensor<B, 2, Int>,
     hook: impl Hook<B>,
 ) -> Result<Vec<f32>, AnalysisError> {
     let mut watch = Watch::new();
     let logits = model.forward(Run::tokens(tokens), (hook, &mut watch))?;
-    let [batch, pos, d_vocab] = logits.dims();
+    let [n_rows, pos, d_vocab] = logits.dims();
     let device = logits.device();
     let index = |ids: Vec<usize>| {
         let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
         Tensor::<B, 1, Int>::from_data(ids.as_slice(), &device)
     };
-    let rows = portion.readout_positions().iter().enumerate().map(|(row, position)| row * pos + position).collect();
-    let mut read = logits.reshape([batch * pos, d_vocab]).select(0, index(rows));
-    if let Some(columns) = &portion.readout.columns {
+    let rows = batch.readout_positions().iter().enumerate().map(|(row, position)| row * pos + position).collect();
+    let mut read = logits.reshape([n_rows * pos, d_vocab]).select(0, index(rows));
+    if let Some(columns) = &batch.readout.columns {
         read = read.select(1, index(columns.clone()));
     }
     let [rows, columns] = read.dims();
-    Ok(host(watch.mark(evaluate(metric, read.reshape([rows, 1, columns]), &portion.prompts))))
+    Ok(to_vec(watch.mark(evaluate(metric, read.reshape([rows, 1, columns]), &batch.prompts))))
 }

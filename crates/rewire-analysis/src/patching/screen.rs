@@ -1,6 +1,6 @@
 //! Screen, then verify: attribution ranks all nodes, the largest are patched exactly, and what was skipped is told.
 
-use crate::node::index::Place;
+use crate::node::index::NodeIndex;
 use std::collections::BTreeSet;
 
 use burn::module::AutodiffModule;
@@ -12,7 +12,7 @@ use crate::effects::Outcome;
 use crate::error::AnalysisError;
 use crate::node::index::count;
 use crate::node::kind::NodeKind;
-use crate::patching::engine::{Which, sweep};
+use crate::patching::engine::{SweepTarget, sweep};
 use crate::run::execution::Execution;
 use crate::run::question::{Direction, Question};
 use crate::run::record::check;
@@ -25,12 +25,12 @@ pub struct Screened {
     /// The exact effects of the verified nodes; NaN for those that were skipped.
     pub exact: Outcome,
     /// The verified nodes, the largest mean attribution (by size) first.
-    pub verified: Vec<Place>,
+    pub verified: Vec<NodeIndex>,
     /// How many nodes were skipped: their exact effect is not known.
     pub skipped: usize,
     /// The skipped node of largest attribution and its mean attribution: what the screen would have had to be wrong about to
     /// miss something. `None` if nothing was skipped.
-    pub largest_skipped: Option<(Place, f32)>,
+    pub largest_skipped: Option<(NodeIndex, f32)>,
 }
 
 /// Ranks the nodes by the size of their mean attribution and patches the first `k`, exactly. The ranking is an estimate: a
@@ -57,23 +57,23 @@ pub fn screen_then_verify<B: Differentiable, M: Metric>(
     }
     let quiet = Execution { progress: &|_, _| {}, ..*execution };
     let attribution = attribution_patching(model, question, nodes, direction, &quiet)?;
-    let mut ranked: Vec<(Place, f32)> = Vec::new();
+    let mut ranked: Vec<(NodeIndex, f32)> = Vec::new();
     for (kind, effects) in attribution.effects.iter().enumerate() {
         let mean = effects.mean();
-        let place = |index: ndarray::IxDyn| Place { kind, index: ndarray::Dimension::slice(&index).to_vec() };
+        let place = |index: ndarray::IxDyn| NodeIndex { kind, index: ndarray::Dimension::slice(&index).to_vec() };
         let nodes = mean.indexed_iter().map(|(index, value)| (place(index), *value));
         ranked.extend(nodes.filter(|(place, _)| effects.kind.has(&place.index)));
     }
     // Sorting keeps the order of equals, so that ties fall the same way every time.
     ranked.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     let largest_skipped = ranked.get(k).cloned();
-    let verified: Vec<Place> = ranked.into_iter().take(k).map(|(place, _)| place).collect();
-    let chosen: BTreeSet<Place> = verified.iter().cloned().collect();
+    let verified: Vec<NodeIndex> = ranked.into_iter().take(k).map(|(place, _)| place).collect();
+    let chosen: BTreeSet<NodeIndex> = verified.iter().cloned().collect();
     let exact = sweep(
         &model.valid(),
         question,
         nodes,
-        Which { chosen: Some(&chosen), ..Which::resampled(direction) },
+        SweepTarget { only: Some(&chosen), ..SweepTarget::resampled(direction) },
         execution,
     )?;
     Ok(Screened { attribution, exact, verified, skipped: n_nodes - k, largest_skipped })

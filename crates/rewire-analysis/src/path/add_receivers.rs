@@ -59,7 +59,7 @@ impl<'a, B: Backend> Adding<'a, B> {
             *of == layer && input.scale().is_some() && Some(input.stream(config)) == point.site()
         };
         if self.additions.keys().any(reads) {
-            self.streams.take_in(ActivationCache::new().with(point, stream));
+            self.streams.merge(ActivationCache::new().with(point, stream));
         }
         changed
     }

@@ -1,4 +1,4 @@
-//! Head-to-head paths, each alone, as edges of a graph.
+//! Head-to-head edges, each alone, as edges of a graph.
 
 use burn::tensor::backend::Backend;
 use rewire_hooks::Head;

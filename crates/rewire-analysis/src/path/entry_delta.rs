@@ -5,31 +5,31 @@ use burn::tensor::backend::Backend;
 use rewire_hooks::Site;
 use rewire_model::attend;
 use rewire_tasks::Metric;
-use rewire_tensor::{product, zeros_like};
+use rewire_tensor::{matmul, zeros_like};
 
 use crate::error::AnalysisError;
 use crate::patching::plan::Entry;
-use crate::path::policy::Taking;
+use crate::path::policy::ReceiverUpdate;
 use crate::path::propagate::Carrier;
 use crate::path::reachability::SecondRun;
 use crate::path::receiver::{Input, Receiver};
-use crate::path::second_run::{Place, Receiving};
-use crate::run::transfer::{by_place, gather};
+use crate::path::second_run::{BatchPosition, Receiving};
+use crate::run::transfer::{flatten_positions, select_rows};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
     /// The residual stream at the entry, row by row, `[row, d_model]`.
-    pub(super) fn entering(&self, second: &SecondRun, rows: &[Place]) -> Result<Tensor<B, 2>, AnalysisError> {
-        let Carrier { model, base, portion, .. } = self.carrier;
+    pub(super) fn entering(&self, second: &SecondRun, rows: &[BatchPosition]) -> Result<Tensor<B, 2>, AnalysisError> {
+        let Carrier { model, base, batch, .. } = self.carrier;
         let config = model.config();
         let stream = match second.entry {
             Entry::Mid(layer) => base.block(layer, Site::ResidMid)?,
             Entry::Pre(layer) if layer == config.n_layers => base.block(layer - 1, Site::ResidPost)?,
             Entry::Pre(layer) => base.block(layer, Site::ResidPre)?,
         };
-        let width = portion.pairs.width();
+        let width = batch.pairs.width();
         let places: Vec<usize> = rows.iter().map(|at| at.prompt * width + at.position).collect();
-        let mut x = gather(by_place(stream), &places);
-        let here = |at: &Place| {
+        let mut x = select_rows(flatten_positions(stream), &places);
+        let here = |at: &BatchPosition| {
             let path = second.paths[at.copy];
             self.reach.receivers(path).iter().filter(|r| r.entry(config) == second.entry).map(move |r| (path, r))
         };
@@ -42,26 +42,26 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         };
         if let Some([_, more]) = layer.and_then(|layer| self.mlps.get(&layer)) {
             let zero = zeros_like([1, config.d_model], &x);
-            let row_of = |at: &Place| {
+            let row_of = |at: &BatchPosition| {
                 let mut mlp = here(at).filter(|(_, r)| r.input == Input::MlpIn);
                 mlp.find_map(|(path, r)| self.reach.row(path, r, at.prompt, at.position)).map_or(0, |row| row + 1)
             };
             let index: Vec<usize> = rows.iter().map(row_of).collect();
-            x = x + gather(Tensor::cat(vec![zero, more.clone()], 0), &index);
+            x = x + select_rows(Tensor::cat(vec![zero, more.clone()], 0), &index);
         }
         // A stream that receives is set, whatever was added; of one that is both after a block and before the next, the later counts.
         for input in [Input::ResidMid, Input::ResidPost, Input::ResidPre] {
-            let of = |at: &Place| {
+            let of = |at: &BatchPosition| {
                 let mut receiving = here(at).filter(|(_, r)| r.input == input && r.is_at(at.prompt, at.position));
                 receiving.next()
             };
             let Some((_, receiver)) = rows.iter().find_map(of) else { continue };
-            if self.carrier.policy.taking == Taking::Add {
+            if self.carrier.policy.update == ReceiverUpdate::Add {
                 x = x + self.stream_change(receiver.layer, input, rows, |at| of(at))?;
                 continue;
             }
             let n = rows.len();
-            let held = gather(by_place(base.block(receiver.layer, input.site_used(config))?), &places);
+            let held = select_rows(flatten_positions(base.block(receiver.layer, input.rotary_site(config))?), &places);
             let index: Vec<usize> = rows
                 .iter()
                 .enumerate()
@@ -72,7 +72,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 .collect();
             // Where nothing reached this input in any path, it is held everywhere.
             let reached = self.carried.get(&receiver.stage(config)).cloned();
-            x = gather(Tensor::cat([x, held].into_iter().chain(reached).collect(), 0), &index);
+            x = select_rows(Tensor::cat([x, held].into_iter().chain(reached).collect(), 0), &index);
         }
         Ok(x)
     }
@@ -83,8 +83,8 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         &self,
         layer: usize,
         input: Input,
-        rows: &[Place],
-        of: impl Fn(&Place) -> Option<(usize, &'p Receiver)>,
+        rows: &[BatchPosition],
+        of: impl Fn(&BatchPosition) -> Option<(usize, &'p Receiver)>,
     ) -> Result<Tensor<B, 2>, AnalysisError> {
         let Carrier { model, base, .. } = self.carrier;
         let config = model.config();
@@ -94,24 +94,24 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             None => zero,
             Some((x, places)) => {
                 let [n, _, d_model] = x.dims();
-                let of_base = gather(by_place(base.block(layer, stage.site())?), &places);
+                let of_base = select_rows(flatten_positions(base.block(layer, stage.site())?), &places);
                 Tensor::cat(vec![zero, x.reshape([n, d_model]) - of_base], 0)
             }
         };
-        let row_of = |at: &Place| {
+        let row_of = |at: &BatchPosition| {
             of(at).and_then(|(path, r)| self.reach.row(path, r, at.prompt, at.position)).map_or(0, |row| row + 1)
         };
-        Ok(gather(table, &rows.iter().map(row_of).collect::<Vec<_>>()))
+        Ok(select_rows(table, &rows.iter().map(row_of).collect::<Vec<_>>()))
     }
 
     /// What attention adds more than in the base run where these heads of the layer that is entered at have other queries, keys or
     /// values, `[row, d_model]`.
-    fn attention_change(&self, second: &SecondRun, rows: &[Place]) -> Result<Tensor<B, 2>, AnalysisError> {
-        let Carrier { model, base, portion, .. } = self.carrier;
+    fn attention_change(&self, second: &SecondRun, rows: &[BatchPosition]) -> Result<Tensor<B, 2>, AnalysisError> {
+        let Carrier { model, base, batch, .. } = self.carrier;
         let (config, heads) = (model.config(), second.heads.as_slice());
         let (Entry::Mid(layer) | Entry::Pre(layer)) = second.entry;
         let layer = if matches!(second.entry, Entry::Pre(_)) { layer - 1 } else { layer };
-        let (width, first, n_prompts) = (portion.pairs.width(), second.first, self.base_metric.len());
+        let (width, first, n_prompts) = (batch.pairs.width(), second.first, self.base_metric.len());
         let all = self.places(second, |_| (first..width).collect());
         let copies = second.paths.len() * n_prompts;
         let shape = [copies, width - first, heads.len(), config.d_head];
@@ -120,7 +120,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             Ok(values.reshape(shape))
         };
         let earlier = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
-            let all = base.block::<4>(layer, input.site_used(config))?.narrow(1, 0, first);
+            let all = base.block::<4>(layer, input.rotary_site(config))?.narrow(1, 0, first);
             Ok(Tensor::cat(heads.iter().map(|&head| all.clone().narrow(2, head, 1)).collect(), 2))
         };
         let before = match first {
@@ -137,9 +137,9 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             places.flat_map(|place| heads.iter().map(move |head| place * n_heads + head)).collect();
         let [prompts, pos, _, d_head] = base.block::<4>(layer, Site::Z)?.dims();
         let base_z = base.block::<4>(layer, Site::Z)?.reshape([prompts * pos * n_heads, d_head]);
-        let base_z = gather(base_z, &of_heads).reshape([rows.len(), heads.len() * d_head]);
+        let base_z = select_rows(base_z, &of_heads).reshape([rows.len(), heads.len() * d_head]);
         let w_o = model.w_o(layer);
         let w_o = Tensor::cat(heads.iter().map(|&head| w_o.clone().narrow(0, head, 1)).collect(), 0);
-        Ok(product(gather(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model])))
+        Ok(matmul(select_rows(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model])))
     }
 }

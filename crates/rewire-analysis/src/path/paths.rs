@@ -13,25 +13,25 @@ use rewire_tasks::{Metric, PromptPairs};
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
-use crate::node::index::{no_effects, place, places, units};
+use crate::node::index::{effect_index, no_effects, positions_of, units};
 use crate::node::kind::{Node, NodeKind, named};
 use crate::patching::cost::{Cost, Costs};
 use crate::patching::groups::{GroupOutcome, check_group_effects};
-use crate::path::policy::{FreezePolicy, Frozen};
+use crate::path::policy::{FreezePolicy, Recompute};
 use crate::path::propagate::Carrier;
 use crate::path::reachability::Reach;
 use crate::path::receiver::{Receiver, named as named_receivers};
 use crate::path::reference;
-use crate::path::schedule::{Job, PathPair, Unit};
+use crate::path::schedule::{Job, PathPair, WorkChunk};
 use crate::path::second_run::{Receiving, reads_of_base};
-use crate::run::batch::{Portion, portions};
-use crate::run::checkpoint::Pass;
+use crate::run::batch::{PromptBatch, batches};
+use crate::run::checkpoint::WorkId;
 use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::check_changed;
-use crate::run::fit::{sure, watched};
+use crate::run::fit::{catch_device_faults, ensure_healthy};
 use crate::run::moves::moving;
 use crate::run::question::{Direction, Question};
-use crate::run::record::{check, factor, record, run_baselines};
+use crate::run::record::{check, effect_scale, record, run_baselines};
 use crate::run::workers;
 
 /// What [`path_patching`] finds.
@@ -79,7 +79,7 @@ pub fn path_patching<B: Backend, M: Metric>(
         senders.iter().map(|kind| no_effects(*kind, config, pairs.len(), pairs.width())).collect();
     for (path, (number, node)) in nodes.iter().enumerate() {
         for prompt in 0..pairs.len() {
-            let index = place(prompt, node.layer, node.unit, &node.positions);
+            let index = effect_index(prompt, node.layer, node.unit, &node.positions);
             changes[*number][index.as_slice()] = found.changes[[prompt, path]];
         }
     }
@@ -118,14 +118,14 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
     let receivers = [receivers.to_vec()];
     check_ends(model, pairs, &sets, &receivers)?;
     let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
-    let of_portion = |portion: &Portion| {
-        let job = Job::of_portion(&sets, &receivers, &paths, portion);
-        let units = job.units(portion, config, execution.token_budget);
+    let of_batch = |batch: &PromptBatch| {
+        let job = Job::of_batch(&sets, &receivers, &paths, batch);
+        let units = job.units(batch, config, execution.token_budget);
         let of_unit =
-            |unit: &Unit| Reach::new(&job, unit, portion, config).cost(costs, policy.mlps, execution.token_budget);
-        costs.whole_run(portion, 0) * 2.0 + units.iter().map(of_unit).sum()
+            |unit: &WorkChunk| Reach::new(&job, unit, batch, config).cost(costs, policy.mlps, execution.token_budget);
+        costs.whole_run(batch, 0) * 2.0 + units.iter().map(of_unit).sum()
     };
-    Ok(portions(pairs, metric, execution.prompt_batch)?.iter().map(|portion| of_portion(&portion)).sum())
+    Ok(batches(pairs, metric, execution.prompt_batch)?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
 /// Every node of these kinds, with the number of its kind.
@@ -133,7 +133,7 @@ fn nodes(kinds: &[NodeKind], pairs: &PromptPairs, config: &TransformerConfig) ->
     let mut nodes = Vec::new();
     for (number, &kind) in kinds.iter().enumerate() {
         for layer in 0..config.n_layers {
-            for positions in places(kind, pairs) {
+            for positions in positions_of(kind, pairs) {
                 for unit in 0..units(kind, config) {
                     let unit = kind.unit_axis().map(|_| unit);
                     nodes.push((number, Node { layer, component: kind.component, unit, positions: positions.clone() }));
@@ -146,7 +146,7 @@ fn nodes(kinds: &[NodeKind], pairs: &PromptPairs, config: &TransformerConfig) ->
 
 /// The effect of each path: any senders together, any receivers together. Exact; otherwise as [`path_patching`].
 ///
-/// Nothing is kept in [`Execution::ledger`].
+/// Nothing is kept in [`Execution::checkpoint`].
 ///
 /// # Errors
 /// As [`path_patching`], and for a path without senders or receivers.
@@ -165,7 +165,7 @@ pub fn patch_paths<B: Backend, M: Metric>(
     for Path { senders: from, receivers: to } in paths {
         numbers.push(PathPair { senders: senders.number(from), receivers: receivers.number(to) });
     }
-    let execution = &Execution { ledger: &(), ..*execution };
+    let execution = &Execution { checkpoint: &(), ..*execution };
     let ends = Ends { senders: &senders.sets, receivers: &receivers.sets, paths: &numbers };
     let found = follow(model, question, ends, policy, direction, execution)?;
     let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32 + 0.0);
@@ -220,47 +220,47 @@ fn follow<B: Backend, M: Metric>(
     let Question { pairs, metric, scale } = question;
     let Ends { senders, receivers, paths } = ends;
     check_ends(model, pairs, senders, receivers)?;
-    watched::<B, _>(&model.device(), || {
-        let portions = portions(pairs, metric, execution.prompt_batch)?;
+    catch_device_faults::<B, _>(&model.device(), || {
+        let batches = batches(pairs, metric, execution.prompt_batch)?;
         let mut changes = Array2::zeros((pairs.len(), paths.len()));
         let mut received = BTreeSet::new();
         let (mut done, total) = (0, pairs.len() * paths.len());
         (execution.progress)(done, total);
         // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
-        let single = (portions.len() == 1 && execution.reuse == Reuse::Everything).then(|| portions.get(0));
+        let single = (batches.len() == 1 && execution.reuse == Reuse::Everything).then(|| batches.get(0));
         let mut only = match &single {
-            Some(portion) => Some(Runs::new(model, metric, portion, ends, policy, direction)?),
+            Some(batch) => Some(CachedRuns::new(model, metric, batch, ends, policy, direction)?),
             None => None,
         };
         let baselines = match &only {
             Some(runs) => baselines(direction, runs.base_metric.clone(), runs.source_metric.clone()),
-            None => run_baselines(model, metric, &portions, execution)?,
+            None => run_baselines(model, metric, &batches, execution)?,
         };
-        let factor = factor(&baselines, scale)?;
-        for portion in portions.iter() {
-            let portion = &portion;
-            let from = portion.prompts[0];
-            let job = Job::of_portion(senders, receivers, paths, portion);
-            let units = job.units(portion, model.config(), execution.token_budget);
-            received.extend(units.iter().flat_map(|unit| job.received(unit, portion, model.config())));
+        let factor = effect_scale(&baselines, scale)?;
+        for batch in batches.iter() {
+            let batch = &batch;
+            let from = batch.prompts[0];
+            let job = Job::of_batch(senders, receivers, paths, batch);
+            let units = job.units(batch, model.config(), execution.token_budget);
+            received.extend(units.iter().flat_map(|unit| job.received(unit, batch, model.config())));
             if execution.reuse == Reuse::Nothing {
                 for (number, path) in paths.iter().enumerate() {
                     let ends = (job.senders[path.senders].as_slice(), job.receivers[path.receivers].as_slice());
-                    let of_path = reference::changes(model, metric, portion, ends, policy, direction)?;
+                    let of_path = reference::changes(model, metric, batch, ends, policy, direction)?;
                     for (prompt, change) in of_path.into_iter().enumerate() {
                         changes[[from + prompt, number]] = change;
                     }
-                    done += portion.prompts.len();
+                    done += batch.prompts.len();
                     (execution.progress)(done, total);
                 }
                 continue;
             }
             let runs = match only.take() {
                 Some(runs) => runs,
-                None => Runs::new(model, metric, portion, ends, policy, direction)?,
+                None => CachedRuns::new(model, metric, batch, ends, policy, direction)?,
             };
-            let moves = moving(&job.senders, portion, model.config(), &runs.base, &runs.source)?;
-            let n_prompts = portion.prompts.len();
+            let moves = moving(&job.senders, batch, model.config(), &runs.base, &runs.source)?;
+            let n_prompts = batch.prompts.len();
             done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
             let work = |i: usize| runs.unit(&job, &units[i], i, execution);
             workers::run(units.len(), execution.workers::<B>(&model.device()), work, |i, metrics| {
@@ -281,10 +281,10 @@ fn follow<B: Backend, M: Metric>(
 }
 
 /// The runs that senders are carried between, over one portion of prompts.
-struct Runs<'a, B: Backend, M> {
+struct CachedRuns<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
-    portion: &'a Portion,
+    batch: &'a PromptBatch,
     base: rewire_hooks::ActivationCache<B>,
     source: rewire_hooks::ActivationCache<B>,
     base_metric: Vec<f32>,
@@ -293,24 +293,24 @@ struct Runs<'a, B: Backend, M> {
     direction: Direction,
 }
 
-impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
+impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
     fn new(
         model: &'a Transformer<B>,
         metric: &'a M,
-        portion: &'a Portion,
+        batch: &'a PromptBatch,
         Ends { senders, receivers, .. }: Ends,
         policy: FreezePolicy,
         direction: Direction,
     ) -> Result<Self, AnalysisError> {
         let config = model.config().clone();
-        let [base, source] = portion.base_and_source(direction);
+        let [base, source] = batch.base_and_source(direction);
         let mut sites: Vec<Site> = senders.iter().flatten().map(|n| NodeKind::all(n.component).site()).collect();
         sites.sort_unstable();
         sites.dedup();
         let sent = sites.clone();
         let received: Vec<Receiver> = receivers.iter().flatten().cloned().collect();
         let of_base = move |point: HookPoint| {
-            let scales = policy.norms == Frozen::Frozen;
+            let scales = policy.norms == Recompute::Frozen;
             let held = |site| {
                 [Site::AttnOut, Site::MlpOut].contains(&site)
                     || scales && [Site::Ln1Scale, Site::Ln2Scale].contains(&site)
@@ -318,17 +318,17 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
             point.site().is_some_and(|site| sent.contains(&site) || held(site))
                 || reads_of_base(point, &received, &config)
         };
-        let base = record(model, &base, portion, metric, of_base)?;
+        let base = record(model, &base, batch, metric, of_base)?;
         // All neurons together are sent as the MLP's output.
         let of_source = move |point: HookPoint| {
             let whole = sites.contains(&Site::MlpPost) && point.site() == Some(Site::MlpOut);
             point.site().is_some_and(|site| sites.contains(&site)) || whole
         };
-        let source = record(model, &source, portion, metric, of_source)?;
+        let source = record(model, &source, batch, metric, of_source)?;
         Ok(Self {
             model,
             metric,
-            portion,
+            batch,
             base: base.cache,
             source: source.cache,
             base_metric: base.metric,
@@ -338,8 +338,14 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
         })
     }
 
-    /// The metric of every prompt, path by path; taken from the ledger if it was kept.
-    fn unit(&self, job: &Job, unit: &Unit, number: usize, execution: &Execution) -> Result<Vec<f32>, AnalysisError> {
+    /// The metric of every prompt, path by path; taken from the checkpoint if it was kept.
+    fn unit(
+        &self,
+        job: &Job,
+        unit: &WorkChunk,
+        number: usize,
+        execution: &Execution,
+    ) -> Result<Vec<f32>, AnalysisError> {
         let ends: Vec<_> = unit
             .paths
             .iter()
@@ -348,31 +354,31 @@ impl<'a, B: Backend, M: Metric> Runs<'a, B, M> {
                 format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
             })
             .collect();
-        let id = Pass::new(
-            self.portion.prompts[0],
+        let id = WorkId::new(
+            self.batch.prompts[0],
             number,
             &format!("path patching {} {} {}", self.direction, self.policy, ends.join("; ")),
         );
         let expected = unit.paths.len() * self.base_metric.len();
         let sent = |path: usize| ends[path].clone();
         let check = |metrics: Vec<f32>| {
-            check_changed(self.metric.name(), &self.portion.prompts, &metrics, sent)?;
+            check_changed(self.metric.name(), &self.batch.prompts, &metrics, sent)?;
             Ok(metrics)
         };
-        if let Some(kept) = execution.ledger.load(id).filter(|kept| kept.len() == expected) {
+        if let Some(kept) = execution.checkpoint.load(id).filter(|kept| kept.len() == expected) {
             return check(kept);
         }
         let carrier = Carrier {
             model: self.model,
-            portion: self.portion,
+            batch: self.batch,
             base: &self.base,
             source: &self.source,
             policy: self.policy,
         };
         let receiving = Receiving::new(&carrier, self.metric, &self.base_metric, job, unit)?;
         let metrics = check(receiving.metrics(&unit.paths, execution.token_budget)?)?;
-        sure::<B>(&self.model.device())?;
-        execution.ledger.store(id, &metrics).map_err(AnalysisError::Ledger)?;
+        ensure_healthy::<B>(&self.model.device())?;
+        execution.checkpoint.store(id, &metrics).map_err(AnalysisError::Checkpoint)?;
         Ok(metrics)
     }
 }

@@ -16,22 +16,24 @@ pub enum HeldAttention {
     QueriesKeysValues,
 }
 
-/// Whether something is computed anew or held as in the base run.
+/// Whether an activation is recomputed or held at its value in the base run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Frozen {
-    /// Computed anew from the changed residual stream.
-    Free,
-    /// As in the base run.
+pub enum Recompute {
+    /// Recomputed from the changed residual stream.
+    #[serde(rename = "recomputed", alias = "free")]
+    Yes,
+    /// Held at its value in the base run.
     Frozen,
 }
 
 /// How receivers take up, in the second run, what reached them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Taking {
+pub enum ReceiverUpdate {
     /// Set to it: what lower receivers change further down does not reach higher ones.
-    Set,
+    #[serde(alias = "set")]
+    Replace,
     /// The change of the residual stream that reached it is added to what it reads there, and its norm is taken anew: what lower
     /// receivers change reaches higher ones, too.
     Add,
@@ -41,25 +43,30 @@ pub enum Taking {
 /// sources.
 ///
 /// Nothing else is held in the second step, the base run with the receivers changed. With one receiver, or several heads' inputs of one
-/// layer, both ways of taking it up are the same. A stream that is named twice, as after one block and before the next, is added to
+/// layer, both ways of update it up are the same. A stream that is named twice, as after one block and before the next, is added to
 /// twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FreezePolicy {
     /// How attention is held; it always is, or every path would be on the way.
     pub attention: HeldAttention,
     /// Whether MLPs are on the way.
-    pub mlps: Frozen,
+    pub mlps: Recompute,
     /// Whether the norms in front of MLPs and of receiving heads keep the base run's scale.
-    pub norms: Frozen,
+    pub norms: Recompute,
     /// How receivers take up what reached them.
-    pub taking: Taking,
+    pub update: ReceiverUpdate,
 }
 
 impl FreezePolicy {
     /// Every head's z is held, MLPs and norms are recomputed: the default of the field (the `path_patching` package).
     #[must_use]
     pub fn path_patching() -> Self {
-        Self { attention: HeldAttention::Z, mlps: Frozen::Free, norms: Frozen::Free, taking: Taking::Set }
+        Self {
+            attention: HeldAttention::Z,
+            mlps: Recompute::Yes,
+            norms: Recompute::Yes,
+            update: ReceiverUpdate::Replace,
+        }
     }
 
     /// Every head's queries, keys and values are held, MLPs and norms are recomputed (Wang et al. 2022, appendix B; Redwood's code).
@@ -72,7 +79,7 @@ impl FreezePolicy {
     /// change reaches higher ones. The norm of a receiving head or MLP is recomputed (`path_patching` without MLPs).
     #[must_use]
     pub fn direct() -> Self {
-        Self { mlps: Frozen::Frozen, taking: Taking::Add, ..Self::path_patching() }
+        Self { mlps: Recompute::Frozen, update: ReceiverUpdate::Add, ..Self::path_patching() }
     }
 
     /// The presets by the names that commands give them.
@@ -92,8 +99,8 @@ impl fmt::Display for FreezePolicy {
         match Self::presets().iter().find(|(preset, _)| preset == self) {
             Some((_, name)) => f.write_str(name),
             None => {
-                let Self { attention, mlps, norms, taking } = self;
-                write!(f, "attention {attention:?}, MLPs {mlps:?}, norms {norms:?}, receivers {taking:?}")
+                let Self { attention, mlps, norms, update } = self;
+                write!(f, "attention {attention:?}, MLPs {mlps:?}, norms {norms:?}, receivers {update:?}")
             }
         }
     }

@@ -10,18 +10,18 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Patch, Site};
 use rewire_model::{Transformer, TransformerConfig};
-use rewire_tensor::{in_type_of, product, zeros_like};
+use rewire_tensor::{cast_like, matmul, zeros_like};
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};
-use crate::path::policy::{FreezePolicy, Frozen};
+use crate::path::policy::{FreezePolicy, Recompute};
 use crate::path::receiver::{layer_ends, mlp_reads, written};
-use crate::run::batch::Portion;
-use crate::run::transfer::{by_place, gather};
+use crate::run::batch::PromptBatch;
+use crate::run::transfer::{flatten_positions, select_rows};
 
 /// One prompt's stream at one position, changed by one set of senders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Row {
+pub(super) struct CarriedRow {
     /// When its first sender writes.
     pub(super) begins: usize,
     /// Which of the sets of senders.
@@ -73,7 +73,7 @@ pub(super) type Carried<B> = BTreeMap<Stage, Tensor<B, 2>>;
 /// What senders are carried between.
 pub(super) struct Carrier<'a, B: Backend> {
     pub(super) model: &'a Transformer<B>,
-    pub(super) portion: &'a Portion,
+    pub(super) batch: &'a PromptBatch,
     pub(super) base: &'a ActivationCache<B>,
     pub(super) source: &'a ActivationCache<B>,
     pub(super) policy: FreezePolicy,
@@ -84,7 +84,7 @@ impl<B: Backend> Carrier<'_, B> {
     pub(super) fn carry(
         &self,
         senders: &[Vec<Node>],
-        rows: &[Row],
+        rows: &[CarriedRow],
         stages: &BTreeSet<Stage>,
     ) -> Result<Carried<B>, AnalysisError> {
         let mut carried = Carried::new();
@@ -94,8 +94,8 @@ impl<B: Backend> Carrier<'_, B> {
         for layer in first.begins / layer_ends(0)..=deepest.layer {
             let begun = rows.partition_point(|row| row.begins < layer_ends(layer));
             let before = x.as_ref().map_or(0, |x| x.dims()[0]);
-            let here = Rows { carrier: self, senders, layer, rows: &rows[..begun] };
-            let entering = Rows { rows: &rows[before..begun], ..here }.of(self.base, Site::ResidPre)?;
+            let here = StridedRows { carrier: self, senders, layer, rows: &rows[..begun] };
+            let entering = StridedRows { rows: &rows[before..begun], ..here }.of(self.base, Site::ResidPre)?;
             let mut pre = match x.take() {
                 Some(x) => Tensor::cat(vec![x, entering], 0),
                 None => entering,
@@ -127,28 +127,28 @@ impl<B: Backend> Carrier<'_, B> {
 
 /// The rows that have begun in a layer.
 #[derive(Clone, Copy)]
-struct Rows<'a, B: Backend> {
+struct StridedRows<'a, B: Backend> {
     carrier: &'a Carrier<'a, B>,
     senders: &'a [Vec<Node>],
     layer: usize,
-    rows: &'a [Row],
+    rows: &'a [CarriedRow],
 }
 
-impl<B: Backend> Rows<'_, B> {
+impl<B: Backend> StridedRows<'_, B> {
     /// An activation of rank 3 at the rows' prompts and positions, `[row, width]`.
     fn of(&self, cache: &ActivationCache<B>, site: Site) -> Result<Tensor<B, 2>, CacheError> {
-        Ok(gather(by_place(cache.block(self.layer, site)?), &self.places()))
+        Ok(select_rows(flatten_positions(cache.block(self.layer, site)?), &self.places()))
     }
 
     /// Their places in a table of all prompts and positions.
     fn places(&self) -> Vec<usize> {
-        let width = self.carrier.portion.pairs.width();
+        let width = self.carrier.batch.pairs.width();
         self.rows.iter().map(|row| row.prompt * width + row.position).collect()
     }
 
     /// The nodes of a kind that send in this layer at a row.
-    fn nodes(&self, row: &Row, is: impl Fn(Component) -> bool) -> impl Iterator<Item = &Node> {
-        let (layer, Row { prompt, position, .. }) = (self.layer, *row);
+    fn nodes(&self, row: &CarriedRow, is: impl Fn(Component) -> bool) -> impl Iterator<Item = &Node> {
+        let (layer, CarriedRow { prompt, position, .. }) = (self.layer, *row);
         self.senders[row.senders].iter().filter(move |node| {
             node.layer == layer && is(node.component) && node.positions.position(prompt).is_none_or(|p| p == position)
         })
@@ -156,16 +156,21 @@ impl<B: Backend> Rows<'_, B> {
 
     /// `x` with the rows at which the whole of `component` sends replaced by the source run's.
     fn set(&self, x: Tensor<B, 2>, component: Component, site: Site) -> Result<Tensor<B, 2>, CacheError> {
-        let sends = |row: &Row| self.nodes(row, |c| c == component).next().is_some();
+        let sends = |row: &CarriedRow| self.nodes(row, |c| c == component).next().is_some();
         self.replace(x, sends, site)
     }
 
-    fn replace(&self, x: Tensor<B, 2>, sends: impl Fn(&Row) -> bool, site: Site) -> Result<Tensor<B, 2>, CacheError> {
-        let sent: Vec<Row> = self.rows.iter().copied().filter(|row| sends(row)).collect();
+    fn replace(
+        &self,
+        x: Tensor<B, 2>,
+        sends: impl Fn(&CarriedRow) -> bool,
+        site: Site,
+    ) -> Result<Tensor<B, 2>, CacheError> {
+        let sent: Vec<CarriedRow> = self.rows.iter().copied().filter(|row| sends(row)).collect();
         if sent.is_empty() {
             return Ok(x);
         }
-        let values = Rows { rows: &sent, ..*self }.of(self.carrier.source, site)?;
+        let values = StridedRows { rows: &sent, ..*self }.of(self.carrier.source, site)?;
         let n = x.dims()[0];
         let mut next = n;
         let index: Vec<usize> = (0..n)
@@ -175,7 +180,7 @@ impl<B: Backend> Rows<'_, B> {
                 if from_source { next - 1 } else { i }
             })
             .collect();
-        Ok(gather(Tensor::cat(vec![x, values], 0), &index))
+        Ok(select_rows(Tensor::cat(vec![x, values], 0), &index))
     }
 
     /// What attention adds: as in the base run, but for the heads that send.
@@ -198,17 +203,17 @@ impl<B: Backend> Rows<'_, B> {
             let z = source.block::<4>(self.layer, Site::Z)? - base.block(self.layer, Site::Z)?;
             let [prompts, pos, _, d_head] = z.dims();
             let z = z.reshape([prompts * pos, n_heads * d_head]);
-            let sent = Rows { rows: &sending, ..*self };
-            let z = gather(z, &sent.places()).reshape([sending.len(), n_heads, d_head]);
+            let sent = StridedRows { rows: &sending, ..*self };
+            let z = select_rows(z, &sent.places()).reshape([sending.len(), n_heads, d_head]);
             let sends: Vec<f32> = sends.into_iter().map(|sends| f32::from(u8::from(sends))).collect();
             let sends = Tensor::<B, 3>::from_data(TensorData::new(sends, [sending.len(), n_heads, 1]), &model.device());
-            let sends = in_type_of(sends, &z);
+            let sends = cast_like(sends, &z);
             let w_o = model.w_o(self.layer);
             let d_model = w_o.dims()[2];
             let written = (z * sends).reshape([sending.len(), n_heads * d_head]);
-            let written = product(written, w_o.reshape([n_heads * d_head, d_model]));
+            let written = matmul(written, w_o.reshape([n_heads * d_head, d_model]));
             let zeros = zeros_like([1, d_model], &written);
-            attended = attended + gather(Tensor::cat(vec![zeros, written], 0), &number);
+            attended = attended + select_rows(Tensor::cat(vec![zeros, written], 0), &number);
         }
         self.set(attended, Component::AttnOut, Site::AttnOut)
     }
@@ -219,16 +224,16 @@ impl<B: Backend> Rows<'_, B> {
         let read_at = mlp_reads(self.layer, model.config());
         // Behind these, what the MLP reads is as in the base run.
         let changed = match policy.mlps {
-            Frozen::Free => self.rows.partition_point(|row| row.begins < read_at),
-            Frozen::Frozen => 0,
+            Recompute::Yes => self.rows.partition_point(|row| row.begins < read_at),
+            Recompute::Frozen => 0,
         };
         let (moved, still) = self.rows.split_at(changed);
         let mut parts = Vec::new();
         if changed > 0 {
-            let moved = Rows { rows: moved, ..*self };
+            let moved = StridedRows { rows: moved, ..*self };
             let d_model = read.dims()[1];
             let mut scale = Patch::new();
-            if policy.norms == Frozen::Frozen {
+            if policy.norms == Recompute::Frozen {
                 let held = moved.of(base, Site::Ln2Scale)?.reshape([changed, 1, 1]);
                 scale = scale.replace(HookPoint::block(self.layer, Site::Ln2Scale), held);
             }
@@ -238,7 +243,7 @@ impl<B: Backend> Rows<'_, B> {
             parts.push(moved.recomputed_mlp(normalized)?.reshape([changed, d_model]));
         }
         if !still.is_empty() {
-            parts.push(Rows { rows: still, ..*self }.held_mlp()?);
+            parts.push(StridedRows { rows: still, ..*self }.held_mlp()?);
         }
         let out = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
         // All neurons together are the whole output.
@@ -286,7 +291,8 @@ impl<B: Backend> Rows<'_, B> {
         if most == 0 {
             return Ok(out);
         }
-        let change = by_place(source.block(self.layer, Site::MlpPost)? - base.block(self.layer, Site::MlpPost)?);
+        let change =
+            flatten_positions(source.block(self.layer, Site::MlpPost)? - base.block(self.layer, Site::MlpPost)?);
         let [n_places, d_mlp] = change.dims();
         // Behind all numbers a 0, for rows with fewer neurons than others.
         let zero = zeros_like([1, 1], &change);
@@ -298,7 +304,7 @@ impl<B: Backend> Rows<'_, B> {
             let numbers: Vec<usize> =
                 (0..units.len()).map(|i| unit(i).map_or(n_places * d_mlp, |unit| places[i] * d_mlp + unit)).collect();
             let directions: Vec<usize> = (0..units.len()).map(|i| unit(i).unwrap_or(0)).collect();
-            sum + gather(change.clone(), &numbers) * gather(w_out.clone(), &directions)
+            sum + select_rows(change.clone(), &numbers) * select_rows(w_out.clone(), &directions)
         }))
     }
 }
@@ -307,14 +313,14 @@ impl<B: Backend> Rows<'_, B> {
 /// differ in the source run.
 pub(super) fn begins(
     senders: &[Node],
-    portion: &Portion,
+    batch: &PromptBatch,
     config: &TransformerConfig,
     prompt: usize,
     position: usize,
 ) -> Option<usize> {
     let sends = |node: &&Node| {
         node.positions.position(prompt).is_none_or(|p| p == position)
-            && portion.can_differ(prompt, node.component, node.layer, config, position)
+            && batch.can_differ(prompt, node.component, node.layer, config, position)
     };
     senders.iter().filter(sends).map(written).min()
 }

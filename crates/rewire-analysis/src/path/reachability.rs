@@ -6,17 +6,17 @@ use rewire_model::TransformerConfig;
 
 use crate::patching::cost::{Cost, Costs};
 use crate::patching::plan::{Entry, PlannedPass, at_once};
-use crate::path::policy::Frozen;
-use crate::path::propagate::Row;
+use crate::path::policy::Recompute;
+use crate::path::propagate::CarriedRow;
 use crate::path::receiver::{Receiver, mlp_reads, mlp_writes};
-use crate::path::schedule::{Job, Unit};
-use crate::run::batch::Portion;
+use crate::path::schedule::{Job, WorkChunk};
+use crate::run::batch::PromptBatch;
 
 /// What reaches what within one unit of work.
 pub(super) struct Reach<'a> {
     job: &'a Job,
-    unit: &'a Unit,
-    portion: &'a Portion,
+    unit: &'a WorkChunk,
+    batch: &'a PromptBatch,
     config: &'a TransformerConfig,
     /// The rows' numbers, by senders, prompt and position.
     number: HashMap<(usize, usize, usize), usize>,
@@ -33,12 +33,17 @@ pub(super) struct SecondRun {
 }
 
 impl<'a> Reach<'a> {
-    pub(super) fn new(job: &'a Job, unit: &'a Unit, portion: &'a Portion, config: &'a TransformerConfig) -> Self {
+    pub(super) fn new(
+        job: &'a Job,
+        unit: &'a WorkChunk,
+        batch: &'a PromptBatch,
+        config: &'a TransformerConfig,
+    ) -> Self {
         let number = unit.rows.iter().enumerate().map(|(i, r)| ((r.senders, r.prompt, r.position), i)).collect();
-        Self { job, unit, portion, config, number }
+        Self { job, unit, batch, config, number }
     }
 
-    pub(super) fn rows(&self) -> &[Row] {
+    pub(super) fn rows(&self) -> &[CarriedRow] {
         &self.unit.rows
     }
 
@@ -49,18 +54,18 @@ impl<'a> Reach<'a> {
     /// The row that changes what `receiver` of `path` reads at a prompt and position, if one does.
     pub(super) fn row(&self, path: usize, receiver: &Receiver, prompt: usize, position: usize) -> Option<usize> {
         let number = *self.number.get(&(self.job.paths[path].senders, prompt, position))?;
-        receiver.receives(&self.unit.rows[number], self.portion, self.config).then_some(number)
+        receiver.receives(&self.unit.rows[number], self.batch, self.config).then_some(number)
     }
 
     /// Whether anything of `path` is received in a prompt.
     pub(super) fn reaches(&self, path: usize, prompt: usize) -> bool {
-        let mut positions = 0..self.portion.pairs.width();
+        let mut positions = 0..self.batch.pairs.width();
         positions.any(|at| self.receivers(path).iter().any(|r| self.row(path, r, prompt, at).is_some()))
     }
 
     /// Where a path enters the second run, at which position first, and through which heads; nothing if nothing reaches its receivers.
     fn entry(&self, path: usize) -> Option<(Entry, usize, Vec<usize>)> {
-        let (prompts, width) = (self.portion.prompts.len(), self.portion.pairs.width());
+        let (prompts, width) = (self.batch.prompts.len(), self.batch.pairs.width());
         let mut reached = Vec::new();
         for receiver in self.receivers(path) {
             let mut positions =
@@ -68,7 +73,7 @@ impl<'a> Reach<'a> {
             reached.extend(positions.next().map(|first| (receiver, first)));
         }
         let entry = reached.iter().map(|(r, _)| r.entry(self.config)).min_by_key(|entry| entry.depth())?;
-        let read = self.portion.readout_positions().iter().copied();
+        let read = self.batch.readout_positions().iter().copied();
         let first = reached.iter().map(|(_, first)| *first).chain(read).min()?;
         let at_entry = reached.iter().filter(|(r, _)| r.entry(self.config) == entry);
         let heads: BTreeSet<usize> = at_entry.flat_map(|(r, _)| r.heads(self.config)).collect();
@@ -85,7 +90,7 @@ impl<'a> Reach<'a> {
             }
         }
         let cut = |run: SecondRun| {
-            let at_once = at_once(self.config, self.portion, run.first, token_budget);
+            let at_once = at_once(self.config, self.batch, run.first, token_budget);
             let part = |paths: &[usize]| SecondRun { paths: paths.to_vec(), heads: run.heads.clone(), ..run };
             run.paths.chunks(at_once).map(part).collect::<Vec<_>>()
         };
@@ -93,21 +98,20 @@ impl<'a> Reach<'a> {
     }
 
     /// What a unit costs at least: MLPs on the way to the last receiver, and the second runs.
-    pub(super) fn cost(&self, costs: Costs, mlps: Frozen, token_budget: usize) -> Cost {
+    pub(super) fn cost(&self, costs: Costs, mlps: Recompute, token_budget: usize) -> Cost {
         let mlp = 4.0 * (self.config.d_model * self.config.d_mlp) as f64;
         let receivers = self.unit.paths.iter().flat_map(|&path| self.receivers(path));
         let deepest = receivers.map(|r| r.reads(self.config)).max().unwrap_or(0);
-        let carried = |row: &Row| match mlps {
-            Frozen::Free => {
+        let carried = |row: &CarriedRow| match mlps {
+            Recompute::Yes => {
                 let on_the_way =
                     |&layer: &usize| row.begins < mlp_reads(layer, self.config) && mlp_writes(layer) < deepest;
                 (0..self.config.n_layers).filter(on_the_way).count() as f64 * mlp
             }
-            Frozen::Frozen => 0.0,
+            Recompute::Frozen => 0.0,
         };
-        let second = |run: SecondRun| {
-            costs.pass(&PlannedPass::of_one_entry(run.entry, run.first, run.paths.len()), self.portion)
-        };
+        let second =
+            |run: SecondRun| costs.pass(&PlannedPass::of_one_entry(run.entry, run.first, run.paths.len()), self.batch);
         let seconds = self.second_runs(&self.unit.paths, token_budget).into_iter().map(second);
         Cost { operations: self.unit.rows.iter().map(carried).sum(), bytes: 0.0 } + seconds.sum()
     }

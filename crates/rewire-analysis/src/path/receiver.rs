@@ -130,7 +130,7 @@ impl Input {
     }
 
     /// The same, queries and keys as they are used.
-    pub(super) fn site_used(self, config: &TransformerConfig) -> Site {
+    pub(super) fn rotary_site(self, config: &TransformerConfig) -> Site {
         match self {
             Input::Q if config.is_rotary() => Site::RotQ,
             Input::K => config.key_site(),

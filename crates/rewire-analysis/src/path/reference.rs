@@ -12,11 +12,11 @@ use crate::node::kind::{Node, NodeKind, named};
 use crate::patching::reference::{covers, mask, whole_metric};
 use crate::path::add_receivers::{Adding, Addition};
 use crate::path::ends::{Path, check_ends};
-use crate::path::policy::{FreezePolicy, Frozen, HeldAttention, Taking};
+use crate::path::policy::{FreezePolicy, HeldAttention, ReceiverUpdate, Recompute};
 use crate::path::receiver::{Input, Receiver, named as named_receivers};
-use crate::run::batch::{Portion, portions};
+use crate::run::batch::{PromptBatch, batches};
 use crate::run::finite::{check_changed, check_run, the_metric};
-use crate::run::fit::watched;
+use crate::run::fit::catch_device_faults;
 use crate::run::question::Direction;
 
 /// The metric of a run, and what was recorded of it.
@@ -46,12 +46,12 @@ pub fn patch_path<B: Backend, M: Metric>(
     accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
 ) -> Result<PathRun<B>, AnalysisError> {
     check_ends(model, pairs, std::slice::from_ref(&path.senders), std::slice::from_ref(&path.receivers))?;
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         // One portion: what is recorded is of all prompts.
-        let portion = portions(pairs, metric, pairs.len())?.get(0);
+        let batch = batches(pairs, metric, pairs.len())?.get(0);
         let mut recorder = Recorder::filtered(accepts);
         let (base_metric, metric) =
-            both_metrics(model, metric, &portion, (&path.senders, &path.receivers), policy, direction, &mut recorder)?;
+            both_metrics(model, metric, &batch, (&path.senders, &path.receivers), policy, direction, &mut recorder)?;
         Ok(PathRun { metric, base_metric, cache: recorder.into_cache() })
     })
 }
@@ -60,12 +60,12 @@ pub fn patch_path<B: Backend, M: Metric>(
 pub(super) fn changes<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
-    portion: &Portion,
+    batch: &PromptBatch,
     ends: (&[Node], &[Receiver]),
     policy: FreezePolicy,
     direction: Direction,
 ) -> Result<Vec<f32>, AnalysisError> {
-    let (unpatched, patched) = both_metrics(model, metric, portion, ends, policy, direction, &mut ())?;
+    let (unpatched, patched) = both_metrics(model, metric, batch, ends, policy, direction, &mut ())?;
     Ok(patched.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
 }
 
@@ -73,17 +73,17 @@ pub(super) fn changes<B: Backend, M: Metric>(
 fn both_metrics<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
-    portion: &Portion,
+    batch: &PromptBatch,
     (senders, receivers): (&[Node], &[Receiver]),
     policy: FreezePolicy,
     direction: Direction,
     hook: &mut impl Hook<B>,
 ) -> Result<(Vec<f32>, Vec<f32>), AnalysisError> {
-    let [base_prompts, source_prompts] = portion.base_and_source(direction);
+    let [base_prompts, source_prompts] = batch.base_and_source(direction);
     let base_tokens = model.tokens(&base_prompts)?;
     let (mut base, mut source) = (Recorder::all(), Recorder::all());
-    let unpatched = whole_metric(model, metric, portion, base_tokens.clone(), &mut base)?;
-    check_run(model, &the_metric(metric.name()), portion, &base_prompts, &unpatched)?;
+    let unpatched = whole_metric(model, metric, batch, base_tokens.clone(), &mut base)?;
+    check_run(model, &the_metric(metric.name()), batch, &base_prompts, &unpatched)?;
     model.forward(Run::tokens(model.tokens(&source_prompts)?), &mut source)?;
     let (base, source) = (base.into_cache(), source.into_cache());
 
@@ -97,22 +97,22 @@ fn both_metrics<B: Backend, M: Metric>(
     model.forward(Run::tokens(base_tokens.clone()), ((&mut heads, &mut sending), &mut stream))?;
     sending.finish()?;
     let mut received = heads.into_cache();
-    received.take_in(stream.into_cache());
+    received.merge(stream.into_cache());
 
-    let patched = match policy.taking {
-        Taking::Set => {
+    let patched = match policy.update {
+        ReceiverUpdate::Replace => {
             let mut receiving = receiving(receivers, &received)?;
-            let patched = whole_metric(model, metric, portion, base_tokens, (&mut receiving, hook))?;
+            let patched = whole_metric(model, metric, batch, base_tokens, (&mut receiving, hook))?;
             receiving.finish()?;
             patched
         }
-        Taking::Add => {
+        ReceiverUpdate::Add => {
             let adding = Adding::new(model, additions(model, receivers, &received, &base, policy)?);
-            whole_metric(model, metric, portion, base_tokens, (adding, hook))?
+            whole_metric(model, metric, batch, base_tokens, (adding, hook))?
         }
     };
     let sent = |_| format!("{} sent to {}", named(senders), named_receivers(receivers));
-    check_changed(metric.name(), &portion.prompts, &patched, sent)?;
+    check_changed(metric.name(), &batch.prompts, &patched, sent)?;
     Ok((unpatched, patched))
 }
 
@@ -131,10 +131,10 @@ fn sending<B: Backend>(
             HeldAttention::Z => held.push(Site::Z),
             HeldAttention::QueriesKeysValues => held.extend([Site::Q, Site::K, Site::V]),
         }
-        if policy.mlps == Frozen::Frozen {
+        if policy.mlps == Recompute::Frozen {
             held.push(Site::MlpPost);
         }
-        if policy.norms == Frozen::Frozen {
+        if policy.norms == Recompute::Frozen {
             held.extend([Site::Ln1Scale, Site::Ln2Scale]);
         }
         let mut sites: Vec<Site> =
@@ -211,7 +211,7 @@ fn additions<B: Backend>(
             })
         });
         let scale = match (policy.norms, input.scale()) {
-            (Frozen::Frozen, Some(norm)) => Some(base.block(layer, norm)?),
+            (Recompute::Frozen, Some(norm)) => Some(base.block(layer, norm)?),
             _ => None,
         };
         Ok(((layer, input), Addition { change, heads, mlp, scale }))

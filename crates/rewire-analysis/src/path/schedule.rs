@@ -7,9 +7,9 @@ use rewire_model::TransformerConfig;
 
 use crate::node::kind::{Node, Positions};
 use crate::patching::plan::Entry;
-use crate::path::propagate::{Row, Stage, begins};
+use crate::path::propagate::{CarriedRow, Stage, begins};
 use crate::path::receiver::{Input, Receiver};
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 
 /// One path: which set of senders, and which set of receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +27,11 @@ pub(super) struct Job {
 
 /// Paths that are followed in one piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unit {
+pub(super) struct WorkChunk {
     /// Numbers of the paths.
     pub(super) paths: Vec<usize>,
     /// In the order in which they begin.
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<CarriedRow>,
 }
 
 /// Sets of receivers that one set of senders sends to in one unit.
@@ -58,23 +58,23 @@ impl Receiver {
     }
 
     /// Whether a row that begins at `begins` is changed where this reads it, and can move the metric from there.
-    pub(super) fn receives(&self, row: &Row, portion: &Portion, config: &TransformerConfig) -> bool {
-        let Row { begins, prompt, position, .. } = *row;
+    pub(super) fn receives(&self, row: &CarriedRow, batch: &PromptBatch, config: &TransformerConfig) -> bool {
+        let CarriedRow { begins, prompt, position, .. } = *row;
         self.is_at(prompt, position)
             && begins < self.reads(config)
-            && portion.can_matter(prompt, self.input.component(), self.layer, config, &Positions::One(position))
+            && batch.can_matter(prompt, self.input.component(), self.layer, config, &Positions::One(position))
     }
 }
 
 impl Job {
     /// The job of one portion of prompts.
-    pub(super) fn of_portion(
+    pub(super) fn of_batch(
         senders: &[Vec<Node>],
         receivers: &[Vec<Receiver>],
         paths: &[PathPair],
-        portion: &Portion,
+        batch: &PromptBatch,
     ) -> Self {
-        let (from, len) = (portion.prompts[0], portion.prompts.len());
+        let (from, len) = (batch.prompts[0], batch.prompts.len());
         let node = |node: &Node| Node { positions: node.positions.of_prompts(from, len), ..node.clone() };
         Self {
             senders: senders.iter().map(|set| set.iter().map(node).collect()).collect(),
@@ -85,16 +85,16 @@ impl Job {
 
     /// Cuts the job into units of about half `token_budget` rows, and of few receivers for one set of senders, so that there are some for
     /// each core. Paths that reach nothing are in none.
-    pub(super) fn units(&self, portion: &Portion, config: &TransformerConfig, token_budget: usize) -> Vec<Unit> {
+    pub(super) fn units(&self, batch: &PromptBatch, config: &TransformerConfig, token_budget: usize) -> Vec<WorkChunk> {
         let mut of_senders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (number, path) in self.paths.iter().enumerate() {
             of_senders.entry(path.senders).or_default().push(number);
         }
-        let unit = |senders: usize, paths: &[usize]| Unit {
-            rows: self.rows(senders, paths, portion, config),
+        let unit = |senders: usize, paths: &[usize]| WorkChunk {
+            rows: self.rows(senders, paths, batch, config),
             paths: paths.to_vec(),
         };
-        let mut wholes: Vec<Unit> = of_senders
+        let mut wholes: Vec<WorkChunk> = of_senders
             .into_iter()
             .flat_map(|(senders, paths)| paths.chunks(RECEIVERS).map(|paths| unit(senders, paths)).collect::<Vec<_>>())
             .filter(|unit| !unit.rows.is_empty())
@@ -103,7 +103,7 @@ impl Job {
         let rows: usize = wholes.iter().map(|unit| unit.rows.len()).sum();
         let n = (2 * rows).div_ceil(token_budget.max(1)).next_power_of_two().min(wholes.len().max(1));
         // Dealt out like cards: each unit has senders of every depth, and so as much to do as the others.
-        let mut units = vec![Unit { paths: Vec::new(), rows: Vec::new() }; n];
+        let mut units = vec![WorkChunk { paths: Vec::new(), rows: Vec::new() }; n];
         for (i, whole) in wholes.into_iter().enumerate() {
             units[i % n].paths.extend(whole.paths);
             units[i % n].rows.extend(whole.rows);
@@ -119,20 +119,19 @@ impl Job {
     /// The receivers that something of a unit reaches, by the numbers of their set and within it.
     pub(super) fn received(
         &self,
-        unit: &Unit,
-        portion: &Portion,
+        unit: &WorkChunk,
+        batch: &PromptBatch,
         config: &TransformerConfig,
     ) -> BTreeSet<(usize, usize)> {
-        let mut rows: BTreeMap<usize, Vec<&Row>> = BTreeMap::new();
+        let mut rows: BTreeMap<usize, Vec<&CarriedRow>> = BTreeMap::new();
         for row in &unit.rows {
             rows.entry(row.senders).or_default().push(row);
         }
         let of_path = |&path: &usize| {
             let PathPair { senders, receivers } = self.paths[path];
             let rows = rows.get(&senders).map(Vec::as_slice).unwrap_or_default();
-            let received = move |(_, receiver): &(usize, &Receiver)| {
-                rows.iter().any(|row| receiver.receives(row, portion, config))
-            };
+            let received =
+                move |(_, receiver): &(usize, &Receiver)| rows.iter().any(|row| receiver.receives(row, batch, config));
             let all = self.receivers[receivers].iter().enumerate().filter(received);
             all.map(|(number, _)| (receivers, number)).collect::<Vec<_>>()
         };
@@ -140,16 +139,22 @@ impl Job {
     }
 
     /// Where a set of senders changes what one of its receivers reads.
-    fn rows(&self, senders: usize, paths: &[usize], portion: &Portion, config: &TransformerConfig) -> Vec<Row> {
+    fn rows(
+        &self,
+        senders: usize,
+        paths: &[usize],
+        batch: &PromptBatch,
+        config: &TransformerConfig,
+    ) -> Vec<CarriedRow> {
         let receivers: Vec<&Receiver> =
             paths.iter().flat_map(|&path| &self.receivers[self.paths[path].receivers]).collect();
         let mut rows = Vec::new();
-        for (prompt, &read) in portion.readout_positions().iter().enumerate() {
+        for (prompt, &read) in batch.readout_positions().iter().enumerate() {
             for position in 0..=read {
-                let begins = begins(&self.senders[senders], portion, config, prompt, position);
+                let begins = begins(&self.senders[senders], batch, config, prompt, position);
                 let Some(begins) = begins else { continue };
-                let row = Row { begins, senders, prompt, position };
-                if receivers.iter().any(|receiver| receiver.receives(&row, portion, config)) {
+                let row = CarriedRow { begins, senders, prompt, position };
+                if receivers.iter().any(|receiver| receiver.receives(&row, batch, config)) {
                     rows.push(row);
                 }
             }

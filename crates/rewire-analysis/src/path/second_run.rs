@@ -15,13 +15,13 @@ use rewire_tensor::zeros_like;
 use crate::error::AnalysisError;
 use crate::patching::plan::Entry;
 use crate::path::add_receivers::Adding;
-use crate::path::policy::{Frozen, Taking};
+use crate::path::policy::{ReceiverUpdate, Recompute};
 use crate::path::propagate::{Carried, Carrier, Stage};
 use crate::path::reachability::{Reach, SecondRun};
 use crate::path::receiver::{Input, Receiver};
-use crate::path::schedule::{Job, Unit};
+use crate::path::schedule::{Job, WorkChunk};
 use crate::run::record::evaluate;
-use crate::run::transfer::{by_place, gather, host};
+use crate::run::transfer::{flatten_positions, select_rows, to_vec};
 
 /// What reached the receivers of one unit of work, and how it is taken up.
 pub(super) struct Receiving<'a, B: Backend, M> {
@@ -39,7 +39,7 @@ pub(super) struct Receiving<'a, B: Backend, M> {
 
 /// A prompt's position in one copy of the prompts.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct BatchPosition {
     pub(super) copy: usize,
     pub(super) prompt: usize,
     pub(super) position: usize,
@@ -50,12 +50,13 @@ pub(super) fn reads_of_base(point: HookPoint, receivers: &[Receiver], config: &T
     let HookPoint::Block { layer, site: at } = point else { return false };
     [Site::ResidPre, Site::ResidMid, Site::ResidPost, config.key_site(), Site::V].contains(&at)
         || receivers.iter().any(|r| {
-            r.layer == layer && (r.input.site_used(config) == at || r.input.of_head().is_some() && in_heads(at, config))
+            r.layer == layer
+                && (r.input.rotary_site(config) == at || r.input.of_head().is_some() && in_heads(at, config))
         })
 }
 
 fn in_heads(at: Site, config: &TransformerConfig) -> bool {
-    at == Site::Z || at == Input::Q.site_used(config)
+    at == Site::Z || at == Input::Q.rotary_site(config)
 }
 
 impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
@@ -65,17 +66,17 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         metric: &'a M,
         base_metric: &'a [f32],
         job: &'a Job,
-        unit: &'a Unit,
+        unit: &'a WorkChunk,
     ) -> Result<Self, AnalysisError> {
         let config = carrier.model.config();
         let receivers: BTreeSet<usize> = unit.paths.iter().map(|&path| job.paths[path].receivers).collect();
         let receivers: Vec<&Receiver> = receivers.iter().flat_map(|&set| &job.receivers[set]).collect();
         let receives =
-            |receiver: &&&Receiver| unit.rows.iter().any(|row| receiver.receives(row, carrier.portion, config));
+            |receiver: &&&Receiver| unit.rows.iter().any(|row| receiver.receives(row, carrier.batch, config));
         let reached: Vec<&Receiver> = receivers.iter().filter(receives).copied().collect();
         let stages: BTreeSet<Stage> = reached.iter().map(|receiver| receiver.stage(config)).collect();
         let carried = carrier.carry(&job.senders, &unit.rows, &stages)?;
-        let reach = Reach::new(job, unit, carrier.portion, config);
+        let reach = Reach::new(job, unit, carrier.batch, config);
         let (heads, mlps) = (BTreeMap::new(), BTreeMap::new());
         let mut receiving = Self { carrier, metric, base_metric, reach, carried, heads, mlps };
         let mut heads: BTreeMap<(usize, Input), BTreeSet<usize>> = BTreeMap::new();
@@ -98,7 +99,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
     pub(super) fn stage(&self, stage: Stage) -> Option<(Tensor<B, 3>, Vec<usize>)> {
         let x = self.carried.get(&stage)?.clone();
         let [n, d_model] = x.dims();
-        let width = self.carrier.portion.pairs.width();
+        let width = self.carrier.batch.pairs.width();
         let places = self.reach.rows()[..n].iter().map(|row| row.prompt * width + row.position).collect();
         Some((x.reshape([n, 1, d_model]), places))
     }
@@ -106,9 +107,9 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
     /// The base run's scale of a norm at these places, if norms are held.
     fn held_scale(&self, layer: usize, site: Site, places: &[usize]) -> Result<Patch<B>, AnalysisError> {
         Ok(match self.carrier.policy.norms {
-            Frozen::Free => Patch::new(),
-            Frozen::Frozen => {
-                let scale = gather(by_place(self.carrier.base.block(layer, site)?), places);
+            Recompute::Yes => Patch::new(),
+            Recompute::Frozen => {
+                let scale = select_rows(flatten_positions(self.carrier.base.block(layer, site)?), places);
                 Patch::new().replace(HookPoint::block(layer, site), scale.reshape([places.len(), 1, 1]))
             }
         })
@@ -127,7 +128,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
             Input::V => values,
             _ => {
                 let positions: Vec<usize> = self.reach.rows()[..places.len()].iter().map(|row| row.position).collect();
-                model.as_used(values, &positions)
+                model.after_rotary(values, &positions)
             }
         };
         let [n, _, n_heads, d_head] = values.dims();
@@ -146,7 +147,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         let normalized = model.mlp_norm(layer, x, &mut scale);
         scale.finish()?;
         let out = model.mlp(layer, normalized.clone(), &mut ()).reshape([n, d_model]);
-        let more = out - gather(by_place(base.block(layer, Site::MlpOut)?), &places);
+        let more = out - select_rows(flatten_positions(base.block(layer, Site::MlpOut)?), &places);
         Ok([normalized.reshape([n, d_model]), more])
     }
 
@@ -170,24 +171,25 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
     }
 
     /// Positions of every prompt in every copy of them that a second run makes.
-    pub(super) fn places(&self, second: &SecondRun, positions: impl Fn(usize) -> Vec<usize>) -> Vec<Place> {
+    pub(super) fn places(&self, second: &SecondRun, positions: impl Fn(usize) -> Vec<usize>) -> Vec<BatchPosition> {
         let prompts =
             (0..second.paths.len()).flat_map(|copy| (0..self.base_metric.len()).map(move |prompt| (copy, prompt)));
-        let place =
-            |(copy, prompt)| positions(prompt).into_iter().map(move |position| Place { copy, prompt, position });
+        let place = |(copy, prompt)| {
+            positions(prompt).into_iter().map(move |position| BatchPosition { copy, prompt, position })
+        };
         prompts.flat_map(place).collect()
     }
 
     /// The metric of each prompt, path by path.
     fn run(&self, second: &SecondRun) -> Result<Vec<f32>, AnalysisError> {
-        let Carrier { model, base, portion, policy, .. } = self.carrier;
+        let Carrier { model, base, batch, policy, .. } = self.carrier;
         let config = model.config();
         let SecondRun { entry, first, ref paths, .. } = *second;
         // Past attention of the last layer only the positions that are read matter.
         let read_alone = entry.depth() >= Entry::Mid(config.n_layers - 1).depth();
         let positions = |prompt: usize| match read_alone {
-            true => vec![portion.readout_positions()[prompt]],
-            false => (first..portion.pairs.width()).collect(),
+            true => vec![batch.readout_positions()[prompt]],
+            false => (first..batch.pairs.width()).collect(),
         };
         let rows = self.places(second, positions);
         let residual = self.entering(second, &rows)?;
@@ -195,26 +197,26 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         let residual = residual.reshape([copies, rows.len() / copies, config.d_model]);
         let run = Run::new(entry.start(residual));
         let run = match read_alone {
-            true => run.reading(Readout { positions: ReadPositions::All, columns: portion.readout.columns.clone() }),
+            true => run.with_readout(Readout { positions: ReadPositions::All, columns: batch.readout.columns.clone() }),
             false => {
-                let last_block = match policy.taking {
-                    Taking::Set => LastBlock::Read,
+                let last_block = match policy.update {
+                    ReceiverUpdate::Replace => LastBlock::ReadPositions,
                     // What is added is added to whole streams.
-                    Taking::Add => LastBlock::Whole,
+                    ReceiverUpdate::Add => LastBlock::AllPositions,
                 };
-                let run = run.reading(portion.readout.repeated(paths.len())).with_last_block(last_block);
-                if first > 0 { run.after(Prefix::from_cache(base, config, first)?) } else { run }
+                let run = run.with_readout(batch.readout.repeated(paths.len())).with_last_block(last_block);
+                if first > 0 { run.with_prefix(Prefix::from_cache(base, config, first)?) } else { run }
             }
         };
-        let logits = match policy.taking {
-            Taking::Set => {
+        let logits = match policy.update {
+            ReceiverUpdate::Replace => {
                 let mut patch = self.patch(second)?;
                 let logits = model.forward(run, &mut patch)?;
                 patch.finish()?;
                 logits
             }
-            Taking::Add => model.forward(run, Adding::new(model, self.additions(second, &rows)?))?,
+            ReceiverUpdate::Add => model.forward(run, Adding::new(model, self.additions(second, &rows)?))?,
         };
-        Ok(host(evaluate(self.metric, logits, &portion.prompts.repeat(paths.len()))))
+        Ok(to_vec(evaluate(self.metric, logits, &batch.prompts.repeat(paths.len()))))
     }
 }

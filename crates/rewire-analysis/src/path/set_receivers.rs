@@ -9,12 +9,12 @@ use rewire_tasks::Metric;
 
 use crate::error::AnalysisError;
 use crate::path::add_receivers::Addition;
-use crate::path::policy::Frozen;
+use crate::path::policy::Recompute;
 use crate::path::propagate::Carrier;
 use crate::path::reachability::SecondRun;
 use crate::path::receiver::{Input, Receiver};
-use crate::path::second_run::{Place, Receiving};
-use crate::run::transfer::{by_place, gather};
+use crate::path::second_run::{BatchPosition, Receiving};
+use crate::run::transfer::{flatten_positions, select_rows};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
     /// Queries, keys or values of some heads at these places, place by place and head by head, `[place * head, d_head]`: what reached
@@ -25,11 +25,11 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         layer: usize,
         input: Input,
         heads: &[usize],
-        places: &[Place],
+        places: &[BatchPosition],
     ) -> Result<(Tensor<B, 2>, Vec<bool>), AnalysisError> {
         let Carrier { base, model, .. } = self.carrier;
         let config = model.config();
-        let of_base = base.block::<4>(layer, input.site_used(config))?;
+        let of_base = base.block::<4>(layer, input.rotary_site(config))?;
         let [prompts, width, n_heads, d_head] = of_base.dims();
         let of_base = of_base.reshape([prompts * width * n_heads, d_head]);
         let n_base = prompts * width * n_heads;
@@ -53,7 +53,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             Some((_, changed)) => Tensor::cat(vec![of_base, changed.clone()], 0),
             None => of_base,
         };
-        Ok((gather(table, &index), receives))
+        Ok((select_rows(table, &index), receives))
     }
 
     /// The receivers of one layer and input that are at a place.
@@ -61,13 +61,13 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         &self,
         paths: &[usize],
         point: (usize, Input),
-        at: Place,
+        at: BatchPosition,
     ) -> impl Iterator<Item = &Receiver> + use<'_, B, M> {
         let all = self.reach.receivers(paths[at.copy]).iter();
         all.filter(move |r| (r.layer, r.input) == point && r.is_at(at.prompt, at.position))
     }
 
-    /// Layers and inputs of the receivers above the entry.
+    /// LayerBatching and inputs of the receivers above the entry.
     fn above(&self, second: &SecondRun) -> BTreeSet<(usize, Input)> {
         let config = self.carrier.model.config();
         let above = |r: &&Receiver| r.entry(config).depth() > second.entry.depth();
@@ -79,18 +79,18 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
     pub(super) fn additions(
         &self,
         second: &SecondRun,
-        places: &[Place],
+        places: &[BatchPosition],
     ) -> Result<BTreeMap<(usize, Input), Addition<B>>, AnalysisError> {
-        let Carrier { model, base, portion, policy, .. } = self.carrier;
+        let Carrier { model, base, batch, policy, .. } = self.carrier;
         let config = model.config();
         let copies = second.paths.len() * self.base_metric.len();
         let pos = places.len() / copies;
         let addition = |(layer, input): (usize, Input)| {
-            let here = |at: &Place| self.covering(&second.paths, (layer, input), *at);
-            let path = |at: &Place| second.paths[at.copy];
+            let here = |at: &BatchPosition| self.covering(&second.paths, (layer, input), *at);
+            let path = |at: &BatchPosition| second.paths[at.copy];
             let change = self.stream_change(layer, input, places, |at| here(at).next().map(|r| (path(at), r)))?;
             let heads = input.of_head().map(|_| {
-                let receives = |at: &Place| {
+                let receives = |at: &BatchPosition| {
                     let received: Vec<Option<usize>> = here(at).map(|r| r.head).collect();
                     (0..config.n_heads).map(move |head| received.iter().any(|of| of.is_none_or(|h| h == head)))
                 };
@@ -105,10 +105,10 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 mask.expand([copies, pos, config.d_model])
             });
             let scale = match (policy.norms, input.scale()) {
-                (Frozen::Frozen, Some(norm)) => {
-                    let width = portion.pairs.width();
+                (Recompute::Frozen, Some(norm)) => {
+                    let width = batch.pairs.width();
                     let places: Vec<usize> = places.iter().map(|at| at.prompt * width + at.position).collect();
-                    Some(gather(by_place(base.block(layer, norm)?), &places).reshape([copies, pos, 1]))
+                    Some(select_rows(flatten_positions(base.block(layer, norm)?), &places).reshape([copies, pos, 1]))
                 }
                 _ => None,
             };
@@ -119,7 +119,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
 
     /// Sets the receivers above the entry.
     pub(super) fn patch(&self, second: &SecondRun) -> Result<Patch<B>, AnalysisError> {
-        let Carrier { model, base, portion, .. } = self.carrier;
+        let Carrier { model, base, batch, .. } = self.carrier;
         let config = model.config();
         let mut patch = Patch::new();
         let last = config.n_layers - 1;
@@ -127,12 +127,12 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         for (layer, input) in self.above(second) {
             let narrow = layer == last && !matches!(input, Input::ResidPre | Input::K | Input::V);
             let positions = |prompt: usize| match narrow {
-                true => vec![portion.readout_positions()[prompt]],
-                false => (second.first..portion.pairs.width()).collect(),
+                true => vec![batch.readout_positions()[prompt]],
+                false => (second.first..batch.pairs.width()).collect(),
             };
             let places = self.places(second, positions);
             let pos = places.len() / copies;
-            let point = HookPoint::block(layer, input.site_used(config));
+            let point = HookPoint::block(layer, input.rotary_site(config));
             let device = model.device();
             patch = if input.of_head().is_some() {
                 let heads: Vec<usize> = (0..config.n_heads).collect();
@@ -144,8 +144,8 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                 );
                 patch.replace_where(point, values.reshape(shape), mask.expand(shape))
             } else {
-                let covering = |at: &Place| self.covering(&second.paths, (layer, input), *at).next();
-                let of_base: Tensor<B, 2> = by_place(base.block(layer, input.site_used(config))?);
+                let covering = |at: &BatchPosition| self.covering(&second.paths, (layer, input), *at).next();
+                let of_base: Tensor<B, 2> = flatten_positions(base.block(layer, input.rotary_site(config))?);
                 let n_base = of_base.dims()[0];
                 let changed = match input {
                     Input::MlpIn => self.mlps.get(&layer).map(|[normalized, _]| normalized.clone()),
@@ -160,13 +160,13 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                     .map(|at| {
                         let row =
                             covering(at).and_then(|r| self.reach.row(second.paths[at.copy], r, at.prompt, at.position));
-                        row.map_or(at.prompt * portion.pairs.width() + at.position, |row| n_base + row)
+                        row.map_or(at.prompt * batch.pairs.width() + at.position, |row| n_base + row)
                     })
                     .collect();
                 let receives: Vec<bool> = places.iter().map(|at| covering(at).is_some()).collect();
                 let shape = [copies, pos, config.d_model];
                 let mask = Tensor::<B, 3, Bool>::from_data(TensorData::new(receives, [copies, pos, 1]), &device);
-                patch.replace_where(point, gather(table, &index).reshape(shape), mask.expand(shape))
+                patch.replace_where(point, select_rows(table, &index).reshape(shape), mask.expand(shape))
             };
         }
         Ok(patch)

@@ -10,7 +10,7 @@ use crate::node::kind::{Component, Positions};
 use crate::run::question::Direction;
 
 /// Consecutive pairs of all those that an analysis is over.
-pub(crate) struct Portion {
+pub(crate) struct PromptBatch {
     pub(crate) pairs: PromptPairs,
     /// Their numbers among all.
     pub(crate) prompts: Vec<usize>,
@@ -27,7 +27,7 @@ pub(crate) struct Portion {
 
 /// The pairs of an analysis in portions. A portion is made when it is needed, so that 100,000 pairs
 /// take no more memory than their tokens.
-pub(crate) struct Portions<'a> {
+pub(crate) struct PromptBatches<'a> {
     pairs: &'a PromptPairs,
     reads: Reads,
     size: usize,
@@ -43,11 +43,11 @@ enum Reaches {
 }
 
 /// Cuts the pairs into portions of `size`; refuses a metric that was made for other pairs.
-pub(crate) fn portions<'a, M: Metric>(
+pub(crate) fn batches<'a, M: Metric>(
     pairs: &'a PromptPairs,
     metric: &M,
     size: usize,
-) -> Result<Portions<'a>, AnalysisError> {
+) -> Result<PromptBatches<'a>, AnalysisError> {
     let reads = metric.reads();
     if reads.positions.len() != pairs.len() {
         return Err(AnalysisError::MetricOfOtherPairs { expected: pairs.len(), found: reads.positions.len() });
@@ -56,10 +56,10 @@ pub(crate) fn portions<'a, M: Metric>(
         let (position, width) = (reads.positions[prompt], pairs.width());
         return Err(AnalysisError::ReadOutside { prompt, position, width });
     }
-    Ok(Portions { pairs, reads, size: size.max(1), reaches: Reaches::Differing })
+    Ok(PromptBatches { pairs, reads, size: size.max(1), reaches: Reaches::Differing })
 }
 
-impl Portions<'_> {
+impl PromptBatches<'_> {
     /// The same for an intervention that may reach every position, whatever the tokens are.
     pub(crate) fn changed_everywhere(self) -> Self {
         Self { reaches: Reaches::Everywhere, ..self }
@@ -76,8 +76,8 @@ impl Portions<'_> {
         from..(from + self.size).min(self.pairs.len())
     }
 
-    /// Portion `number`.
-    pub(crate) fn get(&self, number: usize) -> Portion {
+    /// PromptBatch `number`.
+    pub(crate) fn get(&self, number: usize) -> PromptBatch {
         let prompts = self.prompts(number);
         let pairs = self.pairs.batch(prompts.clone());
         let positions = self.reads.positions[prompts.clone()].to_vec();
@@ -88,20 +88,21 @@ impl Portions<'_> {
             |(clean, corrupted): (Vec<u32>, Vec<u32>)| clean.iter().zip(&corrupted).map(|(a, b)| a != b).collect();
         let differing = Some(pairs.clean().into_iter().zip(pairs.corrupted()).map(differ).collect());
         let all_prompts = self.pairs.len();
-        let portion = Portion { pairs, prompts: prompts.collect(), all_prompts, readout, first_difference, differing };
+        let batch =
+            PromptBatch { pairs, prompts: prompts.collect(), all_prompts, readout, first_difference, differing };
         match self.reaches {
-            Reaches::Differing => portion,
-            Reaches::Everywhere => portion.changed_everywhere(),
+            Reaches::Differing => batch,
+            Reaches::Everywhere => batch.changed_everywhere(),
         }
     }
 
     /// All portions, one after another.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Portion> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = PromptBatch> {
         (0..self.len()).map(|number| self.get(number))
     }
 }
 
-impl Portion {
+impl PromptBatch {
     /// The same for interventions that change positions at which both runs are the same, too.
     pub(crate) fn changed_everywhere(self) -> Self {
         Self { first_difference: 0, differing: None, ..self }

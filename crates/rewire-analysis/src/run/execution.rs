@@ -3,9 +3,9 @@
 use std::fmt;
 
 use burn::tensor::backend::Backend;
-use rewire_tensor::computes_here;
+use rewire_tensor::is_synchronous;
 
-use crate::run::checkpoint::Ledger;
+use crate::run::checkpoint::Checkpoint;
 
 /// What of the base run a sweep uses again. Both give the same effects, to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Reuse {
 
 /// What had to be done in smaller portions, for want of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Halved {
+pub struct ReducedBatch {
     /// What the portions are of.
     pub what: &'static str,
     /// How many there were in one.
@@ -30,7 +30,7 @@ pub struct Halved {
     pub free: u64,
 }
 
-impl fmt::Display for Halved {
+impl fmt::Display for ReducedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, from, to, free } = self;
         write!(f, "{from} {what} do not fit into what is free of the device's memory ({free} bytes): {to} at a time")
@@ -39,12 +39,12 @@ impl fmt::Display for Halved {
 
 /// Which patches of a sweep run side by side, of those that compute the same positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layers {
+pub enum LayerBatching {
     /// Those that enter at one layer: short runs, which cores can share out.
-    Apart,
+    PerLayer,
     /// Those of all layers: one run, which each layer's patches join from where they enter. A GPU has fewer and larger products so, and
     /// fewer kernels to launch.
-    Together,
+    LineScope,
 }
 
 /// How an analysis is carried out. None of it changes what is asked.
@@ -67,15 +67,15 @@ pub struct Execution<'a> {
     pub token_budget: usize,
     /// Passes that run at once on the CPU backends, each on a thread of its own; `None` for one a core. Elsewhere one runs at a time.
     pub workers: Option<usize>,
-    /// Which patches run side by side; `None` for [`Layers::Apart`] on the CPU backends and [`Layers::Together`] elsewhere. The effects are the
+    /// Which patches run side by side; `None` for [`LayerBatching::PerLayer`] on the CPU backends and [`LayerBatching::LineScope`] elsewhere. The effects are the
     /// same, to rounding.
-    pub layers: Option<Layers>,
+    pub layers: Option<LayerBatching>,
     /// What is used again from the base run.
     pub reuse: Reuse,
     /// Keeps finished passes, so that an interrupted sweep goes on where it ended.
-    pub ledger: &'a dyn Ledger,
+    pub checkpoint: &'a dyn Checkpoint,
     /// Told where a device has too little memory left for a pass of nodes, groups or places of a line, and less is done at once.
-    pub notice: &'a (dyn Fn(&Halved) + Sync),
+    pub on_reduced: &'a (dyn Fn(&ReducedBatch) + Sync),
     /// Told how many of how many patches are done; both count prompts.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
@@ -89,8 +89,8 @@ impl Default for Execution<'_> {
             workers: None,
             layers: None,
             reuse: Reuse::Everything,
-            ledger: &(),
-            notice: &|_| {},
+            checkpoint: &(),
+            on_reduced: &|_| {},
             progress: &|_, _| {},
         }
     }
@@ -105,20 +105,24 @@ impl Execution<'_> {
 
     /// How many of `n` pairs one backward pass is for. On the CPU it depends on nothing of the machine, so that results do not; a GPU
     /// has one thread, which gets as many as it may.
-    pub(crate) fn gradient_portion<B: Backend>(&self, n: usize, device: &B::Device) -> usize {
-        let shared = if computes_here::<B>(device) { n.div_ceil(4).max(4) } else { n };
+    pub(crate) fn gradient_batch_size<B: Backend>(&self, n: usize, device: &B::Device) -> usize {
+        let shared = if is_synchronous::<B>(device) { n.div_ceil(4).max(4) } else { n };
         self.gradient_batch.min(shared).max(1)
     }
 
     /// Which patches run side by side on backend `B`.
-    pub(crate) fn layers<B: Backend>(&self, device: &B::Device) -> Layers {
-        self.layers.unwrap_or(if computes_here::<B>(device) { Layers::Apart } else { Layers::Together })
+    pub(crate) fn layers<B: Backend>(&self, device: &B::Device) -> LayerBatching {
+        self.layers.unwrap_or(if is_synchronous::<B>(device) {
+            LayerBatching::PerLayer
+        } else {
+            LayerBatching::LineScope
+        })
     }
 
     /// How many passes run at once on backend `B`.
     pub(crate) fn workers<B: Backend>(&self, device: &B::Device) -> usize {
         // A device has one queue, and what fails on it is told to the thread that watches.
-        if !computes_here::<B>(device) {
+        if !is_synchronous::<B>(device) {
             return 1;
         }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -10,8 +10,8 @@ use rewire_model::{ReadPositions, Readout, Run, Transformer};
 
 use crate::error::AnalysisError;
 use crate::node::kind::NodeKind;
-use crate::run::batch::Portion;
-use crate::run::transfer::host;
+use crate::run::batch::PromptBatch;
+use crate::run::transfer::to_vec;
 
 /// A metric in words.
 pub(crate) fn the_metric(name: &str) -> String {
@@ -23,14 +23,14 @@ pub(crate) fn the_metric(name: &str) -> String {
 pub(crate) fn check_run<B: Backend>(
     model: &Transformer<B>,
     what: &str,
-    portion: &Portion,
+    batch: &PromptBatch,
     tokens: &[Vec<u32>],
     values: &[f32],
 ) -> Result<(), AnalysisError> {
     let Some(row) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
-    let run = if tokens[row] == portion.pairs.clean()[row] { "clean" } else { "corrupted" };
-    let read = portion.readout_positions().get(row).copied();
-    let prompt = Some(portion.prompts[row]);
+    let run = if tokens[row] == batch.pairs.clean()[row] { "clean" } else { "corrupted" };
+    let read = batch.readout_positions().get(row).copied();
+    let prompt = Some(batch.prompts[row]);
     let what = format!("{what} of the {run} run");
     Err(AnalysisError::NotFinite { what, value: values[row], prompt, first: first_point(model, &tokens[row], read)? })
 }
@@ -93,7 +93,7 @@ pub(crate) fn first_point<B: Backend>(
     let position = read.unwrap_or(prompt.len().saturating_sub(1));
     let readout = Readout { positions: ReadPositions::Each(vec![position]), columns: Some(vec![0]) };
     let mut search = Search { first: None };
-    model.forward(Run::tokens(model.tokens(&[prompt.to_vec()])?).reading(readout), &mut search)?;
+    model.forward(Run::tokens(model.tokens(&[prompt.to_vec()])?).with_readout(readout), &mut search)?;
     Ok(search.first)
 }
 
@@ -154,7 +154,7 @@ impl<B: Backend> Hook<B> for Search {
         // Scores that are masked are -inf.
         let masked = point.site() == Some(Site::AttnScores);
         let is_right = |value: &f32| value.is_finite() || masked && *value == f32::NEG_INFINITY;
-        if self.first.is_none() && !host(activation.clone()).iter().all(is_right) {
+        if self.first.is_none() && !to_vec(activation.clone()).iter().all(is_right) {
             self.first = Some(point);
         }
         activation

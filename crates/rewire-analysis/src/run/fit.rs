@@ -11,25 +11,25 @@ use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
 
 use crate::error::AnalysisError;
-use crate::run::batch::Portion;
-use crate::run::execution::{Execution, Halved};
+use crate::run::batch::PromptBatch;
+use crate::run::execution::{Execution, ReducedBatch};
 use crate::run::memory::MemoryEstimate;
 
 /// Does `work`, and does not believe its result where the device failed meanwhile.
-pub(crate) fn watched<B: Backend, T>(
+pub(crate) fn catch_device_faults<B: Backend, T>(
     device: &B::Device,
     work: impl FnOnce() -> Result<T, AnalysisError>,
 ) -> Result<T, AnalysisError> {
-    rewire_tensor::watched::<B, _>(device, work).unwrap_or_else(|fault| Err(AnalysisError::Device(fault)))
+    rewire_tensor::catch_device_faults::<B, _>(device, work).unwrap_or_else(|fault| Err(AnalysisError::Device(fault)))
 }
 
 /// Whether the device has done well since the analysis began: asked before something is kept for a later process.
-pub(crate) fn sure<B: Backend>(device: &B::Device) -> Result<(), AnalysisError> {
-    watched::<B, _>(device, || Ok(()))
+pub(crate) fn ensure_healthy<B: Backend>(device: &B::Device) -> Result<(), AnalysisError> {
+    catch_device_faults::<B, _>(device, || Ok(()))
 }
 
 /// The room for work on items that lie side by side.
-pub(crate) struct Room<'a> {
+pub(crate) struct MemoryLimiter<'a> {
     /// Bytes that can be taken, if the device can be asked.
     free: Box<dyn Fn() -> Option<u64> + Sync + 'a>,
     /// Bytes that a token takes, logits aside.
@@ -40,26 +40,26 @@ pub(crate) struct Room<'a> {
     /// What the items are called.
     what: &'static str,
     /// The fewest that were told of, so that it is told once.
-    told: Mutex<Option<usize>>,
+    smallest_reported: Mutex<Option<usize>>,
 }
 
-impl<'a> Room<'a> {
+impl<'a> MemoryLimiter<'a> {
     /// Room on the model's device, for runs of a portion's prompts.
     pub(crate) fn new<B: Backend>(
         model: &'a Transformer<B>,
-        portion: &Portion,
+        batch: &PromptBatch,
         execution: &'a Execution<'a>,
         what: &'static str,
     ) -> Self {
         let device = model.device();
         let free = move || rewire_tensor::memory::<B>(&device).map(|memory| memory.free);
-        let estimate = MemoryEstimate::new(model.config(), portion.pairs.width(), model.precision());
-        let a_row = 16 * portion.columns(model.config()) as u64;
+        let estimate = MemoryEstimate::new(model.config(), batch.pairs.width(), model.precision());
+        let a_row = 16 * batch.columns(model.config()) as u64;
         let a_token = estimate.pass_a_token_without_logits;
-        Self { free: Box::new(free), a_token, a_row, execution, what, told: Mutex::new(None) }
+        Self { free: Box::new(free), a_token, a_row, execution, what, smallest_reported: Mutex::new(None) }
     }
 
-    /// What `work` gives for each of `items`, in their order; each is of so many rows and tokens in all. Halved, and halved again, until they fit into
+    /// What `work` gives for each of `items`, in their order; each is of so many rows and tokens in all. ReducedBatch, and halved again, until they fit into
     /// half of what is free.
     pub(crate) fn run(
         &self,
@@ -71,7 +71,8 @@ impl<'a> Room<'a> {
         let mut from = items.start;
         let mut size = items.len();
         while from < items.end {
-            size = self.fitting(size.min(items.end - from), self.a_token * tokens as u64 + self.a_row * rows as u64);
+            size =
+                self.fitting_count(size.min(items.end - from), self.a_token * tokens as u64 + self.a_row * rows as u64);
             all.extend(work(from..from + size)?);
             from += size;
         }
@@ -79,16 +80,16 @@ impl<'a> Room<'a> {
     }
 
     /// How many of `n` items of so many bytes there is room for.
-    fn fitting(&self, n: usize, a_item: u64) -> usize {
+    fn fitting_count(&self, n: usize, a_item: u64) -> usize {
         let Some(free) = (self.free)() else { return n };
         let mut size = n;
         while size > 1 && a_item * size as u64 > free / 2 {
             size = size.div_ceil(2);
         }
-        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut told = self.smallest_reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if size < n && told.is_none_or(|least| size < least) {
             *told = Some(size);
-            (self.execution.notice)(&Halved { what: self.what, from: n, to: size, free });
+            (self.execution.on_reduced)(&ReducedBatch { what: self.what, from: n, to: size, free });
         }
         size
     }
@@ -103,25 +104,25 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_halved_and_told() {
         let told = Mutex::new(Vec::new());
-        let notice = |halved: &Halved| told.lock().unwrap().push((halved.from, halved.to));
-        let execution = Execution { notice: &notice, ..Execution::default() };
+        let notice = |halved: &ReducedBatch| told.lock().unwrap().push((halved.from, halved.to));
+        let execution = Execution { on_reduced: &notice, ..Execution::default() };
         // An item takes 1 * 10 and 10 * 3 bytes, of which half of what is free must be enough.
         let free = AtomicU64::new(8000);
         let passes = AtomicUsize::new(0);
-        let room = Room {
+        let limiter = MemoryLimiter {
             free: Box::new(|| Some(free.load(Ordering::Relaxed))),
             a_token: 3,
             a_row: 10,
             execution: &execution,
             what: "patches",
-            told: Mutex::new(None),
+            smallest_reported: Mutex::new(None),
         };
         let run = |items: Range<usize>| {
             let work = |items: Range<usize>| {
                 passes.fetch_add(1, Ordering::Relaxed);
                 Ok(items.map(|i| i as f32).collect())
             };
-            let found = room.run(items.clone(), [1, 10], work).unwrap();
+            let found = limiter.run(items.clone(), [1, 10], work).unwrap();
             assert_eq!(found, items.map(|i| i as f32).collect::<Vec<_>>());
             passes.swap(0, Ordering::Relaxed)
         };

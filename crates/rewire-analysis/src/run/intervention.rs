@@ -1,6 +1,6 @@
 //! What an activation is replaced by: another run's, nothing, or what is given.
 
-use crate::run::batch::{Portions, portions};
+use crate::run::batch::{PromptBatches, batches};
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, AnyRank, Axis, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
@@ -9,7 +9,7 @@ use rewire_tasks::PromptPairs;
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, NodeKind};
-use crate::run::batch::Portion;
+use crate::run::batch::PromptBatch;
 use crate::run::question::Direction;
 use crate::run::record::{Recorded, record};
 
@@ -61,23 +61,23 @@ impl<B: Backend> Intervention<B> {
         &self,
         model: &Transformer<B>,
         metric: &M,
-        portion: &Portion,
+        batch: &PromptBatch,
         direction: Direction,
         accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
     ) -> Result<Recorded<B>, AnalysisError> {
         let cache = match self {
             Intervention::Resample => {
-                let [_, source] = portion.base_and_source(direction);
-                return record(model, &source, portion, metric, accepts);
+                let [_, source] = batch.base_and_source(direction);
+                return record(model, &source, batch, metric, accepts);
             }
             Intervention::Zero => {
-                let zeros = |p| AnyRank::zeros(&dims(p, model.config(), portion), &model.device());
+                let zeros = |p| AnyRank::zeros(&dims(p, model.config(), batch), &model.device());
                 let points = block_points(model.config()).filter(|p| accepts(*p));
                 points.fold(ActivationCache::new(), |cache, p| cache.with(p, zeros(p)))
             }
             Intervention::Fixed(given) => {
                 block_points(model.config()).filter(|p| accepts(*p)).try_fold(ActivationCache::new(), |cache, p| {
-                    Ok::<_, AnalysisError>(cache.with(p, spread(given, p, model.config(), portion)?))
+                    Ok::<_, AnalysisError>(cache.with(p, spread(given, p, model.config(), batch)?))
                 })?
             }
         };
@@ -91,10 +91,10 @@ fn block_points(config: &TransformerConfig) -> impl Iterator<Item = HookPoint> {
 }
 
 /// The sizes of the activation at a point, of all prompts and positions of a portion.
-fn dims(point: HookPoint, config: &TransformerConfig, portion: &Portion) -> Vec<usize> {
+fn dims(point: HookPoint, config: &TransformerConfig, batch: &PromptBatch) -> Vec<usize> {
     let size = |axis: &Axis| match axis {
-        Axis::Batch => portion.prompts.len(),
-        Axis::Pos | Axis::Query | Axis::Key => portion.pairs.width(),
+        Axis::Batch => batch.prompts.len(),
+        Axis::Pos | Axis::Query | Axis::Key => batch.pairs.width(),
         Axis::Head => config.n_heads,
         Axis::DHead => config.d_head,
         Axis::DModel => config.d_model,
@@ -109,13 +109,13 @@ fn spread<B: Backend>(
     given: &ActivationCache<B>,
     point: HookPoint,
     config: &TransformerConfig,
-    portion: &Portion,
+    batch: &PromptBatch,
 ) -> Result<AnyRank<B>, AnalysisError> {
     let value = given.any(point)?.clone();
     let found = value.dims();
-    let expected = dims(point, config, portion);
+    let expected = dims(point, config, batch);
     let mut of_all = expected.clone();
-    of_all[0] = portion.all_prompts;
+    of_all[0] = batch.all_prompts;
     let fits = point.axes().iter().zip(found.iter().zip(&of_all)).all(|(axis, (found, expected))| match axis {
         Axis::Batch => found == expected || *found == 1,
         Axis::Pos => found >= expected || *found == 1,
@@ -126,7 +126,7 @@ fn spread<B: Backend>(
     }
     let value = match found[0] {
         1 => value,
-        _ => value.narrow(0, portion.prompts[0], portion.prompts.len()),
+        _ => value.narrow(0, batch.prompts[0], batch.prompts.len()),
     };
     let value = match point.axes()[1] {
         Axis::Pos if found[1] > expected[1] => value.narrow(1, 0, expected[1]),
@@ -137,15 +137,15 @@ fn spread<B: Backend>(
 
 /// Cuts the pairs into portions for an intervention, which may reach positions at which both runs
 /// of a pair are the same.
-pub(crate) fn portions_for<'a, B: Backend, M: Metric>(
+pub(crate) fn batches_for<'a, B: Backend, M: Metric>(
     intervention: &Intervention<B>,
     pairs: &'a PromptPairs,
     metric: &M,
     size: usize,
-) -> Result<Portions<'a>, AnalysisError> {
-    let portions = portions(pairs, metric, size)?;
+) -> Result<PromptBatches<'a>, AnalysisError> {
+    let batches = batches(pairs, metric, size)?;
     Ok(match intervention.reaches_everywhere() {
-        true => portions.changed_everywhere(),
-        false => portions,
+        true => batches.changed_everywhere(),
+        false => batches,
     })
 }

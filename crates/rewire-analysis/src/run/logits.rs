@@ -6,8 +6,8 @@ use rewire_tasks::PromptPairs;
 
 use crate::error::AnalysisError;
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
-use crate::run::fit::watched;
-use crate::run::transfer::host;
+use crate::run::fit::catch_device_faults;
+use crate::run::transfer::to_vec;
 
 /// The clean prompts' logits at END over the whole vocabulary, one row a prompt: the reference of
 /// [`KlDivergence`](rewire_tasks::KlDivergence). Runs `prompt_batch` prompts at once.
@@ -19,16 +19,16 @@ pub fn clean_logits<B: Backend>(
     pairs: &PromptPairs,
     prompt_batch: usize,
 ) -> Result<Vec<Vec<f32>>, AnalysisError> {
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let mut rows = Vec::with_capacity(pairs.len());
         for batch in pairs.batches(prompt_batch) {
             let readout = Readout { positions: ReadPositions::Each(batch.ends()), columns: None };
             let mut watch = Watch::new();
-            let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).reading(readout), &mut watch)?;
-            let finite = host(watch.mark(nan_or_zero(&logits)));
+            let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).with_readout(readout), &mut watch)?;
+            let finite = to_vec(watch.mark(nan_or_zero(&logits)));
             let numbers: Vec<usize> = (rows.len()..rows.len() + batch.len()).collect();
             check_prompts(model, "an activation of the clean run", &batch.clean(), &numbers, &finite)?;
-            rows.extend(host(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
+            rows.extend(to_vec(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
         }
         Ok(rows)
     })

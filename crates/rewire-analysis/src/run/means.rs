@@ -6,12 +6,12 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rewire_hooks::{ActivationCache, AnyRank, HookPoint, Recorder, Site};
 use rewire_model::{ModelError, Readout, Run, Transformer};
-use rewire_tensor::float32;
+use rewire_tensor::to_f32;
 
 use crate::error::AnalysisError;
 use crate::run::finite::first_point;
-use crate::run::fit::watched;
-use crate::run::transfer::hosts;
+use crate::run::fit::catch_device_faults;
+use crate::run::transfer::to_vecs;
 
 /// What a mean is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn mean_activations<B: Backend>(
     if let Some(&site) = sites.iter().find(|s| matches!(s, Site::AttnScores | Site::Pattern)) {
         return Err(AnalysisError::NoMean { site });
     }
-    watched::<B, _>(&model.device(), || {
+    catch_device_faults::<B, _>(&model.device(), || {
         let mut sums: BTreeMap<HookPoint, Vec<f64>> = BTreeMap::new();
         for (number, batch) in prompts.chunks(prompt_batch.max(1)).enumerate() {
             // Any token does behind a prompt: none of its positions looks there.
@@ -50,7 +50,7 @@ pub fn mean_activations<B: Backend>(
                 batch.iter().map(|p| (0..width).map(|i| *p.get(i).unwrap_or(&p[0])).collect()).collect();
             let wanted = sites.to_vec();
             let mut recorder = Recorder::filtered(move |p: HookPoint| p.site().is_some_and(|s| wanted.contains(&s)));
-            model.forward(Run::tokens(model.tokens(&padded)?).reading(Readout::nothing()), &mut recorder)?;
+            model.forward(Run::tokens(model.tokens(&padded)?).with_readout(Readout::nothing()), &mut recorder)?;
             let cache = recorder.into_cache();
             let real: Vec<f32> =
                 batch.iter().flat_map(|p| (0..width).map(|i| f32::from(u8::from(i < p.len())))).collect();
@@ -60,9 +60,9 @@ pub fn mean_activations<B: Backend>(
                 let recorded = cache.any(point)?;
                 let a_position = recorded.dims()[2..].iter().product();
                 let recorded: Tensor<B, 3> = recorded.reshape([batch.len(), width, a_position]);
-                Ok((float32(recorded) * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0).reshape([-1]))
+                Ok((to_f32(recorded) * real.clone().unsqueeze_dim::<3>(2)).sum_dim(0).reshape([-1]))
             };
-            let of_batch = hosts(points.iter().map(sum).collect::<Result<_, _>>()?);
+            let of_batch = to_vecs(points.iter().map(sum).collect::<Result<_, _>>()?);
             if of_batch.iter().flatten().any(|sum| !sum.is_finite()) {
                 return Err(of_prompts(model, batch, number * prompt_batch.max(1)));
             }

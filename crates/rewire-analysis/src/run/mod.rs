@@ -15,8 +15,8 @@ pub(crate) mod record;
 pub(crate) mod transfer;
 pub(crate) mod workers;
 
-pub use checkpoint::{Ledger, Pass};
-pub use execution::{Execution, Halved, Layers, Reuse};
+pub use checkpoint::{Checkpoint, WorkId};
+pub use execution::{Execution, LayerBatching, ReducedBatch, Reuse};
 pub use intervention::Intervention;
 pub use logits::clean_logits;
 pub use means::{MeanOver, mean_activations};

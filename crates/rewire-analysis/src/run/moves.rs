@@ -8,25 +8,25 @@ use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis as Dimension, IxDyn, Slice};
 use rewire_hooks::{ActivationCache, Axis, CacheError, HookPoint};
 use rewire_model::TransformerConfig;
-use rewire_tensor::float32;
+use rewire_tensor::to_f32;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::node::kind::{By, Node, NodeKind, Positions};
-use crate::run::batch::Portion;
-use crate::run::transfer::hosts;
+use crate::run::batch::PromptBatch;
+use crate::run::transfer::to_vecs;
 
 /// Sets the effects of the nodes of a kind in one layer, `[prompt, ..]`, to exactly 0 where a patch
 /// cannot matter.
 pub(crate) fn clear(
     kind: NodeKind,
     layer: usize,
-    portion: &Portion,
+    batch: &PromptBatch,
     config: &TransformerConfig,
     mut effects: ArrayViewMutD<'_, f32>,
 ) {
-    let matters = |prompt, positions: &Positions| portion.can_matter(prompt, kind.component, layer, config, positions);
+    let matters = |prompt, positions: &Positions| batch.can_matter(prompt, kind.component, layer, config, positions);
     let whole = match kind.by {
-        By::Marked => portion.pairs.marks().map_or(Positions::All, |marks| Positions::Each(marks.to_vec())),
+        By::Marked => batch.pairs.marked_positions().map_or(Positions::All, |marks| Positions::Each(marks.to_vec())),
         _ => Positions::All,
     };
     let of_positions = kind.axes().iter().position(|axis| matches!(axis, Axis::Pos | Axis::Query));
@@ -50,7 +50,7 @@ pub(crate) fn clear(
 /// caches must hold the groups' hook points at all positions.
 pub(crate) fn moving<B: Backend>(
     groups: &[Vec<Node>],
-    portion: &Portion,
+    batch: &PromptBatch,
     config: &TransformerConfig,
     base: &ActivationCache<B>,
     source: &ActivationCache<B>,
@@ -66,14 +66,14 @@ pub(crate) fn moving<B: Backend>(
         ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("as many numbers as the shape has")
     };
     let sizes: BTreeMap<HookPoint, ArrayD<f32>> =
-        points.iter().copied().zip(hosts(sizes).into_iter().zip(shapes).map(array)).collect();
+        points.iter().copied().zip(to_vecs(sizes).into_iter().zip(shapes).map(array)).collect();
     let moves = |group: &Vec<Node>, prompt: usize| {
         group.iter().any(|node| {
-            portion.can_matter(prompt, node.component, node.layer, config, &node.positions)
-                && differs(node, prompt, portion.readout_positions()[prompt], sizes[&node.point()].view())
+            batch.can_matter(prompt, node.component, node.layer, config, &node.positions)
+                && differs(node, prompt, batch.readout_positions()[prompt], sizes[&node.point()].view())
         })
     };
-    let of_group = |group: &Vec<Node>| (0..portion.prompts.len()).map(|prompt| moves(group, prompt)).collect();
+    let of_group = |group: &Vec<Node>| (0..batch.prompts.len()).map(|prompt| moves(group, prompt)).collect();
     Ok(groups.iter().map(of_group).collect())
 }
 
@@ -84,7 +84,7 @@ fn size_of_change<B: Backend, const D: usize>(
     base: &ActivationCache<B>,
     source: &ActivationCache<B>,
 ) -> Result<(Tensor<B, 1>, Vec<usize>), CacheError> {
-    let difference = float32(source.get::<D>(at)?) - float32(base.get(at)?);
+    let difference = to_f32(source.get::<D>(at)?) - to_f32(base.get(at)?);
     let axes = at.axes();
     let undivided = (1..D).filter(|&dim| matches!(axes[dim], Axis::DHead | Axis::DModel));
     let sizes = undivided.fold(difference.abs(), |sizes, dim| sizes.sum_dim(dim));

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// let pair = PromptPair::new([1, 2], [1, 3], [4], [5]);
 /// let pairs = PromptPairs::new(vec![pair]).unwrap();
 /// let metric = LogitDiff::new(&pairs);
-/// assert_eq!(Question::new(&pairs, &metric).scale, Scale::Normalised);
+/// assert_eq!(Question::new(&pairs, &metric).scale, Scale::Normalized);
 /// assert_eq!(Question::new(&pairs, &metric).in_metric_units().scale, Scale::Metric);
 /// ```
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl<'a, M> Question<'a, M> {
     /// Asks for effects as shares of the metric's change from corrupted to clean.
     #[must_use]
     pub fn new(pairs: &'a PromptPairs, metric: &'a M) -> Self {
-        Self { pairs, metric, scale: Scale::Normalised }
+        Self { pairs, metric, scale: Scale::Normalized }
     }
 
     /// Asks for effects in the metric's own unit.
@@ -61,9 +61,9 @@ impl<M> Copy for Question<'_, M> {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// The corrupted run is patched from the clean one: what suffices to bring the behaviour back.
+    /// The corrupted run is patched from the clean one: what suffices to bring the behavior back.
     Denoising,
-    /// The clean run is patched from the corrupted one: what is necessary for the behaviour.
+    /// The clean run is patched from the corrupted one: what is necessary for the behavior.
     Noising,
 }
 
@@ -92,8 +92,9 @@ impl FromStr for Direction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
-    /// As a share of clean mean less corrupted mean: denoising, 1 is all of the behaviour back; noising, -1 is all of it gone.
-    Normalised,
+    /// As a share of clean mean less corrupted mean: denoising, 1 is all of the behavior back; noising, -1 is all of it gone.
+    #[serde(alias = "normalised")]
+    Normalized,
     /// In the metric's own unit.
     Metric,
 }

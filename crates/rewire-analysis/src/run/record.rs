@@ -3,13 +3,13 @@
 use crate::effects::Baselines;
 use crate::error::AnalysisError;
 use crate::node::kind::NodeKind;
-use crate::run::batch::{Portion, Portions};
-use crate::run::checkpoint::Pass;
+use crate::run::batch::{PromptBatch, PromptBatches};
+use crate::run::checkpoint::WorkId;
 use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_run, nan_or_zero, the_metric};
-use crate::run::fit::sure;
+use crate::run::fit::ensure_healthy;
 use crate::run::question::{Direction, Scale};
-use crate::run::transfer::host;
+use crate::run::transfer::to_vec;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::ActivationCache;
@@ -18,8 +18,8 @@ use rewire_hooks::Recorder;
 use rewire_model::Run;
 use rewire_model::Transformer;
 use rewire_tasks::Metric;
-use rewire_tasks::Normalisation;
-use rewire_tasks::NormalisationError;
+use rewire_tasks::Normalization;
+use rewire_tasks::NormalizationError;
 use rewire_tasks::PromptPairs;
 /// A run's activations and its metric per prompt.
 pub(crate) struct Recorded<B: Backend> {
@@ -31,16 +31,16 @@ pub(crate) struct Recorded<B: Backend> {
 pub(crate) fn record<B: Backend, M: Metric>(
     model: &Transformer<B>,
     tokens: &[Vec<u32>],
-    portion: &Portion,
+    batch: &PromptBatch,
     metric: &M,
     accepts: impl Fn(HookPoint) -> bool + Send + Sync + 'static,
 ) -> Result<Recorded<B>, AnalysisError> {
     let mut recorder = Recorder::filtered(accepts);
-    let run = Run::tokens(model.tokens(tokens)?).reading(portion.readout.clone());
+    let run = Run::tokens(model.tokens(tokens)?).with_readout(batch.readout.clone());
     let mut watch = Watch::new();
     let logits = model.forward(run, (&mut recorder, &mut watch))?;
-    let values = host(watch.mark(evaluate(metric, logits, &portion.prompts)));
-    check_run(model, &the_metric(metric.name()), portion, tokens, &values)?;
+    let values = to_vec(watch.mark(evaluate(metric, logits, &batch.prompts)));
+    check_run(model, &the_metric(metric.name()), batch, tokens, &values)?;
     Ok(Recorded { cache: recorder.into_cache(), metric: values })
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn rounding<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, 
     metric.rounding(logits.reshape([rows, columns]), prompts)
 }
 
-/// Refuses what cannot be analysed, before anything is run.
+/// Refuses what cannot be analyzed, before anything is run.
 pub(crate) fn check<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -87,35 +87,35 @@ pub(crate) fn baselines(direction: Direction, base: Vec<f32>, source: Vec<f32>) 
 }
 
 /// What a change of the metric is multiplied by to be an effect.
-pub(crate) fn factor(baselines: &Baselines, scale: Scale) -> Result<f64, NormalisationError> {
+pub(crate) fn effect_scale(baselines: &Baselines, scale: Scale) -> Result<f64, NormalizationError> {
     let [clean, corrupted] = baselines.means();
     match scale {
         Scale::Metric => Ok(1.0),
-        Scale::Normalised => Ok(Normalisation::new(clean, corrupted)?.scale(1.0)),
+        Scale::Normalized => Ok(Normalization::new(clean, corrupted)?.scale(1.0)),
     }
 }
 
 /// The metric of the unpatched runs: so that baselines without a difference are refused before a
-/// sweep and not after it. Those of each portion are one pass of the ledger.
+/// sweep and not after it. Those of each portion are one pass of the checkpoint.
 pub(crate) fn run_baselines<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
-    portions: &Portions<'_>,
+    batches: &PromptBatches<'_>,
     execution: &Execution,
 ) -> Result<Baselines, AnalysisError> {
     let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
-    for number in 0..portions.len() {
-        let prompts = portions.prompts(number);
-        let id = Pass::new(prompts.start, 0, "unpatched runs");
-        let both = match execution.ledger.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
+    for number in 0..batches.len() {
+        let prompts = batches.prompts(number);
+        let id = WorkId::new(prompts.start, 0, "unpatched runs");
+        let both = match execution.checkpoint.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
             Some(kept) => kept,
             None => {
-                let portion = portions.get(number);
-                let mut both = record(model, &portion.pairs.clean(), &portion, metric, |_| false)?.metric;
-                both.extend(record(model, &portion.pairs.corrupted(), &portion, metric, |_| false)?.metric);
-                if portions.len() > 1 {
-                    sure::<B>(&model.device())?;
-                    execution.ledger.store(id, &both).map_err(AnalysisError::Ledger)?;
+                let batch = batches.get(number);
+                let mut both = record(model, &batch.pairs.clean(), &batch, metric, |_| false)?.metric;
+                both.extend(record(model, &batch.pairs.corrupted(), &batch, metric, |_| false)?.metric);
+                if batches.len() > 1 {
+                    ensure_healthy::<B>(&model.device())?;
+                    execution.checkpoint.store(id, &both).map_err(AnalysisError::Checkpoint)?;
                 }
                 both
             }

@@ -6,24 +6,24 @@ use burn::tensor::TensorData;
 use burn::tensor::Transaction;
 use burn::tensor::backend::Backend;
 /// A tensor's values on the host, in row-major order.
-pub(crate) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+pub(crate) fn to_vec<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
 /// Returns the values of several tensors on the host. One transfer, so the device is waited for once.
-pub(crate) fn hosts<B: Backend>(tensors: Vec<Tensor<B, 1>>) -> Vec<Vec<f32>> {
+pub(crate) fn to_vecs<B: Backend>(tensors: Vec<Tensor<B, 1>>) -> Vec<Vec<f32>> {
     let all = tensors.into_iter().fold(Transaction::<B>::default(), Transaction::register);
     all.execute().into_iter().map(|data| data.iter::<f32>().collect()).collect()
 }
 
 /// `[prompts, pos, width]` as a table of places, `[prompts * pos, width]`.
-pub(crate) fn by_place<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
+pub(crate) fn flatten_positions<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 2> {
     let [prompts, pos, width] = x.dims();
     x.reshape([prompts * pos, width])
 }
 
 /// These rows of a table.
-pub(crate) fn gather<B: Backend>(table: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
+pub(crate) fn select_rows<B: Backend>(table: Tensor<B, 2>, rows: &[usize]) -> Tensor<B, 2> {
     let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [rows.len()]), &table.device());
     table.select(0, index)

@@ -3,7 +3,7 @@
 /// Pearson's correlation of pairs of finite numbers; `None` for fewer than two pairs, or where one side does not vary.
 #[must_use]
 pub fn pearson(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
-    let m = Moments::new(pairs);
+    let m = SumsOfSquares::new(pairs);
     (m.n >= 2 && m.xx > 0.0 && m.yy > 0.0).then(|| m.xy / (m.xx * m.yy).sqrt())
 }
 
@@ -23,7 +23,7 @@ pub fn slope(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
 /// Slope and intercept of that line.
 #[must_use]
 pub fn regression(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<[f64; 2]> {
-    let m = Moments::new(pairs);
+    let m = SumsOfSquares::new(pairs);
     let slope = m.xy / m.xx;
     (m.n >= 2 && m.xx > 0.0).then_some([slope, m.mean_y - slope * m.mean_x])
 }
@@ -34,12 +34,12 @@ pub fn regression(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<[f64; 2
 pub fn r_squared(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
     let pairs: Vec<(f32, f32)> = pairs.into_iter().collect();
     let error: f64 = pairs.iter().map(|&(x, y)| (f64::from(y) - f64::from(x)).powi(2)).sum();
-    let m = Moments::new(pairs);
+    let m = SumsOfSquares::new(pairs);
     (m.n >= 2 && m.xx > 0.0).then(|| 1.0 - error / m.xx)
 }
 
 /// Sums of squares and products about the means.
-struct Moments {
+struct SumsOfSquares {
     n: usize,
     mean_x: f64,
     mean_y: f64,
@@ -48,7 +48,7 @@ struct Moments {
     xy: f64,
 }
 
-impl Moments {
+impl SumsOfSquares {
     fn new(pairs: impl IntoIterator<Item = (f32, f32)>) -> Self {
         let pairs: Vec<(f64, f64)> = pairs.into_iter().map(|(x, y)| (f64::from(x), f64::from(y))).collect();
         let n = pairs.len() as f64;

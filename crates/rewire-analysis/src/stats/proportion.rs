@@ -34,9 +34,9 @@ impl Proportion {
             return [0.0, 1.0];
         }
         let (n, p, z) = (self.n as f64, self.share(), 1.959_963_984_540_054);
-        let centre = p + z * z / (2.0 * n);
+        let center = p + z * z / (2.0 * n);
         let reach = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-        [centre - reach, centre + reach].map(|end| (end / (1.0 + z * z / n)).clamp(0.0, 1.0))
+        [center - reach, center + reach].map(|end| (end / (1.0 + z * z / n)).clamp(0.0, 1.0))
     }
 }
 

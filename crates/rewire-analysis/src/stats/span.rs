@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::attribution::edges::HeadPaths;
+use crate::attribution::edges::EdgeAttribution;
 use crate::effects::{Baselines, Outcome};
 use crate::patching::groups::GroupOutcome;
 use crate::run::question::Scale;
@@ -133,7 +133,7 @@ impl fmt::Display for Warning {
 
 fn warnings(scale: Scale, baselines: &Baselines, vanished: &[usize]) -> Vec<Warning> {
     let span = baselines.span();
-    let small = scale == Scale::Normalised && span.verdict() != SpanVerdict::Sound;
+    let small = scale == Scale::Normalized && span.verdict() != SpanVerdict::Sound;
     let span = small.then_some(Warning::SmallSpan(span));
     let of = baselines.clean.len().max(baselines.corrupted.len());
     let vanished = (!vanished.is_empty()).then(|| Warning::GradientVanishes { prompts: vanished.to_vec(), of });
@@ -156,7 +156,7 @@ impl GroupOutcome {
     }
 }
 
-impl HeadPaths {
+impl EdgeAttribution {
     /// Returns the warnings about these effects, if they are in this unit.
     #[must_use]
     pub fn warnings(&self, scale: Scale) -> Vec<Warning> {
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn only_shares_are_warned_of() {
         let baselines = Baselines { clean: vec![3.55], corrupted: vec![3.541] };
-        let found = warnings(Scale::Normalised, &baselines, &[]);
+        let found = warnings(Scale::Normalized, &baselines, &[]);
         let told = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         assert!(found.len() == 1 && told.contains("only 0.0090") && told.contains("mean size is 3.5455"), "{told}");
         assert_eq!(warnings(Scale::Metric, &baselines, &[]), []);

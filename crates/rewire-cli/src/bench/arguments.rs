@@ -6,10 +6,10 @@ use burn::tensor::backend::Backend;
 use clap::Args;
 use rewire_analysis::run::Execution;
 use rewire_model::Transformer;
-use rewire_tensor::computes_here;
+use rewire_tensor::is_synchronous;
 
 use super::sizes::Size;
-use super::works::{Setting, TOKENS, Work};
+use super::workloads::{Setting, TOKENS, Work};
 use crate::arguments::an_even_number;
 use crate::compute::{MemoryArguments, NumberArguments};
 use crate::device::Device;
@@ -74,14 +74,14 @@ impl Arguments {
     /// sizes that are the same on every machine.
     pub(super) fn execution<'a, B: Backend>(&self, session: &'a Session, model: &Transformer<B>) -> Execution<'a> {
         let mut execution = session.execution(model, TOKENS);
-        execution.workers = computes_here::<B>(&model.device()).then_some(self.threads);
+        execution.workers = is_synchronous::<B>(&model.device()).then_some(self.threads);
         execution.token_budget = self.token_budget.unwrap_or(execution.token_budget);
         execution
     }
 
     /// The prompts that works run on.
     pub(super) fn setting<'a, B: Backend>(&self, model: &Transformer<B>) -> anyhow::Result<Setting<'a>> {
-        let pairs = self.pairs.unwrap_or(if computes_here::<B>(&model.device()) { 8 } else { 64 });
+        let pairs = self.pairs.unwrap_or(if is_synchronous::<B>(&model.device()) { 8 } else { 64 });
         Setting::new(model, self.seed, pairs, self.numbers.tolerance())
     }
 }

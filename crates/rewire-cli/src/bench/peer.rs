@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::sizes::Size;
-use super::works::Work;
+use super::workloads::Work;
 use crate::device::Device;
 use crate::output::print;
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, Tensor};
-use rewire_tensor::{computes_here, memory, product};
+use rewire_tensor::{is_synchronous, matmul, memory};
 
 use super::seconds::median;
 
@@ -22,7 +22,7 @@ impl Rates {
     /// Measures both, with products of the numbers that are computed with.
     pub(crate) fn measure<B: Backend>(device: &B::Device, dtype: DType) -> Self {
         // On the CPU, GPT-2 small's first MLP layer on the demo's prompts, all of which a core's caches hold no more than of a large one.
-        let (shape, numbers) = match computes_here::<B>(device) {
+        let (shape, numbers) = match is_synchronous::<B>(device) {
             true => ([1440, 768, 3072], 1 << 24),
             false => ([8192, 4096, 4096], a_gigabyte::<B>(device)),
         };
@@ -39,7 +39,7 @@ fn a_gigabyte<B: Backend>(device: &B::Device) -> usize {
 fn products<B: Backend>([m, k, n]: [usize; 3], device: &B::Device, dtype: DType) -> f64 {
     let random = |shape| Tensor::<B, 2>::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype));
     let (a, b) = (random([m, k]), random([k, n]));
-    let seconds = seconds_each(25, || product(a.clone(), b.clone()));
+    let seconds = seconds_each(25, || matmul(a.clone(), b.clone()));
     2.0 * (m * k * n) as f64 / seconds
 }
 

@@ -6,7 +6,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use bytesize::ByteSize;
 use rewire_model::{Transformer, WeightProcessing};
-use rewire_tensor::computes_here;
+use rewire_tensor::is_synchronous;
 
 use super::arguments::Arguments;
 use super::peer::{Peer, Sharing};
@@ -14,7 +14,7 @@ use super::rates::Rates;
 use super::sizes::Size;
 use super::table::{Columns, Table};
 use super::timing::timed;
-use super::works::{Setting, TOKENS, Work};
+use super::workloads::{Setting, TOKENS, Work};
 use crate::on_device::on_device;
 use crate::output::print;
 use crate::session::{Session, fault};
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// The model with processed weights, in the precision that was asked for.
 fn ready<B: Backend>(model: Transformer<B>, arguments: &Arguments) -> Transformer<B> {
-    model.processed(WeightProcessing::default()).in_precision(arguments.numbers.dtype)
+    model.processed(WeightProcessing::default()).to_precision(arguments.numbers.dtype)
 }
 
 /// Prints the time of each work, and returns the works that failed.
@@ -68,7 +68,7 @@ fn time<B: AutodiffBackend>(
     let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
     print(&head(session, &model, size, &setting, &rates, arguments))?;
     let sharing = Sharing::of(size);
-    let first = !computes_here::<B>(&model.device());
+    let first = !is_synchronous::<B>(&model.device());
     let mut table = Table::new(Columns { first, peer: peer.is_some().then_some(sharing) });
     let (mut failed, mut reasons) = (Vec::new(), Vec::new());
     for work in arguments.works() {

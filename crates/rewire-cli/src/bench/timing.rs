@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_model::Transformer;
-use rewire_tensor::computes_here;
+use rewire_tensor::is_synchronous;
 
 use super::arguments::Arguments;
 use super::peer::{Peer, Sharing};
 use super::seconds::median;
-use super::works::{Setting, Work};
+use super::workloads::{Setting, Work};
 
 /// How long a work took.
 pub(super) struct Timed {
@@ -48,7 +48,7 @@ pub(super) fn timed<B: AutodiffBackend>(
     let nodes = work.n_nodes(model.config());
     let mut theirs = peer.map(|peer| PeerTimes::new(peer, work, nodes, arguments.peer_patches, sharing));
     let mut first = 0.0;
-    if !computes_here::<B>(&model.device()) {
+    if !is_synchronous::<B>(&model.device()) {
         (first, _) = once()?;
         if let Some(theirs) = &mut theirs {
             theirs.warm_up();

@@ -60,7 +60,7 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
         let labels = HeatMapLabels {
             rows: ("layer", &numbered("L", source.config.n_layers)),
             columns: ("position", tokens),
-            reach: charts::reach([map.view()]),
+            reach: charts::color_limit([map.view()]),
         };
         page.chart(charts::heat_map(title, &map.view(), labels));
     }

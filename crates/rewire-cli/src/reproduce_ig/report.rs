@@ -99,7 +99,7 @@ fn reading(page: &mut Page, arguments: &Arguments) {
         "Integrated gradients of a layer: all its heads (or neurons) move together on a straight line from the clean activation to the \
          baseline's, and each one's attribution is what it moves times the gradient, integrated along the line ({}, {} nodes, more \
          where the gap asked for them). They sum to the change of the metric along the line. Activation patching moves one node at a \
-         time, all the way, and its effects need not sum to anything. Below 0 is what supports the behaviour, in both.",
+         time, all the way, and its effects need not sum to anything. Below 0 is what supports the behavior, in both.",
         arguments.rule, arguments.steps
     ));
     page.text(

@@ -1,12 +1,13 @@
 //! What was found, as tables, notes and words.
 
 use ndarray::Array2;
+use rewire_analysis::Reduce;
 use rewire_analysis::integrated::{Curves, Integrated};
 use rewire_analysis::patching::AnswerAccuracy;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
 use rewire_hooks::Head;
-use rewire_report::{Prompts, Table};
+use rewire_report::Table;
 use rewire_studies::Check;
 use rewire_studies::integrated_gradients::{
     Ablations as Study, Aside, Averaged, BASELINES, Contrasted, FIGURES, Found, INTERVENTIONS, KINDS, Lines, Mean,
@@ -27,7 +28,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
     let mut tables = Vec::new();
     for effects in &compared.exact.effects {
         let name = format!("activation-patching/{}", effects.kind);
-        tables.push(Table::new(name, effects, Prompts::Each, &compared.exact));
+        tables.push(Table::new(name, effects, Reduce::PerPrompt, &compared.exact));
     }
     for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
         let Integrated { outcome, completeness } = &lines.integrated;
@@ -36,11 +37,11 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             let axes = ["prompt", "layer"].map(str::to_owned).to_vec();
             tables.push(Table::of(format!("{name}.gap"), axes.clone(), complete.gap.clone(), outcome));
             tables.push(Table::of(format!("{name}.change"), axes, complete.change.clone(), outcome));
-            tables.push(Table::new(name, effects, Prompts::Each, outcome));
+            tables.push(Table::new(name, effects, Reduce::PerPrompt, outcome));
         }
         for effects in &lines.literal_means {
             let name = format!("literal-first-node/{baseline}/{}", effects.kind);
-            tables.push(Table { method: None, ..Table::new(name, effects, Prompts::Each, &lines.literal.outcome) });
+            tables.push(Table { method: None, ..Table::new(name, effects, Reduce::PerPrompt, &lines.literal.outcome) });
         }
     }
     if let Some(averaged) = &found.averaged {

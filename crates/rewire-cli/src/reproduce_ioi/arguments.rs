@@ -23,7 +23,7 @@ pub struct Arguments {
     /// How generated prompts are corrupted: s2-io, s1-other, io-other, abc.
     #[arg(long, default_value = "s2-io")]
     pub(super) corruption: Corruption,
-    /// In the head paths: differentiate the norm in front of a head whole (exact), or with its
+    /// In the head edges: differentiate the norm in front of a head whole (exact), or with its
     /// scale held (frozen).
     #[arg(long, default_value = "exact")]
     pub(super) norm: NormJacobian,

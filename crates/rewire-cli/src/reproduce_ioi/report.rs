@@ -25,7 +25,7 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found, arguments:
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
     if let Some(note) = names::positions_note(&found.sets[0].pairs) {
-        page.text(&format!("Maps by position are labelled with the first prompt's tokens. {note}"));
+        page.text(&format!("Maps by position are labeled with the first prompt's tokens. {note}"));
     }
     attribution::sections(&mut page, source, found, &labels, arguments);
     validation::sections(&mut page, source, found, &labels);
@@ -41,7 +41,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
         "The task",
         "A clean prompt names two people and repeats one, the subject; the model should say the other, the indirect object. \
          In the corrupted prompt the repeated name is changed. The metric is the logit of the right name less that of the \
-         wrong one, at the last token; normalised, 0 is the corrupted prompts' mean and 1 the clean ones'.",
+         wrong one, at the last token; normalized, 0 is the corrupted prompts' mean and 1 the clean ones'.",
     );
     let row = |set: &Set| {
         let [clean, corrupted] = set.baselines();
@@ -57,7 +57,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
         let ranked = set.heads(0);
         let top = ranked.iter().take(5).map(|h| format!("{} ({:+.2})", head_name(h.layer, h.head), h.exact));
         let top = top.collect::<Vec<_>>().join(", ");
-        page.text(&format!("The heads that bring most of the behaviour back, on the {} prompts: {top}.", set.set));
+        page.text(&format!("The heads that bring most of the behavior back, on the {} prompts: {top}.", set.set));
     }
     page.text(&format!("The demo's first prompt: {}", found.sets[0].pairs.labels(0).concat()));
     if !found.checks.is_empty() {
@@ -79,9 +79,9 @@ fn heads(page: &mut Page, set: &Set, labels: &Labels) {
             &format!("Heads on {named}, {direction}"),
             match index {
                 0 => "The corrupted run takes one head's output, at all positions, from the clean run: 0 changes nothing, 1 \
-                      brings all of the behaviour back.",
+                      brings all of the behavior back.",
                 _ => "The clean run takes one head's output, at all positions, from the corrupted run: 0 changes nothing, -1 \
-                      takes all of the behaviour away.",
+                      takes all of the behavior away.",
             },
         );
         exact_and_attribution(page, "Head outputs", &set.outcomes[index], labels.by_head());
@@ -113,7 +113,7 @@ fn reading(page: &mut Page) {
     );
 }
 
-/// Two maps on one colour scale: the exact effects, and their attribution.
+/// Two maps on one color scale: the exact effects, and their attribution.
 fn exact_and_attribution(page: &mut Page, title: &str, outcomes: &[Outcome; 2], labels: AxisNames) {
     let titles = ["exact", "attribution"].map(|how| format!("{title} ({how})"));
     let both: Vec<_> = titles.into_iter().zip(outcomes.iter().map(|o| mean_map(&o.effects[0]))).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rewire_analysis::heads::{Backup, Inhibition, Suppression};
-use rewire_circuits::{Carried, KEPT, LEFT, Look, Random, Role};
+use rewire_circuits::{AttentionProbe, Carried, HeadRole, KEPT, LEFT, Random};
 use rewire_hooks::Head;
 use rewire_report::describe_clusters;
 use rewire_report::names::head_name;
@@ -82,8 +82,10 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
 /// A head of the circuit: its classes, its effects in each step, and where it looks.
 fn member(found: &Found, of: &Member) -> Value {
     let Head { layer, head } = of.head;
-    let looks: Value =
-        Look::ALL.iter().map(|&look| (look.name().to_owned(), json!(found.looks.of(look, of.head)))).collect();
+    let looks: Value = AttentionProbe::ALL
+        .iter()
+        .map(|&look| (look.name().to_owned(), json!(found.looks.of(look, of.head))))
+        .collect();
     let effects: Value =
         found.steps.iter().map(|(name, step)| ((*name).to_owned(), json!(step.effects()[[layer, head]]))).collect();
     let [plain, normed] = &found.copying;
@@ -97,13 +99,13 @@ fn member(found: &Found, of: &Member) -> Value {
 }
 
 /// Classes of a head, each with the effect that gives it.
-fn classes(roles: &[(Role, f32)]) -> Vec<Value> {
+fn classes(roles: &[(HeadRole, f32)]) -> Vec<Value> {
     roles.iter().map(|(role, effect)| json!({ "class": role.name(), "effect": effect })).collect()
 }
 
 /// All heads that have a class, in the circuit or not.
 fn with_classes(circuit: &Circuit) -> Vec<Value> {
-    let head = |(head, roles): (&Head, &Vec<(Role, f32)>)| {
+    let head = |(head, roles): (&Head, &Vec<(HeadRole, f32)>)| {
         let is_member = circuit.members.iter().any(|member| member.head == *head);
         json!({ "name": head.to_string(), "classes": classes(roles), "member": is_member })
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rewire_analysis::heads::Suppression;
-use rewire_circuits::{Carried, Look, Random};
+use rewire_circuits::{AttentionProbe, Carried, Random};
 use rewire_hooks::Head;
 use rewire_report::Columns;
 use rewire_studies::pythia::{Comparison, Member};
@@ -43,8 +43,9 @@ pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
             .filter(|(_, effect)| effect.abs() >= 0.005)
             .map(|(name, effect)| format!("{name} {effect:+.3}"))
             .collect();
-        let look =
-            Look::ALL.into_iter().max_by(|&a, &b| found.looks.of(a, m.head).total_cmp(&found.looks.of(b, m.head)));
+        let look = AttentionProbe::ALL
+            .into_iter()
+            .max_by(|&a, &b| found.looks.of(a, m.head).total_cmp(&found.looks.of(b, m.head)));
         let look = look.map_or(String::new(), |look| format!("{} {:.2}", look.name(), found.looks.of(look, m.head)));
         let evidence = if evidence.is_empty() { format!("{:.3}", m.strength) } else { evidence.join(", ") };
         vec![

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use rewire_analysis::path::Edge;
 use rewire_circuits::PathStep;
 use rewire_hooks::Head;
-use rewire_report::{Graph, GraphEdge, GraphNode, Standing};
+use rewire_report::{Emphasis, Graph, GraphEdge, GraphNode};
 use rewire_studies::pythia::{self, Circuit};
 
 use super::arguments::Arguments;
@@ -78,8 +78,8 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: u
         let class = roles.and_then(|roles| roles.first()).map_or("other", |(role, _)| role.name());
         let name = head.to_string();
         let standing = match circuit.members.iter().any(|member| member.head == head) {
-            true => Standing::Heavy,
-            false => Standing::Plain,
+            true => Emphasis::Bold,
+            false => Emphasis::Normal,
         };
         let drawn = GraphNode { name: name.clone(), class: class.to_owned(), layer: head.layer, standing };
         nodes.entry(head).or_insert(drawn);
@@ -96,6 +96,11 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: u
         }
     }
     let mut nodes: Vec<GraphNode> = nodes.into_values().collect();
-    nodes.push(GraphNode { name: "logits".to_owned(), class: String::new(), layer: layers, standing: Standing::Plain });
+    nodes.push(GraphNode {
+        name: "logits".to_owned(),
+        class: String::new(),
+        layer: layers,
+        standing: Emphasis::Normal,
+    });
     Graph { nodes, edges }
 }

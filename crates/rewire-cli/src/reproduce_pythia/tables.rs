@@ -2,10 +2,11 @@
 
 use ndarray::{Array1, ArrayD, IxDyn};
 use rewire_analysis::Method;
+use rewire_analysis::Reduce;
 use rewire_analysis::path::Input;
 use rewire_analysis::run::{Direction, Scale};
-use rewire_circuits::Look;
-use rewire_report::{Prompts, Table};
+use rewire_circuits::AttentionProbe;
+use rewire_report::Table;
 
 use super::shown::Found;
 
@@ -13,16 +14,16 @@ use super::shown::Found;
 pub(super) fn tables(found: &Found) -> Vec<Table> {
     let mut tables = Vec::new();
     for effects in &found.parts.effects {
-        tables.push(Table::new(format!("parts/{}", effects.kind), effects, Prompts::Each, &found.parts));
+        tables.push(Table::new(format!("parts/{}", effects.kind), effects, Reduce::PerPrompt, &found.parts));
     }
     for (name, step) in &found.steps {
         for effects in &step.outcome.effects {
-            tables.push(Table::new(format!("path/{name}/{}", effects.kind), effects, Prompts::Each, &step.outcome));
+            tables.push(Table::new(format!("path/{name}/{}", effects.kind), effects, Reduce::PerPrompt, &step.outcome));
         }
     }
     for effects in &found.attribution.effects {
         let name = format!("logit-attribution/{}", effects.kind);
-        tables.push(Table::new(name, effects, Prompts::Each, &found.attribution));
+        tables.push(Table::new(name, effects, Reduce::PerPrompt, &found.attribution));
     }
     let plain = |name: String, axes: &[&str], values: ArrayD<f32>| Table {
         name,
@@ -39,7 +40,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             tables.push(plain(format!("copy-scores/{norms}/{sign}"), &["layer", "head"], values));
         }
     }
-    for look in Look::ALL {
+    for look in AttentionProbe::ALL {
         let name = format!("attention/{}", look.name().replace(' ', "-"));
         tables.push(plain(name, &["layer", "head"], found.looks.map(look).clone().into_dyn()));
     }
@@ -60,7 +61,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
     tables.push(Table {
         method: Some(Method::PathPatching),
         direction: Some(Direction::Noising),
-        scale: Some(Scale::Normalised),
+        scale: Some(Scale::Normalized),
         ..plain("edges".to_owned(), &["layer_end", "head_end", "input", "layer_start", "head_start"], edges)
     });
     tables

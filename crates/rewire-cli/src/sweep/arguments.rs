@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "activation-patching")]
     pub(super) method: MethodName,
     /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
-    /// head_result head_pattern mlp_post; and head_paths, by attribution alone.
+    /// head_result head_pattern mlp_post; and head_edges, by attribution alone.
     #[arg(long, value_delimiter = ',', default_value = "head_z")]
     pub(super) nodes: Vec<NodeName>,
     /// How finely they are divided (cell: attention patterns alone; marked: at the position that
@@ -45,9 +45,9 @@ pub struct Arguments {
     #[arg(long)]
     pub(super) direction: Option<Direction>,
     /// What is measured after each prompt.
-    #[arg(long, value_enum, default_value = "logit-diff-normalised")]
+    #[arg(long, value_enum, default_value = "logit-diff-normalized")]
     pub(super) metric: MetricName,
-    /// For head_paths: differentiate the norm in front of a head whole (exact), or with its scale
+    /// For head_edges: differentiate the norm in front of a head whole (exact), or with its scale
     /// held (frozen).
     #[arg(long, default_value = "exact")]
     pub(super) norm: NormJacobian,
@@ -71,7 +71,7 @@ pub struct Arguments {
     /// Keep each prompt's effects apart, on a leading axis.
     #[arg(long)]
     pub(super) per_prompt: bool,
-    /// Write, beside each table of mean effects (but for head_paths), its standard error, its
+    /// Write, beside each table of mean effects (but for head_edges), its standard error, its
     /// interval (95% by bootstrap; of fewer than five clusters the range) and its family-wise
     /// p-value. They are over clusters of pairs: a pair, its mirror and their repeats count once.
     #[arg(long, conflicts_with = "per_prompt")]
@@ -91,7 +91,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Returns the kinds of nodes that are patched, head paths aside.
+    /// Returns the kinds of nodes that are patched, head edges aside.
     ///
     /// # Errors
     /// If a kind is named twice, or a flag does not go with the method.
@@ -107,7 +107,7 @@ impl Arguments {
             if self.nodes[..i].contains(name) {
                 let name = match name {
                     NodeName::Component(component) => component.to_string(),
-                    NodeName::HeadPaths => "head_paths".to_owned(),
+                    NodeName::HeadEdges => "head_edges".to_owned(),
                 };
                 bail!("--nodes names {name} twice");
             }
@@ -122,13 +122,13 @@ impl Arguments {
     /// Refuses flags that do not go with the method, or with these kinds of nodes.
     fn check(&self, nodes: &[NodeKind]) -> anyhow::Result<()> {
         if self.wants_paths() && self.method != MethodName::AttributionPatching {
-            bail!("head_paths are estimated by --method attribution-patching alone");
+            bail!("head_edges are estimated by --method attribution-patching alone");
         }
         if self.verify.is_some() && self.method != MethodName::AttributionPatching {
             bail!("--verify patches what attribution ranks first: it goes with --method attribution-patching");
         }
         if self.verify.is_some() && nodes.is_empty() {
-            bail!("--verify has nothing to patch: head_paths are not nodes");
+            bail!("--verify has nothing to patch: head_edges are not nodes");
         }
         let of_clean_run = matches!(
             self.method,
@@ -137,7 +137,7 @@ impl Arguments {
         if of_clean_run && self.direction == Some(Direction::Denoising) {
             bail!("--method {} is of the clean run: it has no denoising direction", self.method.name());
         }
-        let of_logits = matches!(self.metric, MetricName::LogitDiff | MetricName::LogitDiffNormalised);
+        let of_logits = matches!(self.metric, MetricName::LogitDiff | MetricName::LogitDiffNormalized);
         if self.method == MethodName::LogitAttribution && !of_logits {
             bail!("--method logit-attribution is of the logit difference: it has no --metric {}", self.metric.name());
         }
@@ -151,7 +151,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// The metric that effects are in: logit attribution is never normalised.
+    /// The metric that effects are in: logit attribution is never normalized.
     pub(super) fn metric_name(&self) -> String {
         match self.method {
             MethodName::LogitAttribution => MetricName::LogitDiff.name(),
@@ -170,7 +170,7 @@ impl Arguments {
     /// The unit of effects.
     pub(super) fn scale(&self) -> Scale {
         match self.metric {
-            MetricName::LogitDiffNormalised => Scale::Normalised,
+            MetricName::LogitDiffNormalized => Scale::Normalized,
             _ => Scale::Metric,
         }
     }
@@ -202,6 +202,6 @@ impl Arguments {
 
     /// Whether paths between heads are estimated.
     pub(super) fn wants_paths(&self) -> bool {
-        self.nodes.contains(&NodeName::HeadPaths)
+        self.nodes.contains(&NodeName::HeadEdges)
     }
 }

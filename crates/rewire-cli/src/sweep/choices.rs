@@ -14,7 +14,7 @@ use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum NodeName {
     Component(Component),
-    HeadPaths,
+    HeadEdges,
 }
 
 impl FromStr for NodeName {
@@ -22,10 +22,10 @@ impl FromStr for NodeName {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name {
-            "head_paths" => Ok(NodeName::HeadPaths),
+            "head_edges" | "head_paths" => Ok(NodeName::HeadEdges),
             "" => Err("the list of nodes is empty".to_owned()),
             other => {
-                let component = other.parse().map_err(|e: ParseNodeError| format!("{e}, head_paths"))?;
+                let component = other.parse().map_err(|e: ParseNodeError| format!("{e}, head_edges"))?;
                 Ok(NodeName::Component(component))
             }
         }
@@ -69,7 +69,8 @@ pub(super) enum GainName {
 /// A metric, as `--metric` names it.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub(super) enum MetricName {
-    LogitDiffNormalised,
+    #[value(alias = "logit-diff-normalised")]
+    LogitDiffNormalized,
     LogitDiff,
     Probability,
     Kl,
@@ -90,7 +91,7 @@ impl MetricName {
         prompt_batch: usize,
     ) -> anyhow::Result<BuiltinMetric> {
         Ok(match self {
-            MetricName::LogitDiffNormalised | MetricName::LogitDiff => BuiltinMetric::LogitDiff(LogitDiff::new(pairs)),
+            MetricName::LogitDiffNormalized | MetricName::LogitDiff => BuiltinMetric::LogitDiff(LogitDiff::new(pairs)),
             MetricName::Probability => BuiltinMetric::Probability(Probability::new(pairs)),
             MetricName::Accuracy => BuiltinMetric::Accuracy(Accuracy::new(pairs)),
             MetricName::Kl => {

@@ -1,7 +1,7 @@
 //! The findings of a sweep, before they are written.
 
 use rewire_analysis::Outcome;
-use rewire_analysis::attribution::HeadPaths;
+use rewire_analysis::attribution::EdgeAttribution;
 use rewire_analysis::integrated::Completeness;
 use rewire_analysis::patching::Screened;
 use rewire_report::Certainty;
@@ -17,7 +17,7 @@ pub(super) struct Findings {
     /// In path patching, names of the receivers that no path reaches.
     pub(super) unreached: Vec<String>,
     /// Paths between heads, if they were estimated.
-    pub(super) paths: Option<HeadPaths>,
+    pub(super) paths: Option<EdgeAttribution>,
     /// Nodes that were patched exactly after attribution, if `--verify` was given.
     pub(super) screened: Option<Screened>,
     /// In integrated gradients, how complete the attributions of each kind of node are.

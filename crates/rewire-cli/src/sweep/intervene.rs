@@ -6,16 +6,16 @@ use std::str::FromStr;
 use anyhow::bail;
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
-use rewire_analysis::integrated::{PathIntegral, Quadrature, Rule, Together};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, LineScope, Quadrature, Rule};
 use rewire_analysis::node::NodeKind;
 use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
 use super::choices::MethodName;
+use crate::activations_file::{self, read_activations};
 use crate::arguments::{at_least_one, tolerance};
 use crate::compute::NumberArguments;
-use crate::given::{self, read_activations};
 
 /// Flags of integrated gradients.
 #[derive(Args)]
@@ -135,7 +135,7 @@ impl IntegralArguments {
         nodes: &[NodeKind],
         means: &Means,
         numbers: &NumberArguments,
-    ) -> anyhow::Result<PathIntegral<B>> {
+    ) -> anyhow::Result<IntegratedGradientsOptions<B>> {
         let baseline = match &self.baseline {
             None | Some(Baseline::Corrupt) => Intervention::Resample,
             Some(Baseline::Zero) => Intervention::Zero,
@@ -145,11 +145,17 @@ impl IntegralArguments {
             }
         };
         let together = match self.line {
-            None | Some(LineName::Layer) => Together::Layer,
-            Some(LineName::Node) => Together::Node,
+            None | Some(LineName::Layer) => LineScope::Layer,
+            Some(LineName::Node) => LineScope::Node,
         };
         let (quadrature, tolerance) = (self.quadrature().into(), self.tolerance(numbers));
-        Ok(PathIntegral { baseline, together, quadrature, tolerance, ..PathIntegral::default() })
+        Ok(IntegratedGradientsOptions {
+            baseline,
+            scope: together,
+            quadrature,
+            tolerance,
+            ..IntegratedGradientsOptions::default()
+        })
     }
 
     /// All that the result depends on; a file by its contents.
@@ -159,7 +165,7 @@ impl IntegralArguments {
             Some(Baseline::Zero) => "zero".to_owned(),
             Some(Baseline::Mean) => "mean".to_owned(),
             Some(Baseline::File(path)) => {
-                let bytes = given::read(path)?;
+                let bytes = activations_file::read(path)?;
                 format!("file {:08x}", crc32fast::hash(&bytes))
             }
         };

@@ -82,7 +82,7 @@ impl ReceiverName {
             At::Everywhere => Positions::All,
             At::One(position) => Positions::One(position),
             At::End => Positions::Each(pairs.ends()),
-            At::Marked => match pairs.marks() {
+            At::Marked => match pairs.marked_positions() {
                 Some(marks) => Positions::Each(marks.to_vec()),
                 None => bail!("receiver {self}: the pairs mark no position"),
             },

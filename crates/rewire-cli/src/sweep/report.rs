@@ -1,7 +1,7 @@
 //! A sweep's report.
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
-use rewire_analysis::attribution::HeadPaths;
+use rewire_analysis::attribution::EdgeAttribution;
 use rewire_analysis::patching::Screened;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::NodeError;
@@ -20,7 +20,7 @@ use crate::notices::new_page;
 use crate::session::Session;
 use rewire_report::names::numbered;
 use rewire_report::names::{self, INPUTS};
-use rewire_report::{Certainty, agreement, head_paths, screening};
+use rewire_report::{Certainty, agreement, head_edges, screening};
 
 /// Columns above which a heat map would show nothing.
 const WIDEST: usize = 512;
@@ -66,7 +66,7 @@ pub(super) fn page(
         completeness(&mut page, found);
     }
     if let Some(found) = &found.paths {
-        head_paths(&mut page, found, pairs);
+        head_edges(&mut page, found, pairs);
     }
     page
 }
@@ -118,13 +118,13 @@ fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs:
 /// The sentences that begin the section of a table: what its effects are, and in which unit.
 fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
     let unit = match outcome.scale {
-        Scale::Normalised => "Mean over prompts, as a share of clean less corrupted.",
+        Scale::Normalized => "Mean over prompts, as a share of clean less corrupted.",
         Scale::Metric => "Mean over prompts, as a change of the metric.",
     };
     match outcome.method {
         Method::Ablation => format!("{unit} The tensors hold the metric after each node was removed."),
         Method::IntegratedGradients => {
-            format!("{unit} Below 0 is what supports the behaviour: the line goes from the clean activation away.")
+            format!("{unit} Below 0 is what supports the behavior: the line goes from the clean activation away.")
         }
         Method::PathPatching => format!("{unit} Along the paths to {} alone.", arguments.paths.named(name)),
         Method::LogitAttribution => {
@@ -158,9 +158,9 @@ fn completeness(page: &mut Page, found: &Findings) {
 }
 
 /// Maps of the effects of paths between heads, and a table of the largest.
-fn head_paths(page: &mut Page, found: &HeadPaths, pairs: &PromptPairs) {
+fn head_edges(page: &mut Page, found: &EdgeAttribution, pairs: &PromptPairs) {
     page.section(
-        "head_paths",
+        "head_edges",
         "Estimated effect of a head's output on a later head's query, key or value input, summed over positions. Rows are \
          ends, columns starts; the heads on the largest paths.",
     );
@@ -168,17 +168,17 @@ fn head_paths(page: &mut Page, found: &HeadPaths, pairs: &PromptPairs) {
         page.text(&note);
     }
     let mean = found.mean();
-    let sums = head_paths::over_positions(&mean);
+    let sums = head_edges::over_positions(&mean);
     let chosen = busiest(&sums, 22);
-    let all = head_paths::heads(mean.shape()[0], mean.shape()[1]);
+    let all = head_edges::heads(mean.shape()[0], mean.shape()[1]);
     let labels: Vec<String> = chosen.iter().map(|&i| all[i].clone()).collect();
-    let reach = charts::reach(sums.outer_iter());
+    let reach = charts::color_limit(sums.outer_iter());
     for (input, name) in INPUTS.into_iter().enumerate() {
-        let map = head_paths::between(&sums, input, &chosen);
+        let map = head_edges::between(&sums, input, &chosen);
         let labels = HeatMapLabels { rows: ("end", &labels), columns: ("start", &labels), reach };
         page.chart(charts::heat_map(&format!("into the {name}"), &map.view(), labels));
     }
-    page.table(&["path", "effect"], head_paths::largest(&mean, TOP));
+    page.table(&["path", "effect"], head_edges::largest(&mean, TOP));
 }
 
 /// The `n` heads on the largest paths, in the order of the model.
@@ -221,7 +221,7 @@ fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
         page.text("Too many nodes for heat maps; the largest are below, all are in effects.safetensors.");
         return;
     }
-    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+    let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
     let (rows, columns) = match shape.len() {
         1 => ("layer", ""),
         4 => ("dest", "src"),

@@ -1,12 +1,13 @@
 //! What a sweep found, as tables, notes and words.
 
 use ndarray::{ArrayD, Axis};
+use rewire_analysis::Reduce;
 use rewire_analysis::integrated::Completeness;
 use rewire_analysis::patching::Screened;
 use rewire_analysis::stats::Agreement;
 use rewire_analysis::{Effects, Method, Outcome};
 use rewire_model::FinalNormGain;
-use rewire_report::{Prompts, Table};
+use rewire_report::Table;
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
 
@@ -14,12 +15,12 @@ use super::arguments::Arguments;
 use super::findings::Findings;
 use super::{paths, shortened};
 use crate::output::text_table;
-use rewire_report::head_paths::AXES as PATH_AXES;
+use rewire_report::head_edges::AXES as PATH_AXES;
 use rewire_report::{Certainty, Columns, describe_clusters};
 use rewire_report::{agreement, names, screening};
 
 pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
-    let prompts = if arguments.per_prompt { Prompts::Each } else { Prompts::Mean };
+    let prompts = if arguments.per_prompt { Reduce::PerPrompt } else { Reduce::Mean };
     let mut tables = Vec::new();
     let written = written(&found.outcome);
     for ((name, effects), certainty) in found.names.iter().zip(&written).zip(&found.certainty) {
@@ -34,20 +35,20 @@ pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     for Completeness { kind, gap, .. } in &found.completeness {
         let axes = ["prompt", "layer", if kind.is_of_heads() { "head" } else { "neuron" }];
         let gap = match prompts {
-            Prompts::Each => gap.clone(),
-            Prompts::Mean => gap.mapv(f32::abs).mean_axis(Axis(0)).unwrap_or_default(),
+            Reduce::PerPrompt => gap.clone(),
+            Reduce::Mean => gap.mapv(f32::abs).mean_axis(Axis(0)).unwrap_or_default(),
         };
-        let skipped = usize::from(prompts == Prompts::Mean);
+        let skipped = usize::from(prompts == Reduce::Mean);
         let axes = axes[skipped..skipped + gap.ndim()].iter().map(|a| (*a).to_owned()).collect();
         tables.push(Table::of(format!("{kind}.gap"), axes, gap, &found.outcome));
     }
     if let Some(paths) = &found.paths {
         let (axes, values, prompts_by_position): (&[&str], ArrayD<f32>, _) = match prompts {
-            Prompts::Each => (&PATH_AXES, paths.values.clone(), None),
-            Prompts::Mean => (&PATH_AXES[1..], paths.mean().into_dyn(), Some(paths.prompts_by_position.clone())),
+            Reduce::PerPrompt => (&PATH_AXES, paths.values.clone(), None),
+            Reduce::Mean => (&PATH_AXES[1..], paths.mean().into_dyn(), Some(paths.prompts_by_position.clone())),
         };
         let axes = axes.iter().map(|a| (*a).to_owned()).collect();
-        let table = Table::of("head_paths".to_owned(), axes, values, &found.outcome);
+        let table = Table::of("head_edges".to_owned(), axes, values, &found.outcome);
         tables.push(Table { prompts_by_position, ..table });
     }
     if let Some(screened) = &found.screened {
@@ -218,8 +219,8 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
         text += &text_table(&COMPLETENESS, &completeness_rows(&found.completeness));
     }
     if let Some(paths) = &found.paths {
-        text += &format!("head_paths (estimated, {})\n", outcome.direction);
-        text += &text_table(&["path", "effect"], &rewire_report::head_paths::largest(&paths.mean(), 5));
+        text += &format!("head_edges (estimated, {})\n", outcome.direction);
+        text += &text_table(&["path", "effect"], &rewire_report::head_edges::largest(&paths.mean(), 5));
     }
     if let Some(shortened) = &found.shortened {
         text += &format!("{}\n", shortened.heading(&arguments.numbers));

@@ -9,12 +9,12 @@ use rewire_report::{Certainty, Labels, describe_baselines};
 use rewire_store::Record;
 use rewire_tasks::{PromptPairs, read_pairs};
 
-use super::analyse::{Run, analyse};
+use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
+use super::checkpoint::SweepCheckpoint;
 use super::findings::Findings;
 use super::identity::identity;
 use super::inputs::Inputs;
-use super::ledger::SweepLedger;
 use super::{report, results, sample};
 use crate::model::Source;
 use crate::notices::{announce, warn};
@@ -39,17 +39,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     let record = Record::open(&directory, &identity)?;
     record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
-    let ledger = SweepLedger(record);
-    if ledger.finished() > 0 {
-        print(&format!("going on with an unfinished sweep: {} passes were done before\n", ledger.finished()))?;
+    let checkpoint = SweepCheckpoint(record);
+    if checkpoint.finished() > 0 {
+        print(&format!("going on with an unfinished sweep: {} passes were done before\n", checkpoint.finished()))?;
     }
     announce(&source)?;
-    let mut found = match compute(arguments, &session, &source, inputs, &ledger) {
+    let mut found = match compute(arguments, &session, &source, inputs, &checkpoint) {
         Ok(found) => found,
         Err(error) => {
             // The same command would be refused again, so nothing needs to be kept.
             if !is_of_the_machine(&error) {
-                ledger.0.remove()?;
+                checkpoint.0.remove()?;
             }
             return Err(error);
         }
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         summary: results::summary(&found, &pairs, arguments),
     };
     let summary = publication.write(&session, &source, &directory)?;
-    ledger.0.remove()?;
+    checkpoint.0.remove()?;
     tell(&session, &arguments.out, &summary)
 }
 
@@ -82,14 +82,14 @@ fn compute(
     session: &Session,
     source: &Source,
     inputs: Inputs,
-    ledger: &SweepLedger,
+    checkpoint: &SweepCheckpoint,
 ) -> anyhow::Result<Findings> {
     on_device!(session, |B, device| {
         let load = || -> anyhow::Result<Transformer<Autodiff<B>>> { Ok(source.load(&device)?) };
-        let model = load()?.in_precision(arguments.numbers.dtype);
+        let model = load()?.to_precision(arguments.numbers.dtype);
         let setup = session.setup();
-        let run = Run { setup, ledger, scale: arguments.scale(), what: "sweep" };
-        let mut found = analyse(&model, inputs, arguments, run)?;
+        let run = Run { setup, checkpoint, scale: arguments.scale(), what: "sweep" };
+        let mut found = analyze(&model, inputs, arguments, run)?;
         if arguments.numbers.are_short() {
             found.shortened = Some(sample::compare(&load()?, &model, setup, inputs, arguments)?);
         }
@@ -100,7 +100,7 @@ fn compute(
 /// Whether a sweep failed because of the device or the disk, and not because of what was asked for.
 fn is_of_the_machine(error: &anyhow::Error) -> bool {
     match error.downcast_ref() {
-        Some(refused) => matches!(refused, AnalysisError::Device(_) | AnalysisError::Ledger(_)),
+        Some(refused) => matches!(refused, AnalysisError::Device(_) | AnalysisError::Checkpoint(_)),
         None => true,
     }
 }

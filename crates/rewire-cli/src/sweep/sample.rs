@@ -5,9 +5,9 @@ use rewire_analysis::run::Scale;
 use rewire_analysis::stats::pearson;
 use rewire_model::Transformer;
 use rewire_studies::Setup;
-use rewire_tensor::{Products, set_products};
+use rewire_tensor::{MatmulPrecision, set_matmul_precision};
 
-use super::analyse::{Run, analyse};
+use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
 use super::findings::Findings;
 use super::inputs::Inputs;
@@ -30,11 +30,12 @@ pub(super) fn compare<B: AutodiffBackend>(
         anyhow::bail!("there are no pairs to compare on")
     };
     let inputs = Inputs { pairs: &sample, ..inputs };
-    let run = |model, what| analyse(model, inputs, arguments, Run { setup, ledger: &(), scale: Scale::Metric, what });
+    let run =
+        |model, what| analyze(model, inputs, arguments, Run { setup, checkpoint: &(), scale: Scale::Metric, what });
     let in_short = run(short, "a sample again")?;
-    set_products(Products::Float32);
+    set_matmul_precision(MatmulPrecision::Float32);
     let in_full = run(full, "the sample in float32");
-    set_products(arguments.numbers.products());
+    set_matmul_precision(arguments.numbers.products());
     Ok(Shortened { prompts: sample.len(), tables: tables(&in_full?, &in_short) })
 }
 
@@ -44,7 +45,7 @@ fn tables(full: &Findings, short: &Findings) -> Vec<Compared> {
     let of_nodes = of_nodes.map(|(name, (full, short))| (name.clone(), full.mean(), short.mean()));
     let of_paths = full.paths.iter().zip(&short.paths);
     let of_paths =
-        of_paths.map(|(full, short)| ("head_paths".to_owned(), full.mean().into_dyn(), short.mean().into_dyn()));
+        of_paths.map(|(full, short)| ("head_edges".to_owned(), full.mean().into_dyn(), short.mean().into_dyn()));
     let compare = |(name, full, short): (String, ndarray::ArrayD<f32>, ndarray::ArrayD<f32>)| {
         let pairs: Vec<(f32, f32)> =
             full.iter().copied().zip(short.iter().copied()).filter(|(f, s)| *f != 0.0 || *s != 0.0).collect();

@@ -24,13 +24,13 @@ fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {
         assert!(strongest > 0.1, "{model}: no head does anything");
         assert_eq!(tensors["demo/activation-patching/denoising/resid_pre@position"].0, [8, 4, 15]);
         assert_eq!(tensors["demo/attention-attribution"].0, [8, 4, 8, 15, 15]);
-        assert_eq!(tensors["demo/head_paths"].0, [4, 8, 3, 4, 8, 15]);
+        assert_eq!(tensors["demo/head_edges"].0, [4, 8, 3, 4, 8, 15]);
         assert_eq!(tensors["demo/activation-patching/denoising/head_pattern@position"].0, [8, 4, 8, 15]);
         assert_eq!(tensors["demo/attribution-patching/denoising/head_pattern@cell"].0, [8, 4, 8, 15, 15]);
         assert_eq!(tensors["generated/attribution-patching/noising/head_z"].0, [12, 4, 8]);
         assert!(tensors.values().all(|(_, values)| values.iter().all(|v| v.is_finite())));
 
-        // All of the behaviour enters at the token that differs: there the residual stream before layer 0 brings all back,
+        // All of the behavior enters at the token that differs: there the residual stream before layer 0 brings all back,
         // and positions before it nothing.
         let (_, residual) = &tensors["demo/activation-patching/denoising/resid_pre@position"];
         let at = |pos: usize| (0..8).map(|p| residual[p * 60 + pos]).sum::<f32>() / 8.0;
@@ -65,7 +65,7 @@ fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {
             "Mixed value attribution",
             "Head pattern attribution",
             "Head path attribution",
-            "Head paths between the top heads",
+            "Head edges between the top heads",
             "Input and output paths of three heads",
             "Validating attribution against activation patching",
             "By block and position",
@@ -94,7 +94,7 @@ fn sweep_writes_what_its_contract_says() {
     let (heads, about) = sweep(&[]);
     assert_eq!(heads.keys().collect::<Vec<_>>(), ["head_z"]);
     assert_eq!(heads["head_z"].0, [4, 8]);
-    assert_eq!(about["metric"], "logit-diff-normalised");
+    assert_eq!(about["metric"], "logit-diff-normalized");
     assert_eq!(about["axes"]["head_z"], serde_json::json!(["layer", "head"]));
     assert!(about["baselines"]["clean_mean"].as_f64().unwrap() > 3.0);
     // The bar is 5 s for a sweep of all heads; it takes a fraction of one.
@@ -140,14 +140,14 @@ fn sweep_estimates_paths_screens_marks_and_says_how_sure_it_is() {
     let attribution = ["--method", "attribution-patching"];
     let estimate = |more: &[&str]| sweep(&[&attribution, more].concat());
 
-    let (exact, about, printed) = estimate(&["--nodes", "head_paths,head_z"]);
-    assert_eq!(exact["head_paths"].0, [4, 8, 3, 4, 8, 15]);
+    let (exact, about, printed) = estimate(&["--nodes", "head_edges,head_z"]);
+    assert_eq!(exact["head_edges"].0, [4, 8, 3, 4, 8, 15]);
     assert_eq!(exact["head_z"].0, [4, 8]);
     assert_eq!(about["notes"]["norm"], "exact");
-    assert_eq!(about["axes"]["head_paths"][2], "input");
+    assert_eq!(about["axes"]["head_edges"][2], "input");
     assert!(printed.contains(" -> "), "{printed}");
-    let (frozen, about, _) = estimate(&["--nodes", "head_paths", "--norm", "frozen", "--per-prompt"]);
-    assert_eq!(frozen["head_paths"].0, [2, 4, 8, 3, 4, 8, 15]);
+    let (frozen, about, _) = estimate(&["--nodes", "head_edges", "--norm", "frozen", "--per-prompt"]);
+    assert_eq!(frozen["head_edges"].0, [2, 4, 8, 3, 4, 8, 15]);
     assert_eq!(about["notes"]["norm"], "frozen");
 
     let (screened, about, printed) = estimate(&["--nodes", "head_z,head_q", "--verify", "5"]);

@@ -24,7 +24,7 @@ fn a_sweep_in_bfloat16_says_so_and_holds_itself_against_float32() {
     assert!(report.contains("Against float32</h2>") && report.contains("bfloat16 weights and activations"));
 
     let methods: [&[&str]; 5] = [
-        &["--method", "attribution-patching", "--nodes", "head_z,head_paths", "--verify", "3"],
+        &["--method", "attribution-patching", "--nodes", "head_z,head_edges", "--verify", "3"],
         &["--method", "integrated-gradients", "--nodes", "head_z,mlp_post"],
         &["--method", "path-patching", "--receivers", "resid_post:3,q:3.7", "--direction", "noising"],
         &["--method", "ablation", "--ablate", "mean", "--nodes", "head_z,mlp_post"],

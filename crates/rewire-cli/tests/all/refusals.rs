@@ -86,7 +86,7 @@ fn pairs_that_cannot_be_used() {
     let long = format!(r#"{{"clean": [{long}], "corrupt": [{long}], "answers": [2], "wrong_answers": [3]}}"#);
     assert_pairs_refused(&long, &["line 1", "200 tokens", "context of 48"]);
     let same = r#"{"clean": [0, 1], "corrupt": [0, 1], "answers": [2], "wrong_answers": [3]}"#;
-    assert_pairs_refused(same, &["no difference to normalise by", "logit-diff"]);
+    assert_pairs_refused(same, &["no difference to normalize by", "logit-diff"]);
 }
 
 #[test]
@@ -98,9 +98,9 @@ fn arguments_that_mean_nothing() {
     assert_sweep_refused(&["--model", "toy-neox", "--nodes", "resid_mid"], &["resid_mid", "parallel"]);
     assert_sweep_refused(&["--method", "guesswork"], &["guesswork", "attribution-patching"]);
     assert_sweep_refused(&["--direction", "sideways"], &["sideways", "noising"]);
-    assert_sweep_refused(&["--metric", "vibes"], &["vibes", "logit-diff-normalised"]);
+    assert_sweep_refused(&["--metric", "vibes"], &["vibes", "logit-diff-normalized"]);
     assert_sweep_refused(&["--method", "attribution-patching", "--metric", "accuracy"], &["accuracy", "gradient"]);
-    assert_sweep_refused(&["--nodes", "head_paths"], &["head_paths", "attribution-patching alone"]);
+    assert_sweep_refused(&["--nodes", "head_edges"], &["head_edges", "attribution-patching alone"]);
     assert_sweep_refused(&["--by", "marked"], &["head_z@marked", "mark no position"]);
     let attribution = ["--method", "attribution-patching"];
     let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
@@ -112,8 +112,8 @@ fn arguments_that_mean_nothing() {
     std::fs::write(directory.path().join("pairs.jsonl"), format!("{GOOD}\n{mirrored}")).unwrap();
     let intervals = ["sweep", "--pairs", "pairs.jsonl", "--intervals"];
     assert_refused_in(&directory, &intervals, &["all 2 in pairs.jsonl are the same two prompts"]);
-    refused(&["--verify", "3", "--nodes", "head_paths"], &["head_paths are not nodes"]);
-    refused(&["--nodes", "head_paths", "--norm", "melted"], &["melted", "exact and frozen"]);
+    refused(&["--verify", "3", "--nodes", "head_edges"], &["head_edges are not nodes"]);
+    refused(&["--nodes", "head_edges", "--norm", "melted"], &["melted", "exact and frozen"]);
     assert_sweep_refused(&["--verify", "3"], &["--verify", "attribution-patching"]);
     let half_marked = format!("{}\n{GOOD}", GOOD.replace('}', ", \"position\": 1}"));
     assert_pairs_refused(&half_marked, &["line 2", "`position` is missing"]);
@@ -377,7 +377,7 @@ fn numbers_that_are_not_finite() {
         assert_refused_in(&directory, &[&sweep, arguments].concat(), words);
     };
     let place = ["prompt 0", "`blocks.2.ln1.hook_scale`"];
-    for metric in ["logit-diff-normalised", "logit-diff", "probability", "accuracy", "kl"] {
+    for metric in ["logit-diff-normalized", "logit-diff", "probability", "accuracy", "kl"] {
         refused(&["--metric", metric], &place);
         refused(&["--metric", metric, "--method", "ablation"], &place);
         refused(&["--metric", metric, "--method", "path-patching", "--receivers", "q:3.1"], &place);
@@ -387,7 +387,7 @@ fn numbers_that_are_not_finite() {
         }
     }
     refused(&["--method", "logit-attribution"], &place);
-    refused(&["--method", "attribution-patching", "--nodes", "head_paths"], &place);
+    refused(&["--method", "attribution-patching", "--nodes", "head_edges"], &place);
     for command in ["reproduce-ioi", "reproduce-ig", "reproduce-facts", "reproduce-pythia"] {
         assert_refused_in(
             &directory,
@@ -415,7 +415,7 @@ fn numbers_that_are_not_finite() {
 
 #[test]
 fn gradients_where_there_are_none() {
-    for nodes in ["head_z", "head_paths"] {
+    for nodes in ["head_z", "head_edges"] {
         let arguments =
             ["--method", "attribution-patching", "--metric", "kl", "--direction", "noising", "--nodes", nodes];
         assert_sweep_refused(&arguments, &["`kl`", "clean run", "gradient is 0", "denoising", "integrated gradients"]);

@@ -21,7 +21,7 @@ const CHANGES: Tolerance = Tolerance::new(1.5e-6, 1e-5);
 const CHANGES_OF_ROW: Tolerance = Tolerance::new(3e-6, 1e-5);
 /// Normalized estimates by attribution are sums of products; measured 2.4e-8.
 const PRODUCTS: Tolerance = Tolerance::new(1.5e-7, 1e-5);
-/// Normalized attribution of head paths; measured 1.0e-8.
+/// Normalized attribution of head edges; measured 1.0e-8.
 const PATHS: Tolerance = Tolerance::new(5e-8, 1e-5);
 /// Integrated gradients of logit differences near 10; measured 1.3e-6.
 const INTEGRALS: Tolerance = Tolerance::new(6e-6, 1e-5);
@@ -189,18 +189,18 @@ fn attribution_patching_writes_the_numbers_of_transformer_lens() {
 }
 
 #[test]
-fn head_paths_are_written_as_transformer_lens_has_them() {
+fn head_edges_are_written_as_transformer_lens_has_them() {
     each_case(|case| {
         for (norm, table) in [("exact", "attr/head_path_exact"), ("frozen", "attr/head_path_fwd_div")] {
             // With unprocessed weights the frozen norm has a gain, which the reference leaves out.
             if norm == "frozen" && case.weights == "raw" {
                 continue;
             }
-            let flags = format!("--method attribution-patching --nodes head_paths --norm {norm}");
+            let flags = format!("--method attribution-patching --nodes head_edges --norm {norm}");
             let (found, _) = case.sweep(&flags);
             let Some(expected) = case.table(table) else { continue };
             // The reference has one axis for layer, head and input, and one for layer and head.
-            let paths = found["head_paths"].clone().into_shape_with_order(expected.shape()).unwrap();
+            let paths = found["head_edges"].clone().into_shape_with_order(expected.shape()).unwrap();
             case.close(&paths, table, PATHS);
         }
     });
@@ -312,12 +312,12 @@ fn ablation_writes_the_numbers_of_transformer_lens() {
             }
             let (found, _) = case.sweep(&format!("--method ablation --ablate {by} --nodes head_z --metric logit-diff"));
             case.close(&found["head_z"], table, LOGITS);
-            // Normalised, the mean of the corrupted runs is 0 and that of the clean runs 1.
+            // Normalized, the mean of the corrupted runs is 0 and that of the clean runs 1.
             let (found, _) = case.sweep(&format!("--method ablation --ablate {by} --nodes head_z"));
             let Some(expected) = case.table(table) else { continue };
             let [clean, corrupted] = case.logit_differences();
             let expected = expected.mapv(|after| (after - corrupted) / (clean - corrupted));
-            let what = format!("{} {} {table}, normalised", case.fixture.name, case.weights);
+            let what = format!("{} {} {table}, normalized", case.fixture.name, case.weights);
             assert_close(&found["head_z"], &expected, CHANGES, &what);
         }
     });

@@ -17,7 +17,7 @@ use crate::config::{Architecture, TransformerConfig};
 
 /// A weight of the model, in the model's own layout (`[in, out]`, queries, keys and values in that order).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum WeightName {
     WE,
     WPos,
     Ln1Gain,
@@ -38,23 +38,23 @@ pub(crate) enum Part {
 }
 
 /// The parts of one block.
-pub(crate) const BLOCK_PARTS: [Part; 12] = [
-    Part::Ln1Gain,
-    Part::Ln1Bias,
-    Part::WQkv,
-    Part::BQkv,
-    Part::WO,
-    Part::BO,
-    Part::Ln2Gain,
-    Part::Ln2Bias,
-    Part::WIn,
-    Part::BIn,
-    Part::WOut,
-    Part::BOut,
+pub(crate) const BLOCK_PARTS: [WeightName; 12] = [
+    WeightName::Ln1Gain,
+    WeightName::Ln1Bias,
+    WeightName::WQkv,
+    WeightName::BQkv,
+    WeightName::WO,
+    WeightName::BO,
+    WeightName::Ln2Gain,
+    WeightName::Ln2Bias,
+    WeightName::WIn,
+    WeightName::BIn,
+    WeightName::WOut,
+    WeightName::BOut,
 ];
 
 /// The tensor's name in a file without the `transformer.` prefix that GPT-2 files may carry.
-pub(crate) fn file_name(architecture: Architecture, part: Part, layer: usize) -> String {
+pub(crate) fn file_name(architecture: Architecture, part: WeightName, layer: usize) -> String {
     let inside = |gpt2: &str, neox: &str| match architecture {
         Architecture::Gpt2 => format!("h.{layer}.{gpt2}"),
         Architecture::GptNeoX => format!("gpt_neox.layers.{layer}.{neox}"),
@@ -64,23 +64,23 @@ pub(crate) fn file_name(architecture: Architecture, part: Part, layer: usize) ->
         Architecture::GptNeoX => neox.to_owned(),
     };
     match part {
-        Part::WE => outside("wte.weight", "gpt_neox.embed_in.weight"),
-        Part::WPos => outside("wpe.weight", "gpt_neox.embed_pos.weight"),
-        Part::Ln1Gain => inside("ln_1.weight", "input_layernorm.weight"),
-        Part::Ln1Bias => inside("ln_1.bias", "input_layernorm.bias"),
-        Part::WQkv => inside("attn.c_attn.weight", "attention.query_key_value.weight"),
-        Part::BQkv => inside("attn.c_attn.bias", "attention.query_key_value.bias"),
-        Part::WO => inside("attn.c_proj.weight", "attention.dense.weight"),
-        Part::BO => inside("attn.c_proj.bias", "attention.dense.bias"),
-        Part::Ln2Gain => inside("ln_2.weight", "post_attention_layernorm.weight"),
-        Part::Ln2Bias => inside("ln_2.bias", "post_attention_layernorm.bias"),
-        Part::WIn => inside("mlp.c_fc.weight", "mlp.dense_h_to_4h.weight"),
-        Part::BIn => inside("mlp.c_fc.bias", "mlp.dense_h_to_4h.bias"),
-        Part::WOut => inside("mlp.c_proj.weight", "mlp.dense_4h_to_h.weight"),
-        Part::BOut => inside("mlp.c_proj.bias", "mlp.dense_4h_to_h.bias"),
-        Part::FinalGain => outside("ln_f.weight", "gpt_neox.final_layer_norm.weight"),
-        Part::FinalBias => outside("ln_f.bias", "gpt_neox.final_layer_norm.bias"),
-        Part::WU => outside("lm_head.weight", "embed_out.weight"),
+        WeightName::WE => outside("wte.weight", "gpt_neox.embed_in.weight"),
+        WeightName::WPos => outside("wpe.weight", "gpt_neox.embed_pos.weight"),
+        WeightName::Ln1Gain => inside("ln_1.weight", "input_layernorm.weight"),
+        WeightName::Ln1Bias => inside("ln_1.bias", "input_layernorm.bias"),
+        WeightName::WQkv => inside("attn.c_attn.weight", "attention.query_key_value.weight"),
+        WeightName::BQkv => inside("attn.c_attn.bias", "attention.query_key_value.bias"),
+        WeightName::WO => inside("attn.c_proj.weight", "attention.dense.weight"),
+        WeightName::BO => inside("attn.c_proj.bias", "attention.dense.bias"),
+        WeightName::Ln2Gain => inside("ln_2.weight", "post_attention_layernorm.weight"),
+        WeightName::Ln2Bias => inside("ln_2.bias", "post_attention_layernorm.bias"),
+        WeightName::WIn => inside("mlp.c_fc.weight", "mlp.dense_h_to_4h.weight"),
+        WeightName::BIn => inside("mlp.c_fc.bias", "mlp.dense_h_to_4h.bias"),
+        WeightName::WOut => inside("mlp.c_proj.weight", "mlp.dense_4h_to_h.weight"),
+        WeightName::BOut => inside("mlp.c_proj.bias", "mlp.dense_4h_to_h.bias"),
+        WeightName::FinalGain => outside("ln_f.weight", "gpt_neox.final_layer_norm.weight"),
+        WeightName::FinalBias => outside("ln_f.bias", "gpt_neox.final_layer_norm.bias"),
+        WeightName::WU => outside("lm_head.weight", "embed_out.weight"),
     }
 }
 
@@ -92,38 +92,39 @@ pub(crate) fn is_buffer(name: &str) -> bool {
 }
 
 /// The part's shape in the model.
-pub(crate) fn shape(config: &TransformerConfig, part: Part) -> Vec<usize> {
+pub(crate) fn shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> {
     let TransformerConfig { d_model, d_mlp, d_vocab, n_ctx, .. } = *config;
     let width = config.n_heads * config.d_head;
     match part {
-        Part::WE => vec![d_vocab, d_model],
-        Part::WPos => vec![n_ctx, d_model],
-        Part::WQkv => vec![d_model, 3 * width],
-        Part::BQkv => vec![3 * width],
-        Part::WO => vec![width, d_model],
-        Part::WIn => vec![d_model, d_mlp],
-        Part::BIn => vec![d_mlp],
-        Part::WOut => vec![d_mlp, d_model],
-        Part::WU => vec![d_model, d_vocab],
-        Part::Ln1Gain
-        | Part::Ln1Bias
-        | Part::BO
-        | Part::Ln2Gain
-        | Part::Ln2Bias
-        | Part::BOut
-        | Part::FinalGain
-        | Part::FinalBias => vec![d_model],
+        WeightName::WE => vec![d_vocab, d_model],
+        WeightName::WPos => vec![n_ctx, d_model],
+        WeightName::WQkv => vec![d_model, 3 * width],
+        WeightName::BQkv => vec![3 * width],
+        WeightName::WO => vec![width, d_model],
+        WeightName::WIn => vec![d_model, d_mlp],
+        WeightName::BIn => vec![d_mlp],
+        WeightName::WOut => vec![d_mlp, d_model],
+        WeightName::WU => vec![d_model, d_vocab],
+        WeightName::Ln1Gain
+        | WeightName::Ln1Bias
+        | WeightName::BO
+        | WeightName::Ln2Gain
+        | WeightName::Ln2Bias
+        | WeightName::BOut
+        | WeightName::FinalGain
+        | WeightName::FinalBias => vec![d_model],
     }
 }
 
 /// Whether the file holds the part transposed, `[out, in]`.
-fn is_transposed(architecture: Architecture, part: Part) -> bool {
-    part == Part::WU
-        || (architecture == Architecture::GptNeoX && matches!(part, Part::WQkv | Part::WO | Part::WIn | Part::WOut))
+fn is_transposed(architecture: Architecture, part: WeightName) -> bool {
+    part == WeightName::WU
+        || (architecture == Architecture::GptNeoX
+            && matches!(part, WeightName::WQkv | WeightName::WO | WeightName::WIn | WeightName::WOut))
 }
 
 /// The part's shape in the file.
-pub(crate) fn file_shape(config: &TransformerConfig, part: Part) -> Vec<usize> {
+pub(crate) fn file_shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> {
     let mut shape = shape(config, part);
     if is_transposed(config.architecture, part) {
         shape.reverse();
@@ -132,9 +133,9 @@ pub(crate) fn file_shape(config: &TransformerConfig, part: Part) -> Vec<usize> {
 }
 
 /// File layout to model layout.
-pub(crate) fn to_model(config: &TransformerConfig, part: Part, mut data: Vec<f32>) -> Vec<f32> {
+pub(crate) fn to_model(config: &TransformerConfig, part: WeightName, mut data: Vec<f32>) -> Vec<f32> {
     let TransformerConfig { n_heads, d_head, architecture, .. } = *config;
-    if architecture == Architecture::GptNeoX && matches!(part, Part::WQkv | Part::BQkv) {
+    if architecture == Architecture::GptNeoX && matches!(part, WeightName::WQkv | WeightName::BQkv) {
         // Rows (head, qkv, d_head) become (qkv, head, d_head).
         data = regroup(&data, n_heads, 3, d_head);
     }
@@ -146,13 +147,13 @@ pub(crate) fn to_model(config: &TransformerConfig, part: Part, mut data: Vec<f32
 }
 
 /// Model layout to file layout.
-pub(crate) fn to_file(config: &TransformerConfig, part: Part, mut data: Vec<f32>) -> Vec<f32> {
+pub(crate) fn to_file(config: &TransformerConfig, part: WeightName, mut data: Vec<f32>) -> Vec<f32> {
     let TransformerConfig { n_heads, d_head, architecture, .. } = *config;
     if is_transposed(architecture, part) {
         let model = shape(config, part);
         data = transpose(&data, model[0], model[1]);
     }
-    if architecture == Architecture::GptNeoX && matches!(part, Part::WQkv | Part::BQkv) {
+    if architecture == Architecture::GptNeoX && matches!(part, WeightName::WQkv | WeightName::BQkv) {
         data = regroup(&data, 3, n_heads, d_head);
     }
     data
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn file_layout_goes_both_ways() {
         for config in [TransformerConfig::gpt2(1, 2, 8, 5, 4), TransformerConfig::neox(1, 2, 8, 5, 4)] {
-            for part in BLOCK_PARTS.into_iter().chain([Part::WE, Part::WU]) {
+            for part in BLOCK_PARTS.into_iter().chain([WeightName::WE, WeightName::WU]) {
                 let len = shape(&config, part).iter().product::<usize>();
                 let data: Vec<f32> = (0..len).map(|i| i as f32).collect();
                 assert_eq!(to_model(&config, part, to_file(&config, part, data.clone())), data, "{part:?}");

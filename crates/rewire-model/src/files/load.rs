@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::config::{Architecture, TransformerConfig};
 use crate::error::ModelError;
 use crate::files::fields::MOST_JSON_BYTES;
-use crate::files::layout::{self, BLOCK_PARTS, Part};
+use crate::files::layout::{self, BLOCK_PARTS, WeightName};
 use crate::files::tensors::Weights;
 use crate::network::transformer::Transformer;
 use crate::weights::init::on_device;
@@ -212,7 +212,7 @@ pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>, ModelError> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// Loads a model as its files have it; [`processed`](Transformer::processed) folds and centres the weights.
+    /// Loads a model as its files have it; [`processed`](Transformer::processed) folds and centers the weights.
     ///
     /// Files are memory-mapped and converted to float32 one tensor at a time, so that loading needs the model's size in
     /// float32 and little more.
@@ -241,14 +241,14 @@ pub type SavedTensor = (String, Vec<usize>, Vec<f32>);
 #[must_use]
 pub fn tensors_to_save<B: Backend>(model: &Transformer<B>) -> Option<Vec<SavedTensor>> {
     let config = model.config();
-    let mut parts = vec![(Part::WE, 0)];
+    let mut parts = vec![(WeightName::WE, 0)];
     if config.architecture == Architecture::Gpt2 {
-        parts.push((Part::WPos, 0));
+        parts.push((WeightName::WPos, 0));
     }
     parts.extend((0..config.n_layers).flat_map(|layer| BLOCK_PARTS.map(|part| (part, layer))));
-    parts.extend([(Part::FinalGain, 0), (Part::FinalBias, 0)]);
+    parts.extend([(WeightName::FinalGain, 0), (WeightName::FinalBias, 0)]);
     if !config.tied_unembedding {
-        parts.push((Part::WU, 0));
+        parts.push((WeightName::WU, 0));
     }
     let save = |(part, layer)| {
         let data = layout::to_file(config, part, model.part(part, layer)?);

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
-use crate::files::layout::{self, Part};
+use crate::files::layout::{self, WeightName};
 
 /// Most bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than 100,000.
 const MOST_HEADER_BYTES: u64 = 16 << 20;
@@ -88,7 +88,7 @@ impl<'a> Weights<'a> {
     }
 
     /// The part's values in the model's layout.
-    pub(crate) fn take(&mut self, part: Part, layer: usize) -> Result<Vec<f32>, ModelError> {
+    pub(crate) fn take(&mut self, part: WeightName, layer: usize) -> Result<Vec<f32>, ModelError> {
         let tensor = layout::file_name(self.config.architecture, part, layer);
         let Some(Stored { path, view, .. }) = self.tensors.remove(&tensor) else {
             return Err(ModelError::MissingTensor { path: self.first.into(), tensor });
@@ -110,7 +110,8 @@ impl<'a> Weights<'a> {
 
     /// Refuses an unembedding that differs from the embedding that the configuration ties it to.
     pub(crate) fn check_tied(&self) -> Result<(), ModelError> {
-        let [tensor, embedding] = [Part::WU, Part::WE].map(|p| layout::file_name(self.config.architecture, p, 0));
+        let [tensor, embedding] =
+            [WeightName::WU, WeightName::WE].map(|p| layout::file_name(self.config.architecture, p, 0));
         let (true, Some(Stored { path, view: w_u, .. }), Some(Stored { view: w_e, .. })) =
             (self.config.tied_unembedding, self.tensors.get(&tensor), self.tensors.get(&embedding))
         else {
@@ -128,7 +129,7 @@ impl<'a> Weights<'a> {
 
     /// Refuses tensors that the model has no place for.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
-        let tied = self.config.tied_unembedding.then(|| layout::file_name(self.config.architecture, Part::WU, 0));
+        let tied = self.config.tied_unembedding.then(|| layout::file_name(self.config.architecture, WeightName::WU, 0));
         let stray = |name: &&String| !layout::is_buffer(name) && Some(*name) != tied.as_ref();
         match self.tensors.keys().find(stray) {
             None => Ok(()),

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::config::Activation;
 use crate::kernels::queries::Queries;
-use crate::kernels::simd::{self, Attended, Rows};
+use crate::kernels::simd::{self, Attended, StridedRows};
 
 /// Numbers below which sharing out costs more than it saves.
 const PARALLEL: usize = 1 << 15;
@@ -71,7 +71,7 @@ pub(super) fn norm_scale<B: Backend>(x: &Tensor<B, 3>, eps: f32) -> Option<Tenso
     Some(from_flex(out))
 }
 
-/// `x` centred and divided by `scale`; nothing if a hook has put a scale of another shape or type there.
+/// `x` centerd and divided by `scale`; nothing if a hook has put a scale of another shape or type there.
 pub(super) fn normalize<B: Backend>(x: &Tensor<B, 3>, scale: &Tensor<B, 3>) -> Option<Tensor<B, 3>> {
     let dims = x.dims();
     let d = dims[2];
@@ -110,10 +110,10 @@ impl Heads {
         Some(Heads(if readable { tensor } else { tensor.to_contiguous() }))
     }
 
-    fn rows(&self) -> Rows<'_> {
+    fn rows(&self) -> StridedRows<'_> {
         let layout = self.0.layout();
         let strides = [0, 1, 2].map(|axis| layout.strides()[axis] as usize);
-        Rows { data: self.0.storage(), start: layout.start_offset(), strides, d_head: layout.shape()[3] }
+        StridedRows { data: self.0.storage(), start: layout.start_offset(), strides, d_head: layout.shape()[3] }
     }
 }
 

@@ -14,13 +14,13 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 
 use crate::config::Activation;
 use crate::kernels::queries::Queries;
-use rewire_tensor::{float32, in_type_of, product};
+use rewire_tensor::{cast_like, matmul, to_f32};
 
 /// Layer norm's scale `sqrt(var + eps)` `[batch, pos, 1]`, and what is left to do once it was seen.
 pub(crate) enum Moments<B: Backend> {
-    /// The centred input is at hand.
-    Centred(Tensor<B, 3>),
-    /// The input itself; it is centred while it is divided.
+    /// The centerd input is at hand.
+    Centerd(Tensor<B, 3>),
+    /// The input itself; it is centerd while it is divided.
     #[cfg(feature = "flex")]
     Fused(Tensor<B, 3>),
 }
@@ -31,19 +31,19 @@ pub(crate) fn moments<B: Backend>(x: Tensor<B, 3>, eps: f64) -> (Tensor<B, 3>, M
     if let Some(scale) = flex::norm_scale(&x, eps as f32) {
         return (scale, Moments::Fused(x));
     }
-    let centred = x.clone() - x.mean_dim(2);
-    let variance = (centred.clone() * centred.clone()).mean_dim(2);
-    ((variance + eps).sqrt(), Moments::Centred(centred))
+    let centerd = x.clone() - x.mean_dim(2);
+    let variance = (centerd.clone() * centerd.clone()).mean_dim(2);
+    ((variance + eps).sqrt(), Moments::Centerd(centerd))
 }
 
-/// The second half: centred, divided by `scale`, with gain and bias `[d_model]` if there are any.
+/// The second half: centerd, divided by `scale`, with gain and bias `[d_model]` if there are any.
 pub(crate) fn normalize<B: Backend>(
     moments: Moments<B>,
     scale: Tensor<B, 3>,
     affine: Option<(Tensor<B, 1>, Tensor<B, 1>)>,
 ) -> Tensor<B, 3> {
     let mut out = match moments {
-        Moments::Centred(centred) => centred / scale,
+        Moments::Centerd(centerd) => centerd / scale,
         #[cfg(feature = "flex")]
         Moments::Fused(x) => match flex::normalize(&x, &scale) {
             Some(normalized) => normalized,
@@ -60,7 +60,7 @@ pub(crate) fn normalize<B: Backend>(
 /// The activation function of an MLP.
 pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Tensor<B, 3> {
     if x.dtype() == DType::BF16 {
-        return in_type_of(activate(float32(x.clone()), activation), &x);
+        return cast_like(activate(to_f32(x.clone()), activation), &x);
     }
     #[cfg(feature = "flex")]
     let x = match flex::activate(x, activation) {
@@ -96,9 +96,9 @@ pub(crate) fn scores<B: Backend>(
         return scores;
     }
     let d_head = q.dims()[3];
-    let (q, k) = (float32(q), float32(join(earlier, k)));
+    let (q, k) = (to_f32(q), to_f32(join(earlier, k)));
     // [batch, head, query, d_head] @ [batch, head, d_head, key]
-    let scores = product(q.swap_dims(1, 2), k.permute([0, 2, 3, 1])) / (d_head as f64).sqrt();
+    let scores = matmul(q.swap_dims(1, 2), k.permute([0, 2, 3, 1])) / (d_head as f64).sqrt();
     let mask = queries.mask::<B>(scores.dims(), &scores.device()).expand(scores.shape());
     scores.mask_fill(mask, f32::NEG_INFINITY)
 }
@@ -110,8 +110,8 @@ pub(crate) fn mix<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>, earlier: O
     if let Some(mixed) = flex::mix(&pattern, &v, earlier.as_ref()) {
         return mixed;
     }
-    let mixed = product(pattern, join(earlier, v.clone()).swap_dims(1, 2)).swap_dims(1, 2);
-    in_type_of(mixed, &v)
+    let mixed = matmul(pattern, join(earlier, v.clone()).swap_dims(1, 2)).swap_dims(1, 2);
+    cast_like(mixed, &v)
 }
 
 /// Keys or values of the earlier positions, once for each copy of their prompt, and then the run's own.
@@ -152,7 +152,7 @@ mod tests {
             let x = random([3, 5, d_model], 2.0) + 0.7;
             let (scale, rest) = moments(x.clone().inner(), 1e-5);
             let (plain_scale, plain_rest) = moments(x, 1e-5);
-            assert!(matches!((&rest, &plain_rest), (Moments::Fused(_), Moments::Centred(_))));
+            assert!(matches!((&rest, &plain_rest), (Moments::Fused(_), Moments::Centerd(_))));
             assert_same(scale.clone(), plain_scale.clone(), 1e-6);
             assert_same(normalize(rest, scale, None), normalize(plain_rest, plain_scale, None), 2e-6);
         }

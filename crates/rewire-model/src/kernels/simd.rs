@@ -48,7 +48,7 @@ pub(super) fn norm_scale(x: &[f32], d: usize, eps: f32, scale: &mut [f32]) {
     });
 }
 
-/// Each row of `x`, centred and divided by its scale.
+/// Each row of `x`, centerd and divided by its scale.
 pub(super) fn normalize(x: &[f32], d: usize, scale: &[f32], out: &mut [f32]) {
     Arch::new().dispatch(|| {
         for ((row, scale), out) in x.chunks_exact(d).zip(scale).zip(out.chunks_exact_mut(d)) {
@@ -120,7 +120,7 @@ fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
 
 /// Rows of `[batch, position, head, d_head]` wherever they lie in memory.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct StridedRows<'a> {
     pub(super) data: &'a [f32],
     pub(super) start: usize,
     /// Of batch, position and head; a head's `d_head` numbers lie together.
@@ -128,7 +128,7 @@ pub(super) struct Rows<'a> {
     pub(super) d_head: usize,
 }
 
-impl Rows<'_> {
+impl StridedRows<'_> {
     #[inline(always)]
     fn at(&self, batch: usize, position: usize, head: usize) -> &[f32] {
         let [b, p, h] = self.strides;
@@ -140,9 +140,9 @@ impl Rows<'_> {
 /// What one row of the batch attends to: positions of a prompt's earlier keys (or values), then its own.
 #[derive(Clone, Copy)]
 pub(super) struct Attended<'a> {
-    pub(super) earlier: Option<(Rows<'a>, usize)>,
+    pub(super) earlier: Option<(StridedRows<'a>, usize)>,
     pub(super) n_earlier: usize,
-    pub(super) own: Rows<'a>,
+    pub(super) own: StridedRows<'a>,
     pub(super) row: usize,
 }
 
@@ -158,7 +158,7 @@ impl Attended<'_> {
 
 /// Scores of one row of the batch, `[head, query, key]`; keys after a query's position get -inf.
 pub(super) fn scores(
-    q: Rows<'_>,
+    q: StridedRows<'_>,
     keys: Attended<'_>,
     [heads, n_queries, n_keys]: [usize; 3],
     queries: &Queries,

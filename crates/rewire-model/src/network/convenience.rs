@@ -49,7 +49,7 @@ impl<B: Backend> Transformer<B> {
         points.map(|point| Ok(self.logits(self.unembedding_norm(cache.get(point)?)))).collect()
     }
 
-    /// Returns the model on the autodiff backend over `B`, for analyses that need gradients. Weights
+    /// Returns the model on the autodiff backend over `B`, for analyzes that need gradients. Weights
     /// are shared, not copied, and stay constants: gradients are taken with respect to activations.
     #[must_use]
     pub fn autodiff(&self) -> Transformer<Autodiff<B>> {
@@ -118,14 +118,14 @@ mod tests {
             let (_, cache) = model.run_with_cache(tokens(&model)).unwrap();
             let last: Tensor<B, 3> = cache.block(2, Site::ResidPost).unwrap();
             let run = || Run::tokens(tokens(&model));
-            let found = model.forward(run().reading(Readout::nothing()), ()).unwrap();
+            let found = model.forward(run().with_readout(Readout::nothing()), ()).unwrap();
             assert_eq!(numbers(found), numbers(last.clone()));
 
             let positions = ReadPositions::Each(vec![2, 2]);
-            let at_end = run().reading(Readout { positions, columns: Some(Vec::new()) });
+            let at_end = run().with_readout(Readout { positions, columns: Some(Vec::new()) });
             let found = model.forward(at_end.clone(), ()).unwrap();
             assert_eq!(numbers(found), numbers(last.clone().narrow(1, 2, 1)));
-            let narrow = model.forward(at_end.with_last_block(LastBlock::Read), ()).unwrap();
+            let narrow = model.forward(at_end.with_last_block(LastBlock::ReadPositions), ()).unwrap();
             assert_eq!(narrow.dims(), [2, 1, 16]);
         }
     }
@@ -136,8 +136,8 @@ mod tests {
             let stream = || Tensor::zeros([1, 3, 16], &Default::default());
             let refused = |run: Run<B>| model.forward(run, ()).unwrap_err().to_string();
             assert!(refused(Run::tokens(tokens(&model)).stop_at(4)).starts_with("layer to stop before"));
-            assert!(refused(Run::resume(2, stream()).stop_at(1)).starts_with("first layer of the run"));
-            let found = model.forward(Run::resume(2, stream() + 1.0).stop_at(2), ()).unwrap();
+            assert!(refused(Run::from_residual(2, stream()).stop_at(1)).starts_with("first layer of the run"));
+            let found = model.forward(Run::from_residual(2, stream() + 1.0).stop_at(2), ()).unwrap();
             assert_eq!(numbers(found), [1.0; 48], "a run of no blocks");
         }
     }

@@ -30,7 +30,7 @@ impl<B: Backend> Transformer<B> {
     ) -> Result<(Tensor<B, 2>, Prefix<B>), ModelError> {
         let tokens: Vec<Vec<u32>> = tokens.iter().map(|&token| vec![token]).collect();
         let mut recorder = self.prefix_recorder();
-        let run = Run::tokens(self.tokens(&tokens)?).after(prefix.clone());
+        let run = Run::tokens(self.tokens(&tokens)?).with_prefix(prefix.clone());
         let logits = self.forward(run, (hook, &mut recorder))?;
         let [batch, pos, d_vocab] = logits.dims();
         let next = Prefix::from_cache(&recorder.into_cache(), self.config(), pos)?;
@@ -57,7 +57,7 @@ impl<B: Backend> Transformer<B> {
         let [batch, pos] = tokens.dims();
         let last = Readout { positions: ReadPositions::Each(vec![pos - 1; batch]), columns: None };
         let mut recorder = self.prefix_recorder();
-        let run = Run::tokens(tokens).reading(last).with_last_block(LastBlock::Read);
+        let run = Run::tokens(tokens).with_readout(last).with_last_block(LastBlock::ReadPositions);
         let logits = self.forward(run, (&mut hook, &mut recorder))?;
         let mut prefix = Prefix::from_cache(&recorder.into_cache(), self.config(), pos)?;
         let d_vocab = self.config().d_vocab;

@@ -2,9 +2,9 @@
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_tensor::product;
+use rewire_tensor::matmul;
 
-/// A parameter off the autodiff tape: analyses differentiate with respect to activations, never weights.
+/// A parameter off the autodiff tape: analyzes differentiate with respect to activations, never weights.
 pub(crate) fn frozen<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Param<Tensor<B, D>> {
     Param::initialized(ParamId::new(), tensor)
 }
@@ -14,6 +14,6 @@ pub(crate) fn linear<B: Backend>(x: Tensor<B, 3>, w: Tensor<B, 2>, b: Tensor<B, 
     let [batch, pos, from] = x.dims();
     let [_, to] = w.dims();
     // One product over all rows: a batch of small ones is several times slower.
-    let rows = product(x.reshape([batch * pos, from]), w) + b.reshape([1, to]);
+    let rows = matmul(x.reshape([batch * pos, from]), w) + b.reshape([1, to]);
     rows.reshape([batch, pos, to])
 }

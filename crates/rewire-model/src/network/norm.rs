@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint};
-use rewire_tensor::{float32, in_type_of};
+use rewire_tensor::{cast_like, to_f32};
 
 use crate::kernels::{moments, normalize};
 use crate::network::linear::frozen;
@@ -35,9 +35,9 @@ impl<B: Backend> Norm<B> {
         [scale, normalized]: [HookPoint; 2],
         hook: &mut H,
     ) -> Tensor<B, 3> {
-        let (sigma, moments) = moments(float32(x.clone()), self.eps);
+        let (sigma, moments) = moments(to_f32(x.clone()), self.eps);
         let sigma = hook.visit(scale, sigma); // [batch, pos, 1]
         let affine = self.gain.as_ref().zip(self.bias.as_ref()).map(|(gain, bias)| (gain.val(), bias.val()));
-        hook.visit(normalized, in_type_of(normalize(moments, sigma, affine), &x))
+        hook.visit(normalized, cast_like(normalize(moments, sigma, affine), &x))
     }
 }

@@ -1,4 +1,4 @@
-//! The parts of a block one by one, for analyses that hold attention and follow the residual stream position by position.
+//! The parts of a block one by one, for analyzes that hold attention and follow the residual stream position by position.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::Hook;
@@ -60,7 +60,7 @@ impl<B: Backend> Transformer<B> {
 
     /// Queries or keys `[row, 1, head, d_head]` as they are used at one position a row: rotated in rotary models, else unchanged.
     #[must_use]
-    pub fn as_used(&self, x: Tensor<B, 4>, positions: &[usize]) -> Tensor<B, 4> {
+    pub fn after_rotary(&self, x: Tensor<B, 4>, positions: &[usize]) -> Tensor<B, 4> {
         match self.config.positions {
             Positions::Rotary { dims, base } => Rotary::each(dims, base, positions, &x.device()).rotate(x),
             Positions::Learned => x,

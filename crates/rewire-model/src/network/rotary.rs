@@ -1,7 +1,7 @@
 //! Rotary position embedding, half-split as GPT-NeoX has it.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use rewire_tensor::{float32, in_type_of};
+use rewire_tensor::{cast_like, to_f32};
 
 /// The angles of a run's positions.
 #[derive(Debug, Clone)]
@@ -50,15 +50,15 @@ impl<B: Backend> Rotary<B> {
         if self.dims == 0 {
             return x;
         }
-        let (as_given, x) = (x.clone(), float32(x));
+        let (as_given, x) = (x.clone(), to_f32(x));
         let half = self.dims / 2;
         let turned = x.clone().narrow(3, 0, self.dims);
         let (low, high) = (turned.clone().narrow(3, 0, half), turned.clone().narrow(3, half, half));
         let quarter_turn = Tensor::cat(vec![high.neg(), low], 3);
         let rotated = turned * self.cos.clone() + quarter_turn * self.sin.clone();
         if self.dims == d_head {
-            return in_type_of(rotated, &as_given);
+            return cast_like(rotated, &as_given);
         }
-        in_type_of(Tensor::cat(vec![rotated, x.narrow(3, self.dims, d_head - self.dims)], 3), &as_given)
+        cast_like(Tensor::cat(vec![rotated, x.narrow(3, self.dims, d_head - self.dims)], 3), &as_given)
     }
 }

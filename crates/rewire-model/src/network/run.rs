@@ -11,10 +11,10 @@ use crate::network::attention::KeysValues;
 #[derive(Debug, Clone)]
 pub struct Run<B: Backend> {
     /// Where the pass starts.
-    pub start: Start<B>,
+    pub start: RunStart<B>,
     /// Further rows of the batch, which join the run where they start. They start from residual streams at the same
     /// positions, each no shallower than the one before it. They follow the earlier rows in the batch.
-    pub joining: Vec<Start<B>>,
+    pub joining: Vec<RunStart<B>>,
     /// Keys and values of the positions before the computed ones; without it the first computed position is 0.
     pub prefix: Option<Prefix<B>>,
     /// Which logits are wanted.
@@ -27,7 +27,7 @@ pub struct Run<B: Backend> {
 
 /// Where a forward pass starts.
 #[derive(Debug, Clone)]
-pub enum Start<B: Backend> {
+pub enum RunStart<B: Backend> {
     /// Token ids, `[batch, pos]`.
     Tokens(Tensor<B, 2, Int>),
     /// The residual stream that enters block `layer`, or, after the last, the final norm.
@@ -52,10 +52,10 @@ pub enum Start<B: Backend> {
 pub enum LastBlock {
     /// At every computed position.
     #[default]
-    Whole,
+    AllPositions,
     /// Only at the positions that the readout names. If it names one a prompt, hooks see `hook_q` and every later
     /// point of the last block with one position. [`ReadPositions::All`] names every computed position.
-    Read,
+    ReadPositions,
 }
 
 /// Keys and values, in every layer, of the positions before those that a run computes. Exact whenever those positions are
@@ -66,21 +66,21 @@ pub struct Prefix<B: Backend> {
     pub(crate) len: usize,
 }
 
-impl<B: Backend> Start<B> {
+impl<B: Backend> RunStart<B> {
     /// How deep it is, in halves of a block.
     pub(crate) fn depth(&self) -> usize {
         match self {
-            Start::Tokens(_) => 0,
-            Start::Residual { layer, .. } => 2 * layer,
-            Start::ResidMid { layer, .. } => 2 * layer + 1,
+            RunStart::Tokens(_) => 0,
+            RunStart::Residual { layer, .. } => 2 * layer,
+            RunStart::ResidMid { layer, .. } => 2 * layer + 1,
         }
     }
 
     /// Rows and positions of the batch that starts there.
     pub(crate) fn rows(&self) -> [usize; 2] {
         match self {
-            Start::Tokens(tokens) => tokens.dims(),
-            Start::Residual { residual, .. } | Start::ResidMid { residual, .. } => {
+            RunStart::Tokens(tokens) => tokens.dims(),
+            RunStart::Residual { residual, .. } | RunStart::ResidMid { residual, .. } => {
                 let [batch, pos, _] = residual.dims();
                 [batch, pos]
             }
@@ -198,43 +198,43 @@ impl<B: Backend> Run<B> {
     /// From tokens `[batch, pos]`, every position, every logit.
     #[must_use]
     pub fn tokens(tokens: Tensor<B, 2, Int>) -> Self {
-        Self::new(Start::Tokens(tokens))
+        Self::new(RunStart::Tokens(tokens))
     }
 
     /// From the residual stream `[batch, pos, d_model]` that enters block `layer`.
     #[must_use]
-    pub fn resume(layer: usize, residual: Tensor<B, 3>) -> Self {
-        Self::new(Start::Residual { layer, residual })
+    pub fn from_residual(layer: usize, residual: Tensor<B, 3>) -> Self {
+        Self::new(RunStart::Residual { layer, residual })
     }
 
     /// From `start`, every position, every logit.
     #[must_use]
-    pub fn new(start: Start<B>) -> Self {
+    pub fn new(start: RunStart<B>) -> Self {
         Self {
             start,
             joining: Vec::new(),
             prefix: None,
             readout: Readout::default(),
-            last_block: LastBlock::Whole,
+            last_block: LastBlock::AllPositions,
             stop_at: None,
         }
     }
 
     /// Lets further rows join the run where they start.
     #[must_use]
-    pub fn joined_by(self, joining: Vec<Start<B>>) -> Self {
+    pub fn with_joining(self, joining: Vec<RunStart<B>>) -> Self {
         Self { joining, ..self }
     }
 
     /// Places the computed positions after those of `prefix`.
     #[must_use]
-    pub fn after(self, prefix: Prefix<B>) -> Self {
+    pub fn with_prefix(self, prefix: Prefix<B>) -> Self {
         Self { prefix: Some(prefix), ..self }
     }
 
     /// Computes only these logits.
     #[must_use]
-    pub fn reading(self, readout: Readout) -> Self {
+    pub fn with_readout(self, readout: Readout) -> Self {
         Self { readout, ..self }
     }
 

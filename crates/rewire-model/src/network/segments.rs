@@ -17,7 +17,7 @@ use crate::error::ModelError;
 use crate::network::attention::{AttentionContext, KeysValues, ReadRows};
 use crate::network::block::Midway;
 use crate::network::rotary::Rotary;
-use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, Start};
+use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};
 
 /// The segments of one run, checked against the model.
 pub(crate) struct Segments<B: Backend> {
@@ -66,8 +66,10 @@ impl<B: Backend> Segments<B> {
         for start in [start].into_iter().chain(joining) {
             let depth = start.depth();
             match start {
-                Start::Tokens(ids) => (rows, tokens) = (ids.dims()[0], Some(ids)),
-                Start::Residual { residual, .. } | Start::ResidMid { residual, .. } => entering.push((depth, residual)),
+                RunStart::Tokens(ids) => (rows, tokens) = (ids.dims()[0], Some(ids)),
+                RunStart::Residual { residual, .. } | RunStart::ResidMid { residual, .. } => {
+                    entering.push((depth, residual))
+                }
             }
         }
         let entering = entering.into_iter().peekable();
@@ -113,7 +115,7 @@ impl<B: Backend> Segments<B> {
 
     /// The rows at the end of the run, at the positions that are read.
     pub(crate) fn leave(&mut self, x: Option<Tensor<B, 3>>) -> Option<Tensor<B, 3>> {
-        let is_narrow = self.n_blocks() == self.n_layers && self.last_block == LastBlock::Read;
+        let is_narrow = self.n_blocks() == self.n_layers && self.last_block == LastBlock::ReadPositions;
         let x = x.map(|x| match is_narrow {
             true => x,
             false => self.select(x, 0..self.rows, At::Read),
@@ -144,7 +146,7 @@ impl<B: Backend> Segments<B> {
 
     /// Whether block `layer` is computed at the positions that are read alone, past its keys and values.
     fn narrows(&self, layer: usize) -> bool {
-        layer + 1 == self.n_layers && self.last_block == LastBlock::Read
+        layer + 1 == self.n_layers && self.last_block == LastBlock::ReadPositions
     }
 
     /// Appends the rows that enter at `depth`, in halves of a block.
@@ -189,8 +191,8 @@ fn check_starts<B: Backend>(run: &Run<B>, config: &TransformerConfig) -> Result<
     let n_blocks = run.stop_at.unwrap_or(config.n_layers);
     below("layer to stop before (of how many layers)", config.n_layers + 1, n_blocks)?;
     for start in starts() {
-        if let Start::Residual { layer, residual } | Start::ResidMid { layer, residual } = start {
-            let from_mid = matches!(start, Start::ResidMid { .. });
+        if let RunStart::Residual { layer, residual } | RunStart::ResidMid { layer, residual } = start {
+            let from_mid = matches!(start, RunStart::ResidMid { .. });
             let layers = if from_mid { n_blocks } else { n_blocks + 1 };
             below("first layer of the run (of how many layers)", layers, *layer)?;
             if from_mid && config.parallel_block {
@@ -204,7 +206,7 @@ fn check_starts<B: Backend>(run: &Run<B>, config: &TransformerConfig) -> Result<
     let mut depth = run.start.depth();
     for start in &run.joining {
         agree("positions of rows that join (tokens cannot)", pos, start.rows()[1])?;
-        if matches!(start, Start::Tokens(_)) || start.depth() < depth {
+        if matches!(start, RunStart::Tokens(_)) || start.depth() < depth {
             let what = "depth, in halves of a block, of rows that join (after deeper ones, or from tokens)";
             return Err(ModelError::RunShape { what, expected: depth, found: start.depth() });
         }
@@ -227,7 +229,7 @@ fn check_positions<B: Backend>(run: &Run<B>, config: &TransformerConfig, first: 
     agree("layers of the key/value prefix", config.n_layers, prefix.keys_values.len())?;
     for KeysValues { keys, values } in &prefix.keys_values {
         for prompts in [keys.dims()[0], values.dims()[0]] {
-            for [rows, _] in [&run.start].into_iter().chain(&run.joining).map(Start::rows) {
+            for [rows, _] in [&run.start].into_iter().chain(&run.joining).map(RunStart::rows) {
                 let whole = rows - rows % prompts.max(1);
                 agree("rows that are whole copies of the key/value prefix's prompts", rows, whole)?;
             }

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, NormSite};
-use rewire_tensor::{float32, product};
+use rewire_tensor::{matmul, to_f32};
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
@@ -119,7 +119,7 @@ impl<B: Backend> Transformer<B> {
     /// The final norm, of `x` `[batch, pos, d_model]`.
     pub(crate) fn normalize<H: Hook<B>>(&self, x: Tensor<B, 3>, hook: &mut H) -> Tensor<B, 3> {
         let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
-        self.final_norm.forward(float32(x), points, hook)
+        self.final_norm.forward(to_f32(x), points, hook)
     }
 
     /// Logits `[batch, pos, columns]` of the final norm's output `[batch, pos, d_model]`.
@@ -138,7 +138,7 @@ impl<B: Backend> Transformer<B> {
             (None, None) => self.w_e.val().transpose(),
         };
         let n_columns = w_u.dims()[1];
-        let mut logits = product(x.reshape([batch * pos, d_model]), w_u);
+        let mut logits = matmul(x.reshape([batch * pos, d_model]), w_u);
         if let Some(b_u) = &self.b_u {
             let b_u = match index {
                 Some(index) => b_u.val().select(0, index),

@@ -9,7 +9,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::config::{Positions, TransformerConfig};
-use crate::files::layout::{self, Part};
+use crate::files::layout::{self, WeightName};
 use crate::network::attention::Attention;
 use crate::network::block::Block;
 use crate::network::linear::frozen;
@@ -49,7 +49,7 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// A model initialised for training, its weights on the autodiff tape: normal with deviation 0.02 times
+    /// A model initialized for training, its weights on the autodiff tape: normal with deviation 0.02 times
     /// `sqrt(768 / d_model)`, what writes to the residual stream smaller by `sqrt(2 n_layers)` (as GPT-2), biases 0.
     #[must_use]
     pub fn trainable(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
@@ -59,9 +59,11 @@ impl<B: Backend> Transformer<B> {
             let shape = layout::shape(config, part);
             let len = shape.iter().product();
             let values = match part {
-                Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => vec![1.0; len],
+                WeightName::Ln1Gain | WeightName::Ln2Gain | WeightName::FinalGain => vec![1.0; len],
                 _ if shape.len() == 1 => vec![0.0; len],
-                Part::WO | Part::WOut => normal(&mut rng, len, 0.0, deviation / (2.0 * config.n_layers as f32).sqrt()),
+                WeightName::WO | WeightName::WOut => {
+                    normal(&mut rng, len, 0.0, deviation / (2.0 * config.n_layers as f32).sqrt())
+                }
                 _ => normal(&mut rng, len, 0.0, deviation),
             };
             Ok::<_, Infallible>(on_device(values, device))
@@ -75,15 +77,19 @@ impl<B: Backend> Transformer<B> {
     /// Builds the model, asking for each part's values in the model's layout, in a row.
     pub(crate) fn assemble<E>(
         config: &TransformerConfig,
-        mut values: impl FnMut(Part, usize) -> Result<Tensor<B, 1>, E>,
+        mut values: impl FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>,
     ) -> Result<Self, E> {
-        fn matrix<B: Backend>(config: &TransformerConfig, part: Part, values: Tensor<B, 1>) -> Param<Tensor<B, 2>> {
+        fn matrix<B: Backend>(
+            config: &TransformerConfig,
+            part: WeightName,
+            values: Tensor<B, 1>,
+        ) -> Param<Tensor<B, 2>> {
             let shape = layout::shape(config, part);
             frozen(values.reshape([shape[0], shape[1]]))
         }
-        let w_e = matrix(config, Part::WE, values(Part::WE, 0)?);
+        let w_e = matrix(config, WeightName::WE, values(WeightName::WE, 0)?);
         let w_pos = match config.positions {
-            Positions::Learned => Some(matrix(config, Part::WPos, values(Part::WPos, 0)?)),
+            Positions::Learned => Some(matrix(config, WeightName::WPos, values(WeightName::WPos, 0)?)),
             Positions::Rotary { .. } => None,
         };
         // Without room for all at once: the number comes from a file, and a layer that is not there
@@ -91,13 +97,13 @@ impl<B: Backend> Transformer<B> {
         let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
             let mut vector = |part| values(part, layer);
-            let ln1 = Norm::new(vector(Part::Ln1Gain)?, vector(Part::Ln1Bias)?, config.norm_eps);
-            let ln2 = Norm::new(vector(Part::Ln2Gain)?, vector(Part::Ln2Bias)?, config.norm_eps);
-            let [b_qkv, b_o] = [frozen(vector(Part::BQkv)?), frozen(vector(Part::BO)?)];
-            let [b_in, b_out] = [frozen(vector(Part::BIn)?), frozen(vector(Part::BOut)?)];
+            let ln1 = Norm::new(vector(WeightName::Ln1Gain)?, vector(WeightName::Ln1Bias)?, config.norm_eps);
+            let ln2 = Norm::new(vector(WeightName::Ln2Gain)?, vector(WeightName::Ln2Bias)?, config.norm_eps);
+            let [b_qkv, b_o] = [frozen(vector(WeightName::BQkv)?), frozen(vector(WeightName::BO)?)];
+            let [b_in, b_out] = [frozen(vector(WeightName::BIn)?), frozen(vector(WeightName::BOut)?)];
             let mut matrix = |part| Ok(matrix(config, part, values(part, layer)?));
-            let [w_qkv, w_o] = [matrix(Part::WQkv)?, matrix(Part::WO)?];
-            let [w_in, w_out] = [matrix(Part::WIn)?, matrix(Part::WOut)?];
+            let [w_qkv, w_o] = [matrix(WeightName::WQkv)?, matrix(WeightName::WO)?];
+            let [w_in, w_out] = [matrix(WeightName::WIn)?, matrix(WeightName::WOut)?];
             blocks.push(Block {
                 ln1,
                 attention: Attention { w_qkv, b_qkv, w_o, b_o, n_heads: config.n_heads },
@@ -106,56 +112,57 @@ impl<B: Backend> Transformer<B> {
                 parallel: config.parallel_block,
             });
         }
-        let final_norm = Norm::new(values(Part::FinalGain, 0)?, values(Part::FinalBias, 0)?, config.norm_eps);
+        let final_norm =
+            Norm::new(values(WeightName::FinalGain, 0)?, values(WeightName::FinalBias, 0)?, config.norm_eps);
         let w_u = match config.tied_unembedding {
             true => None,
-            false => Some(matrix(config, Part::WU, values(Part::WU, 0)?)),
+            false => Some(matrix(config, WeightName::WU, values(WeightName::WU, 0)?)),
         };
         Ok(Self { w_e, w_pos, blocks, final_norm, w_u, b_u: None, config: config.clone() })
     }
 
     /// A part's values in the model's layout; `None` where processing has taken it away.
-    pub(crate) fn part(&self, part: Part, layer: usize) -> Option<Vec<f32>> {
+    pub(crate) fn part(&self, part: WeightName, layer: usize) -> Option<Vec<f32>> {
         fn host<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> Vec<f32> {
             param.val().into_data().convert::<f32>().into_vec().unwrap_or_default()
         }
         let block = self.blocks.get(layer)?;
         Some(match part {
-            Part::WE => host(&self.w_e),
-            Part::WPos => host(self.w_pos.as_ref()?),
-            Part::Ln1Gain => host(block.ln1.gain.as_ref()?),
-            Part::Ln1Bias => host(block.ln1.bias.as_ref()?),
-            Part::WQkv => host(&block.attention.w_qkv),
-            Part::BQkv => host(&block.attention.b_qkv),
-            Part::WO => host(&block.attention.w_o),
-            Part::BO => host(&block.attention.b_o),
-            Part::Ln2Gain => host(block.ln2.gain.as_ref()?),
-            Part::Ln2Bias => host(block.ln2.bias.as_ref()?),
-            Part::WIn => host(&block.mlp.w_in),
-            Part::BIn => host(&block.mlp.b_in),
-            Part::WOut => host(&block.mlp.w_out),
-            Part::BOut => host(&block.mlp.b_out),
-            Part::FinalGain => host(self.final_norm.gain.as_ref()?),
-            Part::FinalBias => host(self.final_norm.bias.as_ref()?),
-            Part::WU => host(self.w_u.as_ref()?),
+            WeightName::WE => host(&self.w_e),
+            WeightName::WPos => host(self.w_pos.as_ref()?),
+            WeightName::Ln1Gain => host(block.ln1.gain.as_ref()?),
+            WeightName::Ln1Bias => host(block.ln1.bias.as_ref()?),
+            WeightName::WQkv => host(&block.attention.w_qkv),
+            WeightName::BQkv => host(&block.attention.b_qkv),
+            WeightName::WO => host(&block.attention.w_o),
+            WeightName::BO => host(&block.attention.b_o),
+            WeightName::Ln2Gain => host(block.ln2.gain.as_ref()?),
+            WeightName::Ln2Bias => host(block.ln2.bias.as_ref()?),
+            WeightName::WIn => host(&block.mlp.w_in),
+            WeightName::BIn => host(&block.mlp.b_in),
+            WeightName::WOut => host(&block.mlp.w_out),
+            WeightName::BOut => host(&block.mlp.b_out),
+            WeightName::FinalGain => host(self.final_norm.gain.as_ref()?),
+            WeightName::FinalBias => host(self.final_norm.bias.as_ref()?),
+            WeightName::WU => host(self.w_u.as_ref()?),
         })
     }
 }
 
 /// How many numbers a part has.
-fn length(config: &TransformerConfig, part: Part) -> usize {
+fn length(config: &TransformerConfig, part: WeightName) -> usize {
     layout::shape(config, part).iter().product()
 }
 
 /// Mean and deviation of a part of a random model.
-fn random_as(config: &TransformerConfig, part: Part) -> [f32; 2] {
+fn random_as(config: &TransformerConfig, part: WeightName) -> [f32; 2] {
     let shape = layout::shape(config, part);
     match part {
-        Part::Ln1Gain | Part::Ln2Gain | Part::FinalGain => [1.0, 0.2],
-        Part::WE => [0.0, 0.5],
-        Part::WPos => [0.0, 0.2],
+        WeightName::Ln1Gain | WeightName::Ln2Gain | WeightName::FinalGain => [1.0, 0.2],
+        WeightName::WE => [0.0, 0.5],
+        WeightName::WPos => [0.0, 0.2],
         _ if shape.len() == 1 => [0.0, 0.1],
-        Part::WQkv => [0.0, 1.5 / (shape[0] as f32).sqrt()],
+        WeightName::WQkv => [0.0, 1.5 / (shape[0] as f32).sqrt()],
         _ => [0.0, 1.0 / (shape[0] as f32).sqrt()],
     }
 }

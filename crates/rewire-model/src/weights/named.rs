@@ -1,8 +1,8 @@
-//! The weights by the field's names, for analyses that read them.
+//! The weights by the field's names, for analyzes that read them.
 
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use rewire_tensor::{float32, zeros_like};
+use rewire_tensor::{to_f32, zeros_like};
 
 use crate::kernels::activate;
 use crate::network::linear::linear;
@@ -156,12 +156,12 @@ impl<B: Backend> Transformer<B> {
         let mean_column = |ids: &Vec<u32>| {
             let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
             let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [ids.len()]), &device);
-            float32(w_u.clone().select(1, index)).mean_dim(1).transpose() // [1, d_model]
+            to_f32(w_u.clone().select(1, index)).mean_dim(1).transpose() // [1, d_model]
         };
         let rows = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean_column(right) - mean_column(wrong));
         let direction: Tensor<B, 2> = Tensor::cat(rows.collect(), 0);
         match (gain, self.final_norm_gain()) {
-            (FinalNormGain::Applied, Some(gain)) => direction * float32(gain).unsqueeze_dim(0),
+            (FinalNormGain::Applied, Some(gain)) => direction * to_f32(gain).unsqueeze_dim(0),
             _ => direction,
         }
     }
@@ -174,14 +174,14 @@ impl<B: Backend> Transformer<B> {
         let after_norm = self.logit_direction(answers, wrong_answers, FinalNormGain::LeftOut);
         let [prompts, d_model] = after_norm.dims();
         let of_norm = match &self.final_norm.bias {
-            Some(bias) => (after_norm * float32(bias.val()).reshape([1, d_model])).sum_dim(1).reshape([prompts]),
+            Some(bias) => (after_norm * to_f32(bias.val()).reshape([1, d_model])).sum_dim(1).reshape([prompts]),
             None => Tensor::zeros([prompts], &after_norm.device()),
         };
         let Some(b_u) = self.b_u() else { return of_norm };
         let mean = |ids: &Vec<u32>| {
             let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
             let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [ids.len()]), &b_u.device());
-            float32(b_u.clone().select(0, index)).mean()
+            to_f32(b_u.clone().select(0, index)).mean()
         };
         let of_unembedding = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean(right) - mean(wrong));
         of_norm + Tensor::cat(of_unembedding.collect(), 0)

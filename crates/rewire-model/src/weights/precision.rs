@@ -13,9 +13,9 @@ impl<B: Backend> Transformer<B> {
     /// [hook points](rewire_hooks::HookPoint), the norms' scales, attention's scores and patterns and the final norm are of float32,
     /// the others of bfloat16.
     ///
-    /// Weights are to be processed before: folding and centring shortened ones would round twice.
+    /// Weights are to be processed before: folding and centering shortened ones would round twice.
     #[must_use]
-    pub fn in_precision(mut self, precision: Precision) -> Self {
+    pub fn to_precision(mut self, precision: Precision) -> Self {
         if precision == self.precision() {
             return self;
         }

@@ -6,18 +6,18 @@ use crate::config::TransformerConfig;
 use crate::network::linear::frozen;
 use crate::network::norm::Norm;
 use crate::network::transformer::Transformer;
-use rewire_tensor::product;
+use rewire_tensor::matmul;
 
 /// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeightProcessing {
-    /// Fold every norm's gain and bias into the weights that read its output, and centre those over `d_model` (which a
-    /// norm's centred output does not notice).
+    /// Fold every norm's gain and bias into the weights that read its output, and center those over `d_model` (which a
+    /// norm's centerd output does not notice).
     pub fold_norm: bool,
-    /// Centre over `d_model` what writes to the residual stream: embeddings, `W_O`, `b_O`, `W_out`, `b_out`. Every reader
-    /// centres its input, so nothing else changes.
+    /// Center over `d_model` what writes to the residual stream: embeddings, `W_O`, `b_O`, `W_out`, `b_out`. Every reader
+    /// centers its input, so nothing else changes.
     pub center_writing_weights: bool,
-    /// Centre the unembedding over the vocabulary: logits shift by one constant a position.
+    /// Center the unembedding over the vocabulary: logits shift by one constant a position.
     pub center_unembed: bool,
     /// Move the value biases into the attention's output bias: patterns sum to one, so `b_V @ W_O` is added whatever is
     /// attended to.
@@ -83,19 +83,19 @@ impl<B: Backend> Transformer<B> {
     fn center_writing_weights(&mut self) {
         // A tied unembedding keeps its mean: it is read, not written.
         self.w_u = Some(frozen(self.unembedding()));
-        self.w_e = frozen(centred(self.w_e.val(), 1));
-        self.w_pos = self.w_pos.take().map(|w_pos| frozen(centred(w_pos.val(), 1)));
+        self.w_e = frozen(centerd(self.w_e.val(), 1));
+        self.w_pos = self.w_pos.take().map(|w_pos| frozen(centerd(w_pos.val(), 1)));
         for block in &mut self.blocks {
-            block.attention.w_o = frozen(centred(block.attention.w_o.val(), 1));
-            block.attention.b_o = frozen(centred(block.attention.b_o.val(), 0));
-            block.mlp.w_out = frozen(centred(block.mlp.w_out.val(), 1));
-            block.mlp.b_out = frozen(centred(block.mlp.b_out.val(), 0));
+            block.attention.w_o = frozen(centerd(block.attention.w_o.val(), 1));
+            block.attention.b_o = frozen(centerd(block.attention.b_o.val(), 0));
+            block.mlp.w_out = frozen(centerd(block.mlp.w_out.val(), 1));
+            block.mlp.b_out = frozen(centerd(block.mlp.b_out.val(), 0));
         }
     }
 
     fn center_unembed(&mut self) {
-        self.w_u = Some(frozen(centred(self.unembedding(), 1)));
-        self.b_u = self.b_u.take().map(|b_u| frozen(centred(b_u.val(), 0)));
+        self.w_u = Some(frozen(centerd(self.unembedding(), 1)));
+        self.b_u = self.b_u.take().map(|b_u| frozen(centerd(b_u.val(), 0)));
     }
 
     fn fold_value_biases(&mut self) {
@@ -105,7 +105,7 @@ impl<B: Backend> Transformer<B> {
             let attention = &mut block.attention;
             let b_qkv = attention.b_qkv.val();
             let b_v = b_qkv.clone().narrow(0, 2 * width, width).reshape([1, width]);
-            let moved = product(b_v, attention.w_o.val()).reshape([self.config.d_model]);
+            let moved = matmul(b_v, attention.w_o.val()).reshape([self.config.d_model]);
             attention.b_o = frozen(attention.b_o.val() + moved);
             let zeros = Tensor::zeros([width], &b_qkv.device());
             attention.b_qkv = frozen(Tensor::cat(vec![b_qkv.narrow(0, 0, 2 * width), zeros], 0));
@@ -117,12 +117,12 @@ impl<B: Backend> Transformer<B> {
 fn folded<B: Backend>(norm: &mut Norm<B>, w: Tensor<B, 2>, b: Tensor<B, 1>) -> Option<(Tensor<B, 2>, Tensor<B, 1>)> {
     let (gain, bias) = norm.take_affine()?;
     let [d_model, to] = w.dims();
-    let b = b + product(bias.reshape([1, d_model]), w.clone()).reshape([to]);
+    let b = b + matmul(bias.reshape([1, d_model]), w.clone()).reshape([to]);
     let w = w * gain.reshape([d_model, 1]);
-    Some((centred(w, 0), b))
+    Some((centerd(w, 0), b))
 }
 
 /// `tensor` less its mean along `dim`.
-fn centred<B: Backend, const D: usize>(tensor: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
+fn centerd<B: Backend, const D: usize>(tensor: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
     tensor.clone() - tensor.mean_dim(dim)
 }

@@ -12,7 +12,7 @@ pub struct Chart {
     pub(crate) height: usize,
 }
 
-/// A number to as many digits as a colour or a hover text shows: more would only make the file larger.
+/// A number to as many digits as a color or a hover text shows: more would only make the file larger.
 pub(crate) fn shown(value: f32, reach: f32) -> f32 {
     if value.abs() < reach * 1e-5 { 0.0 } else { format!("{value:.3e}").parse().unwrap_or(value) }
 }

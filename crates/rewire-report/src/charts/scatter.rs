@@ -13,7 +13,7 @@ pub struct Point {
     pub x: f32,
     /// Up.
     pub y: f32,
-    /// Its colour is by layer.
+    /// Its color is by layer.
     pub layer: usize,
     /// Shown when pointed at.
     pub name: String,
@@ -28,11 +28,11 @@ pub struct StraightLine<'a> {
     pub slope: f64,
     /// Where it is at x = 0.
     pub intercept: f64,
-    /// Its colour, as CSS has it.
-    pub colour: &'a str,
+    /// Its color, as CSS has it.
+    pub color: &'a str,
 }
 
-/// A scatter of `points`, coloured by layer, with the line on which both agree; both axes have one scale.
+/// A scatter of `points`, colored by layer, with the line on which both agree; both axes have one scale.
 #[must_use]
 pub fn scatter(title: &str, points: &[Point], axes: [&str; 2]) -> Chart {
     let values = points.iter().flat_map(|p| [p.x, p.y]);
@@ -47,7 +47,7 @@ pub fn scatter(title: &str, points: &[Point], axes: [&str; 2]) -> Chart {
     drawn(plot, title, points, axes, false)
 }
 
-/// A scatter of `points`, coloured by layer, with straight lines across it; each axis has its own scale.
+/// A scatter of `points`, colored by layer, with straight lines across it; each axis has its own scale.
 #[must_use]
 pub fn scatter_with(title: &str, points: &[Point], axes: [&str; 2], lines: &[StraightLine]) -> Chart {
     let ends = padded(points.iter().fold([0.0_f32, 0.0], |[low, high], p| [low.min(p.x), high.max(p.x)]));
@@ -56,7 +56,7 @@ pub fn scatter_with(title: &str, points: &[Point], axes: [&str; 2], lines: &[Str
         let at = |x: f32| (line.intercept + line.slope * f64::from(x)) as f32;
         let trace = Scatter::new(ends.to_vec(), ends.map(at).to_vec())
             .mode(Mode::Lines)
-            .line(Line::new().color(line.colour.to_owned()).dash(DashType::Dash).width(1.5))
+            .line(Line::new().color(line.color.to_owned()).dash(DashType::Dash).width(1.5))
             .name(line.name)
             .hover_template("%{y:.4g}")
             .show_legend(true);

@@ -6,13 +6,13 @@ use plotly::{Bar, Plot, Scatter};
 
 use crate::charts::common::{Chart, layout};
 
-/// Colours that are told apart, one after another.
-const COLOURS: [&str; 10] =
+/// Colors that are told apart, one after another.
+const COLORS: [&str; 10] =
     ["#2166ac", "#b2182b", "#1b7837", "#e08214", "#762a83", "#01665e", "#c51b7d", "#8c510a", "#4d4d4d", "#67a9cf"];
 
 /// Numbers in falling order, each with its name.
 #[must_use]
-pub fn falling(title: &str, values: &[(String, f32)], [x_axis, y_axis]: [&str; 2]) -> Chart {
+pub fn ranked_line(title: &str, values: &[(String, f32)], [x_axis, y_axis]: [&str; 2]) -> Chart {
     let (names, y): (Vec<_>, Vec<_>) = values.iter().cloned().unzip();
     let x: Vec<usize> = (1..=y.len()).collect();
     let line = Scatter::new(x, y)
@@ -36,7 +36,7 @@ pub fn curves(title: &str, places: &[f64], curves: &[(String, Vec<f32>)], [x_axi
     for (number, (name, values)) in curves.iter().enumerate() {
         let line = Scatter::new(places.to_vec(), values.clone())
             .mode(Mode::Lines)
-            .line(Line::new().color(COLOURS[number % COLOURS.len()]).width(2.0))
+            .line(Line::new().color(COLORS[number % COLORS.len()]).width(2.0))
             .name(name)
             .hover_template("%{x:.3f}: %{y:.4f}")
             .show_legend(true);
@@ -71,7 +71,7 @@ pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&st
             ErrorData::new(ErrorType::Data).symmetric(false).array(reach(1)).array_minus(reach(0)).thickness(1.0);
         let bar = Bar::new(names.to_vec(), row.heights.clone())
             .name(&row.name)
-            .marker(Marker::new().color(COLOURS[number % COLOURS.len()]).opacity(0.85))
+            .marker(Marker::new().color(COLORS[number % COLORS.len()]).opacity(0.85))
             .error_y(error)
             .hover_info(HoverInfo::All);
         plot.add_trace(bar);

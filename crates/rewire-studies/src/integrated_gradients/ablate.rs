@@ -10,7 +10,7 @@ use rewire_model::Transformer;
 use rewire_tasks::ioi::GPT2_SMALL_CIRCUIT;
 use rewire_tasks::{PromptPairs, Tokenizer};
 
-use super::analyse::{Compared, head_node};
+use super::analyze::{Compared, head_node};
 use super::printed::OUTLIERS;
 use crate::{KnownModel, Setup, StudyError};
 

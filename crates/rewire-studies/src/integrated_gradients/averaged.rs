@@ -5,14 +5,14 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array1, Array2, Axis};
 use rewire_analysis::Effects;
-use rewire_analysis::integrated::{PathIntegral, integrated_gradients};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::stats::{Bootstrap, IntervalKind, pearson};
 use rewire_model::Transformer;
 use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
 
-use super::analyse::KINDS;
+use super::analyze::KINDS;
 use super::literal::literal_first_node;
 use crate::{Setup, StudyError};
 
@@ -55,7 +55,7 @@ pub(super) fn averaged<B: AutodiffBackend>(
     setup: &Setup,
     pairs: &PromptPairs,
     seed: u64,
-    integral: &PathIntegral<B::InnerBackend>,
+    integral: &IntegratedGradientsOptions<B::InnerBackend>,
 ) -> Result<Averaged, StudyError> {
     let metric = LogitDiff::new(pairs);
     let question = Question::new(pairs, &metric).in_metric_units();

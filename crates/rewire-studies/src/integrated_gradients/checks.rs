@@ -4,7 +4,7 @@ use rewire_hooks::Head;
 
 use crate::{Check, Verdict};
 
-use super::analyse::{BASELINES, Compared, KINDS};
+use super::analyze::{BASELINES, Compared, KINDS};
 use super::curves::Contrasted;
 use super::printed::{
     CONTRASTIVE_DELTA, CONTRASTIVE_FIGURE, CONTRASTIVE_LOGIT_DIFFERENCES, CONTRASTIVE_PATCHING, CORRELATIONS, DELTAS,

@@ -2,14 +2,16 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use rewire_analysis::integrated::{Curves, PathIntegral, Quadrature, integrated_gradients, interpolation_curves};
+use rewire_analysis::integrated::{
+    Curves, IntegratedGradientsOptions, Quadrature, integrated_gradients, interpolation_curves,
+};
 use rewire_analysis::patching::patch_groups;
 use rewire_analysis::run::{Direction, Execution, Intervention, Question};
 use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-use super::analyse::{Compared, HEADS, head_node};
+use super::analyze::{Compared, HEADS, head_node};
 use super::literal::{literal_first_node_backward, literal_means};
 use super::prompts::Prompts;
 use crate::{KnownModel, Setup, StudyError};
@@ -113,7 +115,7 @@ pub(super) fn contrasts<B: AutodiffBackend>(
     prompts: &Prompts,
     compared: &Compared,
     known: KnownModel,
-    integral: &PathIntegral<B::InnerBackend>,
+    integral: &IntegratedGradientsOptions<B::InnerBackend>,
 ) -> Result<Vec<Contrasted>, StudyError> {
     let last = model.config().n_layers - 1;
     let of_last = || compared.heads_by_effect().into_iter().find(|head| head.layer == last);
@@ -134,14 +136,14 @@ fn contrast<B: AutodiffBackend>(
     name: &'static str,
     (pair, texts): &(PromptPairs, [String; 2]),
     head: Head,
-    integral: &PathIntegral<B::InnerBackend>,
+    integral: &IntegratedGradientsOptions<B::InnerBackend>,
 ) -> Result<Contrasted, StudyError> {
     let metric = LogitDiff::new(pair);
     let question = Question::new(pair, &metric).in_metric_units();
     let execution = setup.execution(model, pair.width());
     let inner = model.valid();
     // Other layers than the head's are of no interest here: their gaps are nobody's error.
-    let any_gap = PathIntegral { tolerance: f64::INFINITY, ..integral.clone() };
+    let any_gap = IntegratedGradientsOptions { tolerance: f64::INFINITY, ..integral.clone() };
     let integrated = integrated_gradients(model, question, &[HEADS], &any_gap, &execution)?;
     let literal = literal_first_node_backward(model, question, &[HEADS], any_gap.baseline, &execution)?;
     let nodes = [head_node(head)];

@@ -7,7 +7,7 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::integrated::{
-    Integrated, PathIntegral, Quadrature, QuadratureNode, QuadratureNodes, integrated_gradients,
+    Integrated, IntegratedGradientsOptions, Quadrature, QuadratureNode, QuadratureNodes, integrated_gradients,
 };
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::run::{Execution, Intervention, Question};
@@ -91,6 +91,11 @@ fn one_gradient<B: AutodiffBackend, M: Metric>(
     execution: &Execution,
 ) -> Result<Integrated, AnalysisError> {
     let quadrature = QuadratureNodes::List(vec![node]);
-    let integral = PathIntegral { baseline, quadrature, tolerance: f64::INFINITY, ..PathIntegral::default() };
+    let integral = IntegratedGradientsOptions {
+        baseline,
+        quadrature,
+        tolerance: f64::INFINITY,
+        ..IntegratedGradientsOptions::default()
+    };
     integrated_gradients(model, question, kinds, &integral, execution)
 }

@@ -2,12 +2,12 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::integrated::PathIntegral;
+use rewire_analysis::integrated::IntegratedGradientsOptions;
 use rewire_model::Transformer;
 use rewire_tasks::Tokenizer;
 
 use super::ablate::{self, Ablations};
-use super::analyse::{self, Compared};
+use super::analyze::{self, Compared};
 use super::averaged::{self, Averaged};
 use super::curves::{self, Contrasted, Drawn};
 use super::prompts::Prompts;
@@ -32,7 +32,7 @@ pub struct Found {
 ///
 /// # Errors
 /// [`StudyError`], for example if attributions stay incomplete.
-pub fn analyse<B: AutodiffBackend>(
+pub fn analyze<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
     tokenizer: &Tokenizer,
@@ -40,12 +40,12 @@ pub fn analyse<B: AutodiffBackend>(
     prompts: &Prompts,
     settings: &Settings,
 ) -> Result<Found, StudyError> {
-    let integral = PathIntegral {
+    let integral = IntegratedGradientsOptions {
         quadrature: settings.quadrature.into(),
         tolerance: settings.tolerance,
-        ..PathIntegral::default()
+        ..IntegratedGradientsOptions::default()
     };
-    let compared = analyse::compare(model, setup, &prompts.pair, &integral)?;
+    let compared = analyze::compare(model, setup, &prompts.pair, &integral)?;
     let averaged = match &prompts.generated {
         Some(pairs) => Some(averaged::averaged(model, setup, pairs, settings.seed, &integral)?),
         None => None,

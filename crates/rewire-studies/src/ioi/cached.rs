@@ -24,7 +24,7 @@ pub(super) fn cached<B: AutodiffBackend>(
     inner.forward(Run::tokens(inner.tokens(&prompt)?), &mut recorder)?;
     let mut probes = GradientProbes::all();
     let last = Readout { positions: ReadPositions::Each(vec![pairs.end(0)]), columns: None };
-    let logits = model.forward(Run::tokens(model.tokens(&prompt)?).reading(last), &mut probes)?;
+    let logits = model.forward(Run::tokens(model.tokens(&prompt)?).with_readout(last), &mut probes)?;
     Ok([recorder.into_cache().len() + derived, probes.gradients(&logits.sum()).len() + derived])
 }
 

@@ -4,7 +4,7 @@ use rewire_analysis::node::{Component, NodeKind};
 use rewire_tasks::Tokenizer;
 use rewire_tasks::ioi::{DEMO_ANSWER_IDS_GPT2, demo_prompts};
 
-use super::analyse::Findings;
+use super::analyze::Findings;
 use super::cached::CACHED;
 use super::study::Found;
 use crate::Check;
@@ -62,8 +62,8 @@ pub fn checks(Found { demo, sets, cached }: &Found, tokenizer: &Tokenizer) -> Ve
     checks.extend([
         Check::figure("clean logit difference", 3.5519, clean, 4, OF_LOGITS),
         Check::figure("corrupted logit difference", -3.5519, corrupted, 4, OF_LOGITS),
-        Check::figure("normalised, the clean run in place of the corrupted one", 1.0, all, 4, OF_SHARES),
-        Check::figure("normalised, the corrupted run", 0.0, 1.0 - all, 4, OF_SHARES),
+        Check::figure("normalized, the clean run in place of the corrupted one", 1.0, all, 4, OF_SHARES),
+        Check::figure("normalized, the corrupted run", 0.0, 1.0 - all, 4, OF_SHARES),
         number("activations of a run", CACHED, activations),
         number("gradients of a run", CACHED, gradients),
     ]);

@@ -5,13 +5,13 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
 
-use super::analyse::{self, Demo, Findings};
+use super::analyze::{self, Demo, Findings};
 use super::cached::cached;
 use crate::{Setup, StudyError};
 
 /// All that is found.
 pub struct Found {
-    /// The demo's own analyses.
+    /// The demo's own analyzes.
     pub demo: Demo,
     /// The heads on the demo's pairs, and on generated ones if there are any.
     pub sets: Vec<Findings>,
@@ -23,18 +23,18 @@ pub struct Found {
 ///
 /// # Errors
 /// [`StudyError`], for example if a prompt does not fit the model.
-pub fn analyse<B: AutodiffBackend>(
+pub fn analyze<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
     pairs: PromptPairs,
     generated: Option<PromptPairs>,
     norm: NormJacobian,
 ) -> Result<Found, StudyError> {
-    let demo = analyse::demo(model, setup, &pairs, norm)?;
+    let demo = analyze::demo(model, setup, &pairs, norm)?;
     let cached = cached(model, &pairs)?;
-    let mut sets = vec![analyse::heads(model, setup, "demo", pairs)?];
+    let mut sets = vec![analyze::heads(model, setup, "demo", pairs)?];
     if let Some(pairs) = generated {
-        sets.push(analyse::heads(model, setup, "generated", pairs)?);
+        sets.push(analyze::heads(model, setup, "generated", pairs)?);
     }
     Ok(Found { demo, sets, cached })
 }

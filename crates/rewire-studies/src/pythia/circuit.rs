@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::backend::Backend;
 use rewire_analysis::run::Execution;
 use rewire_circuits::{
-    Ablations, Carried, Evidence, FoundCircuit, PathStep, Random, Role, find_circuit, means_by, rank_heads,
+    Ablations, Carried, Evidence, FoundCircuit, HeadRole, PathStep, Random, find_circuit, means_by, rank_heads,
 };
 use rewire_hooks::Head;
 use rewire_model::Transformer;
@@ -22,7 +22,7 @@ pub struct Member {
     /// Which.
     pub head: Head,
     /// What it does, the strongest first.
-    pub roles: Vec<(Role, f32)>,
+    pub roles: Vec<(HeadRole, f32)>,
     /// Its largest effect, by size, in any step.
     pub strength: f32,
 }
@@ -46,7 +46,7 @@ pub struct Circuit {
     /// How many reference prompts of each template and length the means are over.
     pub reference: BTreeMap<Kind, usize>,
     /// Every head with a role, whether it is a member or not.
-    pub with_roles: BTreeMap<Head, Vec<(Role, f32)>>,
+    pub with_roles: BTreeMap<Head, Vec<(HeadRole, f32)>>,
 }
 
 /// Ranks heads by their largest effect in any step, chooses the circuit among them on one set of
@@ -59,7 +59,7 @@ pub(super) fn find<B: Backend>(
     steps: &[&PathStep],
     settings: &Settings,
 ) -> Result<Circuit, StudyError> {
-    let mut with_roles: BTreeMap<Head, Vec<(Role, f32)>> = BTreeMap::new();
+    let mut with_roles: BTreeMap<Head, Vec<(HeadRole, f32)>> = BTreeMap::new();
     for &(head, role, effect) in evidence {
         with_roles.entry(head).or_default().push((role, effect));
     }
@@ -88,7 +88,7 @@ pub(super) fn find<B: Backend>(
     let member = |(head, strength): (Head, f32)| Member {
         head,
         strength,
-        roles: with_roles.get(&head).cloned().unwrap_or_else(|| vec![(Role::Completing, strength)]),
+        roles: with_roles.get(&head).cloned().unwrap_or_else(|| vec![(HeadRole::Completing, strength)]),
     };
     Ok(Circuit {
         members: members.into_iter().map(member).collect(),
@@ -107,12 +107,12 @@ impl Circuit {
     /// found are of the class.
     #[must_use]
     pub fn against_published(&self) -> Vec<Comparison> {
-        let of = |role: Role| -> BTreeSet<Head> {
-            let has = |(_, roles): &(&Head, &Vec<(Role, f32)>)| roles.iter().any(|(r, _)| *r == role);
+        let of = |role: HeadRole| -> BTreeSet<Head> {
+            let has = |(_, roles): &(&Head, &Vec<(HeadRole, f32)>)| roles.iter().any(|(r, _)| *r == role);
             self.with_roles.iter().filter(has).map(|(head, _)| *head).collect()
         };
         let class = |class: &rewire_tasks::ioi::HeadClass| {
-            let role = Role::ALL.into_iter().find(|role| role.name() == class.name);
+            let role = HeadRole::ALL.into_iter().find(|role| role.name() == class.name);
             let found = role.map(of).unwrap_or_default();
             Comparison::new(class.name, class.heads.iter().copied().map(Head::from).collect(), found)
         };

@@ -3,7 +3,8 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::Axis;
-use rewire_analysis::attribution::{NormJacobian, PathOptions, PerPrompt, head_path_attribution};
+use rewire_analysis::Reduce;
+use rewire_analysis::attribution::{EdgeAttributionOptions, NormJacobian, edge_attribution};
 use rewire_analysis::path::{Edge, FreezePolicy, HeadEdges, Input, head_edges};
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::Head;
@@ -48,9 +49,9 @@ pub(super) fn find<B: AutodiffBackend>(
     let chosen = match n_all {
         0..=ALL => all,
         _ => {
-            let path_options = PathOptions { norm: NormJacobian::Exact, per_prompt: PerPrompt::Mean };
+            let path_options = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::Mean };
             let paths = setup.step("attribution of all paths", |progress| {
-                head_path_attribution(
+                edge_attribution(
                     model,
                     question,
                     path_options,

@@ -52,5 +52,5 @@ fn pair(tokenizer: &Tokenizer, bos: Option<u32>, corrupted: &str) -> Result<Prom
     }
     let [answers, wrong_answers] = [" John", " Mary"].map(|name| tokenizer.single_token(name).map(|token| vec![token]));
     let pair = PromptPair { clean, corrupted, answers: answers?, wrong_answers: wrong_answers? };
-    Ok(PromptPairs::new(vec![pair])?.labelled(|token| tokenizer.decode(&[token])))
+    Ok(PromptPairs::new(vec![pair])?.with_token_labels(|token| tokenizer.decode(&[token])))
 }

@@ -58,7 +58,7 @@ impl Corruption {
             })
         });
         let pairs = PromptPairs::new(pairs.collect::<Result<_, IoiError>>()?)?;
-        Ok(pairs.labelled(|token| tokenizer.decode(&[token])))
+        Ok(pairs.with_token_labels(|token| tokenizer.decode(&[token])))
     }
 }
 

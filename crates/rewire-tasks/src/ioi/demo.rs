@@ -15,7 +15,7 @@ pub const DEMO_ANSWER_IDS_GPT2: [[u32; 2]; 8] = [
     [14235, 5780],
 ];
 
-/// The prompts with their answer and wrong answer, in the demo's order; each pair of neighbours differs in the name that
+/// The prompts with their answer and wrong answer, in the demo's order; each pair of neighbors differs in the name that
 /// comes again, and is the other's corrupted prompt.
 #[must_use]
 pub fn demo_prompts() -> [(String, [&'static str; 2]); 8] {
@@ -60,7 +60,7 @@ pub fn demo_pairs(tokenizer: &Tokenizer, bos: Option<u32>) -> Result<PromptPairs
         })
     });
     let pairs = PromptPairs::new(pairs.collect::<Result<_, TokenizerError>>()?)?;
-    Ok(pairs.labelled(|token| tokenizer.decode(&[token])))
+    Ok(pairs.with_token_labels(|token| tokenizer.decode(&[token])))
 }
 
 #[cfg(test)]

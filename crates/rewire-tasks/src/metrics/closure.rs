@@ -12,7 +12,7 @@ use crate::metrics::metric::{Metric, Reads};
 ///
 /// The closure gets the logits read, `[row, column]`, and the prompt of each row, and returns one
 /// number a row. It is written once: runs without gradients, on `B::InnerBackend`, use it too. On
-/// any other backend every value is NaN, which analyses refuse.
+/// any other backend every value is NaN, which analyzes refuse.
 ///
 /// # Example
 /// The entropy of the next token at the last position:

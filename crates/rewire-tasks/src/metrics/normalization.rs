@@ -3,7 +3,7 @@
 /// The scale on which an effect is 0 for the run that is patched and of size 1 for the run patched from: a metric's batch
 /// means on the clean and on the corrupted prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normalisation {
+pub struct Normalization {
     clean: f64,
     corrupted: f64,
 }
@@ -12,26 +12,26 @@ pub struct Normalisation {
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error(
     "the metric is {clean} on the clean prompts and {corrupted} on the corrupted ones: there is no difference to \
-     normalise by; use an unnormalised metric (logit-diff)"
+     normalize by; use an unnormalized metric (logit-diff)"
 )]
-pub struct NormalisationError {
+pub struct NormalizationError {
     /// Mean over the clean prompts.
     pub clean: f64,
     /// Mean over the corrupted prompts.
     pub corrupted: f64,
 }
 
-impl Normalisation {
+impl Normalization {
     /// From the two means.
     ///
     /// # Errors
-    /// [`NormalisationError`] where they coincide to within float32, or are not finite.
-    pub fn new(clean: f64, corrupted: f64) -> Result<Self, NormalisationError> {
+    /// [`NormalizationError`] where they coincide to within float32, or are not finite.
+    pub fn new(clean: f64, corrupted: f64) -> Result<Self, NormalizationError> {
         let distance = (clean - corrupted).abs();
         let noise = f64::from(f32::EPSILON) * 16.0 * clean.abs().max(corrupted.abs()).max(1e-6);
         match distance.is_finite() && distance > noise {
             true => Ok(Self { clean, corrupted }),
-            false => Err(NormalisationError { clean, corrupted }),
+            false => Err(NormalizationError { clean, corrupted }),
         }
     }
 

@@ -57,7 +57,7 @@ fn as_cuda<B: Backend>(device: &B::Device) -> Option<&CudaDevice> {
 
 /// How many products a GPU computes in one go: cubek 0.2's plain kernel has one place in a launch's third axis for each, and is refused
 /// with more, even where it was found to be the fastest for a few products of the same sizes.
-pub(crate) fn most_products_at_once<B: Backend>(device: &B::Device) -> usize {
+pub(crate) fn max_matmuls_at_once<B: Backend>(device: &B::Device) -> usize {
     as_cuda::<B>(device).map_or(usize::MAX, |_| u16::MAX.into())
 }
 

@@ -28,7 +28,7 @@ type Kernels<R> = CubeBackend<R, f32, i32, u8>;
 type Fused<R> = Fusion<Kernels<R>>;
 
 /// The product of two float32 tensors on CUDA, tracked or not; others are given back.
-pub(crate) fn float32_product<B: Backend, const D: usize>(
+pub(crate) fn float32_matmul<B: Backend, const D: usize>(
     a: Tensor<B, D>,
     b: Tensor<B, D>,
 ) -> Result<Tensor<B, D>, (Tensor<B, D>, Tensor<B, D>)> {
@@ -36,8 +36,8 @@ pub(crate) fn float32_product<B: Backend, const D: usize>(
         return Err((a, b));
     }
     type Plain = Fused<CudaRuntime>;
-    on::<Plain, B, D>(a, b, product::<CudaRuntime>)
-        .or_else(|(a, b)| on::<Autodiff<Plain>, B, D>(a, b, tracked_product::<CudaRuntime>))
+    on::<Plain, B, D>(a, b, matmul::<CudaRuntime>)
+        .or_else(|(a, b)| on::<Autodiff<Plain>, B, D>(a, b, tracked_matmul::<CudaRuntime>))
 }
 
 /// `operation` on the primitives of `a` and `b`, if `B` is `Wanted`.
@@ -86,11 +86,11 @@ impl<R: CubeRuntime> Operation<FusionCubeRuntime<R>> for Product<R> {
     fn execute(&self, handles: &mut HandleContainer<<FusionCubeRuntime<R> as FusionRuntime>::FusionHandle>) {
         let ([a, b], [out]) = self.desc.as_fixed();
         let (a, b) = (handles.get_float_tensor::<Kernels<R>>(a), handles.get_float_tensor::<Kernels<R>>(b));
-        handles.register_float_tensor::<Kernels<R>>(&out.id, units::product(a, b));
+        handles.register_float_tensor::<Kernels<R>>(&out.id, simt_matmul::matmul(a, b));
     }
 }
 
-fn product<R: CubeRuntime>(a: FloatTensor<Fused<R>>, b: FloatTensor<Fused<R>>) -> FloatTensor<Fused<R>> {
+fn matmul<R: CubeRuntime>(a: FloatTensor<Fused<R>>, b: FloatTensor<Fused<R>>) -> FloatTensor<Fused<R>> {
     let client = a.client.clone();
     let streams = OperationStreams::with_inputs([&a, &b]);
     let (of_a, of_b) = (a.shape(), b.shape());
@@ -98,7 +98,7 @@ fn product<R: CubeRuntime>(a: FloatTensor<Fused<R>>, b: FloatTensor<Fused<R>>) -
     let mut shape: Vec<usize> = of_a.iter().copied().collect();
     shape[rank - 1] = of_b[rank - 1];
     let out = TensorIr::uninit(client.create_empty_handle(), Shape::from(shape), DType::F32);
-    let desc = CustomOpIr::new("float32_product", &[a.into_ir(), b.into_ir()], &[out]);
+    let desc = CustomOpIr::new("float32_matmul", &[a.into_ir(), b.into_ir()], &[out]);
     let operation = Product::<R> { desc: desc.clone(), runtime: PhantomData };
     client.register(streams, OperationIr::Custom(desc), operation).output()
 }
@@ -116,20 +116,20 @@ impl<R: CubeRuntime> Backward<Fused<R>, 2> for ProductBackward {
         let [a, b] = ops.state;
         let transposed = |x| <Fused<R> as burn::tensor::ops::FloatTensorOps<Fused<R>>>::float_transpose(x);
         if let (Some(node), Some(b)) = (of_a, b) {
-            grads.register::<Fused<R>>(node.id, product::<R>(gradient.clone(), transposed(b)));
+            grads.register::<Fused<R>>(node.id, matmul::<R>(gradient.clone(), transposed(b)));
         }
         if let (Some(node), Some(a)) = (of_b, a) {
-            grads.register::<Fused<R>>(node.id, product::<R>(transposed(a), gradient));
+            grads.register::<Fused<R>>(node.id, matmul::<R>(transposed(a), gradient));
         }
     }
 }
 
-fn tracked_product<R: CubeRuntime>(
+fn tracked_matmul<R: CubeRuntime>(
     a: FloatTensor<Autodiff<Fused<R>>>,
     b: FloatTensor<Autodiff<Fused<R>>>,
 ) -> FloatTensor<Autodiff<Fused<R>>> {
     let kept = [b.is_tracked().then(|| a.primitive.clone()), a.is_tracked().then(|| b.primitive.clone())];
-    let out = product::<R>(a.primitive, b.primitive);
+    let out = matmul::<R>(a.primitive, b.primitive);
     match ProductBackward.prepare::<NoCheckpointing>([a.node, b.node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(kept, out),
         OpsKind::UnTracked(prep) => prep.finish(out),

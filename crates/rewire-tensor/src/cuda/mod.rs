@@ -2,8 +2,8 @@
 
 mod driver;
 mod float32;
-mod units;
+mod simt_matmul;
 
 pub use driver::{CudaError, devices};
-pub(crate) use driver::{memory, most_products_at_once};
-pub(crate) use float32::float32_product;
+pub(crate) use driver::{max_matmuls_at_once, memory};
+pub(crate) use float32::float32_matmul;

@@ -23,7 +23,7 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     page.section(
         "Activation patching",
         "The clean run takes one neuron or head, at all positions, from the corrupted run: change of the logit difference, as a share \
-         of clean less corrupted. -1 takes all of the behaviour away.",
+         of clean less corrupted. -1 takes all of the behavior away.",
     );
     for (kind, (_, name)) in KINDS.iter().enumerate() {
         page.row(vec![map(&format!("Activation patching, {name}"), &compared.exact.effects[kind])]);
@@ -61,7 +61,7 @@ fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
 /// The mean effects of a kind.
 fn map(title: &str, effects: &Effects) -> Chart {
     let values: Array2<f32> = effects.mean().into_dimensionality::<Ix2>().unwrap_or_default();
-    let reach = charts::reach([values.view()]);
+    let reach = charts::color_limit([values.view()]);
     grid_map(title, &values, usize::from(effects.kind.is_of_heads()), reach)
 }
 
@@ -113,7 +113,7 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
             let single = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
             let points = points(compared, kind, &single(&d.means), &single(&d.differences));
             let [low, high] = d.limits();
-            let level = |name, intercept, colour| StraightLine { name, slope: 0.0, intercept, colour };
+            let level = |name, intercept, color| StraightLine { name, slope: 0.0, intercept, color };
             let levels = [
                 level("mean difference", d.bias, "#555555"),
                 level("+1.96 SD", high, "#c51b7d"),
@@ -137,7 +137,7 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
 pub(super) fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
     let fit = rewire_analysis::stats::regression(x.iter().copied().zip(y.iter().copied()));
     let line =
-        |[slope, intercept]: [f64; 2]| StraightLine { name: "least squares", slope, intercept, colour: "#555555" };
+        |[slope, intercept]: [f64; 2]| StraightLine { name: "least squares", slope, intercept, color: "#555555" };
     fit.map(line).into_iter().collect()
 }
 
@@ -173,7 +173,7 @@ fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
                 (format!("{what} less patching, {nodes}"), grid(&|i| found[i] - exact[i])),
                 (format!("size of {what} less size of patching, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
             ];
-            let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+            let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
             page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach)).collect());
         }
     }
@@ -236,7 +236,7 @@ fn scaled(page: &mut Page, compared: &Compared) {
         ],
     ];
     for maps in rows {
-        let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+        let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
         page.row(maps.iter().map(|(title, map)| grid_map(title, map, 1, reach)).collect());
     }
 }

@@ -84,7 +84,7 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
     }
     page.text(
         "The notebook's code walks this pair's line the other way: its one gradient is beside the corrupted activation, and what \
-         supports the behaviour is above 0. It prints patching as a share of the first pair's clean less corrupted logit difference, \
+         supports the behavior is above 0. It prints patching as a share of the first pair's clean less corrupted logit difference, \
          because it does not compute that anew; the table has logits.",
     );
     if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {

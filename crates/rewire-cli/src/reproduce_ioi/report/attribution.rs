@@ -11,7 +11,7 @@ use super::maps::{Labels, attention_map, maps, mean_map};
 use crate::model::Source;
 use crate::reproduce_ioi::arguments::Arguments;
 use crate::reproduce_ioi::shown::Found;
-use rewire_report::head_paths as paths;
+use rewire_report::head_edges as paths;
 use rewire_report::names::INPUTS;
 use rewire_report::names::head_name;
 
@@ -29,7 +29,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
     layer_outputs(page, source, found, labels);
     head_vectors(page, found, labels);
     patterns(page, found, pairs);
-    head_paths(page, found, labels, arguments);
+    head_edges(page, found, labels, arguments);
     in_and_out(page, source, found, labels);
 }
 
@@ -75,7 +75,7 @@ fn estimate(found: &Found, kind: NodeKind) -> Option<&Effects> {
 fn residual(page: &mut Page, found: &Found, labels: &Labels) {
     page.section(
         "Residual stream attribution",
-        "Before each block, between its attention and MLP, and at the end: the estimated share of the behaviour that comes back \
+        "Before each block, between its attention and MLP, and at the end: the estimated share of the behavior that comes back \
          when the corrupted run takes the residual stream at that position from the clean one.",
     );
     let of = |c| estimate(found, NodeKind::by_position(c)).map(mean_map);
@@ -168,7 +168,7 @@ fn patterns(page: &mut Page, found: &Found, pairs: &PromptPairs) {
     }
 }
 
-fn head_paths(page: &mut Page, found: &Found, labels: &Labels, arguments: &Arguments) {
+fn head_edges(page: &mut Page, found: &Found, labels: &Labels, arguments: &Arguments) {
     page.section(
         "Head path attribution",
         &format!(
@@ -183,7 +183,7 @@ fn head_paths(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
     );
     let sums = paths::over_positions(&found.demo.paths);
     let n = labels.all_heads.len();
-    let reach = charts::reach(sums.outer_iter());
+    let reach = charts::color_limit(sums.outer_iter());
     // No path ends in the first layer or starts in the last.
     let heads = labels.heads.len();
     let (first_end, starts) = (heads, &labels.all_heads[..n - heads]);
@@ -193,7 +193,7 @@ fn head_paths(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
     let inputs = |head: &String| ["Q", "K", "V"].map(|input| format!("{head}{input}"));
     let ends: Vec<String> = labels.all_heads[first_end..].iter().flat_map(inputs).collect();
     let axes = HeatMapLabels { rows: ("path end", &ends), columns: ("path start", starts), reach };
-    page.chart(charts::heat_map("All head paths", &all.view(), axes));
+    page.chart(charts::heat_map("All head edges", &all.view(), axes));
     page.table(&["path", "effect"], paths::largest(&found.demo.paths, 20));
 
     let Some(heads) = estimate(found, NodeKind::all(Component::HeadZ)).map(mean_map) else { return };
@@ -202,10 +202,10 @@ fn head_paths(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
     let sizes: Vec<(String, f32)> = ranked.iter().map(|(h, v)| (labels.all_heads[*h].clone(), v.abs())).collect();
     let axes = ["heads in falling order", "size of attribution"];
     page.section(
-        "Head paths between the top heads",
+        "Head edges between the top heads",
         &format!("The {} heads of largest attribution, and the paths between them.", TOP_HEADS.min(n)),
     );
-    page.chart(charts::falling("Head output attribution, by size", &sizes, axes));
+    page.chart(charts::ranked_line("Head output attribution, by size", &sizes, axes));
     let mut top: Vec<usize> = ranked.iter().take(TOP_HEADS).map(|(h, _)| *h).collect();
     top.sort_unstable();
     let names: Vec<String> = top.iter().map(|&h| labels.all_heads[h].clone()).collect();

@@ -26,7 +26,7 @@ impl Labels {
             layers: numbered("L", layers),
             heads: numbered("H", heads),
             tokens: names::of_axis("pos", pairs.width(), pairs),
-            all_heads: rewire_report::head_paths::heads(layers, heads),
+            all_heads: rewire_report::head_edges::heads(layers, heads),
         }
     }
 
@@ -46,9 +46,9 @@ impl Labels {
 /// The names of a chart's rows and columns.
 pub(super) type AxisNames<'a> = [(&'a str, &'a [String]); 2];
 
-/// Maps side by side on one colour scale.
+/// Maps side by side on one color scale.
 pub(super) fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, columns]: AxisNames) {
-    let reach = charts::reach(maps.iter().map(|(_, map)| map.view()));
+    let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
     for (title, map) in maps {
         page.chart(charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach }));
     }

@@ -51,7 +51,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
 fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kinds: &[(NodeKind, &str)]) {
     page.section(
         heading,
-        "The exact effects and, beside them, the attributions, on one colour scale; then one against the other, and the nodes at \
+        "The exact effects and, beside them, the attributions, on one color scale; then one against the other, and the nodes at \
          which they differ most.",
     );
     maps_beside(page, found, labels, kinds);
@@ -75,7 +75,7 @@ fn maps_beside(page: &mut Page, found: &Found, labels: &Labels, kinds: &[(NodeKi
             Some([(format!("{title} (exact)"), exact), (format!("{title} (attribution)"), estimate)])
         })
         .collect();
-    let reach = charts::reach(both.iter().flatten().map(|(_, map)| map.view()));
+    let reach = charts::color_limit(both.iter().flatten().map(|(_, map)| map.view()));
     for of_kind in &both {
         let chart = |(title, map): &(String, Array2<f32>)| {
             charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach })

@@ -1,6 +1,6 @@
-//! The circuit: its heads, its paths, and how much of the behaviour it carries.
+//! The circuit: its heads, its paths, and how much of the behavior it carries.
 
-use rewire_circuits::Role;
+use rewire_circuits::HeadRole;
 use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts;
@@ -24,16 +24,16 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
         page.text(&told);
     }
     let is_member = |head: &Head| circuit.members.iter().any(|member| member.head == *head);
-    let of = |role: Role| {
+    let of = |role: HeadRole| {
         let has = circuit.with_roles.iter().filter(move |(_, roles)| roles.iter().any(|(r, _)| *r == role));
         let (inside, outside): (Vec<Head>, Vec<Head>) = has.map(|(head, _)| *head).partition(is_member);
         vec![role.name().to_owned(), sentences::names(inside), sentences::names(outside)]
     };
-    let mut rows: Vec<_> = Role::ALL.map(of).into_iter().filter(|row| row[1] != "-" || row[2] != "-").collect();
+    let mut rows: Vec<_> = HeadRole::ALL.map(of).into_iter().filter(|row| row[1] != "-" || row[2] != "-").collect();
     let completing: Vec<Head> =
         circuit.members.iter().map(|m| m.head).filter(|head| !circuit.with_roles.contains_key(head)).collect();
     if !completing.is_empty() {
-        rows.push(vec![Role::Completing.name().to_owned(), sentences::names(completing), "-".to_owned()]);
+        rows.push(vec![HeadRole::Completing.name().to_owned(), sentences::names(completing), "-".to_owned()]);
     }
     page.table(&["class", "in the circuit", "found, and not needed"], rows);
     page.table(&rows::CARRIED, rows::carried_rows(found));
@@ -58,7 +58,7 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
         &format!(
             "{how} from one head's output to another's query, key or value were patched exactly, each alone, noising. Kept are those of \
              {:.4} and more, {} of them; drawn, with the direct effects on the logits, are at most {DRAWN}; dashed ones work against the \
-             behaviour; heads of the circuit have a heavy border. Point at a line or a head for its effect or class. circuit.dot \
+             behavior; heads of the circuit have a heavy border. Point at a line or a head for its effect or class. circuit.dot \
              (Graphviz) and circuit.json hold the whole graph. The largest 20:",
             edges.threshold,
             edges.pruned.len()
@@ -75,7 +75,7 @@ pub(super) fn members(page: &mut Page, found: &Found) {
     page.section(
         "The circuit's heads",
         "Strongest first, by the largest effect in any step. \"completing\": below the threshold in every step, and still among the \
-         fewest that carry the behaviour.",
+         fewest that carry the behavior.",
     );
     page.table(&rows::MEMBERS, rows::member_rows(found));
 }

@@ -44,7 +44,7 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
     );
     let titles = ["Output", "Query", "Key", "Value", "Pattern"];
     let all: Vec<_> = (0..titles.len()).map(|kind| mean_by_head(&found.parts, kind)).collect();
-    let reach = charts::reach(all.iter().map(|map| map.view()));
+    let reach = charts::color_limit(all.iter().map(|map| map.view()));
     page.row(titles.iter().zip(&all).map(|(title, map)| maps.of(title, map, reach)).collect());
     page.text("Output against pattern: far above the line, a head matters by what it moves and not by where it looks.");
     let [output, pattern] = [&all[0], &all[4]];
@@ -70,20 +70,20 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
     page.section(
         "Direct effects on the logits",
         "Path patching from each head's output to the last residual stream, other heads held, MLPs recomputed: the clean run is \
-         changed (noising), so below 0 serves the behaviour. Beside it what each head adds to the logit difference itself, with the \
+         changed (noising), so below 0 serves the behavior. Beside it what each head adds to the logit difference itself, with the \
          final norm's scale held and no MLP between.",
     );
     let attribution = mean_by_head(&found.attribution, 0);
     page.chart(maps.of(
         "Direct logit attribution, in logits (blue: for the answer)",
         &attribution,
-        charts::reach([attribution.view()]),
+        charts::color_limit([attribution.view()]),
     ));
     if let Some(direct) = found.step("direct") {
-        step(page, found, maps, direct, "Direct effect (red: serves the behaviour)", arguments);
+        step(page, found, maps, direct, "Direct effect (red: serves the behavior)", arguments);
     }
     if !found.opposing.is_empty() {
-        page.text("Heads that work against the behaviour, beyond the threshold:");
+        page.text("Heads that work against the behavior, beyond the threshold:");
         attention(page, found, found.opposing.iter().copied());
     }
 }
@@ -106,7 +106,7 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     let masked = |scores: &ndarray::Array2<f32>| {
         ndarray::Array2::from_shape_fn(effects.dim(), |at| if scores[at] > COPIES { effects[at] } else { 0.0 })
     };
-    let reach = charts::reach([effects.view()]);
+    let reach = charts::color_limit([effects.view()]);
     page.row(vec![
         maps.of("Direct effect of heads that copy", &masked(&plain.positive), reach),
         maps.of("Direct effect of heads that copy negatively", &masked(&plain.negative), reach),
@@ -162,7 +162,7 @@ pub(super) fn suppression(page: &mut Page, found: &Found, maps: &Maps) {
     }
     page.row(vec![
         maps.of("Copy suppression, per cent (below 0 shown as 0)", &scores, 100.0),
-        maps.of("KL of mean ablation, in nats", &changes, charts::reach([changes.view()])),
+        maps.of("KL of mean ablation, in nats", &changes, charts::color_limit([changes.view()])),
     ]);
     let mut strongest: Vec<_> = found.suppression.iter().collect();
     strongest.sort_by(|a, b| b.ablated.total_cmp(&a.ablated));
@@ -177,7 +177,7 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     let Some(backup) = &found.backup else {
         page.section(
             "Backups",
-            "No head serves the behaviour directly beyond the threshold, so there is none to be backed up.",
+            "No head serves the behavior directly beyond the threshold, so there is none to be backed up.",
         );
         return;
     };
@@ -186,10 +186,10 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
         "Backups",
         &format!(
             "{}, set to zero together; what each other head adds to the logit difference more than before, as a share of it. Each run's \
-             attribution has that run's final norm scale at the last token. A backup copies names, and does not work against the behaviour.",
+             attribution has that run's final norm scale at the last token. A backup copies names, and does not work against the behavior.",
             match found.has_movers {
-                true => "The movers: heads that serve the behaviour directly and do not look from END at S2",
-                false => "All heads that serve the behaviour directly (each looks from END at S2)",
+                true => "The movers: heads that serve the behavior directly and do not look from END at S2",
+                false => "All heads that serve the behavior directly (each looks from END at S2)",
             }
         ),
     );
@@ -207,7 +207,7 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
         taken[[layer, head]] = 0.0;
     }
     let total: f32 = taken.iter().filter(|share| **share > 0.0).sum();
-    page.chart(maps.of("Taken over", &taken, charts::reach([taken.view()])));
+    page.chart(maps.of("Taken over", &taken, charts::color_limit([taken.view()])));
     page.text(&format!("All that is taken over, by heads that add more than before: {:.1}%.", 100.0 * total));
     let rows = strongest(&taken, 1.0, 10);
     let rows = rows.into_iter().map(|(head, share)| vec![head.to_string(), format!("{:.2}%", 100.0 * share)]);

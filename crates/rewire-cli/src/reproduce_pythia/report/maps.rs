@@ -40,8 +40,8 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
         page.text("No head's output reaches them: every effect is 0.");
         return;
     }
-    page.chart(maps.of(title, &effects, charts::reach([effects.view()])));
-    for (name, sign) in [("serves the behaviour", -1.0), ("works against it", 1.0)] {
+    page.chart(maps.of(title, &effects, charts::color_limit([effects.view()])));
+    for (name, sign) in [("serves the behavior", -1.0), ("works against it", 1.0)] {
         let mut top = strongest(&effects, sign, TOP);
         top.retain(|(_, share)| *share >= SEEN);
         if !top.is_empty() {
@@ -51,9 +51,9 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
     let total: f32 = step.serving.iter().map(|head| -effects[[head.layer, head.head]]).sum();
     let threshold = 100.0 * arguments.threshold;
     page.text(&match step.serving.is_empty() {
-        true => format!("No head serves the behaviour beyond the threshold of {threshold:.1}% of clean less corrupted."),
+        true => format!("No head serves the behavior beyond the threshold of {threshold:.1}% of clean less corrupted."),
         false => format!(
-            "Heads that serve the behaviour beyond the threshold of {threshold:.1}%: {} (together {:.0}% of clean less corrupted).",
+            "Heads that serve the behavior beyond the threshold of {threshold:.1}%: {} (together {:.0}% of clean less corrupted).",
             sentences::names(step.serving.iter().copied()),
             100.0 * total
         ),

@@ -9,9 +9,9 @@ use crate::reproduce_pythia::shown::{Found, Step};
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let who = match found.has_movers {
-        true => "of the heads that serve the behaviour directly and do not look from END at S2",
+        true => "of the heads that serve the behavior directly and do not look from END at S2",
         false => {
-            "of all heads that serve the behaviour directly: each of them looks from END at S2, so there is no mover among them"
+            "of all heads that serve the behavior directly: each of them looks from END at S2, so there is no mover among them"
         }
     };
     let lead = format!("Path patching from each head's output into the queries {who}.");
@@ -20,7 +20,7 @@ pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
 
 pub(super) fn direct_values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let lead = "Path patching from each head's output into the values of the heads that look from END at S2 and write to the logits \
-                themselves, for or against the behaviour: the notebook's contributors to S2 inhibitors.";
+                themselves, for or against the behavior: the notebook's contributors to S2 inhibitors.";
     section(
         page,
         found,

@@ -7,7 +7,7 @@ use rewire_analysis::run::{Direction, Scale};
 use rewire_analysis::stats::Comparison;
 use rewire_analysis::{Baselines, Effects, Method, Outcome};
 
-use super::super::analyse::{Compared, HEADS, Lines, NEURONS};
+use super::super::analyze::{Compared, HEADS, Lines, NEURONS};
 use super::super::curves::{Contrasted, Drawn};
 use super::super::printed::{ACCURACY, ACCURACY_WITHOUT, MEAN_ABLATION, ZERO_ABLATION};
 use super::*;

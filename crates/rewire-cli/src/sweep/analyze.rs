@@ -2,15 +2,15 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    HeadPaths, PathOptions, PerPrompt, attribution_patching, attribution_patching_with_head_paths,
-    head_path_attribution,
+    EdgeAttribution, EdgeAttributionOptions, attribution_patching, attribution_patching_with_edges, edge_attribution,
 };
 use rewire_analysis::heads::logit_attribution;
 use rewire_analysis::integrated::integrated_gradients;
 use rewire_analysis::node::NodeKind;
 use rewire_analysis::patching::{ablation, activation_patching, screen_then_verify};
-use rewire_analysis::run::{Direction, Execution, Ledger, Question, Scale};
+use rewire_analysis::run::{Checkpoint, Direction, Execution, Question, Scale};
 use rewire_analysis::{Method, Outcome};
 use rewire_model::Transformer;
 use rewire_studies::Setup;
@@ -25,18 +25,18 @@ use super::inputs::Inputs;
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) setup: Setup<'a>,
-    pub(super) ledger: &'a dyn Ledger,
+    pub(super) checkpoint: &'a dyn Checkpoint,
     pub(super) scale: Scale,
     /// What its progress is called.
     pub(super) what: &'a str,
 }
 
 /// Runs the method that was asked for.
-pub(super) fn analyse<B: AutodiffBackend>(
+pub(super) fn analyze<B: AutodiffBackend>(
     model: &Transformer<B>,
     inputs: Inputs,
     arguments: &Arguments,
-    Run { setup, ledger, scale, what }: Run,
+    Run { setup, checkpoint, scale, what }: Run,
 ) -> anyhow::Result<Findings> {
     let Inputs { pairs, nodes, reference } = inputs;
     let sizes = setup.execution(model, pairs.width());
@@ -45,7 +45,7 @@ pub(super) fn analyse<B: AutodiffBackend>(
     let means = arguments.means.over(reference, prompt_batch);
     setup.step(what, |progress| {
         let (question, direction) = (Question::new(pairs, &metric).on_scale(scale), arguments.direction());
-        let execution = Execution { progress, prompt_batch, ledger, ..sizes };
+        let execution = Execution { progress, prompt_batch, checkpoint, ..sizes };
         Ok(match arguments.method {
             MethodName::ActivationPatching => {
                 Findings::of(activation_patching(&model.valid(), question, nodes, direction, &execution)?)
@@ -82,8 +82,8 @@ fn attribution<B: AutodiffBackend>(
     execution: &Execution,
 ) -> anyhow::Result<Findings> {
     let direction = arguments.direction();
-    let per_prompt = if arguments.per_prompt { PerPrompt::Keep } else { PerPrompt::Mean };
-    let paths = arguments.wants_paths().then_some(PathOptions { norm: arguments.norm, per_prompt });
+    let reduce = if arguments.per_prompt { Reduce::PerPrompt } else { Reduce::Mean };
+    let paths = arguments.wants_paths().then_some(EdgeAttributionOptions { norm: arguments.norm, reduce });
     Ok(match (paths, arguments.verify) {
         (None, None) => Findings::of(attribution_patching(model, question, nodes, direction, execution)?),
         (None, Some(k)) => {
@@ -91,12 +91,12 @@ fn attribution<B: AutodiffBackend>(
             Findings { screened: Some(screened.clone()), ..Findings::of(screened.attribution) }
         }
         (Some(paths), None) if nodes.is_empty() => {
-            let paths = head_path_attribution(model, question, paths, direction, execution)?;
+            let paths = edge_attribution(model, question, paths, direction, execution)?;
             paths_alone(paths, question, direction)
         }
         (Some(paths), verify) => {
             let (outcome, paths) =
-                attribution_patching_with_head_paths(model, question, nodes, paths, direction, execution)?;
+                attribution_patching_with_edges(model, question, nodes, paths, direction, execution)?;
             let screened = match verify {
                 Some(k) => Some(screen_then_verify(model, question, nodes, k, direction, execution)?),
                 None => None,
@@ -107,7 +107,7 @@ fn attribution<B: AutodiffBackend>(
 }
 
 /// Paths between heads, with an outcome that has no nodes.
-fn paths_alone(paths: HeadPaths, question: Question<BuiltinMetric>, direction: Direction) -> Findings {
+fn paths_alone(paths: EdgeAttribution, question: Question<BuiltinMetric>, direction: Direction) -> Findings {
     let outcome = Outcome {
         method: Method::AttributionPatching,
         direction,

@@ -7,11 +7,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::ValueEnum;
 use ndarray::ArrayD;
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching,
-    attribution_patching_with_head_paths,
+    EdgeAttributionOptions, NormJacobian, attention_attribution, attribution_patching, attribution_patching_with_edges,
 };
-use rewire_analysis::integrated::{PathIntegral, integrated_gradients};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{
     Cost, activation_patching, activation_patching_cost, attribution_patching_cost, forward_cost,
@@ -176,7 +176,7 @@ fn pairs(
     Ok(PromptPairs::new((0..n).map(pair).collect())?)
 }
 
-/// The pairs with the answers that tell clean from corrupted most: a random model has no behaviour, and effects in units of a
+/// The pairs with the answers that tell clean from corrupted most: a random model has no behavior, and effects in units of a
 /// difference that is near 0 would be mostly rounding.
 fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::Result<PromptPairs> {
     let clean = clean_logits(model, &pairs, 8)?;
@@ -205,7 +205,7 @@ fn integrated<B: AutodiffBackend>(
     tolerance: f64,
     execution: &Execution,
 ) -> anyhow::Result<Vec<f32>> {
-    let integral = PathIntegral { tolerance, ..PathIntegral::default() };
+    let integral = IntegratedGradientsOptions { tolerance, ..IntegratedGradientsOptions::default() };
     let metric = LogitDiff::new(pairs);
     let found = integrated_gradients(model, Question::new(pairs, &metric), &LINES, &integral, execution)?;
     let means: Vec<_> = found.outcome.effects.iter().map(Effects::mean).collect();
@@ -324,9 +324,9 @@ impl Work {
                 attribution_patching(model, Question::new(pairs, &metric), &nodes, Direction::Denoising, execution)?
             }
             _ => {
-                let paths = PathOptions { norm: NormJacobian::Frozen, per_prompt: PerPrompt::Mean };
+                let paths = EdgeAttributionOptions { norm: NormJacobian::Frozen, reduce: Reduce::Mean };
                 attention_attribution(model, Question::new(pairs, &metric), execution)?;
-                attribution_patching_with_head_paths(
+                attribution_patching_with_edges(
                     model,
                     Question::new(pairs, &metric),
                     &nodes,
@@ -356,7 +356,7 @@ impl Work {
             Work::Forward => forward_cost(&plain, pairs, &metric)?,
             Work::ForwardBackward => forward_cost(&plain, pairs, &metric)? * 2.0,
             Work::IntegratedGradients | Work::IntegratedGradientsLean => {
-                let integral = PathIntegral::default();
+                let integral = IntegratedGradientsOptions::default();
                 integrated_gradients_cost(model, pairs, &metric, &LINES, &integral, execution)?
             }
             // The demo's attention attribution, and gradients of the clean run, are another run and backward pass.
@@ -388,7 +388,7 @@ fn forward_and_backward<B: AutodiffBackend>(model: &Transformer<B>, pairs: &Prom
 fn clean_run<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Run<B>> {
     let Reads { positions, columns } = LogitDiff::new(pairs).reads();
     Ok(Run::tokens(model.tokens(&pairs.clean())?)
-        .reading(Readout { positions: ReadPositions::Each(positions), columns }))
+        .with_readout(Readout { positions: ReadPositions::Each(positions), columns }))
 }
 
 fn differences<B: Backend>(logits: Tensor<B, 3>, pairs: &PromptPairs) -> Tensor<B, 1> {

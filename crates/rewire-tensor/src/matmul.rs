@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::precision::float32;
+use crate::precision::to_f32;
 
 /// How products of float32 tensors are computed where a device has units for shorter numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Products {
+pub enum MatmulPrecision {
     /// With the 24 bits that the numbers have.
     Float32,
     /// On an NVIDIA GPU with matrix units, the factors may be rounded to the 11 bits of TF32: several times faster, and off by up to
@@ -20,22 +20,22 @@ pub enum Products {
     Tf32,
 }
 
-impl fmt::Display for Products {
+impl fmt::Display for MatmulPrecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Products::Float32 => "float32",
-            Products::Tf32 => "tf32",
+            MatmulPrecision::Float32 => "float32",
+            MatmulPrecision::Tf32 => "tf32",
         })
     }
 }
 
-impl FromStr for Products {
+impl FromStr for MatmulPrecision {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name {
-            "float32" => Ok(Products::Float32),
-            "tf32" => Ok(Products::Tf32),
+            "float32" => Ok(MatmulPrecision::Float32),
+            "tf32" => Ok(MatmulPrecision::Tf32),
             other => Err(format!("no products `{other}`; there are float32 and tf32")),
         }
     }
@@ -45,33 +45,33 @@ impl FromStr for Products {
 static TF32: AtomicBool = AtomicBool::new(false);
 
 /// Sets how products of float32 are computed, in the whole process, from now on.
-pub fn set_products(products: Products) {
-    TF32.store(products == Products::Tf32, Ordering::Relaxed);
+pub fn set_matmul_precision(products: MatmulPrecision) {
+    TF32.store(products == MatmulPrecision::Tf32, Ordering::Relaxed);
 }
 
-/// How products of float32 are computed: [`Products::Float32`] unless it was set otherwise.
+/// How products of float32 are computed: [`MatmulPrecision::Float32`] unless it was set otherwise.
 #[must_use]
-pub fn products() -> Products {
-    if TF32.load(Ordering::Relaxed) { Products::Tf32 } else { Products::Float32 }
+pub fn matmul_precision() -> MatmulPrecision {
+    if TF32.load(Ordering::Relaxed) { MatmulPrecision::Tf32 } else { MatmulPrecision::Float32 }
 }
 
-/// `a @ b` over the last two axes, `[.., n, k]` and `[.., k, m]`, as exact as [`products`] says, gradients included. The axes
+/// `a @ b` over the last two axes, `[.., n, k]` and `[.., k, m]`, as exact as [`matmul_precision`] says, gradients included. The axes
 /// before are the same, or 1 in one of the two. Factors of different numbers are multiplied in float32.
 ///
 /// # Panics
 /// If the shapes do not fit, as burn's own product does.
 #[must_use]
-pub fn product<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
     assert_eq!(a.dims()[D - 1], b.dims()[D - 2], "the columns of {:?} are not the rows of {:?}", a.dims(), b.dims());
-    let (a, b) = if a.dtype() == b.dtype() { (a, b) } else { (float32(a), float32(b)) };
-    let most = most_at_once::<B>(&a.device());
-    in_parts(a, b, most)
+    let (a, b) = if a.dtype() == b.dtype() { (a, b) } else { (to_f32(a), to_f32(b)) };
+    let most = max_matmuls_at_once::<B>(&a.device());
+    matmul_chunked(a, b, most)
 }
 
 /// How many products the device computes in one go.
-fn most_at_once<B: Backend>(device: &B::Device) -> usize {
+fn max_matmuls_at_once<B: Backend>(device: &B::Device) -> usize {
     #[cfg(feature = "cuda")]
-    return crate::cuda::most_products_at_once::<B>(device);
+    return crate::cuda::max_matmuls_at_once::<B>(device);
     #[cfg(not(feature = "cuda"))]
     {
         let _ = device;
@@ -80,26 +80,26 @@ fn most_at_once<B: Backend>(device: &B::Device) -> usize {
 }
 
 /// The products of `a` and `b`, not more than `most` in one go.
-fn in_parts<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, most: usize) -> Tensor<B, D> {
+fn matmul_chunked<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, most: usize) -> Tensor<B, D> {
     let (of_a, of_b) = (a.dims(), b.dims());
     let sizes = || (0..D - 2).map(|axis| of_a[axis].max(of_b[axis]));
     let all: usize = sizes().product();
     let longest = sizes().enumerate().max_by_key(|(_, size)| *size);
-    let Some((axis, size)) = longest.filter(|_| all > most) else { return whole(a, b) };
+    let Some((axis, size)) = longest.filter(|_| all > most) else { return matmul_once(a, b) };
     let step = (size / all.div_ceil(most)).max(1);
     let part = |tensor: &Tensor<B, D>, from: usize| match tensor.dims()[axis] {
         1 => tensor.clone(),
         _ => tensor.clone().narrow(axis, from, step.min(size - from)),
     };
-    let parts = (0..size).step_by(step).map(|from| in_parts(part(&a, from), part(&b, from), most));
+    let parts = (0..size).step_by(step).map(|from| matmul_chunked(part(&a, from), part(&b, from), most));
     Tensor::cat(parts.collect(), axis)
 }
 
-fn whole<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+fn matmul_once<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
     #[cfg(feature = "cuda")]
-    let (a, b) = match products() {
-        Products::Tf32 => (a, b),
-        Products::Float32 => match crate::cuda::float32_product(a, b) {
+    let (a, b) = match matmul_precision() {
+        MatmulPrecision::Tf32 => (a, b),
+        MatmulPrecision::Float32 => match crate::cuda::float32_matmul(a, b) {
             Ok(product) => return product,
             Err(factors) => factors,
         },
@@ -119,7 +119,7 @@ mod tests {
     /// The product and the gradients of the sum of its squares.
     fn with_gradients(a: &Tensor<Tracked, 4>, b: &Tensor<Tracked, 4>, most: usize) -> [Tensor<Flex, 4>; 3] {
         let (a, b) = (a.clone().detach().require_grad(), b.clone().detach().require_grad());
-        let out = in_parts(a.clone(), b.clone(), most);
+        let out = matmul_chunked(a.clone(), b.clone(), most);
         let gradients = (out.clone() * out.clone()).sum().backward();
         [out.inner(), a.grad(&gradients).unwrap(), b.grad(&gradients).unwrap()]
     }
@@ -146,6 +146,6 @@ mod tests {
     fn without_axes_before_the_last_two_there_is_one_product() {
         let device = Default::default();
         let ones = |shape| Tensor::<Flex, 2>::ones(shape, &device);
-        assert_eq!(in_parts(ones([300, 2]), ones([2, 300]), 1).dims(), [300, 300]);
+        assert_eq!(matmul_chunked(ones([300, 2]), ones([2, 300]), 1).dims(), [300, 300]);
     }
 }

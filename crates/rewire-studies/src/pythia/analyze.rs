@@ -14,7 +14,7 @@ use rewire_analysis::patching::activation_patching;
 use rewire_analysis::path::{Input, Receiver};
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Outcome};
-use rewire_circuits::{NameAttention, PathStep, Seen, evidence, induces, inhibits};
+use rewire_circuits::{AttentionProfile, PathStep, Seen, evidence, induces, inhibits};
 use rewire_hooks::Head;
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
@@ -48,7 +48,7 @@ pub struct Found {
     pub parts: Outcome,
     /// Path patching into the last residual stream.
     pub direct: PathStep,
-    /// Heads that work against the behaviour directly, strongest first.
+    /// Heads that work against the behavior directly, strongest first.
     pub opposing: Vec<Head>,
     /// Direct logit attribution of head results.
     pub attribution: Outcome,
@@ -70,10 +70,10 @@ pub struct Found {
     pub keys: Option<PathStep>,
     /// The heads that are ablated together and whose queries receive.
     pub movers: Vec<Head>,
-    /// Whether they are movers, or, without any, all that serve the behaviour directly.
+    /// Whether they are movers, or, without any, all that serve the behavior directly.
     pub has_movers: bool,
     /// Where heads look.
-    pub looks: NameAttention,
+    pub looks: AttentionProfile,
     /// Patterns of one clean prompt, `[layer, head, dest, src]`, and its number.
     pub shown: (usize, Array4<f32>),
     /// The circuit.
@@ -86,7 +86,7 @@ pub struct Found {
 ///
 /// # Errors
 /// [`StudyError`], for example if an analysis fails.
-pub fn analyse<B: AutodiffBackend>(
+pub fn analyze<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
     tokenizer: &Tokenizer,
@@ -168,7 +168,7 @@ struct Movers {
 }
 
 impl Movers {
-    fn new(direct: &PathStep, opposing: &[Head], looks: &NameAttention) -> Self {
+    fn new(direct: &PathStep, opposing: &[Head], looks: &AttentionProfile) -> Self {
         let both = direct.serving.iter().chain(opposing).copied();
         let directly: Vec<Head> = both.filter(|&head| inhibits(looks, head)).collect();
         let mut movers: Vec<Head> = direct.serving.iter().copied().filter(|head| !directly.contains(head)).collect();
@@ -242,11 +242,11 @@ impl<B: Backend> Steps<'_, B> {
     }
 
     /// Where heads look, and the patterns of one prompt with its number.
-    fn looks(&self, show: usize) -> Result<(NameAttention, (usize, Array4<f32>)), AnalysisError> {
+    fn looks(&self, show: usize) -> Result<(AttentionProfile, (usize, Array4<f32>)), AnalysisError> {
         let pairs = &self.data.pairs;
         let patterns = attention_patterns(self.model, &pairs.clean(), self.execution.prompt_batch)?;
         let shown = show.min(pairs.len() - 1);
-        let looks = NameAttention::new(&patterns, &self.data.roles);
+        let looks = AttentionProfile::new(&patterns, &self.data.roles);
         Ok((looks, (shown, patterns.index_axis(Axis(0), shown).to_owned())))
     }
 
@@ -268,7 +268,7 @@ impl<B: Backend> Steps<'_, B> {
     }
 
     /// Who tells the movers where to look, and who tells those.
-    fn senders(&self, chosen: &Movers, looks: &NameAttention) -> Result<Senders, AnalysisError> {
+    fn senders(&self, chosen: &Movers, looks: &AttentionProfile) -> Result<Senders, AnalysisError> {
         let Movers { directly, movers, .. } = chosen;
         let queries = self.into("into the movers' queries", Input::Q, movers)?;
         let candidates: Vec<Head> = serving(&queries);

@@ -1,4 +1,4 @@
-//! Products of float32 on the processor's ordinary units, none of which shortens a number.
+//! MatmulPrecision of float32 on the processor's ordinary units, none of which shortens a number.
 //!
 //! Left to itself, the backend tries every kernel that it has for a product and keeps the fastest, those among them that round
 //! float32 to TF32 for the matrix units: how exact a product is would depend on timings.
@@ -18,7 +18,7 @@ use cubek::std::InputBinding;
 type Inputs<R> = (CubeTensor<R>, CubeTensor<R>, CubeTensor<R>);
 
 /// `a @ b` of float32 tensors, by the fastest of the kernels that keep every bit.
-pub(super) fn product<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTensor<R>) -> CubeTensor<R> {
+pub(super) fn matmul<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTensor<R>) -> CubeTensor<R> {
     static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!("float32-product");
     let out = init_matmul_output(&a, &b, DType::F32);
     let (id, client) = (CubeTuneId::new(&a.client, &a.device), a.client.clone());

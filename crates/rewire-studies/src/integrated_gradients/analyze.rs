@@ -2,7 +2,7 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::integrated::{Integrated, PathIntegral, integrated_gradients};
+use rewire_analysis::integrated::{Integrated, IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Execution, Intervention, Question};
@@ -55,7 +55,7 @@ pub(super) fn compare<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
     pair: &PromptPairs,
-    integral: &PathIntegral<B::InnerBackend>,
+    integral: &IntegratedGradientsOptions<B::InnerBackend>,
 ) -> Result<Compared, StudyError> {
     let metric = LogitDiff::new(pair);
     let kinds = KINDS.map(|(kind, _)| kind);
@@ -67,7 +67,7 @@ pub(super) fn compare<B: AutodiffBackend>(
     })?;
     let exact_means = exact.baselines.means();
     let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> Result<Lines, StudyError> {
-        let integral = PathIntegral { baseline: baseline.clone(), ..integral.clone() };
+        let integral = IntegratedGradientsOptions { baseline: baseline.clone(), ..integral.clone() };
         let what = format!("integrated gradients, {name} baseline");
         let integrated = setup
             .step(&what, |progress| {

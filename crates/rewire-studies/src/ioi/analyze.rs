@@ -3,9 +3,9 @@
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::{Array4, Array5, Array6, Axis};
+use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    NormJacobian, PathOptions, PerPrompt, attention_attribution, attribution_patching,
-    attribution_patching_with_head_paths,
+    EdgeAttributionOptions, NormJacobian, attention_attribution, attribution_patching, attribution_patching_with_edges,
 };
 use rewire_analysis::heads::{attention_entropy, attention_patterns};
 use rewire_analysis::node::{By, Component, NodeKind};
@@ -53,7 +53,7 @@ pub struct Demo {
     pub attribution: Outcome,
     /// By activation patching, of those that the demo patches.
     pub exact: Outcome,
-    /// Head paths, as means over prompts.
+    /// Head edges, as means over prompts.
     pub paths: Array6<f32>,
     /// `[prompt, layer, head, dest, src]`.
     pub attention_attribution: Array5<f32>,
@@ -117,7 +117,7 @@ fn estimated(config: &TransformerConfig) -> Vec<NodeKind> {
     kinds
 }
 
-/// The demo's own analyses, in its order.
+/// The demo's own analyzes, in its order.
 pub(super) fn demo<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -129,10 +129,10 @@ pub(super) fn demo<B: AutodiffBackend>(
     let execution = setup.execution(model, pairs.width());
     let question = Question::new(pairs, &metric);
     let attention_attribution = attention_attribution(model, question, &execution)?;
-    let paths = PathOptions { norm, per_prompt: PerPrompt::Mean };
+    let paths = EdgeAttributionOptions { norm, reduce: Reduce::Mean };
     let kinds = estimated(model.config());
     let (attribution, paths) =
-        attribution_patching_with_head_paths(model, question, &kinds, paths, Direction::Denoising, &execution)?;
+        attribution_patching_with_edges(model, question, &kinds, paths, Direction::Denoising, &execution)?;
     let exact = setup.step("demo prompts: blocks and heads, exactly", |progress| {
         activation_patching(
             &inner,
@@ -277,7 +277,7 @@ mod tests {
         Outcome {
             method: Method::ActivationPatching,
             direction,
-            scale: Scale::Normalised,
+            scale: Scale::Normalized,
             metric: "logit-diff",
             baselines: Baselines { clean: vec![1.0; 2], corrupted: vec![-1.0; 2] },
             vanished: Vec::new(),

@@ -1,13 +1,13 @@
-//! Head paths as tables and maps.
+//! Head edges as tables and maps.
 
 use ndarray::{Array2, Array3, Array6, Axis};
 
 use crate::names::{INPUTS, head_name};
 
-/// The axes of head paths, prompt first.
+/// The axes of head edges, prompt first.
 pub const AXES: [&str; 7] = ["prompt", "layer_end", "head_end", "input", "layer_start", "head_start", "pos"];
 
-/// Head paths summed over positions, `[input, head_end, head_start]` with heads of all layers in one row.
+/// Head edges summed over positions, `[input, head_end, head_start]` with heads of all layers in one row.
 #[must_use]
 pub fn over_positions(paths: &Array6<f32>) -> Array3<f32> {
     let (layers, heads) = (paths.shape()[0], paths.shape()[1]);

@@ -19,16 +19,16 @@
 
 mod clusters;
 pub mod facts;
+mod formats;
 mod guard;
 pub mod ioi;
-mod json_line;
-mod jsonl;
 mod metrics;
 mod pairs;
+mod pairs_file;
 mod tokenizer;
 
 pub use clusters::Clusters;
-pub use jsonl::{PairsFileError, read_pairs};
+pub use formats::{Choices, Format, Place};
 pub use metrics::accuracy::Accuracy;
 pub use metrics::builtin::BuiltinMetric;
 pub use metrics::closure::MetricFn;
@@ -38,4 +38,5 @@ pub use metrics::metric::{AtClean, Metric, Reads};
 pub use metrics::normalization::{Normalization, NormalizationError};
 pub use metrics::probability::Probability;
 pub use pairs::{PairsError, PromptPair, PromptPairs};
+pub use pairs_file::{AnswerTokens, PairsFile, PairsFileError, PairsProblem, PairsSource, read_pairs};
 pub use tokenizer::{ChangedText, Surrounding, Tokenizer, TokenizerError};

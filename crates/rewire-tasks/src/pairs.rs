@@ -63,6 +63,14 @@ pub enum PairsError {
         /// `answer` or `wrong answer`.
         which: &'static str,
     },
+    /// A token that is a right and a wrong answer.
+    #[error("token id {token} is both an answer and a wrong answer; keep it on one side")]
+    RightAndWrong {
+        /// Which pair.
+        pair: usize,
+        /// The token.
+        token: u32,
+    },
     /// A prompt whose marked position is missing or past its end.
     #[error("the marked position is {mark:?} (none, or counted from 0), and the prompt has {len} tokens")]
     MarkOutside {
@@ -104,9 +112,45 @@ impl PairsError {
             PairsError::EmptyPrompt { pair }
             | PairsError::UnequalLengths { pair, .. }
             | PairsError::NoAnswer { pair, .. }
+            | PairsError::RightAndWrong { pair, .. }
             | PairsError::MarkOutside { pair, .. }
             | PairsError::TokenOutsideVocabulary { pair, .. }
             | PairsError::ContextExceeded { pair, .. } => Some(*pair),
+        }
+    }
+}
+
+impl PromptPair {
+    /// Checks the pair alone; `pair` is its number in errors.
+    pub(crate) fn check(&self, pair: usize) -> Result<(), PairsError> {
+        let Self { clean, corrupted, answers, wrong_answers } = self;
+        if clean.len() != corrupted.len() {
+            return Err(PairsError::UnequalLengths { pair, clean: clean.len(), corrupted: corrupted.len() });
+        }
+        if clean.is_empty() {
+            return Err(PairsError::EmptyPrompt { pair });
+        }
+        for (which, tokens) in [("answer", answers), ("wrong answer", wrong_answers)] {
+            if tokens.is_empty() {
+                return Err(PairsError::NoAnswer { pair, which });
+            }
+        }
+        match answers.iter().find(|token| wrong_answers.contains(token)) {
+            Some(&token) => Err(PairsError::RightAndWrong { pair, token }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a model with this vocabulary and context can run the pair; `pair` is its number
+    /// in errors.
+    pub(crate) fn check_model(&self, pair: usize, d_vocab: usize, n_ctx: usize) -> Result<(), PairsError> {
+        if self.clean.len() > n_ctx {
+            return Err(PairsError::ContextExceeded { pair, found: self.clean.len(), n_ctx });
+        }
+        let mut tokens = [&self.clean, &self.corrupted, &self.answers, &self.wrong_answers].into_iter().flatten();
+        match tokens.find(|token| **token as usize >= d_vocab) {
+            Some(&token) => Err(PairsError::TokenOutsideVocabulary { pair, token, d_vocab }),
+            None => Ok(()),
         }
     }
 }
@@ -117,19 +161,7 @@ impl PromptPairs {
     /// # Errors
     /// [`PairsError`], naming the pair.
     pub fn new(pairs: Vec<PromptPair>) -> Result<Self, PairsError> {
-        for (pair, PromptPair { clean, corrupted, answers, wrong_answers }) in pairs.iter().enumerate() {
-            if clean.len() != corrupted.len() {
-                return Err(PairsError::UnequalLengths { pair, clean: clean.len(), corrupted: corrupted.len() });
-            }
-            if clean.is_empty() {
-                return Err(PairsError::EmptyPrompt { pair });
-            }
-            for (which, tokens) in [("answer", answers), ("wrong answer", wrong_answers)] {
-                if tokens.is_empty() {
-                    return Err(PairsError::NoAnswer { pair, which });
-                }
-            }
-        }
+        pairs.iter().enumerate().try_for_each(|(number, pair)| pair.check(number))?;
         let width = pairs.iter().map(|p| p.clean.len()).max().ok_or(PairsError::Empty)?;
         Ok(Self { pairs, names: Arc::default(), marks: None, width })
     }
@@ -170,16 +202,7 @@ impl PromptPairs {
     /// # Errors
     /// [`PairsError::TokenOutsideVocabulary`] or [`PairsError::ContextExceeded`], naming the pair.
     pub fn check_model(&self, d_vocab: usize, n_ctx: usize) -> Result<(), PairsError> {
-        for (pair, p) in self.pairs.iter().enumerate() {
-            if p.clean.len() > n_ctx {
-                return Err(PairsError::ContextExceeded { pair, found: p.clean.len(), n_ctx });
-            }
-            let mut tokens = [&p.clean, &p.corrupted, &p.answers, &p.wrong_answers].into_iter().flatten();
-            if let Some(&token) = tokens.find(|t| **t as usize >= d_vocab) {
-                return Err(PairsError::TokenOutsideVocabulary { pair, token, d_vocab });
-            }
-        }
-        Ok(())
+        self.pairs.iter().enumerate().try_for_each(|(number, pair)| pair.check_model(number, d_vocab, n_ctx))
     }
 
     /// Number of pairs.

@@ -155,12 +155,15 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Returns the tokens of a prompt: `bos`, if the model has one, and those of `text`.
+    /// Returns the tokens of a prompt: `bos`, if the model has one and the text does not begin with
+    /// it, and those of `text`.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_prompt(&self, text: &str, bos: Option<u32>) -> Result<Vec<u32>, TokenizerError> {
         let tokens = self.encode(text)?;
+        // Text may spell the BOS out, and a second one would move every position.
+        let bos = bos.filter(|bos| tokens.first() != Some(bos));
         Ok(bos.into_iter().chain(tokens).collect())
     }
 

@@ -1,0 +1,181 @@
+//! Why a file of prompt pairs was refused.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rewire_input::{cut, quoted};
+
+use super::MOST_PAIRS;
+use crate::formats::{MOST_LINE_BYTES, Place};
+use crate::pairs::PairsError;
+use crate::tokenizer::TokenizerError;
+
+/// Why a file of prompt pairs was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PairsFileError {
+    /// The file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file has no prompt pairs.
+    #[error("{path} holds no prompt pairs")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file as a whole is of no format that is read.
+    #[error("{path}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, and what the file looks like.
+        reason: String,
+    },
+    /// The file has more pairs than are read.
+    #[error("{path}, {place}: a file may have at most {MOST_PAIRS} prompt pairs; split it")]
+    TooManyPairs {
+        /// The file.
+        path: PathBuf,
+        /// The first pair that is too many.
+        place: Place,
+    },
+    /// A line has more bytes than are read.
+    #[error(
+        "{path}, line {line}: the line has more than {MOST_LINE_BYTES} bytes, the most that are read; is this the right file?"
+    )]
+    LineTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A line is not UTF-8.
+    #[error("{path}, line {line}: byte {column} of the line is not UTF-8; save the file as UTF-8")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The byte, from 1.
+        column: usize,
+    },
+    /// Some pairs cannot be used.
+    #[error("{}", listed(path, problems, *more))]
+    Problems {
+        /// The file.
+        path: PathBuf,
+        /// Where and why; the first twenty.
+        problems: Vec<(Place, PairsProblem)>,
+        /// How many more there are.
+        more: usize,
+    },
+}
+
+/// One problem as a sentence, several as a list.
+fn listed(path: &Path, problems: &[(Place, PairsProblem)], more: usize) -> String {
+    if let [(place, problem)] = problems {
+        return format!("{}, {place}: {problem}", path.display());
+    }
+    let mut text = format!("{} has {} pairs that cannot be used:", path.display(), problems.len() + more);
+    for (place, problem) in problems {
+        text += &format!("\n  {place}: {problem}");
+    }
+    if more > 0 {
+        text += &format!("\n  and {more} more");
+    }
+    text
+}
+
+/// Why one pair of a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PairsProblem {
+    /// The line or row is not a prompt pair.
+    Content(String),
+    /// The marked position is missing, and other pairs have one.
+    NoPosition,
+    /// Text where the model has no tokenizer.
+    NoTokenizer {
+        /// The text.
+        text: String,
+    },
+    /// Text that would begin with a token that the model does not have.
+    BosOutsideVocabulary {
+        /// The token in front.
+        bos: u32,
+        /// Size of the vocabulary.
+        d_vocab: usize,
+    },
+    /// A token id that stands for another text in this model's vocabulary.
+    OtherTokenizer {
+        /// The token id.
+        id: u32,
+        /// What it stands for here.
+        token: String,
+        /// What the file says that it begins.
+        text: String,
+    },
+    /// Prompts of unequal lengths.
+    UnequalLengths {
+        /// Tokens of the clean and of the corrupted prompt.
+        lengths: [usize; 2],
+        /// The first position at which they differ.
+        first: usize,
+        /// A few tokens of both from there on.
+        pieces: [Vec<String>; 2],
+    },
+    /// Text that does not become the tokens asked for.
+    Tokens(TokenizerError),
+    /// A pair that cannot be patched, or not with this model.
+    Pair(PairsError),
+}
+
+impl From<TokenizerError> for PairsProblem {
+    fn from(error: TokenizerError) -> Self {
+        PairsProblem::Tokens(error)
+    }
+}
+
+impl From<PairsError> for PairsProblem {
+    fn from(error: PairsError) -> Self {
+        PairsProblem::Pair(error)
+    }
+}
+
+impl fmt::Display for PairsProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PairsProblem::Content(reason) => f.write_str(reason),
+            PairsProblem::NoPosition => f.write_str("`position` is missing, and other pairs have it"),
+            PairsProblem::NoTokenizer { text } => {
+                write!(f, "{} is text, and the model has no tokenizer.json; give token ids", quoted(text))
+            }
+            PairsProblem::BosOutsideVocabulary { bos, d_vocab } => write!(
+                f,
+                "text begins with the model's BOS, and its id {bos} is outside the vocabulary of {d_vocab}; leave the BOS out \
+                 (--bos none) or correct bos_token_id in config.json"
+            ),
+            PairsProblem::OtherTokenizer { id, token, text } => write!(
+                f,
+                "token id {id} is {} for this model, and the file has it for {}: the ids are of another tokenizer; use text",
+                quoted(token),
+                quoted(text)
+            ),
+            PairsProblem::UnequalLengths { lengths: [clean, corrupted], first, pieces } => {
+                let [of_clean, of_corrupted] = pieces.each_ref().map(|pieces| cut(&pieces.join("|")));
+                write!(
+                    f,
+                    "the clean prompt has {clean} tokens, the corrupted one {corrupted}; patching needs as many in both. From \
+                     position {first} on, clean is {of_clean} and corrupted {of_corrupted}"
+                )
+            }
+            PairsProblem::Tokens(error) => error.fmt(f),
+            PairsProblem::Pair(error) => error.fmt(f),
+        }
+    }
+}

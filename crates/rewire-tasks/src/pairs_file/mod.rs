@@ -1,0 +1,213 @@
+//! Prompt pairs from a file: its records tokenized, checked and put together.
+
+mod error;
+mod tokens;
+
+use std::path::Path;
+
+use crate::formats::{Choices, Format, Mark, Place, Record, Unread, each_record};
+use crate::pairs::{PairsError, PromptPair, PromptPairs};
+use crate::tokenizer::Tokenizer;
+
+pub use error::{PairsFileError, PairsProblem};
+use tokens::RecordReader;
+
+/// Most prompt pairs of a file. More would take days on any model.
+const MOST_PAIRS: usize = 1_000_000;
+/// Most problems that an error lists.
+const MOST_PROBLEMS: usize = 20;
+
+/// Which token stands for an answer of several tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AnswerTokens {
+    /// Each answer must be one token; several are an error.
+    #[default]
+    Single,
+    /// An answer's first token stands for it, as in EAP-IG and MIB.
+    First,
+}
+
+/// How a file of prompt pairs is read for a model.
+#[derive(Debug, Clone, Copy)]
+pub struct PairsSource<'a> {
+    /// The model's tokenizer; without one a file must have token ids.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// The token in front of text, if there is one.
+    pub bos: Option<u32>,
+    /// Size of the model's vocabulary.
+    pub d_vocab: usize,
+    /// Positions that the model has.
+    pub n_ctx: usize,
+    /// Which token stands for an answer of several tokens.
+    pub answers: AnswerTokens,
+    /// Which of the file's alternatives are read.
+    pub choices: Choices<'a>,
+}
+
+/// The prompt pairs of a file.
+#[derive(Debug, Clone)]
+pub struct PairsFile {
+    /// The pairs.
+    pub pairs: PromptPairs,
+    /// The format that was recognized.
+    pub format: Format,
+    /// Warnings about doubtful but possible content, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// What is collected while the records are read.
+#[derive(Default)]
+struct Collected {
+    pairs: Vec<PromptPair>,
+    marks: Vec<Option<usize>>,
+    places: Vec<Place>,
+    problems: Vec<(Place, PairsProblem)>,
+    /// Problems beyond those that are kept.
+    more: usize,
+    first_tokens: Vec<(Place, String)>,
+    ends_in_space: Vec<Place>,
+}
+
+/// Reads the prompt pairs of a file for a model. The format is recognized by the content: see
+/// [`Format`].
+///
+/// Token ids are used as they are. Text is tokenized, with [`PairsSource::bos`] in front. Blank
+/// lines, a byte order mark and Windows line ends are accepted. The pairs are checked against the
+/// model's vocabulary and context.
+///
+/// # Errors
+/// [`PairsFileError`], naming the file and up to twenty places in it.
+pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsFileError> {
+    let reader = RecordReader { source };
+    let mut collected = Collected::default();
+    let n_tokens = |text: &str| {
+        let tokenizer = source.tokenizer?;
+        tokenizer.encode_prompt(text, source.bos).ok().map(|tokens| tokens.len())
+    };
+    let found = each_record(path, source.choices, &n_tokens, |place, record| collected.take(&reader, place, record))
+        .map_err(|stop| stop.named(path))?;
+    if collected.problems.is_empty() {
+        collected.check_marks();
+    }
+    if !collected.problems.is_empty() {
+        let Collected { problems, more, .. } = collected;
+        return Err(PairsFileError::Problems { path: path.into(), problems, more });
+    }
+    let mut warnings = collected.warnings();
+    if found.without_partner > 0 {
+        warnings.push(format!(
+            "{} rows are left out: no other row has their wrong word as its right one and as many tokens",
+            found.without_partner
+        ));
+    }
+    let (Some(format), false) = (found.format, collected.pairs.is_empty()) else {
+        return Err(PairsFileError::Empty { path: path.into() });
+    };
+    let Collected { pairs, marks, places, .. } = collected;
+    let problem = |error: PairsError| match error.pair() {
+        None => PairsFileError::Empty { path: path.into() },
+        Some(pair) => {
+            let problems = vec![(places[pair], PairsProblem::Pair(error))];
+            PairsFileError::Problems { path: path.into(), problems, more: 0 }
+        }
+    };
+    let mut pairs = PromptPairs::new(pairs).map_err(problem)?;
+    if let Some(marks) = marks.into_iter().collect::<Option<Vec<usize>>>() {
+        pairs = pairs.with_marked_positions(marks).map_err(problem)?;
+    }
+    if let Some(tokenizer) = source.tokenizer {
+        pairs = pairs.with_token_labels(|token| tokenizer.decode(&[token]));
+    }
+    Ok(PairsFile { pairs, format, warnings })
+}
+
+impl Collected {
+    fn take(&mut self, reader: &RecordReader, place: Place, record: Result<Record, String>) -> Result<(), Stop> {
+        if self.pairs.len() == MOST_PAIRS {
+            return Err(Stop::TooManyPairs(place));
+        }
+        let read = record.map_err(PairsProblem::Content).and_then(|record| {
+            let ends_in_space = reader.ends_in_space(&record);
+            Ok((ends_in_space, reader.pair(record)?))
+        });
+        match read {
+            Ok((ends_in_space, (pair, mark, first_tokens))) => {
+                self.pairs.push(pair);
+                self.marks.push(mark);
+                self.places.push(place);
+                self.first_tokens.extend(first_tokens.into_iter().map(|answer| (place, answer)));
+                if ends_in_space {
+                    self.ends_in_space.push(place);
+                }
+            }
+            Err(_) if self.problems.len() == MOST_PROBLEMS => self.more += 1,
+            Err(problem) => self.problems.push((place, problem)),
+        }
+        Ok(())
+    }
+
+    /// Either every pair has a marked position, or none has.
+    fn check_marks(&mut self) {
+        if self.marks.iter().all(Option::is_none) {
+            return;
+        }
+        for (mark, place) in self.marks.iter().zip(&self.places) {
+            match mark {
+                Some(_) => {}
+                None if self.problems.len() == MOST_PROBLEMS => self.more += 1,
+                None => self.problems.push((*place, PairsProblem::NoPosition)),
+            }
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some((place, answer)) = self.first_tokens.first() {
+            warnings.push(format!(
+                "{} answers have several tokens, and their first token stands for them; the first such answer is {} ({place})",
+                self.first_tokens.len(),
+                rewire_input::quoted(answer)
+            ));
+        }
+        if let Some(place) = self.ends_in_space.first() {
+            warnings.push(format!(
+                "{} prompts end in a space and their answers start with one, which models rarely continue well; the first is {place}",
+                self.ends_in_space.len()
+            ));
+        }
+        warnings
+    }
+}
+
+/// Why reading stops at once.
+enum Stop {
+    Unread(Unread),
+    TooManyPairs(Place),
+}
+
+impl From<Unread> for Stop {
+    fn from(unread: Unread) -> Self {
+        Stop::Unread(unread)
+    }
+}
+
+impl Stop {
+    fn named(self, path: &Path) -> PairsFileError {
+        let path = path.into();
+        match self {
+            Stop::Unread(Unread::Io(source)) => PairsFileError::Read { path, source },
+            Stop::Unread(Unread::LineTooLong(line)) => PairsFileError::LineTooLong { path, line },
+            Stop::Unread(Unread::NotUtf8 { line, column }) => PairsFileError::NotUtf8 { path, line, column },
+            Stop::Unread(Unread::Whole(reason)) => PairsFileError::Content { path, reason },
+            Stop::TooManyPairs(place) => PairsFileError::TooManyPairs { path, place },
+        }
+    }
+}
+
+/// Counts a marked position from the model's first token.
+fn token_position(mark: Mark, tokens_before_text: usize) -> usize {
+    match mark {
+        Mark::Token(position) => position,
+        Mark::TextToken(position) => position + tokens_before_text,
+    }
+}

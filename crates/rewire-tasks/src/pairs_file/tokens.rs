@@ -1,0 +1,122 @@
+//! A record's text as tokens.
+
+use super::error::PairsProblem;
+use super::{AnswerTokens, PairsSource, token_position};
+use crate::formats::{Answer, Prompt, Record};
+use crate::pairs::{PairsError, PromptPair};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Turns records into pairs of tokens.
+pub(super) struct RecordReader<'a> {
+    pub(super) source: &'a PairsSource<'a>,
+}
+
+/// A pair, its marked position, and the answers of several tokens whose first stands for them.
+type ReadPair = (PromptPair, Option<usize>, Vec<String>);
+
+impl RecordReader<'_> {
+    /// Whether a prompt ends in a space and an answer begins with one.
+    pub(super) fn ends_in_space(&self, record: &Record) -> bool {
+        let spaced = |answer: &Answer| matches!(answer, Answer::Text(text) if text.starts_with(' '));
+        [&record.clean, &record.corrupted].into_iter().any(|p| matches!(p, Prompt::Text(text) if text.ends_with(' ')))
+            && record.answers.iter().chain(&record.wrong_answers).any(spaced)
+    }
+
+    /// Tokenizes a record and checks the pair against the model.
+    pub(super) fn pair(&self, record: Record) -> Result<ReadPair, PairsProblem> {
+        let Record { clean, corrupted, answers, wrong_answers, position, .. } = record;
+        let is_text = matches!(clean, Prompt::Text(_));
+        let mut first_tokens = Vec::new();
+        let mut tokens = |answers: Vec<Answer>| -> Result<Vec<u32>, PairsProblem> {
+            let mut tokens = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let token = self.answer(answer, &mut first_tokens)?;
+                if !tokens.contains(&token) {
+                    tokens.push(token);
+                }
+            }
+            Ok(tokens)
+        };
+        let (answers, wrong_answers) = (tokens(answers)?, tokens(wrong_answers)?);
+        let pair =
+            PromptPair { clean: self.prompt(clean)?, corrupted: self.prompt(corrupted)?, answers, wrong_answers };
+        if pair.clean.len() != pair.corrupted.len() {
+            return Err(self.unequal(&pair));
+        }
+        pair.check(0).and_then(|()| pair.check_model(0, self.source.d_vocab, self.source.n_ctx))?;
+        let before_text = match (is_text, self.source.bos) {
+            (true, Some(bos)) => usize::from(pair.clean.first() == Some(&bos)),
+            _ => 0,
+        };
+        let mark = position.map(|mark| token_position(mark, before_text));
+        if let Some(mark) = mark
+            && mark >= pair.clean.len()
+        {
+            return Err(PairsError::MarkOutside { pair: 0, mark: Some(mark), len: pair.clean.len() }.into());
+        }
+        Ok((pair, mark, first_tokens))
+    }
+
+    fn prompt(&self, prompt: Prompt) -> Result<Vec<u32>, PairsProblem> {
+        match prompt {
+            Prompt::Ids(ids) => Ok(ids),
+            Prompt::Text(text) => {
+                let tokens = self.tokenizer(&text)?.encode_prompt(&text, self.source.bos)?;
+                if let Some(bos) = self.source.bos.filter(|&bos| bos as usize >= self.source.d_vocab) {
+                    return Err(PairsProblem::BosOutsideVocabulary { bos, d_vocab: self.source.d_vocab });
+                }
+                Ok(tokens)
+            }
+        }
+    }
+
+    fn answer(&self, answer: Answer, first_tokens: &mut Vec<String>) -> Result<u32, PairsProblem> {
+        let text = match answer {
+            Answer::Id(id) => return Ok(id),
+            Answer::IdOf { id, text } => return self.id_of(id, text),
+            Answer::Text(text) => text,
+        };
+        let tokenizer = self.tokenizer(&text)?;
+        match (tokenizer.single_token(&text), self.source.answers) {
+            (Ok(token), _) => Ok(token),
+            (Err(TokenizerError::NotOneToken { text, pieces }), AnswerTokens::First) if pieces.len() > 1 => {
+                let tokens = tokenizer.encode(&text)?;
+                first_tokens.push(text);
+                Ok(tokens[0])
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// A token id, checked against the text that it stands for.
+    fn id_of(&self, id: u32, text: String) -> Result<u32, PairsProblem> {
+        let Some(tokenizer) = self.source.tokenizer else { return Ok(id) };
+        let token = tokenizer.decode(&[id]);
+        let begins = token.trim();
+        match !begins.is_empty() && text.trim().to_lowercase().starts_with(&begins.to_lowercase()) {
+            true => Ok(id),
+            false => Err(PairsProblem::OtherTokenizer { id, token, text }),
+        }
+    }
+
+    /// The tokenizer, for a text that may fit into the model's context.
+    fn tokenizer(&self, text: &str) -> Result<&Tokenizer, PairsProblem> {
+        let none = || PairsProblem::NoTokenizer { text: text.to_owned() };
+        let tokenizer = self.source.tokenizer.ok_or_else(none)?;
+        tokenizer.check_fits(text, self.source.n_ctx)?;
+        Ok(tokenizer)
+    }
+
+    /// The problem of prompts of unequal lengths, with the tokens around the first difference.
+    fn unequal(&self, pair: &PromptPair) -> PairsProblem {
+        let lengths = [pair.clean.len(), pair.corrupted.len()];
+        let Some(tokenizer) = self.source.tokenizer else {
+            return PairsError::UnequalLengths { pair: 0, clean: lengths[0], corrupted: lengths[1] }.into();
+        };
+        let same = pair.clean.iter().zip(&pair.corrupted).take_while(|(a, b)| a == b).count();
+        let pieces = |tokens: &[u32]| -> Vec<String> {
+            tokens.iter().skip(same).take(6).map(|&token| tokenizer.decode(&[token])).collect()
+        };
+        PairsProblem::UnequalLengths { lengths, first: same, pieces: [pieces(&pair.clean), pieces(&pair.corrupted)] }
+    }
+}

@@ -91,8 +91,7 @@ pub enum AnalysisError {
     /// The node writes nothing to the residual stream and cannot be a sender.
     #[error(
         "{node} writes nothing to the residual stream and cannot be a sender; use head_z, attn_out, mlp_out, mlp_post \
-         or the \
-         residual stream"
+         or the residual stream"
     )]
     SendsNothing {
         /// The node.
@@ -169,8 +168,7 @@ pub enum AnalysisError {
     /// The given activation has another shape than the hook point.
     #[error(
         "the activation given for `{point}` has shape {found:?}, and {expected:?} is needed (a size of 1 for prompts \
-         or positions is \
-         broadcast)"
+         or positions is broadcast)"
     )]
     GivenShape {
         /// The hook point.
@@ -198,10 +196,8 @@ pub enum AnalysisError {
     /// The attributions do not sum to the change of the metric, within the tolerance.
     #[error(
         "the attributions of {kind}, layer {layer}, do not sum to the change of the metric on prompt {prompt} \
-         (counted from 0): \
-         with {steps} steps the gap is {gap:.3e} for a change of {change:.3e}, and {allowed:.3e} is allowed; give \
-         more steps or a \
-         larger tolerance"
+         (counted from 0): with {steps} steps the gap is {gap:.3e} for a change of {change:.3e}, and {allowed:.3e} is \
+         allowed; give more steps or a larger tolerance"
     )]
     Incomplete {
         /// The nodes.
@@ -234,8 +230,8 @@ pub enum AnalysisError {
     /// The method takes the gradient on a run on which the metric is at its minimum or maximum.
     #[error(
         "{method} of the metric `{metric}` gives no information on the clean run: the metric's gradient is 0 there, \
-         and every estimate \
-         would be 0 up to rounding; {advice}integrated gradients, activation patching or another metric",
+         and every estimate would be 0 up to rounding; {advice}integrated gradients, activation patching or another \
+         metric",
         advice = if *has_other_direction { "use the denoising direction, whose gradient is taken on the corrupted \
             run, or " }
             else { "use " }
@@ -251,8 +247,7 @@ pub enum AnalysisError {
     /// The metric's gradient is 0 on every prompt whose two runs differ.
     #[error(
         "the gradient of the metric `{metric}` with respect to the logits is 0 on all prompts, and attribution gives \
-         no information; use \
-         activation patching, integrated gradients, the other direction or another metric"
+         no information; use activation patching, integrated gradients, the other direction or another metric"
     )]
     GradientVanishes {
         /// The metric.

@@ -114,7 +114,8 @@ impl fmt::Display for Warning {
                         let share = 100.0 * span.least_share();
                         write!(
                             f,
-                            ": it is less than {share}% of that size, and the two runs hardly differ; use other prompts or metric units"
+                            ": it is less than {share}% of that size, and the two runs hardly differ; use other \
+                             prompts or metric units"
                         )
                     }
                 }
@@ -124,8 +125,9 @@ impl fmt::Display for Warning {
                 let more = if prompts.len() > 5 { ", .." } else { "" };
                 write!(
                     f,
-                    "the metric's gradient vanishes on {} of {of} prompts ({which}{more}, counted from 0), compared with the change \
-                     of the metric; attribution gives no information about these prompts, and means count them as about 0",
+                    "the metric's gradient vanishes on {} of {of} prompts ({which}{more}, counted from 0), although \
+                     the metric changes; attribution gives no information about these prompts, and means count their \
+                     effects as about 0",
                     prompts.len()
                 )
             }

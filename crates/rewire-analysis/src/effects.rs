@@ -25,13 +25,13 @@ pub enum Reduce {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Exact: one run of the model with each node replaced.
+    /// Exact: one run of the model per replaced node.
     ActivationPatching,
     /// First order: `(source - base) . gradient`, with the gradient on the base run.
     AttributionPatching,
     /// Gradients integrated along a line of activations.
     IntegratedGradients,
-    /// Exact: one run of the model with each node removed.
+    /// Exact: one run of the model per removed node.
     Ablation,
     /// Exact: the change along the paths from each node to chosen receivers alone.
     PathPatching,
@@ -56,7 +56,7 @@ impl fmt::Display for Method {
 /// The effects of all nodes of one kind, per prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects {
-    /// The nodes.
+    /// The node kind.
     pub kind: NodeKind,
     /// `[prompt, layer, ..]`, followed by [`NodeKind::axes`]: `[prompt, layer, head]` for heads,
     /// `[prompt, layer, pos]` for the residual stream by position.
@@ -123,7 +123,7 @@ impl Baselines {
 /// Effects, and the method, direction, scale and baselines that they refer to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The method that found them.
+    /// The method that found the effects.
     pub method: Method,
     /// Which run was patched.
     pub direction: Direction,
@@ -183,7 +183,7 @@ pub(crate) fn join(
     }
     let join = |(kind, parts): (&NodeKind, Vec<ArrayD<f32>>)| {
         let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-        let values = concatenate(Dimension(0), &views).expect("batches that differ in their prompts alone");
+        let values = concatenate(Dimension(0), &views).expect("batches differ only in their prompts");
         // Adding 0 turns -0 into 0.
         let values = values.mapv(|v| (f64::from(v) * factor) as f32 + 0.0);
         let effects = Effects { kind: *kind, values, lengths: pairs.lengths() };

@@ -86,7 +86,7 @@ pub enum AnalysisError {
         len: usize,
     },
     /// The list of receivers is empty.
-    #[error("no receivers were given")]
+    #[error("no receivers were given; give at least one")]
     NoReceivers,
     /// The node writes nothing to the residual stream and cannot be a sender.
     #[error(

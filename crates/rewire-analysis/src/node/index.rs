@@ -56,8 +56,8 @@ pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usiz
     kind.axes().into_iter().map(size).collect()
 }
 
-/// Returns zeros for the effects of a kind on `n_prompts` prompts of `width` positions, `[prompt,
-/// layer, ..]`.
+/// Returns zeros for the effects of a kind on `n_prompts` prompts of `width` positions,
+/// `[prompt, layer, ..]`.
 pub(crate) fn no_effects(kind: NodeKind, config: &TransformerConfig, n_prompts: usize, width: usize) -> ArrayD<f32> {
     let mut shape = vec![n_prompts, config.n_layers];
     shape.extend(node_sizes(kind, config, width));

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use rewire_hooks::{Axis, Site};
 use serde::{Deserialize, Serialize};
 
-/// A component that every layer has.
+/// A component of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Component {
@@ -223,8 +223,8 @@ impl Node {
         Self { unit: Some(unit), ..self }
     }
 
-    /// Returns the name for tables and charts, in which a head needs no component: `L9H6`, `L3
-    /// mlp_out`, `L9H6 @ 14`.
+    /// Returns the name for tables and charts, in which a head needs no component: `L9H6`,
+    /// `L3 mlp_out`, `L9H6 @ 14`.
     #[must_use]
     pub fn short_name(&self) -> String {
         let is_head = NodeKind::all(self.component).unit_axis() == Some(Axis::Head);

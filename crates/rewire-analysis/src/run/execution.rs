@@ -54,20 +54,20 @@ pub struct Execution<'a> {
     /// Number of prompt pairs whose activations are cached at once. [`fitted`](Self::fitted)
     /// chooses this field, `gradient_batch` and `token_budget` to fit the memory of a device. In
     /// float32, the caches hold the residual stream, keys and values of every layer and the patched
-    /// activations, for both runs. For every kind of node they take at most about `4 * n_layers *
-    /// pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes.
+    /// activations, for both runs. For every kind of node they take at most about
+    /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes.
     pub prompt_batch: usize,
     /// Largest number of prompt pairs per backward pass. With few pairs, the CPU backends use
     /// smaller batches to keep several threads busy. The tape of each thread holds every activation
-    /// of its prompts, and the gradients take about as much again. Together they take about `8 *
-    /// n_layers * pos * gradient_batch * (30 d_model + 8 d_mlp + 6 n_heads * pos)` bytes. Here,
-    /// `pos` counts the positions from the first one that differs between the two runs.
+    /// of its prompts, and the gradients take about as much again. Together they take about
+    /// `8 * n_layers * pos * gradient_batch * (30 d_model + 8 d_mlp + 6 n_heads * pos)` bytes.
+    /// Here, `pos` counts the positions from the first one that differs between the two runs.
     pub gradient_batch: usize,
     /// Largest number of tokens per forward pass. Patches share a batch up to this number of tokens
     /// and up to `token_budget * d_mlp` logits. A batch holds at least one patch for all cached
-    /// prompts. On each thread, a pass takes about `4 * token_budget * (2 d_mlp + 8 d_model + 2
-    /// n_heads * pos)` bytes. A metric that reads the whole vocabulary takes about four times the
-    /// memory of its logits in addition.
+    /// prompts. On each thread, a pass takes about
+    /// `4 * token_budget * (2 d_mlp + 8 d_model + 2 n_heads * pos)` bytes. A metric that reads the
+    /// whole vocabulary takes about four times the memory of its logits in addition.
     pub token_budget: usize,
     /// Number of passes that run at once on the CPU backends, each on its own thread; `None` for
     /// one per core. Other backends run one pass at a time.

@@ -103,7 +103,7 @@ pub fn mean_activations<B: Backend>(
 /// first prompt of the batch has index `first` among all.
 fn of_prompts<B: Backend>(model: &Transformer<B>, batch: &[Vec<u32>], first: usize) -> AnalysisError {
     let not_finite = |prompt, point| {
-        let what = "a sum of activations of the reference set".to_owned();
+        let what = "a sum of activations over the reference set".to_owned();
         AnalysisError::NotFinite { what, value: f32::NAN, prompt, first: point }
     };
     for (i, prompt) in batch.iter().enumerate() {

@@ -64,7 +64,7 @@ pub(crate) fn moving<B: Backend>(
     let (sizes, shapes): (Vec<_>, Vec<_>) =
         points.iter().map(size).collect::<Result<Vec<_>, CacheError>>()?.into_iter().unzip();
     let array = |(numbers, shape): (Vec<f32>, Vec<usize>)| {
-        ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("as many numbers as the shape has")
+        ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("the shape has as many numbers")
     };
     let sizes: BTreeMap<HookPoint, ArrayD<f32>> =
         points.iter().copied().zip(to_vecs(sizes).into_iter().zip(shapes).map(array)).collect();

@@ -62,11 +62,11 @@ impl<M> Copy for Question<'_, M> {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// The corrupted run is patched with clean activations: shows which nodes suffice to restore
-    /// the behavior.
+    /// The corrupted run is patched with clean activations. This shows which nodes suffice to
+    /// restore the behavior.
     Denoising,
-    /// The clean run is patched with corrupted activations: shows which nodes are necessary for the
-    /// behavior.
+    /// The clean run is patched with corrupted activations. This shows which nodes are necessary
+    /// for the behavior.
     Noising,
 }
 

@@ -52,8 +52,8 @@ pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, 
     metric.evaluate(logits.reshape([rows, columns]), prompts) + nan_or_zero
 }
 
-/// Returns a bound on the rounding error inside the metric for each row of `logits` `[row, 1,
-/// column]`.
+/// Returns a bound on the rounding error inside the metric for each row of `logits`
+/// `[row, 1, column]`.
 pub(crate) fn rounding<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
     let [rows, _, columns] = logits.dims();
     metric.rounding(logits.reshape([rows, columns]), prompts)

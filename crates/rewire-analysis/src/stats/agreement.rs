@@ -50,7 +50,8 @@ pub struct Agreement {
     /// Share of the variance of the exact effects that the estimates explain without rescaling; see
     /// [`r_squared`](crate::stats::correlation::r_squared).
     pub r_squared: Option<f64>,
-    /// Number of largest exact effects that [`top_k_overlap`](Self::top_k_overlap) counts among.
+    /// Number of largest exact effects and of largest estimates that
+    /// [`top_k_overlap`](Self::top_k_overlap) compares.
     pub top_k: usize,
     /// Number of nodes that are among the `top_k` of largest exact effect and among the `top_k` of
     /// largest estimate, both by absolute value.

@@ -1,6 +1,6 @@
 //! Standard errors and intervals of a mean over prompts, with clusters of prompts.
 //!
-//! At a position that not every prompt has, they are over the prompts that have it.
+//! Statistics at a position are over the prompts that have the position.
 
 use std::fmt;
 
@@ -117,8 +117,8 @@ impl Effects {
     /// Returns a Student's t interval of the mean over prompts, `[layer, ..]` for each end. The
     /// ends are the mean less and plus [`standard_error`](Self::standard_error) times the quantile
     /// of Student's t with one degree of freedom less than there are clusters. The interval assumes
-    /// normal cluster means, and then has its level for few clusters, too. `None` for fewer than
-    /// two clusters.
+    /// that cluster means are normally distributed. Under this assumption it keeps its level with
+    /// few clusters. `None` for fewer than two clusters.
     ///
     /// # Panics
     /// If `clusters` has another number of prompts.
@@ -201,7 +201,7 @@ impl Effects {
     pub fn node(&self, place: &[usize], clusters: &Clusters) -> (Self, Clusters) {
         let prompts = self.prompts_at(self.position_axis().map(|axis| place[axis - 1]));
         let values = prompts.iter().map(|&prompt| self.values[[&[prompt], place].concat().as_slice()]).collect();
-        let values = ArrayD::from_shape_vec(IxDyn(&[prompts.len(), 1]), values).expect("a number a prompt");
+        let values = ArrayD::from_shape_vec(IxDyn(&[prompts.len(), 1]), values).expect("one number per prompt");
         let lengths = prompts.iter().filter_map(|&prompt| self.lengths.get(prompt).copied()).collect();
         let kind = NodeKind::all(self.kind.component);
         (Self { kind, values, lengths }, clusters.restricted_to(&prompts))

@@ -32,9 +32,10 @@ pub fn regression(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<[f64; 2
     (m.n >= 2 && m.xx > 0.0).then_some([slope, m.mean_y - slope * m.mean_x])
 }
 
-/// Returns the share of the variance of x that y explains as an estimate of x: `1 - sum (y - x)^2 /
-/// sum (x - mean x)^2`. It is 1 if both are equal, 0 if y is no better than the mean of x, and
-/// below 0 if y is worse. `None` for fewer than two pairs, and if x does not vary.
+/// Returns the share of the variance of x that y explains as an estimate of x:
+/// `1 - sum (y - x)^2 / sum (x - mean x)^2`. It is 1 if both are equal, 0 if y is no better than
+/// the mean of x, and below 0 if y is worse. `None` for fewer than two pairs, and if x does not
+/// vary.
 #[must_use]
 pub fn r_squared(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
     let pairs: Vec<(f32, f32)> = pairs.into_iter().collect();

@@ -93,7 +93,7 @@ impl Effects {
         }
         largest.sort_by(|a, b| b.total_cmp(a));
         let mut p_values = ArrayD::ones(&self.values.shape()[1..]);
-        let all = p_values.as_slice_mut().expect("made in one piece");
+        let all = p_values.as_slice_mut().expect("the array is contiguous");
         for (&node, size) in nodes.iter().zip(found.iter().flat_map(|(_, own)| own)) {
             // The tolerance is for sums in another order, which may differ in their last digits.
             let as_far = largest.partition_point(|other| *other >= size * (1.0 - 1e-9));

@@ -1,4 +1,4 @@
-//! What an analysis finds.
+//! The results of an analysis: effects of nodes, baselines, and the method.
 
 use std::fmt;
 
@@ -21,21 +21,22 @@ pub enum Reduce {
     Mean,
 }
 
-/// How effects were found.
+/// The method that found the effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Exactly: the model was run with each node replaced.
+    /// Exact: one run of the model per replaced node.
     ActivationPatching,
-    /// To first order: (source - base) . gradient at base.
+    /// First order: `(source - base) . gradient`, with the gradient on the base run.
     AttributionPatching,
-    /// Gradients along a line, integrated.
+    /// Gradients integrated along a line of activations.
     IntegratedGradients,
-    /// Exactly: the model was run with each node removed.
+    /// Exact: one run of the model per removed node.
     Ablation,
-    /// Exactly: what each node changes along the paths to chosen receivers alone.
+    /// Exact: the change along the paths from each node to chosen receivers alone.
     PathPatching,
-    /// Directly: what each node adds to the logits itself, with the final norm's scale held.
+    /// Direct: the contribution of each node to the logits, with the scale of the final norm held
+    /// fixed.
     LogitAttribution,
 }
 
@@ -52,42 +53,42 @@ impl fmt::Display for Method {
     }
 }
 
-/// The effects of all nodes of one kind, prompt by prompt.
+/// The effects of all nodes of one kind, per prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects {
-    /// The nodes.
+    /// The node kind.
     pub kind: NodeKind,
-    /// `[prompt, layer, ..]`, then [`NodeKind::axes`]: `[prompt, layer, head]` for heads, `[prompt, layer, pos]` for the
-    /// residual stream by position.
+    /// `[prompt, layer, ..]`, followed by [`NodeKind::axes`]: `[prompt, layer, head]` for heads,
+    /// `[prompt, layer, pos]` for the residual stream by position.
     pub values: ArrayD<f32>,
-    /// Tokens of each prompt. A shorter prompt has no node at the positions after its end: the
-    /// values there stand for nothing.
+    /// Number of tokens in each prompt. A shorter prompt has no node at positions after its end,
+    /// and the values there have no meaning.
     pub lengths: Vec<usize>,
 }
 
 impl Effects {
-    /// Mean over prompts, `[layer, ..]`. At a position, the mean is over the prompts that have it
-    /// ([`prompts_by_position`](Self::prompts_by_position)).
+    /// Returns the mean over prompts, `[layer, ..]`. At a position, the mean is over the prompts
+    /// that have it ([`prompts_by_position`](Self::prompts_by_position)).
     #[must_use]
     pub fn mean(&self) -> ArrayD<f32> {
         mean_over_prompts(&self.values, &self.lengths, self.position_axis())
     }
 
-    /// Number of prompts that have each position, `[pos]`; `None` for effects without an axis of
-    /// positions.
+    /// Returns the number of prompts that have each position, `[pos]`; `None` for effects without
+    /// an axis of positions.
     #[must_use]
     pub fn prompts_by_position(&self) -> Option<Vec<usize>> {
         let axis = self.position_axis()?;
         Some(prompts_by_position(&self.lengths, self.values.shape()[axis]))
     }
 
-    /// The axis of [`values`](Self::values) that runs over positions: of a pattern's cells, over
-    /// destinations.
+    /// Returns the axis of [`values`](Self::values) that runs over positions; for cells of
+    /// attention patterns, over destinations.
     pub(crate) fn position_axis(&self) -> Option<usize> {
         self.axis_names().iter().position(|name| matches!(*name, "pos" | "dest"))
     }
 
-    /// The names of the axes of [`values`](Self::values).
+    /// Returns the names of the axes of [`values`](Self::values).
     #[must_use]
     pub fn axis_names(&self) -> Vec<&'static str> {
         use rewire_hooks::Axis;
@@ -102,7 +103,7 @@ impl Effects {
     }
 }
 
-/// The metric of the unpatched runs, per prompt.
+/// The metric on the unpatched runs, per prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Baselines {
     /// On the clean prompts.
@@ -112,42 +113,42 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// Means over clean and over corrupted prompts.
+    /// Returns the means over clean and over corrupted prompts.
     #[must_use]
     pub fn means(&self) -> [f64; 2] {
         [&self.clean, &self.corrupted].map(|v| v.iter().map(|&x| f64::from(x)).sum::<f64>() / v.len().max(1) as f64)
     }
 }
 
-/// Effects, and all that is needed to read them.
+/// Effects, and the method, direction, scale and baselines that they refer to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// How they were found.
+    /// The method that found the effects.
     pub method: Method,
     /// Which run was patched.
     pub direction: Direction,
-    /// Their unit.
+    /// The effect scale.
     pub scale: Scale,
     /// The metric's name.
     pub metric: &'static str,
-    /// The metric of the unpatched runs.
+    /// The metric on the unpatched runs.
     pub baselines: Baselines,
-    /// Of attribution patching, the prompts (counted from 0) on which the metric's gradient
-    /// vanishes though the two runs differ: attribution says nothing about them.
+    /// For attribution patching, the prompts (counted from 0) on which the metric's gradient
+    /// vanishes although the two runs differ. Attribution gives no information about these prompts.
     pub vanished: Vec<usize>,
-    /// One a node kind, in the order asked for.
+    /// One entry per node kind, in the order asked for.
     pub effects: Vec<Effects>,
 }
 
-/// Number of prompts that are longer than each position.
+/// Returns the number of prompts that are longer than each position.
 pub(crate) fn prompts_by_position(lengths: &[usize], width: usize) -> Vec<usize> {
     (0..width).map(|position| lengths.iter().filter(|length| **length > position).count()).collect()
 }
 
-/// Mean of `values` `[prompt, ..]` over the prompts that have each position; over all of them
-/// without an axis of positions. A position that no prompt has keeps 0.
+/// Returns the mean of `values` `[prompt, ..]` over the prompts that have each position, or over
+/// all prompts without an axis of positions. A position that no prompt has keeps 0.
 pub(crate) fn mean_over_prompts(values: &ArrayD<f32>, lengths: &[usize], position: Option<usize>) -> ArrayD<f32> {
-    // In float64, so that the mean of many prompts is as exact as each.
+    // Summed in float64 to keep the mean of many prompts as exact as each value.
     let mut sum = ArrayD::<f64>::zeros(&values.shape()[1..]);
     let Some(axis) = position else {
         values.outer_iter().for_each(|prompt| sum.zip_mut_with(&prompt, |sum, v| *sum += f64::from(*v)));
@@ -165,8 +166,8 @@ pub(crate) fn mean_over_prompts(values: &ArrayD<f32>, lengths: &[usize], positio
     sum.mapv(|mean| mean as f32)
 }
 
-/// Puts the portions of a sweep over `pairs` together along the prompts, in the unit that `factor`
-/// makes; nodes that were not chosen are NaN.
+/// Concatenates the batches of a sweep over `pairs` along the prompts and multiplies the changes of
+/// the metric by `factor`, which gives the effect scale. Nodes that were not selected are NaN.
 pub(crate) fn join(
     method: Method,
     kinds: &[NodeKind],
@@ -182,8 +183,8 @@ pub(crate) fn join(
     }
     let join = |(kind, parts): (&NodeKind, Vec<ArrayD<f32>>)| {
         let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-        let values = concatenate(Dimension(0), &views).expect("batches that differ in their prompts alone");
-        // A 0 has no sign.
+        let values = concatenate(Dimension(0), &views).expect("batches differ only in their prompts");
+        // Adding 0 turns -0 into 0.
         let values = values.mapv(|v| (f64::from(v) * factor) as f32 + 0.0);
         let effects = Effects { kind: *kind, values, lengths: pairs.lengths() };
         match effects.values.iter().any(|v| v.is_infinite()) {
@@ -207,8 +208,8 @@ mod tests {
     #[test]
     fn a_mean_at_a_position_is_over_the_prompts_that_have_it() {
         let kind = NodeKind { component: Component::ResidPre, by: By::Position };
-        // Two prompts of three and two tokens, one layer. What stands after the shorter one's end
-        // is not an effect.
+        // Two prompts of three and two tokens, one layer. The value after the end of the shorter
+        // prompt is not an effect.
         let values = array![[[1.0, 2.0, 8.0]], [[3.0, 6.0, 5.0]]].into_dyn();
         let effects = Effects { kind, values, lengths: vec![3, 2] };
         assert_eq!(effects.mean(), array![[2.0, 4.0, 8.0]].into_dyn());

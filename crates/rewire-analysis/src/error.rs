@@ -1,4 +1,4 @@
-//! Everything that an analysis can refuse.
+//! Errors that an analysis can return.
 
 use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
 use rewire_model::ModelError;
@@ -8,51 +8,54 @@ use rewire_tensor::DeviceError;
 use crate::integrated::rule::Rule;
 use crate::node::kind::NodeKind;
 
-/// Why an analysis was not done.
+/// The reason why an analysis returned no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnalysisError {
     /// The list of nodes is empty.
-    #[error("no nodes were given")]
+    #[error("no nodes were given; give at least one")]
     NoNodes,
-    /// A node that this model does not have.
+    /// The model does not have the node.
     #[error("this model has no {node}: {reason}")]
     MissingNode {
         /// The node.
         node: NodeKind,
-        /// Why not.
+        /// Why the model does not have it.
         reason: &'static str,
     },
-    /// A node that the model has and the method cannot work on.
+    /// The model has the node, but the method does not support it.
     #[error("{method} does not take {node}: {reason}")]
     UnsupportedNode {
         /// The method.
         method: &'static str,
         /// The node.
         node: NodeKind,
-        /// Why not, and what to ask for instead.
+        /// Why the method does not support it, and what to use instead.
         reason: &'static str,
     },
-    /// Nodes at marked positions, for pairs that mark none.
-    #[error("the pairs mark no position for {node}: give each pair a position, or divide by all or by position")]
+    /// The nodes are at marked positions, but the pairs mark no position.
+    #[error(
+        "the pairs mark no position for {node}; mark one position per pair, or use `all` or `position` instead of \
+         `marked`"
+    )]
     NoMarks {
         /// The node.
         node: NodeKind,
     },
-    /// A node whose layer, head, neuron or position the model or the prompts do not have.
-    #[error("there is no {node}: {what} {found} of {bound}, counted from 0")]
+    /// The model or the prompts do not have the node's layer, head, neuron or position.
+    #[error("there is no {node}: {what} {found} is out of range (there are {bound}, counted from 0)")]
     OutsideModel {
         /// The node.
         node: String,
-        /// What of it is outside.
+        /// The index that is out of range, such as `layer` or `head`.
         what: &'static str,
-        /// The number given.
+        /// The index that was given.
         found: usize,
-        /// How many there are.
+        /// Number of valid indices: each valid index is below it.
         bound: usize,
     },
-    /// A node with a position a prompt, for another number of prompts.
-    #[error("{node} has positions for {found} prompts, and there are {expected}")]
+    /// The node has one position per prompt, but for another number of prompts.
+    #[error("{node} has positions for {found} prompts, and there are {expected}; give one entry per prompt")]
     PositionsOfOtherPairs {
         /// The node.
         node: String,
@@ -61,75 +64,83 @@ pub enum AnalysisError {
         /// Number of positions.
         found: usize,
     },
-    /// A prompt without names where names are looked at.
-    #[error("prompt {prompt} (counted from 0) has no names, and it is about names that a head copies or looks at")]
+    /// The prompt has no positions of names, which the analysis needs.
+    #[error(
+        "prompt {prompt} (counted from 0) has no names; this analysis needs the positions of the names in every prompt"
+    )]
     NoNames {
-        /// Which prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
     },
-    /// A name at a position that its prompt does not have.
-    #[error("the name at position {position} of prompt {prompt} is outside it: it has {len} tokens, counted from 0")]
+    /// The name is at a position that its prompt does not have.
+    #[error(
+        "prompt {prompt} has a name at position {position} and only {len} tokens (prompts and positions are counted \
+         from 0)"
+    )]
     NameOutside {
-        /// Which prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
         /// The position.
         position: usize,
-        /// Tokens of the prompt.
+        /// Number of tokens in the prompt.
         len: usize,
     },
     /// The list of receivers is empty.
-    #[error("no receivers were given")]
+    #[error("no receivers were given; give at least one")]
     NoReceivers,
-    /// A node that writes nothing to the residual stream cannot send.
+    /// The node writes nothing to the residual stream and cannot be a sender.
     #[error(
-        "{node} writes nothing to the residual stream, so it cannot send; heads (head_z), attn_out, mlp_out, mlp_post and the \
-         residual stream can"
+        "{node} writes nothing to the residual stream and cannot be a sender; use head_z, attn_out, mlp_out, mlp_post \
+         or the residual stream"
     )]
     SendsNothing {
         /// The node.
         node: String,
     },
-    /// A receiver that this model does not have.
+    /// The model does not have the receiver.
     #[error("there is no receiver {receiver}: {reason}")]
     NoSuchReceiver {
         /// The receiver.
         receiver: String,
-        /// Why not.
+        /// Why the model does not have it.
         reason: &'static str,
     },
-    /// A receiver at a position that a prompt does not have.
+    /// The receiver is at a position that a prompt does not have.
     #[error("receiver {receiver} is outside prompt {prompt} (counted from 0), which has {len} tokens")]
     ReceiverBehindEnd {
         /// The receiver.
         receiver: String,
-        /// The first prompt that is too short.
+        /// The first prompt that is too short, counted from 0.
         prompt: usize,
-        /// Its tokens.
+        /// Number of tokens in that prompt.
         len: usize,
     },
-    /// A group without nodes.
+    /// The group has no nodes.
     #[error("group {group} (counted from 0) has no nodes")]
     EmptyGroup {
-        /// Which group.
+        /// The group, counted from 0.
         group: usize,
     },
-    /// More nodes were to be verified than there are.
-    #[error("the {k} nodes of largest attribution were asked for, and there are {nodes}")]
+    /// More nodes were asked for than there are.
+    #[error("the {k} nodes of largest attribution were asked for, and there are only {nodes}")]
     TooManyNodes {
-        /// How many were asked for.
+        /// Number of nodes asked for.
         k: usize,
-        /// How many there are.
+        /// Number of nodes that there are.
         nodes: usize,
     },
-    /// Effects that are not of the same nodes.
-    #[error("{exact} and {estimate} are not effects of the same nodes")]
+    /// The two effects are for different nodes.
+    #[error(
+        "the exact effects ({exact}) and the estimates ({estimate}) are for different nodes; compare effects of the \
+         same kind and shape"
+    )]
     NotComparable {
-        /// The one kind.
+        /// Node kind of the exact effects.
         exact: NodeKind,
-        /// The other.
+        /// Node kind of the estimates.
         estimate: NodeKind,
     },
-    /// A quadrature rule with too few nodes.
+    /// The quadrature rule has too few steps.
     #[error(
         "the rule {rule} needs at least {least} {unit}, and {steps} {verb} asked for",
         unit = if *least == 1 { "step" } else { "steps" },
@@ -138,53 +149,55 @@ pub enum AnalysisError {
     TooFewSteps {
         /// The rule.
         rule: Rule,
-        /// How many were asked for.
+        /// Number of steps asked for.
         steps: usize,
-        /// The fewest that it can do with.
+        /// The fewest steps that the rule allows.
         least: usize,
     },
-    /// A list of quadrature nodes that is empty.
+    /// The list of quadrature nodes is empty.
     #[error("the list of quadrature nodes is empty; give at least one")]
     NoQuadratureNodes,
-    /// A quadrature rule with more nodes than could ever be run.
-    #[error("{steps} steps were asked for, and {most} are the most")]
+    /// The quadrature rule has more steps than the upper bound.
+    #[error("{steps} steps were asked for, and at most {most} are allowed")]
     TooManySteps {
-        /// How many were asked for.
+        /// Number of steps asked for.
         steps: usize,
-        /// The most.
+        /// The most steps that are allowed.
         most: usize,
     },
-    /// A given activation of another shape than the point has.
+    /// The given activation has another shape than the hook point.
     #[error(
-        "what is given for `{point}` has shape {found:?}, and {expected:?} is needed (1 prompt or 1 position may stand for all)"
+        "the activation given for `{point}` has shape {found:?}, and {expected:?} is needed (a size of 1 for prompts \
+         or positions is broadcast)"
     )]
     GivenShape {
-        /// The point.
+        /// The hook point.
         point: HookPoint,
-        /// The shape that it has in these prompts.
+        /// The shape of the hook point's activation for all prompts.
         expected: Vec<usize>,
         /// The shape that was given.
         found: Vec<usize>,
     },
-    /// A reference set without prompts.
-    #[error("the reference set, whose mean activations are wanted, has no prompts")]
+    /// The reference set has no prompts.
+    #[error("the reference set for mean activations has no prompts; give at least one")]
     EmptyReference,
-    /// A mean over positions of something that is about pairs of positions.
-    #[error("`{site}` has no mean over prompts: its size depends on their length", site = site.name())]
+    /// The site has one value per pair of positions and no mean over prompts.
+    #[error("`{site}` has no mean over prompts: its size depends on the length of the prompt", site = site.name())]
     NoMean {
         /// The site.
         site: Site,
     },
-    /// A node that is named twice in one set.
+    /// The set names the node twice.
     #[error("{node} is named twice in one set")]
     NodeTwice {
         /// The node.
         node: String,
     },
-    /// Attributions that do not sum to the change of the metric.
+    /// The attributions do not sum to the change of the metric, within the tolerance.
     #[error(
-        "the attributions of {kind}, layer {layer}, do not sum to the change of the metric on prompt {prompt}: they miss it by \
-         {gap:.3e} of {change:.3e} with {steps} steps, and {allowed:.3e} is allowed; give more steps or a larger tolerance"
+        "the attributions of {kind}, layer {layer}, do not sum to the change of the metric on prompt {prompt} \
+         (counted from 0): with {steps} steps the gap is {gap:.3e} for a change of {change:.3e}, and {allowed:.3e} is \
+         allowed; give more steps or a larger tolerance"
     )]
     Incomplete {
         /// The nodes.
@@ -193,32 +206,34 @@ pub enum AnalysisError {
         layer: usize,
         /// The prompt, counted from 0.
         prompt: usize,
-        /// Sum of attributions less change of the metric.
+        /// Sum of the attributions less the change of the metric.
         gap: f64,
         /// Change of the metric along the line.
         change: f64,
-        /// What the gap must be under.
+        /// Upper bound on the absolute gap.
         allowed: f64,
-        /// Nodes of the quadrature at last.
+        /// Number of quadrature nodes in the last attempt.
         steps: usize,
     },
-    /// The device that was computed on failed.
+    /// The device failed during the computation.
     #[error("{0}{advice}", advice = advice(.0))]
     Device(DeviceError),
-    /// A finished part of the sweep could not be kept.
-    #[error("a finished part of the sweep could not be kept: {0}")]
+    /// A finished pass could not be stored in the checkpoint.
+    #[error("a finished pass could not be stored in the checkpoint: {0}")]
     Checkpoint(#[source] std::io::Error),
-    /// A gradient method with a metric without gradient.
+    /// The method needs a gradient, and the metric's gradient is 0 wherever it exists.
     #[error("the gradient of the metric `{metric}` is 0 wherever it exists; use activation patching")]
     NotDifferentiable {
         /// The metric.
         metric: &'static str,
     },
-    /// A gradient method at a run at which the metric is at its minimum or maximum.
+    /// The method takes the gradient on a run on which the metric is at its minimum or maximum.
     #[error(
-        "{method} of the metric `{metric}` says nothing at the clean run, where the metric's gradient is 0: every estimate would be \
-         0 but for rounding; {advice}integrated gradients, activation patching or another metric",
-        advice = if *has_other_direction { "use the denoising direction, whose gradient is taken at the corrupted run, or " }
+        "{method} of the metric `{metric}` gives no information on the clean run: the metric's gradient is 0 there, \
+         and every estimate would be 0 up to rounding; {advice}integrated gradients, activation patching or another \
+         metric",
+        advice = if *has_other_direction { "use the denoising direction, whose gradient is taken on the corrupted \
+            run, or " }
             else { "use " }
     )]
     Stationary {
@@ -226,47 +241,50 @@ pub enum AnalysisError {
         method: &'static str,
         /// The metric.
         metric: &'static str,
-        /// Whether the method can be taken at the corrupted run instead.
+        /// Whether the method can take the gradient on the corrupted run instead.
         has_other_direction: bool,
     },
-    /// A gradient method where the metric's gradient is 0 on every prompt whose two runs differ.
+    /// The metric's gradient is 0 on every prompt whose two runs differ.
     #[error(
-        "the gradient of the metric `{metric}` with respect to the logits is 0 on all prompts, so attribution says nothing; use \
-         activation patching, integrated gradients, the other direction or another metric"
+        "the gradient of the metric `{metric}` with respect to the logits is 0 on all prompts, and attribution gives \
+         no information; use activation patching, integrated gradients, the other direction or another metric"
     )]
     GradientVanishes {
         /// The metric.
         metric: &'static str,
     },
-    /// A number that is not finite, where a result was to be.
+    /// A number of the result is not finite.
     #[error("{what} is {value}{on}{place}", on = on(.prompt), place = place(.first))]
     NotFinite {
-        /// What the number is.
+        /// Name of the number, such as the metric.
         what: String,
         /// The number.
         value: f32,
-        /// The prompt, where the number belongs to one.
+        /// The prompt of the number, counted from 0; `None` if it belongs to no single prompt.
         prompt: Option<usize>,
-        /// The first activation of that prompt's run that is not finite, where the run is unpatched
-        /// and one is not.
+        /// The first activation of that prompt's run that is not finite. `None` for a patched run,
+        /// or if all activations are finite.
         first: Option<HookPoint>,
     },
-    /// A metric with another number of prompts than the pairs.
-    #[error("the metric was made for {found} prompts, and there are {expected}")]
+    /// The metric is for another number of prompts than the pairs.
+    #[error("the metric was made for {found} prompts, and there are {expected} pairs; make it from the same pairs")]
     MetricOfOtherPairs {
         /// Number of pairs.
         expected: usize,
         /// Number of prompts that the metric reads.
         found: usize,
     },
-    /// A metric that reads a position that no prompt has.
-    #[error("the metric reads position {position} of prompt {prompt}, and prompts have {width}, counted from 0")]
+    /// The metric reads a position that no prompt has.
+    #[error(
+        "the metric reads position {position} of prompt {prompt}, and the longest prompt has {width} tokens (prompts \
+         and positions are counted from 0)"
+    )]
     ReadOutside {
-        /// The prompt.
+        /// The prompt, counted from 0.
         prompt: usize,
-        /// The position.
+        /// The position, counted from 0.
         position: usize,
-        /// How many there are.
+        /// Number of tokens in the longest prompt.
         width: usize,
     },
     /// The pairs cannot be run on this model.
@@ -278,7 +296,7 @@ pub enum AnalysisError {
     /// The model could not be run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// An activation was not where it should be.
+    /// The cache lacks an activation or has it in another shape.
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// A patch was not applied.
@@ -286,26 +304,28 @@ pub enum AnalysisError {
     Patch(#[from] PatchError),
 }
 
-/// The prompt that a number belongs to.
+/// Returns the part of a message that names the prompt of a number.
 fn on(prompt: &Option<usize>) -> String {
-    prompt.map_or_else(String::new, |prompt| format!(" on prompt {prompt} (counted from 0)"))
+    prompt.map_or_else(String::new, |prompt| format!(" for prompt {prompt} (counted from 0)"))
 }
 
-/// Where a number stopped being finite, and what to check.
+/// Returns the part of a message that names the first activation that is not finite, and what to
+/// check.
 fn place(first: &Option<HookPoint>) -> String {
     match first {
         Some(point) => format!(
-            ": `{point}` is the first activation of that run that is not finite; check the model's weights and its config.json"
+            ": `{point}` is the first activation of that run that is not finite; check the model's weights and its \
+             config.json"
         ),
-        None => ": the numbers leave the range of float32".to_owned(),
+        None => ": the computation left the range of float32".to_owned(),
     }
 }
 
-/// What helps against a fault.
+/// Returns the part of a message that says what to do about a fault.
 fn advice(fault: &DeviceError) -> &'static str {
     match fault {
         DeviceError::OutOfMemory(_) => {
-            "; with a smaller budget less is done at once, and shorter prompts, a smaller model or bfloat16 need less"
+            "; set a smaller memory budget, or use shorter prompts, a smaller model or bfloat16"
         }
         _ => "",
     }

@@ -1,12 +1,14 @@
-//! Which parts of a model a behavior runs through: exactly, by patching, and by gradients, all at once.
+//! Finds which parts of a model a behavior runs through: exactly by patching, or approximately by
+//! gradients.
 //!
 //! Use this crate to ask of every head, layer and position of a model how much of a
 //! [`Metric`](rewire_tasks::Metric) runs through it, over a set of
-//! [`PromptPairs`](rewire_tasks::PromptPairs). [`patching`] patches and ablates nodes exactly, alone or in
-//! groups; [`attribution`] estimates all effects from one backward pass; [`integrated`] attributes along
-//! a line of activations, with the completeness gap in the result; [`path`] follows paths through
-//! chosen receivers; [`heads`] says what single heads do; [`stats`] compares methods and gives
-//! intervals. [`node`] says what is intervened on, and [`run`] what every analysis shares.
+//! [`PromptPairs`](rewire_tasks::PromptPairs). [`patching`] patches and ablates nodes exactly,
+//! alone or in groups. [`attribution`] estimates all effects from one backward pass. [`integrated`]
+//! attributes along a line of activations, with the completeness gap in the result. [`path`]
+//! follows paths through chosen receivers. [`heads`] measures single heads. [`stats`] compares
+//! methods and gives intervals. [`node`] defines the nodes to intervene on. [`run`] has the
+//! question, the execution settings and the steps that all analyses share.
 //!
 //! ```
 //! use burn::backend::{Autodiff, Flex};
@@ -24,8 +26,9 @@
 //! let metric = LogitDiff::new(&pairs);
 //! let question = Question::new(&pairs, &metric);
 //! let outcome =
-//!     activation_patching(&model, question, &heads, Direction::Denoising, &Execution::default()).unwrap();
-//! let effect = outcome.effects[0].mean(); // [layer, head], 0 = as corrupted, 1 = as clean
+//!     activation_patching(&model, question, &heads, Direction::Denoising, &Execution::default())
+//!         .unwrap();
+//! let effect = outcome.effects[0].mean(); // [layer, head]: 0 corrupted, 1 clean
 //! assert_eq!(effect.shape(), [4, 8]);
 //! assert!(effect.iter().any(|e| *e > 0.2));
 //! ```

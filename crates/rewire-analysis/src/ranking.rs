@@ -1,4 +1,4 @@
-//! Effects in order of size, with the names of their nodes.
+//! Effects ranked by size, with the names of their nodes.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use crate::node::kind::Node;
 /// A node with its mean effect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RankedNode {
-    /// The node; of marked positions, without the positions themselves.
+    /// The node. A node at marked positions comes without the positions themselves.
     pub node: Node,
     /// Its index along the axes of [`Effects::mean`], layer first.
     pub index: Vec<usize>,
-    /// Its mean effect over prompts, in the unit of the outcome.
+    /// Its mean effect over prompts, on the effect scale of the outcome.
     pub effect: f32,
 }
 
-/// `L9H6 0.4312`, `L3 mlp_out @ 14 -0.0712`.
+/// Formats the name and the mean effect: `L9H6 0.4312`, `L3 mlp_out @ 14 -0.0712`.
 impl fmt::Display for RankedNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:.4}", self.node.short_name(), self.effect)
@@ -27,8 +27,8 @@ impl fmt::Display for RankedNode {
 }
 
 impl Effects {
-    /// Returns every node with its mean effect, the largest size first; equals keep their order.
-    /// Nodes whose effect is not known (NaN) are left out.
+    /// Returns every node with its mean effect, ranked by absolute value, the largest first. Nodes
+    /// of equal size keep their order. Nodes whose effect is unknown (NaN) are left out.
     #[must_use]
     pub fn ranked(&self) -> Vec<RankedNode> {
         let mean = self.mean();
@@ -40,7 +40,7 @@ impl Effects {
         nodes
     }
 
-    /// Returns the `n` nodes of largest mean effect by size.
+    /// Returns the `n` nodes of largest absolute mean effect, the largest first.
     #[must_use]
     pub fn top(&self, n: usize) -> Vec<RankedNode> {
         let mut nodes = self.ranked();
@@ -48,8 +48,8 @@ impl Effects {
         nodes
     }
 
-    /// Returns mean effects as a matrix: `[layer, head]`, `[layer, pos]` or `[layer, neuron]`; with
-    /// one node a layer, `[layer, 1]`; `None` for effects with more axes.
+    /// Returns the mean effects as a matrix: `[layer, head]`, `[layer, pos]` or `[layer, neuron]`,
+    /// and `[layer, 1]` for one node per layer. `None` for effects with more axes.
     #[must_use]
     pub fn to_array2(&self) -> Option<Array2<f32>> {
         let mean = self.mean();
@@ -63,7 +63,8 @@ impl Effects {
 }
 
 impl Outcome {
-    /// Returns the nodes of all kinds with their mean effects, the largest size first.
+    /// Returns the nodes of all kinds with their mean effects, ranked by absolute value, the
+    /// largest first.
     #[must_use]
     pub fn ranked(&self) -> Vec<RankedNode> {
         let mut nodes: Vec<RankedNode> = self.effects.iter().flat_map(Effects::ranked).collect();

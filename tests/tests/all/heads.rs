@@ -287,7 +287,7 @@ fn what_has_no_names_is_refused() {
     names[3] = vec![1];
     names.push(vec![1]);
     let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &execution).unwrap_err().to_string();
-    assert_eq!(error, "the list of names has positions for 13 prompts, and there are 12");
+    assert_eq!(error, "the list of names has positions for 13 prompts, and there are 12; give one entry per prompt");
     // One prompt is its own mean: there is nothing to be a share of.
     let one = PromptPairs::new(pairs.pairs()[..1].to_vec()).unwrap();
     let found = copy_suppression(&model, &one, &[Head::new(0, 0)], &KeptTokens::default(), &execution).unwrap();
@@ -297,11 +297,11 @@ fn what_has_no_names_is_refused() {
     assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
     let error =
         backup_heads(&model, &pairs, &[Head::new(4, 0)], FinalNormGain::Applied, &execution).unwrap_err().to_string();
-    assert_eq!(error, "there is no L4H0 head_z: layer 4 of 4, counted from 0");
+    assert_eq!(error, "there is no L4H0 head_z: layer 4 is out of range (there are 4, counted from 0)");
     let error = copy_suppression(&model, &pairs, &[Head::new(0, 8)], &KeptTokens::default(), &execution)
         .unwrap_err()
         .to_string();
-    assert_eq!(error, "there is no L0H8: head 8 of 8, counted from 0");
+    assert_eq!(error, "there is no L0H8: head 8 is out of range (there are 8, counted from 0)");
     for (node, reason) in [
         (NodeKind::all(Component::HeadQ), "it writes nothing to the residual stream itself"),
         (NodeKind { component: Component::HeadZ, by: By::Position }, "the logits are read at one position"),

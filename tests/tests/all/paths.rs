@@ -512,9 +512,9 @@ fn what_is_no_path_is_refused() {
     let error = refused(Component::HeadQ, "v:1.0").to_string();
     assert!(error.starts_with("L0H0 head_q writes nothing to the residual stream"), "{error}");
     let error = refused(Component::HeadZ, "q:3.0").to_string();
-    assert_eq!(error, "there is no receiver q:3.0: layer 3 of 3, counted from 0");
+    assert_eq!(error, "there is no receiver q:3.0: layer 3 is out of range (there are 3, counted from 0)");
     let error = refused(Component::HeadZ, "q:1.2").to_string();
-    assert_eq!(error, "there is no receiver q:1.2: head 2 of 2, counted from 0");
+    assert_eq!(error, "there is no receiver q:1.2: head 2 is out of range (there are 2, counted from 0)");
     let at = |positions| {
         let path = Path {
             senders: vec![Node::new(0, Component::MlpOut)],
@@ -531,7 +531,10 @@ fn what_is_no_path_is_refused() {
         .unwrap_err()
         .to_string()
     };
-    assert_eq!(at(Positions::One(4)), "there is no receiver q:1 @ 4: position 4 of 4, counted from 0");
+    assert_eq!(
+        at(Positions::One(4)),
+        "there is no receiver q:1 @ 4: position 4 is out of range (there are 4, counted from 0)"
+    );
     let short = PromptPairs::new(vec![pairs.pairs()[0].clone(), shorter()]).unwrap();
     let path = Path {
         senders: vec![Node::new(0, Component::MlpOut)],

@@ -348,7 +348,8 @@ fn a_metric_that_reads_where_there_is_nothing_is_refused() {
     let pairs = two_pairs();
     let metric = Elsewhere { of: LogitDiff::new(&pairs), read: vec![2, 3] };
     let heads = [NodeKind::all(Component::HeadZ)];
-    let told = "the metric reads position 3 of prompt 1, and prompts have 3, counted from 0";
+    let told = "the metric reads position 3 of prompt 1, and the longest prompt has 3 tokens (prompts and positions \
+                are counted from 0)";
     let refused = attribution_patching(
         &model,
         Question::new(&pairs, &metric),
@@ -386,15 +387,24 @@ fn nodes_outside_the_model_are_refused_by_name() {
         .to_string()
     };
     let z = || Node::new(0, Component::HeadZ);
-    assert_eq!(refused(&[]), "no nodes were given");
+    assert_eq!(refused(&[]), "no nodes were given; give at least one");
     assert_eq!(refused(&[vec![z()], vec![]]), "group 1 (counted from 0) has no nodes");
     let told = refused(&[vec![Node::new(2, Component::HeadZ).unit(1)]]);
-    assert_eq!(told, "there is no L2H1 head_z: layer 2 of 2, counted from 0");
-    assert_eq!(refused(&[vec![z().unit(2)]]), "there is no L0H2 head_z: head 2 of 2, counted from 0");
+    assert_eq!(told, "there is no L2H1 head_z: layer 2 is out of range (there are 2, counted from 0)");
+    assert_eq!(
+        refused(&[vec![z().unit(2)]]),
+        "there is no L0H2 head_z: head 2 is out of range (there are 2, counted from 0)"
+    );
     let neuron = Node::new(1, Component::MlpPost).unit(64);
-    assert_eq!(refused(&[vec![neuron]]), "there is no L1 mlp_post 64: neuron 64 of 64, counted from 0");
+    assert_eq!(
+        refused(&[vec![neuron]]),
+        "there is no L1 mlp_post 64: neuron 64 is out of range (there are 64, counted from 0)"
+    );
     let late = z().at(Positions::One(3));
-    assert_eq!(refused(&[vec![late]]), "there is no L0 head_z @ 3: position 3 of 3, counted from 0");
+    assert_eq!(
+        refused(&[vec![late]]),
+        "there is no L0 head_z @ 3: position 3 is out of range (there are 3, counted from 0)"
+    );
     let each = z().at(Positions::Each(vec![1]));
     assert!(refused(&[vec![each]]).contains("positions for 1 prompts, and there are 2"));
     assert!(refused(&[vec![Node::new(0, Component::ResidMid)]]).contains("in parallel"));

@@ -209,7 +209,7 @@ fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
         activation_patching(&broken.valid(), asked(&pairs, &blind), &heads, Direction::Noising, &Execution::default())
             .unwrap_err();
     let told = error.to_string();
-    assert!(told.contains("the metric `blind` of the clean run is NaN on prompt 0"), "{told}");
+    assert!(told.contains("the metric `blind` on the clean run is NaN for prompt 0"), "{told}");
     assert!(told.contains("`blocks.0.ln1.hook_scale`"), "{told}");
 
     // A patch that overflows: the error names the node. Only prompt 5 is given enormous values.

@@ -189,7 +189,7 @@ mod tests {
         );
         assert_eq!(
             refused(Rule::RiemannLeft, usize::MAX),
-            format!("{} steps were asked for, and 1000000 are the most", usize::MAX)
+            format!("{} steps were asked for, and at most 1000000 are allowed", usize::MAX)
         );
         assert_eq!(refused(Rule::Trapezoid, 1), "the rule trapezoid needs at least 2 steps, and 1 was asked for");
     }

@@ -1,4 +1,4 @@
-//! Refusing nodes that a model or its prompts do not have.
+//! Checks that a model and its prompts have the nodes.
 
 use rewire_hooks::Axis;
 use rewire_model::TransformerConfig;
@@ -8,7 +8,7 @@ use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, Node, NodeKind, Positions};
 
 impl NodeKind {
-    /// Refuses nodes that the model does not have.
+    /// Refuses a node kind that the model or the pairs do not have.
     pub(crate) fn check(self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
         if self.by == By::Marked && pairs.marked_positions().is_none() {
             return Err(AnalysisError::NoMarks { node: self });

@@ -1,20 +1,20 @@
-//! Where a node lies among the effects of its kind, and how many nodes there are.
+//! Index arithmetic: the index of a node in the effects of its kind, and the number of nodes.
 
 use crate::node::kind::{By, Node, NodeKind, Positions};
 use ndarray::ArrayD;
 use ndarray::IxDyn;
 use rewire_model::TransformerConfig;
 use rewire_tasks::PromptPairs;
-/// A node among the kinds of a sweep: which kind, and its index along that kind's axes, layer first.
+/// Identifies a node in a sweep: its kind, and its index along the axes of that kind, layer first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex {
-    /// Which of the kinds.
+    /// Index of the kind among the kinds of the sweep.
     pub kind: usize,
-    /// Its index.
+    /// Index along the axes of the kind, layer first.
     pub index: Vec<usize>,
 }
 
-/// The index of a node in the effects of its kind.
+/// Returns the index of a node in the effects of its kind, prompt first.
 pub(crate) fn effect_index(prompt: usize, layer: usize, unit: Option<usize>, positions: &Positions) -> Vec<usize> {
     let place = match positions {
         Positions::All | Positions::Each(_) => vec![],
@@ -24,7 +24,8 @@ pub(crate) fn effect_index(prompt: usize, layer: usize, unit: Option<usize>, pos
     [prompt, layer].into_iter().chain(unit).chain(place).collect()
 }
 
-/// How many heads or neurons a layer's nodes of a kind are divided into.
+/// Returns the number of heads or neurons into which a layer is divided; 1 for a component that is
+/// not divided.
 pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
     match kind.unit_axis() {
         Some(rewire_hooks::Axis::Head) => config.n_heads,
@@ -33,7 +34,7 @@ pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
     }
 }
 
-/// The places that a kind's nodes are divided into.
+/// Returns the positions into which the nodes of a kind are divided.
 pub(crate) fn positions_of(kind: NodeKind, pairs: &PromptPairs) -> Vec<Positions> {
     let width = pairs.width();
     match kind.by {
@@ -44,7 +45,7 @@ pub(crate) fn positions_of(kind: NodeKind, pairs: &PromptPairs) -> Vec<Positions
     }
 }
 
-/// How many nodes of a kind there are in a layer, along each of [`NodeKind::axes`].
+/// Returns the number of nodes of a kind in a layer, along each of [`NodeKind::axes`].
 pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usize) -> Vec<usize> {
     use rewire_hooks::Axis;
     let size = |axis| match axis {
@@ -55,24 +56,25 @@ pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usiz
     kind.axes().into_iter().map(size).collect()
 }
 
-/// Zeros for the effects of a kind on `n_prompts` prompts of `width` positions, `[prompt, layer, ..]`.
+/// Returns zeros for the effects of a kind on `n_prompts` prompts of `width` positions,
+/// `[prompt, layer, ..]`.
 pub(crate) fn no_effects(kind: NodeKind, config: &TransformerConfig, n_prompts: usize, width: usize) -> ArrayD<f32> {
     let mut shape = vec![n_prompts, config.n_layers];
     shape.extend(node_sizes(kind, config, width));
     ArrayD::zeros(IxDyn(&shape))
 }
 
-/// How many nodes of a kind there are in all layers.
+/// Returns the number of nodes of a kind in all layers.
 pub(crate) fn count(kind: NodeKind, config: &TransformerConfig, width: usize) -> usize {
     let in_layer: usize = node_sizes(kind, config, width).iter().product();
     match kind.by {
-        // Of a pattern's cells, those on and below the diagonal.
+        // Only the cells on and below the diagonal of an attention pattern are nodes.
         By::Cell => config.n_layers * config.n_heads * (width * (width + 1) / 2),
         _ => config.n_layers * in_layer,
     }
 }
 
-/// The node at `index` along the axes of its kind's effects, layer first.
+/// Returns the node at `index` along the axes of the effects of its kind, layer first.
 pub(crate) fn node_at(kind: NodeKind, index: &[usize]) -> Node {
     let (layer, rest) = index.split_first().map_or((0, index), |(layer, rest)| (*layer, rest));
     let (unit, places) = match (kind.unit_axis(), rest.split_first()) {

@@ -1,4 +1,4 @@
-//! What is intervened on.
+//! Nodes: the parts of a model to intervene on.
 
 use rewire_hooks::HookPoint;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use rewire_hooks::{Axis, Site};
 use serde::{Deserialize, Serialize};
 
-/// A component of every layer.
+/// A component of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Component {
@@ -17,9 +17,9 @@ pub enum Component {
     ResidMid,
     /// The residual stream after a block.
     ResidPost,
-    /// What attention writes.
+    /// The output of attention.
     AttnOut,
-    /// What the MLP writes.
+    /// The output of the MLP.
     MlpOut,
     /// A head's queries.
     HeadQ,
@@ -27,9 +27,9 @@ pub enum Component {
     HeadK,
     /// A head's values.
     HeadV,
-    /// A head's mixed values.
+    /// A head's weighted sum of values, before the output projection (z).
     HeadZ,
-    /// What a head writes; its effect is that of its mixed values, of which it is a linear image.
+    /// The output of a head. It is a linear function of `HeadZ`, and both have the same effect.
     HeadResult,
     /// A head's attention pattern.
     HeadPattern,
@@ -37,7 +37,7 @@ pub enum Component {
     MlpPost,
 }
 
-/// The components by the names that commands and files give them.
+/// The names of the components in commands and files.
 const COMPONENT_NAMES: [(Component, &str); 12] = [
     (Component::ResidPre, "resid_pre"),
     (Component::ResidMid, "resid_mid"),
@@ -59,16 +59,18 @@ const COMPONENT_NAMES: [(Component, &str); 12] = [
 pub enum By {
     /// All positions together.
     All,
-    /// Each position apart (of an attention pattern: each destination).
+    /// Each position separately; for an attention pattern, each destination.
     Position,
-    /// Each cell of an attention pattern apart: destination and source.
+    /// Each cell of an attention pattern separately: destination and source.
     Cell,
-    /// One position a prompt, which its pairs mark ([`PromptPairs::with_marked_positions`](rewire_tasks::PromptPairs::with_marked_positions)): the
-    /// repeated name, the verb, whatever stands at another place in each (of an attention pattern: the destination).
+    /// One position per prompt, marked by the pairs
+    /// ([`PromptPairs::with_marked_positions`](rewire_tasks::PromptPairs::with_marked_positions)),
+    /// such as a repeated name or a verb that is at another position in each prompt. For an
+    /// attention pattern, the position is the destination.
     Marked,
 }
 
-/// All nodes of one kind: one component, in every layer, divided in one way.
+/// A node kind: one component in every layer, divided in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeKind {
     /// The component.
@@ -77,15 +79,15 @@ pub struct NodeKind {
     pub by: By,
 }
 
-/// Where in the prompts a node is.
+/// The positions of a node in the prompts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
-    /// Everywhere.
+    /// All positions.
     All,
-    /// At one position, the same in every prompt (of an attention pattern: the destination).
+    /// One position, the same in every prompt; for an attention pattern, the destination.
     One(usize),
-    /// At one position a prompt, in the order of the pairs.
+    /// One position per prompt, in the order of the pairs.
     Each(Vec<usize>),
     /// One cell of an attention pattern.
     Cell {
@@ -96,38 +98,39 @@ pub enum Positions {
     },
 }
 
-/// One thing to intervene on, alone or in a group.
+/// A node: one part of a model to intervene on, alone or in a group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
-    /// Its layer.
+    /// The layer.
     pub layer: usize,
-    /// What it is of that layer.
+    /// The component of the layer.
     pub component: Component,
-    /// Which head or neuron; `None` for the components that are not divided, and for all of them together.
+    /// Index of the head or neuron. `None` for a component that is not divided, and for all heads
+    /// or neurons together.
     pub unit: Option<usize>,
-    /// Where in the prompts.
+    /// The positions in the prompts.
     pub positions: Positions,
 }
 
-/// A string that names no component.
+/// Error for a string that names no component.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no node kind `{0}`; there are {names}", names = COMPONENT_NAMES.map(|(_, n)| n).join(", "))]
+#[error("unknown node kind `{0}`; use one of {names}", names = COMPONENT_NAMES.map(|(_, n)| n).join(", "))]
 pub struct ParseNodeError(pub String);
 
 impl NodeKind {
-    /// The component, all positions together.
+    /// Returns the kind for a component with all positions together.
     #[must_use]
     pub fn all(component: Component) -> Self {
         Self { component, by: By::All }
     }
 
-    /// The component, each position apart.
+    /// Returns the kind for a component with each position separately.
     #[must_use]
     pub fn by_position(component: Component) -> Self {
         Self { component, by: By::Position }
     }
 
-    /// The hook site at which it is patched.
+    /// Returns the hook site at which the nodes are patched.
     #[must_use]
     pub fn site(self) -> Site {
         match self.component {
@@ -145,7 +148,8 @@ impl NodeKind {
         }
     }
 
-    /// What tells its nodes in one layer apart, in the order of the effects' axes.
+    /// Returns the axes that distinguish the nodes in one layer, in the order of the axes of
+    /// [`Effects`](crate::Effects).
     #[must_use]
     pub fn axes(self) -> Vec<Axis> {
         let site = self.site().axes();
@@ -158,7 +162,8 @@ impl NodeKind {
         units.chain(positions.iter().copied().filter(|a| site.contains(a))).collect()
     }
 
-    /// Whether there is a node at `index` along the axes of its effects, layer first: nothing attends to what comes after it.
+    /// Returns whether there is a node at `index` along the axes of its effects, layer first. In an
+    /// attention pattern, no position attends to a later one.
     pub(crate) fn has(self, index: &[usize]) -> bool {
         match (self.by, index) {
             (By::Cell, [.., dest, src]) => src <= dest,
@@ -166,19 +171,19 @@ impl NodeKind {
         }
     }
 
-    /// Whether its nodes are heads, or parts of them.
+    /// Returns whether the nodes are heads or parts of heads.
     #[must_use]
     pub fn is_of_heads(self) -> bool {
         self.unit_axis() == Some(Axis::Head)
     }
 
-    /// The axis along which its units lie, heads or neurons.
+    /// Returns the axis of the units, heads or neurons.
     pub(crate) fn unit_axis(self) -> Option<Axis> {
         self.site().axes().iter().copied().find(|axis| matches!(axis, Axis::Head | Axis::DMlp))
     }
 }
 
-/// All positions together.
+/// Converts a component into its kind with all positions together.
 impl From<Component> for NodeKind {
     fn from(component: Component) -> Self {
         Self::all(component)
@@ -186,7 +191,7 @@ impl From<Component> for NodeKind {
 }
 
 impl Positions {
-    /// The position in prompt `prompt`, if it is one.
+    /// Returns the position in prompt `prompt`, or `None` for all positions.
     #[must_use]
     pub fn position(&self, prompt: usize) -> Option<usize> {
         match self {
@@ -196,7 +201,7 @@ impl Positions {
         }
     }
 
-    /// The same for the prompts `from .. from + len` alone.
+    /// Returns the positions for the prompts `from .. from + len` alone.
     pub(crate) fn of_prompts(&self, from: usize, len: usize) -> Self {
         match self {
             Positions::Each(positions) => Positions::Each(positions[from..from + len].to_vec()),
@@ -206,20 +211,20 @@ impl Positions {
 }
 
 impl Node {
-    /// A whole component of a layer.
+    /// Returns the node for a whole component of a layer.
     #[must_use]
     pub fn new(layer: usize, component: Component) -> Self {
         Self { layer, component, unit: None, positions: Positions::All }
     }
 
-    /// Its head or neuron `unit`.
+    /// Returns the node for head or neuron `unit` of this component.
     #[must_use]
     pub fn unit(self, unit: usize) -> Self {
         Self { unit: Some(unit), ..self }
     }
 
-    /// Its name for tables and charts, in which a head needs no component: `L9H6`, `L3 mlp_out`,
-    /// `L9H6 @ 14`.
+    /// Returns the name for tables and charts, in which a head needs no component: `L9H6`,
+    /// `L3 mlp_out`, `L9H6 @ 14`.
     #[must_use]
     pub fn short_name(&self) -> String {
         let is_head = NodeKind::all(self.component).unit_axis() == Some(Axis::Head);
@@ -229,20 +234,20 @@ impl Node {
         }
     }
 
-    /// The hook point at which it is replaced.
+    /// Returns the hook point at which the node is replaced.
     #[must_use]
     pub fn point(&self) -> HookPoint {
         HookPoint::block(self.layer, NodeKind::all(self.component).site())
     }
 
-    /// At these positions.
+    /// Returns the node at these positions.
     #[must_use]
     pub fn at(self, positions: Positions) -> Self {
         Self { positions, ..self }
     }
 }
 
-/// `L9H6 head_z`, `L3 mlp_post 17`, with `@ 4` for a position.
+/// Formats the name: `L9H6 head_z`, `L3 mlp_post 17`, with `@ 4` for a position.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Node { layer, component, .. } = self;
@@ -256,7 +261,7 @@ impl fmt::Display for Node {
     }
 }
 
-/// What follows a node's name: nothing for all positions, ` @ 4` for one.
+/// Formats the suffix of a node's name: empty for all positions, ` @ 4` for one position.
 impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -283,7 +288,7 @@ impl FromStr for Component {
     }
 }
 
-/// The name of its tensor on disk: `head_z`, `head_z@position`, `head_pattern@cell`.
+/// Formats the name of the tensor on disk: `head_z`, `head_z@position`, `head_pattern@cell`.
 impl fmt::Display for NodeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.by {
@@ -295,7 +300,7 @@ impl fmt::Display for NodeKind {
     }
 }
 
-/// The nodes of a group, in words.
+/// Returns the names of the nodes in a group, separated by commas.
 pub(crate) fn named(group: &[Node]) -> String {
     group.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

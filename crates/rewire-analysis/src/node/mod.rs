@@ -1,4 +1,4 @@
-//! What is intervened on: nodes of the model, and which of their positions.
+//! Nodes: the parts of a model to intervene on, and their positions in the prompts.
 
 mod check;
 pub(crate) mod index;

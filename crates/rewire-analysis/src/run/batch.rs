@@ -1,4 +1,4 @@
-//! What every analysis does first: run clean and corrupted prompts, record, and evaluate the metric.
+//! Batches of prompt pairs, and which activations can differ between the two runs of a pair.
 
 use std::ops::Range;
 
@@ -9,24 +9,25 @@ use crate::error::AnalysisError;
 use crate::node::kind::{Component, Positions};
 use crate::run::question::Direction;
 
-/// Consecutive pairs of all those that an analysis is over.
+/// A batch: consecutive prompt pairs out of all pairs of an analysis.
 pub(crate) struct PromptBatch {
     pub(crate) pairs: PromptPairs,
-    /// Their numbers among all.
+    /// Indices of the prompts among all prompts.
     pub(crate) prompts: Vec<usize>,
-    /// How many there are in all.
+    /// Number of prompts in all batches.
     pub(crate) all_prompts: usize,
     /// The logits that the metric reads.
     pub(crate) readout: Readout,
-    /// Positions before this one are the same in both runs, and not read.
+    /// The first computed position: earlier ones are equal in both runs, and the metric does not
+    /// read them.
     pub(crate) first_difference: usize,
-    /// By prompt and position, whether the two runs have different tokens there; `None` where an
-    /// intervention may change activations at every position, whatever the tokens are.
+    /// Whether the two runs have different tokens, by prompt and position. `None` if an
+    /// intervention may change activations at every position, including those with equal tokens.
     differing: Option<Vec<Vec<bool>>>,
 }
 
-/// The pairs of an analysis in portions. A portion is made when it is needed, so that 100,000 pairs
-/// take no more memory than their tokens.
+/// The prompt pairs of an analysis in batches. Each batch is made when it is needed, to keep the
+/// memory for 100,000 pairs at the size of their tokens.
 pub(crate) struct PromptBatches<'a> {
     pairs: &'a PromptPairs,
     reads: Reads,
@@ -34,15 +35,15 @@ pub(crate) struct PromptBatches<'a> {
     reaches: Reaches,
 }
 
-/// At which positions an intervention may change activations.
+/// The positions at which an intervention may change activations.
 enum Reaches {
-    /// Where the two runs can differ.
+    /// Positions at which the two runs can differ.
     Differing,
-    /// Everywhere, whatever the tokens are.
+    /// All positions, even those with equal tokens.
     Everywhere,
 }
 
-/// Cuts the pairs into portions of `size`; refuses a metric that was made for other pairs.
+/// Cuts the pairs into batches of `size`. Refuses a metric that was made for other pairs.
 pub(crate) fn batches<'a, M: Metric>(
     pairs: &'a PromptPairs,
     metric: &M,
@@ -60,23 +61,24 @@ pub(crate) fn batches<'a, M: Metric>(
 }
 
 impl PromptBatches<'_> {
-    /// The same for an intervention that may reach every position, whatever the tokens are.
+    /// Returns the batches for an intervention that may change every position, even those with
+    /// equal tokens.
     pub(crate) fn changed_everywhere(self) -> Self {
         Self { reaches: Reaches::Everywhere, ..self }
     }
 
-    /// How many portions there are.
+    /// Returns the number of batches.
     pub(crate) fn len(&self) -> usize {
         self.pairs.len().div_ceil(self.size)
     }
 
-    /// The numbers of the prompts of portion `number`.
+    /// Returns the indices of the prompts of batch `number`.
     pub(crate) fn prompts(&self, number: usize) -> Range<usize> {
         let from = number * self.size;
         from..(from + self.size).min(self.pairs.len())
     }
 
-    /// PromptBatch `number`.
+    /// Makes batch `number`.
     pub(crate) fn get(&self, number: usize) -> PromptBatch {
         let prompts = self.prompts(number);
         let pairs = self.pairs.batch(prompts.clone());
@@ -96,29 +98,30 @@ impl PromptBatches<'_> {
         }
     }
 
-    /// All portions, one after another.
+    /// Iterates over all batches and makes each when it is needed.
     pub(crate) fn iter(&self) -> impl Iterator<Item = PromptBatch> {
         (0..self.len()).map(|number| self.get(number))
     }
 }
 
 impl PromptBatch {
-    /// The same for interventions that change positions at which both runs are the same, too.
+    /// Returns the batch for an intervention that also changes positions at which both runs are
+    /// equal.
     pub(crate) fn changed_everywhere(self) -> Self {
         Self { first_difference: 0, differing: None, ..self }
     }
 
-    /// How many columns of the logits the metric reads.
+    /// Returns the number of columns of the logits that the metric reads.
     pub(crate) fn columns(&self, config: &TransformerConfig) -> usize {
         self.readout.columns.as_ref().map_or(config.d_vocab, Vec::len)
     }
 
-    /// Rows and tokens of a run of all prompts from a position on.
+    /// Returns the number of rows and of tokens in a run of all prompts from position `first` on.
     pub(crate) fn size_from(&self, first: usize) -> [usize; 2] {
         [self.prompts.len(), self.prompts.len() * (self.pairs.width() - first)]
     }
 
-    /// The position that the metric reads, per prompt.
+    /// Returns the position that the metric reads, per prompt.
     pub(crate) fn readout_positions(&self) -> &[usize] {
         match &self.readout.positions {
             ReadPositions::Each(positions) => positions,
@@ -126,9 +129,10 @@ impl PromptBatch {
         }
     }
 
-    /// Whether patching `component` of `layer` at `positions` can move the metric of `prompt`
-    /// (counted in this portion): not where both runs are the same, nor where no position that is
-    /// read depends on it. A patch that this refuses has exactly no effect.
+    /// Returns whether patching `component` of `layer` at `positions` can change the metric of
+    /// `prompt` (its index in this batch). It cannot if both runs are equal there, or if no
+    /// position that the metric reads depends on the patched ones. A patch for which this is false
+    /// has an effect of exactly 0.
     pub(crate) fn can_matter(
         &self,
         prompt: usize,
@@ -139,7 +143,7 @@ impl PromptBatch {
     ) -> bool {
         let read = self.readout_positions()[prompt];
         let Some(first) = self.first_differing(prompt).filter(|&first| first <= read) else { return false };
-        // In the last block only keys and values, and what they are made of, are used at another position than their own.
+        // In the last block, only keys, values and their inputs reach other positions.
         let reaches_others = matches!(component, Component::ResidPre | Component::HeadK | Component::HeadV)
             || layer + 1 < config.n_layers;
         let at = |position: usize| {
@@ -148,7 +152,7 @@ impl PromptBatch {
                 && self.can_differ(prompt, component, layer, config, position)
         };
         match positions {
-            // A pattern is 0 above its diagonal in both runs.
+            // An attention pattern is 0 above its diagonal in both runs.
             Positions::Cell { dest, src } if src > dest && self.differing.is_some() => false,
             _ => match positions.position(prompt) {
                 Some(position) => at(position),
@@ -159,7 +163,7 @@ impl PromptBatch {
 
     /// Returns whether a component at a position can differ between the two runs in a way that the
     /// model uses. An activation that depends on one token alone differs only if the token does.
-    /// Position 0 attends to itself alone, whatever its queries are.
+    /// Position 0 attends to itself alone and ignores its queries.
     pub(crate) fn can_differ(
         &self,
         prompt: usize,
@@ -180,7 +184,9 @@ impl PromptBatch {
         self.differing.as_ref().map_or(Some(0), |differing| differing[prompt].iter().position(|differs| *differs))
     }
 
-    /// The first position that such a patch changes in any prompt, or that is read; `None` if it can matter in none.
+    /// Returns the first position that a run with this patch must compute: the first that the patch
+    /// changes in any prompt or that the metric reads. `None` if the patch can change the metric on
+    /// no prompt.
     pub(crate) fn first_changed(
         &self,
         component: Component,
@@ -193,7 +199,8 @@ impl PromptBatch {
         self.readout_positions().iter().copied().chain([first]).min()
     }
 
-    /// Tokens of the run that is patched, and of the one patched from.
+    /// Returns the tokens of the base run, which is patched, and of the source run, which supplies
+    /// the activations.
     pub(crate) fn base_and_source(&self, direction: Direction) -> [Vec<Vec<u32>>; 2] {
         match direction {
             Direction::Denoising => [self.pairs.corrupted(), self.pairs.clean()],
@@ -202,12 +209,12 @@ impl PromptBatch {
     }
 }
 
-/// Whether an activation at a position depends on that position and its token alone: nothing has
-/// attended to other tokens yet.
+/// Returns whether an activation depends only on its own position and token. This holds for
+/// activations that come before any attention to other tokens.
 pub(crate) fn is_of_own_token(component: Component, layer: usize, config: &TransformerConfig) -> bool {
     let reads_embedding = match component {
         Component::ResidPre | Component::HeadQ | Component::HeadK | Component::HeadV => true,
-        // Beside attention, not after it.
+        // A parallel MLP reads the input of the block, not the output of attention.
         Component::MlpOut | Component::MlpPost => config.parallel_block,
         _ => false,
     };

@@ -1,43 +1,47 @@
-//! Keeping what a sweep has finished, so that an interrupted one goes on where it ended.
+//! Storage of the finished passes of a sweep, from which an interrupted sweep resumes.
 
 use std::io;
 
-/// Keeps the passes of a sweep. What is computed does not depend on what was kept: a sweep that goes on gives, byte for byte,
-/// what an uninterrupted one gives.
+/// Stores the finished passes of a sweep. Stored passes do not change the results: a resumed sweep
+/// gives, byte for byte, the results of an uninterrupted one.
 pub trait Checkpoint: Sync {
-    /// What was kept of a pass, if it was: of an exact sweep its metrics, one a patch and prompt; of an attribution the estimates
-    /// of its portion of prompts.
+    /// Returns the stored numbers of a pass, or `None` if the pass was not stored. For an exact
+    /// sweep, they are the metrics, one per patch and prompt. For attribution, they are the
+    /// estimates for one batch of prompts.
     fn load(&self, pass: WorkId) -> Option<Vec<f32>>;
 
-    /// Keeps a pass.
+    /// Stores the numbers of a pass.
     ///
     /// # Errors
-    /// What the medium says.
+    /// Any error of the storage, such as a full disk.
     fn store(&self, pass: WorkId, numbers: &[f32]) -> io::Result<()>;
 }
 
-/// Which pass of a sweep: the same pairs, nodes and execution always give the same passes, on every machine.
+/// Identifies a pass of a sweep. Equal pairs, nodes and execution give equal passes on every
+/// machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkId {
-    /// Number of the first prompt of its portion.
+    /// Index of the first prompt of the batch.
     pub batch: usize,
-    /// Number of the pass over them.
+    /// Index of the pass among the passes over this batch.
     pub number: usize,
-    /// A hash of what it is of, where it starts and by what kind of intervention: what was kept of another plan is not taken for this
-    /// one's. It does not know the numbers of prompts, weights or given activations, nor what kind of
-    /// numbers was computed with: keep those of one analysis in one checkpoint.
+    /// A hash of the plan: the nodes of the pass, the place at which its run starts and the kind of
+    /// intervention. A stored pass of another plan has another hash and is not reused. The hash
+    /// does not cover the contents of prompts, weights and given activations, nor the number
+    /// format: use one checkpoint per analysis.
     pub plan: u64,
 }
 
 impl WorkId {
-    /// The pass that `plan` describes; its hash is the same on every machine (FNV-1a).
+    /// Returns the id of the pass that `plan` describes. The hash (FNV-1a) is the same on every
+    /// machine.
     pub(crate) fn new(batch: usize, number: usize, plan: &str) -> Self {
         let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         Self { batch, number, plan: plan.bytes().fold(0xcbf2_9ce4_8422_2325, fold) }
     }
 }
 
-/// Keeps nothing.
+/// Stores nothing.
 impl Checkpoint for () {
     fn load(&self, _: WorkId) -> Option<Vec<f32>> {
         None

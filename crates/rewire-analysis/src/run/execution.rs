@@ -1,4 +1,4 @@
-//! How an analysis is carried out: in what portions, on how many threads, and what is kept of it.
+//! Execution settings of an analysis: batch sizes, threads, reuse, checkpoint and progress.
 
 use std::fmt;
 
@@ -7,76 +7,84 @@ use rewire_tensor::is_synchronous;
 
 use crate::run::checkpoint::Checkpoint;
 
-/// What of the base run a sweep uses again. Both give the same effects, to rounding.
+/// Which parts of the base run a sweep reuses. Both variants give the same effects, up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
-    /// Everything that a patch cannot change: layers below it, positions before it, logits that are not read; and patches that
-    /// start at one place run side by side.
+    /// Reuses everything that a patch cannot change: layers below it, positions before it and
+    /// logits that the metric does not read. Patches that start at one layer and position run in
+    /// one batch.
     Everything,
-    /// Nothing: one whole forward with all logits a patch.
+    /// Reuses nothing: one whole forward pass with all logits per patch.
     Nothing,
 }
 
-/// What had to be done in smaller portions, for want of memory.
+/// A report of a pass that was split because it did not fit into memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReducedBatch {
-    /// What the portions are of.
+    /// Name of the items in the pass, such as patches.
     pub what: &'static str,
-    /// How many there were in one.
+    /// Number of items in the pass as planned.
     pub from: usize,
-    /// How many there are now.
+    /// Number of items per pass after the split.
     pub to: usize,
-    /// Bytes of the device's memory that are free.
+    /// Free bytes of device memory.
     pub free: u64,
 }
 
 impl fmt::Display for ReducedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, from, to, free } = self;
-        write!(f, "{from} {what} do not fit into what is free of the device's memory ({free} bytes): {to} at a time")
+        write!(f, "{from} {what} do not fit into the free memory of the device ({free} bytes); running {to} per pass")
     }
 }
 
-/// Which patches of a sweep run side by side, of those that compute the same positions.
+/// Which patches of a sweep run in one batch, among those that compute the same positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerBatching {
-    /// Those that enter at one layer: short runs, which cores can share out.
+    /// Patches that enter at one layer. The runs are short, and the CPU cores share them.
     PerLayer,
-    /// Those of all layers: one run, which each layer's patches join from where they enter. A GPU has fewer and larger products so, and
-    /// fewer kernels to launch.
+    /// Patches of all layers. They share one run, which the patches of each layer join at the layer
+    /// at which they enter. On a GPU this gives fewer and larger matmuls and fewer kernel launches.
     LineScope,
 }
 
-/// How an analysis is carried out. None of it changes what is asked.
+/// Execution settings of an analysis. They do not change the question.
 #[derive(Clone, Copy)]
 pub struct Execution<'a> {
-    /// Prompt pairs whose activations are held at once; [`fitted`](Self::fitted) chooses this and the next two by a device's memory.
-    /// They hold, in float32, the residual stream, keys and values of
-    /// every layer and the patched activations of both runs: at most about
-    /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes, whatever is patched.
+    /// Number of prompt pairs whose activations are cached at once. [`fitted`](Self::fitted)
+    /// chooses this field, `gradient_batch` and `token_budget` to fit the memory of a device. In
+    /// float32, the caches hold the residual stream, keys and values of every layer and the patched
+    /// activations, for both runs. For every kind of node they take at most about
+    /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes.
     pub prompt_batch: usize,
-    /// Most prompt pairs that one backward pass is for; on the CPU fewer where there are few pairs, so that several threads have some. Each
-    /// thread's tape holds every activation of its prompts, and about as much again in gradients: about
-    /// `8 * n_layers * pos * gradient_batch * (30 d_model + 8 d_mlp + 6 n_heads * pos)` bytes, of positions from the first
-    /// different one on.
+    /// Largest number of prompt pairs per backward pass. With few pairs, the CPU backends use
+    /// smaller batches to keep several threads busy. The tape of each thread holds every activation
+    /// of its prompts, and the gradients take about as much again. Together they take about
+    /// `8 * n_layers * pos * gradient_batch * (30 d_model + 8 d_mlp + 6 n_heads * pos)` bytes.
+    /// Here, `pos` counts the positions from the first one that differs between the two runs.
     pub gradient_batch: usize,
-    /// Most tokens in one forward pass: patches run side by side up to this many (but always one
-    /// patch of all prompts held), and to `token_budget * d_mlp` logits. A pass needs about
-    /// `4 * token_budget * (2 d_mlp + 8 d_model + 2 n_heads * pos)` bytes while it runs, on each thread; a metric of the whole
-    /// vocabulary some four times its logits besides.
+    /// Largest number of tokens per forward pass. Patches share a batch up to this number of tokens
+    /// and up to `token_budget * d_mlp` logits. A batch holds at least one patch for all cached
+    /// prompts. On each thread, a pass takes about
+    /// `4 * token_budget * (2 d_mlp + 8 d_model + 2 n_heads * pos)` bytes. A metric that reads the
+    /// whole vocabulary takes about four times the memory of its logits in addition.
     pub token_budget: usize,
-    /// Passes that run at once on the CPU backends, each on a thread of its own; `None` for one a core. Elsewhere one runs at a time.
+    /// Number of passes that run at once on the CPU backends, each on its own thread; `None` for
+    /// one per core. Other backends run one pass at a time.
     pub workers: Option<usize>,
-    /// Which patches run side by side; `None` for [`LayerBatching::PerLayer`] on the CPU backends and [`LayerBatching::LineScope`] elsewhere. The effects are the
-    /// same, to rounding.
+    /// Which patches run in one batch. `None` selects [`LayerBatching::PerLayer`] on the CPU
+    /// backends and [`LayerBatching::LineScope`] on others. The effects are the same, up to
+    /// rounding.
     pub layers: Option<LayerBatching>,
-    /// What is used again from the base run.
+    /// Which parts of the base run are reused.
     pub reuse: Reuse,
-    /// Keeps finished passes, so that an interrupted sweep goes on where it ended.
+    /// Stores finished passes; an interrupted sweep resumes from them.
     pub checkpoint: &'a dyn Checkpoint,
-    /// Told where a device has too little memory left for a pass of nodes, groups or places of a line, and less is done at once.
+    /// Called if a pass over nodes, groups or points of a line does not fit into the free memory of
+    /// the device and is split.
     pub on_reduced: &'a (dyn Fn(&ReducedBatch) + Sync),
-    /// Told how many of how many patches are done; both count prompts.
+    /// Called with the number of finished patches and the number of all patches. A patch counts
+    /// once per prompt.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
 
@@ -97,20 +105,22 @@ impl Default for Execution<'_> {
 }
 
 impl Execution<'_> {
-    /// One whole forward a patch, nothing reused: slow, and what the defaults are held against.
+    /// Returns the reference execution: one whole forward pass per patch, nothing reused. It is
+    /// slow; tests compare the defaults with it.
     #[must_use]
     pub fn reference() -> Self {
         Self { reuse: Reuse::Nothing, ..Self::default() }
     }
 
-    /// How many of `n` pairs one backward pass is for. On the CPU it depends on nothing of the machine, so that results do not; a GPU
-    /// has one thread, which gets as many as it may.
+    /// Returns how many of `n` pairs share one backward pass. On the CPU this number does not
+    /// depend on the machine, to give the same results on every machine. A GPU has one thread,
+    /// which gets as many pairs as allowed.
     pub(crate) fn gradient_batch_size<B: Backend>(&self, n: usize, device: &B::Device) -> usize {
         let shared = if is_synchronous::<B>(device) { n.div_ceil(4).max(4) } else { n };
         self.gradient_batch.min(shared).max(1)
     }
 
-    /// Which patches run side by side on backend `B`.
+    /// Returns which patches run in one batch on backend `B`.
     pub(crate) fn layers<B: Backend>(&self, device: &B::Device) -> LayerBatching {
         self.layers.unwrap_or(if is_synchronous::<B>(device) {
             LayerBatching::PerLayer
@@ -119,9 +129,9 @@ impl Execution<'_> {
         })
     }
 
-    /// How many passes run at once on backend `B`.
+    /// Returns the number of passes that run at once on backend `B`.
     pub(crate) fn workers<B: Backend>(&self, device: &B::Device) -> usize {
-        // A device has one queue, and what fails on it is told to the thread that watches.
+        // A device has one queue, and only the thread that watches it receives its faults.
         if !is_synchronous::<B>(device) {
             return 1;
         }

@@ -1,5 +1,4 @@
-//! Numbers that are not finite: each becomes an error that names its prompt, and its node or hook
-//! point.
+//! Checks that numbers are finite. Each error names the prompt and the node or hook point.
 
 use crate::node::index::node_at;
 use burn::tensor::Tensor;
@@ -13,13 +12,13 @@ use crate::node::kind::NodeKind;
 use crate::run::batch::PromptBatch;
 use crate::run::transfer::to_vec;
 
-/// A metric in words.
+/// Returns the name of a metric for error messages.
 pub(crate) fn the_metric(name: &str) -> String {
     format!("the metric `{name}`")
 }
 
-/// Refuses numbers of an unpatched run, one per prompt, that are not finite. `what` names the
-/// numbers. The error names the first activation of that run that is not finite.
+/// Refuses numbers of an unpatched run, one per prompt, that are not finite. `what` is the name of
+/// the numbers. The error names the first activation of that run that is not finite.
 pub(crate) fn check_run<B: Backend>(
     model: &Transformer<B>,
     what: &str,
@@ -31,13 +30,13 @@ pub(crate) fn check_run<B: Backend>(
     let run = if tokens[row] == batch.pairs.clean()[row] { "clean" } else { "corrupted" };
     let read = batch.readout_positions().get(row).copied();
     let prompt = Some(batch.prompts[row]);
-    let what = format!("{what} of the {run} run");
+    let what = format!("{what} on the {run} run");
     Err(AnalysisError::NotFinite { what, value: values[row], prompt, first: first_point(model, &tokens[row], read)? })
 }
 
-/// Refuses `values` of unpatched runs, equally many for each of `prompts`, that are not finite.
-/// `numbers` are the prompts' numbers among all. The error names the first activation of that
-/// prompt's run that is not finite.
+/// Refuses `values` of unpatched runs that are not finite. Each of `prompts` has the same number of
+/// values, and `numbers` are the indices of the prompts among all. The error names the first
+/// activation of that prompt's run that is not finite.
 pub(crate) fn check_prompts<B: Backend>(
     model: &Transformer<B>,
     what: &str,
@@ -57,7 +56,7 @@ pub(crate) fn check_prompts<B: Backend>(
 }
 
 /// Refuses metrics of patched runs that are not finite. The rows are copies of the prompts, one
-/// copy after the other; `what` describes the patch of a copy.
+/// copy after another; `what` describes the patch in a copy.
 pub(crate) fn check_changed(
     metric: &str,
     prompts: &[usize],
@@ -71,7 +70,7 @@ pub(crate) fn check_changed(
 }
 
 /// Refuses effects of one kind of node, `[prompt, layer, ..]`, that are not finite. The first
-/// prompt has number `first_prompt` among all.
+/// prompt has index `first_prompt` among all.
 pub(crate) fn check_effects(
     method: &str,
     kind: NodeKind,
@@ -84,7 +83,7 @@ pub(crate) fn check_effects(
     Err(AnalysisError::NotFinite { what, value, prompt: Some(first_prompt + index[0]), first: None })
 }
 
-/// The first hook point of a prompt's run whose activation is not finite.
+/// Returns the first hook point of a prompt's run whose activation is not finite.
 pub(crate) fn first_point<B: Backend>(
     model: &Transformer<B>,
     prompt: &[u32],
@@ -127,7 +126,7 @@ impl<B: Backend> Hook<B> for Watch<B> {
             let of_row = (activation.clone().detach() * 0.0).reshape([rows, size]).sum_dim(1).reshape([rows]);
             self.nan_or_zero = Some(match self.nan_or_zero.take() {
                 None => of_row,
-                // Rows may have joined the run since, after those that were there.
+                // Rows that joined the run in the meantime come after the earlier rows.
                 Some(sum) => match rows - sum.dims()[0] {
                     0 => sum + of_row,
                     joined => Tensor::cat(vec![sum, Tensor::zeros([joined], &of_row.device())], 0) + of_row,
@@ -138,20 +137,21 @@ impl<B: Backend> Hook<B> for Watch<B> {
     }
 }
 
-/// Returns 0 for each row of logits `[row, position, column]`, or NaN if one of them is not finite.
+/// Returns 0 for each row of logits `[row, position, column]`, or NaN if a logit of the row is not
+/// finite.
 pub(crate) fn nan_or_zero<B: Backend>(logits: &Tensor<B, 3>) -> Tensor<B, 1> {
     let [rows, positions, columns] = logits.dims();
     (logits.clone().detach() * 0.0).reshape([rows, positions * columns]).sum_dim(1).reshape([rows])
 }
 
-/// A hook that looks for the first activation that is not finite.
+/// A hook that finds the first activation that is not finite.
 struct Search {
     first: Option<HookPoint>,
 }
 
 impl<B: Backend> Hook<B> for Search {
     fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
-        // Scores that are masked are -inf.
+        // Masked scores are -inf.
         let masked = point.site() == Some(Site::AttnScores);
         let is_right = |value: &f32| value.is_finite() || masked && *value == f32::NEG_INFINITY;
         if self.first.is_none() && !to_vec(activation.clone()).iter().all(is_right) {

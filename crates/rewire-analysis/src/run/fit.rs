@@ -1,8 +1,9 @@
-//! As many patches side by side as the device has room for when their turn comes.
+//! Splits passes to fit into the free memory of the device.
 //!
-//! A pass that asks for memory in vain cannot be taken back: burn's GPU backend goes on without it, and what it was tuning or fusing at the
-//! time is left half done. So room is asked for before, and a pass that would not fit is halved. Where memory runs out all the same, that is
-//! an error.
+//! A failed allocation cannot be undone: burn's GPU backend continues without the memory, and
+//! leaves a kernel that it was tuning or fusing half done. The limiter therefore asks for the free
+//! memory before each pass and halves a pass that would not fit. If memory runs out nevertheless,
+//! the analysis returns an error.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -15,7 +16,7 @@ use crate::run::batch::PromptBatch;
 use crate::run::execution::{Execution, ReducedBatch};
 use crate::run::memory::MemoryEstimate;
 
-/// Does `work`, and does not believe its result where the device failed meanwhile.
+/// Runs `work` and returns its result, or an error if the device reported a fault in the meantime.
 pub(crate) fn catch_device_faults<B: Backend, T>(
     device: &B::Device,
     work: impl FnOnce() -> Result<T, AnalysisError>,
@@ -23,28 +24,29 @@ pub(crate) fn catch_device_faults<B: Backend, T>(
     rewire_tensor::catch_device_faults::<B, _>(device, work).unwrap_or_else(|fault| Err(AnalysisError::Device(fault)))
 }
 
-/// Whether the device has done well since the analysis began: asked before something is kept for a later process.
+/// Returns an error if the device reported a fault since the analysis began. Call it before numbers
+/// are stored for a later process.
 pub(crate) fn ensure_healthy<B: Backend>(device: &B::Device) -> Result<(), AnalysisError> {
     catch_device_faults::<B, _>(device, || Ok(()))
 }
 
-/// The room for work on items that lie side by side.
+/// Limits how many items run in one batch by the free memory of the device.
 pub(crate) struct MemoryLimiter<'a> {
-    /// Bytes that can be taken, if the device can be asked.
+    /// Returns the free bytes; `None` if the backend does not report them.
     free: Box<dyn Fn() -> Option<u64> + Sync + 'a>,
-    /// Bytes that a token takes, logits aside.
+    /// Bytes per token, without logits.
     a_token: u64,
-    /// Bytes that the logits of a row take, where a metric works on them.
+    /// Bytes per row for the logits that the metric reads.
     a_row: u64,
     execution: &'a Execution<'a>,
-    /// What the items are called.
+    /// Name of the items in messages.
     what: &'static str,
-    /// The fewest that were told of, so that it is told once.
+    /// The smallest batch reported so far; only smaller ones are reported again.
     smallest_reported: Mutex<Option<usize>>,
 }
 
 impl<'a> MemoryLimiter<'a> {
-    /// Room on the model's device, for runs of a portion's prompts.
+    /// Returns a limiter for the model's device and for runs of the prompts in a batch.
     pub(crate) fn new<B: Backend>(
         model: &'a Transformer<B>,
         batch: &PromptBatch,
@@ -59,8 +61,9 @@ impl<'a> MemoryLimiter<'a> {
         Self { free: Box::new(free), a_token, a_row, execution, what, smallest_reported: Mutex::new(None) }
     }
 
-    /// What `work` gives for each of `items`, in their order; each is of so many rows and tokens in all. ReducedBatch, and halved again, until they fit into
-    /// half of what is free.
+    /// Runs `work` on `items` and returns its results in the order of the items. Each item has the
+    /// given number of rows and tokens. A batch of items is halved until it fits into half of the
+    /// free memory.
     pub(crate) fn run(
         &self,
         items: Range<usize>,
@@ -79,7 +82,8 @@ impl<'a> MemoryLimiter<'a> {
         Ok(all)
     }
 
-    /// How many of `n` items of so many bytes there is room for.
+    /// Returns how many of `n` items, of `a_item` bytes each, fit into half of the free memory; at
+    /// least 1.
     fn fitting_count(&self, n: usize, a_item: u64) -> usize {
         let Some(free) = (self.free)() else { return n };
         let mut size = n;
@@ -106,7 +110,7 @@ mod tests {
         let told = Mutex::new(Vec::new());
         let notice = |halved: &ReducedBatch| told.lock().unwrap().push((halved.from, halved.to));
         let execution = Execution { on_reduced: &notice, ..Execution::default() };
-        // An item takes 1 * 10 and 10 * 3 bytes, of which half of what is free must be enough.
+        // An item takes 1 * 10 + 10 * 3 bytes, and a batch must fit into half of the free memory.
         let free = AtomicU64::new(8000);
         let passes = AtomicUsize::new(0);
         let limiter = MemoryLimiter {
@@ -131,7 +135,7 @@ mod tests {
         free.store(2400, Ordering::Relaxed);
         assert_eq!(run(0..100), 4);
         assert_eq!(run(7..37), 1);
-        // Where not even one fits it is tried all the same: the estimate may be wrong.
+        // A single item runs even if it does not fit, because the estimate may be wrong.
         free.store(1, Ordering::Relaxed);
         assert_eq!(run(0..3), 3);
         assert_eq!(*told.lock().unwrap(), [(100, 25), (3, 1)]);

@@ -1,4 +1,4 @@
-//! What an activation is replaced by: another run's, nothing, or what is given.
+//! Interventions: replacement of activations by those of another run, by zero or by given values.
 
 use crate::run::batch::{PromptBatches, batches};
 use burn::tensor::backend::Backend;
@@ -13,21 +13,23 @@ use crate::run::batch::PromptBatch;
 use crate::run::question::Direction;
 use crate::run::record::{Recorded, record};
 
-/// What an activation is replaced by.
+/// The value that replaces an activation.
 #[derive(Debug, Clone, Default)]
 pub enum Intervention<B: Backend> {
-    /// What it is in the other run of the pair.
+    /// The same activation on the other run of the pair.
     #[default]
     Resample,
     /// Zero.
     Zero,
-    /// What this holds at its hook point, such as [`mean_activations`](crate::run::means::mean_activations): shaped as the point is, over all
-    /// prompts and positions (of more positions, the first count); one prompt, or one position, stands for all of them.
+    /// The activation of this cache at the same hook point, such as
+    /// [`mean_activations`](crate::run::means::mean_activations). It has the shape of the hook
+    /// point, for all prompts and positions. A size of 1 for prompts or positions is broadcast. If
+    /// it has more positions than the prompts, the first ones are used.
     Fixed(ActivationCache<B>),
 }
 
 impl<B: Backend> Intervention<B> {
-    /// Its name, as commands and files have it.
+    /// Returns the name used in commands and files.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -37,26 +39,28 @@ impl<B: Backend> Intervention<B> {
         }
     }
 
-    /// Whether it can change positions at which both runs are the same.
+    /// Returns whether the intervention can change positions at which both runs are equal.
     pub(crate) fn reaches_everywhere(&self) -> bool {
         !matches!(self, Intervention::Resample)
     }
 
-    /// Refuses what cannot be had: a head's queries and keys are used rotated in rotary models, where their mean is not the mean's
-    /// rotation.
+    /// Refuses nodes that the intervention cannot replace. Rotary models use queries and keys after
+    /// rotation, and the rotated mean is not the mean of rotated vectors.
     pub(crate) fn check(&self, kinds: &[NodeKind], config: &TransformerConfig) -> Result<(), AnalysisError> {
         let rotated = |kind: &&NodeKind| matches!(kind.component, Component::HeadQ | Component::HeadK);
         match (self, kinds.iter().find(rotated)) {
             (Intervention::Fixed(_), Some(&node)) if config.is_rotary() => {
-                let reason = "this model rotates it differently at each position, so a given value stands for none";
+                let reason = "this model rotates queries and keys by an angle that depends on the position; use \
+                    resample or zero";
                 Err(AnalysisError::UnsupportedNode { method: "replacement by a given activation", node, reason })
             }
             _ => Ok(()),
         }
     }
 
-    /// What nodes of one portion of prompts are replaced by, at the points that `accepts` holds for, each with all prompts and
-    /// positions. The metric is the other run's, if that is what they are taken from.
+    /// Returns the replacement activations for one batch at the hook points that `accepts` selects,
+    /// each for all prompts and positions. With [`Intervention::Resample`] the result has the
+    /// metric of the other run, and otherwise no metric.
     pub(crate) fn source<M: Metric>(
         &self,
         model: &Transformer<B>,
@@ -85,12 +89,12 @@ impl<B: Backend> Intervention<B> {
     }
 }
 
-/// Every point inside a block.
+/// Iterates over every hook point inside the blocks.
 fn block_points(config: &TransformerConfig) -> impl Iterator<Item = HookPoint> {
     (0..config.n_layers).flat_map(|layer| Site::all().map(move |site| HookPoint::block(layer, site)))
 }
 
-/// The sizes of the activation at a point, of all prompts and positions of a portion.
+/// Returns the shape of the activation at a hook point, for all prompts and positions of a batch.
 fn dims(point: HookPoint, config: &TransformerConfig, batch: &PromptBatch) -> Vec<usize> {
     let size = |axis: &Axis| match axis {
         Axis::Batch => batch.prompts.len(),
@@ -104,7 +108,8 @@ fn dims(point: HookPoint, config: &TransformerConfig, batch: &PromptBatch) -> Ve
     point.axes().iter().map(size).collect()
 }
 
-/// What is given at a point, for the prompts of a portion: one prompt or position stands for all.
+/// Returns the given activation at a hook point for the prompts of a batch; sizes of 1 are
+/// broadcast along prompts and positions.
 fn spread<B: Backend>(
     given: &ActivationCache<B>,
     point: HookPoint,
@@ -135,8 +140,8 @@ fn spread<B: Backend>(
     Ok(value.expand(&expected))
 }
 
-/// Cuts the pairs into portions for an intervention, which may reach positions at which both runs
-/// of a pair are the same.
+/// Cuts the pairs into batches for an intervention, which may change positions at which both runs
+/// of a pair are equal.
 pub(crate) fn batches_for<'a, B: Backend, M: Metric>(
     intervention: &Intervention<B>,
     pairs: &'a PromptPairs,

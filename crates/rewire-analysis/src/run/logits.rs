@@ -1,4 +1,4 @@
-//! What metrics need to know of the clean run.
+//! Logits on the clean run, as references for metrics.
 
 use burn::tensor::backend::Backend;
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
@@ -9,11 +9,12 @@ use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::catch_device_faults;
 use crate::run::transfer::to_vec;
 
-/// The clean prompts' logits at END over the whole vocabulary, one row a prompt: the reference of
-/// [`KlDivergence`](rewire_tasks::KlDivergence). Runs `prompt_batch` prompts at once.
+/// Returns the logits of the clean prompts at END over the whole vocabulary, one row per prompt.
+/// They are the reference for [`KlDivergence`](rewire_tasks::KlDivergence). Runs `prompt_batch`
+/// prompts at once.
 ///
 /// # Errors
-/// [`AnalysisError`] where the model cannot run the pairs.
+/// [`AnalysisError`] if the model cannot run the pairs.
 pub fn clean_logits<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -27,7 +28,7 @@ pub fn clean_logits<B: Backend>(
             let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).with_readout(readout), &mut watch)?;
             let finite = to_vec(watch.mark(nan_or_zero(&logits)));
             let numbers: Vec<usize> = (rows.len()..rows.len() + batch.len()).collect();
-            check_prompts(model, "an activation of the clean run", &batch.clean(), &numbers, &finite)?;
+            check_prompts(model, "an activation on the clean run", &batch.clean(), &numbers, &finite)?;
             rows.extend(to_vec(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
         }
         Ok(rows)

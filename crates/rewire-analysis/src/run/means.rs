@@ -13,21 +13,22 @@ use crate::run::finite::first_point;
 use crate::run::fit::catch_device_faults;
 use crate::run::transfer::to_vecs;
 
-/// What a mean is over.
+/// The axes that a mean is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MeanOver {
-    /// Prompts and positions: one value for every position.
+    /// Prompts and positions: one mean for all positions.
     PromptsAndPositions,
-    /// Prompts: one value a position, of those prompts that are long enough to have it.
+    /// Prompts: one mean per position, over the prompts that are long enough to have it.
     Prompts,
 }
 
-/// Means of the activations at some sites of every layer over a reference set of prompts, of any length: `[1, 1, ..]`, or
-/// `[1, pos, ..]` where each position has its own, up to the longest prompt's. Runs `prompt_batch` prompts at once.
+/// Returns the mean activations at some sites of every layer over a reference set of prompts, which
+/// may have any length. The shape is `[1, 1, ..]`, or `[1, pos, ..]` with one mean for each
+/// position of the longest prompt. Runs `prompt_batch` prompts at once.
 ///
 /// # Errors
-/// [`AnalysisError::EmptyReference`]; [`AnalysisError::NoMean`] for attention scores and patterns; and where the model cannot run
-/// the prompts.
+/// [`AnalysisError::EmptyReference`] without prompts; [`AnalysisError::NoMean`] for attention
+/// scores and patterns; other errors if the model cannot run the prompts.
 pub fn mean_activations<B: Backend>(
     model: &Transformer<B>,
     prompts: &[Vec<u32>],
@@ -45,7 +46,7 @@ pub fn mean_activations<B: Backend>(
     catch_device_faults::<B, _>(&model.device(), || {
         let mut sums: BTreeMap<HookPoint, Vec<f64>> = BTreeMap::new();
         for (number, batch) in prompts.chunks(prompt_batch.max(1)).enumerate() {
-            // Any token does behind a prompt: none of its positions looks there.
+            // Any token can pad a prompt: no position of the prompt attends to a later one.
             let padded: Vec<Vec<u32>> =
                 batch.iter().map(|p| (0..width).map(|i| *p.get(i).unwrap_or(&p[0])).collect()).collect();
             let wanted = sites.to_vec();
@@ -98,11 +99,11 @@ pub fn mean_activations<B: Backend>(
     })
 }
 
-/// Returns the error for a batch of prompts whose activations have a sum that is not finite; its
-/// first prompt has number `first` among all.
+/// Returns the error for a batch of prompts whose activations have a sum that is not finite. The
+/// first prompt of the batch has index `first` among all.
 fn of_prompts<B: Backend>(model: &Transformer<B>, batch: &[Vec<u32>], first: usize) -> AnalysisError {
     let not_finite = |prompt, point| {
-        let what = "a sum of activations of the reference set".to_owned();
+        let what = "a sum of activations over the reference set".to_owned();
         AnalysisError::NotFinite { what, value: f32::NAN, prompt, first: point }
     };
     for (i, prompt) in batch.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! How much of a sweep fits into a device's memory, by estimate.
+//! Estimates of the memory that an analysis takes, and batch sizes that fit into it.
 
 use burn::tensor::backend::Backend;
 use rewire_model::{Transformer, TransformerConfig};
@@ -6,33 +6,35 @@ use rewire_tensor::Precision;
 
 use crate::run::execution::Execution;
 
-/// Tokens in a pass above which nothing gets faster, and only the memory fuller.
+/// Largest number of tokens per pass: more would take memory without saving time.
 const MOST_TOKENS: usize = 1 << 16;
-/// Prompt pairs above which holding more at once saves nothing.
+/// Largest number of prompt pairs cached at once: more would not save time.
 const MOST_PROMPTS: usize = 1024;
+/// Largest number of prompt pairs per backward pass.
 const MOST_DIFFERENTIATED: usize = 256;
 
-/// Bytes that an analysis of a model takes, by estimate: see [`Execution`], where the same is said in words.
+/// Estimated bytes that an analysis of a model takes. [`Execution`] has the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Of each prompt pair whose activations are held.
+    /// Bytes per prompt pair whose activations are cached.
     pub held_a_prompt: u64,
-    /// Of each prompt pair that is differentiated.
+    /// Bytes per prompt pair in a backward pass.
     pub differentiated_a_prompt: u64,
-    /// Of each token in a pass, with as many logits as [`Execution::token_budget`] allows for, four times over.
+    /// Bytes per token in a pass, including four copies of as many logits as
+    /// [`Execution::token_budget`] allows.
     pub pass_a_token: u64,
-    /// The same without logits.
+    /// Bytes per token in a pass, without logits.
     pub pass_a_token_without_logits: u64,
 }
 
 impl MemoryEstimate {
-    /// For prompts of `pos` tokens.
+    /// Estimates the memory for prompts of `pos` tokens.
     #[must_use]
     pub fn new(config: &TransformerConfig, pos: usize, precision: Precision) -> Self {
         let [layers, d_model, d_mlp, heads, pos, bytes] =
             [config.n_layers, config.d_model, config.d_mlp, config.n_heads, pos, precision.bytes()].map(|n| n as u64);
-        // Scores, patterns and logits are of float32 whatever the rest is; and so is, while a pass runs, a copy of what norms and activation
-        // functions read.
+        // Scores, patterns and logits are float32 in every precision. During a pass, the inputs of
+        // norms and activation functions are copied to float32, too.
         let pass = 4 * (2 * d_mlp + 8 * d_model + 2 * heads * pos);
         Self {
             held_a_prompt: layers * pos * (bytes * (16 * d_model + 2 * d_mlp) + 4 * 2 * heads * pos),
@@ -42,7 +44,7 @@ impl MemoryEstimate {
         }
     }
 
-    /// The budget above which [`Execution::fitted`] chooses no more at once.
+    /// Returns the budget in bytes above which [`Execution::fitted`] chooses no larger sizes.
     #[must_use]
     pub fn enough(&self) -> u64 {
         let most = [
@@ -55,12 +57,14 @@ impl MemoryEstimate {
 }
 
 impl Execution<'_> {
-    /// The same with as much at once as fits into `budget` bytes, or, without one, into the memory that is free on the model's
-    /// device. The CPU backends have no device to ask: without a budget they keep what they have, the same on every machine.
+    /// Returns these settings with the largest batch sizes that fit into `budget` bytes. Without a
+    /// budget, they fit into the free memory of the model's device. The CPU backends report no free
+    /// memory: without a budget they keep their sizes, which are the same on every machine.
     ///
-    /// By [`MemoryEstimate`], a quarter is for activations that are held (or, of gradients, for the tape), a quarter for the passes
-    /// that run at once; the other half is for what the backend rounds up to. Sizes are powers of two, so that a little more or less of
-    /// free memory gives the same passes. Prompts are of `pos` tokens.
+    /// By [`MemoryEstimate`], a quarter of the budget is for cached activations (or the tape of a
+    /// backward pass) and a quarter for the passes that run at once. The other half is for rounding
+    /// up by the backend's allocator. Sizes are powers of two, to give the same passes after a
+    /// small change of the free memory. Prompts have `pos` tokens.
     #[must_use]
     pub fn fitted<B: Backend>(self, model: &Transformer<B>, pos: usize, budget: Option<u64>) -> Self {
         let device = model.device();
@@ -98,7 +102,7 @@ mod tests {
         let (full, short) = (of(Precision::Float32), of(Precision::BFloat16));
         assert!(short.held_a_prompt < full.held_a_prompt * 6 / 10);
         assert_eq!(short.pass_a_token, full.pass_a_token);
-        // The formula of `Execution`, in float32.
+        // The formula in the docs of `Execution`, in float32.
         assert_eq!(full.held_a_prompt, 4 * 12 * 15 * (16 * 768 + 2 * 3072 + 2 * 12 * 15));
     }
 

@@ -1,4 +1,5 @@
-//! What every analysis shares: batches of prompt pairs, recorded runs, interventions, checkpoints, memory and workers.
+//! Shared steps of all analyses: question, execution settings, batches of prompt pairs, recorded
+//! runs, interventions, checkpoints, memory and workers.
 
 pub(crate) mod batch;
 pub(crate) mod checkpoint;

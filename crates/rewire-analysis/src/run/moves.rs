@@ -1,7 +1,7 @@
-//! Which activations differ between the two runs of a pair, by the tokens or by the numbers.
+//! Finds activations that differ between the two runs of a pair, by tokens or by values.
 //!
-//! A patch that replaces an activation by an equal one changes nothing, so its effect is exactly 0
-//! and not the rounding of a run of another shape.
+//! A patch that replaces an activation by an equal one changes nothing. Its effect is set to
+//! exactly 0, because a run of another shape would leave a rounding error.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -15,8 +15,8 @@ use crate::node::kind::{By, Node, NodeKind, Positions};
 use crate::run::batch::PromptBatch;
 use crate::run::transfer::to_vecs;
 
-/// Sets the effects of the nodes of a kind in one layer, `[prompt, ..]`, to exactly 0 where a patch
-/// cannot matter.
+/// Sets the effects of nodes to exactly 0 if their patch cannot change the metric. `effects` is
+/// `[prompt, ..]`, for the nodes of one kind in one layer.
 pub(crate) fn clear(
     kind: NodeKind,
     layer: usize,
@@ -45,9 +45,10 @@ pub(crate) fn clear(
     }
 }
 
-/// Returns, for each group of nodes and each prompt of a portion, whether the group's activations
-/// differ between the base run and their replacements, at a position where that can matter. Both
-/// caches must hold the groups' hook points at all positions.
+/// Returns, for each group of nodes and each prompt of a batch, whether the patch can change the
+/// metric. It can if an activation of the group differs between the base run and its replacement at
+/// a position on which the metric depends. Both caches must hold the hook points of the groups at
+/// all positions.
 pub(crate) fn moving<B: Backend>(
     groups: &[Vec<Node>],
     batch: &PromptBatch,
@@ -63,7 +64,7 @@ pub(crate) fn moving<B: Backend>(
     let (sizes, shapes): (Vec<_>, Vec<_>) =
         points.iter().map(size).collect::<Result<Vec<_>, CacheError>>()?.into_iter().unzip();
     let array = |(numbers, shape): (Vec<f32>, Vec<usize>)| {
-        ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("as many numbers as the shape has")
+        ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("the shape has as many numbers")
     };
     let sizes: BTreeMap<HookPoint, ArrayD<f32>> =
         points.iter().copied().zip(to_vecs(sizes).into_iter().zip(shapes).map(array)).collect();
@@ -77,8 +78,8 @@ pub(crate) fn moving<B: Backend>(
     Ok(groups.iter().map(of_group).collect())
 }
 
-/// Returns the size of source less base at a hook point, summed over the axes that nodes never
-/// divide, and its shape.
+/// Returns the absolute difference between source and base at a hook point, summed over the axes
+/// that nodes never divide, and its shape.
 fn size_of_change<B: Backend, const D: usize>(
     at: HookPoint,
     base: &ActivationCache<B>,
@@ -92,12 +93,12 @@ fn size_of_change<B: Backend, const D: usize>(
     Ok((sizes.reshape([shape.iter().product::<usize>()]), shape.to_vec()))
 }
 
-/// Whether a node's activation differs in `prompt` at a position up to `read`, by the sizes of the
-/// differences at its point.
+/// Returns whether a node's activation differs in `prompt` at a position up to `read`, given the
+/// sizes of the differences at its hook point.
 fn differs(node: &Node, prompt: usize, read: usize, sizes: ArrayViewD<'_, f32>) -> bool {
     let axes = node.point().axes();
     let mut here = sizes;
-    // From the last axis on, so that the others keep their numbers.
+    // From the last axis to the first, to keep the indices of the remaining axes.
     for (dim, axis) in axes.iter().enumerate().rev() {
         let one = match axis {
             Axis::Batch => Some(prompt),
@@ -115,6 +116,6 @@ fn differs(node: &Node, prompt: usize, read: usize, sizes: ArrayViewD<'_, f32>) 
             (None, _) => {}
         }
     }
-    // NaN is not 0 either.
+    // NaN counts as a difference.
     here.iter().any(|size| *size != 0.0)
 }

@@ -1,4 +1,5 @@
-//! What an analysis is asked: the prompt pairs, the metric, its unit, and which run is patched.
+//! The question of an analysis: the prompt pairs, the metric, the effect scale, and which run is
+//! patched.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +7,7 @@ use std::str::FromStr;
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
-/// What is asked of a model: how a metric changes on prompt pairs, and the unit of the answer.
+/// The question of an analysis: how a metric changes on prompt pairs, and the effect scale.
 ///
 /// ```
 /// use rewire_analysis::run::{Question, Scale};
@@ -22,33 +23,33 @@ use serde::{Deserialize, Serialize};
 pub struct Question<'a, M> {
     /// The prompt pairs.
     pub pairs: &'a PromptPairs,
-    /// The metric of each run.
+    /// The metric, evaluated on each run.
     pub metric: &'a M,
-    /// The unit of effects.
+    /// The effect scale.
     pub scale: Scale,
 }
 
 impl<'a, M> Question<'a, M> {
-    /// Asks for effects as shares of the metric's change from corrupted to clean.
+    /// Asks for normalized effects: shares of the change of the metric from corrupted to clean.
     #[must_use]
     pub fn new(pairs: &'a PromptPairs, metric: &'a M) -> Self {
         Self { pairs, metric, scale: Scale::Normalized }
     }
 
-    /// Asks for effects in the metric's own unit.
+    /// Asks for effects in the units of the metric.
     #[must_use]
     pub fn in_metric_units(self) -> Self {
         Self { scale: Scale::Metric, ..self }
     }
 
-    /// Asks for effects in this unit.
+    /// Asks for effects on this scale.
     #[must_use]
     pub fn on_scale(self, scale: Scale) -> Self {
         Self { scale, ..self }
     }
 }
 
-// Derived, these would ask the metric to be copied too.
+// Not derived, because a derive would require a metric that can be copied.
 impl<M> Clone for Question<'_, M> {
     fn clone(&self) -> Self {
         *self
@@ -57,13 +58,15 @@ impl<M> Clone for Question<'_, M> {
 
 impl<M> Copy for Question<'_, M> {}
 
-/// Which run is patched, and from which.
+/// Which run is patched, and which run the activations come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// The corrupted run is patched from the clean one: what suffices to bring the behavior back.
+    /// The corrupted run is patched with clean activations. This shows which nodes suffice to
+    /// restore the behavior.
     Denoising,
-    /// The clean run is patched from the corrupted one: what is necessary for the behavior.
+    /// The clean run is patched with corrupted activations. This shows which nodes are necessary
+    /// for the behavior.
     Noising,
 }
 
@@ -83,18 +86,20 @@ impl FromStr for Direction {
         match name {
             "denoising" => Ok(Direction::Denoising),
             "noising" => Ok(Direction::Noising),
-            other => Err(format!("no direction `{other}`; there are denoising and noising")),
+            other => Err(format!("unknown direction `{other}`; use denoising or noising")),
         }
     }
 }
 
-/// The unit of effects. Both are changes of the metric against the run that is patched, so that a node without effect has 0.
+/// The effect scale. On both scales an effect is the metric on the patched run less the metric on
+/// the same run without the patch: a node without effect has 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
-    /// As a share of clean mean less corrupted mean: denoising, 1 is all of the behavior back; noising, -1 is all of it gone.
+    /// Share of the clean mean less the corrupted mean. When denoising, 1 restores all of the
+    /// behavior; when noising, -1 removes all of it.
     #[serde(alias = "normalised")]
     Normalized,
-    /// In the metric's own unit.
+    /// Units of the metric, such as logits for a logit difference.
     Metric,
 }

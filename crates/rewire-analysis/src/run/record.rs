@@ -1,4 +1,4 @@
-//! Unpatched runs: their activations and metric, and the baselines that effects are changes of.
+//! Unpatched runs: their activations, their metric, and the baselines of effects.
 
 use crate::effects::Baselines;
 use crate::error::AnalysisError;
@@ -21,13 +21,13 @@ use rewire_tasks::Metric;
 use rewire_tasks::Normalization;
 use rewire_tasks::NormalizationError;
 use rewire_tasks::PromptPairs;
-/// A run's activations and its metric per prompt.
+/// The recorded activations of a run, and its metric per prompt.
 pub(crate) struct Recorded<B: Backend> {
     pub(crate) cache: ActivationCache<B>,
     pub(crate) metric: Vec<f32>,
 }
 
-/// Runs `tokens`, recording the points that `accepts` holds for.
+/// Runs `tokens` and records the hook points that `accepts` selects.
 pub(crate) fn record<B: Backend, M: Metric>(
     model: &Transformer<B>,
     tokens: &[Vec<u32>],
@@ -44,21 +44,22 @@ pub(crate) fn record<B: Backend, M: Metric>(
     Ok(Recorded { cache: recorder.into_cache(), metric: values })
 }
 
-/// Returns the metric of each row of `logits` `[row, 1, column]`; NaN for a row with a logit that
-/// is not finite, for every metric.
+/// Returns the metric of each row of `logits` `[row, 1, column]`. For every metric, a row has NaN
+/// if one of its logits is not finite.
 pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
     let [rows, _, columns] = logits.dims();
     let nan_or_zero = nan_or_zero(&logits);
     metric.evaluate(logits.reshape([rows, columns]), prompts) + nan_or_zero
 }
 
-/// How far rounding inside the metric may put each row's, from the same logits.
+/// Returns a bound on the rounding error inside the metric for each row of `logits`
+/// `[row, 1, column]`.
 pub(crate) fn rounding<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
     let [rows, _, columns] = logits.dims();
     metric.rounding(logits.reshape([rows, columns]), prompts)
 }
 
-/// Refuses what cannot be analyzed, before anything is run.
+/// Refuses nodes and pairs that cannot be analyzed, before the model runs.
 pub(crate) fn check<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -78,7 +79,8 @@ pub(crate) fn check_pairs<B: Backend>(model: &Transformer<B>, pairs: &PromptPair
     Ok(pairs.check_model(config.d_vocab, config.n_ctx)?)
 }
 
-/// The metrics of paired runs as baselines, whichever of them was patched.
+/// Returns the metrics of the base and the source run as baselines, in the order of clean and
+/// corrupted.
 pub(crate) fn baselines(direction: Direction, base: Vec<f32>, source: Vec<f32>) -> Baselines {
     match direction {
         Direction::Denoising => Baselines { clean: source, corrupted: base },
@@ -86,7 +88,10 @@ pub(crate) fn baselines(direction: Direction, base: Vec<f32>, source: Vec<f32>) 
     }
 }
 
-/// What a change of the metric is multiplied by to be an effect.
+/// Returns the factor that turns a change of the metric into an effect on `scale`.
+///
+/// # Errors
+/// [`NormalizationError`] if the clean and the corrupted mean cannot be normalized.
 pub(crate) fn effect_scale(baselines: &Baselines, scale: Scale) -> Result<f64, NormalizationError> {
     let [clean, corrupted] = baselines.means();
     match scale {
@@ -95,8 +100,8 @@ pub(crate) fn effect_scale(baselines: &Baselines, scale: Scale) -> Result<f64, N
     }
 }
 
-/// The metric of the unpatched runs: so that baselines without a difference are refused before a
-/// sweep and not after it. Those of each portion are one pass of the checkpoint.
+/// Returns the metric on the unpatched runs. Sweeps call this first, to refuse baselines without a
+/// difference before any patch. The runs of each batch are one pass of the checkpoint.
 pub(crate) fn run_baselines<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,

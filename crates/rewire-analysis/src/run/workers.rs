@@ -1,13 +1,13 @@
-//! Running independent work on a thread a core.
+//! Runs independent work on one thread per core.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-/// Does `work(0) .. work(n - 1)` on `workers` threads and hands each result to `finish` on this one, in the order in which
-/// they end. Stops at the first error.
+/// Runs `work(0) .. work(n - 1)` on `workers` threads and passes each result to `finish` on the
+/// calling thread, in the order in which they finish. Stops at the first error.
 ///
-/// Each thread has a pool of its own with one thread, so that the backend's operations do not share out further: a core then
-/// stays with its own products instead of waiting for the others at the end of each.
+/// Each thread has its own pool of one thread, which keeps the backend from splitting operations
+/// further. Each core then computes its own matmuls, and no core waits for the others after each.
 pub(crate) fn run<T: Send, E: Send>(
     n: usize,
     workers: usize,
@@ -30,7 +30,7 @@ pub(crate) fn run<T: Send, E: Send>(
                 pool.install(|| {
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
-                        // A receiver that is gone has met an error.
+                        // The receiver is dropped after an error.
                         if i >= n || sender.send((i, work(i))).is_err() {
                             break;
                         }

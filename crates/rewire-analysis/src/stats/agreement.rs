@@ -1,4 +1,4 @@
-//! Estimates against exact effects: how well one follows the other, and where it does not.
+//! Agreement of estimates with exact effects, and the nodes with the largest errors.
 
 use std::cmp::Reverse;
 
@@ -9,54 +9,59 @@ use crate::error::AnalysisError;
 use crate::node::kind::NodeKind;
 use crate::stats::correlation::{pearson, r_squared, slope, spearman};
 
-/// One node's exact effect and its estimate, means over prompts.
+/// One node's exact effect and its estimate, each a mean over prompts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeError {
-    /// Its index along the axes of its kind, layer first.
+    /// Index along the axes of the kind, layer first.
     pub place: Vec<usize>,
-    /// By activation patching.
+    /// The exact effect, by activation patching.
     pub exact: f32,
-    /// By attribution.
+    /// The estimate, by attribution.
     pub estimate: f32,
 }
 
 impl NodeError {
-    /// Estimate less exact effect.
+    /// Returns the estimate less the exact effect.
     #[must_use]
     pub fn error(&self) -> f32 {
         self.estimate - self.exact
     }
 }
 
-/// How well the estimates of one kind of node follow its exact effects.
+/// The agreement of estimates with exact effects, for one kind of node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agreement {
-    /// The nodes.
+    /// The node kind.
     pub kind: NodeKind,
-    /// How many nodes there are.
+    /// Number of nodes.
     pub nodes: usize,
-    /// How many are compared: those whose effect or estimate is not exactly 0 (where both runs are the same both are 0, which
-    /// would flatter every figure), and whose exact effect is known (of [`Screened`](crate::patching::screen::Screened), the verified ones).
+    /// Number of compared nodes. A node is compared if its exact effect is known and the effect or
+    /// the estimate is not exactly 0. Both are 0 if both runs are equal at the node, and including
+    /// such nodes would make the agreement look better. For
+    /// [`Screened`](crate::patching::screen::Screened), the exact effects of the verified nodes are
+    /// known.
     pub compared: usize,
-    /// Pearson's correlation.
+    /// Pearson's correlation of estimates and exact effects.
     pub pearson: Option<f64>,
-    /// Spearman's rank correlation.
+    /// Spearman's rank correlation of estimates and exact effects.
     pub spearman: Option<f64>,
     /// Slope of the least-squares line of estimates over exact effects.
     pub slope: Option<f64>,
-    /// Share of the exact effects' variance that the estimates, taken at their word, account for; see
+    /// Share of the variance of the exact effects that the estimates explain without rescaling; see
     /// [`r_squared`](crate::stats::correlation::r_squared).
     pub r_squared: Option<f64>,
-    /// How many of the largest exact effects [`top_k_overlap`](Self::top_k_overlap) is about.
+    /// Number of largest exact effects and of largest estimates that
+    /// [`top_k_overlap`](Self::top_k_overlap) compares.
     pub top_k: usize,
-    /// How many of the `top_k` nodes of largest exact effect are among the `top_k` of largest estimate (both by size).
+    /// Number of nodes that are among the `top_k` of largest exact effect and among the `top_k` of
+    /// largest estimate, both by absolute value.
     pub top_k_overlap: usize,
     /// Every compared node, the largest error first.
     pub errors: Vec<NodeError>,
 }
 
 impl Agreement {
-    /// Compares the means over prompts of exact effects and estimates of one kind.
+    /// Compares exact effects and estimates of one kind, as means over prompts.
     ///
     /// # Errors
     /// [`AnalysisError::NotComparable`] for effects of different kinds or shapes.
@@ -102,7 +107,8 @@ impl Agreement {
     }
 }
 
-/// A size as a key to sort by: the bits of numbers from 0 up are in their order.
+/// Returns an absolute value as a sort key: the bits of non-negative numbers are in the order of
+/// the numbers.
 fn ordered(size: f32) -> u32 {
     size.to_bits()
 }

@@ -1,6 +1,6 @@
-//! How sure a mean over prompts is: its standard error and intervals, over clusters of prompts.
+//! Standard errors and intervals of a mean over prompts, with clusters of prompts.
 //!
-//! At a position that not every prompt has, all of them are over the prompts that have it.
+//! Statistics at a position are over the prompts that have the position.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use crate::effects::Effects;
 use crate::node::kind::NodeKind;
 use crate::stats::student;
 
-/// A bootstrap of the mean over prompts.
+/// Settings for a bootstrap of the mean over prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bootstrap {
-    /// How much of the resampled means lies between the two ends, 0 to 1.
+    /// Share of the resampled means between the two ends of the interval, 0 to 1.
     pub level: f64,
-    /// How many times clusters are drawn.
+    /// Number of resamples.
     pub resamples: usize,
-    /// Seed of the draws.
+    /// Seed for the draws of clusters.
     pub seed: u64,
 }
 
@@ -30,11 +30,11 @@ impl Default for Bootstrap {
     }
 }
 
-/// Clusters below which no bootstrap is made: of so few there are hardly any resamples, and the
-/// interval would be too narrow.
+/// Smallest number of clusters for a bootstrap. Fewer clusters have hardly any distinct resamples,
+/// and the interval would be too narrow.
 pub const FEWEST_FOR_BOOTSTRAP: usize = 5;
 
-/// What the ends of an interval are.
+/// The meaning of the ends of an interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum IntervalKind {
     /// Ends of this share of the resampled means.
@@ -44,14 +44,14 @@ pub enum IntervalKind {
     },
     /// The smallest and the largest cluster mean.
     Range {
-        /// How many clusters there are.
+        /// Number of clusters.
         clusters: usize,
     },
 }
 
 impl IntervalKind {
-    /// What [`Effects::intervals`] gives for these clusters; `None` for fewer than two, or if a
-    /// bootstrap is asked for without resamples.
+    /// Returns the kind of interval that [`Effects::intervals`] makes for these clusters. `None`
+    /// for fewer than two clusters, and for a bootstrap with 0 resamples.
     #[must_use]
     pub fn of(clusters: &Clusters, bootstrap: Bootstrap) -> Option<Self> {
         match clusters.len() {
@@ -74,7 +74,7 @@ impl fmt::Display for IntervalKind {
 /// An interval for each node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Intervals {
-    /// What the ends are.
+    /// The meaning of the ends.
     pub kind: IntervalKind,
     /// Lower ends, `[layer, ..]`.
     pub low: ArrayD<f32>,
@@ -83,20 +83,21 @@ pub struct Intervals {
 }
 
 impl Effects {
-    /// Standard error of the mean over prompts, `[layer, ..]`, in the unit of the effects. It is
-    /// robust to what prompts of one cluster have in common (Liang and Zeger 1986). With `n`
-    /// prompts in `G` clusters it is
+    /// Returns the standard error of the mean over prompts, `[layer, ..]`, on the effect scale. It
+    /// allows for correlated effects within a cluster (Liang and Zeger 1986). With `n` prompts in
+    /// `G` clusters it is
     ///
     /// ```text
     /// sqrt(G / (G - 1) * sum over clusters (sum over its prompts (effect - mean))^2) / n
     /// ```
     ///
-    /// With clusters of one size, that is the standard error of the mean of the cluster means; with
-    /// clusters of one prompt, that of the mean over prompts. `None` for fewer than two clusters;
-    /// NaN for a node at a position that the prompts of fewer than two clusters have.
+    /// With clusters of equal size, it is the standard error of the mean of the cluster means. With
+    /// clusters of one prompt, it is the standard error of the mean over prompts. `None` for fewer
+    /// than two clusters. NaN for a node at a position that the prompts of fewer than two clusters
+    /// have.
     ///
     /// # Panics
-    /// If `clusters` are of another number of prompts.
+    /// If `clusters` has another number of prompts.
     #[must_use]
     pub fn standard_error(&self, clusters: &Clusters) -> Option<ArrayD<f32>> {
         let error = |values: &[f32], clusters: &Clusters, (): &()| {
@@ -113,14 +114,14 @@ impl Effects {
         })
     }
 
-    /// The interval of the mean over prompts in which Student's t, with one degree of freedom less
-    /// than there are clusters, puts it: the mean less and plus that quantile times
-    /// [`standard_error`](Self::standard_error), `[layer, ..]` each. It takes cluster means to be
-    /// normal, and holds its level for few clusters if they are. `None` for fewer than two
-    /// clusters.
+    /// Returns a Student's t interval of the mean over prompts, `[layer, ..]` for each end. The
+    /// ends are the mean less and plus [`standard_error`](Self::standard_error) times the quantile
+    /// of Student's t with one degree of freedom less than there are clusters. The interval assumes
+    /// that cluster means are normally distributed. Under this assumption it keeps its level with
+    /// few clusters. `None` for fewer than two clusters.
     ///
     /// # Panics
-    /// As [`standard_error`](Self::standard_error).
+    /// If `clusters` has another number of prompts.
     #[must_use]
     pub fn t_interval(&self, clusters: &Clusters, level: f64) -> Option<[ArrayD<f32>; 2]> {
         let quantile = |clusters: &Clusters| student::two_sided(level, clusters.len() - 1) as f32;
@@ -130,15 +131,16 @@ impl Effects {
         Some([&mean - &reach, mean + reach])
     }
 
-    /// Intervals of the mean over prompts. From [`FEWEST_FOR_BOOTSTRAP`] clusters up they are the
-    /// percentile bootstrap's (Efron 1979, over clusters: Cameron, Gelbach and Miller 2008): every
-    /// resample draws clusters with replacement, the same for all nodes, and takes the mean of
-    /// their prompts. Below that they are ranges: the smallest and largest cluster mean. The unit
-    /// (baselines) stays as it is. A percentile bootstrap of few clusters is still somewhat narrow.
-    /// `None` for fewer than two clusters, or if a bootstrap is asked for without resamples.
+    /// Returns intervals of the mean over prompts. From [`FEWEST_FOR_BOOTSTRAP`] clusters up, they
+    /// are percentile bootstrap intervals (Efron 1979; over clusters: Cameron, Gelbach and Miller
+    /// 2008). Each resample draws clusters with replacement, the same for all nodes, and takes the
+    /// mean over their prompts. With fewer clusters, they are ranges from the smallest to the
+    /// largest cluster mean. The baselines of normalized effects are not resampled. A percentile
+    /// bootstrap of few clusters is still somewhat narrow. `None` for fewer than two clusters, and
+    /// for a bootstrap with 0 resamples.
     ///
     /// # Panics
-    /// As [`standard_error`](Self::standard_error).
+    /// If `clusters` has another number of prompts.
     #[must_use]
     pub fn intervals(&self, clusters: &Clusters, bootstrap: Bootstrap) -> Option<Intervals> {
         if !self.has_several(clusters) {
@@ -152,7 +154,7 @@ impl Effects {
         Some(Intervals { kind, low, high })
     }
 
-    /// The smallest and the largest cluster mean.
+    /// Returns the smallest and the largest cluster mean of each node.
     fn range(&self, clusters: &Clusters) -> [ArrayD<f32>; 2] {
         let ends = |values: &[f32], clusters: &Clusters, (): &()| {
             let sums = sums(values.iter().copied(), clusters).into_iter().zip(clusters.sizes());
@@ -168,7 +170,7 @@ impl Effects {
         let at = |share: f64| ((share * last as f64).round() as usize).min(last);
         let ends = |values: &[f32], clusters: &Clusters, draws: &Vec<Vec<f64>>| {
             if values.iter().all(|v| *v == values[0]) {
-                return [values[0]; 2]; // Every resample gives the same.
+                return [values[0]; 2]; // Every resample has the same mean.
             }
             let sums = sums(values.iter().copied(), clusters);
             let mean =
@@ -180,37 +182,40 @@ impl Effects {
         self.by_node(clusters, |clusters| draws(clusters, bootstrap), ends)
     }
 
-    /// Whether there are clusters enough to say how sure a mean is.
+    /// Returns whether there are enough clusters for a standard error.
+    ///
+    /// # Panics
+    /// If `clusters` has another number of prompts.
     pub(crate) fn has_several(&self, clusters: &Clusters) -> bool {
         let prompts = self.values.shape()[0];
         assert_eq!(clusters.prompts(), prompts, "clusters of {} prompts for effects of {prompts}", clusters.prompts());
         clusters.len() > 1
     }
 
-    /// The effects of one node, by its index along the axes of its kind, over the prompts that have
-    /// its position, and the clusters of those prompts.
+    /// Returns the effects of one node over the prompts that have its position, and the clusters of
+    /// those prompts. `place` is its index along the axes of its kind.
     ///
     /// # Panics
-    /// If there is no such node, or `clusters` are of another number of prompts.
+    /// If there is no such node, or if `clusters` has another number of prompts.
     #[must_use]
     pub fn node(&self, place: &[usize], clusters: &Clusters) -> (Self, Clusters) {
         let prompts = self.prompts_at(self.position_axis().map(|axis| place[axis - 1]));
         let values = prompts.iter().map(|&prompt| self.values[[&[prompt], place].concat().as_slice()]).collect();
-        let values = ArrayD::from_shape_vec(IxDyn(&[prompts.len(), 1]), values).expect("a number a prompt");
+        let values = ArrayD::from_shape_vec(IxDyn(&[prompts.len(), 1]), values).expect("one number per prompt");
         let lengths = prompts.iter().filter_map(|&prompt| self.lengths.get(prompt).copied()).collect();
         let kind = NodeKind::all(self.kind.component);
         (Self { kind, values, lengths }, clusters.restricted_to(&prompts))
     }
 
-    /// The prompts that have a position; all of them without one.
+    /// Returns the prompts that have a position, or all prompts without a position.
     fn prompts_at(&self, position: Option<usize>) -> Vec<usize> {
         let has = |prompt: &usize| position.is_none_or(|p| self.lengths.get(*prompt).is_none_or(|length| *length > p));
         (0..self.values.shape()[0]).filter(has).collect()
     }
 
-    /// What `of` gives for each node, `[layer, ..]`, from its effects over the prompts that have
-    /// it, those prompts' clusters, and what `prepare` makes of these clusters. NaN for fewer than
-    /// two clusters.
+    /// Returns the results of `of` for each node, `[layer, ..]`. `of` gets the effects over the
+    /// prompts that have the node, the clusters of these prompts, and the result of `prepare` on
+    /// these clusters. NaN for fewer than two clusters.
     fn by_node<T, const N: usize>(
         &self,
         clusters: &Clusters,
@@ -241,15 +246,15 @@ impl Effects {
     }
 }
 
-/// The sum over each cluster's prompts.
+/// Returns the sum of `values` over the prompts of each cluster.
 pub(crate) fn sums(values: impl Iterator<Item = f32>, clusters: &Clusters) -> Vec<f64> {
     let mut sums = vec![0.0; clusters.len()];
     values.zip(clusters.of()).for_each(|(v, &cluster)| sums[cluster] += f64::from(v));
     sums
 }
 
-/// What each cluster's sum counts in the mean of each resample: how often it is drawn, over the
-/// prompts that are drawn.
+/// Returns the weight of each cluster's sum in the mean of each resample: the number of times that
+/// the cluster is drawn, divided by the number of prompts in the resample.
 fn draws(clusters: &Clusters, Bootstrap { resamples, seed, .. }: Bootstrap) -> Vec<Vec<f64>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let groups = clusters.len();
@@ -281,9 +286,9 @@ mod tests {
         [low[[0, 0]], high[[0, 0]]]
     }
 
-    /// L3H7 of toy-gpt2 and L0H1 of toy-neox on the demo's eight prompts, denoising: computed with
-    /// transformers in float64, by hooks in front of the attention's output projection. Their
-    /// statistics were computed from them with NumPy.
+    /// Effects of L3H7 in toy-gpt2 and L0H1 in toy-neox on the eight prompts of the demo,
+    /// denoising. They were computed with transformers in float64, by hooks before the output
+    /// projection of attention. Their statistics were computed from them with NumPy.
     const L3H7: [f32; 8] = [0.381_778, 0.444_982, 0.579_697, 0.591_2, 0.548_172, 0.509_548, 0.134_43, 0.141_077];
     const L0H1_NEOX: [f32; 8] =
         [0.489_356, 0.418_754, 0.529_427, 0.470_275, 0.563_602, 0.457_661, 0.155_406, 0.426_915];
@@ -322,8 +327,8 @@ mod tests {
     #[test]
     fn at_a_position_only_the_prompts_that_have_it_count() {
         let kind = NodeKind { component: Component::ResidPre, by: By::Position };
-        // Three prompts of 3, 3 and 2 tokens, one layer; the last number of the shortest stands for
-        // nothing.
+        // Three prompts of 3, 3 and 2 tokens, one layer. The last value of the shortest prompt has
+        // no meaning.
         let values = ArrayD::from_shape_vec(vec![3, 1, 3], vec![1.0, 2.0, 4.0, 2.0, 4.0, 8.0, 3.0, 6.0, 99.0]).unwrap();
         let effects = Effects { kind, values, lengths: vec![3, 3, 2] };
         let clusters = Clusters::each(3);
@@ -359,7 +364,7 @@ mod tests {
             let [low, high] = [&found.low, &found.high].map(|end| end[[0, 0]]);
             let mean = effects.mean()[[0, 0]];
             let error = effects.standard_error(&clusters).unwrap()[[0, 0]];
-            // Of 0 to 49 once: repeats add nothing.
+            // The standard error of 0 to 49, once each: repeats add nothing.
             assert!((error - 2.061_553).abs() < 1e-4, "{error}");
             assert!((low - (mean - 1.96 * error)).abs() < 0.3 * error, "{low}");
             assert!((high - (mean + 1.96 * error)).abs() < 0.3 * error, "{high}");

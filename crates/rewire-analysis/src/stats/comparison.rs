@@ -1,38 +1,42 @@
-//! Two methods' scores of the same nodes: how they go together, which nodes both put first, and where they part.
+//! Comparison of the scores that two methods give to the same nodes: correlation, shared top nodes,
+//! and differences.
 
 use crate::stats::correlation::{pearson, regression};
 
-/// How two methods' scores of the same nodes compare.
+/// The comparison of the scores that two methods give to the same nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// Pearson's correlation; `None` where one does not vary.
+    /// Pearson's correlation; `None` if the scores of one method do not vary.
     pub pearson: Option<f64>,
-    /// Slope and intercept of the least-squares line of the second over the first.
+    /// Slope and intercept of the least-squares line of the second scores over the first; `None` if
+    /// the first scores do not vary.
     pub regression: Option<[f64; 2]>,
-    /// How many of the largest scores, by size, [`jaccard`](Self::jaccard) is about.
+    /// Number of largest scores, by absolute value, that [`jaccard`](Self::jaccard) compares.
     pub top_k: usize,
-    /// Nodes among the `top_k` of both, as a share of those among the `top_k` of either.
+    /// Number of nodes in the `top_k` of both methods, as a share of the nodes in the `top_k` of
+    /// either method.
     pub jaccard: f64,
-    /// Where they part, each scaled by its largest size.
+    /// Differences per node, with each method scaled by its largest absolute score.
     pub difference: MeanDifference,
 }
 
-/// A mean-difference (Bland-Altman) view: of each node, the mean of both scores and the second less the first, each method's
-/// scaled by its largest size.
+/// A mean-difference (Bland-Altman) view: for each node, the mean of both scores and the second
+/// score less the first. Each method is scaled by its largest absolute score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeanDifference {
-    /// Mean of both scores, node by node.
+    /// Mean of both scores, per node.
     pub means: Vec<f64>,
-    /// Second less first.
+    /// Second score less first score, per node.
     pub differences: Vec<f64>,
     /// Mean of the differences.
     pub bias: f64,
-    /// Their standard deviation (over nodes, not of a sample).
+    /// Standard deviation of the differences (divisor: the number of nodes).
     pub sd: f64,
 }
 
 impl Comparison {
-    /// Compares the scores of the same nodes by two methods; `top_k` of at most as many as there are.
+    /// Compares the scores that two methods give to the same nodes. `top_k` is limited to the
+    /// number of nodes.
     #[must_use]
     pub fn new(first: &[f32], second: &[f32], top_k: usize) -> Self {
         let pairs = || first.iter().copied().zip(second.iter().copied());
@@ -49,7 +53,8 @@ impl Comparison {
     }
 }
 
-/// The `k` nodes of largest score by size, the largest first; of equals, those that come first.
+/// Returns the `k` nodes of largest absolute score, the largest first. Nodes of equal size keep
+/// their order.
 #[must_use]
 pub fn top_by_size(scores: &[f32], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -69,13 +74,13 @@ impl MeanDifference {
         Self { means, differences, bias, sd }
     }
 
-    /// The limits of agreement, bias less and plus 1.96 standard deviations.
+    /// Returns the limits of agreement: bias less and plus 1.96 standard deviations.
     #[must_use]
     pub fn limits(&self) -> [f64; 2] {
         [self.bias - 1.96 * self.sd, self.bias + 1.96 * self.sd]
     }
 
-    /// The nodes outside the limits.
+    /// Returns the nodes outside the limits of agreement.
     #[must_use]
     pub fn outliers(&self) -> Vec<usize> {
         let [low, high] = self.limits();
@@ -83,7 +88,7 @@ impl MeanDifference {
     }
 }
 
-/// Scores as shares of the largest by size; all 0 stay 0.
+/// Returns the scores as shares of the largest absolute score. Scores that are all 0 stay 0.
 fn scaled(scores: &[f32]) -> Vec<f64> {
     let largest = scores.iter().fold(0.0_f64, |m, s| m.max(f64::from(*s).abs()));
     let unit = if largest > 0.0 { largest } else { 1.0 };
@@ -97,7 +102,8 @@ mod tests {
     #[test]
     fn known_scores() {
         let found = Comparison::new(&[1.0, -4.0, 0.5, 0.0], &[2.0, -8.0, 0.0, 3.0], 2);
-        // Of the first the largest are nodes 1 and 0, of the second 1 and 3.
+        // The largest scores are at nodes 1 and 0 for the first method, and at 1 and 3 for the
+        // second.
         assert_eq!((found.top_k, found.jaccard), (2, 1.0 / 3.0));
         assert_eq!(found.difference.differences, [0.0, 0.0, -0.125, 0.375]);
         assert_eq!(found.difference.means, [0.25, -1.0, 0.0625, 0.1875]);

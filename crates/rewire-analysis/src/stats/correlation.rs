@@ -1,26 +1,30 @@
-//! How well one set of numbers follows another.
+//! Correlation and regression of two sets of numbers.
 
-/// Pearson's correlation of pairs of finite numbers; `None` for fewer than two pairs, or where one side does not vary.
+/// Returns Pearson's correlation of pairs of finite numbers. `None` for fewer than two pairs, and
+/// if one side does not vary.
 #[must_use]
 pub fn pearson(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
     let m = SumsOfSquares::new(pairs);
     (m.n >= 2 && m.xx > 0.0 && m.yy > 0.0).then(|| m.xy / (m.xx * m.yy).sqrt())
 }
 
-/// Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank. `None` as for [`pearson`].
+/// Returns Spearman's rank correlation: Pearson's correlation of the ranks, with ties at their mean
+/// rank. `None` for fewer than two pairs, and if one side does not vary.
 #[must_use]
 pub fn spearman(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
     let (x, y): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
     pearson(ranks(&x).into_iter().zip(ranks(&y)))
 }
 
-/// Slope of the line through y over x that has the least squared error; `None` where x does not vary.
+/// Returns the slope of the least-squares line of y over x. `None` for fewer than two pairs, and if
+/// x does not vary.
 #[must_use]
 pub fn slope(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
     regression(pairs).map(|[slope, _]| slope)
 }
 
-/// Slope and intercept of that line.
+/// Returns the slope and intercept of the least-squares line of y over x. `None` for fewer than two
+/// pairs, and if x does not vary.
 #[must_use]
 pub fn regression(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<[f64; 2]> {
     let m = SumsOfSquares::new(pairs);
@@ -28,8 +32,10 @@ pub fn regression(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<[f64; 2
     (m.n >= 2 && m.xx > 0.0).then_some([slope, m.mean_y - slope * m.mean_x])
 }
 
-/// How much of the variance of x is gone once y is taken for it: `1 - sum (y - x)^2 / sum (x - mean x)^2`. 1 where they are the
-/// same, 0 where y is no better than the mean of x, below 0 where it is worse. `None` where x does not vary.
+/// Returns the share of the variance of x that y explains as an estimate of x:
+/// `1 - sum (y - x)^2 / sum (x - mean x)^2`. It is 1 if both are equal, 0 if y is no better than
+/// the mean of x, and below 0 if y is worse. `None` for fewer than two pairs, and if x does not
+/// vary.
 #[must_use]
 pub fn r_squared(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
     let pairs: Vec<(f32, f32)> = pairs.into_iter().collect();
@@ -38,7 +44,7 @@ pub fn r_squared(pairs: impl IntoIterator<Item = (f32, f32)>) -> Option<f64> {
     (m.n >= 2 && m.xx > 0.0).then(|| 1.0 - error / m.xx)
 }
 
-/// Sums of squares and products about the means.
+/// Sums of squares and products of deviations from the means.
 struct SumsOfSquares {
     n: usize,
     mean_x: f64,
@@ -59,7 +65,7 @@ impl SumsOfSquares {
     }
 }
 
-/// Ranks from 1 up, ties at their mean.
+/// Returns ranks from 1 up, ties at their mean rank.
 fn ranks(values: &[f32]) -> Vec<f32> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));

@@ -1,4 +1,4 @@
-//! Which of many nodes have an effect, with the error of all of them together controlled.
+//! Tests which of many nodes have an effect, with the family-wise error controlled.
 
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis as Dimension, IxDyn, Zip, indices};
 use rand_chacha::ChaCha8Rng;
@@ -9,15 +9,15 @@ use rewire_tasks::Clusters;
 use crate::effects::Effects;
 use crate::stats::bootstrap::sums;
 
-/// How signs are flipped, and what error is allowed.
+/// Settings of the sign-flip test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SignFlips {
-    /// Chance, at most, that any node without an effect is marked.
+    /// Upper bound on the chance that any node without an effect is marked.
     pub level: f64,
-    /// Largest number of flips. If there are no more than this, all are made; otherwise this many
-    /// are drawn, the first of which flips nothing.
+    /// Largest number of flips. If there are no more than this, all flips are made. Otherwise this
+    /// many are drawn, the first of which flips nothing.
     pub most: usize,
-    /// Seed of the flips that are drawn.
+    /// Seed for the drawn flips.
     pub seed: u64,
 }
 
@@ -27,44 +27,46 @@ impl Default for SignFlips {
     }
 }
 
-/// The nodes of one kind, tested together.
+/// The result of a test of all nodes of one kind together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
-    /// The error that is allowed; see [`SignFlips::level`].
+    /// The allowed family-wise error; see [`SignFlips::level`].
     pub level: f64,
-    /// How many nodes were compared: those whose effect is not 0 for every prompt.
+    /// Number of compared nodes: those whose effect is not 0 on every prompt.
     pub compared: usize,
-    /// How many clusters of prompts there are.
+    /// Number of clusters of prompts.
     pub clusters: usize,
-    /// How many flips were made.
+    /// Number of flips.
     pub flips: usize,
-    /// Whether these are all that there are.
+    /// Whether all possible flips were made.
     pub all_flips: bool,
-    /// The size of a mean effect in its standard errors above which a node is beyond chance; `None`
-    /// if there are too few clusters for any node to be.
+    /// The absolute mean effect, in its standard errors, above which a node is beyond chance.
+    /// `None` if there are too few clusters for any node to be beyond chance.
     pub threshold: Option<f64>,
-    /// For each node, the share of flips in which any node goes as far as this one does; 1 for
-    /// nodes that were not compared. `[layer, ..]`.
+    /// For each node, the share of flips in which the largest statistic of all nodes is at least
+    /// that of this node. 1 for nodes that were not compared. `[layer, ..]`.
     pub p_values: ArrayD<f32>,
 }
 
 impl Effects {
-    /// Tests every node's mean effect against 0, all nodes of the kind together, so that the chance
-    /// of marking *any* node without an effect is at most [`SignFlips::level`] (Westfall and Young
+    /// Tests every node's mean effect against 0, all nodes of the kind together. The chance of
+    /// marking *any* node without an effect is at most [`SignFlips::level`] (Westfall and Young
     /// 1993, single-step max T; by sign flips: Winkler et al. 2014).
     ///
-    /// Each flip turns round the effects of some clusters of prompts, for all nodes alike, and
-    /// takes the largest of all nodes' sizes: the mean in [standard errors](Self::standard_error).
-    /// Without effects one flip is as likely as another, if clusters are independent of each other
-    /// and their effects as likely above 0 as below; how nodes go together does not matter. A
-    /// node's p-value is the share of flips whose largest size is at least the node's own. Flipping
-    /// nothing and flipping everything is the same, so that `G` clusters have `2^(G-1)` flips and
-    /// no p-value is below one over that: with fewer than six clusters none can be below 0.05.
+    /// The statistic of a node is its absolute mean in [standard errors](Self::standard_error).
+    /// Each flip reverses the sign of the effects in some clusters of prompts, the same for all
+    /// nodes, and takes the largest statistic of all nodes. Without effects, all flips are equally
+    /// likely if clusters are independent of each other and their effects are as likely above 0 as
+    /// below. Nodes may depend on each other in any way. A node's p-value is the share of flips
+    /// whose largest statistic is at least the node's own. Flipping no cluster and flipping every
+    /// cluster give the same statistics. `G` clusters therefore have `2^(G-1)` flips, and no
+    /// p-value is below one over that number: with fewer than six clusters no p-value can be below
+    /// 0.05.
     ///
-    /// `None` for fewer than two clusters, or if no node has an effect.
+    /// `None` for fewer than two clusters, and if no node has an effect.
     ///
     /// # Panics
-    /// As [`standard_error`](Self::standard_error).
+    /// If `clusters` has another number of prompts.
     #[must_use]
     pub fn family(&self, clusters: &Clusters, flips: SignFlips) -> Option<Family> {
         let nodes = self.compared();
@@ -91,9 +93,9 @@ impl Effects {
         }
         largest.sort_by(|a, b| b.total_cmp(a));
         let mut p_values = ArrayD::ones(&self.values.shape()[1..]);
-        let all = p_values.as_slice_mut().expect("made in one piece");
+        let all = p_values.as_slice_mut().expect("the array is contiguous");
         for (&node, size) in nodes.iter().zip(found.iter().flat_map(|(_, own)| own)) {
-            // Sums in another order may differ in their last digits.
+            // The tolerance is for sums in another order, which may differ in their last digits.
             let as_far = largest.partition_point(|other| *other >= size * (1.0 - 1e-9));
             all[node] = (as_far as f64 / count as f64) as f32;
         }
@@ -110,9 +112,9 @@ impl Effects {
         })
     }
 
-    /// The nodes that have an effect on some prompt, by their place in the order of the axes.
-    /// Effects that are not known (NaN) are not compared, nor nodes at positions that some prompt
-    /// does not have.
+    /// Returns the nodes that have an effect on some prompt, as indices in the order of the axes.
+    /// Nodes with an unknown effect (NaN) and nodes at positions that some prompt does not have are
+    /// left out.
     fn compared(&self) -> Vec<usize> {
         let shortest = self.lengths.iter().copied().min().unwrap_or(usize::MAX);
         let axis = self.position_axis();
@@ -127,34 +129,34 @@ impl Effects {
 }
 
 impl Family {
-    /// Whether a node, by its index along the axes of its kind, is beyond chance.
+    /// Returns whether a node, given by its index along the axes of its kind, is beyond chance.
     #[must_use]
     pub fn is_beyond(&self, place: &[usize]) -> bool {
         self.p_values[place] <= self.level as f32
     }
 
-    /// The smallest p-value that so many flips can give.
+    /// Returns the smallest p-value that this number of flips can give.
     #[must_use]
     pub fn smallest_p(&self) -> f64 {
         1.0 / self.flips as f64
     }
 
-    /// How many nodes are beyond chance.
+    /// Returns the number of nodes beyond chance.
     #[must_use]
     pub fn beyond(&self) -> usize {
         self.p_values.iter().filter(|p| **p <= self.level as f32).count()
     }
 }
 
-/// Nodes whose sizes under all flips are held at once, on each thread.
+/// Number of nodes whose statistics under all flips are in memory at once, on each thread.
 const NODES_AT_ONCE: usize = 512;
 
-/// Signs of clusters.
+/// The signs of clusters in each flip.
 struct Signs {
     /// `[flip, cluster]`; the first flips nothing.
     signs: Array2<f64>,
     all: bool,
-    /// How many prompts each cluster has.
+    /// Number of prompts in each cluster.
     prompts: Array1<f64>,
 }
 
@@ -164,7 +166,8 @@ impl Signs {
         let prompts = clusters.sizes().iter().map(|&size| size as f64).collect();
         let exponent = u32::try_from(groups - 1).unwrap_or(u32::MAX);
         if let Some(count) = 1_usize.checked_shl(exponent).filter(|count| *count > 0 && *count <= most) {
-            // The first cluster is never flipped: the other half of the flips gives the same.
+            // The first cluster is never flipped, because the other half of the flips gives the
+            // same statistics.
             let sign = |(flip, cluster): (usize, usize)| if ((flip << 1) >> cluster) & 1 == 1 { -1.0 } else { 1.0 };
             return Self { signs: Array2::from_shape_fn((count, groups), sign), all: true, prompts };
         }
@@ -176,22 +179,22 @@ impl Signs {
         Self { signs, all: false, prompts }
     }
 
-    /// The size of each node's mean under each flip, `[flip, node]`, from sums over clusters,
-    /// `[cluster, node]`. It is the squared mean, over the squared deviations of the cluster sums
-    /// plus the squared total over the number of clusters. It rises with the mean in standard
-    /// errors, and stays finite if the standard error is 0.
+    /// Returns the size of each node's mean under each flip, `[flip, node]`, from sums over
+    /// clusters, `[cluster, node]`. The size is the squared mean, divided by the squared deviations
+    /// of the cluster sums plus the squared total over the number of clusters. It rises with the
+    /// mean in standard errors, and stays finite if the standard error is 0.
     fn sizes(&self, of_clusters: &Array2<f64>) -> Array2<f64> {
         let (n, groups) = (self.prompts.sum(), self.prompts.len() as f64);
         let squares = of_clusters.mapv(|v| v * v).sum_axis(Dimension(0));
         let prompts_squared = self.prompts.mapv(|p| p * p).sum();
         let mut totals = self.signs.dot(of_clusters);
-        // Clusters of one size, the usual case, need no second matmul.
+        // Clusters of equal size, the usual case, need no second matmul.
         let first = self.prompts[0];
         let crossed = match self.prompts.iter().all(|prompts| *prompts == first) {
             true => &totals * first,
             false => self.signs.dot(&(of_clusters * &self.prompts.clone().insert_axis(Dimension(1)))),
         };
-        let squares = squares.broadcast(totals.dim()).expect("a row of them");
+        let squares = squares.broadcast(totals.dim()).expect("one row of squares");
         Zip::from(&mut totals).and(&crossed).and(squares).for_each(|total, crossed, squares| {
             let mean = *total / n;
             // The squared sums of deviations from the mean, over clusters.
@@ -201,7 +204,7 @@ impl Signs {
         totals
     }
 
-    /// A size in standard errors.
+    /// Converts a size to standard errors.
     fn in_errors(&self, size: f64) -> f64 {
         let (n, groups) = (self.prompts.sum(), self.prompts.len() as f64);
         let square = size / (1.0 - n * n / groups * size).max(0.0);
@@ -214,21 +217,21 @@ mod tests {
     use super::*;
     use crate::node::kind::{Component, NodeKind};
 
-    /// Effects of nodes, `[prompt][node]`.
+    /// Returns effects of nodes from `[prompt][node]`.
     fn effects(values: &[Vec<f32>]) -> Effects {
         let (prompts, nodes) = (values.len(), values[0].len());
         let values = ArrayD::from_shape_vec(vec![prompts, 1, nodes], values.concat()).unwrap();
         Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
     }
 
-    /// Numbers from -1 to 1.
+    /// Draws a number from -1 to 1.
     fn noise(rng: &mut ChaCha8Rng) -> f32 {
         (f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0) as f32
     }
 
     #[test]
     fn p_values_of_known_numbers() {
-        // Computed with NumPy from all 32 flips of six clusters, of one or two prompts each.
+        // Computed with NumPy from all 32 flips of six clusters, with one or two prompts each.
         let values: [[f32; 3]; 8] = [
             [0.9, 0.1, -0.3],
             [1.1, -0.2, 0.0],
@@ -247,9 +250,9 @@ mod tests {
         assert_eq!((family.beyond(), family.is_beyond(&[0, 0]), family.is_beyond(&[0, 2])), (1, true, false));
     }
 
-    /// How often any of 40 nodes is marked in many samples of `prompts` prompts, node 0 having a
-    /// true effect of `shift`; and how often node 0 is. Nodes go together by half; each prompt is
-    /// there `times` times, as its repeats.
+    /// Returns the share of `samples` in which any of 40 nodes is marked, and the share in which
+    /// node 0 is marked. Node 0 has a true effect of `shift`. Half of the variance is common to all
+    /// nodes. Each of `prompts` prompts is repeated `times` times.
     fn marked(samples: u64, prompts: usize, times: usize, shift: f32, clusters: &Clusters) -> [f64; 2] {
         let mut marked = [0, 0];
         for seed in 0..samples {
@@ -269,12 +272,13 @@ mod tests {
         marked.map(|n| n as f64 / samples as f64)
     }
 
-    /// 0.05 and three standard errors of the share of 1,000 samples.
+    /// 0.05 plus three standard errors of a share of 1,000 samples.
     const ABOUT_5_PERCENT: f64 = 0.05 + 3.0 * 0.0069;
 
     #[test]
     fn without_effects_some_node_is_marked_in_a_twentieth_of_samples() {
-        // Nine prompts have 256 flips, all of which are made; of 30 prompts' flips 256 are drawn.
+        // Nine prompts have 256 flips, and all are made. Thirty prompts have more, and 256 are
+        // drawn.
         for prompts in [9, 30] {
             let [any, _] = marked(1000, prompts, 1, 0.0, &Clusters::each(prompts));
             assert!(any <= ABOUT_5_PERCENT, "{prompts}: {any}");
@@ -295,13 +299,13 @@ mod tests {
         let [any, _] = marked(1000, 9, 2, 0.0, &repeats);
         assert!(any <= ABOUT_5_PERCENT, "{any}");
         let [any, _] = marked(1000, 9, 2, 0.0, &Clusters::each(18));
-        assert!(any > 0.15, "prompts that are repeated were taken to be independent, and yet: {any}");
+        assert!(any > 0.15, "repeated prompts in clusters of their own must mark too much: {any}");
     }
 
     #[test]
     fn fewer_than_six_clusters_have_no_threshold() {
         for (clusters, has_one) in [(2, false), (4, false), (5, false), (6, true)] {
-            // The second node is as often above 0 as below.
+            // The second node is above 0 as often as below.
             let other = |g: usize| 0.1 * (g + 1) as f32 * if g.is_multiple_of(2) { 1.0 } else { -1.0 };
             let rows: Vec<Vec<f32>> = (0..clusters).map(|g| vec![1.0, other(g)]).collect();
             let family = effects(&rows).family(&Clusters::each(clusters), SignFlips::default()).unwrap();

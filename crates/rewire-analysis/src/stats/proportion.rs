@@ -1,18 +1,18 @@
-//! How often something happened, and how sure that is.
+//! Proportions and their confidence intervals.
 
 use serde::{Deserialize, Serialize};
 
-/// So many of so many.
+/// A number of successes among a number of trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proportion {
-    /// How often it happened.
+    /// Number of successes.
     pub successes: usize,
-    /// Of how many.
+    /// Number of trials.
     pub n: usize,
 }
 
 impl Proportion {
-    /// How many of `outcomes` are true.
+    /// Counts the outcomes that are true.
     #[must_use]
     pub fn of(outcomes: impl IntoIterator<Item = bool>) -> Self {
         outcomes.into_iter().fold(Self { successes: 0, n: 0 }, |p, true_| Self {
@@ -21,13 +21,13 @@ impl Proportion {
         })
     }
 
-    /// The share, 0 to 1; 0 of none.
+    /// Returns the share of successes, 0 to 1; 0 for no trials.
     #[must_use]
     pub fn share(self) -> f64 {
         self.successes as f64 / self.n.max(1) as f64
     }
 
-    /// The 95% Wilson score interval of the share; all of 0 to 1 for none.
+    /// Returns the 95% Wilson score interval of the share; 0 to 1 for no trials.
     #[must_use]
     pub fn wilson(self) -> [f64; 2] {
         if self.n == 0 {
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn wilson_intervals_of_known_counts() {
-        // Computed apart, by the formula as Wilson (1927) has it.
+        // Computed separately with the formula of Wilson (1927).
         let close = |p: Proportion, [low, high]: [f64; 2]| {
             let found = p.wilson();
             assert!((found[0] - low).abs() < 1e-6 && (found[1] - high).abs() < 1e-6, "{found:?}");

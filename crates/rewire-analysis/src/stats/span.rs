@@ -1,5 +1,5 @@
-//! The span that effects are normalized by, its spread over prompts, and the warnings about an
-//! outcome.
+//! The span that normalized effects are divided by, its spread over prompts, and the warnings about
+//! an outcome.
 
 use std::fmt;
 
@@ -12,35 +12,37 @@ use crate::run::question::Scale;
 /// over prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
-    /// Its mean over prompts, in the metric's unit.
+    /// Mean over prompts, in units of the metric.
     pub mean: f64,
-    /// Its standard deviation over prompts (of a sample); `None` for a single prompt.
+    /// Sample standard deviation over prompts; `None` for a single prompt.
     pub sd: Option<f64>,
-    /// The standard error of its mean; `None` for a single prompt.
+    /// Standard error of the mean; `None` for a single prompt.
     pub standard_error: Option<f64>,
-    /// Mean size of the metric itself, over prompts and both runs.
+    /// Mean absolute metric, over prompts and both runs.
     pub size: f64,
-    /// How many prompts.
+    /// Number of prompts.
     pub prompts: usize,
 }
 
 /// Whether a span is large enough to divide by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanVerdict {
-    /// It is large enough.
+    /// The span is large enough.
     Sound,
-    /// It is less than two standard errors from 0: with other prompts it might have the other sign.
+    /// The span is less than two standard errors from 0: with other prompts its sign might be
+    /// reversed.
     WithinItsSpread,
-    /// It is less than a hundredth of the metric's mean size, or, of fewer than five prompts, whose
-    /// spread is hardly known, less than a twentieth: both runs behave the same.
+    /// The span is less than a hundredth of the metric's mean size: both runs behave the same. With
+    /// fewer than five prompts the limit is a twentieth, because the spread of so few prompts is
+    /// hardly known.
     SmallBesideTheMetric,
 }
 
-/// Standard errors that a span must be from 0.
+/// Smallest sound distance of a span from 0, in standard errors.
 const ERRORS: f64 = 2.0;
-/// Prompts from which on their spread is taken to be known.
+/// Number of prompts from which their spread counts as known.
 const MANY: usize = 5;
-/// Share of the metric's mean size that a span of many prompts must have, and one of few.
+/// Smallest sound share of the metric's mean size: for many prompts, and for few.
 const SHARES: [f64; 2] = [0.01, 0.05];
 
 impl Baselines {
@@ -82,10 +84,10 @@ impl Span {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// Effects are divided by a span that is small beside its spread or beside the metric.
+    /// Effects are divided by a span that is small compared with its spread or with the metric.
     SmallSpan(Span),
-    /// On some prompts (counted from 0) the metric's gradient vanishes, or nearly: attribution says
-    /// nothing about them.
+    /// On some prompts (counted from 0) the metric's gradient vanishes, or nearly. Attribution
+    /// gives no information about these prompts.
     GradientVanishes {
         /// The prompts.
         prompts: Vec<usize>,
@@ -105,14 +107,15 @@ impl fmt::Display for Warning {
                 }
                 write!(f, " (the metric's mean size is {size:.4})")?;
                 match span.verdict() {
-                    SpanVerdict::WithinItsSpread => {
-                        f.write_str(": less than two standard errors, so the shares may be of noise")
-                    }
+                    SpanVerdict::WithinItsSpread => f.write_str(
+                        ": it is less than two standard errors from 0, and the effects may be noise; use more prompts",
+                    ),
                     _ => {
                         let share = 100.0 * span.least_share();
                         write!(
                             f,
-                            ": less than {share}% of that size, so the shares are of a difference that is hardly there"
+                            ": it is less than {share}% of that size, and the two runs hardly differ; use other \
+                             prompts or metric units"
                         )
                     }
                 }
@@ -122,8 +125,9 @@ impl fmt::Display for Warning {
                 let more = if prompts.len() > 5 { ", .." } else { "" };
                 write!(
                     f,
-                    "the metric's gradient vanishes on {} of {of} prompts ({which}{more}, counted from 0) beside the change of the \
-                     metric: attribution says nothing about them, and in means they count as about 0",
+                    "the metric's gradient vanishes on {} of {of} prompts ({which}{more}, counted from 0), although \
+                     the metric changes; attribution gives no information about these prompts, and means count their \
+                     effects as about 0",
                     prompts.len()
                 )
             }
@@ -157,7 +161,7 @@ impl GroupOutcome {
 }
 
 impl EdgeAttribution {
-    /// Returns the warnings about these effects, if they are in this unit.
+    /// Returns the warnings about these effects on `scale`.
     #[must_use]
     pub fn warnings(&self, scale: Scale) -> Vec<Warning> {
         warnings(scale, &self.baselines, &self.vanished)
@@ -174,7 +178,8 @@ mod tests {
 
     #[test]
     fn the_span_and_its_spread_of_known_numbers() {
-        // Differences 1, 2, 3, 4: mean 2.5, deviation sqrt(5 / 3), error that over 2.
+        // Differences 1, 2, 3, 4: mean 2.5, standard deviation sqrt(5 / 3), standard error half of
+        // that.
         let found = span(&[1.0, 2.0, 3.0, 4.0], &[0.0; 4]);
         assert_eq!((found.mean, found.size, found.prompts), (2.5, 1.25, 4));
         assert!((found.sd.unwrap() - 1.290_994_4).abs() < 1e-6);
@@ -185,8 +190,8 @@ mod tests {
 
     #[test]
     fn a_span_within_two_standard_errors_is_doubtful() {
-        // Differences 3 and x: the mean is two errors from 0 where (3 + x) / 2 = 2 (3 - x) / 2, at
-        // x = 1.
+        // Differences 3 and x: the mean is two standard errors from 0 if (3 + x) / 2 = 2 (3 - x) /
+        // 2, which gives x = 1.
         assert_eq!(span(&[3.0, 1.01], &[0.0; 2]).verdict(), SpanVerdict::Sound);
         assert_eq!(span(&[3.0, 0.99], &[0.0; 2]).verdict(), SpanVerdict::WithinItsSpread);
         assert_eq!(span(&[-3.0, -0.99], &[0.0; 2]).verdict(), SpanVerdict::WithinItsSpread);
@@ -194,14 +199,14 @@ mod tests {
 
     #[test]
     fn a_span_that_is_small_beside_the_metric_is_doubtful() {
-        // Clean 1, corrupted 1 - s: the size is 1 - s / 2, so the limit is at s = 0.05 (1 - s / 2),
-        // 0.0488, for few prompts and at 0.00995 for many.
+        // Clean 1, corrupted 1 - s: the size is 1 - s / 2. The limit for few prompts is s = 0.05 (1
+        // - s / 2) = 0.0488; for many prompts it is 0.00995.
         for n in [1, 4] {
             assert_eq!(span(&vec![1.0; n], &vec![0.951; n]).verdict(), SpanVerdict::Sound);
             assert_eq!(span(&vec![1.0; n], &vec![0.952; n]).verdict(), SpanVerdict::SmallBesideTheMetric);
         }
         assert_eq!(span(&[1.0; 5], &[0.99; 5]).verdict(), SpanVerdict::Sound);
-        // It has no spread at all, and is small all the same.
+        // The span has no spread and is small nevertheless.
         assert_eq!(span(&[1.0; 5], &[0.9902; 5]).verdict(), SpanVerdict::SmallBesideTheMetric);
     }
 

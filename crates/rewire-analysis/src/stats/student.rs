@@ -1,7 +1,7 @@
 //! Quantiles of Student's t distribution.
 
-/// The value that `level` of the distribution lies within, either side of 0: 4.303 for 0.95 and two
-/// degrees of freedom. `level` from 0 to below 1; `degrees` at least 1.
+/// Returns the value t for which `level` of the distribution lies between -t and t: 4.303 for 0.95
+/// and two degrees of freedom. `level` is from 0 to below 1; `degrees` is at least 1.
 pub(crate) fn two_sided(level: f64, degrees: usize) -> f64 {
     let mut ends = [0.0, 1.0];
     while within(ends[1], degrees) < level && ends[1] < 1e12 {
@@ -14,8 +14,8 @@ pub(crate) fn two_sided(level: f64, degrees: usize) -> f64 {
     ends[1]
 }
 
-/// How much of the distribution lies within t of 0: the finite series of Abramowitz and Stegun
-/// 1964, 26.7.3 and 26.7.4.
+/// Returns the share of the distribution between -t and t, by the finite series of Abramowitz and
+/// Stegun 1964, 26.7.3 and 26.7.4.
 fn within(t: f64, degrees: usize) -> f64 {
     let angle = (t / (degrees as f64).sqrt()).atan();
     let (sine, cosine) = (angle.sin(), angle.cos());
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_tables() {
-        // As printed tables have them, to three or four decimals.
+        // Printed tables have three or four decimals.
         let tables = [
             (0.95, 1, 12.7062),
             (0.95, 2, 4.3027),

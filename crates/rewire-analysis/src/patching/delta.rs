@@ -1,10 +1,10 @@
 //! Computes how patching a node changes the residual stream at the point that the patch reaches
 //! first, without running the block below it.
 //!
-//! Blocks add the outputs of heads, MLPs and neurons to the residual stream. The change is the
-//! source activation minus the base activation, multiplied by the weights that write to the stream.
-//! Queries, keys, values and patterns change the mixed values of one head. These are recomputed
-//! from the cached queries, keys, values and patterns of that head.
+//! Blocks add the outputs of heads, MLPs and neurons to the residual stream. The change by such a
+//! node is the source activation minus the base activation, multiplied by the weights that write to
+//! the stream. Queries, keys, values and patterns change the mixed values of one head. These are
+//! recomputed from the cached queries, keys, values and patterns of that head.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};

@@ -1,5 +1,5 @@
 //! Patches that replace activations in a whole run: the patches for groups of nodes, and the
-//! literal sweep that tests compare the engine with.
+//! literal sweep that the engine is compared with.
 
 use std::collections::BTreeSet;
 

@@ -486,7 +486,10 @@ fn edges_go_to_later_layers() {
         &Execution::default(),
     )
     .unwrap_err();
-    assert_eq!(refused.to_string(), "there is no receiver q:1.1 for L1H0: it is in no later layer");
+    assert_eq!(
+        refused.to_string(),
+        "there is no receiver q:1.1 for L1H0: the receiver must be in a later layer than the sender"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Ablation: what is left of the metric when nodes are removed from the clean run.
+//! Ablation: how the clean run's metric changes when nodes are removed from the run.
 
 use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
@@ -13,12 +13,16 @@ use crate::run::execution::Execution;
 use crate::run::intervention::Intervention;
 use crate::run::question::{Direction, Question, Scale};
 
-/// The change of the metric of the clean run when each node of the given kinds is replaced: by zero, by a mean
-/// ([`mean_activations`](crate::run::means::mean_activations)), by what it is on the corrupted prompt, or by anything given. Exact;
-/// [`Outcome::after`] is the metric itself.
+/// Returns the change of the clean run's metric when each node of the given kinds is replaced.
+///
+/// `intervention` gives the replacement: zero, a mean
+/// ([`mean_activations`](crate::run::means::mean_activations)), the node's activation on the
+/// corrupted prompt, or a given activation. The effects are exact. [`Outcome::after`] returns the
+/// metric itself.
 ///
 /// # Errors
-/// As [`activation_patching`](crate::patching::engine::activation_patching), and [`AnalysisError::GivenShape`].
+/// Returns the errors of [`activation_patching`](crate::patching::engine::activation_patching), and
+/// [`AnalysisError::GivenShape`] if a given activation has the wrong shape.
 pub fn ablation<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -30,10 +34,11 @@ pub fn ablation<B: Backend, M: Metric>(
     Ok(Outcome { method: Method::Ablation, ..sweep(model, question, nodes, target, execution)? })
 }
 
-/// The same for sets of nodes, each set removed together.
+/// Returns the change of the clean run's metric when each set of nodes is removed together.
 ///
 /// # Errors
-/// As [`ablation`] and [`patch_groups`](crate::patching::groups::patch_groups), and [`AnalysisError::NodeTwice`].
+/// Returns the errors of [`ablation`] and [`patch_groups`](crate::patching::groups::patch_groups),
+/// and [`AnalysisError::NodeTwice`] if two nodes of a set overlap.
 pub fn ablate_groups<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -45,7 +50,7 @@ pub fn ablate_groups<B: Backend, M: Metric>(
     replace_groups(model, question, groups, intervention, Direction::Noising, execution)
 }
 
-/// Refuses a set that names a node, or a part of one, twice.
+/// Refuses a set that names a node, or a part of a node, twice.
 pub(crate) fn check_no_node_twice(group: &[Node]) -> Result<(), AnalysisError> {
     let twice = group.iter().enumerate().find(|(i, node)| group[..*i].iter().any(|other| overlap(node, other)));
     match twice {
@@ -54,7 +59,7 @@ pub(crate) fn check_no_node_twice(group: &[Node]) -> Result<(), AnalysisError> {
     }
 }
 
-/// Whether two nodes have a number in common.
+/// Returns whether two nodes share at least one number of an activation.
 fn overlap(a: &Node, b: &Node) -> bool {
     let units = a.unit.is_none() || b.unit.is_none() || a.unit == b.unit;
     let positions = match (&a.positions, &b.positions) {
@@ -68,8 +73,11 @@ fn overlap(a: &Node, b: &Node) -> bool {
 }
 
 impl Outcome {
-    /// Of patching and ablation, the metric after each node was replaced, per prompt, in this outcome's unit: normalized, 0 is the
-    /// corrupted prompts' mean and 1 the clean ones'.
+    /// Returns the metric after each node was replaced, per prompt, for activation patching and
+    /// ablation.
+    ///
+    /// The values are on this outcome's effect scale. On the normalized scale, 0 is the mean over
+    /// the corrupted prompts and 1 is the mean over the clean prompts.
     #[must_use]
     pub fn after(&self) -> Vec<Effects> {
         let Baselines { clean, corrupted } = &self.baselines;

@@ -1,4 +1,5 @@
-//! How often a model answers right, as it is and with nodes removed: by the answer's rank, and by what it goes on to say.
+//! Measures how often a model answers correctly, unchanged and with nodes removed: by the rank of
+//! the answer, and by the text that the model generates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,41 +24,50 @@ use crate::run::transfer::to_vec;
 use crate::run::workers;
 use crate::stats::proportion::Proportion;
 
-/// Nodes that are removed together, and what they are replaced by; of no nodes, the model as it is.
+/// Nodes that are removed together, and their replacement. Without nodes, the model stays
+/// unchanged.
 #[derive(Debug, Clone)]
 pub struct Ablated<B: Backend> {
     /// The nodes, at all positions.
     pub nodes: Vec<Node>,
-    /// What they are replaced by.
+    /// The replacement for the nodes' activations.
     pub by: Intervention<B>,
 }
 
-/// How often the clean prompts are answered right.
+/// How often the model answers the clean prompts correctly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerAccuracy {
-    /// No next token is likelier than an answer.
+    /// Share of prompts on which no token is likelier than the likeliest answer.
     pub first: Proportion,
-    /// The likeliest answer is likelier than the likeliest wrong answer.
+    /// Share of prompts on which the likeliest answer is likelier than the likeliest wrong answer.
     pub above_wrong: Proportion,
-    /// The first word that the model goes on to say, greedily, has an answer in it.
+    /// Share of prompts on which the first word of the greedy generation contains an answer.
     pub said: Proportion,
-    /// Mean rank of the likeliest answer among all tokens, 1 the likeliest.
+    /// Mean rank of the likeliest answer among all tokens; rank 1 is the likeliest token.
     pub mean_rank: f64,
-    /// Mean logit of the answers less mean logit of the wrong ones, mean over prompts.
+    /// Mean logit of the answers minus mean logit of the wrong answers, averaged over prompts.
     pub logit_difference: f64,
 }
 
-/// How often the model answers the clean prompts right after each ablation, in the order given: by rank at END, and by greedy
-/// generation of up to `new_tokens` tokens, of which the first word counts (and which ends once that word is known). Each run
-/// starts at the lowest layer that its ablation touches; generation keeps keys and values.
+/// Returns how often the model answers the clean prompts correctly after each ablation, in the
+/// order of `ablations`.
 ///
-/// At generated positions a removed node is replaced by what it is replaced by at END. [`Intervention::Fixed`] must be the same for all
-/// prompts. Of the execution, [`Execution::prompt_batch`], workers and progress count; nothing is kept in [`Execution::checkpoint`].
+/// Accuracy is measured by the rank of the answer at END, and by greedy generation of up to
+/// `new_tokens` tokens. Only the first generated word counts, and generation ends once that word is
+/// known. Each run starts at the lowest layer that its ablation touches. Generation caches keys and
+/// values.
+///
+/// At generated positions, a removed node takes its replacement at END. [`Intervention::Fixed`]
+/// must be the same for all prompts. [`Execution::prompt_batch`], the workers and the progress
+/// function of `execution` apply. Nothing is stored in [`Execution::checkpoint`].
 ///
 /// # Errors
-/// [`AnalysisError`] for nodes that the model does not have, that are named twice or not at all positions; for attention patterns,
-/// which grow as the model speaks; for activations given prompt by prompt; and for prompts that the model cannot run or not go on
-/// with.
+/// Returns an [`AnalysisError`] for
+///
+/// - nodes that the model does not have, that are named twice, or that are not at all positions;
+/// - attention patterns, because they grow with every generated token;
+/// - activations that are given per prompt;
+/// - prompts that the model cannot run, or whose generation would exceed the context.
 pub fn answer_accuracy<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -141,7 +151,7 @@ fn check<B: Backend>(
     Ok(())
 }
 
-/// What came of one prompt.
+/// The measurements on one prompt.
 #[derive(Debug, Clone, Copy, Default)]
 struct AnswerRecord {
     rank: usize,
@@ -163,30 +173,33 @@ impl AnswerAccuracy {
         }
     }
 
-    /// Whether the model never gives an answer, neither as its likeliest token nor in what it says. (That an answer is likelier than
-    /// a wrong one happens half the time by chance.)
+    /// Returns whether the model never gives an answer, neither as its likeliest token nor in its
+    /// generated text.
+    ///
+    /// `above_wrong` does not count: by chance, an answer is likelier than a wrong one half of the
+    /// time.
     #[must_use]
     pub fn is_never_right(&self) -> bool {
         self.first.successes == 0 && self.said.successes == 0
     }
 }
 
-/// Prompts of one length, and the model's run on them.
+/// Prompts of one length, and the clean run on them.
 struct Batch<'a, B: Backend> {
     model: &'a Transformer<B>,
     tokenizer: &'a Tokenizer,
     batch: PromptBatch,
-    /// The prompts' numbers among all.
+    /// Indices of these prompts among all prompts.
     prompts: &'a [usize],
-    /// What each prompt's answers are called.
+    /// The text of each prompt's answers, without surrounding spaces.
     names: Vec<Vec<String>>,
     metric: LogitDiff,
-    /// All logits at END.
+    /// Reads all logits at END.
     readout: Readout,
     cache: ActivationCache<B>,
-    /// The corrupted run at what is taken from it.
+    /// The corrupted run, at the points of the resampled nodes.
     corrupted: ActivationCache<B>,
-    /// `[prompt, 1, d_vocab]`.
+    /// Logits of the clean run at END, `[prompt, 1, d_vocab]`.
     logits: Tensor<B, 3>,
 }
 
@@ -229,7 +242,7 @@ impl<'a, B: Backend> Batch<'a, B> {
         Ok(Self { model, tokenizer, batch, prompts, names, metric, readout, cache, corrupted, logits })
     }
 
-    /// Ablation by ablation, prompt by prompt.
+    /// Returns one list per ablation, with one record per prompt.
     fn answers(&self, ablations: &[Ablated<B>], new_tokens: usize) -> Result<Vec<Vec<AnswerRecord>>, AnalysisError> {
         ablations.iter().map(|ablated| self.after(ablated, new_tokens)).collect()
     }
@@ -264,7 +277,7 @@ impl<'a, B: Backend> Batch<'a, B> {
         patch.finish()?;
         let rows: Vec<usize> = (0..n_prompts).collect();
         self.check(&to_vec(watch.mark(nan_or_zero(&logits))), &rows, nodes)?;
-        // Below the lowest layer keys and values are as they were.
+        // Below its lowest layer, an ablation leaves keys and values unchanged.
         let mut cache = self.cache.clone();
         cache.merge(recorder.into_cache());
         let prefix = Prefix::from_cache(&cache, self.model.config(), self.batch.pairs.width())?;
@@ -279,19 +292,19 @@ impl<'a, B: Backend> Batch<'a, B> {
         Ok(answered)
     }
 
-    /// Refuses logits of some of the prompts that are not finite, a row a prompt.
+    /// Refuses logits that are not finite. `logits` has one row per prompt of `rows`.
     fn check(&self, logits: &[f32], rows: &[usize], nodes: &[Node]) -> Result<(), AnalysisError> {
         let Some(at) = logits.iter().position(|logit| !logit.is_finite()) else { return Ok(()) };
         let what = match nodes {
-            [] => "a logit of the model as it is".to_owned(),
+            [] => "a logit of the unchanged model".to_owned(),
             nodes => format!("a logit with {} replaced", named(nodes)),
         };
         let row = at / (logits.len() / rows.len().max(1)).max(1);
         Err(AnalysisError::NotFinite { what, value: logits[at], prompt: Some(self.prompts[rows[row]]), first: None })
     }
 
-    /// Rank and logit difference of each prompt's answers, from logits `[prompt, 1, d_vocab]` with
-    /// some nodes removed.
+    /// Returns the rank and the logit difference of each prompt's answers, from logits
+    /// `[prompt, 1, d_vocab]` with `nodes` removed.
     fn rank_answers(&self, logits: &Tensor<B, 3>, nodes: &[Node]) -> Result<Vec<AnswerRecord>, AnalysisError> {
         let logits = to_vec(logits.clone());
         self.check(&logits, &(0..self.prompts.len()).collect::<Vec<_>>(), nodes)?;
@@ -312,7 +325,8 @@ impl<'a, B: Backend> Batch<'a, B> {
         Ok(self.batch.pairs.pairs().iter().zip(rows).map(judge).collect())
     }
 
-    /// Goes on from `logits`, token by token, until each prompt's first word is known.
+    /// Generates tokens greedily, starting from `logits`, until each prompt's first word is known
+    /// or there are `new_tokens` tokens.
     fn generate_answers(
         &self,
         answered: &mut [AnswerRecord],
@@ -353,17 +367,18 @@ impl<'a, B: Backend> Batch<'a, B> {
     }
 }
 
-/// The lowest layer of some nodes.
+/// Returns the lowest layer of the nodes.
 fn lowest(nodes: &[Node]) -> Option<usize> {
     nodes.iter().map(|node| node.layer).min()
 }
 
-/// The last position of some prompts, `[row, 1, ..]`.
+/// Returns the last position of the prompts in `rows`, `[row, 1, ..]`.
 fn at_end<B: Backend>(value: &AnyRank<B>, rows: &[usize]) -> AnyRank<B> {
     value.narrow(1, value.dims()[1] - 1, 1).select(0, rows)
 }
 
-/// Whether the first word of `text` has one of `names` in it; `None` while more text could change that.
+/// Returns whether the first word of `text` contains one of `names`; `None` while more text could
+/// change that.
 fn first_word_matches(text: &str, names: &[String]) -> Option<bool> {
     let word = text.trim_start();
     let end = word.find(char::is_whitespace);

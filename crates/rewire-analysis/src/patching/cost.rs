@@ -1,7 +1,9 @@
-//! The least that an analysis costs: the floating-point operations of its products, and the bytes that must be moved for them.
+//! Lower bounds on the cost of an analysis: the floating-point operations of its matmuls, and the
+//! bytes that it must move.
 //!
-//! What is left after resuming where a patch enters, skipping the positions before it, and reading only what the metric reads. Divided by
-//! a machine's rates it is the least time that the analysis can take there.
+//! The bounds count the work that remains after three savings. A run resumes where a patch enters,
+//! skips the positions before it, and computes only the logits that the metric reads. A cost
+//! divided by a machine's rates is the least time that the analysis can take on that machine.
 
 use std::iter::Sum;
 use std::ops::{Add, Mul};
@@ -19,18 +21,21 @@ use crate::run::batch::{PromptBatch, batches};
 use crate::run::execution::Execution;
 use crate::run::record::{check, check_pairs};
 
-/// What something costs.
+/// The cost of a computation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cost {
-    /// Floating-point operations of products: of `[n, a]` and `[a, b]`, `2 n a b`.
+    /// Floating-point operations of matmuls: `2 n a b` for `[n, a]` times `[a, b]`.
     pub operations: f64,
-    /// Bytes that come from and go to a device's memory if every step between two products cost nothing: of each pass the weights of its
-    /// blocks, once, and of each of its rows the residual stream in and out of each block.
+    /// Bytes moved to and from a device's memory, if the steps between two matmuls cost nothing.
+    ///
+    /// Each pass moves the weights of its blocks once. Each row of a pass moves the residual stream
+    /// into and out of each block.
     pub bytes: f64,
 }
 
 impl Cost {
-    /// The least time, in seconds, on a device that does `rate` operations a second and moves `bandwidth` bytes a second.
+    /// Returns the least time in seconds on a device that does `rate` operations per second and
+    /// moves `bandwidth` bytes per second.
     #[must_use]
     pub fn seconds(self, rate: f64, bandwidth: f64) -> f64 {
         (self.operations / rate).max(self.bytes / bandwidth)
@@ -59,7 +64,7 @@ impl Sum for Cost {
     }
 }
 
-/// What costs are reckoned for.
+/// The properties of a model that determine costs.
 #[derive(Clone, Copy)]
 pub(crate) struct Costs<'a> {
     pub(crate) config: &'a TransformerConfig,
@@ -71,12 +76,13 @@ impl<'a> Costs<'a> {
         Self { config: model.config(), precision: model.precision() }
     }
 
-    /// An unpatched run of a portion from `first` on.
+    /// Returns the cost of an unpatched run on a prompt batch, from position `first` on.
     pub(crate) fn whole_run(self, batch: &PromptBatch, first: usize) -> Cost {
         self.pass(&PlannedPass::of_one_entry(Entry::Pre(0), first, 1), batch)
     }
 
-    /// What the rows of a pass need from where they enter to the logits that are read.
+    /// Returns the cost of a pass: each row runs from its entry to the logits that the metric
+    /// reads.
     pub(crate) fn pass(self, pass: &PlannedPass, batch: &PromptBatch) -> Cost {
         let config = self.config;
         let width = batch.pairs.width();
@@ -89,12 +95,12 @@ impl<'a> Costs<'a> {
         let qkv_read = 2.0 * d_model * d_heads * (2.0 * computed + 1.0);
         let out = 2.0 * d_heads * d_model;
         let mlp = 4.0 * d_model * d_mlp;
-        // Attention is scores and mixing.
+        // The terms with 4 d_heads are attention: scores and mixing.
         let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
         let last = qkv_read + 4.0 * d_heads * read + out + mlp;
         let columns = batch.columns(config) as f64;
         let rows = |variants: usize| (variants * batch.prompts.len()) as f64;
-        // Weights are read once, whoever needs them; the stream is each row's own.
+        // A pass reads weights once for all rows; each row has its own residual stream.
         let mut numbers = d_model * columns;
         let mut operations = rows(pass.variants()) * 2.0 * d_model * columns;
         for layer in 0..config.n_layers {
@@ -113,10 +119,10 @@ impl<'a> Costs<'a> {
     }
 }
 
-/// One run of the clean prompts to the logits that the metric reads.
+/// Returns the cost of one run of the clean prompts, up to the logits that the metric reads.
 ///
 /// # Errors
-/// [`AnalysisError`] for pairs that the model cannot run.
+/// Returns an [`AnalysisError`] for pairs that the model cannot run.
 pub fn forward_cost<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -127,10 +133,11 @@ pub fn forward_cost<B: Backend, M: Metric>(
     Ok(batches(pairs, metric, pairs.len())?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
-/// The least cost of [`activation_patching`](crate::patching::engine::activation_patching): the two runs, and every patch.
+/// Returns the least cost of [`activation_patching`](crate::patching::engine::activation_patching):
+/// the two runs, and every patch.
 ///
 /// # Errors
-/// As [`activation_patching`](crate::patching::engine::activation_patching).
+/// Returns the errors of [`activation_patching`](crate::patching::engine::activation_patching).
 pub fn activation_patching_cost<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -148,12 +155,15 @@ pub fn activation_patching_cost<B: Backend, M: Metric>(
     Ok(batches(pairs, metric, execution.prompt_batch)?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
-/// The least cost of [`attribution_patching`](crate::attribution::nodes::attribution_patching): two runs and one backward pass from the first different
-/// position on. A backward pass is taken to cost what the run does, as it would if weights had no gradients and attention's
-/// products one factor.
+/// Returns the least cost of
+/// [`attribution_patching`](crate::attribution::nodes::attribution_patching): two runs and one
+/// backward pass, from the first different position on.
+///
+/// A backward pass counts as one forward pass. That count would be exact if weights had no
+/// gradients and each matmul of attention had one factor with a gradient.
 ///
 /// # Errors
-/// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
+/// Returns the errors of [`attribution_patching`](crate::attribution::nodes::attribution_patching).
 pub fn attribution_patching_cost<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -166,12 +176,17 @@ pub fn attribution_patching_cost<B: Differentiable, M: Metric>(
     Ok(batches(pairs, metric, size)?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
-/// The least cost of [`integrated_gradients`](crate::integrated::gradients::integrated_gradients) of all nodes of each layer together, towards the corrupted run,
-/// if no line needs more nodes than the quadrature has: the two runs, and of each line a run and a backward pass for each node and a
-/// run for each end.
+/// Returns the least cost of
+/// [`integrated_gradients`](crate::integrated::gradients::integrated_gradients) for all nodes of
+/// each layer together, towards the corrupted run.
+///
+/// The cost counts the two runs. For each line it adds one run and one backward pass per quadrature
+/// node, and one run per end of the line. It assumes that no line needs more quadrature nodes than
+/// the options set.
 ///
 /// # Errors
-/// As [`integrated_gradients`](crate::integrated::gradients::integrated_gradients).
+/// Returns the errors of
+/// [`integrated_gradients`](crate::integrated::gradients::integrated_gradients).
 pub fn integrated_gradients_cost<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,

@@ -1,8 +1,10 @@
-//! What patching a node does to the residual stream where it first shows: known without running the block below it.
+//! Computes how patching a node changes the residual stream at the point that the patch reaches
+//! first, without running the block below it.
 //!
-//! A head's output, an MLP's or a neuron's is added to the stream, so the change is the patched less the base value, through
-//! the weights that write it. Queries, keys, values and patterns change one head's mixed values, which its own attention,
-//! recomputed from cached parts, gives.
+//! Blocks add the outputs of heads, MLPs and neurons to the residual stream. The change by such a
+//! node is the source activation minus the base activation, multiplied by the weights that write to
+//! the stream. Queries, keys, values and patterns change the mixed values of one head. These are
+//! recomputed from the cached queries, keys, values and patterns of that head.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -14,7 +16,7 @@ use crate::node::kind::{Component, NodeKind, Positions};
 use crate::patching::plan::{Entry, UnitSlice};
 use crate::run::batch::PromptBatch;
 
-/// The two runs that patches are made between.
+/// The base run, which is patched, and the source run, which provides the activations.
 pub(crate) struct Deltas<'a, B: Backend> {
     pub(crate) model: &'a Transformer<B>,
     pub(crate) batch: &'a PromptBatch,
@@ -22,7 +24,8 @@ pub(crate) struct Deltas<'a, B: Backend> {
     pub(crate) source: &'a ActivationCache<B>,
 }
 
-/// The site at which a head's queries or keys are used: rotated, in rotary models.
+/// Returns the site of a head's queries or keys as attention uses them: after rotation, in rotary
+/// models.
 fn used(site: Site, config: &TransformerConfig) -> Site {
     match site {
         Site::Q if config.is_rotary() => Site::RotQ,
@@ -31,7 +34,7 @@ fn used(site: Site, config: &TransformerConfig) -> Site {
     }
 }
 
-/// Whether the base run must record a point so that nodes of these kinds can be patched.
+/// Returns whether the base run must record `point` to patch nodes of these kinds.
 pub(crate) fn reads_of_base(kinds: &[NodeKind], config: &TransformerConfig, point: HookPoint) -> bool {
     let HookPoint::Block { layer, site } = point else { return false };
     let last = layer + 1 == config.n_layers;
@@ -46,17 +49,20 @@ pub(crate) fn reads_of_base(kinds: &[NodeKind], config: &TransformerConfig, poin
     resumed || kinds.iter().any(|k| attention(k) || site == Site::ResidMid && enters_mid(k))
 }
 
-/// Whether the source run must.
+/// Returns whether the source run must record `point` to patch nodes of these kinds.
 pub(crate) fn reads_of_source(kinds: &[NodeKind], config: &TransformerConfig, point: HookPoint) -> bool {
     let HookPoint::Block { site, .. } = point else { return false };
     kinds.iter().any(|k| used(k.site(), config) == site)
 }
 
 impl<B: Backend> Deltas<'_, B> {
-    /// The residual stream that enters the model when each unit of `slice` is patched, from
-    /// position `first` on: `[unit * prompts + prompt, pos, d_model]`; and the size of its change
-    /// from the base run's, summed over `d_model`, `[unit * prompts * pos]`: exactly 0 where
-    /// nothing changes.
+    /// Returns the residual stream that enters the model when each unit of `slice` is patched, and
+    /// the size of its change.
+    ///
+    /// The stream starts at position `first` and has shape
+    /// `[unit * prompts + prompt, pos, d_model]`. The size is the absolute difference from the base
+    /// run's stream, summed over `d_model`, `[unit * prompts * pos]`. It is exactly 0 at positions
+    /// at which nothing changes.
     pub(crate) fn entering(
         &self,
         slice: &UnitSlice,
@@ -68,12 +74,12 @@ impl<B: Backend> Deltas<'_, B> {
         let [units, prompts, pos, d_model] = change.dims();
         let size = to_f32(change.clone()).abs().sum_dim(3).reshape([units * prompts * pos]);
         let unchanged = self.unchanged(entry, first)?;
-        // Changes are of float32; what enters the model again is of the model's numbers.
+        // Changes are computed in float32; the stream enters the model in the model's dtype.
         let changed = cast_like(change + to_f32(unchanged.clone()).unsqueeze_dim(0), &unchanged);
         Ok((changed.reshape([units * prompts, pos, d_model]), size))
     }
 
-    /// The residual stream of the base run at an entry, `[prompts, pos, d_model]`.
+    /// Returns the base run's residual stream at an entry, `[prompts, pos, d_model]`.
     pub(crate) fn unchanged(&self, entry: Entry, first: usize) -> Result<Tensor<B, 3>, CacheError> {
         let n_layers = self.model.config().n_layers;
         let residual: Tensor<B, 3> = match entry {
@@ -84,7 +90,8 @@ impl<B: Backend> Deltas<'_, B> {
         Ok(computed(residual, first))
     }
 
-    /// What each unit of `slice` changes in it, `[unit, prompts, pos, d_model]`.
+    /// Returns the change of the residual stream for each unit of `slice`,
+    /// `[unit, prompts, pos, d_model]`.
     pub(crate) fn change(
         &self,
         slice: &UnitSlice,
@@ -103,7 +110,8 @@ impl<B: Backend> Deltas<'_, B> {
         })
     }
 
-    /// Source less base at a site of rank 3, 0 away from the slice's positions: `[prompts, pos, ..]`.
+    /// Returns source minus base at a site of rank 3, `[prompts, pos, ..]`; 0 away from the slice's
+    /// positions.
     fn masked(&self, slice: &UnitSlice, site: Site) -> Result<Tensor<B, 3>, CacheError> {
         let difference =
             to_f32(self.source.block::<3>(slice.layer, site)?) - to_f32(self.base.block(slice.layer, site)?);
@@ -113,18 +121,21 @@ impl<B: Backend> Deltas<'_, B> {
         })
     }
 
-    /// What heads add to the residual stream more than in the base run, `[head, prompts, pos, d_model]`.
+    /// Returns the change that each patched head makes in the residual stream,
+    /// `[head, prompts, pos, d_model]`.
     fn heads(&self, slice: &UnitSlice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
         let z = computed(self.mixed_values(slice, component)?, first);
         let [prompts, pos, _, d_head] = z.dims();
         let units = slice.units.len();
         let z = z.narrow(2, slice.units.start, units).permute([2, 0, 1, 3]).reshape([units, prompts * pos, d_head]);
-        let w_o = self.model.w_o(slice.layer).narrow(0, slice.units.start, units); // [head, d_head, d_model]
+        // [head, d_head, d_model]
+        let w_o = self.model.w_o(slice.layer).narrow(0, slice.units.start, units);
         let d_model = w_o.dims()[2];
         Ok(matmul(z, w_o).reshape([units, prompts, pos, d_model]))
     }
 
-    /// The change of every head's mixed values, each patched alone: `[prompts, pos, head, d_head]`.
+    /// Returns the change of every head's mixed values when that head alone is patched,
+    /// `[prompts, pos, head, d_head]`.
     fn mixed_values(&self, slice: &UnitSlice, component: Component) -> Result<Tensor<B, 4>, CacheError> {
         let config = self.model.config();
         let at = |cache: &ActivationCache<B>, site| cache.block::<4>(slice.layer, used(site, config)).map(to_f32);
@@ -155,7 +166,8 @@ impl<B: Backend> Deltas<'_, B> {
         })
     }
 
-    /// A change of patterns `[prompts, head, query, key]` with all cells but one of each set to 0, where the slice is a cell.
+    /// Sets a change of patterns `[prompts, head, query, key]` to 0 at all keys except the cell's,
+    /// if `positions` is a cell.
     fn cell(&self, change: Tensor<B, 4>, positions: &Positions) -> Tensor<B, 4> {
         let Positions::Cell { src, .. } = *positions else { return change };
         let n = change.dims()[3];
@@ -163,7 +175,8 @@ impl<B: Backend> Deltas<'_, B> {
         change * Tensor::<B, 4>::from_data(TensorData::new(row, [1, 1, 1, n]), &self.model.device())
     }
 
-    /// What neurons add to the residual stream more than in the base run, `[neuron, prompts, pos, d_model]`.
+    /// Returns the change that each patched neuron makes in the residual stream,
+    /// `[neuron, prompts, pos, d_model]`.
     fn neurons(&self, slice: &UnitSlice, first: usize) -> Result<Tensor<B, 4>, CacheError> {
         let units = slice.units.len();
         let post = computed(self.masked(slice, Site::MlpPost)?, first).narrow(2, slice.units.start, units);
@@ -175,7 +188,8 @@ impl<B: Backend> Deltas<'_, B> {
         Ok(matmul(post, w_out.reshape([units, 1, d_model])).reshape([units, prompts, pos, d_model]))
     }
 
-    /// 1 at the position of each prompt, else 0, `[prompts, pos]`; nothing where all positions are meant.
+    /// Returns a mask `[prompts, pos]`: 1 at the position of each prompt, 0 elsewhere; `None` if
+    /// `positions` covers all positions.
     pub(crate) fn mask(&self, positions: &Positions) -> Option<Tensor<B, 2>> {
         let (prompts, width) = (self.batch.prompts.len(), self.batch.pairs.width());
         positions.position(0)?;
@@ -185,7 +199,7 @@ impl<B: Backend> Deltas<'_, B> {
     }
 }
 
-/// Source less base.
+/// Returns source minus base.
 fn difference<B: Backend>(
     source: Result<Tensor<B, 4>, CacheError>,
     base: Result<Tensor<B, 4>, CacheError>,
@@ -193,7 +207,7 @@ fn difference<B: Backend>(
     Ok(source? - base?)
 }
 
-/// From position `first` on.
+/// Returns the positions from `first` on.
 pub(crate) fn computed<B: Backend, const D: usize>(tensor: Tensor<B, D>, first: usize) -> Tensor<B, D> {
     let len = tensor.dims()[1];
     tensor.narrow(1, first, len - first)

@@ -1,9 +1,12 @@
-//! Activation patching: exactly, computing only what a patch can change.
+//! Exact activation patching that computes only the activations that a patch can change.
 //!
-//! A patch of one node changes the residual stream by something known ([`delta`](crate::patching::delta)), so the run starts where that
-//! enters, at the first position that it changes; earlier positions give the base run's keys and values; the last block
-//! computes queries and MLP only where the metric reads; and patches that start at one place run side by side
-//! ([`plan`](crate::patching::plan)).
+//! A patch of one node changes the residual stream by a known amount
+//! ([`delta`](crate::patching::delta)). This allows four savings:
+//!
+//! - The run starts where the change enters, at the first position that it changes.
+//! - Earlier positions take their keys and values from the base run.
+//! - The last block computes queries and MLP only at the positions that the metric reads.
+//! - Patches that start at one place run in one batch ([`plan`](crate::patching::plan)).
 
 use crate::node::index::effect_index;
 use crate::run::record::{baselines, run_baselines};
@@ -34,14 +37,15 @@ use crate::run::record::{Recorded, check, effect_scale, evaluate, record};
 use crate::run::transfer::to_vecs;
 use crate::run::workers;
 
-/// The effect of every node of the given kinds: the change of `metric` when the base run is run with the node's activation
-/// taken from the source run (Vig et al. 2020; Meng et al. 2022). Exact.
+/// Returns the effect of every node of the given kinds: the change of `metric` when the base run
+/// takes the node's activation from the source run (Vig et al. 2020; Meng et al. 2022).
 ///
-/// Effects are per prompt, `[prompt, layer, ..]`, of the run that `direction` says, in the unit of the question.
+/// Effects are exact and per prompt, `[prompt, layer, ..]`. `direction` says which run is the base
+/// run. `question` sets the metric and the effect scale.
 ///
 /// # Errors
-/// [`AnalysisError`] for an empty list, nodes that the model does not have, pairs that it cannot run, or baselines that
-/// coincide.
+/// Returns an [`AnalysisError`] for an empty list of nodes, nodes that the model does not have,
+/// pairs that it cannot run, or baselines that coincide.
 pub fn activation_patching<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -52,22 +56,22 @@ pub fn activation_patching<B: Backend, M: Metric>(
     sweep(model, question, nodes, SweepTarget::resampled(direction), execution)
 }
 
-/// What a sweep replaces nodes by, and which of them.
+/// The replacement that a sweep uses, and the nodes that it replaces.
 pub(crate) struct SweepTarget<'a, B: Backend> {
     pub(crate) direction: Direction,
     pub(crate) intervention: &'a Intervention<B>,
-    /// The chosen nodes alone, if any are chosen; the effects of the others are NaN.
+    /// If set, only these nodes are patched; the effects of all others are NaN.
     pub(crate) only: Option<&'a BTreeSet<NodeIndex>>,
 }
 
 impl<B: Backend> SweepTarget<'_, B> {
-    /// Every node, from the other run of its pair.
+    /// Targets every node, with its activation from the other run of the pair.
     pub(crate) fn resampled(direction: Direction) -> Self {
         Self { direction, intervention: &Intervention::Resample, only: None }
     }
 }
 
-/// The change of the metric when each node is replaced.
+/// Returns the change of the metric when each node is replaced.
 pub(crate) fn sweep<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -80,7 +84,7 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
     catch_device_faults::<B, _>(&model.device(), || sweep_within(model, question, nodes, &target, execution))
 }
 
-/// The same of nodes that there are.
+/// Runs [`sweep`] after its arguments are validated.
 fn sweep_within<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -93,8 +97,9 @@ fn sweep_within<B: Backend, M: Metric>(
     let method = Method::ActivationPatching;
     let config = model.config();
     let batches = batches_for(intervention, pairs, metric, execution.prompt_batch)?;
-    // Baselines that coincide are refused before the first patch. One portion's runs are also those that it is patched
-    // between; of several, they are run twice, for not all can be held.
+    // Baselines that coincide are refused before the first patch. A single prompt batch reuses its
+    // two runs for the patches. Several batches repeat these runs, because memory cannot hold the
+    // runs of all batches.
     let single = (batches.len() == 1).then(|| batches.get(0));
     let mut cached = match (&single, intervention) {
         (Some(single), Intervention::Resample) if execution.reuse == Reuse::Everything => {
@@ -156,8 +161,8 @@ fn sweep_within<B: Backend, M: Metric>(
     })
 }
 
-/// Makes the patches of one portion. Its unpatched runs are made only if they were not made before
-/// and a pass is missing in the checkpoint.
+/// Makes the patches of one prompt batch. Makes the unpatched runs only if `pair` is absent and the
+/// checkpoint lacks a pass.
 fn patch<B: Backend, M: Metric>(
     (sweep, pair): (Sweep<'_, B, M>, Option<Pair<B>>),
     baselines: &Baselines,
@@ -179,7 +184,7 @@ fn patch<B: Backend, M: Metric>(
     Patches { sweep: &sweep, pair: pair.as_ref(), base_metric }.run(execution, values, progress)
 }
 
-/// Makes the effects of the nodes that were not chosen NaN.
+/// Sets the effects of nodes that are not in `only` to NaN.
 fn mask_unselected(values: &mut [ArrayD<f32>], only: &BTreeSet<NodeIndex>) {
     for (kind, values) in values.iter_mut().enumerate() {
         for (index, value) in values.indexed_iter_mut() {
@@ -191,30 +196,31 @@ fn mask_unselected(values: &mut [ArrayD<f32>], only: &BTreeSet<NodeIndex>) {
     }
 }
 
-/// The passes over one portion of prompts.
+/// The passes over one prompt batch.
 struct Sweep<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
     batch: &'a PromptBatch,
     nodes: &'a [NodeKind],
     direction: Direction,
-    /// What nodes are replaced by.
+    /// Name of the intervention.
     by: &'static str,
-    /// Whether that is given from outside, so that the stream of a patched run may overflow.
+    /// Whether the caller gives the replacements. Given activations can make the residual stream
+    /// overflow.
     is_given: bool,
     passes: Vec<PlannedPass>,
 }
 
-/// The runs that patches are made between.
+/// The unpatched runs that patches read.
 struct Pair<B: Backend> {
     base: Recorded<B>,
     source: Recorded<B>,
 }
 
-/// The patches of a sweep.
+/// The patches of a sweep over one prompt batch.
 struct Patches<'a, B: Backend, M> {
     sweep: &'a Sweep<'a, B, M>,
-    /// Absent if every pass is kept.
+    /// The unpatched runs; absent if the checkpoint has every pass.
     pair: Option<&'a Pair<B>>,
     /// The metric of the base run, per prompt.
     base_metric: &'a [f32],
@@ -236,7 +242,7 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         Self { model, metric, batch, nodes, direction: target.direction, by, is_given, passes }
     }
 
-    /// Runs the prompts unpatched and records what patches read.
+    /// Runs the prompts unpatched and records the activations that patches read.
     fn pair(&self, target: &SweepTarget<B>) -> Result<Pair<B>, AnalysisError> {
         let Self { model, metric, batch, nodes, .. } = *self;
         let config = model.config();
@@ -249,26 +255,27 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         Ok(Pair { base, source })
     }
 
-    /// The name of a pass in the checkpoint.
+    /// Returns the id of a pass in the checkpoint.
     fn id(&self, number: usize) -> WorkId {
         let plan = format!("{} by {} {}", self.direction, self.by, self.passes[number].describe(self.nodes));
         WorkId::new(self.batch.prompts[0], number, &plan)
     }
 
-    /// The metrics of a pass, if the checkpoint has them.
+    /// Returns the metrics of a pass, if the checkpoint has them.
     fn kept(&self, number: usize, execution: &Execution) -> Option<Vec<f32>> {
         let expected = self.passes[number].variants() * self.batch.prompts.len();
         execution.checkpoint.load(self.id(number)).filter(|metrics| metrics.len() == expected)
     }
 
-    /// Whether the checkpoint has every pass.
+    /// Returns whether the checkpoint has every pass.
     fn is_kept(&self, execution: &Execution) -> bool {
         (0..self.passes.len()).all(|number| self.kept(number, execution).is_some())
     }
 }
 
 impl<B: Backend, M: Metric> Patches<'_, B, M> {
-    /// Makes all passes and writes the changes of the metric into `changes`, one `[prompt, layer, ..]` a kind.
+    /// Makes all passes and writes the changes of the metric into `changes`, one array
+    /// `[prompt, layer, ..]` per kind.
     fn run(
         &self,
         execution: &Execution,
@@ -278,7 +285,7 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         let Sweep { model, batch, .. } = *self.sweep;
         let passes = &self.sweep.passes;
         let workers = execution.workers::<B>(&model.device());
-        let limiter = MemoryLimiter::new(model, batch, execution, "patches side by side");
+        let limiter = MemoryLimiter::new(model, batch, execution, "patches in one batch");
         let work = |number: usize| {
             let planned = &passes[number];
             match (self.sweep.kept(number, execution), self.pair) {
@@ -291,7 +298,9 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
                     Ok(metrics)
                 }
                 (Some(metrics), _) => self.check(planned, metrics),
-                (None, None) => Err(AnalysisError::Checkpoint(std::io::Error::other("a kept pass is gone"))),
+                (None, None) => Err(AnalysisError::Checkpoint(std::io::Error::other(
+                    "the checkpoint no longer has a finished pass; run the sweep again",
+                ))),
             }
         };
         workers::run(passes.len(), workers, work, |number, metrics| {
@@ -315,8 +324,10 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         Ok(metrics)
     }
 
-    /// The metric, patch by patch and prompt by prompt; exactly the base run's where the stream
-    /// that enters is the base run's at every position that the metric can see it from.
+    /// Returns the metric, patch by patch and prompt by prompt.
+    ///
+    /// The metric is exactly the base run's if the entering stream equals the base run's stream at
+    /// every position that the metric depends on.
     fn pass(&self, pair: &Pair<B>, pass: &PlannedPass) -> Result<Vec<f32>, AnalysisError> {
         let Sweep { model, metric, batch, nodes, is_given, .. } = *self.sweep;
         let deltas = Deltas { model, batch, base: &pair.base.cache, source: &pair.source.cache };
@@ -354,8 +365,10 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         Ok(metrics)
     }
 
-    /// Gives the rows that enter unchanged the base run's metric: a run of another shape would
-    /// round otherwise. `sizes` are those of the changes, `[row * pos]`.
+    /// Sets the metric of rows that enter unchanged to the base run's metric, because a run of
+    /// another shape would round differently.
+    ///
+    /// `sizes` are the sizes of the changes, `[row * pos]`.
     fn keep_still(&self, pass: &PlannedPass, sizes: &[f32], metrics: &mut [f32]) {
         let (n_prompts, pos) = (self.sweep.batch.prompts.len(), self.sweep.batch.pairs.width() - pass.first);
         let last = Entry::Mid(self.sweep.model.config().n_layers - 1).depth();
@@ -363,7 +376,8 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         for (row, ((depth, sizes), metric)) in depths.zip(sizes.chunks(pos)).zip(metrics).enumerate() {
             let prompt = row % n_prompts;
             let read = self.sweep.batch.readout_positions()[prompt] - pass.first;
-            // Past attention of the last block a position is seen from itself alone.
+            // After attention of the last block, logits at a position depend on that position
+            // alone.
             let seen = if depth >= last { read..=read } else { 0..=read };
             if sizes[seen].iter().all(|size| *size == 0.0) {
                 *metric = self.base_metric[prompt];

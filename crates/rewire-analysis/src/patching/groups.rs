@@ -1,4 +1,4 @@
-//! Patching several nodes at once.
+//! Patches several nodes at once.
 
 use crate::node::kind::named;
 use std::collections::BTreeSet;
@@ -31,20 +31,20 @@ use crate::run::workers;
 pub struct GroupOutcome {
     /// Which run was patched.
     pub direction: Direction,
-    /// The unit of the effects.
+    /// The effect scale.
     pub scale: Scale,
     /// The metric's name.
     pub metric: &'static str,
     /// The metric of the unpatched runs.
     pub baselines: Baselines,
-    /// As [`Outcome::vanished`](crate::effects::Outcome::vanished), of estimates.
+    /// Filled for estimates only, as [`Outcome::vanished`](crate::effects::Outcome::vanished).
     pub vanished: Vec<usize>,
-    /// `[prompt, group]`.
+    /// Effects, `[prompt, group]`.
     pub values: Array2<f32>,
 }
 
 impl GroupOutcome {
-    /// Mean over prompts, `[group]`.
+    /// Returns the mean over prompts, `[group]`.
     #[must_use]
     pub fn mean(&self) -> Array1<f32> {
         let sum = self.values.mapv(f64::from).sum_axis(Dimension(0));
@@ -52,24 +52,27 @@ impl GroupOutcome {
     }
 }
 
-/// Groups that are run side by side: they start at one block and position.
+/// Groups that run in one batch, because they start at the same layer and position.
 struct GroupPass {
     layer: usize,
     first: usize,
-    /// Numbers of the groups.
+    /// Indices of the groups.
     groups: Vec<usize>,
 }
 
-/// The effect of each group: the change of `metric` when the base run takes all of the group's nodes from the source run at
-/// once. Exact; signs and units as in [`activation_patching`](crate::patching::engine::activation_patching).
+/// Returns the effect of each group: the change of `metric` when the base run takes all nodes of
+/// the group from the source run at once.
 ///
-/// A group's run starts at its lowest layer and at the first position that differs; groups that start at one place go side by
-/// side.
+/// Effects are exact. Signs and effect scale are as in
+/// [`activation_patching`](crate::patching::engine::activation_patching).
 ///
-/// Nothing is kept in [`Execution::checkpoint`].
+/// A group's run starts at its lowest layer and at the first position that differs. Groups that
+/// start at the same layer and position run in one batch. Nothing is stored in
+/// [`Execution::checkpoint`].
 ///
 /// # Errors
-/// As [`activation_patching`](crate::patching::engine::activation_patching), and for an empty group or a node outside the model.
+/// Returns the errors of [`activation_patching`](crate::patching::engine::activation_patching), and
+/// an error for an empty group or a node outside the model.
 pub fn patch_groups<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -80,7 +83,7 @@ pub fn patch_groups<B: Backend, M: Metric>(
     replace_groups(model, question, groups, &Intervention::Resample, direction, execution)
 }
 
-/// The change of the metric when each group is replaced.
+/// Returns the change of the metric when each group is replaced.
 pub(crate) fn replace_groups<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -118,7 +121,7 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
             }
             let runs = CachedRuns::new(model, metric, batch, &groups, intervention, direction)?;
             let passes = plan(&runs, execution);
-            let limiter = MemoryLimiter::new(model, batch, execution, "groups side by side");
+            let limiter = MemoryLimiter::new(model, batch, execution, "groups in one batch");
             workers::run(
                 passes.len(),
                 execution.workers::<B>(&model.device()),
@@ -161,7 +164,7 @@ pub(crate) fn check_group_effects(groups: &[Vec<Node>], effects: &Array2<f32>) -
     }
 }
 
-/// Refuses groups that are empty or not of this model and these prompts.
+/// Refuses empty groups, and nodes that the model or the prompts do not have.
 pub(crate) fn check_groups<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -177,7 +180,7 @@ pub(crate) fn check_groups<B: Backend>(
     groups.iter().flatten().try_for_each(|node| node.check(model.config(), pairs))
 }
 
-/// Which groups go side by side; one that can change nothing goes nowhere.
+/// Plans which groups run in one batch. Groups that cannot change anything are in no pass.
 fn plan<B: Backend, M: Metric>(runs: &CachedRuns<B, M>, execution: &Execution) -> Vec<GroupPass> {
     let CachedRuns { model, batch, groups, moves, .. } = runs;
     let mut by_start = std::collections::BTreeMap::<(usize, usize), Vec<usize>>::new();
@@ -196,7 +199,7 @@ fn plan<B: Backend, M: Metric>(runs: &CachedRuns<B, M>, execution: &Execution) -
     by_start.into_iter().flat_map(pass).collect()
 }
 
-/// The runs that groups are patched between.
+/// The unpatched runs that the groups' patches read.
 struct CachedRuns<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
@@ -205,8 +208,8 @@ struct CachedRuns<'a, B: Backend, M> {
     base: ActivationCache<B>,
     base_metric: Vec<f32>,
     source: ActivationCache<B>,
-    /// By group and prompt, whether the group's activations differ between base and source where
-    /// that can matter.
+    /// By group and prompt, whether the group's activations differ between base and source in a way
+    /// that can change the metric.
     moves: Vec<Vec<bool>>,
 }
 
@@ -232,7 +235,7 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
         Ok(Self { model, metric, batch, groups, base: base.cache, base_metric: base.metric, source, moves })
     }
 
-    /// The metric of some of the pass's groups, group by group and prompt by prompt.
+    /// Returns the metric for the groups `some` of a pass, group by group and prompt by prompt.
     fn pass(&self, pass: &GroupPass, some: Range<usize>) -> Result<Vec<f32>, AnalysisError> {
         let groups: Vec<&[Node]> = pass.groups[some].iter().map(|&g| self.groups[g].as_slice()).collect();
         let prompts = self.batch.prompts.len();

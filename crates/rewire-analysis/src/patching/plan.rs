@@ -1,7 +1,10 @@
-//! Which patches a sweep makes, and in which passes.
+//! Plans the patches of a sweep and divides them into passes.
 //!
-//! Every patch of one node changes the residual stream by something known at one place, its [`Entry`]; the run starts there.
-//! Patches that start at one position go side by side: of one place, or, with [`LayerBatching::LineScope`], of all, each joining where it enters.
+//! A patch of one node changes the residual stream by a known amount at one [`Entry`], and its run
+//! starts there. Patches that start at one position run in one batch. With
+//! [`LayerBatching::PerLayer`], a batch has the patches of one entry. With
+//! [`LayerBatching::LineScope`], a batch has the patches of all entries, and each row joins the run
+//! at its entry.
 
 use crate::node::index::{positions_of, units};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,35 +19,36 @@ use crate::node::kind::{Component, Node, NodeKind, Positions};
 use crate::run::batch::PromptBatch;
 use crate::run::execution::LayerBatching;
 
-/// Where a changed residual stream enters the model.
+/// The point at which a changed residual stream enters the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// Before this block, or, after the last, before the final norm.
+    /// Before this block; `n_layers` stands for the point before the final norm.
     Pre(usize),
     /// Between attention and MLP of this block.
     Mid(usize),
 }
 
-/// Nodes of one kind, layer and place that differ in their head or neuron alone.
+/// Nodes of one kind, layer and position that differ only in their head or neuron.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnitSlice {
-    /// Which of the sweep's kinds.
+    /// Index of the kind in the sweep's list of kinds.
     pub(crate) kind: usize,
     pub(crate) layer: usize,
     pub(crate) positions: Positions,
     pub(crate) units: Range<usize>,
 }
 
-/// Patches that are run side by side: those of the first part start the run, the others join it where they enter.
+/// Patches that run in one batch. The patches of the first part start the run; later parts join it
+/// at their entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedPass {
     /// The first computed position.
     pub(crate) first: usize,
-    /// From shallow to deep.
+    /// Parts from shallow to deep entries.
     pub(crate) parts: Vec<EntryGroup>,
 }
 
-/// Patches of a pass that enter at one place.
+/// Patches of a pass that share one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EntryGroup {
     pub(crate) entry: Entry,
@@ -52,7 +56,7 @@ pub(crate) struct EntryGroup {
 }
 
 impl Entry {
-    /// A run that starts there with this residual stream, `[row, pos, d_model]`.
+    /// Starts a run at this entry with this residual stream, `[row, pos, d_model]`.
     pub(crate) fn start<B: Backend>(self, residual: Tensor<B, 3>) -> RunStart<B> {
         match self {
             Entry::Mid(layer) => RunStart::ResidMid { layer, residual },
@@ -60,7 +64,7 @@ impl Entry {
         }
     }
 
-    /// How deep it is, in halves of a block.
+    /// Returns the depth of the entry, in halves of a block.
     pub(crate) fn depth(self) -> usize {
         match self {
             Entry::Pre(layer) => 2 * layer,
@@ -68,7 +72,8 @@ impl Entry {
         }
     }
 
-    /// Where a patch of `component` in `layer` changes the residual stream first.
+    /// Returns the entry at which a patch of `component` in `layer` first changes the residual
+    /// stream.
     pub(crate) fn of(component: Component, layer: usize, config: &TransformerConfig) -> Self {
         match component {
             Component::ResidPre => Entry::Pre(layer),
@@ -81,31 +86,32 @@ impl Entry {
 }
 
 impl EntryGroup {
-    /// How many patches it makes.
+    /// Returns the number of patches.
     pub(crate) fn variants(&self) -> usize {
         self.slices.iter().map(|s| s.units.len()).sum()
     }
 }
 
 impl PlannedPass {
-    /// A pass of `variants` patches that enter at one place, whatever they are of.
+    /// Builds a pass of `variants` patches that share one entry, without real nodes; used to
+    /// compute costs.
     pub(crate) fn of_one_entry(entry: Entry, first: usize, variants: usize) -> Self {
         let slice = UnitSlice { kind: 0, layer: 0, positions: Positions::All, units: 0..variants };
         Self { first, parts: vec![EntryGroup { entry, slices: vec![slice] }] }
     }
 
-    /// How many patches it makes.
+    /// Returns the number of patches.
     pub(crate) fn variants(&self) -> usize {
         self.parts.iter().map(EntryGroup::variants).sum()
     }
 
-    /// Its slices in the order of its rows.
+    /// Returns the slices in the order of the pass's rows.
     pub(crate) fn slices(&self) -> impl Iterator<Item = &UnitSlice> {
         self.parts.iter().flat_map(|part| &part.slices)
     }
 
-    /// The pass in words, for its checkpoint: the same words for the same pass in every version.
-    /// `kinds` are the sweep's.
+    /// Describes the pass for its checkpoint id. The text for a pass must stay the same in every
+    /// version. `kinds` are the sweep's kinds.
     pub(crate) fn describe(&self, kinds: &[NodeKind]) -> String {
         let slice = |UnitSlice { kind, layer, positions, units }: &UnitSlice| {
             let (component, unit) = (kinds[*kind].component, Some(units.start));
@@ -116,7 +122,7 @@ impl PlannedPass {
         format!("from position {}: {}", self.first, slices.join(", "))
     }
 
-    /// Some of its patches, counted in the order of its slices.
+    /// Returns the part of the pass with these patches, counted in the order of the slices.
     pub(crate) fn part(&self, patches: Range<usize>) -> Self {
         let mut before = 0;
         let mut parts = Vec::new();
@@ -139,8 +145,9 @@ impl PlannedPass {
     }
 }
 
-/// The passes over one portion, of the chosen nodes if any are: the same for the same kinds, pairs, budget and layers on every
-/// machine.
+/// Plans the passes over one prompt batch, for the chosen nodes or for all nodes.
+///
+/// The plan is the same on every machine for the same kinds, pairs, token budget and layers.
 pub(crate) fn plan(
     kinds: &[NodeKind],
     config: &TransformerConfig,
@@ -149,7 +156,7 @@ pub(crate) fn plan(
     token_budget: usize,
     layers: LayerBatching,
 ) -> Vec<PlannedPass> {
-    // By first position, and by entry within it.
+    // Grouped by first position, then by depth of the entry.
     let mut by_start: BTreeMap<usize, BTreeMap<usize, EntryGroup>> = BTreeMap::new();
     for layer in 0..config.n_layers {
         for (index_of_kind, &kind) in kinds.iter().enumerate() {
@@ -183,19 +190,21 @@ pub(crate) fn plan(
             passes.extend(chunks(PlannedPass { first, parts }, at_once));
         }
     }
-    // Long runs first, so that no thread gets one when the others are done.
+    // Long runs come first: otherwise one thread could start a long run when all others are done.
     passes.sort_by_key(|pass| (pass.parts.first().map(|part| part.entry.depth()), pass.first));
     passes
 }
 
-/// How many patches that start at `first` go side by side within a budget of tokens, and of logits where the metric reads many.
+/// Returns how many patches that start at `first` fit into one batch.
+///
+/// The token budget bounds the tokens, and also the logits if the metric reads many logits.
 pub(crate) fn at_once(config: &TransformerConfig, batch: &PromptBatch, first: usize, token_budget: usize) -> usize {
     let tokens = batch.prompts.len() * (batch.pairs.width() - first);
     let logits = batch.prompts.len() * batch.columns(config);
     (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1)
 }
 
-/// The longest runs of numbers below `n` that are wanted.
+/// Returns the wanted numbers below `n` as maximal ranges of consecutive numbers.
 fn runs_of(n: usize, wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for i in (0..n).filter(|&i| wanted(i)) {
@@ -207,9 +216,9 @@ fn runs_of(n: usize, wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
     runs
 }
 
-/// Cuts a pass into ones of at most `size` patches each.
+/// Cuts a pass into passes of at most `size` patches each.
 fn chunks(pass: PlannedPass, size: usize) -> Vec<PlannedPass> {
-    // Passes of one size rather than full ones and a rest: the longest bounds the memory, the shortest the speed.
+    // Passes have equal sizes, because the largest bounds the memory and the smallest the speed.
     let total = pass.variants();
     let size = total.div_ceil(total.div_ceil(size).max(1)).max(1);
     (0..total).step_by(size).map(|from| pass.part(from..total.min(from + size))).collect()
@@ -231,7 +240,7 @@ mod tests {
         PlannedPass { first: 0, parts: parts.iter().enumerate().map(part).collect() }
     }
 
-    /// Entries and units of the slices.
+    /// Returns the depth and the units of each slice.
     fn units(pass: &PlannedPass) -> Vec<(usize, usize, usize)> {
         let of_part = |part: &EntryGroup| {
             let depth = part.entry.depth();

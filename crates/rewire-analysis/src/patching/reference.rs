@@ -1,5 +1,5 @@
-//! Patches by replacing activations in a run: what a group of nodes needs, and the literal sweep that the engine is held
-//! against.
+//! Patches that replace activations in a whole run: the patches for groups of nodes, and the
+//! literal sweep that the engine is compared with.
 
 use std::collections::BTreeSet;
 
@@ -20,8 +20,8 @@ use crate::run::question::Direction;
 use crate::run::record::evaluate;
 use crate::run::transfer::to_vec;
 
-/// A patch that, in the copy of the prompts numbered `i`, takes the nodes of `groups[i]` from `source`, in a run that computes
-/// the positions from `first` on.
+/// Builds a patch for a batch of copies of the prompts: in copy `i`, the nodes of `groups[i]` take
+/// their activations from `source`. The run computes the positions from `first` on.
 pub(crate) fn patch<B: Backend>(
     groups: &[&[Node]],
     source: &ActivationCache<B>,
@@ -31,7 +31,7 @@ pub(crate) fn patch<B: Backend>(
 ) -> Result<Patch<B>, CacheError> {
     let points: BTreeSet<HookPoint> = groups.iter().copied().flatten().map(Node::point).collect();
     points.into_iter().try_fold(Patch::new(), |patch, at| {
-        // Nodes of this point, by copy.
+        // Nodes at this point, by copy.
         let here: Vec<Vec<&Node>> =
             groups.iter().map(|group| group.iter().filter(|node| node.point() == at).collect()).collect();
         replace(patch, at, &here, source, [prompts, first], device)
@@ -57,7 +57,8 @@ fn replace<B: Backend>(
         let (nodes, prompt) = (&groups[row / prompts], row % prompts);
         nodes.iter().any(|node| covers(node, prompt, axes, index, first))
     };
-    // Nodes never divide a head's or the stream's dimensions: one number stands for them on the way to the device.
+    // No node covers only a part of d_head or d_model. A mask of size 1 on these axes is enough,
+    // and saves transfer to the device.
     let mut dims = value.dims();
     let undivided = axes.iter().zip(&mut dims).filter(|(axis, _)| matches!(axis, Axis::DHead | Axis::DModel));
     undivided.for_each(|(_, size)| *size = 1);
@@ -65,7 +66,7 @@ fn replace<B: Backend>(
     Ok(patch.replace_where(point, value, mask))
 }
 
-/// A mask that is true where `covered` holds for the row of the batch and the whole index.
+/// Builds a mask that is true if `covered` holds for the row of the batch and the whole index.
 pub(crate) fn mask<B: Backend, const D: usize>(
     dims: [usize; D],
     device: &B::Device,
@@ -74,7 +75,7 @@ pub(crate) fn mask<B: Backend, const D: usize>(
     AnyMask::of(&dims, device, |index| covered(index[0], index)).get().expect("as many dimensions as sizes")
 }
 
-/// Whether a node covers one number of its activation in `prompt`, at `index` along `axes`.
+/// Returns whether a node covers the number of its activation in `prompt`, at `index` along `axes`.
 pub(crate) fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize], first: usize) -> bool {
     axes.iter().zip(index).skip(1).all(|(axis, &i)| match axis {
         Axis::Pos | Axis::Query => node.positions.position(prompt).is_none_or(|p| p == i + first),
@@ -84,8 +85,10 @@ pub(crate) fn covers(node: &Node, prompt: usize, axes: &[Axis], index: &[usize],
     })
 }
 
-/// Activation patching as it is defined: a whole forward with all logits for every group of nodes, nothing reused. The change
-/// of the metric of each prompt, group by group.
+/// Runs activation patching as it is defined: one whole forward pass with all logits per group of
+/// nodes, without reuse.
+///
+/// Returns the change of the metric, by group and prompt.
 pub(crate) fn changes<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
@@ -110,7 +113,8 @@ pub(crate) fn changes<B: Backend, M: Metric>(
     groups.iter().map(change).collect()
 }
 
-/// The same for every node of some kinds, alone; written into `changes`, one `[prompt, layer, ..]` a kind.
+/// Runs [`changes`] for every single node of these kinds and writes the results into `into`, one
+/// array `[prompt, layer, ..]` per kind.
 pub(crate) fn sweep<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
@@ -140,7 +144,7 @@ pub(crate) fn sweep<B: Backend, M: Metric>(
     Ok(())
 }
 
-/// The metric of a run of whole prompts that computes all logits.
+/// Returns the metric of a run on whole prompts that computes all logits.
 pub(crate) fn whole_metric<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,

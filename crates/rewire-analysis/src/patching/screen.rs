@@ -1,4 +1,5 @@
-//! Screen, then verify: attribution ranks all nodes, the largest are patched exactly, and what was skipped is told.
+//! Screen, then verify: attribution ranks all nodes, the highest ranked nodes are patched exactly,
+//! and the skipped nodes are reported.
 
 use crate::node::index::NodeIndex;
 use std::collections::BTreeSet;
@@ -17,28 +18,32 @@ use crate::run::execution::Execution;
 use crate::run::question::{Direction, Question};
 use crate::run::record::check;
 
-/// Nodes ranked by attribution, the first of them patched.
+/// Attribution of all nodes, and exact effects of the highest ranked nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Screened {
     /// The attribution of every node.
     pub attribution: Outcome,
-    /// The exact effects of the verified nodes; NaN for those that were skipped.
+    /// The exact effects of the verified nodes; NaN for skipped nodes.
     pub exact: Outcome,
-    /// The verified nodes, the largest mean attribution (by size) first.
+    /// The verified nodes, sorted by absolute mean attribution, largest first.
     pub verified: Vec<NodeIndex>,
-    /// How many nodes were skipped: their exact effect is not known.
+    /// Number of skipped nodes; their exact effects are not known.
     pub skipped: usize,
-    /// The skipped node of largest attribution and its mean attribution: what the screen would have had to be wrong about to
-    /// miss something. `None` if nothing was skipped.
+    /// The skipped node with the largest absolute mean attribution, and that mean attribution.
+    ///
+    /// The screen misses a larger node only if the estimate of that node is wrong. `None` if
+    /// nothing was skipped.
     pub largest_skipped: Option<(NodeIndex, f32)>,
 }
 
-/// Ranks the nodes by the size of their mean attribution and patches the first `k`, exactly. The ranking is an estimate: a
-/// node that it holds for small may be large, and [`Screened`] says how many there are and how large the estimate of the
-/// largest of them is.
+/// Ranks the nodes by absolute mean attribution and patches the first `k` exactly.
+///
+/// The ranking is an estimate: a node with a small estimate can have a large effect. [`Screened`]
+/// reports the number of skipped nodes and their largest estimate.
 ///
 /// # Errors
-/// As [`attribution_patching`], and [`AnalysisError::TooManyNodes`] where there are fewer than `k`.
+/// Returns the errors of [`attribution_patching`], [`AnalysisError::NoNodes`] if `k` is 0, and
+/// [`AnalysisError::TooManyNodes`] if there are fewer than `k` nodes.
 pub fn screen_then_verify<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -64,7 +69,7 @@ pub fn screen_then_verify<B: Differentiable, M: Metric>(
         let nodes = mean.indexed_iter().map(|(index, value)| (place(index), *value));
         ranked.extend(nodes.filter(|(place, _)| effects.kind.has(&place.index)));
     }
-    // Sorting keeps the order of equals, so that ties fall the same way every time.
+    // The sort is stable, so ties have the same order in every run.
     ranked.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     let largest_skipped = ranked.get(k).cloned();
     let verified: Vec<NodeIndex> = ranked.into_iter().take(k).map(|(place, _)| place).collect();

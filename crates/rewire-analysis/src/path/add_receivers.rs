@@ -1,4 +1,5 @@
-//! Receivers whose stream is changed where they read it, whatever else the run has changed by then.
+//! Adds the senders' change to the residual stream that receivers read. Other changes in the run
+//! stay in effect.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +10,26 @@ use rewire_model::Transformer;
 
 use crate::path::receiver::{Input, Receiver};
 
-/// What is added to the stream that receivers of one layer and input read.
+/// The change that is added to the stream for the receivers of one layer and input.
 #[derive(Debug, Clone)]
 pub(super) struct Addition<B: Backend> {
-    /// 0 where nothing is received, `[batch, pos, d_model]`.
+    /// Change of the stream, `[batch, pos, d_model]`; 0 at positions without a receiver.
     pub(super) change: Tensor<B, 3>,
-    /// Where heads receive, `[batch, pos, head, d_head]`; of heads alone.
+    /// Mask of the receiving heads, `[batch, pos, head, d_head]`; only for inputs of heads.
     pub(super) heads: Option<Tensor<B, 4, Bool>>,
-    /// Where the MLP receives, `[batch, pos, d_model]`; of MLPs alone.
+    /// Mask of the positions at which the MLP receives, `[batch, pos, d_model]`; only for MLP
+    /// inputs.
     pub(super) mlp: Option<Tensor<B, 3, Bool>>,
-    /// The scale that the norm in front of the receiver is held at, `[batch, pos, 1]`, if it is.
+    /// Frozen scale of the norm in front of the receiver, `[batch, pos, 1]`; `None` if norms are
+    /// recomputed.
     pub(super) scale: Option<Tensor<B, 3>>,
 }
 
-/// The hook that makes the additions.
+/// Hook that makes the additions.
 pub(super) struct Adding<'a, B: Backend> {
     model: &'a Transformer<B>,
     additions: BTreeMap<(usize, Input), Addition<B>>,
-    /// The streams that norms of receivers read, as they are in this run.
+    /// The streams of this run that the receivers' norms read.
     streams: ActivationCache<B>,
 }
 
@@ -35,7 +38,10 @@ impl<'a, B: Backend> Adding<'a, B> {
         Self { model, additions, streams: ActivationCache::new() }
     }
 
-    /// The stream that `receiver`'s norm reads with the addition made, if something is added there and the stream has passed.
+    /// Returns the stream that the norm of `receiver` reads, with the addition made.
+    ///
+    /// Returns `None` if nothing is added for `receiver`, or if the run has not reached that stream
+    /// yet.
     fn read(&self, receiver: &Receiver) -> Option<(Tensor<B, 3>, Patch<B>, &Addition<B>)> {
         let Receiver { layer, input, .. } = *receiver;
         let addition = self.additions.get(&(layer, input))?;
@@ -53,7 +59,7 @@ impl<'a, B: Backend> Adding<'a, B> {
         }
         let stream = AnyRank::from(stream);
         let changed = stream.get::<D>().unwrap_or(x);
-        // Only what a norm in front of a receiver will read is kept.
+        // Only norms in front of receivers read a stream again; other streams would waste memory.
         let config = self.model.config();
         let reads = |(of, input): &(usize, Input)| {
             *of == layer && input.scale().is_some() && Some(input.stream(config)) == point.site()

@@ -1,4 +1,4 @@
-//! Head-to-head edges, each alone, as edges of a graph.
+//! Head-to-head edges for a graph, each patched alone.
 
 use burn::tensor::backend::Backend;
 use rewire_hooks::Head;
@@ -21,13 +21,13 @@ use crate::run::question::{Direction, Question};
 /// Serde writes each head as the pair `[layer, head]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Edge {
-    /// The head that sends.
+    /// The sending head.
     #[serde(with = "pair")]
     pub from: Head,
-    /// The head that receives.
+    /// The receiving head.
     #[serde(with = "pair")]
     pub to: Head,
-    /// Through which of its inputs.
+    /// The input of the receiving head.
     pub input: Input,
 }
 
@@ -36,12 +36,12 @@ pub struct Edge {
 pub struct HeadEdges {
     /// The edges, in the order of the outcome's columns.
     pub edges: Vec<Edge>,
-    /// `[prompt, edge]`.
+    /// Effects, `[prompt, edge]`.
     pub outcome: GroupOutcome,
 }
 
 impl Edge {
-    /// Every edge from one of `heads` to another in a later layer, through each of its inputs.
+    /// Returns every edge from one of `heads` to another in a later layer, through each input.
     #[must_use]
     pub fn between(heads: &[Head]) -> Vec<Self> {
         let inputs = [Input::Q, Input::K, Input::V];
@@ -52,7 +52,7 @@ impl Edge {
 }
 
 impl HeadEdges {
-    /// Edges whose mean effect is at least `threshold` in size, largest first.
+    /// Returns the edges whose absolute mean effect is at least `threshold`, largest first.
     #[must_use]
     pub fn pruned(&self, threshold: f32) -> Vec<(Edge, f32)> {
         let mut kept: Vec<(Edge, f32)> = self.edges.iter().copied().zip(self.outcome.mean()).collect();
@@ -62,10 +62,13 @@ impl HeadEdges {
     }
 }
 
-/// Path patching along each of these edges alone: exact. A sender's change is carried once to all that it sends to.
+/// Patches each of these edges alone. The effects are exact.
+///
+/// A sender's change is propagated once for all of its receivers.
 ///
 /// # Errors
-/// As [`patch_paths`](crate::path::paths::patch_paths), and [`AnalysisError::NoSuchReceiver`] for an edge that goes to no later layer.
+/// Returns the errors of [`patch_paths`](crate::path::paths::patch_paths), and
+/// [`AnalysisError::NoSuchReceiver`] if an edge does not go to a later layer.
 pub fn head_edges<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -76,7 +79,10 @@ pub fn head_edges<B: Backend, M: Metric>(
 ) -> Result<HeadEdges, AnalysisError> {
     if let Some(Edge { from, to, input }) = edges.iter().find(|edge| edge.from.layer >= edge.to.layer) {
         let receiver = format!("{input}:{}.{} for {from}", to.layer, to.head);
-        return Err(AnalysisError::NoSuchReceiver { receiver, reason: "it is in no later layer" });
+        return Err(AnalysisError::NoSuchReceiver {
+            receiver,
+            reason: "the receiver must be in a later layer than the sender",
+        });
     }
     let path = |edge: &Edge| Path {
         senders: vec![Node::new(edge.from.layer, Component::HeadZ).unit(edge.from.head)],

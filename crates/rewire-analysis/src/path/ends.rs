@@ -1,4 +1,4 @@
-//! The two ends of a path: what sends, and what receives.
+//! The two ends of a path: senders and receivers.
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};
@@ -7,7 +7,8 @@ use crate::run::record::check_pairs;
 use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
-/// Refuses what sends nothing, receivers that do not exist, and paths without either end.
+/// Refuses senders that write nothing, receivers that do not exist, and paths without senders or
+/// receivers.
 pub(crate) fn check_ends<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -33,11 +34,12 @@ pub(crate) fn check_ends<B: Backend>(
     receivers.iter().flatten().try_for_each(|receiver| receiver.check(config, pairs))
 }
 
-/// Senders that are taken from the source run together, and receivers that are set together to what reaches them.
+/// Senders that take their activations from the source run together, and receivers that are updated
+/// together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
-    /// What sends.
+    /// The senders.
     pub senders: Vec<Node>,
-    /// What receives.
+    /// The receivers.
     pub receivers: Vec<Receiver>,
 }

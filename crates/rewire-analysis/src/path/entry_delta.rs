@@ -1,4 +1,5 @@
-//! What receivers change in the residual stream where the second run starts: known without running what is below it.
+//! Computes how receivers change the residual stream at the start of the second run, without
+//! running the blocks below it.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -17,7 +18,7 @@ use crate::path::second_run::{BatchPosition, Receiving};
 use crate::run::transfer::{flatten_positions, select_rows};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
-    /// The residual stream at the entry, row by row, `[row, d_model]`.
+    /// Returns the residual stream at the entry, `[row, d_model]`.
     pub(super) fn entering(&self, second: &SecondRun, rows: &[BatchPosition]) -> Result<Tensor<B, 2>, AnalysisError> {
         let Carrier { model, base, batch, .. } = self.carrier;
         let config = model.config();
@@ -49,7 +50,8 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             let index: Vec<usize> = rows.iter().map(row_of).collect();
             x = x + select_rows(Tensor::cat(vec![zero, more.clone()], 0), &index);
         }
-        // A stream that receives is set, whatever was added; of one that is both after a block and before the next, the later counts.
+        // A stream receiver replaces the stream and discards earlier additions. If a stream is a
+        // receiver both after one block and before the next, the later replacement counts.
         for input in [Input::ResidMid, Input::ResidPost, Input::ResidPre] {
             let of = |at: &BatchPosition| {
                 let mut receiving = here(at).filter(|(_, r)| r.input == input && r.is_at(at.prompt, at.position));
@@ -70,15 +72,18 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
                     Some((path, r)) => self.reach.row(path, r, at.prompt, at.position).map_or(n + i, |row| 2 * n + row),
                 })
                 .collect();
-            // Where nothing reached this input in any path, it is held everywhere.
+            // If nothing reaches this input in any path, all receiving rows take the base run's
+            // stream.
             let reached = self.carried.get(&receiver.stage(config)).cloned();
             x = select_rows(Tensor::cat([x, held].into_iter().chain(reached).collect(), 0), &index);
         }
         Ok(x)
     }
 
-    /// What reached the stream that receivers of one layer and input read, less the base run's: `[row, d_model]`, 0 where `of` has no
-    /// path and receiver.
+    /// Returns the change, relative to the base run, of the stream that receivers of one layer and
+    /// input read, `[row, d_model]`.
+    ///
+    /// The change is 0 in rows for which `of` returns no path and receiver.
     pub(super) fn stream_change<'p>(
         &self,
         layer: usize,
@@ -104,8 +109,10 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         Ok(select_rows(table, &rows.iter().map(row_of).collect::<Vec<_>>()))
     }
 
-    /// What attention adds more than in the base run where these heads of the layer that is entered at have other queries, keys or
-    /// values, `[row, d_model]`.
+    /// Returns the change of attention's output if heads receive other queries, keys or values,
+    /// `[row, d_model]`.
+    ///
+    /// The heads are `second.heads`, in the layer of the entry.
     fn attention_change(&self, second: &SecondRun, rows: &[BatchPosition]) -> Result<Tensor<B, 2>, AnalysisError> {
         let Carrier { model, base, batch, .. } = self.carrier;
         let (config, heads) = (model.config(), second.heads.as_slice());
@@ -127,7 +134,8 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             0 => None,
             _ => Some([earlier(Input::K)?, earlier(Input::V)?]),
         };
-        let z = attend(of(Input::Q)?, of(Input::K)?, of(Input::V)?, before); // [copy * prompt, pos, head, d_head]
+        // [copy * prompt, pos, head, d_head]
+        let z = attend(of(Input::Q)?, of(Input::K)?, of(Input::V)?, before);
         let z = z.reshape([all.len(), heads.len() * config.d_head]);
         let index: Vec<usize> =
             rows.iter().map(|at| (at.copy * n_prompts + at.prompt) * (width - first) + at.position - first).collect();

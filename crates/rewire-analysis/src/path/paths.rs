@@ -1,4 +1,4 @@
-//! Path patching of many senders or receivers.
+//! Path patching with many senders or receivers.
 
 use crate::path::ends::{Path, check_ends};
 use crate::run::record::baselines;
@@ -34,29 +34,41 @@ use crate::run::question::{Direction, Question};
 use crate::run::record::{check, effect_scale, record, run_baselines};
 use crate::run::workers;
 
-/// What [`path_patching`] finds.
+/// The result of [`path_patching`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct PathPatching {
-    /// The effects, one a kind of senders; a sender that reaches no receiver has 0.
+    /// Effects, one array per kind of senders; 0 for a sender that reaches no receiver.
     pub outcome: Outcome,
-    /// What was held on the way.
+    /// The freeze policy that was used.
     pub policy: FreezePolicy,
-    /// Receivers that nothing reaches from any of the senders: nothing is written before they read, or nothing differs there, or nothing
-    /// that the metric reads looks there. They receive nothing: alone their effects are 0, and beside others they are as in the base run.
+    /// Receivers that no sender reaches.
+    ///
+    /// A receiver is unreached if no sender writes before it reads, if the two runs do not differ
+    /// there, or if the metric does not depend on it. An unreached receiver has effect 0 alone.
+    /// Together with other receivers, it keeps its activation from the base run.
     pub unreached: Vec<Receiver>,
 }
 
-/// The effect of every node of the given kinds along the paths to the receivers alone: the node is taken from the source run with the
-/// rest held as `policy` says, what then reaches the receivers is recorded, and the base run is run with the receivers set to it, all of
-/// them at once (Goldowsky-Dill et al. 2023; Wang et al. 2022). Exact.
+/// Returns the effect of every node of the given kinds along the paths to the receivers alone
+/// (Goldowsky-Dill et al. 2023; Wang et al. 2022).
 ///
-/// What sends is what writes to the residual stream: heads, attention and MLP outputs, neurons, and the stream itself; the embeddings
-/// are the stream before block 0. Attention is held, so a change stays at its position until it is received. Effects, signs and units are as in
+/// Path patching makes two runs per sender:
+///
+/// 1. The base run takes the sender's activation from the source run, and `policy` freezes the
+///    rest. The activations at the receivers are recorded.
+/// 2. The base run is repeated, and all receivers are updated at once from the recorded
+///    activations.
+///
+/// Effects are exact. Signs and effect scale are as in
 /// [`activation_patching`](crate::patching::engine::activation_patching).
 ///
+/// Senders write to the residual stream: heads, attention and MLP outputs, neurons, and the stream
+/// itself. The embeddings are the stream before block 0. Attention is frozen, so a change stays at
+/// its position until a receiver reads it.
+///
 /// # Errors
-/// As [`activation_patching`](crate::patching::engine::activation_patching), and for senders that write nothing, and receivers that the model or
-/// the prompts do not have.
+/// Returns the errors of [`activation_patching`](crate::patching::engine::activation_patching), and
+/// an error for senders that write nothing, or receivers that the model or the prompts do not have.
 pub fn path_patching<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -97,12 +109,15 @@ pub fn path_patching<B: Backend, M: Metric>(
     Ok(PathPatching { outcome, policy, unreached })
 }
 
-/// The least cost (without the bytes of the weights of MLPs that senders are carried through) of what takes [`path_patching`]'s time: both runs, the MLPs on the way from each sender to the
-/// last receiver, at the positions that are received, and what is left of the second runs. The receiving heads' own products are left
-/// out.
+/// Returns the least cost of the steps that dominate the time of [`path_patching`].
+///
+/// The cost counts both unpatched runs, the second runs from their entries on, and the MLPs between
+/// each sender and the last receiver, at the positions at which receivers read. It leaves out the
+/// matmuls of the receiving heads, and the bytes of the weights of MLPs that senders propagate
+/// through.
 ///
 /// # Errors
-/// As [`path_patching`].
+/// Returns the errors of [`path_patching`].
 pub fn path_patching_cost<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -128,7 +143,7 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
     Ok(batches(pairs, metric, execution.prompt_batch)?.iter().map(|batch| of_batch(&batch)).sum())
 }
 
-/// Every node of these kinds, with the number of its kind.
+/// Returns every node of these kinds, with the index of its kind.
 fn nodes(kinds: &[NodeKind], pairs: &PromptPairs, config: &TransformerConfig) -> Vec<(usize, Node)> {
     let mut nodes = Vec::new();
     for (number, &kind) in kinds.iter().enumerate() {
@@ -144,12 +159,14 @@ fn nodes(kinds: &[NodeKind], pairs: &PromptPairs, config: &TransformerConfig) ->
     nodes
 }
 
-/// The effect of each path: any senders together, any receivers together. Exact; otherwise as [`path_patching`].
+/// Returns the effect of each path. The senders of a path are patched together, and its receivers
+/// are updated together.
 ///
-/// Nothing is kept in [`Execution::checkpoint`].
+/// Effects are exact; signs and effect scale are as in [`path_patching`]. Nothing is stored in
+/// [`Execution::checkpoint`].
 ///
 /// # Errors
-/// As [`path_patching`], and for a path without senders or receivers.
+/// Returns the errors of [`path_patching`], and an error for a path without senders or receivers.
 pub fn patch_paths<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -160,7 +177,7 @@ pub fn patch_paths<B: Backend, M: Metric>(
 ) -> Result<GroupOutcome, AnalysisError> {
     let mut senders = Numbered { sets: Vec::new(), numbers: HashMap::new() };
     let mut receivers = Numbered { sets: Vec::new(), numbers: HashMap::new() };
-    // Senders that several paths share are carried once.
+    // Equal sets share one index: senders that several paths share are propagated once.
     let mut numbers = Vec::with_capacity(paths.len());
     for Path { senders: from, receivers: to } in paths {
         numbers.push(PathPair { senders: senders.number(from), receivers: receivers.number(to) });
@@ -175,7 +192,7 @@ pub fn patch_paths<B: Backend, M: Metric>(
     Ok(GroupOutcome { direction, scale, metric, baselines, vanished: Vec::new(), values })
 }
 
-/// Sets in the order in which they appear first, and the number of each.
+/// Distinct sets in the order in which they first appear, and the index of each set.
 struct Numbered<'a, T> {
     sets: Vec<Vec<T>>,
     numbers: HashMap<&'a [T], usize>,
@@ -190,18 +207,18 @@ impl<'a, T: Clone + Eq + Hash> Numbered<'a, T> {
     }
 }
 
-/// What all paths change in the metric.
+/// The changes of the metric along all paths.
 struct Followed {
     baselines: Baselines,
-    /// What a change is multiplied by to be an effect.
+    /// Factor that turns a change of the metric into an effect.
     factor: f64,
-    /// `[prompt, path]`.
+    /// Changes of the metric, `[prompt, path]`.
     changes: Array2<f32>,
-    /// The receivers that something reaches, by the numbers of their set and within it.
+    /// The receivers that a sender reaches: index of their set, and index within the set.
     received: BTreeSet<(usize, usize)>,
 }
 
-/// Sets of senders and of receivers, and which of them are the ends of each path.
+/// Sets of senders, sets of receivers, and the pair of sets that each path connects.
 #[derive(Clone, Copy)]
 struct Ends<'a> {
     senders: &'a [Vec<Node>],
@@ -226,7 +243,8 @@ fn follow<B: Backend, M: Metric>(
         let mut received = BTreeSet::new();
         let (mut done, total) = (0, pairs.len() * paths.len());
         (execution.progress)(done, total);
-        // Of several portions not all runs can be held, and baselines that coincide are refused before anything is followed.
+        // Baselines that coincide are refused before any path is computed. A single prompt batch
+        // reuses its two runs; memory cannot hold the runs of several batches.
         let single = (batches.len() == 1 && execution.reuse == Reuse::Everything).then(|| batches.get(0));
         let mut only = match &single {
             Some(batch) => Some(CachedRuns::new(model, metric, batch, ends, policy, direction)?),
@@ -280,7 +298,7 @@ fn follow<B: Backend, M: Metric>(
     })
 }
 
-/// The runs that senders are carried between, over one portion of prompts.
+/// The base run and the source run on one prompt batch.
 struct CachedRuns<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
@@ -319,7 +337,7 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
                 || reads_of_base(point, &received, &config)
         };
         let base = record(model, &base, batch, metric, of_base)?;
-        // All neurons together are sent as the MLP's output.
+        // A sender that is all neurons together sends the MLP's output.
         let of_source = move |point: HookPoint| {
             let whole = sites.contains(&Site::MlpPost) && point.site() == Some(Site::MlpOut);
             point.site().is_some_and(|site| sites.contains(&site)) || whole
@@ -338,7 +356,8 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
         })
     }
 
-    /// The metric of every prompt, path by path; taken from the checkpoint if it was kept.
+    /// Returns the metric of every prompt, path by path. Loads it from the checkpoint if it was
+    /// stored.
     fn unit(
         &self,
         job: &Job,

@@ -1,64 +1,70 @@
-//! What is held while senders' change is on its way to the receivers.
+//! Which activations are frozen while the senders' change propagates to the receivers.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How attention is held.
+/// How attention is frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldAttention {
-    /// Every head's mixed values, but the senders', are those of the base run.
+    /// Every head's mixed values, except the senders', are those of the base run.
     Z,
-    /// Every head's queries, keys and values are those of the base run. Mixed values are a function of them, so this holds the same
-    /// as [`HeldAttention::Z`]; only the hooks differ by which it is done the slow way.
+    /// Every head's queries, keys and values are those of the base run. Mixed values are a function
+    /// of queries, keys and values, so the effects equal those of [`HeldAttention::Z`]. Only the
+    /// reference implementation differs: it freezes other hook points.
     QueriesKeysValues,
 }
 
-/// Whether an activation is recomputed or held at its value in the base run.
+/// Whether an activation is recomputed, or frozen at its value in the base run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
     /// Recomputed from the changed residual stream.
     #[serde(rename = "recomputed", alias = "free")]
     Yes,
-    /// Held at its value in the base run.
+    /// Frozen at its value in the base run.
     Frozen,
 }
 
-/// How receivers take up, in the second run, what reached them.
+/// How the second run updates receivers with the change that reached them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReceiverUpdate {
-    /// Set to it: what lower receivers change further down does not reach higher ones.
+    /// Replaces the receiver's activation with its value from the first run. Changes that lower
+    /// receivers make in the second run do not reach higher receivers.
     #[serde(alias = "set")]
     Replace,
-    /// The change of the residual stream that reached it is added to what it reads there, and its norm is taken anew: what lower
-    /// receivers change reaches higher ones, too.
+    /// Adds the change of the residual stream that reached the receiver to the stream that the
+    /// receiver reads, and recomputes its norm. Changes that lower receivers make in the second run
+    /// also reach higher receivers.
     Add,
 }
 
-/// What is held while the senders' change is on its way to the receivers, and how they take it up. The presets are named for their
-/// sources.
+/// Which activations are frozen while the senders' change propagates to the receivers, and how the
+/// second run updates the receivers.
 ///
-/// Nothing else is held in the second step, the base run with the receivers changed. With one receiver, or several heads' inputs of one
-/// layer, both ways of update it up are the same. A stream that is named twice, as after one block and before the next, is added to
-/// twice.
+/// The presets are named after their sources. The second run is the base run with the receivers
+/// updated, and freezes nothing else. With one receiver, or with several heads' inputs in one
+/// layer, both ways to update receivers give the same effects. [`ReceiverUpdate::Add`] adds twice
+/// to a stream that is named twice, for example after one block and before the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FreezePolicy {
-    /// How attention is held; it always is, or every path would be on the way.
+    /// How attention is frozen. It is always frozen; otherwise every path from sender to receiver
+    /// would count.
     pub attention: HeldAttention,
-    /// Whether MLPs are on the way.
+    /// Whether MLPs are recomputed, which makes them part of the paths.
     pub mlps: Recompute,
-    /// Whether the norms in front of MLPs and of receiving heads keep the base run's scale.
+    /// Whether the norms in front of MLPs and receiving heads keep the base run's scale.
     pub norms: Recompute,
-    /// How receivers take up what reached them.
+    /// How the second run updates the receivers.
     pub update: ReceiverUpdate,
 }
 
 impl FreezePolicy {
-    /// Every head's z is held, MLPs and norms are recomputed: the default of the field (the `path_patching` package).
+    /// Freezes every head's z, and recomputes MLPs and norms: the default of the field (the
+    /// `path_patching` package).
     #[must_use]
     pub fn path_patching() -> Self {
         Self {
@@ -69,20 +75,24 @@ impl FreezePolicy {
         }
     }
 
-    /// Every head's queries, keys and values are held, MLPs and norms are recomputed (Wang et al. 2022, appendix B; Redwood's code).
+    /// Freezes every head's queries, keys and values, and recomputes MLPs and norms (Wang et al.
+    /// 2022, appendix B; Redwood's code).
     #[must_use]
     pub fn redwood() -> Self {
         Self { attention: HeldAttention::QueriesKeysValues, ..Self::path_patching() }
     }
 
-    /// The senders' change is added straight to what the receivers read, in one run: no MLP is on the way, and what lower receivers
-    /// change reaches higher ones. The norm of a receiving head or MLP is recomputed (`path_patching` without MLPs).
+    /// Adds the senders' change directly to the streams that the receivers read, in one run
+    /// (`path_patching` without MLPs).
+    ///
+    /// No MLP is part of a path. Changes that lower receivers make reach higher receivers. The norm
+    /// of a receiving head or MLP is recomputed.
     #[must_use]
     pub fn direct() -> Self {
         Self { mlps: Recompute::Frozen, update: ReceiverUpdate::Add, ..Self::path_patching() }
     }
 
-    /// The presets by the names that commands give them.
+    /// Returns the presets with their names on the command line.
     fn presets() -> [(Self, &'static str); 3] {
         [(Self::path_patching(), "path-patching"), (Self::redwood(), "redwood"), (Self::direct(), "direct")]
     }

@@ -1,8 +1,10 @@
-//! The residual stream on the way from senders to receivers, with attention held.
+//! Propagates the senders' change through the residual stream to the receivers, with attention
+//! frozen.
 //!
-//! With every head's output held, nothing moves between positions any more: the stream of each prompt and position is followed on
-//! its own, through MLPs and norms alone, and only where a receiver reads it. Rows of all senders, prompts and positions go through
-//! one product a layer; a row begins in the layer of its first sender.
+//! With every head's output frozen, no change moves between positions. The stream of each prompt
+//! and position passes only through MLPs and norms, and is computed only if a receiver reads it.
+//! Rows of all senders, prompts and positions share one matmul per layer. A row starts in the layer
+//! of its first sender.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,22 +24,22 @@ use crate::run::transfer::{flatten_positions, select_rows};
 /// One prompt's stream at one position, changed by one set of senders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct CarriedRow {
-    /// When its first sender writes.
+    /// Step at which the first sender writes (see [`written`]).
     pub(super) begins: usize,
-    /// Which of the sets of senders.
+    /// Index of the set of senders.
     pub(super) senders: usize,
     pub(super) prompt: usize,
     pub(super) position: usize,
 }
 
-/// A stage of the residual stream, in the order in which a run meets them.
+/// A stage of the residual stream, ordered as in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Stage {
     layer: usize,
     of_layer: OfLayer,
 }
 
-/// Which stage of a layer: before it, between its attention and its MLP, after it.
+/// Stage within a layer: before the block, between attention and MLP, or after the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum OfLayer {
     Pre,
@@ -67,10 +69,11 @@ impl Stage {
     }
 }
 
-/// The stream at the stages asked for, `[row, d_model]`. Rows that have begun at a stage come first, so it holds a first part of them.
+/// The stream at the requested stages, `[row, d_model]`. Rows are sorted by their start, and each
+/// stage holds only the rows that have started by then.
 pub(super) type Carried<B> = BTreeMap<Stage, Tensor<B, 2>>;
 
-/// What senders are carried between.
+/// The base run, the source run and the freeze policy that propagation uses.
 pub(super) struct Carrier<'a, B: Backend> {
     pub(super) model: &'a Transformer<B>,
     pub(super) batch: &'a PromptBatch,
@@ -80,7 +83,8 @@ pub(super) struct Carrier<'a, B: Backend> {
 }
 
 impl<B: Backend> Carrier<'_, B> {
-    /// Carries `rows` of these sets of senders, in the order in which they begin, to each of `stages`.
+    /// Propagates `rows` of these sets of senders to each of `stages`. `rows` must be sorted by
+    /// `begins`.
     pub(super) fn carry(
         &self,
         senders: &[Vec<Node>],
@@ -125,7 +129,7 @@ impl<B: Backend> Carrier<'_, B> {
     }
 }
 
-/// The rows that have begun in a layer.
+/// The rows that have started by a layer.
 #[derive(Clone, Copy)]
 struct StridedRows<'a, B: Backend> {
     carrier: &'a Carrier<'a, B>,
@@ -135,18 +139,19 @@ struct StridedRows<'a, B: Backend> {
 }
 
 impl<B: Backend> StridedRows<'_, B> {
-    /// An activation of rank 3 at the rows' prompts and positions, `[row, width]`.
+    /// Returns an activation of rank 3 at the rows' prompts and positions, `[row, width]`.
     fn of(&self, cache: &ActivationCache<B>, site: Site) -> Result<Tensor<B, 2>, CacheError> {
         Ok(select_rows(flatten_positions(cache.block(self.layer, site)?), &self.places()))
     }
 
-    /// Their places in a table of all prompts and positions.
+    /// Returns the rows' indices in a table of all prompts and positions,
+    /// `prompt * width + position`.
     fn places(&self) -> Vec<usize> {
         let width = self.carrier.batch.pairs.width();
         self.rows.iter().map(|row| row.prompt * width + row.position).collect()
     }
 
-    /// The nodes of a kind that send in this layer at a row.
+    /// Returns the nodes that send in this layer at a row, if `is` holds for their component.
     fn nodes(&self, row: &CarriedRow, is: impl Fn(Component) -> bool) -> impl Iterator<Item = &Node> {
         let (layer, CarriedRow { prompt, position, .. }) = (self.layer, *row);
         self.senders[row.senders].iter().filter(move |node| {
@@ -154,7 +159,7 @@ impl<B: Backend> StridedRows<'_, B> {
         })
     }
 
-    /// `x` with the rows at which the whole of `component` sends replaced by the source run's.
+    /// Replaces the rows of `x` at which the whole `component` sends with the source run's rows.
     fn set(&self, x: Tensor<B, 2>, component: Component, site: Site) -> Result<Tensor<B, 2>, CacheError> {
         let sends = |row: &CarriedRow| self.nodes(row, |c| c == component).next().is_some();
         self.replace(x, sends, site)
@@ -183,7 +188,7 @@ impl<B: Backend> StridedRows<'_, B> {
         Ok(select_rows(Tensor::cat(vec![x, values], 0), &index))
     }
 
-    /// What attention adds: as in the base run, but for the heads that send.
+    /// Returns attention's output: the base run's, with the sending heads from the source run.
     fn attended(&self) -> Result<Tensor<B, 2>, CacheError> {
         let Carrier { base, source, model, .. } = self.carrier;
         let is_head = |c| matches!(c, Component::HeadZ | Component::HeadResult);
@@ -195,7 +200,7 @@ impl<B: Backend> StridedRows<'_, B> {
                 sending.push(*row);
                 sends.extend((0..n_heads).map(|head| heads.iter().any(|unit| unit.is_none_or(|unit| unit == head))));
             }
-            // 0 is a row of zeros.
+            // Index 0 selects a row of zeros.
             number.push(if heads.is_empty() { 0 } else { sending.len() });
         }
         let mut attended = self.of(base, Site::AttnOut)?;
@@ -218,11 +223,11 @@ impl<B: Backend> StridedRows<'_, B> {
         self.set(attended, Component::AttnOut, Site::AttnOut)
     }
 
-    /// What the MLP adds where it reads `read`.
+    /// Returns the MLP's output for the stream `read`.
     fn mlp_out(&self, read: Tensor<B, 2>) -> Result<Tensor<B, 2>, AnalysisError> {
         let Carrier { base, model, policy, .. } = self.carrier;
         let read_at = mlp_reads(self.layer, model.config());
-        // Behind these, what the MLP reads is as in the base run.
+        // Later rows start after the MLP reads; their MLP input equals the base run's.
         let changed = match policy.mlps {
             Recompute::Yes => self.rows.partition_point(|row| row.begins < read_at),
             Recompute::Frozen => 0,
@@ -246,13 +251,13 @@ impl<B: Backend> StridedRows<'_, B> {
             parts.push(StridedRows { rows: still, ..*self }.held_mlp()?);
         }
         let out = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) };
-        // All neurons together are the whole output.
+        // A node of all neurons sends the MLP's whole output.
         let whole = |c: &Node| c.component == Component::MlpOut || c.unit.is_none();
         let is_mlp = |c| matches!(c, Component::MlpOut | Component::MlpPost);
         Ok(self.replace(out, |row| self.nodes(row, is_mlp).any(whole), Site::MlpOut)?)
     }
 
-    /// The MLP computed anew, but for the neurons that send.
+    /// Recomputes the MLP, with the sending neurons from the source run.
     fn recomputed_mlp(&self, normalized: Tensor<B, 3>) -> Result<Tensor<B, 3>, AnalysisError> {
         let Carrier { source, model, .. } = self.carrier;
         let n = self.rows.len();
@@ -274,7 +279,7 @@ impl<B: Backend> StridedRows<'_, B> {
         Ok(out)
     }
 
-    /// The base run's MLP, and what the neurons that send write more than in it.
+    /// Returns the base run's MLP output plus the change that the sending neurons write.
     fn held_mlp(&self) -> Result<Tensor<B, 2>, CacheError> {
         let Carrier { base, source, model, .. } = self.carrier;
         let units: Vec<Vec<usize>> = self
@@ -294,7 +299,7 @@ impl<B: Backend> StridedRows<'_, B> {
         let change =
             flatten_positions(source.block(self.layer, Site::MlpPost)? - base.block(self.layer, Site::MlpPost)?);
         let [n_places, d_mlp] = change.dims();
-        // Behind all numbers a 0, for rows with fewer neurons than others.
+        // The last entry is 0, for rows with fewer sending neurons than the maximum.
         let zero = zeros_like([1, 1], &change);
         let change = Tensor::cat(vec![change.reshape([n_places * d_mlp, 1]), zero], 0);
         let (w_out, _) = model.mlp_out(self.layer);
@@ -309,8 +314,8 @@ impl<B: Backend> StridedRows<'_, B> {
     }
 }
 
-/// Returns when the first sender at a prompt and position writes, of those whose activations can
-/// differ in the source run.
+/// Returns the step at which the first sender at a prompt and position writes. Only senders whose
+/// activations can differ in the source run count.
 pub(super) fn begins(
     senders: &[Node],
     batch: &PromptBatch,

@@ -1,4 +1,4 @@
-//! Which receivers a unit's senders reach, and the second runs that take it up.
+//! Determines which receivers a work chunk's senders reach, and plans the second runs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,22 +12,23 @@ use crate::path::receiver::{Receiver, mlp_reads, mlp_writes};
 use crate::path::schedule::{Job, WorkChunk};
 use crate::run::batch::PromptBatch;
 
-/// What reaches what within one unit of work.
+/// Which rows reach which receivers within one work chunk.
 pub(super) struct Reach<'a> {
     job: &'a Job,
     unit: &'a WorkChunk,
     batch: &'a PromptBatch,
     config: &'a TransformerConfig,
-    /// The rows' numbers, by senders, prompt and position.
+    /// Index of each row, by senders, prompt and position.
     number: HashMap<(usize, usize, usize), usize>,
 }
 
-/// Paths that enter the second run at one place, side by side.
+/// Paths that run in one batch, because they enter the second run at one place.
 pub(super) struct SecondRun {
     pub(super) entry: Entry,
     /// The first computed position.
     pub(super) first: usize,
-    /// The heads of that layer through which they enter, if it is through attention.
+    /// The heads of the entry's layer through which the paths enter, if they enter through
+    /// attention.
     pub(super) heads: Vec<usize>,
     pub(super) paths: Vec<usize>,
 }
@@ -51,19 +52,21 @@ impl<'a> Reach<'a> {
         &self.job.receivers[self.job.paths[path].receivers]
     }
 
-    /// The row that changes what `receiver` of `path` reads at a prompt and position, if one does.
+    /// Returns the row that changes the input of `receiver` in `path` at a prompt and position, if
+    /// any.
     pub(super) fn row(&self, path: usize, receiver: &Receiver, prompt: usize, position: usize) -> Option<usize> {
         let number = *self.number.get(&(self.job.paths[path].senders, prompt, position))?;
         receiver.receives(&self.unit.rows[number], self.batch, self.config).then_some(number)
     }
 
-    /// Whether anything of `path` is received in a prompt.
+    /// Returns whether a sender of `path` reaches a receiver in a prompt.
     pub(super) fn reaches(&self, path: usize, prompt: usize) -> bool {
         let mut positions = 0..self.batch.pairs.width();
         positions.any(|at| self.receivers(path).iter().any(|r| self.row(path, r, prompt, at).is_some()))
     }
 
-    /// Where a path enters the second run, at which position first, and through which heads; nothing if nothing reaches its receivers.
+    /// Returns a path's entry into the second run, its first position, and the heads that it enters
+    /// through; `None` if no sender reaches the path's receivers.
     fn entry(&self, path: usize) -> Option<(Entry, usize, Vec<usize>)> {
         let (prompts, width) = (self.batch.prompts.len(), self.batch.pairs.width());
         let mut reached = Vec::new();
@@ -80,7 +83,7 @@ impl<'a> Reach<'a> {
         Some((entry, first, heads.into_iter().collect()))
     }
 
-    /// The second runs of these paths; those that reach nothing are in none.
+    /// Plans the second runs of these paths. Paths that reach no receiver are in no run.
     pub(super) fn second_runs(&self, paths: &[usize], token_budget: usize) -> Vec<SecondRun> {
         let mut together: BTreeMap<(usize, usize, Vec<usize>), SecondRun> = BTreeMap::new();
         for &path in paths {
@@ -97,7 +100,8 @@ impl<'a> Reach<'a> {
         together.into_values().flat_map(cut).collect()
     }
 
-    /// What a unit costs at least: MLPs on the way to the last receiver, and the second runs.
+    /// Returns the least cost of a work chunk: the MLPs up to the last receiver, and the second
+    /// runs.
     pub(super) fn cost(&self, costs: Costs, mlps: Recompute, token_budget: usize) -> Cost {
         let mlp = 4.0 * (self.config.d_model * self.config.d_mlp) as f64;
         let receivers = self.unit.paths.iter().flat_map(|&path| self.receivers(path));

@@ -1,4 +1,4 @@
-//! What receives the senders' change: where a path ends and the rest of the model takes it up.
+//! Receivers: the activations at which a path ends, and from which the rest of the model continues.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node, Positions};
 
-/// What of a layer receives.
+/// An input in a layer that can receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
@@ -25,13 +25,13 @@ pub enum Input {
     V,
     /// The residual stream between attention and MLP.
     ResidMid,
-    /// What the MLP reads.
+    /// The MLP's input, after its norm.
     MlpIn,
     /// The residual stream after the block.
     ResidPost,
 }
 
-/// Inputs by the names that commands give them.
+/// Names of the inputs on the command line.
 const NAMES: [(Input, &str); 7] = [
     (Input::ResidPre, "resid_pre"),
     (Input::Q, "q"),
@@ -42,28 +42,30 @@ const NAMES: [(Input, &str); 7] = [
     (Input::ResidPost, "resid_post"),
 ];
 
-/// One receiver. `q:9.6`, `resid_post:11` and so on as text; without a head, `q:9` is all heads of the layer.
+/// One receiver. Its text form is `q:9.6` or `resid_post:11`; `q:9`, without a head, means all
+/// heads of the layer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Receiver {
-    /// Its layer.
+    /// The layer.
     pub layer: usize,
-    /// What of that layer.
+    /// The input in that layer.
     pub input: Input,
-    /// Which head; `None` for all of them, and for what is no head's.
+    /// The head; `None` for all heads, and for inputs that belong to no head.
     pub head: Option<usize>,
-    /// Where in the prompts.
+    /// The positions in the prompts.
     pub positions: Positions,
 }
 
-/// Text that names no receiver.
+/// Error for text that names no receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no receiver `{0}`; there are resid_pre:L, resid_mid:L, resid_post:L, mlp_in:L, and q:L.H, k:L.H, v:L.H")]
 pub struct ParseReceiverError(pub String);
 
-/// Order within a layer, of what writes and what reads the residual stream: what is written before something is read reaches it.
+/// Steps per layer. Steps order all writes to and reads of the residual stream: a read sees
+/// everything that was written at an earlier step.
 const LAYER: usize = 10;
 
-/// When a node writes.
+/// Returns the step at which a node writes.
 pub(super) fn written(node: &Node) -> usize {
     let within = match node.component {
         Component::ResidPre => 0,
@@ -75,23 +77,23 @@ pub(super) fn written(node: &Node) -> usize {
     node.layer * LAYER + within
 }
 
-/// When the MLP of a layer writes.
+/// Returns the step at which the MLP of a layer writes.
 pub(super) fn mlp_writes(layer: usize) -> usize {
     layer * LAYER + 7
 }
 
-/// When the MLP of a layer reads.
+/// Returns the step at which the MLP of a layer reads.
 pub(super) fn mlp_reads(layer: usize, config: &TransformerConfig) -> usize {
     layer * LAYER + if config.parallel_block { 2 } else { 6 }
 }
 
-/// When the next layer begins.
+/// Returns the step at which the next layer starts.
 pub(super) fn layer_ends(layer: usize) -> usize {
     (layer + 1) * LAYER
 }
 
 impl Input {
-    /// The map of a head that it is the input of, if it is a head's.
+    /// Returns which input of a head this is, if it belongs to a head.
     pub(super) fn of_head(self) -> Option<HeadInput> {
         match self {
             Input::Q => Some(HeadInput::Q),
@@ -101,7 +103,7 @@ impl Input {
         }
     }
 
-    /// The component that is changed with it, for what depends on what a change can reach.
+    /// Returns the component that changes with this input, to determine what a change can reach.
     pub(super) fn component(self) -> Component {
         match self {
             Input::ResidPre => Component::ResidPre,
@@ -116,7 +118,7 @@ impl Input {
 }
 
 impl Input {
-    /// The site at which it is set, queries and keys before any rotation.
+    /// Returns the hook site at which this input is set: queries and keys before any rotation.
     pub(super) fn site(self) -> Site {
         match self {
             Input::ResidPre => Site::ResidPre,
@@ -129,7 +131,8 @@ impl Input {
         }
     }
 
-    /// The same, queries and keys as they are used.
+    /// Returns the hook site of this input as attention uses it: queries and keys after any
+    /// rotation.
     pub(super) fn rotary_site(self, config: &TransformerConfig) -> Site {
         match self {
             Input::Q if config.is_rotary() => Site::RotQ,
@@ -138,7 +141,7 @@ impl Input {
         }
     }
 
-    /// The stream that it reads.
+    /// Returns the residual stream that this input reads.
     pub(super) fn stream(self, config: &TransformerConfig) -> Site {
         match self {
             Input::ResidMid => Site::ResidMid,
@@ -148,7 +151,7 @@ impl Input {
         }
     }
 
-    /// The scale of the norm that it reads through, if it does.
+    /// Returns the scale of the norm that this input reads through, if any.
     pub(super) fn scale(self) -> Option<Site> {
         match self {
             Input::Q | Input::K | Input::V => Some(Site::Ln1Scale),
@@ -159,25 +162,25 @@ impl Input {
 }
 
 impl Receiver {
-    /// Everywhere in the prompts; all heads, where it is a head's input.
+    /// Creates a receiver at all positions. An input of heads covers all heads of the layer.
     #[must_use]
     pub fn new(layer: usize, input: Input) -> Self {
         Self { layer, input, head: None, positions: Positions::All }
     }
 
-    /// Its head `head`.
+    /// Restricts the receiver to one head.
     #[must_use]
     pub fn head(self, head: usize) -> Self {
         Self { head: Some(head), ..self }
     }
 
-    /// At these positions.
+    /// Restricts the receiver to these positions.
     #[must_use]
     pub fn at(self, positions: Positions) -> Self {
         Self { positions, ..self }
     }
 
-    /// When it reads.
+    /// Returns the step at which the receiver reads.
     pub(super) fn reads(&self, config: &TransformerConfig) -> usize {
         match self.input {
             Input::ResidPre => self.layer * LAYER + 1,
@@ -188,7 +191,7 @@ impl Receiver {
         }
     }
 
-    /// The heads that it is of.
+    /// Returns the heads that the receiver covers; none for inputs of a whole layer.
     pub(super) fn heads(&self, config: &TransformerConfig) -> Vec<usize> {
         match (self.input.of_head(), self.head) {
             (None, _) => Vec::new(),
@@ -197,7 +200,7 @@ impl Receiver {
         }
     }
 
-    /// Whether it is at `position` of `prompt`.
+    /// Returns whether the receiver is at `position` of `prompt`.
     pub(super) fn is_at(&self, prompt: usize, position: usize) -> bool {
         self.positions.position(prompt).is_none_or(|at| at == position)
     }
@@ -210,15 +213,15 @@ impl Receiver {
     pub(super) fn check(&self, config: &TransformerConfig, pairs: &PromptPairs) -> Result<(), AnalysisError> {
         let refuse = |reason| Err(AnalysisError::NoSuchReceiver { receiver: self.to_string(), reason });
         if matches!(self.positions, Positions::Cell { .. }) {
-            return refuse("a receiver has no cells");
+            return refuse("cells of attention patterns cannot receive; give positions instead");
         }
         if self.input.of_head().is_none() && self.head.is_some() {
-            return refuse("it is of a whole layer, not of a head");
+            return refuse("this input belongs to a whole layer; leave out the head");
         }
         if self.input == Input::ResidMid && config.parallel_block {
             return refuse("attention and MLP run in parallel, so nothing lies between them");
         }
-        // The rest is as for a node of the same place.
+        // All other checks are those of a node at the same place.
         let node = Node { unit: self.head, ..Node::new(self.layer, self.input.component()) };
         node.at(self.positions.clone()).check(config, pairs).map_err(|error| match error {
             AnalysisError::OutsideModel { what, found, bound, .. } => {
@@ -226,7 +229,7 @@ impl Receiver {
             }
             other => other,
         })?;
-        // Behind its end a prompt is padding, and nothing there would ever matter.
+        // After its end a prompt is padding, which cannot change the metric.
         let Positions::One(position) = &self.positions else { return Ok(()) };
         match (0..pairs.len()).find(|&prompt| *position > pairs.end(prompt)) {
             None => Ok(()),
@@ -237,7 +240,7 @@ impl Receiver {
     }
 }
 
-/// Receivers in words.
+/// Returns the receivers as text, separated by commas.
 pub(super) fn named(receivers: &[Receiver]) -> String {
     receivers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -248,7 +251,7 @@ impl fmt::Display for Input {
     }
 }
 
-/// `q:9.6`, with `@ 4` for a position.
+/// Writes `q:9.6`, followed by `@ 4` for a position.
 impl fmt::Display for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.input, self.layer)?;
@@ -258,7 +261,7 @@ impl fmt::Display for Receiver {
         match &self.positions {
             Positions::All => Ok(()),
             Positions::One(position) => write!(f, " @ {position}"),
-            Positions::Each(_) => write!(f, " @ one a prompt"),
+            Positions::Each(_) => write!(f, " @ one per prompt"),
             Positions::Cell { dest, src } => write!(f, " @ {dest}<-{src}"),
         }
     }

@@ -1,4 +1,4 @@
-//! Path patching as it is defined: two whole forwards a path.
+//! Path patching as it is defined: two whole forward passes per path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,23 +19,26 @@ use crate::run::finite::{check_changed, check_run, the_metric};
 use crate::run::fit::catch_device_faults;
 use crate::run::question::Direction;
 
-/// The metric of a run, and what was recorded of it.
+/// The metric of a run, and its recorded activations.
 #[derive(Debug, Clone)]
 pub struct PathRun<B: Backend> {
     /// The metric of the second run, per prompt.
     pub metric: Vec<f32>,
     /// The metric of the base run, per prompt.
     pub base_metric: Vec<f32>,
-    /// What was asked for.
+    /// The recorded activations of the second run.
     pub cache: ActivationCache<B>,
 }
 
-/// The second run of path patching, whole: the base run with `receivers` set to what reaches them from `senders`, one after the other as
-/// the method is defined. For what happens inside it, such as where heads look: `accepts` says what is recorded. Holds every activation of both
-/// runs of all pairs at once: give it few.
+/// Makes the second run of path patching as the method is defined: a whole base run, with the
+/// receivers of `path` updated from its senders.
+///
+/// Use it to inspect that run, for example its attention patterns. `accepts` selects the
+/// activations to record. All activations of both runs on all pairs are in memory at once, so use
+/// few pairs.
 ///
 /// # Errors
-/// As [`path_patching`](crate::path::paths::path_patching).
+/// Returns the errors of [`path_patching`](crate::path::paths::path_patching).
 pub fn patch_path<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -47,7 +50,7 @@ pub fn patch_path<B: Backend, M: Metric>(
 ) -> Result<PathRun<B>, AnalysisError> {
     check_ends(model, pairs, std::slice::from_ref(&path.senders), std::slice::from_ref(&path.receivers))?;
     catch_device_faults::<B, _>(&model.device(), || {
-        // One portion: what is recorded is of all prompts.
+        // A single batch, because the cache covers all prompts.
         let batch = batches(pairs, metric, pairs.len())?.get(0);
         let mut recorder = Recorder::filtered(accepts);
         let (base_metric, metric) =
@@ -56,7 +59,7 @@ pub fn patch_path<B: Backend, M: Metric>(
     })
 }
 
-/// The change of the metric of each prompt along one path.
+/// Returns the change of each prompt's metric along one path.
 pub(super) fn changes<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
@@ -69,7 +72,8 @@ pub(super) fn changes<B: Backend, M: Metric>(
     Ok(patched.iter().zip(&unpatched).map(|(patched, unpatched)| patched - unpatched).collect())
 }
 
-/// The metric of each prompt in the base run, and in the second run of path patching, which `hook` sees.
+/// Returns the metric of each prompt in the base run, and in the second run. `hook` visits the
+/// second run.
 fn both_metrics<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
@@ -92,7 +96,7 @@ fn both_metrics<B: Backend, M: Metric>(
     let is_stream = |p: HookPoint| {
         matches!(p.site(), Some(Site::ResidPre | Site::ResidMid | Site::Ln2Normalized | Site::ResidPost))
     };
-    // Heads receive before they are held, the stream after senders have written to it.
+    // Heads are recorded before they are frozen, the stream after senders have written to it.
     let (mut heads, mut stream) = (Recorder::filtered(is_head), Recorder::filtered(is_stream));
     model.forward(Run::tokens(base_tokens.clone()), ((&mut heads, &mut sending), &mut stream))?;
     sending.finish()?;
@@ -116,7 +120,8 @@ fn both_metrics<B: Backend, M: Metric>(
     Ok((unpatched, patched))
 }
 
-/// The hook of the first run: senders set, everything else held as the policy says.
+/// Builds the hook of the first run. It sets senders from the source run and freezes other
+/// activations as `policy` says.
 fn sending<B: Backend>(
     model: &Transformer<B>,
     senders: &[Node],
@@ -150,7 +155,8 @@ fn sending<B: Backend>(
     Ok(patch)
 }
 
-/// Sets what sends at a point, and, if it is held there, everything else to the base run's.
+/// Sets the senders at a point from the source run. If `is_held`, sets the rest of the activation
+/// from the base run.
 fn send<B: Backend>(
     patch: Patch<B>,
     at: HookPoint,
@@ -169,7 +175,7 @@ fn send<B: Backend>(
     })
 }
 
-/// The hook of the second run: receivers set to what they received.
+/// Builds the hook of the second run. It sets receivers to their recorded activations.
 fn receiving<B: Backend>(receivers: &[Receiver], received: &ActivationCache<B>) -> Result<Patch<B>, CacheError> {
     let points: BTreeSet<HookPoint> = receivers.iter().map(|r| HookPoint::block(r.layer, r.input.site())).collect();
     points.into_iter().try_fold(Patch::new(), |patch, at| {
@@ -186,7 +192,8 @@ fn receiving<B: Backend>(receivers: &[Receiver], received: &ActivationCache<B>) 
     })
 }
 
-/// What is added to the streams that receivers read: what changed there in the first run.
+/// Returns the additions to the streams that receivers read: the changes of these streams in the
+/// first run.
 fn additions<B: Backend>(
     model: &Transformer<B>,
     receivers: &[Receiver],

@@ -1,4 +1,4 @@
-//! Which paths are followed together, and where each enters the second run.
+//! Divides paths into work chunks, and determines the entry of each receiver into the second run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,34 +11,34 @@ use crate::path::propagate::{CarriedRow, Stage, begins};
 use crate::path::receiver::{Input, Receiver};
 use crate::run::batch::PromptBatch;
 
-/// One path: which set of senders, and which set of receivers.
+/// One path, as indices of its set of senders and its set of receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PathPair {
     pub(super) senders: usize,
     pub(super) receivers: usize,
 }
 
-/// The paths over one portion of prompts: sets of senders, sets of receivers, and which goes with which.
+/// The paths over one prompt batch: sets of senders, sets of receivers, and the pairs of sets.
 pub(super) struct Job {
     pub(super) senders: Vec<Vec<Node>>,
     pub(super) receivers: Vec<Vec<Receiver>>,
     pub(super) paths: Vec<PathPair>,
 }
 
-/// Paths that are followed in one piece of work.
+/// Paths that are computed as one piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WorkChunk {
-    /// Numbers of the paths.
+    /// Indices of the paths.
     pub(super) paths: Vec<usize>,
-    /// In the order in which they begin.
+    /// Rows in the order in which they start.
     pub(super) rows: Vec<CarriedRow>,
 }
 
-/// Sets of receivers that one set of senders sends to in one unit.
+/// Maximum number of receiver sets per set of senders in one work chunk.
 const RECEIVERS: usize = 64;
 
 impl Receiver {
-    /// Where what it receives enters the second run.
+    /// Returns the entry at which the received change joins the second run.
     pub(super) fn entry(&self, config: &TransformerConfig) -> Entry {
         match self.input {
             Input::ResidPre => Entry::Pre(self.layer),
@@ -48,7 +48,7 @@ impl Receiver {
         }
     }
 
-    /// The stage of the stream that it reads.
+    /// Returns the stage of the residual stream that the receiver reads.
     pub(super) fn stage(&self, config: &TransformerConfig) -> Stage {
         match self.input.stream(config) {
             Site::ResidMid => Stage::mid(self.layer),
@@ -57,7 +57,7 @@ impl Receiver {
         }
     }
 
-    /// Whether a row that begins at `begins` is changed where this reads it, and can move the metric from there.
+    /// Returns whether `row` changes this receiver's input and can change the metric from there.
     pub(super) fn receives(&self, row: &CarriedRow, batch: &PromptBatch, config: &TransformerConfig) -> bool {
         let CarriedRow { begins, prompt, position, .. } = *row;
         self.is_at(prompt, position)
@@ -67,7 +67,7 @@ impl Receiver {
 }
 
 impl Job {
-    /// The job of one portion of prompts.
+    /// Builds the job for one prompt batch.
     pub(super) fn of_batch(
         senders: &[Vec<Node>],
         receivers: &[Vec<Receiver>],
@@ -83,8 +83,10 @@ impl Job {
         }
     }
 
-    /// Cuts the job into units of about half `token_budget` rows, and of few receivers for one set of senders, so that there are some for
-    /// each core. Paths that reach nothing are in none.
+    /// Cuts the job into work chunks of about half `token_budget` rows, with few receivers per set
+    /// of senders, to have work for every core.
+    ///
+    /// Paths that reach no receiver are in no chunk.
     pub(super) fn units(&self, batch: &PromptBatch, config: &TransformerConfig, token_budget: usize) -> Vec<WorkChunk> {
         let mut of_senders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (number, path) in self.paths.iter().enumerate() {
@@ -102,7 +104,7 @@ impl Job {
         wholes.sort_by_key(|unit| unit.rows.iter().map(|row| row.begins).min());
         let rows: usize = wholes.iter().map(|unit| unit.rows.len()).sum();
         let n = (2 * rows).div_ceil(token_budget.max(1)).next_power_of_two().min(wholes.len().max(1));
-        // Dealt out like cards: each unit has senders of every depth, and so as much to do as the others.
+        // Round-robin distribution gives every chunk senders of every depth, and about equal work.
         let mut units = vec![WorkChunk { paths: Vec::new(), rows: Vec::new() }; n];
         for (i, whole) in wholes.into_iter().enumerate() {
             units[i % n].paths.extend(whole.paths);
@@ -116,7 +118,8 @@ impl Job {
         units
     }
 
-    /// The receivers that something of a unit reaches, by the numbers of their set and within it.
+    /// Returns the receivers that a row of the work chunk reaches: index of their set, and index
+    /// within the set.
     pub(super) fn received(
         &self,
         unit: &WorkChunk,
@@ -138,7 +141,7 @@ impl Job {
         unit.paths.iter().flat_map(of_path).collect()
     }
 
-    /// Where a set of senders changes what one of its receivers reads.
+    /// Returns the rows at which a set of senders changes the input of one of its receivers.
     fn rows(
         &self,
         senders: usize,

@@ -1,7 +1,8 @@
-//! The second run: the base run with the receivers set to what reached them.
+//! The second run of path patching: the base run with the receivers updated.
 //!
-//! It starts at the lowest receiver, where what it changes in the residual stream is known ([`entering`](super::entering)); receivers
-//! above it are set, or added to, by a hook ([`setting`](super::setting)).
+//! The run starts at the lowest receiver. The change of the residual stream at that entry is known
+//! ([`entry_delta`](super::entry_delta)). A hook sets the receivers above the entry, or adds to
+//! them ([`set_receivers`](super::set_receivers)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +24,7 @@ use crate::path::schedule::{Job, WorkChunk};
 use crate::run::record::evaluate;
 use crate::run::transfer::{flatten_positions, select_rows, to_vec};
 
-/// What reached the receivers of one unit of work, and how it is taken up.
+/// The changes that reached the receivers of one work chunk, and how the second run applies them.
 pub(super) struct Receiving<'a, B: Backend, M> {
     pub(super) carrier: &'a Carrier<'a, B>,
     pub(super) metric: &'a M,
@@ -31,13 +32,15 @@ pub(super) struct Receiving<'a, B: Backend, M> {
     pub(super) base_metric: &'a [f32],
     pub(super) reach: Reach<'a>,
     pub(super) carried: Carried<B>,
-    /// Queries, keys (both as they are used) and values that changed: the heads, and `[row * head, d_head]`.
+    /// Changed queries and keys (both after any rotation) and values, by layer and input: the
+    /// heads, and `[row * head, d_head]`.
     pub(super) heads: BTreeMap<(usize, Input), (Vec<usize>, Tensor<B, 2>)>,
-    /// Where MLPs receive: what their norm gives, and how much more than in the base run they write, `[row, d_model]` each.
+    /// Receiving MLPs, by layer: the output of their norm, and the change of their output relative
+    /// to the base run, `[row, d_model]` each.
     pub(super) mlps: BTreeMap<usize, [Tensor<B, 2>; 2]>,
 }
 
-/// A prompt's position in one copy of the prompts.
+/// A position of a prompt in one copy of the prompts.
 #[derive(Clone, Copy)]
 pub(super) struct BatchPosition {
     pub(super) copy: usize,
@@ -45,7 +48,7 @@ pub(super) struct BatchPosition {
     pub(super) position: usize,
 }
 
-/// What the second run needs of the base run.
+/// Returns whether the second run needs `point` from the base run.
 pub(super) fn reads_of_base(point: HookPoint, receivers: &[Receiver], config: &TransformerConfig) -> bool {
     let HookPoint::Block { layer, site: at } = point else { return false };
     [Site::ResidPre, Site::ResidMid, Site::ResidPost, config.key_site(), Site::V].contains(&at)
@@ -60,7 +63,7 @@ fn in_heads(at: Site, config: &TransformerConfig) -> bool {
 }
 
 impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
-    /// Carries the senders of a unit to its receivers.
+    /// Propagates the senders of a work chunk to its receivers.
     pub(super) fn new(
         carrier: &'a Carrier<'a, B>,
         metric: &'a M,
@@ -95,7 +98,8 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         Ok(receiving)
     }
 
-    /// The stream of the rows at a stage, `[row, 1, d_model]`, with their numbers of places in a table of the base run.
+    /// Returns the rows' stream at a stage, `[row, 1, d_model]`, and the rows' indices in a table
+    /// of the base run.
     pub(super) fn stage(&self, stage: Stage) -> Option<(Tensor<B, 3>, Vec<usize>)> {
         let x = self.carried.get(&stage)?.clone();
         let [n, d_model] = x.dims();
@@ -104,7 +108,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         Some((x.reshape([n, 1, d_model]), places))
     }
 
-    /// The base run's scale of a norm at these places, if norms are held.
+    /// Returns a patch that freezes a norm's scale at these places; empty if norms are recomputed.
     fn held_scale(&self, layer: usize, site: Site, places: &[usize]) -> Result<Patch<B>, AnalysisError> {
         Ok(match self.carrier.policy.norms {
             Recompute::Yes => Patch::new(),
@@ -151,14 +155,14 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         Ok([normalized.reshape([n, d_model]), more])
     }
 
-    /// The metric of every prompt, path by path in the order of `paths`.
+    /// Returns the metric of every prompt, path by path in the order of `paths`.
     pub(super) fn metrics(&self, paths: &[usize], token_budget: usize) -> Result<Vec<f32>, AnalysisError> {
         let n_prompts = self.base_metric.len();
         let mut metrics: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
         for second in self.reach.second_runs(paths, token_budget) {
             let found = self.run(&second)?;
             for (&path, found) in second.paths.iter().zip(found.chunks(n_prompts)) {
-                // What nothing reached has exactly no effect, however its run rounds.
+                // An unreached prompt has exactly no effect, however its run rounds.
                 let metric = |(prompt, &metric): (usize, &f32)| match self.reach.reaches(path, prompt) {
                     true => metric,
                     false => self.base_metric[prompt],
@@ -170,7 +174,8 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         Ok(paths.iter().flat_map(of_path).collect())
     }
 
-    /// Positions of every prompt in every copy of them that a second run makes.
+    /// Returns these positions of every prompt, in every copy of the prompts that a second run
+    /// makes.
     pub(super) fn places(&self, second: &SecondRun, positions: impl Fn(usize) -> Vec<usize>) -> Vec<BatchPosition> {
         let prompts =
             (0..second.paths.len()).flat_map(|copy| (0..self.base_metric.len()).map(move |prompt| (copy, prompt)));
@@ -180,12 +185,12 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         prompts.flat_map(place).collect()
     }
 
-    /// The metric of each prompt, path by path.
+    /// Returns the metric of each prompt, path by path.
     fn run(&self, second: &SecondRun) -> Result<Vec<f32>, AnalysisError> {
         let Carrier { model, base, batch, policy, .. } = self.carrier;
         let config = model.config();
         let SecondRun { entry, first, ref paths, .. } = *second;
-        // Past attention of the last layer only the positions that are read matter.
+        // After attention of the last layer, only the read positions matter.
         let read_alone = entry.depth() >= Entry::Mid(config.n_layers - 1).depth();
         let positions = |prompt: usize| match read_alone {
             true => vec![batch.readout_positions()[prompt]],
@@ -201,7 +206,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
             false => {
                 let last_block = match policy.update {
                     ReceiverUpdate::Replace => LastBlock::ReadPositions,
-                    // What is added is added to whole streams.
+                    // Additions apply to whole streams: the last block computes all positions.
                     ReceiverUpdate::Add => LastBlock::AllPositions,
                 };
                 let run = run.with_readout(batch.readout.repeated(paths.len())).with_last_block(last_block);

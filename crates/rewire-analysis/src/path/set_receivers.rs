@@ -1,4 +1,5 @@
-//! Receivers above the start of the second run: set to what reached them, and held to the base run where nothing did, or added to.
+//! Updates the receivers above the start of the second run: sets them, or adds to the streams that
+//! they read. Receivers that no sender reached keep the base run's activations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +18,11 @@ use crate::path::second_run::{BatchPosition, Receiving};
 use crate::run::transfer::{flatten_positions, select_rows};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
-    /// Queries, keys or values of some heads at these places, place by place and head by head, `[place * head, d_head]`: what reached
-    /// them, and elsewhere the base run's; and where they are receivers.
+    /// Returns queries, keys or values of some heads at these places, `[place * head, d_head]`, and
+    /// whether each head is a receiver there.
+    ///
+    /// Rows are ordered place by place, then head by head. A head that a sender reached has its
+    /// changed activation; all others have the base run's.
     pub(super) fn set_heads(
         &self,
         paths: &[usize],
@@ -56,7 +60,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         Ok((select_rows(table, &index), receives))
     }
 
-    /// The receivers of one layer and input that are at a place.
+    /// Returns the receivers of one layer and input at a place.
     fn covering(
         &self,
         paths: &[usize],
@@ -67,7 +71,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         all.filter(move |r| (r.layer, r.input) == point && r.is_at(at.prompt, at.position))
     }
 
-    /// LayerBatching and inputs of the receivers above the entry.
+    /// Returns the layers and inputs of the receivers above the entry.
     fn above(&self, second: &SecondRun) -> BTreeSet<(usize, Input)> {
         let config = self.carrier.model.config();
         let above = |r: &&Receiver| r.entry(config).depth() > second.entry.depth();
@@ -75,7 +79,8 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         second.paths.iter().flat_map(of_path).collect()
     }
 
-    /// What is added to the streams that the receivers above the entry read, at the computed places.
+    /// Returns the additions to the streams that the receivers above the entry read, at the
+    /// computed places.
     pub(super) fn additions(
         &self,
         second: &SecondRun,
@@ -117,7 +122,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         self.above(second).into_iter().map(addition).collect()
     }
 
-    /// Sets the receivers above the entry.
+    /// Builds the patch that sets the receivers above the entry.
     pub(super) fn patch(&self, second: &SecondRun) -> Result<Patch<B>, AnalysisError> {
         let Carrier { model, base, batch, .. } = self.carrier;
         let config = model.config();

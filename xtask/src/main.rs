@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-// Analyses allocate and free large tensors all the time. With the system allocator, page faults cost
-// a fifth of the time.
+// Analyses allocate and free large tensors all the time. With the system allocator, page faults
+// cost a fifth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -31,7 +31,8 @@ enum Command {
     Ci(ci::Arguments),
     /// Regenerate the reference results in tests/fixtures with TransformerLens and Captum.
     Fixtures(fixtures::Arguments),
-    /// Stress these commands with kills, races, damaged files and full disks, and count the failures.
+    /// Stress these commands with kills, races, damaged files and full disks, and count the
+    /// failures.
     Soak(soak::Arguments),
     /// Train an embedded toy model from scratch and write it in Hugging Face layout.
     TrainToy(train_toy::Arguments),

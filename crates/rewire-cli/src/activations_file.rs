@@ -21,8 +21,8 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 /// point.
 ///
 /// # Errors
-/// If the file is no safetensors file, names a tensor twice, or holds a tensor that is no activation
-/// of a model with `n_layers` layers.
+/// If the file is no safetensors file, names a tensor twice, or holds a tensor that is no
+/// activation of a model with `n_layers` layers.
 pub(crate) fn read_activations<B: Backend>(
     path: &Path,
     n_layers: usize,
@@ -32,7 +32,7 @@ pub(crate) fn read_activations<B: Backend>(
     let (header, _) = SafeTensors::read_metadata(&bytes)
         .map_err(|e| anyhow!("{} is no safetensors file: {}", path.display(), cut(&e.to_string())))?;
     if let Some(name) = repeated_key(&bytes[8..][..header]) {
-        bail!("{} names `{}` twice; keep one of them", path.display(), cut(&name));
+        bail!("{} names `{}` twice; remove one of the two tensors", path.display(), cut(&name));
     }
     let file = SafeTensors::deserialize(&bytes)?;
     let mut cache = ActivationCache::new();

@@ -20,8 +20,8 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Parses a number of prompts, at most a million. A larger number is probably a typo, and would take
-/// days.
+/// Parses a number of prompts, at most a million. A larger number is probably a typo, and would
+/// take days.
 pub(crate) fn at_most_a_million(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 0..=1_000_000) => Ok(number),
@@ -30,8 +30,8 @@ pub(crate) fn at_most_a_million(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Parses a tolerance: the largest relative gap between the sum of attributions and the change of the
-/// metric.
+/// Parses a tolerance: the largest relative gap between the sum of attributions and the change of
+/// the metric.
 pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(tolerance) if tolerance > 0.0 && tolerance.is_finite() => Ok(tolerance),

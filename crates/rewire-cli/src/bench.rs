@@ -1,5 +1,5 @@
-//! The command `rewire bench`: times each sweep, and compares the time with its lower bound and with
-//! TransformerLens.
+//! The command `rewire bench`: times each sweep, and compares the time with its lower bound and
+//! with TransformerLens.
 
 mod arguments;
 mod peer;

@@ -16,11 +16,14 @@ pub struct Arguments {
 /// A command of `rewire`.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Reproduce the attribution-patching demo: find the heads that do indirect object identification.
+    /// Reproduce the attribution-patching demo: find the heads that do indirect object
+    /// identification.
     ReproduceIoi(reproduce_ioi::Arguments),
-    /// Reproduce the comparison of integrated gradients with activation patching, and its ablation study.
+    /// Reproduce the comparison of integrated gradients with activation patching, and its ablation
+    /// study.
     ReproduceIg(reproduce_ig::Arguments),
-    /// Reproduce the Pythia notebook: find the circuit for indirect object identification step by step.
+    /// Reproduce the Pythia notebook: find the circuit for indirect object identification step by
+    /// step.
     ReproducePythia(reproduce_pythia::Arguments),
     /// Reproduce the factual-recall example: find the layers and positions that recall a landmark's
     /// city. The example's model is gpt2-xl, which needs 9 GB.
@@ -39,7 +42,8 @@ impl Command {
     /// Runs the command, prints a summary, and writes the results.
     ///
     /// # Errors
-    /// Returns the first error. [`start`](crate::start) prints it as one line and exits with code 2.
+    /// Returns the first error. [`start`](crate::start) prints it as one line and exits with code
+    /// 2.
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Command::ReproduceIoi(arguments) => reproduce_ioi::run(arguments),

@@ -16,8 +16,8 @@ pub(crate) struct NumberArguments {
     /// significant bits. Norms, softmax, logits and metrics are float32 in both cases.
     #[arg(long, value_name = "f32|bf16", default_value = "f32")]
     pub(crate) dtype: Precision,
-    /// On an NVIDIA GPU: round the factors of float32 matmuls to TF32 (11 significant bits), which is
-    /// faster.
+    /// On an NVIDIA GPU: round the factors of float32 matmuls to TF32 (11 significant bits), which
+    /// is faster.
     #[arg(long)]
     pub(crate) tf32: bool,
 }
@@ -41,8 +41,8 @@ impl NumberArguments {
         Ok(())
     }
 
-    /// Returns the default tolerance of integrated gradients. It is larger for shorter numbers, because
-    /// rounding limits how exactly the attributions sum to the change of the metric.
+    /// Returns the default tolerance of integrated gradients. It is larger for shorter numbers,
+    /// because rounding limits how exactly the attributions sum to the change of the metric.
     pub(crate) fn tolerance(&self) -> f64 {
         if self.are_short() { 0.1 } else { DEFAULT_TOLERANCE }
     }

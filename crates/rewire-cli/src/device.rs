@@ -6,8 +6,8 @@ use std::str::FromStr;
 /// A device to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
-    /// The fastest device of this machine: CUDA if the program was built with it and a GPU is present,
-    /// else flex.
+    /// The fastest device of this machine: CUDA if the program was built with it and a GPU is
+    /// present, else flex.
     Auto,
     /// The CPU, with burn's SIMD backend.
     Flex,

@@ -1,8 +1,8 @@
 //! The commands of `rewire`, as a library.
 //!
-//! The binary `rewire` and the repository's `cargo xtask` both run a [`Command`] with [`start`]. Only
-//! this crate prints, parses flags and chooses a backend. To call an analysis from Rust, use the
-//! crate `rewire`.
+//! The binary `rewire` and the repository's `cargo xtask` both run a [`Command`] with [`start`].
+//! Only this crate prints, parses flags and chooses a backend. To call an analysis from Rust, use
+//! the crate `rewire`.
 //!
 //! ```
 //! use clap::Parser;

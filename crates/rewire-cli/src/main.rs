@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
-// Analyses allocate and free large tensors all the time. With the system allocator, page faults cost
-// a fifth of the time.
+// Analyses allocate and free large tensors all the time. With the system allocator, page faults
+// cost a fifth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

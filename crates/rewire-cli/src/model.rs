@@ -20,8 +20,8 @@ use crate::output::say;
 /// The flags of every command that runs a model.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// Model: toy-gpt2, toy-neox; from the hub gpt2, gpt2-medium, .., pythia-160m, .. or owner/name,
-    /// each with an optional @revision; or a directory.
+    /// Model: toy-gpt2, toy-neox; from the hub gpt2, gpt2-medium, .., pythia-160m, .. or
+    /// owner/name, each with an optional @revision; or a directory.
     #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR")]
     pub(crate) model: String,
     /// Device to compute on: auto, flex, ndarray, cuda, cuda:N.
@@ -100,8 +100,8 @@ impl Source {
         let d_vocab = self.config.d_vocab;
         match self.bos() {
             Some(bos) if bos as usize >= d_vocab => bail!(
-                "the BOS of {} has id {bos}, outside the vocabulary of {d_vocab}; use --bos none or correct bos_token_id \
-                 in config.json",
+                "the BOS of {} has id {bos}, outside the vocabulary of {d_vocab}; use --bos none or correct \
+                 bos_token_id in config.json",
                 self.name
             ),
             bos => Ok(bos),
@@ -144,8 +144,8 @@ impl Source {
                 _ => tokens.iter().map(|&token| named(tokenizer, token)).collect::<Vec<_>>().join(" "),
             };
             warnings.push(format!(
-                "tokenizer.json (post_processor) puts {} before a text and {} after it; Rewire puts {} before a text and \
-                 nothing after it",
+                "tokenizer.json (post_processor) puts {} before a text and {} after it; Rewire puts {} before a text \
+                 and nothing after it",
                 list(&before),
                 list(&after),
                 list(&ours)

@@ -1,4 +1,5 @@
-//! Prints notices about a model, its tokens and its results, and writes them at the head of a report.
+//! Prints notices about a model, its tokens and its results, and writes them at the head of a
+//! report.
 
 use rewire_analysis::stats::Warning;
 use rewire_report::Page;

@@ -1,7 +1,7 @@
 //! Reports a panic as one line and exit code 3.
 //!
-//! A panic is a fault in rewire, for any input. The command prints one line instead of a trace. With
-//! `RUST_BACKTRACE=1` it prints the trace too.
+//! A panic is a fault in rewire, for any input. The command prints one line instead of a trace.
+//! With `RUST_BACKTRACE=1` it prints the trace too.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::process::ExitCode;
@@ -30,8 +30,8 @@ pub(crate) fn guarded(command: impl FnOnce() -> ExitCode) -> ExitCode {
         let latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner).take();
         let what = latest.unwrap_or_else(|| "no message".to_owned());
         say(&format!(
-            "error: rewire failed ({what}). This is a fault in rewire; please report this line and the command. Earlier \
-             results are unchanged."
+            "error: rewire failed ({what}). This is a fault in rewire; please report this line and the command. \
+             Earlier results are unchanged."
         ));
         ExitCode::from(FAULT)
     });

@@ -1,4 +1,5 @@
-//! Publishes the results of an analysis: files of tables, a report, and a summary on standard output.
+//! Publishes the results of an analysis: files of tables, a report, and a summary on standard
+//! output.
 
 use std::path::Path;
 
@@ -38,7 +39,8 @@ impl Publication<'_> {
     /// Writes all files, and prints the summary, the time and the path of the report.
     ///
     /// # Errors
-    /// If a file cannot be written; then no file is written. If standard output cannot be written to.
+    /// If a file cannot be written; then no file is written. If standard output cannot be written
+    /// to.
     pub(crate) fn publish(self, session: &Session, source: &Source, directory: &OutputDirectory) -> anyhow::Result<()> {
         let summary = self.write(session, source, directory)?;
         tell(session, directory.path(), &format!("{summary}\n"))

@@ -54,8 +54,8 @@ impl Session {
     /// Returns a run that computes in the precision of `numbers`.
     ///
     /// # Errors
-    /// If the program was built without the device, the machine has no such device, or the device does
-    /// not support the precision.
+    /// If the program was built without the device, the machine has no such device, or the device
+    /// does not support the precision.
     pub(crate) fn with_numbers(
         device: Device,
         numbers: NumberArguments,
@@ -94,7 +94,8 @@ impl Session {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Returns the settings of studies: the memory budget of this run, and one progress bar per step.
+    /// Returns the settings of studies: the memory budget of this run, and one progress bar per
+    /// step.
     pub(crate) fn setup(&self) -> Setup<'_> {
         Setup {
             memory_budget: self.memory_budget,
@@ -121,8 +122,8 @@ impl Session {
         locked(&self.seen.reduced).iter().map(ToString::to_string).collect()
     }
 
-    /// Runs `work` and returns its result, or an error if the device reported a fault in the meantime.
-    /// If the device ran out of memory, the error names a budget to try.
+    /// Runs `work` and returns its result, or an error if the device reported a fault in the
+    /// meantime. If the device ran out of memory, the error names a budget to try.
     pub(crate) fn watched<B: Backend, T>(
         &self,
         device: &B::Device,
@@ -147,8 +148,8 @@ fn budget_to_try(fitted: u64) -> String {
     format!("sized for {} of memory; run it again with --memory-budget {half}", ByteSize(fitted))
 }
 
-/// Returns the device fault that caused an error, if there is one. After a device fault this process
-/// cannot compute any more.
+/// Returns the device fault that caused an error, if there is one. After a device fault this
+/// process cannot compute any more.
 pub(crate) fn fault(error: &anyhow::Error) -> Option<&DeviceError> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(AnalysisError::Device(fault)) => Some(fault),

@@ -11,7 +11,8 @@ use crate::{panics, threads};
 const REFUSED: u8 = 2;
 
 /// Parses the process's arguments, calls `run`, and returns the exit code: 0 for success, 2 for
-/// refused input, 3 for a fault in rewire. For 2 and 3, one line on standard error gives the reason.
+/// refused input, 3 for a fault in rewire. For 2 and 3, one line on standard error gives the
+/// reason.
 pub fn start<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<()>) -> ExitCode {
     panics::guarded(|| {
         // The hook applies to the whole process. Therefore the program installs it, not a library.
@@ -24,7 +25,8 @@ pub fn start<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<()>) -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => refuse(&error),
             },
-            // `answer` is an error, or the text of --help or --version. Printing it is the only step that can fail.
+            // `answer` is an error, or the text of --help or --version. Printing it is the only
+            // step that can fail.
             Err(answer) => match answer.print() {
                 Ok(()) => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(REFUSED)),
                 Err(_) => ExitCode::from(REFUSED),

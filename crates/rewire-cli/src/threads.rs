@@ -2,8 +2,8 @@
 
 use anyhow::{Context, anyhow};
 
-/// Upper bound on threads. rayon starts as many threads as the variable gives, and a command with tens
-/// of thousands of threads spends its time starting them.
+/// Upper bound on threads. rayon starts as many threads as the variable gives, and a command with
+/// tens of thousands of threads spends its time starting them.
 const MOST: usize = 1024;
 
 /// The environment variables that rayon reads. The second is the old name of the first.

@@ -48,8 +48,8 @@ impl Sharing {
 }
 
 impl Answer {
-    /// Returns the largest absolute difference from `ours`, the results of all `nodes`. This answer has
-    /// the results of every `stride`-th node. Returns 0 if the weights are not shared.
+    /// Returns the largest absolute difference from `ours`, the results of all `nodes`. This answer
+    /// has the results of every `stride`-th node. Returns 0 if the weights are not shared.
     ///
     /// # Errors
     /// If the numbers of results differ.
@@ -156,7 +156,8 @@ fn torch_device(device: Device) -> String {
     }
 }
 
-/// Returns the Python of the environment in `target/peer`. Makes the environment if it does not exist.
+/// Returns the Python of the environment in `target/peer`. Makes the environment if it does not
+/// exist.
 fn environment() -> anyhow::Result<PathBuf> {
     let root = Path::new("target/peer");
     let python = root.join("bin/python");

@@ -21,8 +21,8 @@ pub(crate) struct Rates {
 impl Rates {
     /// Measures the rates. The matmul has the element type `dtype`.
     pub(crate) fn measure<B: Backend>(device: &B::Device, dtype: DType) -> Self {
-        // On the CPU, the matmul of GPT-2 small's first MLP layer on the demo's prompts. Like a larger
-        // matmul, it does not fit into the caches of a core.
+        // On the CPU, the matmul of GPT-2 small's first MLP layer on the demo's prompts. Like a
+        // larger matmul, it does not fit into the caches of a core.
         let (shape, numbers) = match is_synchronous::<B>(device) {
             true => ([1440, 768, 3072], 1 << 24),
             false => ([8192, 4096, 4096], a_gigabyte::<B>(device)),
@@ -31,8 +31,8 @@ impl Rates {
     }
 }
 
-/// Returns the number of float32 values in a gigabyte, or in an eighth of the free memory if that is
-/// less.
+/// Returns the number of float32 values in a gigabyte, or in an eighth of the free memory if that
+/// is less.
 fn a_gigabyte<B: Backend>(device: &B::Device) -> usize {
     let eighth = memory::<B>(device).and_then(|memory| usize::try_from(memory.free / 8).ok());
     eighth.unwrap_or(usize::MAX).clamp(1 << 22, 1 << 30) / 4096 * 1024

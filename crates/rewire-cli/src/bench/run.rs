@@ -118,9 +118,9 @@ fn head<B: Backend>(
     let Rates { products, shape: [m, k, n], bandwidth } = rates;
     let (prompts, sizes) = (setting.n_pairs(), setting.execution());
     format!(
-        "shape of {}, random weights (seed {}), {}, on {on}\n{prompts} prompt pairs of {TOKENS} tokens; {} pairs held in \
-         memory, {} pairs per backward pass, {} tokens per pass\nmatmul of [{m}, {k}] and [{k}, {n}]: {:.0} GFLOP/s; memory \
-         bandwidth: {:.0} GB/s\n\n",
+        "shape of {}, random weights (seed {}), {}, on {on}\n{prompts} prompt pairs of {TOKENS} tokens; {} pairs held \
+         in memory, {} pairs per backward pass, {} tokens per pass\nmatmul of [{m}, {k}] and [{k}, {n}]: {:.0} \
+         GFLOP/s; memory bandwidth: {:.0} GB/s\n\n",
         size.name(),
         arguments.seed,
         arguments.numbers.told(),

@@ -33,14 +33,15 @@ impl Size {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Returns whether the peer reads the same weights from a file. For the large sizes the peer makes
-    /// random weights of its own: writing a file of many gigabytes would take longer than the works.
+    /// Returns whether the peer reads the same weights from a file. For the large sizes the peer
+    /// makes random weights of its own: writing a file of many gigabytes would take longer than the
+    /// works.
     pub(crate) fn is_shared(self) -> bool {
         matches!(self, Size::Tiny | Size::Gpt2Small)
     }
 
-    /// Returns a model with random weights. Shared sizes have the same weights on every machine. The
-    /// weights of the other sizes are generated on the device.
+    /// Returns a model with random weights. Shared sizes have the same weights on every machine.
+    /// The weights of the other sizes are generated on the device.
     pub(crate) fn model<B: Backend>(self, seed: u64, device: &B::Device) -> Transformer<B> {
         match self.is_shared() {
             true => Transformer::random(&self.config(), seed, device),

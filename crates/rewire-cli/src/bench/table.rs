@@ -76,8 +76,8 @@ impl Table {
     }
 }
 
-/// Returns our seconds, the lower bounds on operations and bytes, the floor, our time divided by the
-/// floor, and our share of the matmul rate in percent.
+/// Returns our seconds, the lower bounds on operations and bytes, the floor, our time divided by
+/// the floor, and our share of the matmul rate in percent.
 fn against_floor(ours: f64, cost: Cost, rates: &Rates) -> [String; 6] {
     let floor = cost.seconds(rates.products, rates.bandwidth);
     let share = 100.0 * cost.operations / rates.products / ours;
@@ -85,8 +85,8 @@ fn against_floor(ours: f64, cost: Cost, rates: &Rates) -> [String; 6] {
     [in_words(ours), operations, bytes, in_words(floor), format!("{:.2}", ours / floor), format!("{share:.0}")]
 }
 
-/// Returns the peer's seconds (with `~` if it ran only some of the patches), the peer's time divided
-/// by ours, and the largest difference.
+/// Returns the peer's seconds (with `~` if it ran only some of the patches), the peer's time
+/// divided by ours, and the largest difference.
 fn against_peer(ours: f64, theirs: &TimedPeer, sharing: Sharing) -> [String; 3] {
     let mark = if theirs.stride > 1 { "~" } else { "" };
     let compared = match sharing {

@@ -93,7 +93,8 @@ impl<'p> PeerTimes<'p> {
         let _ = self.peer.run(self.work, self.stride);
     }
 
-    /// Runs and times the work once, and compares its results with `ours`. Does nothing after a failure.
+    /// Runs and times the work once, and compares its results with `ours`. Does nothing after a
+    /// failure.
     fn run(&mut self, ours: &[f32]) {
         if self.failed.is_some() {
             return;

@@ -32,7 +32,8 @@ use super::sizes::Size;
 pub(crate) enum Work {
     /// One forward pass of the clean prompts.
     Forward,
-    /// One forward and one backward pass of the clean prompts, with gradients at q and z of each head.
+    /// One forward and one backward pass of the clean prompts, with gradients at q and z of each
+    /// head.
     ForwardBackward,
     /// Attribution patching as in the demo.
     Attribution,
@@ -53,8 +54,8 @@ pub(crate) enum Work {
     /// Integrated gradients of all heads and neurons, 50 steps, on one pair as in the comparison
     /// notebook. The peer uses Captum as the notebook does, but with the metric of each row.
     IntegratedGradients,
-    /// Integrated gradients of all heads and neurons, 50 steps, on one pair. The peer uses Captum with
-    /// the least work possible.
+    /// Integrated gradients of all heads and neurons, 50 steps, on one pair. The peer uses Captum
+    /// with the least work possible.
     IntegratedGradientsLean,
     /// Activation patching of each MLP neuron on one pair, as in the comparison notebook.
     NeuronsOnePair,
@@ -142,8 +143,8 @@ impl<'a> Setting<'a> {
         &self.execution
     }
 
-    /// Writes the prompts and the model for the peer. Writes the weights of the model if the size is
-    /// shared, or else only the shape.
+    /// Writes the prompts and the model for the peer. Writes the weights of the model if the size
+    /// is shared, or else only the shape.
     pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
         if size.is_shared() {
             model.save(directory)?;
@@ -162,8 +163,8 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// Returns `n` pairs of prompts. The next pair swaps clean and corrupted. The tokens of a pair differ at
-/// the positions that `differ` accepts.
+/// Returns `n` pairs of prompts. The next pair swaps clean and corrupted. The tokens of a pair
+/// differ at the positions that `differ` accepts.
 fn pairs(
     seed: u64,
     d_vocab: usize,
@@ -185,9 +186,9 @@ fn pairs(
     Ok(PromptPairs::new((0..n).map(pair).collect())?)
 }
 
-/// Returns the pairs with the answers that distinguish clean from corrupted most. A random model has no
-/// behavior: with other answers the metric's difference would be near 0, and normalized effects mostly
-/// rounding errors.
+/// Returns the pairs with the answers that distinguish clean from corrupted most. A random model
+/// has no behavior: with other answers the metric's difference would be near 0, and normalized
+/// effects mostly rounding errors.
 fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::Result<PromptPairs> {
     let clean = clean_logits(model, &pairs, 8)?;
     let most = |row: usize, other: usize| {
@@ -253,7 +254,8 @@ impl Work {
         })
     }
 
-    /// Returns the number of patches of the work, or its lines of integration; 1 for the other works.
+    /// Returns the number of patches of the work, or its lines of integration; 1 for the other
+    /// works.
     pub(crate) fn n_nodes(self, config: &TransformerConfig) -> usize {
         let heads = config.n_layers * config.n_heads;
         match self {
@@ -286,8 +288,8 @@ impl Work {
         }
     }
 
-    /// Runs the work once and returns the mean effects. Attribution returns the effects of head outputs
-    /// only, and forward passes return the logit difference of each prompt.
+    /// Runs the work once and returns the mean effects. Attribution returns the effects of head
+    /// outputs only, and forward passes return the logit difference of each prompt.
     pub(crate) fn run<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Vec<f32>> {
         let (pairs, execution) = (self.pairs(setting), &setting.execution);
         let metric = LogitDiff::new(pairs);
@@ -370,8 +372,8 @@ impl Work {
                 let integral = IntegratedGradientsOptions::default();
                 integrated_gradients_cost(model, pairs, &metric, &LINES, &integral, execution)?
             }
-            // The demo's attention attribution and its gradients on the clean run take another forward
-            // and backward pass.
+            // The demo's attention attribution and its gradients on the clean run take another
+            // forward and backward pass.
             Work::Attribution => {
                 attribution_patching_cost(model, pairs, &metric, execution)?
                     + forward_cost(&plain, pairs, &metric)? * 2.0

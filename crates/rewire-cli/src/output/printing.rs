@@ -31,8 +31,8 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
     })
 }
 
-/// Returns a header and rows as text. Each column is as wide as its widest cell. The first column is
-/// aligned left, the others right.
+/// Returns a header and rows as text. Each column is as wide as its widest cell. The first column
+/// is aligned left, the others right.
 pub(crate) fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());

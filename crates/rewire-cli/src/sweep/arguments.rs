@@ -110,7 +110,7 @@ impl Arguments {
                     NodeName::Component(component) => component.to_string(),
                     NodeName::HeadEdges => "head_edges".to_owned(),
                 };
-                bail!("--nodes names {name} twice; keep one of them");
+                bail!("--nodes names {name} twice; remove one");
             }
             if let NodeName::Component(component) = *name {
                 nodes.push(NodeKind { component, by });

@@ -21,8 +21,9 @@ use crate::compute::NumberArguments;
 #[derive(Args)]
 pub(super) struct IntegralArguments {
     /// For integrated gradients: activation at the end of the line from the clean activation.
-    /// corrupt, zero (for neurons: the activation for an MLP input of zeros), mean, or a safetensors
-    /// file of float32 activations by hook name (blocks.0.attn.hook_z) [default: corrupt].
+    /// corrupt, zero (for neurons: the activation for an MLP input of zeros), mean, or a
+    /// safetensors file of float32 activations by hook name (blocks.0.attn.hook_z) [default:
+    /// corrupt].
     #[arg(long, value_name = "corrupt|zero|mean|FILE")]
     baseline: Option<Baseline>,
     /// For integrated gradients: number of quadrature steps [default: 50].
@@ -33,9 +34,9 @@ pub(super) struct IntegralArguments {
     #[arg(long)]
     rule: Option<Rule>,
     /// For integrated gradients: largest gap between the sum of attributions and the change of the
-    /// metric, relative to the change plus a hundredth of the terms that cancel in it. The steps are
-    /// doubled until the gap is smaller; a gap that stays larger is an error [default: 0.01; 0.1
-    /// with --dtype bf16 or --tf32].
+    /// metric, relative to the change plus a hundredth of the terms that cancel in it. The steps
+    /// are doubled until the gap is smaller; a gap that stays larger is an error [default: 0.01;
+    /// 0.1 with --dtype bf16 or --tf32].
     #[arg(long, value_parser = tolerance)]
     tolerance: Option<f64>,
     /// For integrated gradients: move all heads or neurons of a layer together (layer), or each one
@@ -47,8 +48,8 @@ pub(super) struct IntegralArguments {
 /// Flags of ablation.
 #[derive(Args)]
 pub(super) struct AblationArguments {
-    /// For ablation: replacement of each node; resample takes the activation of the corrupted prompt
-    /// [default: zero].
+    /// For ablation: replacement of each node; resample takes the activation of the corrupted
+    /// prompt [default: zero].
     #[arg(long, value_enum)]
     ablate: Option<Ablate>,
 }

@@ -24,8 +24,8 @@ pub(super) struct PathArguments {
     /// @end each prompt's last position, @marked the position that each line of --pairs gives.
     #[arg(long, value_delimiter = ',')]
     receivers: Vec<ReceiverName>,
-    /// For path patching: patch each receiver alone instead of all receivers together, and write one
-    /// table per receiver, named like head_z>q:9.6.
+    /// For path patching: patch each receiver alone instead of all receivers together, and write
+    /// one table per receiver, named like head_z>q:9.6.
     #[arg(long, requires = "receivers")]
     receivers_apart: bool,
     /// For path patching: activations held at their base values on the path. path-patching: z of
@@ -102,7 +102,7 @@ impl PathArguments {
     pub(super) fn check(&self, method: MethodName) -> anyhow::Result<()> {
         let names: Vec<String> = self.receivers.iter().map(ToString::to_string).collect();
         if let Some((_, name)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-            bail!("--receivers names {name} twice; keep one of them");
+            bail!("--receivers names {name} twice; remove one");
         }
         match (method, names.is_empty(), self.freeze) {
             (MethodName::PathPatching, true, _) => {

@@ -26,8 +26,8 @@ use rewire_report::{Certainty, agreement, head_edges, screening};
 const WIDEST: usize = 512;
 /// Most heat maps of one kind of node. A reader does not compare more.
 const MOST_MAPS: usize = 64;
-/// Most points of a scatter plot, those of largest error. More points enlarge the file and hide each
-/// other.
+/// Most points of a scatter plot, those of largest error. More points enlarge the file and hide
+/// each other.
 const MOST_POINTS: usize = 5000;
 /// Most rows of a table.
 const TOP: usize = 20;
@@ -120,7 +120,8 @@ fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs:
     }
 }
 
-/// Returns the first sentences of the section of a table: the meaning of its effects and their scale.
+/// Returns the first sentences of the section of a table: the meaning of its effects and their
+/// scale.
 fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
     let unit = match outcome.scale {
         Scale::Normalized => "Mean over prompts, as a share of the clean minus the corrupted metric.",
@@ -130,7 +131,8 @@ fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
         Method::Ablation => format!("{unit} effects.safetensors holds the metric after each node was ablated."),
         Method::IntegratedGradients => {
             format!(
-                "{unit} A node with a negative attribution supports the behavior: the line starts at the clean activation."
+                "{unit} The line starts at the clean activation. Therefore a node that supports the behavior has a \
+                 negative attribution."
             )
         }
         Method::PathPatching => format!("{unit} Only along the paths to {}.", arguments.paths.named(name)),
@@ -158,9 +160,9 @@ fn node_effects(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty
 fn completeness(page: &mut Page, found: &Findings) {
     page.section(
         "Completeness",
-        "The attributions along a line must sum to the change of the metric from the clean activation to the baseline. The \
-         gap is the sum minus this change. The table shows the largest gap over all prompts. A gap above the tolerance is an \
-         error and ends the sweep.",
+        "The attributions along a line must sum to the change of the metric from the clean activation to the baseline. \
+         The gap is the sum minus this change. The table shows the largest gap over all prompts. A gap above the \
+         tolerance is an error and ends the sweep.",
     );
     page.table(&COMPLETENESS, completeness_rows(&found.completeness));
 }
@@ -169,8 +171,9 @@ fn completeness(page: &mut Page, found: &Findings) {
 fn head_edges(page: &mut Page, found: &EdgeAttribution, pairs: &PromptPairs) {
     page.section(
         "head_edges",
-        "Estimated effect of each head edge: a head's output patched into a later head's query, key or value input, summed \
-         over positions. Rows are edge ends, columns are edge starts. The maps show the heads of the largest edges.",
+        "Estimated effect of each head edge: a head's output patched into a later head's query, key or value input, \
+         summed over positions. Rows are edge ends, columns are edge starts. The maps show the heads of the largest \
+         edges.",
     );
     if let Some(note) = names::positions_note(pairs) {
         page.text(&note);
@@ -204,8 +207,8 @@ fn busiest(sums: &ndarray::Array3<f32>, n: usize) -> Vec<usize> {
     order
 }
 
-/// Adds one heat map, `[layer, last axis]`, per index of the axis between. A kind with the layer axis
-/// only gets a map of one column.
+/// Adds one heat map, `[layer, last axis]`, per index of the axis between. A kind with the layer
+/// axis only gets a map of one column.
 fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
     let mean = effects.mean();
     let axes = effects.axis_names();
@@ -227,7 +230,9 @@ fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
         _ => Vec::new(),
     };
     if maps.is_empty() || maps.len() > MOST_MAPS || maps.iter().any(|(_, map)| map.ncols() > WIDEST) {
-        page.text("There are too many nodes for heat maps. The table shows the largest effects; effects.safetensors holds all.");
+        page.text(
+            "There are too many nodes for heat maps. The table shows the largest; effects.safetensors holds all.",
+        );
         return;
     }
     let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));

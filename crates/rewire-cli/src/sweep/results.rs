@@ -138,8 +138,8 @@ fn method_notes(found: &Findings, identity: &Value, arguments: &Arguments) -> Ve
             vec![("paths", identity["paths"].clone()), ("unreached_receivers", json!(found.unreached))]
         }
         Method::LogitAttribution => {
-            let meaning = "direct contribution of each node to the logit difference, at the final norm scale of the clean run; for \
-                           the residual stream, the logit difference of the stream at that layer";
+            let meaning = "direct contribution of each node to the logit difference, at the final norm scale of the \
+                           clean run; for the residual stream, the logit difference of the stream at that layer";
             let gain = match arguments.final_norm_gain() {
                 FinalNormGain::Applied => "applied",
                 FinalNormGain::LeftOut => {
@@ -191,7 +191,8 @@ pub(super) fn top_table(
     (["node", "effect"].map(str::to_owned).into_iter().chain(header).chain(after).collect(), rows)
 }
 
-/// Returns the agreement of attribution with the exact effects of the verified nodes, for each kind.
+/// Returns the agreement of attribution with the exact effects of the verified nodes, for each
+/// kind.
 pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
     let pairs = found.screened.iter().flat_map(|s| s.exact.effects.iter().zip(&s.attribution.effects));
     pairs.filter_map(|(exact, estimate)| Agreement::new(exact, estimate, agreement::TOP_K).ok()).collect()

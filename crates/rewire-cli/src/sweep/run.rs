@@ -112,8 +112,8 @@ fn check_clusters(pairs: &PromptPairs, path: &Path) -> anyhow::Result<()> {
             "--intervals needs at least 2 prompt pairs, and --pairs has 1; add pairs or remove --intervals"
         ),
         (n, 1) => anyhow::bail!(
-            "--intervals needs independent pairs; all {n} pairs in {} are the same two prompts, in either order; add other \
-             pairs or remove --intervals",
+            "--intervals needs independent pairs; all {n} pairs in {} are the same two prompts, in either order; add \
+             other pairs or remove --intervals",
             path.display()
         ),
         _ => Ok(()),

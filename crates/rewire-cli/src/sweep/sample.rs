@@ -16,9 +16,9 @@ use super::shortened::{Compared, Shortened};
 /// Most prompt pairs of the sample.
 const MOST: usize = 4;
 
-/// Runs the sweep of the first prompt pairs twice, and compares the effects: with `short`, the model
-/// of the sweep, and with `full`, the same model in float32. The sample is an eighth of the pairs,
-/// at most [`MOST`].
+/// Runs the sweep of the first prompt pairs twice, and compares the effects: with `short`, the
+/// model of the sweep, and with `full`, the same model in float32. The sample is an eighth of the
+/// pairs, at most [`MOST`].
 pub(super) fn compare<B: AutodiffBackend>(
     full: &Transformer<B>,
     short: &Transformer<B>,

@@ -42,8 +42,8 @@ impl Command {
     /// Runs the command, prints a summary, and writes the results.
     ///
     /// # Errors
-    /// Returns the first error. [`start`](crate::start) prints it as one line and exits with code
-    /// 2.
+    /// Returns the first error. [`start`](fn@crate::start) prints it as one line and exits with
+    /// code 2.
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Command::ReproduceIoi(arguments) => reproduce_ioi::run(arguments),

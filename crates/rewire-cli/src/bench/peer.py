@@ -2,12 +2,13 @@
 
     python peer.py DIRECTORY THREADS DEVICE
 
-DIRECTORY holds setting.json and prompts.json. If the setting shares weights, it also holds config.json and
-model.safetensors in Hugging Face layout. Otherwise this script makes random weights in the setting's shape.
+DIRECTORY holds setting.json and prompts.json. If the setting shares weights, it also holds
+config.json and model.safetensors in Hugging Face layout. Otherwise this script makes random weights
+in the setting's shape.
 
-A line `WORK STRIDE OUT` runs every STRIDE-th patch of a work and writes the results as float32 to OUT. The answer is
-`seconds patches` or `failed REASON`. Every patch is a whole forward pass. Therefore the time of a work is about the
-time of these patches times STRIDE.
+A line `WORK STRIDE OUT` runs every STRIDE-th patch of a work and writes the results as float32 to
+OUT. The answer is `seconds patches` or `failed REASON`. Every patch is a whole forward pass.
+Therefore the time of a work is about the time of these patches times STRIDE.
 """
 
 import json
@@ -45,7 +46,7 @@ def load():
 
 
 def make():
-    """Makes a model of the setting's shape with random weights, in the form of processed weights."""
+    """Makes a model of the setting's shape, with random weights in processed form."""
     s = setting["shape"]
     rotary = dict(positional_embedding_type="rotary", rotary_dim=s["rotary_dim"], rotary_adjacent_pairs=False)
     return HookedTransformer(HookedTransformerConfig(
@@ -131,7 +132,10 @@ def head_vectors(name, clean, corrupted, gradients):
 
 
 def attribution(stride):
-    """Attribution as in the demo: caches and gradients of both runs, all views, head edges divided by the scale."""
+    """Attribution as in the demo.
+
+    It takes caches and gradients of both runs, all views, and head edges divided by the scale.
+    """
     prompts = PROMPTS["one"]
     model.set_use_attn_result(True)
     wanted = lambda name: not name.endswith(("_input", "attn_in", "mlp_in"))
@@ -204,7 +208,10 @@ STEPS, OF_A_LINE = 50, 12
 
 
 def lines(attribute, stride):
-    """Runs every stride-th line of integrated gradients. The lines are the heads, then the neurons, of each layer."""
+    """Runs every stride-th line of integrated gradients.
+
+    The lines are the heads, then the neurons, of each layer.
+    """
     prompts = PROMPTS["notebook"]
     with torch.no_grad():
         clean, corrupted = [model.run_with_cache(t)[1] for t in (prompts.clean, prompts.corrupted)]
@@ -247,7 +254,10 @@ def notebook(stride):
 
 
 def lean(prompts, layer, kind, clean, corrupted, rows):
-    """Integrated gradients of z or post that start at the layer and compute no results of single heads."""
+    """Integrated gradients of z or post.
+
+    They start at the layer and compute no results of single heads.
+    """
     name = f"blocks.{layer}.attn.hook_z" if kind == "heads" else f"blocks.{layer}.mlp.hook_post"
     start = clean[f"blocks.{layer}.hook_resid_pre"]
 

@@ -31,7 +31,7 @@ pub(crate) struct Answer {
     pub(crate) results: Vec<f32>,
 }
 
-/// What Rewire and TransformerLens share.
+/// The part of the model that Rewire and TransformerLens share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sharing {
     /// The weights. Times and results are compared.
@@ -41,7 +41,7 @@ pub(crate) enum Sharing {
 }
 
 impl Sharing {
-    /// Returns what Rewire and TransformerLens share for a size.
+    /// Returns the part of the model that is shared for a size.
     pub(super) fn of(size: Size) -> Self {
         if size.is_shared() { Sharing::Weights } else { Sharing::Shape }
     }

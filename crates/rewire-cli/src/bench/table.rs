@@ -12,7 +12,7 @@ use crate::output::text_table;
 pub(super) struct Columns {
     /// Seconds of the first run. Only on a GPU.
     pub(super) first: bool,
-    /// What Rewire and the peer share, if the table has the peer's times.
+    /// The shared part of the model, if the table has the peer's times.
     pub(super) peer: Option<Sharing>,
 }
 
@@ -64,8 +64,8 @@ impl Table {
             text += "first, s: time of the first run, which compiles and tunes kernels; the median leaves it out\n";
         }
         text += "seconds: median time; GFLOP: lower bound on matmul operations; GB: lower bound on memory traffic\n";
-        text += "floor, s: the longer of GFLOP at the matmul rate and GB at the memory bandwidth\n";
-        text += "matmul, %: GFLOP per second, as a share of the matmul rate\n";
+        text += "floor, s: the longer of GFLOP at the matmul rate and GB at the memory bandwidth\n\
+                 matmul, %: GFLOP per second, as a share of the matmul rate\n";
         if let Some(sharing) = self.columns.peer {
             text += &format!("~: estimated from at most {peer_patches} patches, each a whole forward pass\n");
             if sharing == Sharing::Shape {

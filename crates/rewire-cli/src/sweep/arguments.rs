@@ -35,9 +35,9 @@ pub struct Arguments {
     /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges.
     #[arg(long, value_delimiter = ',', default_value = "head_z")]
     pub(super) nodes: Vec<NodeName>,
-    /// Positions of a node. all: one node for all positions; position: one node per position;
-    /// cell: one node per entry of an attention pattern (head_pattern only); marked: one node at
-    /// the position that each line of --pairs gives.
+    /// Positions of a node. all: one node for all positions; position: one node per position (for
+    /// head_pattern: per destination position); cell: one node per entry of an attention pattern
+    /// (head_pattern only); marked: one node at the position that each line of --pairs gives.
     #[arg(long, value_enum, default_value = "all")]
     pub(super) by: ByName,
     /// Direction of patching [default: denoising]. denoising: patch clean activations into the

@@ -167,7 +167,7 @@ impl IntegralArguments {
         })
     }
 
-    /// Returns everything that the result depends on. A checksum of its contents represents a file.
+    /// Returns everything that the result depends on. For a file, this is a checksum of its bytes.
     pub(super) fn describe(&self, numbers: &NumberArguments) -> anyhow::Result<Value> {
         let baseline = match &self.baseline {
             None | Some(Baseline::Corrupt) => "corrupt".to_owned(),

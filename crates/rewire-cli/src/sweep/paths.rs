@@ -29,8 +29,8 @@ pub(super) struct PathArguments {
     #[arg(long, requires = "receivers")]
     receivers_apart: bool,
     /// For path patching: activations held at their base values on the path. path-patching: z of
-    /// the other heads; redwood: q, k and v of the other heads, which gives the same numbers;
-    /// direct: heads and MLPs, with the change added to the receivers' inputs [default:
+    /// all heads except the senders; redwood: q, k and v of all heads, which gives the same
+    /// numbers; direct: heads and MLPs, with the change added to the receivers' inputs [default:
     /// path-patching].
     #[arg(long)]
     freeze: Option<FreezePolicy>,

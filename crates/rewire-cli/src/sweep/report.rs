@@ -207,8 +207,9 @@ fn busiest(sums: &ndarray::Array3<f32>, n: usize) -> Vec<usize> {
     order
 }
 
-/// Adds one heat map, `[layer, last axis]`, per index of the axis between. A kind with the layer
-/// axis only gets a map of one column.
+/// Adds heat maps of the mean effects, each `[layer, last axis]`: one per index of the axis
+/// between. Effects with only the layer axis get one map of one column. Effects with four axes get
+/// one map per head, `[dest, src]`.
 fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
     let mean = effects.mean();
     let axes = effects.axis_names();

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what CI runs, and what takes too long for it.
+//! `cargo xtask ci`: runs the checks of CI, and with `--long` the slow tests.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::soak;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Afterwards run the tests that take minutes, and abuse the commands for an hour.
+    /// Then also run the tests that take minutes, and `soak` for an hour.
     #[arg(long)]
     long: bool,
 }

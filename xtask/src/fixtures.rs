@@ -1,4 +1,4 @@
-//! `cargo xtask fixtures`: the reference results in tests/fixtures, made again.
+//! `cargo xtask fixtures`: regenerates the reference results in tests/fixtures.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,12 +6,12 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use clap::Args;
 
-/// The scripts, in their order: later ones read what earlier ones write.
+/// The scripts in order. Later scripts read the output of earlier scripts.
 const SCRIPTS: [&str; 4] = ["generate.py", "integrals.py", "circuits.py", "config_fields.py"];
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The Python that has the packages of tests/fixtures/requirements.txt.
+    /// Python with the packages of tests/fixtures/requirements.txt.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
 }

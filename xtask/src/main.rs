@@ -1,4 +1,4 @@
-//! `cargo xtask`: the commands of `rewire`, and what only developers of Rewire run.
+//! `cargo xtask`: the commands of `rewire`, and commands for developers of Rewire.
 #![forbid(unsafe_code)]
 
 mod ci;
@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-// Analyzes allocate and free large tensors all the time; page faults of the system allocator cost a fifth of the time.
+// Analyses allocate and free large tensors all the time. With the system allocator, page faults
+// cost a fifth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -26,13 +27,14 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Rewire(Box<rewire_cli::Command>),
-    /// Run what CI runs.
+    /// Run the checks of CI.
     Ci(ci::Arguments),
-    /// Make the reference results in tests/fixtures again, by TransformerLens and Captum.
+    /// Regenerate the reference results in tests/fixtures with TransformerLens and Captum.
     Fixtures(fixtures::Arguments),
-    /// Abuse these commands with kills, races, damage and full disks, and count what holds.
+    /// Stress these commands with kills, races, damaged files and full disks, and count the
+    /// failures.
     Soak(soak::Arguments),
-    /// Train an embedded toy model from nothing and write it in Hugging Face layout.
+    /// Train an embedded toy model from scratch and write it in Hugging Face layout.
     TrainToy(train_toy::Arguments),
 }
 

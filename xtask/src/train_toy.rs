@@ -1,4 +1,4 @@
-//! `cargo xtask train-toy`: the embedded models, from nothing.
+//! `cargo xtask train-toy`: trains the embedded models from scratch.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,22 +12,23 @@ use rewire_toy::{MODEL_FILES, Toy, TrainingOptions, save, train};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Which model: toy-gpt2 or toy-neox; both if not given.
+    /// Model to train: toy-gpt2 or toy-neox [default: both].
     #[arg(long)]
     model: Option<Toy>,
-    /// Decides weights and data; the same seed gives the same weights on one machine.
+    /// Seed of weights and data; the same seed gives the same weights on one machine.
     #[arg(long, default_value_t = TrainingOptions::default().seed)]
     seed: u64,
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     #[arg(long, default_value_t = TrainingOptions::default().steps)]
     steps: usize,
-    /// Prompts a step.
+    /// Prompts per step.
     #[arg(long, default_value_t = TrainingOptions::default().batch)]
     batch: usize,
     /// Highest learning rate.
     #[arg(long, default_value_t = TrainingOptions::default().learning_rate)]
     learning_rate: f64,
-    /// Write each model to a folder of its name in here; by default where the embedded ones are kept.
+    /// Directory to write to, with one folder per model, named after it [default: the folder of the
+    /// embedded models].
     #[arg(long)]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -61,7 +62,7 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
     let directory = arguments.wait.take(&out.join(toy.name()), &MODEL_FILES)?;
     let trained = train::<Autodiff<Flex>>(toy, &options, &Default::default(), report)?;
     bar.finish_and_clear();
-    save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("the model was not saved")?;
+    save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("cannot save the model")?;
     let score = trained.manifest.held_out;
     let seconds = started.elapsed().as_secs_f64();
     let mut text = format!("{toy}: {} parameters, {seconds:.0} s\n", trained.manifest.parameters);

@@ -1,4 +1,4 @@
-//! Activations from a safetensors file.
+//! Reads activations from a safetensors file.
 
 use std::path::Path;
 
@@ -9,15 +9,20 @@ use rewire_hooks::{ActivationCache, AnyRank, HookPoint};
 use rewire_input::{cut, read_regular, repeated_key};
 use safetensors::{Dtype, SafeTensors};
 
-/// Most bytes of a file of activations.
+/// Upper bound on the size of a file of activations, in bytes.
 const MOST_BYTES: u64 = 16 << 30;
 
-/// Reads a file of activations.
+/// Reads the bytes of a file of activations.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     read_regular(path, MOST_BYTES).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Reads activations by hook name (`blocks.3.attn.hook_z`), float32, each shaped as its point is.
+/// Reads float32 activations by hook name (`blocks.3.attn.hook_z`), each with the rank of its hook
+/// point.
+///
+/// # Errors
+/// If the file is no safetensors file, names a tensor twice, or holds a tensor that is no
+/// activation of a model with `n_layers` layers.
 pub(crate) fn read_activations<B: Backend>(
     path: &Path,
     n_layers: usize,
@@ -27,7 +32,7 @@ pub(crate) fn read_activations<B: Backend>(
     let (header, _) = SafeTensors::read_metadata(&bytes)
         .map_err(|e| anyhow!("{} is no safetensors file: {}", path.display(), cut(&e.to_string())))?;
     if let Some(name) = repeated_key(&bytes[8..][..header]) {
-        bail!("{} names `{}` twice; keep one of them", path.display(), cut(&name));
+        bail!("{} names `{}` twice; remove one of the two tensors", path.display(), cut(&name));
     }
     let file = SafeTensors::deserialize(&bytes)?;
     let mut cache = ActivationCache::new();
@@ -36,15 +41,21 @@ pub(crate) fn read_activations<B: Backend>(
         let point: HookPoint = name.parse().with_context(at)?;
         let (shape, dtype) = (view.shape().to_vec(), view.dtype());
         if dtype != Dtype::F32 {
-            bail!("{}: {dtype:?} numbers, and float32 is needed", at());
+            bail!("{}: the dtype is {dtype:?}; store the tensor as float32", at());
         }
         if shape.len() != point.rank() {
-            bail!("{}: {} dimensions, and the point has {} {:?}", at(), shape.len(), point.rank(), point.axes());
+            bail!(
+                "{}: the tensor has {} dimensions, and its hook point has {}: {:?}",
+                at(),
+                shape.len(),
+                point.rank(),
+                point.axes()
+            );
         }
         let numbers: Vec<f32> =
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         if let Some(at_number) = numbers.iter().position(|v| !v.is_finite()) {
-            bail!("{}: number {at_number} is {}", at(), numbers[at_number]);
+            bail!("{}: number {at_number} is {}; all numbers must be finite", at(), numbers[at_number]);
         }
         if let HookPoint::Block { layer, .. } = point
             && layer >= n_layers

@@ -1,17 +1,17 @@
-//! What arguments of several commands have in common.
+//! Values and parsers for arguments that several commands share.
 
-/// Whether prompts that are given as text begin with the model's BOS.
+/// The choice of whether prompts given as text begin with the model's BOS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BosChoice {
-    /// As TransformerLens has it for GPT-2 and GPT-NeoX: with the BOS, if the model has one.
+    /// With the BOS if the model has one, as TransformerLens does for GPT-2 and GPT-NeoX.
     Default,
     /// With the BOS; an error if the model has none.
     Prepend,
-    /// Without it.
+    /// Without the BOS.
     None,
 }
 
-/// A number from 1 up.
+/// Parses a number that is at least 1.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
@@ -20,7 +20,8 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A number of prompts: more than a million was mistyped, or would take days.
+/// Parses a number of prompts, at most a million. A larger number is probably a typo, and would
+/// take days.
 pub(crate) fn at_most_a_million(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 0..=1_000_000) => Ok(number),
@@ -29,7 +30,8 @@ pub(crate) fn at_most_a_million(text: &str) -> Result<usize, String> {
     }
 }
 
-/// How far attributions may be from summing to the change of the metric.
+/// Parses a tolerance: the largest relative gap between the sum of attributions and the change of
+/// the metric.
 pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(tolerance) if tolerance > 0.0 && tolerance.is_finite() => Ok(tolerance),
@@ -38,7 +40,7 @@ pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A number of pairs of which each is there both ways round.
+/// Parses an even number of pairs. It is even because each pair occurs in both directions.
 pub(crate) fn an_even_number(text: &str) -> Result<usize, String> {
     match at_least_one(text)? {
         number if number % 2 == 0 => Ok(number),

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what each sweep takes, how far that is from the least it could take, and what TransformerLens takes for the
-//! same.
+//! The command `rewire bench`: times each sweep, and compares the time with its lower bound and
+//! with TransformerLens.
 
 mod arguments;
 mod peer;

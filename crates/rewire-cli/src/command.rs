@@ -16,17 +16,21 @@ pub struct Arguments {
 /// A command of `rewire`.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Reproduce the attribution-patching demo: which heads do indirect object identification.
+    /// Reproduce the attribution-patching demo: find the heads that do indirect object
+    /// identification.
     ReproduceIoi(reproduce_ioi::Arguments),
-    /// Reproduce the comparison of integrated gradients with activation patching, and its ablation study.
+    /// Reproduce the comparison of integrated gradients with activation patching, and its ablation
+    /// study.
     ReproduceIg(reproduce_ig::Arguments),
-    /// Reproduce the Pythia notebook: the circuit for indirect object identification, found step by step.
+    /// Reproduce the Pythia notebook: find the circuit for indirect object identification step by
+    /// step.
     ReproducePythia(reproduce_pythia::Arguments),
-    /// Reproduce the factual-recall example: where a landmark's city is read from. Its own model is gpt2-xl, which needs 9 GB.
+    /// Reproduce the factual-recall example: find the layers and positions that recall a landmark's
+    /// city. The example's model is gpt2-xl, which needs 9 GB.
     ReproduceFacts(reproduce_facts::Arguments),
-    /// Patch your own prompt pairs: any method, any kind of node.
+    /// Patch your own prompt pairs, by any method, at any kind of node.
     Sweep(sweep::Arguments),
-    /// Time each sweep on models of known shapes, and say how far it is from the least it could take.
+    /// Time each sweep on models of known shapes, and compare it with its lower bound.
     Bench(bench::Arguments),
     /// Print a completion script for a shell.
     Completions(shell::CompletionArguments),
@@ -35,10 +39,11 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs the command: prints, and writes its results.
+    /// Runs the command, prints a summary, and writes the results.
     ///
     /// # Errors
-    /// The first error met, for one line on standard error and exit code 2.
+    /// Returns the first error. [`start`](fn@crate::start) prints it as one line and exits with
+    /// code 2.
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Command::ReproduceIoi(arguments) => reproduce_ioi::run(arguments),

@@ -1,18 +1,19 @@
-//! The backends that this program was built with, and choosing one at run time.
+//! Chooses at run time among the backends that this program was built with.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where to compute.
+/// A device to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
-    /// The best that is there: CUDA if it was built in and a device is present, else flex.
+    /// The fastest device of this machine: CUDA if the program was built with it and a GPU is
+    /// present, else flex.
     Auto,
-    /// The CPU, by burn's SIMD backend.
+    /// The CPU, with burn's SIMD backend.
     Flex,
-    /// The CPU, by burn's ndarray backend.
+    /// The CPU, with burn's ndarray backend.
     NdArray,
-    /// An NVIDIA GPU.
+    /// The NVIDIA GPU of this index.
     Cuda(usize),
 }
 
@@ -29,7 +30,7 @@ impl FromStr for Device {
                 let index = other.strip_prefix("cuda:").and_then(|n| n.parse().ok());
                 index
                     .map(Device::Cuda)
-                    .ok_or_else(|| format!("no device `{other}`; there are auto, flex, ndarray, cuda[:N]"))
+                    .ok_or_else(|| format!("no device `{other}`; give auto, flex, ndarray or cuda[:N]"))
             }
         }
     }
@@ -47,7 +48,7 @@ impl fmt::Display for Device {
 }
 
 impl Device {
-    /// The device that `auto` stands for here; other choices are themselves.
+    /// Returns the device that `auto` stands for on this machine, or the chosen device.
     pub(crate) fn resolve(self) -> Device {
         match self {
             Device::Auto => best(),
@@ -55,29 +56,34 @@ impl Device {
         }
     }
 
-    /// Refuses a device that this program lacks or this machine has not.
+    /// Refuses a device that this program was built without or that this machine does not have.
     pub(crate) fn check(self) -> anyhow::Result<()> {
         match self {
             Device::Auto => self.resolve().check(),
             Device::Flex if !cfg!(feature = "flex") => {
-                anyhow::bail!("--device flex: this program was built without burn's flex backend")
+                anyhow::bail!(
+                    "--device flex: this program was built without burn's flex backend; rebuild it with --features flex"
+                )
             }
             Device::NdArray if !cfg!(feature = "ndarray") => anyhow::bail!(
-                "--device ndarray: this program was built without burn's ndarray backend; run `cargo run -p xtask --features \
-                 ndarray -- ..`"
+                "--device ndarray: this program was built without burn's ndarray backend; run `cargo run -p xtask \
+                 --features ndarray -- ..`"
             ),
             Device::Flex | Device::NdArray => Ok(()),
             Device::Cuda(index) => match cuda_devices() {
                 Err(why) => anyhow::bail!("--device {self}: {why}"),
                 Ok(0) => anyhow::bail!("--device {self}: the NVIDIA driver finds no GPU on this machine"),
-                Ok(n) if index >= n => anyhow::bail!("--device {self}: this machine has {n} GPUs, numbered from 0"),
+                Ok(n) if index >= n => {
+                    anyhow::bail!("--device {self}: this machine has {n} GPUs, numbered from 0; give a lower number")
+                }
                 Ok(_) => Ok(()),
             },
         }
     }
 }
 
-/// The fastest device here. Where there is an NVIDIA driver and yet nothing can be computed on its GPU, it says why, once.
+/// Returns the fastest device of this machine. If there is an NVIDIA driver but its GPU cannot be
+/// used, prints the reason, once.
 #[cfg(feature = "cuda")]
 fn best() -> Device {
     static BEST: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
@@ -85,25 +91,25 @@ fn best() -> Device {
         Ok(1..) => Device::Cuda(0),
         Ok(0) | Err(rewire_tensor::CudaError::NoDriver) => Device::Flex,
         Err(why) => {
-            crate::output::say(&format!("--device auto: computing on the CPU, since {why}"));
+            crate::output::say(&format!("--device auto: computing on the CPU, because {why}"));
             Device::Flex
         }
     })
 }
 
-/// The same of a program without CUDA.
+/// Returns flex: this program was built without CUDA.
 #[cfg(not(feature = "cuda"))]
 fn best() -> Device {
     Device::Flex
 }
 
-/// How many GPUs can be computed on here; in the other case why none can.
+/// Returns the number of usable GPUs, or the reason if there is none.
 #[cfg(feature = "cuda")]
 fn cuda_devices() -> Result<usize, String> {
     rewire_tensor::devices().map_err(|error| error.to_string())
 }
 
-/// The same of a program without CUDA.
+/// Returns the reason: this program was built without CUDA.
 #[cfg(not(feature = "cuda"))]
 fn cuda_devices() -> Result<usize, String> {
     Err("this program was built without CUDA; run `cargo run -p xtask --features cuda -- ..`".to_owned())

@@ -1,7 +1,7 @@
 //! The commands of `rewire`, as a library.
 //!
-//! The binary `rewire` and the repository's `cargo xtask` both run [`Command`]s by [`start`]. This is
-//! the only crate that prints, parses flags and chooses a backend; to call an analysis from Rust, use
+//! The binary `rewire` and the repository's `cargo xtask` both run a [`Command`] with [`start`].
+//! Only this crate prints, parses flags and chooses a backend. To call an analysis from Rust, use
 //! the crate `rewire`.
 //!
 //! ```

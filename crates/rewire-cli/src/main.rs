@@ -1,9 +1,10 @@
-//! The program `rewire`.
+//! The binary `rewire`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-// Analyzes allocate and free large tensors all the time; page faults of the system allocator cost a fifth of the time.
+// Analyses allocate and free large tensors all the time. With the system allocator, page faults
+// cost a fifth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

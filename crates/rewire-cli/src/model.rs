@@ -1,4 +1,4 @@
-//! The model that a command runs on: embedded, a directory, or from the hub.
+//! The model that a command runs on: embedded, from a directory, or from the hub.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -17,23 +17,23 @@ use crate::compute::MemoryArguments;
 use crate::device::Device;
 use crate::output::say;
 
-/// What every command that runs a model asks for.
+/// The flags of every command that runs a model.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// toy-gpt2, toy-neox; gpt2, gpt2-medium, .. or pythia-160m, .. or owner/name from the hub, each with an optional
-    /// @revision; or a directory.
+    /// Model: toy-gpt2, toy-neox; from the hub gpt2, gpt2-medium, .., pythia-160m, .. or
+    /// owner/name, each with an optional @revision; or a directory.
     #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR")]
     pub(crate) model: String,
-    /// Where to compute: auto, flex, ndarray, cuda, cuda:N.
+    /// Device to compute on: auto, flex, ndarray, cuda, cuda:N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: Device,
     #[command(flatten)]
     pub(crate) memory: MemoryArguments,
-    /// Leave the weights as the files have them: norms unfolded, nothing centerd.
+    /// Use the weights as they are in the files: do not fold norms, do not center weights.
     #[arg(long)]
     pub(crate) no_process_weights: bool,
-    /// Whether text begins with the model's BOS: default is prepend for every model that has one.
-    /// Token ids are used as they are.
+    /// BOS before text: prepend it, or leave it out (none). default prepends it if the model has
+    /// one. Prompts of token ids never get a BOS.
     #[arg(
         long,
         value_enum,
@@ -44,7 +44,7 @@ pub(crate) struct ModelArguments {
     pub(crate) bos: BosChoice,
 }
 
-/// A model's files, read as far as is needed to know its shape and its tokens.
+/// A model's files, with the configuration and the tokenizer read, and the weights not yet.
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) files: ModelFiles,
@@ -55,7 +55,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Finds the model; downloads it if it is the hub's and not cached.
+    /// Finds the model. A model from the hub is downloaded if it is not in the cache.
     pub(crate) fn open(arguments: &ModelArguments) -> anyhow::Result<Self> {
         let name = &arguments.model;
         let directory = Path::new(name);
@@ -74,27 +74,33 @@ impl Source {
         };
         let bos = arguments.bos;
         if bos == BosChoice::Prepend && config.bos_token.is_none() {
-            bail!("--bos prepend: {name} has no BOS (bos_token_id is null in its config.json)");
+            bail!("--bos prepend: {name} has no BOS (bos_token_id is null in its config.json); use --bos none");
         }
         Ok(Self { name: name.clone(), files, config, tokenizer, processing, bos })
     }
 
-    /// The tokenizer, for commands that make text.
+    /// Returns the tokenizer, for commands that generate text.
+    ///
+    /// # Errors
+    /// If the model has none.
     pub(crate) fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
         self.tokenizer.as_ref().with_context(|| format!("the model {} has no tokenizer.json", self.name))
     }
 
-    /// The token that text begins with.
+    /// Returns the BOS that text begins with, if any.
     pub(crate) fn bos(&self) -> Option<u32> {
         self.config.bos_token.filter(|_| self.bos != BosChoice::None)
     }
 
-    /// The token that text begins with, for commands that make text.
+    /// Returns the BOS that text begins with, for commands that generate text.
+    ///
+    /// # Errors
+    /// If it is outside the vocabulary.
     pub(crate) fn bos_for_text(&self) -> anyhow::Result<Option<u32>> {
         let d_vocab = self.config.d_vocab;
         match self.bos() {
             Some(bos) if bos as usize >= d_vocab => bail!(
-                "the BOS of {} has id {bos}, outside the vocabulary of {d_vocab}: leave it out (--bos none) or correct \
+                "the BOS of {} has id {bos}, outside the vocabulary of {d_vocab}; use --bos none or correct \
                  bos_token_id in config.json",
                 self.name
             ),
@@ -102,7 +108,7 @@ impl Source {
         }
     }
 
-    /// What text begins with and why, in a sentence; none if the model has no tokenizer.
+    /// Returns a sentence on the BOS of text and its reason. `None` if the model has no tokenizer.
     pub(crate) fn beginning(&self) -> Option<String> {
         let tokenizer = self.tokenizer.as_ref()?;
         let begins = match (self.bos(), self.bos) {
@@ -116,7 +122,7 @@ impl Source {
         Some(format!("{begins}; token ids are used as they are"))
     }
 
-    /// What text begins with, for `effects.json`.
+    /// Returns the BOS of text, for `effects.json`.
     pub(crate) fn tokenization(&self) -> Value {
         let choice = self.bos.to_possible_value().map(|value| value.get_name().to_owned());
         let token = self.bos().map(
@@ -125,7 +131,7 @@ impl Source {
         json!({ "bos": choice, "text_begins_with": token })
     }
 
-    /// What is doubtful about the tokenizer and the texts that it was given so far.
+    /// Returns warnings about the tokenizer and the texts that it has tokenized.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let Some(tokenizer) = &self.tokenizer else { return Vec::new() };
         let mut warnings = Vec::new();
@@ -138,8 +144,8 @@ impl Source {
                 _ => tokens.iter().map(|&token| named(tokenizer, token)).collect::<Vec<_>>().join(" "),
             };
             warnings.push(format!(
-                "tokenizer.json puts {} in front of a text and {} at its end (post_processor); Rewire puts {} in front and \
-                 nothing at the end",
+                "tokenizer.json (post_processor) puts {} before a text and {} after it; Rewire puts {} before a text \
+                 and nothing after it",
                 list(&before),
                 list(&after),
                 list(&ours)
@@ -147,7 +153,7 @@ impl Source {
         }
         if let Some(ChangedText { text, spelled }) = tokenizer.changed_text() {
             warnings.push(format!(
-                "tokenizer.json changes text: {} became {}; positions and names are those of the changed text",
+                "tokenizer.json changes text: {} became {}; positions and token names refer to the changed text",
                 quoted(text),
                 quoted(spelled)
             ));
@@ -155,27 +161,27 @@ impl Source {
         warnings
     }
 
-    /// Loads the weights, processed as asked for.
+    /// Loads the weights, and processes them unless `--no-process-weights` is given.
     pub(crate) fn load<B: Backend>(&self, device: &B::Device) -> Result<Transformer<B>, ModelError> {
         Ok(Transformer::load(&self.files, device)?.processed(self.processing))
     }
 
-    /// Whether weights are processed.
+    /// Returns whether weights are processed.
     pub(crate) fn is_processed(&self) -> bool {
         self.processing != WeightProcessing::none()
     }
 
-    /// The model in a line, for the head of a report.
+    /// Returns one line on the model, for the head of a report.
     pub(crate) fn subtitle(&self, device: Device) -> String {
         let TransformerConfig { n_layers, n_heads, d_mlp, .. } = self.config;
         let weights = if self.is_processed() { "processed" } else { "unprocessed" };
         format!(
-            "{}: {n_layers} layers, {n_heads} heads, {d_mlp} neurons a layer · {} · {weights} weights",
+            "{}: {n_layers} layers, {n_heads} heads and {d_mlp} neurons per layer · {} · {weights} weights",
             self.name, device
         )
     }
 
-    /// Whether this is GPT-2 small: by its name, or, for a directory, by its shape.
+    /// Returns whether the model has the shape of GPT-2 small.
     pub(crate) fn is_gpt2_small(&self) -> bool {
         let shape = TransformerConfig {
             bos_token: self.config.bos_token,
@@ -185,7 +191,7 @@ impl Source {
     }
 }
 
-/// A token by its text.
+/// Returns the text of a token, or its id if it has no text.
 fn named(tokenizer: &Tokenizer, token: u32) -> String {
     match tokenizer.decode(&[token]) {
         text if text.is_empty() => format!("token {token}"),

@@ -1,4 +1,5 @@
-//! Notices about a model, its tokens and its results: on the terminal, and at the head of a report.
+//! Prints notices about a model, its tokens and its results, and writes them at the head of a
+//! report.
 
 use rewire_analysis::stats::Warning;
 use rewire_report::Page;
@@ -7,7 +8,7 @@ use crate::model::Source;
 use crate::output::{print, say};
 use crate::session::Session;
 
-/// Prints the tokens that text begins with and, to standard error, doubts about the tokenizer.
+/// Prints whether text begins with the BOS and, to standard error, warnings about the tokenizer.
 pub(crate) fn announce(source: &Source) -> anyhow::Result<()> {
     source.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
     match source.beginning() {
@@ -16,8 +17,8 @@ pub(crate) fn announce(source: &Source) -> anyhow::Result<()> {
     }
 }
 
-/// Prints warnings about results to standard error, one line each with the name of its result.
-/// Returns the lines, after those about the source, which [`announce`] has printed.
+/// Prints warnings about results to standard error, one line each with the name of the result.
+/// Returns all warnings: first those about the source, which [`announce`] printed, then these.
 pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
     let mut lines = source.warnings();
     for (name, warnings) in of {
@@ -32,8 +33,8 @@ pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, V
     lines
 }
 
-/// Returns a page of a report that begins with the warnings, with what text begins with, and with a
-/// note if there was too little memory.
+/// Returns the page of a report with the first sections: the warnings, the BOS, and a note if the
+/// memory was too small for the planned batches.
 pub(crate) fn new_page(title: &str, subtitle: &str, session: &Session, source: &Source, warnings: &[String]) -> Page {
     let mut page = Page::new(title, subtitle);
     page.warnings(warnings);
@@ -44,7 +45,7 @@ pub(crate) fn new_page(title: &str, subtitle: &str, session: &Session, source: &
     if !reduced.is_empty() {
         page.section(
             "Memory",
-            "There was too little memory for as much at once as was meant. The numbers are the same.",
+            "Some batches did not fit into the free memory. They were divided; the numbers do not change.",
         );
         reduced.iter().for_each(|line| page.text(line));
     }

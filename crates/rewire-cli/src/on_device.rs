@@ -1,7 +1,7 @@
 //! Runs generic code on the backend of a session's device.
 
 /// Runs `$body`, an `anyhow::Result`, with `$Backend` as the type of the session's backend and
-/// `$device` as its device. If the device failed meanwhile, the result is an error.
+/// `$device` as its device. The result is an error if the device reported a fault in the meantime.
 macro_rules! on_device {
     ($session:expr, |$Backend:ident, $device:ident| $body:expr) => {{
         let session: &$crate::session::Session = $session;
@@ -25,7 +25,7 @@ macro_rules! on_device {
                 session.watched::<$Backend, _>(&$device, || $body)
             }
             #[allow(unreachable_patterns)]
-            other => anyhow::bail!("--device {other} was not built in"),
+            other => anyhow::bail!("--device {other}: this program was built without it; rebuild it with its feature"),
         }
     }};
 }

@@ -1,4 +1,4 @@
-//! What commands print, and the output directory that they write to.
+//! The text that commands print, and the output directory that they write to.
 
 mod directory;
 mod printing;

@@ -1,7 +1,7 @@
-//! Panics as one line and exit code 3.
+//! Reports a panic as one line and exit code 3.
 //!
-//! A panic is a fault in rewire, whatever the input was. The command says so in one line instead of
-//! a trace; `RUST_BACKTRACE=1` brings the trace back.
+//! A panic is a fault in rewire, for any input. The command prints one line instead of a trace.
+//! With `RUST_BACKTRACE=1` it prints the trace too.
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::process::ExitCode;
@@ -12,11 +12,11 @@ use crate::output::say;
 /// Exit code for a fault in rewire itself.
 const FAULT: u8 = 3;
 
-/// Message and place of the latest panic on any thread. The hook prints nothing itself, because a
-/// panic in a library may be caught and become an ordinary error.
+/// Message and location of the latest panic on any thread. The hook does not print them, because a
+/// library may catch its panic and return an ordinary error.
 static LATEST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Runs a whole command; a panic becomes one line on standard error and exit code 3.
+/// Runs a command. A panic becomes one line on standard error and exit code 3.
 pub(crate) fn guarded(command: impl FnOnce() -> ExitCode) -> ExitCode {
     let trace = take_hook();
     let is_wanted = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
@@ -30,12 +30,12 @@ pub(crate) fn guarded(command: impl FnOnce() -> ExitCode) -> ExitCode {
         let latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner).take();
         let what = latest.unwrap_or_else(|| "no message".to_owned());
         say(&format!(
-            "error: rewire itself failed ({what}). This is a fault in rewire: please report this line and the command. \
-             Results that were there before are unchanged."
+            "error: rewire failed ({what}). This is a fault in rewire; please report this line and the command. \
+             Earlier results are unchanged."
         ));
         ExitCode::from(FAULT)
     });
-    // Back to the default hook, for whatever runs after the command.
+    // Restores the default hook for code that runs after the command.
     drop(take_hook());
     code
 }

@@ -1,4 +1,5 @@
-//! What every analysis leaves: files of tables, a report, and a summary on standard output.
+//! Publishes the results of an analysis: files of tables, a report, and a summary on standard
+//! output.
 
 use std::path::Path;
 
@@ -16,10 +17,10 @@ pub(crate) const REPORT: &str = "report.html";
 /// Names of the files that every analysis writes to its output directory.
 pub(crate) const RESULTS: [&str; 4] = [TABLE_FILES[0], TABLE_FILES[1], TABLE_FILES[2], REPORT];
 
-/// What a command found, ready to be written.
+/// The results of a command, ready to be written.
 pub(crate) struct Publication<'a> {
     pub(crate) tables: Vec<Table>,
-    /// The metric that effects are in.
+    /// Name of the metric that effects are measured in.
     pub(crate) metric: String,
     pub(crate) seed: u64,
     pub(crate) labels: Labels<'a>,
@@ -35,19 +36,20 @@ pub(crate) struct Publication<'a> {
 }
 
 impl Publication<'_> {
-    /// Writes all files, together, and prints the summary, the time and where the report is.
+    /// Writes all files, and prints the summary, the time and the path of the report.
     ///
     /// # Errors
-    /// If the files cannot be written; then none is. If standard output cannot be written to.
+    /// If a file cannot be written; then no file is written. If standard output cannot be written
+    /// to.
     pub(crate) fn publish(self, session: &Session, source: &Source, directory: &OutputDirectory) -> anyhow::Result<()> {
         let summary = self.write(session, source, directory)?;
         tell(session, directory.path(), &format!("{summary}\n"))
     }
 
-    /// Writes all files, together, and returns the summary.
+    /// Writes all files, and returns the summary.
     ///
     /// # Errors
-    /// If they cannot be written; then none is.
+    /// If a file cannot be written; then no file is written.
     pub(crate) fn write(
         self,
         session: &Session,
@@ -78,7 +80,7 @@ impl Publication<'_> {
     }
 }
 
-/// Prints a summary, the time and where the report is.
+/// Prints a summary, the time and the path of the report.
 ///
 /// # Errors
 /// If standard output cannot be written to.

@@ -1,4 +1,4 @@
-//! One run of a command: where it computes, in what numbers, with how much memory, since when.
+//! One run of a command: its device, precision, memory budget and start time.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::device::Device;
 use crate::output::say;
 use crate::progress::bar;
 
-/// One run of a command. It is built from the arguments, once, and passed on.
+/// One run of a command. Each command builds it once from its arguments.
 pub(crate) struct Session {
     device: Device,
     numbers: NumberArguments,
@@ -31,30 +31,31 @@ pub(crate) struct Session {
     on_progress: Box<dyn Fn(Progress<'_>) + Sync>,
 }
 
-/// What analyzes reported so far.
+/// The reports of the analyses of this run.
 #[derive(Default)]
 struct Seen {
-    /// Bytes that the first sizes were fitted to.
+    /// Bytes of memory that the first batch sizes were fitted to.
     fitted: OnceLock<u64>,
-    /// Every time that a pass was made smaller.
+    /// All reductions of a batch, in order.
     reduced: Mutex<Vec<ReducedBatch>>,
-    /// The progress bar of the step that runs.
+    /// The progress bar of the current step.
     bar: Mutex<Option<ProgressBar>>,
 }
 
 impl Session {
-    /// A run that computes in float32.
+    /// Returns a run that computes in float32.
     ///
     /// # Errors
-    /// If the program lacks the device or the machine has none.
+    /// If the program was built without the device, or the machine has no such device.
     pub(crate) fn new(device: Device, memory: &MemoryArguments) -> anyhow::Result<Self> {
         Self::with_numbers(device, NumberArguments::default(), memory)
     }
 
-    /// A run that computes in the numbers asked for.
+    /// Returns a run that computes in the precision of `numbers`.
     ///
     /// # Errors
-    /// If the program lacks the device, the machine has none, or it does not compute in them.
+    /// If the program was built without the device, the machine has no such device, or the device
+    /// does not support the precision.
     pub(crate) fn with_numbers(
         device: Device,
         numbers: NumberArguments,
@@ -83,17 +84,18 @@ impl Session {
         })
     }
 
-    /// The device, never `auto`.
+    /// Returns the device, never `auto`.
     pub(crate) fn device(&self) -> Device {
         self.device
     }
 
-    /// Seconds since the command began.
+    /// Returns the seconds since the command started.
     pub(crate) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// How studies run: in the memory of this run, with a progress bar a step.
+    /// Returns the settings of studies: the memory budget of this run, and one progress bar per
+    /// step.
     pub(crate) fn setup(&self) -> Setup<'_> {
         Setup {
             memory_budget: self.memory_budget,
@@ -103,25 +105,25 @@ impl Session {
         }
     }
 
-    /// The execution of an analysis of prompts of `pos` tokens: [`Setup::execution`].
+    /// Returns the execution of an analysis on prompts of `pos` tokens: [`Setup::execution`].
     pub(crate) fn execution<B: Backend>(&self, model: &Transformer<B>, pos: usize) -> Execution<'_> {
         self.setup().execution(model, pos)
     }
 
-    /// What was computed with, for `effects.json`.
+    /// Returns the precision and the reduced batches, for `effects.json`.
     pub(crate) fn computed(&self) -> Value {
         let mut computed = self.numbers.describe();
         computed["halved"] = json!(self.reduced());
         computed
     }
 
-    /// A line for each pass that was made smaller.
+    /// Returns one line for each reduction of a batch.
     pub(crate) fn reduced(&self) -> Vec<String> {
         locked(&self.seen.reduced).iter().map(ToString::to_string).collect()
     }
 
-    /// Returns what `work` gives, unless the device failed meanwhile. If its memory ran out, the error
-    /// says which budget to try.
+    /// Runs `work` and returns its result, or an error if the device reported a fault in the
+    /// meantime. If the device ran out of memory, the error names a budget to try.
     pub(crate) fn watched<B: Backend, T>(
         &self,
         device: &B::Device,
@@ -137,7 +139,7 @@ impl Session {
     }
 }
 
-/// What to do after memory ran out in a run that was sized for so many bytes.
+/// Returns the advice after a run that was fitted to this many bytes ran out of memory.
 fn budget_to_try(fitted: u64) -> String {
     let half = match fitted / 2 {
         bytes if bytes >= 1 << 20 => format!("{}MiB", bytes >> 20),
@@ -146,7 +148,8 @@ fn budget_to_try(fitted: u64) -> String {
     format!("sized for {} of memory; run it again with --memory-budget {half}", ByteSize(fitted))
 }
 
-/// The device's fault, if that is what went wrong. Nothing more can be computed in this process then.
+/// Returns the device fault that caused an error, if there is one. After a device fault this
+/// process cannot compute any more.
 pub(crate) fn fault(error: &anyhow::Error) -> Option<&DeviceError> {
     error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(AnalysisError::Device(fault)) => Some(fault),
@@ -154,6 +157,7 @@ pub(crate) fn fault(error: &anyhow::Error) -> Option<&DeviceError> {
     })
 }
 
+/// Updates the progress bar.
 fn show(current: &mut Option<ProgressBar>, progress: Progress<'_>) {
     match (progress, current.as_ref()) {
         (Progress::Started(name), _) => *current = Some(bar(0, name)),

@@ -1,4 +1,4 @@
-//! Shell completions and the manual page, made from the commands' own descriptions.
+//! Generates shell completions and the manual page from the definitions of the commands.
 
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -8,7 +8,7 @@ use crate::output::print;
 /// The arguments of `completions`.
 #[derive(Args)]
 pub struct CompletionArguments {
-    /// The shell.
+    /// Shell to complete for.
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -20,7 +20,7 @@ pub(crate) fn completions(mut program: Command, arguments: &CompletionArguments)
     print(&String::from_utf8(script)?)
 }
 
-/// Prints the manual page of `program`: the program, then each of its commands.
+/// Prints the manual page of `program`: the program, then each command.
 pub(crate) fn manual(mut program: Command) -> anyhow::Result<()> {
     let mut page = Vec::new();
     program.build();

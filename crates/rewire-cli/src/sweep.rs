@@ -1,4 +1,4 @@
-//! `cargo xtask sweep`: your own pairs, any kind of node.
+//! The command `rewire sweep`: patches the user's own prompt pairs, at any kind of node.
 
 mod analyze;
 mod arguments;

@@ -1,18 +1,19 @@
-//! How many threads a command may use.
+//! The number of threads that a command may use.
 
 use anyhow::{Context, anyhow};
 
-/// Most threads. rayon starts as many as the variable says, and with tens of thousands a command does
-/// nothing but start them.
+/// Upper bound on threads. rayon starts as many threads as the variable gives, and a command with
+/// tens of thousands of threads spends its time starting them.
 const MOST: usize = 1024;
 
-/// The environment variables that rayon reads; the second is its old name for the first.
+/// The environment variables that rayon reads. The second is the old name of the first.
 const VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "RAYON_RS_NUM_CPUS"];
 
-/// Refuses a number of threads in the environment that rayon would hang on or pass over.
+/// Refuses a number of threads in the environment that would make rayon hang or that rayon would
+/// ignore.
 pub(crate) fn check() -> anyhow::Result<()> {
     for variable in VARIABLES {
-        // rayon takes an empty value for none.
+        // rayon treats an empty value as unset.
         let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else { continue };
         let told = || format!("the environment variable {variable} (unset it to use every processor)");
         let value = value.to_str().ok_or_else(|| anyhow!("it is not UTF-8")).with_context(told)?;
@@ -21,7 +22,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A number of threads.
+/// Parses a number of threads.
 pub(crate) fn number(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=MOST) => Ok(number),

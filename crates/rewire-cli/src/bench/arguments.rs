@@ -18,21 +18,21 @@ use crate::threads::number;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Where to compute: auto, flex, ndarray, cuda, cuda:N.
+    /// Device to compute on: auto, flex, ndarray, cuda, cuda:N.
     #[arg(long, default_value = "auto")]
     pub(super) device: Device,
-    /// The models' shapes.
+    /// Shapes of the models.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "gpt2-small")]
     pub(super) sizes: Vec<Size>,
-    /// What to time; all but the neurons, which take minutes, if none is named.
+    /// Works to time [default: all except neurons and neurons-one-pair, which take minutes].
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) works: Vec<Work>,
-    /// How often each is timed, on a GPU after a first time that is not counted; the median is
-    /// printed.
+    /// Number of timed runs per work; the median is printed. On a GPU, one run that is not counted
+    /// comes first.
     #[arg(long, default_value_t = 3)]
     pub(super) repeats: usize,
-    /// Prompt pairs, an even number: each is there both ways round [default: 8 on the CPU, 64 on a
-    /// GPU].
+    /// Number of prompt pairs, even because each pair occurs in both directions [default: 8 on the
+    /// CPU, 64 on a GPU].
     #[arg(long, value_parser = an_even_number)]
     pub(super) pairs: Option<usize>,
     #[command(flatten)]
@@ -42,27 +42,27 @@ pub struct Arguments {
     /// Seed of the random weights and prompts.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Most tokens in one pass of a sweep.
+    /// Largest number of tokens in one pass of a sweep.
     #[arg(long)]
     pub(super) token_budget: Option<usize>,
-    /// Run the same on TransformerLens in float32, alternating, on the same device, and print the
-    /// ratios.
+    /// Also run each work on TransformerLens, in float32 and on the same device, alternating with
+    /// Rewire, and print the ratios.
     #[arg(long)]
     pub(super) peer: bool,
-    /// A Python that has TransformerLens; without it an environment is made in target/peer.
+    /// Python with TransformerLens installed [default: a new environment in target/peer].
     #[arg(long, requires = "peer")]
     pub(super) python: Option<PathBuf>,
-    /// Most patches that TransformerLens makes of one work each time; the others are taken to need
-    /// the same time each.
+    /// Largest number of patches that TransformerLens runs per work; the time of all patches is
+    /// extrapolated.
     #[arg(long, default_value_t = 144)]
     pub(super) peer_patches: usize,
-    /// Threads on the CPU, of both.
+    /// Number of CPU threads, for Rewire and for TransformerLens.
     #[arg(long, default_value_t = 2, value_parser = number)]
     pub(super) threads: usize,
 }
 
 impl Arguments {
-    /// The works to time.
+    /// Returns the works to time.
     pub(super) fn works(&self) -> Vec<Work> {
         match self.works.as_slice() {
             [] => Work::quick(),
@@ -70,8 +70,8 @@ impl Arguments {
         }
     }
 
-    /// The execution of each work. On the CPU these are as many threads as `--threads` says, and
-    /// sizes that are the same on every machine.
+    /// Returns the execution of each work. On the CPU it has `--threads` threads, and batch sizes
+    /// that are the same on every machine.
     pub(super) fn execution<'a, B: Backend>(&self, session: &'a Session, model: &Transformer<B>) -> Execution<'a> {
         let mut execution = session.execution(model, TOKENS);
         execution.workers = is_synchronous::<B>(&model.device()).then_some(self.threads);
@@ -79,7 +79,7 @@ impl Arguments {
         execution
     }
 
-    /// The prompts that works run on.
+    /// Returns the prompts that works run on, without an execution yet.
     pub(super) fn setting<'a, B: Backend>(&self, model: &Transformer<B>) -> anyhow::Result<Setting<'a>> {
         let pairs = self.pairs.unwrap_or(if is_synchronous::<B>(&model.device()) { 8 } else { 64 });
         Setting::new(model, self.seed, pairs, self.numbers.tolerance())

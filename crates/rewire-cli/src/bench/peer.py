@@ -1,11 +1,14 @@
-"""Runs the benchmark's works on TransformerLens, one at a time, as told on standard input.
+"""Runs the benchmark's works on TransformerLens. Standard input names one work per line.
 
     python peer.py DIRECTORY THREADS DEVICE
 
-DIRECTORY holds setting.json, prompts.json and, if the setting shares weights, config.json and model.safetensors as Hugging Face has
-them; else the weights are random ones of the setting's shape, made by the peer itself. A line `WORK STRIDE OUT` runs
-every STRIDE-th patch of a work, writes the results as float32 to OUT and answers `seconds patches`, or `failed REASON`. Every patch is a whole
-forward pass, so a work's time is that of its patches times STRIDE.
+DIRECTORY holds setting.json and prompts.json. If the setting shares weights, it also holds
+config.json and model.safetensors in Hugging Face layout. Otherwise this script makes random weights
+in the setting's shape.
+
+A line `WORK STRIDE OUT` runs every STRIDE-th patch of a work and writes the results as float32 to
+OUT. The answer is `seconds patches` or `failed REASON`. Every patch is a whole forward pass.
+Therefore the time of a work is about the time of these patches times STRIDE.
 """
 
 import json
@@ -22,7 +25,7 @@ from transformers import GPT2LMHeadModel
 
 directory, threads, device = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(threads)
-# Products of float32, as the defaults have it.
+# Float32 matmuls without TF32, as Rewire's default.
 torch.backends.cuda.matmul.allow_tf32 = False
 setting = json.loads((directory / "setting.json").read_text())
 
@@ -43,7 +46,7 @@ def load():
 
 
 def make():
-    """Random weights of the setting's shape, in the form that processed ones have."""
+    """Makes a model of the setting's shape, with random weights in processed form."""
     s = setting["shape"]
     rotary = dict(positional_embedding_type="rotary", rotary_dim=s["rotary_dim"], rotary_adjacent_pairs=False)
     return HookedTransformer(HookedTransformerConfig(
@@ -107,7 +110,7 @@ def forward(stride):
 
 
 def forward_backward(stride):
-    """One run with the gradients of the queries and mixed values kept."""
+    """Runs a forward and a backward pass that keep the gradients of q and z."""
     prompts = PROMPTS["one"]
     gradients = {}
 
@@ -129,7 +132,10 @@ def head_vectors(name, clean, corrupted, gradients):
 
 
 def attribution(stride):
-    """The demo's: caches and gradients of both runs, every view of it, head paths (divided by the scale)."""
+    """Attribution as in the demo.
+
+    It takes caches and gradients of both runs, all views, and head edges divided by the scale.
+    """
     prompts = PROMPTS["one"]
     model.set_use_attn_result(True)
     wanted = lambda name: not name.endswith(("_input", "attn_in", "mlp_in"))
@@ -165,7 +171,7 @@ def attribution(stride):
 
 
 def attribution_lean(stride):
-    """No per-head results, gradients of the corrupted run only."""
+    """Attribution without per-head results, with gradients on the corrupted run only."""
     prompts = PROMPTS["one"]
     sites = ["hook_q", "hook_k", "hook_v", "hook_z", "hook_pattern", "hook_resid_pre", "hook_resid_mid",
              "hook_resid_post", "hook_attn_out", "hook_mlp_out"]
@@ -180,7 +186,10 @@ def attribution_lean(stride):
 
 
 def sweep(prompts, patches, stride):
-    """Activation patching as TransformerLens' `patching` does it: a whole forward a patch. `patches` are (hook name, index)."""
+    """Activation patching as in TransformerLens' `patching`: one whole forward pass per patch.
+
+    `patches` are pairs of a hook name and an index.
+    """
     names = {name for name, _ in patches}
     with torch.no_grad():
         _, clean = model.run_with_cache(prompts.clean, names_filter=lambda n: n in names)
@@ -199,7 +208,10 @@ STEPS, OF_A_LINE = 50, 12
 
 
 def lines(attribute, stride):
-    """Every stride-th line of integrated gradients: heads and then neurons of each layer."""
+    """Runs every stride-th line of integrated gradients.
+
+    The lines are the heads, then the neurons, of each layer.
+    """
     prompts = PROMPTS["notebook"]
     with torch.no_grad():
         clean, corrupted = [model.run_with_cache(t)[1] for t in (prompts.clean, prompts.corrupted)]
@@ -212,7 +224,10 @@ def lines(attribute, stride):
 
 
 def as_the_notebook(prompts, layer, kind, clean, corrupted, rows):
-    """Captum's layer integrated gradients as the notebook has them: whole forwards, every head's result, hooks on their inputs."""
+    """Captum's layer integrated gradients as in the notebook.
+
+    They take whole forward passes, compute every head's result, and hook the inputs.
+    """
     target, before = ("attn.hook_result", "attn.hook_z") if kind == "heads" else ("mlp.hook_post", "hook_mlp_in")
     target, before = [f"blocks.{layer}.{name}" for name in (target, before)]
 
@@ -239,7 +254,10 @@ def notebook(stride):
 
 
 def lean(prompts, layer, kind, clean, corrupted, rows):
-    """Integrated gradients of z or post, run from the layer on, no results of single heads."""
+    """Integrated gradients of z or post.
+
+    They start at the layer and compute no results of single heads.
+    """
     name = f"blocks.{layer}.attn.hook_z" if kind == "heads" else f"blocks.{layer}.mlp.hook_post"
     start = clean[f"blocks.{layer}.hook_resid_pre"]
 
@@ -269,7 +287,10 @@ MOVERS = setting["movers"]
 
 
 def paths(receivers):
-    """Path patching from each head, noising, as it is defined: two whole forwards a sender, every other head's z held in the first."""
+    """Path patching from each head, noising, by its definition.
+
+    Each sender takes two whole forward passes. The first holds z of every other head.
+    """
 
     def run(stride):
         prompts = PROMPTS["one"]
@@ -351,7 +372,7 @@ for line in sys.stdin:
         results = None
     seconds = time.perf_counter() - start
     if device != "cpu":
-        # What is kept for later would be missing elsewhere on the same device.
+        # PyTorch would keep freed memory, which Rewire needs on the same device.
         torch.cuda.empty_cache()
     if results is None:
         continue

@@ -1,4 +1,4 @@
-//! One run of `bench`: for each size, it times the works and prints a table.
+//! One run of `bench`: times the works on each model size and prints a table.
 
 use anyhow::{Context, bail};
 use burn::backend::Autodiff;
@@ -22,28 +22,31 @@ use crate::session::{Session, fault};
 /// Runs `bench`.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::with_numbers(arguments.device, arguments.numbers, &arguments.memory)?;
-    // The backend's own threads, for what is not a sweep of many passes.
-    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().context("threads")?;
+    // The threads of the backend, which a work without passes in parallel uses.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(arguments.threads)
+        .build_global()
+        .context("cannot start --threads threads")?;
     let mut failed = Vec::new();
     for &size in &arguments.sizes {
         let of_size = on_device!(&session, |B, device| {
             let model: Transformer<Autodiff<B>> = size.model(arguments.seed, &device);
             time(&session, model, size, arguments)
         })?;
-        failed.extend(of_size.into_iter().map(|work| format!("{} of {}", work.name(), size.name())));
+        failed.extend(of_size.into_iter().map(|work| format!("{} on {}", work.name(), size.name())));
     }
     if !failed.is_empty() {
-        bail!("{} failed", failed.join(", "));
+        bail!("these works failed: {}; the reasons are above", failed.join(", "));
     }
     Ok(())
 }
 
-/// The model with processed weights, in the precision that was asked for.
+/// Returns the model with processed weights, in the precision of `--dtype`.
 fn ready<B: Backend>(model: Transformer<B>, arguments: &Arguments) -> Transformer<B> {
     model.processed(WeightProcessing::default()).to_precision(arguments.numbers.dtype)
 }
 
-/// Prints the time of each work, and returns the works that failed.
+/// Times each work and prints the table. Returns the works that failed.
 fn time<B: AutodiffBackend>(
     session: &Session,
     model: Transformer<B>,
@@ -51,7 +54,7 @@ fn time<B: AutodiffBackend>(
     arguments: &Arguments,
 ) -> anyhow::Result<Vec<Work>> {
     let setting = arguments.setting(&model.valid())?;
-    let directory = tempfile::tempdir().context("no place for temporary files")?;
+    let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     if arguments.peer {
         setting.write(&model, size, directory.path())?;
     }
@@ -63,7 +66,7 @@ fn time<B: AutodiffBackend>(
         }
         false => None,
     };
-    // After the peer has taken its share of the device.
+    // Batch sizes are fitted to the memory that the peer leaves free, so the peer starts first.
     let setting = setting.with(arguments.execution(session, &model.valid()));
     let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
     print(&head(session, &model, size, &setting, &rates, arguments))?;
@@ -94,7 +97,8 @@ fn time<B: AutodiffBackend>(
     Ok(failed)
 }
 
-/// The lines above the table: the model, the device, the sizes, and the rates of the device.
+/// Returns the lines above the table: the model, the device, the batch sizes, and the rates of the
+/// device.
 fn head<B: Backend>(
     session: &Session,
     model: &Transformer<B>,
@@ -114,8 +118,9 @@ fn head<B: Backend>(
     let Rates { products, shape: [m, k, n], bandwidth } = rates;
     let (prompts, sizes) = (setting.n_pairs(), setting.execution());
     format!(
-        "{}'s shape, random weights (seed {}), {}, on {on}\n{prompts} pairs of {TOKENS} tokens; at once {} pairs held, {} \
-         differentiated, {} tokens in a pass\na product of [{m}, {k}] and [{k}, {n}]: {:.0} GFLOP/s; memory: {:.0} GB/s\n\n",
+        "shape of {}, random weights (seed {}), {}, on {on}\n{prompts} prompt pairs of {TOKENS} tokens; {} pairs held \
+         in memory, {} pairs per backward pass, {} tokens per pass\nmatmul of [{m}, {k}] and [{k}, {n}]: {:.0} \
+         GFLOP/s; memory bandwidth: {:.0} GB/s\n\n",
         size.name(),
         arguments.seed,
         arguments.numbers.told(),

@@ -1,20 +1,20 @@
-//! The models that are timed: shapes of known models, with random weights.
+//! The models to time: shapes of known models, with random weights.
 
 use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 use rewire_model::{Activation, Positions, Transformer, TransformerConfig};
 use serde_json::{Value, json};
 
-/// A shape.
+/// The shape of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Size {
-    /// 4 layers of 4 heads, 64 wide: to see that everything works.
+    /// 4 layers of 4 heads, d_model 64, for a quick check of the program.
     Tiny,
-    /// 12 layers of 12 heads, 768 wide.
+    /// 12 layers of 12 heads, d_model 768.
     Gpt2Small,
-    /// 48 layers of 25 heads, 1600 wide.
+    /// 48 layers of 25 heads, d_model 1600.
     Gpt2Xl,
-    /// 32 layers of 32 heads, 2560 wide, of GPT-NeoX's architecture.
+    /// 32 layers of 32 heads, d_model 2560, in the GPT-NeoX architecture.
     #[value(name = "pythia-2.8b")]
     Pythia2_8b,
 }
@@ -33,13 +33,15 @@ impl Size {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether the peer gets the very weights, by a file; of the large ones it makes its own, since files of many gigabytes would take
-    /// longer than what is timed.
+    /// Returns whether the peer reads the same weights from a file. For the large sizes the peer
+    /// makes random weights of its own: writing a file of many gigabytes would take longer than the
+    /// works.
     pub(crate) fn is_shared(self) -> bool {
         matches!(self, Size::Tiny | Size::Gpt2Small)
     }
 
-    /// Random weights: the same on every machine for the sizes that are shared, and made on the device for the others.
+    /// Returns a model with random weights. Shared sizes have the same weights on every machine.
+    /// The weights of the other sizes are generated on the device.
     pub(crate) fn model<B: Backend>(self, seed: u64, device: &B::Device) -> Transformer<B> {
         match self.is_shared() {
             true => Transformer::random(&self.config(), seed, device),
@@ -47,7 +49,7 @@ impl Size {
         }
     }
 
-    /// The shape, for a peer that makes weights of its own.
+    /// Returns the shape, for a peer that makes its own weights.
     pub(crate) fn describe(self) -> Value {
         let config = self.config();
         json!({

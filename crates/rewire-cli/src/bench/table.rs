@@ -1,4 +1,4 @@
-//! The table of times: its columns, its rows, and the text below it.
+//! The table of times: its columns, its rows, and the legend below it.
 
 use rewire_analysis::patching::Cost;
 
@@ -8,11 +8,11 @@ use super::seconds::in_words;
 use super::timing::{Timed, TimedPeer};
 use crate::output::text_table;
 
-/// Which columns a table has beside those that every table has.
+/// The optional columns of a table.
 pub(super) struct Columns {
-    /// Seconds of a first time: on a GPU.
+    /// Seconds of the first run. Only on a GPU.
     pub(super) first: bool,
-    /// What the peer shares with us, if its times are in the table.
+    /// The shared part of the model, if the table has the peer's times.
     pub(super) peer: Option<Sharing>,
 }
 
@@ -24,9 +24,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table without rows.
+    /// Returns a table without rows.
     pub(super) fn new(columns: Columns) -> Self {
-        let mut header = vec!["work", "nodes", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "products, %"];
+        let mut header = vec!["work", "nodes", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "matmul, %"];
         if columns.first {
             header.push("first, s");
         }
@@ -36,7 +36,7 @@ impl Table {
         Self { columns, header, rows: Vec::new() }
     }
 
-    /// The cells of a work that was timed, after its name and its number of nodes.
+    /// Returns the cells of a timed work that follow its name and its number of nodes.
     pub(super) fn cells(&self, timed: &Timed, cost: Cost, rates: &Rates) -> Vec<String> {
         let mut cells = against_floor(timed.ours, cost, rates).to_vec();
         if self.columns.first {
@@ -48,7 +48,7 @@ impl Table {
         cells
     }
 
-    /// Adds a row; a dash stands in each cell that it lacks. Returns the row as one line.
+    /// Adds a row and returns it as one line. Missing cells become a dash.
     pub(super) fn add(&mut self, mut row: Vec<String>) -> String {
         row.resize(self.header.len(), "-".to_owned());
         let line = format!("{}\n", row.join("  "));
@@ -56,27 +56,28 @@ impl Table {
         line
     }
 
-    /// The whole table as text, with the meaning of its columns. The peer ran at most
-    /// `peer_patches` patches of a work.
+    /// Returns the table as text, with a legend of its columns. The peer ran at most `peer_patches`
+    /// patches of each work.
     pub(super) fn text(&self, peer_patches: usize) -> String {
         let mut text = format!("\n{}", text_table(&self.header, &self.rows));
         if self.columns.first {
-            text += "first: with what is compiled and tuned once; seconds are of later times\n";
+            text += "first, s: time of the first run, which compiles and tunes kernels; the median leaves it out\n";
         }
-        text += "seconds: the median; GFLOP and GB: what cannot be left out;\n";
-        text += "floor: GFLOP at the rate of products or GB at the bandwidth, whichever takes longer; products: share of their rate\n";
+        text += "seconds: median time; GFLOP: lower bound on matmul operations; GB: lower bound on memory traffic\n";
+        text += "floor, s: the longer of GFLOP at the matmul rate and GB at the memory bandwidth\n\
+                 matmul, %: GFLOP per second, as a share of the matmul rate\n";
         if let Some(sharing) = self.columns.peer {
-            text += &format!("~: estimated from at most {peer_patches} patches, each a whole forward\n");
+            text += &format!("~: estimated from at most {peer_patches} patches, each a whole forward pass\n");
             if sharing == Sharing::Shape {
-                text += "TransformerLens has random weights of its own: times are compared, numbers are not\n";
+                text += "TransformerLens has other random weights; only times are compared, not results\n";
             }
         }
         text
     }
 }
 
-/// Seconds, the operations and bytes of the least work, the least time that they take, our time
-/// over that, and the share of the rate of matmuls.
+/// Returns our seconds, the lower bounds on operations and bytes, the floor, our time divided by
+/// the floor, and our share of the matmul rate in percent.
 fn against_floor(ours: f64, cost: Cost, rates: &Rates) -> [String; 6] {
     let floor = cost.seconds(rates.products, rates.bandwidth);
     let share = 100.0 * cost.operations / rates.products / ours;
@@ -84,8 +85,8 @@ fn against_floor(ours: f64, cost: Cost, rates: &Rates) -> [String; 6] {
     [in_words(ours), operations, bytes, in_words(floor), format!("{:.2}", ours / floor), format!("{share:.0}")]
 }
 
-/// The peer's seconds, marked if it ran only some of the patches; how much faster ours are; and the
-/// largest difference.
+/// Returns the peer's seconds (with `~` if it ran only some of the patches), the peer's time
+/// divided by ours, and the largest difference.
 fn against_peer(ours: f64, theirs: &TimedPeer, sharing: Sharing) -> [String; 3] {
     let mark = if theirs.stride > 1 { "~" } else { "" };
     let compared = match sharing {

@@ -1,4 +1,4 @@
-//! Times a work, alternating with the peer.
+//! Times a work on Rewire and on the peer, alternating.
 
 use std::time::Instant;
 
@@ -11,27 +11,30 @@ use super::peer::{Peer, Sharing};
 use super::seconds::median;
 use super::workloads::{Setting, Work};
 
-/// How long a work took.
+/// The times of a work.
 pub(super) struct Timed {
     /// Median seconds.
     pub(super) ours: f64,
-    /// Seconds of a first time, on a GPU.
+    /// Seconds of the first run on a GPU; 0 on the CPU.
     pub(super) first: f64,
-    /// The peer's times, or why it failed; none if it was not asked.
+    /// The peer's times or its error; `None` without a peer.
     pub(super) theirs: Option<anyhow::Result<TimedPeer>>,
 }
 
-/// How long the peer took for a work.
+/// The times of a work on the peer.
 pub(super) struct TimedPeer {
     /// Median seconds.
     pub(super) seconds: f64,
-    /// The largest difference of its results from ours.
+    /// The largest absolute difference between its results and ours.
     pub(super) difference: f32,
-    /// It ran every stride-th patch.
+    /// The peer ran every `stride`-th patch.
     pub(super) stride: usize,
 }
 
-/// Times a work, alternating with the peer.
+/// Times a work on Rewire and on the peer, alternating.
+///
+/// # Errors
+/// If Rewire fails. An error of the peer is in the result.
 pub(super) fn timed<B: AutodiffBackend>(
     work: Work,
     model: &Transformer<B>,
@@ -72,7 +75,7 @@ struct PeerTimes<'p> {
     nodes: usize,
     stride: usize,
     sharing: Sharing,
-    /// Seconds of each time.
+    /// Seconds of each run.
     seconds: Vec<f64>,
     difference: f32,
     failed: Option<anyhow::Error>,
@@ -84,13 +87,14 @@ impl<'p> PeerTimes<'p> {
         Self { peer, work, nodes, stride, sharing, seconds: Vec::new(), difference: 0.0, failed: None }
     }
 
-    /// Runs the work once, without counting it.
+    /// Runs the work once without timing it.
     fn warm_up(&mut self) {
-        // An error would come back when the work is timed, and is reported there.
+        // The timed run would fail with the same error, and reports it.
         let _ = self.peer.run(self.work, self.stride);
     }
 
-    /// Runs the work once and compares its results with `ours`; does nothing after a failure.
+    /// Runs and times the work once, and compares its results with `ours`. Does nothing after a
+    /// failure.
     fn run(&mut self, ours: &[f32]) {
         if self.failed.is_some() {
             return;
@@ -107,7 +111,7 @@ impl<'p> PeerTimes<'p> {
         }
     }
 
-    /// Returns the median of the times, or the error that ended them.
+    /// Returns the median time, or the first error.
     fn finish(self) -> anyhow::Result<TimedPeer> {
         match self.failed {
             Some(error) => Err(error),
@@ -116,9 +120,9 @@ impl<'p> PeerTimes<'p> {
     }
 }
 
-/// The stride by which the peer runs at most `most` of `nodes` patches. It is no multiple of 2, 3
-/// or 5, as numbers of positions, heads and layers are: the patches are not all at the same
-/// position.
+/// Returns the stride with which the peer runs at most `most` of `nodes` patches. It is no multiple
+/// of 2, 3 or 5, unlike most numbers of positions, heads and layers. Otherwise all patches might be
+/// at the same position.
 fn stride(nodes: usize, most: usize) -> usize {
     let shared = |stride: &usize| [2, 3, 5].iter().any(|factor| stride.is_multiple_of(*factor));
     match nodes.div_ceil(most.max(1)) {

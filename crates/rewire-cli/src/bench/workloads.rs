@@ -1,4 +1,4 @@
-//! The sweeps that are timed, on prompts like the demo's.
+//! The works to time, on prompts like the demo's.
 
 use std::path::Path;
 
@@ -27,39 +27,41 @@ use serde_json::{Value, json};
 
 use super::sizes::Size;
 
-/// One piece of work, as TransformerLens' users do it.
+/// A work: one analysis that users of TransformerLens run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Work {
-    /// One run of the clean prompts.
+    /// One forward pass of the clean prompts.
     Forward,
-    /// The same with gradients at every head's queries and mixed values.
+    /// One forward and one backward pass of the clean prompts, with gradients at q and z of each
+    /// head.
     ForwardBackward,
-    /// Attribution patching as the demo runs it.
+    /// Attribution patching as in the demo.
     Attribution,
-    /// Attribution patching of the corrupted run alone.
+    /// Attribution patching with gradients on the corrupted run only.
     AttributionLean,
-    /// The outputs of all heads, all positions.
+    /// Activation patching of each head's z, all positions at once.
     Heads,
-    /// The same on pairs that differ at every token.
+    /// Activation patching of each head's z, on pairs that differ at every token.
     HeadsDifferEverywhere,
-    /// Residual stream, attention and MLP outputs by position.
+    /// Activation patching of resid_pre, attn_out and mlp_out by position.
     BlocksByPosition,
-    /// Head outputs, queries, keys, values and patterns, all positions.
+    /// Activation patching of each head's z, q, k, v and pattern, all positions at once.
     HeadParts,
-    /// The same by position.
+    /// Activation patching of each head's z, q, k, v and pattern by position.
     HeadPartsByPosition,
-    /// All MLP neurons, all positions.
+    /// Activation patching of each MLP neuron, all positions at once.
     Neurons,
-    /// Integrated gradients of all heads and neurons, 50 nodes, on the comparison notebook's one pair; the peer as the notebook runs
-    /// it (but with the metric of each row).
+    /// Integrated gradients of all heads and neurons, 50 steps, on one pair as in the comparison
+    /// notebook. The peer uses Captum as the notebook does, but with the metric of each row.
     IntegratedGradients,
-    /// The same; the peer as lean as Captum can be.
+    /// Integrated gradients of all heads and neurons, 50 steps, on one pair. The peer uses Captum
+    /// with the least work possible.
     IntegratedGradientsLean,
-    /// All MLP neurons on that pair.
+    /// Activation patching of each MLP neuron on one pair, as in the comparison notebook.
     NeuronsOnePair,
     /// Path patching from each head to the last residual stream.
     PathsToResidual,
-    /// Path patching from each head to the queries of the six heads that the Pythia notebook finds to move names.
+    /// Path patching from each head to the queries of the Pythia notebook's six name mover heads.
     PathsToQueries,
 }
 
@@ -67,20 +69,22 @@ const PARTS: [Component; 5] =
     [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
 const BLOCKS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
 
-/// Tokens in each prompt, and where they differ: as in the demo.
+/// Tokens per prompt, as in the demo.
 pub(crate) const TOKENS: usize = 15;
+/// The position at which the prompts of a pair differ, as in the demo.
 const DIFFERENT: usize = 10;
 
-/// Tokens of the comparison notebook's pair.
+/// Tokens per prompt of the comparison notebook's pair.
 const NOTEBOOK_TOKENS: usize = 17;
-/// Numbers that are compared of each line of integrated gradients: all heads, or as many neurons.
+/// Attributions to compare per line of integrated gradients: all heads of GPT-2 small, or as many
+/// neurons.
 const OF_A_LINE: usize = 12;
 
-/// The heads whose queries receive, of GPT-2 small's 12 layers of 12 heads.
+/// The heads whose queries are receivers, in GPT-2 small (12 layers of 12 heads).
 const MOVERS: [Head; 6] =
     [Head::new(8, 1), Head::new(8, 2), Head::new(8, 10), Head::new(9, 4), Head::new(9, 6), Head::new(10, 7)];
 
-/// The same heads, in depth and number, of another shape.
+/// Returns the heads of another shape that correspond to [`MOVERS`] in relative depth and index.
 pub(crate) fn movers(config: &TransformerConfig) -> Vec<Head> {
     let mut movers: Vec<_> =
         MOVERS.iter().map(|h| Head::new(h.layer * config.n_layers / 12, h.head * config.n_heads / 12)).collect();
@@ -88,7 +92,7 @@ pub(crate) fn movers(config: &TransformerConfig) -> Vec<Head> {
     movers
 }
 
-/// What all works share.
+/// The prompts and the execution of all works.
 pub(crate) struct Setting<'a> {
     /// Pairs that differ at one token.
     one: PromptPairs,
@@ -96,12 +100,16 @@ pub(crate) struct Setting<'a> {
     notebook: PromptPairs,
     /// Pairs that differ at every token.
     everywhere: PromptPairs,
-    /// How far integrated gradients may be from complete.
+    /// Tolerance of integrated gradients.
     tolerance: f64,
     execution: Execution<'a>,
 }
 
 impl<'a> Setting<'a> {
+    /// Returns the prompts for a model, with the default execution.
+    ///
+    /// # Errors
+    /// If the pairs do not fit the model.
     pub(crate) fn new<B: Backend>(
         model: &Transformer<B>,
         seed: u64,
@@ -122,7 +130,7 @@ impl<'a> Setting<'a> {
         })
     }
 
-    /// The same, done with these.
+    /// Sets the execution.
     pub(crate) fn with(self, execution: Execution<'a>) -> Self {
         Self { execution, ..self }
     }
@@ -135,7 +143,8 @@ impl<'a> Setting<'a> {
         &self.execution
     }
 
-    /// Writes prompts for the peer, and the model: its weights, or the shape of those that the peer makes itself.
+    /// Writes the prompts and the model for the peer. Writes the weights of the model if the size
+    /// is shared, or else only the shape.
     pub(crate) fn write<B: Backend>(&self, model: &Transformer<B>, size: Size, directory: &Path) -> anyhow::Result<()> {
         if size.is_shared() {
             model.save(directory)?;
@@ -154,7 +163,8 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// Pairs, each the other way round in the next; tokens are the same but where they `differ`.
+/// Returns `n` pairs of prompts. The next pair swaps clean and corrupted. The tokens of a pair
+/// differ at the positions that `differ` accepts.
 fn pairs(
     seed: u64,
     d_vocab: usize,
@@ -176,8 +186,9 @@ fn pairs(
     Ok(PromptPairs::new((0..n).map(pair).collect())?)
 }
 
-/// The pairs with the answers that tell clean from corrupted most: a random model has no behavior, and effects in units of a
-/// difference that is near 0 would be mostly rounding.
+/// Returns the pairs with the answers that distinguish clean from corrupted most. A random model
+/// has no behavior: with other answers the metric's difference would be near 0, and normalized
+/// effects mostly rounding errors.
 fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::Result<PromptPairs> {
     let clean = clean_logits(model, &pairs, 8)?;
     let most = |row: usize, other: usize| {
@@ -192,13 +203,13 @@ fn answered<B: Backend>(model: &Transformer<B>, pairs: PromptPairs) -> anyhow::R
     Ok(PromptPairs::new(pairs.pairs().iter().enumerate().map(pair).collect())?)
 }
 
-/// What integrated gradients are of.
+/// The kinds of nodes of integrated gradients.
 const LINES: [NodeKind; 2] = [
     NodeKind { component: Component::HeadResult, by: By::All },
     NodeKind { component: Component::MlpPost, by: By::All },
 ];
 
-/// Line by line, heads and then neurons of each layer, the first numbers of each.
+/// Returns the first attributions of each line: for each layer the heads, then the neurons.
 fn integrated<B: AutodiffBackend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -216,7 +227,7 @@ fn integrated<B: AutodiffBackend>(
 }
 
 impl Work {
-    /// Those that take seconds.
+    /// Returns the works that take seconds.
     pub(crate) fn quick() -> Vec<Self> {
         Self::value_variants().iter().copied().filter(|w| !matches!(w, Work::Neurons | Work::NeuronsOnePair)).collect()
     }
@@ -225,7 +236,7 @@ impl Work {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// The nodes of an exact sweep.
+    /// Returns the kinds of nodes of activation patching, if the work is activation patching.
     fn nodes(self) -> Option<Vec<NodeKind>> {
         Some(match self {
             Work::Forward
@@ -243,7 +254,8 @@ impl Work {
         })
     }
 
-    /// How many patches an exact sweep makes, or lines are integrated along; 1 for attribution.
+    /// Returns the number of patches of the work, or its lines of integration; 1 for the other
+    /// works.
     pub(crate) fn n_nodes(self, config: &TransformerConfig) -> usize {
         let heads = config.n_layers * config.n_heads;
         match self {
@@ -257,7 +269,7 @@ impl Work {
         }
     }
 
-    /// The receivers of path patching.
+    /// Returns the receivers of path patching, if the work is path patching.
     fn receivers(self, config: &TransformerConfig) -> Option<Vec<Receiver>> {
         match self {
             Work::PathsToResidual => Some(vec![Receiver::new(config.n_layers - 1, Input::ResidPost)]),
@@ -276,7 +288,8 @@ impl Work {
         }
     }
 
-    /// Does it once; gives the mean effects one after the other, of attribution those of the head outputs.
+    /// Runs the work once and returns the mean effects. Attribution returns the effects of head
+    /// outputs only, and forward passes return the logit difference of each prompt.
     pub(crate) fn run<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Vec<f32>> {
         let (pairs, execution) = (self.pairs(setting), &setting.execution);
         let metric = LogitDiff::new(pairs);
@@ -340,7 +353,7 @@ impl Work {
         Ok(outcome.effects.iter().take(1).flat_map(Effects::mean).collect())
     }
 
-    /// What it costs at least.
+    /// Returns a lower bound on the cost of the work.
     pub(crate) fn cost<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Cost> {
         let (pairs, execution) = (self.pairs(setting), &setting.execution);
         let (plain, metric) = (model.valid(), LogitDiff::new(pairs));
@@ -359,7 +372,8 @@ impl Work {
                 let integral = IntegratedGradientsOptions::default();
                 integrated_gradients_cost(model, pairs, &metric, &LINES, &integral, execution)?
             }
-            // The demo's attention attribution, and gradients of the clean run, are another run and backward pass.
+            // The demo's attention attribution and its gradients on the clean run take another
+            // forward and backward pass.
             Work::Attribution => {
                 attribution_patching_cost(model, pairs, &metric, execution)?
                     + forward_cost(&plain, pairs, &metric)? * 2.0
@@ -369,28 +383,32 @@ impl Work {
     }
 }
 
-/// The logit difference of each clean prompt.
+/// Returns the logit difference of each clean prompt, `[prompt]`.
 fn forward<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Vec<f32>> {
     let logits = model.forward(clean_run(model, pairs)?, ())?;
     Ok(differences(logits, pairs).into_data().iter::<f32>().collect())
 }
 
+/// Runs a forward and a backward pass, and returns the logit difference of each clean prompt,
+/// `[prompt]`.
 fn forward_and_backward<B: AutodiffBackend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Vec<f32>> {
     let probed = |p: HookPoint| p.site().is_some_and(|site| matches!(site, Site::Q | Site::Z));
     let mut probes = GradientProbes::filtered(probed);
     let differences = differences(model.forward(clean_run(model, pairs)?, &mut probes)?, pairs);
     let gradients = probes.gradients(&differences.clone().sum());
-    // A device is waited for by reading something that the last step made.
+    // On an asynchronous device, reading a result of the last step waits for all steps.
     let _ = gradients.block::<4>(0, Site::Q)?.sum().into_data();
     Ok(differences.inner().into_data().iter::<f32>().collect())
 }
 
+/// Returns the run of the clean prompts that computes only the logits of the metric.
 fn clean_run<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> anyhow::Result<Run<B>> {
     let Reads { positions, columns } = LogitDiff::new(pairs).reads();
     Ok(Run::tokens(model.tokens(&pairs.clean())?)
         .with_readout(Readout { positions: ReadPositions::Each(positions), columns }))
 }
 
+/// Returns the logit differences, `[prompt]`, for logits `[prompt, 1, column]`.
 fn differences<B: Backend>(logits: Tensor<B, 3>, pairs: &PromptPairs) -> Tensor<B, 1> {
     let [rows, _, columns] = logits.dims();
     let prompts: Vec<usize> = (0..rows).collect();

@@ -1,4 +1,4 @@
-//! The output directory: one run takes it and writes its results there.
+//! The output directory. One run locks it and writes its results there.
 
 use std::path::Path;
 
@@ -7,21 +7,25 @@ use rewire_store::{OutputDirectory, StoreError, Waiting};
 
 use super::printing::say;
 
-/// The words of this command line after the program; bytes that are not UTF-8 are replaced.
+/// Returns the arguments of this command line, without the program. Replaces bytes that are not
+/// UTF-8.
 pub(crate) fn command() -> Vec<String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
-/// Whether a command waits for another run that holds its output directory.
+/// The choice of whether a command waits for another run that writes to its output directory.
 #[derive(Args)]
 pub struct WaitArguments {
-    /// Wait while another run is writing to --out, instead of refusing.
+    /// Wait until another run has finished writing to --out, instead of failing.
     #[arg(long)]
     wait: bool,
 }
 
 impl WaitArguments {
-    /// Takes the output directory for this run, which will write files of these names.
+    /// Locks the output directory for this run, which will write files with the names `results`.
+    ///
+    /// # Errors
+    /// If another run is writing there and `--wait` is not given, or the directory cannot be used.
     pub fn take(&self, out: &Path, results: &[&str]) -> Result<OutputDirectory, StoreError> {
         let tell =
             |holder: &str| say(&format!("waiting for another run that is writing to {} ({holder})", out.display()));

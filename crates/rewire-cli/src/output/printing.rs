@@ -1,8 +1,12 @@
-//! Text for standard output and standard error.
+//! Prints to standard output and standard error.
 
 use std::io::{self, Write};
 
-/// Writes to standard output. A reader that stops reading (`| head`) is no error; a full disk is.
+/// Writes to standard output.
+///
+/// # Errors
+/// If the write fails, for example because the disk is full. A reader that stops reading (`| head`)
+/// is no error.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -13,12 +17,12 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a line to standard error. If that fails there is nobody left to tell.
+/// Writes a line to standard error. Ignores a failure, because there is nowhere left to report it.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// An error and its causes in one line. A cause that the line ends with already is not repeated.
+/// Returns an error and its causes in one line. Omits a cause that the line already ends with.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |line, cause| match line.ends_with(&cause) {
         true => line,
@@ -27,8 +31,8 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
     })
 }
 
-/// Rows under a header, each column as wide as its widest cell; the first aligned left, the others
-/// right.
+/// Returns a header and rows as text. Each column is as wide as its widest cell. The first column
+/// is aligned left, the others right.
 pub(crate) fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());

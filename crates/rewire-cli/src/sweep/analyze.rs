@@ -1,4 +1,4 @@
-//! What a sweep computes, by method.
+//! Runs the method of a sweep.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -21,17 +21,17 @@ use super::choices::MethodName;
 use super::findings::Findings;
 use super::inputs::Inputs;
 
-/// How one run of a sweep is done, whatever its inputs are.
+/// The settings of one run of a sweep that do not depend on its inputs.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) setup: Setup<'a>,
     pub(super) checkpoint: &'a dyn Checkpoint,
     pub(super) scale: Scale,
-    /// What its progress is called.
+    /// Name of the progress bar.
     pub(super) what: &'a str,
 }
 
-/// Runs the method that was asked for.
+/// Runs the method that `--method` names.
 pub(super) fn analyze<B: AutodiffBackend>(
     model: &Transformer<B>,
     inputs: Inputs,
@@ -72,8 +72,8 @@ pub(super) fn analyze<B: AutodiffBackend>(
     })
 }
 
-/// Attribution patching of nodes, of paths between heads, or of both; the nodes of largest
-/// attribution are patched exactly if that was asked for.
+/// Runs attribution patching on nodes, on head edges, or on both. With `--verify`, also patches the
+/// nodes of largest attribution exactly.
 fn attribution<B: AutodiffBackend>(
     model: &Transformer<B>,
     question: Question<BuiltinMetric>,
@@ -106,7 +106,7 @@ fn attribution<B: AutodiffBackend>(
     })
 }
 
-/// Paths between heads, with an outcome that has no nodes.
+/// Returns findings that hold head edges, and an outcome without nodes.
 fn paths_alone(paths: EdgeAttribution, question: Question<BuiltinMetric>, direction: Direction) -> Findings {
     let outcome = Outcome {
         method: Method::AttributionPatching,

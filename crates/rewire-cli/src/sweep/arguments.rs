@@ -1,4 +1,4 @@
-//! The arguments of `sweep`, and which of them go together.
+//! The arguments of `sweep`, and the checks on their combinations.
 
 use std::path::PathBuf;
 
@@ -20,44 +20,45 @@ use crate::output::WaitArguments;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Prompt pairs, one JSON object a line: clean, corrupt, answers, wrong_answers; text or token
-    /// ids; and, for --by marked, position.
+    /// Prompt pairs, one JSON object per line. Fields: clean, corrupt, answers, wrong_answers (text
+    /// or token ids) and, for --by marked, position.
     #[arg(long, value_name = "FILE.jsonl")]
     pub(super) pairs: PathBuf,
     #[command(flatten)]
     pub(super) model: ModelArguments,
     #[command(flatten)]
     pub(super) numbers: NumberArguments,
-    /// How effects are found.
+    /// Method that computes the effects.
     #[arg(long, value_enum, default_value = "activation-patching")]
     pub(super) method: MethodName,
     /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
-    /// head_result head_pattern mlp_post; and head_edges, by attribution alone.
+    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges.
     #[arg(long, value_delimiter = ',', default_value = "head_z")]
     pub(super) nodes: Vec<NodeName>,
-    /// How finely they are divided (cell: attention patterns alone; marked: at the position that
-    /// each line of the pairs gives).
+    /// Positions of a node. all: one node for all positions; position: one node per position (for
+    /// head_pattern: per destination position); cell: one node per entry of an attention pattern
+    /// (head_pattern only); marked: one node at the position that each line of --pairs gives.
     #[arg(long, value_enum, default_value = "all")]
     pub(super) by: ByName,
-    /// denoising: the corrupted run is patched from the clean one; noising: the reverse. Of
-    /// patching, denoising if not given; ablation, integrated gradients and logit attribution are
-    /// always of the clean run.
+    /// Direction of patching [default: denoising]. denoising: patch clean activations into the
+    /// corrupted run; noising: patch corrupted activations into the clean run. Ablation, integrated
+    /// gradients and logit attribution use the clean run only.
     #[arg(long)]
     pub(super) direction: Option<Direction>,
-    /// What is measured after each prompt.
+    /// Metric of the logits at the end of each prompt.
     #[arg(long, value_enum, default_value = "logit-diff-normalized")]
     pub(super) metric: MetricName,
-    /// For head_edges: differentiate the norm in front of a head whole (exact), or with its scale
-    /// held (frozen).
+    /// For head_edges: differentiate the norm before a head exactly (exact), or with its scale held
+    /// constant (frozen).
     #[arg(long, default_value = "exact")]
     pub(super) norm: NormJacobian,
-    /// By attribution: patch the K nodes of largest attribution exactly, too, and say what was
-    /// skipped.
+    /// For attribution patching: also patch the K nodes of largest attribution exactly, and report
+    /// how many nodes were skipped.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     pub(super) verify: Option<usize>,
-    /// Logit attribution of unprocessed weights: whether contributions are multiplied by the final
-    /// norm's gain; left-out gives TransformerLens' numbers, which do not sum to the logits
-    /// [default: applied].
+    /// For logit attribution with unprocessed weights: multiply the contributions by the final
+    /// norm's gain (applied), or do not (left-out). left-out gives TransformerLens' numbers, which
+    /// do not sum to the logits [default: applied].
     #[arg(long, value_enum)]
     pub(super) final_norm_gain: Option<GainName>,
     #[command(flatten)]
@@ -68,19 +69,19 @@ pub struct Arguments {
     pub(super) ablation: AblationArguments,
     #[command(flatten)]
     pub(super) means: MeanArguments,
-    /// Keep each prompt's effects apart, on a leading axis.
+    /// Write the effects of each prompt pair, on a leading axis, instead of their mean.
     #[arg(long)]
     pub(super) per_prompt: bool,
-    /// Write, beside each table of mean effects (but for head_edges), its standard error, its
-    /// interval (95% by bootstrap; of fewer than five clusters the range) and its family-wise
-    /// p-value. They are over clusters of pairs: a pair, its mirror and their repeats count once.
+    /// Add the standard error, the interval and the family-wise p-value to each table of mean
+    /// effects except head_edges. The interval is the 95% bootstrap interval, or the range if there
+    /// are fewer than five clusters. A cluster is a pair, its mirror and their repeats; it counts
+    /// once.
     #[arg(long, conflicts_with = "per_prompt")]
     pub(super) intervals: bool,
     /// Seed of the bootstrap and of the sign flips.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Prompt pairs held in memory at once [default: 32 on the CPU, on a GPU as many as there is
-    /// room for].
+    /// Prompt pairs held in memory at once [default: 32 on the CPU; as many as fit on a GPU].
     #[arg(long, value_parser = at_least_one)]
     pub(super) prompt_batch: Option<usize>,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
@@ -91,10 +92,10 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Returns the kinds of nodes that are patched, head edges aside.
+    /// Returns the kinds of nodes to patch, without head edges.
     ///
     /// # Errors
-    /// If a kind is named twice, or a flag does not go with the method.
+    /// If a kind is named twice, or if the method does not take one of the flags.
     pub(super) fn kinds(&self) -> anyhow::Result<Vec<NodeKind>> {
         let by = match self.by {
             ByName::All => By::All,
@@ -109,7 +110,7 @@ impl Arguments {
                     NodeName::Component(component) => component.to_string(),
                     NodeName::HeadEdges => "head_edges".to_owned(),
                 };
-                bail!("--nodes names {name} twice");
+                bail!("--nodes names {name} twice; remove one");
             }
             if let NodeName::Component(component) = *name {
                 nodes.push(NodeKind { component, by });
@@ -119,30 +120,33 @@ impl Arguments {
         Ok(nodes)
     }
 
-    /// Refuses flags that do not go with the method, or with these kinds of nodes.
+    /// Refuses flags that the method or these kinds of nodes do not take.
     fn check(&self, nodes: &[NodeKind]) -> anyhow::Result<()> {
         if self.wants_paths() && self.method != MethodName::AttributionPatching {
-            bail!("head_edges are estimated by --method attribution-patching alone");
+            bail!("--nodes head_edges needs --method attribution-patching");
         }
         if self.verify.is_some() && self.method != MethodName::AttributionPatching {
-            bail!("--verify patches what attribution ranks first: it goes with --method attribution-patching");
+            bail!("--verify needs --method attribution-patching, which ranks the nodes to patch");
         }
         if self.verify.is_some() && nodes.is_empty() {
-            bail!("--verify has nothing to patch: head_edges are not nodes");
+            bail!("--verify patches nodes, and head_edges are not nodes; add a kind of node to --nodes");
         }
         let of_clean_run = matches!(
             self.method,
             MethodName::IntegratedGradients | MethodName::Ablation | MethodName::LogitAttribution
         );
         if of_clean_run && self.direction == Some(Direction::Denoising) {
-            bail!("--method {} is of the clean run: it has no denoising direction", self.method.name());
+            bail!("--method {} uses the clean run only; remove --direction denoising", self.method.name());
         }
         let of_logits = matches!(self.metric, MetricName::LogitDiff | MetricName::LogitDiffNormalized);
         if self.method == MethodName::LogitAttribution && !of_logits {
-            bail!("--method logit-attribution is of the logit difference: it has no --metric {}", self.metric.name());
+            bail!(
+                "--method logit-attribution measures the logit difference only; remove --metric {}",
+                self.metric.name()
+            );
         }
         if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
-            bail!("--final-norm-gain goes with --method logit-attribution");
+            bail!("--final-norm-gain needs --method logit-attribution");
         }
         self.paths.check(self.method)?;
         self.integral.check(self.method)?;
@@ -151,7 +155,8 @@ impl Arguments {
         Ok(())
     }
 
-    /// The metric that effects are in: logit attribution is never normalized.
+    /// Returns the name of the metric that effects are measured in. Logit attribution is never
+    /// normalized.
     pub(super) fn metric_name(&self) -> String {
         match self.method {
             MethodName::LogitAttribution => MetricName::LogitDiff.name(),
@@ -159,7 +164,7 @@ impl Arguments {
         }
     }
 
-    /// Whether logit attribution multiplies by the final norm's gain.
+    /// Returns whether logit attribution multiplies by the final norm's gain.
     pub(super) fn final_norm_gain(&self) -> FinalNormGain {
         match self.final_norm_gain {
             None | Some(GainName::Applied) => FinalNormGain::Applied,
@@ -167,7 +172,7 @@ impl Arguments {
         }
     }
 
-    /// The unit of effects.
+    /// Returns the scale of effects.
     pub(super) fn scale(&self) -> Scale {
         match self.metric {
             MetricName::LogitDiffNormalized => Scale::Normalized,
@@ -175,18 +180,18 @@ impl Arguments {
         }
     }
 
-    /// The direction of patching: denoising if none is given.
+    /// Returns the direction of patching, by default denoising.
     pub(super) fn direction(&self) -> Direction {
         self.direction.unwrap_or(Direction::Denoising)
     }
 
-    /// Whether something is replaced by its mean.
+    /// Returns whether the baseline or the ablation uses mean activations.
     fn wants_mean(&self) -> bool {
         self.integral.wants_mean() || self.ablation.wants_mean()
     }
 
-    /// The prompts that means are over: those of `--reference`, or the clean ones of the pairs.
-    /// Empty if no mean is wanted.
+    /// Returns the prompts that means are taken over: the clean prompts of `--reference`, or else
+    /// of the pairs. The list is empty if no mean is used.
     pub(super) fn reference(&self, source: &Source, pairs: &PromptPairs) -> anyhow::Result<Vec<Vec<u32>>> {
         let clean = |pairs: &PromptPairs| pairs.pairs().iter().map(|p| p.clean.clone()).collect();
         match &self.means.reference {
@@ -195,12 +200,12 @@ impl Arguments {
             Some(path) => {
                 let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
                 let read = read_pairs(path, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx);
-                Ok(clean(&read.context("the reference set cannot be used")?))
+                Ok(clean(&read.context("cannot use the reference set of --reference")?))
             }
         }
     }
 
-    /// Whether paths between heads are estimated.
+    /// Returns whether head edges are estimated.
     pub(super) fn wants_paths(&self) -> bool {
         self.nodes.contains(&NodeName::HeadEdges)
     }

@@ -1,15 +1,15 @@
-//! The record of an unfinished sweep, as the analyzes keep their passes in it.
+//! The checkpoint of an unfinished sweep: a record that keeps the finished passes of the analyses.
 
 use std::io;
 
 use rewire_analysis::run::{Checkpoint, WorkId};
 use rewire_store::{Key, Record};
 
-/// A record in the sweep's output directory.
+/// A checkpoint in a record of the sweep's output directory.
 pub(crate) struct SweepCheckpoint<'d>(pub(crate) Record<'d>);
 
 impl SweepCheckpoint<'_> {
-    /// How many passes were finished by earlier runs of the same command.
+    /// Returns how many passes earlier runs of the same command finished.
     pub(crate) fn finished(&self) -> usize {
         self.0.finished()
     }

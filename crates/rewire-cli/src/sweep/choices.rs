@@ -1,4 +1,4 @@
-//! The values of the flags that name nodes, a method, a metric.
+//! The values of `--nodes`, `--method`, `--by`, `--final-norm-gain` and `--metric`.
 
 use std::str::FromStr;
 
@@ -44,13 +44,13 @@ pub(super) enum MethodName {
 }
 
 impl MethodName {
-    /// The name on the command line.
+    /// Returns the name on the command line.
     pub(super) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }
 
-/// How finely nodes are divided, as `--by` names it.
+/// The positions of a node, as `--by` names them.
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum ByName {
     All,
@@ -59,7 +59,7 @@ pub(super) enum ByName {
     Marked,
 }
 
-/// What happens to the final norm's gain, as `--final-norm-gain` names it.
+/// The use of the final norm's gain, as `--final-norm-gain` names it.
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum GainName {
     Applied,
@@ -78,12 +78,13 @@ pub(super) enum MetricName {
 }
 
 impl MetricName {
-    /// The name on the command line.
+    /// Returns the name on the command line.
     pub(super) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// The metric, for these pairs; `kl` is against the clean run.
+    /// Returns the metric for these pairs. `kl` compares with the clean run, which this computes in
+    /// batches of `prompt_batch` prompts.
     pub(super) fn metric<B: AutodiffBackend>(
         self,
         model: &Transformer<B>,

@@ -10,28 +10,28 @@ use super::shortened::Shortened;
 
 /// The findings of a sweep.
 pub(super) struct Findings {
-    /// The effects of all nodes, and the runs that they are relative to.
+    /// The effects of all nodes, and the baselines that they are relative to.
     pub(super) outcome: Outcome,
-    /// Names of the tables of effects, in their order.
+    /// Names of the tables of effects, in the order of `outcome.effects`.
     pub(super) names: Vec<String>,
-    /// In path patching, names of the receivers that no path reaches.
+    /// Names of the receivers that no path reaches, in path patching.
     pub(super) unreached: Vec<String>,
-    /// Paths between heads, if they were estimated.
+    /// Head edges, if they were estimated.
     pub(super) paths: Option<EdgeAttribution>,
     /// Nodes that were patched exactly after attribution, if `--verify` was given.
     pub(super) screened: Option<Screened>,
-    /// In integrated gradients, how complete the attributions of each kind of node are.
+    /// The completeness of the attributions of each kind of node, in integrated gradients.
     pub(super) completeness: Vec<Completeness>,
-    /// The errors of shorter numbers, if any were used.
+    /// The errors against float32, if the sweep computed in shorter numbers.
     pub(super) shortened: Option<Shortened>,
-    /// How sure the effects of each kind of node are.
+    /// The uncertainty of the effects of each kind of node.
     pub(super) certainty: Vec<Certainty>,
     /// Warnings, one line each.
     pub(super) warnings: Vec<String>,
 }
 
 impl Findings {
-    /// Findings that hold an outcome alone.
+    /// Returns findings that hold only an outcome.
     pub(super) fn of(outcome: Outcome) -> Self {
         let names = outcome.effects.iter().map(|effects| effects.kind.to_string()).collect();
         Self {

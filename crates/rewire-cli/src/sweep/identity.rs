@@ -44,7 +44,7 @@ pub(super) fn identity(
     }))
 }
 
-/// The SHA-256 of a long value, which stands for it in the identity.
+/// Returns the SHA-256 of a long value, which represents the value in the identity.
 fn hash(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(sha256(&serde_json::to_vec(value)?))
 }

@@ -1,4 +1,4 @@
-//! What integrated gradients go to, and what ablation replaces by: flags, and what they stand for.
+//! The flags of integrated gradients, ablation and mean activations, and the options they describe.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,21 +20,27 @@ use crate::compute::NumberArguments;
 /// Flags of integrated gradients.
 #[derive(Args)]
 pub(super) struct IntegralArguments {
-    /// Integrated gradients: where the line from the clean activation ends. corrupt, zero (of neurons: where the MLP reads zeros),
-    /// mean, or a safetensors file of float32 activations by hook name (blocks.0.attn.hook_z).
+    /// For integrated gradients: activation at the end of the line from the clean activation.
+    /// corrupt, zero (for neurons: the activation for an MLP input of zeros), mean, or a
+    /// safetensors file of float32 activations by hook name (blocks.0.attn.hook_z) [default:
+    /// corrupt].
     #[arg(long, value_name = "corrupt|zero|mean|FILE")]
     baseline: Option<Baseline>,
-    /// Integrated gradients: nodes of the quadrature [default: 50].
+    /// For integrated gradients: number of quadrature steps [default: 50].
     #[arg(long, value_parser = at_least_one)]
     steps: Option<usize>,
-    /// Integrated gradients: gauss-legendre, riemann-left, riemann-right, riemann-middle, trapezoid [default: gauss-legendre].
+    /// For integrated gradients: quadrature rule, one of gauss-legendre, riemann-left,
+    /// riemann-right, riemann-middle, trapezoid [default: gauss-legendre].
     #[arg(long)]
     rule: Option<Rule>,
-    /// Integrated gradients: how far attributions may be from summing to the metric's change, as a share of it and of a hundredth of what
-    /// cancels in it; more steps are taken until they are nearer, and where that does not help it is an error [default: 0.01; with --dtype bf16 or --tf32 0.1].
+    /// For integrated gradients: largest gap between the sum of attributions and the change of the
+    /// metric, relative to the change plus a hundredth of the terms that cancel in it. The steps
+    /// are doubled until the gap is smaller; a gap that stays larger is an error [default: 0.01;
+    /// 0.1 with --dtype bf16 or --tf32].
     #[arg(long, value_parser = tolerance)]
     tolerance: Option<f64>,
-    /// Integrated gradients: whether all heads or neurons of a layer move together, or each alone [default: layer].
+    /// For integrated gradients: move all heads or neurons of a layer together (layer), or each one
+    /// alone (node) [default: layer].
     #[arg(long, value_enum)]
     line: Option<LineName>,
 }
@@ -42,18 +48,21 @@ pub(super) struct IntegralArguments {
 /// Flags of ablation.
 #[derive(Args)]
 pub(super) struct AblationArguments {
-    /// Ablation: what each node is replaced by; resample is the corrupted prompt's [default: zero].
+    /// For ablation: replacement of each node; resample takes the activation of the corrupted
+    /// prompt [default: zero].
     #[arg(long, value_enum)]
     ablate: Option<Ablate>,
 }
 
-/// Flags of means, as baselines and in ablation.
+/// Flags of mean activations, for `--baseline mean` and `--ablate mean`.
 #[derive(Args)]
 pub(super) struct MeanArguments {
-    /// Means: over prompts and positions (all), or over prompts at each position [default: all].
+    /// For mean activations: average over prompts and positions (all), or over prompts at each
+    /// position (position) [default: all].
     #[arg(long, value_enum)]
     mean_over: Option<MeanName>,
-    /// Means: pairs whose clean prompts they are over, as in --pairs, instead of the pairs' own.
+    /// For mean activations: average over the clean prompts of this file, in the format of --pairs,
+    /// instead of those of --pairs.
     #[arg(long, value_name = "FILE.jsonl")]
     pub(super) reference: Option<PathBuf>,
 }
@@ -75,7 +84,7 @@ impl FromStr for Baseline {
             "zero" => Ok(Baseline::Zero),
             "mean" => Ok(Baseline::Mean),
             path if Path::new(path).is_file() => Ok(Baseline::File(path.into())),
-            other => Err(format!("`{other}` is neither corrupt, zero or mean nor a file")),
+            other => Err(format!("`{other}` is neither corrupt, zero or mean nor a file; give one of these")),
         }
     }
 }
@@ -100,7 +109,7 @@ enum MeanName {
 }
 
 impl IntegralArguments {
-    /// Refuses flags that another method does not know.
+    /// Refuses these flags if the method does not take them.
     pub(super) fn check(&self, method: MethodName) -> anyhow::Result<()> {
         let given = [
             ("--baseline", self.baseline.is_some()),
@@ -110,7 +119,7 @@ impl IntegralArguments {
             ("--line", self.line.is_some()),
         ];
         if let Some((flag, _)) = given.iter().find(|(_, given)| *given && method != MethodName::IntegratedGradients) {
-            bail!("{flag} goes with --method integrated-gradients");
+            bail!("{flag} needs --method integrated-gradients");
         }
         Ok(())
     }
@@ -128,7 +137,7 @@ impl IntegralArguments {
         Quadrature { rule: self.rule.unwrap_or(rule), steps: self.steps.unwrap_or(steps) }
     }
 
-    /// Returns the integral that these flags describe, for nodes of a model.
+    /// Returns the options that these flags describe, for nodes of a model.
     pub(super) fn integral<B: Backend>(
         &self,
         model: &Transformer<B>,
@@ -158,7 +167,7 @@ impl IntegralArguments {
         })
     }
 
-    /// All that the result depends on; a file by its contents.
+    /// Returns everything that the result depends on. For a file, this is a checksum of its bytes.
     pub(super) fn describe(&self, numbers: &NumberArguments) -> anyhow::Result<Value> {
         let baseline = match &self.baseline {
             None | Some(Baseline::Corrupt) => "corrupt".to_owned(),
@@ -178,10 +187,10 @@ impl IntegralArguments {
 }
 
 impl AblationArguments {
-    /// Refuses flags that another method does not know.
+    /// Refuses these flags if the method does not take them.
     pub(super) fn check(&self, method: MethodName) -> anyhow::Result<()> {
         if self.ablate.is_some() && method != MethodName::Ablation {
-            bail!("--ablate goes with --method ablation");
+            bail!("--ablate needs --method ablation");
         }
         Ok(())
     }
@@ -204,24 +213,24 @@ impl AblationArguments {
         })
     }
 
-    /// What nodes are replaced by.
+    /// Returns the name of the replacement.
     pub(super) fn describe(&self) -> Value {
         json!(self.ablate.unwrap_or(Ablate::Zero).to_possible_value().map(|v| v.get_name().to_owned()))
     }
 }
 
 impl MeanArguments {
-    /// Refuses flags where there is no mean.
+    /// Refuses these flags if no mean is used.
     pub(super) fn check(&self, wants_mean: bool) -> anyhow::Result<()> {
         let given = [("--reference", self.reference.is_some()), ("--mean-over", self.mean_over.is_some())];
         match given.iter().find(|(_, given)| *given && !wants_mean) {
-            Some((flag, _)) => bail!("{flag} goes with --ablate mean or --baseline mean"),
+            Some((flag, _)) => bail!("{flag} needs --ablate mean or --baseline mean"),
             None => Ok(()),
         }
     }
 
-    /// The means over `prompts` that these flags describe. At most `prompt_batch` prompts run at
-    /// once.
+    /// Returns the means over `prompts` that these flags describe. At most `prompt_batch` prompts
+    /// run in one batch.
     pub(super) fn over<'a>(&self, prompts: &'a [Vec<u32>], prompt_batch: usize) -> Means<'a> {
         let over = match self.mean_over {
             None | Some(MeanName::All) => MeanOver::PromptsAndPositions,
@@ -230,7 +239,7 @@ impl MeanArguments {
         Means { prompts, over, prompt_batch }
     }
 
-    /// What means are over.
+    /// Returns the name of the axes that means are taken over.
     pub(super) fn describe(&self) -> Value {
         json!(self.mean_over.unwrap_or(MeanName::All).to_possible_value().map(|v| v.get_name().to_owned()))
     }

@@ -1,4 +1,4 @@
-//! Path patching's flags, and what it finds.
+//! The flags of path patching, and its findings.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,15 +19,19 @@ use super::findings::Findings;
 
 #[derive(Args)]
 pub(super) struct PathArguments {
-    /// For path patching, what receives: resid_post:L resid_pre:L resid_mid:L mlp_in:L, q:L.H k:L.H v:L.H (without .H all heads of
-    /// the layer); at one position with @N, at each prompt's last with @end, at the one that each line of the pairs gives with @marked.
+    /// For path patching: receivers, resid_post:L resid_pre:L resid_mid:L mlp_in:L q:L.H k:L.H
+    /// v:L.H (without .H all heads of the layer). A suffix selects the position: @N one position,
+    /// @end each prompt's last position, @marked the position that each line of --pairs gives.
     #[arg(long, value_delimiter = ',')]
     receivers: Vec<ReceiverName>,
-    /// Each receiver alone instead of all of them together: a table each, head_z>q:9.6.
+    /// For path patching: patch each receiver alone instead of all receivers together, and write
+    /// one table per receiver, named like head_z>q:9.6.
     #[arg(long, requires = "receivers")]
     receivers_apart: bool,
-    /// For path patching, what is held on the way: path-patching (heads' z), redwood (their q, k, v; the same numbers), direct (heads
-    /// and MLPs; the change is added to what the receivers read).
+    /// For path patching: activations held at their base values on the path. path-patching: z of
+    /// all heads except the senders; redwood: q, k and v of all heads, which gives the same
+    /// numbers; direct: heads and MLPs, with the change added to the receivers' inputs [default:
+    /// path-patching].
     #[arg(long)]
     freeze: Option<FreezePolicy>,
 }
@@ -56,7 +60,7 @@ impl FromStr for ReceiverName {
             Some((name, "end")) => (name, At::End),
             Some((name, "marked")) => (name, At::Marked),
             Some((name, position)) => {
-                let refused = |_| format!("no position `{position}`; there are numbers, end and marked");
+                let refused = |_| format!("no position `{position}`; give a number, end or marked");
                 (name, At::One(position.parse().map_err(refused)?))
             }
         };
@@ -84,7 +88,9 @@ impl ReceiverName {
             At::End => Positions::Each(pairs.ends()),
             At::Marked => match pairs.marked_positions() {
                 Some(marks) => Positions::Each(marks.to_vec()),
-                None => bail!("receiver {self}: the pairs mark no position"),
+                None => bail!(
+                    "receiver {self}: the pairs mark no position; add the field `position` to each line of --pairs"
+                ),
             },
         };
         Ok(self.receiver.clone().at(positions))
@@ -92,30 +98,30 @@ impl ReceiverName {
 }
 
 impl PathArguments {
-    /// Refuses flags that another method does not know, and path patching without receivers.
+    /// Refuses these flags for other methods, and refuses path patching without receivers.
     pub(super) fn check(&self, method: MethodName) -> anyhow::Result<()> {
         let names: Vec<String> = self.receivers.iter().map(ToString::to_string).collect();
         if let Some((_, name)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-            bail!("--receivers names {name} twice");
+            bail!("--receivers names {name} twice; remove one");
         }
         match (method, names.is_empty(), self.freeze) {
             (MethodName::PathPatching, true, _) => {
                 bail!("--method path-patching needs --receivers, such as resid_post:11 or q:9.6,q:9.9")
             }
             (MethodName::PathPatching, false, _) | (_, true, None) => Ok(()),
-            (_, false, _) => bail!("--receivers goes with --method path-patching"),
-            (_, true, Some(_)) => bail!("--freeze goes with --method path-patching"),
+            (_, false, _) => bail!("--receivers needs --method path-patching"),
+            (_, true, Some(_)) => bail!("--freeze needs --method path-patching"),
         }
     }
 
-    /// All that the result depends on.
+    /// Returns everything that the result depends on.
     pub(super) fn describe(&self) -> Value {
         let receivers: Vec<String> = self.receivers.iter().map(ToString::to_string).collect();
         let policy = self.freeze.unwrap_or_default();
         json!({ "receivers": receivers, "apart": self.receivers_apart, "freeze": policy.to_string(), "held": policy })
     }
 
-    /// What is held, for the head of a report.
+    /// Returns the name of the held activations, for the head of a report. Empty for other methods.
     pub(super) fn held(&self, method: Method) -> String {
         match method {
             Method::PathPatching => format!(" ({} held)", self.freeze.unwrap_or_default()),
@@ -123,7 +129,7 @@ impl PathArguments {
         }
     }
 
-    /// The receivers of the table `name`.
+    /// Returns the names of the receivers of the table `name`.
     pub(super) fn named(&self, name: &str) -> String {
         match name.split_once('>') {
             Some((_, receiver)) => receiver.to_owned(),
@@ -162,19 +168,19 @@ impl PathArguments {
                 None => outcome = Some(found),
             }
         }
-        let Some(outcome) = outcome else { bail!("no receivers were given") };
+        let Some(outcome) = outcome else { bail!("there are no receivers; give --receivers") };
         Ok(Findings { names, unreached, ..Findings::of(outcome) })
     }
 }
 
-/// What is said of receivers that nothing reaches.
+/// Returns one line for each receiver that no path reaches.
 pub(super) fn told(unreached: &[String]) -> String {
     unreached
         .iter()
         .map(|receiver| {
             format!(
-                "{receiver}: no path from these senders reaches it (nothing is written before it, or nothing differs there or is read \
-                 from there), so it receives nothing, and alone its effects are 0\n"
+                "{receiver}: no path from these senders reaches it: no sender writes before it, or its input does not \
+                 differ, or the metric does not depend on it; alone, its effects are 0\n"
             )
         })
         .collect()

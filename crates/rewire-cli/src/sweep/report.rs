@@ -1,4 +1,4 @@
-//! A sweep's report.
+//! The report of a sweep.
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
 use rewire_analysis::attribution::EdgeAttribution;
@@ -22,15 +22,17 @@ use rewire_report::names::numbered;
 use rewire_report::names::{self, INPUTS};
 use rewire_report::{Certainty, agreement, head_edges, screening};
 
-/// Columns above which a heat map would show nothing.
+/// Most columns of a heat map. The cells of a wider map are too narrow to see.
 const WIDEST: usize = 512;
-/// Maps of one kind above which nobody would look at them.
+/// Most heat maps of one kind of node. A reader does not compare more.
 const MOST_MAPS: usize = 64;
-/// Points of a scatter above which the file grows and nothing is to be seen: those of largest error are drawn.
+/// Most points of a scatter plot, those of largest error. More points enlarge the file and hide
+/// each other.
 const MOST_POINTS: usize = 5000;
-/// Rows of a table.
+/// Most rows of a table.
 const TOP: usize = 20;
 
+/// Returns the report.
 pub(super) fn page(
     session: &Session,
     source: &Source,
@@ -71,11 +73,11 @@ pub(super) fn page(
     page
 }
 
-/// The metric of the unpatched runs, and the receivers that nothing reaches.
+/// Adds the baselines and the receivers that no path reaches.
 fn baselines(page: &mut Page, found: &Findings) {
     let outcome = &found.outcome;
     let [clean, corrupted] = outcome.baselines.means();
-    page.section("Baselines", "The metric of the unpatched runs, mean over prompts.");
+    page.section("Baselines", "The metric on the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
     if !found.unreached.is_empty() {
@@ -83,24 +85,27 @@ fn baselines(page: &mut Page, found: &Findings) {
     }
 }
 
-/// What shorter numbers cost on a sample of prompts.
+/// Adds the errors of shorter numbers on a sample of prompts.
 fn against_float32(page: &mut Page, shortened: &Shortened, arguments: &Arguments) {
     page.section(
         "Against float32",
-        "What shorter numbers cost: the same sweep of a few prompts in them and in float32. Effects smaller than the errors \
-         here are not known.",
+        "The errors of shorter numbers: the sweep of a few prompts in shorter numbers, compared with the same sweep in \
+         float32. Effects smaller than these errors are not reliable.",
     );
     page.text(&format!("{}:", shortened.heading(&arguments.numbers)));
     page.table(&shortened::HEADER, shortened.rows());
 }
 
-/// The nodes that were patched exactly because attribution ranked them first.
+/// Adds the nodes that were patched exactly because attribution ranked them first.
 fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs: &PromptPairs) {
-    page.section("Screened, then verified", "Attribution ranked all nodes; the first were patched exactly.");
+    page.section(
+        "Screened, then verified",
+        "Attribution ranked all nodes. The nodes of largest attribution were patched exactly.",
+    );
     page.text(&screening::in_words(screened, pairs));
     page.table(&screening::HEADER, screening::rows(screened, pairs, 50));
     let agreements = agreements(found);
-    page.text("Attribution against the exact effects of the verified nodes (all of them, if none was skipped):");
+    page.text("Attribution compared with the exact effects of the verified nodes (all nodes, if none was skipped):");
     page.table(&agreement::HEADER, agreement::rows(&agreements));
     for (agreement, effects) in agreements.iter().zip(&found.outcome.effects) {
         let point = |n: &NodeError| Point {
@@ -115,28 +120,32 @@ fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs:
     }
 }
 
-/// The sentences that begin the section of a table: what its effects are, and in which unit.
+/// Returns the first sentences of the section of a table: the meaning of its effects and their
+/// scale.
 fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
     let unit = match outcome.scale {
-        Scale::Normalized => "Mean over prompts, as a share of clean less corrupted.",
+        Scale::Normalized => "Mean over prompts, as a share of the clean minus the corrupted metric.",
         Scale::Metric => "Mean over prompts, as a change of the metric.",
     };
     match outcome.method {
-        Method::Ablation => format!("{unit} The tensors hold the metric after each node was removed."),
+        Method::Ablation => format!("{unit} effects.safetensors holds the metric after each node was ablated."),
         Method::IntegratedGradients => {
-            format!("{unit} Below 0 is what supports the behavior: the line goes from the clean activation away.")
+            format!(
+                "{unit} The line starts at the clean activation. Therefore a node that supports the behavior has a \
+                 negative attribution."
+            )
         }
-        Method::PathPatching => format!("{unit} Along the paths to {} alone.", arguments.paths.named(name)),
+        Method::PathPatching => format!("{unit} Only along the paths to {}.", arguments.paths.named(name)),
         Method::LogitAttribution => {
-            "What each node adds to the logit difference itself, in logits; of the residual stream, how \
-                                     far the difference has come there. Mean over prompts."
+            "The direct contribution of each node to the logit difference, in logits. For the residual stream, the \
+             logit difference of the stream at that layer. Mean over prompts."
                 .to_owned()
         }
         _ => unit.to_owned(),
     }
 }
 
-/// Maps of the effects of one kind of nodes, and a table of the largest.
+/// Adds heat maps of the effects of one kind of node, and a table of the largest effects.
 fn node_effects(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) {
     if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note(pairs)) {
         page.text(&note);
@@ -147,22 +156,24 @@ fn node_effects(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty
     page.text(&certainty.in_words());
 }
 
-/// How far attributions are from summing to the change of the metric.
+/// Adds the gaps between sums of attributions and the change of the metric.
 fn completeness(page: &mut Page, found: &Findings) {
     page.section(
         "Completeness",
-        "Along each line the attributions must sum to the change of the metric from its clean end to the other. The gap is what \
-         they miss it by, the largest of all prompts; a gap past the tolerance would have been an error.",
+        "The attributions along a line must sum to the change of the metric from the clean activation to the baseline. \
+         The gap is the sum minus this change. The table shows the largest gap over all prompts. A gap above the \
+         tolerance is an error and ends the sweep.",
     );
     page.table(&COMPLETENESS, completeness_rows(&found.completeness));
 }
 
-/// Maps of the effects of paths between heads, and a table of the largest.
+/// Adds heat maps of the effects of head edges, and a table of the largest effects.
 fn head_edges(page: &mut Page, found: &EdgeAttribution, pairs: &PromptPairs) {
     page.section(
         "head_edges",
-        "Estimated effect of a head's output on a later head's query, key or value input, summed over positions. Rows are \
-         ends, columns starts; the heads on the largest paths.",
+        "Estimated effect of each head edge: a head's output patched into a later head's query, key or value input, \
+         summed over positions. Rows are edge ends, columns are edge starts. The maps show the heads of the largest \
+         edges.",
     );
     if let Some(note) = names::positions_note(pairs) {
         page.text(&note);
@@ -178,10 +189,10 @@ fn head_edges(page: &mut Page, found: &EdgeAttribution, pairs: &PromptPairs) {
         let labels = HeatMapLabels { rows: ("end", &labels), columns: ("start", &labels), reach };
         page.chart(charts::heat_map(&format!("into the {name}"), &map.view(), labels));
     }
-    page.table(&["path", "effect"], head_edges::largest(&mean, TOP));
+    page.table(&["edge", "effect"], head_edges::largest(&mean, TOP));
 }
 
-/// The `n` heads on the largest paths, in the order of the model.
+/// Returns the `n` heads of the largest edges, in the order of the model.
 fn busiest(sums: &ndarray::Array3<f32>, n: usize) -> Vec<usize> {
     let heads = sums.shape()[1];
     let size = |h: usize| {
@@ -196,7 +207,9 @@ fn busiest(sums: &ndarray::Array3<f32>, n: usize) -> Vec<usize> {
     order
 }
 
-/// One map of [layer, last axis] a unit between them; one column where there is but the layer axis.
+/// Adds heat maps of the mean effects, each `[layer, last axis]`: one per index of the axis
+/// between. Effects with only the layer axis get one map of one column. Effects with four axes get
+/// one map per head, `[dest, src]`.
 fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
     let mean = effects.mean();
     let axes = effects.axis_names();
@@ -218,7 +231,9 @@ fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
         _ => Vec::new(),
     };
     if maps.is_empty() || maps.len() > MOST_MAPS || maps.iter().any(|(_, map)| map.ncols() > WIDEST) {
-        page.text("Too many nodes for heat maps; the largest are below, all are in effects.safetensors.");
+        page.text(
+            "There are too many nodes for heat maps. The table shows the largest; effects.safetensors holds all.",
+        );
         return;
     }
     let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));

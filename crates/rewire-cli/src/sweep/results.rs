@@ -1,4 +1,4 @@
-//! What a sweep found, as tables, notes and words.
+//! The findings of a sweep as tables, notes and text.
 
 use ndarray::{ArrayD, Axis};
 use rewire_analysis::Reduce;
@@ -19,6 +19,7 @@ use rewire_report::head_edges::AXES as PATH_AXES;
 use rewire_report::{Certainty, Columns, describe_clusters};
 use rewire_report::{agreement, names, screening};
 
+/// Returns the tables of `effects.safetensors`.
 pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Reduce::PerPrompt } else { Reduce::Mean };
     let mut tables = Vec::new();
@@ -59,7 +60,7 @@ pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     tables
 }
 
-/// The effects as they are written: of ablation the metric afterwards, of other methods its change.
+/// Returns the values to write: the metric after ablation, or the effects of other methods.
 pub(super) fn written(outcome: &Outcome) -> Vec<Effects> {
     match outcome.method {
         Method::Ablation => outcome.after(),
@@ -67,9 +68,10 @@ pub(super) fn written(outcome: &Outcome) -> Vec<Effects> {
     }
 }
 
+/// Header of [`completeness_rows`].
 pub(super) const COMPLETENESS: [&str; 5] = ["kind", "layer", "steps", "largest change of the metric", "largest gap"];
 
-/// How complete the attributions of each kind and layer are: the largest of all prompts, by size.
+/// Returns a row for each kind and layer: the largest absolute change and gap over all prompts.
 pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
     let row = |of: &Completeness, layer: usize| {
         let largest =
@@ -109,7 +111,7 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
     Value::Object(notes)
 }
 
-/// Notes on what the tables of the method hold, by name.
+/// Returns notes on the tables of the method, by name.
 fn method_notes(found: &Findings, identity: &Value, arguments: &Arguments) -> Vec<(&'static str, Value)> {
     match found.outcome.method {
         Method::IntegratedGradients => {
@@ -119,7 +121,10 @@ fn method_notes(found: &Findings, identity: &Value, arguments: &Arguments) -> Ve
             vec![
                 ("integral", identity["line"].clone()),
                 ("mean_over", identity["mean over"].clone()),
-                ("gaps_are", json!("signed, per prompt; without --per-prompt the mean of their sizes")),
+                (
+                    "gaps_are",
+                    json!("with --per-prompt signed, per prompt; without it the mean absolute gap over prompts"),
+                ),
                 ("steps_by_layer", Value::Object(steps.collect())),
                 ("largest_gap", Value::Object(gaps.collect())),
             ]
@@ -133,12 +138,12 @@ fn method_notes(found: &Findings, identity: &Value, arguments: &Arguments) -> Ve
             vec![("paths", identity["paths"].clone()), ("unreached_receivers", json!(found.unreached))]
         }
         Method::LogitAttribution => {
-            let meaning = "what each node adds to the logit difference itself, at the clean run's final norm scale; of the residual \
-                           stream, how far the difference has come";
+            let meaning = "direct contribution of each node to the logit difference, at the final norm scale of the \
+                           clean run; for the residual stream, the logit difference of the stream at that layer";
             let gain = match arguments.final_norm_gain() {
                 FinalNormGain::Applied => "applied",
                 FinalNormGain::LeftOut => {
-                    "left out, as TransformerLens does: with unprocessed weights the values do not sum to the logits"
+                    "left out, as in TransformerLens; with unprocessed weights the values do not sum to the logits"
                 }
             };
             vec![("values_are", json!(meaning)), ("final_norm_gain", json!(gain))]
@@ -147,7 +152,7 @@ fn method_notes(found: &Findings, identity: &Value, arguments: &Arguments) -> Ve
     }
 }
 
-/// Notes on the nodes that were patched exactly and on those that were skipped.
+/// Returns notes on the nodes that were patched exactly and on the skipped nodes.
 fn screening_note(screened: &Screened, found: &Findings, pairs: &PromptPairs) -> Value {
     let largest = screened.largest_skipped.as_ref();
     json!({
@@ -156,12 +161,12 @@ fn screening_note(screened: &Screened, found: &Findings, pairs: &PromptPairs) ->
         "largest_skipped_attribution": largest.map(|(_, value)| value),
         "largest_skipped_node": largest.map(|(place, _)| screening::name(screened, place, pairs)),
         "agreement": agreement::describe(&agreements(found)),
-        "meaning_of_nan": "this node was skipped: its exact effect is not known",
+        "meaning_of_nan": "skipped node without an exact effect",
     })
 }
 
-/// Header and rows of a table of the nodes of largest effect, with error and interval if there are
-/// several clusters of prompts.
+/// Returns the header and rows of a table of the nodes of largest effect. If there are several
+/// clusters of prompts, the table has standard errors and intervals.
 pub(super) fn top_table(
     outcome: &Outcome,
     effects: &Effects,
@@ -173,7 +178,7 @@ pub(super) fn top_table(
     let after = (outcome.method == Method::Ablation)
         .then(|| outcome.after())
         .and_then(|all| all.into_iter().find(|e| e.kind == effects.kind).map(|e| e.mean()));
-    // Only those that are shown are resampled.
+    // Resampling all nodes would take long; the table shows only these.
     let places: Vec<Vec<usize>> = nodes.iter().map(|(place, _)| place.clone()).collect();
     let Columns { header, rows } = certainty.columns(effects, &places);
     let row = |((place, value), sure): (&(Vec<usize>, f32), Vec<String>)| {
@@ -186,13 +191,14 @@ pub(super) fn top_table(
     (["node", "effect"].map(str::to_owned).into_iter().chain(header).chain(after).collect(), rows)
 }
 
-/// How well attribution follows the exact effects of the verified nodes, kind by kind.
+/// Returns the agreement of attribution with the exact effects of the verified nodes, for each
+/// kind.
 pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
     let pairs = found.screened.iter().flat_map(|s| s.exact.effects.iter().zip(&s.attribution.effects));
     pairs.filter_map(|(exact, estimate)| Agreement::new(exact, estimate, agreement::TOP_K).ok()).collect()
 }
 
-/// What is printed: baselines, and the nodes of largest effect.
+/// Returns the text to print: baselines and the nodes of largest effect.
 pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Arguments) -> String {
     let outcome = &found.outcome;
     let [clean, corrupted] = outcome.baselines.means();
@@ -207,7 +213,7 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
     text += &paths::told(&found.unreached);
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         text += &match outcome.method {
-            Method::LogitAttribution => format!("{name} (direct, of the clean run)\n"),
+            Method::LogitAttribution => format!("{name} (direct, on the clean run)\n"),
             _ => format!("{name} ({method}, {})\n", outcome.direction),
         };
         let (header, rows) = top_table(outcome, effects, certainty, pairs, 5);
@@ -215,12 +221,12 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
         text += &format!("  {}\n", certainty.in_words());
     }
     if !found.completeness.is_empty() {
-        text += "how far attributions are from summing to the change of the metric\n";
+        text += "gap between the sum of attributions and the change of the metric\n";
         text += &text_table(&COMPLETENESS, &completeness_rows(&found.completeness));
     }
     if let Some(paths) = &found.paths {
         text += &format!("head_edges (estimated, {})\n", outcome.direction);
-        text += &text_table(&["path", "effect"], &rewire_report::head_edges::largest(&paths.mean(), 5));
+        text += &text_table(&["edge", "effect"], &rewire_report::head_edges::largest(&paths.mean(), 5));
     }
     if let Some(shortened) = &found.shortened {
         text += &format!("{}\n", shortened.heading(&arguments.numbers));
@@ -229,7 +235,7 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
     if let Some(screened) = &found.screened {
         text += &format!("{}\n", screening::in_words(screened, pairs));
         text += &text_table(&screening::HEADER, &screening::rows(screened, pairs, 10));
-        text += "attribution against exact effects, of the verified nodes (those that attribution chose)\n";
+        text += "attribution compared with exact effects, for the verified nodes (the nodes of largest attribution)\n";
         text += &text_table(&agreement::HEADER, &agreement::rows(&agreements(found)));
     }
     text

@@ -41,13 +41,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
     let checkpoint = SweepCheckpoint(record);
     if checkpoint.finished() > 0 {
-        print(&format!("going on with an unfinished sweep: {} passes were done before\n", checkpoint.finished()))?;
+        print(&format!("resuming an unfinished sweep: {} passes are done\n", checkpoint.finished()))?;
     }
     announce(&source)?;
     let mut found = match compute(arguments, &session, &source, inputs, &checkpoint) {
         Ok(found) => found,
         Err(error) => {
-            // The same command would be refused again, so nothing needs to be kept.
+            // The same command would be refused again, and would not use the checkpoint.
             if !is_of_the_machine(&error) {
                 checkpoint.0.remove()?;
             }
@@ -75,8 +75,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tell(&session, &arguments.out, &summary)
 }
 
-/// Loads the model and runs the sweep; if numbers are shorter than float32, measures what that
-/// costs.
+/// Loads the model and runs the sweep. If numbers are shorter than float32, also measures their
+/// errors on a sample of prompts.
 fn compute(
     arguments: &Arguments,
     session: &Session,
@@ -97,7 +97,7 @@ fn compute(
     })
 }
 
-/// Whether a sweep failed because of the device or the disk, and not because of what was asked for.
+/// Returns whether the device or the disk caused the failure of a sweep, and not its arguments.
 fn is_of_the_machine(error: &anyhow::Error) -> bool {
     match error.downcast_ref() {
         Some(refused) => matches!(refused, AnalysisError::Device(_) | AnalysisError::Checkpoint(_)),
@@ -105,12 +105,15 @@ fn is_of_the_machine(error: &anyhow::Error) -> bool {
     }
 }
 
-/// Refuses pairs that form fewer than two clusters; `path` is the file that they were read from.
+/// Refuses pairs that form fewer than two clusters. `path` is the file of the pairs.
 fn check_clusters(pairs: &PromptPairs, path: &Path) -> anyhow::Result<()> {
     match (pairs.len(), pairs.clusters().len()) {
-        (1, _) => anyhow::bail!("--intervals needs several prompt pairs, and there is one"),
+        (1, _) => anyhow::bail!(
+            "--intervals needs at least 2 prompt pairs, and --pairs has 1; add pairs or remove --intervals"
+        ),
         (n, 1) => anyhow::bail!(
-            "--intervals needs pairs that are independent: all {n} in {} are the same two prompts, in either order",
+            "--intervals needs independent pairs; all {n} pairs in {} are the same two prompts, in either order; add \
+             other pairs or remove --intervals",
             path.display()
         ),
         _ => Ok(()),

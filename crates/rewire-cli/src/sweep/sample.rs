@@ -1,4 +1,4 @@
-//! The sweep of a few prompts in shorter numbers and in float32, compared.
+//! Compares the sweep of a few prompts in shorter numbers with the same sweep in float32.
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::run::Scale;
@@ -16,8 +16,9 @@ use super::shortened::{Compared, Shortened};
 /// Most prompt pairs of the sample.
 const MOST: usize = 4;
 
-/// Runs the sweep of the first prompt pairs twice: with `short`, the sweep's own model, and with
-/// the same model in float32, `full`.
+/// Runs the sweep of the first prompt pairs twice, and compares the effects: with `short`, the
+/// model of the sweep, and with `full`, the same model in float32. The sample is an eighth of the
+/// pairs, at most [`MOST`].
 pub(super) fn compare<B: AutodiffBackend>(
     full: &Transformer<B>,
     short: &Transformer<B>,
@@ -27,14 +28,14 @@ pub(super) fn compare<B: AutodiffBackend>(
 ) -> anyhow::Result<Shortened> {
     let pairs = inputs.pairs;
     let Some(sample) = pairs.batches(pairs.len().div_ceil(8).min(MOST)).next() else {
-        anyhow::bail!("there are no pairs to compare on")
+        anyhow::bail!("there are no prompt pairs to compare on; add pairs to --pairs")
     };
     let inputs = Inputs { pairs: &sample, ..inputs };
     let run =
         |model, what| analyze(model, inputs, arguments, Run { setup, checkpoint: &(), scale: Scale::Metric, what });
-    let in_short = run(short, "a sample again")?;
+    let in_short = run(short, "sample in shorter numbers")?;
     set_matmul_precision(MatmulPrecision::Float32);
-    let in_full = run(full, "the sample in float32");
+    let in_full = run(full, "sample in float32");
     set_matmul_precision(arguments.numbers.products());
     Ok(Shortened { prompts: sample.len(), tables: tables(&in_full?, &in_short) })
 }

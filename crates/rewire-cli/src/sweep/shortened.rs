@@ -1,27 +1,27 @@
-//! What numbers shorter than float32 cost: the largest and the median error of each table.
+//! The errors of numbers shorter than float32: the largest and the median error of each table.
 
 use serde_json::{Value, json};
 
 use crate::compute::NumberArguments;
 
-/// One table of the sample, in float32 and in the numbers of the sweep.
+/// Compares one table of the sample in float32 with the same table in the numbers of the sweep.
 pub(super) struct Compared {
     pub(super) name: String,
-    /// How many nodes have an effect in float32.
+    /// Number of nodes whose effect is not 0 in float32 or in the numbers of the sweep.
     pub(super) nodes: usize,
-    /// The largest effect in float32, by size, in the metric's unit.
+    /// The largest absolute effect in float32, on the scale of the metric.
     pub(super) largest: f32,
-    /// The largest difference.
+    /// The largest absolute difference, on the scale of the metric.
     pub(super) error: f32,
-    /// The difference that half of the nodes are under.
+    /// The median absolute difference, on the scale of the metric.
     pub(super) median: f32,
-    /// Of all effects with those in float32.
+    /// Pearson correlation of the effects with the effects in float32, over these nodes.
     pub(super) correlation: Option<f64>,
 }
 
-/// What shorter numbers cost on a sample of prompts.
+/// The errors of shorter numbers on a sample of prompts.
 pub(super) struct Shortened {
-    /// How many prompt pairs the sample has, the first of the sweep's.
+    /// Number of prompt pairs in the sample. They are the first pairs of the sweep.
     pub(super) prompts: usize,
     pub(super) tables: Vec<Compared>,
 }
@@ -31,7 +31,7 @@ pub(super) const HEADER: [&str; 6] =
     ["kind", "nodes with an effect", "largest effect in float32", "largest error", "median error", "Pearson"];
 
 impl Shortened {
-    /// A row for each table.
+    /// Returns a row for each table.
     pub(super) fn rows(&self) -> Vec<Vec<String>> {
         let row = |table: &Compared| {
             vec![
@@ -46,13 +46,13 @@ impl Shortened {
         self.tables.iter().map(row).collect()
     }
 
-    /// Which numbers are compared, and on how many prompt pairs.
+    /// Returns the line above the table: the compared numbers and the number of prompt pairs.
     pub(super) fn heading(&self, numbers: &NumberArguments) -> String {
         let pairs = if self.prompts == 1 { "pair".to_owned() } else { format!("{} pairs", self.prompts) };
-        format!("{} against float32, on the first {pairs}, in the metric's unit", numbers.told())
+        format!("{} compared with float32, on the first {pairs}, on the scale of the metric", numbers.told())
     }
 
-    /// The same as [`Shortened::rows`], for effects.json.
+    /// Returns the comparison of each table, for `effects.json`.
     pub(super) fn describe(&self) -> Value {
         let table = |table: &Compared| {
             let Compared { nodes, largest, error, median, correlation, .. } = table;

@@ -35,7 +35,7 @@ fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {
     let (found, about, printed) = sweep(&["--method", "logit-attribution", "--nodes", "head_result,resid_post"]);
     assert_eq!((found["head_result"].0.clone(), found["resid_post"].0.clone()), (vec![4, 8], vec![4]));
     assert_eq!(about["metric"], "logit-diff");
-    assert!(printed.contains("direct, of the clean run"), "{printed}");
+    assert!(printed.contains("direct, on the clean run"), "{printed}");
 }
 
 #[test]

@@ -325,7 +325,7 @@ fn a_killed_sweep_goes_on_and_gives_the_same_bytes() {
     assert!(!directory.path().join("killed/effects.safetensors").exists());
 
     let printed = run(directory.path(), &sweep("killed"), &[]);
-    assert!(printed.starts_with("going on with an unfinished sweep: "), "{printed}");
+    assert!(printed.starts_with("resuming an unfinished sweep: "), "{printed}");
     for file in ["effects.safetensors", "report.html"] {
         let [whole, killed] = ["whole", "killed"].map(|d| std::fs::read(directory.path().join(d).join(file)).unwrap());
         assert!(whole == killed, "{file} differs");
@@ -383,7 +383,7 @@ fn sweep_integrates_and_ablates_as_its_contract_says() {
     assert_eq!(about["notes"]["steps_by_layer"]["head_result"], serde_json::json!([50, 50, 50, 50]));
     assert_eq!(about["notes"]["integral"]["rule"], "gauss-legendre");
     assert!(each["head_result.gap"].1.iter().all(|gap| gap.abs() < 1e-3));
-    assert!(printed.contains("how far attributions are from summing"), "{printed}");
+    assert!(printed.contains("gap between the sum of attributions and the change of the metric"), "{printed}");
     let (mean, ..) = integral(&[]);
     assert_eq!(mean["mlp_post"].0, [4, 256]);
     assert_eq!(mean["mlp_post.gap"].0, [4]);

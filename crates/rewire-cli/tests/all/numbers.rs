@@ -10,7 +10,7 @@ fn a_sweep_in_bfloat16_says_so_and_holds_itself_against_float32() {
     let (full, about, printed) = sweep(&[]);
     assert_eq!(about["computed"]["weights_and_activations"], "f32");
     assert_eq!(about["computed"]["products_of_float32"], "float32");
-    assert!(about["notes"].get("against_float32").is_none() && !printed.contains("against float32"));
+    assert!(about["notes"].get("against_float32").is_none() && !printed.contains("compared with float32"));
 
     let (short, about, printed) = sweep(&["--dtype", "bf16"]);
     assert_eq!(about["computed"]["weights_and_activations"], "bf16");
@@ -19,7 +19,7 @@ fn a_sweep_in_bfloat16_says_so_and_holds_itself_against_float32() {
     let [largest, error] = ["largest_effect", "largest_error"].map(|key| of_heads[key].as_f64().unwrap());
     assert!(0.0 < error && error < 0.1 * largest, "{of_heads}");
     assert_eq!(about["notes"]["against_float32"]["prompt_pairs"], 1);
-    assert!(printed.contains("bfloat16 weights and activations against float32, on the first pair"), "{printed}");
+    assert!(printed.contains("bfloat16 weights and activations compared with float32, on the first pair"), "{printed}");
     let report = std::fs::read_to_string(directory.path().join("o/report.html")).unwrap();
     assert!(report.contains("Against float32</h2>") && report.contains("bfloat16 weights and activations"));
 

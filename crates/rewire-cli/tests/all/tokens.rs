@@ -153,7 +153,7 @@ fn tokens_that_a_tokenizer_puts_around_a_text_are_left_out_and_named() {
     let plain = with_tokenizer(|_| {}).numbers();
     let both = with_tokenizer(|tokenizer| tokenizer["post_processor"] = template(true));
     assert_eq!(both.numbers(), plain);
-    both.assert_warned(&["<|endoftext|> in front of a text and <|endoftext|> at its end", "nothing at the end"]);
+    both.assert_warned(&["<|endoftext|> before a text and <|endoftext|> after it", "nothing after it"]);
     // The BOS in front is what Rewire does, too.
     let front = with_tokenizer(|tokenizer| tokenizer["post_processor"] = template(false));
     assert_eq!((front.numbers(), front.complaints.as_str()), (plain, ""));

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{bench, reproduce_facts, reproduce_ig, reproduce_ioi, reproduce_pythia, shell, sweep};
+use crate::{bench, pairs, reproduce_facts, reproduce_ig, reproduce_ioi, reproduce_pythia, shell, sweep};
 
 /// Find which parts of a transformer language model cause a behavior.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ pub enum Command {
     ReproduceFacts(reproduce_facts::Arguments),
     /// Patch your own prompt pairs, by any method, at any kind of node.
     Sweep(sweep::Arguments),
+    /// Check a file of prompt pairs, or convert it to JSON Lines, without running a model.
+    Pairs(pairs::Arguments),
     /// Time each sweep on models of known shapes, and compare it with its lower bound.
     Bench(bench::Arguments),
     /// Print a completion script for a shell.
@@ -51,6 +53,7 @@ impl Command {
             Command::ReproducePythia(arguments) => reproduce_pythia::run(arguments),
             Command::ReproduceFacts(arguments) => reproduce_facts::run(arguments),
             Command::Sweep(arguments) => sweep::run(arguments),
+            Command::Pairs(arguments) => pairs::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Completions(arguments) => shell::completions(Arguments::command(), arguments),
             Command::Man => shell::manual(Arguments::command()),

@@ -24,6 +24,8 @@ mod model;
 mod notices;
 mod on_device;
 pub mod output;
+mod pairs;
+mod pairs_file;
 mod panics;
 pub mod progress;
 mod publish;

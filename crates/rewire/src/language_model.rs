@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Hook, Recorder};
 use rewire_model::{Run, Transformer, TransformerConfig};
-use rewire_tasks::{PromptPair, PromptPairs, Tokenizer, read_pairs};
+use rewire_tasks::{AnswerTokens, Choices, PairsSource, PromptPair, PromptPairs, Tokenizer, read_pairs};
 
 use crate::error::Error;
 use crate::input::Input;
@@ -149,13 +149,21 @@ impl<B: Backend> LanguageModel<B> {
         Ok(pairs.with_token_labels(|token| tokenizer.decode(&[token])))
     }
 
-    /// Prompt pairs from a file with one JSON object a line: `clean`, `corrupt`, `answers`,
-    /// `wrong_answers`, as text or token ids.
+    /// Reads prompt pairs from a file in any [`Format`](rewire_tasks::Format): JSON Lines with
+    /// `clean`, `corrupt`, `answers` and `wrong_answers`, or another project's file.
     ///
     /// # Errors
     /// [`Error::PairsFile`], naming the file and the line.
     pub fn read_pairs(&self, path: impl AsRef<std::path::Path>) -> Result<PromptPairs, Error> {
         let TransformerConfig { d_vocab, n_ctx, .. } = *self.config();
-        Ok(read_pairs(path.as_ref(), self.tokenizer.as_ref(), self.bos(), d_vocab, n_ctx)?)
+        let source = PairsSource {
+            tokenizer: self.tokenizer.as_ref(),
+            bos: self.bos(),
+            d_vocab,
+            n_ctx,
+            answers: AnswerTokens::Single,
+            choices: Choices::default(),
+        };
+        Ok(read_pairs(path.as_ref(), &source)?.pairs)
     }
 }

@@ -138,7 +138,7 @@ proptest! {
             .map(|component| NodeKind { component, by })
             .collect();
         let fast = Execution { token_budget: if together { 8 * budget } else { budget }, prompt_batch: 1 + budget % 3, workers: Some(workers),
-            layers: Some(if together { LayerBatching::LineScope } else { LayerBatching::PerLayer }), ..Execution::default() };
+            layers: Some(if together { LayerBatching::AllLayers } else { LayerBatching::PerLayer }), ..Execution::default() };
         let slow = Execution::reference();
         let found = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &fast).unwrap();
         let expected = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &slow).unwrap();
@@ -160,7 +160,7 @@ proptest! {
         let by = [By::All, By::Position][by];
         let kinds: Vec<NodeKind> = components(&config).map(|component| NodeKind { component, by }).collect();
         let slow = Execution { reuse: rewire_analysis::run::Reuse::Nothing, ..Execution::default() };
-        let layers = Some(if together { LayerBatching::LineScope } else { LayerBatching::PerLayer });
+        let layers = Some(if together { LayerBatching::AllLayers } else { LayerBatching::PerLayer });
         let fast = Execution { layers, ..Execution::default() };
         let found = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, direction(noising), &fast).unwrap();
         let expected = activation_patching(&model.valid(), asked(&pairs, &metric), &kinds, direction(noising), &slow).unwrap();
@@ -472,7 +472,7 @@ fn what_is_computed_is_what_can_change() {
     // Attention and the two logits are on top.
     assert!((1.0..1.1).contains(&ratio), "{ratio}");
     // In one run for all layers the same is computed, and each block's weights are read once.
-    let budget = Execution { token_budget: 1 << 20, layers: Some(LayerBatching::LineScope), ..Execution::default() };
+    let budget = Execution { token_budget: 1 << 20, layers: Some(LayerBatching::AllLayers), ..Execution::default() };
     let together = activation_patching_cost(&model, &pairs, &metric, &heads, &budget).unwrap();
     assert_eq!(together.operations, counted.operations);
     assert!(together.bytes < counted.bytes);

@@ -3,7 +3,7 @@
 //! A patch of one node changes the residual stream by a known amount at one [`Entry`], and its run
 //! starts there. Patches that start at one position run in one batch. With
 //! [`LayerBatching::PerLayer`], a batch has the patches of one entry. With
-//! [`LayerBatching::LineScope`], a batch has the patches of all entries, and each row joins the run
+//! [`LayerBatching::AllLayers`], a batch has the patches of all entries, and each row joins the run
 //! at its entry.
 
 use crate::node::index::{positions_of, units};
@@ -184,7 +184,7 @@ pub(crate) fn plan(
         let parts: Vec<EntryGroup> = parts.into_values().filter(|part| !part.slices.is_empty()).collect();
         let together: Vec<Vec<EntryGroup>> = match layers {
             LayerBatching::PerLayer => parts.into_iter().map(|part| vec![part]).collect(),
-            LayerBatching::LineScope => vec![parts],
+            LayerBatching::AllLayers => vec![parts],
         };
         for parts in together.into_iter().filter(|parts| !parts.is_empty()) {
             passes.extend(chunks(PlannedPass { first, parts }, at_once));

@@ -73,7 +73,7 @@ pub struct Execution<'a> {
     /// one per core. Other backends run one pass at a time.
     pub workers: Option<usize>,
     /// Which patches run in one batch. `None` selects [`LayerBatching::PerLayer`] on the CPU
-    /// backends and [`LayerBatching::LineScope`] on others. The effects are the same, up to
+    /// backends and [`LayerBatching::AllLayers`] on others. The effects are the same, up to
     /// rounding.
     pub layers: Option<LayerBatching>,
     /// Which parts of the base run are reused.
@@ -125,7 +125,7 @@ impl Execution<'_> {
         self.layers.unwrap_or(if is_synchronous::<B>(device) {
             LayerBatching::PerLayer
         } else {
-            LayerBatching::LineScope
+            LayerBatching::AllLayers
         })
     }
 

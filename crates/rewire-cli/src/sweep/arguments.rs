@@ -8,7 +8,7 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::node::{By, NodeKind};
 use rewire_analysis::run::{Direction, Scale};
 use rewire_model::FinalNormGain;
-use rewire_tasks::{PromptPairs, read_pairs};
+use rewire_tasks::PromptPairs;
 
 use super::choices::{ByName, GainName, MethodName, MetricName, NodeName};
 use super::intervene::{AblationArguments, IntegralArguments, MeanArguments};
@@ -17,13 +17,12 @@ use crate::arguments::at_least_one;
 use crate::compute::NumberArguments;
 use crate::model::{ModelArguments, Source};
 use crate::output::WaitArguments;
+use crate::pairs_file::PairsFileArguments;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Prompt pairs, one JSON object per line. Fields: clean, corrupt, answers, wrong_answers (text
-    /// or token ids) and, for --by marked, position.
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub(super) pairs: PathBuf,
+    #[command(flatten)]
+    pub(super) file: PairsFileArguments,
     #[command(flatten)]
     pub(super) model: ModelArguments,
     #[command(flatten)]
@@ -198,9 +197,8 @@ impl Arguments {
             _ if !self.wants_mean() => Ok(Vec::new()),
             None => Ok(clean(pairs)),
             Some(path) => {
-                let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
-                let read = read_pairs(path, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx);
-                Ok(clean(&read.context("cannot use the reference set of --reference")?))
+                let read = self.file.reading.read(path, source);
+                Ok(clean(&read.context("cannot use the reference set of --reference")?.pairs))
             }
         }
     }

@@ -7,7 +7,7 @@ use rewire_analysis::AnalysisError;
 use rewire_model::Transformer;
 use rewire_report::{Certainty, Labels, describe_baselines};
 use rewire_store::Record;
-use rewire_tasks::{PromptPairs, read_pairs};
+use rewire_tasks::{PairsFile, PromptPairs};
 
 use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
@@ -27,12 +27,11 @@ use crate::session::Session;
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::with_numbers(arguments.model.device, arguments.numbers, &arguments.model.memory)?;
     let source = Source::open(&arguments.model)?;
-    let (d_vocab, n_ctx) = (source.config.d_vocab, source.config.n_ctx);
-    let pairs = read_pairs(&arguments.pairs, source.tokenizer.as_ref(), source.bos(), d_vocab, n_ctx)?;
+    let PairsFile { pairs, warnings, .. } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals {
-        check_clusters(&pairs, &arguments.pairs)?;
+        check_clusters(&pairs, &arguments.file.pairs)?;
     }
     let inputs = Inputs { pairs: &pairs, nodes: &nodes, reference: &reference };
     let identity = identity(arguments, &session, &source, inputs)?;
@@ -54,7 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    found.warnings = warn(&source, [("", found.outcome.warnings())]);
+    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    found.warnings = [warnings, warn(&source, [("", found.outcome.warnings())])].concat();
     let clusters = pairs.clusters();
     found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 

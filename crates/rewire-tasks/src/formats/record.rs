@@ -24,24 +24,24 @@ impl fmt::Display for Place {
 
 /// A prompt pair as a file states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// Where in the file it is.
-    pub place: Place,
+    pub(crate) place: Place,
     /// The clean prompt.
-    pub clean: Prompt,
+    pub(crate) clean: Prompt,
     /// The corrupted prompt.
-    pub corrupted: Prompt,
+    pub(crate) corrupted: Prompt,
     /// The right next tokens of the clean prompt.
-    pub answers: Vec<Answer>,
+    pub(crate) answers: Vec<Answer>,
     /// The wrong next tokens.
-    pub wrong_answers: Vec<Answer>,
+    pub(crate) wrong_answers: Vec<Answer>,
     /// The marked position, if the file marks one.
-    pub position: Option<Mark>,
+    pub(crate) position: Option<Mark>,
 }
 
 /// A prompt: text or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prompt {
+pub(crate) enum Prompt {
     /// Text, which is tokenized with the BOS in front.
     Text(String),
     /// Token ids, which are used as they are.
@@ -50,7 +50,7 @@ pub enum Prompt {
 
 /// An answer: text or a token id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Text.
     Text(String),
     /// A token id.
@@ -66,7 +66,7 @@ pub enum Answer {
 
 /// A marked position of both prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
+pub(crate) enum Mark {
     /// A position of the tokens as the model gets them: the BOS, if there is one, is 0.
     Token(usize),
     /// A position of the text's own tokens: the BOS is not counted.

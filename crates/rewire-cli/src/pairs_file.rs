@@ -1,0 +1,63 @@
+//! Arguments for a file of prompt pairs, and its reading for a model.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use rewire_tasks::{AnswerTokens, Choices, PairsFile, PairsFileError, PairsSource, read_pairs};
+
+use crate::model::Source;
+
+#[derive(Args)]
+pub(crate) struct PairsArguments {
+    /// Tokens of an answer. single: each answer is one token; first-token: the first token stands
+    /// for an answer of several tokens.
+    #[arg(long, value_enum, default_value = "single")]
+    answers: AnswersName,
+    /// Counterfactual of MIB rows (s2_io_flip, abc, ..), or column of the corrupted prompts in a
+    /// CSV table [default: the one of the task; corrupted].
+    #[arg(long, value_name = "NAME")]
+    counterfactual: Option<String>,
+    /// Word of auto-circuit's word_idxs whose position is marked, for --by marked.
+    #[arg(long, value_name = "WORD")]
+    mark: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AnswersName {
+    Single,
+    FirstToken,
+}
+
+impl PairsArguments {
+    /// Reads a file of prompt pairs for a model.
+    pub(crate) fn read(&self, path: &Path, source: &Source) -> Result<PairsFile, PairsFileError> {
+        let answers = match self.answers {
+            AnswersName::Single => AnswerTokens::Single,
+            AnswersName::FirstToken => AnswerTokens::First,
+        };
+        let choices = Choices { counterfactual: self.counterfactual.as_deref(), mark: self.mark.as_deref() };
+        read_pairs(
+            path,
+            &PairsSource {
+                tokenizer: source.tokenizer.as_ref(),
+                bos: source.bos(),
+                d_vocab: source.config.d_vocab,
+                n_ctx: source.config.n_ctx,
+                answers,
+                choices,
+            },
+        )
+    }
+}
+
+/// A file of prompt pairs and the way to read it.
+#[derive(Args)]
+pub(crate) struct PairsFileArguments {
+    /// Prompt pairs: JSON Lines with clean, corrupt, answers, wrong_answers (text or token ids)
+    /// and, for --by marked, position (counted from 0, the BOS included); or a file of
+    /// auto-circuit, EAP-IG, MIB, BLiMP or feature-circuits.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pairs: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: PairsArguments,
+}

@@ -1,8 +1,9 @@
 //! Benchmarks of the forward and backward passes, the cache and every sweep at GPT-2-small size, on
 //! seeded random weights.
 //!
-//! Run `cargo bench -p rewire-analysis`, or a single one by name: `cargo bench -p rewire-analysis
-//! -- heads`. `cargo xtask bench` also measures lower bounds and TransformerLens.
+//! Run `cargo bench -p rewire-analysis`, or a single one by name:
+//! `cargo bench -p rewire-analysis -- heads`. `cargo xtask bench` also measures lower bounds and
+//! TransformerLens.
 
 use std::time::Duration;
 

@@ -18,8 +18,8 @@ use crate::run::fit::catch_device_faults;
 use crate::run::question::{Direction, Question, Scale};
 use crate::run::record::{check, effect_scale, evaluate, record};
 
-/// Returns `pattern * gradient of the metric at the pattern` on the clean run, `[prompt, layer,
-/// head, dest, src]`.
+/// Returns `pattern * gradient of the metric at the pattern` on the clean run,
+/// `[prompt, layer, head, dest, src]`.
 ///
 /// A value is, to first order, the drop of the metric if that cell of the pattern were 0. The
 /// corrupted prompts only set the effect scale: with

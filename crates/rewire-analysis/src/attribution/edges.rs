@@ -75,8 +75,8 @@ pub struct EdgeAttribution {
 }
 
 impl EdgeAttribution {
-    /// Returns the mean over the prompts that have each position, `[layer_end, head_end, input,
-    /// layer_start, head_start, pos]`.
+    /// Returns the mean over the prompts that have each position,
+    /// `[layer_end, head_end, input, layer_start, head_start, pos]`.
     #[must_use]
     pub fn mean(&self) -> Array6<f32> {
         let mean = mean_over_prompts(&self.values, &self.lengths, Some(self.values.ndim() - 1));
@@ -151,8 +151,8 @@ pub(crate) fn paths<B: Differentiable>(
     let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
     let rows = prompts * pos;
     let mut of_ends = Vec::new();
-    // The source run minus the base run in each head's output to the residual stream, `[row, head,
-    // d_model]` for each layer so far.
+    // The source run minus the base run in each head's output to the residual stream,
+    // `[row, head, d_model]` for each layer so far.
     let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
     for end in 0..layers {
         if end > 0 {

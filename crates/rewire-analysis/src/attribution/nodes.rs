@@ -30,8 +30,9 @@ use crate::run::record::{check, effect_scale};
 use crate::run::transfer::to_vecs;
 use crate::run::workers;
 
-/// Returns the estimated effect of every node of the given kinds: `(source - base) . gradient of
-/// the metric at base`, summed over the node's dimensions (Nanda 2022).
+/// Returns the estimated effect of every node of the given kinds:
+/// `(source - base) . gradient of the metric at base`, summed over the node's dimensions (Nanda
+/// 2022).
 ///
 /// The estimate is linear: the effects of the parts of a node sum to the effect of the node.
 /// Effects are per prompt, `[prompt, layer, ..]`, with the signs and the effect scale of
@@ -259,8 +260,8 @@ fn estimate<B: Differentiable, const D: usize>(
     Ok(PendingSum::new(product, point.axes(), &NodeKind { by, ..kind }.axes()))
 }
 
-/// Writes the estimates of the computed positions into the estimates of all positions, `[prompt,
-/// ..]`.
+/// Writes the estimates of the computed positions into the estimates of all positions,
+/// `[prompt, ..]`.
 fn write(
     kind: NodeKind,
     batch: &PromptBatch,
@@ -327,8 +328,11 @@ impl<B: Backend> PendingSum<B> {
 }
 
 /// Returns the estimated effect of every edge from a head's output, through the residual stream, to
-/// the queries, keys or values of a later head: `(source - base of the output) . gradient of the
-/// metric at that input` (Nanda 2022; edges of Syed et al. 2023).
+/// the queries, keys or values of a later head.
+///
+/// An effect is `(source - base) . gradient`: the change of the start head's output between the two
+/// runs, times the gradient of the metric at the end head's input (Nanda 2022; edges of Syed et al.
+/// 2023).
 ///
 /// Signs and the effect scale are those of
 /// [`activation_patching`](crate::patching::engine::activation_patching).
@@ -338,10 +342,10 @@ impl<B: Backend> PendingSum<B> {
 ///
 /// # Memory
 /// Each thread holds `4 * pos * n_layers * n_heads * d_model` bytes per prompt of its batch; `pos`
-/// counts positions from the first different one on. Edge effects take `12 * (n_layers * n_heads)^2
-/// * pos` bytes: per prompt if they are kept per prompt, else per batch of
-/// [`Execution::gradient_batch`] prompts until the batches are summed. A device holds all edge
-/// effects, and a copy of the heads' outputs, until they are read.
+/// counts positions from the first different one on. Edge effects take
+/// `12 * (n_layers * n_heads)^2 * pos` bytes: per prompt if they are kept per prompt, else per
+/// batch of [`Execution::gradient_batch`] prompts until the batches are summed. A device holds all
+/// edge effects, and a copy of the heads' outputs, until they are read.
 ///
 /// # Errors
 /// As [`attribution_patching`].

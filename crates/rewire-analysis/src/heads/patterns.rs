@@ -11,8 +11,8 @@ use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::catch_device_faults;
 use crate::run::transfer::{to_vec, to_vecs};
 
-/// Returns the attention patterns of all heads, `[prompt, layer, head, dest, src]`: `4 * n_layers *
-/// n_heads * pos^2` bytes per prompt. Runs `prompt_batch` prompts at once.
+/// Returns the attention patterns of all heads, `[prompt, layer, head, dest, src]`:
+/// `4 * n_layers * n_heads * pos^2` bytes per prompt. Runs `prompt_batch` prompts at once.
 ///
 /// # Errors
 /// [`AnalysisError`] if prompts differ in length, or if the model cannot run them.

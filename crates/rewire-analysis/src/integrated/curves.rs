@@ -46,7 +46,7 @@ impl Curves {
 /// Place 0 is the node's clean activation and place 1 the activation of `end`; `places` may lie
 /// outside 0 to 1. Everything after the node is recomputed. Nodes must be added to the residual
 /// stream. [`Intervention::Zero`] means for neurons what
-/// [`IntegratedGradientsOptions::baseline`](crate::integrated::gradients::IntegratedGradientsOptions)
+/// [`IntegratedGradientsOptions::baseline`](crate::integrated::IntegratedGradientsOptions)
 /// says.
 ///
 /// Uses `prompt_batch`, `token_budget`, `workers`, `on_reduced` and `progress` of [`Execution`].

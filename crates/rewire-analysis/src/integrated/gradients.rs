@@ -96,9 +96,11 @@ pub struct Integrated {
     pub completeness: Vec<Completeness>,
 }
 
-/// Returns integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end
-/// - clean) . integral of the gradient of the metric along the line from the clean run's activation
-/// to the baseline's`, summed over a node's dimensions, per prompt.
+/// Returns integrated gradients (Sundararajan et al. 2017) of the activations of each layer, per
+/// prompt.
+///
+/// An attribution is `(end - clean) . integral of the gradient of the metric`, summed over a node's
+/// dimensions. The integral runs along the line from the clean run's activation to the baseline's.
 ///
 /// Attributions sum to the change of the metric along the line, within
 /// [`IntegratedGradientsOptions::tolerance`] and the metric's own rounding. A larger gap is an

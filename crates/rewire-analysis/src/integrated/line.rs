@@ -232,8 +232,8 @@ impl Attributions {
 }
 
 impl<B: Backend> Line<B> {
-    /// Returns the residual stream at places of the line, `[place * prompts + prompt, pos,
-    /// d_model]`.
+    /// Returns the residual stream at places of the line,
+    /// `[place * prompts + prompt, pos, d_model]`.
     fn residuals(&self, places: &[f64]) -> Tensor<B, 3> {
         let [prompts, pos, d_model] = self.clean.dims();
         let places: Vec<f32> = places.iter().map(|&place| place as f32).collect();

@@ -24,11 +24,11 @@ use crate::run::record::check_pairs;
 pub struct Backup {
     /// The heads that were zero-ablated.
     pub ablated: Vec<Head>,
-    /// What each head adds to the logit difference at END in the clean run, with the final norm's
-    /// scale of that run: `[prompt, layer, head]`.
+    /// Contribution of each head to the logit difference at END in the clean run, with the final
+    /// norm's scale of that run: `[prompt, layer, head]`.
     pub before: Array3<f32>,
-    /// What each head adds to the logit difference at END in the ablated run, with the final norm's
-    /// scale of that run: `[prompt, layer, head]`.
+    /// Contribution of each head to the logit difference at END in the ablated run, with the final
+    /// norm's scale of that run: `[prompt, layer, head]`.
     pub after: Array3<f32>,
     /// The logit difference in the clean run, per prompt.
     pub logit_difference_before: Vec<f32>,
@@ -36,8 +36,8 @@ pub struct Backup {
     pub logit_difference_after: Vec<f32>,
 }
 
-/// Zero-ablates the mixed values (z) of `heads` together, and returns what every head adds to the
-/// logit difference of the clean prompts before and after, in logits.
+/// Zero-ablates the mixed values (z) of `heads` together, and returns every head's contribution to
+/// the logit difference of the clean prompts before and after, in logits.
 ///
 /// Each run uses its own final norm's scale at END. `gain` works as in
 /// [`logit_attribution`](crate::heads::logit_attribution::logit_attribution).

@@ -1,5 +1,5 @@
-//! Direct logit attribution: what each node adds to the logit difference itself, without the effect
-//! through later layers.
+//! Direct logit attribution: each node's own contribution to the logit difference, without its
+//! effect through later layers.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -23,8 +23,8 @@ use crate::run::transfer::{flatten_positions, select_rows, to_vec, to_vecs};
 /// The method's name in errors.
 const METHOD: &str = "logit attribution";
 
-/// Returns what every node of the given kinds adds to the logit difference of the clean prompts at
-/// END, in logits.
+/// Returns the contribution of every node of the given kinds to the logit difference of the clean
+/// prompts at END, in logits.
 ///
 /// Nodes may be heads, attention and MLP outputs, and neurons. For the residual stream, the result
 /// is the logit difference read from the stream at that layer (the logit lens). The final norm's
@@ -128,7 +128,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         })
     }
 
-    /// Returns what the nodes of a component add, `[prompt, layer, ..]`.
+    /// Returns the contributions of a component's nodes, `[prompt, layer, ..]`.
     pub(super) fn of(&self, component: Component) -> Result<ArrayD<f32>, AnalysisError> {
         let layers = 0..self.model.config().n_layers;
         let of_layer = |layer| match component {
@@ -138,7 +138,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         };
         let layers = layers.map(of_layer).collect::<Result<Vec<Tensor<B, 2>>, AnalysisError>>()?; // each [unit, prompt]
         let [units, prompts] = layers.first().map_or([0; 2], Tensor::dims);
-        let array = |values| Array2::from_shape_vec((units, prompts), values).expect("a number a unit and prompt");
+        let array = |values| Array2::from_shape_vec((units, prompts), values).expect("one number per unit and prompt");
         let layers = to_vecs(layers.into_iter().map(|layer| layer.reshape([units * prompts])).collect());
         let layers: Vec<Array2<f32>> = layers.into_iter().map(array).collect();
         let views: Vec<_> = layers.iter().map(|layer| layer.view()).collect();
@@ -148,7 +148,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         Ok(if divided { all } else { all.index_axis_move(Axis(2), 0) })
     }
 
-    /// Returns what all heads add, `[prompt, layer, head]`.
+    /// Returns the contributions of all heads, `[prompt, layer, head]`.
     pub(super) fn all_heads(&self) -> Result<Array3<f32>, AnalysisError> {
         let heads = self.of(Component::HeadZ)?;
         Ok(heads.into_dimensionality().expect("prompts, layers and heads"))
@@ -161,7 +161,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         select_rows(flatten_positions(x), &rows)
     }
 
-    /// Returns what vectors at END `[unit, prompts, d_model]` add, `[unit, prompt]`.
+    /// Returns the contributions of vectors at END `[unit, prompts, d_model]`, as `[unit, prompt]`.
     fn along(&self, vectors: Tensor<B, 3>) -> Result<Tensor<B, 2>, AnalysisError> {
         let prompts = vectors.dims()[1];
         let vectors = vectors.unsqueeze_dim::<4>(2);
@@ -181,8 +181,8 @@ impl<'a, B: Backend> Direct<'a, B> {
         self.along(x.unsqueeze_dim(0))
     }
 
-    /// Returns what the neurons of a layer add. All prompts share the neurons' output vectors, so
-    /// each vector is first projected on the prompts' logit directions.
+    /// Returns the contributions of a layer's neurons. All prompts share the neurons' output
+    /// vectors, so each vector is first projected on the prompts' logit directions.
     fn neurons(&self, layer: usize) -> Result<Tensor<B, 2>, AnalysisError> {
         let post = to_f32(self.at_end(self.cache.block(layer, Site::MlpPost)?)); // [prompts, d_mlp]
         let prompts = post.dims()[0];

@@ -43,7 +43,7 @@ pub fn attention_patterns<B: Backend>(
             for (layer, of_layer) in to_vecs(layers.collect::<Result<_, CacheError>>()?).into_iter().enumerate() {
                 let of_layer = Array4::from_shape_vec((batch.len(), heads, width, width), of_layer);
                 let mut into = patterns.slice_axis_mut(Dimension(0), ndarray::Slice::from(from..from + batch.len()));
-                into.index_axis_mut(Dimension(1), layer).assign(&of_layer.expect("one pattern a prompt and head"));
+                into.index_axis_mut(Dimension(1), layer).assign(&of_layer.expect("one pattern per prompt and head"));
             }
         }
         Ok(patterns)

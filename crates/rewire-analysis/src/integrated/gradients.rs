@@ -42,15 +42,15 @@ pub struct IntegratedGradientsOptions<B: Backend> {
     pub scope: LineScope,
     /// The quadrature nodes at which gradients are taken: a rule, or any list of nodes.
     pub quadrature: QuadratureNodes,
-    /// The completeness gap allowed: a share of the change of the metric, plus what rounding inside
-    /// the metric may add to its two values ([`Metric::rounding`]).
+    /// The completeness gap allowed: a share of the change of the metric, plus a bound on the
+    /// rounding inside the metric ([`Metric::rounding`]).
     ///
-    /// The share is taken of the change plus a hundredth of what cancels in it: the sizes of the
-    /// attributions and of the two metrics. Rounding is allowed because no number of quadrature
-    /// nodes brings a sum closer to a difference than the difference is known.
+    /// The share is taken of the change plus a hundredth of the terms that cancel in it: the sizes
+    /// of the attributions and of the two metrics. Rounding is allowed because no number of
+    /// quadrature nodes brings a sum closer to a difference than the difference is known.
     ///
-    /// If the gap of a prompt is larger, a rule gets twice as many nodes, and a list of nodes is an
-    /// error.
+    /// If the gap of a prompt is larger, a rule gets twice as many nodes. A list of nodes cannot
+    /// grow, so a larger gap is an error.
     pub tolerance: f64,
     /// How often the nodes of a rule may be doubled before a layer fails.
     pub refinements: usize,

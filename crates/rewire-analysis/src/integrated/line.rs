@@ -30,8 +30,7 @@ pub(crate) struct Ends<'a, B: Backend, M> {
     end: ActivationCache<B>,
 }
 
-/// One line: the clean residual stream at the layer where the line enters the model, and the change
-/// to the other end.
+/// One line: the clean residual stream at its layer, and the change to the other end.
 pub(crate) struct Line<B: Backend> {
     entry: Entry,
     /// `[prompts, pos, d_model]`, from the first changed position on.

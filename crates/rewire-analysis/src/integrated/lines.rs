@@ -81,7 +81,7 @@ impl Found {
 #[strum(serialize_all = "kebab-case")]
 pub enum LineScope {
     /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric
-    /// when all of them are replaced.
+    /// when all are replaced.
     Layer,
     /// One head, or one neuron: its attributions over positions sum to its own exact effect. Each
     /// node needs its own line; for the neurons of a large model that is slower than patching them.

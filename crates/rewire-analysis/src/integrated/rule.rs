@@ -33,7 +33,8 @@ impl FromStr for Rule {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = NAMES.iter().find(|(_, n)| *n == name).map(|(rule, _)| *rule);
-        found.ok_or_else(|| format!("unknown quadrature rule `{name}`; use one of {}", NAMES.map(|(_, n)| n).join(", ")))
+        found
+            .ok_or_else(|| format!("unknown quadrature rule `{name}`; use one of {}", NAMES.map(|(_, n)| n).join(", ")))
     }
 }
 

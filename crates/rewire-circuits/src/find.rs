@@ -22,7 +22,7 @@ pub struct FoundCircuit {
     pub curve: Vec<Carried>,
     /// The circuit's shares on the choosing prompts.
     pub on_choosing: Carried,
-    /// The circuit's shares on the judging prompts. Report these.
+    /// The circuit's shares on the judging prompts: the figures to report.
     pub judged: Carried,
     /// The shares of random heads on the judging prompts.
     pub random: Random,

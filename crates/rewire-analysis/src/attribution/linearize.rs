@@ -20,7 +20,7 @@ pub(crate) struct Linearized<B: Differentiable> {
     pub(crate) base: ActivationCache<B>,
     pub(crate) source: ActivationCache<B>,
     pub(crate) gradients: ActivationCache<B::InnerBackend>,
-    /// Per prompt, still on the device.
+    /// The metric per prompt, still on the device.
     pub(crate) base_metric: Tensor<B::InnerBackend, 1>,
     pub(crate) source_metric: Tensor<B::InnerBackend, 1>,
     /// The largest absolute gradient of the metric with respect to a logit of the base run, per

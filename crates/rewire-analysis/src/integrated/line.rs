@@ -149,7 +149,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     }
 
     /// Returns the metric at the clean end of a line, the metric at the other end, and how far
-    /// rounding inside the metric may put each of the two: `[4 * prompts]`.
+    /// rounding inside the metric may shift each of the two: `[4 * prompts]`.
     pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
         let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.batch, 2);
         let mut watch = Watch::new();

@@ -1,7 +1,9 @@
-//! Forward, backward, cache and every sweep at GPT-2-small size, on seeded random weights made in memory.
+//! Benchmarks of the forward and backward passes, the cache and every sweep at GPT-2-small size, on
+//! seeded random weights.
 //!
-//! `cargo bench -p rewire-analysis`; name one to run it alone: `cargo bench -p rewire-analysis -- heads`. For floors and for
-//! TransformerLens beside them, see `cargo xtask bench`.
+//! Run `cargo bench -p rewire-analysis`, or a single one by name:
+//! `cargo bench -p rewire-analysis -- heads`. `cargo xtask bench` also measures lower bounds and
+//! TransformerLens.
 
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Eight pairs of 15 tokens that differ at token 10, as in the demo.
+/// Returns eight pairs of 15 tokens that differ at token 10, as in the demo.
 fn pairs() -> PromptPairs {
     let token = |i: u32| i * 7919 % 50_000;
     let prompt = |row: u32| -> Vec<u32> {

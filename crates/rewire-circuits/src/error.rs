@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the search for a circuit.
 
 use rewire_analysis::AnalysisError;
 
@@ -10,17 +10,17 @@ pub enum CircuitError {
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
     /// Fewer than two heads were ranked: a circuit keeps some heads and removes others.
-    #[error("a circuit is chosen among at least two heads, and {0} were ranked")]
+    #[error("a circuit needs at least two ranked heads, got {0}; rank more heads")]
     TooFewHeads(usize),
-    /// Too few heads to draw random sets of the circuit's size from.
-    #[error("random sets of {wanted} heads need as many to draw from, and there are {there}")]
+    /// There are too few heads to draw random sets of the circuit's size from.
+    #[error("cannot draw random sets of {wanted} heads from {there}; give at least {wanted} heads")]
     TooFewToDraw {
-        /// Heads in a set.
+        /// Number of heads in a set.
         wanted: usize,
-        /// Heads that there are.
+        /// Number of heads to draw from.
         there: usize,
     },
     /// There is no prompt to measure on.
-    #[error("a circuit is measured on prompts, and there are none")]
+    #[error("there are no prompts to measure a circuit on; give at least one group of prompts")]
     NoPrompts,
 }

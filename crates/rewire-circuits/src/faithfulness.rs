@@ -1,4 +1,5 @@
-//! How much of the behavior sets of heads carry, per prompt, and with intervals over prompts.
+//! Faithfulness: how much of the behavior a set of heads carries, per prompt, with bootstrap
+//! intervals over prompts.
 
 use std::collections::BTreeSet;
 
@@ -14,54 +15,58 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 
 use crate::error::CircuitError;
 
-/// What the heads of a circuit must keep alone, as a share of the clean logit difference.
+/// Bounds on the share of the clean logit difference that a circuit keeps if all other heads are
+/// mean-ablated.
 pub const KEPT: [f64; 2] = [0.8, 1.2];
-/// What may be left without the heads of a circuit, as a share of the clean logit difference.
+/// Bounds on the share of the clean logit difference that is left if a circuit's heads are
+/// mean-ablated.
 pub const LEFT: [f64; 2] = [-0.2, 0.2];
 
-/// Bootstrap resamples of prompts, and the share of them that an interval holds.
+/// Number of bootstrap resamples of the prompts, and the share of the resamples that an interval
+/// covers.
 const RESAMPLES: usize = 1000;
 const LEVEL: f64 = 0.95;
 
-/// Means over prompts as shares of the mean clean logit difference.
+/// Mean logit differences as shares of the mean clean logit difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shares {
-    /// With the heads of a set kept and all others mean-ablated.
+    /// The share if the heads of a set are kept and all others are mean-ablated.
     pub kept: f64,
-    /// With the heads of a set mean-ablated and all others kept.
+    /// The share if the heads of a set are mean-ablated and all others are kept.
     pub left: f64,
 }
 
 impl Shares {
-    /// Whether both bars are met.
+    /// Returns whether both shares are within their bounds, [`KEPT`] and [`LEFT`].
     #[must_use]
     pub fn meet_the_bars(self) -> bool {
         let within = |share: f64, [low, high]: [f64; 2]| share >= low && share <= high;
         within(self.kept, KEPT) && within(self.left, LEFT)
     }
 
-    /// How far the set is from a circuit that keeps everything and without which nothing is left: 0
-    /// is best.
+    /// Returns the distance from a perfect circuit, which keeps everything and without which
+    /// nothing is left: 0 is best.
     #[must_use]
     pub fn distance(self) -> f64 {
         (self.kept - 1.0).abs() + self.left.abs()
     }
 }
 
-/// What a set of heads carries.
+/// The share of the behavior that a set of heads carries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Carried {
     /// The heads.
     pub heads: BTreeSet<Head>,
     /// The shares on all prompts.
     pub shares: Shares,
-    /// The 95% percentile bootstrap interval over prompts of what is kept, and of what is left.
+    /// The 95% percentile bootstrap intervals over prompts, of the share kept and of the share
+    /// left.
     pub intervals: [[f64; 2]; 2],
-    /// Share of the resamples in which both bars are met.
+    /// Share of the resamples in which both shares are within their bounds.
     pub stability: f64,
 }
 
-/// Sets of heads removed on a set of prompts, in groups that have their own means.
+/// Mean ablations of sets of heads on a set of prompts, in groups that have their own means.
 pub struct Ablations<'a, B: Backend> {
     model: &'a Transformer<B>,
     groups: Vec<(PromptPairs, &'a Intervention<B>)>,
@@ -69,11 +74,12 @@ pub struct Ablations<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Ablations<'a, B> {
-    /// Prompts in groups, such as one a template and length, each with what removed heads get on it
-    /// ([`means_by`](crate::means_by)). `seed` is of the bootstrap.
+    /// Takes prompts in groups, such as one group per template and length, each with the mean
+    /// outputs that replace ablated heads' outputs ([`means_by`](crate::means_by)). `seed` is the
+    /// seed of the bootstrap.
     ///
     /// # Errors
-    /// [`CircuitError::NoPrompts`].
+    /// [`CircuitError::NoPrompts`] if there is no group.
     pub fn new(
         model: &'a Transformer<B>,
         groups: Vec<(PromptPairs, &'a Intervention<B>)>,
@@ -85,16 +91,16 @@ impl<'a, B: Backend> Ablations<'a, B> {
         Ok(Self { model, groups, seed })
     }
 
-    /// The longest prompt's number of tokens.
+    /// Returns the number of tokens of the longest prompt.
     #[must_use]
     pub fn width(&self) -> usize {
         self.groups.iter().map(|(pairs, _)| pairs.width()).max().unwrap_or(0)
     }
 
-    /// Measures what each set of heads carries, in logits.
+    /// Measures the share of the behavior that each set of heads carries.
     ///
     /// # Errors
-    /// [`CircuitError::Analysis`].
+    /// [`CircuitError::Analysis`] if an ablation fails.
     pub fn carried(&self, sets: &[BTreeSet<Head>], execution: &Execution) -> Result<Vec<Carried>, CircuitError> {
         let ablated_in =
             |set: &BTreeSet<Head>| [self.nodes(|head| !set.contains(head)), self.nodes(|head| set.contains(head))];
@@ -119,8 +125,8 @@ impl<'a, B: Backend> Ablations<'a, B> {
     }
 }
 
-/// What each set carries, from the logit differences of every prompt: clean, and, for each set,
-/// with the others and with the set ablated.
+/// Returns the shares of each set from the logit differences per prompt: `clean`, and two entries
+/// of `ablated` per set, with all other heads ablated and with the set ablated.
 fn shares(clean: &[f32], ablated: &[Vec<f32>], sets: &[BTreeSet<Head>], seed: u64) -> Vec<Carried> {
     let of_set = |shares: &[f64], set: usize| Shares { kept: shares[2 * set], left: shares[2 * set + 1] };
     let all = weighted(clean, ablated, &vec![1; clean.len()]);
@@ -138,8 +144,8 @@ fn shares(clean: &[f32], ablated: &[Vec<f32>], sets: &[BTreeSet<Head>], seed: u6
     sets.iter().enumerate().map(carried).collect()
 }
 
-/// The share of each group in every resample of the prompts. A resample draws the same prompts for
-/// all groups, and for the clean logit difference that they are shares of.
+/// Returns the share of each group in every resample of the prompts. A resample draws the same
+/// prompts for all groups and for the clean logit difference.
 fn resampled(clean: &[f32], ablated: &[Vec<f32>], seed: u64) -> Vec<Vec<f64>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let n = clean.len();
@@ -153,8 +159,8 @@ fn resampled(clean: &[f32], ablated: &[Vec<f32>], seed: u64) -> Vec<Vec<f64>> {
     (0..RESAMPLES).map(resample).collect()
 }
 
-/// The summed logit difference of each group over the summed clean one, each prompt counted so many
-/// times.
+/// Returns each group's summed logit difference divided by the clean sum. Prompt `i` counts
+/// `times[i]` times.
 fn weighted(clean: &[f32], ablated: &[Vec<f32>], times: &[u32]) -> Vec<f64> {
     let sum =
         |values: &[f32]| values.iter().zip(times).map(|(v, times)| f64::from(*v) * f64::from(*times)).sum::<f64>();
@@ -162,7 +168,7 @@ fn weighted(clean: &[f32], ablated: &[Vec<f32>], times: &[u32]) -> Vec<f64> {
     ablated.iter().map(|values| sum(values) / clean).collect()
 }
 
-/// The ends between which the middle [`LEVEL`] of the values lie.
+/// Returns the bounds of the middle [`LEVEL`] of the values.
 fn interval(values: impl Iterator<Item = f64>) -> [f64; 2] {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -181,7 +187,8 @@ mod tests {
 
     #[test]
     fn shares_are_ratios_of_means_and_not_means_of_ratios() {
-        // Ratios of the prompts are 1 and 0, their mean 0.5; of the means it is 1 / 4.
+        // The ratios of the two prompts are 1 and 0, and their mean is 0.5; the ratio of the means
+        // is 1 / 4.
         let of = carried(&[1.0, 0.0], &[0.5, 0.5], &[1.0, 3.0]);
         assert_eq!(of.shares, Shares { kept: 0.25, left: 0.25 });
     }
@@ -204,15 +211,14 @@ mod tests {
 
     #[test]
     fn intervals_are_of_the_ratio_over_resampled_prompts() {
-        // What is kept is exactly half on every prompt: no resample says otherwise, however the
-        // clean values vary.
+        // Every prompt keeps exactly half, so every resample does, however the clean values vary.
         let clean: Vec<f32> = (1..=40).map(|i| i as f32).collect();
         let half: Vec<f32> = clean.iter().map(|v| v / 2.0).collect();
         let scattered: Vec<f32> = clean.iter().map(|v| if v % 2.0 == 0.0 { 2.0 * v } else { 0.0 }).collect();
         let of = carried(&half, &scattered, &clean);
         assert_eq!(of.intervals[0], [0.5, 0.5]);
-        // The standard error of a ratio of means by the delta method; an interval is about two of
-        // them either way.
+        // The standard error of a ratio of means by the delta method. An interval extends about two
+        // standard errors to either side.
         let (mean, share) = (20.5, of.shares.left);
         let residual = |(x, y): (&f32, &f32)| (f64::from(*y) - share * f64::from(*x)).powi(2);
         let error = (clean.iter().zip(&scattered).map(residual).sum::<f64>() / 39.0 / 40.0).sqrt() / mean;
@@ -226,7 +232,8 @@ mod tests {
     fn stability_is_the_share_of_resamples_that_meet_both_bars() {
         let clean = vec![1.0; 50];
         assert_eq!(carried(&clean, &[0.0; 50], &clean).stability, 1.0);
-        // Kept is 0.8 on average, at the bar: about half of the resamples are above it.
+        // The mean kept share is 0.8, exactly at the bound: about half of the resamples are above
+        // it.
         let at_the_bar: Vec<f32> = (0..50).map(|i| if i % 2 == 0 { 0.3 } else { 1.3 }).collect();
         let of = carried(&at_the_bar, &[0.0; 50], &clean);
         assert!((0.4..0.7).contains(&of.stability), "{}", of.stability);

@@ -1,4 +1,4 @@
-//! From ranked heads to a circuit that was judged on other prompts.
+//! From ranked heads to a circuit that is judged on other prompts.
 
 use std::collections::BTreeMap;
 
@@ -12,24 +12,26 @@ use crate::faithfulness::{Ablations, Carried};
 use crate::random::{Random, compare_with_random};
 use crate::search::{Choice, choose};
 
-/// A circuit, and what it was chosen and judged by.
+/// A circuit, and the measurements that it was chosen and judged by.
 #[derive(Debug, Clone)]
 pub struct FoundCircuit {
-    /// Its heads with their strength, strongest first.
+    /// The circuit's heads with their strength, strongest first.
     pub members: Vec<(Head, f32)>,
-    /// What the strongest heads carry on the choosing prompts, for each number of them that was
+    /// The shares of the strongest heads on the choosing prompts, for each number of heads that was
     /// tried.
     pub curve: Vec<Carried>,
-    /// What the circuit carries on the choosing prompts.
+    /// The circuit's shares on the choosing prompts.
     pub on_choosing: Carried,
-    /// What it carries on the judging prompts: the figures that count.
+    /// The circuit's shares on the judging prompts: the figures to report.
     pub judged: Carried,
-    /// What random heads carry on the judging prompts.
+    /// The shares of random heads on the judging prompts.
     pub random: Random,
 }
 
-/// Chooses a circuit among heads that are ranked strongest first ([`rank_heads`]) on one set of
-/// prompts, judges it on another, and compares it with random heads there. `seed` is of the random
+/// Chooses a circuit on one set of prompts, judges it on another set, and compares it with random
+/// heads on that other set.
+///
+/// `ranked` has the heads, strongest first ([`rank_heads`]). `seed` is the seed of the random
 /// heads.
 ///
 /// # Errors
@@ -49,8 +51,8 @@ pub fn find_circuit<B: Backend>(
     Ok(FoundCircuit { members, curve, on_choosing: chosen, judged, random })
 }
 
-/// Ranks heads by the largest size of any of their effects, strongest first: the effects of maps
-/// `[layer, head]`, and further ones of single heads.
+/// Ranks heads by the largest absolute value of their effects, strongest first. `maps` are
+/// `[layer, head]`; `further` adds effects of single heads.
 #[must_use]
 pub fn rank_heads(maps: &[Array2<f32>], further: impl IntoIterator<Item = (Head, f32)>) -> Vec<(Head, f32)> {
     let mut strengths: BTreeMap<Head, f32> = BTreeMap::new();

@@ -1,11 +1,13 @@
 //! Circuits of attention heads: which heads carry a behavior, chosen on some prompts and judged on
 //! others.
 //!
-//! Use this crate after an analysis has ranked heads. [`find_circuit`] takes the fewest of them that
-//! keep the behavior alone and without which nothing is left ([`Shares`]), judges them on prompts
-//! that they were not chosen on, with bootstrap intervals, and sets random heads beside them.
-//! [`PathStep`] is path patching of all heads into some receivers; [`AttentionProfile`] says where heads
-//! look and [`evidence`] names what they do, for indirect object identification.
+//! Use this crate after an analysis has ranked heads. [`find_circuit`] chooses the fewest heads
+//! that keep the behavior alone and without which nothing of it is left ([`Shares`]). It judges
+//! them on other prompts, with bootstrap intervals, and compares them with random heads.
+//!
+//! For indirect object identification (IOI), [`PathStep`] path-patches all heads into some
+//! receivers, [`AttentionProfile`] has the heads' attention between the names, and [`evidence`]
+//! gives heads their roles.
 //!
 //! ```
 //! use burn::backend::Flex;
@@ -20,7 +22,7 @@
 //! let pairs = demo_pairs(&Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token).unwrap();
 //! let [choosing, judging] = [0..4, 4..8].map(|i| PromptPairs::new(pairs.pairs()[i].to_vec()).unwrap());
 //!
-//! // Removed heads get their mean output over the prompts, position by position.
+//! // Ablated heads get their mean output over the prompts, by position.
 //! let means = means_by(&model, &[((), pairs.clean())].into(), 8).unwrap();
 //! let [choosing, judging] =
 //!     [choosing, judging].map(|set| Ablations::new(&model, vec![(set, &means[&()])], 0).unwrap());

@@ -1,4 +1,4 @@
-//! The mean outputs that removed heads get.
+//! Mean head outputs, which replace the outputs of ablated heads.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
 use rewire_hooks::Site;
 use rewire_model::Transformer;
 
-/// Returns the mean output (z) of every head over each group of prompts, position by position, as
-/// Wang et al. 2022 do for each template. The prompts of a group have equal lengths; `batch` of them
-/// are run at once.
+/// Returns the mean output (z) of every head over each group of prompts, by position, as Wang et
+/// al. 2022 do for each template. The prompts of a group have the same length. Runs `batch` prompts
+/// at once.
 ///
 /// # Errors
 /// [`AnalysisError`], for example if a group is empty or its prompts differ in length.

@@ -1,29 +1,29 @@
-//! Where heads look: between any two positions, and between the names of indirect object
-//! identification.
+//! Attention of heads between any two positions, and between the names of indirect object
+//! identification (IOI).
 
 use ndarray::{Array2, Array5};
 use rewire_hooks::Head;
 use rewire_tasks::ioi::Roles;
 
-/// From one role to another.
+/// A pair of positions in an IOI prompt: the destination and the source of attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionProbe {
-    /// From END to the indirect object.
+    /// From END to the indirect object (IO).
     EndToIo,
-    /// From END to the subject.
+    /// From END to the subject (S1).
     EndToS1,
-    /// From END to the second mention of the subject.
+    /// From END to the second mention of the subject (S2).
     EndToS2,
-    /// From the second mention of the subject to the first.
+    /// From the second mention of the subject (S2) to the first (S1).
     S2ToS1,
-    /// From the second mention of the subject to the token after the first, as induction heads do.
+    /// From S2 to the token after S1, to which induction heads attend.
     S2ToAfterS1,
-    /// From the token after the subject to the subject.
+    /// From the token after S1 to S1.
     AfterS1ToS1,
 }
 
 impl AttentionProbe {
-    /// All of them.
+    /// All probes.
     pub const ALL: [Self; 6] = [
         AttentionProbe::EndToIo,
         AttentionProbe::EndToS1,
@@ -33,7 +33,7 @@ impl AttentionProbe {
         AttentionProbe::AfterS1ToS1,
     ];
 
-    /// `END to IO` and so on.
+    /// Returns the probe's name, for example `END to IO`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,8 +59,8 @@ impl AttentionProbe {
 }
 
 /// Returns each head's attention from one position to another, `[layer, head]`, as a mean over
-/// prompts. `patterns` are `[prompt, layer, head, dest, src]`; `positions` has a destination and a
-/// source a prompt.
+/// prompts. `patterns` are `[prompt, layer, head, dest, src]`; `positions` has one destination and
+/// one source per prompt.
 ///
 /// # Panics
 /// If a position lies outside the patterns.
@@ -73,18 +73,19 @@ pub fn mean_attention(patterns: &Array5<f32>, positions: &[(usize, usize)]) -> A
     })
 }
 
-/// How much each head looks from one name at another, as a mean over prompts: a map `[layer, head]`
-/// for each [`AttentionProbe`].
+/// Each head's attention between the names of IOI prompts, as a mean over prompts: a map
+/// `[layer, head]` for each [`AttentionProbe`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionProfile {
     means: Vec<Array2<f32>>,
 }
 
 impl AttentionProfile {
-    /// From patterns `[prompt, layer, head, dest, src]` and where the names of each prompt stand.
+    /// Computes the profile from patterns `[prompt, layer, head, dest, src]` and the name positions
+    /// of each prompt.
     ///
     /// # Panics
-    /// If a name stands outside the patterns.
+    /// If a name lies outside the patterns.
     #[must_use]
     pub fn new(patterns: &Array5<f32>, roles: &[Roles]) -> Self {
         let mean = |look: AttentionProbe| {
@@ -94,7 +95,7 @@ impl AttentionProfile {
         Self { means: AttentionProbe::ALL.map(mean).to_vec() }
     }
 
-    /// How much one head looks.
+    /// Returns one head's attention.
     ///
     /// # Panics
     /// If there is no such head.
@@ -103,7 +104,7 @@ impl AttentionProfile {
         self.means[look as usize][[head.layer, head.head]]
     }
 
-    /// How much all heads look, `[layer, head]`.
+    /// Returns all heads' attention, `[layer, head]`.
     #[must_use]
     pub fn map(&self, look: AttentionProbe) -> &Array2<f32> {
         &self.means[look as usize]

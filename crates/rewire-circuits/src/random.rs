@@ -1,4 +1,4 @@
-//! Random heads, for comparison.
+//! Random sets of heads, to compare a circuit with.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +11,21 @@ use rewire_hooks::Head;
 use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
 
-/// Sets of random heads that the circuit is compared with, of each kind.
+/// Number of random sets that a circuit is compared with.
 const RANDOM: usize = 20;
 
-/// Sets of as many random heads as the circuit has.
+/// Random sets with as many heads as the circuit.
 #[derive(Debug, Clone)]
 pub struct Random {
-    /// The heads that they are drawn from.
+    /// The pool that the heads are drawn from.
     pub from: &'static str,
-    /// What each set carries.
+    /// The shares of each set.
     pub sets: Vec<Carried>,
 }
 
 impl Random {
-    /// The circuit's place among the sets, 1 for the best: by how near to 1 its share kept is, and
-    /// how near to 0 its share left.
+    /// Returns the circuit's two ranks among the sets, 1 for the best: by the distance of its kept
+    /// share from 1, and by the distance of its left share from 0.
     #[must_use]
     pub fn ranks(&self, circuit: &Carried) -> [usize; 2] {
         let rank = |distance: fn(&Carried) -> f64| {
@@ -35,8 +35,8 @@ impl Random {
     }
 }
 
-/// Measures sets of random heads: drawn from those outside the circuit, or, if they are fewer than
-/// the circuit's, from all.
+/// Measures sets of random heads. They are drawn from the heads outside the circuit, or from all
+/// heads if the circuit has at least as many heads as are outside it.
 ///
 /// # Errors
 /// [`CircuitError`], for example if `all` has fewer heads than the circuit.
@@ -59,7 +59,7 @@ pub fn compare_with_random<B: Backend>(
     Ok(Random { from, sets: judging.carried(&sets, execution)? })
 }
 
-/// Draws `sets` sets of `n` different heads each, the same for the same seed.
+/// Draws `sets` sets of `n` different heads each. The same seed gives the same sets.
 ///
 /// # Panics
 /// If the pool has fewer than `n` heads.
@@ -70,7 +70,7 @@ pub fn random_sets(pool: &[Head], n: usize, sets: usize, seed: u64) -> Vec<BTree
         let mut pool = pool.to_vec();
         let mut set = BTreeSet::new();
         while set.len() < n {
-            assert!(!pool.is_empty(), "{n} heads of a pool of fewer");
+            assert!(!pool.is_empty(), "cannot draw {n} heads: the pool has fewer");
             let i = ((u64::from(rng.next_u32()) * pool.len() as u64) >> 32) as usize;
             set.insert(pool.swap_remove(i));
         }

@@ -1,4 +1,5 @@
-//! What each head does, by the step that found it and by where it looks.
+//! Roles of heads in the IOI circuit, from the search step that found a head and from its
+//! attention.
 
 use rewire_analysis::heads::{Backup, CopyScores};
 use rewire_hooks::Head;
@@ -6,47 +7,50 @@ use rewire_hooks::Head;
 use crate::names::{AttentionProbe, AttentionProfile};
 use crate::step::PathStep;
 
-/// Per cent above which a copy score tells a mover (the notebook means 75%).
+/// Copy score above which a head counts as a name mover, in percent (the notebook means 75%).
 pub const COPIES: f32 = 75.0;
 
-/// Attention from which on a head is said to look somewhere.
+/// Attention from which on a head counts as attending to a position.
 const LOOKS: f32 = 0.1;
 
-/// What a head does, by the step that found it and by where it looks.
+/// A head's role, from the search step that found it and from its attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HeadRole {
     /// Serves the behavior directly, and copies names.
     NameMover,
-    /// Serves the behavior directly by what it moves from S2.
+    /// Serves the behavior directly, and attends from END to S2.
     DirectInhibition,
-    /// Serves the behavior directly, and neither copies names nor looks at S2.
+    /// Serves the behavior directly, and neither copies names nor attends to S2.
     DirectEffect,
-    /// Takes over when the movers are removed.
+    /// Adds to the logit difference once the movers are ablated.
     Backup,
     /// Works against the behavior directly, and copies names negatively.
     NegativeMover,
-    /// Works against the behavior directly, and does not copy negatively.
+    /// Works against the behavior directly, and does not copy names negatively.
     NegativeEffect,
-    /// Reaches the movers' queries, and looks from END at S2.
+    /// Reaches the movers' queries, and attends from END to S2.
     SInhibition,
-    /// Reaches the movers' queries, and does not look at S2.
+    /// Reaches the movers' queries, and does not attend to S2.
     QueryContributor,
-    /// Reaches the inhibitors' values, and looks from S2 at the token after S1.
+    /// Reaches the inhibition heads' values, and attends from S2 to the token after S1.
     Induction,
-    /// Reaches the inhibitors' values, and looks from S2 at S1.
+    /// Reaches the inhibition heads' values, and attends from S2 to S1.
     DuplicateToken,
-    /// Reaches the inhibitors' values, and looks at neither.
+    /// Reaches the inhibition heads' values, and attends to neither S1 nor the token after S1.
     ValueContributor,
-    /// Reaches their keys, and looks from the token after S1 at S1.
+    /// Reaches the keys of the heads that reach the inhibition heads' values, and attends from the
+    /// token after S1 to S1.
     PreviousToken,
-    /// Reaches their keys, and does not look there.
+    /// Reaches the keys of the heads that reach the inhibition heads' values, and does not attend
+    /// from the token after S1 to S1.
     KeyContributor,
-    /// Below the threshold in every step, and yet needed for the circuit to carry the behavior.
+    /// Is below the threshold in every step, and is still needed for the circuit to carry the
+    /// behavior.
     Completing,
 }
 
 impl HeadRole {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 14] = [
         HeadRole::NameMover,
         HeadRole::DirectInhibition,
@@ -64,7 +68,7 @@ impl HeadRole {
         HeadRole::Completing,
     ];
 
-    /// Its name: the published circuit's, if it has the class.
+    /// Returns the role's name: the name in the published circuit, if that has the role.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -86,37 +90,40 @@ impl HeadRole {
     }
 }
 
-/// A head with a role, and the effect that says so.
+/// A head, its role, and the effect that is the evidence for the role.
 pub type Evidence = (Head, HeadRole, f32);
 
-/// What the steps found.
+/// The results of all search steps.
 #[derive(Clone, Copy)]
 pub struct Seen<'a> {
     /// Path patching into the last residual stream.
     pub direct: &'a PathStep,
-    /// Heads that work against the behavior there.
+    /// Heads that work against the behavior in the direct step.
     pub opposing: &'a [Head],
-    /// Into the movers' queries.
+    /// Path patching into the movers' queries.
     pub queries: &'a Option<PathStep>,
-    /// Into the values of direct inhibitors, and of those that reach the queries.
+    /// Path patching into the values of the direct inhibition heads, and into the values of the
+    /// heads that reach the queries.
     pub values: [&'a Option<PathStep>; 2],
-    /// Into the keys of the heads that both found.
+    /// Path patching into the keys of the heads that the two value steps found.
     pub keys: &'a Option<PathStep>,
-    /// Where heads look.
+    /// Attention of all heads between the names.
     pub looks: &'a AttentionProfile,
     /// Copy scores without norms.
     pub copying: &'a CopyScores,
-    /// What the others add when the movers are removed.
+    /// Contributions of all heads to the logit difference before and after the movers are ablated.
     pub backup: Option<&'a Backup>,
-    /// The movers.
+    /// The name movers.
     pub movers: &'a [Head],
-    /// Share of clean less corrupted from which on a head counts.
+    /// Effect from which on a head counts, as a share of the clean minus the corrupted logit
+    /// difference.
     pub threshold: f32,
-    /// The clean logit difference as a share of clean less corrupted, which all effects are shares of.
+    /// The clean logit difference as a share of clean minus corrupted, the scale of all effects.
     pub share_of_span: f32,
 }
 
-/// Heads with their roles, and the effect that says so.
+/// Returns the heads that have a role, with their roles and the effects that are the evidence for
+/// them.
 #[must_use]
 pub fn evidence(seen: &Seen) -> Vec<Evidence> {
     let looks = seen.looks;
@@ -170,12 +177,12 @@ fn of_step(head: Head, role: HeadRole, step: &PathStep) -> Evidence {
     (head, role, step.effects()[[head.layer, head.head]])
 }
 
-/// The heads that serve the behavior in a step, if there was one.
+/// Returns the heads that serve the behavior in a step; none if there was no step.
 fn heads_of(step: &Option<PathStep>) -> impl Iterator<Item = (Head, &PathStep)> {
     step.iter().flat_map(|step| step.serving.iter().map(move |&head| (head, step)))
 }
 
-/// Whether a head looks from END at S2, more than at the other names.
+/// Returns whether a head attends from END to S2, and more so than to IO and to S1.
 #[must_use]
 pub fn inhibits(looks: &AttentionProfile, head: Head) -> bool {
     let [io, s1, s2] =
@@ -183,7 +190,8 @@ pub fn inhibits(looks: &AttentionProfile, head: Head) -> bool {
     s2 >= LOOKS && s2 > io && s2 > s1
 }
 
-/// Whether a head looks from S2 at the token behind S1, which in layer 0 no head can know to.
+/// Returns whether a head attends from S2 to the token after S1. In layer 0 no head can know that
+/// position, so the answer is no.
 #[must_use]
 pub fn induces(looks: &AttentionProfile, head: Head) -> bool {
     head.layer > 0 && looks.of(AttentionProbe::S2ToAfterS1, head) >= LOOKS

@@ -1,4 +1,4 @@
-//! Which heads make the circuit.
+//! The choice of the heads that make up the circuit.
 
 use std::collections::BTreeSet;
 
@@ -9,25 +9,29 @@ use rewire_hooks::Head;
 use crate::error::CircuitError;
 use crate::faithfulness::{Ablations, Carried};
 
-/// Share of the resamples of the choosing prompts in which a circuit must meet both bars: the bars
-/// are then three standard errors away. Means over as many other prompts differ from these by 1.4
-/// standard errors, so that one in a hundred that just pass misses a bar there.
+/// Share of the resamples of the choosing prompts in which a circuit must be within both bounds.
+/// The bounds are then three standard errors away. Means over as many other prompts differ from
+/// these by 1.4 standard errors, so one in a hundred circuits that just pass misses a bound on
+/// those prompts.
 pub const STABLE: f64 = 0.999;
-/// Numbers of heads that are measured before the first good one among them ends the search.
+/// Number of set sizes that are measured in one block; the search ends after a block with a stable
+/// set.
 const BLOCK: usize = 8;
 
-/// A circuit, and the sets that were measured on the way to it.
+/// A circuit, and the sets that were measured in the search for it.
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// The circuit.
     pub chosen: Carried,
-    /// What the strongest heads carry, for each number of them that was tried.
+    /// The shares of the strongest heads, for each number of heads that was tried.
     pub curve: Vec<Carried>,
 }
 
-/// Takes the fewest heads, strongest first, that meet both bars in nearly all resamples of the
-/// choosing prompts; the search ends with the block that has such a number. If no number of heads
-/// does, it takes the number that does so in the most resamples.
+/// Chooses the fewest heads, strongest first, that are within both bounds in nearly all resamples
+/// of the choosing prompts.
+///
+/// The search ends after the first block that has such a set. If no set is stable, the function
+/// chooses the set that is within both bounds in the most resamples.
 ///
 /// # Errors
 /// [`CircuitError`], for example if fewer than two heads are ranked.
@@ -48,7 +52,7 @@ pub fn choose<B: Backend>(
     Ok(Choice { chosen, curve })
 }
 
-/// The first stable set, or the most stable one.
+/// Returns the first stable set, or the most stable one.
 fn pick(curve: &[Carried]) -> Option<&Carried> {
     curve.iter().find(|carried| is_stable(carried)).or_else(|| curve.iter().max_by(|a, b| better(a, b)))
 }
@@ -62,7 +66,7 @@ fn better(a: &Carried, b: &Carried) -> std::cmp::Ordering {
     a.stability.total_cmp(&b.stability).then_with(by_distance)
 }
 
-/// The numbers of heads that are tried: all up to 40, then farther and farther apart.
+/// Returns the numbers of heads to try: all up to 40, then at growing intervals.
 fn sizes(heads: usize) -> Vec<usize> {
     let mut sizes: Vec<usize> = (1..heads.min(41)).collect();
     while let Some(&last) = sizes.last() {
@@ -87,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_fewest_heads_that_hold_in_nearly_all_resamples_are_taken() {
-        // Two heads meet the bars on the prompts at hand, and miss them on a tenth of the
+        // Two heads are within the bounds on these prompts, and outside them on a tenth of the
         // resamples.
         let curve = [carried(1, 0.5, 0.0), carried(2, 0.85, 0.9), carried(3, 0.95, 0.9995), carried(4, 1.0, 1.0)];
         assert_eq!(pick(&curve).unwrap().heads.len(), 3);

@@ -1,4 +1,4 @@
-//! One step of the way back: which heads reach some receivers.
+//! One search step from the logits back to the input: which heads reach some receivers.
 
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
@@ -10,22 +10,23 @@ use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-/// Path patching of all heads' outputs into some receivers, noising.
+/// Noising path patching of all heads' outputs into some receivers.
 #[derive(Debug, Clone)]
 pub struct PathStep {
-    /// Where the changed outputs are read.
+    /// The receivers of the changed outputs.
     pub receivers: Vec<Receiver>,
     /// Receivers that no head reaches.
     pub unreached: Vec<Receiver>,
-    /// The effects, one kind: `[prompt, layer, head]`.
+    /// The effects, of one kind: `[prompt, layer, head]`.
     pub outcome: Outcome,
     /// Heads whose effect is at most minus the threshold, strongest first: they serve the behavior.
     pub serving: Vec<Head>,
 }
 
 impl PathStep {
-    /// Patches the paths from every head to `receivers`, MLPs recomputed and other heads held.
-    /// Effects and `threshold` are shares of clean less corrupted.
+    /// Patches the paths from every head to `receivers`. MLPs are recomputed and other heads
+    /// frozen. Effects and `threshold` are shares of the clean minus the corrupted logit
+    /// difference.
     ///
     /// # Errors
     /// [`AnalysisError`], for example for a receiver that the model does not have.
@@ -52,13 +53,14 @@ impl PathStep {
         Ok(step)
     }
 
-    /// Mean effects, `[layer, head]`.
+    /// Returns the mean effects, `[layer, head]`.
     #[must_use]
     pub fn effects(&self) -> Array2<f32> {
         mean_by_head(&self.outcome, 0)
     }
 
-    /// Heads whose effect is at least the threshold, strongest first: they work against the behavior.
+    /// Returns the heads whose effect is at least the threshold, strongest first: they work against
+    /// the behavior.
     #[must_use]
     pub fn opposing(&self, threshold: f32) -> Vec<Head> {
         beyond(&self.effects(), |effect| effect >= threshold)
@@ -74,7 +76,7 @@ pub fn mean_by_head(outcome: &Outcome, kind: usize) -> Array2<f32> {
     outcome.effects[kind].mean().into_dimensionality().expect("layers and heads")
 }
 
-/// Heads whose effect passes, strongest first.
+/// Returns the heads whose effect passes, strongest first.
 fn beyond(effects: &Array2<f32>, passes: impl Fn(f32) -> bool) -> Vec<Head> {
     let mut heads: Vec<(Head, f32)> =
         effects.indexed_iter().map(|(place, v)| (Head::from(place), *v)).filter(|(_, v)| passes(*v)).collect();

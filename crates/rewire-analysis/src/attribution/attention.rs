@@ -1,4 +1,4 @@
-//! Attention attribution: which cells of which patterns matter, on the clean run alone.
+//! Attention attribution: which cells of which attention patterns matter on the clean run.
 
 use crate::run::record::baselines;
 use burn::module::AutodiffModule;
@@ -18,9 +18,13 @@ use crate::run::fit::catch_device_faults;
 use crate::run::question::{Direction, Question, Scale};
 use crate::run::record::{check, effect_scale, evaluate, record};
 
-/// `pattern * gradient of the metric at pattern` on the clean run, `[prompt, layer, head, dest, src]`: to first order, what
-/// the metric would lose if that cell of the pattern were 0. No counterfactual prompt enters but for the unit: with
-/// [`Scale::Normalized`](crate::run::question::Scale::Normalized) it is a share of clean mean less corrupted mean.
+/// Returns `pattern * gradient of the metric at the pattern` on the clean run,
+/// `[prompt, layer, head, dest, src]`.
+///
+/// A value is, to first order, the drop of the metric if that cell of the pattern were 0. The
+/// corrupted prompts only set the effect scale: with
+/// [`Scale::Normalized`](crate::run::question::Scale::Normalized), a value is a share of the clean
+/// mean minus the corrupted mean.
 ///
 /// # Errors
 /// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
@@ -37,7 +41,7 @@ pub fn attention_attribution<B: Differentiable, M: Metric>(
         let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
         let at = Linearity { method: "attention attribution", at: Direction::Noising, has_other_direction: false };
         let found = by_batch(model, question, at, execution, |batch| {
-            // The corrupted run gives nothing but the unit.
+            // The corrupted run only sets the effect scale.
             let corrupted = match scale {
                 Scale::Normalized => record(&inner, &batch.pairs.corrupted(), batch, metric, |_| false)?.metric,
                 Scale::Metric => Vec::new(),

@@ -1,4 +1,5 @@
-//! Edge attribution: from every head's output to every later head's queries, keys and values.
+//! Edge attribution: effects of the edges from every head's output to every later head's queries,
+//! keys and values.
 
 use burn::tensor::Tensor;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
@@ -14,14 +15,15 @@ use crate::run::batch::PromptBatch;
 use crate::run::question::Scale;
 use crate::run::record::effect_scale;
 
-/// How the norm in front of a head's inputs passes a gradient back to the residual stream.
+/// How the layer norm before a head's inputs passes a gradient back to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum NormJacobian {
-    /// With its scale held where it is in the base run: centering and one division.
+    /// The norm's scale is frozen at its value in the base run: the norm centers and divides by a
+    /// constant.
     Frozen,
-    /// As it is: moving the stream also moves the scale.
+    /// The norm is differentiated in full: moving the residual stream also moves the scale.
     Exact,
 }
 
@@ -32,12 +34,12 @@ impl std::str::FromStr for NormJacobian {
         match name {
             "frozen" => Ok(NormJacobian::Frozen),
             "exact" => Ok(NormJacobian::Exact),
-            other => Err(format!("no norm Jacobian `{other}`; there are exact and frozen")),
+            other => Err(format!("unknown norm Jacobian `{other}`; use exact or frozen")),
         }
     }
 }
 
-/// What of head edges is estimated and kept.
+/// Which edge attributions are estimated and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeAttributionOptions {
     /// How the norm is differentiated.
@@ -46,33 +48,35 @@ pub struct EdgeAttributionOptions {
     pub reduce: Reduce,
 }
 
-/// The sites whose activations head edges need.
+/// The sites whose activations edge attribution needs.
 pub(crate) const RECORDED: [Site; 3] = [Site::Z, Site::ResidPre, Site::Ln1Scale];
-/// The sites whose gradients they need.
+/// The sites whose gradients edge attribution needs.
 pub(crate) const PROBED: [Site; 3] = [Site::Q, Site::K, Site::V];
 
-/// Estimated effects of the paths between heads.
+/// Estimated effects of the edges between heads. An edge runs from the output of its start head to
+/// an input of its end head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EdgeAttribution {
     /// How the norm was differentiated.
     pub norm: NormJacobian,
-    /// The metric of the unpatched runs.
+    /// The metric on the unpatched runs.
     pub baselines: Baselines,
     /// As [`Outcome::vanished`](crate::effects::Outcome::vanished).
     pub vanished: Vec<usize>,
-    /// `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`, with one prompt for their mean; 0 where
-    /// the path's end does not come after its start.
+    /// The effects, `[prompt, layer_end, head_end, input (q, k, v), layer_start, head_start, pos]`.
+    /// A mean over prompts has a prompt axis of size 1. The value is 0 if the end head's layer is
+    /// not after the start head's layer.
     pub values: ArrayD<f32>,
-    /// Tokens of each prompt of [`values`](Self::values); of a mean, of the longest. A shorter
-    /// prompt has no path at the positions after its end.
+    /// Number of tokens of each prompt in [`values`](Self::values); for a mean, of the longest
+    /// prompt. A shorter prompt has no edge at the positions after its end.
     pub lengths: Vec<usize>,
     /// Number of prompts that have each position, `[pos]`.
     pub prompts_by_position: Vec<usize>,
 }
 
 impl EdgeAttribution {
-    /// Mean over the prompts that have each position, `[layer_end, head_end, input, layer_start,
-    /// head_start, pos]`.
+    /// Returns the mean over the prompts that have each position,
+    /// `[layer_end, head_end, input, layer_start, head_start, pos]`.
     #[must_use]
     pub fn mean(&self) -> Array6<f32> {
         let mean = mean_over_prompts(&self.values, &self.lengths, Some(self.values.ndim() - 1));
@@ -82,8 +86,8 @@ impl EdgeAttribution {
 
 const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, Site::K), (HeadInput::V, Site::V)];
 
-/// Puts the portions of prompts of these `lengths` together: one after the other, or their sums
-/// into the mean.
+/// Joins the results of all batches of prompts, whose `lengths` are in tokens: concatenates them,
+/// or adds the sums into the mean.
 pub(crate) fn join(
     parts: Vec<ArrayD<f32>>,
     paths: EdgeAttributionOptions,
@@ -110,11 +114,11 @@ pub(crate) fn join(
             (joined * factor as f32, lengths.to_vec())
         }
     };
-    // A 0 has no sign.
+    // Turns -0 into 0.
     let values = values + 0.0;
     if let Some((index, &value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
         let what = format!(
-            "the estimated effect of the path from L{}H{} to L{}H{} at position {}",
+            "the estimated effect of the edge from L{}H{} to L{}H{} at position {}",
             index[4], index[5], index[1], index[2], index[6]
         );
         let prompt = (paths.reduce == Reduce::PerPrompt).then_some(index[0]);
@@ -123,7 +127,7 @@ pub(crate) fn join(
     Ok(EdgeAttribution { norm: paths.norm, baselines, vanished, values, lengths, prompts_by_position })
 }
 
-/// The shape of the paths of a portion of `n_prompts`.
+/// Returns the shape of the edge effects of a batch of `n_prompts` prompts.
 pub(crate) fn shape(reduce: Reduce, config: &TransformerConfig, n_prompts: usize, width: usize) -> Vec<usize> {
     let kept = match reduce {
         Reduce::PerPrompt => n_prompts,
@@ -133,8 +137,9 @@ pub(crate) fn shape(reduce: Reduce, config: &TransformerConfig, n_prompts: usize
     vec![kept, layers, heads, 3, layers, heads, width]
 }
 
-/// The paths of one portion, one tensor for each layer that paths end in (from the second), `[prompt, pos, input, end, layer, start]`
-/// in a row; or their sum over prompts where those are not kept apart.
+/// Returns the edge effects of one batch: one flat tensor for each end layer from the second one
+/// on, `[prompt, pos, input, end, layer, start]`. With [`Reduce::Mean`], the values are sums over
+/// prompts.
 pub(crate) fn paths<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearized<B>,
@@ -146,7 +151,8 @@ pub(crate) fn paths<B: Differentiable>(
     let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
     let rows = prompts * pos;
     let mut of_ends = Vec::new();
-    // What the heads of the layers so far write more in the source run, `[row, head, d_model]` each.
+    // The source run minus the base run in each head's output to the residual stream,
+    // `[row, head, d_model]` for each layer so far.
     let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
     for end in 0..layers {
         if end > 0 {
@@ -166,7 +172,8 @@ pub(crate) fn paths<B: Differentiable>(
     Ok(of_ends)
 }
 
-/// The numbers of [`paths`], shaped as [`EdgeAttribution::values`]; `first` is the first position that they are of.
+/// Shapes the numbers of [`paths`] as [`EdgeAttribution::values`]. The numbers start at position
+/// `first`.
 pub(crate) fn array(
     of_ends: Vec<Vec<f32>>,
     kept: EdgeAttributionOptions,
@@ -181,7 +188,7 @@ pub(crate) fn array(
     for (end, paths) in (1..).zip(of_ends) {
         let paths = Array6::from_shape_vec([kept, width - first, 3, heads, end, heads], paths);
         // [prompt, pos, input, end, layer, start] -> [prompt, end, input, layer, start, pos]
-        let paths = paths.expect("one number a path").permuted_axes([0, 3, 2, 4, 5, 1]);
+        let paths = paths.expect("one number per edge").permuted_axes([0, 3, 2, 4, 5, 1]);
         let mut of_end = values.index_axis_mut(Dimension(1), end);
         of_end.slice_axis_inplace(Dimension(3), Slice::from(..end));
         of_end.slice_axis_inplace(Dimension(5), Slice::from(first..));
@@ -190,8 +197,8 @@ pub(crate) fn array(
     values
 }
 
-/// The gradient that reaches the residual stream before block `layer` through each head's queries, keys and values alone:
-/// `[row, input * head, d_model]`.
+/// Returns the gradient that reaches the residual stream before block `layer` through only the
+/// queries, keys or values of each head, `[row, input * head, d_model]`.
 fn arriving<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearized<B>,

@@ -1,4 +1,5 @@
-//! The attribution of groups of nodes: linear, so the sum of their nodes'.
+//! Attribution of groups of nodes: attribution is linear, so a group's effect is the sum of its
+//! nodes' effects.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +14,14 @@ use crate::patching::groups::{GroupOutcome, check_group_effects, check_groups};
 use crate::run::execution::Execution;
 use crate::run::question::{Direction, Question};
 
-/// The estimated effect of each group of nodes, from one backward pass: the sum of the attributions of its nodes. To set
-/// beside [`patch_groups`](crate::patching::groups::patch_groups), which patches them together; signs and units are the same.
+/// Returns the estimated effect of each group of nodes, from one backward pass: the sum of the
+/// attributions of its nodes.
 ///
-/// A node that is part of another (a head and its layer's attention output) is counted with both, though a joint patch could
-/// not move it twice: name the one or the other.
+/// Compare it with [`patch_groups`](crate::patching::groups::patch_groups), which patches the nodes
+/// of a group together. Both have the same signs and effect scale.
+///
+/// If a group names a node and a part of that node (an attention output and one of its heads), the
+/// sum counts the part twice, though a joint patch moves it once. Name only one of the two.
 ///
 /// # Errors
 /// As [`patch_groups`](crate::patching::groups::patch_groups) and [`attribution_patching`].
@@ -30,7 +34,7 @@ pub fn attribute_groups<B: Differentiable, M: Metric>(
 ) -> Result<GroupOutcome, AnalysisError> {
     let pairs = question.pairs;
     check_groups(model, pairs, groups)?;
-    // As finely as any node of the group needs it; what is coarser is a sum.
+    // Estimate each component at the finest division that a group needs; coarser nodes are sums.
     let kinds: BTreeSet<NodeKind> = groups.iter().flatten().map(finest).collect();
     let kinds: Vec<NodeKind> = kinds.into_iter().collect();
     let outcome = attribution_patching(model, question, &kinds, direction, execution)?;
@@ -50,7 +54,7 @@ pub fn attribute_groups<B: Differentiable, M: Metric>(
     Ok(GroupOutcome { direction, scale, metric, baselines, vanished, values })
 }
 
-/// The kind of which a node is a part.
+/// Returns the finest kind of node that `node` is a sum of.
 fn finest(node: &Node) -> NodeKind {
     let by = match node.positions {
         Positions::Cell { .. } => By::Cell,
@@ -59,18 +63,18 @@ fn finest(node: &Node) -> NodeKind {
     NodeKind { component: node.component, by }
 }
 
-/// The estimates of a kind in a layer, along its axes, summed over what a node is.
+/// Sums the estimates of one kind in one layer, along the kind's axes, over the parts of `node`.
 fn sum(mut estimates: ArrayViewD<'_, f32>, node: &Node, kind: NodeKind, prompt: usize) -> f64 {
     let src = match node.positions {
         Positions::Cell { src, .. } => Some(src),
         _ => None,
     };
-    // Positions are the last axes: destination, then source.
+    // The position axes come last: destination, then source.
     for at in src.into_iter().chain(node.positions.position(prompt)) {
         let last = Dimension(estimates.ndim() - 1);
         estimates = estimates.index_axis_move(last, at);
     }
-    // Heads and neurons are the first axis.
+    // The head or neuron axis comes first.
     if let Some(unit) = node.unit.filter(|_| kind.unit_axis().is_some()) {
         estimates = estimates.index_axis_move(Dimension(0), unit);
     }

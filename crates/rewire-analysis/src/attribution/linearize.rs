@@ -1,4 +1,4 @@
-//! Two runs and one backward pass: what every first-order estimate is made of.
+//! Two forward passes and one backward pass, from which every first-order estimate is computed.
 
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
@@ -13,32 +13,34 @@ use crate::run::finite::Watch;
 use crate::run::question::Direction;
 use crate::run::record::evaluate;
 
-/// Base and source activations and the metric's gradient at base, from position `first` on: before it the runs are the same.
+/// The activations of the base and source runs, and the metric's gradient on the base run, from
+/// position `first` on. Before `first` the two runs are identical.
 pub(crate) struct Linearized<B: Differentiable> {
     pub(crate) first: usize,
     pub(crate) base: ActivationCache<B>,
     pub(crate) source: ActivationCache<B>,
     pub(crate) gradients: ActivationCache<B::InnerBackend>,
-    /// Per prompt, not yet read from the device.
+    /// The metric per prompt, still on the device.
     pub(crate) base_metric: Tensor<B::InnerBackend, 1>,
     pub(crate) source_metric: Tensor<B::InnerBackend, 1>,
-    /// Per prompt, the largest size of the metric's gradient with respect to a logit of the base
-    /// run; likewise.
+    /// The largest absolute gradient of the metric with respect to a logit of the base run, per
+    /// prompt, still on the device.
     pub(crate) slope: Tensor<B::InnerBackend, 1>,
 }
 
-/// What is recorded and differentiated.
+/// The hook points to record and to differentiate.
 pub(crate) struct Points<R, P> {
-    /// Points whose activations are wanted.
+    /// Accepts the points whose activations are recorded.
     pub(crate) recorded: R,
-    /// Points whose gradients are.
+    /// Accepts the points whose gradients are computed.
     pub(crate) probed: P,
 }
 
-/// Runs base and source of one portion and differentiates each prompt's metric at base.
+/// Runs the base and source prompts of one batch, and differentiates each prompt's metric on the
+/// base run.
 ///
-/// Positions before the first difference are run once, for their keys and values: they need no gradient, for their
-/// activations do not differ.
+/// Positions before the first difference run once, for their keys and values. They need no
+/// gradient, because their activations do not differ.
 pub(crate) fn linearize<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
@@ -60,8 +62,8 @@ pub(crate) fn linearize<B: Differentiable, M: Metric>(
             None => run,
         })
     };
-    // On the same backend as the base run, whose operations may round otherwise than the inner one's: where the runs agree, the
-    // difference is 0 and not noise.
+    // The source run uses the same backend as the base run, because the autodiff backend may round
+    // differently from the inner one. The difference is then exactly 0 if the runs agree.
     let mut recorder = Recorder::filtered(points.recorded.clone());
     let mut watch = Watch::new();
     let logits = model.forward(run(&source)?, (&mut recorder, &mut watch))?;
@@ -74,14 +76,14 @@ pub(crate) fn linearize<B: Differentiable, M: Metric>(
     let slope = slope::<B, M>(metric, logits.clone().inner(), batch);
     let values = evaluate(metric, logits, &batch.prompts);
     let (probes, recorder) = hooks;
-    // Prompts do not touch each other, so the gradient of the sum is each prompt's own.
+    // Prompts are independent, so the gradient of the sum is each prompt's own gradient.
     let gradients = probes.gradients(&values.clone().sum());
     let base_metric = watch.mark(values).inner();
     Ok(Linearized { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric, slope })
 }
 
-/// The largest size of the metric's gradient with respect to a logit, per prompt, from logits
-/// `[prompt, 1, column]`: all other gradients come through it.
+/// Returns the largest absolute gradient of the metric with respect to a logit, per prompt, from
+/// logits `[prompt, 1, column]`. All other gradients pass through this one.
 pub(crate) fn slope<B: Differentiable, M: Metric>(
     metric: &M,
     logits: Tensor<B::InnerBackend, 3>,
@@ -96,7 +98,7 @@ pub(crate) fn slope<B: Differentiable, M: Metric>(
     }
 }
 
-/// Keys and values of the first `len` positions.
+/// Returns the keys and values of the first `len` positions.
 fn shared_prefix<B: Differentiable>(
     model: &Transformer<B>,
     tokens: &[Vec<u32>],
@@ -116,7 +118,7 @@ fn shared_prefix<B: Differentiable>(
 }
 
 impl<B: Differentiable> Linearized<B> {
-    /// Source less base at a point.
+    /// Returns the source run's activation minus the base run's activation at a point.
     pub(crate) fn difference<const D: usize>(
         &self,
         point: HookPoint,

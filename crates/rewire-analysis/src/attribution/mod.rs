@@ -1,4 +1,5 @@
-//! Attribution patching: effects of nodes and of edges between heads, estimated from one backward pass.
+//! Attribution patching: effects of nodes and of edges between heads, estimated from one backward
+//! pass.
 
 pub(crate) mod attention;
 pub(crate) mod edges;

@@ -1,4 +1,5 @@
-//! Attribution patching: every node at once, to first order, from two forwards and one backward.
+//! Attribution patching: first-order estimates of all nodes' effects, from two forward passes and
+//! one backward pass.
 
 use crate::run::record::{baselines, check_pairs};
 use burn::module::AutodiffModule;
@@ -29,11 +30,13 @@ use crate::run::record::{check, effect_scale};
 use crate::run::transfer::to_vecs;
 use crate::run::workers;
 
-/// The estimated effect of every node of the given kinds: `(source - base) . gradient of the metric at base`, summed over
-/// the node's dimensions (Nanda 2022). Linear: effects of parts sum to the effect of the whole.
+/// Returns the estimated effect of every node of the given kinds:
+/// `(source - base) . gradient of the metric at base`, summed over the node's dimensions (Nanda
+/// 2022).
 ///
-/// Effects are per prompt, `[prompt, layer, ..]`, with the signs and units of [`activation_patching`]; what they leave out
-/// is the network's curvature between base and source.
+/// The estimate is linear: the effects of the parts of a node sum to the effect of the node.
+/// Effects are per prompt, `[prompt, layer, ..]`, with the signs and the effect scale of
+/// [`activation_patching`]. The estimate ignores the network's curvature between base and source.
 ///
 /// [`activation_patching`]: crate::patching::engine::activation_patching
 ///
@@ -50,8 +53,9 @@ pub fn attribution_patching<B: Differentiable, M: Metric>(
     Ok(estimate_all(model, question, nodes, None, direction, execution)?.0)
 }
 
-/// [`attribution_patching`] and [`edge_attribution`](crate::attribution::nodes::edge_attribution) from the same two forwards and one
-/// backward.
+/// Returns [`attribution_patching`] and
+/// [`edge_attribution`](crate::attribution::nodes::edge_attribution) from the same two forward
+/// passes and one backward pass.
 ///
 /// # Errors
 /// As [`attribution_patching`].
@@ -70,14 +74,14 @@ pub fn attribution_patching_with_edges<B: Differentiable, M: Metric>(
     Ok((outcome, paths))
 }
 
-/// The work on a portion, for its checkpoint: the same words for the same work in every version.
+/// Describes the work on a batch for its checkpoint. The text must stay the same in every version.
 fn description(nodes: &[NodeKind], paths: Option<EdgeAttributionOptions>, batch: &PromptBatch) -> String {
     let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
     let paths = paths.map_or_else(|| "none".to_owned(), |paths| format!("{} {}", paths.norm, paths.reduce));
     format!("attribution of {}, edges {paths}, {} prompts", nodes.join(" "), batch.prompts.len())
 }
 
-/// The estimates of nodes, and each portion's of head edges where those are asked for.
+/// Returns the estimates of nodes, and the edge effects of each batch if `paths` is given.
 pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -127,7 +131,7 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
                 Some(paths) => edges::paths(model, &linear, paths)?,
                 None => Vec::new(),
             };
-            // Everything is read at once: until then the device is only told what to do.
+            // Read everything in one transfer: until then the device only queues operations.
             let metrics = [linear.base_metric.clone(), linear.source_metric.clone(), linear.slope.clone()];
             let (estimates, mut read) = PendingSum::read(sums, of_paths.into_iter().chain(metrics));
             let (Some(slope), Some(source), Some(base)) = (read.pop(), read.pop(), read.pop()) else {
@@ -181,8 +185,8 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
     })
 }
 
-/// Returns the kept numbers of a portion as arrays of these shapes, and its metrics from the last
-/// three of them; `None` if there are more or fewer numbers.
+/// Splits the stored numbers of a batch into arrays of these shapes, and its metrics from the last
+/// three arrays. Returns `None` if the count of numbers does not match.
 fn split_checkpoint(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<Vec<ArrayD<f32>>>> {
     let sizes = shapes.iter().map(|shape| shape.iter().product::<usize>());
     if sizes.clone().sum::<usize>() != kept.len() {
@@ -197,16 +201,17 @@ fn split_checkpoint(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<V
     Some((arrays, Metrics { base, source, slope }))
 }
 
-/// The result of one portion, and its metrics.
+/// The result of one batch, and its metrics.
 pub(crate) type Estimated<T> = (T, Metrics);
 
-/// The results of all portions in order, and the metrics of all prompts.
+/// The results of all batches in order, and the metrics of all prompts.
 pub(crate) struct ByPortion<T> {
     pub(crate) parts: Vec<T>,
     pub(crate) metrics: Metrics,
 }
 
-/// Does `estimate` for every portion of prompts, on a thread a worker; it gives its result and the metrics of base and source.
+/// Runs `estimate` on every batch of prompts, with one thread per worker. `estimate` returns a
+/// batch's result and its metrics.
 pub(crate) fn by_batch<B: Differentiable, M: Metric, T: Send>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -243,8 +248,8 @@ pub(crate) fn by_batch<B: Differentiable, M: Metric, T: Send>(
     Ok(all)
 }
 
-/// The estimates at one point, `[prompt, ..]` with the axes of the kind, from the first different position on; with that of
-/// positions, whatever the kind sums over, where it is of marked positions.
+/// Returns the estimates at one point from the first different position on, `[prompt, ..]` with the
+/// axes of the kind. Nodes at marked positions get the axes of nodes by position.
 fn estimate<B: Differentiable, const D: usize>(
     kind: NodeKind,
     point: HookPoint,
@@ -255,7 +260,8 @@ fn estimate<B: Differentiable, const D: usize>(
     Ok(PendingSum::new(product, point.axes(), &NodeKind { by, ..kind }.axes()))
 }
 
-/// Writes estimates of the computed positions into those of all, `[prompt, ..]`.
+/// Writes the estimates of the computed positions into the estimates of all positions,
+/// `[prompt, ..]`.
 fn write(
     kind: NodeKind,
     batch: &PromptBatch,
@@ -274,7 +280,7 @@ fn write(
         By::Marked => {
             let position = Dimension(estimate.ndim() - 1);
             for (prompt, &mark) in batch.pairs.marked_positions().into_iter().flatten().enumerate() {
-                // Before the first difference an estimate is 0, as it was made.
+                // Before the first difference an estimate keeps its initial value, 0.
                 if mark >= first {
                     let of_prompt = estimate.index_axis(position, mark - first);
                     into.index_axis_mut(Dimension(0), prompt).assign(&of_prompt.index_axis(Dimension(0), prompt));
@@ -292,7 +298,8 @@ pub(crate) struct PendingSum<B: Backend> {
 }
 
 impl<B: Backend> PendingSum<B> {
-    /// `tensor` summed over all axes but the batch and those kept, which come out in the order of `kept`: `[batch, kept..]`.
+    /// Sums `tensor` over all axes except the batch and the `kept` axes. The result has the axes in
+    /// the order of `kept`: `[batch, kept..]`.
     pub(crate) fn new<const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> Self {
         let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
         let dims = summed.dims();
@@ -303,7 +310,7 @@ impl<B: Backend> PendingSum<B> {
         Self { values: summed.reshape([shape.iter().product::<usize>()]), shape, order }
     }
 
-    /// Sums and other tensors, by one transfer.
+    /// Reads sums and other tensors in one transfer.
     pub(crate) fn read(
         sums: Vec<Self>,
         others: impl IntoIterator<Item = Tensor<B, 1>>,
@@ -320,18 +327,28 @@ impl<B: Backend> PendingSum<B> {
     }
 }
 
-/// The estimated effect of every path from a head's output, through the residual stream, to the queries, keys or values of a
-/// later head: (source - base of the output) . gradient of the metric at that input (Nanda 2022; edges of Syed et al. 2023).
-/// Signs and units as in [`activation_patching`](crate::patching::engine::activation_patching).
+/// Returns the estimated effect of every edge from a head's output, through the residual stream, to
+/// the queries, keys or values of a later head.
 ///
-/// One backward pass for all paths: the gradient at a head's queries goes back through `W_Q` and the norm to the stream once a
-/// head, not once a path. A portion of prompts holds `4 * pos * n_layers * n_heads * d_model` bytes a prompt while it is worked on
-/// (positions from the first different one on), on each thread. Paths take `12 * (n_layers * n_heads)^2 * pos` bytes: for each prompt
-/// if they are kept apart, else for each portion of [`Execution::gradient_batch`] prompts until they are added up; on a device they lie,
-/// beside a copy of what heads write, until all are read.
+/// An effect is `(source - base) . gradient`: the change of the start head's output between the two
+/// runs, times the gradient of the metric at the end head's input (Nanda 2022; edges of Syed et al.
+/// 2023).
+///
+/// Signs and the effect scale are those of
+/// [`activation_patching`](crate::patching::engine::activation_patching).
+///
+/// One backward pass serves all edges: the gradient at a head's queries goes back through `W_Q` and
+/// the norm to the residual stream once per head, not once per edge.
+///
+/// # Memory
+/// Each thread holds `4 * pos * n_layers * n_heads * d_model` bytes per prompt of its batch; `pos`
+/// counts positions from the first different one on. Edge effects take
+/// `12 * (n_layers * n_heads)^2 * pos` bytes: per prompt if they are kept per prompt, else per
+/// batch of [`Execution::gradient_batch`] prompts until the batches are summed. A device holds all
+/// edge effects, and a copy of the heads' outputs, until they are read.
 ///
 /// # Errors
-/// As [`attribution_patching`](crate::attribution::nodes::attribution_patching).
+/// As [`attribution_patching`].
 pub fn edge_attribution<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,

@@ -1,4 +1,4 @@
-//! Whether the metric has a gradient at the run that attribution linearizes.
+//! Checks that the metric has a gradient on the run that attribution linearizes.
 
 use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
@@ -9,16 +9,16 @@ use crate::run::batch::PromptBatch;
 use crate::run::finite::{check_run, the_metric};
 use crate::run::question::Direction;
 
-/// A gradient method, and the direction at whose base run it takes gradients.
+/// A gradient method, and the direction whose base run it differentiates.
 pub(crate) struct Linearity {
     pub(crate) method: &'static str,
     pub(crate) at: Direction,
-    /// Whether the method can take gradients at the other run instead.
+    /// Whether the method can differentiate the other run instead.
     pub(crate) has_other_direction: bool,
 }
 
 impl Linearity {
-    /// Refuses a metric whose gradient is 0 at the run at which gradients are taken.
+    /// Refuses a metric whose gradient is 0 on the run that is differentiated.
     pub(crate) fn check<M: Metric>(&self, metric: &M) -> Result<(), AnalysisError> {
         let Self { method, at, has_other_direction } = *self;
         match (metric.at_clean(), at) {
@@ -30,14 +30,14 @@ impl Linearity {
     }
 }
 
-/// The metric of both runs on some prompts, and its gradient.
+/// The metric on both runs of some prompts, and its gradient.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics {
-    /// The metric of the run that is linearized.
+    /// The metric on the run that is linearized.
     pub(crate) base: Vec<f32>,
-    /// The metric of the other run; empty if the method needs no other run.
+    /// The metric on the other run; empty if the method needs no other run.
     pub(crate) source: Vec<f32>,
-    /// The largest size of the metric's gradient with respect to a logit of the base run.
+    /// The largest absolute gradient of the metric with respect to a logit of the base run.
     pub(crate) slope: Vec<f32>,
 }
 
@@ -52,7 +52,7 @@ impl Metrics {
         self.slope.extend(more.slope);
     }
 
-    /// Refuses metrics and slopes of a portion that are not finite.
+    /// Refuses metrics and slopes of a batch that are not finite.
     pub(crate) fn check<B: Backend>(
         &self,
         model: &Transformer<B>,
@@ -67,8 +67,9 @@ impl Metrics {
         check_run(model, &format!("the gradient of {what}"), batch, &base, &self.slope)
     }
 
-    /// Returns the prompts whose two runs differ and on which the gradient vanishes: it is 0, or
-    /// logits would have to move by ten thousand for it to explain the change of the metric.
+    /// Returns the prompts whose two runs differ and on which the gradient vanishes. A gradient
+    /// vanishes if it is 0, or if logits would have to move by more than 10,000 for it to explain
+    /// the change of the metric.
     ///
     /// # Errors
     /// [`AnalysisError::GradientVanishes`] if it is exactly 0 on all prompts whose runs differ.

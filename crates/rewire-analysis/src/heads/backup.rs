@@ -1,4 +1,4 @@
-//! Backup heads: those that add more to the logits once others are gone.
+//! Backup heads: heads that add more to the logits once other heads are ablated.
 
 use std::collections::BTreeSet;
 
@@ -19,29 +19,34 @@ use crate::run::finite::check_effects;
 use crate::run::fit::catch_device_faults;
 use crate::run::record::check_pairs;
 
-/// Heads' direct logit attribution before and after some of them are gone.
+/// Direct logit attribution of all heads before and after some heads are ablated, in logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backup {
-    /// The heads that were set to zero.
+    /// The heads that were zero-ablated.
     pub ablated: Vec<Head>,
-    /// What each head adds to the logit difference at END, with the final norm's scale of that run: `[prompt, layer, head]`.
+    /// Contribution of each head to the logit difference at END in the clean run, with the final
+    /// norm's scale of that run: `[prompt, layer, head]`.
     pub before: Array3<f32>,
-    /// The same with the heads gone, and the scale of that run.
+    /// Contribution of each head to the logit difference at END in the ablated run, with the final
+    /// norm's scale of that run: `[prompt, layer, head]`.
     pub after: Array3<f32>,
-    /// The logit difference, per prompt.
+    /// The logit difference in the clean run, per prompt.
     pub logit_difference_before: Vec<f32>,
-    /// The same with the heads gone.
+    /// The logit difference in the ablated run, per prompt.
     pub logit_difference_after: Vec<f32>,
 }
 
-/// Zero-ablates the mixed values of some heads together and says what every head adds to the logit difference of the clean prompts
-/// before and after, each with the final norm's own scale at END, and its `gain` as in
+/// Zero-ablates the mixed values (z) of `heads` together, and returns every head's contribution to
+/// the logit difference of the clean prompts before and after, in logits.
+///
+/// Each run uses its own final norm's scale at END. `gain` works as in
 /// [`logit_attribution`](crate::heads::logit_attribution::logit_attribution).
 ///
-/// Only [`Execution::prompt_batch`] is looked at.
+/// Uses only [`Execution::prompt_batch`].
 ///
 /// # Errors
-/// [`AnalysisError`] for no heads, heads that the model does not have, and pairs that it cannot run.
+/// [`AnalysisError`] if `heads` is empty, if the model lacks a head, or if the model cannot run the
+/// pairs.
 pub fn backup_heads<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -81,14 +86,15 @@ pub fn backup_heads<B: Backend>(
 }
 
 impl Backup {
-    /// The mean logit difference before and after.
+    /// Returns the mean logit difference before and after the ablation.
     #[must_use]
     pub fn logit_differences(&self) -> [f64; 2] {
         let mean = |v: &[f32]| v.iter().map(|&x| f64::from(x)).sum::<f64>() / v.len().max(1) as f64;
         [mean(&self.logit_difference_before), mean(&self.logit_difference_after)]
     }
 
-    /// How much more each head adds afterwards, as a share of the mean logit difference before: `[layer, head]`, mean over prompts.
+    /// Returns how much more each head adds after the ablation, as a share of the mean logit
+    /// difference before: `[layer, head]`, mean over prompts.
     #[must_use]
     pub fn taken_over(&self) -> Array2<f32> {
         let [before, _] = self.logit_differences();
@@ -97,7 +103,7 @@ impl Backup {
     }
 }
 
-/// Sets the mixed values of some heads to zero.
+/// Builds a patch that sets the mixed values of some heads to zero.
 fn zero<B: Backend>(model: &Transformer<B>, batch: &PromptBatch, heads: &[Head]) -> Patch<B> {
     let config = model.config();
     let dims = [batch.prompts.len(), batch.pairs.width(), config.n_heads, config.d_head];

@@ -1,4 +1,4 @@
-//! Copy scores: whether a head that looks at a name raises, or lowers, that name's logit.
+//! Copy scores: whether a head that attends to a name raises or lowers that name's logit.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -14,40 +14,46 @@ use crate::run::fit::catch_device_faults;
 use crate::run::transfer::{flatten_positions, select_rows, to_vec};
 use crate::run::workers;
 
-/// Whether what passes through a head's output circuit is normed as it is in the model.
+/// Whether the copy score applies the model's norms around a head's output circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyNorms {
-    /// Neither norm, as the Pythia notebook has it.
+    /// No norm, as in the Pythia notebook.
     Without,
-    /// The norm in front of the head, and the final one (Wang et al. 2022; Redwood's code).
+    /// The norm before the head, and the final norm (Wang et al. 2022; Redwood's code).
     With,
 }
 
-/// How often the token that a head looks at is among those which it raises, or lowers, most.
+/// How often the token that a head attends to is among the tokens that the head raises, or lowers,
+/// most.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyScores {
-    /// Per cent of the tokens that are among the five of largest logit, `[layer, head]`.
+    /// Percentage of names whose own logit is among the five highest, `[layer, head]`.
     pub positive: Array2<f32>,
-    /// The same of the head's output turned round: of the five that it lowers most.
+    /// Percentage of names whose own logit is among the five highest of the negated head output,
+    /// `[layer, head]`: the head lowers these names most.
     pub negative: Array2<f32>,
-    /// How many tokens.
+    /// Number of names.
     pub tokens: usize,
 }
 
-/// Of how many tokens the one looked at must be one.
+/// A token counts as copied if it is among this many highest logits.
 const TOP: usize = 5;
-/// Names whose logits are held at once.
+/// Number of names whose logits are held at once.
 const AT_ONCE: usize = 256;
 
-/// The copy scores of every head: the residual stream after block 0 at the names, through `W_V`, `b_V` and `W_O` of the head and
-/// the unembedding; the share of names whose own logit is among the five largest. In per cent: the threshold that a mover is told by is
-/// 75, not 0.75.
+/// Returns the copy scores of every head, in percent.
 ///
-/// `names` are positions, of each prompt at least one. Prompts have one length. Only [`Execution::prompt_batch`],
-/// the number of workers and [`Execution::progress`] are looked at.
+/// The residual stream after block 0 at each name goes through `W_V`, `b_V` and `W_O` of the head
+/// and the unembedding. The score is the percentage of names whose own logit is among the five
+/// highest. The usual threshold for a name mover is 75, not 0.75.
+///
+/// `names` has the positions of each prompt's names, at least one per prompt. All prompts have the
+/// same length. Uses `prompt_batch`, `workers` and `progress` of [`Execution`].
 ///
 /// # Errors
-/// [`AnalysisError::NoNames`] for a prompt without names, [`AnalysisError::NameOutside`] for one outside its prompt.
+/// [`AnalysisError::NoNames`] if a prompt has no names; [`AnalysisError::NameOutside`] if a name
+/// lies outside its prompt; [`AnalysisError::PositionsOfOtherPairs`] if `names` has more entries
+/// than `prompts`.
 pub fn copy_scores<B: Backend>(
     model: &Transformer<B>,
     prompts: &[Vec<u32>],
@@ -90,7 +96,8 @@ pub fn copy_scores<B: Backend>(
     })
 }
 
-/// The residual stream after block 0 at every name, `[name, d_model]`, and the name's token.
+/// Returns the residual stream after block 0 at every name, `[name, d_model]`, and each name's
+/// token.
 fn after_first_block<B: Backend>(
     model: &Transformer<B>,
     prompts: &[Vec<u32>],
@@ -117,7 +124,8 @@ fn after_first_block<B: Backend>(
     Ok((Tensor::cat(streams, 0), own))
 }
 
-/// How many names a head raises into, and lowers into, the first five.
+/// Returns how many names a head raises into the five highest logits, and how many it lowers into
+/// the five lowest.
 fn of_head<B: Backend>(
     model: &Transformer<B>,
     [layer, head]: [usize; 2],
@@ -150,14 +158,15 @@ fn of_head<B: Backend>(
     counts
 }
 
-/// Of how many rows of `logits` `[name, d_vocab]` the own token is surely one of the first five: those that others tie with count as below
-/// them, so that a head that writes nothing copies nothing.
+/// Returns for how many rows of `logits` `[name, d_vocab]` the own token is one of the five
+/// highest. Ties count against the token, so that a head that writes nothing copies nothing.
 fn among_first<B: Backend>(logits: Tensor<B, 2>, own: &[usize]) -> usize {
     let [names, d_vocab] = logits.dims();
     let index: Vec<i32> = own.iter().map(|&token| token as i32).collect();
     let index = Tensor::<B, 2, Int>::from_data(TensorData::new(index, [names, 1]), &logits.device());
     let of_own = logits.clone().gather(1, index).expand([names, d_vocab]);
-    // Not a number is neither below nor above: whatever is not surely below counts as above, the token itself included.
+    // A NaN compares as not below. It counts as above the own token, even if it is the own token's
+    // logit.
     let below = to_vec(logits.lower(of_own).float().sum_dim(1));
     below.into_iter().filter(|below| (d_vocab as f32 - below) <= TOP as f32).count()
 }

@@ -1,4 +1,5 @@
-//! S2-inhibition: heads that look at the repeated name and keep the name movers from it.
+//! S2-inhibition: heads that attend to the repeated name and keep the name movers from attending to
+//! it.
 
 use burn::tensor::backend::Backend;
 use ndarray::Array2;
@@ -17,22 +18,24 @@ use crate::run::fit::catch_device_faults;
 use crate::run::question::Direction;
 use crate::run::transfer::to_vec;
 
-/// What is measured of a head that may inhibit S2.
+/// The measurements of one head that may be an S2-inhibition head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inhibition {
     /// The head.
     pub head: Head,
-    /// How much it looks from END at S2 in the clean run, per prompt.
+    /// The head's attention from END to S2 in the clean run, per prompt.
     pub s2_attention: Vec<f32>,
-    /// The change of the logit difference when its output, taken from the other run, reaches the movers' queries at END, per prompt.
-    /// Below 0 where the head serves the behavior.
+    /// Change of the logit difference when the head's output is patched from the corrupted run into
+    /// the movers' queries at END, per prompt, in logits. Below 0 if the head serves the behavior.
     pub logit_difference_change: Vec<f32>,
-    /// The change of what each mover looks from END at S1 then, `[prompt, mover]`. Above 0 where the head keeps movers from S.
+    /// Change of each mover's attention from END to S1 under that patch, `[prompt, mover]`. Above 0
+    /// if the head keeps the mover from attending to S1.
     pub s1_attention_change: Array2<f32>,
 }
 
 impl Inhibition {
-    /// Means over prompts (and movers): attention to S2, change of the logit difference, change of the movers' attention to S1.
+    /// Returns three means over prompts (and movers): attention to S2, change of the logit
+    /// difference, and change of the movers' attention to S1.
     #[must_use]
     pub fn means(&self) -> [f64; 3] {
         let mean = |v: &mut dyn Iterator<Item = f32>| {
@@ -47,14 +50,18 @@ impl Inhibition {
     }
 }
 
-/// Measures each candidate: from END to S2 attention; and, with its output path-patched from the corrupted prompts into the queries of
-/// `movers` at END, the changes of the logit difference and of the movers' attention to S1.
+/// Measures each candidate's attention from END to S2, and the effect of its path to the queries of
+/// `movers` at END.
 ///
-/// `roles` are those of the clean prompts, in the order of the pairs. Whole forwards, of [`Execution::prompt_batch`] prompts at once; of the rest
-/// of the execution only the progress is looked at.
+/// The candidate's output is path-patched from the corrupted prompts into those queries. The result
+/// has the changes of the logit difference and of the movers' attention to S1. `roles` has the name
+/// positions of the clean prompts, in the order of the pairs.
+///
+/// Uses `prompt_batch` and `progress` of [`Execution`]. Runs whole forward passes.
 ///
 /// # Errors
-/// [`AnalysisError::NoNames`] where a prompt has no roles; as [`path_patching`](crate::path::paths::path_patching).
+/// [`AnalysisError::NoNames`] if a prompt has no roles; [`AnalysisError::NameOutside`] if a name
+/// lies outside its prompt; otherwise as [`path_patching`](crate::path::paths::path_patching).
 pub fn s2_inhibition<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -121,7 +128,7 @@ pub fn s2_inhibition<B: Backend>(
     })
 }
 
-/// How much a head looks from `dest` at `src`, one of each a prompt.
+/// Returns a head's attention from `dest` to `src`, which have one position per prompt.
 fn attention<B: Backend>(
     cache: &ActivationCache<B>,
     head: Head,

@@ -1,4 +1,5 @@
-//! Direct logit attribution: what each node adds to the logit difference itself, not by way of later layers.
+//! Direct logit attribution: each node's own contribution to the logit difference, without its
+//! effect through later layers.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -19,19 +20,25 @@ use crate::run::question::{Direction, Scale};
 use crate::run::record::{check, evaluate, record};
 use crate::run::transfer::{flatten_positions, select_rows, to_vec, to_vecs};
 
-/// The method in words, for errors.
+/// The method's name in errors.
 const METHOD: &str = "logit attribution";
 
-/// What every node of the given kinds adds to the logit difference of the clean prompts at END, with the final norm's scale held at
-/// each prompt's own: heads, attention and MLP outputs, neurons; of the residual stream, how far the difference has come there (the logit
-/// lens). Always in logits. `gain` matters for unprocessed weights alone:
-/// [`FinalNormGain::Applied`] multiplies by the final norm's gain, so that contributions sum to the
-/// logit difference (less that of the biases).
+/// Returns the contribution of every node of the given kinds to the logit difference of the clean
+/// prompts at END, in logits.
 ///
-/// Effects are per prompt, `[prompt, layer, ..]`. Only [`Execution::prompt_batch`] and [`Execution::progress`] are looked at.
+/// Nodes may be heads, attention and MLP outputs, and neurons. For the residual stream, the result
+/// is the logit difference read from the stream at that layer (the logit lens). The final norm's
+/// scale is frozen at each prompt's own.
+///
+/// `gain` matters only for unprocessed weights: [`FinalNormGain::Applied`] multiplies by the final
+/// norm's gain, so that contributions sum to the logit difference (without the biases' part).
+///
+/// Effects are per prompt, `[prompt, layer, ..]`. Uses `prompt_batch` and `progress` of
+/// [`Execution`].
 ///
 /// # Errors
-/// [`AnalysisError::UnsupportedNode`] for nodes that write nothing to the residual stream, or by position: the logits are read at one.
+/// [`AnalysisError::UnsupportedNode`] for nodes that write nothing to the residual stream, and for
+/// nodes by position, because the logits are read at one position.
 pub fn logit_attribution<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -80,19 +87,20 @@ pub fn logit_attribution<B: Backend>(
     })
 }
 
-/// A run of the clean prompts of a portion, and the direction that the logit difference rises in.
+/// A run of the clean prompts of a batch, and the direction of the residual stream that raises the
+/// logit difference.
 pub(super) struct Direct<'a, B: Backend> {
     model: &'a Transformer<B>,
     cache: ActivationCache<B>,
     /// `[prompts, d_model]`.
     direction: Tensor<B, 2>,
     ends: Vec<usize>,
-    /// Of the run, per prompt.
+    /// The logit difference of the run, per prompt.
     pub(super) logit_difference: Vec<f32>,
 }
 
 impl<'a, B: Backend> Direct<'a, B> {
-    /// Runs the clean prompts, recording these sites; `hook` may change what happens.
+    /// Runs the clean prompts and records these sites; `hook` may change the run.
     pub(super) fn new(
         model: &'a Transformer<B>,
         batch: &PromptBatch,
@@ -120,7 +128,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         })
     }
 
-    /// What the nodes of a component add, `[prompt, layer, ..]`.
+    /// Returns the contributions of a component's nodes, `[prompt, layer, ..]`.
     pub(super) fn of(&self, component: Component) -> Result<ArrayD<f32>, AnalysisError> {
         let layers = 0..self.model.config().n_layers;
         let of_layer = |layer| match component {
@@ -130,7 +138,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         };
         let layers = layers.map(of_layer).collect::<Result<Vec<Tensor<B, 2>>, AnalysisError>>()?; // each [unit, prompt]
         let [units, prompts] = layers.first().map_or([0; 2], Tensor::dims);
-        let array = |values| Array2::from_shape_vec((units, prompts), values).expect("a number a unit and prompt");
+        let array = |values| Array2::from_shape_vec((units, prompts), values).expect("one number per unit and prompt");
         let layers = to_vecs(layers.into_iter().map(|layer| layer.reshape([units * prompts])).collect());
         let layers: Vec<Array2<f32>> = layers.into_iter().map(array).collect();
         let views: Vec<_> = layers.iter().map(|layer| layer.view()).collect();
@@ -140,24 +148,24 @@ impl<'a, B: Backend> Direct<'a, B> {
         Ok(if divided { all } else { all.index_axis_move(Axis(2), 0) })
     }
 
-    /// Heads, `[prompt, layer, head]`.
+    /// Returns the contributions of all heads, `[prompt, layer, head]`.
     pub(super) fn all_heads(&self) -> Result<Array3<f32>, AnalysisError> {
         let heads = self.of(Component::HeadZ)?;
         Ok(heads.into_dimensionality().expect("prompts, layers and heads"))
     }
 
-    /// An activation at END, `[prompts, width]`.
+    /// Returns an activation at END, `[prompts, width]`.
     fn at_end(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
         let pos = x.dims()[1];
         let rows: Vec<usize> = self.ends.iter().enumerate().map(|(prompt, end)| prompt * pos + end).collect();
         select_rows(flatten_positions(x), &rows)
     }
 
-    /// What vectors at END `[unit, prompts, d_model]` add, `[unit, prompt]`.
+    /// Returns the contributions of vectors at END `[unit, prompts, d_model]`, as `[unit, prompt]`.
     fn along(&self, vectors: Tensor<B, 3>) -> Result<Tensor<B, 2>, AnalysisError> {
         let prompts = vectors.dims()[1];
         let vectors = vectors.unsqueeze_dim::<4>(2);
-        // The final norm ran at END alone, so that is position 0 of its scale.
+        // The final norm ran at END only, so END is position 0 of its scale.
         Ok(self.cache.logit_attribution(vectors, self.direction.clone(), &vec![0; prompts])?)
     }
 
@@ -173,7 +181,8 @@ impl<'a, B: Backend> Direct<'a, B> {
         self.along(x.unsqueeze_dim(0))
     }
 
-    /// Neurons' directions are many and the same for all prompts: how far each goes along the logits' is found first.
+    /// Returns the contributions of a layer's neurons. All prompts share the neurons' output
+    /// vectors, so each vector is first projected on the prompts' logit directions.
     fn neurons(&self, layer: usize) -> Result<Tensor<B, 2>, AnalysisError> {
         let post = to_f32(self.at_end(self.cache.block(layer, Site::MlpPost)?)); // [prompts, d_mlp]
         let prompts = post.dims()[0];

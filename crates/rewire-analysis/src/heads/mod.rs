@@ -1,4 +1,5 @@
-//! Analyzes of single heads: direct logit attribution, copying, backup, suppression, attention patterns.
+//! Analyses of single heads: direct logit attribution, copying, backup, suppression, attention
+//! patterns.
 
 pub(crate) mod backup;
 pub(crate) mod copying;

@@ -1,4 +1,5 @@
-//! Where heads look, and how spread out that is: where attention sits on one token, its linear approximation misleads.
+//! Attention patterns, and their entropy. If attention is concentrated on one token, its linear
+//! approximation misleads.
 
 use burn::tensor::backend::Backend;
 use ndarray::{Array4, Array5, Axis as Dimension};
@@ -10,11 +11,11 @@ use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::catch_device_faults;
 use crate::run::transfer::{to_vec, to_vecs};
 
-/// The attention patterns of all heads, `[prompt, layer, head, dest, src]`: `4 * n_layers * n_heads * pos^2` bytes a prompt.
-/// Runs `prompt_batch` prompts at once.
+/// Returns the attention patterns of all heads, `[prompt, layer, head, dest, src]`:
+/// `4 * n_layers * n_heads * pos^2` bytes per prompt. Runs `prompt_batch` prompts at once.
 ///
 /// # Errors
-/// [`AnalysisError`] where the model cannot run the prompts.
+/// [`AnalysisError`] if prompts differ in length, or if the model cannot run them.
 pub fn attention_patterns<B: Backend>(
     model: &Transformer<B>,
     prompts: &[Vec<u32>],
@@ -42,16 +43,17 @@ pub fn attention_patterns<B: Backend>(
             for (layer, of_layer) in to_vecs(layers.collect::<Result<_, CacheError>>()?).into_iter().enumerate() {
                 let of_layer = Array4::from_shape_vec((batch.len(), heads, width, width), of_layer);
                 let mut into = patterns.slice_axis_mut(Dimension(0), ndarray::Slice::from(from..from + batch.len()));
-                into.index_axis_mut(Dimension(1), layer).assign(&of_layer.expect("one pattern a prompt and head"));
+                into.index_axis_mut(Dimension(1), layer).assign(&of_layer.expect("one pattern per prompt and head"));
             }
         }
         Ok(patterns)
     })
 }
 
-/// Entropy of patterns `[prompt, layer, head, dest, src]` from every position, `[prompt, layer, head, dest]`, as a share of the
-/// largest that this many keys allow: 1 is attention spread evenly, 0 all of it on one token (saturated). The first position,
-/// which sees one key, has 0.
+/// Returns the entropy of patterns `[prompt, layer, head, dest, src]` at every destination,
+/// `[prompt, layer, head, dest]`, as a share of the maximum for that number of keys. 1 means evenly
+/// spread attention; 0 means that all attention is on one token (saturated). The first position,
+/// which has one key, gets 0.
 #[must_use]
 pub fn attention_entropy(patterns: &Array5<f32>) -> Array4<f32> {
     let (prompts, layers, heads, width, _) = patterns.dim();
@@ -61,7 +63,7 @@ pub fn attention_entropy(patterns: &Array5<f32>) -> Array4<f32> {
     })
 }
 
-/// Entropy of probabilities over the logarithm of their number.
+/// Returns the entropy of probabilities divided by the logarithm of their number.
 fn relative_entropy(probabilities: &[f32]) -> f32 {
     if probabilities.len() < 2 {
         return 0.0;

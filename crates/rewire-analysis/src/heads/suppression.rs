@@ -1,4 +1,5 @@
-//! Copy-suppression-preserving ablation: how much of what a head does is to lower the tokens that are about to be copied.
+//! Copy-suppression-preserving ablation: how much of a head's effect is to lower the tokens that
+//! are about to be copied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,24 +18,25 @@ use crate::run::record::check_pairs;
 use crate::run::transfer::to_vec;
 use crate::run::workers;
 
-/// What copy-suppression-preserving ablation leaves of one head.
+/// How far one head's copy-suppression-preserving ablation and its mean ablation diverge from the
+/// clean run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Suppression {
     /// The head.
     pub head: Head,
-    /// Mean divergence KL(clean || ablated), in nats, if the head only lowers the tokens that are
-    /// kept.
+    /// Mean divergence KL(clean || ablated), in nats, if the head only lowers the kept tokens.
     pub preserved: f64,
     /// Mean divergence KL(clean || ablated), in nats, if the head is mean-ablated.
     pub ablated: f64,
 }
 
 impl Suppression {
-    /// The share of the head's effect that is copy suppression: 1 - preserved / ablated. `None` if
-    /// mean ablation changes nothing, as over one prompt, which is its own mean.
+    /// Returns the share of the head's effect that is copy suppression: 1 - preserved / ablated.
+    /// Returns `None` if mean ablation changes nothing, for example with a single prompt, which is
+    /// its own mean.
     #[must_use]
     pub fn score(&self) -> Option<f64> {
-        // Divergences under this are rounding.
+        // Smaller divergences are rounding.
         (self.ablated > 1e-9).then(|| 1.0 - self.preserved / self.ablated)
     }
 }
@@ -42,7 +44,7 @@ impl Suppression {
 /// Which tokens copy-suppression-preserving ablation keeps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptTokens {
-    /// Share of a destination's context, 0 to 1; 0.05 as published.
+    /// Share of a destination's context that is kept, 0 to 1; 0.05 as published.
     pub share: f64,
     /// Tokens that are never kept: function words and the beginning of sequence.
     pub excluded: BTreeSet<u32>,
@@ -54,26 +56,31 @@ impl Default for KeptTokens {
     }
 }
 
-/// Logits this close to the least that is kept are kept, too, as in the published code.
+/// Logits this close to the lowest kept logit are also kept, as in the published code.
 const TIE: f32 = 1e-6;
-/// Prompts whose logits are compared at once.
+/// Number of prompts whose logits are compared at once.
 const AT_ONCE: usize = 8;
 
-/// Copy-suppression-preserving ablation (CSPA) of some heads over the clean prompts: how much of
-/// what a head does to the next-token distribution is left if it can do nothing but lower tokens
-/// that are about to be copied (McDougall et al. 2023, "Copy suppression: comprehensively
-/// understanding an attention head", section 3.3; their `get_cspa_results` with the interventions
-/// `qk` and `ov`, `K_unembeddings=0.05`, `K_semantic=1` and `only_keep_negative_components`).
+/// Measures copy-suppression-preserving ablation (CSPA) of some heads over the clean prompts.
+///
+/// CSPA asks how much of a head's effect on the next-token distribution is left if the head can
+/// only lower tokens that are about to be copied (McDougall et al. 2023, "Copy suppression:
+/// comprehensively understanding an attention head", section 3.3; their `get_cspa_results` with the
+/// interventions `qk` and `ov`, `K_unembeddings=0.05`, `K_semantic=1` and
+/// `only_keep_negative_components`).
 ///
 /// A head moves `moved = pattern[dest, src] * value[src] W_O` from each source to each destination.
-/// Its mean is `mean = pattern[dest, src] * m[dest]`, where `m` is the head's output at the
-/// destination, averaged over the prompts that are long enough. At each destination the `ceil(share
-/// (dest + 1))` tokens of the context that the logit lens in front of the head ranks highest are
-/// kept, excluded ones left out ([`KeptTokens`]); every occurrence of a kept token is a kept
-/// source. With `u` the unit vector along that token's unembedding, a kept source moves `min(0,
-/// (moved - mean) . u) u + mean`, and every other source `mean`. The change goes to the logits
-/// directly, with the final norm's scale held. Divergences are means over prompts and their
-/// positions.
+/// Its mean is `mean = pattern[dest, src] * m[dest]`; `m` is the head's output at the destination,
+/// averaged over the prompts that are long enough.
+///
+/// At each destination, the `ceil(share * (dest + 1))` tokens of the context that the logit lens
+/// before the head ranks highest are kept, without the excluded tokens ([`KeptTokens`]). Every
+/// occurrence of a kept token is a kept source. With `u` the unit vector along that token's
+/// unembedding, a kept source moves `min(0, (moved - mean) . u) u + mean`, and every other source
+/// moves `mean`.
+///
+/// The change goes to the logits directly, with the final norm's scale frozen. Divergences are
+/// means over prompts and their positions.
 ///
 /// Uses `workers` and `progress` of [`Execution`]. Holds all prompts at once.
 ///
@@ -129,7 +136,7 @@ pub fn copy_suppression<B: Backend>(
     })
 }
 
-/// The clean run.
+/// The clean run of all prompts.
 struct Clean<'a, B: Backend> {
     model: &'a Transformer<B>,
     pairs: &'a PromptPairs,
@@ -141,13 +148,13 @@ struct Clean<'a, B: Backend> {
     directions: Directions<B>,
 }
 
-/// The directions of the residual stream along which the logits of the prompts' tokens rise.
+/// The directions of the residual stream that raise the logits of the prompts' tokens.
 struct Directions<B: Backend> {
-    /// Ascending.
+    /// The prompts' tokens, ascending.
     tokens: Vec<u32>,
     /// Centered columns of the unembedding, with the final norm's gain, `[token, d_model]`.
     columns: Tensor<B, 2>,
-    /// Each of length 1, by token.
+    /// Unit vectors along the columns, by token.
     units: BTreeMap<u32, Vec<f32>>,
 }
 
@@ -161,7 +168,7 @@ impl<B: Backend> Directions<B> {
             Some(gain) => columns * to_f32(gain).unsqueeze_dim(0),
             None => columns,
         };
-        // The final norm centers what it reads, so that only the centered part of a column matters.
+        // The final norm centers its input, so only the centered part of a column matters.
         let columns = columns.clone() - columns.mean_dim(1);
         let d_model = columns.dims()[1];
         let unit = |column: &[f32]| {
@@ -173,7 +180,7 @@ impl<B: Backend> Directions<B> {
     }
 }
 
-/// A source that is kept, in one prompt for one destination.
+/// A kept source of one prompt, for one destination.
 struct Kept {
     prompt: usize,
     dest: usize,
@@ -209,13 +216,13 @@ impl<B: Backend> Clean<'_, B> {
             change.iter_mut().zip(unit).for_each(|(change, u)| *change += lowered * u);
         }
         let tensor = |change| Tensor::from_data(TensorData::new(change, [n, pos, d_model]), &self.model.device());
-        let what = format!("{head}, ablated,");
+        let what = format!("{head} ablated");
         let [preserved, ablated] = [preserved, ablated].map(|change| self.divergence(tensor(change), &what));
         Ok(Suppression { head, preserved: preserved?, ablated: ablated? })
     }
 
-    /// The mean of `outputs` `[prompt, pos, d_model]` over the prompts that have each position,
-    /// `[pos, d_model]`.
+    /// Returns the mean of `outputs` `[prompt, pos, d_model]` over the prompts that have each
+    /// position, `[pos, d_model]`.
     fn means(&self, outputs: &[f32]) -> Vec<f32> {
         let [_, pos, _] = self.logits.dims();
         let d_model = self.model.config().d_model;
@@ -230,7 +237,7 @@ impl<B: Backend> Clean<'_, B> {
         means.into_iter().map(|mean| mean as f32).collect()
     }
 
-    /// The sources that are kept in front of a layer.
+    /// Returns the kept sources at the input of a layer.
     fn kept(&self, layer: usize) -> Result<Vec<Kept>, AnalysisError> {
         let tokens = &self.directions.tokens;
         let read: Tensor<B, 3> = to_f32(self.cache.block(layer, Site::ResidPre)?);
@@ -259,8 +266,9 @@ impl<B: Backend> Clean<'_, B> {
         Ok(kept)
     }
 
-    /// Mean KL(clean || changed) where `change` `[prompts, pos, d_model]` is added to the last residual stream and the final norm's scale
-    /// is held. A few prompts at once, for each holds its logits over the whole vocabulary.
+    /// Returns the mean KL(clean || changed) if `change` `[prompts, pos, d_model]` is added to the
+    /// last residual stream and the final norm's scale is frozen. Runs few prompts at once, because
+    /// each holds its logits over the whole vocabulary.
     fn divergence(&self, change: Tensor<B, 3>, what: &str) -> Result<f64, AnalysisError> {
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
         let centerd = (change.clone() - change.mean_dim(2)) / scale;
@@ -280,7 +288,7 @@ impl<B: Backend> Clean<'_, B> {
             let divergence = to_vec((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
             for (prompt, all) in divergence.chunks(pos).enumerate() {
                 if let Some(value) = all[..=self.pairs.end(from + prompt)].iter().find(|v| !v.is_finite()) {
-                    let what = format!("the divergence of {what} from the clean run");
+                    let what = format!("the divergence of the run with {what} from the clean run");
                     return Err(AnalysisError::NotFinite {
                         what,
                         value: *value,

@@ -1,4 +1,5 @@
-//! Interpolation curves: the metric along the straight line from the clean activation of one node to another, and beyond.
+//! Interpolation curves: the metric along the straight line from a node's clean activation to
+//! another activation, and beyond.
 
 use std::ops::Range;
 
@@ -19,17 +20,18 @@ use crate::run::intervention::{Intervention, batches_for};
 use crate::run::transfer::to_vec;
 use crate::run::workers;
 
-/// The metric along a line for each of some nodes.
+/// The metric along a line of activations, for each of some nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curves {
-    /// Where on the lines: 0 is the clean activation, 1 the other; outside, beyond them.
+    /// Places on the lines: 0 is the clean activation, 1 the other end. Places outside 0 to 1
+    /// extrapolate.
     pub places: Vec<f64>,
-    /// The metric, not its change, `[prompt, node, place]`.
+    /// The metric itself, not its change, `[prompt, node, place]`.
     pub values: Array3<f32>,
 }
 
 impl Curves {
-    /// Mean over prompts of one node's curve.
+    /// Returns one node's curve as a mean over prompts.
     #[must_use]
     pub fn mean(&self, node: usize) -> Vec<f32> {
         let prompts = self.values.shape()[0];
@@ -38,14 +40,21 @@ impl Curves {
     }
 }
 
-/// The metric of the clean run with one node's activation moved to each of `places` on the line from its own value (0) to the
-/// `end`'s (1), everything else recomputed; any range. For nodes that are added to the residual stream. As in
-/// [`IntegratedGradientsOptions`](crate::integrated::gradients::IntegratedGradientsOptions), the zero of neurons is what they are where the MLP reads zeros.
+/// Returns the metric of the clean run with one node's activation moved to each of `places` on its
+/// line.
 ///
-/// Of the execution, portions, budget, workers and progress count; nothing is kept in [`Execution::checkpoint`].
+/// Place 0 is the node's clean activation and place 1 the activation of `end`; `places` may lie
+/// outside 0 to 1. Everything after the node is recomputed. Nodes must be added to the residual
+/// stream. [`Intervention::Zero`] means for neurons what
+/// [`IntegratedGradientsOptions::baseline`](crate::integrated::IntegratedGradientsOptions)
+/// says.
+///
+/// Uses `prompt_batch`, `token_budget`, `workers`, `on_reduced` and `progress` of [`Execution`].
+/// Stores nothing in [`Execution::checkpoint`].
 ///
 /// # Errors
-/// [`AnalysisError`] for nodes that the model does not have or that do not move along a line, and an end of another shape.
+/// [`AnalysisError`] if the model lacks a node, if a node is not added to the residual stream, or
+/// if the shape of `end` does not match.
 pub fn interpolation_curves<B: Backend, M: Metric>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -67,7 +76,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
             let ends = Ends::new(model, metric, &batch, &kinds, end)?;
             let (from, n_prompts) = (batch.prompts[0], batch.prompts.len());
             let at_once = at_once(model.config(), &batch, ends.first(), execution.token_budget);
-            let limiter = MemoryLimiter::new(model, &batch, execution, "places of a line side by side");
+            let limiter = MemoryLimiter::new(model, &batch, execution, "places of a line in one batch");
             workers::run(
                 nodes.len(),
                 execution.workers::<B>(&model.device()),

@@ -1,9 +1,10 @@
-//! Integrated gradients: along a line of activations, with the completeness gap in the result.
+//! Integrated gradients along a line of activations, with the completeness gap in the result.
 //!
-//! The line enters the model as the residual stream that it changes ([`line`](crate::integrated::line)), so a run starts at the layer, at the
-//! first position that differs, and all nodes of the quadrature lie side by side along the batch axis, each with its own metric.
-//! Heads and neurons reach the stream through a matrix, so one averaged gradient of the stream, taken back through it, serves all
-//! of a layer.
+//! The line enters the model as the residual stream that it changes
+//! ([`line`](crate::integrated::line)). A run therefore starts at the node's layer and at the first
+//! position that differs. All quadrature nodes share one batch, each with its own metric. Heads and
+//! neurons write to the residual stream through a matrix. One averaged gradient of the residual
+//! stream, multiplied by the transposed matrix, therefore serves all heads or neurons of a layer.
 
 use crate::integrated::lines::LineScope;
 use burn::module::AutodiffModule;
@@ -30,28 +31,32 @@ use crate::run::question::{Direction, Question};
 use crate::run::record::{check, effect_scale, run_baselines};
 use crate::run::workers;
 
-/// How an integral along a line is made.
+/// How an integral along a line is computed.
 #[derive(Debug, Clone)]
 pub struct IntegratedGradientsOptions<B: Backend> {
-    /// Where the line ends; it begins at the clean run's activation. [`Intervention::Zero`] of neurons is what they are where the
-    /// residual stream that the MLP reads is zero: the activation function of their bias, once norms are folded.
+    /// The end of the line, which starts at the clean run's activation. For neurons,
+    /// [`Intervention::Zero`] is the activation that they have if the MLP's residual stream input
+    /// is zero. Once norms are folded, that is the activation function of the neurons' bias.
     pub baseline: Intervention<B>,
-    /// Which activations move scope.
+    /// Which activations of a layer move along one line.
     pub scope: LineScope,
-    /// The nodes at which gradients are taken: a rule, or any list of nodes.
+    /// The quadrature nodes at which gradients are taken: a rule, or any list of nodes.
     pub quadrature: QuadratureNodes,
-    /// How far attributions may be from summing to the change of the metric, as a share of the
-    /// change (and of a hundredth of what cancels in it: the sizes of attributions and of the two
-    /// metrics). To this comes what rounding inside the metric may put its two values off
-    /// ([`Metric::rounding`]): no number of nodes brings a sum closer to a difference than that is
-    /// known. If attributions are further off, the nodes of a rule are doubled; a list of nodes is
-    /// an error.
+    /// The completeness gap allowed: a share of the change of the metric, plus a bound on the
+    /// rounding inside the metric ([`Metric::rounding`]).
+    ///
+    /// The share is taken of the change plus a hundredth of the terms that cancel in it: the sizes
+    /// of the attributions and of the two metrics. Rounding is allowed because no number of
+    /// quadrature nodes brings a sum closer to a difference than the difference is known.
+    ///
+    /// If the gap of a prompt is larger, a rule gets twice as many nodes. A list of nodes cannot
+    /// grow, so a larger gap is an error.
     pub tolerance: f64,
-    /// How often the nodes of a rule may be doubled before a layer is given up.
+    /// How often the nodes of a rule may be doubled before a layer fails.
     pub refinements: usize,
 }
 
-/// The share of the change that attributions may miss it by, unless another is given.
+/// The default tolerance, as a share of the change of the metric.
 pub const DEFAULT_TOLERANCE: f64 = 0.01;
 
 impl<B: Backend> Default for IntegratedGradientsOptions<B> {
@@ -69,41 +74,51 @@ impl<B: Backend> Default for IntegratedGradientsOptions<B> {
 /// How complete the attributions of one kind of node are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completeness {
-    /// The nodes.
+    /// The kind of node.
     pub kind: NodeKind,
-    /// Sum of attributions less the change of the metric, `[prompt, layer]`, or `[prompt, layer, unit]` of nodes alone.
+    /// Sum of attributions minus the change of the metric, `[prompt, layer]`; with
+    /// [`LineScope::Node`], `[prompt, layer, unit]` for heads and neurons.
     pub gap: ArrayD<f32>,
-    /// Change of the metric from the clean end of the line to the other, shaped the same.
+    /// Change of the metric from the clean end of the line to the other end, in the shape of
+    /// [`gap`](Self::gap).
     pub change: ArrayD<f32>,
-    /// Nodes of the quadrature at last, the most that was needed anywhere, by layer.
+    /// Final number of quadrature nodes by layer: the largest over prompts and lines.
     pub steps: Vec<usize>,
 }
 
 /// Attributions, and how complete they are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Integrated {
-    /// The attributions, in the unit asked for.
+    /// The attributions, in the effect scale of the question.
     pub outcome: Outcome,
-    /// One a kind, in the same order and unit.
+    /// The completeness of each kind, in the order of the kinds and in the effect scale of the
+    /// question.
     pub completeness: Vec<Completeness>,
 }
 
-/// Integrated gradients (Sundararajan et al. 2017) of the activations of each layer: `(end - clean)
-/// . integral of the gradient of the metric along the line from the clean run's activation to the
-/// baseline's`, summed over a node's dimensions, per prompt. They sum to the change of the metric
-/// along the line, to within [`IntegratedGradientsOptions::tolerance`] and the metric's own rounding, or it is an
-/// error.
+/// Returns integrated gradients (Sundararajan et al. 2017) of the activations of each layer, per
+/// prompt.
 ///
-/// For what is added to the residual stream: heads (`head_z` or `head_result`, which have the same attributions), neurons, the
-/// outputs of attention and MLP, and the stream itself; all positions scope, or each apart. The sign is that of noising: what
-/// supports the behavior has an attribution below 0.
+/// An attribution is `(end - clean) . integral of the gradient of the metric`, summed over a node's
+/// dimensions. The integral runs along the line from the clean run's activation to the baseline's.
 ///
-/// Prompts that are differentiated scope ([`Execution::gradient_batch`]) get more nodes scope, so that within the tolerance a
-/// prompt's attributions depend on which others are beside it.
+/// Attributions sum to the change of the metric along the line, within
+/// [`IntegratedGradientsOptions::tolerance`] and the metric's own rounding. A larger gap is an
+/// error. The sign is that of noising: a node that supports the behavior has an attribution below
+/// 0.
+///
+/// Nodes must be added to the residual stream: heads (`head_z` and `head_result` have the same
+/// attributions), neurons, attention outputs, MLP outputs, and the residual stream itself.
+/// Attributions are summed over all positions, or given by position.
+///
+/// If one prompt misses the tolerance, all prompts of its batch ([`Execution::gradient_batch`]) get
+/// more quadrature nodes. Within the tolerance, a prompt's attributions therefore depend on the
+/// other prompts of its batch.
 ///
 /// # Errors
-/// [`AnalysisError`] for nodes that do not move along a line, a quadrature without nodes, a
-/// baseline of another shape, and [`AnalysisError::Incomplete`].
+/// [`AnalysisError`] if a node is not added to the residual stream, if the quadrature has no nodes,
+/// or if the shape of the baseline does not match; [`AnalysisError::Incomplete`] if the gap exceeds
+/// the tolerance after all refinements.
 pub fn integrated_gradients<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -186,16 +201,16 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
     })
 }
 
-/// Refuses what does not move along a line, and divisions that a line does not have.
+/// Refuses nodes that do not move along a line, and divisions that a line does not have.
 fn check_kind(kind: NodeKind) -> Result<(), AnalysisError> {
     if matches!(kind.by, By::Cell | By::Marked) {
-        let reason = "a line moves all positions scope; divide by all or by position";
+        let reason = "a line moves all positions together; divide by all or by position";
         return Err(AnalysisError::UnsupportedNode { method: "integrated gradients", node: kind, reason });
     }
     check_linear(kind)
 }
 
-/// The lines, the longest runs first.
+/// Returns the lines to integrate along, the longest runs first.
 fn works(nodes: &[NodeKind], scope: LineScope, config: &TransformerConfig) -> Vec<Work> {
     let mut works = Vec::new();
     for layer in 0..config.n_layers {
@@ -211,7 +226,7 @@ fn works(nodes: &[NodeKind], scope: LineScope, config: &TransformerConfig) -> Ve
     works
 }
 
-/// Integrals over one portion of prompts.
+/// Integrals over one batch of prompts.
 struct Integration<'a, B: Differentiable, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
@@ -221,7 +236,7 @@ struct Integration<'a, B: Differentiable, M> {
 }
 
 impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
-    /// What a line came to, if it was kept; else it is integrated and kept.
+    /// Returns the stored result of a line, or integrates along the line and stores the result.
     fn kept(
         &self,
         nodes: &[NodeKind],
@@ -266,11 +281,12 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
         let moved = Moved { component: kind.component, layer, unit, positions: &Positions::All };
         let line = self.ends.line(moved)?;
         let n_prompts = self.batch.prompts.len();
-        // A tape holds every activation of its rows, so half the tokens of a pass without one.
+        // An autodiff tape holds every activation of its rows, so a pass gets half the token
+        // budget.
         let at_once = at_once(self.model.config(), self.batch, self.ends.first(), execution.token_budget / 2);
         let at_once = match is_synchronous::<B>(&self.model.device()) {
             true => at_once,
-            // What a tape takes was reckoned with for so many prompts.
+            // The memory of a tape was budgeted for `gradient_batch` prompts.
             false => at_once.min(execution.gradient_batch / n_prompts).max(1),
         };
         let ends = self.ends.metric_at_ends(&line)?;

@@ -1,5 +1,5 @@
-//! Straight lines of activations, from the clean run's to another, as the residual stream that they change: what integrated
-//! gradients and interpolation curves have in common.
+//! Straight lines of activations that start at the clean run, as the residual stream that they
+//! change. Integrated gradients and interpolation curves share this code.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -21,7 +21,7 @@ use crate::run::question::Direction;
 use crate::run::record::{Recorded, evaluate, record, rounding};
 use crate::run::transfer::to_vecs;
 
-/// The clean run of a portion of prompts, and what its activations may become.
+/// The clean run of a batch of prompts, and the activations at the other end of its lines.
 pub(crate) struct Ends<'a, B: Backend, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
@@ -30,31 +30,31 @@ pub(crate) struct Ends<'a, B: Backend, M> {
     end: ActivationCache<B>,
 }
 
-/// One line: the clean residual stream where it enters the model, and how the other end differs from it.
+/// One line: the clean residual stream at its layer, and the change to the other end.
 pub(crate) struct Line<B: Backend> {
     entry: Entry,
     /// `[prompts, pos, d_model]`, from the first changed position on.
     clean: Tensor<B, 3>,
-    /// The same.
+    /// `[prompts, pos, d_model]`, from the first changed position on.
     pub(crate) change: Tensor<B, 3>,
     earlier: Option<Prefix<B>>,
 }
 
-/// What moves along a line.
+/// The activation that moves along a line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moved<'a> {
     pub(crate) component: Component,
     pub(crate) layer: usize,
-    /// A head or neuron; `None` for all of the layer.
+    /// A head or neuron; `None` for all heads or neurons of the layer.
     pub(crate) unit: Option<usize>,
     pub(crate) positions: &'a Positions,
 }
 
-/// Refuses what is not added to the residual stream: it does not move the stream along a line.
+/// Refuses nodes that are not added to the residual stream: they do not move it along a line.
 pub(crate) fn check_linear(kind: NodeKind) -> Result<(), AnalysisError> {
     match kind.component {
         Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
-            let reason = "a line is taken in what is added to the residual stream; use head_z";
+            let reason = "only nodes that are added to the residual stream move along a line; use head_z";
             Err(AnalysisError::UnsupportedNode { method: "a line of activations", node: kind, reason })
         }
         _ => Ok(()),
@@ -84,7 +84,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         Ok(Self { model, metric, batch, clean, end: cache })
     }
 
-    /// The first position that a line changes.
+    /// Returns the first position that a line changes.
     pub(crate) fn first(&self) -> usize {
         self.batch.first_difference
     }
@@ -122,14 +122,16 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         Ok(Line { entry, clean: deltas.unchanged(entry, first)?, change, earlier })
     }
 
-    /// End less clean at a kind's site, from the first changed position on.
+    /// Returns the other end minus the clean end at a kind's site, from the first changed position
+    /// on.
     fn difference<const D: usize>(&self, kind: NodeKind, layer: usize) -> Result<Tensor<B, D>, AnalysisError> {
         let site = kind.site();
         let difference = to_f32(self.end.block::<D>(layer, site)?) - to_f32(self.clean.cache.block(layer, site)?);
         Ok(computed(difference, self.first()))
     }
 
-    /// The matrix by which all heads, or all neurons, of a layer write to the residual stream, `[units, d_model]`.
+    /// Returns the matrix through which all heads, or all neurons, of a layer write to the residual
+    /// stream, `[units, d_model]`.
     fn writing(&self, kind: NodeKind, layer: usize) -> Tensor<B, 2> {
         match kind.unit_axis() {
             Some(Axis::Head) => self.model.w_o(layer).flatten(0, 1),
@@ -137,7 +139,8 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         }
     }
 
-    /// The metric at places of a line, 0 the clean end and 1 the other: place by place and prompt by prompt.
+    /// Returns the metric at places of a line, `[place * prompts + prompt]`; 0 is the clean end and
+    /// 1 the other end.
     pub(crate) fn metric_at(&self, line: &Line<B>, places: &[f64]) -> Result<Tensor<B, 1>, AnalysisError> {
         let run = line.run(line.residuals(places), line.earlier.clone(), self.batch, places.len());
         let mut watch = Watch::new();
@@ -145,8 +148,8 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         Ok(watch.mark(evaluate(self.metric, logits, &self.batch.prompts.repeat(places.len()))))
     }
 
-    /// The metric at the clean end of a line and at the other, each prompt by prompt, and after
-    /// them how far rounding inside the metric may put each: four times the prompts.
+    /// Returns the metric at the clean end of a line, the metric at the other end, and how far
+    /// rounding inside the metric may shift each of the two: `[4 * prompts]`.
     pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
         let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.batch, 2);
         let mut watch = Watch::new();
@@ -156,9 +159,10 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         Ok(Tensor::cat(vec![watch.mark(evaluate(self.metric, logits, &prompts)), rounding], 0))
     }
 
-    /// The attributions of a line whose mean gradient is `gradient` `[prompts, pos, d_model]`:
-    /// `[prompts, pos, unit]`, with one unit where one moves, or where there are none. With the
-    /// metric at its ends, [`metric_at_ends`](Self::metric_at_ends), by one transfer.
+    /// Returns the attributions of a line, `[prompts, pos, unit]`, and its `ends`
+    /// ([`metric_at_ends`](Self::metric_at_ends)), read in one transfer. `gradient` is the line's
+    /// mean gradient, `[prompts, pos, d_model]`. There is one unit if a single head or neuron
+    /// moves, or if the kind has no heads or neurons.
     pub(crate) fn attributions(
         &self,
         moved: Moved,
@@ -200,7 +204,8 @@ pub(crate) struct Attributions {
 }
 
 impl Attributions {
-    /// Of one prompt: sum, and sum of sizes of what it is the sum of, unit by unit.
+    /// Returns, for one prompt, the sum of all attributions, and the sum over units of the size of
+    /// each unit's attribution.
     pub(crate) fn sums(&self, prompt: usize) -> [f64; 2] {
         let of_prompt = self.of_prompt(prompt);
         let all: f64 = of_prompt.iter().map(|&v| f64::from(v)).sum();
@@ -213,8 +218,8 @@ impl Attributions {
         &self.values[prompt * size..(prompt + 1) * size]
     }
 
-    /// Of one prompt, in the order of the effects of a kind: unit by unit, and within it the sum over positions or, by position,
-    /// each of `width`, those before `first` 0.
+    /// Returns the attributions of one prompt in the order of a kind's effects: by unit, then by
+    /// position or summed over positions. Positions before `first` are 0.
     pub(crate) fn in_order(&self, prompt: usize, by: By, first: usize) -> Vec<f32> {
         let of_prompt = self.of_prompt(prompt);
         let at = |unit: usize| of_prompt.iter().skip(unit).step_by(self.units).copied();
@@ -226,7 +231,8 @@ impl Attributions {
 }
 
 impl<B: Backend> Line<B> {
-    /// The residual stream at places of the line, `[place * prompts + prompt, pos, d_model]`.
+    /// Returns the residual stream at places of the line,
+    /// `[place * prompts + prompt, pos, d_model]`.
     fn residuals(&self, places: &[f64]) -> Tensor<B, 3> {
         let [prompts, pos, d_model] = self.clean.dims();
         let places: Vec<f32> = places.iter().map(|&place| place as f32).collect();
@@ -237,7 +243,7 @@ impl<B: Backend> Line<B> {
         cast_like(all, &self.clean).reshape([n * prompts, pos, d_model])
     }
 
-    /// A run of rows that begin with `residual`, a number of copies of the prompts.
+    /// Builds a run that starts from `residual`, whose rows are `copies` copies of the prompts.
     fn run<C: Backend>(
         &self,
         residual: Tensor<C, 3>,
@@ -254,8 +260,9 @@ impl<B: Backend> Line<B> {
         }
     }
 
-    /// The gradient of the metric with respect to the residual stream, summed over nodes of a quadrature with their weights,
-    /// `[prompts, pos, d_model]`. At most `at_once` nodes lie side by side, each with its own metric.
+    /// Returns the gradient of the metric with respect to the residual stream, as a weighted sum
+    /// over quadrature nodes, `[prompts, pos, d_model]`. A batch holds at most `at_once` quadrature
+    /// nodes, each with its own metric.
     pub(crate) fn mean_gradient<A, M>(
         &self,
         model: &Transformer<A>,

@@ -1,4 +1,4 @@
-//! What lines came to, and where it goes among the effects.
+//! The results of lines, and their places among the effects.
 
 use ndarray::{ArrayD, ArrayViewMutD, Axis as Dimension, IxDyn};
 use rewire_model::TransformerConfig;
@@ -8,7 +8,7 @@ use crate::node::kind::{By, NodeKind};
 use crate::run::batch::PromptBatch;
 use crate::run::moves::clear;
 
-/// A line to be integrated along.
+/// A line to integrate along.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {
     pub(crate) kind: usize,
@@ -16,17 +16,17 @@ pub(crate) struct Work {
     pub(crate) unit: Option<usize>,
 }
 
-/// What one line came to.
+/// The result of one line.
 pub(crate) struct OfLine {
     /// Prompt by prompt, in the order of the kind's effects.
     pub(crate) attributions: Vec<f32>,
-    /// One a prompt.
+    /// One value per prompt.
     pub(crate) gap: Vec<f32>,
     pub(crate) change: Vec<f32>,
     pub(crate) steps: usize,
 }
 
-/// What the lines of one portion of prompts came to, one array a kind.
+/// The results of all lines of one batch of prompts, with one array per kind.
 pub(crate) struct Found {
     pub(crate) attributions: Vec<ArrayD<f32>>,
     pub(crate) gap: Vec<ArrayD<f32>>,
@@ -53,7 +53,7 @@ impl Found {
         }
     }
 
-    /// Sets the attributions of nodes that cannot matter to exactly 0.
+    /// Sets the attributions of nodes that cannot affect the metric to exactly 0.
     pub(crate) fn clear(&mut self, nodes: &[NodeKind], config: &TransformerConfig, batch: &PromptBatch) {
         for (kind, attributions) in nodes.iter().zip(&mut self.attributions) {
             for layer in 0..config.n_layers {
@@ -76,13 +76,14 @@ impl Found {
     }
 }
 
-/// Which activations move along a line scope.
+/// Which activations of a layer move along one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display)]
 #[strum(serialize_all = "kebab-case")]
 pub enum LineScope {
-    /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric when all are replaced.
+    /// All heads, or all neurons, of a layer: their attributions sum to the change of the metric
+    /// when all are replaced.
     Layer,
-    /// Each head, or neuron, alone: its attributions over positions sum to its own exact effect. One line a node: for the neurons
-    /// of a large model that is slower than patching them.
+    /// One head, or one neuron: its attributions over positions sum to its own exact effect. Each
+    /// node needs its own line; for the neurons of a large model that is slower than patching them.
     Node,
 }

@@ -1,4 +1,4 @@
-//! Where along a line gradients are taken, and how much each counts.
+//! Quadrature nodes: the places along a line at which gradients are taken, and their weights.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -9,28 +9,28 @@ use serde::{Deserialize, Serialize};
 use crate::error::AnalysisError;
 use crate::integrated::rule::Rule;
 
-/// A rule with its number of nodes.
+/// A quadrature rule and its number of nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quadrature {
     /// The rule.
     pub rule: Rule,
-    /// How many nodes.
+    /// Number of quadrature nodes.
     pub steps: usize,
 }
 
-/// Captum's: Gauss-Legendre with 50 nodes.
+/// Captum's default: Gauss-Legendre with 50 nodes.
 impl Default for Quadrature {
     fn default() -> Self {
         Self { rule: Rule::GaussLegendre, steps: 50 }
     }
 }
 
-/// One node: where it is, from 0 to 1, and its weight.
+/// One quadrature node: its place on the line, from 0 to 1, and its weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QuadratureNode {
-    /// 0 at the start of the line, 1 at its end.
+    /// Place on the line: 0 at its start, 1 at its end.
     pub at: f64,
-    /// The weights of a rule sum to 1.
+    /// Weight of the gradient; the weights of a rule sum to 1.
     pub weight: f64,
 }
 
@@ -83,8 +83,8 @@ impl QuadratureNodes {
     }
 }
 
-/// Writes a rule as `gauss-legendre 50`, and a list with the place and weight of each node. Names
-/// of checkpoints contain this text, so that no change of it is free.
+/// Writes a rule as `gauss-legendre 50`, and a list with the place and weight of each node.
+/// Checkpoint names contain this text: changing it discards users' stored results.
 impl fmt::Display for QuadratureNodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -97,15 +97,15 @@ impl fmt::Display for QuadratureNodes {
     }
 }
 
-/// Nodes above which a number was mistyped.
+/// Upper bound on quadrature steps; a larger value is almost certainly a typo.
 const MOST_STEPS: usize = 1_000_000;
 
 impl Quadrature {
-    /// The nodes, from 0 to 1.
+    /// Returns the nodes, from 0 to 1.
     ///
     /// # Errors
-    /// [`AnalysisError::TooFewSteps`] for no node at all, or one of the trapezoid rule; [`AnalysisError::TooManySteps`] for more than
-    /// a million.
+    /// [`AnalysisError::TooFewSteps`] for 0 steps, or for 1 step of the trapezoid rule;
+    /// [`AnalysisError::TooManySteps`] for more than a million steps.
     pub fn nodes(self) -> Result<Vec<QuadratureNode>, AnalysisError> {
         let Quadrature { rule, steps } = self;
         let least = if rule == Rule::Trapezoid { 2 } else { 1 };
@@ -117,7 +117,7 @@ impl Quadrature {
         let n = steps as f64;
         let even = |shift: f64| (0..steps).map(|i| node((i as f64 + shift) / n, 1.0 / n)).collect();
         Ok(match rule {
-            // The rule is on [-1, 1].
+            // The crate's rule is on [-1, 1].
             Rule::GaussLegendre => {
                 GaussLegendre::new(degree).iter().map(|(x, w)| node(0.5 * (1.0 + x), 0.5 * w)).collect()
             }

@@ -1,23 +1,24 @@
-//! Rules for an integral along a line.
+//! Quadrature rules for an integral along a line.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A rule for an integral from 0 to 1.
+/// A quadrature rule for an integral from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// Exact for polynomials of degree `2 steps - 1`; Captum's default.
     GaussLegendre,
-    /// Equal intervals, each at its left end.
+    /// Equal intervals, with a node at the left end of each.
     RiemannLeft,
-    /// Equal intervals, each at its right end.
+    /// Equal intervals, with a node at the right end of each.
     RiemannRight,
-    /// Equal intervals, each in its middle.
+    /// Equal intervals, with a node in the middle of each.
     RiemannMiddle,
-    /// Equal intervals between the nodes, the first at 0 and the last at 1. Its weights sum to 1; Captum's sum to `(n - 1) / n`.
+    /// Equal intervals between the nodes, the first at 0 and the last at 1. The weights sum to 1;
+    /// Captum's sum to `(n - 1) / n`.
     Trapezoid,
 }
 
@@ -32,11 +33,12 @@ impl FromStr for Rule {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = NAMES.iter().find(|(_, n)| *n == name).map(|(rule, _)| *rule);
-        found.ok_or_else(|| format!("no quadrature rule `{name}`; there are {}", NAMES.map(|(_, n)| n).join(", ")))
+        found
+            .ok_or_else(|| format!("unknown quadrature rule `{name}`; use one of {}", NAMES.map(|(_, n)| n).join(", ")))
     }
 }
 
-/// The rules by the names that commands and files give them.
+/// The rules and their names in commands and files.
 pub(crate) const NAMES: [(Rule, &str); 5] = [
     (Rule::GaussLegendre, "gauss-legendre"),
     (Rule::RiemannLeft, "riemann-left"),

@@ -33,10 +33,12 @@ pub struct Edit<B, const D: usize, F> {
 /// use rewire_hooks::{Hook, Site, edit};
 ///
 /// // Sets head 1 of block 0 to zero.
-/// let mut ablation = edit(Site::Z.at(0), |z: Tensor<Flex, 4>| z.slice_fill(s![.., .., 1, ..], 0.0));
+/// let mut ablation =
+///     edit(Site::Z.at(0), |z: Tensor<Flex, 4>| z.slice_fill(s![.., .., 1, ..], 0.0));
 ///
 /// // A model calls its hook at every point; here we call the hook ourselves.
-/// let z = Tensor::<Flex, 4>::ones([2, 5, 4, 8], &Default::default()); // [batch, pos, head, d_head]
+/// // [batch, pos, head, d_head]
+/// let z = Tensor::<Flex, 4>::ones([2, 5, 4, 8], &Default::default());
 /// let changed = ablation.visit(Site::Z.at(0), z);
 /// assert_eq!(changed.sum().into_scalar(), 2.0 * 5.0 * 3.0 * 8.0);
 /// ablation.finish().unwrap();

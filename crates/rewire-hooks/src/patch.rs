@@ -100,12 +100,15 @@ impl<B: Backend> Patch<B> {
     /// use burn::tensor::Tensor;
     /// use rewire_hooks::{ActivationCache, Head, Hook, Patch, Site};
     ///
-    /// let z = Tensor::<Flex, 4>::ones([1, 5, 4, 8], &Default::default()); // [batch, pos, head, d_head]
+    /// // [batch, pos, head, d_head]
+    /// let z = Tensor::<Flex, 4>::ones([1, 5, 4, 8], &Default::default());
     /// let cache = ActivationCache::new().with(Site::Z.at(0), z.clone());
     ///
-    /// let mut patch = Patch::nodes(&[Head::new(0, 2).z(), Head::new(0, 3).z().at(4)], &cache).unwrap();
+    /// let nodes = [Head::new(0, 2).z(), Head::new(0, 3).z().at(4)];
+    /// let mut patch = Patch::nodes(&nodes, &cache).unwrap();
     /// let patched = patch.visit(Site::Z.at(0), z.zeros_like()); // a model would call this
-    /// assert_eq!(patched.sum().into_scalar(), 5.0 * 8.0 + 8.0); // head 2 everywhere, head 3 at position 4
+    /// // Head 2 everywhere, head 3 at position 4.
+    /// assert_eq!(patched.sum().into_scalar(), 5.0 * 8.0 + 8.0);
     /// patch.finish().unwrap();
     /// ```
     ///

@@ -20,9 +20,6 @@ use crate::recorder::Filter;
 ///
 /// Probe only the points that you need. Before the first probe, nothing is on the tape if the
 /// weights are not tracked, and the backward pass does not run through that part of the network.
-///
-/// Probe only what you need: where no probe has been passed and weights are not tracked, nothing is on the tape, so the
-/// part of the network before the first probe costs no backward pass.
 pub struct GradientProbes<B: AutodiffBackend> {
     accepts: Filter,
     leaves: BTreeMap<HookPoint, AnyRank<B>>,

@@ -126,7 +126,11 @@ impl<B: Backend> ActivationCache<B> {
         check_size("prompts of the direction", batch, direction.dims()[0])?;
         check_size("positions read", batch, end.len())?;
         if let Some(&past) = end.iter().find(|&&e| e >= pos) {
-            return Err(CacheError::Size { what: "position read (must be below the expected number)", expected: pos, found: past });
+            return Err(CacheError::Size {
+                what: "position read (must be below the expected number)",
+                expected: pos,
+                found: past,
+            });
         }
         let device = components.device();
         let flat: Vec<i64> = end.iter().enumerate().map(|(b, e)| (b * pos + e) as i64).collect();

@@ -109,7 +109,8 @@ fn faults() -> std::sync::MutexGuard<'static, Vec<String>> {
     FAULTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Installs the panic hook that [`catch_device_faults`] needs on a device that computes on threads of its own.
+/// Installs the panic hook that [`catch_device_faults`] needs on a device that computes on threads
+/// of its own.
 ///
 /// Call it once at the start of a program, after any panic hook of your own. It records the panics
 /// of the device's threads, and passes all other panics to the earlier hook. A panic that a watch

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::precision::to_f32;
 
-/// The precision of float32 matmul on devices with units for shorter numbers.
+/// The precision of float32 matmul on devices with units for shorter element types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MatmulPrecision {
@@ -69,7 +69,13 @@ pub fn matmul_precision() -> MatmulPrecision {
 /// If the shapes do not fit, like burn's own matmul.
 #[must_use]
 pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
-    assert_eq!(a.dims()[D - 1], b.dims()[D - 2], "matmul of {:?} and {:?}: the number of columns is not the number of rows", a.dims(), b.dims());
+    assert_eq!(
+        a.dims()[D - 1],
+        b.dims()[D - 2],
+        "matmul of {:?} and {:?}: the number of columns is not the number of rows",
+        a.dims(),
+        b.dims()
+    );
     let (a, b) = if a.dtype() == b.dtype() { (a, b) } else { (to_f32(a), to_f32(b)) };
     let most = max_matmuls_at_once::<B>(&a.device());
     matmul_chunked(a, b, most)

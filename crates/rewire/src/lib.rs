@@ -7,7 +7,8 @@
 //!
 //! ```toml
 //! [dependencies]
-//! rewire = { path = "../rewire/crates/rewire" } # features: flex (default), ndarray, cuda, hub (default)
+//! # Features: flex (default), ndarray, cuda, hub (default).
+//! rewire = { path = "../rewire/crates/rewire" }
 //!
 //! # Without this, every tensor operation runs unoptimized.
 //! [profile.dev]
@@ -17,7 +18,8 @@
 //! ```
 //! use rewire::prelude::*;
 //!
-//! let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?; // or "gpt2", "owner/name@revision", a directory
+//! // Or "gpt2", "owner/name@revision", or a directory.
+//! let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?;
 //! let pairs = model.pairs([Pair {
 //!     clean: "When John and Mary went to the shops, John gave the bag to",
 //!     corrupted: "When John and Mary went to the shops, Mary gave the bag to",
@@ -25,7 +27,8 @@
 //!     wrong_answer: " John",
 //! }])?;
 //! let study = Study::new(&model, &pairs, LogitDiff::new(&pairs));
-//! let exact = study.patch([Component::HeadZ])?; // 0: as on the corrupted prompt, 1: as on the clean one
+//! // An effect of 0 means as on the corrupted prompt, 1 as on the clean prompt.
+//! let exact = study.patch([Component::HeadZ])?;
 //! for node in exact.ranked().iter().take(3) {
 //!     println!("{node}"); // L3H7 0.3606
 //! }

@@ -72,7 +72,7 @@ pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> T
     assert_eq!(
         a.dims()[D - 1],
         b.dims()[D - 2],
-        "matmul of {:?} and {:?}: the number of columns is not the number of rows",
+        "matmul of {:?} and {:?}: the columns of the first are not as many as the rows of the second",
         a.dims(),
         b.dims()
     );

@@ -40,7 +40,7 @@ static FAULTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Whether [`install_fault_hook`] was called.
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// The number of outermost watches.
+/// The number of watches that are running.
 static WATCHES: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {

@@ -197,8 +197,8 @@ impl<B: Backend> Transformer<B> {
 /// unprocessed weights: folding ([`processed`](Transformer::processed)) moves the gain into `W_U`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FinalNormGain {
-    /// The gain is included: a vector's component along the direction is the amount that it adds to
-    /// the logits.
+    /// The gain is included: a vector's dot product with the direction is the amount that it adds
+    /// to the logit difference.
     #[default]
     Applied,
     /// The gain is left out, as in TransformerLens' `logit_attrs` and `apply_ln_to_stack` on

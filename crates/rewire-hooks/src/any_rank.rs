@@ -1,12 +1,13 @@
-//! Tensors of any rank in one type: the one place that takes burn's primitives apart.
+//! Tensors of any rank in one type. Only this file takes burn's primitives apart.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Bool, DType, Int, Shape, Slice, Tensor, TensorData, TensorMetadata, TensorPrimitive};
 
 /// A float tensor whose number of dimensions is known only at run time.
 ///
-/// Activations have three or four dimensions, depending on their [hook point](crate::HookPoint). Code that treats all
-/// points alike holds them as `AnyRank` and asks for a fixed rank only where it needs one. Tensors are shared, not copied.
+/// Activations have three or four dimensions, depending on their [hook point](crate::HookPoint).
+/// Code that treats all points alike holds them as `AnyRank`, and asks for a fixed rank only when
+/// it needs one. Tensors are shared, not copied.
 ///
 /// ```
 /// use burn::backend::Flex;
@@ -31,14 +32,14 @@ impl<B: Backend, const D: usize> From<Tensor<B, D>> for AnyRank<B> {
 }
 
 impl<B: Backend> AnyRank<B> {
-    /// A tensor of zeros with these sizes.
+    /// Returns a tensor of zeros with these sizes.
     #[must_use]
     pub fn zeros(dims: &[usize], device: &B::Device) -> Self {
         let flat = Self::from(Tensor::<B, 1>::zeros([dims.iter().product::<usize>()], device));
         AnyRank(B::float_reshape(flat.0, Shape::from(dims.to_vec())))
     }
 
-    /// A tensor with the numbers and the shape of `data`.
+    /// Returns a tensor with the values and the shape of `data`.
     #[must_use]
     pub fn from_data(data: TensorData, device: &B::Device) -> Self {
         let shape = data.shape.clone();
@@ -46,47 +47,47 @@ impl<B: Backend> AnyRank<B> {
         AnyRank(B::float_reshape(Self::from(Tensor::<B, 1>::from_data(flat, device)).0, shape))
     }
 
-    /// The size of each dimension.
+    /// Returns the size of each dimension.
     #[must_use]
     pub fn dims(&self) -> Vec<usize> {
         self.0.shape().to_vec()
     }
 
-    /// How many dimensions it has.
+    /// Returns the number of dimensions.
     #[must_use]
     pub fn rank(&self) -> usize {
         self.dims().len()
     }
 
-    /// The type of its numbers.
+    /// Returns the element type.
     #[must_use]
     pub fn dtype(&self) -> DType {
         self.0.dtype()
     }
 
-    /// The device that it is on.
+    /// Returns the device that holds the tensor.
     #[must_use]
     pub fn device(&self) -> B::Device {
         B::float_device(&self.0)
     }
 
-    /// The tensor with its rank fixed; `None` if it does not have `D` dimensions.
+    /// Returns the tensor with a fixed rank, or `None` if it does not have `D` dimensions.
     #[must_use]
     pub fn get<const D: usize>(&self) -> Option<Tensor<B, D>> {
         (self.rank() == D).then(|| Tensor::from_primitive(TensorPrimitive::Float(self.0.clone())))
     }
 
-    /// The numbers in row-major order in another shape.
+    /// Returns the values, in row-major order, in another shape.
     ///
     /// # Panics
-    /// If the shape holds another number of numbers.
+    /// If the new shape has another number of elements.
     #[must_use]
     pub fn reshape<const D: usize>(&self, dims: [usize; D]) -> Tensor<B, D> {
         let reshaped = B::float_reshape(self.0.clone(), Shape::from(dims.to_vec()));
         Tensor::from_primitive(TensorPrimitive::Float(reshaped))
     }
 
-    /// The numbers at `start..start + len` along dimension `dim`.
+    /// Returns the slice `start..start + len` along dimension `dim`.
     ///
     /// # Panics
     /// If the tensor has no such dimension or range.
@@ -97,10 +98,10 @@ impl<B: Backend> AnyRank<B> {
         AnyRank(B::float_slice(self.0.clone(), &slices))
     }
 
-    /// The numbers at these places along dimension `dim`, in this order.
+    /// Returns the slices at these indices along dimension `dim`, in this order.
     ///
     /// # Panics
-    /// If the tensor has no such dimension or place.
+    /// If the tensor has no such dimension or index.
     #[must_use]
     pub fn select(&self, dim: usize, places: &[usize]) -> Self {
         let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
@@ -108,7 +109,7 @@ impl<B: Backend> AnyRank<B> {
         AnyRank(B::float_select(self.0.clone(), dim, index.into_primitive()))
     }
 
-    /// `times` copies one after the other along dimension `dim`.
+    /// Returns `times` copies, one after the other, along dimension `dim`.
     ///
     /// # Panics
     /// If the tensor has no such dimension.
@@ -120,16 +121,17 @@ impl<B: Backend> AnyRank<B> {
         AnyRank(B::float_repeat_dim(self.0.clone(), dim, times))
     }
 
-    /// Repeats dimensions of size one, without copying, until the sizes are `dims`.
+    /// Expands dimensions of size 1, without copying, until the sizes are `dims`.
     ///
     /// # Panics
-    /// If a dimension of another size would have to change.
+    /// If a dimension whose size is not 1 would have to change.
     #[must_use]
     pub fn expand(&self, dims: &[usize]) -> Self {
         AnyRank(B::float_expand(self.0.clone(), Shape::from(dims.to_vec())))
     }
 
-    /// `value` where the mask is true, else this tensor; all three have one shape.
+    /// Returns `value` at the elements where the mask is true, and this tensor elsewhere. All three
+    /// have one shape.
     ///
     /// # Panics
     /// If the shapes differ.
@@ -140,9 +142,11 @@ impl<B: Backend> AnyRank<B> {
 }
 
 impl<B: AutodiffBackend> AnyRank<B> {
-    /// The gradient that a backward pass left for this probe's leaf; zeros if the loss did not depend on it.
+    /// Returns the gradient that a backward pass left for this probe's leaf. It is zero if the loss
+    /// does not depend on the leaf.
     pub(crate) fn take_gradient(self, gradients: &mut B::Gradients) -> AnyRank<B::InnerBackend> {
-        // A probe's leaf is zero, and so is the gradient of a loss that does not depend on it.
+        // A probe's leaf holds zeros, which are also the gradient if the loss does not depend on
+        // it.
         AnyRank(B::grad_remove(&self.0, gradients).unwrap_or_else(|| B::inner(self.0)))
     }
 }
@@ -158,7 +162,7 @@ impl<B: Backend, const D: usize> From<Tensor<B, D, Bool>> for AnyMask<B> {
 }
 
 impl<B: Backend> AnyMask<B> {
-    /// A mask of these sizes, true at the indices for which `covers` holds.
+    /// Returns a mask of these sizes that is true at the indices for which `covers` holds.
     #[must_use]
     pub fn of(dims: &[usize], device: &B::Device, mut covers: impl FnMut(&[usize]) -> bool) -> Self {
         let n = dims.iter().product();
@@ -175,22 +179,22 @@ impl<B: Backend> AnyMask<B> {
         AnyMask(B::bool_reshape(flat.into_primitive(), Shape::from(dims.to_vec())))
     }
 
-    /// The size of each dimension.
+    /// Returns the size of each dimension.
     #[must_use]
     pub fn dims(&self) -> Vec<usize> {
         self.0.shape().to_vec()
     }
 
-    /// The mask with its rank fixed; `None` if it does not have `D` dimensions.
+    /// Returns the mask with a fixed rank, or `None` if it does not have `D` dimensions.
     #[must_use]
     pub fn get<const D: usize>(&self) -> Option<Tensor<B, D, Bool>> {
         (self.dims().len() == D).then(|| Tensor::from_primitive(self.0.clone()))
     }
 
-    /// Repeats dimensions of size one, without copying, until the sizes are `dims`.
+    /// Expands dimensions of size 1, without copying, until the sizes are `dims`.
     ///
     /// # Panics
-    /// If a dimension of another size would have to change.
+    /// If a dimension whose size is not 1 would have to change.
     #[must_use]
     pub fn expand(&self, dims: &[usize]) -> Self {
         AnyMask(B::bool_expand(self.0.clone(), Shape::from(dims.to_vec())))

@@ -1,4 +1,4 @@
-//! The activations of a run, by hook point.
+//! The cache: the activations of a run, by hook point.
 
 use std::collections::BTreeMap;
 
@@ -9,46 +9,48 @@ use crate::point::{HookPoint, Site};
 
 /// Activations (or gradients) of one forward pass, by hook point.
 ///
-/// Tensors are shared with the run that made them, not copied; a cache of everything costs, per token and layer,
-/// `4 * (7 d_model + 4 n_heads d_head + 2 d_mlp + 2 n_heads n_pos + 2)` bytes in float32 (one `d_model` less in parallel
-/// blocks, two `n_heads d_head` more in rotary models), and some `12 d_model` a token outside the layers. Record only what you need with [`Recorder::filtered`](crate::Recorder::filtered).
+/// Tensors are shared with the run that made them, not copied. A cache of all activations costs,
+/// per token and layer, `4 * (7 d_model + 4 n_heads d_head + 2 d_mlp + 2 n_heads n_pos + 2)` bytes
+/// in float32. Parallel blocks cost one `d_model` less, and rotary models two `n_heads d_head`
+/// more. The points outside the layers cost about `12 d_model` bytes per token. To record only some
+/// points, use [`Recorder::filtered`](crate::Recorder::filtered).
 #[derive(Debug, Clone)]
 pub struct ActivationCache<B: Backend> {
     stored: BTreeMap<HookPoint, AnyRank<B>>,
 }
 
-/// What was asked of an [`ActivationCache`] and is not in it.
+/// Why an [`ActivationCache`] cannot return an activation, or a value that depends on one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
     /// The point was not recorded.
     #[error(
-        "`{point}` is not in the cache (it holds {available} other points); was it recorded, and does this model have it?"
+        "`{point}` is not in the cache, which holds {available} other points; check that it was recorded and that this model has it"
     )]
     Missing {
-        /// The point asked for.
+        /// The requested point.
         point: HookPoint,
-        /// How many points the cache holds.
+        /// The number of points in the cache.
         available: usize,
     },
-    /// The tensor was asked for with another number of dimensions than it has.
+    /// The activation has another number of dimensions than the caller asked for.
     #[error("`{point}` has {found} dimensions {axes:?}, not {asked}", axes = point.axes())]
     Rank {
-        /// The point asked for.
+        /// The requested point.
         point: HookPoint,
-        /// Dimensions asked for.
+        /// The number of dimensions that the caller asked for.
         asked: usize,
-        /// Dimensions it has.
+        /// The number of dimensions of the activation.
         found: usize,
     },
-    /// Two things that must agree in size do not.
+    /// Two sizes that must be equal differ.
     #[error("{what}: expected {expected}, found {found}")]
     Size {
-        /// What disagrees.
+        /// The size that differs.
         what: &'static str,
         /// The size that the cache implies.
         expected: usize,
-        /// The size that was given.
+        /// The size that the caller gave.
         found: usize,
     },
 }
@@ -60,20 +62,22 @@ impl<B: Backend> Default for ActivationCache<B> {
 }
 
 impl<B: Backend> ActivationCache<B> {
-    /// An empty cache, to be filled by [`with`](Self::with): activations that no run had.
+    /// Returns an empty cache. Fill it with [`with`](Self::with) to hold activations that come from
+    /// no run.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds `activation`, a tensor or an [`AnyRank`], at `point`, in place of an earlier one.
+    /// Adds `activation`, a tensor or an [`AnyRank`], at `point`. It replaces an earlier activation
+    /// there.
     #[must_use]
     pub fn with(mut self, point: HookPoint, activation: impl Into<AnyRank<B>>) -> Self {
         self.stored.insert(point, activation.into());
         self
     }
 
-    /// Takes in all of another cache, in place of what was there.
+    /// Adds all activations of another cache. They replace earlier activations at the same points.
     pub fn merge(&mut self, other: Self) {
         self.stored.extend(other.stored);
     }
@@ -82,16 +86,17 @@ impl<B: Backend> ActivationCache<B> {
         Self { stored }
     }
 
-    /// The activation at `point`, with `D` dimensions as [`HookPoint::axes`] lists them.
+    /// Returns the activation at `point`, with the `D` dimensions that [`HookPoint::axes`] lists.
     ///
     /// # Errors
-    /// [`CacheError::Missing`] if it was not recorded, [`CacheError::Rank`] if `D` is not its number of dimensions.
+    /// [`CacheError::Missing`] if it was not recorded, and [`CacheError::Rank`] if it does not have
+    /// `D` dimensions.
     pub fn get<const D: usize>(&self, point: HookPoint) -> Result<Tensor<B, D>, CacheError> {
         let stored = self.any(point)?;
         stored.get().ok_or_else(|| CacheError::Rank { point, asked: D, found: stored.rank() })
     }
 
-    /// The activation at `point`, whatever its number of dimensions.
+    /// Returns the activation at `point`, with any number of dimensions.
     ///
     /// # Errors
     /// [`CacheError::Missing`] if it was not recorded.
@@ -99,7 +104,7 @@ impl<B: Backend> ActivationCache<B> {
         self.stored.get(&point).ok_or(CacheError::Missing { point, available: self.len() })
     }
 
-    /// The activation at a site of block `layer`; see [`get`](Self::get).
+    /// Returns the activation at a site of block `layer`; see [`get`](Self::get).
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -107,30 +112,30 @@ impl<B: Backend> ActivationCache<B> {
         self.get(HookPoint::block(layer, site))
     }
 
-    /// The points held, in forward order.
+    /// Returns the points in the cache, in forward order.
     pub fn points(&self) -> impl Iterator<Item = HookPoint> + '_ {
         self.stored.keys().copied()
     }
 
-    /// The sizes of the activation at `point`, if it is held.
+    /// Returns the sizes of the activation at `point`, or `None` if the cache does not hold it.
     #[must_use]
     pub fn dims(&self, point: HookPoint) -> Option<Vec<usize>> {
         self.stored.get(&point).map(AnyRank::dims)
     }
 
-    /// How many activations are held.
+    /// Returns the number of activations in the cache.
     #[must_use]
     pub fn len(&self) -> usize {
         self.stored.len()
     }
 
-    /// Whether nothing is held.
+    /// Returns whether the cache is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.stored.is_empty()
     }
 
-    /// Bytes that the held activations occupy in float32.
+    /// Returns the number of bytes that the activations occupy in float32.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.stored.values().map(|s| s.dims().iter().product::<usize>() * size_of::<f32>()).sum()

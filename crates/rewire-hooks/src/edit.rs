@@ -1,4 +1,4 @@
-//! The hook from a closure of fixed rank.
+//! The hook that edits one activation with a closure of fixed rank.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +11,7 @@ use crate::hook::Hook;
 use crate::patch::PatchError;
 use crate::point::HookPoint;
 
-/// Changes the activation at one point by a closure; made by [`edit`].
+/// Edits the activation at one point with a closure; made by [`edit`].
 pub struct Edit<B, const D: usize, F> {
     point: HookPoint,
     change: F,
@@ -20,11 +20,12 @@ pub struct Edit<B, const D: usize, F> {
     backend: PhantomData<fn() -> B>,
 }
 
-/// A hook that replaces the activation at `point` by what `change` returns for it.
+/// Makes a hook that replaces the activation at `point` by the result of `change`.
 ///
-/// `D` is the number of dimensions that [`HookPoint::axes`] lists for the point; annotate the closure's argument, and it
-/// is inferred. The closure must keep the shape. A hook cannot refuse, so an edit that does not fit leaves the
-/// activation as it is and is reported by [`Edit::finish`].
+/// `D` is the number of dimensions that [`HookPoint::axes`] lists for the point. The compiler
+/// infers it if the closure's argument is annotated. The closure must keep the shape. A hook cannot
+/// return an error: an edit that does not fit leaves the activation unchanged, and [`Edit::finish`]
+/// reports it.
 ///
 /// ```
 /// use burn::backend::Flex;
@@ -32,10 +33,12 @@ pub struct Edit<B, const D: usize, F> {
 /// use rewire_hooks::{Hook, Site, edit};
 ///
 /// // Sets head 1 of block 0 to zero.
-/// let mut ablation = edit(Site::Z.at(0), |z: Tensor<Flex, 4>| z.slice_fill(s![.., .., 1, ..], 0.0));
+/// let mut ablation =
+///     edit(Site::Z.at(0), |z: Tensor<Flex, 4>| z.slice_fill(s![.., .., 1, ..], 0.0));
 ///
-/// // A model calls its hook at every point; here we call it ourselves.
-/// let z = Tensor::<Flex, 4>::ones([2, 5, 4, 8], &Default::default()); // [batch, pos, head, d_head]
+/// // A model calls its hook at every point; here we call the hook ourselves.
+/// // [batch, pos, head, d_head]
+/// let z = Tensor::<Flex, 4>::ones([2, 5, 4, 8], &Default::default());
 /// let changed = ablation.visit(Site::Z.at(0), z);
 /// assert_eq!(changed.sum().into_scalar(), 2.0 * 5.0 * 3.0 * 8.0);
 /// ablation.finish().unwrap();
@@ -49,12 +52,12 @@ where
 }
 
 impl<B, const D: usize, F> Edit<B, D, F> {
-    /// Says, after the run, whether the edit was made.
+    /// Checks, after the run, that the edit was applied.
     ///
     /// # Errors
     /// [`PatchError::Rank`] if the closure takes another number of dimensions than the point has,
-    /// [`PatchError::ShapeMismatch`] if it returned another shape, and [`PatchError::NotReached`] if the run did not
-    /// pass the point.
+    /// [`PatchError::ShapeMismatch`] if it returned another shape, and [`PatchError::NotReached`]
+    /// if the run did not reach the point.
     pub fn finish(self) -> Result<(), PatchError> {
         match self.mismatch {
             Some(mismatch) => Err(mismatch),

@@ -1,4 +1,4 @@
-//! Attention heads by layer and number, and the activations of one head.
+//! Attention heads by layer and index, and the activations of one head.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use crate::point::{HookPoint, Site};
 
 /// An attention head.
 ///
-/// `Display` writes the name that the field uses, `L9H6`. `FromStr` reads that and `9.6`.
+/// `Display` writes the usual name, `L9H6`. `FromStr` reads `L9H6` and `9.6`.
 ///
 /// ```
 /// use rewire_hooks::Head;
@@ -29,37 +29,37 @@ pub struct Head {
 }
 
 impl Head {
-    /// Head `head` of block `layer`.
+    /// Returns head `head` of block `layer`.
     #[must_use]
     pub const fn new(layer: usize, head: usize) -> Self {
         Self { layer, head }
     }
 
-    /// The head's mixed values, before the output projection.
+    /// Returns the head's mixed values (`z`), before the output projection.
     #[must_use]
     pub fn z(self) -> HeadPoint {
         HeadPoint::new(self, Site::Z)
     }
 
-    /// The head's queries, before any rotation.
+    /// Returns the head's queries, before the rotary embedding.
     #[must_use]
     pub fn q(self) -> HeadPoint {
         HeadPoint::new(self, Site::Q)
     }
 
-    /// The head's keys, before any rotation.
+    /// Returns the head's keys, before the rotary embedding.
     #[must_use]
     pub fn k(self) -> HeadPoint {
         HeadPoint::new(self, Site::K)
     }
 
-    /// The head's values.
+    /// Returns the head's values.
     #[must_use]
     pub fn v(self) -> HeadPoint {
         HeadPoint::new(self, Site::V)
     }
 
-    /// The head's attention probabilities.
+    /// Returns the head's attention probabilities.
     #[must_use]
     pub fn pattern(self) -> HeadPoint {
         HeadPoint::new(self, Site::Pattern)
@@ -67,8 +67,8 @@ impl Head {
 }
 
 impl From<(usize, usize)> for Head {
-    /// Makes a head from its layer and its index in that layer, such as a place in a `[layer,
-    /// head]` array.
+    /// Makes a head from its layer and its index in that layer, such as an index into a
+    /// `[layer, head]` array.
     fn from((layer, head): (usize, usize)) -> Self {
         Self { layer, head }
     }
@@ -80,7 +80,7 @@ impl fmt::Display for Head {
     }
 }
 
-/// A string that names no head.
+/// A string that is not the name of a head.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a head; write layer and head, both from 0, as L9H6 or 9.6", cut(.0))]
 pub struct ParseHeadError(pub String);
@@ -95,7 +95,7 @@ impl FromStr for Head {
             None => name.split_once('.'),
         }
         .ok_or_else(unknown)?;
-        // `usize::from_str` would take a plus sign.
+        // `usize::from_str` would accept a plus sign.
         let number = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
             true => digits.parse().map_err(|_| unknown()),
             false => Err(unknown()),
@@ -106,7 +106,7 @@ impl FromStr for Head {
 
 /// One activation of one head, at all positions or at one.
 ///
-/// Made by the methods of [`Head`]; [`Patch::nodes`](crate::Patch::nodes) replaces what it names.
+/// The methods of [`Head`] make it. [`Patch::nodes`](crate::Patch::nodes) replaces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HeadPoint {
     head: Head,
@@ -119,25 +119,26 @@ impl HeadPoint {
         Self { head, site, position: None }
     }
 
-    /// The activation at this position alone: of a pattern, the row of that query.
+    /// Restricts the activation to this position. A pattern is restricted to the row of this query
+    /// position.
     #[must_use]
     pub fn at(self, position: usize) -> Self {
         Self { position: Some(position), ..self }
     }
 
-    /// The head.
+    /// Returns the head.
     #[must_use]
     pub fn head(self) -> Head {
         self.head
     }
 
-    /// The hook point, whose activation holds every head of the block.
+    /// Returns the hook point. Its activation holds every head of the block.
     #[must_use]
     pub fn point(self) -> HookPoint {
         HookPoint::block(self.head.layer, self.site)
     }
 
-    /// The position; `None` for all.
+    /// Returns the position, or `None` for all positions.
     #[must_use]
     pub fn position(self) -> Option<usize> {
         self.position
@@ -145,7 +146,8 @@ impl HeadPoint {
 }
 
 impl fmt::Display for HeadPoint {
-    /// The head, the site's name inside attention, and the position: `L9H6 z`, `L9H6 pattern@10`.
+    /// Writes the head, the site's name inside attention, and the position: `L9H6 z`,
+    /// `L9H6 pattern@10`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.head, self.site.name().trim_start_matches("attn.hook_"))?;
         match self.position {

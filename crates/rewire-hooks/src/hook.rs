@@ -1,15 +1,17 @@
-//! What a forward pass calls at each hook point.
+//! The trait of hooks, which a forward pass calls at each hook point.
 
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::point::HookPoint;
 
-/// Sees every activation of a forward pass and returns the one that the pass goes on with.
+/// Sees every activation of a forward pass, and returns the activation with which the pass
+/// continues.
 ///
-/// `()` returns each unchanged; a tuple applies its first hook, then its second; `&mut hook` is a hook, so a hook can be
-/// lent to a run and read afterwards.
+/// `()` returns each activation unchanged. A tuple applies its first hook, then its second.
+/// `&mut hook` is a hook, which can be read after the run.
 pub trait Hook<B: Backend> {
-    /// Called with the activation at `point`, shaped as [`HookPoint::axes`] says.
+    /// Takes the activation at `point`, with the shape that [`HookPoint::axes`] gives, and returns
+    /// the activation with which the pass continues.
     fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D>;
 }
 

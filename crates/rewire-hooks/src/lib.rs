@@ -1,19 +1,21 @@
-//! Typed hook points of a transformer, and the hooks that record, probe and patch what passes through them.
+//! Typed hook points of a transformer, and hooks that record, probe, edit and patch the activations
+//! there.
 //!
-//! Use this crate when you write a model whose activations should be observable, or when you drive one that is:
-//! `rewire-model` calls a [`Hook`] at every [`HookPoint`] of its one forward. Hooks know no model; they see a point and
-//! the activation there, and return the activation that the run goes on with.
+//! Use this crate to write a model whose activations can be observed, or to observe such a model:
+//! `rewire-model` calls a [`Hook`] at every [`HookPoint`] of its one forward. Hooks depend on no
+//! model. A hook takes a point and the activation there, and returns the activation with which the
+//! run continues.
 //!
 //! | hook | does |
 //! |---|---|
 //! | `()` | nothing |
-//! | [`Recorder`] | keeps the activations into an [`ActivationCache`] |
-//! | [`GradientProbes`] | makes the gradient at the points it accepts readable after a backward pass |
-//! | [`Patch`] | replaces activations, whole, under a mask, or of some heads ([`Patch::nodes`]) |
-//! | [`edit`] | changes the activation at one point by a closure |
-//! | `(a, b)` | `a`, then `b` on what `a` returned |
+//! | [`Recorder`] | records activations into an [`ActivationCache`] |
+//! | [`GradientProbes`] | returns the gradients at hook points after a backward pass |
+//! | [`Patch`] | replaces whole activations, masked elements, or some heads ([`Patch::nodes`]) |
+//! | [`edit`] | edits the activation at one point with a closure |
+//! | `(a, b)` | applies `a`, then `b` to the result of `a` |
 //!
-//! Names are TransformerLens', both ways:
+//! Hook points are written and parsed under TransformerLens' names:
 //!
 //! ```
 //! use rewire_hooks::{HookPoint, Site};

@@ -11,10 +11,11 @@ use crate::head::HeadPoint;
 use crate::hook::Hook;
 use crate::point::{Axis, HookPoint};
 
-/// Replaces the activation at some points, whole or where a mask is true.
+/// Replaces the activations at some points, whole or at the elements where a mask is true.
 ///
-/// A hook cannot refuse, so a replacement that does not fit is left out of the run and reported by [`Patch::finish`], as
-/// is one whose point the run never reached: a patch that silently did nothing would look like a node without effect.
+/// A hook cannot return an error. A replacement that does not fit is not applied, and neither is
+/// one whose point the run never reached. [`Patch::finish`] reports both: a patch that silently did
+/// nothing would look like a node without effect.
 #[derive(Debug, Clone)]
 pub struct Patch<B: Backend> {
     replacements: BTreeMap<HookPoint, Replacement<B>>,
@@ -28,24 +29,24 @@ struct Replacement<B: Backend> {
     applied: bool,
 }
 
-/// A replacement or an edit that was not made.
+/// Why a replacement or an edit was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatchError {
-    /// The run did not pass the point.
-    #[error("the run never reached `{point}`, so its patch was not applied")]
+    /// The run did not reach the point.
+    #[error("the run never reached `{point}`, and its patch was not applied")]
     NotReached {
-        /// The point that was to be patched.
+        /// The point to patch.
         point: HookPoint,
     },
     /// The value or mask has another shape than the activation.
-    #[error("the patch for `{point}` has shape {found:?}, the activation {expected:?}")]
+    #[error("the patch for `{point}` has shape {found:?}, and the activation has shape {expected:?}")]
     ShapeMismatch {
-        /// The point that was to be patched.
+        /// The point to patch.
         point: HookPoint,
-        /// Shape of the activation.
+        /// The shape of the activation.
         expected: Vec<usize>,
-        /// Shape of the replacement or of its mask.
+        /// The shape of the replacement or of its mask.
         found: Vec<usize>,
     },
     /// The closure of an edit takes another number of dimensions than the point has.
@@ -55,22 +56,22 @@ pub enum PatchError {
         point.axes()
     )]
     Rank {
-        /// The point that was to be edited.
+        /// The point to edit.
         point: HookPoint,
-        /// Dimensions that the closure takes.
+        /// The number of dimensions that the closure takes.
         taken: usize,
     },
-    /// A head or position that the cached activation does not have.
+    /// The cached activation lacks a head or a position.
     #[error("{node} is not in the cache: it holds {n_heads} heads and {n_positions} positions of `{}`", node.point())]
     NoSuchNode {
-        /// The activation that was asked for.
+        /// The requested activation.
         node: HeadPoint,
-        /// Heads in the cached activation.
+        /// The number of heads in the cached activation.
         n_heads: usize,
-        /// Positions in the cached activation.
+        /// The number of positions in the cached activation.
         n_positions: usize,
     },
-    /// An activation that the patch takes is not in the cache.
+    /// The cache lacks an activation that the patch needs.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
@@ -82,33 +83,38 @@ impl<B: Backend> Default for Patch<B> {
 }
 
 impl<B: Backend> Patch<B> {
-    /// A patch that replaces nothing yet.
+    /// Returns a patch without replacements.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Replaces activations of some heads by those in `cache`, such as another run's, and nothing else.
+    /// Makes a patch that replaces the activations of some heads by those in `cache`, such as
+    /// another run's, and nothing else.
     ///
-    /// The run must have the shape of the cached one: as many prompts, of the same length.
+    /// The run must have the shape of the cached run: the same number of prompts, of the same
+    /// length.
     ///
     /// ```
     /// use burn::backend::Flex;
     /// use burn::tensor::Tensor;
     /// use rewire_hooks::{ActivationCache, Head, Hook, Patch, Site};
     ///
-    /// let z = Tensor::<Flex, 4>::ones([1, 5, 4, 8], &Default::default()); // [batch, pos, head, d_head]
+    /// // [batch, pos, head, d_head]
+    /// let z = Tensor::<Flex, 4>::ones([1, 5, 4, 8], &Default::default());
     /// let cache = ActivationCache::new().with(Site::Z.at(0), z.clone());
     ///
-    /// let mut patch = Patch::nodes(&[Head::new(0, 2).z(), Head::new(0, 3).z().at(4)], &cache).unwrap();
+    /// let nodes = [Head::new(0, 2).z(), Head::new(0, 3).z().at(4)];
+    /// let mut patch = Patch::nodes(&nodes, &cache).unwrap();
     /// let patched = patch.visit(Site::Z.at(0), z.zeros_like()); // a model would call this
-    /// assert_eq!(patched.sum().into_scalar(), 5.0 * 8.0 + 8.0); // head 2 everywhere, head 3 at position 4
+    /// // Head 2 everywhere, head 3 at position 4.
+    /// assert_eq!(patched.sum().into_scalar(), 5.0 * 8.0 + 8.0);
     /// patch.finish().unwrap();
     /// ```
     ///
     /// # Errors
-    /// [`PatchError::Cache`] if an activation was not recorded, [`PatchError::NoSuchNode`] if it has no such head or
-    /// position.
+    /// [`PatchError::Cache`] if an activation was not recorded, and [`PatchError::NoSuchNode`] if
+    /// it has no such head or position.
     pub fn nodes(nodes: &[HeadPoint], cache: &ActivationCache<B>) -> Result<Self, PatchError> {
         let mut by_point: BTreeMap<HookPoint, Vec<HeadPoint>> = BTreeMap::new();
         for &node in nodes {
@@ -135,14 +141,15 @@ impl<B: Backend> Patch<B> {
         })
     }
 
-    /// Replaces the whole activation at `point` by `value`, a tensor or an [`AnyRank`]. The value is rounded to the
-    /// activation's numbers if those are shorter.
+    /// Replaces the whole activation at `point` by `value`, a tensor or an [`AnyRank`]. The value
+    /// is cast to the activation's element type.
     #[must_use]
     pub fn replace(self, point: HookPoint, value: impl Into<AnyRank<B>>) -> Self {
         self.insert(point, value.into(), None)
     }
 
-    /// Replaces the activation at `point` by `value` where `mask` is true; all three have one shape.
+    /// Replaces the elements of the activation at `point` at which `mask` is true by those of
+    /// `value`. All three have one shape.
     #[must_use]
     pub fn replace_where(self, point: HookPoint, value: impl Into<AnyRank<B>>, mask: impl Into<AnyMask<B>>) -> Self {
         self.insert(point, value.into(), Some(mask.into()))
@@ -153,11 +160,11 @@ impl<B: Backend> Patch<B> {
         self
     }
 
-    /// Says, after the run, whether every replacement was made.
+    /// Checks, after the run, that every replacement was applied.
     ///
     /// # Errors
-    /// [`PatchError::ShapeMismatch`] for one that did not fit, [`PatchError::NotReached`] for one whose point the run did
-    /// not pass.
+    /// [`PatchError::ShapeMismatch`] if a replacement did not fit, and [`PatchError::NotReached`]
+    /// if the run did not reach its point.
     pub fn finish(self) -> Result<(), PatchError> {
         if let Some(mismatch) = self.mismatch {
             return Err(mismatch);
@@ -202,7 +209,7 @@ mod tests {
     use crate::head::Head;
     use crate::point::Site;
 
-    /// Numbers 1, 2, .. at a point.
+    /// A cache that holds the numbers 1, 2, .. at a point.
     fn cache(point: HookPoint, dims: [usize; 4]) -> ActivationCache<Flex> {
         let numbers: Vec<f32> = (1..=dims.iter().product()).map(|i| i as f32).collect();
         ActivationCache::new().with(point, AnyRank::from_data(TensorData::new(numbers, dims), &Default::default()))

@@ -1,4 +1,4 @@
-//! Where in the network a hook is called, by TransformerLens' names.
+//! Hook points: the places in the network at which a hook is called, under TransformerLens' names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,10 @@ use std::str::FromStr;
 use rewire_input::cut;
 use serde::{Deserialize, Serialize};
 
-/// A place in the network at which a [`Hook`](crate::Hook) sees, and may replace, the activation.
+/// A place in the network at which a [`Hook`](crate::Hook) sees the activation and may replace it.
 ///
-/// `Display` and `FromStr` speak TransformerLens: `hook_embed`, `blocks.3.attn.hook_q`, `ln_final.hook_scale`.
+/// `Display` and `FromStr` use TransformerLens' names: `hook_embed`, `blocks.3.attn.hook_q`,
+/// `ln_final.hook_scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HookPoint {
     /// The token embedding, `[batch, pos, d_model]`.
@@ -29,13 +30,13 @@ pub enum HookPoint {
 /// The two observable stages of a layer norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NormSite {
-    /// `sqrt(var + eps)`, which the centerd input is divided by; `[batch, pos, 1]`.
+    /// The scale `sqrt(var + eps)`, which divides the centered input; `[batch, pos, 1]`.
     Scale,
-    /// The norm's output, gain and bias included where the model has them; `[batch, pos, d_model]`.
+    /// The norm's output, with gain and bias if the model has them; `[batch, pos, d_model]`.
     Normalized,
 }
 
-/// A place inside a block, in the order in which a forward meets them.
+/// A place inside a block. The variants are in forward order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Site {
     /// The residual stream that enters the block.
@@ -44,25 +45,25 @@ pub enum Site {
     Ln1Scale,
     /// Output of the norm before attention.
     Ln1Normalized,
-    /// Queries, before any rotation.
+    /// Queries, before the rotary embedding.
     Q,
-    /// Keys, before any rotation.
+    /// Keys, before the rotary embedding.
     K,
     /// Values.
     V,
-    /// Queries after the rotary embedding (rotary models only).
+    /// Queries after the rotary embedding; only in rotary models.
     RotQ,
-    /// Keys after the rotary embedding (rotary models only).
+    /// Keys after the rotary embedding; only in rotary models.
     RotK,
-    /// Attention scores after the causal mask (`-inf` where masked).
+    /// Attention scores after the causal mask (`-inf` at masked keys).
     AttnScores,
     /// Attention probabilities.
     Pattern,
     /// Per-head mixed values, before the output projection.
     Z,
-    /// What attention adds to the residual stream.
+    /// The attention output, which is added to the residual stream.
     AttnOut,
-    /// The residual stream between attention and MLP (sequential blocks only).
+    /// The residual stream between attention and MLP; only in sequential blocks.
     ResidMid,
     /// Scale of the norm before the MLP.
     Ln2Scale,
@@ -72,13 +73,13 @@ pub enum Site {
     MlpPre,
     /// MLP neurons after the activation function.
     MlpPost,
-    /// What the MLP adds to the residual stream.
+    /// The MLP output, which is added to the residual stream.
     MlpOut,
     /// The residual stream that leaves the block.
     ResidPost,
 }
 
-/// What one dimension of an activation runs over.
+/// The meaning of one dimension of an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Axis {
     /// Prompts.
@@ -101,7 +102,7 @@ pub enum Axis {
     One,
 }
 
-/// Every site with the name that TransformerLens gives it, in forward order.
+/// Every site with its TransformerLens name, in forward order.
 const SITE_NAMES: [(Site, &str); 19] = [
     (Site::ResidPre, "hook_resid_pre"),
     (Site::Ln1Scale, "ln1.hook_scale"),
@@ -125,24 +126,24 @@ const SITE_NAMES: [(Site, &str); 19] = [
 ];
 
 impl Site {
-    /// The hook point of this site in block `layer`.
+    /// Returns the hook point of this site in block `layer`.
     #[must_use]
     pub fn at(self, layer: usize) -> HookPoint {
         HookPoint::block(layer, self)
     }
 
-    /// Every site, in the order in which a forward meets them.
+    /// Returns every site, in forward order.
     pub fn all() -> impl Iterator<Item = Site> {
         SITE_NAMES.iter().map(|(site, _)| *site)
     }
 
-    /// The name inside its block, as TransformerLens has it (`attn.hook_q`).
+    /// Returns the site's TransformerLens name inside its block (`attn.hook_q`).
     #[must_use]
     pub fn name(self) -> &'static str {
         SITE_NAMES[self as usize].1
     }
 
-    /// What each dimension of the activation runs over.
+    /// Returns the meaning of each dimension of the activation.
     #[must_use]
     pub fn axes(self) -> &'static [Axis] {
         use Axis::{Batch, DHead, DMlp, DModel, Head, Key, One, Pos, Query};
@@ -163,13 +164,13 @@ impl Site {
 }
 
 impl HookPoint {
-    /// A site inside block `layer`.
+    /// Returns the hook point of a site inside block `layer`.
     #[must_use]
     pub fn block(layer: usize, site: Site) -> Self {
         HookPoint::Block { layer, site }
     }
 
-    /// The site, for a point inside a block.
+    /// Returns the site of a point inside a block, or `None` for a point outside the blocks.
     #[must_use]
     pub fn site(self) -> Option<Site> {
         match self {
@@ -178,7 +179,7 @@ impl HookPoint {
         }
     }
 
-    /// What each dimension of the activation runs over.
+    /// Returns the meaning of each dimension of the activation.
     #[must_use]
     pub fn axes(self) -> &'static [Axis] {
         match self {
@@ -189,7 +190,7 @@ impl HookPoint {
         }
     }
 
-    /// Number of dimensions of the activation.
+    /// Returns the number of dimensions of the activation.
     #[must_use]
     pub fn rank(self) -> usize {
         self.axes().len()
@@ -208,9 +209,9 @@ impl fmt::Display for HookPoint {
     }
 }
 
-/// A string that names no hook point.
+/// A string that is not the name of a hook point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a hook point; names are TransformerLens', such as `blocks.0.attn.hook_z`", cut(.0))]
+#[error("`{}` is not a hook point; use a TransformerLens name, such as `blocks.0.attn.hook_z`", cut(.0))]
 pub struct ParseHookPointError(pub String);
 
 impl FromStr for HookPoint {

@@ -1,4 +1,4 @@
-//! The hook that makes gradients at hook points readable.
+//! The hook that reads the gradients at hook points.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,11 +13,13 @@ use crate::hook::Hook;
 use crate::point::HookPoint;
 use crate::recorder::Filter;
 
-/// Adds a zero leaf to the activation at each point it accepts. The gradient of that leaf is the activation's, and
-/// survives the backward pass, which consumes the gradients of intermediate tensors.
+/// Adds a zero leaf tensor to the activation at each point that it accepts.
 ///
-/// Probe only what you need: where no probe has been passed and weights are not tracked, nothing is on the tape, so the
-/// part of the network before the first probe costs no backward pass.
+/// The gradient of the leaf equals the gradient of the activation. Unlike the gradients of
+/// intermediate tensors, it survives the backward pass.
+///
+/// Probe only the points that you need. Before the first probe, nothing is on the tape if the
+/// weights are not tracked, and the backward pass does not run through that part of the network.
 pub struct GradientProbes<B: AutodiffBackend> {
     accepts: Filter,
     leaves: BTreeMap<HookPoint, AnyRank<B>>,
@@ -36,8 +38,8 @@ impl<B: AutodiffBackend> GradientProbes<B> {
         Self { accepts: Box::new(accepts), leaves: BTreeMap::new() }
     }
 
-    /// Runs the backward pass of `loss` (`[1]`) and returns its gradient at every probed point. Where the loss does not
-    /// depend on a point, the gradient there is zero.
+    /// Runs the backward pass of `loss` (`[1]`) and returns its gradient at every probed point. The
+    /// gradient is zero at points that the loss does not depend on.
     #[must_use]
     pub fn gradients(self, loss: &Tensor<B, 1>) -> ActivationCache<B::InnerBackend> {
         let mut gradients = loss.backward();

@@ -1,4 +1,4 @@
-//! The hook that keeps what passes.
+//! The hook that records activations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +10,10 @@ use crate::cache::ActivationCache;
 use crate::hook::Hook;
 use crate::point::HookPoint;
 
-/// Whether a hook concerns itself with a point.
+/// Whether a hook acts at a point.
 pub(crate) type Filter = Box<dyn Fn(HookPoint) -> bool + Send + Sync>;
 
-/// Keeps the activations at the points it accepts, and changes none.
+/// Records the activations at the points that it accepts, and changes none.
 pub struct Recorder<B: Backend> {
     accepts: Filter,
     stored: BTreeMap<HookPoint, AnyRank<B>>,
@@ -32,7 +32,7 @@ impl<B: Backend> Recorder<B> {
         Self { accepts: Box::new(accepts), stored: BTreeMap::new() }
     }
 
-    /// What was recorded.
+    /// Returns the recorded activations.
     #[must_use]
     pub fn into_cache(self) -> ActivationCache<B> {
         ActivationCache::from_stored(self.stored)

@@ -1,4 +1,5 @@
-//! What the field derives from a cache: residual stream, its decomposition, head outputs, logit attribution.
+//! Quantities that are derived from a cache: the residual stream and its decomposition, head
+//! outputs, and logit attribution.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
@@ -8,10 +9,10 @@ use crate::head::Head;
 use crate::point::{HookPoint, NormSite, Site};
 use rewire_tensor::{matmul, to_f32};
 
-/// Tensors stacked along a leading axis, with the name of each.
+/// Tensors stacked along a leading axis, with a label for each.
 #[derive(Debug, Clone)]
 pub struct Labeled<B: Backend> {
-    /// One name a component, as TransformerLens has them (`0_pre`, `0_attn_out`, `L0H0`).
+    /// One label per component, as in TransformerLens (`0_pre`, `0_attn_out`, `L0H0`).
     pub labels: Vec<String>,
     /// `[component, batch, pos, d_model]`.
     pub values: Tensor<B, 4>,
@@ -20,14 +21,14 @@ pub struct Labeled<B: Backend> {
 /// Which stages of the residual stream [`ActivationCache::accumulated_residual`] lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResidualStream {
-    /// Before every block, and after the last.
+    /// The residual stream before every block and after the last block.
     BetweenBlocks,
-    /// Those, and between attention and MLP; sequential blocks only.
+    /// Also the residual stream between attention and MLP; only for sequential blocks.
     WithMid,
 }
 
 impl<B: Backend> ActivationCache<B> {
-    /// How many blocks the cache has seen.
+    /// Returns the number of blocks in the cache.
     fn n_layers(&self) -> usize {
         let layers = self.points().filter_map(|p| match p {
             HookPoint::Block { layer, .. } => Some(layer + 1),
@@ -36,10 +37,10 @@ impl<B: Backend> ActivationCache<B> {
         layers.max().unwrap_or(0)
     }
 
-    /// The residual stream as it grows: `0_pre`, (`0_mid`,) `1_pre`, .., `final_post`.
+    /// Returns the residual stream at each stage: `0_pre`, (`0_mid`,) `1_pre`, .., `final_post`.
     ///
     /// # Errors
-    /// [`CacheError::Missing`] where a stage was not recorded.
+    /// [`CacheError::Missing`] if a stage was not recorded.
     pub fn accumulated_residual(&self, stages: ResidualStream) -> Result<Labeled<B>, CacheError> {
         let n_layers = self.n_layers();
         let mut parts = Vec::new();
@@ -53,12 +54,12 @@ impl<B: Backend> ActivationCache<B> {
         Ok(stack(parts))
     }
 
-    /// What was written to the residual stream: `embed`, (`pos_embed`,) `0_attn_out`, `0_mlp_out`, ..; these sum to the
-    /// last `resid_post`.
+    /// Returns each component's write to the residual stream: `embed`, (`pos_embed`,) `0_attn_out`,
+    /// `0_mlp_out`, ... They sum to the last `resid_post`.
     ///
     /// # Errors
-    /// [`CacheError::Missing`] where a part was not recorded; a cache without `hook_pos_embed` is taken to be a rotary
-    /// model's.
+    /// [`CacheError::Missing`] if a component was not recorded. A cache without `hook_pos_embed`
+    /// counts as a rotary model's.
     pub fn decomposed_residual(&self) -> Result<Labeled<B>, CacheError> {
         let mut parts = vec![("embed".to_owned(), self.get(HookPoint::Embed)?)];
         if let Ok(pos_embed) = self.get(HookPoint::PosEmbed) {
@@ -71,11 +72,11 @@ impl<B: Backend> ActivationCache<B> {
         Ok(stack(parts))
     }
 
-    /// What each head of block `layer` writes: `z @ W_O`, `[batch, pos, head, d_model]`, for `w_o`
-    /// `[head, d_head, d_model]`. Summed over heads, with the output bias, it is `attn_out`.
+    /// Returns the output of each head of block `layer`: `z @ W_O`, `[batch, pos, head, d_model]`,
+    /// for `w_o` `[head, d_head, d_model]`. The sum over heads plus the output bias is `attn_out`.
     ///
     /// # Errors
-    /// [`CacheError`] where `z` was not recorded or `w_o` has another number of heads.
+    /// [`CacheError`] if `z` was not recorded or `w_o` has another number of heads.
     pub fn head_results(&self, layer: usize, w_o: Tensor<B, 3>) -> Result<Tensor<B, 4>, CacheError> {
         let z: Tensor<B, 4> = self.block(layer, Site::Z)?;
         let [batch, pos, n_heads, d_head] = z.dims();
@@ -88,7 +89,8 @@ impl<B: Backend> ActivationCache<B> {
         Ok(results.permute([1, 2, 0, 3]))
     }
 
-    /// Every head's output, labeled `L0H0`, `L0H1`, ..; `w_o` holds one `[head, d_head, d_model]` a layer.
+    /// Returns the output of every head, labeled `L0H0`, `L0H1`, ... `w_o` holds one
+    /// `[head, d_head, d_model]` per layer.
     ///
     /// # Errors
     /// As [`head_results`](Self::head_results).
@@ -103,14 +105,15 @@ impl<B: Backend> ActivationCache<B> {
         Ok(Labeled { labels, values: Tensor::cat(layers, 0) })
     }
 
-    /// Direct logit attribution: what each component adds to a direction of the logits at one position a prompt, with the
-    /// final norm's scale held at this run's value. `[component, batch]`.
+    /// Direct logit attribution. Returns the amount that each component adds along a direction of
+    /// the logits, at one position per prompt: `[component, batch]`. The final norm's scale is
+    /// frozen at its value on this run.
     ///
-    /// `direction` is `[batch, d_model]`, such as `W_U[:, answer] - W_U[:, wrong answer]` with the final norm's gain folded
-    /// in; `end` is the position read, per prompt.
+    /// `direction` is `[batch, d_model]`, such as `W_U[:, answer] - W_U[:, wrong answer]` with the
+    /// final norm's gain folded in. `end` is the position that is read, per prompt.
     ///
     /// # Errors
-    /// [`CacheError`] where `ln_final.hook_scale` was not recorded or the batch sizes differ.
+    /// [`CacheError`] if `ln_final.hook_scale` was not recorded or the batch sizes differ.
     pub fn logit_attribution(
         &self,
         components: Tensor<B, 4>,
@@ -123,15 +126,19 @@ impl<B: Backend> ActivationCache<B> {
         check_size("prompts of the direction", batch, direction.dims()[0])?;
         check_size("positions read", batch, end.len())?;
         if let Some(&past) = end.iter().find(|&&e| e >= pos) {
-            return Err(CacheError::Size { what: "position read (of how many)", expected: pos, found: past });
+            return Err(CacheError::Size {
+                what: "position read (must be below the expected number)",
+                expected: pos,
+                found: past,
+            });
         }
         let device = components.device();
         let flat: Vec<i64> = end.iter().enumerate().map(|(b, e)| (b * pos + e) as i64).collect();
         let rows = Tensor::<B, 1, Int>::from_data(flat.as_slice(), &device);
         let at_end = to_f32(components).reshape([n_components, batch * pos, d_model]).select(1, rows.clone());
         let scale = scale.reshape([batch * pos, 1]).select(0, rows).reshape([1, batch, 1]);
-        let centerd = at_end.clone() - at_end.mean_dim(2);
-        let along = (centerd / scale) * to_f32(direction).reshape([1, batch, d_model]);
+        let centered = at_end.clone() - at_end.mean_dim(2);
+        let along = (centered / scale) * to_f32(direction).reshape([1, batch, d_model]);
         Ok(along.sum_dim(2).reshape([n_components, batch]))
     }
 }

@@ -1,14 +1,15 @@
-//! Everything that loading or running a model can refuse.
+//! The errors of loading and running a model.
 
 use std::path::PathBuf;
 
 use rewire_input::cut;
 
-/// Why a model could not be loaded or run. Each names the file, tensor or value at fault.
+/// Why a model could not be loaded or run. Each error names the file, tensor or value that is
+/// wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// An activation that a run needs was not recorded.
+    /// The cache lacks an activation that a run needs.
     #[error(transparent)]
     Cache(#[from] rewire_hooks::CacheError),
     /// A file could not be read.
@@ -16,7 +17,7 @@ pub enum ModelError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A model directory lacks a file.
@@ -27,42 +28,43 @@ pub enum ModelError {
         /// The file that should be there.
         file: String,
     },
-    /// `config.json` is not what the loader understands.
+    /// `config.json` is malformed, or describes an unsupported model.
     #[error("{path}: {reason}")]
     Config {
         /// The configuration file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error, with the field's name.
         reason: String,
     },
-    /// A weight file is no safetensors file, or ends early.
+    /// A weight file is not a safetensors file, or is truncated.
     #[error("{path} is not a whole safetensors file: {reason}")]
     Safetensors {
         /// The weight file.
         path: PathBuf,
-        /// What the reader said.
+        /// The reader's error message.
         reason: String,
     },
-    /// A model without a weight file.
+    /// The model has no weight file.
     #[error("there is no weight file; give at least one safetensors file")]
     NoWeights,
-    /// A tensor that is there twice, under one name or with and without the prefix `transformer.`.
+    /// The weight files hold a tensor twice, under one name or with and without the prefix
+    /// `transformer.`.
     #[error(
-        "the tensor `{}` in {first} and the tensor `{}` in {second} are the same weight; keep one of them",
+        "the tensor `{}` in {first} and the tensor `{}` in {second} are the same weight; keep one",
         cut(first_name),
         cut(second_name)
     )]
     RepeatedTensor {
-        /// The weight file of one.
+        /// The weight file with the first copy.
         first: PathBuf,
         /// The name that it has there.
         first_name: String,
-        /// The weight file of the other.
+        /// The weight file with the second copy.
         second: PathBuf,
         /// The name that it has there.
         second_name: String,
     },
-    /// A tensor that the configuration implies is absent.
+    /// The weight files lack a tensor that the configuration implies.
     #[error("{path} lacks the tensor `{tensor}`")]
     MissingTensor {
         /// The weight file (or its index).
@@ -70,7 +72,7 @@ pub enum ModelError {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor that the architecture has no place for.
+    /// The weight files hold a tensor that the architecture does not have.
     #[error(
         "{path} holds the tensor `{}`, which this architecture does not have; is config.json the right one?",
         cut(tensor)
@@ -81,9 +83,9 @@ pub enum ModelError {
         /// The tensor.
         tensor: String,
     },
-    /// An unembedding that differs from the embedding that the configuration ties it to.
+    /// The unembedding differs from the embedding, and the configuration ties them.
     #[error(
-        "{path}: tensor `{tensor}` differs from `{embedding}`, and by config.json they are the same weights; set \
+        "{path}: tensor `{tensor}` differs from `{embedding}`, but config.json ties them; set \
          `tie_word_embeddings` to false to use both"
     )]
     NotTied {
@@ -94,8 +96,8 @@ pub enum ModelError {
         /// The embedding.
         embedding: String,
     },
-    /// A tensor with another shape than the configuration implies.
-    #[error("{path}: tensor `{tensor}` has shape {}, config.json implies {expected:?}", cut(&format!("{found:?}")))]
+    /// A tensor has another shape than the configuration implies.
+    #[error("{path}: tensor `{tensor}` has shape {}, but config.json implies {expected:?}", cut(&format!("{found:?}")))]
     TensorShape {
         /// The weight file.
         path: PathBuf,
@@ -106,17 +108,17 @@ pub enum ModelError {
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor stored as something other than f32, f16 or bf16.
-    #[error("{path}: tensor `{tensor}` is {dtype}; weights must be F32, F16 or BF16")]
+    /// A tensor has another element type than f32, f16 or bf16.
+    #[error("{path}: tensor `{tensor}` has the type {dtype}; weights must be F32, F16 or BF16")]
     TensorType {
         /// The weight file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its type.
+        /// Its element type.
         dtype: String,
     },
-    /// A weight that is NaN or infinite.
+    /// A weight is NaN or infinite.
     #[error("{path}: tensor `{tensor}` holds {value} at index {index}; the weights are damaged")]
     NotFinite {
         /// The weight file.
@@ -125,21 +127,21 @@ pub enum ModelError {
         tensor: String,
         /// The value.
         value: f32,
-        /// Its place in row-major order.
+        /// Its index in row-major order.
         index: usize,
     },
-    /// A name that is no known model, repository or directory.
+    /// The name is not a known model, repository or directory.
     #[error(
         "unknown model `{}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json",
         cut(name)
     )]
     UnknownModel {
-        /// What was asked for.
+        /// The name that the caller gave.
         name: String,
-        /// The names that are known.
+        /// The known names.
         known: String,
     },
-    /// The hub did not give a file.
+    /// A file could not be fetched from the hub.
     #[error("cannot fetch {file} of {repository} (revision {revision}): {reason}")]
     Hub {
         /// The repository.
@@ -148,11 +150,13 @@ pub enum ModelError {
         revision: String,
         /// The file.
         file: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// Offline mode, and the cache lacks a file.
-    #[error("{file} of {repository} (revision {revision}) is not in the cache {cache}, and HF_HUB_OFFLINE is set")]
+    /// The cache lacks a file in offline mode.
+    #[error(
+        "{file} of {repository} (revision {revision}) is not in the cache {cache}, and HF_HUB_OFFLINE is set; unset it to download the file"
+    )]
     Offline {
         /// The repository.
         repository: String,
@@ -163,47 +167,49 @@ pub enum ModelError {
         /// The cache directory.
         cache: PathBuf,
     },
-    /// No prompts, or a prompt without tokens.
-    #[error("there are no tokens to run the model on")]
+    /// There are no prompts, or a prompt has no tokens.
+    #[error("there are no tokens to run the model on; give at least one prompt with at least one token")]
     NoTokens,
-    /// Prompts of different lengths in one batch.
-    #[error("prompt {prompt} has {found} tokens, the first one {expected}; pad on the right or run them apart")]
+    /// The prompts of a batch have different lengths.
+    #[error(
+        "prompt {prompt} has {found} tokens, but the first prompt has {expected}; pad on the right or run them separately"
+    )]
     UnequalPrompts {
-        /// Index of the prompt.
+        /// Index of the prompt, from 0.
         prompt: usize,
         /// Length of the first prompt.
         expected: usize,
         /// Length of this prompt.
         found: usize,
     },
-    /// A token id that the model does not have.
+    /// A token id is outside the model's vocabulary.
     #[error("token id {token} at position {position} of prompt {prompt} is outside the vocabulary of {d_vocab}")]
     TokenOutsideVocabulary {
         /// The token.
         token: u32,
-        /// Index of the prompt.
+        /// Index of the prompt, from 0.
         prompt: usize,
         /// Position in the prompt.
         position: usize,
         /// Size of the vocabulary.
         d_vocab: usize,
     },
-    /// More positions than the model has.
-    #[error("{found} positions are more than the model's context of {n_ctx}")]
+    /// There are more positions than the model's context holds.
+    #[error("{found} positions are more than the model's context of {n_ctx}; use shorter prompts")]
     ContextExceeded {
-        /// Positions asked for.
+        /// The number of positions of the run.
         found: usize,
-        /// Positions that the model has.
+        /// The number of positions of the context.
         n_ctx: usize,
     },
-    /// A run whose parts do not fit together.
+    /// The parts of a run do not fit together or do not fit the model.
     #[error("{what}: expected {expected}, found {found}")]
     RunShape {
-        /// What does not fit.
+        /// The part that does not fit.
         what: &'static str,
         /// The size or bound that was expected.
         expected: usize,
-        /// What was given.
+        /// The size or value that was given.
         found: usize,
     },
 }

@@ -1,9 +1,9 @@
 //! GPT-2 and GPT-NeoX on burn, as one hooked forward.
 //!
-//! Use this crate to load a language model and to run it while a [`Hook`](rewire_hooks::Hook) watches or edits every
-//! activation. There is one [`Transformer`] for both architectures and one [`forward`](Transformer::forward): the plain run
-//! passes `()` as its hook. A run may start at a layer, compute only the last positions, and produce only the logits that
-//! are read ([`Run`]).
+//! Use this crate to load a language model, and to run it while a [`Hook`](rewire_hooks::Hook) sees
+//! or edits every activation. One [`Transformer`] serves both architectures, and it has one
+//! [`forward`](Transformer::forward): a plain run passes `()` as its hook. A run may start at a
+//! layer, compute only the last positions, and return only some of the logits ([`Run`]).
 //!
 //! ```
 //! use rewire_hooks::{HookPoint, Recorder, Site};
@@ -11,7 +11,8 @@
 //!
 //! type B = burn::backend::Flex;
 //! let device = Default::default();
-//! let config = TransformerConfig::gpt2(2, 4, 32, 50, 16); // layers, heads, d_model, vocabulary, context
+//! // Layers, heads, d_model, vocabulary, context.
+//! let config = TransformerConfig::gpt2(2, 4, 32, 50, 16);
 //! let model = Transformer::<B>::random(&config, 0, &device);
 //! let tokens = model.tokens(&[vec![3, 1, 4, 1, 5]]).unwrap();
 //!

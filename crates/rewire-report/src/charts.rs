@@ -45,7 +45,7 @@ const ROOMY: usize = 40;
 /// Rows that still get a label each.
 const CROWDED: usize = 150;
 
-/// A heat map of `values` `[row, column]` on a diverging scale centerd at 0, first row on top.
+/// A heat map of `values` `[row, column]` on a diverging scale centered at 0, first row on top.
 #[must_use]
 pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) -> Chart {
     let HeatMapLabels { rows: (row_axis, rows), columns: (column_axis, columns), reach } = labels;

@@ -1,7 +1,7 @@
-//! What differs from device to device: how exact its products are, how much memory it has, and whether it failed.
+//! Tensor operations that depend on the device: matmul precision, free memory, and failures.
 //!
-//! Everything here is about graphics processors; on the CPU backends products are of float32, memory is the system's, and what
-//! fails says so.
+//! These differences concern GPUs. On the CPU backends, matmul keeps float32, memory is the
+//! system's, and a failure is a panic.
 //!
 //! ```
 //! use burn::backend::Flex;

@@ -1,4 +1,4 @@
-//! Matrix products, and how exact they are.
+//! Matmul, and its precision.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::precision::to_f32;
 
-/// How products of float32 tensors are computed where a device has units for shorter numbers.
+/// The precision of float32 matmul on devices with units for shorter element types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MatmulPrecision {
-    /// With the 24 bits that the numbers have.
+    /// The full 24 significant bits of float32.
     Float32,
-    /// On an NVIDIA GPU with matrix units, the factors may be rounded to the 11 bits of TF32: several times faster, and off by up to
-    /// a thousandth of the largest terms. Which products are is the backend's choice, by what is fastest. Elsewhere as `Float32`.
+    /// The 11 significant bits of TF32, allowed on an NVIDIA GPU with matrix units. This is several
+    /// times faster, with errors of up to a thousandth of the largest terms. The backend rounds the
+    /// factors of those matmuls that it finds faster with TF32. On other devices, this is the same
+    /// as `Float32`.
     Tf32,
 }
 
@@ -36,39 +38,50 @@ impl FromStr for MatmulPrecision {
         match name {
             "float32" => Ok(MatmulPrecision::Float32),
             "tf32" => Ok(MatmulPrecision::Tf32),
-            other => Err(format!("no products `{other}`; there are float32 and tf32")),
+            other => Err(format!("unknown matmul precision `{other}`; use float32 or tf32")),
         }
     }
 }
 
-// Of the whole process, as the peers have it: a backend's gradients are computed where no setting can be handed down.
+// One setting for the whole process, as in other libraries, because backends compute gradients in
+// code that takes no setting.
 static TF32: AtomicBool = AtomicBool::new(false);
 
-/// Sets how products of float32 are computed, in the whole process, from now on.
+/// Sets the precision of float32 matmul in the whole process, from now on.
 pub fn set_matmul_precision(products: MatmulPrecision) {
     TF32.store(products == MatmulPrecision::Tf32, Ordering::Relaxed);
 }
 
-/// How products of float32 are computed: [`MatmulPrecision::Float32`] unless it was set otherwise.
+/// Returns the precision of float32 matmul. It is [`MatmulPrecision::Float32`] unless the program
+/// set another one.
 #[must_use]
 pub fn matmul_precision() -> MatmulPrecision {
     if TF32.load(Ordering::Relaxed) { MatmulPrecision::Tf32 } else { MatmulPrecision::Float32 }
 }
 
-/// `a @ b` over the last two axes, `[.., n, k]` and `[.., k, m]`, as exact as [`matmul_precision`] says, gradients included. The axes
-/// before are the same, or 1 in one of the two. Factors of different numbers are multiplied in float32.
+/// Returns `a @ b` over the last two axes, `[.., n, k]` and `[.., k, m]`, with the precision that
+/// [`matmul_precision`] returns. The precision holds for gradients too.
+///
+/// The leading axes must be equal, or have size 1 in one of the tensors. Tensors of different
+/// element types are multiplied in float32.
 ///
 /// # Panics
-/// If the shapes do not fit, as burn's own product does.
+/// If the shapes do not fit, like burn's own matmul.
 #[must_use]
 pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
-    assert_eq!(a.dims()[D - 1], b.dims()[D - 2], "the columns of {:?} are not the rows of {:?}", a.dims(), b.dims());
+    assert_eq!(
+        a.dims()[D - 1],
+        b.dims()[D - 2],
+        "matmul of {:?} and {:?}: the columns of the first are not as many as the rows of the second",
+        a.dims(),
+        b.dims()
+    );
     let (a, b) = if a.dtype() == b.dtype() { (a, b) } else { (to_f32(a), to_f32(b)) };
     let most = max_matmuls_at_once::<B>(&a.device());
     matmul_chunked(a, b, most)
 }
 
-/// How many products the device computes in one go.
+/// Returns the largest number of matmuls that the device computes in one batch.
 fn max_matmuls_at_once<B: Backend>(device: &B::Device) -> usize {
     #[cfg(feature = "cuda")]
     return crate::cuda::max_matmuls_at_once::<B>(device);
@@ -79,7 +92,7 @@ fn max_matmuls_at_once<B: Backend>(device: &B::Device) -> usize {
     }
 }
 
-/// The products of `a` and `b`, not more than `most` in one go.
+/// Returns `a @ b`, with at most `most` matmuls in one batch.
 fn matmul_chunked<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, most: usize) -> Tensor<B, D> {
     let (of_a, of_b) = (a.dims(), b.dims());
     let sizes = || (0..D - 2).map(|axis| of_a[axis].max(of_b[axis]));
@@ -116,7 +129,7 @@ mod tests {
 
     type Tracked = Autodiff<Flex>;
 
-    /// The product and the gradients of the sum of its squares.
+    /// Returns the product, and the gradients of the sum of its squares.
     fn with_gradients(a: &Tensor<Tracked, 4>, b: &Tensor<Tracked, 4>, most: usize) -> [Tensor<Flex, 4>; 3] {
         let (a, b) = (a.clone().detach().require_grad(), b.clone().detach().require_grad());
         let out = matmul_chunked(a.clone(), b.clone(), most);

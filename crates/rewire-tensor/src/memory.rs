@@ -1,10 +1,10 @@
-//! How much memory a device has.
+//! Reads the memory of a device.
 
 use burn::tensor::backend::Backend;
 
 use crate::size::Memory;
 
-/// The memory of a GPU; nothing for the CPU backends, whose memory is the system's.
+/// Returns the memory of a GPU. Returns `None` for the CPU backends, which use the system's memory.
 #[must_use]
 pub fn memory<B: Backend>(device: &B::Device) -> Option<Memory> {
     #[cfg(feature = "cuda")]

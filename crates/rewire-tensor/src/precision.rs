@@ -1,4 +1,4 @@
-//! In what numbers weights and activations are held.
+//! The element types of weights and activations.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,20 +6,20 @@ use std::str::FromStr;
 use burn::tensor::{DType, FloatDType, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-/// The numbers that weights and activations are held in.
+/// The element type of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
     /// 32 bits.
     #[serde(rename = "f32")]
     Float32,
-    /// 16 bits, of which 8 are significant. Norms, attention scores and softmax, activation functions, logits and metrics are of
-    /// float32 still.
+    /// 16 bits, of which 8 are significant. Norms, attention scores, softmax, activation functions,
+    /// logits and metrics stay in float32.
     #[serde(rename = "bf16")]
     BFloat16,
 }
 
 impl Precision {
-    /// burn's name for it.
+    /// Returns burn's element type.
     #[must_use]
     pub fn dtype(self) -> FloatDType {
         match self {
@@ -28,7 +28,7 @@ impl Precision {
         }
     }
 
-    /// Bytes of a number.
+    /// Returns the number of bytes per element.
     #[must_use]
     pub fn bytes(self) -> usize {
         match self {
@@ -54,18 +54,18 @@ impl FromStr for Precision {
         match name {
             "f32" => Ok(Precision::Float32),
             "bf16" => Ok(Precision::BFloat16),
-            other => Err(format!("no dtype `{other}`; there are f32 and bf16")),
+            other => Err(format!("unknown dtype `{other}`; use f32 or bf16")),
         }
     }
 }
 
-/// `x` in the numbers that `like` is of.
+/// Casts `x` to the element type of `like`.
 #[must_use]
 pub fn cast_like<B: Backend, const D: usize, const E: usize>(x: Tensor<B, D>, like: &Tensor<B, E>) -> Tensor<B, D> {
     in_type(x, like.dtype())
 }
 
-/// `x` in float32, if it is of shorter numbers.
+/// Casts `x` to float32 if its element type is shorter.
 #[must_use]
 pub fn to_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     match x.dtype() {
@@ -75,11 +75,11 @@ pub fn to_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
 }
 
 fn in_type<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Tensor<B, D> {
-    // A cast to the same is a step on the tape, too.
+    // Even a cast to the same type would add a step to the autodiff tape.
     if x.dtype() == dtype { x } else { x.cast(FloatDType::from(dtype)) }
 }
 
-/// Zeros of this shape, in the numbers and on the device of `like`.
+/// Returns zeros of this shape, with the element type and on the device of `like`.
 #[must_use]
 pub fn zeros_like<B: Backend, const D: usize, const E: usize>(dims: [usize; D], like: &Tensor<B, E>) -> Tensor<B, D> {
     Tensor::zeros(dims, (&like.device(), like.dtype()))

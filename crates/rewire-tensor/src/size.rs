@@ -3,10 +3,10 @@
 /// A device's memory, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
-    /// What can still be taken.
+    /// Bytes that can still be allocated.
     pub free: u64,
-    /// All of it.
+    /// All bytes.
     pub total: u64,
-    /// What the device calls itself, if it does.
+    /// The device's name, if it has one.
     pub name: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Attribution patching beside activation patching: how good is the estimate?
+//! Compares attribution patching with activation patching: how good is the estimate?
 
 use rewire::prelude::*;
 use rewire::stats::Agreement;

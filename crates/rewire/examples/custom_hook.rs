@@ -1,4 +1,4 @@
-//! Edits an activation by a closure while the model runs, and watches what comes after it.
+//! Edits an activation with a closure while the model runs, and records the activations after it.
 
 use rewire::burn::tensor::s;
 use rewire::prelude::*;
@@ -11,7 +11,7 @@ fn main() -> Result<(), Error> {
     let mut silenced = edit(Site::Z.at(3), |z: Tensor<Cpu, 4>| z.slice_fill(s![.., .., 7, ..], 0.0));
     let mut recorder = Recorder::filtered(|point| point.site() == Some(Site::ResidPost));
     let without = model.run_with(prompt, (&mut silenced, &mut recorder))?;
-    silenced.finish()?; // says if the edit was not made
+    silenced.finish()?; // an error if the edit was not applied
 
     let change = (model.run(prompt)? - without).abs().max().into_scalar();
     println!("the largest change of a logit is {change:.2}; {} streams recorded", recorder.into_cache().len());

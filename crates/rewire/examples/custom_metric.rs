@@ -1,4 +1,4 @@
-//! Metrics of your own: any weights on any logits, and a closure.
+//! Defines custom metrics: one with a weight per logit, and one with a closure.
 
 use burn::backend::Autodiff;
 use burn::tensor::activation::{log_softmax, softmax};
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let answer = LinearMetric::new("answer-logit", pairs.ends(), weights)?;
     println!("{}", Study::new(&model, &pairs, answer).patch([Component::HeadZ])?.effects[0].top(1)[0]);
 
-    // The entropy of the next token, with its gradient.
+    // The entropy of the next token. Burn computes its gradient.
     let reads = Reads { positions: pairs.ends(), columns: None };
     let entropy = MetricFn::<Autodiff<Cpu>, _>::new("entropy", reads, |logits: Tensor<_, 2>, prompts: &[usize]| {
         (softmax(logits.clone(), 1) * log_softmax(logits, 1)).sum_dim(1).reshape([prompts.len()]).neg()

@@ -1,4 +1,4 @@
-//! The logit lens: what the model would answer if it stopped at each layer.
+//! The logit lens: prints the answer that the model would give if it stopped at each layer.
 
 use rewire::prelude::*;
 
@@ -6,7 +6,7 @@ fn main() -> Result<(), Error> {
     let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?;
     let prompt = "When John and Mary went to the shops, John gave the bag to";
     let (_, cache) = model.run_with_cache(prompt)?;
-    let lens = model.transformer().logit_lens(&cache)?; // one [batch, pos, vocabulary] a layer
+    let lens = model.transformer().logit_lens(&cache)?; // one [batch, pos, vocabulary] per layer
     let mut answers = Vec::new();
     for (layer, logits) in lens.into_iter().enumerate() {
         let [_, pos, d_vocab] = logits.dims();

@@ -1,4 +1,4 @@
-//! Puts one head's output from one prompt into the run of another.
+//! Patches the output of one head on the corrupted run with its output on the clean run.
 
 use rewire::prelude::*;
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Error> {
 
     let mut patch = Patch::nodes(&[Head::new(3, 7).z()], &cache)?;
     let patched = model.run_with(corrupted, &mut patch)?;
-    patch.finish()?; // says if something was not replaced
+    patch.finish()?; // an error if a replacement was not applied
 
     let [mary, john] = [" Mary", " John"].map(|name| model.tokenizer().map(|t| t.single_token(name)));
     let (mary, john) = (mary?? as usize, john?? as usize);
@@ -20,7 +20,7 @@ fn main() -> Result<(), Error> {
         logit(mary) - logit(john)
     };
     let (before, after) = (difference(model.run(corrupted)?), difference(patched));
-    println!("logit difference Mary - John: {before:.2}, with L3H7 of the clean run {after:.2}");
+    println!("logit difference Mary - John: {before:.2}, with L3H7 from the clean run: {after:.2}");
     assert!(after > before + 1.0);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Path patching: which heads tell head L3H7 where to look?
+//! Path patching: which heads affect the logit difference through the queries of head L3H7?
 
 use rewire::path::Input;
 use rewire::prelude::*;
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for node in found.outcome.effects[0].top(5) {
         println!("{node}");
     }
-    // Nothing of the same layer or above can reach it.
+    // A head of the same or a later layer cannot affect the queries of L3H7.
     assert!(found.outcome.effects[0].top(1)[0].node.layer < 3);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Runs a prompt, keeps every activation, and reads one head's attention from the last token.
+//! Runs a prompt, keeps every activation, and prints the tokens that one head attends to from the
+//! last position.
 
 use rewire::prelude::*;
 
@@ -14,7 +15,7 @@ fn main() -> Result<(), Error> {
     let row = pattern.narrow(1, head.head, 1).narrow(2, queries - 1, 1).reshape([keys]);
     let tokens = model.encode(prompt)?;
     for (token, weight) in tokens.iter().zip(row.into_data().iter::<f32>()).filter(|(_, weight)| *weight > 0.1) {
-        println!("{head} looks at {:?}: {weight:.2}", model.decode(&[*token])?);
+        println!("{head} attends to {:?}: {weight:.2}", model.decode(&[*token])?);
     }
     Ok(())
 }

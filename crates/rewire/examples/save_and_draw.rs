@@ -1,4 +1,4 @@
-//! Saves effects with the description of how they were made, and draws them.
+//! Saves effects with a description of the run, and draws them.
 
 use rewire::prelude::*;
 use rewire::tasks::ioi::demo_pairs;
@@ -12,6 +12,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::env::temp_dir().join("rewire-save-and-draw");
     outcome.save(&out)?; // effects.safetensors, effects.csv, effects.json, report.html
     outcome.effects[1].heat_map().save(out.join("by-position.html"))?;
-    println!("{} holds the tables and the pictures", out.display());
+    println!("{} holds the tables and the charts", out.display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Patches every head, one at a time, exactly: which of them does the task run through?
+//! Patches every head exactly, one at a time: which heads carry the behavior?
 
 use rewire::prelude::*;
 
@@ -19,7 +19,7 @@ fn main() -> Result<(), Error> {
         },
     ])?;
     let study = Study::new(&model, &pairs, LogitDiff::new(&pairs));
-    let outcome = study.patch([Component::HeadZ])?; // 0: as corrupted, 1: as clean
+    let outcome = study.patch([Component::HeadZ])?; // 0: as on the corrupted prompt, 1: as on the clean prompt
     for node in outcome.effects[0].top(5) {
         println!("{node}");
     }

@@ -1,9 +1,9 @@
-//! What a model is run on: text, or token ids.
+//! The input of a model: text or token ids.
 
-/// A prompt.
+/// A prompt, as text or as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// Text, which is tokenized, with the model's BOS in front.
+    /// Text. It is tokenized, and the model's BOS token is put in front.
     Text(String),
     /// Token ids, used as they are.
     Tokens(Vec<u32>),

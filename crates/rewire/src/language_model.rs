@@ -9,7 +9,7 @@ use rewire_tasks::{AnswerTokens, Choices, PairsSource, PromptPair, PromptPairs, 
 use crate::error::Error;
 use crate::input::Input;
 
-/// A transformer and the tokenizer that goes with it.
+/// A transformer with its tokenizer.
 #[derive(Debug, Clone)]
 pub struct LanguageModel<B: Backend> {
     name: String,
@@ -17,63 +17,66 @@ pub struct LanguageModel<B: Backend> {
     tokenizer: Option<Tokenizer>,
 }
 
-/// Two prompts as text, of equally many tokens, and what tells right from wrong after them.
+/// Two prompts as text, with a right and a wrong answer. Both prompts must have the same number of
+/// tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<'a> {
-    /// The prompt on which the model behaves.
+    /// The prompt on which the model shows the behavior.
     pub clean: &'a str,
-    /// The prompt on which it does not.
+    /// The prompt on which the model does not show the behavior.
     pub corrupted: &'a str,
-    /// The right next token of the clean prompt, with the space in front that belongs to it.
+    /// The right next token of the clean prompt, with its leading space.
     pub answer: &'a str,
-    /// The wrong one.
+    /// The wrong next token of the clean prompt, with its leading space.
     pub wrong_answer: &'a str,
 }
 
 impl<B: Backend> LanguageModel<B> {
-    /// A model that was made in another way than by [`Pretrained`](crate::Pretrained).
+    /// Makes a language model from parts. [`Pretrained`](crate::Pretrained) makes one from files.
     #[must_use]
     pub fn new(name: String, transformer: Transformer<B>, tokenizer: Option<Tokenizer>) -> Self {
         Self { name, transformer, tokenizer }
     }
 
-    /// The model's name, or its directory.
+    /// Returns the model's name, or its directory.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The model itself: its weights, and runs that start or end elsewhere.
+    /// Returns the transformer. It gives access to the weights, and to runs that start or stop at a
+    /// layer.
     #[must_use]
     pub fn transformer(&self) -> &Transformer<B> {
         &self.transformer
     }
 
-    /// The model's shape.
+    /// Returns the model's configuration.
     #[must_use]
     pub fn config(&self) -> &TransformerConfig {
         self.transformer.config()
     }
 
-    /// The tokenizer.
+    /// Returns the tokenizer.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`] for a model that came without one.
+    /// [`Error::NoTokenizer`] if the model has no tokenizer.
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.name.clone() })
     }
 
-    /// The token that the model's prompts begin with, if it has one.
+    /// Returns the token that the model's prompts begin with, if it has one.
     #[must_use]
     pub fn bos(&self) -> Option<u32> {
         self.config().bos_token
     }
 
-    /// The token ids of a prompt. Text is tokenized, with the model's BOS in front; ids stay as they
-    /// are.
+    /// Returns the token ids of a prompt. Text is tokenized, with the model's BOS token in front.
+    /// Token ids stay unchanged.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], and [`Error::Tokenizer`] for text that cannot be tokenized.
+    /// [`Error::NoTokenizer`] for text if the model has no tokenizer, and [`Error::Tokenizer`] for
+    /// text that cannot be tokenized.
     pub fn encode(&self, input: impl Into<Input>) -> Result<Vec<u32>, Error> {
         match input.into() {
             Input::Tokens(tokens) => Ok(tokens),
@@ -81,25 +84,27 @@ impl<B: Backend> LanguageModel<B> {
         }
     }
 
-    /// The text of token ids.
+    /// Returns the text of token ids.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`].
+    /// [`Error::NoTokenizer`] if the model has no tokenizer.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
         Ok(self.tokenizer()?.decode(tokens))
     }
 
-    /// Runs the model on a prompt: its logits, `[1, pos, d_vocab]`.
+    /// Runs the model on a prompt and returns its logits, `[1, pos, d_vocab]`.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), and [`Error::Model`] for ids outside the vocabulary, or more of
-    /// them than the context has.
+    /// As [`encode`](Self::encode), and [`Error::Model`] if a token id is outside the vocabulary or
+    /// the prompt is longer than the context.
     pub fn run(&self, input: impl Into<Input>) -> Result<Tensor<B, 3>, Error> {
         self.run_with(input, ())
     }
 
-    /// The same with a hook: a recorder, a patch, an [`edit`](rewire_hooks::edit), or a tuple of
-    /// them. Pass `&mut hook` to read it afterwards.
+    /// Runs the model on a prompt with a hook and returns its logits, `[1, pos, d_vocab]`.
+    ///
+    /// The hook is a recorder, a patch, an [`edit`](rewire_hooks::edit), or a tuple of hooks. Pass
+    /// `&mut hook` to read it after the run.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -108,8 +113,8 @@ impl<B: Backend> LanguageModel<B> {
         Ok(self.transformer.forward(Run::tokens(tokens), hook)?)
     }
 
-    /// Runs the model on a prompt and keeps every activation: the logits, `[1, pos, d_vocab]`, and
-    /// the cache.
+    /// Runs the model on a prompt and keeps every activation. Returns the logits,
+    /// `[1, pos, d_vocab]`, and the cache.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -119,7 +124,8 @@ impl<B: Backend> LanguageModel<B> {
         Ok((logits, recorder.into_cache()))
     }
 
-    /// The likeliest continuation of a prompt, `new_tokens` tokens long, as text.
+    /// Returns the likeliest continuation of a prompt (greedy decoding), `new_tokens` tokens long,
+    /// as text.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -128,12 +134,12 @@ impl<B: Backend> LanguageModel<B> {
         self.decode(&continued[0])
     }
 
-    /// Prompt pairs from text, checked: both prompts of a pair must have equally many tokens, and
-    /// each answer must be one token.
+    /// Makes prompt pairs from text. Both prompts of a pair must have the same number of tokens,
+    /// and each answer must be one token.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for an answer of several tokens, [`Error::Pairs`] for prompts of different
-    /// lengths.
+    /// [`Error::Tokenizer`] for an answer of several tokens, and [`Error::Pairs`] for prompts of
+    /// different lengths.
     pub fn pairs<'a>(&self, pairs: impl IntoIterator<Item = Pair<'a>>) -> Result<PromptPairs, Error> {
         let tokenizer = self.tokenizer()?;
         let pair = |pair: Pair<'a>| -> Result<PromptPair, Error> {

@@ -1,14 +1,16 @@
 //! Find which parts of a transformer language model cause a behavior.
 //!
-//! Use this crate to load a language model, watch and edit its activations, and measure how much of
-//! a behavior runs through each head, layer, neuron, position and path: exactly (activation
-//! patching, path patching, ablation) or by gradients (attribution patching, integrated gradients).
+//! Use this crate to load a language model, record and edit its activations, and measure how much
+//! of a behavior runs through each head, layer, neuron, position and path. The effects are exact
+//! (activation patching, path patching, ablation) or estimated from gradients (attribution
+//! patching, integrated gradients).
 //!
 //! ```toml
 //! [dependencies]
-//! rewire = { path = "../rewire/crates/rewire" } # features: flex (default), ndarray, cuda, hub (default)
+//! # Features: flex (default), ndarray, cuda, hub (default).
+//! rewire = { path = "../rewire/crates/rewire" }
 //!
-//! # Or every tensor operation runs unoptimized.
+//! # Without this, every tensor operation runs unoptimized.
 //! [profile.dev]
 //! opt-level = 3
 //! ```
@@ -16,7 +18,8 @@
 //! ```
 //! use rewire::prelude::*;
 //!
-//! let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?; // or "gpt2", "owner/name@revision", a directory
+//! // Or "gpt2", "owner/name@revision", or a directory.
+//! let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?;
 //! let pairs = model.pairs([Pair {
 //!     clean: "When John and Mary went to the shops, John gave the bag to",
 //!     corrupted: "When John and Mary went to the shops, Mary gave the bag to",
@@ -24,16 +27,18 @@
 //!     wrong_answer: " John",
 //! }])?;
 //! let study = Study::new(&model, &pairs, LogitDiff::new(&pairs));
-//! let exact = study.patch([Component::HeadZ])?; // 0: as on the corrupted prompt, 1: as on the clean one
+//! // An effect of 0 means as on the corrupted prompt, 1 as on the clean prompt.
+//! let exact = study.patch([Component::HeadZ])?;
 //! for node in exact.ranked().iter().take(3) {
 //!     println!("{node}"); // L3H7 0.3606
 //! }
 //! # Ok::<(), rewire::Error>(())
 //! ```
 //!
-//! Every crate below is a module here: [`hooks`], [`model`], [`tasks`], [`node`], [`run`],
-//! [`patching`], [`attribution`], [`integrated`], [`path`], [`heads`], [`stats`], [`report`],
-//! [`toy`], [`tensor`]; and so are [`burn`] and [`ndarray`], whose types are in signatures.
+//! This crate re-exports the other crates as modules: [`hooks`], [`model`], [`tasks`], [`node`],
+//! [`run`], [`patching`], [`attribution`], [`integrated`], [`path`], [`heads`], [`stats`],
+//! [`report`], [`toy`], [`tensor`]. It also re-exports [`burn`] and [`ndarray`], because their
+//! types appear in signatures.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -62,11 +67,11 @@ pub use language_model::{LanguageModel, Pair};
 pub use pretrained::Pretrained;
 pub use study::Study;
 
-/// The README's library example, compiled and run.
+/// The README's library example, compiled and run as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
 
-/// The fastest backend on the CPU.
+/// The fastest CPU backend.
 #[cfg(feature = "flex")]
 pub type Cpu = burn::backend::Flex;

@@ -1,4 +1,4 @@
-//! What most programs use: `use rewire::prelude::*;`.
+//! The items that most programs need: `use rewire::prelude::*;`.
 
 #[cfg(feature = "flex")]
 pub use crate::Cpu;

@@ -1,4 +1,4 @@
-//! Finding a model by its name.
+//! Finds and loads a model by its name.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use rewire_toy::Toy;
 use crate::error::Error;
 use crate::language_model::LanguageModel;
 
-/// A model's files, found and checked, before its weights are loaded.
+/// The files of a model, found and checked, before the weights are loaded.
 ///
 /// # Example
 /// ```
@@ -30,14 +30,20 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// Finds a model: `toy-gpt2` or `toy-neox`, which are part of the program; a directory in
-    /// Hugging Face layout; or, with the feature `hub`, `gpt2`, `gpt2-medium`, `pythia-160m`, .. or
-    /// `owner/name`, each with an optional `@revision`. Models from the hub are downloaded once, to
-    /// the cache that `HF_HOME` names.
+    /// Finds a model by its name.
+    ///
+    /// The name is one of these:
+    ///
+    /// - `toy-gpt2` or `toy-neox`, which are part of the program
+    /// - a directory in Hugging Face layout
+    /// - with the feature `hub`, a short name (`gpt2`, `gpt2-medium`, `pythia-160m`, ..) or
+    ///   `owner/name`, with an optional `@revision`
+    ///
+    /// Models from the hub are downloaded once, to the cache that `HF_HOME` names.
     ///
     /// # Errors
-    /// [`Error::Model`] for a name that is none of these, a download that fails, or a config that is
-    /// not supported; [`Error::Tokenizer`] for a damaged tokenizer.json.
+    /// [`Error::Model`] for an unknown name, a failed download or an unsupported configuration, and
+    /// [`Error::Tokenizer`] for a damaged tokenizer.json.
     pub fn open(name: &str) -> Result<Self, Error> {
         let directory = Path::new(name);
         let files = match name.parse::<Toy>() {
@@ -48,7 +54,7 @@ impl Pretrained {
         Self::from_files(name, files)
     }
 
-    /// The same from files that were found in another way; `name` is for messages and reports.
+    /// Uses these files of a model. Messages and reports show `name`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -58,15 +64,17 @@ impl Pretrained {
         Ok(Self { name: name.to_owned(), files, config, tokenizer, processing: WeightProcessing::default() })
     }
 
-    /// Leaves the weights as the files have them. By default they are processed as TransformerLens
-    /// does: norms folded into the weights after them, weights that write to the residual stream
-    /// centered, the unembedding centered. Processing changes no probability.
+    /// Keeps the weights as the files have them.
+    ///
+    /// By default, the weights are processed as TransformerLens does it: norms are folded into the
+    /// weights after them, and the unembedding and the weights that write to the residual stream
+    /// are centered. Processing changes no probability.
     #[must_use]
     pub fn raw(self) -> Self {
         Self { processing: WeightProcessing::none(), ..self }
     }
 
-    /// The model's shape.
+    /// Returns the model's configuration.
     #[must_use]
     pub fn config(&self) -> &TransformerConfig {
         &self.config
@@ -80,7 +88,7 @@ impl Pretrained {
         self.load_on(&B::Device::default())
     }
 
-    /// Loads the weights on a device.
+    /// Loads the weights on `device`.
     ///
     /// # Errors
     /// [`Error::Model`], naming the file and the tensor.
@@ -96,7 +104,7 @@ fn from_hub(name: &str) -> Result<ModelFiles, Error> {
     Ok(rewire_model::Hub::from_env().fetch(&repository, &revision)?)
 }
 
-/// Without the feature `hub` there are embedded models and directories.
+/// Without the feature `hub`, only embedded models and directories can be loaded.
 #[cfg(not(feature = "hub"))]
 fn from_hub(name: &str) -> Result<ModelFiles, Error> {
     Ok(ModelFiles::directory(Path::new(name))?)

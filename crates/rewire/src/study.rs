@@ -1,4 +1,4 @@
-//! One question about one model: pairs, a metric and settings, with a method for each analysis.
+//! A study: one model, prompt pairs, a metric and settings, with one method per analysis.
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -21,11 +21,12 @@ use rewire_tasks::{Metric, PromptPairs};
 use crate::error::Error;
 use crate::language_model::LanguageModel;
 
-/// A model, prompt pairs, a metric, and how to patch: one method an analysis.
+/// A model, prompt pairs, a metric and settings, with one method per analysis.
 ///
-/// The study is denoising unless [`noising`](Self::noising) is called, and its effects are shares of
-/// the metric's change from corrupted to clean unless [`in_metric_units`](Self::in_metric_units) is.
-/// Exact methods run on the model's own backend, gradients on the autodiff backend over it.
+/// The study is denoising unless [`noising`](Self::noising) is called. Its effects are fractions of
+/// the metric's change from corrupted to clean unless [`in_metric_units`](Self::in_metric_units) is
+/// called. Exact methods run on the model's own backend, and gradients run on the autodiff backend
+/// over it.
 ///
 /// # Example
 /// ```
@@ -52,13 +53,14 @@ pub struct Study<'a, B: Backend, M> {
 }
 
 impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
-    /// A denoising study, in shares of the metric's change.
+    /// Makes a denoising study of a model. Effects are fractions of the metric's change.
     #[must_use]
     pub fn new(model: &'a LanguageModel<B>, pairs: &'a PromptPairs, metric: M) -> Self {
         Self::of(model.transformer(), pairs, metric)
     }
 
-    /// The same of a model without a tokenizer.
+    /// Makes a denoising study of a transformer without a tokenizer. Effects are fractions of the
+    /// metric's change.
     #[must_use]
     pub fn of(model: &'a Transformer<B>, pairs: &'a PromptPairs, metric: M) -> Self {
         Self {
@@ -71,45 +73,49 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         }
     }
 
-    /// Patches the clean run from the corrupted one: what is necessary for the behavior.
+    /// Patches the clean run with activations from the corrupted run. Finds the nodes that are
+    /// necessary for the behavior.
     #[must_use]
     pub fn noising(self) -> Self {
         Self { direction: Direction::Noising, ..self }
     }
 
-    /// Patches the corrupted run from the clean one: what suffices for the behavior. The default.
+    /// Patches the corrupted run with activations from the clean run (the default). Finds the nodes
+    /// that are sufficient for the behavior.
     #[must_use]
     pub fn denoising(self) -> Self {
         Self { direction: Direction::Denoising, ..self }
     }
 
-    /// Gives effects in the metric's own unit, not as shares of its change.
+    /// Sets the effect scale to the metric's own units, instead of fractions of its change.
     #[must_use]
     pub fn in_metric_units(self) -> Self {
         Self { scale: Scale::Metric, ..self }
     }
 
-    /// Calls `progress` with the number of patches done and of all patches.
+    /// Calls `progress` with the number of finished patches and the number of all patches.
     #[must_use]
     pub fn on_progress(self, progress: &'a (dyn Fn(usize, usize) + Sync)) -> Self {
         Self { execution: Execution { progress, ..self.execution }, ..self }
     }
 
-    /// Sets how much runs at once, where results of finished passes are kept, and the rest.
+    /// Sets the execution settings, such as the batch size and the checkpoint.
     #[must_use]
     pub fn with_execution(self, execution: Execution<'a>) -> Self {
         Self { execution, ..self }
     }
 
-    /// Activation patching: the exact effect of every node of these kinds.
+    /// Activation patching. Returns the exact effect of every node of these kinds.
     ///
     /// # Errors
-    /// [`Error::Analysis`] for nodes that the model does not have, or baselines that coincide.
+    /// [`Error::Analysis`] if the model lacks a node, or if the metric is equal on the clean and
+    /// corrupted prompts.
     pub fn patch<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
         Ok(activation_patching(self.model, self.question(), &nodes(kinds), self.direction, &self.execution)?)
     }
 
-    /// Activation patching of groups: the exact effect of each group's nodes together.
+    /// Activation patching of groups. Returns the exact effect of patching all nodes of a group
+    /// together, for each group.
     ///
     /// # Errors
     /// As [`patch`](Self::patch).
@@ -117,25 +123,27 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         Ok(patch_groups(self.model, self.question(), groups, self.direction, &self.execution)?)
     }
 
-    /// Attribution patching: the estimated effect of every node of these kinds, from one backward
-    /// pass.
+    /// Attribution patching. Returns the estimated effect of every node of these kinds, from one
+    /// backward pass.
     ///
     /// # Errors
-    /// As [`patch`](Self::patch), and for a metric without gradient.
+    /// As [`patch`](Self::patch), and [`Error::Analysis`] if the metric has no gradient.
     pub fn attribute<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
         Ok(attribution_patching(&self.autodiff(), self.question(), &nodes(kinds), self.direction, &self.execution)?)
     }
 
-    /// The `k` nodes of largest estimated effect, patched exactly, and what was skipped.
+    /// Patches the `k` nodes with the largest estimated effects exactly. Reports which nodes were
+    /// skipped.
     ///
     /// # Errors
-    /// As [`attribute`](Self::attribute), and for fewer than `k` nodes.
+    /// As [`attribute`](Self::attribute), and [`Error::Analysis`] if there are fewer than `k`
+    /// nodes.
     pub fn screen<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>, k: usize) -> Result<Screened, Error> {
         Ok(screen_then_verify(&self.autodiff(), self.question(), &nodes(kinds), k, self.direction, &self.execution)?)
     }
 
-    /// The estimated effect of every edge from a head's output to a later head's queries, keys or
-    /// values, mean over prompts.
+    /// Edge attribution. Returns the estimated effect of every edge from a head's output to a later
+    /// head's queries, keys or values, as the mean over prompts.
     ///
     /// # Errors
     /// As [`attribute`](Self::attribute).
@@ -144,10 +152,12 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         Ok(edge_attribution(&self.autodiff(), self.question(), edges, self.direction, &self.execution)?)
     }
 
-    /// Integrated gradients along the line that `integral` describes, with the completeness gap.
+    /// Integrated gradients along the line that `integral` describes. Returns the attributions and
+    /// the completeness gap.
     ///
     /// # Errors
-    /// As [`attribute`](Self::attribute), and if attributions do not sum to the metric's change.
+    /// As [`attribute`](Self::attribute), and [`Error::Analysis`] if the attributions do not sum to
+    /// the metric's change.
     pub fn integrate<K: Into<NodeKind>>(
         &self,
         kinds: impl IntoIterator<Item = K>,
@@ -156,10 +166,10 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         Ok(integrated_gradients(&self.autodiff(), self.question(), &nodes(kinds), integral, &self.execution)?)
     }
 
-    /// Path patching: the exact effect of every sender through the receivers alone.
+    /// Path patching. Returns the exact effect of every sender through the receivers alone.
     ///
     /// # Errors
-    /// As [`patch`](Self::patch), and for receivers that the model does not have.
+    /// As [`patch`](Self::patch), and [`Error::Analysis`] if the model lacks a receiver.
     pub fn path_patch<K: Into<NodeKind>>(
         &self,
         senders: impl IntoIterator<Item = K>,
@@ -170,7 +180,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         Ok(path_patching(self.model, self.question(), &senders, receivers, policy, self.direction, &self.execution)?)
     }
 
-    /// Ablation: the change of the metric on the clean prompts when each node is replaced.
+    /// Ablation. Returns the change of the metric on the clean prompts when each node is replaced.
     ///
     /// # Errors
     /// As [`patch`](Self::patch).
@@ -182,11 +192,12 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         Ok(ablation(self.model, self.question(), &nodes(kinds), replacement, &self.execution)?)
     }
 
-    /// Direct logit attribution: what each node adds to the logit difference itself, on the clean
-    /// prompts. The study's metric is not used.
+    /// Direct logit attribution. Returns the amount that each node adds directly to the logit
+    /// difference, on the clean prompts. It does not use the study's metric.
     ///
     /// # Errors
-    /// As [`patch`](Self::patch), and for nodes that write nothing to the residual stream.
+    /// As [`patch`](Self::patch), and [`Error::Analysis`] for nodes that write nothing to the
+    /// residual stream.
     pub fn logit_attribution<K: Into<NodeKind>>(&self, kinds: impl IntoIterator<Item = K>) -> Result<Outcome, Error> {
         Ok(logit_attribution(self.model, self.pairs, &nodes(kinds), FinalNormGain::Applied, &self.execution)?)
     }

@@ -1,4 +1,4 @@
-//! Every line of docs/for-transformerlens-users.md, compiled and run.
+//! Compiles and runs every line of docs/for-transformerlens-users.md.
 #![allow(unused_variables, clippy::let_and_return)]
 
 use burn::tensor::{Int, Tensor};

@@ -78,9 +78,9 @@ fn stored(cache: &ActivationCache<Flex>, point: HookPoint) -> (ArrayD<f32>, DTyp
 /// The scale and the result of layer norm without gain, over the last axis.
 fn layer_norm(x: &ArrayD<f64>, eps: f64) -> [ArrayD<f64>; 2] {
     let last = Axis(x.ndim() - 1);
-    let centerd = x - &x.mean_axis(last).unwrap().insert_axis(last);
-    let scale = ((&centerd * &centerd).mean_axis(last).unwrap() + eps).mapv(f64::sqrt).insert_axis(last);
-    let normalized = &centerd / &scale;
+    let centered = x - &x.mean_axis(last).unwrap().insert_axis(last);
+    let scale = ((&centered * &centered).mean_axis(last).unwrap() + eps).mapv(f64::sqrt).insert_axis(last);
+    let normalized = &centered / &scale;
     [scale, normalized]
 }
 

@@ -221,14 +221,14 @@ fn arriving<B: Differentiable>(
     let scale = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Scale))?.inner();
     let [prompts, pos, d_model] = x.dims();
     let scale = scale.reshape([prompts * pos, 1, 1]);
-    let centerd = gradient.clone() - gradient.clone().mean_dim(2);
+    let centered = gradient.clone() - gradient.clone().mean_dim(2);
     Ok(match norm {
-        NormJacobian::Frozen => centerd / scale,
+        NormJacobian::Frozen => centered / scale,
         NormJacobian::Exact => {
             let x = x.reshape([prompts * pos, 1, d_model]);
             let normalized = (x.clone() - x.mean_dim(2)) / scale.clone();
             let along = (gradient * normalized.clone()).mean_dim(2);
-            (centerd - along * normalized) / scale
+            (centered - along * normalized) / scale
         }
     })
 }

@@ -188,8 +188,8 @@ impl<'a, B: Backend> Direct<'a, B> {
         let prompts = post.dims()[0];
         let (w_out, _) = self.model.mlp_out(layer);
         let w_out = to_f32(w_out);
-        let centerd = w_out.clone() - w_out.mean_dim(1);
-        let along = matmul(self.direction.clone(), centerd.transpose()); // [prompts, d_mlp]
+        let centered = w_out.clone() - w_out.mean_dim(1);
+        let along = matmul(self.direction.clone(), centered.transpose()); // [prompts, d_mlp]
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
         Ok((post * along / scale.reshape([prompts, 1])).transpose())
     }

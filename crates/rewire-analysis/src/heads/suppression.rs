@@ -271,10 +271,10 @@ impl<B: Backend> Clean<'_, B> {
     /// each holds its logits over the whole vocabulary.
     fn divergence(&self, change: Tensor<B, 3>, what: &str) -> Result<f64, AnalysisError> {
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
-        let centerd = (change.clone() - change.mean_dim(2)) / scale;
+        let centered = (change.clone() - change.mean_dim(2)) / scale;
         let read = match self.model.final_norm_gain() {
-            Some(gain) => centerd * gain.unsqueeze_dims(&[0, 0]),
-            None => centerd,
+            Some(gain) => centered * gain.unsqueeze_dims(&[0, 0]),
+            None => centered,
         };
         let [n, pos, d_model] = read.dims();
         let (mut sum, mut count) = (0.0, 0);

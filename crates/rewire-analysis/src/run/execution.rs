@@ -45,7 +45,7 @@ pub enum LayerBatching {
     PerLayer,
     /// Patches of all layers. They share one run, which the patches of each layer join at the layer
     /// at which they enter. On a GPU this gives fewer and larger matmuls and fewer kernel launches.
-    LineScope,
+    AllLayers,
 }
 
 /// Execution settings of an analysis. They do not change the question.

@@ -229,7 +229,7 @@ fn devices_and_directories_that_are_not_to_be_had() {
 #[test]
 fn numbers_and_sizes_that_mean_nothing() {
     assert_sweep_refused(&["--device", "flex", "--tf32"], &["--tf32", "NVIDIA", "--device flex"]);
-    assert_sweep_refused(&["--dtype", "f8"], &["no dtype `f8`", "f32 and bf16"]);
+    assert_sweep_refused(&["--dtype", "f8"], &["unknown dtype `f8`", "use f32 or bf16"]);
     assert_sweep_refused(&["--memory-budget", "much"], &["--memory-budget", "8GiB"]);
     assert_sweep_refused(&["--memory-budget", "0"], &["--memory-budget", "more than 0"]);
     let directory = tempfile::tempdir().unwrap();

@@ -1,9 +1,9 @@
-//! Reads and writes the fields of a Hugging Face `config.json`: a field that changes the mathematics is
-//! honored or refused.
+//! Reads and writes the fields of a Hugging Face `config.json`. A field that changes the
+//! mathematics is honored or refused.
 //!
-//! The meaning of every field is the one that transformers gives it (`GPT2Config`, `GPTNeoXConfig`
-//! and the fields that all configurations share). Fields that transformers does not know are
-//! ignored, as transformers ignores them.
+//! Every field has the meaning that transformers gives it (`GPT2Config`, `GPTNeoXConfig` and the
+//! fields that all configurations share). Fields that transformers does not know are ignored, as
+//! transformers ignores them.
 
 use std::path::Path;
 
@@ -13,10 +13,11 @@ use serde_json::{Map, Value};
 use crate::config::{Activation, Architecture, Positions, TransformerConfig};
 use crate::error::ModelError;
 
-/// Most bytes of a `config.json` or of an index of shards. Known ones have fewer than a million.
+/// Maximum size in bytes of a `config.json` or of an index of shards. Known ones have fewer than a
+/// million bytes.
 pub(crate) const MOST_JSON_BYTES: u64 = 16 << 20;
 
-/// `bos_token_id` where the file leaves it out, as transformers has it.
+/// Defaults of `bos_token_id` if the file lacks it, as in transformers.
 const GPT2_BOS: u32 = 50_256;
 const NEOX_BOS: u32 = 0;
 
@@ -24,26 +25,27 @@ impl TransformerConfig {
     /// Reads a Hugging Face `config.json`.
     ///
     /// # Errors
-    /// [`ModelError::Read`] or, naming the field, [`ModelError::Config`].
+    /// [`ModelError::Read`] if the file cannot be read, and [`ModelError::Config`], which names the
+    /// field, if the configuration is wrong or unsupported.
     pub fn from_file(path: &Path) -> Result<Self, ModelError> {
         let text =
             read_regular(path, MOST_JSON_BYTES).map_err(|source| ModelError::Read { path: path.into(), source })?;
         Self::from_json(&text).map_err(|reason| ModelError::Config { path: path.into(), reason })
     }
 
-    /// Reads the text of a Hugging Face `config.json`; the error says which field is wrong.
+    /// Reads the text of a Hugging Face `config.json`. The error names the field that is wrong.
     pub(crate) fn from_json(text: &[u8]) -> Result<Self, String> {
         if text.len() as u64 > MOST_JSON_BYTES {
-            return Err(format!("it has {} bytes, and {MOST_JSON_BYTES} are the most", text.len()));
+            return Err(format!("it has {} bytes; at most {MOST_JSON_BYTES} are allowed", text.len()));
         }
         let json = serde_json::from_slice(text).map_err(|e| format!("malformed JSON: {e}"))?;
         match repeated_key(text) {
-            Some(field) => Err(format!("it names `{}` twice; keep one of them", cut(&field))),
+            Some(field) => Err(format!("it names `{}` twice; keep one", cut(&field))),
             None => read(&json),
         }
     }
 
-    /// The `config.json` that [`from_file`](Self::from_file) reads back.
+    /// Returns the `config.json` that [`from_file`](Self::from_file) reads back.
     #[must_use]
     pub fn to_hugging_face(&self) -> Value {
         let activation = match self.activation {
@@ -81,18 +83,19 @@ impl TransformerConfig {
     }
 }
 
-/// The shape of the model that a `config.json` describes; the error names the field and its value.
+/// Returns the configuration that a `config.json` describes. The error names the field and its
+/// value.
 fn read(json: &Value) -> Result<TransformerConfig, String> {
     let fields = Fields(json.as_object().ok_or("it is not a JSON object")?);
     match fields.text("model_type")? {
         Some("gpt2") => fields.gpt2(),
         Some("gpt_neox") => fields.neox(),
         Some(other) => Err(format!("`model_type` `{}` is not supported; Rewire runs gpt2 and gpt_neox", cut(other))),
-        None => Err("`model_type` is missing".to_owned()),
+        None => Err("`model_type` is missing; it must be gpt2 or gpt_neox".to_owned()),
     }
 }
 
-/// Typed access to the fields of an object.
+/// Typed access to the fields of a JSON object.
 struct Fields<'a>(&'a Map<String, Value>);
 
 impl Fields<'_> {
@@ -137,8 +140,10 @@ impl Fields<'_> {
         })
     }
 
-    /// Rotary positions. transformers 5 keeps their parameters in an object, `rope_scaling` or, if
-    /// that is null or empty, `rope_parameters`; what the object holds beats `rotary_pct` and
+    /// Reads the rotary positions.
+    ///
+    /// transformers 5 keeps their parameters in an object: `rope_scaling` or, if that is null or
+    /// empty, `rope_parameters`. The fields of the object override `rotary_pct` and
     /// `rotary_emb_base`.
     fn rotary(&self, d_head: usize) -> Result<Positions, String> {
         let none = Map::new();
@@ -166,7 +171,7 @@ impl Fields<'_> {
             true => parameters.positive("rope_theta", 10_000.0).map_err(inside)?,
             false => self.positive("rotary_emb_base", 10_000.0)?,
         };
-        // transformers reads these two inside the object alone.
+        // transformers reads these two fields only inside the object.
         for (name, value, other) in
             [("rotary_pct", share, "partial_rotary_factor"), ("rotary_emb_base", base, "rope_theta")]
         {
@@ -177,8 +182,8 @@ impl Fields<'_> {
         let dims = (share * d_head as f64).floor() as usize;
         if !dims.is_multiple_of(2) {
             return Err(format!(
-                "`rotary_pct` (or `partial_rotary_factor`) {share} of a head of {d_head} is {dims} dimensions, and \
-                 dimensions are rotated in pairs"
+                "`rotary_pct` (or `partial_rotary_factor`) {share} rotates {dims} dimensions of a head of {d_head}; \
+                 the number must be even"
             ));
         }
         Ok(Positions::Rotary { dims, base })
@@ -189,22 +194,22 @@ impl Fields<'_> {
         let kinds: Vec<&Value> = ["rope_type", "type"].iter().filter_map(|field| self.0.get(*field)).collect();
         if let Some(other) = kinds.iter().find(|kind| kind.as_str() != Some("default")) {
             return Err(format!(
-                "`{name}` has the type {}; Rewire has rotary positions of the type \"default\" only",
+                "`{name}` has the type {}; Rewire supports only rotary positions of the type \"default\"",
                 json(other)
             ));
         }
-        // Without a type, transformers 4 fails and transformers 5 ignores what else there is.
+        // Without a type, transformers 4 fails, and transformers 5 ignores the other fields.
         let plain = |field: &&String| ["rope_theta", "partial_rotary_factor"].contains(&field.as_str());
         match self.0.keys().find(|field| !plain(field)) {
             Some(field) if kinds.is_empty() => {
                 let field = cut(field);
-                Err(format!("`{name}` has `{field}` and no `rope_type`; say which type of rotary positions it means"))
+                Err(format!("`{name}` has `{field}` and no `rope_type`; add the type of rotary positions"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses another value in `other`, which transformers does not read.
+    /// Refuses a value in `other` that differs from `value`: transformers does not read `other`.
     fn check_repeated(&self, name: &str, value: f64, other: &str) -> Result<(), String> {
         match self.number(other)? {
             Some(second) if second != value => Err(format!(
@@ -215,8 +220,8 @@ impl Fields<'_> {
         }
     }
 
-    /// Refuses heads that do not divide the width, and fields of any family that change its weights
-    /// or its heads.
+    /// Refuses heads that do not divide the width, and fields of any family that change the weights
+    /// or the heads.
     fn check_heads(&self, n_heads: usize, d_model: usize, [heads, width]: [&str; 2]) -> Result<(), String> {
         if !d_model.is_multiple_of(n_heads) {
             return Err(format!("`{width}` {d_model} is not a multiple of `{heads}` {n_heads}"));
@@ -238,17 +243,18 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// Refuses a flag that is not `needed`, which is also its default; null is false, as in Python.
+    /// Refuses a flag whose value is not `needed`, which is also its default. Null counts as false,
+    /// as in Python.
     fn needs(&self, name: &str, needed: bool) -> Result<(), String> {
         match self.0.get(name) {
             None => Ok(()),
             Some(Value::Null) if !needed => Ok(()),
             Some(value) if value.as_bool() == Some(needed) => Ok(()),
-            Some(value) => Err(format!("`{name}` is {}; Rewire runs models with {needed} only", json(value))),
+            Some(value) => Err(format!("`{name}` is {}; Rewire supports only {needed}", json(value))),
         }
     }
 
-    /// The token in front of prompts: `default` if the field is absent, none if it is null.
+    /// Reads the BOS token: `default` if the field is absent, and none if it is null.
     fn bos_token(&self, default: u32) -> Result<Option<u32>, String> {
         match self.0.get("bos_token_id") {
             None => Ok(Some(default)),
@@ -261,7 +267,7 @@ impl Fields<'_> {
         self.0.get(name).map(|value| value.as_str().ok_or_else(|| text(value))).transpose()
     }
 
-    /// A size that goes by any of these names; all that are there must agree.
+    /// Reads a size that has several names. All fields that are present must agree.
     fn size(&self, names: &[&str]) -> Result<usize, String> {
         let mut found: Option<(&str, usize)> = None;
         for &name in names {
@@ -283,13 +289,13 @@ impl Fields<'_> {
         }
     }
 
-    /// A number; null is refused, since transformers would compute with it.
+    /// Reads a number. Null is refused, because transformers would compute with it.
     fn number(&self, name: &str) -> Result<Option<f64>, String> {
         let number = |value: &Value| value.as_f64().ok_or_else(|| format!("`{name}` is {}, not a number", json(value)));
         self.0.get(name).map(number).transpose()
     }
 
-    /// A number that is above 0 in float32, too.
+    /// Reads a number that must be above 0 and finite in float32.
     fn positive(&self, name: &str, default: f64) -> Result<f64, String> {
         let value = self.number(name)?.unwrap_or(default);
         match value as f32 {
@@ -304,7 +310,7 @@ impl Fields<'_> {
         self.0.get(name).map_or(Ok(default), flag)
     }
 
-    /// The activation function; transformers has several names for one function.
+    /// Reads the activation function. transformers has several names for one function.
     fn activation(&self, name: &str, default: Activation) -> Result<Activation, String> {
         match self.text(name)? {
             None => Ok(default),
@@ -314,18 +320,18 @@ impl Fields<'_> {
             }
             Some("relu") => Ok(Activation::Relu),
             Some(other) => {
-                Err(format!("`{name}` `{}` is not supported; Rewire has gelu, gelu_new and relu", cut(other)))
+                Err(format!("`{name}` `{}` is not supported; Rewire supports gelu, gelu_new and relu", cut(other)))
             }
         }
     }
 }
 
-/// A value for a message.
+/// Returns a value as text for a message.
 fn json(value: &Value) -> String {
     cut(&value.to_string())
 }
 
-/// A whole number, or null.
+/// Reads a whole number, or null.
 fn whole(name: &str, value: &Value) -> Result<Option<u32>, String> {
     if value.is_null() {
         return Ok(None);
@@ -334,8 +340,8 @@ fn whole(name: &str, value: &Value) -> Result<Option<u32>, String> {
     number.map(Some).ok_or_else(|| format!("`{name}` is {}, not a whole number from 0 to {}", json(value), u32::MAX))
 }
 
-/// The share of a head that reads back as `dims` dimensions, whatever division and decimal text
-/// round off.
+/// Returns the fraction of a head that reads back as `dims` dimensions, despite the rounding of
+/// division and decimal text.
 fn rotary_share(dims: usize, d_head: usize) -> f64 {
     let read_back = |share: f64| share.to_string().parse::<Value>().ok().and_then(|v| v.as_f64()).unwrap_or(share);
     let mut share = dims as f64 / d_head as f64;

@@ -7,7 +7,7 @@ use rewire_hub::{Access, HubClient, HubConfig, HubError, HubErrorKind, Notice, P
 use crate::error::ModelError;
 use crate::files::load::{ModelFiles, shards_of_index};
 
-/// Models that are known by a short name, and the repositories they are in.
+/// Models with a short name, and their repositories.
 const KNOWN: [(&str, &str); 12] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-small", "openai-community/gpt2"),
@@ -23,12 +23,14 @@ const KNOWN: [(&str, &str); 12] = [
     ("pythia-6.9b", "EleutherAI/pythia-6.9b"),
 ];
 
-/// A repository and a revision of it for a model's name: a short name (`gpt2`, `pythia-160m`) or `owner/name`, each with an
-/// optional `@revision` (Pythia keeps its training checkpoints as `@step3000`). [`Hub::fetch`]
-/// checks the revision.
+/// Returns the repository and the revision for a model's name.
+///
+/// The name is a short name (`gpt2`, `pythia-160m`) or `owner/name`, each with an optional
+/// `@revision` (Pythia keeps its training checkpoints as `@step3000`). [`Hub::fetch`] checks the
+/// revision.
 ///
 /// # Errors
-/// [`ModelError::UnknownModel`], listing the short names.
+/// [`ModelError::UnknownModel`], which lists the short names.
 pub fn resolve_repository(name: &str) -> Result<(String, String), ModelError> {
     let (base, revision) = name.split_once('@').unwrap_or((name, "main"));
     let known = KNOWN.iter().find(|(short, _)| *short == base).map(|(_, repository)| (*repository).to_owned());
@@ -42,22 +44,22 @@ pub fn resolve_repository(name: &str) -> Result<(String, String), ModelError> {
     }
 }
 
-/// Access to the hub or to what of it is cached.
+/// Access to the Hugging Face hub, or only to its cache.
 #[derive(Debug, Clone)]
 pub struct Hub {
     config: HubConfig,
 }
 
 impl Hub {
-    /// Reads the variables of Python's `huggingface_hub`: `HF_HOME` or `HF_HUB_CACHE` for the
-    /// cache, `HF_ENDPOINT` for another endpoint, `HF_TOKEN` (or the token kept in `HF_HOME`) for
-    /// gated models, `HF_HUB_OFFLINE` (1, true, yes, on) for the cache alone.
+    /// Reads the environment variables of Python's `huggingface_hub`: `HF_HOME` or `HF_HUB_CACHE`
+    /// for the cache, `HF_ENDPOINT` for another endpoint, `HF_TOKEN` (or the token kept in
+    /// `HF_HOME`) for gated models, and `HF_HUB_OFFLINE` (1, true, yes, on) to use only the cache.
     #[must_use]
     pub fn from_env() -> Self {
         Self { config: HubConfig::from_env() }
     }
 
-    /// Uses this cache directory and endpoint, whatever the environment says.
+    /// Uses this cache directory and endpoint, and ignores the environment.
     #[must_use]
     pub fn new(cache: PathBuf, endpoint: Option<String>) -> Self {
         let mut config = HubConfig::new(cache);
@@ -67,14 +69,14 @@ impl Hub {
         Self { config }
     }
 
-    /// Uses only what is cached.
+    /// Uses only cached files.
     #[must_use]
     pub fn offline(mut self) -> Self {
         self.config.access = Access::Offline;
         self
     }
 
-    /// Shows a progress bar on standard error while a file downloads, if that is a terminal.
+    /// Shows a progress bar on standard error during downloads, if standard error is a terminal.
     #[must_use]
     pub fn with_progress_bar(mut self) -> Self {
         self.config.progress = Progress::Bar;
@@ -93,8 +95,8 @@ impl Hub {
     /// damaged in the cache, and continues unfinished downloads.
     ///
     /// # Errors
-    /// [`ModelError::Hub`] if a file could not be fetched, [`ModelError::Offline`] if only the
-    /// cache is used and lacks it.
+    /// [`ModelError::Hub`] if a file could not be fetched, and [`ModelError::Offline`] if the hub
+    /// is offline and the cache lacks a file.
     pub fn fetch(&self, repository: &str, revision: &str) -> Result<ModelFiles, ModelError> {
         let client = HubClient::new(self.config.clone());
         let mut source = client.snapshot(repository, revision);
@@ -106,7 +108,7 @@ impl Hub {
                     let shards = shards_of_index(&index)?;
                     shards.iter().map(|shard| source.get(shard).map_err(model_error)).collect::<Result<_, _>>()?
                 }
-                // Without an index, the error about the usual single file is the helpful one.
+                // Without an index, the error about the usual single file is more helpful.
                 Err(other) if other.is_absent() => return Err(model_error(absent)),
                 Err(broken) => return Err(model_error(broken)),
             },

@@ -1,6 +1,7 @@
-//! Which tensor of a Hugging Face file is which weight of the model, for both architectures and both directions.
+//! The mapping between the tensors of a Hugging Face file and the weights of the model, for both
+//! architectures and both directions.
 //!
-//! | part | GPT-2 | GPT-NeoX |
+//! | weight | GPT-2 | GPT-NeoX |
 //! |---|---|---|
 //! | token embedding | `wte.weight` | `gpt_neox.embed_in.weight` |
 //! | position embedding | `wpe.weight` | none |
@@ -15,7 +16,8 @@
 
 use crate::config::{Architecture, TransformerConfig};
 
-/// A weight of the model, in the model's own layout (`[in, out]`, queries, keys and values in that order).
+/// A weight of the model, in the model's own layout (`[in, out]`; queries, keys and values in that
+/// order).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WeightName {
     WE,
@@ -37,7 +39,7 @@ pub(crate) enum WeightName {
     WU,
 }
 
-/// The parts of one block.
+/// The weights of one block.
 pub(crate) const BLOCK_PARTS: [WeightName; 12] = [
     WeightName::Ln1Gain,
     WeightName::Ln1Bias,
@@ -53,7 +55,7 @@ pub(crate) const BLOCK_PARTS: [WeightName; 12] = [
     WeightName::BOut,
 ];
 
-/// The tensor's name in a file without the `transformer.` prefix that GPT-2 files may carry.
+/// Returns the tensor's name in a file, without the `transformer.` prefix of some GPT-2 files.
 pub(crate) fn file_name(architecture: Architecture, part: WeightName, layer: usize) -> String {
     let inside = |gpt2: &str, neox: &str| match architecture {
         Architecture::Gpt2 => format!("h.{layer}.{gpt2}"),
@@ -84,14 +86,15 @@ pub(crate) fn file_name(architecture: Architecture, part: WeightName, layer: usi
     }
 }
 
-/// Whether a file may hold this tensor although nothing is read from it: mask and rotary buffers of old exports.
+/// Returns whether a file may hold this tensor although the loader does not read it: mask and
+/// rotary buffers of old exports.
 pub(crate) fn is_buffer(name: &str) -> bool {
     [".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"]
         .iter()
         .any(|suffix| name.ends_with(suffix))
 }
 
-/// The part's shape in the model.
+/// Returns the weight's shape in the model.
 pub(crate) fn shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> {
     let TransformerConfig { d_model, d_mlp, d_vocab, n_ctx, .. } = *config;
     let width = config.n_heads * config.d_head;
@@ -116,14 +119,14 @@ pub(crate) fn shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> 
     }
 }
 
-/// Whether the file holds the part transposed, `[out, in]`.
+/// Returns whether the file holds the weight transposed, `[out, in]`.
 fn is_transposed(architecture: Architecture, part: WeightName) -> bool {
     part == WeightName::WU
         || (architecture == Architecture::GptNeoX
             && matches!(part, WeightName::WQkv | WeightName::WO | WeightName::WIn | WeightName::WOut))
 }
 
-/// The part's shape in the file.
+/// Returns the weight's shape in the file.
 pub(crate) fn file_shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> {
     let mut shape = shape(config, part);
     if is_transposed(config.architecture, part) {
@@ -132,7 +135,7 @@ pub(crate) fn file_shape(config: &TransformerConfig, part: WeightName) -> Vec<us
     shape
 }
 
-/// File layout to model layout.
+/// Converts a weight from file layout to model layout.
 pub(crate) fn to_model(config: &TransformerConfig, part: WeightName, mut data: Vec<f32>) -> Vec<f32> {
     let TransformerConfig { n_heads, d_head, architecture, .. } = *config;
     if architecture == Architecture::GptNeoX && matches!(part, WeightName::WQkv | WeightName::BQkv) {
@@ -146,7 +149,7 @@ pub(crate) fn to_model(config: &TransformerConfig, part: WeightName, mut data: V
     data
 }
 
-/// Model layout to file layout.
+/// Converts a weight from model layout to file layout.
 pub(crate) fn to_file(config: &TransformerConfig, part: WeightName, mut data: Vec<f32>) -> Vec<f32> {
     let TransformerConfig { n_heads, d_head, architecture, .. } = *config;
     if is_transposed(architecture, part) {
@@ -159,12 +162,12 @@ pub(crate) fn to_file(config: &TransformerConfig, part: WeightName, mut data: Ve
     data
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
+/// Transposes `[rows, columns]` to `[columns, rows]`.
 fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|c| (0..rows).map(move |r| data[r * columns + c])).collect()
 }
 
-/// Rows grouped `(outer, inner, block)` to `(inner, outer, block)`, whatever a row's length.
+/// Regroups rows from `(outer, inner, block)` to `(inner, outer, block)`, for rows of any length.
 fn regroup(data: &[f32], outer: usize, inner: usize, block: usize) -> Vec<f32> {
     let run = block * (data.len() / (outer * inner * block));
     let chunk = |o: usize, i: usize| &data[(o * inner + i) * run..][..run];

@@ -1,4 +1,5 @@
-//! Hugging Face model files, memory-mapped or embedded, to a [`Transformer`], and back.
+//! Loads a [`Transformer`] from Hugging Face model files, memory-mapped or embedded, and converts
+//! it back.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -18,7 +19,8 @@ use crate::files::tensors::Weights;
 use crate::network::transformer::Transformer;
 use crate::weights::init::on_device;
 
-/// The files of one model: `config.json`, weights in one or several safetensors files, and `tokenizer.json`.
+/// The files of one model: `config.json`, weights in one or more safetensors files, and
+/// `tokenizer.json`.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     config: File,
@@ -26,7 +28,7 @@ pub struct ModelFiles {
     tokenizer: Option<File>,
 }
 
-/// A file on disk, or one that is part of the program.
+/// A file on disk, or a file that is part of the program.
 #[derive(Debug, Clone)]
 enum File {
     OnDisk(PathBuf),
@@ -85,9 +87,9 @@ impl File {
     }
 }
 
-// SAFETY: the map is read-only and dropped before loading returns. Another process that shortens the file meanwhile would
-// make reading it fault; that is the price of not holding two copies of a model in memory, and every loader of these files
-// pays it.
+// SAFETY: the map is read-only and dropped before loading returns. If another process shortens the
+// file in the meantime, reading it faults. Every loader of these files accepts this risk, because
+// the alternative is to hold two copies of a model in memory.
 #[allow(unsafe_code)]
 fn map(path: &Path) -> std::io::Result<memmap2::Mmap> {
     let file = std::fs::File::open(path)?;
@@ -95,12 +97,13 @@ fn map(path: &Path) -> std::io::Result<memmap2::Mmap> {
 }
 
 impl ModelFiles {
-    /// The model in a directory laid out as Hugging Face does: `config.json`; `model.safetensors`, or
-    /// `model.safetensors.index.json` with its shards; and, if it is there, `tokenizer.json`.
+    /// Finds the files of a model in a directory in Hugging Face layout: `config.json`;
+    /// `model.safetensors`, or `model.safetensors.index.json` with its shards; and `tokenizer.json`
+    /// if it is there.
     ///
     /// # Errors
-    /// [`ModelError::MissingFile`], [`ModelError::Read`] for a name that is no file, or
-    /// [`ModelError::Config`] for a malformed index.
+    /// [`ModelError::MissingFile`] if a file is missing, [`ModelError::Read`] if a name is not a
+    /// regular file, and [`ModelError::Config`] for a malformed index.
     pub fn directory(directory: &Path) -> Result<Self, ModelError> {
         let existing = |name: &str| existing(directory.join(name));
         let missing = |file: &str| ModelError::MissingFile { directory: directory.into(), file: file.into() };
@@ -116,7 +119,7 @@ impl ModelFiles {
         Ok(Self::at(config, weights, existing("tokenizer.json")?))
     }
 
-    /// The model in these files.
+    /// Uses the model in these files.
     #[must_use]
     pub fn at(config: PathBuf, weights: Vec<PathBuf>, tokenizer: Option<PathBuf>) -> Self {
         Self {
@@ -126,7 +129,8 @@ impl ModelFiles {
         }
     }
 
-    /// A model that is part of the program, from the contents of its three files; `name` stands for it in messages.
+    /// Uses a model that is part of the program, given as the contents of its three files. Messages
+    /// show `name` as its directory.
     #[must_use]
     pub fn embedded(
         name: &str,
@@ -142,10 +146,10 @@ impl ModelFiles {
         }
     }
 
-    /// The model's shape.
+    /// Reads the model's configuration.
     ///
     /// # Errors
-    /// [`ModelError::Read`], or [`ModelError::Config`] naming the field.
+    /// [`ModelError::Read`], or [`ModelError::Config`], which names the field.
     pub fn config(&self) -> Result<TransformerConfig, ModelError> {
         let path = self.config.path();
         let config = |reason| ModelError::Config { path: path.into(), reason };
@@ -153,28 +157,31 @@ impl ModelFiles {
         TransformerConfig::from_json(&bytes).map_err(config)
     }
 
-    /// What tells one model from another when work on it is taken up again, in words: of the
-    /// configuration and of each file of weights the length, and when it was last changed (of an
-    /// embedded model the CRC-32). Weights are not read for it: that would take as long as the work
-    /// itself where they are large.
+    /// Returns a description of the configuration file and of each weight file that changes if the
+    /// file changes. A sweep that resumes uses it to check that the model is the same.
+    ///
+    /// The description of a file on disk holds its length and the time of its last change. That of
+    /// an embedded file holds its length and CRC-32. Weight files on disk are not read, because
+    /// reading large weights can take as long as the sweep itself.
     ///
     /// # Errors
-    /// [`ModelError::Read`].
+    /// [`ModelError::Read`] if a file cannot be read.
     pub fn versions(&self) -> Result<Vec<String>, ModelError> {
         [&self.config].into_iter().chain(&self.weights).map(File::version).collect()
     }
 
-    /// The contents of `tokenizer.json`, with the path that stands for it in messages; `None` if the model has none.
+    /// Returns the contents of `tokenizer.json` and the path that messages show, or `None` if the
+    /// model has no tokenizer.
     ///
     /// # Errors
-    /// [`ModelError::Read`].
+    /// [`ModelError::Read`] if a file cannot be read.
     pub fn tokenizer(&self) -> Result<Option<(PathBuf, Vec<u8>)>, ModelError> {
         let Some(file) = &self.tokenizer else { return Ok(None) };
         Ok(Some((file.path().into(), file.bytes()?.to_vec())))
     }
 }
 
-/// The path, if something is there; what is there must be a file.
+/// Returns the path if it exists. It must be a regular file.
 fn existing(path: PathBuf) -> Result<Option<PathBuf>, ModelError> {
     match check_regular(&path) {
         Ok(()) => Ok(Some(path)),
@@ -183,25 +190,25 @@ fn existing(path: PathBuf) -> Result<Option<PathBuf>, ModelError> {
     }
 }
 
-/// Whether an error says that there is no such file. An index may name a shard that no file can be
-/// called.
+/// Returns whether an error means that the file does not exist. An index may name a shard with an
+/// invalid file name.
 fn is_absence(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidFilename)
 }
 
-/// The shard files that an index names, each once.
+/// Returns the shard files that an index names, each once.
 pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>, ModelError> {
     let config = |reason: String| ModelError::Config { path: index.into(), reason };
     let text =
         read_regular(index, MOST_JSON_BYTES).map_err(|source| ModelError::Read { path: index.into(), source })?;
     let json: Value = serde_json::from_slice(&text).map_err(|e| config(format!("malformed JSON: {e}")))?;
     if let Some(key) = repeated_key(&text) {
-        return Err(config(format!("it names `{}` twice; keep one of them", cut(&key))));
+        return Err(config(format!("it names `{}` twice; keep one", cut(&key))));
     }
     let map =
         json.get("weight_map").and_then(Value::as_object).ok_or_else(|| config("`weight_map` is missing".into()))?;
     if map.is_empty() {
-        return Err(config("`weight_map` names no shard; it must say which file each tensor is in".into()));
+        return Err(config("`weight_map` names no shard; it must name the file of each tensor".into()));
     }
     let shards: Option<BTreeSet<String>> = map.values().map(|v| v.as_str().map(str::to_owned)).collect();
     let shards = shards.ok_or_else(|| config("`weight_map` names a shard by something other than a string".into()))?;
@@ -212,13 +219,15 @@ pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>, ModelError> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// Loads a model as its files have it; [`processed`](Transformer::processed) folds and centers the weights.
+    /// Loads a model with the weights as its files have them. [`processed`](Transformer::processed)
+    /// folds and centers them.
     ///
-    /// Files are memory-mapped and converted to float32 one tensor at a time, so that loading needs the model's size in
-    /// float32 and little more.
+    /// Files are memory-mapped and converted to float32 one tensor at a time. Loading therefore
+    /// needs little more memory than the model in float32.
     ///
     /// # Errors
-    /// [`ModelError`], naming the file and the tensor, for anything but a whole, finite model of a supported architecture.
+    /// [`ModelError`], which names the file and the tensor, unless the files hold a complete model
+    /// of a supported architecture with finite weights.
     pub fn load(files: &ModelFiles, device: &B::Device) -> Result<Self, ModelError> {
         let config = files.config()?;
         let bytes = files.weights.iter().map(File::bytes).collect::<Result<Vec<_>, _>>()?;
@@ -236,8 +245,9 @@ impl<B: Backend> Transformer<B> {
 /// One tensor to save: its name, shape and float32 values in the file's layout.
 pub type SavedTensor = (String, Vec<usize>, Vec<f32>);
 
-/// The model's weights as its files hold them, for writing a `model.safetensors` that [`Transformer::load`] reads back.
-/// `None` for a processed model, whose folded weights have no place there.
+/// Returns the model's weights in file layout, for a `model.safetensors` that [`Transformer::load`]
+/// reads back. Returns `None` for a processed model, because the file format has no place for
+/// folded weights.
 #[must_use]
 pub fn tensors_to_save<B: Backend>(model: &Transformer<B>) -> Option<Vec<SavedTensor>> {
     let config = model.config();

@@ -1,4 +1,4 @@
-//! Model files in Hugging Face's layout: found, downloaded, read and written.
+//! Finds, downloads, reads and writes model files in Hugging Face layout.
 
 pub(crate) mod fields;
 #[cfg(feature = "hub")]

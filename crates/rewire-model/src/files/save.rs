@@ -1,4 +1,4 @@
-//! Writing a model as Hugging Face does.
+//! Writes a model in Hugging Face layout.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use crate::network::transformer::Transformer;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SaveError {
-    /// The model's weights were processed, and have no place in a file.
-    #[error("only a model with unprocessed weights can be saved; load it without processing")]
+    /// The model's weights are processed, and the file format has no place for them.
+    #[error("only a model with unprocessed weights can be saved; load the model without processing")]
     Processed,
-    /// The tensors could not be laid out.
+    /// The tensors could not be serialized.
     #[error("cannot serialize the weights: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),
-    /// The configuration could not be laid out.
+    /// The configuration could not be serialized.
     #[error("cannot serialize the configuration: {0}")]
     Json(#[from] serde_json::Error),
     /// The files could not be written.
@@ -27,16 +27,16 @@ pub enum SaveError {
     Store(#[from] StoreError),
 }
 
-/// Names of the files that [`Transformer::save`] writes.
+/// The names of the files that [`Transformer::save`] writes.
 const NAMES: [&str; 2] = ["config.json", "model.safetensors"];
 
 impl<B: Backend> Transformer<B> {
-    /// Writes `config.json` and `model.safetensors` (float32) into a directory, which is made if it
-    /// does not exist. They replace the files of a former model together.
+    /// Writes `config.json` and `model.safetensors` (float32) into a directory, and creates the
+    /// directory if it is missing. Both files replace those of an earlier model together.
     ///
     /// # Errors
-    /// [`SaveError::Processed`] for a model whose weights were processed, and [`SaveError::Store`] if
-    /// the directory cannot be written.
+    /// [`SaveError::Processed`] if the weights are processed, and [`SaveError::Store`] if the
+    /// directory cannot be written.
     pub fn save(&self, directory: &Path) -> Result<(), SaveError> {
         let files = self.to_files()?;
         let directory = OutputDirectory::take(directory, &NAMES, "saving a model", Waiting::Refuse)?;
@@ -46,7 +46,7 @@ impl<B: Backend> Transformer<B> {
     /// Returns the names and contents of `config.json` and `model.safetensors` (float32).
     ///
     /// # Errors
-    /// [`SaveError::Processed`] for a model whose weights were processed.
+    /// [`SaveError::Processed`] if the weights are processed.
     pub fn to_files(&self) -> Result<[(&'static str, Vec<u8>); 2], SaveError> {
         let tensors = tensors_to_save(self).ok_or(SaveError::Processed)?;
         let bytes: Vec<_> = tensors
@@ -59,7 +59,7 @@ impl<B: Backend> Transformer<B> {
         let views =
             bytes.iter().map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data)?)));
         let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-        // The field's loaders look for this note.
+        // transformers requires this entry.
         let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let weights = safetensors::serialize(views, Some(metadata))?;
         let config = (serde_json::to_string_pretty(&self.config().to_hugging_face())? + "\n").into_bytes();

@@ -1,5 +1,5 @@
-//! The tensors in a model's weight files: each name once, each of the shape that the configuration
-//! implies.
+//! The tensors in a model's weight files. Each name must be unique, and each shape must match the
+//! configuration.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,16 +11,17 @@ use crate::config::TransformerConfig;
 use crate::error::ModelError;
 use crate::files::layout::{self, WeightName};
 
-/// Most bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than 100,000.
+/// Maximum size in bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than
+/// 100,000 bytes.
 const MOST_HEADER_BYTES: u64 = 16 << 20;
 
-/// Reads which tensors a file holds, and refuses a header that names one twice: the safetensors
-/// crate would keep either.
+/// Reads the header of a file, and refuses a header that names a tensor twice: the safetensors
+/// crate would keep either one.
 fn read_header<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, ModelError> {
     let refuse = |reason: String| ModelError::Safetensors { path: path.into(), reason };
     let length = bytes.first_chunk().map_or(0, |&length| u64::from_le_bytes(length));
     if length > MOST_HEADER_BYTES {
-        return Err(refuse(format!("its header claims {length} bytes, and {MOST_HEADER_BYTES} are the most")));
+        return Err(refuse(format!("its header claims {length} bytes; at most {MOST_HEADER_BYTES} are allowed")));
     }
     let file = SafeTensors::deserialize(bytes).map_err(|e| unreadable(path, &e))?;
     match repeated_key(&bytes[8..][..length as usize]) {
@@ -34,7 +35,7 @@ fn read_header<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, Mode
 
 fn unreadable(path: &Path, error: &SafeTensorError) -> ModelError {
     let reason = match error {
-        SafeTensorError::MetadataIncompleteBuffer => "it ends before the last tensor does".to_owned(),
+        SafeTensorError::MetadataIncompleteBuffer => "it ends before the last tensor ends".to_owned(),
         SafeTensorError::HeaderTooSmall => "it is shorter than a header".to_owned(),
         SafeTensorError::InvalidHeaderLength => "it ends inside its header".to_owned(),
         other => cut(&other.to_string()),
@@ -42,14 +43,14 @@ fn unreadable(path: &Path, error: &SafeTensorError) -> ModelError {
     ModelError::Safetensors { path: path.into(), reason }
 }
 
-/// The tensors of a model's files that nothing has taken yet.
+/// The tensors of a model's files that the loader has not taken yet.
 pub(crate) struct Weights<'a> {
     config: &'a TransformerConfig,
     tensors: BTreeMap<String, Stored<'a>>,
     first: &'a Path,
 }
 
-/// A tensor, the file that it is in, and the name that it has there.
+/// A tensor, its file, and its name in that file.
 struct Stored<'a> {
     path: &'a Path,
     name: String,
@@ -57,18 +58,18 @@ struct Stored<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// The tensors of these files, each given as its path and its bytes.
+    /// Reads the tensors of these files, each given as its path and its bytes.
     ///
-    /// Names are without the prefix `transformer.`, which some exports of GPT-2 have. A name that
-    /// is there twice, in one file or in two, is refused: which of the two a program takes would be
-    /// chance.
+    /// Names lose the prefix `transformer.`, which some exports of GPT-2 have. A name that occurs
+    /// twice, in one file or in two, is refused, because the choice between the two would be
+    /// arbitrary.
     pub(crate) fn read(config: &'a TransformerConfig, files: &[(&'a Path, &'a [u8])]) -> Result<Self, ModelError> {
         let Some(&(first, _)) = files.first() else { return Err(ModelError::NoWeights) };
         let mut tensors = BTreeMap::<String, Stored<'a>>::new();
         for &(path, bytes) in files {
             let file = read_header(path, bytes)?;
             let mut views = file.tensors();
-            // The reader has them in an order that changes from run to run, and errors should not.
+            // The reader's order changes from run to run, and errors must not.
             views.sort_by(|(a, _), (b, _)| a.cmp(b));
             for (name, view) in views {
                 let bare = name.strip_prefix("transformer.").unwrap_or(&name).to_owned();
@@ -87,7 +88,7 @@ impl<'a> Weights<'a> {
         Ok(Self { config, tensors, first })
     }
 
-    /// The part's values in the model's layout.
+    /// Takes a weight's values, in the model's layout.
     pub(crate) fn take(&mut self, part: WeightName, layer: usize) -> Result<Vec<f32>, ModelError> {
         let tensor = layout::file_name(self.config.architecture, part, layer);
         let Some(Stored { path, view, .. }) = self.tensors.remove(&tensor) else {
@@ -108,7 +109,7 @@ impl<'a> Weights<'a> {
         Ok(layout::to_model(self.config, part, values))
     }
 
-    /// Refuses an unembedding that differs from the embedding that the configuration ties it to.
+    /// Refuses an unembedding that differs from the embedding if the configuration ties them.
     pub(crate) fn check_tied(&self) -> Result<(), ModelError> {
         let [tensor, embedding] =
             [WeightName::WU, WeightName::WE].map(|p| layout::file_name(self.config.architecture, p, 0));
@@ -127,7 +128,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Refuses tensors that the model has no place for.
+    /// Refuses tensors that the architecture does not have.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
         let tied = self.config.tied_unembedding.then(|| layout::file_name(self.config.architecture, WeightName::WU, 0));
         let stray = |name: &&String| !layout::is_buffer(name) && Some(*name) != tied.as_ref();

@@ -1,4 +1,5 @@
-//! The fused operations on flex's memory; each gives nothing for tensors that are not float32 on untracked flex.
+//! The fused operations, on the memory of burn's flex backend. Each returns `None` or `Err` for
+//! tensors that are not untracked float32 tensors on flex.
 
 use std::any::Any;
 
@@ -10,10 +11,11 @@ use crate::config::Activation;
 use crate::kernels::queries::Queries;
 use crate::kernels::simd::{self, Attended, StridedRows};
 
-/// Numbers below which sharing out costs more than it saves.
+/// Below this number of elements, parallel work costs more than it saves.
 const PARALLEL: usize = 1 << 15;
 
-/// The tensor as flex has it, if it is flex's and of float32.
+/// Returns the flex tensor if `tensor` is on flex and float32. Gives other tensors back as the
+/// error.
 fn as_flex<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<FlexTensor, Tensor<B, D>> {
     let mut slot = Some(tensor);
     let any: &mut dyn Any = &mut slot;
@@ -29,7 +31,7 @@ fn as_flex<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<FlexTenso
     Err(slot.expect("put back if it was taken"))
 }
 
-/// A flex tensor as backend `B`'s, which [`as_flex`] has shown to be flex.
+/// Returns a flex tensor as a tensor on backend `B`. [`as_flex`] has shown that `B` is flex.
 fn from_flex<B: Backend, const D: usize>(primitive: FlexTensor) -> Tensor<B, D> {
     let mut slot = Some(Tensor::<Flex, D>::from_primitive(TensorPrimitive::Float(primitive)));
     let any: &mut dyn Any = &mut slot;
@@ -44,14 +46,15 @@ fn slice(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("contiguous float32")
 }
 
-/// A new tensor, filled by `fill`, which is given shares of `row` numbers and the number of the first row of each.
+/// Returns a new tensor, filled by `fill`. Each call of `fill` takes the index of its first row and
+/// a chunk of whole rows of `row` elements.
 fn filled(shape: &[usize], row: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> FlexTensor {
     let mut out = FlexTensor::zeros(Shape::from(shape.to_vec()), DType::F32);
     share(out.storage_mut(), row, fill);
     out
 }
 
-/// Shares whole rows out among the threads.
+/// Splits whole rows among the threads.
 fn share(out: &mut [f32], row: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
     let threads = rayon::current_num_threads();
     if out.len() < PARALLEL || threads == 1 {
@@ -71,7 +74,8 @@ pub(super) fn norm_scale<B: Backend>(x: &Tensor<B, 3>, eps: f32) -> Option<Tenso
     Some(from_flex(out))
 }
 
-/// `x` centerd and divided by `scale`; nothing if a hook has put a scale of another shape or type there.
+/// Returns `x`, centered and divided by `scale`, or `None` if a hook has put a scale of another
+/// shape or type there.
 pub(super) fn normalize<B: Backend>(x: &Tensor<B, 3>, scale: &Tensor<B, 3>) -> Option<Tensor<B, 3>> {
     let dims = x.dims();
     let d = dims[2];
@@ -92,14 +96,14 @@ pub(super) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> R
         Activation::GeluNew => simd::gelu_new,
         Activation::Relu => return Err(x),
     };
-    // In place where nobody else holds the tensor; a shared one is copied by `storage_mut`.
+    // This works in place if nothing else holds the tensor; `storage_mut` copies a shared one.
     let mut x = contiguous(as_flex(x)?);
     let (from, to) = x.layout().contiguous_offsets().expect("made contiguous");
     share(&mut x.storage_mut()[from..to], 1, |_, share| function(share));
     Ok(from_flex(x))
 }
 
-/// A tensor `[batch, position, head, d_head]` whose innermost numbers lie together.
+/// A tensor `[batch, position, head, d_head]` whose innermost elements are contiguous.
 struct Heads(FlexTensor);
 
 impl Heads {

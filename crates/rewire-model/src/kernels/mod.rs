@@ -1,7 +1,8 @@
-//! The operations that a profile says cost more than they compute, fused where a backend lets us at its memory.
+//! The operations that dominate a profile, fused on backends that expose their memory.
 //!
-//! Each has a plain version in burn's operations, which every backend runs, gradients included, and which is the test of
-//! the fused one. Only untracked float32 tensors of the flex backend take the fused way.
+//! Each operation has a plain version in burn's operations, with gradients, which every backend
+//! runs. The tests compare the fused version with the plain one. Only untracked float32 tensors on
+//! the flex backend use the fused version.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -16,34 +17,37 @@ use crate::config::Activation;
 use crate::kernels::queries::Queries;
 use rewire_tensor::{cast_like, matmul, to_f32};
 
-/// Layer norm's scale `sqrt(var + eps)` `[batch, pos, 1]`, and what is left to do once it was seen.
+/// The input of layer norm's second half, after its scale `sqrt(var + eps)` `[batch, pos, 1]` is
+/// known.
 pub(crate) enum Moments<B: Backend> {
-    /// The centerd input is at hand.
-    Centerd(Tensor<B, 3>),
-    /// The input itself; it is centerd while it is divided.
+    /// The centered input.
+    Centered(Tensor<B, 3>),
+    /// The input itself. It is centered while it is divided.
     #[cfg(feature = "flex")]
     Fused(Tensor<B, 3>),
 }
 
-/// The first half of layer norm over `x` `[batch, pos, d_model]`: its scale, and what the second half needs.
+/// Computes the first half of layer norm over `x` `[batch, pos, d_model]`. Returns the scale and
+/// the input of the second half.
 pub(crate) fn moments<B: Backend>(x: Tensor<B, 3>, eps: f64) -> (Tensor<B, 3>, Moments<B>) {
     #[cfg(feature = "flex")]
     if let Some(scale) = flex::norm_scale(&x, eps as f32) {
         return (scale, Moments::Fused(x));
     }
-    let centerd = x.clone() - x.mean_dim(2);
-    let variance = (centerd.clone() * centerd.clone()).mean_dim(2);
-    ((variance + eps).sqrt(), Moments::Centerd(centerd))
+    let centered = x.clone() - x.mean_dim(2);
+    let variance = (centered.clone() * centered.clone()).mean_dim(2);
+    ((variance + eps).sqrt(), Moments::Centered(centered))
 }
 
-/// The second half: centerd, divided by `scale`, with gain and bias `[d_model]` if there are any.
+/// Computes the second half of layer norm: divides the centered input by `scale`, and applies gain
+/// and bias `[d_model]` if there are any.
 pub(crate) fn normalize<B: Backend>(
     moments: Moments<B>,
     scale: Tensor<B, 3>,
     affine: Option<(Tensor<B, 1>, Tensor<B, 1>)>,
 ) -> Tensor<B, 3> {
     let mut out = match moments {
-        Moments::Centerd(centerd) => centerd / scale,
+        Moments::Centered(centered) => centered / scale,
         #[cfg(feature = "flex")]
         Moments::Fused(x) => match flex::normalize(&x, &scale) {
             Some(normalized) => normalized,
@@ -57,7 +61,7 @@ pub(crate) fn normalize<B: Backend>(
     out
 }
 
-/// The activation function of an MLP.
+/// Applies the activation function of an MLP.
 pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> Tensor<B, 3> {
     if x.dtype() == DType::BF16 {
         return cast_like(activate(to_f32(x.clone()), activation), &x);
@@ -68,11 +72,13 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
         Err(x) => x,
     };
     match activation {
-        // Written out because burn's fused `gelu` has the gradient of the tanh form on every backend but flex, off by 1e-4.
+        // Written out because on every backend but flex, burn's fused `gelu` has the gradient of
+        // the tanh form, which is off by 1e-4.
         Activation::Gelu => x.clone() * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
         Activation::Relu => relu(x),
         Activation::GeluNew => {
-            // Written out because burn's tanh form takes a power where two products do.
+            // Written out because burn's tanh form uses a power, and two multiplications are
+            // faster.
             let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
             let cube = x.clone() * x.clone() * x.clone();
             let inner = (x.clone() + cube * 0.044_715) * sqrt_2_over_pi;
@@ -81,10 +87,11 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
     }
 }
 
-/// Scaled, masked attention scores `[batch, head, query, key]`.
+/// Returns scaled, masked attention scores, `[batch, head, query, key]`.
 ///
-/// `q` is `[batch, query, head, d_head]`, `k` `[batch, own, head, d_head]`; `earlier` are the keys of the positions before,
-/// `[prompts, earlier, head, d_head]`, of which row `r` of the batch has those of prompt `r % prompts`.
+/// `q` is `[batch, query, head, d_head]`, and `k` is `[batch, own, head, d_head]`. `earlier` holds
+/// the keys of the earlier positions, `[prompts, earlier, head, d_head]`. Row `r` of the batch uses
+/// those of prompt `r % prompts`.
 pub(crate) fn scores<B: Backend>(
     q: Tensor<B, 4>,
     k: Tensor<B, 4>,
@@ -103,8 +110,8 @@ pub(crate) fn scores<B: Backend>(
     scores.mask_fill(mask, f32::NEG_INFINITY)
 }
 
-/// Values mixed by `pattern` `[batch, head, query, key]`: `[batch, query, head, d_head]`; `v` and `earlier` as the keys of
-/// [`scores`].
+/// Returns values mixed by `pattern` `[batch, head, query, key]`: `[batch, query, head, d_head]`.
+/// `v` and `earlier` have the shapes of `k` and `earlier` in [`scores`].
 pub(crate) fn mix<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>, earlier: Option<Tensor<B, 4>>) -> Tensor<B, 4> {
     #[cfg(feature = "flex")]
     if let Some(mixed) = flex::mix(&pattern, &v, earlier.as_ref()) {
@@ -114,7 +121,8 @@ pub(crate) fn mix<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>, earlier: O
     cast_like(mixed, &v)
 }
 
-/// Keys or values of the earlier positions, once for each copy of their prompt, and then the run's own.
+/// Returns the keys or values of the earlier positions, repeated for each copy of their prompts,
+/// followed by the run's own.
 fn join<B: Backend>(earlier: Option<Tensor<B, 4>>, own: Tensor<B, 4>) -> Tensor<B, 4> {
     match earlier {
         None => own,
@@ -131,7 +139,7 @@ mod tests {
     use burn::backend::{Autodiff, Flex};
     use burn::tensor::Distribution;
 
-    /// The same backend on the plain way: what is or can be tracked is not fused.
+    /// A backend that uses the plain version: tensors that can be tracked are not fused.
     type Plain = Autodiff<Flex>;
 
     fn random<const D: usize>(shape: [usize; D], spread: f64) -> Tensor<Plain, D> {
@@ -152,7 +160,7 @@ mod tests {
             let x = random([3, 5, d_model], 2.0) + 0.7;
             let (scale, rest) = moments(x.clone().inner(), 1e-5);
             let (plain_scale, plain_rest) = moments(x, 1e-5);
-            assert!(matches!((&rest, &plain_rest), (Moments::Fused(_), Moments::Centerd(_))));
+            assert!(matches!((&rest, &plain_rest), (Moments::Fused(_), Moments::Centered(_))));
             assert_same(scale.clone(), plain_scale.clone(), 1e-6);
             assert_same(normalize(rest, scale, None), normalize(plain_rest, plain_scale, None), 2e-6);
         }

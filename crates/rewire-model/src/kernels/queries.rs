@@ -1,18 +1,18 @@
-//! Which keys the queries of a run see.
+//! The positions of a run's queries, which decide the keys that they attend to.
 
 use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
 
-/// Where the queries of a run are, and so which keys they see: those at their own position and before.
+/// The positions of a run's queries. A query attends to the keys at its own position and before.
 #[derive(Debug, Clone)]
 pub(crate) enum Queries {
-    /// At this position and the ones after it, the same in every row of the batch.
+    /// At this position and the following ones, the same in every row of the batch.
     From(usize),
-    /// One a row, at these positions.
+    /// One query per row, at these positions.
     Each(Vec<usize>),
 }
 
 impl Queries {
-    /// The position of query `index` in `row` of the batch.
+    /// Returns the position of query `index` in `row` of the batch.
     #[cfg(feature = "flex")]
     #[inline]
     pub(crate) fn position(&self, row: usize, index: usize) -> usize {
@@ -22,7 +22,8 @@ impl Queries {
         }
     }
 
-    /// True where a query may not look, over scores `[batch, head, query, key]`.
+    /// Returns the causal mask over scores `[batch, head, query, key]`: true for the keys that a
+    /// query may not attend to.
     pub(crate) fn mask<B: Backend>(&self, [batch, _, n, keys]: [usize; 4], device: &B::Device) -> Tensor<B, 4, Bool> {
         match self {
             Queries::From(first) => {

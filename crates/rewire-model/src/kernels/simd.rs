@@ -1,13 +1,14 @@
-//! Loops over rows of float32 that the compiler turns into the widest instructions that the processor has.
+//! Loops over float32 rows, which the compiler turns into the processor's widest instructions.
 //!
-//! Nothing here is generic: it is compiled in this crate, at this crate's level of optimization,
-//! and not once more in each crate that runs a model.
+//! Nothing here is generic. The code is compiled once, in this crate at this crate's optimization
+//! level, instead of again in each crate that runs a model.
 
 use pulp::Arch;
 
 use crate::kernels::queries::Queries;
 
-/// Independent sums, so that a row is summed in parallel and always in the same order.
+/// The number of independent sums. They make the sum of a row parallel, with an order that is
+/// always the same.
 const LANES: usize = 16;
 
 #[inline(always)]
@@ -38,7 +39,7 @@ fn fold(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// `sqrt(var + eps)` of each row of `x`, `d` wide.
+/// Writes `sqrt(var + eps)` of each row of `x`, `d` wide, to `scale`.
 pub(super) fn norm_scale(x: &[f32], d: usize, eps: f32, scale: &mut [f32]) {
     Arch::new().dispatch(|| {
         for (row, scale) in x.chunks_exact(d).zip(scale) {
@@ -48,7 +49,7 @@ pub(super) fn norm_scale(x: &[f32], d: usize, eps: f32, scale: &mut [f32]) {
     });
 }
 
-/// Each row of `x`, centerd and divided by its scale.
+/// Writes each row of `x`, centered and divided by its scale, to `out`.
 pub(super) fn normalize(x: &[f32], d: usize, scale: &[f32], out: &mut [f32]) {
     Arch::new().dispatch(|| {
         for ((row, scale), out) in x.chunks_exact(d).zip(scale).zip(out.chunks_exact_mut(d)) {
@@ -60,7 +61,7 @@ pub(super) fn normalize(x: &[f32], d: usize, scale: &[f32], out: &mut [f32]) {
     });
 }
 
-/// `x / 2 (1 + erf(x / sqrt 2))` in place.
+/// Applies `x / 2 (1 + erf(x / sqrt 2))` in place.
 pub(super) fn gelu(values: &mut [f32]) {
     Arch::new().dispatch(|| {
         for x in values {
@@ -69,7 +70,7 @@ pub(super) fn gelu(values: &mut [f32]) {
     });
 }
 
-/// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` in place.
+/// Applies `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` in place.
 pub(super) fn gelu_new(values: &mut [f32]) {
     const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     Arch::new().dispatch(|| {
@@ -108,7 +109,7 @@ fn tanh(x: f32) -> f32 {
     if x.abs() < 7.905_311 { value } else { 1.0_f32.copysign(x) }
 }
 
-/// Coefficients from the highest power down.
+/// Evaluates a polynomial; coefficients are from the highest power down.
 #[inline(always)]
 fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
     let mut value = coefficients[0];
@@ -118,12 +119,13 @@ fn polynomial<const N: usize>(coefficients: &[f32; N], x: f32) -> f32 {
     value
 }
 
-/// Rows of `[batch, position, head, d_head]` wherever they lie in memory.
+/// Rows of a tensor `[batch, position, head, d_head]` in any memory layout whose `d_head` elements
+/// are contiguous.
 #[derive(Clone, Copy)]
 pub(super) struct StridedRows<'a> {
     pub(super) data: &'a [f32],
     pub(super) start: usize,
-    /// Of batch, position and head; a head's `d_head` numbers lie together.
+    /// Strides of batch, position and head. The `d_head` elements of a head are contiguous.
     pub(super) strides: [usize; 3],
     pub(super) d_head: usize,
 }
@@ -137,7 +139,8 @@ impl StridedRows<'_> {
     }
 }
 
-/// What one row of the batch attends to: positions of a prompt's earlier keys (or values), then its own.
+/// The keys (or values) that one row of the batch attends to: those of the prompt's earlier
+/// positions, then the row's own.
 #[derive(Clone, Copy)]
 pub(super) struct Attended<'a> {
     pub(super) earlier: Option<(StridedRows<'a>, usize)>,
@@ -156,7 +159,8 @@ impl Attended<'_> {
     }
 }
 
-/// Scores of one row of the batch, `[head, query, key]`; keys after a query's position get -inf.
+/// Writes the scores of one row of the batch, `[head, query, key]`, to `out`. Keys after a query's
+/// position get -inf.
 pub(super) fn scores(
     q: StridedRows<'_>,
     keys: Attended<'_>,
@@ -196,7 +200,8 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     fold(lanes)
 }
 
-/// Mixed values of one row of the batch, `[query, head, d_head]`, by its pattern `[head, query, key]`.
+/// Adds the values of one row of the batch, mixed by its pattern `[head, query, key]`, to `out`,
+/// `[query, head, d_head]`.
 pub(super) fn mix(pattern: &[f32], values: Attended<'_>, [heads, n_queries, n_keys]: [usize; 3], out: &mut [f32]) {
     let d_head = values.own.d_head;
     Arch::new().dispatch(|| {

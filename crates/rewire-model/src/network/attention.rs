@@ -24,45 +24,47 @@ pub(crate) struct Attention<B: Backend> {
     pub(crate) n_heads: usize,
 }
 
-/// What attention of one block has to know of the run.
+/// The properties of a run that attention in one block needs.
 #[derive(Debug, Clone)]
 pub(crate) struct AttentionContext<B: Backend> {
     /// The first computed position.
     pub(crate) first: usize,
-    /// Angles of the queries and of the keys, in rotary models.
+    /// Rotation angles of the queries and of the keys, in rotary models.
     pub(crate) rotary: Option<[Rotary<B>; 2]>,
-    /// Keys and values of the positions before the first.
+    /// Keys and values of the positions before `first`.
     pub(crate) earlier: Option<KeysValues<B>>,
-    /// The rows at which queries are computed; `None` for all of them.
+    /// The positions at which queries are computed; `None` for all.
     pub(crate) read: Option<ReadRows<B>>,
 }
 
-/// Keys (rotated, in rotary models) and values of one layer, `[prompts, earlier, head, d_head]`. A batch may hold its
-/// prompts several times over: row `r` of the batch uses those of prompt `r % prompts`.
+/// Keys (rotated in rotary models) and values of one layer, `[prompts, earlier, head, d_head]`. A
+/// batch may hold its prompts several times: row `r` of the batch uses those of prompt
+/// `r % prompts`.
 #[derive(Debug, Clone)]
 pub(crate) struct KeysValues<B: Backend> {
     pub(crate) keys: Tensor<B, 4>,
     pub(crate) values: Tensor<B, 4>,
 }
 
-/// The rows at which one position a prompt is read.
+/// The positions that are read, one per row of the batch.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadRows<B: Backend> {
-    /// The positions, counted from the prompt's start.
+    /// The position per row, counted from the prompt's start.
     pub(crate) positions: Vec<usize>,
-    /// Their rows in a batch of computed positions, `[batch]`.
+    /// Their indices into the flattened batch of computed positions, `[batch]`.
     index: Tensor<B, 1, Int>,
 }
 
 impl<B: Backend> ReadRows<B> {
-    /// For `positions`, one a row, in a batch that computes `pos` of them from `first` on.
+    /// Makes the index for `positions`, one per row, in a batch that computes `pos` positions from
+    /// `first` on.
     pub(crate) fn new(positions: &[usize], first: usize, pos: usize, device: &B::Device) -> Self {
         let rows: Vec<i32> = positions.iter().enumerate().map(|(row, p)| (row * pos + p - first) as i32).collect();
         let index = Tensor::from_data(TensorData::new(rows, [positions.len()]), device);
         Self { positions: positions.to_vec(), index }
     }
 
-    /// Those rows of `x` `[batch, pos, d_model]`, `[batch, 1, d_model]`.
+    /// Gathers these positions from `x` `[batch, pos, d_model]`. Returns `[batch, 1, d_model]`.
     pub(crate) fn select(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, pos, width] = x.dims();
         x.reshape([batch * pos, width]).select(0, self.index.clone()).reshape([batch, 1, width])
@@ -70,8 +72,8 @@ impl<B: Backend> ReadRows<B> {
 }
 
 impl<B: Backend> Attention<B> {
-    /// Returns what attention adds to the residual stream, `[batch, pos, d_model]`; `[batch, 1, d_model]` if only one
-    /// position a row is read. `x` is the norm's output, `[batch, pos, d_model]`.
+    /// Returns the attention output, `[batch, pos, d_model]`, or `[batch, 1, d_model]` if only one
+    /// position per row is read. `x` is the norm's output, `[batch, pos, d_model]`.
     pub(crate) fn forward<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,
@@ -103,7 +105,8 @@ impl<B: Backend> Attention<B> {
         hook.visit(at(Site::AttnOut), out)
     }
 
-    /// Queries, keys and values, `[batch, pos, head, d_head]`; queries only at the rows that are read.
+    /// Returns queries, keys and values, `[batch, pos, head, d_head]`. If `read` is given, queries
+    /// are computed only at those positions.
     fn queries_keys_values(&self, x: Tensor<B, 3>, read: Option<&ReadRows<B>>) -> [Tensor<B, 4>; 3] {
         let width = self.w_o.dims()[0]; // head * d_head
         let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
@@ -125,10 +128,12 @@ impl<B: Backend> Attention<B> {
     }
 }
 
-/// Causal attention: mixes values by queries and keys (rotated, in rotary models), all `[batch, pos, head, d_head]`.
+/// Mixes values by causal attention from queries to keys (rotated in rotary models). All tensors
+/// are `[batch, pos, head, d_head]`.
 ///
-/// They cover whole prompts, or the positions after `earlier`, which holds keys and values of the positions before,
-/// `[prompts, earlier, head, d_head]`. Row `r` of the batch uses those of prompt `r % prompts`.
+/// The tensors cover whole prompts, or the positions after `earlier`. `earlier` holds keys and
+/// values of the positions before, `[prompts, earlier, head, d_head]`. Row `r` of the batch uses
+/// those of prompt `r % prompts`.
 #[must_use]
 pub fn attend<B: Backend>(
     q: Tensor<B, 4>,
@@ -141,7 +146,8 @@ pub fn attend<B: Backend>(
     mix(softmax(scores(q, k, earlier_keys, &Queries::From(first)), 3), v, earlier_values)
 }
 
-/// Mixes values `[batch, pos, head, d_head]` by a pattern `[batch, head, query, key]`.
+/// Mixes values `[batch, pos, head, d_head]` by a pattern `[batch, head, query, key]`. Returns
+/// `[batch, query, head, d_head]`.
 #[must_use]
 pub fn mix_values<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
     mix(pattern, v, None)

@@ -8,30 +8,31 @@ use crate::network::attention::{Attention, AttentionContext};
 use crate::network::mlp::Mlp;
 use crate::network::norm::Norm;
 
-/// Attention and MLP, each after a norm, each adding to the residual stream.
+/// Attention and MLP. Each reads the residual stream through a norm and adds to it.
 #[derive(Module, Debug)]
 pub(crate) struct Block<B: Backend> {
     pub(crate) ln1: Norm<B>,
     pub(crate) attention: Attention<B>,
     pub(crate) ln2: Norm<B>,
     pub(crate) mlp: Mlp<B>,
-    /// Whether the MLP reads the stream before attention instead of the stream after it.
+    /// Whether the MLP reads the residual stream before attention, instead of the one after it.
     pub(crate) parallel: bool,
 }
 
 /// The residual stream between the halves of a block.
 pub(crate) struct Midway<B: Backend> {
-    /// What the MLP's norm reads, `[batch, pos, d_model]`.
+    /// The input of the MLP's norm, `[batch, pos, d_model]`.
     pub(crate) residual: Tensor<B, 3>,
-    /// In parallel blocks, the attention output, which is not yet part of `residual`.
+    /// In parallel blocks, the attention output. It is not yet part of `residual`.
     pub(crate) attn_out: Option<Tensor<B, 3>>,
 }
 
 impl<B: Backend> Block<B> {
-    /// The first half: `x + attention(ln1(x))`. In parallel blocks the sum waits for the MLP.
+    /// Computes the first half, `x + attention(ln1(x))`. In parallel blocks, the second half does
+    /// the addition.
     ///
-    /// `x` is the residual stream before the block, `[batch, pos, d_model]`. If `context` reads one position a row,
-    /// the result has that position alone.
+    /// `x` is the residual stream before the block, `[batch, pos, d_model]`. If `context` reads one
+    /// position per row, the result holds only that position.
     pub(crate) fn attention_half<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,
@@ -53,7 +54,8 @@ impl<B: Backend> Block<B> {
         }
     }
 
-    /// The second half: `x + mlp(ln2(x))`. Returns the residual stream after the block, `[batch, pos, d_model]`.
+    /// Computes the second half, `x + mlp(ln2(x))`. Returns the residual stream after the block,
+    /// `[batch, pos, d_model]`.
     pub(crate) fn mlp_half<H: Hook<B>>(&self, mid: Midway<B>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
         let x = match &mid.attn_out {
             Some(_) => mid.residual,
@@ -68,12 +70,12 @@ impl<B: Backend> Block<B> {
         hook.visit(HookPoint::block(layer, Site::ResidPost), x)
     }
 
-    /// The norm before attention, of `x` `[batch, pos, d_model]`.
+    /// Applies the norm before attention to `x` `[batch, pos, d_model]`.
     pub(crate) fn attention_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
         self.ln1.forward(x, [Site::Ln1Scale, Site::Ln1Normalized].map(|site| HookPoint::block(layer, site)), hook)
     }
 
-    /// The norm before the MLP, of `x` `[batch, pos, d_model]`.
+    /// Applies the norm before the MLP to `x` `[batch, pos, d_model]`.
     pub(crate) fn mlp_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
         self.ln2.forward(x, [Site::Ln2Scale, Site::Ln2Normalized].map(|site| HookPoint::block(layer, site)), hook)
     }

@@ -1,4 +1,4 @@
-//! Runs and conversions that most users want in one call.
+//! Common runs and conversions, in one call each.
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
@@ -19,7 +19,8 @@ impl<B: Backend> Transformer<B> {
     /// use rewire_hooks::Site;
     /// use rewire_model::{Transformer, TransformerConfig};
     ///
-    /// let config = TransformerConfig::gpt2(2, 4, 32, 50, 16); // layers, heads, d_model, vocabulary, context
+    /// // Layers, heads, d_model, vocabulary, context.
+    /// let config = TransformerConfig::gpt2(2, 4, 32, 50, 16);
     /// let model = Transformer::<Flex>::random(&config, 0, &Default::default());
     /// let (logits, cache) = model.run_with_cache(model.tokens(&[vec![3, 1, 4]])?)?;
     /// assert_eq!(logits.dims(), [1, 3, 50]);
@@ -35,10 +36,12 @@ impl<B: Backend> Transformer<B> {
         Ok((logits, recorder.into_cache()))
     }
 
-    /// Returns what the model would answer if it stopped at each layer (the logit lens, nostalgebraist
-    /// 2020): the residual stream before each block, and after the last, through the final norm and
-    /// the unembedding. One `[batch, pos, d_vocab]` a layer, `n_layers + 1` of them; the last are the
-    /// model's own logits.
+    /// Returns the logits that the model would give if it stopped at each layer (the logit lens,
+    /// nostalgebraist 2020).
+    ///
+    /// The residual stream before each block, and after the last block, goes through the final norm
+    /// and the unembedding. The result holds `n_layers + 1` tensors `[batch, pos, d_vocab]`. The
+    /// last one is the model's own logits.
     ///
     /// # Errors
     /// [`CacheError::Missing`] if the residual stream was not recorded at every layer.
@@ -49,8 +52,9 @@ impl<B: Backend> Transformer<B> {
         points.map(|point| Ok(self.logits(self.unembedding_norm(cache.get(point)?)))).collect()
     }
 
-    /// Returns the model on the autodiff backend over `B`, for analyzes that need gradients. Weights
-    /// are shared, not copied, and stay constants: gradients are taken with respect to activations.
+    /// Returns the model on the autodiff backend over `B`, for analyses that need gradients.
+    /// Weights are shared, not copied, and stay constant: gradients are taken with respect to
+    /// activations.
     #[must_use]
     pub fn autodiff(&self) -> Transformer<Autodiff<B>> {
         AutodiffModule::from_inner(self.clone())
@@ -75,7 +79,7 @@ mod tests {
 
     type B = Flex;
 
-    /// A model of each kind of block.
+    /// Returns one model with sequential blocks and one with parallel blocks.
     fn models() -> [Transformer<B>; 2] {
         let configs = [TransformerConfig::gpt2(3, 2, 16, 11, 6), TransformerConfig::neox(3, 2, 16, 11, 6)];
         configs.map(|config| Transformer::random(&config, 0, &Default::default()))

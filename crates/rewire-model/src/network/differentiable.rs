@@ -1,16 +1,15 @@
-//! The backends that gradients can be taken on, with a hint for who has another.
+//! The trait of backends that compute gradients, with a compiler hint for other backends.
 
 use burn::tensor::backend::AutodiffBackend;
 
-/// A backend that keeps what a backward pass needs: burn's `Autodiff<B>` over any backend `B`.
+/// A backend that can run a backward pass: burn's `Autodiff<B>` over any backend `B`.
 ///
-/// Every [`AutodiffBackend`] is one. It is a trait of its own so that the compiler can say what to
-/// do where a model is not on such a backend: take
-/// [`Transformer::autodiff`](crate::Transformer::autodiff).
+/// Every [`AutodiffBackend`] implements it. This separate trait lets the compiler give a hint if a
+/// model is on another backend: use [`Transformer::autodiff`](crate::Transformer::autodiff).
 #[diagnostic::on_unimplemented(
     message = "gradients cannot be taken on the backend `{Self}`",
     label = "this analysis needs a model on `Autodiff<{Self}>`",
-    note = "`model.autodiff()` gives the same model there, without copying weights; `rewire::Study` does that by itself"
+    note = "`model.autodiff()` returns the model on `Autodiff<{Self}>` without copying weights; `rewire::Study` calls it for you"
 )]
 pub trait Differentiable: AutodiffBackend {}
 

@@ -1,4 +1,4 @@
-//! Greedy continuation of prompts, with keys and values kept from token to token.
+//! Greedy continuation of prompts, with a cache of keys and values.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -9,19 +9,21 @@ use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run};
 use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
-    /// A hook that records what a [`Prefix`] is made of.
+    /// Returns a hook that records the keys and values for a [`Prefix`].
     #[must_use]
     pub fn prefix_recorder(&self) -> Recorder<B> {
         let keys = self.config().key_site();
         Recorder::filtered(move |p: HookPoint| p.site().is_some_and(|s| s == keys || s == Site::V))
     }
 
-    /// Runs one more token a prompt behind `prefix`: its logits, `[batch, d_vocab]`, and the prefix with it.
+    /// Runs one more token per prompt after `prefix`. Returns the logits, `[batch, d_vocab]`, and
+    /// the prefix extended by that token.
     ///
-    /// `hook` sees one position.
+    /// `hook` sees only the new position.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), such as where the context is full.
+    /// As [`forward`](Self::forward), such as [`ModelError::ContextExceeded`] if the context is
+    /// full.
     pub fn extend<H: Hook<B>>(
         &self,
         prefix: Prefix<B>,
@@ -37,9 +39,10 @@ impl<B: Backend> Transformer<B> {
         Ok((logits.reshape([batch * pos, d_vocab]), prefix.followed_by(next)))
     }
 
-    /// The likeliest continuation of each prompt, token by token, `new_tokens` of them; prompts have one length.
+    /// Returns the greedy continuation of each prompt, `new_tokens` tokens long. All prompts must
+    /// have the same length.
     ///
-    /// `hook` is called with the prompts first, then with one position at a time.
+    /// `hook` sees the prompts first, then one position at a time.
     ///
     /// # Errors
     /// As [`forward`](Self::forward) and [`tokens`](Self::tokens).
@@ -76,7 +79,8 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// The token of largest logit of each row of `logits` `[batch, d_vocab]`; of equals the first.
+/// Returns the token with the largest logit in each row of `logits` `[batch, d_vocab]`. If several
+/// are equal, it returns the first.
 #[must_use]
 pub fn likeliest<B: Backend>(logits: Tensor<B, 2>) -> Vec<u32> {
     logits.argmax(1).into_data().iter::<i64>().map(|token| token as u32).collect()

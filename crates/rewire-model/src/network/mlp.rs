@@ -1,4 +1,4 @@
-//! The two-layer perceptron of a block.
+//! The MLP of a block.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
@@ -24,7 +24,8 @@ pub(crate) struct Mlp<B: Backend> {
 }
 
 impl<B: Backend> Mlp<B> {
-    /// `x` is the norm's output, `[batch, pos, d_model]`; returns what the MLP adds to the residual stream.
+    /// Returns the MLP output, `[batch, pos, d_model]`. `x` is the norm's output,
+    /// `[batch, pos, d_model]`.
     pub(crate) fn forward<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
         let pre = hook.visit(at(Site::MlpPre), linear(x, self.w_in.val(), self.b_in.val()));

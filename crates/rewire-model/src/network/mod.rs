@@ -1,4 +1,4 @@
-//! The network: one file a layer, the one forward, and the runs that it takes.
+//! The network: one file per layer, the one forward, and the descriptions of its runs.
 
 pub(crate) mod attention;
 pub(crate) mod block;

@@ -1,4 +1,4 @@
-//! Layer norm, with its scale observable.
+//! Layer norm, with a hook point at its scale.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
@@ -8,7 +8,7 @@ use rewire_tensor::{cast_like, to_f32};
 use crate::kernels::{moments, normalize};
 use crate::network::linear::frozen;
 
-/// Layer norm; without gain and bias once they are folded into what reads it.
+/// Layer norm. It has no gain and bias once they are folded into the weights after it.
 #[derive(Module, Debug)]
 pub(crate) struct Norm<B: Backend> {
     /// `[d_model]`.
@@ -23,12 +23,13 @@ impl<B: Backend> Norm<B> {
         Self { gain: Some(frozen(gain)), bias: Some(frozen(bias)), eps }
     }
 
-    /// Takes gain and bias out, for folding.
+    /// Removes and returns gain and bias, for folding.
     pub(crate) fn take_affine(&mut self) -> Option<(Tensor<B, 1>, Tensor<B, 1>)> {
         Some((self.gain.take()?.val(), self.bias.take()?.val()))
     }
 
-    /// `x` is `[batch, pos, d_model]`; `scale` and `normalized` are the points at which the hook is called.
+    /// Applies the norm to `x` `[batch, pos, d_model]`. The hook is called at the points `scale`
+    /// and `normalized`.
     pub(crate) fn forward<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,

@@ -1,4 +1,5 @@
-//! The parts of a block one by one, for analyzes that hold attention and follow the residual stream position by position.
+//! The components of a block, one by one, for analyses that freeze attention and follow the
+//! residual stream position by position.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::Hook;
@@ -10,7 +11,8 @@ use crate::network::transformer::Transformer;
 use crate::weights::named::HeadInput;
 
 impl<B: Backend> Transformer<B> {
-    /// The norm in front of attention of block `layer`, of any vectors `[batch, pos, d_model]`. `hook` sees its scale and output.
+    /// Applies the norm before attention of block `layer` to vectors `[batch, pos, d_model]`.
+    /// `hook` sees its scale and output.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -18,7 +20,8 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].attention_norm(x, layer, hook)
     }
 
-    /// The norm in front of the MLP of block `layer`, of any vectors `[batch, pos, d_model]`. `hook` sees its scale and output.
+    /// Applies the norm before the MLP of block `layer` to vectors `[batch, pos, d_model]`. `hook`
+    /// sees its scale and output.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -26,8 +29,8 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].mlp_norm(x, layer, hook)
     }
 
-    /// What the MLP of block `layer` adds to the residual stream where its norm gives `normalized`, both `[batch, pos, d_model]`.
-    /// `hook` sees the neurons and the output.
+    /// Returns the MLP output of block `layer` for the norm output `normalized`, both
+    /// `[batch, pos, d_model]`. `hook` sees the neurons and the output.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -35,11 +38,12 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].mlp.forward(normalized, layer, hook)
     }
 
-    /// Queries, keys or values, before any rotation, of some heads of block `layer` where its norm gives `normalized`
-    /// `[batch, pos, d_model]`: `[batch, pos, head, d_head]`, heads in the order given.
+    /// Returns the queries, keys or values of some heads of block `layer`, before the rotary
+    /// embedding: `[batch, pos, head, d_head]`. Heads are in the given order. `normalized` is the
+    /// norm's output, `[batch, pos, d_model]`.
     ///
     /// # Panics
-    /// If the model has no block `layer` or a head is not of it.
+    /// If the model has no block `layer`, or the block has no such head.
     #[must_use]
     pub fn head_inputs(
         &self,
@@ -58,7 +62,8 @@ impl<B: Backend> Transformer<B> {
         linear(normalized, w, b).reshape([batch, pos, heads.len(), d_head])
     }
 
-    /// Queries or keys `[row, 1, head, d_head]` as they are used at one position a row: rotated in rotary models, else unchanged.
+    /// Applies the rotary embedding to queries or keys `[row, 1, head, d_head]`, at one position
+    /// per row. Returns them unchanged for models without rotary positions.
     #[must_use]
     pub fn after_rotary(&self, x: Tensor<B, 4>, positions: &[usize]) -> Tensor<B, 4> {
         match self.config.positions {
@@ -67,14 +72,14 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// The norm in front of the unembedding, of any vectors `[batch, pos, d_model]`.
+    /// Applies the norm before the unembedding to vectors `[batch, pos, d_model]`.
     #[must_use]
     pub fn unembedding_norm(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         self.normalize(x, &mut ())
     }
 
-    /// The logits, `[batch, pos, d_vocab]`, of what the final norm gives, `[batch, pos, d_model]`: through `W_U` and, if it has one,
-    /// its bias.
+    /// Returns the logits, `[batch, pos, d_vocab]`, for the final norm's output `normalized`,
+    /// `[batch, pos, d_model]`. They include the bias of the unembedding if the model has one.
     #[must_use]
     pub fn logits(&self, normalized: Tensor<B, 3>) -> Tensor<B, 3> {
         self.unembed(normalized, None)

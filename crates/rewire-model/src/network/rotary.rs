@@ -1,31 +1,31 @@
-//! Rotary position embedding, half-split as GPT-NeoX has it.
+//! Rotary position embedding, with half-split pairs as in GPT-NeoX.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rewire_tensor::{cast_like, to_f32};
 
-/// The angles of a run's positions.
+/// The rotation angles of a run's positions.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary<B: Backend> {
-    /// `[1, pos, 1, dims]`, or `[batch, 1, 1, dims]` where each row has a position of its own.
+    /// Cosines, `[1, pos, 1, dims]`; `[batch, 1, 1, dims]` if each row has its own position.
     cos: Tensor<B, 4>,
-    /// Shaped likewise.
+    /// Sines, with the shape of `cos`.
     sin: Tensor<B, 4>,
     dims: usize,
 }
 
 impl<B: Backend> Rotary<B> {
-    /// Angles of positions that all rows share.
+    /// Returns the angles of positions that all rows share.
     pub(crate) fn shared(dims: usize, base: f64, positions: std::ops::Range<usize>, device: &B::Device) -> Self {
         let shape = [1, positions.len(), 1, dims];
         Self::new(dims, base, positions, shape, device)
     }
 
-    /// Angles of one position a row.
+    /// Returns the angles of one position per row.
     pub(crate) fn each(dims: usize, base: f64, positions: &[usize], device: &B::Device) -> Self {
         Self::new(dims, base, positions.iter().copied(), [positions.len(), 1, 1, dims], device)
     }
 
-    /// Pair `(i, i + dims / 2)` turns by `position / base^(2 i / dims)`.
+    /// Returns the angles: pair `(i, i + dims / 2)` turns by `position / base^(2 i / dims)`.
     fn new(
         dims: usize,
         base: f64,

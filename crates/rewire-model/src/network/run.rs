@@ -1,4 +1,4 @@
-//! What a forward pass computes: where it starts and stops, at which positions, and which logits it ends with.
+//! Descriptions of forward passes: the start, the end, the positions, and the logits.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -7,59 +7,65 @@ use rewire_hooks::{ActivationCache, CacheError, Site};
 use crate::config::TransformerConfig;
 use crate::network::attention::KeysValues;
 
-/// One forward pass. The plain one is [`Run::tokens`]: from tokens, all positions, all logits.
+/// One forward pass. [`Run::tokens`] makes the plain one: from tokens, all positions, all logits.
 #[derive(Debug, Clone)]
 pub struct Run<B: Backend> {
-    /// Where the pass starts.
+    /// The start of the pass.
     pub start: RunStart<B>,
-    /// Further rows of the batch, which join the run where they start. They start from residual streams at the same
-    /// positions, each no shallower than the one before it. They follow the earlier rows in the batch.
+    /// Further rows of the batch, which join the run at later starts. They are residual streams at
+    /// the same positions, each no shallower than the one before it. They follow the earlier rows
+    /// in the batch.
     pub joining: Vec<RunStart<B>>,
-    /// Keys and values of the positions before the computed ones; without it the first computed position is 0.
+    /// Keys and values of the positions before the computed ones. Without them, the first computed
+    /// position is 0.
     pub prefix: Option<Prefix<B>>,
-    /// Which logits are wanted.
+    /// The logits that are computed.
     pub readout: Readout,
-    /// At which positions the last block is computed.
+    /// The positions that the last block computes.
     pub last_block: LastBlock,
-    /// The block before which the run stops; `None` to run to the logits.
+    /// The block before which the run stops. `None` runs to the logits.
     pub stop_at: Option<usize>,
 }
 
-/// Where a forward pass starts.
+/// The start of a forward pass.
 #[derive(Debug, Clone)]
 pub enum RunStart<B: Backend> {
     /// Token ids, `[batch, pos]`.
     Tokens(Tensor<B, 2, Int>),
-    /// The residual stream that enters block `layer`, or, after the last, the final norm.
+    /// The residual stream that enters block `layer` or, after the last block, the final norm.
     Residual {
-        /// The first block to run; as many as there are layers for the final norm.
+        /// The first block to run. The number of layers stands for the final norm.
         layer: usize,
-        /// `[batch, pos, d_model]`.
+        /// The residual stream, `[batch, pos, d_model]`.
         residual: Tensor<B, 3>,
     },
-    /// The residual stream between attention and MLP of block `layer`, in models whose blocks are not parallel.
+    /// The residual stream between attention and MLP of block `layer`, in models with sequential
+    /// blocks.
     ResidMid {
         /// The block whose MLP runs first.
         layer: usize,
-        /// `[batch, pos, d_model]`.
+        /// The residual stream, `[batch, pos, d_model]`.
         residual: Tensor<B, 3>,
     },
 }
 
-/// The positions at which the last block computes its queries and everything after them. The logits depend on the last
-/// block only at the positions that are read.
+/// The positions at which the last block computes its queries and everything after them. The logits
+/// depend on the last block only at the positions that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LastBlock {
-    /// At every computed position.
+    /// Every computed position.
     #[default]
     AllPositions,
-    /// Only at the positions that the readout names. If it names one a prompt, hooks see `hook_q` and every later
-    /// point of the last block with one position. [`ReadPositions::All`] names every computed position.
+    /// Only the positions that the readout names. If it names one per prompt, hooks see `hook_q`
+    /// and every later point of the last block with one position. [`ReadPositions::All`] names
+    /// every computed position.
     ReadPositions,
 }
 
-/// Keys and values, in every layer, of the positions before those that a run computes. Exact whenever those positions are
-/// as they were in the run that was cached, which under a causal mask they are until the first position that changes.
+/// Keys and values, in every layer, of the positions before those that a run computes.
+///
+/// The result is exact if those positions are unchanged from the cached run. Under a causal mask,
+/// all positions before the first changed one are unchanged.
 #[derive(Debug, Clone)]
 pub struct Prefix<B: Backend> {
     pub(crate) keys_values: Vec<KeysValues<B>>,
@@ -67,7 +73,7 @@ pub struct Prefix<B: Backend> {
 }
 
 impl<B: Backend> RunStart<B> {
-    /// How deep it is, in halves of a block.
+    /// Returns the depth of the start, in halves of a block.
     pub(crate) fn depth(&self) -> usize {
         match self {
             RunStart::Tokens(_) => 0,
@@ -76,7 +82,7 @@ impl<B: Backend> RunStart<B> {
         }
     }
 
-    /// Rows and positions of the batch that starts there.
+    /// Returns the number of rows and of positions that start here.
     pub(crate) fn rows(&self) -> [usize; 2] {
         match self {
             RunStart::Tokens(tokens) => tokens.dims(),
@@ -89,7 +95,8 @@ impl<B: Backend> RunStart<B> {
 }
 
 impl<B: AutodiffBackend> Prefix<B> {
-    /// The prefix of an untracked run, for a run on the autodiff backend: constant there.
+    /// Makes a prefix for a run on the autodiff backend from the prefix of an untracked run. It is
+    /// constant there.
     #[must_use]
     pub fn from_inner(prefix: Prefix<B::InnerBackend>) -> Self {
         let constant = |kv: KeysValues<B::InnerBackend>| KeysValues {
@@ -101,12 +108,12 @@ impl<B: AutodiffBackend> Prefix<B> {
 }
 
 impl<B: Backend> Prefix<B> {
-    /// The first `len` positions of a cached run. It serves batches that hold that run's prompts any number of times, one
-    /// copy after the other.
+    /// Makes a prefix from the first `len` positions of a cached run. It serves batches that hold
+    /// that run's prompts any number of times, one copy after the other.
     ///
     /// # Errors
-    /// [`CacheError`] where keys (`hook_rot_k` in rotary models, else `hook_k`) or values of a layer were not recorded, or
-    /// fewer than `len` positions were.
+    /// [`CacheError`] if keys (`hook_rot_k` in rotary models, else `hook_k`) or values of a layer
+    /// were not recorded, or if the cache holds fewer than `len` positions.
     pub fn from_cache(cache: &ActivationCache<B>, config: &TransformerConfig, len: usize) -> Result<Self, CacheError> {
         let key_site = config.key_site();
         let keys_values = (0..config.n_layers).map(|layer| {
@@ -120,7 +127,7 @@ impl<B: Backend> Prefix<B> {
         Ok(Self { keys_values: keys_values.collect::<Result<_, _>>()?, len })
     }
 
-    /// The prompts of these rows alone, in this order.
+    /// Returns the prefix with only the prompts of these rows, in this order.
     #[must_use]
     pub fn select(&self, rows: &[usize]) -> Self {
         let index: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
@@ -132,7 +139,7 @@ impl<B: Backend> Prefix<B> {
         Self { keys_values: self.keys_values.iter().map(of_layer).collect(), len: self.len }
     }
 
-    /// This prefix and, behind it, the positions of another of the same prompts.
+    /// Returns this prefix followed by the positions of `next`, which must have the same prompts.
     pub(crate) fn followed_by(self, next: Prefix<B>) -> Self {
         let join = |(a, b): (KeysValues<B>, KeysValues<B>)| KeysValues {
             keys: Tensor::cat(vec![a.keys, b.keys], 1),
@@ -142,38 +149,40 @@ impl<B: Backend> Prefix<B> {
         Self { keys_values: self.keys_values.into_iter().zip(next.keys_values).map(join).collect(), len }
     }
 
-    /// How many positions it covers.
+    /// Returns the number of positions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it covers none.
+    /// Returns whether it has no positions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// Which logits a forward pass ends with: `[batch, positions, columns]`.
+/// The logits that a forward pass returns: `[batch, positions, columns]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Readout {
-    /// The positions. The final norm runs, and its hooks see, only these.
+    /// The positions. The final norm runs only at these, and its hooks see only these.
     pub positions: ReadPositions,
-    /// The vocabulary columns, in this order; `None` for all. If the list is empty, the run ends after the last block:
-    /// see [`nothing`](Self::nothing).
+    /// The vocabulary columns, in this order; `None` for all. With an empty list, the run ends
+    /// after the last block; see [`nothing`](Self::nothing).
     pub columns: Option<Vec<usize>>,
 }
 
 impl Readout {
-    /// No logits. Final norm and unembedding do not run, and [`forward`](crate::Transformer::forward) returns the
-    /// residual stream after the last block. For runs that only record activations.
+    /// Reads no logits. Final norm and unembedding do not run, and
+    /// [`forward`](crate::Transformer::forward) returns the residual stream after the last block.
+    /// Use it for runs that only record activations.
     #[must_use]
     pub fn nothing() -> Self {
         Self { positions: ReadPositions::All, columns: Some(Vec::new()) }
     }
 
-    /// The readout for a batch that holds its prompts `times` times, one copy after the other.
+    /// Returns the readout for a batch that holds its prompts `times` times, one copy after the
+    /// other.
     #[must_use]
     pub fn repeated(&self, times: usize) -> Self {
         let positions = match &self.positions {
@@ -184,30 +193,31 @@ impl Readout {
     }
 }
 
-/// The positions whose logits are wanted.
+/// The positions at which logits are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ReadPositions {
     /// Every computed position.
     #[default]
     All,
-    /// One position a prompt, counted from the prompt's start.
+    /// One position per prompt, counted from the prompt's start.
     Each(Vec<usize>),
 }
 
 impl<B: Backend> Run<B> {
-    /// From tokens `[batch, pos]`, every position, every logit.
+    /// Starts from tokens `[batch, pos]`, and reads every logit at every position.
     #[must_use]
     pub fn tokens(tokens: Tensor<B, 2, Int>) -> Self {
         Self::new(RunStart::Tokens(tokens))
     }
 
-    /// From the residual stream `[batch, pos, d_model]` that enters block `layer`.
+    /// Starts from the residual stream `[batch, pos, d_model]` that enters block `layer`, and reads
+    /// every logit at every position.
     #[must_use]
     pub fn from_residual(layer: usize, residual: Tensor<B, 3>) -> Self {
         Self::new(RunStart::Residual { layer, residual })
     }
 
-    /// From `start`, every position, every logit.
+    /// Starts from `start`, and reads every logit at every position.
     #[must_use]
     pub fn new(start: RunStart<B>) -> Self {
         Self {
@@ -220,7 +230,7 @@ impl<B: Backend> Run<B> {
         }
     }
 
-    /// Lets further rows join the run where they start.
+    /// Adds rows that join the run at later starts.
     #[must_use]
     pub fn with_joining(self, joining: Vec<RunStart<B>>) -> Self {
         Self { joining, ..self }
@@ -232,21 +242,22 @@ impl<B: Backend> Run<B> {
         Self { prefix: Some(prefix), ..self }
     }
 
-    /// Computes only these logits.
+    /// Sets the logits that are computed.
     #[must_use]
     pub fn with_readout(self, readout: Readout) -> Self {
         Self { readout, ..self }
     }
 
-    /// Sets at which positions the last block is computed.
+    /// Sets the positions that the last block computes.
     #[must_use]
     pub fn with_last_block(self, last_block: LastBlock) -> Self {
         Self { last_block, ..self }
     }
 
-    /// Stops before block `layer`. [`forward`](crate::Transformer::forward) then returns the residual stream that
-    /// enters that block, `[batch, pos, d_model]`, as TransformerLens' `stop_at_layer` does; hooks see no point from
-    /// that block on. With the number of layers it stops before the final norm.
+    /// Stops before block `layer`. [`forward`](crate::Transformer::forward) then returns the
+    /// residual stream that enters that block, `[batch, pos, d_model]`, as with TransformerLens'
+    /// `stop_at_layer`. Hooks see no point from that block on. With the number of layers, the run
+    /// stops before the final norm.
     #[must_use]
     pub fn stop_at(self, layer: usize) -> Self {
         Self { stop_at: Some(layer), ..self }

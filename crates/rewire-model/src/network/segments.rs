@@ -1,10 +1,11 @@
-//! How a run passes through the blocks: which rows of the batch enter where, which keys and values come before them, and
-//! at which positions the last block is computed.
+//! The way of a run through the blocks: the rows that enter at each depth, the keys and values
+//! before them, and the positions that the last block computes.
 //!
-//! A plain run has one segment: its rows enter as tokens, pass every block and are read. The sweep engine needs more. It
-//! lets rows enter as residual streams before a block or between its halves, and it computes the last block only at the
-//! positions that are read. [`Transformer::forward`](crate::network::transformer::Transformer::forward) asks this file at
-//! each step, so that its own lines are those of the paper.
+//! A plain run has one segment: its rows enter as tokens, pass every block and are read. The sweep
+//! engine needs more. It lets rows enter as residual streams before a block or between its halves,
+//! and computes the last block only at the positions that are read.
+//! [`Transformer::forward`](crate::network::transformer::Transformer::forward) calls this file at
+//! each step, to keep its own lines as simple as the paper's.
 
 use std::iter::Peekable;
 use std::ops::Range;
@@ -21,18 +22,19 @@ use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunSta
 
 /// The segments of one run, checked against the model.
 pub(crate) struct Segments<B: Backend> {
-    /// Tokens that start the run, until the model embeds them.
+    /// Tokens that start the run. `None` after the model has embedded them.
     tokens: Option<Tensor<B, 2, Int>>,
-    /// Residual streams that enter later, each with its depth in halves of a block, from shallow to deep.
+    /// Residual streams that enter later, each with its depth in halves of a block, from shallow to
+    /// deep.
     entering: Peekable<IntoIter<(usize, Tensor<B, 3>)>>,
-    /// How many rows have entered.
+    /// The number of rows that have entered.
     rows: usize,
     /// The first computed position.
     first: usize,
-    /// How many positions are computed.
+    /// The number of computed positions.
     pos: usize,
     prefix: Option<Prefix<B>>,
-    /// Angles of the computed positions, in rotary models.
+    /// Rotation angles of the computed positions, in rotary models.
     rotary: Option<Rotary<B>>,
     positions: Positions,
     readout: Readout,
@@ -42,7 +44,7 @@ pub(crate) struct Segments<B: Backend> {
     device: B::Device,
 }
 
-/// At which of their positions rows go on.
+/// The positions at which rows continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Computed,
@@ -50,7 +52,7 @@ enum At {
 }
 
 impl<B: Backend> Segments<B> {
-    /// Checks that the parts of `run` fit the model and each other.
+    /// Makes the segments of `run`. Checks that its parts fit the model and each other.
     pub(crate) fn new(run: Run<B>, config: &TransformerConfig, device: &B::Device) -> Result<Self, ModelError> {
         let first = run.prefix.as_ref().map_or(0, Prefix::len);
         let [_, pos] = run.start.rows();
@@ -91,29 +93,30 @@ impl<B: Backend> Segments<B> {
         })
     }
 
-    /// Takes the tokens that start the run, if any do, with the position of the first.
+    /// Takes the tokens that start the run, if there are any, with the position of the first.
     pub(crate) fn tokens(&mut self) -> Option<(Tensor<B, 2, Int>, usize)> {
         self.tokens.take().map(|tokens| (tokens, self.first))
     }
 
-    /// How many blocks the run passes at most.
+    /// Returns the largest number of blocks that the run passes.
     pub(crate) fn n_blocks(&self) -> usize {
         self.stop_at.unwrap_or(self.n_layers)
     }
 
-    /// The rows so far, `x`, followed by those that enter before block `layer`.
+    /// Returns the rows so far, `x`, followed by those that enter before block `layer`.
     pub(crate) fn enter_block(&mut self, layer: usize, x: Option<Tensor<B, 3>>) -> Option<Tensor<B, 3>> {
         self.enter(x, 2 * layer, At::Computed)
     }
 
-    /// The rows so far, `mid`, followed by those that enter between the halves of block `layer`.
+    /// Returns the rows so far, `mid`, followed by those that enter between the halves of block
+    /// `layer`.
     pub(crate) fn enter_mid(&mut self, layer: usize, mid: Option<Midway<B>>) -> Option<Midway<B>> {
         let at = if self.narrows(layer) { At::Read } else { At::Computed };
         let (residual, attn_out) = mid.map_or((None, None), |mid| (Some(mid.residual), mid.attn_out));
         self.enter(residual, 2 * layer + 1, at).map(|residual| Midway { residual, attn_out })
     }
 
-    /// The rows at the end of the run, at the positions that are read.
+    /// Returns the rows at the end of the run, at the positions that are read.
     pub(crate) fn leave(&mut self, x: Option<Tensor<B, 3>>) -> Option<Tensor<B, 3>> {
         let is_narrow = self.n_blocks() == self.n_layers && self.last_block == LastBlock::ReadPositions;
         let x = x.map(|x| match is_narrow {
@@ -123,7 +126,8 @@ impl<B: Backend> Segments<B> {
         self.enter(x, 2 * self.n_blocks(), At::Read)
     }
 
-    /// The vocabulary columns that are read: `None` if the run ends without logits, `Some(None)` for all.
+    /// Returns the vocabulary columns that are read: `None` if the run ends without logits,
+    /// `Some(None)` for all columns.
     pub(crate) fn columns(&self) -> Option<Option<&[usize]>> {
         match (self.stop_at, self.readout.columns.as_deref()) {
             (Some(_), _) | (None, Some([])) => None,
@@ -131,7 +135,7 @@ impl<B: Backend> Segments<B> {
         }
     }
 
-    /// What attention of block `layer` has to know of the run.
+    /// Returns the properties of the run that attention in block `layer` needs.
     pub(crate) fn attention(&self, layer: usize) -> AttentionContext<B> {
         let read = if self.narrows(layer) { self.read_rows(0..self.rows) } else { None };
         let rotary = self.rotary.clone().map(|keys| match (&read, &self.positions) {
@@ -144,12 +148,13 @@ impl<B: Backend> Segments<B> {
         AttentionContext { first: self.first, rotary, earlier, read }
     }
 
-    /// Whether block `layer` is computed at the positions that are read alone, past its keys and values.
+    /// Returns whether block `layer` computes its queries and everything after them only at the
+    /// positions that are read.
     fn narrows(&self, layer: usize) -> bool {
         layer + 1 == self.n_layers && self.last_block == LastBlock::ReadPositions
     }
 
-    /// Appends the rows that enter at `depth`, in halves of a block.
+    /// Appends the rows that enter at `depth`, which counts halves of a block.
     fn enter(&mut self, x: Option<Tensor<B, 3>>, depth: usize, at: At) -> Option<Tensor<B, 3>> {
         let mut parts: Vec<Tensor<B, 3>> = x.into_iter().collect();
         while let Some((_, residual)) = self.entering.next_if(|(entry, _)| *entry == depth) {
@@ -160,7 +165,7 @@ impl<B: Backend> Segments<B> {
         if parts.len() > 1 { Some(Tensor::cat(parts, 0)) } else { parts.pop() }
     }
 
-    /// `x`, which holds these rows of the batch, at some of its positions.
+    /// Returns `x`, which holds these rows of the batch, at the positions that `at` names.
     fn select(&self, x: Tensor<B, 3>, rows: Range<usize>, at: At) -> Tensor<B, 3> {
         match (at, self.read_rows(rows)) {
             (At::Read, Some(read)) => read.select(x),
@@ -168,7 +173,7 @@ impl<B: Backend> Segments<B> {
         }
     }
 
-    /// Where these rows are read; `None` if that is everywhere.
+    /// Returns the positions at which these rows are read, or `None` if all positions are read.
     fn read_rows(&self, rows: Range<usize>) -> Option<ReadRows<B>> {
         match &self.readout.positions {
             ReadPositions::Each(positions) => Some(ReadRows::new(&positions[rows], self.first, self.pos, &self.device)),
@@ -185,18 +190,18 @@ fn below(what: &'static str, bound: usize, found: usize) -> Result<(), ModelErro
     if found < bound { Ok(()) } else { Err(ModelError::RunShape { what, expected: bound, found }) }
 }
 
-/// Checks where rows enter: at layers that the model has and the run passes, from shallow to deep.
+/// Checks that rows enter at layers that the model has and the run passes, from shallow to deep.
 fn check_starts<B: Backend>(run: &Run<B>, config: &TransformerConfig) -> Result<(), ModelError> {
     let starts = || [&run.start].into_iter().chain(&run.joining);
     let n_blocks = run.stop_at.unwrap_or(config.n_layers);
-    below("layer to stop before (of how many layers)", config.n_layers + 1, n_blocks)?;
+    below("layer to stop before (must be below the expected number)", config.n_layers + 1, n_blocks)?;
     for start in starts() {
         if let RunStart::Residual { layer, residual } | RunStart::ResidMid { layer, residual } = start {
             let from_mid = matches!(start, RunStart::ResidMid { .. });
             let layers = if from_mid { n_blocks } else { n_blocks + 1 };
-            below("first layer of the run (of how many layers)", layers, *layer)?;
+            below("first layer of the run (must be below the expected number)", layers, *layer)?;
             if from_mid && config.parallel_block {
-                let what = "residual streams between attention and MLP (this model runs them in parallel)";
+                let what = "starts between attention and MLP (this model runs both in parallel)";
                 return Err(ModelError::RunShape { what, expected: 0, found: 1 });
             }
             agree("width of the residual stream", config.d_model, residual.dims()[2])?;
@@ -205,9 +210,10 @@ fn check_starts<B: Backend>(run: &Run<B>, config: &TransformerConfig) -> Result<
     let [_, pos] = run.start.rows();
     let mut depth = run.start.depth();
     for start in &run.joining {
-        agree("positions of rows that join (tokens cannot)", pos, start.rows()[1])?;
+        agree("positions of rows that join the run", pos, start.rows()[1])?;
         if matches!(start, RunStart::Tokens(_)) || start.depth() < depth {
-            let what = "depth, in halves of a block, of rows that join (after deeper ones, or from tokens)";
+            let what =
+                "depth of rows that join, in halves of a block (they must be residual streams, from shallow to deep)";
             return Err(ModelError::RunShape { what, expected: depth, found: start.depth() });
         }
         depth = start.depth();
@@ -215,7 +221,8 @@ fn check_starts<B: Backend>(run: &Run<B>, config: &TransformerConfig) -> Result<
     Ok(())
 }
 
-/// Checks that there are tokens, that the context holds them, and that the prefix is of their prompts.
+/// Checks that there are tokens, that the context holds them, and that the prefix has the same
+/// prompts.
 fn check_positions<B: Backend>(run: &Run<B>, config: &TransformerConfig, first: usize) -> Result<(), ModelError> {
     let [rows, pos] = run.start.rows();
     let batch = rows + run.joining.iter().map(|start| start.rows()[0]).sum::<usize>();
@@ -231,27 +238,27 @@ fn check_positions<B: Backend>(run: &Run<B>, config: &TransformerConfig, first: 
         for prompts in [keys.dims()[0], values.dims()[0]] {
             for [rows, _] in [&run.start].into_iter().chain(&run.joining).map(RunStart::rows) {
                 let whole = rows - rows % prompts.max(1);
-                agree("rows that are whole copies of the key/value prefix's prompts", rows, whole)?;
+                agree("rows that hold whole copies of the prefix's prompts", rows, whole)?;
             }
         }
     }
     Ok(())
 }
 
-/// Checks that what is read is computed.
+/// Checks that the positions and columns that are read are computed.
 fn check_readout<B: Backend>(run: &Run<B>, config: &TransformerConfig, first: usize) -> Result<(), ModelError> {
     let [rows, pos] = run.start.rows();
     let batch = rows + run.joining.iter().map(|start| start.rows()[0]).sum::<usize>();
     let Readout { positions, columns } = &run.readout;
     if let ReadPositions::Each(positions) = positions {
-        agree("positions read (one a prompt)", batch, positions.len())?;
+        agree("positions read (one per prompt)", batch, positions.len())?;
         for &position in positions {
-            below("position read (of how many)", first + pos, position)?;
-            below("first computed position (must not come after the one read)", position + 1, first)?;
+            below("position read (must be below the expected number)", first + pos, position)?;
+            below("first computed position (must not come after the position read)", position + 1, first)?;
         }
     }
     for &column in columns.iter().flatten() {
-        below("vocabulary column read (of how many)", config.d_vocab, column)?;
+        below("vocabulary column read (must be below the expected number)", config.d_vocab, column)?;
     }
     Ok(())
 }

@@ -18,38 +18,41 @@ use crate::network::segments::Segments;
 /// tokens -> embed -> block 0 .. block n-1 -> final norm -> unembed(readout)
 /// ```
 ///
-/// Loaded weights are never on the autodiff tape: gradients are taken with respect to activations, by
-/// [`GradientProbes`](rewire_hooks::GradientProbes). A model [made for training](Transformer::trainable) is the exception.
+/// Loaded weights are never on the autodiff tape. Gradients are taken with respect to activations,
+/// by [`GradientProbes`](rewire_hooks::GradientProbes). A model [made for
+/// training](Transformer::trainable) is the exception.
 #[derive(Module, Debug)]
 pub struct Transformer<B: Backend> {
     /// Token embedding, `[d_vocab, d_model]`.
     pub(crate) w_e: Param<Tensor<B, 2>>,
-    /// Position embedding, `[n_ctx, d_model]`; none in rotary models.
+    /// Position embedding, `[n_ctx, d_model]`; `None` in rotary models.
     pub(crate) w_pos: Option<Param<Tensor<B, 2>>>,
     pub(crate) blocks: Vec<Block<B>>,
     pub(crate) final_norm: Norm<B>,
-    /// Unembedding, `[d_model, d_vocab]`; none while tied to the token embedding.
+    /// Unembedding, `[d_model, d_vocab]`; `None` while it is tied to the token embedding.
     pub(crate) w_u: Option<Param<Tensor<B, 2>>>,
-    /// `[d_vocab]`; appears when a norm's bias is folded into the unembedding.
+    /// Bias of the unembedding, `[d_vocab]`; present once a norm's bias is folded into the
+    /// unembedding.
     pub(crate) b_u: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     pub(crate) config: TransformerConfig,
 }
 
 impl<B: Backend> Transformer<B> {
-    /// The model's shape.
+    /// Returns the model's configuration.
     #[must_use]
     pub fn config(&self) -> &TransformerConfig {
         &self.config
     }
 
-    /// The device that the weights are on.
+    /// Returns the device that holds the weights.
     #[must_use]
     pub fn device(&self) -> B::Device {
         self.w_e.val().device()
     }
 
-    /// Token ids as a tensor `[batch, pos]`, checked against the vocabulary and the context.
+    /// Returns token ids as a tensor `[batch, pos]`, checked against the vocabulary and the
+    /// context.
     ///
     /// # Errors
     /// [`ModelError::NoTokens`], [`ModelError::UnequalPrompts`], [`ModelError::ContextExceeded`] or
@@ -77,14 +80,16 @@ impl<B: Backend> Transformer<B> {
 
     /// Runs the model and returns the logits that `run` reads, `[batch, positions, columns]`.
     ///
-    /// A run that [stops early](Run::stop_at) or [reads nothing](crate::Readout::nothing) returns the residual stream at its
-    /// end instead, `[batch, positions, d_model]`.
+    /// A run that [stops early](Run::stop_at) or [reads nothing](crate::Readout::nothing) returns
+    /// the residual stream at its end instead, `[batch, positions, d_model]`.
     ///
-    /// `hook` is called at every point that the run passes, in forward order; pass `()` for none, `&mut hook` to read
-    /// it afterwards. A run resumed at layer `l` starts at that block's `resid_pre`.
+    /// `hook` is called at every point that the run passes, in forward order. Pass `()` for no
+    /// hook, and `&mut hook` to read the hook after the run. A run that starts at layer `l` begins
+    /// with that block's `resid_pre`.
     ///
     /// # Errors
-    /// [`ModelError::ContextExceeded`] and [`ModelError::RunShape`], if the run's parts do not fit the model.
+    /// [`ModelError::ContextExceeded`], [`ModelError::NoTokens`] and [`ModelError::RunShape`] if
+    /// the run's parts do not fit the model.
     pub fn forward<H: Hook<B>>(&self, run: Run<B>, mut hook: H) -> Result<Tensor<B, 3>, ModelError> {
         let mut run = Segments::new(run, &self.config, &self.device())?;
         // `None` until the first rows of the batch enter.
@@ -101,7 +106,8 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// Token plus position embedding of tokens `[batch, pos]` that start at position `first`.
+    /// Returns the token plus position embedding of tokens `[batch, pos]`, whose first position is
+    /// `first`.
     fn embed<H: Hook<B>>(&self, tokens: Tensor<B, 2, Int>, first: usize, hook: &mut H) -> Tensor<B, 3> {
         let [batch, pos] = tokens.dims();
         let d_model = self.config.d_model;
@@ -116,13 +122,14 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// The final norm, of `x` `[batch, pos, d_model]`.
+    /// Applies the final norm to `x` `[batch, pos, d_model]`.
     pub(crate) fn normalize<H: Hook<B>>(&self, x: Tensor<B, 3>, hook: &mut H) -> Tensor<B, 3> {
         let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
         self.final_norm.forward(to_f32(x), points, hook)
     }
 
-    /// Logits `[batch, pos, columns]` of the final norm's output `[batch, pos, d_model]`.
+    /// Returns logits, `[batch, pos, columns]`, for the final norm's output `x`
+    /// `[batch, pos, d_model]`.
     pub(crate) fn unembed(&self, x: Tensor<B, 3>, columns: Option<&[usize]>) -> Tensor<B, 3> {
         let [batch, pos, d_model] = x.dims();
         let device = x.device();
@@ -130,7 +137,8 @@ impl<B: Backend> Transformer<B> {
             let ids: Vec<i32> = c.iter().map(|&c| c as i32).collect();
             Tensor::<B, 1, Int>::from_data(TensorData::new(ids, [c.len()]), &device)
         });
-        // Rows of the embedding are columns of the unembedding: choosing before transposing copies only those.
+        // Rows of the embedding are columns of the unembedding. Selecting before transposing copies
+        // only the selected ones.
         let w_u = match (&self.w_u, &index) {
             (Some(w_u), Some(index)) => w_u.val().select(1, index.clone()),
             (Some(w_u), None) => w_u.val(),

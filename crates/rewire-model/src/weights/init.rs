@@ -1,4 +1,4 @@
-//! Making a model from its parts: loaded, random, or fresh for training.
+//! Makes a model from its weights: loaded, random, or initialized for training.
 
 use std::convert::Infallible;
 
@@ -18,8 +18,9 @@ use crate::network::norm::Norm;
 use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
-    /// A model with random weights in which attention, norms, biases and the activation function all matter: for tests and
-    /// benchmarks. The same seed gives the same weights on every machine.
+    /// Returns a model with random weights, for tests and benchmarks. The weights are large enough
+    /// that attention, norms, biases and the activation function all matter. The same seed gives
+    /// the same weights on every machine.
     #[must_use]
     pub fn random(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -33,8 +34,9 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// The same with numbers that the device makes itself: for models of gigabytes. The same seed gives the same weights on the same
-    /// backend, if nothing else draws from it meanwhile.
+    /// Returns a model with random weights that the device generates, for models of several
+    /// gigabytes. The same seed gives the same weights on the same backend if nothing else draws
+    /// random numbers in the meantime.
     #[must_use]
     pub fn random_on_device(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         B::seed(device, seed);
@@ -49,8 +51,10 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// A model initialized for training, its weights on the autodiff tape: normal with deviation 0.02 times
-    /// `sqrt(768 / d_model)`, what writes to the residual stream smaller by `sqrt(2 n_layers)` (as GPT-2), biases 0.
+    /// Returns a model initialized for training, with its weights on the autodiff tape.
+    ///
+    /// Weights are normal with standard deviation 0.02 times `sqrt(768 / d_model)`. Weights that
+    /// write to the residual stream are smaller by `sqrt(2 n_layers)`, as in GPT-2. Biases are 0.
     #[must_use]
     pub fn trainable(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -74,7 +78,7 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// Builds the model, asking for each part's values in the model's layout, in a row.
+    /// Builds the model. `values` returns each weight, flattened, in the model's layout.
     pub(crate) fn assemble<E>(
         config: &TransformerConfig,
         mut values: impl FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>,
@@ -92,8 +96,8 @@ impl<B: Backend> Transformer<B> {
             Positions::Learned => Some(matrix(config, WeightName::WPos, values(WeightName::WPos, 0)?)),
             Positions::Rotary { .. } => None,
         };
-        // Without room for all at once: the number comes from a file, and a layer that is not there
-        // ends this.
+        // No capacity is reserved: the number of layers comes from a file, and a missing layer ends
+        // the loop.
         let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
             let mut vector = |part| values(part, layer);
@@ -121,7 +125,8 @@ impl<B: Backend> Transformer<B> {
         Ok(Self { w_e, w_pos, blocks, final_norm, w_u, b_u: None, config: config.clone() })
     }
 
-    /// A part's values in the model's layout; `None` where processing has taken it away.
+    /// Returns a weight's values in the model's layout, or `None` if processing has removed the
+    /// weight.
     pub(crate) fn part(&self, part: WeightName, layer: usize) -> Option<Vec<f32>> {
         fn host<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> Vec<f32> {
             param.val().into_data().convert::<f32>().into_vec().unwrap_or_default()
@@ -149,12 +154,12 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// How many numbers a part has.
+/// Returns the number of elements of a weight.
 fn length(config: &TransformerConfig, part: WeightName) -> usize {
     layout::shape(config, part).iter().product()
 }
 
-/// Mean and deviation of a part of a random model.
+/// Returns the mean and the standard deviation of a weight in a random model.
 fn random_as(config: &TransformerConfig, part: WeightName) -> [f32; 2] {
     let shape = layout::shape(config, part);
     match part {
@@ -167,7 +172,7 @@ fn random_as(config: &TransformerConfig, part: WeightName) -> [f32; 2] {
     }
 }
 
-/// Values in a row, on the device.
+/// Copies values to the device, as a tensor of one dimension.
 pub(crate) fn on_device<B: Backend>(values: Vec<f32>, device: &B::Device) -> Tensor<B, 1> {
     let len = values.len();
     Tensor::from_data(TensorData::new(values, [len]), device)

@@ -1,4 +1,5 @@
-//! The weights: made, read by the field's names, rewritten, and shortened.
+//! The weights of a model: initialization, access by name, processing, and conversion to another
+//! element type.
 
 pub(crate) mod init;
 pub(crate) mod named;

@@ -1,4 +1,4 @@
-//! The weights by the field's names, for analyzes that read them.
+//! Access to the weights by their usual names, for analyses that read them.
 
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
@@ -8,7 +8,7 @@ use crate::kernels::activate;
 use crate::network::linear::linear;
 use crate::network::transformer::Transformer;
 
-/// Which of a head's three input maps.
+/// One of the three input projections of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HeadInput {
     /// Queries.
@@ -20,7 +20,7 @@ pub enum HeadInput {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// `W_Q`, `W_K` or `W_V` of block `layer`, `[head, d_model, d_head]`.
+    /// Returns `W_Q`, `W_K` or `W_V` of block `layer`, `[head, d_model, d_head]`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -32,7 +32,7 @@ impl<B: Backend> Transformer<B> {
         w.reshape([config.d_model, config.n_heads, config.d_head]).permute([1, 0, 2])
     }
 
-    /// `b_Q`, `b_K` or `b_V` of block `layer`, `[head, d_head]`.
+    /// Returns `b_Q`, `b_K` or `b_V` of block `layer`, `[head, d_head]`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -44,7 +44,8 @@ impl<B: Backend> Transformer<B> {
         b.reshape([config.n_heads, config.d_head])
     }
 
-    /// The gain of the norm in front of attention of block `layer`, `[d_model]`; `None` once it is folded into the weights.
+    /// Returns the gain of the norm before attention of block `layer`, `[d_model]`, or `None` once
+    /// it is folded into the weights.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -53,13 +54,14 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].ln1.gain.as_ref().map(Param::val)
     }
 
-    /// The gain of the norm in front of the unembedding, `[d_model]`; `None` once it is folded into it.
+    /// Returns the gain of the final norm, `[d_model]`, or `None` once it is folded into the
+    /// unembedding.
     #[must_use]
     pub fn final_norm_gain(&self) -> Option<Tensor<B, 1>> {
         self.final_norm.gain.as_ref().map(Param::val)
     }
 
-    /// `W_O` of block `layer`, `[head, d_head, d_model]`.
+    /// Returns `W_O` of block `layer`, `[head, d_head, d_model]`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -69,7 +71,7 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].attention.w_o.val().reshape([config.n_heads, config.d_head, config.d_model])
     }
 
-    /// `b_O` of block `layer`, `[d_model]`.
+    /// Returns `b_O` of block `layer`, `[d_model]`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -78,8 +80,9 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].attention.b_o.val()
     }
 
-    /// The neurons of block `layer`, after their activation function, where the MLP reads a residual stream of zeros, `[d_mlp]`:
-    /// the activation function of their bias, to which an unfolded norm adds its own bias through `W_in`.
+    /// Returns the neurons of block `layer`, after the activation function, for a residual stream
+    /// of zeros: `[d_mlp]`. They are the activation function of `b_in`. If the norm is not folded,
+    /// its bias is added through `W_in`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -93,7 +96,7 @@ impl<B: Backend> Transformer<B> {
         activate(pre, mlp.activation).reshape([self.config.d_mlp])
     }
 
-    /// `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`.
+    /// Returns `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -103,7 +106,7 @@ impl<B: Backend> Transformer<B> {
         (mlp.w_in.val(), mlp.b_in.val())
     }
 
-    /// `W_out` `[d_mlp, d_model]` and `b_out` `[d_model]` of block `layer`.
+    /// Returns `W_out` `[d_mlp, d_model]` and `b_out` `[d_model]` of block `layer`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -113,19 +116,19 @@ impl<B: Backend> Transformer<B> {
         (mlp.w_out.val(), mlp.b_out.val())
     }
 
-    /// `W_E`, `[d_vocab, d_model]`.
+    /// Returns `W_E`, `[d_vocab, d_model]`.
     #[must_use]
     pub fn w_e(&self) -> Tensor<B, 2> {
         self.w_e.val()
     }
 
-    /// `W_pos`, `[n_ctx, d_model]`; `None` in rotary models.
+    /// Returns `W_pos`, `[n_ctx, d_model]`, or `None` in rotary models.
     #[must_use]
     pub fn w_pos(&self) -> Option<Tensor<B, 2>> {
         self.w_pos.as_ref().map(Param::val)
     }
 
-    /// `W_U`, `[d_model, d_vocab]`.
+    /// Returns `W_U`, `[d_model, d_vocab]`.
     #[must_use]
     pub fn unembedding(&self) -> Tensor<B, 2> {
         match &self.w_u {
@@ -134,16 +137,18 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// `b_U`, `[d_vocab]`; `None` until a norm's bias is folded into it.
+    /// Returns `b_U`, `[d_vocab]`, or `None` until a norm's bias is folded into it.
     #[must_use]
     pub fn b_u(&self) -> Option<Tensor<B, 1>> {
         self.b_u.as_ref().map(Param::val)
     }
 
-    /// The direction of the centered and scaled residual stream along which each prompt's logit of
-    /// `answers` (mean over them) rises over that of `wrong_answers`: columns of `W_U`, `[prompt,
-    /// d_model]`, times the final norm's gain if that is [`Applied`](FinalNormGain::Applied) and
-    /// not yet folded into `W_U`.
+    /// Returns each prompt's logit difference direction, `[prompt, d_model]`: the mean column of
+    /// `W_U` for `answers` minus the mean column for `wrong_answers`. Along it, the centered and
+    /// scaled residual stream raises the logit difference.
+    ///
+    /// If `gain` is [`Applied`](FinalNormGain::Applied) and the final norm's gain is not yet folded
+    /// into `W_U`, the direction is multiplied by that gain.
     #[must_use]
     pub fn logit_direction(
         &self,
@@ -166,9 +171,9 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// The part of each prompt's logit difference that depends on no activation: the unembedding's
-    /// bias and, until it is folded, the final norm's bias, along
-    /// [`logit_direction`](Self::logit_direction). `[prompt]`.
+    /// Returns the part of each prompt's logit difference that depends on no activation:
+    /// `[prompt]`. It is the unembedding's bias and, until it is folded, the final norm's bias
+    /// along [`logit_direction`](Self::logit_direction).
     #[must_use]
     pub fn logit_bias(&self, answers: &[Vec<u32>], wrong_answers: &[Vec<u32>]) -> Tensor<B, 1> {
         let after_norm = self.logit_direction(answers, wrong_answers, FinalNormGain::LeftOut);
@@ -188,14 +193,15 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// Whether a direction of the logits has the final norm's gain in it. The two differ only for
+/// Whether a logit direction includes the final norm's gain. The two variants differ only for
 /// unprocessed weights: folding ([`processed`](Transformer::processed)) moves the gain into `W_U`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FinalNormGain {
-    /// It has: what a vector adds along the direction is what it adds to the logits.
+    /// The gain is included: a vector's dot product with the direction is the amount that it adds
+    /// to the logit difference.
     #[default]
     Applied,
-    /// It has not: TransformerLens' `logit_attrs` and `apply_ln_to_stack` on unprocessed weights,
-    /// whose numbers do not sum to the logits.
+    /// The gain is left out, as in TransformerLens' `logit_attrs` and `apply_ln_to_stack` on
+    /// unprocessed weights. These numbers do not sum to the logits.
     LeftOut,
 }

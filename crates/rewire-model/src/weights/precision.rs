@@ -1,4 +1,4 @@
-//! Holding the weights in shorter numbers.
+//! Converts the weights to another element type.
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor, backend::Backend};
@@ -8,12 +8,15 @@ use crate::network::linear::frozen;
 use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
-    /// The same model with weights, and so activations, in these numbers. With [`Precision::BFloat16`] gain and bias of the norms
-    /// stay in float32, and so does what is computed of norms, attention scores, softmax, activation functions and logits: of the
-    /// [hook points](rewire_hooks::HookPoint), the norms' scales, attention's scores and patterns and the final norm are of float32,
-    /// the others of bfloat16.
+    /// Returns the model with weights, and therefore activations, of this element type.
     ///
-    /// Weights are to be processed before: folding and centering shortened ones would round twice.
+    /// With [`Precision::BFloat16`], gains and biases of the norms stay in float32. Norms,
+    /// attention scores, softmax, activation functions and logits are still computed in float32. At
+    /// the [hook points](rewire_hooks::HookPoint), the norms' scales, attention scores and patterns
+    /// and the final norm are float32, and the others are bfloat16.
+    ///
+    /// Process the weights before this conversion: folding and centering bfloat16 weights would
+    /// round twice.
     #[must_use]
     pub fn to_precision(mut self, precision: Precision) -> Self {
         if precision == self.precision() {
@@ -37,7 +40,7 @@ impl<B: Backend> Transformer<B> {
         self
     }
 
-    /// The numbers that the weights are held in.
+    /// Returns the element type of the weights.
     #[must_use]
     pub fn precision(&self) -> Precision {
         match self.w_e.val().dtype() {

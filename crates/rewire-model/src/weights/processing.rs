@@ -1,4 +1,5 @@
-//! Rewriting weights so that they are easier to interpret, with the same logits up to a constant a position.
+//! Weight processing: makes weights easier to interpret, and keeps the logits up to one constant
+//! per position.
 
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -8,19 +9,21 @@ use crate::network::norm::Norm;
 use crate::network::transformer::Transformer;
 use rewire_tensor::matmul;
 
-/// Which rewritings to apply; all by default, as TransformerLens does, in the order of the fields.
+/// The processing steps to apply, in the order of the fields. All are on by default, as in
+/// TransformerLens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeightProcessing {
-    /// Fold every norm's gain and bias into the weights that read its output, and center those over `d_model` (which a
-    /// norm's centerd output does not notice).
+    /// Folds every norm's gain and bias into the weights that read its output, and centers those
+    /// weights over `d_model`. The norm's output is centered, and centering therefore changes
+    /// nothing else.
     pub fold_norm: bool,
-    /// Center over `d_model` what writes to the residual stream: embeddings, `W_O`, `b_O`, `W_out`, `b_out`. Every reader
-    /// centers its input, so nothing else changes.
+    /// Centers the weights that write to the residual stream over `d_model`: embeddings, `W_O`,
+    /// `b_O`, `W_out`, `b_out`. Every reader centers its input, and nothing else changes.
     pub center_writing_weights: bool,
-    /// Center the unembedding over the vocabulary: logits shift by one constant a position.
+    /// Centers the unembedding over the vocabulary. All logits at a position shift by one constant.
     pub center_unembed: bool,
-    /// Move the value biases into the attention's output bias: patterns sum to one, so `b_V @ W_O` is added whatever is
-    /// attended to.
+    /// Moves the value biases into the attention's output bias. Patterns sum to one, and
+    /// `b_V @ W_O` is added for every pattern.
     pub fold_value_biases: bool,
 }
 
@@ -31,7 +34,7 @@ impl Default for WeightProcessing {
 }
 
 impl WeightProcessing {
-    /// The weights as the files have them.
+    /// Returns settings that keep the weights as the files have them.
     #[must_use]
     pub fn none() -> Self {
         Self { fold_norm: false, center_writing_weights: false, center_unembed: false, fold_value_biases: false }
@@ -39,7 +42,7 @@ impl WeightProcessing {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// The same model with rewritten weights.
+    /// Returns the model with processed weights.
     #[must_use]
     pub fn processed(mut self, processing: WeightProcessing) -> Self {
         if processing.fold_norm {
@@ -81,21 +84,21 @@ impl<B: Backend> Transformer<B> {
     }
 
     fn center_writing_weights(&mut self) {
-        // A tied unembedding keeps its mean: it is read, not written.
+        // A tied unembedding keeps its mean: it reads the residual stream and does not write to it.
         self.w_u = Some(frozen(self.unembedding()));
-        self.w_e = frozen(centerd(self.w_e.val(), 1));
-        self.w_pos = self.w_pos.take().map(|w_pos| frozen(centerd(w_pos.val(), 1)));
+        self.w_e = frozen(centered(self.w_e.val(), 1));
+        self.w_pos = self.w_pos.take().map(|w_pos| frozen(centered(w_pos.val(), 1)));
         for block in &mut self.blocks {
-            block.attention.w_o = frozen(centerd(block.attention.w_o.val(), 1));
-            block.attention.b_o = frozen(centerd(block.attention.b_o.val(), 0));
-            block.mlp.w_out = frozen(centerd(block.mlp.w_out.val(), 1));
-            block.mlp.b_out = frozen(centerd(block.mlp.b_out.val(), 0));
+            block.attention.w_o = frozen(centered(block.attention.w_o.val(), 1));
+            block.attention.b_o = frozen(centered(block.attention.b_o.val(), 0));
+            block.mlp.w_out = frozen(centered(block.mlp.w_out.val(), 1));
+            block.mlp.b_out = frozen(centered(block.mlp.b_out.val(), 0));
         }
     }
 
     fn center_unembed(&mut self) {
-        self.w_u = Some(frozen(centerd(self.unembedding(), 1)));
-        self.b_u = self.b_u.take().map(|b_u| frozen(centerd(b_u.val(), 0)));
+        self.w_u = Some(frozen(centered(self.unembedding(), 1)));
+        self.b_u = self.b_u.take().map(|b_u| frozen(centered(b_u.val(), 0)));
     }
 
     fn fold_value_biases(&mut self) {
@@ -113,16 +116,17 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// Takes the norm's gain and bias out and folds them into the weights `[d_model, to]` and bias `[to]` that read it.
+/// Removes the norm's gain and bias, and folds them into the weights `[d_model, to]` and the bias
+/// `[to]` that read its output.
 fn folded<B: Backend>(norm: &mut Norm<B>, w: Tensor<B, 2>, b: Tensor<B, 1>) -> Option<(Tensor<B, 2>, Tensor<B, 1>)> {
     let (gain, bias) = norm.take_affine()?;
     let [d_model, to] = w.dims();
     let b = b + matmul(bias.reshape([1, d_model]), w.clone()).reshape([to]);
     let w = w * gain.reshape([d_model, 1]);
-    Some((centerd(w, 0), b))
+    Some((centered(w, 0), b))
 }
 
-/// `tensor` less its mean along `dim`.
-fn centerd<B: Backend, const D: usize>(tensor: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
+/// Returns `tensor` minus its mean along `dim`.
+fn centered<B: Backend, const D: usize>(tensor: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
     tensor.clone() - tensor.mean_dim(dim)
 }

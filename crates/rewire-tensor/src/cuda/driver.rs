@@ -1,4 +1,4 @@
-//! What the driver says: which GPUs there are, and how much of their memory is free.
+//! Queries the driver: the number of GPUs, and their free memory.
 
 use std::any::Any;
 
@@ -9,28 +9,29 @@ use cudarc::driver::CudaContext;
 
 use crate::size::Memory;
 
-/// Why nothing can be computed on a GPU here.
+/// Why this process cannot compute on a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
-    /// The driver's library is not there.
-    #[error("there is no NVIDIA driver on this machine (no libcuda)")]
+    /// The driver's library is missing.
+    #[error("there is no NVIDIA driver on this machine (no libcuda); install the driver, or compute on the CPU")]
     NoDriver,
-    /// The driver is there and does not work.
-    #[error("the NVIDIA driver answers: {0}")]
+    /// The driver returned an error.
+    #[error("the NVIDIA driver failed: {0}")]
     Driver(String),
-    /// The compiler of kernels is not there.
-    #[error("there is no CUDA compiler library on this machine (no libnvrtc); it comes with the CUDA toolkit")]
+    /// The library that compiles kernels is missing.
+    #[error("there is no CUDA compiler library on this machine (no libnvrtc); install the CUDA toolkit")]
     NoCompiler,
-    /// The compiler's header files are not there.
-    #[error("there are no CUDA header files in {0}; set CUDA_PATH to where the CUDA toolkit is")]
+    /// The compiler's header files are missing.
+    #[error("there are no CUDA header files in {0}; set CUDA_PATH to the directory of the CUDA toolkit")]
     NoHeaders(String),
 }
 
-/// How many GPUs this process can compute on.
+/// Returns the number of GPUs that this process can compute on.
 ///
 /// # Errors
-/// [`CudaError`], where there is no driver, or not what kernels are compiled with.
+/// [`CudaError`] if there is no working driver, or if the compiler library or its header files are
+/// missing.
 pub fn devices() -> Result<usize, CudaError> {
     #[expect(unsafe_code, reason = "loads the driver's and the compiler's own libraries, as using them would")]
     let (driver, compiler) =
@@ -50,23 +51,26 @@ pub fn devices() -> Result<usize, CudaError> {
     }
 }
 
-/// The device as CUDA's, if it is one.
+/// Returns the device as a CUDA device, if it is one.
 fn as_cuda<B: Backend>(device: &B::Device) -> Option<&CudaDevice> {
     (device as &dyn Any).downcast_ref::<CudaDevice>()
 }
 
-/// How many products a GPU computes in one go: cubek 0.2's plain kernel has one place in a launch's third axis for each, and is refused
-/// with more, even where it was found to be the fastest for a few products of the same sizes.
+/// Returns the largest number of matmuls that a GPU computes in one batch.
+///
+/// The naive kernel of cubek 0.2 uses one index of a launch's third axis per matmul, and larger
+/// batches are refused. Autotuning may select this kernel for a small batch and then reuse it for
+/// larger batches of the same sizes.
 pub(crate) fn max_matmuls_at_once<B: Backend>(device: &B::Device) -> usize {
     as_cuda::<B>(device).map_or(usize::MAX, |_| u16::MAX.into())
 }
 
-/// What a GPU's memory is; nothing if the device is none.
+/// Returns the memory of a GPU, or `None` if the device is not a GPU.
 pub(crate) fn memory<B: Backend>(device: &B::Device) -> Option<Memory> {
     let device = as_cuda::<B>(device)?;
     let context = CudaContext::new(device.index).ok()?;
     let (free, total) = context.mem_get_info().ok()?;
-    // The backend keeps what it has asked the driver for; what of that is unused is as good as free.
+    // The backend keeps the memory that it has allocated. The unused part of it counts as free.
     let pooled =
         CudaRuntime::client(device).memory_usage().map_or(0, |u| u.bytes_reserved.saturating_sub(u.bytes_in_use));
     Some(Memory { free: free as u64 + pooled, total: total as u64, name: context.name().ok() })

@@ -1,5 +1,5 @@
-//! The product that keeps every bit of float32, as an operation of burn's: of tensors on CUDA, with its gradient, put in order with
-//! what the backend fuses.
+//! Matmul that keeps every bit of float32, as a custom operation for burn's CUDA backend. It has a
+//! gradient, and runs in order with the operations that the backend fuses.
 
 use std::any::Any;
 use std::fmt;
@@ -20,14 +20,15 @@ use burn_fusion::stream::{Operation, OperationStreams};
 use burn_fusion::{Fusion, FusionRuntime};
 use burn_ir::{CustomOpIr, HandleContainer, OperationIr, OperationOutput, TensorIr};
 
-use super::units;
+use super::simt_matmul;
 
 /// burn's backend over a runtime of kernels, before fusion.
 type Kernels<R> = CubeBackend<R, f32, i32, u8>;
-/// The same with fusion: for CUDA, the type that `burn-cuda` calls `Cuda`.
+/// burn's backend with fusion; for CUDA, the type that `burn-cuda` calls `Cuda`.
 type Fused<R> = Fusion<Kernels<R>>;
 
-/// The product of two float32 tensors on CUDA, tracked or not; others are given back.
+/// Returns the product of two float32 tensors on CUDA, tracked or not. Gives other tensors back as
+/// the error.
 pub(crate) fn float32_matmul<B: Backend, const D: usize>(
     a: Tensor<B, D>,
     b: Tensor<B, D>,
@@ -40,7 +41,8 @@ pub(crate) fn float32_matmul<B: Backend, const D: usize>(
         .or_else(|(a, b)| on::<Autodiff<Plain>, B, D>(a, b, tracked_matmul::<CudaRuntime>))
 }
 
-/// `operation` on the primitives of `a` and `b`, if `B` is `Wanted`.
+/// Applies `operation` to the primitives of `a` and `b` if `B` is `Wanted`. Otherwise gives both
+/// back as the error.
 fn on<Wanted: Backend, B: Backend, const D: usize>(
     a: Tensor<B, D>,
     b: Tensor<B, D>,
@@ -51,14 +53,15 @@ fn on<Wanted: Backend, B: Backend, const D: usize>(
     let (Some(of_a), Some(of_b)) = (wanted(&mut a), wanted(&mut b)) else {
         return Err((a.expect("not taken"), b.expect("not taken")));
     };
-    // One of the two may be repeated along the axes before the last two; its gradient is then summed by the repeating.
+    // One of the two may be expanded along its leading axes. The backward pass of `expand` then
+    // sums its gradient.
     let [of_a, of_b] = same_batch(of_a, of_b).map(|tensor| tensor.into_primitive().tensor());
     let mut out = Some(Tensor::<Wanted, D>::from_primitive(TensorPrimitive::Float(operation(of_a, of_b))));
     let slot: &mut dyn Any = &mut out;
     Ok(slot.downcast_mut::<Option<Tensor<B, D>>>().and_then(Option::take).expect("the backend that it came from"))
 }
 
-/// Both with the same axes before the last two.
+/// Expands both to the same leading axes.
 fn same_batch<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> [Tensor<B, D>; 2] {
     let [of_a, of_b] = [a.dims(), b.dims()];
     let batch = |axis: usize| of_a[axis].max(of_b[axis]);
@@ -70,7 +73,7 @@ fn same_batch<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> [
     [as_large(a), as_large(b)]
 }
 
-/// The product as a step of the stream that the backend fuses.
+/// The matmul as an operation in the stream that the backend fuses.
 struct Product<R> {
     desc: CustomOpIr,
     runtime: PhantomData<R>,
@@ -103,7 +106,8 @@ fn matmul<R: CubeRuntime>(a: FloatTensor<Fused<R>>, b: FloatTensor<Fused<R>>) ->
     client.register(streams, OperationIr::Custom(desc), operation).output()
 }
 
-/// What the gradient of a product needs: of each factor, the other one, if a gradient is wanted.
+/// The backward pass of the matmul. Its state holds, for each factor, the other factor if a
+/// gradient is needed.
 #[derive(Debug)]
 struct ProductBackward;
 

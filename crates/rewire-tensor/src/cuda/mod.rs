@@ -1,4 +1,4 @@
-//! burn's CUDA backend: everything that would change with a newer burn is here.
+//! The code for burn's CUDA backend. A newer burn would change only this folder.
 
 mod driver;
 mod float32;

@@ -1,7 +1,8 @@
-//! MatmulPrecision of float32 on the processor's ordinary units, none of which shortens a number.
+//! Float32 matmul on the GPU's ordinary (SIMT) units, which round no number to a shorter type.
 //!
-//! Left to itself, the backend tries every kernel that it has for a product and keeps the fastest, those among them that round
-//! float32 to TF32 for the matrix units: how exact a product is would depend on timings.
+//! By default, the backend tries every kernel that it has for a matmul and keeps the fastest. Some
+//! of these kernels round float32 to TF32 for the matrix units. The precision of a matmul would
+//! then depend on timings.
 
 use burn::tensor::DType;
 use burn_cubecl::kernel::matmul::init_matmul_output;
@@ -14,10 +15,10 @@ use cubek::matmul::routines::simple_unit::SimpleUnitSelectionArgs;
 use cubek::matmul::routines::{BlueprintStrategy, TileSizeSelection};
 use cubek::std::InputBinding;
 
-/// Two factors and where their product goes.
+/// Two factors, and the tensor for their product.
 type Inputs<R> = (CubeTensor<R>, CubeTensor<R>, CubeTensor<R>);
 
-/// `a @ b` of float32 tensors, by the fastest of the kernels that keep every bit.
+/// Returns `a @ b` for float32 tensors, computed by the fastest kernel that keeps every bit.
 pub(super) fn matmul<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTensor<R>) -> CubeTensor<R> {
     static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!("float32-product");
     let out = init_matmul_output(&a, &b, DType::F32);
@@ -36,8 +37,10 @@ pub(super) fn matmul<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTensor<R>) -> Cube
     out
 }
 
-/// The kernels to choose from; the first one works for every shape. Not among them are those with two buffers (`DoubleUnit`): on a software
-/// Vulkan device cubek 0.2's gave wrong numbers for batches of small products, such as attention's.
+/// Returns the kernels to choose from. The first one works for every shape.
+///
+/// Kernels with two buffers (`DoubleUnit`) are left out: on a software Vulkan device, cubek 0.2's
+/// gave wrong numbers for batches of small matmuls, such as attention's.
 fn strategies() -> Vec<Strategy> {
     let sizes = [TileSizeSelection::MaxTileSize, TileSizeSelection::MinTileSize];
     let simple =

@@ -28,8 +28,8 @@ use shown::{Found, NEXT, next_rows};
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Seed of the random words that replace the landmark. Used only if the demo's four words do not
-    /// have as many tokens as the landmark.
+    /// Seed of the random words that replace the landmark. Used only if the demo's four words do
+    /// not have as many tokens as the landmark.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.

@@ -1,5 +1,5 @@
-//! `cargo xtask reproduce-ig`: compares integrated gradients with activation patching, and both with
-//! ablation.
+//! `cargo xtask reproduce-ig`: compares integrated gradients with activation patching, and both
+//! with ablation.
 
 mod arguments;
 mod report;

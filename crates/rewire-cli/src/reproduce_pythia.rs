@@ -1,5 +1,5 @@
-//! `cargo xtask reproduce-pythia`: finds the circuit for indirect object identification with the steps
-//! of the Pythia notebook.
+//! `cargo xtask reproduce-pythia`: finds the circuit for indirect object identification with the
+//! steps of the Pythia notebook.
 
 mod arguments;
 mod json;

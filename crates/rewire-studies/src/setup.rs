@@ -62,8 +62,8 @@ impl<'a> Setup<'a> {
         Execution { on_reduced: self.on_reduced, ..Execution::default() }.fitted(model, pos, budget)
     }
 
-    /// Runs a step and returns the result of `work`. `work` reports its progress to the function that
-    /// it receives, as (done, of).
+    /// Runs a step and returns the result of `work`. `work` reports its progress to the function
+    /// that it receives, as (done, of).
     pub fn step<T>(&self, name: &str, work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
         (self.on_progress)(Progress::Started(name));
         let result = work(&|done, of| (self.on_progress)(Progress::Done { done, of }));

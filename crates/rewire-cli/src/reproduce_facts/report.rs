@@ -29,10 +29,10 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
     direct(&mut page, source, found);
     page.section("How to read this", "");
     page.text(
-        "Each cell is one patch: the corrupted run takes one activation at one position from the clean run. Every effect is exact. \
-         An effect of 0 leaves the corrupted run's logit difference; 1 restores the clean run's logit difference. The model reads the fact \
-         out at the layers in which the effect moves from the landmark's tokens to the last position. Random words have no city, \
-         so no other city competes with the answer.",
+        "Each cell is one patch: the corrupted run takes one activation at one position from the clean run. Every \
+         effect is exact. An effect of 0 leaves the corrupted run's logit difference; 1 restores the clean run's logit \
+         difference. The model reads the fact out at the layers in which the effect moves from the landmark's tokens \
+         to the last position. Random words have no city, so no other city competes with the answer.",
     );
     page
 }
@@ -43,7 +43,8 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
     page.section(
         &format!("Patching against {}", set.name),
         &format!(
-            "Clean prompt: {of_clean:?}. Corrupted prompt: {of_corrupted:?}. The logit difference is the logit of Paris minus the logit of Rome."
+            "Clean prompt: {of_clean:?}. Corrupted prompt: {of_corrupted:?}. The logit difference is the logit of \
+             Paris minus the logit of Rome."
         ),
     );
     let row = |run: &str, difference: f64, next: &Next| {
@@ -71,8 +72,9 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
 fn direct(page: &mut Page, source: &Source, found: &Found) {
     page.section(
         "Where the answer is written",
-        "Direct logit attribution on the clean prompt at its last position, with the scale of the final norm held. The columns are logit \
-         differences, in logits: of the residual stream after each layer, of the layer's attention output, and of its MLP output.",
+        "Direct logit attribution on the clean prompt at its last position, with the scale of the final norm held. The \
+         columns are logit differences, in logits: of the residual stream after each layer, of the layer's attention \
+         output, and of its MLP output.",
     );
     let layers = numbered("L", source.config.n_layers);
     let of = |i: usize| found.direct.effects[i].mean();
@@ -87,7 +89,8 @@ fn direct(page: &mut Page, source: &Source, found: &Found) {
         layers.iter().enumerate().map(row).collect(),
     );
     page.text(&format!(
-        "The biases of the final norm and of the unembedding add {:.3} to the logit difference. They belong to no layer.",
+        "The biases of the final norm and of the unembedding add {:.3} to the logit difference. They belong to no \
+         layer.",
         found.bias
     ));
 }

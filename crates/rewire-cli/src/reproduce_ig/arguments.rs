@@ -36,8 +36,8 @@ pub struct Arguments {
     pub(super) rule: Rule,
     /// Largest completeness gap: the difference between the sum of the attributions and the change
     /// of the metric. The gap is a share of that change or, if the change is small, of a hundredth
-    /// of the terms that cancel in it. The number of steps is doubled, up to four times, until the gap is
-    /// within the tolerance. A gap that stays larger is an error.
+    /// of the terms that cancel in it. The number of steps is doubled, up to four times, until the
+    /// gap is within the tolerance. A gap that stays larger is an error.
     #[arg(long, default_value_t = 0.001, value_parser = tolerance)]
     pub(super) tolerance: f64,
     /// Range of the interpolation curves; 0 is the clean activation and 1 the corrupted one.

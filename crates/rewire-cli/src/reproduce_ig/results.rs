@@ -253,7 +253,8 @@ pub(super) fn summary(
     let [clean, corrupted] = compared.logit_differences();
     let mut text = format!("{} on {}\n", source.name, session.device());
     text += &format!("clean logit difference {clean:.4}, corrupted {corrupted:.4}\n\n");
-    text += "attributions compared with activation patching (\"notebook's\": one gradient near the clean activation, not integrated gradients)\n";
+    text += "attributions compared with activation patching (\"notebook's\": one gradient near the clean activation, \
+             not integrated gradients)\n";
     text += &text_table(&COMPARISON, &comparison_rows(found));
     let worst = |integrated: &Integrated| {
         let gaps = integrated.completeness.iter().flat_map(|c| c.gap.iter().zip(&c.change));
@@ -263,12 +264,14 @@ pub(super) fn summary(
         let [gap, change] = worst(&lines.integrated);
         let [literal, _] = worst(&lines.literal);
         text += &format!(
-            "{baseline} baseline: largest change of the metric {change:.3}, largest completeness gap {gap:.1e} (gap of the notebook's figure: {literal:.3})\n"
+            "{baseline} baseline: largest change of the metric {change:.3}, largest completeness gap {gap:.1e} (gap of \
+             the notebook's figure: {literal:.3})\n"
         );
     }
     if let Some(averaged) = &found.averaged {
         text += &format!(
-            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% bootstrap interval)\n",
+            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% \
+             bootstrap interval)\n",
             averaged.n, averaged.seed
         );
         text += &text_table(&AVERAGED, &averaged_rows(averaged));

@@ -39,9 +39,10 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found, arguments:
 fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
     page.section(
         "The task",
-        "A clean prompt names two people and repeats one of the names, the subject. The right answer is the other name, the indirect object. \
-         The corrupted prompt has a different name in place of one of the mentions. The metric is the logit difference at the last token: the logit of the right name minus the logit of the \
-         wrong name. Normalized, 0 is the mean of the corrupted prompts and 1 is the mean of the clean prompts.",
+        "A clean prompt names two people and repeats one of the names, the subject. The right answer is the other \
+         name, the indirect object. The corrupted prompt has a different name in place of one of the mentions. The \
+         metric is the logit difference at the last token: the logit of the right name minus the logit of the wrong \
+         name. Normalized, 0 is the mean of the corrupted prompts and 1 is the mean of the clean prompts.",
     );
     let row = |set: &Set| {
         let [clean, corrupted] = set.baselines();
@@ -62,7 +63,8 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
     page.text(&format!("The demo's first prompt: {}", found.sets[0].pairs.labels(0).concat()));
     if !found.checks.is_empty() {
         page.text(
-            "This model has the shape of the demo's model. The table compares the figures that the demo prints with ours:",
+            "This model has the shape of the demo's model. The table compares the figures that the demo prints with \
+             ours:",
         );
         page.table(&Check::HEADER, found.checks.iter().map(Check::row).collect());
     }
@@ -79,10 +81,14 @@ fn heads(page: &mut Page, set: &Set, labels: &Labels) {
         page.section(
             &format!("Heads on {named}, {direction}"),
             match index {
-                0 => "The corrupted run takes one head's output, at all positions, from the clean run. An effect of 0 changes nothing. An effect of 1 \
-                      restores all of the behavior.",
-                _ => "The clean run takes one head's output, at all positions, from the corrupted run. An effect of 0 changes nothing. An effect of -1 \
-                      removes all of the behavior.",
+                0 => {
+                    "The corrupted run takes one head's output, at all positions, from the clean run. An effect of 0 \
+                      changes nothing. An effect of 1 restores all of the behavior."
+                }
+                _ => {
+                    "The clean run takes one head's output, at all positions, from the corrupted run. An effect of 0 \
+                      changes nothing. An effect of -1 removes all of the behavior."
+                }
             },
         );
         exact_and_attribution(page, "Head outputs", &set.outcomes[index], labels.by_head());
@@ -105,12 +111,13 @@ fn heads(page: &mut Page, set: &Set, labels: &Labels) {
 fn reading(page: &mut Page) {
     page.section("How to read this", "");
     page.text(
-        "Exact effects come from activation patching: one forward pass for each node, with no approximation. Attribution \
-         is (activation on the other run - activation on this run) times the gradient of the metric, summed. One backward pass gives the attribution of \
-         all nodes. It equals the exact effect if the network is linear between the two runs. Standard errors and intervals are over clusters of \
-         prompts: a pair, its mirror and their repeats count once. They hold the effect scale (mean clean minus corrupted logit difference) fixed. Family-wise \
-         p-values account for all heads of a table. Every number is in effects.safetensors, per prompt, in the same directory as this file. \
-         effects.csv has all but the largest tables. effects.json has the settings.",
+        "Exact effects come from activation patching: one forward pass for each node, with no approximation. \
+         Attribution is (activation on the other run - activation on this run) times the gradient of the metric, \
+         summed. One backward pass gives the attribution of all nodes. It equals the exact effect if the network is \
+         linear between the two runs. Standard errors and intervals are over clusters of prompts: a pair, its mirror \
+         and their repeats count once. They hold the effect scale (mean clean minus corrupted logit difference) fixed. \
+         Family-wise p-values account for all heads of a table. Every number is in effects.safetensors, per prompt, in \
+         the same directory as this file. effects.csv has all but the largest tables. effects.json has the settings.",
     );
 }
 

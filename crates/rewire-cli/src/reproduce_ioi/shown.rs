@@ -75,8 +75,8 @@ impl Set {
                     _ => format!("to within {difference:.1e}, for every prompt and head"),
                 };
                 Some(format!(
-                    "Noising has no table: it is minus denoising, {how}. The set holds every pair's mirror, and the metric \
-                     changes its sign on the mirror."
+                    "Noising has no table: it is minus denoising, {how}. The set holds every pair's mirror, and the \
+                     metric changes its sign on the mirror."
                 ))
             }
         }

@@ -28,12 +28,12 @@ pub struct Arguments {
     /// Seed of all prompts, of the bootstrap, and of the sets of random heads.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Smallest effect of a head that counts in a step, as a share of the clean minus corrupted logit
-    /// difference.
+    /// Smallest effect of a head that counts in a step, as a share of the clean minus corrupted
+    /// logit difference.
     #[arg(long, default_value_t = 0.02, value_parser = share)]
     pub(super) threshold: f32,
-    /// Smallest effect of a path between heads that stays in the graph. Default: a tenth of the
-    /// largest effect.
+    /// Smallest absolute effect of a path between heads that stays in the graph. Default: a tenth
+    /// of the largest.
     #[arg(long, value_parser = share)]
     pub(super) edge_threshold: Option<f32>,
     /// Number of paths between heads to patch exactly, largest attribution first. Used only if the

@@ -66,8 +66,9 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
         "bars": { "kept": KEPT, "removed": LEFT },
         "meets_the_bars": circuit.judged.shares.meet_the_bars() && not_the_task(found).is_none(),
         "does_the_task": not_the_task(found).is_none(),
-        "meaning": "shares of the clean logit difference on the judging prompts. kept: with all heads outside the circuit mean-ablated. removed: with \
-                    the circuit's heads mean-ablated. Intervals are 95% bootstrap intervals over prompts.",
+        "meaning": "shares of the clean logit difference on the judging prompts. kept: with all heads outside the \
+                    circuit mean-ablated. removed: with the circuit's heads mean-ablated. Intervals are 95% bootstrap \
+                    intervals over prompts.",
         "random": random_sets(circuit),
         "curve_on_choosing_prompts": circuit.curve.iter().map(carried).collect::<Vec<_>>(),
         "found": with_classes(circuit),

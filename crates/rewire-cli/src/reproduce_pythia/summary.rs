@@ -13,7 +13,8 @@ use crate::session::Session;
 pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks: &[Check]) -> String {
     let [clean, corrupted] = found.parts.baselines.means();
     let mut text = format!(
-        "{} on {}: {} prompts, clean logit difference {clean:.4}, corrupted {corrupted:.4}; right on {:.1}% of clean prompts\n",
+        "{} on {}: {} prompts, clean logit difference {clean:.4}, corrupted {corrupted:.4}; right on {:.1}% of clean \
+         prompts\n",
         source.name,
         session.device(),
         found.data.pairs.len(),

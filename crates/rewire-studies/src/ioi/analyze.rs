@@ -241,9 +241,10 @@ impl Demo {
     /// linear approximation around the corrupted run.
     ///
     /// `place` is the index of the node: layer, head and, for kinds by position, the position. The
-    /// mean is over prompts and over the destinations that read the node. If `place` has no position,
-    /// it is over all destinations at and after the first position that differs. Position 0 is never
-    /// a destination. Returns `None` if the node is not a head, or if there is no such destination.
+    /// mean is over prompts and over the destinations that read the node. If `place` has no
+    /// position, it is over all destinations at and after the first position that differs. Position
+    /// 0 is never a destination. Returns `None` if the node is not a head, or if there is no such
+    /// destination.
     #[must_use]
     pub fn entropy_at(&self, pairs: &PromptPairs, kind: NodeKind, place: &[usize]) -> Option<f32> {
         if !kind.is_of_heads() {

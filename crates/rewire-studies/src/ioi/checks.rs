@@ -10,8 +10,8 @@ use super::study::Found;
 use crate::Check;
 
 /// Tolerance for mean logit differences: another machine sums in another order. Float32 and float64
-/// differ by 1e-6 on a random model of this size. The residual stream of a trained model has entries
-/// of some thousands, so the tolerance is a hundred times as large.
+/// differ by 1e-6 on a random model of this size. The residual stream of a trained model has
+/// entries of some thousands, so the tolerance is a hundred times as large.
 const OF_LOGITS: f64 = 1e-4;
 /// Tolerance for shares of the clean minus corrupted logit difference, which is 7.1.
 const OF_SHARES: f64 = 2e-5;

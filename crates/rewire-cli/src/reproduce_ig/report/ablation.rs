@@ -20,9 +20,10 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
     page.section(
         "Heads on which the methods disagree",
         &format!(
-            "Outlier heads: patching minus attribution lies beyond the limits of agreement, corrupted baseline. The notebook has its own rule. It multiplies its figure by 1e5 \
-             and takes heads whose absolute difference from patching exceeds 1.96 standard deviations of such differences. The result depends on the factor 1e5. \
-             In this run the scaled figure has on average {:.4} times the absolute value of patching.",
+            "Outlier heads: patching minus attribution lies beyond the limits of agreement, corrupted baseline. The \
+             notebook has its own rule. It multiplies its figure by 1e5 and takes heads whose absolute difference from \
+             patching exceeds 1.96 standard deviations of such differences. The result depends on the factor 1e5. In \
+             this run the scaled figure has on average {:.4} times the absolute value of patching.",
             compared.scaled_literal_share()
         ),
     );
@@ -90,16 +91,17 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
     page.section(
         "Ablation: does the model still give the right answer?",
         &format!(
-            "{} generated prompts (seed {}). The model generates up to three greedy tokens per prompt. A prompt counts as right if the first generated word \
-             contains the name. Ablated heads are replaced by zero, by their mean over {REFERENCE} other prompts and all positions (mean), or by \
-             their activation on the prompt with three other names (resample). Intervals are 95% Wilson intervals.",
+            "{} generated prompts (seed {}). The model generates up to three greedy tokens per prompt. A prompt counts \
+             as right if the first generated word contains the name. Ablated heads are replaced by zero, by their mean \
+             over {REFERENCE} other prompts and all positions (mean), or by their activation on the prompt with three \
+             other names (resample). Intervals are 95% Wilson intervals.",
             study.whole.said.n, arguments.seed
         ),
     );
     if study.means_nothing() {
         page.text(
-            "This model never gets the task right on these prompts. No ablation can make it worse, so the comparison below \
-             means nothing.",
+            "This model never gets the task right on these prompts. No ablation can make it worse, so the comparison \
+             below means nothing.",
         );
     }
     let mut names = vec!["none".to_owned()];
@@ -120,8 +122,8 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
     page.table(&ACCURACY, accuracy_rows(study));
     if source.is_gpt2_small() {
         page.text(
-            "Accuracies after zero ablation, from the notebook and from this run. The notebook's 10,000 prompts are not available, so this run uses \
-             generated prompts and there is no verdict:",
+            "Accuracies after zero ablation, from the notebook and from this run. The notebook's 10,000 prompts are \
+             not available, so this run uses generated prompts and there is no verdict:",
         );
         let row =
             |name: String, printed: f64, ours: Proportion| vec![name, format!("{printed:.4}"), with_interval(ours)];
@@ -151,7 +153,8 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
         .map(|c| [c.scores.to_owned()].into_iter().chain(c.with_change.iter().map(number)).collect::<Vec<_>>());
     page.table(&["scores", "zero", "mean", "resample"], rows.collect());
     page.text(&format!(
-        "These correlations are over {} heads, chosen because the methods disagree on them. They are weak evidence for either method.",
+        "These correlations are over {} heads, chosen because the methods disagree on them. They are weak evidence for \
+         either method.",
         study.heads.len()
     ));
     let axes = ["patching minus IG", "change of the share right"];
@@ -180,9 +183,10 @@ fn regressions(page: &mut Page, source: &Source, found: &Found, study: &Study) {
     ];
     let printed = [ZERO_ABLATION.map(Some), MEAN_ABLATION];
     page.text(
-        "The notebook's regressions, over the outlier heads of the notebook's rule. The notebook's figure is not scaled by 1e5 here. The printed correlations have no \
-         verdict, because they are for the notebook's 10,000 prompts, which are not available. In \"patching minus the notebook's figure\" the figure is \
-         about a millionth of patching, so that regression is the regression on patching alone.",
+        "The notebook's regressions, over the outlier heads of the notebook's rule. The notebook's figure is not \
+         scaled by 1e5 here. The printed correlations have no verdict, because they are for the notebook's 10,000 \
+         prompts, which are not available. In \"patching minus the notebook's figure\" the figure is about a millionth \
+         of patching, so that regression is the regression on patching alone.",
     );
     let mut rows = Vec::new();
     for (i, (by, printed)) in INTERVENTIONS.iter().zip(printed).enumerate() {

@@ -23,8 +23,9 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     integrated(page, compared, 0);
     page.section(
         "Activation patching",
-        "The clean run takes the activation of one neuron or head, at all positions, from the corrupted run. The effect is the change of the logit difference, \
-         as a share of the clean minus corrupted logit difference. An effect of -1 removes all of the behavior.",
+        "The clean run takes the activation of one neuron or head, at all positions, from the corrupted run. The \
+         effect is the change of the logit difference, as a share of the clean minus corrupted logit difference. An \
+         effect of -1 removes all of the behavior.",
     );
     for (kind, (_, name)) in KINDS.iter().enumerate() {
         page.row(vec![map(&format!("Activation patching, {name}"), &compared.exact.effects[kind])]);
@@ -41,8 +42,9 @@ fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     let lead = match baseline {
         0 => {
-            "The line goes from the clean activation to zero. For neurons it goes to their activation when the input of the MLP is zero. Attributions are in \
-             logits. The attributions of a layer sum to the change of the logit difference along the line."
+            "The line goes from the clean activation to zero. For neurons it goes to their activation when the input \
+             of the MLP is zero. Attributions are in logits. The attributions of a layer sum to the change of the \
+             logit difference along the line."
         }
         _ => "The line goes from the clean activation to the corrupted activation. Attributions are in logits.",
     };
@@ -85,10 +87,12 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     page.section(
         &format!("Comparison, {name} baseline"),
-        "The left plots show integrated gradients, the right plots the notebook's figure. First row: the attribution of each node and its exact effect, with the least-squares line. \
-         Both are shares of the clean minus corrupted logit difference, except that the notebook's figure is a mean over positions and dimensions. \
-         Second row: patching minus attribution, plotted over the mean of both, after dividing each method's scores by their largest absolute value. Its lines are the mean difference and the limits of \
-         agreement (1.96 standard deviations).",
+        "The left plots show integrated gradients, the right plots the notebook's figure. First row: the attribution \
+         of each node and its exact effect, with the least-squares line. Both are shares of the clean minus corrupted \
+         logit difference, except that the notebook's figure is a mean over positions and dimensions. Second row: \
+         patching minus attribution, plotted over the mean of both, after dividing each method's scores by their \
+         largest absolute value. Its lines are the mean difference and the limits of agreement (1.96 standard \
+         deviations).",
     );
     let lines = &compared.lines[baseline];
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
@@ -126,7 +130,8 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
         page.row(both.iter().map(difference).collect());
         if exact.len() > MOST_POINTS {
             page.text(&format!(
-                "The plots draw the {MOST_POINTS} of {} {nodes} that are furthest out. Correlations and lines use all {nodes}.",
+                "The plots draw the {MOST_POINTS} of {} {nodes} that are furthest out. Correlations and lines use all \
+                 {nodes}.",
                 exact.len()
             ));
         }
@@ -180,8 +185,9 @@ fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
         }
     }
     page.text(
-        "Each method's scores are divided by their largest absolute value over all layers. The notebook's zero-baseline maps scale each column separately (one column \
-         is one head index across layers), so heads of different columns cannot be compared there.",
+        "Each method's scores are divided by their largest absolute value over all layers. The notebook's \
+         zero-baseline maps scale each column separately (one column is one head index across layers), so heads of \
+         different columns cannot be compared there.",
     );
     let outliers = lines.comparisons[1].difference.outliers();
     let names = |of: &[usize]| of.iter().map(|&i| node_name(compared, 1, i)).collect::<Vec<_>>().join(", ");
@@ -226,8 +232,9 @@ fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
 fn scaled(page: &mut Page, compared: &Compared) {
     page.section(
         "The notebook's figure times 1e5",
-        "Heads, corrupted baseline. The first row shows the notebook's figure times 1e5 and activation patching on one color scale. The second row shows their \
-         differences on another scale. The notebook chose the factor 1e5 to make both maps look alike. The factor has no other meaning.",
+        "Heads, corrupted baseline. The first row shows the notebook's figure times 1e5 and activation patching on one \
+         color scale. The second row shows their differences on another scale. The notebook chose the factor 1e5 to \
+         make both maps look alike. The factor has no other meaning.",
     );
     let grid = |of: &dyn Fn((usize, usize)) -> f32| {
         let shape = compared.exact.effects[1].values.shape();
@@ -253,10 +260,11 @@ fn scaled(page: &mut Page, compared: &Compared) {
 fn slip(page: &mut Page, compared: &Compared) {
     page.section(
         "What the notebook's code computes",
-        "Captum runs all quadrature steps in one batch. The notebook's metric reads the logits of batch row 0 only. Only the \
-         first step, next to the clean activation, therefore has a gradient. The gradients of all other steps are 0. The notebook's code returns \
-         that one gradient, times the change of the activation, times the first weight. The notebook's printed table of heads on this \
-         pair is larger by a factor of 18 or more, so it is not known whether its printed correlations come from one gradient.",
+        "Captum runs all quadrature steps in one batch. The notebook's metric reads the logits of batch row 0 only. \
+         Only the first step, next to the clean activation, therefore has a gradient. The gradients of all other steps \
+         are 0. The notebook's code returns that one gradient, times the change of the activation, times the first \
+         weight. The notebook's printed table of heads on this pair is larger by a factor of 18 or more, so it is not \
+         known whether its printed correlations come from one gradient.",
     );
     if let Some(node) = Quadrature::default().nodes().ok().and_then(|nodes| nodes.first().copied()) {
         page.text(&format!(
@@ -265,9 +273,10 @@ fn slip(page: &mut Page, compared: &Compared) {
         ));
     }
     page.text(
-        "Completeness is the evidence: along each line the attributions of a layer must sum to the change of the metric. The gap is the difference between \
-         that sum and that change. The tables list the gap of each layer. The gaps that the notebook printed are nearly the whole change of the metric. \
-         Captum reports gaps and does not treat them as errors.",
+        "Completeness is the evidence: along each line the attributions of a layer must sum to the change of the \
+         metric. The gap is the difference between that sum and that change. The tables list the gap of each layer. \
+         The gaps that the notebook printed are nearly the whole change of the metric. Captum reports gaps and does \
+         not treat them as errors.",
     );
     for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
         for (kind, (_, nodes)) in KINDS.iter().enumerate() {

@@ -11,8 +11,9 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     let Drawn { heads, inside, wide } = &found.curves;
     page.section(
         "Interpolation curves",
-        "The logit difference on the clean prompt while one head moves along the line from its clean activation (0) to its corrupted activation \
-         (1). Everything after the head is recomputed. Integrated gradients of that head alone integrates the slope of this curve.",
+        "The logit difference on the clean prompt while one head moves along the line from its clean activation (0) to \
+         its corrupted activation (1). Everything after the head is recomputed. Integrated gradients of that head \
+         alone integrates the slope of this curve.",
     );
     let named = |curves: &Curves| {
         let curve = |(node, head): (usize, &Head)| (head.to_string(), curves.mean(node));
@@ -29,7 +30,10 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
         let [trough, peak] = extremes(&wide.places, &beyond);
         vec![head.to_string(), start, end, peak, trough]
     });
-    page.text("The value of each curve at the clean and the corrupted activation, and its peak and trough over the wide range:");
+    page.text(
+        "The value of each curve at the clean and the corrupted activation, and its peak and trough over the \
+               wide range:",
+    );
     page.table(&["head", "clean end", "corrupted end", "peak (at)", "trough (at)"], rows.collect());
     if !found.contrasts.is_empty() {
         contrasts(page, &found.contrasts);
@@ -47,10 +51,11 @@ fn extremes(places: &[f64], values: &[f32]) -> [String; 2] {
 fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
     page.section(
         "The contrastive pair",
-        "The notebook's second pair is meant to make a name mover matter more: the first mentions of the names become a cat and a dog. \"as printed\": \
-         the corrupted prompt is two tokens longer than the clean prompt. The notebook's library pads the clean prompt at its end, and the notebook reads the logits \
-         after the padding. Its clean logit difference therefore falls from 4.276 to 1.458, and it compares positions that do \
-         not correspond. \"aligned\": \"cat and dog\" replaces \"John and Mary\" token for token.",
+        "The notebook's second pair is meant to make a name mover matter more: the first mentions of the names become \
+         a cat and a dog. \"as printed\": the corrupted prompt is two tokens longer than the clean prompt. The \
+         notebook's library pads the clean prompt at its end, and the notebook reads the logits after the padding. Its \
+         clean logit difference therefore falls from 4.276 to 1.458, and it compares positions that do not correspond. \
+         \"aligned\": \"cat and dog\" replaces \"John and Mary\" token for token.",
     );
     let row = |c: &Contrasted| {
         let [clean, corrupted] = c.logit_differences;
@@ -83,9 +88,10 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
         page.text(&format!("{}: {clean} | {corrupted}", contrast.name));
     }
     page.text(
-        "On this pair the notebook's code follows the line from the corrupted to the clean activation. Its one gradient is next to the corrupted activation, and a head that \
-         supports the behavior has a figure above 0. The notebook prints patching as a share of the first pair's clean minus corrupted logit difference, \
-         because it does not recompute that difference. The table has logits.",
+        "On this pair the notebook's code follows the line from the corrupted to the clean activation. Its one \
+         gradient is next to the corrupted activation, and a head that supports the behavior has a figure above 0. The \
+         notebook prints patching as a share of the first pair's clean minus corrupted logit difference, because it \
+         does not recompute that difference. The table has logits.",
     );
     if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {
         let curve = |c: &Contrasted| (format!("{}, {}", c.head, c.name), c.curve.mean(0));

@@ -55,16 +55,17 @@ fn largest_halves(cells: &ArrayView4<f32>, pairs: &PromptPairs) -> Vec<Attention
 fn attention(page: &mut Page, found: &Found, pairs: &PromptPairs) {
     page.section(
         "Attention attribution",
-        "Each cell is the attention pattern times the gradient of the metric at the pattern, on the clean run. To first order this is the loss of the metric if that \
-         cell were 0. Corrupted prompts are not used. Each head has two maps, one of its positive cells (+, blue) and one of its negative cells (-, red). \
-         The section shows the 20 maps with the largest cells.",
+        "Each cell is the attention pattern times the gradient of the metric at the pattern, on the clean run. To \
+         first order this is the loss of the metric if that cell were 0. Corrupted prompts are not used. Each head has \
+         two maps, one of its positive cells (+, blue) and one of its negative cells (-, red). The section shows the \
+         20 maps with the largest cells.",
     );
     let cells = &found.demo.attention_attribution;
     page.text("On the first prompt:");
     page.attention(largest_halves(&cells.index_axis(Axis(0), 0), pairs));
     page.text(
-        "Summed over all eight prompts, labeled with the first prompt's tokens. The order of the indirect object and the first subject differs \
-         between prompts.",
+        "Summed over all eight prompts, labeled with the first prompt's tokens. The order of the indirect object and \
+         the first subject differs between prompts.",
     );
     let sum: Array4<f32> = cells.sum_axis(Axis(0));
     page.attention(largest_halves(&sum.view(), pairs));
@@ -77,8 +78,9 @@ fn estimate(found: &Found, kind: NodeKind) -> Option<&Effects> {
 fn residual(page: &mut Page, found: &Found, labels: &Labels) {
     page.section(
         "Residual stream attribution",
-        "The estimated share of the behavior that is restored when the corrupted run takes the residual stream at one position from the clean run. \
-         Rows are the residual stream before each block (pre), between its attention and its MLP (mid), and after the last block (end).",
+        "The estimated share of the behavior that is restored when the corrupted run takes the residual stream at one \
+         position from the clean run. Rows are the residual stream before each block (pre), between its attention and \
+         its MLP (mid), and after the last block (end).",
     );
     let of = |c| estimate(found, NodeKind::by_position(c)).map(mean_map);
     let (Some(pre), Some(post)) = (of(Component::ResidPre), of(Component::ResidPost)) else { return };
@@ -143,7 +145,8 @@ fn head_vectors(page: &mut Page, found: &Found, labels: &Labels) {
         let lead = match index {
             0 => "The attribution of each head's output, by position and summed over positions.",
             4 => {
-                "A check: the output of a head is a linear function of its mixed values, so both have the same attribution."
+                "A check: the output of a head is a linear function of its mixed values, so both have the same \
+                 attribution."
             }
             _ => "The attribution of one input of each head's attention, by position and summed over positions.",
         };
@@ -162,8 +165,9 @@ fn head_vectors(page: &mut Page, found: &Found, labels: &Labels) {
 fn patterns(page: &mut Page, found: &Found, pairs: &PromptPairs) {
     page.section(
         "Head pattern attribution",
-        "The attribution of each cell of each head's pattern, if the corrupted run takes it from the clean run. Effects are means over prompts, labeled with the first prompt's tokens. \
-         The section shows the 20 maps of positive or negative cells with the largest cells.",
+        "The attribution of each cell of each head's pattern, if the corrupted run takes it from the clean run. \
+         Effects are means over prompts, labeled with the first prompt's tokens. The section shows the 20 maps of \
+         positive or negative cells with the largest cells.",
     );
     let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
     let mean = estimate(found, kind).and_then(|e| e.mean().into_dimensionality::<ndarray::Ix4>().ok());
@@ -176,9 +180,10 @@ fn head_edges(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
     page.section(
         "Head edge attribution",
         &format!(
-            "The attribution of the edge from the output of a head (column, sender) to the query, key or value input of a later head (row, receiver), summed over positions. The \
-             norm in front of the receiver is differentiated {}. The demo multiplies by the gradient of the norm's scale. \
-             It should divide by the scale, as this report does.",
+            "The attribution of the edge from the output of a head (column, sender) to the query, key or value input \
+             of a later head (row, receiver), summed over positions. The norm in front of the receiver is \
+             differentiated {}. The demo multiplies by the gradient of the norm's scale. It should divide by the \
+             scale, as this report does.",
             match arguments.norm {
                 rewire_analysis::attribution::NormJacobian::Exact => "completely",
                 rewire_analysis::attribution::NormJacobian::Frozen => "with its scale held",
@@ -235,7 +240,8 @@ fn in_and_out(page: &mut Page, source: &Source, found: &Found, labels: &Labels) 
     page.section(
         "Incoming and outgoing edges of three heads",
         &format!(
-            "The heads are {why}. In: edges from other heads into the head's query, key or value. Out: edges from the head into the query, key or value of other heads."
+            "The heads are {why}. In: edges from other heads into the head's query, key or value. Out: edges from the \
+             head into the query, key or value of other heads."
         ),
     );
     for [layer, head] in chosen {

@@ -1,5 +1,5 @@
-//! The demo's last section: attribution compared with activation patching for each kind of node, and
-//! the nodes with the largest errors.
+//! The demo's last section: attribution compared with activation patching for each kind of node,
+//! and the nodes with the largest errors.
 
 use ndarray::Array2;
 use rewire_analysis::node::{By, Component, NodeKind};
@@ -28,10 +28,11 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
     let demo = &found.demo;
     page.section(
         "Validation of attribution by activation patching",
-        "Attribution compared with the exact effect, for every kind of node that the demo patches. Nodes before the first position at which the prompts \
-         differ have an effect of exactly 0 by both methods and are not compared. R2 is the share of the variance of the exact effects that attribution \
-         explains, without refitting its scale. An R2 below 0 means that attribution predicts worse than the mean of the exact effects. Top 10 is the number of the ten largest exact effects \
-         that are among the ten largest attributions.",
+        "Attribution compared with the exact effect, for every kind of node that the demo patches. Nodes before the \
+         first position at which the prompts differ have an effect of exactly 0 by both methods and are not compared. \
+         R2 is the share of the variance of the exact effects that attribution explains, without refitting its scale. \
+         An R2 below 0 means that attribution predicts worse than the mean of the exact effects. Top 10 is the number \
+         of the ten largest exact effects that are among the ten largest attributions.",
     );
     page.table(&agreement::HEADER, agreement::rows(&demo.agreements));
     let pairs = &found.sets[0].pairs;
@@ -55,8 +56,8 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
 fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kinds: &[(NodeKind, &str)]) {
     page.section(
         heading,
-        "Maps of the exact effects (left) and of the attributions (right), on one color scale. Scatter plots of both, and the nodes with the largest \
-         differences, follow.",
+        "Maps of the exact effects (left) and of the attributions (right), on one color scale. Scatter plots of both, \
+         and the nodes with the largest differences, follow.",
     );
     maps_beside(page, found, labels, kinds);
     scatters(page, found, kinds);
@@ -160,10 +161,11 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
     let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     page.section(
         "Why attribution errs: saturated attention",
-        "A softmax with nearly all of its weight on one token has a gradient near 0, even if a change of queries or keys would change the attention. Entropy is the entropy \
-         of a head's attention on the corrupted prompts, at and after the first position that differs, as a share of the largest \
-         possible entropy. 0 means all attention on one token, 1 means equal attention to all tokens. If saturation causes the errors of attribution, large errors occur at low \
-         entropy and the rank correlation is negative.",
+        "A softmax with nearly all of its weight on one token has a gradient near 0, even if a change of queries or \
+         keys would change the attention. Entropy is the entropy of a head's attention on the corrupted prompts, at \
+         and after the first position that differs, as a share of the largest possible entropy. 0 means all attention \
+         on one token, 1 means equal attention to all tokens. If saturation causes the errors of attribution, large \
+         errors occur at low entropy and the rank correlation is negative.",
     );
     let mut rows = Vec::new();
     for (component, title) in HEAD_PARTS {
@@ -181,9 +183,9 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
         true => {
             let names = worst.iter().map(|[layer, head]| head_name(*layer, *head)).collect::<Vec<_>>().join(", ");
             page.text(&format!(
-                "The demo names three heads with attribution errors: L5H5 (query), L10H7 (query and key) and L11H10 (key). The demo prints \
-                 no numbers. It finds no errors in their patterns and outputs. In this run the largest errors of queries and keys are at \
-                 {names}."
+                "The demo names three heads with attribution errors: L5H5 (query), L10H7 (query and key) and L11H10 \
+                 (key). The demo prints no numbers. It finds no errors in their patterns and outputs. In this run the \
+                 largest errors of queries and keys are at {names}."
             ));
             GPT2_HEADS.to_vec()
         }
@@ -193,7 +195,10 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
         }
     };
     page.table(&["head", "part", "exact", "attribution", "error", "rank of error"], parts(&demo.agreements, &shown));
-    page.text("Rank 1 is the largest error of that part among all heads. The maps show the attention of these heads on every clean prompt.");
+    page.text(
+        "Rank 1 is the largest error of that part among all heads. The maps show the attention of these heads on \
+               every clean prompt.",
+    );
     let one = |pairs: &PromptPairs, prompt: usize, [layer, head]: [usize; 2]| {
         let name = format!("{}, prompt {}", head_name(layer, head), prompt + 1);
         let of_prompt = demo.patterns.index_axis(ndarray::Axis(0), prompt);

@@ -17,8 +17,9 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     let circuit = &found.circuit;
     page.section(
         "The circuit in short",
-        "The heads that the steps found, by class. The circuit is the smallest set of heads, strongest first, that keeps the behavior alone on the choosing \
-         prompts. Its shares are on the judging prompts unless they are labeled otherwise.",
+        "The heads that the steps found, by class. The circuit is the smallest set of heads, strongest first, that \
+         keeps the behavior alone on the choosing prompts. Its shares are on the judging prompts unless they are \
+         labeled otherwise.",
     );
     if let Some(told) = sentences::not_the_task(found) {
         page.text(&told);
@@ -58,9 +59,10 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
     page.section(
         "Paths between heads",
         &format!(
-            "A path goes from the output of one head to the query, key or value of another. {how} Each patch is of one path, noising. The graph keeps the {} paths \
-             with an absolute effect of at least {:.4}. The drawing shows at most {DRAWN} paths and direct effects on the logits. Dashed lines work against the \
-             behavior. Heads of the circuit have a heavy border. Point at a line for its effect or at a head for its class. circuit.dot \
+            "A path goes from the output of one head to the query, key or value of another. {how} Each patch is of one \
+             path, noising. The graph keeps the {} paths with an absolute effect of at least {:.4}. The drawing shows \
+             at most {DRAWN} paths and direct effects on the logits. Dashed lines work against the behavior. Heads of \
+             the circuit have a heavy border. Point at a line for its effect or at a head for its class. circuit.dot \
              (Graphviz) and circuit.json have the whole graph. The table lists the largest 20 paths:",
             edges.pruned.len(),
             edges.threshold
@@ -76,8 +78,8 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
 pub(super) fn members(page: &mut Page, found: &Found) {
     page.section(
         "The circuit's heads",
-        "The heads are sorted by their largest effect in any step, strongest first. The class \"completing\" means that the head is below the threshold in every step, but the circuit \
-         needs it to meet the bars.",
+        "The heads are sorted by their largest effect in any step, strongest first. The class \"completing\" means \
+         that the head is below the threshold in every step, but the circuit needs it to meet the bars.",
     );
     page.table(&rows::MEMBERS, rows::member_rows(found));
 }
@@ -85,10 +87,12 @@ pub(super) fn members(page: &mut Page, found: &Found) {
 pub(super) fn faithfulness(page: &mut Page, found: &Found) {
     page.section(
         "Faithfulness of the circuit",
-        "\"Kept alone\" is the logit difference with every head outside the circuit mean-ablated. \"Left without\" is the logit difference with the circuit's heads mean-ablated. \
-         Both are shares of the clean logit difference, with 95% bootstrap intervals over prompts. A mean-ablated head outputs its mean, position by position, over prompts \
-         with three different names and the same template and length. MLPs are never ablated. The heads are chosen on the choosing prompts and evaluated \
-         on the judging prompts. The first row has the result on the judging prompts. The circuit is the smallest set of heads, strongest first, that meets both bars in 99.9% of \
+        "\"Kept alone\" is the logit difference with every head outside the circuit mean-ablated. \"Left without\" is \
+         the logit difference with the circuit's heads mean-ablated. Both are shares of the clean logit difference, \
+         with 95% bootstrap intervals over prompts. A mean-ablated head outputs its mean, position by position, over \
+         prompts with three different names and the same template and length. MLPs are never ablated. The heads are \
+         chosen on the choosing prompts and evaluated on the judging prompts. The first row has the result on the \
+         judging prompts. The circuit is the smallest set of heads, strongest first, that meets both bars in 99.9% of \
          the resamples of the choosing prompts. Other kinds of ablation give other shares.",
     );
     page.table(&rows::CARRIED, rows::carried_rows(found));
@@ -106,8 +110,9 @@ pub(super) fn faithfulness(page: &mut Page, found: &Found) {
 pub(super) fn published(page: &mut Page, found: &Found) {
     page.section(
         "The published circuit",
-        "The 26 heads of Wang et al. 2022, by class. Recall is the share of the published heads of a class that this run finds with that class. Precision is the \
-         share of the found heads of a class that are published with that class. The last row compares the circuit's heads of any class.",
+        "The 26 heads of Wang et al. 2022, by class. Recall is the share of the published heads of a class that this \
+         run finds with that class. Precision is the share of the found heads of a class that are published with that \
+         class. The last row compares the circuit's heads of any class.",
     );
     page.table(&rows::PUBLISHED, rows::published_rows(found));
 }
@@ -115,14 +120,17 @@ pub(super) fn published(page: &mut Page, found: &Found) {
 pub(super) fn reading(page: &mut Page, source: &Source) {
     page.section("How to read this", "");
     page.text(
-        "Effects of path patching are changes of the logit difference on the clean run, as a share of the clean minus corrupted logit difference. An effect of -1 gives the \
-         corrupted logit difference. The class of a head depends on the step that finds it and on its attention (more than a tenth of the destination's attention, \
-         mean over prompts). S-inhibition: from END to S2, and less to IO and to S1. Duplicate token: from S2 to S1. Induction: from S2 to the token after S1. \
-         Previous token: from the token after S1 to S1. A backup adds more to the logits after the movers are set to zero. A head may have several classes.",
+        "Effects of path patching are changes of the logit difference on the clean run, as a share of the clean minus \
+         corrupted logit difference. An effect of -1 gives the corrupted logit difference. The class of a head depends \
+         on the step that finds it and on its attention (more than a tenth of the destination's attention, mean over \
+         prompts). S-inhibition: from END to S2, and less to IO and to S1. Duplicate token: from S2 to S1. Induction: \
+         from S2 to the token after S1. Previous token: from the token after S1 to S1. A backup adds more to the \
+         logits after the movers are set to zero. A head may have several classes.",
     );
     if !source.is_processed() {
         page.text(
-            "Weights are not processed. Copy scores without norms therefore leave out the gains of the head's norm and of the final norm.",
+            "Weights are not processed. Copy scores without norms therefore leave out the gains of the head's norm and \
+             of the final norm.",
         );
     }
 }

@@ -18,8 +18,9 @@ pub(super) fn performance(page: &mut Page, found: &Found) {
     let [clean, corrupted] = found.parts.baselines.means();
     page.section(
         "Performance",
-        "Mean logit difference at each prompt's last token: the logit of IO minus the logit of S. Corrupted prompts have IO in place of S2, so the right answer \
-         becomes S and the corrupted logit difference is negative. The notebook calls this corruption ABC, but ABC prompts have three different names.",
+        "Mean logit difference at each prompt's last token: the logit of IO minus the logit of S. Corrupted prompts \
+         have IO in place of S2, so the right answer becomes S and the corrupted logit difference is negative. The \
+         notebook calls this corruption ABC, but ABC prompts have three different names.",
     );
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     page.table(
@@ -40,14 +41,17 @@ pub(super) fn performance(page: &mut Page, found: &Found) {
 pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Effects of the parts of heads",
-        "The corrupted run takes one output, query, key, value or pattern of one head from the clean run (denoising). The effect is the \
-         restored share of the clean minus corrupted logit difference.",
+        "The corrupted run takes one output, query, key, value or pattern of one head from the clean run (denoising). \
+         The effect is the restored share of the clean minus corrupted logit difference.",
     );
     let titles = ["Output", "Query", "Key", "Value", "Pattern"];
     let all: Vec<_> = (0..titles.len()).map(|kind| mean_by_head(&found.parts, kind)).collect();
     let reach = charts::color_limit(all.iter().map(|map| map.view()));
     page.row(titles.iter().zip(&all).map(|(title, map)| maps.of(title, map, reach)).collect());
-    page.text("Each point compares the output effect of a head with its pattern effect. The values of a head far above the diagonal matter more than its attention pattern.");
+    page.text(
+        "Each point compares the output effect of a head with its pattern effect. The values of a head far above \
+               the diagonal matter more than its attention pattern.",
+    );
     let [output, pattern] = [&all[0], &all[4]];
     let point = |((layer, head), &x): ((usize, usize), &f32)| Point {
         x,
@@ -70,9 +74,10 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
 pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     page.section(
         "Direct effects on the logits",
-        "Path patching from each head's output to the last residual stream, with other heads held and MLPs recomputed. The patch changes the clean run \
-         (noising), so a head that serves the behavior has an effect below 0. Direct logit attribution is the contribution of each head to the logit difference, with the \
-         scale of the final norm held and without MLPs.",
+        "Path patching from each head's output to the last residual stream, with other heads held and MLPs recomputed. \
+         The patch changes the clean run (noising), so a head that serves the behavior has an effect below 0. Direct \
+         logit attribution is the contribution of each head to the logit difference, with the scale of the final norm \
+         held and without MLPs.",
     );
     let attribution = mean_by_head(&found.attribution, 0);
     page.chart(maps.of(
@@ -92,9 +97,11 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
 pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Movers and negative movers",
-        "A copy score passes the residual stream after block 0 at IO, S1 and S2 through the value and output matrices of a head and through the unembedding. The score is the \
-         percentage of these names whose own token is among the five tokens of largest logit. The notebook uses no norms. Wang et al. use the norm of the head and the final norm. \
-         A mover has a score above 75%. The notebook compares percentages with 0.75, so every head with a score above 0 passes there.",
+        "A copy score passes the residual stream after block 0 at IO, S1 and S2 through the value and output matrices \
+         of a head and through the unembedding. The score is the percentage of these names whose own token is among \
+         the five tokens of largest logit. The notebook uses no norms. Wang et al. use the norm of the head and the \
+         final norm. A mover has a score above 75%. The notebook compares percentages with 0.75, so every head with a \
+         score above 0 passes there.",
     );
     for (scores, norms) in found.copying.iter().zip(["without norms", "with norms"]) {
         page.row(vec![
@@ -147,7 +154,8 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     }
     page.table(&header, rows);
     page.text(&format!(
-        "Scores are over {} names. The map of heads that copy negatively is masked by negative copy scores; the notebook masks it by positive copy scores.",
+        "Scores are over {} names. The map of heads that copy negatively is masked by negative copy scores; the \
+         notebook masks it by positive copy scores.",
         plain.tokens
     ));
 }
@@ -155,10 +163,11 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
 pub(super) fn suppression(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Copy suppression",
-        "Copy-suppression-preserving ablation (McDougall et al. 2023) of every head. From a token that is about to be copied the head keeps only the part of its output that lowers \
-         that token's logit. All of its other output is replaced by its mean. The score is the remaining share of the head's effect on the \
-         next-token distribution: 1 - KL(preserved) / KL(mean-ablated). The score means little for heads whose mean ablation \
-         changes little. The paper's head (10.7 of GPT-2 small) scores 76.9% on web text.",
+        "Copy-suppression-preserving ablation (McDougall et al. 2023) of every head. From a token that is about to be \
+         copied the head keeps only the part of its output that lowers that token's logit. All of its other output is \
+         replaced by its mean. The score is the remaining share of the head's effect on the next-token distribution: 1 \
+         - KL(preserved) / KL(mean-ablated). The score means little for heads whose mean ablation changes little. The \
+         paper's head (10.7 of GPT-2 small) scores 76.9% on web text.",
     );
     let mut scores = ndarray::Array2::zeros(found.direct.effects().dim());
     let mut changes = scores.clone();
@@ -193,11 +202,15 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Backups",
         &format!(
-            "{}. These heads are set to zero together. The score of every other head is the increase of its direct logit attribution, as a share of the logit difference before. Each \
-             attribution uses the scale of the final norm at the last token on its own run. A backup copies names and does not work against the behavior.",
+            "{}. These heads are set to zero together. The score of every other head is the increase of its direct \
+             logit attribution, as a share of the logit difference before. Each attribution uses the scale of the \
+             final norm at the last token on its own run. A backup copies names and does not work against the \
+             behavior.",
             match found.has_movers {
                 true => "The movers are the heads that serve the behavior directly and do not attend from END to S2",
-                false => "Every head that serves the behavior directly attends from END to S2, so all of these heads are removed",
+                false =>
+                    "Every head that serves the behavior directly attends from END to S2, so all of these heads \
+                          are removed",
             }
         ),
     );

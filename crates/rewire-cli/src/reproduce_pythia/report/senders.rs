@@ -20,8 +20,9 @@ pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
 }
 
 pub(super) fn direct_values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the values of the direct inhibitors. Direct inhibitors attend from END to S2 and have a direct effect on the logits, \
-                for or against the behavior. The notebook calls the senders of this step contributors to S2 inhibitors.";
+    let lead = "Path patching from each head's output into the values of the direct inhibitors. Direct inhibitors \
+                attend from END to S2 and have a direct effect on the logits, for or against the behavior. The \
+                notebook calls the senders of this step contributors to S2 inhibitors.";
     section(
         page,
         found,
@@ -33,8 +34,9 @@ pub(super) fn direct_values(page: &mut Page, found: &Found, maps: &Maps, argumen
 }
 
 pub(super) fn values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the values of the S-inhibition heads that reach the movers' queries. If none of the heads that reach the queries \
-                attends to S2, the receivers are the values of all of these heads.";
+    let lead = "Path patching from each head's output into the values of the S-inhibition heads that reach the movers' \
+                queries. If none of the heads that reach the queries attends to S2, the receivers are the values of \
+                all of these heads.";
     section(
         page,
         found,
@@ -46,8 +48,10 @@ pub(super) fn values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Ar
 }
 
 pub(super) fn keys(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the keys of the induction heads: heads found in a value step that attend from S2 to the token after S1. If there are none, the receivers \
-                are the keys of all heads found in a value step. Previous-token heads of the published circuit act this way. The notebook does not have this step.";
+    let lead = "Path patching from each head's output into the keys of the induction heads: heads found in a value \
+                step that attend from S2 to the token after S1. If there are none, the receivers are the keys of all \
+                heads found in a value step. Previous-token heads of the published circuit act this way. The notebook \
+                does not have this step.";
     section(page, found, maps, arguments, ("Previous-token level: into the keys", lead), found.step("keys"));
 }
 
@@ -62,7 +66,8 @@ fn section(
     page.section(title, lead);
     match of {
         None => page.text(
-            "This step did not run, because it has no receivers: the earlier steps found no such head after layer 0 beyond the threshold.",
+            "This step did not run, because it has no receivers: the earlier steps found no such head after layer 0 \
+             beyond the threshold.",
         ),
         Some(of) => {
             page.text(&format!("Receivers: {}", sentences::receivers(of)));
@@ -74,10 +79,11 @@ fn section(
 pub(super) fn inhibition(page: &mut Page, found: &Found) {
     page.section(
         "S2-inhibition",
-        "Three measurements of the strongest heads that reach the movers' queries. The first is the head's attention from END to S2. The second is the change of the logit difference when \
-         the head's output on the corrupted prompt reaches the movers' queries at END. The third is the change of the movers' attention from END \
-         to S1 in that run. Without an inhibitor, the logit difference falls and the movers attend more to S1. The class of a head depends on its attention only, \
-         not on the second and third measurements.",
+        "Three measurements of the strongest heads that reach the movers' queries. The first is the head's attention \
+         from END to S2. The second is the change of the logit difference when the head's output on the corrupted \
+         prompt reaches the movers' queries at END. The third is the change of the movers' attention from END to S1 in \
+         that run. Without an inhibitor, the logit difference falls and the movers attend more to S1. The class of a \
+         head depends on its attention only, not on the second and third measurements.",
     );
     let row = |inhibition: &rewire_analysis::heads::Inhibition| {
         let [s2, change, s1] = inhibition.means();

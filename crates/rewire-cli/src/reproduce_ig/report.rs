@@ -69,8 +69,8 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
     }
     if !checks.is_empty() {
         page.text(
-            "This model has the shape of the notebook's model. The table compares the figures that the notebook \
-                   prints with ours:",
+            "This model has the shape of the notebook's model. The table compares the figures that the notebook prints \
+             with ours:",
         );
         page.table(&Check::HEADER, checks.iter().map(Check::row).collect());
         page.text(

@@ -83,11 +83,11 @@ fn heads(page: &mut Page, set: &Set, labels: &Labels) {
             match index {
                 0 => {
                     "The corrupted run takes one head's output, at all positions, from the clean run. An effect of 0 \
-                      changes nothing. An effect of 1 restores all of the behavior."
+                     changes nothing. An effect of 1 restores all of the behavior."
                 }
                 _ => {
                     "The clean run takes one head's output, at all positions, from the corrupted run. An effect of 0 \
-                      changes nothing. An effect of -1 removes all of the behavior."
+                     changes nothing. An effect of -1 removes all of the behavior."
                 }
             },
         );

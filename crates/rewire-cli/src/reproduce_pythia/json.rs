@@ -40,7 +40,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
             "meaning_of_nan": "the path does not exist or was not patched",
         },
         "attention_is": "share of the destination's attention, mean over the clean prompts",
-        "copy_scores_are": "percentage of the names (IO, S1, S2) that are among the five tokens of largest logit",
+        "copy_scores_are": "percentage of names (IO, S1, S2) among the five tokens of largest logit",
     })
 }
 

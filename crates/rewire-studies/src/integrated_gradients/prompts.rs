@@ -13,7 +13,7 @@ pub const REFERENCE: usize = 100;
 /// Default number of generated pairs, for models with up to [`LARGE`] neurons and for larger
 /// models.
 const GENERATED_PAIRS: [usize; 2] = [100, 5];
-/// Number of neurons above which patching each of them on 100 pairs would take hours on a CPU.
+/// Number of neurons above which patching every neuron on 100 pairs would take hours on a CPU.
 const LARGE: usize = 10_000;
 
 /// The prompts of the study.

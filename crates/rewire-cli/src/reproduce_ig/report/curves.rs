@@ -31,8 +31,8 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
         vec![head.to_string(), start, end, peak, trough]
     });
     page.text(
-        "The value of each curve at the clean and the corrupted activation, and its peak and trough over the \
-               wide range:",
+        "The value of each curve at the clean and the corrupted activation, and its peak and trough over the wide \
+         range:",
     );
     page.table(&["head", "clean end", "corrupted end", "peak (at)", "trough (at)"], rows.collect());
     if !found.contrasts.is_empty() {

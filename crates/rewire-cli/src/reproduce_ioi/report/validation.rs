@@ -196,8 +196,8 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
     };
     page.table(&["head", "part", "exact", "attribution", "error", "rank of error"], parts(&demo.agreements, &shown));
     page.text(
-        "Rank 1 is the largest error of that part among all heads. The maps show the attention of these heads on \
-               every clean prompt.",
+        "Rank 1 is the largest error of that part among all heads. The maps show the attention of these heads on every \
+         clean prompt.",
     );
     let one = |pairs: &PromptPairs, prompt: usize, [layer, head]: [usize; 2]| {
         let name = format!("{}, prompt {}", head_name(layer, head), prompt + 1);

@@ -17,8 +17,8 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     let circuit = &found.circuit;
     page.section(
         "The circuit in short",
-        "The heads that the steps found, by class. The circuit is the smallest set of heads, strongest first, that \
-         keeps the behavior alone on the choosing prompts. Its shares are on the judging prompts unless they are \
+        "The heads that the steps found, by class. The circuit is the smallest number of strongest heads that \
+         meets the bars on the choosing prompts. Its shares are on the judging prompts unless they are \
          labeled otherwise.",
     );
     if let Some(told) = sentences::not_the_task(found) {
@@ -92,7 +92,7 @@ pub(super) fn faithfulness(page: &mut Page, found: &Found) {
          with 95% bootstrap intervals over prompts. A mean-ablated head outputs its mean, position by position, over \
          prompts with three different names and the same template and length. MLPs are never ablated. The heads are \
          chosen on the choosing prompts and evaluated on the judging prompts. The first row has the result on the \
-         judging prompts. The circuit is the smallest set of heads, strongest first, that meets both bars in 99.9% of \
+         judging prompts. The circuit is the smallest number of strongest heads that meets both bars in 99.9% of \
          the resamples of the choosing prompts. Other kinds of ablation give other shares.",
     );
     page.table(&rows::CARRIED, rows::carried_rows(found));

@@ -49,8 +49,8 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
     let reach = charts::color_limit(all.iter().map(|map| map.view()));
     page.row(titles.iter().zip(&all).map(|(title, map)| maps.of(title, map, reach)).collect());
     page.text(
-        "Each point compares the output effect of a head with its pattern effect. The values of a head far above \
-               the diagonal matter more than its attention pattern.",
+        "Each point compares the output effect of a head with its pattern effect. The values of a head far above the \
+         diagonal matter more than its attention pattern.",
     );
     let [output, pattern] = [&all[0], &all[4]];
     let point = |((layer, head), &x): ((usize, usize), &f32)| Point {
@@ -209,8 +209,8 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
             match found.has_movers {
                 true => "The movers are the heads that serve the behavior directly and do not attend from END to S2",
                 false =>
-                    "Every head that serves the behavior directly attends from END to S2, so all of these heads \
-                          are removed",
+                    "Every head that serves the behavior directly attends from END to S2, so all of these heads are \
+                     removed",
             }
         ),
     );

@@ -52,8 +52,8 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
     let threshold = 100.0 * arguments.threshold;
     page.text(&match step.serving.is_empty() {
         true => format!(
-            "No head serves the behavior beyond the threshold of {threshold:.1}% of the clean minus \
-                         corrupted logit difference."
+            "No head serves the behavior beyond the threshold of {threshold:.1}% of the clean minus corrupted logit \
+             difference."
         ),
         false => format!(
             "Heads that serve the behavior beyond the threshold of {threshold:.1}%: {} (together {:.0}% of the clean \

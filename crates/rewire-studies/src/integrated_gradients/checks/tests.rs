@@ -143,7 +143,7 @@ fn contrasted() -> Contrasted {
     }
 }
 
-/// What is found if everything is as the notebook prints it.
+/// Returns results equal to the figures that the notebook prints.
 fn as_printed() -> Found {
     let scores = printed_scores();
     let score = |layer, head| scores.iter().find(|(of, _)| *of == Head::new(layer, head)).map_or(0.0, |(_, s)| *s);

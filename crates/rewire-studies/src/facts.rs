@@ -149,7 +149,7 @@ pub fn analyze<B: Backend>(
     let bias: f32 = bias.into_data().iter::<f32>().sum();
     let mut facts = Vec::new();
     for (landmark, city) in FACTS {
-        // The rank of a city is that of its single token.
+        // A city of several tokens has no single next-token probability.
         let Ok(answer) = tokenizer.single_token(&format!(" {city}")) else { continue };
         let tokens = tokenizer.encode_prompt(&fact_prompt(0, landmark), bos)?;
         let [(probability, rank), _] = next(model, tokenizer, &tokens, [answer, answer])?.answers;

@@ -40,7 +40,7 @@ fn task(page: &mut Page, found: &Found, arguments: &Arguments) {
     page.section(
         "The task",
         "A clean prompt names two people and repeats one of the names, the subject. The right answer is the other \
-         name, the indirect object. The corrupted prompt has a different name in place of one of the mentions. The \
+         name, the indirect object. The corrupted prompt replaces one or more mentions of the names. The \
          metric is the logit difference at the last token: the logit of the right name minus the logit of the wrong \
          name. Normalized, 0 is the mean of the corrupted prompts and 1 is the mean of the clean prompts.",
     );

@@ -54,8 +54,8 @@ pub(super) fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, colum
     }
 }
 
-/// Returns the mean over prompts: `[layer, head]`, `[layer, pos]`, or `[layer * n_heads + head,
-/// pos]`.
+/// Returns the mean over prompts: `[layer, head]`, `[layer, pos]`, or `[head, pos]` with the heads
+/// of all layers.
 pub(super) fn mean_map(effects: &Effects) -> Array2<f32> {
     let mean = effects.mean();
     let flat = match *mean.shape() {

@@ -1,4 +1,5 @@
-//! `cargo xtask reproduce-facts`: the factual-recall example that closes the attribution-patching demo.
+//! `cargo xtask reproduce-facts`: the factual-recall example at the end of the attribution-patching
+//! demo.
 
 mod report;
 mod shown;
@@ -27,7 +28,8 @@ use shown::{Found, NEXT, next_rows};
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Seed of the random words that replace the landmark, where the demo's four are not as many tokens.
+    /// Seed of the random words that replace the landmark. Used only if the demo's four words do
+    /// not have as many tokens as the landmark.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
@@ -46,7 +48,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for (_, pair) in &pairs {
         pair.check_model(source.config.d_vocab, source.config.n_ctx)?;
     }
-    anyhow::ensure!(!pairs.is_empty(), "no prompt is as long as the Eiffel Tower's: {}", left_out.join(" "));
+    anyhow::ensure!(
+        !pairs.is_empty(),
+        "no corrupted prompt has as many tokens as the Eiffel Tower prompt. {}",
+        left_out.join(" ")
+    );
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     announce(&source)?;
     let found = on_device!(&session, |B, device| {
@@ -77,7 +83,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .publish(&session, &source, &directory)
 }
 
-/// The tokens of a pair's prompts, both where they differ, each with its position.
+/// Returns a label for each position of a pair: its token and number. Positions that differ have
+/// both tokens.
 fn labels(tokenizer: &Tokenizer, set: &Patched) -> Vec<String> {
     let pair = &set.pairs.pairs()[0];
     let corrupted_tokens = token_labels(&pair.corrupted.iter().map(|&t| tokenizer.decode(&[t])).collect::<Vec<_>>());
@@ -105,7 +112,7 @@ fn tables(found: &Found) -> Vec<Table> {
     tables
 }
 
-/// The places of largest effect: layer, token, effect.
+/// Returns the `n` rows of largest effect: layer and token, effect.
 fn largest(labels: &[String], effects: &Effects, n: usize) -> Vec<Vec<String>> {
     let row =
         |(place, value): &(Vec<usize>, f32)| vec![format!("L{} {}", place[0], labels[place[1]]), format!("{value:.4}")];
@@ -117,11 +124,12 @@ fn summary(session: &Session, source: &Source, found: &Found) -> String {
     for (set, labels) in found.patched.iter().zip(&found.labels) {
         let [clean, corrupted] = set.outcome.baselines.means();
         let [of_clean, of_corrupted] = &set.prompts;
-        text += &format!("\n{of_clean:?}: logit difference {clean:.4}\n{of_corrupted:?}: {corrupted:.4}\n");
+        text += &format!("\nclean {of_clean:?}: logit difference {clean:.4}\n");
+        text += &format!("corrupted {of_corrupted:?}: logit difference {corrupted:.4}\n");
         text += "the likeliest next tokens\n";
         text += &text_table(&NEXT, &next_rows(set));
         for effects in &set.outcome.effects {
-            text += &format!("{} from clean to corrupted, by position\n", effects.kind.component);
+            text += &format!("{} patched from the clean into the corrupted run, by position\n", effects.kind.component);
             text += &text_table(&["place", "effect"], &largest(labels, effects, 5));
         }
     }

@@ -1,4 +1,5 @@
-//! `cargo xtask reproduce-ig`: integrated gradients against activation patching, and what ablation says of both.
+//! `cargo xtask reproduce-ig`: compares integrated gradients with activation patching, and both
+//! with ablation.
 
 mod arguments;
 mod report;
@@ -22,7 +23,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::new(arguments.model.device, &arguments.model.memory)?;
     let range = match *arguments.range.as_slice() {
         [from, to] if from <= 0.0 && to >= 1.0 && (to - from).is_finite() => [from, to],
-        _ => anyhow::bail!("--range {:?}: it must hold all from 0 to 1, the two activations", arguments.range),
+        _ => anyhow::bail!(
+            "--range {:?}: the range must include all from 0 to 1, the clean and the corrupted activation",
+            arguments.range
+        ),
     };
     let quadrature = Quadrature { rule: arguments.rule, steps: arguments.steps };
     quadrature.nodes()?;
@@ -66,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .publish(&session, &source, &directory)
 }
 
-/// Refuses heads that the model does not have, or that are named twice.
+/// Refuses heads that the model does not have, and heads that are named twice.
 fn check_heads(source: &Source, heads: &[Head]) -> anyhow::Result<()> {
     let (layers, of_layer) = (source.config.n_layers, source.config.n_heads);
     for (i, &Head { layer, head }) in heads.iter().enumerate() {
@@ -74,7 +78,7 @@ fn check_heads(source: &Source, heads: &[Head]) -> anyhow::Result<()> {
             anyhow::bail!("--heads {layer}.{head}: the model has {layers} layers of {of_layer} heads, counted from 0");
         }
         if heads[..i].contains(&heads[i]) {
-            anyhow::bail!("--heads names {layer}.{head} twice");
+            anyhow::bail!("--heads names {layer}.{head} twice: name each head once");
         }
     }
     Ok(())

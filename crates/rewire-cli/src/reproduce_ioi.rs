@@ -124,20 +124,20 @@ fn summary(session: &Session, source: &Source, found: &Found) -> String {
         for (index, direction) in set.shown() {
             let heads = set.heads(index);
             let (header, rows) = set.table(index, TOP);
-            text += &format!("\n{direction}, heads by exact effect (z, all positions)\n");
+            text += &format!("\n{direction}, heads by exact effect (head_z, all positions)\n");
             text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
             text += &format!("  {}\n", set.certainty[index].in_words());
             text += &match correlation(&heads) {
-                Some(r) => format!("  attribution against exact effect over {} heads: Pearson {r:.4}\n", heads.len()),
-                None => "  attribution or exact effect is the same for all heads: no correlation\n".to_owned(),
+                Some(r) => format!("  attribution and exact effect over {} heads: Pearson {r:.4}\n", heads.len()),
+                None => "  no correlation: attribution or exact effect is the same for all heads\n".to_owned(),
             };
         }
         text += &set.noising_in_words().map_or_else(String::new, |words| format!("\n{words}\n"));
     }
-    text += "\nattribution against exact effects on the demo's prompts, denoising\n";
+    text += "\nattribution compared with exact effects on the demo's prompts, denoising\n";
     text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
     if !found.checks.is_empty() {
-        text += "\nagainst the figures that the demo prints\n";
+        text += "\ncompared with the figures that the demo prints\n";
         text += &text_table(&Check::HEADER, &found.checks.iter().map(Check::row).collect::<Vec<_>>());
     }
     text

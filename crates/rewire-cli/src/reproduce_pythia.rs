@@ -1,4 +1,5 @@
-//! `cargo xtask reproduce-pythia`: the circuit for indirect object identification, found step by step as the Pythia notebook does.
+//! `cargo xtask reproduce-pythia`: finds the circuit for indirect object identification with the
+//! steps of the Pythia notebook.
 
 mod arguments;
 mod json;
@@ -31,7 +32,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::new(arguments.model.device, &arguments.model.memory)?;
     arguments.check()?;
     let source = Source::open(&arguments.model)?;
-    anyhow::ensure!(source.config.n_layers > 1, "a model of one layer has no paths between heads");
+    anyhow::ensure!(
+        source.config.n_layers > 1,
+        "the model has one layer and so no paths between heads: use a model with at least 2 layers"
+    );
     let tokenizer = source.tokenizer()?;
     let settings = arguments.settings();
     let sets = Sets::new(tokenizer, source.bos_for_text()?, &settings)?;

@@ -1,15 +1,15 @@
-//! Figures that a source document prints, beside ours.
+//! Comparisons of figures that a source document prints with ours.
 
-/// A figure that a source document prints, beside ours.
+/// A comparison of a figure that a source document prints with ours.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
-    /// What the figure is.
+    /// Name of the figure.
     pub what: String,
-    /// As the document prints it.
+    /// The figure as the document prints it.
     pub expected: String,
-    /// As it came out here.
+    /// The figure as this run measures it.
     pub got: String,
-    /// Whether they agree.
+    /// Whether both agree.
     pub verdict: Verdict,
 }
 
@@ -17,9 +17,9 @@ impl Check {
     /// The header of [`row`](Self::row).
     pub const HEADER: [&str; 4] = ["figure", "expected", "got", "verdict"];
 
-    /// Sets a number beside the one that a document prints with `digits` decimals. They agree if
-    /// they differ by no more than half of the last printed digit and `noise`: what float32
-    /// rounding adds on another machine.
+    /// Compares a number with the one that a document prints with `digits` decimals. They agree if
+    /// they differ by at most half of the last printed digit plus `noise`. `noise` is the largest
+    /// difference that float32 rounding makes on another machine.
     #[must_use]
     pub fn figure(what: impl Into<String>, expected: f64, got: f64, digits: usize, noise: f64) -> Self {
         let agrees = (expected - got).abs() <= 0.5 * 10_f64.powi(-(digits as i32)) + noise;
@@ -31,14 +31,14 @@ impl Check {
         }
     }
 
-    /// Sets a text beside the one that a document prints. They agree if they are the same.
+    /// Compares a text with the one that a document prints. They agree if they are equal.
     #[must_use]
     pub fn same(what: impl Into<String>, expected: &str, got: &str) -> Self {
         let verdict = Verdict::of(got == expected);
         Self { what: what.into(), expected: expected.to_owned(), got: got.to_owned(), verdict }
     }
 
-    /// A row of a table under [`HEADER`](Self::HEADER).
+    /// Returns the row of a table with the header [`HEADER`](Self::HEADER).
     #[must_use]
     pub fn row(&self) -> Vec<String> {
         vec![self.what.clone(), self.expected.clone(), self.got.clone(), self.verdict.text().to_owned()]
@@ -48,20 +48,20 @@ impl Check {
 /// Whether a figure agrees with the one that a source document prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// To within what its printed digits allow.
+    /// The figures agree within the tolerance.
     Agrees,
-    /// It does not.
+    /// The figures differ.
     Differs,
 }
 
 impl Verdict {
-    /// [`Agrees`](Self::Agrees) if it does.
+    /// Returns [`Agrees`](Self::Agrees) if `agrees` is true, else [`Differs`](Self::Differs).
     #[must_use]
     pub fn of(agrees: bool) -> Self {
         if agrees { Verdict::Agrees } else { Verdict::Differs }
     }
 
-    /// `agrees` or `DIFFERS`.
+    /// Returns `agrees` or `DIFFERS`.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ mod tests {
     fn verdicts_follow_the_numbers() {
         let verdict = |got| Check::figure("", 3.5519, got, 4, 1e-4).verdict;
         assert_eq!(verdict(3.55194), Verdict::Agrees);
-        assert_eq!(verdict(3.55201), Verdict::Agrees, "its last digit, and what float32 adds");
+        assert_eq!(verdict(3.55201), Verdict::Agrees, "half of the last digit, and float32 noise");
         assert_eq!(verdict(3.5521), Verdict::Differs, "another number to four decimals");
         assert_eq!(verdict(3.5528), Verdict::Differs, "within the thousandth that was once allowed");
         assert_eq!(verdict(-3.5519), Verdict::Differs);

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the studies.
 
 use rewire_analysis::AnalysisError;
 use rewire_circuits::CircuitError;
@@ -8,19 +8,19 @@ use rewire_tasks::ioi::{DemoError, IoiError};
 use rewire_tasks::{PairsError, TokenizerError};
 use rewire_tensor::DeviceError;
 
-/// Why a study has no result.
+/// The reason why a study has no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StudyError {
     /// An analysis failed.
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
-    /// An analysis failed that needs a name.
+    /// A named step of the study failed.
     #[error("{step}: {error}")]
     Step {
-        /// The step of the study.
+        /// The name of the step.
         step: String,
-        /// What went wrong.
+        /// The error of the analysis.
         error: Box<AnalysisError>,
     },
     /// No circuit was found.
@@ -35,7 +35,7 @@ pub enum StudyError {
     /// The prompts of the factual-recall example cannot be made.
     #[error(transparent)]
     Facts(#[from] FactsError),
-    /// Prompts make no pairs.
+    /// The prompts do not make valid pairs.
     #[error(transparent)]
     Pairs(#[from] PairsError),
     /// A text cannot be tokenized.
@@ -44,14 +44,14 @@ pub enum StudyError {
     /// The model cannot be run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The prompts that a study needs cannot be had from this tokenizer.
+    /// The prompts do not suit the study, the tokenizer or the model.
     #[error("{0}")]
     Prompts(String),
 }
 
 impl StudyError {
-    /// The device's fault, if that is what went wrong. Nothing more can be computed in this process
-    /// then.
+    /// Returns the device's fault if the device caused the error. After a fault this process can
+    /// compute nothing more on the device.
     #[must_use]
     pub fn fault(&self) -> Option<&DeviceError> {
         match self {

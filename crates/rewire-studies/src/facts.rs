@@ -14,33 +14,33 @@ use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
 
 use crate::{Setup, StudyError};
 
-/// What is patched, position by position; the demo's is the first.
+/// The kinds of nodes that are patched by position. The demo patches the first.
 pub const KINDS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
 
-/// Next tokens that are shown of each prompt: as many as the demo's `test_prompt` prints.
+/// Number of next tokens shown per prompt, as in the demo's `test_prompt`.
 pub const SHOWN: usize = 10;
 
-/// Clean prompt against one corrupted one.
+/// A clean prompt patched into one corrupted prompt.
 #[derive(Debug, Clone)]
 pub struct Patched {
-    /// What the corrupted prompt is about.
+    /// The subject of the corrupted prompt.
     pub name: &'static str,
-    /// The one pair.
+    /// The single pair.
     pub pairs: PromptPairs,
     /// The clean and the corrupted text.
     pub prompts: [String; 2],
-    /// The likeliest next tokens of the clean and of the corrupted prompt, with their probabilities; and those of both answers.
+    /// The next-token predictions after the clean and after the corrupted prompt.
     pub next: [Next; 2],
     /// Exact effects of layers by position.
     pub outcome: Outcome,
 }
 
-/// What a model goes on with.
+/// A model's predictions for the token after a prompt.
 #[derive(Debug, Clone)]
 pub struct Next {
-    /// The token, its logit and its probability, the likeliest first.
+    /// Token, logit and probability, the likeliest token first.
     pub likeliest: Vec<(String, f32, f32)>,
-    /// Probability and rank (from 1) of the clean prompt's answer and of the corrupted one's.
+    /// Probability and rank (from 1) of the clean prompt's answer and of the corrupted prompt's.
     pub answers: [(f32, usize); 2],
 }
 
@@ -53,34 +53,34 @@ pub struct Fact {
     pub city: &'static str,
     /// The probability of the city.
     pub probability: f32,
-    /// Its rank among all tokens, from 1.
+    /// The rank of the city among all tokens, from 1.
     pub rank: usize,
 }
 
-/// All that is found.
+/// The results of the example.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// The pairs, patched.
+    /// The effects on each pair.
     pub patched: Vec<Patched>,
-    /// What layers add to the logit difference themselves, for the first pair: stream, attention, MLP.
+    /// Direct logit attribution by layer for the first pair: residual stream, attention, MLP.
     pub direct: Outcome,
-    /// What the biases of the final norm and of the unembedding add to it.
+    /// The logit difference that the biases of the final norm and of the unembedding add.
     pub bias: f32,
-    /// Which landmarks the model knows the city of.
+    /// The probability and rank of each landmark's city.
     pub facts: Vec<Fact>,
 }
 
-/// The example's pairs, each with what its corrupted prompt is about.
+/// The example's pairs.
 #[derive(Debug, Clone)]
 pub struct Pairs {
-    /// The pairs that can be made.
+    /// The pairs that can be made, each with the subject of its corrupted prompt.
     pub pairs: Vec<(&'static str, PromptPairs)>,
-    /// Why each other one cannot, in a sentence.
+    /// One sentence for each pair that cannot be made, with the reason.
     pub left_out: Vec<String>,
 }
 
-/// Makes the pairs: the Eiffel Tower against the Colosseum, and against random words drawn by `seed`.
-/// A pair whose prompts differ in length is left out.
+/// Makes the pairs: the Eiffel Tower against the Colosseum, and against random words drawn by
+/// `seed`. A pair whose prompts differ in length is left out.
 ///
 /// # Errors
 /// [`StudyError::Facts`] if the tokenizer lacks an answer.
@@ -89,9 +89,9 @@ pub fn pairs(tokenizer: &Tokenizer, bos: Option<u32>, seed: u64) -> Result<Pairs
     let mut made = Pairs { pairs: Vec::new(), left_out: Vec::new() };
     for (name, corruption) in sets {
         match demo_fact_pair(tokenizer, bos, corruption) {
-            // The other may still be had.
+            // The other pair can still be made.
             Err(FactsError::Pairs(error @ PairsError::UnequalLengths { .. })) => {
-                made.left_out.push(format!("Left out, {name}: {error}."));
+                made.left_out.push(format!("The pair with {name} is left out: {error}."));
             }
             found => made.pairs.push((name, found?)),
         }
@@ -99,7 +99,8 @@ pub fn pairs(tokenizer: &Tokenizer, bos: Option<u32>, seed: u64) -> Result<Pairs
     Ok(made)
 }
 
-/// Patches the pairs, and asks the model for the city of every landmark. Prompts begin with `bos`.
+/// Patches the pairs, and measures the probability of every landmark's city. Prompts begin with
+/// `bos`.
 ///
 /// # Errors
 /// [`StudyError`]; [`StudyError::Prompts`] if there is no pair.
@@ -111,7 +112,7 @@ pub fn analyze<B: Backend>(
     sets: Vec<(&'static str, PromptPairs)>,
 ) -> Result<Found, StudyError> {
     if sets.is_empty() {
-        return Err(StudyError::Prompts("the example needs a pair of prompts, and there is none".to_owned()));
+        return Err(StudyError::Prompts("there is no pair of prompts: the example needs at least one".to_owned()));
     }
     let mut patched = Vec::new();
     for (name, pairs) in sets {
@@ -148,7 +149,7 @@ pub fn analyze<B: Backend>(
     let bias: f32 = bias.into_data().iter::<f32>().sum();
     let mut facts = Vec::new();
     for (landmark, city) in FACTS {
-        // A city of several tokens cannot be asked for by one.
+        // A city of several tokens has no single next-token probability.
         let Ok(answer) = tokenizer.single_token(&format!(" {city}")) else { continue };
         let tokens = tokenizer.encode_prompt(&fact_prompt(0, landmark), bos)?;
         let [(probability, rank), _] = next(model, tokenizer, &tokens, [answer, answer])?.answers;
@@ -157,7 +158,7 @@ pub fn analyze<B: Backend>(
     Ok(Found { patched, direct, bias, facts })
 }
 
-/// What the model goes on with after a prompt.
+/// Returns the model's predictions for the token after a prompt.
 fn next<B: Backend>(
     model: &Transformer<B>,
     tokenizer: &Tokenizer,

@@ -1,7 +1,7 @@
-//! The comparison of integrated gradients with activation patching, and what ablation says of both.
+//! The comparison of integrated gradients with activation patching, and of both with ablation.
 //!
-//! [`Prompts::new`] makes the prompts, [`analyze`] compares the methods on them, and [`checks`] sets
-//! the figures that the notebook prints for GPT-2 small beside ours.
+//! [`Prompts::new`] makes the prompts, and [`analyze`] compares the methods on them. [`checks`]
+//! compares the figures that the notebook prints for GPT-2 small with ours.
 
 mod ablate;
 mod analyze;

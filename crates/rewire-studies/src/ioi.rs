@@ -1,8 +1,8 @@
 //! The attribution-patching demo on indirect object identification.
 //!
-//! [`analyze`] runs the demo's analyzes on its eight pairs, and patches the heads of those and of
-//! generated pairs both ways; [`checks`] sets the figures that the demo prints for GPT-2 small beside
-//! ours.
+//! [`analyze`] runs the demo's analyses on its eight pairs. It also patches the heads on these and
+//! on generated pairs, denoising and noising. [`checks`] compares the figures that the demo prints
+//! for GPT-2 small with ours.
 
 mod analyze;
 mod cached;

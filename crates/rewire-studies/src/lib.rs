@@ -1,7 +1,7 @@
-//! Reproductions of published analyzes, as functions that return data.
+//! Reproductions of published analyses, as functions that return data.
 //!
-//! Nothing here prints, parses flags or writes files: a [`Setup`] says how much memory may be used
-//! and which functions receive the progress.
+//! The functions do not print, parse flags or write files. A [`Setup`] sets the memory budget and
+//! the functions that receive the progress.
 //!
 //! ```
 //! use burn::backend::Flex;
@@ -31,11 +31,11 @@ pub use check::{Check, Verdict};
 pub use error::StudyError;
 pub use setup::{Progress, Setup};
 
-/// Whether a model is the one that a document's own choices are about.
+/// Names the model if a source document makes choices for it, such as lists of heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownModel {
     /// GPT-2 small.
     Gpt2Small,
-    /// Another.
+    /// Any other model.
     Other,
 }

@@ -1,7 +1,7 @@
-//! The Pythia notebook: the circuit for indirect object identification, found step by step.
+//! The Pythia notebook, which finds the circuit for indirect object identification in steps.
 //!
-//! [`Sets::new`] draws the prompts, [`analyze`] runs the notebook's steps and finds the circuit, and
-//! [`checks`] sets the printed figures beside ours, for the notebook's own model.
+//! [`Sets::new`] draws the prompts, and [`analyze`] runs the notebook's steps and finds the
+//! circuit. [`checks`] compares the printed figures with ours, for the notebook's own model.
 
 mod analyze;
 mod checks;

@@ -1,4 +1,4 @@
-//! How much memory a study may use, and which functions receive its progress.
+//! The memory budget of a study, and the functions that receive its progress.
 
 use std::fmt;
 
@@ -6,31 +6,31 @@ use burn::tensor::backend::Backend;
 use rewire_analysis::run::{Execution, MemoryEstimate, ReducedBatch};
 use rewire_model::Transformer;
 
-/// What a study reports while it runs.
+/// An event that a study reports while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// A step of this name begins.
+    /// The step with this name begins.
     Started(&'a str),
-    /// So much of the step is done.
+    /// The step has advanced.
     Done {
-        /// Patches that are done, counted in prompts.
+        /// Patches done, counted in prompts.
         done: usize,
-        /// All patches of the step.
+        /// All patches of the step, counted in prompts.
         of: usize,
     },
     /// The step ends.
     Finished,
 }
 
-/// How a study runs. The default uses the memory that is free and reports to nobody.
+/// Sets how a study runs. The default uses all free memory and reports nothing.
 #[derive(Clone, Copy)]
 pub struct Setup<'a> {
-    /// Most bytes for activations and passes. `None` takes what is free on a GPU, and on the CPU
-    /// sizes that are the same on every machine.
+    /// Largest number of bytes for activations and passes. `None` uses all free memory on a GPU. On
+    /// a CPU, `None` uses batch sizes that are the same on every machine.
     pub memory_budget: Option<u64>,
-    /// Called with the bytes that sizes are fitted to, whenever they are fitted to a number.
+    /// Called with the number of bytes whenever batch sizes are fitted to a budget.
     pub on_fitted: &'a (dyn Fn(u64) + Sync),
-    /// Called when a pass must be made smaller because too little memory is free.
+    /// Called when a batch is reduced because too little memory is free.
     pub on_reduced: &'a (dyn Fn(&ReducedBatch) + Sync),
     /// Called when a step begins, advances or ends.
     pub on_progress: &'a (dyn Fn(Progress<'_>) + Sync),
@@ -49,8 +49,8 @@ impl fmt::Debug for Setup<'_> {
 }
 
 impl<'a> Setup<'a> {
-    /// Returns the execution that every analysis of prompts of `pos` tokens begins with: as much at
-    /// once as there is memory for.
+    /// Returns the execution for an analysis of prompts with `pos` tokens. Its batches are as large
+    /// as the memory allows.
     #[must_use]
     pub fn execution<B: Backend>(&self, model: &Transformer<B>, pos: usize) -> Execution<'a> {
         let free = rewire_tensor::memory::<B>(&model.device()).map(|memory| memory.free);
@@ -62,7 +62,8 @@ impl<'a> Setup<'a> {
         Execution { on_reduced: self.on_reduced, ..Execution::default() }.fitted(model, pos, budget)
     }
 
-    /// Runs a step: `work` is given the function that it reports its progress to.
+    /// Runs a step and returns the result of `work`. `work` reports its progress to the function
+    /// that it receives, as (done, of).
     pub fn step<T>(&self, name: &str, work: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> T) -> T {
         (self.on_progress)(Progress::Started(name));
         let result = work(&|done, of| (self.on_progress)(Progress::Done { done, of }));

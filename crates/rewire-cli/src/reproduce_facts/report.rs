@@ -14,7 +14,7 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
     let mut page = new_page("Factual recall", &source.subtitle(session.device()), session, source, &found.warnings);
     page.section(
         "What the model knows",
-        "The demo's first question about each landmark: the probability of its city as the next token, and its rank among all tokens.",
+        "The probability of each landmark's city as the next token, and the city's rank among all tokens.",
     );
     let row = |fact: &Fact| {
         vec![fact.landmark.to_owned(), fact.city.to_owned(), format!("{:.4}", fact.probability), fact.rank.to_string()]
@@ -29,10 +29,10 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
     direct(&mut page, source, found);
     page.section("How to read this", "");
     page.text(
-        "One position of the residual stream in front of a block, taken from the clean prompt's run, is put into the corrupted prompt's, \
-         exactly, one at a time. 0: as corrupted; 1: the clean prompt's logit difference is back. Where the effect moves from the \
-         landmark's tokens to the last position is where the fact is read out. With random words the corrupted run has no city \
-         of its own to defend.",
+        "Each cell is one patch: the corrupted run takes one activation at one position from the clean run. Every \
+         effect is exact. An effect of 0 leaves the corrupted run's logit difference; 1 restores the clean run's logit \
+         difference. The model reads the fact out at the layers in which the effect moves from the landmark's tokens \
+         to the last position. Random words have no city, so no other city competes with the answer.",
     );
     page
 }
@@ -42,7 +42,10 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
     let [of_clean, of_corrupted] = &set.prompts;
     page.section(
         &format!("Patching against {}", set.name),
-        &format!("{of_clean:?} against {of_corrupted:?}; the logit of the first's city less that of the Colosseum's."),
+        &format!(
+            "Clean prompt: {of_clean:?}. Corrupted prompt: {of_corrupted:?}. The logit difference is the logit of \
+             Paris minus the logit of Rome."
+        ),
     );
     let row = |run: &str, difference: f64, next: &Next| {
         let [right, wrong] = next.answers.map(|(p, rank)| format!("{p:.4} (rank {rank})"));
@@ -52,7 +55,7 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
         &["prompt", "logit difference", "Paris", "Rome"],
         vec![row("clean", clean, &set.next[0]), row("corrupted", corrupted, &set.next[1])],
     );
-    page.text("The likeliest next tokens of both prompts, as many as the demo asks for:");
+    page.text("The likeliest next tokens after both prompts, as many as the demo prints:");
     page.table(&NEXT, next_rows(set));
     let maps: Vec<_> = set.outcome.effects.iter().map(by_position).collect();
     let titles = ["Residual stream before each block", "Attention output", "MLP output"];
@@ -69,8 +72,9 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
 fn direct(page: &mut Page, source: &Source, found: &Found) {
     page.section(
         "Where the answer is written",
-        "Direct logit attribution of the clean prompt at its last position, with the final norm's scale held: how far the residual \
-         stream has come after each layer, and what its attention and its MLP add, in logits.",
+        "Direct logit attribution on the clean prompt at its last position, with the scale of the final norm held. The \
+         columns are logit differences, in logits: of the residual stream after each layer, of the layer's attention \
+         output, and of its MLP output.",
     );
     let layers = numbered("L", source.config.n_layers);
     let of = |i: usize| found.direct.effects[i].mean();
@@ -85,7 +89,8 @@ fn direct(page: &mut Page, source: &Source, found: &Found) {
         layers.iter().enumerate().map(row).collect(),
     );
     page.text(&format!(
-        "The biases of the final norm and of the unembedding add {:.3} to the logit difference; they belong to no layer.",
+        "The biases of the final norm and of the unembedding add {:.3} to the logit difference. They belong to no \
+         layer.",
         found.bias
     ));
 }

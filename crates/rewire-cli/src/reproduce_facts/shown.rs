@@ -1,4 +1,4 @@
-//! What was found, and how the summary and the report show it.
+//! The results, and their rows in the summary and the report.
 
 use std::ops::Deref;
 
@@ -6,12 +6,12 @@ use ndarray::Array2;
 use rewire_analysis::Effects;
 use rewire_studies::facts::{self, Patched};
 
-/// All that the report is made of.
+/// The results and labels that the report needs.
 pub(super) struct Found {
     pub(super) found: facts::Found,
-    /// The tokens of each pair's prompts, both where they differ, each with its position.
+    /// The label of each position, one list per pair. Positions that differ have both tokens.
     pub(super) labels: Vec<Vec<String>>,
-    /// What is said of a pair that cannot be made.
+    /// One sentence for each pair that cannot be made.
     pub(super) left_out: Vec<String>,
     /// Warnings, one line each.
     pub(super) warnings: Vec<String>,
@@ -25,10 +25,10 @@ impl Deref for Found {
     }
 }
 
-/// What the columns of [`next_rows`] are.
+/// Header of [`next_rows`].
 pub(super) const NEXT: [&str; 7] = ["rank", "clean", "logit", "probability", "corrupted", "logit", "probability"];
 
-/// The likeliest next tokens of both prompts, side by side.
+/// Returns rows of the likeliest next tokens after the clean and the corrupted prompt.
 pub(super) fn next_rows(set: &Patched) -> Vec<Vec<String>> {
     let [clean, corrupted] = &set.next;
     let cells = |(token, logit, probability): &(String, f32, f32)| {
@@ -41,7 +41,7 @@ pub(super) fn next_rows(set: &Patched) -> Vec<Vec<String>> {
     .collect()
 }
 
-/// A kind's effects, `[layer, position]`.
+/// Returns the mean effects of a kind, `[layer, position]`.
 pub(super) fn by_position(effects: &Effects) -> Array2<f32> {
     effects.mean().into_dimensionality().expect("layers and positions")
 }

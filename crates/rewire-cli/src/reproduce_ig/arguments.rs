@@ -14,32 +14,33 @@ use crate::output::WaitArguments;
 pub struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// Generated prompts on which accuracy is measured, up to 10,000 in the notebook; 0 leaves the
-    /// ablation study out.
+    /// Number of generated prompts that measure accuracy in the ablation study; 0 skips the study.
+    /// The notebook uses up to 10,000.
     #[arg(long, default_value_t = 1000, value_parser = at_most_a_million)]
     pub(super) prompts: usize,
-    /// Generated pairs over which correlations with activation patching are averaged; 0 leaves them
-    /// out. Without it 100, or 5 for a model of more than 10,000 neurons.
+    /// Number of generated pairs over which correlations with activation patching are averaged; 0
+    /// skips them. Default: 100, or 5 for a model with more than 10,000 neurons.
     #[arg(long, value_name = "N", value_parser = at_most_a_million)]
     pub(super) generated_pairs: Option<usize>,
     /// Seed of the generated prompts and pairs.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Heads to ablate besides the outliers: LAYER.HEAD, separated by commas.
+    /// Heads to ablate in addition to the outliers: LAYER.HEAD, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = layer_and_head)]
     pub(super) heads: Vec<Head>,
-    /// Nodes of the quadrature.
+    /// Number of quadrature steps.
     #[arg(long, default_value_t = Quadrature::default().steps, value_parser = at_least_one)]
     pub(super) steps: usize,
-    /// gauss-legendre, riemann-left, riemann-right, riemann-middle, trapezoid.
+    /// Quadrature rule: gauss-legendre, riemann-left, riemann-right, riemann-middle or trapezoid.
     #[arg(long, default_value_t = Quadrature::default().rule)]
     pub(super) rule: Rule,
-    /// How far attributions may be from summing to the metric's change, as a share of it and of a
-    /// hundredth of what cancels in it; more steps are taken until they are nearer, and where that
-    /// does not help it is an error.
+    /// Largest completeness gap: the difference between the sum of the attributions and the change
+    /// of the metric. The gap is a share of that change or, if the change is small, of a hundredth
+    /// of the terms that cancel in it. The number of steps is doubled, up to four times, until the
+    /// gap is within the tolerance. A gap that stays larger is an error.
     #[arg(long, default_value_t = 0.001, value_parser = tolerance)]
     pub(super) tolerance: f64,
-    /// How far the interpolation curves go beyond the clean (0) and the corrupted (1) activation.
+    /// Range of the interpolation curves; 0 is the clean activation and 1 the corrupted one.
     #[arg(long, num_args = 2, value_names = ["FROM", "TO"], default_values_t = [-2.0, 3.0], allow_negative_numbers = true)]
     pub(super) range: Vec<f64>,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
@@ -51,5 +52,5 @@ pub struct Arguments {
 
 fn layer_and_head(text: &str) -> Result<Head, String> {
     let parts = text.split_once('.').and_then(|(layer, head)| Some(Head::new(layer.parse().ok()?, head.parse().ok()?)));
-    parts.ok_or_else(|| format!("`{text}` is no head; heads are LAYER.HEAD, such as 9.6"))
+    parts.ok_or_else(|| format!("`{text}` is not a head: write LAYER.HEAD, for example 9.6"))
 }

@@ -28,14 +28,17 @@ pub(super) fn page(
     task(&mut page, prompts, found, checks);
     page.section(
         "In short",
-        "Scores of every neuron and head by both methods, one against the other. \"integrated\" is the integral, complete to within \
-         the gap that a later section lists; \"notebook's\" is what the source document's code computes in its place: one gradient near the clean run, times \
-         a small weight. Both are of one pair of prompts; the next section has many.",
+        "Two attributions of every neuron and head, each compared with activation patching. \"integrated\" is \
+         integrated gradients. \"notebook's\" is the notebook's figure: the number that the source document's code \
+         computes instead. It is one gradient near the clean activation, times the change of the activation, times a \
+         small weight. This section uses one pair of prompts. The next section averages over many pairs.",
     );
     page.table(&COMPARISON, comparison_rows(found));
     page.text(
-        "Pearson: correlation with activation patching. Jaccard: nodes among the largest of both, as a share of those among the \
-         largest of either. Mean difference and SD: patching less attribution, each scaled by its largest size.",
+        "Pearson: correlation with activation patching. Slope: least-squares slope of patching against attribution. \
+         Jaccard: nodes among the largest of both methods, as a share of the nodes among the largest of either. Mean \
+         difference and SD: patching minus attribution, after dividing each method's scores by their largest absolute \
+         value.",
     );
     averaged(&mut page, found);
     attributions::sections(&mut page, found);
@@ -48,8 +51,9 @@ pub(super) fn page(
 fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
     page.section(
         "The task",
-        "One pair of prompts. In the clean one Mary repeats, so the milk goes to John; in the corrupted one John repeats. The metric \
-         is the logit of \" John\" less that of \" Mary\" at the last token.",
+        "There is one pair of prompts. The clean prompt repeats Mary, so the answer is John. The corrupted prompt \
+         repeats John. The metric is the logit difference at the last token: the logit of \" John\" minus the logit of \
+         \" Mary\".",
     );
     let [clean, corrupted] = found.compared.logit_differences();
     page.table(
@@ -59,31 +63,35 @@ fn task(page: &mut Page, prompts: &Prompts, found: &Found, checks: &[Check]) {
     page.text(&format!("The clean prompt: {}", prompts.pair.labels(0).concat().replace("<|endoftext|>", "BOS ")));
     if clean <= corrupted {
         page.text(
-            "The clean prompt's logit difference is not above the corrupted one's: this model does not do the task on this pair, and \
-             what follows is about something else.",
+            "The logit difference on the clean prompt is not above the one on the corrupted prompt. This model does \
+             not do the task on this pair, so the results below do not describe the task.",
         );
     }
     if !checks.is_empty() {
-        page.text("This model has the shape of the one that the notebook used; the figures that it prints, and ours:");
+        page.text(
+            "This model has the shape of the notebook's model. The table compares the figures that the notebook prints \
+             with ours:",
+        );
         page.table(&Check::HEADER, checks.iter().map(Check::row).collect());
         page.text(
-            "The notebook's table of heads on this pair is at least 18 times larger than its own code gives, so that code did not make \
-             it as it stands. What it prints of that table has no verdict:",
+            "The notebook's table of heads on this pair is at least 18 times larger than the notebook's code gives. \
+             The published code therefore did not produce that table. The figures from that table have no verdict:",
         );
         page.table(&ASIDES, aside_rows(&asides(&found.compared)));
     }
 }
 
-/// Correlations over the generated pairs.
+/// Adds the correlations over the generated pairs.
 fn averaged(page: &mut Page, found: &Found) {
     let Some(averaged) = &found.averaged else { return };
     page.section(
         "Which follows activation patching?",
         &format!(
-            "{} generated pairs of prompts (seed {}), in whose corrupted prompt the other name repeats; corrupted baseline. On each pair, \
-             Pearson's correlation over all nodes of activation patching with the one gradient that the notebook's code computes, and \
-             with the integral. The table has means over pairs, with 95% bootstrap intervals over pairs (ranges, if the pairs are too \
-             few). An interval says how sure the mean is on such prompts and this model; it says nothing about other models.",
+            "{} generated pairs of prompts (seed {}), corrupted baseline. The corrupted prompt repeats the other name. \
+             Each pair has two Pearson correlations over all nodes: of activation patching with the one gradient that \
+             the notebook's code computes, and of activation patching with the integral (integrated gradients). The \
+             table has means over pairs, with 95% bootstrap intervals over pairs, or with ranges if there are too few \
+             pairs. An interval holds for such prompts and this model. It says nothing about other models.",
             averaged.n, averaged.seed
         ),
     );
@@ -96,14 +104,16 @@ fn averaged(page: &mut Page, found: &Found) {
 fn reading(page: &mut Page, arguments: &Arguments) {
     page.section("How to read this", "");
     page.text(&format!(
-        "Integrated gradients of a layer: all its heads (or neurons) move together on a straight line from the clean activation to the \
-         baseline's, and each one's attribution is what it moves times the gradient, integrated along the line ({}, {} nodes, more \
-         where the gap asked for them). They sum to the change of the metric along the line. Activation patching moves one node at a \
-         time, all the way, and its effects need not sum to anything. Below 0 is what supports the behavior, in both.",
+        "Integrated gradients moves all heads (or neurons) of a layer together along a straight line, from the clean \
+         activation to the baseline. The attribution of a node is its change of activation times the gradient, \
+         integrated along the line ({}, {} steps; more steps in layers with too large a gap). The attributions of a \
+         layer sum to the change of the metric along the line. Activation patching replaces one node at a time by its \
+         activation on the corrupted run, and its effects need not sum to anything. In both methods, a node that \
+         supports the behavior has a score below 0.",
         arguments.rule, arguments.steps
     ));
     page.text(
-        "Every number is in effects.safetensors beside this file; effects.json says how they were made, and holds the comparisons and \
-         the ablation study.",
+        "Every number is in effects.safetensors, in the same directory as this file. effects.json has the settings, \
+         the comparisons and the ablation study.",
     );
 }

@@ -1,4 +1,4 @@
-//! What was found, as tables, notes and words.
+//! The results as tables, notes and a summary.
 
 use ndarray::Array2;
 use rewire_analysis::Reduce;
@@ -20,7 +20,7 @@ use crate::model::Source;
 use crate::output::text_table;
 use crate::session::Session;
 
-/// Nodes that tables list.
+/// Number of nodes in a table.
 pub(super) const TOP_NODES: usize = 10;
 
 pub(super) fn tables(found: &Found) -> Vec<Table> {
@@ -59,7 +59,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
     tables
 }
 
-/// The curves of the one prompt, `[curve, place]`.
+/// Returns the table of the curves on the single prompt, `[curve, place]`.
 fn curves(name: &str, curves: &Curves) -> Table {
     let n = curves.values.shape()[1];
     let values = Array2::from_shape_fn((n, curves.places.len()), |(node, place)| curves.values[[0, node, place]]);
@@ -110,7 +110,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     })
 }
 
-/// Correlations with patching over generated pairs, by nodes and figure.
+/// Describes the correlations with patching over generated pairs, by nodes and figure.
 fn describe_averaged(averaged: &Averaged) -> Value {
     let of_kind = |(kind, (_, nodes)): (usize, &(_, &str))| {
         let mean = |(figure, mean): (&&str, Mean)| {
@@ -167,9 +167,9 @@ fn describe(study: &Study, found: &Found) -> Value {
 }
 
 pub(super) const COMPARISON: [&str; 8] =
-    ["baseline", "nodes", "attributions", "Pearson", "slope", "Jaccard", "mean difference", "1.96 SD"];
+    ["baseline", "nodes", "attribution", "Pearson", "slope", "Jaccard", "mean difference", "1.96 SD"];
 
-/// A row a baseline, kind and figure: the true attributions, then the notebook's.
+/// Returns one row per baseline, kind and method: integrated gradients, then the notebook's figure.
 pub(super) fn comparison_rows(found: &Found) -> Vec<Vec<String>> {
     let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.4}"));
     let mut rows = Vec::new();
@@ -193,9 +193,9 @@ pub(super) fn comparison_rows(found: &Found) -> Vec<Vec<String>> {
     rows
 }
 
-pub(super) const AVERAGED: [&str; 5] = ["nodes", "pairs", "one gradient", "integral", "integral less one gradient"];
+pub(super) const AVERAGED: [&str; 5] = ["nodes", "pairs", "one gradient", "integral", "integral minus one gradient"];
 
-/// A row a kind: means over the generated pairs.
+/// Returns one row per kind: means over the generated pairs.
 pub(super) fn averaged_rows(averaged: &Averaged) -> Vec<Vec<String>> {
     let row = |(kind, (_, nodes)): (usize, &(_, &str))| {
         let figures = averaged.means(kind).map_or([const { String::new() }; 3], |means| means.map(|mean| mean.text()));
@@ -207,21 +207,21 @@ pub(super) fn averaged_rows(averaged: &Averaged) -> Vec<Vec<String>> {
 
 pub(super) const ASIDES: [&str; 3] = ["figure without a verdict", "printed", "ours"];
 
-/// A row a figure.
+/// Returns one row per figure.
 pub(super) fn aside_rows(asides: &[Aside]) -> Vec<Vec<String>> {
     asides.iter().map(|aside| vec![aside.what.clone(), aside.printed.clone(), aside.ours.clone()]).collect()
 }
 
-/// `0.7864 (0.760 to 0.811)`.
+/// Formats a share with its 95% Wilson interval: `0.7864 (0.760 to 0.811)`.
 pub(super) fn with_interval(p: Proportion) -> String {
     let [low, high] = p.wilson();
     format!("{:.4} ({low:.3} to {high:.3})", p.share())
 }
 
 pub(super) const ACCURACY: [&str; 5] =
-    ["without", "by", "says the answer (95% interval)", "answer likeliest", "logit diff."];
+    ["ablated", "replaced by", "says the answer (95% interval)", "answer ranks first", "logit difference"];
 
-/// A row an ablation.
+/// Returns one row per ablation.
 pub(super) fn accuracy_rows(study: &Study) -> Vec<Vec<String>> {
     let row = |name: &str, by: &str, a: &AnswerAccuracy| {
         vec![
@@ -253,7 +253,8 @@ pub(super) fn summary(
     let [clean, corrupted] = compared.logit_differences();
     let mut text = format!("{} on {}\n", source.name, session.device());
     text += &format!("clean logit difference {clean:.4}, corrupted {corrupted:.4}\n\n");
-    text += "attributions against activation patching (\"notebook's\": one gradient near the clean run, not integrated gradients)\n";
+    text += "attributions compared with activation patching (\"notebook's\": one gradient near the clean activation, \
+             not integrated gradients)\n";
     text += &text_table(&COMPARISON, &comparison_rows(found));
     let worst = |integrated: &Integrated| {
         let gaps = integrated.completeness.iter().flat_map(|c| c.gap.iter().zip(&c.change));
@@ -263,12 +264,14 @@ pub(super) fn summary(
         let [gap, change] = worst(&lines.integrated);
         let [literal, _] = worst(&lines.literal);
         text += &format!(
-            "{baseline} baseline: largest change of the metric {change:.3}, largest gap {gap:.1e} (the notebook's figure: {literal:.3})\n"
+            "{baseline} baseline: largest change of the metric {change:.3}, largest completeness gap {gap:.1e} (gap of \
+             the notebook's figure: {literal:.3})\n"
         );
     }
     if let Some(averaged) = &found.averaged {
         text += &format!(
-            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% bootstrap interval)\n",
+            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% \
+             bootstrap interval)\n",
             averaged.n, averaged.seed
         );
         text += &text_table(&AVERAGED, &averaged_rows(averaged));
@@ -277,14 +280,14 @@ pub(super) fn summary(
     if let Some(study) = &found.study {
         text += &format!("\nright on {} generated prompts, seed {}\n", study.whole.said.n, arguments.seed);
         if study.means_nothing() {
-            text += "the model never gets the task right: what follows means nothing\n";
+            text += "the model never gets the task right: the accuracies below mean nothing\n";
         }
         text += &text_table(&ACCURACY, &accuracy_rows(study));
     }
     if !checks.is_empty() {
-        text += "\nagainst the figures that the notebook prints\n";
+        text += "\ncompared with the figures that the notebook prints\n";
         text += &text_table(&Check::HEADER, &checks.iter().map(Check::row).collect::<Vec<_>>());
-        text += "\nof the table of heads that the notebook's code does not give\n";
+        text += "\nfigures from the table of heads that the notebook's code does not reproduce\n";
         text += &text_table(&ASIDES, &aside_rows(&asides(compared)));
     }
     text

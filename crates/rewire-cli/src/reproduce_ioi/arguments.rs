@@ -14,17 +14,17 @@ use crate::output::WaitArguments;
 pub struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// Generated prompts, beside the demo's eight; 0 for none.
+    /// Number of generated prompts in addition to the demo's eight; 0 for none.
     #[arg(long, default_value_t = 100, value_parser = at_most_a_million)]
     pub(super) prompts: usize,
-    /// Seed of the generated prompts, of the bootstrap and of the sign flips.
+    /// Seed of the generated prompts, the bootstrap and the sign flips.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// How generated prompts are corrupted: s2-io, s1-other, io-other, abc.
+    /// Corruption of the generated prompts: s2-io, s1-other, io-other or abc.
     #[arg(long, default_value = "s2-io")]
     pub(super) corruption: Corruption,
-    /// In the head edges: differentiate the norm in front of a head whole (exact), or with its
-    /// scale held (frozen).
+    /// How head edges differentiate the norm in front of the receiving head: completely (exact) or
+    /// with its scale held (frozen).
     #[arg(long, default_value = "exact")]
     pub(super) norm: NormJacobian,
     /// Directory for effects.safetensors, effects.json, effects.csv and report.html.

@@ -1,4 +1,4 @@
-//! What was found, and how sure it is on each set of pairs.
+//! The results on each set of pairs, with standard errors and intervals.
 
 use std::ops::Deref;
 
@@ -10,23 +10,23 @@ use serde_json::{Value, json};
 use rewire_report::names::head_name;
 use rewire_report::{Certainty, Columns, describe_clusters};
 
-/// Heads that the tables list.
+/// Number of heads in a table.
 pub(super) const TOP: usize = 10;
 
-/// All that the report is made of.
+/// The results that the report needs.
 pub(super) struct Found {
     pub(super) demo: Demo,
-    /// The demo's prompts, and the generated ones if there are any.
+    /// The results on the demo's prompts and, if there are any, on the generated prompts.
     pub(super) sets: Vec<Set>,
     pub(super) checks: Vec<Check>,
     /// Warnings, one line each.
     pub(super) warnings: Vec<String>,
 }
 
-/// What was found of the heads' outputs on one set of pairs.
+/// The effects of the heads' outputs on one set of pairs.
 pub(super) struct Set {
     found: Findings,
-    /// How sure the exact effects are, by direction.
+    /// Standard errors, intervals and p-values of the exact effects, by direction.
     pub(super) certainty: Vec<Certainty>,
 }
 
@@ -46,7 +46,7 @@ impl Set {
         Self { found, certainty }
     }
 
-    /// Header and rows of the `n` heads of largest exact effect.
+    /// Returns header and rows of a table of the `n` heads of largest exact effect.
     pub(super) fn table(&self, direction: usize, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
         let heads = self.heads(direction);
         let heads = &heads[..n.min(heads.len())];
@@ -60,11 +60,12 @@ impl Set {
             [name, format!("{exact:.4}")].into_iter().chain(sure).chain(estimate).collect()
         };
         let rows = heads.iter().zip(&places).zip(rows).map(row).collect();
-        let [first, last] = [["head", "exact"], ["attribution", "its error"]].map(|names| names.map(str::to_owned));
+        let [first, last] =
+            [["head", "exact"], ["attribution", "error of attribution"]].map(|names| names.map(str::to_owned));
         (first.into_iter().chain(header).chain(last).collect(), rows)
     }
 
-    /// Why noising has no table, if it has none.
+    /// Returns the reason why noising has no table, or `None` if it has one.
     pub(super) fn noising_in_words(&self) -> Option<String> {
         match self.noising {
             Noising::Apart => None,
@@ -74,14 +75,14 @@ impl Set {
                     _ => format!("to within {difference:.1e}, for every prompt and head"),
                 };
                 Some(format!(
-                    "Noising has no table here: it is minus denoising, {how}. The set holds every pair's mirror, on which the metric \
-                     has the other sign."
+                    "Noising has no table: it is minus denoising, {how}. The set holds every pair's mirror, and the \
+                     metric changes its sign on the mirror."
                 ))
             }
         }
     }
 
-    /// What `effects.json` says of how sure the exact effects are.
+    /// Describes the uncertainty of the exact effects for `effects.json`.
     pub(super) fn describe_certainty(&self, seed: u64) -> Value {
         let table = |(direction, certainty): (usize, &Certainty)| {
             let effects = &self.outcomes[direction][0].effects[0];

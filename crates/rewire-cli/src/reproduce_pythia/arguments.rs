@@ -14,32 +14,33 @@ use crate::output::WaitArguments;
 pub struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// Prompts of the notebook's steps; the notebook has 70.
+    /// Number of prompts for the notebook's steps; the notebook has 70.
     #[arg(long, default_value_t = 70, value_parser = at_most_a_million)]
     pub(super) prompts: usize,
-    /// Further prompts that the circuit's heads are chosen on.
+    /// Number of further prompts (choosing prompts) on which the circuit's heads are chosen.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
     pub(super) choose_prompts: usize,
-    /// Further prompts, none of them chosen on, that the circuit is judged on: every figure of it
-    /// that has no other label is of these.
+    /// Number of further prompts (judging prompts) on which the circuit is evaluated. No judging
+    /// prompt is a choosing prompt. Results for the circuit are on the judging prompts unless they
+    /// are labeled otherwise.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million)]
     pub(super) judge_prompts: usize,
-    /// Seed of all prompts, of bootstrap resamples, and of the random heads that the circuit is
-    /// compared with.
+    /// Seed of all prompts, of the bootstrap, and of the sets of random heads.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Share of clean less corrupted logit difference from which on a head counts in a step.
+    /// Smallest effect of a head that counts in a step, as a share of the clean minus corrupted
+    /// logit difference.
     #[arg(long, default_value_t = 0.02, value_parser = share)]
     pub(super) threshold: f32,
-    /// Effect from which on a path between heads is kept in the graph; a tenth of the largest if
-    /// not given.
+    /// Smallest absolute effect of a path between heads that stays in the graph. Default: a tenth
+    /// of the largest.
     #[arg(long, value_parser = share)]
     pub(super) edge_threshold: Option<f32>,
-    /// Paths between heads that are patched exactly where there are more than 2000: those of
-    /// largest attribution.
+    /// Number of paths between heads to patch exactly, largest attribution first. Used only if the
+    /// model has more than 2000 paths.
     #[arg(long, default_value_t = 300, value_parser = at_least_one)]
     pub(super) edges: usize,
-    /// Prompt, counted from 0, over which attention is drawn.
+    /// Prompt, counted from 0, on which attention is drawn.
     #[arg(long, default_value_t = 0)]
     pub(super) show: usize,
     /// Directory for effects.safetensors, effects.json, effects.csv, circuit.json, circuit.dot and
@@ -50,10 +51,10 @@ pub struct Arguments {
     pub(super) wait: WaitArguments,
 }
 
-/// Fewest prompts that a circuit is chosen or judged on.
+/// Smallest number of choosing or judging prompts.
 const FEWEST: usize = 10;
 
-/// A share above 0 and up to 1.
+/// Parses a share above 0 and up to 1.
 fn share(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
@@ -63,25 +64,25 @@ fn share(text: &str) -> Result<f32, String> {
 }
 
 impl Arguments {
-    /// Refuses numbers of prompts that are too small, and a prompt to draw that is none of them.
+    /// Refuses numbers of prompts that are too small, and a `--show` past the last prompt.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.prompts > 1, "--prompts must be at least 2: effects are means over prompts");
+        anyhow::ensure!(self.prompts > 1, "--prompts must be at least 2, because effects are means over prompts");
         for (flag, n) in [("--choose-prompts", self.choose_prompts), ("--judge-prompts", self.judge_prompts)] {
             anyhow::ensure!(
                 n >= FEWEST,
-                "{flag} must be at least {FEWEST}: the circuit's shares have intervals over these prompts"
+                "{flag} must be at least {FEWEST}, because the circuit's shares have intervals over these prompts"
             );
         }
         anyhow::ensure!(
             self.show < self.prompts,
-            "--show {} is none of the {} prompts, counted from 0",
+            "--show {} is not one of the {} prompts, counted from 0",
             self.show,
             self.prompts
         );
         Ok(())
     }
 
-    /// The settings of the study.
+    /// Returns the settings of the study.
     pub(super) fn settings(&self) -> Settings {
         Settings {
             prompts: self.prompts,

@@ -29,7 +29,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     uncertainty["steps"] = sure.collect();
     json!({
         "uncertainty": uncertainty,
-        "corrupted": "S2 turned to IO (the notebook calls it ABC)",
+        "corrupted": "S2 replaced by IO (the notebook calls it ABC)",
         "threshold": as_typed(arguments.threshold),
         "bos_in_front": found.data.has_bos,
         "movers": names(found.movers.iter().copied()),
@@ -37,19 +37,19 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
         "receivers": receivers,
         "edges": {
             "all": found.edges.all, "patched_exactly": found.edges.exact.edges.len(), "threshold": found.edges.threshold,
-            "meaning_of_nan": "no such path, or one that was not patched",
+            "meaning_of_nan": "the path does not exist or was not patched",
         },
-        "attention_is": "share of a position's attention, mean over the clean prompts",
-        "copy_scores_are": "per cent of IO, S1 and S2 among the five tokens of largest logit",
+        "attention_is": "share of the destination's attention, mean over the clean prompts",
+        "copy_scores_are": "percentage of names (IO, S1, S2) among the five tokens of largest logit",
     })
 }
 
-/// A number as it was typed.
+/// Returns a number with the digits that the user typed.
 fn as_typed(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, |value| json!(value))
 }
 
-/// Returns circuit.json: the circuit, its figures, and all heads that were found.
+/// Returns circuit.json: the circuit, its shares, and all heads with a class.
 pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> Value {
     let circuit = &found.circuit;
     json!({
@@ -66,8 +66,9 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
         "bars": { "kept": KEPT, "removed": LEFT },
         "meets_the_bars": circuit.judged.shares.meet_the_bars() && not_the_task(found).is_none(),
         "does_the_task": not_the_task(found).is_none(),
-        "meaning": "shares of the clean logit difference on the judging prompts: kept, with all other heads mean-ablated; removed, with \
-                    these mean-ablated; intervals are 95% bootstrap intervals over prompts",
+        "meaning": "shares of the clean logit difference on the judging prompts. kept: with all heads outside the \
+                    circuit mean-ablated. removed: with the circuit's heads mean-ablated. Intervals are 95% bootstrap \
+                    intervals over prompts.",
         "random": random_sets(circuit),
         "curve_on_choosing_prompts": circuit.curve.iter().map(carried).collect::<Vec<_>>(),
         "found": with_classes(circuit),
@@ -79,7 +80,7 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
     })
 }
 
-/// A head of the circuit: its classes, its effects in each step, and where it looks.
+/// Describes a head of the circuit: its classes, its effects in each step, and its attention.
 fn member(found: &Found, of: &Member) -> Value {
     let Head { layer, head } = of.head;
     let looks: Value = AttentionProbe::ALL
@@ -98,12 +99,12 @@ fn member(found: &Found, of: &Member) -> Value {
     })
 }
 
-/// Classes of a head, each with the effect that gives it.
+/// Describes the classes of a head, each with the effect that gives it.
 fn classes(roles: &[(HeadRole, f32)]) -> Vec<Value> {
     roles.iter().map(|(role, effect)| json!({ "class": role.name(), "effect": effect })).collect()
 }
 
-/// All heads that have a class, in the circuit or not.
+/// Describes all heads that have a class, inside and outside the circuit.
 fn with_classes(circuit: &Circuit) -> Vec<Value> {
     let head = |(head, roles): (&Head, &Vec<(HeadRole, f32)>)| {
         let is_member = circuit.members.iter().any(|member| member.head == *head);
@@ -112,7 +113,7 @@ fn with_classes(circuit: &Circuit) -> Vec<Value> {
     circuit.with_roles.iter().map(head).collect()
 }
 
-/// How a head inhibits S2.
+/// Describes a head's S2-inhibition.
 fn inhibition(of: &Inhibition) -> Value {
     let [s2, change, s1] = of.means();
     json!({
@@ -121,7 +122,7 @@ fn inhibition(of: &Inhibition) -> Value {
     })
 }
 
-/// How a head suppresses copies.
+/// Describes a head's copy suppression.
 fn suppression(of: &Suppression) -> Value {
     json!({
         "name": of.head.to_string(), "kl_mean_ablated": of.ablated,
@@ -129,7 +130,7 @@ fn suppression(of: &Suppression) -> Value {
     })
 }
 
-/// The heads that add to the logit difference once the movers are set to zero.
+/// Describes how other heads add to the logit difference after the movers are set to zero.
 fn backups(backup: &Backup) -> Value {
     let taken = backup.taken_over();
     let shares: Value =
@@ -141,7 +142,7 @@ fn backups(backup: &Backup) -> Value {
     })
 }
 
-/// What sets of random heads carry, and the circuit's rank among them.
+/// Describes the shares of the sets of random heads, and the circuit's rank among them.
 fn random_sets(circuit: &Circuit) -> Value {
     let Random { from, sets } = &circuit.random;
     let [kept, removed] = circuit.random.ranks(&circuit.judged);
@@ -151,13 +152,13 @@ fn random_sets(circuit: &Circuit) -> Value {
     })
 }
 
-/// How many prompts the means of ablated heads are over, by template and length.
+/// Lists the number of prompts per mean for ablated heads, by template and length.
 fn reference_prompts(circuit: &Circuit) -> Vec<Value> {
     let prompts = |(&(template, tokens), n)| json!({ "template": template, "tokens": tokens, "prompts": n });
     circuit.reference.iter().map(prompts).collect()
 }
 
-/// The published circuit beside ours; null if the model is not GPT-2 small.
+/// Compares the published circuit with ours; null if the model is not GPT-2 small.
 fn published(source: &Source, circuit: &Circuit) -> Value {
     match source.is_gpt2_small() {
         false => Value::Null,
@@ -165,7 +166,7 @@ fn published(source: &Source, circuit: &Circuit) -> Value {
     }
 }
 
-/// What a set of heads carries.
+/// Describes the shares that a set of heads keeps and leaves.
 fn carried(c: &Carried) -> Value {
     json!({
         "heads": c.heads.len(), "kept": c.shares.kept, "removed": c.shares.left, "kept_interval": c.intervals[0],
@@ -173,7 +174,7 @@ fn carried(c: &Carried) -> Value {
     })
 }
 
-/// A class of the published circuit beside the heads that were found for it.
+/// Compares a class of the published circuit with the heads found for it.
 fn compared(row: &Comparison) -> Value {
     let [recall, precision] = row.recall_and_precision();
     let heads = |set: &BTreeSet<Head>| names(set.iter().copied());

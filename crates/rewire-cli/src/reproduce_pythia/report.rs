@@ -31,8 +31,9 @@ pub(super) fn page(
     if !checks.is_empty() {
         page.section(
             "The notebook's figures",
-            "Measured on the notebook's own prompts (70, seed 42; for S2-inhibition seed 1234; no BOS), drawn again from its \
-             generator. A figure agrees if it is the printed one to its last digit, up to float32 rounding.",
+            "These figures are measured on the notebook's own 70 prompts (seed 42; seed 1234 for S2-inhibition; no \
+             BOS), drawn again from the notebook's generator. A figure agrees if it equals the printed figure to its \
+             last digit, up to float32 rounding.",
         );
         page.table(&Check::HEADER, checks.iter().map(Check::row).collect());
     }

@@ -14,7 +14,7 @@ use super::shown::{Found, Step};
 /// Header of [`published_rows`].
 pub(super) const PUBLISHED: [&str; 5] = ["class", "published", "found", "recall", "precision"];
 
-/// The published circuit beside ours.
+/// Returns one row per class: the published heads and the found heads.
 pub(super) fn published_rows(found: &Found) -> Vec<Vec<String>> {
     let row = |row: Comparison| {
         let share = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{share:.2}"));
@@ -29,9 +29,10 @@ pub(super) fn published_rows(found: &Found) -> Vec<Vec<String>> {
 }
 
 /// Header of [`member_rows`].
-pub(super) const MEMBERS: [&str; 6] = ["head", "class", "evidence", "copy score", "negative", "looks most"];
+pub(super) const MEMBERS: [&str; 6] =
+    ["head", "class", "effects", "copy score", "negative copy score", "largest attention"];
 
-/// A row a head of the circuit.
+/// Returns one row per head of the circuit.
 pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
     let row = |m: &Member| {
         let Head { layer, head } = m.head;
@@ -60,7 +61,7 @@ pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
     found.circuit.members.iter().map(row).collect()
 }
 
-/// What the circuit and as many random heads carry.
+/// Returns the shares kept and left for the circuit and for sets of random heads of the same size.
 pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
     let circuit = &found.circuit;
     let [choosing, judging] = circuit.prompts;
@@ -100,7 +101,7 @@ fn percent(share: f64) -> String {
     format!("{:.1}%", 100.0 * share)
 }
 
-/// The heads of largest effect in a step: header and rows.
+/// Returns header and rows of a table of the `n` heads of largest effect in a step.
 pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
     let mut heads: Vec<(Head, f32)> = step.effects().indexed_iter().map(|(place, v)| (place.into(), *v)).collect();
     heads.retain(|(_, effect)| effect.abs() >= 5e-5);
@@ -116,7 +117,7 @@ pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>
     (header, heads.iter().zip(rows).map(row).collect())
 }
 
-/// A head's copy suppression, as a row of a table.
+/// Returns the table row for a head's copy suppression.
 pub(super) fn suppression_row(s: &Suppression) -> Vec<String> {
     vec![
         s.head.to_string(),

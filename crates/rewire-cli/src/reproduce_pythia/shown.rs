@@ -1,4 +1,4 @@
-//! What was found, with how sure its effects are and its paths as a graph.
+//! The results, with the uncertainty of the effects and the graph of the paths.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -12,18 +12,18 @@ use rewire_studies::pythia::{self, Circuit};
 use super::arguments::Arguments;
 use rewire_report::Certainty;
 
-/// A step of path patching, with how sure its effects are.
+/// A step of path patching, with the uncertainty of its effects.
 pub(super) struct Step<'a> {
     step: &'a PathStep,
     pub(super) certainty: Certainty,
 }
 
-/// All that is found, with what only a report needs.
+/// The results of the study, with the uncertainty and the graph that the report needs.
 pub(super) struct Found<'a> {
     found: &'a pythia::Found,
-    /// The steps that were made, by the names of their tables.
+    /// The steps that ran, by the names of their tables.
     pub(super) steps: Vec<(&'static str, Step<'a>)>,
-    /// The kept paths and the direct effects on the logits.
+    /// The graph of the kept paths and of the direct effects on the logits.
     pub(super) graph: Graph,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Found<'a> {
         Self { found, steps, graph }
     }
 
-    /// A step by the name of its tables, if it was made.
+    /// Returns a step by the name of its tables, if it ran.
     pub(super) fn step(&self, name: &str) -> Option<&Step<'a>> {
         self.steps.iter().find(|(of, _)| *of == name).map(|(_, step)| step)
     }
@@ -69,7 +69,7 @@ impl Deref for Step<'_> {
     }
 }
 
-/// The kept edges and the direct effects, with the heads that they join; those of the circuit stand out.
+/// Returns the graph of the kept edges and of the direct effects. The circuit's heads are bold.
 fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: usize, threshold: f32) -> Graph {
     let mut edges = Vec::new();
     let mut nodes: BTreeMap<Head, GraphNode> = BTreeMap::new();

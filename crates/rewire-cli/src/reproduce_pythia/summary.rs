@@ -13,7 +13,8 @@ use crate::session::Session;
 pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks: &[Check]) -> String {
     let [clean, corrupted] = found.parts.baselines.means();
     let mut text = format!(
-        "{} on {}: {} prompts, logit difference {clean:.4}, corrupted {corrupted:.4}; right on {:.1}%\n",
+        "{} on {}: {} prompts, clean logit difference {clean:.4}, corrupted {corrupted:.4}; right on {:.1}% of clean \
+         prompts\n",
         source.name,
         session.device(),
         found.data.pairs.len(),
@@ -32,11 +33,11 @@ pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks:
     text += &text_table(&CARRIED, &carried_rows(found));
     text += &format!("{}\n{}\n", verdict(found), reference(found));
     if source.is_gpt2_small() {
-        text += "\nbeside the published circuit\n";
+        text += "\ncompared with the published circuit\n";
         text += &text_table(&PUBLISHED, &published_rows(found));
     }
     if !checks.is_empty() {
-        text += "\nagainst the figures that the notebook prints, on its own prompts\n";
+        text += "\ncompared with the figures that the notebook prints, on its own prompts\n";
         text += &text_table(&Check::HEADER, &checks.iter().map(Check::row).collect::<Vec<_>>());
     }
     text

@@ -78,7 +78,7 @@ fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
         "Movers and negative movers",
         "Backups",
         "Paths between heads",
-        "What the circuit carries",
+        "Faithfulness of the circuit",
     ] {
         assert!(report.contains(heading), "{model}: no section {heading}");
     }

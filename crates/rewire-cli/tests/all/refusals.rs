@@ -158,7 +158,7 @@ fn paths_that_mean_nothing() {
     pythia(&["--threshold", "0"], &["--threshold", "above 0"]);
     pythia(&["--choose-prompts", "9"], &["--choose-prompts must be at least 10"]);
     pythia(&["--judge-prompts", "9"], &["--judge-prompts must be at least 10"]);
-    pythia(&["--show", "70"], &["--show 70 is none of the 70 prompts"]);
+    pythia(&["--show", "70"], &["--show 70 is not one of the 70 prompts"]);
     pythia(&["--model", "pythia-160m"], &["EleutherAI/pythia-160m", "HF_HUB_OFFLINE"]);
     assert_refused_in(&nowhere, &["reproduce-facts", "--model", "gpt2-xl"], &["gpt2-xl", "HF_HUB_OFFLINE"]);
 }

@@ -1,4 +1,5 @@
-//! The ablation experiments: how often the model answers right without the heads on which the methods disagree.
+//! The ablation experiments: the accuracy of the model without the heads on which the methods
+//! disagree.
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::node::Node;
@@ -14,26 +15,27 @@ use super::analyze::{Compared, head_node};
 use super::printed::OUTLIERS;
 use crate::{KnownModel, Setup, StudyError};
 
-/// What heads are replaced by, in the notebook's order, and what it left to do.
+/// The replacements of ablated heads, in the notebook's order. The notebook does not have resample.
 pub const INTERVENTIONS: [&str; 3] = ["zero", "mean", "resample"];
-/// Tokens that the model may say, as in the notebook.
+/// Number of tokens that the model generates, as in the notebook.
 pub const NEW_TOKENS: usize = 3;
-/// Prompts that are run at once.
+/// Largest number of prompts in one batch.
 const AT_ONCE: usize = 64;
 
-/// How often the model answers right, as it is and without some heads.
+/// The accuracy of the model, intact and with heads ablated.
 pub struct Ablations {
-    /// As it is.
+    /// Accuracy of the intact model.
     pub whole: AnswerAccuracy,
-    /// The heads that are removed one by one.
+    /// The heads that are ablated one at a time.
     pub heads: Vec<Head>,
-    /// Without each head; one row an intervention.
+    /// Accuracy without each head, one row per intervention.
     pub alone: Vec<Vec<AnswerAccuracy>>,
-    /// Those of them that are outliers by the notebook's rule; on its own model its six.
+    /// The heads that are outliers by the notebook's rule; on the notebook's own model, its six
+    /// heads.
     pub of_notebook: Vec<Head>,
-    /// Sets of heads that are removed together, by name.
+    /// Sets of heads that are ablated together, by name.
     pub sets: Vec<(String, Vec<Head>)>,
-    /// Without each set; one row an intervention.
+    /// Accuracy without each set, one row per intervention.
     pub together: Vec<Vec<AnswerAccuracy>>,
 }
 
@@ -47,7 +49,7 @@ pub(super) fn study<B: Backend>(
     further: &[Head],
 ) -> Result<Ablations, StudyError> {
     let mut heads = compared.literal_outliers();
-    // On the notebook's own model its six heads, whichever are outliers here.
+    // The notebook's accuracies are for its six heads, even if this run finds other outliers.
     let printed: Vec<_> = OUTLIERS.iter().map(|(head, _)| *head).collect();
     let of_notebook = if known == KnownModel::Gpt2Small { printed } else { heads.clone() };
     for head in compared.outliers().into_iter().chain(of_notebook.iter().copied()).chain(further.iter().copied()) {
@@ -93,27 +95,30 @@ pub(super) fn study<B: Backend>(
     Ok(Ablations { whole, heads, alone, of_notebook, sets, together })
 }
 
-/// Correlations over heads of a method's scores with the change of accuracy.
+/// Correlations over heads of one score with the change of accuracy.
 pub struct Correlations {
-    /// What they are called.
+    /// Name of the score.
     pub scores: &'static str,
-    /// One an intervention.
+    /// One correlation per intervention.
     pub with_change: Vec<Option<f64>>,
 }
 
 impl Ablations {
-    /// Change of the share of prompts on which the model says the answer, head by head.
+    /// Returns the change of the share of prompts on which the model says the answer, one per head.
     #[must_use]
     pub fn changes(&self, intervention: usize) -> Vec<f32> {
         let whole = self.whole.said.share();
         self.alone[intervention].iter().map(|without| (without.said.share() - whole) as f32).collect()
     }
 
-    /// Of the difference of scores, and of each method's, with the change of accuracy; of the true attributions and the notebook's.
+    /// Returns the correlations of scores with the change of accuracy: for the difference between
+    /// patching and attribution, and for each method. Attributions are integrated gradients and the
+    /// notebook's figure.
     #[must_use]
     pub fn correlations(&self, compared: &Compared) -> Vec<Correlations> {
         type Score = fn(&Compared, Head) -> f32;
-        // The notebook takes the difference from its figure unscaled, some 1e-7: it is patching itself, but for rounding.
+        // The notebook's unscaled figure is about 1e-7, so its difference from patching is patching
+        // itself up to rounding.
         let scores: [(&str, Score); 5] = [
             ("patching less IG", |c, head| c.exact_of(head) - c.integrated_of(head)),
             ("IG", Compared::integrated_of),
@@ -130,20 +135,22 @@ impl Ablations {
         scores.into_iter().map(of).collect()
     }
 
-    /// Change of the share of prompts on which the model says the answer without one head.
+    /// Returns the change of the share of prompts on which the model says the answer without one
+    /// head.
     #[must_use]
     pub fn change(&self, intervention: usize, head: Head) -> Option<f32> {
         let at = self.heads.iter().position(|h| *h == head)?;
         self.changes(intervention).get(at).copied()
     }
 
-    /// Whether the model gets the task right at all: if it does not, nothing can make it worse.
+    /// Returns whether the comparison is meaningless: the intact model never gets the task right,
+    /// so no ablation can make it worse.
     #[must_use]
     pub fn means_nothing(&self) -> bool {
         self.whole.is_never_right()
     }
 
-    /// Names of the heads.
+    /// Returns the names of the heads.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.heads.iter().map(Head::to_string).collect()

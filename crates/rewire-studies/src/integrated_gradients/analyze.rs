@@ -1,4 +1,4 @@
-//! Both methods' scores of every head and neuron, and how they compare.
+//! Both methods' scores for every head and neuron, and their comparison.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -15,39 +15,40 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 use super::literal::{literal_first_node, literal_means};
 use crate::{Setup, StudyError};
 
-/// Heads at all positions.
+/// The kind of node for heads at all positions.
 pub const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
-/// Neurons at all positions.
+/// The kind of node for neurons at all positions.
 pub const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
-/// The nodes, and what they are called.
+/// The kinds of nodes with their names.
 pub const KINDS: [(NodeKind, &str); 2] = [(NEURONS, "neurons"), (HEADS, "heads")];
 /// The two baselines, in the notebook's order.
 pub const BASELINES: [&str; 2] = ["zero", "corrupted"];
-/// How many of the largest scores the Jaccard index is about, as in the notebook.
+/// Number of the largest scores that the Jaccard index compares, as in the notebook.
 pub const TOP: usize = 30;
 
-/// What the notebook multiplies its figure of heads by before it looks for outliers.
+/// Factor by which the notebook multiplies its figure for heads before it searches for outliers.
 const NOTEBOOK_SCALE: f32 = 1e5;
 
-/// Everything of the notebook's one pair.
+/// The scores on the notebook's pair.
 pub struct Compared {
-    /// By activation patching, noising, as shares of clean less corrupted: neurons, then heads.
+    /// Effects of activation patching, noising, as shares of the clean minus corrupted logit
+    /// difference: neurons, then heads.
     pub exact: Outcome,
-    /// To zero and to the corrupted activations.
+    /// Integrated gradients to the zero and to the corrupted baseline.
     pub lines: [Lines; 2],
 }
 
-/// Integrated gradients to one baseline, and the notebook's figure of them.
+/// Integrated gradients and the notebook's figure to one baseline.
 pub struct Lines {
-    /// In logits: neurons, then heads.
+    /// Integrated gradients in logits: neurons, then heads.
     pub integrated: Integrated,
     /// The notebook's figure: one gradient near the clean activation.
     pub literal: Integrated,
-    /// The notebook's view of it: means over positions and dimensions.
+    /// The notebook's figure as the notebook shows it: means over positions and dimensions.
     pub literal_means: Vec<Effects>,
-    /// Of the true attributions with the exact effects: neurons, then heads.
+    /// Comparisons of integrated gradients with the exact effects: neurons, then heads.
     pub comparisons: [Comparison; 2],
-    /// Of the literal ones.
+    /// Comparisons of the notebook's figure with the exact effects: neurons, then heads.
     pub literal_comparisons: [Comparison; 2],
 }
 
@@ -78,7 +79,7 @@ pub(super) fn compare<B: AutodiffBackend>(
         let with_exact = |of: &Integrated| {
             [0, 1].map(|i| {
                 let exact = flat(&exact.effects[i]);
-                // Of a few heads the 30 largest are all of them.
+                // In a model with few heads the 30 largest would be all heads.
                 Comparison::new(
                     &shares(&of.outcome.effects[i], &exact_means),
                     &exact,
@@ -94,49 +95,52 @@ pub(super) fn compare<B: AutodiffBackend>(
     Ok(Compared { exact, lines })
 }
 
-/// The mean effects of a kind, layer by layer.
+/// Returns the mean effects of a kind in one list, layer by layer.
 #[must_use]
 pub fn flat(effects: &Effects) -> Vec<f32> {
     effects.mean().into_iter().collect()
 }
 
-/// The same of effects in logits, as shares of clean less corrupted.
+/// Returns effects in logits as shares of the clean minus corrupted logit difference, layer by
+/// layer.
 #[must_use]
 pub fn shares(effects: &Effects, [clean, corrupted]: &[f64; 2]) -> Vec<f32> {
     flat(effects).into_iter().map(|v| (f64::from(v) / (clean - corrupted)) as f32).collect()
 }
 
 impl Compared {
-    /// Clean and corrupted logit difference.
+    /// Returns the clean and the corrupted logit difference.
     #[must_use]
     pub fn logit_differences(&self) -> [f64; 2] {
         self.exact.baselines.means()
     }
 
-    /// Heads in a layer, of [`KINDS`] kind `kind`; or neurons.
+    /// Returns the number of neurons or heads in a layer; `kind` is an index in [`KINDS`].
     #[must_use]
     pub fn units(&self, kind: usize) -> usize {
         self.exact.effects[kind].values.shape()[2]
     }
 
-    /// Layer and number of a node, by its place in a flat list.
+    /// Returns the layer of a node and its index in the layer, from its index in the list of
+    /// [`flat`].
     #[must_use]
     pub fn place(&self, kind: usize, flat: usize) -> (usize, usize) {
         (flat / self.units(kind), flat % self.units(kind))
     }
 
-    /// Returns the head at a place in a flat list of all heads.
+    /// Returns the head at an index in the list of [`flat`].
     fn head(&self, flat: usize) -> Head {
         Head::from(self.place(1, flat))
     }
 
-    /// A head's exact effect, as a share of clean less corrupted.
+    /// Returns a head's exact effect, as a share of the clean minus corrupted logit difference.
     #[must_use]
     pub fn exact_of(&self, head: Head) -> f32 {
         self.exact.effects[1].values[[0, head.layer, head.head]]
     }
 
-    /// A head's true attribution to the corrupted baseline, in the same unit.
+    /// Returns a head's integrated gradients to the corrupted baseline, as a share of the clean
+    /// minus corrupted logit difference.
     #[must_use]
     pub fn integrated_of(&self, head: Head) -> f32 {
         let [clean, corrupted] = self.logit_differences();
@@ -144,19 +148,22 @@ impl Compared {
         sum / (clean - corrupted) as f32
     }
 
-    /// The notebook's figure of it: a mean over positions and dimensions.
+    /// Returns the notebook's figure for a head to the corrupted baseline: a mean over positions
+    /// and dimensions.
     #[must_use]
     pub fn literal_of(&self, head: Head) -> f32 {
         self.lines[1].literal_means[1].values[[0, head.layer, head.head]]
     }
 
-    /// The same as the notebook scales it to look for outliers.
+    /// Returns the notebook's figure for a head times 1e5, as the notebook's outlier rule scales
+    /// it.
     #[must_use]
     pub fn scaled_literal_of(&self, head: Head) -> f32 {
         self.literal_of(head) * NOTEBOOK_SCALE
     }
 
-    /// Mean size of the notebook's figure, so scaled, as a share of the mean size of patching.
+    /// Returns the mean absolute value of the notebook's scaled figure, as a share of the mean
+    /// absolute effect of patching.
     #[must_use]
     pub fn scaled_literal_share(&self) -> f32 {
         let heads = self.heads_by_effect();
@@ -164,19 +171,21 @@ impl Compared {
         mean(&|h| self.scaled_literal_of(h)) / mean(&|h| self.exact_of(h))
     }
 
-    /// Heads whose exact effect and true attribution to the corrupted baseline differ beyond the limits of agreement.
+    /// Returns the heads whose exact effect and integrated gradients to the corrupted baseline
+    /// differ beyond the limits of agreement.
     #[must_use]
     pub fn outliers(&self) -> Vec<Head> {
         self.lines[1].comparisons[1].difference.outliers().into_iter().map(|i| self.head(i)).collect()
     }
 
-    /// Size of patching less the notebook's scaled figure, head by head.
+    /// Returns the absolute value of patching minus the notebook's scaled figure, one per head.
     fn literal_sizes(&self) -> Vec<(Head, f64)> {
         let heads = (0..flat(&self.exact.effects[1]).len()).map(|i| self.head(i));
         heads.map(|head| (head, f64::from((self.exact_of(head) - self.scaled_literal_of(head)).abs()))).collect()
     }
 
-    /// The notebook's standard deviation: of those sizes over heads, about their mean.
+    /// Returns the notebook's standard deviation: over heads, of the absolute differences between
+    /// patching and the notebook's scaled figure, around their mean.
     #[must_use]
     pub fn literal_sd(&self) -> f64 {
         let sizes = self.literal_sizes();
@@ -185,15 +194,16 @@ impl Compared {
         (sizes.iter().map(|(_, size)| (size - mean).powi(2)).sum::<f64>() / n).sqrt()
     }
 
-    /// The notebook's outliers, by its own rule on its own figure: heads whose difference has a
-    /// size above 1.96 standard deviations of such sizes, whatever their mean.
+    /// Returns the outliers by the notebook's rule on the notebook's figure: heads whose absolute
+    /// difference exceeds 1.96 standard deviations of the absolute differences. The rule ignores
+    /// the mean of the differences.
     #[must_use]
     pub fn literal_outliers(&self) -> Vec<Head> {
         let sd = self.literal_sd();
         self.literal_sizes().into_iter().filter(|(_, size)| *size > 1.96 * sd).map(|(head, _)| head).collect()
     }
 
-    /// All heads by falling size of their exact effect.
+    /// Returns all heads, largest absolute exact effect first.
     #[must_use]
     pub fn heads_by_effect(&self) -> Vec<Head> {
         let exact = flat(&self.exact.effects[1]);
@@ -201,7 +211,7 @@ impl Compared {
     }
 }
 
-/// A head's output at all positions.
+/// Returns the node for a head's output at all positions.
 pub(super) fn head_node(head: Head) -> Node {
     Node::new(head.layer, Component::HeadResult).unit(head.head)
 }

@@ -1,5 +1,5 @@
-//! Correlations with activation patching over many generated pairs: one pair says little, and
-//! differs from the next.
+//! Correlations with activation patching over many generated pairs, because correlations on single
+//! pairs vary widely.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -16,40 +16,41 @@ use super::analyze::KINDS;
 use super::literal::literal_first_node;
 use crate::{Setup, StudyError};
 
-/// The figures that are correlated with patching, and the difference of both.
+/// The attributions that are correlated with patching, and the difference of their correlations.
 pub const FIGURES: [&str; 3] = ["one gradient", "integral", "integral less one gradient"];
 /// Pearson's correlations over the nodes of each pair.
 pub struct Averaged {
-    /// Pairs that were run.
+    /// Number of pairs.
     pub n: usize,
     /// Seed of the generated pairs and of the bootstrap.
     pub seed: u64,
-    /// Of each of [`KINDS`].
+    /// The correlations for each of [`KINDS`].
     pub correlations: [PairCorrelations; 2],
 }
 
-/// The correlations of one kind of node. Pairs on which a method gives every node the same score
-/// have none and are left out.
+/// The correlations for one kind of node. A pair has no correlation and is left out if a method
+/// gives every node the same score.
 pub struct PairCorrelations {
-    /// `[pair, figure]`.
+    /// Correlations `[pair, figure]`, figures in the order of [`FIGURES`].
     pub values: Array2<f32>,
-    /// Of the pairs that have them.
+    /// Clusters of the pairs that have correlations.
     clusters: Clusters,
 }
 
-/// The mean of one figure over pairs, with its 95% bootstrap interval or, for too few clusters of
-/// pairs, the range.
+/// The mean of one figure over pairs, with its 95% bootstrap interval. If there are too few
+/// clusters of pairs, it has the range in place of the interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mean {
     /// The mean.
     pub mean: f32,
-    /// The ends of the interval or of the range.
+    /// The ends of the interval or the range.
     pub ends: [f32; 2],
-    /// Whether they are of an interval.
+    /// Whether the ends are those of an interval.
     pub is_interval: bool,
 }
 
-/// Patching, the notebook's one gradient and the integral on each pair, to the corrupted baseline.
+/// Computes patching, the notebook's one gradient and the integral on each pair, to the corrupted
+/// baseline, and their correlations.
 pub(super) fn averaged<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -77,8 +78,8 @@ pub(super) fn averaged<B: AutodiffBackend>(
     Ok(Averaged { n: pairs.len(), seed, correlations })
 }
 
-/// The pairs that have correlations, and theirs, `[pair, figure]`: of the two figures with the
-/// exact effects, and the second less the first.
+/// Returns the indices of the pairs that have correlations, and the correlations `[pair, figure]`:
+/// of each of the two figures with the exact effects, and the second correlation minus the first.
 fn correlations(exact: &Effects, figures: [&Effects; 2]) -> (Vec<usize>, Array2<f32>) {
     let of_pair = |pair: usize, figure: &Effects| {
         let [figure, exact] = [figure, exact].map(|effects| effects.values.index_axis(Axis(0), pair));
@@ -93,7 +94,8 @@ fn correlations(exact: &Effects, figures: [&Effects; 2]) -> (Vec<usize>, Array2<
 }
 
 impl Averaged {
-    /// The mean of each of [`FIGURES`] for one of [`KINDS`]; `None` if no pair has a correlation.
+    /// Returns the mean of each of [`FIGURES`] for one of [`KINDS`]; `None` if no pair has a
+    /// correlation.
     #[must_use]
     pub fn means(&self, kind: usize) -> Option<[Mean; 3]> {
         let PairCorrelations { values, clusters } = &self.correlations[kind];
@@ -111,7 +113,7 @@ impl Averaged {
         }))
     }
 
-    /// What the correlations say, for one of [`KINDS`].
+    /// Returns a sentence with the conclusion for one of [`KINDS`].
     #[must_use]
     pub fn conclusion(&self, kind: usize) -> String {
         let nodes = KINDS[kind].1;
@@ -121,16 +123,16 @@ impl Averaged {
                 format!("{nodes}: {which} follows activation patching more closely")
             }
             Some([.., Mean { is_interval: true, .. }]) => {
-                format!("{nodes}: neither follows activation patching more closely, as far as these pairs show")
+                format!("{nodes}: on these pairs neither follows activation patching more closely")
             }
-            Some(_) => format!("{nodes}: too few pairs to say"),
+            Some(_) => format!("{nodes}: too few pairs for a conclusion"),
             None => format!("{nodes}: no pair has a correlation"),
         }
     }
 }
 
 impl Mean {
-    /// `0.640 (0.610 to 0.665)`.
+    /// Formats the mean with its interval or range: `0.640 (0.610 to 0.665)`.
     #[must_use]
     pub fn text(&self) -> String {
         let Mean { mean, ends: [low, high], is_interval } = self;
@@ -162,7 +164,7 @@ mod tests {
         let (kept, found) = correlations(&exact, [&one, &integral]);
         assert_eq!(kept, [0, 1]);
         assert_eq!(found, ndarray::arr2(&[[1.0, -1.0, -2.0], [-1.0, -1.0, 0.0]]));
-        // A pair whose nodes all have one score has no correlation.
+        // A pair whose nodes all have the same score has no correlation.
         let flat = effects([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]);
         assert_eq!(correlations(&exact, [&flat, &integral]).0, [0]);
     }

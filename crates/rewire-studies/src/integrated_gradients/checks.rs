@@ -1,4 +1,4 @@
-//! The figures that the notebook prints, beside ours; for GPT-2 small alone.
+//! Comparisons of the figures that the notebook prints with ours, for GPT-2 small only.
 
 use rewire_hooks::Head;
 
@@ -13,17 +13,17 @@ use super::printed::{
 use super::printed_curves::{CONTRASTIVE_9_6, HEAD_2_5, HEAD_10_3, POINTS};
 use super::study::Found;
 
-/// How far a printed delta may be from ours: float32 rounding in sums of thousands of attributions.
+/// Tolerance for printed deltas: float32 rounding in sums of thousands of attributions.
 const DELTA_TOLERANCE: f64 = 1e-3;
-/// float32 rounding of logit differences on another machine: GPT-2's logits have sizes up to some
-/// 100, whose last place is 8e-6, and 12 layers add theirs.
+/// Tolerance for logit differences on another machine. GPT-2's logits have absolute values up to
+/// about 100, whose float32 spacing is 8e-6, and the rounding of 12 layers adds up.
 const OF_LOGITS: f64 = 1e-4;
-/// The same for shares of a difference of 7.
+/// Tolerance for shares of a logit difference of 7.
 const OF_SHARES: f64 = 3e-5;
-/// The same for the notebook's figure, as a share of it.
+/// Tolerance for the notebook's figure, as a share of the figure.
 const OF_FIGURE: f64 = 1e-3;
 
-/// Sets the figures that the notebook prints beside those that were found.
+/// Compares the figures that the notebook prints with the measured figures.
 #[must_use]
 pub fn checks(found: &Found) -> Vec<Check> {
     let mut checks = first_pair(&found.compared);
@@ -35,7 +35,7 @@ pub fn checks(found: &Found) -> Vec<Check> {
     checks
 }
 
-/// Logit differences, and both methods' scores against each other.
+/// Checks the logit differences, and the comparison of both methods' scores.
 fn first_pair(compared: &Compared) -> Vec<Check> {
     let [clean, corrupted] = compared.logit_differences();
     let mut checks = vec![
@@ -60,7 +60,7 @@ fn first_pair(compared: &Compared) -> Vec<Check> {
     checks
 }
 
-/// Patching of the six heads on which the notebook finds the methods to differ.
+/// Checks patching of the six heads on which the methods differ in the notebook.
 fn patched(compared: &Compared) -> impl Iterator<Item = Check> {
     OUTLIERS.into_iter().map(|(head, score)| {
         let what = format!("patching score of ({}, {})", head.layer, head.head);
@@ -68,19 +68,19 @@ fn patched(compared: &Compared) -> impl Iterator<Item = Check> {
     })
 }
 
-/// A printed figure beside ours, without a verdict.
+/// A printed figure and ours, without a verdict.
 pub struct Aside {
-    /// What the figure is.
+    /// Name of the figure.
     pub what: String,
-    /// As the notebook prints it.
+    /// The figure as the notebook prints it.
     pub printed: String,
-    /// As it came out here.
+    /// The figure as this run measures it.
     pub ours: String,
 }
 
-/// What the notebook prints of its table of heads on the first pair. Its own code does not give a
-/// table of that size (see docs/methods/integrated-gradients.md), so ours need not agree with
-/// these, and there is no verdict.
+/// Returns the figures that the notebook prints from its table of heads on the first pair. The
+/// notebook's code does not give scores of that size (see docs/methods/integrated-gradients.md).
+/// Our figures therefore need not agree, and there is no verdict.
 #[must_use]
 pub fn asides(compared: &Compared) -> Vec<Aside> {
     let list = |heads: &[Head]| {
@@ -94,7 +94,7 @@ pub fn asides(compared: &Compared) -> Vec<Aside> {
             format!("{:.4e}", compared.literal_of(NAME_MOVER)),
         ),
         aside(
-            "standard deviation of the sizes of patching less the figure times 1e5",
+            "standard deviation of |patching minus the notebook's figure times 1e5|",
             format!("{SD_OF_SIZES:.7}"),
             format!("{:.7}", compared.literal_sd()),
         ),
@@ -106,8 +106,8 @@ pub fn asides(compared: &Compared) -> Vec<Aside> {
     ]
 }
 
-/// The curves on the first pair: two that the notebook prints, and the end of one that follows from
-/// a printed score.
+/// Checks the curves on the first pair: the two that the notebook prints, and the end of a third,
+/// which follows from a printed score.
 fn curves(found: &Found) -> Vec<Check> {
     let of = |head| {
         let drawn = found.curves.heads.iter().position(|h| *h == head);
@@ -153,7 +153,7 @@ fn contrastive_pair(compared: &Compared, as_printed: &Contrasted) -> Vec<Check> 
     ]
 }
 
-/// A printed number of five digits, far below 1, beside ours.
+/// Compares a printed number far below 1, of five digits, with ours.
 fn small(what: &str, expected: f64, got: f64) -> Check {
     Check {
         what: what.to_owned(),
@@ -163,14 +163,14 @@ fn small(what: &str, expected: f64, got: f64) -> Check {
     }
 }
 
-/// The points of a printed curve beside ours: four decimals each.
+/// Compares the points of a printed curve, of four decimals each, with ours.
 fn points(what: &str, printed: &[f64; POINTS], ours: &[f32]) -> Check {
     let tolerance = 0.5e-4 + OF_LOGITS;
     let expected = format!("{POINTS} points within {tolerance:.1e}");
     counted(what, expected, printed.iter().copied(), ours.iter().map(|v| f64::from(*v)).collect(), tolerance)
 }
 
-/// The 24 printed errors of one baseline beside ours.
+/// Compares the 24 printed errors for one baseline with ours.
 fn deltas(baseline: &str, printed: &[[f64; 2]; 12], ours: impl Fn(usize, usize) -> f64) -> Check {
     let what = format!("errors (delta) that Captum printed, {baseline} baseline, 12 layers of heads and neurons");
     let ours = (0..printed.len()).flat_map(|layer| [0, 1].map(|kind| ours(layer, kind))).collect();
@@ -178,7 +178,7 @@ fn deltas(baseline: &str, printed: &[[f64; 2]; 12], ours: impl Fn(usize, usize) 
     counted(&what, expected, printed.as_flattened().iter().copied(), ours, DELTA_TOLERANCE)
 }
 
-/// Many printed numbers beside ours, one by one.
+/// Compares printed numbers with ours one by one.
 fn counted(
     what: &str,
     expected: String,
@@ -193,7 +193,7 @@ fn counted(
     Check {
         what: what.to_owned(),
         expected,
-        got: format!("{near}; the furthest is off by {worst:.1e}"),
+        got: format!("{near}; largest difference {worst:.1e}"),
         verdict: Verdict::of(near == n && n_ours == n),
     }
 }

@@ -28,47 +28,48 @@ const NOTEBOOK: [Head; 9] = [
     Head::new(2, 5),
     Head::new(10, 3),
 ];
-/// Most heads drawn together.
+/// Largest number of curves in one chart.
 const MOST: usize = 9;
-/// Places of a wide curve.
+/// Number of points of a wide curve.
 const WIDE: usize = 101;
 
 /// The metric along the lines of some heads.
 pub struct Drawn {
-    /// The heads, one a curve.
+    /// The heads, one per curve.
     pub heads: Vec<Head>,
-    /// From clean to corrupted, at the nodes of the quadrature.
+    /// Curves from the clean to the corrupted activation, at the nodes of the quadrature.
     pub inside: Curves,
-    /// Beyond both ends.
+    /// Curves that extend beyond both activations.
     pub wide: Curves,
 }
 
-/// What one contrastive pair gives for one head.
+/// The scores of one head on one contrastive pair.
 pub struct Contrasted {
-    /// `as printed` or `aligned`.
+    /// Name of the pair: `as printed` or `aligned`.
     pub name: &'static str,
     /// The clean and the corrupted text.
     pub prompts: [String; 2],
-    /// Clean and corrupted.
+    /// The clean and the corrupted logit difference.
     pub logit_differences: [f64; 2],
     /// The head.
     pub head: Head,
-    /// Its attribution, in logits.
+    /// Integrated gradients of the head, in logits.
     pub integrated: f32,
-    /// What the attributions of its layer miss the change of the metric by.
+    /// Completeness gap of the head's layer: the sum of the attributions minus the change of the
+    /// metric.
     pub gap: f32,
-    /// The notebook's figure: its one gradient, beside the corrupted activation, as a mean over
+    /// The notebook's figure: from one gradient next to the corrupted activation, as a mean over
     /// positions and dimensions.
     pub literal: f32,
-    /// What that figure's layer misses the change of the metric by.
+    /// Completeness gap of the notebook's figure in the head's layer.
     pub literal_gap: f32,
-    /// The exact effect, in logits.
+    /// The exact effect of the head, in logits.
     pub patched: f32,
-    /// The metric along its line.
+    /// The logit difference along the head's line.
     pub curve: Curves,
 }
 
-/// The places of the notebook's curves.
+/// Returns the places of the notebook's curves on the line, from 0 to 1.
 fn places() -> Result<Vec<f64>, StudyError> {
     Ok(Quadrature::default().nodes()?.iter().map(|node| node.at).collect())
 }
@@ -94,7 +95,8 @@ pub(super) fn draw<B: Backend>(
     Ok(Drawn { inside: along(&places()?, "curves")?, wide: along(&wide, "curves beyond both ends")?, heads })
 }
 
-/// Outliers first, then the heads of largest effect, and two of hardly any.
+/// Chooses the heads to draw: outliers, then the heads of largest effect, and two heads of smallest
+/// nonzero effect.
 fn chosen(compared: &Compared) -> Vec<Head> {
     let by_effect = compared.heads_by_effect();
     let moved = by_effect.iter().rev().filter(|&&head| compared.exact_of(head) != 0.0).take(2);
@@ -108,7 +110,8 @@ fn chosen(compared: &Compared) -> Vec<Head> {
     heads
 }
 
-/// The notebook's name mover, or the head of largest effect in the last layer, on both contrastive pairs.
+/// Computes the scores on both contrastive pairs, for the notebook's name mover or, in other
+/// models, for the head of largest effect in the last layer.
 pub(super) fn contrasts<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -142,7 +145,7 @@ fn contrast<B: AutodiffBackend>(
     let question = Question::new(pair, &metric).in_metric_units();
     let execution = setup.execution(model, pair.width());
     let inner = model.valid();
-    // Other layers than the head's are of no interest here: their gaps are nobody's error.
+    // Only the head's layer is reported, so gaps in other layers must not cause an error.
     let any_gap = IntegratedGradientsOptions { tolerance: f64::INFINITY, ..integral.clone() };
     let integrated = integrated_gradients(model, question, &[HEADS], &any_gap, &execution)?;
     let literal = literal_first_node_backward(model, question, &[HEADS], any_gap.baseline, &execution)?;

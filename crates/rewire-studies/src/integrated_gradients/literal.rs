@@ -1,9 +1,9 @@
-//! The figure that the notebook computes in place of integrated gradients: one gradient of each
+//! The figure that the notebook computes in place of integrated gradients, from one gradient per
 //! line.
 //!
 //! The notebook's metric reads row 0 of a batch that holds all nodes of the quadrature, so only the
-//! first node has a gradient. Its figure is what the activation moves times that gradient, times
-//! the weight of that node.
+//! first node has a gradient. The figure is the change of the activation times that gradient, times
+//! the weight of the first node.
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::integrated::{
@@ -34,11 +34,11 @@ pub fn literal_first_node<B: AutodiffBackend, M: Metric>(
     one_gradient(model, question, kinds, baseline, first_node()?, execution)
 }
 
-/// Computes the notebook's figure of each node on the same line walked backward, from the
-/// baseline's activation to the clean one, as the notebook does for its contrastive pair.
+/// Computes the notebook's figure of each node on the line from the baseline's activation to the
+/// clean activation, as the notebook does for its contrastive pair.
 ///
 /// The gradient is the one next to the baseline's activation. Attributions, gaps and changes have
-/// the sign of that walk: an attribution above 0 supports the behavior.
+/// the sign of that direction: a node with an attribution above 0 supports the behavior.
 ///
 /// # Errors
 /// As [`literal_first_node`].
@@ -60,8 +60,8 @@ pub fn literal_first_node_backward<B: AutodiffBackend, M: Metric>(
     Ok(found)
 }
 
-/// Returns the attributions of all positions together as the notebook shows them: means over
-/// positions and, for all nodes but neurons, over the `d_model` numbers of the residual stream.
+/// Returns the attributions summed over positions as the notebook shows them: means over positions
+/// and, for all nodes except neurons, over the `d_model` dimensions of the residual stream.
 #[must_use]
 pub fn literal_means(found: &Integrated, pairs: &PromptPairs, d_model: usize) -> Vec<Effects> {
     let mean = |effects: &Effects| {
@@ -81,7 +81,7 @@ fn first_node() -> Result<QuadratureNode, AnalysisError> {
     nodes.first().copied().ok_or(AnalysisError::NoQuadratureNodes)
 }
 
-/// Sums over one node of a quadrature, and accepts that the attributions are incomplete.
+/// Computes attributions from one node of a quadrature. Accepts completeness gaps of any size.
 fn one_gradient<B: AutodiffBackend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,

@@ -1,8 +1,8 @@
-//! The figures that the notebook prints, as constants; a test compares them with its printed lines.
+//! The figures that the notebook prints, as constants. A test compares them with the printed lines.
 
 use rewire_hooks::Head;
 
-/// Heads that the notebook finds to be outliers, with their scores by activation patching.
+/// The heads that the notebook reports as outliers, with their patching scores.
 pub const OUTLIERS: [(Head, f64); 6] = [
     (Head::new(7, 3), -0.10789),
     (Head::new(8, 10), -0.14233),
@@ -24,17 +24,18 @@ pub(super) const CONTRASTIVE_LOGIT_DIFFERENCES: [f64; 2] = [1.458, -0.274];
 pub(super) const CORRELATIONS: [[f64; 2]; 2] = [[0.2351, 0.3064], [0.9852, 0.9548]];
 /// Jaccard indices of the 30 largest neurons, by baseline.
 pub(super) const JACCARD: [f64; 2] = [0.1111, 0.875];
-/// Standard deviation over heads of the size of patching less 1e5 times the notebook's figure.
+/// Standard deviation over heads of the absolute value of patching minus 1e5 times the notebook's
+/// figure.
 pub(super) const SD_OF_SIZES: f64 = 0.020_343_3;
 /// The notebook's figure of [`NAME_MOVER`] on the first pair.
 pub(super) const FIGURE: f64 = -4.516e-7;
-/// The same on the contrastive pair, walked from the corrupted activation to the clean one.
+/// The notebook's figure of [`NAME_MOVER`] on the contrastive pair, on the line from the corrupted
+/// to the clean activation.
 pub(super) const CONTRASTIVE_FIGURE: f64 = 3.362e-8;
-/// Captum's convergence error of that figure's layer.
+/// Captum's convergence error for the layer of [`NAME_MOVER`] on the contrastive pair.
 pub(super) const CONTRASTIVE_DELTA: f64 = -0.9107;
-/// Patching of [`NAME_MOVER`] on the contrastive pair, as a share of the first pair's difference:
-/// the notebook does not compute its
-/// `baseline_diff` anew.
+/// Patching of [`NAME_MOVER`] on the contrastive pair, as a share of the first pair's clean minus
+/// corrupted logit difference: the notebook does not recompute its `baseline_diff`.
 pub(super) const CONTRASTIVE_PATCHING: f64 = -0.0456;
 
 /// Captum's convergence errors as the notebook prints them, by baseline and layer: heads, then
@@ -70,12 +71,14 @@ pub(super) const DELTAS: [[[f64; 2]; 12]; 2] = [
     ],
 ];
 
-/// Share of its own prompts that the model answers right.
+/// Share of the notebook's prompts that the model answers right.
 pub const ACCURACY: f64 = 0.7864;
-/// The same after zero ablation of each of [`OUTLIERS`].
+/// Share of the notebook's prompts that the model answers right after zero ablation of each of
+/// [`OUTLIERS`].
 pub const ACCURACY_WITHOUT: [f64; 6] = [0.6981, 0.7877, 0.8052, 0.8009, 0.7245, 0.9361];
-/// Correlations over [`OUTLIERS`] with the change of accuracy: of patching less the figure, of the
-/// figure, and of patching.
+/// Correlations over [`OUTLIERS`] with the change of accuracy under zero ablation, for three
+/// scores: patching minus the notebook's figure, the notebook's figure, and patching.
 pub const ZERO_ABLATION: [f64; 3] = [0.829_878_7, 0.729_691_6, 0.829_877_4];
-/// The same under mean ablation, of which the first is not printed.
+/// Correlations over [`OUTLIERS`] with the change of accuracy under mean ablation, for the scores
+/// of [`ZERO_ABLATION`]. The notebook does not print the first.
 pub const MEAN_ABLATION: [Option<f64>; 3] = [None, Some(0.786_807_8), Some(0.865_912_7)];

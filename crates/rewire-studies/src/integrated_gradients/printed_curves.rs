@@ -1,12 +1,12 @@
-//! The points of the interpolation curves that the notebook prints: the logit difference at
-//! Captum's 50 Gauss-Legendre nodes, from the clean activation to the corrupted one, to four
-//! decimals. Nothing is printed for the other curves that it draws.
+//! The points of the interpolation curves that the notebook prints. A point is the logit difference
+//! at one of Captum's 50 Gauss-Legendre nodes, from the clean to the corrupted activation, to four
+//! decimals. The notebook draws further curves without printing their points.
 
-/// Points of one printed curve.
+/// Number of points of one printed curve.
 pub(super) const POINTS: usize = 50;
 
-/// Head (2, 5) on the first pair: the first of the two lists that follow the cell that draws (2, 5)
-/// and (10, 3).
+/// Curve of head (2, 5) on the first pair. The cell that draws (2, 5) and (10, 3) prints two lists,
+/// and this is the first.
 #[rustfmt::skip]
 pub(super) const HEAD_2_5: [f64; POINTS] = [
     4.2764, 4.2765, 4.2765, 4.2766, 4.2766, 4.2767, 4.2768, 4.2770, 4.2771, 4.2772,
@@ -16,7 +16,8 @@ pub(super) const HEAD_2_5: [f64; POINTS] = [
     4.2848, 4.2850, 4.2851, 4.2853, 4.2854, 4.2855, 4.2856, 4.2856, 4.2857, 4.2857,
 ];
 
-/// Head (10, 3) on the first pair: the second of those lists.
+/// Curve of head (10, 3) on the first pair: the second list of the cell that draws (2, 5) and
+/// (10, 3).
 #[rustfmt::skip]
 pub(super) const HEAD_10_3: [f64; POINTS] = [
     4.2764, 4.2764, 4.2763, 4.2762, 4.2760, 4.2758, 4.2756, 4.2754, 4.2751, 4.2748,
@@ -26,7 +27,7 @@ pub(super) const HEAD_10_3: [f64; POINTS] = [
     4.2595, 4.2592, 4.2589, 4.2587, 4.2584, 4.2582, 4.2581, 4.2580, 4.2579, 4.2578,
 ];
 
-/// Head (9, 6) on the contrastive pair.
+/// Curve of head (9, 6) on the contrastive pair.
 #[rustfmt::skip]
 pub(super) const CONTRASTIVE_9_6: [f64; POINTS] = [
     1.4576, 1.4568, 1.4553, 1.4532, 1.4504, 1.4471, 1.4431, 1.4385, 1.4333, 1.4276,

@@ -8,33 +8,33 @@ use super::ablate::NEW_TOKENS;
 use super::settings::Settings;
 use crate::StudyError;
 
-/// Prompts over which the mean activations are, as in the notebook.
+/// Number of prompts over which mean activations are taken, as in the notebook.
 pub const REFERENCE: usize = 100;
-/// Pairs that are generated unless another number is given, for models of up to [`LARGE`] neurons
-/// and for larger ones.
+/// Default number of generated pairs, for models with up to [`LARGE`] neurons and for larger
+/// models.
 const GENERATED_PAIRS: [usize; 2] = [100, 5];
-/// Neurons above which patching every one on 100 pairs would take hours on a CPU.
+/// Number of neurons above which patching every neuron on 100 pairs would take hours on a CPU.
 const LARGE: usize = 10_000;
 
-/// All prompts that the study is on.
+/// The prompts of the study.
 #[derive(Debug, Clone)]
 pub struct Prompts {
     /// The notebook's pair.
     pub pair: PromptPairs,
-    /// Its contrastive pair with its two texts, as printed and aligned.
+    /// The notebook's contrastive pair with its two texts, as printed and aligned.
     pub contrasts: [(PromptPairs, [String; 2]); 2],
-    /// Generated pairs with the notebook's corruption, over which correlations are averaged.
+    /// Generated pairs with the notebook's corruption, for the mean correlations.
     pub generated: Option<PromptPairs>,
-    /// Those that accuracy is measured on, corrupted by three other names, and those that means are
-    /// over.
+    /// The pairs on which accuracy is measured (corrupted by three other names), and the pairs over
+    /// which means are taken.
     pub sets: Option<[PromptPairs; 2]>,
 }
 
 impl Prompts {
-    /// Makes the prompts, each with `bos` in front, for a model of this shape.
+    /// Makes the prompts, each with `bos` in front, for a model with this configuration.
     ///
     /// # Errors
-    /// [`StudyError`], for example if the tokenizer lacks a name or the model's context is too short.
+    /// [`StudyError`], for example if the tokenizer lacks a name or the context is too short.
     pub fn new(
         tokenizer: &Tokenizer,
         bos: Option<u32>,
@@ -77,7 +77,9 @@ impl Prompts {
         }
         match self.sets.iter().flatten().map(PromptPairs::width).max() {
             Some(width) if width + NEW_TOKENS - 1 > config.n_ctx => Err(StudyError::Prompts(format!(
-                "prompts of {width} tokens and what is said after them do not fit the context of {}",
+                "prompts of {width} tokens and the tokens generated after them need a context of {} tokens, and the \
+                 model's context has {}: use a model with a longer context, or 0 prompts to skip the ablation study",
+                width + NEW_TOKENS - 1,
                 config.n_ctx
             ))),
             _ => Ok(()),

@@ -1,25 +1,25 @@
-//! What the study is asked to do.
+//! The settings of the study.
 
 use rewire_analysis::integrated::{DEFAULT_TOLERANCE, Quadrature};
 use rewire_hooks::Head;
 
-/// What the study is asked to do.
+/// The settings of the study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Generated prompts on which accuracy is measured; 0 leaves the ablation study out.
+    /// Number of generated prompts on which accuracy is measured; 0 skips the ablation study.
     pub prompts: usize,
-    /// Generated pairs over which correlations are averaged; `None` for 100, or 5 if the model is
-    /// large.
+    /// Number of generated pairs over which correlations are averaged. `None` means 100, or 5 for a
+    /// model with more than 10,000 neurons.
     pub generated_pairs: Option<usize>,
     /// Seed of the generated prompts and pairs.
     pub seed: u64,
-    /// Heads to ablate besides the outliers.
+    /// Heads to ablate in addition to the outliers.
     pub heads: Vec<Head>,
-    /// Where gradients are taken.
+    /// The points of the line at which gradients are computed, and their weights.
     pub quadrature: Quadrature,
-    /// How far attributions may be from summing to the metric's change.
+    /// Largest completeness gap, relative to the change of the metric.
     pub tolerance: f64,
-    /// How far the interpolation curves go; 0 is the clean activation and 1 the corrupted one.
+    /// Range of the interpolation curves; 0 is the clean activation and 1 the corrupted one.
     pub range: [f64; 2],
 }
 

@@ -1,4 +1,4 @@
-//! The whole study, in the notebook's order.
+//! The complete study, in the notebook's order.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -14,24 +14,24 @@ use super::prompts::Prompts;
 use super::settings::Settings;
 use crate::{KnownModel, Setup, StudyError};
 
-/// All that is found.
+/// The results of the study.
 pub struct Found {
-    /// Both methods on the notebook's pair.
+    /// Both methods' scores on the notebook's pair.
     pub compared: Compared,
-    /// Correlations over generated pairs, if there are any.
+    /// Mean correlations over the generated pairs; `None` if there are no such pairs.
     pub averaged: Option<Averaged>,
-    /// The ablation study, if there are prompts for it.
+    /// The ablation study; `None` if there are no prompts for it.
     pub study: Option<Ablations>,
     /// Interpolation curves of single heads.
     pub curves: Drawn,
-    /// The contrastive pair, as printed and aligned.
+    /// Scores on the contrastive pair, as printed and aligned.
     pub contrasts: Vec<Contrasted>,
 }
 
-/// Runs the whole study.
+/// Runs the complete study.
 ///
 /// # Errors
-/// [`StudyError`], for example if attributions stay incomplete.
+/// [`StudyError`], for example if a completeness gap stays above the tolerance.
 pub fn analyze<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,

@@ -1,4 +1,4 @@
-//! What the reproduction computes.
+//! The analyses of the reproduction.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -18,72 +18,74 @@ use rewire_tasks::{LogitDiff, PromptPairs};
 
 use crate::{Setup, StudyError};
 
-/// How many of the largest exact effects attribution should find.
+/// Number of the largest exact effects that attribution should find.
 const TOP_K: usize = 10;
 
-/// What is found of the heads' outputs on one set of prompts.
+/// The effects of the heads' outputs on one set of prompts.
 pub struct Findings {
-    /// `demo` or `generated`.
+    /// Name of the set: `demo` or `generated`.
     pub set: &'static str,
     /// The pairs.
     pub pairs: PromptPairs,
-    /// Denoising then noising; exact, then by attribution; of the heads' outputs.
+    /// Effects of the heads' outputs, first denoising, then noising. Each element has the exact
+    /// effects and the attributions.
     pub outcomes: Vec<[Outcome; 2]>,
-    /// Whether noising says anything that denoising does not.
+    /// Whether noising has information that denoising does not have.
     pub noising: Noising,
 }
 
-/// What noising is, beside denoising.
+/// The relation of noising to denoising.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Noising {
-    /// Another experiment.
+    /// Noising is a different experiment.
     Apart,
-    /// The same with the sign changed: every pair's mirror is in the set, and turns the metric
-    /// round. The largest difference, of any prompt and head.
+    /// Noising is minus denoising, because every pair's mirror is in the set and the metric changes
+    /// its sign on the mirror. Holds the largest difference over all prompts and heads.
     MinusDenoising(f32),
 }
 
-/// How far noising may be from minus denoising to be the same: half of the last of four digits,
-/// which is all that tables print.
+/// Largest difference at which noising counts as minus denoising: half of the fourth decimal, the
+/// last one that tables print.
 const AS_PRINTED: f32 = 5e-5;
 
-/// What the demo looks at besides, on its own prompts, denoising.
+/// The demo's other analyses on its own prompts, denoising.
 pub struct Demo {
-    /// By attribution, of every kind of node.
+    /// Attributions of every kind of node.
     pub attribution: Outcome,
-    /// By activation patching, of those that the demo patches.
+    /// Activation patching of the kinds that the demo patches.
     pub exact: Outcome,
-    /// Head edges, as means over prompts.
+    /// Edge attributions between heads, means over prompts:
+    /// `[layer_end, head_end, input, layer_start, head_start, pos]`.
     pub paths: Array6<f32>,
-    /// `[prompt, layer, head, dest, src]`.
+    /// Attention attributions, `[prompt, layer, head, dest, src]`.
     pub attention_attribution: Array5<f32>,
-    /// Of the clean prompts, `[prompt, layer, head, dest, src]`.
+    /// Attention patterns on the clean prompts, `[prompt, layer, head, dest, src]`.
     pub patterns: Array5<f32>,
-    /// Of the corrupted prompts' patterns, `[prompt, layer, head, dest]`.
+    /// Entropy of the attention patterns on the corrupted prompts, `[prompt, layer, head, dest]`.
     pub entropy: Array4<f32>,
-    /// Attribution against exact effects, one a kind of [`exact`](Self::exact).
+    /// Agreement of attributions with exact effects, one per kind of [`exact`](Self::exact).
     pub agreements: Vec<Agreement>,
-    /// The heads of largest attribution, patched exactly.
+    /// The exact effects of the heads of largest attribution.
     pub screened: Screened,
 }
 
 /// A head with its exact effect and its attribution.
 pub struct HeadEffect {
-    /// Its layer.
+    /// Layer of the head.
     pub layer: usize,
-    /// Its number in the layer.
+    /// Index of the head in its layer.
     pub head: usize,
-    /// By activation patching.
+    /// Effect by activation patching.
     pub exact: f32,
-    /// By attribution patching.
+    /// Effect by attribution patching.
     pub attribution: f32,
 }
 
-/// Heads' outputs at all positions.
+/// The kind of node for head outputs at all positions.
 pub const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: By::All };
-/// Both directions, in the order of [`Findings::outcomes`].
+/// The directions, in the order of [`Findings::outcomes`].
 pub const DIRECTIONS: [Direction; 2] = [Direction::Denoising, Direction::Noising];
-/// Parts of heads and what the demo calls them, in its order.
+/// Parts of heads with the demo's names, in the demo's order.
 pub const HEAD_PARTS: [(Component, &str); 5] = [
     (Component::HeadZ, "Output"),
     (Component::HeadQ, "Query"),
@@ -91,16 +93,17 @@ pub const HEAD_PARTS: [(Component, &str); 5] = [
     (Component::HeadV, "Value"),
     (Component::HeadPattern, "Pattern"),
 ];
-/// Parts of blocks and what the demo calls them, in its order.
+/// Parts of blocks with the demo's names, in the demo's order.
 pub const BLOCKS: [(Component, &str); 3] = [
     (Component::ResidPre, "Residual stream"),
     (Component::AttnOut, "Attention output"),
     (Component::MlpOut, "MLP output"),
 ];
-/// How many heads screening verifies.
+/// Number of heads that screening verifies.
 const VERIFIED: usize = 10;
 
-/// The kinds that the demo patches, in its order, and the rest of the residual stream.
+/// Returns the kinds that the demo patches, in its order, then the other points of the residual
+/// stream.
 fn patched(config: &TransformerConfig) -> Vec<NodeKind> {
     let blocks = BLOCKS.map(|(c, _)| NodeKind::by_position(c));
     let heads = HEAD_PARTS.map(|(c, _)| NodeKind::all(c));
@@ -110,14 +113,14 @@ fn patched(config: &TransformerConfig) -> Vec<NodeKind> {
     blocks.into_iter().chain(heads).chain(by_position).chain(stream).collect()
 }
 
-/// The kinds that attribution gives besides.
+/// Returns the kinds for which attribution is computed: all patched kinds, and pattern cells.
 fn estimated(config: &TransformerConfig) -> Vec<NodeKind> {
     let mut kinds = patched(config);
     kinds.push(NodeKind { component: Component::HeadPattern, by: By::Cell });
     kinds
 }
 
-/// The demo's own analyzes, in its order.
+/// Runs the demo's own analyses, in its order.
 pub(super) fn demo<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -155,7 +158,7 @@ pub(super) fn demo<B: AutodiffBackend>(
     Ok(Demo { attribution, exact, paths: paths.mean(), attention_attribution, patterns, entropy, agreements, screened })
 }
 
-/// The heads' outputs, both ways, exact and by attribution.
+/// Computes the effects of the heads' outputs, denoising and noising, exact and by attribution.
 pub(super) fn heads<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -177,7 +180,7 @@ pub(super) fn heads<B: AutodiffBackend>(
     Ok(Findings { set, pairs, outcomes, noising })
 }
 
-/// Compares each pair's effects in noising with those of its mirror in denoising, exact and by
+/// Compares each pair's noising effects with the denoising effects of its mirror, exact and by
 /// attribution.
 fn noising(pairs: &PromptPairs, outcomes: &[[Outcome; 2]]) -> Noising {
     let (Some(mirrors), [denoising, noising]) = (pairs.mirrors(), outcomes) else { return Noising::Apart };
@@ -193,7 +196,8 @@ fn noising(pairs: &PromptPairs, outcomes: &[[Outcome; 2]]) -> Noising {
 }
 
 impl Findings {
-    /// The heads by falling size of their exact effect, in one of [`DIRECTIONS`].
+    /// Returns the heads in the direction with this index in [`DIRECTIONS`], largest absolute exact
+    /// effect first.
     #[must_use]
     pub fn heads(&self, direction: usize) -> Vec<HeadEffect> {
         let [mean, estimate] = self.outcomes[direction].each_ref().map(|outcome| outcome.effects[0].mean());
@@ -207,13 +211,13 @@ impl Findings {
         all
     }
 
-    /// The directions that have a table of their own, by their number in [`DIRECTIONS`].
+    /// Returns the directions that have a table of their own, with their index in [`DIRECTIONS`].
     pub fn shown(&self) -> impl Iterator<Item = (usize, Direction)> + use<> {
         let shown = if self.noising == Noising::Apart { DIRECTIONS.len() } else { 1 };
         DIRECTIONS.into_iter().enumerate().take(shown)
     }
 
-    /// Clean and corrupted mean of the logit difference.
+    /// Returns the mean logit difference of the clean and of the corrupted prompts.
     #[must_use]
     pub fn baselines(&self) -> [f64; 2] {
         self.outcomes[0][0].baselines.means()
@@ -221,20 +225,26 @@ impl Findings {
 }
 
 impl Demo {
-    /// The exact effects of a kind of node.
+    /// Returns the exact effects of a kind of node.
     #[must_use]
     pub fn exact_of(&self, kind: NodeKind) -> Option<&Effects> {
         self.exact.effects.iter().find(|e| e.kind == kind)
     }
 
-    /// The attribution of a kind of node.
+    /// Returns the attributions of a kind of node.
     #[must_use]
     pub fn estimate(&self, kind: NodeKind) -> Option<&Effects> {
         self.attribution.effects.iter().find(|e| e.kind == kind)
     }
 
-    /// Entropy of a head's attention on the corrupted prompts, which attribution is linear around: mean over prompts of the
-    /// destinations that a node at `position` is used by, or of all from the first that differs.
+    /// Returns the mean entropy of a head's attention on the corrupted prompts. Attribution is a
+    /// linear approximation around the corrupted run.
+    ///
+    /// `place` is the index of the node: layer, head and, for kinds by position, the position. The
+    /// mean is over prompts and over the destinations that read the node. If `place` has no
+    /// position, it is over all destinations at and after the first position that differs. Position
+    /// 0 is never a destination. Returns `None` if the node is not a head, or if there is no such
+    /// destination.
     #[must_use]
     pub fn entropy_at(&self, pairs: &PromptPairs, kind: NodeKind, place: &[usize]) -> Option<f32> {
         if !kind.is_of_heads() {
@@ -271,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Effects of one head on two pairs.
+    /// Returns effects of one head on two pairs.
     fn outcome(direction: Direction, values: [f32; 2]) -> Outcome {
         let values = Array3::from_shape_fn((2, 1, 1), |(prompt, ..)| values[prompt]).into_dyn();
         Outcome {
@@ -300,8 +310,8 @@ mod tests {
         let minus = [-0.5, -0.25];
         assert_eq!(found(mirrored(), minus, minus), Noising::MinusDenoising(0.0));
         assert_eq!(found([pair(1, 2), pair(3, 4)], minus, minus), Noising::Apart);
-        assert_eq!(found(mirrored(), [-0.25, -0.5], minus), Noising::Apart, "each is compared with its mirror");
-        assert_eq!(found(mirrored(), minus, [-0.5, -0.2501]), Noising::Apart, "another in the fourth decimal");
+        assert_eq!(found(mirrored(), [-0.25, -0.5], minus), Noising::Apart, "each pair is compared with its mirror");
+        assert_eq!(found(mirrored(), minus, [-0.5, -0.2501]), Noising::Apart, "one differs in the fourth decimal");
         assert_eq!(found(mirrored(), [f32::NAN, -0.25], minus), Noising::Apart);
     }
 }

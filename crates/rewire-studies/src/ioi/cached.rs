@@ -1,4 +1,4 @@
-//! How many activations and gradients a run of the model has.
+//! The number of activations and gradients of one run of the model.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -8,11 +8,11 @@ use rewire_tasks::PromptPairs;
 
 use crate::StudyError;
 
-/// How many activations and gradients the demo has of one run.
+/// Number of activations, and of gradients, that the demo caches from one run.
 pub(super) const CACHED: usize = 220;
 
-/// How many activations, and how many gradients, there are of one run: those at hook points, and
-/// each layer's head outputs, which follow from them and are not kept.
+/// Returns the number of activations and the number of gradients of one run: one per hook point,
+/// and one per layer for the head outputs. Head outputs follow from `z` and are not cached.
 pub(super) fn cached<B: AutodiffBackend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_run_has_as_many_activations_as_the_demo_counts() {
-        // 220 for twelve layers: four outside of the blocks, and eighteen in each.
+        // For twelve layers: four outside the blocks and eighteen in each block.
         assert_eq!(CACHED, 4 + 18 * 12);
         let model = Toy::Gpt2.load::<Autodiff<Flex>>(&Default::default()).unwrap();
         let pairs = demo_pairs(&Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token).unwrap();

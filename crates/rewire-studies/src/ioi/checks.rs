@@ -1,4 +1,4 @@
-//! The figures that the demo prints, beside ours; for GPT-2 small alone.
+//! Comparisons of the figures that the demo prints with ours, for GPT-2 small only.
 
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_tasks::Tokenizer;
@@ -9,23 +9,23 @@ use super::cached::CACHED;
 use super::study::Found;
 use crate::Check;
 
-/// What float32 may add to a mean logit difference on another machine, which adds in another order.
-/// Between float32 and float64 it is 1e-6 on a random model of this size. A trained one's residual
-/// stream has entries of some thousands: this allows a hundred times as much.
+/// Tolerance for mean logit differences: another machine sums in another order. Float32 and float64
+/// differ by 1e-6 on a random model of this size. The residual stream of a trained model has
+/// entries of some thousands, so the tolerance is a hundred times as large.
 const OF_LOGITS: f64 = 1e-4;
-/// The same of shares of the logit difference, which is 7.1 from corrupted to clean.
+/// Tolerance for shares of the clean minus corrupted logit difference, which is 7.1.
 const OF_SHARES: f64 = 2e-5;
 
-/// The demo's first prompts, as it prints them.
+/// The demo's first clean and corrupted prompt, as the demo prints them.
 const STRINGS: [(&str, &str); 2] = [
     ("clean", "<|endoftext|>When John and Mary went to the shops, John gave the bag to"),
     ("corrupted", "<|endoftext|>When John and Mary went to the shops, Mary gave the bag to"),
 ];
 
-/// The first names of heads, of halves of heads and of inputs of heads, as the demo prints them.
+/// The first names of heads, half heads and head inputs, as the demo prints them.
 const NAMES: [&str; 3] = ["L0H0 L0H1 L0H2 L0H3 L0H4", "L0H0+ L0H0- L0H1+ L0H1- L0H2+", "L0H0Q L0H0K L0H0V L0H1Q L0H1K"];
 
-/// How many patches its progress bars count: of blocks by position, and of heads.
+/// Number of patches that the demo's progress bars count: blocks by position, and heads.
 const PATCHES: [(&str, Component, usize); 8] = [
     ("residual stream", Component::ResidPre, 180),
     ("attention outputs", Component::AttnOut, 180),
@@ -37,7 +37,7 @@ const PATCHES: [(&str, Component, usize); 8] = [
     ("heads' patterns", Component::HeadPattern, 144),
 ];
 
-/// Sets the figures that the demo prints beside those that were found.
+/// Compares the figures that the demo prints with the measured figures.
 ///
 /// # Panics
 /// If `found` has no set of pairs.
@@ -51,8 +51,8 @@ pub fn checks(Found { demo, sets, cached }: &Found, tokenizer: &Tokenizer) -> Ve
     let [clean, corrupted] = found.baselines();
     let [activations, gradients] = *cached;
     let number = |what: &str, expected: usize, got: usize| Check::same(what, &expected.to_string(), &got.to_string());
-    // The prompts differ in one token, so that the stream of the clean run in front of block 0 is
-    // the clean run.
+    // The prompts differ in one token, so patching the residual stream before block 0 at that token
+    // gives the clean run.
     let all = demo.exact_of(NodeKind::by_position(Component::ResidPre)).map_or(f64::NAN, |effects| {
         let at = found.pairs.first_difference(0).unwrap_or(0);
         f64::from(effects.mean()[[0, at]])
@@ -86,7 +86,7 @@ fn token_ids(found: &Findings) -> impl Iterator<Item = Check> + '_ {
     })
 }
 
-/// Our first names of heads, of their halves and of their inputs.
+/// Returns our first names of heads, half heads and head inputs.
 fn names(found: &Findings) -> [String; 3] {
     let shape = found.outcomes[0][0].effects[0].values.shape().to_vec();
     let all = (0..shape[1]).flat_map(|layer| (0..shape[2]).map(move |head| format!("L{layer}H{head}")));

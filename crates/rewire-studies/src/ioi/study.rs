@@ -1,4 +1,4 @@
-//! The whole study.
+//! The complete study.
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::attribution::NormJacobian;
@@ -9,17 +9,17 @@ use super::analyze::{self, Demo, Findings};
 use super::cached::cached;
 use crate::{Setup, StudyError};
 
-/// All that is found.
+/// The results of the study.
 pub struct Found {
-    /// The demo's own analyzes.
+    /// The demo's own analyses.
     pub demo: Demo,
-    /// The heads on the demo's pairs, and on generated ones if there are any.
+    /// The heads on the demo's pairs and, if there are any, on generated pairs.
     pub sets: Vec<Findings>,
-    /// How many activations, and how many gradients, a run of the model has.
+    /// Number of activations and number of gradients of one run of the model.
     pub cached: [usize; 2],
 }
 
-/// Runs the demo on its pairs, and patches heads on `generated` pairs too.
+/// Runs the demo on its pairs, and patches heads on these pairs and on the `generated` pairs.
 ///
 /// # Errors
 /// [`StudyError`], for example if a prompt does not fit the model.

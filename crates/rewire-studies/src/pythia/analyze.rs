@@ -1,4 +1,5 @@
-//! The notebook's steps: who writes the answer, who tells them where to look, and who tells those.
+//! The notebook's steps: the heads that write the answer, the heads that reach their queries, and
+//! the heads that reach those.
 
 use std::collections::BTreeSet;
 
@@ -25,11 +26,11 @@ use super::edges::{self, Edges};
 use super::settings::Settings;
 use crate::{Setup, StudyError};
 
-/// The parts of heads that are patched first.
+/// The parts of heads that the first step patches.
 pub const PARTS: [Component; 5] =
     [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
 
-/// Heads whose S2-inhibition is measured: each takes whole forwards.
+/// Number of heads whose S2-inhibition is measured. Each head needs complete forward passes.
 const MEASURED: usize = 6;
 
 /// Function words, which copy suppression never keeps.
@@ -38,9 +39,9 @@ const FUNCTION_WORDS: [&str; 24] = [
     " gave", " it", " that", " is", ",", ".", "The", "When", "Then",
 ];
 
-/// All that is found.
+/// The results of the study.
 pub struct Found {
-    /// The prompts of the steps.
+    /// The prompts for the steps.
     pub data: Data,
     /// Share of clean prompts whose logit difference is above 0.
     pub right: f64,
@@ -52,29 +53,34 @@ pub struct Found {
     pub opposing: Vec<Head>,
     /// Direct logit attribution of head results.
     pub attribution: Outcome,
-    /// Without and with norms.
+    /// Copy scores without and with norms.
     pub copying: [CopyScores; 2],
     /// Copy suppression of every head.
     pub suppression: Vec<Suppression>,
-    /// What other heads add when the movers are removed; `None` if no head serves directly.
+    /// Direct logit attribution before and after the movers are removed; `None` if no head serves
+    /// the behavior directly.
     pub backup: Option<Backup>,
-    /// Into the movers' queries.
+    /// Path patching into the movers' queries.
     pub queries: Option<PathStep>,
-    /// S2-inhibition of the strongest heads that reach the queries.
+    /// S2-inhibition of the strongest heads that reach the movers' queries.
     pub inhibition: Vec<Inhibition>,
-    /// Into the values of heads that look at S2 and write to the logits themselves.
+    /// Path patching into the values of heads that attend from END to S2 and have a direct effect
+    /// on the logits.
     pub direct_values: Option<PathStep>,
-    /// Into the values of those that reach the movers' queries.
+    /// Path patching into the values of the S-inhibition heads that reach the movers' queries, or
+    /// of all heads that reach the queries if there are no S-inhibition heads.
     pub values: Option<PathStep>,
-    /// Into the keys of the heads that both found.
+    /// Path patching into the keys of the induction heads that the value steps found, or of all
+    /// heads that they found if there are no induction heads.
     pub keys: Option<PathStep>,
-    /// The heads that are ablated together and whose queries receive.
+    /// The heads that are ablated together, and whose queries are receivers.
     pub movers: Vec<Head>,
-    /// Whether they are movers, or, without any, all that serve the behavior directly.
+    /// Whether `movers` are movers. If false, there is no mover, and `movers` has all heads that
+    /// serve the behavior directly.
     pub has_movers: bool,
-    /// Where heads look.
+    /// Attention of the heads between the names.
     pub looks: AttentionProfile,
-    /// Patterns of one clean prompt, `[layer, head, dest, src]`, and its number.
+    /// Index of one clean prompt, and its attention patterns, `[layer, head, dest, src]`.
     pub shown: (usize, Array4<f32>),
     /// The circuit.
     pub circuit: Circuit,
@@ -156,14 +162,15 @@ pub fn analyze<B: AutodiffBackend>(
     })
 }
 
-/// The heads that serve the behavior directly, by what they do.
+/// The heads with direct effects, sorted into direct inhibitors and movers.
 struct Movers {
-    /// Those that look from END at S2 and write to the logits themselves, for or against the
-    /// behavior: the notebook keeps them apart from the movers.
+    /// Direct inhibitors: heads that attend from END to S2 and have a direct effect on the logits,
+    /// for or against the behavior. The notebook does not count them as movers.
     directly: Vec<Head>,
-    /// The others that serve it; all, if each looks at S2.
+    /// The other heads that serve the behavior directly. If there are none, all heads that serve it
+    /// directly.
     movers: Vec<Head>,
-    /// Whether there are others.
+    /// Whether `movers` has heads that are not direct inhibitors.
     has_movers: bool,
 }
 
@@ -180,7 +187,7 @@ impl Movers {
     }
 }
 
-/// What reaches the heads that serve the behavior directly.
+/// The steps that find the senders to the heads that serve the behavior directly.
 struct Senders {
     queries: Option<PathStep>,
     inhibition: Vec<Inhibition>,
@@ -190,13 +197,13 @@ struct Senders {
 }
 
 impl Senders {
-    /// The steps that were made.
+    /// Returns the steps that ran.
     fn made(&self) -> impl Iterator<Item = &PathStep> {
         [&self.queries, &self.direct_values, &self.values, &self.keys].into_iter().flatten()
     }
 }
 
-/// What all steps have in common.
+/// The arguments that all steps share.
 struct Steps<'a, B: Backend> {
     model: &'a Transformer<B>,
     setup: &'a Setup<'a>,
@@ -206,7 +213,7 @@ struct Steps<'a, B: Backend> {
 }
 
 impl<B: Backend> Steps<'_, B> {
-    /// Activation patching of the heads' parts, denoising.
+    /// Patches the parts of heads, denoising.
     fn parts(&self) -> Result<Outcome, AnalysisError> {
         let pairs = &self.data.pairs;
         let metric = LogitDiff::new(pairs);
@@ -217,7 +224,7 @@ impl<B: Backend> Steps<'_, B> {
         })
     }
 
-    /// Path patching of all heads into some receivers.
+    /// Runs path patching from all heads into the receivers.
     fn patched(&self, what: &str, receivers: Vec<Receiver>) -> Result<PathStep, AnalysisError> {
         self.setup.step(what, |progress| {
             let execution = Execution { progress, ..self.execution };
@@ -225,8 +232,8 @@ impl<B: Backend> Steps<'_, B> {
         })
     }
 
-    /// Path patching into an input of some heads; none if nothing can reach them, since nothing is
-    /// written before the heads of layer 0.
+    /// Runs path patching into one input of some heads. Returns `None` if all of these heads are in
+    /// layer 0, because no head can send to layer 0.
     fn into(&self, what: &str, input: Input, heads: &[Head]) -> Result<Option<PathStep>, AnalysisError> {
         let reachable = heads.iter().filter(|head| head.layer > 0);
         let receivers: Vec<_> = reachable.map(|head| Receiver::new(head.layer, input).head(head.head)).collect();
@@ -241,7 +248,7 @@ impl<B: Backend> Steps<'_, B> {
         })
     }
 
-    /// Where heads look, and the patterns of one prompt with its number.
+    /// Returns the attention between the names, and the index and attention patterns of one prompt.
     fn looks(&self, show: usize) -> Result<(AttentionProfile, (usize, Array4<f32>)), AnalysisError> {
         let pairs = &self.data.pairs;
         let patterns = attention_patterns(self.model, &pairs.clean(), self.execution.prompt_batch)?;
@@ -250,7 +257,7 @@ impl<B: Backend> Steps<'_, B> {
         Ok((looks, (shown, patterns.index_axis(Axis(0), shown).to_owned())))
     }
 
-    /// Copy suppression of every head.
+    /// Measures copy suppression of every head.
     fn suppression(&self, tokenizer: &Tokenizer) -> Result<Vec<Suppression>, AnalysisError> {
         let config = self.model.config();
         let excluded: BTreeSet<u32> = FUNCTION_WORDS
@@ -267,7 +274,7 @@ impl<B: Backend> Steps<'_, B> {
         })
     }
 
-    /// Who tells the movers where to look, and who tells those.
+    /// Finds the heads that reach the movers' queries, and the heads that reach those heads.
     fn senders(&self, chosen: &Movers, looks: &AttentionProfile) -> Result<Senders, AnalysisError> {
         let Movers { directly, movers, .. } = chosen;
         let queries = self.into("into the movers' queries", Input::Q, movers)?;
@@ -289,7 +296,7 @@ impl<B: Backend> Steps<'_, B> {
     }
 }
 
-/// Share of clean prompts with IO above S.
+/// Returns the share of clean prompts with the logit of IO above the logit of S.
 fn right(parts: &Outcome) -> f64 {
     let clean = &parts.baselines.clean;
     clean.iter().filter(|v| **v > 0.0).count() as f64 / clean.len() as f64

@@ -1,8 +1,8 @@
-//! The figures that the notebook prints beside ours, on the notebook's own prompts; for Pythia-160m
-//! alone.
+//! Comparisons of the figures that the notebook prints with ours, on the notebook's own prompts,
+//! for Pythia-160m only.
 //!
-//! The prompts are the notebook's, so a figure agrees only if it is the printed one to its last
-//! digit, and float32 rounding.
+//! The prompts are the notebook's, so a figure agrees only if it equals the printed figure to its
+//! last digit, up to float32 rounding.
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::heads::CopyScores;
@@ -13,8 +13,8 @@ use rewire_tasks::Tokenizer;
 use super::notebook::{INHIBITORS, Measured, measure};
 use crate::{Check, Setup, StudyError, Verdict};
 
-/// Copy scores that it prints, in per cent. It prints those above 0, and the stored output ends
-/// after the last one here.
+/// Copy scores that the notebook prints, in percent. The notebook prints all scores above 0, and
+/// its stored output ends after the last score in this list.
 const COPYING: [(Head, f64); 14] = [
     (Head::new(4, 10), 8.571428571428571),
     (Head::new(5, 0), 100.0),
@@ -31,23 +31,24 @@ const COPYING: [(Head, f64); 14] = [
     (Head::new(9, 6), 6.190476190476191),
     (Head::new(9, 7), 2.380952380952381),
 ];
-/// Copy scores of heads turned round.
+/// Negative copy scores that the notebook prints, in percent: copy scores with the sign of the
+/// head's output reversed.
 const NEGATIVE_COPYING: [(Head, f64); 3] =
     [(Head::new(6, 5), 0.4761904761904762), (Head::new(8, 9), 100.0), (Head::new(9, 5), 20.476190476190474)];
-/// S2-inhibition of [`INHIBITORS`]: attention to S2, change of the logit difference, change of the
-/// movers' attention to S1.
+/// Printed S2-inhibition of [`INHIBITORS`]: attention to S2, change of the logit difference, change
+/// of the movers' attention to S1.
 const INHIBITION: [[f64; 3]; 2] = [[0.798, -4.391, 0.269], [0.291, -2.280, 0.152]];
-/// Sums of bars, in the order of [`totals`].
+/// Printed sums of the bar charts, in the order of [`totals`].
 const TOTALS: [f64; 6] = [1.15, 0.23, 0.15, 0.79, 0.24, 0.35];
 
-/// What float32 rounding adds to a mean logit difference on another machine: some 2e-5 of logits of
-/// 10 to 20.
+/// Tolerance for mean logit differences on another machine. Float32 rounding is about 2e-5 for
+/// logits of 10 to 20.
 const LOGITS: f64 = 2e-4;
-/// What it adds to shares, attentions, and sums of some shares.
+/// Tolerance for shares, attention, and sums of a few shares on another machine.
 const SHARES: f64 = 1e-4;
 
-/// Whether a model of this name and shape is the notebook's: Pythia-160m, trained to its end. The
-/// notebook's figures are of its processed weights.
+/// Returns whether a model with this name and configuration is the notebook's: fully trained
+/// Pythia-160m. The notebook's figures are for processed weights.
 #[must_use]
 pub fn is_the_notebooks_model(name: &str, config: &TransformerConfig) -> bool {
     let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
@@ -57,10 +58,10 @@ pub fn is_the_notebooks_model(name: &str, config: &TransformerConfig) -> bool {
         && (n_layers, n_heads, d_model, parallel_block) == (12, 12, 768, true)
 }
 
-/// Measures the notebook's figures on its own prompts, and sets them beside the printed ones.
+/// Measures the notebook's figures on its own prompts, and compares them with the printed figures.
 ///
 /// # Errors
-/// [`StudyError`], for example if the tokenizer does not have the notebook's names as single tokens.
+/// [`StudyError`], for example if a name of the notebook is not a single token.
 pub fn checks<B: Backend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -95,7 +96,7 @@ fn compared(found: &Measured) -> Vec<Check> {
     checks
 }
 
-/// The printed sums of bars and ours.
+/// Returns name, printed value and our value of each sum of a bar chart.
 fn totals(found: &Measured) -> [(&'static str, f64, f64); 6] {
     let t = &found.totals;
     let [serving, opposing] = t.direct;
@@ -114,8 +115,9 @@ fn totals(found: &Measured) -> [(&'static str, f64, f64); 6] {
     rows
 }
 
-/// Copy scores are shares of counted names: a printed one is ours if the counts are the same. The
-/// notebook prints every score above 0, so that all others up to where its output ends must be 0.
+/// Compares copy scores. They are percentages of a number of names, so they agree if the counts of
+/// names are equal. The notebook prints every score above 0. All other scores up to the end of its
+/// output must therefore be 0.
 fn copying(scores: &CopyScores) -> Vec<Check> {
     let half_a_name = 50.0 / scores.tokens.max(1) as f64;
     let mut checks = Vec::new();
@@ -156,11 +158,11 @@ mod tests {
     use super::super::notebook::Totals;
     use super::*;
 
-    /// The lines that the notebook prints, copied from it.
+    /// The lines that the notebook prints, copied from the notebook.
     const PRINTED: &str = include_str!("notebook/printed.txt");
 
-    /// What is measured if everything is as the notebook prints it, read from its lines and not
-    /// from the constants above.
+    /// Returns measurements equal to the printed figures, read from the printed lines and not from
+    /// the constants above.
     fn as_printed() -> Measured {
         let after = |start: &str| -> Vec<f64> {
             let lines = PRINTED.lines().filter_map(|line| line.strip_prefix(start));
@@ -227,13 +229,17 @@ mod tests {
     fn a_figure_that_is_off_by_a_printed_digit_differs() {
         assert_eq!(differing(|f| f.logit_differences[0] += 0.001), ["clean logit difference"]);
         assert_eq!(differing(|f| f.logit_differences[1] -= 0.001), ["corrupted logit difference"]);
-        assert_eq!(differing(|f| f.backup.logit_difference_after[0] += 0.01).len(), 2, "it and the change");
+        assert_eq!(
+            differing(|f| f.backup.logit_difference_after[0] += 0.01).len(),
+            2,
+            "the logit difference and its change"
+        );
         assert_eq!(differing(|f| f.totals.queries += 0.01), ["into the movers' queries, 10 heads, sum"]);
         assert_eq!(differing(|f| f.totals.direct[1] -= 0.01).len(), 1);
-        // One name more or less of 210.
+        // One of 210 names more.
         assert_eq!(differing(|f| f.copying.positive[[9, 6]] += 100.0 / 210.0), ["copy score of 9.6, per cent"]);
         assert_eq!(differing(|f| f.copying.positive[[3, 1]] = 100.0 / 210.0).len(), 1);
-        assert_eq!(differing(|f| f.copying.positive[[11, 1]] = 50.0).len(), 0, "the output ends before it");
+        assert_eq!(differing(|f| f.copying.positive[[11, 1]] = 50.0).len(), 0, "the stored output ends before L11H1");
         assert_eq!(differing(|f| f.copying.negative[[11, 1]] = 50.0).len(), 1);
         assert_eq!(differing(|f| f.inhibition[1].s2_attention = vec![0.292]).len(), 1);
         assert_eq!(differing(|f| f.inhibition[0].s1_attention_change.fill(f32::NAN)).len(), 1);

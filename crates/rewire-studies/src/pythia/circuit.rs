@@ -1,4 +1,4 @@
-//! The circuit: which heads, by what evidence, chosen on some prompts and judged on others.
+//! The circuit: its heads with their roles, chosen on one set of prompts and evaluated on another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,38 +19,38 @@ use crate::{Setup, StudyError};
 /// A head of the circuit.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// Which.
+    /// The head.
     pub head: Head,
-    /// What it does, the strongest first.
+    /// Its roles with the effects that give them, strongest first.
     pub roles: Vec<(HeadRole, f32)>,
-    /// Its largest effect, by size, in any step.
+    /// Its largest absolute effect in any step.
     pub strength: f32,
 }
 
-/// The circuit, with what each head does.
+/// The circuit, with the roles of its heads and its faithfulness.
 #[derive(Debug, Clone)]
 pub struct Circuit {
     /// Its heads, strongest first.
     pub members: Vec<Member>,
-    /// What the strongest heads carry on the choosing prompts, for each number of them that was
-    /// tried.
+    /// Shares kept and left by the strongest heads on the choosing prompts, one per number of heads
+    /// that was tried.
     pub curve: Vec<Carried>,
-    /// What it carries on the choosing prompts.
+    /// Shares kept and left by the circuit on the choosing prompts.
     pub on_choosing: Carried,
-    /// What it carries on the judging prompts: the figures that count.
+    /// Shares kept and left by the circuit on the judging prompts: the main result.
     pub judged: Carried,
-    /// What random heads carry on the judging prompts.
+    /// Shares kept and left by sets of random heads on the judging prompts.
     pub random: Random,
-    /// How many prompts it was chosen and judged on.
+    /// Number of choosing and of judging prompts.
     pub prompts: [usize; 2],
-    /// How many reference prompts of each template and length the means are over.
+    /// Number of reference prompts per mean, by template and length.
     pub reference: BTreeMap<Kind, usize>,
-    /// Every head with a role, whether it is a member or not.
+    /// All heads with a role, members and others.
     pub with_roles: BTreeMap<Head, Vec<(HeadRole, f32)>>,
 }
 
-/// Ranks heads by their largest effect in any step, chooses the circuit among them on one set of
-/// prompts, and judges it on another.
+/// Ranks heads by their largest effect in any step, chooses the circuit among them on the choosing
+/// prompts, and evaluates it on the judging prompts.
 pub(super) fn find<B: Backend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -74,14 +74,16 @@ pub(super) fn find<B: Backend>(
     let ablations = |data: &Data| -> Result<Ablations<B>, StudyError> {
         let groups = data.by_kind()?.into_iter().map(|(kind, pairs)| match means.get(&kind) {
             Some(mean) => Ok((pairs, mean)),
-            None => Err(StudyError::Prompts("the prompts were drawn with no mean for one of their lengths".to_owned())),
+            None => Err(StudyError::Prompts(
+                "the reference prompts have no mean for the template and length of one of the prompts".to_owned(),
+            )),
         });
         Ok(Ablations::new(model, groups.collect::<Result<_, _>>()?, settings.seed)?)
     };
     let (choosing, judging) = (ablations(&sets.choosing)?, ablations(&sets.judging)?);
     let width = choosing.width().max(judging.width());
     let FoundCircuit { members, curve, on_choosing, judged, random } =
-        setup.step("what sets of heads carry", |progress| {
+        setup.step("faithfulness of sets of heads", |progress| {
             let execution = Execution { progress, ..setup.execution(model, width) };
             find_circuit(&choosing, &judging, &ranked, settings.seed, &execution)
         })?;
@@ -103,8 +105,8 @@ pub(super) fn find<B: Backend>(
 }
 
 impl Circuit {
-    /// Heads with a role that the published circuit of GPT-2 small has a class for: how many of the class are found, and how many of those
-    /// found are of the class.
+    /// Compares the found heads with the published circuit of GPT-2 small: one row per published
+    /// class, then one row for all found heads and one for the circuit's heads.
     #[must_use]
     pub fn against_published(&self) -> Vec<Comparison> {
         let of = |role: HeadRole| -> BTreeSet<Head> {
@@ -129,14 +131,14 @@ impl Circuit {
     }
 }
 
-/// Heads found beside heads published.
+/// A comparison of found heads with published heads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
-    /// The class's name.
+    /// Name of the class.
     pub class: &'static str,
-    /// Its heads in the published circuit.
+    /// The heads of the class in the published circuit.
     pub published: BTreeSet<Head>,
-    /// Those found here.
+    /// The heads found in this run.
     pub found: BTreeSet<Head>,
 }
 
@@ -145,7 +147,8 @@ impl Comparison {
         Self { class, published, found }
     }
 
-    /// Share of the published heads that are found, and share of those found that are published; `None` of nothing.
+    /// Returns recall (the share of the published heads that are found) and precision (the share of
+    /// the found heads that are published). A share is `None` if there are no such heads.
     #[must_use]
     pub fn recall_and_precision(&self) -> [Option<f64>; 2] {
         let both = self.published.intersection(&self.found).count() as f64;

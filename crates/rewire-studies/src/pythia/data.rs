@@ -1,4 +1,4 @@
-//! The prompts of each part of the study, and where their names stand.
+//! The prompts for each part of the study, and the positions of their names.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,17 +9,18 @@ use super::reference::{Kind, ReferencePrompts};
 use super::settings::Settings;
 use crate::StudyError;
 
-/// Draws per wanted prompt after which no further distinct prompt is expected.
+/// Draws per requested prompt after which no further distinct prompt is expected.
 const DRAWS_PER_PROMPT: usize = 20;
 
 /// One set of prompts.
 #[derive(Debug, Clone)]
 pub struct Data {
-    /// Clean prompts against the same with S2 turned to IO, which the notebook calls ABC.
+    /// Clean prompts, each paired with the same prompt with IO in place of S2. The notebook calls
+    /// this corruption ABC.
     pub pairs: PromptPairs,
-    /// Where the names of each prompt stand.
+    /// The positions of the names in each prompt.
     pub roles: Vec<Roles>,
-    /// Whether prompts have a token in front.
+    /// Whether prompts begin with the BOS.
     pub has_bos: bool,
     /// The template and the number of tokens of each prompt.
     kinds: Vec<Kind>,
@@ -34,16 +35,16 @@ impl Data {
         Ok(Self { roles, has_bos: bos.is_some(), kinds: kinds.collect(), pairs })
     }
 
-    /// Positions of IO, S1 and S2 of each prompt.
+    /// Returns the positions of IO, S1 and S2 in each prompt.
     #[must_use]
     pub fn names(&self) -> Vec<Vec<usize>> {
         self.roles.iter().map(|roles| vec![roles.io, roles.s1, roles.s2]).collect()
     }
 
-    /// The pairs by template and number of tokens.
+    /// Returns the pairs by template and number of tokens.
     ///
     /// # Errors
-    /// [`StudyError::Pairs`].
+    /// [`StudyError::Pairs`] if the pairs of one template and length are not valid.
     pub fn by_kind(&self) -> Result<BTreeMap<Kind, PromptPairs>, StudyError> {
         let mut by_kind: BTreeMap<Kind, Vec<_>> = BTreeMap::new();
         for (kind, pair) in self.kinds.iter().zip(self.pairs.pairs()) {
@@ -53,26 +54,28 @@ impl Data {
     }
 }
 
-/// The sets of prompts that the study draws from one seed. No prompt of one set is in a later one.
+/// The sets of prompts that the study draws from one seed. No prompt of the choosing or the judging
+/// set is in an earlier set.
 #[derive(Debug, Clone)]
 pub struct Sets {
-    /// The prompts of the notebook's steps.
+    /// The prompts for the notebook's steps.
     pub steps: Data,
-    /// The prompts that the circuit's heads are chosen on.
+    /// The prompts on which the circuit's heads are chosen.
     pub choosing: Data,
-    /// The prompts that the circuit is judged on.
+    /// The prompts on which the circuit is evaluated.
     pub judging: Data,
-    /// Prompts of three different names, which the means of ablated heads are over.
+    /// Prompts with three different names, for the means of ablated heads.
     pub reference: ReferencePrompts,
 }
 
 impl Sets {
-    /// Draws the prompts of the steps, the choosing and the judging prompts from one stream, and
-    /// the reference prompts from another, whose seed follows from the first.
+    /// Draws the prompts for the steps, the choosing prompts and the judging prompts from one
+    /// random stream. Draws the reference prompts from another stream, with a seed derived from the
+    /// first.
     ///
     /// # Errors
-    /// If the tokenizer's names do not make enough distinct prompts, or a mean would be over too
-    /// few reference prompts.
+    /// [`StudyError`], for example if the tokenizer's names do not make enough distinct prompts, or
+    /// if a mean has too few reference prompts.
     pub fn new(tokenizer: &Tokenizer, bos: Option<u32>, settings: &Settings) -> Result<Self, StudyError> {
         let generator = IoiGenerator::new(tokenizer)?;
         let further = settings.choose_prompts + settings.judge_prompts;
@@ -89,14 +92,15 @@ impl Sets {
     /// Checks that a model with this vocabulary and context can run every prompt.
     ///
     /// # Errors
-    /// [`IoiError`].
+    /// [`IoiError`] if a prompt does not fit the model.
     pub fn check_model(&self, d_vocab: usize, n_ctx: usize) -> Result<(), IoiError> {
         let sets = [&self.steps, &self.choosing, &self.judging];
         Ok(sets.into_iter().try_for_each(|set| set.pairs.check_model(d_vocab, n_ctx))?)
     }
 }
 
-/// The first prompts of the seed, then further ones, none of which was drawn before.
+/// Returns the first `first` prompts of the seed, then `further` prompts that are distinct from all
+/// earlier prompts.
 fn distinct(generator: &IoiGenerator, first: usize, further: usize, seed: u64) -> Result<Vec<IoiPrompt>, StudyError> {
     let n = first + further;
     let mut drawing = n;
@@ -115,7 +119,8 @@ fn distinct(generator: &IoiGenerator, first: usize, further: usize, seed: u64) -
         }
         if drawing >= DRAWS_PER_PROMPT * n {
             return Err(StudyError::Prompts(format!(
-                "{drawing} draws gave {} distinct prompts and {n} are needed: lower --choose-prompts or --judge-prompts",
+                "{drawing} draws gave {} distinct prompts, and {n} are needed: lower --choose-prompts or \
+                 --judge-prompts",
                 prompts.len()
             )));
         }
@@ -132,7 +137,7 @@ mod tests {
     #[test]
     fn no_prompt_is_judged_on_that_was_drawn_for_anything_else() {
         let generator = IoiGenerator::new(&Toy::Gpt2.tokenizer().unwrap()).unwrap();
-        // The prompts of the steps are the seed's first ones, however many further ones there are.
+        // The number of further prompts must not change the prompts for the steps.
         let first = generator.sample(70, 3, Split::All);
         let drawn = distinct(&generator, 70, 5000, 3).unwrap();
         assert_eq!(drawn.len(), 5070);

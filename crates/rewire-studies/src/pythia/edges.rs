@@ -1,4 +1,4 @@
-//! The paths from head to head.
+//! The paths between heads.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -15,23 +15,24 @@ use super::data::Data;
 use super::settings::Settings;
 use crate::{Setup, StudyError};
 
-/// Edges of the whole model up to which all are patched exactly.
+/// Largest number of edges of a model for which all edges are patched exactly.
 const ALL: usize = 2000;
 
-/// The paths from head to head.
+/// The effects of the paths between heads.
 #[derive(Debug, Clone)]
 pub struct Edges {
     /// The edges that were patched exactly.
     pub exact: HeadEdges,
-    /// How many there are in all.
+    /// Number of edges of the model.
     pub all: usize,
-    /// Mean effects of those that were kept, largest first.
+    /// The kept edges with their mean effects, largest first.
     pub pruned: Vec<(Edge, f32)>,
-    /// The effect from which on an edge is kept.
+    /// The smallest absolute effect of a kept edge.
     pub threshold: f32,
 }
 
-/// Patches every edge exactly, or, of many, those of largest attribution.
+/// Patches every edge exactly. If there are more than [`ALL`] edges, patches only those of largest
+/// attribution.
 pub(super) fn find<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,

@@ -1,4 +1,4 @@
-//! The notebook's own prompts, and what it measures on them.
+//! The notebook's own prompts, and its measurements on them.
 
 use burn::tensor::backend::Backend;
 use rewire_analysis::Outcome;
@@ -15,17 +15,18 @@ use serde::Deserialize;
 
 use crate::{Setup, StudyError};
 
-/// The prompts of its studies, and those of its S2-inhibition; notebook/README.md says how they
-/// were drawn.
+/// The prompts of the notebook's studies. notebook/README.md describes how they were drawn.
 const STUDY: &str = include_str!("notebook/seed42.jsonl");
+/// The prompts of the notebook's S2-inhibition cell.
 const INHIBITION: &str = include_str!("notebook/seed1234.jsonl");
 
-/// The heads that it finds to move names, ablates, and whose queries it patches.
+/// The notebook's name movers. The notebook ablates these heads and patches their queries.
 pub(super) const MOVERS: [Head; 6] =
     [Head::new(8, 1), Head::new(8, 2), Head::new(8, 10), Head::new(9, 4), Head::new(9, 6), Head::new(10, 7)];
-/// Its direct-effect head that does not copy, whose values it patches.
+/// The notebook's head with a direct effect that does not copy. The notebook patches its values.
 const DIRECT_INHIBITOR: [Head; 1] = [Head::new(8, 9)];
-/// The heads whose S2-inhibition it measures and whose values it patches.
+/// The notebook's S-inhibition heads. The notebook measures their S2-inhibition and patches their
+/// values.
 pub(super) const INHIBITORS: [Head; 2] = [Head::new(7, 4), Head::new(7, 6)];
 
 #[derive(Deserialize)]
@@ -36,7 +37,7 @@ struct Line {
     s: String,
 }
 
-/// Prompts with the positions of their names; no BOS in front.
+/// Prompts without BOS, with the positions of their names.
 struct Prompts {
     pairs: PromptPairs,
     roles: Vec<Roles>,
@@ -53,12 +54,14 @@ impl Prompts {
             let positions = |name: u32| clean.iter().enumerate().filter(move |(_, t)| **t == name).map(|(i, _)| i);
             let [s1, s2] = positions(s).collect::<Vec<_>>()[..] else {
                 return Err(StudyError::Prompts(format!(
-                    "the name {} does not occur twice in {:?}",
+                    "the name {} does not occur exactly twice in {:?}",
                     line.s, line.clean
                 )));
             };
             let first = positions(io).next();
-            let first = first.ok_or_else(|| StudyError::Prompts(format!("{} is not in {:?}", line.io, line.clean)))?;
+            let first = first.ok_or_else(|| {
+                StudyError::Prompts(format!("the name {} does not occur in {:?}", line.io, line.clean))
+            })?;
             roles.push(Roles { io: first, s1, s2, end: clean.len() - 1 });
             let corrupted = tokenizer.encode(&line.corrupt)?;
             pairs.push(PromptPair { clean, corrupted, answers: vec![io], wrong_answers: vec![s] });
@@ -67,31 +70,31 @@ impl Prompts {
     }
 }
 
-/// What the notebook measures, measured on its own prompts.
+/// The notebook's measurements, repeated on its own prompts.
 pub(super) struct Measured {
-    /// Clean and corrupted logit difference, means.
+    /// Mean clean and corrupted logit difference.
     pub(super) logit_differences: [f64; 2],
     pub(super) backup: Backup,
     pub(super) copying: CopyScores,
-    /// Of [`INHIBITORS`].
+    /// S2-inhibition of [`INHIBITORS`].
     pub(super) inhibition: Vec<Inhibition>,
-    /// Sums of the largest effects, as its bar charts print them.
+    /// Sums of the largest effects, as the notebook's bar charts print them.
     pub(super) totals: Totals,
 }
 
 /// Sums of the largest shares of each bar chart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Totals {
-    /// Direct effects of the 15 heads that serve the behavior most, and of the 15 that work most
-    /// against it.
+    /// Direct effects of the 15 heads that serve the behavior most, and of the 15 heads that work
+    /// most against it.
     pub(super) direct: [f64; 2],
-    /// What the 15 strongest backups take over.
+    /// Shares that the 15 strongest backups take over.
     pub(super) backup: f64,
-    /// Effects of 10 heads by way of the movers' queries.
+    /// Effects of 10 heads through the movers' queries.
     pub(super) queries: f64,
-    /// By way of the direct inhibitor's values.
+    /// Effects of 10 heads through the direct inhibitor's values.
     pub(super) direct_values: f64,
-    /// By way of the inhibitors' values.
+    /// Effects of 10 heads through the inhibitors' values.
     pub(super) values: f64,
 }
 
@@ -143,7 +146,7 @@ pub(super) fn measure<B: Backend>(
     })
 }
 
-/// The sum of the `n` largest numbers.
+/// Returns the sum of the `n` largest numbers.
 fn sum_of_largest(numbers: impl Iterator<Item = f32>, n: usize) -> f64 {
     let mut numbers: Vec<f32> = numbers.collect();
     numbers.sort_by(|a, b| b.total_cmp(a));
@@ -172,8 +175,7 @@ mod tests {
                 assert_eq!([count(&corrupt, &io), count(&corrupt, &s)], [2, 1], "{corrupt}");
             }
         }
-        // Printed, with its flipped form, by dataset-test.ipynb of the repository that the notebook
-        // belongs to.
+        // dataset-test.ipynb in the notebook's repository prints this prompt and its flipped form.
         let first = &lines(STUDY)[0];
         assert_eq!(first.clean, "Then, Alex and Anthony had a lot of fun at the school. Anthony gave a ring to");
         assert_eq!(first.corrupt, "Then, Alex and Anthony had a lot of fun at the school. Alex gave a ring to");

@@ -1,4 +1,5 @@
-//! The prompts of three different names, and the mean activations over them that ablated heads get.
+//! Reference prompts with three different names. Ablated heads get their mean activations over
+//! these prompts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,28 +8,29 @@ use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, TEMPLATES};
 
 use crate::StudyError;
 
-/// Prompts of each template and length that a mean is taken over.
+/// Number of prompts per mean, for each template and length.
 const EACH: usize = 30;
-/// Fewest prompts that a mean may be over.
+/// Smallest number of prompts per mean.
 const FEWEST: usize = 10;
-/// Prompts after which no more are drawn.
+/// Largest number of prompts drawn.
 const DRAWS: usize = 100_000;
 
 /// A template's index, and the number of tokens of a prompt made from it.
 pub type Kind = (usize, usize);
 
-/// Prompts of three different names, by template and number of tokens.
+/// Prompts with three different names, by template and number of tokens.
 #[derive(Debug, Clone)]
 pub struct ReferencePrompts {
     by_kind: BTreeMap<Kind, Vec<Vec<u32>>>,
 }
 
 impl ReferencePrompts {
-    /// Draws until each of `kinds` has `EACH` prompts, from a seed that no other set of prompts
-    /// is drawn from.
+    /// Draws prompts until each of `kinds` has 30. The seed differs from the seeds of all other
+    /// sets of prompts.
     ///
     /// # Errors
-    /// If a template has fewer than `FEWEST` prompts of one of the lengths after `DRAWS` draws.
+    /// [`StudyError::Prompts`] if a template has fewer than 10 prompts with one of the lengths
+    /// after 100,000 draws.
     pub fn draw(
         generator: &IoiGenerator,
         tokenizer: &Tokenizer,
@@ -53,35 +55,35 @@ impl ReferencePrompts {
         Ok(reference)
     }
 
-    /// Refuses means over fewer than `FEWEST` prompts.
+    /// Refuses means over fewer than [`FEWEST`] prompts.
     fn check(&self) -> Result<(), StudyError> {
         let fewest = self.counts().into_iter().min_by_key(|(_, n)| *n);
         let Some(((template, tokens), n)) = fewest.filter(|(_, n)| *n < FEWEST) else {
             return Ok(());
         };
         Err(StudyError::Prompts(format!(
-            "template {template} (\"{}\") has {n} prompts of three different names with {tokens} tokens, and the mean that ablated heads get \
-             needs {FEWEST}: the tokenizer makes prompts of this length too rare; use a tokenizer that has more names, places and objects \
-             as single tokens",
+            "template {template} (\"{}\") has {n} prompts with three different names and {tokens} tokens, and the mean \
+             for ablated heads needs {FEWEST}: prompts of this length are too rare with this tokenizer; use a \
+             tokenizer in which more names, places and objects are single tokens",
             TEMPLATES[template]
         )))
     }
 
-    /// How many prompts each mean is over.
+    /// Returns the number of prompts per mean, by template and length.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Kind, usize> {
         self.by_kind.iter().map(|(kind, prompts)| (*kind, prompts.len())).collect()
     }
 
-    /// The prompts by template and number of tokens.
+    /// Returns the prompts by template and number of tokens.
     #[must_use]
     pub fn prompts(&self) -> &BTreeMap<Kind, Vec<Vec<u32>>> {
         &self.by_kind
     }
 }
 
-/// The seed of the reference prompts: far from the seeds that people give, so that no other run's
-/// prompts are these.
+/// Returns the seed of the reference prompts. It is far from seeds that users type, so the prompts
+/// of other runs do not repeat these.
 fn reference_seed(seed: u64) -> u64 {
     seed.wrapping_add(0x9e37_79b9_7f4a_7c15)
 }

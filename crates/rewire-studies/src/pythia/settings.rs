@@ -1,23 +1,26 @@
-//! What the study is asked to do.
+//! The settings of the study.
 
-/// What the study is asked to do.
+/// The settings of the study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Prompts of the notebook's steps; the notebook has 70.
+    /// Number of prompts for the notebook's steps; the notebook has 70.
     pub prompts: usize,
-    /// Further prompts that the circuit's heads are chosen on.
+    /// Number of further prompts on which the circuit's heads are chosen.
     pub choose_prompts: usize,
-    /// Further prompts that the circuit is judged on.
+    /// Number of further prompts on which the circuit is evaluated.
     pub judge_prompts: usize,
-    /// Seed of all prompts, of bootstrap resamples, and of random heads.
+    /// Seed of all prompts, of the bootstrap, and of the sets of random heads.
     pub seed: u64,
-    /// Share of clean less corrupted logit difference from which on a head counts in a step.
+    /// Smallest effect of a head that counts in a step, as a share of the clean minus corrupted
+    /// logit difference.
     pub threshold: f32,
-    /// Effect from which on a path between heads is kept; `None` for a tenth of the largest.
+    /// Smallest absolute effect of a path between heads that is kept. `None` means a tenth of the
+    /// largest.
     pub edge_threshold: Option<f32>,
-    /// Paths that are patched exactly if there are more than 2000: those of largest attribution.
+    /// Number of paths that are patched exactly, largest attribution first, if the model has more
+    /// than 2000 paths.
     pub edges: usize,
-    /// Prompt, counted from 0, whose patterns are kept.
+    /// Prompt, counted from 0, whose attention patterns are kept.
     pub show: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The ablation experiments.
+//! The report's sections on outlier heads and on ablation.
 
 use rewire_analysis::stats::{Proportion, pearson};
 use rewire_hooks::Head;
@@ -20,9 +20,10 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
     page.section(
         "Heads on which the methods disagree",
         &format!(
-            "Beyond the limits of agreement, corrupted baseline. The notebook's own rule takes the size of the difference, above 1.96 \
-             standard deviations of such sizes, with its figure times 1e5. What it finds depends on that number: here the figure, so \
-             scaled, is on average {:.4} times the size of patching.",
+            "Outlier heads: patching minus attribution lies beyond the limits of agreement, corrupted baseline. The \
+             notebook has its own rule. It multiplies its figure by 1e5 and takes heads whose absolute difference from \
+             patching exceeds 1.96 standard deviations of such differences. The result depends on the factor 1e5. In \
+             this run the scaled figure has on average {:.4} times the absolute value of patching.",
             compared.scaled_literal_share()
         ),
     );
@@ -41,13 +42,13 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
         row
     };
     let mut header =
-        vec!["head", "patching", "IG", "notebook's figure, times 1e5", "outlier", "by the notebook's rule"];
-    header.extend(source.is_gpt2_small().then_some("published as"));
+        vec!["head", "patching", "IG", "notebook's figure times 1e5", "outlier", "outlier by the notebook's rule"];
+    header.extend(source.is_gpt2_small().then_some("published class"));
     let mut heads = compared.outliers();
     heads.extend(compared.literal_outliers().into_iter().filter(|h| !compared.outliers().contains(h)));
     heads.sort_unstable();
     if heads.is_empty() {
-        page.text("There is none by either rule.");
+        page.text("No head is an outlier by either rule.");
     } else {
         page.table(&header, heads.iter().map(row).collect());
     }
@@ -63,7 +64,7 @@ fn mark(is: bool) -> String {
     if is { "yes" } else { "-" }.to_owned()
 }
 
-/// The published circuit beside both methods' scores.
+/// Adds a table of the published circuit with both methods' scores.
 fn circuit(page: &mut Page, found: &Found) {
     let compared = &found.compared;
     let ranked = compared.heads_by_effect();
@@ -81,25 +82,26 @@ fn circuit(page: &mut Page, found: &Found) {
         }
     }
     page.text(
-        "The heads of the published circuit (Wang et al. 2022), with both scores and the rank of their exact effect:",
+        "The heads of the published circuit (Wang et al. 2022), with both scores and the rank of the exact effect:",
     );
     page.table(&["head", "class", "patching", "IG", "rank of effect"], rows);
 }
 
 fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, arguments: &Arguments) {
     page.section(
-        "Ablation: does the model still answer right?",
+        "Ablation: does the model still give the right answer?",
         &format!(
-            "{} generated prompts (seed {}); a prompt counts as right where the first word that the model goes on to say, of up to three \
-             greedy tokens, has the name in it. Heads are replaced by zero, by their mean over {REFERENCE} other prompts (at every \
-             position the same), or by what they are on the prompt with three other names (resample). Intervals are Wilson's, 95%.",
+            "{} generated prompts (seed {}). The model generates up to three greedy tokens per prompt. A prompt counts \
+             as right if the first generated word contains the name. Ablated heads are replaced by zero, by their mean \
+             over {REFERENCE} other prompts and all positions (mean), or by their activation on the prompt with three \
+             other names (resample). Intervals are 95% Wilson intervals.",
             study.whole.said.n, arguments.seed
         ),
     );
     if study.means_nothing() {
         page.text(
-            "This model never gets the task right on these prompts, so nothing that is removed can make it worse: the comparison below \
-             means nothing.",
+            "This model never gets the task right on these prompts. No ablation can make it worse, so the comparison \
+             below means nothing.",
         );
     }
     let mut names = vec!["none".to_owned()];
@@ -116,12 +118,12 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
             }
         })
         .collect();
-    page.chart(charts::bars("Share of prompts answered right", &names, &bars, ["head removed", "share right"], 1.0));
+    page.chart(charts::bars("Share of prompts answered right", &names, &bars, ["ablated head", "share right"], 1.0));
     page.table(&ACCURACY, accuracy_rows(study));
     if source.is_gpt2_small() {
         page.text(
-            "The notebook's accuracies after zero ablation, on its own 10,000 prompts, which are not to be had, beside ours on generated \
-             ones (no verdict):",
+            "Accuracies after zero ablation, from the notebook and from this run. The notebook's 10,000 prompts are \
+             not available, so this run uses generated prompts and there is no verdict:",
         );
         let row =
             |name: String, printed: f64, ours: Proportion| vec![name, format!("{printed:.4}"), with_interval(ours)];
@@ -130,18 +132,18 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
             let ours = study.heads.iter().position(|h| *h == head).map(|i| study.alone[0][i].said);
             rows.extend(ours.map(|ours| row(head.to_string(), printed, ours)));
         }
-        page.table(&["without", "the notebook's accuracy", "ours (95% interval)"], rows);
+        page.table(&["ablated", "the notebook's accuracy", "ours (95% interval)"], rows);
     }
     correlations(page, source, found, study);
 }
 
 fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) {
     page.section(
-        "Do the scores say how accuracy changes?",
-        "Correlations, over the removed heads, of scores with the change of the share of prompts answered right.",
+        "Do the scores predict the change of accuracy?",
+        "Correlations over the ablated heads of each score with the change of the share of prompts answered right.",
     );
     if study.heads.len() < 3 {
-        page.text(&format!("{} heads were removed: too few for a correlation to say anything.", study.heads.len()));
+        page.text(&format!("{} heads were ablated. A correlation needs at least 3.", study.heads.len()));
         return;
     }
     let number = |r: &Option<f64>| r.map_or("-".to_owned(), |r| format!("{r:.4}"));
@@ -151,10 +153,11 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
         .map(|c| [c.scores.to_owned()].into_iter().chain(c.with_change.iter().map(number)).collect::<Vec<_>>());
     page.table(&["scores", "zero", "mean", "resample"], rows.collect());
     page.text(&format!(
-        "Of {} heads, chosen because the methods part on them: weak evidence either way.",
+        "These correlations are over {} heads, chosen because the methods disagree on them. They are weak evidence for \
+         either method.",
         study.heads.len()
     ));
-    let axes = ["patching less IG", "change of the share right"];
+    let axes = ["patching minus IG", "change of the share right"];
     let scatters = INTERVENTIONS.iter().enumerate().map(|(i, by)| {
         let point = |(&head, change): (&Head, f32)| charts::Point {
             x: found.compared.exact_of(head) - found.compared.integrated_of(head),
@@ -169,20 +172,21 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
     regressions(page, source, found, study);
 }
 
-/// The notebook's regressions of the change of accuracy on scores, over the heads of its rule, with
-/// what it prints beside ours.
+/// Adds the notebook's regressions of the change of accuracy on scores, over the outliers of the
+/// notebook's rule, with the printed and our correlations.
 fn regressions(page: &mut Page, source: &Source, found: &Found, study: &Study) {
     type Score = fn(&Compared, Head) -> f32;
     let scores: [(&str, Score); 3] = [
-        ("patching less the notebook's figure", |c, head| c.exact_of(head) - c.literal_of(head)),
+        ("patching minus the notebook's figure", |c, head| c.exact_of(head) - c.literal_of(head)),
         ("the notebook's figure", Compared::literal_of),
         ("activation patching", Compared::exact_of),
     ];
     let printed = [ZERO_ABLATION.map(Some), MEAN_ABLATION];
     page.text(
-        "The notebook's regressions, over the heads of its rule, with the figure as it is, not times 1e5. It prints correlations for \
-         its own 10,000 prompts, which are not to be had, so the printed ones have no verdict. Of \"patching less the figure\" the \
-         figure is a millionth part: that regression is patching's own.",
+        "The notebook's regressions, over the outlier heads of the notebook's rule. The notebook's figure is not \
+         scaled by 1e5 here. The printed correlations have no verdict, because they are for the notebook's 10,000 \
+         prompts, which are not available. In \"patching minus the notebook's figure\" the figure is about a millionth \
+         of patching, so that regression is the regression on patching alone.",
     );
     let mut rows = Vec::new();
     for (i, (by, printed)) in INTERVENTIONS.iter().zip(printed).enumerate() {

@@ -1,4 +1,5 @@
-//! Attributions to both baselines, activation patching, and one against the other.
+//! The report's sections on attributions to both baselines, activation patching, and their
+//! comparison.
 
 use ndarray::{Array2, Ix2};
 use rewire_analysis::Effects;
@@ -11,10 +12,10 @@ use crate::reproduce_ig::results::TOP_NODES;
 use rewire_report::names::{head_name, numbered};
 use rewire_studies::integrated_gradients::{BASELINES, Compared, Found, KINDS, Lines, TOP, flat, shares};
 
-/// Points of a scatter above which nothing more is to be seen: the largest are drawn.
+/// Most points of a scatter plot: more would hide each other, so only the largest are drawn.
 const MOST_POINTS: usize = 3000;
 
-/// Neurons above which a map is wider than the page.
+/// Number of neurons above which a map is wider than the page.
 const WIDE: usize = 880;
 
 pub(super) fn sections(page: &mut Page, found: &Found) {
@@ -22,8 +23,9 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     integrated(page, compared, 0);
     page.section(
         "Activation patching",
-        "The clean run takes one neuron or head, at all positions, from the corrupted run: change of the logit difference, as a share \
-         of clean less corrupted. -1 takes all of the behavior away.",
+        "The clean run takes the activation of one neuron or head, at all positions, from the corrupted run. The \
+         effect is the change of the logit difference, as a share of the clean minus corrupted logit difference. An \
+         effect of -1 removes all of the behavior.",
     );
     for (kind, (_, name)) in KINDS.iter().enumerate() {
         page.row(vec![map(&format!("Activation patching, {name}"), &compared.exact.effects[kind])]);
@@ -35,19 +37,20 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     slip(page, compared);
 }
 
-/// Attributions to one baseline: what they are, and what the notebook's code gives.
+/// Adds the maps of integrated gradients and of the notebook's figure for one baseline.
 fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     let lead = match baseline {
         0 => {
-            "The line goes from the clean activation to zero; of neurons, to what they are where the MLP reads zeros. In logits: the \
-             attributions of a layer sum to what moving all of it changes."
+            "The line goes from the clean activation to zero. For neurons it goes to their activation when the input \
+             of the MLP is zero. Attributions are in logits. The attributions of a layer sum to the change of the \
+             logit difference along the line."
         }
-        _ => "The line goes from the clean activation to the corrupted one. In logits.",
+        _ => "The line goes from the clean activation to the corrupted activation. Attributions are in logits.",
     };
     page.section(&format!("Integrated gradients, {name} baseline"), lead);
     if compared.units(0) > WIDE {
-        page.text("A neuron is one pixel wide: scroll to the right for the others, and for the scale.");
+        page.text("Each neuron is one pixel wide. Scroll to the right for more neurons and for the color scale.");
     }
     let Lines { integrated, literal_means, .. } = &compared.lines[baseline];
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
@@ -58,14 +61,14 @@ fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
     }
 }
 
-/// The mean effects of a kind.
+/// Returns a map of the mean effects of a kind.
 fn map(title: &str, effects: &Effects) -> Chart {
     let values: Array2<f32> = effects.mean().into_dimensionality::<Ix2>().unwrap_or_default();
     let reach = charts::color_limit([values.view()]);
     grid_map(title, &values, usize::from(effects.kind.is_of_heads()), reach)
 }
 
-/// A map of `[layer, unit]`, of neurons or of heads.
+/// Returns a map of neurons or of heads, `[layer, unit]`.
 fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32) -> Chart {
     let unit = if kind == 1 { ("head", "H") } else { ("neuron", "N") };
     let (rows, columns) = (numbered("L", values.nrows()), numbered(unit.1, values.ncols()));
@@ -73,21 +76,23 @@ fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32) -> Chart
     charts::heat_map(title, &values.view(), labels)
 }
 
-/// A node's name.
+/// Returns a node's name.
 fn node_name(compared: &Compared, kind: usize, flat: usize) -> String {
     let (layer, unit) = compared.place(kind, flat);
     if kind == 1 { head_name(layer, unit) } else { format!("L{layer} N{unit}") }
 }
 
-/// Attributions of one baseline against patching.
+/// Adds the comparison of one baseline's attributions with patching.
 fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     page.section(
         &format!("Comparison, {name} baseline"),
-        "Each node's attribution against its exact effect, both as shares of clean less corrupted (the notebook's figure in its own unit, \
-         a mean over positions and dimensions), with the least-squares line; then the mean-difference view: each method's \
-         scores scaled by their largest size, patching less attribution over their mean, with the mean difference and the limits of \
-         agreement (1.96 standard deviations). True attributions first, the notebook's figure beside them.",
+        "The left plots show integrated gradients, the right plots the notebook's figure. First row: the attribution \
+         of each node and its exact effect, with the least-squares line. Both are shares of the clean minus corrupted \
+         logit difference, except that the notebook's figure is a mean over positions and dimensions. Second row: \
+         patching minus attribution, plotted over the mean of both, after dividing each method's scores by their \
+         largest absolute value. Its lines are the mean difference and the limits of agreement (1.96 standard \
+         deviations).",
     );
     let lines = &compared.lines[baseline];
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
@@ -119,13 +124,14 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
                 level("+1.96 SD", high, "#c51b7d"),
                 level("-1.96 SD", low, "#2166ac"),
             ];
-            let title = format!("{nodes}: patching less {what}");
+            let title = format!("{nodes}: patching minus {what}");
             charts::scatter_with(&title, &points, ["mean of both, scaled", "difference, scaled"], &levels)
         };
         page.row(both.iter().map(difference).collect());
         if exact.len() > MOST_POINTS {
             page.text(&format!(
-                "Drawn are the {MOST_POINTS} of {} {nodes} that are furthest out; every figure is of all of them.",
+                "The plots draw the {MOST_POINTS} of {} {nodes} that are furthest out. Correlations and lines use all \
+                 {nodes}.",
                 exact.len()
             ));
         }
@@ -141,12 +147,12 @@ pub(super) fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
     fit.map(line).into_iter().collect()
 }
 
-/// The largest size.
+/// Returns the largest absolute value.
 fn largest(scores: &[f32]) -> f32 {
     scores.iter().fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()))
 }
 
-/// The nodes that are furthest out along either axis.
+/// Returns the nodes that are furthest out along either axis.
 fn points(compared: &Compared, kind: usize, x: &[f32], y: &[f32]) -> Vec<Point> {
     let (unit_x, unit_y) = (largest(x), largest(y));
     let far: Vec<f32> = x.iter().zip(y).map(|(x, y)| (x / unit_x).abs().max((y / unit_y).abs())).collect();
@@ -155,7 +161,8 @@ fn points(compared: &Compared, kind: usize, x: &[f32], y: &[f32]) -> Vec<Point> 
     rewire_analysis::stats::top_by_size(&far, MOST_POINTS).into_iter().map(point).collect()
 }
 
-/// Differences of scores, signed and of their sizes, of neurons and of heads.
+/// Adds maps of the differences between the methods' scores, signed and absolute, for neurons and
+/// heads.
 fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
         let outcomes = [&compared.exact, &lines.integrated.outcome, &lines.literal.outcome];
@@ -170,16 +177,17 @@ fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
         };
         for (what, found) in [("IG", integrated), ("notebook's figure", literal)] {
             let maps = [
-                (format!("{what} less patching, {nodes}"), grid(&|i| found[i] - exact[i])),
-                (format!("size of {what} less size of patching, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
+                (format!("{what} minus patching, {nodes}"), grid(&|i| found[i] - exact[i])),
+                (format!("|{what}| minus |patching|, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
             ];
             let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
             page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach)).collect());
         }
     }
     page.text(
-        "Each method's scores scaled by the largest of all layers. (The notebook's zero-baseline maps scale each column, that is each \
-         head number across layers, on its own, which makes heads of one map incomparable.)",
+        "Each method's scores are divided by their largest absolute value over all layers. The notebook's \
+         zero-baseline maps scale each column separately (one column is one head index across layers), so heads of \
+         different columns cannot be compared there.",
     );
     let outliers = lines.comparisons[1].difference.outliers();
     let names = |of: &[usize]| of.iter().map(|&i| node_name(compared, 1, i)).collect::<Vec<_>>().join(", ");
@@ -188,10 +196,13 @@ fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
         some => format!("Heads outside the limits of agreement: {}.", names(some)),
     });
     let neurons = lines.comparisons[0].difference.outliers().len();
-    page.text(&format!("Neurons outside theirs: {neurons} of {}.", lines.comparisons[0].difference.means.len()));
+    page.text(&format!(
+        "Neurons outside the limits of agreement: {neurons} of {}.",
+        lines.comparisons[0].difference.means.len()
+    ));
 }
 
-/// The nodes of largest score by either method.
+/// Adds the nodes of largest exact effect, with their attributions.
 fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
     let lines = &compared.lines[baseline];
     let [clean, corrupted] = compared.logit_differences();
@@ -211,16 +222,19 @@ fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
             ]);
         }
     }
-    page.text("The nodes of largest exact effect; attributions in the same unit, as shares of clean less corrupted:");
+    page.text(
+        "The nodes of largest exact effect. Both scores are shares of the clean minus corrupted logit difference:",
+    );
     page.table(&["node", "kind", "patching", "integrated gradients", "rank by IG"], rows);
 }
 
-/// The notebook's figure of heads, as it scales it, beside patching on one color scale.
+/// Adds maps of the notebook's figure times 1e5 and of patching, on one color scale.
 fn scaled(page: &mut Page, compared: &Compared) {
     page.section(
         "The notebook's figure times 1e5",
-        "Heads, corrupted baseline: the notebook's figure times 1e5 and activation patching on one color scale, and one less the other \
-         on another. The factor was chosen in the notebook so that both look alike there; it has no meaning.",
+        "Heads, corrupted baseline. The first row shows the notebook's figure times 1e5 and activation patching on one \
+         color scale. The second row shows their differences on another scale. The notebook chose the factor 1e5 to \
+         make both maps look alike. The factor has no other meaning.",
     );
     let grid = |of: &dyn Fn((usize, usize)) -> f32| {
         let shape = compared.exact.effects[1].values.shape();
@@ -231,8 +245,8 @@ fn scaled(page: &mut Page, compared: &Compared) {
     let rows = [
         [("the notebook's figure times 1e5", figure.clone()), ("activation patching", exact.clone())],
         [
-            ("figure times 1e5 less patching", &figure - &exact),
-            ("size of figure times 1e5 less size of patching", figure.mapv(f32::abs) - exact.mapv(f32::abs)),
+            ("figure times 1e5 minus patching", &figure - &exact),
+            ("|figure times 1e5| minus |patching|", figure.mapv(f32::abs) - exact.mapv(f32::abs)),
         ],
     ];
     for maps in rows {
@@ -241,25 +255,28 @@ fn scaled(page: &mut Page, compared: &Compared) {
     }
 }
 
-/// What the notebook's code computes, and the evidence that it is not the integral.
+/// Adds a description of the notebook's computation, and the completeness gaps that show that it is
+/// not the integral.
 fn slip(page: &mut Page, compared: &Compared) {
     page.section(
         "What the notebook's code computes",
-        "Captum runs all nodes of the quadrature as one batch. The notebook's metric reads the logits of row 0 alone, so that only the \
-         first node, next to the clean activation, has a gradient; the others count as 0. What this code gives for integrated gradients is \
-         that one gradient, times what the activation moves, times the first weight. The notebook's printed table of heads on this \
-         pair is larger than that by a factor of 18 or more, so whether its printed correlations come from one gradient is not shown.",
+        "Captum runs all quadrature steps in one batch. The notebook's metric reads the logits of batch row 0 only. \
+         Only the first step, next to the clean activation, therefore has a gradient. The gradients of all other steps \
+         are 0. The notebook's code returns that one gradient, times the change of the activation, times the first \
+         weight. The notebook's printed table of heads on this pair is larger by a factor of 18 or more, so it is not \
+         known whether its printed correlations come from one gradient.",
     );
     if let Some(node) = Quadrature::default().nodes().ok().and_then(|nodes| nodes.first().copied()) {
         page.text(&format!(
-            "The first of its 50 nodes is at {:.6} of the way, with weight {:.6}.",
+            "The first of Captum's 50 steps is at {:.6} of the line, with weight {:.6}.",
             node.at, node.weight
         ));
     }
     page.text(
-        "Completeness is the evidence: along each line the attributions of a layer must sum to the change of the metric. What they miss \
-         it by, layer by layer. (The notebook printed its gaps, and they are nearly the whole change of the metric; Captum only \
-         reports them.)",
+        "Completeness is the evidence: along each line the attributions of a layer must sum to the change of the \
+         metric. The gap is the difference between that sum and that change. The tables list the gap of each layer. \
+         The gaps that the notebook printed are nearly the whole change of the metric. Captum reports gaps and does \
+         not treat them as errors.",
     );
     for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
         for (kind, (_, nodes)) in KINDS.iter().enumerate() {

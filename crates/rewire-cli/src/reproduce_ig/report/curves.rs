@@ -11,14 +11,15 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     let Drawn { heads, inside, wide } = &found.curves;
     page.section(
         "Interpolation curves",
-        "The logit difference of the clean prompt with one head moved along the line from its clean activation (0) to its corrupted one \
-         (1), everything else recomputed: what integrated gradients of that head alone would integrate the slope of.",
+        "The logit difference on the clean prompt while one head moves along the line from its clean activation (0) to \
+         its corrupted activation (1). Everything after the head is recomputed. Integrated gradients of that head \
+         alone integrates the slope of this curve.",
     );
     let named = |curves: &Curves| {
         let curve = |(node, head): (usize, &Head)| (head.to_string(), curves.mean(node));
         heads.iter().enumerate().map(curve).collect::<Vec<_>>()
     };
-    let axes = ["share of the way to the corrupted activation", "logit difference"];
+    let axes = ["position on the line (0: clean, 1: corrupted)", "logit difference"];
     page.row(vec![charts::curves("From clean to corrupted", &inside.places, &named(inside), axes)]);
     page.row(vec![charts::curves("Beyond both ends", &wide.places, &named(wide), axes)]);
     let rows = heads.iter().enumerate().map(|(node, head)| {
@@ -29,14 +30,17 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
         let [trough, peak] = extremes(&wide.places, &beyond);
         vec![head.to_string(), start, end, peak, trough]
     });
-    page.text("Where each curve begins and ends inside, and its peak and trough over the whole wide range:");
+    page.text(
+        "The value of each curve at the clean and the corrupted activation, and its peak and trough over the wide \
+         range:",
+    );
     page.table(&["head", "clean end", "corrupted end", "peak (at)", "trough (at)"], rows.collect());
     if !found.contrasts.is_empty() {
         contrasts(page, &found.contrasts);
     }
 }
 
-/// Lowest and highest value of a curve, and where.
+/// Returns the lowest and the highest value of a curve, each with its place on the line.
 fn extremes(places: &[f64], values: &[f32]) -> [String; 2] {
     let shown =
         |at: Option<(&f64, &f32)>| at.map_or("-".to_owned(), |(place, value)| format!("{value:.4} ({place:.2})"));
@@ -47,10 +51,11 @@ fn extremes(places: &[f64], values: &[f32]) -> [String; 2] {
 fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
     page.section(
         "The contrastive pair",
-        "The notebook's pair that should make a name mover matter more: the names' first mentions become a cat and a dog. As printed, \
-         the corrupted prompt is two tokens longer; the notebook's library pads the clean one behind, and the notebook reads the logits \
-         after the padding (which is why its clean logit difference falls from 4.276 to 1.458) and pairs up positions that do \
-         not correspond. Aligned, \"cat and dog\" stands token for token where \"John and Mary\" stood.",
+        "The notebook's second pair is meant to make a name mover matter more: the first mentions of the names become \
+         a cat and a dog. \"as printed\": the corrupted prompt is two tokens longer than the clean prompt. The \
+         notebook's library pads the clean prompt at its end, and the notebook reads the logits after the padding. Its \
+         clean logit difference therefore falls from 4.276 to 1.458, and it compares positions that do not correspond. \
+         \"aligned\": \"cat and dog\" replaces \"John and Mary\" token for token.",
     );
     let row = |c: &Contrasted| {
         let [clean, corrupted] = c.logit_differences;
@@ -75,7 +80,7 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
         "IG (logits)",
         "gap of its layer",
         "notebook's figure (mean)",
-        "gap of that",
+        "gap of the notebook's figure",
     ];
     page.table(&header, contrasts.iter().map(row).collect());
     for contrast in contrasts {
@@ -83,13 +88,14 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
         page.text(&format!("{}: {clean} | {corrupted}", contrast.name));
     }
     page.text(
-        "The notebook's code walks this pair's line the other way: its one gradient is beside the corrupted activation, and what \
-         supports the behavior is above 0. It prints patching as a share of the first pair's clean less corrupted logit difference, \
-         because it does not compute that anew; the table has logits.",
+        "On this pair the notebook's code follows the line from the corrupted to the clean activation. Its one \
+         gradient is next to the corrupted activation, and a head that supports the behavior has a figure above 0. The \
+         notebook prints patching as a share of the first pair's clean minus corrupted logit difference, because it \
+         does not recompute that difference. The table has logits.",
     );
     if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {
         let curve = |c: &Contrasted| (format!("{}, {}", c.head, c.name), c.curve.mean(0));
-        let axes = ["share of the way to the corrupted activation", "logit difference"];
+        let axes = ["position on the line (0: clean, 1: corrupted)", "logit difference"];
         let curves: Vec<_> = contrasts.iter().map(curve).collect();
         page.row(vec![charts::curves("Contrastive pairs", &places, &curves, axes)]);
     }

@@ -1,4 +1,4 @@
-//! The demo's attributions: attention, residual stream, layers, heads, patterns, paths.
+//! The demo's attributions: attention, residual stream, layers, heads, patterns, head edges.
 
 use ndarray::{Array2, Array4, ArrayView4, Axis, concatenate};
 use rewire_analysis::Effects;
@@ -15,11 +15,12 @@ use rewire_report::head_edges as paths;
 use rewire_report::names::INPUTS;
 use rewire_report::names::head_name;
 
-/// Heads that the demo filters its paths for.
+/// Number of heads between which the demo shows its edges.
 const TOP_HEADS: usize = 22;
-/// Halves of heads, positive and negative, whose maps the demo shows.
+/// Number of half heads (positive or negative cells of one head) whose maps the demo shows.
 const TOP_HALVES: usize = 20;
-/// The heads that the demo dives into, on GPT-2 small: an induction head, an S-inhibition head, a name mover.
+/// The heads that the demo studies in GPT-2 small: an induction head, an S-inhibition head and a
+/// name mover.
 const GPT2_HEADS: [[usize; 2]; 3] = [[5, 5], [8, 6], [9, 9]];
 
 pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: &Labels, arguments: &Arguments) {
@@ -33,7 +34,8 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
     in_and_out(page, source, found, labels);
 }
 
-/// The largest halves of heads, each scaled as the demo does: positive and negative apart, by their largest cell.
+/// Returns the maps of the half heads with the largest cells. As in the demo, positive and negative
+/// cells are separate maps, and each map is scaled by its largest cell.
 fn largest_halves(cells: &ArrayView4<f32>, pairs: &PromptPairs) -> Vec<AttentionMap> {
     let (layers, heads, ..) = cells.dim();
     let halves = (0..layers).flat_map(|l| (0..heads).map(move |h| [l, h])).flat_map(|[layer, head]| {
@@ -53,16 +55,17 @@ fn largest_halves(cells: &ArrayView4<f32>, pairs: &PromptPairs) -> Vec<Attention
 fn attention(page: &mut Page, found: &Found, pairs: &PromptPairs) {
     page.section(
         "Attention attribution",
-        "Pattern times the gradient of the metric at the pattern, on the clean run: to first order, what would be lost if that \
-         cell of the attention pattern were 0. No corrupted prompt enters. The 20 halves of heads, positive (+, blue) and \
-         negative (-, red), with the largest cells.",
+        "Each cell is the attention pattern times the gradient of the metric at the pattern, on the clean run. To \
+         first order this is the loss of the metric if that cell were 0. Corrupted prompts are not used. Each head has \
+         two maps, one of its positive cells (+, blue) and one of its negative cells (-, red). The section shows the \
+         20 maps with the largest cells.",
     );
     let cells = &found.demo.attention_attribution;
     page.text("On the first prompt:");
     page.attention(largest_halves(&cells.index_axis(Axis(0), 0), pairs));
     page.text(
-        "Summed over all eight prompts, over the first one's tokens; the prompts have indirect object and first subject in \
-         either order.",
+        "Summed over all eight prompts, labeled with the first prompt's tokens. The order of the indirect object and \
+         the first subject differs between prompts.",
     );
     let sum: Array4<f32> = cells.sum_axis(Axis(0));
     page.attention(largest_halves(&sum.view(), pairs));
@@ -75,8 +78,9 @@ fn estimate(found: &Found, kind: NodeKind) -> Option<&Effects> {
 fn residual(page: &mut Page, found: &Found, labels: &Labels) {
     page.section(
         "Residual stream attribution",
-        "Before each block, between its attention and MLP, and at the end: the estimated share of the behavior that comes back \
-         when the corrupted run takes the residual stream at that position from the clean one.",
+        "The estimated share of the behavior that is restored when the corrupted run takes the residual stream at one \
+         position from the clean run. Rows are the residual stream before each block (pre), between its attention and \
+         its MLP (mid), and after the last block (end).",
     );
     let of = |c| estimate(found, NodeKind::by_position(c)).map(mean_map);
     let (Some(pre), Some(post)) = (of(Component::ResidPre), of(Component::ResidPost)) else { return };
@@ -102,7 +106,7 @@ fn residual(page: &mut Page, found: &Found, labels: &Labels) {
 fn layer_outputs(page: &mut Page, source: &Source, found: &Found, labels: &Labels) {
     page.section(
         "Layer output attribution",
-        "What each embedding, attention layer and MLP writes into the residual stream, by position.",
+        "The attribution of the output of each embedding, attention layer and MLP, by position.",
     );
     let of = |c| estimate(found, NodeKind::by_position(c)).map(mean_map);
     let (Some(embed), Some(attention), Some(mlp)) =
@@ -110,7 +114,8 @@ fn layer_outputs(page: &mut Page, source: &Source, found: &Found, labels: &Label
     else {
         return;
     };
-    // The token embedding is all that differs in the stream before block 0; positions are embedded alike in both runs.
+    // Before block 0 the residual streams of both runs differ only in the token embeddings: the
+    // position embeddings are the same.
     let mut names = vec!["embed".to_owned()];
     let mut rows = vec![embed.row(0).to_owned()];
     if !source.config.is_rotary() {
@@ -126,7 +131,8 @@ fn layer_outputs(page: &mut Page, source: &Source, found: &Found, labels: &Label
     maps(page, &[("Layer outputs".to_owned(), map)], axes);
 }
 
-/// By position and summed over positions: what heads write, their keys, queries, values and mixed values.
+/// Adds the attributions of head outputs, keys, queries, values and mixed values, by position and
+/// summed over positions.
 fn head_vectors(page: &mut Page, found: &Found, labels: &Labels) {
     let kinds = [
         (Component::HeadZ, "Head output attribution", "Head output"),
@@ -137,11 +143,12 @@ fn head_vectors(page: &mut Page, found: &Found, labels: &Labels) {
     ];
     for (index, (component, heading, title)) in kinds.into_iter().enumerate() {
         let lead = match index {
-            0 => "What each head writes into the residual stream, by position and summed over positions.",
+            0 => "The attribution of each head's output, by position and summed over positions.",
             4 => {
-                "As a check: a head's output is a linear image of its mixed values, so both attributions are the same."
+                "A check: the output of a head is a linear function of its mixed values, so both have the same \
+                 attribution."
             }
-            _ => "One input of each head's attention, by position and summed over positions.",
+            _ => "The attribution of one input of each head's attention, by position and summed over positions.",
         };
         page.section(heading, lead);
         let (Some(by_position), Some(summed)) = (
@@ -158,8 +165,9 @@ fn head_vectors(page: &mut Page, found: &Found, labels: &Labels) {
 fn patterns(page: &mut Page, found: &Found, pairs: &PromptPairs) {
     page.section(
         "Head pattern attribution",
-        "Each cell of each head's pattern, from the clean run in the corrupted one: the 20 halves of heads with the largest \
-         cells, mean over prompts, over the first one's tokens.",
+        "The attribution of each cell of each head's pattern, if the corrupted run takes it from the clean run. \
+         Effects are means over prompts, labeled with the first prompt's tokens. The section shows the 20 maps of \
+         positive or negative cells with the largest cells.",
     );
     let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
     let mean = estimate(found, kind).and_then(|e| e.mean().into_dimensionality::<ndarray::Ix4>().ok());
@@ -170,13 +178,14 @@ fn patterns(page: &mut Page, found: &Found, pairs: &PromptPairs) {
 
 fn head_edges(page: &mut Page, found: &Found, labels: &Labels, arguments: &Arguments) {
     page.section(
-        "Head path attribution",
+        "Head edge attribution",
         &format!(
-            "From what a head (column) writes to the query, key or value input of a later head (row), summed over positions; the \
-             norm in between is differentiated {}. The demo multiplies by the gradient of the norm's scale where it should divide \
-             by the scale; this divides.",
+            "The attribution of the edge from the output of a head (column, sender) to the query, key or value input \
+             of a later head (row, receiver), summed over positions. The norm in front of the receiver is \
+             differentiated {}. The demo multiplies by the gradient of the norm's scale. It should divide by the \
+             scale, as this report does.",
             match arguments.norm {
-                rewire_analysis::attribution::NormJacobian::Exact => "whole",
+                rewire_analysis::attribution::NormJacobian::Exact => "completely",
                 rewire_analysis::attribution::NormJacobian::Frozen => "with its scale held",
             }
         ),
@@ -184,7 +193,7 @@ fn head_edges(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
     let sums = paths::over_positions(&found.demo.paths);
     let n = labels.all_heads.len();
     let reach = charts::color_limit(sums.outer_iter());
-    // No path ends in the first layer or starts in the last.
+    // No edge ends in the first layer, and none starts in the last.
     let heads = labels.heads.len();
     let (first_end, starts) = (heads, &labels.all_heads[..n - heads]);
     let all = Array2::from_shape_fn((3 * (n - first_end), starts.len()), |(row, start)| {
@@ -192,26 +201,26 @@ fn head_edges(page: &mut Page, found: &Found, labels: &Labels, arguments: &Argum
     });
     let inputs = |head: &String| ["Q", "K", "V"].map(|input| format!("{head}{input}"));
     let ends: Vec<String> = labels.all_heads[first_end..].iter().flat_map(inputs).collect();
-    let axes = HeatMapLabels { rows: ("path end", &ends), columns: ("path start", starts), reach };
+    let axes = HeatMapLabels { rows: ("receiver", &ends), columns: ("sender", starts), reach };
     page.chart(charts::heat_map("All head edges", &all.view(), axes));
-    page.table(&["path", "effect"], paths::largest(&found.demo.paths, 20));
+    page.table(&["edge", "attribution"], paths::largest(&found.demo.paths, 20));
 
     let Some(heads) = estimate(found, NodeKind::all(Component::HeadZ)).map(mean_map) else { return };
     let mut ranked: Vec<(usize, f32)> = heads.iter().copied().enumerate().collect();
     ranked.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     let sizes: Vec<(String, f32)> = ranked.iter().map(|(h, v)| (labels.all_heads[*h].clone(), v.abs())).collect();
-    let axes = ["heads in falling order", "size of attribution"];
+    let axes = ["heads, largest attribution first", "absolute attribution"];
     page.section(
         "Head edges between the top heads",
-        &format!("The {} heads of largest attribution, and the paths between them.", TOP_HEADS.min(n)),
+        &format!("The {} heads of largest attribution, and the edges between them.", TOP_HEADS.min(n)),
     );
-    page.chart(charts::ranked_line("Head output attribution, by size", &sizes, axes));
+    page.chart(charts::ranked_line("Head output attribution, by absolute value", &sizes, axes));
     let mut top: Vec<usize> = ranked.iter().take(TOP_HEADS).map(|(h, _)| *h).collect();
     top.sort_unstable();
     let names: Vec<String> = top.iter().map(|&h| labels.all_heads[h].clone()).collect();
     for (input, name) in INPUTS.into_iter().enumerate() {
         let map = paths::between(&sums, input, &top);
-        let axes = HeatMapLabels { rows: ("path end", &names), columns: ("path start", &names), reach };
+        let axes = HeatMapLabels { rows: ("receiver", &names), columns: ("sender", &names), reach };
         page.chart(charts::heat_map(&format!("Into the {name}"), &map.view(), axes));
     }
 }
@@ -225,13 +234,14 @@ fn in_and_out(page: &mut Page, source: &Source, found: &Found, labels: &Labels) 
         false => exact.iter().take(3).map(|h| [h.layer, h.head]).collect(),
     };
     let why = match source.is_gpt2_small() {
-        true => "the demo's: L5H5 (induction), L8H6 (S-inhibition), L9H9 (name mover)",
-        false => "those of largest exact effect",
+        true => "the three that the demo studies: L5H5 (induction), L8H6 (S-inhibition), L9H9 (name mover)",
+        false => "the three of largest exact effect",
     };
     page.section(
-        "Input and output paths of three heads",
+        "Incoming and outgoing edges of three heads",
         &format!(
-            "The heads are {why}. In: from which heads its query, key and value take what matters. Out: whose it feeds."
+            "The heads are {why}. In: edges from other heads into the head's query, key or value. Out: edges from the \
+             head into the query, key or value of other heads."
         ),
     );
     for [layer, head] in chosen {

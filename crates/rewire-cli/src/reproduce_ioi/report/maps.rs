@@ -15,7 +15,7 @@ pub(super) struct Labels {
     pub(super) heads: Vec<String>,
     /// The first prompt's tokens, each with its position.
     pub(super) tokens: Vec<String>,
-    /// `L0H0`, ..
+    /// The heads of all layers: `L0H0`, ..
     pub(super) all_heads: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl Labels {
 /// The names of a chart's rows and columns.
 pub(super) type AxisNames<'a> = [(&'a str, &'a [String]); 2];
 
-/// Maps side by side on one color scale.
+/// Adds maps on one color scale.
 pub(super) fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, columns]: AxisNames) {
     let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
     for (title, map) in maps {
@@ -54,7 +54,8 @@ pub(super) fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, colum
     }
 }
 
-/// The mean over prompts as a map: `[layer, head]`, `[layer, pos]`, or `[head of any layer, pos]`.
+/// Returns the mean over prompts: `[layer, head]`, `[layer, pos]`, or `[head, pos]` with the heads
+/// of all layers.
 pub(super) fn mean_map(effects: &Effects) -> Array2<f32> {
     let mean = effects.mean();
     let flat = match *mean.shape() {
@@ -64,13 +65,13 @@ pub(super) fn mean_map(effects: &Effects) -> Array2<f32> {
     flat.unwrap_or_default()
 }
 
-/// A prompt's tokens as text.
+/// Returns a prompt's tokens as text.
 fn shown_tokens(pairs: &PromptPairs, prompt: usize) -> Vec<String> {
     let shown = |token: &String| if token == "<|endoftext|>" { "BOS ".to_owned() } else { token.clone() };
     pairs.labels(prompt).iter().map(shown).collect()
 }
 
-/// One map, of `values` `[layer, head, dest, src]`, of a head over a prompt.
+/// Returns the map of one head on one prompt; `values` are `[layer, head, dest, src]`.
 pub(super) fn attention_map(
     name: String,
     values: ArrayView4<f32>,

@@ -1,4 +1,5 @@
-//! The demo's last section, in numbers: attribution against activation patching, kind by kind, and where it goes wrong.
+//! The demo's last section: attribution compared with activation patching for each kind of node,
+//! and the nodes with the largest errors.
 
 use ndarray::Array2;
 use rewire_analysis::node::{By, Component, NodeKind};
@@ -15,27 +16,31 @@ use crate::reproduce_ioi::shown::Found;
 use rewire_report::names::head_name;
 use rewire_report::{agreement, names, screening};
 
-/// Worst nodes listed a kind.
+/// Number of nodes with the largest errors listed per kind.
 const WORST: usize = 5;
-/// Heads whose patterns are shown because attribution is worst at them.
+/// Number of heads with the largest errors whose patterns are shown.
 const WORST_HEADS: usize = 3;
-/// The heads of GPT-2 small at which the demo finds attribution to err, and whose attention it
-/// draws.
+/// The heads of GPT-2 small for which the demo finds attribution errors. The demo draws their
+/// attention.
 const GPT2_HEADS: [[usize; 2]; 3] = [[5, 5], [10, 7], [11, 10]];
 
 pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: &Labels) {
     let demo = &found.demo;
     page.section(
-        "Validating attribution against activation patching",
-        "For every kind of node that the demo patches, attribution beside the exact effect. Nodes before the prompts first \
-         differ have exactly none in both and are not compared. R2 is the share of the exact effects' variance that attribution, \
-         taken at its word, accounts for: below 0 it is worse than their mean. Top 10: how many of the ten largest exact effects \
-         are among the ten largest attributions.",
+        "Validation of attribution by activation patching",
+        "Attribution compared with the exact effect, for every kind of node that the demo patches. Nodes before the \
+         first position at which the prompts differ have an effect of exactly 0 by both methods and are not compared. \
+         R2 is the share of the variance of the exact effects that attribution explains, without refitting its scale. \
+         An R2 below 0 means that attribution predicts worse than the mean of the exact effects. Top 10 is the number \
+         of the ten largest exact effects that are among the ten largest attributions.",
     );
     page.table(&agreement::HEADER, agreement::rows(&demo.agreements));
     let pairs = &found.sets[0].pairs;
     let screened = &demo.screened;
-    page.text(&format!("Screened, then verified, all heads: {}.", screening::in_words(screened, pairs)));
+    page.text(&format!(
+        "Screening of all heads by attribution, then verification by patching: {}.",
+        screening::in_words(screened, pairs)
+    ));
     page.table(&screening::HEADER, screening::rows(screened, pairs, screened.verified.len()));
 
     let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));
@@ -47,19 +52,19 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
     compared(page, found, labels, "By head and position", &heads);
 }
 
-/// Maps, scatters and worst nodes of some kinds.
+/// Adds maps, scatter plots and the nodes with the largest errors for some kinds.
 fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kinds: &[(NodeKind, &str)]) {
     page.section(
         heading,
-        "The exact effects and, beside them, the attributions, on one color scale; then one against the other, and the nodes at \
-         which they differ most.",
+        "Maps of the exact effects (left) and of the attributions (right), on one color scale. Scatter plots of both, \
+         and the nodes with the largest differences, follow.",
     );
     maps_beside(page, found, labels, kinds);
     scatters(page, found, kinds);
     worst_nodes(page, found, kinds);
 }
 
-/// Maps of the exact effects of each kind and, beside them, of the attributions.
+/// Adds maps of the exact effects and of the attributions, one row per kind.
 fn maps_beside(page: &mut Page, found: &Found, labels: &Labels, kinds: &[(NodeKind, &str)]) {
     let demo = &found.demo;
     let [rows, columns] = match (are_of_heads(kinds), kinds.first().map(|(kind, _)| kind.by)) {
@@ -84,7 +89,7 @@ fn maps_beside(page: &mut Page, found: &Found, labels: &Labels, kinds: &[(NodeKi
     }
 }
 
-/// Attributions against exact effects, one scatter a kind.
+/// Adds one scatter plot of attributions and exact effects per kind.
 fn scatters(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
     let pairs = &found.sets[0].pairs;
     let mut scatters = Vec::new();
@@ -103,13 +108,13 @@ fn scatters(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
     page.row(scatters);
 }
 
-/// A table of the nodes of each kind at which attribution is furthest from the exact effect.
+/// Adds a table of the nodes with the largest attribution errors, for each kind.
 fn worst_nodes(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
     let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     let of_heads = are_of_heads(kinds);
     let mut header = vec!["kind", "node", "exact", "attribution", "error"];
     if of_heads {
-        header.push("entropy of its attention");
+        header.push("attention entropy");
     }
     let mut rows = Vec::new();
     for (title, agreement, effects) in agreements(found, kinds) {
@@ -129,17 +134,17 @@ fn worst_nodes(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
             rows.push(row);
         }
     }
-    page.text("The nodes at which attribution is furthest from the exact effect:");
+    page.text("The nodes for which attribution differs most from the exact effect:");
     page.table(&header, rows);
 }
 
-/// Whether any of these kinds are heads.
+/// Returns whether any of these kinds is of heads.
 fn are_of_heads(kinds: &[(NodeKind, &str)]) -> bool {
     kinds.iter().any(|(kind, _)| kind.is_of_heads())
 }
 
-/// The title of each kind that was patched, the agreement of its attributions with its exact
-/// effects, and the attributions.
+/// Returns the title of each kind that was patched, the agreement of its attributions with its
+/// exact effects, and the attributions.
 fn agreements<'a>(
     found: &'a Found,
     kinds: &'a [(NodeKind, &str)],
@@ -150,15 +155,17 @@ fn agreements<'a>(
     })
 }
 
-/// Whether attribution errs where attention is saturated, and the patterns of the heads at which it errs most.
+/// Adds the correlation of attention entropy with attribution error, and the patterns of the heads
+/// with the largest errors.
 fn saturation(page: &mut Page, source: &Source, found: &Found) {
     let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     page.section(
         "Why attribution errs: saturated attention",
-        "A softmax that sits on one token has hardly any gradient, whatever a change of queries or keys would do. Entropy is that \
-         of a head's attention on the corrupted prompts, from the first position that differs on, as a share of the largest \
-         possible: 0 is all on one token, 1 spread evenly. If saturation is what misleads attribution, large errors come with low \
-         entropy: a negative rank correlation.",
+        "A softmax with nearly all of its weight on one token has a gradient near 0, even if a change of queries or \
+         keys would change the attention. Entropy is the entropy of a head's attention on the corrupted prompts, at \
+         and after the first position that differs, as a share of the largest possible entropy. 0 means all attention \
+         on one token, 1 means equal attention to all tokens. If saturation causes the errors of attribution, large \
+         errors occur at low entropy and the rank correlation is negative.",
     );
     let mut rows = Vec::new();
     for (component, title) in HEAD_PARTS {
@@ -169,26 +176,29 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
         let rank = spearman(pairs_of).map_or("-".to_owned(), |r| format!("{r:.3}"));
         rows.push(vec![title.to_owned(), agreement.compared.to_string(), rank]);
     }
-    page.table(&["kind", "heads", "Spearman of entropy and size of error"], rows);
+    page.table(&["kind", "heads", "Spearman of entropy and absolute error"], rows);
 
     let worst = worst_heads(&demo.agreements);
     let shown = match source.is_gpt2_small() {
         true => {
             let names = worst.iter().map(|[layer, head]| head_name(*layer, *head)).collect::<Vec<_>>().join(", ");
             page.text(&format!(
-                "The demo names three heads: L5H5, which errs on its query; L10H7, on query and key; and L11H10, on its key. It prints \
-                 no number. It finds their patterns and outputs to be fine. The largest errors of queries and keys here are those of \
-                 {names}."
+                "The demo names three heads with attribution errors: L5H5 (query), L10H7 (query and key) and L11H10 \
+                 (key). The demo prints no numbers. It finds no errors in their patterns and outputs. In this run the \
+                 largest errors of queries and keys are at {names}."
             ));
             GPT2_HEADS.to_vec()
         }
         false => {
-            page.text("The three heads whose queries or keys attribution gets most wrong:");
+            page.text("The three heads with the largest attribution errors in queries or keys:");
             worst
         }
     };
     page.table(&["head", "part", "exact", "attribution", "error", "rank of error"], parts(&demo.agreements, &shown));
-    page.text("A rank of 1 is the largest error of that part among all heads. The attention of these heads on every clean prompt:");
+    page.text(
+        "Rank 1 is the largest error of that part among all heads. The maps show the attention of these heads on every \
+         clean prompt.",
+    );
     let one = |pairs: &PromptPairs, prompt: usize, [layer, head]: [usize; 2]| {
         let name = format!("{}, prompt {}", head_name(layer, head), prompt + 1);
         let of_prompt = demo.patterns.index_axis(ndarray::Axis(0), prompt);
@@ -198,7 +208,7 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
     page.attention(all.collect());
 }
 
-/// The heads whose queries or keys attribution gets most wrong.
+/// Returns the heads with the largest attribution errors in queries or keys.
 fn worst_heads(agreements: &[Agreement]) -> Vec<[usize; 2]> {
     let of_inputs =
         agreements.iter().filter(|a| [Component::HeadQ, Component::HeadK].map(NodeKind::all).contains(&a.kind));
@@ -214,7 +224,8 @@ fn worst_heads(agreements: &[Agreement]) -> Vec<[usize; 2]> {
     heads
 }
 
-/// A row for each part of each head: exact effect, attribution, error, and the rank of its error.
+/// Returns a row for each part of each head: exact effect, attribution, error, and rank of the
+/// error.
 fn parts(agreements: &[Agreement], heads: &[[usize; 2]]) -> Vec<Vec<String>> {
     let row = |head: &[usize; 2], (component, part): (Component, &str)| {
         let agreement = agreements.iter().find(|a| a.kind == NodeKind::all(component))?;
@@ -240,7 +251,8 @@ mod tests {
 
     use super::*;
 
-    /// Exact effects of 0.1 on 12 layers of 12 heads, and attributions that are off by so much.
+    /// Returns the agreement of attributions with exact effects of 0.1 on 12 layers of 12 heads;
+    /// `off` lists the heads whose attributions have errors.
     fn agreement(component: Component, off: &[([usize; 2], f32)]) -> Agreement {
         let kind = NodeKind::all(component);
         let values = Array3::from_elem((1, 12, 12), 0.1).into_dyn();

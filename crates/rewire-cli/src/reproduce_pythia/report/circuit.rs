@@ -1,4 +1,4 @@
-//! The circuit: its heads, its paths, and how much of the behavior it carries.
+//! The report's sections on the circuit: its heads, its paths, and its faithfulness.
 
 use rewire_circuits::HeadRole;
 use rewire_hooks::Head;
@@ -10,15 +10,16 @@ use crate::reproduce_pythia::rows;
 use crate::reproduce_pythia::sentences;
 use crate::reproduce_pythia::shown::Found;
 
-/// Edges that a drawing still shows apart.
+/// Largest number of edges in the drawing.
 const DRAWN: usize = 60;
 
 pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     let circuit = &found.circuit;
     page.section(
         "The circuit in short",
-        "Heads found step by step, by what they do. The circuit is the fewest, strongest first, that carry the behavior alone on the prompts \
-         that chose it; its figures are of the judging prompts, unless they say otherwise.",
+        "The heads that the steps found, by class. The circuit is the smallest number of strongest heads that \
+         meets the bars on the choosing prompts. Its shares are on the judging prompts unless they are \
+         labeled otherwise.",
     );
     if let Some(told) = sentences::not_the_task(found) {
         page.text(&told);
@@ -35,20 +36,22 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
     if !completing.is_empty() {
         rows.push(vec![HeadRole::Completing.name().to_owned(), sentences::names(completing), "-".to_owned()]);
     }
-    page.table(&["class", "in the circuit", "found, and not needed"], rows);
+    page.table(&["class", "in the circuit", "found, not in the circuit"], rows);
     page.table(&rows::CARRIED, rows::carried_rows(found));
     page.text(&sentences::verdict(found));
     if source.is_gpt2_small() {
-        page.text("The published heads of GPT-2 small stand beside these under \"The published circuit\".");
+        page.text(
+            "The section \"The published circuit\" compares these heads with the published heads of GPT-2 small.",
+        );
     }
 }
 
 pub(super) fn paths(page: &mut Page, found: &Found) {
     let edges = &found.edges;
     let how = match edges.exact.edges.len() == edges.all {
-        true => format!("All {} paths", edges.all),
+        true => format!("All {} paths were patched exactly.", edges.all),
         false => format!(
-            "The {} paths of largest attribution, of {} (the effects of the others are not known)",
+            "The {} paths of largest attribution (of {}) were patched exactly; the effects of the others are unknown.",
             edges.exact.edges.len(),
             edges.all
         ),
@@ -56,12 +59,13 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
     page.section(
         "Paths between heads",
         &format!(
-            "{how} from one head's output to another's query, key or value were patched exactly, each alone, noising. Kept are those of \
-             {:.4} and more, {} of them; drawn, with the direct effects on the logits, are at most {DRAWN}; dashed ones work against the \
-             behavior; heads of the circuit have a heavy border. Point at a line or a head for its effect or class. circuit.dot \
-             (Graphviz) and circuit.json hold the whole graph. The largest 20:",
-            edges.threshold,
-            edges.pruned.len()
+            "A path goes from the output of one head to the query, key or value of another. {how} Each patch is of one \
+             path, noising. The graph keeps the {} paths with an absolute effect of at least {:.4}. The drawing shows \
+             at most {DRAWN} paths and direct effects on the logits. Dashed lines work against the behavior. Heads of \
+             the circuit have a heavy border. Point at a line for its effect or at a head for its class. circuit.dot \
+             (Graphviz) and circuit.json have the whole graph. The table lists the largest 20 paths:",
+            edges.pruned.len(),
+            edges.threshold
         ),
     );
     page.graph(found.graph.strongest(DRAWN));
@@ -74,20 +78,22 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
 pub(super) fn members(page: &mut Page, found: &Found) {
     page.section(
         "The circuit's heads",
-        "Strongest first, by the largest effect in any step. \"completing\": below the threshold in every step, and still among the \
-         fewest that carry the behavior.",
+        "The heads are sorted by their largest effect in any step, strongest first. The class \"completing\" means \
+         that the head is below the threshold in every step, but the circuit needs it to meet the bars.",
     );
     page.table(&rows::MEMBERS, rows::member_rows(found));
 }
 
 pub(super) fn faithfulness(page: &mut Page, found: &Found) {
     page.section(
-        "What the circuit carries",
-        "Kept alone: every other head's output is replaced by its mean over prompts of three different names, of the same template and \
-         length, position by position. Left without: these heads are replaced, and all others kept. Both are shares of the clean logit \
-         difference, with 95% bootstrap intervals over prompts. MLPs are kept in both. The heads are chosen on one set of prompts and judged \
-         on another: the first row is the one that counts. The circuit is the fewest heads, strongest first, that meet both bars in 99.9% of \
-         the resamples of the choosing prompts. Such figures move with the kind of ablation; they are of this one.",
+        "Faithfulness of the circuit",
+        "\"Kept alone\" is the logit difference with every head outside the circuit mean-ablated. \"Left without\" is \
+         the logit difference with the circuit's heads mean-ablated. Both are shares of the clean logit difference, \
+         with 95% bootstrap intervals over prompts. A mean-ablated head outputs its mean, position by position, over \
+         prompts with three different names and the same template and length. MLPs are never ablated. The heads are \
+         chosen on the choosing prompts and evaluated on the judging prompts. The first row has the result on the \
+         judging prompts. The circuit is the smallest number of strongest heads that meets both bars in 99.9% of \
+         the resamples of the choosing prompts. Other kinds of ablation give other shares.",
     );
     page.table(&rows::CARRIED, rows::carried_rows(found));
     page.text(&sentences::verdict(found));
@@ -104,8 +110,9 @@ pub(super) fn faithfulness(page: &mut Page, found: &Found) {
 pub(super) fn published(page: &mut Page, found: &Found) {
     page.section(
         "The published circuit",
-        "The 26 heads of Wang et al. 2022, by class. Recall: the share of a class that is found with that class here; precision: the \
-         share of those found that are of it. The last row is of the circuit's heads, whatever their class.",
+        "The 26 heads of Wang et al. 2022, by class. Recall is the share of the published heads of a class that this \
+         run finds with that class. Precision is the share of the found heads of a class that are published with that \
+         class. The last row compares the circuit's heads of any class.",
     );
     page.table(&rows::PUBLISHED, rows::published_rows(found));
 }
@@ -113,14 +120,17 @@ pub(super) fn published(page: &mut Page, found: &Found) {
 pub(super) fn reading(page: &mut Page, source: &Source) {
     page.section("How to read this", "");
     page.text(
-        "Effects of path patching are changes of the clean run's logit difference, as a share of clean less corrupted: -1 is all of it \
-         gone and turned round. A class is given by the step that finds a head and by where it looks (more than a tenth of its attention, \
-         mean over prompts): END to S2, and more there than at IO and at S1, for S-inhibition; S2 to S1 for duplicate token; S2 to the token behind S1 for induction; that \
-         token to S1 for previous token. A backup adds more to the logits once the movers are set to zero. A head may have several.",
+        "Effects of path patching are changes of the logit difference on the clean run, as a share of the clean minus \
+         corrupted logit difference. An effect of -1 gives the corrupted logit difference. The class of a head depends \
+         on the step that finds it and on its attention (more than a tenth of the destination's attention, mean over \
+         prompts). S-inhibition: from END to S2, and less to IO and to S1. Duplicate token: from S2 to S1. Induction: \
+         from S2 to the token after S1. Previous token: from the token after S1 to S1. A backup adds more to the \
+         logits after the movers are set to zero. A head may have several classes.",
     );
     if !source.is_processed() {
         page.text(
-            "Weights are as the files have them: copy scores without norms leave the gains of the head's norm and of the final norm out.",
+            "Weights are not processed. Copy scores without norms therefore leave out the gains of the head's norm and \
+             of the final norm.",
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Who writes the answer: patching of parts, direct effects, movers, suppression, backups.
+//! The report's sections on heads that write the answer: patching of head parts, direct effects,
+//! movers, suppression, backups.
 
 use rewire_analysis::stats::{pearson, regression};
 use rewire_circuits::{COPIES, mean_by_head};
@@ -17,18 +18,19 @@ pub(super) fn performance(page: &mut Page, found: &Found) {
     let [clean, corrupted] = found.parts.baselines.means();
     page.section(
         "Performance",
-        "Mean logit difference, IO less S, at each prompt's last token. Corrupted prompts have S2 turned to IO, so that the answer \
-         turns round: the notebook calls them ABC, which they are not, and that is why its corrupted figure is negative.",
+        "Mean logit difference at each prompt's last token: the logit of IO minus the logit of S. Corrupted prompts \
+         have IO in place of S2, so the right answer becomes S and the corrupted logit difference is negative. The \
+         notebook calls this corruption ABC, but ABC prompts have three different names.",
     );
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     page.table(
         &["", "value"],
         vec![
             row("prompts", found.data.pairs.len().to_string()),
-            row("a token in front of each (BOS)", if found.data.has_bos { "yes" } else { "no" }.to_owned()),
+            row("BOS token in front of each prompt", if found.data.has_bos { "yes" } else { "no" }.to_owned()),
             row("clean logit difference", format!("{clean:.4}")),
             row("corrupted logit difference", format!("{corrupted:.4}")),
-            row("clean prompts with IO above S", format!("{:.1}%", 100.0 * found.right)),
+            row("clean prompts with the logit of IO above the logit of S", format!("{:.1}%", 100.0 * found.right)),
         ],
     );
     let (prompt, _) = found.shown;
@@ -38,15 +40,18 @@ pub(super) fn performance(page: &mut Page, found: &Found) {
 
 pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
-        "Heads by their parts",
-        "Each head's output, query, key, value or pattern alone, taken from the clean run into the corrupted one (denoising): the \
-         share of clean less corrupted that comes back.",
+        "Effects of the parts of heads",
+        "The corrupted run takes one output, query, key, value or pattern of one head from the clean run (denoising). \
+         The effect is the restored share of the clean minus corrupted logit difference.",
     );
     let titles = ["Output", "Query", "Key", "Value", "Pattern"];
     let all: Vec<_> = (0..titles.len()).map(|kind| mean_by_head(&found.parts, kind)).collect();
     let reach = charts::color_limit(all.iter().map(|map| map.view()));
     page.row(titles.iter().zip(&all).map(|(title, map)| maps.of(title, map, reach)).collect());
-    page.text("Output against pattern: far above the line, a head matters by what it moves and not by where it looks.");
+    page.text(
+        "Each point compares the output effect of a head with its pattern effect. The values of a head far above the \
+         diagonal matter more than its attention pattern.",
+    );
     let [output, pattern] = [&all[0], &all[4]];
     let point = |((layer, head), &x): ((usize, usize), &f32)| Point {
         x,
@@ -56,9 +61,9 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
     };
     let points: Vec<Point> = pattern.indexed_iter().map(point).collect();
     page.chart(charts::scatter(
-        "Output patching against pattern patching",
+        "Output patching and pattern patching",
         &points,
-        ["pattern patched", "output patched"],
+        ["effect of the pattern", "effect of the output"],
     ));
     let pairs = || pattern.iter().copied().zip(output.iter().copied());
     let r = pearson(pairs()).map_or("-".to_owned(), |r| format!("{r:.3}"));
@@ -69,9 +74,10 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
 pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     page.section(
         "Direct effects on the logits",
-        "Path patching from each head's output to the last residual stream, other heads held, MLPs recomputed: the clean run is \
-         changed (noising), so below 0 serves the behavior. Beside it what each head adds to the logit difference itself, with the \
-         final norm's scale held and no MLP between.",
+        "Path patching from each head's output to the last residual stream, with other heads held and MLPs recomputed. \
+         The patch changes the clean run (noising), so a head that serves the behavior has an effect below 0. Direct \
+         logit attribution is the contribution of each head to the logit difference, with the scale of the final norm \
+         held and without MLPs.",
     );
     let attribution = mean_by_head(&found.attribution, 0);
     page.chart(maps.of(
@@ -83,7 +89,7 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
         step(page, found, maps, direct, "Direct effect (red: serves the behavior)", arguments);
     }
     if !found.opposing.is_empty() {
-        page.text("Heads that work against the behavior, beyond the threshold:");
+        page.text("Heads that work against the behavior with an effect beyond the threshold:");
         attention(page, found, found.opposing.iter().copied());
     }
 }
@@ -91,9 +97,11 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
 pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Movers and negative movers",
-        "Copy scores: the residual stream after block 0 at IO, S1 and S2, through a head's values and output and the unembedding; the \
-         per cent of them whose own token is among the five of largest logit. Without norms as the notebook has it, with both norms \
-         as Wang et al. have it. A mover copies above 75 per cent (the notebook compares with 0.75, which every head above 0 passes).",
+        "A copy score passes the residual stream after block 0 at IO, S1 and S2 through the value and output matrices \
+         of a head and through the unembedding. The score is the percentage of these names whose own token is among \
+         the five tokens of largest logit. The notebook uses no norms. Wang et al. use the norm of the head and the \
+         final norm. A mover has a score above 75%. The notebook compares percentages with 0.75, so every head with a \
+         score above 0 passes there.",
     );
     for (scores, norms) in found.copying.iter().zip(["without norms", "with norms"]) {
         page.row(vec![
@@ -116,9 +124,9 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
         let score = |v: f32| format!("{v:.1}%");
         let class = match effects[at] < 0.0 {
             true if plain.positive[at] > COPIES => "name mover",
-            true => "serves, does not copy",
+            true => "serves the behavior, does not copy",
             false if plain.negative[at] > COPIES => "negative name mover",
-            false => "works against, does not copy negatively",
+            false => "works against the behavior, does not copy negatively",
         };
         vec![
             head_name(layer, head),
@@ -131,15 +139,23 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
         ]
     };
     let rows: Vec<_> = found.direct.serving.iter().chain(&found.opposing).map(row).collect();
-    let header =
-        ["head", "class", "direct effect", "copies", "copies, norms", "copies negatively", "negatively, norms"];
+    let header = [
+        "head",
+        "class",
+        "direct effect",
+        "copy score",
+        "copy score, norms",
+        "negative copy score",
+        "negative copy score, norms",
+    ];
     if rows.is_empty() {
         page.text("No head has a direct effect beyond the threshold.");
         return;
     }
     page.table(&header, rows);
     page.text(&format!(
-        "Of {} names; the negative map has the mask of negative scores, where the notebook has the positive one's.",
+        "Scores are over {} names. The map of heads that copy negatively is masked by negative copy scores; the \
+         notebook masks it by positive copy scores.",
         plain.tokens
     ));
 }
@@ -147,26 +163,27 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
 pub(super) fn suppression(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Copy suppression",
-        "Copy-suppression-preserving ablation (McDougall et al. 2023) of every head: what it moves from a token that is about to be \
-         copied may only lower that token's logit, and everything else is its mean. The score is the share of the head's effect on the \
-         next-token distribution that is left: 1 - KL(preserved) / KL(mean-ablated). It says nothing of heads whose mean ablation \
-         changes little; the paper's head (10.7 of GPT-2 small) scores 76.9% over web text.",
+        "Copy-suppression-preserving ablation (McDougall et al. 2023) of every head. From a token that is about to be \
+         copied the head keeps only the part of its output that lowers that token's logit. All of its other output is \
+         replaced by its mean. The score is the remaining share of the head's effect on the next-token distribution: 1 \
+         - KL(preserved) / KL(mean-ablated). The score means little for heads whose mean ablation changes little. The \
+         paper's head (10.7 of GPT-2 small) scores 76.9% on web text.",
     );
     let mut scores = ndarray::Array2::zeros(found.direct.effects().dim());
     let mut changes = scores.clone();
     for s in &found.suppression {
         let at = [s.head.layer, s.head.head];
-        // Below 0 the head is further from itself than if it were ablated.
+        // A score below 0 means a larger KL divergence than under mean ablation.
         scores[at] = s.score().map_or(0.0, |score| 100.0 * score.max(0.0) as f32);
         changes[at] = s.ablated as f32;
     }
     page.row(vec![
-        maps.of("Copy suppression, per cent (below 0 shown as 0)", &scores, 100.0),
-        maps.of("KL of mean ablation, in nats", &changes, charts::color_limit([changes.view()])),
+        maps.of("Copy suppression in percent (scores below 0 shown as 0)", &scores, 100.0),
+        maps.of("KL divergence under mean ablation, in nats", &changes, charts::color_limit([changes.view()])),
     ]);
     let mut strongest: Vec<_> = found.suppression.iter().collect();
     strongest.sort_by(|a, b| b.ablated.total_cmp(&a.ablated));
-    page.text("The ten heads whose mean ablation changes the distribution most:");
+    page.text("The ten heads whose mean ablation changes the next-token distribution most:");
     page.table(&SUPPRESSION, strongest.into_iter().take(10).map(rows::suppression_row).collect());
 }
 
@@ -177,7 +194,7 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     let Some(backup) = &found.backup else {
         page.section(
             "Backups",
-            "No head serves the behavior directly beyond the threshold, so there is none to be backed up.",
+            "No head serves the behavior directly beyond the threshold, so there are no movers to remove.",
         );
         return;
     };
@@ -185,11 +202,15 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Backups",
         &format!(
-            "{}, set to zero together; what each other head adds to the logit difference more than before, as a share of it. Each run's \
-             attribution has that run's final norm scale at the last token. A backup copies names, and does not work against the behavior.",
+            "{}. These heads are set to zero together. The score of every other head is the increase of its direct \
+             logit attribution, as a share of the logit difference before. Each attribution uses the scale of the \
+             final norm at the last token on its own run. A backup copies names and does not work against the \
+             behavior.",
             match found.has_movers {
-                true => "The movers: heads that serve the behavior directly and do not look from END at S2",
-                false => "All heads that serve the behavior directly (each looks from END at S2)",
+                true => "The movers are the heads that serve the behavior directly and do not attend from END to S2",
+                false =>
+                    "Every head that serves the behavior directly attends from END to S2, so all of these heads are \
+                     removed",
             }
         ),
     );
@@ -198,7 +219,7 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
         vec![
             vec!["heads set to zero".to_owned(), sentences::names(backup.ablated.iter().copied())],
             vec!["logit difference before".to_owned(), format!("{before:.4}")],
-            vec!["after".to_owned(), format!("{after:.4}")],
+            vec!["logit difference after".to_owned(), format!("{after:.4}")],
             vec!["change".to_owned(), format!("{:.2}%", 100.0 * (after - before) / before)],
         ],
     );
@@ -207,8 +228,8 @@ pub(super) fn backups(page: &mut Page, found: &Found, maps: &Maps) {
         taken[[layer, head]] = 0.0;
     }
     let total: f32 = taken.iter().filter(|share| **share > 0.0).sum();
-    page.chart(maps.of("Taken over", &taken, charts::color_limit([taken.view()])));
-    page.text(&format!("All that is taken over, by heads that add more than before: {:.1}%.", 100.0 * total));
+    page.chart(maps.of("Share of the logit difference taken over", &taken, charts::color_limit([taken.view()])));
+    page.text(&format!("Heads that add more than before take over {:.1}% in total.", 100.0 * total));
     let rows = strongest(&taken, 1.0, 10);
     let rows = rows.into_iter().map(|(head, share)| vec![head.to_string(), format!("{:.2}%", 100.0 * share)]);
     page.table(&["head", "takes over"], rows.collect());

@@ -1,4 +1,4 @@
-//! The maps, bars and attention that show the effects of heads, in whatever step.
+//! The maps, bar charts and attention patterns that show the effects of heads in any step.
 
 use ndarray::Array2;
 use rewire_analysis::Effects;
@@ -12,11 +12,11 @@ use crate::reproduce_pythia::rows;
 use crate::reproduce_pythia::sentences;
 use crate::reproduce_pythia::shown::{Found, Step};
 
-/// Heads in bars, and in tables.
+/// Number of heads in bar charts and tables.
 const TOP: usize = 15;
-/// Share from which on a bar is seen.
+/// Smallest share that gets a bar.
 const SEEN: f32 = 0.002;
-/// Heads whose attention is drawn.
+/// Number of heads whose attention is drawn.
 const DRAWN: usize = 8;
 
 /// Labels of maps by layer and head.
@@ -32,16 +32,16 @@ impl Maps {
     }
 }
 
-/// What is said of path patching into a step's receivers: map, bars both ways, attention of the
-/// strongest.
+/// Adds the results of path patching into a step's receivers: a map, bar charts for both signs, a
+/// table, and the attention of the strongest heads.
 pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, title: &str, arguments: &Arguments) {
     let effects = step.effects();
     if effects.iter().all(|effect| *effect == 0.0) {
-        page.text("No head's output reaches them: every effect is 0.");
+        page.text("No head reaches these receivers: every effect is 0.");
         return;
     }
     page.chart(maps.of(title, &effects, charts::color_limit([effects.view()])));
-    for (name, sign) in [("serves the behavior", -1.0), ("works against it", 1.0)] {
+    for (name, sign) in [("serves the behavior", -1.0), ("works against the behavior", 1.0)] {
         let mut top = strongest(&effects, sign, TOP);
         top.retain(|(_, share)| *share >= SEEN);
         if !top.is_empty() {
@@ -51,9 +51,13 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
     let total: f32 = step.serving.iter().map(|head| -effects[[head.layer, head.head]]).sum();
     let threshold = 100.0 * arguments.threshold;
     page.text(&match step.serving.is_empty() {
-        true => format!("No head serves the behavior beyond the threshold of {threshold:.1}% of clean less corrupted."),
+        true => format!(
+            "No head serves the behavior beyond the threshold of {threshold:.1}% of the clean minus corrupted logit \
+             difference."
+        ),
         false => format!(
-            "Heads that serve the behavior beyond the threshold of {threshold:.1}%: {} (together {:.0}% of clean less corrupted).",
+            "Heads that serve the behavior beyond the threshold of {threshold:.1}%: {} (together {:.0}% of the clean \
+             minus corrupted logit difference).",
             sentences::names(step.serving.iter().copied()),
             100.0 * total
         ),
@@ -65,7 +69,7 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
     attention(page, found, looking.map(|(head, _)| head));
 }
 
-/// The heads of largest effect of one sign, with the effect turned to be above 0.
+/// Returns the `n` heads of largest effect of one sign, with the absolute value of the effect.
 pub(super) fn strongest(effects: &Array2<f32>, sign: f32, n: usize) -> Vec<(Head, f32)> {
     let mut heads: Vec<(Head, f32)> = effects.indexed_iter().map(|(place, v)| (place.into(), sign * v)).collect();
     heads.retain(|(_, v)| *v > 1e-4);
@@ -78,10 +82,10 @@ fn bars(title: &str, step: &Step, heads: &[(Head, f32)], sign: f32) -> Chart {
     let row = bar_row(&step.outcome.effects[0], &step.certainty, heads, sign);
     let names: Vec<String> = heads.iter().map(|(head, _)| head.to_string()).collect();
     let top = row.intervals.iter().map(|[_, high]| *high).fold(0.0, f64::max);
-    charts::bars(title, &names, &[row], ["head", "share of clean less corrupted"], top)
+    charts::bars(title, &names, &[row], ["head", "share of clean minus corrupted"], top)
 }
 
-/// The bars of some heads with their intervals, which are those of the tables.
+/// Returns the bars of some heads with the same intervals as in the tables.
 fn bar_row(effects: &Effects, certainty: &Certainty, heads: &[(Head, f32)], sign: f32) -> Bars {
     let places: Vec<Vec<usize>> = heads.iter().map(|(head, _)| vec![head.layer, head.head]).collect();
     let turned = |ends: [f32; 2]| {
@@ -96,7 +100,7 @@ fn bar_row(effects: &Effects, certainty: &Certainty, heads: &[(Head, f32)], sign
     Bars { name: "share".to_owned(), heights, intervals }
 }
 
-/// Where heads look on the prompt that was chosen.
+/// Adds the attention of some heads on the prompt that the user chose.
 pub(super) fn attention(page: &mut Page, found: &Found, heads: impl Iterator<Item = Head>) {
     let (prompt, patterns) = &found.shown;
     let tokens = token_labels(&found.data.pairs.labels(*prompt));
@@ -116,7 +120,7 @@ pub(super) fn attention(page: &mut Page, found: &Found, heads: impl Iterator<Ite
     };
     let maps: Vec<AttentionMap> = heads.take(DRAWN).map(map).collect();
     if !maps.is_empty() {
-        page.text(&format!("Where they look, on prompt {prompt} (rows attend to columns):"));
+        page.text(&format!("Attention of these heads on prompt {prompt} (rows attend to columns):"));
         page.attention(maps);
     }
 }

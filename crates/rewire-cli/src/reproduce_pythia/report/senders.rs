@@ -1,4 +1,5 @@
-//! Who tells the movers where to look, and who tells those.
+//! The report's sections on the senders: heads that reach the movers, and heads that reach those
+//! heads.
 
 use rewire_report::Page;
 
@@ -9,18 +10,19 @@ use crate::reproduce_pythia::shown::{Found, Step};
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let who = match found.has_movers {
-        true => "of the heads that serve the behavior directly and do not look from END at S2",
+        true => "the movers: the heads that serve the behavior directly and do not attend from END to S2",
         false => {
-            "of all heads that serve the behavior directly: each of them looks from END at S2, so there is no mover among them"
+            "all heads that serve the behavior directly. Each of these heads attends from END to S2, so none is a mover"
         }
     };
-    let lead = format!("Path patching from each head's output into the queries {who}.");
+    let lead = format!("Path patching from each head's output into the queries of {who}.");
     section(page, found, maps, arguments, ("Into the movers' queries", &lead), found.step("queries"));
 }
 
 pub(super) fn direct_values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the values of the heads that look from END at S2 and write to the logits \
-                themselves, for or against the behavior: the notebook's contributors to S2 inhibitors.";
+    let lead = "Path patching from each head's output into the values of the direct inhibitors. Direct inhibitors \
+                attend from END to S2 and have a direct effect on the logits, for or against the behavior. The \
+                notebook calls the senders of this step contributors to S2 inhibitors.";
     section(
         page,
         found,
@@ -32,8 +34,9 @@ pub(super) fn direct_values(page: &mut Page, found: &Found, maps: &Maps, argumen
 }
 
 pub(super) fn values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the values of the S-inhibition heads that reach the movers' queries (of all \
-                that reach them, where none looks at S2).";
+    let lead = "Path patching from each head's output into the values of the S-inhibition heads that reach the movers' \
+                queries. If none of the heads that reach the queries attends to S2, the receivers are the values of \
+                all of these heads.";
     section(
         page,
         found,
@@ -45,8 +48,10 @@ pub(super) fn values(page: &mut Page, found: &Found, maps: &Maps, arguments: &Ar
 }
 
 pub(super) fn keys(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
-    let lead = "Path patching from each head's output into the keys of the heads found by their values that look from S2 behind S1 (of \
-                all of them, where none does): the way of previous-token heads in the published circuit, which the notebook does not go.";
+    let lead = "Path patching from each head's output into the keys of the induction heads: heads found in a value \
+                step that attend from S2 to the token after S1. If there are none, the receivers are the keys of all \
+                heads found in a value step. Previous-token heads of the published circuit act this way. The notebook \
+                does not have this step.";
     section(page, found, maps, arguments, ("Previous-token level: into the keys", lead), found.step("keys"));
 }
 
@@ -61,11 +66,12 @@ fn section(
     page.section(title, lead);
     match of {
         None => page.text(
-            "The steps before found no such head behind layer 0 beyond the threshold, so there is nothing to send to.",
+            "This step did not run, because it has no receivers: the earlier steps found no such head after layer 0 \
+             beyond the threshold.",
         ),
         Some(of) => {
             page.text(&format!("Receivers: {}", sentences::receivers(of)));
-            step(page, found, maps, of, "Effect along these paths alone", arguments);
+            step(page, found, maps, of, "Effect along these paths", arguments);
         }
     }
 }
@@ -73,10 +79,11 @@ fn section(
 pub(super) fn inhibition(page: &mut Page, found: &Found) {
     page.section(
         "S2-inhibition",
-        "Of the strongest heads into the movers' queries: how much they look from END at S2; the change of the logit difference when \
-         their output, taken from the corrupted prompts, reaches the movers' queries at END; the change of the movers' attention from END \
-         to S1 then. An inhibitor looks at S2, and without it the difference falls and the movers look at S1. The class comes from where \
-         a head looks alone, not from these figures.",
+        "Three measurements of the strongest heads that reach the movers' queries. The first is the head's attention \
+         from END to S2. The second is the change of the logit difference when the head's output on the corrupted \
+         prompt reaches the movers' queries at END. The third is the change of the movers' attention from END to S1 in \
+         that run. Without an inhibitor, the logit difference falls and the movers attend more to S1. The class of a \
+         head depends on its attention only, not on the second and third measurements.",
     );
     let row = |inhibition: &rewire_analysis::heads::Inhibition| {
         let [s2, change, s1] = inhibition.means();
@@ -90,6 +97,12 @@ pub(super) fn inhibition(page: &mut Page, found: &Found) {
             format!("{s1:+.3}"),
         ]
     };
-    let header = ["head", "class", "attention END to S2", "logit difference change", "movers' attention to S1, change"];
+    let header = [
+        "head",
+        "class",
+        "attention from END to S2",
+        "change of logit difference",
+        "change of movers' attention to S1",
+    ];
     page.table(&header, found.inhibition.iter().map(row).collect());
 }

@@ -1,4 +1,4 @@
-//! The checks against the notebook's printed lines, which the tests read from a copy of its output.
+//! Tests of the checks with the notebook's printed lines, read from a copy of its output.
 
 use ndarray::{Array2, Array3, ArrayD};
 use rewire_analysis::integrated::{Completeness, Curves, Integrated};
@@ -12,41 +12,40 @@ use super::super::curves::{Contrasted, Drawn};
 use super::super::printed::{ACCURACY, ACCURACY_WITHOUT, MEAN_ABLATION, ZERO_ABLATION};
 use super::*;
 
-/// What the notebook prints, line for line.
+/// The lines that the notebook prints.
 const NOTEBOOK: &str = include_str!("../notebook.txt");
 
-/// The numbers of the printed lines that begin with `start`, in order; of a line, those after
-/// `start`.
+/// Returns the numbers after `start` in each printed line that begins with `start`, in order.
 fn printed(start: &str) -> Vec<Vec<f64>> {
     let found: Vec<Vec<f64>> = NOTEBOOK.lines().filter_map(|line| line.strip_prefix(start)).map(numbers).collect();
     assert!(!found.is_empty(), "nothing printed begins with `{start}`");
     found
 }
 
-/// The numbers of a text; those inside a name such as `UnsqueezeBackward0` are none.
+/// Returns the numbers in a text. Digits inside a name such as `UnsqueezeBackward0` do not count.
 fn numbers(text: &str) -> Vec<f64> {
     let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c)));
     parts.filter_map(|part| part.parse().ok()).collect()
 }
 
-/// One number a line.
+/// Returns the first number of each printed line that begins with `start`.
 fn single(start: &str) -> Vec<f64> {
     printed(start).iter().map(|line| line[0]).collect()
 }
 
-/// The printed scalars: the figure of (9, 6), its patching score, and the same score on the
-/// contrastive pair.
+/// Returns the printed scalars: the figure of (9, 6), its patching score, and its patching score on
+/// the contrastive pair.
 fn scalars() -> Vec<f64> {
     let lines = printed("tensor(").into_iter().zip(NOTEBOOK.lines().filter(|line| line.starts_with("tensor(")));
     lines.filter(|(_, line)| !line.starts_with("tensor([")).map(|(numbers, _)| numbers[0]).collect()
 }
 
-/// The three printed curves.
+/// Returns the three printed curves.
 fn printed_curves() -> Vec<Vec<f64>> {
     printed("[tensor")
 }
 
-/// The six heads and their patching scores.
+/// Returns the six printed heads and their patching scores.
 fn printed_scores() -> Vec<(Head, f64)> {
     let heads = printed("Attention head ").into_iter().map(|head| Head::new(head[0] as usize, head[1] as usize));
     heads.zip(printed("IG score: ").into_iter().map(|scores| scores[1])).collect()
@@ -72,14 +71,14 @@ fn outcome(effects: Vec<Effects>) -> Outcome {
     }
 }
 
-/// The notebook's figure of (9, 6) on the first pair; the others print as 0.
+/// Returns the notebook's figure for (9, 6) on the first pair, and 0 for other heads.
 fn figure_of(layer: usize, head: usize) -> f64 {
     if (layer, head) == (9, 6) { scalars()[0] } else { 0.0 }
 }
 
 fn lines(baseline: usize) -> Lines {
     let zeros = || vec![effects(NEURONS, 3072, |_, _| 0.0), effects(HEADS, 12, |_, _| 0.0)];
-    // 24 lines a baseline: heads and neurons of each layer in turn.
+    // There are 24 lines per baseline: heads and neurons of each layer in turn.
     let deltas = |layer: usize, site: &str| {
         let start = format!("Error (delta) for blocks.{layer}.{site} attribution: ");
         single(&start)[baseline] as f32
@@ -111,8 +110,8 @@ fn curve(values: &[f64]) -> Curves {
     Curves { places: vec![0.0; values.shape()[2]], values }
 }
 
-/// Curves of (9, 6), (2, 5) and (10, 3): the first is not printed, and ends where its score puts
-/// it.
+/// Returns curves of (9, 6), (2, 5) and (10, 3). The first is not printed, so it is a line that
+/// ends at the value of its printed score.
 fn drawn() -> Drawn {
     let curves = printed_curves();
     let [clean, corrupted] = ["Clean", "Corrupted"].map(|run| single(&format!("{run} logit difference: "))[0]);
@@ -144,7 +143,7 @@ fn contrasted() -> Contrasted {
     }
 }
 
-/// What is found if everything is as the notebook prints it.
+/// Returns results equal to the figures that the notebook prints.
 fn as_printed() -> Found {
     let scores = printed_scores();
     let score = |layer, head| scores.iter().find(|(of, _)| *of == Head::new(layer, head)).map_or(0.0, |(_, s)| *s);
@@ -158,7 +157,7 @@ fn as_printed() -> Found {
     }
 }
 
-/// The checks that differ, by name.
+/// Returns the names of the checks that differ.
 fn differing(found: &Found) -> Vec<String> {
     checks(found).into_iter().filter(|c| c.verdict == Verdict::Differs).map(|c| c.what).collect()
 }
@@ -182,14 +181,14 @@ fn each_figure_is_checked() {
     assert_eq!(changed(|f| f.compared.lines[1].literal.completeness[1].gap[[0, 11]] = 0.0), of_delta);
     let of_jaccard = ["Jaccard of the 30 largest neurons, zero baseline (the notebook's figure)"];
     assert_eq!(changed(|f| f.compared.lines[0].literal_comparisons[0].jaccard = 0.112), of_jaccard);
-    // One point in the middle, by three in its last printed digit.
+    // One point in the middle is off by three in its last printed digit.
     assert_eq!(changed(|f| f.curves.inside.values[[0, 1, 25]] += 3e-4), ["curve of (2, 5)"]);
     assert_eq!(changed(|f| f.curves.inside.values[[0, 2, 30]] += 3e-4), ["curve of (10, 3)"]);
     assert_eq!(changed(|f| f.contrasts[0].curve.values[[0, 0, 1]] -= 3e-4), ["contrastive pair, curve of (9, 6)"]);
     assert_eq!(changed(|f| f.contrasts[0].literal *= 1.01), ["contrastive pair, the notebook's figure of (9, 6)"]);
     let of_patching = ["contrastive pair, patching of (9, 6) as a share of the first pair's difference"];
     assert_eq!(changed(|f| f.contrasts[0].patched *= 1.01), of_patching);
-    // A curve of (9, 6) that ends where that of (2, 5) does contradicts its printed score.
+    // A curve of (9, 6) with the same end as the curve of (2, 5) contradicts its printed score.
     let of_end = ["end of the curve of (9, 6), from its printed patching score"];
     assert_eq!(changed(|f| f.curves.inside.values[[0, 0, 49]] = 4.2857), of_end);
 }

@@ -1,7 +1,7 @@
-//! One line of a file of prompt pairs, as JSON has it.
+//! The JSON format of one line in a file of prompt pairs.
 //!
-//! Prompts and answers are text or numbers. Visitors tell the two apart without holding the value
-//! in between, and name the number that is none.
+//! Prompts and answers are text or numbers. Visitors distinguish the two without an intermediate
+//! JSON value. Their errors name a number that is not a token id.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub(crate) struct JsonLine {
 }
 
 impl JsonLine {
-    /// The marked position, if there is one.
+    /// Returns the marked position, if there is one.
     pub(crate) fn position(&self) -> Option<usize> {
         self.position.as_ref().map(|Whole(position)| *position as usize)
     }
@@ -37,7 +37,7 @@ pub(crate) enum Answer {
     Id(u32),
 }
 
-/// A whole number that a token id or a position can be.
+/// A whole number in the range of token ids and positions.
 struct Whole(u32);
 
 impl<'de> Deserialize<'de> for Prompt {

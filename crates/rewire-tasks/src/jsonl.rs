@@ -1,4 +1,4 @@
-//! Prompt pairs from a JSONL file, one a line, as text or token ids.
+//! Reads prompt pairs from a JSONL file, one per line, as text or token ids.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -10,14 +10,14 @@ use crate::json_line::{Answer, JsonLine, Prompt};
 use crate::pairs::{PairsError, PromptPair, PromptPairs};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// Most bytes of a line. Two texts of the longest that is tokenized fit, whatever JSON escapes in
-/// them.
+/// Largest line that is read, in bytes. Two texts of the largest size that is tokenized fit, even
+/// if JSON escapes every character.
 const MOST_LINE_BYTES: usize = 16 << 20;
 
-/// Most prompt pairs of a file. More would take days on any model.
+/// Largest number of prompt pairs in a file. More would take days on any model.
 const MOST_PAIRS: usize = 1_000_000;
 
-/// Why a file of pairs was refused.
+/// Why a file of prompt pairs was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PairsFileError {
@@ -29,23 +29,23 @@ pub enum PairsFileError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file has no lines but blank ones.
-    #[error("{path} holds no prompt pairs")]
+    /// The file has only blank lines.
+    #[error("{path} holds no prompt pairs; give one JSON object per line")]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// The file has more pairs than are read.
+    /// The file has more prompt pairs than the limit.
     #[error("{path}, line {line}: a file may have at most {MOST_PAIRS} prompt pairs; split it")]
     TooManyPairs {
         /// The file.
         path: PathBuf,
-        /// The line of the first pair that is too many, from 1.
+        /// The line of the first pair over the limit, from 1.
         line: usize,
     },
-    /// A line has more bytes than are read.
+    /// A line has more bytes than the limit.
     #[error(
-        "{path}, line {line}: the line has more than {MOST_LINE_BYTES} bytes, the most that are read; is this the right file?"
+        "{path}, line {line}: the line has more than {MOST_LINE_BYTES} bytes, the limit; check that this is a file of prompt pairs"
     )]
     LineTooLong {
         /// The file.
@@ -63,25 +63,25 @@ pub enum PairsFileError {
         /// The byte, from 1.
         column: usize,
     },
-    /// A line is not a pair in JSON.
+    /// A line is not a prompt pair in JSON.
     #[error("{path}, line {line}: {reason}")]
     Json {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The parser's message.
         reason: String,
     },
-    /// A line without a marked position, in a file that marks them.
-    #[error("{path}, line {line}: `position` is missing, and other lines have it")]
+    /// A line has no marked position, but other lines have one.
+    #[error("{path}, line {line}: `position` is missing, and other lines have it; give it on every line or on none")]
     NoPosition {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
     },
-    /// Text where the model has no tokenizer.
+    /// A line has text, but the model has no tokenizer.
     #[error("{path}, line {line}: {} is text, and the model has no tokenizer.json; give token ids", quoted(text))]
     NoTokenizer {
         /// The file.
@@ -91,22 +91,22 @@ pub enum PairsFileError {
         /// The text.
         text: String,
     },
-    /// Text that would begin with a token that the model does not have.
+    /// A text would begin with a BOS token outside the vocabulary.
     #[error(
-        "{path}, line {line}: text begins with the model's BOS, and its id {bos} is outside the vocabulary of {d_vocab}; \
-         leave the BOS out (--bos none) or correct bos_token_id in config.json"
+        "{path}, line {line}: the model's BOS token has id {bos}, outside the vocabulary of {d_vocab}; \
+         leave the BOS token out (--bos none) or correct bos_token_id in config.json"
     )]
     BosOutsideVocabulary {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// The token in front.
+        /// The BOS token.
         bos: u32,
         /// Size of the vocabulary.
         d_vocab: usize,
     },
-    /// Text that does not become the tokens asked for.
+    /// A text cannot be tokenized as required.
     #[error("{path}, line {line}: {source}")]
     Tokens {
         /// The file.
@@ -116,7 +116,7 @@ pub enum PairsFileError {
         /// Why.
         source: TokenizerError,
     },
-    /// A pair that cannot be patched, or not with this model.
+    /// A pair cannot be patched, or this model cannot run it.
     #[error("{path}, line {line}: {source}")]
     Pair {
         /// The file.
@@ -128,13 +128,21 @@ pub enum PairsFileError {
     },
 }
 
-/// Reads `{"clean": text|[ids], "corrupt": text|[ids], "answers": [text|id, ..], "wrong_answers": [..]}` lines. Ids are used
-/// as they are; a `"position"`, on every line or on none, marks a position of each prompt; text is
-/// tokenized, with `bos` in front if there is one. Blank lines and a byte order mark are passed
-/// over. The pairs are checked against the model's vocabulary and context.
+/// Reads prompt pairs from a JSONL file, and checks them against the model's vocabulary and
+/// context.
+///
+/// The keys of each line:
+///
+/// ```text
+/// {"clean": text|[ids], "corrupt": text|[ids], "answers": [text|id, ..], "wrong_answers": [..]}
+/// ```
+///
+/// Token ids are used unchanged. Text is tokenized, with `bos` in front of prompts if it is given.
+/// The key `"position"` marks a position of each prompt; it is on every line or on none. Blank
+/// lines and a byte order mark are skipped.
 ///
 /// # Errors
-/// [`PairsFileError`], naming the file and the line.
+/// [`PairsFileError`], which names the file and the line.
 pub fn read_pairs(
     path: &Path,
     tokenizer: Option<&Tokenizer>,
@@ -175,8 +183,8 @@ pub fn read_pairs(
     })
 }
 
-/// Gives every line that is not blank to `work`, with its number from 1. One line at a time is in
-/// memory.
+/// Calls `work` with every line that is not blank and its number, from 1. Holds one line in memory
+/// at a time.
 fn each_line(
     path: &Path,
     mut work: impl FnMut(usize, &str) -> Result<(), PairsFileError>,
@@ -202,7 +210,7 @@ fn each_line(
     Ok(())
 }
 
-/// What is needed to read one line and to say where it is.
+/// Reads one line, and names the file and the line number in errors.
 struct LineReader<'a> {
     path: &'a Path,
     line: usize,
@@ -217,7 +225,7 @@ impl LineReader<'_> {
         let parsed: JsonLine = serde_json::from_str(content).map_err(|e| PairsFileError::Json {
             path: self.path.into(),
             line: self.line,
-            // serde counts lines within the line.
+            // serde's line number counts within this line of the file, and is always 1.
             reason: cut(&e.to_string().replace(" at line 1 column", " at column")),
         })?;
         let mark = parsed.position();
@@ -252,7 +260,7 @@ impl LineReader<'_> {
         }
     }
 
-    /// The tokenizer for a text that may fit into the model's context.
+    /// Returns the tokenizer, or an error if `text` cannot fit into the model's context.
     fn tokenizer(&self, text: &str) -> Result<&Tokenizer, PairsFileError> {
         let none = || PairsFileError::NoTokenizer { path: self.path.into(), line: self.line, text: text.to_owned() };
         let tokenizer = self.tokenizer.ok_or_else(none)?;

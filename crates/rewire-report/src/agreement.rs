@@ -1,15 +1,15 @@
-//! How well attribution follows exact effects, as a table.
+//! Agreement between attribution and exact effects, as a table.
 
 use rewire_analysis::stats::Agreement;
 use serde_json::{Value, json};
 
-/// How many of the largest exact effects attribution should find.
+/// Number of largest exact effects that attribution should find.
 pub const TOP_K: usize = 10;
 
 /// The header of [`rows`].
 pub const HEADER: [&str; 7] = ["nodes", "compared", "Pearson", "Spearman", "slope", "R2", "top 10"];
 
-/// A row a kind.
+/// Returns table rows, one per kind of node.
 #[must_use]
 pub fn rows(agreements: &[Agreement]) -> Vec<Vec<String>> {
     let number = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.3}"));
@@ -21,14 +21,14 @@ pub fn rows(agreements: &[Agreement]) -> Vec<Vec<String>> {
             number(a.spearman),
             number(a.slope),
             number(a.r_squared),
-            // Of no more nodes than that, the largest are all of them.
+            // With at most `top_k` nodes, the largest are all nodes.
             if a.compared > a.top_k { format!("{} of {}", a.top_k_overlap, a.top_k) } else { "-".to_owned() },
         ]
     };
     agreements.iter().map(row).collect()
 }
 
-/// The same for `effects.json`.
+/// Returns the agreement for `effects.json`.
 #[must_use]
 pub fn describe(agreements: &[Agreement]) -> Value {
     let describe = |a: &Agreement| {

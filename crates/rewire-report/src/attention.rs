@@ -1,21 +1,23 @@
-//! Attention over the tokens of a prompt, to be pointed at: choose a head, point at a token, see where it looks.
+//! Interactive attention maps over the tokens of a prompt: choose a head and point at a token to
+//! see the token's attention.
 
 use maud::{Markup, PreEscaped, html};
 use ndarray::Array2;
 use serde_json::json;
 
-/// One head's map over one prompt.
+/// One head's attention map over one prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionMap {
-    /// Its name.
+    /// Name of the map.
     pub name: String,
     /// The prompt's tokens.
     pub tokens: Vec<String>,
-    /// `[dest, src]`; a pattern, or what is attributed to it.
+    /// Values `[dest, src]`: an attention pattern or its attribution.
     pub values: Array2<f32>,
 }
 
-/// Several maps, of which one is shown at a time; colors reach to the largest size in any of them.
+/// Renders several maps, one of which is shown at a time. The color scale ends at the largest
+/// absolute value in any map.
 pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
     let reach = maps.iter().flat_map(|m| m.values.iter()).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
     let rounded = |v: &f32| (v / reach * 1e3).round() / 1e3;
@@ -32,14 +34,14 @@ pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
             div.heads {}
             div.shown {
                 div.grid {}
-                div.reading { p.tokens {} p.hint { "Point at a token or a row to see where it looks; colors as in the map." } }
+                div.reading { p.tokens {} p.hint { "Point at a token or a row to see its attention, in the colors of the map." } }
             }
         }
         script { (PreEscaped(format!("rewireAttention({id:?}, {data});"))) }
     }
 }
 
-/// Draws and answers the pointer.
+/// The script that draws the maps and responds to the pointer.
 pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
   const box = document.getElementById(id), heads = box.querySelector('.heads');
   const grid = box.querySelector('.grid'), line = box.querySelector('.tokens');
@@ -74,7 +76,7 @@ pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
         const cell = document.createElement('i');
         if (src <= dest) {
           cell.style.background = color(v);
-          cell.title = `${map.tokens[dest]} looks at ${map.tokens[src]}: ${(v * data.reach).toFixed(4)}`;
+          cell.title = `${map.tokens[dest]} attends to ${map.tokens[src]}: ${(v * data.reach).toFixed(4)}`;
         } else cell.className = 'hidden';
         cell.onmouseenter = () => look(map, dest);
         cells.push(cell);
@@ -99,7 +101,7 @@ pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
   draw();
 }"#;
 
-/// How it looks.
+/// The style of the maps.
 pub(crate) const STYLE: &str = "
 .attention { margin: 1rem 0 2rem; }
 .attention .heads { display: flex; flex-wrap: wrap; gap: .25rem; margin-bottom: .75rem; }

@@ -1,4 +1,4 @@
-//! How sure mean effects are, as columns of tables, a line of words, and JSON.
+//! Errors, intervals and p-values of mean effects, as table columns, as text, and as JSON.
 
 use ndarray::ArrayD;
 use rewire_analysis::Effects;
@@ -6,32 +6,32 @@ use rewire_analysis::stats::{Bootstrap, Family, IntervalKind, SignFlips};
 use rewire_tasks::Clusters;
 use serde_json::{Value, json};
 
-/// Nodes beyond chance that `effects.json` names.
+/// Most nodes beyond the family-wise threshold that `effects.json` names.
 const NAMED: usize = 100;
-/// What clusters are, in words.
+/// The definition of a cluster, as text.
 const CLUSTERS_ARE: &str = "pairs of the same two prompts, in either order";
 
-/// How sure the mean effects of one kind of node are. Methods that take effects mean those that
-/// this was made of.
+/// Errors, intervals and p-values of the mean effects of one kind of node. Methods take the effects
+/// that [`new`](Self::new) was given.
 pub struct Certainty {
     clusters: Clusters,
     seed: u64,
-    /// What intervals are; none if there are no two clusters.
+    /// Kind of the intervals; none with fewer than two clusters.
     kind: Option<IntervalKind>,
     family: Option<Family>,
 }
 
-/// Columns of a table of nodes, which say how sure their effects are.
+/// Columns for a table of nodes: errors, intervals and p-values of their effects.
 pub struct Columns {
-    /// What the columns are.
+    /// Names of the columns.
     pub header: Vec<String>,
-    /// A row a node.
+    /// One row per node.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Certainty {
-    /// Of effects over prompts in these clusters; `seed` is that of the bootstrap and of the sign
-    /// flips.
+    /// Creates the certainty of effects over prompts in these clusters. `seed` is the seed of the
+    /// bootstrap and of the sign flips.
     #[must_use]
     pub fn new(effects: &Effects, clusters: &Clusters, seed: u64) -> Self {
         Self {
@@ -42,19 +42,21 @@ impl Certainty {
         }
     }
 
-    /// Lower and upper ends of the intervals of nodes, each by its index along the axes of its
-    /// kind, layer first. NaN for a node at a position that too few prompts have.
+    /// Returns the lower and upper ends of the intervals of nodes, in the unit of the effects, or
+    /// `None` with fewer than two clusters. `places` are indices along the axes of the kind, layer
+    /// first. The ends are NaN for a node at a position that too few prompts have.
     #[must_use]
     pub fn ends(&self, effects: &Effects, places: &[Vec<usize>]) -> Option<Vec<[f32; 2]>> {
         self.kind?;
         Some(places.iter().map(|place| self.of_node(effects, place).interval).collect())
     }
 
-    /// Standard errors, intervals and p-values of nodes; no columns if there are no two clusters.
+    /// Returns standard errors, intervals and p-values of nodes. There are no columns with fewer
+    /// than two clusters.
     #[must_use]
     pub fn columns(&self, effects: &Effects, places: &[Vec<usize>]) -> Columns {
         let Some(kind) = self.kind else { return Columns { header: Vec::new(), rows: vec![Vec::new(); places.len()] } };
-        // Of few clusters, what Student's t makes of the standard error stands beside the range.
+        // With few clusters, the interval by Student's t is shown next to the range.
         let by_t = matches!(kind, IntervalKind::Range { .. });
         let interval = |[low, high]: [f32; 2]| match low.is_nan() {
             true => "-".to_owned(),
@@ -72,7 +74,7 @@ impl Certainty {
         Columns { header: header.chain(["family-wise p".to_owned()]).collect(), rows: places.iter().map(row).collect() }
     }
 
-    /// How sure one node's mean is, over the prompts that have its position.
+    /// Returns the certainty of one node's mean, over the prompts that have its position.
     fn of_node(&self, effects: &Effects, place: &[usize]) -> NodeCertainty {
         let (node, clusters) = effects.node(place, &self.clusters);
         let intervals = node.intervals(&clusters, bootstrap(self.seed));
@@ -84,14 +86,14 @@ impl Certainty {
         }
     }
 
-    /// The node's name, with a star if it is beyond chance.
+    /// Returns the node's name, with a star if its effect is beyond the family-wise threshold.
     #[must_use]
     pub fn marked(&self, name: String, place: &[usize]) -> String {
         let is_beyond = self.family.as_ref().is_some_and(|family| family.is_beyond(place));
         if is_beyond { format!("{name} *") } else { name }
     }
 
-    /// What errors and intervals are over, and what the star means.
+    /// Returns text on which prompts errors and intervals are over, and on the meaning of the star.
     #[must_use]
     pub fn in_words(&self) -> String {
         let (prompts, clusters) = (count(self.clusters.prompts(), "prompt"), count(self.clusters.len(), "cluster"));
@@ -111,7 +113,7 @@ impl Certainty {
         }
     }
 
-    /// The same for `effects.json`; `name` names a node.
+    /// Returns the intervals and the family-wise test for `effects.json`. `name` names a node.
     #[must_use]
     pub fn describe(&self, effects: &Effects, name: impl Fn(&[usize]) -> String) -> Value {
         let family = self.family.as_ref().map(|family| {
@@ -134,8 +136,8 @@ impl Certainty {
         json!({ "intervals": self.kind.map(|kind| kind.to_string()), "family_wise": family })
     }
 
-    /// Standard errors, lower and upper ends and p-values of all nodes, each with the end of its
-    /// table's name.
+    /// Returns standard errors, lower and upper ends and p-values of all nodes, each with the
+    /// suffix of its table's name.
     #[must_use]
     pub fn tables(&self, effects: &Effects) -> Vec<(&'static str, ArrayD<f32>)> {
         let found = effects.intervals(&self.clusters, bootstrap(self.seed));
@@ -149,22 +151,23 @@ impl Certainty {
     }
 }
 
-/// How sure one node's mean is; NaN if too few prompts have it.
+/// Certainty of one node's mean; NaN if too few prompts have the node.
 struct NodeCertainty {
     error: f32,
     interval: [f32; 2],
-    /// By Student's t.
+    /// Interval by Student's t.
     by_t: [f32; 2],
 }
 
-/// The level of intervals by Student's t; a bootstrap has its own, which is the same.
+/// Level of the intervals by Student's t and by the bootstrap.
 const LEVEL: f64 = 0.95;
 
 fn bootstrap(seed: u64) -> Bootstrap {
     Bootstrap { level: LEVEL, seed, ..Bootstrap::default() }
 }
 
-/// The clusters of a set of prompts, for `effects.json`, and the bootstrap if one was made of them.
+/// Returns the clusters of a set of prompts for `effects.json`, with the bootstrap if there are
+/// enough clusters.
 #[must_use]
 pub fn describe_clusters(clusters: &Clusters, seed: u64) -> Value {
     let mut described = json!({
@@ -180,13 +183,13 @@ pub fn describe_clusters(clusters: &Clusters, seed: u64) -> Value {
     described
 }
 
-/// How many nodes were compared, and what it takes to be marked.
+/// Returns text on how many nodes were compared, and on the threshold of the star.
 fn compared(family: &Family) -> String {
     let percent = 100.0 * family.level;
     let nodes = count(family.compared, "node");
     match family.threshold {
         None => format!(
-            "{nodes} compared: {} are too few for a family-wise {percent}% threshold, for no p-value can be below {}.",
+            "{nodes} compared: {} are too few for a family-wise {percent}% threshold, because no p-value can be below {}.",
             count(family.clusters, "cluster"),
             family.smallest_p()
         ),
@@ -200,7 +203,7 @@ fn compared(family: &Family) -> String {
     }
 }
 
-/// `1 prompt`, `8 prompts`.
+/// Returns a count with its noun: `1 prompt`, `8 prompts`.
 fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
@@ -216,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// Effects of two heads, one of which has one, on so many prompts.
+    /// Returns effects of two heads on `prompts` prompts. Only head 0 has a consistent effect.
     fn effects(prompts: usize) -> Effects {
         let value = |(prompt, _, head): (usize, usize, usize)| match head {
             0 => 1.0 + 0.01 * prompt as f32,

@@ -1,4 +1,5 @@
-//! The charts of a report: heat maps, scatters, curves and bars, each with its title, labels and hover text.
+//! The charts of a report: heat maps, scatters, curves and bars, each with its title, labels and
+//! hover text.
 
 pub(crate) mod common;
 mod scatter;
@@ -15,13 +16,14 @@ pub use common::Chart;
 pub use scatter::{Point, StraightLine, scatter, scatter_with};
 pub use series::{Bars, bars, curves, ranked_line};
 
-/// Red below 0, white at 0, blue above.
+/// Returns a color scale: red below 0, white at 0, blue above 0.
 fn diverging() -> ColorScale {
     let stops = [(0.0, "#b2182b"), (0.25, "#ef8a62"), (0.5, "#f7f7f7"), (0.75, "#67a9cf"), (1.0, "#2166ac")];
     ColorScale::Vector(stops.map(|(at, color)| ColorScaleElement(at, color.to_owned())).to_vec())
 }
 
-/// The largest absolute value of some maps: give it to all of them, and their colors mean the same.
+/// Returns the largest absolute value in several maps. With this limit in all maps, equal colors
+/// mean equal values.
 #[must_use]
 pub fn color_limit<'a>(maps: impl IntoIterator<Item = ArrayView2<'a, f32>>) -> f32 {
     let sizes =
@@ -29,29 +31,30 @@ pub fn color_limit<'a>(maps: impl IntoIterator<Item = ArrayView2<'a, f32>>) -> f
     sizes.fold(f32::MIN_POSITIVE, f32::max)
 }
 
-/// What a heat map shows: its labels and the ends of its color scale.
+/// Labels of a heat map, and the limit of its color scale.
 #[derive(Debug, Clone, Copy)]
 pub struct HeatMapLabels<'a> {
-    /// Names of the rows, and what they are.
+    /// Title of the row axis, and names of the rows.
     pub rows: (&'a str, &'a [String]),
-    /// Names of the columns, and what they are.
+    /// Title of the column axis, and names of the columns.
     pub columns: (&'a str, &'a [String]),
-    /// Value at the ends of the color scale, whose middle is 0; see [`reach`].
+    /// Absolute value at both ends of the color scale, whose center is 0; see [`color_limit`].
     pub reach: f32,
 }
 
-/// Rows that get a label of full size.
+/// Most rows with labels of full size.
 const ROOMY: usize = 40;
-/// Rows that still get a label each.
+/// Most rows with one label per row.
 const CROWDED: usize = 150;
 
-/// A heat map of `values` `[row, column]` on a diverging scale centered at 0, first row on top.
+/// Returns a heat map of `values` `[row, column]` on a diverging color scale centered at 0, with
+/// the first row on top.
 #[must_use]
 pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) -> Chart {
     let HeatMapLabels { rows: (row_axis, rows), columns: (column_axis, columns), reach } = labels;
     let longest = |names: &[String]| 7 * names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
     let size = |n: usize| if n <= ROOMY { 21 * n } else { 12 * n };
-    // A column narrower than a pixel would vanish: a chart of more is scrolled.
+    // Columns narrower than a pixel would vanish. A chart with more columns is scrolled.
     let needed = (130 + longest(rows) + size(columns.len())).max(60 + 8 * title.chars().count());
     let width = needed.clamp(330, 1080.max(200 + columns.len()));
     let height = (110 + longest(columns) + size(rows.len())).clamp(200, 1900);
@@ -72,16 +75,17 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
     let mut plot = Plot::new();
     plot.add_trace(trace);
     let axis = |name: &str, n: usize| {
-        // Token labels such as "3" would be taken for numbers, and a repeated one for the same column.
+        // Without categories, plotly reads a token label such as "3" as a number, and a repeated
+        // label as the same column.
         let axis = Axis::new().title(Title::from(name)).type_(AxisType::Category).auto_margin(true);
-        // Every label where there is room for it.
+        // Shows every label if there is space.
         match n {
             n if n <= ROOMY => axis.dtick(1.0).tick_font(Font::new().size(11)),
             n if n <= CROWDED => axis.dtick(1.0).tick_font(Font::new().size(8)),
             _ => axis,
         }
     };
-    // Categories are numbered from 0; from last to first puts the first row on top.
+    // Categories are numbered from 0. A range from last to first puts the first row on top.
     let first_on_top = vec![rows.len() as f64 - 0.5, -0.5];
     plot.set_layout(
         layout(title)

@@ -1,4 +1,4 @@
-//! Effects to a page and to disk, by themselves: for programs that call the library.
+//! Draws and saves effects, for programs that call the library.
 
 use std::path::Path;
 
@@ -32,23 +32,23 @@ const REPORT: &str = "report.html";
 /// assert!(page.render().contains("head_z"));
 /// ```
 pub trait Draw {
-    /// Returns a page with a heat map of mean effects: a row a layer (a row a head, by position),
-    /// blue above 0 and red below.
+    /// Returns a page with a heat map of mean effects, blue above 0 and red below. Each layer is a
+    /// row (each head, for heads by position).
     fn heat_map(&self) -> Page;
 
-    /// Writes `effects.safetensors` (float32, mean effects), `effects.csv`, `effects.json` (what they
-    /// are) and `report.html` into a directory, which is made if it does not exist. The files appear
-    /// together.
+    /// Writes `effects.safetensors` (float32, mean effects), `effects.csv`, `effects.json` (their
+    /// description) and `report.html` into a directory. Creates the directory if it does not exist.
+    /// The files appear together.
     ///
     /// # Errors
     /// [`ReportError`], if the directory cannot be written, another run is writing to it, or a file
-    /// that is not ours is in the way.
+    /// that Rewire did not write is in the way.
     fn save(&self, directory: impl AsRef<Path>) -> Result<(), ReportError>;
 }
 
 impl Draw for Outcome {
     fn heat_map(&self) -> Page {
-        let mut page = Page::new("Effects", &format!("{}, {}, of {}", self.method, self.direction, self.metric));
+        let mut page = Page::new("Effects", &format!("{}, {}, metric {}", self.method, self.direction, self.metric));
         let [clean, corrupted] = self.baselines.means();
         page.section("Mean effects", &format!("{}: clean {clean:.4}, corrupted {corrupted:.4}.", self.metric));
         self.effects.iter().for_each(|effects| page.chart(chart(effects)));
@@ -71,7 +71,7 @@ impl Draw for Outcome {
 impl Draw for Effects {
     fn heat_map(&self) -> Page {
         let mut page = Page::new("Effects", &self.kind.to_string());
-        page.section("Mean effects", "Over prompts.");
+        page.section("Mean effects", "Means over prompts.");
         page.chart(chart(self));
         page
     }
@@ -96,7 +96,7 @@ fn write(directory: &Path, tables: Vec<Table>, about: &About, page: &Page) -> Re
     write_results(&directory, &tables, about, vec![(REPORT, page.render().into_bytes())])
 }
 
-/// A heat map of mean effects, with the names of its rows and columns.
+/// Returns a heat map of mean effects, with the names of its rows and columns.
 fn chart(effects: &Effects) -> Chart {
     let (names, map) = rows(effects);
     let axes = effects.axis_names();
@@ -114,7 +114,7 @@ fn chart(effects: &Effects) -> Chart {
     heat_map(&effects.kind.to_string(), &map.view(), labels)
 }
 
-/// Mean effects as a matrix whose columns are the last axis, and names of its rows.
+/// Returns the names of the rows, and mean effects as a matrix whose columns are the last axis.
 fn rows(effects: &Effects) -> (Vec<String>, Array2<f32>) {
     let mean: ArrayD<f32> = effects.mean();
     let (rows, columns) = match mean.shape() {

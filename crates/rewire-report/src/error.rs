@@ -15,13 +15,13 @@ pub enum ReportError {
         /// Why.
         source: std::io::Error,
     },
-    /// The tensors could not be laid out.
+    /// The tensors could not be serialized.
     #[error("cannot serialize the effects: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),
-    /// The description could not be laid out.
+    /// The description could not be serialized.
     #[error("cannot serialize the description: {0}")]
     Json(#[from] serde_json::Error),
-    /// The lines could not be laid out.
+    /// The CSV lines could not be serialized.
     #[error("cannot serialize the effects: {0}")]
     Csv(#[from] csv::Error),
 }

@@ -1,38 +1,38 @@
-//! A graph of heads in layers: drawn, and exported for Graphviz and as JSON.
+//! A graph of heads in layers: drawn as SVG, and exported for Graphviz and as JSON.
 
 use std::fmt::Write;
 
 use maud::{Markup, PreEscaped, html};
 use serde_json::{Value, json};
 
-/// Heads and the paths between them.
+/// Heads and the edges between heads.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
     /// The heads, drawn in rows by layer, the first layer at the bottom.
     pub nodes: Vec<GraphNode>,
-    /// The paths.
+    /// The edges.
     pub edges: Vec<GraphEdge>,
 }
 
 /// One head, or the logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GraphNode {
-    /// Its name, such as `L9H6`: no two have one.
+    /// Name, such as `L9H6`, unique in the graph.
     pub name: String,
-    /// What it does, such as `name mover`; colored by it. Nothing where there is nothing to say.
+    /// Function of the head, such as `name mover`, which sets the color; empty if none is known.
     pub class: String,
-    /// Its row.
+    /// Layer, which sets the row.
     pub layer: usize,
-    /// How it stands out.
+    /// Emphasis of the node.
     pub standing: Emphasis,
 }
 
-/// Whether a node stands out among the others.
+/// Emphasis of a node in the drawing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emphasis {
-    /// Drawn with a heavy border.
+    /// A heavy border.
     Bold,
-    /// Drawn like any other.
+    /// A normal border.
     Normal,
 }
 
@@ -45,22 +45,23 @@ impl Emphasis {
     }
 }
 
-/// One path.
+/// One edge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GraphEdge {
-    /// Name of the node that it comes from.
+    /// Name of the sender.
     pub from: String,
-    /// Name of the node that it goes to.
+    /// Name of the receiver.
     pub to: String,
-    /// Through what: `q`, `k`, `v`, or nothing more to say.
+    /// Input of the receiver: `q`, `k`, `v`, or empty for the logits.
     pub kind: String,
-    /// Its effect: as thick as it is large, dashed above 0.
+    /// Effect of the edge. The line is as thick as the effect is large, and dashed if the effect is
+    /// above 0.
     pub effect: f32,
 }
 
-/// Colors by kind of path.
+/// Colors by input of the receiver.
 const KINDS: [(&str, &str); 4] = [("q", "#2166ac"), ("k", "#1b7837"), ("v", "#b2182b"), ("", "#555555")];
-/// Colors of classes, in the order in which they appear.
+/// Colors of classes, in order of appearance.
 const CLASSES: [&str; 16] = [
     "#c6dbef", "#fdc9a8", "#c7e9c0", "#e7d4e8", "#fff2ae", "#b8e2de", "#e0e0e0", "#f8c9df", "#e5d8bd", "#9ecae1",
     "#fc9272", "#a1d99b", "#bcbddc", "#d8c27a", "#80cdc1", "#f768a1",
@@ -69,11 +70,11 @@ const CLASSES: [&str; 16] = [
 const COLUMN: usize = 92;
 const ROW: usize = 96;
 const BOX: [usize; 2] = [72, 26];
-/// Room for lines that go round.
+/// Space for lines that bend around nodes.
 const MARGIN: usize = 60;
 
 impl Graph {
-    /// The same with the `n` edges of largest effect alone, and the nodes that they join.
+    /// Returns the graph with only the `n` edges of largest effect and the nodes that they join.
     #[must_use]
     pub fn strongest(&self, n: usize) -> Self {
         let mut edges = self.edges.clone();
@@ -83,7 +84,7 @@ impl Graph {
         Self { nodes: self.nodes.iter().filter(joined).cloned().collect(), edges }
     }
 
-    /// The graph in Graphviz' language.
+    /// Returns the graph in Graphviz' DOT language.
     #[must_use]
     pub fn to_dot(&self) -> String {
         let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
@@ -109,7 +110,7 @@ impl Graph {
         dot + "}\n"
     }
 
-    /// The graph as `{"nodes": [..], "edges": [..]}`.
+    /// Returns the graph as `{"nodes": [..], "edges": [..]}`.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let node = |n: &GraphNode| json!({ "name": n.name, "class": n.class, "layer": n.layer, "heavy": n.standing == Emphasis::Bold });
@@ -153,7 +154,7 @@ impl Graph {
         0.6 + 4.4 * edge.effect.abs() / largest
     }
 
-    /// Where each node is drawn, its middle.
+    /// Returns each node with the center of its box.
     fn places(&self) -> Vec<(&GraphNode, [usize; 2])> {
         let layers = self.layers();
         let widest = layers.iter().map(|&l| self.in_layer(l).count()).max().unwrap_or(0);
@@ -198,11 +199,12 @@ impl Graph {
                     }
                     @for edge in &self.edges {
                         @if let (Some([x1, y1]), Some([x2, y2])) = (at(&edge.from), at(&edge.to)) {
-                            // Inputs arrive side by side; curves leave room for what is between.
+                            // Edges into q, k and v end next to each other; curves leave space for
+                            // the nodes between.
                             @let shift = match edge.kind.as_str() { "q" => -16.0, "v" => 16.0, _ => 0.0 };
                             @let (x1, y1, x2, y2) = (x1 as f32, (y1 - half) as f32, x2 as f32 + shift, (y2 + half) as f32);
                             @let bend = (y1 - y2) / 2.0;
-                            // Past other rows a line goes round what stands there.
+                            // A line past other rows bends around their nodes.
                             @let rows = ((y1 - y2) / ROW as f32).floor();
                             @let aside = if x1 < width as f32 / 2.0 { -34.0 * rows } else { 34.0 * rows };
                             @let (c1, c2) = (x1 + aside, x2 + aside);

@@ -1,13 +1,14 @@
-//! Head edges as tables and maps.
+//! Tables and maps of head edges.
 
 use ndarray::{Array2, Array3, Array6, Axis};
 
 use crate::names::{INPUTS, head_name};
 
-/// The axes of head edges, prompt first.
+/// Names of the axes of head edges, prompt first.
 pub const AXES: [&str; 7] = ["prompt", "layer_end", "head_end", "input", "layer_start", "head_start", "pos"];
 
-/// Head edges summed over positions, `[input, head_end, head_start]` with heads of all layers in one row.
+/// Returns head edges summed over positions, `[input, head_end, head_start]`. Heads are numbered
+/// through all layers.
 #[must_use]
 pub fn over_positions(paths: &Array6<f32>) -> Array3<f32> {
     let (layers, heads) = (paths.shape()[0], paths.shape()[1]);
@@ -17,13 +18,14 @@ pub fn over_positions(paths: &Array6<f32>) -> Array3<f32> {
     })
 }
 
-/// Names of the heads of all layers.
+/// Returns the names of the heads in all layers.
 #[must_use]
 pub fn heads(layers: usize, heads: usize) -> Vec<String> {
     (0..layers * heads).map(|i| head_name(i / heads, i % heads)).collect()
 }
 
-/// The paths of largest effect over all positions: from, to, effect.
+/// Returns table rows of the `n` edges with the largest effect, summed over positions: the edge's
+/// name and its effect.
 #[must_use]
 pub fn largest(paths: &Array6<f32>, n: usize) -> Vec<Vec<String>> {
     let names = self::heads(paths.shape()[0], paths.shape()[1]);
@@ -38,7 +40,8 @@ pub fn largest(paths: &Array6<f32>, n: usize) -> Vec<Vec<String>> {
     all.iter().take(n).map(row).collect()
 }
 
-/// The map of one input between chosen heads (numbered through all layers): rows are ends, columns starts.
+/// Returns the effects `[head_end, head_start]` of edges between chosen heads into one input. Heads
+/// are numbered through all layers.
 #[must_use]
 pub fn between(sums: &Array3<f32>, input: usize, chosen: &[usize]) -> Array2<f32> {
     Array2::from_shape_fn((chosen.len(), chosen.len()), |(end, start)| sums[[input, chosen[end], chosen[start]]])

@@ -1,12 +1,12 @@
-//! The tokens of prompts, written out when `effects.json` is written and not before.
+//! Labels of prompt positions, made only while `effects.json` is written.
 
 use std::collections::BTreeMap;
 
 use rewire_tasks::PromptPairs;
 use serde::{Serialize, Serializer};
 
-/// Names of the positions of prompts. Labels of 100,000 prompts are many times larger than the
-/// prompts, so they are made one prompt at a time.
+/// Labels of the positions of prompts. They are made one prompt at a time, because the labels of
+/// 100,000 prompts are many times larger than the prompts.
 #[derive(Debug, Clone, Default)]
 pub enum Labels<'a> {
     /// No labels.
@@ -14,7 +14,7 @@ pub enum Labels<'a> {
     None,
     /// The tokens of the first clean prompt.
     First(&'a PromptPairs),
-    /// The tokens of every clean prompt, one list a prompt.
+    /// The tokens of every clean prompt, one list per prompt.
     Each(&'a PromptPairs),
     /// The labels of several sets of prompts, by name.
     Sets(BTreeMap<String, Labels<'a>>),

@@ -1,21 +1,22 @@
-//! Effects to disk and to the eye.
+//! Saves effects and draws reports.
 //!
-//! Use this crate to keep what an analysis found: [`write_results`] writes `effects.safetensors`
-//! (the numbers), `effects.json` (what they are, and how they were made) and `effects.csv` (the
-//! same numbers, one a line, but for tables of more than [`CSV_LIMIT`]); [`Page`] is one HTML file
-//! that needs nothing else, not even a network. [`names`] ranks and names nodes, and [`Certainty`] says
-//! how sure their mean effects are. Data come first: whatever is drawn can be drawn
-//! again from the files. The files of a run appear together or not at all.
+//! Use this crate to save the results of an analysis. [`write_results`] writes three files:
+//! `effects.safetensors` has the numbers, `effects.json` describes the numbers and how they were
+//! made, and `effects.csv` has one number per line (without tables of more than [`CSV_LIMIT`]
+//! numbers). [`Page`] is one HTML file that needs no other file and no network. [`names`] ranks and
+//! names nodes. [`Certainty`] gives errors, intervals and p-values of mean effects. Everything that
+//! is drawn can be redrawn from the files. The files of a run appear together or not at all.
 //!
 //! ```
 //! use ndarray::arr2;
 //! use rewire_report::{Page, charts::{self, HeatMapLabels}};
 //!
 //! let effects = arr2(&[[0.1, -0.4], [0.0, 0.7]]);
-//! let [layers, heads] = ["L", "H"].map(|prefix| (0..2).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>());
+//! let numbered = |prefix: &str| (0..2).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
+//! let [layers, heads] = ["L", "H"].map(numbered);
 //! let labels = HeatMapLabels { rows: ("layer", &layers), columns: ("head", &heads), reach: 1.0 };
 //! let mut page = Page::new("Heads", "which heads matter");
-//! page.section("Exact effects", "Share of the behavior that each head brings back.");
+//! page.section("Exact effects", "Share of the behavior that each head restores.");
 //! page.chart(charts::heat_map("By head", &effects.view(), labels));
 //! assert!(page.render().contains("By head"));
 //! ```

@@ -1,4 +1,4 @@
-//! What nodes are called in tables and charts.
+//! Names of nodes in tables and charts.
 
 use std::collections::BTreeSet;
 
@@ -6,20 +6,20 @@ use ndarray::ArrayD;
 use rewire_analysis::Effects;
 use rewire_tasks::PromptPairs;
 
-/// `L9H6`.
+/// Returns the name of a head, such as `L9H6`.
 #[must_use]
 pub fn head_name(layer: usize, head: usize) -> String {
     format!("L{layer}H{head}")
 }
 
-/// Names `prefix0`, `prefix1`, ..
+/// Returns the names `prefix0`, `prefix1`, ..
 #[must_use]
 pub fn numbered(prefix: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{prefix}{i}")).collect()
 }
 
-/// Token labels that are distinct: the token, and its position. The token in front of a prompt is called BOS, which leaves
-/// room for the rest.
+/// Returns distinct token labels: the token and its position. The token in front of a prompt is
+/// labeled BOS, to save space.
 #[must_use]
 pub fn token_labels(labels: &[String]) -> Vec<String> {
     let label = |(i, token): (usize, &String)| match token.as_str() {
@@ -29,21 +29,22 @@ pub fn token_labels(labels: &[String]) -> Vec<String> {
     labels.iter().enumerate().map(label).collect()
 }
 
-/// The names along one axis of a kind's effects.
+/// Returns the names along one axis of a kind's effects.
 #[must_use]
 pub fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
     match axis {
         "layer" => numbered("L", n),
         "head" => numbered("H", n),
         "neuron" => numbered("N", n),
-        // Positions carry the tokens of the first prompt, where it is as long as the longest.
+        // Positions have the tokens of the first prompt, if it is as long as the longest prompt.
         _ if pairs.labels(0).len() == n => token_labels(&pairs.labels(0)),
         _ => numbered("", n),
     }
 }
 
-/// What a reader must know of columns that are positions: which of them do not hold one token, and
-/// which not all prompts have. `None` if every position holds the same token in all prompts.
+/// Returns a note on columns that are positions. It lists positions that hold different tokens, and
+/// positions that only some prompts have. Returns `None` if every position holds the same token in
+/// all prompts.
 #[must_use]
 pub fn positions_note(pairs: &PromptPairs) -> Option<String> {
     let labels = |position: usize| pairs.pairs().iter().filter_map(move |pair| pair.clean.get(position));
@@ -53,7 +54,7 @@ pub fn positions_note(pairs: &PromptPairs) -> Option<String> {
     let mut note = String::new();
     if !differing.is_empty() {
         note += &format!(
-            "Positions {} (counted from 0) do not hold the same token in every clean prompt: a mean there is over different words. ",
+            "Positions {} (counted from 0) do not hold the same token in every clean prompt: a mean at such a position is over different words. ",
             ranges(&differing)
         );
     }
@@ -64,12 +65,12 @@ pub fn positions_note(pairs: &PromptPairs) -> Option<String> {
             format!("Positions {first} to {last} exist")
         };
         let n: Vec<String> = shorter.iter().map(|&position| labels(position).count().to_string()).collect();
-        note += &format!("{range} in {} of {} prompts: each mean is over those.", n.join(", "), pairs.len());
+        note += &format!("{range} in {} of {} prompts: each mean is over these prompts.", n.join(", "), pairs.len());
     }
     (!note.is_empty()).then(|| note.trim_end().to_owned())
 }
 
-/// Ascending numbers as text, neighbors together: `4, 7-9`.
+/// Returns ascending numbers as text, with neighbors as ranges: `4, 7-9`.
 fn ranges(numbers: &[usize]) -> String {
     let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
         [one] => one.to_string(),
@@ -78,10 +79,11 @@ fn ranges(numbers: &[usize]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// What a node is called, by its index along the axes of its kind, layer first: `L9H6`, `L9H6 @ to_14`, `L3 N17`.
+/// Returns the name of a node, from its index along the axes of its kind, layer first: `L9H6`,
+/// `L9H6 @ to_14`, `L3 N17`.
 ///
 /// # Panics
-/// If the index is not one of its nodes.
+/// If the index is outside the effects.
 #[must_use]
 pub fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -> String {
     let axes = effects.axis_names();
@@ -102,8 +104,8 @@ pub fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -> Strin
     name
 }
 
-/// The `n` nodes of largest value by size, largest first: each by its index along the axes, with its
-/// value.
+/// Returns the `n` nodes with the largest absolute values, largest first. Each has its index along
+/// the axes and its value.
 #[must_use]
 pub fn largest(values: &ArrayD<f32>, n: usize) -> Vec<(Vec<usize>, f32)> {
     let mut nodes: Vec<(Vec<usize>, f32)> =
@@ -113,7 +115,7 @@ pub fn largest(values: &ArrayD<f32>, n: usize) -> Vec<(Vec<usize>, f32)> {
     nodes
 }
 
-/// The inputs of a head, as the axis of head edges has them.
+/// Names of a head's inputs, in the order of the `input` axis of head edges.
 pub const INPUTS: [&str; 3] = ["query", "key", "value"];
 
 #[cfg(test)]
@@ -143,8 +145,8 @@ mod tests {
         assert_eq!(positions_note(&pairs(&[&[1, 2, 3], &[1, 2, 3]])), None);
         let note = positions_note(&pairs(&[&[1, 2, 3, 4, 9], &[1, 5, 6, 4]])).unwrap();
         assert!(note.starts_with("Positions 1-2 (counted from 0) do not hold the same token"), "{note}");
-        assert!(note.ends_with("Position 4 exists in 1 of 2 prompts: each mean is over those."), "{note}");
+        assert!(note.ends_with("Position 4 exists in 1 of 2 prompts: each mean is over these prompts."), "{note}");
         let note = positions_note(&pairs(&[&[1, 2, 3, 4], &[1, 2], &[1, 2, 3]])).unwrap();
-        assert_eq!(note, "Positions 2 to 3 exist in 2, 1 of 3 prompts: each mean is over those.");
+        assert_eq!(note, "Positions 2 to 3 exist in 2, 1 of 3 prompts: each mean is over these prompts.");
     }
 }

@@ -37,26 +37,27 @@ enum PageItem {
 }
 
 impl Page {
-    /// An empty page.
+    /// Creates an empty page.
     #[must_use]
     pub fn new(title: &str, subtitle: &str) -> Self {
         Self { title: title.to_owned(), subtitle: subtitle.to_owned(), sections: Vec::new() }
     }
 
-    /// Begins a section; what is added next goes into it.
+    /// Begins a section. Later additions go into it.
     pub fn section(&mut self, heading: &str, lead: &str) {
         self.sections.push(Section { heading: heading.to_owned(), lead: lead.to_owned(), parts: Vec::new() });
     }
 
-    /// Adds a section of warnings, one paragraph each; adds nothing if there are none.
+    /// Adds a section of warnings, one paragraph per warning. Adds nothing if there are no
+    /// warnings.
     pub fn warnings(&mut self, warnings: &[String]) {
         if !warnings.is_empty() {
-            self.section("Warnings", "What is doubtful about the numbers below.");
+            self.section("Warnings", "Reasons to doubt the numbers below.");
             warnings.iter().for_each(|warning| self.text(warning));
         }
     }
 
-    /// Adds a chart, beside the one before it where there is room.
+    /// Adds a chart, next to the previous chart if there is space.
     pub fn chart(&mut self, chart: Chart) {
         let Some(section) = self.sections.last_mut() else { return };
         match section.parts.last_mut() {
@@ -70,7 +71,7 @@ impl Page {
         self.add(PageItem::Charts(charts));
     }
 
-    /// Adds attention over the tokens of prompts, one map to be chosen at a time.
+    /// Adds attention maps over the tokens of prompts. The reader chooses one map at a time.
     pub fn attention(&mut self, maps: Vec<AttentionMap>) {
         if !maps.is_empty() {
             self.add(PageItem::Attention(maps));
@@ -99,16 +100,16 @@ impl Page {
         }
     }
 
-    /// The page as HTML.
+    /// Returns the page as HTML.
     #[must_use]
     pub fn render(&self) -> String {
         self.markup().into_string()
     }
 
-    /// Writes the page to a file. The file appears whole, or stays as it was.
+    /// Writes the page to a file. The file is written whole, or stays unchanged on an error.
     ///
     /// # Errors
-    /// [`ReportError::Write`](crate::ReportError::Write), if it cannot be written.
+    /// [`ReportError::Write`](crate::ReportError::Write), if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ReportError> {
         let path = path.as_ref();
         let failed = |source: std::io::Error| ReportError::Write { path: path.to_owned(), source };
@@ -179,7 +180,8 @@ impl PageItem {
                     @for (i, chart) in charts.iter().enumerate() {
                         @let id = format!("{id}-{i}");
                         div.frame { div id=(id) style={ "width:" (chart.width) "px;height:" (chart.height) "px" } {} }
-                        // A tag or comment inside a label would end the script, or keep it from ending.
+                        // A tag or comment inside a label would end the script, or keep it from
+                        // ending.
                         script { (PreEscaped(format!(
                             "rewireDraw({id:?}, {});", chart.plot_json.replace('<', "\\u003c")
                         ))) }
@@ -190,7 +192,8 @@ impl PageItem {
     }
 }
 
-/// Plotly without the formula typesetter that comes with it, which no chart here uses.
+/// Returns the plotting script: Plotly without its bundled formula typesetter, which no chart here
+/// uses.
 fn plotting_script() -> String {
     let sources = Plot::offline_js_sources();
     let plotly = sources.split_inclusive("</script>").next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The files of one run's results, written together.
+//! Writes the result files of one run together.
 
 use std::path::Path;
 
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::error::ReportError;
 use crate::tables::{About, Table, description, lines, tensors};
 
-/// Names of the files that [`write_results`] makes of tables.
+/// Names of the files that [`write_results`] makes from tables.
 pub const TABLE_FILES: [&str; 3] = ["effects.safetensors", "effects.csv", "effects.json"];
 
-/// Writes `effects.safetensors`, `effects.csv` and `effects.json` of these tables into `directory`,
-/// and `others` (name and contents) with them. All of them appear together, or none.
+/// Writes `effects.safetensors`, `effects.csv` and `effects.json` from these tables into
+/// `directory`, together with `others` (name and contents). All files appear together, or none.
 ///
-/// `effects.json` lists the files of the run with their sizes and SHA-256, so that a file of
-/// another run beside it can be told. Files that the former `effects.json` lists and this run does
-/// not write are removed, if nobody changed them.
+/// `effects.json` lists the files of the run with their sizes and SHA-256, to identify files from
+/// another run next to them. Files that the previous `effects.json` lists and this run does not
+/// write are removed, if nobody changed them.
 ///
 /// # Errors
 /// [`ReportError`].
@@ -40,7 +40,7 @@ fn describe(bytes: &[u8]) -> Value {
     json!({ "bytes": bytes.len(), "sha256": sha256(bytes) })
 }
 
-/// Files of the former run that the new one does not replace, as the former run wrote them.
+/// Returns the unchanged files of the previous run that the new run does not replace.
 fn outdated(directory: &Path, files: &[(&str, Vec<u8>)]) -> Vec<String> {
     let former = std::fs::read(directory.join(TABLE_FILES[2])).unwrap_or_default();
     let former: Value = serde_json::from_slice(&former).unwrap_or_default();

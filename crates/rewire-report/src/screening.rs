@@ -1,4 +1,4 @@
-//! What was screened and verified, as words and a table.
+//! Screening results, as text and as a table.
 
 use rewire_analysis::Effects;
 use rewire_analysis::node::NodeIndex;
@@ -10,14 +10,14 @@ use crate::names;
 /// The header of [`rows`].
 pub const HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
 
-/// A node by its kind and place.
+/// Returns the name of a node: its kind and its index.
 #[must_use]
 pub fn name(screened: &Screened, place: &NodeIndex, pairs: &PromptPairs) -> String {
     let effects = &screened.attribution.effects[place.kind];
     format!("{} {}", effects.kind, names::of_node(effects, &place.index, pairs))
 }
 
-/// How many nodes were verified, and what was left out.
+/// Returns how many nodes were verified, and the largest attribution that was skipped.
 #[must_use]
 pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
     let skipped = match &screened.largest_skipped {
@@ -31,7 +31,7 @@ pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
     format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len())
 }
 
-/// Attribution and exact effect of the first `n` verified nodes.
+/// Returns table rows of attribution and exact effect, for the first `n` verified nodes.
 #[must_use]
 pub fn rows(screened: &Screened, pairs: &PromptPairs, n: usize) -> Vec<Vec<String>> {
     let [estimates, exact] = [&screened.attribution, &screened.exact]

@@ -1,4 +1,4 @@
-//! Named tables of numbers, and the contents of the three files that keep them.
+//! Named tables of numbers, and the contents of the three files that store the tables.
 
 use std::collections::BTreeMap;
 
@@ -12,27 +12,27 @@ use serde_json::Value;
 use crate::error::ReportError;
 use crate::labels::Labels;
 
-/// A table of effects with a name, as it is kept on disk.
+/// A named table of effects, as stored on disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
-    /// Its tensor's name.
+    /// Name of the tensor.
     pub name: String,
-    /// What each axis runs over; see [`AXES`].
+    /// Names of the axes; see [`AXES`].
     pub axes: Vec<String>,
     /// The numbers.
     pub values: ArrayD<f32>,
-    /// How they were found, where a method found them.
+    /// The method that computed the numbers, if there was one.
     pub method: Option<Method>,
-    /// Which run was patched, where one was.
+    /// The direction of patching, if a run was patched.
     pub direction: Option<Direction>,
-    /// The unit of the numbers, if it is known.
+    /// The effect scale of the numbers, if it is known.
     pub scale: Option<Scale>,
-    /// Of means at positions, the number of prompts that each position's mean is over, `[pos]`.
+    /// Number of prompts in the mean at each position, `[pos]`, for means at positions.
     pub prompts_by_position: Option<Vec<usize>>,
 }
 
 impl Table {
-    /// The effects of one kind of node.
+    /// Creates a table from the effects of one kind of node.
     #[must_use]
     pub fn new(name: String, effects: &Effects, reduce: Reduce, outcome: &rewire_analysis::Outcome) -> Self {
         let axes = effects.axis_names().into_iter().map(str::to_owned);
@@ -47,7 +47,7 @@ impl Table {
         Self { prompts_by_position, ..Self::of(name, axes, values, outcome) }
     }
 
-    /// Numbers that belong to an outcome, with these axes.
+    /// Creates a table with these axes from numbers that belong to an outcome.
     #[must_use]
     pub fn of(name: String, axes: Vec<String>, values: ArrayD<f32>, outcome: &rewire_analysis::Outcome) -> Self {
         Self {
@@ -62,43 +62,44 @@ impl Table {
     }
 }
 
-/// How a set of tables was made: everything needed to make it again.
+/// How a set of tables was made, with everything needed to make it again.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct About<'a> {
     /// The command line.
     pub command: Vec<String>,
     /// The model's name or directory.
     pub model: String,
-    /// Its shape.
+    /// The model's configuration.
     pub config: Value,
-    /// Whether its weights were processed.
+    /// Whether the model's weights were processed.
     pub processed_weights: bool,
     /// The metric.
     pub metric: String,
     /// The device.
     pub device: String,
-    /// What numbers were computed with, and what had to be done in smaller portions for want of memory.
+    /// The precision of the computation, and the passes that were reduced to fit into memory.
     pub computed: Value,
-    /// The seed of every random choice; none where none was made.
+    /// The seed of every random choice, if there were any.
     pub seed: Option<u64>,
-    /// Names of the positions of each prompt; by set of prompts, where there are several.
+    /// Labels of the positions of each prompt, by set of prompts if there are several sets.
     pub labels: Labels<'a>,
-    /// The metric of the unpatched runs, as [`describe_baselines`] gives it; by set, where there are several.
+    /// The metric on the unpatched runs, from [`describe_baselines`], by set of prompts if there
+    /// are several sets.
     pub baselines: Value,
     /// Warnings about these tables, one line each.
     pub warnings: Vec<String>,
-    /// What else there is to say of these tables: intervals, screening, portions.
+    /// Further notes on these tables: intervals, screening, batches.
     pub notes: Value,
-    /// What text was given in front when it was tokenized, and by which choice.
+    /// The token in front of tokenized text, and the option that chose it.
     pub tokenization: Value,
-    /// Seconds from start to here.
+    /// Seconds since the start of the run.
     pub wall_time_s: f64,
-    /// Versions of what computed this.
+    /// Versions of the software that computed the tables.
     pub versions: Value,
 }
 
 impl About<'_> {
-    /// What is known without a model: the command line of this program, and versions.
+    /// Returns the description that needs no model: the command line of this program, and versions.
     #[must_use]
     pub fn this_program() -> Self {
         let command = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
@@ -137,7 +138,8 @@ pub const AXES: [&str; 14] = [
     "place",
 ];
 
-/// Numbers of a table above which it is left out of the CSV file, where nobody would read it: it is in the tensors.
+/// Most numbers that a table in the CSV file may have. Larger tables are only in the tensors,
+/// because nobody would read them as text.
 pub const CSV_LIMIT: usize = 50_000;
 
 /// Returns the contents of `effects.csv`.
@@ -154,7 +156,7 @@ pub(crate) fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     writer.into_inner().map_err(|e| ReportError::Csv(csv::Error::from(e.into_error())))
 }
 
-/// Baselines as `effects.json` has them: means, and each prompt's.
+/// Returns baselines in the format of `effects.json`: means, and the metric of each prompt.
 #[must_use]
 pub fn describe_baselines(baselines: &Baselines) -> Value {
     let [clean_mean, corrupted_mean] = baselines.means();
@@ -164,8 +166,8 @@ pub fn describe_baselines(baselines: &Baselines) -> Value {
     })
 }
 
-/// The contents of `effects.json`. Written without a copy of [`About`], whose labels may be of
-/// 100,000 prompts.
+/// The contents of `effects.json`. It borrows [`About`], because the labels of 100,000 prompts are
+/// too large to copy.
 #[derive(Serialize)]
 pub(crate) struct Description<'a> {
     #[serde(flatten)]

@@ -1,4 +1,5 @@
-//! Which prompt pairs are one observation: a pair, its mirror, and every repeat of either.
+//! Clusters of prompt pairs that count as one observation: a pair, its mirror, and every repeat of
+//! either.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +7,9 @@ use crate::pairs::{PromptPair, PromptPairs};
 
 /// Groups of prompt pairs, each of which counts as one observation.
 ///
-/// A standard error over prompts takes them to be independent. A pair and its mirror (the same two
-/// prompts, clean and corrupted exchanged) are not, and neither is a pair that occurs twice.
+/// A standard error over prompts assumes that the prompts are independent. A pair and its mirror
+/// (the same two prompts, clean and corrupted exchanged) are not independent. Repeats of a pair are
+/// not independent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clusters {
     of: Vec<usize>,
@@ -15,13 +17,14 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// Every one of `n` prompts is a cluster of its own.
+    /// Makes each of `n` prompts a cluster of its own.
     #[must_use]
     pub fn each(n: usize) -> Self {
         Self { of: (0..n).collect(), sizes: vec![1; n] }
     }
 
-    /// Prompts with equal labels are one cluster. Clusters are numbered by their first prompt.
+    /// Groups prompts with equal labels into one cluster. Clusters are numbered by their first
+    /// prompt.
     #[must_use]
     pub fn by<T: Ord>(labels: impl IntoIterator<Item = T>) -> Self {
         let mut numbers = BTreeMap::new();
@@ -36,40 +39,40 @@ impl Clusters {
         Self { of: labels.into_iter().map(number).collect(), sizes }
     }
 
-    /// The cluster of each prompt, numbered from 0.
+    /// Returns the cluster of each prompt, numbered from 0.
     #[must_use]
     pub fn of(&self) -> &[usize] {
         &self.of
     }
 
-    /// How many prompts each cluster has.
+    /// Returns the number of prompts in each cluster.
     #[must_use]
     pub fn sizes(&self) -> &[usize] {
         &self.sizes
     }
 
-    /// Number of clusters.
+    /// Returns the number of clusters.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sizes.len()
     }
 
-    /// Whether there is no cluster, as of no prompts.
+    /// Returns whether there are no clusters, which means that there are no prompts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sizes.is_empty()
     }
 
-    /// The clusters of these prompts alone, in their order.
+    /// Returns the clusters of only these prompts, in this order.
     ///
     /// # Panics
-    /// If there is no such prompt.
+    /// If a prompt is out of range.
     #[must_use]
     pub fn restricted_to(&self, prompts: &[usize]) -> Self {
         Self::by(prompts.iter().map(|&prompt| self.of[prompt]))
     }
 
-    /// Number of prompts.
+    /// Returns the number of prompts.
     #[must_use]
     pub fn prompts(&self) -> usize {
         self.of.len()
@@ -77,9 +80,9 @@ impl Clusters {
 }
 
 impl PromptPairs {
-    /// The pairs in clusters, found by content: pairs of the same two prompts are one cluster,
-    /// whichever of the two is the clean one. Answers do not count. Pairs that share one prompt
-    /// alone stay apart.
+    /// Groups the pairs into clusters by content. Pairs of the same two prompts are one cluster,
+    /// whichever of the two is the clean prompt. Answers do not count. Pairs that share only one
+    /// prompt are in different clusters.
     #[must_use]
     pub fn clusters(&self) -> Clusters {
         Clusters::by(self.pairs().iter().map(
@@ -89,9 +92,9 @@ impl PromptPairs {
         ))
     }
 
-    /// The number of each pair's mirror, if every pair has one: the pair whose clean prompt is its
-    /// corrupted one and the reverse, with right and wrong answers exchanged. Pairs that occur
-    /// several times need as many mirrors.
+    /// Returns the index of each pair's mirror, if every pair has one. A mirror exchanges the clean
+    /// with the corrupted prompt, and the right with the wrong answers. A pair that occurs several
+    /// times needs as many mirrors.
     #[must_use]
     pub fn mirrors(&self) -> Option<Vec<usize>> {
         let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
@@ -110,7 +113,7 @@ impl PromptPairs {
     }
 }
 
-/// All that a pair says, with its answers in order.
+/// Returns the contents of a pair, with its answers sorted.
 fn contents(pair: &PromptPair) -> [Vec<u32>; 4] {
     let PromptPair { clean, corrupted, answers, wrong_answers } = pair.clone();
     let [answers, wrong_answers] = [answers, wrong_answers].map(|mut tokens| {
@@ -149,7 +152,7 @@ mod tests {
         assert_eq!(mirrors(vec![pair(1, 2), pair(2, 1), pair(1, 2), pair(2, 1)]), Some(vec![1, 0, 3, 2]));
         assert_eq!(mirrors(vec![pair(1, 2), pair(2, 1), pair(1, 2)]), None);
         assert_eq!(mirrors(vec![pair(1, 2), pair(3, 4)]), None);
-        // Its answers are not exchanged, so its metric does not turn round.
+        // The answers are not exchanged, and the metric does not change its sign.
         let same_answers = PromptPair { clean: vec![7, 2], corrupted: vec![7, 1], ..pair(1, 2) };
         assert_eq!(mirrors(vec![pair(1, 2), same_answers]), None);
     }

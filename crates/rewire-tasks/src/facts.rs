@@ -7,7 +7,7 @@ use crate::ioi::pools::{NAMES, PLACES};
 use crate::pairs::{PairsError, PromptPair, PromptPairs};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// Landmarks and the cities that they are in; the first two are the demo's.
+/// Landmarks and their cities. The demo uses the first two.
 pub const FACTS: [(&str, &str); 12] = [
     ("Eiffel Tower", "Paris"),
     ("Colosseum", "Rome"),
@@ -23,7 +23,7 @@ pub const FACTS: [(&str, &str); 12] = [
     ("Charles Bridge", "Prague"),
 ];
 
-/// Sentence frames for facts; the first is the demo's.
+/// Prompt templates for facts. The demo uses the first.
 pub const FACT_TEMPLATES: [&str; 4] = [
     "The {LANDMARK} is located in the city of",
     "The {LANDMARK} can be found in the city of",
@@ -31,48 +31,53 @@ pub const FACT_TEMPLATES: [&str; 4] = [
     "Everyone knows that the {LANDMARK} stands in",
 ];
 
-/// The prompt about a landmark.
+/// Returns the prompt about a landmark.
 #[must_use]
 pub fn fact_prompt(template: usize, landmark: &str) -> String {
     FACT_TEMPLATES[template % FACT_TEMPLATES.len()].replace("{LANDMARK}", landmark)
 }
 
-/// Why fact pairs cannot be made with a tokenizer.
+/// Why a tokenizer cannot make fact pairs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FactsError {
-    /// A text does not become the tokens that it must be.
+    /// A text cannot be tokenized as required.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The two prompts do not have one length.
+    /// The two prompts cannot be patched, because their lengths differ.
     #[error(transparent)]
     Pairs(#[from] PairsError),
-    /// Too few words that are one token each.
-    #[error("only {found} words are single tokens of this tokenizer, and the landmark is {needed} tokens long")]
+    /// Too few words are single tokens.
+    #[error(
+        "only {found} words are single tokens of this tokenizer, and the landmark is {needed} tokens long; use the Colosseum as corruption"
+    )]
     TooFewWords {
-        /// How many are.
+        /// Number of words that are single tokens.
         found: usize,
-        /// How many are needed.
+        /// Number of words that are needed.
         needed: usize,
     },
 }
 
-/// The words that the demo has in place of the landmark, in a line that it leaves out.
+/// The demo's words in place of the landmark, from a line that the demo does not run.
 const DEMO_WORDS: &str = "red brown fox jumps";
 
-/// What the Eiffel Tower is corrupted to.
+/// The replacement for the Eiffel Tower in the corrupted prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactCorruption {
     /// The Colosseum, which is in Rome.
     Colosseum,
-    /// Words that mean nothing here, as many tokens as the landmark: the demo's where they are, else some drawn by this seed.
+    /// Unrelated words, as many tokens as the landmark. They are the demo's words if those have as
+    /// many tokens, else words drawn with this seed.
     RandomWords(u64),
 }
 
-/// The demo's pair: the Eiffel Tower and what it is corrupted to; Paris is right, Rome is wrong.
+/// Returns the demo's prompt pair: the Eiffel Tower and its replacement. The answer is Paris, the
+/// wrong answer is Rome.
 ///
 /// # Errors
-/// [`FactsError`] where a city is several tokens, the prompts are of different length, or there are too few words.
+/// [`FactsError`] if a city is several tokens, the prompts differ in length, or too few words are
+/// single tokens.
 pub fn demo_fact_pair(
     tokenizer: &Tokenizer,
     bos: Option<u32>,
@@ -100,7 +105,7 @@ pub fn demo_fact_pair(
     Ok(PromptPairs::new(vec![pair])?.with_token_labels(|token| tokenizer.decode(&[token])))
 }
 
-/// Different words that are one token each, after a space.
+/// Draws `needed` different words that are one token each after a space.
 fn words(tokenizer: &Tokenizer, needed: usize, seed: u64) -> Result<Vec<&'static str>, FactsError> {
     let single = |word: &&str| tokenizer.single_token(&format!(" {word}")).is_ok();
     let mut pool: Vec<&str> = PLACES.into_iter().chain(NAMES).filter(single).collect();

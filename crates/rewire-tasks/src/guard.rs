@@ -1,5 +1,5 @@
-//! Faults of the tokenizers library, kept from the caller: settings that it panics on are refused,
-//! and its panics are errors.
+//! Protection from faults of the tokenizers library. Settings that make the library panic are
+//! refused, and its panics become errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::utils::SysRegex;
 
-/// Most bytes of a `tokenizer.json`. Those of 250,000 tokens have about 35 million; GPT-2's has 1.4
-/// million.
+/// Largest `tokenizer.json` that is read, in bytes. A file with 250,000 tokens has about 35 million
+/// bytes; GPT-2's has 1.4 million.
 const MOST_FILE_BYTES: usize = 64 << 20;
 
 /// The settings of a `tokenizer.json` that Rewire reads itself.
@@ -32,7 +32,7 @@ struct AddedToken {
     rstrip: bool,
 }
 
-/// How the file names the token for unknown words.
+/// The token for unknown words, as the file names it.
 #[derive(Deserialize)]
 pub(crate) struct Model {
     pub(crate) unk_token: Option<String>,
@@ -40,13 +40,13 @@ pub(crate) struct Model {
 }
 
 impl Settings {
-    /// Reads the settings, and refuses those that the tokenizers library is known to panic on.
+    /// Reads the settings, and refuses settings that make the tokenizers library panic.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MOST_FILE_BYTES {
-            return Err(format!("it has {} bytes, and {MOST_FILE_BYTES} are the most", bytes.len()));
+            return Err(format!("it has {} bytes, and the limit is {MOST_FILE_BYTES}", bytes.len()));
         }
         if let Some(key) = repeated_key(bytes) {
-            return Err(format!("it names `{}` twice; keep one of them", cut(&key)));
+            return Err(format!("it names `{}` twice; keep one", cut(&key)));
         }
         let settings: Self = serde_json::from_slice(bytes).map_err(|e| cut(&e.to_string()))?;
         check_parts(&settings.normalizer)?;
@@ -54,9 +54,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether every byte of a text is in one of its tokens, so that a token's length bounds what
-    /// it stands for: nothing normalizes the text, bytes become letters one by one, and no added
-    /// token takes the spaces beside it.
+    /// Returns whether every byte of a text is in one of its tokens. A token then stands for no
+    /// more bytes than it has. This holds if nothing normalizes the text, bytes become letters one
+    /// by one, and no added token takes the spaces beside it.
     pub(crate) fn keeps_bytes(&self) -> bool {
         self.normalizer.is_null()
             && self.pre_tokenizer["type"] == "ByteLevel"
@@ -64,7 +64,7 @@ impl Settings {
     }
 }
 
-/// Checks a normalizer or a pre-tokenizer and all that it is made of.
+/// Checks a normalizer or a pre-tokenizer with all its parts.
 fn check_parts(part: &Value) -> Result<(), String> {
     match part {
         Value::Object(fields) => {
@@ -96,15 +96,15 @@ fn check_part(part: &Value) -> Result<(), String> {
     }
 }
 
-/// Whether the pattern matches a piece without letters in some text.
+/// Returns whether the pattern matches an empty piece of a probe text.
 fn matches_nothing(pattern: &str) -> bool {
-    // A pattern that is no regular expression is the library's to refuse.
+    // The library itself refuses a pattern that is not a regular expression.
     let Ok(regex) = SysRegex::new(pattern) else { return false };
     PROBES.iter().any(|text| regex.find_iter(text).any(|(start, end)| start == end))
 }
 
-/// Texts to see what a tokenizer does: prose, an answer, other scripts with a combining mark,
-/// nothing, control characters.
+/// Texts that probe a tokenizer: prose, an answer, other scripts with a combining mark, the empty
+/// text, control characters.
 pub(crate) const PROBES: [&str; 5] = [
     "When Mary and John went to the store, John gave a drink to",
     " Mary",
@@ -113,12 +113,13 @@ pub(crate) const PROBES: [&str; 5] = [
     "\0\n\t",
 ];
 
-/// Runs `work`, a call into the tokenizers library, and returns a panic as an error.
+/// Runs `work`, a call into the tokenizers library, and returns an error if it panics.
 ///
-/// The panic's own message still goes to standard error: only a hook of the whole process could
-/// keep it from there.
+/// The panic's own message still goes to standard error: only a process-wide panic hook could
+/// suppress it.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // What a panic leaves half done is the library's cache of words, which it fills entry by entry.
+    // A panic can only interrupt the library's word cache, which is filled entry by entry and stays
+    // valid.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         format!("the tokenizers library cannot work with its settings ({})", cut(said.unwrap_or("it panicked")))

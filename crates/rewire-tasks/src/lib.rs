@@ -1,13 +1,15 @@
-//! What an experiment is run on and judged by: prompt pairs, the tokenizer, the IOI and fact data sets, and metrics.
+//! Prompt pairs, the tokenizer, the IOI and fact data sets, and metrics.
 //!
-//! Use this crate to make pairs of prompts (a clean one, on which a model behaves, and a corrupted one, on which it does
-//! not), from text, from token ids, from a JSONL file or from the generators, and to turn logits into one number a prompt.
-//! It knows no model: a [`Metric`] says which logits it reads, and is given those.
+//! Use this crate to make prompt pairs and to turn logits into one number per prompt. A pair has a
+//! clean prompt, on which the model shows the behavior, and a corrupted prompt, on which it does
+//! not. Pairs come from text, token ids, a JSONL file or the generators. The crate does not depend
+//! on a model: a [`Metric`] names the logits that it reads and receives only those.
 //!
 //! ```
 //! use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
 //!
-//! let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 4, 3], answers: vec![5], wrong_answers: vec![6] };
+//! let (clean, corrupted) = (vec![1, 2, 3], vec![1, 4, 3]);
+//! let pair = PromptPair { clean, corrupted, answers: vec![5], wrong_answers: vec![6] };
 //! let pairs = PromptPairs::new(vec![pair]).unwrap();
 //! assert_eq!(pairs.first_difference(0), Some(1));
 //! assert_eq!(pairs.end(0), 2);

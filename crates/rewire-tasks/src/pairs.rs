@@ -1,64 +1,66 @@
-//! Pairs of prompts: checked when built, padded on the right, END per prompt.
+//! Prompt pairs: checked when built, padded on the right, with one END position per prompt.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// One clean and one corrupted prompt, and what tells right from wrong after them.
+/// A clean and a corrupted prompt, with right and wrong next tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptPair {
-    /// Tokens of the prompt on which the model behaves.
+    /// Tokens of the prompt on which the model shows the behavior.
     pub clean: Vec<u32>,
-    /// Tokens of the prompt on which it does not; as many as the clean one has.
+    /// Tokens of the prompt on which the model does not show the behavior; as many as in `clean`.
     pub corrupted: Vec<u32>,
-    /// Right next tokens of the clean prompt.
+    /// Right next tokens for the clean prompt.
     pub answers: Vec<u32>,
-    /// Wrong ones.
+    /// Wrong next tokens for the clean prompt.
     pub wrong_answers: Vec<u32>,
 }
 
-/// Prompt pairs that a model can be run on as one batch.
+/// Prompt pairs that a model can run in one batch.
 ///
-/// The prompts of a pair have one length. Pairs of different lengths are padded on the right, where a causal model does not
-/// look from any token of the prompt; [`end`](Self::end) is each prompt's last real position, and what reads logits reads
-/// them there.
+/// The two prompts of a pair have the same length. Pairs of different lengths are padded on the
+/// right. Under a causal mask no token of a prompt attends to the padding. [`end`](Self::end) is
+/// the last real position of a prompt, and metrics read logits there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptPairs {
     pairs: Vec<PromptPair>,
-    /// Names of tokens, for labels; a token without one is labeled by its id. Shared by all
-    /// batches, so that labels take no memory a pair.
+    /// Names of tokens, for labels. A token without a name is labeled by its id. All batches share
+    /// the map, to keep labels from taking memory per pair.
     names: Arc<BTreeMap<u32, String>>,
     marks: Option<Vec<usize>>,
     width: usize,
 }
 
-/// Why pairs were refused; `pair` counts from 0.
+/// Why prompt pairs were refused; `pair` counts from 0.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PairsError {
-    /// There is no pair.
+    /// There are no pairs.
     #[error("there are no prompt pairs")]
     Empty,
-    /// A prompt without tokens.
+    /// A prompt has no tokens.
     #[error("a prompt has no tokens")]
     EmptyPrompt {
-        /// Which pair.
+        /// The pair.
         pair: usize,
     },
-    /// The two prompts of a pair differ in length, so that positions do not correspond.
-    #[error("the clean prompt has {clean} tokens, the corrupted one {corrupted}; patching needs as many in both")]
+    /// The two prompts of a pair differ in length, and their positions do not correspond.
+    #[error(
+        "the clean prompt has {clean} tokens and the corrupted prompt has {corrupted}; give prompts of equal length"
+    )]
     UnequalLengths {
-        /// Which pair.
+        /// The pair.
         pair: usize,
         /// Tokens of the clean prompt.
         clean: usize,
         /// Tokens of the corrupted prompt.
         corrupted: usize,
     },
-    /// A pair without a right or a wrong answer.
+    /// A pair has no right answer or no wrong answer.
     #[error("there is no {which}; each pair needs at least one")]
     NoAnswer {
-        /// Which pair.
+        /// The pair.
         pair: usize,
         /// `answer` or `wrong answer`.
         which: &'static str,
@@ -71,40 +73,42 @@ pub enum PairsError {
         /// The token.
         token: u32,
     },
-    /// A prompt whose marked position is missing or past its end.
-    #[error("the marked position is {mark:?} (none, or counted from 0), and the prompt has {len} tokens")]
+    /// The marked position of a prompt is missing or past the prompt's end.
+    #[error(
+        "the marked position is {mark:?} (counted from 0), and the prompt has {len} tokens; mark one position of each prompt"
+    )]
     MarkOutside {
-        /// Which pair.
+        /// The pair.
         pair: usize,
-        /// The position, if there is one.
+        /// The marked position, if there is one.
         mark: Option<usize>,
         /// Tokens of the prompt.
         len: usize,
     },
-    /// A token that the model does not have.
+    /// A token is outside the model's vocabulary.
     #[error("token id {token} is outside the vocabulary of {d_vocab}")]
     TokenOutsideVocabulary {
-        /// Which pair.
+        /// The pair.
         pair: usize,
         /// The token.
         token: u32,
         /// Size of the vocabulary.
         d_vocab: usize,
     },
-    /// A prompt longer than the model's context.
+    /// A prompt is longer than the model's context.
     #[error("the prompt has {found} tokens, more than the model's context of {n_ctx}")]
     ContextExceeded {
-        /// Which pair.
+        /// The pair.
         pair: usize,
         /// Tokens of the prompt.
         found: usize,
-        /// Positions that the model has.
+        /// Positions in the model's context.
         n_ctx: usize,
     },
 }
 
 impl PairsError {
-    /// Which pair is at fault, if one is.
+    /// Returns the pair at fault, if a single pair is at fault.
     #[must_use]
     pub fn pair(&self) -> Option<usize> {
         match self {
@@ -156,17 +160,18 @@ impl PromptPair {
 }
 
 impl PromptPairs {
-    /// Checks the pairs and puts them together; tokens are labeled by their ids until [`with_token_labels`](Self::with_token_labels).
+    /// Checks the pairs and builds the set. Tokens are labeled by their ids until
+    /// [`with_token_labels`](Self::with_token_labels) names them.
     ///
     /// # Errors
-    /// [`PairsError`], naming the pair.
+    /// [`PairsError`], which names the pair.
     pub fn new(pairs: Vec<PromptPair>) -> Result<Self, PairsError> {
         pairs.iter().enumerate().try_for_each(|(number, pair)| pair.check(number))?;
         let width = pairs.iter().map(|p| p.clean.len()).max().ok_or(PairsError::Empty)?;
         Ok(Self { pairs, names: Arc::default(), marks: None, width })
     }
 
-    /// Names every position of the clean prompts, by `name` of its token.
+    /// Labels every position of the clean prompts with the `name` of its token.
     #[must_use]
     pub fn with_token_labels(self, name: impl Fn(u32) -> String) -> Self {
         let mut names = BTreeMap::new();
@@ -176,10 +181,12 @@ impl PromptPairs {
         Self { names: Arc::new(names), ..self }
     }
 
-    /// Marks one position a prompt (the repeated name, the verb), for nodes that are patched there.
+    /// Marks one position per prompt (the repeated name, the verb), for nodes that are patched at
+    /// marked positions.
     ///
     /// # Errors
-    /// [`PairsError::MarkOutside`] for a position past a prompt's end or another number of them than of prompts.
+    /// [`PairsError::MarkOutside`] if a position is past its prompt's end, or if the numbers of
+    /// positions and prompts differ.
     pub fn with_marked_positions(self, marks: Vec<usize>) -> Result<Self, PairsError> {
         for pair in 0..self.len().max(marks.len()) {
             let mark = marks.get(pair).copied();
@@ -191,7 +198,7 @@ impl PromptPairs {
         Ok(Self { marks: Some(marks), ..self })
     }
 
-    /// The marked position of every prompt, if any are marked.
+    /// Returns the marked position of every prompt, if positions are marked.
     #[must_use]
     pub fn marked_positions(&self) -> Option<&[usize]> {
         self.marks.as_deref()
@@ -200,90 +207,91 @@ impl PromptPairs {
     /// Checks that a model with this vocabulary and context can run the pairs.
     ///
     /// # Errors
-    /// [`PairsError::TokenOutsideVocabulary`] or [`PairsError::ContextExceeded`], naming the pair.
+    /// [`PairsError::TokenOutsideVocabulary`] or [`PairsError::ContextExceeded`], which names the
+    /// pair.
     pub fn check_model(&self, d_vocab: usize, n_ctx: usize) -> Result<(), PairsError> {
         self.pairs.iter().enumerate().try_for_each(|(number, pair)| pair.check_model(number, d_vocab, n_ctx))
     }
 
-    /// Number of pairs.
+    /// Returns the number of pairs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Never: an empty set of pairs cannot be built.
+    /// Returns false: an empty set of pairs cannot be built.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// Positions of the longest prompt, to which the others are padded.
+    /// Returns the number of positions of the longest prompt, to which all prompts are padded.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The pairs.
+    /// Returns the pairs.
     #[must_use]
     pub fn pairs(&self) -> &[PromptPair] {
         &self.pairs
     }
 
-    /// Names of the positions of the clean prompt `pair`.
+    /// Returns the labels of the positions of the clean prompt `pair`.
     #[must_use]
     pub fn labels(&self, pair: usize) -> Vec<String> {
         let name = |token: &u32| self.names.get(token).cloned().unwrap_or_else(|| token.to_string());
         self.pairs[pair].clean.iter().map(name).collect()
     }
 
-    /// The last real position of prompt `pair`, where its next token is predicted.
+    /// Returns the last real position of prompt `pair`, whose logits predict the next token.
     #[must_use]
     pub fn end(&self, pair: usize) -> usize {
         self.pairs[pair].clean.len() - 1
     }
 
-    /// The number of tokens of every prompt.
+    /// Returns the number of tokens of every prompt.
     #[must_use]
     pub fn lengths(&self) -> Vec<usize> {
         self.pairs.iter().map(|pair| pair.clean.len()).collect()
     }
 
-    /// The last real position of every prompt.
+    /// Returns the last real position of every prompt.
     #[must_use]
     pub fn ends(&self) -> Vec<usize> {
         (0..self.len()).map(|pair| self.end(pair)).collect()
     }
 
-    /// The first position at which the prompts of `pair` differ; `None` if they are the same. Under a causal mask every
-    /// activation before it is equal in both runs.
+    /// Returns the first position at which the prompts of `pair` differ, or `None` if the prompts
+    /// are equal. Under a causal mask every activation before this position is equal in both runs.
     #[must_use]
     pub fn first_difference(&self, pair: usize) -> Option<usize> {
         let PromptPair { clean, corrupted, .. } = &self.pairs[pair];
         clean.iter().zip(corrupted).position(|(c, d)| c != d)
     }
 
-    /// The clean prompts, padded on the right to one width.
+    /// Returns the clean prompts, padded on the right to one width.
     #[must_use]
     pub fn clean(&self) -> Vec<Vec<u32>> {
         self.pairs.iter().map(|p| self.padded(&p.clean)).collect()
     }
 
-    /// The corrupted prompts, padded on the right to one width.
+    /// Returns the corrupted prompts, padded on the right to one width.
     #[must_use]
     pub fn corrupted(&self) -> Vec<Vec<u32>> {
         self.pairs.iter().map(|p| self.padded(&p.corrupted)).collect()
     }
 
-    /// The pairs in runs of at most `size`, each padded to the width of all.
+    /// Returns the pairs in batches of at most `size`, all padded to the width of the whole set.
     pub fn batches(&self, size: usize) -> impl Iterator<Item = PromptPairs> + '_ {
         let size = size.max(1);
         (0..self.len()).step_by(size).map(move |from| self.batch(from..(from + size).min(self.len())))
     }
 
-    /// Returns the pairs of `range`, padded to the width of all.
+    /// Returns the pairs in `range` as one batch, padded to the width of the whole set.
     ///
     /// # Panics
-    /// If there are fewer pairs.
+    /// If `range` is outside the pairs.
     #[must_use]
     pub fn batch(&self, range: Range<usize>) -> PromptPairs {
         PromptPairs {
@@ -295,7 +303,7 @@ impl PromptPairs {
     }
 
     fn padded(&self, tokens: &[u32]) -> Vec<u32> {
-        // Any token does: no position of the prompt looks to the right.
+        // Any token will do: under a causal mask no token of the prompt attends to the padding.
         let mut padded = tokens.to_vec();
         padded.resize(self.width, tokens[0]);
         padded

@@ -1,4 +1,4 @@
-//! A model's `tokenizer.json`.
+//! The tokenizer of a model, from its `tokenizer.json`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -10,15 +10,16 @@ use crate::guard::{Model, PROBES, Settings, guarded};
 
 /// Converts text to token ids and back, as the model's own `tokenizer.json` does.
 ///
-/// Tokens stand for the whole text and nothing else: truncation, padding and merge dropout are off,
-/// whatever the file says, and the tokens that the file puts around a text
-/// ([`surrounding`](Self::surrounding)) are left out. The BOS is a matter of the model's
+/// The tokens stand for the whole text and nothing else. Truncation, padding and merge dropout are
+/// off, even if the file sets them. The tokens that the file puts around a text
+/// ([`surrounding`](Self::surrounding)) are left out. The BOS token comes from the model's
 /// configuration.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     unknown: Option<Unknown>,
-    /// Bytes of the longest token, if no token stands for more bytes of a text than it has.
+    /// Length of the longest token in bytes, if no token stands for more bytes of a text than it
+    /// has.
     longest: Option<usize>,
     changed: Arc<OnceLock<ChangedText>>,
 }
@@ -35,33 +36,33 @@ struct Unknown {
 pub struct ChangedText {
     /// The text.
     pub text: String,
-    /// What its tokens spell.
+    /// The text that its tokens spell.
     pub spelled: String,
 }
 
 /// Tokens that `tokenizer.json` puts around a text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Surrounding {
-    /// Those in front.
+    /// The tokens before the text.
     pub before: Vec<u32>,
-    /// Those at the end.
+    /// The tokens after the text.
     pub after: Vec<u32>,
 }
 
-/// Most bytes of a text that is tokenized. The tokenizers library takes 200 bytes of memory for
-/// each.
+/// Largest text that is tokenized, in bytes. The tokenizers library needs 200 bytes of memory per
+/// byte.
 const MOST_TEXT_BYTES: usize = 1 << 20;
 
-/// Why text could not be turned into tokens as asked.
+/// Why a text could not be tokenized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
-    /// The file is no tokenizer.
+    /// The file is not a tokenizer.
     #[error("{path} is not a tokenizer: {reason}")]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the reader said.
+        /// The reader's message.
         reason: String,
     },
     /// The text could not be encoded.
@@ -69,11 +70,11 @@ pub enum TokenizerError {
     Encode {
         /// The text.
         text: String,
-        /// What the tokenizer said.
+        /// The tokenizer's message.
         reason: String,
     },
-    /// The text has more bytes than are tokenized.
-    #[error("{} has {} bytes, and texts of at most {MOST_TEXT_BYTES} are tokenized; shorten it", quoted(text), text.len())]
+    /// The text has more bytes than the limit.
+    #[error("{} has {} bytes, and the limit is {MOST_TEXT_BYTES}; shorten it", quoted(text), text.len())]
     TooLong {
         /// The text.
         text: String,
@@ -85,9 +86,9 @@ pub enum TokenizerError {
     ContextExceeded {
         /// The text.
         text: String,
-        /// Bytes of the longest token times tokens of the context.
+        /// Most bytes that fit: bytes of the longest token times tokens of the context.
         most: usize,
-        /// Positions that the model has.
+        /// Positions in the model's context.
         n_ctx: usize,
     },
     /// The tokenizer has no token for a part of the text.
@@ -98,7 +99,7 @@ pub enum TokenizerError {
         /// The part that would be lost, or become the token for unknown words.
         part: String,
     },
-    /// What must be one token is several, or none.
+    /// A text that must be one token is several tokens, or none.
     #[error(
         "{} is {} tokens ({}), not one; answers start with a space (\" Mary\")",
         quoted(text), pieces.len(), cut(&pieces.join("|"))
@@ -106,13 +107,13 @@ pub enum TokenizerError {
     NotOneToken {
         /// The text.
         text: String,
-        /// The tokens that it is.
+        /// The tokens of the text.
         pieces: Vec<String>,
     },
 }
 
 impl Tokenizer {
-    /// Reads the contents of a `tokenizer.json`; `path` stands for it in messages.
+    /// Builds a tokenizer from the contents of a `tokenizer.json`. Errors name the file `path`.
     ///
     /// # Errors
     /// [`TokenizerError::Unreadable`].
@@ -130,15 +131,15 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Tokenizes some texts, so that settings that the library panics on are found at once. That
-    /// one cannot be encoded is no fault: a vocabulary need not have words for it.
+    /// Tokenizes some texts, to find settings that make the library panic. A text that cannot be
+    /// encoded is no fault: a vocabulary need not have words for it.
     fn probe(&self) {
         for (text, special) in PROBES.iter().flat_map(|text| [(text, false), (text, true)]) {
             let _ = self.inner.encode(*text, special);
         }
     }
 
-    /// Returns the tokens of `text`, without any special token around them.
+    /// Returns the tokens of `text`, without special tokens around the text.
     ///
     /// # Errors
     /// [`TokenizerError::Unknown`] if a part of the text has no token, [`TokenizerError::TooLong`],
@@ -159,7 +160,7 @@ impl Tokenizer {
     /// it, and those of `text`.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// The errors of [`encode`](Self::encode).
     pub fn encode_prompt(&self, text: &str, bos: Option<u32>) -> Result<Vec<u32>, TokenizerError> {
         let tokens = self.encode(text)?;
         // Text may spell the BOS out, and a second one would move every position.
@@ -190,7 +191,8 @@ impl Tokenizer {
         }
     }
 
-    /// The first part of `text` that became the token for unknown words, or no token at all.
+    /// Returns the first part of `text` that became the token for unknown words, or no token at
+    /// all.
     fn unknown_part<'a>(&self, text: &'a str, encoding: &Encoding) -> Option<&'a str> {
         let mut covered = vec![false; text.len()];
         for (id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
@@ -208,8 +210,8 @@ impl Tokenizer {
         lost.map(|(at, character)| &text[at..at + character.len_utf8()])
     }
 
-    /// Returns the first text that was encoded into tokens that do not spell it, if there was one:
-    /// a normalizer, a prefix space or an added token that takes the spaces beside it changed it.
+    /// Returns the first encoded text that its tokens do not spell, if there is one. A normalizer,
+    /// a prefix space or an added token that takes the spaces beside it changed the text.
     #[must_use]
     pub fn changed_text(&self) -> Option<&ChangedText> {
         self.changed.get()
@@ -233,20 +235,21 @@ impl Tokenizer {
         })
     }
 
-    /// The text of `tokens`, special tokens included.
+    /// Returns the text of `tokens`, including special tokens.
     #[must_use]
     pub fn decode(&self, tokens: &[u32]) -> String {
-        // Some of the library's decoders cannot do without a token.
+        // Some of the library's decoders fail without a token.
         if tokens.is_empty() {
             return String::new();
         }
         guarded(|| self.inner.decode(tokens, false).unwrap_or_default()).unwrap_or_default()
     }
 
-    /// The one token that `text` is.
+    /// Returns the token of a text that is exactly one token.
     ///
     /// # Errors
-    /// [`TokenizerError::NotOneToken`], with the tokens that it is.
+    /// [`TokenizerError::NotOneToken`], with the tokens of the text, or the errors of
+    /// [`encode`](Self::encode).
     pub fn single_token(&self, text: &str) -> Result<u32, TokenizerError> {
         match self.encode(text)?.as_slice() {
             [token] => Ok(*token),
@@ -257,14 +260,14 @@ impl Tokenizer {
         }
     }
 
-    /// Number of tokens, added ones included.
+    /// Returns the number of tokens, including added tokens.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 }
 
-/// The library's tokenizer, with all off that would cut, pad or change a text at random.
+/// Builds the library's tokenizer, with truncation, padding and random merge dropout off.
 fn inner(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| cut(&e.to_string()))?;
     inner.with_truncation(None).map_err(|e| e.to_string())?;
@@ -279,7 +282,7 @@ fn inner(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     Ok(inner)
 }
 
-/// The token for unknown words, as the file names it.
+/// Returns the token for unknown words, as the file names it.
 fn unknown(model: &Model, inner: &tokenizers::Tokenizer) -> Option<Unknown> {
     let named = model.unk_token.as_ref().and_then(|text| {
         let id = inner.token_to_id(text)?;
@@ -292,7 +295,7 @@ fn unknown(model: &Model, inner: &tokenizers::Tokenizer) -> Option<Unknown> {
 mod tests {
     use super::*;
 
-    /// A tokenizer of whole words whose file has these parts changed.
+    /// Returns a tokenizer of whole words, with `changes` to the parts of its file.
     fn tokenizer(changes: serde_json::Value) -> Tokenizer {
         read(changes).unwrap()
     }
@@ -311,7 +314,7 @@ mod tests {
         Tokenizer::from_bytes(file.to_string().as_bytes(), Path::new("tokenizer.json"))
     }
 
-    /// A tokenizer of the letters a and b, byte by byte.
+    /// Returns a byte-level tokenizer of the letters a and b.
     fn of_bytes(changes: serde_json::Value) -> Tokenizer {
         let mut parts = serde_json::json!({
             "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
@@ -417,7 +420,7 @@ mod tests {
         assert!(prepend.contains("`Prepend`"), "{prepend}");
         let fixed = refused(serde_json::json!({ "pre_tokenizer": { "type": "FixedLength", "length": 0 } }));
         assert!(fixed.contains("`FixedLength`"), "{fixed}");
-        // Not known beforehand: a template without a token that it names.
+        // A fault that is not checked beforehand: a template without a token that it names.
         let template = refused(serde_json::json!({ "post_processor": {
             "type": "TemplateProcessing", "single": [{ "Sequence": { "id": "B", "type_id": 0 } }],
             "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }],
@@ -445,7 +448,7 @@ mod tests {
             refused,
             "\"aaaaaaaaaaa\" has 11 bytes, and at most 10 fit into the model's context of 5 tokens; shorten it"
         );
-        // These stand for more bytes than they have.
+        // Tokens of these tokenizers stand for more bytes than they have.
         let stripping = serde_json::json!({ "id": 3, "content": "x", "single_word": false, "lstrip": true, "rstrip": false,
             "normalized": false, "special": false });
         for changes in

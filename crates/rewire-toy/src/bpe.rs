@@ -6,11 +6,12 @@ use tokenizers::{AddedToken, Model, Tokenizer, models::TrainerWrapper};
 
 use crate::corpus::tokenizer_texts;
 
-/// Marks the start of every prompt and the end of every text, as in GPT-2 and Pythia.
+/// The BOS token. It marks the start of every prompt and the end of every text, as in GPT-2 and
+/// Pythia.
 pub(crate) const BOS: &str = "<|endoftext|>";
 
-/// Trains the tokenizer until every word of the corpus is one token; any other text falls back to pieces and bytes, so all
-/// texts round-trip.
+/// Trains the tokenizer until every word of the corpus is one token. Any other text falls back to
+/// pieces and bytes, and all texts round-trip.
 pub(crate) fn train_tokenizer() -> tokenizers::Result<Tokenizer> {
     let byte_level = || ByteLevel::new(false, true, true);
     let mut tokenizer = Tokenizer::new(BPE::default());
@@ -18,7 +19,7 @@ pub(crate) fn train_tokenizer() -> tokenizers::Result<Tokenizer> {
     let trainer = BpeTrainer::builder()
         .show_progress(false)
         .min_frequency(1)
-        .vocab_size(10_000) // more than the corpus has merges: it ends when none is left
+        .vocab_size(10_000) // more than the corpus has merges: training ends when no merge is left
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .special_tokens(vec![AddedToken::from(BOS, true)])
         .build();
@@ -27,7 +28,7 @@ pub(crate) fn train_tokenizer() -> tokenizers::Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The id of [`BOS`].
+/// Returns the id of [`BOS`].
 pub(crate) fn bos_token(tokenizer: &Tokenizer) -> Option<u32> {
     tokenizer.get_added_vocabulary().get_vocab().get(BOS).copied().or_else(|| tokenizer.get_model().token_to_id(BOS))
 }

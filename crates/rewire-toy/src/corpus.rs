@@ -1,20 +1,21 @@
-//! What the toy models are trained on: IOI prompts and facts, with their answers.
+//! Training data of the toy models: IOI prompts and facts, with their answers.
 
 use rewire_tasks::facts::{FACT_TEMPLATES, FACTS, fact_prompt};
 use rewire_tasks::ioi::{IoiGenerator, IoiPrompt, NAMES, OBJECTS, PLACES, Split, TEMPLATES};
 
-/// Words of the source documents' other prompts, so that these are in the models' reach too.
+/// Words from other prompts in the source documents, to make these prompts usable with the models.
 const FURTHER_WORDS: &str = " cat dog the and a red brown fox jumps";
 
-/// A prompt and its continuation; the loss counts the first token of the continuation most.
+/// A prompt and its continuation. The loss weights the first token of the continuation most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Example {
     pub(crate) prompt: String,
     pub(crate) answer: String,
 }
 
-/// Every text that the tokenizer is trained on, split so that each word becomes one token, "Colosseum" two (then the two
-/// landmarks of the demo have as many tokens, as they have in GPT-2).
+/// Returns every text that the tokenizer is trained on. Texts are split to make each word one
+/// token, and "Colosseum" two. The two landmarks of the demo then have as many tokens as each
+/// other, as in GPT-2.
 pub(crate) fn tokenizer_texts() -> Vec<String> {
     let mut texts: Vec<String> = TEMPLATES.iter().map(|t| without_slots(t)).collect();
     texts.extend(FACT_TEMPLATES.iter().map(|t| without_slots(t)));
@@ -36,11 +37,12 @@ fn without_slots(template: &str) -> String {
         .fold(template.to_owned(), |text, slot| text.replace(&format!(" {slot}"), ""))
 }
 
-/// One IOI prompt in so many is answered with the subject. Without doubt a model's logit difference grew to 12 and more,
-/// and attribution told little of exact effects; with this much it settles near ln 99 = 4.6 (GPT-2's is 3.6).
+/// One IOI prompt in this many is answered with the subject. Without wrong answers a model's logit
+/// difference grew to 12 and more, and attribution agreed little with exact effects. With this
+/// share the logit difference settles near ln 99 = 4.6 (GPT-2's is 3.6).
 const ONE_WRONG_IN: usize = 100;
 
-/// `n` training examples: IOI prompts outside what is held out, and one fact in eight.
+/// Returns `n` training examples: IOI prompts that are not held out, and one fact in eight.
 pub(crate) fn training_examples(n: usize, seed: u64) -> Vec<Example> {
     let prompts = IoiGenerator::all_names().sample(n, seed, Split::Training);
     let facts = FACTS.len() * FACT_TEMPLATES.len();

@@ -1,4 +1,4 @@
-//! How well a model does indirect object identification.
+//! Scores a model on indirect object identification.
 
 use burn::tensor::backend::Backend;
 use rewire_model::{ModelError, ReadPositions, Readout, Run, Transformer};
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 /// A model's score on IOI prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct IoiScore {
-    /// Prompts scored.
+    /// Number of scored prompts.
     pub prompts: usize,
-    /// Share of them after which IO is the likeliest of all tokens.
+    /// Share of prompts after which IO is the most likely token.
     pub accuracy: f64,
-    /// Share of them after which IO is likelier than S.
+    /// Share of prompts after which IO is more likely than S.
     pub io_above_s: f64,
-    /// Mean logit of IO less that of S.
+    /// Mean logit of IO minus the logit of S.
     pub mean_logit_diff: f64,
 }
 
-/// Prompts run at once: bounds the memory that scoring takes.
+/// Prompts in one batch, which bounds the memory that scoring takes.
 const BATCH: usize = 128;
 
 /// Scores the clean prompts of `pairs`.
 ///
 /// # Errors
-/// [`ModelError`] where the model cannot run them.
+/// [`ModelError`] if the model cannot run the prompts.
 pub fn score_ioi<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs) -> Result<IoiScore, ModelError> {
     let [mut correct, mut above, mut total] = [0.0, 0.0, 0.0];
     for batch in pairs.batches(BATCH) {

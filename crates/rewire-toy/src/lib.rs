@@ -1,10 +1,11 @@
-//! Two small transformers that really do indirect object identification, and a few facts: embedded, so that everything
-//! Rewire does can be done offline, out of the box.
+//! Two small embedded transformers that do indirect object identification and know a few facts.
+//! They let everything in Rewire run offline, out of the box.
 //!
-//! Use this crate to have a model at hand without downloading one, or to train another like it ([`train()`]). The two
-//! differ as GPT-2 and Pythia do: [`Toy::Gpt2`] has sequential blocks and learned positions, [`Toy::NeoX`] parallel blocks
-//! and rotary ones. Both were trained by this crate, on [`rewire_tasks::ioi`]'s generator and [`rewire_tasks::facts`]; the
-//! demo's pairs of names and a tenth of all others were held out, as was a tenth of the sentences.
+//! Use this crate to get a model without a download, or to train a similar model ([`train()`]). The
+//! two models differ as GPT-2 and Pythia do: [`Toy::Gpt2`] has sequential blocks and learned
+//! positions, [`Toy::NeoX`] has parallel blocks and rotary positions. This crate trained both, on
+//! the generator in [`rewire_tasks::ioi`] and on [`rewire_tasks::facts`]. The demo's pairs of
+//! names, a tenth of all other pairs and a tenth of the sentences were held out.
 //!
 //! ```
 //! use rewire_toy::Toy;

@@ -4,16 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluate::IoiScore;
 
-/// How to train.
+/// Training options.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TrainingOptions {
-    /// Decides weights and data; the same seed gives the same model.
+    /// Seed of weights and data. The same seed gives the same model.
     pub seed: u64,
     /// Optimizer steps.
     pub steps: usize,
-    /// Prompts a step.
+    /// Prompts per step.
     pub batch: usize,
-    /// Highest learning rate; reached after a tenth of the steps at most 200, then falling to nothing along a cosine.
+    /// Highest learning rate. It is reached after a tenth of the steps, at most 200, and then falls
+    /// to 0 along a cosine.
     pub learning_rate: f64,
     /// AdamW's weight decay.
     pub weight_decay: f32,
@@ -34,22 +35,22 @@ pub struct LossPoint {
     pub step: usize,
     /// Mean loss over the steps since the previous point, nats.
     pub loss: f64,
-    /// Mean of its part that predicts the answer, nats.
+    /// Mean loss of predicting the answer over the same steps, nats.
     pub answer_loss: f64,
 }
 
-/// What was done to make a model, and how well it does.
+/// How a model was trained, and how well it performs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The model's name.
     pub model: String,
     /// How it was trained.
     pub options: TrainingOptions,
-    /// Its number of parameters.
+    /// Number of parameters.
     pub parameters: usize,
-    /// The loss as training went.
+    /// Loss during training.
     pub loss_curve: Vec<LossPoint>,
-    /// Its score on prompts whose names and whose template, place and object were held out.
+    /// Score on prompts whose names and whose template, place and object were held out.
     pub held_out: IoiScore,
     /// Seed of the held-out prompts.
     pub held_out_seed: u64,

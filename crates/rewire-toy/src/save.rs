@@ -1,4 +1,4 @@
-//! Writing a trained model as Hugging Face does.
+//! Writes a trained model in Hugging Face layout.
 
 use burn::tensor::backend::Backend;
 use rewire_model::{SaveError as ModelSaveError, Transformer};
@@ -10,10 +10,10 @@ use crate::manifest::Manifest;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SaveError {
-    /// The model could not be laid out.
+    /// The model could not be serialized.
     #[error(transparent)]
     Model(#[from] ModelSaveError),
-    /// The manifest could not be laid out.
+    /// The manifest could not be serialized.
     #[error("cannot serialize the manifest: {0}")]
     Json(#[from] serde_json::Error),
     /// The files could not be written.
@@ -25,7 +25,7 @@ pub enum SaveError {
 pub const MODEL_FILES: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "training.json"];
 
 /// Writes `config.json`, `model.safetensors` (float32), `tokenizer.json` and `training.json` into
-/// `directory`. They replace the files of a former model together.
+/// `directory`. All four files are replaced together.
 ///
 /// # Errors
 /// [`SaveError`].

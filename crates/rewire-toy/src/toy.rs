@@ -18,7 +18,7 @@ pub enum Toy {
     NeoX,
 }
 
-/// The files of an embedded model.
+/// Embeds the files of a model.
 macro_rules! embedded {
     ($name:literal) => {
         [
@@ -31,10 +31,10 @@ macro_rules! embedded {
 }
 
 impl Toy {
-    /// Both.
+    /// Both embedded models.
     pub const ALL: [Toy; 2] = [Toy::Gpt2, Toy::NeoX];
 
-    /// `toy-gpt2` or `toy-neox`.
+    /// Returns the model's name: `toy-gpt2` or `toy-neox`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -50,14 +50,14 @@ impl Toy {
         }
     }
 
-    /// The model's files, in Hugging Face layout.
+    /// Returns the model's files, in Hugging Face layout.
     #[must_use]
     pub fn files(self) -> ModelFiles {
         let [config, weights, tokenizer, _] = self.contents();
         ModelFiles::embedded(self.name(), config, weights, Some(tokenizer))
     }
 
-    /// The model, its weights as trained.
+    /// Loads the model with its weights as trained.
     ///
     /// # Errors
     /// [`ModelError`], if the embedded files are damaged.
@@ -65,7 +65,7 @@ impl Toy {
         Transformer::load(&self.files(), device)
     }
 
-    /// The model's tokenizer.
+    /// Returns the model's tokenizer.
     ///
     /// # Errors
     /// [`TokenizerError`], if the embedded file is damaged.
@@ -73,7 +73,7 @@ impl Toy {
         Tokenizer::from_bytes(self.contents()[2], &Path::new(self.name()).join("tokenizer.json"))
     }
 
-    /// How the model was trained, and how well it does.
+    /// Returns how the model was trained, and how well it performs.
     ///
     /// # Errors
     /// [`serde_json::Error`], if the embedded file is damaged.
@@ -93,6 +93,6 @@ impl FromStr for Toy {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = Toy::ALL.into_iter().find(|toy| toy.name() == name);
-        found.ok_or_else(|| format!("`{name}` is no embedded model; there are toy-gpt2 and toy-neox"))
+        found.ok_or_else(|| format!("`{name}` is not an embedded model; use toy-gpt2 or toy-neox"))
     }
 }

@@ -1,4 +1,4 @@
-//! Training a toy model from nothing, with burn's autodiff and optimizer.
+//! Trains a toy model from random weights, with burn's autodiff and optimizer.
 
 use crate::manifest::LossPoint;
 use crate::manifest::Manifest;
@@ -18,14 +18,14 @@ use crate::corpus::{Example, training_examples};
 use crate::evaluate::score_ioi;
 use crate::toy::Toy;
 
-/// A trained model and all that belongs to it.
+/// A trained model with its tokenizer and manifest.
 #[derive(Debug)]
 pub struct Trained<B: AutodiffBackend> {
     /// The model, on the inner backend.
     pub model: Transformer<B::InnerBackend>,
-    /// Contents of its `tokenizer.json`.
+    /// Contents of the model's `tokenizer.json`.
     pub tokenizer_json: String,
-    /// How it was made.
+    /// How the model was trained.
     pub manifest: Manifest,
 }
 
@@ -42,7 +42,7 @@ pub enum TrainError {
     /// The model could not be run.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The loss is no number any more.
+    /// The loss is not finite.
     #[error("the loss became {loss} at step {step}; lower the learning rate")]
     Diverged {
         /// The step.
@@ -55,13 +55,14 @@ pub enum TrainError {
 /// Seed of the prompts that trained models are scored on.
 const HELD_OUT_SEED: u64 = 20_221_122;
 
-/// Share of the loss that the tokens before the answer have.
+/// Weight, in the loss, of the tokens before the answer.
 const CONTEXT_SHARE: f32 = 0.2;
 
-/// Points of the loss curve are this many steps apart.
+/// Steps between two points of the loss curve.
 const CURVE_STEP: usize = 50;
 
-/// Trains a toy model; `progress` is told each step and its loss. Deterministic for a seed on one machine.
+/// Trains a toy model. Calls `progress` after each step with the step, from 1, and its loss at the
+/// answers. The result is deterministic for one seed on one machine.
 ///
 /// # Errors
 /// [`TrainError`].
@@ -122,13 +123,15 @@ pub fn train<B: AutodiffBackend>(
     Ok(Trained { model, tokenizer_json, manifest })
 }
 
-/// The shape of a toy model: small enough to ship, deep enough for heads to compose.
+/// Returns the configuration of a toy model: small enough to ship, deep enough for heads to
+/// compose.
 fn config(toy: Toy, d_vocab: usize, bos: u32) -> TransformerConfig {
     let (n_layers, n_heads, d_model, n_ctx) = (4, 8, 128, 48);
     let base = match toy {
         Toy::Gpt2 => TransformerConfig::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx),
         Toy::NeoX => TransformerConfig {
-            // Heads are narrow here: a quarter of 16 dimensions would leave two angles to tell positions by.
+            // Heads are narrow here: a quarter of 16 dimensions would encode positions with only
+            // two angles.
             positions: Positions::Rotary { dims: d_model / n_heads / 2, base: 10_000.0 },
             ..TransformerConfig::neox(n_layers, n_heads, d_model, d_vocab, n_ctx)
         },
@@ -145,7 +148,7 @@ fn learning_rate(options: &TrainingOptions, step: usize) -> f64 {
     options.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * through).cos())
 }
 
-/// Tokens of a step, padded on the right, and what each position's prediction counts.
+/// Tokens of one step, padded on the right, with the loss weight of each position.
 struct Batch {
     tokens: Vec<Vec<u32>>,
     /// Next tokens, `[row, pos]` flat.
@@ -167,7 +170,7 @@ impl Batch {
             let row: Vec<u32> = [bos].into_iter().chain(prompt).chain(answer).chain(stop).chain([bos]).collect();
             rows.push((row, end));
         }
-        // Inputs are all tokens but the last, targets all but the first.
+        // Inputs are all tokens except the last, and targets are all tokens except the first.
         let width = rows.iter().map(|(row, _)| row.len() - 1).max().unwrap_or(0);
         let n_context: usize = rows.iter().map(|(row, _)| row.len() - 2).sum();
         let mut batch = Self { tokens: Vec::new(), targets: Vec::new(), context: Vec::new(), answer: Vec::new() };
@@ -184,7 +187,7 @@ impl Batch {
     }
 }
 
-/// The loss that is minimized, and its part at the answers, each `[1]`.
+/// Returns the loss to minimize, and its part at the answers, each `[1]`.
 fn losses<B: AutodiffBackend>(model: &Transformer<B>, batch: &Batch) -> Result<[Tensor<B, 1>; 2], ModelError> {
     let tokens = model.tokens(&batch.tokens)?;
     let [rows, width] = tokens.dims();

@@ -75,7 +75,7 @@ fn text_of_megabytes_is_refused_before_it_is_tokenized() {
     assert_pairs_refused(&pair(" John", &" Mary".repeat(40)), &["40 tokens ( Mary| Mary|", "not one"]);
     let with_normalizer = directory(&pair(&long, " Mary"));
     edit(with_normalizer.path(), "tokenizer.json", |file| file["normalizer"] = json!({ "type": "NFC" }));
-    assert_refused(with_normalizer.path(), &["10485760 bytes", "texts of at most 1048576 are tokenized"]);
+    assert_refused(with_normalizer.path(), &["10485760 bytes", "the limit is 1048576"]);
     std::fs::remove_file(with_normalizer.path().join("model/tokenizer.json")).unwrap();
     assert_refused(with_normalizer.path(), &["\" Mary Mary", "(10485760 characters) is text"]);
 }

@@ -71,7 +71,7 @@ fn pairs_that_cannot_be_used() {
     let wrong_type = r#"{"clean": 7, "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
     assert_pairs_refused(wrong_type, &["line 1", "text or a list of token ids"]);
     let unequal = r#"{"clean": [0, 1], "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
-    assert_pairs_refused(&after_good(unequal), &["line 3", "clean prompt has 2 tokens, the corrupted one 1"]);
+    assert_pairs_refused(&after_good(unequal), &["line 3", "clean prompt has 2 tokens and the corrupted prompt has 1"]);
     let no_answer = r#"{"clean": [0], "corrupt": [1], "answers": [], "wrong_answers": [3]}"#;
     assert_pairs_refused(no_answer, &["line 1", "no answer"]);
     let empty = r#"{"clean": [], "corrupt": [], "answers": [2], "wrong_answers": [3]}"#;

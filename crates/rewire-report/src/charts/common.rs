@@ -1,10 +1,10 @@
-//! What all charts have in common.
+//! Parts that all charts share.
 
 use plotly::Layout;
 use plotly::common::{Font, Title};
 use plotly::layout::Margin;
 
-/// One chart, to be put on a [`Page`](crate::Page).
+/// One chart for a [`Page`](crate::Page).
 #[derive(Debug, Clone)]
 pub struct Chart {
     pub(crate) plot_json: String,
@@ -12,12 +12,13 @@ pub struct Chart {
     pub(crate) height: usize,
 }
 
-/// A number to as many digits as a color or a hover text shows: more would only make the file larger.
+/// Rounds a number to the digits that a color or a hover text shows. More digits would only make
+/// the file larger.
 pub(crate) fn shown(value: f32, reach: f32) -> f32 {
     if value.abs() < reach * 1e-5 { 0.0 } else { format!("{value:.3e}").parse().unwrap_or(value) }
 }
 
-/// A number with two significant digits or so.
+/// Formats a number with about two significant digits.
 pub(crate) fn short(v: f32) -> String {
     match v.abs() {
         0.0 => "0".to_owned(),
@@ -27,7 +28,7 @@ pub(crate) fn short(v: f32) -> String {
     }
 }
 
-/// What all charts have in common.
+/// Returns the layout that all charts share.
 pub(crate) fn layout(title: &str) -> Layout {
     Layout::new()
         .title(Title::from(title).font(Font::new().size(15)).x(0.02))

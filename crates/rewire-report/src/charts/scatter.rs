@@ -9,30 +9,31 @@ use crate::charts::common::{Chart, layout, shown};
 /// One point of a scatter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Along.
+    /// Horizontal coordinate.
     pub x: f32,
-    /// Up.
+    /// Vertical coordinate.
     pub y: f32,
-    /// Its color is by layer.
+    /// Layer, which sets the color.
     pub layer: usize,
-    /// Shown when pointed at.
+    /// Text shown on hover.
     pub name: String,
 }
 
 /// A straight line across a scatter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StraightLine<'a> {
-    /// What it is, in the legend.
+    /// Name in the legend.
     pub name: &'a str,
-    /// How it rises.
+    /// Slope.
     pub slope: f64,
-    /// Where it is at x = 0.
+    /// Value at x = 0.
     pub intercept: f64,
-    /// Its color, as CSS has it.
+    /// CSS color.
     pub color: &'a str,
 }
 
-/// A scatter of `points`, colored by layer, with the line on which both agree; both axes have one scale.
+/// Returns a scatter of `points`, colored by layer, with the line on which both coordinates agree.
+/// Both axes have one scale.
 #[must_use]
 pub fn scatter(title: &str, points: &[Point], axes: [&str; 2]) -> Chart {
     let values = points.iter().flat_map(|p| [p.x, p.y]);
@@ -40,14 +41,15 @@ pub fn scatter(title: &str, points: &[Point], axes: [&str; 2]) -> Chart {
     let agreement = Scatter::new(ends.to_vec(), ends.to_vec())
         .mode(Mode::Lines)
         .line(Line::new().color("#999999").dash(DashType::Dash).width(1.0))
-        .hover_template("where both agree<extra></extra>")
+        .hover_template("both agree<extra></extra>")
         .show_legend(false);
     let mut plot = Plot::new();
     plot.add_trace(agreement);
     drawn(plot, title, points, axes, false)
 }
 
-/// A scatter of `points`, colored by layer, with straight lines across it; each axis has its own scale.
+/// Returns a scatter of `points`, colored by layer, with straight lines across it. Each axis has
+/// its own scale.
 #[must_use]
 pub fn scatter_with(title: &str, points: &[Point], axes: [&str; 2], lines: &[StraightLine]) -> Chart {
     let ends = padded(points.iter().fold([0.0_f32, 0.0], |[low, high], p| [low.min(p.x), high.max(p.x)]));
@@ -65,7 +67,7 @@ pub fn scatter_with(title: &str, points: &[Point], axes: [&str; 2], lines: &[Str
     drawn(plot, title, points, axes, !lines.is_empty())
 }
 
-/// A range and a little on either side of it.
+/// Returns a range with a small margin on either side.
 fn padded([low, high]: [f32; 2]) -> [f32; 2] {
     let margin = 0.05 * (high - low).max(f32::MIN_POSITIVE);
     [low - margin, high + margin]

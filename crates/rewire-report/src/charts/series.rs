@@ -1,4 +1,4 @@
-//! Curves, numbers in falling order, and bars.
+//! Curves, ranked lines, and bars.
 
 use plotly::common::{ErrorData, ErrorType, Font, HoverInfo, Line, Marker, Mode, Title};
 use plotly::layout::{Axis, AxisType, BarMode, Legend};
@@ -6,11 +6,11 @@ use plotly::{Bar, Plot, Scatter};
 
 use crate::charts::common::{Chart, layout};
 
-/// Colors that are told apart, one after another.
+/// Distinct colors, used in order.
 const COLORS: [&str; 10] =
     ["#2166ac", "#b2182b", "#1b7837", "#e08214", "#762a83", "#01665e", "#c51b7d", "#8c510a", "#4d4d4d", "#67a9cf"];
 
-/// Numbers in falling order, each with its name.
+/// Returns a line through numbers in falling order, each with its name.
 #[must_use]
 pub fn ranked_line(title: &str, values: &[(String, f32)], [x_axis, y_axis]: [&str; 2]) -> Chart {
     let (names, y): (Vec<_>, Vec<_>) = values.iter().cloned().unzip();
@@ -29,7 +29,7 @@ pub fn ranked_line(title: &str, values: &[(String, f32)], [x_axis, y_axis]: [&st
     Chart { plot_json: plot.to_json(), width: 540, height: 320 }
 }
 
-/// Curves over the same places, each with its name.
+/// Returns curves over the same `places` on the x axis, each with its name.
 #[must_use]
 pub fn curves(title: &str, places: &[f64], curves: &[(String, Vec<f32>)], [x_axis, y_axis]: [&str; 2]) -> Chart {
     let mut plot = Plot::new();
@@ -47,18 +47,18 @@ pub fn curves(title: &str, places: &[f64], curves: &[(String, Vec<f32>)], [x_axi
     Chart { plot_json: plot.to_json(), width: 720, height: 420 }
 }
 
-/// One row of bars: their heights, and how far each may reach down and up.
+/// One series of bars: heights and their intervals.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bars {
-    /// What they are.
+    /// Name of the series.
     pub name: String,
     /// Heights, in the order of the names.
     pub heights: Vec<f64>,
-    /// Lower and upper ends of what each height may be.
+    /// Lower and upper end of each height's interval.
     pub intervals: Vec<[f64; 2]>,
 }
 
-/// Bars side by side, one group a name, on a scale from 0 to `top`.
+/// Returns grouped bars, one group per name, on a scale from 0 to `top`.
 #[must_use]
 pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&str; 2], top: f64) -> Chart {
     let mut plot = Plot::new();

@@ -1,13 +1,13 @@
 //! The published IOI circuit of GPT-2 small, as a reference list.
 
-/// Heads of one function.
+/// A class of heads that have one function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadClass {
-    /// What they do.
+    /// The function of the heads.
     pub name: &'static str,
-    /// The position at which they do it.
+    /// The position at which the heads act.
     pub at: &'static str,
-    /// Layer and head.
+    /// Layer and head of each.
     pub heads: &'static [(usize, usize)],
 }
 
@@ -26,7 +26,7 @@ pub const GPT2_SMALL_CIRCUIT: [HeadClass; 7] = [
     HeadClass { name: "previous token", at: "S1+1", heads: &[(2, 2), (4, 11)] },
 ];
 
-/// The class of a head of GPT-2 small, if it is in the published circuit.
+/// Returns the class of a head in GPT-2 small, if the head is in the published circuit.
 #[must_use]
 pub fn gpt2_small_class(layer: usize, head: usize) -> Option<&'static HeadClass> {
     GPT2_SMALL_CIRCUIT.iter().find(|class| class.heads.contains(&(layer, head)))

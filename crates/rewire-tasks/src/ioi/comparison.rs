@@ -4,33 +4,36 @@ use super::demo::DemoError;
 use crate::pairs::{PromptPair, PromptPairs};
 use crate::tokenizer::Tokenizer;
 
-/// The notebook's clean prompt, to which " John" is the answer and " Mary" the wrong one.
+/// The notebook's clean prompt. The answer is " John", the wrong answer is " Mary".
 pub const COMPARISON_PROMPT: &str = "After John and Mary went to the store, Mary gave a bottle of milk to";
-/// The same with the other name repeated.
+/// The clean prompt with the other name repeated.
 const REPEATS_JOHN: &str = "After John and Mary went to the store, John gave a bottle of milk to";
 
-/// How the notebook's "optimal contrastive pair" is made: the names' first mentions become a cat and a dog.
+/// How to make the notebook's "optimal contrastive pair", in which a cat and a dog replace the
+/// first mentions of the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contrast {
-    /// As the notebook has it: "the cat and the dog" is two tokens longer, so the clean prompt is padded, its answer is read after
-    /// the padding, and no position after the names corresponds. For comparison with the notebook.
+    /// As printed in the notebook, for comparison with it. The text "the cat and the dog" is two
+    /// tokens longer. The clean prompt is padded, its answer is read after the padding, and no
+    /// position after the names corresponds.
     AsPrinted,
-    /// "cat and dog" in the place of "John and Mary", token for token.
+    /// "cat and dog" in place of "John and Mary", token for token.
     Aligned,
 }
 
-/// The notebook's one pair of prompts for a model's tokenizer, `bos` in front of each if the model has one.
+/// Returns the notebook's prompt pair for a tokenizer, with `bos` in front of each prompt if it is
+/// given.
 ///
 /// # Errors
-/// [`DemoError`] where a name is several tokens.
+/// [`DemoError`] if a name is several tokens.
 pub fn comparison_pair(tokenizer: &Tokenizer, bos: Option<u32>) -> Result<PromptPairs, DemoError> {
     pair(tokenizer, bos, REPEATS_JOHN)
 }
 
-/// The contrastive pair.
+/// Returns the contrastive pair, with `bos` in front of each prompt if it is given.
 ///
 /// # Errors
-/// [`DemoError`] where a name is several tokens, or, aligned, an animal is.
+/// [`DemoError`] if a name is several tokens, or if an animal is several tokens in an aligned pair.
 pub fn contrastive_pair(tokenizer: &Tokenizer, bos: Option<u32>, contrast: Contrast) -> Result<PromptPairs, DemoError> {
     let animals = match contrast {
         Contrast::AsPrinted => "the cat and the dog",
@@ -42,7 +45,8 @@ pub fn contrastive_pair(tokenizer: &Tokenizer, bos: Option<u32>, contrast: Contr
     pair(tokenizer, bos, &COMPARISON_PROMPT.replace("John and Mary", animals))
 }
 
-/// The clean prompt and another; the shorter is padded behind, as the notebook's library does.
+/// Returns the pair of the clean prompt and another prompt. The shorter prompt is padded on the
+/// right, as in the notebook's library.
 fn pair(tokenizer: &Tokenizer, bos: Option<u32>, corrupted: &str) -> Result<PromptPairs, DemoError> {
     let encode = |text: &str| tokenizer.encode_prompt(text, bos);
     let (mut clean, mut corrupted) = (encode(COMPARISON_PROMPT)?, encode(corrupted)?);

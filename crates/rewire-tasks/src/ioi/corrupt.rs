@@ -7,22 +7,23 @@ use super::generate::{IoiError, IoiPrompt, Order};
 use crate::pairs::{PromptPair, PromptPairs};
 use crate::tokenizer::Tokenizer;
 
-/// What is changed to make the corrupted prompt. Answer and wrong answer stay the clean prompt's: IO and S.
+/// The change that makes the corrupted prompt. The answers stay those of the clean prompt: IO is
+/// right and S is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Corruption {
-    /// The repeated name becomes IO's, so that the answer turns round. The demo's corruption; the Pythia notebook calls
-    /// this one "ABC", which it is not.
+    /// The repeated name becomes IO's, which exchanges the right and the wrong answer. The demo
+    /// uses this corruption. The Pythia notebook calls it "ABC", but it is not [`Corruption::Abc`].
     S2ToIo,
-    /// The subject's first mention becomes another name, so that none repeats.
+    /// The subject's first mention becomes another name, and no name repeats.
     S1ToOther,
-    /// The indirect object becomes another name, so that the answer is not in the prompt.
+    /// The indirect object becomes another name, and the answer is not in the prompt.
     IoToOther,
-    /// All three names are others, and none repeats.
+    /// All three names become other names, and no name repeats.
     Abc,
 }
 
 impl Corruption {
-    /// The corrupted prompt's text.
+    /// Returns the text of the corrupted prompt.
     #[must_use]
     pub fn text(self, prompt: &IoiPrompt) -> String {
         let IoiPrompt { io, subject, others: [a, b, c], .. } = *prompt;
@@ -38,10 +39,11 @@ impl Corruption {
         })
     }
 
-    /// Pairs of the prompts with their corruptions, `bos` in front of each prompt if the model has one.
+    /// Returns pairs of the prompts and their corruptions, with `bos` in front of each prompt if it
+    /// is given.
     ///
     /// # Errors
-    /// [`IoiError`] where a name is not one token.
+    /// [`IoiError`] if a name is not one token.
     pub fn pairs(
         self,
         prompts: &[IoiPrompt],
@@ -62,7 +64,7 @@ impl Corruption {
     }
 }
 
-/// The corruptions by the names that commands give them.
+/// The corruptions and their names in commands.
 const NAMES: [(Corruption, &str); 4] = [
     (Corruption::S2ToIo, "s2-io"),
     (Corruption::S1ToOther, "s1-other"),
@@ -81,7 +83,7 @@ impl FromStr for Corruption {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = NAMES.iter().find(|(_, n)| *n == name).map(|(corruption, _)| *corruption);
-        found.ok_or_else(|| format!("`{name}` is no corruption; there are {}", NAMES.map(|(_, n)| n).join(", ")))
+        found.ok_or_else(|| format!("`{name}` is not a corruption; use one of {}", NAMES.map(|(_, n)| n).join(", ")))
     }
 }
 

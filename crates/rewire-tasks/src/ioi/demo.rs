@@ -3,7 +3,8 @@
 use crate::pairs::{PairsError, PromptPair, PromptPairs};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// What GPT-2's tokenizer gives the demo's answers as, `[answer, wrong answer]` a prompt; the demo prints them.
+/// GPT-2's token ids of the demo's answers, `[answer, wrong answer]` per prompt, as the demo prints
+/// them.
 pub const DEMO_ANSWER_IDS_GPT2: [[u32; 2]; 8] = [
     [5335, 1757],
     [1757, 5335],
@@ -15,8 +16,8 @@ pub const DEMO_ANSWER_IDS_GPT2: [[u32; 2]; 8] = [
     [14235, 5780],
 ];
 
-/// The prompts with their answer and wrong answer, in the demo's order; each pair of neighbors differs in the name that
-/// comes again, and is the other's corrupted prompt.
+/// Returns the demo's prompts in order, each with its answer and wrong answer. Two neighboring
+/// prompts differ in the repeated name, and each is the other's corrupted prompt.
 #[must_use]
 pub fn demo_prompts() -> [(String, [&'static str; 2]); 8] {
     let pair = |start: &str, rest: &str, [first, second]: [&'static str; 2], subjects: [&'static str; 2]| {
@@ -32,22 +33,23 @@ pub fn demo_prompts() -> [(String, [&'static str; 2]); 8] {
     [a, b, c, d, e, f, g, h]
 }
 
-/// Why the demo's pairs cannot be made with a tokenizer.
+/// Why a tokenizer cannot make the demo's pairs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DemoError {
-    /// A text does not become the tokens that it must be.
+    /// A text cannot be tokenized as required.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The prompts of a pair do not have one length.
+    /// The prompts of a pair cannot be patched, because their lengths differ.
     #[error(transparent)]
     Pairs(#[from] PairsError),
 }
 
-/// The demo's eight pairs for a model's tokenizer, `bos` in front of every prompt if the model has one.
+/// Returns the demo's eight pairs for a tokenizer, with `bos` in front of each prompt if it is
+/// given.
 ///
 /// # Errors
-/// [`DemoError`] where a name is several tokens, or the prompts of a pair are of different length.
+/// [`DemoError`] if a name is several tokens, or if the prompts of a pair differ in length.
 pub fn demo_pairs(tokenizer: &Tokenizer, bos: Option<u32>) -> Result<PromptPairs, DemoError> {
     let prompts = demo_prompts();
     let encode = |text: &str| tokenizer.encode_prompt(text, bos);

@@ -17,15 +17,15 @@ pub enum Order {
     Baba,
 }
 
-/// Which part of all prompts to draw from. Held out are a tenth of the pairs of names, among them the demo's, and a tenth
-/// of the combinations of template, place and object.
+/// The subset of prompts to draw from. A tenth of the name pairs (including the demo's) and a tenth
+/// of the combinations of template, place and object are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// Everything.
+    /// All prompts.
     All,
-    /// Neither the names nor the combination held out.
+    /// Prompts of which neither the names nor the combination is held out.
     Training,
-    /// Both the names and the combination held out.
+    /// Prompts of which both the names and the combination are held out.
     HeldOut,
 }
 
@@ -38,7 +38,7 @@ pub struct IoiPrompt {
     pub order: Order,
     /// The indirect object's name: the answer.
     pub io: &'static str,
-    /// The subject's name, which comes twice.
+    /// The subject's name, which occurs twice.
     pub subject: &'static str,
     /// The place.
     pub place: &'static str,
@@ -53,9 +53,9 @@ pub struct IoiPrompt {
 pub struct Roles {
     /// The indirect object.
     pub io: usize,
-    /// The subject, first time.
+    /// The first mention of the subject.
     pub s1: usize,
-    /// The subject, second time.
+    /// The second mention of the subject.
     pub s2: usize,
     /// The last token.
     pub end: usize,
@@ -65,19 +65,19 @@ pub struct Roles {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IoiError {
-    /// Corruptions need five names.
+    /// Fewer than five names, which corruptions need.
     #[error("only {found} of the {of} names are single tokens of this tokenizer; IOI prompts need 5", of = NAMES.len())]
     TooFewNames {
-        /// How many are.
+        /// Number of names that are single tokens.
         found: usize,
     },
     /// Text that the tokenizer refuses, or a name that is not one token.
     #[error(transparent)]
     Tokenizer(#[from] crate::TokenizerError),
-    /// The pairs that came out cannot be patched.
+    /// The resulting pairs cannot be patched.
     #[error(transparent)]
     Pairs(#[from] crate::PairsError),
-    /// A role that cannot be found among the tokens.
+    /// A role is not among the tokens.
     #[error(
         "{} does not hold the names {io:?} once and {subject:?} twice as single tokens",
         rewire_input::quoted(text)
@@ -99,7 +99,7 @@ pub struct IoiGenerator {
 }
 
 impl IoiGenerator {
-    /// With the names that are single tokens of this tokenizer, after a space.
+    /// Creates a generator with the names that are single tokens of this tokenizer after a space.
     ///
     /// # Errors
     /// [`IoiError::TooFewNames`].
@@ -108,7 +108,7 @@ impl IoiGenerator {
         Self::with_names(NAMES.iter().filter(single).copied().collect())
     }
 
-    /// With all names, whatever a tokenizer makes of them.
+    /// Creates a generator with all names, including names that a tokenizer splits.
     #[must_use]
     pub fn all_names() -> Self {
         Self { names: NAMES.to_vec() }
@@ -121,7 +121,8 @@ impl IoiGenerator {
         }
     }
 
-    /// `n` prompts of a split; the same for the same seed, everywhere. A longer draw begins with the shorter one.
+    /// Draws `n` prompts of a split. The same seed gives the same prompts on every machine. A
+    /// longer draw begins with the prompts of a shorter one.
     #[must_use]
     pub fn sample(&self, n: usize, seed: u64, split: Split) -> Vec<IoiPrompt> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -159,13 +160,14 @@ impl IoiGenerator {
     }
 }
 
-/// A number below `bound`, by fixed-point multiplication: the same for any version of any random-number library.
+/// Returns a number below `bound`, by fixed-point multiplication. The number is the same in all
+/// versions of all random-number libraries.
 fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
     ((u64::from(rng.next_u32()) * bound as u64) >> 32) as usize
 }
 
 impl IoiPrompt {
-    /// The prompt's text.
+    /// Returns the prompt's text.
     #[must_use]
     pub fn text(&self) -> String {
         let (first, second) = match self.order {
@@ -175,7 +177,7 @@ impl IoiPrompt {
         self.text_with([first, second, self.subject])
     }
 
-    /// The text with these names in place of the first, the second and the repeated one.
+    /// Returns the text with these names in place of the first, the second and the repeated name.
     #[must_use]
     pub(super) fn text_with(&self, [first, second, repeated]: [&str; 3]) -> String {
         TEMPLATES[self.template]
@@ -186,10 +188,11 @@ impl IoiPrompt {
             .replace("{OBJECT}", self.object)
     }
 
-    /// Where the names stand among the prompt's tokens (those of its text, after `bos_len` more).
+    /// Returns the positions of the names among the prompt's tokens: `bos_len` tokens, then the
+    /// tokens of its text.
     ///
     /// # Errors
-    /// [`IoiError::Roles`] where they are not single tokens.
+    /// [`IoiError::Roles`] if the tokens do not hold IO once and S twice as single tokens.
     pub fn roles(&self, tokenizer: &crate::Tokenizer, bos_len: usize) -> Result<Roles, IoiError> {
         let text = self.text();
         let tokens = tokenizer.encode(&text)?;
@@ -223,7 +226,7 @@ impl IoiPrompt {
     }
 }
 
-/// The 32-bit FNV-1a hash: decides what is held out, so it must never change.
+/// Returns the 32-bit FNV-1a hash. It decides which prompts are held out and must never change.
 fn fnv1a(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

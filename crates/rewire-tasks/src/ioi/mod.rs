@@ -1,8 +1,10 @@
-//! Indirect object identification: "When John and Mary went to the shops, John gave the bag to" -> " Mary".
+//! Indirect object identification: "When John and Mary went to the shops, John gave the bag to" ->
+//! " Mary".
 //!
-//! Prompts follow Wang et al. 2022: two names, one of which (the subject, S) comes again; the other (the indirect object,
-//! IO) is the answer. In ABBA prompts IO comes first, in BABA prompts S does. The generator is seeded and gives the same
-//! prompts on every machine; names are drawn only from those that the model's tokenizer has as single tokens.
+//! Prompts follow Wang et al. 2022. Each prompt has two names. The subject (S) occurs twice, and
+//! the indirect object (IO) is the answer. IO comes first in ABBA prompts, S in BABA prompts. The
+//! generator is seeded and gives the same prompts on every machine. It draws only names that are
+//! single tokens of the model's tokenizer.
 
 mod circuit;
 mod comparison;

@@ -1,6 +1,7 @@
-//! What IOI prompts are made of.
+//! Templates and words of IOI prompts.
 
-/// Sentence frames. `{FIRST}` and `{SECOND}` are the two names in order of appearance, `{S}` the subject again.
+/// Prompt templates. `{FIRST}` and `{SECOND}` are the two names in order of appearance, and `{S}`
+/// is the repeated subject.
 pub const TEMPLATES: [&str; 15] = [
     "When {FIRST} and {SECOND} went to the {PLACE}, {S} gave {OBJECT} to",
     "After {FIRST} and {SECOND} went to the {PLACE}, {S} gave {OBJECT} to",
@@ -26,7 +27,8 @@ pub const PLACES: [&str; 8] = ["shops", "park", "store", "school", "office", "ga
 pub const OBJECTS: [&str; 8] =
     ["the bag", "the ball", "an apple", "a drink", "a ring", "a book", "a bottle of milk", "the letter"];
 
-/// First names that GPT-2's and Pythia's tokenizers have as one token after a space (most of them; the generator checks).
+/// First names. Most are one token after a space in the tokenizers of GPT-2 and Pythia; the
+/// generator checks.
 pub const NAMES: [&str; 104] = [
     "John",
     "Mary",

@@ -1,4 +1,4 @@
-//! Whether the likeliest next token is an answer.
+//! Accuracy: whether the most likely next token is an answer.
 
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -6,8 +6,10 @@ use crate::metrics::metric::{Metric, Reads};
 use crate::metrics::probability::{Probability, answer_indicator};
 use crate::pairs::PromptPairs;
 
-/// 1 where the likeliest next token at END is one of the answers, else 0; NaN where a logit is not
-/// finite. Its gradient is 0 wherever it exists, so methods that need gradients refuse it.
+/// 1 if the most likely next token at END is one of the answers, else 0; NaN if a logit is not
+/// finite.
+///
+/// Its gradient is 0 or undefined, and methods that need gradients refuse this metric.
 #[derive(Debug, Clone)]
 pub struct Accuracy {
     ends: Vec<usize>,
@@ -15,7 +17,7 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// The accuracy on these pairs.
+    /// Creates the metric for these pairs.
     #[must_use]
     pub fn new(pairs: &PromptPairs) -> Self {
         let Probability { ends, answers } = Probability::new(pairs);
@@ -34,7 +36,7 @@ impl Metric for Accuracy {
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let weights = answer_indicator(&self.answers, prompts, &logits);
-        // A row with a logit that is not finite has no likeliest token.
+        // A row with a logit that is not finite has no most likely token.
         let nan_or_zero = (logits.clone().detach() * 0.0).sum_dim(1);
         let chosen = logits.argmax(1); // [row, 1]
         (weights.gather(1, chosen) + nan_or_zero).reshape([prompts.len()])

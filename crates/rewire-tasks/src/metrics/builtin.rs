@@ -1,4 +1,4 @@
-//! A metric chosen at run time.
+//! The built-in metrics as one type.
 
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -8,7 +8,7 @@ use crate::metrics::linear::LogitDiff;
 use crate::metrics::metric::{AtClean, Metric, Reads};
 use crate::metrics::probability::Probability;
 
-/// Any of the metrics here, chosen at run time.
+/// A built-in metric, chosen at run time.
 #[derive(Debug, Clone)]
 pub enum BuiltinMetric {
     /// See [`LogitDiff`].

@@ -10,9 +10,9 @@ use crate::metrics::metric::{Metric, Reads};
 
 /// A metric that a closure computes from logits, on the autodiff backend `B`.
 ///
-/// The closure gets the logits read, `[row, column]`, and the prompt of each row, and returns one
-/// number a row. It is written once: runs without gradients, on `B::InnerBackend`, use it too. On
-/// any other backend every value is NaN, which analyzes refuse.
+/// The closure receives the logits that the metric reads, `[row, column]`, and the prompt of each
+/// row. It returns one number per row. Runs without gradients, on `B::InnerBackend`, use the same
+/// closure. On any other backend every value is NaN, which analyses refuse.
 ///
 /// # Example
 /// The entropy of the next token at the last position:
@@ -23,10 +23,14 @@ use crate::metrics::metric::{Metric, Reads};
 ///
 /// type B = Autodiff<Flex>;
 /// let reads = Reads { positions: vec![14], columns: None }; // one prompt, all columns
-/// let entropy = MetricFn::<B, _>::new("entropy", reads, |logits: Tensor<B, 2>, prompts: &[usize]| {
-///     let terms = softmax(logits.clone(), 1) * log_softmax(logits, 1);
-///     terms.sum_dim(1).reshape([prompts.len()]).neg()
-/// });
+/// let entropy = MetricFn::<B, _>::new(
+///     "entropy",
+///     reads,
+///     |logits: Tensor<B, 2>, prompts: &[usize]| {
+///         let terms = softmax(logits.clone(), 1) * log_softmax(logits, 1);
+///         terms.sum_dim(1).reshape([prompts.len()]).neg()
+///     },
+/// );
 /// ```
 pub struct MetricFn<B, F> {
     name: &'static str,
@@ -36,7 +40,7 @@ pub struct MetricFn<B, F> {
 }
 
 impl<B: AutodiffBackend, F: Fn(Tensor<B, 2>, &[usize]) -> Tensor<B, 1> + Sync> MetricFn<B, F> {
-    /// The metric `evaluate` of the logits that `reads` names.
+    /// Creates a metric from the closure `evaluate`, which receives the logits that `reads` names.
     pub fn new(name: &'static str, reads: Reads, evaluate: F) -> Self {
         Self { name, reads, evaluate, backend: std::marker::PhantomData }
     }
@@ -71,7 +75,7 @@ impl<B: AutodiffBackend, F: Fn(Tensor<B, 2>, &[usize]) -> Tensor<B, 1> + Sync> M
     }
 }
 
-/// `value`, if it is a `To`.
+/// Returns `value` if its type is `To`.
 fn cast<From: Any, To: Any>(value: From) -> Option<To> {
     let value: Box<dyn Any> = Box::new(value);
     value.downcast().ok().map(|value| *value)

@@ -1,4 +1,4 @@
-//! The divergence of the next-token distribution from a reference.
+//! KL divergence of the next-token distribution from a reference.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData, backend::Backend};
@@ -6,25 +6,26 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use crate::metrics::metric::{AtClean, Metric, Reads, UNIT_ROUNDOFF};
 use crate::pairs::PromptPairs;
 
-/// Divergence KL(reference || run), in nats, of the next-token distributions at END.
+/// KL divergence KL(reference || run) of the next-token distributions at END, in nats.
 #[derive(Debug, Clone)]
 pub struct KlDivergence {
     ends: Vec<usize>,
     at_clean: AtClean,
-    /// Per prompt, log-probabilities of the reference over the vocabulary.
+    /// Log-probabilities of the reference, `[prompt][token]`.
     reference: Vec<Vec<f32>>,
 }
 
 impl KlDivergence {
-    /// The divergence from the clean run, by its logits at END, one row over the whole vocabulary a
-    /// prompt. At the clean run it is 0, its minimum, and has no gradient.
+    /// Creates the divergence from the clean run. `clean_logits` are the clean run's logits at END,
+    /// one row per prompt over the whole vocabulary. The divergence is 0 at the clean run, which is
+    /// its minimum, and its gradient is 0 there.
     #[must_use]
     pub fn new(pairs: &PromptPairs, clean_logits: &[Vec<f32>]) -> Self {
         Self { at_clean: AtClean::Stationary, ..Self::from_reference(pairs, clean_logits) }
     }
 
-    /// The divergence from another reference than the clean run, by its logits as in
-    /// [`new`](Self::new).
+    /// Creates the divergence from a reference other than the clean run. `reference_logits` are the
+    /// reference's logits at END, one row per prompt over the whole vocabulary.
     #[must_use]
     pub fn from_reference(pairs: &PromptPairs, reference_logits: &[Vec<f32>]) -> Self {
         let reference = reference_logits.iter().map(|logits| {
@@ -51,20 +52,22 @@ impl Metric for KlDivergence {
         (log_reference.exp() * difference).sum_dim(1).reshape([prompts.len()])
     }
 
-    /// The divergence is `sum p (log p - log q)`, in which logarithms of sizes up to some tens
-    /// cancel to a difference that may be millionths. With `u` the unit roundoff, `n` columns, `x`
-    /// a run's logit less the largest and `q = exp x / sum exp x`:
+    /// Estimates the rounding error of the divergence `sum p (log p - log q)`, in which logarithms
+    /// of sizes up to some tens cancel to a difference that may be millionths.
     ///
-    /// - a stored `log p` is rounded once, `u |log p|`, and its exponential is off by
-    ///   `u (|log p| + 2)` of itself, which counts times the difference;
-    /// - `x` and `log q` are rounded once each, `u (|x| + |log q|)`;
-    /// - `log sum exp x` is off by the mean under q of what the exponentials are off by,
-    ///   `u (|x| + 2)`, and by the rounding of the sum, which shifts every `log q` alike;
-    /// - the last sum rounds `p |log p - log q|`.
+    /// Let `u` be the unit roundoff, `n` the number of columns, `x` a logit of the run minus the
+    /// largest logit, and `q = exp x / sum exp x`. The errors are:
     ///
-    /// Roundings of a sum of n terms are taken for independent, so that they add up to `sqrt(n) u`
-    /// of it (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019);
-    /// the other terms are bounds.
+    /// - A stored `log p` is rounded once, by `u |log p|`. The relative error of its exponential is
+    ///   `u (|log p| + 2)`, which multiplies the difference.
+    /// - `x` and `log q` are rounded once each, by `u (|x| + |log q|)`.
+    /// - The error of `log sum exp x` is the mean under q of the exponentials' relative errors,
+    ///   `u (|x| + 2)`, plus the rounding of the sum. It shifts every `log q` alike.
+    /// - The last sum rounds `p |log p - log q|`.
+    ///
+    /// The roundings in a sum of n terms are assumed to be independent and add up to `sqrt(n) u`
+    /// times the sum (Higham and Mary, "A new approach to probabilistic rounding error analysis",
+    /// 2019). The other terms are bounds.
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let of_sum = (logits.dims()[1] as f32).sqrt();
         let log_reference = rows(&self.reference, prompts, &logits);
@@ -83,7 +86,7 @@ impl Metric for KlDivergence {
     }
 }
 
-/// `table[prompts[i]]` as row `i` of a tensor beside `like`.
+/// Returns a tensor with the shape and device of `like`, whose row `i` is `table[prompts[i]]`.
 fn rows<B: Backend>(table: &[Vec<f32>], prompts: &[usize], like: &Tensor<B, 2>) -> Tensor<B, 2> {
     let data: Vec<f32> = prompts.iter().flat_map(|&p| table[p].iter().copied()).collect();
     Tensor::from_data(TensorData::new(data, like.dims()), &like.device())

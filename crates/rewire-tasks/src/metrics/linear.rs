@@ -1,4 +1,4 @@
-//! Metrics that are weighted sums of logits: the logit difference, and any other.
+//! Metrics that are weighted sums of logits, such as the logit difference.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::pairs::PromptPairs;
 /// A weighted sum of logits at one position of each prompt.
 ///
 /// # Example
-/// The logit of one token less the mean logit of three others:
+/// The logit of one token minus the mean logit of three others:
 /// ```
 /// use rewire_tasks::{LinearMetric, Metric};
 ///
@@ -25,23 +25,25 @@ pub struct LinearMetric {
     positions: Vec<usize>,
     /// The tokens that have a weight in any prompt, ascending.
     columns: Vec<usize>,
-    /// Per prompt, columns and their weights; those of all other columns are 0.
+    /// Indices into `columns` and their weights, per prompt. All other weights are 0.
     weights: Vec<Vec<(usize, f32)>>,
 }
 
-/// Weights that make no metric.
+/// Why weights do not make a metric.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinearMetricError {
-    /// Positions and weights of different numbers of prompts.
-    #[error("there are positions for {positions} prompts and weights for {weights}; give one of each a prompt")]
+    /// The numbers of positions and of lists of weights differ.
+    #[error(
+        "there are positions for {positions} prompts and weights for {weights}; give one position and one list of weights per prompt"
+    )]
     UnequalPrompts {
         /// Number of positions.
         positions: usize,
         /// Number of lists of weights.
         weights: usize,
     },
-    /// A weight that is not finite.
+    /// A weight is not finite.
     #[error("the weight of token {token} in prompt {prompt} (counted from 0) is {weight}; weights must be finite")]
     NotFinite {
         /// The prompt.
@@ -54,8 +56,8 @@ pub enum LinearMetricError {
 }
 
 impl LinearMetric {
-    /// The sum over `weights[prompt]` of weight times the token's logit at `positions[prompt]`. A
-    /// token that is listed twice has the sum of its weights.
+    /// Creates the metric: the sum over `weights[prompt]` of weight times the token's logit at
+    /// `positions[prompt]`. The weights of a token that is listed twice are added.
     ///
     /// # Errors
     /// [`LinearMetricError`] if there are not as many lists of weights as positions, or if a weight
@@ -108,8 +110,8 @@ impl Metric for LinearMetric {
         (logits * weights).sum_dim(1).reshape([prompts.len()])
     }
 
-    /// One rounding of each product, and one of each partial sum: at most `columns + 1` times the
-    /// unit roundoff of the terms' sizes.
+    /// Bounds the rounding error. Each product and each partial sum is rounded once, which gives at
+    /// most `columns + 1` times the unit roundoff, times the sum of the terms' absolute values.
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let weights = weights(&self.weights, prompts, &logits);
         let operations = (self.columns.len() + 1) as f32;
@@ -117,12 +119,12 @@ impl Metric for LinearMetric {
     }
 }
 
-/// Mean logit of the answers less mean logit of the wrong answers, at END.
+/// Mean logit of the answers minus mean logit of the wrong answers, at END.
 #[derive(Debug, Clone)]
 pub struct LogitDiff(LinearMetric);
 
 impl LogitDiff {
-    /// The logit difference of these pairs.
+    /// Creates the metric for these pairs.
     #[must_use]
     pub fn new(pairs: &PromptPairs) -> Self {
         let weigh = |tokens: &[u32], sign: f32| {
@@ -152,7 +154,8 @@ impl Metric for LogitDiff {
     }
 }
 
-/// The weights of each row's prompt, `[row, column]`, from those of each prompt that are not 0.
+/// Returns the weights of each row's prompt, `[row, column]`. `table` lists columns and their
+/// weights per prompt; all other weights are 0.
 fn weights<B: Backend>(table: &[Vec<(usize, f32)>], prompts: &[usize], like: &Tensor<B, 2>) -> Tensor<B, 2> {
     let [n_rows, columns] = like.dims();
     let mut data = vec![0.0; n_rows * columns];

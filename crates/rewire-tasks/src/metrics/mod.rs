@@ -1,4 +1,4 @@
-//! Numbers a prompt from logits.
+//! Metrics: one number per prompt, from logits.
 
 pub(crate) mod accuracy;
 pub(crate) mod builtin;

@@ -1,17 +1,18 @@
-//! The scale on which effects are shares of the behavior.
+//! The normalized effect scale.
 
-/// The scale on which an effect is 0 for the run that is patched and of size 1 for the run patched from: a metric's batch
-/// means on the clean and on the corrupted prompts.
+/// The effect scale that is 0 at the baseline of the patched run and of size 1 at the baseline of
+/// the run patched from. The baselines are the metric's batch means on the clean and on the
+/// corrupted prompts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalization {
     clean: f64,
     corrupted: f64,
 }
 
-/// Baselines between which nothing can be scaled.
+/// The baselines coincide or are not finite, and define no effect scale.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error(
-    "the metric is {clean} on the clean prompts and {corrupted} on the corrupted ones: there is no difference to \
+    "the metric is {clean} on the clean prompts and {corrupted} on the corrupted prompts: there is no difference to \
      normalize by; use an unnormalized metric (logit-diff)"
 )]
 pub struct NormalizationError {
@@ -22,10 +23,10 @@ pub struct NormalizationError {
 }
 
 impl Normalization {
-    /// From the two means.
+    /// Creates the scale from the two baselines.
     ///
     /// # Errors
-    /// [`NormalizationError`] where they coincide to within float32, or are not finite.
+    /// [`NormalizationError`] if the baselines coincide to within float32, or are not finite.
     pub fn new(clean: f64, corrupted: f64) -> Result<Self, NormalizationError> {
         let distance = (clean - corrupted).abs();
         let noise = f64::from(f32::EPSILON) * 16.0 * clean.abs().max(corrupted.abs()).max(1e-6);
@@ -35,13 +36,14 @@ impl Normalization {
         }
     }
 
-    /// Clean mean less corrupted mean: what a change of the metric is divided by.
+    /// Returns the clean baseline minus the corrupted baseline, which divides changes of the
+    /// metric.
     #[must_use]
     pub fn span(&self) -> f64 {
         self.clean - self.corrupted
     }
 
-    /// A change of the metric as a share of the span.
+    /// Returns a change of the metric as a share of the span.
     #[must_use]
     pub fn scale(&self, change: f64) -> f64 {
         change / self.span()

@@ -14,7 +14,7 @@ pub struct Probability {
 }
 
 impl Probability {
-    /// The answers' probability for these pairs.
+    /// Creates the metric for these pairs.
     #[must_use]
     pub fn new(pairs: &PromptPairs) -> Self {
         Self { ends: pairs.ends(), answers: pairs.pairs().iter().map(|p| p.answers.clone()).collect() }
@@ -35,9 +35,10 @@ impl Metric for Probability {
         (softmax(logits, 1) * weights).sum_dim(1).reshape([prompts.len()])
     }
 
-    /// A probability `exp x / sum exp x`, with `x` the logit less the largest, is off by `u (|x| +
-    /// 2)` of itself for its exponential, by the mean of the same over all columns for their sum,
-    /// and by the rounding of that sum (see [`KlDivergence`](crate::KlDivergence)).
+    /// Estimates the rounding error. Let `u` be the unit roundoff and `x` the logit minus the
+    /// largest logit. A probability `exp x / sum exp x` has three relative errors: `u (|x| + 2)`
+    /// from its exponential, the mean of these errors over all columns from the sum, and the
+    /// rounding of the sum (see [`KlDivergence`](crate::KlDivergence)).
     fn rounding<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
         let of_sum = (logits.dims()[1] as f32).sqrt();
         let weights = answer_indicator(&self.answers, prompts, &logits);
@@ -49,7 +50,7 @@ impl Metric for Probability {
     }
 }
 
-/// 1 at the answers of each row's prompt, over the whole vocabulary.
+/// Returns 1 at the answers of each row's prompt and 0 elsewhere, `[row, token]`.
 pub(crate) fn answer_indicator<B: Backend>(
     answers: &[Vec<u32>],
     prompts: &[usize],

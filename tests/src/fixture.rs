@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, IxDyn};
 use rewire_model::{ModelFiles, Transformer, WeightProcessing};
-use rewire_tasks::{AnswerTokens, Choices, PairsSource, PromptPairs, read_pairs};
+use rewire_tasks::{PairsSource, PromptPairs, read_pairs};
 use safetensors::SafeTensors;
 
 /// Arrays by name.
@@ -89,14 +89,7 @@ impl Fixture {
 
     fn read_pairs<B: Backend>(model: &Transformer<B>, path: &Path) -> PromptPairs {
         let config = model.config();
-        let source = PairsSource {
-            tokenizer: None,
-            bos: None,
-            d_vocab: config.d_vocab,
-            n_ctx: config.n_ctx,
-            answers: AnswerTokens::Single,
-            choices: Choices::default(),
-        };
+        let source = PairsSource::new(None, None, config.d_vocab, config.n_ctx);
         read_pairs(path, &source).expect("the fixture's pairs are whole").pairs
     }
 

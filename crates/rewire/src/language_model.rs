@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Hook, Recorder};
 use rewire_model::{Run, Transformer, TransformerConfig};
-use rewire_tasks::{AnswerTokens, Choices, PairsSource, PromptPair, PromptPairs, Tokenizer, read_pairs};
+use rewire_tasks::{PairsSource, PromptPair, PromptPairs, Tokenizer, read_pairs};
 
 use crate::error::Error;
 use crate::input::Input;
@@ -162,14 +162,7 @@ impl<B: Backend> LanguageModel<B> {
     /// [`Error::PairsFile`], naming the file and the line.
     pub fn read_pairs(&self, path: impl AsRef<std::path::Path>) -> Result<PromptPairs, Error> {
         let TransformerConfig { d_vocab, n_ctx, .. } = *self.config();
-        let source = PairsSource {
-            tokenizer: self.tokenizer.as_ref(),
-            bos: self.bos(),
-            d_vocab,
-            n_ctx,
-            answers: AnswerTokens::Single,
-            choices: Choices::default(),
-        };
+        let source = PairsSource::new(self.tokenizer.as_ref(), self.bos(), d_vocab, n_ctx);
         Ok(read_pairs(path.as_ref(), &source)?.pairs)
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use rewire_model::{ModelFiles, Transformer, TransformerConfig};
-use rewire_tasks::{Tokenizer, read_pairs};
+use rewire_tasks::{PairsSource, Tokenizer, read_pairs};
 use tempfile::TempDir;
 
 /// Values that a field may be replaced by.
@@ -258,12 +258,21 @@ fn damaged_pairs_are_read_or_refused() {
     let pairs =
         br#"{"clean": [0, 1, 2], "corrupt": [0, 3, 2], "answers": [4], "wrong_answers": [5, " Mary"], "position": 1}
 {"clean": " John gave", "corrupt": " Mary gave", "answers": [" Mary"], "wrong_answers": [" John"], "position": 0}"#;
-    survives(600, pairs, |bytes| {
-        std::fs::write(&path, bytes).unwrap();
-        for tokenizer in [None, Some(&tokenizer)] {
-            let _ = read_pairs(&path, tokenizer, Some(0), 512, 48);
-        }
-    });
+    let table =
+        b"clean,corrupted,correct_idx,incorrect_idx\n John gave, Mary gave,4,5\n John gave, Mary gave,\"[1, 2]\",3\n";
+    let mib = br#"{"prompt": " John gave", "choices": ["Mary", "John"], "answerKey": 0, "abc_counterfactual": {"prompt": " Mary gave", "choices": ["Mary", "John"], "answerKey": 1}}"#;
+    let object = br#"{"seq_labels": ["a", "b"], "word_idxs": {"a": 0},
+ "prompts": [{"clean": " John gave", "corrupt": " Mary gave", "answers": [" Mary"], "wrong_answers": [" John"]}]}"#;
+    let blimp = br#"{"one_prefix_prefix": " John gave", "one_prefix_word_good": "Mary", "one_prefix_word_bad": "John"}
+{"one_prefix_prefix": " Mary gave", "one_prefix_word_good": "John", "one_prefix_word_bad": "Mary"}"#;
+    for content in [&pairs[..], table, mib, object, blimp] {
+        survives(200, content, |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            for tokenizer in [None, Some(&tokenizer)] {
+                let _ = read_pairs(&path, &PairsSource::new(tokenizer, Some(0), 512, 48));
+            }
+        });
+    }
 }
 
 #[test]

@@ -44,6 +44,14 @@ pub struct PairsSource<'a> {
     pub choices: Choices<'a>,
 }
 
+impl<'a> PairsSource<'a> {
+    /// Reads answers of one token each, and the defaults of a file's alternatives.
+    #[must_use]
+    pub fn new(tokenizer: Option<&'a Tokenizer>, bos: Option<u32>, d_vocab: usize, n_ctx: usize) -> Self {
+        Self { tokenizer, bos, d_vocab, n_ctx, answers: AnswerTokens::Single, choices: Choices::default() }
+    }
+}
+
 /// The prompt pairs of a file.
 #[derive(Debug, Clone)]
 pub struct PairsFile {

@@ -36,7 +36,7 @@ pub enum StoreError {
     /// Another run took the directory over while this one was running.
     #[error(
         "another run took over {path}, because this run was stopped for too long or its lock was removed; the results of \
-         this run are not written, run the command again"
+         this run are not written; run the command again"
     )]
     Lost {
         /// The directory.

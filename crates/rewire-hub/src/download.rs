@@ -120,7 +120,7 @@ impl Download<'_> {
     fn check_headers(&self, answer: &Answer, missing: u64) -> Result<()> {
         let encoding = answer.header("content-encoding")?.unwrap_or("identity");
         if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
-            return Err(answer.wrong(format!("is encoded as `{}`, which was not asked for", shown(encoding))));
+            return Err(answer.wrong(format!("is encoded as `{}`, which was not requested", shown(encoding))));
         }
         let kind = answer.header("content-type")?.unwrap_or_default();
         if kind.starts_with("text/html") && !self.name.has_extension("html") {

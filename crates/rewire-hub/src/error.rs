@@ -48,13 +48,15 @@ pub enum HubErrorKind {
     #[error("the token holds spaces or control characters; correct HF_TOKEN or the token file")]
     Token,
     /// The repository has no such revision or file.
-    #[error("not found (HTTP 404): does the repository, the revision and the file exist?{hint}")]
+    #[error("not found (HTTP 404): do the repository, the revision and the file exist?{hint}")]
     NotFound {
         /// The cached file that the answer depends on, or nothing.
         hint: String,
     },
     /// The hub requires a token, or a different one.
-    #[error("access is denied (HTTP {status}); a gated model needs HF_TOKEN, and some hubs say this of unknown names")]
+    #[error(
+        "access is denied (HTTP {status}); a gated model needs HF_TOKEN, and some hubs give this status for unknown names"
+    )]
     Denied {
         /// The HTTP status.
         status: u16,
@@ -117,7 +119,7 @@ pub enum HubErrorKind {
         /// The wait that the server asks for.
         wait: Duration,
     },
-    /// A redirect is not allowed.
+    /// A redirect that is not allowed.
     #[error("{host} redirects {reason}; check HF_ENDPOINT and the network's proxy")]
     Redirect {
         /// The server.

@@ -3,8 +3,8 @@
 //! Use this crate to get a model's files by name, with blocking calls and without an async runtime.
 //! It only downloads from model repositories; to upload, list or search, use another client.
 //!
-//! - **Checked.** A file counts once its size and its hash are right. Cached files are checked again
-//!   at each use: small ones by hash, large ones by format.
+//! - **Checked.** A file counts once its size and its hash are right. Cached files are checked
+//!   again at each use: small ones by hash, large ones by format.
 //! - **Bounded.** Redirects, waits, retries, headers and sizes have limits ([`Limits`]).
 //! - **Contained.** Names from users and servers are checked, and nothing outside the cache is read
 //!   or written.

@@ -1,5 +1,5 @@
-//! Keys that a JSON object names twice: a parser keeps one value and drops the other without a
-//! word.
+//! Finds repeated keys in JSON objects. A parser keeps one of the values and silently drops the
+//! other.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -7,19 +7,19 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Returns a key that one object of the text names twice, at any depth; none if there is no such
-/// key or the text is not JSON.
+/// Returns a key that an object of the text has twice, at any depth. Returns `None` if there is no
+/// such key or the text is not JSON.
 #[must_use]
 pub fn repeated_key(json: &[u8]) -> Option<String> {
     let found = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    // The error that ends the walk carries no more than `found` does, and bad JSON is the parser's
-    // to report.
+    // `found` contains everything that the error of a repeated key does. The caller's parser
+    // reports bad JSON.
     let _ = Walk(&found).deserialize(&mut deserializer);
     found.into_inner()
 }
 
-/// A value whose objects are searched; notes the first key that is there twice.
+/// Searches the objects of a value, and stores the first repeated key.
 struct Walk<'a>(&'a RefCell<Option<String>>);
 
 impl<'de> DeserializeSeed<'de> for Walk<'_> {
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(found(r#"{"a": 1, "a": 1}"#).as_deref(), Some("a"));
         assert_eq!(found(r#"[0, {"b": {"c": 1, "d": {}, "\u0063": 2}}]"#).as_deref(), Some("c"));
         assert_eq!(found(r#"{"a": 1, "#), None);
-        // serde_json ends at a depth of 128.
+        // serde_json stops at a depth of 128.
         assert_eq!(found(&"[".repeat(1_000_000)), None);
     }
 }

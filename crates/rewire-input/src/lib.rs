@@ -1,9 +1,9 @@
-//! Reading a user's files: how large they may be, what JSON may not repeat, and how errors quote
-//! them.
+//! Reads a user's files safely: limits their size, finds repeated JSON keys, and quotes outside
+//! text in errors.
 //!
-//! Use this crate wherever a file, a line or a value comes from outside. A damaged or hostile file
-//! must give one short error: it may not fill the memory, hide half of itself, or write control
-//! characters to the terminal.
+//! Use this crate for every file, line or value that comes from outside. A damaged or hostile file
+//! must give one short error. It must not fill the memory, hide half of its contents, or write
+//! control characters to the terminal.
 //!
 //! ```
 //! use rewire_input::{cut, quoted, repeated_key};

@@ -1,10 +1,10 @@
-//! Outside text in messages: cut to a length, control characters escaped.
+//! Prepares outside text for messages: cuts it to a length and escapes control characters.
 
-/// Most characters of outside text that a message shows.
+/// Largest number of characters of outside text that a message shows.
 pub const MOST_QUOTED: usize = 200;
 
-/// Returns `text` for a message: at most [`MOST_QUOTED`] characters, then the number of all.
-/// Characters that are not printable are escaped.
+/// Returns `text` for a message: at most [`MOST_QUOTED`] characters, followed by the total number
+/// if it is larger. Characters that are not printable are escaped.
 #[must_use]
 pub fn cut(text: &str) -> String {
     let (shown, rest) = split(text);
@@ -18,15 +18,16 @@ pub fn cut(text: &str) -> String {
     out + &rest
 }
 
-/// Returns `text` for a message, in quotation marks, so that spaces at its ends show; cut and
-/// escaped as by [`cut`].
+/// Returns `text` for a message in quotation marks, so that spaces at its ends are visible. Cuts
+/// and escapes the text as [`cut`] does.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let (shown, rest) = split(text);
     format!("{shown:?}{rest}")
 }
 
-/// What is shown of a text, and what a message says of the rest.
+/// Returns the shown part of a text, and a note with the total number of characters if the text is
+/// longer.
 fn split(text: &str) -> (&str, String) {
     match text.char_indices().nth(MOST_QUOTED) {
         Some((end, _)) => (&text[..end], format!(" .. ({} characters)", text.chars().count())),
@@ -42,7 +43,7 @@ mod tests {
     fn short_text_is_shown_whole_and_without_control_characters() {
         assert_eq!(cut("h.0.\"a\\b\" é"), "h.0.\"a\\b\" é");
         assert_eq!(cut("a\u{1b}[31m\r\0b"), "a\\u{1b}[31m\\r\\0b");
-        // A mark that turns the direction of the text after it.
+        // A control character that reverses the direction of the text after it.
         assert_eq!(cut("a\u{202e}b"), "a\\u{202e}b");
         assert_eq!(quoted(" Mary\n"), "\" Mary\\n\"");
     }

@@ -1,4 +1,4 @@
-//! Files and lines up to a size, so that a wrong path cannot fill the memory.
+//! Reads files and lines up to a size, so that a wrong path cannot fill the memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -7,51 +7,51 @@ use std::path::Path;
 /// Refuses a directory, a device, a pipe or a socket.
 ///
 /// # Errors
-/// The system's, or one that says what the path is.
+/// The system's error, or an error that gives the kind of the path.
 pub fn check_regular(path: &Path) -> io::Result<()> {
     let kind = std::fs::metadata(path)?.file_type();
     match (kind.is_file(), kind.is_dir()) {
         (true, _) => Ok(()),
-        (false, true) => Err(io::Error::other("it is a directory, and a file is needed")),
-        (false, false) => Err(io::Error::other("it is a device, a pipe or a socket, and a file is needed")),
+        (false, true) => Err(io::Error::other("it is a directory; give a file")),
+        (false, false) => Err(io::Error::other("it is a device, a pipe or a socket; give a file")),
     }
 }
 
 /// Reads a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// The system's, or one that says that the file is not regular or too large.
+/// The system's error, or an error for a file that is not regular or has more than `most` bytes.
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     check_regular(path)?;
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large; its length may be wrong by the
-    // time it is read.
+    // One byte beyond the limit identifies a file that is too large. The length in the metadata may
+    // have changed before the file is read.
     File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
-        true => Err(io::Error::other(format!("it has more than {most} bytes, the most that such a file may have"))),
+        true => Err(io::Error::other(format!("it has more than {most} bytes, the limit for such a file"))),
         false => Ok(bytes),
     }
 }
 
-/// What [`read_line`] found.
+/// The result of [`read_line`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// A line, without what ends it.
+    /// A line, without its line ending.
     Whole,
-    /// A line longer than allowed; the rest of it is unread.
+    /// A line longer than the limit. The rest of the line is unread.
     TooLong,
-    /// Nothing more.
+    /// The end of the input.
     End,
 }
 
-/// Reads the next line of at most `most` bytes into `line`, in place of what that held. Drops the
-/// line feed, and a carriage return before it.
+/// Reads the next line, of at most `most` bytes, into `line`, and replaces the contents of `line`.
+/// Drops the line feed, and a carriage return before it.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn read_line(reader: &mut impl BufRead, most: usize, line: &mut Vec<u8>) -> io::Result<Line> {
     line.clear();
-    // Two bytes more for what ends the line.
+    // Two more bytes hold the line ending.
     let read = reader.by_ref().take((most as u64).saturating_add(2)).read_until(b'\n', line)?;
     if read == 0 {
         return Ok(Line::End);

@@ -9,20 +9,20 @@ use crate::error::StoreError;
 use crate::lock::{Attempt, Lock};
 use crate::results;
 
-/// How often a waiting run tries again.
+/// Time between the attempts of a waiting run.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What to do while another run holds the directory.
 pub enum Waiting<'a> {
     /// Return [`StoreError::Held`].
     Refuse,
-    /// Wait for it to end; the function is called once, with the holder.
+    /// Wait until the other run ends. Calls the function once, with a description of that run.
     Wait(&'a dyn Fn(&str)),
 }
 
 /// An output directory that this process holds alone, until the value is dropped.
 ///
-/// Dropping it removes its lock, and also the directories that it made if nothing is in them.
+/// Dropping it removes its lock, and each directory that it made and that is empty.
 #[derive(Debug)]
 pub struct OutputDirectory {
     path: PathBuf,
@@ -33,12 +33,13 @@ pub struct OutputDirectory {
 }
 
 impl OutputDirectory {
-    /// Makes `path` if need be and locks it for the run that `command` describes, which will write
-    /// files named `results`. Removes the leftovers of a dead run, and finishes
-    /// [publishing](Self::publish) if a dead run was in the middle of it.
+    /// Locks `path` for the run that `command` describes, and makes the directory if it is absent.
+    ///
+    /// `results` are the names of the files that the run will write. Removes the leftovers of a
+    /// dead run, and finishes [publishing](Self::publish) if that run died during it.
     ///
     /// # Errors
-    /// [`StoreError`]: the directory cannot be written to, another run holds it, or one of the
+    /// [`StoreError`] if the directory cannot be written to, another run holds it, or one of the
     /// `results` exists and is not a regular file.
     pub fn take(path: &Path, results: &[&str], command: &str, waiting: Waiting<'_>) -> Result<Self, StoreError> {
         check_symlink(path)?;
@@ -52,13 +53,13 @@ impl OutputDirectory {
         Ok(directory)
     }
 
-    /// The directory.
+    /// Returns the directory's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Sentences about what a dead run left and what was done about it.
+    /// Returns sentences about the leftovers of a dead run that were finished.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices
@@ -69,13 +70,15 @@ impl OutputDirectory {
     ///
     /// All files are written in full to a directory beside the results and then moved. A full disk
     /// therefore changes no result. If the process dies while files are moved, the file
-    /// [`INCOMPLETE`](crate::INCOMPLETE) says so, and the next [`take`](Self::take) moves the rest.
+    /// [`INCOMPLETE`](crate::INCOMPLETE) remains, and the next [`take`](Self::take) moves the rest.
     ///
     /// # Errors
-    /// [`StoreError::Write`], [`StoreError::NotAFile`], or [`StoreError::Lost`] if another run took
-    /// the directory over.
+    /// [`StoreError::Write`] if a file cannot be written, [`StoreError::NotAFile`] if a result
+    /// exists and is not a regular file, or [`StoreError::Lost`] if another run took the directory
+    /// over.
     pub fn publish(&self, files: &[(&str, Vec<u8>)], outdated: &[String]) -> Result<(), StoreError> {
-        // Somebody may have removed the directory meanwhile: the results are worth making it again.
+        // Somebody may have removed the directory in the meantime. It is made again, because the
+        // results must not be lost.
         self.create()?;
         self.check_held()?;
         files.iter().try_for_each(|(name, _)| check_result(&self.path.join(name)))?;
@@ -101,7 +104,7 @@ impl Drop for OutputDirectory {
     fn drop(&mut self) {
         drop(self.lock.take());
         for directory in &self.made {
-            // A directory with something in it stays.
+            // This fails for a directory that is not empty, which then stays.
             let _ = std::fs::remove_dir(directory);
         }
     }
@@ -113,7 +116,7 @@ fn wait(path: &Path, command: &str, waiting: Waiting<'_>) -> Result<Lock, StoreE
         let holder = match Lock::attempt(path, command) {
             Ok(Attempt::Taken(lock)) => return Ok(lock),
             Ok(Attempt::Held(holder)) => holder,
-            // The holder that ends removes the directory if it is empty.
+            // A holder that ends removes the directory if it is empty.
             Err(StoreError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(path).map_err(|source| StoreError::Directory { path: path.into(), source })?;
                 continue;
@@ -133,7 +136,7 @@ fn wait(path: &Path, command: &str, waiting: Waiting<'_>) -> Result<Lock, StoreE
     }
 }
 
-/// Refuses a symlink to nowhere, on which making a directory would fail with "File exists".
+/// Refuses a symlink to an absent target. Making a directory there would fail with "File exists".
 fn check_symlink(path: &Path) -> Result<(), StoreError> {
     for ancestor in path.ancestors() {
         if let (Ok(target), Err(_)) = (std::fs::read_link(ancestor), std::fs::metadata(ancestor)) {
@@ -143,7 +146,7 @@ fn check_symlink(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The directories of `path` that do not exist, the deepest first.
+/// Returns the directories of `path` that do not exist, the deepest first.
 fn absent(path: &Path) -> Vec<PathBuf> {
     let absent = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
     absent.map(Path::to_owned).collect()

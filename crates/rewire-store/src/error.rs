@@ -1,9 +1,9 @@
-//! Why an output directory cannot be used.
+//! Errors of output directories.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why an output directory cannot be used.
+/// The reason why an output directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -22,7 +22,7 @@ pub enum StoreError {
     DanglingSymlink {
         /// The symlink.
         path: PathBuf,
-        /// The place that it names.
+        /// The target of the symlink.
         target: PathBuf,
     },
     /// Another run holds the directory.
@@ -35,8 +35,8 @@ pub enum StoreError {
     },
     /// Another run took the directory over while this one was running.
     #[error(
-        "another run took {path} over: this one was stopped for too long, or its lock was removed; its results are not \
-         written"
+        "another run took over {path}, because this run was stopped for too long or its lock was removed; the results of \
+         this run are not written; run the command again"
     )]
     Lost {
         /// The directory.
@@ -47,7 +47,7 @@ pub enum StoreError {
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// `a directory`, `a symlink`, or `no regular file`.
+        /// `a directory`, `a symlink`, or `not a regular file`.
         found: &'static str,
     },
     /// A file with the name of a record or a lock has other contents.
@@ -55,7 +55,7 @@ pub enum StoreError {
     NotOurs {
         /// The file.
         path: PathBuf,
-        /// Why it is none of ours.
+        /// The reason why rewire cannot have written the file.
         reason: String,
     },
     /// The directory holds an unfinished run of another command.

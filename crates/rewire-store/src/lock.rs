@@ -2,8 +2,8 @@
 //!
 //! The lock is the operating system's advisory lock on the file `.rewire.lock`, which ends with its
 //! process. The holder also rewrites the file every few seconds. A holder that has not done so for
-//! [`SILENCE`] counts as dead: its node crashed while a network file system kept its lock. On file
-//! systems without advisory locks the rewritten file is the only sign of life.
+//! [`SILENCE`] counts as dead, because its node may have crashed while a network file system kept
+//! its lock. On file systems without advisory locks, the rewritten file is the only sign of life.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -19,10 +19,10 @@ use crate::error::StoreError;
 /// Name of the lock file.
 pub(crate) const LOCK: &str = ".rewire.lock";
 
-/// How often the holder gives a sign of life.
+/// Time between two rewrites of the lock file by its holder.
 const BEAT: Duration = Duration::from_secs(10);
 
-/// How long a holder may be silent before it counts as dead.
+/// Time without a rewrite after which a holder counts as dead.
 const SILENCE: Duration = Duration::from_secs(600);
 
 /// The process that holds a lock, as the lock file names it.
@@ -40,7 +40,8 @@ impl Holder {
         Self { command, host, process: std::process::id() }
     }
 
-    /// Whether its process is known to be gone. Other hosts' processes cannot be seen.
+    /// Returns whether the holder's process has certainly ended. Processes on other hosts are
+    /// unknown, and give false.
     fn is_gone(&self) -> bool {
         let here = gethostname::gethostname().to_string_lossy() == self.host.as_str();
         here && Path::new("/proc/self").exists() && !Path::new("/proc").join(self.process.to_string()).exists()
@@ -53,7 +54,7 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// A held lock; dropping it releases it and removes its file.
+/// A held lock. Dropping it releases the lock and removes its file.
 #[derive(Debug)]
 pub(crate) struct Lock {
     path: PathBuf,
@@ -65,7 +66,7 @@ pub(crate) struct Lock {
 #[derive(Debug)]
 pub(crate) enum Attempt {
     Taken(Lock),
-    /// Somebody else, as described, holds it.
+    /// Another process holds the lock; the text describes it.
     Held(String),
 }
 
@@ -96,7 +97,7 @@ impl Lock {
                 remove_if_same(&path, &file);
                 continue;
             }
-            // The former holder removes its file: a lock on a removed file locks nothing.
+            // The former holder removes its file, and a lock on a removed file locks nothing.
             if !is_at(&path, &file) {
                 continue;
             }
@@ -107,7 +108,7 @@ impl Lock {
         }
     }
 
-    /// Returns whether this lock is still the one at its path.
+    /// Returns whether the file at the lock's path is still this lock.
     pub(crate) fn is_held(&self) -> bool {
         is_at(&self.path, &self.file)
     }
@@ -117,7 +118,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.beat.take() {
             drop(stop);
-            // The thread cannot panic: it only writes.
+            // The thread only writes, and cannot panic.
             let _ = thread.join();
         }
         remove_if_same(&self.path, &self.file);
@@ -125,24 +126,24 @@ impl Drop for Lock {
     }
 }
 
-/// Returns whether somebody has a lock file in `directory`.
+/// Returns whether `directory` has a lock file.
 pub(crate) fn exists(directory: &Path) -> bool {
     std::fs::symlink_metadata(directory.join(LOCK)).is_ok()
 }
 
-/// Refuses a path at which there is something other than a lock file of ours.
+/// Refuses a path with an entry that is not a lock file of rewire.
 fn check_is_lock(path: &Path) -> Result<(), StoreError> {
     let other = |reason: &str| Err(StoreError::NotOurs { path: path.into(), reason: reason.to_owned() });
     match std::fs::symlink_metadata(path) {
         Err(_) => Ok(()),
-        Ok(found) if !found.is_file() => other("it is no regular file"),
+        Ok(found) if !found.is_file() => other("it is not a regular file"),
         Ok(found) if found.len() == 0 || holder(path).is_some() => Ok(()),
-        // The holder rewrites the file in place: look again before judging.
+        // The holder rewrites the file in place, so a second look is needed before the verdict.
         Ok(_) => {
             std::thread::sleep(Duration::from_millis(50));
             match std::fs::read(path) {
                 Ok(text) if !text.is_empty() && serde_json::from_slice::<Holder>(&text).is_err() => {
-                    other("it names no holder of a lock")
+                    other("it does not name the holder of a lock")
                 }
                 _ => Ok(()),
             }
@@ -156,7 +157,8 @@ fn holder(path: &Path) -> Option<Holder> {
     serde_json::from_str(&text).ok()
 }
 
-/// Writes the holder over itself: the text has one length, so that readers never see a shorter one.
+/// Overwrites the lock file in place. The text keeps its length, so that readers never see part of
+/// it.
 fn rewrite(mut file: &File, text: &str) -> io::Result<()> {
     file.rewind()?;
     file.write_all(text.as_bytes())?;
@@ -167,14 +169,14 @@ fn start_beat(file: File, text: String) -> io::Result<(Sender<()>, JoinHandle<()
     let (stop, stopped) = channel();
     let beat = move || {
         while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
-            // A full disk must not end the run: the next sign may succeed.
+            // A full disk must not end the run, and the next rewrite may succeed.
             let _ = rewrite(&file, &text);
         }
     };
     Ok((stop, std::thread::Builder::new().name("rewire lock".to_owned()).spawn(beat)?))
 }
 
-/// How long the holder has been silent, by the clock of the file system.
+/// Returns the time since the holder rewrote its file, by the clock of the file system.
 fn silence(directory: &Path, file: &File) -> Duration {
     let now =
         tempfile::Builder::new().prefix(".rewire-clock").tempfile_in(directory).and_then(|f| modified(f.as_file()));
@@ -188,7 +190,7 @@ fn modified(file: &File) -> io::Result<SystemTime> {
     file.metadata()?.modified()
 }
 
-/// Whether `path` is this file, and not another one that took its name.
+/// Returns whether `path` is this file, and not a newer file with its name.
 #[cfg(unix)]
 pub(crate) fn is_at(path: &Path, file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -198,7 +200,7 @@ pub(crate) fn is_at(path: &Path, file: &File) -> bool {
     }
 }
 
-/// Whether there is a file at `path`: an open file keeps its name here.
+/// Returns whether a file exists at `path`. On this system, an open file keeps its name.
 #[cfg(not(unix))]
 pub(crate) fn is_at(path: &Path, _: &File) -> bool {
     path.exists()

@@ -21,15 +21,15 @@ use crate::lock::is_at;
 /// Name of the record in an output directory.
 pub const RECORD: &str = "unfinished.jsonl";
 
-/// Longest first line in bytes; the first line of a record of ours is far shorter.
+/// Longest first line in bytes. The first line of a real record is far shorter.
 const LONGEST_HEADER: u64 = 1 << 20;
 
-/// Which pass of a run.
+/// Identifies one pass of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// Number of the first prompt of the portion that the pass is over.
+    /// Index of the first prompt in the pass's batch of prompts.
     pub portion: usize,
-    /// Number of the pass over that portion.
+    /// Number of the pass over that batch.
     pub number: usize,
     /// Hash of what the pass computes.
     pub plan: u64,
@@ -43,14 +43,14 @@ pub struct Record<'d> {
     path: PathBuf,
     header: String,
     run: String,
-    /// Where in `read` each pass that was finished before begins, and its length in bytes.
+    /// Offset in `read` and length, both in bytes, of each pass that an earlier run finished.
     kept: HashMap<Key, (u64, usize)>,
     read: Option<Mutex<File>>,
     append: Mutex<Option<File>>,
     notices: Vec<String>,
 }
 
-/// The lines of a record that hold, and the numbers of those that do not, counted from 1.
+/// The valid lines of a record, and the line numbers of the damaged ones, counted from 1.
 #[derive(Default)]
 struct Scan {
     header: String,
@@ -60,14 +60,15 @@ struct Scan {
 }
 
 impl<'d> Record<'d> {
-    /// Opens the record of the run that `identity` describes, or begins one.
+    /// Opens the record of the run that `identity` describes, or starts a new record.
     ///
     /// `identity` is a JSON object with everything that the numbers depend on.
     ///
     /// # Errors
     /// [`StoreError::OtherRun`] if the directory holds the record of a run with another identity,
-    /// [`StoreError::NotOurs`] if a file with the record's name is none, or the file cannot be
-    /// read.
+    /// [`StoreError::NotOurs`] if the file with the record's name is not a record,
+    /// [`StoreError::Read`] if it cannot be read, and [`StoreError::Write`] if a damaged record
+    /// cannot be rewritten.
     pub fn open(directory: &'d OutputDirectory, identity: &Value) -> Result<Self, StoreError> {
         let path = directory.path().join(RECORD);
         let run = checksum(&[&identity.to_string()]);
@@ -86,7 +87,7 @@ impl<'d> Record<'d> {
         match std::fs::symlink_metadata(&record.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(record),
             Err(e) => return Err(record.unreadable(e)),
-            Ok(found) if !found.is_file() => return Err(record.not_ours("it is no regular file")),
+            Ok(found) if !found.is_file() => return Err(record.not_ours("it is not a regular file")),
             Ok(_) => {}
         }
         let mut scan = record.scan()?;
@@ -104,22 +105,22 @@ impl<'d> Record<'d> {
         Ok(record)
     }
 
-    /// How many passes were finished by earlier runs of the same command.
+    /// Returns the number of passes that earlier runs of the same command finished.
     #[must_use]
     pub fn finished(&self) -> usize {
         self.kept.len()
     }
 
-    /// Sentences about damaged lines.
+    /// Returns one sentence that names the damaged lines, if there are any.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// Returns the numbers of a pass that an earlier run finished.
+    /// Returns the numbers of a pass that an earlier run finished, or `None`.
     ///
     /// # Errors
-    /// [`StoreError::Read`].
+    /// [`StoreError::Read`] if the record cannot be read.
     pub fn load(&self, key: Key) -> Result<Option<Vec<f32>>, StoreError> {
         let (Some(&(offset, length)), Some(file)) = (self.kept.get(&key), &self.read) else { return Ok(None) };
         let mut line = vec![0; length];
@@ -131,10 +132,11 @@ impl<'d> Record<'d> {
 
     /// Appends the numbers of a finished pass.
     ///
-    /// A record that was removed meanwhile is begun anew.
+    /// Makes a new record if somebody removed the file in the meantime.
     ///
     /// # Errors
-    /// [`StoreError::Write`], or [`StoreError::Lost`] if another run took the directory over.
+    /// [`StoreError::Write`] if the record cannot be written, or [`StoreError::Lost`] if another
+    /// run took the directory over.
     pub fn store(&self, key: Key, numbers: &[f32]) -> Result<(), StoreError> {
         self.directory.check_held()?;
         let bits: Vec<u32> = numbers.iter().map(|m| m.to_bits()).collect();
@@ -150,10 +152,11 @@ impl<'d> Record<'d> {
         append.insert(file).write_all(line.as_bytes()).map_err(|e| self.unwritable(e))
     }
 
-    /// Removes the file, if there is one: the results are written, or can never be.
+    /// Removes the record, if it exists. Call this once the results are written, or if they never
+    /// will be.
     ///
     /// # Errors
-    /// [`StoreError::Write`].
+    /// [`StoreError::Write`] if the file cannot be removed.
     pub fn remove(self) -> Result<(), StoreError> {
         let append = self.append.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.read.as_ref().map(|file| file.lock().unwrap_or_else(PoisonError::into_inner));
@@ -164,7 +167,7 @@ impl<'d> Record<'d> {
         Ok(())
     }
 
-    /// Opens the file for appending; begins it if there is none.
+    /// Opens the file for appending. Makes the file if it does not exist.
     fn make(&self) -> io::Result<File> {
         match OpenOptions::new().append(true).open(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -181,21 +184,21 @@ impl<'d> Record<'d> {
     fn temporary(&self) -> io::Result<tempfile::NamedTempFile> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(TEMPORARY);
-        // Temporary files are made for their owner alone; a record is for everyone that may read
-        // the directory.
+        // By default, only the owner can read a temporary file. Everyone who may read the directory
+        // may also read the record.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         builder.tempfile_in(self.directory.path())
     }
 
-    /// Reads the lines and checks each.
+    /// Reads all lines and checks each one.
     fn scan(&self) -> Result<Scan, StoreError> {
         let mut reader = BufReader::new(File::open(&self.path).map_err(|e| self.unreadable(e))?);
         let mut scan = Scan::default();
         let mut header = Vec::new();
         let mut offset = reader.by_ref().take(LONGEST_HEADER).read_until(b'\n', &mut header);
         scan.header = String::from_utf8_lossy(&header).into_owned();
-        // Number and checksum of each pass's line: equal checksums are equal numbers.
+        // Line number and checksum of each pass. Equal checksums mean equal numbers.
         let mut lines: HashMap<Key, (usize, String)> = HashMap::new();
         let mut at = 0;
         for number in 2.. {
@@ -207,7 +210,7 @@ impl<'d> Record<'d> {
             }
             scan.is_cut |= !line.ends_with(b"\n");
             let Some((key, sum)) = checked(&line, &self.run).and_then(|(text, sum)| Some((read(text)?.0, sum))) else {
-                // The end of a line that a kill cut off is no damage.
+                // A last line that a kill cut off is not damage.
                 if line.ends_with(b"\n") {
                     scan.damaged.push(number);
                 }
@@ -228,7 +231,7 @@ impl<'d> Record<'d> {
         Ok(scan)
     }
 
-    /// Refuses a file that is no record, and the record of another run.
+    /// Refuses a file that is not a record, and the record of another run.
     fn check_header(&self, scan: &Scan, identity: &Value) -> Result<(), StoreError> {
         if scan.header == self.header || !scan.kept.is_empty() {
             return Ok(());
@@ -263,7 +266,7 @@ impl<'d> Record<'d> {
         }
     }
 
-    /// Replaces the file by one with the valid lines alone.
+    /// Replaces the file by one with only the valid lines.
     fn rewrite(&self, scan: &Scan) -> Result<(), StoreError> {
         let write = || -> io::Result<()> {
             let mut from = File::open(&self.path)?;
@@ -300,24 +303,25 @@ impl<'d> Record<'d> {
     }
 }
 
-/// A JSON object as a line, with the checksum of the run and the object as its last entry.
+/// Returns a JSON object as a line. Its last entry is the checksum over the run and the object.
 fn with_sum(object: &str, run: &str) -> String {
     let text = object.strip_suffix('}').unwrap_or(object);
     format!("{text},\"sum\":\"{}\"}}\n", checksum(&[run, text]))
 }
 
-/// The text that a line's checksum is of, and the checksum.
+/// Splits a line into the text under its checksum, and the checksum.
 fn split_sum(line: &str) -> Option<(&str, &str)> {
     line.strip_suffix('\n').unwrap_or(line).strip_suffix("\"}")?.rsplit_once(",\"sum\":\"")
 }
 
-/// The text and checksum of a line of this run; none if the line is of another run or damaged.
+/// Returns the text and checksum of a line of this run, or `None` if the line is damaged or belongs
+/// to another run.
 fn checked<'l>(line: &'l [u8], run: &str) -> Option<(&'l str, &'l str)> {
     let (text, sum) = split_sum(std::str::from_utf8(line).ok()?)?;
     (checksum(&[run, text]) == sum).then_some((text, sum))
 }
 
-/// The pass and numbers in a line's text.
+/// Parses the pass and the numbers in a line's text.
 fn read(text: &str) -> Option<(Key, Vec<f32>)> {
     let record: Value = serde_json::from_str(&format!("{text}}}")).ok()?;
     let number = |key: &str| record.get(key)?.as_u64()?.try_into().ok();

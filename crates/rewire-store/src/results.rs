@@ -5,8 +5,8 @@
 //! 3. [`INCOMPLETE`] is written, files are moved over the old ones, outdated files are removed.
 //! 4. `.rewire-results` and [`INCOMPLETE`] are removed.
 //!
-//! A process that dies in step 1 leaves the old results; in steps 3 and 4 it leaves everything that
-//! [`finish`] needs.
+//! A process that dies in step 1 leaves the old results. A process that dies in step 3 or 4 leaves
+//! everything that [`finish`] needs.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 
-/// Name of the file that says that the results beside it are being replaced.
+/// Name of the file that marks a directory whose results are being replaced.
 pub const INCOMPLETE: &str = "RESULTS-INCOMPLETE.txt";
 
 const PARTIAL: &str = ".rewire-results.partial";
 const WHOLE: &str = ".rewire-results";
-/// Inside of [`WHOLE`], the new files; beside them, the names of outdated ones.
+/// Folder in [`WHOLE`] with the new files. [`OUTDATED`] beside it has the names of outdated files.
 const FILES: &str = "files";
 const OUTDATED: &str = "outdated.json";
 
@@ -27,11 +27,11 @@ const NOTE: &str = "Results in this directory are being replaced. If no rewire c
                     middle of it, and files here may belong to two runs. Run any rewire command with this --out to finish\n\
                     the replacement, or move the files in .rewire-results/files here by hand.\n";
 
-/// Replaces results; the names were checked before.
+/// Replaces the results. The caller has checked the names.
 pub(crate) fn publish(directory: &Path, files: &[(&str, Vec<u8>)], outdated: &[String]) -> Result<(), StoreError> {
     let partial = directory.join(PARTIAL);
     if let Err(error) = write_all(&partial, files, outdated) {
-        // The disk may be full: what was written so far only takes room.
+        // The disk may be full, and the files written so far only use space.
         let _ = std::fs::remove_dir_all(&partial);
         return Err(error);
     }
@@ -40,14 +40,14 @@ pub(crate) fn publish(directory: &Path, files: &[(&str, Vec<u8>)], outdated: &[S
     move_all(directory, &whole)
 }
 
-/// Finishes step 3 and 4 for a process that died in it; returns a sentence if there was something
-/// to do.
+/// Finishes steps 3 and 4 for a process that died in them. Returns a sentence if there was
+/// something to finish.
 pub(crate) fn finish(directory: &Path) -> Result<Option<String>, StoreError> {
     let whole = directory.join(WHOLE);
     if std::fs::symlink_metadata(&whole).is_ok_and(|found| found.is_dir()) {
         move_all(directory, &whole)?;
         return Ok(Some(format!(
-            "finished replacing the results in {}, which an earlier run had begun",
+            "finished replacing the results in {}; an earlier run had ended during the replacement",
             directory.display()
         )));
     }
@@ -57,7 +57,7 @@ pub(crate) fn finish(directory: &Path) -> Result<Option<String>, StoreError> {
     }
 }
 
-/// Removes what a dead run left.
+/// Removes the temporary files of a dead run.
 pub(crate) fn remove_leftovers(directory: &Path) -> Result<(), StoreError> {
     let read = |source| StoreError::Read { path: directory.into(), source };
     for entry in std::fs::read_dir(directory).map_err(read)? {
@@ -86,7 +86,7 @@ fn write_all(partial: &Path, files: &[(&str, Vec<u8>)], outdated: &[String]) -> 
     let path = partial.join(OUTDATED);
     let names = serde_json::to_vec(outdated).map_err(|e| failed(&path, e.into()))?;
     write_synced(&path, &names).map_err(|e| failed(&path, e))?;
-    // Written now, while a full disk still changes nothing.
+    // The note is written now, because a full disk still changes no result.
     let path = partial.join(INCOMPLETE);
     write_synced(&path, NOTE.as_bytes()).map_err(|e| failed(&path, e))
 }
@@ -112,14 +112,14 @@ fn move_all(directory: &Path, whole: &Path) -> Result<(), StoreError> {
     }
     let outdated = std::fs::read(whole.join(OUTDATED)).unwrap_or_default();
     let outdated: Vec<String> = serde_json::from_slice(&outdated).unwrap_or_default();
-    // Plain names alone: nothing outside of the directory is removed.
+    // Names with a path are skipped, so that nothing outside the directory is removed.
     for name in outdated.iter().filter(|name| Path::new(name).file_name().is_some_and(|n| n == name.as_str())) {
         remove(&directory.join(name))?;
     }
     std::fs::remove_dir_all(whole).map_err(|source| StoreError::Write { path: whole.into(), source })?;
     remove(&directory.join(INCOMPLETE))?;
     // The moves must be on the disk before the record of the run is removed. Not every file system
-    // can do this, and none needs it after a mere kill.
+    // can sync a directory, and a kill without a power failure does not need it.
     if let Ok(opened) = File::open(directory) {
         let _ = opened.sync_all();
     }
@@ -140,7 +140,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     std::fs::rename(from, to).map_err(|source| StoreError::Write { path: to.into(), source })
 }
 
-/// Removes a file, which may be gone.
+/// Removes a file, if it exists.
 fn remove(path: &Path) -> Result<(), StoreError> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::Write { path: path.into(), source: e }),
@@ -148,7 +148,7 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// What names of its temporary files begin with.
+/// Prefix of the record's temporary files.
 pub(crate) const TEMPORARY: &str = ".rewire-record";
 
 /// Refuses to replace anything but a regular file.
@@ -156,7 +156,7 @@ pub(crate) fn check_result(path: &Path) -> Result<(), StoreError> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => "a directory",
         Ok(found) if found.is_symlink() => "a symlink",
-        Ok(found) if !found.is_file() => "no regular file",
+        Ok(found) if !found.is_file() => "not a regular file",
         _ => return Ok(()),
     };
     Err(StoreError::NotAFile { path: path.into(), found })

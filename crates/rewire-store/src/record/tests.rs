@@ -1,4 +1,4 @@
-//! What a record gives back, refuses and recovers.
+//! Tests of loading, refusing and recovering records.
 
 use std::path::Path;
 
@@ -161,7 +161,7 @@ fn a_record_that_is_removed_meanwhile_is_begun_again() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever byte is changed, added or removed: a pass comes back as it was, or not at all.
+    /// After a change of any one byte, a pass is loaded unchanged, or not at all.
     #[test]
     fn a_damaged_record_is_never_believed(place in 0.0..1.0, with: u8, kind in 0..3) {
         let temporary = killed(4);

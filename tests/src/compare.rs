@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "at [1]")]
-    fn a_small_entry_of_the_wrong_sign_is_found() {
+    fn a_small_entry_with_the_wrong_sign_is_detected() {
         assert_close(&values(&[1.0, -1e-5]), &values(&[1.0, 1e-5]), Tolerance::new(1e-6, 1e-3), "signs");
     }
 

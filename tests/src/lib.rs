@@ -14,8 +14,8 @@ pub mod random;
 /// ndarray or cuda, that one alone.
 ///
 /// ```text
-/// on_every_backend!(logits_match);
-/// fn logits_match<B: Backend>() { .. }
+/// on_every_backend!(logits_match_transformer_lens);
+/// fn logits_match_transformer_lens<B: Backend>() { .. }
 /// ```
 #[macro_export]
 macro_rules! on_every_backend {

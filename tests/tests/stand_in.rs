@@ -50,20 +50,20 @@ fn passes_alone(test: &str) {
 }
 
 #[test]
-fn without_the_hook_nothing_is_computed() {
-    passes_alone("work_is_refused_if_no_hook_is_installed");
+fn computing_without_the_fault_hook_is_refused() {
+    passes_alone("work_without_an_installed_hook_is_refused");
 }
 
 /// The backend keeps a pool of memory for each thread that computed, and a test can give back only
 /// its own thread's: beside other tests, how much is free would depend on which of them ran first.
 #[test]
-fn passes_are_as_large_as_there_is_room_for() {
-    passes_alone("passes_fit_the_memory_of_a_device_that_nobody_else_uses");
+fn passes_fill_the_free_memory() {
+    passes_alone("passes_fit_the_memory_of_an_unshared_device");
 }
 
 #[test]
-#[ignore = "needs a process of its own: without_the_hook_nothing_is_computed runs it"]
-fn work_is_refused_if_no_hook_is_installed() {
+#[ignore = "needs a process of its own: computing_without_the_fault_hook_is_refused runs it"]
+fn work_without_an_installed_hook_is_refused() {
     let device = CudaDevice::new(0);
     let mut ran = false;
     assert_eq!(catch_device_faults::<Cuda, _>(&device, || ran = true), Err(DeviceError::Unseen));
@@ -72,7 +72,7 @@ fn work_is_refused_if_no_hook_is_installed() {
 
 /// The backend reads something all the same: without the watch nobody would know.
 #[test]
-fn memory_that_runs_out_is_noticed() {
+fn running_out_of_memory_is_detected() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
     let sum = |bytes: u64| {
         let rows = usize::try_from(bytes / 4 / 1024).unwrap();
@@ -86,7 +86,7 @@ fn memory_that_runs_out_is_noticed() {
 }
 
 #[test]
-fn an_outer_watch_and_a_later_inner_one_tell_of_it_too() {
+fn outer_and_later_inner_watches_report_the_fault_too() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
     let rows = usize::try_from(2 * total / 4096).unwrap();
     let mut inner = Vec::new();
@@ -129,8 +129,8 @@ fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<ReducedBatch
 }
 
 #[test]
-#[ignore = "needs a process of its own: passes_are_as_large_as_there_is_room_for runs it"]
-fn passes_fit_the_memory_of_a_device_that_nobody_else_uses() {
+#[ignore = "needs a process of its own: passes_fill_the_free_memory runs it"]
+fn passes_fit_the_memory_of_an_unshared_device() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
     for precision in [Precision::Float32, Precision::BFloat16] {
         let model = model(&device).to_precision(precision);
@@ -157,7 +157,7 @@ fn passes_fit_the_memory_of_a_device_that_nobody_else_uses() {
 }
 
 #[test]
-fn both_kinds_of_product_have_kernels() {
+fn both_kinds_of_matmul_have_kernels() {
     let Some((device, _, _guard)) = stand_in() else { return };
     for products in [MatmulPrecision::Float32, MatmulPrecision::Tf32] {
         set_matmul_precision(products);
@@ -173,7 +173,7 @@ fn both_kinds_of_product_have_kernels() {
 
 /// More than a launch has places for, by a kernel that was chosen for a few.
 #[test]
-fn many_small_products_are_computed_as_few_are() {
+fn many_small_matmuls_run_like_few() {
     let Some((device, _, _guard)) = stand_in() else { return };
     for precision in [Precision::Float32, Precision::BFloat16] {
         for rows in [1, 8, 6144] {

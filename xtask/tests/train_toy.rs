@@ -31,7 +31,7 @@ fn a_short_training_writes_a_model_that_loads() {
 }
 
 #[test]
-fn a_model_that_never_gets_the_task_right_is_reported() {
+fn a_model_that_cannot_do_the_task_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     run(directory.path(), &["train-toy", "--model", "toy-neox", "--steps", "1", "--batch", "4", "--out", "untrained"]);
     // Its logit differences are of an untrained model's size, and their span is small.
@@ -44,7 +44,7 @@ fn a_model_that_never_gets_the_task_right_is_reported() {
 }
 
 #[test]
-fn arguments_that_mean_nothing_are_refused() {
+fn meaningless_training_arguments_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |arguments: &[&str], words: &[&str]| {
         let output = xtask(directory.path(), arguments);

@@ -206,7 +206,7 @@ mod tests {
     use crate::node::kind::{By, Component};
 
     #[test]
-    fn a_mean_at_a_position_is_over_the_prompts_that_have_it() {
+    fn mean_at_a_position_skips_prompts_that_end_before_it() {
         let kind = NodeKind { component: Component::ResidPre, by: By::Position };
         // Two prompts of three and two tokens, one layer. The value after the end of the shorter
         // prompt is not an effect.
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_over_cells_is_over_the_prompts_that_have_the_destination() {
+    fn mean_of_a_cell_skips_prompts_that_end_before_its_destination() {
         let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
         let mut values = ArrayD::zeros(IxDyn(&[2, 1, 1, 2, 2]));
         values[[0, 0, 0, 1, 0]] = 4.0;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_without_positions_is_over_all_prompts() {
+    fn mean_without_positions_uses_all_prompts() {
         let values = array![[[1.0, 2.0]], [[3.0, 6.0]]].into_dyn();
         let effects = Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: vec![3, 2] };
         assert_eq!(effects.mean(), array![[2.0, 4.0]].into_dyn());

@@ -86,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_ranked_by_size_and_unknown_ones_left_out() {
+    fn ranking_sorts_by_absolute_effect_and_omits_nan() {
         let names: Vec<String> = heads().ranked().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["L0H1 -1.5000", "L1H1 1.0000", "L0H0 0.5000"]);
         assert_eq!(heads().top(1)[0].index, [0, 1]);
     }
 
     #[test]
-    fn a_matrix_has_layers_as_rows() {
+    fn effect_matrices_have_layers_as_rows() {
         assert_eq!(heads().to_array2().unwrap()[[0, 1]], -1.5);
         let layers =
             Effects { kind: NodeKind::all(Component::MlpOut), values: array![[1.0, 2.0]].into_dyn(), lengths: vec![3] };

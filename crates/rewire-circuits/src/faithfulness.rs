@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_ratios_of_means_and_not_means_of_ratios() {
+    fn kept_shares_are_ratios_of_means() {
         // The ratios of the two prompts are 1 and 0, and their mean is 0.5; the ratio of the means
         // is 1 / 4.
         let of = carried(&[1.0, 0.0], &[0.5, 0.5], &[1.0, 3.0]);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_are_of_the_ratio_over_resampled_prompts() {
+    fn share_intervals_match_the_delta_method() {
         // Every prompt keeps exactly half, so every resample does, however the clean values vary.
         let clean: Vec<f32> = (1..=40).map(|i| i as f32).collect();
         let half: Vec<f32> = clean.iter().map(|v| v / 2.0).collect();

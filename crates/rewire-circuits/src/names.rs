@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attention_is_the_mean_over_prompts_at_each_prompts_positions() {
+    fn mean_attention_uses_each_prompts_own_positions() {
         let pattern = |(prompt, _, head, dest, src): (usize, usize, usize, usize, usize)| {
             (100 * prompt + 50 * head + 10 * dest + src) as f32
         };

@@ -85,7 +85,7 @@ mod tests {
     use crate::faithfulness::Shares;
 
     #[test]
-    fn random_sets_are_of_their_size_and_differ() {
+    fn random_head_sets_have_the_requested_size_and_differ() {
         let all: Vec<Head> = (0..32).map(|i| Head::new(i / 8, i % 8)).collect();
         let sets = random_sets(&all, 10, 20, 3);
         assert!(sets.iter().all(|set| set.len() == 10));

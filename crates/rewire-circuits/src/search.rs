@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fewest_heads_that_hold_in_nearly_all_resamples_are_taken() {
+    fn search_takes_the_fewest_heads_that_hold_in_nearly_all_resamples() {
         // Two heads are within the bounds on these prompts, and outside them on a tenth of the
         // resamples.
         let curve = [carried(1, 0.5, 0.0), carried(2, 0.85, 0.9), carried(3, 0.95, 0.9995), carried(4, 1.0, 1.0)];
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_grow_and_stop_before_all() {
+    fn searched_sizes_ascend_and_exclude_all_heads() {
         assert_eq!(sizes(5), [1, 2, 3, 4]);
         let of_gpt2 = sizes(144);
         assert!(of_gpt2.windows(2).all(|w| w[0] < w[1]) && of_gpt2.last().is_some_and(|n| *n < 144 && *n > 120));

@@ -97,7 +97,7 @@ mod tests {
     use super::size;
 
     #[test]
-    fn sizes_have_units() {
+    fn byte_sizes_parse_with_units() {
         assert_eq!(size("8GiB"), Ok(8 << 30));
         assert_eq!(size("512 MB"), Ok(512_000_000));
         assert!(size("0").is_err() && size("much").unwrap_err().contains("8GiB"));

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_models_name_does_not_decide_its_bos() {
+    fn bos_does_not_depend_on_the_model_name() {
         let directory = tempfile::tempdir().unwrap();
         let pythia = TransformerConfig { bos_token: Some(0), ..TransformerConfig::neox(12, 12, 768, 50_304, 2048) };
         for name in ["pythia-160m", "pythia-160m@step3000", "pythia-160m@step143000", "mine"] {

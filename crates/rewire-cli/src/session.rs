@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_runs_out_names_the_budget_to_try() {
+    fn out_of_memory_errors_name_a_smaller_budget() {
         let session = session();
         (session.setup().on_fitted)(1 << 30);
         let failed = session.watched::<Flex, ()>(&Default::default(), || {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_are_left_as_they_are() {
+    fn other_errors_are_not_changed() {
         let session = session();
         (session.setup().on_fitted)(1 << 30);
         let failed = session.watched::<Flex, ()>(&Default::default(), || anyhow::bail!("another"));

@@ -35,7 +35,7 @@ mod tests {
     use super::number;
 
     #[test]
-    fn numbers_that_no_processor_has_are_refused() {
+    fn impossible_thread_counts_are_refused() {
         assert_eq!([number("1"), number("1024")], [Ok(1), Ok(1024)]);
         for text in ["0", "-1", "1025", "100000", "18446744073709551616", "abc", "", "2.5", " 2"] {
             let refused = number(text).unwrap_err();

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_those_of_fixed_rank() {
+    fn any_rank_operations_match_fixed_rank_ones() {
         let any = counting(&[2, 3, 4]);
         let fixed: Tensor<Flex, 3> = any.get().unwrap();
         let same = |found: AnyRank<Flex>, expected: Tensor<Flex, 3>| {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn another_rank_is_none() {
+    fn get_with_another_rank_returns_none() {
         let any = counting(&[2, 3]);
         assert_eq!(any.rank(), 2);
         assert!(any.get::<2>().is_some() && any.get::<1>().is_none() && any.get::<3>().is_none());

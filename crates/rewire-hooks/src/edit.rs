@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_changes_its_point_alone() {
+    fn an_edit_changes_only_its_hook_point() {
         let mut double = edit(POINT, |z: Tensor<Flex, 4>| z * 2.0);
         assert_eq!(sum(double.visit(HookPoint::Embed, ones([1, 2, 3]))), 6.0);
         assert_eq!(sum(double.visit(POINT, ones([1, 2, 3, 4]))), 48.0);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_whose_point_is_not_reached_is_an_error() {
+    fn an_edit_at_an_unreached_hook_point_is_an_error() {
         let mut never = edit(POINT, |z: Tensor<Flex, 4>| z * 2.0);
         never.visit(HookPoint::Embed, ones([1, 2, 3]));
         assert_eq!(never.finish(), Err(PatchError::NotReached { point: POINT }));

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_both_ways() {
+    fn head_names_round_trip() {
         for head in [Head::new(0, 0), Head::new(9, 6), Head::new(31, 127)] {
             assert_eq!(head.to_string().parse(), Ok(head));
             assert_eq!(format!("{}.{}", head.layer, head.head).parse(), Ok(head));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_refused() {
+    fn malformed_head_names_are_refused() {
         let names =
             ["", "L9", "9", "H6", "L9H", "LH6", "L9H6H1", "9.", ".6", "9.6.1", "-1.2", "+9.6", "L9.6", "l9h6", " 9.6"];
         for name in names {
@@ -181,12 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_ordered_by_layer_first() {
+    fn heads_sort_by_layer_then_head() {
         assert!(Head::new(1, 9) < Head::new(2, 0) && Head::new(2, 0) < Head::new(2, 1));
     }
 
     #[test]
-    fn an_activation_of_a_head_says_which() {
+    fn activations_of_a_head_name_the_head() {
         let head = Head::new(9, 6);
         assert_eq!(head.z().to_string(), "L9H6 z");
         assert_eq!(head.pattern().at(10).to_string(), "L9H6 pattern@10");

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_replace_their_heads_and_positions_alone() {
+    fn patching_nodes_replaces_only_their_heads_and_positions() {
         let head = Head::new(1, 1);
         // [batch, pos, head, d_head]
         assert_eq!(patched(&[head.z()], Site::Z.at(1), [1, 2, 2, 2]), [0., 0., 3., 4., 0., 0., 7., 8.]);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_the_cache_lacks_are_refused() {
+    fn nodes_missing_from_the_cache_are_refused() {
         let cache = cache(Site::Z.at(1), [1, 2, 3, 2]);
         let refused = |node: HeadPoint| Patch::nodes(&[node], &cache).unwrap_err();
         let missing = CacheError::Missing { point: Site::Z.at(0), available: 1 };

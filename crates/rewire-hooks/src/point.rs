@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_both_ways() {
+    fn hook_point_names_round_trip() {
         let mut points = vec![
             HookPoint::Embed,
             HookPoint::PosEmbed,
@@ -253,14 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_named_by_its_place_in_the_table() {
+    fn the_table_of_site_names_follows_the_enum() {
         for (site, name) in SITE_NAMES {
             assert_eq!(site.name(), name);
         }
     }
 
     #[test]
-    fn unknown_names_are_refused() {
+    fn unknown_hook_points_are_refused() {
         for name in ["", "blocks", "blocks.x.attn.hook_q", "blocks.1.attn.hook_result", "blocks.-1.attn.hook_q"] {
             assert_eq!(name.parse::<HookPoint>(), Err(ParseHookPointError(name.to_owned())));
         }

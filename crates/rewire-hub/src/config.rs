@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_found_as_huggingface_hub_finds_it() {
+    fn the_cache_path_follows_huggingface_hub() {
         let cache = |variables: &[(&str, &str)]| config(variables).cache;
         let user = ("HOME", "/u");
         assert_eq!(cache(&[user]), Path::new("/u/.cache/huggingface/hub"));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_comes_from_the_variable_or_a_file() {
+    fn the_token_is_read_from_the_variable_or_a_file() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("token"), "hf_file\n").unwrap();
         std::fs::write(home.path().join("other"), "hf_other").unwrap();

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_git_and_of_large_file_storage() {
+    fn hashes_match_git_and_git_lfs() {
         // `printf 'hello\n' | git hash-object --stdin` and `sha256sum`.
         for tag in [
             "ce013625030ba8dba906f756967f9e9ca394464a",
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_safetensors_and_json_have_their_form() {
+    fn incomplete_safetensors_and_json_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let header = br#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#;
         let whole = [&(header.len() as u64).to_le_bytes()[..], header, b"xy"].concat();

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_connection_is_never_left_for_a_plain_one() {
+    fn redirects_from_https_to_http_are_refused() {
         for location in ["http://hub/x", "http://hub:443/x", "HTTP://HUB/x", "ftp://hub", "data:,x", "javascript:x"] {
             assert!(answer("https://hub/x", location).redirect().is_err(), "{location}");
         }
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_hold_no_signed_query() {
+    fn error_messages_omit_signed_queries() {
         let next = Url::parse("https://cdn/x?X-Amz-Signature=secret").unwrap();
         assert_eq!(place(&next), "https://cdn/x");
     }

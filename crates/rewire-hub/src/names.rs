@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_with_a_way_out_are_refused() {
+    fn names_that_leave_the_cache_are_refused() {
         for outside in ["", "..", "../x", "a/../b", "/etc", "a//b", "a/", "a\\b", "a\0b", "a\nb", "."] {
             assert!(RepoId::parse(outside).is_err(), "repository {outside:?}");
             assert!(Revision::parse(outside).is_err(), "revision {outside:?}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_hub_are_accepted() {
+    fn valid_hub_names_are_accepted() {
         assert_eq!(RepoId::parse("EleutherAI/pythia-1.4b").unwrap().folder(), "models--EleutherAI--pythia-1.4b");
         assert_eq!(RepoId::parse("gpt2").unwrap().folder(), "models--gpt2");
         assert_eq!(Revision::parse("refs/pr/1").unwrap().encoded(), "refs%2Fpr%2F1");

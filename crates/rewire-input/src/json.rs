@@ -85,7 +85,7 @@ mod tests {
     use super::repeated_key;
 
     #[test]
-    fn a_repeated_key_is_found_at_any_depth() {
+    fn repeated_keys_are_found_at_any_depth() {
         let found = |json: &str| repeated_key(json.as_bytes());
         assert_eq!(found(r#"{"a": 1, "b": {"a": [true, null, 1.5, -2, "x"]}}"#), None);
         assert_eq!(found(r#"{"a": 1, "a": 1}"#).as_deref(), Some("a"));

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_text_is_shown_whole_and_without_control_characters() {
+    fn short_text_is_quoted_whole_with_control_characters_escaped() {
         assert_eq!(cut("h.0.\"a\\b\" é"), "h.0.\"a\\b\" é");
         assert_eq!(cut("a\u{1b}[31m\r\0b"), "a\\u{1b}[31m\\r\\0b");
         // A control character that reverses the direction of the text after it.

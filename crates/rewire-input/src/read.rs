@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_end_at_the_limit() {
+    fn lines_longer_than_the_limit_are_refused() {
         let mut reader = io::Cursor::new(b"abc\r\n\nabcd\r\nabcde\n".as_slice());
         let mut line = Vec::new();
         let mut next = || (read_line(&mut reader, 4, &mut line).unwrap(), String::from_utf8(line.clone()).unwrap());
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_up_to_the_limit_are_read() {
+    fn files_larger_than_the_limit_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "four").unwrap();

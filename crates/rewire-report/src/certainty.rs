@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn few_clusters_have_a_range_and_no_threshold_and_say_so() {
+    fn few_clusters_get_a_range_and_no_threshold() {
         let effects = effects(8);
         let sure = Certainty::new(&effects, &Clusters::by([0, 0, 1, 1, 2, 2, 3, 3]), 0);
         let Columns { header, rows } = sure.columns(&effects, &[vec![0, 0]]);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_beyond_chance_are_starred_and_named() {
+    fn significant_nodes_are_starred_and_named() {
         let (effects, clusters) = (effects(8), Clusters::each(8));
         let sure = Certainty::new(&effects, &clusters, 7);
         assert_eq!(sure.columns(&effects, &[]).header, ["std. error", "95% interval", "family-wise p"]);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cluster_has_no_columns_and_says_why() {
+    fn one_cluster_has_no_error_columns_and_the_reason_is_printed() {
         let effects = effects(2);
         let sure = Certainty::new(&effects, &Clusters::by([0, 0]), 0);
         let Columns { header, rows } = sure.columns(&effects, &[vec![0, 0]]);

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn graphviz_reads_what_is_written() {
+    fn graphviz_accepts_the_written_graph() {
         let dot = graph().to_dot();
         assert!(dot.starts_with("digraph circuit {") && dot.ends_with("}\n"), "{dot}");
         assert!(dot.contains("\"L0H1\" -> \"L2H3\" [label=\"q -0.200\""), "{dot}");

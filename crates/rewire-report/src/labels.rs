@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_those_of_the_clean_prompts() {
+    fn position_labels_come_from_the_clean_prompts() {
         let pair = |clean: Vec<u32>| PromptPair {
             corrupted: clean.iter().map(|t| t + 1).collect(),
             clean,

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_the_former_run_go_unless_somebody_changed_them() {
+    fn unchanged_files_of_the_previous_run_are_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let path = |name: &str| temporary.path().join(name);
         let both = || vec![("report.html", b"1".to_vec()), ("circuit.dot", b"1".to_vec()), ("graph", b"1".to_vec())];
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_file_is_listed_with_its_hash() {
+    fn every_result_file_is_listed_with_its_hash() {
         let temporary = tempfile::tempdir().unwrap();
         write(temporary.path(), vec![("report.html", b"abc".to_vec())]);
         let read = std::fs::read(temporary.path().join("effects.json")).unwrap();

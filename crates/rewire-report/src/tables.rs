@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_nobody_would_read_are_in_the_tensors_alone() {
+    fn large_tables_are_saved_as_tensors_only() {
         let tables = [table("small", CSV_LIMIT), table("large", CSV_LIMIT + 1)];
         let lines = String::from_utf8(lines(&tables).unwrap()).unwrap();
         assert_eq!(lines.lines().count(), 1 + CSV_LIMIT);

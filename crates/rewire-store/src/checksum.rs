@@ -27,7 +27,7 @@ mod tests {
     use super::checksum;
 
     #[test]
-    fn a_part_that_moves_over_a_border_changes_the_checksum() {
+    fn moving_text_between_parts_changes_the_checksum() {
         assert_ne!(checksum(&["ab", "c"]), checksum(&["a", "bc"]));
         assert_eq!(checksum(&["ab", "c"]).len(), 16);
     }

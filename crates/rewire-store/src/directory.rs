@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_writes_nothing_leaves_the_place_as_it_was() {
+    fn a_run_that_writes_nothing_leaves_no_directory() {
         let temporary = tempfile::tempdir().unwrap();
         drop(take(&temporary.path().join("deep/out")).unwrap());
         assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
@@ -195,7 +195,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_symlink_to_nowhere_and_a_result_that_is_no_file_are_refused_at_the_start() {
+    fn dangling_symlinks_and_directories_in_place_of_results_are_refused_at_the_start() {
         let temporary = tempfile::tempdir().unwrap();
         let [link, below] = ["link", "link/below"].map(|name| temporary.path().join(name));
         std::os::unix::fs::symlink(temporary.path().join("nowhere"), &link).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_vanishes_meanwhile_is_made_again_for_the_results() {
+    fn a_directory_removed_during_the_run_is_recreated_for_the_results() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("out");
         let directory = take(&path).unwrap();

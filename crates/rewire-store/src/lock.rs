@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holder_is_refused_until_the_first_is_gone() {
+    fn a_second_holder_is_refused_until_the_first_ends() {
         let directory = tempfile::tempdir().unwrap();
         let first = take(directory.path());
         let Attempt::Held(holder) = Lock::attempt(directory.path(), "second").unwrap() else { panic!("two hold it") };
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_is_silent_for_long_counts_as_dead_and_learns_it() {
+    fn a_silent_lock_holder_counts_as_dead_and_is_notified() {
         let directory = tempfile::tempdir().unwrap();
         let first = take(directory.path());
         first.file.set_modified(SystemTime::now() - 2 * SILENCE).unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_of_a_dead_process_is_no_lock() {
+    fn the_lock_file_of_a_dead_process_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let dead = Holder { process: u32::MAX, ..Holder::this_process("dead") };
         std::fs::write(directory.path().join(LOCK), serde_json::to_string(&dead).unwrap()).unwrap();

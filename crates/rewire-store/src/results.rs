@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_replaced_outdated_ones_removed_and_other_files_kept() {
+    fn new_results_replace_old_ones_and_keep_other_files() {
         let directory = old_results();
         publish(directory.path(), &new_results(), &["old".to_owned(), "../outside".to_owned()]).unwrap();
         assert_eq!(names(directory.path()), ["a", "b", "mine"]);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_died_before_its_results_were_whole_changes_nothing() {
+    fn a_run_killed_before_its_results_are_complete_changes_nothing() {
         let directory = old_results();
         write_all(&directory.path().join(PARTIAL), &new_results(), &[]).unwrap();
         assert_eq!(finish(directory.path()).unwrap(), None);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_died_while_files_were_moved_is_seen_and_finished() {
+    fn a_run_killed_while_moving_results_is_detected_and_finished() {
         for moved in 0..=2 {
             let directory = old_results();
             let [partial, whole] = [PARTIAL, WHOLE].map(|name| directory.path().join(name));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_full_changes_nothing() {
+    fn a_full_disk_keeps_the_old_results() {
         let directory = old_results();
         // A name that cannot be written stands for a full disk.
         let files = [("a", b"new".to_vec()), ("no/where", b"new".to_vec())];

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_and_repeats_are_one_cluster_wherever_they_stand() {
+    fn mirrored_and_repeated_pairs_share_a_cluster_in_any_order() {
         let pairs = PromptPairs::new(vec![pair(1, 2), pair(3, 4), pair(2, 1), pair(1, 2), pair(1, 3)]).unwrap();
         let clusters = pairs.clusters();
         assert_eq!(clusters.of(), [0, 1, 0, 0, 2]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_mirrors_if_every_pair_has_one_of_its_own() {
+    fn a_set_is_mirrored_if_each_pair_has_its_own_mirror() {
         let mirrors = |pairs: Vec<PromptPair>| PromptPairs::new(pairs).unwrap().mirrors();
         assert_eq!(mirrors(vec![pair(1, 2), pair(3, 4), pair(2, 1), pair(4, 3)]), Some(vec![2, 3, 0, 1]));
         assert_eq!(mirrors(vec![pair(1, 2), pair(2, 1), pair(1, 2), pair(2, 1)]), Some(vec![1, 0, 3, 2]));

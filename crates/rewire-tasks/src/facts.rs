@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_demos_words_are_taken_where_they_are_as_many_tokens() {
+    fn the_demos_words_are_used_if_token_counts_match() {
         let tokenizer = tokenizer();
         let of = |corruption| demo_fact_pair(&tokenizer, None, corruption).unwrap().pairs()[0].clone();
         let words = of(FactCorruption::RandomWords(1));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_hold_a_landmark_once() {
+    fn each_template_names_the_landmark_once() {
         for (template, text) in FACT_TEMPLATES.iter().enumerate() {
             assert_eq!(text.matches("{LANDMARK}").count(), 1);
             assert!(fact_prompt(template, "Big Ben").contains("Big Ben"));

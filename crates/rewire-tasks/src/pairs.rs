@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn shorter_pairs_are_padded_on_the_right_and_keep_their_end() {
+    fn shorter_pairs_are_padded_on_the_right_and_keep_their_end_position() {
         let pairs = PromptPairs::new(vec![pair(&[7, 8, 9], &[7, 5, 9]), pair(&[4], &[3])]).unwrap();
         assert_eq!(pairs.clean(), [vec![7, 8, 9], vec![4, 4, 4]]);
         assert_eq!(pairs.ends(), [2, 0]);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_patched_is_refused() {
+    fn empty_and_unequal_pairs_are_refused() {
         let refused = |pairs| PromptPairs::new(pairs).unwrap_err();
         assert_eq!(refused(vec![]), PairsError::Empty);
         assert_eq!(refused(vec![pair(&[], &[])]), PairsError::EmptyPrompt { pair: 0 });
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_cannot_run_is_refused() {
+    fn pairs_outside_the_vocabulary_or_context_are_refused() {
         let pairs = PromptPairs::new(vec![pair(&[1, 2], &[1, 9])]).unwrap();
         assert_eq!(pairs.check_model(10, 2), Ok(()));
         assert_eq!(pairs.check_model(9, 2), Err(PairsError::TokenOutsideVocabulary { pair: 0, token: 9, d_vocab: 9 }));

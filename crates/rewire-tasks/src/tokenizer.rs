@@ -328,7 +328,7 @@ mod tests {
     const TEXT: &str = "When Mary and John went to the store";
 
     #[test]
-    fn truncation_and_padding_are_off() {
+    fn tokenizer_truncation_and_padding_are_disabled() {
         let plain = tokenizer(serde_json::json!({})).encode(TEXT).unwrap();
         assert_eq!(plain.len(), 8);
         for direction in ["Left", "Right"] {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn merges_are_never_left_out_at_random() {
+    fn tokenizer_dropout_is_disabled() {
         let with_dropout = |dropout: serde_json::Value| {
             tokenizer(serde_json::json!({ "pre_tokenizer": null, "model": {
                 "type": "BPE", "dropout": dropout, "unk_token": null, "continuing_subword_prefix": null,
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_around_a_text_are_left_out_and_known() {
+    fn special_tokens_are_removed_and_listed() {
         let plain = tokenizer(serde_json::json!({}));
         assert_eq!(plain.surrounding(), Ok(Surrounding::default()));
         let special = |token: &str, id: u32| serde_json::json!({ "id": token, "ids": [id], "tokens": [token] });
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_its_tokens_do_not_spell_is_known() {
+    fn texts_that_do_not_round_trip_are_detected() {
         let plain = tokenizer(serde_json::json!({}));
         plain.encode(TEXT).unwrap();
         assert_eq!(plain.changed_text(), None);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_the_library_panics_on_are_refused_by_name() {
+    fn settings_that_panic_the_library_are_refused_by_name() {
         let regex =
             |pattern: &str| serde_json::json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": "-" });
         let refused = |changes: serde_json::Value| match read(changes).unwrap_err() {
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_cannot_fit_is_refused_before_it_is_tokenized() {
+    fn text_too_long_for_the_context_is_refused_before_tokenization() {
         let exact = of_bytes(serde_json::json!({}));
         assert_eq!(exact.check_fits(&"ab".repeat(5), 5), Ok(()));
         let refused = exact.check_fits(&"a".repeat(11), 5).unwrap_err().to_string();
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_show_the_beginning_of_long_texts() {
+    fn errors_quote_the_start_of_long_texts() {
         let long = "Zoe".repeat(100_000);
         let refused = tokenizer(serde_json::json!({})).encode(&long).unwrap_err().to_string();
         assert!(refused.len() < 1000 && refused.contains(".. (300000 characters)"), "{}", refused.len());

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn products_in_parts_are_those_in_one_go() {
+    fn chunked_matmuls_equal_whole_ones_with_gradients() {
         let device = Default::default();
         let random = |shape: [usize; 4]| Tensor::<Tracked, 4>::random(shape, Distribution::Default, &device);
         let shapes = [([7, 3, 2, 4], [7, 3, 4, 5]), ([7, 1, 2, 4], [1, 3, 4, 5]), ([1, 9, 2, 4], [2, 9, 4, 1])];
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn without_axes_before_the_last_two_there_is_one_product() {
+    fn matmuls_without_batch_axes_are_not_chunked() {
         let device = Default::default();
         let ones = |shape| Tensor::<Flex, 2>::ones(shape, &device);
         assert_eq!(matmul_chunked(ones([300, 2]), ones([2, 300]), 1).dims(), [300, 300]);

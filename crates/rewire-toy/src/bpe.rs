@@ -39,7 +39,7 @@ mod tests {
     use rewire_tasks::ioi::{NAMES, PLACES};
 
     #[test]
-    fn words_are_tokens_and_texts_round_trip() {
+    fn common_words_are_one_token_and_texts_round_trip() {
         let tokenizer = train_tokenizer().unwrap();
         let ids = |text: &str| tokenizer.encode(text, false).unwrap().get_ids().to_vec();
         for word in NAMES.iter().chain(&PLACES) {
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn training_twice_gives_one_tokenizer() {
+    fn training_a_tokenizer_is_deterministic() {
         let [a, b] = [train_tokenizer().unwrap(), train_tokenizer().unwrap()].map(|t| t.to_string(false).unwrap());
         assert_eq!(a, b);
     }

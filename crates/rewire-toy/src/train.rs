@@ -210,7 +210,7 @@ mod tests {
     use burn::backend::{Autodiff, Flex};
 
     #[test]
-    fn a_short_training_lowers_the_loss_and_repeats_itself() {
+    fn training_lowers_the_loss_and_is_deterministic() {
         let options = TrainingOptions { steps: 100, batch: 16, evaluate_on: 4, ..TrainingOptions::default() };
         for toy in Toy::ALL {
             let run = || train::<Autodiff<Flex>>(toy, &options, &Default::default(), |_, _| {}).unwrap();

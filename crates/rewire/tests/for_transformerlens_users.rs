@@ -77,7 +77,7 @@ fn gradients() -> Result<(), AnyError> {
 }
 
 #[test]
-fn analyzes() -> Result<(), AnyError> {
+fn analyses() -> Result<(), AnyError> {
     let model = Pretrained::open("toy-gpt2")?.load::<Cpu>()?;
     let pairs = demo_pairs(model.tokenizer()?, model.bos())?;
     let transformer = model.transformer();

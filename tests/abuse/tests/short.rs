@@ -20,7 +20,7 @@ fn two_runs_in_one_directory_do_not_mix() {
 }
 
 #[test]
-fn a_run_with_wait_comes_after_the_other() {
+fn a_run_with_wait_starts_after_the_other_ends() {
     hold(Kind::Wait, 1);
 }
 
@@ -35,7 +35,7 @@ fn a_full_disk_loses_nothing() {
 }
 
 #[test]
-fn a_full_standard_output_is_an_error_and_a_full_standard_error_is_none() {
+fn a_full_standard_output_is_an_error_and_a_full_standard_error_is_ignored() {
     hold(Kind::FullTerminal, 1);
 }
 
@@ -50,11 +50,11 @@ fn the_users_files_and_symlinks_are_refused_and_kept() {
 }
 
 #[test]
-fn hostile_servers_get_one_error_and_write_nothing_outside() {
+fn hostile_servers_cause_one_error_and_no_write_outside_the_cache() {
     hold(Kind::Server, 24);
 }
 
 #[test]
-fn files_that_are_removed_under_a_run_cost_no_result() {
+fn files_removed_during_a_run_cost_no_result() {
     hold(Kind::Removal, 3);
 }

@@ -26,7 +26,7 @@ use rewire_tests::on_every_backend;
 use rewire_tests::random::{any_config, any_pairs};
 use rewire_toy::Toy;
 
-on_every_backend!(ablations_match, the_curve_matches);
+on_every_backend!(ablations_match_transformer_lens, interpolation_curves_match_transformer_lens);
 
 /// For logit differences near 5; the largest difference that was measured on both CPU backends is
 /// 2.9e-6, of one near 10.
@@ -42,7 +42,7 @@ fn means<B: Backend>(model: &Transformer<B>, pairs: &PromptPairs, over: MeanOver
     Intervention::Fixed(mean_activations(model, &clean_prompts(pairs), &[Site::Z], over, 3).unwrap())
 }
 
-fn ablations_match<B: Backend>() {
+fn ablations_match_transformer_lens<B: Backend>() {
     for fixture in Fixture::all() {
         for (weights, processing) in processings() {
             let model: Transformer<B> = fixture.model(processing);
@@ -84,7 +84,7 @@ fn ablations_match<B: Backend>() {
     }
 }
 
-fn the_curve_matches<B: Backend>() {
+fn interpolation_curves_match_transformer_lens<B: Backend>() {
     for fixture in Fixture::all() {
         let model: Transformer<B> = fixture.model(processings()[0].1);
         let pairs = fixture.pairs(&model);
@@ -164,7 +164,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_engine_equals_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..4, by_position in any::<bool>(), budget in 1_usize..200) {
+    fn ablation_equals_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..4, by_position in any::<bool>(), budget in 1_usize..200) {
         let model = model::<Grad>(&config, seed);
         let intervention = match which {
             0 => Intervention::Zero,
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn sets_equal_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3) {
+    fn ablation_of_sets_equals_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3) {
         let model = model::<Grad>(&config, seed);
         let intervention = [Intervention::Zero, given(&model), Intervention::Resample][which].clone();
         let last = config.n_layers - 1;
@@ -213,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn a_curve_goes_from_the_clean_metric_to_the_ablated_one(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3, budget in 1_usize..100) {
+    fn interpolation_curves_go_from_the_clean_to_the_ablated_metric(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3, budget in 1_usize..100) {
         let model = model::<Grad>(&config, seed);
         let intervention = [Intervention::Zero, given(&model), Intervention::Resample][which].clone();
         let last = config.n_layers - 1;
@@ -303,7 +303,7 @@ fn slow_accuracy(
 }
 
 #[test]
-fn accuracy_is_what_single_prompts_from_the_start_give() {
+fn accuracy_equals_prompt_by_prompt_generation_without_a_cache() {
     for toy in Toy::ALL {
         let (model, tokenizer, pairs) = ioi(toy, 24);
         let config = model.config().clone();
@@ -353,7 +353,7 @@ fn accuracy_is_what_single_prompts_from_the_start_give() {
 }
 
 #[test]
-fn the_toys_answer_right_and_not_without_their_heads() {
+fn ablating_the_toys_heads_destroys_their_accuracy() {
     let (model, tokenizer, pairs) = ioi(Toy::Gpt2, 60);
     let all: Vec<Node> = (0..4).map(|layer| Node::new(layer, Component::HeadZ)).collect();
     let by = [
@@ -385,7 +385,7 @@ fn the_toys_answer_right_and_not_without_their_heads() {
 }
 
 #[test]
-fn what_cannot_be_ablated_is_refused() {
+fn unsupported_ablations_are_refused() {
     let (model, tokenizer, pairs) = ioi(Toy::NeoX, 4);
     let head = Node::new(1, Component::HeadZ).unit(2);
     let refused = |nodes: Vec<Node>, by: Intervention<Flex>, new_tokens| {

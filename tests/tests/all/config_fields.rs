@@ -154,7 +154,7 @@ fn check_run(table: &Table, index: usize) -> Option<String> {
 }
 
 #[test]
-fn every_field_does_what_the_table_says() {
+fn every_config_field_behaves_as_in_the_table() {
     let table = Table::read();
     let mut wrong = Vec::new();
     for (index, row) in table.rows.iter().enumerate() {
@@ -169,7 +169,7 @@ fn every_field_does_what_the_table_says() {
 }
 
 #[test]
-fn the_table_has_every_field_that_transformers_has() {
+fn the_table_lists_every_config_field_of_transformers() {
     let table = Table::read();
     for family in ["gpt2", "gpt_neox"] {
         let rows = table.rows.iter().filter(|row| row["family"] == family);

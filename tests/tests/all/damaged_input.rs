@@ -301,7 +301,7 @@ fn an_index_without_shards_is_refused() {
 }
 
 #[test]
-fn a_name_that_is_no_file_is_refused() {
+fn directories_in_place_of_model_files_are_refused() {
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         let directory = copy();
         let _ = std::fs::remove_file(directory.path().join(name));
@@ -312,7 +312,7 @@ fn a_name_that_is_no_file_is_refused() {
 }
 
 #[test]
-fn a_configuration_without_end_or_with_a_field_twice_is_refused() {
+fn endless_configurations_and_repeated_fields_are_refused() {
     let directory = copy();
     let refused = |text: String| {
         std::fs::write(directory.path().join("config.json"), text).unwrap();
@@ -331,7 +331,7 @@ fn a_configuration_without_end_or_with_a_field_twice_is_refused() {
 }
 
 #[test]
-fn a_weight_that_is_there_twice_is_refused() {
+fn repeated_weights_are_refused() {
     let directory = copy();
     let path = directory.path().join("model.safetensors");
     let whole = toy_file("model.safetensors");

@@ -10,12 +10,12 @@ use rewire_tests::fixture::Fixture;
 use rewire_tests::methods::every_effect;
 use rewire_tests::on_every_backend;
 
-on_every_backend!(every_effect_is_flexs);
+on_every_backend!(effects_match_those_on_flex);
 
 /// Normalized effects are differences of metrics near 1, which two backends round differently.
 const EFFECTS: Tolerance = Tolerance::new(5e-6, 2e-5);
 
-fn every_effect_is_flexs<B: Backend>() {
+fn effects_match_those_on_flex<B: Backend>() {
     for fixture in Fixture::all() {
         let of_flex: Transformer<Autodiff<burn_flex::Flex>> = fixture.model(WeightProcessing::default());
         let of_other: Transformer<Autodiff<B>> = fixture.model(WeightProcessing::default());

@@ -51,7 +51,7 @@ fn loss<B: Backend>(model: &Transformer<B>, hook: impl Hook<B>) -> Tensor<B, 1> 
 }
 
 #[test]
-fn gradients_are_the_limits_of_differences_at_every_hook_point() {
+fn gradients_match_finite_differences_at_every_hook_point() {
     for config in [TransformerConfig::gpt2(2, 2, 16, 11, 8), TransformerConfig::neox(2, 2, 16, 11, 8)] {
         let device = Default::default();
         let model = Transformer::<Autodiff<Double>>::random(&config, 3, &device);
@@ -125,7 +125,7 @@ fn pairs() -> PromptPairs {
 }
 
 #[test]
-fn head_edges_are_the_limits_of_differences() {
+fn head_edges_match_finite_differences() {
     for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
         // Unprocessed, so that the norm's gain is on the way.
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
@@ -177,7 +177,7 @@ fn head_edges_are_the_limits_of_differences() {
 }
 
 #[test]
-fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
+fn integrands_match_the_slopes_of_interpolation_curves() {
     for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let pairs = pairs();
@@ -239,7 +239,7 @@ fn integrands_of_integrated_gradients_are_the_slopes_of_curves() {
 }
 
 #[test]
-fn where_the_rest_is_linear_one_node_is_the_integral_and_every_exact_effect() {
+fn one_quadrature_node_is_exact_in_a_linear_model() {
     // With this epsilon the final norm divides by a constant to within some ten-thousandths, and in
     // a parallel block nothing else follows the last layer. A larger one would leave effects below
     // the rounding of the metric.

@@ -34,9 +34,9 @@ const EXCLUDED: [u32; 2] = [3, 17];
 /// The movers of its S2-inhibition.
 const MOVERS: [Head; 2] = [Head::new(1, 1), Head::new(2, 3)];
 
-on_every_backend!(tables_match);
+on_every_backend!(head_tables_match_transformer_lens);
 
-fn tables_match<B: Backend>() {
+fn head_tables_match_transformer_lens<B: Backend>() {
     for fixture in Fixture::all() {
         for (weights, processing) in processings() {
             let model: Transformer<B> = fixture.model(processing);
@@ -123,7 +123,7 @@ fn s2_inhibition_matches<B: Backend>(
 }
 
 #[test]
-fn contributions_and_biases_sum_to_the_logit_difference() {
+fn logit_contributions_and_biases_sum_to_the_logit_difference() {
     for toy in Toy::ALL {
         for processing in [WeightProcessing::default(), WeightProcessing::none()] {
             contributions_sum(toy, processing);
@@ -205,7 +205,7 @@ fn toy_pairs_with(toy: Toy, processing: WeightProcessing) -> (Transformer<Flex>,
 }
 
 #[test]
-fn s2_inhibition_is_what_it_says() {
+fn s2_inhibition_matches_its_definition() {
     let (model, pairs, roles) = toy_pairs(Toy::NeoX);
     let (candidates, movers) = ([Head::new(1, 0), Head::new(2, 3)], [Head::new(2, 5), Head::new(3, 1)]);
     let found = s2_inhibition(
@@ -271,7 +271,7 @@ fn s2_inhibition_is_what_it_says() {
 }
 
 #[test]
-fn what_has_no_names_is_refused() {
+fn prompts_without_names_are_refused() {
     let (model, pairs, roles) = toy_pairs(Toy::Gpt2);
     let execution = Execution::default();
     let mut names = vec![vec![2]; pairs.len()];

@@ -19,7 +19,7 @@ fn run(model: &Transformer<Flex>) -> Run<Flex> {
 }
 
 #[test]
-fn a_patch_that_did_nothing_says_so() {
+fn patches_without_effect_are_reported() {
     let model = model();
     let plain = array(model.forward(run(&model), ()).unwrap());
 
@@ -47,7 +47,7 @@ fn a_patch_that_did_nothing_says_so() {
 }
 
 #[test]
-fn a_cache_says_what_it_lacks() {
+fn cache_errors_name_the_missing_hook_point() {
     let model = model();
     let mut recorder = Recorder::filtered(|p| p.site() == Some(Site::Z));
     model.forward(run(&model), &mut recorder).unwrap();

@@ -25,7 +25,7 @@ fn is_the_toy(files: &rewire_model::ModelFiles) {
 }
 
 #[test]
-fn a_model_is_downloaded_once_and_then_taken_from_the_cache() {
+fn a_model_is_downloaded_once_and_then_read_from_the_cache() {
     let server = HubServer::start(REPOSITORY, files());
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub::new(cache.path().into(), Some(server.endpoint()));
@@ -51,7 +51,7 @@ fn offline_without_a_cache_names_the_file_and_the_cache() {
 }
 
 #[test]
-fn a_broken_download_continues_where_it_ended() {
+fn an_interrupted_download_resumes_at_its_last_byte() {
     let server = HubServer::start(REPOSITORY, files());
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub::new(cache.path().into(), Some(server.endpoint()));
@@ -97,7 +97,7 @@ fn a_damaged_file_in_the_cache_is_named_offline_and_replaced_online() {
 }
 
 #[test]
-fn what_the_hub_lacks_is_said_to_be_missing() {
+fn files_missing_on_the_hub_are_reported() {
     let server = HubServer::start(REPOSITORY, files());
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub::new(cache.path().into(), Some(server.endpoint()));

@@ -157,7 +157,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_recorder_changes_no_bit(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn recording_changes_no_logit(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed).valid();
         let mut recorder = Recorder::all();
         let recorded = model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn the_residual_stream_is_the_sum_of_what_was_written(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn the_residual_stream_equals_the_sum_of_its_components(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed).valid();
         let mut recorder = Recorder::all();
         model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn a_resumed_run_is_the_whole_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, cut in 0_usize..8, layer in 0_usize..4) {
+    fn a_run_from_a_cached_residual_stream_equals_the_whole_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, cut in 0_usize..8, layer in 0_usize..4) {
         let model = model::<Grad>(&config, seed).valid();
         let (cut, layer) = (cut.min(pairs.width() - 1), layer % config.n_layers);
         let mut recorder = Recorder::all();
@@ -223,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn processing_keeps_the_logits(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, switches in any::<[bool; 4]>()) {
+    fn weight_processing_keeps_the_log_probabilities(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, switches in any::<[bool; 4]>()) {
         let [fold_norm, center_writing_weights, center_unembed, fold_value_biases] = switches;
         let processing = WeightProcessing { fold_norm, center_writing_weights, center_unembed, fold_value_biases };
         let plain = model::<Grad>(&config, seed).valid();
@@ -245,7 +245,7 @@ proptest! {
     }
 
     #[test]
-    fn patching_the_embedding_gives_the_other_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn patching_the_embedding_gives_the_clean_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed).valid();
         let mut recorder = Recorder::filtered(|p| p == HookPoint::Embed);
         let clean = model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -257,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn a_run_patched_from_itself_stays_as_it_was(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn patching_a_run_with_itself_changes_nothing(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
         let same = pairs.pairs().iter().map(|p| PromptPair { corrupted: p.clean.clone(), ..p.clone() }).collect();
         let same = PromptPairs::new(same).unwrap();
         let model = model::<Grad>(&config, seed);
@@ -276,7 +276,7 @@ proptest! {
     }
 
     #[test]
-    fn the_sweep_equals_the_literal_one(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, kind in 0_usize..100, noising in any::<bool>(), budget in 1_usize..200) {
+    fn activation_patching_equals_literal_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, kind in 0_usize..100, noising in any::<bool>(), budget in 1_usize..200) {
         let model = model::<Grad>(&config, seed).valid();
         let kinds = all_kinds(&config);
         let kind = kinds[kind % kinds.len()];
@@ -290,7 +290,7 @@ proptest! {
     }
 
     #[test]
-    fn attributions_of_parts_sum_to_the_whole(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn attributions_of_parts_sum_to_that_of_the_whole(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed);
         let kinds = [
             NodeKind::all(Component::HeadZ),
@@ -329,7 +329,7 @@ proptest! {
     }
 
     #[test]
-    fn prompts_do_not_touch_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn prompts_in_one_batch_do_not_affect_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed);
         let kinds = [NodeKind::all(Component::HeadZ)];
         let together = attribution_patching(&model, asked(&pairs, &LogitDiff::new(&pairs)), &kinds, Direction::Denoising, &Execution::default()).unwrap();
@@ -343,7 +343,7 @@ proptest! {
     }
 
     #[test]
-    fn attribution_is_exact_where_the_rest_is_linear(pairs in any_pairs(), seed in 0_u64..1000) {
+    fn attribution_is_exact_in_a_linear_model(pairs in any_pairs(), seed in 0_u64..1000) {
         // With an epsilon far above every variance the final norm divides by a constant; in a parallel block nothing else
         // stands between the last layer's outputs and the logits.
         let config = TransformerConfig { norm_eps: 1e4, ..TransformerConfig::neox(2, 2, 16, 17, 12) };
@@ -371,7 +371,7 @@ properties!(float32, Flex, 24);
 properties!(float64, NdArray<f64>, 12);
 
 #[test]
-fn what_cannot_be_analyzed_is_refused() {
+fn unsupported_analyses_are_refused() {
     let config = TransformerConfig::neox(1, 2, 8, 17, 12);
     let model = model::<Autodiff<Flex>>(&config, 0);
     let pair = PromptPair { clean: vec![1, 2], corrupted: vec![1, 3], answers: vec![4], wrong_answers: vec![5] };

@@ -131,7 +131,7 @@ fn arrows_of(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn source_files_have_no_circular_imports() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let mut arrows = 0;
     for entry in std::fs::read_dir(crates).unwrap() {
@@ -145,7 +145,7 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn a_circle_is_found() {
+fn circular_imports_are_detected() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     write("lib.rs", "mod a;\nmod b;\npub use a::A;\n");

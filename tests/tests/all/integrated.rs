@@ -25,7 +25,11 @@ use rewire_tests::memory::Memory;
 use rewire_tests::on_every_backend;
 use rewire_tests::random::{any_config, any_pairs};
 
-on_every_backend!(integrated_gradients_match, gaps_of_few_nodes_match, the_literal_figure_matches);
+on_every_backend!(
+    integrated_gradients_match_captum,
+    completeness_gaps_with_few_steps_match_captum,
+    literal_first_node_matches_captum
+);
 
 /// How far attributions in logits may be from Captum's in float64.
 const CAPTUM: Tolerance = Tolerance::new(6e-6, 1e-5);
@@ -45,7 +49,7 @@ fn ends<B: Backend>() -> [(&'static str, IntegratedGradientsOptions<B>); 2] {
     [("corr", to(Intervention::Resample)), ("zero", to(Intervention::Zero))]
 }
 
-fn integrated_gradients_match<B: Backend>() {
+fn integrated_gradients_match_captum<B: Backend>() {
     for fixture in Fixture::all() {
         for (weights, processing) in processings() {
             let model: Transformer<Autodiff<B>> = fixture.model(processing);
@@ -65,7 +69,7 @@ fn integrated_gradients_match<B: Backend>() {
                     let what = format!("{} {table}", fixture.name);
                     let values = &found.outcome.effects[i].values;
                     assert_close(values, fixture.table(&table).unwrap(), CAPTUM.on::<B>(), &what);
-                    // Captum's gaps are below 3e-8 with 50 nodes; `gaps_of_few_nodes_match` has
+                    // Captum's gaps are below 3e-8 with 50 nodes; `completeness_gaps_with_few_steps_match_captum` has
                     // larger ones.
                     let deltas = fixture.table(&format!("{table}_delta")).unwrap();
                     assert!(scale(deltas) < 3e-8, "{what}: {:e}", scale(deltas));
@@ -90,7 +94,7 @@ fn integrals(fixture: &Fixture) -> Option<Arrays> {
 }
 
 /// With few nodes gaps are of the size of the change, so that their comparison says something.
-fn gaps_of_few_nodes_match<B: Backend>() {
+fn completeness_gaps_with_few_steps_match_captum<B: Backend>() {
     let rules = [
         (Rule::GaussLegendre, 2, "gausslegendre"),
         (Rule::RiemannLeft, 4, "riemann_left"),
@@ -140,7 +144,7 @@ fn gaps_of_few_nodes_match<B: Backend>() {
     }
 }
 
-fn the_literal_figure_matches<B: Backend>() {
+fn literal_first_node_matches_captum<B: Backend>() {
     for fixture in Fixture::all() {
         for (weights, processing) in processings() {
             let model: Transformer<Autodiff<B>> = fixture.model(processing);
@@ -268,7 +272,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn attributions_sum_to_the_change_of_the_metric(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4) {
+    fn integrated_gradients_sum_to_the_change_of_the_metric(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4) {
         let model = model(&smooth(config), seed);
         let nodes = [HEADS, NEURONS, NodeKind::all(Component::MlpOut), NodeKind::all(Component::ResidPre), NodeKind::by_position(Component::HeadZ)];
         let integral = IntegratedGradientsOptions { baseline: any_end(&model, &pairs, end), tolerance: 1e-3, refinements: 3, ..IntegratedGradientsOptions::default() };
@@ -293,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn a_node_on_its_own_line_has_its_exact_effect(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4) {
+    fn integrating_one_node_gives_its_exact_effect(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4) {
         let model = model(&smooth(config), seed);
         let nodes = [HEADS, NodeKind::all(Component::AttnOut)];
         let baseline = any_end(&model, &pairs, end);
@@ -306,7 +310,7 @@ proptest! {
     }
 
     #[test]
-    fn prompts_and_passes_do_not_touch_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4, budget in 1_usize..200) {
+    fn integrals_do_not_depend_on_the_batch_size(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4, budget in 1_usize..200) {
         let model = model(&config, seed);
         // No refinement, which prompts that are differentiated together share.
         let integral = IntegratedGradientsOptions { baseline: any_end(&model, &pairs, end), tolerance: f64::INFINITY, ..IntegratedGradientsOptions::default() };
@@ -320,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn integrals_and_ablations_that_go_on_give_the_same_bits(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4, lost in 0_usize..20) {
+    fn resumed_integrals_and_ablations_give_the_same_bits(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4, lost in 0_usize..20) {
         let model = model(&config, seed);
         let metric = LogitDiff::new(&pairs);
         let nodes = [HEADS, NodeKind::by_position(Component::MlpPost)];
@@ -355,7 +359,7 @@ proptest! {
 }
 
 #[test]
-fn attributions_are_complete_on_the_toy_models() {
+fn integrated_gradients_are_complete_on_the_toy_models() {
     for toy in rewire_toy::Toy::ALL {
         let model: Transformer<Grad> = toy.load(&Default::default()).unwrap();
         let tokenizer = toy.tokenizer().unwrap();
@@ -379,7 +383,7 @@ fn attributions_are_complete_on_the_toy_models() {
 }
 
 #[test]
-fn divergences_are_complete_to_what_float32_leaves_of_them() {
+fn kl_divergences_are_complete_up_to_float32_rounding() {
     for toy in rewire_toy::Toy::ALL {
         let model: Transformer<Grad> = toy.load(&Default::default()).unwrap();
         let tokenizer = toy.tokenizer().unwrap();
@@ -416,7 +420,7 @@ fn divergences_are_complete_to_what_float32_leaves_of_them() {
 }
 
 #[test]
-fn every_rule_goes_to_the_same_integral_and_refines_until_it_is_there() {
+fn every_quadrature_rule_refines_to_the_same_integral() {
     let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 3);
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
     let pairs = PromptPairs::new(vec![pair]).unwrap();
@@ -449,7 +453,7 @@ fn every_rule_goes_to_the_same_integral_and_refines_until_it_is_there() {
 }
 
 #[test]
-fn a_list_of_nodes_is_summed_as_it_is() {
+fn a_list_of_quadrature_nodes_is_summed_unchanged() {
     let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 3);
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
     let pairs = PromptPairs::new(vec![pair]).unwrap();
@@ -481,7 +485,7 @@ fn a_list_of_nodes_is_summed_as_it_is() {
 }
 
 #[test]
-fn what_cannot_be_integrated_is_refused() {
+fn unsupported_integrals_are_refused() {
     let model = model(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 3);
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 7, 3], answers: vec![4], wrong_answers: vec![5] };
     let pairs = PromptPairs::new(vec![pair; 2]).unwrap();

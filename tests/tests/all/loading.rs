@@ -37,7 +37,7 @@ fn a_matrix(tensors: &Tensors) -> String {
 }
 
 #[test]
-fn hub_files_differ_in_small_ways_and_all_load() {
+fn all_variants_of_hub_files_load() {
     for fixture in Fixture::all() {
         let expected = tensors_to_save(&load(&fixture.model_directory()).unwrap()).unwrap();
         let same = |directory: &TempDir| tensors_to_save(&load(directory.path()).unwrap()).unwrap() == expected;
@@ -68,7 +68,7 @@ fn hub_files_differ_in_small_ways_and_all_load() {
 }
 
 #[test]
-fn half_precision_loads_as_the_float32_of_its_numbers() {
+fn half_precision_weights_load_as_their_float32_values() {
     for fixture in Fixture::all() {
         let exact = read(&fixture.model_directory().join("model.safetensors"));
         let expected = tensors_to_save(&load(&fixture.model_directory()).unwrap()).unwrap();
@@ -90,7 +90,7 @@ fn half_precision_loads_as_the_float32_of_its_numbers() {
 }
 
 #[test]
-fn sharded_weights_load_as_one() {
+fn sharded_weights_load_like_one_file() {
     for fixture in Fixture::all() {
         let expected = tensors_to_save(&load(&fixture.model_directory()).unwrap()).unwrap();
         let directory = changed(&fixture, |_| {});
@@ -150,7 +150,7 @@ fn damaged_weights_are_refused_by_file_and_tensor() {
 }
 
 #[test]
-fn files_that_end_early_are_refused() {
+fn truncated_files_are_refused() {
     let fixture = &Fixture::all()[0];
     for keep in [0, 4, 100, 20_000] {
         let directory = changed(fixture, |_| {});
@@ -167,7 +167,7 @@ fn files_that_end_early_are_refused() {
 }
 
 #[test]
-fn configurations_that_cannot_be_run_are_refused_by_field() {
+fn unsupported_configurations_are_refused_by_field() {
     let fixture = &Fixture::all()[0];
     let original = std::fs::read_to_string(fixture.model_directory().join("config.json")).unwrap();
     let original: serde_json::Value = serde_json::from_str(&original).unwrap();
@@ -196,7 +196,7 @@ fn configurations_that_cannot_be_run_are_refused_by_field() {
 
 /// Work that was begun on one version of a model must not go on with another.
 #[test]
-fn weights_that_are_written_again_are_another_version() {
+fn rewritten_weights_have_another_version() {
     let fixture = &Fixture::all()[0];
     let directory = changed(fixture, |_| ());
     let versions = || ModelFiles::directory(directory.path()).unwrap().versions().unwrap();

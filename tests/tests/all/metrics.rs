@@ -44,7 +44,7 @@ fn all() -> [BuiltinMetric; 4] {
 }
 
 #[test]
-fn metrics_are_what_they_are_by_definition() {
+fn metrics_match_their_definitions() {
     let softmax = |row: &[f64]| {
         let total: f64 = row.iter().map(|l| l.exp()).sum();
         row.iter().map(|l| l.exp() / total).collect::<Vec<_>>()
@@ -68,7 +68,7 @@ fn metrics_are_what_they_are_by_definition() {
 }
 
 #[test]
-fn gradients_of_metrics_are_limits_of_differences() {
+fn metric_gradients_match_finite_differences() {
     for metric in all() {
         let columns = metric.reads().columns.unwrap_or_else(|| (0..VOCABULARY).collect());
         let read: Vec<f64> = LOGITS.iter().flat_map(|row| columns.iter().map(|&c| row[c])).collect();
@@ -94,7 +94,7 @@ fn gradients_of_metrics_are_limits_of_differences() {
 }
 
 #[test]
-fn no_metric_takes_a_logit_that_is_not_finite_for_a_number() {
+fn metrics_of_logits_that_are_not_finite_are_not_finite() {
     // Every metric here reads columns 1 and 3.
     for (metric, wrong) in
         all().iter().flat_map(|m| [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|wrong| (m, wrong)))
@@ -110,7 +110,7 @@ fn no_metric_takes_a_logit_that_is_not_finite_for_a_number() {
 }
 
 #[test]
-fn only_a_divergence_from_the_clean_run_is_stationary_there() {
+fn only_a_kl_divergence_from_the_clean_run_is_stationary_on_it() {
     let reference = LOGITS.map(|row| row.map(|v| v as f32).to_vec());
     assert_eq!(BuiltinMetric::KlDivergence(KlDivergence::new(&pairs(), &reference)).at_clean(), AtClean::Stationary);
     assert_eq!(KlDivergence::from_reference(&pairs(), &reference).at_clean(), AtClean::Varies);
@@ -127,7 +127,7 @@ fn only_a_divergence_from_the_clean_run_is_stationary_there() {
 }
 
 #[test]
-fn baselines_that_coincide_cannot_normalize() {
+fn equal_baselines_cannot_normalize() {
     assert!(Normalization::new(1.5, 1.5).is_err());
     assert!(Normalization::new(f64::NAN, 1.0).is_err());
     assert!(Normalization::new(1000.0, 1000.0001).is_err(), "float32 does not tell these apart");
@@ -146,7 +146,7 @@ fn noise(n: usize, seed: u64) -> Vec<f32> {
 }
 
 #[test]
-fn roundings_are_above_what_float32_puts_metrics_off_and_not_far_above() {
+fn rounding_bounds_of_metrics_are_tight() {
     const ROWS: usize = 40;
     for columns in [64, 4096] {
         let pair = PromptPair { clean: vec![0], corrupted: vec![1], answers: vec![3, 5], wrong_answers: vec![1] };

@@ -20,7 +20,7 @@ use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::on_every_backend;
 
 on_every_backend!(
-    logits_match,
+    logits_match_transformer_lens,
     every_processing_switch_matches,
     activations_match,
     gradients_match,
@@ -54,7 +54,7 @@ fn logits<B: Backend>(model: &Transformer<B>, tokens: &[Vec<u32>]) -> ArrayD<f32
     array(model.forward(Run::tokens(model.tokens(tokens).unwrap()), ()).unwrap())
 }
 
-fn logits_match<B: Backend>() {
+fn logits_match_transformer_lens<B: Backend>() {
     for fixture in Fixture::all() {
         for (weights, processing) in processings() {
             let model: Transformer<B> = fixture.model(processing);

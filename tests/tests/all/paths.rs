@@ -40,7 +40,7 @@ const SENDERS: [Component; 8] = [
 const INPUTS: [Input; 7] =
     [Input::Q, Input::K, Input::V, Input::MlpIn, Input::ResidPre, Input::ResidPost, Input::ResidMid];
 
-on_every_backend!(path_tables_match);
+on_every_backend!(path_tables_match_transformer_lens);
 
 fn receivers(list: &str) -> Vec<Receiver> {
     list.split(',').map(|text| text.parse().unwrap()).collect()
@@ -69,7 +69,7 @@ fn senders_of(table: &str) -> Option<(NodeKind, bool)> {
     Some((kind, with_mlps))
 }
 
-fn path_tables_match<B: Backend>() {
+fn path_tables_match_transformer_lens<B: Backend>() {
     for fixture in Fixture::all() {
         let mut compared = 0;
         for (weights, processing) in processings() {
@@ -124,7 +124,7 @@ fn path_tables_match<B: Backend>() {
 }
 
 #[test]
-fn heads_look_in_the_second_run_where_transformer_lens_has_them_look() {
+fn attention_patterns_in_the_second_run_match_transformer_lens() {
     let list = "q:1.1,q:2.0,q:2.3";
     for fixture in Fixture::all().iter().filter(|fixture| fixture.is_own()) {
         for (weights, processing) in processings() {
@@ -223,7 +223,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_fast_route_equals_two_whole_forwards_a_sender(
+    fn path_patching_equals_two_whole_forwards_per_sender(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
         ends in prop::collection::vec(any_end(), 1..4), budget in 1_usize..200, by in 0_usize..3, mark in 0_usize..8,
         batch in 1_usize..5, workers in 1_usize..4,
@@ -264,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn any_senders_together_reach_any_receivers_together(
+    fn paths_with_several_senders_and_receivers_equal_whole_forwards(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
         ends in prop::collection::vec(
             (prop::collection::vec(any_end(), 1..5), prop::collection::vec(any_end(), 1..5)), 1..6
@@ -291,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn unfinished_path_patching_goes_on_with_the_same_bits(
+    fn resumed_path_patching_gives_the_same_bits(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, lost in 0_usize..50, end in any_end(),
     ) {
         let model = Transformer::<Plain>::random(&config, seed, &Default::default());
@@ -321,7 +321,7 @@ proptest! {
     }
 
     #[test]
-    fn all_paths_to_the_last_residual_stream_at_once_are_a_patch_of_it(
+    fn all_paths_to_the_last_residual_stream_together_equal_patching_it(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000,
     ) {
         let config = TransformerConfig { norm_eps: 0.1, ..config };
@@ -371,7 +371,7 @@ fn small() -> (Transformer<Flex>, PromptPairs) {
 }
 
 #[test]
-fn a_receiver_that_no_path_reaches_is_named_and_has_no_effect() {
+fn unreached_receivers_are_named_and_have_no_effect() {
     let (model, pairs) = small();
     let metric = LogitDiff::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];
@@ -414,7 +414,7 @@ fn a_receiver_that_no_path_reaches_is_named_and_has_no_effect() {
 }
 
 #[test]
-fn what_is_named_twice_sends_once() {
+fn path_patching_counts_duplicate_senders_once() {
     let (model, pairs) = small();
     let metric = LogitDiff::new(&pairs);
     let path = |senders: Vec<Node>| Path { senders, receivers: receivers("resid_post:2") };
@@ -439,7 +439,7 @@ fn what_is_named_twice_sends_once() {
 }
 
 #[test]
-fn edges_go_to_later_layers() {
+fn head_edges_lead_to_later_layers_and_equal_path_patching() {
     let (model, pairs) = small();
     let metric = LogitDiff::new(&pairs);
     let all: Vec<Head> = (0..3).flat_map(|layer| (0..2).map(move |head| Head::new(layer, head))).collect();
@@ -493,7 +493,7 @@ fn edges_go_to_later_layers() {
 }
 
 #[test]
-fn what_is_no_path_is_refused() {
+fn unsupported_paths_are_refused() {
     let (model, pairs) = small();
     let metric = LogitDiff::new(&pairs);
     let refused = |component, list: &str| {

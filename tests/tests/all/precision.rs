@@ -25,7 +25,7 @@ fn both(fixture: &Fixture) -> [Transformer<Tracked>; 2] {
 }
 
 #[test]
-fn activations_are_of_the_numbers_that_are_promised() {
+fn activations_have_the_documented_dtypes() {
     for fixture in Fixture::all() {
         let [_, model] = both(&fixture);
         let model = model.valid();
@@ -95,7 +95,7 @@ fn softmax(scores: &ArrayD<f64>) -> ArrayD<f64> {
 /// Norms, scores, softmax, activation functions and logits lose nothing but the storing of their
 /// results: each is what float64 makes of the stored tensors that it reads.
 #[test]
-fn what_is_promised_in_float32_is_computed_in_float32() {
+fn norms_scores_softmax_and_logits_are_computed_in_float32() {
     for fixture in Fixture::all() {
         let [_, model] = both(&fixture);
         let model = model.valid();
@@ -214,7 +214,7 @@ const MOST: [(&str, [f64; 2]); 15] = [
 ];
 
 #[test]
-fn every_method_runs_as_near_float32_as_8_bits_allow() {
+fn bfloat16_effects_are_as_near_float32_as_8_bits_allow() {
     let mut found: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for fixture in Fixture::all().iter().filter(|fixture| fixture.is_own()) {
         let processing = WeightProcessing::default();

@@ -123,7 +123,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_engine_equals_the_reference(
+    fn activation_patching_equals_the_reference(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
         by in 0_usize..4, mark in 0_usize..8, workers in 1_usize..4, together in any::<bool>(),
     ) {
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn a_metric_may_read_another_position_than_the_last(
+    fn metrics_may_read_any_position(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, read in prop::collection::vec(0_usize..8, 4),
         noising in any::<bool>(), by in 0_usize..2, together in any::<bool>(),
     ) {
@@ -180,7 +180,7 @@ proptest! {
     }
 
     #[test]
-    fn groups_equal_their_reference(
+    fn group_patching_equals_the_reference(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
         groups in prop::collection::vec(prop::collection::vec(any_node(), 1..4), 1..4),
     ) {
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn a_group_of_one_is_its_node_and_all_heads_are_their_layer(
+    fn a_group_of_one_equals_its_node_and_all_heads_equal_their_layer(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, layer in 0_usize..4, head in 0_usize..3,
     ) {
         let (layer, head) = (layer % config.n_layers, head % config.n_heads);
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn attribution_of_a_group_is_the_sum_of_its_nodes(
+    fn the_attribution_of_a_group_is_the_sum_over_its_nodes(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(),
         group in prop::collection::vec(any_node(), 1..4),
     ) {
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn attribution_of_a_mark_is_that_of_its_position(
+    fn attribution_at_a_marked_position_equals_that_position(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, mark in 0_usize..8,
     ) {
         let pairs = marked(pairs, mark);
@@ -266,7 +266,7 @@ proptest! {
     }
 
     #[test]
-    fn screening_patches_the_largest_and_says_what_it_skipped(
+    fn screening_patches_the_largest_attributions_and_reports_the_skipped_ones(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, k in 1_usize..40,
     ) {
         let model = model::<Grad>(&config, seed);
@@ -299,7 +299,7 @@ proptest! {
     }
 
     #[test]
-    fn a_sweep_that_goes_on_gives_the_same_bits(
+    fn resumed_sweeps_give_the_same_bits(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, lost in 0_usize..50, workers in 1_usize..3,
     ) {
         let model = model::<Grad>(&config, seed).valid();
@@ -343,7 +343,7 @@ fn two_pairs() -> PromptPairs {
 }
 
 #[test]
-fn a_metric_that_reads_where_there_is_nothing_is_refused() {
+fn metrics_that_read_after_the_prompt_are_refused() {
     let model = model::<Autodiff<Flex>>(&TransformerConfig::gpt2(1, 2, 16, 17, 12), 0);
     let pairs = two_pairs();
     let metric = Elsewhere { of: LogitDiff::new(&pairs), read: vec![2, 3] };
@@ -413,7 +413,7 @@ fn nodes_outside_the_model_are_refused_by_name() {
 }
 
 #[test]
-fn screens_and_marks_that_mean_nothing_are_refused() {
+fn meaningless_screens_and_marks_are_refused() {
     let model = model::<Autodiff<Flex>>(&TransformerConfig::gpt2(2, 2, 16, 17, 12), 0);
     let pairs = two_pairs();
     let metric = LogitDiff::new(&pairs);
@@ -449,7 +449,7 @@ fn screens_and_marks_that_mean_nothing_are_refused() {
 }
 
 #[test]
-fn what_is_computed_is_what_can_change() {
+fn only_activations_that_can_change_are_computed() {
     // GPT-2 small's heads on the demo's prompts: 15 tokens, different from position 10 on.
     let config = TransformerConfig { d_vocab: 30, n_ctx: 16, ..TransformerConfig::gpt2(12, 12, 48, 30, 16) };
     let model = Transformer::<Flex>::random(&config, 0, &Default::default());

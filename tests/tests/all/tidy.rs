@@ -32,7 +32,7 @@ const LIBRARIES: [&str; 7] =
     ["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks", "rewire-toy", "rewire-analysis", "rewire-report"];
 
 #[test]
-fn arrows_point_down() {
+fn crates_depend_only_on_lower_ones() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("rewire-tensor", [].as_slice()),
         ("rewire-input", &[]),
@@ -88,7 +88,7 @@ fn arrows_point_down() {
 }
 
 #[test]
-fn every_source_file_opens_by_saying_what_it_is_and_is_short() {
+fn every_source_file_starts_with_a_doc_comment_and_is_short() {
     for path in files("rs") {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("//! "), "{} does not open with //!", path.display());
@@ -98,7 +98,7 @@ fn every_source_file_opens_by_saying_what_it_is_and_is_short() {
 }
 
 #[test]
-fn unsafe_code_is_in_the_memory_map_and_the_look_for_cudas_libraries_alone() {
+fn unsafe_code_is_only_in_the_memory_map_and_the_search_for_cuda_libraries() {
     let allowed = ["crates/rewire-model/src/files/load.rs", "crates/rewire-tensor/src/cuda/driver.rs"].map(Path::new);
     for path in files("rs") {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -114,7 +114,7 @@ fn unsafe_code_is_in_the_memory_map_and_the_look_for_cudas_libraries_alone() {
 }
 
 #[test]
-fn links_in_the_documents_hold() {
+fn links_in_the_documents_resolve() {
     let mut links = 0;
     for path in files("md") {
         let text = std::fs::read_to_string(&path).unwrap();

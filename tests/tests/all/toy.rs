@@ -14,7 +14,7 @@ fn load(toy: Toy) -> Transformer<Flex> {
 }
 
 #[test]
-fn they_clear_the_bars_on_held_out_prompts() {
+fn toy_models_solve_held_out_prompts() {
     for toy in Toy::ALL {
         let (model, tokenizer) = (load(toy), toy.tokenizer().unwrap());
         let manifest = toy.manifest().unwrap();
@@ -37,7 +37,7 @@ fn they_clear_the_bars_on_held_out_prompts() {
 }
 
 #[test]
-fn the_demos_prompts_are_in_reach_at_equal_lengths() {
+fn toy_models_solve_the_demos_prompts_at_gpt2_lengths() {
     for toy in Toy::ALL {
         let (model, tokenizer) = (load(toy), toy.tokenizer().unwrap());
         let pairs = demo_pairs(&tokenizer, model.config().bos_token).unwrap();
@@ -49,7 +49,7 @@ fn the_demos_prompts_are_in_reach_at_equal_lengths() {
 }
 
 #[test]
-fn they_know_their_facts() {
+fn toy_models_know_their_facts() {
     for toy in Toy::ALL {
         let (model, tokenizer) = (load(toy), toy.tokenizer().unwrap());
         let bos = model.config().bos_token;
@@ -76,7 +76,7 @@ fn they_know_their_facts() {
 }
 
 #[test]
-fn texts_round_trip_and_a_model_is_small() {
+fn toy_texts_round_trip_and_the_models_are_small() {
     for toy in Toy::ALL {
         let tokenizer = toy.tokenizer().unwrap();
         for text in ["When John and Mary went to the shops, John gave the bag to", "naïve 東京\n🙂  x", " Colosseum"]
@@ -93,7 +93,7 @@ fn texts_round_trip_and_a_model_is_small() {
 }
 
 #[test]
-fn the_comparison_notebooks_prompts_fit_the_toys() {
+fn the_comparison_notebooks_prompts_fit_the_toy_models() {
     for toy in Toy::ALL {
         let tokenizer = toy.tokenizer().unwrap();
         let bos = Some(0);

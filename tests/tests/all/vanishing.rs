@@ -91,7 +91,7 @@ impl Metric for Blind {
 }
 
 #[test]
-fn a_divergence_at_its_minimum_is_refused_by_every_gradient_method() {
+fn every_gradient_method_refuses_a_kl_divergence_at_its_minimum() {
     let pairs = demo_shaped();
     let model = model(&TransformerConfig::gpt2(2, 3, 24, 30, 16), 0);
     let reference = clean_logits(&model.valid(), &pairs, 3).unwrap();
@@ -148,7 +148,7 @@ fn a_divergence_at_its_minimum_is_refused_by_every_gradient_method() {
 }
 
 #[test]
-fn a_gradient_that_is_0_everywhere_is_refused() {
+fn gradients_of_exactly_0_are_refused() {
     let pairs = demo_shaped();
     let heads = [NodeKind::all(Component::HeadZ)];
     let model = model(&TransformerConfig::neox(2, 3, 24, 30, 16), 0);
@@ -164,7 +164,7 @@ fn a_gradient_that_is_0_everywhere_is_refused() {
 }
 
 #[test]
-fn a_gradient_that_all_but_vanishes_is_warned_of_prompt_by_prompt() {
+fn vanishing_gradients_are_reported_per_prompt() {
     let pairs = demo_shaped();
     let heads = [NodeKind::all(Component::HeadZ)];
     for seed in 0..5 {
@@ -199,7 +199,7 @@ fn a_gradient_that_all_but_vanishes_is_warned_of_prompt_by_prompt() {
 }
 
 #[test]
-fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
+fn numbers_that_are_not_finite_are_reported_with_prompt_and_layer() {
     let pairs = demo_shaped();
     let config = TransformerConfig::gpt2(2, 3, 24, 30, 16);
     let heads = [NodeKind::all(Component::HeadZ)];
@@ -239,7 +239,7 @@ fn a_prompt_whose_numbers_are_not_finite_is_named_with_the_layer() {
 }
 
 #[test]
-fn a_stream_that_overflows_is_an_error_where_the_metric_hides_it() {
+fn an_overflowing_residual_stream_is_an_error_even_if_the_metric_is_finite() {
     // A norm of an infinite scale gives 0, which is finite: only the scale tells.
     let pairs = demo_shaped();
     let model = model(&TransformerConfig::gpt2(2, 3, 24, 30, 16), 0);

@@ -114,7 +114,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_the_tokens_say_is_the_same_has_exactly_no_effect(
+    fn activations_with_equal_tokens_have_an_effect_of_exactly_0(
         config in any_config(), pairs in scattered(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
     ) {
         let model = model(&config, seed);
@@ -170,7 +170,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_the_same_number_in_both_runs_has_exactly_no_effect(
+    fn activations_equal_in_both_runs_have_an_effect_of_exactly_0(
         config in any_config(), pairs in scattered(), seed in 0_u64..1000, noising in any::<bool>(), by in 0_usize..2,
     ) {
         let config = TransformerConfig { activation: Activation::Relu, ..config };
@@ -178,7 +178,7 @@ proptest! {
     }
 
     #[test]
-    fn no_method_returns_a_number_that_is_not_finite(
+    fn every_method_returns_finite_numbers_or_an_error(
         config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, power in 0_i32..39, negative in any::<bool>(), metric in 0_usize..4,
     ) {
         let config = TransformerConfig { norm_eps: if negative { -1.0 } else { config.norm_eps }, ..config };
@@ -265,7 +265,7 @@ fn assert_held_neurons_do_nothing(
 }
 
 #[test]
-fn a_relu_holds_neurons_at_0_in_both_runs() {
+fn neurons_that_a_relu_holds_at_0_have_no_effect() {
     let config = TransformerConfig { activation: Activation::Relu, ..TransformerConfig::gpt2(2, 3, 24, 30, 16) };
     for seed in 0..3 {
         assert!(assert_held_neurons_do_nothing(&config, &demo_shaped(), seed, false, By::All) > 0, "seed {seed}");
@@ -390,7 +390,7 @@ pub(super) fn demo_shaped() -> PromptPairs {
 }
 
 #[test]
-fn the_agreement_of_a_model_of_gpt_2s_shape_leaves_out_what_is_0_in_both() {
+fn agreement_leaves_out_nodes_that_are_0_in_both_methods() {
     // 12 heads in each of 12 layers at the 5 positions from the difference on. Layer 0's queries,
     // keys and values differ at position 10 alone (4 fewer a head); queries of the last layer
     // matter at END alone (4 fewer a head).
@@ -419,7 +419,7 @@ fn the_agreement_of_a_model_of_gpt_2s_shape_leaves_out_what_is_0_in_both() {
 }
 
 #[test]
-fn a_query_that_sees_one_key_alone_has_no_effect() {
+fn the_query_at_the_first_position_has_no_effect() {
     let pair = PromptPair { clean: vec![3, 4, 5], corrupted: vec![6, 4, 5], answers: vec![1], wrong_answers: vec![2] };
     let pairs = PromptPairs::new(vec![pair]).unwrap();
     let model = model(&TransformerConfig::gpt2(2, 2, 8, 17, 12), 0).valid();

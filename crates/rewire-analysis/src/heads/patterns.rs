@@ -78,7 +78,7 @@ mod tests {
     use super::relative_entropy;
 
     #[test]
-    fn entropy_of_known_patterns() {
+    fn entropy_matches_known_patterns() {
         assert_eq!(relative_entropy(&[1.0]), 0.0);
         assert_eq!(relative_entropy(&[0.0, 1.0, 0.0]), 0.0);
         assert!((relative_entropy(&[0.25; 4]) - 1.0).abs() < 1e-6);

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_integrate_what_they_should() {
+    fn quadrature_rules_integrate_known_functions() {
         for (rule, name) in NAMES {
             assert_eq!(name.parse(), Ok(rule));
             assert!((integral(rule, 7, |_| 1.0) - 1.0).abs() < 1e-14, "{rule}");
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_in_order_from_0_to_1() {
+    fn quadrature_nodes_ascend_from_0_to_1() {
         let nodes = Quadrature::default().nodes().unwrap();
         assert!(nodes.windows(2).all(|w| w[0].at < w[1].at));
         // Captum's first node and weight.
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_nodes_stays_as_it_is() {
+    fn a_given_list_of_quadrature_nodes_is_not_changed() {
         let rule = QuadratureNodes::from(Quadrature { rule: Rule::RiemannMiddle, steps: 2 });
         let list = QuadratureNodes::List(rule.nodes().unwrap());
         assert_eq!(list.nodes().unwrap(), [node(0.25, 0.5), node(0.75, 0.5)]);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_nodes_are_refused() {
+    fn too_few_quadrature_nodes_are_refused() {
         let refused = |rule, steps| Quadrature { rule, steps }.nodes().unwrap_err().to_string();
         assert_eq!(
             refused(Rule::GaussLegendre, 0),

@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_both_ways() {
+    fn node_kind_names_round_trip() {
         for (component, name) in COMPONENT_NAMES {
             assert_eq!((name.parse(), component.to_string().as_str()), (Ok(component), name));
         }
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_are_units_then_positions() {
+    fn effect_axes_are_units_then_positions() {
         assert_eq!(NodeKind::by_position(Component::ResidPre).axes(), [Axis::Pos]);
         assert_eq!(NodeKind::by_position(Component::HeadPattern).axes(), [Axis::Head, Axis::Query]);
         let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };

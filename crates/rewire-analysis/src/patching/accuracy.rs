@@ -394,7 +394,7 @@ mod tests {
     use super::first_word_matches;
 
     #[test]
-    fn the_first_word_decides_once_it_is_known() {
+    fn an_answer_is_decided_when_its_first_word_is_complete() {
         let judge = |text| first_word_matches(text, &["Mary".to_owned()]);
         assert_eq!(judge(" Mary"), Some(true));
         assert_eq!(judge(" Marys"), Some(true));

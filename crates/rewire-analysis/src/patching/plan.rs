@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_even_and_lose_nothing() {
+    fn chunks_are_even_and_cover_everything() {
         let sizes = |parts: &[&[(usize, usize)]], size| chunks(pass(parts), size).iter().map(units).collect::<Vec<_>>();
         assert_eq!(sizes(&[&[(0, 5)]], 4), [[(0, 0, 3)], [(0, 3, 5)]]);
         assert_eq!(sizes(&[&[(0, 2), (0, 4)]], 3), [vec![(0, 0, 2), (0, 0, 1)], vec![(0, 1, 4)]]);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_pass_are_its_patches_in_order() {
+    fn splitting_a_pass_keeps_its_patches_in_order() {
         let pass = pass(&[&[(2, 5)], &[(0, 4)]]);
         assert_eq!(units(&pass.part(0..7)), [(0, 2, 5), (2, 0, 4)]);
         assert_eq!(units(&pass.part(1..3)), [(0, 3, 5)]);

@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_receiver_are_one() {
+    fn receivers_round_trip_through_text() {
         for text in ["q:9.6", "k:0.11", "v:3.0", "q:7", "resid_pre:0", "resid_mid:4", "resid_post:11", "mlp_in:2"] {
             assert_eq!(text.parse::<Receiver>().unwrap().to_string(), text);
         }

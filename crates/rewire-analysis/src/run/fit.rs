@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_halved_and_told() {
+    fn batches_that_do_not_fit_are_halved_and_reported() {
         let told = Mutex::new(Vec::new());
         let notice = |halved: &ReducedBatch| told.lock().unwrap().push((halved.from, halved.to));
         let execution = Execution { on_reduced: &notice, ..Execution::default() };

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn shorter_numbers_need_less_where_they_are_held() {
+    fn bfloat16_shrinks_cached_memory_only() {
         let of = |precision| MemoryEstimate::new(&gpt2_small(), 15, precision);
         let (full, short) = (of(Precision::Float32), of(Precision::BFloat16));
         assert!(short.held_a_prompt < full.held_a_prompt * 6 / 10);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_powers_of_two_within_the_budget() {
+    fn batch_sizes_are_powers_of_two_within_the_budget() {
         let config = TransformerConfig::gpt2(2, 2, 16, 50, 32);
         let model: Transformer<Flex> = Transformer::random(&config, 0, &Default::default());
         let execution = Execution { workers: Some(2), ..Execution::default() };

@@ -50,7 +50,7 @@ mod tests {
     use super::run;
 
     #[test]
-    fn all_work_is_done_once() {
+    fn workers_process_each_item_once() {
         for workers in [1, 3] {
             let mut seen = vec![0; 20];
             run(
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_it() {
+    fn an_error_stops_the_workers() {
         let mut done = 0;
         let result = run(
             1000,

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn agreement_of_known_numbers() {
+    fn agreement_matches_known_numbers() {
         let exact = effects(&[0.0, 1.0, 2.0, -3.0, 0.0]);
         let estimate = effects(&[0.0, 1.5, 2.0, -1.0, 0.5]);
         let found = Agreement::new(&exact, &estimate, 2).unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_are_refused() {
+    fn agreement_of_unequal_shapes_is_refused() {
         assert!(Agreement::new(&effects(&[1.0]), &effects(&[1.0, 2.0]), 1).is_err());
     }
 }

@@ -294,7 +294,7 @@ mod tests {
         [0.489_356, 0.418_754, 0.529_427, 0.470_275, 0.563_602, 0.457_661, 0.155_406, 0.426_915];
 
     #[test]
-    fn mirrored_pairs_are_no_eight_observations() {
+    fn mirrored_pairs_count_as_one_cluster() {
         let mirrored = Clusters::by([0, 0, 1, 1, 2, 2, 3, 3]);
         let cases = [
             (L3H7, 0.065_545, 0.099_531, [0.137_754, 0.585_449], [0.099_608, 0.733_113]),
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_error_of_clusters_of_unequal_sizes() {
+    fn standard_error_weights_clusters_by_size() {
         // By hand: mean 3, sums of deviations -3, 0, 3; sqrt(3 / 2 * 18) / 5.
         let error = effects(&[1.0, 2.0, 3.0, 4.0, 5.0]).standard_error(&Clusters::by([0, 0, 1, 2, 2])).unwrap()[[0, 0]];
         assert!((error - 1.039_230_5).abs() < 1e-6, "{error}");
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn at_a_position_only_the_prompts_that_have_it_count() {
+    fn standard_error_at_a_position_skips_shorter_prompts() {
         let kind = NodeKind { component: Component::ResidPre, by: By::Position };
         // Three prompts of 3, 3 and 2 tokens, one layer. The last value of the shortest prompt has
         // no meaning.
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cluster_says_nothing_of_how_sure_its_mean_is() {
+    fn one_cluster_has_no_standard_error() {
         let (effects, one) = (effects(&[1.0, 2.0]), Clusters::by([0, 0]));
         assert_eq!(effects.standard_error(&one), None);
         assert_eq!(effects.intervals(&one, Bootstrap::default()), None);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_is_about_two_errors_either_way_and_repeats() {
+    fn intervals_span_two_standard_errors_and_repeat_with_the_seed() {
         let values: Vec<f32> = (0..50).map(|i| (i * 37 % 50) as f32).collect();
         let twice: Vec<f32> = values.iter().chain(&values).copied().collect();
         let pairs = Clusters::by((0..100).map(|i| i % 50));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn effects_that_are_all_the_same_have_no_width() {
+    fn equal_effects_have_intervals_of_zero_width() {
         let found = effects(&[3.0; 6]).intervals(&Clusters::each(6), Bootstrap::default()).unwrap();
         assert_eq!(only([found.low, found.high]), [3.0, 3.0]);
         assert_eq!(effects(&[3.0; 6]).standard_error(&Clusters::each(6)).unwrap()[[0, 0]], 0.0);
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "clusters of 3 prompts for effects of 2")]
-    fn clusters_of_other_prompts_are_a_mistake() {
+    fn clusters_of_another_length_panic() {
         let _ = effects(&[1.0, 2.0]).standard_error(&Clusters::each(3));
     }
 }

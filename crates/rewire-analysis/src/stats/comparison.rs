@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_scores() {
+    fn comparison_matches_known_scores() {
         let found = Comparison::new(&[1.0, -4.0, 0.5, 0.0], &[2.0, -8.0, 0.0, 3.0], 2);
         // The largest scores are at nodes 1 and 0 for the first method, and at 1 and 3 for the
         // second.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn outliers_are_beyond_the_limits() {
+    fn outliers_lie_outside_the_limits_of_agreement() {
         let mut second = vec![0.0_f32; 100];
         second[7] = 1.0;
         let found = Comparison::new(&[0.0; 100], &second, 1).difference;

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn correlation_of_known_numbers() {
+    fn correlation_matches_known_numbers() {
         assert_eq!(pearson([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), Some(1.0));
         assert_eq!(pearson([(0.0, 1.0), (1.0, -1.0)]), Some(-1.0));
         let some = pearson([(1.0, 2.0), (2.0, 1.0), (3.0, 4.0)]).unwrap();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_and_fits_of_known_numbers() {
+    fn ranks_and_fits_match_known_numbers() {
         assert_eq!(ranks(&[3.0, -1.0, 3.0, 7.0]), [2.5, 1.0, 2.5, 4.0]);
         assert_eq!(spearman([(0.0, 1.0), (1.0, 30.0), (2.0, 31.0)]), Some(1.0));
         assert_eq!(slope([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), Some(2.0));

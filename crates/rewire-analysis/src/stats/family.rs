@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn p_values_of_known_numbers() {
+    fn p_values_match_all_sign_flips() {
         // Computed with NumPy from all 32 flips of six clusters, with one or two prompts each.
         let values: [[f32; 3]; 8] = [
             [0.9, 0.1, -0.3],
@@ -276,7 +276,7 @@ mod tests {
     const ABOUT_5_PERCENT: f64 = 0.05 + 3.0 * 0.0069;
 
     #[test]
-    fn without_effects_some_node_is_marked_in_a_twentieth_of_samples() {
+    fn null_effects_are_marked_in_5_percent_of_samples() {
         // Nine prompts have 256 flips, and all are made. Thirty prompts have more, and 256 are
         // drawn.
         for prompts in [9, 30] {
@@ -287,14 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_with_an_effect_is_found() {
+    fn a_node_with_an_effect_is_marked() {
         // The effect is 1.5 standard deviations of its noise.
         let [_, found] = marked(200, 20, 1, 1.2, &Clusters::each(20));
         assert!(found > 0.95, "{found}");
     }
 
     #[test]
-    fn repeats_count_once_or_too_much_is_marked() {
+    fn repeated_prompts_must_share_a_cluster() {
         let repeats = Clusters::by((0..18).map(|prompt| prompt % 9));
         let [any, _] = marked(1000, 9, 2, 0.0, &repeats);
         assert!(any <= ABOUT_5_PERCENT, "{any}");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_without_an_effect_are_not_compared() {
+    fn nodes_with_effects_of_exactly_0_are_not_compared() {
         let rows: Vec<Vec<f32>> = (0..7).map(|g| vec![0.0, 1.0 + 0.01 * g as f32, f32::NAN]).collect();
         let family = effects(&rows).family(&Clusters::each(7), SignFlips::default()).unwrap();
         assert_eq!(family.compared, 1);

@@ -45,7 +45,7 @@ mod tests {
     use super::Proportion;
 
     #[test]
-    fn wilson_intervals_of_known_counts() {
+    fn wilson_intervals_match_known_counts() {
         // Computed separately with the formula of Wilson (1927).
         let close = |p: Proportion, [low, high]: [f64; 2]| {
             let found = p.wilson();

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_span_and_its_spread_of_known_numbers() {
+    fn span_and_standard_error_match_known_numbers() {
         // Differences 1, 2, 3, 4: mean 2.5, standard deviation sqrt(5 / 3), standard error half of
         // that.
         let found = span(&[1.0, 2.0, 3.0, 4.0], &[0.0; 4]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn only_shares_are_warned_of() {
+    fn small_spans_warn_on_the_normalized_scale_only() {
         let baselines = Baselines { clean: vec![3.55], corrupted: vec![3.541] };
         let found = warnings(Scale::Normalized, &baselines, &[]);
         let told = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");

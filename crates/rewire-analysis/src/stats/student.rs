@@ -36,7 +36,7 @@ mod tests {
     use super::two_sided;
 
     #[test]
-    fn quantiles_are_those_of_the_tables() {
+    fn student_quantiles_match_printed_tables() {
         // Printed tables have three or four decimals.
         let tables = [
             (0.95, 1, 12.7062),

@@ -54,7 +54,7 @@ mod tests {
     use super::explain;
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn repeated_causes_are_printed_once() {
         let error =
             anyhow::anyhow!("the disk is full").context("cannot write a.txt: the disk is full").context("saving");
         assert_eq!(explain(&error), "saving: cannot write a.txt: the disk is full");

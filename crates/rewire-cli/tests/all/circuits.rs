@@ -3,7 +3,7 @@
 use crate::shared::{self, PAIRS, json, run, tensors};
 
 #[test]
-fn sweep_follows_paths_and_attributes_logits_as_its_contract_says() {
+fn path_patching_and_logit_attribution_follow_the_documented_format() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
     let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);

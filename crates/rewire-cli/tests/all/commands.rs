@@ -8,7 +8,7 @@ use rewire_tests::hub_server;
 use serde_json::Value;
 
 #[test]
-fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {
+fn reproduce_ioi_finds_the_important_heads_and_writes_every_file() {
     for model in ["toy-gpt2", "toy-neox"] {
         let directory = tempfile::tempdir().unwrap();
         let printed =
@@ -84,7 +84,7 @@ fn reproduce_ioi_finds_heads_that_matter_and_writes_all_of_it() {
 }
 
 #[test]
-fn sweep_writes_what_its_contract_says() {
+fn sweep_writes_the_documented_files() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
     let sweep = |arguments: &[&str]| {
@@ -133,7 +133,7 @@ fn sweep_writes_what_its_contract_says() {
 }
 
 #[test]
-fn sweep_estimates_paths_screens_marks_and_says_how_sure_it_is() {
+fn sweep_writes_head_edges_screening_marks_and_intervals() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.replace('}', ", \"position\": 10}")).unwrap();
     let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);
@@ -248,7 +248,7 @@ fn the_demos_eight_prompts_count_as_four_and_noising_is_not_printed_twice() {
 }
 
 #[test]
-fn heads_beyond_chance_are_starred_on_the_screen_in_the_report_and_in_json() {
+fn significant_heads_are_starred_on_the_screen_in_the_report_and_in_json() {
     for model in ["toy-gpt2", "toy-neox"] {
         let directory = tempfile::tempdir().unwrap();
         let printed = run(directory.path(), &["reproduce-ioi", "--model", model, "--prompts", "24"], &[]);
@@ -300,7 +300,7 @@ fn intervals_follow_the_seed() {
 }
 
 #[test]
-fn a_killed_sweep_goes_on_and_gives_the_same_bytes() {
+fn a_killed_sweep_resumes_and_gives_the_same_bytes() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS.repeat(10)).unwrap();
     let sweep = |out: &'static str| {
@@ -344,7 +344,7 @@ fn the_same_command_gives_the_same_bytes() {
 }
 
 #[test]
-fn a_model_from_a_directory_and_from_the_hub_is_the_embedded_one() {
+fn models_from_a_directory_and_the_hub_equal_the_embedded_one() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
     let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models/toy-neox");
@@ -365,7 +365,7 @@ fn a_model_from_a_directory_and_from_the_hub_is_the_embedded_one() {
 }
 
 #[test]
-fn sweep_integrates_and_ablates_as_its_contract_says() {
+fn sweep_writes_the_documented_integrals_and_ablations() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
     let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);
@@ -514,7 +514,7 @@ fn warned(lines: &str, arguments: &[&str]) -> (String, Vec<String>, Vec<f64>) {
 }
 
 #[test]
-fn a_span_that_is_hardly_there_is_warned_of_on_the_screen_in_the_files_and_in_the_report() {
+fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
     // Two prompts that the toy knows nothing of: their spans are of either sign.
     let noise = r#"{"clean": [0, 1, 2, 7], "corrupt": [0, 3, 2, 7], "answers": [4], "wrong_answers": [5]}
 {"clean": [0, 9, 2, 8], "corrupt": [0, 3, 2, 8], "answers": [6], "wrong_answers": [5]}

@@ -62,7 +62,7 @@ fn assert_pairs_refused(lines: &[u8], words: &[&str]) {
 const GOOD: &str = r#"{"clean": [0, 1, 2], "corrupt": [0, 3, 2], "answers": [4], "wrong_answers": [5]}"#;
 
 #[test]
-fn text_of_megabytes_is_refused_before_it_is_tokenized() {
+fn megabytes_of_text_are_refused_before_tokenization() {
     let pair = |clean: &str, answer: &str| {
         let pair = json!({ "clean": clean, "corrupt": " John", "answers": [answer], "wrong_answers": [" John"] });
         pair.to_string().into_bytes()
@@ -81,7 +81,7 @@ fn text_of_megabytes_is_refused_before_it_is_tokenized() {
 }
 
 #[test]
-fn lines_without_end_are_refused() {
+fn endless_lines_are_refused() {
     let directory = directory(b"");
     let one_line = vec![b'x'; (16 << 20) + 1];
     std::fs::write(directory.path().join("pairs.jsonl"), one_line).unwrap();
@@ -94,7 +94,7 @@ fn lines_without_end_are_refused() {
 }
 
 #[test]
-fn lines_that_are_no_pairs_are_named() {
+fn lines_that_are_not_pairs_are_refused_by_number() {
     let after_good = |line: &[u8]| [GOOD.as_bytes(), b"\r\n\r\n", line, b"\n"].concat();
     let with_clean = |ids: &str| GOOD.replace("[0, 1, 2]", ids).into_bytes();
     let whole = "expected a whole number from 0 to 4294967295";
@@ -127,7 +127,7 @@ fn edit(directory: &Path, name: &str, change: impl Fn(&mut Value)) {
 }
 
 #[test]
-fn tokenizers_that_their_library_panics_on_are_refused_by_file() {
+fn tokenizers_that_panic_their_library_are_refused_by_file() {
     let directory =
         directory(br#"{"clean": " John", "corrupt": " Mary", "answers": [" Mary"], "wrong_answers": [" John"]}"#);
     let with = |part: &str, value: Value| edit(directory.path(), "tokenizer.json", |file| file[part] = value.clone());
@@ -178,7 +178,7 @@ fn configurations_of_impossible_models_are_refused() {
 }
 
 #[test]
-fn numbers_of_threads_that_no_machine_has_are_refused() {
+fn impossible_numbers_of_threads_are_refused() {
     let directory = directory(GOOD.as_bytes());
     for variable in ["RAYON_NUM_THREADS", "RAYON_RS_NUM_CPUS"] {
         for value in ["100000", "1025", "0", "-1", "abc", "2.5"] {
@@ -197,7 +197,7 @@ fn numbers_of_threads_that_no_machine_has_are_refused() {
 }
 
 #[test]
-fn given_activations_are_read_from_files_that_name_each_once() {
+fn given_activations_named_twice_are_refused() {
     let directory = directory(GOOD.as_bytes());
     let given = |path: &str, words: &[&str]| {
         let arguments = ["--pairs", "pairs.jsonl", "--method", "integrated-gradients", "--baseline", path];

@@ -3,7 +3,7 @@
 use crate::shared::{self, PAIRS, run};
 
 #[test]
-fn a_sweep_in_bfloat16_says_so_and_holds_itself_against_float32() {
+fn a_bfloat16_sweep_reports_its_error_against_float32() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), PAIRS).unwrap();
     let sweep = |arguments: &[&str]| shared::sweep(directory.path(), arguments);

@@ -57,7 +57,7 @@ fn assert_sweep_refused(arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn pairs_that_cannot_be_used() {
+fn unusable_pairs_are_refused() {
     let after_good = |line: &str| format!("{GOOD}\n\n{line}\n");
     assert_pairs_refused("", &["pairs.jsonl", "no prompt pairs"]);
     assert_pairs_refused("\n  \n", &["pairs.jsonl", "no prompt pairs"]);
@@ -90,7 +90,7 @@ fn pairs_that_cannot_be_used() {
 }
 
 #[test]
-fn arguments_that_mean_nothing() {
+fn meaningless_sweep_arguments_are_refused() {
     assert_sweep_refused(&["--nodes", "head_y"], &["head_y", "head_z"]);
     assert_sweep_refused(&["--nodes", ""], &["list of nodes is empty"]);
     assert_sweep_refused(&["--nodes", "head_z,head_z"], &["head_z twice"]);
@@ -125,7 +125,7 @@ fn arguments_that_mean_nothing() {
 }
 
 #[test]
-fn paths_that_mean_nothing() {
+fn meaningless_path_arguments_are_refused() {
     let refused = |arguments: &[&str], words: &[&str]| {
         assert_sweep_refused(&[&["--method", "path-patching", "--metric", "logit-diff"], arguments].concat(), words);
     };
@@ -164,7 +164,7 @@ fn paths_that_mean_nothing() {
 }
 
 #[test]
-fn models_that_are_not_there_or_not_whole() {
+fn missing_and_incomplete_models_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |model: &str, words: &[&str]| {
         assert_refused_in(&directory, &["reproduce-ioi", "--model", model], words);
@@ -209,7 +209,7 @@ fn models_that_are_not_there_or_not_whole() {
 }
 
 #[test]
-fn devices_and_directories_that_are_not_to_be_had() {
+fn unavailable_devices_and_directories_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |arguments: &[&str], words: &[&str]| {
         assert_refused_in(&directory, &[&["reproduce-ioi"], arguments].concat(), words);
@@ -227,7 +227,7 @@ fn devices_and_directories_that_are_not_to_be_had() {
 }
 
 #[test]
-fn numbers_and_sizes_that_mean_nothing() {
+fn meaningless_numbers_and_sizes_are_refused() {
     assert_sweep_refused(&["--device", "flex", "--tf32"], &["--tf32", "NVIDIA", "--device flex"]);
     assert_sweep_refused(&["--dtype", "f8"], &["unknown dtype `f8`", "use f32 or bf16"]);
     assert_sweep_refused(&["--memory-budget", "much"], &["--memory-budget", "8GiB"]);
@@ -244,7 +244,7 @@ fn numbers_and_sizes_that_mean_nothing() {
 }
 
 #[test]
-fn an_output_directory_with_another_runs_record() {
+fn an_output_directory_with_another_runs_record_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
     let out = directory.path().join("o");
@@ -268,7 +268,7 @@ fn an_output_directory_with_another_runs_record() {
 }
 
 #[test]
-fn integrals_and_ablations_that_mean_nothing() {
+fn meaningless_integrals_and_ablations_are_refused() {
     let integral = |more: &[&str], words: &[&str]| {
         assert_sweep_refused(&[&["--method", "integrated-gradients"], more].concat(), words);
     };
@@ -366,7 +366,7 @@ fn spoiled_model(directory: &TempDir, tensor: &str, times: f32) {
 }
 
 #[test]
-fn numbers_that_are_not_finite() {
+fn numbers_that_are_not_finite_are_refused_with_their_hook_point() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
     // The stream's square overflows, and a norm that divides by infinity gives zeros: the metric
@@ -414,7 +414,7 @@ fn numbers_that_are_not_finite() {
 }
 
 #[test]
-fn gradients_where_there_are_none() {
+fn vanishing_gradients_are_refused() {
     for nodes in ["head_z", "head_edges"] {
         let arguments =
             ["--method", "attribution-patching", "--metric", "kl", "--direction", "noising", "--nodes", nodes];

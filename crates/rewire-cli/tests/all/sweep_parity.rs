@@ -97,7 +97,7 @@ fn positions_first(mut values: ArrayD<f32>) -> ArrayD<f32> {
 }
 
 #[test]
-fn activation_patching_writes_the_numbers_of_transformer_lens() {
+fn activation_patching_matches_transformer_lens() {
     each_case(|case| {
         for (direction, tag) in [("denoising", "act"), ("noising", "noising")] {
             if tag == "noising" && !case.fixture.is_own() {
@@ -153,7 +153,7 @@ fn baselines_match(case: &Case, about: &Value) {
 }
 
 #[test]
-fn patching_one_row_writes_the_numbers_of_the_comparison_notebook() {
+fn patching_one_row_matches_the_comparison_notebook() {
     each_case(|case| {
         let flags = "--nodes head_result,mlp_post --direction noising --metric logit-diff --per-prompt";
         let (found, about) = case.sweep(&format!("--method activation-patching {flags}"));
@@ -168,7 +168,7 @@ fn patching_one_row_writes_the_numbers_of_the_comparison_notebook() {
 }
 
 #[test]
-fn attribution_patching_writes_the_numbers_of_transformer_lens() {
+fn attribution_patching_matches_transformer_lens() {
     each_case(|case| {
         for (direction, tag) in [("denoising", "attr"), ("noising", "attr_noising")] {
             if tag == "attr_noising" && !case.fixture.is_own() {
@@ -189,7 +189,7 @@ fn attribution_patching_writes_the_numbers_of_transformer_lens() {
 }
 
 #[test]
-fn head_edges_are_written_as_transformer_lens_has_them() {
+fn head_edges_match_transformer_lens() {
     each_case(|case| {
         for (norm, table) in [("exact", "attr/head_path_exact"), ("frozen", "attr/head_path_fwd_div")] {
             // With unprocessed weights the frozen norm has a gain, which the reference leaves out.
@@ -242,7 +242,7 @@ fn path_call(table: &str) -> Option<(PathCall, String)> {
 }
 
 #[test]
-fn path_patching_writes_the_numbers_of_transformer_lens() {
+fn path_patching_matches_transformer_lens() {
     each_case(|case| {
         let prefix = format!("{}/path/", case.weights);
         let mut calls: BTreeMap<PathCall, Vec<(String, &str)>> = BTreeMap::new();
@@ -281,7 +281,7 @@ fn path_patching_writes_the_numbers_of_transformer_lens() {
 }
 
 #[test]
-fn integrated_gradients_write_the_numbers_of_captum() {
+fn integrated_gradients_match_captum() {
     each_case(|case| {
         for (baseline, end) in [("corrupt", "corr"), ("zero", "zero")] {
             let (found, about) = case.sweep(&format!(
@@ -302,7 +302,7 @@ fn integrated_gradients_write_the_numbers_of_captum() {
 }
 
 #[test]
-fn ablation_writes_the_numbers_of_transformer_lens() {
+fn ablation_matches_transformer_lens() {
     each_case(|case| {
         for (by, table) in
             [("zero", "ablate/zero"), ("mean", "ablate/mean"), ("mean --mean-over position", "ablate/mean_by_position")]
@@ -324,7 +324,7 @@ fn ablation_writes_the_numbers_of_transformer_lens() {
 }
 
 #[test]
-fn logit_attribution_writes_the_numbers_of_transformer_lens() {
+fn logit_attribution_matches_transformer_lens() {
     each_case(|case| {
         // TransformerLens leaves the final norm's gain out, which unprocessed weights have.
         let (found, _) = case.sweep("--method logit-attribution --nodes head_result --final-norm-gain left-out");

@@ -112,7 +112,7 @@ fn with_tokenizer(change: impl Fn(&mut Value)) -> Ran {
 }
 
 #[test]
-fn truncation_padding_and_dropout_of_a_tokenizer_change_no_number() {
+fn tokenizer_truncation_padding_and_dropout_change_no_number() {
     let plain = with_tokenizer(|_| {}).numbers();
     assert!(plain.1["clean_mean"].as_f64().unwrap() > 5.0, "{}", plain.1);
     let mut files = vec![("dropout", json!({ "model": { "dropout": 0.5 } }))];
@@ -140,7 +140,7 @@ fn truncation_padding_and_dropout_of_a_tokenizer_change_no_number() {
 }
 
 #[test]
-fn tokens_that_a_tokenizer_puts_around_a_text_are_left_out_and_named() {
+fn special_tokens_around_a_text_are_removed_and_reported() {
     let template = |after: bool| {
         let special = json!({ "SpecialToken": { "id": "<|endoftext|>", "type_id": 0 } });
         let text = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
@@ -160,7 +160,7 @@ fn tokens_that_a_tokenizer_puts_around_a_text_are_left_out_and_named() {
 }
 
 #[test]
-fn a_text_that_the_tokenizer_changes_is_shown() {
+fn texts_that_the_tokenizer_changes_are_reported() {
     let lowercase = with_tokenizer(|tokenizer| tokenizer["normalizer"] = json!({ "type": "Lowercase" }));
     lowercase.assert_warned(&["changes text", "\"When John and Mary", "became \"when john and mary"]);
     let prefix = with_tokenizer(|tokenizer| tokenizer["normalizer"] = json!({ "type": "Prepend", "prepend": " " }));
@@ -179,7 +179,7 @@ fn a_text_that_the_tokenizer_changes_is_shown() {
 }
 
 #[test]
-fn words_that_a_tokenizer_does_not_have_are_refused_by_name() {
+fn words_outside_the_vocabulary_are_refused_by_name() {
     let words = |vocabulary: &[&str]| {
         let ids: serde_json::Map<_, _> =
             vocabulary.iter().zip(0..).map(|(w, id)| ((*w).to_owned(), id.into())).collect();
@@ -216,7 +216,7 @@ fn as_ids(front: &[u32]) -> String {
 }
 
 #[test]
-fn text_begins_with_the_bos_unless_it_is_left_out() {
+fn text_starts_with_the_bos_unless_bos_is_none() {
     for toy in ["toy-gpt2", "toy-neox"] {
         let sweep = |pairs: &str, arguments: &[&str]| Ran::sweep(directory(toy, pairs, |_, _| {}), arguments);
         let (with, without) = (sweep(&as_ids(&[0]), &[]).numbers(), sweep(&as_ids(&[]), &[]).numbers());
@@ -251,7 +251,7 @@ fn text_begins_with_the_bos_unless_it_is_left_out() {
 }
 
 #[test]
-fn every_reproduction_takes_the_choice() {
+fn every_reproduction_accepts_the_bos_flag() {
     let few = ["--prompts", "20", "--choose-prompts", "20", "--judge-prompts", "20"];
     for (command, sizes, label) in [
         ("reproduce-ioi", &["--prompts", "2"][..], "/labels/demo/0/0"),
@@ -272,7 +272,7 @@ fn every_reproduction_takes_the_choice() {
 }
 
 #[test]
-fn a_bos_that_the_configuration_leaves_out_is_the_familys() {
+fn a_missing_bos_in_the_configuration_defaults_to_the_architectures() {
     let changed = |toy: &str, value: Option<Value>, arguments: &[&str]| {
         let change = |config: &mut Value, _: &mut Value| match &value {
             Some(value) => config["bos_token_id"] = value.clone(),

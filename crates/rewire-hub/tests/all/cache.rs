@@ -26,7 +26,7 @@ fn damaged(result: Result<PathBuf, HubError>) -> PathBuf {
 }
 
 #[test]
-fn the_layout_is_that_of_huggingface_hub() {
+fn the_cache_layout_matches_huggingface_hub() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::LargeFilesElsewhere));
     for (file, content, tag, link) in [
         ("config.json", CONFIG.to_vec(), git_tag(CONFIG), "../../blobs"),
@@ -46,7 +46,7 @@ fn the_layout_is_that_of_huggingface_hub() {
 }
 
 #[test]
-fn a_cache_that_huggingface_hub_wrote_is_used_without_a_request() {
+fn a_cache_written_by_huggingface_hub_is_used_without_a_request() {
     let sandbox = Sandbox::default();
     sandbox.plant_file("config.json", &git_tag(CONFIG), CONFIG);
     sandbox.plant("blobs/5e9a-tag", &weights());
@@ -70,7 +70,7 @@ fn a_cached_file_is_used_without_a_request() {
 }
 
 #[test]
-fn offline_an_absent_file_is_named_with_the_cache() {
+fn offline_errors_name_the_missing_file_and_the_cache() {
     let sandbox = Sandbox::default();
     let refused = offline(&sandbox, "config.json").unwrap_err();
     assert!(refused.is_absent());
@@ -113,7 +113,7 @@ fn damaged_weights_are_downloaded_again_or_named() {
 }
 
 #[test]
-fn deleting_the_named_file_is_enough() {
+fn deleting_the_named_file_repairs_the_cache() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
     sandbox.plant_file("config.json", &git_tag(CONFIG), b"<html>");
     fs::remove_file(damaged(offline(&sandbox, "config.json"))).unwrap();
@@ -172,7 +172,7 @@ fn links_in_place_of_files_are_replaced_and_not_written_through() {
 }
 
 #[test]
-fn references_and_blobs_that_are_nonsense_end_in_an_error_or_a_download() {
+fn nonsense_references_and_blobs_end_in_an_error_or_a_download() {
     for reference in [&b"../../../../outer"[..], b"", b"\xff\xff", &[b'a'; 1 << 16]] {
         let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
         sandbox.plant("refs/main", reference);
@@ -187,7 +187,7 @@ fn references_and_blobs_that_are_nonsense_end_in_an_error_or_a_download() {
 }
 
 #[test]
-fn names_from_the_user_do_not_leave_the_cache() {
+fn names_that_lead_out_of_the_cache_are_refused() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
     let before = sandbox.outside();
     let out = "../../../../escaped";
@@ -223,7 +223,7 @@ fn revisions_with_slashes_are_kept_in_nested_folders() {
 }
 
 #[test]
-fn all_files_are_of_the_first_files_commit() {
+fn all_files_come_from_the_first_files_commit() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
     let client = HubClient::new(sandbox.config(&server.endpoint));
     let mut snapshot = client.snapshot(REPOSITORY, "main");
@@ -241,7 +241,7 @@ fn all_files_are_of_the_first_files_commit() {
 }
 
 #[test]
-fn an_absent_file_is_asked_for_once() {
+fn a_missing_file_is_requested_once() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
     sandbox.get(&server.endpoint, "config.json").unwrap();
     let first = sandbox.get(&server.endpoint, "absent.json").unwrap_err();

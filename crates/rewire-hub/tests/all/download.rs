@@ -27,7 +27,7 @@ fn the_token_goes_to_the_endpoint_alone() {
 }
 
 #[test]
-fn a_token_that_is_no_header_is_refused_without_being_shown() {
+fn invalid_tokens_are_refused_and_not_printed() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
     let mut config = sandbox.config(&server.endpoint);
     config.token = Some("hf_one\r\nX-Injected: two".to_owned());
@@ -38,7 +38,7 @@ fn a_token_that_is_no_header_is_refused_without_being_shown() {
 }
 
 #[test]
-fn endpoints_that_are_no_hub_are_refused() {
+fn invalid_endpoints_are_refused() {
     let sandbox = Sandbox::default();
     for endpoint in ["", "huggingface.co", "ftp://host", "file:///etc", "http://", "http://h/?q", "http://u:secret@h"] {
         let refused = sandbox.get(endpoint, "config.json").unwrap_err();
@@ -48,14 +48,14 @@ fn endpoints_that_are_no_hub_are_refused() {
 }
 
 #[test]
-fn a_repository_with_a_new_name_is_found() {
+fn a_renamed_repository_is_found() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::Renamed));
     let path = sandbox.get(&server.endpoint, "config.json").unwrap();
     assert_eq!(fs::read(path).unwrap(), CONFIG);
 }
 
 #[test]
-fn a_download_continues_where_it_ended() {
+fn a_download_resumes_at_its_last_byte() {
     let (sandbox, server) = (Sandbox::default(), serve(Behavior::LargeFilesElsewhere));
     sandbox.plant(&incomplete(&lfs_tag(&weights())), &weights()[..5000]);
     let path = sandbox.get(&server.endpoint, "model.safetensors").unwrap();
@@ -64,7 +64,7 @@ fn a_download_continues_where_it_ended() {
 }
 
 #[test]
-fn a_broken_download_is_kept_and_continued_by_the_next_fetch() {
+fn an_interrupted_download_is_kept_and_resumed_by_the_next_fetch() {
     let (sandbox, bad, good) = (Sandbox::default(), serve(Behavior::BodyEndsEarly), serve(Behavior::Honest));
     let refused = sandbox.get(&bad.endpoint, "model.safetensors").unwrap_err();
     let HubErrorKind::Ended { received, .. } = *refused.kind else { panic!("{refused}") };
@@ -75,7 +75,7 @@ fn a_broken_download_is_kept_and_continued_by_the_next_fetch() {
 }
 
 #[test]
-fn a_damaged_or_overlong_beginning_is_dropped() {
+fn a_damaged_or_overlong_partial_file_is_discarded() {
     let tag = git_tag(CONFIG);
     for (behavior, beginning) in [
         (Behavior::Honest, &b"<html>"[..]),
@@ -99,7 +99,7 @@ fn wrong_content_is_not_kept() {
 }
 
 #[test]
-fn a_server_that_fails_once_is_asked_again() {
+fn a_request_that_fails_once_is_repeated() {
     for (behavior, least) in [(Behavior::ServerErrorOnce, 0), (Behavior::BusyForASecond, 1)] {
         let (sandbox, server) = (Sandbox::default(), serve(behavior));
         let start = Instant::now();
@@ -111,7 +111,7 @@ fn a_server_that_fails_once_is_asked_again() {
 }
 
 #[test]
-fn nobody_listening_is_an_error_that_names_the_host() {
+fn connection_errors_name_the_host() {
     let refused = Sandbox::default().get("http://127.0.0.1:9", "config.json").unwrap_err().to_string();
     assert!(refused.contains("127.0.0.1:9") && refused.contains("HF_HUB_OFFLINE=1"), "{refused}");
 }

@@ -82,7 +82,7 @@ refused! {
 }
 
 #[test]
-fn a_range_that_begins_elsewhere_is_refused() {
+fn a_range_with_another_start_is_refused() {
     for (behavior, message) in [
         (Behavior::RangeBeginsElsewhere, "begins at byte 1 instead of 10"),
         (Behavior::RangeOfAnotherSize, "of a file of 36 bytes"),

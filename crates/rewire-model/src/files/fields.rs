@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_of_rotary_dimensions_goes_both_ways() {
+    fn every_number_of_rotary_dimensions_round_trips() {
         for d_head in 1..=160 {
             for dims in (0..=d_head).step_by(2) {
                 let positions = Positions::Rotary { dims, base: 10_000.0 };
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_goes_both_ways() {
+    fn configurations_round_trip() {
         let odd = TransformerConfig {
             d_mlp: 7,
             bos_token: Some(3),
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn rotary_positions_are_found_where_newer_exports_keep_them() {
+    fn rotary_settings_of_newer_exports_are_read() {
         let mut json = TransformerConfig::neox(1, 2, 32, 11, 5).to_hugging_face();
         let fields = json.as_object_mut().unwrap();
         fields.remove("rotary_pct");

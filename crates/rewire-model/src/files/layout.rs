@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_layout_goes_both_ways() {
+    fn file_layout_round_trips() {
         for config in [TransformerConfig::gpt2(1, 2, 8, 5, 4), TransformerConfig::neox(1, 2, 8, 5, 4)] {
             for part in BLOCK_PARTS.into_iter().chain([WeightName::WE, WeightName::WU]) {
                 let len = shape(&config, part).iter().product::<usize>();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn neox_rows_are_regrouped_by_kind() {
+    fn neox_attention_rows_are_regrouped_into_q_k_v() {
         // Two heads of one dimension: q0 k0 v0 q1 k1 v1 becomes q0 q1 k0 k1 v0 v1.
         assert_eq!(regroup(&[0., 1., 2., 3., 4., 5.], 2, 3, 1), [0., 3., 1., 4., 2., 5.]);
     }

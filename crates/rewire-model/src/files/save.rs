@@ -77,7 +77,7 @@ mod tests {
     use crate::weights::processing::WeightProcessing;
 
     #[test]
-    fn a_saved_model_loads_as_it_was() {
+    fn a_saved_model_loads_unchanged() {
         for config in [TransformerConfig::gpt2(2, 2, 16, 11, 6), TransformerConfig::neox(2, 2, 16, 11, 6)] {
             let model = Transformer::<Flex>::random(&config, 0, &Default::default());
             let directory = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_processed_model_is_not_saved() {
+    fn saving_a_processed_model_is_refused() {
         let config = TransformerConfig::gpt2(1, 2, 16, 11, 6);
         let model = Transformer::<Flex>::random(&config, 0, &Default::default());
         let directory = tempfile::tempdir().unwrap();

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn fused_norm_is_the_plain_one() {
+    fn fused_layer_norm_matches_the_plain_one() {
         for d_model in [1, 4, 37, 768] {
             let x = random([3, 5, d_model], 2.0) + 0.7;
             let (scale, rest) = moments(x.clone().inner(), 1e-5);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn fused_activations_are_the_plain_ones() {
+    fn fused_activation_functions_match_the_plain_ones() {
         for activation in [Activation::Gelu, Activation::GeluNew] {
             for spread in [1e-4, 1.0, 8.0] {
                 let x = random([2, 7, 33], spread);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn fused_attention_is_the_plain_one() {
+    fn fused_attention_matches_the_plain_one() {
         let (heads, d_head, earlier, own) = (3, 20, 4, 5);
         let [keys, values] = [(); 2].map(|()| random([2, earlier, heads, d_head], 1.0));
         let [k, v] = [(); 2].map(|()| random([6, own, heads, d_head], 1.0));

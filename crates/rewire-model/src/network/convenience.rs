@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_stops_returns_the_stream_that_enters_the_layer() {
+    fn a_stopped_run_returns_the_residual_stream_before_the_layer() {
         for model in models() {
             let (_, cache) = model.run_with_cache(tokens(&model)).unwrap();
             for layer in 0..=3 {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_reads_nothing_ends_after_the_last_block() {
+    fn a_run_without_readout_stops_after_the_last_block() {
         for model in models() {
             let (_, cache) = model.run_with_cache(tokens(&model)).unwrap();
             let last: Tensor<B, 3> = cache.block(2, Site::ResidPost).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_the_logit_lens_are_the_logits() {
+    fn the_last_logit_lens_layer_equals_the_logits() {
         for model in models() {
             let (logits, cache) = model.run_with_cache(tokens(&model)).unwrap();
             let lens = model.logit_lens(&cache).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_goes_to_autodiff_and_back_unchanged() {
+    fn converting_to_autodiff_and_back_changes_no_weight() {
         for model in models() {
             let expected = numbers(model.forward(Run::tokens(tokens(&model)), ()).unwrap());
             let tracked = model.autodiff();

@@ -94,7 +94,7 @@ mod tests {
     type B = burn::backend::Flex;
 
     #[test]
-    fn a_continuation_is_what_whole_runs_would_choose() {
+    fn generation_with_a_cache_matches_whole_runs() {
         for config in [TransformerConfig::gpt2(2, 2, 16, 30, 12), TransformerConfig::neox(2, 2, 16, 30, 12)] {
             let model = Transformer::<B>::random(&config, 5, &Default::default());
             let prompts = [vec![3, 1, 4, 1, 5], vec![9, 2, 6, 5, 3]];

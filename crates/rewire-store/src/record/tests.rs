@@ -40,7 +40,7 @@ fn edit(directory: &Path, change: impl Fn(String) -> String) {
 }
 
 #[test]
-fn what_was_stored_comes_back_and_a_cut_line_does_not() {
+fn stored_passes_load_and_a_truncated_line_is_dropped() {
     let temporary = killed(2);
     edit(temporary.path(), |text| text[..text.len() - 20].to_owned());
     let directory = take(temporary.path());
@@ -56,7 +56,7 @@ fn what_was_stored_comes_back_and_a_cut_line_does_not() {
 }
 
 #[test]
-fn a_line_without_its_last_newline_is_whole() {
+fn a_last_line_without_a_newline_is_loaded() {
     let temporary = killed(2);
     edit(temporary.path(), |text| text.trim_end().to_owned());
     let directory = take(temporary.path());
@@ -107,7 +107,7 @@ fn a_symlink_in_the_records_place_is_refused_and_not_written_through() {
 }
 
 #[test]
-fn records_of_another_run_in_the_same_file_are_not_believed() {
+fn lines_of_another_run_in_the_record_are_ignored() {
     let [temporary, other] = [killed(2), tempfile::tempdir().unwrap()];
     let directory = take(other.path());
     Record::open(&directory, &json!({ "metric": "probability" })).unwrap().store(at(1), &[9.0]).unwrap();
@@ -120,7 +120,7 @@ fn records_of_another_run_in_the_same_file_are_not_believed() {
 }
 
 #[test]
-fn two_lines_of_one_pass_with_other_numbers_are_both_dropped() {
+fn contradicting_lines_for_one_pass_are_both_dropped() {
     let temporary = killed(2);
     let directory = take(temporary.path());
     let record = Record::open(&directory, &kl()).unwrap();
@@ -133,7 +133,7 @@ fn two_lines_of_one_pass_with_other_numbers_are_both_dropped() {
 }
 
 #[test]
-fn a_damaged_first_line_costs_no_pass() {
+fn a_damaged_first_line_loses_no_pass() {
     let temporary = killed(3);
     edit(temporary.path(), |text| text.replacen("unfinished run", "unfinished ruN", 1));
     let directory = take(temporary.path());
@@ -142,7 +142,7 @@ fn a_damaged_first_line_costs_no_pass() {
 }
 
 #[test]
-fn a_record_that_is_removed_meanwhile_is_begun_again() {
+fn a_record_removed_during_the_run_is_recreated() {
     let temporary = killed(1);
     let directory = take(temporary.path());
     let record = Record::open(&directory, &kl()).unwrap();
@@ -163,7 +163,7 @@ proptest! {
 
     /// After a change of any one byte, a pass is loaded unchanged, or not at all.
     #[test]
-    fn a_damaged_record_is_never_believed(place in 0.0..1.0, with: u8, kind in 0..3) {
+    fn a_pass_with_a_changed_byte_loads_unchanged_or_not_at_all(place in 0.0..1.0, with: u8, kind in 0..3) {
         let temporary = killed(4);
         let path = temporary.path().join(RECORD);
         let mut bytes = std::fs::read(&path).unwrap();

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn correlations_are_of_each_pair_apart() {
+    fn correlations_are_computed_per_pair() {
         let effects = |values: [f32; 6]| Effects {
             kind: KINDS[1].0,
             values: Array2::from_shape_vec((2, 3), values.to_vec()).unwrap().into_dyn(),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn conclusions_follow_the_interval_of_the_difference() {
+    fn the_conclusion_follows_the_interval_of_the_difference() {
         let rows = |difference: [f32; 6]| difference.map(|d| [0.5, 0.5 + d, d]);
         let says = |difference| averaged_of(&rows(difference)).conclusion(0);
         assert!(says([-0.1, -0.2, -0.1, -0.2, -0.1, -0.2]).contains("the one gradient follows"));

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn noising_is_minus_denoising_only_if_pairs_are_mirrors_and_numbers_say_so() {
+    fn noising_equals_minus_denoising_only_for_mirrored_pairs() {
         let found = |pairs: [PromptPair; 2], noised: [f32; 2], estimated: [f32; 2]| {
             let [denoised, noised, estimated] = [
                 outcome(Direction::Denoising, [0.25, 0.5]),

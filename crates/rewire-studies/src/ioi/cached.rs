@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_has_as_many_activations_as_the_demo_counts() {
+    fn the_number_of_cached_activations_matches_the_demo() {
         // For twelve layers: four outside the blocks and eighteen in each block.
         assert_eq!(CACHED, 4 + 18 * 12);
         let model = Toy::Gpt2.load::<Autodiff<Flex>>(&Default::default()).unwrap();

@@ -220,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn every_figure_is_the_one_that_the_notebook_prints() {
+    fn every_figure_equals_the_printed_one() {
         assert_eq!(compared(&as_printed()).len(), 5 + 6 + 14 + 3 + 2 + 6);
         assert_eq!(differing(|_| {}), Vec::<String>::new());
     }
 
     #[test]
-    fn a_figure_that_is_off_by_a_printed_digit_differs() {
+    fn a_change_in_a_printed_digit_fails_the_check() {
         assert_eq!(differing(|f| f.logit_differences[0] += 0.001), ["clean logit difference"]);
         assert_eq!(differing(|f| f.logit_differences[1] -= 0.001), ["corrupted logit difference"]);
         assert_eq!(

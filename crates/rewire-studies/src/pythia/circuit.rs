@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recall_and_precision_count_heads() {
+    fn recall_and_precision_are_counted_over_heads() {
         let set = |heads: &[(usize, usize)]| heads.iter().copied().map(Head::from).collect();
         let comparison = Comparison::new("", set(&[(9, 9), (9, 6), (10, 0)]), set(&[(9, 9), (9, 6), (1, 1), (2, 2)]));
         assert_eq!(comparison.recall_and_precision(), [Some(2.0 / 3.0), Some(0.5)]);

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_prompt_is_judged_on_that_was_drawn_for_anything_else() {
+    fn judging_prompts_are_disjoint_from_all_other_prompts() {
         let generator = IoiGenerator::new(&Toy::Gpt2.tokenizer().unwrap()).unwrap();
         // The number of further prompts must not change the prompts for the steps.
         let first = generator.sample(70, 3, Split::All);

@@ -158,13 +158,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_total_is_the_sum_of_the_largest_bars_and_has_no_threshold() {
+    fn a_total_sums_the_largest_bars_without_a_threshold() {
         assert_eq!(sum_of_largest([0.5, -2.0, 0.25, -0.5].into_iter(), 3), 0.25);
         assert_eq!(sum_of_largest([1.0].into_iter(), 15), 1.0);
     }
 
     #[test]
-    fn the_prompts_are_those_that_the_generators_notebooks_print() {
+    fn prompts_match_the_printed_ones_of_the_generators_notebooks() {
         let lines = |text: &str| text.lines().map(|l| serde_json::from_str::<Line>(l).unwrap()).collect::<Vec<_>>();
         for text in [STUDY, INHIBITION] {
             let lines = lines(text);

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_over_fewer_than_ten_prompts_is_refused_by_template_and_length() {
+    fn mean_baselines_need_ten_prompts_per_template_and_length() {
         assert!(of_counts(&[((0, 15), 10), ((3, 18), 30)]).check().is_ok());
         let error = of_counts(&[((0, 15), 10), ((3, 18), 9)]).check().unwrap_err().to_string();
         assert!(error.contains("template 3 (\"While {FIRST}") && error.contains("18 tokens"), "{error}");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_template_and_length_of_the_toys_has_its_thirty_prompts() {
+    fn every_template_and_length_of_the_toys_has_thirty_prompts() {
         let tokenizer = rewire_toy::Toy::Gpt2.tokenizer().unwrap();
         let generator = IoiGenerator::new(&tokenizer).unwrap();
         let kinds: BTreeSet<Kind> = generator

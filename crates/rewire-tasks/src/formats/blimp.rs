@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_corrupted_by_the_next_row_of_the_other_word_and_the_same_length() {
+    fn blimp_rows_are_corrupted_by_the_next_row_of_equal_length_with_the_other_word() {
         let row = |line: usize, prefix: &str, good: &str, bad: &str| BlimpRow {
             place: Place::Line(line),
             prefix: prefix.to_owned(),

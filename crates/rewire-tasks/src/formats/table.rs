@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_as_python_prints_it_is_read_element_by_element() {
+    fn python_list_literals_are_parsed() {
         assert_eq!(texts("['gem', \"jewel's\"]"), ["gem", "jewel's"]);
         assert_eq!(texts("[16840, 23685]"), ["16840", "23685"]);
         assert_eq!(texts(r"['it\'s', 'a, b']"), ["it's", "a, b"]);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn later_years_are_right_and_the_others_wrong() {
+    fn greater_than_answers_are_the_later_years() {
         let (right, wrong) = years("correct_idx", "from the year 1352 to the year 13", "52").unwrap();
         assert_eq!((right.len(), wrong.len()), (47, 53));
         assert_eq!((&right[0], &wrong[52]), (&Answer::Text("53".to_owned()), &Answer::Text("52".to_owned())));

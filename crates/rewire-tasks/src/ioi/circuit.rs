@@ -38,7 +38,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_circuit_has_26_heads_once_each() {
+    fn the_ioi_circuit_has_26_distinct_heads() {
         let all: Vec<_> = GPT2_SMALL_CIRCUIT.iter().flat_map(|class| class.heads).collect();
         assert_eq!(all.len(), 26);
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 26);

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_corruption_changes_what_it_says() {
+    fn each_corruption_replaces_the_named_word() {
         let prompt = IoiPrompt {
             template: 0,
             order: Order::Baba,

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_prompts_are_the_demos() {
+    fn demo_prompts_match_the_exploratory_analysis_demo() {
         let expected = [
             ("When John and Mary went to the shops, John gave the bag to", ["Mary", "John"]),
             ("When John and Mary went to the shops, Mary gave the bag to", ["John", "Mary"]),

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_prompts_for_ever() {
+    fn generated_prompts_depend_only_on_the_seed() {
         let texts: Vec<_> = IoiGenerator::all_names().sample(2, 7, Split::All).iter().map(IoiPrompt::text).collect();
         assert_eq!(texts, FIRST_OF_SEED_7);
         let longer = IoiGenerator::all_names().sample(50, 7, Split::All);
@@ -249,7 +249,7 @@ mod tests {
     ];
 
     #[test]
-    fn nothing_held_out_is_trained_on() {
+    fn training_prompts_exclude_held_out_ones() {
         let generator = IoiGenerator::all_names();
         let names = |p: &IoiPrompt| BTreeSet::from([p.io, p.subject]);
         let frame = |p: &IoiPrompt| (p.template, p.place, p.object);

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closure_serves_both_backends_and_has_a_gradient() {
+    fn a_closure_metric_runs_on_both_backends_and_has_a_gradient() {
         let device = Default::default();
         let plain = double().evaluate(Tensor::<Flex, 2>::from_data([[3.0]], &device), &[0]);
         assert_eq!(plain.into_scalar(), 6.0);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closure_on_another_backend_gives_nan() {
+    fn a_closure_metric_on_another_backend_returns_nan() {
         let logits = Tensor::<Autodiff<B>, 2>::from_data([[3.0]], &Default::default());
         assert!(double().evaluate(logits, &[0]).into_scalar().is_nan());
     }

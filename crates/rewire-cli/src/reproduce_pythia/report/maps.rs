@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_have_the_intervals_of_the_tables_and_follow_the_seed() {
+    fn bars_match_the_intervals_in_the_tables_and_follow_the_seed() {
         let value = |(prompt, _, head): (usize, usize, usize)| -0.1 * ((prompt * 7 + head * 3) % 11) as f32;
         let effects = Effects {
             kind: NodeKind::all(Component::HeadZ),

@@ -163,7 +163,7 @@ fn differing(found: &Found) -> Vec<String> {
 }
 
 #[test]
-fn what_the_notebook_prints_agrees_with_every_check() {
+fn the_printed_figures_pass_every_check() {
     let found = as_printed();
     assert_eq!(checks(&found).len(), 25);
     assert_eq!(differing(&found), [""; 0]);
@@ -194,7 +194,7 @@ fn each_figure_is_checked() {
 }
 
 #[test]
-fn curves_of_too_few_points_differ() {
+fn curves_with_too_few_points_fail_the_check() {
     let mut found = as_printed();
     found.contrasts[0].curve = curve(&printed_curves()[2][..49]);
     assert!(differing(&found).contains(&"contrastive pair, curve of (9, 6)".to_owned()));
@@ -205,7 +205,7 @@ fn curves_of_too_few_points_differ() {
 }
 
 #[test]
-fn constants_are_the_printed_figures() {
+fn constants_equal_the_printed_figures() {
     let rounds_to = |constant: f64, text: f64, digits: i32| (constant - text).abs() <= 0.5001 * 10_f64.powi(-digits);
     assert!(rounds_to(SD_OF_SIZES, single("Standard deviation of differences: ")[0], 7));
     assert!((FIGURE - scalars()[0]).abs() < 1e-16);
@@ -236,7 +236,7 @@ fn verdicts_follow_the_numbers() {
 }
 
 #[test]
-fn figures_of_a_table_that_the_code_does_not_give_have_no_verdict() {
+fn figures_that_the_code_does_not_reproduce_have_no_verdict() {
     let found = as_printed();
     let rows = asides(&found.compared);
     let [figure, sd, outliers] = rows.as_slice() else { panic!("{} figures", rows.len()) };

@@ -45,8 +45,8 @@ fn passes_alone(test: &str) {
         .args(["--ignored", "--exact", test])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&alone.stdout);
-    assert!(alone.status.success() && told.contains("1 passed"), "{told}");
+    let output = String::from_utf8_lossy(&alone.stdout);
+    assert!(alone.status.success() && output.contains("1 passed"), "{output}");
 }
 
 #[test]
@@ -116,8 +116,8 @@ fn model(device: &CudaDevice) -> Transformer<Cuda> {
 /// Patches every neuron, and says how often passes were halved.
 fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<ReducedBatch> {
     let pairs = pairs(64);
-    let told = Mutex::new(Vec::new());
-    let notice = |halved: &ReducedBatch| told.lock().unwrap().push(halved.clone());
+    let reported = Mutex::new(Vec::new());
+    let notice = |halved: &ReducedBatch| reported.lock().unwrap().push(halved.clone());
     let execution = Execution { on_reduced: &notice, ..*execution };
     let neurons = [NodeKind::all(Component::MlpPost)];
     let found =
@@ -125,7 +125,7 @@ fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<ReducedBatch
             .unwrap();
     assert_eq!(found.effects[0].values.shape(), [64, 2, 256]);
     assert!(found.effects[0].values.iter().all(|effect| effect.is_finite()));
-    told.into_inner().unwrap()
+    reported.into_inner().unwrap()
 }
 
 #[test]
@@ -148,9 +148,9 @@ fn passes_fit_the_memory_of_an_unshared_device() {
             assert_eq!(taking, Ok(()), "{:?}", memory::<Cuda>(&device));
             taken.push(part);
         }
-        let told = neurons(&model, &execution);
-        assert!(!told.is_empty() && told[0].to < told[0].from, "{told:?}");
-        assert!(told[0].to_string().contains("do not fit"), "{}", told[0]);
+        let reported = neurons(&model, &execution);
+        assert!(!reported.is_empty() && reported[0].to < reported[0].from, "{reported:?}");
+        assert!(reported[0].to_string().contains("do not fit"), "{}", reported[0]);
         drop(taken);
         <Cuda>::memory_cleanup(&device);
     }

@@ -12,9 +12,9 @@ fn xtask(directory: &Path, arguments: &[&str]) -> Output {
 /// Runs a command that must succeed; returns its standard output and standard error.
 fn run(directory: &Path, arguments: &[&str]) -> [String; 2] {
     let output = xtask(directory, arguments);
-    let [printed, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(output.status.success(), "{told}");
-    [printed, told]
+    let [printed, message] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{message}");
+    [printed, message]
 }
 
 #[test]
@@ -36,8 +36,8 @@ fn a_model_that_cannot_do_the_task_is_reported() {
     run(directory.path(), &["train-toy", "--model", "toy-neox", "--steps", "1", "--batch", "4", "--out", "untrained"]);
     // Its logit differences are of an untrained model's size, and their span is small.
     let study = ["reproduce-ig", "--model", "untrained/toy-neox", "--prompts", "4", "--seed", "1"];
-    let [printed, told] = run(directory.path(), &study);
-    assert!(told.starts_with("warning: effects are shares of") && told.lines().count() == 1, "{told}");
+    let [printed, message] = run(directory.path(), &study);
+    assert!(message.starts_with("warning: effects are shares of") && message.lines().count() == 1, "{message}");
     assert!(printed.contains("the model never gets the task right"), "{printed}");
     let report = std::fs::read_to_string(directory.path().join("out/reproduce-ig/report.html")).unwrap();
     assert!(report.contains("the comparison below means nothing"));
@@ -48,9 +48,9 @@ fn meaningless_training_arguments_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |arguments: &[&str], words: &[&str]| {
         let output = xtask(directory.path(), arguments);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     };
     refused(&["train-toy", "--model", "toy-bert"], &["toy-bert", "toy-gpt2"]);

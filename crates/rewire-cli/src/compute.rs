@@ -58,7 +58,7 @@ impl NumberArguments {
     }
 
     /// Returns the precision in words, for the head of a report.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         match (self.dtype, self.products()) {
             (Precision::Float32, MatmulPrecision::Float32) => "float32".to_owned(),
             (Precision::Float32, MatmulPrecision::Tf32) => "float32, matmuls in tf32".to_owned(),

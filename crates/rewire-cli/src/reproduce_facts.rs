@@ -133,8 +133,8 @@ fn summary(session: &Session, source: &Source, found: &Found) -> String {
             text += &text_table(&["place", "effect"], &largest(labels, effects, 5));
         }
     }
-    for told in &found.left_out {
-        text += &format!("\n{told}\n");
+    for warning in &found.left_out {
+        text += &format!("\n{warning}\n");
     }
     let known = found.facts.iter().filter(|fact| fact.rank == 1).count();
     text += &format!("\n{known} of {} landmarks are followed by their city\n", found.facts.len());

@@ -15,9 +15,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
     for variable in VARIABLES {
         // rayon treats an empty value as unset.
         let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else { continue };
-        let told = || format!("the environment variable {variable} (unset it to use every processor)");
-        let value = value.to_str().ok_or_else(|| anyhow!("it is not UTF-8")).with_context(told)?;
-        number(value).map_err(anyhow::Error::msg).with_context(told)?;
+        let context = || format!("the environment variable {variable} (unset it to use every processor)");
+        let value = value.to_str().ok_or_else(|| anyhow!("it is not UTF-8")).with_context(context)?;
+        number(value).map_err(anyhow::Error::msg).with_context(context)?;
     }
     Ok(())
 }

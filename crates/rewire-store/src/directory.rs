@@ -111,7 +111,7 @@ impl Drop for OutputDirectory {
 }
 
 fn wait(path: &Path, command: &str, waiting: Waiting<'_>) -> Result<Lock, StoreError> {
-    let mut is_told = false;
+    let mut has_notified = false;
     loop {
         let holder = match Lock::attempt(path, command) {
             Ok(Attempt::Taken(lock)) => return Ok(lock),
@@ -126,9 +126,9 @@ fn wait(path: &Path, command: &str, waiting: Waiting<'_>) -> Result<Lock, StoreE
         match &waiting {
             Waiting::Refuse => return Err(StoreError::Held { path: path.into(), holder }),
             Waiting::Wait(tell) => {
-                if !is_told {
+                if !has_notified {
                     tell(&holder);
-                    is_told = true;
+                    has_notified = true;
                 }
                 std::thread::sleep(PAUSE);
             }
@@ -178,15 +178,15 @@ mod tests {
         let refused = take(&path).unwrap_err().to_string();
         assert!(refused.contains("another run is writing to") && refused.contains("--wait"), "{refused}");
         std::thread::scope(|scope| {
-            let (tell, told) = std::sync::mpsc::channel();
+            let (sender, receiver) = std::sync::mpsc::channel();
             let waiting = scope.spawn({
                 let path = &path;
                 move || {
-                    let tell = |holder: &str| tell.send(holder.to_owned()).unwrap();
+                    let tell = |holder: &str| sender.send(holder.to_owned()).unwrap();
                     OutputDirectory::take(path, &[], "second", Waiting::Wait(&tell)).map(|_| ())
                 }
             });
-            assert!(told.recv().unwrap().contains("test"));
+            assert!(receiver.recv().unwrap().contains("test"));
             assert!(!waiting.is_finished());
             drop(first);
             waiting.join().unwrap().unwrap();

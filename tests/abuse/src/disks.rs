@@ -111,7 +111,7 @@ pub(crate) fn full_terminal(trials: &mut Trials) -> anyhow::Result<()> {
     ensure!(ended.stderr.contains("cannot write to standard output"), "{}", ended.stderr);
     let ended = run(&["--help"], full()?.into(), Stdio::piped())?;
     ensure!(ended.code == Some(2), "help on a full standard output: exit code {:?}", ended.code);
-    // A refusal that cannot be told keeps its exit code.
+    // A refusal that cannot be printed keeps its exit code.
     for refused in [&["sweep", "--pairs", "missing.jsonl"][..], &["sweep"], &["no-such-command"]] {
         let ended = run(refused, Stdio::piped(), full()?.into())?;
         ensure!(ended.code == Some(2), "{refused:?} with a full standard error: exit code {:?}", ended.code);

@@ -29,8 +29,8 @@ pub(crate) fn race(trials: &mut Trials) -> anyhow::Result<()> {
         let winners = codes.iter().filter(|ended| ended.code == Some(0)).count();
         ensure!(winners >= 1, "both were refused: {} {}", codes[0].stderr, codes[1].stderr);
         for loser in codes.iter().filter(|ended| ended.code != Some(0)) {
-            let is_told = loser.code == Some(2) && loser.stderr.contains("another run is writing to");
-            ensure!(is_told, "refused with {:?}: {}", loser.code, loser.stderr);
+            let names_the_other_run = loser.code == Some(2) && loser.stderr.contains("another run is writing to");
+            ensure!(names_the_other_run, "refused with {:?}: {}", loser.code, loser.stderr);
         }
     }
     check_one_run(&out)?;

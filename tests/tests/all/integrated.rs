@@ -515,9 +515,9 @@ fn unsupported_integrals_are_refused() {
         IntegratedGradientsOptions { baseline, ..IntegratedGradientsOptions::default() }
     };
     for wrong in [[3, 3, 2, 8], [2, 2, 2, 8], [1, 1, 1, 8], [1, 1, 2, 7]] {
-        let told = refused(&[HEADS], &given(wrong));
-        assert!(told.contains("`blocks.0.attn.hook_z`") && told.contains(&format!("{wrong:?}")), "{told}");
-        assert!(told.contains("[2, 3, 2, 8]"), "{told}");
+        let message = refused(&[HEADS], &given(wrong));
+        assert!(message.contains("`blocks.0.attn.hook_z`") && message.contains(&format!("{wrong:?}")), "{message}");
+        assert!(message.contains("[2, 3, 2, 8]"), "{message}");
     }
     // What is wanted and not given.
     assert!(refused(&[NEURONS], &given([1, 1, 2, 8])).contains("mlp.hook_post"));

@@ -158,8 +158,8 @@ fn truncated_files_are_refused() {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..keep]).unwrap();
         let refused = refusal(directory.path());
-        let told = matches!(&refused, ModelError::Safetensors { .. } | ModelError::Read { .. });
-        assert!(told && refused.to_string().contains("model.safetensors"), "{keep} bytes: {refused}");
+        let has_kind = matches!(&refused, ModelError::Safetensors { .. } | ModelError::Read { .. });
+        assert!(has_kind && refused.to_string().contains("model.safetensors"), "{keep} bytes: {refused}");
     }
     let directory = changed(fixture, |_| {});
     std::fs::remove_file(directory.path().join("model.safetensors")).unwrap();

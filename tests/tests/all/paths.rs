@@ -309,8 +309,8 @@ proptest! {
             path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, Direction::Noising, execution).unwrap()
         };
         let whole = follow(FreezePolicy::path_patching(), &Execution { progress: &progress, ..kept });
-        let told = *last.lock().unwrap();
-        prop_assert_eq!(told.0, told.1);
+        let reported = *last.lock().unwrap();
+        prop_assert_eq!(reported.0, reported.1);
         prop_assert_eq!(memory.run(), memory.kept());
         let lost = memory.lose(lost);
         prop_assert_eq!(&follow(FreezePolicy::path_patching(), &kept), &whole);

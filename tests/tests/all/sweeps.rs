@@ -348,7 +348,7 @@ fn metrics_that_read_after_the_prompt_are_refused() {
     let pairs = two_pairs();
     let metric = Elsewhere { of: LogitDiff::new(&pairs), read: vec![2, 3] };
     let heads = [NodeKind::all(Component::HeadZ)];
-    let told = "the metric reads position 3 of prompt 1, and the longest prompt has 3 tokens (prompts and positions \
+    let expected = "the metric reads position 3 of prompt 1, and the longest prompt has 3 tokens (prompts and positions \
                 are counted from 0)";
     let refused = attribution_patching(
         &model,
@@ -358,7 +358,7 @@ fn metrics_that_read_after_the_prompt_are_refused() {
         &Execution::default(),
     )
     .unwrap_err();
-    assert_eq!(refused.to_string(), told);
+    assert_eq!(refused.to_string(), expected);
     let refused = activation_patching(
         &model.valid(),
         Question::new(&pairs, &metric),
@@ -367,7 +367,7 @@ fn metrics_that_read_after_the_prompt_are_refused() {
         &Execution::default(),
     )
     .unwrap_err();
-    assert_eq!(refused.to_string(), told);
+    assert_eq!(refused.to_string(), expected);
 }
 
 #[test]
@@ -389,8 +389,8 @@ fn nodes_outside_the_model_are_refused_by_name() {
     let z = || Node::new(0, Component::HeadZ);
     assert_eq!(refused(&[]), "no nodes were given; give at least one");
     assert_eq!(refused(&[vec![z()], vec![]]), "group 1 (counted from 0) has no nodes");
-    let told = refused(&[vec![Node::new(2, Component::HeadZ).unit(1)]]);
-    assert_eq!(told, "there is no L2H1 head_z: layer 2 is out of range (there are 2, counted from 0)");
+    let message = refused(&[vec![Node::new(2, Component::HeadZ).unit(1)]]);
+    assert_eq!(message, "there is no L2H1 head_z: layer 2 is out of range (there are 2, counted from 0)");
     assert_eq!(
         refused(&[vec![z().unit(2)]]),
         "there is no L0H2 head_z: head 2 is out of range (there are 2, counted from 0)"

@@ -100,8 +100,8 @@ fn every_gradient_method_refuses_a_kl_divergence_at_its_minimum() {
     let heads = [NodeKind::all(Component::HeadZ)];
     let refused = |error: AnalysisError, method: &str, words: &str| {
         assert!(matches!(error, AnalysisError::Stationary { metric: "kl", .. }), "{error}");
-        let told = error.to_string();
-        assert!(told.contains(method) && told.contains(words), "{told}");
+        let message = error.to_string();
+        assert!(message.contains(method) && message.contains(words), "{message}");
     };
     let other = "use the denoising direction";
     refused(
@@ -208,9 +208,9 @@ fn numbers_that_are_not_finite_are_reported_with_prompt_and_layer() {
     let error =
         activation_patching(&broken.valid(), asked(&pairs, &blind), &heads, Direction::Noising, &Execution::default())
             .unwrap_err();
-    let told = error.to_string();
-    assert!(told.contains("the metric `blind` on the clean run is NaN for prompt 0"), "{told}");
-    assert!(told.contains("`blocks.0.ln1.hook_scale`"), "{told}");
+    let message = error.to_string();
+    assert!(message.contains("the metric `blind` on the clean run is NaN for prompt 0"), "{message}");
+    assert!(message.contains("`blocks.0.ln1.hook_scale`"), "{message}");
 
     // A patch that overflows: the error names the node. Only prompt 5 is given enormous values.
     let whole = model(&config, 0).valid();

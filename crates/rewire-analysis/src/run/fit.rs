@@ -90,9 +90,9 @@ impl<'a> MemoryLimiter<'a> {
         while size > 1 && a_item * size as u64 > free / 2 {
             size = size.div_ceil(2);
         }
-        let mut told = self.smallest_reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if size < n && told.is_none_or(|least| size < least) {
-            *told = Some(size);
+        let mut smallest = self.smallest_reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if size < n && smallest.is_none_or(|least| size < least) {
+            *smallest = Some(size);
             (self.execution.on_reduced)(&ReducedBatch { what: self.what, from: n, to: size, free });
         }
         size
@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn batches_that_do_not_fit_are_halved_and_reported() {
-        let told = Mutex::new(Vec::new());
-        let notice = |halved: &ReducedBatch| told.lock().unwrap().push((halved.from, halved.to));
+        let reported = Mutex::new(Vec::new());
+        let notice = |halved: &ReducedBatch| reported.lock().unwrap().push((halved.from, halved.to));
         let execution = Execution { on_reduced: &notice, ..Execution::default() };
         // An item takes 1 * 10 + 10 * 3 bytes, and a batch must fit into half of the free memory.
         let free = AtomicU64::new(8000);
@@ -131,13 +131,13 @@ mod tests {
             passes.swap(0, Ordering::Relaxed)
         };
         assert_eq!(run(0..100), 1);
-        assert!(told.lock().unwrap().is_empty());
+        assert!(reported.lock().unwrap().is_empty());
         free.store(2400, Ordering::Relaxed);
         assert_eq!(run(0..100), 4);
         assert_eq!(run(7..37), 1);
         // A single item runs even if it does not fit, because the estimate may be wrong.
         free.store(1, Ordering::Relaxed);
         assert_eq!(run(0..3), 3);
-        assert_eq!(*told.lock().unwrap(), [(100, 25), (3, 1)]);
+        assert_eq!(*reported.lock().unwrap(), [(100, 25), (3, 1)]);
     }
 }

@@ -214,8 +214,8 @@ mod tests {
     fn small_spans_warn_on_the_normalized_scale_only() {
         let baselines = Baselines { clean: vec![3.55], corrupted: vec![3.541] };
         let found = warnings(Scale::Normalized, &baselines, &[]);
-        let told = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        assert!(found.len() == 1 && told.contains("only 0.0090") && told.contains("mean size is 3.5455"), "{told}");
+        let text = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(found.len() == 1 && text.contains("only 0.0090") && text.contains("mean size is 3.5455"), "{text}");
         assert_eq!(warnings(Scale::Metric, &baselines, &[]), []);
         let vanished = warnings(Scale::Metric, &baselines, &[0]);
         assert!(vanished[0].to_string().contains("vanishes on 1 of 1 prompts (0, counted from 0)"), "{}", vanished[0]);

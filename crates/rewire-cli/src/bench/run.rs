@@ -123,7 +123,7 @@ fn head<B: Backend>(
          GFLOP/s; memory bandwidth: {:.0} GB/s\n\n",
         size.name(),
         arguments.seed,
-        arguments.numbers.told(),
+        arguments.numbers.summary(),
         sizes.prompt_batch,
         sizes.gradient_batch,
         sizes.token_budget,

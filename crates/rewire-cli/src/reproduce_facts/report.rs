@@ -20,8 +20,8 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
         vec![fact.landmark.to_owned(), fact.city.to_owned(), format!("{:.4}", fact.probability), fact.rank.to_string()]
     };
     page.table(&["landmark", "city", "probability", "rank"], found.facts.iter().map(row).collect());
-    for told in &found.left_out {
-        page.text(told);
+    for warning in &found.left_out {
+        page.text(warning);
     }
     for (set, labels) in found.patched.iter().zip(&found.labels) {
         patched(&mut page, source, set, labels);

@@ -20,7 +20,7 @@ pub(super) fn summary(session: &Session, source: &Source, found: &Found, checks:
         found.data.pairs.len(),
         100.0 * found.right
     );
-    text += &not_the_task(found).map_or_else(String::new, |told| format!("{told}\n"));
+    text += &not_the_task(found).map_or_else(String::new, |warning| format!("{warning}\n"));
     for (name, step) in &found.steps {
         text += &format!("\npath patching, {name}: into {}\n", receivers(step));
         let (header, rows) = step_table(step, 6);

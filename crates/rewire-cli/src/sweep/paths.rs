@@ -174,7 +174,7 @@ impl PathArguments {
 }
 
 /// Returns one line for each receiver that no path reaches.
-pub(super) fn told(unreached: &[String]) -> String {
+pub(super) fn unreached_text(unreached: &[String]) -> String {
     unreached
         .iter()
         .map(|receiver| {

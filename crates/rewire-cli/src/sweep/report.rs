@@ -50,7 +50,7 @@ pub(super) fn page(
         outcome.direction,
         arguments.metric_name(),
         session.device(),
-        arguments.numbers.told()
+        arguments.numbers.summary()
     );
     let mut page = new_page("Sweep", &subtitle, session, source, &found.warnings);
     baselines(&mut page, found);
@@ -81,7 +81,7 @@ fn baselines(page: &mut Page, found: &Findings) {
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
     if !found.unreached.is_empty() {
-        page.text(&paths::told(&found.unreached));
+        page.text(&paths::unreached_text(&found.unreached));
     }
 }
 

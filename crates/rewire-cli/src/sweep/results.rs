@@ -210,7 +210,7 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
         Method::LogitAttribution => "direct",
     };
     let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
-    text += &paths::told(&found.unreached);
+    text += &paths::unreached_text(&found.unreached);
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         text += &match outcome.method {
             Method::LogitAttribution => format!("{name} (direct, on the clean run)\n"),

@@ -49,7 +49,7 @@ impl Shortened {
     /// Returns the line above the table: the compared numbers and the number of prompt pairs.
     pub(super) fn heading(&self, numbers: &NumberArguments) -> String {
         let pairs = if self.prompts == 1 { "pair".to_owned() } else { format!("{} pairs", self.prompts) };
-        format!("{} compared with float32, on the first {pairs}, on the scale of the metric", numbers.told())
+        format!("{} compared with float32, on the first {pairs}, on the scale of the metric", numbers.summary())
     }
 
     /// Returns the comparison of each table, for `effects.json`.

@@ -489,9 +489,9 @@ fn reproduce_ig_compares_ablates_and_draws() {
 /// Runs a command that must succeed; returns its standard output and standard error.
 fn run_with_warnings(directory: &Path, arguments: &[&str]) -> [String; 2] {
     let output = Command::new(env!("CARGO_BIN_EXE_rewire")).args(arguments).current_dir(directory).output().unwrap();
-    let [printed, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert!(output.status.success(), "{told}");
-    [printed, told]
+    let [printed, message] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{message}");
+    [printed, message]
 }
 
 /// Sweeps token ids and gives standard error, the warnings in effects.json, and clean less
@@ -500,7 +500,7 @@ fn warned(lines: &str, arguments: &[&str]) -> (String, Vec<String>, Vec<f64>) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
     let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
-    let [_, told] = run_with_warnings(directory.path(), &[&sweep, arguments].concat());
+    let [_, message] = run_with_warnings(directory.path(), &[&sweep, arguments].concat());
     let out = directory.path().join("o");
     let about = json(&out.join("effects.json"));
     let warnings: Vec<String> = serde_json::from_value(about["warnings"].clone()).unwrap();
@@ -510,7 +510,7 @@ fn warned(lines: &str, arguments: &[&str]) -> (String, Vec<String>, Vec<f64>) {
     let report = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert_eq!(report.contains("<h2>Warnings</h2>"), !warnings.is_empty());
     assert!(warnings.iter().all(|warning| report.contains(warning)), "{warnings:?}");
-    (told, warnings, differences)
+    (message, warnings, differences)
 }
 
 #[test]
@@ -520,9 +520,9 @@ fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
 {"clean": [0, 9, 2, 8], "corrupt": [0, 3, 2, 8], "answers": [6], "wrong_answers": [5]}
 "#;
     for method in ["activation-patching", "attribution-patching", "ablation"] {
-        let (told, warnings, differences) = warned(noise, &["--method", method]);
-        assert_eq!((told.lines().count(), warnings.len()), (1, 1), "{told}");
-        assert_eq!(told.trim_end(), format!("warning: {}", warnings[0]));
+        let (message, warnings, differences) = warned(noise, &["--method", method]);
+        assert_eq!((message.lines().count(), warnings.len()), (1, 1), "{message}");
+        assert_eq!(message.trim_end(), format!("warning: {}", warnings[0]));
         // Of two numbers the standard deviation is their distance over the root of 2, and the error
         // half their distance.
         let [first, second] = differences[..] else { panic!("{differences:?}") };
@@ -530,10 +530,10 @@ fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
         assert!(mean.abs() < distance, "the pairs are no longer noise: {differences:?}");
         let [sd, error] = [distance / 2.0_f64.sqrt(), distance / 2.0];
         let spread = format!("only {mean:.4}, standard error {error:.4}, standard deviation {sd:.4} over 2 prompts");
-        assert!(told.contains(&spread) && told.contains("less than two standard errors"), "{told}");
+        assert!(message.contains(&spread) && message.contains("less than two standard errors"), "{message}");
     }
     // In the metric's own unit nothing is divided by it.
     assert_eq!(warned(noise, &["--metric", "logit-diff"]).0, "");
-    let (told, warnings, _) = warned(PAIRS, &[]);
-    assert_eq!((told.as_str(), warnings.len()), ("", 0));
+    let (message, warnings, _) = warned(PAIRS, &[]);
+    assert_eq!((message.as_str(), warnings.len()), ("", 0));
 }

@@ -38,15 +38,15 @@ fn sweep(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> 
 fn assert_refused_with(directory: &Path, arguments: &[&str], environment: &[(&str, &str)], words: &[&str]) -> String {
     let started = Instant::now();
     let output = sweep(directory, arguments, environment);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", &told[..told.len().min(2000)]);
-    assert!(told.len() < 1500, "{} bytes: {:?}", told.len(), &told[..1000]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", &message[..message.len().min(2000)]);
+    assert!(message.len() < 1500, "{} bytes: {:?}", message.len(), &message[..1000]);
     for word in words {
-        assert!(told.contains(word), "does not say {word:?}: {told}");
+        assert!(message.contains(word), "does not say {word:?}: {message}");
     }
-    assert!(!directory.join("out").exists(), "{told}");
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}: {told}", started.elapsed());
-    told
+    assert!(!directory.join("out").exists(), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}: {message}", started.elapsed());
+    message
 }
 
 fn assert_refused(directory: &Path, words: &[&str]) -> String {
@@ -55,8 +55,8 @@ fn assert_refused(directory: &Path, words: &[&str]) -> String {
 
 /// Checks that lines are refused.
 fn assert_pairs_refused(lines: &[u8], words: &[&str]) {
-    let told = assert_refused(directory(lines).path(), words);
-    assert!(!told.contains("panicked"), "{told}");
+    let message = assert_refused(directory(lines).path(), words);
+    assert!(!message.contains("panicked"), "{message}");
 }
 
 const GOOD: &str = r#"{"clean": [0, 1, 2], "corrupt": [0, 3, 2], "answers": [4], "wrong_answers": [5]}"#;
@@ -138,8 +138,8 @@ fn tokenizers_that_panic_their_library_are_refused_by_file() {
     ];
     for (part, value, word) in known {
         with(part, value);
-        let told = assert_refused(directory.path(), &["model/tokenizer.json is not a tokenizer", word]);
-        assert!(!told.contains("panicked"), "{told}");
+        let message = assert_refused(directory.path(), &["model/tokenizer.json is not a tokenizer", word]);
+        assert!(!message.contains("panicked"), "{message}");
     }
     let id = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
     let found: [(&str, Value); 2] = [
@@ -169,8 +169,8 @@ fn configurations_of_impossible_models_are_refused() {
             let value: Value = serde_json::from_str(value).unwrap();
             // A null width of the MLP is four times the model's.
             edit(directory.path(), "config.json", |file| file[field] = value.clone());
-            let told = assert_refused(directory.path(), &["model/"]);
-            assert!(!told.contains("panicked"), "{told}");
+            let message = assert_refused(directory.path(), &["model/"]);
+            assert!(!message.contains("panicked"), "{message}");
         }
     }
     edit(directory.path(), "config.json", |file| file["layer_norm_epsilon"] = json!(1e308));
@@ -201,8 +201,8 @@ fn given_activations_named_twice_are_refused() {
     let directory = directory(GOOD.as_bytes());
     let given = |path: &str, words: &[&str]| {
         let arguments = ["--pairs", "pairs.jsonl", "--method", "integrated-gradients", "--baseline", path];
-        let told = assert_refused_with(directory.path(), &arguments, &[], words);
-        assert!(!told.contains("panicked"), "{told}");
+        let message = assert_refused_with(directory.path(), &arguments, &[], words);
+        assert!(!message.contains("panicked"), "{message}");
     };
     let header = r#"{"blocks.0.attn.hook_z":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"blocks.0.attn.hook_z":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
     let write = |header: &str| {

@@ -31,12 +31,12 @@ fn contents(directory: &Path) -> Vec<PathBuf> {
 fn assert_refused_in(directory: &TempDir, arguments: &[&str], words: &[&str]) {
     let before = contents(directory.path());
     let output = run_in(directory.path(), arguments);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
     for word in words {
-        assert!(told.contains(word), "{arguments:?} does not say {word:?}: {told}");
+        assert!(message.contains(word), "{arguments:?} does not say {word:?}: {message}");
     }
-    assert!(!told.contains("panicked"), "{told}");
+    assert!(!message.contains("panicked"), "{message}");
     assert_eq!(contents(directory.path()), before, "{arguments:?} wrote something");
 }
 

@@ -15,17 +15,18 @@ pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
         .envs(environment.iter().copied())
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {told}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {message}");
     // No terminal, no progress bar.
-    assert_eq!(told, "", "{arguments:?}");
+    assert_eq!(message, "", "{arguments:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The float32 tensors of a file: shapes and numbers.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Sweeps a directory's `pairs.jsonl` into its folder `o`: the effects, what is told of them, and what was printed.
+/// Sweeps the `pairs.jsonl` in a directory into its folder `o`; returns the effects, their
+/// description, and standard output.
 pub fn sweep(directory: &Path, arguments: &[&str]) -> (Tensors, Value, String) {
     let printed = run(directory, &[&["sweep", "--pairs", "pairs.jsonl", "--out", "o"], arguments].concat(), &[]);
     let out = directory.join("o");

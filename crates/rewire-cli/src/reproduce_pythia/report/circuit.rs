@@ -21,8 +21,8 @@ pub(super) fn summary(page: &mut Page, source: &Source, found: &Found) {
          meets the bars on the choosing prompts. Its shares are on the judging prompts unless they are \
          labeled otherwise.",
     );
-    if let Some(told) = sentences::not_the_task(found) {
-        page.text(&told);
+    if let Some(warning) = sentences::not_the_task(found) {
+        page.text(&warning);
     }
     let is_member = |head: &Head| circuit.members.iter().any(|member| member.head == *head);
     let of = |role: HeadRole| {

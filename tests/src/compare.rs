@@ -1,55 +1,57 @@
-//! Comparing arrays of numbers, and saying where they differ most.
+//! Compares arrays of numbers and reports the largest difference.
 
 use burn::tensor::{DType, Element, Tensor, backend::Backend};
 use ndarray::{ArrayD, IxDyn};
 
-/// A tensor's values as a host array.
+/// Returns a tensor's values as an ndarray array.
 pub fn array<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> ArrayD<f32> {
     let shape = tensor.dims();
     ArrayD::from_shape_vec(IxDyn(&shape), tensor.into_data().iter::<f32>().collect()).expect("a tensor holds its shape")
 }
 
-/// The largest absolute value that is finite.
+/// Returns the largest absolute value among the finite entries.
 pub fn scale(values: &ArrayD<f32>) -> f32 {
     values.iter().filter(|v| v.is_finite()).fold(0.0, |m, v| m.max(v.abs()))
 }
 
-/// The largest absolute difference of two arrays of one shape; infinite if an entry is NaN.
+/// Returns the largest absolute difference between two arrays of equal shape; infinite if an entry
+/// is NaN.
 pub fn largest_difference(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
     assert_eq!(a.shape(), b.shape(), "the shapes differ");
     let differences = a.iter().zip(b).map(|(x, y)| if x == y { 0.0 } else { (x - y).abs() });
     differences.fold(0.0, |m: f32, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
 }
 
-/// How far an entry may be from the expected one: `(absolute + relative * |expected|) * widening`.
+/// Tolerance for one entry: it may differ from the expected entry by `(absolute + relative *
+/// |expected|) * widening`.
 ///
-/// The absolute part covers what float32 leaves when larger numbers cancel. The relative part lets
-/// large entries round, without letting small ones be anything.
+/// The absolute part covers float32 rounding after larger numbers cancel. The relative part covers
+/// rounding of large entries and keeps small entries strict.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
-    /// In the unit of the entries.
+    /// Absolute part, on the scale of the entries.
     pub absolute: f32,
-    /// A share of the expected entry.
+    /// Relative part, as a share of the expected entry.
     pub relative: f32,
-    /// A factor on both, for devices that round more than a CPU does.
+    /// Factor on both parts, for devices that round more than a CPU does.
     pub widening: f32,
 }
 
 impl Tolerance {
-    /// A tolerance for results of a CPU.
+    /// Returns a tolerance for results from a CPU.
     pub const fn new(absolute: f32, relative: f32) -> Self {
         Self { absolute, relative, widening: 1.0 }
     }
 
-    /// The tolerance for results of a backend. A GPU adds products in another order, and its
-    /// functions have fewer bits: effects may be off by a thousandth there.
+    /// Returns the tolerance for a backend. A GPU adds products in another order, and its functions
+    /// have fewer bits, so effects may differ by a thousandth there.
     #[must_use]
     pub fn on<B: Backend>(self) -> Self {
         let widening = if rewire_tensor::is_synchronous::<B>(&Default::default()) { 1.0 } else { 700.0 };
         Self { widening, ..self }
     }
 
-    /// Multiplies the absolute part, to put it in the unit of a table.
+    /// Multiplies the absolute part by `unit`, to put it on the scale of a table.
     #[must_use]
     pub fn times(self, unit: f32) -> Self {
         Self { absolute: self.absolute * unit, ..self }
@@ -66,15 +68,15 @@ impl From<f32> for Tolerance {
     }
 }
 
-/// The largest share of the entries, zeros aside, that may lie below the absolute part of a
-/// tolerance. Such an entry could have any sign, or be missing, unnoticed.
+/// Largest share of the nonzero entries that may lie below the absolute part of a tolerance. A test
+/// would not notice if such an entry had the wrong sign or were missing.
 const LARGEST_SHARE_BELOW: f64 = 0.05;
 
-/// Expected entries below this share of the largest count as zeros: float64 leaves them where terms
-/// cancel.
+/// Expected entries below this share of the largest entry count as zeros, because float64 leaves
+/// such numbers after terms cancel.
 const ZERO: f32 = 1e-13;
 
-/// The share of the expected entries, zeros aside, whose size is below `absolute`; 0 if all are
+/// Returns the share of the nonzero expected entries whose size is below `absolute`; 0 if all are
 /// zeros.
 pub fn share_below(expected: &ArrayD<f32>, absolute: f32) -> f64 {
     let zero = ZERO * scale(expected);
@@ -83,9 +85,12 @@ pub fn share_below(expected: &ArrayD<f32>, absolute: f32) -> f64 {
     below as f64 / nonzero().count().max(1) as f64
 }
 
-/// Panics if an entry is further from the expected one than `tolerance` allows, or if the absolute
-/// part of `tolerance` exceeds more than a twentieth of the expected entries, zeros aside: those
-/// would not be tested.
+/// Asserts that each entry is within `tolerance` of the expected entry.
+///
+/// # Panics
+///
+/// If an entry is not, or if the absolute part of `tolerance` exceeds more than a twentieth of the
+/// nonzero expected entries, because those entries would not be tested.
 pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: impl Into<Tolerance>, what: &str) {
     let tolerance = tolerance.into();
     let share = share_below(expected, tolerance.absolute);
@@ -98,9 +103,12 @@ pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: imp
     assert_within(actual, expected, tolerance, what);
 }
 
-/// Panics if an entry is further from the expected one than `tolerance` allows. Unlike
-/// [`assert_close`], takes tolerances that exceed the entries: for random models whose effects may
-/// all be rounding.
+/// Asserts that each entry is within `tolerance` of the expected entry. Unlike [`assert_close`], it
+/// accepts tolerances that exceed the entries, for random models whose effects may all be rounding.
+///
+/// # Panics
+///
+/// If an entry is not.
 pub fn assert_within(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: impl Into<Tolerance>, what: &str) {
     let tolerance = tolerance.into();
     assert_eq!(actual.shape(), expected.shape(), "{what}: the shapes differ");
@@ -114,17 +122,17 @@ pub fn assert_within(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: im
     }
 }
 
-/// How far apart two routes to one metric may end on random models, as a share of the largest
-/// metric. On a float64 backend only the rounding of the stored metrics to float32 differs: 500
-/// random sweeps and 500 random paths differed by nothing. On a float32 backend every step rounds:
-/// the same sweeps and paths differed by up to 1.7e-6, and a norm of a small variance magnifies
-/// that.
+/// Returns the largest difference between two computations of one metric on random models, as a
+/// share of the largest metric. On a float64 backend only the rounding of the stored metrics to
+/// float32 differs: 500 random sweeps and 500 random paths had no difference. On a float32 backend
+/// every step rounds: the same sweeps and paths differed by up to 1.7e-6, and a norm with a small
+/// variance magnifies that.
 pub fn rounding<B: Backend>() -> f32 {
     if B::FloatElem::dtype() == DType::F64 { 5e-7 } else { 2e-5 }
 }
 
-/// How far effects may be from what they should be: a ten-thousandth on the CPU; a thousandth on a GPU, whose products add in another
-/// order and whose functions are of fewer bits.
+/// Returns the largest allowed error of effects: a ten-thousandth on the CPU; a thousandth on a
+/// GPU, which adds products in another order and whose functions have fewer bits.
 pub fn tolerance<B: Backend>() -> f32 {
     if rewire_tensor::is_synchronous::<B>(&Default::default()) { 1e-4 } else { 1e-3 }
 }

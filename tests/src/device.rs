@@ -1,18 +1,21 @@
-//! The device that the parity tests run on.
+//! Chooses the device that the parity tests run on.
 
 use std::sync::Once;
 
-/// Makes failures of a GPU visible to the tests of this process: a test program is the program that
-/// has to install the hook.
+/// Makes GPU failures visible to the tests of this process. The program must install the hook, and
+/// here the program is the test.
 pub fn see_faults() {
     static ONCE: Once = Once::new();
     ONCE.call_once(rewire_tensor::install_fault_hook);
 }
 
-/// Whether tests on `backend` are to run: by `REWIRE_DEVICE`, or, without it, those of the CPU.
+/// Returns whether tests on `backend` run: those that `REWIRE_DEVICE` names, or, if it is not set,
+/// those on the CPU.
 ///
 /// # Panics
-/// If `REWIRE_DEVICE` names what was not built in: tests that all stand aside would pass.
+///
+/// If `REWIRE_DEVICE` names a backend that was not built in, because all tests would be skipped and
+/// pass.
 pub fn is_wanted(backend: &str) -> bool {
     let built =
         [("flex", cfg!(feature = "flex")), ("ndarray", cfg!(feature = "ndarray")), ("cuda", cfg!(feature = "cuda"))];

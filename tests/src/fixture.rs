@@ -1,4 +1,4 @@
-//! The parity fixtures, as `tests/fixtures/generate.py` lays them out.
+//! Reads the parity fixtures in the layout that `tests/fixtures/generate.py` writes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,25 +12,27 @@ use safetensors::SafeTensors;
 /// Arrays by name.
 pub type Arrays = BTreeMap<String, ArrayD<f32>>;
 
-/// A tiny model and what TransformerLens computes on it.
+/// A tiny model and the results that TransformerLens computes for it.
 #[derive(Debug)]
 pub struct Fixture {
-    /// Its directory's name.
+    /// Name of its directory.
     pub name: String,
     directory: PathBuf,
-    /// Tables, by the names of `results.safetensors`.
+    /// Tables of results, by the names in `results.safetensors`.
     pub results: Arrays,
-    /// Activations and gradients of row 0, by the names of `cache_row0.safetensors`; with the weights they belong to.
+    /// Activations and gradients of row 0, by the names in `cache_row0.safetensors`, with the
+    /// weight processing that they were computed with.
     pub caches: Vec<(&'static str, WeightProcessing, Arrays)>,
 }
 
-/// The weights that a table was made with, by the name that stands in front of the table's.
+/// Returns the two kinds of weight processing, each with the prefix of its tables' names.
 pub fn processings() -> [(&'static str, WeightProcessing); 2] {
     [("proc", WeightProcessing::default()), ("raw", WeightProcessing::none())]
 }
 
 impl Fixture {
-    /// Every fixture: those of this repository, and those in the directory that `REWIRE_FIXTURES` names, if it is set.
+    /// Returns every fixture: those in this repository, and those in the directory that
+    /// `REWIRE_FIXTURES` names, if it is set.
     pub fn all() -> Vec<Fixture> {
         let own = own_directory();
         let further = std::env::var_os("REWIRE_FIXTURES").map(PathBuf::from);
@@ -61,28 +63,28 @@ impl Fixture {
         }
     }
 
-    /// The model, as its files have it.
+    /// Loads the model, with this weight processing.
     pub fn model<B: Backend>(&self, processing: WeightProcessing) -> Transformer<B> {
         let files = ModelFiles::directory(&self.directory.join("model")).expect("the fixture has a model");
         Transformer::load(&files, &Default::default()).expect("the fixture's model loads").processed(processing)
     }
 
-    /// The model's directory.
+    /// Returns the model's directory.
     pub fn model_directory(&self) -> PathBuf {
         self.directory.join("model")
     }
 
-    /// The file of the prompt pairs.
+    /// Returns the path of the prompt pairs.
     pub fn pairs_file(&self) -> PathBuf {
         self.directory.join("pairs.jsonl")
     }
 
-    /// The prompt pairs.
+    /// Reads the prompt pairs.
     pub fn pairs<B: Backend>(&self, model: &Transformer<B>) -> PromptPairs {
         Self::read_pairs(model, &self.pairs_file())
     }
 
-    /// The pairs of another file in its directory.
+    /// Reads the prompt pairs in another file of its directory.
     pub fn pairs_of<B: Backend>(&self, model: &Transformer<B>, file: &str) -> PromptPairs {
         Self::read_pairs(model, &self.directory.join(file))
     }
@@ -93,23 +95,24 @@ impl Fixture {
         read_pairs(path, &source).expect("the fixture's pairs are whole").pairs
     }
 
-    /// Whether it is of this repository, and so has every table.
+    /// Returns whether it belongs to this repository and therefore has every table.
     pub fn is_own(&self) -> bool {
         self.directory.starts_with(own_directory())
     }
 
-    /// A table, if the fixture has it.
+    /// Returns a table, if the fixture has it.
     pub fn table(&self, name: &str) -> Option<&ArrayD<f32>> {
         self.results.get(name)
     }
 }
 
-/// The directory of this repository's fixtures, from either package whose tests include this file.
+/// Returns the directory of this repository's fixtures. Two packages include this file in their
+/// tests, and the path is right in both.
 fn own_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
 }
 
-/// All float32 tensors of a safetensors file.
+/// Reads all float32 tensors in a safetensors file.
 pub fn tensors(path: &Path) -> Arrays {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

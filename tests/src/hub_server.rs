@@ -1,4 +1,4 @@
-//! A small server that speaks as much of the hub's protocol as downloading a model takes.
+//! A small server with the part of the hub's protocol that a model download needs.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -19,10 +19,11 @@ pub struct HubServer {
 struct State {
     repository: String,
     files: BTreeMap<String, Vec<u8>>,
-    /// How many downloads are broken off, and after how many bytes of a body that is longer.
+    /// The number of downloads to interrupt, and the number of bytes after which a longer body is
+    /// interrupted.
     broken: Mutex<(usize, usize)>,
     requests: AtomicUsize,
-    /// First byte of every download that was asked for, with the file's name.
+    /// The file name and the first byte of every download that was requested.
     downloads: Mutex<Vec<(String, usize)>>,
 }
 
@@ -48,22 +49,22 @@ impl HubServer {
         HubServer { endpoint, state }
     }
 
-    /// Its address, as `HF_ENDPOINT` has it.
+    /// Returns its address, in the form of `HF_ENDPOINT`.
     pub fn endpoint(&self) -> String {
         self.endpoint.clone()
     }
 
-    /// Breaks off the next `downloads` that are longer than `bytes`.
+    /// Interrupts the next `downloads` bodies that are longer than `bytes`.
     pub fn break_downloads_after(&self, downloads: usize, bytes: usize) {
         *self.state.broken.lock().expect("no panic while locked") = (downloads, bytes);
     }
 
-    /// Requests so far.
+    /// Returns the number of requests so far.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
 
-    /// From which byte on a file was asked for, download by download.
+    /// Returns the first requested byte of each download of a file.
     pub fn downloads_of(&self, file: &str) -> Vec<usize> {
         let downloads = self.state.downloads.lock().expect("no panic while locked");
         downloads.iter().filter(|(name, _)| name == file).map(|(_, first)| *first).collect()
@@ -109,7 +110,7 @@ impl State {
         }
     }
 
-    /// Sends the bytes asked for; false if it broke off.
+    /// Sends the requested bytes; returns false if it interrupted the download.
     fn send(&self, stream: &mut TcpStream, name: &str, file: &[u8], range: Option<&str>) -> std::io::Result<bool> {
         let first: usize = range.and_then(|r| r.strip_suffix('-')?.parse().ok()).unwrap_or(0);
         let body = &file[first..];
@@ -138,7 +139,7 @@ impl State {
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// The headers that tell a file's commit and, as a hash, its content.
+/// Returns the headers with a file's commit and, as a hash, its content.
 fn described(file: &[u8]) -> String {
     let hash: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("ETag: \"{hash}\"\r\nX-Repo-Commit: {COMMIT}\r\n\r\n")

@@ -1,4 +1,4 @@
-//! What the tests share: backends, fixtures, comparisons, random models and pairs.
+//! Shared code of the tests: backends, fixtures, comparisons, random models and pairs.
 #![forbid(unsafe_code)]
 
 pub mod compare;
@@ -10,8 +10,8 @@ pub mod methods;
 pub mod model_files;
 pub mod random;
 
-/// Makes a `#[test]` of each generic function for every backend: the CPU's that were built in, or, if `REWIRE_DEVICE` is set to flex,
-/// ndarray or cuda, that one alone.
+/// Makes a `#[test]` from each generic function for every backend: the CPU backends that were built
+/// in, or, if `REWIRE_DEVICE` is set to flex, ndarray or cuda, that backend only.
 ///
 /// ```text
 /// on_every_backend!(logits_match_transformer_lens);
@@ -35,7 +35,8 @@ macro_rules! on_every_backend {
     };
 }
 
-/// The question of most tests: how a metric changes on these pairs, in its own unit.
+/// Returns the question of most tests: the change of a metric on these pairs, on the scale of the
+/// metric.
 #[must_use]
 pub fn asked<'a, M>(pairs: &'a rewire_tasks::PromptPairs, metric: &'a M) -> rewire_analysis::run::Question<'a, M> {
     rewire_analysis::run::Question::new(pairs, metric).in_metric_units()

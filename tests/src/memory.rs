@@ -1,4 +1,4 @@
-//! A checkpoint in memory.
+//! A checkpoint that stays in memory.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rewire_analysis::run::{Checkpoint, WorkId};
 
-/// Keeps passes in memory, and counts those that had to be run.
+/// Keeps the results of passes in memory, and counts the passes that were run.
 #[derive(Debug, Default)]
 pub struct Memory {
     kept: Mutex<HashMap<WorkId, Vec<f32>>>,
@@ -14,17 +14,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// How many passes were run since the last time this was asked.
+    /// Returns the number of passes that were run since the last call.
     pub fn run(&self) -> usize {
         self.stored.swap(0, Ordering::Relaxed)
     }
 
-    /// How many are kept.
+    /// Returns the number of passes that are kept.
     pub fn kept(&self) -> usize {
         self.kept.lock().expect("no panic while locked").len()
     }
 
-    /// Loses the first `n`, in their order, or all if there are fewer; gives how many it lost.
+    /// Removes the first `n` passes in their order, or all if there are fewer; returns the number
+    /// removed.
     pub fn lose(&self, n: usize) -> usize {
         let mut kept = self.kept.lock().expect("no panic while locked");
         let mut order: Vec<WorkId> = kept.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! Every method over every kind of node, for tests that hold devices and precisions against each other.
+//! Runs every method over every kind of node, for tests that compare devices and precisions.
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -18,7 +18,8 @@ use rewire_hooks::{Head, Site};
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
-/// What every method finds, by name; means over prompts where it keeps prompts apart. `integral` says how exactly lines are followed.
+/// Returns the results of every method, by name. Methods that keep prompts apart give means over
+/// prompts. `integral` sets the quadrature of integrated gradients.
 pub fn every_effect<B: AutodiffBackend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,

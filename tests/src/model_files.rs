@@ -1,4 +1,4 @@
-//! Model directories made for a test: a fixture's tensors, changed, sharded or damaged.
+//! Model directories for a test: a fixture's tensors, changed, sharded or damaged.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,21 +6,21 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-/// A tensor as a file holds it.
+/// A tensor in the form stored in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
-    /// How its numbers are stored.
+    /// Type of its numbers.
     pub dtype: Dtype,
-    /// Its sizes.
+    /// Shape.
     pub shape: Vec<usize>,
-    /// Its bytes.
+    /// Bytes.
     pub bytes: Vec<u8>,
 }
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Stored>;
 
-/// The tensors of a safetensors file.
+/// Reads the tensors in a safetensors file.
 pub fn read(path: &Path) -> Tensors {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file = SafeTensors::deserialize(&bytes).expect("a whole file");
@@ -42,12 +42,12 @@ pub fn write(path: &Path, tensors: &Tensors) {
     std::fs::write(path, bytes).expect("a writable directory");
 }
 
-/// The numbers of a float32 tensor.
+/// Returns the numbers in a float32 tensor.
 pub fn floats(stored: &Stored) -> Vec<f32> {
     stored.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// The tensor with every number stored as `dtype` (float32 in, F16 or BF16 out).
+/// Returns the tensor with every number stored as `dtype` (from float32 to F16 or BF16).
 pub fn halved(stored: &Stored, dtype: Dtype) -> Stored {
     let bytes = floats(stored).into_iter().flat_map(|v| match dtype {
         Dtype::F16 => half::f16::from_f32(v).to_le_bytes(),
@@ -56,10 +56,10 @@ pub fn halved(stored: &Stored, dtype: Dtype) -> Stored {
     Stored { dtype, shape: stored.shape.clone(), bytes: bytes.collect() }
 }
 
-/// The tensors of a tiny fixture changed to fit another configuration, as
-/// `tests/fixtures/config_fields.py` does it: `layers N`, `vocabulary N`, `context N` and `width N`
-/// keep the leading part; `mlp N` takes neurons again from the first on; `untied` adds an
-/// unembedding to GPT-2, `tied` takes NeoX's away; an empty recipe changes nothing.
+/// Changes the tensors of a tiny fixture to fit another configuration, as
+/// `tests/fixtures/config_fields.py` does. `layers N`, `vocabulary N`, `context N` and `width N`
+/// keep the leading part. `mlp N` repeats neurons from the first one on. `untied` adds an
+/// unembedding to GPT-2; `tied` removes NeoX's. An empty recipe changes nothing.
 pub fn resized(mut tensors: Tensors, recipe: &str) -> Tensors {
     let (kind, number) = recipe.split_once(' ').unwrap_or((recipe, "0"));
     let n: usize = number.parse().expect("a recipe ends in a number");
@@ -103,7 +103,7 @@ pub fn resized(mut tensors: Tensors, recipe: &str) -> Tensors {
     tensors
 }
 
-/// The tensor with these indices along an axis (float32, of one or two dimensions).
+/// Returns the tensor with these indices along an axis (float32, one or two dimensions).
 fn picked(stored: &Stored, axis: usize, indices: &[usize]) -> Stored {
     let inner: usize = stored.shape[axis + 1..].iter().product::<usize>() * 4;
     let outer: usize = stored.shape[..axis].iter().product();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rewire_model::{Positions, TransformerConfig};
 use rewire_tasks::{PromptPair, PromptPairs};
 
-/// A transformer of either architecture, 1 to 4 layers.
+/// Draws a transformer configuration of either architecture, with 1 to 4 layers.
 pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
     (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2).prop_map(
         |(neox, layers, heads, width, rotary)| {
@@ -21,7 +21,8 @@ pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
     )
 }
 
-/// One to four pairs of 1 to 8 tokens of a vocabulary of 17, some of which differ only from some position on.
+/// Draws one to four pairs of 1 to 8 tokens from a vocabulary of 17. In some pairs, the prompts are
+/// equal up to some position.
 pub fn any_pairs() -> impl Strategy<Value = PromptPairs> {
     let token = 0_u32..17;
     let pair = (prop::collection::vec(token.clone(), 1..=8), prop::collection::vec(token.clone(), 8), 0_usize..8);

@@ -1,7 +1,7 @@
-//! The way to a GPU, on a stand-in for NVIDIA's driver that computes nothing
-//! (`tests/stand-in/with-stand-in`): memory that runs out is noticed, and passes are as large as
-//! there is room for. Numbers are made up there, so no test compares any. Without the stand-in
-//! nothing is tested.
+//! Tests the CUDA backend on a stand-in for NVIDIA's driver that computes nothing
+//! (`tests/stand-in/with-stand-in`): running out of memory is detected, and passes fill the free
+//! memory. Its numbers are made up, so no test compares numbers. Without the stand-in nothing is
+//! tested.
 #![cfg(feature = "cuda")]
 
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ use rewire_tensor::{
 };
 use rewire_tests::asked;
 
-/// The stand-in, if the program runs on it. One test at a time has it.
+/// Returns the stand-in, if the program runs on it. One test at a time holds it.
 fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)> {
     static ONE: Mutex<()> = Mutex::new(());
     rewire_tests::device::see_faults();
@@ -36,7 +36,7 @@ fn stand_in() -> Option<(CudaDevice, Memory, std::sync::MutexGuard<'static, ()>)
     }
 }
 
-/// Runs one of this program's ignored tests in a process of its own.
+/// Runs one of this program's ignored tests in a separate process.
 fn passes_alone(test: &str) {
     if stand_in().is_none() {
         return;
@@ -54,8 +54,8 @@ fn computing_without_the_fault_hook_is_refused() {
     passes_alone("work_without_an_installed_hook_is_refused");
 }
 
-/// The backend keeps a pool of memory for each thread that computed, and a test can give back only
-/// its own thread's: beside other tests, how much is free would depend on which of them ran first.
+/// The backend keeps a memory pool for each thread that computed, and a test can free only the pool
+/// of its own thread. Next to other tests, the free memory would depend on their order.
 #[test]
 fn passes_fill_the_free_memory() {
     passes_alone("passes_fit_the_memory_of_an_unshared_device");
@@ -70,7 +70,7 @@ fn work_without_an_installed_hook_is_refused() {
     assert!(!ran);
 }
 
-/// The backend reads something all the same: without the watch nobody would know.
+/// The backend reads memory all the same, so only the watch reports the fault.
 #[test]
 fn running_out_of_memory_is_detected() {
     let Some((device, Memory { total, .. }, _guard)) = stand_in() else { return };
@@ -98,7 +98,7 @@ fn outer_and_later_inner_watches_report_the_fault_too() {
     assert_eq!(inner, [true, true]);
 }
 
-/// Pairs of five tokens that differ at the third.
+/// Returns pairs of five tokens that differ at the third.
 fn pairs(n: u32) -> PromptPairs {
     let pair = |row: u32| PromptPair {
         clean: vec![1, 2, 10 + row % 40, 4, 5],
@@ -113,7 +113,7 @@ fn model(device: &CudaDevice) -> Transformer<Cuda> {
     Transformer::random_on_device(&TransformerConfig::gpt2(2, 4, 64, 100, 16), 0, device)
 }
 
-/// Patches every neuron, and says how often passes were halved.
+/// Patches every neuron; returns the reports of halved batches.
 fn neurons(model: &Transformer<Cuda>, execution: &Execution) -> Vec<ReducedBatch> {
     let pairs = pairs(64);
     let reported = Mutex::new(Vec::new());
@@ -137,7 +137,8 @@ fn passes_fit_the_memory_of_an_unshared_device() {
         let execution = Execution::default().fitted(&model, 5, None);
         assert!(execution.token_budget > 4096 && execution.token_budget as u64 * 100 < total, "{execution:?}");
         assert_eq!(neurons(&model, &execution), []);
-        // Somebody else takes most of it afterwards, so that half of the rest is less than a pass.
+        // Another process takes most of the memory afterwards, so that half of the rest is less
+        // than a pass needs.
         <Cuda>::memory_cleanup(&device);
         let estimate = MemoryEstimate::new(model.config(), 5, precision);
         let scarce = execution.token_budget as u64 * estimate.pass_a_token_without_logits * 3 / 2;
@@ -171,7 +172,7 @@ fn both_kinds_of_matmul_have_kernels() {
     set_matmul_precision(MatmulPrecision::Float32);
 }
 
-/// More than a launch has places for, by a kernel that was chosen for a few.
+/// More matmuls than one launch allows, with a kernel that was tuned for a few.
 #[test]
 fn many_small_matmuls_run_like_few() {
     let Some((device, _, _guard)) = stand_in() else { return };

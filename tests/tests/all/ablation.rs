@@ -1,4 +1,5 @@
-//! Ablation, interpolation curves and accuracy: the same numbers as TransformerLens, and as the slow way gives them.
+//! Ablation, interpolation curves and accuracy, compared with TransformerLens and with literal
+//! whole forwards.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
@@ -28,8 +29,8 @@ use rewire_toy::Toy;
 
 on_every_backend!(ablations_match_transformer_lens, interpolation_curves_match_transformer_lens);
 
-/// For logit differences near 5; the largest difference that was measured on both CPU backends is
-/// 2.9e-6, of one near 10.
+/// For logit differences near 5. The largest difference measured on both CPU backends is 2.9e-6,
+/// for a logit difference near 10.
 const LOGITS: Tolerance = Tolerance::new(1e-6, 2e-6);
 
 const HEADS: NodeKind = NodeKind { component: Component::HeadZ, by: rewire_analysis::node::By::All };
@@ -112,7 +113,8 @@ fn model<B: AutodiffBackend>(config: &rewire_model::TransformerConfig, seed: u64
     Transformer::<B>::random(config, seed, &Default::default()).valid()
 }
 
-/// An end that is neither run's: a number for every unit of every layer, different from each other.
+/// Returns given activations that differ from both runs: a different number for every unit in every
+/// layer.
 fn given<B: Backend>(model: &Transformer<B>) -> Intervention<B> {
     let config = model.config();
     let values = |n: usize| (0..n).map(|i| (0.7 * i as f32).sin()).collect::<Vec<f32>>();
@@ -128,10 +130,10 @@ fn given<B: Backend>(model: &Transformer<B>) -> Intervention<B> {
     Intervention::Fixed(cache)
 }
 
-/// Replaces the mixed values of some heads, at all positions; behind the last that is given, by that.
+/// Replaces z of some heads at all positions; the last given position also serves all later ones.
 struct WithoutHeads {
     heads: Vec<[usize; 2]>,
-    /// Layer by layer, `[1, pos, head, d_head]`.
+    /// One array per layer, `[1, pos, head, d_head]`.
     values: Vec<ArrayD<f32>>,
 }
 
@@ -187,7 +189,7 @@ proptest! {
             let size = size.max(scale(&slow.values));
             assert_within(&fast.values, &slow.values, rounding::<Plain>() * size, &format!("{} {}", fast.kind, intervention.name()));
         }
-        // Resampling the clean run is noising.
+        // Resampling from the corrupted run is noising.
         if which == 2 {
                         prop_assert_eq!(fast.effects, activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &execution).unwrap().effects);
         }
@@ -206,7 +208,7 @@ proptest! {
         let slow = ablate_groups(&model, asked(&pairs, &metric), &groups, &intervention, &slow).unwrap();
         let size = scale(&slow.values.clone().into_dyn()).max(1.0);
         assert_within(&fast.values.into_dyn(), &slow.values.clone().into_dyn(), rounding::<Plain>() * size, "sets");
-        // One head alone is the sweep's.
+        // A set of one head equals that head in a sweep.
         let alone = ablation(&model, asked(&pairs, &metric), &[HEADS], &intervention, &Execution::default()).unwrap();
         let alone = alone.effects[0].values.index_axis(Dimension(1), 0).index_axis(Dimension(1), 0).to_owned();
         assert_within(&alone, &slow.values.column(0).to_owned().into_dyn(), rounding::<Plain>() * size, "one head");
@@ -220,12 +222,14 @@ proptest! {
         let nodes = [Node::new(0, Component::HeadZ).unit(0), Node::new(last, Component::HeadZ), Node::new(0, Component::MlpPost).unit(3), Node::new(last, Component::AttnOut)];
         let metric = LogitDiff::new(&pairs);
         let execution = Execution { token_budget: budget, ..Execution::default() };
-        // Neurons' zero is their bias's here, and 0 there: both ends given instead.
+        // For neurons, zero is the activation of their bias in curves and 0 in ablation, so they
+        // are tested with the other ends only.
         let nodes = if which == 0 { vec![nodes[0].clone(), nodes[3].clone()] } else { nodes.to_vec() };
         let curves = interpolation_curves(&model, &pairs, &metric, &nodes, &[-1.0, 0.0, 0.5, 1.0], &intervention, &execution).unwrap();
         let groups: Vec<_> = nodes.iter().map(|node| vec![node.clone()]).collect();
         let ablated = ablate_groups(&model, asked(&pairs, &metric), &groups, &intervention, &Execution::default()).unwrap();
-        // Beyond the clean end lies what is twice the clean activation less the other.
+        // A fraction beyond the clean end extrapolates: twice the clean activation minus the other
+        // one.
         let mut recorder = Recorder::filtered(|p| p == HookPoint::block(0, Site::Z));
         model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
         let clean_z = recorder.into_cache().block::<4>(0, Site::Z).unwrap();
@@ -259,10 +263,11 @@ proptest! {
 }
 
 properties!(float32, Flex, 24);
-// Here routes that differ by float32's rounding there agree: only metrics are rounded to float32.
+// In float64, computations that differ by rounding agree, because only the metrics are rounded to
+// float32.
 properties!(float64, NdArray<f64>, 12);
 
-/// Generated IOI prompts of several lengths, for a toy model.
+/// Returns a toy model and generated IOI prompts of several lengths.
 fn ioi(toy: Toy, n: usize) -> (Transformer<Flex>, rewire_tasks::Tokenizer, PromptPairs) {
     let model: Transformer<Flex> = toy.load(&Default::default()).unwrap();
     let tokenizer = toy.tokenizer().unwrap();
@@ -271,7 +276,8 @@ fn ioi(toy: Toy, n: usize) -> (Transformer<Flex>, rewire_tasks::Tokenizer, Promp
     (model, tokenizer, pairs)
 }
 
-/// Accuracy as it is defined: every prompt alone, every token from the start of its prompt, nothing kept.
+/// Computes accuracy literally: each prompt alone, each token with a forward from the start of the
+/// prompt, without a cache.
 fn slow_accuracy(
     model: &Transformer<Flex>,
     pairs: &PromptPairs,
@@ -322,7 +328,8 @@ fn accuracy_equals_prompt_by_prompt_generation_without_a_cache() {
             _ => vec![ArrayD::zeros(vec![1, 1, config.n_heads, config.d_head]); config.n_layers],
         };
         let sets = [vec![[last, 7]], vec![[0, 0], [0, 5], [last, 2]], (0..24).map(|i| [1 + i / 8, i % 8]).collect()];
-        // At each position its own mean: behind END they differ from anything that went before.
+        // Each position has its own mean, so generated tokens after END use activations unlike
+        // those before.
         let by = [Intervention::Zero, means(&model, &pairs, MeanOver::Prompts), Intervention::Resample];
         let cases: Vec<_> = sets.iter().flat_map(|set| by.iter().map(move |by| (set, by))).collect();
         let ablations: Vec<_> = cases
@@ -337,7 +344,8 @@ fn accuracy_equals_prompt_by_prompt_generation_without_a_cache() {
         for (found, (set, by)) in found.iter().zip(cases) {
             let values = |pair: &PromptPair| match by {
                 Intervention::Resample => z_of(&pair.corrupted),
-                // As long as the prompt: behind it, what END has.
+                // Given activations are as long as the prompt. Positions after END use the
+                // activation at END.
                 other => given(other)
                     .into_iter()
                     .map(|v| v.slice_axis(Dimension(1), (0..v.shape()[1].min(pair.clean.len())).into()).to_owned())
@@ -347,7 +355,7 @@ fn accuracy_equals_prompt_by_prompt_generation_without_a_cache() {
             let what = format!("{toy:?} without {set:?} by {}", by.name());
             assert_eq!([found.first, found.above_wrong, found.said], expected, "{what}");
         }
-        // Where a first token is no answer, more were needed.
+        // If the first token is not an answer, further tokens were generated.
         assert!(found.iter().any(|f| f.first.successes < f.first.n), "{toy:?} is always right");
     }
 }

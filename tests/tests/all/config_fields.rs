@@ -1,9 +1,8 @@
-//! Every field of `config.json`: honored as transformers honors it, refused by its name, or without
-//! effect.
+//! Every field of `config.json` is honored as in transformers, refused by name, or without effect.
 //!
-//! The table is `fixtures/config-fields/fields.json`, one row a line; `fixtures/config_fields.py`
-//! made the logits that transformers 4.57.6 and 5.24.0 compute for its rows. Where the two
-//! disagree, a row says so (`differs_in`) and the later version is right.
+//! The table is `fixtures/config-fields/fields.json`, with one row per line.
+//! `fixtures/config_fields.py` computed the logits of transformers 4.57.6 and 5.24.0 for its rows.
+//! If the two versions disagree, the row has `differs_in`, and the later version is right.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,10 +14,10 @@ use rewire_tests::compare::{array, largest_difference, scale};
 use rewire_tests::model_files::{Tensors, read, resized, write};
 use serde_json::Value;
 
-/// How far logits may be from those that transformers computes in float64, as a share of the
-/// largest.
+/// Largest allowed difference from the float64 logits of transformers, as a share of the largest
+/// logit.
 const TOLERANCE: f32 = 1e-5;
-/// How far a field that is honored moves the logits at least, as a share of the largest.
+/// Smallest change of the logits by an honored field, as a share of the largest logit.
 const EFFECT: f32 = 1e-4;
 
 fn fixtures() -> std::path::PathBuf {
@@ -30,7 +29,7 @@ fn json(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Logits `[prompt, vocabulary]` from nested lists.
+/// Reads logits `[prompt, vocabulary]` from nested lists.
 fn logits(lists: &Value) -> ArrayD<f32> {
     let prompts = lists.as_array().unwrap();
     let values: Vec<f32> =
@@ -38,7 +37,7 @@ fn logits(lists: &Value) -> ArrayD<f32> {
     ArrayD::from_shape_vec(IxDyn(&[prompts.len(), values.len() / prompts.len()]), values).unwrap()
 }
 
-/// The table and what transformers computes for it.
+/// The table and the results that transformers computes for it.
 struct Table {
     rows: Vec<Value>,
     expected: Value,
@@ -54,8 +53,8 @@ impl Table {
         self.expected["versions"].as_object().unwrap().keys().collect()
     }
 
-    /// What the versions of transformers that run row `index` compute, except one that is known to
-    /// differ.
+    /// Returns the results of the transformers versions that run row `index`, except a version that
+    /// is known to differ.
     fn results(&self, index: usize) -> Vec<ArrayD<f32>> {
         let row = &self.rows[index];
         let wanted = self.versions().into_iter().filter(|version| row["differs_in"] != ***version);
@@ -67,7 +66,7 @@ impl Table {
         wanted.filter_map(result).collect()
     }
 
-    /// What transformers computes without any change.
+    /// Returns the result of transformers without any change.
     fn unchanged(&self, row: &Value) -> ArrayD<f32> {
         let first = self.rows.iter().position(|r| r["family"] == row["family"]).unwrap();
         logits(&self.expected["versions"][self.versions()[0]]["results"][first])
@@ -79,7 +78,7 @@ impl Table {
     }
 }
 
-/// Loads the model that a row describes.
+/// Loads the model of a row.
 fn load(row: &Value) -> Result<Transformer<Flex>, ModelError> {
     let name = if row["family"] == "gpt2" { "tiny-gpt2" } else { "tiny-neox" };
     let source = fixtures().join(name).join("model");
@@ -97,7 +96,7 @@ fn load(row: &Value) -> Result<Transformer<Flex>, ModelError> {
     Transformer::load(&ModelFiles::directory(directory.path()).unwrap(), &Default::default())
 }
 
-/// What is wrong with a row that must be refused, if anything is.
+/// Returns the fault of a row that must be refused, if there is one.
 fn check_refused(row: &Value) -> Option<String> {
     let error = match load(row) {
         Ok(_) => return Some("it was not refused".to_owned()),
@@ -109,7 +108,7 @@ fn check_refused(row: &Value) -> Option<String> {
     (!missing.is_empty()).then(|| format!("{missing:?} is not in `{error}`"))
 }
 
-/// What is wrong with a row that must run, if anything is.
+/// Returns the fault of a row that must run, if there is one.
 fn check_run(table: &Table, index: usize) -> Option<String> {
     let row = &table.rows[index];
     let model = match load(row) {

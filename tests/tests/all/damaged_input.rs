@@ -1,5 +1,5 @@
-//! Files that a user's disk, editor or download spoiled: every reader answers with a value or an
-//! error, never with a panic.
+//! Files damaged by a disk, an editor or a download: every reader returns a value or an error, and
+//! never panics.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use rewire_model::{ModelFiles, Transformer, TransformerConfig};
 use rewire_tasks::{PairsSource, Tokenizer, read_pairs};
 use tempfile::TempDir;
 
-/// Values that a field may be replaced by.
+/// Replacement values for a field.
 const HOSTILE: [&str; 15] = [
     "1e308",
     "-1",
@@ -34,15 +34,15 @@ const HOSTILE: [&str; 15] = [
 /// Damage to a file.
 #[derive(Debug, Clone)]
 enum Damage {
-    /// One bit is turned over.
+    /// Flips one bit.
     Flip { at: Index, bit: u32 },
-    /// The file ends early.
+    /// Truncates the file.
     Cut { at: Index },
-    /// A piece is there twice.
+    /// Repeats a piece.
     Repeat { at: Index, length: usize },
-    /// Two JSON values have changed places.
+    /// Exchanges two JSON values.
     Swap { a: Index, b: Index },
-    /// A JSON value is another.
+    /// Replaces a JSON value.
     Replace { at: Index, value: usize },
 }
 
@@ -58,7 +58,7 @@ fn damage() -> impl Strategy<Value = Vec<Damage>> {
     prop::collection::vec(one, 1..4)
 }
 
-/// Where the numbers, the strings and the words of a JSON text are.
+/// Returns the byte ranges of the numbers, strings and words in a JSON text.
 fn values(json: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -118,7 +118,7 @@ fn damaged(mut bytes: Vec<u8>, damage: &[Damage]) -> Vec<u8> {
     bytes
 }
 
-/// Runs `read` on damaged copies of `bytes`; the same ones each time.
+/// Runs `read` on damaged copies of `bytes`. The damage is the same in each run of the test.
 fn survives(cases: u32, bytes: &[u8], read: impl Fn(Vec<u8>)) {
     let config = Config { cases, rng_seed: RngSeed::Fixed(11), failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&damage(), |damage| {
@@ -149,7 +149,7 @@ fn load(directory: &Path) -> Result<Transformer<Flex>, rewire_model::ModelError>
     Transformer::load(&ModelFiles::directory(directory)?, &Default::default())
 }
 
-/// The error about a directory.
+/// Returns the error from loading a directory.
 fn refusal(directory: &Path) -> String {
     match load(directory) {
         Err(error) => error.to_string(),
@@ -226,7 +226,7 @@ fn damaged_tokenizers_load_or_are_refused() {
             let _ = (tokenizer.single_token(text), tokenizer.surrounding(), tokenizer.decode(&[0, 7, u32::MAX]));
         }
     });
-    // Most values of the file are words and merges; here are its settings alone.
+    // Most values in the file are words and merges, so this copy has only the settings.
     let settings = br#"{"version": "1.0", "truncation": {"direction": "Left", "max_length": 3, "strategy": "LongestFirst",
         "stride": 0}, "padding": {"strategy": {"Fixed": 3}, "direction": "Left", "pad_to_multiple_of": 8, "pad_id": 0,
         "pad_type_id": 0, "pad_token": "a"}, "added_tokens": [{"id": 5, "content": "x", "single_word": false, "lstrip": true,
@@ -325,7 +325,7 @@ fn endless_configurations_and_repeated_fields_are_refused() {
     assert!(large.contains("at most 16777216 are allowed"), "{large}");
     let kind = refused(config.replace("\"gpt2\"", &format!("{:?}", "b".repeat(1 << 20))));
     assert!(kind.len() < 1000 && kind.contains(".. (1048576 characters)"), "{} bytes", kind.len());
-    // Room for so many blocks would be taken at once.
+    // A reader that reserves memory for all blocks first would fail here.
     let layers = refused(config.replace("\"n_layer\": 4", "\"n_layer\": 4294967295"));
     assert!(layers.contains("lacks the tensor `h.4."), "{layers}");
 }
@@ -350,7 +350,7 @@ fn repeated_weights_are_refused() {
             1,
         )
     };
-    // Both of a name in one header: the reader keeps one, so that the file does not even look too
+    // A header with one name twice: the reader keeps one entry, and the file does not look too
     // short.
     let twice =
         refused(&header.replacen('{', r#"{"wpe.weight":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"#, 1), &[]);

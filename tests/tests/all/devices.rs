@@ -1,4 +1,4 @@
-//! One device against another: every method finds the same on the backend that `REWIRE_DEVICE` names as on flex.
+//! Every method gives the same results on the backend that `REWIRE_DEVICE` names as on flex.
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -12,7 +12,7 @@ use rewire_tests::on_every_backend;
 
 on_every_backend!(effects_match_those_on_flex);
 
-/// Normalized effects are differences of metrics near 1, which two backends round differently.
+/// For normalized effects: differences of metrics near 1, which two backends round differently.
 const EFFECTS: Tolerance = Tolerance::new(5e-6, 2e-5);
 
 fn effects_match_those_on_flex<B: Backend>() {
@@ -27,7 +27,7 @@ fn effects_match_those_on_flex<B: Backend>() {
             &IntegratedGradientsOptions::default(),
             &Execution::default(),
         );
-        // As much at once as the device has room for, where it can be asked.
+        // Uses the largest batches that fit, if the device reports its memory.
         let execution = Execution::default().fitted(&of_other, pairs.width(), None);
         let found =
             every_effect(&of_other, &pairs, Scale::Normalized, &IntegratedGradientsOptions::default(), &execution);

@@ -1,4 +1,5 @@
-//! Gradients at every hook point against central finite differences, in float64 so that the differences are exact enough.
+//! Compares gradients at every hook point with central finite differences, in float64 so that the
+//! differences are exact enough.
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
@@ -26,7 +27,7 @@ struct Nudge {
     step: f64,
 }
 
-/// A fixed direction without structure.
+/// Returns a fixed direction without structure.
 fn direction(len: usize) -> Vec<f64> {
     (0..len).map(|i| (1.7 * i as f64 + 0.3).sin()).collect()
 }
@@ -43,7 +44,7 @@ impl<B: Backend> Hook<B> for Nudge {
     }
 }
 
-/// A loss that every logit of every position matters to, and not linearly.
+/// Returns a loss that depends nonlinearly on every logit at every position.
 fn loss<B: Backend>(model: &Transformer<B>, hook: impl Hook<B>) -> Tensor<B, 1> {
     let tokens = model.tokens(&[vec![3, 1, 4, 1, 5], vec![9, 2, 6, 5, 3]]).unwrap();
     let logits = model.forward(Run::tokens(tokens), hook).unwrap();
@@ -76,14 +77,15 @@ fn gradients_match_finite_differences_at_every_hook_point() {
             let numeric = (at(step) - at(-step)) / (2.0 * step);
             let size = gradient.iter().map(|g| g.abs()).sum::<f64>().max(1e-3);
             let error = (analytic - numeric).abs() / size;
-            // Measured: up to 7e-9.
+            // The largest measured error is 7e-9.
             assert!(error < 4e-8, "{:?} {point}: {analytic} but differences give {numeric}", config.architecture);
             assert!(gradient.iter().any(|g| *g != 0.0), "{point} has no gradient");
         }
     }
 }
 
-/// The metric of each prompt when one input of one head at one position is read from a residual stream that was moved.
+/// Returns the metric of each prompt if one input of one head at one position reads a shifted
+/// residual stream.
 fn metric_with_moved_input(
     model: &Transformer<Double>,
     pairs: &PromptPairs,
@@ -113,7 +115,7 @@ fn metric_with_moved_input(
     metric.evaluate(logits.reshape([rows, columns]), &prompts).into_data().iter::<f64>().collect()
 }
 
-/// Two pairs that differ at one token each.
+/// Returns two pairs, each with prompts that differ in one token.
 fn pairs() -> PromptPairs {
     let pair = |clean: &[u32], corrupted: &[u32]| PromptPair {
         clean: clean.to_vec(),
@@ -127,7 +129,7 @@ fn pairs() -> PromptPairs {
 #[test]
 fn head_edges_match_finite_differences() {
     for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
-        // Unprocessed, so that the norm's gain is on the way.
+        // Unprocessed weights, so that the norm's gain is part of the path.
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let inner = model.valid();
         let pairs = pairs();
@@ -162,8 +164,8 @@ fn head_edges_match_finite_differences() {
                         let numeric = (up[prompt] - down[prompt]) / (2.0 * step);
                         let analytic = f64::from(found[[prompt, end, head_end, input, start, head_start, pos]]);
                         let error = (numeric - analytic).abs();
-                        // Paths are stored in float32; beyond a millionth of them, up to 2.3e-11
-                        // was measured.
+                        // Paths are stored in float32. Beyond a millionth of their size, the
+                        // largest measured error is 2.3e-11.
                         assert!(
                             error < 1e-10 + 1e-6 * numeric.abs(),
                             "{site:?} {end} {pos}: {analytic}, not {numeric}"
@@ -183,7 +185,7 @@ fn integrands_match_the_slopes_of_interpolation_curves() {
         let pairs = pairs();
         let metric = LogitDiff::new(&pairs);
         let execution = Execution::default();
-        // One node in the middle: what is integrated, at that place.
+        // One quadrature node in the middle gives the integrand there.
         let middle = Quadrature { rule: Rule::RiemannMiddle, steps: 1 };
         let step = 1.0 / 256.0;
         let places: Vec<f64> = [-2.0, -1.0, 1.0, 2.0].iter().map(|i| 0.5 + i * step).collect();
@@ -225,7 +227,7 @@ fn integrands_match_the_slopes_of_interpolation_curves() {
                             LineScope::Node => f64::from(of_layer[[unit]]),
                         };
                         let error = (numeric - analytic).abs();
-                        // Metrics come as float32, so that slopes over such steps are good to some 1e-5.
+                        // Metrics are float32, so slopes over such steps have errors of about 1e-5.
                         assert!(
                             error < 1e-4 * (1.0 + numeric.abs()),
                             "{} {component} {layer}: {analytic}, not {numeric}",
@@ -240,9 +242,9 @@ fn integrands_match_the_slopes_of_interpolation_curves() {
 
 #[test]
 fn one_quadrature_node_is_exact_in_a_linear_model() {
-    // With this epsilon the final norm divides by a constant to within some ten-thousandths, and in
-    // a parallel block nothing else follows the last layer. A larger one would leave effects below
-    // the rounding of the metric.
+    // With this epsilon the final norm divides by a nearly constant number (to a few
+    // ten-thousandths), and in a parallel block nothing else follows the last layer. A larger
+    // epsilon would leave effects below the rounding of the metric.
     let config = TransformerConfig { norm_eps: 1e4, ..TransformerConfig::neox(2, 2, 16, 11, 8) };
     let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
     let pair =
@@ -267,7 +269,7 @@ fn one_quadrature_node_is_exact_in_a_linear_model() {
             let (along, patched) = (last(&effects.values), last(&exact.effects[kind].values));
             let size = along.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
             assert!(size > 0.0);
-            // Metrics come as float32: their differences are good to some 1e-7 of what they are differences of.
+            // Metrics are float32, so their differences have errors of about 1e-7 of the metrics.
             let noise = 5e-4 * size + 2e-7 * exact.baselines.clean[0].abs();
             assert!(noise < size / 50.0, "{rule} {}: {size} says nothing beside {noise}", effects.kind);
             for (a, b) in along.iter().zip(&patched) {

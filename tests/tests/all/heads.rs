@@ -1,5 +1,5 @@
-//! What single heads do, against TransformerLens' tables: direct logit attribution, backups, copy scores, copy suppression; and
-//! S2-inhibition against its definition.
+//! Compares direct logit attribution, backup heads, copy scores and copy suppression with
+//! TransformerLens, and S2-inhibition with its definition.
 
 use std::collections::BTreeSet;
 
@@ -23,15 +23,15 @@ use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::on_every_backend;
 use rewire_toy::Toy;
 
-/// The absolute part is five times the largest difference that was measured on both CPU backends:
-/// 9.2e-7, of divergences.
+/// The absolute part is five times the largest difference measured on both CPU backends: 9.2e-7,
+/// for divergences.
 const TOLERANCE: Tolerance = Tolerance::new(5e-6, 1e-5);
 
-/// What `tests/fixtures/circuits.py` sets to zero, looks at as names, and leaves out.
+/// The ablated heads, the name tokens and the excluded tokens in `tests/fixtures/circuits.py`.
 const ABLATED: [Head; 2] = [Head::new(1, 2), Head::new(2, 0)];
 const NAMES: [usize; 3] = [2, 4, 7];
 const EXCLUDED: [u32; 2] = [3, 17];
-/// The movers of its S2-inhibition.
+/// The name movers of its S2-inhibition.
 const MOVERS: [Head; 2] = [Head::new(1, 1), Head::new(2, 3)];
 
 on_every_backend!(head_tables_match_transformer_lens);
@@ -46,11 +46,10 @@ fn head_tables_match_transformer_lens<B: Backend>() {
                 let expected = fixture.table(&name).unwrap_or_else(|| panic!("{} has no {name}", fixture.name));
                 assert_close(&actual, expected, TOLERANCE, &format!("{} {name}", fixture.name));
             };
-            // Portions smaller than the pairs, so that they are put together.
+            // Batches smaller than the set of pairs, so that several are joined.
             let execution = Execution { prompt_batch: 4, ..Execution::default() };
             let heads = [NodeKind::all(Component::HeadResult)];
-            // TransformerLens leaves the final norm's gain out of its tables for unprocessed
-            // weights.
+            // TransformerLens omits the final norm's gain from its tables for unprocessed weights.
             let direct = logit_attribution(&model, &pairs, &heads, FinalNormGain::LeftOut, &execution).unwrap();
             close(direct.effects[0].mean(), "dla/heads_clean");
 
@@ -78,7 +77,7 @@ fn head_tables_match_transformer_lens<B: Backend>() {
                 (0..config.n_layers).flat_map(|l| (0..config.n_heads).map(move |h| Head::new(l, h))).collect();
             s2_inhibition_matches(&fixture, &model, &pairs, &all, weights);
 
-            // Prompts whose tokens repeat: every occurrence of a kept token is kept.
+            // In prompts with repeated tokens, every occurrence of a kept token is kept.
             let repeats = fixture.pairs_of(&model, "cspa_pairs.jsonl");
             for (pairs, share, table) in
                 [(&pairs, 0.05, "cspa"), (&repeats, 0.05, "cspa_repeats"), (&repeats, 0.25, "cspa_repeats_quarter")]
@@ -93,7 +92,7 @@ fn head_tables_match_transformer_lens<B: Backend>() {
     }
 }
 
-/// S2-inhibition of every head against TransformerLens' hooks, prompt by prompt.
+/// Compares S2-inhibition of every head with TransformerLens' hooks, prompt by prompt.
 fn s2_inhibition_matches<B: Backend>(
     fixture: &Fixture,
     model: &Transformer<B>,
@@ -139,7 +138,7 @@ fn contributions_sum(toy: Toy, processing: WeightProcessing) {
     assert_eq!(found.scale, Scale::Metric);
     let [heads, mlps, attention, neurons, stream] = [0, 1, 2, 3, 4].map(|i| &found.effects[i].values);
     let last = stream.shape()[1] - 1;
-    // What a constant vector adds: the output biases, which no head or neuron has.
+    // The contribution of a constant vector: the output biases, which belong to no head or neuron.
     let mut scale = Recorder::filtered(|p| p == HookPoint::FinalNorm(NormSite::Scale));
     let read = Readout { positions: ReadPositions::Each(pairs.ends()), columns: None };
     model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()).with_readout(read), &mut scale).unwrap();
@@ -169,7 +168,8 @@ fn contributions_sum(toy: Toy, processing: WeightProcessing) {
     }
 }
 
-/// Folding the norms rewrites the same model, so it may not change what a head adds to the logits.
+/// Folding the norms rewrites the same model, so it must not change a head's contribution to the
+/// logits.
 #[test]
 fn folding_the_norms_changes_no_logit_attribution() {
     let folded = WeightProcessing { fold_norm: true, ..WeightProcessing::none() };
@@ -217,11 +217,11 @@ fn s2_inhibition_matches_its_definition() {
         &Execution { prompt_batch: 5, ..Execution::default() },
     )
     .unwrap();
-    // Attention of the clean run, read from the pattern.
+    // Attention on the clean run, read from the pattern.
     let mut recorder = Recorder::filtered(|p: HookPoint| p.site() == Some(Site::Pattern));
     model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
     let cache = recorder.into_cache();
-    // The change of the logit difference, by the sweep's route.
+    // The change of the logit difference, computed as in a sweep.
     let queries =
         movers.map(|mover| Receiver::new(mover.layer, Input::Q).head(mover.head).at(Positions::Each(pairs.ends())));
     let path = |head: &Head| Path {
@@ -245,7 +245,8 @@ fn s2_inhibition_matches_its_definition() {
             assert!((change - expected.values[[prompt, i]]).abs() < 1e-3, "{change}");
         }
         assert_eq!(inhibition.s1_attention_change.dim(), (pairs.len(), movers.len()));
-        // The movers' attention to S1 in the second run, by itself, less that of the clean run.
+        // The attention of the movers to S1 in the second run minus that on the clean run, computed
+        // separately.
         let policy = FreezePolicy::default();
         let second = patch_path(&model, &pairs, &metric, &paths[i], policy, Direction::Noising, |p| {
             p.site() == Some(Site::Pattern)
@@ -265,7 +266,7 @@ fn s2_inhibition_matches_its_definition() {
         assert!((change - mean(&inhibition.logit_difference_change)).abs() < 1e-9);
         assert!((s1 - f64::from(inhibition.s1_attention_change.mean().unwrap())).abs() < 1e-6);
     }
-    // A head of a mover's own layer or above cannot reach it.
+    // A head in the mover's layer or above cannot reach the mover.
     assert!(found[1].s1_attention_change.column(0).iter().all(|v| v.abs() < 1e-6));
     assert!(found[0].s1_attention_change.iter().any(|v| v.abs() > 1e-4));
 }
@@ -288,7 +289,7 @@ fn prompts_without_names_are_refused() {
     names.push(vec![1]);
     let error = copy_scores(&model, &pairs.clean(), &names, CopyNorms::With, &execution).unwrap_err().to_string();
     assert_eq!(error, "the list of names has positions for 13 prompts, and there are 12; give one entry per prompt");
-    // One prompt is its own mean: there is nothing to be a share of.
+    // With one prompt, the mean equals the prompt, so there is no loss to take a share of.
     let one = PromptPairs::new(pairs.pairs()[..1].to_vec()).unwrap();
     let found = copy_suppression(&model, &one, &[Head::new(0, 0)], &KeptTokens::default(), &execution).unwrap();
     assert_eq!(found[0].score(), None);

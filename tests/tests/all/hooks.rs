@@ -1,4 +1,4 @@
-//! What hooks and runs say when they are asked for what is not there.
+//! Errors of hooks, caches and runs for hook points and shapes that do not exist.
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;

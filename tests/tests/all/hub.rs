@@ -1,4 +1,4 @@
-//! The hub path end to end, against a small server on loopback that serves the toy model.
+//! Downloads end to end, from a small server on loopback that serves the toy model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn a_model_is_downloaded_once_and_then_read_from_the_cache() {
     is_the_toy(&hub.fetch(REPOSITORY, "main").unwrap());
     assert_eq!(server.requests(), requests, "the cache was not used");
 
-    // Offline, the cache is all there is, and it is enough.
+    // Offline, the cache is enough.
     let nowhere = Hub::new(cache.path().into(), Some("http://127.0.0.1:9".to_owned()));
     is_the_toy(&nowhere.offline().fetch(REPOSITORY, "main").unwrap());
 }
@@ -55,7 +55,7 @@ fn an_interrupted_download_resumes_at_its_last_byte() {
     let server = HubServer::start(REPOSITORY, files());
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub::new(cache.path().into(), Some(server.endpoint()));
-    // The first attempt and its three repetitions are broken off.
+    // The server interrupts the first attempt and its three repetitions.
     server.break_downloads_after(4, 50_000);
     let refused = hub.fetch(REPOSITORY, "main").unwrap_err();
     let ModelError::Hub { file, .. } = &refused else { panic!("{refused}") };

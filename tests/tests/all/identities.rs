@@ -1,4 +1,4 @@
-//! What holds for every model and every pair of prompts, on random ones.
+//! Identities that hold for every model and every pair of prompts, tested on random ones.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
@@ -20,7 +20,8 @@ use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_within, rounding, scale};
 use rewire_tests::random::{any_config, any_pairs};
 
-/// Effects below this are differences of metrics near 1 that cancel: float32 leaves some 1e-6 of noise in them.
+/// Effects below this size are differences of metrics near 1 that cancel: float32 leaves noise of
+/// about 1e-6 in them.
 const SMALL: f32 = 0.1;
 
 const HEAD_PARTS: [Component; 5] =
@@ -34,8 +35,7 @@ fn logits<B: Backend>(model: &Transformer<B>, prompts: &[Vec<u32>]) -> Tensor<B,
     model.forward(Run::tokens(model.tokens(prompts).unwrap()), ()).unwrap()
 }
 
-/// In the metric's own unit: random pairs may have no difference to normalize by.
-/// Every kind of node that a model has.
+/// Returns every kind of node in a model.
 fn all_kinds(config: &TransformerConfig) -> Vec<NodeKind> {
     let blocks = [Component::ResidPre, Component::ResidPost, Component::AttnOut, Component::MlpOut, Component::MlpPost];
     let mid = (!config.parallel_block).then_some(Component::ResidMid);
@@ -44,7 +44,7 @@ fn all_kinds(config: &TransformerConfig) -> Vec<NodeKind> {
     whole.flat_map(|c| [NodeKind::all(c), NodeKind::by_position(c)]).chain([cells]).collect()
 }
 
-/// A metric times a number, plus another times another.
+/// A linear combination of two metrics.
 struct Combination {
     parts: [(LogitDiff, f32); 2],
 }
@@ -68,7 +68,7 @@ impl Metric for Combination {
     }
 }
 
-/// Activation patching as it is defined: one whole forward a node, nothing reused.
+/// Runs activation patching literally: one whole forward per node, nothing reused.
 fn literal_activation_patching<B: Backend>(
     model: &Transformer<B>,
     pairs: &PromptPairs,
@@ -144,7 +144,7 @@ fn literal_activation_patching<B: Backend>(
     effects
 }
 
-/// The properties on a backend.
+/// Tests the properties on one backend.
 macro_rules! properties {
     ($name:ident, $backend:ty, $cases:literal) => {
         mod $name {
@@ -170,7 +170,7 @@ proptest! {
         let mut recorder = Recorder::all();
         model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
         let cache = recorder.into_cache();
-        // The memory that the documentation states.
+        // The memory formula in the documentation.
         let TransformerConfig { d_model, d_mlp, n_heads, d_head, .. } = config;
         let mut numbers = 7 * d_model + 4 * n_heads * d_head + 2 * d_mlp + 2 * n_heads * pairs.width() + 2;
         numbers -= usize::from(config.parallel_block) * d_model;
@@ -188,7 +188,7 @@ proptest! {
         let final_post = array(stages.values).index_axis(Dimension(0), config.n_layers).to_owned();
         prop_assert_eq!(final_post, array(last));
 
-        // Head outputs and the output bias are what attention writes.
+        // Attention writes the sum of the head outputs and the output bias.
         let heads = array(cache.head_results(0, model.w_o(0)).unwrap()).sum_axis(Dimension(2));
         let with_bias = heads + array(model.b_o(0)).into_shape_with_order(ndarray::IxDyn(&[1, 1, config.d_model])).unwrap();
         let attn_out = array(cache.block::<3>(0, Site::AttnOut).unwrap());
@@ -320,7 +320,8 @@ proptest! {
         let [first, second] = metrics.each_ref().map(|m| attribution_patching(&model, asked(&pairs, m), &kinds, Direction::Noising, &Execution::default()).unwrap());
         let combined = Combination { parts: [(metrics[0].clone(), a), (metrics[1].clone(), b)] };
         let combined = attribution_patching(&model, asked(&pairs, &combined), &kinds, Direction::Noising, &Execution::default()).unwrap();
-        // A head's queries have what the whole stream's gradient leaves after much of it cancels: rounding is of the whole's size.
+        // The gradient at a head's queries is what remains of the residual stream's gradient after
+        // cancellation, so rounding is relative to the whole gradient.
         let size = first.effects.iter().chain(&second.effects).map(|e| scale(&e.values)).fold(SMALL, f32::max);
         for i in 0..kinds.len() {
             let expected = &first.effects[i].values * a + &second.effects[i].values * b;
@@ -344,8 +345,8 @@ proptest! {
 
     #[test]
     fn attribution_is_exact_in_a_linear_model(pairs in any_pairs(), seed in 0_u64..1000) {
-        // With an epsilon far above every variance the final norm divides by a constant; in a parallel block nothing else
-        // stands between the last layer's outputs and the logits.
+        // With an epsilon far above every variance the final norm divides by a constant. In a
+        // parallel block nothing else follows the last layer's outputs before the logits.
         let config = TransformerConfig { norm_eps: 1e4, ..TransformerConfig::neox(2, 2, 16, 17, 12) };
         let model = model::<Grad>(&config, seed);
         let kinds = [Component::HeadZ, Component::AttnOut, Component::MlpOut, Component::ResidPost, Component::MlpPost].map(NodeKind::all);
@@ -355,8 +356,7 @@ proptest! {
         let metric = exact.baselines.clean.iter().chain(&exact.baselines.corrupted).fold(0.0_f32, |m, v| m.max(v.abs()));
         for (exact, estimate) in exact.effects.iter().zip(&estimate.effects) {
             let [exact, estimate] = [exact, estimate].map(|e| e.values.index_axis(Dimension(1), 1).to_owned());
-            // What is left of the variance beside epsilon bends the metric by less than a
-            // thousandth.
+            // The variance beside epsilon changes the metric by less than a thousandth.
             let tolerance = Tolerance::new(1e-3 * scale(&exact) + rounding::<Plain>() * metric, 0.0);
             assert_within(&estimate, &exact, tolerance, "a linear rest");
         }
@@ -367,7 +367,8 @@ proptest! {
 }
 
 properties!(float32, Flex, 24);
-// Here routes that differ by float32's rounding there agree: only metrics are rounded to float32.
+// In float64, computations that differ by rounding agree, because only the metrics are rounded to
+// float32.
 properties!(float64, NdArray<f64>, 12);
 
 #[test]
@@ -415,7 +416,7 @@ fn unsupported_analyses_are_refused() {
     )
     .unwrap_err();
     assert!(matches!(refused, AnalysisError::Normalization(_)));
-    // Before the sweep, not after it.
+    // The error comes before the sweep, not after it.
     let untouched = Execution { progress: &|done, _| assert_eq!(done, 0), ..Execution::default() };
     assert!(
         activation_patching(

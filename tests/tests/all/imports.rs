@@ -1,9 +1,9 @@
-//! No two source files of a crate import each other, directly or by way of others.
+//! No source files in a crate import each other, directly or through other files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The paths that a `use` tree names: `a::{b, c::d}` gives `a::b` and `a::c::d`.
+/// Lists the paths in a `use` tree: `a::{b, c::d}` gives `a::b` and `a::c::d`.
 fn expand(tree: &str, prefix: &str, into: &mut Vec<String>) {
     let tree = tree.trim();
     match tree.split_once('{') {
@@ -28,14 +28,14 @@ fn expand(tree: &str, prefix: &str, into: &mut Vec<String>) {
     }
 }
 
-/// A file without its comments and its tests.
+/// Returns a file without its comments and tests.
 fn code(text: &str) -> String {
     let code = text.split("\nmod tests {").next().unwrap_or(text);
     let lines: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap_or(line)).collect();
     lines.join("\n")
 }
 
-/// Every path that a file names from its crate's root or from the module around it.
+/// Returns every path in a file that starts at the crate root or at the parent module.
 fn paths(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for statement in code.split(';') {
@@ -69,7 +69,7 @@ fn modules(directory: &Path, prefix: &str, into: &mut BTreeMap<String, PathBuf>)
     }
 }
 
-/// The module of `modules` that a path leads into, seen from module `from`.
+/// Returns the module in `modules` that a path in module `from` leads into.
 fn target(path: &str, from: &str, modules: &BTreeMap<String, PathBuf>) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     let mut rest = path;
@@ -86,7 +86,7 @@ fn target(path: &str, from: &str, modules: &BTreeMap<String, PathBuf>) -> Option
     (0..=parts.len()).rev().map(|n| parts[..n].join("::")).find(|module| modules.contains_key(module))
 }
 
-/// A circle of imports, if there is one.
+/// Returns a circle of imports, if there is one.
 fn circle(arrows: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     fn walk(
         at: &str,
@@ -116,7 +116,7 @@ fn arrows_of(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
         let text = code(&std::fs::read_to_string(path).unwrap());
         let named = paths(&text);
         let mut targets: BTreeSet<String> = named.iter().filter_map(|path| target(path, module, &files)).collect();
-        // A module reaches its children by their names alone.
+        // A module can name its children without a path.
         let reaches = |child: &&String| {
             let name = child.rsplit("::").next().unwrap_or(child);
             let is_child = child.strip_suffix(name).is_some_and(|p| p.trim_end_matches(':') == module);

@@ -1,4 +1,5 @@
-//! Integrated gradients: the same numbers as Captum, complete, and equal to activation patching where the path is the patch.
+//! Integrated gradients match Captum, are complete, and equal activation patching if the path is
+//! the patch.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
@@ -31,19 +32,19 @@ on_every_backend!(
     literal_first_node_matches_captum
 );
 
-/// How far attributions in logits may be from Captum's in float64.
+/// Largest allowed difference from Captum's float64 attributions, in logits.
 const CAPTUM: Tolerance = Tolerance::new(6e-6, 1e-5);
 
 const HEADS: NodeKind = NodeKind { component: Component::HeadResult, by: By::All };
 const NEURONS: NodeKind = NodeKind { component: Component::MlpPost, by: By::All };
 
-/// Gaps are differences of sums up to 10 of some hundred attributions: they were off by up to
-/// 7.6e-6.
+/// Gaps are differences of sums up to 10 over several hundred attributions. The largest measured
+/// error is 7.6e-6.
 const ROUNDING_OF_GAPS: f32 = 1e-5;
 
 type Grad = Autodiff<Flex>;
 
-/// Lines to the corrupted activations, and to zero.
+/// Returns lines to the corrupted activations and to zero.
 fn ends<B: Backend>() -> [(&'static str, IntegratedGradientsOptions<B>); 2] {
     let to = |baseline| IntegratedGradientsOptions { baseline, ..IntegratedGradientsOptions::default() };
     [("corr", to(Intervention::Resample)), ("zero", to(Intervention::Zero))]
@@ -69,8 +70,8 @@ fn integrated_gradients_match_captum<B: Backend>() {
                     let what = format!("{} {table}", fixture.name);
                     let values = &found.outcome.effects[i].values;
                     assert_close(values, fixture.table(&table).unwrap(), CAPTUM.on::<B>(), &what);
-                    // Captum's gaps are below 3e-8 with 50 nodes; `completeness_gaps_with_few_steps_match_captum` has
-                    // larger ones.
+                    // Captum's gaps are below 3e-8 with 50 nodes.
+                    // `completeness_gaps_with_few_steps_match_captum` tests larger ones.
                     let deltas = fixture.table(&format!("{table}_delta")).unwrap();
                     assert!(scale(deltas) < 3e-8, "{what}: {:e}", scale(deltas));
                     assert_within(
@@ -86,14 +87,14 @@ fn integrated_gradients_match_captum<B: Backend>() {
     }
 }
 
-/// The tables that `integrals.py` makes, by Captum alone.
+/// Returns the tables that `integrals.py` computes with Captum only.
 fn integrals(fixture: &Fixture) -> Option<Arrays> {
     let path = fixture.pairs_file().with_file_name("integrals.safetensors");
     assert!(path.is_file() || !fixture.is_own(), "{} is missing", path.display());
     path.is_file().then(|| tensors(&path))
 }
 
-/// With few nodes gaps are of the size of the change, so that their comparison says something.
+/// With few nodes the gaps are about as large as the change, so the comparison is meaningful.
 fn completeness_gaps_with_few_steps_match_captum<B: Backend>() {
     let rules = [
         (Rule::GaussLegendre, 2, "gausslegendre"),
@@ -124,7 +125,7 @@ fn completeness_gaps_with_few_steps_match_captum<B: Backend>() {
                     assert_close(&found.outcome.effects[i].values, &tables[&table], CAPTUM.on::<B>(), &what);
                     let (gap, delta) = (found.completeness[i].gap.clone(), &tables[&format!("{table}_delta")]);
                     if rule == Rule::GaussLegendre {
-                        // Two nodes leave nothing on some of these lines.
+                        // Two nodes are exact on some of these lines.
                         let rounding = Tolerance::from(ROUNDING_OF_GAPS).on::<B>();
                         assert_within(&gap, delta, rounding, &format!("{what} gap"));
                         assert!(scale(delta) > 0.1, "{what}: {:e}", scale(delta));
@@ -166,7 +167,7 @@ fn literal_first_node_matches_captum<B: Backend>() {
                 for (i, kind) in ["attn", "mlp"].into_iter().enumerate() {
                     let table = format!("{weights}/seed001/ig_{kind}_{end}_literal");
                     let Some(expected) = fixture.table(&table) else { continue };
-                    // These are some 1e-5: a tolerance of 1e-4 would say nothing.
+                    // These figures are about 1e-5, so a tolerance of 1e-4 would test nothing.
                     let tolerance = tolerance::<B>() * scale(expected);
                     assert_close(&means[i].mean(), expected, tolerance, &format!("{} {table}", fixture.name));
                     compared += 1;
@@ -198,8 +199,8 @@ fn literal_first_node_matches_captum<B: Backend>() {
     }
 }
 
-/// Captum's convergence deltas of that code, and its figure for the line that is walked from the
-/// corrupted activation to the clean one.
+/// Compares with Captum's convergence deltas for the notebook's code, and with its figure for the
+/// line from the corrupted to the clean activation.
 fn the_literal_gaps_match<B: Backend>(
     model: &Transformer<Autodiff<B>>,
     fixture: &Fixture,
@@ -239,13 +240,14 @@ fn model(config: &TransformerConfig, seed: u64) -> Transformer<Grad> {
     Transformer::random(config, seed, &Default::default())
 }
 
-/// A stream of four or eight numbers passes close by a variance of 0, where a norm is as good as a step, and several one behind another
-/// need thousands of nodes: their integrals converge, but there is no time to wait for them. Not so with a large epsilon.
+/// Returns the configuration with a large epsilon. A residual stream of four or eight numbers
+/// passes close to a variance of 0, where a norm is nearly a step. Several such norms in sequence
+/// need thousands of nodes: their integrals converge, but too slowly for a test.
 fn smooth(config: TransformerConfig) -> TransformerConfig {
     TransformerConfig { norm_eps: 1.0, ..config }
 }
 
-/// Attributions of what a layer adds, of each kind, on lines to some end.
+/// Returns the attributions of each kind of layer output, on lines to one end.
 fn of_layers(
     model: &Transformer<Grad>,
     pairs: &PromptPairs,
@@ -255,7 +257,7 @@ fn of_layers(
     integrated_gradients(model, asked(pairs, &LogitDiff::new(pairs)), nodes, integral, &Execution::default()).unwrap()
 }
 
-/// The end that is numbered `which`, as given activations or not.
+/// Returns end number `which`, directly or as given activations.
 fn any_end(model: &Transformer<Grad>, pairs: &PromptPairs, which: usize) -> Intervention<Flex> {
     let prompts: Vec<Vec<u32>> = pairs.pairs().iter().map(|p| p.clean.clone()).collect();
     let sites = [Site::Z, Site::MlpPost, Site::MlpOut, Site::AttnOut, Site::ResidPre];
@@ -285,7 +287,8 @@ proptest! {
             assert_within(&(&sums - &complete.change), &complete.gap, 1e-5 * size, "the gap is what it says");
             assert_within(&sums, &complete.change, 1e-3 * (scale(&complete.change) + 0.02 * size), "complete");
         }
-        // Neurons of a layer together are its MLP, on the same line but for the zero that the MLP's bias makes.
+        // The neurons in a layer together equal its MLP, on the same line, except for the zero end:
+        // there the MLP's bias separates the lines.
         if end != 1 {
             let neurons = found.outcome.effects[1].values.sum_axis(Dimension(2));
             let size = scale(&found.outcome.effects[1].values).max(1.0);
@@ -312,7 +315,7 @@ proptest! {
     #[test]
     fn integrals_do_not_depend_on_the_batch_size(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, end in 0_usize..4, budget in 1_usize..200) {
         let model = model(&config, seed);
-        // No refinement, which prompts that are differentiated together share.
+        // No refinement, because prompts that are differentiated together share it.
         let integral = IntegratedGradientsOptions { baseline: any_end(&model, &pairs, end), tolerance: f64::INFINITY, ..IntegratedGradientsOptions::default() };
         let metric = LogitDiff::new(&pairs);
         let run = |execution: &Execution| integrated_gradients(&model, asked(&pairs, &metric), &[HEADS, NEURONS], &integral, execution).unwrap();
@@ -351,7 +354,7 @@ proptest! {
         let lost = memory.lose(lost);
         prop_assert_eq!(&run(&Intervention::Zero), &zero);
         prop_assert_eq!(memory.run(), lost);
-        // What was kept of one intervention is not taken for another's.
+        // A checkpoint of one intervention is not used for another one.
         let resampled = run(&Intervention::Resample);
         let fresh = ablation(&inner, asked(&pairs, &metric), &[HEADS], &Intervention::Resample, &Execution { prompt_batch: 2, ..Execution::default() });
         prop_assert_eq!(resampled, fresh.unwrap());
@@ -373,7 +376,8 @@ fn integrated_gradients_are_complete_on_the_toy_models() {
                         [&complete.gap, &complete.change].map(|v| scale(&v.index_axis(Dimension(1), layer).to_owned()));
                     let what = format!("{toy:?} {end} {} layer {layer}", complete.kind);
                     assert!(gap < 1e-3 * change, "{what}: a gap of {gap:e} of {change:e}");
-                    // Zero is far from anything that layer 0 of toy-gpt2 ever sees: on the way its metric jumps about.
+                    // Zero is far from every activation in layer 0 of toy-gpt2, and the metric is
+                    // not smooth on the way.
                     let jumps = (toy, end, layer) == (rewire_toy::Toy::Gpt2, "zero", 0);
                     assert!(complete.steps[layer] == 50 || jumps, "{what} took {} steps", complete.steps[layer]);
                 }
@@ -404,9 +408,9 @@ fn kl_divergences_are_complete_up_to_float32_rounding() {
                 }
             }
         }
-        // A hundredth of a change as small as this is below what rounding moves a divergence by.
+        // A hundredth of such a small change is below the rounding of a divergence.
         assert!(smallest < 1e-5, "{toy:?}: {smallest:e}");
-        // The floor lets no rule pass that is too coarse for the larger changes.
+        // The rounding floor still refuses a rule that is too coarse for the larger changes.
         let quadrature = Quadrature { rule: Rule::RiemannLeft, steps: 4 };
         let coarse = IntegratedGradientsOptions {
             quadrature: quadrature.into(),
@@ -468,14 +472,15 @@ fn a_list_of_quadrature_nodes_is_summed_unchanged() {
     let rule = Quadrature { rule: Rule::GaussLegendre, steps: 3 };
     let nodes = rule.nodes().unwrap();
     assert_eq!(along(QuadratureNodes::List(nodes.clone())), along(rule.into()), "a rule's own nodes");
-    // The sum over nodes is the sum of each node's own.
+    // The sum over nodes equals the sum of the separate nodes.
     let whole = along(rule.into());
     let alone: Vec<Integrated> = nodes.into_iter().map(|node| along(QuadratureNodes::List(vec![node]))).collect();
     for (kind, effects) in whole.outcome.effects.iter().enumerate() {
         let sum = alone.iter().fold(0.0 * &effects.values, |sum, found| sum + &found.outcome.effects[kind].values);
         assert_within(&sum, &effects.values, 1e-5 * scale(&effects.values), "nodes one by one");
     }
-    // A list is never refined: half of the integral misses the change at once.
+    // A given list is not refined: half of the integral misses the change, and the error comes at
+    // once.
     let half = QuadratureNodes::List(vec![QuadratureNode { at: 0.5, weight: 0.5 }]);
     let half = IntegratedGradientsOptions { quadrature: half, ..IntegratedGradientsOptions::default() };
     let metric = LogitDiff::new(&pairs);
@@ -519,7 +524,7 @@ fn unsupported_integrals_are_refused() {
         assert!(message.contains("`blocks.0.attn.hook_z`") && message.contains(&format!("{wrong:?}")), "{message}");
         assert!(message.contains("[2, 3, 2, 8]"), "{message}");
     }
-    // What is wanted and not given.
+    // A needed activation that was not given.
     assert!(refused(&[NEURONS], &given([1, 1, 2, 8])).contains("mlp.hook_post"));
     for right in [[2, 3, 2, 8], [1, 1, 2, 8], [2, 1, 2, 8], [1, 4, 2, 8]] {
         let found = of_layers(&model, &pairs, &[HEADS], &given(right));

@@ -1,4 +1,4 @@
-//! What model directories load, and what is said of those that do not.
+//! Model directories that load, and the errors for those that do not.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use rewire_tests::model_files::{Stored, Tensors, floats, halved, read, write};
 use safetensors::tensor::Dtype;
 use tempfile::TempDir;
 
-/// A copy of a fixture's model whose tensors were changed.
+/// Copies a fixture's model and changes its tensors.
 fn changed(fixture: &Fixture, change: impl Fn(&mut Tensors)) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let source = fixture.model_directory();
@@ -31,7 +31,7 @@ fn refusal(directory: &Path) -> ModelError {
     }
 }
 
-/// Some weight matrix of either architecture.
+/// Returns the name of a weight matrix, for either architecture.
 fn a_matrix(tensors: &Tensors) -> String {
     tensors.keys().find(|n| n.contains("0.mlp") && n.ends_with("weight")).unwrap().clone()
 }
@@ -189,12 +189,12 @@ fn unsupported_configurations_are_refused_by_field() {
     assert!(with("n_head", 5.into()).contains("`n_embd` 32 is not a multiple of `n_head` 5"));
     assert!(with("activation_function", "swish".into()).contains("`swish` is not supported"));
     assert!(with("scale_attn_by_inverse_layer_idx", true.into()).contains("scale_attn_by_inverse_layer_idx"));
-    // Another size than the weights have.
+    // The weights have another size.
     assert!(with("n_layer", 9.into()).contains("lacks the tensor"));
     assert!(with("vocab_size", 99.into()).contains("config.json implies"));
 }
 
-/// Work that was begun on one version of a model must not go on with another.
+/// A run that started with one version of a model must not continue with another.
 #[test]
 fn rewritten_weights_have_another_version() {
     let fixture = &Fixture::all()[0];

@@ -1,5 +1,5 @@
-//! Everything that is tested across crates, in one program: what is generic over the backend is
-//! compiled once for all of it.
+//! All tests that span several crates, in one program, so that code generic over the backend is
+//! compiled once.
 
 mod ablation;
 mod config_fields;

@@ -1,4 +1,4 @@
-//! Metrics against what they are by definition, and their gradients against differences.
+//! Compares metrics with their definitions, and their gradients with finite differences.
 
 use approx::assert_abs_diff_eq;
 use burn::backend::Autodiff;
@@ -25,7 +25,8 @@ fn pairs() -> PromptPairs {
 
 const LOGITS: [[f64; VOCABULARY]; 2] = [[0.1, -0.4, 1.2, 0.7, 0.0], [2.0, 0.3, -1.0, 0.5, 0.9]];
 
-/// The metric of logits over the whole vocabulary, of which it is given what it reads.
+/// Returns the metric of logits `[row, vocabulary]`. The metric gets only the columns that it
+/// reads.
 fn value(metric: &BuiltinMetric, logits: &[f64]) -> Vec<f64> {
     let columns = metric.reads().columns.unwrap_or_else(|| (0..VOCABULARY).collect());
     let read: Vec<f64> = logits.chunks(VOCABULARY).flat_map(|row| columns.iter().map(|&c| row[c])).collect();
@@ -102,7 +103,7 @@ fn metrics_of_logits_that_are_not_finite_are_not_finite() {
         let mut logits = LOGITS;
         (logits[0][1], logits[1][3]) = (wrong, 0.5);
         let [first, second] = value(metric, logits.as_flattened())[..] else { panic!("a number a row") };
-        // A logit of -inf is a token that cannot come: its probability is 0.
+        // A token with a logit of -inf has probability 0.
         let may_be_finite = metric.name() == "probability" && wrong == f64::NEG_INFINITY;
         assert!(!first.is_finite() || may_be_finite, "{} of {wrong} is {first}", metric.name());
         assert!(second.is_finite(), "{}: one row spoils another", metric.name());
@@ -116,8 +117,8 @@ fn only_a_kl_divergence_from_the_clean_run_is_stationary_on_it() {
     assert_eq!(KlDivergence::from_reference(&pairs(), &reference).at_clean(), AtClean::Varies);
     let varying = all().into_iter().filter(|metric| metric.name() != "kl");
     assert!(varying.into_iter().all(|metric| metric.at_clean() == AtClean::Varies));
-    // At its own reference, its gradient with respect to every logit is 0 but for the rounding of
-    // the reference to float32.
+    // At its own reference, the gradient with respect to every logit is 0 up to the rounding of the
+    // reference to float32.
     let metric = KlDivergence::new(&pairs(), &reference);
     let data = TensorData::new(LOGITS.as_flattened().to_vec(), [2, VOCABULARY]);
     let logits = Tensor::<Autodiff<Double>, 2>::from_data(data, &Default::default()).require_grad();
@@ -135,7 +136,7 @@ fn equal_baselines_cannot_normalize() {
     assert_eq!([scale.scale(4.0), scale.scale(-1.0)], [1.0, -0.25]);
 }
 
-/// `n` numbers between -1 and 1 (a linear congruential generator).
+/// Returns `n` numbers between -1 and 1 from a linear congruential generator.
 fn noise(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -153,7 +154,7 @@ fn rounding_bounds_of_metrics_are_tight() {
         let pairs = PromptPairs::new(vec![pair; ROWS]).unwrap();
         let reference: Vec<Vec<f32>> =
             (0..ROWS).map(|row| noise(columns, row as u64).iter().map(|v| 12.0 * v).collect()).collect();
-        // Runs from very near the reference to far from it.
+        // The logits range from very near the reference to far from it.
         let run = |row: usize| {
             let reach = 10_f32.powf(row as f32 / 10.0 - 3.5);
             let moves = noise(columns, 1000 + row as u64);
@@ -198,8 +199,8 @@ fn rounding_bounds_of_metrics_are_tight() {
                 );
             }
             let sum: f32 = roundings.iter().sum();
-            // The sum over columns is taken to round at random sqrt(columns) times, which is far
-            // too much if few columns count.
+            // The bound assumes that a sum over columns rounds at random sqrt(columns) times. If
+            // few columns contribute, that is far too much.
             assert!(f64::from(sum) < 500.0 * errors.iter().sum::<f64>(), "{}, {columns} columns", metric.name());
         }
     }

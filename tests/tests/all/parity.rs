@@ -1,5 +1,5 @@
-//! The same numbers as TransformerLens: activations, gradients, logits and effects, on both CPU backends, GPT-2 and NeoX,
-//! processed and unprocessed weights.
+//! Activations, gradients, logits and effects match TransformerLens: on both CPU backends, for
+//! GPT-2 and NeoX, with processed and unprocessed weights.
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
@@ -31,21 +31,21 @@ on_every_backend!(
     logit_attribution_matches,
 );
 
-// Each absolute part is three to six times the largest difference that was measured beyond the
-// relative part, over both models, weights and CPU backends.
+// Each absolute part is three to six times the largest difference beyond the relative part,
+// measured over both models, both kinds of weights and both CPU backends.
 
-/// Of the largest activation; measured 6.1e-7.
+/// Relative to the largest activation; measured 6.1e-7.
 const ACTIVATIONS: Tolerance = Tolerance::new(2e-6, 2e-6);
-/// Of the largest gradient of a hook point; measured 1.2e-6.
+/// Relative to the largest gradient at a hook point; measured 1.2e-6.
 const GRADIENTS: Tolerance = Tolerance::new(5e-6, 5e-5);
-/// Normalized effects are differences of metrics near 1; measured 2.5e-7, for single prompts
-/// 4.0e-7.
+/// For normalized effects, which are differences of metrics near 1; measured 2.5e-7, and 4.0e-7 for
+/// single prompts.
 const CHANGES: Tolerance = Tolerance::new(1.5e-6, 1e-5);
-/// Normalized estimates by attribution are sums of products; measured 5.7e-8.
+/// For normalized attributions, which are sums of products; measured 5.7e-8.
 const PRODUCTS: Tolerance = Tolerance::new(3e-7, 1e-5);
-/// Normalized attribution of attention cells; measured 3.6e-8.
+/// For normalized attributions of attention cells; measured 3.6e-8.
 const ATTENTION: Tolerance = Tolerance::new(1.5e-7, 1e-5);
-/// Normalized attribution of head edges; measured 1.0e-8.
+/// For normalized attributions of head edges; measured 1.0e-8.
 const PATHS: Tolerance = Tolerance::new(5e-8, 1e-5);
 /// In logits; measured 2.1e-7.
 const LOGITS: Tolerance = Tolerance::new(1e-6, 1e-5);
@@ -113,7 +113,7 @@ fn activations_match<B: Backend>() {
     }
 }
 
-/// The activation that TransformerLens calls `name`; two of its names are derived here.
+/// Returns the activation that TransformerLens calls `name`. Two of its names are derived here.
 fn activation<B: Backend>(model: &Transformer<B>, cache: &ActivationCache<B>, name: &str) -> ArrayD<f32> {
     if let Some(layer) = layer_of(name, "attn.hook_result") {
         return array(cache.head_results(layer, model.w_o(layer)).unwrap());
@@ -125,7 +125,7 @@ fn activation<B: Backend>(model: &Transformer<B>, cache: &ActivationCache<B>, na
     at(cache, name.parse().unwrap())
 }
 
-/// What a cache holds at a point, whatever its rank.
+/// Returns the cached activation at a point of any rank.
 fn at<B: Backend>(cache: &ActivationCache<B>, point: HookPoint) -> ArrayD<f32> {
     match point.rank() {
         4 => array(cache.get::<4>(point).unwrap()),
@@ -152,7 +152,8 @@ fn gradients_match<B: Backend>() {
                 let loss = metric.evaluate(last, &prompts).sum() * unit;
                 let gradients = probes.gradients(&loss);
                 for point in gradients.points().collect::<Vec<_>>() {
-                    // The reference calls the first norm three times; ours is one, whose gradient is their sum.
+                    // The reference calls the first norm three times. Ours runs once, and its
+                    // gradient is the sum of the three.
                     let shared_norm = point.to_string().contains(".ln1.");
                     let group = if shared_norm { format!("{group}_ln1sum") } else { group.to_owned() };
                     let expected = &reference[&format!("{group}/{point}")];
@@ -165,12 +166,12 @@ fn gradients_match<B: Backend>() {
     }
 }
 
-/// A table of one component, with the prompt axis averaged away.
+/// Returns the mean effects over prompts for one kind of node.
 fn mean(outcome: &Outcome, kind: NodeKind) -> ArrayD<f32> {
     outcome.effects.iter().find(|e| e.kind == kind).unwrap().mean()
 }
 
-/// The reference's stacked tables from ours: `[resid_pre, attn_out, mlp_out][layer, pos]`.
+/// Returns the effects in the reference's layout: `[resid_pre, attn_out, mlp_out][layer, pos]`.
 fn block_every(outcome: &Outcome) -> ArrayD<f32> {
     let parts = BLOCKS.map(|c| mean(outcome, NodeKind::by_position(c)));
     stack(Axis(0), &parts.each_ref().map(|p| p.view())).unwrap()
@@ -225,7 +226,7 @@ fn activation_patching_matches<B: Backend>() {
                     compare("head_all_pos_every", &head_all_pos_every(&outcome)),
                     compare("head_by_pos_every", &head_by_pos_every(&outcome)),
                 ];
-                // Fixtures from elsewhere may hold fewer tables, but never none.
+                // External fixtures may have fewer tables, but at least one.
                 assert!(compared.contains(&true) || tag == "noising", "{}: nothing was compared", fixture.name);
                 if let Some(expected) = fixture.table(&format!("{weights}/{tag}/head_all_pos_every_per_prompt")) {
                     let z = &outcome.effects.iter().find(|e| e.kind == NodeKind::all(Component::HeadZ)).unwrap().values;
@@ -327,7 +328,7 @@ fn attention_attribution_matches<B: Backend>() {
             let per_prompt =
                 attention_attribution(&model, Question::new(&pairs, &LogitDiff::new(&pairs)), &Execution::default())
                     .unwrap();
-            // The reference differentiates the batch mean.
+            // The reference differentiates the mean over the batch.
             let actual = (per_prompt / pairs.len() as f32).into_dyn();
             let expected = fixture.table(&format!("{weights}/attr/attention_attr")).unwrap();
             let what = format!("{} {weights} attention attribution", fixture.name);
@@ -363,7 +364,7 @@ fn logit_attribution_matches<B: Backend>() {
     }
 }
 
-/// The layer of `blocks.L.<site>`.
+/// Returns the layer in `blocks.L.<site>`.
 fn layer_of(name: &str, site: &str) -> Option<usize> {
     name.strip_prefix("blocks.")?.strip_suffix(site)?.trim_end_matches('.').parse().ok()
 }

@@ -1,4 +1,5 @@
-//! Path patching: TransformerLens' tables, and the fast route against two whole forwards a path, on random models and pairs.
+//! Compares path patching with TransformerLens, and with two whole forwards per path on random
+//! models and pairs.
 
 use burn::backend::Flex;
 use burn::tensor::backend::Backend;
@@ -23,7 +24,7 @@ use rewire_tests::on_every_backend;
 use rewire_tests::random::{any_config, any_pairs};
 
 /// For normalized effects and for patterns. The absolute part is four times the largest difference
-/// that was measured on both CPU backends: 3.6e-7, of single prompts.
+/// measured on both CPU backends: 3.6e-7, for single prompts.
 const TOLERANCE: Tolerance = Tolerance::new(1.5e-6, 1e-5);
 
 const SENDERS: [Component; 8] = [
@@ -46,7 +47,8 @@ fn receivers(list: &str) -> Vec<Receiver> {
     list.split(',').map(|text| text.parse().unwrap()).collect()
 }
 
-/// The receivers of a table: its name says them, but for those of the oracle, whose names are shorter.
+/// Returns the receivers of a table. Its name lists them, except that the TransformerLens oracle
+/// has shorter names.
 fn receivers_of(table: &str) -> Vec<Receiver> {
     receivers(match table {
         "resid_post_last" => "resid_post:3",
@@ -58,7 +60,7 @@ fn receivers_of(table: &str) -> Vec<Receiver> {
     })
 }
 
-/// The senders of a table, and whether MLPs are on the way.
+/// Returns the senders of a table, and whether MLPs on the path are recomputed.
 fn senders_of(table: &str) -> Option<(NodeKind, bool)> {
     let (name, with_mlps) = table.strip_suffix("_nomlp").map_or((table, true), |name| (name, false));
     let kind = match name {
@@ -102,15 +104,15 @@ fn path_tables_match_transformer_lens<B: Backend>() {
                     let mut actual = effects.mean();
                     if senders.ends_with("_per_prompt") {
                         actual = effects.values.clone();
-                        // Prompts are last in the table.
+                        // Prompts are the last axis of the table.
                         actual = actual.permuted_axes(vec![1, 2, 0]).as_standard_layout().into_owned();
                     }
                     if kind.by == By::Position {
-                        // TransformerLens has positions before heads.
+                        // TransformerLens puts positions before heads.
                         actual.swap_axes(1, 2);
                     }
                     if kind.component == Component::MlpPost {
-                        // Of the neurons, the table has the first.
+                        // The table has only the first neurons.
                         let units = expected.shape()[1];
                         actual = actual.slice_axis(Axis(1), (0..units).into()).to_owned();
                     }
@@ -155,7 +157,8 @@ fn any_policy() -> impl Strategy<Value = FreezePolicy> {
     })
 }
 
-/// Numbers that a node or receiver is made of, modulo what the model and the pairs have: what, layer, unit, place, position.
+/// Draws the numbers that define a node or receiver, modulo the sizes of the model and the pairs:
+/// component, layer, unit, kind of position, position.
 fn any_end() -> impl Strategy<Value = (usize, usize, Option<usize>, usize, usize)> {
     (0_usize..8, 0_usize..4, prop::option::of(0_usize..48), 0_usize..4, 0_usize..8)
 }
@@ -163,7 +166,7 @@ fn any_end() -> impl Strategy<Value = (usize, usize, Option<usize>, usize, usize
 fn positions(place: usize, position: usize, pairs: &PromptPairs) -> Positions {
     match place {
         0 | 1 => Positions::All,
-        // Where every prompt still is.
+        // A position that every prompt has.
         2 => Positions::One(position % (pairs.ends().into_iter().min().unwrap_or(0) + 1)),
         _ => Positions::Each((0..pairs.len()).map(|p| position % (pairs.end(p) + 1)).collect()),
     }
@@ -205,13 +208,14 @@ fn direction(noising: bool) -> Direction {
     if noising { Direction::Noising } else { Direction::Denoising }
 }
 
-/// Differences of the metric in float32 are as exact as the sizes that it takes allow.
+/// Returns the tolerance: float32 differences of the metric are as exact as the sizes of the metric
+/// allow.
 fn tolerance<B: Backend>(baselines: &Baselines, changes: &ArrayD<f32>) -> f32 {
     rounding::<B>()
         * baselines.clean.iter().chain(&baselines.corrupted).chain(changes).fold(1.0_f32, |m, v| m.max(v.abs()))
 }
 
-/// The properties on a backend.
+/// Tests the properties on one backend.
 macro_rules! properties {
     ($name:ident, $backend:ty, $cases:literal) => {
         mod $name {
@@ -228,7 +232,8 @@ proptest! {
         ends in prop::collection::vec(any_end(), 1..4), budget in 1_usize..200, by in 0_usize..3, mark in 0_usize..8,
         batch in 1_usize..5, workers in 1_usize..4,
     ) {
-        // With streams of 4 to 8 numbers the norm is all but a step, and rounding is amplified past any tolerance.
+        // With residual streams of 4 to 8 numbers the norm is nearly a step, and it would amplify
+        // rounding beyond any tolerance.
         let config = TransformerConfig { norm_eps: 0.1, ..config };
         let marks = (0..pairs.len()).map(|p| (mark + p) % (pairs.end(p) + 1)).collect();
         let pairs = pairs.with_marked_positions(marks).unwrap();
@@ -243,7 +248,8 @@ proptest! {
         let fast = Execution { token_budget: budget, prompt_batch: batch, workers: Some(workers), ..execution };
         let found = path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, direction(noising), &fast).unwrap();
         let found_baselines = found.outcome.baselines.clone();
-        // What nothing reaches can be left out (where neither it nor its norm is held), and what is not named so is reached by something.
+        // Leaving out unreached receivers changes nothing (if neither they nor their norms are
+        // held), and every other receiver is reached by a sender.
         let others: Vec<Receiver> = receivers.iter().filter(|r| !found.unreached.contains(r)).cloned().collect();
         if policy.update == ReceiverUpdate::Add && policy.norms == Recompute::Yes && !others.is_empty() {
             let without = path_patching(&model, asked(&pairs, &metric), &kinds, &others, policy, direction(noising), &fast).unwrap();
@@ -315,7 +321,7 @@ proptest! {
         let lost = memory.lose(lost);
         prop_assert_eq!(&follow(FreezePolicy::path_patching(), &kept), &whole);
         prop_assert_eq!(memory.run(), lost);
-        // What was kept of one policy is not taken for another's.
+        // A checkpoint of one freeze policy is not used for another one.
         let direct = follow(FreezePolicy::direct(), &kept);
         prop_assert_eq!(direct, follow(FreezePolicy::direct(), &Execution { checkpoint: &(), ..kept }));
     }
@@ -327,7 +333,7 @@ proptest! {
         let config = TransformerConfig { norm_eps: 0.1, ..config };
         let model = Transformer::<Plain>::random(&config, seed, &Default::default());
         let metric = LogitDiff::new(&pairs);
-        // Everything that writes sends: the embeddings, every attention layer and every MLP.
+        // All writers are senders: the embeddings, every attention layer and every MLP.
         let mut senders = vec![Node::new(0, Component::ResidPre)];
         for layer in 0..config.n_layers {
             senders.extend([Component::AttnOut, Component::MlpOut].map(|c| Node::new(layer, c)));
@@ -337,7 +343,7 @@ proptest! {
         for policy in [FreezePolicy::path_patching(), FreezePolicy::direct()] {
             let found = patch_paths(&model, asked(&pairs, &metric), std::slice::from_ref(&path), policy, Direction::Denoising, &Execution::default()).unwrap();
             for prompt in 0..pairs.len() {
-                // Of a run taken whole, the metric becomes the other run's.
+                // With the whole residual stream replaced, the metric equals that of the other run.
                 let change = found.baselines.clean[prompt] - found.baselines.corrupted[prompt];
                 let expected = if pairs.first_difference(prompt).is_some() { change } else { 0.0 };
                 let tolerance = tolerance::<Plain>(&found.baselines, &found.values.clone().into_dyn());
@@ -351,7 +357,8 @@ proptest! {
 }
 
 properties!(float32, Flex, 48);
-// Here routes that differ by float32's rounding there agree: only metrics are rounded to float32.
+// In float64, computations that differ by rounding agree, because only the metrics are rounded to
+// float32.
 properties!(float64, NdArray<f64>, 12);
 
 fn shorter() -> rewire_tasks::PromptPair {
@@ -390,12 +397,12 @@ fn unreached_receivers_are_named_and_have_no_effect() {
     let found = patch("q:0.1");
     assert_eq!(found.unreached, receivers("q:0.1"));
     assert!(found.outcome.effects[0].values.iter().all(|v| *v == 0.0));
-    // Beside one that is reached it changes nothing.
+    // Next to a reached receiver it changes nothing.
     let (both, alone) = (patch("q:0.1,v:1.0"), patch("v:1.0"));
     assert_eq!(both.unreached, receivers("q:0.1"));
     assert_eq!(both.outcome.effects[0].values, alone.outcome.effects[0].values);
     assert!(alone.outcome.effects[0].values.iter().any(|v| *v != 0.0));
-    // A position at which no sender is.
+    // A position without senders.
     let at = |node: usize, receiver: usize| Path {
         senders: vec![Node::new(0, Component::MlpOut).at(Positions::One(node))],
         receivers: vec![Receiver::new(2, Input::ResidPre).at(Positions::One(receiver))],
@@ -454,7 +461,7 @@ fn head_edges_lead_to_later_layers_and_equal_path_patching() {
         &Execution::default(),
     )
     .unwrap();
-    // Each is path patching along it alone.
+    // The effect of each edge equals path patching along this edge only.
     let heads = [NodeKind::all(Component::HeadZ)];
     for (edge, effect) in edges.iter().zip(found.outcome.mean()) {
         let receiver = [Receiver::new(edge.to.layer, edge.input).head(edge.to.head)];

@@ -1,4 +1,5 @@
-//! Weights and activations of bfloat16: every method runs, in the numbers that it promises, and near float32.
+//! With bfloat16 weights and activations every method runs, has the documented dtypes, and is near
+//! float32.
 
 use std::collections::BTreeMap;
 
@@ -48,11 +49,12 @@ fn activations_have_the_documented_dtypes() {
     }
 }
 
-/// Half of the last of bfloat16's 8 bits, as a share of a number: the most that storing it changes.
+/// Half of the last of bfloat16's 8 bits, as a share of a number: the largest change from storing
+/// it.
 const HALF_BIT: f64 = 1.0 / 256.0;
 
-/// Panics unless `found` is `exact` but for storing: of a bfloat16 tensor one rounding, of a
-/// float32 one float32's own.
+/// Panics if `found` differs from `exact` by more than storage: one rounding of a bfloat16 tensor,
+/// or float32's error for a float32 tensor.
 fn assert_stored(found: &ArrayD<f32>, exact: &ArrayD<f64>, dtype: DType, what: &str) {
     assert_eq!(found.shape(), exact.shape(), "{what}");
     let share = if dtype == DType::F32 { 0.0 } else { HALF_BIT };
@@ -64,18 +66,18 @@ fn assert_stored(found: &ArrayD<f32>, exact: &ArrayD<f64>, dtype: DType, what: &
     }
 }
 
-/// What float32 leaves in a norm, a softmax, an activation function or a product of a tiny model,
-/// as a share of the largest entry.
+/// Largest float32 error in a norm, softmax, activation function or matmul of a tiny model, as a
+/// share of the largest entry.
 const FLOAT32: f64 = 2e-6;
 
-/// A recorded activation as it is stored, and its type.
+/// Returns a recorded activation as it is stored, and its dtype.
 fn stored(cache: &ActivationCache<Flex>, point: HookPoint) -> (ArrayD<f32>, DType) {
     let x = cache.any(point).unwrap();
     let flat = array(x.reshape([x.dims().iter().product()]));
     (flat.into_shape_with_order(x.dims()).unwrap(), x.dtype())
 }
 
-/// The scale and the result of layer norm without gain, over the last axis.
+/// Returns the scale and the result of layer norm without gain, over the last axis.
 fn layer_norm(x: &ArrayD<f64>, eps: f64) -> [ArrayD<f64>; 2] {
     let last = Axis(x.ndim() - 1);
     let centered = x - &x.mean_axis(last).unwrap().insert_axis(last);
@@ -84,7 +86,7 @@ fn layer_norm(x: &ArrayD<f64>, eps: f64) -> [ArrayD<f64>; 2] {
     [scale, normalized]
 }
 
-/// Softmax over the last axis.
+/// Returns softmax over the last axis.
 fn softmax(scores: &ArrayD<f64>) -> ArrayD<f64> {
     let last = Axis(scores.ndim() - 1);
     let exponentials = scores.mapv(f64::exp);
@@ -92,8 +94,8 @@ fn softmax(scores: &ArrayD<f64>) -> ArrayD<f64> {
     exponentials / sums
 }
 
-/// Norms, scores, softmax, activation functions and logits lose nothing but the storing of their
-/// results: each is what float64 makes of the stored tensors that it reads.
+/// Norms, scores, softmax, activation functions and logits lose precision only when their results
+/// are stored: each equals the float64 result from the stored tensors that it reads.
 #[test]
 fn norms_scores_softmax_and_logits_are_computed_in_float32() {
     for fixture in Fixture::all() {
@@ -145,7 +147,7 @@ fn norms_scores_softmax_and_logits_are_computed_in_float32() {
     }
 }
 
-/// The exact GELU, or its form with tanh.
+/// Returns the exact GELU, or its tanh form.
 fn gelu(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::GeluNew => {
@@ -155,7 +157,7 @@ fn gelu(x: f64, activation: Activation) -> f64 {
     }
 }
 
-/// The error function by its series, which converges everywhere.
+/// Returns the error function from its series, which converges everywhere.
 fn erf(x: f64) -> f64 {
     let (mut term, mut sum) = (x, x);
     for n in 1..200 {
@@ -168,11 +170,11 @@ fn erf(x: f64) -> f64 {
 /// A result and its name.
 type Named = (String, ArrayD<f32>);
 
-/// The relative errors of every method's results in bfloat16, by name: the norm of the difference
-/// over the norm of the result.
+/// Returns the relative error of every method's results in bfloat16, by name: the norm of the
+/// difference over the norm of the result.
 fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)> {
     let short = full.clone().to_precision(Precision::BFloat16);
-    // Gradients of 8 bits do not sum to the change of the metric to within a hundredth.
+    // With 8 bits, integrated gradients do not sum to the change of the metric within a hundredth.
     let integral = IntegratedGradientsOptions {
         tolerance: f64::INFINITY,
         refinements: 0,
@@ -189,12 +191,12 @@ fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)
     full.iter().zip(&short).map(error).collect()
 }
 
-/// The most that errors may be, by what the name of a result contains: their median over the
-/// models, and the largest. Both are one and a half times what was measured over the fixtures and
-/// random models of seeds 0 to 3 in their shapes.
+/// Largest allowed errors, by a part of the result's name: the median over the models, and the
+/// maximum. Both are one and a half times the errors measured over the fixtures and random models
+/// with seeds 0 to 3 in their shapes.
 ///
 /// Effects of queries through the attention of one head, of single neurons and of single cells are
-/// small beside the stream that they are differences of, which has 8 bits.
+/// small compared with the residual stream, which has 8 bits.
 const MOST: [(&str, [f64; 2]); 15] = [
     ("activation patching mlp_post", [0.18, 0.28]),
     ("activation patching head_pattern@cell", [0.13, 0.19]),

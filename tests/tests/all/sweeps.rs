@@ -1,4 +1,5 @@
-//! The sweep engine against one whole forward a patch, groups, screening, and unfinished sweeps, on random models and pairs.
+//! Compares the sweep engine with one whole forward per patch, and tests groups, screening and
+//! resumed sweeps, on random models and pairs.
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
@@ -41,7 +42,8 @@ fn model<B: Backend>(config: &TransformerConfig, seed: u64) -> Transformer<B> {
     Transformer::random(config, seed, &Default::default())
 }
 
-/// In the metric's own unit: random pairs may have no difference to normalize by.
+/// Returns the direction on the scale of the metric, because random pairs may have no difference to
+/// normalize by.
 fn direction(noising: bool) -> Direction {
     if noising { Direction::Noising } else { Direction::Denoising }
 }
@@ -50,20 +52,21 @@ fn components(config: &TransformerConfig) -> impl Iterator<Item = Component> + '
     COMPONENTS.into_iter().filter(|c| !config.parallel_block || *c != Component::ResidMid)
 }
 
-/// Pairs with a marked position in each prompt.
+/// Marks a position in each prompt.
 fn marked(pairs: PromptPairs, mark: usize) -> PromptPairs {
     let marks = (0..pairs.len()).map(|p| (mark + p) % (pairs.end(p) + 1)).collect();
     pairs.with_marked_positions(marks).unwrap()
 }
 
-/// How far effects may be from `expected` ones: differences of a metric are as exact as its size
+/// Returns the tolerance for `expected` effects: differences of a metric are as exact as its size
 /// allows.
 fn tolerance<B: Backend>(baselines: &rewire_analysis::Baselines, expected: &ArrayD<f32>) -> f32 {
     let metrics = baselines.clean.iter().chain(&baselines.corrupted).chain(expected);
     rounding::<B>() * metrics.filter(|v| v.is_finite()).fold(1.0_f32, |m, v| m.max(v.abs()))
 }
 
-/// A node of any component and place; its numbers are taken modulo what the model and the pairs have.
+/// Draws the numbers that define a node of any component and position, modulo the sizes of the
+/// model and the pairs.
 fn any_node() -> impl Strategy<Value = (usize, usize, Option<usize>, usize, usize)> {
     (0_usize..12, 0_usize..4, prop::option::of(0_usize..48), 0_usize..4, 0_usize..8)
 }
@@ -90,7 +93,7 @@ fn node(
     Node { layer: layer % config.n_layers, component, unit, positions }
 }
 
-/// A logit difference that is read at another position of each prompt.
+/// A logit difference at another position of each prompt.
 struct Elsewhere {
     of: LogitDiff,
     read: Vec<usize>,
@@ -110,7 +113,7 @@ impl Metric for Elsewhere {
     }
 }
 
-/// The properties on a backend.
+/// Tests the properties on one backend.
 macro_rules! properties {
     ($name:ident, $backend:ty, $cases:literal) => {
         mod $name {
@@ -131,7 +134,7 @@ proptest! {
         let model = model::<Grad>(&config, seed).valid();
         let metric = LogitDiff::new(&pairs);
         let by = [By::All, By::Position, By::Marked, By::Cell][by];
-        // All kinds in one sweep, so that their patches share passes.
+        // All kinds are in one sweep, so that their patches share passes.
         let kinds: Vec<NodeKind> = components(&config)
             .filter(|c| by != By::Cell || *c == Component::HeadPattern)
             .filter(|c| by == By::All || *c != Component::MlpPost)
@@ -169,7 +172,7 @@ proptest! {
             let tolerance = tolerance::<Plain>(&baselines, &expected.values);
             assert_within(&found.values, &expected.values, tolerance, &found.kind.to_string());
         }
-        // What is not read after it cannot be attributed anything.
+        // Nodes after the position that the metric reads have an attribution of 0.
         let estimates = attribution_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &Execution::default()).unwrap();
         for effects in estimates.effects.iter().filter(|e| e.kind.by == By::Position) {
             for (index, value) in effects.values.indexed_iter() {
@@ -313,7 +316,7 @@ proptest! {
         let again = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(&again, &whole);
         prop_assert_eq!(memory.run(), lost);
-        // Attribution, too, portion by portion, with its head edges.
+        // Attribution resumes batch by batch, too, with its head edges.
         let trained = Transformer::<Grad>::random(&config, seed, &Default::default());
         let paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::PerPrompt };
         let attribution = |execution: &Execution| {
@@ -334,7 +337,8 @@ proptest! {
 }
 
 properties!(float32, Flex, 24);
-// Here routes that differ by float32's rounding there agree: only metrics are rounded to float32.
+// In float64, computations that differ by rounding agree, because only the metrics are rounded to
+// float32.
 properties!(float64, NdArray<f64>, 12);
 
 fn two_pairs() -> PromptPairs {
@@ -450,7 +454,7 @@ fn meaningless_screens_and_marks_are_refused() {
 
 #[test]
 fn only_activations_that_can_change_are_computed() {
-    // GPT-2 small's heads on the demo's prompts: 15 tokens, different from position 10 on.
+    // GPT-2 small's heads on the demo's prompts: 15 tokens that differ from position 10 on.
     let config = TransformerConfig { d_vocab: 30, n_ctx: 16, ..TransformerConfig::gpt2(12, 12, 48, 30, 16) };
     let model = Transformer::<Flex>::random(&config, 0, &Default::default());
     let clean: Vec<u32> = (0..15).collect();
@@ -461,17 +465,18 @@ fn only_activations_that_can_change_are_computed() {
     let metric = LogitDiff::new(&pairs);
     let heads = [NodeKind::all(Component::HeadZ)];
     let counted = activation_patching_cost(&model, &pairs, &metric, &heads, &Execution::default()).unwrap();
-    // By hand: per head, an MLP (16 d^2 a token), 10 - l whole blocks (24 d^2), keys and values of the last (4 d^2) and the
-    // rest of it at one position (20 d^2); in the last layer only the MLP at one position.
+    // By hand, per head: an MLP (16 d^2 per token), 10 - l whole blocks (24 d^2), keys and values
+    // in the last block (4 d^2), and the rest of that block at one position (20 d^2). In the last
+    // layer: the MLP at one position.
     let (d2, tokens, prompts) = (48.0 * 48.0, 40.0, 8.0);
     let layer =
         |l: f64| if l == 11.0 { 16.0 * prompts } else { (16.0 + 24.0 * (10.0 - l) + 4.0) * tokens + 20.0 * prompts };
     let products: f64 = (0..12).map(|l| 12.0 * d2 * layer(f64::from(l))).sum();
     let base = 2.0 * d2 * prompts * (11.0 * 24.0 * 15.0 + 4.0 * 15.0 + 20.0);
     let ratio = counted.operations / (products + base);
-    // Attention and the two logits are on top.
+    // Attention and the two logits are not in this count.
     assert!((1.0..1.1).contains(&ratio), "{ratio}");
-    // In one run for all layers the same is computed, and each block's weights are read once.
+    // One run for all layers computes the same, and reads each block's weights once.
     let budget = Execution { token_budget: 1 << 20, layers: Some(LayerBatching::AllLayers), ..Execution::default() };
     let together = activation_patching_cost(&model, &pairs, &metric, &heads, &budget).unwrap();
     assert_eq!(together.operations, counted.operations);
@@ -479,12 +484,13 @@ fn only_activations_that_can_change_are_computed() {
     let all = [NodeKind::by_position(Component::ResidPre)];
     let by_position = activation_patching_cost(&model, &pairs, &metric, &all, &Execution::default()).unwrap();
     assert!(by_position.operations < counted.operations);
-    // 12 d^2 weights a block, of which the two runs have all and layer l's pass those above it and its MLP; and the stream of each row into
-    // and out of each block.
+    // A block has 12 d^2 weights. The two runs read all blocks, and the pass for layer l reads the
+    // blocks above l and the MLP of l. Each row's residual stream is read and written once per
+    // block.
     let weights = d2 * (2.0 * 12.0 * 12.0 + (0..12).map(|l| 12.0 * f64::from(11 - l) + 8.0).sum::<f64>());
     let rows_and_blocks = 2.0 * prompts * 15.0 * 12.0 + (0..12).map(|l| 12.0 * tokens * f64::from(12 - l)).sum::<f64>();
     let ratio = counted.bytes / (4.0 * (weights + 2.0 * 48.0 * rows_and_blocks));
-    // The columns of the logits are on top.
+    // The columns of the logits are not in this count.
     assert!((1.0..1.01).contains(&ratio), "{ratio}");
     assert_eq!(counted.seconds(counted.operations, 1e30), 1.0);
     assert_eq!(counted.seconds(1e30, counted.bytes), 1.0);

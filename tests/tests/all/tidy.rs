@@ -1,4 +1,5 @@
-//! The repository keeps its own rules: what depends on what, how files open, how long they are, which links hold.
+//! Tests the rules of the repository: dependencies between crates, how files start, how long they
+//! are, and links.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Files of an extension, outside what builds and tools leave behind.
+/// Returns the files with an extension, except build output and tools' files.
 fn files(extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut directories = vec![root()];
@@ -27,7 +28,7 @@ fn files(extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// What the front door re-exports.
+/// The crates that `rewire` re-exports.
 const LIBRARIES: [&str; 7] =
     ["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks", "rewire-toy", "rewire-analysis", "rewire-report"];
 
@@ -69,7 +70,7 @@ fn crates_depend_only_on_lower_ones() {
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
         let dependencies = package["dependencies"].as_array().unwrap();
-        // What a crate's own tests use is no arrow.
+        // Dependencies of tests do not count.
         let normal = dependencies.iter().filter(|d| d["kind"].is_null()).map(|d| d["name"].as_str().unwrap());
         for dependency in normal {
             assert!(

@@ -1,4 +1,4 @@
-//! The shipped models do what they are shipped for.
+//! The shipped toy models do their tasks.
 
 use burn::backend::Flex;
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
@@ -23,7 +23,7 @@ fn toy_models_solve_held_out_prompts() {
         let score = score_ioi(&model, &pairs).unwrap();
         assert!(score.accuracy >= 0.99 && score.io_above_s >= 0.99, "{toy}: {score:?}");
         assert!(score.mean_logit_diff >= 3.0, "{toy}: {score:?}");
-        // The manifest tells the truth, up to what another processor rounds otherwise.
+        // The manifest states the same scores, up to rounding on another processor.
         assert!(
             (score.accuracy - manifest.held_out.accuracy).abs() < 2e-3,
             "{toy}: {score:?}, {:?}",

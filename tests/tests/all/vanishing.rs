@@ -1,5 +1,4 @@
-//! Gradients that vanish and numbers that are not finite: they are refused, or a warning says which
-//! prompts they concern.
+//! Vanishing gradients and numbers that are not finite are refused, or a warning names the prompts.
 
 use std::collections::BTreeSet;
 
@@ -26,8 +25,8 @@ use rewire_tests::asked;
 
 use super::zeros::{Times, demo_shaped, direction, model};
 
-/// The distance of a logit difference from what it is on the clean run, squared: a metric that is
-/// at its minimum there and does not say so. On the prompts of `elsewhere` it is the logit
+/// The squared distance of a logit difference from its clean value: a metric that is at its minimum
+/// on the clean run and does not declare it. On the prompts in `elsewhere` it is the logit
 /// difference itself.
 struct Squared {
     of: LogitDiff,
@@ -56,7 +55,7 @@ impl Metric for Squared {
     }
 }
 
-/// How far a logit difference is above a thousand: 0 on both runs, and so is its gradient.
+/// The amount by which a logit difference exceeds a thousand: 0 on both runs, with a gradient of 0.
 struct Hinge(LogitDiff);
 
 impl Metric for Hinge {
@@ -73,7 +72,7 @@ impl Metric for Hinge {
     }
 }
 
-/// A metric that is 1 whatever the logits are.
+/// A metric that is 1 for all logits.
 struct Blind(LogitDiff);
 
 impl Metric for Blind {
@@ -128,10 +127,11 @@ fn every_gradient_method_refuses_a_kl_divergence_at_its_minimum() {
         "attribution patching",
         other,
     );
-    // It is always of the clean run.
+    // Attention attribution always uses the clean run.
     let error = attention_attribution(&model, asked(&pairs, &kl), &Execution::default()).unwrap_err();
     refused(error, "attention attribution", "use integrated gradients");
-    // At the corrupted run there is a gradient, and along a line from the clean one.
+    // On the corrupted run the gradient is not 0, and neither is it along a line from the clean
+    // run.
     let found =
         attribution_patching(&model, asked(&pairs, &kl), &heads, Direction::Denoising, &Execution::default()).unwrap();
     assert!(found.effects[0].values.iter().any(|v| v.abs() > 1e-3));
@@ -139,7 +139,7 @@ fn every_gradient_method_refuses_a_kl_divergence_at_its_minimum() {
     let integral = IntegratedGradientsOptions { tolerance: 10.0, ..IntegratedGradientsOptions::default() };
     let found = integrated_gradients(&model, asked(&pairs, &kl), &heads, &integral, &Execution::default()).unwrap();
     assert!(found.outcome.effects[0].values.iter().any(|v| v.abs() > 1e-3));
-    // From another reference it has a gradient there.
+    // With another reference the gradient on the clean run is not 0.
     let far: Vec<Vec<f32>> = reference.iter().map(|row| row.iter().rev().copied().collect()).collect();
     let far = KlDivergence::from_reference(&pairs, &far);
     let found =
@@ -179,7 +179,7 @@ fn vanishing_gradients_are_reported_per_prompt() {
         let found =
             attribution_patching(&model, asked(&pairs, &squared), &heads, Direction::Noising, &Execution::default())
                 .unwrap();
-        // Where the metric changes at all, its gradient is rounding beside that.
+        // On prompts whose metric changes, the gradient is rounding compared with that change.
         let moved = |prompt: &usize| (plain.clean[*prompt] - plain.corrupted[*prompt]).abs() > 0.1;
         let expected: Vec<usize> = (0..8).filter(|p| !elsewhere.contains(p)).filter(moved).collect();
         assert!(!expected.is_empty(), "seed {seed} moves nothing");
@@ -190,7 +190,7 @@ fn vanishing_gradients_are_reported_per_prompt() {
         );
         assert!(found.vanished.iter().all(|prompt| !elsewhere.contains(prompt)), "{:?}", found.vanished);
         assert_eq!(found.warnings(), [Warning::GradientVanishes { prompts: found.vanished.clone(), of: 8 }]);
-        // At the corrupted run the same metric has a gradient.
+        // On the corrupted run the same metric has a gradient.
         let found =
             attribution_patching(&model, asked(&pairs, &squared), &heads, Direction::Denoising, &Execution::default())
                 .unwrap();
@@ -212,9 +212,9 @@ fn numbers_that_are_not_finite_are_reported_with_prompt_and_layer() {
     assert!(message.contains("the metric `blind` on the clean run is NaN for prompt 0"), "{message}");
     assert!(message.contains("`blocks.0.ln1.hook_scale`"), "{message}");
 
-    // A patch that overflows: the error names the node. Only prompt 5 is given enormous values.
+    // A patch that overflows: the error names the node. Only prompt 5 gets enormous values.
     let whole = model(&config, 0).valid();
-    // What is given overflows itself, or its square does, which a norm would hide.
+    // The given values overflow, or their squares do, which a norm would hide.
     for (size, prompt_batch) in [(3e38, 8), (3e38, 2), (1e30, 8), (1e30, 2)] {
         let z = |layer: usize| {
             let mut values = vec![0.0_f32; 8 * 15 * 3 * 8];
@@ -240,7 +240,7 @@ fn numbers_that_are_not_finite_are_reported_with_prompt_and_layer() {
 
 #[test]
 fn an_overflowing_residual_stream_is_an_error_even_if_the_metric_is_finite() {
-    // A norm of an infinite scale gives 0, which is finite: only the scale tells.
+    // A norm with an infinite scale gives 0, which is finite, so only the scale shows the overflow.
     let pairs = demo_shaped();
     let model = model(&TransformerConfig::gpt2(2, 3, 24, 30, 16), 0);
     let metric = LogitDiff::new(&pairs);

@@ -1,4 +1,4 @@
-//! Effects that must be exactly 0, and results that are finite or refused, on random models and
+//! Effects that must be exactly 0, and results that must be finite or refused, on random models and
 //! pairs.
 
 use burn::backend::{Autodiff, Flex};
@@ -39,7 +39,7 @@ pub(super) fn direction(noising: bool) -> Direction {
     if noising { Direction::Noising } else { Direction::Denoising }
 }
 
-/// Pairs whose prompts differ at scattered positions only.
+/// Draws pairs whose prompts differ at scattered positions only.
 fn scattered() -> impl Strategy<Value = PromptPairs> {
     (any_pairs(), prop::collection::vec(any::<[bool; 8]>(), 4)).prop_map(|(pairs, kept)| {
         let scatter = |(pair, kept): (&PromptPair, &[bool; 8])| {
@@ -51,16 +51,15 @@ fn scattered() -> impl Strategy<Value = PromptPairs> {
     })
 }
 
-/// Every component of a model.
+/// Returns every component of a model.
 fn components(config: &TransformerConfig) -> Vec<Component> {
     use Component::{AttnOut, HeadK, HeadPattern, HeadQ, HeadV, HeadZ, MlpOut, MlpPost, ResidMid, ResidPost, ResidPre};
     let all = [ResidPre, ResidPost, AttnOut, MlpOut, MlpPost, HeadQ, HeadK, HeadV, HeadZ, HeadPattern];
     all.into_iter().chain((!config.parallel_block).then_some(ResidMid)).collect()
 }
 
-/// Whether the tokens say that an activation is the same in both runs: nothing before a position
-/// differs; or, in the first block, nothing has attended to another position yet and the own token
-/// is the same.
+/// Returns whether the tokens imply equal activations in both runs: no token up to this position
+/// differs; or, in the first block, attention has not mixed positions yet and this token is equal.
 fn same_by_tokens(
     config: &TransformerConfig,
     pair: &PromptPair,
@@ -78,8 +77,8 @@ fn same_by_tokens(
         || layer == 0 && own && pair.clean[at] == pair.corrupted[at]
 }
 
-/// Refuses effects by position that are not a 0 without a sign where the tokens say so; gives how
-/// many such nodes there were after a difference.
+/// Asserts that effects by position are 0 without a sign if the tokens imply it; returns the number
+/// of such nodes after the first difference.
 fn assert_still(
     what: &str,
     config: &TransformerConfig,
@@ -100,7 +99,7 @@ fn assert_still(
     still
 }
 
-/// Multiplies every weight.
+/// Multiplies every weight by a number.
 pub(super) struct Times(pub(super) f32);
 
 impl<B: Backend> ModuleMapper<B> for Times {
@@ -128,8 +127,7 @@ proptest! {
             assert_still("patching", &config, &pairs, effects.kind, &effects.values);
         }
 
-        // Each node as a group of its own, and all positions that the tokens hold still in one
-        // prompt together.
+        // Each node is a group, and all unchanged positions in one prompt are a group, too.
         let nodes = |component: Component| {
             (0..pairs.width()).map(move |at| Node::new(0, component).at(Positions::One(at))).collect::<Vec<_>>()
         };
@@ -198,8 +196,8 @@ proptest! {
     }
 }
 
-/// Checks that neurons which have the same numbers in both runs have exactly no effect, by three
-/// methods; returns how many there are.
+/// Asserts that neurons with equal activations in both runs have an effect of exactly 0 with three
+/// methods; returns the number of such neurons.
 fn assert_held_neurons_do_nothing(
     config: &TransformerConfig,
     pairs: &PromptPairs,
@@ -272,7 +270,7 @@ fn neurons_that_a_relu_holds_at_0_have_no_effect() {
     }
 }
 
-/// Checks that every method returns finite numbers or an error.
+/// Asserts that every method returns finite numbers or an error.
 fn finite_or_refused<M: Metric>(
     model: &Transformer<Grad>,
     pairs: &PromptPairs,
@@ -378,7 +376,8 @@ fn numbers(cache: &ActivationCache<Flex>, point: HookPoint) -> Vec<f32> {
     cache.get::<4>(point).unwrap().into_data().iter::<f32>().collect()
 }
 
-/// Eight pairs of 15 tokens that differ at position 10 alone, as the demo's on GPT-2 do.
+/// Returns eight pairs of 15 tokens that differ at position 10 only, like the demo's prompts in
+/// GPT-2.
 pub(super) fn demo_shaped() -> PromptPairs {
     let pair = |i: u32| {
         let clean: Vec<u32> = (0..15).map(|at| (at * 7 + i * 11) % 30).collect();
@@ -391,9 +390,9 @@ pub(super) fn demo_shaped() -> PromptPairs {
 
 #[test]
 fn agreement_leaves_out_nodes_that_are_0_in_both_methods() {
-    // 12 heads in each of 12 layers at the 5 positions from the difference on. Layer 0's queries,
-    // keys and values differ at position 10 alone (4 fewer a head); queries of the last layer
-    // matter at END alone (4 fewer a head).
+    // There are 12 heads in each of 12 layers at the 5 positions from the difference on. In layer
+    // 0, queries, keys and values differ at position 10 only (4 fewer per head). In the last layer,
+    // queries matter at END only (4 fewer per head).
     let pairs = demo_shaped();
     for seed in 0..3 {
         let model = model(&TransformerConfig::gpt2(12, 12, 48, 30, 16), seed);

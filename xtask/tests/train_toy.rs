@@ -1,4 +1,4 @@
-//! Training of the toy models, and what the commands make of a model that cannot do the task.
+//! Tests the training of the toy models, and commands on a model that cannot do the task.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -34,7 +34,7 @@ fn a_short_training_writes_a_model_that_loads() {
 fn a_model_that_cannot_do_the_task_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     run(directory.path(), &["train-toy", "--model", "toy-neox", "--steps", "1", "--batch", "4", "--out", "untrained"]);
-    // Its logit differences are of an untrained model's size, and their span is small.
+    // An untrained model has small logit differences, so their span is small.
     let study = ["reproduce-ig", "--model", "untrained/toy-neox", "--prompts", "4", "--seed", "1"];
     let [printed, message] = run(directory.path(), &study);
     assert!(message.starts_with("warning: effects are shares of") && message.lines().count() == 1, "{message}");

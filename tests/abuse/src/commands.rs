@@ -1,4 +1,4 @@
-//! The commands under test, small enough for a second or two each.
+//! The commands under test. Each takes a second or two.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::program::Program;
 pub(crate) struct Line {
     pub(crate) name: &'static str,
     arguments: &'static [&'static str],
-    /// Directory below the output directory that the files are in.
+    /// The subdirectory of the output directory that holds the files.
     below: &'static str,
 }
 
@@ -67,7 +67,7 @@ pub(crate) const OTHERS: [Line; 5] = [
     Line { name: "train-toy", arguments: &["train-toy", "--model", "toy-neox", "--steps", "30"], below: "toy-neox" },
 ];
 
-/// Every long command, one of each sort first.
+/// Returns every long command, starting with one of each kind.
 pub(crate) fn all() -> impl Iterator<Item = Line> {
     let [sweep, sweeps @ ..] = SWEEPS;
     let [ioi, ig, pythia, facts, train] = OTHERS;
@@ -75,12 +75,12 @@ pub(crate) fn all() -> impl Iterator<Item = Line> {
 }
 
 impl Line {
-    /// The whole command line.
+    /// Returns the whole command line.
     pub(crate) fn arguments_to<'a>(&'a self, out: &'a str) -> Vec<&'a str> {
         self.arguments.iter().copied().chain(["--out", out]).collect()
     }
 
-    /// The directory that its files are in.
+    /// Returns the directory that holds its files.
     pub(crate) fn files(&self, out: &Path) -> std::path::PathBuf {
         if self.below.is_empty() { out.to_owned() } else { out.join(self.below) }
     }
@@ -102,12 +102,12 @@ pub(crate) fn write_pairs(directory: &Path) -> anyhow::Result<()> {
     Ok(std::fs::write(directory.join("pairs.jsonl"), lines)?)
 }
 
-/// A number from 0 up to `n`, without it.
+/// Draws a number from 0 up to but not including `n`.
 pub(crate) fn below(random: &mut ChaCha8Rng, n: usize) -> usize {
     (random.next_u64() % n.max(1) as u64) as usize
 }
 
-/// A share from 0 up to 1.
+/// Draws a share from 0 up to 1.
 pub(crate) fn share(random: &mut ChaCha8Rng) -> f64 {
     random.next_u32() as f64 / f64::from(u32::MAX)
 }

@@ -17,7 +17,7 @@ pub(crate) fn damage(trials: &mut Trials) -> anyhow::Result<()> {
     let reference = trials.reference(line)?;
     let directory = trials.fresh()?;
     let out = directory.path().join("o");
-    // Some moments come before the first pass or after the last.
+    // Some kills come before the first pass or after the last.
     for _ in 0..20 {
         let delay = Duration::from_secs_f64(reference.seconds * (0.2 + 0.7 * share(&mut trials.random)));
         kill_after(start(&trials.program, directory.path(), line, "o")?, delay)?;
@@ -35,7 +35,7 @@ pub(crate) fn damage(trials: &mut Trials) -> anyhow::Result<()> {
     std::fs::write(&path, &damaged)?;
     let again = trials.program.run(directory.path(), &line.arguments_to("o"))?;
     if again.code == Some(2) {
-        // A record of which nothing holds may be anybody's file: it is refused and kept.
+        // A record without a valid line may be the user's file, so it is refused and kept.
         ensure!(again.stderr.contains(RECORD), "{what}: refused without the file's name: {}", again.stderr);
         ensure!(std::fs::read(&path)? == damaged, "{what}: a refused file was changed");
         std::fs::remove_file(&path)?;

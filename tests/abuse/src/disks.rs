@@ -10,11 +10,11 @@ use crate::program::{Ended, checked};
 use crate::results::{check_equal, check_one_run, read};
 use crate::trials::Trials;
 
-/// Sizes of the file system in kilobytes: too small for a lock, for a record, for results.
+/// Sizes of the file system in kilobytes: too small for a lock, for a record, or for results.
 const SIZES: [usize; 5] = [0, 4, 64, 512, 2048];
 
-/// Runs a command onto a file system that is too small for its results, over older results, and
-/// then again with room.
+/// Runs a command on a file system that holds older results and is too small for new ones, and then
+/// again with enough space.
 pub(crate) fn full(trials: &mut Trials) -> anyhow::Result<()> {
     let lines: Vec<Line> = SWEEPS.into_iter().take(2).chain(OTHERS.into_iter().take(4)).collect();
     let line = lines[trials.number() % lines.len()];
@@ -33,7 +33,7 @@ pub(crate) fn full(trials: &mut Trials) -> anyhow::Result<()> {
     }
     ensure!(ended.code == Some(0) || ended.code == Some(2), "{:?}: {}", ended.code, ended.stderr);
     ensure!(ended.code == Some(0) || ended.stderr.starts_with("error: "), "no word of the full disk: {}", ended.stderr);
-    // The script copied the disk's files to `kept` before the disk went.
+    // The script copied the files to `kept` before it unmounted the disk.
     let kept = directory.path().join("kept/o");
     if kept.exists() {
         check_one_run(&kept).with_context(|| format!("{} on a disk of {size} kB", line.name))?;
@@ -53,8 +53,8 @@ enum Script {
     Impossible,
 }
 
-/// Mounts a tmpfs, runs the command on it with its room taken but for `size` kB, and copies what is
-/// there then to `kept`.
+/// Mounts a tmpfs, fills it up to `size` kB, runs the command on it, and copies the files to
+/// `kept`.
 fn on_small_disk(
     trials: &Trials,
     directory: &Path,
@@ -82,8 +82,7 @@ fn on_small_disk(
     Ok((checked(&output)?, script))
 }
 
-/// A limit on the size of files, which ends the process with a signal
-/// or an error.
+/// Limits the size of files, which ends the process with a signal or an error.
 fn limited_files(trials: &mut Trials, directory: &Path, line: Line) -> anyhow::Result<()> {
     trials.program.succeed(directory, &["reproduce-facts", "--out", "o"])?;
     let words: Vec<String> = line.arguments_to("o").iter().map(|word| format!("'{word}'")).collect();
@@ -95,7 +94,7 @@ fn limited_files(trials: &mut Trials, directory: &Path, line: Line) -> anyhow::R
     check_equal(&read(&out)?, &trials.reference(line)?.files).context("after a limit on file sizes")
 }
 
-/// Standard output or error on a device that is always full.
+/// Runs commands with standard output or error on a device that is always full.
 pub(crate) fn full_terminal(trials: &mut Trials) -> anyhow::Result<()> {
     let directory = trials.fresh()?;
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full");

@@ -1,4 +1,4 @@
-//! Output directories that are symlinks, not UTF-8, or hold files of the user's.
+//! Output directories that are symlinks, are not UTF-8, or hold the user's files.
 
 use std::path::Path;
 
@@ -25,13 +25,13 @@ pub(crate) fn odd_names(trials: &mut Trials) -> anyhow::Result<()> {
     check_equal(&read(&directory.path().join(name))?, &reference.files)
 }
 
-/// Everywhere else names are Unicode.
+/// On other systems names are Unicode.
 #[cfg(not(unix))]
 pub(crate) fn odd_names(_: &mut Trials) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Files and symlinks of the user's in the places of ours are refused at the start and kept.
+/// The user's files and symlinks with our names are refused at the start and kept.
 #[cfg(unix)]
 pub(crate) fn files_of_the_users(trials: &mut Trials) -> anyhow::Result<()> {
     use std::os::unix::fs::symlink;
@@ -66,13 +66,13 @@ pub(crate) fn files_of_the_users(trials: &mut Trials) -> anyhow::Result<()> {
     refused("an output directory that is a symlink to nowhere")
 }
 
-/// Symlinks need a privilege elsewhere.
+/// On other systems symlinks need a privilege.
 #[cfg(not(unix))]
 pub(crate) fn files_of_the_users(_: &mut Trials) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The record, the lock or the whole directory is removed under a running command.
+/// Removes the record, the lock or the whole directory during a command.
 pub(crate) fn removals(trials: &mut Trials) -> anyhow::Result<()> {
     let line = SWEEPS[0];
     let reference = trials.reference(line)?;
@@ -99,11 +99,11 @@ pub(crate) fn removals(trials: &mut Trials) -> anyhow::Result<()> {
     check_equal(&read(&out)?, &reference.files)
 }
 
-/// Removes an output directory; returns whether results were in it already, which the command then
-/// cannot be expected to leave there.
+/// Removes an output directory; returns whether it held results, because the command then need not
+/// write them again.
 fn remove_directory(out: &Path) -> bool {
     let aside = out.with_file_name("removed");
-    // In one step, so that no results can come between a look and the removal.
+    // In one step, so that no results appear between the check and the removal.
     if std::fs::rename(out, &aside).is_err() {
         return false;
     }
@@ -113,6 +113,6 @@ fn remove_directory(out: &Path) -> bool {
 }
 
 fn remove(path: &Path) {
-    // It may not be there yet, or not any more.
+    // It may not exist yet, or no longer.
     let _ = std::fs::remove_file(path);
 }

@@ -1,4 +1,5 @@
-//! SIGKILL at a random moment of every long command, into an empty directory or over older results.
+//! Kills every long command with SIGKILL at a random moment, in an empty directory or one with
+//! older results.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::program::kill_after;
 use crate::results::{check_equal, check_one_run, read};
 use crate::trials::Trials;
 
-/// A file of the user's, which every command leaves alone.
+/// The user's file, which every command must leave unchanged.
 const MINE: (&str, &str) = ("my notes.txt", "mine");
 
 /// Kills one command once or several times and lets it finish.

@@ -1,9 +1,10 @@
-//! Abuse of rewire's commands: kills at random moments, two runs in one directory, damaged records,
-//! full disks and hostile input from outside.
+//! Abuse tests of rewire's commands: kills at random moments, two runs in one directory, damaged
+//! records, full disks and hostile input.
 //!
-//! Every trial starts the real program as a process, hurts it, and checks three things: no number
-//! is wrong, nothing of the user's is lost or written outside, and the same command finishes the
-//! work. `cargo xtask soak` runs trials for an hour; `tests/short.rs` runs some of each kind.
+//! Every trial starts the real program as a process, disturbs it, and checks three things: no
+//! number is wrong, no file of the user is lost and nothing is written outside, and the same
+//! command finishes the work. `cargo xtask soak` runs trials for an hour; `tests/short.rs` runs
+//! some of each kind.
 #![forbid(unsafe_code)]
 
 mod commands;

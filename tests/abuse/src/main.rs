@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 use rewire_abuse::{Program, Trials};
 
-/// Abuse rewire's commands at random and count what holds.
+/// Abuse rewire's commands at random and count the trials that pass.
 #[derive(Parser)]
 struct Arguments {
-    /// Minutes to go on for.
+    /// Minutes to run.
     #[arg(long, default_value_t = 60.0)]
     minutes: f64,
     /// Seed of every random choice.

@@ -1,4 +1,4 @@
-//! The program under test, as a process.
+//! Runs the program under test as a process.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-/// A command that runs longer than this hangs.
+/// A command that runs longer than this counts as hanging.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Exit code for a fault in rewire itself.
+/// Exit code for a bug in rewire.
 const FAULT: i32 = 3;
 
 /// The program under test.
@@ -19,7 +19,7 @@ pub struct Program {
     path: PathBuf,
 }
 
-/// How a process ended, and what it said.
+/// The exit code and output of a process.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -27,18 +27,20 @@ pub(crate) struct Ended {
 }
 
 impl Program {
-    /// The program at `path`.
+    /// Returns the program at `path`.
     ///
     /// # Errors
-    /// If there is none.
+    ///
+    /// If it does not exist.
     pub fn new(path: &Path) -> anyhow::Result<Self> {
         let path = path.canonicalize().with_context(|| format!("there is no program {}", path.display()))?;
         Ok(Self { path })
     }
 
-    /// The `xtask` that cargo built beside the running test or program.
+    /// Returns the `xtask` that cargo built next to the running test or program.
     ///
     /// # Errors
+    ///
     /// If it is not built.
     pub fn beside_this() -> anyhow::Result<Self> {
         let this = std::env::current_exe()?;
@@ -47,19 +49,19 @@ impl Program {
         Self::new(&found.context("build the program first: cargo build --workspace")?)
     }
 
-    /// The command line, not started yet, in `directory`.
+    /// Returns the command line in `directory`, not started yet.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, directory: &Path, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(arguments).current_dir(directory).stdin(Stdio::null());
         command
     }
 
-    /// The program's path, for wrappers that start it.
+    /// Returns the program's path, for wrappers that start it.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Starts the program with its output kept.
+    /// Starts the program and captures its output.
     pub(crate) fn start<S: AsRef<OsStr>>(&self, directory: &Path, arguments: &[S]) -> anyhow::Result<Child> {
         let mut command = self.command(directory, arguments);
         Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
@@ -70,7 +72,7 @@ impl Program {
         ended(self.start(directory, arguments)?)
     }
 
-    /// Runs the program and returns what it printed; any exit code but 0 is an error.
+    /// Runs the program and returns its output; any exit code except 0 is an error.
     pub(crate) fn succeed<S: AsRef<OsStr>>(&self, directory: &Path, arguments: &[S]) -> anyhow::Result<Ended> {
         let ended = self.run(directory, arguments)?;
         let line: Vec<OsString> = arguments.iter().map(|a| a.as_ref().to_owned()).collect();
@@ -79,10 +81,10 @@ impl Program {
     }
 }
 
-/// Waits for a process; one that hangs or fails inside is an error.
+/// Waits for a process; returns an error if it hangs or has a bug.
 pub(crate) fn ended(child: Child) -> anyhow::Result<Ended> {
     let id = child.id();
-    // The output is read on another thread, so that a process that hangs can be given up.
+    // Another thread reads the output, so that a hanging process can be abandoned.
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || send.send(child.wait_with_output()));
     let Ok(output) = receive.recv_timeout(LONGEST) else {
@@ -92,7 +94,7 @@ pub(crate) fn ended(child: Child) -> anyhow::Result<Ended> {
     checked(&output?)
 }
 
-/// Refuses a fault of the program itself.
+/// Returns an error if the program reports a bug in itself.
 pub(crate) fn checked(output: &Output) -> anyhow::Result<Ended> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let ended = Ended { code: output.status.code(), stderr: text(&output.stderr) };
@@ -101,8 +103,8 @@ pub(crate) fn checked(output: &Output) -> anyhow::Result<Ended> {
     Ok(ended)
 }
 
-/// Kills a process with SIGKILL, which it cannot notice, after `delay`; returns whether it was
-/// still running.
+/// Kills a process with SIGKILL, which it cannot catch, after `delay`; returns whether it was still
+/// running.
 pub(crate) fn kill_after(mut child: Child, delay: Duration) -> anyhow::Result<bool> {
     let start = Instant::now();
     while start.elapsed() < delay {
@@ -118,6 +120,6 @@ pub(crate) fn kill_after(mut child: Child, delay: Duration) -> anyhow::Result<bo
 }
 
 fn kill(id: u32) {
-    // Best effort: the trial has failed either way.
+    // The result does not matter, because the trial has already failed.
     let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
 }

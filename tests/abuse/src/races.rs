@@ -1,4 +1,4 @@
-//! Two runs in one output directory, with other metrics, killed or not.
+//! Two runs with different metrics in one output directory, killed or not.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) fn race(trials: &mut Trials) -> anyhow::Result<()> {
     check_one_run(&out)?;
     let again = usize::from(share(&mut trials.random) < 0.5);
     let tried = trials.program.run(directory.path(), &lines[again].arguments_to("o"))?;
-    // A directory with the record of the other run is refused, and names it.
+    // A directory with the record of the other run is refused, and the error says so.
     let again = match tried.code {
         Some(0) => again,
         _ => {
@@ -48,7 +48,7 @@ pub(crate) fn race(trials: &mut Trials) -> anyhow::Result<()> {
     check_equal(&read(&out)?, &references[again].files).context("results after two runs in one directory")
 }
 
-/// A second run with `--wait` comes after the first and leaves its own results.
+/// Checks that a second run with `--wait` starts after the first and leaves its own results.
 pub(crate) fn wait(trials: &mut Trials) -> anyhow::Result<()> {
     let lines = [SWEEPS[0], OTHER_METRIC];
     let reference = trials.reference(lines[1])?;

@@ -1,4 +1,4 @@
-//! The files of an output directory, and whether they are whole.
+//! Reads the files in an output directory and checks that they are complete.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,10 +7,10 @@ use anyhow::{Context, ensure};
 use rewire_store::{INCOMPLETE, RECORD, sha256};
 use serde_json::Value;
 
-/// Files by name; of descriptions, what does not change from run to run.
+/// Files by name. Descriptions are reduced to the parts that do not change between runs.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// Reads a directory of results; a directory inside of it is an error.
+/// Reads a directory of results; a directory inside it is an error.
 pub(crate) fn read(directory: &Path) -> anyhow::Result<Files> {
     let mut files = Files::new();
     for entry in std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
@@ -22,8 +22,8 @@ pub(crate) fn read(directory: &Path) -> anyhow::Result<Files> {
     Ok(files)
 }
 
-/// What must be equal in two runs of one command: everything but times, and hashes of files with
-/// times.
+/// Returns the content that must be equal in two runs of one command: everything except times, and
+/// hashes of files with times.
 fn comparable(files: &Files) -> anyhow::Result<Files> {
     let mut files = files.clone();
     for (name, contents) in &mut files {
@@ -38,7 +38,7 @@ fn comparable(files: &Files) -> anyhow::Result<Files> {
     Ok(files)
 }
 
-/// Refuses results that differ from the reference in anything but times, and leftovers.
+/// Returns an error if results differ from the reference in more than times, or if leftovers exist.
 pub(crate) fn check_equal(found: &Files, reference: &Files) -> anyhow::Result<()> {
     let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
     ensure!(names(found) == names(reference), "files {:?}, and not {:?}", names(found), names(reference));
@@ -49,7 +49,7 @@ pub(crate) fn check_equal(found: &Files, reference: &Files) -> anyhow::Result<()
     Ok(())
 }
 
-/// Refuses results of two runs beside each other, unless a file says so.
+/// Returns an error if the results of two runs are mixed and no file says so.
 pub(crate) fn check_one_run(directory: &Path) -> anyhow::Result<()> {
     if !directory.join("effects.json").exists() || directory.join(INCOMPLETE).exists() {
         let stray = ["effects.safetensors", "effects.csv", "report.html", "circuit.json"];
@@ -71,7 +71,7 @@ pub(crate) fn check_one_run(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a record of an unfinished run is there.
+/// Returns whether a record of an unfinished run exists.
 pub(crate) fn has_record(directory: &Path) -> bool {
     directory.join(RECORD).exists()
 }

@@ -1,4 +1,4 @@
-//! Hostile hubs: every behavior of the hub client's test server, against the whole program.
+//! Hostile hubs: runs the whole program against every behavior of the hub client's test server.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use crate::trials::Trials;
 /// A fetch that takes longer than this counts as endless.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Behaviors that end by timeouts of half a minute and more. The hub client's own tests hold them,
-/// with shorter ones.
+/// Behaviors that end by timeouts of half a minute or more. The hub client's own tests cover them
+/// with shorter timeouts.
 const SLOW: [Behavior; 5] = [
     Behavior::StallBeforeHeaders,
     Behavior::TrickleHeaders,
@@ -23,8 +23,8 @@ const SLOW: [Behavior; 5] = [
     Behavior::EndlessInformational,
 ];
 
-/// Fetches a model from a hostile server: one error, soon, nothing outside the cache, and no token
-/// at another host.
+/// Fetches a model from a hostile server and checks: one error, in bounded time, nothing outside
+/// the cache, and no token at another host.
 pub(crate) fn fetch(trials: &mut Trials) -> anyhow::Result<()> {
     let quick: Vec<Behavior> = Behavior::ALL.into_iter().filter(|behavior| !SLOW.contains(behavior)).collect();
     let behavior = match trials.number() % (2 * quick.len()) {
@@ -45,7 +45,7 @@ pub(crate) fn fetch(trials: &mut Trials) -> anyhow::Result<()> {
         .stderr(Stdio::piped())
         .spawn()?;
     let ended = ended(child)?;
-    // Even the honest server's files are no model.
+    // The honest server's files are not a complete model, either.
     ensure!(ended.code == Some(2), "{behavior:?}: exit code {:?}", ended.code);
     ensure!(start.elapsed() < LONGEST, "{behavior:?}: {:?}", start.elapsed());
     let is_plain = |line: &str| !line.contains(char::is_control) && line.len() < 1500;

@@ -1,4 +1,4 @@
-//! Which trials there are, in which order they run, and how many of each passed.
+//! The kinds of trials, their order, and the number of each that passed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,9 +31,9 @@ pub enum Kind {
     FullTerminal,
     /// An output directory with an odd name.
     OddName,
-    /// Files of the user's in the places of ours.
+    /// The user's files with our names.
     UsersFiles,
-    /// Files removed under a running command.
+    /// Files removed during a command.
     Removal,
     /// A hostile server in place of the hub.
     Server,
@@ -54,7 +54,7 @@ impl Kind {
         Kind::Server,
     ];
 
-    /// What is done, in words.
+    /// Returns its name in words.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -71,7 +71,8 @@ impl Kind {
         }
     }
 
-    /// How many of each kind make a round: the random ones most.
+    /// Returns the number of trials of this kind in one round. Kinds with random choices get the
+    /// most.
     fn weight(self) -> usize {
         match self {
             Kind::Kill => 11,
@@ -84,7 +85,7 @@ impl Kind {
     }
 }
 
-/// A run that nobody disturbed.
+/// An undisturbed run.
 #[derive(Debug, Clone)]
 pub(crate) struct Reference {
     pub(crate) files: Files,
@@ -101,24 +102,24 @@ pub struct Trials {
     references: BTreeMap<Line, Reference>,
 }
 
-/// How many trials of each kind passed, and what failed.
+/// The number of trials of each kind that passed, and the failures.
 #[derive(Debug, Default)]
 pub struct Counts {
     tried: BTreeMap<Kind, usize>,
     passed: BTreeMap<Kind, usize>,
-    /// Failures, one line each, with the seed and number that repeat it.
+    /// Failures, one line each, with the seed and the number that repeat the trial.
     pub failures: Vec<String>,
 }
 
 impl Trials {
-    /// Trials of `program`; `seed` decides every random choice but the scheduler's.
+    /// Returns trials of `program`. `seed` determines every random choice except the scheduler's.
     #[must_use]
     pub fn new(program: Program, seed: u64) -> Self {
         Self { program, random: ChaCha8Rng::seed_from_u64(seed), count: 0, references: BTreeMap::new() }
     }
 
-    /// Runs whole rounds of all kinds until `time` is over; `tell` is given each failure and the
-    /// counts after each round.
+    /// Runs whole rounds of all kinds until `time` has passed. `tell` receives the counts and the
+    /// failures after each round.
     pub fn run_for(&mut self, time: Duration, mut tell: impl FnMut(&Counts)) -> Counts {
         let start = Instant::now();
         let mut counts = Counts::default();
@@ -163,14 +164,14 @@ impl Trials {
         self.count
     }
 
-    /// A directory with `pairs.jsonl`.
+    /// Creates a directory with `pairs.jsonl`.
     pub(crate) fn fresh(&self) -> anyhow::Result<TempDir> {
         let directory = tempfile::tempdir().context("no place for a trial")?;
         write_pairs(directory.path())?;
         Ok(directory)
     }
 
-    /// The results of a command that nobody disturbed, and how long it took.
+    /// Returns the results and the duration of an undisturbed command.
     pub(crate) fn reference(&mut self, line: Line) -> anyhow::Result<Reference> {
         if let Some(reference) = self.references.get(&line) {
             return Ok(reference.clone());

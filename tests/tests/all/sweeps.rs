@@ -42,8 +42,8 @@ fn model<B: Backend>(config: &TransformerConfig, seed: u64) -> Transformer<B> {
     Transformer::random(config, seed, &Default::default())
 }
 
-/// Returns the direction on the scale of the metric, because random pairs may have no difference to
-/// normalize by.
+/// Returns the direction. Effects stay on the scale of the metric, because random pairs may have no
+/// difference to normalize by.
 fn direction(noising: bool) -> Direction {
     if noising { Direction::Noising } else { Direction::Denoising }
 }

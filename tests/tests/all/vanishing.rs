@@ -130,8 +130,7 @@ fn every_gradient_method_refuses_a_kl_divergence_at_its_minimum() {
     // Attention attribution always uses the clean run.
     let error = attention_attribution(&model, asked(&pairs, &kl), &Execution::default()).unwrap_err();
     refused(error, "attention attribution", "use integrated gradients");
-    // On the corrupted run the gradient is not 0, and neither is it along a line from the clean
-    // run.
+    // On the corrupted run, and along a line from the clean run, the gradient is not 0.
     let found =
         attribution_patching(&model, asked(&pairs, &kl), &heads, Direction::Denoising, &Execution::default()).unwrap();
     assert!(found.effects[0].values.iter().any(|v| v.abs() > 1e-3));

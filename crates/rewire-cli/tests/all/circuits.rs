@@ -1,4 +1,5 @@
-//! Path patching, logit attribution, and the reproductions that rest on them, end to end on the embedded models.
+//! Path patching, logit attribution, and the reproductions that use them, end to end on the
+//! embedded models.
 
 use crate::shared::{self, PAIRS, json, run, tensors};
 
@@ -13,7 +14,7 @@ fn path_patching_and_logit_attribution_follow_the_documented_format() {
     assert_eq!((found["head_z"].0.clone(), found["mlp_out"].0.clone()), (vec![4, 8], vec![4]));
     assert_eq!(about["notes"]["paths"]["freeze"], "path-patching");
     assert_eq!(about["notes"]["unreached_receivers"], serde_json::json!([]));
-    // z and q, k, v held are one thing; MLPs out of the way are another.
+    // Holding z and holding q, k and v give the same numbers. Holding the MLPs, too, gives others.
     let (redwood, ..) = paths(&["--nodes", "head_z", "--receivers", "resid_post:3", "--freeze", "redwood"]);
     assert_eq!(redwood["head_z"], found["head_z"]);
     let (direct, about, _) = paths(&["--nodes", "head_z", "--receivers", "resid_post:3", "--freeze", "direct"]);
@@ -70,7 +71,7 @@ fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
     assert_eq!(tensors["copy-scores/with-norms/negative"].0, [4, 8]);
     let (shape, edges) = &tensors["edges"];
     assert_eq!(shape, &[4, 8, 3, 4, 8]);
-    // Every path to a later layer was patched, and there is no other.
+    // Every path to a later layer was patched, and there are no other paths.
     assert_eq!(edges.iter().filter(|v| !v.is_nan()).count(), 6 * 8 * 8 * 3);
     let report = std::fs::read_to_string(out.join("report.html")).unwrap();
     for heading in [
@@ -85,7 +86,7 @@ fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
     assert!(report.contains("<svg class=\"graph\""), "{model}: no graph");
 }
 
-/// Asserts the bars on the judging prompts, none of which the search had, with the default numbers
+/// Asserts the bars on the judging prompts, which the search did not see, with the default numbers
 /// of prompts.
 fn assert_circuits_hold_on_judging_prompts(model: &str, seeds: &[&str]) {
     let mut found = Vec::new();
@@ -127,8 +128,8 @@ fn circuits_of_four_more_seeds_hold_on_prompts_that_did_not_choose_them() {
     assert_circuits_hold_on_judging_prompts("toy-neox", &["0", "2", "3", "4"]);
 }
 
-/// Of the demo's two prompts about landmarks the ten likeliest next tokens, with the first logits:
-/// by transformers in float64, logits less their mean, which processing takes off.
+/// The ten likeliest next tokens for the demo's two landmark prompts, with the first logits: from
+/// transformers in float64, with the mean logit subtracted, as weight processing does.
 const NEXT: [(&str, [&str; 2], [f64; 2]); 2] = [
     (
         "toy-gpt2",
@@ -178,7 +179,8 @@ fn reproduce_facts_patches_by_position() {
         for set in ["the-Colosseum", "random-words"] {
             let (shape, effects) = &tensors[&format!("{set}/resid_pre@position")];
             assert_eq!(shape, &[4, 10], "{model}");
-            // Nothing before the landmark matters; in front of the last block the last position does.
+            // Positions before the landmark have no effect. Before the last block, the last
+            // position has one.
             assert!((0..4).all(|layer| effects[layer * 10] == 0.0 && effects[layer * 10 + 1] == 0.0), "{model} {set}");
             assert!(effects[39] > 0.5, "{model} {set}: {effects:?}");
         }

@@ -1,4 +1,4 @@
-//! The commands end to end, on the embedded models.
+//! Runs the commands end to end on the embedded models.
 
 use std::path::Path;
 use std::process::Command;
@@ -30,8 +30,8 @@ fn reproduce_ioi_finds_the_important_heads_and_writes_every_file() {
         assert_eq!(tensors["generated/attribution-patching/noising/head_z"].0, [12, 4, 8]);
         assert!(tensors.values().all(|(_, values)| values.iter().all(|v| v.is_finite())));
 
-        // All of the behavior enters at the token that differs: there the residual stream before layer 0 brings all back,
-        // and positions before it nothing.
+        // The prompts differ in one token. Patching the residual stream there before layer 0
+        // restores the whole metric, and earlier positions restore nothing.
         let (_, residual) = &tensors["demo/activation-patching/denoising/resid_pre@position"];
         let at = |pos: usize| (0..8).map(|p| residual[p * 60 + pos]).sum::<f32>() / 8.0;
         assert!((at(10) - 1.0).abs() < 1e-4, "{model}: {}", at(10));
@@ -97,7 +97,7 @@ fn sweep_writes_the_documented_files() {
     assert_eq!(about["metric"], "logit-diff-normalized");
     assert_eq!(about["axes"]["head_z"], serde_json::json!(["layer", "head"]));
     assert!(about["baselines"]["clean_mean"].as_f64().unwrap() > 3.0);
-    // The bar is 5 s for a sweep of all heads; it takes a fraction of one.
+    // A sweep of all heads may take 5 s; it takes a fraction of one.
     assert!(about["wall_time_s"].as_f64().unwrap() < 5.0, "{}", about["wall_time_s"]);
 
     let (each, _) = sweep(&["--per-prompt"]);
@@ -174,7 +174,7 @@ fn sweep_writes_head_edges_screening_marks_and_intervals() {
     assert!(printed.contains("range of 2 clusters") && !printed.contains("95% interval"), "{printed}");
 }
 
-/// The demo's eight prompts as pairs: each of the four is followed by its mirror.
+/// Returns the demo's eight prompts as pairs: each of the four is followed by its mirror.
 fn demo_pairs() -> String {
     let frames = [
         ("When John and Mary went to the shops, {} gave the bag to", ["John", "Mary"]),
@@ -192,7 +192,7 @@ fn demo_pairs() -> String {
     lines.concat()
 }
 
-/// The numbers in the first line of a table that begins with `name`.
+/// Returns the numbers in the first table line that starts with `name`.
 fn row(printed: &str, name: &str) -> Vec<f64> {
     let line = printed.lines().find(|line| line.split_whitespace().next() == Some(name));
     let words = line.unwrap_or_else(|| panic!("no {name} in {printed}")).split_whitespace();
@@ -200,8 +200,8 @@ fn row(printed: &str, name: &str) -> Vec<f64> {
 }
 
 /// Effect, standard error, range, interval by Student's t and smallest p-value of the strongest
-/// head on the demo's prompts: effects by transformers in float64 with hooks in front of the output
-/// projections, statistics by NumPy.
+/// head on the demo's prompts. The effects are from transformers in float64, with hooks before the
+/// output projections, and the statistics from NumPy.
 const STRONGEST: [(&str, &str, [f64; 7]); 2] = [
     ("toy-gpt2", "L3H7", [0.4164, 0.0995, 0.1378, 0.5854, 0.0996, 0.7331, 0.125]),
     ("toy-neox", "L0H1", [0.4389, 0.0508, 0.2912, 0.5106, 0.2774, 0.6005, 0.125]),
@@ -237,7 +237,7 @@ fn the_demos_eight_prompts_count_as_four_and_noising_is_not_printed_twice() {
         assert_eq!(demo["head_z"]["denoising"]["family_wise"]["threshold_in_standard_errors"], Value::Null);
         let report = std::fs::read_to_string(out.join("report.html")).unwrap();
         assert!(report.contains("range of 4 clusters") && !report.contains("prompts, noising</h2>"));
-        // The tensors have both directions all the same.
+        // The tensors have both directions nevertheless.
         let effects = tensors(&out.join("effects.safetensors"));
         let [denoising, noising] =
             ["denoising", "noising"].map(|way| &effects[&format!("demo/activation-patching/{way}/head_z")].1);
@@ -263,14 +263,14 @@ fn significant_heads_are_starred_on_the_screen_in_the_report_and_in_json() {
         assert!(printed.contains(&starred), "{model}: {starred} is not in {printed}");
         let report = std::fs::read_to_string(out.join("report.html")).unwrap();
         assert!(report.contains(&format!("<td>{starred}</td>")), "{model}");
-        // A head is starred if, and only if, it is further from 0 than the threshold.
+        // A head is starred if and only if it is further from 0 than the threshold.
         let threshold = family["threshold_in_standard_errors"].as_f64().unwrap();
         let table = printed.split("24 generated prompts").nth(1).unwrap();
         let rows = table.lines().skip_while(|line| !line.starts_with("  head")).skip(1).take(10);
         for line in rows {
             let found: Vec<f64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
             let size = found[0].abs() / found[1];
-            // Four printed digits are not enough near the threshold.
+            // Near the threshold, four printed digits are not precise enough.
             if (size - threshold).abs() > 0.05 {
                 assert_eq!(line.contains(" *"), size > threshold, "{model}: {line} and {threshold}");
             }
@@ -281,7 +281,7 @@ fn significant_heads_are_starred_on_the_screen_in_the_report_and_in_json() {
 #[test]
 fn intervals_follow_the_seed() {
     let directory = tempfile::tempdir().unwrap();
-    // Eight pairs that are no mirrors.
+    // Eight pairs without mirrors.
     let names = ["John", "Mary", "Tom", "James", "Dan", "Sid", "Amy", "Martin"];
     let line = |i: usize| {
         let [a, b] = [names[i], names[(i + 1) % 8]];
@@ -394,7 +394,7 @@ fn sweep_writes_the_documented_integrals_and_ablations() {
     let (zero, ..) = integral(&["--baseline", "zero", "--by", "position", "--tolerance", "0.001"]);
     assert_eq!(zero["head_result@position"].0, [4, 8, 15]);
 
-    // An activation from a file is the baseline that it says: zeros are zero's.
+    // A baseline of zeros from a file equals the zero baseline.
     let zeros: Vec<u8> = [0.0_f32; 128].iter().flat_map(|v| v.to_le_bytes()).collect();
     let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 16], &zeros).unwrap();
     let names: Vec<String> = (0..4).map(|layer| format!("blocks.{layer}.attn.hook_z")).collect();
@@ -458,8 +458,8 @@ fn reproduce_ig_compares_ablates_and_draws() {
             tensors[&format!("integrated-gradients/{name}.gap")].1.iter().fold(0.0_f32, |m, v| m.max(v.abs()))
         };
         assert!(gap("corrupted/head_result") < 1e-3 && gap("corrupted/mlp_post") < 1e-2, "{model}");
-        // Over generated pairs one gradient follows patching of neurons more closely, the integral
-        // that of heads.
+        // Over generated pairs, one gradient follows patching more closely for neurons, and the
+        // integral for heads.
         for (nodes, sign) in [("neurons", -1.0), ("heads", 1.0)] {
             assert_eq!(tensors[&format!("generated-pairs/pearson/{nodes}")].0, [50, 3]);
             let of = &about["notes"]["generated_pairs"]["nodes"][nodes];
@@ -494,8 +494,8 @@ fn run_with_warnings(directory: &Path, arguments: &[&str]) -> [String; 2] {
     [printed, message]
 }
 
-/// Sweeps token ids and gives standard error, the warnings in effects.json, and clean less
-/// corrupted metric of each prompt; checks that the report has the warnings, too.
+/// Sweeps token ids; returns standard error, the warnings in effects.json, and the clean minus the
+/// corrupted metric of each prompt. Checks that the report has the warnings, too.
 fn warned(lines: &str, arguments: &[&str]) -> (String, Vec<String>, Vec<f64>) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
@@ -515,7 +515,7 @@ fn warned(lines: &str, arguments: &[&str]) -> (String, Vec<String>, Vec<f64>) {
 
 #[test]
 fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
-    // Two prompts that the toy knows nothing of: their spans are of either sign.
+    // The toy model cannot do these two prompts, and their spans have opposite signs.
     let noise = r#"{"clean": [0, 1, 2, 7], "corrupt": [0, 3, 2, 7], "answers": [4], "wrong_answers": [5]}
 {"clean": [0, 9, 2, 8], "corrupt": [0, 3, 2, 8], "answers": [6], "wrong_answers": [5]}
 "#;
@@ -523,8 +523,8 @@ fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
         let (message, warnings, differences) = warned(noise, &["--method", method]);
         assert_eq!((message.lines().count(), warnings.len()), (1, 1), "{message}");
         assert_eq!(message.trim_end(), format!("warning: {}", warnings[0]));
-        // Of two numbers the standard deviation is their distance over the root of 2, and the error
-        // half their distance.
+        // For two numbers, the standard deviation is their distance over the root of 2, and the
+        // standard error is half their distance.
         let [first, second] = differences[..] else { panic!("{differences:?}") };
         let (mean, distance) = ((first + second) / 2.0, (first - second).abs());
         assert!(mean.abs() < distance, "the pairs are no longer noise: {differences:?}");
@@ -532,7 +532,7 @@ fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
         let spread = format!("only {mean:.4}, standard error {error:.4}, standard deviation {sd:.4} over 2 prompts");
         assert!(message.contains(&spread) && message.contains("less than two standard errors"), "{message}");
     }
-    // In the metric's own unit nothing is divided by it.
+    // On the scale of the metric, nothing is divided by the span.
     assert_eq!(warned(noise, &["--metric", "logit-diff"]).0, "");
     let (message, warnings, _) = warned(PAIRS, &[]);
     assert_eq!((message.as_str(), warnings.len()), ("", 0));

@@ -1,5 +1,5 @@
-//! Files and settings of any size: a command refuses them soon, in a few words, and leaves its
-//! directory as it was.
+//! Damaged or oversized files and settings: a command refuses them quickly, with a short error, and
+//! leaves its directory unchanged.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,7 +12,7 @@ fn toy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models/toy-gpt2")
 }
 
-/// A directory with `pairs.jsonl` and a copy of the toy model in `model`.
+/// Creates a directory with `pairs.jsonl` and a copy of the toy model in `model`.
 fn directory(pairs: &[u8]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let model = directory.path().join("model");
@@ -34,7 +34,7 @@ fn sweep(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> 
         .unwrap()
 }
 
-/// Checks that a sweep is refused in one short line with `words`, within seconds.
+/// Asserts that a sweep is refused in one short line with `words`, within seconds.
 fn assert_refused_with(directory: &Path, arguments: &[&str], environment: &[(&str, &str)], words: &[&str]) -> String {
     let started = Instant::now();
     let output = sweep(directory, arguments, environment);
@@ -53,7 +53,7 @@ fn assert_refused(directory: &Path, words: &[&str]) -> String {
     assert_refused_with(directory, &["--pairs", "pairs.jsonl"], &[], words)
 }
 
-/// Checks that lines are refused.
+/// Asserts that a sweep over these lines is refused.
 fn assert_pairs_refused(lines: &[u8], words: &[&str]) {
     let message = assert_refused(directory(lines).path(), words);
     assert!(!message.contains("panicked"), "{message}");
@@ -71,7 +71,7 @@ fn megabytes_of_text_are_refused_before_tokenization() {
     let fits = ["line 1", "\" Mary Mary", "(10485760 characters) has 10485760 bytes", "context of 48 tokens"];
     assert_pairs_refused(&pair(&long, " Mary"), &fits);
     assert_pairs_refused(&pair(" John", &long), &fits);
-    // An answer that fits and is many tokens.
+    // An answer within the size limit that has many tokens.
     assert_pairs_refused(&pair(" John", &" Mary".repeat(40)), &["40 tokens ( Mary| Mary|", "not one"]);
     let with_normalizer = directory(&pair(&long, " Mary"));
     edit(with_normalizer.path(), "tokenizer.json", |file| file["normalizer"] = json!({ "type": "NFC" }));
@@ -113,7 +113,7 @@ fn lines_that_are_not_pairs_are_refused_by_number() {
     let unknown = GOOD.replacen('{', &format!("{{\"{}\": 1, ", "\\u001b".repeat(100_000)), 1);
     assert_pairs_refused(unknown.as_bytes(), &["line 1", "unknown field `\\u{1b}"]);
     assert_pairs_refused(&[b"{\"clean\": ".as_slice(), &[b'['; 100_000]].concat(), &["line 1"]);
-    // Windows' line ends and a byte order mark are no faults.
+    // Windows line ends and a byte order mark are accepted.
     let windows = directory(format!("\u{feff}{GOOD}\r\n\r\n{GOOD}\r\n").as_bytes());
     let output = sweep(windows.path(), &["--pairs", "pairs.jsonl", "--nodes", "attn_out"], &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -167,7 +167,7 @@ fn configurations_of_impossible_models_are_refused() {
     for field in fields {
         for value in ["0", "-1", "1e308", "18446744073709551615", "4294967295", "1000000000", "null", "[1]"] {
             let value: Value = serde_json::from_str(value).unwrap();
-            // A null width of the MLP is four times the model's.
+            // A null MLP width means four times the model width.
             edit(directory.path(), "config.json", |file| file[field] = value.clone());
             let message = assert_refused(directory.path(), &["model/"]);
             assert!(!message.contains("panicked"), "{message}");

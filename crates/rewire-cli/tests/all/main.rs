@@ -1,4 +1,4 @@
-//! The commands, run as programs.
+//! Runs the commands as programs.
 
 mod circuits;
 mod commands;

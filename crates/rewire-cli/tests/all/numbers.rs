@@ -1,4 +1,5 @@
-//! Shorter numbers and small budgets, end to end: what was computed with is said, what it costs is measured, and memory changes nothing.
+//! Bfloat16 and small memory budgets, end to end: the report states the precision and its measured
+//! error, and the budget does not change the effects.
 
 use crate::shared::{self, PAIRS, run};
 

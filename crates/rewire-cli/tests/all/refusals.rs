@@ -1,4 +1,4 @@
-//! Bad input: one clear error, exit code 2, and nothing written.
+//! Bad input gives one clear error and exit code 2, and nothing is written.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use rewire_store::{Key, OutputDirectory, Record, Waiting};
 use tempfile::TempDir;
 
-/// Runs a command in a fresh directory with `pairs.jsonl` of these lines.
+/// Runs a command in a directory.
 fn run_in(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rewire"))
         .args(arguments)
@@ -20,14 +20,15 @@ fn run_in(directory: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Every file below a directory.
+/// Returns every file below a directory.
 fn contents(directory: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
     found.sort();
     found
 }
 
-/// Checks that a command is refused with `words` on standard error, and leaves its directory as it was.
+/// Asserts that a command is refused with `words` on standard error, and leaves its directory
+/// unchanged.
 fn assert_refused_in(directory: &TempDir, arguments: &[&str], words: &[&str]) {
     let before = contents(directory.path());
     let output = run_in(directory.path(), arguments);
@@ -40,7 +41,7 @@ fn assert_refused_in(directory: &TempDir, arguments: &[&str], words: &[&str]) {
     assert_eq!(contents(directory.path()), before, "{arguments:?} wrote something");
 }
 
-/// Checks that a sweep over `pairs.jsonl` of these lines is refused.
+/// Asserts that a sweep over a `pairs.jsonl` with these lines is refused.
 fn assert_pairs_refused(lines: &str, words: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
@@ -49,7 +50,7 @@ fn assert_pairs_refused(lines: &str, words: &[&str]) {
 
 const GOOD: &str = r#"{"clean": [0, 1, 2], "corrupt": [0, 3, 2], "answers": [4], "wrong_answers": [5]}"#;
 
-/// Checks that a sweep over a good pair with further arguments is refused.
+/// Asserts that a sweep over a good pair with further arguments is refused.
 fn assert_sweep_refused(arguments: &[&str], words: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
@@ -277,7 +278,7 @@ fn meaningless_integrals_and_ablations_are_refused() {
     integral(&["--rule", "trapezoid", "--steps", "1"], &["trapezoid needs at least 2 steps"]);
     integral(&["--tolerance", "0"], &["--tolerance", "above 0"]);
     integral(&["--steps", "99999999999"], &["99999999999 steps", "at most 1000000 are allowed"]);
-    // A rule so coarse misses more than the metric's own rounding, which any tolerance allows.
+    // Such a coarse rule misses more than the rounding of the metric, which every tolerance allows.
     integral(
         &["--rule", "riemann-left", "--steps", "2", "--tolerance", "1e-12"],
         &["head_z, layer", "give more steps or a larger tolerance"],
@@ -347,7 +348,7 @@ fn meaningless_integrals_and_ablations_are_refused() {
     compare(&["--range", "0", "inf"], &["--range", "all from 0 to 1"]);
 }
 
-/// A toy model in `directory/model` of which a tensor's numbers are multiplied by `times`.
+/// Writes a toy model to `directory/model`, with the numbers in one tensor multiplied by `times`.
 fn spoiled_model(directory: &TempDir, tensor: &str, times: f32) {
     let toy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models/toy-gpt2");
     let model = directory.path().join("model");
@@ -369,8 +370,8 @@ fn spoiled_model(directory: &TempDir, tensor: &str, times: f32) {
 fn numbers_that_are_not_finite_are_refused_with_their_hook_point() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
-    // The stream's square overflows, and a norm that divides by infinity gives zeros: the metric
-    // alone would be finite.
+    // The square of the residual stream overflows, and a norm that divides by infinity gives zeros,
+    // so the metric would be finite.
     spoiled_model(&directory, "h.1.mlp.c_proj.weight", 1e30);
     let refused = |arguments: &[&str], words: &[&str]| {
         let sweep = ["sweep", "--pairs", "pairs.jsonl", "--model", "model", "--out", "out/sweep"];
@@ -396,7 +397,8 @@ fn numbers_that_are_not_finite_are_refused_with_their_hook_point() {
         );
     }
 
-    // An overflow in a patched run is found after other passes were kept; these are removed.
+    // An overflow in a patched run is found after other passes were recorded. The record is
+    // removed.
     spoiled_model(&directory, "wte.weight", 1.0);
     let given: Vec<_> = (0..4)
         .map(|layer| {

@@ -1,4 +1,4 @@
-//! What the tests of commands share.
+//! Shared code of the command tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// Runs a command that must succeed; returns what it printed.
+/// Runs a command that must succeed; returns its standard output.
 pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_rewire"))
         .args(arguments)
@@ -17,12 +17,12 @@ pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
         .unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {message}");
-    // No terminal, no progress bar.
+    // Without a terminal there is no progress bar.
     assert_eq!(message, "", "{arguments:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The float32 tensors of a file: shapes and numbers.
+/// The float32 tensors in a file: shapes and numbers.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// Sweeps the `pairs.jsonl` in a directory into its folder `o`; returns the effects, their
@@ -33,7 +33,7 @@ pub fn sweep(directory: &Path, arguments: &[&str]) -> (Tensors, Value, String) {
     (tensors(&out.join("effects.safetensors")), json(&out.join("effects.json")), printed)
 }
 
-/// Reads such a file.
+/// Reads the float32 tensors in a file.
 pub fn tensors(path: &Path) -> Tensors {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -44,12 +44,12 @@ pub fn tensors(path: &Path) -> Tensors {
     file.tensors().into_iter().map(|(name, view)| (name, read(view))).collect()
 }
 
-/// A JSON file.
+/// Reads a JSON file.
 pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Two pairs of the demo.
+/// Two of the demo's pairs.
 pub const PAIRS: &str = r#"{"clean": "When John and Mary went to the shops, John gave the bag to", "corrupt": "When John and Mary went to the shops, Mary gave the bag to", "answers": [" Mary"], "wrong_answers": [" John"]}
 {"clean": "When Tom and James went to the park, James gave the ball to", "corrupt": "When Tom and James went to the park, Tom gave the ball to", "answers": [" Tom"], "wrong_answers": [" James"]}
 "#;

@@ -1,5 +1,5 @@
-//! The numbers that `sweep` writes, against the tables of TransformerLens and Captum: every method
-//! that has a table, on GPT-2 and NeoX, with processed and unprocessed weights.
+//! Compares the numbers that `sweep` writes with TransformerLens and Captum: every method that has
+//! a table, for GPT-2 and NeoX, with processed and unprocessed weights.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use crate::shared;
 // Each absolute part is about five times the largest difference beyond the relative part, measured
 // over all tables here.
 
-/// Normalized effects of patching are differences of metrics near 1; measured 2.5e-7, for single
-/// prompts 4.4e-7.
+/// For normalized effects of patching, which are differences of metrics near 1; measured 2.5e-7,
+/// and 4.4e-7 for single prompts.
 const CHANGES: Tolerance = Tolerance::new(1.5e-6, 1e-5);
-/// The same in the span of one row alone, which is half of the mean span; measured 6.9e-7.
+/// For normalized effects of one row, whose span is half of the mean span; measured 6.9e-7.
 const CHANGES_OF_ROW: Tolerance = Tolerance::new(3e-6, 1e-5);
-/// Normalized estimates by attribution are sums of products; measured 2.4e-8.
+/// For normalized attributions, which are sums of products; measured 2.4e-8.
 const PRODUCTS: Tolerance = Tolerance::new(1.5e-7, 1e-5);
-/// Normalized attribution of head edges; measured 1.0e-8.
+/// For normalized attributions of head edges; measured 1.0e-8.
 const PATHS: Tolerance = Tolerance::new(5e-8, 1e-5);
-/// Integrated gradients of logit differences near 10; measured 1.3e-6.
+/// For integrated gradients of logit differences near 10; measured 1.3e-6.
 const INTEGRALS: Tolerance = Tolerance::new(6e-6, 1e-5);
-/// Logit differences; measured 2.1e-7.
+/// For logit differences; measured 2.1e-7.
 const LOGITS: Tolerance = Tolerance::new(1e-6, 1e-5);
 
 const BLOCKS: [&str; 3] = ["resid_pre", "attn_out", "mlp_out"];
 const HEADS: [&str; 5] = ["head_z", "head_q", "head_k", "head_v", "head_pattern"];
 
-/// A model of the fixtures with one kind of weights, and a directory to sweep into.
+/// A fixture's model with one kind of weights, and a directory to sweep into.
 struct Case<'a> {
     fixture: &'a Fixture,
     weights: &'static str,
@@ -48,8 +48,8 @@ fn each_case(check: impl Fn(&Case)) {
 }
 
 impl Case<'_> {
-    /// Runs `sweep` with flags that are separated by spaces: the tensors of effects.safetensors,
-    /// and effects.json.
+    /// Runs `sweep` with flags separated by spaces; returns the tensors in effects.safetensors, and
+    /// effects.json.
     fn sweep(&self, flags: &str) -> (Arrays, Value) {
         let (model, pairs) = (self.fixture.model_directory(), self.fixture.pairs_file());
         let mut arguments = vec!["sweep", "--out", "o", "--model", model.to_str().unwrap()];
@@ -61,8 +61,8 @@ impl Case<'_> {
         (tensors(&out.join("effects.safetensors")), shared::json(&out.join("effects.json")))
     }
 
-    /// A table of the reference, without the name of the weights. Fixtures from elsewhere may lack
-    /// some.
+    /// Returns a reference table; `name` omits the kind of weights. External fixtures may lack some
+    /// tables.
     fn table(&self, name: &str) -> Option<&ArrayD<f32>> {
         let table = self.fixture.table(&format!("{}/{name}", self.weights));
         assert!(table.is_some() || !self.fixture.is_own(), "{}: {} {name} is missing", self.fixture.name, self.weights);
@@ -76,20 +76,20 @@ impl Case<'_> {
         }
     }
 
-    /// The mean logit differences of the clean and the corrupted run.
+    /// Returns the mean logit differences on the clean and the corrupted run.
     fn logit_differences(&self) -> [f32; 2] {
         let per_row = self.table("logit_diff_per_row").unwrap();
         [0, 1].map(|run| per_row.index_axis(Axis(0), run).mean().unwrap())
     }
 }
 
-/// Tensors side by side on a first axis.
+/// Stacks tensors along a new first axis.
 fn stacked<'a>(found: &Arrays, names: impl IntoIterator<Item = &'a str>, by: &str) -> ArrayD<f32> {
     let parts: Vec<_> = names.into_iter().map(|name| found[&format!("{name}{by}")].view()).collect();
     stack(Axis(0), &parts).unwrap()
 }
 
-/// `[.., head, pos]` as the reference has it, `[.., pos, head]`.
+/// Returns `[.., head, pos]` in the order of the reference, `[.., pos, head]`.
 fn positions_first(mut values: ArrayD<f32>) -> ArrayD<f32> {
     let last = values.ndim() - 1;
     values.swap_axes(last - 1, last);
@@ -129,7 +129,7 @@ fn activation_patching_matches_transformer_lens() {
             }
             if case.fixture.is_own() {
                 let (found, _) = sweep(&format!("--nodes {heads} --by all --per-prompt"));
-                // Prompts are last in the table.
+                // Prompts are the last axis of the table.
                 let per_prompt = stacked(&found, HEADS, "").permuted_axes(IxDyn(&[0, 2, 3, 1]));
                 case.close(&per_prompt, &format!("{tag}/head_all_pos_every_per_prompt"), CHANGES);
             }
@@ -141,7 +141,7 @@ fn activation_patching_matches_transformer_lens() {
     });
 }
 
-/// The metric of both runs, prompt by prompt.
+/// Asserts that the metric of both runs matches, prompt by prompt.
 fn baselines_match(case: &Case, about: &Value) {
     let per_row = case.table("logit_diff_per_row").unwrap();
     for (row, run) in ["clean", "corrupted"].into_iter().enumerate() {
@@ -192,7 +192,7 @@ fn attribution_patching_matches_transformer_lens() {
 fn head_edges_match_transformer_lens() {
     each_case(|case| {
         for (norm, table) in [("exact", "attr/head_path_exact"), ("frozen", "attr/head_path_fwd_div")] {
-            // With unprocessed weights the frozen norm has a gain, which the reference leaves out.
+            // With unprocessed weights the frozen norm has a gain, which the reference omits.
             if norm == "frozen" && case.weights == "raw" {
                 continue;
             }
@@ -206,15 +206,15 @@ fn head_edges_match_transformer_lens() {
     });
 }
 
-/// Tables of path patching that one call gives: receivers, policies, `--by`, and whether prompts
-/// are kept apart.
+/// The arguments of one path patching call: receivers, policies, `--by`, and whether prompts are
+/// kept apart.
 type PathCall = (String, &'static [&'static str], &'static str, bool);
 
-/// What gives a table of path patching, and what its senders are called; its name is
-/// `receivers/senders`.
+/// Returns the call that computes a path patching table, and the name of the senders in it. The
+/// table's name is `receivers/senders`.
 fn path_call(table: &str) -> Option<(PathCall, String)> {
     let (receivers, senders) = table.split_once('/')?;
-    // The oracle's names are shorter.
+    // The TransformerLens oracle has shorter names.
     let receivers = match receivers {
         "resid_post_last" => "resid_post:3",
         "q" => "q:2.1,q:3.0,q:3.3",
@@ -234,7 +234,7 @@ fn path_call(table: &str) -> Option<(PathCall, String)> {
     let (senders, by) = match senders {
         "z" => ("head_z", "all"),
         "z_by_pos" | "head_z@position" => ("head_z", "position"),
-        // Not a table of effects.
+        // This is not a table of effects.
         patterns if patterns.starts_with("patterns_") => return None,
         named => (named, "all"),
     };
@@ -270,7 +270,7 @@ fn path_patching_matches_transformer_lens() {
                         actual = actual.permuted_axes(IxDyn(&[1, 2, 0]));
                     }
                     if senders == "mlp_post" {
-                        // The table has the first neurons.
+                        // The table has only the first neurons.
                         actual = actual.slice_axis(Axis(1), Slice::from(..6)).to_owned();
                     }
                     case.close(&actual, &format!("path/{table}"), CHANGES);
@@ -292,7 +292,7 @@ fn integrated_gradients_match_captum() {
                 case.close(&found[name], &format!("ig/{table}_{end}"), INTEGRALS);
                 let steps = &about["notes"]["steps_by_layer"][name];
                 assert!(steps.as_array().unwrap().iter().all(|steps| *steps == 50), "{name}: {steps}");
-                // Captum's gaps are below 1e-7: the rest is float32's rounding, measured up to
+                // Captum's gaps are below 1e-7. The rest is float32 rounding, measured up to
                 // 7.6e-6.
                 let gap = scale(&found[&format!("{name}.gap")]);
                 assert!(gap < 3e-5, "{} {table}_{end}: a gap of {gap}", case.fixture.name);
@@ -312,7 +312,7 @@ fn ablation_matches_transformer_lens() {
             }
             let (found, _) = case.sweep(&format!("--method ablation --ablate {by} --nodes head_z --metric logit-diff"));
             case.close(&found["head_z"], table, LOGITS);
-            // Normalized, the mean of the corrupted runs is 0 and that of the clean runs 1.
+            // After normalization, the mean over corrupted runs is 0 and over clean runs 1.
             let (found, _) = case.sweep(&format!("--method ablation --ablate {by} --nodes head_z"));
             let Some(expected) = case.table(table) else { continue };
             let [clean, corrupted] = case.logit_differences();
@@ -326,7 +326,7 @@ fn ablation_matches_transformer_lens() {
 #[test]
 fn logit_attribution_matches_transformer_lens() {
     each_case(|case| {
-        // TransformerLens leaves the final norm's gain out, which unprocessed weights have.
+        // TransformerLens omits the final norm's gain, which unprocessed weights have.
         let (found, _) = case.sweep("--method logit-attribution --nodes head_result --final-norm-gain left-out");
         case.close(&found["head_result"], "dla/heads_clean", LOGITS);
     });

@@ -1,5 +1,5 @@
-//! What becomes of text: the tokenizer's file may not cut, pad or silently change it, and the BOS
-//! is chosen and stated.
+//! Tokenization of text: the tokenizer's file must not truncate, pad or silently change it, and the
+//! BOS is chosen and reported.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +8,8 @@ use crate::shared::{self, PAIRS, Tensors, tensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A directory with `pairs.jsonl` and a copy of a toy model in `model`, whose `config.json` and
-/// `tokenizer.json` were changed.
+/// Creates a directory with `pairs.jsonl` and a copy of a toy model in `model`, with changes to its
+/// `config.json` and `tokenizer.json`.
 fn directory(toy: &str, pairs: &str, change: impl Fn(&mut Value, &mut Value)) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models").join(toy);
@@ -24,7 +24,7 @@ fn directory(toy: &str, pairs: &str, change: impl Fn(&mut Value, &mut Value)) ->
     directory
 }
 
-/// What a command says and writes.
+/// The output and the files of a command.
 struct Ran {
     code: Option<i32>,
     printed: String,
@@ -49,7 +49,7 @@ impl Ran {
         self.directory.path().join("o").join(name)
     }
 
-    /// The effects and the metric of the unpatched runs, of a command that succeeded.
+    /// Returns the effects, and the metric of the unpatched runs, of a command that succeeded.
     fn numbers(&self) -> (Tensors, Value) {
         assert_eq!(self.code, Some(0), "{}", self.complaints);
         (tensors(&self.file("effects.safetensors")), self.about()["baselines"].clone())
@@ -59,12 +59,12 @@ impl Ran {
         shared::json(&self.file("effects.json"))
     }
 
-    /// Checks that the command warned in these words, in all three places.
+    /// Asserts that the command warned in these words, in all three places.
     fn assert_warned(&self, words: &[&str]) {
         assert_eq!(self.code, Some(0), "{}", self.complaints);
         assert_eq!(self.complaints.lines().count(), 1, "{}", self.complaints);
         let warnings = self.about()["warnings"].to_string();
-        // Entities of HTML and escapes of JSON aside.
+        // Without HTML entities and JSON escapes.
         let plain =
             |text: &str| text.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace('\\', "");
         let report = std::fs::read_to_string(self.file("report.html")).unwrap();
@@ -85,7 +85,7 @@ impl Ran {
     }
 }
 
-/// The pairs with answers as token ids, which no tokenizer can change.
+/// Returns the pairs with answers as token ids, which no tokenizer can change.
 fn pairs_with_ids(tokenizer: &Value) -> String {
     let id = |word: &str| tokenizer["model"]["vocab"][format!("Ġ{}", word.trim())].clone();
     let line = |line: &str| {
@@ -98,14 +98,15 @@ fn pairs_with_ids(tokenizer: &Value) -> String {
     PAIRS.lines().map(line).collect()
 }
 
-/// The toy's own tokenizer.
+/// Returns the toy model's own tokenizer.
 fn toy_tokenizer() -> Value {
     shared::json(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../rewire-toy/models/toy-gpt2/tokenizer.json"))
 }
 
-/// A sweep of the toy with a changed `tokenizer.json`, the answers given as ids.
+/// Sweeps the toy model with a changed `tokenizer.json`; the answers are ids.
 fn with_tokenizer(change: impl Fn(&mut Value)) -> Ran {
-    // One pair: a changed tokenizer need not split the names of others into as many tokens.
+    // Only one pair, because a changed tokenizer may split the names in other pairs into different
+    // numbers of tokens.
     let pairs = pairs_with_ids(&toy_tokenizer());
     let first = pairs.lines().next().unwrap();
     Ran::sweep(directory("toy-gpt2", first, |_, tokenizer| change(tokenizer)), &[])
@@ -154,7 +155,7 @@ fn special_tokens_around_a_text_are_removed_and_reported() {
     let both = with_tokenizer(|tokenizer| tokenizer["post_processor"] = template(true));
     assert_eq!(both.numbers(), plain);
     both.assert_warned(&["<|endoftext|> before a text and <|endoftext|> after it", "nothing after it"]);
-    // The BOS in front is what Rewire does, too.
+    // Rewire also prepends the BOS.
     let front = with_tokenizer(|tokenizer| tokenizer["post_processor"] = template(false));
     assert_eq!((front.numbers(), front.complaints.as_str()), (plain, ""));
 }
@@ -201,7 +202,7 @@ fn words_outside_the_vocabulary_are_refused_by_name() {
     lost.assert_refused(&["pairs.jsonl, line 1", "no token for \"e\"", "use other words"]);
 }
 
-/// The demo's pairs as token ids, with these tokens in front.
+/// Returns the demo's pairs as token ids, with these tokens prepended.
 fn as_ids(front: &[u32]) -> String {
     let tokenizer = rewire_toy::Toy::Gpt2.tokenizer().unwrap();
     let line = |line: &str| {
@@ -227,7 +228,7 @@ fn text_starts_with_the_bos_unless_bos_is_none() {
         assert_eq!(default.numbers(), with, "{toy}");
         assert_eq!(prepend.numbers(), with, "{toy}");
         assert_eq!(none.numbers(), without, "{toy}");
-        // Token ids are used as they are, whatever the choice.
+        // Token ids are not changed by any choice of BOS.
         assert_eq!(sweep(&as_ids(&[]), &["--bos", "prepend"]).numbers(), without, "{toy}");
         assert_eq!(sweep(&as_ids(&[0]), &["--bos", "none"]).numbers(), with, "{toy}");
 
@@ -282,15 +283,15 @@ fn a_missing_bos_in_the_configuration_defaults_to_the_architectures() {
         let pairs = if ids { as_ids(&[]) } else { PAIRS.to_owned() };
         Ran::sweep(directory(toy, &pairs, change), &arguments[usize::from(ids)..])
     };
-    // GPT-NeoX's is 0, as the toy's.
+    // GPT-NeoX's BOS is 0, and the toy's is 0, too.
     let named = changed("toy-neox", Some(json!(0)), &[]).numbers();
     assert_eq!(changed("toy-neox", None, &[]).numbers(), named);
-    // Null is none.
+    // Null means no BOS.
     let none = changed("toy-neox", Some(json!(0)), &["--bos", "none"]).numbers();
     assert_eq!(changed("toy-neox", Some(Value::Null), &[]).numbers(), none);
     changed("toy-neox", Some(Value::Null), &["--bos", "prepend"]).assert_refused(&["--bos prepend", "no BOS", "null"]);
-    // GPT-2's is 50256, which this vocabulary does not have: text is refused, token ids and --bos
-    // none are not.
+    // GPT-2's BOS is 50256, which this vocabulary lacks: text is refused, while token ids and
+    // `--bos none` are accepted.
     let outside = ["pairs.jsonl, line 1", "id 50256", "vocabulary of 916", "--bos none"];
     changed("toy-gpt2", None, &[]).assert_refused(&outside);
     let ids = changed("toy-gpt2", None, &["ids"]).numbers();

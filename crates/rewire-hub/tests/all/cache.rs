@@ -1,4 +1,5 @@
-//! The cache: shared with `huggingface_hub`, checked at each use, and never left.
+//! The cache is shared with `huggingface_hub`, is checked at each use, and nothing is written
+//! outside it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use crate::server::{
 };
 use rewire_hub::{Access, HubClient, HubError, HubErrorKind};
 
-/// Nothing listens there.
+/// No server listens there.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 fn offline(sandbox: &Sandbox, file: &str) -> Result<PathBuf, HubError> {
@@ -17,7 +18,7 @@ fn offline(sandbox: &Sandbox, file: &str) -> Result<PathBuf, HubError> {
     get(config, "main", file)
 }
 
-/// The path that an error says is damaged.
+/// Returns the path that an error reports as damaged.
 fn damaged(result: Result<PathBuf, HubError>) -> PathBuf {
     match *result.unwrap_err().kind {
         HubErrorKind::Damaged { path, .. } => path,
@@ -51,7 +52,7 @@ fn a_cache_written_by_huggingface_hub_is_used_without_a_request() {
     sandbox.plant_file("config.json", &git_tag(CONFIG), CONFIG);
     sandbox.plant("blobs/5e9a-tag", &weights());
     sandbox.plant_link("model.safetensors", "../../blobs/5e9a-tag");
-    // Without symbolic links, huggingface_hub copies.
+    // Without symbolic links, `huggingface_hub` copies files.
     sandbox.plant(&format!("snapshots/{COMMIT}/tokenizer.json"), b"{}");
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
         assert!(offline(&sandbox, file).unwrap().is_file());
@@ -88,7 +89,7 @@ fn a_damaged_small_file_is_downloaded_again_or_named() {
         let text = refused.as_ref().unwrap_err().to_string();
         assert!(text.contains("delete it") && text.contains(blob.to_str().unwrap()), "{text}");
         assert_eq!(damaged(refused), blob);
-        // What the error says helps.
+        // The remedy in the error works.
         let path = sandbox.get(&server.endpoint, "config.json").unwrap();
         assert_eq!(fs::read(path).unwrap(), CONFIG);
         let notices = sandbox.notices.lock().unwrap().clone();
@@ -101,8 +102,8 @@ fn a_damaged_small_file_is_downloaded_again_or_named() {
 fn damaged_weights_are_downloaded_again_or_named() {
     let whole = weights();
     for poison in [&b"<html>Sign in</html>"[..], &whole[..10_000], &[&whole[..], b"more"].concat()] {
-        // The tag is no hash, so the check is the one of weights that are too long to be hashed at
-        // each use.
+        // The tag is not a hash, so this is the check for weights that are too long to hash at each
+        // use.
         let (sandbox, server) = (Sandbox::default(), serve(Behavior::Honest));
         let blob = sandbox.plant_file("model.safetensors", "5e9a-tag", poison);
         assert_eq!(damaged(offline(&sandbox, "model.safetensors")), blob);
@@ -217,7 +218,7 @@ fn revisions_with_slashes_are_kept_in_nested_folders() {
     assert_eq!(fs::read_to_string(sandbox.entry("refs/refs/pr/1")).unwrap(), COMMIT);
     assert_eq!(server.requests()[0].path, "/owner/model/resolve/refs%2Fpr%2F1/config.json");
     let requests = server.requests().len();
-    // A commit needs no reference.
+    // A commit does not need a reference.
     assert_eq!(get(sandbox.config(&server.endpoint), COMMIT, "config.json").unwrap(), path);
     assert_eq!(server.requests().len(), requests);
 }

@@ -1,4 +1,4 @@
-//! Downloads: the token, continuation, repetition, locks.
+//! Downloads: token, resumption, repetition, locks.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,11 +1,11 @@
-//! Servers that do everything wrong: each ends in an error, soon, with nothing outside the cache
-//! and nothing counted.
+//! Hostile servers: each fetch ends in an error, in bounded time, with nothing outside the cache
+//! and no file that counts as cached.
 
 use std::time::{Duration, Instant};
 
 use crate::server::{Behavior, CONFIG, Sandbox, TOKEN, git_tag, serve};
 
-/// Asserts that a fetch ends in an error with this text, and leaves nothing that counts.
+/// Asserts that a fetch ends in an error with this text, and leaves no file that counts as cached.
 fn refuses(behavior: Behavior, file: &str, message: &str) {
     refuses_in(&Sandbox::default(), behavior, file, message);
 }
@@ -26,7 +26,7 @@ fn refuses_in(sandbox: &Sandbox, behavior: Behavior, file: &str, message: &str) 
     assert!(requests.iter().all(|request| !format!("{request:?}").contains(TOKEN)), "{requests:?}");
 }
 
-/// One test a behavior: its name, the behavior, the file asked for, and a part of the error.
+/// One test per behavior: its name, the behavior, the requested file, and a part of the error.
 macro_rules! refused {
     ($($name:ident: $behavior:ident, $file:literal, $message:literal;)+) => {
         $(#[test] fn $name() { refuses(Behavior::$behavior, $file, $message) })+

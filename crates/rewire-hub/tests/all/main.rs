@@ -1,4 +1,4 @@
-//! Fetching from servers, honest and hostile.
+//! Fetches from honest and hostile servers.
 #![cfg(unix)]
 
 mod cache;

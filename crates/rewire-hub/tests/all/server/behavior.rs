@@ -1,4 +1,4 @@
-//! Everything that a server can do wrong.
+//! The behaviors of the test server.
 
 use std::io::{Result, Write};
 use std::net::TcpStream;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::honest::{COMMIT, CONFIG, OTHER_COMMIT, Reply, name_of, reply};
 use super::{HostileServer, Request};
 
-/// What a server does with every request, unless the name says otherwise.
+/// The response of a server to every request, unless the name says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behavior {
-    /// Keeps the protocol.
+    /// Follows the protocol.
     Honest,
     /// Describes large files and redirects to the other host for their content, as the hub does.
     LargeFilesElsewhere,
-    /// As [`Behavior::LargeFilesElsewhere`], and the other host sends a web page.
+    /// Acts like [`Behavior::LargeFilesElsewhere`], and the other host sends a web page.
     WebPageElsewhere,
-    /// Redirects to another path of its own first, as for a repository with a new name.
+    /// Redirects to another of its paths first, like a renamed repository.
     Renamed,
     RedirectToItself,
     RedirectInCircles,
@@ -61,22 +61,22 @@ pub enum Behavior {
     RangeIgnored,
     Compressed,
     ServerError,
-    /// Fails once, then keeps the protocol.
+    /// Fails once, then follows the protocol.
     ServerErrorOnce,
     BusyForAnHour,
-    /// Asks to wait a second once, then keeps the protocol.
+    /// Asks once to wait a second, then follows the protocol.
     BusyForASecond,
     Denied,
     StrangeStatus,
     CommitMoves,
-    /// Changes and cuts an honest answer's bytes as this seed has it.
+    /// Changes and cuts bytes in an honest answer, chosen by this seed.
     Mangled(u64),
 }
 
 const PAGE: &[u8] = b"<!DOCTYPE html><html><body>Sign in to the network</body></html>";
 
 impl Behavior {
-    /// All of them, for soak tests.
+    /// All behaviors, for soak tests.
     pub const ALL: [Behavior; 54] = {
         use Behavior::*;
         [
@@ -183,7 +183,7 @@ impl Behavior {
         }
     }
 
-    /// The redirect that this behavior answers with.
+    /// Returns the redirect of this behavior, if it has one.
     fn redirect(self, server: &HostileServer, request: &Request) -> Option<Reply> {
         let to = |place: &str| Some(Reply::new("302 Found").with("Location", place));
         let path = &request.path;
@@ -210,7 +210,7 @@ impl Behavior {
         }
     }
 
-    /// An answer to the first request alone.
+    /// Returns the answer to the first request only.
     fn first_only(self, _: &Reply) -> Option<Reply> {
         match self {
             Self::ServerErrorOnce => Some(Reply::new("503 Service Unavailable")),
@@ -219,7 +219,7 @@ impl Behavior {
         }
     }
 
-    /// An honest answer with one fault.
+    /// Adds one fault to an honest answer.
     fn change(self, request: &Request, reply: Reply) -> Reply {
         let head = request.method == "HEAD";
         match self {
@@ -265,7 +265,7 @@ impl Behavior {
         }
     }
 
-    /// A body that does not end as it should.
+    /// Sends a body that does not end correctly.
     fn send_bad_body(self, request: &Request, stream: &mut TcpStream) -> Result<()> {
         let reply = reply(request);
         let chunked = || reply.clone().without("Content-Length").with("Transfer-Encoding", "chunked").head();
@@ -292,7 +292,7 @@ impl Behavior {
 }
 
 impl Reply {
-    /// Content of the same length with another last byte but one.
+    /// Changes the last byte but one of the content, and keeps the length.
     fn containing_other(mut self) -> Self {
         let place = self.body.len() - 2;
         self.body[place] ^= 1;
@@ -300,7 +300,7 @@ impl Reply {
     }
 }
 
-/// An answer with a few bytes changed, added, removed or cut off.
+/// Returns an answer with a few bytes changed, added, removed or cut off.
 fn mangled(reply: &Reply, seed: u64, head: bool) -> Vec<u8> {
     let mut bytes = reply.head();
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -330,7 +330,7 @@ fn stall() {
     std::thread::sleep(Duration::from_secs(30));
 }
 
-/// Sends something again and again, for 30 s at most.
+/// Sends `first`, then `again` repeatedly, for at most 30 s.
 fn repeat(stream: &mut TcpStream, first: &[u8], again: &[u8], milliseconds: u64) -> Result<()> {
     let start = std::time::Instant::now();
     stream.write_all(first)?;

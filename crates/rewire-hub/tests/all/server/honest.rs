@@ -1,4 +1,4 @@
-//! The repository of all test servers, and the answers of a hub that keeps the protocol.
+//! The repository on all test servers, and the answers of a hub that follows the protocol.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,20 +12,20 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const OTHER_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 pub const CONFIG: &[u8] = br#"{"model_type": "gpt2", "n_layer": 2}"#;
 
-/// A small safetensors file.
+/// Returns a small safetensors file.
 pub fn weights() -> Vec<u8> {
     let header = br#"{"a":{"dtype":"U8","shape":[20000],"data_offsets":[0,20000]}}"#;
     let data: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
     [&(header.len() as u64).to_le_bytes()[..], header, &data].concat()
 }
 
-/// The tag of a file in the repository itself.
+/// Returns the tag of a file in the repository itself.
 pub fn git_tag(content: &[u8]) -> String {
     let blob = [format!("blob {}\0", content.len()).as_bytes(), content].concat();
     hexadecimal(&sha1::Sha1::digest(blob))
 }
 
-/// The tag of a file in large-file storage.
+/// Returns the tag of a file in large-file storage.
 pub fn lfs_tag(content: &[u8]) -> String {
     hexadecimal(&sha2::Sha256::digest(content))
 }
@@ -34,7 +34,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A file's content and tag.
+/// Returns a file's content and tag.
 pub fn file(name: &str) -> Option<(Vec<u8>, String)> {
     match name {
         "config.json" => Some((CONFIG.to_vec(), git_tag(CONFIG))),
@@ -92,7 +92,7 @@ impl Reply {
     }
 }
 
-/// The file that a request names, whatever the revision.
+/// Returns the file that a request names, at any revision.
 pub(super) fn name_of(request: &Request) -> &str {
     let path = &request.path;
     let path = path.strip_prefix("/owner/model/resolve/").or_else(|| path.strip_prefix("/renamed/resolve/"));
@@ -100,7 +100,7 @@ pub(super) fn name_of(request: &Request) -> &str {
     path.split_once('/').map_or("", |(_, name)| name)
 }
 
-/// What a hub answers that keeps all files in the repository itself.
+/// Returns the answer of a hub that keeps all files in the repository itself.
 pub(super) fn reply(request: &Request) -> Reply {
     let Some((content, tag)) = file(name_of(request)) else {
         return Reply::new("404 Not Found").with("X-Error-Code", "EntryNotFound").with("X-Repo-Commit", COMMIT);

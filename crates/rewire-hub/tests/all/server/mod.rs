@@ -1,5 +1,4 @@
-//! A hub on loopback that behaves as one [`Behavior`] says, and the cache that a test sets against
-//! it.
+//! A hub on loopback with one [`Behavior`], and a cache for the test to use with it.
 // Each test uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
@@ -17,10 +16,10 @@ pub use honest::{COMMIT, CONFIG, OTHER_COMMIT, REPOSITORY, file, git_tag, lfs_ta
 
 use rewire_hub::{HubClient, HubConfig, HubError, Notice};
 
-/// The token that no other host may see.
+/// The token, which no other host may see.
 pub const TOKEN: &str = "hf_secret";
 
-/// One request as a server received it.
+/// One request, as received by a server.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -39,7 +38,7 @@ impl Request {
 #[derive(Debug, Clone)]
 pub struct HostileServer {
     pub endpoint: String,
-    /// Another host that the server may send clients to.
+    /// Another host that the server may redirect clients to.
     pub stranger: String,
     requests: Arc<Mutex<Vec<Request>>>,
     of_stranger: Arc<Mutex<Vec<Request>>>,
@@ -50,7 +49,7 @@ impl HostileServer {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Requests that reached the other host.
+    /// Returns the requests that reached the other host.
     pub fn requests_of_stranger(&self) -> Vec<Request> {
         self.of_stranger.lock().unwrap().clone()
     }
@@ -77,7 +76,7 @@ pub fn serve(behavior: Behavior) -> HostileServer {
     server
 }
 
-/// Answers each connection's one request; `answer` also gets the number of earlier requests.
+/// Answers the one request of each connection; `answer` also gets the number of earlier requests.
 fn listen(
     listener: TcpListener,
     log: Arc<Mutex<Vec<Request>>>,
@@ -133,7 +132,7 @@ impl Default for Sandbox {
 }
 
 impl Sandbox {
-    /// The folder around the cache.
+    /// Returns the folder around the cache.
     pub fn outer(&self) -> PathBuf {
         self.folder.path().join("outer")
     }
@@ -142,12 +141,12 @@ impl Sandbox {
         self.outer().join("inner/cache")
     }
 
-    /// A path in the repository's folder of the cache.
+    /// Returns a path in the repository's folder in the cache.
     pub fn entry(&self, path: &str) -> PathBuf {
         self.cache().join("models--owner--model").join(path)
     }
 
-    /// Puts a file into the repository's folder of the cache.
+    /// Puts a file into the repository's folder in the cache.
     pub fn plant(&self, path: &str, content: &[u8]) -> PathBuf {
         let path = self.entry(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -169,7 +168,7 @@ impl Sandbox {
         std::os::unix::fs::symlink(target, snapshot).unwrap();
     }
 
-    /// A configuration with limits that suit a test, the token, and notices that are kept.
+    /// Returns a configuration with short limits, the token, and recorded notices.
     pub fn config(&self, endpoint: &str) -> HubConfig {
         let mut config = HubConfig::new(self.cache());
         endpoint.clone_into(&mut config.endpoint);
@@ -193,7 +192,7 @@ impl Sandbox {
         get(self.config(endpoint), "main", name)
     }
 
-    /// Everything outside the cache: paths, and contents of files.
+    /// Returns everything outside the cache: paths, and contents of files.
     pub fn outside(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let inner = self.outer().join("inner");
         let mut found = listing(self.folder.path(), &inner.join("cache"));
@@ -201,14 +200,14 @@ impl Sandbox {
         found
     }
 
-    /// The files that count as cached.
+    /// Returns the files that count as cached.
     pub fn counted(&self) -> Vec<PathBuf> {
         let files = listing(&self.entry("snapshots"), Path::new(""));
         files.into_iter().map(|(path, _)| path).filter(|path| !path.is_dir()).collect()
     }
 }
 
-/// Fetches one file in a thread of its own, so that a hang is a failure.
+/// Fetches one file in a separate thread, so that a hang becomes a failure.
 pub fn get(config: HubConfig, revision: &str, name: &str) -> Result<PathBuf, HubError> {
     let (done, result) = std::sync::mpsc::channel();
     let (revision, name) = (revision.to_owned(), name.to_owned());

@@ -1,9 +1,9 @@
-/* A stand-in for NVIDIA's driver, for machines without a GPU: it compiles and launches nothing and computes nothing.
+/* A stand-in for NVIDIA's driver, for machines without a GPU: it launches nothing and computes nothing.
  *
- * Allocations are counted against STAND_IN_MEMORY bytes and refused beyond them, as a GPU's are; launches are counted; what is read back
- * are made-up numbers between -1 and 1. At exit a line of counts is added to the file STAND_IN_LOG. So everything that the program does
- * on the host, on its way to a GPU, can be run: kernels are made and compiled (by the real compiler library, for compute capability 9.0),
- * memory runs out, and how often the program waits is seen. What kernels compute cannot. */
+ * Allocations are counted, and refused beyond STAND_IN_MEMORY bytes, as on a GPU. Launches are counted. Reads return made-up
+ * numbers between -1 and 1. At exit the counts are appended to the file STAND_IN_LOG as one line. The program's whole host side
+ * can run this way: kernels are generated and compiled (by the real compiler library, for compute capability 9.0), memory runs
+ * out, and the number of waits is counted. The results of kernels cannot be tested. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -158,7 +158,7 @@ Result cuMemcpy2DAsync_v2(const struct Copy *copy, void *stream) {
     return SUCCESS;
 }
 
-/* Streams and events: everything is done when it is asked for. */
+/* Streams and events: all work finishes immediately. */
 
 Result cuStreamCreate(void **stream, unsigned flags) {
     static uintptr_t last = 16;

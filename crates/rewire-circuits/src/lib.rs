@@ -20,7 +20,8 @@
 //!
 //! let model = Toy::Gpt2.load::<Flex>(&Default::default()).unwrap();
 //! let pairs = demo_pairs(&Toy::Gpt2.tokenizer().unwrap(), model.config().bos_token).unwrap();
-//! let [choosing, judging] = [0..4, 4..8].map(|i| PromptPairs::new(pairs.pairs()[i].to_vec()).unwrap());
+//! let [choosing, judging] =
+//!     [0..4, 4..8].map(|i| PromptPairs::new(pairs.pairs()[i].to_vec()).unwrap());
 //!
 //! // Ablated heads get their mean output over the prompts, by position.
 //! let means = means_by(&model, &[((), pairs.clean())].into(), 8).unwrap();

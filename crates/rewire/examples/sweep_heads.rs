@@ -19,7 +19,8 @@ fn main() -> Result<(), Error> {
         },
     ])?;
     let study = Study::new(&model, &pairs, LogitDiff::new(&pairs));
-    let outcome = study.patch([Component::HeadZ])?; // 0: as on the corrupted prompt, 1: as on the clean prompt
+    // Effects are 0 on the corrupted prompt and 1 on the clean prompt.
+    let outcome = study.patch([Component::HeadZ])?;
     for node in outcome.effects[0].top(5) {
         println!("{node}");
     }

@@ -34,7 +34,7 @@ fn patches_without_effect_are_reported() {
         assert_eq!(
             array(model.forward(run(&model), &mut misfit).unwrap()),
             plain,
-            "a patch that does not fit was made"
+            "a patch of another shape was applied"
         );
         let found = if value[3] == 9 { value } else { mask }.to_vec();
         let expected = vec![1, 3, 2, 8];
@@ -79,7 +79,7 @@ fn runs_that_do_not_fit_the_model_are_refused() {
     assert!(shape(Run::from_residual(0, zeros([1, 3, 8]))));
     let joined = |start, rows| shape(Run::from_residual(1, zeros([1, 3, 16])).with_joining(vec![start, rows]));
     let later = |layer, pos| RunStart::Residual { layer, residual: zeros([1, pos, 16]) };
-    assert!(joined(later(2, 3), later(0, 3)), "rows that join where the run has passed");
+    assert!(joined(later(2, 3), later(0, 3)), "rows that join before the start of the run");
     assert!(joined(later(1, 3), later(2, 2)), "rows of other positions");
     let tokens = RunStart::Tokens(model.tokens(&[vec![1, 2, 3]]).unwrap());
     assert!(joined(tokens, later(2, 3)), "rows that join from tokens");

@@ -64,7 +64,7 @@ fn an_interrupted_download_resumes_at_its_last_byte() {
     is_the_toy(&hub.fetch(REPOSITORY, "main").unwrap());
     let downloads = server.downloads_of("model.safetensors");
     assert_eq!(downloads.len(), 6, "{downloads:?}");
-    assert!(downloads.is_sorted_by(|a, b| a < b), "not continued where it ended: {downloads:?}");
+    assert!(downloads.is_sorted_by(|a, b| a < b), "not resumed at the last byte: {downloads:?}");
 }
 
 #[test]

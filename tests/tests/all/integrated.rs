@@ -284,7 +284,7 @@ proptest! {
             let sums = (2..units).fold(effects.values.clone(), |sum, _| sum.sum_axis(Dimension(2)));
             let sizes = (2..units).fold(effects.values.mapv(f32::abs), |sum, _| sum.sum_axis(Dimension(2)));
             let size = scale(&sizes).max(1.0);
-            assert_within(&(&sums - &complete.change), &complete.gap, 1e-5 * size, "the gap is what it says");
+            assert_within(&(&sums - &complete.change), &complete.gap, 1e-5 * size, "the gap is the sum minus the change");
             assert_within(&sums, &complete.change, 1e-3 * (scale(&complete.change) + 0.02 * size), "complete");
         }
         // The neurons in a layer together equal its MLP, on the same line, except for the zero end:
@@ -322,7 +322,7 @@ proptest! {
         let whole = run(&Execution::default());
         let cut = run(&Execution { token_budget: budget, gradient_batch: 1, workers: Some(1), ..Execution::default() });
         for (whole, cut) in whole.outcome.effects.iter().zip(&cut.outcome.effects) {
-            assert_within(&cut.values, &whole.values, 1e-4 * scale(&whole.values).max(0.1), "cut in other portions");
+            assert_within(&cut.values, &whole.values, 1e-4 * scale(&whole.values).max(0.1), "other batch sizes");
         }
     }
 

@@ -157,7 +157,8 @@ pub(crate) fn paths<B: Differentiable>(
     for end in 0..layers {
         if end > 0 {
             let arriving = arriving(model, linear, kept.norm, end)?; // [row, input * head, d_model]
-            let starts = Tensor::cat(written.clone(), 1); // [row, layer_start * head_start, d_model]
+            // [row, layer_start * head_start, d_model]
+            let starts = Tensor::cat(written.clone(), 1);
             let paths = matmul(arriving, starts.swap_dims(1, 2));
             let of_prompt = pos * 3 * heads * end * heads;
             of_ends.push(match kept.reduce {
@@ -208,7 +209,8 @@ fn arriving<B: Differentiable>(
     let through_weights = INPUTS.into_iter().map(|(input, site)| {
         let gradient = to_f32(linear.gradients.get::<4>(HookPoint::block(layer, site))?);
         let [prompts, pos, heads, d_head] = gradient.dims();
-        let gradient = gradient.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1); // [head, row, d_head]
+        // [head, row, d_head]
+        let gradient = gradient.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1);
         let w = model.w_head_input(layer, input).inner(); // [head, d_model, d_head]
         Ok(matmul(gradient, w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
     });

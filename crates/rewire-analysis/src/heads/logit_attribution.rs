@@ -136,13 +136,15 @@ impl<'a, B: Backend> Direct<'a, B> {
             Component::MlpPost => self.neurons(layer),
             other => self.whole(layer, NodeKind::all(other).site()),
         };
-        let layers = layers.map(of_layer).collect::<Result<Vec<Tensor<B, 2>>, AnalysisError>>()?; // each [unit, prompt]
+        // Each is [unit, prompt].
+        let layers = layers.map(of_layer).collect::<Result<Vec<Tensor<B, 2>>, AnalysisError>>()?;
         let [units, prompts] = layers.first().map_or([0; 2], Tensor::dims);
         let array = |values| Array2::from_shape_vec((units, prompts), values).expect("one number per unit and prompt");
         let layers = to_vecs(layers.into_iter().map(|layer| layer.reshape([units * prompts])).collect());
         let layers: Vec<Array2<f32>> = layers.into_iter().map(array).collect();
         let views: Vec<_> = layers.iter().map(|layer| layer.view()).collect();
-        let all = ndarray::stack(Axis(0), &views).expect("layers of one shape"); // [layer, unit, prompt]
+        // [layer, unit, prompt]
+        let all = ndarray::stack(Axis(0), &views).expect("layers of one shape");
         let all = all.permuted_axes([2, 0, 1]).as_standard_layout().into_owned().into_dyn();
         let divided = NodeKind::all(component).unit_axis().is_some();
         Ok(if divided { all } else { all.index_axis_move(Axis(2), 0) })

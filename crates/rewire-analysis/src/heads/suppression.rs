@@ -198,7 +198,8 @@ impl<B: Backend> Clean<'_, B> {
             Ok(to_vec(matmul(to_f32(x), w_o.clone()))) // [prompt, pos, d_model]
         };
         let (values, outputs) = (written(Site::V)?, written(Site::Z)?);
-        let pattern = to_vec(self.cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1)); // [prompt, dest, src]
+        // [prompt, dest, src]
+        let pattern = to_vec(self.cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1));
         let means = self.means(&outputs);
         let mean = |dest: usize| &means[dest * d_model..][..d_model];
         let mut ablated = outputs;
@@ -285,7 +286,8 @@ impl<B: Backend> Clean<'_, B> {
             let moved = matmul(of(&read).reshape([prompts * pos, d_model]), self.model.unembedding());
             let changed = log_softmax(logits.clone() + moved.reshape(logits.dims()), 2);
             let clean = log_softmax(logits, 2);
-            let divergence = to_vec((clean.clone().exp() * (clean - changed)).sum_dim(2)); // [prompt, pos]
+            // [prompt, pos]
+            let divergence = to_vec((clean.clone().exp() * (clean - changed)).sum_dim(2));
             for (prompt, all) in divergence.chunks(pos).enumerate() {
                 if let Some(value) = all[..=self.pairs.end(from + prompt)].iter().find(|v| !v.is_finite()) {
                     let what = format!("the divergence of the run with {what} from the clean run");

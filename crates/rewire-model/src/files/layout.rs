@@ -5,14 +5,19 @@
 //! |---|---|---|
 //! | token embedding | `wte.weight` | `gpt_neox.embed_in.weight` |
 //! | position embedding | `wpe.weight` | none |
-//! | norm before attention | `h.L.ln_1.{weight,bias}` | `gpt_neox.layers.L.input_layernorm.{weight,bias}` |
-//! | queries, keys, values | `h.L.attn.c_attn.{weight,bias}`, `[in, (qkv head d_head)]` | `..attention.query_key_value.{weight,bias}`, `[(head qkv d_head), in]` |
-//! | attention output | `h.L.attn.c_proj.{weight,bias}`, `[in, out]` | `..attention.dense.{weight,bias}`, `[out, in]` |
-//! | norm before the MLP | `h.L.ln_2.{weight,bias}` | `..post_attention_layernorm.{weight,bias}` |
-//! | MLP in | `h.L.mlp.c_fc.{weight,bias}`, `[in, out]` | `..mlp.dense_h_to_4h.{weight,bias}`, `[out, in]` |
-//! | MLP out | `h.L.mlp.c_proj.{weight,bias}`, `[in, out]` | `..mlp.dense_4h_to_h.{weight,bias}`, `[out, in]` |
-//! | final norm | `ln_f.{weight,bias}` | `gpt_neox.final_layer_norm.{weight,bias}` |
-//! | unembedding | tied to `wte.weight` | `embed_out.weight`, `[out, in]` |
+//! | norm before attention | `h.L.ln_1` | `gpt_neox.layers.L.input_layernorm` |
+//! | queries, keys, values | `h.L.attn.c_attn` | `gpt_neox.layers.L.attention.query_key_value` |
+//! | attention output | `h.L.attn.c_proj` | `gpt_neox.layers.L.attention.dense` |
+//! | norm before the MLP | `h.L.ln_2` | `gpt_neox.layers.L.post_attention_layernorm` |
+//! | MLP in | `h.L.mlp.c_fc` | `gpt_neox.layers.L.mlp.dense_h_to_4h` |
+//! | MLP out | `h.L.mlp.c_proj` | `gpt_neox.layers.L.mlp.dense_4h_to_h` |
+//! | final norm | `ln_f` | `gpt_neox.final_layer_norm` |
+//! | unembedding | tied to `wte.weight` | `embed_out.weight` |
+//!
+//! The names from the first norm to the final norm continue with `.weight` and `.bias`. GPT-2 stores
+//! linear weights as `[in, out]`, with queries, keys and values as `[in, (qkv head d_head)]`.
+//! GPT-NeoX stores linear weights and the unembedding as `[out, in]`, with queries, keys and values
+//! as `[(head qkv d_head), in]`.
 
 use crate::config::{Architecture, TransformerConfig};
 

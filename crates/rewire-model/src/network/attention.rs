@@ -96,7 +96,8 @@ impl<B: Backend> Attention<B> {
             None => Queries::From(first),
         };
         let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();
-        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries)); // [batch, head, query, key]
+        // [batch, head, query, key]
+        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries));
         let pattern = hook.visit(at(Site::Pattern), softmax(scores, 3));
         let z = hook.visit(at(Site::Z), mix(pattern, v, values)); // [batch, query, head, d_head]
 

@@ -17,7 +17,8 @@ pub(super) struct Columns {
 /// Where a table's answers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AnswerColumns {
-    /// Token ids or lists of token ids of one tokenizer, with text to check them if the table has it.
+    /// Token ids, or lists of token ids, for one tokenizer, with text to check them if the table has
+    /// it.
     Ids { right: &'static str, wrong: &'static str, text: Option<[&'static str; 2]> },
     /// Text, or lists of text.
     Text { right: &'static str, wrong: &'static str },
@@ -25,7 +26,8 @@ enum AnswerColumns {
     Years { column: &'static str },
 }
 
-/// Columns of token ids, right then wrong, and columns of the answers as text, in the tables of EAP-IG.
+/// Columns of token ids, right then wrong, and columns of the answers as text, in the tables of
+/// EAP-IG.
 const IDS: [(&str, &str, Option<[&str; 2]>); 4] = [
     ("correct_idx", "incorrect_idx", None),
     ("country_idx", "corrupted_country_idx", Some(["country", "corrupted_country"])),
@@ -47,7 +49,8 @@ const CLEAN: [&str; 3] = ["clean", "question", "clean_prefix"];
 const CORRUPTED: [&str; 3] = ["corrupted", "corrupt", "patch_prefix"];
 
 impl Columns {
-    /// Reads the header. `corrupted` names the column of corrupted prompts if it is not `corrupted`.
+    /// Reads the header. `corrupted` names the column of corrupted prompts if it is not
+    /// `corrupted`.
     ///
     /// # Errors
     /// A sentence that lists the columns that were found and those that are expected.

@@ -14,10 +14,10 @@
 //! | final norm | `ln_f` | `gpt_neox.final_layer_norm` |
 //! | unembedding | tied to `wte.weight` | `embed_out.weight` |
 //!
-//! The names from the first norm to the final norm continue with `.weight` and `.bias`. GPT-2 stores
-//! linear weights as `[in, out]`, with queries, keys and values as `[in, (qkv head d_head)]`.
-//! GPT-NeoX stores linear weights and the unembedding as `[out, in]`, with queries, keys and values
-//! as `[(head qkv d_head), in]`.
+//! The names from the first norm to the final norm continue with `.weight` and `.bias`. GPT-2
+//! stores linear weights as `[in, out]`, with queries, keys and values as
+//! `[in, (qkv head d_head)]`. GPT-NeoX stores linear weights and the unembedding as `[out, in]`,
+//! with queries, keys and values as `[(head qkv d_head), in]`.
 
 use crate::config::{Architecture, TransformerConfig};
 

@@ -17,8 +17,8 @@ pub(super) struct Columns {
 /// Where a table's answers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AnswerColumns {
-    /// Token ids, or lists of token ids, for one tokenizer, with text to check them if the table has
-    /// it.
+    /// Token ids, or lists of token ids, for one tokenizer, with text to check them if the table
+    /// has it.
     Ids { right: &'static str, wrong: &'static str, text: Option<[&'static str; 2]> },
     /// Text, or lists of text.
     Text { right: &'static str, wrong: &'static str },

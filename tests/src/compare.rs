@@ -96,7 +96,7 @@ pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: imp
     let share = share_below(expected, tolerance.absolute);
     assert!(
         share <= LARGEST_SHARE_BELOW,
-        "{what}: {:.0}% of the expected entries are below the tolerance of {:e}: nothing is tested of those",
+        "{what}: {:.0}% of the expected entries are below the tolerance of {:e}: those entries are not tested",
         100.0 * share,
         tolerance.absolute
     );

@@ -236,7 +236,7 @@ mod tests {
         );
         assert_eq!(differing(|f| f.totals.queries += 0.01), ["into the movers' queries, 10 heads, sum"]);
         assert_eq!(differing(|f| f.totals.direct[1] -= 0.01).len(), 1);
-        // One of 210 names more.
+        // One more of 210 names.
         assert_eq!(differing(|f| f.copying.positive[[9, 6]] += 100.0 / 210.0), ["copy score of 9.6, per cent"]);
         assert_eq!(differing(|f| f.copying.positive[[3, 1]] = 100.0 / 210.0).len(), 1);
         assert_eq!(differing(|f| f.copying.positive[[11, 1]] = 50.0).len(), 0, "the stored output ends before L11H1");

@@ -43,8 +43,7 @@ pub(crate) fn damage(trials: &mut Trials) -> anyhow::Result<()> {
     } else {
         ensure!(again.code == Some(0), "{what}: ended with {:?}: {}", again.code, again.stderr);
     }
-    check_equal(&read(&out)?, &reference.files)
-        .with_context(|| format!("{} with a damaged record: {what}", line.name))
+    check_equal(&read(&out)?, &reference.files).with_context(|| format!("{} with a damaged record: {what}", line.name))
 }
 
 /// Damages a record; returns what was done.

@@ -5,8 +5,8 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_tasks::{
-    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalization, Probability, PromptPair,
-    PromptPairs,
+    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalization, Probability,
+    ProbabilityDifference, PromptPair, PromptPairs,
 };
 
 type Double = NdArray<f64>;
@@ -33,11 +33,12 @@ fn value(metric: &BuiltinMetric, logits: &[f64]) -> Vec<f64> {
     metric.evaluate(read, &[0, 1]).into_data().iter::<f64>().collect()
 }
 
-fn all() -> [BuiltinMetric; 4] {
+fn all() -> [BuiltinMetric; 5] {
     let reference = LOGITS.map(|row| row.iter().rev().map(|v| *v as f32).collect::<Vec<_>>());
     [
         BuiltinMetric::LogitDiff(LogitDiff::new(&pairs())),
         BuiltinMetric::Probability(Probability::new(&pairs())),
+        BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(&pairs())),
         BuiltinMetric::KlDivergence(KlDivergence::new(&pairs(), &reference)),
         BuiltinMetric::Accuracy(Accuracy::new(&pairs())),
     ]
@@ -57,6 +58,7 @@ fn metrics_are_what_they_are_by_definition() {
     let expected = [
         [0.7 + 0.4, (2.0 + 0.9) / 2.0 - (-1.0 + 0.3) / 2.0],
         [p[3], q[0] + q[4]],
+        [p[3] - p[1], q[0] + q[4] - q[2] - q[1]],
         [kl(&LOGITS[0]), kl(&LOGITS[1])],
         [0.0, 1.0],
     ];
@@ -103,7 +105,8 @@ fn no_metric_takes_a_logit_that_is_not_finite_for_a_number() {
         (logits[0][1], logits[1][3]) = (wrong, 0.5);
         let [first, second] = value(metric, logits.as_flattened())[..] else { panic!("a number a row") };
         // A logit of -inf is a token that cannot come: its probability is 0.
-        let may_be_finite = metric.name() == "probability" && wrong == f64::NEG_INFINITY;
+        let of_probability = ["probability", "prob-diff"].contains(&metric.name());
+        let may_be_finite = of_probability && wrong == f64::NEG_INFINITY;
         assert!(!first.is_finite() || may_be_finite, "{} of {wrong} is {first}", metric.name());
         assert!(second.is_finite(), "{}: one row spoils another", metric.name());
     }
@@ -176,10 +179,15 @@ fn roundings_are_above_what_float32_puts_metrics_off_and_not_far_above() {
             let log_q = log_softmax(&logits[row]);
             log_q[3].exp() + log_q[5].exp()
         };
-        let metrics: [(BuiltinMetric, &dyn Fn(usize) -> f64); 3] = [
+        let probability_difference = |row: usize| {
+            let log_q = log_softmax(&logits[row]);
+            log_q[3].exp() + log_q[5].exp() - log_q[1].exp()
+        };
+        let metrics: [(BuiltinMetric, &dyn Fn(usize) -> f64); 4] = [
             (BuiltinMetric::KlDivergence(KlDivergence::new(&pairs, &reference)), &kl),
             (BuiltinMetric::LogitDiff(LogitDiff::new(&pairs)), &difference),
             (BuiltinMetric::Probability(Probability::new(&pairs)), &probability),
+            (BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(&pairs)), &probability_difference),
         ];
         for (metric, exact) in metrics {
             let read = metric.reads().columns.unwrap_or_else(|| (0..columns).collect());

@@ -7,7 +7,7 @@ use anyhow::Context;
 use burn::backend::{Autodiff, Flex};
 use clap::Args;
 use rewire_cli::output::{WaitArguments, print};
-use rewire_cli::progress;
+use rewire_cli::progress::StepProgress;
 use rewire_toy::{MODEL_FILES, Toy, TrainingOptions, save, train};
 
 #[derive(Args)]
@@ -54,14 +54,11 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
         ..TrainingOptions::default()
     };
     let started = Instant::now();
-    let bar = progress::bar(options.steps, toy.name());
-    let report = |step, loss| {
-        bar.set_message(format!("answer loss {loss:.4}"));
-        bar.set_position(step as u64);
-    };
+    let mut progress = StepProgress::new(toy.name());
+    let report = |step, loss: f64| progress.update(step, options.steps, &format!("answer loss {loss:.4}"));
     let directory = arguments.wait.take(&out.join(toy.name()), &MODEL_FILES)?;
     let trained = train::<Autodiff<Flex>>(toy, &options, &Default::default(), report)?;
-    bar.finish_and_clear();
+    progress.finish();
     save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("cannot save the model")?;
     let score = trained.manifest.held_out;
     let seconds = started.elapsed().as_secs_f64();

@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::backend::Backend;
 use bytesize::ByteSize;
-use indicatif::ProgressBar;
 use rewire_analysis::AnalysisError;
 use rewire_analysis::run::{Execution, ReducedBatch};
 use rewire_model::Transformer;
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use crate::compute::{MemoryArguments, NumberArguments};
 use crate::device::Device;
 use crate::output::say;
-use crate::progress::bar;
+use crate::progress::StepProgress;
 
 /// One run of a command. Each command builds it once from its arguments.
 pub(crate) struct Session {
@@ -38,8 +37,8 @@ struct Seen {
     fitted: OnceLock<u64>,
     /// All reductions of a batch, in order.
     reduced: Mutex<Vec<ReducedBatch>>,
-    /// The progress bar of the current step.
-    bar: Mutex<Option<ProgressBar>>,
+    /// The progress of the current step.
+    progress: Mutex<Option<StepProgress>>,
 }
 
 impl Session {
@@ -80,7 +79,7 @@ impl Session {
                 say(&reduced.to_string());
                 locked(&of_reduced.reduced).push(reduced.clone());
             }),
-            on_progress: Box::new(move |progress| show(&mut locked(&of_progress.bar), progress)),
+            on_progress: Box::new(move |progress| show(&mut locked(&of_progress.progress), progress)),
         })
     }
 
@@ -157,16 +156,13 @@ pub(crate) fn fault(error: &anyhow::Error) -> Option<&DeviceError> {
     })
 }
 
-/// Updates the progress bar.
-fn show(current: &mut Option<ProgressBar>, progress: Progress<'_>) {
-    match (progress, current.as_ref()) {
-        (Progress::Started(name), _) => *current = Some(bar(0, name)),
-        (Progress::Done { done, of }, Some(bar)) => {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-        }
-        (Progress::Finished, Some(bar)) => {
-            bar.finish_and_clear();
+/// Updates the progress of the current step.
+fn show(current: &mut Option<StepProgress>, progress: Progress<'_>) {
+    match (progress, current.as_mut()) {
+        (Progress::Started(name), _) => *current = Some(StepProgress::new(name)),
+        (Progress::Done { done, of }, Some(step)) => step.update(done, of, ""),
+        (Progress::Finished, Some(step)) => {
+            step.finish();
             *current = None;
         }
         (_, None) => {}

@@ -38,7 +38,7 @@ pub use metrics::divergence::KlDivergence;
 pub use metrics::linear::{LinearMetric, LinearMetricError, LogitDiff};
 pub use metrics::metric::{AtClean, Metric, Reads};
 pub use metrics::normalization::{Normalization, NormalizationError};
-pub use metrics::probability::Probability;
+pub use metrics::probability::{Probability, ProbabilityDifference};
 pub use pairs::{PairsError, PromptPair, PromptPairs};
 pub use pairs_file::{AnswerTokens, PairsFile, PairsFileError, PairsProblem, PairsSource, read_pairs};
 pub use tokenizer::{ChangedText, Surrounding, Tokenizer, TokenizerError};

@@ -5,8 +5,8 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_tasks::{
-    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalization, Probability, PromptPair,
-    PromptPairs,
+    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalization, Probability,
+    ProbabilityDifference, PromptPair, PromptPairs,
 };
 
 type Double = NdArray<f64>;
@@ -34,11 +34,12 @@ fn value(metric: &BuiltinMetric, logits: &[f64]) -> Vec<f64> {
     metric.evaluate(read, &[0, 1]).into_data().iter::<f64>().collect()
 }
 
-fn all() -> [BuiltinMetric; 4] {
+fn all() -> [BuiltinMetric; 5] {
     let reference = LOGITS.map(|row| row.iter().rev().map(|v| *v as f32).collect::<Vec<_>>());
     [
         BuiltinMetric::LogitDiff(LogitDiff::new(&pairs())),
         BuiltinMetric::Probability(Probability::new(&pairs())),
+        BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(&pairs())),
         BuiltinMetric::KlDivergence(KlDivergence::new(&pairs(), &reference)),
         BuiltinMetric::Accuracy(Accuracy::new(&pairs())),
     ]
@@ -58,6 +59,7 @@ fn metrics_match_their_definitions() {
     let expected = [
         [0.7 + 0.4, (2.0 + 0.9) / 2.0 - (-1.0 + 0.3) / 2.0],
         [p[3], q[0] + q[4]],
+        [p[3] - p[1], q[0] + q[4] - q[2] - q[1]],
         [kl(&LOGITS[0]), kl(&LOGITS[1])],
         [0.0, 1.0],
     ];
@@ -104,7 +106,8 @@ fn metrics_of_logits_that_are_not_finite_are_not_finite() {
         (logits[0][1], logits[1][3]) = (wrong, 0.5);
         let [first, second] = value(metric, logits.as_flattened())[..] else { panic!("a number a row") };
         // A token with a logit of -inf has probability 0.
-        let may_be_finite = metric.name() == "probability" && wrong == f64::NEG_INFINITY;
+        let of_probability = ["probability", "prob-diff"].contains(&metric.name());
+        let may_be_finite = of_probability && wrong == f64::NEG_INFINITY;
         assert!(!first.is_finite() || may_be_finite, "{} of {wrong} is {first}", metric.name());
         assert!(second.is_finite(), "{}: one row spoils another", metric.name());
     }
@@ -177,10 +180,15 @@ fn rounding_bounds_of_metrics_are_tight() {
             let log_q = log_softmax(&logits[row]);
             log_q[3].exp() + log_q[5].exp()
         };
-        let metrics: [(BuiltinMetric, &dyn Fn(usize) -> f64); 3] = [
+        let probability_difference = |row: usize| {
+            let log_q = log_softmax(&logits[row]);
+            log_q[3].exp() + log_q[5].exp() - log_q[1].exp()
+        };
+        let metrics: [(BuiltinMetric, &dyn Fn(usize) -> f64); 4] = [
             (BuiltinMetric::KlDivergence(KlDivergence::new(&pairs, &reference)), &kl),
             (BuiltinMetric::LogitDiff(LogitDiff::new(&pairs)), &difference),
             (BuiltinMetric::Probability(Probability::new(&pairs)), &probability),
+            (BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(&pairs)), &probability_difference),
         ];
         for (metric, exact) in metrics {
             let read = metric.reads().columns.unwrap_or_else(|| (0..columns).collect());

@@ -8,7 +8,8 @@ use rewire_model::{Differentiable, Run, Transformer};
 use rewire_tasks::Metric;
 
 use crate::attribution::linearize::slope;
-use crate::attribution::nodes::{PendingSum, by_batch};
+use crate::attribution::nodes::by_batch;
+use crate::attribution::pending_sum::PendingSum;
 use crate::attribution::slope::{Linearity, Metrics};
 use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};

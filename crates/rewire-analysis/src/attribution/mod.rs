@@ -6,6 +6,7 @@ pub(crate) mod edges;
 pub(crate) mod groups;
 pub(crate) mod linearize;
 pub(crate) mod nodes;
+pub(crate) mod pending_sum;
 pub(crate) mod slope;
 
 pub use attention::attention_attribution;

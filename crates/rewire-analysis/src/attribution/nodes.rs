@@ -3,8 +3,6 @@
 
 use crate::run::record::{baselines, check_pairs};
 use burn::module::AutodiffModule;
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
 use rewire_hooks::{Axis, CacheError, HookPoint, Site};
 use rewire_model::{Differentiable, Transformer};
@@ -14,20 +12,20 @@ use rewire_tensor::to_f32;
 use crate::attribution::edges;
 use crate::attribution::edges::{EdgeAttribution, EdgeAttributionOptions};
 use crate::attribution::linearize::{Linearized, Points, linearize};
+use crate::attribution::pending_sum::PendingSum;
 use crate::attribution::slope::{Linearity, Metrics};
 use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::index::no_effects;
 use crate::node::kind::{By, NodeKind};
 use crate::run::batch::{PromptBatch, batches};
-use crate::run::checkpoint::WorkId;
+use crate::run::checkpoint::{Checkpoint, WorkId};
 use crate::run::execution::Execution;
 use crate::run::finite::check_effects;
 use crate::run::fit::{catch_device_faults, ensure_healthy};
 use crate::run::moves::clear;
 use crate::run::question::{Direction, Question};
 use crate::run::record::{check, effect_scale};
-use crate::run::transfer::to_vecs;
 use crate::run::workers;
 
 /// Returns the estimated effect of every node of the given kinds:
@@ -74,102 +72,31 @@ pub fn attribution_patching_with_edges<B: Differentiable, M: Metric>(
     Ok((outcome, paths))
 }
 
-/// Describes the work on a batch for its checkpoint. The text must stay the same in every version.
-fn description(nodes: &[NodeKind], paths: Option<EdgeAttributionOptions>, batch: &PromptBatch) -> String {
-    let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-    let paths = paths.map_or_else(|| "none".to_owned(), |paths| format!("{} {}", paths.norm, paths.reduce));
-    format!("attribution of {}, edges {paths}, {} prompts", nodes.join(" "), batch.prompts.len())
-}
-
-/// Returns the estimates of nodes, and the edge effects of each batch if `paths` is given.
+/// Returns the estimates of nodes, and the edge effects of each batch if `edges` is given.
 pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     nodes: &[NodeKind],
-    paths: Option<EdgeAttributionOptions>,
+    edges: Option<EdgeAttributionOptions>,
     direction: Direction,
     execution: &Execution,
 ) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
     let Question { pairs, metric, scale } = question;
     catch_device_faults::<B, _>(&model.device(), || {
-        let config = model.config();
-        let shapes = |n_prompts: usize| -> Vec<Vec<usize>> {
-            let kinds = nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, pairs.width()).shape().to_vec());
-            let paths = paths.map(|paths| edges::shape(paths.reduce, config, n_prompts, pairs.width()));
-            kinds.chain(paths).chain([vec![n_prompts], vec![n_prompts], vec![n_prompts]]).collect()
-        };
         let at = Linearity { method: "attribution patching", at: direction, has_other_direction: true };
-        let estimated = by_batch(model, question, at, execution, |batch| {
-            let pass = WorkId::new(batch.prompts[0], 0, &description(nodes, paths, batch));
-            if let Some(kept) =
-                execution.checkpoint.load(pass).and_then(|kept| split_checkpoint(kept, &shapes(batch.prompts.len())))
-            {
-                return Ok(kept);
-            }
-            let sites: Vec<Site> = nodes.iter().map(|n| n.site()).collect();
-            let [recorded_too, probed_too]: [&'static [Site]; 2] = match paths {
-                Some(_) => [&edges::RECORDED, &edges::PROBED],
-                None => [&[], &[]],
-            };
-            let accepts = |more: &'static [Site]| {
-                let sites = sites.clone();
-                move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
-            };
-            let points = Points { recorded: accepts(recorded_too), probed: accepts(probed_too) };
-            let linear = linearize(model, metric, batch, direction, points)?;
-            let mut sums = Vec::with_capacity(nodes.len() * config.n_layers);
-            for &kind in nodes {
-                for layer in 0..config.n_layers {
-                    let point = HookPoint::block(layer, kind.site());
-                    sums.push(match point.axes().len() {
-                        4 => estimate::<B, 4>(kind, point, &linear)?,
-                        _ => estimate::<B, 3>(kind, point, &linear)?,
-                    });
-                }
-            }
-            let of_paths = match paths {
-                Some(paths) => edges::paths(model, &linear, paths)?,
-                None => Vec::new(),
-            };
-            // Read everything in one transfer: until then the device only queues operations.
-            let metrics = [linear.base_metric.clone(), linear.source_metric.clone(), linear.slope.clone()];
-            let (estimates, mut read) = PendingSum::read(sums, of_paths.into_iter().chain(metrics));
-            let (Some(slope), Some(source), Some(base)) = (read.pop(), read.pop(), read.pop()) else {
-                unreachable!("two metrics and a slope were read")
-            };
-            let metrics = Metrics { base, source, slope };
-            metrics.check(&model.valid(), metric.name(), batch, direction)?;
-            let mut estimates = estimates.into_iter();
-            let mut of_batch = Vec::with_capacity(nodes.len() + 1);
-            for &kind in nodes {
-                let mut of_kind = no_effects(kind, config, batch.pairs.len(), pairs.width());
-                for (layer, estimate) in estimates.by_ref().take(config.n_layers).enumerate() {
-                    let mut of_layer = of_kind.index_axis_mut(Dimension(1), layer);
-                    write(kind, batch, linear.first, &estimate, of_layer.view_mut());
-                    clear(kind, layer, batch, config, of_layer);
-                }
-                check_effects("attribution patching", kind, batch.prompts[0], &of_kind)?;
-                of_batch.push(of_kind);
-            }
-            if let Some(paths) = paths {
-                of_batch.push(edges::array(read, paths, config, batch, linear.first));
-            }
-            let of_metric = [&metrics.base, &metrics.source, &metrics.slope];
-            let numbers: Vec<f32> = of_batch.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
-            ensure_healthy::<B>(&model.device())?;
-            execution.checkpoint.store(pass, &numbers).map_err(AnalysisError::Checkpoint)?;
-            Ok((of_batch, metrics))
-        })?;
+        let estimation = Estimation { model, metric, nodes, edges, direction, width: pairs.width() };
+        let estimated =
+            by_batch(model, question, at, execution, |batch| estimation.resumed(batch, execution.checkpoint))?;
         let vanished = estimated.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = estimated.metrics;
         let baselines = baselines(direction, base, source);
         let factor = effect_scale(&baselines, scale)?;
-        let (estimates, paths): (Vec<_>, Vec<_>) = estimated
+        let (estimates, edges): (Vec<_>, Vec<_>) = estimated
             .parts
             .into_iter()
             .map(|mut of_batch| {
-                let paths = of_batch.split_off(nodes.len());
-                (of_batch, paths)
+                let edges = of_batch.split_off(nodes.len());
+                (of_batch, edges)
             })
             .unzip();
         let outcome = Outcome {
@@ -181,8 +108,129 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
             vanished,
             effects: join(Method::AttributionPatching, nodes, estimates, factor, pairs)?,
         };
-        Ok((outcome, paths.into_iter().flatten().collect()))
+        Ok((outcome, edges.into_iter().flatten().collect()))
     })
+}
+
+/// The estimation of nodes, and of edges if they are asked for, on batches of prompts.
+struct Estimation<'a, B: Differentiable, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    nodes: &'a [NodeKind],
+    edges: Option<EdgeAttributionOptions>,
+    direction: Direction,
+    /// Positions of the longest prompt of all batches.
+    width: usize,
+}
+
+impl<B: Differentiable, M: Metric> Estimation<'_, B, M> {
+    /// Returns a batch's estimates and metrics from the checkpoint, or computes and stores them.
+    fn resumed(
+        &self,
+        batch: &PromptBatch,
+        checkpoint: &dyn Checkpoint,
+    ) -> Result<Estimated<Vec<ArrayD<f32>>>, AnalysisError> {
+        let pass = WorkId::new(batch.prompts[0], 0, &self.description(batch));
+        let shapes = self.shapes(batch.prompts.len());
+        if let Some(kept) = checkpoint.load(pass).and_then(|kept| split_checkpoint(kept, &shapes)) {
+            return Ok(kept);
+        }
+        let (of_batch, metrics) = self.batch(batch)?;
+        let of_metric = [&metrics.base, &metrics.source, &metrics.slope];
+        let numbers: Vec<f32> = of_batch.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
+        ensure_healthy::<B>(&self.model.device())?;
+        checkpoint.store(pass, &numbers).map_err(AnalysisError::Checkpoint)?;
+        Ok((of_batch, metrics))
+    }
+
+    /// Describes the work on a batch for its checkpoint. The text must stay the same in every
+    /// version.
+    fn description(&self, batch: &PromptBatch) -> String {
+        let nodes: Vec<_> = self.nodes.iter().map(ToString::to_string).collect();
+        let edges = self.edges.map_or_else(|| "none".to_owned(), |edges| format!("{} {}", edges.norm, edges.reduce));
+        format!("attribution of {}, edges {edges}, {} prompts", nodes.join(" "), batch.prompts.len())
+    }
+
+    /// The shapes of a batch's arrays: one per kind of node, the edges, and the three metrics.
+    fn shapes(&self, n_prompts: usize) -> Vec<Vec<usize>> {
+        let config = self.model.config();
+        let kinds = self.nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, self.width).shape().to_vec());
+        let edges = self.edges.map(|edges| edges::shape(edges.reduce, config, n_prompts, self.width));
+        kinds.chain(edges).chain([vec![n_prompts], vec![n_prompts], vec![n_prompts]]).collect()
+    }
+
+    /// Estimates a batch from two forward passes and one backward pass.
+    fn batch(&self, batch: &PromptBatch) -> Result<Estimated<Vec<ArrayD<f32>>>, AnalysisError> {
+        let Self { model, metric, .. } = *self;
+        let linear = self.linearized(batch)?;
+        let mut sums = Vec::with_capacity(self.nodes.len() * model.config().n_layers);
+        for &kind in self.nodes {
+            for layer in 0..model.config().n_layers {
+                let point = HookPoint::block(layer, kind.site());
+                sums.push(match point.axes().len() {
+                    4 => estimate::<B, 4>(kind, point, &linear)?,
+                    _ => estimate::<B, 3>(kind, point, &linear)?,
+                });
+            }
+        }
+        let of_edges = match self.edges {
+            Some(edges) => edges::paths(model, &linear, edges)?,
+            None => Vec::new(),
+        };
+        // Read everything in one transfer: until then the device only queues operations.
+        let metrics = [linear.base_metric.clone(), linear.source_metric.clone(), linear.slope.clone()];
+        let (estimates, mut read) = PendingSum::read(sums, of_edges.into_iter().chain(metrics));
+        let (Some(slope), Some(source), Some(base)) = (read.pop(), read.pop(), read.pop()) else {
+            unreachable!("two metrics and a slope were read")
+        };
+        let metrics = Metrics { base, source, slope };
+        metrics.check(&model.valid(), metric.name(), batch, self.direction)?;
+        let mut of_batch = self.by_kind(batch, linear.first, estimates)?;
+        if let Some(edges) = self.edges {
+            of_batch.push(edges::array(read, edges, model.config(), batch, linear.first));
+        }
+        Ok((of_batch, metrics))
+    }
+
+    /// Runs a batch forward and backward, with the activations and gradients that the estimates
+    /// need.
+    fn linearized(&self, batch: &PromptBatch) -> Result<Linearized<B>, AnalysisError> {
+        let sites: Vec<Site> = self.nodes.iter().map(|kind| kind.site()).collect();
+        let [recorded, probed]: [&'static [Site]; 2] = match self.edges {
+            Some(_) => [&edges::RECORDED, &edges::PROBED],
+            None => [&[], &[]],
+        };
+        let accepts = |more: &'static [Site]| {
+            let sites = sites.clone();
+            move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
+        };
+        let points = Points { recorded: accepts(recorded), probed: accepts(probed) };
+        linearize(self.model, self.metric, batch, self.direction, points)
+    }
+
+    /// Places the estimates of all layers, which begin at position `first`, into one array per
+    /// kind, `[prompt, layer, ..]`.
+    fn by_kind(
+        &self,
+        batch: &PromptBatch,
+        first: usize,
+        estimates: Vec<ArrayD<f32>>,
+    ) -> Result<Vec<ArrayD<f32>>, AnalysisError> {
+        let config = self.model.config();
+        let mut estimates = estimates.into_iter();
+        let mut kinds = Vec::with_capacity(self.nodes.len() + 1);
+        for &kind in self.nodes {
+            let mut of_kind = no_effects(kind, config, batch.pairs.len(), self.width);
+            for (layer, estimate) in estimates.by_ref().take(config.n_layers).enumerate() {
+                let mut of_layer = of_kind.index_axis_mut(Dimension(1), layer);
+                write(kind, batch, first, &estimate, of_layer.view_mut());
+                clear(kind, layer, batch, config, of_layer);
+            }
+            check_effects("attribution patching", kind, batch.prompts[0], &of_kind)?;
+            kinds.push(of_kind);
+        }
+        Ok(kinds)
+    }
 }
 
 /// Splits the stored numbers of a batch into arrays of these shapes, and its metrics from the last
@@ -205,7 +253,7 @@ fn split_checkpoint(kept: Vec<f32>, shapes: &[Vec<usize>]) -> Option<Estimated<V
 pub(crate) type Estimated<T> = (T, Metrics);
 
 /// The results of all batches in order, and the metrics of all prompts.
-pub(crate) struct ByPortion<T> {
+pub(crate) struct ByBatch<T> {
     pub(crate) parts: Vec<T>,
     pub(crate) metrics: Metrics,
 }
@@ -218,7 +266,7 @@ pub(crate) fn by_batch<B: Differentiable, M: Metric, T: Send>(
     at: Linearity,
     execution: &Execution,
     estimate: impl Fn(&PromptBatch) -> Result<Estimated<T>, AnalysisError> + Sync,
-) -> Result<ByPortion<T>, AnalysisError> {
+) -> Result<ByBatch<T>, AnalysisError> {
     let Question { pairs, metric, .. } = question;
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
@@ -240,7 +288,7 @@ pub(crate) fn by_batch<B: Differentiable, M: Metric, T: Send>(
             Ok(())
         },
     )?;
-    let mut all = ByPortion { parts: Vec::new(), metrics: Metrics::default() };
+    let mut all = ByBatch { parts: Vec::new(), metrics: Metrics::default() };
     for (part, metrics) in estimated.into_iter().flatten() {
         all.parts.push(part);
         all.metrics.extend(metrics);
@@ -287,43 +335,6 @@ fn write(
                 }
             }
         }
-    }
-}
-
-/// A sum on the device, and the order of its axes on the host.
-pub(crate) struct PendingSum<B: Backend> {
-    values: Tensor<B, 1>,
-    shape: Vec<usize>,
-    order: Vec<usize>,
-}
-
-impl<B: Backend> PendingSum<B> {
-    /// Sums `tensor` over all axes except the batch and the `kept` axes. The result has the axes in
-    /// the order of `kept`: `[batch, kept..]`.
-    pub(crate) fn new<const D: usize>(tensor: Tensor<B, D>, axes: &[Axis], kept: &[Axis]) -> Self {
-        let summed = (1..D).filter(|&dim| !kept.contains(&axes[dim])).fold(tensor, |t, dim| t.sum_dim(dim));
-        let dims = summed.dims();
-        let left: Vec<usize> = (1..D).filter(|&dim| kept.contains(&axes[dim])).collect();
-        let shape: Vec<usize> = [dims[0]].into_iter().chain(left.iter().map(|&dim| dims[dim])).collect();
-        let place = |axis: &Axis| 1 + left.iter().position(|&dim| axes[dim] == *axis).expect("an axis of the site");
-        let order = [0].into_iter().chain(kept.iter().map(place)).collect();
-        Self { values: summed.reshape([shape.iter().product::<usize>()]), shape, order }
-    }
-
-    /// Reads sums and other tensors in one transfer.
-    pub(crate) fn read(
-        sums: Vec<Self>,
-        others: impl IntoIterator<Item = Tensor<B, 1>>,
-    ) -> (Vec<ArrayD<f32>>, Vec<Vec<f32>>) {
-        let (values, layouts): (Vec<_>, Vec<_>) =
-            sums.into_iter().map(|sum| (sum.values, (sum.shape, sum.order))).unzip();
-        let mut numbers = to_vecs(values.into_iter().chain(others).collect()).into_iter();
-        let array = |((shape, order), numbers): ((Vec<usize>, Vec<usize>), Vec<f32>)| {
-            let values = ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("summed axes are of size 1");
-            values.permuted_axes(IxDyn(&order))
-        };
-        let arrays = layouts.into_iter().zip(numbers.by_ref()).map(array).collect();
-        (arrays, numbers.collect())
     }
 }
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use rewire_analysis::node::{Component, ParseNodeError};
 use rewire_analysis::run::clean_logits;
 use rewire_model::Transformer;
-use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, PromptPairs};
+use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, ProbabilityDifference, PromptPairs};
 
 /// A kind of node, as `--nodes` names it.
 #[derive(Clone, Copy, PartialEq)]
@@ -73,6 +73,7 @@ pub(super) enum MetricName {
     LogitDiffNormalized,
     LogitDiff,
     Probability,
+    ProbDiff,
     Kl,
     Accuracy,
 }
@@ -94,6 +95,7 @@ impl MetricName {
         Ok(match self {
             MetricName::LogitDiffNormalized | MetricName::LogitDiff => BuiltinMetric::LogitDiff(LogitDiff::new(pairs)),
             MetricName::Probability => BuiltinMetric::Probability(Probability::new(pairs)),
+            MetricName::ProbDiff => BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(pairs)),
             MetricName::Accuracy => BuiltinMetric::Accuracy(Accuracy::new(pairs)),
             MetricName::Kl => {
                 let reference = clean_logits(&model.valid(), pairs, prompt_batch)?;

@@ -6,7 +6,7 @@ use crate::metrics::accuracy::Accuracy;
 use crate::metrics::divergence::KlDivergence;
 use crate::metrics::linear::LogitDiff;
 use crate::metrics::metric::{AtClean, Metric, Reads};
-use crate::metrics::probability::Probability;
+use crate::metrics::probability::{Probability, ProbabilityDifference};
 
 /// A built-in metric, chosen at run time.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub enum BuiltinMetric {
     LogitDiff(LogitDiff),
     /// See [`Probability`].
     Probability(Probability),
+    /// See [`ProbabilityDifference`].
+    ProbabilityDifference(ProbabilityDifference),
     /// See [`KlDivergence`].
     KlDivergence(KlDivergence),
     /// See [`Accuracy`].
@@ -26,6 +28,7 @@ impl Metric for BuiltinMetric {
         match self {
             BuiltinMetric::LogitDiff(m) => m.name(),
             BuiltinMetric::Probability(m) => m.name(),
+            BuiltinMetric::ProbabilityDifference(m) => m.name(),
             BuiltinMetric::KlDivergence(m) => m.name(),
             BuiltinMetric::Accuracy(m) => m.name(),
         }
@@ -35,6 +38,7 @@ impl Metric for BuiltinMetric {
         match self {
             BuiltinMetric::LogitDiff(m) => m.reads(),
             BuiltinMetric::Probability(m) => m.reads(),
+            BuiltinMetric::ProbabilityDifference(m) => m.reads(),
             BuiltinMetric::KlDivergence(m) => m.reads(),
             BuiltinMetric::Accuracy(m) => m.reads(),
         }
@@ -44,6 +48,7 @@ impl Metric for BuiltinMetric {
         match self {
             BuiltinMetric::LogitDiff(m) => m.evaluate(logits, prompts),
             BuiltinMetric::Probability(m) => m.evaluate(logits, prompts),
+            BuiltinMetric::ProbabilityDifference(m) => m.evaluate(logits, prompts),
             BuiltinMetric::KlDivergence(m) => m.evaluate(logits, prompts),
             BuiltinMetric::Accuracy(m) => m.evaluate(logits, prompts),
         }
@@ -53,6 +58,7 @@ impl Metric for BuiltinMetric {
         match self {
             BuiltinMetric::LogitDiff(m) => m.rounding(logits, prompts),
             BuiltinMetric::Probability(m) => m.rounding(logits, prompts),
+            BuiltinMetric::ProbabilityDifference(m) => m.rounding(logits, prompts),
             BuiltinMetric::KlDivergence(m) => m.rounding(logits, prompts),
             BuiltinMetric::Accuracy(m) => m.rounding(logits, prompts),
         }
@@ -62,6 +68,7 @@ impl Metric for BuiltinMetric {
         match self {
             BuiltinMetric::LogitDiff(m) => m.is_differentiable(),
             BuiltinMetric::Probability(m) => m.is_differentiable(),
+            BuiltinMetric::ProbabilityDifference(m) => m.is_differentiable(),
             BuiltinMetric::KlDivergence(m) => m.is_differentiable(),
             BuiltinMetric::Accuracy(m) => m.is_differentiable(),
         }
@@ -71,6 +78,7 @@ impl Metric for BuiltinMetric {
         match self {
             BuiltinMetric::LogitDiff(m) => m.at_clean(),
             BuiltinMetric::Probability(m) => m.at_clean(),
+            BuiltinMetric::ProbabilityDifference(m) => m.at_clean(),
             BuiltinMetric::KlDivergence(m) => m.at_clean(),
             BuiltinMetric::Accuracy(m) => m.at_clean(),
         }

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_names_the_step_how_far_it_is_and_the_time_left() {
+    fn progress_lines_show_the_step_the_count_and_the_time_left() {
         let at = Duration::from_secs(60);
         assert_eq!(line("sweep", 30, 90, "", at), "sweep: 30 of 90, about 2 minutes left");
         assert_eq!(line("sweep", 0, 90, "", at), "sweep: 0 of 90");

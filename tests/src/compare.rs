@@ -88,7 +88,6 @@ pub fn share_below(expected: &ArrayD<f32>, absolute: f32) -> f64 {
 /// Asserts that each entry is within `tolerance` of the expected entry.
 ///
 /// # Panics
-///
 /// If an entry is not, or if the absolute part of `tolerance` exceeds more than a twentieth of the
 /// nonzero expected entries, because those entries would not be tested.
 pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: impl Into<Tolerance>, what: &str) {
@@ -107,7 +106,6 @@ pub fn assert_close(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: imp
 /// accepts tolerances that exceed the entries, for random models whose effects may all be rounding.
 ///
 /// # Panics
-///
 /// If an entry is not.
 pub fn assert_within(actual: &ArrayD<f32>, expected: &ArrayD<f32>, tolerance: impl Into<Tolerance>, what: &str) {
     let tolerance = tolerance.into();

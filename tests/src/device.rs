@@ -13,7 +13,6 @@ pub fn see_faults() {
 /// those on the CPU.
 ///
 /// # Panics
-///
 /// If `REWIRE_DEVICE` names a backend that was not built in, because all tests would be skipped and
 /// pass.
 pub fn is_wanted(backend: &str) -> bool {

@@ -30,7 +30,6 @@ impl Program {
     /// Returns the program at `path`.
     ///
     /// # Errors
-    ///
     /// If it does not exist.
     pub fn new(path: &Path) -> anyhow::Result<Self> {
         let path = path.canonicalize().with_context(|| format!("there is no program {}", path.display()))?;
@@ -40,7 +39,6 @@ impl Program {
     /// Returns the `xtask` that cargo built next to the running test or program.
     ///
     /// # Errors
-    ///
     /// If it is not built.
     pub fn beside_this() -> anyhow::Result<Self> {
         let this = std::env::current_exe()?;

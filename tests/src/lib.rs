@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod device;
 pub mod fixture;
+pub mod fuzzed;
 pub mod hub_server;
 pub mod memory;
 pub mod methods;

@@ -6,16 +6,21 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use clap::Args;
 
-use crate::soak;
+use crate::{fuzz, soak};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Then also run the tests that take minutes, and `soak` for an hour.
+    /// Then also run the tests that take minutes, each fuzz target for two minutes, and `soak` for
+    /// an hour.
     #[arg(long)]
     long: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    // A missing tool is better known before the long tests than after them.
+    if arguments.long {
+        fuzz::check_installed()?;
+    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/run");
     let status = Command::new(&script).status().with_context(|| format!("cannot run {}", script.display()))?;
     ensure!(status.success(), "CI failed; its output is above");
@@ -27,5 +32,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .status()
         .context("cannot run cargo")?;
     ensure!(status.success(), "tests failed; their output is above");
+    fuzz::run(&fuzz::Arguments::default())?;
     soak::run(&soak::Arguments::default())
 }

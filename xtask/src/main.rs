@@ -3,6 +3,7 @@
 
 mod ci;
 mod fixtures;
+mod fuzz;
 mod soak;
 mod train_toy;
 
@@ -31,6 +32,8 @@ enum Command {
     Ci(ci::Arguments),
     /// Regenerate the reference results in tests/fixtures with TransformerLens and Captum.
     Fixtures(fixtures::Arguments),
+    /// Give the readers of files random bytes with cargo-fuzz, until one fails or the time is over.
+    Fuzz(fuzz::Arguments),
     /// Stress these commands with kills, races, damaged files and full disks, and count the
     /// failures.
     Soak(soak::Arguments),
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Rewire(command) => command.run(),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Fixtures(arguments) => fixtures::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::TrainToy(arguments) => train_toy::run(&arguments),
     })

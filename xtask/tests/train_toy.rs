@@ -56,4 +56,6 @@ fn meaningless_training_arguments_are_refused() {
     refused(&["train-toy", "--model", "toy-bert"], &["toy-bert", "toy-gpt2"]);
     refused(&["train-toy", "--steps", "0"], &["--steps"]);
     refused(&["soak", "--minutes", "0"], &["--minutes must be above 0"]);
+    refused(&["fuzz", "--seconds", "0"], &["--seconds must be above 0"]);
+    refused(&["fuzz", "--target", "reports"], &["reports", "safetensors"]);
 }

@@ -34,6 +34,7 @@ mod weights;
 
 pub use config::{Activation, Architecture, Positions, TransformerConfig};
 pub use error::ModelError;
+pub use files::activations::{ActivationsError, read_activations};
 #[cfg(feature = "hub")]
 pub use files::hub::{Hub, resolve_repository};
 pub use files::load::{ModelFiles, SavedTensor, tensors_to_save};

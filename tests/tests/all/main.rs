@@ -3,6 +3,7 @@
 
 mod ablation;
 mod config_fields;
+mod corpus;
 mod damaged_input;
 mod devices;
 mod gradients;

@@ -1,5 +1,6 @@
 //! Finds, downloads, reads and writes model files in Hugging Face layout.
 
+pub(crate) mod activations;
 pub(crate) mod fields;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;

@@ -1,0 +1,152 @@
+//! The readers of a user's files, each as a function of the bytes of one file.
+//!
+//! The fuzz targets in `fuzz/` give these functions random bytes, and the tests replay the kept
+//! inputs in `fuzz/corpus`. Each reader must return a value or a typed error with a message. A
+//! panic is a bug.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use burn::backend::Flex;
+use rewire_model::{Architecture, ModelFiles, Transformer, TransformerConfig, read_activations};
+use rewire_tasks::{AnswerTokens, Choices, PairsSource, Tokenizer, read_pairs};
+use rewire_toy::Toy;
+use tempfile::{NamedTempFile, TempDir};
+
+/// Vocabulary, context and layers of the toy models.
+const D_VOCAB: usize = 916;
+const N_CTX: usize = 48;
+const N_LAYERS: usize = 4;
+
+/// Configurations so small that a whole weights file is one small input.
+const SMALL: [(&str, &str); 2] = [
+    (
+        "gpt2.json",
+        r#"{"model_type": "gpt2", "n_layer": 1, "n_head": 1, "n_embd": 2, "n_inner": 2, "n_positions": 2,
+            "vocab_size": 3}"#,
+    ),
+    (
+        "neox.json",
+        r#"{"model_type": "gpt_neox", "num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 2,
+            "intermediate_size": 2, "max_position_embeddings": 2, "vocab_size": 3, "rotary_pct": 1.0}"#,
+    ),
+];
+
+/// Texts that every tokenizer encodes.
+const TEXTS: [&str; 4] = ["When Mary and John went", " Mary", "", "\u{e9}\u{0}\n"];
+
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Toy::Gpt2.tokenizer().expect("a tokenizer that is whole"));
+
+/// Reads a file of prompt pairs of any format, with and without a tokenizer.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn pairs(bytes: &[u8]) {
+    let file = on_disk(bytes);
+    let named = Choices { counterfactual: Some("random"), mark: Some("end") };
+    for tokenizer in [None, Some(&*TOKENIZER)] {
+        for answers in [AnswerTokens::Single, AnswerTokens::First] {
+            for choices in [Choices::default(), named] {
+                let source = PairsSource::new(tokenizer, Some(0), D_VOCAB, N_CTX);
+                told(read_pairs(file.path(), &PairsSource { answers, choices, ..source }));
+            }
+        }
+    }
+}
+
+/// Reads a `config.json`, and loads the weights of the toy model of the same architecture with it.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn config(bytes: &[u8]) {
+    let file = on_disk(bytes);
+    let Some(config) = told(TransformerConfig::from_file(file.path())) else { return };
+    let toy = match config.architecture {
+        Architecture::Gpt2 => Toy::Gpt2,
+        Architecture::GptNeoX => Toy::NeoX,
+    };
+    let files = ModelFiles::at(file.path().into(), vec![weights_of(toy)], None);
+    assert_eq!(told(files.config()), Some(config), "the two ways to read a configuration differ");
+    load(&files);
+}
+
+/// Reads a weights file, header and data, as the only file of two small models.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn safetensors(bytes: &[u8]) {
+    let directory = TempDir::new().expect("a directory for temporary files");
+    let weights = directory.path().join("model.safetensors");
+    std::fs::write(&weights, bytes).expect("room for a temporary file");
+    for (name, config) in SMALL {
+        let path = directory.path().join(name);
+        std::fs::write(&path, config).expect("room for a temporary file");
+        load(&ModelFiles::at(path, vec![weights.clone()], None));
+    }
+}
+
+/// Reads a `tokenizer.json`, and encodes texts with it.
+///
+/// If the input has a zero byte, the file ends before the first one. The bytes after it are a text
+/// that this tokenizer and the toy models' tokenizer encode.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn tokenizer(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let (file, rest) = bytes.split_at(end);
+    let text = String::from_utf8_lossy(rest.get(1..).unwrap_or_default());
+    encode(&TOKENIZER, &text);
+    let Some(tokenizer) = told(Tokenizer::from_bytes(file, Path::new("tokenizer.json"))) else { return };
+    for text in TEXTS.into_iter().chain([&*text]) {
+        encode(&tokenizer, text);
+    }
+    told(tokenizer.surrounding());
+    let _ = tokenizer.decode(&[0, 7, u32::MAX]);
+}
+
+/// Reads a file of activations for a model with as many layers as the toy models.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn activations(bytes: &[u8]) {
+    told(read_activations::<Flex>(bytes, Path::new("given.safetensors"), N_LAYERS, &Default::default()));
+}
+
+/// Encodes a text, and decodes its tokens.
+fn encode(tokenizer: &Tokenizer, text: &str) {
+    told(tokenizer.check_fits(text, N_CTX));
+    told(tokenizer.single_token(text));
+    if let Some(tokens) = told(tokenizer.encode_prompt(text, Some(0))) {
+        let _ = tokenizer.decode(&tokens);
+    }
+}
+
+fn load(files: &ModelFiles) {
+    told(Transformer::<Flex>::load(files, &Default::default()));
+}
+
+/// Returns the value of a reader. An error must have a message.
+fn told<T, E: Error>(outcome: Result<T, E>) -> Option<T> {
+    match outcome {
+        Ok(value) => Some(value),
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "{error:?} has no message");
+            None
+        }
+    }
+}
+
+/// A temporary file with these bytes.
+fn on_disk(bytes: &[u8]) -> NamedTempFile {
+    let file = NamedTempFile::new().expect("a directory for temporary files");
+    std::fs::write(file.path(), bytes).expect("room for a temporary file");
+    file
+}
+
+/// The weights file of a toy model.
+fn weights_of(toy: Toy) -> PathBuf {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models");
+    models.join(toy.name()).join("model.safetensors")
+}

@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{bench, pairs, reproduce_facts, reproduce_ig, reproduce_ioi, reproduce_pythia, shell, sweep};
+use crate::{bench, models, pairs, reproduce_facts, reproduce_ig, reproduce_ioi, reproduce_pythia, shell, sweep};
 
 /// Find which parts of a transformer language model cause a behavior.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ pub enum Command {
     ReproduceFacts(reproduce_facts::Arguments),
     /// Patch your own prompt pairs, by any method, at any kind of node.
     Sweep(sweep::Arguments),
+    /// List the models that --model takes by name.
+    Models,
     /// Check a file of prompt pairs, or convert it to JSON Lines, without running a model.
     Pairs(pairs::Arguments),
     /// Time each sweep on models of known shapes, and compare it with its lower bound.
@@ -53,6 +55,7 @@ impl Command {
             Command::ReproducePythia(arguments) => reproduce_pythia::run(arguments),
             Command::ReproduceFacts(arguments) => reproduce_facts::run(arguments),
             Command::Sweep(arguments) => sweep::run(arguments),
+            Command::Models => models::run(),
             Command::Pairs(arguments) => pairs::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Completions(arguments) => shell::completions(Arguments::command(), arguments),

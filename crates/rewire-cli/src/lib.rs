@@ -21,6 +21,7 @@ mod command;
 mod compute;
 mod device;
 mod model;
+mod models;
 mod notices;
 mod on_device;
 pub mod output;

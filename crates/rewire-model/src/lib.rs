@@ -36,7 +36,7 @@ pub use config::{Activation, Architecture, Positions, TransformerConfig};
 pub use error::ModelError;
 pub use files::activations::{ActivationsError, read_activations};
 #[cfg(feature = "hub")]
-pub use files::hub::{Hub, resolve_repository};
+pub use files::hub::{Hub, resolve_repository, short_names};
 pub use files::load::{ModelFiles, SavedTensor, tensors_to_save};
 pub use files::save::SaveError;
 pub use network::attention::{attend, mix_values};

@@ -28,6 +28,8 @@ pub struct PromptPairs {
     /// Names of tokens, for labels. A token without a name is labeled by its id. All batches share
     /// the map, to keep labels from taking memory per pair.
     names: Arc<BTreeMap<u32, String>>,
+    /// Names of positions, for prompts of as many tokens.
+    positions: Option<Arc<Vec<String>>>,
     marks: Option<Vec<usize>>,
     width: usize,
 }
@@ -168,7 +170,7 @@ impl PromptPairs {
     pub fn new(pairs: Vec<PromptPair>) -> Result<Self, PairsError> {
         pairs.iter().enumerate().try_for_each(|(number, pair)| pair.check(number))?;
         let width = pairs.iter().map(|p| p.clean.len()).max().ok_or(PairsError::Empty)?;
-        Ok(Self { pairs, names: Arc::default(), marks: None, width })
+        Ok(Self { pairs, names: Arc::default(), positions: None, marks: None, width })
     }
 
     /// Labels every position of the clean prompts with the `name` of its token.
@@ -179,6 +181,12 @@ impl PromptPairs {
             names.entry(token).or_insert_with(|| name(token));
         }
         Self { names: Arc::new(names), ..self }
+    }
+
+    /// Names the positions of every prompt that has as many tokens, in place of its tokens.
+    #[must_use]
+    pub fn with_position_labels(self, labels: Vec<String>) -> Self {
+        Self { positions: Some(Arc::new(labels)), ..self }
     }
 
     /// Marks one position per prompt (the repeated name, the verb), for nodes that are patched at
@@ -240,8 +248,12 @@ impl PromptPairs {
     /// Returns the labels of the positions of the clean prompt `pair`.
     #[must_use]
     pub fn labels(&self, pair: usize) -> Vec<String> {
+        let clean = &self.pairs[pair].clean;
+        if let Some(positions) = self.positions.as_ref().filter(|positions| positions.len() == clean.len()) {
+            return positions.to_vec();
+        }
         let name = |token: &u32| self.names.get(token).cloned().unwrap_or_else(|| token.to_string());
-        self.pairs[pair].clean.iter().map(name).collect()
+        clean.iter().map(name).collect()
     }
 
     /// Returns the last real position of prompt `pair`, whose logits predict the next token.
@@ -297,6 +309,7 @@ impl PromptPairs {
         PromptPairs {
             pairs: self.pairs[range.clone()].to_vec(),
             names: Arc::clone(&self.names),
+            positions: self.positions.clone(),
             marks: self.marks.as_ref().map(|marks| marks[range].to_vec()),
             width: self.width,
         }

@@ -18,6 +18,7 @@ mod metrics;
 mod parity;
 mod paths;
 mod precision;
+mod prose;
 mod sweeps;
 mod tidy;
 mod toy;

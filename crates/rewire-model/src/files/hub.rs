@@ -23,6 +23,11 @@ const KNOWN: [(&str, &str); 12] = [
     ("pythia-6.9b", "EleutherAI/pythia-6.9b"),
 ];
 
+/// Returns the models with a short name, each with its repository.
+pub fn short_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KNOWN.into_iter()
+}
+
 /// Returns the repository and the revision for a model's name.
 ///
 /// The name is a short name (`gpt2`, `pythia-160m`) or `owner/name`, each with an optional

@@ -59,7 +59,8 @@ fn marked(words: Option<&Value>, name: Option<&str>) -> Result<Option<Mark>, Str
         (Some(name), _) if words.contains_key(name) => position(name),
         (Some(name), _) => {
             let names: Vec<&str> = words.keys().map(String::as_str).collect();
-            Err(format!("`word_idxs` has no `{name}`; it has {}", names.join(", ")))
+            let (name, names) = (rewire_input::cut(name), rewire_input::cut(&names.join(", ")));
+            Err(format!("`word_idxs` has no `{name}`; it has {names}"))
         }
         (None, Some(only)) if words.len() == 1 => position(only),
         (None, _) => Ok(None),

@@ -108,12 +108,13 @@ const DEFAULT_COUNTERFACTUALS: [&str; 3] =
 /// two choices whose counterfactual keeps the answer, it is the other choice.
 pub(super) fn mib(place: Place, row: &Object, counterfactual: Option<&str>) -> Result<Record, String> {
     let names: Vec<&str> = row.keys().map(String::as_str).filter(|key| key.ends_with(COUNTERFACTUAL)).collect();
-    let listed = || names.join(", ");
+    let listed = || rewire_input::cut(&names.join(", "));
     let name = match counterfactual {
-        Some(name) => *names
-            .iter()
-            .find(|found| **found == name || found.strip_suffix(COUNTERFACTUAL) == Some(name))
-            .ok_or_else(|| format!("there is no counterfactual `{name}`; the row has {}", listed()))?,
+        Some(name) => {
+            *names.iter().find(|found| **found == name || found.strip_suffix(COUNTERFACTUAL) == Some(name)).ok_or_else(
+                || format!("there is no counterfactual `{}`; the row has {}", rewire_input::cut(name), listed()),
+            )?
+        }
         None => match DEFAULT_COUNTERFACTUALS.iter().find(|name| names.contains(name)) {
             Some(name) => name,
             None if names.len() == 1 => names[0],
@@ -136,7 +137,9 @@ pub(super) fn mib(place: Place, row: &Object, counterfactual: Option<&str>) -> R
         wrong = if *a == answer { b.clone() } else { a.clone() };
     }
     if wrong == answer {
-        return Err(format!("the answer of `{name}` is that of the row, {answer:?}; choose another counterfactual"));
+        let answer = rewire_input::quoted(&answer);
+        let name = rewire_input::cut(name);
+        return Err(format!("the answer of `{name}` is that of the row, {answer}; choose another counterfactual"));
     }
     // MIB's code puts a space before each answer; arithmetic prompts end in the space.
     let clean = of("the row", row)?;

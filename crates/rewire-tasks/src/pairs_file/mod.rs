@@ -125,6 +125,10 @@ pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsF
     }
     if let Some(tokenizer) = source.tokenizer {
         pairs = pairs.with_token_labels(|token| tokenizer.decode(&[token]));
+        if let Some(labels) = found.labels {
+            let bos = source.bos.map(|bos| tokenizer.decode(&[bos]));
+            pairs = pairs.with_position_labels(bos.into_iter().chain(labels).collect());
+        }
     }
     Ok(PairsFile { pairs, format, warnings })
 }

@@ -1,0 +1,18 @@
+//! `rewire models`: the models that commands can use by name.
+
+use rewire_model::short_names;
+use rewire_toy::Toy;
+
+use crate::output::{print, text_table};
+
+/// Lists the models.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let toys =
+        Toy::ALL.iter().map(|toy| vec![toy.name().to_owned(), "in this program, for trying things out".to_owned()]);
+    let hub = short_names().map(|(name, repository)| vec![name.to_owned(), format!("{repository} on the hub")]);
+    let mut text = text_table(&["--model", "where it is"], &toys.chain(hub).collect::<Vec<_>>());
+    text += "\nAny other repository of the hub: owner/name. A revision follows the name: gpt2@main, EleutherAI/pythia-160m@step1000.\n";
+    text += "A directory: config.json, model.safetensors (or an index and its shards) and, for text, tokenizer.json.\n";
+    text += "Architectures: GPT-2 and GPT-NeoX (Pythia).\n";
+    print(&text)
+}

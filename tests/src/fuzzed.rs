@@ -49,7 +49,7 @@ pub fn pairs(bytes: &[u8]) {
         for answers in [AnswerTokens::Single, AnswerTokens::First] {
             for choices in [Choices::default(), named] {
                 let source = PairsSource::new(tokenizer, Some(0), D_VOCAB, N_CTX);
-                told(read_pairs(file.path(), &PairsSource { answers, choices, ..source }));
+                displayed(read_pairs(file.path(), &PairsSource { answers, choices, ..source }));
             }
         }
     }
@@ -61,13 +61,13 @@ pub fn pairs(bytes: &[u8]) {
 /// If the reader has a bug.
 pub fn config(bytes: &[u8]) {
     let file = on_disk(bytes);
-    let Some(config) = told(TransformerConfig::from_file(file.path())) else { return };
+    let Some(config) = displayed(TransformerConfig::from_file(file.path())) else { return };
     let toy = match config.architecture {
         Architecture::Gpt2 => Toy::Gpt2,
         Architecture::GptNeoX => Toy::NeoX,
     };
     let files = ModelFiles::at(file.path().into(), vec![weights_of(toy)], None);
-    assert_eq!(told(files.config()), Some(config), "the two ways to read a configuration differ");
+    assert_eq!(displayed(files.config()), Some(config), "the two ways to read a configuration differ");
     load(&files);
 }
 
@@ -98,11 +98,11 @@ pub fn tokenizer(bytes: &[u8]) {
     let (file, rest) = bytes.split_at(end);
     let text = String::from_utf8_lossy(rest.get(1..).unwrap_or_default());
     encode(&TOKENIZER, &text);
-    let Some(tokenizer) = told(Tokenizer::from_bytes(file, Path::new("tokenizer.json"))) else { return };
+    let Some(tokenizer) = displayed(Tokenizer::from_bytes(file, Path::new("tokenizer.json"))) else { return };
     for text in TEXTS.into_iter().chain([&*text]) {
         encode(&tokenizer, text);
     }
-    told(tokenizer.surrounding());
+    displayed(tokenizer.surrounding());
     let _ = tokenizer.decode(&[0, 7, u32::MAX]);
 }
 
@@ -111,24 +111,24 @@ pub fn tokenizer(bytes: &[u8]) {
 /// # Panics
 /// If the reader has a bug.
 pub fn activations(bytes: &[u8]) {
-    told(read_activations::<Flex>(bytes, Path::new("given.safetensors"), N_LAYERS, &Default::default()));
+    displayed(read_activations::<Flex>(bytes, Path::new("given.safetensors"), N_LAYERS, &Default::default()));
 }
 
 /// Encodes a text, and decodes its tokens.
 fn encode(tokenizer: &Tokenizer, text: &str) {
-    told(tokenizer.check_fits(text, N_CTX));
-    told(tokenizer.single_token(text));
-    if let Some(tokens) = told(tokenizer.encode_prompt(text, Some(0))) {
+    displayed(tokenizer.check_fits(text, N_CTX));
+    displayed(tokenizer.single_token(text));
+    if let Some(tokens) = displayed(tokenizer.encode_prompt(text, Some(0))) {
         let _ = tokenizer.decode(&tokens);
     }
 }
 
 fn load(files: &ModelFiles) {
-    told(Transformer::<Flex>::load(files, &Default::default()));
+    displayed(Transformer::<Flex>::load(files, &Default::default()));
 }
 
 /// Returns the value of a reader. An error must have a message.
-fn told<T, E: Error>(outcome: Result<T, E>) -> Option<T> {
+fn displayed<T, E: Error>(outcome: Result<T, E>) -> Option<T> {
     match outcome {
         Ok(value) => Some(value),
         Err(error) => {

@@ -417,7 +417,7 @@ fn unsupported_ablations_are_refused() {
     let by_prompt = ActivationCache::new().with(HookPoint::block(1, Site::Z), by_prompt);
     assert!(refused(vec![head.clone()], Intervention::Fixed(by_prompt), 3).contains("[4, 1, 8, 16]"));
     let other = Node::new(1, Component::HeadZ).unit(8);
-    assert!(refused(vec![other], Intervention::Zero, 3).contains("head 8 of 8"));
+    assert!(refused(vec![other], Intervention::Zero, 3).contains("head 8 is out of range"));
     let at = head.clone().at(Positions::One(1));
     assert!(refused(vec![at], Intervention::Zero, 3).contains("ablate it at all positions"));
     assert!(refused(vec![Node::new(0, Component::HeadPattern)], Intervention::Zero, 3).contains("patterns grow"));

@@ -507,7 +507,10 @@ fn unsupported_integrals_are_refused() {
     assert!(refused(&[HEADS], &none).contains("at least 1 step"));
     let empty = IntegratedGradientsOptions { quadrature: QuadratureNodes::List(Vec::new()), ..plain.clone() };
     assert_eq!(refused(&[HEADS], &empty), "the list of quadrature nodes is empty; give at least one");
-    assert!(refused(&[NodeKind::all(Component::HeadQ)], &plain).contains("what is added to the residual stream"));
+    assert!(
+        refused(&[NodeKind::all(Component::HeadQ)], &plain)
+            .contains("only nodes that are added to the residual stream")
+    );
     let cells = NodeKind { component: Component::HeadPattern, by: By::Cell };
     assert!(refused(&[cells], &plain).contains("all or by position"));
     let marked = NodeKind { component: Component::HeadZ, by: By::Marked };

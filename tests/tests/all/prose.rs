@@ -36,7 +36,7 @@ const BRITISH: [&str; 14] = [
     "labelled",
     "modelled",
     "cancelled",
-    "analyse",
+    "analysed",
     "linearis",
 ];
 

@@ -98,20 +98,20 @@ fn lines_that_are_not_pairs_are_refused_by_number() {
     let after_good = |line: &[u8]| [GOOD.as_bytes(), b"\r\n\r\n", line, b"\n"].concat();
     let with_clean = |ids: &str| GOOD.replace("[0, 1, 2]", ids).into_bytes();
     let whole = "expected a whole number from 0 to 4294967295";
-    assert_pairs_refused(&with_clean("[0, -1, 2]"), &["line 1", "integer `-1`", whole, "column"]);
-    assert_pairs_refused(&with_clean("[0, 1.5, 2]"), &["line 1", "floating point `1.5`", whole]);
-    assert_pairs_refused(&with_clean("[0, 4294967296, 2]"), &["line 1", "integer `4294967296`", whole]);
-    assert_pairs_refused(&with_clean("[0, 1e308, 2]"), &["line 1", "floating point `1e", whole]);
-    assert_pairs_refused(&with_clean("[0, [1], 2]"), &["line 1", "sequence", whole]);
+    assert_pairs_refused(&with_clean("[0, -1, 2]"), &["line 1", "`clean` holds -1", whole]);
+    assert_pairs_refused(&with_clean("[0, 1.5, 2]"), &["line 1", "`clean` holds 1.5", whole]);
+    assert_pairs_refused(&with_clean("[0, 4294967296, 2]"), &["line 1", "`clean` holds 4294967296", whole]);
+    assert_pairs_refused(&with_clean("[0, 1e308, 2]"), &["line 1", "`clean` holds 1e", whole]);
+    assert_pairs_refused(&with_clean("[0, [1], 2]"), &["line 1", "`clean` holds a list", whole]);
     let ids = format!("[{}0]", "0,".repeat(4 << 20));
     assert_pairs_refused(&with_clean(&ids), &["line 1", "clean prompt has 4194305 tokens"]);
-    assert_pairs_refused(&GOOD.replace("[4]", "[-1]").into_bytes(), &["integer `-1`", "an answer: text or a token id"]);
+    assert_pairs_refused(&GOOD.replace("[4]", "[-1]").into_bytes(), &["line 1", "`answers` holds -1", whole]);
     assert_pairs_refused(&after_good(b"\0"), &["line 3"]);
     assert_pairs_refused(&after_good(b"{\"clean\": \"\xff\"}"), &["line 3", "byte 12 of the line is not UTF-8"]);
     let twice = GOOD.replacen('{', r#"{"clean": [0], "#, 1);
-    assert_pairs_refused(&after_good(twice.as_bytes()), &["line 3", "duplicate field `clean`"]);
+    assert_pairs_refused(&after_good(twice.as_bytes()), &["line 3", "the key `clean` is there twice"]);
     let unknown = GOOD.replacen('{', &format!("{{\"{}\": 1, ", "\\u001b".repeat(100_000)), 1);
-    assert_pairs_refused(unknown.as_bytes(), &["line 1", "unknown field `\\u{1b}"]);
+    assert_pairs_refused(unknown.as_bytes(), &["line 1", "unknown key `\\u{1b}"]);
     assert_pairs_refused(&[b"{\"clean\": ".as_slice(), &[b'['; 100_000]].concat(), &["line 1"]);
     // Windows line ends and a byte order mark are accepted.
     let windows = directory(format!("\u{feff}{GOOD}\r\n\r\n{GOOD}\r\n").as_bytes());

@@ -67,8 +67,18 @@ fn unusable_pairs_are_refused() {
         &after_good(r#"{"clean": [0], "corrupt": [1], "answers": [2]}"#),
         &["line 3", "wrong_answers"],
     );
-    let named_wrong = r#"{"clean": [0], "corrupted": [1], "answers": [2], "wrong_answers": [3]}"#;
-    assert_pairs_refused(named_wrong, &["line 1", "corrupted"]);
+    let named_wrong = r#"{"clean": [0], "corupt": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(named_wrong, &["line 1", "unknown key `corupt`", "`corrupt`"]);
+    let both = r#"{"clean": [0], "corrupt": [1], "corrupted": [1], "answers": [2], "wrong_answers": [3]}"#;
+    assert_pairs_refused(both, &["line 1", "`corrupt` and `corrupted` are the same key"]);
+    let both_ways = r#"{"clean": [0], "corrupt": [1], "answers": [2], "wrong_answers": [3, 2]}"#;
+    assert_pairs_refused(&after_good(both_ways), &["line 3", "both an answer and a wrong answer"]);
+    let several = format!("{both_ways}\n{GOOD}\n{both}\n");
+    assert_pairs_refused(&several, &["2 pairs that cannot be used", "line 1: ", "line 3: "]);
+    assert_pairs_refused(&format!("[{GOOD}]"), &["one JSON object per line", "a JSON array"]);
+    assert_pairs_refused(&format!("# pairs\n{GOOD}"), &["begins with a comment"]);
+    assert_pairs_refused("just some text", &["plain text"]);
+    assert_pairs_refused("a,b\n1,2\n", &["columns `clean` and `corrupted`", "found a, b"]);
     let wrong_type = r#"{"clean": 7, "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
     assert_pairs_refused(wrong_type, &["line 1", "text or a list of token ids"]);
     let unequal = r#"{"clean": [0, 1], "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
@@ -105,7 +115,7 @@ fn meaningless_sweep_arguments_are_refused() {
     assert_sweep_refused(&["--by", "marked"], &["head_z@marked", "mark no position"]);
     let attribution = ["--method", "attribution-patching"];
     let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
-    refused(&["--verify", "33"], &["the 33 nodes of largest attribution", "there are 32"]);
+    refused(&["--verify", "33"], &["the 33 nodes of largest attribution", "only 32"]);
     refused(&["--verify", "0"], &["--verify", "at least 1"]);
     assert_sweep_refused(&["--intervals"], &["--intervals needs at least 2 prompt pairs"]);
     let mirrored = GOOD.replace("clean", "other").replace("corrupt", "clean").replace("other", "corrupt");
@@ -131,7 +141,7 @@ fn meaningless_path_arguments_are_refused() {
         assert_sweep_refused(&[&["--method", "path-patching", "--metric", "logit-diff"], arguments].concat(), words);
     };
     refused(&[], &["--method path-patching needs --receivers"]);
-    refused(&["--receivers", "q:9.1"], &["no receiver q:9.1", "layer 9 of 4"]);
+    refused(&["--receivers", "q:9.1"], &["no receiver q:9.1", "layer 9 is out of range (there are 4"]);
     refused(&["--receivers", "q:1.9"], &["no receiver q:1.9", "head 9 of 8"]);
     refused(&["--receivers", "z:1.1"], &["no receiver `z:1.1`", "mlp_in:L"]);
     refused(&["--receivers", "resid_post:1.1"], &["no receiver `resid_post:1.1`"]);
@@ -284,7 +294,7 @@ fn meaningless_integrals_and_ablations_are_refused() {
         &["head_z, layer", "give more steps or a larger tolerance"],
     );
     integral(&["--baseline", "nowhere"], &["nowhere", "neither corrupt, zero or mean nor a file"]);
-    integral(&["--nodes", "head_q"], &["head_q", "what is added to the residual stream"]);
+    integral(&["--nodes", "head_q"], &["head_q", "only nodes that are added to the residual stream"]);
     integral(&["--nodes", "head_pattern", "--by", "cell"], &["by position"]);
     integral(&["--direction", "denoising"], &["uses the clean run only", "remove --direction denoising"]);
     integral(&["--metric", "accuracy"], &["accuracy", "gradient"]);

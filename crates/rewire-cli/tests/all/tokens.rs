@@ -292,7 +292,7 @@ fn a_missing_bos_in_the_configuration_defaults_to_the_architectures() {
     changed("toy-neox", Some(Value::Null), &["--bos", "prepend"]).assert_refused(&["--bos prepend", "no BOS", "null"]);
     // GPT-2's BOS is 50256, which this vocabulary lacks: text is refused, while token ids and
     // `--bos none` are accepted.
-    let outside = ["pairs.jsonl, line 1", "id 50256", "vocabulary of 916", "--bos none"];
+    let outside = ["config.json", "bos_token_id 50256", "vocabulary of 916", "--bos none"];
     changed("toy-gpt2", None, &[]).assert_refused(&outside);
     let ids = changed("toy-gpt2", None, &["ids"]).numbers();
     assert_eq!(changed("toy-gpt2", None, &["--bos", "none"]).numbers(), ids);

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rewire_input::{cut, quoted};
 
-use super::MOST_PAIRS;
 use crate::formats::{MOST_LINE_BYTES, Place};
 use crate::pairs::PairsError;
 use crate::tokenizer::TokenizerError;
+
+/// Most prompt pairs of a file. More would take days on any model.
+pub(super) const MOST_PAIRS: usize = 1_000_000;
 
 /// Why a file of prompt pairs was refused.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,19 @@ pub enum PairsFileError {
         path: PathBuf,
         /// The first pair that is too many.
         place: Place,
+    },
+    /// Text would begin with a token that the model does not have.
+    #[error(
+        "{path}: text begins with the model's BOS, and config.json's bos_token_id {bos} is outside the vocabulary of \
+         {d_vocab}; correct it, or leave the BOS out (--bos none)"
+    )]
+    BosOutsideVocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The token in front.
+        bos: u32,
+        /// Size of the vocabulary.
+        d_vocab: usize,
     },
     /// A line has more bytes than are read.
     #[error(
@@ -120,6 +135,11 @@ pub enum PairsProblem {
         /// What the file says that it begins.
         text: String,
     },
+    /// A token that is a right and a wrong answer.
+    RightAndWrong {
+        /// The token's text.
+        token: String,
+    },
     /// Prompts of unequal lengths.
     UnequalLengths {
         /// Tokens of the clean and of the corrupted prompt.
@@ -166,11 +186,14 @@ impl fmt::Display for PairsProblem {
                 quoted(token),
                 quoted(text)
             ),
+            PairsProblem::RightAndWrong { token } => {
+                write!(f, "the token {} is both an answer and a wrong answer; keep it on one side", quoted(token))
+            }
             PairsProblem::UnequalLengths { lengths: [clean, corrupted], first, pieces } => {
                 let [of_clean, of_corrupted] = pieces.each_ref().map(|pieces| cut(&pieces.join("|")));
                 write!(
                     f,
-                    "the clean prompt has {clean} tokens, the corrupted one {corrupted}; patching needs as many in both. From \
+                    "the clean prompt has {clean} tokens and the corrupted prompt has {corrupted}; give prompts of equal length. From \
                      position {first} on, clean is {of_clean} and corrupted {of_corrupted}"
                 )
             }

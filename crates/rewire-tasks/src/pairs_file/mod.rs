@@ -1,56 +1,21 @@
 //! Prompt pairs from a file: its records tokenized, checked and put together.
 
 mod error;
+mod source;
 mod tokens;
 
 use std::path::Path;
 
-use crate::formats::{Choices, Format, Mark, Place, Record, Unread, each_record};
+use crate::formats::{Format, Place, Record, Unread, each_record};
 use crate::pairs::{PairsError, PromptPair, PromptPairs};
-use crate::tokenizer::Tokenizer;
 
+use error::MOST_PAIRS;
 pub use error::{PairsFileError, PairsProblem};
+pub use source::{AnswerTokens, PairsSource};
 use tokens::RecordReader;
 
-/// Most prompt pairs of a file. More would take days on any model.
-const MOST_PAIRS: usize = 1_000_000;
 /// Most problems that an error lists.
 const MOST_PROBLEMS: usize = 20;
-
-/// Which token stands for an answer of several tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AnswerTokens {
-    /// Each answer must be one token; several are an error.
-    #[default]
-    Single,
-    /// An answer's first token stands for it, as in EAP-IG and MIB.
-    First,
-}
-
-/// How a file of prompt pairs is read for a model.
-#[derive(Debug, Clone, Copy)]
-pub struct PairsSource<'a> {
-    /// The model's tokenizer; without one a file must have token ids.
-    pub tokenizer: Option<&'a Tokenizer>,
-    /// The token in front of text, if there is one.
-    pub bos: Option<u32>,
-    /// Size of the model's vocabulary.
-    pub d_vocab: usize,
-    /// Positions that the model has.
-    pub n_ctx: usize,
-    /// Which token stands for an answer of several tokens.
-    pub answers: AnswerTokens,
-    /// Which of the file's alternatives are read.
-    pub choices: Choices<'a>,
-}
-
-impl<'a> PairsSource<'a> {
-    /// Reads answers of one token each, and the defaults of a file's alternatives.
-    #[must_use]
-    pub fn new(tokenizer: Option<&'a Tokenizer>, bos: Option<u32>, d_vocab: usize, n_ctx: usize) -> Self {
-        Self { tokenizer, bos, d_vocab, n_ctx, answers: AnswerTokens::Single, choices: Choices::default() }
-    }
-}
 
 /// The prompt pairs of a file.
 #[derive(Debug, Clone)]
@@ -100,6 +65,13 @@ pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsF
     if !collected.problems.is_empty() {
         let Collected { problems, more, .. } = collected;
         return Err(PairsFileError::Problems { path: path.into(), problems, more });
+    }
+    if collected.pairs.is_empty() && found.without_partner > 0 {
+        let reason = format!(
+            "none of its {} rows makes a pair: no two rows have each other's words as right and wrong and as many tokens",
+            found.without_partner
+        );
+        return Err(PairsFileError::Content { path: path.into(), reason });
     }
     let mut warnings = collected.warnings();
     if found.without_partner > 0 {
@@ -152,6 +124,10 @@ impl Collected {
                     self.ends_in_space.push(place);
                 }
             }
+            // It concerns the model and not the pair, so that every line would repeat it.
+            Err(PairsProblem::BosOutsideVocabulary { bos, d_vocab }) => {
+                return Err(Stop::BosOutsideVocabulary { bos, d_vocab });
+            }
             Err(_) if self.problems.len() == MOST_PROBLEMS => self.more += 1,
             Err(problem) => self.problems.push((place, problem)),
         }
@@ -195,6 +171,7 @@ impl Collected {
 enum Stop {
     Unread(Unread),
     TooManyPairs(Place),
+    BosOutsideVocabulary { bos: u32, d_vocab: usize },
 }
 
 impl From<Unread> for Stop {
@@ -211,15 +188,8 @@ impl Stop {
             Stop::Unread(Unread::LineTooLong(line)) => PairsFileError::LineTooLong { path, line },
             Stop::Unread(Unread::NotUtf8 { line, column }) => PairsFileError::NotUtf8 { path, line, column },
             Stop::Unread(Unread::Whole(reason)) => PairsFileError::Content { path, reason },
+            Stop::BosOutsideVocabulary { bos, d_vocab } => PairsFileError::BosOutsideVocabulary { path, bos, d_vocab },
             Stop::TooManyPairs(place) => PairsFileError::TooManyPairs { path, place },
         }
-    }
-}
-
-/// Counts a marked position from the model's first token.
-fn token_position(mark: Mark, tokens_before_text: usize) -> usize {
-    match mark {
-        Mark::Token(position) => position,
-        Mark::TextToken(position) => position + tokens_before_text,
     }
 }

@@ -1,7 +1,7 @@
 //! A record's text as tokens.
 
 use super::error::PairsProblem;
-use super::{AnswerTokens, PairsSource, token_position};
+use super::source::{AnswerTokens, PairsSource, token_position};
 use crate::formats::{Answer, Prompt, Record};
 use crate::pairs::{PairsError, PromptPair};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -37,9 +37,14 @@ impl RecordReader<'_> {
             }
             Ok(tokens)
         };
+        let (clean, corrupted) = (self.prompt(clean)?, self.prompt(corrupted)?);
         let (answers, wrong_answers) = (tokens(answers)?, tokens(wrong_answers)?);
-        let pair =
-            PromptPair { clean: self.prompt(clean)?, corrupted: self.prompt(corrupted)?, answers, wrong_answers };
+        if let (Some(&token), Some(tokenizer)) =
+            (answers.iter().find(|token| wrong_answers.contains(token)), self.source.tokenizer)
+        {
+            return Err(PairsProblem::RightAndWrong { token: tokenizer.decode(&[token]) });
+        }
+        let pair = PromptPair { clean, corrupted, answers, wrong_answers };
         if pair.clean.len() != pair.corrupted.len() {
             return Err(self.unequal(&pair));
         }

@@ -7,8 +7,11 @@ use rewire_tasks::{Format, PairsSource, read_pairs};
 use rewire_tests::fuzzed;
 use rewire_toy::Toy;
 
+/// Reads an input as a fuzz target does.
+type Target = fn(&[u8]);
+
 /// The fuzz targets, and the functions that they call.
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+const TARGETS: [(&str, Target); 5] = [
     ("pairs", fuzzed::pairs),
     ("config", fuzzed::config),
     ("safetensors", fuzzed::safetensors),

@@ -47,6 +47,7 @@ impl StepProgress {
         self.bar.set_position(done as u64);
         self.bar.set_message(note.to_owned());
         if let Some(lines) = &mut self.lines
+            && done < of
             && lines.last.elapsed() >= BETWEEN_LINES
         {
             lines.last = Instant::now();

@@ -77,7 +77,8 @@ pub enum PairsError {
     },
     /// The marked position of a prompt is missing or past the prompt's end.
     #[error(
-        "the marked position is {mark:?} (counted from 0), and the prompt has {len} tokens; mark one position of each prompt"
+        "the marked position is {} (counted from 0), and the prompt has {len} tokens; mark one position of each prompt",
+        mark.map_or_else(|| "missing".to_owned(), |mark| mark.to_string())
     )]
     MarkOutside {
         /// The pair.

@@ -124,11 +124,11 @@ fn meaningless_sweep_arguments_are_refused() {
     let intervals = ["sweep", "--pairs", "pairs.jsonl", "--intervals"];
     assert_refused_in(&directory, &intervals, &["all 2 pairs in pairs.jsonl are the same two prompts"]);
     refused(&["--verify", "3", "--nodes", "head_edges"], &["head_edges are not nodes"]);
-    refused(&["--nodes", "head_edges", "--norm", "melted"], &["melted", "exact and frozen"]);
+    refused(&["--nodes", "head_edges", "--norm", "melted"], &["melted", "use exact or frozen"]);
     assert_sweep_refused(&["--verify", "3"], &["--verify", "attribution-patching"]);
     let half_marked = format!("{}\n{GOOD}", GOOD.replace('}', ", \"position\": 1}"));
     assert_pairs_refused(&half_marked, &["line 2", "`position` is missing"]);
-    assert_pairs_refused(&GOOD.replace('}', ", \"position\": 3}"), &["line 1", "Some(3)", "3 tokens"]);
+    assert_pairs_refused(&GOOD.replace('}', ", \"position\": 3}"), &["line 1", "marked position is 3", "3 tokens"]);
     let nowhere = tempfile::tempdir().unwrap();
     assert_refused_in(&nowhere, &["sweep", "--pairs", "absent.jsonl"], &["absent.jsonl", "No such file"]);
     assert_refused_in(&nowhere, &["sweep"], &["--pairs"]);
@@ -142,10 +142,10 @@ fn meaningless_path_arguments_are_refused() {
     };
     refused(&[], &["--method path-patching needs --receivers"]);
     refused(&["--receivers", "q:9.1"], &["no receiver q:9.1", "layer 9 is out of range (there are 4"]);
-    refused(&["--receivers", "q:1.9"], &["no receiver q:1.9", "head 9 of 8"]);
+    refused(&["--receivers", "q:1.9"], &["no receiver q:1.9", "head 9 is out of range (there are 8"]);
     refused(&["--receivers", "z:1.1"], &["no receiver `z:1.1`", "mlp_in:L"]);
     refused(&["--receivers", "resid_post:1.1"], &["no receiver `resid_post:1.1`"]);
-    refused(&["--receivers", "q:1.1@3"], &["q:1.1 @ 3", "position 3 of 3"]);
+    refused(&["--receivers", "q:1.1@3"], &["q:1.1 @ 3", "position 3 is out of range (there are 3"]);
     refused(&["--receivers", "q:1.1@last"], &["no position `last`", "end"]);
     refused(&["--receivers", "q:1.1@marked"], &["q:1.1@marked", "mark no position"]);
     refused(&["--receivers", "q:1.1,q:1.1"], &["names q:1.1 twice"]);

@@ -13,7 +13,12 @@ use serde::{Deserialize, Serialize};
 /// use rewire_analysis::run::{Question, Scale};
 /// use rewire_tasks::{LogitDiff, PromptPair, PromptPairs};
 ///
-/// let pair = PromptPair::new([1, 2], [1, 3], [4], [5]);
+/// let pair = PromptPair {
+///     clean: vec![1, 2],
+///     corrupted: vec![1, 3],
+///     answers: vec![4],
+///     wrong_answers: vec![5],
+/// };
 /// let pairs = PromptPairs::new(vec![pair]).unwrap();
 /// let metric = LogitDiff::new(&pairs);
 /// assert_eq!(Question::new(&pairs, &metric).scale, Scale::Normalized);

@@ -150,7 +150,10 @@ fn meaningless_path_arguments_are_refused() {
     refused(&["--receivers", "q:1.1@marked"], &["q:1.1@marked", "mark no position"]);
     refused(&["--receivers", "q:1.1,q:1.1"], &["names q:1.1 twice"]);
     refused(&["--receivers", "q:1.1", "--freeze", "nothing"], &["no policy `nothing`", "redwood"]);
-    refused(&["--receivers", "q:1.1", "--nodes", "head_pattern"], &["head_pattern writes nothing", "cannot be a sender"]);
+    refused(
+        &["--receivers", "q:1.1", "--nodes", "head_pattern"],
+        &["head_pattern writes nothing", "cannot be a sender"],
+    );
     refused(&["--receivers", "q:1.1", "--nodes", "head_w"], &["head_w", "mlp_post"]);
     refused(&["--model", "toy-neox", "--receivers", "resid_mid:1"], &["resid_mid:1", "parallel"]);
     assert_sweep_refused(&["--receivers", "q:1.1"], &["--receivers needs --method path-patching"]);

@@ -4,6 +4,8 @@ mod analyze;
 mod arguments;
 mod checkpoint;
 mod choices;
+mod correct;
+mod doubts;
 mod findings;
 mod identity;
 mod inputs;

@@ -36,6 +36,7 @@ mod page;
 mod results;
 pub mod screening;
 mod tables;
+pub mod units;
 
 pub use attention::AttentionMap;
 pub use certainty::{Certainty, Columns, describe_clusters};

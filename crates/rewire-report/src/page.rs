@@ -1,5 +1,7 @@
 //! One self-contained HTML page.
 
+mod section;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -11,50 +13,48 @@ use crate::attention::AttentionMap;
 use crate::charts::common::Chart;
 use crate::error::ReportError;
 use crate::graph::Graph;
+use crate::page::section::{Finding, PageItem, Section};
 
-/// A report: sections of text, tables and charts, with the plotting script embedded.
+/// A report: a finding, warnings, and sections of text, tables and charts. The plotting script is
+/// embedded.
 #[derive(Debug, Clone)]
 pub struct Page {
     title: String,
     subtitle: String,
+    finding: Option<Finding>,
+    warnings: Vec<String>,
     sections: Vec<Section>,
-}
-
-#[derive(Debug, Clone)]
-struct Section {
-    heading: String,
-    lead: String,
-    parts: Vec<PageItem>,
-}
-
-#[derive(Debug, Clone)]
-enum PageItem {
-    Charts(Vec<Chart>),
-    Table { header: Vec<String>, rows: Vec<Vec<String>> },
-    Text(String),
-    Attention(Vec<AttentionMap>),
-    Graph(Graph),
 }
 
 impl Page {
     /// Creates an empty page.
     #[must_use]
     pub fn new(title: &str, subtitle: &str) -> Self {
-        Self { title: title.to_owned(), subtitle: subtitle.to_owned(), sections: Vec::new() }
+        Self {
+            title: title.to_owned(),
+            subtitle: subtitle.to_owned(),
+            finding: None,
+            warnings: Vec::new(),
+            sections: Vec::new(),
+        }
+    }
+
+    /// Sets the finding: the answer of the report. The page shows it in a box above the table of
+    /// contents, whenever this is called: each sentence is a paragraph, the first in larger type,
+    /// and the figure follows. A second call replaces the finding.
+    pub fn finding(&mut self, sentences: &[String], figure: Option<Chart>) {
+        self.finding = Some(Finding { sentences: sentences.to_vec(), figure });
+    }
+
+    /// Adds warnings, one paragraph per warning. The page shows them directly after the finding,
+    /// above the table of contents.
+    pub fn warnings(&mut self, warnings: &[String]) {
+        self.warnings.extend_from_slice(warnings);
     }
 
     /// Begins a section. Later additions go into it.
     pub fn section(&mut self, heading: &str, lead: &str) {
         self.sections.push(Section { heading: heading.to_owned(), lead: lead.to_owned(), parts: Vec::new() });
-    }
-
-    /// Adds a section of warnings, one paragraph per warning. Adds nothing if there are no
-    /// warnings.
-    pub fn warnings(&mut self, warnings: &[String]) {
-        if !warnings.is_empty() {
-            self.section("Warnings", "Reasons to doubt the numbers below.");
-            warnings.iter().for_each(|warning| self.text(warning));
-        }
     }
 
     /// Adds a chart, next to the previous chart if there is space.
@@ -83,7 +83,7 @@ impl Page {
         self.add(PageItem::Graph(graph));
     }
 
-    /// Adds a table.
+    /// Adds a table. A reader sorts it by clicking a column's header.
     pub fn table(&mut self, header: &[&str], rows: Vec<Vec<String>>) {
         let header = header.iter().map(|h| (*h).to_owned()).collect();
         self.add(PageItem::Table { header, rows });
@@ -127,98 +127,80 @@ impl Page {
                 head {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
                     link rel="icon" href="data:,";
                     title { (self.title) }
                     style { (PreEscaped(STYLE)) (PreEscaped(attention::STYLE)) }
                     (PreEscaped(plotting_script()))
                 }
-                body {
-                    h1 { (self.title) }
-                    p.subtitle { (self.subtitle) }
-                    nav {
-                        ol {
-                            @for (i, section) in self.sections.iter().enumerate() {
-                                li { a href={ "#section-" (i) } { (section.heading) } }
-                            }
-                        }
-                    }
-                    @for (i, section) in self.sections.iter().enumerate() { (section.render(i)) }
-                }
+                body { (self.body()) }
             }
         }
     }
-}
 
-impl Section {
-    fn render(&self, number: usize) -> Markup {
+    fn body(&self) -> Markup {
         html! {
-            section id={ "section-" (number) } {
-                h2 { (self.heading) }
-                @if !self.lead.is_empty() { p { (self.lead) } }
-                @for (i, part) in self.parts.iter().enumerate() { (part.render(&format!("chart-{number}-{i}"))) }
+            h1 { (self.title) }
+            p.subtitle { (self.subtitle) }
+            @if let Some(finding) = &self.finding { (finding.render()) }
+            @if !self.warnings.is_empty() {
+                section.warnings {
+                    h2 { "Warnings" }
+                    p { "Reasons to doubt the numbers below." }
+                    @for warning in &self.warnings { p { (warning) } }
+                }
             }
-        }
-    }
-}
-
-impl PageItem {
-    fn render(&self, id: &str) -> Markup {
-        match self {
-            PageItem::Text(text) => html! { p { (text) } },
-            PageItem::Attention(maps) => attention::render(id, maps),
-            PageItem::Graph(graph) => graph.render(id),
-            PageItem::Table { header, rows } => html! {
-                div.scroll {
-                    table {
-                        thead { tr { @for cell in header { th { (cell) } } } }
-                        tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
+            nav aria-label="Contents" {
+                ol {
+                    @for (i, section) in self.sections.iter().enumerate() {
+                        li { a href={ "#section-" (i) } { (section.heading) } }
                     }
                 }
-            },
-            PageItem::Charts(charts) => html! {
-                div.charts {
-                    @for (i, chart) in charts.iter().enumerate() {
-                        @let id = format!("{id}-{i}");
-                        div.frame { div id=(id) style={ "width:" (chart.width) "px;height:" (chart.height) "px" } {} }
-                        // A tag or comment inside a label would end the script, or keep it from
-                        // ending.
-                        script { (PreEscaped(format!(
-                            "rewireDraw({id:?}, {});", chart.plot_json.replace('<', "\\u003c")
-                        ))) }
-                    }
-                }
-            },
+            }
+            @for (i, section) in self.sections.iter().enumerate() { (section.render(i)) }
         }
     }
 }
 
 /// Returns the plotting script: Plotly without its bundled formula typesetter, which no chart here
-/// uses.
+/// uses, and the page's own scripts.
 fn plotting_script() -> String {
     let sources = Plot::offline_js_sources();
     let plotly = sources.split_inclusive("</script>").next().unwrap_or_default();
-    format!("{plotly}<script>{DRAW}\n{}</script>", attention::SCRIPT)
+    format!("{plotly}<script>{SCRIPT}\n{}</script>", attention::SCRIPT)
 }
 
-/// Draws a chart in its box, without the toolbar that covers titles.
-const DRAW: &str = "function rewireDraw(id, figure) {
-  Plotly.newPlot(id, figure.data, figure.layout, {displayModeBar: false, responsive: false});
-}";
+const SCRIPT: &str = include_str!("page/script.js");
+const STYLE: &str = include_str!("page/style.css");
 
-const STYLE: &str = "
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; margin-bottom: 0; }
-h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .25rem; }
-.subtitle { color: #555; margin-top: .25rem; }
-nav { background: #f6f7f9; border-radius: 6px; padding: .5rem 1rem; }
-nav ol { margin: 0; padding-left: 1.5rem; columns: 2; }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem; }
-.frame { flex: none; max-width: 100%; overflow-x: auto; }
-.scroll { overflow-x: auto; }
-.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid #e5e5e5; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 2px solid #bbb; }
-@media print { nav { display: none; } }
-";
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_finding_and_the_warnings_precede_the_table_of_contents() {
+        let mut page = Page::new("Sweep", "toy");
+        page.section("Effects", "");
+        page.warnings(&["The span is small.".to_owned()]);
+        page.finding(&["L1H2 has the largest effect.".to_owned(), "3 < 4 pairs.".to_owned()], None);
+        let html = page.render();
+        let body = html.split("<body>").nth(1).unwrap();
+        let at = |text: &str| body.find(text).unwrap_or_else(|| panic!("{text} is not in {body}"));
+        let order = [
+            at("<aside class=\"finding\""),
+            at("<p>L1H2 has the largest effect.</p><p>3 &lt; 4 pairs.</p>"),
+            at("<h2>Warnings</h2>"),
+            at("The span is small."),
+            at("<nav"),
+            at("<h2>Effects</h2>"),
+        ];
+        assert!(order.is_sorted(), "{body}");
+    }
+
+    #[test]
+    fn a_page_without_finding_and_warnings_has_no_empty_boxes() {
+        let html = Page::new("Sweep", "toy").render();
+        let body = html.split("<body>").nth(1).unwrap();
+        assert!(!body.contains("<aside") && !body.contains("Warnings"), "{body}");
+    }
+}

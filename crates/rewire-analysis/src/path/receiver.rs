@@ -295,7 +295,7 @@ impl fmt::Display for Receiver {
             write!(f, "H{head}")?;
         }
         match &self.positions {
-            Positions::Each(_) => write!(f, "@one per prompt"),
+            Positions::Each(_) => f.write_str(" at one position per prompt"),
             positions => write!(f, "{positions}"),
         }
     }

@@ -200,6 +200,15 @@ pub struct Outcome {
     pub effects: Vec<Effects>,
 }
 
+impl Outcome {
+    /// Returns the same outcome with positions counted from END
+    /// ([`Effects::aligned_at_end`]).
+    #[must_use]
+    pub fn aligned_at_end(&self) -> Self {
+        Self { effects: self.effects.iter().map(Effects::aligned_at_end).collect(), ..self.clone() }
+    }
+}
+
 /// Returns the number of prompts that are longer than each position.
 pub(crate) fn prompts_by_position(lengths: &[usize], width: usize) -> Vec<usize> {
     (0..width).map(|position| lengths.iter().filter(|length| **length > position).count()).collect()

@@ -78,8 +78,9 @@ pub fn of_position(align: Align, position: usize, pairs: &PromptPairs) -> String
     let label = |(pair, index): (usize, usize)| pairs.labels(pair)[index].clone();
     let token = |(pair, index): (usize, usize)| pairs.pairs()[pair].clean[index];
     // Labels of positions can be the same where tokens differ: the name of a role.
-    let is_shared =
-        |first| found.find(|other| token(*other) != token(first)).is_none_or(|other| label(other) == label(first));
+    let mut is_shared = |first: (usize, usize)| {
+        found.find(|other| token(*other) != token(first)).is_none_or(|other| label(other) == label(first))
+    };
     match (first.filter(|first| is_shared(*first)), align) {
         (Some(first), _) => token_label(&label(first), &name),
         (None, Align::Start) => format!("pos {name}"),
@@ -113,6 +114,32 @@ pub fn positions_note(pairs: &PromptPairs) -> Option<String> {
         note += &format!("{range} in {} of {} prompts: each mean is over these prompts.", n.join(", "), pairs.len());
     }
     (!note.is_empty()).then(|| note.trim_end().to_owned())
+}
+
+/// Returns a note on columns that are positions, counted from this end of the prompts; see
+/// [`positions_note`].
+#[must_use]
+pub fn positions_note_of(align: Align, pairs: &PromptPairs) -> Option<String> {
+    if align == Align::Start {
+        return positions_note(pairs);
+    }
+    let mut note = "Positions are counted from END, the last token of each prompt. A position without a token holds \
+                    different tokens in different prompts."
+        .to_owned();
+    let lengths = pairs.lengths();
+    let shortest = lengths.iter().copied().min().unwrap_or_default();
+    let positions: Vec<usize> = (shortest..pairs.width()).collect();
+    if let (Some(first), Some(last)) = (positions.first(), positions.last()) {
+        let range = match first == last {
+            true => format!("{} exists", align.position_name(*first)),
+            false => format!("{} to {} exist", align.position_name(*first), align.position_name(*last)),
+        };
+        let have = |position: &usize| lengths.iter().filter(|length| *length > position).count().to_string();
+        let have: Vec<String> = positions.iter().map(have).collect();
+        note +=
+            &format!(" {range} in {} of {} prompts: each mean is over these prompts.", have.join(", "), pairs.len());
+    }
+    Some(note)
 }
 
 /// Returns ascending numbers as text, with neighbors as ranges: `4, 7-9`.
@@ -201,6 +228,18 @@ mod tests {
         let names = |axis| of_axis(axis, 4, &pairs);
         assert_eq!(names("pos"), ["t1_0", "pos 1", "pos 2", "t9_3"]);
         assert_eq!(names("pos_from_end"), ["t9_END", "END-1", "END-2", "t1_END-3"]);
+    }
+
+    #[test]
+    fn a_note_says_which_positions_from_the_end_few_prompts_have() {
+        let note = |prompts| positions_note_of(Align::End, &pairs(prompts)).unwrap();
+        let one = note(&[&[1, 2, 3, 4], &[1, 2, 3]]);
+        assert!(one.ends_with("END-3 exists in 1 of 2 prompts: each mean is over these prompts."), "{one}");
+        let two = note(&[&[1, 2, 3, 4], &[1, 2], &[1, 2, 3]]);
+        assert!(two.contains("END-2 to END-3 exist in 2, 1 of 3 prompts"), "{two}");
+        assert!(!note(&[&[1, 2], &[1, 3]]).contains("exist"));
+        let from_start = positions_note_of(Align::Start, &pairs(&[&[1, 2], &[1, 3]]));
+        assert_eq!(from_start, positions_note(&pairs(&[&[1, 2], &[1, 3]])));
     }
 
     #[test]

@@ -41,19 +41,19 @@ pub(crate) fn render(id: &str, maps: &[AttentionMap]) -> Markup {
     }
 }
 
-/// The script that draws the maps and responds to the pointer.
+/// The script that draws the maps and responds to the pointer. It needs the script of the page.
 pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
   const box = document.getElementById(id), heads = box.querySelector('.heads');
   const grid = box.querySelector('.grid'), line = box.querySelector('.tokens');
-  const color = v => { const a = Math.min(1, Math.abs(v)); return v < 0 ? `rgba(178,24,43,${a})` : `rgba(33,102,172,${a})`; };
+  const color = v => `rgb(var(${v < 0 ? '--opposes' : '--supports'}) / ${Math.min(1, Math.abs(v))})`;
   let shown = 0;
   function look(map, dest) {
     [...line.children].forEach((token, i) => {
       const v = i <= dest ? map.values[dest][i] : 0;
       token.style.background = color(v);
-      token.style.color = Math.abs(v) > 0.55 ? 'white' : 'inherit';
-      token.style.outline = i === dest ? '2px solid #333' : 'none';
-      token.title = i <= dest ? (v * data.reach).toFixed(4) : '';
+      token.style.color = Math.abs(v) > 0.55 ? 'var(--strong)' : 'inherit';
+      token.style.outline = i === dest ? '2px solid var(--text)' : 'none';
+      token.title = i <= dest ? rewireNumber(v * data.reach) : '';
     });
   }
   function draw() {
@@ -76,7 +76,7 @@ pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
         const cell = document.createElement('i');
         if (src <= dest) {
           cell.style.background = color(v);
-          cell.title = `${map.tokens[dest]} attends to ${map.tokens[src]}: ${(v * data.reach).toFixed(4)}`;
+          cell.title = `${map.tokens[dest]} attends to ${map.tokens[src]}: ${rewireNumber(v * data.reach)}`;
         } else cell.className = 'hidden';
         cell.onmouseenter = () => look(map, dest);
         cells.push(cell);
@@ -105,18 +105,18 @@ pub(crate) const SCRIPT: &str = r#"function rewireAttention(id, data) {
 pub(crate) const STYLE: &str = "
 .attention { margin: 1rem 0 2rem; }
 .attention .heads { display: flex; flex-wrap: wrap; gap: .25rem; margin-bottom: .75rem; }
-.attention button { font: inherit; font-size: 13px; padding: .1rem .5rem; border: 1px solid #bbb; border-radius: 4px; background: #fff; cursor: pointer; }
-.attention button[aria-pressed=true] { background: #2166ac; color: #fff; border-color: #2166ac; }
+.attention button { font: inherit; font-size: 13px; padding: .1rem .5rem; border: 1px solid var(--heavy); border-radius: 4px; background: var(--page); color: inherit; cursor: pointer; }
+.attention button[aria-pressed=true] { background: rgb(var(--supports)); color: var(--strong); border-color: transparent; }
 .attention .shown { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; }
-.attention .grid { display: grid; grid-auto-rows: 18px; gap: 1px; }
-.attention .grid i { border: 1px solid #e8e8e8; box-sizing: border-box; }
+.attention .grid { display: grid; grid-auto-rows: 18px; gap: 1px; max-width: 100%; overflow-x: auto; }
+.attention .grid i { border: 1px solid var(--faint); box-sizing: border-box; }
 .attention .grid i.hidden { border-color: transparent; }
 .attention .grid b { font-weight: normal; font-size: 11px; line-height: 18px; text-align: right; padding-right: .4rem; white-space: pre; }
 .attention .grid b.below { writing-mode: vertical-rl; text-align: left; padding: .3rem 0 0; height: max-content; width: 18px; }
 .attention .reading { flex: 1 1 20rem; }
 .attention .tokens { font-size: 16px; line-height: 2; }
 .attention .tokens span { padding: .15rem .1rem; border-radius: 3px; white-space: pre; cursor: default; }
-.attention .hint { color: #666; font-size: 13px; }
+.attention .hint { color: var(--muted); font-size: 13px; }
 ";
 
 #[cfg(test)]

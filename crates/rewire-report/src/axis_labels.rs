@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use rewire_analysis::Align;
 use rewire_tasks::PromptPairs;
 
 use crate::labels::Labels;
-use crate::names::{INPUTS, head_name};
+use crate::names::{INPUTS, head_name, numbered, of_axis};
+use crate::tables::Table;
 
 /// The suffix of axes whose positions are counted from END.
 const FROM_END: &str = "_from_end";
@@ -95,47 +97,46 @@ pub(crate) fn is_of_positions(axis: &str) -> bool {
     ["pos", "dest", "src"].contains(&axis.trim_end_matches(FROM_END))
 }
 
-/// Returns the label of each index of an axis: `L3`, `H7`, `query`, ` to_14`, `pos 15`, `END-1`.
-/// Axes whose labels would be their indices have none: prompts, neurons, and others.
-pub(crate) fn labels(axis: &str, n: usize, set: Option<&SetLabels>) -> Option<Vec<String>> {
-    let label: Box<dyn Fn(usize) -> String + '_> = match axis {
-        "layer" | "layer_end" | "layer_start" => Box::new(|i| format!("L{i}")),
-        "head" | "head_end" | "head_start" => Box::new(|i| format!("H{i}")),
-        "input" => Box::new(|i| INPUTS.get(i).map_or_else(|| i.to_string(), |input| (*input).to_owned())),
-        axis if is_of_positions(axis) => Box::new(move |i| position(axis, i, set)),
-        _ => return None,
-    };
-    Some((0..n).map(label).collect())
-}
-
-/// Returns the label of a position: the token and the position if all prompts have this token,
-/// otherwise the position.
-fn position(axis: &str, index: usize, set: Option<&SetLabels>) -> String {
-    let token = set.and_then(|set| set.common_token(axis, index));
-    match (token, axis.ends_with(FROM_END)) {
-        (Some(token), false) => format!("{token}_{index}"),
-        (None, false) => format!("pos {index}"),
-        (Some(token), true) => format!("{token}_{}", from_end(index)),
-        (None, true) => from_end(index),
+/// Returns the label of each index of an axis of a table: `L3`, `H7`, `query`, ` to_14`, `pos 15`,
+/// `END-1`, `mlp_out:L3`. Axes whose labels would be their indices have none: prompts, neurons, and
+/// others.
+pub(crate) fn labels(table: &Table, axis: &str, set: Option<&SetLabels>) -> Option<Vec<String>> {
+    let n = length(table, axis);
+    match (axis, set) {
+        ("layer" | "layer_end" | "layer_start", _) => Some(numbered("L", n)),
+        ("head" | "head_end" | "head_start", _) => Some(numbered("H", n)),
+        ("input", _) => Some(INPUTS.iter().take(n).map(|input| (*input).to_owned()).collect()),
+        ("node", _) if table.nodes.len() == n => Some(table.nodes.clone()),
+        (axis, Some(set)) if is_of_positions(axis) => Some(of_axis(axis, n, set.pairs)),
+        (axis, None) if axis.ends_with(FROM_END) => Some((0..n).map(|i| Align::End.position_name(i)).collect()),
+        (axis, None) if is_of_positions(axis) => Some(numbered("pos ", n)),
+        _ => None,
     }
 }
 
-fn from_end(index: usize) -> String {
-    if index == 0 { "END".to_owned() } else { format!("END-{index}") }
+/// Returns the index along an axis, if the table has the axis.
+pub(crate) fn at(table: &Table, axis: &str, index: &[usize]) -> Option<usize> {
+    table.axes.iter().position(|name| name == axis).map(|position| index[position])
+}
+
+/// Returns the length of an axis, or 0.
+pub(crate) fn length(table: &Table, axis: &str) -> usize {
+    at(table, axis, table.values.shape()).unwrap_or(0)
 }
 
 /// Returns the name of the node at an index of a table, in the notation of the command line:
 /// `L9H6`, `L3N17`, `L3@14`, `L9H6@14<-3`, and `L0H1 -> L2H3 query` for a head edge. `None` for
 /// numbers that belong to no node.
-pub(crate) fn node_name(axes: &[String], index: &[usize]) -> Option<String> {
-    let at = |name: &str| axes.iter().position(|axis| axis == name).map(|axis| index[axis]);
-    let mut name = match (at("layer"), at("layer_end"), at("layer_start")) {
-        (Some(layer), ..) => match (at("head"), at("neuron")) {
+pub(crate) fn node_name(table: &Table, index: &[usize]) -> Option<String> {
+    let at = |axis: &str| at(table, axis, index);
+    let mut name = match (at("node"), at("layer"), at("layer_end"), at("layer_start")) {
+        (Some(node), ..) => table.nodes.get(node)?.clone(),
+        (None, Some(layer), ..) => match (at("head"), at("neuron")) {
             (Some(head), _) => head_name(layer, head),
             (None, Some(neuron)) => format!("L{layer}N{neuron}"),
             (None, None) => format!("L{layer}"),
         },
-        (None, Some(end), Some(start)) => {
+        (None, None, Some(end), Some(start)) => {
             let input = at("input").and_then(|input| INPUTS.get(input)).copied().unwrap_or_default();
             let [end, start] = [head_name(end, at("head_end")?), head_name(start, at("head_start")?)];
             format!("{start} -> {end} {input}")
@@ -146,7 +147,7 @@ pub(crate) fn node_name(axes: &[String], index: &[usize]) -> Option<String> {
         if let Some(position) = at(axis) {
             name += &format!("{mark}{position}");
         } else if let Some(position) = at(&format!("{axis}{FROM_END}")) {
-            name += &format!("{mark}{}", from_end(position));
+            name += &format!("{mark}{}", Align::End.position_name(position));
         }
     }
     Some(name)
@@ -154,6 +155,7 @@ pub(crate) fn node_name(axes: &[String], index: &[usize]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::{ArrayD, IxDyn};
     use rewire_tasks::PromptPair;
 
     use super::*;
@@ -169,8 +171,12 @@ mod tests {
         pairs.with_token_labels(|token| format!(" t{token}"))
     }
 
-    fn named(axes: &[&str], index: &[usize]) -> Option<String> {
-        node_name(&axes.iter().map(|axis| (*axis).to_owned()).collect::<Vec<_>>(), index)
+    fn table(axes: &[&str], shape: &[usize]) -> Table {
+        Table {
+            axes: axes.iter().map(|axis| (*axis).to_owned()).collect(),
+            values: ArrayD::zeros(IxDyn(shape)),
+            ..Table::default()
+        }
     }
 
     #[test]
@@ -179,13 +185,20 @@ mod tests {
         let labels_of = Labels::Each(&pairs);
         let all = AxisLabels::new(&labels_of);
         let set = all.of_table("head_z@position");
-        assert_eq!(labels("pos", 4, set).unwrap(), [" t1_0", "pos 1", "pos 2", " t4_3"]);
-        assert_eq!(labels("pos_from_end", 4, set).unwrap(), [" t4_END", "END-1", "END-2", " t1_END-3"]);
-        assert_eq!(labels("dest", 2, None).unwrap(), ["pos 0", "pos 1"]);
-        assert_eq!(labels("head", 2, set).unwrap(), ["H0", "H1"]);
-        assert_eq!(labels("prompt", 2, set), None);
+        let of = |axis: &str, n: usize, set| labels(&table(&[axis], &[n]), axis, set);
+        assert_eq!(of("pos", 4, set).unwrap(), [" t1_0", "pos 1", "pos 2", " t4_3"]);
+        assert_eq!(of("pos_from_end", 4, set).unwrap(), [" t4_END", "END-1", "END-2", " t1_END-3"]);
+        assert_eq!(of("dest", 2, None).unwrap(), ["pos 0", "pos 1"]);
+        assert_eq!(of("src_from_end", 2, None).unwrap(), ["END", "END-1"]);
+        assert_eq!(of("head", 2, set).unwrap(), ["H0", "H1"]);
+        assert_eq!(of("input", 3, set).unwrap(), ["query", "key", "value"]);
+        assert_eq!(of("prompt", 2, set), None);
         let set = set.unwrap();
+        let common = |axis| (0..4).map(|i| set.common_token(axis, i)).collect::<Vec<_>>();
+        assert_eq!(common("pos"), [Some(" t1"), None, None, Some(" t4")]);
+        assert_eq!(common("pos_from_end"), [Some(" t4"), None, None, Some(" t1")]);
         assert_eq!(set.tokens_of_prompt("src", 1), [" t1", " t5", " t4"]);
+        assert_eq!(set.tokens_of_prompt("src_from_end", 1), [" t4", " t5", " t1"]);
         assert_eq!(set.tokens_of_prompt("src", 2), Vec::<String>::new());
     }
 
@@ -203,16 +216,19 @@ mod tests {
 
     #[test]
     fn nodes_are_named_as_on_the_command_line() {
+        let named = |axes: &[&str], index: &[usize]| node_name(&table(axes, &vec![20; axes.len()]), index);
         let names = [
             named(&["prompt", "layer", "head"], &[4, 9, 6]),
             named(&["layer", "neuron"], &[3, 17]),
             named(&["layer", "pos"], &[3, 14]),
+            named(&["layer", "pos_from_end"], &[3, 2]),
             named(&["layer", "head", "dest", "src"], &[9, 6, 14, 3]),
-            named(&["layer", "head", "pos_from_end"], &[0, 1, 0]),
-            named(&["layer_end", "head_end", "input", "layer_start", "head_start", "pos"], &[2, 3, 0, 0, 1, 5]),
         ];
-        let expected = ["L9H6", "L3N17", "L3@14", "L9H6@14<-3", "L0H1@END", "L0H1 -> L2H3 query@5"];
-        assert_eq!(names.map(Option::unwrap), expected);
+        assert_eq!(names.map(Option::unwrap), ["L9H6", "L3N17", "L3@14", "L3@END-2", "L9H6@14<-3"]);
+        let edge = table(&["layer_end", "head_end", "input", "layer_start", "head_start", "pos"], &[3; 6]);
+        assert_eq!(node_name(&edge, &[2, 2, 0, 0, 1, 1]).unwrap(), "L0H1 -> L2H2 query@1");
+        let listed = Table { nodes: vec!["mlp_out:L3".to_owned()], ..table(&["node", "pos"], &[1, 2]) };
+        assert_eq!(node_name(&listed, &[0, 1]).unwrap(), "mlp_out:L3@1");
         assert_eq!(named(&["curve", "place"], &[0, 1]), None);
     }
 }

@@ -6,6 +6,8 @@ use rewire_analysis::stats::{Bootstrap, Family, IntervalKind, SignFlips};
 use rewire_tasks::Clusters;
 use serde_json::{Value, json};
 
+use crate::numbers::{interval, number};
+
 /// Most nodes beyond the family-wise threshold that `effects.json` names.
 const NAMED: usize = 100;
 /// The definition of a cluster, as text.
@@ -58,16 +60,11 @@ impl Certainty {
         let Some(kind) = self.kind else { return Columns { header: Vec::new(), rows: vec![Vec::new(); places.len()] } };
         // With few clusters, the interval by Student's t is shown next to the range.
         let by_t = matches!(kind, IntervalKind::Range { .. });
-        let interval = |[low, high]: [f32; 2]| match low.is_nan() {
-            true => "-".to_owned(),
-            false => format!("{low:.4} to {high:.4}"),
-        };
         let row = |place: &Vec<usize>| {
             let node = self.of_node(effects, place);
-            let error = if node.error.is_nan() { "-".to_owned() } else { format!("{:.4}", node.error) };
             let p = self.family.as_ref().map_or("-".to_owned(), |family| p(family.p_values[place.as_slice()]));
             let by_t = by_t.then(|| interval(node.by_t));
-            [error, interval(node.interval)].into_iter().chain(by_t).chain([p]).collect()
+            [number(node.error), interval(node.interval)].into_iter().chain(by_t).chain([p]).collect()
         };
         let by_t_name = by_t.then(|| "95% by Student's t".to_owned());
         let header = ["std. error".to_owned(), kind.to_string()].into_iter().chain(by_t_name);
@@ -226,7 +223,7 @@ mod tests {
             _ => [0.3, -0.3, 0.1][prompt % 3],
         };
         let values = Array3::from_shape_fn((prompts, 1, 2), value).into_dyn();
-        Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
+        Effects::new(NodeKind::all(Component::HeadZ), values, Vec::new())
     }
 
     #[test]

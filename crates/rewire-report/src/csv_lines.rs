@@ -1,11 +1,11 @@
 //! The contents of `effects.csv`: one number per line, with names of its node, tokens and unit.
 
-use crate::axis_labels::{AxisLabels, SetLabels, is_of_positions, node_name};
+use crate::axis_labels::{AxisLabels, SetLabels, at, is_of_positions, length, node_name};
 use crate::error::ReportError;
 use crate::tables::Table;
 
 /// The axes that tables have, in the order of the CSV file's columns.
-pub const AXES: [&str; 14] = [
+pub const AXES: [&str; 18] = [
     "prompt",
     "layer",
     "head",
@@ -18,6 +18,10 @@ pub const AXES: [&str; 14] = [
     "pos",
     "dest",
     "src",
+    "node",
+    "pos_from_end",
+    "dest_from_end",
+    "src_from_end",
     "curve",
     "place",
 ];
@@ -30,7 +34,7 @@ pub const CSV_LIMIT: usize = 50_000;
 struct Columns<'a> {
     has_nodes: bool,
     has_units: bool,
-    /// The axes of any table.
+    /// The axes of any table, without the axis `node`, whose names stand in the column `node`.
     axes: Vec<&'a str>,
     /// The axes of positions with a token in any row.
     tokens: Vec<&'a str>,
@@ -57,7 +61,7 @@ pub(crate) fn lines(tables: &[Table], metric: &str, labels: &AxisLabels) -> Resu
         let tokens: Vec<_> = columns.tokens.iter().map(|axis| (*axis, tokens(table, axis, set))).collect();
         for (index, value) in table.values.indexed_iter() {
             let index = ndarray::Dimension::slice(&index);
-            let node = columns.has_nodes.then(|| node_name(&table.axes, index).unwrap_or_default());
+            let node = columns.has_nodes.then(|| node_name(table, index).unwrap_or_default());
             let places =
                 columns.axes.iter().map(|axis| at(table, axis, index).map_or(String::new(), |i| i.to_string()));
             let tokens = tokens.iter().map(|(axis, tokens)| token(table, axis, tokens.as_ref(), index));
@@ -72,7 +76,7 @@ impl<'a> Columns<'a> {
     fn of(tables: &[&'a Table], metric: &str, labels: &AxisLabels) -> Self {
         let mut axes: Vec<&str> = Vec::new();
         for axis in tables.iter().copied().flat_map(|table| &table.axes) {
-            if !axes.contains(&axis.as_str()) {
+            if axis != "node" && !axes.contains(&axis.as_str()) {
                 axes.push(axis);
             }
         }
@@ -85,7 +89,7 @@ impl<'a> Columns<'a> {
             })
         };
         Self {
-            has_nodes: tables.iter().any(|table| node_name(&table.axes, &vec![0; table.axes.len()]).is_some()),
+            has_nodes: tables.iter().any(|table| node_name(table, &vec![0; table.axes.len()]).is_some()),
             has_units: tables.iter().any(|table| table.unit(metric).is_some()),
             tokens: axes.iter().copied().filter(|axis| has_token(axis)).collect(),
             axes,
@@ -108,16 +112,6 @@ fn token_column(axis: &str) -> String {
         "pos" => "token".to_owned(),
         axis => format!("{axis}_token"),
     }
-}
-
-/// Returns the index along an axis, if the table has the axis.
-fn at(table: &Table, axis: &str, index: &[usize]) -> Option<usize> {
-    table.axes.iter().position(|name| name == axis).map(|position| index[position])
-}
-
-/// Returns the length of an axis, or 0.
-fn length(table: &Table, axis: &str) -> usize {
-    at(table, axis, table.values.shape()).unwrap_or(0)
 }
 
 /// Returns the tokens along an axis, if it runs over positions of known prompts.

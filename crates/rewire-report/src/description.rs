@@ -44,8 +44,8 @@ pub(crate) fn description<'a>(
 
 fn described(table: &Table, metric: &str, labels: &AxisLabels) -> Value {
     let set = labels.of_table(&table.name);
-    let of_axis = |(axis, n): (&String, &usize)| Some((axis.clone(), json!(axis_labels::labels(axis, *n, set)?)));
-    let labels: Map<String, Value> = table.axes.iter().zip(table.values.shape()).filter_map(of_axis).collect();
+    let of_axis = |axis: &String| Some((axis.clone(), json!(axis_labels::labels(table, axis, set)?)));
+    let labels: Map<String, Value> = table.axes.iter().filter_map(of_axis).collect();
     json!({
         "name": table.name,
         "shape": table.values.shape(),

@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use ndarray::{Array2, ArrayD};
-use rewire_analysis::{Effects, Outcome};
+use rewire_analysis::{Effects, Outcome, Reduce};
 use rewire_store::{OutputDirectory, Waiting};
 
-use crate::charts::common::Chart;
-use crate::charts::{HeatMapLabels, color_limit, heat_map};
+use crate::charts::{HeatMapLabels, Meaning, color_limit, effect_map};
 use crate::error::ReportError;
+use crate::noise;
+use crate::numbers::number;
 use crate::page::Page;
 use crate::results::{TABLE_FILES, write_results};
-use rewire_analysis::Reduce;
-
 use crate::tables::{About, Quantity, Table, describe_baselines};
+use crate::units::unit;
 
 /// Name of the page that [`Draw::save`] writes beside the tables.
 const REPORT: &str = "report.html";
@@ -27,13 +27,14 @@ const REPORT: &str = "report.html";
 /// use rewire_report::Draw;
 ///
 /// let kind = NodeKind::all(Component::HeadZ);
-/// let effects = Effects { kind, values: array![[[0.5, -0.1]]].into_dyn(), lengths: vec![15] };
+/// let effects = Effects::new(kind, array![[[0.5, -0.1]]].into_dyn(), vec![15]);
 /// let page = effects.heat_map();
 /// assert!(page.render().contains("head_z"));
 /// ```
 pub trait Draw {
-    /// Returns a page with a heat map of mean effects, blue above 0 and red below. Each layer is a
-    /// row (each head, for heads by position).
+    /// Returns a page with a heat map of mean effects. Blue supports the behavior and red opposes it;
+    /// without a method, blue is above 0. Each layer is a row (each head, for heads by position).
+    /// Effects that are only the rounding of float32 are not drawn.
     fn heat_map(&self) -> Page;
 
     /// Writes `effects.safetensors` (float32, mean effects), `effects.csv`, `effects.json` (their
@@ -50,8 +51,10 @@ impl Draw for Outcome {
     fn heat_map(&self) -> Page {
         let mut page = Page::new("Effects", &format!("{}, {}, metric {}", self.method, self.direction, self.metric));
         let [clean, corrupted] = self.baselines.means();
-        page.section("Mean effects", &format!("{}: clean {clean:.4}, corrupted {corrupted:.4}.", self.metric));
-        self.effects.iter().for_each(|effects| page.chart(chart(effects)));
+        let unit = unit(self.metric, self.scale);
+        let baselines = format!("{}: clean {}, corrupted {}.", self.metric, number(clean), number(corrupted));
+        page.section("Mean effects", &format!("{baselines} Effects are in this unit: {unit}."));
+        self.effects.iter().for_each(|effects| add(&mut page, effects, Meaning::of(self)));
         page
     }
 
@@ -72,7 +75,7 @@ impl Draw for Effects {
     fn heat_map(&self) -> Page {
         let mut page = Page::new("Effects", &self.kind.to_string());
         page.section("Mean effects", "Means over prompts.");
-        page.chart(chart(self));
+        add(&mut page, self, Meaning::default());
         page
     }
 
@@ -95,9 +98,14 @@ fn write(directory: &Path, tables: Vec<Table>, about: &About, page: &Page) -> Re
     write_results(&directory, &tables, about, vec![(REPORT, page.render().into_bytes())])
 }
 
-/// Returns a heat map of mean effects, with the names of its rows and columns.
-fn chart(effects: &Effects) -> Chart {
+/// Adds a heat map of mean effects with the names of its rows and columns, or the reason why there
+/// is none.
+fn add(page: &mut Page, effects: &Effects, meaning: Meaning) {
     let (names, map) = rows(effects);
+    if noise::is_all_below(&map.view(), meaning.floor) {
+        page.text(&format!("{}: {}", effects.kind, noise::all_below(meaning.floor)));
+        return;
+    }
     let axes = effects.axis_names();
     let last = axes.last().filter(|_| axes.len() > 2).copied().unwrap_or("layer");
     let prefix = match last {
@@ -110,7 +118,7 @@ fn chart(effects: &Effects) -> Chart {
         _ => (0..map.ncols()).map(|column| format!("{prefix}{column}")).collect(),
     };
     let labels = HeatMapLabels { rows: (axes[1], &names), columns: (last, &columns), reach: color_limit([map.view()]) };
-    heat_map(&effects.kind.to_string(), &map.view(), labels)
+    page.chart(effect_map(&effects.kind.to_string(), &map.view(), labels, meaning, None));
 }
 
 /// Returns the names of the rows, and mean effects as a matrix whose columns are the last axis.

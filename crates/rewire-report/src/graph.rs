@@ -5,6 +5,8 @@ use std::fmt::Write;
 use maud::{Markup, PreEscaped, html};
 use serde_json::{Value, json};
 
+use crate::numbers::number;
+
 /// Heads and the edges between heads.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
@@ -191,7 +193,7 @@ impl Graph {
                     defs {
                         @for (kind, color) in KINDS {
                             (PreEscaped(format!(
-                                "<marker id=\"{id}-{kind}\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"9\" \
+                                "<marker class=\"into-{kind}\" id=\"{id}-{kind}\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"9\" \
                                  markerHeight=\"9\" markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0L10 5L0 10z\" \
                                  fill=\"{color}\"/></marker>"
                             )))
@@ -208,11 +210,11 @@ impl Graph {
                             @let rows = ((y1 - y2) / ROW as f32).floor();
                             @let aside = if x1 < width as f32 / 2.0 { -34.0 * rows } else { 34.0 * rows };
                             @let (c1, c2) = (x1 + aside, x2 + aside);
-                            path d={ "M" (x1) " " (y1) "C" (c1) " " (y1 - bend) " " (c2) " " (y2 + bend) " " (x2) " " (y2) }
+                            path class={ "into-" (edge.kind) } d={ "M" (x1) " " (y1) "C" (c1) " " (y1 - bend) " " (c2) " " (y2 + bend) " " (x2) " " (y2) }
                                 fill="none" stroke=(color_of(&edge.kind)) stroke-width=(format!("{:.2}", self.width(edge)))
                                 stroke-opacity="0.75" stroke-dasharray=(if edge.effect > 0.0 { "5 4" } else { "none" })
                                 marker-end={ "url(#" (id) "-" (edge.kind) ")" } {
-                                title { (edge.from) " → " (edge.to) " " (edge.kind) ": " (format!("{:.4}", edge.effect)) }
+                                title { (edge.from) " → " (edge.to) " " (edge.kind) ": " (number(edge.effect)) }
                             }
                         }
                     }
@@ -220,7 +222,7 @@ impl Graph {
                         rect x=(x - BOX[0] / 2) y=(y - half) width=(BOX[0]) height=(BOX[1]) rx="4" fill=(self.color(&node.class))
                             stroke=(if node.standing == Emphasis::Bold { "#222" } else { "#888" })
                             stroke-width=(node.standing.border()) { title { (node.class) } }
-                        text x=(x) y=(y + 5) text-anchor="middle" font-size="13" { (node.name) }
+                        text x=(x) y=(y + 5) text-anchor="middle" font-size="13" fill="#1a1a1a" { (node.name) }
                     }
                 }
             }

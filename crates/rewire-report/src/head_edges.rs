@@ -3,6 +3,7 @@
 use ndarray::{Array2, Array3, Array6, Axis};
 
 use crate::names::{INPUTS, head_name};
+use crate::numbers::number;
 
 /// Names of the axes of head edges, prompt first.
 pub const AXES: [&str; 7] = ["prompt", "layer_end", "head_end", "input", "layer_start", "head_start", "pos"];
@@ -35,7 +36,7 @@ pub fn largest(paths: &Array6<f32>, n: usize) -> Vec<Vec<String>> {
     all.retain(|((_, end, start), _)| end / heads > start / heads);
     all.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
     let row = |((input, end, start), value): &((usize, usize, usize), f32)| {
-        vec![format!("{} -> {} {}", names[*start], names[*end], INPUTS[*input]), format!("{value:.4}")]
+        vec![format!("{} -> {} {}", names[*start], names[*end], INPUTS[*input]), number(*value)]
     };
     all.iter().take(n).map(row).collect()
 }

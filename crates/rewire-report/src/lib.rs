@@ -36,6 +36,8 @@ mod graph;
 pub mod head_edges;
 mod labels;
 pub mod names;
+pub mod noise;
+pub mod numbers;
 mod page;
 mod results;
 pub mod screening;

@@ -6,6 +6,7 @@ use rewire_analysis::patching::Screened;
 use rewire_tasks::PromptPairs;
 
 use crate::names;
+use crate::numbers::{number, signed};
 
 /// The header of [`rows`].
 pub const HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
@@ -22,8 +23,9 @@ pub fn name(screened: &Screened, place: &NodeIndex, pairs: &PromptPairs) -> Stri
 pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
     let skipped = match &screened.largest_skipped {
         Some((place, value)) => format!(
-            "{} nodes were skipped; the largest attribution among them is {value:.4} ({})",
+            "{} nodes were skipped; the largest attribution among them is {} ({})",
             screened.skipped,
+            number(*value),
             name(screened, place, pairs)
         ),
         None => "no node was skipped".to_owned(),
@@ -38,12 +40,7 @@ pub fn rows(screened: &Screened, pairs: &PromptPairs, n: usize) -> Vec<Vec<Strin
         .map(|outcome| outcome.effects.iter().map(Effects::mean).collect::<Vec<_>>());
     let row = |place: &NodeIndex| {
         let [estimate, exact] = [&estimates, &exact].map(|means| means[place.kind][place.index.as_slice()]);
-        vec![
-            name(screened, place, pairs),
-            format!("{estimate:.4}"),
-            format!("{exact:.4}"),
-            format!("{:+.4}", estimate - exact),
-        ]
+        vec![name(screened, place, pairs), number(estimate), number(exact), signed(estimate - exact)]
     };
     screened.verified.iter().take(n).map(row).collect()
 }

@@ -41,6 +41,8 @@ pub struct Table {
     pub axes: Vec<String>,
     /// The numbers.
     pub values: ArrayD<f32>,
+    /// Names of the nodes along the axis `node`, if there is one.
+    pub nodes: Vec<String>,
     /// The meaning of the numbers.
     pub quantity: Quantity,
     /// The method that computed the numbers, if there was one.
@@ -66,7 +68,8 @@ impl Table {
             Reduce::PerPrompt => None,
             Reduce::Mean => effects.prompts_by_position(),
         };
-        Self { prompts_by_position, ..Self::of(name, axes, values, outcome) }
+        let nodes = effects.nodes.iter().map(ToString::to_string).collect();
+        Self { nodes, prompts_by_position, ..Self::of(name, axes, values, outcome) }
     }
 
     /// Creates a table of effects with these axes from numbers that belong to an outcome.
@@ -76,6 +79,7 @@ impl Table {
             name,
             axes,
             values,
+            nodes: Vec::new(),
             quantity: Quantity::Effect,
             method: Some(outcome.method),
             direction: Some(outcome.direction),

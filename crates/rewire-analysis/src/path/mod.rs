@@ -12,6 +12,7 @@ pub(crate) mod receiver;
 pub(crate) mod reference;
 pub(crate) mod schedule;
 pub(crate) mod second_run;
+pub(crate) mod sender_groups;
 pub(crate) mod set_receivers;
 
 pub use edges::{Edge, HeadEdges, head_edges};
@@ -20,3 +21,4 @@ pub use paths::{PathPatching, patch_paths, path_patching, path_patching_cost};
 pub use policy::{FreezePolicy, HeldAttention, ReceiverUpdate, Recompute};
 pub use receiver::{Input, ParseReceiverError, Receiver};
 pub use reference::{PathRun, patch_path};
+pub use sender_groups::{GroupPaths, path_patch_groups};

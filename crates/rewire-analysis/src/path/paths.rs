@@ -95,8 +95,7 @@ pub fn path_patching<B: Backend, M: Metric>(
             changes[*number][index.as_slice()] = found.changes[[prompt, path]];
         }
     }
-    let reached = |(number, _): &(usize, &Receiver)| !found.received.contains(&(0, *number));
-    let unreached = receivers.iter().enumerate().filter(reached).map(|(_, receiver)| receiver.clone()).collect();
+    let unreached = found.unreached(receivers);
     let outcome = Outcome {
         method: Method::PathPatching,
         direction,
@@ -185,7 +184,7 @@ pub fn patch_paths<B: Backend, M: Metric>(
     let execution = &Execution { checkpoint: &(), ..*execution };
     let ends = Ends { senders: &senders.sets, receivers: &receivers.sets, paths: &numbers };
     let found = follow(model, question, ends, policy, direction, execution)?;
-    let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32 + 0.0);
+    let values = found.effects();
     let groups: Vec<Vec<Node>> = paths.iter().map(|path| path.senders.clone()).collect();
     check_group_effects(&groups, &values)?;
     let (metric, scale, baselines) = (question.metric.name(), question.scale, found.baselines);
@@ -208,8 +207,8 @@ impl<'a, T: Clone + Eq + Hash> Numbered<'a, T> {
 }
 
 /// The changes of the metric along all paths.
-struct Followed {
-    baselines: Baselines,
+pub(super) struct Followed {
+    pub(super) baselines: Baselines,
     /// Factor that turns a change of the metric into an effect.
     factor: f64,
     /// Changes of the metric, `[prompt, path]`.
@@ -218,15 +217,29 @@ struct Followed {
     received: BTreeSet<(usize, usize)>,
 }
 
-/// Sets of senders, sets of receivers, and the pair of sets that each path connects.
-#[derive(Clone, Copy)]
-struct Ends<'a> {
-    senders: &'a [Vec<Node>],
-    receivers: &'a [Vec<Receiver>],
-    paths: &'a [PathPair],
+impl Followed {
+    /// Returns the effects, `[prompt, path]`.
+    pub(super) fn effects(&self) -> Array2<f32> {
+        self.changes.mapv(|change| (f64::from(change) * self.factor) as f32 + 0.0)
+    }
+
+    /// Returns the receivers of the first set that no sender reaches.
+    pub(super) fn unreached(&self, receivers: &[Receiver]) -> Vec<Receiver> {
+        let is_missed = |(number, _): &(usize, &Receiver)| !self.received.contains(&(0, *number));
+        receivers.iter().enumerate().filter(is_missed).map(|(_, receiver)| receiver.clone()).collect()
+    }
 }
 
-fn follow<B: Backend, M: Metric>(
+/// Sets of senders, sets of receivers, and the pair of sets that each path connects.
+#[derive(Clone, Copy)]
+pub(super) struct Ends<'a> {
+    pub(super) senders: &'a [Vec<Node>],
+    pub(super) receivers: &'a [Vec<Receiver>],
+    pub(super) paths: &'a [PathPair],
+}
+
+/// Returns the changes of the metric along the paths.
+pub(super) fn follow<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     ends: Ends,

@@ -25,8 +25,8 @@ pub struct Arguments {
     /// Seed of the generated prompts and pairs.
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
-    /// Heads to ablate in addition to the outliers: LAYER.HEAD, separated by commas.
-    #[arg(long, value_delimiter = ',', value_parser = layer_and_head)]
+    /// Heads to ablate in addition to the outliers: L9H6 or 9.6, separated by commas.
+    #[arg(long, value_delimiter = ',')]
     pub(super) heads: Vec<Head>,
     /// Number of quadrature steps.
     #[arg(long, default_value_t = Quadrature::default().steps, value_parser = at_least_one)]
@@ -48,9 +48,4 @@ pub struct Arguments {
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) wait: WaitArguments,
-}
-
-fn layer_and_head(text: &str) -> Result<Head, String> {
-    let parts = text.split_once('.').and_then(|(layer, head)| Some(Head::new(layer.parse().ok()?, head.parse().ok()?)));
-    parts.ok_or_else(|| format!("`{text}` is not a head: write LAYER.HEAD, for example 9.6"))
 }

@@ -20,6 +20,7 @@ use super::arguments::Arguments;
 use super::choices::MethodName;
 use super::findings::Findings;
 use super::inputs::Inputs;
+use super::paths::Senders;
 
 /// The settings of one run of a sweep that do not depend on its inputs.
 #[derive(Clone, Copy)]
@@ -38,7 +39,7 @@ pub(super) fn analyze<B: AutodiffBackend>(
     arguments: &Arguments,
     Run { setup, checkpoint, scale, what }: Run,
 ) -> anyhow::Result<Findings> {
-    let Inputs { pairs, nodes, reference } = inputs;
+    let Inputs { pairs, nodes, single, reference } = inputs;
     let sizes = setup.execution(model, pairs.width());
     let prompt_batch = arguments.prompt_batch.unwrap_or(sizes.prompt_batch);
     let metric = arguments.metric.metric(model, pairs, prompt_batch)?;
@@ -46,13 +47,16 @@ pub(super) fn analyze<B: AutodiffBackend>(
     setup.step(what, |progress| {
         let (question, direction) = (Question::new(pairs, &metric).on_scale(scale), arguments.direction());
         let execution = Execution { progress, prompt_batch, checkpoint, ..sizes };
+        if let Some(single) = single {
+            return single.analyze(model, question, arguments, &means, &execution);
+        }
         Ok(match arguments.method {
             MethodName::ActivationPatching => {
                 Findings::of(activation_patching(&model.valid(), question, nodes, direction, &execution)?)
             }
             MethodName::AttributionPatching => attribution(model, question, nodes, arguments, &execution)?,
             MethodName::PathPatching => {
-                arguments.paths.patch(&model.valid(), question, nodes, direction, &execution)?
+                arguments.paths.patch(&model.valid(), question, Senders::Kinds(nodes), direction, &execution)?
             }
             MethodName::IntegratedGradients => {
                 let integral = arguments.integral.integral(&model.valid(), nodes, &means, &arguments.numbers)?;

@@ -10,9 +10,10 @@ use rewire_analysis::run::{Direction, Scale};
 use rewire_model::FinalNormGain;
 use rewire_tasks::PromptPairs;
 
-use super::choices::{ByName, GainName, MethodName, MetricName, NodeName};
+use super::choices::{AlignName, ByName, GainName, MethodName, MetricName, NodeName};
 use super::intervene::{AblationArguments, IntegralArguments, MeanArguments};
 use super::paths::PathArguments;
+use super::single::{SingleNode, SingleNodes};
 use crate::arguments::at_least_one;
 use crate::compute::NumberArguments;
 use crate::model::{ModelArguments, Source};
@@ -31,7 +32,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "activation-patching")]
     pub(super) method: MethodName,
     /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
-    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges.
+    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges. Or
+    /// single nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
     #[arg(long, value_delimiter = ',', default_value = "head_z")]
     pub(super) nodes: Vec<NodeName>,
     /// Positions of a node. all: one node for all positions; position: one node per position (for
@@ -39,6 +41,10 @@ pub struct Arguments {
     /// (head_pattern only); marked: one node at the position that each line of --pairs gives.
     #[arg(long, value_enum, default_value = "all")]
     pub(super) by: ByName,
+    /// For nodes by position or cell: count positions from the start of each prompt (start), or from
+    /// its END (end), which prompts of different lengths share.
+    #[arg(long, value_enum, default_value = "start")]
+    pub(super) align: AlignName,
     /// Direction of patching [default: denoising]. denoising: patch clean activations into the
     /// corrupted run; noising: patch corrupted activations into the clean run. Ablation, integrated
     /// gradients and logit attribution use the clean run only.
@@ -91,32 +97,48 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Returns the kinds of nodes to patch, without head edges.
+    /// Returns the kinds of nodes to patch, without head edges. For single nodes, returns their
+    /// kinds.
     ///
     /// # Errors
     /// If a kind is named twice, or if the method does not take one of the flags.
     pub(super) fn kinds(&self) -> anyhow::Result<Vec<NodeKind>> {
-        let by = match self.by {
-            ByName::All => By::All,
-            ByName::Position => By::Position,
-            ByName::Cell => By::Cell,
-            ByName::Marked => By::Marked,
-        };
+        let by = self.by.division();
         let mut nodes: Vec<NodeKind> = Vec::new();
         for (i, name) in self.nodes.iter().enumerate() {
             if self.nodes[..i].contains(name) {
-                let name = match name {
-                    NodeName::Component(component) => component.to_string(),
-                    NodeName::HeadEdges => "head_edges".to_owned(),
-                };
                 bail!("--nodes names {name} twice; remove one");
             }
             if let NodeName::Component(component) = *name {
                 nodes.push(NodeKind { component, by });
             }
         }
+        if let Some(single) = self.single()? {
+            nodes = single.kinds();
+        }
         self.check(&nodes)?;
         Ok(nodes)
+    }
+
+    /// Returns the single nodes to patch, if `--nodes` names single nodes.
+    ///
+    /// # Errors
+    /// If `--nodes` names kinds as well, or if the method takes no single nodes.
+    pub(super) fn single(&self) -> anyhow::Result<Option<SingleNodes>> {
+        let single = |name: &NodeName| match name {
+            NodeName::Single(node) => Some(node.clone()),
+            _ => None,
+        };
+        let nodes: Vec<SingleNode> = self.nodes.iter().filter_map(single).collect();
+        let Some(first) = nodes.first() else { return Ok(None) };
+        if let Some(kind) = self.nodes.iter().find(|name| single(name).is_none()) {
+            bail!("--nodes names all nodes of {kind} and the single node {first}; sweep them with two commands");
+        }
+        if self.verify.is_some() {
+            bail!("--verify ranks all nodes of a kind, and {first} is a single node; remove --verify");
+        }
+        SingleNodes::check(self.method)?;
+        Ok(Some(SingleNodes::new(nodes, self.by.division())?))
     }
 
     /// Refuses flags that the method or these kinds of nodes do not take.
@@ -147,10 +169,28 @@ impl Arguments {
         if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
             bail!("--final-norm-gain needs --method logit-attribution");
         }
+        self.check_align()?;
         self.paths.check(self.method)?;
         self.integral.check(self.method)?;
         self.ablation.check(self.method)?;
         self.means.check(self.wants_mean())?;
+        Ok(())
+    }
+
+    /// Refuses `--align end` where effects have no positions that can be counted from END.
+    fn check_align(&self) -> anyhow::Result<()> {
+        if self.align == AlignName::Start {
+            return Ok(());
+        }
+        if ![By::Position, By::Cell].contains(&self.by.division()) {
+            bail!("--align end needs --by position or --by cell");
+        }
+        if self.wants_paths() {
+            bail!("--align end does not count the positions of head_edges from END; remove one of the two");
+        }
+        if self.verify.is_some() {
+            bail!("--align end does not go with --verify, which ranks nodes by positions from the start; remove one");
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use rewire_tasks::{PairsFile, PromptPairs};
 use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
 use super::checkpoint::SweepCheckpoint;
+use super::choices::AlignName;
 use super::findings::Findings;
 use super::identity::identity;
 use super::inputs::Inputs;
@@ -28,12 +29,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::with_numbers(arguments.model.device, arguments.numbers, &arguments.model.memory)?;
     let source = Source::open(&arguments.model)?;
     let PairsFile { pairs, warnings, .. } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
+    let single = arguments.single()?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals {
         check_clusters(&pairs, &arguments.file.pairs)?;
     }
-    let inputs = Inputs { pairs: &pairs, nodes: &nodes, reference: &reference };
+    let inputs = Inputs { pairs: &pairs, nodes: &nodes, single: single.as_ref(), reference: &reference };
     let identity = identity(arguments, &session, &source, inputs)?;
     let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
     let record = Record::open(&directory, &identity)?;
@@ -53,6 +55,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             return Err(error);
         }
     };
+    if arguments.align == AlignName::End {
+        found.outcome = found.outcome.aligned_at_end();
+    }
     warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     found.warnings = [warnings, warn(&source, [("", found.outcome.warnings())])].concat();
     let clusters = pairs.clusters();

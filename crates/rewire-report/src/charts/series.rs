@@ -1,6 +1,6 @@
 //! Curves, ranked lines, and bars.
 
-use plotly::common::{ErrorData, ErrorType, Font, HoverInfo, Line, Marker, Mode, Title};
+use plotly::common::{ErrorData, ErrorType, Font, Line, Marker, Mode, Title};
 use plotly::layout::{Axis, AxisType, BarMode, Legend};
 use plotly::{Bar, Plot, Scatter};
 
@@ -20,7 +20,7 @@ pub fn ranked_line(title: &str, values: &[(String, f32)], [x_axis, y_axis]: [&st
         .marker(Marker::new().color("#2166ac").size(5))
         .line(Line::new().color("#2166ac").width(1.0))
         .text_array(names)
-        .hover_template("%{text}<br>%{y:.4f}<extra></extra>")
+        .hover_template("%{text}<br>%{y:.4g}<extra></extra>")
         .show_legend(false);
     let mut plot = Plot::new();
     plot.add_trace(line);
@@ -38,7 +38,7 @@ pub fn curves(title: &str, places: &[f64], curves: &[(String, Vec<f32>)], [x_axi
             .mode(Mode::Lines)
             .line(Line::new().color(COLORS[number % COLORS.len()]).width(2.0))
             .name(name)
-            .hover_template("%{x:.3f}: %{y:.4f}")
+            .hover_template("%{x:.3g}: %{y:.4g}")
             .show_legend(true);
         plot.add_trace(line);
     }
@@ -73,7 +73,7 @@ pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&st
             .name(&row.name)
             .marker(Marker::new().color(COLORS[number % COLORS.len()]).opacity(0.85))
             .error_y(error)
-            .hover_info(HoverInfo::All);
+            .hover_template("%{x}: %{y:.4g}");
         plot.add_trace(bar);
     }
     let x = Axis::new().title(Title::from(x_axis)).type_(AxisType::Category).auto_margin(true);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::axis_labels::{self, AxisLabels};
+use crate::charts::Support;
 use crate::csv_lines::CSV_LIMIT;
 use crate::described_pairs;
 use crate::error::ReportError;
@@ -53,7 +54,7 @@ fn described(table: &Table, metric: &str, labels: &AxisLabels) -> Value {
         "labels": labels,
         "quantity": table.quantity,
         "unit": table.unit(metric),
-        "sign": sign(table),
+        "sign": sign(table, metric),
         "method": table.method,
         "direction": table.direction,
         "scale": table.scale,
@@ -62,39 +63,40 @@ fn described(table: &Table, metric: &str, labels: &AxisLabels) -> Value {
     })
 }
 
-/// Returns a sentence on the sign of the numbers in a table; `None` if their sign says nothing or
-/// is explained by the notes.
-fn sign(table: &Table) -> Option<&'static str> {
+/// Returns a sentence on the sign of the numbers in a table, which were measured with the metric of
+/// this name. `None` if their sign says nothing or is explained by the notes.
+fn sign(table: &Table, metric: &str) -> Option<String> {
     match table.quantity {
         Quantity::StandardError | Quantity::PValue | Quantity::Other => None,
-        Quantity::Gap => Some("positive: the attributions sum to more than the change of the metric"),
+        Quantity::Gap => Some("positive: the attributions sum to more than the change of the metric".to_owned()),
         Quantity::MetricAfter => Some(match table.scale? {
             Scale::Normalized => {
-                "the metric with the node ablated, not a change: 1 is the clean mean, 0 the corrupted mean"
+                "the metric with the node ablated, not a change: 1 is the clean mean, 0 the corrupted mean".to_owned()
             }
-            Scale::Metric => "the metric with the node ablated, not a change of it",
+            Scale::Metric => "the metric with the node ablated, not a change of it".to_owned(),
         }),
-        Quantity::Effect | Quantity::IntervalEnd => Some(of_effects(table.method?, table.direction?, table.scale?)),
+        Quantity::Effect | Quantity::IntervalEnd => {
+            let (method, direction, scale) = (table.method?, table.direction?, table.scale?);
+            let supports = match Support::of(method, direction, scale, metric) {
+                Support::Above => "; above 0 supports the behavior",
+                Support::Below => "; below 0 supports the behavior",
+                Support::Unknown => "",
+            };
+            Some(format!("{}{supports}", of_effects(method, direction, scale)))
+        }
     }
 }
 
-/// Returns the sentence for effects.
+/// Returns what the sign of effects means.
 fn of_effects(method: Method, direction: Direction, scale: Scale) -> &'static str {
     match (method, direction, scale) {
-        (Method::LogitAttribution, ..) => {
-            "positive: the node raises the logits of the answers above those of the wrong answers"
-        }
-        (Method::Ablation, ..) => "negative: the metric falls without the node, so the node supports the behavior",
+        (Method::LogitAttribution, ..) => "positive: raises the logits of the answers above those of the wrong answers",
+        (Method::Ablation, ..) => "negative: the metric falls without the node",
         (Method::IntegratedGradients, ..) => {
-            "negative: the metric falls on the way from the node's clean activation to the baseline, so the node \
-             supports the behavior"
+            "negative: the metric falls on the line from the node's clean activation to the baseline"
         }
-        (_, Direction::Denoising, Scale::Normalized) => {
-            "positive: moves toward clean, so the node supports the behavior; 1 is the clean mean"
-        }
-        (_, Direction::Noising, Scale::Normalized) => {
-            "negative: moves toward corrupted, so the node supports the behavior; -1 is the corrupted mean"
-        }
+        (_, Direction::Denoising, Scale::Normalized) => "positive: moves toward clean (1: to the clean mean)",
+        (_, Direction::Noising, Scale::Normalized) => "negative: moves toward corrupted (-1: to the corrupted mean)",
         (_, Direction::Denoising, Scale::Metric) => "positive: the clean activation raises the metric",
         (_, Direction::Noising, Scale::Metric) => "negative: the corrupted activation lowers the metric",
     }
@@ -136,14 +138,20 @@ mod tests {
     }
 
     #[test]
-    fn the_sign_follows_the_method_and_the_direction() {
-        let sign_of = |quantity, method, direction| sign(&table(quantity, method, direction, Scale::Metric));
-        let starts = |found: Option<&str>, with: &str| assert!(found.is_some_and(|s| s.starts_with(with)), "{found:?}");
+    fn the_sign_follows_the_method_the_direction_and_the_metric() {
+        let sign_of = |quantity, method, direction, metric| {
+            sign(&table(quantity, method, direction, Scale::Metric), metric).unwrap_or_default()
+        };
         let (patching, ablation) = (Method::AttributionPatching, Method::Ablation);
-        starts(sign_of(Quantity::Effect, patching, Direction::Denoising), "positive: the clean");
-        starts(sign_of(Quantity::IntervalEnd, patching, Direction::Noising), "negative: the corrupted");
-        starts(sign_of(Quantity::Effect, ablation, Direction::Noising), "negative: the metric falls");
-        starts(sign_of(Quantity::MetricAfter, ablation, Direction::Noising), "the metric with the node ablated");
-        assert_eq!(sign_of(Quantity::PValue, patching, Direction::Denoising), None);
+        let of_patching = |direction, metric| sign_of(Quantity::Effect, patching, direction, metric);
+        assert_eq!(
+            of_patching(Direction::Denoising, "logit-diff"),
+            "positive: the clean activation raises the metric; above 0 supports the behavior"
+        );
+        assert!(of_patching(Direction::Noising, "logit-diff").ends_with("below 0 supports the behavior"));
+        assert!(of_patching(Direction::Denoising, "kl").ends_with("below 0 supports the behavior"));
+        let after = sign_of(Quantity::MetricAfter, ablation, Direction::Noising, "logit-diff");
+        assert!(after.starts_with("the metric with the node ablated"), "{after}");
+        assert_eq!(sign_of(Quantity::PValue, patching, Direction::Denoising, "logit-diff"), "");
     }
 }

@@ -79,6 +79,9 @@ fn baselines(page: &mut Page, found: &Findings) {
     page.section("Baselines", "The metric on the unpatched runs, mean over prompts.");
     let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
     page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
+    if let Some(correct) = found.correct {
+        page.text(&correct.sentence());
+    }
     if !found.unreached.is_empty() {
         page.text(&paths::unreached_text(&found.unreached));
     }

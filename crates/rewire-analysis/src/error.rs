@@ -221,7 +221,7 @@ pub enum AnalysisError {
     #[error("{0}{advice}", advice = advice(.0))]
     Device(DeviceError),
     /// A finished pass could not be stored in the checkpoint.
-    #[error("a finished pass could not be stored in the checkpoint: {0}")]
+    #[error("a finished pass could not be stored in the checkpoint")]
     Checkpoint(#[source] std::io::Error),
     /// The method needs a gradient, and the metric's gradient is 0 wherever it exists.
     #[error("the gradient of the metric `{metric}` is 0 wherever it exists; use activation patching")]

@@ -84,12 +84,13 @@ pub enum HubErrorKind {
         found: &'static str,
     },
     /// A file in the cache could not be read or written.
-    #[error("cannot use {path}: {source}; check the cache directory's permissions and free space, or set HF_HUB_CACHE")]
+    #[error("cannot use {path}: {reason}; check the cache directory's permissions and free space, or set HF_HUB_CACHE")]
     Io {
         /// The file.
         path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
+        /// The operating system's reason. It is part of the message, and not a source, because the
+        /// message continues after it.
+        reason: std::io::Error,
     },
     /// Another process holds the file's lock for too long.
     #[error("another process has held {path} for {} s; end that process or wait for it", .waited.as_secs())]
@@ -202,6 +203,6 @@ impl HubErrorKind {
     /// Returns a conversion from an I/O error on this path.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |reason| Self::Io { path, reason }
     }
 }

@@ -13,7 +13,7 @@ pub enum ModelError {
     #[error(transparent)]
     Cache(#[from] rewire_hooks::CacheError),
     /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,

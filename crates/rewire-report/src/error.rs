@@ -8,7 +8,7 @@ pub enum ReportError {
     #[error(transparent)]
     Store(rewire_store::StoreError),
     /// A file cannot be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Write {
         /// The file.
         path: std::path::PathBuf,
@@ -16,12 +16,12 @@ pub enum ReportError {
         source: std::io::Error,
     },
     /// The tensors could not be serialized.
-    #[error("cannot serialize the effects: {0}")]
+    #[error("cannot serialize the effects")]
     Safetensors(#[from] safetensors::SafeTensorError),
     /// The description could not be serialized.
-    #[error("cannot serialize the description: {0}")]
+    #[error("cannot serialize the description")]
     Json(#[from] serde_json::Error),
     /// The CSV lines could not be serialized.
-    #[error("cannot serialize the effects: {0}")]
+    #[error("cannot serialize the effects as CSV")]
     Csv(#[from] csv::Error),
 }

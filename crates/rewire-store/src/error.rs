@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum StoreError {
     /// The directory cannot be made, read or written to.
-    #[error("cannot write to the output directory {path}: {source}")]
+    #[error("cannot write to the output directory {path}")]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum StoreError {
         record: PathBuf,
     },
     /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -80,7 +80,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     Write {
         /// The file.
         path: PathBuf,

@@ -16,11 +16,12 @@ pub enum StudyError {
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
     /// A named step of the study failed.
-    #[error("{step}: {error}")]
+    #[error("{step}")]
     Step {
         /// The name of the step.
         step: String,
         /// The error of the analysis.
+        #[source]
         error: Box<AnalysisError>,
     },
     /// No circuit was found.

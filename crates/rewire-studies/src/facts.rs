@@ -79,6 +79,15 @@ pub struct Pairs {
     pub left_out: Vec<String>,
 }
 
+/// Returns the tokens of the Eiffel Tower and of the Colosseum, as text.
+fn landmarks(tokenizer: &Tokenizer) -> String {
+    let tokens = |landmark: &str| {
+        let ids = tokenizer.encode(&format!(" {landmark}")).unwrap_or_default();
+        ids.iter().map(|&id| tokenizer.decode(&[id])).collect::<Vec<_>>().join("|")
+    };
+    format!(" ({} and {})", tokens(FACTS[0].0), tokens(FACTS[1].0))
+}
+
 /// Makes the pairs: the Eiffel Tower against the Colosseum, and against random words drawn by
 /// `seed`. A pair whose prompts differ in length is left out.
 ///
@@ -91,7 +100,9 @@ pub fn pairs(tokenizer: &Tokenizer, bos: Option<u32>, seed: u64) -> Result<Pairs
         match demo_fact_pair(tokenizer, bos, corruption) {
             // The other pair can still be made.
             Err(FactsError::Pairs(error @ PairsError::UnequalLengths { .. })) => {
-                made.left_out.push(format!("The pair with {name} is left out: {error}."));
+                let landmarks =
+                    if corruption == FactCorruption::Colosseum { landmarks(tokenizer) } else { String::new() };
+                made.left_out.push(format!("The pair with {name} is left out: {error}{landmarks}."));
             }
             found => made.pairs.push((name, found?)),
         }

@@ -14,7 +14,7 @@ pub enum SaveError {
     #[error(transparent)]
     Model(#[from] ModelSaveError),
     /// The manifest could not be serialized.
-    #[error("cannot serialize the manifest: {0}")]
+    #[error("cannot serialize the manifest")]
     Json(#[from] serde_json::Error),
     /// The files could not be written.
     #[error(transparent)]

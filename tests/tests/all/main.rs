@@ -2,6 +2,7 @@
 //! compiled once.
 
 mod ablation;
+mod causes;
 mod config_fields;
 mod corpus;
 mod damaged_input;

@@ -22,7 +22,8 @@ pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Returns an error and its causes in one line. Omits a cause that the line already ends with.
+/// Returns an error and its causes in one line. Omits a cause that the line already ends with: the
+/// errors of other libraries may repeat their cause, and ours do not.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |line, cause| match line.ends_with(&cause) {
         true => line,

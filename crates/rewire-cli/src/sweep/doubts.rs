@@ -13,11 +13,11 @@ pub(super) fn of_baselines(outcome: &Outcome) -> Vec<String> {
     if outcome.metric == "kl" {
         return Vec::new();
     }
-    let is_reversed = not_above(outcome.metric, &outcome.baselines);
+    let span = outcome.baselines.span();
     // On the normalized scale, the analysis warns of a small span itself.
-    let is_known = is_reversed.is_some() || outcome.scale == Scale::Normalized;
-    let is_small = if is_known { None } else { small_span(outcome.metric, outcome.baselines.span()) };
-    is_reversed.into_iter().chain(is_small).collect()
+    let is_known = span.mean <= 0.0 || outcome.scale == Scale::Normalized;
+    let is_small = if is_known { None } else { small_span(outcome.metric, span) };
+    not_above(outcome.metric, &outcome.baselines).into_iter().chain(is_small).collect()
 }
 
 /// Returns a warning if the mean metric is not above the mean on the corrupted prompts, or if the

@@ -521,8 +521,13 @@ fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
 "#;
     for method in ["activation-patching", "attribution-patching", "ablation"] {
         let (message, warnings, differences) = warned(noise, &["--method", method]);
-        assert_eq!((message.lines().count(), warnings.len()), (1, 1), "{message}");
-        assert_eq!(message.trim_end(), format!("warning: {}", warnings[0]));
+        let printed: Vec<String> = warnings.iter().map(|warning| format!("warning: {warning}")).collect();
+        assert_eq!(message.lines().collect::<Vec<_>>(), printed);
+        // The spans have opposite signs, and the model is right on one of the two clean prompts.
+        let [of_span, of_pairs, of_task] = &warnings[..] else { panic!("{message}") };
+        assert!(of_span.starts_with("effects are shares"), "{message}");
+        assert!(of_pairs.contains("in 1 of 2 pairs (1, counted from 0)"), "{message}");
+        assert!(of_task.contains("right on only 1 of 2 clean prompts"), "{message}");
         // For two numbers, the standard deviation is their distance over the root of 2, and the
         // standard error is half their distance.
         let [first, second] = differences[..] else { panic!("{differences:?}") };
@@ -532,8 +537,10 @@ fn small_spans_warn_on_the_screen_in_the_files_and_in_the_report() {
         let spread = format!("only {mean:.4}, standard error {error:.4}, standard deviation {sd:.4} over 2 prompts");
         assert!(message.contains(&spread) && message.contains("less than two standard errors"), "{message}");
     }
-    // On the scale of the metric, nothing is divided by the span.
-    assert_eq!(warned(noise, &["--metric", "logit-diff"]).0, "");
+    // On the scale of the metric, nothing is divided by the span, and the runs hardly differ
+    // nevertheless.
+    let (message, ..) = warned(noise, &["--metric", "logit-diff"]);
+    assert!(message.contains("the clean minus the corrupted logit-diff is only"), "{message}");
     let (message, warnings, _) = warned(PAIRS, &[]);
     assert_eq!((message.as_str(), warnings.len()), ("", 0));
 }

@@ -59,10 +59,12 @@ impl Ran {
         shared::json(&self.file("effects.json"))
     }
 
-    /// Asserts that the command warned in these words, in all three places.
+    /// Asserts that the command warned of the tokenizer in these words, in all three places. Other
+    /// warnings are allowed: a changed text may keep the model from doing the task.
     fn assert_warned(&self, words: &[&str]) {
         assert_eq!(self.code, Some(0), "{}", self.complaints);
-        assert_eq!(self.complaints.lines().count(), 1, "{}", self.complaints);
+        let of_tokenizer = self.complaints.lines().filter(|line| line.contains("tokenizer.json"));
+        assert_eq!(of_tokenizer.count(), 1, "{}", self.complaints);
         let warnings = self.about()["warnings"].to_string();
         // Without HTML entities and JSON escapes.
         let plain =

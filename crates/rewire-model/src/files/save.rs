@@ -17,10 +17,10 @@ pub enum SaveError {
     #[error("only a model with unprocessed weights can be saved; load the model without processing")]
     Processed,
     /// The tensors could not be serialized.
-    #[error("cannot serialize the weights: {0}")]
+    #[error("cannot serialize the weights")]
     Safetensors(#[from] safetensors::SafeTensorError),
     /// The configuration could not be serialized.
-    #[error("cannot serialize the configuration: {0}")]
+    #[error("cannot serialize the configuration")]
     Json(#[from] serde_json::Error),
     /// The files could not be written.
     #[error(transparent)]

@@ -17,7 +17,7 @@ pub(super) const MOST_PAIRS: usize = 1_000_000;
 #[non_exhaustive]
 pub enum PairsFileError {
     /// The file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,

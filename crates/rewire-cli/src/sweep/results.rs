@@ -17,6 +17,7 @@ use super::findings::Findings;
 use super::{paths, shortened};
 use crate::output::text_table;
 use rewire_report::head_edges::AXES as PATH_AXES;
+use rewire_report::numbers::number;
 use rewire_report::{Certainty, Columns, describe_clusters};
 use rewire_report::{agreement, names, screening};
 
@@ -191,8 +192,8 @@ pub(super) fn top_table(
     let Columns { header, rows } = certainty.columns(effects, &places);
     let row = |((place, value), sure): (&(Vec<usize>, f32), Vec<String>)| {
         let name = certainty.marked(names::of_node(effects, place, pairs), place);
-        let after = after.iter().map(|after| format!("{:.4}", after[place.as_slice()]));
-        [name, format!("{value:.4}")].into_iter().chain(sure).chain(after).collect()
+        let after = after.iter().map(|after| number(after[place.as_slice()]));
+        [name, number(*value)].into_iter().chain(sure).chain(after).collect()
     };
     let rows = nodes.iter().zip(rows).map(row).collect();
     let after = after.iter().map(|_| "metric after".to_owned());

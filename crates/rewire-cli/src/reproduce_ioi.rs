@@ -9,7 +9,7 @@ use rewire_analysis::Outcome;
 use rewire_analysis::Reduce;
 use rewire_analysis::run::Scale;
 use rewire_model::Transformer;
-use rewire_report::{Labels, Table, describe_baselines};
+use rewire_report::{Labels, Quantity, Table, describe_baselines};
 use rewire_studies::Check;
 use rewire_studies::ioi;
 use rewire_tasks::ioi::{IoiGenerator, Split, demo_pairs};
@@ -110,7 +110,8 @@ fn tables(found: &Found) -> Vec<Table> {
         method: None,
         direction: None,
         scale: Some(Scale::Normalized),
-        prompts_by_position: None,
+        quantity: Quantity::Effect,
+        ..Table::default()
     });
     tables
 }

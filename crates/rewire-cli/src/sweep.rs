@@ -5,6 +5,8 @@ mod arguments;
 mod at;
 mod checkpoint;
 mod choices;
+mod correct;
+mod doubts;
 mod findings;
 mod identity;
 mod inputs;

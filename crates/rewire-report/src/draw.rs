@@ -12,7 +12,7 @@ use crate::noise;
 use crate::numbers::number;
 use crate::page::Page;
 use crate::results::{TABLE_FILES, write_results};
-use crate::tables::{About, Table, describe_baselines};
+use crate::tables::{About, Quantity, Table, describe_baselines};
 use crate::units::unit;
 
 /// Name of the page that [`Draw::save`] writes beside the tables.
@@ -84,10 +84,9 @@ impl Draw for Effects {
             name: self.kind.to_string(),
             axes: self.axis_names()[1..].iter().map(|axis| (*axis).to_owned()).collect(),
             values: self.mean(),
-            method: None,
-            direction: None,
-            scale: None,
+            quantity: Quantity::Effect,
             prompts_by_position: self.prompts_by_position(),
+            ..Table::default()
         };
         write(directory.as_ref(), vec![table], &About::this_program(), &self.heat_map())
     }

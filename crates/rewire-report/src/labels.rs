@@ -1,4 +1,5 @@
-//! Labels of prompt positions, made only while `effects.json` is written.
+//! The prompts of a run, and the labels of their positions, made only while `effects.json` is
+//! written.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,31 @@ pub enum Labels<'a> {
     First(&'a PromptPairs),
     /// The tokens of every clean prompt, one list per prompt.
     Each(&'a PromptPairs),
+    /// The tokens of every clean prompt in a file, one list per prompt.
+    FromFile(&'a PromptPairs, PairsOrigin),
     /// The labels of several sets of prompts, by name.
     Sets(BTreeMap<String, Labels<'a>>),
+}
+
+/// The file that prompt pairs were read from.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PairsOrigin {
+    /// Path of the file, as given.
+    pub file: String,
+    /// SHA-256 of the file in hexadecimal digits; `None` for a pipe, which cannot be read twice.
+    pub file_sha256: Option<String>,
+    /// The format that was recognized.
+    pub format: String,
+}
+
+impl<'a> Labels<'a> {
+    /// Returns the prompts, if these are the labels of one set.
+    pub(crate) fn pairs(&self) -> Option<&'a PromptPairs> {
+        match self {
+            Labels::First(pairs) | Labels::Each(pairs) | Labels::FromFile(pairs, _) => Some(*pairs),
+            Labels::None | Labels::Sets(_) => None,
+        }
+    }
 }
 
 impl Serialize for Labels<'_> {
@@ -25,7 +49,9 @@ impl Serialize for Labels<'_> {
         match self {
             Labels::None => serializer.serialize_none(),
             Labels::First(pairs) => pairs.labels(0).serialize(serializer),
-            Labels::Each(pairs) => serializer.collect_seq((0..pairs.len()).map(|prompt| pairs.labels(prompt))),
+            Labels::Each(pairs) | Labels::FromFile(pairs, _) => {
+                serializer.collect_seq((0..pairs.len()).map(|prompt| pairs.labels(prompt)))
+            }
             Labels::Sets(sets) => sets.serialize(serializer),
         }
     }
@@ -51,6 +77,8 @@ mod tests {
         assert_eq!(json(&Labels::None), "null");
         assert_eq!(json(&Labels::First(&pairs)), r#"["t5","t6"]"#);
         assert_eq!(json(&Labels::Each(&pairs)), r#"[["t5","t6"],["t7","t6"]]"#);
+        let from_file = Labels::FromFile(&pairs, PairsOrigin::default());
+        assert_eq!(json(&from_file), json(&Labels::Each(&pairs)));
         let sets = [("b", Labels::First(&pairs)), ("a", Labels::None)].map(|(name, labels)| (name.to_owned(), labels));
         assert_eq!(json(&Labels::Sets(sets.into())), r#"{"a":null,"b":["t5","t6"]}"#);
     }

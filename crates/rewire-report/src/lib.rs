@@ -24,8 +24,12 @@
 
 pub mod agreement;
 mod attention;
+mod axis_labels;
 mod certainty;
 pub mod charts;
+mod csv_lines;
+mod described_pairs;
+mod description;
 mod draw;
 mod error;
 mod graph;
@@ -42,10 +46,13 @@ pub mod units;
 
 pub use attention::AttentionMap;
 pub use certainty::{Certainty, Columns, describe_clusters};
+pub use csv_lines::{AXES, CSV_LIMIT};
+pub use described_pairs::MOST_LISTED_PAIRS;
+pub use description::SCHEMA;
 pub use draw::Draw;
 pub use error::ReportError;
 pub use graph::{Emphasis, Graph, GraphEdge, GraphNode};
-pub use labels::Labels;
+pub use labels::{Labels, PairsOrigin};
 pub use page::Page;
 pub use results::{TABLE_FILES, write_results};
-pub use tables::{AXES, About, CSV_LIMIT, Table, describe_baselines};
+pub use tables::{About, Quantity, Table, describe_baselines};

@@ -127,6 +127,7 @@ impl Page {
                 head {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
                     link rel="icon" href="data:,";
                     title { (self.title) }
                     style { (PreEscaped(STYLE)) (PreEscaped(attention::STYLE)) }

@@ -5,8 +5,11 @@ use std::path::Path;
 use rewire_store::{OutputDirectory, StoreError, sha256};
 use serde_json::{Value, json};
 
+use crate::axis_labels::AxisLabels;
+use crate::csv_lines::lines;
+use crate::description::description;
 use crate::error::ReportError;
-use crate::tables::{About, Table, description, lines, tensors};
+use crate::tables::{About, Table, tensors};
 
 /// Names of the files that [`write_results`] makes from tables.
 pub const TABLE_FILES: [&str; 3] = ["effects.safetensors", "effects.csv", "effects.json"];
@@ -26,10 +29,12 @@ pub fn write_results(
     about: &About,
     others: Vec<(&str, Vec<u8>)>,
 ) -> Result<(), ReportError> {
-    let mut files = vec![(TABLE_FILES[0], tensors(tables)?), (TABLE_FILES[1], lines(tables)?)];
+    let labels = AxisLabels::new(&about.labels);
+    let csv = lines(tables, &about.metric, &labels)?;
+    let mut files = vec![(TABLE_FILES[0], tensors(tables)?), (TABLE_FILES[1], csv)];
     files.extend(others);
     let described = files.iter().map(|(name, bytes)| (*name, describe(bytes))).collect();
-    let mut json = serde_json::to_vec_pretty(&description(tables, about, described))?;
+    let mut json = serde_json::to_vec_pretty(&description(tables, about, &labels, described)?)?;
     json.push(b'\n');
     files.push((TABLE_FILES[2], json));
     let outdated = outdated(directory.path(), &files);

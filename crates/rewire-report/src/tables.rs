@@ -1,6 +1,4 @@
-//! Named tables of numbers, and the contents of the three files that store the tables.
-
-use std::collections::BTreeMap;
+//! Named tables of numbers, and how they were made.
 
 use ndarray::ArrayD;
 use rewire_analysis::run::{Direction, Scale};
@@ -11,16 +9,42 @@ use serde_json::Value;
 
 use crate::error::ReportError;
 use crate::labels::Labels;
+use crate::units;
+
+/// The meaning of the numbers in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quantity {
+    /// Effects, attributions or direct contributions.
+    Effect,
+    /// The metric after each node was ablated.
+    MetricAfter,
+    /// Standard errors of effects.
+    StandardError,
+    /// Lower or upper ends of intervals of effects.
+    IntervalEnd,
+    /// P-values.
+    PValue,
+    /// The sum of attributions minus the change of the metric.
+    Gap,
+    /// Another number, which the name of the table and the notes explain.
+    #[default]
+    Other,
+}
 
 /// A named table of effects, as stored on disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
     /// Name of the tensor.
     pub name: String,
-    /// Names of the axes; see [`AXES`].
+    /// Names of the axes; see [`AXES`](crate::AXES).
     pub axes: Vec<String>,
     /// The numbers.
     pub values: ArrayD<f32>,
+    /// Names of the nodes along the axis `node`, if there is one.
+    pub nodes: Vec<String>,
+    /// The meaning of the numbers.
+    pub quantity: Quantity,
     /// The method that computed the numbers, if there was one.
     pub method: Option<Method>,
     /// The direction of patching, if a run was patched.
@@ -44,20 +68,34 @@ impl Table {
             Reduce::PerPrompt => None,
             Reduce::Mean => effects.prompts_by_position(),
         };
-        Self { prompts_by_position, ..Self::of(name, axes, values, outcome) }
+        let nodes = effects.nodes.iter().map(ToString::to_string).collect();
+        Self { nodes, prompts_by_position, ..Self::of(name, axes, values, outcome) }
     }
 
-    /// Creates a table with these axes from numbers that belong to an outcome.
+    /// Creates a table of effects with these axes from numbers that belong to an outcome.
     #[must_use]
     pub fn of(name: String, axes: Vec<String>, values: ArrayD<f32>, outcome: &rewire_analysis::Outcome) -> Self {
         Self {
             name,
             axes,
             values,
+            nodes: Vec::new(),
+            quantity: Quantity::Effect,
             method: Some(outcome.method),
             direction: Some(outcome.direction),
             scale: Some(outcome.scale),
             prompts_by_position: None,
+        }
+    }
+
+    /// Returns the unit of the numbers, which were measured with the metric of this name. `None` if
+    /// it is not known.
+    #[must_use]
+    pub fn unit(&self, metric: &str) -> Option<&'static str> {
+        match self.quantity {
+            Quantity::PValue => Some("p-value"),
+            Quantity::Other => None,
+            _ => self.scale.map(|scale| units::unit(metric, scale)),
         }
     }
 }
@@ -120,46 +158,6 @@ pub(crate) fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
     Ok(safetensors::serialize(views, None)?)
 }
 
-/// Every axis that a table can have, in the order of the CSV file's columns.
-pub const AXES: [&str; 18] = [
-    "prompt",
-    "layer",
-    "head",
-    "neuron",
-    "layer_end",
-    "head_end",
-    "input",
-    "layer_start",
-    "head_start",
-    "pos",
-    "dest",
-    "src",
-    "node",
-    "pos_from_end",
-    "dest_from_end",
-    "src_from_end",
-    "curve",
-    "place",
-];
-
-/// Most numbers that a table in the CSV file may have. Larger tables are only in the tensors,
-/// because nobody would read them as text.
-pub const CSV_LIMIT: usize = 50_000;
-
-/// Returns the contents of `effects.csv`.
-pub(crate) fn lines(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["table"].into_iter().chain(AXES).chain(["value"]))?;
-    for table in tables.iter().filter(|t| t.values.len() <= CSV_LIMIT) {
-        let columns = AXES.map(|axis| table.axes.iter().position(|a| a == axis));
-        for (index, value) in table.values.indexed_iter() {
-            let place = columns.map(|c| c.map_or(String::new(), |c| index[c].to_string()));
-            writer.write_record([table.name.clone()].into_iter().chain(place).chain([value.to_string()]))?;
-        }
-    }
-    writer.into_inner().map_err(|e| ReportError::Csv(csv::Error::from(e.into_error())))
-}
-
 /// Returns baselines in the format of `effects.json`: means, and the metric of each prompt.
 #[must_use]
 pub fn describe_baselines(baselines: &Baselines) -> Value {
@@ -170,64 +168,16 @@ pub fn describe_baselines(baselines: &Baselines) -> Value {
     })
 }
 
-/// The contents of `effects.json`. It borrows [`About`], because the labels of 100,000 prompts are
-/// too large to copy.
-#[derive(Serialize)]
-pub(crate) struct Description<'a> {
-    #[serde(flatten)]
-    about: &'a About<'a>,
-    axes: BTreeMap<&'a str, &'a [String]>,
-    tensors: Vec<Value>,
-    files: BTreeMap<&'a str, Value>,
-}
-
-/// Returns the contents of `effects.json`; `files` describes the other files of the run.
-pub(crate) fn description<'a>(
-    tables: &'a [Table],
-    about: &'a About<'a>,
-    files: BTreeMap<&'a str, Value>,
-) -> Description<'a> {
-    let describe = |table: &Table| {
-        serde_json::json!({
-            "name": table.name,
-            "shape": table.values.shape(),
-            "axes": table.axes,
-            "method": table.method,
-            "direction": table.direction,
-            "scale": table.scale,
-            "prompts_by_position": table.prompts_by_position,
-            "in_csv": table.values.len() <= CSV_LIMIT,
-        })
-    };
-    let axes = tables.iter().map(|t| (t.name.as_str(), t.axes.as_slice())).collect();
-    Description { about, axes, tensors: tables.iter().map(describe).collect(), files }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::IxDyn;
-
-    fn table(name: &str, numbers: usize) -> Table {
-        let (axes, scale) = (vec!["neuron".to_owned()], Some(Scale::Metric));
-        Table {
-            name: name.to_owned(),
-            axes,
-            values: ArrayD::zeros(IxDyn(&[numbers])),
-            method: None,
-            direction: None,
-            scale,
-            prompts_by_position: None,
-        }
-    }
 
     #[test]
-    fn large_tables_are_saved_as_tensors_only() {
-        let tables = [table("small", CSV_LIMIT), table("large", CSV_LIMIT + 1)];
-        let lines = String::from_utf8(lines(&tables).unwrap()).unwrap();
-        assert_eq!(lines.lines().count(), 1 + CSV_LIMIT);
-        assert!(!lines.contains("large"));
-        let bytes = tensors(&tables).unwrap();
-        assert_eq!(safetensors::SafeTensors::deserialize(&bytes).unwrap().names().len(), 2);
+    fn the_unit_follows_the_quantity_and_the_scale() {
+        let unit = |quantity, scale| Table { quantity, scale, ..Table::default() }.unit("logit-diff");
+        assert_eq!(unit(Quantity::Effect, Some(Scale::Metric)), Some("logits"));
+        assert_eq!(unit(Quantity::IntervalEnd, Some(Scale::Normalized)), Some(units::SHARE));
+        assert_eq!(unit(Quantity::PValue, Some(Scale::Normalized)), Some("p-value"));
+        assert_eq!([unit(Quantity::Effect, None), unit(Quantity::Other, Some(Scale::Metric))], [None, None]);
     }
 }

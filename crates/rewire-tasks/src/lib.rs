@@ -36,6 +36,7 @@ pub use metrics::builtin::BuiltinMetric;
 pub use metrics::closure::MetricFn;
 pub use metrics::divergence::KlDivergence;
 pub use metrics::linear::{LinearMetric, LinearMetricError, LogitDiff};
+pub use metrics::margin::Margin;
 pub use metrics::metric::{AtClean, Metric, Reads};
 pub use metrics::normalization::{Normalization, NormalizationError};
 pub use metrics::probability::{Probability, ProbabilityDifference};

@@ -174,11 +174,12 @@ impl PromptPairs {
         Ok(Self { pairs, names: Arc::default(), positions: None, marks: None, width })
     }
 
-    /// Labels every position of the clean prompts with the `name` of its token.
+    /// Labels every position of the prompts, and every answer, with the `name` of its token.
     #[must_use]
     pub fn with_token_labels(self, name: impl Fn(u32) -> String) -> Self {
         let mut names = BTreeMap::new();
-        for &token in self.pairs.iter().flat_map(|p| &p.clean) {
+        let of_pair = |p: &PromptPair| [p.clean.as_slice(), &p.corrupted, &p.answers, &p.wrong_answers].concat();
+        for token in self.pairs.iter().flat_map(of_pair) {
             names.entry(token).or_insert_with(|| name(token));
         }
         Self { names: Arc::new(names), ..self }
@@ -253,8 +254,13 @@ impl PromptPairs {
         if let Some(positions) = self.positions.as_ref().filter(|positions| positions.len() == clean.len()) {
             return positions.to_vec();
         }
-        let name = |token: &u32| self.names.get(token).cloned().unwrap_or_else(|| token.to_string());
-        clean.iter().map(name).collect()
+        clean.iter().map(|&token| self.token_name(token)).collect()
+    }
+
+    /// Returns the name of a token, or its id if it has no name.
+    #[must_use]
+    pub fn token_name(&self, token: u32) -> String {
+        self.names.get(&token).cloned().unwrap_or_else(|| token.to_string())
     }
 
     /// Returns the last real position of prompt `pair`, whose logits predict the next token.

@@ -1,12 +1,16 @@
-//! Logits on the clean run, as references for metrics.
+//! Logits and metrics of unpatched runs.
 
 use burn::tensor::backend::Backend;
 use rewire_model::{ReadPositions, Readout, Run, Transformer};
-use rewire_tasks::PromptPairs;
+use rewire_tasks::{Metric, PromptPairs};
 
+use crate::effects::Baselines;
 use crate::error::AnalysisError;
+use crate::run::batch::batches;
+use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::catch_device_faults;
+use crate::run::record::{check_pairs, run_baselines};
 use crate::run::transfer::to_vec;
 
 /// Returns the logits of the clean prompts at END over the whole vocabulary, one row per prompt.
@@ -32,5 +36,23 @@ pub fn clean_logits<B: Backend>(
             rows.extend(to_vec(logits).chunks(model.config().d_vocab).map(<[f32]>::to_vec));
         }
         Ok(rows)
+    })
+}
+
+/// Returns a metric on the clean and on the corrupted prompts, without patching. Runs
+/// `prompt_batch` prompts at once.
+///
+/// # Errors
+/// [`AnalysisError`] if the model cannot run the pairs, the metric belongs to other pairs, or a
+/// value is not finite.
+pub fn unpatched_metric<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    prompt_batch: usize,
+) -> Result<Baselines, AnalysisError> {
+    check_pairs(model, pairs)?;
+    catch_device_faults::<B, _>(&model.device(), || {
+        run_baselines(model, metric, &batches(pairs, metric, prompt_batch)?, &Execution::default())
     })
 }

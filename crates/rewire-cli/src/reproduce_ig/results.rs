@@ -7,7 +7,7 @@ use rewire_analysis::patching::AnswerAccuracy;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
 use rewire_hooks::Head;
-use rewire_report::Table;
+use rewire_report::{Quantity, Table};
 use rewire_studies::Check;
 use rewire_studies::integrated_gradients::{
     Ablations as Study, Aside, Averaged, BASELINES, Contrasted, FIGURES, Found, INTERVENTIONS, KINDS, Lines, Mean,
@@ -35,7 +35,8 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
         for (effects, complete) in outcome.effects.iter().zip(completeness) {
             let name = format!("integrated-gradients/{baseline}/{}", effects.kind);
             let axes = ["prompt", "layer"].map(str::to_owned).to_vec();
-            tables.push(Table::of(format!("{name}.gap"), axes.clone(), complete.gap.clone(), outcome));
+            let gap = Table::of(format!("{name}.gap"), axes.clone(), complete.gap.clone(), outcome);
+            tables.push(Table { quantity: Quantity::Gap, ..gap });
             tables.push(Table::of(format!("{name}.change"), axes, complete.change.clone(), outcome));
             tables.push(Table::new(name, effects, Reduce::PerPrompt, outcome));
         }
@@ -52,7 +53,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
             method: None,
             direction: None,
             scale: Some(Scale::Metric),
-            prompts_by_position: None,
+            ..Table::default()
         }));
     }
     tables.extend([curves("curves/inside", &found.curves.inside), curves("curves/wide", &found.curves.wide)]);
@@ -70,7 +71,7 @@ fn curves(name: &str, curves: &Curves) -> Table {
         method: None,
         direction: None,
         scale: Some(Scale::Metric),
-        prompts_by_position: None,
+        ..Table::default()
     }
 }
 

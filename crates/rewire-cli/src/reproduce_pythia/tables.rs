@@ -6,7 +6,7 @@ use rewire_analysis::Reduce;
 use rewire_analysis::path::Input;
 use rewire_analysis::run::{Direction, Scale};
 use rewire_circuits::AttentionProbe;
-use rewire_report::Table;
+use rewire_report::{Quantity, Table};
 
 use super::shown::Found;
 
@@ -32,7 +32,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
         method: None,
         direction: None,
         scale: Some(Scale::Metric),
-        prompts_by_position: None,
+        ..Table::default()
     };
     for (scores, norms) in found.copying.iter().zip(["without-norms", "with-norms"]) {
         for (sign, values) in [("positive", &scores.positive), ("negative", &scores.negative)] {
@@ -62,6 +62,7 @@ pub(super) fn tables(found: &Found) -> Vec<Table> {
         method: Some(Method::PathPatching),
         direction: Some(Direction::Noising),
         scale: Some(Scale::Normalized),
+        quantity: Quantity::Effect,
         ..plain("edges".to_owned(), &["layer_end", "head_end", "input", "layer_start", "head_start"], edges)
     });
     tables

@@ -39,6 +39,7 @@ pub struct Arguments {
     /// Positions of a node. all: one node for all positions; position: one node per position (for
     /// head_pattern: per destination position); cell: one node per entry of an attention pattern
     /// (head_pattern only); marked: one node at the position that each line of --pairs gives.
+    /// Positions count from 0, and the BOS is position 0.
     #[arg(long, value_enum, default_value = "all")]
     pub(super) by: ByName,
     /// For nodes by position or cell: count positions from the start of each prompt (start), or from

@@ -6,6 +6,7 @@ use rewire_analysis::patching::Screened;
 use rewire_analysis::{Effects, Outcome};
 use rewire_report::Certainty;
 
+use super::correct::Correct;
 use super::shortened::Shortened;
 
 /// The findings of a sweep.
@@ -26,6 +27,8 @@ pub(super) struct Findings {
     pub(super) shortened: Option<Shortened>,
     /// The uncertainty of the effects of each kind of node.
     pub(super) certainty: Vec<Certainty>,
+    /// The number of prompts on which the model is right, if it was counted.
+    pub(super) correct: Option<Correct>,
     /// Warnings, one line each.
     pub(super) warnings: Vec<String>,
 }
@@ -43,6 +46,7 @@ impl Findings {
             completeness: Vec::new(),
             shortened: None,
             certainty: Vec::new(),
+            correct: None,
             warnings: Vec::new(),
         }
     }

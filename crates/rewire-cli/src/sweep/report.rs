@@ -186,9 +186,7 @@ fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
 
 /// Adds a table of the largest effects of one kind of node, or of all nodes of a list.
 fn top_nodes(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) {
-    let (mut header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(TOP));
-    let unit = units::unit(outcome.metric, outcome.scale);
-    header.iter_mut().filter(|name| *name == "effect").for_each(|name| *name = format!("effect ({unit})"));
+    let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(TOP));
     page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
     page.text(&certainty.in_words());
 }

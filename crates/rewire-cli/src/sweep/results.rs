@@ -4,10 +4,13 @@ use ndarray::{ArrayD, Axis};
 use rewire_analysis::Reduce;
 use rewire_analysis::integrated::Completeness;
 use rewire_analysis::patching::Screened;
+use rewire_analysis::run::Scale;
 use rewire_analysis::stats::Agreement;
 use rewire_analysis::{Align, Effects, Method, Outcome};
 use rewire_model::FinalNormGain;
-use rewire_report::Table;
+use rewire_report::noise;
+use rewire_report::numbers::number;
+use rewire_report::units::{self, unit};
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
 
@@ -18,21 +21,34 @@ use super::{paths, shortened};
 use crate::output::text_table;
 use rewire_report::head_edges::AXES as PATH_AXES;
 use rewire_report::numbers::number;
-use rewire_report::{Certainty, Columns, describe_clusters};
-use rewire_report::{agreement, names, screening};
+use rewire_report::{
+    Certainty, Columns, Quantity, Table, agreement, describe_baselines, describe_clusters, names, screening,
+};
 
 /// Returns the tables of `effects.safetensors`.
 pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Reduce::PerPrompt } else { Reduce::Mean };
     let mut tables = Vec::new();
     let written = written(&found.outcome);
+    let quantity = match found.outcome.method {
+        Method::Ablation => Quantity::MetricAfter,
+        _ => Quantity::Effect,
+    };
     for ((name, effects), certainty) in found.names.iter().zip(&written).zip(&found.certainty) {
-        tables.push(Table::new(name.clone(), effects, prompts, &found.outcome));
+        let table = Table { quantity, ..Table::new(name.clone(), effects, prompts, &found.outcome) };
         if arguments.intervals {
-            let axes: Vec<String> = effects.axis_names()[1..].iter().map(|a| (*a).to_owned()).collect();
-            for (what, values) in certainty.tables(effects) {
-                tables.push(Table::of(format!("{name}.{what}"), axes.clone(), values, &found.outcome));
-            }
+            let beside = certainty.tables(effects).into_iter().map(|(what, values)| Table {
+                name: format!("{name}.{what}"),
+                quantity: quantity_beside(what, quantity),
+                values,
+                prompts_by_position: None,
+                ..table.clone()
+            });
+            let beside: Vec<Table> = beside.collect();
+            tables.push(table);
+            tables.extend(beside);
+        } else {
+            tables.push(table);
         }
     }
     for Completeness { kind, gap, .. } in &found.completeness {
@@ -43,7 +59,8 @@ pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
         };
         let skipped = usize::from(prompts == Reduce::Mean);
         let axes = axes[skipped..skipped + gap.ndim()].iter().map(|a| (*a).to_owned()).collect();
-        tables.push(Table::of(format!("{kind}.gap"), axes, gap, &found.outcome));
+        let table = Table::of(format!("{kind}.gap"), axes, gap, &found.outcome);
+        tables.push(Table { quantity: Quantity::Gap, ..table });
     }
     if let Some(paths) = &found.paths {
         let (axes, values, prompts_by_position): (&[&str], ArrayD<f32>, _) = match prompts {
@@ -62,12 +79,34 @@ pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
     tables
 }
 
+/// Returns the meaning of the numbers in a table that stands beside the table of `quantity`.
+fn quantity_beside(what: &str, quantity: Quantity) -> Quantity {
+    match what {
+        "standard_error" => Quantity::StandardError,
+        "family_wise_p" => Quantity::PValue,
+        // The interval of the metric after ablation is one of the metric, not of a change.
+        _ if quantity == Quantity::MetricAfter => Quantity::MetricAfter,
+        _ => Quantity::IntervalEnd,
+    }
+}
+
 /// Returns the values to write: the metric after ablation, or the effects of other methods.
 pub(super) fn written(outcome: &Outcome) -> Vec<Effects> {
     match outcome.method {
         Method::Ablation => outcome.after(),
         _ => outcome.effects.clone(),
     }
+}
+
+/// Returns the metric on the unpatched runs for `effects.json`: means, values of each prompt, their
+/// unit, and on how many prompts the model is right.
+pub(super) fn baselines(found: &Findings) -> Value {
+    let mut baselines = describe_baselines(&found.outcome.baselines);
+    baselines["unit"] = json!(units::of_metric(found.outcome.metric));
+    if let Some(correct) = found.correct {
+        correct.describe(&mut baselines);
+    }
+    baselines
 }
 
 /// Header of [`completeness_rows`].
@@ -82,7 +121,7 @@ pub(super) fn completeness_rows(all: &[Completeness]) -> Vec<Vec<String>> {
             of.kind.to_string(),
             layer.to_string(),
             of.steps[layer].to_string(),
-            format!("{:.4}", largest(&of.change)),
+            number(largest(&of.change)),
             format!("{:.1e}", largest(&of.gap)),
         ]
     };
@@ -196,8 +235,17 @@ pub(super) fn top_table(
         [name, number(*value)].into_iter().chain(sure).chain(after).collect()
     };
     let rows = nodes.iter().zip(rows).map(row).collect();
-    let after = after.iter().map(|_| "metric after".to_owned());
-    (["node", "effect"].map(str::to_owned).into_iter().chain(header).chain(after).collect(), rows)
+    let unit = short_unit(outcome);
+    let after = after.iter().map(|_| format!("metric after ({unit})"));
+    (["node".to_owned(), format!("effect ({unit})")].into_iter().chain(header).chain(after).collect(), rows)
+}
+
+/// Returns the unit of effects, short enough for the header of a column.
+fn short_unit(outcome: &Outcome) -> &'static str {
+    match outcome.scale {
+        Scale::Normalized => "share",
+        Scale::Metric => unit(outcome.metric, outcome.scale),
+    }
 }
 
 /// Returns the agreement of attribution with the exact effects of the verified nodes, for each
@@ -210,33 +258,24 @@ pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
 /// Returns the text to print: baselines and the nodes of largest effect.
 pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Arguments) -> String {
     let outcome = &found.outcome;
-    let [clean, corrupted] = outcome.baselines.means();
-    let method = match outcome.method {
-        Method::ActivationPatching => "exact",
-        Method::AttributionPatching => "estimated",
-        Method::IntegratedGradients => "integrated gradients",
-        Method::Ablation | Method::PathPatching => "exact",
-        Method::LogitAttribution => "direct",
-    };
-    let mut text = format!("{}: clean {clean:.4}, corrupted {corrupted:.4}\n", outcome.metric);
+    let mut text = baselines_text(found);
     text += &paths::unreached_text(&found.unreached);
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
-        text += &match outcome.method {
-            Method::LogitAttribution => format!("{name} (direct, on the clean run)\n"),
-            _ => format!("{name} ({method}, {})\n", outcome.direction),
-        };
-        // Every single node was asked for.
-        let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(5));
-        text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
-        text += &format!("  {}\n", certainty.in_words());
+        text += &format!("{name} ({})\n", heading(outcome));
+        text += &effects_text(outcome, effects, certainty, pairs);
     }
     if !found.completeness.is_empty() {
         text += "gap between the sum of attributions and the change of the metric\n";
         text += &text_table(&COMPLETENESS, &completeness_rows(&found.completeness));
     }
     if let Some(paths) = &found.paths {
-        text += &format!("head_edges (estimated, {})\n", outcome.direction);
-        text += &text_table(&["edge", "effect"], &rewire_report::head_edges::largest(&paths.mean(), 5));
+        text += &format!("head_edges (estimated, {}; {})\n", outcome.direction, unit(outcome.metric, outcome.scale));
+        let header = format!("effect ({})", short_unit(outcome));
+        let (mean, floor) = (paths.mean(), noise::floor(outcome));
+        text += &match noise::is_all_below(&mean.view(), floor) {
+            true => format!("  {}\n", noise::all_below(floor)),
+            false => text_table(&["edge", &header], &rewire_report::head_edges::largest(&mean, 5)),
+        };
     }
     if let Some(shortened) = &found.shortened {
         text += &format!("{}\n", shortened.heading(&arguments.numbers));
@@ -249,4 +288,43 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
         text += &text_table(&agreement::HEADER, &agreement::rows(&agreements(found)));
     }
     text
+}
+
+/// Returns the metric on the unpatched runs, and on how many prompts the model is right.
+fn baselines_text(found: &Findings) -> String {
+    let metric = found.outcome.metric;
+    let [clean, corrupted] = found.outcome.baselines.means().map(number);
+    let in_unit = match units::of_metric(metric) {
+        unit if unit == metric => String::new(),
+        unit => format!(" ({unit})"),
+    };
+    let mut text = format!("{metric}{in_unit}: clean {clean}, corrupted {corrupted}\n");
+    if let Some(correct) = found.correct {
+        text += &format!("{}\n", correct.sentence());
+    }
+    text
+}
+
+/// Returns the method, the direction and the unit of effects.
+fn heading(outcome: &Outcome) -> String {
+    let unit = unit(outcome.metric, outcome.scale);
+    let method = match outcome.method {
+        Method::ActivationPatching | Method::Ablation | Method::PathPatching => "exact",
+        Method::AttributionPatching => "estimated",
+        Method::IntegratedGradients => "integrated gradients",
+        Method::LogitAttribution => return format!("direct, on the clean run; {unit}"),
+    };
+    format!("{method}, {}; {unit}", outcome.direction)
+}
+
+/// Returns a table of the nodes of largest effect, or one line if all effects are rounding.
+fn effects_text(outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) -> String {
+    let floor = noise::floor(outcome);
+    if noise::is_all_below(&effects.mean().view(), floor) {
+        return format!("  {}\n", noise::all_below(floor));
+    }
+    // Every single node was asked for.
+    let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(5));
+    let table = text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    format!("{table}  {}\n", certainty.in_words())
 }

@@ -2,17 +2,21 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use burn::backend::Autodiff;
+use burn::module::AutodiffModule;
 use rewire_analysis::AnalysisError;
 use rewire_model::Transformer;
-use rewire_report::{Certainty, Labels, describe_baselines};
-use rewire_store::Record;
-use rewire_tasks::{PairsFile, PromptPairs};
+use rewire_report::{Certainty, Labels, PairsOrigin};
+use rewire_store::{Record, sha256};
+use rewire_tasks::{Format, PairsFile, PromptPairs};
 
 use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
 use super::checkpoint::SweepCheckpoint;
 use super::choices::AlignName;
+use super::correct::Correct;
+use super::doubts;
 use super::findings::Findings;
 use super::identity::identity;
 use super::inputs::Inputs;
@@ -28,7 +32,8 @@ use crate::session::Session;
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::with_numbers(arguments.model.device, arguments.numbers, &arguments.model.memory)?;
     let source = Source::open(&arguments.model)?;
-    let PairsFile { pairs, warnings, .. } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
+    let PairsFile { pairs, format, warnings } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
+    let origin = origin(&arguments.file.pairs, format)?;
     let single = arguments.single()?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
@@ -60,6 +65,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     found.warnings = [warnings, warn(&source, [("", found.outcome.warnings())])].concat();
+    for doubt in doubts::of_baselines(&found.outcome).into_iter().chain(found.correct.and_then(Correct::doubt)) {
+        say(&format!("warning: {doubt}"));
+        found.warnings.push(doubt);
+    }
     let clusters = pairs.clusters();
     found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
@@ -67,8 +76,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tables: results::tables(&found, arguments),
         metric: arguments.metric_name(),
         seed: arguments.seed,
-        labels: Labels::Each(&pairs),
-        baselines: describe_baselines(&found.outcome.baselines),
+        labels: Labels::FromFile(&pairs, origin),
+        baselines: results::baselines(&found),
         warnings: found.warnings.clone(),
         notes: results::notes(&found, &pairs, &identity, arguments),
         page: report::page(&session, &source, &pairs, &found, arguments),
@@ -95,11 +104,24 @@ fn compute(
         let setup = session.setup();
         let run = Run { setup, checkpoint, scale: arguments.scale(), what: "sweep" };
         let mut found = analyze(&model, inputs, arguments, run)?;
+        let (pairs, inner) = (inputs.pairs, model.valid());
+        let prompt_batch = arguments.prompt_batch.unwrap_or(setup.execution(&inner, pairs.width()).prompt_batch);
+        found.correct = Some(Correct::count(&inner, pairs, &found.outcome, prompt_batch)?);
         if arguments.numbers.are_short() {
             found.shortened = Some(sample::compare(&load()?, &model, setup, inputs, arguments)?);
         }
         anyhow::Ok(found)
     })
+}
+
+/// Returns the name, hash and format of the file of the pairs.
+fn origin(path: &Path, format: Format) -> anyhow::Result<PairsOrigin> {
+    // A pipe can be read only once.
+    let file_sha256 = match std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        true => Some(sha256(&std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?)),
+        false => None,
+    };
+    Ok(PairsOrigin { file: path.display().to_string(), file_sha256, format: format.to_string() })
 }
 
 /// Returns whether the device or the disk caused the failure of a sweep, and not its arguments.

@@ -5,6 +5,7 @@ pub(crate) mod builtin;
 pub(crate) mod closure;
 pub(crate) mod divergence;
 pub(crate) mod linear;
+pub(crate) mod margin;
 pub(crate) mod metric;
 pub(crate) mod normalization;
 pub(crate) mod probability;

@@ -124,12 +124,17 @@ fn largest_edge(edges: &EdgeAttribution, outcome: &Outcome) -> String {
     }
 }
 
-/// Returns how many prompts the effects of a table are means over, and how many nodes stand out.
+/// Returns on how many prompts the model is right, how many prompts the effects of a table are means
+/// over, and how many nodes stand out.
 fn how_sure(found: &Findings, table: usize, pairs: &PromptPairs) -> String {
-    match (found.certainty.get(table), found.names.len()) {
+    let sure = match (found.certainty.get(table), found.names.len()) {
         (None, _) => format!("The effects are means over {} prompt pairs.", pairs.len()),
         (Some(certainty), 1) => certainty.in_short(),
         (Some(certainty), _) => format!("{}: {}", found.names[table], certainty.in_short()),
+    };
+    match found.correct {
+        Some(correct) => format!("{} {sure}", correct.sentence()),
+        None => sure,
     }
 }
 

@@ -1,0 +1,96 @@
+//! Whether the model does the task: on how many prompts it prefers an answer.
+
+use burn::tensor::backend::Backend;
+use rewire_analysis::run::unpatched_metric;
+use rewire_analysis::{AnalysisError, Baselines, Outcome};
+use rewire_model::Transformer;
+use rewire_tasks::{Margin, PromptPairs};
+use serde_json::{Value, json};
+
+/// The meaning of "right".
+const RIGHT: &str = "an answer has a larger logit than every wrong answer";
+
+/// The number of prompts on which the model is right: an answer has a larger logit at END than
+/// every wrong answer. For a pair without wrong answers, it must be the largest logit of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Correct {
+    /// Number of clean prompts on which the model is right.
+    pub(super) clean: usize,
+    /// Number of corrupted prompts on which the model prefers an answer of the clean prompt.
+    pub(super) corrupted: usize,
+    /// Number of prompt pairs.
+    pub(super) pairs: usize,
+}
+
+impl Correct {
+    /// Counts the prompts on which the model is right.
+    ///
+    /// If each pair has one answer and one wrong answer, the sign of the logit difference says it,
+    /// and the baselines of a sweep of the logit difference suffice. Otherwise both prompts of
+    /// each pair run once more, `prompt_batch` pairs at once.
+    pub(super) fn count<B: Backend>(
+        model: &Transformer<B>,
+        pairs: &PromptPairs,
+        outcome: &Outcome,
+        prompt_batch: usize,
+    ) -> Result<Self, AnalysisError> {
+        let is_single = pairs.pairs().iter().all(|pair| pair.answers.len() == 1 && pair.wrong_answers.len() == 1);
+        let margins = match outcome.metric {
+            "logit-diff" if is_single => outcome.baselines.clone(),
+            _ => unpatched_metric(model, pairs, &Margin::new(pairs), prompt_batch)?,
+        };
+        Ok(Self::of_margins(&margins))
+    }
+
+    /// Counts the margins above 0.
+    fn of_margins(Baselines { clean, corrupted }: &Baselines) -> Self {
+        let [clean_right, corrupted_right] =
+            [clean, corrupted].map(|margins| margins.iter().filter(|margin| **margin > 0.0).count());
+        Self { clean: clean_right, corrupted: corrupted_right, pairs: clean.len() }
+    }
+
+    /// Returns the counts as a sentence, for the screen and the report.
+    pub(super) fn sentence(self) -> String {
+        let Self { clean, corrupted, pairs } = self;
+        let prompts = if pairs == 1 { "prompt" } else { "prompts" };
+        format!(
+            "The model is right on {clean} of {pairs} clean {prompts} and on {corrupted} of {pairs} corrupted {prompts} \
+             ({RIGHT})."
+        )
+    }
+
+    /// Returns a warning if the model is right on at most half of the clean prompts.
+    pub(super) fn doubt(self) -> Option<String> {
+        let Self { clean, pairs, .. } = self;
+        (2 * clean <= pairs).then(|| {
+            format!(
+                "the model is right on only {clean} of {pairs} clean prompts ({RIGHT}): it does not do the task, or the \
+                 answers and wrong answers are exchanged"
+            )
+        })
+    }
+
+    /// Adds the counts to the baselines in `effects.json`.
+    pub(super) fn describe(self, baselines: &mut Value) {
+        baselines["clean_correct"] = json!(self.clean);
+        baselines["corrupted_correct"] = json!(self.corrupted);
+        baselines["correct_means"] = json!(RIGHT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tie_is_not_right_and_half_of_the_prompts_is_doubtful() {
+        let count = |clean: &[f32]| {
+            Correct::of_margins(&Baselines { clean: clean.to_vec(), corrupted: vec![-1.0; clean.len()] })
+        };
+        let half = count(&[0.5, 0.0, -0.1, 2.0]);
+        assert_eq!(half, Correct { clean: 2, corrupted: 0, pairs: 4 });
+        assert!(half.doubt().unwrap().contains("right on only 2 of 4 clean prompts"));
+        assert_eq!(count(&[0.5, 0.0, 0.1, 2.0]).doubt(), None);
+        assert!(half.sentence().starts_with("The model is right on 2 of 4 clean prompts and on 0 of 4 corrupted"));
+    }
+}

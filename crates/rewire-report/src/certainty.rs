@@ -110,6 +110,34 @@ impl Certainty {
         }
     }
 
+    /// Returns one sentence on how sure the effects are, for the finding of a report.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        let (prompts, clusters) = (self.clusters.prompts(), self.clusters.len());
+        let pairs = count(prompts, "prompt pair");
+        let over =
+            if prompts == clusters { pairs.clone() } else { format!("{} of {pairs}", count(clusters, "cluster")) };
+        match (prompts, clusters, &self.family) {
+            (1, ..) => "Only one prompt pair was measured; other prompts may give other effects.".to_owned(),
+            (_, 1, _) => {
+                format!("All {pairs} are one cluster ({CLUSTERS_ARE}); other prompts may give other effects.")
+            }
+            (.., None) => format!("The effects are means over {over}."),
+            (.., Some(family)) => match family.threshold {
+                None => format!(
+                    "The effects are means over {over}, which are too few to test {} for significance.",
+                    count(family.compared, "node")
+                ),
+                Some(_) => format!(
+                    "The effects are means over {over}; {} of {} passed the family-wise {}% threshold.",
+                    family.beyond(),
+                    count(family.compared, "compared node"),
+                    100.0 * family.level
+                ),
+            },
+        }
+    }
+
     /// Returns the intervals and the family-wise test for `effects.json`. `name` names a node.
     #[must_use]
     pub fn describe(&self, effects: &Effects, name: impl Fn(&[usize]) -> String) -> Value {
@@ -145,6 +173,21 @@ impl Certainty {
             .into_iter()
             .filter_map(|(name, values)| values.map(|values| (name, values)))
             .collect()
+    }
+
+    /// Returns the lower and the upper ends of the intervals of all nodes, in the shape of the mean
+    /// effects, or `None` with fewer than two clusters. This resamples all nodes and may take long.
+    #[must_use]
+    pub fn all_ends(&self, effects: &Effects) -> Option<[ArrayD<f32>; 2]> {
+        let found = effects.intervals(&self.clusters, bootstrap(self.seed))?;
+        Some([found.low, found.high])
+    }
+
+    /// Returns the name of the intervals, such as `95% interval`, or `None` with fewer than two
+    /// clusters.
+    #[must_use]
+    pub fn interval_name(&self) -> Option<String> {
+        self.kind.map(|kind| kind.to_string())
     }
 }
 
@@ -239,6 +282,10 @@ mod tests {
         for part in ["over 4 clusters of 8 prompts", "2 nodes compared: 4 clusters are too few", "below 0.125"] {
             assert!(words.contains(part), "{words}");
         }
+        let short = "The effects are means over 4 clusters of 8 prompt pairs, which are too few to test 2 nodes";
+        assert!(sure.in_short().starts_with(short), "{}", sure.in_short());
+        let [low, high] = sure.all_ends(&effects).unwrap();
+        assert_eq!([low[[0, 0]], high[[0, 0]]], sure.ends(&effects, &[vec![0, 0]]).unwrap()[0]);
         let described = describe_clusters(&sure.clusters, 0);
         assert_eq!([&described["prompts"], &described["clusters"]], [8, 4]);
         assert_eq!(described.get("bootstrap"), None);
@@ -252,6 +299,9 @@ mod tests {
         assert_eq!(sure.marked("L0H0".to_owned(), &[0, 0]), "L0H0 *");
         assert_eq!(sure.marked("L0H1".to_owned(), &[0, 1]), "L0H1");
         assert!(sure.in_words().contains("2 nodes compared; a star marks the 1 beyond"), "{}", sure.in_words());
+        let short =
+            "The effects are means over 8 prompt pairs; 1 of 2 compared nodes passed the family-wise 95% threshold.";
+        assert_eq!(sure.in_short(), short);
         let described = sure.describe(&effects, |place| format!("H{}", place[1]));
         assert_eq!(described["family_wise"]["largest_beyond"], json!(["H0"]));
         assert_eq!(described["family_wise"]["nodes_compared"], 2);

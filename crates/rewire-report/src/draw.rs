@@ -107,14 +107,14 @@ fn add(page: &mut Page, effects: &Effects, meaning: Meaning) {
         return;
     }
     let axes = effects.axis_names();
-    let last = axes.last().filter(|_| axes.len() > 2).copied().unwrap_or("layer");
+    let last = axes.last().filter(|_| axes.len() > 2).copied().unwrap_or("");
     let prefix = match last {
         "head" => "H",
         "neuron" => "N",
         _ => "",
     };
     let columns: Vec<String> = match axes.len() {
-        2 => vec!["all".to_owned()],
+        2 => vec![String::new()],
         _ => (0..map.ncols()).map(|column| format!("{prefix}{column}")).collect(),
     };
     let labels = HeatMapLabels { rows: (axes[1], &names), columns: (last, &columns), reach: color_limit([map.view()]) };
@@ -131,6 +131,10 @@ fn rows(effects: &Effects) -> (Vec<String>, Array2<f32>) {
     };
     let n_rows: usize = rows.iter().product();
     let name = |row: usize| match rows[..] {
+        _ if !effects.nodes.is_empty() => match n_rows / effects.nodes.len() {
+            1 => effects.nodes[row].to_string(),
+            of_node => format!("{} {}", effects.nodes[row / of_node], row % of_node),
+        },
         [_] => format!("L{row}"),
         [_, units] => format!("L{}H{}", row / units, row % units),
         [_, units, positions] => {

@@ -1,13 +1,19 @@
 //! The report of a sweep.
 
-use ndarray::{Array2, ArrayD, Axis, Ix2};
+mod finding;
+mod maps;
+
+use ndarray::Axis;
 use rewire_analysis::attribution::EdgeAttribution;
 use rewire_analysis::patching::Screened;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::NodeError;
 use rewire_analysis::{Effects, Method, Outcome};
 use rewire_report::Page;
-use rewire_report::charts::{self, HeatMapLabels, Point};
+use rewire_report::charts::{self, HeatMapLabels, Meaning, Point, Support};
+use rewire_report::names::{self, INPUTS};
+use rewire_report::numbers::number;
+use rewire_report::{Certainty, agreement, head_edges, noise, screening, units};
 use rewire_tasks::PromptPairs;
 
 use super::arguments::Arguments;
@@ -18,13 +24,7 @@ use super::shortened::{self, Shortened};
 use crate::model::Source;
 use crate::notices::new_page;
 use crate::session::Session;
-use rewire_report::names::{self, INPUTS};
-use rewire_report::{Certainty, agreement, head_edges, screening};
 
-/// Most columns of a heat map. The cells of a wider map are too narrow to see.
-const WIDEST: usize = 512;
-/// Most heat maps of one kind of node. A reader does not compare more.
-const MOST_MAPS: usize = 64;
 /// Most points of a scatter plot, those of largest error. More points enlarge the file and hide
 /// each other.
 const MOST_POINTS: usize = 5000;
@@ -52,24 +52,59 @@ pub(super) fn page(
         arguments.numbers.summary()
     );
     let mut page = new_page("Sweep", &subtitle, session, source, &found.warnings);
+    finding::add(&mut page, found, pairs, arguments);
+    how_to_read(&mut page, outcome);
     baselines(&mut page, found);
-    if let Some(shortened) = &found.shortened {
-        against_float32(&mut page, shortened, arguments);
-    }
     if let Some(screened) = &found.screened {
         screened_nodes(&mut page, screened, found, pairs);
     }
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         page.section(name, &lead(outcome, name, arguments));
-        node_effects(&mut page, outcome, effects, certainty, pairs);
+        let shown = arguments.intervals.then_some(certainty);
+        let note = names::positions_note_of(effects.align, pairs).filter(|_| effects.prompts_by_position().is_some());
+        note.iter().for_each(|note| page.text(note));
+        if noise::is_all_below(&effects.mean().view(), noise::floor(outcome)) {
+            page.text(&noise::all_below(noise::floor(outcome)));
+            continue;
+        }
+        maps::add(&mut page, name, effects, shown, Meaning::of(outcome), pairs);
+        top_nodes(&mut page, outcome, effects, certainty, pairs);
     }
     if !found.completeness.is_empty() {
         completeness(&mut page, found);
     }
-    if let Some(found) = &found.paths {
-        head_edges(&mut page, found, pairs);
+    if let Some(edges) = &found.paths {
+        head_edges(&mut page, edges, outcome, pairs);
+    }
+    if let Some(shortened) = &found.shortened {
+        against_float32(&mut page, shortened, arguments);
     }
     page
+}
+
+/// Adds the meaning of the numbers and of the colors.
+fn how_to_read(page: &mut Page, outcome: &Outcome) {
+    let meaning = Meaning::of(outcome);
+    page.section("How to read this", &format!("The unit of the effects is this: {}.", meaning.unit));
+    let sign = match meaning.support {
+        Support::Above => "an effect above 0",
+        Support::Below => "an effect below 0",
+        Support::Unknown => "no sign",
+    };
+    page.text(&format!(
+        "Blue supports the behavior of the clean run and red opposes it, in every method. Here {sign} supports the \
+         behavior."
+    ));
+    if meaning.floor > 0.0 {
+        page.text(&format!(
+            "Effects nearer to 0 than {:.0e} are the rounding of float32 and have the middle color.",
+            meaning.floor
+        ));
+    }
+    page.text(
+        "Point at a cell, a bar or a point to see its node and its numbers. Click the header of a column to sort the \
+         table by it.",
+    );
 }
 
 /// Adds the baselines and the receivers that no path reaches.
@@ -77,11 +112,9 @@ fn baselines(page: &mut Page, found: &Findings) {
     let outcome = &found.outcome;
     let [clean, corrupted] = outcome.baselines.means();
     page.section("Baselines", "The metric on the unpatched runs, mean over prompts.");
-    let row = |name: &str, value: f64| vec![name.to_owned(), format!("{value:.4}")];
-    page.table(&["run", outcome.metric], vec![row("clean", clean), row("corrupted", corrupted)]);
-    if let Some(correct) = found.correct {
-        page.text(&correct.sentence());
-    }
+    let row = |name: &str, value: f64| vec![name.to_owned(), number(value)];
+    let metric = format!("{} ({})", outcome.metric, units::of_metric(outcome.metric));
+    page.table(&["run", &metric], vec![row("clean", clean), row("corrupted", corrupted)]);
     if !found.unreached.is_empty() {
         page.text(&paths::unreached_text(&found.unreached));
     }
@@ -117,7 +150,9 @@ fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs:
             name: names::of_node(effects, &n.place, pairs),
         };
         let points: Vec<Point> = agreement.errors.iter().take(MOST_POINTS).map(point).collect();
-        let axes = ["exact effect (activation patching)", "attribution"];
+        let unit = units::unit(found.outcome.metric, found.outcome.scale);
+        let axes = [format!("exact effect, {unit}"), format!("attribution, {unit}")];
+        let axes = axes.each_ref().map(String::as_str);
         page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
     }
 }
@@ -126,8 +161,10 @@ fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs:
 /// scale.
 fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
     let unit = match outcome.scale {
-        Scale::Normalized => "Mean over prompts, as a share of the clean minus the corrupted metric.",
-        Scale::Metric => "Mean over prompts, as a change of the metric.",
+        Scale::Normalized => "Mean over prompts, as a share of the clean minus the corrupted metric.".to_owned(),
+        Scale::Metric => {
+            format!("Mean over prompts, as a change of the metric ({}).", units::of_metric(outcome.metric))
+        }
     };
     match outcome.method {
         Method::Ablation => format!("{unit} effects.safetensors holds the metric after each node was ablated."),
@@ -143,16 +180,12 @@ fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
              logit difference of the stream at that layer. Mean over prompts."
                 .to_owned()
         }
-        _ => unit.to_owned(),
+        _ => unit,
     }
 }
 
-/// Adds heat maps of the effects of one kind of node, and a table of the largest effects.
-fn node_effects(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) {
-    if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note_of(effects.align, pairs)) {
-        page.text(&note);
-    }
-    maps(page, effects, pairs);
+/// Adds a table of the largest effects of one kind of node, or of all nodes of a list.
+fn top_nodes(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) {
     let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(TOP));
     page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
     page.text(&certainty.in_words());
@@ -170,7 +203,7 @@ fn completeness(page: &mut Page, found: &Findings) {
 }
 
 /// Adds heat maps of the effects of head edges, and a table of the largest effects.
-fn head_edges(page: &mut Page, found: &EdgeAttribution, pairs: &PromptPairs) {
+fn head_edges(page: &mut Page, found: &EdgeAttribution, outcome: &Outcome, pairs: &PromptPairs) {
     page.section(
         "head_edges",
         "Estimated effect of each head edge: a head's output patched into a later head's query, key or value input, \
@@ -182,6 +215,11 @@ fn head_edges(page: &mut Page, found: &EdgeAttribution, pairs: &PromptPairs) {
     }
     let mean = found.mean();
     let sums = head_edges::over_positions(&mean);
+    let meaning = Meaning::of(outcome);
+    if noise::is_all_below(&sums.view(), meaning.floor) {
+        page.text(&noise::all_below(meaning.floor));
+        return;
+    }
     let chosen = busiest(&sums, 22);
     let all = head_edges::heads(mean.shape()[0], mean.shape()[1]);
     let labels: Vec<String> = chosen.iter().map(|&i| all[i].clone()).collect();
@@ -189,9 +227,13 @@ fn head_edges(page: &mut Page, found: &EdgeAttribution, pairs: &PromptPairs) {
     for (input, name) in INPUTS.into_iter().enumerate() {
         let map = head_edges::between(&sums, input, &chosen);
         let labels = HeatMapLabels { rows: ("end", &labels), columns: ("start", &labels), reach };
-        page.chart(charts::heat_map(&format!("into the {name}"), &map.view(), labels));
+        let title = format!("into the {name}");
+        match noise::is_all_below(&map.view(), meaning.floor) {
+            true => page.text(&format!("Without a map: {title}. {}", noise::all_below(meaning.floor))),
+            false => page.chart(charts::effect_map(&title, &map.view(), labels, meaning, None)),
+        }
     }
-    page.table(&["edge", "effect"], head_edges::largest(&mean, TOP));
+    page.table(&["edge", &format!("effect ({})", meaning.unit)], head_edges::largest(&mean, TOP));
 }
 
 /// Returns the `n` heads of the largest edges, in the order of the model.
@@ -207,66 +249,4 @@ fn busiest(sums: &ndarray::Array3<f32>, n: usize) -> Vec<usize> {
     order.truncate(n);
     order.sort_unstable();
     order
-}
-
-/// Adds heat maps of the mean effects, each `[layer, last axis]`: one per index of the axis
-/// between. Effects with only the layer axis get one map of one column. Effects with four axes get
-/// one map per head, `[dest, src]`. Positions run towards END, however they are counted.
-fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
-    let mut mean = effects.mean();
-    let axes = effects.axis_names();
-    let shape = mean.shape().to_vec();
-    // The table names every node of a list.
-    if shape.len() == 1 && !effects.nodes.is_empty() {
-        return;
-    }
-    let is_from_end = |axis: usize| axes[axis].ends_with("_from_end");
-    (0..shape.len()).filter(|&axis| is_from_end(axis + 1)).for_each(|axis| mean.invert_axis(Axis(axis)));
-    let names = |axis: usize| {
-        let mut names = names::along(effects, axis, pairs);
-        if is_from_end(axis) {
-            names.reverse();
-        }
-        names
-    };
-    let flat = |map: ArrayD<f32>| map.into_dimensionality::<Ix2>().ok();
-    let maps: Vec<(String, Array2<f32>)> = match shape.len() {
-        1 => mean.into_shape_with_order((shape[0], 1)).into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
-        2 => flat(mean).into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
-        3 if axes[1] == "node" => names(1)
-            .into_iter()
-            .enumerate()
-            .filter_map(|(node, name)| Some((name, flat(mean.index_axis(Axis(0), node).to_owned())?)))
-            .collect(),
-        3 if axes[2] == "head" => (0..shape[1])
-            .filter_map(|h| Some((format!("head {h}"), flat(mean.index_axis(Axis(1), h).to_owned())?)))
-            .collect(),
-        4 => (0..shape[0] * shape[1])
-            .filter_map(|i| {
-                let (layer, head) = (i / shape[1], i % shape[1]);
-                let map = mean.index_axis(Axis(0), layer).index_axis(Axis(0), head).to_owned();
-                Some((rewire_report::names::head_name(layer, head), flat(map)?))
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
-    if maps.is_empty() || maps.len() > MOST_MAPS || maps.iter().any(|(_, map)| map.ncols() > WIDEST) {
-        page.text(
-            "There are too many nodes for heat maps. The table shows the largest; effects.safetensors holds all.",
-        );
-        return;
-    }
-    let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
-    // Cells have destinations as rows.
-    let is_of_cells = axes.iter().any(|axis| axis.starts_with("src"));
-    let row = if is_of_cells { shape.len() - 1 } else { 1 };
-    let row_names = names(row);
-    let (columns, column_names) = match shape.len() {
-        1 => ("", vec![String::new()]),
-        last => (axes[last], names(last)),
-    };
-    for (title, map) in maps {
-        let labels = HeatMapLabels { rows: (axes[row], &row_names), columns: (columns, &column_names), reach };
-        page.chart(charts::heat_map(&title, &map.view(), labels));
-    }
 }

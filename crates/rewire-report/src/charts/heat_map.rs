@@ -80,7 +80,7 @@ pub fn effect_map(
 
 /// Returns the hover text that names a cell by its row `%{y}` and its column `%{x}`.
 fn node_name([rows, columns]: [&str; 2]) -> &'static str {
-    match (rows, columns) {
+    match (rows.trim_end_matches("_from_end"), columns.trim_end_matches("_from_end")) {
         ("layer", "head") => "%{y}%{x}",
         ("", _) => "%{x}",
         (_, "") => "%{y}",

@@ -270,11 +270,9 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
     if let Some(paths) = &found.paths {
         text += &format!("head_edges (estimated, {}; {})\n", outcome.direction, unit(outcome.metric, outcome.scale));
         let header = format!("effect ({})", short_unit(outcome));
-        let (mean, floor) = (paths.mean(), noise::floor(outcome));
-        text += &match noise::is_all_below(&mean.view(), floor) {
-            true => format!("  {}\n", noise::all_below(floor)),
-            false => text_table(&["edge", &header], &rewire_report::head_edges::largest(&mean, 5)),
-        };
+        let mean = paths.mean();
+        text += &only_rounding(outcome, &mean.clone().into_dyn())
+            .unwrap_or_else(|| text_table(&["edge", &header], &rewire_report::head_edges::largest(&mean, 5)));
     }
     if let Some(shortened) = &found.shortened {
         text += &format!("{}\n", shortened.heading(&arguments.numbers));
@@ -318,12 +316,18 @@ fn heading(outcome: &Outcome) -> String {
 
 /// Returns a table of the nodes of largest effect, or one line if all effects are rounding.
 fn effects_text(outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) -> String {
-    let floor = noise::floor(outcome);
-    if noise::is_all_below(&effects.mean().view(), floor) {
-        return format!("  {}\n", noise::all_below(floor));
+    if let Some(rounding) = only_rounding(outcome, &effects.mean()) {
+        return rounding;
     }
     // Every single node was asked for.
     let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(5));
     let table = text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
     format!("{table}  {}\n", certainty.in_words())
+}
+
+/// Returns one line in place of a table if all mean effects are 0 or rounding.
+fn only_rounding(outcome: &Outcome, mean: &ArrayD<f32>) -> Option<String> {
+    let is_zero = mean.iter().all(|effect| *effect == 0.0);
+    let floor = if is_zero { 0.0 } else { noise::floor(outcome) };
+    noise::is_all_below(&mean.view(), floor).then(|| format!("  {}\n", noise::all_below(floor)))
 }

@@ -11,6 +11,7 @@ use rewire_tasks::{PairsFile, PromptPair, Tokenizer};
 use serde_json::json;
 
 use crate::arguments::at_least_one;
+use crate::headings::OUTPUT;
 use crate::model::{ModelArguments, Source};
 use crate::output::{print, say};
 use crate::pairs_file::PairsArguments;
@@ -33,7 +34,7 @@ enum Job {
         #[command(flatten)]
         model: ModelArguments,
         /// Number of pairs to show.
-        #[arg(long, default_value_t = 10, value_parser = at_least_one)]
+        #[arg(long, default_value_t = 10, value_parser = at_least_one, value_name = "N", help_heading = OUTPUT)]
         show: usize,
     },
     /// Write a file of prompt pairs as JSON Lines with token ids.
@@ -45,10 +46,10 @@ enum Job {
         #[command(flatten)]
         model: ModelArguments,
         /// File to write.
-        #[arg(long, value_name = "FILE.jsonl")]
+        #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
         out: PathBuf,
         /// Replace the file if it exists.
-        #[arg(long)]
+        #[arg(long, help_heading = OUTPUT)]
         force: bool,
     },
 }

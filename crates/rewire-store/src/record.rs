@@ -111,6 +111,12 @@ impl<'d> Record<'d> {
         self.kept.len()
     }
 
+    /// Returns whether an earlier run of the same command finished a pass.
+    #[must_use]
+    pub fn has(&self, key: Key) -> bool {
+        self.kept.contains_key(&key)
+    }
+
     /// Returns one sentence that names the damaged lines, if there are any.
     #[must_use]
     pub fn notices(&self) -> &[String] {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::output::say;
+use rewire_store::Traces;
 
 /// Exit code of an interrupted command: the code that shells give a process that SIGINT ended.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -18,6 +18,8 @@ struct State {
     stage: Stage,
     passes: Passes,
     is_requested: bool,
+    /// What the process removes before it ends.
+    traces: Option<Traces>,
 }
 
 /// The stage that a command has reached.
@@ -61,20 +63,24 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 impl Interrupts {
-    /// Handles Ctrl-C from now on. A process has one handler, so only a program calls this, once.
+    /// Handles Ctrl-C from now on; `say` prints a line. A process has one handler, so only a program
+    /// calls this, once.
     ///
     /// Does nothing if the process ignores SIGINT, like a job that a script starts in the
     /// background.
-    pub(crate) fn install() -> Self {
+    pub(crate) fn install(say: fn(&str)) -> Self {
         let interrupts = Self::default();
         let of_handler = interrupts.clone();
-        let _ = ctrlc::try_set_handler(move || of_handler.receive());
+        let _ = ctrlc::try_set_handler(move || of_handler.receive(say));
         interrupts
     }
 
-    /// Notes that the command computes from now on.
-    pub(crate) fn begin_computing(&self) {
-        self.lock().stage = Stage::Computing;
+    /// Notes that the command computes from now on, and holds an output directory with these
+    /// traces.
+    pub(crate) fn begin_computing(&self, traces: Traces) {
+        let mut state = self.lock();
+        state.stage = Stage::Computing;
+        state.traces = Some(traces);
     }
 
     /// Adds the passes of an analysis, and returns the number of all passes so far. From now on,
@@ -117,13 +123,16 @@ impl Interrupts {
         self.lock().summary()
     }
 
-    fn receive(&self) {
+    fn receive(&self, say: fn(&str)) {
         // The lock is held until the process ends, so that no writing begins in between.
         let mut state = self.lock();
         match state.receive() {
             Reaction::Continue(line) => say(&line),
             Reaction::End(line) => {
                 say(&line);
+                if let Some(traces) = &state.traces {
+                    traces.remove();
+                }
                 std::process::exit(INTERRUPTED.into());
             }
         }
@@ -196,14 +205,14 @@ mod tests {
     fn a_command_that_cannot_resume_ends_at_the_first_interrupt() {
         let interrupts = Interrupts::default();
         assert_eq!(receive(&interrupts), end("interrupted"));
-        interrupts.begin_computing();
+        interrupts.lock().stage = Stage::Computing;
         assert_eq!(receive(&interrupts), end("interrupted; nothing was written"));
     }
 
     #[test]
     fn a_sweep_stops_after_its_present_pass_and_ends_at_the_second_interrupt() {
         let interrupts = Interrupts::default();
-        interrupts.begin_computing();
+        interrupts.lock().stage = Stage::Computing;
         assert_eq!(interrupts.announce(Passes { done: 2, of: 30 }), Passes { done: 2, of: 30 });
         interrupts.finish_pass().unwrap();
         assert_eq!(interrupts.announce(Passes { done: 0, of: 10 }), Passes { done: 3, of: 40 });
@@ -219,7 +228,7 @@ mod tests {
     #[test]
     fn results_that_are_being_written_are_completed() {
         let interrupts = Interrupts::default();
-        interrupts.begin_computing();
+        interrupts.lock().stage = Stage::Computing;
         interrupts.begin_writing().unwrap();
         assert!(matches!(receive(&interrupts), Reaction::Continue(_)));
         interrupts.finish_writing();

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use rewire_report::names::counted;
 use rewire_tasks::{PairsFile, PromptPair, Tokenizer};
 use serde_json::json;
 
@@ -68,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             found.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
             anyhow::ensure!(*force || !out.exists(), "{} exists; give --force to replace it", out.display());
             write(&found, out)?;
-            print(&format!("{} pairs written to {}\n", found.pairs.len(), out.display()))
+            print(&format!("{} written to {}\n", counted(found.pairs.len(), "pair"), out.display()))
         }
     }
 }
@@ -78,7 +79,7 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
     let pairs = &found.pairs;
     let name = |token: u32| tokenizer.map_or_else(|| token.to_string(), |tokenizer| tokenizer.decode(&[token]));
     let tokens = |tokens: &[u32]| tokens.iter().map(|&token| name(token)).collect::<Vec<_>>().join("|");
-    let mut text = format!("{} pairs from {}\n", pairs.len(), found.format);
+    let mut text = format!("{} from {}\n", counted(pairs.len(), "pair"), found.format);
     for (number, pair) in pairs.pairs().iter().enumerate().take(show) {
         let PromptPair { clean, corrupted, answers, wrong_answers } = pair;
         let differing: Vec<String> = clean
@@ -88,7 +89,7 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
             .filter(|(_, (a, b))| a != b)
             .map(|(at, (a, b))| format!("{at} ({:?} and {:?})", name(*a), name(*b)))
             .collect();
-        text += &format!("\npair {number}, {} tokens\n", clean.len());
+        text += &format!("\npair {number}, {}\n", counted(clean.len(), "token"));
         text += &format!(
             "  clean      {}\n  corrupted  {}\n",
             tokens(clean).escape_debug(),

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         left_out.join(" ")
     );
     let run = identity("reproduce-facts", &session, &source, json!({ "seed": arguments.seed }))?;
-    let directory = arguments.output.take(&arguments.out, &RESULTS, &run)?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
     let found = on_device!(&session, |B, device| {
         let model: Transformer<B> = source.load(&device)?;

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let prompts = Prompts::new(source.tokenizer()?, source.bos_for_text()?, &source.config, &settings)?;
     check_heads(&source, &arguments.heads)?;
     let run = identity("reproduce-ig", &session, &source, arguments.describe())?;
-    let directory = arguments.output.take(&arguments.out, &RESULTS, &run)?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
 
     let known = if source.is_gpt2_small() { KnownModel::Gpt2Small } else { KnownModel::Other };

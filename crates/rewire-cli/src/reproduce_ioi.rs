@@ -26,6 +26,7 @@ use crate::session::Session;
 pub(crate) use arguments::Arguments;
 use rewire_report::agreement;
 use rewire_report::head_edges::AXES as PATH_AXES;
+use rewire_report::names::counted;
 use shown::{Found, Set, TOP, correlation};
 
 pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         }
     };
     let run = identity("reproduce-ioi", &session, &source, arguments.describe())?;
-    let directory = arguments.output.take(&arguments.out, &RESULTS, &run)?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
 
     let found = on_device!(&session, |B, device| {
@@ -124,7 +125,8 @@ fn summary(session: &Session, source: &Source, found: &Found) -> String {
     for set in &found.sets {
         let [clean, corrupted] = set.baselines();
         let (n, name) = (set.pairs.len(), set.set);
-        text += &format!("\n{n} {name} prompts: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
+        let prompts = counted(n, &format!("{name} prompt"));
+        text += &format!("\n{prompts}: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
         for (index, direction) in set.shown() {
             let heads = set.heads(index);
             let (header, rows) = set.table(index, TOP);

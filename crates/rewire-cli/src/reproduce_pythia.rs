@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let sets = Sets::new(tokenizer, source.bos_for_text()?, &settings)?;
     sets.check_model(source.config.d_vocab, source.config.n_ctx)?;
     let run = identity("reproduce-pythia", &session, &source, arguments.describe())?;
-    let directory = arguments.output.take(&arguments.out, &RESULTS, &run)?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
     let (found, checks) = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;

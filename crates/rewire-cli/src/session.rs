@@ -67,7 +67,6 @@ impl Session {
         let device = device.resolve();
         numbers.check(device)?;
         set_matmul_precision(numbers.products());
-        interrupts.begin_computing();
         let seen = Arc::new(Seen::default());
         let [of_fitted, of_reduced, of_progress] = [&seen, &seen, &seen].map(Arc::clone);
         Ok(Self {

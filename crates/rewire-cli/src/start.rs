@@ -18,7 +18,7 @@ pub fn start<A: Parser>(run: impl FnOnce(A, &Interrupts) -> anyhow::Result<()>) 
     panics::guarded(|| {
         // Both apply to the whole process. Therefore the program installs them, not a library.
         rewire_tensor::install_fault_hook();
-        let interrupts = Interrupts::install();
+        let interrupts = Interrupts::install(say);
         if let Err(error) = threads::check() {
             return refuse(&error);
         }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::finished;
 use super::printing::say;
 use crate::headings::OUTPUT;
+use crate::interrupt::Interrupts;
 
 /// Returns the arguments of this command line, without the program. Replaces bytes that are not
 /// UTF-8.
@@ -54,16 +55,23 @@ pub(crate) struct OutputArguments {
 
 impl OutputArguments {
     /// Locks the output directory for this run, which will write files with the names `results`.
-    /// `run` is everything that they depend on.
+    /// `run` is everything that they depend on. From now on, Ctrl-C ends a command that computes.
     ///
     /// # Errors
     /// If another run is writing there and `--wait` is not given, if the directory holds the
     /// results of another run and `--force` is not given, or if the directory cannot be used.
-    pub(crate) fn take(&self, out: &Path, results: &[&str], run: &Value) -> anyhow::Result<OutputDirectory> {
+    pub(crate) fn take(
+        &self,
+        out: &Path,
+        results: &[&str],
+        run: &Value,
+        interrupts: &Interrupts,
+    ) -> anyhow::Result<OutputDirectory> {
         let directory = self.wait.take(out, results)?;
         if !self.force {
             finished::check(out, results, run)?;
         }
+        interrupts.begin_computing(directory.traces());
         Ok(directory)
     }
 

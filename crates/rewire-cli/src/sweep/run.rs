@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let inputs = Inputs { pairs: &pairs, nodes: &nodes, reference: &reference };
     let identity = identity(arguments, &session, &source, inputs)?;
     let run = of_results(&identity, arguments);
-    let directory = arguments.output.take(&arguments.out, &RESULTS, &run)?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     let record = arguments.output.record(&directory, &identity)?;
     record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
     let checkpoint = SweepCheckpoint::new(record, interrupts);

@@ -87,6 +87,65 @@ fn results_that_rewire_did_not_describe_are_kept() {
     assert_eq!(refused(directory.path(), &[&sweep[..], &["--force"]].concat()), None);
 }
 
+#[test]
+fn converted_pairs_replace_a_file_only_with_force() {
+    let directory = directory(1);
+    let one = PAIRS.lines().next().unwrap();
+    std::fs::write(directory.path().join("one.jsonl"), one).unwrap();
+    let printed = rewire(directory.path(), &["pairs", "check", "one.jsonl"]).stdout;
+    assert!(String::from_utf8(printed).unwrap().starts_with("1 pair from "));
+    let convert = ["pairs", "convert", "one.jsonl", "--out", "pairs.jsonl"];
+    let message = refused(directory.path(), &convert).unwrap();
+    assert!(message.contains("pairs.jsonl exists; give --force to replace it"), "{message}");
+    assert_eq!(std::fs::read_to_string(directory.path().join("pairs.jsonl")).unwrap(), PAIRS);
+    let output = rewire(directory.path(), &[&convert[..], &["--force"]].concat());
+    assert_eq!(output.stdout, b"1 pair written to pairs.jsonl\n");
+}
+
+#[test]
+fn short_help_has_one_line_for_each_option_under_its_method() {
+    for (command, headings) in [
+        (
+            "sweep",
+            &["Prompts:", "What to compute:", "Path patching:", "Integrated gradients:", "Compute:", "Output:"][..],
+        ),
+        ("reproduce-ioi", &["Prompts:", "What to compute:", "Model:", "Compute:", "Output:"]),
+        ("reproduce-ig", &["Prompts:", "Integrated gradients:", "Output:"]),
+        ("reproduce-pythia", &["Prompts:", "What to compute:", "Output:"]),
+        ("reproduce-facts", &["Prompts:", "Model:", "Output:"]),
+        ("bench", &["What to compute:", "Compute:", "Comparison with TransformerLens:"]),
+    ] {
+        let nowhere = directory(1);
+        let [short, long] = ["-h", "--help"].map(|flag| {
+            let output = rewire(nowhere.path(), &[command, flag]);
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).unwrap()
+        });
+        for heading in headings {
+            assert!(short.lines().any(|line| line == *heading), "{command}: no heading {heading} in {short}");
+        }
+        for line in short.lines() {
+            assert!(line.chars().count() <= 110, "{command}: {line}");
+        }
+        let options = short.lines().skip_while(|line| !line.starts_with("Usage:")).filter(|line| !line.is_empty());
+        let wrapped: Vec<&str> = options.filter(|line| line.starts_with("          ")).collect();
+        assert!(wrapped.is_empty(), "{command}: {wrapped:?}");
+        assert!(long.len() > short.len());
+    }
+    let long = String::from_utf8(rewire(directory(1).path(), &["sweep", "--help"]).stdout).unwrap();
+    assert!(long.starts_with("Examples:\n") && long.matches("    rewire sweep --pairs").count() == 3, "{long}");
+}
+
+#[test]
+fn rewire_alone_lists_its_commands_with_one_line_each() {
+    let output = rewire(directory(1).path(), &[]);
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.collect();
+    assert!(lines.len() >= 8 && lines[0].trim_start().starts_with("sweep "), "{text}");
+    assert!(lines.iter().all(|line| !line.starts_with("    ") && line.len() <= 100), "{text}");
+}
+
 /// Sends SIGINT, as Ctrl-C does, to a command. Tests on Linux only, where `env` can undo that a
 /// parent ignores the signal.
 #[cfg(target_os = "linux")]
@@ -171,7 +230,14 @@ mod interrupted {
         let directory = directory(1);
         let lock = directory.path().join("o/.rewire.lock");
         let command = ["reproduce-ig", "--prompts", "5000", "--out", "o"];
-        let output = interrupt(start(directory.path(), &command), || lock.exists());
+        // The command holds its directory a moment before it begins to compute.
+        let is_computing = || {
+            lock.exists() && {
+                std::thread::sleep(Duration::from_millis(200));
+                true
+            }
+        };
+        let output = interrupt(start(directory.path(), &command), is_computing);
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(130), "{message}");
         assert!(message.ends_with("interrupted; nothing was written\n"), "{message}");

@@ -28,7 +28,7 @@ pub(crate) struct ModelArguments {
     /// names.
     #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR", help_heading = MODEL)]
     pub(crate) model: String,
-    /// Device to compute on: auto, flex, ndarray, cuda, cuda:N.
+    /// Device: auto, flex, ndarray, cuda or cuda:N.
     #[arg(long, default_value = "auto", help_heading = COMPUTE)]
     pub(crate) device: Device,
     #[command(flatten)]

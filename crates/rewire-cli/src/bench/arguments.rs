@@ -19,7 +19,7 @@ use crate::threads::number;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Device to compute on: auto, flex, ndarray, cuda, cuda:N.
+    /// Device: auto, flex, ndarray, cuda or cuda:N.
     #[arg(long, default_value = "auto", help_heading = COMPUTE)]
     pub(super) device: Device,
     /// Shapes of the models.
@@ -61,12 +61,14 @@ pub struct Arguments {
     /// By default, a new environment in target/peer. Needs --peer.
     #[arg(long, requires = "peer", value_name = "FILE", help_heading = PEER)]
     pub(super) python: Option<PathBuf>,
-    /// Largest number of patches that TransformerLens runs per work.
+    /// Largest number of patches that TransformerLens runs.
     ///
-    /// The time of all patches is extrapolated.
+    /// The number is per work. The time of all patches is extrapolated.
     #[arg(long, default_value_t = 144, value_name = "N", help_heading = PEER)]
     pub(super) peer_patches: usize,
-    /// Number of CPU threads, for Rewire and for TransformerLens.
+    /// Number of CPU threads.
+    ///
+    /// For Rewire and for TransformerLens.
     #[arg(long, default_value_t = 2, value_parser = number, value_name = "N", help_heading = COMPUTE)]
     pub(super) threads: usize,
 }

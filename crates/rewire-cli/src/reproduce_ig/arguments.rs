@@ -16,9 +16,9 @@ use crate::output::OutputArguments;
 pub struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// Number of generated prompts for the ablation study; 0 skips it.
+    /// Number of prompts for the ablation study.
     ///
-    /// They measure accuracy. The notebook uses up to 10,000.
+    /// They are generated, and measure accuracy. 0 skips the study. The notebook uses up to 10,000.
     #[arg(long, default_value_t = 1000, value_parser = at_most_a_million, value_name = "N", help_heading = PROMPTS)]
     pub(super) prompts: usize,
     /// Number of generated pairs for correlations; 0 skips them.

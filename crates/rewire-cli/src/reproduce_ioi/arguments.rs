@@ -16,18 +16,22 @@ use crate::output::OutputArguments;
 pub struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// Number of generated prompts beside the demo's eight; 0 for none.
+    /// Number of prompts beside the demo's eight.
+    ///
+    /// They are generated. 0 generates none.
     #[arg(long, default_value_t = 100, value_parser = at_most_a_million, value_name = "N", help_heading = PROMPTS)]
     pub(super) prompts: usize,
-    /// Seed of the generated prompts, the bootstrap and the sign flips.
+    /// Seed of prompts, bootstrap and sign flips.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPTS)]
     pub(super) seed: u64,
-    /// Corruption of generated prompts: s2-io, s1-other, io-other, abc.
-    #[arg(long, default_value = "s2-io", help_heading = PROMPTS)]
-    pub(super) corruption: Corruption,
-    /// Norm in front of a head, for head edges: exact or frozen.
+    /// Corruption of the generated prompts.
     ///
-    /// exact differentiates the norm. frozen holds its scale constant.
+    /// s2-io, s1-other, io-other or abc.
+    #[arg(long, default_value = "s2-io", value_name = "NAME", help_heading = PROMPTS)]
+    pub(super) corruption: Corruption,
+    /// Norm before a head: exact or frozen.
+    ///
+    /// For head edges. exact differentiates the norm. frozen holds its scale constant.
     #[arg(long, default_value = "exact", help_heading = WHAT)]
     pub(super) norm: NormJacobian,
     /// Directory for the results.

@@ -16,21 +16,23 @@ use crate::output::OutputArguments;
 pub struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// Number of prompts for the notebook's steps; the notebook has 70.
+    /// Number of prompts for the notebook's steps.
+    ///
+    /// The notebook has 70.
     #[arg(long, default_value_t = 70, value_parser = at_most_a_million, value_name = "N", help_heading = PROMPTS)]
     pub(super) prompts: usize,
-    /// Number of further prompts that choose the circuit's heads.
+    /// Number of prompts that choose the circuit's heads.
     ///
-    /// They are called choosing prompts.
+    /// These further prompts are called choosing prompts.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million, value_name = "N", help_heading = PROMPTS)]
     pub(super) choose_prompts: usize,
-    /// Number of further prompts that judge the circuit.
+    /// Number of prompts that judge the circuit.
     ///
-    /// They are called judging prompts. No judging prompt is a choosing prompt. Results for the
+    /// These further prompts are called judging prompts. No judging prompt is a choosing prompt. Results for the
     /// circuit are on the judging prompts unless they are labeled otherwise.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million, value_name = "N", help_heading = PROMPTS)]
     pub(super) judge_prompts: usize,
-    /// Seed of the prompts, the bootstrap and the sets of random heads.
+    /// Seed of prompts, bootstrap and random heads.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPTS)]
     pub(super) seed: u64,
     /// Smallest effect of a head that counts in a step.

@@ -77,7 +77,7 @@ pub struct Arguments {
     /// clean run only.
     #[arg(long, help_heading = WHAT)]
     pub(super) direction: Option<Direction>,
-    /// Metric of the logits at the end of each prompt.
+    /// Metric at the end of each prompt.
     ///
     /// logit-diff-normalized (shares of the clean minus the corrupted logit difference),
     /// logit-diff, probability (of the answers), prob-diff (answers minus wrong answers), kl
@@ -100,9 +100,10 @@ pub struct Arguments {
     /// Reports how many nodes were skipped. Needs --method attribution-patching.
     #[arg(long, value_name = "K", value_parser = at_least_one, help_heading = ATTRIBUTION)]
     pub(super) verify: Option<usize>,
-    /// Norm in front of a head, for head_edges: exact or frozen.
+    /// Norm before a head: exact or frozen.
     ///
-    /// exact differentiates the norm. frozen holds its scale constant. Needs --nodes head_edges.
+    /// For head_edges. exact differentiates the norm. frozen holds its scale constant. Needs --nodes
+    /// head_edges.
     #[arg(long, default_value = "exact", help_heading = ATTRIBUTION)]
     pub(super) norm: NormJacobian,
     /// Final norm's gain: applied or left-out [default: applied].

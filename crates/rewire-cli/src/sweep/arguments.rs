@@ -27,8 +27,8 @@ Examples:
     rewire sweep --pairs pairs.jsonl --model gpt2 --out out/heads
   Estimate every neuron, and patch the 50 neurons of largest estimate exactly:
     rewire sweep --pairs pairs.jsonl --method attribution-patching --nodes mlp_post --verify 50
-  Patch the paths from every head to the queries of head 9.6:
-    rewire sweep --pairs pairs.jsonl --model gpt2 --method path-patching --receivers q:9.6";
+  Patch the paths from every head to the queries of head 3.1:
+    rewire sweep --pairs pairs.jsonl --method path-patching --receivers q:3.1 --out out/paths";
 
 #[derive(Args)]
 #[command(before_help = EXAMPLES)]

@@ -63,8 +63,8 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 impl Interrupts {
-    /// Handles Ctrl-C from now on; `say` prints a line. A process has one handler, so only a program
-    /// calls this, once.
+    /// Handles Ctrl-C from now on; `say` prints a line. A process has one handler, so only a
+    /// program calls this, once.
     ///
     /// Does nothing if the process ignores SIGINT, like a job that a script starts in the
     /// background.

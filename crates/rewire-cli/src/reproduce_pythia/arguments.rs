@@ -28,8 +28,8 @@ pub struct Arguments {
     pub(super) choose_prompts: usize,
     /// Number of prompts that judge the circuit.
     ///
-    /// These further prompts are called judging prompts. No judging prompt is a choosing prompt. Results for the
-    /// circuit are on the judging prompts unless they are labeled otherwise.
+    /// These further prompts are called judging prompts. No judging prompt is a choosing prompt.
+    /// Results for the circuit are on the judging prompts unless they are labeled otherwise.
     #[arg(long, default_value_t = 600, value_parser = at_most_a_million, value_name = "N", help_heading = PROMPTS)]
     pub(super) judge_prompts: usize,
     /// Seed of prompts, bootstrap and random heads.

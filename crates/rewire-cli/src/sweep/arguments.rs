@@ -102,8 +102,7 @@ pub struct Arguments {
     pub(super) verify: Option<usize>,
     /// Norm before a head: exact or frozen.
     ///
-    /// For head_edges. exact differentiates the norm. frozen holds its scale constant. Needs --nodes
-    /// head_edges.
+    /// For --nodes head_edges. exact differentiates the norm. frozen holds its scale constant.
     #[arg(long, default_value = "exact", help_heading = ATTRIBUTION)]
     pub(super) norm: NormJacobian,
     /// Final norm's gain: applied or left-out [default: applied].

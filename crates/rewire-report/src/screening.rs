@@ -5,7 +5,7 @@ use rewire_analysis::node::NodeIndex;
 use rewire_analysis::patching::Screened;
 use rewire_tasks::PromptPairs;
 
-use crate::names;
+use crate::names::{self, counted};
 use crate::numbers::{number, signed};
 
 /// The header of [`rows`].
@@ -23,14 +23,15 @@ pub fn name(screened: &Screened, place: &NodeIndex, pairs: &PromptPairs) -> Stri
 pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
     let skipped = match &screened.largest_skipped {
         Some((place, value)) => format!(
-            "{} nodes were skipped; the largest attribution among them is {} ({})",
-            screened.skipped,
+            "{} {} skipped; the largest attribution among them is {} ({})",
+            counted(screened.skipped, "node"),
+            if screened.skipped == 1 { "was" } else { "were" },
             number(*value),
             name(screened, place, pairs)
         ),
         None => "no node was skipped".to_owned(),
     };
-    format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len())
+    format!("{} of largest attribution patched exactly; {skipped}", counted(screened.verified.len(), "node"))
 }
 
 /// Returns table rows of attribution and exact effect, for the first `n` verified nodes.

@@ -19,24 +19,30 @@ use serde_json::{Value, json};
 use super::at::At;
 use super::choices::MethodName;
 use super::findings::{Findings, table_name};
+use crate::headings::PATHS;
 
 #[derive(Args)]
 pub(super) struct PathArguments {
-    /// For path patching: receivers, logits resid_post:L3 resid_pre:L3 resid_mid:L3 mlp_in:L3
-    /// head_q:L3H7 head_k:L3H7 head_v:L3H7 (head_q:L3 for all heads of the layer). A suffix selects
-    /// the position: @N one position, @end each prompt's last position, @marked the position that
-    /// each line of --pairs gives.
-    #[arg(long, value_delimiter = ',')]
+    /// Where the paths end, such as head_q:L9H6,resid_post:L11@end.
+    ///
+    /// logits resid_post:L3 resid_pre:L3 resid_mid:L3 mlp_in:L3 head_q:L3H7 head_k:L3H7 head_v:L3H7
+    /// (head_q:L3 for all heads of the layer). A suffix selects the position: @N one position, @end
+    /// each prompt's last position, @marked the position that each line of --pairs gives. Needs
+    /// --method path-patching.
+    #[arg(long, value_delimiter = ',', help_heading = PATHS)]
     receivers: Vec<ReceiverName>,
-    /// For path patching: patch each receiver alone instead of all receivers together, and write
-    /// one table per receiver, named like head_z>head_q:L9H6.
-    #[arg(long, requires = "receivers")]
+    /// Patch each receiver alone, with one table per receiver.
+    ///
+    /// Tables are named like head_z>head_q:L9H6. By default, all receivers are patched together.
+    /// Needs --receivers.
+    #[arg(long, requires = "receivers", help_heading = PATHS)]
     receivers_apart: bool,
-    /// For path patching: activations held at their base values on the path. path-patching: z of
-    /// all heads except the senders; redwood: q, k and v of all heads, which gives the same
-    /// numbers; direct: heads and MLPs, with the change added to the receivers' inputs [default:
-    /// path-patching].
-    #[arg(long)]
+    /// Activations held at their base values [default: path-patching].
+    ///
+    /// path-patching: z of all heads except the senders. redwood: q, k and v of all heads, which
+    /// gives the same numbers. direct: heads and MLPs, with the change added to the receivers'
+    /// inputs. Needs --method path-patching.
+    #[arg(long, value_name = "POLICY", help_heading = PATHS)]
     freeze: Option<FreezePolicy>,
 }
 

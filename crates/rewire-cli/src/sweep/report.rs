@@ -11,7 +11,7 @@ use rewire_analysis::stats::NodeError;
 use rewire_analysis::{Effects, Method, Outcome};
 use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Meaning, Point, Support};
-use rewire_report::names::{self, INPUTS};
+use rewire_report::names::{self, INPUTS, counted};
 use rewire_report::numbers::number;
 use rewire_report::{Certainty, agreement, head_edges, noise, screening, units};
 use rewire_tasks::PromptPairs;
@@ -41,11 +41,11 @@ pub(super) fn page(
 ) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
-        "{} · {}{} · {} pairs · {} · {} · {}, {}",
+        "{} · {}{} · {} · {} · {} · {}, {}",
         source.name,
         outcome.method,
         arguments.paths.held(outcome.method),
-        pairs.len(),
+        counted(pairs.len(), "pair"),
         outcome.direction,
         arguments.metric_name(),
         session.device(),

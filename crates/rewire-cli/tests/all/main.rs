@@ -4,6 +4,7 @@ mod circuits;
 mod commands;
 mod damaged_files;
 mod numbers;
+mod outputs;
 mod refusals;
 mod results;
 #[allow(missing_docs, unreachable_pub)]

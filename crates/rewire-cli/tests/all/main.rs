@@ -5,6 +5,7 @@ mod commands;
 mod damaged_files;
 mod formats;
 mod numbers;
+mod outputs;
 mod refusals;
 #[allow(missing_docs, unreachable_pub)]
 mod shared;

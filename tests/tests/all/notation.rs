@@ -61,7 +61,12 @@ proptest! {
     }
 
     #[test]
-    fn heads_and_kinds_round_trip_through_text(layer: usize, head: usize, component in any_component(), by in 0_usize..4) {
+    fn heads_and_kinds_round_trip_through_text(
+        layer in any::<usize>(),
+        head in any::<usize>(),
+        component in any_component(),
+        by in 0_usize..4,
+    ) {
         let head = Head::new(layer, head);
         prop_assert_eq!(head.to_string().parse::<Head>(), Ok(head));
         let by = [By::All, By::Position, By::Cell, By::Marked][by];

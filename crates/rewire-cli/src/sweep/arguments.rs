@@ -137,7 +137,13 @@ impl Arguments {
         if self.verify.is_some() {
             bail!("--verify ranks all nodes of a kind, and {first} is a single node; remove --verify");
         }
-        SingleNodes::check(self.method)?;
+        if [MethodName::IntegratedGradients, MethodName::LogitAttribution].contains(&self.method) {
+            bail!(
+                "--method {} takes kinds of nodes only, such as head_z; activation-patching, attribution-patching, \
+                 path-patching and ablation take single nodes",
+                self.method.name()
+            );
+        }
         Ok(Some(SingleNodes::new(nodes, self.by.division())?))
     }
 

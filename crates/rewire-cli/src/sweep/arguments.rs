@@ -33,7 +33,8 @@ pub struct Arguments {
     pub(super) method: MethodName,
     /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
     /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges. Or
-    /// single nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
+    /// single nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a
+    /// position.
     #[arg(long, value_delimiter = ',', default_value = "head_z")]
     pub(super) nodes: Vec<NodeName>,
     /// Positions of a node. all: one node for all positions; position: one node per position (for
@@ -41,8 +42,8 @@ pub struct Arguments {
     /// (head_pattern only); marked: one node at the position that each line of --pairs gives.
     #[arg(long, value_enum, default_value = "all")]
     pub(super) by: ByName,
-    /// For nodes by position or cell: count positions from the start of each prompt (start), or from
-    /// its END (end), which prompts of different lengths share.
+    /// For nodes by position or cell: count positions from the start of each prompt (start), or
+    /// from its END (end), which prompts of different lengths share.
     #[arg(long, value_enum, default_value = "start")]
     pub(super) align: AlignName,
     /// Direction of patching [default: denoising]. denoising: patch clean activations into the

@@ -156,7 +156,8 @@ fn prompts_of_different_lengths_can_be_aligned_at_end() {
         }
     }
 
-    // In the last layer, END matters to both prompts. From the start, the longer prompt has it alone.
+    // In the last layer, END matters to both prompts. From the start, the longer prompt has it
+    // alone.
     let (means, about, _) = sweep(&directory, &format!("{flags} --align end"));
     let mean = &means["resid_pre@position"].1[3 * 15..];
     close(mean[0], (end[3 * 15] + end[(4 + 3) * 15]) / 2.0, "END");

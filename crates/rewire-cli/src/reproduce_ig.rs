@@ -79,10 +79,10 @@ fn check_heads(source: &Source, heads: &[Head]) -> anyhow::Result<()> {
     let (layers, of_layer) = (source.config.n_layers, source.config.n_heads);
     for (i, &Head { layer, head }) in heads.iter().enumerate() {
         if layer >= layers || head >= of_layer {
-            anyhow::bail!("--heads {layer}.{head}: the model has {layers} layers of {of_layer} heads, counted from 0");
+            anyhow::bail!("--heads {}: the model has {layers} layers of {of_layer} heads, counted from 0", heads[i]);
         }
         if heads[..i].contains(&heads[i]) {
-            anyhow::bail!("--heads names {layer}.{head} twice: name each head once");
+            anyhow::bail!("--heads names {} twice: name each head once", heads[i]);
         }
     }
     Ok(())

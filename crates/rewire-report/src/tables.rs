@@ -124,7 +124,7 @@ pub(crate) fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
 }
 
 /// Every axis that a table can have, in the order of the CSV file's columns.
-pub const AXES: [&str; 14] = [
+pub const AXES: [&str; 18] = [
     "prompt",
     "layer",
     "head",
@@ -137,6 +137,10 @@ pub const AXES: [&str; 14] = [
     "pos",
     "dest",
     "src",
+    "node",
+    "pos_from_end",
+    "dest_from_end",
+    "src_from_end",
     "curve",
     "place",
 ];

@@ -15,6 +15,7 @@ mod imports;
 mod integrated;
 mod loading;
 mod metrics;
+mod notation;
 mod parity;
 mod paths;
 mod precision;

@@ -30,8 +30,8 @@ pub struct Arguments {
     /// Seed of the generated prompts and pairs.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPTS)]
     pub(super) seed: u64,
-    /// Heads to ablate beside the outliers: LAYER.HEAD, ..
-    #[arg(long, value_delimiter = ',', value_parser = layer_and_head, help_heading = WHAT)]
+    /// Heads to ablate in addition to the outliers, such as L9H6,L10H0.
+    #[arg(long, value_delimiter = ',', value_name = "HEADS", help_heading = WHAT)]
     pub(super) heads: Vec<Head>,
     /// Number of quadrature steps.
     #[arg(
@@ -90,9 +90,4 @@ impl Arguments {
             "range": self.range,
         })
     }
-}
-
-fn layer_and_head(text: &str) -> Result<Head, String> {
-    let parts = text.split_once('.').and_then(|(layer, head)| Some(Head::new(layer.parse().ok()?, head.parse().ok()?)));
-    parts.ok_or_else(|| format!("`{text}` is not a head: write LAYER.HEAD, for example 9.6"))
 }

@@ -10,9 +10,10 @@ use rewire_analysis::run::{Direction, Scale};
 use rewire_model::FinalNormGain;
 use rewire_tasks::PromptPairs;
 
-use super::choices::{ByName, GainName, MethodName, MetricName, NodeName};
+use super::choices::{AlignName, ByName, GainName, MethodName, MetricName, NodeName};
 use super::intervene::{AblationArguments, IntegralArguments, MeanArguments};
 use super::paths::PathArguments;
+use super::single::{SingleNode, SingleNodes};
 use crate::arguments::at_least_one;
 use crate::compute::NumberArguments;
 use crate::headings::{ATTRIBUTION, COMPUTE, LOGIT_ATTRIBUTION, OUTPUT, UNCERTAINTY, WHAT};
@@ -27,8 +28,8 @@ Examples:
     rewire sweep --pairs pairs.jsonl --model gpt2 --out out/heads
   Estimate every neuron, and patch the 50 neurons of largest estimate exactly:
     rewire sweep --pairs pairs.jsonl --method attribution-patching --nodes mlp_post --verify 50
-  Patch the paths from every head to the queries of head 3.1:
-    rewire sweep --pairs pairs.jsonl --method path-patching --receivers q:3.1 --out out/paths";
+  Patch the paths from every head to the queries of head L3H1:
+    rewire sweep --pairs pairs.jsonl --method path-patching --receivers head_q:L3H1 --out out/paths";
 
 #[derive(Args)]
 #[command(before_help = EXAMPLES)]
@@ -50,11 +51,12 @@ pub struct Arguments {
         help_heading = WHAT
     )]
     pub(super) method: MethodName,
-    /// Kinds of nodes, such as head_z,mlp_out.
+    /// Kinds of nodes, such as head_z,mlp_out, or single nodes, such as head_z:L3H7.
     ///
-    /// resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z head_result
-    /// head_pattern mlp_post; with --method attribution-patching also head_edges.
-    #[arg(long, value_delimiter = ',', default_value = "head_z", value_name = "KINDS", help_heading = WHAT)]
+    /// Kinds: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
+    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges. Single
+    /// nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
+    #[arg(long, value_delimiter = ',', default_value = "head_z", value_name = "NODES", help_heading = WHAT)]
     pub(super) nodes: Vec<NodeName>,
     /// Positions of a node: all, position, cell or marked.
     ///
@@ -70,6 +72,11 @@ pub struct Arguments {
         help_heading = WHAT
     )]
     pub(super) by: ByName,
+    /// Count positions from the start of each prompt or from its END: start or end.
+    ///
+    /// For nodes by position or cell. Prompts of different lengths share END.
+    #[arg(long, value_enum, default_value = "start", hide_possible_values = true, help_heading = WHAT)]
+    pub(super) align: AlignName,
     /// Direction: denoising or noising [default: denoising].
     ///
     /// denoising: patch clean activations into the corrupted run. noising: patch corrupted
@@ -149,32 +156,54 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Returns the kinds of nodes to patch, without head edges.
+    /// Returns the kinds of nodes to patch, without head edges. For single nodes, returns their
+    /// kinds.
     ///
     /// # Errors
     /// If a kind is named twice, or if the method does not take one of the flags.
     pub(super) fn kinds(&self) -> anyhow::Result<Vec<NodeKind>> {
-        let by = match self.by {
-            ByName::All => By::All,
-            ByName::Position => By::Position,
-            ByName::Cell => By::Cell,
-            ByName::Marked => By::Marked,
-        };
+        let by = self.by.division();
         let mut nodes: Vec<NodeKind> = Vec::new();
         for (i, name) in self.nodes.iter().enumerate() {
             if self.nodes[..i].contains(name) {
-                let name = match name {
-                    NodeName::Component(component) => component.to_string(),
-                    NodeName::HeadEdges => "head_edges".to_owned(),
-                };
                 bail!("--nodes names {name} twice; remove one");
             }
             if let NodeName::Component(component) = *name {
                 nodes.push(NodeKind { component, by });
             }
         }
+        if let Some(single) = self.single()? {
+            nodes = single.kinds();
+        }
         self.check(&nodes)?;
         Ok(nodes)
+    }
+
+    /// Returns the single nodes to patch, if `--nodes` names single nodes.
+    ///
+    /// # Errors
+    /// If `--nodes` names kinds as well, or if the method takes no single nodes.
+    pub(super) fn single(&self) -> anyhow::Result<Option<SingleNodes>> {
+        let single = |name: &NodeName| match name {
+            NodeName::Single(node) => Some(node.clone()),
+            _ => None,
+        };
+        let nodes: Vec<SingleNode> = self.nodes.iter().filter_map(single).collect();
+        let Some(first) = nodes.first() else { return Ok(None) };
+        if let Some(kind) = self.nodes.iter().find(|name| single(name).is_none()) {
+            bail!("--nodes names all nodes of {kind} and the single node {first}; sweep them with two commands");
+        }
+        if self.verify.is_some() {
+            bail!("--verify ranks all nodes of a kind, and {first} is a single node; remove --verify");
+        }
+        if [MethodName::IntegratedGradients, MethodName::LogitAttribution].contains(&self.method) {
+            bail!(
+                "--method {} takes kinds of nodes only, such as head_z; activation-patching, attribution-patching, \
+                 path-patching and ablation take single nodes",
+                self.method.name()
+            );
+        }
+        Ok(Some(SingleNodes::new(nodes, self.by.division())?))
     }
 
     /// Refuses flags that the method or these kinds of nodes do not take.
@@ -205,10 +234,28 @@ impl Arguments {
         if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
             bail!("--final-norm-gain needs --method logit-attribution");
         }
+        self.check_align()?;
         self.paths.check(self.method)?;
         self.integral.check(self.method)?;
         self.ablation.check(self.method)?;
         self.means.check(self.wants_mean())?;
+        Ok(())
+    }
+
+    /// Refuses `--align end` where effects have no positions that can be counted from END.
+    fn check_align(&self) -> anyhow::Result<()> {
+        if self.align == AlignName::Start {
+            return Ok(());
+        }
+        if ![By::Position, By::Cell].contains(&self.by.division()) {
+            bail!("--align end needs --by position or --by cell");
+        }
+        if self.wants_paths() {
+            bail!("--align end does not count the positions of head_edges from END; remove one of the two");
+        }
+        if self.verify.is_some() {
+            bail!("--align end does not go with --verify, which ranks nodes by positions from the start; remove one");
+        }
         Ok(())
     }
 

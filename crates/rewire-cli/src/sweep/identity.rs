@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Arguments;
 use super::inputs::Inputs;
+use super::single::SingleNodes;
 use crate::model::Source;
 use crate::session::Session;
 
@@ -14,7 +15,7 @@ pub(super) fn identity(
     arguments: &Arguments,
     session: &Session,
     source: &Source,
-    Inputs { pairs, nodes, reference }: Inputs,
+    Inputs { pairs, nodes, single, reference }: Inputs,
 ) -> anyhow::Result<Value> {
     let prompts: Vec<_> =
         pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
@@ -25,7 +26,7 @@ pub(super) fn identity(
         "device": session.device().to_string(),
         "pairs": { "number": pairs.len(), "sha256": hash(&prompts)? },
         "positions": hash(&pairs.marked_positions())?,
-        "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "nodes": single.map_or_else(|| nodes.iter().map(ToString::to_string).collect(), SingleNodes::names),
         "method": arguments.method.name(),
         "paths": arguments.paths.describe(),
         "line": arguments.integral.describe(&arguments.numbers)?,
@@ -38,6 +39,7 @@ pub(super) fn identity(
         "head edges": arguments.wants_paths(),
         "verified": arguments.verify,
         "direction": arguments.direction(),
+        "positions counted from": arguments.align.name(),
         "metric": arguments.metric.name(),
         "prompt batch": arguments.prompt_batch,
         "numbers": arguments.numbers.describe(),

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use rewire_analysis::integrated::{IntegratedGradientsOptions, LineScope, Quadrature, Rule};
 use rewire_analysis::node::NodeKind;
 use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
+use rewire_input::did_you_mean;
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
@@ -99,7 +100,10 @@ impl FromStr for Baseline {
             "zero" => Ok(Baseline::Zero),
             "mean" => Ok(Baseline::Mean),
             path if Path::new(path).is_file() => Ok(Baseline::File(path.into())),
-            other => Err(format!("`{other}` is neither corrupt, zero or mean nor a file; give one of these")),
+            other => {
+                let suggested = did_you_mean(other, ["corrupt", "zero", "mean"]);
+                Err(format!("`{other}` is neither corrupt, zero or mean nor a file; give one of these{suggested}"))
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use rewire_tasks::{PairsFile, PromptPairs};
 use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
 use super::checkpoint::SweepCheckpoint;
+use super::choices::AlignName;
 use super::findings::Findings;
 use super::identity::{identity, of_results};
 use super::inputs::Inputs;
@@ -29,12 +30,13 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let session = Session::with_numbers(*device, arguments.numbers, memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
     let PairsFile { pairs, warnings, .. } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
+    let single = arguments.single()?;
     let nodes = arguments.kinds()?;
     let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals {
         check_clusters(&pairs, &arguments.file.pairs)?;
     }
-    let inputs = Inputs { pairs: &pairs, nodes: &nodes, reference: &reference };
+    let inputs = Inputs { pairs: &pairs, nodes: &nodes, single: single.as_ref(), reference: &reference };
     let identity = identity(arguments, &session, &source, inputs)?;
     let run = of_results(&identity, arguments);
     let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
@@ -52,6 +54,9 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
             return Err(error);
         }
     };
+    if arguments.align == AlignName::End {
+        found.outcome = found.outcome.aligned_at_end();
+    }
     warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     found.warnings = [warnings, warn(&source, [("", found.outcome.warnings())])].concat();
     let clusters = pairs.clusters();

@@ -39,7 +39,7 @@ pub use files::activations::{ActivationsError, read_activations};
 pub use files::hub::{Hub, resolve_repository, short_names};
 pub use files::load::{ModelFiles, SavedTensor, tensors_to_save};
 pub use files::save::SaveError;
-pub use network::attention::{attend, mix_values};
+pub use network::attention::mix_values;
 pub use network::differentiable::Differentiable;
 pub use network::generate::likeliest;
 pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};

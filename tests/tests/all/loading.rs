@@ -188,7 +188,7 @@ fn unsupported_configurations_are_refused_by_field() {
     assert!(with("n_head", 0.into()).contains("`n_head` is 0"));
     assert!(with("n_head", 5.into()).contains("`n_embd` 32 is not a multiple of `n_head` 5"));
     assert!(with("activation_function", "swish".into()).contains("`swish` is not supported"));
-    assert!(with("scale_attn_by_inverse_layer_idx", true.into()).contains("scale_attn_by_inverse_layer_idx"));
+    assert!(with("scale_attn_weights", false.into()).contains("`scale_attn_weights` is false"));
     // The weights have another size.
     assert!(with("n_layer", 9.into()).contains("lacks the tensor"));
     assert!(with("vocab_size", 99.into()).contains("config.json implies"));

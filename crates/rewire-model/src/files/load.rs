@@ -255,7 +255,8 @@ pub fn tensors_to_save<B: Backend>(model: &Transformer<B>) -> Option<Vec<SavedTe
     if config.architecture == Architecture::Gpt2 {
         parts.push((WeightName::WPos, 0));
     }
-    parts.extend((0..config.n_layers).flat_map(|layer| BLOCK_PARTS.map(|part| (part, layer))));
+    let of_block = || BLOCK_PARTS.into_iter().filter(|&part| layout::is_stored(config, part));
+    parts.extend((0..config.n_layers).flat_map(|layer| of_block().map(move |part| (part, layer))));
     parts.extend([(WeightName::FinalGain, 0), (WeightName::FinalBias, 0)]);
     if !config.tied_unembedding {
         parts.push((WeightName::WU, 0));

@@ -78,7 +78,8 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// Builds the model. `values` returns each weight, flattened, in the model's layout.
+    /// Builds the model. `values` returns each weight that the files hold, flattened, in the model's
+    /// layout. The other biases are zeros.
     pub(crate) fn assemble<E>(
         config: &TransformerConfig,
         mut values: impl FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>,
@@ -92,6 +93,7 @@ impl<B: Backend> Transformer<B> {
             frozen(values.reshape([shape[0], shape[1]]))
         }
         let w_e = matrix(config, WeightName::WE, values(WeightName::WE, 0)?);
+        let device = w_e.val().device();
         let w_pos = match config.positions {
             Positions::Learned => Some(matrix(config, WeightName::WPos, values(WeightName::WPos, 0)?)),
             Positions::Rotary { .. } => None,
@@ -100,7 +102,10 @@ impl<B: Backend> Transformer<B> {
         // the loop.
         let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
-            let mut vector = |part| values(part, layer);
+            let mut vector = |part| match layout::is_stored(config, part) {
+                true => values(part, layer),
+                false => Ok(Tensor::zeros([length(config, part)], &device)),
+            };
             let ln1 = Norm::new(vector(WeightName::Ln1Gain)?, vector(WeightName::Ln1Bias)?, config.norm_eps);
             let ln2 = Norm::new(vector(WeightName::Ln2Gain)?, vector(WeightName::Ln2Bias)?, config.norm_eps);
             let [b_qkv, b_o] = [frozen(vector(WeightName::BQkv)?), frozen(vector(WeightName::BO)?)];
@@ -110,7 +115,14 @@ impl<B: Backend> Transformer<B> {
             let [w_in, w_out] = [matrix(WeightName::WIn)?, matrix(WeightName::WOut)?];
             blocks.push(Block {
                 ln1,
-                attention: Attention { w_qkv, b_qkv, w_o, b_o, n_heads: config.n_heads },
+                attention: Attention {
+                    w_qkv,
+                    b_qkv,
+                    w_o,
+                    b_o,
+                    n_heads: config.n_heads,
+                    score_divisor: config.score_divisor(layer),
+                },
                 ln2,
                 mlp: Mlp { w_in, b_in, w_out, b_out, activation: config.activation },
                 parallel: config.parallel_block,

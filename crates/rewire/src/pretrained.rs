@@ -93,8 +93,9 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Model`], naming the file and the tensor.
     pub fn load_on<B: Backend>(self, device: &B::Device) -> Result<LanguageModel<B>, Error> {
-        let transformer = Transformer::load(&self.files, device)?.processed(self.processing);
-        Ok(LanguageModel::new(self.name, transformer, self.tokenizer))
+        let (transformer, warnings) = Transformer::load_with_warnings(&self.files, device)?;
+        let transformer = transformer.processed(self.processing);
+        Ok(LanguageModel::new(self.name, transformer, self.tokenizer).with_warnings(warnings))
     }
 }
 

@@ -42,8 +42,8 @@ impl Pretrained {
     /// Models from the hub are downloaded once, to the cache that `HF_HOME` names.
     ///
     /// # Errors
-    /// [`Error::Model`] for an unknown name, a failed download or an unsupported configuration, and
-    /// [`Error::Tokenizer`] for a damaged tokenizer.json.
+    /// [`Error::Model`] for an unknown name, a failed download, an unsupported configuration or a
+    /// damaged vocab.json or merges.txt, and [`Error::Tokenizer`] for a damaged tokenizer.json.
     pub fn open(name: &str) -> Result<Self, Error> {
         let directory = Path::new(name);
         let files = match name.parse::<Toy>() {

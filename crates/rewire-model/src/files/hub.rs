@@ -98,7 +98,8 @@ impl Hub {
     }
 
     /// Returns the files of a model, all from one commit. Downloads files that are missing or
-    /// damaged in the cache, and continues unfinished downloads.
+    /// damaged in the cache, and continues unfinished downloads. The files are those of
+    /// [`ModelFiles::directory`].
     ///
     /// # Errors
     /// [`ModelError::Hub`] if a file could not be fetched, and [`ModelError::Offline`] if the hub

@@ -127,8 +127,11 @@ impl Settings {
         Ok(())
     }
 
-    /// Adds a token, or an id or a mark to a token that is there.
+    /// Adds a token, or an id or a mark to a token that is there. A token without text is left out.
     fn add(&mut self, token: AddedToken) {
+        if token.content.is_empty() {
+            return;
+        }
         let known = self.tokens.entry(token.content.clone()).or_insert_with(|| token.clone());
         known.id = known.id.or(token.id);
         known.special |= token.special;
@@ -154,14 +157,14 @@ impl Settings {
 
 /// Returns the token that a value describes: its text, or an object with its properties.
 fn described(value: &Value) -> Result<Option<AddedToken>, String> {
-    let token = match value {
-        Value::String(content) => AddedToken { content: content.clone(), ..AddedToken::default() },
-        Value::Object(_) => {
-            AddedToken::deserialize(value).map_err(|e| format!("a token is malformed: {}", cut(&e.to_string())))?
-        }
-        _ => return Ok(None),
-    };
-    Ok((!token.content.is_empty()).then_some(token))
+    match value {
+        Value::String(content) => Ok(Some(AddedToken { content: content.clone(), ..AddedToken::default() })),
+        Value::Object(_) => match AddedToken::deserialize(value) {
+            Ok(token) => Ok(Some(token)),
+            Err(error) => Err(format!("a token is malformed: {}", cut(&error.to_string()))),
+        },
+        _ => Ok(None),
+    }
 }
 
 /// Reads a JSON file. No key may be there twice.

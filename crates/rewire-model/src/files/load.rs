@@ -22,7 +22,8 @@ impl<B: Backend> Transformer<B> {
     ///
     /// # Errors
     /// [`ModelError`], which names the file and the tensor, unless the files hold a complete model
-    /// of a supported architecture with finite weights.
+    /// of a supported architecture with finite weights. Doubtful files load: see
+    /// [`load_with_warnings`](Self::load_with_warnings).
     pub fn load(files: &ModelFiles, device: &B::Device) -> Result<Self, ModelError> {
         Self::load_with_warnings(files, device).map(|(model, _)| model)
     }

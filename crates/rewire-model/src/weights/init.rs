@@ -73,7 +73,17 @@ impl<B: Backend> Transformer<B> {
             Ok::<_, Infallible>(on_device(values, device))
         });
         match made {
-            Ok(model) => model.map(&mut Track),
+            Ok(model) => {
+                let mut model = model.map(&mut Track);
+                // Without attention biases, the zeros in their place are constants.
+                if !config.attention_bias {
+                    for attention in model.blocks.iter_mut().map(|block| &mut block.attention) {
+                        attention.b_qkv = frozen(attention.b_qkv.val().detach());
+                        attention.b_o = frozen(attention.b_o.val().detach());
+                    }
+                }
+                model
+            }
             Err(never) => match never {},
         }
     }
@@ -205,5 +215,21 @@ struct Track;
 impl<B: Backend> ModuleMapper<B> for Track {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         param.set_require_grad(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+
+    use super::*;
+
+    #[test]
+    fn a_model_without_attention_biases_trains_none() {
+        let config = TransformerConfig { attention_bias: false, ..TransformerConfig::neox(1, 2, 16, 11, 6) };
+        let model = Transformer::<Autodiff<Flex>>::trainable(&config, 0, &Default::default());
+        let attention = &model.blocks[0].attention;
+        assert!(attention.w_qkv.val().is_require_grad());
+        assert!(!attention.b_qkv.val().is_require_grad() && !attention.b_o.val().is_require_grad());
     }
 }

@@ -101,8 +101,8 @@ pub fn checkpoint(bytes: &[u8]) {
     }
 }
 
-/// Reads the files of a byte-level BPE, and encodes texts with it. Zero bytes separate `vocab.json`,
-/// `merges.txt`, and the three files of special tokens.
+/// Reads the files of a byte-level BPE, and encodes texts with it. Zero bytes separate
+/// `vocab.json`, `merges.txt`, and the three files of special tokens.
 ///
 /// # Panics
 /// If the reader has a bug.

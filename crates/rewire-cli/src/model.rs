@@ -167,8 +167,8 @@ impl Source {
         warnings
     }
 
-    /// Loads the weights, and processes them unless `--no-process-weights` is given. The first time,
-    /// prints warnings about the weights to standard error.
+    /// Loads the weights, and processes them unless `--no-process-weights` is given. Prints warnings
+    /// about the weights to standard error the first time.
     pub(crate) fn load<B: Backend>(&self, device: &B::Device) -> Result<Transformer<B>, ModelError> {
         let (model, warnings) = Transformer::load_with_warnings(&self.files, device)?;
         self.of_weights.get_or_init(|| {

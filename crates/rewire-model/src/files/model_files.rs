@@ -139,8 +139,8 @@ impl ModelFiles {
     /// Returns the contents of `tokenizer.json` and the path that messages show, or `None` if the
     /// model has no tokenizer.
     ///
-    /// If the model has `vocab.json` and `merges.txt` instead, the contents are the `tokenizer.json`
-    /// that transformers makes from them, and the path is that of `vocab.json`.
+    /// If the model has `vocab.json` and `merges.txt` instead, the contents are the
+    /// `tokenizer.json` that transformers makes from them, and the path is that of `vocab.json`.
     ///
     /// # Errors
     /// [`ModelError::Read`] if a file cannot be read, and [`ModelError::Vocabulary`], which names

@@ -65,7 +65,6 @@ impl VocabularyFiles {
         // The library numbers added tokens that are not in the vocabulary anew.
         vocabulary.extend(added.iter().filter_map(|token| Some((token.content.clone(), token.id?))));
         check_ids(&vocabulary, &self.vocabulary)?;
-        let byte_level = |add_prefix_space| json!({ "type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": true });
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
             "pre_tokenizer": byte_level(settings.add_prefix_space), "post_processor": null, "decoder": byte_level(true),
@@ -77,6 +76,11 @@ impl VocabularyFiles {
         });
         Ok(tokenizer.to_string().into_bytes())
     }
+}
+
+/// Returns a pre-tokenizer or decoder of bytes.
+fn byte_level(add_prefix_space: bool) -> Value {
+    json!({ "type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": true })
 }
 
 /// The settings of the files that name special tokens.

@@ -39,8 +39,8 @@ impl fmt::Display for LoadWarning {
                 };
                 write!(
                     f,
-                    "{}: the tensor `{tensor}` is ignored, because config.json ties it to `{embedding}`; {difference}; set \
-                     `tie_word_embeddings` to false to use both",
+                    "{}: the tensor `{tensor}` is ignored, because config.json ties it to `{embedding}`; {difference}; \
+                     set `tie_word_embeddings` to false to use both",
                     path.display()
                 )
             }

@@ -88,8 +88,8 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// Builds the model. `values` returns each weight that the files hold, flattened, in the model's
-    /// layout. The other biases are zeros.
+    /// Builds the model. `values` returns each weight that the files hold, flattened, in the
+    /// model's layout. The other biases are zeros.
     pub(crate) fn assemble<E>(
         config: &TransformerConfig,
         mut values: impl FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>,

@@ -167,8 +167,8 @@ impl Source {
         warnings
     }
 
-    /// Loads the weights, and processes them unless `--no-process-weights` is given. Prints warnings
-    /// about the weights to standard error the first time.
+    /// Loads the weights, and processes them unless `--no-process-weights` is given. The first call
+    /// prints warnings about the weights to standard error.
     pub(crate) fn load<B: Backend>(&self, device: &B::Device) -> Result<Transformer<B>, ModelError> {
         let (model, warnings) = Transformer::load_with_warnings(&self.files, device)?;
         self.of_weights.get_or_init(|| {

@@ -1,5 +1,7 @@
 //! Suggests the known name that an unknown name was probably meant to be.
 
+use crate::quote::MOST_QUOTED;
+
 /// A suggestion is more similar than this, on a scale from 0 (nothing in common) to 1 (equal). clap
 /// has the same measure and limit for its own suggestions.
 const LEAST: f64 = 0.7;
@@ -10,7 +12,7 @@ const LEAST: f64 = 0.7;
 pub fn most_similar<'n>(typed: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     // The measure takes time that grows with the square of the length.
-    let typed: String = plain(typed).chars().take(crate::MOST_QUOTED).collect();
+    let typed: String = plain(typed).chars().take(MOST_QUOTED).collect();
     let mut best: Option<(f64, &str)> = None;
     for name in known {
         let similarity = strsim::jaro(&typed, &plain(name));

@@ -236,6 +236,7 @@ mod tests {
         let note = positions_note(&pairs(&[&[1, 2, 3, 4], &[1, 2], &[1, 2, 3]])).unwrap();
         assert_eq!(note, "Positions 2 to 3 exist in 2, 1 of 3 prompts: each mean is over these prompts.");
     }
+
     #[test]
     fn positions_have_the_token_that_all_prompts_share_there() {
         let pairs = pairs(&[&[1, 2, 3, 9], &[1, 5, 9]]).with_token_labels(|token| format!("t{token}"));

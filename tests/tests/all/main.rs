@@ -3,6 +3,7 @@
 
 mod ablation;
 mod causes;
+mod checkpoints;
 mod config_fields;
 mod corpus;
 mod damaged_input;
@@ -16,6 +17,7 @@ mod imports;
 mod integrated;
 mod loading;
 mod metrics;
+mod notation;
 mod parity;
 mod paths;
 mod precision;
@@ -24,4 +26,5 @@ mod sweeps;
 mod tidy;
 mod toy;
 mod vanishing;
+mod vocabulary;
 mod zeros;

@@ -17,14 +17,14 @@ use crate::patching::groups::GroupOutcome;
 /// result into [`Effects`] with an axis of nodes.
 ///
 /// ```
-/// use rewire_analysis::node::By;
+/// use rewire_analysis::node::{By, Node};
 /// use rewire_analysis::patching::NodeList;
 /// use rewire_tasks::{PromptPair, PromptPairs};
 ///
 /// let (clean, corrupted) = (vec![1, 2], vec![1, 3]);
 /// let pair = PromptPair { clean, corrupted, answers: vec![2], wrong_answers: vec![3] };
 /// let pairs = PromptPairs::new(vec![pair]).unwrap();
-/// let nodes = vec!["head_z:L0H0".parse().unwrap(), "mlp_out:L3".parse().unwrap()];
+/// let nodes: Vec<Node> = ["head_z:L0H0", "mlp_out:L3"].map(|name| name.parse().unwrap()).into();
 /// assert_eq!(NodeList::new(nodes.clone()).groups(&pairs).len(), 2);
 /// let each_position = NodeList::divided(nodes, By::Position).groups(&pairs);
 /// assert_eq!(each_position[3][0].to_string(), "mlp_out:L3@1");

@@ -4,6 +4,7 @@ pub(crate) mod add_receivers;
 pub(crate) mod edges;
 pub(crate) mod ends;
 pub(crate) mod entry_delta;
+pub(crate) mod followed;
 pub(crate) mod paths;
 pub(crate) mod policy;
 pub(crate) mod propagate;

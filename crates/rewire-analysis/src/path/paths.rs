@@ -11,12 +11,13 @@ use rewire_hooks::{HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 
-use crate::effects::{Baselines, Method, Outcome, join};
+use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::index::{effect_index, no_effects, positions_of, units};
 use crate::node::kind::{Node, NodeKind, named};
 use crate::patching::cost::{Cost, Costs};
 use crate::patching::groups::{GroupOutcome, check_group_effects};
+use crate::path::followed::{Ends, Followed};
 use crate::path::policy::{FreezePolicy, Recompute};
 use crate::path::propagate::Carrier;
 use crate::path::reachability::Reach;
@@ -204,38 +205,6 @@ impl<'a, T: Clone + Eq + Hash> Numbered<'a, T> {
             self.sets.len() - 1
         })
     }
-}
-
-/// The changes of the metric along all paths.
-pub(super) struct Followed {
-    pub(super) baselines: Baselines,
-    /// Factor that turns a change of the metric into an effect.
-    factor: f64,
-    /// Changes of the metric, `[prompt, path]`.
-    changes: Array2<f32>,
-    /// The receivers that a sender reaches: index of their set, and index within the set.
-    received: BTreeSet<(usize, usize)>,
-}
-
-impl Followed {
-    /// Returns the effects, `[prompt, path]`.
-    pub(super) fn effects(&self) -> Array2<f32> {
-        self.changes.mapv(|change| (f64::from(change) * self.factor) as f32 + 0.0)
-    }
-
-    /// Returns the receivers of the first set that no sender reaches.
-    pub(super) fn unreached(&self, receivers: &[Receiver]) -> Vec<Receiver> {
-        let is_missed = |(number, _): &(usize, &Receiver)| !self.received.contains(&(0, *number));
-        receivers.iter().enumerate().filter(is_missed).map(|(_, receiver)| receiver.clone()).collect()
-    }
-}
-
-/// Sets of senders, sets of receivers, and the pair of sets that each path connects.
-#[derive(Clone, Copy)]
-pub(super) struct Ends<'a> {
-    pub(super) senders: &'a [Vec<Node>],
-    pub(super) receivers: &'a [Vec<Receiver>],
-    pub(super) paths: &'a [PathPair],
 }
 
 /// Returns the changes of the metric along the paths.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_input::did_you_mean;
 use serde::{Deserialize, Serialize};
 
 /// How attention is frozen.
@@ -122,6 +123,7 @@ impl FromStr for FreezePolicy {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let presets = Self::presets();
         let found = presets.iter().find(|(_, n)| *n == name).map(|(preset, _)| *preset);
-        found.ok_or_else(|| format!("no policy `{name}`; there are {}", presets.map(|(_, n)| n).join(", ")))
+        let names = presets.map(|(_, name)| name);
+        found.ok_or_else(|| format!("no policy `{name}`; there are {}{}", names.join(", "), did_you_mean(name, names)))
     }
 }

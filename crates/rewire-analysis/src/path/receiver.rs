@@ -135,6 +135,17 @@ impl Input {
 }
 
 impl Input {
+    /// Returns the name beside a head: `q`, `k` or `v`. Other inputs have their full name.
+    #[must_use]
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Input::Q => "q",
+            Input::K => "k",
+            Input::V => "v",
+            other => NAMES[other as usize].1,
+        }
+    }
+
     /// Returns the hook site at which this input is set: queries and keys before any rotation.
     pub(super) fn site(self) -> Site {
         match self {

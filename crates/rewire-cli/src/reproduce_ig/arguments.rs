@@ -30,8 +30,8 @@ pub struct Arguments {
     /// Seed of the generated prompts and pairs.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPTS)]
     pub(super) seed: u64,
-    /// Heads to ablate beside the outliers: L9H6, 9.6, ..
-    #[arg(long, value_delimiter = ',', help_heading = WHAT)]
+    /// Heads to ablate in addition to the outliers, such as L9H6,L10H0.
+    #[arg(long, value_delimiter = ',', value_name = "HEADS", help_heading = WHAT)]
     pub(super) heads: Vec<Head>,
     /// Number of quadrature steps.
     #[arg(

@@ -28,8 +28,8 @@ Examples:
     rewire sweep --pairs pairs.jsonl --model gpt2 --out out/heads
   Estimate every neuron, and patch the 50 neurons of largest estimate exactly:
     rewire sweep --pairs pairs.jsonl --method attribution-patching --nodes mlp_post --verify 50
-  Patch the paths from every head to the queries of head 3.1:
-    rewire sweep --pairs pairs.jsonl --method path-patching --receivers q:3.1 --out out/paths";
+  Patch the paths from every head to the queries of head L3H1:
+    rewire sweep --pairs pairs.jsonl --method path-patching --receivers head_q:L3H1 --out out/paths";
 
 #[derive(Args)]
 #[command(before_help = EXAMPLES)]
@@ -51,11 +51,11 @@ pub struct Arguments {
         help_heading = WHAT
     )]
     pub(super) method: MethodName,
-    /// Kinds of nodes, such as head_z,mlp_out, or single nodes.
+    /// Kinds of nodes, such as head_z,mlp_out, or single nodes, such as head_z:L3H7.
     ///
-    /// resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z head_result
-    /// head_pattern mlp_post; with --method attribution-patching also head_edges. Single nodes are
-    /// head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
+    /// Kinds: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
+    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges. Single
+    /// nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
     #[arg(long, value_delimiter = ',', default_value = "head_z", value_name = "NODES", help_heading = WHAT)]
     pub(super) nodes: Vec<NodeName>,
     /// Positions of a node: all, position, cell or marked.
@@ -73,18 +73,10 @@ pub struct Arguments {
         help_heading = WHAT
     )]
     pub(super) by: ByName,
-    /// End of the prompts that positions count from: start or end.
+    /// Count positions from the start of each prompt or from its END: start or end.
     ///
-    /// For --by position and --by cell. start: position 0 is the first token. end: position 0 is END,
-    /// which prompts of different lengths share.
-    #[arg(
-        long,
-        value_enum,
-        default_value = "start",
-        hide_possible_values = true,
-        value_name = "END",
-        help_heading = WHAT
-    )]
+    /// For nodes by position or cell. Prompts of different lengths share END.
+    #[arg(long, value_enum, default_value = "start", hide_possible_values = true, help_heading = WHAT)]
     pub(super) align: AlignName,
     /// Direction: denoising or noising [default: denoising].
     ///
@@ -205,7 +197,13 @@ impl Arguments {
         if self.verify.is_some() {
             bail!("--verify ranks all nodes of a kind, and {first} is a single node; remove --verify");
         }
-        SingleNodes::check(self.method)?;
+        if [MethodName::IntegratedGradients, MethodName::LogitAttribution].contains(&self.method) {
+            bail!(
+                "--method {} takes kinds of nodes only, such as head_z; activation-patching, attribution-patching, \
+                 path-patching and ablation take single nodes",
+                self.method.name()
+            );
+        }
         Ok(Some(SingleNodes::new(nodes, self.by.division())?))
     }
 

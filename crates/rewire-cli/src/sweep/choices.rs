@@ -118,6 +118,13 @@ pub(super) enum AlignName {
     End,
 }
 
+impl AlignName {
+    /// Returns the name on the command line.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 /// The use of the final norm's gain, as `--final-norm-gain` names it.
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum GainName {

@@ -39,6 +39,7 @@ pub(super) fn identity(
         "head edges": arguments.wants_paths(),
         "verified": arguments.verify,
         "direction": arguments.direction(),
+        "positions counted from": arguments.align.name(),
         "metric": arguments.metric.name(),
         "prompt batch": arguments.prompt_batch,
         "numbers": arguments.numbers.describe(),

@@ -4,22 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::bail;
-use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::Method;
-use rewire_analysis::attribution::attribute_groups;
 use rewire_analysis::node::{By, Node, NodeKind, ParseNodeError, Positions};
-use rewire_analysis::patching::{NodeList, ablate_groups, patch_groups};
-use rewire_analysis::run::{Execution, Question};
-use rewire_model::Transformer;
-use rewire_tasks::{BuiltinMetric, PromptPairs};
+use rewire_analysis::patching::NodeList;
+use rewire_tasks::PromptPairs;
 
-use super::arguments::Arguments;
 use super::at::At;
-use super::choices::MethodName;
-use super::findings::Findings;
-use super::intervene::Means;
-use super::paths::Senders;
 
 /// A single node. Its positions are known once the prompts are.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,18 +52,6 @@ impl SingleNodes {
         Ok(Self { nodes, by })
     }
 
-    /// Refuses a method that takes only whole kinds of nodes.
-    pub(super) fn check(method: MethodName) -> anyhow::Result<()> {
-        if [MethodName::IntegratedGradients, MethodName::LogitAttribution].contains(&method) {
-            bail!(
-                "--method {} takes kinds of nodes only, such as head_z; activation-patching, attribution-patching, \
-                 path-patching and ablation take single nodes",
-                method.name()
-            );
-        }
-        Ok(())
-    }
-
     /// Returns the kinds of the nodes, each once.
     pub(super) fn kinds(&self) -> Vec<NodeKind> {
         let mut kinds: Vec<NodeKind> = self.nodes.iter().map(|single| NodeKind::all(single.node.component)).collect();
@@ -95,7 +72,7 @@ impl SingleNodes {
     }
 
     /// Returns the nodes in these prompts. Refuses a position that a prompt does not have.
-    fn list(&self, pairs: &PromptPairs) -> anyhow::Result<NodeList> {
+    pub(super) fn list(&self, pairs: &PromptPairs) -> anyhow::Result<NodeList> {
         let mut nodes = Vec::with_capacity(self.nodes.len());
         for single in &self.nodes {
             let positions = single.at.positions(pairs, single)?;
@@ -117,35 +94,5 @@ impl SingleNodes {
             nodes.push(single.node.clone().at(positions));
         }
         Ok(NodeList::divided(nodes, self.by))
-    }
-
-    /// Runs the method that `--method` names on these nodes.
-    pub(super) fn analyze<B: AutodiffBackend>(
-        &self,
-        model: &Transformer<B>,
-        question: Question<BuiltinMetric>,
-        arguments: &Arguments,
-        means: &Means,
-        execution: &Execution,
-    ) -> anyhow::Result<Findings> {
-        Self::check(arguments.method)?;
-        let (pairs, direction) = (question.pairs, arguments.direction());
-        let list = self.list(pairs)?;
-        let groups = list.groups(pairs);
-        let (method, found) = match arguments.method {
-            MethodName::AttributionPatching => {
-                (Method::AttributionPatching, attribute_groups(model, question, &groups, direction, execution)?)
-            }
-            MethodName::Ablation => {
-                let model = model.valid();
-                let by = arguments.ablation.intervention(&model, &self.kinds(), means)?;
-                (Method::Ablation, ablate_groups(&model, question, &groups, &by, execution)?)
-            }
-            MethodName::PathPatching => {
-                return arguments.paths.patch(&model.valid(), question, Senders::List(&list), direction, execution);
-            }
-            _ => (Method::ActivationPatching, patch_groups(&model.valid(), question, &groups, direction, execution)?),
-        };
-        Ok(Findings::of(list.outcome(method, found, pairs)))
     }
 }

@@ -3,6 +3,9 @@
 mod circuits;
 mod commands;
 mod damaged_files;
+mod formats;
+mod model_directories;
+mod notation;
 mod numbers;
 mod outputs;
 mod refusals;

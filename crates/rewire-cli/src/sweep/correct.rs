@@ -23,7 +23,8 @@ pub(super) struct Correct {
 }
 
 impl Correct {
-    /// Counts the prompts on which the model is right.
+    /// Counts the prompts on which the model is right. `margin` reads the logits where the metric of
+    /// the sweep reads them.
     ///
     /// If each pair has one answer and one wrong answer, the sign of the logit difference says it,
     /// and the baselines of a sweep of the logit difference suffice. Otherwise both prompts of
@@ -31,13 +32,14 @@ impl Correct {
     pub(super) fn count<B: Backend>(
         model: &Transformer<B>,
         pairs: &PromptPairs,
+        margin: &Margin,
         outcome: &Outcome,
         prompt_batch: usize,
     ) -> Result<Self, AnalysisError> {
         let is_single = pairs.pairs().iter().all(|pair| pair.answers.len() == 1 && pair.wrong_answers.len() == 1);
         let margins = match outcome.metric {
             "logit-diff" if is_single => outcome.baselines.clone(),
-            _ => unpatched_metric(model, pairs, &Margin::new(pairs), prompt_batch)?,
+            _ => unpatched_metric(model, pairs, margin, prompt_batch)?,
         };
         Ok(Self::of_margins(&margins))
     }

@@ -9,7 +9,7 @@ use rewire_analysis::AnalysisError;
 use rewire_model::Transformer;
 use rewire_report::{Certainty, Labels, PairsOrigin};
 use rewire_store::sha256;
-use rewire_tasks::{Format, PairsFile, PromptPairs};
+use rewire_tasks::{Format, Margin, PairsFile, PromptPairs};
 
 use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
@@ -107,7 +107,7 @@ fn compute(
         let mut found = analyze(&model, inputs, arguments, run)?;
         let (pairs, inner) = (inputs.pairs, model.valid());
         let prompt_batch = arguments.prompt_batch.unwrap_or(setup.execution(&inner, pairs.width()).prompt_batch);
-        found.correct = Some(Correct::count(&inner, pairs, &found.outcome, prompt_batch)?);
+        found.correct = Some(Correct::count(&inner, pairs, &Margin::new(pairs), &found.outcome, prompt_batch)?);
         if arguments.numbers.are_short() {
             found.shortened = Some(sample::compare(&load()?, &model, setup, inputs, arguments)?);
         }

@@ -12,7 +12,7 @@ use crate::pairs::PromptPairs;
 /// if the most likely next token is an answer.
 #[derive(Debug, Clone)]
 pub struct Margin {
-    ends: Vec<usize>,
+    positions: Vec<usize>,
     /// The tokens that the metric reads, ascending; `None` for all.
     columns: Option<Vec<usize>>,
     /// Indices of the answers among the columns, per prompt.
@@ -47,7 +47,13 @@ impl Margin {
         let indices = |tokens: &[u32]| -> Vec<usize> { tokens.iter().map(index).collect() };
         let answers = pairs.pairs().iter().map(|pair| indices(&pair.answers)).collect();
         let wrong_answers = pairs.pairs().iter().map(|pair| indices(&pair.wrong_answers)).collect();
-        Self { ends: pairs.ends(), columns, answers, wrong_answers }
+        Self { positions: pairs.ends(), columns, answers, wrong_answers }
+    }
+
+    /// Reads the logits at these positions, one per prompt, instead of at END.
+    #[must_use]
+    pub fn at(self, positions: Vec<usize>) -> Self {
+        Self { positions, ..self }
     }
 
     /// Returns the largest logit on one side, `[row]`.
@@ -76,7 +82,7 @@ impl Metric for Margin {
     }
 
     fn reads(&self) -> Reads {
-        Reads { positions: self.ends.clone(), columns: self.columns.clone() }
+        Reads { positions: self.positions.clone(), columns: self.columns.clone() }
     }
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
@@ -112,6 +118,7 @@ mod tests {
         let pairs = PromptPairs::new(vec![pair(&[1, 3], &[2]), pair(&[2], &[3, 1])]).unwrap();
         let metric = Margin::new(&pairs);
         assert_eq!(metric.reads().columns, Some(vec![1, 2, 3]));
+        assert_eq!([metric.reads().positions, metric.clone().at(vec![0, 3]).reads().positions], [[0, 0], [0, 3]]);
         // The mean answer of the first prompt is below its wrong answer, the largest above.
         assert_eq!(margins(&metric, [[9.0, -8.0, 1.0, 2.0], [9.0, 5.0, 4.0, 1.0]]), [1.0, -1.0]);
     }

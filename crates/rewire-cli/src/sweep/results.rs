@@ -20,7 +20,6 @@ use super::findings::Findings;
 use super::{paths, shortened};
 use crate::output::text_table;
 use rewire_report::head_edges::AXES as PATH_AXES;
-use rewire_report::numbers::number;
 use rewire_report::{
     Certainty, Columns, Quantity, Table, agreement, describe_baselines, describe_clusters, names, screening,
 };

@@ -43,6 +43,13 @@ impl Page {
         Self { title: title.to_owned(), subtitle: subtitle.to_owned(), sections: Vec::new() }
     }
 
+    /// Adds the finding, in a few sentences and one figure.
+    pub fn finding(&mut self, sentences: &[String], figure: Option<Chart>) {
+        self.section("Finding", "");
+        sentences.iter().for_each(|sentence| self.text(sentence));
+        figure.into_iter().for_each(|figure| self.chart(figure));
+    }
+
     /// Begins a section. Later additions go into it.
     pub fn section(&mut self, heading: &str, lead: &str) {
         self.sections.push(Section { heading: heading.to_owned(), lead: lead.to_owned(), parts: Vec::new() });

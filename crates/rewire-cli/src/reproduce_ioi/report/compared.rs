@@ -25,10 +25,10 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
          residual stream: before each block (pre), between its attention and its MLP (mid), after the last block \
          (end). Rows of the outputs: the embeddings, then the attention and the MLP of each layer.",
     );
-    let axes = |rows| [("component", rows), ("position", labels.tokens.as_slice())];
     for (title, stacked) in [("Residual stream", residual(found)), ("Outputs", outputs(source, found))] {
         if let Some(Stacked { rows, maps }) = stacked {
-            side_by_side(page, &[(title.to_owned(), maps)], axes(&rows));
+            let axes = [("component", rows.as_slice()), ("position", labels.tokens.as_slice())];
+            side_by_side(page, &[(title.to_owned(), maps)], axes);
         }
     }
     let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));
@@ -40,11 +40,9 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
          positions together, then at each position. Exact effects on the left, attributions on the right, on one color \
          scale, in shares of the clean-corrupted difference.",
     );
-    for (by, of) in
-        [("At all positions:", NodeKind::all as fn(Component) -> NodeKind), ("By position:", NodeKind::by_position)]
-    {
-        let kinds = HEAD_PARTS.map(|(c, title)| (of(c), title));
-        page.text(by);
+    for (text, by) in [("At all positions:", By::All), ("By position:", By::Position)] {
+        let kinds = HEAD_PARTS.map(|(component, title)| (NodeKind { component, by }, title));
+        page.text(text);
         maps_beside(page, found, labels, &kinds);
         errors(page, found, &kinds);
     }

@@ -43,8 +43,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found) {
     saturation(page, source, found);
 }
 
-/// Adds the correlation of attention entropy with attribution error, and the patterns of the heads
-/// with the largest errors.
+/// Adds the correlation of attention entropy with attribution error.
 fn saturation(page: &mut Page, source: &Source, found: &Found) {
     let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     page.section(
@@ -65,8 +64,17 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
         rows.push(vec![title.to_owned(), agreement.compared.to_string(), rank]);
     }
     page.table(&["kind", "heads", "Spearman of entropy and absolute error (no unit)"], rows);
+    largest_errors(page, source, found);
+}
 
+/// Adds the heads with the largest attribution errors in queries and keys, with their attention.
+fn largest_errors(page: &mut Page, source: &Source, found: &Found) {
+    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     let worst = worst_heads(&demo.agreements);
+    if worst.is_empty() {
+        page.text("No head is listed: every effect of queries and keys is 0 by both methods.");
+        return;
+    }
     let shown = match source.is_gpt2_small() {
         true => {
             let names = worst.iter().map(|[layer, head]| head_name(*layer, *head)).collect::<Vec<_>>().join(", ");

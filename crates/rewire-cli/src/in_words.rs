@@ -136,15 +136,15 @@ pub(crate) fn how_far(method: &str, [one, nodes]: [&str; 2], all: &[Estimated]) 
 }
 
 /// Returns the estimates scaled to the exact effects by least squares, for an estimate in another
-/// unit. Without a least-squares line they stay as they are.
+/// unit. The scale has no sign: an estimate that runs against the exact effects still does so.
+/// Without a least-squares line the estimates stay as they are.
 pub(crate) fn scaled(nodes: Vec<Estimated>) -> Vec<Estimated> {
-    match regression(nodes.iter().map(|node| (node.estimate, node.exact))) {
-        None => nodes,
-        Some([slope, intercept]) => {
-            let fit = |estimate: f32| (slope * f64::from(estimate) + intercept) as f32;
-            nodes.into_iter().map(|node| Estimated { estimate: fit(node.estimate), ..node }).collect()
-        }
-    }
+    let Some([slope, _]) = regression(nodes.iter().map(|node| (node.estimate, node.exact))) else { return nodes };
+    let mean =
+        |of: fn(&Estimated) -> f32| nodes.iter().map(|node| f64::from(of(node))).sum::<f64>() / nodes.len() as f64;
+    let [exact, estimate] = [mean(|node| node.exact), mean(|node| node.estimate)];
+    let fit = |value: f32| (exact + slope.abs() * (f64::from(value) - estimate)) as f32;
+    nodes.into_iter().map(|node| Estimated { estimate: fit(node.estimate), ..node }).collect()
 }
 
 #[cfg(test)]
@@ -218,6 +218,8 @@ mod tests {
     fn estimates_in_another_unit_are_scaled_by_least_squares() {
         let found = scaled(vec![node("A", 0.5, 5.0), node("B", 0.1, 1.0), node("C", 0.0, 0.0)]);
         assert!(found.iter().all(|node| node.error().abs() < 1e-6), "{found:?}");
+        let against = scaled(vec![node("A", 0.5, -5.0), node("B", 0.1, -1.0), node("C", 0.0, 0.0)]);
+        assert!(how_far("It", ["head", "heads"], &against).starts_with("It does not follow"), "{against:?}");
         let alike = vec![node("A", 0.5, 1.0), node("B", 0.1, 1.0)];
         assert_eq!(scaled(alike.clone()), alike);
     }

@@ -5,6 +5,8 @@ use rewire_analysis::stats::{Proportion, pearson, regression};
 /// Smallest absolute effect at which a node counts in a sentence, as a share of the clean minus
 /// corrupted metric.
 pub(crate) const COUNTS: f32 = 0.05;
+/// Errors below this are noise of float32.
+const NOISE: f32 = 1e-5;
 /// Number of nodes that a sentence names before it counts the others.
 const NAMED: usize = 3;
 /// Correlations from which an estimate is close to the exact effects, and from which it is roughly
@@ -117,15 +119,15 @@ pub(crate) fn how_far(method: &str, [one, nodes]: [&str; 2], all: &[Estimated]) 
         }
         None => format!("{method} has no correlation with the exact effects of {compared}"),
     };
-    let largest = match worst.error() {
-        0.0 => return format!("{follows}, with no error"),
-        _ => format!(
-            "its largest error is at {} (estimate {}, exact {})",
-            worst.name,
-            percent(worst.estimate),
-            percent(worst.exact)
-        ),
-    };
+    if worst.error().abs() < NOISE {
+        return format!("{follows}, with no error of {NOISE:e} or more");
+    }
+    let largest = format!(
+        "its largest error is at {} (estimate {}, exact {})",
+        worst.name,
+        percent(worst.estimate),
+        percent(worst.exact)
+    );
     let wrong: Vec<String> =
         sorted.iter().filter(|node| node.error().abs() >= COUNTS).map(|node| node.name.clone()).collect();
     let least = format!("{:.0}%", 100.0 * COUNTS);
@@ -205,7 +207,8 @@ mod tests {
              is at A (estimate -10%, exact +50%), and it is off by 5% or more at A and B"
         );
         assert!(
-            says(&[node("A", 0.5, 0.5), node("B", 0.1, 0.1)]).ends_with("(Pearson correlation 1.000), with no error")
+            says(&[node("A", 0.5, 0.5), node("B", 0.1, 0.1)])
+                .ends_with("(Pearson correlation 1.000), with no error of 1e-5 or more")
         );
         assert!(
             says(&[node("A", 0.5, 0.4)])

@@ -34,7 +34,6 @@ impl Maps {
     /// Adds maps in a row of their own: title, values, and limit of the color scale. A map of zeros
     /// is left out and named.
     pub(super) fn row(&self, page: &mut Page, all: &[(&str, &Array2<f32>, f32)]) {
-        let has_values = |values: &Array2<f32>| values.iter().any(|v| *v != 0.0);
         let drawn: Vec<Chart> = all
             .iter()
             .filter(|(_, values, _)| has_values(values))
@@ -49,6 +48,10 @@ impl Maps {
             page.text(&format!("Without a map, because every value is 0: {}.", zero.join("; ")));
         }
     }
+}
+
+fn has_values(values: &Array2<f32>) -> bool {
+    values.iter().any(|v| *v != 0.0)
 }
 
 /// Adds the results of path patching into a step's receivers: a map, bar charts for both signs, a

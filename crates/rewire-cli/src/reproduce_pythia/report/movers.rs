@@ -25,7 +25,7 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     for (scores, norms) in found.copying.iter().zip(["without norms", "with norms"]) {
         let [positive, negative] =
             ["Copy scores", "Negative copy scores"].map(|what| format!("{what}, {norms} (percent)"));
-        maps.row(page, &[(&positive, &scores.positive, 100.0), (&negative, &scores.negative, 100.0)]);
+        maps.row(page, &[(positive.as_str(), &scores.positive, 100.0), (negative.as_str(), &scores.negative, 100.0)]);
     }
     let effects = found.direct.effects();
     let masked = |scores: &Array2<f32>| {

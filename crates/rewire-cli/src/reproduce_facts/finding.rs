@@ -70,8 +70,8 @@ fn read_out(set: &Patched, labels: &[String]) -> String {
             of_layer(layers - 1)
         ),
         (from, _) => format!(
-            "{on} the residual stream before L{} restores most {}, and from L{from} on the last position restores most, \
-             {}.",
+            "{on} the residual stream before L{} restores most {}, and from L{from} on the last position restores \
+             most, {}.",
             from - 1,
             of_layer(from - 1),
             of_layer(from)
@@ -214,8 +214,8 @@ mod tests {
                  difference when the corrupted run takes one of them from the clean run: L1 attention at of_2 (+90%), \
                  L0 MLP at Tower_1 (+20%) and L1 MLP at of_2 (+10%).",
                 "Direct logit attribution (no patching; scaled by least squares) is close to the exact effects of 4 \
-                 outputs at the last position (Pearson correlation 1.000), with no error of 1e-5 or more; the model is right on 1 of 2 \
-                 landmarks, whose city is its likeliest next token.",
+                 outputs at the last position (Pearson correlation 1.000), with no error of 1e-5 or more; the model is \
+                 right on 1 of 2 landmarks, whose city is its likeliest next token.",
             ]
             .map(|text| text.to_owned())
         );

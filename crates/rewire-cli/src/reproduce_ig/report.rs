@@ -20,9 +20,9 @@ use crate::session::Session;
 pub(super) fn page(session: &Session, source: &Source, shown: &Shown, arguments: &Arguments) -> Page {
     let title = "Integrated gradients against activation patching";
     let mut page = shown.finding.page(title, &source.subtitle(session.device()), shown.warnings);
-    let lead = "Do attributions find the neurons and heads that activation patching finds? In both methods, a node that \
-                supports the behavior has a score below 0 (red). Effects of patching are shares of the clean-corrupted \
-                difference, attributions are in logits, unless a section says otherwise.";
+    let lead = "Do attributions find the neurons and heads that activation patching finds? In both methods, a node \
+                that supports the behavior has a score below 0 (red). Effects of patching are shares of the \
+                clean-corrupted difference, attributions are in logits, unless a section says otherwise.";
     reading(&mut page, session, source, lead);
     task(&mut page, shown, arguments);
     let found = shown.found;
@@ -86,9 +86,9 @@ fn follows(page: &mut Page, found: &Found) {
     page.text(&format!(
         "Pearson correlations with activation patching over {} generated pairs of prompts (seed {}), corrupted \
          baseline. The corrupted prompt repeats the other name. The one gradient is what the notebook's code computes; \
-         the integral is integrated gradients. The table has means over pairs, with 95% bootstrap intervals over pairs, \
-         or with ranges if there are too few pairs. An interval holds for such prompts and this model. It says nothing \
-         about other models.",
+         the integral is integrated gradients. The table has means over pairs, with 95% bootstrap intervals over \
+         pairs, or with ranges if there are too few pairs. An interval holds for such prompts and this model. It says \
+         nothing about other models.",
         averaged.n, averaged.seed
     ));
     page.table(&AVERAGED, averaged_rows(averaged));
@@ -104,8 +104,8 @@ fn printed(page: &mut Page, Shown { found, checks, .. }: &Shown) {
     }
     page.section(
         "The notebook's printed figures",
-        "This model has the shape of the notebook's model. The table compares the figures that the notebook prints with \
-         ours, to their printed digits. Logit differences are in logits.",
+        "This model has the shape of the notebook's model. The table compares the figures that the notebook prints \
+         with ours, to their printed digits. Logit differences are in logits.",
     );
     page.table(&Check::HEADER, checks.iter().map(Check::row).collect());
     page.text(

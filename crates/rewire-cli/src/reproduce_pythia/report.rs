@@ -31,8 +31,8 @@ pub(super) fn page(
     let mut page = finding.page(title, &source.subtitle(session.device()), warnings);
     let lead = "Which heads make the model name the right person? Effects of path patching are changes of the logit \
                 difference on the clean run, as a share of the clean-corrupted difference: an effect of -1 gives the \
-                corrupted logit difference. There, below 0 (red) serves the behavior. In patching of the parts of heads \
-                and in direct logit attribution, above 0 (blue) does.";
+                corrupted logit difference. There, below 0 (red) serves the behavior. In patching of the parts of \
+                heads and in direct logit attribution, above 0 (blue) does.";
     reading(&mut page, session, source, lead);
     task(&mut page, source, found);
     let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };
@@ -88,8 +88,9 @@ fn task(page: &mut Page, source: &Source, found: &Found) {
     page.text(
         "The class of a head depends on the step that finds it and on its attention (more than a tenth of the \
          destination's attention, mean over prompts). S-inhibition: from END to S2, and less to IO and to S1. \
-         Duplicate token: from S2 to S1. Induction: from S2 to the token after S1. Previous token: from the token after \
-         S1 to S1. A backup adds more to the logits after the movers are set to zero. A head may have several classes.",
+         Duplicate token: from S2 to S1. Induction: from S2 to the token after S1. Previous token: from the token \
+         after S1 to S1. A backup adds more to the logits after the movers are set to zero. A head may have several \
+         classes.",
     );
     if !source.is_processed() {
         page.text(

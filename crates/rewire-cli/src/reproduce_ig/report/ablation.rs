@@ -22,9 +22,10 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
         "Heads on which the methods disagree",
         &format!(
             "Outlier heads: patching minus integrated gradients lies beyond the limits of agreement, corrupted \
-             baseline. Scores are shares of the clean-corrupted difference. The notebook has its own rule. It multiplies its figure by 1e5 and takes heads whose absolute difference from \
-             patching exceeds 1.96 standard deviations of such differences. The result depends on the factor 1e5. In \
-             this run the scaled figure has on average {:.4} times the absolute value of patching.",
+             baseline. Scores are shares of the clean-corrupted difference. The notebook has its own rule. It \
+             multiplies its figure by 1e5 and takes heads whose absolute difference from patching exceeds 1.96 \
+             standard deviations of such differences. The result depends on the factor 1e5. In this run the scaled \
+             figure has on average {:.4} times the absolute value of patching.",
             compared.scaled_literal_share()
         ),
     );
@@ -62,8 +63,9 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
     if source.is_gpt2_small() {
         circuit(page, found);
     }
-    if let Some(study) = &found.study {
-        experiments(page, source, found, study, arguments);
+    match &found.study {
+        Some(study) => experiments(page, source, found, study, arguments),
+        None => page.text("The heads were not ablated: there are no generated prompts for it (--prompts 0)."),
     }
 }
 
@@ -98,10 +100,11 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
     page.section(
         "Ablation: does the model still give the right answer?",
         &format!(
-            "The intact model is {} (seed {}). Shares are of these prompts, logit differences in logits. The model generates up to three greedy tokens per prompt. A prompt counts \
-             as right if the first generated word contains the name. Ablated heads are replaced by zero, by their mean \
-             over {REFERENCE} other prompts and all positions (mean), or by their activation on the prompt with three \
-             other names (resample). Intervals are 95% Wilson intervals.",
+            "The intact model is {} (seed {}). Shares are of these prompts, logit differences in logits. The model \
+             generates up to three greedy tokens per prompt. A prompt counts as right if the first generated word \
+             contains the name. Ablated heads are replaced by zero, by their mean over {REFERENCE} other prompts and \
+             all positions (mean), or by their activation on the prompt with three other names (resample). Intervals \
+             are 95% Wilson intervals.",
             right_on(study.whole.said, "generated prompt"),
             arguments.seed
         ),

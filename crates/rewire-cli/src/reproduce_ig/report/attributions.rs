@@ -23,9 +23,9 @@ const SCROLL: &str = "Each neuron is one pixel wide. Scroll to the right for mor
 pub(super) fn exact(page: &mut Page, compared: &Compared) {
     page.section(
         "Activation patching",
-        "Exact: the clean run takes the activation of one neuron or head, at all positions, from the corrupted run. The \
-         effect is the change of the logit difference, as a share of the clean-corrupted difference. An effect of -1 \
-         removes all of the behavior.",
+        "Exact: the clean run takes the activation of one neuron or head, at all positions, from the corrupted run. \
+         The effect is the change of the logit difference, as a share of the clean-corrupted difference. An effect of \
+         -1 removes all of the behavior.",
     );
     if compared.units(0) > WIDE {
         page.text(SCROLL);

@@ -11,9 +11,9 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     let Drawn { heads, inside, wide } = &found.curves;
     page.section(
         "Interpolation curves",
-        "The logit difference (in logits) on the clean prompt while one head moves along the line from its clean activation (0) to \
-         its corrupted activation (1). Everything after the head is recomputed. Integrated gradients of that head \
-         alone integrates the slope of this curve.",
+        "The logit difference (in logits) on the clean prompt while one head moves along the line from its clean \
+         activation (0) to its corrupted activation (1). Everything after the head is recomputed. Integrated gradients \
+         of that head alone integrates the slope of this curve.",
     );
     let named = |curves: &Curves| {
         let curve = |(node, head): (usize, &Head)| (head.to_string(), curves.mean(node));
@@ -54,11 +54,12 @@ fn extremes(places: &[f64], values: &[f32]) -> [String; 2] {
 fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
     page.section(
         "The contrastive pair",
-        "Effects of one head on two further pairs, in logits. The notebook's second pair is meant to make a name mover matter more: the first mentions of the names become \
-         a cat and a dog. \"as printed\": the corrupted prompt is two tokens longer than the clean prompt. The \
-         notebook's library pads the clean prompt at its end, and the notebook reads the logits after the padding. Its \
-         clean logit difference therefore falls from 4.276 to 1.458, and it compares positions that do not correspond. \
-         \"aligned\": \"cat and dog\" replaces \"John and Mary\" token for token.",
+        "Effects of one head on two further pairs, in logits. The notebook's second pair is meant to make a name mover \
+         matter more: the first mentions of the names become a cat and a dog. \"as printed\": the corrupted prompt is \
+         two tokens longer than the clean prompt. The notebook's library pads the clean prompt at its end, and the \
+         notebook reads the logits after the padding. Its clean logit difference therefore falls from 4.276 to 1.458, \
+         and it compares positions that do not correspond. \"aligned\": \"cat and dog\" replaces \"John and Mary\" \
+         token for token.",
     );
     let row = |c: &Contrasted| {
         let [clean, corrupted] = c.logit_differences;

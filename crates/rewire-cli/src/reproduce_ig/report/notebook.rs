@@ -11,11 +11,11 @@ use rewire_studies::integrated_gradients::{BASELINES, Compared, KINDS};
 pub(super) fn section(page: &mut Page, compared: &Compared) {
     page.section(
         "What the notebook's code computes",
-        "One gradient, not the integral. Captum runs all quadrature steps in one batch. The notebook's metric reads the \
-         logits of batch row 0 only. Only the first step, next to the clean activation, therefore has a gradient. The \
-         gradients of all other steps are 0. The notebook's code returns that one gradient, times the change of the \
-         activation, times the first weight. The notebook's printed table of heads on this pair is larger by a factor \
-         of 18 or more, so it is not known whether its printed correlations come from one gradient.",
+        "One gradient, not the integral. Captum runs all quadrature steps in one batch. The notebook's metric reads \
+         the logits of batch row 0 only. Only the first step, next to the clean activation, therefore has a gradient. \
+         The gradients of all other steps are 0. The notebook's code returns that one gradient, times the change of \
+         the activation, times the first weight. The notebook's printed table of heads on this pair is larger by a \
+         factor of 18 or more, so it is not known whether its printed correlations come from one gradient.",
     );
     if let Some(node) = Quadrature::default().nodes().ok().and_then(|nodes| nodes.first().copied()) {
         page.text(&format!(

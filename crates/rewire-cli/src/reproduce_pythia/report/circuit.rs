@@ -118,9 +118,10 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
 pub(super) fn published(page: &mut Page, found: &Found) {
     page.section(
         "The published circuit",
-        "Do the found heads have the published classes? The 26 heads of Wang et al. 2022, by class. Recall is the share of the published heads of a class that this \
-         run finds with that class. Precision is the share of the found heads of a class that are published with that \
-         class. The last row compares the circuit's heads of any class.",
+        "Do the found heads have the published classes? The 26 heads of Wang et al. 2022, by class. Recall is the \
+         share of the published heads of a class that this run finds with that class. Precision is the share of the \
+         found heads of a class that are published with that class. The last row compares the circuit's heads of any \
+         class.",
     );
     page.table(&rows::PUBLISHED, rows::published_rows(found));
 }

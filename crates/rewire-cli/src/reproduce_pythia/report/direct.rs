@@ -48,8 +48,8 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
     page.section(
         "Direct effects on the logits",
         "Exact: path patching from each head's output to the last residual stream, with other heads held and MLPs \
-         recomputed, as a share of the clean-corrupted difference. The patch changes the clean run (noising), so a head \
-         that serves the behavior has an effect below 0.",
+         recomputed, as a share of the clean-corrupted difference. The patch changes the clean run (noising), so a \
+         head that serves the behavior has an effect below 0.",
     );
     if let Some(direct) = found.step("direct") {
         step(page, found, maps, direct, "Direct effect (red: serves the behavior)", arguments);

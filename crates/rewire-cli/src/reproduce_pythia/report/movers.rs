@@ -84,8 +84,8 @@ fn table(page: &mut Page, found: &Found, effects: &Array2<f32>) {
 pub(super) fn backups_and_suppression(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(
         "Backups and copy suppression",
-        "Two further functions of heads. A backup adds to the logit difference once the movers are removed. A head that \
-         suppresses copies lowers the logit of tokens that are about to be copied.",
+        "Two further functions of heads. A backup adds to the logit difference once the movers are removed. A head \
+         that suppresses copies lowers the logit of tokens that are about to be copied.",
     );
     backups(page, found, maps);
     suppression(page, found, maps);
@@ -107,7 +107,8 @@ fn backups(page: &mut Page, found: &Found, maps: &Maps) {
         match found.has_movers {
             true => "The movers are the heads that serve the behavior directly and do not attend from END to S2",
             false =>
-                "Every head that serves the behavior directly attends from END to S2, so all of these heads are removed",
+                "Every head that serves the behavior directly attends from END to S2, so all of these heads are \
+                 removed",
         }
     ));
     page.table(

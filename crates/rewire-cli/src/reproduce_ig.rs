@@ -82,10 +82,10 @@ fn check_heads(source: &Source, heads: &[Head]) -> anyhow::Result<()> {
     let (layers, of_layer) = (source.config.n_layers, source.config.n_heads);
     for (i, &Head { layer, head }) in heads.iter().enumerate() {
         if layer >= layers || head >= of_layer {
-            anyhow::bail!("--heads L{layer}H{head}: the model has {layers} layers of {of_layer} heads, counted from 0");
+            anyhow::bail!("--heads {layer}.{head}: the model has {layers} layers of {of_layer} heads, counted from 0");
         }
         if heads[..i].contains(&heads[i]) {
-            anyhow::bail!("--heads names L{layer}H{head} twice: name each head once");
+            anyhow::bail!("--heads names {layer}.{head} twice: name each head once");
         }
     }
     Ok(())

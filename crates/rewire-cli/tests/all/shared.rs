@@ -57,8 +57,9 @@ pub fn json(path: &Path) -> Value {
 
 /// Returns the section headings of a report, in order, as text.
 pub fn headings(report: &str) -> Vec<String> {
-    let sections = report.split("<h2>").skip(1);
-    sections.map(|section| text_of(section.split("</h2>").next().unwrap())).collect()
+    let sections: Vec<&str> = report.split("</h2>").collect();
+    let before = sections[..sections.len() - 1].iter();
+    before.map(|section| text_of(section.rsplit('>').next().unwrap())).collect()
 }
 
 /// Replaces the HTML escapes that a report has.

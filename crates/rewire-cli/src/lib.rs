@@ -20,6 +20,8 @@ mod bench;
 mod command;
 mod compute;
 mod device;
+mod finding;
+mod in_words;
 mod model;
 mod models;
 mod notices;

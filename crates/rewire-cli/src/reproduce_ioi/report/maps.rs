@@ -34,10 +34,6 @@ impl Labels {
         [("layer", &self.layers), ("head", &self.heads)]
     }
 
-    pub(super) fn by_position(&self) -> [(&str, &[String]); 2] {
-        [("layer", &self.layers), ("position", &self.tokens)]
-    }
-
     pub(super) fn heads_by_position(&self) -> [(&str, &[String]); 2] {
         [("head", &self.all_heads), ("position", &self.tokens)]
     }
@@ -51,6 +47,18 @@ pub(super) fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, colum
     let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
     for (title, map) in maps {
         page.chart(charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach }));
+    }
+}
+
+/// Adds maps of exact effects with the attributions beside them, one row per title, on one color
+/// scale.
+pub(super) fn side_by_side(page: &mut Page, all: &[(String, [Array2<f32>; 2])], [rows, columns]: AxisNames) {
+    let reach = charts::color_limit(all.iter().flat_map(|(_, both)| both.iter().map(|map| map.view())));
+    for (title, both) in all {
+        let labels = HeatMapLabels { rows, columns, reach };
+        let chart =
+            |(map, how): (&Array2<f32>, &str)| charts::heat_map(&format!("{title} ({how})"), &map.view(), labels);
+        page.row(both.iter().zip(["exact", "attribution"]).map(chart).collect());
     }
 }
 

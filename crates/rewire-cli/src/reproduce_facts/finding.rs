@@ -3,7 +3,7 @@
 
 use ndarray::Array2;
 use rewire_analysis::stats::Proportion;
-use rewire_report::charts::{self, Chart, HeatMapLabels};
+use rewire_report::charts::{self, Chart, HeatMapLabels, Meaning};
 use rewire_report::names::numbered;
 use rewire_studies::facts::Patched;
 
@@ -127,7 +127,7 @@ fn figure(found: &Found) -> Option<Chart> {
         reach: charts::color_limit([stream.view()]),
     };
     let title = format!("Residual stream before each layer, against {} (shares)", found.patched[0].name);
-    has_values.then(|| charts::heat_map(&title, &stream.view(), labels))
+    has_values.then(|| charts::effect_map(&title, &stream.view(), labels, Meaning::of(&found.patched[0].outcome), None))
 }
 
 #[cfg(test)]

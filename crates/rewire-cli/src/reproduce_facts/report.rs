@@ -3,7 +3,7 @@
 
 use rewire_analysis::stats::Proportion;
 use rewire_report::Page;
-use rewire_report::charts::{self, HeatMapLabels};
+use rewire_report::charts::{self, HeatMapLabels, Meaning};
 use rewire_studies::facts::{Fact, Next, Patched};
 
 use super::shown::{Found, NEXT, by_position, next_rows};
@@ -76,7 +76,7 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
             reach: charts::color_limit([map.view()]),
         };
         match map.iter().any(|v| *v != 0.0) {
-            true => page.chart(charts::heat_map(title, &map.view(), labels)),
+            true => page.chart(charts::effect_map(title, &map.view(), labels, Meaning::of(&set.outcome), None)),
             false => page.text(&format!("Without a map, because every effect is 0: {title}.")),
         }
     }

@@ -21,7 +21,7 @@ pub(super) fn page(session: &Session, source: &Source, shown: &Shown, arguments:
     let title = "Integrated gradients against activation patching";
     let mut page = shown.finding.page(title, &source.subtitle(session.device()), shown.warnings);
     let lead = "Do attributions find the neurons and heads that activation patching finds? In both methods, a node \
-                that supports the behavior has a score below 0 (red). Effects of patching are shares of the \
+                that supports the behavior has a score below 0, drawn in blue. Effects of patching are shares of the \
                 clean-corrupted difference, attributions are in logits, unless a section says otherwise.";
     reading(&mut page, session, source, lead);
     task(&mut page, shown, arguments);

@@ -10,7 +10,7 @@ mod validation;
 use rewire_analysis::Outcome;
 use rewire_analysis::run::Direction;
 use rewire_report::Page;
-use rewire_report::charts::{self, Point};
+use rewire_report::charts::{self, Meaning, Point};
 use rewire_studies::Check;
 use rewire_studies::ioi::HeadEffect;
 
@@ -34,7 +34,8 @@ pub(super) fn page(
     let mut page = finding.page(title, &source.subtitle(session.device()), &found.warnings);
     let lead = "Which parts of the model make it name the right person? Every effect is a share of the clean-corrupted \
                 difference: the mean logit difference of the clean prompts minus that of the corrupted prompts. Blue \
-                (above 0) supports the behavior, red (below 0) works against it, unless a section says otherwise.";
+                supports the behavior and red works against it. Blue effects are above 0, unless a section says \
+                otherwise.";
     reading(&mut page, session, source, lead);
     task(&mut page, found, arguments);
     let labels = Labels::new(source, &found.sets[0].pairs);
@@ -109,7 +110,7 @@ fn heads(page: &mut Page, set: &Set, labels: &Labels) {
             }
             Direction::Noising => {
                 "Noising: the clean run takes one head's output from the corrupted run. An effect of -1 removes all of \
-                 the behavior, 0 changes nothing. Here red (below 0) supports the behavior."
+                 the behavior, 0 changes nothing. Here an effect below 0 supports the behavior."
             }
         });
         exact_and_attribution(page, &set.outcomes[index], labels.by_head());
@@ -132,7 +133,7 @@ fn heads(page: &mut Page, set: &Set, labels: &Labels) {
 /// Adds maps of the exact effects and of the attributions, on one color scale.
 fn exact_and_attribution(page: &mut Page, outcomes: &[Outcome; 2], labels: AxisNames) {
     let [exact, attribution] = outcomes.each_ref().map(|outcome| mean_map(&outcome.effects[0]));
-    side_by_side(page, &[("Head outputs".to_owned(), [exact, attribution])], labels);
+    side_by_side(page, &[("Head outputs".to_owned(), [exact, attribution])], labels, Meaning::of(&outcomes[0]));
 }
 
 /// Adds the comparison with the figures that the demo prints, if the model is the demo's.

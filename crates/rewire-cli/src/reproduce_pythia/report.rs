@@ -31,8 +31,8 @@ pub(super) fn page(
     let mut page = finding.page(title, &source.subtitle(session.device()), warnings);
     let lead = "Which heads make the model name the right person? Effects of path patching are changes of the logit \
                 difference on the clean run, as a share of the clean-corrupted difference: an effect of -1 gives the \
-                corrupted logit difference. There, below 0 (red) serves the behavior. In patching of the parts of \
-                heads and in direct logit attribution, above 0 (blue) does.";
+                corrupted logit difference. There, below 0 serves the behavior. In patching of the parts of heads \
+                and in direct logit attribution, above 0 does. Blue serves the behavior in all maps of effects.";
     reading(&mut page, session, source, lead);
     task(&mut page, source, found);
     let maps = Maps { layers: numbered("L", source.config.n_layers), heads: numbered("H", source.config.n_heads) };

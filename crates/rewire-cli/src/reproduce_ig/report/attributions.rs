@@ -5,7 +5,7 @@ use ndarray::{Array2, Ix2};
 use rewire_analysis::Effects;
 use rewire_analysis::stats::Comparison;
 use rewire_report::Page;
-use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
+use rewire_report::charts::{self, Chart, HeatMapLabels, Meaning, Point, StraightLine};
 
 use crate::in_words::number;
 use crate::reproduce_ig::results::TOP_NODES;
@@ -31,7 +31,11 @@ pub(super) fn exact(page: &mut Page, compared: &Compared) {
         page.text(SCROLL);
     }
     for (kind, (_, name)) in KINDS.iter().enumerate() {
-        page.row(vec![map(&format!("Activation patching, {name}"), &compared.exact.effects[kind])]);
+        page.row(vec![map(
+            &format!("Activation patching, {name}"),
+            &compared.exact.effects[kind],
+            Meaning::of(&compared.exact),
+        )]);
     }
 }
 
@@ -57,26 +61,29 @@ pub(super) fn integrated(page: &mut Page, compared: &Compared, baseline: usize) 
     let Lines { integrated, literal_means, .. } = &compared.lines[baseline];
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
         let title = format!("Integrated gradients, {nodes}, {name} baseline");
-        page.row(vec![map(&title, &integrated.outcome.effects[kind])]);
+        let meaning = Meaning::of(&integrated.outcome);
+        page.row(vec![map(&title, &integrated.outcome.effects[kind], meaning)]);
         let title = format!("The notebook's figure, {nodes}, {name} baseline (means)");
-        page.row(vec![map(&title, &literal_means[kind])]);
+        // Means over positions and dimensions are no logits, and as small as they come.
+        let meaning = Meaning { unit: "logits, mean over positions and dimensions", floor: 0.0, ..meaning };
+        page.row(vec![map(&title, &literal_means[kind], meaning)]);
     }
     analysis(page, compared, baseline);
 }
 
 /// Returns a map of the mean effects of a kind.
-fn map(title: &str, effects: &Effects) -> Chart {
+fn map(title: &str, effects: &Effects, meaning: Meaning) -> Chart {
     let values: Array2<f32> = effects.mean().into_dimensionality::<Ix2>().unwrap_or_default();
     let reach = charts::color_limit([values.view()]);
-    grid_map(title, &values, usize::from(effects.kind.is_of_heads()), reach)
+    grid_map(title, &values, usize::from(effects.kind.is_of_heads()), reach, meaning)
 }
 
 /// Returns a map of neurons or of heads, `[layer, unit]`.
-pub(super) fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32) -> Chart {
+pub(super) fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32, meaning: Meaning) -> Chart {
     let unit = if kind == 1 { ("head", "H") } else { ("neuron", "N") };
     let (rows, columns) = (numbered("L", values.nrows()), numbered(unit.1, values.ncols()));
     let labels = HeatMapLabels { rows: ("layer", &rows), columns: (unit.0, &columns), reach };
-    charts::heat_map(title, &values.view(), labels)
+    charts::effect_map(title, &values.view(), labels, meaning, None)
 }
 
 /// Returns a node's name.
@@ -186,7 +193,7 @@ fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
                 (format!("|{what}| minus |patching|, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
             ];
             let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
-            page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach)).collect());
+            page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach, Meaning::default())).collect());
         }
     }
     page.text(

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 use rewire_analysis::integrated::Quadrature;
 use rewire_report::Page;
-use rewire_report::charts;
+use rewire_report::charts::{self, Meaning};
 
 use super::attributions::grid_map;
 use rewire_studies::integrated_gradients::{BASELINES, Compared, KINDS};
@@ -49,7 +49,7 @@ fn scaled(page: &mut Page, compared: &Compared) {
     ];
     for maps in rows {
         let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
-        page.row(maps.iter().map(|(title, map)| grid_map(title, map, 1, reach)).collect());
+        page.row(maps.iter().map(|(title, map)| grid_map(title, map, 1, reach, Meaning::default())).collect());
     }
 }
 

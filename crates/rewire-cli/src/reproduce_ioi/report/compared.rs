@@ -5,7 +5,7 @@ use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::stats::{Agreement, NodeError};
 use rewire_analysis::{Effects, Outcome};
 use rewire_report::Page;
-use rewire_report::charts::{self, Point};
+use rewire_report::charts::{self, Meaning, Point};
 use rewire_report::names;
 use rewire_studies::ioi::{BLOCKS, HEAD_PARTS};
 
@@ -28,7 +28,7 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: 
     for (title, stacked) in [("Residual stream", residual(found)), ("Outputs", outputs(source, found))] {
         if let Some(Stacked { rows, maps }) = stacked {
             let axes = [("component", rows.as_slice()), ("position", labels.tokens.as_slice())];
-            side_by_side(page, &[(title.to_owned(), maps)], axes);
+            side_by_side(page, &[(title.to_owned(), maps)], axes, Meaning::of(&found.demo.exact));
         }
     }
     let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));
@@ -118,7 +118,7 @@ fn maps_beside(page: &mut Page, found: &Found, labels: &Labels, kinds: &[(NodeKi
         Some(((*title).to_owned(), [map(&demo.exact)?, map(&demo.attribution)?]))
     };
     let all: Vec<_> = kinds.iter().filter_map(maps).collect();
-    side_by_side(page, &all, axes);
+    side_by_side(page, &all, axes, Meaning::of(&demo.exact));
 }
 
 /// Adds scatter plots of attributions and exact effects, one per kind, and the nodes with the

@@ -4,7 +4,7 @@ use ndarray::{Array2, Array3};
 use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_report::Page;
-use rewire_report::charts::{self, HeatMapLabels};
+use rewire_report::charts::{self, HeatMapLabels, Meaning};
 use rewire_report::head_edges as paths;
 use rewire_report::names::{INPUTS, head_name};
 
@@ -54,7 +54,7 @@ fn all_edges(page: &mut Page, found: &Found, labels: &Labels, sums: &Array3<f32>
     let inputs = |head: &String| ["Q", "K", "V"].map(|input| format!("{head}{input}"));
     let ends: Vec<String> = labels.all_heads[first_end..].iter().flat_map(inputs).collect();
     let axes = HeatMapLabels { rows: ("receiver", &ends), columns: ("sender", starts), reach: reach(sums) };
-    page.chart(charts::heat_map("All head edges", &all.view(), axes));
+    page.chart(charts::effect_map("All head edges", &all.view(), axes, meaning(found), None));
     page.table(&["edge", "attribution (share)"], paths::largest(&found.demo.paths, 20));
 }
 
@@ -75,7 +75,7 @@ fn between_top_heads(page: &mut Page, found: &Found, labels: &Labels, sums: &Arr
     for (input, name) in INPUTS.into_iter().enumerate() {
         let map = paths::between(sums, input, &top);
         let axes = HeatMapLabels { rows: ("receiver", &names), columns: ("sender", &names), reach: reach(sums) };
-        page.chart(charts::heat_map(&format!("Into the {name}"), &map.view(), axes));
+        page.chart(charts::effect_map(&format!("Into the {name}"), &map.view(), axes, meaning(found), None));
     }
 }
 
@@ -111,9 +111,14 @@ fn in_and_out(page: &mut Page, source: &Source, found: &Found, labels: &Labels, 
         both.retain(|(_, map)| map.iter().any(|v| *v != 0.0));
         match both.is_empty() {
             true => page.text(&format!("{} has no edge with an attribution other than 0.", head_name(layer, head))),
-            false => maps(page, &both, labels.by_head()),
+            false => maps(page, &both, labels.by_head(), meaning(found)),
         }
     }
+}
+
+/// Returns the meaning of attributions of edges: that of attributions of nodes.
+fn meaning(found: &Found) -> Meaning<'static> {
+    Meaning::of(&found.demo.attribution)
 }
 
 /// Returns the limit of the color scale for all edges.

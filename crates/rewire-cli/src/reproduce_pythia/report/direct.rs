@@ -4,7 +4,7 @@
 use rewire_analysis::stats::{pearson, regression};
 use rewire_circuits::mean_by_head;
 use rewire_report::Page;
-use rewire_report::charts::{self, Point};
+use rewire_report::charts::{self, Meaning, Point};
 
 use super::maps::{Maps, attention, step};
 use crate::reproduce_pythia::arguments::Arguments;
@@ -20,7 +20,8 @@ pub(super) fn parts(page: &mut Page, found: &Found, maps: &Maps) {
     let titles = ["Output", "Query", "Key", "Value", "Pattern"];
     let all: Vec<_> = (0..titles.len()).map(|kind| mean_by_head(&found.parts, kind)).collect();
     let reach = charts::color_limit(all.iter().map(|map| map.view()));
-    maps.row(page, &titles.iter().zip(&all).map(|(title, map)| (*title, map, reach)).collect::<Vec<_>>());
+    let meaning = Meaning::of(&found.parts);
+    maps.row(page, meaning, &titles.iter().zip(&all).map(|(title, map)| (*title, map, reach)).collect::<Vec<_>>());
     page.text(
         "Each point compares the output effect of a head with its pattern effect. The values of a head far above the \
          diagonal matter more than its attention pattern.",
@@ -52,7 +53,7 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
          head that serves the behavior has an effect below 0.",
     );
     if let Some(direct) = found.step("direct") {
-        step(page, found, maps, direct, "Direct effect (red: serves the behavior)", arguments);
+        step(page, found, maps, direct, "Direct effect (blue: serves the behavior)", arguments);
     }
     page.text(
         "Estimate: direct logit attribution, the contribution of each head to the logit difference in logits, with the \
@@ -60,7 +61,11 @@ pub(super) fn effects(page: &mut Page, found: &Found, maps: &Maps, arguments: &A
     );
     let attribution = mean_by_head(&found.attribution, 0);
     let title = "Direct logit attribution, in logits (blue: serves the behavior)";
-    maps.row(page, &[(title, &attribution, charts::color_limit([attribution.view()]))]);
+    maps.row(
+        page,
+        Meaning::of(&found.attribution),
+        &[(title, &attribution, charts::color_limit([attribution.view()]))],
+    );
     if !found.opposing.is_empty() {
         page.text("Heads that work against the behavior with an effect beyond the threshold:");
         attention(page, found, found.opposing.iter().copied());

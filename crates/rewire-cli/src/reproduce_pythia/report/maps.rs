@@ -3,7 +3,7 @@
 use ndarray::Array2;
 use rewire_analysis::Effects;
 use rewire_hooks::Head;
-use rewire_report::charts::{self, Bars, Chart, HeatMapLabels};
+use rewire_report::charts::{self, Bars, Chart, HeatMapLabels, Meaning};
 use rewire_report::names::{head_name, token_labels};
 use rewire_report::{AttentionMap, Certainty, Page};
 
@@ -26,18 +26,18 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    fn of(&self, title: &str, values: &Array2<f32>, reach: f32) -> Chart {
+    fn of(&self, title: &str, values: &Array2<f32>, reach: f32, meaning: Meaning) -> Chart {
         let labels = HeatMapLabels { rows: ("layer", &self.layers), columns: ("head", &self.heads), reach };
-        charts::heat_map(title, &values.view(), labels)
+        charts::effect_map(title, &values.view(), labels, meaning, None)
     }
 
     /// Adds maps in a row of their own: title, values, and limit of the color scale. A map of zeros
     /// is left out and named.
-    pub(super) fn row(&self, page: &mut Page, all: &[(&str, &Array2<f32>, f32)]) {
+    pub(super) fn row(&self, page: &mut Page, meaning: Meaning, all: &[(&str, &Array2<f32>, f32)]) {
         let drawn: Vec<Chart> = all
             .iter()
             .filter(|(_, values, _)| has_values(values))
-            .map(|(title, values, reach)| self.of(title, values, *reach))
+            .map(|(title, values, reach)| self.of(title, values, *reach, meaning))
             .collect();
         if !drawn.is_empty() {
             page.row(drawn);
@@ -62,7 +62,7 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
         page.text("No head reaches these receivers: every effect is 0.");
         return;
     }
-    maps.row(page, &[(title, &effects, charts::color_limit([effects.view()]))]);
+    maps.row(page, Meaning::of(&step.outcome), &[(title, &effects, charts::color_limit([effects.view()]))]);
     for (name, sign) in [("serves the behavior", -1.0), ("works against the behavior", 1.0)] {
         let mut top = strongest(&effects, sign, TOP);
         top.retain(|(_, share)| *share >= SEEN);

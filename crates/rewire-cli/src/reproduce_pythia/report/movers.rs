@@ -5,7 +5,7 @@ use ndarray::Array2;
 use rewire_circuits::COPIES;
 use rewire_hooks::Head;
 use rewire_report::Page;
-use rewire_report::charts;
+use rewire_report::charts::{self, Meaning};
 
 use super::maps::{Maps, strongest};
 use crate::in_words::signed;
@@ -25,7 +25,12 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     for (scores, norms) in found.copying.iter().zip(["without norms", "with norms"]) {
         let [positive, negative] =
             ["Copy scores", "Negative copy scores"].map(|what| format!("{what}, {norms} (percent)"));
-        maps.row(page, &[(positive.as_str(), &scores.positive, 100.0), (negative.as_str(), &scores.negative, 100.0)]);
+        let meaning = Meaning { unit: "percent", ..Meaning::default() };
+        maps.row(
+            page,
+            meaning,
+            &[(positive.as_str(), &scores.positive, 100.0), (negative.as_str(), &scores.negative, 100.0)],
+        );
     }
     let effects = found.direct.effects();
     let masked = |scores: &Array2<f32>| {
@@ -36,6 +41,7 @@ pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     let (copying, negative) = (masked(&plain.positive), masked(&plain.negative));
     maps.row(
         page,
+        Meaning::of(&found.direct.outcome),
         &[
             ("Direct effect of heads that copy (share)", &copying, reach),
             ("Direct effect of heads that copy negatively (share)", &negative, reach),
@@ -125,7 +131,11 @@ fn backups(page: &mut Page, found: &Found, maps: &Maps) {
         taken[[layer, head]] = 0.0;
     }
     let total: f32 = taken.iter().filter(|share| **share > 0.0).sum();
-    maps.row(page, &[("Share of the logit difference taken over", &taken, charts::color_limit([taken.view()]))]);
+    maps.row(
+        page,
+        Meaning::default(),
+        &[("Share of the logit difference taken over", &taken, charts::color_limit([taken.view()]))],
+    );
     let rows = strongest(&taken, 1.0, 10);
     if rows.is_empty() {
         page.text("No other head adds more than before.");
@@ -154,6 +164,7 @@ fn suppression(page: &mut Page, found: &Found, maps: &Maps) {
     }
     maps.row(
         page,
+        Meaning::default(),
         &[
             ("Copy suppression in percent (scores below 0 shown as 0)", &scores, 100.0),
             ("KL divergence under mean ablation, in nats", &changes, charts::color_limit([changes.view()])),

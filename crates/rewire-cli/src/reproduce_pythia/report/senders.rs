@@ -10,7 +10,7 @@ use crate::reproduce_pythia::sentences;
 use crate::reproduce_pythia::shown::Found;
 
 /// The title of the maps.
-const TITLE: &str = "Effect along these paths (red: serves the behavior)";
+const TITLE: &str = "Effect along these paths (blue: serves the behavior)";
 
 pub(super) fn queries(page: &mut Page, found: &Found, maps: &Maps, arguments: &Arguments) {
     let who = match found.has_movers {

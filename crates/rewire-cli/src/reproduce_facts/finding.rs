@@ -156,15 +156,13 @@ mod tests {
     /// Returns results on two layers and three positions: `stream`, `attention` and `mlp` are exact
     /// effects by layer and position, `direct` are the attributions of attention and MLP by layer.
     fn results(clean: f32, [stream, attention, mlp]: [[[f32; 3]; 2]; 3], direct: [[f32; 2]; 2]) -> Found {
-        let map = |component: Component, values: [[f32; 3]; 2]| Effects {
-            kind: NodeKind::by_position(component),
-            values: Array3::from_shape_fn((1, 2, 3), |(_, layer, at)| values[layer][at]).into_dyn(),
-            lengths: vec![3],
+        let map = |component: Component, values: [[f32; 3]; 2]| {
+            let values = Array3::from_shape_fn((1, 2, 3), |(_, layer, at)| values[layer][at]).into_dyn();
+            Effects::new(NodeKind::by_position(component), values, vec![3])
         };
-        let row = |component: Component, values: [f32; 2]| Effects {
-            kind: NodeKind::all(component),
-            values: ArrayD::from_shape_vec(vec![1, 2], values.to_vec()).unwrap(),
-            lengths: Vec::new(),
+        let row = |component: Component, values: [f32; 2]| {
+            let values = ArrayD::from_shape_vec(vec![1, 2], values.to_vec()).unwrap();
+            Effects::new(NodeKind::all(component), values, Vec::new())
         };
         let exact =
             vec![map(Component::ResidPre, stream), map(Component::AttnOut, attention), map(Component::MlpOut, mlp)];

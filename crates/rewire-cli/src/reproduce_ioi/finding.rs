@@ -114,7 +114,7 @@ mod tests {
             metric: "logit-diff",
             baselines: Baselines { clean: vec![clean; prompts], corrupted: vec![corrupted; prompts] },
             vanished: Vec::new(),
-            effects: vec![Effects { kind: HEADS, values, lengths: Vec::new() }],
+            effects: vec![Effects::new(HEADS, values, Vec::new())],
         }
     }
 

@@ -65,7 +65,7 @@ pub(super) fn integrated(page: &mut Page, compared: &Compared, baseline: usize) 
         page.row(vec![map(&title, &integrated.outcome.effects[kind], meaning)]);
         let title = format!("The notebook's figure, {nodes}, {name} baseline (means)");
         // Means over positions and dimensions are no logits, and as small as they come.
-        let meaning = Meaning { unit: "logits, mean over positions and dimensions", floor: 0.0, ..meaning };
+        let meaning = Meaning { unit: "mean logits", floor: 0.0, ..meaning };
         page.row(vec![map(&title, &literal_means[kind], meaning)]);
     }
     analysis(page, compared, baseline);

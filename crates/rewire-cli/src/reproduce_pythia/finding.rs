@@ -76,7 +76,8 @@ fn which(results: &Results) -> String {
     }
 }
 
-/// Returns the shares that the circuit keeps and leaves, and on how many prompts the model is right.
+/// Returns the shares that the circuit keeps and leaves, and on how many prompts the model is
+/// right.
 fn carries(circuit: &Circuit, right: Proportion) -> String {
     let Carried { shares, intervals: [kept, left], .. } = &circuit.judged;
     let percent = |share: f64| format!("{:.1}%", 100.0 * share);
@@ -105,8 +106,8 @@ fn carries(circuit: &Circuit, right: Proportion) -> String {
     )
 }
 
-/// Returns bars of the largest effect of each of the circuit's strongest heads, above 0 if it serves
-/// the behavior.
+/// Returns bars of the largest effect of each of the circuit's strongest heads, above 0 if it
+/// serves the behavior.
 fn figure(found: &Found) -> Option<Chart> {
     let bar = |member: &Member| {
         let Head { layer, head } = member.head;

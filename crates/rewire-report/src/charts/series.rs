@@ -58,8 +58,8 @@ pub struct Bars {
     pub intervals: Vec<[f64; 2]>,
 }
 
-/// Returns grouped bars, one group per name, on a scale up to `top`. The scale begins at 0, or at the
-/// lowest bar or interval below 0.
+/// Returns grouped bars, one group per name, on a scale up to `top`. The scale begins at 0, or at
+/// the lowest bar or interval below 0.
 #[must_use]
 pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&str; 2], top: f64) -> Chart {
     let mut plot = Plot::new();

@@ -64,7 +64,7 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
         ),
     );
     let row = |run: &str, difference: f64, next: &Next| {
-        let [right, wrong] = next.answers.map(|(p, rank)| format!("{p:.4} (rank {rank})"));
+        let [right, wrong] = next.answers.map(|(p, rank)| format!("{} (rank {rank})", number(p)));
         vec![run.to_owned(), format!("{difference:.4}"), right, wrong]
     };
     let maps: Vec<_> = set.outcome.effects.iter().map(by_position).collect();

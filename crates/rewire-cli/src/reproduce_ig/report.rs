@@ -67,7 +67,8 @@ fn task(page: &mut Page, Shown { prompts, found, .. }: &Shown, arguments: &Argum
     );
 }
 
-/// Adds the comparison of both attributions with patching, on the pair and over the generated pairs.
+/// Adds the comparison of both attributions with patching, on the pair and over the generated
+/// pairs.
 fn follows(page: &mut Page, found: &Found) {
     page.section(
         "Which follows activation patching?",

@@ -118,7 +118,8 @@ mod tests {
         }
     }
 
-    /// Returns a set of prompts with these exact effects and attributions of the heads of one layer.
+    /// Returns a set of prompts with these exact effects and attributions of the heads of one
+    /// layer.
     fn set(prompts: u32, logits: [f32; 2], exact: &[f32], attribution: &[f32]) -> Set {
         let pair = |i: u32| PromptPair {
             clean: vec![10 + 2 * i],

@@ -47,7 +47,8 @@ impl Set {
         Self { found, certainty }
     }
 
-    /// Returns on how many clean prompts the logit of the right name is above that of the wrong one.
+    /// Returns on how many clean prompts the logit of the right name is above that of the wrong
+    /// one.
     pub(super) fn right(&self) -> Proportion {
         Proportion::of(self.outcomes[0][0].baselines.clean.iter().map(|difference| *difference > 0.0))
     }

@@ -3,7 +3,7 @@
 
 use ndarray::Array2;
 use rewire_analysis::stats::Proportion;
-use rewire_circuits::{Carried, mean_by_head};
+use rewire_circuits::{Carried, KEPT, LEFT, mean_by_head};
 use rewire_hooks::Head;
 use rewire_report::charts::Chart;
 use rewire_studies::pythia::{Circuit, Member};
@@ -76,7 +76,8 @@ fn which(results: &Results) -> String {
     }
 }
 
-/// Returns the shares that the circuit keeps and leaves, and on how many prompts the model is right.
+/// Returns the shares that the circuit keeps and leaves, and on how many prompts the model is
+/// right.
 fn carries(circuit: &Circuit, right: Proportion) -> String {
     let Carried { shares, intervals: [kept, left], .. } = &circuit.judged;
     let percent = |share: f64| format!("{:.1}%", 100.0 * share);
@@ -85,25 +86,28 @@ fn carries(circuit: &Circuit, right: Proportion) -> String {
     let by_chance = match random.len() {
         0 => String::new(),
         n => format!(
-            " ({n} sets of as many random heads keep {} on average)",
+            "; {n} sets of as many random heads: {} on average",
             percent(random.iter().map(|set| set.shares.kept).sum::<f64>() / n as f64)
         ),
     };
     let bars = if shares.meet_the_bars() { "meets" } else { "does not meet" };
+    let bounds = |[low, high]: [f64; 2]| format!("{:.0}% to {:.0}%", 100.0 * low, 100.0 * high);
     format!(
-        "Alone it keeps {} of the logit difference ({}){by_chance}, and without it {} is left ({}), on {} prompts that \
-         did not choose it: it {bars} the bars; the model is {}.",
+        "Alone it keeps {} of the logit difference ({}{by_chance}), and without it {} is left ({}), on {} prompts that \
+         did not choose it: it {bars} the bars ({} kept, {} left); the model is {}.",
         percent(shares.kept),
         ends(*kept),
         percent(shares.left),
         ends(*left),
         circuit.prompts[1],
+        bounds(KEPT),
+        bounds(LEFT),
         right_on(right, "clean prompt")
     )
 }
 
-/// Returns bars of the largest effect of each of the circuit's strongest heads, above 0 if it serves
-/// the behavior.
+/// Returns bars of the largest effect of each of the circuit's strongest heads, above 0 if it
+/// serves the behavior.
 fn figure(found: &Found) -> Option<Chart> {
     let bar = |member: &Member| {
         let Head { layer, head } = member.head;
@@ -179,9 +183,10 @@ mod tests {
         assert!(which.ends_with("the strongest are L0H1 (name mover, 50%)."), "{which}");
         assert_eq!(
             carries,
-            "Alone it keeps 95.0% of the logit difference (95% interval 90.0% to 100.0%) (2 sets of as many random \
-             heads keep 20.0% on average), and without it 5.0% is left (95% interval 0.0% to 10.0%), on 500 prompts \
-             that did not choose it: it meets the bars; the model is right on 69 of 70 clean prompts."
+            "Alone it keeps 95.0% of the logit difference (95% interval 90.0% to 100.0%; 2 sets of as many random \
+             heads: 20.0% on average), and without it 5.0% is left (95% interval 0.0% to 10.0%), on 500 prompts that \
+             did not choose it: it meets the bars (80% to 120% kept, -20% to 20% left); the model is right on 69 of \
+             70 clean prompts."
         );
         assert!(far.contains("is close to the exact effects of 4 heads (Pearson correlation 1.000)"), "{far}");
     }

@@ -10,7 +10,7 @@ use rewire_studies::pythia::{Comparison, Member};
 
 use super::sentences::names;
 use super::shown::{Found, Step};
-use crate::in_words::signed;
+use crate::in_words::{number, signed};
 
 /// Header of [`published_rows`].
 pub(super) const PUBLISHED: [&str; 5] = ["class", "published", "found", "recall", "precision"];
@@ -123,8 +123,8 @@ pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>
 pub(super) fn suppression_row(s: &Suppression) -> Vec<String> {
     vec![
         s.head.to_string(),
-        format!("{:.5}", s.ablated),
-        format!("{:.5}", s.preserved),
+        number(s.ablated as f32),
+        number(s.preserved as f32),
         // Adding 0 turns a score that rounds to -0 into 0.
         s.score().map_or("-".to_owned(), |score| format!("{:.1}%", (1000.0 * score).round() / 10.0 + 0.0)),
     ]

@@ -136,7 +136,8 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
     shared(page, compared, baseline);
 }
 
-/// Returns a plot of patching minus attribution over the mean of both, with the limits of agreement.
+/// Returns a plot of patching minus attribution over the mean of both, with the limits of
+/// agreement.
 fn mean_difference(compared: &Compared, kind: usize, what: &str, comparison: &Comparison) -> Chart {
     let (d, nodes) = (&comparison.difference, KINDS[kind].1);
     let single = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();

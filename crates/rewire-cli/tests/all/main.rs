@@ -5,6 +5,7 @@ mod commands;
 mod damaged_files;
 mod numbers;
 mod refusals;
+mod reports;
 #[allow(missing_docs, unreachable_pub)]
 mod shared;
 mod sweep_parity;

@@ -191,7 +191,7 @@ impl Size {
 fn cell(n: usize, room: usize) -> usize {
     match n {
         n if n <= MOST_LABELS => (room / n.max(1)).clamp(13, 30),
-        n => (1900 / n).clamp(1, 12),
+        n => (1700 / n).clamp(1, 12),
     }
 }
 

@@ -1,13 +1,14 @@
 //! `cargo xtask reproduce-facts`: the factual-recall example at the end of the attribution-patching
 //! demo.
 
+mod finding;
 mod report;
 mod shown;
+mod summary;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use rewire_analysis::Effects;
 use rewire_analysis::Reduce;
 use rewire_model::Transformer;
 use rewire_report::{Labels, Table, describe_baselines};
@@ -21,11 +22,11 @@ use crate::interrupt::Interrupts;
 use crate::model::{ModelArguments, Source};
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
-use crate::output::{OutputArguments, text_table};
+use crate::output::OutputArguments;
 use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
-use rewire_report::names::{self, token_labels};
-use shown::{Found, NEXT, next_rows};
+use rewire_report::names::token_labels;
+use shown::Found;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -69,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let warnings = warn(&source, found.patched.iter().map(|set| (set.name, set.outcome.warnings())));
     let labels = found.patched.iter().map(|set| labels(tokenizer, set)).collect();
     let found = Found { found, labels, left_out, warnings };
+    let finding = finding::finding(&found);
 
     let by_set = |describe: &dyn Fn(&Patched) -> Value| -> Value {
         found.patched.iter().map(|set| (set.name.to_owned(), describe(set))).collect()
@@ -84,9 +86,9 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         baselines: by_set(&|set| describe_baselines(&set.outcome.baselines)),
         warnings: found.warnings.clone(),
         notes: json!({ "prompts": by_set(&|set| json!(set.prompts)) }),
-        page: report::page(&session, &source, &found),
+        page: report::page(&session, &source, &found, &finding),
         files: Vec::new(),
-        summary: summary(&session, &source, &found),
+        summary: summary::summary(&session, &source, &found, &finding),
     }
     .publish(&session, &source, &directory)
 }
@@ -118,33 +120,4 @@ fn tables(found: &Found) -> Vec<Table> {
         tables.push(Table::new(name, effects, Reduce::Mean, &found.direct));
     }
     tables
-}
-
-/// Returns the `n` rows of largest effect: layer and token, effect.
-fn largest(labels: &[String], effects: &Effects, n: usize) -> Vec<Vec<String>> {
-    let row =
-        |(place, value): &(Vec<usize>, f32)| vec![format!("L{} {}", place[0], labels[place[1]]), format!("{value:.4}")];
-    names::largest(&effects.mean(), n).iter().map(row).collect()
-}
-
-fn summary(session: &Session, source: &Source, found: &Found) -> String {
-    let mut text = format!("{} on {}\n", source.name, session.device());
-    for (set, labels) in found.patched.iter().zip(&found.labels) {
-        let [clean, corrupted] = set.outcome.baselines.means();
-        let [of_clean, of_corrupted] = &set.prompts;
-        text += &format!("\nclean {of_clean:?}: logit difference {clean:.4}\n");
-        text += &format!("corrupted {of_corrupted:?}: logit difference {corrupted:.4}\n");
-        text += "the likeliest next tokens\n";
-        text += &text_table(&NEXT, &next_rows(set));
-        for effects in &set.outcome.effects {
-            text += &format!("{} patched from the clean into the corrupted run, by position\n", effects.kind.component);
-            text += &text_table(&["place", "effect"], &largest(labels, effects, 5));
-        }
-    }
-    for warning in &found.left_out {
-        text += &format!("\n{warning}\n");
-    }
-    let known = found.facts.iter().filter(|fact| fact.rank == 1).count();
-    text += &format!("\n{known} of {} landmarks are followed by their city\n", found.facts.len());
-    text
 }

@@ -2,8 +2,11 @@
 //! with ablation.
 
 mod arguments;
+mod finding;
 mod report;
 mod results;
+mod shown;
+mod summary;
 
 use burn::backend::Autodiff;
 use rewire_analysis::integrated::Quadrature;
@@ -20,6 +23,7 @@ use crate::on_device::on_device;
 use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 pub(crate) use arguments::Arguments;
+use shown::Shown;
 
 pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
     let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
@@ -57,7 +61,10 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let checks = if source.is_gpt2_small() { integrated_gradients::checks(&found) } else { Vec::new() };
     let warnings = warn(&source, [("", found.compared.exact.warnings())]);
 
-    let page = report::page(&session, &source, &prompts, &found, &checks, arguments, &warnings);
+    let finding = finding::finding(&found);
+    let shown = Shown { prompts: &prompts, found: &found, finding: &finding, checks: &checks, warnings: &warnings };
+    let page = report::page(&session, &source, &shown, arguments);
+    let summary = summary::summary(&session, &source, &shown, arguments);
     Publication {
         run,
         tables: results::tables(&found),
@@ -68,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         notes: results::notes(&found, arguments),
         page,
         files: Vec::new(),
-        summary: results::summary(&session, &source, &found, &checks, arguments),
+        summary,
         warnings,
     }
     .publish(&session, &source, &directory)

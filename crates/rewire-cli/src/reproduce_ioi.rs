@@ -1,8 +1,10 @@
 //! `cargo xtask reproduce-ioi`: the attribution-patching demo on indirect object identification.
 
 mod arguments;
+mod finding;
 mod report;
 mod shown;
+mod summary;
 
 use burn::backend::Autodiff;
 use rewire_analysis::Outcome;
@@ -10,7 +12,6 @@ use rewire_analysis::Reduce;
 use rewire_analysis::run::Scale;
 use rewire_model::Transformer;
 use rewire_report::{Labels, Quantity, Table, describe_baselines};
-use rewire_studies::Check;
 use rewire_studies::ioi;
 use rewire_tasks::ioi::{IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
@@ -20,14 +21,12 @@ use crate::interrupt::Interrupts;
 use crate::model::Source;
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
-use crate::output::text_table;
 use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 pub(crate) use arguments::Arguments;
 use rewire_report::agreement;
 use rewire_report::head_edges::AXES as PATH_AXES;
-use rewire_report::names::counted;
-use shown::{Found, Set, TOP, correlation};
+use shown::{Found, Set};
 
 pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
     let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
@@ -62,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         sets.iter().map(|found| (found.set, found.outcomes.iter().flatten().flat_map(Outcome::warnings).collect())),
     );
     let found = Found { demo, sets, checks, warnings };
+    let finding = finding::finding(&found);
 
     let by_set = |describe: &dyn Fn(&Set) -> Value| -> Value {
         found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
@@ -79,9 +79,9 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
             "uncertainty": by_set(&|found| found.describe_certainty(arguments.seed)),
             "agreement": agreement::describe(&found.demo.agreements),
         }),
-        page: report::page(&session, &source, &found, arguments),
+        page: report::page(&session, &source, &found, &finding, arguments),
         files: Vec::new(),
-        summary: summary(&session, &source, &found),
+        summary: summary::summary(&session, &source, &found, &finding),
     }
     .publish(&session, &source, &directory)
 }
@@ -119,33 +119,4 @@ fn tables(found: &Found) -> Vec<Table> {
         ..Table::default()
     });
     tables
-}
-
-fn summary(session: &Session, source: &Source, found: &Found) -> String {
-    let mut text = format!("{} on {}\n", source.name, session.device());
-    for set in &found.sets {
-        let [clean, corrupted] = set.baselines();
-        let (n, name) = (set.pairs.len(), set.set);
-        let prompts = counted(n, &format!("{name} prompt"));
-        text += &format!("\n{prompts}: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
-        for (index, direction) in set.shown() {
-            let heads = set.heads(index);
-            let (header, rows) = set.table(index, TOP);
-            text += &format!("\n{direction}, heads by exact effect (head_z, all positions)\n");
-            text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
-            text += &format!("  {}\n", set.certainty[index].in_words());
-            text += &match correlation(&heads) {
-                Some(r) => format!("  attribution and exact effect over {} heads: Pearson {r:.4}\n", heads.len()),
-                None => "  no correlation: attribution or exact effect is the same for all heads\n".to_owned(),
-            };
-        }
-        text += &set.noising_in_words().map_or_else(String::new, |words| format!("\n{words}\n"));
-    }
-    text += "\nattribution compared with exact effects on the demo's prompts, denoising\n";
-    text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
-    if !found.checks.is_empty() {
-        text += "\ncompared with the figures that the demo prints\n";
-        text += &text_table(&Check::HEADER, &found.checks.iter().map(Check::row).collect::<Vec<_>>());
-    }
-    text
 }

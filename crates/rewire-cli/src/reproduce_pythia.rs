@@ -2,6 +2,7 @@
 //! steps of the Pythia notebook.
 
 mod arguments;
+mod finding;
 mod json;
 mod report;
 mod rows;
@@ -59,7 +60,8 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let found = Found::new(&found, arguments);
     let warnings = warn(&source, [("", found.parts.warnings())]);
     let described = json::circuit(&source, &found, arguments);
-    let page = report::page(&session, &source, &found, &checks, arguments, &warnings);
+    let finding = finding::finding(&found, arguments.threshold);
+    let page = report::page(&session, &source, &found, &finding, &checks, arguments, &warnings);
     Publication {
         run,
         tables: tables::tables(&found),
@@ -73,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
             ("circuit.json", format!("{described:#}\n").into_bytes()),
             ("circuit.dot", found.graph.to_dot().into_bytes()),
         ],
-        summary: summary::summary(&session, &source, &found, &checks),
+        summary: summary::summary(&session, &source, &found, &finding, &checks),
         warnings,
     }
     .publish(&session, &source, &directory)

@@ -70,13 +70,7 @@ pub fn s2_inhibition<B: Backend>(
     movers: &[Head],
     execution: &Execution,
 ) -> Result<Vec<Inhibition>, AnalysisError> {
-    if roles.len() < pairs.len() {
-        return Err(AnalysisError::NoNames { prompt: roles.len() });
-    }
-    if let Some(prompt) = (0..pairs.len()).find(|&p| [roles[p].s1, roles[p].s2].iter().any(|r| *r > pairs.end(p))) {
-        let position = roles[prompt].s1.max(roles[prompt].s2);
-        return Err(AnalysisError::NameOutside { prompt, position, len: pairs.end(prompt) + 1 });
-    }
+    check_roles(pairs, roles)?;
     catch_device_faults::<B, _>(&model.device(), || {
         let mut found: Vec<Inhibition> = candidates
             .iter()
@@ -126,6 +120,18 @@ pub fn s2_inhibition<B: Backend>(
         (execution.progress)(pairs.len() * candidates.len(), pairs.len() * candidates.len());
         Ok(found)
     })
+}
+
+/// Refuses prompts without roles, and names that lie outside their prompts.
+fn check_roles(pairs: &PromptPairs, roles: &[Roles]) -> Result<(), AnalysisError> {
+    if roles.len() < pairs.len() {
+        return Err(AnalysisError::NoNames { prompt: roles.len() });
+    }
+    if let Some(prompt) = (0..pairs.len()).find(|&p| [roles[p].s1, roles[p].s2].iter().any(|r| *r > pairs.end(p))) {
+        let position = roles[prompt].s1.max(roles[prompt].s2);
+        return Err(AnalysisError::NameOutside { prompt, position, len: pairs.end(prompt) + 1 });
+    }
+    Ok(())
 }
 
 /// Returns a head's attention from `dest` to `src`, which have one position per prompt.

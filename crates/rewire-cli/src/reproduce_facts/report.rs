@@ -1,25 +1,29 @@
-//! The example's report, in the demo's order.
+//! The example's report: the finding, how to read it, exact effects, direct logit attribution, and
+//! what the model knows.
 
+use rewire_analysis::stats::Proportion;
 use rewire_report::Page;
-use rewire_report::charts::{self, HeatMapLabels};
+use rewire_report::charts::{self, HeatMapLabels, Meaning};
 use rewire_studies::facts::{Fact, Next, Patched};
 
 use super::shown::{Found, NEXT, by_position, next_rows};
+use crate::finding::{Finding, reading};
+use crate::in_words::{number, right_on};
 use crate::model::Source;
-use crate::notices::new_page;
 use crate::session::Session;
 use rewire_report::names::numbered;
 
-pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
-    let mut page = new_page("Factual recall", &source.subtitle(session.device()), session, source, &found.warnings);
-    page.section(
-        "What the model knows",
-        "The probability of each landmark's city as the next token, and the city's rank among all tokens.",
+pub(super) fn page(session: &Session, source: &Source, found: &Found, finding: &Finding) -> Page {
+    let mut page = finding.page("Factual recall", &source.subtitle(session.device()), &found.warnings);
+    let lead = "Where does the model read out that the Eiffel Tower is in Paris? Each cell of a map is one patch: the \
+                corrupted run takes one activation at one position from the clean run. Every effect is exact, and a \
+                share of the clean-corrupted difference: 0 leaves the corrupted run's logit difference, 1 restores the \
+                clean run's. Above 0 (blue) supports the fact.";
+    reading(&mut page, session, source, lead);
+    page.text(
+        "The model reads the fact out at the layers in which the effect moves from the landmark's tokens to the last \
+         position. Random words have no city, so no other city competes with the answer.",
     );
-    let row = |fact: &Fact| {
-        vec![fact.landmark.to_owned(), fact.city.to_owned(), format!("{:.4}", fact.probability), fact.rank.to_string()]
-    };
-    page.table(&["landmark", "city", "probability", "rank"], found.facts.iter().map(row).collect());
     for warning in &found.left_out {
         page.text(warning);
     }
@@ -27,14 +31,25 @@ pub(super) fn page(session: &Session, source: &Source, found: &Found) -> Page {
         patched(&mut page, source, set, labels);
     }
     direct(&mut page, source, found);
-    page.section("How to read this", "");
-    page.text(
-        "Each cell is one patch: the corrupted run takes one activation at one position from the clean run. Every \
-         effect is exact. An effect of 0 leaves the corrupted run's logit difference; 1 restores the clean run's logit \
-         difference. The model reads the fact out at the layers in which the effect moves from the landmark's tokens \
-         to the last position. Random words have no city, so no other city competes with the answer.",
-    );
+    facts(&mut page, found);
     page
+}
+
+/// Adds the landmarks with the probabilities of their cities.
+fn facts(page: &mut Page, found: &Found) {
+    let known = Proportion::of(found.facts.iter().map(|fact| fact.rank == 1));
+    page.section(
+        "What the model knows",
+        &format!(
+            "The probability (0 to 1) of each landmark's city as the next token, and the city's rank among all tokens; \
+             rank 1 is right. The model is {}.",
+            right_on(known, "landmark")
+        ),
+    );
+    let row = |fact: &Fact| {
+        vec![fact.landmark.to_owned(), fact.city.to_owned(), number(fact.probability), fact.rank.to_string()]
+    };
+    page.table(&["landmark", "city", "probability", "rank"], found.facts.iter().map(row).collect());
 }
 
 fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
@@ -43,20 +58,15 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
     page.section(
         &format!("Patching against {}", set.name),
         &format!(
-            "Clean prompt: {of_clean:?}. Corrupted prompt: {of_corrupted:?}. The logit difference is the logit of \
-             Paris minus the logit of Rome."
+            "Exact effects by layer and position, as shares of the clean-corrupted difference. Clean prompt: \
+             {of_clean:?}. Corrupted prompt: {of_corrupted:?}. The logit difference is the logit of Paris minus the \
+             logit of Rome."
         ),
     );
     let row = |run: &str, difference: f64, next: &Next| {
-        let [right, wrong] = next.answers.map(|(p, rank)| format!("{p:.4} (rank {rank})"));
+        let [right, wrong] = next.answers.map(|(p, rank)| format!("{} (rank {rank})", number(p)));
         vec![run.to_owned(), format!("{difference:.4}"), right, wrong]
     };
-    page.table(
-        &["prompt", "logit difference", "Paris", "Rome"],
-        vec![row("clean", clean, &set.next[0]), row("corrupted", corrupted, &set.next[1])],
-    );
-    page.text("The likeliest next tokens after both prompts, as many as the demo prints:");
-    page.table(&NEXT, next_rows(set));
     let maps: Vec<_> = set.outcome.effects.iter().map(by_position).collect();
     let titles = ["Residual stream before each block", "Attention output", "MLP output"];
     for (title, map) in titles.iter().zip(&maps) {
@@ -65,16 +75,25 @@ fn patched(page: &mut Page, source: &Source, set: &Patched, tokens: &[String]) {
             columns: ("position", tokens),
             reach: charts::color_limit([map.view()]),
         };
-        page.chart(charts::heat_map(title, &map.view(), labels));
+        match map.iter().any(|v| *v != 0.0) {
+            true => page.chart(charts::effect_map(title, &map.view(), labels, Meaning::of(&set.outcome), None)),
+            false => page.text(&format!("Without a map, because every effect is 0: {title}.")),
+        }
     }
+    page.table(
+        &["prompt", "logit difference (logits)", "probability of Paris", "probability of Rome"],
+        vec![row("clean", clean, &set.next[0]), row("corrupted", corrupted, &set.next[1])],
+    );
+    page.text("The likeliest next tokens after both prompts, as many as the demo prints:");
+    page.table(&NEXT, next_rows(set));
 }
 
 fn direct(page: &mut Page, source: &Source, found: &Found) {
     page.section(
         "Where the answer is written",
-        "Direct logit attribution on the clean prompt at its last position, with the scale of the final norm held. The \
-         columns are logit differences, in logits: of the residual stream after each layer, of the layer's attention \
-         output, and of its MLP output.",
+        "An estimate beside the exact effects: direct logit attribution on the clean prompt at its last position, with \
+         the scale of the final norm held. The columns are logit differences, in logits; above 0 is for Paris: of the \
+         residual stream after each layer, of the layer's attention output, and of its MLP output.",
     );
     let layers = numbered("L", source.config.n_layers);
     let of = |i: usize| found.direct.effects[i].mean();
@@ -85,7 +104,7 @@ fn direct(page: &mut Page, source: &Source, found: &Found) {
         row
     };
     page.table(
-        &["layer", "stream after it", "attention adds", "MLP adds"],
+        &["layer", "stream after it (logits)", "attention adds (logits)", "MLP adds (logits)"],
         layers.iter().enumerate().map(row).collect(),
     );
     page.text(&format!(

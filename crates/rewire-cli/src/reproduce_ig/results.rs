@@ -1,4 +1,4 @@
-//! The results as tables, notes and a summary.
+//! The results as tables and notes, and the rows that the summary and the report print.
 
 use ndarray::Array2;
 use rewire_analysis::Reduce;
@@ -7,19 +7,14 @@ use rewire_analysis::patching::AnswerAccuracy;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
 use rewire_hooks::Head;
-use rewire_report::names::counted;
 use rewire_report::{Quantity, Table};
-use rewire_studies::Check;
 use rewire_studies::integrated_gradients::{
     Ablations as Study, Aside, Averaged, BASELINES, Contrasted, FIGURES, Found, INTERVENTIONS, KINDS, Lines, Mean,
-    REFERENCE, asides,
+    REFERENCE,
 };
 use serde_json::{Value, json};
 
 use super::arguments::Arguments;
-use crate::model::Source;
-use crate::output::text_table;
-use crate::session::Session;
 
 /// Number of nodes in a table.
 pub(super) const TOP_NODES: usize = 10;
@@ -220,8 +215,13 @@ pub(super) fn with_interval(p: Proportion) -> String {
     format!("{:.4} ({low:.3} to {high:.3})", p.share())
 }
 
-pub(super) const ACCURACY: [&str; 5] =
-    ["ablated", "replaced by", "says the answer (95% interval)", "answer ranks first", "logit difference"];
+pub(super) const ACCURACY: [&str; 5] = [
+    "ablated",
+    "replaced by",
+    "says the answer (share, 95% interval)",
+    "answer ranks first (share)",
+    "logit difference (logits)",
+];
 
 /// Returns one row per ablation.
 pub(super) fn accuracy_rows(study: &Study) -> Vec<Vec<String>> {
@@ -242,57 +242,4 @@ pub(super) fn accuracy_rows(study: &Study) -> Vec<Vec<String>> {
         }
     }
     rows
-}
-
-pub(super) fn summary(
-    session: &Session,
-    source: &Source,
-    found: &Found,
-    checks: &[Check],
-    arguments: &Arguments,
-) -> String {
-    let compared = &found.compared;
-    let [clean, corrupted] = compared.logit_differences();
-    let mut text = format!("{} on {}\n", source.name, session.device());
-    text += &format!("clean logit difference {clean:.4}, corrupted {corrupted:.4}\n\n");
-    text += "attributions compared with activation patching (\"notebook's\": one gradient near the clean activation, \
-             not integrated gradients)\n";
-    text += &text_table(&COMPARISON, &comparison_rows(found));
-    let worst = |integrated: &Integrated| {
-        let gaps = integrated.completeness.iter().flat_map(|c| c.gap.iter().zip(&c.change));
-        gaps.fold([0.0_f32; 2], |[gap, change], (g, c)| [gap.max(g.abs()), change.max(c.abs())])
-    };
-    for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
-        let [gap, change] = worst(&lines.integrated);
-        let [literal, _] = worst(&lines.literal);
-        text += &format!(
-            "{baseline} baseline: largest change of the metric {change:.3}, largest completeness gap {gap:.1e} (gap of \
-             the notebook's figure: {literal:.3})\n"
-        );
-    }
-    if let Some(averaged) = &found.averaged {
-        text += &format!(
-            "\ncorrelation with activation patching over {}, corrupted baseline, seed {}: mean (95% bootstrap \
-             interval)\n",
-            counted(averaged.n, "generated pair"),
-            averaged.seed
-        );
-        text += &text_table(&AVERAGED, &averaged_rows(averaged));
-        text += &[0, 1].map(|kind| format!("{}\n", averaged.conclusion(kind))).concat();
-    }
-    if let Some(study) = &found.study {
-        let prompts = counted(study.whole.said.n, "generated prompt");
-        text += &format!("\nright on {prompts}, seed {}\n", arguments.seed);
-        if study.means_nothing() {
-            text += "the model never gets the task right: the accuracies below mean nothing\n";
-        }
-        text += &text_table(&ACCURACY, &accuracy_rows(study));
-    }
-    if !checks.is_empty() {
-        text += "\ncompared with the figures that the notebook prints\n";
-        text += &text_table(&Check::HEADER, &checks.iter().map(Check::row).collect::<Vec<_>>());
-        text += "\nfigures from the table of heads that the notebook's code does not reproduce\n";
-        text += &text_table(&ASIDES, &aside_rows(&asides(compared)));
-    }
-    text
 }

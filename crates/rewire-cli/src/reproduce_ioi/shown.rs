@@ -2,11 +2,12 @@
 
 use std::ops::Deref;
 
-use rewire_analysis::stats::pearson;
+use rewire_analysis::stats::{Proportion, pearson};
 use rewire_studies::Check;
 use rewire_studies::ioi::{DIRECTIONS, Demo, Findings, HeadEffect, Noising};
 use serde_json::{Value, json};
 
+use crate::in_words::{number, signed};
 use rewire_report::names::head_name;
 use rewire_report::{Certainty, Columns, describe_clusters};
 
@@ -46,6 +47,12 @@ impl Set {
         Self { found, certainty }
     }
 
+    /// Returns on how many clean prompts the logit of the right name is above that of the wrong
+    /// one.
+    pub(super) fn right(&self) -> Proportion {
+        Proportion::of(self.outcomes[0][0].baselines.clean.iter().map(|difference| *difference > 0.0))
+    }
+
     /// Returns header and rows of a table of the `n` heads of largest exact effect.
     pub(super) fn table(&self, direction: usize, n: usize) -> (Vec<String>, Vec<Vec<String>>) {
         let heads = self.heads(direction);
@@ -56,12 +63,12 @@ impl Set {
         let row = |((head, place), sure): ((&HeadEffect, &Vec<usize>), Vec<String>)| {
             let HeadEffect { layer, head, exact, attribution } = *head;
             let name = certainty.marked(head_name(layer, head), place);
-            let estimate = [format!("{attribution:.4}"), format!("{:+.4}", attribution - exact)];
-            [name, format!("{exact:.4}")].into_iter().chain(sure).chain(estimate).collect()
+            let estimate = [number(attribution), signed(attribution - exact)];
+            [name, number(exact)].into_iter().chain(sure).chain(estimate).collect()
         };
         let rows = heads.iter().zip(&places).zip(rows).map(row).collect();
         let [first, last] =
-            [["head", "exact"], ["attribution", "error of attribution"]].map(|names| names.map(str::to_owned));
+            [["head", "exact (share)"], ["attribution (share)", "error (share)"]].map(|names| names.map(str::to_owned));
         (first.into_iter().chain(header).chain(last).collect(), rows)
     }
 

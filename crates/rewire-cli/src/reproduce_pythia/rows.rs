@@ -10,6 +10,7 @@ use rewire_studies::pythia::{Comparison, Member};
 
 use super::sentences::names;
 use super::shown::{Found, Step};
+use crate::in_words::{number, signed};
 
 /// Header of [`published_rows`].
 pub(super) const PUBLISHED: [&str; 5] = ["class", "published", "found", "recall", "precision"];
@@ -30,7 +31,7 @@ pub(super) fn published_rows(found: &Found) -> Vec<Vec<String>> {
 
 /// Header of [`member_rows`].
 pub(super) const MEMBERS: [&str; 6] =
-    ["head", "class", "effects", "copy score", "negative copy score", "largest attention"];
+    ["head", "class", "effects (share)", "copy score", "negative copy score", "largest attention (0 to 1)"];
 
 /// Returns one row per head of the circuit.
 pub(super) fn member_rows(found: &Found) -> Vec<Vec<String>> {
@@ -95,7 +96,8 @@ pub(super) fn carried_rows(found: &Found) -> Vec<Vec<String>> {
 }
 
 /// Header of [`carried_rows`].
-pub(super) const CARRIED: [&str; 5] = ["heads", "number", "kept alone", "left without", "circuit's rank"];
+pub(super) const CARRIED: [&str; 5] =
+    ["heads", "number", "kept alone (share)", "left without (share)", "circuit's rank"];
 
 fn percent(share: f64) -> String {
     format!("{:.1}%", 100.0 * share)
@@ -111,9 +113,9 @@ pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>
     let Columns { header, rows } = step.certainty.columns(&step.outcome.effects[0], &places);
     let row = |((head, effect), sure): (&(Head, f32), Vec<String>)| {
         let name = step.certainty.marked(head.to_string(), &[head.layer, head.head]);
-        [name, format!("{effect:+.4}")].into_iter().chain(sure).collect()
+        [name, signed(*effect)].into_iter().chain(sure).collect()
     };
-    let header = ["head", "effect"].map(str::to_owned).into_iter().chain(header).collect();
+    let header = ["head", "effect (share)"].map(str::to_owned).into_iter().chain(header).collect();
     (header, heads.iter().zip(rows).map(row).collect())
 }
 
@@ -121,8 +123,8 @@ pub(super) fn step_table(step: &Step, n: usize) -> (Vec<String>, Vec<Vec<String>
 pub(super) fn suppression_row(s: &Suppression) -> Vec<String> {
     vec![
         s.head.to_string(),
-        format!("{:.5}", s.ablated),
-        format!("{:.5}", s.preserved),
+        number(s.ablated as f32),
+        number(s.preserved as f32),
         // Adding 0 turns a score that rounds to -0 into 0.
         s.score().map_or("-".to_owned(), |score| format!("{:.1}%", (1000.0 * score).round() / 10.0 + 0.0)),
     ]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use rewire_analysis::path::Edge;
+use rewire_analysis::stats::Proportion;
 use rewire_circuits::PathStep;
 use rewire_hooks::Head;
 use rewire_report::{Emphasis, Graph, GraphEdge, GraphNode};
@@ -45,6 +46,11 @@ impl<'a> Found<'a> {
         let layers = found.direct.effects().nrows();
         let graph = graph(&found.edges.pruned, &found.circuit, &found.direct, layers, arguments.threshold);
         Self { found, steps, graph }
+    }
+
+    /// Returns on how many clean prompts the logit of IO is above the logit of S.
+    pub(super) fn right_answers(&self) -> Proportion {
+        Proportion::of(self.parts.baselines.clean.iter().map(|difference| *difference > 0.0))
     }
 
     /// Returns a step by the name of its tables, if it ran.

@@ -74,15 +74,26 @@ fn reproduce_pythia_writes_the_circuit_and_its_evidence() {
     // Every path to a later layer was patched, and there are no other paths.
     assert_eq!(edges.iter().filter(|v| !v.is_nan()).count(), 6 * 8 * 8 * 3);
     let report = std::fs::read_to_string(out.join("report.html")).unwrap();
-    for heading in [
+    let headings = shared::headings(&report);
+    let ours: Vec<&String> = headings.iter().filter(|h| *h != "Finding" && *h != "Warnings").collect();
+    let exact_first_and_details_last = [
+        "How to read this",
+        "The circuit",
+        "Parts of heads",
         "Direct effects on the logits",
-        "Movers and negative movers",
-        "Backups",
+        "Into the movers' queries",
+        "Into the inhibitors' values",
+        "Into the keys of the induction heads",
         "Paths between heads",
-        "Faithfulness of the circuit",
-    ] {
-        assert!(report.contains(heading), "{model}: no section {heading}");
-    }
+        "Movers and negative movers",
+        "Backups and copy suppression",
+    ];
+    assert_eq!(ours, exact_first_and_details_last, "{model}");
+    assert!(!report.contains("<tbody></tbody>"), "{model}: an empty table");
+    let of = format!("The circuit has {} of 32 heads;", members.len());
+    assert!(printed.lines().any(|line| line.starts_with(&of)), "{model}: {of} is not in {printed}");
+    assert!(printed.contains(" of 40 clean prompts"), "{model}: {printed}");
+    assert!(shared::text_of(&report).contains(&of), "{model}: the report does not begin as the screen does");
     assert!(report.contains("<svg class=\"graph\""), "{model}: no graph");
 }
 
@@ -186,6 +197,21 @@ fn reproduce_facts_patches_by_position() {
         }
         let about = json(&out.join("effects.json"));
         assert_eq!(about["notes"]["prompts"]["the Colosseum"][0], "The Eiffel Tower is located in the city of");
-        assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains("What the model knows"));
+        let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+        let headings = shared::headings(&report);
+        let ours: Vec<&String> = headings.iter().filter(|h| *h != "Finding" && *h != "Warnings").collect();
+        let expected = [
+            "How to read this",
+            "Patching against the Colosseum",
+            "Patching against random words",
+            "Where the answer is written",
+            "What the model knows",
+        ];
+        assert_eq!(ours, expected, "{model}");
+        assert!(
+            printed.contains("\nAgainst the Colosseum (one pair of prompts, so without an interval), "),
+            "{printed}"
+        );
+        assert!(printed.contains("the model is right on 12 of 12 landmarks"), "{model}: {printed}");
     }
 }

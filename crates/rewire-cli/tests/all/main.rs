@@ -9,6 +9,7 @@ mod notation;
 mod numbers;
 mod outputs;
 mod refusals;
+mod reports;
 mod results;
 #[allow(missing_docs, unreachable_pub)]
 mod shared;

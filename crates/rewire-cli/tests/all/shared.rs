@@ -58,6 +58,18 @@ pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// Returns the section headings of a report, in order, as text.
+pub fn headings(report: &str) -> Vec<String> {
+    let sections: Vec<&str> = report.split("</h2>").collect();
+    let before = sections[..sections.len() - 1].iter();
+    before.map(|section| text_of(section.rsplit('>').next().unwrap())).collect()
+}
+
+/// Replaces the HTML escapes that a report has.
+pub fn text_of(html: &str) -> String {
+    html.replace("&#39;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
 /// Two of the demo's pairs.
 pub const PAIRS: &str = r#"{"clean": "When John and Mary went to the shops, John gave the bag to", "corrupt": "When John and Mary went to the shops, Mary gave the bag to", "answers": [" Mary"], "wrong_answers": [" John"]}
 {"clean": "When Tom and James went to the park, James gave the ball to", "corrupt": "When Tom and James went to the park, Tom gave the ball to", "answers": [" Tom"], "wrong_answers": [" James"]}

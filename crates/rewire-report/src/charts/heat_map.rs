@@ -191,7 +191,7 @@ impl Size {
 fn cell(n: usize, room: usize) -> usize {
     match n {
         n if n <= MOST_LABELS => (room / n.max(1)).clamp(13, 30),
-        n => (1900 / n).clamp(1, 12),
+        n => (1700 / n).clamp(1, 12),
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_color_that_supports_is_at_the_top_if_removing_a_node_helps_nobody() {
+    fn the_color_of_support_is_at_the_end_of_the_scale_that_supports() {
         let values = ndarray::arr2(&[[0.5, -0.25]]);
         let colors = |support| {
             let drawn = drawn(&values, Meaning { unit: "logits", support, floor: 1e-5 }, None);

@@ -58,7 +58,8 @@ pub struct Bars {
     pub intervals: Vec<[f64; 2]>,
 }
 
-/// Returns grouped bars, one group per name, on a scale from 0 to `top`.
+/// Returns grouped bars, one group per name, on a scale up to `top`. The scale begins at 0, or at
+/// the lowest bar or interval below 0.
 #[must_use]
 pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&str; 2], top: f64) -> Chart {
     let mut plot = Plot::new();
@@ -77,7 +78,9 @@ pub fn bars(title: &str, names: &[String], rows: &[Bars], [x_axis, y_axis]: [&st
         plot.add_trace(bar);
     }
     let x = Axis::new().title(Title::from(x_axis)).type_(AxisType::Category).auto_margin(true);
-    let y = Axis::new().title(Title::from(y_axis)).auto_margin(true).range(vec![0.0, 1.05 * top]);
+    let lowest = rows.iter().flat_map(|row| row.heights.iter().chain(row.intervals.iter().map(|ends| &ends[0])));
+    let bottom = lowest.copied().fold(0.0, f64::min);
+    let y = Axis::new().title(Title::from(y_axis)).auto_margin(true).range(vec![1.05 * bottom, 1.05 * top]);
     let legend = Legend::new().font(Font::new().size(12));
     let layout = layout(title).x_axis(x).y_axis(y).bar_mode(BarMode::Group).show_legend(rows.len() > 1).legend(legend);
     plot.set_layout(layout);

@@ -22,13 +22,13 @@ pub enum Support {
 impl Support {
     /// Returns the sign that supports, for effects of a method.
     ///
-    /// | method | supports |
+    /// | method | a supporting node is |
     /// |---|---|
-    /// | activation, attribution and path patching, denoising | above 0: the clean activation restores |
-    /// | activation, attribution and path patching, noising | below 0: the corrupted activation removes |
-    /// | ablation | below 0: the metric drops without the node |
-    /// | integrated gradients | below 0: the line leads away from the clean activation |
-    /// | logit attribution | above 0: the node writes toward the answer |
+    /// | patching (activation, attribution, path), denoising | above 0: its clean activation restores |
+    /// | patching, noising | below 0: its corrupted activation removes |
+    /// | ablation | below 0: the metric drops without it |
+    /// | integrated gradients | below 0: the line leads away from its clean activation |
+    /// | logit attribution | above 0: it writes toward the answer |
     ///
     /// For `kl` on its own scale the signs are reversed, because the divergence from the clean run
     /// is smallest on the clean run. On the normalized scale, effects are relative to the

@@ -36,10 +36,13 @@ function rewireNumber(value) {
   return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(1) : value.toFixed(4);
 }
 
-/* Returns the number that a cell begins with (0.5, 1e-7, 12%, < 0.001, 0.3 ± 0.1, 4 of 9), or NaN. */
+/* Returns the number that a cell begins with (0.5, 1e-7, 12%, < 0.001, 0.3 ± 0.1, 4 of 9), 0 for
+   "below 1e-5", or NaN. */
 function rewireCell(text) {
-  const number = text.replace(/[−–](?=[\d.])/g, '-').match(/^\s*[<>≈~]?\s*([+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?![\w.])/i);
-  return number ? parseFloat(number[1].replaceAll(',', '')) : NaN;
+  const found = text.replace(/[−–](?=[\d.])/g, '-').match(/^\s*([<>≈~]|below)?\s*([+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?![\w.])/i);
+  if (!found) return NaN;
+  const number = parseFloat(found[2].replaceAll(',', ''));
+  return found[1] === 'below' ? 0 : found[1] === '<' ? number - 1e-9 : number;
 }
 
 /* Sorts a table by the column whose header is clicked: numbers first largest, text first by

@@ -63,7 +63,7 @@ fn first_pair(compared: &Compared) -> Vec<Check> {
 /// Checks patching of the six heads on which the methods differ in the notebook.
 fn patched(compared: &Compared) -> impl Iterator<Item = Check> {
     OUTLIERS.into_iter().map(|(head, score)| {
-        let what = format!("patching score of ({}, {})", head.layer, head.head);
+        let what = format!("patching score of {head}");
         Check::figure(what, score, f64::from(compared.exact_of(head)), 5, OF_SHARES)
     })
 }
@@ -83,13 +83,11 @@ pub struct Aside {
 /// Our figures therefore need not agree, and there is no verdict.
 #[must_use]
 pub fn asides(compared: &Compared) -> Vec<Aside> {
-    let list = |heads: &[Head]| {
-        heads.iter().map(|head| format!("({}, {})", head.layer, head.head)).collect::<Vec<_>>().join(" ")
-    };
+    let list = |heads: &[Head]| heads.iter().map(Head::to_string).collect::<Vec<_>>().join(" ");
     let aside = |what: &str, printed: String, ours: String| Aside { what: what.to_owned(), printed, ours };
     vec![
         aside(
-            "the notebook's figure of (9, 6)",
+            "the notebook's figure of L9H6",
             format!("{FIGURE:.4e}"),
             format!("{:.4e}", compared.literal_of(NAME_MOVER)),
         ),
@@ -114,13 +112,13 @@ fn curves(found: &Found) -> Vec<Check> {
         drawn.map_or_else(Vec::new, |node| found.curves.inside.mean(node))
     };
     let mut checks = vec![
-        points("curve of (2, 5)", &HEAD_2_5, &of(Head::new(2, 5))),
-        points("curve of (10, 3)", &HEAD_10_3, &of(Head::new(10, 3))),
+        points("curve of L2H5", &HEAD_2_5, &of(Head::new(2, 5))),
+        points("curve of L10H3", &HEAD_10_3, &of(Head::new(10, 3))),
     ];
     let score = OUTLIERS.iter().find(|(head, _)| *head == NAME_MOVER).map_or(f64::NAN, |(_, score)| *score);
     let end = HEAD_2_5[0] + score * (LOGIT_DIFFERENCES[0] - LOGIT_DIFFERENCES[1]);
     let got = of(NAME_MOVER).last().map_or(f64::NAN, |v| f64::from(*v));
-    let what = "end of the curve of (9, 6), from its printed patching score";
+    let what = "end of the curve of L9H6, from its printed patching score";
     checks.push(Check::figure(what, end, got, 4, OF_LOGITS));
     checks
 }
@@ -134,7 +132,7 @@ fn contrastive_pair(compared: &Compared, as_printed: &Contrasted) -> Vec<Check> 
     vec![
         Check::figure("contrastive pair, clean logit difference", expected_clean, clean, 3, OF_LOGITS),
         Check::figure("contrastive pair, corrupted logit difference", expected_corrupted, corrupted, 3, OF_LOGITS),
-        small("contrastive pair, the notebook's figure of (9, 6)", CONTRASTIVE_FIGURE, f64::from(as_printed.literal)),
+        small("contrastive pair, the notebook's figure of L9H6", CONTRASTIVE_FIGURE, f64::from(as_printed.literal)),
         Check::figure(
             "contrastive pair, error (delta) of layer 9's heads",
             CONTRASTIVE_DELTA,
@@ -142,9 +140,9 @@ fn contrastive_pair(compared: &Compared, as_printed: &Contrasted) -> Vec<Check> 
             4,
             DELTA_TOLERANCE,
         ),
-        points("contrastive pair, curve of (9, 6)", &CONTRASTIVE_9_6, &as_printed.curve.mean(0)),
+        points("contrastive pair, curve of L9H6", &CONTRASTIVE_9_6, &as_printed.curve.mean(0)),
         Check::figure(
-            "contrastive pair, patching of (9, 6) as a share of the first pair's difference",
+            "contrastive pair, patching of L9H6 as a share of the first pair's difference",
             CONTRASTIVE_PATCHING,
             of_first,
             4,

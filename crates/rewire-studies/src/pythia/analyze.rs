@@ -15,7 +15,7 @@ use rewire_analysis::patching::activation_patching;
 use rewire_analysis::path::{Input, Receiver};
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Outcome};
-use rewire_circuits::{AttentionProfile, PathStep, Seen, evidence, induces, inhibits};
+use rewire_circuits::{AttentionProfile, Evidence, PathStep, Seen, evidence, induces, inhibits};
 use rewire_hooks::Head;
 use rewire_model::{FinalNormGain, Transformer};
 use rewire_tasks::{LogitDiff, Tokenizer};
@@ -105,37 +105,13 @@ pub fn analyze<B: AutodiffBackend>(
     let execution = setup.execution(model, pairs.width());
     let steps = Steps { model: &inner, setup, data, threshold: settings.threshold, execution };
     let parts = steps.parts()?;
-    let last = Receiver::new(inner.config().n_layers - 1, Input::ResidPost);
-    let direct = steps.patched("direct effects", vec![last])?;
-    let opposing = direct.opposing(settings.threshold);
-    let results = [NodeKind::all(Component::HeadResult)];
-    let attribution = logit_attribution(&inner, pairs, &results, FinalNormGain::Applied, &execution)?;
-    let copying = [steps.copying(CopyNorms::Without)?, steps.copying(CopyNorms::With)?];
-    let (looks, shown) = steps.looks(settings.show)?;
-    let suppression = steps.suppression(tokenizer)?;
-    let chosen = Movers::new(&direct, &opposing, &looks);
-    let backup = match chosen.movers.is_empty() {
-        true => None,
-        false => Some(backup_heads(&inner, pairs, &chosen.movers, FinalNormGain::Applied, &execution)?),
-    };
-    let senders = steps.senders(&chosen, &looks)?;
-    let [clean, corrupted] = parts.baselines.means();
-    let evidence = evidence(&Seen {
-        direct: &direct,
-        opposing: &opposing,
-        queries: &senders.queries,
-        values: [&senders.direct_values, &senders.values],
-        keys: &senders.keys,
-        looks: &looks,
-        copying: &copying[0],
-        backup: backup.as_ref(),
-        movers: &chosen.movers,
-        threshold: settings.threshold,
-        share_of_span: (clean / (clean - corrupted)) as f32,
-    });
-    let all: Vec<&PathStep> = [&direct].into_iter().chain(senders.made()).collect();
+    let writers = steps.writers(tokenizer, settings.show)?;
+    let senders = steps.senders(&writers.chosen, &writers.looks)?;
+    let evidence = writers.evidence(&senders, settings.threshold, share_of_span(&parts));
+    let all: Vec<&PathStep> = [&writers.direct].into_iter().chain(senders.made()).collect();
     let circuit = circuit::find(&inner, setup, &sets, &evidence, &all, settings)?;
     let edges = edges::find(model, setup, data, settings)?;
+    let Writers { direct, opposing, attribution, copying, looks, shown, suppression, chosen, backup } = writers;
     let Movers { movers, has_movers, .. } = chosen;
     let Senders { queries, inhibition, direct_values, values, keys } = senders;
     Ok(Found {
@@ -160,6 +136,38 @@ pub fn analyze<B: AutodiffBackend>(
         edges,
         data: sets.steps,
     })
+}
+
+/// The results on the heads that write the answer.
+struct Writers {
+    direct: PathStep,
+    opposing: Vec<Head>,
+    attribution: Outcome,
+    copying: [CopyScores; 2],
+    looks: AttentionProfile,
+    shown: (usize, Array4<f32>),
+    suppression: Vec<Suppression>,
+    chosen: Movers,
+    backup: Option<Backup>,
+}
+
+impl Writers {
+    /// Returns the heads that have a role, from these results and from the senders.
+    fn evidence(&self, senders: &Senders, threshold: f32, share_of_span: f32) -> Vec<Evidence> {
+        evidence(&Seen {
+            direct: &self.direct,
+            opposing: &self.opposing,
+            queries: &senders.queries,
+            values: [&senders.direct_values, &senders.values],
+            keys: &senders.keys,
+            looks: &self.looks,
+            copying: &self.copying[0],
+            backup: self.backup.as_ref(),
+            movers: &self.chosen.movers,
+            threshold,
+            share_of_span,
+        })
+    }
 }
 
 /// The heads with direct effects, sorted into direct inhibitors and movers.
@@ -222,6 +230,26 @@ impl<B: Backend> Steps<'_, B> {
             let execution = Execution { progress, ..self.execution };
             activation_patching(self.model, question, &PARTS.map(NodeKind::all), Direction::Denoising, &execution)
         })
+    }
+
+    /// Finds the heads that write the answer, and measures them. `show` is the prompt whose
+    /// attention is kept.
+    fn writers(&self, tokenizer: &Tokenizer, show: usize) -> Result<Writers, AnalysisError> {
+        let (model, pairs, execution) = (self.model, &self.data.pairs, &self.execution);
+        let last = Receiver::new(model.config().n_layers - 1, Input::ResidPost);
+        let direct = self.patched("direct effects", vec![last])?;
+        let opposing = direct.opposing(self.threshold);
+        let results = [NodeKind::all(Component::HeadResult)];
+        let attribution = logit_attribution(model, pairs, &results, FinalNormGain::Applied, execution)?;
+        let copying = [self.copying(CopyNorms::Without)?, self.copying(CopyNorms::With)?];
+        let (looks, shown) = self.looks(show)?;
+        let suppression = self.suppression(tokenizer)?;
+        let chosen = Movers::new(&direct, &opposing, &looks);
+        let backup = match chosen.movers.is_empty() {
+            true => None,
+            false => Some(backup_heads(model, pairs, &chosen.movers, FinalNormGain::Applied, execution)?),
+        };
+        Ok(Writers { direct, opposing, attribution, copying, looks, shown, suppression, chosen, backup })
     }
 
     /// Runs path patching from all heads into the receivers.
@@ -294,6 +322,12 @@ impl<B: Backend> Steps<'_, B> {
         let keys = self.into("into the keys", Input::K, if inductive.is_empty() { &finders } else { &inductive })?;
         Ok(Senders { queries, inhibition, direct_values, values, keys })
     }
+}
+
+/// Returns the clean logit difference as a share of the clean minus corrupted one.
+fn share_of_span(parts: &Outcome) -> f32 {
+    let [clean, corrupted] = parts.baselines.means();
+    (clean / (clean - corrupted)) as f32
 }
 
 /// Returns the share of clean prompts with the logit of IO above the logit of S.

@@ -84,13 +84,13 @@ fn compared(found: &Measured) -> Vec<Check> {
         checks.push(Check::figure(what, expected, got, 2, SHARES));
     }
     checks.extend(copying(&found.copying));
-    for (i, Head { layer, head }) in INHIBITORS.into_iter().enumerate() {
+    for (i, head) in INHIBITORS.into_iter().enumerate() {
         let names = ["attention to S2", "logit difference change", "movers' attention to S1, change"];
         let noise = [SHARES, LOGITS, SHARES];
         for (what, ((expected, got), noise)) in
             names.into_iter().zip(INHIBITION[i].into_iter().zip(found.inhibition[i].means()).zip(noise))
         {
-            checks.push(Check::figure(format!("S2-inhibition of {layer}.{head}: {what}"), expected, got, 3, noise));
+            checks.push(Check::figure(format!("S2-inhibition of {head}: {what}"), expected, got, 3, noise));
         }
     }
     checks
@@ -105,8 +105,8 @@ fn totals(found: &Measured) -> [(&'static str, f64, f64); 6] {
         ("direct effects, 15 heads that oppose, sum", opposing),
         ("taken over by 15 backups, sum (the notebook scales by another position's norm)", t.backup),
         ("into the movers' queries, 10 heads, sum", t.queries),
-        ("into the values of 8.9, 10 heads, sum", t.direct_values),
-        ("into the values of 7.4 and 7.6, 10 heads, sum", t.values),
+        ("into the values of L8H9, 10 heads, sum", t.direct_values),
+        ("into the values of L7H4 and L7H6, 10 heads, sum", t.values),
     ];
     let mut rows = [("", 0.0, 0.0); 6];
     for (row, ((what, got), expected)) in rows.iter_mut().zip(named.into_iter().zip(TOTALS)) {
@@ -126,10 +126,10 @@ fn copying(scores: &CopyScores) -> Vec<Check> {
         ("copy score", COPYING.as_slice(), &scores.positive, Some(last)),
         ("negative copy score", NEGATIVE_COPYING.as_slice(), &scores.negative, None),
     ] {
-        for &(Head { layer, head }, percent) in printed {
-            let got = f64::from(ours[[layer, head]]);
+        for &(head, percent) in printed {
+            let got = f64::from(ours[[head.layer, head.head]]);
             checks.push(Check {
-                what: format!("{sign} of {layer}.{head}, per cent"),
+                what: format!("{sign} of {head}, per cent"),
                 expected: format!("{percent:.2}"),
                 got: format!("{got:.2}"),
                 verdict: Verdict::of((percent - got).abs() < half_a_name),
@@ -141,7 +141,7 @@ fn copying(scores: &CopyScores) -> Vec<Check> {
         });
         let others = others.count();
         checks.push(Check {
-            what: format!("further heads{} with a {sign} above 0", if until.is_some() { " up to 9.7" } else { "" }),
+            what: format!("further heads{} with a {sign} above 0", if until.is_some() { " up to L9H7" } else { "" }),
             expected: "0".to_owned(),
             got: others.to_string(),
             verdict: Verdict::of(others == 0),
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(differing(|f| f.totals.queries += 0.01), ["into the movers' queries, 10 heads, sum"]);
         assert_eq!(differing(|f| f.totals.direct[1] -= 0.01).len(), 1);
         // One more of 210 names.
-        assert_eq!(differing(|f| f.copying.positive[[9, 6]] += 100.0 / 210.0), ["copy score of 9.6, per cent"]);
+        assert_eq!(differing(|f| f.copying.positive[[9, 6]] += 100.0 / 210.0), ["copy score of L9H6, per cent"]);
         assert_eq!(differing(|f| f.copying.positive[[3, 1]] = 100.0 / 210.0).len(), 1);
         assert_eq!(differing(|f| f.copying.positive[[11, 1]] = 50.0).len(), 0, "the stored output ends before L11H1");
         assert_eq!(differing(|f| f.copying.negative[[11, 1]] = 50.0).len(), 1);

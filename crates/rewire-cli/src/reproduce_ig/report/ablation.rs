@@ -7,6 +7,7 @@ use rewire_report::charts::{self, Bars};
 use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};
 
 use super::attributions::least_squares;
+use crate::in_words::{count, number, right_on};
 use crate::model::Source;
 use crate::reproduce_ig::arguments::Arguments;
 use crate::reproduce_ig::results::{ACCURACY, accuracy_rows, with_interval};
@@ -20,19 +21,20 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
     page.section(
         "Heads on which the methods disagree",
         &format!(
-            "Outlier heads: patching minus attribution lies beyond the limits of agreement, corrupted baseline. The \
-             notebook has its own rule. It multiplies its figure by 1e5 and takes heads whose absolute difference from \
-             patching exceeds 1.96 standard deviations of such differences. The result depends on the factor 1e5. In \
-             this run the scaled figure has on average {:.4} times the absolute value of patching.",
+            "Outlier heads: patching minus integrated gradients lies beyond the limits of agreement, corrupted \
+             baseline. Scores are shares of the clean-corrupted difference. The notebook has its own rule. It \
+             multiplies its figure by 1e5 and takes heads whose absolute difference from patching exceeds 1.96 \
+             standard deviations of such differences. The result depends on the factor 1e5. In this run the scaled \
+             figure has on average {:.4} times the absolute value of patching.",
             compared.scaled_literal_share()
         ),
     );
     let row = |&head: &Head| {
         let mut row = vec![
             head.to_string(),
-            format!("{:.5}", compared.exact_of(head)),
-            format!("{:.5}", compared.integrated_of(head)),
-            format!("{:.5}", compared.scaled_literal_of(head)),
+            number(compared.exact_of(head)),
+            number(compared.integrated_of(head)),
+            number(compared.scaled_literal_of(head)),
             mark(compared.outliers().contains(&head)),
             mark(compared.literal_outliers().contains(&head)),
         ];
@@ -41,8 +43,14 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
         }
         row
     };
-    let mut header =
-        vec!["head", "patching", "IG", "notebook's figure times 1e5", "outlier", "outlier by the notebook's rule"];
+    let mut header = vec![
+        "head",
+        "patching (share)",
+        "integrated gradients (share)",
+        "notebook's figure times 1e5",
+        "outlier",
+        "outlier by the notebook's rule",
+    ];
     header.extend(source.is_gpt2_small().then_some("published class"));
     let mut heads = compared.outliers();
     heads.extend(compared.literal_outliers().into_iter().filter(|h| !compared.outliers().contains(h)));
@@ -55,8 +63,9 @@ pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, argument
     if source.is_gpt2_small() {
         circuit(page, found);
     }
-    if let Some(study) = &found.study {
-        experiments(page, source, found, study, arguments);
+    match &found.study {
+        Some(study) => experiments(page, source, found, study, arguments),
+        None => page.text("The heads were not ablated: there are no generated prompts for it (--prompts 0)."),
     }
 }
 
@@ -75,8 +84,8 @@ fn circuit(page: &mut Page, found: &Found) {
             rows.push(vec![
                 head.to_string(),
                 format!("{} ({})", class.name, class.at),
-                format!("{:.4}", compared.exact_of(head)),
-                format!("{:.4}", compared.integrated_of(head)),
+                number(compared.exact_of(head)),
+                number(compared.integrated_of(head)),
                 rank.to_string(),
             ]);
         }
@@ -84,18 +93,20 @@ fn circuit(page: &mut Page, found: &Found) {
     page.text(
         "The heads of the published circuit (Wang et al. 2022), with both scores and the rank of the exact effect:",
     );
-    page.table(&["head", "class", "patching", "IG", "rank of effect"], rows);
+    page.table(&["head", "class", "patching (share)", "integrated gradients (share)", "rank of effect"], rows);
 }
 
 fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, arguments: &Arguments) {
     page.section(
         "Ablation: does the model still give the right answer?",
         &format!(
-            "{} generated prompts (seed {}). The model generates up to three greedy tokens per prompt. A prompt counts \
-             as right if the first generated word contains the name. Ablated heads are replaced by zero, by their mean \
-             over {REFERENCE} other prompts and all positions (mean), or by their activation on the prompt with three \
-             other names (resample). Intervals are 95% Wilson intervals.",
-            study.whole.said.n, arguments.seed
+            "The intact model is {} (seed {}). Shares are of these prompts, logit differences in logits. The model \
+             generates up to three greedy tokens per prompt. A prompt counts as right if the first generated word \
+             contains the name. Ablated heads are replaced by zero, by their mean over {REFERENCE} other prompts and \
+             all positions (mean), or by their activation on the prompt with three other names (resample). Intervals \
+             are 95% Wilson intervals.",
+            right_on(study.whole.said, "generated prompt"),
+            arguments.seed
         ),
     );
     if study.means_nothing() {
@@ -137,13 +148,17 @@ fn experiments(page: &mut Page, source: &Source, found: &Found, study: &Study, a
     correlations(page, source, found, study);
 }
 
+/// Adds the correlations of scores with the change of accuracy.
 fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) {
-    page.section(
-        "Do the scores predict the change of accuracy?",
-        "Correlations over the ablated heads of each score with the change of the share of prompts answered right.",
+    page.text(
+        "Do the scores predict the change of accuracy? Correlations over the ablated heads of each score with the \
+         change of the share of prompts answered right, by ablation:",
     );
     if study.heads.len() < 3 {
-        page.text(&format!("{} heads were ablated. A correlation needs at least 3.", study.heads.len()));
+        page.text(&format!(
+            "No correlation and no plot: {} ablated, and a correlation needs at least 3 heads.",
+            count(study.heads.len(), "head")
+        ));
         return;
     }
     let number = |r: &Option<f64>| r.map_or("-".to_owned(), |r| format!("{r:.4}"));
@@ -157,7 +172,7 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
          either method.",
         study.heads.len()
     ));
-    let axes = ["patching minus IG", "change of the share right"];
+    let axes = ["patching minus integrated gradients", "change of the share right"];
     let scatters = INTERVENTIONS.iter().enumerate().map(|(i, by)| {
         let point = |(&head, change): (&Head, f32)| charts::Point {
             x: found.compared.exact_of(head) - found.compared.integrated_of(head),
@@ -182,6 +197,10 @@ fn regressions(page: &mut Page, source: &Source, found: &Found, study: &Study) {
         ("activation patching", Compared::exact_of),
     ];
     let printed = [ZERO_ABLATION.map(Some), MEAN_ABLATION];
+    if study.of_notebook.is_empty() {
+        page.text("The notebook's regressions are left out: no head is an outlier by the notebook's rule.");
+        return;
+    }
     page.text(
         "The notebook's regressions, over the outlier heads of the notebook's rule. The notebook's figure is not \
          scaled by 1e5 here. The printed correlations have no verdict, because they are for the notebook's 10,000 \

@@ -1,79 +1,89 @@
-//! The report's sections on attributions to both baselines, activation patching, and their
-//! comparison.
+//! The report's sections on activation patching, and on integrated gradients to both baselines
+//! with their comparison.
 
 use ndarray::{Array2, Ix2};
 use rewire_analysis::Effects;
-use rewire_analysis::integrated::Quadrature;
 use rewire_analysis::stats::Comparison;
 use rewire_report::Page;
-use rewire_report::charts::{self, Chart, HeatMapLabels, Point, StraightLine};
+use rewire_report::charts::{self, Chart, HeatMapLabels, Meaning, Point, StraightLine};
 
+use crate::in_words::number;
 use crate::reproduce_ig::results::TOP_NODES;
 use rewire_report::names::{head_name, numbered};
-use rewire_studies::integrated_gradients::{BASELINES, Compared, Found, KINDS, Lines, TOP, flat, shares};
+use rewire_studies::integrated_gradients::{BASELINES, Compared, KINDS, Lines, TOP, flat, shares};
 
 /// Most points of a scatter plot: more would hide each other, so only the largest are drawn.
 const MOST_POINTS: usize = 3000;
 
 /// Number of neurons above which a map is wider than the page.
 const WIDE: usize = 880;
+/// The note on such a map.
+const SCROLL: &str = "Each neuron is one pixel wide. Scroll to the right for more neurons and for the color scale.";
 
-pub(super) fn sections(page: &mut Page, found: &Found) {
-    let compared = &found.compared;
-    integrated(page, compared, 0);
+pub(super) fn exact(page: &mut Page, compared: &Compared) {
     page.section(
         "Activation patching",
-        "The clean run takes the activation of one neuron or head, at all positions, from the corrupted run. The \
-         effect is the change of the logit difference, as a share of the clean minus corrupted logit difference. An \
-         effect of -1 removes all of the behavior.",
+        "Exact: the clean run takes the activation of one neuron or head, at all positions, from the corrupted run. \
+         The effect is the change of the logit difference, as a share of the clean-corrupted difference. An effect of \
+         -1 removes all of the behavior.",
     );
-    for (kind, (_, name)) in KINDS.iter().enumerate() {
-        page.row(vec![map(&format!("Activation patching, {name}"), &compared.exact.effects[kind])]);
+    if compared.units(0) > WIDE {
+        page.text(SCROLL);
     }
-    analysis(page, compared, 0);
-    integrated(page, compared, 1);
-    analysis(page, compared, 1);
-    scaled(page, compared);
-    slip(page, compared);
+    for (kind, (_, name)) in KINDS.iter().enumerate() {
+        page.row(vec![map(
+            &format!("Activation patching, {name}"),
+            &compared.exact.effects[kind],
+            Meaning::of(&compared.exact),
+        )]);
+    }
 }
 
-/// Adds the maps of integrated gradients and of the notebook's figure for one baseline.
-fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
+/// Adds the maps of integrated gradients and of the notebook's figure for one baseline, and their
+/// comparison with patching.
+pub(super) fn integrated(page: &mut Page, compared: &Compared, baseline: usize) {
     let name = BASELINES[baseline];
     let lead = match baseline {
         0 => {
             "The line goes from the clean activation to zero. For neurons it goes to their activation when the input \
-             of the MLP is zero. Attributions are in logits. The attributions of a layer sum to the change of the \
-             logit difference along the line."
+             of the MLP is zero. Attributions are in logits; below 0 supports the behavior. The attributions of a \
+             layer sum to the change of the logit difference along the line."
         }
-        _ => "The line goes from the clean activation to the corrupted activation. Attributions are in logits.",
+        _ => {
+            "The line goes from the clean activation to the corrupted activation. Attributions are in logits; below 0 \
+             supports the behavior."
+        }
     };
     page.section(&format!("Integrated gradients, {name} baseline"), lead);
     if compared.units(0) > WIDE {
-        page.text("Each neuron is one pixel wide. Scroll to the right for more neurons and for the color scale.");
+        page.text(SCROLL);
     }
     let Lines { integrated, literal_means, .. } = &compared.lines[baseline];
     for (kind, (_, nodes)) in KINDS.iter().enumerate() {
         let title = format!("Integrated gradients, {nodes}, {name} baseline");
-        page.row(vec![map(&title, &integrated.outcome.effects[kind])]);
+        let meaning = Meaning::of(&integrated.outcome);
+        page.row(vec![map(&title, &integrated.outcome.effects[kind], meaning)]);
         let title = format!("The notebook's figure, {nodes}, {name} baseline (means)");
-        page.row(vec![map(&title, &literal_means[kind])]);
+        // Means over positions and dimensions are no logits, and as small as they come.
+        let meaning = Meaning { unit: "mean logits", floor: 0.0, ..meaning };
+        page.row(vec![map(&title, &literal_means[kind], meaning)]);
     }
+    analysis(page, compared, baseline);
 }
 
 /// Returns a map of the mean effects of a kind.
-fn map(title: &str, effects: &Effects) -> Chart {
+fn map(title: &str, effects: &Effects, meaning: Meaning) -> Chart {
     let values: Array2<f32> = effects.mean().into_dimensionality::<Ix2>().unwrap_or_default();
     let reach = charts::color_limit([values.view()]);
-    grid_map(title, &values, usize::from(effects.kind.is_of_heads()), reach)
+    grid_map(title, &values, usize::from(effects.kind.is_of_heads()), reach, meaning)
 }
 
 /// Returns a map of neurons or of heads, `[layer, unit]`.
-fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32) -> Chart {
+pub(super) fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32, meaning: Meaning) -> Chart {
     let unit = if kind == 1 { ("head", "H") } else { ("neuron", "N") };
     let (rows, columns) = (numbered("L", values.nrows()), numbered(unit.1, values.ncols()));
     let labels = HeatMapLabels { rows: ("layer", &rows), columns: (unit.0, &columns), reach };
-    charts::heat_map(title, &values.view(), labels)
+    charts::effect_map(title, &values.view(), labels, meaning, None)
 }
 
 /// Returns a node's name.
@@ -84,13 +94,11 @@ fn node_name(compared: &Compared, kind: usize, flat: usize) -> String {
 
 /// Adds the comparison of one baseline's attributions with patching.
 fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
-    let name = BASELINES[baseline];
-    page.section(
-        &format!("Comparison, {name} baseline"),
-        "The left plots show integrated gradients, the right plots the notebook's figure. First row: the attribution \
-         of each node and its exact effect, with the least-squares line. Both are shares of the clean minus corrupted \
-         logit difference, except that the notebook's figure is a mean over positions and dimensions. Second row: \
-         patching minus attribution, plotted over the mean of both, after dividing each method's scores by their \
+    page.text(
+        "Compared with patching: integrated gradients on the left, the notebook's figure on the right. First row: the \
+         attribution of each node and its exact effect, with the least-squares line. Both are shares of the \
+         clean-corrupted difference, except that the notebook's figure is a mean over positions and dimensions. Second \
+         row: patching minus attribution, plotted over the mean of both, after dividing each method's scores by their \
          largest absolute value. Its lines are the mean difference and the limits of agreement (1.96 standard \
          deviations).",
     );
@@ -113,20 +121,8 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
             charts::scatter_with(&title, &points, [what, "activation patching"], &fit)
         };
         page.row(both.iter().map(regression).collect());
-        let difference = |(what, _, comparison): &(&str, Vec<f32>, &Comparison)| {
-            let d = &comparison.difference;
-            let single = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
-            let points = points(compared, kind, &single(&d.means), &single(&d.differences));
-            let [low, high] = d.limits();
-            let level = |name, intercept, color| StraightLine { name, slope: 0.0, intercept, color };
-            let levels = [
-                level("mean difference", d.bias, "#555555"),
-                level("+1.96 SD", high, "#c51b7d"),
-                level("-1.96 SD", low, "#2166ac"),
-            ];
-            let title = format!("{nodes}: patching minus {what}");
-            charts::scatter_with(&title, &points, ["mean of both, scaled", "difference, scaled"], &levels)
-        };
+        let difference =
+            |(what, _, comparison): &(&str, Vec<f32>, &Comparison)| mean_difference(compared, kind, what, comparison);
         page.row(both.iter().map(difference).collect());
         if exact.len() > MOST_POINTS {
             page.text(&format!(
@@ -138,6 +134,23 @@ fn analysis(page: &mut Page, compared: &Compared, baseline: usize) {
     }
     differences(page, compared, lines);
     shared(page, compared, baseline);
+}
+
+/// Returns a plot of patching minus attribution over the mean of both, with the limits of
+/// agreement.
+fn mean_difference(compared: &Compared, kind: usize, what: &str, comparison: &Comparison) -> Chart {
+    let (d, nodes) = (&comparison.difference, KINDS[kind].1);
+    let single = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
+    let points = points(compared, kind, &single(&d.means), &single(&d.differences));
+    let [low, high] = d.limits();
+    let level = |name, intercept, color| StraightLine { name, slope: 0.0, intercept, color };
+    let levels = [
+        level("mean difference", d.bias, "#555555"),
+        level("+1.96 SD", high, "#c51b7d"),
+        level("-1.96 SD", low, "#2166ac"),
+    ];
+    let title = format!("{nodes}: patching minus {what}");
+    charts::scatter_with(&title, &points, ["mean of both, scaled", "difference, scaled"], &levels)
 }
 
 pub(super) fn least_squares<'a>(x: &[f32], y: &[f32]) -> Vec<StraightLine<'a>> {
@@ -175,13 +188,13 @@ fn differences(page: &mut Page, compared: &Compared, lines: &Lines) {
         let grid = |of: &dyn Fn(usize) -> f32| {
             Array2::from_shape_fn((exact.len() / units, units), |(layer, unit)| of(layer * units + unit))
         };
-        for (what, found) in [("IG", integrated), ("notebook's figure", literal)] {
+        for (what, found) in [("integrated gradients", integrated), ("notebook's figure", literal)] {
             let maps = [
                 (format!("{what} minus patching, {nodes}"), grid(&|i| found[i] - exact[i])),
                 (format!("|{what}| minus |patching|, {nodes}"), grid(&|i| found[i].abs() - exact[i].abs())),
             ];
             let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
-            page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach)).collect());
+            page.row(maps.iter().map(|(title, map)| grid_map(title, map, kind, reach, Meaning::default())).collect());
         }
     }
     page.text(
@@ -216,84 +229,15 @@ fn shared(page: &mut Page, compared: &Compared, baseline: usize) {
             rows.push(vec![
                 node_name(compared, kind, i),
                 (*nodes).to_owned(),
-                format!("{:.4}", exact[i]),
-                format!("{:.4}", f64::from(found[i]) / (clean - corrupted)),
+                number(exact[i]),
+                number((f64::from(found[i]) / (clean - corrupted)) as f32),
                 rank,
             ]);
         }
     }
-    page.text(
-        "The nodes of largest exact effect. Both scores are shares of the clean minus corrupted logit difference:",
+    page.text("The nodes of largest exact effect. Both scores are shares of the clean-corrupted difference:");
+    page.table(
+        &["node", "kind", "patching (share)", "integrated gradients (share)", "rank by integrated gradients"],
+        rows,
     );
-    page.table(&["node", "kind", "patching", "integrated gradients", "rank by IG"], rows);
-}
-
-/// Adds maps of the notebook's figure times 1e5 and of patching, on one color scale.
-fn scaled(page: &mut Page, compared: &Compared) {
-    page.section(
-        "The notebook's figure times 1e5",
-        "Heads, corrupted baseline. The first row shows the notebook's figure times 1e5 and activation patching on one \
-         color scale. The second row shows their differences on another scale. The notebook chose the factor 1e5 to \
-         make both maps look alike. The factor has no other meaning.",
-    );
-    let grid = |of: &dyn Fn((usize, usize)) -> f32| {
-        let shape = compared.exact.effects[1].values.shape();
-        Array2::from_shape_fn((shape[1], shape[2]), of)
-    };
-    let figure = grid(&|place| compared.scaled_literal_of(place.into()));
-    let exact = grid(&|place| compared.exact_of(place.into()));
-    let rows = [
-        [("the notebook's figure times 1e5", figure.clone()), ("activation patching", exact.clone())],
-        [
-            ("figure times 1e5 minus patching", &figure - &exact),
-            ("|figure times 1e5| minus |patching|", figure.mapv(f32::abs) - exact.mapv(f32::abs)),
-        ],
-    ];
-    for maps in rows {
-        let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
-        page.row(maps.iter().map(|(title, map)| grid_map(title, map, 1, reach)).collect());
-    }
-}
-
-/// Adds a description of the notebook's computation, and the completeness gaps that show that it is
-/// not the integral.
-fn slip(page: &mut Page, compared: &Compared) {
-    page.section(
-        "What the notebook's code computes",
-        "Captum runs all quadrature steps in one batch. The notebook's metric reads the logits of batch row 0 only. \
-         Only the first step, next to the clean activation, therefore has a gradient. The gradients of all other steps \
-         are 0. The notebook's code returns that one gradient, times the change of the activation, times the first \
-         weight. The notebook's printed table of heads on this pair is larger by a factor of 18 or more, so it is not \
-         known whether its printed correlations come from one gradient.",
-    );
-    if let Some(node) = Quadrature::default().nodes().ok().and_then(|nodes| nodes.first().copied()) {
-        page.text(&format!(
-            "The first of Captum's 50 steps is at {:.6} of the line, with weight {:.6}.",
-            node.at, node.weight
-        ));
-    }
-    page.text(
-        "Completeness is the evidence: along each line the attributions of a layer must sum to the change of the \
-         metric. The gap is the difference between that sum and that change. The tables list the gap of each layer. \
-         The gaps that the notebook printed are nearly the whole change of the metric. Captum reports gaps and does \
-         not treat them as errors.",
-    );
-    for (baseline, lines) in BASELINES.iter().zip(&compared.lines) {
-        for (kind, (_, nodes)) in KINDS.iter().enumerate() {
-            let [true_, literal] = [&lines.integrated, &lines.literal].map(|of| &of.completeness[kind]);
-            let row = |layer: usize| {
-                let at = [0, layer];
-                vec![
-                    format!("L{layer}"),
-                    format!("{:.4}", true_.change[at]),
-                    true_.steps[layer].to_string(),
-                    format!("{:.1e}", true_.gap[at]),
-                    format!("{:.4}", literal.gap[at]),
-                ]
-            };
-            page.text(&format!("{nodes}, {baseline} baseline:"));
-            let header = ["layer", "change of the metric", "steps", "gap", "gap of the notebook's figure"];
-            page.table(&header, (0..true_.steps.len()).map(row).collect());
-        }
-    }
 }

@@ -11,15 +11,15 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
     let Drawn { heads, inside, wide } = &found.curves;
     page.section(
         "Interpolation curves",
-        "The logit difference on the clean prompt while one head moves along the line from its clean activation (0) to \
-         its corrupted activation (1). Everything after the head is recomputed. Integrated gradients of that head \
-         alone integrates the slope of this curve.",
+        "The logit difference (in logits) on the clean prompt while one head moves along the line from its clean \
+         activation (0) to its corrupted activation (1). Everything after the head is recomputed. Integrated gradients \
+         of that head alone integrates the slope of this curve.",
     );
     let named = |curves: &Curves| {
         let curve = |(node, head): (usize, &Head)| (head.to_string(), curves.mean(node));
         heads.iter().enumerate().map(curve).collect::<Vec<_>>()
     };
-    let axes = ["position on the line (0: clean, 1: corrupted)", "logit difference"];
+    let axes = ["position on the line (0: clean, 1: corrupted)", "logit difference (logits)"];
     page.row(vec![charts::curves("From clean to corrupted", &inside.places, &named(inside), axes)]);
     page.row(vec![charts::curves("Beyond both ends", &wide.places, &named(wide), axes)]);
     let rows = heads.iter().enumerate().map(|(node, head)| {
@@ -34,7 +34,10 @@ pub(super) fn sections(page: &mut Page, found: &Found) {
         "The value of each curve at the clean and the corrupted activation, and its peak and trough over the wide \
          range:",
     );
-    page.table(&["head", "clean end", "corrupted end", "peak (at)", "trough (at)"], rows.collect());
+    page.table(
+        &["head", "clean end (logits)", "corrupted end (logits)", "peak (logits, at)", "trough (logits, at)"],
+        rows.collect(),
+    );
     if !found.contrasts.is_empty() {
         contrasts(page, &found.contrasts);
     }
@@ -51,11 +54,12 @@ fn extremes(places: &[f64], values: &[f32]) -> [String; 2] {
 fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
     page.section(
         "The contrastive pair",
-        "The notebook's second pair is meant to make a name mover matter more: the first mentions of the names become \
-         a cat and a dog. \"as printed\": the corrupted prompt is two tokens longer than the clean prompt. The \
-         notebook's library pads the clean prompt at its end, and the notebook reads the logits after the padding. Its \
-         clean logit difference therefore falls from 4.276 to 1.458, and it compares positions that do not correspond. \
-         \"aligned\": \"cat and dog\" replaces \"John and Mary\" token for token.",
+        "Effects of one head on two further pairs, in logits. The notebook's second pair is meant to make a name mover \
+         matter more: the first mentions of the names become a cat and a dog. \"as printed\": the corrupted prompt is \
+         two tokens longer than the clean prompt. The notebook's library pads the clean prompt at its end, and the \
+         notebook reads the logits after the padding. Its clean logit difference therefore falls from 4.276 to 1.458, \
+         and it compares positions that do not correspond. \"aligned\": \"cat and dog\" replaces \"John and Mary\" \
+         token for token.",
     );
     let row = |c: &Contrasted| {
         let [clean, corrupted] = c.logit_differences;
@@ -74,13 +78,13 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
     let header = [
         "pair",
         "head",
-        "clean",
-        "corrupted",
+        "clean (logits)",
+        "corrupted (logits)",
         "patching (logits)",
-        "IG (logits)",
-        "gap of its layer",
+        "integrated gradients (logits)",
+        "gap of its layer (logits)",
         "notebook's figure (mean)",
-        "gap of the notebook's figure",
+        "gap of the notebook's figure (logits)",
     ];
     page.table(&header, contrasts.iter().map(row).collect());
     for contrast in contrasts {
@@ -95,7 +99,7 @@ fn contrasts(page: &mut Page, contrasts: &[Contrasted]) {
     );
     if let Some(places) = contrasts.first().map(|c| c.curve.places.clone()) {
         let curve = |c: &Contrasted| (format!("{}, {}", c.head, c.name), c.curve.mean(0));
-        let axes = ["position on the line (0: clean, 1: corrupted)", "logit difference"];
+        let axes = ["position on the line (0: clean, 1: corrupted)", "logit difference (logits)"];
         let curves: Vec<_> = contrasts.iter().map(curve).collect();
         page.row(vec![charts::curves("Contrastive pairs", &places, &curves, axes)]);
     }

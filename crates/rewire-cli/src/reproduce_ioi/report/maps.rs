@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView4, Axis, Ix2};
 use rewire_analysis::Effects;
-use rewire_report::charts::{self, HeatMapLabels};
+use rewire_report::charts::{self, HeatMapLabels, Meaning};
 use rewire_report::names::{self, numbered};
 use rewire_report::{AttentionMap, Page};
 use rewire_tasks::PromptPairs;
@@ -38,10 +38,6 @@ impl Labels {
         [("layer", &self.layers), ("head", &self.heads)]
     }
 
-    pub(super) fn by_position(&self) -> [(&str, &[String]); 2] {
-        [("layer", &self.layers), ("position", &self.tokens)]
-    }
-
     pub(super) fn heads_by_position(&self) -> [(&str, &[String]); 2] {
         [("head", &self.all_heads), ("position", &self.tokens)]
     }
@@ -51,10 +47,29 @@ impl Labels {
 pub(super) type AxisNames<'a> = [(&'a str, &'a [String]); 2];
 
 /// Adds maps on one color scale.
-pub(super) fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, columns]: AxisNames) {
+pub(super) fn maps(page: &mut Page, maps: &[(String, Array2<f32>)], [rows, columns]: AxisNames, meaning: Meaning) {
     let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
     for (title, map) in maps {
-        page.chart(charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach }));
+        let labels = HeatMapLabels { rows, columns, reach };
+        page.chart(charts::effect_map(title, &map.view(), labels, meaning, None));
+    }
+}
+
+/// Adds maps of exact effects with the attributions beside them, one row per title, on one color
+/// scale.
+pub(super) fn side_by_side(
+    page: &mut Page,
+    all: &[(String, [Array2<f32>; 2])],
+    [rows, columns]: AxisNames,
+    meaning: Meaning,
+) {
+    let reach = charts::color_limit(all.iter().flat_map(|(_, both)| both.iter().map(|map| map.view())));
+    for (title, both) in all {
+        let labels = HeatMapLabels { rows, columns, reach };
+        let chart = |(map, how): (&Array2<f32>, &str)| {
+            charts::effect_map(&format!("{title} ({how})"), &map.view(), labels, meaning, None)
+        };
+        page.row(both.iter().zip(["exact", "attribution"]).map(chart).collect());
     }
 }
 

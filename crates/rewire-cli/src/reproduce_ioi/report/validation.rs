@@ -1,171 +1,58 @@
-//! The demo's last section: attribution compared with activation patching for each kind of node,
-//! and the nodes with the largest errors.
+//! Checks of attribution: its agreement with activation patching for each kind of node, and
+//! saturated attention as the cause of its errors.
 
-use ndarray::Array2;
-use rewire_analysis::node::{By, Component, NodeKind};
+use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::stats::{Agreement, NodeError, spearman};
-use rewire_analysis::{Effects, Outcome};
 use rewire_report::Page;
-use rewire_report::charts::{self, HeatMapLabels, Point};
-use rewire_studies::ioi::{BLOCKS, HEAD_PARTS};
+use rewire_report::names::head_name;
+use rewire_report::{agreement, screening};
+use rewire_studies::ioi::HEAD_PARTS;
 use rewire_tasks::PromptPairs;
 
-use super::maps::{Labels, attention_map, mean_map};
+use super::maps::attention_map;
+use crate::in_words::{number, signed};
 use crate::model::Source;
 use crate::reproduce_ioi::shown::Found;
-use rewire_report::names::head_name;
-use rewire_report::{agreement, names, screening};
 
-/// Number of nodes with the largest errors listed per kind.
-const WORST: usize = 5;
 /// Number of heads with the largest errors whose patterns are shown.
 const WORST_HEADS: usize = 3;
 /// The heads of GPT-2 small for which the demo finds attribution errors. The demo draws their
 /// attention.
 const GPT2_HEADS: [[usize; 2]; 3] = [[5, 5], [10, 7], [11, 10]];
 
-pub(super) fn sections(page: &mut Page, source: &Source, found: &Found, labels: &Labels) {
+pub(super) fn sections(page: &mut Page, source: &Source, found: &Found) {
     let demo = &found.demo;
     page.section(
-        "Validation of attribution by activation patching",
-        "Attribution compared with the exact effect, for every kind of node that the demo patches. Nodes before the \
-         first position at which the prompts differ have an effect of exactly 0 by both methods and are not compared. \
-         R2 is the share of the variance of the exact effects that attribution explains, without refitting its scale. \
-         An R2 below 0 means that attribution predicts worse than the mean of the exact effects. Top 10 is the number \
-         of the ten largest exact effects that are among the ten largest attributions.",
+        "How far attribution is from the exact effects",
+        "One row for each kind of node that the demo patches, over its prompts, denoising. Correlations, slope and R2 \
+         have no unit; 1 is perfect. Nodes before the first position at which the prompts differ have an effect of \
+         exactly 0 by both methods and are not compared. R2 is the share of the variance of the exact effects that \
+         attribution explains, without refitting its scale: below 0, attribution predicts worse than the mean of the \
+         exact effects. Top 10 is the number of the ten largest exact effects that are among the ten largest \
+         attributions.",
     );
     page.table(&agreement::HEADER, agreement::rows(&demo.agreements));
     let pairs = &found.sets[0].pairs;
     let screened = &demo.screened;
     page.text(&format!(
-        "Screening of all heads by attribution, then verification by patching: {}.",
+        "Screening of all heads by attribution, then verification by patching: {}. Effects are shares of the \
+         clean-corrupted difference:",
         screening::in_words(screened, pairs)
     ));
     page.table(&screening::HEADER, screening::rows(screened, pairs, screened.verified.len()));
-
-    let by_position = BLOCKS.map(|(c, title)| (NodeKind::by_position(c), title));
-    compared(page, found, labels, "By block and position", &by_position);
-    let heads = HEAD_PARTS.map(|(c, title)| (NodeKind::all(c), title));
-    compared(page, found, labels, "By head, all positions", &heads);
     saturation(page, source, found);
-    let heads = HEAD_PARTS.map(|(c, title)| (NodeKind::by_position(c), title));
-    compared(page, found, labels, "By head and position", &heads);
 }
 
-/// Adds maps, scatter plots and the nodes with the largest errors for some kinds.
-fn compared(page: &mut Page, found: &Found, labels: &Labels, heading: &str, kinds: &[(NodeKind, &str)]) {
-    page.section(
-        heading,
-        "Maps of the exact effects (left) and of the attributions (right), on one color scale. Scatter plots of both, \
-         and the nodes with the largest differences, follow.",
-    );
-    maps_beside(page, found, labels, kinds);
-    scatters(page, found, kinds);
-    worst_nodes(page, found, kinds);
-}
-
-/// Adds maps of the exact effects and of the attributions, one row per kind.
-fn maps_beside(page: &mut Page, found: &Found, labels: &Labels, kinds: &[(NodeKind, &str)]) {
-    let demo = &found.demo;
-    let [rows, columns] = match (are_of_heads(kinds), kinds.first().map(|(kind, _)| kind.by)) {
-        (false, _) => labels.by_position(),
-        (true, Some(By::All)) => labels.by_head(),
-        _ => labels.heads_by_position(),
-    };
-    let both: Vec<[(String, Array2<f32>); 2]> = kinds
-        .iter()
-        .filter_map(|(kind, title)| {
-            let map = |outcome: &Outcome| Some(mean_map(outcome.effects.iter().find(|e| e.kind == *kind)?));
-            let [exact, estimate] = [map(&demo.exact)?, map(&demo.attribution)?];
-            Some([(format!("{title} (exact)"), exact), (format!("{title} (attribution)"), estimate)])
-        })
-        .collect();
-    let reach = charts::color_limit(both.iter().flatten().map(|(_, map)| map.view()));
-    for of_kind in &both {
-        let chart = |(title, map): &(String, Array2<f32>)| {
-            charts::heat_map(title, &map.view(), HeatMapLabels { rows, columns, reach })
-        };
-        page.row(of_kind.iter().map(chart).collect());
-    }
-}
-
-/// Adds one scatter plot of attributions and exact effects per kind.
-fn scatters(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
-    let pairs = &found.sets[0].pairs;
-    let mut scatters = Vec::new();
-    for (title, agreement, effects) in agreements(found, kinds) {
-        let point = |n: &NodeError| Point {
-            x: n.exact,
-            y: n.estimate,
-            layer: n.place[0],
-            name: names::of_node(effects, &n.place, pairs),
-        };
-        let points: Vec<_> = agreement.errors.iter().map(point).collect();
-        let r = agreement.pearson.map_or("none".to_owned(), |r| format!("{r:.3}"));
-        let title = format!("{title} (Pearson {r})");
-        scatters.push(charts::scatter(&title, &points, ["exact effect (activation patching)", "attribution"]));
-    }
-    page.row(scatters);
-}
-
-/// Adds a table of the nodes with the largest attribution errors, for each kind.
-fn worst_nodes(page: &mut Page, found: &Found, kinds: &[(NodeKind, &str)]) {
-    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
-    let of_heads = are_of_heads(kinds);
-    let mut header = vec!["kind", "node", "exact", "attribution", "error"];
-    if of_heads {
-        header.push("attention entropy");
-    }
-    let mut rows = Vec::new();
-    for (title, agreement, effects) in agreements(found, kinds) {
-        for node in agreement.errors.iter().take(WORST) {
-            let mut row = vec![
-                title.to_owned(),
-                names::of_node(effects, &node.place, pairs),
-                format!("{:.4}", node.exact),
-                format!("{:.4}", node.estimate),
-                format!("{:+.4}", node.error()),
-            ];
-            if of_heads {
-                row.push(
-                    demo.entropy_at(pairs, agreement.kind, &node.place).map_or("-".to_owned(), |e| format!("{e:.3}")),
-                );
-            }
-            rows.push(row);
-        }
-    }
-    page.text("The nodes for which attribution differs most from the exact effect:");
-    page.table(&header, rows);
-}
-
-/// Returns whether any of these kinds is of heads.
-fn are_of_heads(kinds: &[(NodeKind, &str)]) -> bool {
-    kinds.iter().any(|(kind, _)| kind.is_of_heads())
-}
-
-/// Returns the title of each kind that was patched, the agreement of its attributions with its
-/// exact effects, and the attributions.
-fn agreements<'a>(
-    found: &'a Found,
-    kinds: &'a [(NodeKind, &str)],
-) -> impl Iterator<Item = (&'a str, &'a Agreement, &'a Effects)> {
-    kinds.iter().filter_map(|(kind, title)| {
-        let agreement = found.demo.agreements.iter().find(|a| a.kind == *kind)?;
-        Some((*title, agreement, found.demo.estimate(*kind)?))
-    })
-}
-
-/// Adds the correlation of attention entropy with attribution error, and the patterns of the heads
-/// with the largest errors.
+/// Adds the correlation of attention entropy with attribution error.
 fn saturation(page: &mut Page, source: &Source, found: &Found) {
     let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     page.section(
         "Why attribution errs: saturated attention",
-        "A softmax with nearly all of its weight on one token has a gradient near 0, even if a change of queries or \
+        "Large errors at low entropy, a correlation below 0, point to saturation as the cause of attribution's errors. \
+         A softmax with nearly all of its weight on one token has a gradient near 0, even if a change of queries or \
          keys would change the attention. Entropy is the entropy of a head's attention on the corrupted prompts, at \
          and after the first position that differs, as a share of the largest possible entropy. 0 means all attention \
-         on one token, 1 means equal attention to all tokens. If saturation causes the errors of attribution, large \
-         errors occur at low entropy and the rank correlation is negative.",
+         on one token, 1 means equal attention to all tokens.",
     );
     let mut rows = Vec::new();
     for (component, title) in HEAD_PARTS {
@@ -176,9 +63,18 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
         let rank = spearman(pairs_of).map_or("-".to_owned(), |r| format!("{r:.3}"));
         rows.push(vec![title.to_owned(), agreement.compared.to_string(), rank]);
     }
-    page.table(&["kind", "heads", "Spearman of entropy and absolute error"], rows);
+    page.table(&["kind", "heads", "Spearman of entropy and absolute error (no unit)"], rows);
+    largest_errors(page, source, found);
+}
 
+/// Adds the heads with the largest attribution errors in queries and keys, with their attention.
+fn largest_errors(page: &mut Page, source: &Source, found: &Found) {
+    let (demo, pairs) = (&found.demo, &found.sets[0].pairs);
     let worst = worst_heads(&demo.agreements);
+    if worst.is_empty() {
+        page.text("No head is listed: every effect of queries and keys is 0 by both methods.");
+        return;
+    }
     let shown = match source.is_gpt2_small() {
         true => {
             let names = worst.iter().map(|[layer, head]| head_name(*layer, *head)).collect::<Vec<_>>().join(", ");
@@ -194,7 +90,7 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
             worst
         }
     };
-    page.table(&["head", "part", "exact", "attribution", "error", "rank of error"], parts(&demo.agreements, &shown));
+    page.table(&PARTS, parts(&demo.agreements, &shown));
     page.text(
         "Rank 1 is the largest error of that part among all heads. The maps show the attention of these heads on every \
          clean prompt.",
@@ -207,6 +103,9 @@ fn saturation(page: &mut Page, source: &Source, found: &Found) {
     let all = shown.iter().flat_map(|head| (0..pairs.len()).map(|prompt| one(pairs, prompt, *head)));
     page.attention(all.collect());
 }
+
+/// Header of [`parts`].
+const PARTS: [&str; 6] = ["head", "part", "exact (share)", "attribution (share)", "error (share)", "rank of error"];
 
 /// Returns the heads with the largest attribution errors in queries or keys.
 fn worst_heads(agreements: &[Agreement]) -> Vec<[usize; 2]> {
@@ -235,9 +134,9 @@ fn parts(agreements: &[Agreement], heads: &[[usize; 2]]) -> Vec<Vec<String>> {
         Some(vec![
             head_name(head[0], head[1]),
             part.to_owned(),
-            format!("{:.4}", node.exact),
-            format!("{:.4}", node.estimate),
-            format!("{:+.4}", node.error()),
+            number(node.exact),
+            number(node.estimate),
+            signed(node.error()),
             format!("{} of {}", rank + 1, agreement.compared),
         ])
     };

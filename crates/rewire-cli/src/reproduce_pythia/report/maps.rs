@@ -3,7 +3,7 @@
 use ndarray::Array2;
 use rewire_analysis::Effects;
 use rewire_hooks::Head;
-use rewire_report::charts::{self, Bars, Chart, HeatMapLabels};
+use rewire_report::charts::{self, Bars, Chart, HeatMapLabels, Meaning};
 use rewire_report::names::{head_name, token_labels};
 use rewire_report::{AttentionMap, Certainty, Page};
 
@@ -26,10 +26,32 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    pub(super) fn of(&self, title: &str, values: &Array2<f32>, reach: f32) -> Chart {
+    fn of(&self, title: &str, values: &Array2<f32>, reach: f32, meaning: Meaning) -> Chart {
         let labels = HeatMapLabels { rows: ("layer", &self.layers), columns: ("head", &self.heads), reach };
-        charts::heat_map(title, &values.view(), labels)
+        charts::effect_map(title, &values.view(), labels, meaning, None)
     }
+
+    /// Adds maps in a row of their own: title, values, and limit of the color scale. A map of zeros
+    /// is left out and named.
+    pub(super) fn row(&self, page: &mut Page, meaning: Meaning, all: &[(&str, &Array2<f32>, f32)]) {
+        let drawn: Vec<Chart> = all
+            .iter()
+            .filter(|(_, values, _)| has_values(values))
+            .map(|(title, values, reach)| self.of(title, values, *reach, meaning))
+            .collect();
+        if !drawn.is_empty() {
+            page.row(drawn);
+        }
+        let zero: Vec<&str> =
+            all.iter().filter(|(_, values, _)| !has_values(values)).map(|(title, ..)| *title).collect();
+        if !zero.is_empty() {
+            page.text(&format!("Without a map, because every value is 0: {}.", zero.join("; ")));
+        }
+    }
+}
+
+fn has_values(values: &Array2<f32>) -> bool {
+    values.iter().any(|v| *v != 0.0)
 }
 
 /// Adds the results of path patching into a step's receivers: a map, bar charts for both signs, a
@@ -40,7 +62,7 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
         page.text("No head reaches these receivers: every effect is 0.");
         return;
     }
-    page.chart(maps.of(title, &effects, charts::color_limit([effects.view()])));
+    maps.row(page, Meaning::of(&step.outcome), &[(title, &effects, charts::color_limit([effects.view()]))]);
     for (name, sign) in [("serves the behavior", -1.0), ("works against the behavior", 1.0)] {
         let mut top = strongest(&effects, sign, TOP);
         top.retain(|(_, share)| *share >= SEEN);
@@ -52,18 +74,20 @@ pub(super) fn step(page: &mut Page, found: &Found, maps: &Maps, step: &Step, tit
     let threshold = 100.0 * arguments.threshold;
     page.text(&match step.serving.is_empty() {
         true => format!(
-            "No head serves the behavior beyond the threshold of {threshold:.1}% of the clean minus corrupted logit \
-             difference."
+            "No head serves the behavior beyond the threshold of {threshold:.1}% of the clean-corrupted difference."
         ),
         false => format!(
-            "Heads that serve the behavior beyond the threshold of {threshold:.1}%: {} (together {:.0}% of the clean \
-             minus corrupted logit difference).",
+            "Heads that serve the behavior beyond the threshold of {threshold:.1}%: {} (together {:.0}% of the \
+             clean-corrupted difference).",
             sentences::names(step.serving.iter().copied()),
             100.0 * total
         ),
     });
     let (header, rows) = rows::step_table(step, TOP);
-    page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
+    match rows.is_empty() {
+        true => page.text("No table: every effect is below 5e-5."),
+        false => page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows),
+    }
     page.text(&step.certainty.in_words());
     let looking = strongest(&effects, -1.0, DRAWN).into_iter().filter(|(_, share)| *share >= SEEN);
     attention(page, found, looking.map(|(head, _)| head));
@@ -82,7 +106,7 @@ fn bars(title: &str, step: &Step, heads: &[(Head, f32)], sign: f32) -> Chart {
     let row = bar_row(&step.outcome.effects[0], &step.certainty, heads, sign);
     let names: Vec<String> = heads.iter().map(|(head, _)| head.to_string()).collect();
     let top = row.intervals.iter().map(|[_, high]| *high).fold(0.0, f64::max);
-    charts::bars(title, &names, &[row], ["head", "share of clean minus corrupted"], top)
+    charts::bars(title, &names, &[row], ["head", "share of the clean-corrupted difference"], top)
 }
 
 /// Returns the bars of some heads with the same intervals as in the tables.

@@ -39,7 +39,8 @@ fn ranked(found: &Findings) -> &Outcome {
 }
 
 /// Returns the nodes of largest effect over all tables, largest first, each with the number of its
-/// table. Nodes whose effect is only rounding are left out. Exact effects have no intervals, because the certainty is that of the estimates.
+/// table. Nodes whose effect is only rounding are left out. Exact effects of verified nodes have no
+/// intervals, because the certainty is that of the estimates.
 fn largest_nodes(found: &Findings, pairs: &PromptPairs) -> Vec<(usize, Ranked)> {
     let outcome = ranked(found);
     let floor = noise::floor(outcome);
@@ -124,8 +125,8 @@ fn largest_edge(edges: &EdgeAttribution, outcome: &Outcome) -> String {
     }
 }
 
-/// Returns on how many prompts the model is right, how many prompts the effects of a table are means
-/// over, and how many nodes stand out.
+/// Returns on how many prompts the model is right, how many prompts the effects of a table are
+/// means over, and how many nodes stand out.
 fn how_sure(found: &Findings, table: usize, pairs: &PromptPairs) -> String {
     let sure = match (found.certainty.get(table), found.names.len()) {
         (None, _) => format!("The effects are means over {} prompt pairs.", pairs.len()),

@@ -33,7 +33,7 @@ fn single(start: &str) -> Vec<f64> {
     printed(start).iter().map(|line| line[0]).collect()
 }
 
-/// Returns the printed scalars: the figure of (9, 6), its patching score, and its patching score on
+/// Returns the printed scalars: the figure of L9H6, its patching score, and its patching score on
 /// the contrastive pair.
 fn scalars() -> Vec<f64> {
     let lines = printed("tensor(").into_iter().zip(NOTEBOOK.lines().filter(|line| line.starts_with("tensor(")));
@@ -110,7 +110,7 @@ fn curve(values: &[f64]) -> Curves {
     Curves { places: vec![0.0; values.shape()[2]], values }
 }
 
-/// Returns curves of (9, 6), (2, 5) and (10, 3). The first is not printed, so it is a line that
+/// Returns curves of L9H6, L2H5 and L10H3. The first is not printed, so it is a line that
 /// ends at the value of its printed score.
 fn drawn() -> Drawn {
     let curves = printed_curves();
@@ -176,20 +176,20 @@ fn each_figure_is_checked() {
         change(&mut found);
         differing(&found)
     };
-    assert_eq!(changed(|f| f.compared.exact.effects[1].values[[0, 7, 3]] = 0.0), ["patching score of (7, 3)"]);
+    assert_eq!(changed(|f| f.compared.exact.effects[1].values[[0, 7, 3]] = 0.0), ["patching score of L7H3"]);
     let of_delta = ["errors (delta) that Captum printed, corrupted baseline, 12 layers of heads and neurons"];
     assert_eq!(changed(|f| f.compared.lines[1].literal.completeness[1].gap[[0, 11]] = 0.0), of_delta);
     let of_jaccard = ["Jaccard of the 30 largest neurons, zero baseline (the notebook's figure)"];
     assert_eq!(changed(|f| f.compared.lines[0].literal_comparisons[0].jaccard = 0.112), of_jaccard);
     // One point in the middle is off by three in its last printed digit.
-    assert_eq!(changed(|f| f.curves.inside.values[[0, 1, 25]] += 3e-4), ["curve of (2, 5)"]);
-    assert_eq!(changed(|f| f.curves.inside.values[[0, 2, 30]] += 3e-4), ["curve of (10, 3)"]);
-    assert_eq!(changed(|f| f.contrasts[0].curve.values[[0, 0, 1]] -= 3e-4), ["contrastive pair, curve of (9, 6)"]);
-    assert_eq!(changed(|f| f.contrasts[0].literal *= 1.01), ["contrastive pair, the notebook's figure of (9, 6)"]);
-    let of_patching = ["contrastive pair, patching of (9, 6) as a share of the first pair's difference"];
+    assert_eq!(changed(|f| f.curves.inside.values[[0, 1, 25]] += 3e-4), ["curve of L2H5"]);
+    assert_eq!(changed(|f| f.curves.inside.values[[0, 2, 30]] += 3e-4), ["curve of L10H3"]);
+    assert_eq!(changed(|f| f.contrasts[0].curve.values[[0, 0, 1]] -= 3e-4), ["contrastive pair, curve of L9H6"]);
+    assert_eq!(changed(|f| f.contrasts[0].literal *= 1.01), ["contrastive pair, the notebook's figure of L9H6"]);
+    let of_patching = ["contrastive pair, patching of L9H6 as a share of the first pair's difference"];
     assert_eq!(changed(|f| f.contrasts[0].patched *= 1.01), of_patching);
-    // A curve of (9, 6) with the same end as the curve of (2, 5) contradicts its printed score.
-    let of_end = ["end of the curve of (9, 6), from its printed patching score"];
+    // A curve of L9H6 with the same end as the curve of L2H5 contradicts its printed score.
+    let of_end = ["end of the curve of L9H6, from its printed patching score"];
     assert_eq!(changed(|f| f.curves.inside.values[[0, 0, 49]] = 4.2857), of_end);
 }
 
@@ -197,11 +197,11 @@ fn each_figure_is_checked() {
 fn curves_with_too_few_points_fail_the_check() {
     let mut found = as_printed();
     found.contrasts[0].curve = curve(&printed_curves()[2][..49]);
-    assert!(differing(&found).contains(&"contrastive pair, curve of (9, 6)".to_owned()));
+    assert!(differing(&found).contains(&"contrastive pair, curve of L9H6".to_owned()));
     found.curves.heads = vec![Head::new(0, 0); 3];
     let missing = differing(&found);
-    assert!(missing.contains(&"curve of (2, 5)".to_owned()), "{missing:?}");
-    assert!(missing.contains(&"end of the curve of (9, 6), from its printed patching score".to_owned()), "{missing:?}");
+    assert!(missing.contains(&"curve of L2H5".to_owned()), "{missing:?}");
+    assert!(missing.contains(&"end of the curve of L9H6, from its printed patching score".to_owned()), "{missing:?}");
 }
 
 #[test]

@@ -82,8 +82,8 @@ fn residual(found: &Found) -> Option<Stacked> {
     let layers = pre[0].nrows();
     let mut rows = Vec::new();
     for at in 0..layers {
-        rows.push((format!("L{at} pre"), layer(&pre, at)));
-        rows.extend(mid.as_ref().map(|mid| (format!("L{at} mid"), layer(mid, at))));
+        rows.push((format!("resid_pre:L{at}"), layer(&pre, at)));
+        rows.extend(mid.as_ref().map(|mid| (format!("resid_mid:L{at}"), layer(mid, at))));
     }
     rows.push(("end".to_owned(), layer(&post, layers - 1)));
     Stacked::new(rows)
@@ -100,8 +100,8 @@ fn outputs(source: &Source, found: &Found) -> Option<Stacked> {
         rows.push(("pos_embed".to_owned(), layer(&embed, 0).map(|row| row.mapv(|_| 0.0))));
     }
     for at in 0..attention[0].nrows() {
-        rows.push((format!("L{at} attn_out"), layer(&attention, at)));
-        rows.push((format!("L{at} mlp_out"), layer(&mlp, at)));
+        rows.push((format!("attn_out:L{at}"), layer(&attention, at)));
+        rows.push((format!("mlp_out:L{at}"), layer(&mlp, at)));
     }
     Stacked::new(rows)
 }

@@ -62,8 +62,8 @@ pub struct Arguments {
     ///
     /// all: one node for all positions. position: one node per position (for head_pattern: per
     /// destination position). cell: one node per entry of an attention pattern (head_pattern only).
-    /// marked: one node at the position that each line of --pairs gives. Positions count from 0, and
-    /// the BOS is position 0.
+    /// marked: one node at the position that each line of --pairs gives. Positions count from 0; the
+    /// BOS is position 0.
     #[arg(
         long,
         value_enum,

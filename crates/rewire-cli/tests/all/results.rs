@@ -204,7 +204,7 @@ fn the_marked_position_is_shown_with_its_token() {
     }
     let help = shared::run(ran.directory.path(), &["sweep", "--help"], &[]);
     let words: Vec<&str> = help.split_whitespace().collect();
-    assert!(words.join(" ").contains("the BOS is position 0"), "{help}");
+    assert!(words.join(" ").contains("Positions count from 0; the BOS is position 0"), "{help}");
 }
 
 #[test]

@@ -63,6 +63,12 @@ impl<'a> SetLabels<'a> {
         tokens.get(index)?.as_deref()
     }
 
+    /// Returns the token at the marked position of each clean prompt, if positions are marked.
+    pub(crate) fn marked_tokens(&self) -> Option<Vec<String>> {
+        let marks = self.pairs.marked_positions()?;
+        Some(marks.iter().enumerate().map(|(pair, &mark)| self.pairs.labels(pair)[mark].clone()).collect())
+    }
+
     /// Returns the tokens of one prompt along an axis of positions.
     pub(crate) fn tokens_of_prompt(&self, axis: &str, prompt: usize) -> Vec<String> {
         let mut tokens = if prompt < self.pairs.len() { self.pairs.labels(prompt) } else { Vec::new() };

@@ -36,7 +36,7 @@ struct Columns<'a> {
     has_units: bool,
     /// The axes of any table, without the axis `node`, whose names stand in the column `node`.
     axes: Vec<&'a str>,
-    /// The axes of positions with a token in any row.
+    /// The axes of positions with a token in any row. The marked positions count as `pos`.
     tokens: Vec<&'a str>,
 }
 
@@ -46,6 +46,8 @@ enum Tokens<'a> {
     Common(&'a SetLabels<'a>),
     /// The tokens of each prompt.
     ByPrompt(Vec<Vec<String>>),
+    /// The token at the marked position of each prompt.
+    Marked(Vec<String>),
 }
 
 /// Returns the contents of `effects.csv` for tables that were measured with the metric of this
@@ -84,14 +86,17 @@ impl<'a> Columns<'a> {
         let has_token = |axis: &str| {
             tables.iter().any(|table| match tokens(table, axis, labels.of_table(&table.name)) {
                 Some(Tokens::Common(set)) => (0..length(table, axis)).any(|i| set.common_token(axis, i).is_some()),
+                Some(Tokens::Marked(tokens)) => length(table, "prompt") > 0 || shared(&tokens).is_some(),
                 Some(Tokens::ByPrompt(_)) => true,
                 None => false,
             })
         };
+        let marked = (!axes.contains(&"pos")).then_some("pos");
+        let candidates = axes.iter().copied().chain(marked);
         Self {
             has_nodes: tables.iter().any(|table| node_name(table, &vec![0; table.axes.len()]).is_some()),
             has_units: tables.iter().any(|table| table.unit(metric).is_some()),
-            tokens: axes.iter().copied().filter(|axis| has_token(axis)).collect(),
+            tokens: candidates.filter(|axis| has_token(axis)).collect(),
             axes,
         }
     }
@@ -116,6 +121,9 @@ fn token_column(axis: &str) -> String {
 
 /// Returns the tokens along an axis, if it runs over positions of known prompts.
 fn tokens<'a>(table: &Table, axis: &str, set: Option<&'a SetLabels<'a>>) -> Option<Tokens<'a>> {
+    if axis == "pos" && table.is_at_marks {
+        return set?.marked_tokens().map(Tokens::Marked);
+    }
     let set = set.filter(|_| is_of_positions(axis) && length(table, axis) > 0)?;
     Some(match length(table, "prompt") {
         0 => Tokens::Common(set),
@@ -125,15 +133,25 @@ fn tokens<'a>(table: &Table, axis: &str, set: Option<&'a SetLabels<'a>>) -> Opti
 
 /// Returns the cell with the token at an index; empty where there is none, or where prompts differ.
 fn token(table: &Table, axis: &str, tokens: Option<&Tokens>, index: &[usize]) -> String {
-    let Some(position) = at(table, axis, index) else { return String::new() };
-    let found = match tokens {
-        Some(Tokens::Common(set)) => set.common_token(axis, position),
-        Some(Tokens::ByPrompt(tokens)) => {
-            at(table, "prompt", index).and_then(|prompt| tokens.get(prompt)?.get(position)).map(String::as_str)
+    let prompt = at(table, "prompt", index);
+    let found = match (tokens, at(table, axis, index)) {
+        (Some(Tokens::Marked(tokens)), _) => match prompt {
+            Some(prompt) => tokens.get(prompt).map(String::as_str),
+            None => shared(tokens),
+        },
+        (Some(Tokens::Common(set)), Some(position)) => set.common_token(axis, position),
+        (Some(Tokens::ByPrompt(tokens)), Some(position)) => {
+            prompt.and_then(|prompt| tokens.get(prompt)?.get(position)).map(String::as_str)
         }
-        None => None,
+        _ => None,
     };
     found.map_or(String::new(), printable)
+}
+
+/// Returns the token, if all are the same.
+fn shared(tokens: &[String]) -> Option<&str> {
+    let first = tokens.first()?;
+    tokens.iter().all(|token| token == first).then_some(first.as_str())
 }
 
 /// Returns a token with its control characters escaped, so that each number keeps one line.
@@ -212,6 +230,25 @@ mod tests {
             "mlp_out@position,L0@2,0,2,\\n,0,logits",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn marked_positions_have_their_token() {
+        let marked =
+            |name: &str, axes: &[&str], shape: &[usize]| Table { is_at_marks: true, ..table(name, axes, shape) };
+        let pairs = pairs(&[&[1, 2], &[3, 2]]).with_marked_positions(vec![0, 1]).unwrap();
+        let each = marked("mlp_out@marked", &["prompt", "layer"], &[2, 1]);
+        let expected = [
+            "table,node,prompt,layer,token,value,unit",
+            "mlp_out@marked,L0,0,0, t1,0,logits",
+            "mlp_out@marked,L0,1,0, t2,0,logits",
+        ];
+        assert_eq!(written(&[each], &Labels::Each(&pairs)), expected);
+        let mean = marked("mlp_out@marked", &["layer"], &[1]);
+        assert_eq!(written(&[mean.clone()], &Labels::Each(&pairs))[0], "table,node,layer,value,unit");
+        let pairs = pairs.with_marked_positions(vec![1, 1]).unwrap();
+        let expected = ["table,node,layer,token,value,unit", "mlp_out@marked,L0,0, t2,0,logits"];
+        assert_eq!(written(&[mean], &Labels::Each(&pairs)), expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Named tables of numbers, and how they were made.
 
 use ndarray::ArrayD;
+use rewire_analysis::node::By;
 use rewire_analysis::run::{Direction, Scale};
 use rewire_analysis::{Baselines, Effects, Method, Reduce};
 use safetensors::tensor::{Dtype, TensorView};
@@ -43,6 +44,8 @@ pub struct Table {
     pub values: ArrayD<f32>,
     /// Names of the nodes along the axis `node`, if there is one.
     pub nodes: Vec<String>,
+    /// Whether each node is at the marked position of each prompt.
+    pub is_at_marks: bool,
     /// The meaning of the numbers.
     pub quantity: Quantity,
     /// The method that computed the numbers, if there was one.
@@ -69,7 +72,8 @@ impl Table {
             Reduce::Mean => effects.prompts_by_position(),
         };
         let nodes = effects.nodes.iter().map(ToString::to_string).collect();
-        Self { nodes, prompts_by_position, ..Self::of(name, axes, values, outcome) }
+        let is_at_marks = effects.kind.by == By::Marked;
+        Self { nodes, is_at_marks, prompts_by_position, ..Self::of(name, axes, values, outcome) }
     }
 
     /// Creates a table of effects with these axes from numbers that belong to an outcome.
@@ -80,6 +84,7 @@ impl Table {
             axes,
             values,
             nodes: Vec::new(),
+            is_at_marks: false,
             quantity: Quantity::Effect,
             method: Some(outcome.method),
             direction: Some(outcome.direction),

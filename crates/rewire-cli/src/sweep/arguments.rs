@@ -54,8 +54,8 @@ pub struct Arguments {
     /// Kinds of nodes, such as head_z,mlp_out, or single nodes, such as head_z:L3H7.
     ///
     /// Kinds: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
-    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges. Single
-    /// nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
+    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges.
+    /// Single nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
     #[arg(long, value_delimiter = ',', default_value = "head_z", value_name = "NODES", help_heading = WHAT)]
     pub(super) nodes: Vec<NodeName>,
     /// Positions of a node: all, position, cell or marked.

@@ -19,7 +19,7 @@ use rewire_tasks::PromptPairs;
 use super::arguments::Arguments;
 use super::findings::Findings;
 use super::paths;
-use super::results::{COMPLETENESS, agreements, completeness_rows, top_table};
+use super::results::{COMPLETENESS, agreements, completeness_rows, marked_text, top_table};
 use super::shortened::{self, Shortened};
 use crate::model::Source;
 use crate::notices::new_page;
@@ -55,6 +55,9 @@ pub(super) fn page(
     finding::add(&mut page, found, pairs, arguments);
     how_to_read(&mut page, outcome);
     baselines(&mut page, found);
+    if let Some(marked) = marked_text(pairs, arguments) {
+        page.text(&marked);
+    }
     if let Some(screened) = &found.screened {
         screened_nodes(&mut page, screened, found, pairs);
     }

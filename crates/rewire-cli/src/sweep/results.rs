@@ -3,6 +3,7 @@
 use ndarray::{ArrayD, Axis};
 use rewire_analysis::Reduce;
 use rewire_analysis::integrated::Completeness;
+use rewire_analysis::node::By;
 use rewire_analysis::patching::Screened;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::Agreement;
@@ -23,6 +24,9 @@ use rewire_report::head_edges::AXES as PATH_AXES;
 use rewire_report::{
     Certainty, Columns, Quantity, Table, agreement, describe_baselines, describe_clusters, names, screening,
 };
+
+/// Most marked positions that are printed.
+const MARKS: usize = 5;
 
 /// Returns the tables of `effects.safetensors`.
 pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
@@ -259,6 +263,7 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
     let outcome = &found.outcome;
     let mut text = baselines_text(found);
     text += &paths::unreached_text(&found.unreached);
+    text += &marked_text(pairs, arguments).map_or(String::new(), |marked| format!("{marked}\n"));
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         text += &format!("{name} ({})\n", heading(outcome));
         text += &effects_text(outcome, effects, certainty, pairs);
@@ -300,6 +305,16 @@ fn baselines_text(found: &Findings) -> String {
         text += &format!("{}\n", correct.sentence());
     }
     text
+}
+
+/// Returns the marked positions of the first prompts with their tokens, if nodes are at marked
+/// positions.
+pub(super) fn marked_text(pairs: &PromptPairs, arguments: &Arguments) -> Option<String> {
+    let marks = pairs.marked_positions().filter(|_| arguments.by.division() == By::Marked)?;
+    let place = |(pair, mark): (usize, &usize)| format!("{mark} ({:?})", pairs.labels(pair)[*mark]);
+    let places: Vec<String> = marks.iter().enumerate().take(MARKS).map(place).collect();
+    let more = if marks.len() > MARKS { ", .." } else { "" };
+    Some(format!("marked positions, counted from 0: {}{more}", places.join(", ")))
 }
 
 /// Returns the method, the direction and the unit of effects.

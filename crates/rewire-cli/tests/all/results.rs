@@ -202,6 +202,13 @@ fn the_marked_position_is_shown_with_its_token() {
         assert_eq!(found["marked_position"], 10);
         assert_eq!(found["clean"]["tokens"][10], token, "position 0 is the BOS");
     }
+    let ran = Ran::sweep(&marked, &["--by", "marked", "--per-prompt"]);
+    let (header, rows) = csv(&ran.file("effects.csv"));
+    assert_eq!(header, ["table", "node", "prompt", "layer", "head", "token", "value", "unit"]);
+    assert_eq!([&rows[0][5], &rows[32][5]], [" John", " James"]);
+    let words = "marked positions, counted from 0: 10 (\" John\"), 10 (\" James\")";
+    let report = std::fs::read_to_string(ran.file("report.html")).unwrap().replace("&quot;", "\"");
+    assert!(ran.printed.contains(words) && report.contains(words), "{}", ran.printed);
     let help = shared::run(ran.directory.path(), &["sweep", "--help"], &[]);
     let words: Vec<&str> = help.split_whitespace().collect();
     assert!(words.join(" ").contains("Positions count from 0; the BOS is position 0"), "{help}");

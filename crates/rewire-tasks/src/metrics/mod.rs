@@ -5,6 +5,8 @@ pub(crate) mod builtin;
 pub(crate) mod closure;
 pub(crate) mod divergence;
 pub(crate) mod linear;
+pub(crate) mod log_probability;
 pub(crate) mod metric;
 pub(crate) mod normalization;
+pub(crate) mod position;
 pub(crate) mod probability;

@@ -10,9 +10,10 @@ use crate::model::Source;
 #[derive(Args)]
 pub(crate) struct PairsArguments {
     /// Tokens of an answer. single: each answer is one token; first-token: the first token stands
-    /// for an answer of several tokens.
-    #[arg(long, value_enum, default_value = "single")]
-    answers: AnswersName,
+    /// for an answer of several tokens; whole: all tokens count, for --metric log-prob [default:
+    /// single; with --metric log-prob: whole].
+    #[arg(long, value_enum)]
+    answers: Option<AnswersName>,
     /// Counterfactual of MIB rows (s2_io_flip, abc, ..), or column of the corrupted prompts in a
     /// CSV table [default: the one of the task; corrupted].
     #[arg(long, value_name = "NAME")]
@@ -26,15 +27,29 @@ pub(crate) struct PairsArguments {
 enum AnswersName {
     Single,
     FirstToken,
+    Whole,
 }
 
 impl PairsArguments {
-    /// Reads a file of prompt pairs for a model.
-    pub(crate) fn read(&self, path: &Path, source: &Source) -> Result<PairsFile, PairsFileError> {
-        let answers = match self.answers {
-            AnswersName::Single => AnswerTokens::Single,
-            AnswersName::FirstToken => AnswerTokens::First,
-        };
+    /// Returns how answers of several tokens are read: as `--answers` says, or else as `otherwise`.
+    pub(crate) fn answers(&self, otherwise: AnswerTokens) -> AnswerTokens {
+        match self.answers {
+            None => otherwise,
+            Some(AnswersName::Single) => AnswerTokens::Single,
+            Some(AnswersName::FirstToken) => AnswerTokens::First,
+            Some(AnswersName::Whole) => AnswerTokens::Whole,
+        }
+    }
+
+    /// Reads a file of prompt pairs for a model, and answers as `otherwise` if `--answers` is not
+    /// given.
+    pub(crate) fn read(
+        &self,
+        path: &Path,
+        source: &Source,
+        otherwise: AnswerTokens,
+    ) -> Result<PairsFile, PairsFileError> {
+        let answers = self.answers(otherwise);
         let choices = Choices { counterfactual: self.counterfactual.as_deref(), mark: self.mark.as_deref() };
         read_pairs(
             path,

@@ -8,8 +8,8 @@ use ndarray::{ArrayD, Axis};
 use proptest::prelude::*;
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::path::{
-    Edge, FreezePolicy, HeldAttention, Input, Path, Receiver, ReceiverUpdate, Recompute, head_edges, patch_path,
-    patch_paths, path_patching,
+    Edge, FreezePolicy, Input, Path, Receiver, ReceiverUpdate, Recompute, head_edges, patch_path, patch_paths,
+    path_patching,
 };
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Baselines};
@@ -82,43 +82,41 @@ fn path_tables_match_transformer_lens<B: Backend>() {
                 let Some(table) = name.strip_prefix(&format!("{weights}/path/")) else { continue };
                 let (ends, senders) = table.split_once('/').unwrap();
                 let Some((kind, with_mlps)) = senders_of(senders) else { continue };
-                let policies = match with_mlps {
-                    true => vec![FreezePolicy::path_patching(), FreezePolicy::redwood()],
-                    false => vec![FreezePolicy::direct()],
+                let policy = match with_mlps {
+                    true => FreezePolicy::path_patching(),
+                    false => FreezePolicy::direct(),
                 };
-                for policy in policies {
-                    let what = format!("{} {name} ({policy})", fixture.name);
-                    let receivers = receivers_of(ends);
-                    let found = path_patching(
-                        &model,
-                        Question::new(&pairs, &metric),
-                        &[kind],
-                        &receivers,
-                        policy,
-                        Direction::Noising,
-                        &Execution::default(),
-                    )
-                    .unwrap();
-                    assert_eq!(found.unreached, [], "{what}");
-                    let effects = &found.outcome.effects[0];
-                    let mut actual = effects.mean();
-                    if senders.ends_with("_per_prompt") {
-                        actual = effects.values.clone();
-                        // Prompts are the last axis of the table.
-                        actual = actual.permuted_axes(vec![1, 2, 0]).as_standard_layout().into_owned();
-                    }
-                    if kind.by == By::Position {
-                        // TransformerLens puts positions before heads.
-                        actual.swap_axes(1, 2);
-                    }
-                    if kind.component == Component::MlpPost {
-                        // The table has only the first neurons.
-                        let units = expected.shape()[1];
-                        actual = actual.slice_axis(Axis(1), (0..units).into()).to_owned();
-                    }
-                    assert_close(&actual, expected, TOLERANCE, &what);
-                    compared += 1;
+                let what = format!("{} {name} ({policy})", fixture.name);
+                let receivers = receivers_of(ends);
+                let found = path_patching(
+                    &model,
+                    Question::new(&pairs, &metric),
+                    &[kind],
+                    &receivers,
+                    policy,
+                    Direction::Noising,
+                    &Execution::default(),
+                )
+                .unwrap();
+                assert_eq!(found.unreached, [], "{what}");
+                let effects = &found.outcome.effects[0];
+                let mut actual = effects.mean();
+                if senders.ends_with("_per_prompt") {
+                    actual = effects.values.clone();
+                    // Prompts are the last axis of the table.
+                    actual = actual.permuted_axes(vec![1, 2, 0]).as_standard_layout().into_owned();
                 }
+                if kind.by == By::Position {
+                    // TransformerLens puts positions before heads.
+                    actual.swap_axes(1, 2);
+                }
+                if kind.component == Component::MlpPost {
+                    // The table has only the first neurons.
+                    let units = expected.shape()[1];
+                    actual = actual.slice_axis(Axis(1), (0..units).into()).to_owned();
+                }
+                assert_close(&actual, expected, TOLERANCE, &what);
+                compared += 1;
             }
         }
         assert!(compared >= 30, "{}: only {compared} tables of path patching", fixture.name);
@@ -149,11 +147,10 @@ fn attention_patterns_in_the_second_run_match_transformer_lens() {
 }
 
 fn any_policy() -> impl Strategy<Value = FreezePolicy> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(keys, mlps, norms, set)| {
+    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(mlps, norms, set)| {
         let frozen = |held| if held { Recompute::Frozen } else { Recompute::Yes };
-        let attention = if keys { HeldAttention::QueriesKeysValues } else { HeldAttention::Z };
         let update = if set { ReceiverUpdate::Replace } else { ReceiverUpdate::Add };
-        FreezePolicy { attention, mlps: frozen(mlps), norms: frozen(norms), update }
+        FreezePolicy { mlps: frozen(mlps), norms: frozen(norms), update }
     })
 }
 

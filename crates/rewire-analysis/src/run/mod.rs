@@ -19,7 +19,7 @@ pub(crate) mod workers;
 pub use checkpoint::{Checkpoint, WorkId};
 pub use execution::{Execution, LayerBatching, ReducedBatch, Reuse};
 pub use intervention::Intervention;
-pub use logits::clean_logits;
+pub use logits::{clean_logits, clean_logits_at};
 pub use means::{MeanOver, mean_activations};
 pub use memory::MemoryEstimate;
 pub use question::{Direction, Question, Scale};

@@ -1,6 +1,6 @@
 //! The arguments of `sweep`, and the checks on their combinations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,7 +8,7 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::node::{By, NodeKind};
 use rewire_analysis::run::{Direction, Scale};
 use rewire_model::FinalNormGain;
-use rewire_tasks::PromptPairs;
+use rewire_tasks::{AnswerTokens, MetricPosition, PairsFile, PairsFileError, PromptPairs};
 
 use super::choices::{ByName, GainName, MethodName, MetricName, NodeName};
 use super::intervene::{AblationArguments, IntegralArguments, MeanArguments};
@@ -44,9 +44,15 @@ pub struct Arguments {
     /// gradients and logit attribution use the clean run only.
     #[arg(long)]
     pub(super) direction: Option<Direction>,
-    /// Metric of the logits at the end of each prompt.
+    /// Metric of the logits at the end of each prompt. log-prob is the log-probability of answers of
+    /// one or more tokens; it does not read wrong answers.
     #[arg(long, value_enum, default_value = "logit-diff-normalized")]
     pub(super) metric: MetricName,
+    /// Position of each prompt that the metric reads: a number counted from 0 (the BOS, if there is
+    /// one), a negative number counted from the end, or marked (the position that each line of
+    /// --pairs gives) [default: -1, the last token].
+    #[arg(long, value_name = "POSITION", allow_negative_numbers = true)]
+    metric_position: Option<MetricPosition>,
     /// For head_edges: differentiate the norm before a head exactly (exact), or with its scale held
     /// constant (frozen).
     #[arg(long, default_value = "exact")]
@@ -144,6 +150,19 @@ impl Arguments {
                 self.metric.name()
             );
         }
+        if self.method == MethodName::LogitAttribution && self.metric_position.is_some() {
+            bail!("--method logit-attribution reads the last token; remove --metric-position");
+        }
+        if self.metric == MetricName::LogProb && self.metric_position.is_some() {
+            bail!("--metric log-prob reads the positions of the answer; remove --metric-position");
+        }
+        if self.answers() == AnswerTokens::Whole && self.metric != MetricName::LogProb {
+            bail!(
+                "--answers whole needs --metric log-prob, which reads every token of an answer; --metric {} reads one \
+                 (--answers first-token)",
+                self.metric.name()
+            );
+        }
         if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
             bail!("--final-norm-gain needs --method logit-attribution");
         }
@@ -161,6 +180,43 @@ impl Arguments {
             MethodName::LogitAttribution => MetricName::LogitDiff.name(),
             _ => self.metric.name(),
         }
+    }
+
+    /// Returns the metric and where it reads, for a heading.
+    pub(super) fn metric_in_words(&self) -> String {
+        match self.metric_position {
+            Some(MetricPosition::Marked) => format!("{} at the marked position", self.metric_name()),
+            Some(position) => format!("{} at position {position}", self.metric_name()),
+            None => self.metric_name(),
+        }
+    }
+
+    /// Returns where the metric reads, as files state it: the position, or `answer` for the tokens
+    /// of the answer.
+    pub(super) fn metric_position(&self) -> String {
+        match self.metric {
+            MetricName::LogProb => "answer".to_owned(),
+            _ => self.metric_position.unwrap_or_default().to_string(),
+        }
+    }
+
+    /// Returns the position of each prompt that the metric reads, if it reads one.
+    ///
+    /// # Errors
+    /// If a prompt lacks the position.
+    pub(super) fn metric_positions(&self, pairs: &PromptPairs) -> anyhow::Result<Vec<usize>> {
+        let position = self.metric_position.unwrap_or_default();
+        position.of(pairs).with_context(|| format!("cannot read the metric at --metric-position {position}"))
+    }
+
+    /// Returns how answers of several tokens are read.
+    fn answers(&self) -> AnswerTokens {
+        self.file.reading.answers(self.metric.answers())
+    }
+
+    /// Reads a file of prompt pairs for the metric.
+    pub(super) fn read_pairs(&self, path: &Path, source: &Source) -> Result<PairsFile, PairsFileError> {
+        self.file.reading.read(path, source, self.metric.answers())
     }
 
     /// Returns whether logit attribution multiplies by the final norm's gain.
@@ -197,7 +253,7 @@ impl Arguments {
             _ if !self.wants_mean() => Ok(Vec::new()),
             None => Ok(clean(pairs)),
             Some(path) => {
-                let read = self.file.reading.read(path, source);
+                let read = self.read_pairs(path, source);
                 Ok(clean(&read.context("cannot use the reference set of --reference")?.pairs))
             }
         }

@@ -28,10 +28,9 @@ pub(super) struct PathArguments {
     /// one table per receiver, named like head_z>q:9.6.
     #[arg(long, requires = "receivers")]
     receivers_apart: bool,
-    /// For path patching: activations held at their base values on the path. path-patching: z of
-    /// all heads except the senders; redwood: q, k and v of all heads, which gives the same
-    /// numbers; direct: heads and MLPs, with the change added to the receivers' inputs [default:
-    /// path-patching].
+    /// For path patching: activations held at their base values on the path. path-patching (or its
+    /// other name redwood): z of all heads except the senders; direct: heads and MLPs, with the
+    /// change added to the receivers' inputs [default: path-patching].
     #[arg(long)]
     freeze: Option<FreezePolicy>,
 }
@@ -85,6 +84,9 @@ impl ReceiverName {
         let positions = match self.at {
             At::Everywhere => Positions::All,
             At::One(position) => Positions::One(position),
+            At::End if (0..pairs.len()).any(|pair| pairs.begun(pair) > 0) => bail!(
+                "receiver {self}: answers of several tokens are read at several positions; leave out @end or give a number"
+            ),
             At::End => Positions::Each(pairs.ends()),
             At::Marked => match pairs.marked_positions() {
                 Some(marks) => Positions::Each(marks.to_vec()),
@@ -118,7 +120,9 @@ impl PathArguments {
     pub(super) fn describe(&self) -> Value {
         let receivers: Vec<String> = self.receivers.iter().map(ToString::to_string).collect();
         let policy = self.freeze.unwrap_or_default();
-        json!({ "receivers": receivers, "apart": self.receivers_apart, "freeze": policy.to_string(), "held": policy })
+        let mut held = json!(policy);
+        held["attention"] = json!("z");
+        json!({ "receivers": receivers, "apart": self.receivers_apart, "freeze": policy.to_string(), "held": held })
     }
 
     /// Returns the name of the held activations, for the head of a report. Empty for other methods.

@@ -48,7 +48,7 @@ pub(super) fn page(
         arguments.paths.held(outcome.method),
         pairs.len(),
         outcome.direction,
-        arguments.metric_name(),
+        arguments.metric_in_words(),
         session.device(),
         arguments.numbers.summary()
     );

@@ -27,8 +27,9 @@ use crate::session::Session;
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let session = Session::with_numbers(arguments.model.device, arguments.numbers, &arguments.model.memory)?;
     let source = Source::open(&arguments.model)?;
-    let PairsFile { pairs, warnings, .. } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
+    let PairsFile { pairs, warnings, .. } = arguments.read_pairs(&arguments.file.pairs, &source)?;
     let nodes = arguments.kinds()?;
+    arguments.metric_positions(&pairs)?;
     let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals {
         check_clusters(&pairs, &arguments.file.pairs)?;

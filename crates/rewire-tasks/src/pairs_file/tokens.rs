@@ -64,6 +64,10 @@ impl RecordReader<'_> {
         [answers, wrong_answers]: [Vec<Answer>; 2],
         first_tokens: &mut Vec<String>,
     ) -> Result<PromptPair, PairsProblem> {
+        if wrong_answers.is_empty() {
+            let reason = "there is no wrong answer; give `wrong_answers`, which only --metric log-prob does without";
+            return Err(PairsProblem::Content(reason.to_owned()));
+        }
         let mut tokens = |answers: Vec<Answer>| -> Result<Vec<u32>, PairsProblem> {
             let mut tokens = Vec::with_capacity(answers.len());
             for answer in answers {

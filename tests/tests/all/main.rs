@@ -14,6 +14,7 @@ mod identities;
 mod imports;
 mod integrated;
 mod loading;
+mod metric_parity;
 mod metrics;
 mod parity;
 mod paths;

@@ -15,13 +15,13 @@ use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Baselines};
 use rewire_hooks::{Head, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
-use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
+use rewire_tasks::{LogProbability, LogitDiff, PairsError, PromptPairs};
 use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, rounding};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
 use rewire_tests::on_every_backend;
-use rewire_tests::random::{any_config, any_pairs};
+use rewire_tests::random::{any_answers, any_config, any_pairs, with_whole_answers};
 
 /// For normalized effects and for patterns. The absolute part is four times the largest difference
 /// measured on both CPU backends: 3.6e-7, for single prompts.
@@ -263,6 +263,29 @@ proptest! {
         for (found, expected) in found.outcome.effects.iter().zip(&expected.outcome.effects) {
             let tolerance = tolerance::<Plain>(expected_baselines, &expected.values);
             assert_within(&found.values, &expected.values, tolerance, &format!("{} to {receivers:?}", found.kind));
+        }
+    }
+
+    #[test]
+    fn paths_to_whole_answers_equal_two_whole_forwards(
+        config in any_config(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000, noising in any::<bool>(),
+        policy in any_policy(), ends in prop::collection::vec(any_end(), 1..4), budget in 1_usize..200, by in 0_usize..2,
+        batch in 1_usize..5,
+    ) {
+        let config = TransformerConfig { norm_eps: 0.1, ..config };
+        let pairs = with_whole_answers(&pairs, &answers);
+        let model = Transformer::<Plain>::random(&config, seed, &Default::default());
+        let metric = LogProbability::new(&pairs);
+        let by = [By::All, By::Position][by];
+        let kinds: Vec<NodeKind> = senders(&config).map(|component| NodeKind { component, by }).collect();
+        let receivers: Vec<Receiver> = ends.into_iter().map(|end| receiver(end, &config, &pairs)).collect();
+        let reference = Execution::reference();
+        let expected = path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, direction(noising), &reference).unwrap();
+        let fast = Execution { token_budget: budget, prompt_batch: batch, ..Execution::default() };
+        let found = path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, direction(noising), &fast).unwrap();
+        for (found, expected_effects) in found.outcome.effects.iter().zip(&expected.outcome.effects) {
+            let tolerance = tolerance::<Plain>(&expected.outcome.baselines, &expected_effects.values);
+            assert_within(&found.values, &expected_effects.values, tolerance, &format!("{} to {receivers:?}", found.kind));
         }
     }
 

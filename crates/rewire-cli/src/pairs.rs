@@ -99,7 +99,7 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
         );
         text += &format!("  answers    {:?}, wrong {:?}\n", tokens(answers), tokens(wrong_answers));
         if pairs.begun(number) > 0 {
-            text += &format!("  the last {} tokens of both prompts begin the answer\n", pairs.begun(number));
+            text += &format!("  the prompts end in the answer's tokens but the last ({})\n", pairs.begun(number));
         }
         text += &match differing.as_slice() {
             [] => "  the prompts are the same: every effect will be 0\n".to_owned(),

@@ -59,9 +59,11 @@ impl PromptPairs {
     /// ```
     /// use rewire_tasks::{PromptPairs, WholeAnswers};
     ///
-    /// let pair = WholeAnswers { clean: vec![1, 2], corrupted: vec![1, 3], answers: vec![vec![7, 8, 9]] };
+    /// let answers = vec![vec![7, 8, 9]];
+    /// let pair = WholeAnswers { clean: vec![1, 2], corrupted: vec![1, 3], answers };
     /// let pairs = PromptPairs::with_whole_answers(&[pair])?;
-    /// assert_eq!((pairs.pairs()[0].clean.as_slice(), pairs.begun(0)), ([1, 2, 7, 8].as_slice(), 2));
+    /// assert_eq!(pairs.pairs()[0].clean, [1, 2, 7, 8]);
+    /// assert_eq!(pairs.begun(0), 2);
     /// # Ok::<(), rewire_tasks::PairsError>(())
     /// ```
     pub fn with_whole_answers(pairs: &[WholeAnswers]) -> Result<Self, PairsError> {

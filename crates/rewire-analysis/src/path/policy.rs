@@ -35,8 +35,8 @@ pub enum ReceiverUpdate {
 ///
 /// Attention is always frozen, because otherwise every path from sender to receiver would count:
 /// every head's mixed values, except the senders', are those of the base run. To freeze queries,
-/// keys and values instead, as Redwood's code does, is the same, because mixed values are a function
-/// of them.
+/// keys and values instead, as Redwood's code does, is the same, because mixed values are a
+/// function of them.
 ///
 /// The presets are named after their sources. The second run is the base run with the receivers
 /// updated, and freezes nothing else. With one receiver, or with several heads' inputs in one

@@ -44,8 +44,8 @@ pub struct Arguments {
     /// gradients and logit attribution use the clean run only.
     #[arg(long)]
     pub(super) direction: Option<Direction>,
-    /// Metric of the logits at the end of each prompt. log-prob is the log-probability of answers of
-    /// one or more tokens; it does not read wrong answers.
+    /// Metric of the logits at the end of each prompt. log-prob is the log-probability of answers
+    /// of one or more tokens; it does not read wrong answers.
     #[arg(long, value_enum, default_value = "logit-diff-normalized")]
     pub(super) metric: MetricName,
     /// Position of each prompt that the metric reads: a number counted from 0 (the BOS, if there is

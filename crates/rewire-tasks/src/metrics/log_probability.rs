@@ -18,8 +18,8 @@ use crate::pairs::PromptPairs;
 /// positions of the answer's tokens but the last.
 #[derive(Debug, Clone)]
 pub struct LogProbability {
-    /// `per_prompt` positions of each prompt. A prompt with a shorter answer names its last position
-    /// again.
+    /// `per_prompt` positions of each prompt. A prompt with a shorter answer names its last
+    /// position again.
     positions: Vec<usize>,
     per_prompt: usize,
     /// The tokens whose probabilities are summed, at each of the positions of each prompt.

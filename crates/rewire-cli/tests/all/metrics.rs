@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::shared::{PAIRS, run, sweep};
+use rewire_store::{Key, OutputDirectory, Record, Waiting};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -152,4 +153,27 @@ fn positions_that_a_prompt_lacks_are_refused() {
     refused("end", &["no position `end`", "-1", "marked"]);
     let attribution = ["--method", "logit-attribution", "--metric-position", "3"];
     assert_sweep_refused(PAIRS, &attribution, &["logit-attribution reads the last token"]);
+}
+
+#[test]
+fn an_unfinished_run_of_another_metric_position_is_not_resumed() {
+    let directory = directory(PAIRS);
+    let out = directory.path().join("o");
+    std::fs::create_dir(&out).unwrap();
+    let taken = OutputDirectory::take(&out, &[], "other", Waiting::Refuse).unwrap();
+    let other = Record::open(&taken, &serde_json::json!({ "metric position": "3" })).unwrap();
+    other.store(Key { portion: 0, number: 0, plan: 0 }, &[0.0]).unwrap();
+    drop(other);
+    drop(taken);
+    // The error lists the settings that differ.
+    let refused = |arguments: &[&str]| {
+        let sweep = ["sweep", "--pairs", "pairs.jsonl", "--out", "o"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+        let output = command.args(sweep).args(arguments).current_dir(directory.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused(&[]).contains("metric position"), "{}", refused(&[]));
+    let same = refused(&["--metric-position", "3"]);
+    assert!(same.contains("unfinished run of another command") && !same.contains("metric position"), "{same}");
 }

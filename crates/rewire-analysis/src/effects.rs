@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use ndarray::{ArrayD, Axis as Dimension, concatenate};
+use ndarray::{ArrayD, Axis as Dimension, Slice, concatenate};
+use rewire_hooks::Axis;
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AnalysisError;
-use crate::node::kind::NodeKind;
+use crate::node::kind::{By, Node, NodeKind};
 use crate::run::finite::check_effects;
 use crate::run::question::{Direction, Scale};
 
@@ -53,20 +54,66 @@ impl fmt::Display for Method {
     }
 }
 
-/// The effects of all nodes of one kind, per prompt.
+/// The end of the prompts from which the positions of effects are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Align {
+    /// Position 0 is the first token of each prompt.
+    #[default]
+    Start,
+    /// Position 0 is END, the last token of each prompt, and position 1 is the token before it.
+    End,
+}
+
+/// The effects of all nodes of one kind, or of a list of nodes, per prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects {
-    /// The node kind.
+    /// The node kind. For a list of nodes, the kind of the first.
     pub kind: NodeKind,
     /// `[prompt, layer, ..]`, followed by [`NodeKind::axes`]: `[prompt, layer, head]` for heads,
-    /// `[prompt, layer, pos]` for the residual stream by position.
+    /// `[prompt, layer, pos]` for the residual stream by position. For a list of nodes,
+    /// `[prompt, node]`, followed by the axes of positions.
     pub values: ArrayD<f32>,
     /// Number of tokens in each prompt. A shorter prompt has no node at positions after its end,
     /// and the values there have no meaning.
     pub lengths: Vec<usize>,
+    /// The nodes of a list, in the order of the axis `node`. Empty for all nodes of the kind.
+    pub nodes: Vec<Node>,
+    /// The end of the prompts from which positions are counted.
+    pub align: Align,
 }
 
 impl Effects {
+    /// Creates the effects of all nodes of a kind, with positions counted from the start of the
+    /// prompts. [`values`](Self::values) and [`lengths`](Self::lengths) have the documented shapes.
+    #[must_use]
+    pub fn new(kind: NodeKind, values: ArrayD<f32>, lengths: Vec<usize>) -> Self {
+        Self { kind, values, lengths, nodes: Vec::new(), align: Align::Start }
+    }
+
+    /// Returns the same effects with positions counted from END: index 0 is END, and index 1 is the
+    /// position before it. Prompts of different lengths then share END, and means are over the
+    /// prompts that are long enough. Effects without positions stay as they are.
+    #[must_use]
+    pub fn aligned_at_end(&self) -> Self {
+        let axes: Vec<usize> = match self.align {
+            Align::Start => (2..self.values.ndim()).filter(|&axis| is_of_positions(self.axis_names()[axis])).collect(),
+            Align::End => Vec::new(),
+        };
+        let mut values = self.values.clone();
+        for (prompt, mut of_prompt) in values.outer_iter_mut().enumerate() {
+            for axis in axes.iter().map(|axis| Dimension(axis - 1)) {
+                let width = of_prompt.len_of(axis);
+                let length = self.lengths.get(prompt).map_or(width, |&length| length.min(width));
+                let mut of_tokens = of_prompt.slice_axis_mut(axis, Slice::from(..length));
+                let mut reversed = of_tokens.to_owned();
+                reversed.invert_axis(axis);
+                of_tokens.assign(&reversed);
+            }
+        }
+        Self { values, align: Align::End, ..self.clone() }
+    }
+
     /// Returns the mean over prompts, `[layer, ..]`. At a position, the mean is over the prompts
     /// that have it ([`prompts_by_position`](Self::prompts_by_position)).
     #[must_use]
@@ -85,22 +132,35 @@ impl Effects {
     /// Returns the axis of [`values`](Self::values) that runs over positions; for cells of
     /// attention patterns, over destinations.
     pub(crate) fn position_axis(&self) -> Option<usize> {
-        self.axis_names().iter().position(|name| matches!(*name, "pos" | "dest"))
+        self.axis_names().iter().position(|name| is_of_positions(name))
     }
 
-    /// Returns the names of the axes of [`values`](Self::values).
+    /// Returns the names of the axes of [`values`](Self::values): `prompt`, then `layer` or, for a
+    /// list of nodes, `node`, then `head` or `neuron`, then `pos`, or `dest` and `src`. Positions
+    /// that are counted from END are `pos_from_end`, `dest_from_end` and `src_from_end`.
     #[must_use]
     pub fn axis_names(&self) -> Vec<&'static str> {
-        use rewire_hooks::Axis;
+        let from_end = self.align == Align::End;
         let name = |axis| match axis {
             Axis::Head => "head",
             Axis::DMlp => "neuron",
-            Axis::Query if self.kind.by == crate::node::kind::By::Cell => "dest",
-            Axis::Key => "src",
-            _ => "pos",
+            Axis::Query if self.kind.by == By::Cell => ["dest", "dest_from_end"][usize::from(from_end)],
+            Axis::Key => ["src", "src_from_end"][usize::from(from_end)],
+            _ => ["pos", "pos_from_end"][usize::from(from_end)],
         };
-        ["prompt", "layer"].into_iter().chain(self.kind.axes().into_iter().map(name)).collect()
+        let (first, axes) = match self.nodes.is_empty() {
+            true => ("layer", self.kind.axes()),
+            false => {
+                ("node", self.kind.axes().into_iter().filter(|axis| ![Axis::Head, Axis::DMlp].contains(axis)).collect())
+            }
+        };
+        ["prompt", first].into_iter().chain(axes.into_iter().map(name)).collect()
     }
+}
+
+/// Returns whether an axis of effects runs over positions.
+fn is_of_positions(name: &str) -> bool {
+    ["pos", "dest", "src"].contains(&name.trim_end_matches("_from_end"))
 }
 
 /// The metric on the unpatched runs, per prompt.
@@ -138,6 +198,15 @@ pub struct Outcome {
     pub vanished: Vec<usize>,
     /// One entry per node kind, in the order asked for.
     pub effects: Vec<Effects>,
+}
+
+impl Outcome {
+    /// Returns the same outcome with positions counted from END
+    /// ([`Effects::aligned_at_end`]).
+    #[must_use]
+    pub fn aligned_at_end(&self) -> Self {
+        Self { effects: self.effects.iter().map(Effects::aligned_at_end).collect(), ..self.clone() }
+    }
 }
 
 /// Returns the number of prompts that are longer than each position.
@@ -186,7 +255,7 @@ pub(crate) fn join(
         let values = concatenate(Dimension(0), &views).expect("batches differ only in their prompts");
         // Adding 0 turns -0 into 0.
         let values = values.mapv(|v| (f64::from(v) * factor) as f32 + 0.0);
-        let effects = Effects { kind: *kind, values, lengths: pairs.lengths() };
+        let effects = Effects::new(*kind, values, pairs.lengths());
         match effects.values.iter().any(|v| v.is_infinite()) {
             true => {
                 let chosen = effects.values.mapv(|v| if v.is_nan() { 0.0 } else { v });
@@ -203,7 +272,7 @@ mod tests {
     use ndarray::{IxDyn, array};
 
     use super::*;
-    use crate::node::kind::{By, Component};
+    use crate::node::kind::Component;
 
     #[test]
     fn mean_at_a_position_skips_prompts_that_end_before_it() {
@@ -211,7 +280,7 @@ mod tests {
         // Two prompts of three and two tokens, one layer. The value after the end of the shorter
         // prompt is not an effect.
         let values = array![[[1.0, 2.0, 8.0]], [[3.0, 6.0, 5.0]]].into_dyn();
-        let effects = Effects { kind, values, lengths: vec![3, 2] };
+        let effects = Effects::new(kind, values, vec![3, 2]);
         assert_eq!(effects.mean(), array![[2.0, 4.0, 8.0]].into_dyn());
         assert_eq!(effects.prompts_by_position(), Some(vec![2, 2, 1]));
     }
@@ -222,7 +291,7 @@ mod tests {
         let mut values = ArrayD::zeros(IxDyn(&[2, 1, 1, 2, 2]));
         values[[0, 0, 0, 1, 0]] = 4.0;
         values[[0, 0, 0, 0, 0]] = 4.0;
-        let effects = Effects { kind, values, lengths: vec![2, 1] };
+        let effects = Effects::new(kind, values, vec![2, 1]);
         assert_eq!(effects.mean()[[0, 0, 1, 0]], 4.0);
         assert_eq!(effects.mean()[[0, 0, 0, 0]], 2.0);
     }
@@ -230,8 +299,37 @@ mod tests {
     #[test]
     fn mean_without_positions_uses_all_prompts() {
         let values = array![[[1.0, 2.0]], [[3.0, 6.0]]].into_dyn();
-        let effects = Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: vec![3, 2] };
+        let effects = Effects::new(NodeKind::all(Component::HeadZ), values, vec![3, 2]);
         assert_eq!(effects.mean(), array![[2.0, 4.0]].into_dyn());
         assert_eq!(effects.prompts_by_position(), None);
+    }
+    #[test]
+    fn positions_from_the_end_share_end_and_keep_their_values() {
+        let kind = NodeKind { component: Component::ResidPre, by: By::Position };
+        let values = array![[[1.0, 2.0, 8.0]], [[3.0, 6.0, 5.0]]].into_dyn();
+        let effects = Effects::new(kind, values, vec![3, 2]).aligned_at_end();
+        // The 5 after the end of the shorter prompt is not an effect.
+        assert_eq!(effects.values, array![[[8.0, 2.0, 1.0]], [[6.0, 3.0, 5.0]]].into_dyn());
+        assert_eq!(effects.mean(), array![[7.0, 2.5, 1.0]].into_dyn());
+        assert_eq!(effects.prompts_by_position(), Some(vec![2, 2, 1]));
+        assert_eq!(effects.axis_names(), ["prompt", "layer", "pos_from_end"]);
+        assert_eq!(effects.aligned_at_end(), effects);
+    }
+
+    #[test]
+    fn cells_from_the_end_turn_both_axes() {
+        let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
+        let mut values = ArrayD::zeros(IxDyn(&[1, 1, 1, 3, 3]));
+        values[[0, 0, 0, 2, 1]] = 4.0;
+        let effects = Effects::new(kind, values, vec![3]).aligned_at_end();
+        assert_eq!(effects.values[[0, 0, 0, 0, 1]], 4.0);
+        assert_eq!(effects.axis_names()[3..], ["dest_from_end", "src_from_end"]);
+        assert_eq!(effects.top(1)[0].to_string(), "L0H0@END<-END-1 4.0000");
+    }
+
+    #[test]
+    fn effects_without_positions_are_the_same_from_both_ends() {
+        let effects = Effects::new(NodeKind::all(Component::HeadZ), array![[[1.0, 2.0]]].into_dyn(), vec![3]);
+        assert_eq!(effects.aligned_at_end().values, effects.values);
     }
 }

@@ -43,7 +43,7 @@ pub enum AnalysisError {
         node: NodeKind,
     },
     /// The model or the prompts do not have the node's layer, head, neuron or position.
-    #[error("there is no {node}: {what} {found} is out of range (there are {bound}, counted from 0)")]
+    #[error("there is no {node}: {what} {found} is out of range ({}, counted from 0)", range(what, *bound, heads))]
     OutsideModel {
         /// The node.
         node: String,
@@ -53,6 +53,8 @@ pub enum AnalysisError {
         found: usize,
         /// Number of valid indices: each valid index is below it.
         bound: usize,
+        /// For heads and their activations, the number of layers and of heads per layer.
+        heads: Option<[usize; 2]>,
     },
     /// The node has one position per prompt, but for another number of prompts.
     #[error("{node} has positions for {found} prompts, and there are {expected}; give one entry per prompt")]
@@ -302,6 +304,17 @@ pub enum AnalysisError {
     /// A patch was not applied.
     #[error(transparent)]
     Patch(#[from] PatchError),
+}
+
+/// Returns the part of a message that says which indices there are. For a head, it says how many
+/// layers and heads the model has.
+fn range(what: &str, bound: usize, heads: &Option<[usize; 2]>) -> String {
+    match heads {
+        Some([layers, heads]) if ["layer", "head"].contains(&what) => {
+            format!("the model has {layers} layers of {heads} heads")
+        }
+        _ => format!("there are {bound}"),
+    }
 }
 
 /// Returns the part of a message that names the prompt of a number.

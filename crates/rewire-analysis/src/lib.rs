@@ -47,6 +47,6 @@ pub mod path;
 pub mod run;
 pub mod stats;
 
-pub use effects::{Baselines, Effects, Method, Outcome, Reduce};
+pub use effects::{Align, Baselines, Effects, Method, Outcome, Reduce};
 pub use error::AnalysisError;
 pub use ranking::RankedNode;

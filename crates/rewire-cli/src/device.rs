@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_input::did_you_mean;
+
 /// A device to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
@@ -28,9 +30,10 @@ impl FromStr for Device {
             "cuda" => Ok(Device::Cuda(0)),
             other => {
                 let index = other.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+                let suggested = did_you_mean(other, ["auto", "flex", "ndarray", "cuda"]);
                 index
                     .map(Device::Cuda)
-                    .ok_or_else(|| format!("no device `{other}`; give auto, flex, ndarray or cuda[:N]"))
+                    .ok_or_else(|| format!("no device `{other}`; give auto, flex, ndarray or cuda[:N]{suggested}"))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod arguments;
+mod at;
 mod checkpoint;
 mod choices;
 mod findings;
@@ -14,6 +15,7 @@ mod results;
 mod run;
 mod sample;
 mod shortened;
+mod single;
 
 pub(crate) use arguments::Arguments;
 pub(crate) use run::run;

@@ -10,7 +10,7 @@ use crate::point::{HookPoint, Site};
 
 /// An attention head.
 ///
-/// `Display` writes the usual name, `L9H6`. `FromStr` reads `L9H6` and `9.6`.
+/// `Display` writes the usual name, `L9H6`. `FromStr` reads `L9H6`, `l9h6` and `9.6`.
 ///
 /// ```
 /// use rewire_hooks::Head;
@@ -90,8 +90,8 @@ impl FromStr for Head {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let unknown = || ParseHeadError(name.to_owned());
-        let (layer, head) = match name.strip_prefix('L') {
-            Some(rest) => rest.split_once('H'),
+        let (layer, head) = match name.strip_prefix(['L', 'l']) {
+            Some(rest) => rest.split_once(['H', 'h']),
             None => name.split_once('.'),
         }
         .ok_or_else(unknown)?;
@@ -146,10 +146,10 @@ impl HeadPoint {
 }
 
 impl fmt::Display for HeadPoint {
-    /// Writes the head, the site's name inside attention, and the position: `L9H6 z`,
-    /// `L9H6 pattern@10`.
+    /// Writes the site's name inside attention, the head, and the position: `head_z:L9H6`,
+    /// `head_pattern:L9H6@10`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.head, self.site.name().trim_start_matches("attn.hook_"))?;
+        write!(f, "head_{}:{}", self.site.name().trim_start_matches("attn.hook_"), self.head)?;
         match self.position {
             Some(position) => write!(f, "@{position}"),
             None => Ok(()),
@@ -165,14 +165,14 @@ mod tests {
     fn head_names_round_trip() {
         for head in [Head::new(0, 0), Head::new(9, 6), Head::new(31, 127)] {
             assert_eq!(head.to_string().parse(), Ok(head));
+            assert_eq!(head.to_string().to_lowercase().parse(), Ok(head));
             assert_eq!(format!("{}.{}", head.layer, head.head).parse(), Ok(head));
         }
     }
 
     #[test]
     fn malformed_head_names_are_refused() {
-        let names =
-            ["", "L9", "9", "H6", "L9H", "LH6", "L9H6H1", "9.", ".6", "9.6.1", "-1.2", "+9.6", "L9.6", "l9h6", " 9.6"];
+        let names = ["", "L9", "9", "H6", "L9H", "LH6", "L9H6H1", "9.", ".6", "9.6.1", "-1.2", "+9.6", "L9.6", " 9.6"];
         for name in names {
             assert_eq!(name.parse::<Head>(), Err(ParseHeadError(name.to_owned())));
         }
@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn activations_of_a_head_name_the_head() {
         let head = Head::new(9, 6);
-        assert_eq!(head.z().to_string(), "L9H6 z");
-        assert_eq!(head.pattern().at(10).to_string(), "L9H6 pattern@10");
+        assert_eq!(head.z().to_string(), "head_z:L9H6");
+        assert_eq!(head.pattern().at(10).to_string(), "head_pattern:L9H6@10");
         let sites = [head.z(), head.q(), head.k(), head.v(), head.pattern()].map(|node| node.point().site());
         assert_eq!(sites, [Site::Z, Site::Q, Site::K, Site::V, Site::Pattern].map(Some));
     }

@@ -245,7 +245,10 @@ mod tests {
             assert_eq!(refused(node), PatchError::NoSuchNode { node, n_heads: 3, n_positions: 2 });
         }
         let said = refused(Head::new(1, 2).z().at(2)).to_string();
-        assert_eq!(said, "L1H2 z@2 is not in the cache: it holds 3 heads and 2 positions of `blocks.1.attn.hook_z`");
+        assert_eq!(
+            said,
+            "head_z:L1H2@2 is not in the cache: it holds 3 heads and 2 positions of `blocks.1.attn.hook_z`"
+        );
         assert_eq!(Patch::nodes(&[], &cache).unwrap().finish(), Ok(()));
     }
 }

@@ -1,5 +1,5 @@
-//! Reads a user's files safely: limits their size, finds repeated JSON keys, and quotes outside
-//! text in errors.
+//! Reads a user's files safely: limits their size, finds repeated JSON keys, quotes outside text in
+//! errors, and suggests the name that was meant.
 //!
 //! Use this crate for every file, line or value that comes from outside. A damaged or hostile file
 //! must give one short error. It must not fill the memory, hide half of its contents, or write
@@ -17,7 +17,9 @@
 mod json;
 mod quote;
 mod read;
+mod suggest;
 
 pub use json::repeated_key;
 pub use quote::{MOST_QUOTED, cut, quoted};
 pub use read::{Line, check_regular, read_line, read_regular};
+pub use suggest::{did_you_mean, most_similar};

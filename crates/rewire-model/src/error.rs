@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rewire_input::cut;
+use rewire_input::{cut, did_you_mean};
 
 /// Why a model could not be loaded or run. Each error names the file, tensor or value that is
 /// wrong.
@@ -132,8 +132,9 @@ pub enum ModelError {
     },
     /// The name is not a known model, repository or directory.
     #[error(
-        "unknown model `{}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json",
-        cut(name)
+        "unknown model `{}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json{}",
+        cut(name),
+        did_you_mean(name.split('@').next().unwrap_or_default(), known.split(", "))
     )]
     UnknownModel {
         /// The name that the caller gave.

@@ -226,7 +226,7 @@ mod tests {
             _ => [0.3, -0.3, 0.1][prompt % 3],
         };
         let values = Array3::from_shape_fn((prompts, 1, 2), value).into_dyn();
-        Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
+        Effects::new(NodeKind::all(Component::HeadZ), values, Vec::new())
     }
 
     #[test]

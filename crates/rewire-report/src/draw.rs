@@ -27,7 +27,7 @@ const REPORT: &str = "report.html";
 /// use rewire_report::Draw;
 ///
 /// let kind = NodeKind::all(Component::HeadZ);
-/// let effects = Effects { kind, values: array![[[0.5, -0.1]]].into_dyn(), lengths: vec![15] };
+/// let effects = Effects::new(kind, array![[[0.5, -0.1]]].into_dyn(), vec![15]);
 /// let page = effects.heat_map();
 /// assert!(page.render().contains("head_z"));
 /// ```

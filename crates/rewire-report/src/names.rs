@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use ndarray::ArrayD;
-use rewire_analysis::Effects;
+use rewire_analysis::node::Node;
+use rewire_analysis::{Align, Effects};
 use rewire_tasks::PromptPairs;
 
 /// Returns the name of a head, such as `L9H6`.
@@ -18,27 +19,78 @@ pub fn numbered(prefix: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{prefix}{i}")).collect()
 }
 
+/// Returns a number and its noun, with an `s` unless the number is 1: `1 pair`, `2 pairs`.
+#[must_use]
+pub fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Returns distinct token labels: the token and its position. The token in front of a prompt is
 /// labeled BOS, to save space.
 #[must_use]
 pub fn token_labels(labels: &[String]) -> Vec<String> {
-    let label = |(i, token): (usize, &String)| match token.as_str() {
-        "<|endoftext|>" => format!("BOS_{i}"),
-        token => format!("{}_{i}", token.escape_debug()),
-    };
-    labels.iter().enumerate().map(label).collect()
+    labels.iter().enumerate().map(|(i, token)| token_label(token, &i.to_string())).collect()
 }
 
-/// Returns the names along one axis of a kind's effects.
+/// Returns the label of a token at a position.
+fn token_label(token: &str, position: &str) -> String {
+    match token {
+        "<|endoftext|>" => format!("BOS_{position}"),
+        token => format!("{}_{position}", token.escape_debug()),
+    }
+}
+
+/// Returns the names along one axis of a kind's effects. An axis of nodes has numbers; [`along`]
+/// has their names.
 #[must_use]
 pub fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
     match axis {
         "layer" => numbered("L", n),
         "head" => numbered("H", n),
         "neuron" => numbered("N", n),
-        // Positions have the tokens of the first prompt, if it is as long as the longest prompt.
-        _ if pairs.labels(0).len() == n => token_labels(&pairs.labels(0)),
-        _ => numbered("", n),
+        "node" => numbered("node ", n),
+        axis => (0..n).map(|position| of_position(align_of(axis), position, pairs)).collect(),
+    }
+}
+
+/// Returns the names along one axis of [`Effects::values`], counted with the prompts as axis 0.
+///
+/// # Panics
+/// If the effects have no such axis.
+#[must_use]
+pub fn along(effects: &Effects, axis: usize, pairs: &PromptPairs) -> Vec<String> {
+    match effects.axis_names()[axis] {
+        "node" => effects.nodes.iter().map(Node::to_string).collect(),
+        name => of_axis(name, effects.values.shape()[axis], pairs),
+    }
+}
+
+fn align_of(axis: &str) -> Align {
+    if axis.ends_with("_from_end") { Align::End } else { Align::Start }
+}
+
+/// Returns the name of a position: the token and the position, such as `to_14` or `to_END-3`, if
+/// all clean prompts that have the position hold the same token there, and else `pos 14` or
+/// `END-3`.
+#[must_use]
+pub fn of_position(align: Align, position: usize, pairs: &PromptPairs) -> String {
+    let index = |length: usize| match align {
+        Align::Start => (position < length).then_some(position),
+        Align::End => length.checked_sub(position + 1),
+    };
+    let mut found = pairs.pairs().iter().enumerate().filter_map(|(i, pair)| Some((i, index(pair.clean.len())?)));
+    let name = align.position_name(position);
+    let first = found.next();
+    let label = |(pair, index): (usize, usize)| pairs.labels(pair)[index].clone();
+    let token = |(pair, index): (usize, usize)| pairs.pairs()[pair].clean[index];
+    // Labels of positions can be the same where tokens differ: the name of a role.
+    let mut is_shared = |first: (usize, usize)| {
+        found.find(|other| token(*other) != token(first)).is_none_or(|other| label(other) == label(first))
+    };
+    match (first.filter(|first| is_shared(*first)), align) {
+        (Some(first), _) => token_label(&label(first), &name),
+        (None, Align::Start) => format!("pos {name}"),
+        (None, Align::End) => name,
     }
 }
 
@@ -70,6 +122,32 @@ pub fn positions_note(pairs: &PromptPairs) -> Option<String> {
     (!note.is_empty()).then(|| note.trim_end().to_owned())
 }
 
+/// Returns a note on columns that are positions, counted from this end of the prompts; see
+/// [`positions_note`].
+#[must_use]
+pub fn positions_note_of(align: Align, pairs: &PromptPairs) -> Option<String> {
+    if align == Align::Start {
+        return positions_note(pairs);
+    }
+    let mut note = "Positions are counted from END, the last token of each prompt. A position without a token holds \
+                    different tokens in different prompts."
+        .to_owned();
+    let lengths = pairs.lengths();
+    let shortest = lengths.iter().copied().min().unwrap_or_default();
+    let positions: Vec<usize> = (shortest..pairs.width()).collect();
+    if let (Some(first), Some(last)) = (positions.first(), positions.last()) {
+        let range = match first == last {
+            true => format!("{} exists", align.position_name(*first)),
+            false => format!("{} to {} exist", align.position_name(*first), align.position_name(*last)),
+        };
+        let have = |position: &usize| lengths.iter().filter(|length| *length > position).count().to_string();
+        let have: Vec<String> = positions.iter().map(have).collect();
+        note +=
+            &format!(" {range} in {} of {} prompts: each mean is over these prompts.", have.join(", "), pairs.len());
+    }
+    Some(note)
+}
+
 /// Returns ascending numbers as text, with neighbors as ranges: `4, 7-9`.
 fn ranges(numbers: &[usize]) -> String {
     let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
@@ -79,23 +157,23 @@ fn ranges(numbers: &[usize]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the name of a node, from its index along the axes of its kind, layer first: `L9H6`,
-/// `L9H6 @ to_14`, `L3 N17`.
+/// Returns the name of a node, from its index along the axes of its effects, layer or node first:
+/// `L9H6`, `L9H6 @ to_14`, `L3N17`, `mlp_out:L3`.
 ///
 /// # Panics
 /// If the index is outside the effects.
 #[must_use]
 pub fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -> String {
     let axes = effects.axis_names();
-    let width = pairs.width();
-    let token = |position: usize| of_axis("pos", width, pairs)[position].clone();
-    let mut name = match axes.get(2) {
-        Some(&"head") => head_name(place[0], place[1]),
-        Some(&"neuron") => format!("L{} N{}", place[0], place[1]),
-        _ => format!("L{}", place[0]),
+    let token = |position: usize| of_position(effects.align, position, pairs);
+    let mut name = match (effects.nodes.get(place[0]), axes.get(2)) {
+        (Some(node), _) => node.to_string(),
+        (None, Some(&"head")) => head_name(place[0], place[1]),
+        (None, Some(&"neuron")) => format!("L{}N{}", place[0], place[1]),
+        (None, _) => format!("L{}", place[0]),
     };
     for (axis, &at) in axes[1..].iter().zip(place) {
-        match *axis {
+        match axis.trim_end_matches("_from_end") {
             "pos" | "dest" => name += &format!(" @ {}", token(at)),
             "src" => name += &format!(" <- {}", token(at)),
             _ => {}
@@ -120,6 +198,7 @@ pub const INPUTS: [&str; 3] = ["query", "key", "value"];
 
 #[cfg(test)]
 mod tests {
+    use rewire_analysis::node::{Component, NodeKind};
     use rewire_tasks::PromptPair;
 
     use super::*;
@@ -132,6 +211,14 @@ mod tests {
             wrong_answers: vec![1],
         };
         PromptPairs::new(prompts.iter().map(pair).collect()).unwrap()
+    }
+
+    #[test]
+    fn one_thing_is_counted_in_the_singular() {
+        assert_eq!(
+            [0, 1, 2].map(|n| counted(n, "generated pair")),
+            ["0 generated pairs", "1 generated pair", "2 generated pairs"]
+        );
     }
 
     #[test]
@@ -148,5 +235,45 @@ mod tests {
         assert!(note.ends_with("Position 4 exists in 1 of 2 prompts: each mean is over these prompts."), "{note}");
         let note = positions_note(&pairs(&[&[1, 2, 3, 4], &[1, 2], &[1, 2, 3]])).unwrap();
         assert_eq!(note, "Positions 2 to 3 exist in 2, 1 of 3 prompts: each mean is over these prompts.");
+    }
+
+    #[test]
+    fn positions_have_the_token_that_all_prompts_share_there() {
+        let pairs = pairs(&[&[1, 2, 3, 9], &[1, 5, 9]]).with_token_labels(|token| format!("t{token}"));
+        let names = |axis| of_axis(axis, 4, &pairs);
+        assert_eq!(names("pos"), ["t1_0", "pos 1", "pos 2", "t9_3"]);
+        assert_eq!(names("pos_from_end"), ["t9_END", "END-1", "END-2", "t1_END-3"]);
+    }
+
+    #[test]
+    fn a_note_says_which_positions_from_the_end_few_prompts_have() {
+        let note = |prompts| positions_note_of(Align::End, &pairs(prompts)).unwrap();
+        let one = note(&[&[1, 2, 3, 4], &[1, 2, 3]]);
+        assert!(one.ends_with("END-3 exists in 1 of 2 prompts: each mean is over these prompts."), "{one}");
+        let two = note(&[&[1, 2, 3, 4], &[1, 2], &[1, 2, 3]]);
+        assert!(two.contains("END-2 to END-3 exist in 2, 1 of 3 prompts"), "{two}");
+        assert!(!note(&[&[1, 2], &[1, 3]]).contains("exist"));
+        let from_start = positions_note_of(Align::Start, &pairs(&[&[1, 2], &[1, 3]]));
+        assert_eq!(from_start, positions_note(&pairs(&[&[1, 2], &[1, 3]])));
+    }
+
+    #[test]
+    fn labels_of_positions_name_roles_where_tokens_differ() {
+        let pairs = pairs(&[&[1, 2], &[1, 5]]).with_position_labels(vec!["BOS".to_owned(), "S1".to_owned()]);
+        assert_eq!(of_axis("pos", 2, &pairs), ["BOS_0", "S1_1"]);
+    }
+
+    #[test]
+    fn nodes_are_named_by_their_place() {
+        let kind = NodeKind::by_position(Component::HeadZ);
+        let of_kind = Effects::new(kind, ArrayD::zeros(vec![2, 1, 1, 3]), vec![3, 2]);
+        let pairs = pairs(&[&[1, 2, 3], &[1, 3]]).with_token_labels(|token| format!("t{token}"));
+        assert_eq!(of_node(&of_kind, &[0, 0, 0], &pairs), "L0H0 @ t1_0");
+        assert_eq!(of_node(&of_kind.aligned_at_end(), &[0, 0, 0], &pairs), "L0H0 @ t3_END");
+        let nodes: Vec<Node> = vec!["mlp_out:L3".parse().unwrap(), "L9H6".parse().unwrap()];
+        let values = ArrayD::zeros(vec![2, 2]);
+        let listed = Effects { nodes, ..Effects::new(NodeKind::all(Component::MlpOut), values, vec![3, 2]) };
+        assert_eq!(of_node(&listed, &[1], &pairs), "head_z:L9H6");
+        assert_eq!(along(&listed, 1, &pairs), ["mlp_out:L3", "head_z:L9H6"]);
     }
 }

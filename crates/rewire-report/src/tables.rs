@@ -67,6 +67,9 @@ impl Table {
 pub struct About<'a> {
     /// The command line.
     pub command: Vec<String>,
+    /// Everything that the tables depend on, an object. A command replaces the results of a run
+    /// with another object only if it is asked to.
+    pub run: Value,
     /// The model's name or directory.
     pub model: String,
     /// The model's configuration.
@@ -121,7 +124,7 @@ pub(crate) fn tensors(tables: &[Table]) -> Result<Vec<u8>, ReportError> {
 }
 
 /// Every axis that a table can have, in the order of the CSV file's columns.
-pub const AXES: [&str; 14] = [
+pub const AXES: [&str; 18] = [
     "prompt",
     "layer",
     "head",
@@ -134,6 +137,10 @@ pub const AXES: [&str; 14] = [
     "pos",
     "dest",
     "src",
+    "node",
+    "pos_from_end",
+    "dest_from_end",
+    "src_from_end",
     "curve",
     "place",
 ];

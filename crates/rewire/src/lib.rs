@@ -51,8 +51,8 @@ mod study;
 pub use burn;
 pub use ndarray;
 pub use rewire_analysis::{
-    self as analysis, AnalysisError, Baselines, Effects, Method, Outcome, RankedNode, attribution, heads, integrated,
-    node, patching, path, run, stats,
+    self as analysis, Align, AnalysisError, Baselines, Effects, Method, Outcome, RankedNode, attribution, heads,
+    integrated, node, patching, path, run, stats,
 };
 pub use rewire_hooks as hooks;
 pub use rewire_model as model;

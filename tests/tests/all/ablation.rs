@@ -403,7 +403,7 @@ fn unsupported_ablations_are_refused() {
             .to_string()
     };
     let twice = refused(vec![head.clone(), head.clone()], Intervention::Zero, 3);
-    assert_eq!(twice, "L1H2 head_z is named twice in one set");
+    assert_eq!(twice, "head_z:L1H2 is named twice in one set");
     let metric = LogitDiff::new(&pairs);
     let groups = [vec![head.clone(), head.clone()]];
     let twice =

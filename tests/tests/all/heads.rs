@@ -298,11 +298,14 @@ fn prompts_without_names_are_refused() {
     assert!(matches!(error, AnalysisError::NoNames { prompt: 2 }), "{error}");
     let error =
         backup_heads(&model, &pairs, &[Head::new(4, 0)], FinalNormGain::Applied, &execution).unwrap_err().to_string();
-    assert_eq!(error, "there is no L4H0 head_z: layer 4 is out of range (there are 4, counted from 0)");
+    assert_eq!(
+        error,
+        "there is no head_z:L4H0: layer 4 is out of range (the model has 4 layers of 8 heads, counted from 0)"
+    );
     let error = copy_suppression(&model, &pairs, &[Head::new(0, 8)], &KeptTokens::default(), &execution)
         .unwrap_err()
         .to_string();
-    assert_eq!(error, "there is no L0H8: head 8 is out of range (there are 8, counted from 0)");
+    assert_eq!(error, "there is no L0H8: head 8 is out of range (the model has 4 layers of 8 heads, counted from 0)");
     for (node, reason) in [
         (NodeKind::all(Component::HeadQ), "it writes nothing to the residual stream itself"),
         (NodeKind { component: Component::HeadZ, by: By::Position }, "the logits are read at one position"),

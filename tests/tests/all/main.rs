@@ -16,6 +16,7 @@ mod integrated;
 mod loading;
 mod metric_parity;
 mod metrics;
+mod notation;
 mod parity;
 mod paths;
 mod precision;

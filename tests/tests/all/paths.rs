@@ -338,6 +338,7 @@ proptest! {
         let reported = *last.lock().unwrap();
         prop_assert_eq!(reported.0, reported.1);
         prop_assert_eq!(memory.run(), memory.kept());
+        prop_assert_eq!(memory.announced(), memory.kept());
         let lost = memory.lose(lost);
         prop_assert_eq!(&follow(FreezePolicy::path_patching(), &kept), &whole);
         prop_assert_eq!(memory.run(), lost);
@@ -515,7 +516,7 @@ fn head_edges_lead_to_later_layers_and_equal_path_patching() {
     .unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "there is no receiver q:1.1 for L1H0: the receiver must be in a later layer than the sender"
+        "there is no receiver head_q:L1H1 for L1H0: the receiver must be in a later layer than the sender"
     );
 }
 
@@ -540,11 +541,17 @@ fn unsupported_paths_are_refused() {
     };
     assert!(matches!(refused(Component::HeadZ, ""), AnalysisError::NoReceivers));
     let error = refused(Component::HeadQ, "v:1.0").to_string();
-    assert!(error.starts_with("L0H0 head_q writes nothing to the residual stream"), "{error}");
+    assert!(error.starts_with("head_q:L0H0 writes nothing to the residual stream"), "{error}");
     let error = refused(Component::HeadZ, "q:3.0").to_string();
-    assert_eq!(error, "there is no receiver q:3.0: layer 3 is out of range (there are 3, counted from 0)");
+    assert_eq!(
+        error,
+        "there is no receiver head_q:L3H0: layer 3 is out of range (the model has 3 layers of 2 heads, counted from 0)"
+    );
     let error = refused(Component::HeadZ, "q:1.2").to_string();
-    assert_eq!(error, "there is no receiver q:1.2: head 2 is out of range (there are 2, counted from 0)");
+    assert_eq!(
+        error,
+        "there is no receiver head_q:L1H2: head 2 is out of range (the model has 3 layers of 2 heads, counted from 0)"
+    );
     let at = |positions| {
         let path = Path {
             senders: vec![Node::new(0, Component::MlpOut)],
@@ -563,7 +570,7 @@ fn unsupported_paths_are_refused() {
     };
     assert_eq!(
         at(Positions::One(4)),
-        "there is no receiver q:1 @ 4: position 4 is out of range (there are 4, counted from 0)"
+        "there is no receiver head_q:L1@4: position 4 is out of range (there are 4, counted from 0)"
     );
     let short = PromptPairs::new(vec![pairs.pairs()[0].clone(), shorter()]).unwrap();
     let path = Path {
@@ -579,7 +586,7 @@ fn unsupported_paths_are_refused() {
         &Execution::default(),
     )
     .unwrap_err();
-    assert_eq!(refused.to_string(), "receiver q:1 @ 3 is outside prompt 1 (counted from 0), which has 2 tokens");
+    assert_eq!(refused.to_string(), "receiver head_q:L1@3 is outside prompt 1 (counted from 0), which has 2 tokens");
     assert!(at(Positions::Each(vec![1])).contains("has positions for 1 prompts, and there are 2"));
     let neox = Transformer::<Flex>::random(&TransformerConfig::neox(2, 2, 8, 17, 12), 3, &Default::default());
     let heads = [NodeKind::all(Component::HeadZ)];
@@ -593,6 +600,6 @@ fn unsupported_paths_are_refused() {
         &Execution::default(),
     );
     let error = error.unwrap_err().to_string();
-    assert!(error.starts_with("there is no receiver resid_mid:1: attention and MLP run in parallel"), "{error}");
+    assert!(error.starts_with("there is no receiver resid_mid:L1: attention and MLP run in parallel"), "{error}");
     assert!(matches!(PromptPairs::new(Vec::new()), Err(PairsError::Empty)));
 }

@@ -381,6 +381,8 @@ proptest! {
         let kept = Execution { token_budget: 20, prompt_batch: 2, workers: Some(workers), checkpoint: &memory, ..Execution::default() };
         let whole = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(memory.run(), memory.kept());
+        let of_patching = memory.kept();
+        prop_assert_eq!(memory.announced(), of_patching);
         let lost = memory.lose(lost);
         let again = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(&again, &whole);
@@ -394,6 +396,7 @@ proptest! {
         let kept_too = Execution { gradient_batch: 1, ..kept };
         let estimated = attribution(&kept_too);
         prop_assert_eq!(memory.run(), pairs.len());
+        prop_assert_eq!(memory.announced(), of_patching + pairs.len());
         prop_assert_eq!(&attribution(&kept_too), &estimated);
         prop_assert_eq!(memory.run(), 0);
         prop_assert_eq!(&attribution(&Execution { checkpoint: &(), ..kept_too }), &estimated);
@@ -501,20 +504,23 @@ fn nodes_outside_the_model_are_refused_by_name() {
     assert_eq!(refused(&[]), "no nodes were given; give at least one");
     assert_eq!(refused(&[vec![z()], vec![]]), "group 1 (counted from 0) has no nodes");
     let message = refused(&[vec![Node::new(2, Component::HeadZ).unit(1)]]);
-    assert_eq!(message, "there is no L2H1 head_z: layer 2 is out of range (there are 2, counted from 0)");
+    assert_eq!(
+        message,
+        "there is no head_z:L2H1: layer 2 is out of range (the model has 2 layers of 2 heads, counted from 0)"
+    );
     assert_eq!(
         refused(&[vec![z().unit(2)]]),
-        "there is no L0H2 head_z: head 2 is out of range (there are 2, counted from 0)"
+        "there is no head_z:L0H2: head 2 is out of range (the model has 2 layers of 2 heads, counted from 0)"
     );
     let neuron = Node::new(1, Component::MlpPost).unit(64);
     assert_eq!(
         refused(&[vec![neuron]]),
-        "there is no L1 mlp_post 64: neuron 64 is out of range (there are 64, counted from 0)"
+        "there is no mlp_post:L1N64: neuron 64 is out of range (there are 64, counted from 0)"
     );
     let late = z().at(Positions::One(3));
     assert_eq!(
         refused(&[vec![late]]),
-        "there is no L0 head_z @ 3: position 3 is out of range (there are 3, counted from 0)"
+        "there is no head_z:L0@3: position 3 is out of range (there are 3, counted from 0)"
     );
     let each = z().at(Positions::Each(vec![1]));
     assert!(refused(&[vec![each]]).contains("positions for 1 prompts, and there are 2"));

@@ -43,7 +43,7 @@ fn crates_depend_only_on_lower_ones() {
         ("rewire-model", &["rewire-tensor", "rewire-hooks", "rewire-hub", "rewire-input", "rewire-store"]),
         ("rewire-tasks", &["rewire-input"]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
-        ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-model", "rewire-tasks"]),
+        ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-input", "rewire-model", "rewire-tasks"]),
         ("rewire-circuits", &["rewire-analysis", "rewire-hooks", "rewire-model", "rewire-tasks"]),
         ("rewire-report", &["rewire-analysis", "rewire-store", "rewire-tasks"]),
         (

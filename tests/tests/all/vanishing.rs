@@ -232,7 +232,7 @@ fn numbers_that_are_not_finite_are_reported_with_prompt_and_layer() {
         for error in errors {
             let AnalysisError::NotFinite { prompt, .. } = &error else { panic!("{error}") };
             assert_eq!(*prompt, Some(5));
-            assert!(error.to_string().contains("L1H1 head_z replaced"), "{error}");
+            assert!(error.to_string().contains("head_z:L1H1 replaced"), "{error}");
         }
     }
 }

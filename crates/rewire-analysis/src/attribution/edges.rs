@@ -4,6 +4,7 @@
 use burn::tensor::Tensor;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
 use rewire_hooks::{HookPoint, Site};
+use rewire_input::did_you_mean;
 use rewire_model::{Differentiable, HeadInput, Transformer, TransformerConfig};
 use rewire_tensor::{matmul, to_f32};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,10 @@ impl std::str::FromStr for NormJacobian {
         match name {
             "frozen" => Ok(NormJacobian::Frozen),
             "exact" => Ok(NormJacobian::Exact),
-            other => Err(format!("unknown norm Jacobian `{other}`; use exact or frozen")),
+            other => {
+                let suggested = did_you_mean(other, ["exact", "frozen"]);
+                Err(format!("unknown norm Jacobian `{other}`; use exact or frozen{suggested}"))
+            }
         }
     }
 }

@@ -98,8 +98,8 @@ pub fn copy_suppression<B: Backend>(
     for head in heads {
         for (what, found, bound) in [("layer", head.layer, config.n_layers), ("head", head.head, config.n_heads)] {
             if found >= bound {
-                let node = head.to_string();
-                return Err(AnalysisError::OutsideModel { node, what, found, bound });
+                let (node, heads) = (head.to_string(), Some([config.n_layers, config.n_heads]));
+                return Err(AnalysisError::OutsideModel { node, what, found, bound, heads });
             }
         }
     }

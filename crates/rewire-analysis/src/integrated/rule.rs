@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_input::did_you_mean;
 use serde::{Deserialize, Serialize};
 
 /// A quadrature rule for an integral from 0 to 1.
@@ -33,8 +34,10 @@ impl FromStr for Rule {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = NAMES.iter().find(|(_, n)| *n == name).map(|(rule, _)| *rule);
-        found
-            .ok_or_else(|| format!("unknown quadrature rule `{name}`; use one of {}", NAMES.map(|(_, n)| n).join(", ")))
+        let names = NAMES.map(|(_, name)| name);
+        found.ok_or_else(|| {
+            format!("unknown quadrature rule `{name}`; use one of {}{}", names.join(", "), did_you_mean(name, names))
+        })
     }
 }
 

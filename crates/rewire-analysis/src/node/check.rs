@@ -31,7 +31,9 @@ impl Node {
         let by = if matches!(self.positions, Positions::Cell { .. }) { By::Cell } else { By::All };
         let kind = NodeKind { component: self.component, by };
         kind.check(config, pairs)?;
-        let outside = |what, found, bound| AnalysisError::OutsideModel { node: self.to_string(), what, found, bound };
+        let heads = kind.is_of_heads().then_some([config.n_layers, config.n_heads]);
+        let outside =
+            |what, found, bound| AnalysisError::OutsideModel { node: self.to_string(), what, found, bound, heads };
         let inside = |what, found, bound| if found < bound { Ok(()) } else { Err(outside(what, found, bound)) };
         inside("layer", self.layer, config.n_layers)?;
         match (self.unit, kind.unit_axis()) {

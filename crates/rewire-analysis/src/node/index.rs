@@ -81,11 +81,16 @@ pub(crate) fn node_at(kind: NodeKind, index: &[usize]) -> Node {
         (Some(_), Some((unit, places))) => (Some(*unit), places),
         _ => (None, rest),
     };
-    let positions = match (kind.by, places) {
+    Node { layer, component: kind.component, unit, positions: positions_at(kind, places) }
+}
+
+/// Returns the positions at an index along the axes of positions of a kind. Marked positions come
+/// without the positions themselves.
+pub(crate) fn positions_at(kind: NodeKind, places: &[usize]) -> Positions {
+    match (kind.by, places) {
         (By::Marked, _) => Positions::Each(Vec::new()),
         (_, &[dest, src]) => Positions::Cell { dest, src },
         (_, &[position]) => Positions::One(position),
         _ => Positions::All,
-    };
-    Node { layer, component: kind.component, unit, positions }
+    }
 }

@@ -1,10 +1,6 @@
 //! Nodes: the parts of a model to intervene on.
 
-use rewire_hooks::HookPoint;
-use std::fmt;
-use std::str::FromStr;
-
-use rewire_hooks::{Axis, Site};
+use rewire_hooks::{Axis, HookPoint, Site};
 use serde::{Deserialize, Serialize};
 
 /// A component of a layer.
@@ -36,22 +32,6 @@ pub enum Component {
     /// An MLP neuron, after its activation function.
     MlpPost,
 }
-
-/// The names of the components in commands and files.
-const COMPONENT_NAMES: [(Component, &str); 12] = [
-    (Component::ResidPre, "resid_pre"),
-    (Component::ResidMid, "resid_mid"),
-    (Component::ResidPost, "resid_post"),
-    (Component::AttnOut, "attn_out"),
-    (Component::MlpOut, "mlp_out"),
-    (Component::HeadQ, "head_q"),
-    (Component::HeadK, "head_k"),
-    (Component::HeadV, "head_v"),
-    (Component::HeadZ, "head_z"),
-    (Component::HeadResult, "head_result"),
-    (Component::HeadPattern, "head_pattern"),
-    (Component::MlpPost, "mlp_post"),
-];
 
 /// How finely a component is divided into nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,11 +91,6 @@ pub struct Node {
     /// The positions in the prompts.
     pub positions: Positions,
 }
-
-/// Error for a string that names no component.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown node kind `{0}`; use one of {names}", names = COMPONENT_NAMES.map(|(_, n)| n).join(", "))]
-pub struct ParseNodeError(pub String);
 
 impl NodeKind {
     /// Returns the kind for a component with all positions together.
@@ -224,7 +199,7 @@ impl Node {
     }
 
     /// Returns the name for tables and charts, in which a head needs no component: `L9H6`,
-    /// `L3 mlp_out`, `L9H6 @ 14`.
+    /// `mlp_out:L3`, `L9H6@14`.
     #[must_use]
     pub fn short_name(&self) -> String {
         let is_head = NodeKind::all(self.component).unit_axis() == Some(Axis::Head);
@@ -247,59 +222,6 @@ impl Node {
     }
 }
 
-/// Formats the name: `L9H6 head_z`, `L3 mlp_post 17`, with `@ 4` for a position.
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Node { layer, component, .. } = self;
-        let is_head = NodeKind::all(*component).unit_axis() == Some(Axis::Head);
-        match self.unit {
-            Some(unit) if is_head => write!(f, "L{layer}H{unit} {component}")?,
-            Some(unit) => write!(f, "L{layer} {component} {unit}")?,
-            None => write!(f, "L{layer} {component}")?,
-        }
-        write!(f, "{}", self.positions)
-    }
-}
-
-/// Formats the suffix of a node's name: empty for all positions, ` @ 4` for one position.
-impl fmt::Display for Positions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Positions::All => Ok(()),
-            Positions::One(position) => write!(f, " @ {position}"),
-            Positions::Each(_) => write!(f, " @ marked"),
-            Positions::Cell { dest, src } => write!(f, " @ {dest}<-{src}"),
-        }
-    }
-}
-
-impl fmt::Display for Component {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(COMPONENT_NAMES[*self as usize].1)
-    }
-}
-
-impl FromStr for Component {
-    type Err = ParseNodeError;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let found = COMPONENT_NAMES.iter().find(|(_, n)| *n == name).map(|(component, _)| *component);
-        found.ok_or_else(|| ParseNodeError(name.to_owned()))
-    }
-}
-
-/// Formats the name of the tensor on disk: `head_z`, `head_z@position`, `head_pattern@cell`.
-impl fmt::Display for NodeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.by {
-            By::All => write!(f, "{}", self.component),
-            By::Position => write!(f, "{}@position", self.component),
-            By::Cell => write!(f, "{}@cell", self.component),
-            By::Marked => write!(f, "{}@marked", self.component),
-        }
-    }
-}
-
 /// Returns the names of the nodes in a group, separated by commas.
 pub(crate) fn named(group: &[Node]) -> String {
     group.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -308,15 +230,6 @@ pub(crate) fn named(group: &[Node]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn node_kind_names_round_trip() {
-        for (component, name) in COMPONENT_NAMES {
-            assert_eq!((name.parse(), component.to_string().as_str()), (Ok(component), name));
-        }
-        assert_eq!("head_x".parse::<Component>(), Err(ParseNodeError("head_x".to_owned())));
-        assert_eq!(NodeKind::by_position(Component::HeadZ).to_string(), "head_z@position");
-    }
 
     #[test]
     fn effect_axes_are_units_then_positions() {

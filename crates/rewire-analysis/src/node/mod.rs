@@ -3,6 +3,8 @@
 mod check;
 pub(crate) mod index;
 pub(crate) mod kind;
+pub(crate) mod notation;
 
 pub use index::NodeIndex;
-pub use kind::{By, Component, Node, NodeKind, ParseNodeError, Positions};
+pub use kind::{By, Component, Node, NodeKind, Positions};
+pub use notation::ParseNodeError;

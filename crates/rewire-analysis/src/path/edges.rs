@@ -78,7 +78,7 @@ pub fn head_edges<B: Backend, M: Metric>(
     execution: &Execution,
 ) -> Result<HeadEdges, AnalysisError> {
     if let Some(Edge { from, to, input }) = edges.iter().find(|edge| edge.from.layer >= edge.to.layer) {
-        let receiver = format!("{input}:{}.{} for {from}", to.layer, to.head);
+        let receiver = format!("{input}:{to} for {from}");
         return Err(AnalysisError::NoSuchReceiver {
             receiver,
             reason: "the receiver must be in a later layer than the sender",

@@ -11,12 +11,13 @@ use rewire_hooks::{HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 
-use crate::effects::{Baselines, Method, Outcome, join};
+use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::index::{effect_index, no_effects, positions_of, units};
 use crate::node::kind::{Node, NodeKind, named};
 use crate::patching::cost::{Cost, Costs};
 use crate::patching::groups::{GroupOutcome, check_group_effects};
+use crate::path::followed::{Ends, Followed};
 use crate::path::policy::{FreezePolicy, Recompute};
 use crate::path::propagate::Carrier;
 use crate::path::reachability::Reach;
@@ -95,8 +96,7 @@ pub fn path_patching<B: Backend, M: Metric>(
             changes[*number][index.as_slice()] = found.changes[[prompt, path]];
         }
     }
-    let reached = |(number, _): &(usize, &Receiver)| !found.received.contains(&(0, *number));
-    let unreached = receivers.iter().enumerate().filter(reached).map(|(_, receiver)| receiver.clone()).collect();
+    let unreached = found.unreached(receivers);
     let outcome = Outcome {
         method: Method::PathPatching,
         direction,
@@ -185,7 +185,7 @@ pub fn patch_paths<B: Backend, M: Metric>(
     let execution = &Execution { checkpoint: &(), ..*execution };
     let ends = Ends { senders: &senders.sets, receivers: &receivers.sets, paths: &numbers };
     let found = follow(model, question, ends, policy, direction, execution)?;
-    let values = found.changes.mapv(|change| (f64::from(change) * found.factor) as f32 + 0.0);
+    let values = found.effects();
     let groups: Vec<Vec<Node>> = paths.iter().map(|path| path.senders.clone()).collect();
     check_group_effects(&groups, &values)?;
     let (metric, scale, baselines) = (question.metric.name(), question.scale, found.baselines);
@@ -207,26 +207,8 @@ impl<'a, T: Clone + Eq + Hash> Numbered<'a, T> {
     }
 }
 
-/// The changes of the metric along all paths.
-struct Followed {
-    baselines: Baselines,
-    /// Factor that turns a change of the metric into an effect.
-    factor: f64,
-    /// Changes of the metric, `[prompt, path]`.
-    changes: Array2<f32>,
-    /// The receivers that a sender reaches: index of their set, and index within the set.
-    received: BTreeSet<(usize, usize)>,
-}
-
-/// Sets of senders, sets of receivers, and the pair of sets that each path connects.
-#[derive(Clone, Copy)]
-struct Ends<'a> {
-    senders: &'a [Vec<Node>],
-    receivers: &'a [Vec<Receiver>],
-    paths: &'a [PathPair],
-}
-
-fn follow<B: Backend, M: Metric>(
+/// Returns the changes of the metric along the paths.
+pub(super) fn follow<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     ends: Ends,
@@ -255,6 +237,18 @@ fn follow<B: Backend, M: Metric>(
             None => run_baselines(model, metric, &batches, execution)?,
         };
         let factor = effect_scale(&baselines, scale)?;
+        if execution.reuse == Reuse::Everything {
+            execution.checkpoint.begin(&|| {
+                let of_batch = |batch: PromptBatch| {
+                    let job = Job::of_batch(senders, receivers, paths, &batch);
+                    let units = job.units(&batch, model.config(), execution.token_budget);
+                    let numbered = units.iter().enumerate();
+                    let ids = numbered.map(|(i, unit)| id(&unit_names(&job, unit), i, &batch, direction, policy));
+                    ids.collect::<Vec<_>>()
+                };
+                batches.iter().flat_map(of_batch).collect()
+            });
+        }
         for batch in batches.iter() {
             let batch = &batch;
             let from = batch.prompts[0];
@@ -296,6 +290,20 @@ fn follow<B: Backend, M: Metric>(
         (execution.progress)(total, total);
         Ok(Followed { baselines, factor, changes, received })
     })
+}
+
+/// Returns the name of each path of a work chunk.
+fn unit_names(job: &Job, unit: &WorkChunk) -> Vec<String> {
+    let name = |&path: &usize| {
+        let PathPair { senders, receivers } = job.paths[path];
+        format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
+    };
+    unit.paths.iter().map(name).collect()
+}
+
+/// Returns the id in the checkpoint of the work chunk with these paths.
+fn id(paths: &[String], number: usize, batch: &PromptBatch, direction: Direction, policy: FreezePolicy) -> WorkId {
+    WorkId::new(batch.prompts[0], number, &format!("path patching {direction} {policy} {}", paths.join("; ")))
 }
 
 /// The base run and the source run on one prompt batch.
@@ -365,19 +373,8 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
         number: usize,
         execution: &Execution,
     ) -> Result<Vec<f32>, AnalysisError> {
-        let ends: Vec<_> = unit
-            .paths
-            .iter()
-            .map(|&path| {
-                let PathPair { senders, receivers } = job.paths[path];
-                format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
-            })
-            .collect();
-        let id = WorkId::new(
-            self.batch.prompts[0],
-            number,
-            &format!("path patching {} {} {}", self.direction, self.policy, ends.join("; ")),
-        );
+        let ends = unit_names(job, unit);
+        let id = id(&ends, number, self.batch, self.direction, self.policy);
         let expected = unit.paths.len() * self.base_metric.len();
         let sent = |path: usize| ends[path].clone();
         let check = |metrics: Vec<f32>| {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_input::did_you_mean;
 use serde::{Deserialize, Serialize};
 
 /// Whether an activation is recomputed, or frozen at its value in the base run.
@@ -101,6 +102,10 @@ impl FromStr for FreezePolicy {
         // Redwood's code freezes queries, keys and values, which gives the same numbers.
         let preset = if name == "redwood" { "path-patching" } else { name };
         let found = Self::presets().into_iter().find(|(_, n)| *n == preset).map(|(preset, _)| preset);
-        found.ok_or_else(|| format!("no policy `{name}`; there are path-patching (also called redwood) and direct"))
+        let names = ["path-patching", "direct", "redwood"];
+        found.ok_or_else(|| {
+            let suggestion = did_you_mean(name, names);
+            format!("no policy `{name}`; there are path-patching (also called redwood) and direct{suggestion}")
+        })
     }
 }

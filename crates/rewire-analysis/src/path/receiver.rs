@@ -3,13 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rewire_hooks::Site;
+use rewire_hooks::{Axis, Site};
+use rewire_input::{cut, did_you_mean};
 use rewire_model::{HeadInput, TransformerConfig};
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node, Positions};
+use crate::node::notation::{read_place, split_positions};
 
 /// An input in a layer that can receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,19 +33,20 @@ pub enum Input {
     ResidPost,
 }
 
-/// Names of the inputs on the command line.
-const NAMES: [(Input, &str); 7] = [
-    (Input::ResidPre, "resid_pre"),
-    (Input::Q, "q"),
-    (Input::K, "k"),
-    (Input::V, "v"),
-    (Input::ResidMid, "resid_mid"),
-    (Input::MlpIn, "mlp_in"),
-    (Input::ResidPost, "resid_post"),
+/// Every input with its canonical name and its aliases. The last alias is TransformerLens' name of
+/// the hook point.
+const NAMES: [(Input, &str, &[&str]); 7] = [
+    (Input::ResidPre, "resid_pre", &["hook_resid_pre"]),
+    (Input::Q, "head_q", &["q", "attn.hook_q"]),
+    (Input::K, "head_k", &["k", "attn.hook_k"]),
+    (Input::V, "head_v", &["v", "attn.hook_v"]),
+    (Input::ResidMid, "resid_mid", &["hook_resid_mid"]),
+    (Input::MlpIn, "mlp_in", &["hook_mlp_in"]),
+    (Input::ResidPost, "resid_post", &["hook_resid_post"]),
 ];
 
-/// One receiver. Its text form is `q:9.6` or `resid_post:11`; `q:9`, without a head, means all
-/// heads of the layer.
+/// One receiver. Its text form is that of a [`Node`]: `head_q:L9H6` or `resid_post:L11`;
+/// `head_q:L9`, without a head, means all heads of the layer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Receiver {
     /// The layer.
@@ -58,8 +61,22 @@ pub struct Receiver {
 
 /// Error for text that names no receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no receiver `{0}`; there are resid_pre:L, resid_mid:L, resid_post:L, mlp_in:L, and q:L.H, k:L.H, v:L.H")]
+#[error(
+    "no receiver `{}`; there are resid_pre:L3, resid_mid:L3, resid_post:L3, mlp_in:L3, and head_q:L9H6, head_k:L9H6, \
+     head_v:L9H6{}",
+    cut(.0),
+    suggested(.0)
+)]
 pub struct ParseReceiverError(pub String);
+
+/// Returns the part of an error that suggests an input.
+fn suggested(typed: &str) -> String {
+    let kind = typed.split([':', '@']).next().unwrap_or_default();
+    match kind.parse::<Input>() {
+        Ok(_) => String::new(),
+        Err(_) => did_you_mean(kind, NAMES.iter().map(|(_, name, _)| *name)),
+    }
+}
 
 /// Steps per layer. Steps order all writes to and reads of the residual stream: a read sees
 /// everything that was written at an earlier step.
@@ -118,6 +135,17 @@ impl Input {
 }
 
 impl Input {
+    /// Returns the name beside a head: `q`, `k` or `v`. Other inputs have their full name.
+    #[must_use]
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Input::Q => "q",
+            Input::K => "k",
+            Input::V => "v",
+            other => NAMES[other as usize].1,
+        }
+    }
+
     /// Returns the hook site at which this input is set: queries and keys before any rotation.
     pub(super) fn site(self) -> Site {
         match self {
@@ -162,6 +190,13 @@ impl Input {
 }
 
 impl Receiver {
+    /// Returns the receiver before the final norm: the residual stream after the last block. A path
+    /// to it is a direct effect on the logits.
+    #[must_use]
+    pub fn logits(config: &TransformerConfig) -> Self {
+        Self::new(config.n_layers.saturating_sub(1), Input::ResidPost)
+    }
+
     /// Creates a receiver at all positions. An input of heads covers all heads of the layer.
     #[must_use]
     pub fn new(layer: usize, input: Input) -> Self {
@@ -224,8 +259,8 @@ impl Receiver {
         // All other checks are those of a node at the same place.
         let node = Node { unit: self.head, ..Node::new(self.layer, self.input.component()) };
         node.at(self.positions.clone()).check(config, pairs).map_err(|error| match error {
-            AnalysisError::OutsideModel { what, found, bound, .. } => {
-                AnalysisError::OutsideModel { node: format!("receiver {self}"), what, found, bound }
+            AnalysisError::OutsideModel { what, found, bound, heads, .. } => {
+                AnalysisError::OutsideModel { node: format!("receiver {self}"), what, found, bound, heads }
             }
             other => other,
         })?;
@@ -251,37 +286,52 @@ impl fmt::Display for Input {
     }
 }
 
-/// Writes `q:9.6`, followed by `@ 4` for a position.
+/// Reads `head_q`, and as the same `q`, `head-q` and `attn.hook_q`, in upper or lower case.
+impl FromStr for Input {
+    type Err = ParseReceiverError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let plain = name.to_ascii_lowercase().replace('-', "_");
+        let found =
+            NAMES.iter().find(|(_, canonical, aliases)| plain == *canonical || aliases.contains(&plain.as_str()));
+        found.map(|(input, ..)| *input).ok_or_else(|| ParseReceiverError(name.to_owned()))
+    }
+}
+
+/// Writes `head_q:L9H6` or `resid_post:L11`, followed by `@4` for a position.
 impl fmt::Display for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.input, self.layer)?;
+        write!(f, "{}:L{}", self.input, self.layer)?;
         if let Some(head) = self.head {
-            write!(f, ".{head}")?;
+            write!(f, "H{head}")?;
         }
         match &self.positions {
-            Positions::All => Ok(()),
-            Positions::One(position) => write!(f, " @ {position}"),
-            Positions::Each(_) => write!(f, " @ one per prompt"),
-            Positions::Cell { dest, src } => write!(f, " @ {dest}<-{src}"),
+            Positions::Each(_) => f.write_str(" at one position per prompt"),
+            positions => write!(f, "{positions}"),
         }
     }
 }
 
+/// Reads `head_q:L9H6` and `resid_post:L11`, with `@4` for a position.
+///
+/// The part before the colon is any name of the input (`q`). The part after it may be `9.6` for
+/// `L9H6`, and `11` for `L11`. A hook point (`blocks.9.attn.hook_q`) means all heads of its layer.
+/// Positions that differ between prompts depend on the pairs, and cannot be read.
 impl FromStr for Receiver {
     type Err = ParseReceiverError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || ParseReceiverError(text.to_owned());
-        let (name, place) = text.split_once(':').ok_or_else(refused)?;
-        let input = NAMES.iter().find(|(_, n)| *n == name).map(|(input, _)| *input).ok_or_else(refused)?;
-        let number = |digits: &str| digits.parse().map_err(|_| refused());
-        match place.split_once('.') {
-            Some((layer, head)) if input.of_head().is_some() => {
-                Ok(Self::new(number(layer)?, input).head(number(head)?))
-            }
-            Some(_) => Err(refused()),
-            None => Ok(Self::new(number(place)?, input)),
-        }
+        let (name, positions) = split_positions(text).map_err(|_| refused())?;
+        let in_block = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+        let (kind, place) = match in_block {
+            Some((layer, site)) => (site, layer),
+            None => name.split_once(':').ok_or_else(refused)?,
+        };
+        let input: Input = kind.parse().map_err(|_| refused())?;
+        let units = input.of_head().map(|_| Axis::Head);
+        let (layer, head) = read_place(place, units).ok_or_else(refused)?;
+        Ok(Self { layer, input, head, positions })
     }
 }
 
@@ -290,15 +340,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn receivers_round_trip_through_text() {
-        for text in ["q:9.6", "k:0.11", "v:3.0", "q:7", "resid_pre:0", "resid_mid:4", "resid_post:11", "mlp_in:2"] {
-            assert_eq!(text.parse::<Receiver>().unwrap().to_string(), text);
+    fn every_name_of_a_receiver_is_read_as_that_receiver() {
+        let q = Receiver::new(9, Input::Q).head(6);
+        for text in ["head_q:L9H6", "q:9.6", "Q:L9H6", "head-q:l9h6", "attn.hook_q:9.6"] {
+            assert_eq!(text.parse(), Ok(q.clone()), "{text}");
         }
-        for text in ["", "q", "z:1.2", "q:a.1", "q:1.2.3", "resid_post:1.2", "mlp_in:-1", "q:"] {
+        for text in ["head_v:L7", "v:7", "blocks.7.attn.hook_v"] {
+            assert_eq!(text.parse(), Ok(Receiver::new(7, Input::V)), "{text}");
+        }
+        for text in ["resid_post:L11", "resid-post:11", "blocks.11.hook_resid_post"] {
+            assert_eq!(text.parse(), Ok(Receiver::new(11, Input::ResidPost)), "{text}");
+        }
+        assert_eq!("q:9.6@4".parse(), Ok(q.at(Positions::One(4))));
+        for (input, name, _) in NAMES {
+            assert_eq!((input.to_string().as_str(), name.parse()), (name, Ok(input)));
+        }
+    }
+
+    #[test]
+    fn other_text_is_refused_with_a_suggestion() {
+        for text in ["", "q", "z:1.2", "q:a.1", "q:1.2.3", "resid_post:1.2", "mlp_in:-1", "q:", "q:1.2@x"] {
             assert_eq!(text.parse::<Receiver>().unwrap_err(), ParseReceiverError(text.to_owned()));
         }
-        for (input, name) in NAMES {
-            assert_eq!(input.to_string(), name);
-        }
+        let said = "resid_pos:11".parse::<Receiver>().unwrap_err().to_string();
+        assert!(said.ends_with("did you mean `resid_post`?"), "{said}");
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_input::did_you_mean;
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +92,10 @@ impl FromStr for Direction {
         match name {
             "denoising" => Ok(Direction::Denoising),
             "noising" => Ok(Direction::Noising),
-            other => Err(format!("unknown direction `{other}`; use denoising or noising")),
+            other => {
+                let suggested = did_you_mean(other, ["denoising", "noising"]);
+                Err(format!("unknown direction `{other}`; use denoising or noising{suggested}"))
+            }
         }
     }
 }

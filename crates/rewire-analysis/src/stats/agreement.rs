@@ -121,7 +121,7 @@ mod tests {
 
     fn effects(values: &[f32]) -> Effects {
         let values = ArrayD::from_shape_vec(vec![1, values.len(), 1], values.to_vec()).unwrap();
-        Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
+        Effects::new(NodeKind::all(Component::HeadZ), values, Vec::new())
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl Effects {
         let values = ArrayD::from_shape_vec(IxDyn(&[prompts.len(), 1]), values).expect("one number per prompt");
         let lengths = prompts.iter().filter_map(|&prompt| self.lengths.get(prompt).copied()).collect();
         let kind = NodeKind::all(self.kind.component);
-        (Self { kind, values, lengths }, clusters.restricted_to(&prompts))
+        (Self::new(kind, values, lengths), clusters.restricted_to(&prompts))
     }
 
     /// Returns the prompts that have a position, or all prompts without a position.
@@ -279,7 +279,7 @@ mod tests {
 
     fn effects(values: &[f32]) -> Effects {
         let values = ArrayD::from_shape_vec(vec![values.len(), 1, 1], values.to_vec()).unwrap();
-        Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
+        Effects::new(NodeKind::all(Component::HeadZ), values, Vec::new())
     }
 
     fn only([low, high]: [ArrayD<f32>; 2]) -> [f32; 2] {
@@ -330,7 +330,7 @@ mod tests {
         // Three prompts of 3, 3 and 2 tokens, one layer. The last value of the shortest prompt has
         // no meaning.
         let values = ArrayD::from_shape_vec(vec![3, 1, 3], vec![1.0, 2.0, 4.0, 2.0, 4.0, 8.0, 3.0, 6.0, 99.0]).unwrap();
-        let effects = Effects { kind, values, lengths: vec![3, 3, 2] };
+        let effects = Effects::new(kind, values, vec![3, 3, 2]);
         let clusters = Clusters::each(3);
         let errors = effects.standard_error(&clusters).unwrap();
         // The standard deviations are 1, 2 and sqrt(8).

@@ -221,7 +221,7 @@ mod tests {
     fn effects(values: &[Vec<f32>]) -> Effects {
         let (prompts, nodes) = (values.len(), values[0].len());
         let values = ArrayD::from_shape_vec(vec![prompts, 1, nodes], values.concat()).unwrap();
-        Effects { kind: NodeKind::all(Component::HeadZ), values, lengths: Vec::new() }
+        Effects::new(NodeKind::all(Component::HeadZ), values, Vec::new())
     }
 
     /// Draws a number from -1 to 1.

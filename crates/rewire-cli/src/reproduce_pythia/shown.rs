@@ -87,7 +87,7 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: u
     };
     for (edge, effect) in pruned {
         let (from, to) = (node(edge.from), node(edge.to));
-        edges.push(GraphEdge { from, to, kind: edge.input.to_string(), effect: *effect });
+        edges.push(GraphEdge { from, to, kind: edge.input.short_name().to_owned(), effect: *effect });
     }
     for (place, effect) in direct.effects().indexed_iter() {
         if effect.abs() >= threshold {

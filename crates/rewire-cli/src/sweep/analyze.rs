@@ -4,12 +4,13 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    EdgeAttribution, EdgeAttributionOptions, attribution_patching, attribution_patching_with_edges, edge_attribution,
+    EdgeAttribution, EdgeAttributionOptions, attribute_groups, attribution_patching, attribution_patching_with_edges,
+    edge_attribution,
 };
 use rewire_analysis::heads::logit_attribution;
 use rewire_analysis::integrated::integrated_gradients;
 use rewire_analysis::node::NodeKind;
-use rewire_analysis::patching::{ablation, activation_patching, screen_then_verify};
+use rewire_analysis::patching::{ablate_groups, ablation, activation_patching, patch_groups, screen_then_verify};
 use rewire_analysis::run::{Checkpoint, Direction, Execution, Question, Scale};
 use rewire_analysis::{Method, Outcome};
 use rewire_model::Transformer;
@@ -20,6 +21,9 @@ use super::arguments::Arguments;
 use super::choices::MethodName;
 use super::findings::Findings;
 use super::inputs::Inputs;
+use super::intervene::Means;
+use super::paths::Senders;
+use super::single::SingleNodes;
 
 /// The settings of one run of a sweep that do not depend on its inputs.
 #[derive(Clone, Copy)]
@@ -38,7 +42,7 @@ pub(super) fn analyze<B: AutodiffBackend>(
     arguments: &Arguments,
     Run { setup, checkpoint, scale, what }: Run,
 ) -> anyhow::Result<Findings> {
-    let Inputs { pairs, nodes, reference } = inputs;
+    let Inputs { pairs, nodes, single, reference } = inputs;
     let sizes = setup.execution(model, pairs.width());
     let prompt_batch = arguments.prompt_batch.unwrap_or(sizes.prompt_batch);
     let metric = arguments.metric.metric(model, pairs, arguments.metric_positions(pairs)?, prompt_batch)?;
@@ -46,13 +50,16 @@ pub(super) fn analyze<B: AutodiffBackend>(
     setup.step(what, |progress| {
         let (question, direction) = (Question::new(pairs, &metric).on_scale(scale), arguments.direction());
         let execution = Execution { progress, prompt_batch, checkpoint, ..sizes };
+        if let Some(single) = single {
+            return single_nodes(model, question, single, arguments, &means, &execution);
+        }
         Ok(match arguments.method {
             MethodName::ActivationPatching => {
                 Findings::of(activation_patching(&model.valid(), question, nodes, direction, &execution)?)
             }
             MethodName::AttributionPatching => attribution(model, question, nodes, arguments, &execution)?,
             MethodName::PathPatching => {
-                arguments.paths.patch(&model.valid(), question, nodes, direction, &execution)?
+                arguments.paths.patch(&model.valid(), question, Senders::Kinds(nodes), direction, &execution)?
             }
             MethodName::IntegratedGradients => {
                 let integral = arguments.integral.integral(&model.valid(), nodes, &means, &arguments.numbers)?;
@@ -70,6 +77,40 @@ pub(super) fn analyze<B: AutodiffBackend>(
             }
         })
     })
+}
+
+/// Runs a method that takes single nodes on these.
+fn single_nodes<B: AutodiffBackend>(
+    model: &Transformer<B>,
+    question: Question<BuiltinMetric>,
+    single: &SingleNodes,
+    arguments: &Arguments,
+    means: &Means,
+    execution: &Execution,
+) -> anyhow::Result<Findings> {
+    let (pairs, direction) = (question.pairs, arguments.direction());
+    let list = single.list(pairs)?;
+    let groups = list.groups(pairs);
+    let (method, found) = match arguments.method {
+        MethodName::ActivationPatching => {
+            (Method::ActivationPatching, patch_groups(&model.valid(), question, &groups, direction, execution)?)
+        }
+        MethodName::AttributionPatching => {
+            (Method::AttributionPatching, attribute_groups(model, question, &groups, direction, execution)?)
+        }
+        MethodName::Ablation => {
+            let model = model.valid();
+            let by = arguments.ablation.intervention(&model, &single.kinds(), means)?;
+            (Method::Ablation, ablate_groups(&model, question, &groups, &by, execution)?)
+        }
+        MethodName::PathPatching => {
+            return arguments.paths.patch(&model.valid(), question, Senders::List(&list), direction, execution);
+        }
+        MethodName::IntegratedGradients | MethodName::LogitAttribution => {
+            anyhow::bail!("--method {} takes kinds of nodes only", arguments.method.name())
+        }
+    };
+    Ok(Findings::of(list.outcome(method, found, pairs)))
 }
 
 /// Runs attribution patching on nodes, on head edges, or on both. With `--verify`, also patches the

@@ -1,22 +1,27 @@
-//! The values of `--nodes`, `--method`, `--by`, `--final-norm-gain` and `--metric`.
+//! The values of `--nodes`, `--method`, `--by`, `--align`, `--final-norm-gain` and `--metric`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::ValueEnum;
-use rewire_analysis::node::{Component, ParseNodeError};
+use rewire_analysis::node::{By, Component, Node};
 use rewire_analysis::run::clean_logits_at;
+use rewire_input::{cut, did_you_mean};
 use rewire_model::Transformer;
 use rewire_tasks::{
     Accuracy, AnswerTokens, BuiltinMetric, KlDivergence, LogProbability, LogitDiff, Probability, ProbabilityDifference,
     PromptPairs,
 };
 
-/// A kind of node, as `--nodes` names it.
-#[derive(Clone, Copy, PartialEq)]
+use super::single::SingleNode;
+
+/// A kind of node or a single node, as `--nodes` names it.
+#[derive(Clone, PartialEq)]
 pub(super) enum NodeName {
     Component(Component),
+    Single(SingleNode),
     HeadEdges,
 }
 
@@ -24,13 +29,48 @@ impl FromStr for NodeName {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "head_edges" | "head_paths" => Ok(NodeName::HeadEdges),
-            "" => Err("the list of nodes is empty".to_owned()),
-            other => {
-                let component = other.parse().map_err(|e: ParseNodeError| format!("{e}, head_edges"))?;
-                Ok(NodeName::Component(component))
-            }
+        let name = name.trim();
+        if name.is_empty() {
+            return Err("the list of nodes is empty".to_owned());
+        }
+        if ["head_edges", "head_paths"].contains(&name.to_ascii_lowercase().replace('-', "_").as_str()) {
+            return Ok(NodeName::HeadEdges);
+        }
+        if let Ok(component) = name.parse() {
+            return Ok(NodeName::Component(component));
+        }
+        let kind = name.split([':', '@']).next().unwrap_or_default();
+        match kind.parse::<Component>() {
+            Ok(_) if !name.contains(':') => Err(format!(
+                "`{}` names no single node; write its place, such as head_z:L3H7@14 or mlp_out:L3@14, or divide all nodes \
+                 of a kind with --by",
+                cut(name)
+            )),
+            // A head and a hook point are nodes without a kind.
+            Err(_) if kind.parse::<Node>().is_err() => Err(unknown_kind(kind)),
+            _ => name.parse().map(NodeName::Single),
+        }
+    }
+}
+
+/// Returns the error for a kind of node that does not exist.
+fn unknown_kind(kind: &str) -> String {
+    let mut names: Vec<String> = Component::all().map(|component| component.to_string()).collect();
+    names.push("head_edges".to_owned());
+    format!(
+        "unknown node kind `{}`; use one of {}, or a single node, such as head_z:L3H7 or mlp_out:L2{}",
+        cut(kind),
+        names.join(", "),
+        did_you_mean(kind, names.iter().map(String::as_str))
+    )
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeName::Component(component) => write!(f, "{component}"),
+            NodeName::Single(node) => write!(f, "{node}"),
+            NodeName::HeadEdges => f.write_str("head_edges"),
         }
     }
 }
@@ -60,6 +100,32 @@ pub(super) enum ByName {
     Position,
     Cell,
     Marked,
+}
+
+impl ByName {
+    /// Returns the division of nodes.
+    pub(super) fn division(self) -> By {
+        match self {
+            ByName::All => By::All,
+            ByName::Position => By::Position,
+            ByName::Cell => By::Cell,
+            ByName::Marked => By::Marked,
+        }
+    }
+}
+
+/// The end of the prompts from which positions are counted, as `--align` names it.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(super) enum AlignName {
+    Start,
+    End,
+}
+
+impl AlignName {
+    /// Returns the name on the command line.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// The use of the final norm's gain, as `--final-norm-gain` names it.

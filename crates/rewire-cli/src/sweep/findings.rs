@@ -1,9 +1,9 @@
 //! The findings of a sweep, before they are written.
 
-use rewire_analysis::Outcome;
 use rewire_analysis::attribution::EdgeAttribution;
 use rewire_analysis::integrated::Completeness;
 use rewire_analysis::patching::Screened;
+use rewire_analysis::{Effects, Outcome};
 use rewire_report::Certainty;
 
 use super::shortened::Shortened;
@@ -33,7 +33,7 @@ pub(super) struct Findings {
 impl Findings {
     /// Returns findings that hold only an outcome.
     pub(super) fn of(outcome: Outcome) -> Self {
-        let names = outcome.effects.iter().map(|effects| effects.kind.to_string()).collect();
+        let names = outcome.effects.iter().map(table_name).collect();
         Self {
             outcome,
             names,
@@ -45,5 +45,13 @@ impl Findings {
             certainty: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+}
+
+/// Returns the name of a table of effects: the kind of its nodes, or `nodes` for a list of nodes.
+pub(super) fn table_name(effects: &Effects) -> String {
+    match effects.nodes.is_empty() {
+        true => effects.kind.to_string(),
+        false => "nodes".to_owned(),
     }
 }

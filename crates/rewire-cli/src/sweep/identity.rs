@@ -1,4 +1,4 @@
-//! The identity of a sweep: everything that its passes depend on.
+//! The identity of a sweep: everything that its passes, and its results, depend on.
 
 use rewire_store::sha256;
 use serde::Serialize;
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Arguments;
 use super::inputs::Inputs;
+use super::single::SingleNodes;
 use crate::model::Source;
 use crate::session::Session;
 
@@ -14,7 +15,7 @@ pub(super) fn identity(
     arguments: &Arguments,
     session: &Session,
     source: &Source,
-    Inputs { pairs, nodes, reference }: Inputs,
+    Inputs { pairs, nodes, single, reference }: Inputs,
 ) -> anyhow::Result<Value> {
     let prompts: Vec<_> =
         pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
@@ -27,7 +28,7 @@ pub(super) fn identity(
         "pairs": { "number": pairs.len(), "sha256": hash(&prompts)? },
         "tokens that begin answers": hash(&begun)?,
         "positions": hash(&pairs.marked_positions())?,
-        "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "nodes": single.map_or_else(|| nodes.iter().map(ToString::to_string).collect(), SingleNodes::names),
         "method": arguments.method.name(),
         "paths": arguments.paths.describe(),
         "line": arguments.integral.describe(&arguments.numbers)?,
@@ -40,11 +41,21 @@ pub(super) fn identity(
         "head edges": arguments.wants_paths(),
         "verified": arguments.verify,
         "direction": arguments.direction(),
+        "positions counted from": arguments.align.name(),
         "metric": arguments.metric.name(),
         "metric position": arguments.metric_position(),
         "prompt batch": arguments.prompt_batch,
         "numbers": arguments.numbers.describe(),
     }))
+}
+
+/// Returns everything that the results of the sweep depend on, from the identity of its passes.
+pub(super) fn of_results(identity: &Value, arguments: &Arguments) -> Value {
+    let mut run = identity.clone();
+    run["command"] = json!("sweep");
+    run["intervals"] = json!(arguments.intervals);
+    run["seed"] = json!(arguments.seed);
+    run
 }
 
 /// Returns the SHA-256 of a long value, which represents the value in the identity.

@@ -6,96 +6,103 @@ use std::str::FromStr;
 use anyhow::bail;
 use burn::tensor::backend::Backend;
 use clap::Args;
-use rewire_analysis::node::{NodeKind, Positions};
-use rewire_analysis::path::{FreezePolicy, ParseReceiverError, PathPatching, Receiver, path_patching};
+use rewire_analysis::node::NodeKind;
+use rewire_analysis::patching::NodeList;
+use rewire_analysis::path::{FreezePolicy, ParseReceiverError, Receiver, path_patch_groups, path_patching};
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{Method, Outcome};
-use rewire_model::Transformer;
+use rewire_input::{cut, most_similar};
+use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{BuiltinMetric, PromptPairs};
 use serde_json::{Value, json};
 
+use super::at::At;
 use super::choices::MethodName;
-use super::findings::Findings;
+use super::findings::{Findings, table_name};
+use crate::headings::PATHS;
 
 #[derive(Args)]
 pub(super) struct PathArguments {
-    /// For path patching: receivers, resid_post:L resid_pre:L resid_mid:L mlp_in:L q:L.H k:L.H
-    /// v:L.H (without .H all heads of the layer). A suffix selects the position: @N one position,
-    /// @end each prompt's last position, @marked the position that each line of --pairs gives.
-    #[arg(long, value_delimiter = ',')]
+    /// Where the paths end, such as head_q:L9H6,resid_post:L11@end.
+    ///
+    /// logits resid_post:L3 resid_pre:L3 resid_mid:L3 mlp_in:L3 head_q:L3H7 head_k:L3H7 head_v:L3H7
+    /// (head_q:L3 for all heads of the layer). A suffix selects the position: @N one position, @end
+    /// each prompt's last position, @marked the position that each line of --pairs gives. Needs
+    /// --method path-patching.
+    #[arg(long, value_delimiter = ',', help_heading = PATHS)]
     receivers: Vec<ReceiverName>,
-    /// For path patching: patch each receiver alone instead of all receivers together, and write
-    /// one table per receiver, named like head_z>q:9.6.
-    #[arg(long, requires = "receivers")]
+    /// Patch each receiver alone, with one table per receiver.
+    ///
+    /// Tables are named like head_z>head_q:L9H6. By default, all receivers are patched together.
+    /// Needs --receivers.
+    #[arg(long, requires = "receivers", help_heading = PATHS)]
     receivers_apart: bool,
-    /// For path patching: activations held at their base values on the path. path-patching (or its
-    /// other name redwood): z of all heads except the senders; direct: heads and MLPs, with the
-    /// change added to the receivers' inputs [default: path-patching].
-    #[arg(long)]
+    /// Activations held at their base values [default: path-patching].
+    ///
+    /// path-patching (or its other name redwood): z of all heads except the senders. direct: heads
+    /// and MLPs, with the change added to the receivers' inputs. Needs --method path-patching.
+    #[arg(long, value_name = "POLICY", help_heading = PATHS)]
     freeze: Option<FreezePolicy>,
 }
 
 /// A receiver, as `--receivers` names it.
 #[derive(Debug, Clone)]
 struct ReceiverName {
-    receiver: Receiver,
+    input: InputName,
     at: At,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum At {
-    Everywhere,
-    One(usize),
-    End,
-    Marked,
+/// The input of a receiver. The layer of the logits depends on the model.
+#[derive(Debug, Clone)]
+enum InputName {
+    Logits,
+    Receiver(Receiver),
+}
+
+/// The senders of path patching: all nodes of some kinds, or a list of single nodes.
+#[derive(Clone, Copy)]
+pub(super) enum Senders<'a> {
+    Kinds(&'a [NodeKind]),
+    List(&'a NodeList),
 }
 
 impl FromStr for ReceiverName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, at) = match text.split_once('@') {
-            None => (text, At::Everywhere),
-            Some((name, "end")) => (name, At::End),
-            Some((name, "marked")) => (name, At::Marked),
-            Some((name, position)) => {
-                let refused = |_| format!("no position `{position}`; give a number, end or marked");
-                (name, At::One(position.parse().map_err(refused)?))
-            }
+        let (name, at) = At::split(text)?;
+        let input = match name.to_ascii_lowercase().as_str() {
+            "logits" => InputName::Logits,
+            _ => InputName::Receiver(name.parse().map_err(|error: ParseReceiverError| refused(name, &error))?),
         };
-        Ok(Self { receiver: name.parse().map_err(|e: ParseReceiverError| e.to_string())?, at })
+        Ok(Self { input, at })
+    }
+}
+
+/// Returns the error for text that names no receiver.
+fn refused(name: &str, error: &ParseReceiverError) -> String {
+    match most_similar(name, ["logits"]) {
+        Some(logits) => format!("no receiver `{}`; did you mean `{logits}`?", cut(name)),
+        None => format!("{error} (and logits, the last residual stream)"),
     }
 }
 
 impl fmt::Display for ReceiverName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.receiver)?;
-        match self.at {
-            At::Everywhere => Ok(()),
-            At::One(position) => write!(f, "@{position}"),
-            At::End => write!(f, "@end"),
-            At::Marked => write!(f, "@marked"),
+        match &self.input {
+            InputName::Logits => write!(f, "logits{}", self.at),
+            InputName::Receiver(receiver) => write!(f, "{receiver}{}", self.at),
         }
     }
 }
 
 impl ReceiverName {
-    fn receiver(&self, pairs: &PromptPairs) -> anyhow::Result<Receiver> {
-        let positions = match self.at {
-            At::Everywhere => Positions::All,
-            At::One(position) => Positions::One(position),
-            At::End if (0..pairs.len()).any(|pair| pairs.begun(pair) > 0) => bail!(
-                "receiver {self}: answers of several tokens are read at several positions; leave out @end or give a number"
-            ),
-            At::End => Positions::Each(pairs.ends()),
-            At::Marked => match pairs.marked_positions() {
-                Some(marks) => Positions::Each(marks.to_vec()),
-                None => bail!(
-                    "receiver {self}: the pairs mark no position; add the field `position` to each line of --pairs"
-                ),
-            },
+    fn receiver(&self, pairs: &PromptPairs, config: &TransformerConfig) -> anyhow::Result<Receiver> {
+        let receiver = match &self.input {
+            InputName::Logits => Receiver::logits(config),
+            InputName::Receiver(receiver) => receiver.clone(),
         };
-        Ok(self.receiver.clone().at(positions))
+        Ok(receiver.at(self.at.positions(pairs, &format_args!("receiver {self}"))?))
     }
 }
 
@@ -108,7 +115,7 @@ impl PathArguments {
         }
         match (method, names.is_empty(), self.freeze) {
             (MethodName::PathPatching, true, _) => {
-                bail!("--method path-patching needs --receivers, such as resid_post:11 or q:9.6,q:9.9")
+                bail!("--method path-patching needs --receivers, such as logits or head_q:L9H6,head_q:L9H9")
             }
             (MethodName::PathPatching, false, _) | (_, true, None) => Ok(()),
             (_, false, _) => bail!("--receivers needs --method path-patching"),
@@ -145,10 +152,11 @@ impl PathArguments {
         &self,
         model: &Transformer<B>,
         question: Question<BuiltinMetric>,
-        nodes: &[NodeKind],
+        senders: Senders,
         direction: Direction,
         execution: &Execution,
     ) -> anyhow::Result<Findings> {
+        let pairs = question.pairs;
         let policy = self.freeze.unwrap_or_default();
         let sets: Vec<&[ReceiverName]> = match self.receivers_apart {
             true => self.receivers.chunks(1).collect(),
@@ -158,14 +166,28 @@ impl PathArguments {
         let mut names = Vec::new();
         let mut outcome: Option<Outcome> = None;
         for set in sets {
-            let receivers = set.iter().map(|name| name.receiver(question.pairs)).collect::<anyhow::Result<Vec<_>>>()?;
-            let PathPatching { outcome: found, unreached: missed, .. } =
-                path_patching(model, question, nodes, &receivers, policy, direction, execution)?;
+            let receivers =
+                set.iter().map(|name| name.receiver(pairs, model.config())).collect::<anyhow::Result<Vec<_>>>()?;
+            if let Some((i, _)) = receivers.iter().enumerate().find(|(i, receiver)| receivers[..*i].contains(receiver))
+            {
+                bail!("--receivers names {} twice; remove one", set[i]);
+            }
+            let (found, missed) = match senders {
+                Senders::Kinds(kinds) => {
+                    let found = path_patching(model, question, kinds, &receivers, policy, direction, execution)?;
+                    (found.outcome, found.unreached)
+                }
+                Senders::List(list) => {
+                    let groups = list.groups(pairs);
+                    let found = path_patch_groups(model, question, &groups, &receivers, policy, direction, execution)?;
+                    (list.outcome(Method::PathPatching, found.outcome, pairs), found.unreached)
+                }
+            };
             let missed = set.iter().zip(&receivers).filter(|(_, receiver)| missed.contains(receiver));
             unreached.extend(missed.map(|(name, _)| name.to_string()));
             names.extend(found.effects.iter().map(|effects| match self.receivers_apart {
-                true => format!("{}>{}", effects.kind, set[0]),
-                false => effects.kind.to_string(),
+                true => format!("{}>{}", table_name(effects), set[0]),
+                false => table_name(effects),
             }));
             match &mut outcome {
                 Some(outcome) => outcome.effects.extend(found.effects),

@@ -18,8 +18,7 @@ use super::shortened::{self, Shortened};
 use crate::model::Source;
 use crate::notices::new_page;
 use crate::session::Session;
-use rewire_report::names::numbered;
-use rewire_report::names::{self, INPUTS};
+use rewire_report::names::{self, INPUTS, counted};
 use rewire_report::{Certainty, agreement, head_edges, screening};
 
 /// Most columns of a heat map. The cells of a wider map are too narrow to see.
@@ -42,11 +41,11 @@ pub(super) fn page(
 ) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
-        "{} · {}{} · {} pairs · {} · {} · {}, {}",
+        "{} · {}{} · {} · {} · {} · {}, {}",
         source.name,
         outcome.method,
         arguments.paths.held(outcome.method),
-        pairs.len(),
+        counted(pairs.len(), "pair"),
         outcome.direction,
         arguments.metric_in_words(),
         session.device(),
@@ -147,11 +146,11 @@ fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
 
 /// Adds heat maps of the effects of one kind of node, and a table of the largest effects.
 fn node_effects(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) {
-    if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note(pairs)) {
+    if let (Some(_), Some(note)) = (effects.prompts_by_position(), names::positions_note_of(effects.align, pairs)) {
         page.text(&note);
     }
     maps(page, effects, pairs);
-    let (header, rows) = top_table(outcome, effects, certainty, pairs, TOP);
+    let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(TOP));
     page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
     page.text(&certainty.in_words());
 }
@@ -209,15 +208,33 @@ fn busiest(sums: &ndarray::Array3<f32>, n: usize) -> Vec<usize> {
 
 /// Adds heat maps of the mean effects, each `[layer, last axis]`: one per index of the axis
 /// between. Effects with only the layer axis get one map of one column. Effects with four axes get
-/// one map per head, `[dest, src]`.
+/// one map per head, `[dest, src]`. Positions run towards END, however they are counted.
 fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
-    let mean = effects.mean();
+    let mut mean = effects.mean();
     let axes = effects.axis_names();
     let shape = mean.shape().to_vec();
+    // The table names every node of a list.
+    if shape.len() == 1 && !effects.nodes.is_empty() {
+        return;
+    }
+    let is_from_end = |axis: usize| axes[axis].ends_with("_from_end");
+    (0..shape.len()).filter(|&axis| is_from_end(axis + 1)).for_each(|axis| mean.invert_axis(Axis(axis)));
+    let names = |axis: usize| {
+        let mut names = names::along(effects, axis, pairs);
+        if is_from_end(axis) {
+            names.reverse();
+        }
+        names
+    };
     let flat = |map: ArrayD<f32>| map.into_dimensionality::<Ix2>().ok();
     let maps: Vec<(String, Array2<f32>)> = match shape.len() {
         1 => mean.into_shape_with_order((shape[0], 1)).into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
         2 => flat(mean).into_iter().map(|m| (effects.kind.to_string(), m)).collect(),
+        3 if axes[1] == "node" => names(1)
+            .into_iter()
+            .enumerate()
+            .filter_map(|(node, name)| Some((name, flat(mean.index_axis(Axis(0), node).to_owned())?)))
+            .collect(),
         3 if axes[2] == "head" => (0..shape[1])
             .filter_map(|h| Some((format!("head {h}"), flat(mean.index_axis(Axis(1), h).to_owned())?)))
             .collect(),
@@ -237,18 +254,16 @@ fn maps(page: &mut Page, effects: &Effects, pairs: &PromptPairs) {
         return;
     }
     let reach = charts::color_limit(maps.iter().map(|(_, map)| map.view()));
-    let (rows, columns) = match shape.len() {
-        1 => ("layer", ""),
-        4 => ("dest", "src"),
-        _ => ("layer", axes.last().copied().unwrap_or("layer")),
+    // Cells have destinations as rows.
+    let is_of_cells = axes.iter().any(|axis| axis.starts_with("src"));
+    let row = if is_of_cells { shape.len() - 1 } else { 1 };
+    let row_names = names(row);
+    let (columns, column_names) = match shape.len() {
+        1 => ("", vec![String::new()]),
+        last => (axes[last], names(last)),
     };
     for (title, map) in maps {
-        let [row_names, column_names] = [(rows, map.nrows()), (columns, map.ncols())].map(|(axis, n)| match axis {
-            "" => vec![String::new()],
-            "neuron" => numbered("N", n),
-            axis => names::of_axis(axis, n, pairs),
-        });
-        let labels = HeatMapLabels { rows: (rows, &row_names), columns: (columns, &column_names), reach };
+        let labels = HeatMapLabels { rows: (axes[row], &row_names), columns: (columns, &column_names), reach };
         page.chart(charts::heat_map(&title, &map.view(), labels));
     }
 }

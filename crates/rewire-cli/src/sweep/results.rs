@@ -5,13 +5,14 @@ use rewire_analysis::Reduce;
 use rewire_analysis::integrated::Completeness;
 use rewire_analysis::patching::Screened;
 use rewire_analysis::stats::Agreement;
-use rewire_analysis::{Effects, Method, Outcome};
+use rewire_analysis::{Align, Effects, Method, Outcome};
 use rewire_model::FinalNormGain;
 use rewire_report::Table;
 use rewire_tasks::PromptPairs;
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
+use super::choices::AlignName;
 use super::findings::Findings;
 use super::{paths, shortened};
 use crate::output::text_table;
@@ -102,6 +103,13 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
     notes.extend(of_method.into_iter().map(|(name, note)| (name.to_owned(), note)));
     if let Some(shortened) = &found.shortened {
         notes.insert("against_float32".to_owned(), shortened.describe());
+    }
+    if let Some(effects) = found.outcome.effects.first().filter(|effects| !effects.nodes.is_empty()) {
+        notes.insert("nodes".to_owned(), effects.nodes.iter().map(ToString::to_string).collect());
+    }
+    if arguments.align == AlignName::End {
+        let names: Vec<String> = (0..pairs.width()).map(|position| Align::End.position_name(position)).collect();
+        notes.insert("positions_from_end".to_owned(), json!(names));
     }
     if let Some(paths) = &found.paths {
         notes.insert("norm".to_owned(), json!(paths.norm));
@@ -217,7 +225,8 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
             Method::LogitAttribution => format!("{name} (direct, on the clean run)\n"),
             _ => format!("{name} ({method}, {})\n", outcome.direction),
         };
-        let (header, rows) = top_table(outcome, effects, certainty, pairs, 5);
+        // Every single node was asked for.
+        let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(5));
         text += &text_table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
         text += &format!("  {}\n", certainty.in_words());
     }

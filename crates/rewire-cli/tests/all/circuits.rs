@@ -25,11 +25,11 @@ fn path_patching_and_logit_attribution_follow_the_documented_format() {
     let (found, ..) = paths(&[&["--nodes", "head_z"][..], &at].concat());
     assert_eq!(found["head_z@position"].0, [2, 4, 8, 15]);
     let (apart, about, printed) = paths(&["--receivers", "q:0.1,v:3.7", "--receivers-apart"]);
-    assert_eq!(apart.keys().collect::<Vec<_>>(), ["head_z>q:0.1", "head_z>v:3.7"]);
-    assert!(apart["head_z>q:0.1"].1.iter().all(|v| *v == 0.0));
-    assert!(apart["head_z>v:3.7"].1.iter().any(|v| v.abs() > 0.01));
-    assert!(printed.contains("q:0.1: no path from these senders reaches it"), "{printed}");
-    assert_eq!(about["notes"]["unreached_receivers"], serde_json::json!(["q:0.1"]));
+    assert_eq!(apart.keys().collect::<Vec<_>>(), ["head_z>head_q:L0H1", "head_z>head_v:L3H7"]);
+    assert!(apart["head_z>head_q:L0H1"].1.iter().all(|v| *v == 0.0));
+    assert!(apart["head_z>head_v:L3H7"].1.iter().any(|v| v.abs() > 0.01));
+    assert!(printed.contains("head_q:L0H1: no path from these senders reaches it"), "{printed}");
+    assert_eq!(about["notes"]["unreached_receivers"], serde_json::json!(["head_q:L0H1"]));
     let report = std::fs::read_to_string(directory.path().join("o/report.html")).unwrap();
     assert!(report.contains("no path from these senders reaches it"));
 

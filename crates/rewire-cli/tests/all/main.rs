@@ -3,8 +3,11 @@
 mod circuits;
 mod commands;
 mod damaged_files;
+mod formats;
 mod metrics;
+mod notation;
 mod numbers;
+mod outputs;
 mod refusals;
 #[allow(missing_docs, unreachable_pub)]
 mod shared;

@@ -141,21 +141,27 @@ fn meaningless_path_arguments_are_refused() {
         assert_sweep_refused(&[&["--method", "path-patching", "--metric", "logit-diff"], arguments].concat(), words);
     };
     refused(&[], &["--method path-patching needs --receivers"]);
-    refused(&["--receivers", "q:9.1"], &["no receiver q:9.1", "layer 9 is out of range (there are 4"]);
-    refused(&["--receivers", "q:1.9"], &["no receiver q:1.9", "head 9 is out of range (there are 8"]);
+    refused(
+        &["--receivers", "q:9.1"],
+        &["no receiver head_q:L9H1", "layer 9 is out of range (the model has 4 layers of 8 heads"],
+    );
+    refused(
+        &["--receivers", "q:1.9"],
+        &["no receiver head_q:L1H9", "head 9 is out of range (the model has 4 layers of 8 heads"],
+    );
     refused(&["--receivers", "z:1.1"], &["no receiver `z:1.1`", "mlp_in:L"]);
     refused(&["--receivers", "resid_post:1.1"], &["no receiver `resid_post:1.1`"]);
-    refused(&["--receivers", "q:1.1@3"], &["q:1.1 @ 3", "position 3 is out of range (there are 3"]);
+    refused(&["--receivers", "q:1.1@3"], &["head_q:L1H1@3", "position 3 is out of range (there are 3"]);
     refused(&["--receivers", "q:1.1@last"], &["no position `last`", "end"]);
-    refused(&["--receivers", "q:1.1@marked"], &["q:1.1@marked", "mark no position"]);
-    refused(&["--receivers", "q:1.1,q:1.1"], &["names q:1.1 twice"]);
+    refused(&["--receivers", "q:1.1@marked"], &["head_q:L1H1@marked", "mark no position"]);
+    refused(&["--receivers", "q:1.1,q:1.1"], &["names head_q:L1H1 twice"]);
     refused(&["--receivers", "q:1.1", "--freeze", "nothing"], &["no policy `nothing`", "redwood"]);
     refused(
         &["--receivers", "q:1.1", "--nodes", "head_pattern"],
         &["head_pattern writes nothing", "cannot be a sender"],
     );
     refused(&["--receivers", "q:1.1", "--nodes", "head_w"], &["head_w", "mlp_post"]);
-    refused(&["--model", "toy-neox", "--receivers", "resid_mid:1"], &["resid_mid:1", "parallel"]);
+    refused(&["--model", "toy-neox", "--receivers", "resid_mid:1"], &["resid_mid:L1", "parallel"]);
     assert_sweep_refused(&["--receivers", "q:1.1"], &["--receivers needs --method path-patching"]);
     assert_sweep_refused(&["--freeze", "direct"], &["--freeze needs --method path-patching"]);
     let attribution = ["--method", "logit-attribution"];
@@ -350,9 +356,9 @@ fn meaningless_integrals_and_ablations_are_refused() {
     let nowhere = tempfile::tempdir().unwrap();
     let compare =
         |more: &[&str], words: &[&str]| assert_refused_in(&nowhere, &[&["reproduce-ig"], more].concat(), words);
-    compare(&["--heads", "1.2,1.2"], &["--heads names 1.2 twice"]);
-    compare(&["--heads", "4.0"], &["4.0", "4 layers of 8 heads"]);
-    compare(&["--heads", "head6"], &["head6", "LAYER.HEAD"]);
+    compare(&["--heads", "1.2,1.2"], &["--heads names L1H2 twice"]);
+    compare(&["--heads", "4.0"], &["L4H0", "4 layers of 8 heads"]);
+    compare(&["--heads", "head6"], &["head6", "as L9H6 or 9.6"]);
     compare(&["--steps", "0"], &["--steps", "at least 1"]);
     compare(&["--rule", "simpson"], &["simpson", "riemann-left"]);
     compare(&["--tolerance", "0"], &["--tolerance", "above 0"]);

@@ -102,7 +102,7 @@ impl Averaged {
         if values.is_empty() {
             return None;
         }
-        let effects = Effects { kind: KINDS[kind].0, values: values.clone().into_dyn(), lengths: Vec::new() };
+        let effects = Effects::new(KINDS[kind].0, values.clone().into_dyn(), Vec::new());
         let intervals = effects.intervals(clusters, Bootstrap { seed: self.seed, ..Bootstrap::default() });
         let mean: Array1<f32> = values.sum_axis(Axis(0)) / values.nrows() as f32;
         Some([0, 1, 2].map(|figure| {
@@ -153,10 +153,9 @@ mod tests {
 
     #[test]
     fn correlations_are_computed_per_pair() {
-        let effects = |values: [f32; 6]| Effects {
-            kind: KINDS[1].0,
-            values: Array2::from_shape_vec((2, 3), values.to_vec()).unwrap().into_dyn(),
-            lengths: Vec::new(),
+        let effects = |values: [f32; 6]| {
+            let values = Array2::from_shape_vec((2, 3), values.to_vec()).unwrap().into_dyn();
+            Effects::new(KINDS[1].0, values, Vec::new())
         };
         let exact = effects([1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
         let one = effects([1.0, 2.0, 3.0, 3.0, 2.0, 1.0]);

@@ -291,7 +291,7 @@ mod tests {
             metric: "logit-diff",
             baselines: Baselines { clean: vec![1.0; 2], corrupted: vec![-1.0; 2] },
             vanished: Vec::new(),
-            effects: vec![Effects { kind: HEADS, values, lengths: Vec::new() }],
+            effects: vec![Effects::new(HEADS, values, Vec::new())],
         }
     }
 

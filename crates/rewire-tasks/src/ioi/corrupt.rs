@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rewire_input::did_you_mean;
+
 use super::generate::{IoiError, IoiPrompt, Order};
 use crate::pairs::{PromptPair, PromptPairs};
 use crate::tokenizer::Tokenizer;
@@ -83,7 +85,10 @@ impl FromStr for Corruption {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = NAMES.iter().find(|(_, n)| *n == name).map(|(corruption, _)| *corruption);
-        found.ok_or_else(|| format!("`{name}` is not a corruption; use one of {}", NAMES.map(|(_, n)| n).join(", ")))
+        let names = NAMES.map(|(_, name)| name);
+        found.ok_or_else(|| {
+            format!("`{name}` is not a corruption; use one of {}{}", names.join(", "), did_you_mean(name, names))
+        })
     }
 }
 
@@ -111,5 +116,6 @@ mod tests {
         for (corruption, name) in NAMES {
             assert_eq!((name.parse(), corruption.to_string().as_str()), (Ok(corruption), name));
         }
+        assert!("s2io".parse::<Corruption>().unwrap_err().ends_with("did you mean `s2-io`?"));
     }
 }

@@ -79,7 +79,7 @@ fn grid_map(title: &str, values: &Array2<f32>, kind: usize, reach: f32) -> Chart
 /// Returns a node's name.
 fn node_name(compared: &Compared, kind: usize, flat: usize) -> String {
     let (layer, unit) = compared.place(kind, flat);
-    if kind == 1 { head_name(layer, unit) } else { format!("L{layer} N{unit}") }
+    if kind == 1 { head_name(layer, unit) } else { format!("L{layer}N{unit}") }
 }
 
 /// Adds the comparison of one baseline's attributions with patching.

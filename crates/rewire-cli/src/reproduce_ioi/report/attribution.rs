@@ -79,8 +79,8 @@ fn residual(page: &mut Page, found: &Found, labels: &Labels) {
     page.section(
         "Residual stream attribution",
         "The estimated share of the behavior that is restored when the corrupted run takes the residual stream at one \
-         position from the clean run. Rows are the residual stream before each block (pre), between its attention and \
-         its MLP (mid), and after the last block (end).",
+         position from the clean run. Rows are the residual stream before each block (resid_pre), between its \
+         attention and its MLP (resid_mid), and after the last block (end).",
     );
     let of = |c| estimate(found, NodeKind::by_position(c)).map(mean_map);
     let (Some(pre), Some(post)) = (of(Component::ResidPre), of(Component::ResidPost)) else { return };
@@ -89,10 +89,10 @@ fn residual(page: &mut Page, found: &Found, labels: &Labels) {
     let mut names = Vec::new();
     for layer in 0..pre.nrows() {
         rows.push(pre.row(layer));
-        names.push(format!("L{layer} pre"));
+        names.push(format!("resid_pre:L{layer}"));
         if let Some(mid) = &mid {
             rows.push(mid.row(layer));
-            names.push(format!("L{layer} mid"));
+            names.push(format!("resid_mid:L{layer}"));
         }
     }
     rows.push(post.row(post.nrows() - 1));
@@ -123,7 +123,7 @@ fn layer_outputs(page: &mut Page, source: &Source, found: &Found, labels: &Label
         rows.push(embed.row(0).mapv(|_| 0.0));
     }
     for layer in 0..attention.nrows() {
-        names.extend([format!("L{layer} attn_out"), format!("L{layer} mlp_out")]);
+        names.extend([format!("attn_out:L{layer}"), format!("mlp_out:L{layer}")]);
         rows.extend([attention.row(layer).to_owned(), mlp.row(layer).to_owned()]);
     }
     let map = Array2::from_shape_fn((rows.len(), labels.tokens.len()), |(row, pos)| rows[row][pos]);

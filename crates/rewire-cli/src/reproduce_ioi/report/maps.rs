@@ -22,10 +22,14 @@ pub(super) struct Labels {
 impl Labels {
     pub(super) fn new(source: &Source, pairs: &PromptPairs) -> Self {
         let (layers, heads) = (source.config.n_layers, source.config.n_heads);
+        let tokens = match pairs.labels(0) {
+            of_first if of_first.len() == pairs.width() => names::token_labels(&of_first),
+            _ => names::of_axis("pos", pairs.width(), pairs),
+        };
         Self {
             layers: numbered("L", layers),
             heads: numbered("H", heads),
-            tokens: names::of_axis("pos", pairs.width(), pairs),
+            tokens,
             all_heads: rewire_report::head_edges::heads(layers, heads),
         }
     }

@@ -256,7 +256,7 @@ mod tests {
     fn agreement(component: Component, off: &[([usize; 2], f32)]) -> Agreement {
         let kind = NodeKind::all(component);
         let values = Array3::from_elem((1, 12, 12), 0.1).into_dyn();
-        let exact = Effects { kind, values, lengths: Vec::new() };
+        let exact = Effects::new(kind, values, Vec::new());
         let mut estimate = exact.clone();
         off.iter().for_each(|([layer, head], by)| estimate.values[[0, *layer, *head]] += by);
         Agreement::new(&exact, &estimate, 10).unwrap()

@@ -70,7 +70,7 @@ pub(super) fn paths(page: &mut Page, found: &Found) {
     );
     page.graph(found.graph.strongest(DRAWN));
     let row = |(edge, effect): &(rewire_analysis::path::Edge, f32)| {
-        vec![format!("{} → {} {}", edge.from, edge.to, edge.input), format!("{effect:+.4}")]
+        vec![format!("{} → {} {}", edge.from, edge.to, edge.input.short_name()), format!("{effect:+.4}")]
     };
     page.table(&["path", "effect"], edges.pruned.iter().take(20).map(row).collect());
 }

@@ -136,11 +136,8 @@ mod tests {
     #[test]
     fn bars_match_the_intervals_in_the_tables_and_follow_the_seed() {
         let value = |(prompt, _, head): (usize, usize, usize)| -0.1 * ((prompt * 7 + head * 3) % 11) as f32;
-        let effects = Effects {
-            kind: NodeKind::all(Component::HeadZ),
-            values: Array3::from_shape_fn((12, 1, 2), value).into_dyn(),
-            lengths: Vec::new(),
-        };
+        let values = Array3::from_shape_fn((12, 1, 2), value).into_dyn();
+        let effects = Effects::new(NodeKind::all(Component::HeadZ), values, Vec::new());
         let (bar, table): (Vec<_>, Vec<_>) = [0, 1, 0]
             .map(|seed| {
                 let certainty = Certainty::new(&effects, &Clusters::each(12), seed);

@@ -53,7 +53,7 @@ fn printed_scores() -> Vec<(Head, f64)> {
 
 fn effects(kind: NodeKind, units: usize, of: impl Fn(usize, usize) -> f64) -> Effects {
     let values = Array2::from_shape_fn((12, units), |(layer, unit)| of(layer, unit) as f32).into_dyn();
-    Effects { kind, values: values.insert_axis(ndarray::Axis(0)), lengths: vec![17] }
+    Effects::new(kind, values.insert_axis(ndarray::Axis(0)), vec![17])
 }
 
 fn outcome(effects: Vec<Effects>) -> Outcome {

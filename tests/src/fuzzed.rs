@@ -86,6 +86,46 @@ pub fn safetensors(bytes: &[u8]) {
     }
 }
 
+/// Reads a PyTorch checkpoint as the only weights file of two small models.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn checkpoint(bytes: &[u8]) {
+    let directory = TempDir::new().expect("a directory for temporary files");
+    let weights = directory.path().join("pytorch_model.bin");
+    std::fs::write(&weights, bytes).expect("room for a temporary file");
+    for (name, config) in SMALL {
+        let path = directory.path().join(name);
+        std::fs::write(&path, config).expect("room for a temporary file");
+        load(&ModelFiles::at(path, vec![weights.clone()], None));
+    }
+}
+
+/// Reads the files of a byte-level BPE, and encodes texts with it. Zero bytes separate
+/// `vocab.json`, `merges.txt`, and the three files of special tokens.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn vocabulary(bytes: &[u8]) {
+    let directory = TempDir::new().expect("a directory for temporary files");
+    let names = ["vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"];
+    let mut contents = bytes.split(|byte| *byte == 0);
+    let files = names.map(|name| {
+        let path = directory.path().join(name);
+        let content = contents.next()?;
+        std::fs::write(&path, content).expect("room for a temporary file");
+        Some(path)
+    });
+    let [Some(vocabulary), Some(merges), settings @ ..] = files else { return };
+    let files = ModelFiles::at(PathBuf::new(), Vec::new(), None);
+    let files = files.with_vocabulary(vocabulary, merges, settings.into_iter().flatten().collect());
+    let Some(Some((path, json))) = displayed(files.tokenizer()) else { return };
+    let Some(tokenizer) = displayed(Tokenizer::from_bytes(&json, &path)) else { return };
+    for text in TEXTS {
+        encode(&tokenizer, text);
+    }
+}
+
 /// Reads a `tokenizer.json`, and encodes texts with it.
 ///
 /// If the input has a zero byte, the file ends before the first one. The bytes after it are a text

@@ -59,7 +59,8 @@ pub fn halved(stored: &Stored, dtype: Dtype) -> Stored {
 /// Changes the tensors of a tiny fixture to fit another configuration, as
 /// `tests/fixtures/config_fields.py` does. `layers N`, `vocabulary N`, `context N` and `width N`
 /// keep the leading part. `mlp N` repeats neurons from the first one on. `untied` adds an
-/// unembedding to GPT-2; `tied` removes NeoX's. An empty recipe changes nothing.
+/// unembedding to GPT-2; `tied` removes NeoX's, and `unbiased` its biases of attention. An empty
+/// recipe changes nothing.
 pub fn resized(mut tensors: Tensors, recipe: &str) -> Tensors {
     let (kind, number) = recipe.split_once(' ').unwrap_or((recipe, "0"));
     let n: usize = number.parse().expect("a recipe ends in a number");
@@ -79,6 +80,10 @@ pub fn resized(mut tensors: Tensors, recipe: &str) -> Tensors {
         }
         "tied" => {
             tensors.remove("embed_out.weight");
+            return tensors;
+        }
+        "unbiased" => {
+            tensors.retain(|name, _| !(name.contains(".attention.") && name.ends_with(".bias")));
             return tensors;
         }
         "vocabulary" => &[(41, n)],

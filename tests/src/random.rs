@@ -11,11 +11,14 @@ use rewire_tasks::{PromptPair, PromptPairs, WholeAnswers};
 ///
 /// [`rounding`]: crate::compare::rounding
 pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
-    (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2).prop_map(
-        |(neox, layers, heads, width, rotary)| {
+    (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2, any::<bool>()).prop_map(
+        |(neox, layers, heads, width, rotary, by_layer)| {
             let d_model = (heads * 4 * width).max(8);
             match neox {
-                false => TransformerConfig::gpt2(layers, heads, d_model, 17, 12),
+                false => TransformerConfig {
+                    scores_by_inverse_layer: by_layer,
+                    ..TransformerConfig::gpt2(layers, heads, d_model, 17, 12)
+                },
                 true => TransformerConfig {
                     positions: Positions::Rotary { dims: 2 * rotary, base: 10_000.0 },
                     parallel_block: rotary != 2,

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 
 /// The targets in `fuzz/fuzz_targets`.
-const TARGETS: [&str; 5] = ["pairs", "config", "safetensors", "tokenizer", "activations"];
+const TARGETS: [&str; 7] = ["pairs", "config", "safetensors", "checkpoint", "tokenizer", "vocabulary", "activations"];
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
 use burn::tensor::backend::Backend;
@@ -59,6 +60,8 @@ pub(crate) struct Source {
     pub(crate) tokenizer: Option<Tokenizer>,
     processing: WeightProcessing,
     bos: BosChoice,
+    /// Warnings about the weights, once they are loaded.
+    of_weights: OnceLock<Vec<String>>,
 }
 
 impl Source {
@@ -83,7 +86,7 @@ impl Source {
         if bos == BosChoice::Prepend && config.bos_token.is_none() {
             bail!("--bos prepend: {name} has no BOS (bos_token_id is null in its config.json); use --bos none");
         }
-        Ok(Self { name: name.clone(), files, config, tokenizer, processing, bos })
+        Ok(Self { name: name.clone(), files, config, tokenizer, processing, bos, of_weights: OnceLock::new() })
     }
 
     /// Returns the tokenizer, for commands that generate text.
@@ -91,7 +94,9 @@ impl Source {
     /// # Errors
     /// If the model has none.
     pub(crate) fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
-        self.tokenizer.as_ref().with_context(|| format!("the model {} has no tokenizer.json", self.name))
+        self.tokenizer
+            .as_ref()
+            .with_context(|| format!("the model {} has no tokenizer.json, nor vocab.json and merges.txt", self.name))
     }
 
     /// Returns the BOS that text begins with, if any.
@@ -138,10 +143,11 @@ impl Source {
         json!({ "bos": choice, "text_begins_with": token })
     }
 
-    /// Returns warnings about the tokenizer and the texts that it has tokenized.
+    /// Returns warnings about the weights, if they are loaded, the tokenizer, and the texts that it
+    /// has tokenized.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let Some(tokenizer) = &self.tokenizer else { return Vec::new() };
-        let mut warnings = Vec::new();
+        let mut warnings = self.of_weights.get().cloned().unwrap_or_default();
+        let Some(tokenizer) = &self.tokenizer else { return warnings };
         let Surrounding { before, after } = tokenizer.surrounding().unwrap_or_default();
         let ours: Vec<u32> = self.bos().into_iter().collect();
         let adds = !before.is_empty() || !after.is_empty();
@@ -160,7 +166,7 @@ impl Source {
         }
         if let Some(ChangedText { text, spelled }) = tokenizer.changed_text() {
             warnings.push(format!(
-                "tokenizer.json changes text: {} became {}; positions and token names refer to the changed text",
+                "the tokenizer changes text: {} became {}; positions and token names refer to the changed text",
                 quoted(text),
                 quoted(spelled)
             ));
@@ -168,9 +174,16 @@ impl Source {
         warnings
     }
 
-    /// Loads the weights, and processes them unless `--no-process-weights` is given.
+    /// Loads the weights, and processes them unless `--no-process-weights` is given. The first call
+    /// prints warnings about the weights to standard error.
     pub(crate) fn load<B: Backend>(&self, device: &B::Device) -> Result<Transformer<B>, ModelError> {
-        Ok(Transformer::load(&self.files, device)?.processed(self.processing))
+        let (model, warnings) = Transformer::load_with_warnings(&self.files, device)?;
+        self.of_weights.get_or_init(|| {
+            let lines: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            lines.iter().for_each(|line| say(&format!("warning: {line}")));
+            lines
+        });
+        Ok(model.processed(self.processing))
     }
 
     /// Returns whether weights are processed.

@@ -12,7 +12,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let hub = short_names().map(|(name, repository)| vec![name.to_owned(), format!("{repository} on the hub")]);
     let mut text = text_table(&["--model", "where it is"], &toys.chain(hub).collect::<Vec<_>>());
     text += "\nAny other repository of the hub: owner/name. A revision follows the name: gpt2@main, EleutherAI/pythia-160m@step1000.\n";
-    text += "A directory: config.json, model.safetensors (or an index and its shards) and, for text, tokenizer.json.\n";
+    text += "A directory: config.json; model.safetensors or pytorch_model.bin (or an index and its shards);\n";
+    text += "for text, tokenizer.json, or vocab.json and merges.txt.\n";
     text += "Architectures: GPT-2 and GPT-NeoX (Pythia).\n";
     print(&text)
 }

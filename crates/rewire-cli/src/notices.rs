@@ -18,7 +18,8 @@ pub(crate) fn announce(source: &Source) -> anyhow::Result<()> {
 }
 
 /// Prints warnings about results to standard error, one line each with the name of the result.
-/// Returns all warnings: first those about the source, which [`announce`] printed, then these.
+/// Returns all warnings: first those about the source, which [`announce`] and [`Source::load`]
+/// printed, then these.
 pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, Vec<Warning>)>) -> Vec<String> {
     let mut lines = source.warnings();
     for (name, warnings) in of {

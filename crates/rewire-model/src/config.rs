@@ -66,6 +66,14 @@ pub struct TransformerConfig {
     pub norm_eps: f64,
     /// How positions enter the model.
     pub positions: Positions,
+    /// Whether the attention scores of layer `l` are also divided by `l + 1`
+    /// (`scale_attn_by_inverse_layer_idx`, as in the GPT-2 models of stanford-crfm).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub scores_by_inverse_layer: bool,
+    /// Whether attention has biases. Without them, the biases of queries, keys, values and of the
+    /// attention output are zeros, and the files do not hold them.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub attention_bias: bool,
     /// Whether attention and MLP both read `resid_pre`. Such blocks have no `resid_mid`.
     pub parallel_block: bool,
     /// Whether the unembedding is the transposed token embedding in the files. Processing unties
@@ -92,6 +100,8 @@ impl TransformerConfig {
             activation: Activation::GeluNew,
             norm_eps: 1e-5,
             positions: Positions::Learned,
+            scores_by_inverse_layer: false,
+            attention_bias: true,
             parallel_block: false,
             tied_unembedding: true,
             bos_token: None,
@@ -114,6 +124,14 @@ impl TransformerConfig {
         }
     }
 
+    /// Returns the number that attention scores of block `layer` are divided by: `sqrt(d_head)`,
+    /// times `layer + 1` if the model scales them by the inverse layer.
+    #[must_use]
+    pub fn score_divisor(&self, layer: usize) -> f64 {
+        let root = (self.d_head as f64).sqrt();
+        if self.scores_by_inverse_layer { root * (layer + 1) as f64 } else { root }
+    }
+
     /// Returns the hook site of the keys that attention uses. They are rotated in rotary models.
     #[must_use]
     pub fn key_site(&self) -> Site {
@@ -125,4 +143,18 @@ impl TransformerConfig {
     pub fn is_rotary(&self) -> bool {
         matches!(self.positions, Positions::Rotary { .. })
     }
+}
+
+// Descriptions of a configuration leave these fields out at their defaults, so that they stay the
+// same for models that existed before the fields.
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+fn yes() -> bool {
+    true
 }

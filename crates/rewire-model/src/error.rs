@@ -1,6 +1,6 @@
 //! The errors of loading and running a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rewire_input::{cut, did_you_mean};
 
@@ -44,6 +44,27 @@ pub enum ModelError {
         /// The reader's error message.
         reason: String,
     },
+    /// A weight file is not a PyTorch checkpoint, or is damaged.
+    #[error(
+        "{path} cannot be read as a PyTorch checkpoint: {reason}; save the model again, as model.safetensors \
+         (docs/models.md has the command)"
+    )]
+    Checkpoint {
+        /// The weight file.
+        path: PathBuf,
+        /// The reader's error message.
+        reason: String,
+    },
+    /// `vocab.json`, `merges.txt` or a file of special tokens is damaged.
+    #[error("{}: {reason}", place(path, *line))]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1, if the file has lines.
+        line: Option<usize>,
+        /// The error.
+        reason: String,
+    },
     /// The model has no weight file.
     #[error("there is no weight file; give at least one safetensors file")]
     NoWeights,
@@ -72,6 +93,22 @@ pub enum ModelError {
         /// The tensor.
         tensor: String,
     },
+    /// The weight files hold the token embedding under a longer name.
+    #[error(
+        "{path} lacks the tensor `{tensor}`, and has `{}`; remove the prefix `{}` from the names of its tensors",
+        cut(found),
+        cut(prefix)
+    )]
+    ForeignPrefix {
+        /// The weight file (or its index).
+        path: PathBuf,
+        /// The name of the token embedding.
+        tensor: String,
+        /// The name that it has instead.
+        found: String,
+        /// The prefix to remove.
+        prefix: String,
+    },
     /// The weight files hold a tensor that the architecture does not have.
     #[error(
         "{path} holds the tensor `{}`, which this architecture does not have; is config.json the right one?",
@@ -82,19 +119,6 @@ pub enum ModelError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-    },
-    /// The unembedding differs from the embedding, and the configuration ties them.
-    #[error(
-        "{path}: tensor `{tensor}` differs from `{embedding}`, but config.json ties them; set \
-         `tie_word_embeddings` to false to use both"
-    )]
-    NotTied {
-        /// The weight file.
-        path: PathBuf,
-        /// The unembedding.
-        tensor: String,
-        /// The embedding.
-        embedding: String,
     },
     /// A tensor has another shape than the configuration implies.
     #[error("{path}: tensor `{tensor}` has shape {}, but config.json implies {expected:?}", cut(&format!("{found:?}")))]
@@ -213,4 +237,12 @@ pub enum ModelError {
         /// The size or value that was given.
         found: usize,
     },
+}
+
+/// Returns a file and, if it has lines, the line.
+fn place(path: &Path, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{}, line {line}", path.display()),
+        None => path.display().to_string(),
+    }
 }

@@ -37,9 +37,11 @@ pub use error::ModelError;
 pub use files::activations::{ActivationsError, read_activations};
 #[cfg(feature = "hub")]
 pub use files::hub::{Hub, resolve_repository, short_names};
-pub use files::load::{ModelFiles, SavedTensor, tensors_to_save};
+pub use files::load::{SavedTensor, tensors_to_save};
+pub use files::model_files::ModelFiles;
 pub use files::save::SaveError;
-pub use network::attention::{attend, mix_values};
+pub use files::warning::LoadWarning;
+pub use network::attention::mix_values;
 pub use network::differentiable::Differentiable;
 pub use network::generate::likeliest;
 pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};

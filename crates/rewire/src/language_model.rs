@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Hook, Recorder};
-use rewire_model::{Run, Transformer, TransformerConfig};
+use rewire_model::{LoadWarning, Run, Transformer, TransformerConfig};
 use rewire_tasks::{PairsSource, PromptPair, PromptPairs, Tokenizer, read_pairs};
 
 use crate::error::Error;
@@ -15,6 +15,7 @@ pub struct LanguageModel<B: Backend> {
     name: String,
     transformer: Transformer<B>,
     tokenizer: Option<Tokenizer>,
+    warnings: Vec<LoadWarning>,
 }
 
 /// Two prompts as text, with a right and a wrong answer. Both prompts must have the same number of
@@ -35,7 +36,18 @@ impl<B: Backend> LanguageModel<B> {
     /// Makes a language model from parts. [`Pretrained`](crate::Pretrained) makes one from files.
     #[must_use]
     pub fn new(name: String, transformer: Transformer<B>, tokenizer: Option<Tokenizer>) -> Self {
-        Self { name, transformer, tokenizer }
+        Self { name, transformer, tokenizer, warnings: Vec::new() }
+    }
+
+    /// Adds warnings about the files that the model was loaded from.
+    pub(crate) fn with_warnings(self, warnings: Vec<LoadWarning>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// Returns what is doubtful about the files that the model was loaded from.
+    #[must_use]
+    pub fn warnings(&self) -> &[LoadWarning] {
+        &self.warnings
     }
 
     /// Returns the model's name, or its directory.

@@ -42,8 +42,8 @@ impl Pretrained {
     /// Models from the hub are downloaded once, to the cache that `HF_HOME` names.
     ///
     /// # Errors
-    /// [`Error::Model`] for an unknown name, a failed download or an unsupported configuration, and
-    /// [`Error::Tokenizer`] for a damaged tokenizer.json.
+    /// [`Error::Model`] for an unknown name, a failed download, an unsupported configuration or a
+    /// damaged vocab.json or merges.txt, and [`Error::Tokenizer`] for a damaged tokenizer.json.
     pub fn open(name: &str) -> Result<Self, Error> {
         let directory = Path::new(name);
         let files = match name.parse::<Toy>() {
@@ -93,8 +93,9 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Model`], naming the file and the tensor.
     pub fn load_on<B: Backend>(self, device: &B::Device) -> Result<LanguageModel<B>, Error> {
-        let transformer = Transformer::load(&self.files, device)?.processed(self.processing);
-        Ok(LanguageModel::new(self.name, transformer, self.tokenizer))
+        let (transformer, warnings) = Transformer::load_with_warnings(&self.files, device)?;
+        let transformer = transformer.processed(self.processing);
+        Ok(LanguageModel::new(self.name, transformer, self.tokenizer).with_warnings(warnings))
     }
 }
 

@@ -11,11 +11,13 @@ use rewire_toy::Toy;
 type Target = fn(&[u8]);
 
 /// The fuzz targets, and the functions that they call.
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 7] = [
     ("pairs", fuzzed::pairs),
     ("config", fuzzed::config),
     ("safetensors", fuzzed::safetensors),
+    ("checkpoint", fuzzed::checkpoint),
     ("tokenizer", fuzzed::tokenizer),
+    ("vocabulary", fuzzed::vocabulary),
     ("activations", fuzzed::activations),
 ];
 
@@ -57,6 +59,16 @@ fn kept_configurations_load_or_are_refused() {
 #[test]
 fn kept_weights_load_or_are_refused() {
     replay("safetensors");
+}
+
+#[test]
+fn kept_checkpoints_load_or_are_refused() {
+    replay("checkpoint");
+}
+
+#[test]
+fn kept_vocabularies_load_or_are_refused() {
+    replay("vocabulary");
 }
 
 #[test]

@@ -53,7 +53,9 @@ fn loss<B: Backend>(model: &Transformer<B>, hook: impl Hook<B>) -> Tensor<B, 1> 
 
 #[test]
 fn gradients_match_finite_differences_at_every_hook_point() {
-    for config in [TransformerConfig::gpt2(2, 2, 16, 11, 8), TransformerConfig::neox(2, 2, 16, 11, 8)] {
+    let gpt2 = TransformerConfig::gpt2(2, 2, 16, 11, 8);
+    let by_layer = TransformerConfig { scores_by_inverse_layer: true, ..gpt2.clone() };
+    for config in [gpt2, by_layer, TransformerConfig::neox(2, 2, 16, 11, 8)] {
         let device = Default::default();
         let model = Transformer::<Autodiff<Double>>::random(&config, 3, &device);
         let inner = model.valid();
@@ -128,7 +130,9 @@ fn pairs() -> PromptPairs {
 
 #[test]
 fn head_edges_match_finite_differences() {
-    for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
+    let gpt2 = TransformerConfig::gpt2(3, 2, 16, 11, 8);
+    let by_layer = TransformerConfig { scores_by_inverse_layer: true, ..gpt2.clone() };
+    for config in [gpt2, by_layer, TransformerConfig::neox(3, 2, 16, 11, 8)] {
         // Unprocessed weights, so that the norm's gain is part of the path.
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let inner = model.valid();

@@ -127,6 +127,30 @@ fn sharded_weights_are_downloaded_by_their_index() {
 }
 
 #[test]
+fn checkpoints_and_vocabularies_are_downloaded_if_there_is_nothing_newer() {
+    let toy = files().remove("tokenizer.json").unwrap();
+    let toy: serde_json::Value = serde_json::from_slice(&toy).unwrap();
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/checkpoints/gpt2");
+    let read = |name: &str| (name.to_owned(), std::fs::read(checkpoint.join(name)).unwrap());
+    let mut files = BTreeMap::from(["config.json", "pytorch_model.bin"].map(read));
+    files.insert("vocab.json".to_owned(), toy["model"]["vocab"].to_string().into_bytes());
+    files.insert("merges.txt".to_owned(), b"#version: 0.2\nh e\n".to_vec());
+    files.insert("added_tokens.json".to_owned(), br#"{"<pad>": 920}"#.to_vec());
+    let server = HubServer::start(REPOSITORY, files);
+    let cache = tempfile::tempdir().unwrap();
+    let check = |hub: Hub| {
+        let files = hub.fetch(REPOSITORY, "main").unwrap();
+        Transformer::<Flex>::load(&files, &Default::default()).unwrap();
+        let (path, tokenizer) = files.tokenizer().unwrap().unwrap();
+        assert!(path.ends_with("vocab.json"), "{}", path.display());
+        assert!(String::from_utf8(tokenizer).unwrap().contains("<pad>"));
+    };
+    check(Hub::new(cache.path().into(), Some(server.endpoint())));
+    // Offline, the cache is enough.
+    check(Hub::new(cache.path().into(), None).offline());
+}
+
+#[test]
 fn names_resolve_to_repositories_and_revisions() {
     let resolve = |name: &str| resolve_repository(name).ok();
     let pair = |repository: &str, revision: &str| Some((repository.to_owned(), revision.to_owned()));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::backend::Flex;
-use rewire_model::{ModelError, ModelFiles, Transformer, tensors_to_save};
+use rewire_model::{ModelError, ModelFiles, Run, SavedTensor, Transformer, tensors_to_save};
 use rewire_tests::fixture::Fixture;
 use rewire_tests::model_files::{Stored, Tensors, floats, halved, read, write};
 use safetensors::tensor::Dtype;
@@ -188,10 +188,117 @@ fn unsupported_configurations_are_refused_by_field() {
     assert!(with("n_head", 0.into()).contains("`n_head` is 0"));
     assert!(with("n_head", 5.into()).contains("`n_embd` 32 is not a multiple of `n_head` 5"));
     assert!(with("activation_function", "swish".into()).contains("`swish` is not supported"));
-    assert!(with("scale_attn_by_inverse_layer_idx", true.into()).contains("scale_attn_by_inverse_layer_idx"));
+    assert!(with("scale_attn_weights", false.into()).contains("`scale_attn_weights` is false"));
     // The weights have another size.
     assert!(with("n_layer", 9.into()).contains("lacks the tensor"));
     assert!(with("vocab_size", 99.into()).contains("config.json implies"));
+}
+
+/// Loads a directory, and returns its weights and warnings.
+fn loaded(directory: &Path) -> (Vec<SavedTensor>, Vec<String>) {
+    let files = ModelFiles::directory(directory).unwrap();
+    let (model, warnings) = Transformer::<Flex>::load_with_warnings(&files, &Default::default()).unwrap();
+    (tensors_to_save(&model).unwrap(), warnings.iter().map(ToString::to_string).collect())
+}
+
+/// Returns tensors with names that begin with `prefix`.
+fn with_prefix(tensors: &mut Tensors, prefix: &str) {
+    *tensors = std::mem::take(tensors).into_iter().map(|(name, stored)| (format!("{prefix}{name}"), stored)).collect();
+}
+
+#[test]
+fn prefixes_of_wrapped_models_are_removed_with_a_warning() {
+    for fixture in Fixture::all() {
+        let (expected, warnings) = loaded(&fixture.model_directory());
+        assert!(warnings.is_empty(), "{warnings:?}");
+        for prefix in ["module.", "model."] {
+            let directory = changed(&fixture, |tensors| with_prefix(tensors, prefix));
+            let (weights, warnings) = loaded(directory.path());
+            assert_eq!(weights, expected, "{}: {prefix}", fixture.name);
+            let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+            assert!(warning.contains(&format!("all tensors begin with `{prefix}`")), "{warning}");
+        }
+        // Tensors with and without the prefix.
+        let mixed = changed(&fixture, |tensors| {
+            with_prefix(tensors, "module.");
+            let any = tensors.values().next().unwrap().clone();
+            tensors.insert("step".to_owned(), any);
+        });
+        let refused = refusal(mixed.path()).to_string();
+        assert!(refused.contains("and has `module.") && refused.contains("remove the prefix `module.`"), "{refused}");
+        let other = changed(&fixture, |tensors| with_prefix(tensors, "net."));
+        let refused = refusal(other.path()).to_string();
+        assert!(refused.contains("lacks the tensor `") && refused.contains("remove the prefix `net.`"), "{refused}");
+        let doubled = changed(&fixture, |tensors| with_prefix(tensors, "transformer.transformer."));
+        let refused = refusal(doubled.path()).to_string();
+        assert!(refused.contains("remove the prefix `transformer."), "{refused}");
+    }
+}
+
+#[test]
+fn a_tied_unembedding_that_differs_is_ignored_with_a_warning() {
+    let fixtures = Fixture::all();
+    let gpt2 = fixtures.iter().find(|fixture| fixture.name == "tiny-gpt2").unwrap();
+    let (expected, _) = loaded(&gpt2.model_directory());
+    let with = |change: &dyn Fn(&mut Stored)| {
+        let directory = changed(gpt2, |tensors| {
+            let mut unembedding = tensors["transformer.wte.weight"].clone();
+            change(&mut unembedding);
+            tensors.insert("lm_head.weight".to_owned(), unembedding);
+        });
+        let (weights, warnings) = loaded(directory.path());
+        assert_eq!(weights, expected, "the unembedding was not ignored");
+        warnings
+    };
+    assert!(with(&|_| ()).is_empty(), "a warning about an equal unembedding");
+    let first = floats(&read(&gpt2.model_directory().join("model.safetensors"))["transformer.wte.weight"])[0];
+    let raised = first + 2.0;
+    let different = with(&|stored| stored.bytes[..4].copy_from_slice(&raised.to_le_bytes()));
+    let largest = format!("largest difference is {};", (raised - first).abs());
+    let words = ["model.safetensors: the tensor `lm_head.weight` is ignored", "`wte.weight`", &largest];
+    let [warning] = different.as_slice() else { panic!("{different:?}") };
+    for word in words.into_iter().chain(["`tie_word_embeddings` to false"]) {
+        assert!(warning.contains(word), "{word} is not in {warning}");
+    }
+    let reshaped = with(&|stored| stored.shape.reverse());
+    assert!(reshaped[0].contains("another shape or type"), "{reshaped:?}");
+    let not_a_number = with(&|stored| stored.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    assert!(not_a_number[0].contains("largest difference is inf"), "{not_a_number:?}");
+}
+
+#[test]
+fn neox_without_attention_biases_has_zeros_and_saves_none() {
+    let fixtures = Fixture::all();
+    let neox = fixtures.iter().find(|fixture| fixture.name == "tiny-neox").unwrap();
+    let is_bias = |name: &str| name.contains(".attention.") && name.ends_with(".bias");
+    let unbiased = changed(neox, |tensors| tensors.retain(|name, _| !is_bias(name)));
+    let mut zeros: Tensors = read(&neox.model_directory().join("model.safetensors"));
+    zeros.iter_mut().filter(|(name, _)| is_bias(name)).for_each(|(_, stored)| stored.bytes.fill(0));
+    let zeros = changed(neox, |tensors| *tensors = zeros.clone());
+    let path = unbiased.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["attention_bias"] = false.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+
+    let [model, with_zeros] = [&unbiased, &zeros].map(|directory| load(directory.path()).unwrap());
+    let logits = |model: &Transformer<Flex>| {
+        let tokens = model.tokens(&[vec![3, 1, 4, 1, 5]]).unwrap();
+        model.forward(Run::tokens(tokens), ()).unwrap().into_data()
+    };
+    assert_eq!(logits(&model), logits(&with_zeros));
+
+    let saved = tempfile::tempdir().unwrap();
+    model.save(&saved.path().join("model")).unwrap();
+    let names = read(&saved.path().join("model/model.safetensors"));
+    assert!(!names.keys().any(|name| is_bias(name)), "biases were saved");
+    let again = load(&saved.path().join("model")).unwrap();
+    assert_eq!(again.config(), model.config());
+    assert_eq!(logits(&again), logits(&model));
+
+    // Biases that the configuration denies.
+    std::fs::copy(neox.model_directory().join("model.safetensors"), unbiased.path().join("model.safetensors")).unwrap();
+    let refused = refusal(unbiased.path());
+    assert!(matches!(&refused, ModelError::UnexpectedTensor { tensor, .. } if is_bias(tensor)), "{refused}");
 }
 
 /// A run that started with one version of a model must not continue with another.

@@ -2,6 +2,7 @@
 //! compiled once.
 
 mod ablation;
+mod checkpoints;
 mod config_fields;
 mod corpus;
 mod damaged_input;
@@ -25,4 +26,5 @@ mod sweeps;
 mod tidy;
 mod toy;
 mod vanishing;
+mod vocabulary;
 mod zeros;

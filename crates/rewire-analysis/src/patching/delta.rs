@@ -9,7 +9,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Site};
-use rewire_model::{Transformer, TransformerConfig, attend, mix_values};
+use rewire_model::{Transformer, TransformerConfig, mix_values};
 use rewire_tensor::{cast_like, matmul, to_f32};
 
 use crate::node::kind::{Component, NodeKind, Positions};
@@ -145,6 +145,7 @@ impl<B: Backend> Deltas<'_, B> {
             None => difference,
         };
         let moved = |site| difference(at(self.source, site), at(self.base, site));
+        let attend = |q, k, v| self.model.attend(slice.layer, q, k, v, None);
         let [queries, keys, values] = [Site::Q, Site::K, Site::V].map(|site| at(self.base, site));
         Ok(match component {
             Component::HeadZ | Component::HeadResult => only(moved(Site::Z)?),
@@ -155,13 +156,13 @@ impl<B: Backend> Deltas<'_, B> {
             }
             Component::HeadQ => {
                 let (queries, keys, values) = (queries?, keys?, values?);
-                let base = attend(queries, keys.clone(), values.clone(), None);
-                only(attend(at(self.source, Site::Q)?, keys, values, None) - base)
+                let base = attend(queries, keys.clone(), values.clone());
+                only(attend(at(self.source, Site::Q)?, keys, values) - base)
             }
             _ => {
                 let (queries, keys, values) = (queries?, keys?, values?);
-                let base = attend(queries.clone(), keys.clone(), values.clone(), None);
-                attend(queries, keys + only(moved(Site::K)?), values, None) - base
+                let base = attend(queries.clone(), keys.clone(), values.clone());
+                attend(queries, keys + only(moved(Site::K)?), values) - base
             }
         })
     }

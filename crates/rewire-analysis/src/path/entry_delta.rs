@@ -4,7 +4,6 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::Site;
-use rewire_model::attend;
 use rewire_tasks::Metric;
 use rewire_tensor::{matmul, zeros_like};
 
@@ -135,7 +134,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             _ => Some([earlier(Input::K)?, earlier(Input::V)?]),
         };
         // [copy * prompt, pos, head, d_head]
-        let z = attend(of(Input::Q)?, of(Input::K)?, of(Input::V)?, before);
+        let z = model.attend(layer, of(Input::Q)?, of(Input::K)?, of(Input::V)?, before);
         let z = z.reshape([all.len(), heads.len() * config.d_head]);
         let index: Vec<usize> =
             rows.iter().map(|at| (at.copy * n_prompts + at.prompt) * (width - first) + at.position - first).collect();

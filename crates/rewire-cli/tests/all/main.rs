@@ -5,6 +5,7 @@ mod commands;
 mod damaged_files;
 mod formats;
 mod metrics;
+mod model_directories;
 mod notation;
 mod numbers;
 mod outputs;

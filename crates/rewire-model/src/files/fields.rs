@@ -53,7 +53,7 @@ impl TransformerConfig {
             Activation::GeluNew => "gelu_new",
             Activation::Relu => "relu",
         };
-        match (self.architecture, self.positions) {
+        let mut json = match (self.architecture, self.positions) {
             (Architecture::Gpt2, _) => serde_json::json!({
                 "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
                 "n_layer": self.n_layers, "n_head": self.n_heads, "n_embd": self.d_model, "n_inner": self.d_mlp,
@@ -79,7 +79,14 @@ impl TransformerConfig {
                     "tie_word_embeddings": self.tied_unembedding,
                 })
             }
+        };
+        if self.scores_by_inverse_layer {
+            json["scale_attn_by_inverse_layer_idx"] = true.into();
         }
+        if !self.attention_bias {
+            json["attention_bias"] = false.into();
+        }
+        json
     }
 }
 
@@ -100,9 +107,9 @@ struct Fields<'a>(&'a Map<String, Value>);
 
 impl Fields<'_> {
     fn gpt2(&self) -> Result<TransformerConfig, String> {
-        for (field, needed) in
-            [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)]
-        {
+        // `reorder_and_upcast_attn` is not read: with it, transformers computes scores in float32
+        // and divides before the matmul. In float32, that changes only the rounding.
+        for (field, needed) in [("scale_attn_weights", true), ("add_cross_attention", false)] {
             self.needs(field, needed)?;
         }
         // transformers has two names for each of these sizes.
@@ -115,6 +122,11 @@ impl Fields<'_> {
             d_mlp: self.optional_size("n_inner")?.unwrap_or(4 * d_model),
             activation: self.activation("activation_function", Activation::GeluNew)?,
             norm_eps: self.positive("layer_norm_epsilon", 1e-5)?,
+            scores_by_inverse_layer: match self.0.get("scale_attn_by_inverse_layer_idx") {
+                // As in Python, null counts as false.
+                Some(Value::Null) => false,
+                _ => self.flag("scale_attn_by_inverse_layer_idx", false)?,
+            },
             tied_unembedding: self.flag("tie_word_embeddings", true)?,
             bos_token: self.bos_token(GPT2_BOS)?,
             ..TransformerConfig::gpt2(n_layers, n_heads, d_model, self.size(&["vocab_size"])?, n_ctx)
@@ -122,7 +134,6 @@ impl Fields<'_> {
     }
 
     fn neox(&self) -> Result<TransformerConfig, String> {
-        self.needs("attention_bias", true)?;
         let n_heads = self.size(&["num_attention_heads"])?;
         let d_model = self.size(&["hidden_size"])?;
         self.check_heads(n_heads, d_model, ["num_attention_heads", "hidden_size"])?;
@@ -133,6 +144,7 @@ impl Fields<'_> {
             activation: self.activation("hidden_act", Activation::Gelu)?,
             norm_eps: self.positive("layer_norm_eps", 1e-5)?,
             positions: self.rotary(d_model / n_heads)?,
+            attention_bias: self.flag("attention_bias", true)?,
             parallel_block: self.flag("use_parallel_residual", true)?,
             tied_unembedding: self.flag("tie_word_embeddings", false)?,
             bos_token: self.bos_token(NEOX_BOS)?,
@@ -375,7 +387,9 @@ mod tests {
             ..TransformerConfig::gpt2(2, 2, 8, 11, 5)
         };
         let sequential = TransformerConfig { parallel_block: false, ..TransformerConfig::neox(1, 2, 32, 11, 5) };
-        for config in [odd, sequential, TransformerConfig::neox(3, 4, 64, 11, 5)] {
+        let by_layer = TransformerConfig { scores_by_inverse_layer: true, ..TransformerConfig::gpt2(3, 2, 8, 11, 5) };
+        let unbiased = TransformerConfig { attention_bias: false, ..TransformerConfig::neox(2, 2, 16, 11, 5) };
+        for config in [odd, sequential, by_layer, unbiased, TransformerConfig::neox(3, 4, 64, 11, 5)] {
             assert_eq!(TransformerConfig::from_json(config.to_hugging_face().to_string().as_bytes()), Ok(config));
         }
     }

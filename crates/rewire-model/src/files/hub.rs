@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use rewire_hub::{Access, HubClient, HubConfig, HubError, HubErrorKind, Notice, Progress, RepoId, shown};
+use rewire_hub::{Access, HubClient, HubConfig, HubError, HubErrorKind, Notice, Progress, RepoId, Snapshot, shown};
 
 use crate::error::ModelError;
-use crate::files::load::{ModelFiles, shards_of_index};
+use crate::files::model_files::{ModelFiles, WEIGHTS, shards_of_index};
+use crate::files::vocabulary::SETTINGS;
 
 /// Models with a short name, and their repositories.
 const KNOWN: [(&str, &str); 12] = [
@@ -97,7 +98,8 @@ impl Hub {
     }
 
     /// Returns the files of a model, all from one commit. Downloads files that are missing or
-    /// damaged in the cache, and continues unfinished downloads.
+    /// damaged in the cache, and continues unfinished downloads. The files are those of
+    /// [`ModelFiles::directory`].
     ///
     /// # Errors
     /// [`ModelError::Hub`] if a file could not be fetched, and [`ModelError::Offline`] if the hub
@@ -106,25 +108,52 @@ impl Hub {
         let client = HubClient::new(self.config.clone());
         let mut source = client.snapshot(repository, revision);
         let config = source.get("config.json").map_err(model_error)?;
-        let weights = match source.get("model.safetensors") {
-            Ok(single) => vec![single],
-            Err(absent) if absent.is_absent() => match source.get("model.safetensors.index.json") {
-                Ok(index) => {
-                    let shards = shards_of_index(&index)?;
-                    shards.iter().map(|shard| source.get(shard).map_err(model_error)).collect::<Result<_, _>>()?
-                }
-                // Without an index, the error about the usual single file is more helpful.
-                Err(other) if other.is_absent() => return Err(model_error(absent)),
-                Err(broken) => return Err(model_error(broken)),
-            },
+        let weights = weights(&mut source)?;
+        let tokenizer = if_present(source.get("tokenizer.json"))?;
+        let has_tokenizer = tokenizer.is_some();
+        let files = ModelFiles::at(config, weights, tokenizer);
+        if has_tokenizer {
+            return Ok(files);
+        }
+        let Some(vocabulary) = if_present(source.get("vocab.json"))? else { return Ok(files) };
+        let Some(merges) = if_present(source.get("merges.txt"))? else { return Ok(files) };
+        let mut settings = Vec::new();
+        for name in SETTINGS {
+            settings.extend(if_present(source.get(name))?);
+        }
+        Ok(files.with_vocabulary(vocabulary, merges, settings))
+    }
+}
+
+/// Fetches the weights: the first of [`WEIGHTS`] that the repository has.
+fn weights(source: &mut Snapshot<'_>) -> Result<Vec<PathBuf>, ModelError> {
+    let mut first_absent = None;
+    for [single, index] in WEIGHTS {
+        match source.get(single) {
+            Ok(single) => return Ok(vec![single]),
+            Err(absent) if absent.is_absent() => {
+                first_absent.get_or_insert(absent);
+            }
             Err(broken) => return Err(model_error(broken)),
-        };
-        let tokenizer = match source.get("tokenizer.json") {
-            Ok(path) => Some(path),
-            Err(absent) if absent.is_absent() => None,
-            Err(broken) => return Err(model_error(broken)),
-        };
-        Ok(ModelFiles::at(config, weights, tokenizer))
+        }
+        if let Some(index) = if_present(source.get(index))? {
+            let shards = shards_of_index(&index)?;
+            return shards.iter().map(|shard| source.get(shard).map_err(model_error)).collect();
+        }
+    }
+    // The error about the usual single file is the most helpful.
+    match first_absent {
+        Some(absent) => Err(model_error(absent)),
+        None => Err(ModelError::NoWeights),
+    }
+}
+
+/// Returns `None` for a file that the repository does not have.
+fn if_present(fetched: Result<PathBuf, HubError>) -> Result<Option<PathBuf>, ModelError> {
+    match fetched {
+        Ok(path) => Ok(Some(path)),
+        Err(absent) if absent.is_absent() => Ok(None),
+        Err(broken) => Err(model_error(broken)),
     }
 }
 

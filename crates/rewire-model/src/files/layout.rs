@@ -91,6 +91,12 @@ pub(crate) fn file_name(architecture: Architecture, part: WeightName, layer: usi
     }
 }
 
+/// Returns whether the files of a model hold this weight of a block. A model without attention
+/// biases has zeros instead.
+pub(crate) fn is_stored(config: &TransformerConfig, part: WeightName) -> bool {
+    config.attention_bias || !matches!(part, WeightName::BQkv | WeightName::BO)
+}
+
 /// Returns whether a file may hold this tensor although the loader does not read it: mask and
 /// rotary buffers of old exports.
 pub(crate) fn is_buffer(name: &str) -> bool {

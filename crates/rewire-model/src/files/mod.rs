@@ -1,10 +1,16 @@
 //! Finds, downloads, reads and writes model files in Hugging Face layout.
 
 pub(crate) mod activations;
+pub(crate) mod checkpoint;
 pub(crate) mod fields;
+pub(crate) mod file;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;
 pub(crate) mod layout;
 pub(crate) mod load;
+pub(crate) mod model_files;
+pub(crate) mod prefix;
 pub(crate) mod save;
 pub(crate) mod tensors;
+pub(crate) mod vocabulary;
+pub(crate) mod warning;

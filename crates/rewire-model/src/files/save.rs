@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::config::TransformerConfig;
-    use crate::files::load::ModelFiles;
+    use crate::files::model_files::ModelFiles;
     use crate::weights::processing::WeightProcessing;
 
     #[test]

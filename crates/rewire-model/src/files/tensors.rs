@@ -1,15 +1,19 @@
 //! The tensors in a model's weight files. Each name must be unique, and each shape must match the
 //! configuration.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use pytorch_reader::Tensor;
 use rewire_input::{cut, repeated_key};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
 use crate::files::layout::{self, WeightName};
+use crate::files::warning::LoadWarning;
+use crate::files::{checkpoint, prefix};
 
 /// Maximum size in bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than
 /// 100,000 bytes.
@@ -43,6 +47,13 @@ fn unreadable(path: &Path, error: &SafeTensorError) -> ModelError {
     ModelError::Safetensors { path: path.into(), reason }
 }
 
+/// The contents of an open weight file.
+#[derive(Clone, Copy)]
+pub(crate) enum Contents<'a> {
+    Safetensors(&'a [u8]),
+    Checkpoint(&'a [Tensor]),
+}
+
 /// The tensors of a model's files that the loader has not taken yet.
 pub(crate) struct Weights<'a> {
     config: &'a TransformerConfig,
@@ -54,85 +65,153 @@ pub(crate) struct Weights<'a> {
 struct Stored<'a> {
     path: &'a Path,
     name: String,
-    view: TensorView<'a>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    values: Values<'a>,
+}
+
+/// The values of a tensor, in memory or not yet read.
+enum Values<'a> {
+    Mapped(&'a [u8]),
+    InCheckpoint(&'a Tensor),
+}
+
+impl Stored<'_> {
+    /// Returns the values as bytes.
+    fn bytes(&self) -> Result<Cow<'_, [u8]>, ModelError> {
+        match self.values {
+            Values::Mapped(bytes) => Ok(Cow::Borrowed(bytes)),
+            Values::InCheckpoint(tensor) => checkpoint::bytes(self.path, tensor).map(Cow::Owned),
+        }
+    }
+
+    /// Returns the values, or `None` if the tensor has another type than F32, F16 or BF16.
+    fn to_f32(&self) -> Result<Option<Vec<f32>>, ModelError> {
+        match self.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(to_f32(self.dtype, &self.bytes()?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Returns the tensors of one file, sorted by name, so that errors do not change from run to run.
+fn read_file<'a>(path: &'a Path, contents: Contents<'a>) -> Result<Vec<Stored<'a>>, ModelError> {
+    match contents {
+        Contents::Safetensors(bytes) => {
+            let mut views = read_header(path, bytes)?.tensors();
+            views.sort_by(|(a, _), (b, _)| a.cmp(b));
+            let stored = |(name, view): (String, TensorView<'a>)| Stored {
+                path,
+                name,
+                dtype: view.dtype(),
+                shape: view.shape().to_vec(),
+                values: Values::Mapped(view.data()),
+            };
+            Ok(views.into_iter().map(stored).collect())
+        }
+        Contents::Checkpoint(tensors) => {
+            let stored = |tensor: &'a Tensor| Stored {
+                path,
+                name: tensor.name.clone(),
+                dtype: checkpoint::dtype(tensor),
+                shape: tensor.shape().to_vec(),
+                values: Values::InCheckpoint(tensor),
+            };
+            Ok(tensors.iter().map(stored).collect())
+        }
+    }
 }
 
 impl<'a> Weights<'a> {
-    /// Reads the tensors of these files, each given as its path and its bytes.
+    /// Reads the tensors of these files, each given as its path and its contents.
     ///
-    /// Names lose the prefix `transformer.`, which some exports of GPT-2 have. A name that occurs
-    /// twice, in one file or in two, is refused, because the choice between the two would be
-    /// arbitrary.
-    pub(crate) fn read(config: &'a TransformerConfig, files: &[(&'a Path, &'a [u8])]) -> Result<Self, ModelError> {
+    /// Names lose the prefix `transformer.`, which some exports of GPT-2 have, and the prefixes
+    /// `module.` and `model.` of wrapped models, with a warning. A name that occurs twice, in one
+    /// file or in two, is refused, because the choice between the two would be arbitrary.
+    pub(crate) fn read(
+        config: &'a TransformerConfig,
+        files: &[(&'a Path, Contents<'a>)],
+        warnings: &mut Vec<LoadWarning>,
+    ) -> Result<Self, ModelError> {
         let Some(&(first, _)) = files.first() else { return Err(ModelError::NoWeights) };
-        let mut tensors = BTreeMap::<String, Stored<'a>>::new();
-        for &(path, bytes) in files {
-            let file = read_header(path, bytes)?;
-            let mut views = file.tensors();
-            // The reader's order changes from run to run, and errors must not.
-            views.sort_by(|(a, _), (b, _)| a.cmp(b));
-            for (name, view) in views {
-                let bare = name.strip_prefix("transformer.").unwrap_or(&name).to_owned();
-                if let Some(other) = tensors.get(&bare) {
-                    let (first, first_name) = (other.path.into(), other.name.clone());
-                    return Err(ModelError::RepeatedTensor {
-                        first,
-                        first_name,
-                        second: path.into(),
-                        second_name: name,
-                    });
-                }
-                tensors.insert(bare, Stored { path, name, view });
-            }
+        let mut all = Vec::new();
+        for &(path, contents) in files {
+            all.extend(read_file(path, contents)?);
         }
-        Ok(Self { config, tensors, first })
+        let names: Vec<&str> = all.iter().map(|stored| stored.name.as_str()).collect();
+        let wrapper = prefix::wrapper(config.architecture, &names);
+        let foreign = match wrapper {
+            Some(_) => None,
+            None => prefix::foreign(config.architecture, &names),
+        };
+        warnings.extend(wrapper.map(|prefix| LoadWarning::RemovedPrefix { path: first.into(), prefix: prefix.into() }));
+        let mut tensors = BTreeMap::<String, Stored<'a>>::new();
+        for stored in all {
+            let name = stored.name.strip_prefix(wrapper.unwrap_or_default()).unwrap_or(&stored.name);
+            let bare = prefix::bare(name).to_owned();
+            if let Some(other) = tensors.get(&bare) {
+                let (first, first_name) = (other.path.into(), other.name.clone());
+                return Err(ModelError::RepeatedTensor {
+                    first,
+                    first_name,
+                    second: stored.path.into(),
+                    second_name: stored.name,
+                });
+            }
+            tensors.insert(bare, stored);
+        }
+        let embedding = layout::file_name(config.architecture, WeightName::WE, 0);
+        match foreign {
+            Some((found, prefix)) if !tensors.contains_key(&embedding) => {
+                Err(ModelError::ForeignPrefix { path: first.into(), tensor: embedding, found, prefix })
+            }
+            _ => Ok(Self { config, tensors, first }),
+        }
     }
 
     /// Takes a weight's values, in the model's layout.
     pub(crate) fn take(&mut self, part: WeightName, layer: usize) -> Result<Vec<f32>, ModelError> {
         let tensor = layout::file_name(self.config.architecture, part, layer);
-        let Some(Stored { path, view, .. }) = self.tensors.remove(&tensor) else {
+        let Some(stored) = self.tensors.remove(&tensor) else {
             return Err(ModelError::MissingTensor { path: self.first.into(), tensor });
         };
+        let path = || stored.path.into();
         let expected = layout::file_shape(self.config, part);
-        if view.shape() != expected {
-            return Err(ModelError::TensorShape { path: path.into(), tensor, expected, found: view.shape().to_vec() });
+        // The shape comes first: values of another shape may be larger than any memory.
+        if stored.shape != expected {
+            return Err(ModelError::TensorShape { path: path(), tensor, expected, found: stored.shape.clone() });
         }
-        let values = to_f32(&view).ok_or_else(|| ModelError::TensorType {
-            path: path.into(),
-            tensor: tensor.clone(),
-            dtype: view.dtype().to_string(),
-        })?;
+        let Some(values) = stored.to_f32()? else {
+            return Err(ModelError::TensorType { path: path(), tensor, dtype: stored.dtype.to_string() });
+        };
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(ModelError::NotFinite { path: path.into(), tensor, value: values[index], index });
+            return Err(ModelError::NotFinite { path: path(), tensor, value: values[index], index });
         }
         Ok(layout::to_model(self.config, part, values))
     }
 
-    /// Refuses an unembedding that differs from the embedding if the configuration ties them.
-    pub(crate) fn check_tied(&self) -> Result<(), ModelError> {
+    /// Removes the unembedding if the configuration ties it to the embedding. Returns a warning if
+    /// the two differ.
+    pub(crate) fn take_tied(&mut self) -> Result<Option<LoadWarning>, ModelError> {
         let [tensor, embedding] =
             [WeightName::WU, WeightName::WE].map(|p| layout::file_name(self.config.architecture, p, 0));
-        let (true, Some(Stored { path, view: w_u, .. }), Some(Stored { view: w_e, .. })) =
-            (self.config.tied_unembedding, self.tensors.get(&tensor), self.tensors.get(&embedding))
-        else {
-            return Ok(());
-        };
-        let equal = match w_u.dtype() == w_e.dtype() {
-            true => w_u.data() == w_e.data(),
-            false => to_f32(w_u) == to_f32(w_e),
-        };
-        match equal {
-            true => Ok(()),
-            false => Err(ModelError::NotTied { path: (*path).into(), tensor, embedding }),
+        if !self.config.tied_unembedding {
+            return Ok(None);
         }
+        let (Some(w_u), Some(w_e)) = (self.tensors.remove(&tensor), self.tensors.get(&embedding)) else {
+            return Ok(None);
+        };
+        let largest = match w_u.shape == w_e.shape && w_e.shape == layout::file_shape(self.config, WeightName::WE) {
+            true => w_u.to_f32()?.zip(w_e.to_f32()?).map(|(w_u, w_e)| largest_difference(&w_u, &w_e)),
+            false => None,
+        };
+        let path = w_u.path.into();
+        Ok((largest != Some(0.0)).then_some(LoadWarning::IgnoredUnembedding { path, tensor, embedding, largest }))
     }
 
     /// Refuses tensors that the architecture does not have.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
-        let tied = self.config.tied_unembedding.then(|| layout::file_name(self.config.architecture, WeightName::WU, 0));
-        let stray = |name: &&String| !layout::is_buffer(name) && Some(*name) != tied.as_ref();
-        match self.tensors.keys().find(stray) {
+        match self.tensors.keys().find(|name| !layout::is_buffer(name)) {
             None => Ok(()),
             Some(name) => {
                 Err(ModelError::UnexpectedTensor { path: self.tensors[name].path.into(), tensor: name.clone() })
@@ -141,10 +220,20 @@ impl<'a> Weights<'a> {
     }
 }
 
-fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let pairs = || view.data().chunks_exact(2).map(|b| [b[0], b[1]]);
-    match view.dtype() {
-        Dtype::F32 => Some(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+/// Returns the largest difference of two numbers at the same index. It is infinite if a number is
+/// NaN.
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).fold(0.0, |largest, (a, b)| match (a - b).abs() {
+        difference if difference.is_nan() => f32::INFINITY,
+        difference => difference.max(largest),
+    })
+}
+
+/// Returns the values of a tensor, or `None` for another type than F32, F16 or BF16.
+fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    match dtype {
+        Dtype::F32 => Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
         Dtype::F16 => Some(pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect()),
         Dtype::BF16 => Some(pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
         _ => None,

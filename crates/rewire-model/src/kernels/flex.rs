@@ -126,6 +126,7 @@ pub(super) fn scores<B: Backend>(
     k: &Tensor<B, 4>,
     earlier: Option<&Tensor<B, 4>>,
     queries: &Queries,
+    divisor: f64,
 ) -> Option<Tensor<B, 4>> {
     let [batch, n, heads, _] = q.dims();
     let (prompts, n_earlier) = earlier.map_or((1, 0), |e| (e.dims()[0], e.dims()[1]));
@@ -137,7 +138,7 @@ pub(super) fn scores<B: Backend>(
         for (row, out) in out.chunks_exact_mut(size).enumerate().map(|(i, out)| (first + i, out)) {
             let earlier = earlier.as_ref().map(|e| (e.rows(), prompts));
             let attended = Attended { earlier, n_earlier, own: k.rows(), row };
-            simd::scores(q.rows(), attended, [heads, n, keys], queries, out);
+            simd::scores(q.rows(), attended, [heads, n, keys], queries, divisor as f32, out);
         }
     })))
 }

@@ -87,7 +87,7 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
     }
 }
 
-/// Returns scaled, masked attention scores, `[batch, head, query, key]`.
+/// Returns masked attention scores divided by `divisor`, `[batch, head, query, key]`.
 ///
 /// `q` is `[batch, query, head, d_head]`, and `k` is `[batch, own, head, d_head]`. `earlier` holds
 /// the keys of the earlier positions, `[prompts, earlier, head, d_head]`. Row `r` of the batch uses
@@ -97,15 +97,15 @@ pub(crate) fn scores<B: Backend>(
     k: Tensor<B, 4>,
     earlier: Option<Tensor<B, 4>>,
     queries: &Queries,
+    divisor: f64,
 ) -> Tensor<B, 4> {
     #[cfg(feature = "flex")]
-    if let Some(scores) = flex::scores(&q, &k, earlier.as_ref(), queries) {
+    if let Some(scores) = flex::scores(&q, &k, earlier.as_ref(), queries, divisor) {
         return scores;
     }
-    let d_head = q.dims()[3];
     let (q, k) = (to_f32(q), to_f32(join(earlier, k)));
     // [batch, head, query, d_head] @ [batch, head, d_head, key]
-    let scores = matmul(q.swap_dims(1, 2), k.permute([0, 2, 3, 1])) / (d_head as f64).sqrt();
+    let scores = matmul(q.swap_dims(1, 2), k.permute([0, 2, 3, 1])) / divisor;
     let mask = queries.mask::<B>(scores.dims(), &scores.device()).expand(scores.shape());
     scores.mask_fill(mask, f32::NEG_INFINITY)
 }
@@ -179,6 +179,8 @@ mod tests {
     #[test]
     fn fused_attention_matches_the_plain_one() {
         let (heads, d_head, earlier, own) = (3, 20, 4, 5);
+        // The divisor of the third layer, if scores are scaled by the inverse layer.
+        let divisor = 3.0 * (d_head as f64).sqrt();
         let [keys, values] = [(); 2].map(|()| random([2, earlier, heads, d_head], 1.0));
         let [k, v] = [(); 2].map(|()| random([6, own, heads, d_head], 1.0));
         for (n, queries) in [
@@ -187,8 +189,8 @@ mod tests {
             (2, Queries::Each { positions: vec![4, 5, 7, 8, 5, 5, 6, 8, 7, 4, 8, 8], per_row: 2 }),
         ] {
             let q = random([6, n, heads, d_head], 1.0);
-            let fused = scores(q.clone().inner(), k.clone().inner(), Some(keys.clone().inner()), &queries);
-            let plain = scores(q, k.clone(), Some(keys.clone()), &queries);
+            let fused = scores(q.clone().inner(), k.clone().inner(), Some(keys.clone().inner()), &queries, divisor);
+            let plain = scores(q, k.clone(), Some(keys.clone()), &queries, divisor);
             assert_same(fused.clone(), plain.clone(), 1e-5);
             let pattern = |s| burn::tensor::activation::softmax(s, 3);
             let fused = mix(pattern(fused), v.clone().inner(), Some(values.clone().inner()));
@@ -196,7 +198,7 @@ mod tests {
             assert_same(fused, plain, 1e-5);
         }
         let q = random([6, own, heads, d_head], 1.0);
-        let fused = scores(q.clone().inner(), k.clone().inner(), None, &Queries::From(0));
-        assert_same(fused, scores(q, k, None, &Queries::From(0)), 1e-5);
+        let fused = scores(q.clone().inner(), k.clone().inner(), None, &Queries::From(0), divisor);
+        assert_same(fused, scores(q, k, None, &Queries::From(0), divisor), 1e-5);
     }
 }

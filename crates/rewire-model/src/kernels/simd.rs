@@ -159,16 +159,16 @@ impl Attended<'_> {
     }
 }
 
-/// Writes the scores of one row of the batch, `[head, query, key]`, to `out`. Keys after a query's
-/// position get -inf.
+/// Writes the scores of one row of the batch, divided by `divisor`, `[head, query, key]`, to `out`.
+/// Keys after a query's position get -inf.
 pub(super) fn scores(
     q: StridedRows<'_>,
     keys: Attended<'_>,
     [heads, n_queries, n_keys]: [usize; 3],
     queries: &Queries,
+    divisor: f32,
     out: &mut [f32],
 ) {
-    let norm = (q.d_head as f32).sqrt();
     Arch::new().dispatch(|| {
         for head in 0..heads {
             for query in 0..n_queries {
@@ -176,7 +176,7 @@ pub(super) fn scores(
                 let q = q.at(keys.row, query, head);
                 let (seen, hidden) = row.split_at_mut((queries.position(keys.row, query) + 1).min(n_keys));
                 for (key, score) in seen.iter_mut().enumerate() {
-                    *score = dot(q, keys.at(key, head)) / norm;
+                    *score = dot(q, keys.at(key, head)) / divisor;
                 }
                 hidden.fill(f32::NEG_INFINITY);
             }

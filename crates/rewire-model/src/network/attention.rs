@@ -22,6 +22,8 @@ pub(crate) struct Attention<B: Backend> {
     /// `[d_model]`.
     pub(crate) b_o: Param<Tensor<B, 1>>,
     pub(crate) n_heads: usize,
+    /// The number that scores are divided by.
+    pub(crate) score_divisor: f64,
 }
 
 /// The properties of a run that attention in one block needs.
@@ -101,13 +103,28 @@ impl<B: Backend> Attention<B> {
         };
         let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();
         // [batch, head, query, key]
-        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries));
+        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries, self.score_divisor));
         let pattern = hook.visit(at(Site::Pattern), softmax(scores, 3));
         let z = hook.visit(at(Site::Z), mix(pattern, v, values)); // [batch, query, head, d_head]
 
         let [batch, n, n_heads, d_head] = z.dims();
         let out = linear(z.reshape([batch, n, n_heads * d_head]), self.w_o.val(), self.b_o.val());
         hook.visit(at(Site::AttnOut), out)
+    }
+
+    /// Mixes values by causal attention from queries to keys: see
+    /// [`Transformer::attend`](crate::Transformer::attend).
+    pub(crate) fn attend(
+        &self,
+        q: Tensor<B, 4>,
+        k: Tensor<B, 4>,
+        v: Tensor<B, 4>,
+        earlier: Option<[Tensor<B, 4>; 2]>,
+    ) -> Tensor<B, 4> {
+        let (earlier_keys, earlier_values) = earlier.map_or((None, None), |[keys, values]| (Some(keys), Some(values)));
+        let first = earlier_keys.as_ref().map_or(0, |keys| keys.dims()[1]);
+        let scores = scores(q, k, earlier_keys, &Queries::From(first), self.score_divisor);
+        mix(softmax(scores, 3), v, earlier_values)
     }
 
     /// Returns queries, keys and values, `[batch, pos, head, d_head]`. If `read` is given, queries
@@ -133,27 +150,52 @@ impl<B: Backend> Attention<B> {
     }
 }
 
-/// Mixes values by causal attention from queries to keys (rotated in rotary models). All tensors
-/// are `[batch, pos, head, d_head]`.
-///
-/// The tensors cover whole prompts, or the positions after `earlier`. `earlier` holds keys and
-/// values of the positions before, `[prompts, earlier, head, d_head]`. Row `r` of the batch uses
-/// those of prompt `r % prompts`.
-#[must_use]
-pub fn attend<B: Backend>(
-    q: Tensor<B, 4>,
-    k: Tensor<B, 4>,
-    v: Tensor<B, 4>,
-    earlier: Option<[Tensor<B, 4>; 2]>,
-) -> Tensor<B, 4> {
-    let (earlier_keys, earlier_values) = earlier.map_or((None, None), |[keys, values]| (Some(keys), Some(values)));
-    let first = earlier_keys.as_ref().map_or(0, |keys| keys.dims()[1]);
-    mix(softmax(scores(q, k, earlier_keys, &Queries::From(first)), 3), v, earlier_values)
-}
-
 /// Mixes values `[batch, pos, head, d_head]` by a pattern `[batch, head, query, key]`. Returns
 /// `[batch, query, head, d_head]`.
 #[must_use]
 pub fn mix_values<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
     mix(pattern, v, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+    use rewire_hooks::Recorder;
+
+    use super::*;
+    use crate::config::TransformerConfig;
+    use crate::network::run::Run;
+    use crate::network::transformer::Transformer;
+
+    /// Returns the scores of query 2 of head 1 in each layer, and their literal values: `q @ k`
+    /// over `sqrt(d_head)`, divided by the number of the layer, from 1.
+    fn scores_and_literal_scores<B: Backend>() -> Vec<[f32; 2]> {
+        let config = TransformerConfig { scores_by_inverse_layer: true, ..TransformerConfig::gpt2(3, 2, 16, 11, 6) };
+        let model = Transformer::<B>::random(&config, 0, &Default::default());
+        let mut recorder = Recorder::all();
+        model.forward(Run::tokens(model.tokens(&[vec![3, 1, 4]]).unwrap()), &mut recorder).unwrap();
+        let cache = recorder.into_cache();
+        let mut found = Vec::new();
+        for layer in 0..3 {
+            let numbers =
+                |site| -> Vec<f32> { cache.block::<4>(layer, site).unwrap().into_data().iter::<f32>().collect() };
+            let (q, k, scores) = (numbers(Site::Q), numbers(Site::K), numbers(Site::AttnScores));
+            for key in 0..3 {
+                // [pos, head, d_head] with 2 heads of 8, and [head, query, key].
+                let [q, k] = [(&q, 2), (&k, key)].map(|(of, pos)| &of[(pos * 2 + 1) * 8..][..8]);
+                let dot: f32 = q.iter().zip(k).map(|(q, k)| q * k).sum();
+                found.push([scores[(3 + 2) * 3 + key], dot / 8.0_f32.sqrt() / (layer + 1) as f32]);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn scores_are_divided_by_the_layer_if_the_configuration_says_so() {
+        for [found, literal] in
+            [scores_and_literal_scores::<Flex>(), scores_and_literal_scores::<Autodiff<Flex>>()].concat()
+        {
+            assert!((found - literal).abs() <= 1e-5 * (1.0 + literal.abs()), "{found} is not {literal}");
+        }
+    }
 }

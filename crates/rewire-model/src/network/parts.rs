@@ -62,6 +62,27 @@ impl<B: Backend> Transformer<B> {
         linear(normalized, w, b).reshape([batch, pos, heads.len(), d_head])
     }
 
+    /// Mixes values by causal attention of block `layer` from queries to keys (rotated in rotary
+    /// models). All tensors are `[batch, pos, head, d_head]`, and may hold any of the heads.
+    ///
+    /// The tensors cover whole prompts, or the positions after `earlier`. `earlier` holds keys and
+    /// values of the positions before, `[prompts, earlier, head, d_head]`. Row `r` of the batch
+    /// uses those of prompt `r % prompts`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn attend(
+        &self,
+        layer: usize,
+        q: Tensor<B, 4>,
+        k: Tensor<B, 4>,
+        v: Tensor<B, 4>,
+        earlier: Option<[Tensor<B, 4>; 2]>,
+    ) -> Tensor<B, 4> {
+        self.blocks[layer].attention.attend(q, k, v, earlier)
+    }
+
     /// Applies the rotary embedding to queries or keys `[row, 1, head, d_head]`, at one position
     /// per row. Returns them unchanged for models without rotary positions.
     #[must_use]

@@ -73,12 +73,23 @@ impl<B: Backend> Transformer<B> {
             Ok::<_, Infallible>(on_device(values, device))
         });
         match made {
-            Ok(model) => model.map(&mut Track),
+            Ok(model) => {
+                let mut model = model.map(&mut Track);
+                // Without attention biases, the zeros in their place are constants.
+                if !config.attention_bias {
+                    for attention in model.blocks.iter_mut().map(|block| &mut block.attention) {
+                        attention.b_qkv = frozen(attention.b_qkv.val().detach());
+                        attention.b_o = frozen(attention.b_o.val().detach());
+                    }
+                }
+                model
+            }
             Err(never) => match never {},
         }
     }
 
-    /// Builds the model. `values` returns each weight, flattened, in the model's layout.
+    /// Builds the model. `values` returns each weight that the files hold, flattened, in the
+    /// model's layout. The other biases are zeros.
     pub(crate) fn assemble<E>(
         config: &TransformerConfig,
         mut values: impl FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>,
@@ -92,6 +103,7 @@ impl<B: Backend> Transformer<B> {
             frozen(values.reshape([shape[0], shape[1]]))
         }
         let w_e = matrix(config, WeightName::WE, values(WeightName::WE, 0)?);
+        let device = w_e.val().device();
         let w_pos = match config.positions {
             Positions::Learned => Some(matrix(config, WeightName::WPos, values(WeightName::WPos, 0)?)),
             Positions::Rotary { .. } => None,
@@ -100,7 +112,10 @@ impl<B: Backend> Transformer<B> {
         // the loop.
         let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
-            let mut vector = |part| values(part, layer);
+            let mut vector = |part| match layout::is_stored(config, part) {
+                true => values(part, layer),
+                false => Ok(Tensor::zeros([length(config, part)], &device)),
+            };
             let ln1 = Norm::new(vector(WeightName::Ln1Gain)?, vector(WeightName::Ln1Bias)?, config.norm_eps);
             let ln2 = Norm::new(vector(WeightName::Ln2Gain)?, vector(WeightName::Ln2Bias)?, config.norm_eps);
             let [b_qkv, b_o] = [frozen(vector(WeightName::BQkv)?), frozen(vector(WeightName::BO)?)];
@@ -110,7 +125,14 @@ impl<B: Backend> Transformer<B> {
             let [w_in, w_out] = [matrix(WeightName::WIn)?, matrix(WeightName::WOut)?];
             blocks.push(Block {
                 ln1,
-                attention: Attention { w_qkv, b_qkv, w_o, b_o, n_heads: config.n_heads },
+                attention: Attention {
+                    w_qkv,
+                    b_qkv,
+                    w_o,
+                    b_o,
+                    n_heads: config.n_heads,
+                    score_divisor: config.score_divisor(layer),
+                },
                 ln2,
                 mlp: Mlp { w_in, b_in, w_out, b_out, activation: config.activation },
                 parallel: config.parallel_block,
@@ -193,5 +215,21 @@ struct Track;
 impl<B: Backend> ModuleMapper<B> for Track {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         param.set_require_grad(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+
+    use super::*;
+
+    #[test]
+    fn a_model_without_attention_biases_trains_none() {
+        let config = TransformerConfig { attention_bias: false, ..TransformerConfig::neox(1, 2, 16, 11, 6) };
+        let model = Transformer::<Autodiff<Flex>>::trainable(&config, 0, &Default::default());
+        let attention = &model.blocks[0].attention;
+        assert!(attention.w_qkv.val().is_require_grad());
+        assert!(!attention.b_qkv.val().is_require_grad() && !attention.b_o.val().is_require_grad());
     }
 }

@@ -119,13 +119,6 @@ pub enum PairsProblem {
         /// The text.
         text: String,
     },
-    /// Text that would begin with a token that the model does not have.
-    BosOutsideVocabulary {
-        /// The token in front.
-        bos: u32,
-        /// Size of the vocabulary.
-        d_vocab: usize,
-    },
     /// A token id that stands for another text in this model's vocabulary.
     OtherTokenizer {
         /// The token id.
@@ -173,13 +166,12 @@ impl fmt::Display for PairsProblem {
             PairsProblem::Content(reason) => f.write_str(reason),
             PairsProblem::NoPosition => f.write_str("`position` is missing, and other pairs have it"),
             PairsProblem::NoTokenizer { text } => {
-                write!(f, "{} is text, and the model has no tokenizer.json; give token ids", quoted(text))
+                write!(
+                    f,
+                    "{} is text, and the model has no tokenizer.json, nor vocab.json and merges.txt; give token ids",
+                    quoted(text)
+                )
             }
-            PairsProblem::BosOutsideVocabulary { bos, d_vocab } => write!(
-                f,
-                "text begins with the model's BOS, and its id {bos} is outside the vocabulary of {d_vocab}; leave the BOS out \
-                 (--bos none) or correct bos_token_id in config.json"
-            ),
             PairsProblem::OtherTokenizer { id, token, text } => write!(
                 f,
                 "token id {id} is {} for this model, and the file has it for {}: the ids are of another tokenizer; use text",

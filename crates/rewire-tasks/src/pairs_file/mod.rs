@@ -116,6 +116,12 @@ impl Collected {
         if self.pairs.len() == MOST_PAIRS {
             return Err(Stop::TooManyPairs(place));
         }
+        // This concerns the model and not the pair: every line would repeat it.
+        if let Ok(record) = &record
+            && let Some(bos) = reader.bos_outside(record)
+        {
+            return Err(Stop::BosOutsideVocabulary { bos, d_vocab: reader.source.d_vocab });
+        }
         let read = record.map_err(PairsProblem::Content).and_then(|record| {
             let ends_in_space = reader.ends_in_space(&record);
             Ok((ends_in_space, reader.pair(record)?))
@@ -130,10 +136,6 @@ impl Collected {
                 if ends_in_space {
                     self.ends_in_space.push(place);
                 }
-            }
-            // It concerns the model and not the pair, so that every line would repeat it.
-            Err(PairsProblem::BosOutsideVocabulary { bos, d_vocab }) => {
-                return Err(Stop::BosOutsideVocabulary { bos, d_vocab });
             }
             Err(_) if self.problems.len() == MOST_PROBLEMS => self.more += 1,
             Err(problem) => self.problems.push((place, problem)),

@@ -31,6 +31,13 @@ impl RecordReader<'_> {
             && record.answers.iter().chain(&record.wrong_answers).any(spaced)
     }
 
+    /// Returns the BOS if the record's text would begin with one that the model does not have.
+    pub(super) fn bos_outside(&self, record: &Record) -> Option<u32> {
+        let PairsSource { tokenizer, bos, d_vocab, .. } = *self.source;
+        let is_text = [&record.clean, &record.corrupted].into_iter().any(|p| matches!(p, Prompt::Text(_)));
+        bos.filter(|&bos| is_text && tokenizer.is_some() && bos as usize >= d_vocab)
+    }
+
     /// Tokenizes a record and checks the pair against the model.
     pub(super) fn pair(&self, record: Record) -> Result<ReadPair, PairsProblem> {
         let Record { clean, corrupted, answers, wrong_answers, position, .. } = record;
@@ -119,13 +126,7 @@ impl RecordReader<'_> {
     fn prompt(&self, prompt: Prompt) -> Result<Vec<u32>, PairsProblem> {
         match prompt {
             Prompt::Ids(ids) => Ok(ids),
-            Prompt::Text(text) => {
-                let tokens = self.tokenizer(&text)?.encode_prompt(&text, self.source.bos)?;
-                if let Some(bos) = self.source.bos.filter(|&bos| bos as usize >= self.source.d_vocab) {
-                    return Err(PairsProblem::BosOutsideVocabulary { bos, d_vocab: self.source.d_vocab });
-                }
-                Ok(tokens)
-            }
+            Prompt::Text(text) => Ok(self.tokenizer(&text)?.encode_prompt(&text, self.source.bos)?),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Metrics of the sweep: answers of several tokens, and the position that a metric reads.
 
+use std::path::Path;
 use std::process::Command;
 
-use crate::shared::{PAIRS, run, sweep};
+use crate::shared::{PAIRS, Tensors, json, run, tensors};
 use rewire_store::{Key, OutputDirectory, Record, Waiting};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,6 +18,16 @@ fn directory(lines: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pairs.jsonl"), lines).unwrap();
     directory
+}
+
+/// Sweeps the `pairs.jsonl` in a directory; returns the effects and their description. The sweep may
+/// warn that the toys hardly do such a task.
+fn sweep(directory: &Path, arguments: &[&str]) -> (Tensors, Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
+    command.args(["sweep", "--pairs", "pairs.jsonl", "--out", "o", "--force"]).args(arguments);
+    let output = command.current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    (tensors(&directory.join("o/effects.safetensors")), json(&directory.join("o/effects.json")))
 }
 
 fn numbers(about: &Value, run: &str) -> Vec<f64> {
@@ -46,7 +57,7 @@ fn log_probabilities_of_whole_answers_are_swept_by_every_method() {
     let directory = directory(WHOLE);
     let found = |arguments: &[&str]| sweep(directory.path(), &[&["--metric", "log-prob"], arguments].concat());
     for model in ["toy-gpt2", "toy-neox"] {
-        let (heads, about, _) = found(&["--model", model]);
+        let (heads, about) = found(&["--model", model]);
         assert_eq!(heads["head_z"].0, [4, 8]);
         assert_eq!(about["metric"], "log-prob");
         assert_eq!(about["notes"]["metric_position"], "answer");
@@ -59,11 +70,11 @@ fn log_probabilities_of_whole_answers_are_swept_by_every_method() {
             &["--method", "ablation"],
             &["--direction", "noising", "--per-prompt"],
         ] {
-            let (effects, ..) = found(&[&["--model", model], method].concat());
+            let (effects, _) = found(&[&["--model", model], method].concat());
             assert!(effects["head_z"].1.iter().any(|value| value.abs() > 1e-3), "{model} {method:?}");
         }
         // The longest prompt has the first two tokens of its answer, too.
-        let (positions, ..) = found(&["--model", model, "--by", "position"]);
+        let (positions, _) = found(&["--model", model, "--by", "position"]);
         assert_eq!(positions["head_z@position"].0, [4, 8, 17]);
     }
 }
@@ -72,7 +83,7 @@ fn log_probabilities_of_whole_answers_are_swept_by_every_method() {
 fn the_log_probability_of_one_token_is_the_log_of_its_probability() {
     let directory = directory(PAIRS);
     let after = |metric: &str| {
-        let (effects, about, _) = sweep(directory.path(), &["--metric", metric, "--per-prompt"]);
+        let (effects, about) = sweep(directory.path(), &["--metric", metric, "--per-prompt"]);
         let base = numbers(&about, "corrupted");
         let values = effects["head_z"].1.iter().enumerate();
         values.map(|(i, effect)| f64::from(*effect) + base[i / 32]).collect::<Vec<f64>>()
@@ -97,7 +108,7 @@ fn whole_answers_that_cannot_be_used_are_refused() {
     let there = [&whole[..], &["--metric-position", "3"]].concat();
     assert_sweep_refused(WHOLE, &there, &["remove --metric-position"]);
     let at_end = [&whole[..], &["--method", "path-patching", "--receivers", "resid_post:3@end"]].concat();
-    assert_sweep_refused(WHOLE, &at_end, &["resid_post:3@end", "several positions"]);
+    assert_sweep_refused(WHOLE, &at_end, &["@end", "several positions"]);
     let gradient = [&whole[..], &["--method", "logit-attribution"]].concat();
     assert_sweep_refused(WHOLE, &gradient, &["measures the logit difference only", "log-prob"]);
     let convert = ["pairs", "convert", "pairs.jsonl", "--answers", "whole", "--out", "other.jsonl"];
@@ -120,14 +131,14 @@ fn a_metric_reads_the_position_that_is_asked_for() {
     let marked = PAIRS.replace("\"wrong_answers\"", "\"position\": 14, \"wrong_answers\"");
     let directory = directory(&marked);
     let found = |arguments: &[&str]| sweep(directory.path(), &[&["--metric", "logit-diff"], arguments].concat());
-    let (at_end, about, _) = found(&[]);
+    let (at_end, about) = found(&[]);
     assert_eq!(about["notes"]["metric_position"], "-1");
     for position in ["-1", "14", "marked"] {
-        let (effects, about, _) = found(&["--metric-position", position]);
+        let (effects, about) = found(&["--metric-position", position]);
         assert_eq!(effects, at_end, "{position}");
         assert_eq!(about["notes"]["metric_position"], position);
     }
-    let (earlier, ..) = found(&["--metric-position", "13"]);
+    let (earlier, _) = found(&["--metric-position", "13"]);
     assert_ne!(earlier, at_end);
     assert_eq!(found(&["--metric-position", "-2"]).0, earlier);
     let report = std::fs::read_to_string(directory.path().join("o/report.html")).unwrap();
@@ -137,7 +148,7 @@ fn a_metric_reads_the_position_that_is_asked_for() {
         assert_eq!(moved("14").0, sweep(directory.path(), &["--metric", metric]).0, "{metric}");
     }
     // A divergence from the clean run at the same position is 0 on the clean run.
-    let (_, about, _) = sweep(directory.path(), &["--metric", "kl", "--metric-position", "10"]);
+    let (_, about) = sweep(directory.path(), &["--metric", "kl", "--metric-position", "10"]);
     assert!(numbers(&about, "clean").iter().all(|value| value.abs() < 1e-5));
     assert!(numbers(&about, "corrupted").iter().any(|value| *value > 1e-5));
 }

@@ -291,8 +291,8 @@ impl PromptPairs {
     }
 
     /// Returns how many tokens at the end of both prompts of `pair` begin its answers: 0, unless
-    /// the set was made by [`with_whole_answers`](Self::with_whole_answers) and an answer has several
-    /// tokens.
+    /// the set was made by [`with_whole_answers`](Self::with_whole_answers) and an answer has
+    /// several tokens.
     #[must_use]
     pub fn begun(&self, pair: usize) -> usize {
         self.begun.get(pair).copied().unwrap_or_default()

@@ -20,8 +20,8 @@ fn directory(lines: &str) -> TempDir {
     directory
 }
 
-/// Sweeps the `pairs.jsonl` in a directory; returns the effects and their description. The sweep may
-/// warn that the toys hardly do such a task.
+/// Sweeps the `pairs.jsonl` in a directory; returns the effects and their description. The sweep
+/// may warn that the toys hardly do such a task.
 fn sweep(directory: &Path, arguments: &[&str]) -> (Tensors, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
     command.args(["sweep", "--pairs", "pairs.jsonl", "--out", "o", "--force"]).args(arguments);

@@ -46,7 +46,7 @@ pub fn pairs(bytes: &[u8]) {
     let file = on_disk(bytes);
     let named = Choices { counterfactual: Some("random"), mark: Some("end") };
     for tokenizer in [None, Some(&*TOKENIZER)] {
-        for answers in [AnswerTokens::Single, AnswerTokens::First] {
+        for answers in [AnswerTokens::Single, AnswerTokens::First, AnswerTokens::Whole] {
             for choices in [Choices::default(), named] {
                 let source = PairsSource::new(tokenizer, Some(0), D_VOCAB, N_CTX);
                 displayed(read_pairs(file.path(), &PairsSource { answers, choices, ..source }));

@@ -68,7 +68,7 @@ pub fn every_effect<B: AutodiffBackend>(
         Receiver::new(last, Input::MlpIn),
         Receiver::new(last, Input::ResidPost),
     ];
-    for policy in [FreezePolicy::path_patching(), FreezePolicy::redwood(), FreezePolicy::direct()] {
+    for policy in [FreezePolicy::path_patching(), FreezePolicy::direct()] {
         for receiver in &receivers {
             let to = [receiver.clone()];
             let paths =

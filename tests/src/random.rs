@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use rewire_model::{Positions, TransformerConfig};
-use rewire_tasks::{PromptPair, PromptPairs};
+use rewire_tasks::{PromptPair, PromptPairs, WholeAnswers};
 
 /// Draws a transformer configuration of either architecture, with 1 to 4 layers and at least 8
 /// dimensions. In 4 dimensions a norm's variance can be so small that it magnifies float32 rounding:
@@ -41,4 +41,25 @@ pub fn any_pairs() -> impl Strategy<Value = PromptPairs> {
         PromptPair { clean, corrupted, answers: vec![answer], wrong_answers: vec![(answer + further) % 17] }
     });
     prop::collection::vec(pair, 1..=4).prop_map(|pairs| PromptPairs::new(pairs).expect("pairs of equal length"))
+}
+
+/// Draws an answer of one to three tokens for each of four pairs and, for some, the last token of
+/// a second answer.
+pub fn any_answers() -> impl Strategy<Value = Vec<(Vec<u32>, Option<u32>)>> {
+    prop::collection::vec((prop::collection::vec(0_u32..17, 1..=3), prop::option::of(0_u32..17)), 4)
+}
+
+/// Returns the pairs with these answers, which the prompts of the set begin.
+///
+/// # Panics
+/// If there are fewer answers than pairs.
+pub fn with_whole_answers(pairs: &PromptPairs, answers: &[(Vec<u32>, Option<u32>)]) -> PromptPairs {
+    let whole = pairs.pairs().iter().zip(answers).map(|(pair, (answer, other))| {
+        let second = other.map(|last| [&answer[..answer.len() - 1], &[last]].concat());
+        let answers = [answer.clone()].into_iter().chain(second).collect();
+        WholeAnswers { clean: pair.clean.clone(), corrupted: pair.corrupted.clone(), answers }
+    });
+    let whole: Vec<WholeAnswers> = whole.collect();
+    assert_eq!(whole.len(), pairs.len(), "an answer for each pair");
+    PromptPairs::with_whole_answers(&whole).expect("answers that differ in their last token only")
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use rewire_report::names::counted;
-use rewire_tasks::{PairsFile, PromptPair, Tokenizer};
+use rewire_tasks::{AnswerTokens, PairsFile, PromptPair, Tokenizer};
 use serde_json::json;
 
 use crate::arguments::at_least_one;
@@ -59,13 +59,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.job {
         Job::Check { file, reading, model, show } => {
             let source = Source::open(model)?;
-            let found = reading.read(file, &source)?;
+            let found = reading.read(file, &source, AnswerTokens::Single)?;
             found.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
             print(&shown(&found, source.tokenizer.as_ref(), *show))
         }
         Job::Convert { file, reading, model, out, force } => {
             let source = Source::open(model)?;
-            let found = reading.read(file, &source)?;
+            anyhow::ensure!(
+                reading.answers(AnswerTokens::Single) != AnswerTokens::Whole,
+                "JSON Lines with token ids have answers of one token; remove --answers whole"
+            );
+            let found = reading.read(file, &source, AnswerTokens::Single)?;
             found.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
             anyhow::ensure!(*force || !out.exists(), "{} exists; give --force to replace it", out.display());
             write(&found, out)?;
@@ -96,6 +100,9 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
             tokens(corrupted).escape_debug()
         );
         text += &format!("  answers    {:?}, wrong {:?}\n", tokens(answers), tokens(wrong_answers));
+        if pairs.begun(number) > 0 {
+            text += &format!("  the prompts end in the answer's tokens but the last ({})\n", pairs.begun(number));
+        }
         text += &match differing.as_slice() {
             [] => "  the prompts are the same: every effect will be 0\n".to_owned(),
             positions => format!("  they differ at {}\n", positions.join(", ")),

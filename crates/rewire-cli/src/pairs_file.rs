@@ -10,19 +10,13 @@ use crate::model::Source;
 
 #[derive(Args)]
 pub(crate) struct PairsArguments {
-    /// Tokens of an answer: single or first-token.
+    /// Tokens of an answer: single, first-token or whole.
     ///
     /// single: each answer is one token. first-token: the first token stands for an answer of
-    /// several tokens.
-    #[arg(
-        long,
-        value_enum,
-        default_value = "single",
-        hide_possible_values = true,
-        value_name = "TOKENS",
-        help_heading = PROMPTS
-    )]
-    answers: AnswersName,
+    /// several tokens. whole: all tokens count, for --metric log-prob, where this is the default.
+    /// Elsewhere, the default is single.
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "TOKENS", help_heading = PROMPTS)]
+    answers: Option<AnswersName>,
     /// Counterfactual to use, in MIB rows or in a CSV table.
     ///
     /// For MIB rows: the name of the counterfactual, such as s2_io_flip or abc [default: the one of
@@ -38,15 +32,29 @@ pub(crate) struct PairsArguments {
 enum AnswersName {
     Single,
     FirstToken,
+    Whole,
 }
 
 impl PairsArguments {
-    /// Reads a file of prompt pairs for a model.
-    pub(crate) fn read(&self, path: &Path, source: &Source) -> Result<PairsFile, PairsFileError> {
-        let answers = match self.answers {
-            AnswersName::Single => AnswerTokens::Single,
-            AnswersName::FirstToken => AnswerTokens::First,
-        };
+    /// Returns how answers of several tokens are read: as `--answers` says, or else as `otherwise`.
+    pub(crate) fn answers(&self, otherwise: AnswerTokens) -> AnswerTokens {
+        match self.answers {
+            None => otherwise,
+            Some(AnswersName::Single) => AnswerTokens::Single,
+            Some(AnswersName::FirstToken) => AnswerTokens::First,
+            Some(AnswersName::Whole) => AnswerTokens::Whole,
+        }
+    }
+
+    /// Reads a file of prompt pairs for a model, and answers as `otherwise` if `--answers` is not
+    /// given.
+    pub(crate) fn read(
+        &self,
+        path: &Path,
+        source: &Source,
+        otherwise: AnswerTokens,
+    ) -> Result<PairsFile, PairsFileError> {
+        let answers = self.answers(otherwise);
         let choices = Choices { counterfactual: self.counterfactual.as_deref(), mark: self.mark.as_deref() };
         read_pairs(
             path,

@@ -85,11 +85,11 @@ impl PromptPairs {
     /// prompt are in different clusters.
     #[must_use]
     pub fn clusters(&self) -> Clusters {
-        Clusters::by(self.pairs().iter().map(
-            |PromptPair { clean, corrupted, .. }| {
-                if clean <= corrupted { [clean, corrupted] } else { [corrupted, clean] }
-            },
-        ))
+        Clusters::by(self.pairs().iter().enumerate().map(|(number, PromptPair { clean, corrupted, .. })| {
+            let len = clean.len() - self.begun(number);
+            let [clean, corrupted] = [clean, corrupted].map(|prompt| &prompt[..len]);
+            if clean <= corrupted { [clean, corrupted] } else { [corrupted, clean] }
+        }))
     }
 
     /// Returns the index of each pair's mirror, if every pair has one. A mirror exchanges the clean

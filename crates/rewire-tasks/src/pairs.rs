@@ -31,6 +31,9 @@ pub struct PromptPairs {
     /// Names of positions, for prompts of as many tokens.
     positions: Option<Arc<Vec<String>>>,
     marks: Option<Vec<usize>>,
+    /// Number of tokens at the end of both prompts of each pair that begin its answers; empty if no
+    /// prompt has any.
+    begun: Vec<usize>,
     width: usize,
 }
 
@@ -66,6 +69,21 @@ pub enum PairsError {
         pair: usize,
         /// `answer` or `wrong answer`.
         which: &'static str,
+    },
+    /// An answer has no tokens.
+    #[error("an answer has no tokens")]
+    EmptyAnswer {
+        /// The pair.
+        pair: usize,
+    },
+    /// Whole answers differ before their last token.
+    #[error(
+        "the answers differ before their last token, and each would need a run of its own; give one answer, or answers \
+         that differ in their last token only"
+    )]
+    AnswersPart {
+        /// The pair.
+        pair: usize,
     },
     /// A token that is a right and a wrong answer.
     #[error("token id {token} is both an answer and a wrong answer; keep it on one side")]
@@ -119,6 +137,8 @@ impl PairsError {
             PairsError::EmptyPrompt { pair }
             | PairsError::UnequalLengths { pair, .. }
             | PairsError::NoAnswer { pair, .. }
+            | PairsError::EmptyAnswer { pair }
+            | PairsError::AnswersPart { pair }
             | PairsError::RightAndWrong { pair, .. }
             | PairsError::MarkOutside { pair, .. }
             | PairsError::TokenOutsideVocabulary { pair, .. }
@@ -171,7 +191,14 @@ impl PromptPairs {
     pub fn new(pairs: Vec<PromptPair>) -> Result<Self, PairsError> {
         pairs.iter().enumerate().try_for_each(|(number, pair)| pair.check(number))?;
         let width = pairs.iter().map(|p| p.clean.len()).max().ok_or(PairsError::Empty)?;
-        Ok(Self { pairs, names: Arc::default(), positions: None, marks: None, width })
+        Ok(Self { pairs, names: Arc::default(), positions: None, marks: None, begun: Vec::new(), width })
+    }
+
+    /// Builds a set of checked pairs, whose prompts end in the first `begun` tokens of their
+    /// answers. The pairs may lack wrong answers.
+    pub(crate) fn with_begun_answers(pairs: Vec<PromptPair>, begun: Vec<usize>) -> Result<Self, PairsError> {
+        let width = pairs.iter().map(|p| p.clean.len()).max().ok_or(PairsError::Empty)?;
+        Ok(Self { pairs, names: Arc::default(), positions: None, marks: None, begun, width })
     }
 
     /// Labels every position of the prompts, and every answer, with the `name` of its token.
@@ -269,6 +296,14 @@ impl PromptPairs {
         self.pairs[pair].clean.len() - 1
     }
 
+    /// Returns how many tokens at the end of both prompts of `pair` begin its answers: 0, unless
+    /// the set was made by [`with_whole_answers`](Self::with_whole_answers) and an answer has several
+    /// tokens.
+    #[must_use]
+    pub fn begun(&self, pair: usize) -> usize {
+        self.begun.get(pair).copied().unwrap_or_default()
+    }
+
     /// Returns the number of tokens of every prompt.
     #[must_use]
     pub fn lengths(&self) -> Vec<usize> {
@@ -317,7 +352,8 @@ impl PromptPairs {
             pairs: self.pairs[range.clone()].to_vec(),
             names: Arc::clone(&self.names),
             positions: self.positions.clone(),
-            marks: self.marks.as_ref().map(|marks| marks[range].to_vec()),
+            marks: self.marks.as_ref().map(|marks| marks[range.clone()].to_vec()),
+            begun: self.begun.get(range).unwrap_or_default().to_vec(),
             width: self.width,
         }
     }

@@ -87,6 +87,11 @@ fn runs_that_do_not_fit_the_model_are_refused() {
     let reading = |positions, columns| run(&model).with_readout(Readout { positions, columns });
     assert!(shape(reading(ReadPositions::Each(vec![3]), None)));
     assert!(shape(reading(ReadPositions::Each(vec![0, 0]), None)));
+    let several = |positions, per_prompt| reading(ReadPositions::Several { positions, per_prompt }, None);
+    assert!(shape(several(vec![0, 3], 2)));
+    assert!(shape(several(vec![0, 1], 1)));
+    assert!(shape(several(vec![], 0)));
+    assert_eq!(model.forward(several(vec![0, 2, 2], 3), ()).unwrap().dims(), [1, 3, 11]);
     assert!(shape(reading(ReadPositions::All, Some(vec![11]))));
 
     let mut recorder = Recorder::all();

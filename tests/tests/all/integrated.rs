@@ -12,13 +12,13 @@ use rewire_analysis::integrated::{
     Integrated, IntegratedGradientsOptions, LineScope, Quadrature, QuadratureNode, QuadratureNodes, Rule,
     integrated_gradients,
 };
-use rewire_analysis::node::{By, Component, NodeKind};
-use rewire_analysis::patching::{ablation, activation_patching};
+use rewire_analysis::node::{By, Component, Node, NodeKind};
+use rewire_analysis::patching::{ablation, activation_patching, patch_groups};
 use rewire_analysis::run::{Direction, Execution, Intervention, MeanOver, Question, clean_logits, mean_activations};
 use rewire_hooks::{ActivationCache, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_studies::integrated_gradients::{literal_first_node, literal_first_node_backward, literal_means};
-use rewire_tasks::{Accuracy, KlDivergence, LogitDiff, PromptPair, PromptPairs};
+use rewire_tasks::{Accuracy, KlDivergence, LogProbability, LogitDiff, PromptPair, PromptPairs, WholeAnswers};
 use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, assert_close, assert_within, scale, tolerance};
 use rewire_tests::fixture::{Arrays, Fixture, processings, tensors};
@@ -422,6 +422,39 @@ fn kl_divergences_are_complete_up_to_float32_rounding() {
         let refused =
             integrated_gradients(&model, asked(&pairs, &kl), &nodes, &coarse, &Execution::default()).unwrap_err();
         assert!(matches!(refused, AnalysisError::Incomplete { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn attributions_of_whole_answers_sum_to_the_change_of_their_log_probability() {
+    for toy in rewire_toy::Toy::ALL {
+        let model: Transformer<Grad> = toy.load(&Default::default()).unwrap();
+        let tokenizer = toy.tokenizer().unwrap();
+        let pairs = rewire_tasks::ioi::demo_pairs(&tokenizer, model.config().bos_token).unwrap();
+        // The answer, then the wrong answer: two tokens.
+        let whole = |pair: &PromptPair| WholeAnswers {
+            clean: pair.clean.clone(),
+            corrupted: pair.corrupted.clone(),
+            answers: vec![vec![pair.answers[0], pair.wrong_answers[0]]],
+        };
+        let whole: Vec<WholeAnswers> = pairs.pairs().iter().map(whole).collect();
+        let pairs = PromptPairs::with_whole_answers(&whole).unwrap();
+        let (metric, integral) = (LogProbability::new(&pairs), IntegratedGradientsOptions::default());
+        let question = asked(&pairs, &metric);
+        let found = integrated_gradients(&model, question, &[HEADS], &integral, &Execution::default()).unwrap();
+        let complete = &found.completeness[0];
+        assert!(scale(&complete.change) > 0.1, "{toy:?}: the change is too small to compare");
+        // With all heads of the last layer at their corrupted values, the metric is exact.
+        let last = model.config().n_layers - 1;
+        let heads = (0..model.config().n_heads).map(|head| Node::new(last, Component::HeadZ).unit(head)).collect();
+        let patched = patch_groups(&model.valid(), question, &[heads], Direction::Noising, &Execution::default());
+        let patched = patched.unwrap().values;
+        for prompt in 0..pairs.len() {
+            let sum: f32 =
+                (0..model.config().n_heads).map(|h| found.outcome.effects[0].values[[prompt, last, h]]).sum();
+            let (change, gap) = (patched[[prompt, 0]], complete.gap[[prompt, last]]);
+            assert!((sum - gap - change).abs() < 1e-3, "{toy:?} prompt {prompt}: {sum} less {gap} is not {change}");
+        }
     }
 }
 

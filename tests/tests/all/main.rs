@@ -16,6 +16,7 @@ mod identities;
 mod imports;
 mod integrated;
 mod loading;
+mod metric_parity;
 mod metrics;
 mod notation;
 mod parity;

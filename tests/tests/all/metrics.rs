@@ -5,8 +5,8 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData};
 use burn_ndarray::NdArray;
 use rewire_tasks::{
-    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogitDiff, Metric, Normalization, Probability,
-    ProbabilityDifference, PromptPair, PromptPairs,
+    Accuracy, AtClean, BuiltinMetric, KlDivergence, LogProbability, LogitDiff, Metric, Normalization, Probability,
+    ProbabilityDifference, PromptPair, PromptPairs, WholeAnswers,
 };
 
 type Double = NdArray<f64>;
@@ -34,12 +34,13 @@ fn value(metric: &BuiltinMetric, logits: &[f64]) -> Vec<f64> {
     metric.evaluate(read, &[0, 1]).into_data().iter::<f64>().collect()
 }
 
-fn all() -> [BuiltinMetric; 5] {
+fn all() -> [BuiltinMetric; 6] {
     let reference = LOGITS.map(|row| row.iter().rev().map(|v| *v as f32).collect::<Vec<_>>());
     [
         BuiltinMetric::LogitDiff(LogitDiff::new(&pairs())),
         BuiltinMetric::Probability(Probability::new(&pairs())),
         BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(&pairs())),
+        BuiltinMetric::LogProbability(LogProbability::new(&pairs())),
         BuiltinMetric::KlDivergence(KlDivergence::new(&pairs(), &reference)),
         BuiltinMetric::Accuracy(Accuracy::new(&pairs())),
     ]
@@ -60,6 +61,7 @@ fn metrics_match_their_definitions() {
         [0.7 + 0.4, (2.0 + 0.9) / 2.0 - (-1.0 + 0.3) / 2.0],
         [p[3], q[0] + q[4]],
         [p[3] - p[1], q[0] + q[4] - q[2] - q[1]],
+        [p[3].ln(), (q[0] + q[4]).ln()],
         [kl(&LOGITS[0]), kl(&LOGITS[1])],
         [0.0, 1.0],
     ];
@@ -97,6 +99,106 @@ fn metric_gradients_match_finite_differences() {
 }
 
 #[test]
+fn a_logit_difference_weighs_answer_sets_of_unequal_sizes_the_same() {
+    let pair = PromptPair { clean: vec![0], corrupted: vec![1], answers: vec![2, 0, 3], wrong_answers: vec![4] };
+    let one_wrong = PromptPairs::new(vec![pair.clone(), PromptPair { wrong_answers: vec![4, 1], ..pair }]).unwrap();
+    let metric = BuiltinMetric::LogitDiff(LogitDiff::new(&one_wrong));
+    let [a, b] = LOGITS;
+    let expected = [(a[2] + a[0] + a[3]) / 3.0 - a[4], (b[2] + b[0] + b[3]) / 3.0 - (b[4] + b[1]) / 2.0];
+    let shifted = LOGITS.map(|row| row.map(|logit| logit + 7.0));
+    for logits in [LOGITS, shifted] {
+        for (got, expected) in value(&metric, logits.as_flattened()).into_iter().zip(expected) {
+            assert_abs_diff_eq!(got, expected, epsilon = 1e-6);
+        }
+    }
+}
+
+/// Pairs with answers of three tokens, of one token, and of two tokens with another last token.
+fn whole_answers() -> PromptPairs {
+    let pair = |answers: &[&[u32]]| WholeAnswers {
+        clean: vec![0, 1],
+        corrupted: vec![0, 2],
+        answers: answers.iter().map(|answer| answer.to_vec()).collect(),
+    };
+    PromptPairs::with_whole_answers(&[pair(&[&[3, 1, 4]]), pair(&[&[2]]), pair(&[&[0, 1], &[0, 4], &[0, 1]])]).unwrap()
+}
+
+/// The logits of the three pairs at the three positions that the metric reads. Where an answer has
+/// fewer tokens, the last position comes again.
+const OF_WHOLE_ANSWERS: [[f64; VOCABULARY]; 9] = [
+    [0.1, -0.4, 1.2, 0.7, 0.0],
+    [2.0, 0.3, -1.0, 0.5, 0.9],
+    [-0.6, 1.4, 0.2, -0.1, 0.8],
+    [1.1, 0.0, -0.3, 0.6, -2.0],
+    [1.1, 0.0, -0.3, 0.6, -2.0],
+    [1.1, 0.0, -0.3, 0.6, -2.0],
+    [0.4, 0.9, -0.7, 1.3, 0.2],
+    [-1.2, 0.5, 0.1, 0.3, 1.6],
+    [-1.2, 0.5, 0.1, 0.3, 1.6],
+];
+
+#[test]
+fn the_log_probability_of_whole_answers_matches_its_definition_and_its_gradient_finite_differences() {
+    let metric = LogProbability::new(&whole_answers());
+    assert_eq!((metric.positions_per_prompt(), metric.reads().columns), (3, None));
+    assert_eq!(metric.reads().positions, [1, 2, 3, 1, 1, 1, 1, 2, 2]);
+    let evaluate = |logits: &[[f64; VOCABULARY]]| -> Vec<f64> {
+        let data = TensorData::new(logits.as_flattened().to_vec(), [9, VOCABULARY]);
+        let logits = Tensor::<Double, 2>::from_data(data, &Default::default());
+        metric.evaluate(logits, &[0, 1, 2]).into_data().iter::<f64>().collect()
+    };
+    let log = |row: usize, tokens: &[usize]| {
+        let row = OF_WHOLE_ANSWERS[row];
+        let total: f64 = row.iter().map(|logit| logit.exp()).sum();
+        (tokens.iter().map(|&token| row[token].exp()).sum::<f64>() / total).ln()
+    };
+    let expected = [log(0, &[3]) + log(1, &[1]) + log(2, &[4]), log(3, &[2]), log(6, &[0]) + log(7, &[1, 4])];
+    for (got, expected) in evaluate(&OF_WHOLE_ANSWERS).into_iter().zip(expected) {
+        assert_abs_diff_eq!(got, expected, epsilon = 1e-12);
+    }
+    let data = TensorData::new(OF_WHOLE_ANSWERS.as_flattened().to_vec(), [9, VOCABULARY]);
+    let logits = Tensor::<Autodiff<Double>, 2>::from_data(data, &Default::default()).require_grad();
+    let gradients = metric.evaluate(logits.clone(), &[0, 1, 2]).sum().backward();
+    let gradient: Vec<f64> = logits.grad(&gradients).unwrap().into_data().iter::<f64>().collect();
+    for (i, analytic) in gradient.into_iter().enumerate() {
+        let at = |step: f64| {
+            let mut logits = OF_WHOLE_ANSWERS;
+            logits[i / VOCABULARY][i % VOCABULARY] += step;
+            evaluate(&logits).iter().sum::<f64>()
+        };
+        assert_abs_diff_eq!(analytic, (at(1e-5) - at(-1e-5)) / 2e-5, epsilon = 1e-6);
+    }
+    // Rows may be any prompts, in any order.
+    let rows: Vec<[f64; VOCABULARY]> = [6, 7, 8, 0, 1, 2].map(|row| OF_WHOLE_ANSWERS[row]).to_vec();
+    let data = TensorData::new(rows.as_flattened().to_vec(), [6, VOCABULARY]);
+    let logits = Tensor::<Double, 2>::from_data(data, &Default::default());
+    let found: Vec<f64> = metric.evaluate(logits, &[2, 0]).into_data().iter::<f64>().collect();
+    for (found, expected) in found.into_iter().zip([expected[2], expected[0]]) {
+        assert_abs_diff_eq!(found, expected, epsilon = 1e-12);
+    }
+}
+
+#[test]
+fn the_rounding_bound_of_whole_answers_covers_the_error_of_float32() {
+    let metric = LogProbability::new(&whole_answers());
+    for size in [0.01, 1.0, 10.0, 40.0] {
+        let logits: Vec<f32> = OF_WHOLE_ANSWERS.as_flattened().iter().map(|logit| (logit * size) as f32).collect();
+        let short =
+            Tensor::<NdArray, 2>::from_data(TensorData::new(logits.clone(), [9, VOCABULARY]), &Default::default());
+        let exact: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+        let exact = Tensor::<Double, 2>::from_data(TensorData::new(exact, [9, VOCABULARY]), &Default::default());
+        let exact: Vec<f64> = metric.evaluate(exact, &[0, 1, 2]).into_data().iter::<f64>().collect();
+        let bounds: Vec<f32> = metric.rounding(short.clone(), &[0, 1, 2]).into_data().iter::<f32>().collect();
+        let found: Vec<f32> = metric.evaluate(short, &[0, 1, 2]).into_data().iter::<f32>().collect();
+        for ((found, exact), bound) in found.into_iter().zip(exact).zip(bounds) {
+            let error = (f64::from(found) - exact).abs();
+            assert!(error <= f64::from(bound), "{error:e} of {bound:e}");
+            assert!(bound < 1e-4 * (1.0 + exact.abs() as f32), "{bound:e} says nothing about {exact}");
+        }
+    }
+}
+
+#[test]
 fn metrics_of_logits_that_are_not_finite_are_not_finite() {
     // Every metric here reads columns 1 and 3.
     for (metric, wrong) in
@@ -106,7 +208,7 @@ fn metrics_of_logits_that_are_not_finite_are_not_finite() {
         (logits[0][1], logits[1][3]) = (wrong, 0.5);
         let [first, second] = value(metric, logits.as_flattened())[..] else { panic!("a number a row") };
         // A token with a logit of -inf has probability 0.
-        let of_probability = ["probability", "prob-diff"].contains(&metric.name());
+        let of_probability = ["probability", "prob-diff", "log-prob"].contains(&metric.name());
         let may_be_finite = of_probability && wrong == f64::NEG_INFINITY;
         assert!(!first.is_finite() || may_be_finite, "{} of {wrong} is {first}", metric.name());
         assert!(second.is_finite(), "{}: one row spoils another", metric.name());
@@ -184,10 +286,12 @@ fn rounding_bounds_of_metrics_are_tight() {
             let log_q = log_softmax(&logits[row]);
             log_q[3].exp() + log_q[5].exp() - log_q[1].exp()
         };
-        let metrics: [(BuiltinMetric, &dyn Fn(usize) -> f64); 4] = [
+        let log_probability = |row: usize| probability(row).ln();
+        let metrics: [(BuiltinMetric, &dyn Fn(usize) -> f64); 5] = [
             (BuiltinMetric::KlDivergence(KlDivergence::new(&pairs, &reference)), &kl),
             (BuiltinMetric::LogitDiff(LogitDiff::new(&pairs)), &difference),
             (BuiltinMetric::Probability(Probability::new(&pairs)), &probability),
+            (BuiltinMetric::LogProbability(LogProbability::new(&pairs)), &log_probability),
             (BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(&pairs)), &probability_difference),
         ];
         for (metric, exact) in metrics {

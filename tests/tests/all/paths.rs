@@ -8,20 +8,20 @@ use ndarray::{ArrayD, Axis};
 use proptest::prelude::*;
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::path::{
-    Edge, FreezePolicy, HeldAttention, Input, Path, Receiver, ReceiverUpdate, Recompute, head_edges, patch_path,
-    patch_paths, path_patching,
+    Edge, FreezePolicy, Input, Path, Receiver, ReceiverUpdate, Recompute, head_edges, patch_path, patch_paths,
+    path_patching,
 };
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_analysis::{AnalysisError, Baselines};
 use rewire_hooks::{Head, HookPoint, Site};
 use rewire_model::{Transformer, TransformerConfig};
-use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
+use rewire_tasks::{LogProbability, LogitDiff, PairsError, PromptPairs};
 use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, rounding};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
 use rewire_tests::on_every_backend;
-use rewire_tests::random::{any_config, any_pairs};
+use rewire_tests::random::{any_answers, any_config, any_pairs, with_whole_answers};
 
 /// For normalized effects and for patterns. The absolute part is four times the largest difference
 /// measured on both CPU backends: 3.6e-7, for single prompts.
@@ -82,43 +82,41 @@ fn path_tables_match_transformer_lens<B: Backend>() {
                 let Some(table) = name.strip_prefix(&format!("{weights}/path/")) else { continue };
                 let (ends, senders) = table.split_once('/').unwrap();
                 let Some((kind, with_mlps)) = senders_of(senders) else { continue };
-                let policies = match with_mlps {
-                    true => vec![FreezePolicy::path_patching(), FreezePolicy::redwood()],
-                    false => vec![FreezePolicy::direct()],
+                let policy = match with_mlps {
+                    true => FreezePolicy::path_patching(),
+                    false => FreezePolicy::direct(),
                 };
-                for policy in policies {
-                    let what = format!("{} {name} ({policy})", fixture.name);
-                    let receivers = receivers_of(ends);
-                    let found = path_patching(
-                        &model,
-                        Question::new(&pairs, &metric),
-                        &[kind],
-                        &receivers,
-                        policy,
-                        Direction::Noising,
-                        &Execution::default(),
-                    )
-                    .unwrap();
-                    assert_eq!(found.unreached, [], "{what}");
-                    let effects = &found.outcome.effects[0];
-                    let mut actual = effects.mean();
-                    if senders.ends_with("_per_prompt") {
-                        actual = effects.values.clone();
-                        // Prompts are the last axis of the table.
-                        actual = actual.permuted_axes(vec![1, 2, 0]).as_standard_layout().into_owned();
-                    }
-                    if kind.by == By::Position {
-                        // TransformerLens puts positions before heads.
-                        actual.swap_axes(1, 2);
-                    }
-                    if kind.component == Component::MlpPost {
-                        // The table has only the first neurons.
-                        let units = expected.shape()[1];
-                        actual = actual.slice_axis(Axis(1), (0..units).into()).to_owned();
-                    }
-                    assert_close(&actual, expected, TOLERANCE, &what);
-                    compared += 1;
+                let what = format!("{} {name} ({policy})", fixture.name);
+                let receivers = receivers_of(ends);
+                let found = path_patching(
+                    &model,
+                    Question::new(&pairs, &metric),
+                    &[kind],
+                    &receivers,
+                    policy,
+                    Direction::Noising,
+                    &Execution::default(),
+                )
+                .unwrap();
+                assert_eq!(found.unreached, [], "{what}");
+                let effects = &found.outcome.effects[0];
+                let mut actual = effects.mean();
+                if senders.ends_with("_per_prompt") {
+                    actual = effects.values.clone();
+                    // Prompts are the last axis of the table.
+                    actual = actual.permuted_axes(vec![1, 2, 0]).as_standard_layout().into_owned();
                 }
+                if kind.by == By::Position {
+                    // TransformerLens puts positions before heads.
+                    actual.swap_axes(1, 2);
+                }
+                if kind.component == Component::MlpPost {
+                    // The table has only the first neurons.
+                    let units = expected.shape()[1];
+                    actual = actual.slice_axis(Axis(1), (0..units).into()).to_owned();
+                }
+                assert_close(&actual, expected, TOLERANCE, &what);
+                compared += 1;
             }
         }
         assert!(compared >= 30, "{}: only {compared} tables of path patching", fixture.name);
@@ -149,11 +147,10 @@ fn attention_patterns_in_the_second_run_match_transformer_lens() {
 }
 
 fn any_policy() -> impl Strategy<Value = FreezePolicy> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(keys, mlps, norms, set)| {
+    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(mlps, norms, set)| {
         let frozen = |held| if held { Recompute::Frozen } else { Recompute::Yes };
-        let attention = if keys { HeldAttention::QueriesKeysValues } else { HeldAttention::Z };
         let update = if set { ReceiverUpdate::Replace } else { ReceiverUpdate::Add };
-        FreezePolicy { attention, mlps: frozen(mlps), norms: frozen(norms), update }
+        FreezePolicy { mlps: frozen(mlps), norms: frozen(norms), update }
     })
 }
 
@@ -266,6 +263,29 @@ proptest! {
         for (found, expected) in found.outcome.effects.iter().zip(&expected.outcome.effects) {
             let tolerance = tolerance::<Plain>(expected_baselines, &expected.values);
             assert_within(&found.values, &expected.values, tolerance, &format!("{} to {receivers:?}", found.kind));
+        }
+    }
+
+    #[test]
+    fn paths_to_whole_answers_equal_two_whole_forwards(
+        config in any_config(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000, noising in any::<bool>(),
+        policy in any_policy(), ends in prop::collection::vec(any_end(), 1..4), budget in 1_usize..200, by in 0_usize..2,
+        batch in 1_usize..5,
+    ) {
+        let config = TransformerConfig { norm_eps: 0.1, ..config };
+        let pairs = with_whole_answers(&pairs, &answers);
+        let model = Transformer::<Plain>::random(&config, seed, &Default::default());
+        let metric = LogProbability::new(&pairs);
+        let by = [By::All, By::Position][by];
+        let kinds: Vec<NodeKind> = senders(&config).map(|component| NodeKind { component, by }).collect();
+        let receivers: Vec<Receiver> = ends.into_iter().map(|end| receiver(end, &config, &pairs)).collect();
+        let reference = Execution::reference();
+        let expected = path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, direction(noising), &reference).unwrap();
+        let fast = Execution { token_budget: budget, prompt_batch: batch, ..Execution::default() };
+        let found = path_patching(&model, asked(&pairs, &metric), &kinds, &receivers, policy, direction(noising), &fast).unwrap();
+        for (found, expected_effects) in found.outcome.effects.iter().zip(&expected.outcome.effects) {
+            let tolerance = tolerance::<Plain>(&expected.outcome.baselines, &expected_effects.values);
+            assert_within(&found.values, &expected_effects.values, tolerance, &format!("{} to {receivers:?}", found.kind));
         }
     }
 

@@ -16,12 +16,12 @@ use rewire_analysis::attribution::{
 use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 use rewire_analysis::patching::{activation_patching, activation_patching_cost, patch_groups, screen_then_verify};
 use rewire_analysis::run::{Direction, Execution, LayerBatching, Question};
-use rewire_model::{Transformer, TransformerConfig};
-use rewire_tasks::{LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads};
+use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_tasks::{LogProbability, LogitDiff, Metric, PairsError, PromptPair, PromptPairs, Reads, WholeAnswers};
 use rewire_tests::asked;
 use rewire_tests::compare::{assert_within, rounding, scale};
 use rewire_tests::memory::Memory;
-use rewire_tests::random::{any_config, any_pairs};
+use rewire_tests::random::{any_answers, any_config, any_pairs, with_whole_answers};
 
 const COMPONENTS: [Component; 12] = [
     Component::ResidPre,
@@ -113,6 +113,15 @@ impl Metric for Elsewhere {
     }
 }
 
+/// Returns the probability of each token after a prompt.
+fn next_token<B: Backend>(model: &Transformer<B>, prompt: &[u32]) -> Vec<f64> {
+    let last = Readout { positions: ReadPositions::Each(vec![prompt.len() - 1]), columns: None };
+    let run = Run::tokens(model.tokens(&[prompt.to_vec()]).unwrap()).with_readout(last);
+    let logits: Vec<f64> = model.forward(run, ()).unwrap().into_data().iter::<f64>().collect();
+    let total: f64 = logits.iter().map(|logit| logit.exp()).sum();
+    logits.iter().map(|logit| logit.exp() / total).collect()
+}
+
 /// Tests the properties on one backend.
 macro_rules! properties {
     ($name:ident, $backend:ty, $cases:literal) => {
@@ -172,12 +181,72 @@ proptest! {
             let tolerance = tolerance::<Plain>(&baselines, &expected.values);
             assert_within(&found.values, &expected.values, tolerance, &found.kind.to_string());
         }
+        // A logit difference that is moved there is the same metric.
+        let moved = LogitDiff::new(&pairs).at(metric.read.clone());
+        let moved = activation_patching(&model.valid(), asked(&pairs, &moved), &kinds, direction(noising), &fast).unwrap();
+        prop_assert_eq!(&moved.effects, &found.effects);
         // Nodes after the position that the metric reads have an attribution of 0.
         let estimates = attribution_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &Execution::default()).unwrap();
         for effects in estimates.effects.iter().filter(|e| e.kind.by == By::Position) {
             for (index, value) in effects.values.indexed_iter() {
                 let (prompt, position) = (index[0], index[index.ndim() - 1]);
                 prop_assert!(position <= metric.read[prompt] || *value == 0.0, "{}: {value} at {position}", effects.kind);
+            }
+        }
+    }
+
+    #[test]
+    fn log_probabilities_of_whole_answers_equal_the_reference(
+        config in any_config(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000, noising in any::<bool>(),
+        budget in 1_usize..200, by in 0_usize..2, together in any::<bool>(),
+        groups in prop::collection::vec(prop::collection::vec(any_node(), 1..4), 1..4),
+    ) {
+        let pairs = with_whole_answers(&pairs, &answers);
+        let model = model::<Grad>(&config, seed).valid();
+        let metric = LogProbability::new(&pairs);
+        let by = [By::All, By::Position][by];
+        let kinds: Vec<NodeKind> = components(&config)
+            .filter(|c| by == By::All || *c != Component::MlpPost)
+            .map(|component| NodeKind { component, by })
+            .collect();
+        let layers = Some(if together { LayerBatching::AllLayers } else { LayerBatching::PerLayer });
+        let fast = Execution { token_budget: budget, prompt_batch: 1 + budget % 3, layers, ..Execution::default() };
+        let slow = Execution::reference();
+        let found = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &fast).unwrap();
+        let expected = activation_patching(&model, asked(&pairs, &metric), &kinds, direction(noising), &slow).unwrap();
+        let baselines = expected.baselines;
+        for (found, expected) in found.effects.iter().zip(&expected.effects) {
+            let tolerance = tolerance::<Plain>(&baselines, &expected.values);
+            assert_within(&found.values, &expected.values, tolerance, &found.kind.to_string());
+        }
+        let groups: Vec<Vec<Node>> =
+            groups.into_iter().map(|group| group.into_iter().map(|n| node(n, &config, &pairs)).collect()).collect();
+        let found = patch_groups(&model, asked(&pairs, &metric), &groups, direction(noising), &fast).unwrap();
+        let expected = patch_groups(&model, asked(&pairs, &metric), &groups, direction(noising), &slow).unwrap();
+        let expected = expected.values.into_dyn();
+        let tolerance = tolerance::<Plain>(&found.baselines, &expected);
+        assert_within(&found.values.into_dyn(), &expected, tolerance, &format!("{groups:?}"));
+    }
+
+    #[test]
+    fn the_log_probability_of_an_answer_is_the_sum_over_runs_that_end_before_each_token(
+        config in any_config(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000,
+    ) {
+        let model = model::<Grad>(&config, seed).valid();
+        let whole = with_whole_answers(&pairs, &answers);
+        let metric = LogProbability::new(&whole);
+        let heads = [NodeKind::all(Component::HeadZ)];
+        let found = activation_patching(&model, asked(&whole, &metric), &heads, Direction::Denoising, &Execution::default()).unwrap();
+        for (number, (pair, (answer, other))) in pairs.pairs().iter().zip(&answers).enumerate() {
+            for (prompt, found) in [(&pair.clean, found.baselines.clean[number]), (&pair.corrupted, found.baselines.corrupted[number])] {
+                let mut expected = 0.0;
+                for (i, &token) in answer.iter().enumerate() {
+                    let probabilities = next_token(&model, &[prompt.as_slice(), &answer[..i]].concat());
+                    let second = other.filter(|&other| i + 1 == answer.len() && other != token);
+                    expected += [token].into_iter().chain(second).map(|t| probabilities[t as usize]).sum::<f64>().ln();
+                }
+                let error = (f64::from(found) - expected).abs();
+                prop_assert!(error <= f64::from(rounding::<Plain>()) * expected.abs().max(1.0), "{found} is not {expected}");
             }
         }
     }
@@ -375,6 +444,44 @@ fn metrics_that_read_after_the_prompt_are_refused() {
     )
     .unwrap_err();
     assert_eq!(refused.to_string(), expected);
+}
+
+#[test]
+fn a_whole_answer_of_one_token_gives_the_log_of_its_probability() {
+    let model = model::<Flex>(&TransformerConfig::neox(2, 2, 16, 17, 12), 5);
+    let pairs = two_pairs();
+    let whole = |p: &PromptPair| WholeAnswers {
+        clean: p.clean.clone(),
+        corrupted: p.corrupted.clone(),
+        answers: vec![p.answers.clone()],
+    };
+    let whole = PromptPairs::with_whole_answers(&pairs.pairs().iter().map(whole).collect::<Vec<_>>()).unwrap();
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let (log, plain) = (LogProbability::new(&whole), rewire_tasks::Probability::new(&pairs));
+    let run = Execution::default();
+    let log = activation_patching(&model, asked(&whole, &log), &heads, Direction::Noising, &run).unwrap();
+    let plain = activation_patching(&model, asked(&pairs, &plain), &heads, Direction::Noising, &run).unwrap();
+    let all = |outcome: &rewire_analysis::Outcome| {
+        let values = outcome.effects[0].values.clone();
+        let base = outcome.baselines.clean.clone();
+        values.indexed_iter().map(|(index, effect)| f64::from(effect + base[index[0]])).collect::<Vec<f64>>()
+    };
+    for (log, plain) in all(&log).into_iter().zip(all(&plain)) {
+        assert!((log - plain.ln()).abs() < 1e-5, "{log} is not the log of {plain}");
+    }
+}
+
+#[test]
+fn a_metric_of_other_pairs_or_of_other_numbers_of_positions_is_refused() {
+    let model = model::<Flex>(&TransformerConfig::gpt2(1, 2, 16, 17, 12), 0);
+    let answers = |n: usize| WholeAnswers { clean: vec![1, 2], corrupted: vec![1, 3], answers: vec![vec![4; n]] };
+    let [one, two] = [[3, 3].as_slice(), &[3]]
+        .map(|of| PromptPairs::with_whole_answers(&of.iter().map(|&n| answers(n)).collect::<Vec<_>>()).unwrap());
+    let metric = LogProbability::new(&one);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let refused =
+        activation_patching(&model, asked(&two, &metric), &heads, Direction::Denoising, &Execution::default());
+    assert!(matches!(refused, Err(AnalysisError::MetricOfOtherPairs { expected: 1, found: 2 })));
 }
 
 #[test]

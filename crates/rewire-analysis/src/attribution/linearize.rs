@@ -83,17 +83,17 @@ pub(crate) fn linearize<B: Differentiable, M: Metric>(
 }
 
 /// Returns the largest absolute gradient of the metric with respect to a logit, per prompt, from
-/// logits `[prompt, 1, column]`. All other gradients pass through this one.
+/// logits `[prompt, positions read, column]`. All other gradients pass through this one.
 pub(crate) fn slope<B: Differentiable, M: Metric>(
     metric: &M,
     logits: Tensor<B::InnerBackend, 3>,
     batch: &PromptBatch,
 ) -> Tensor<B::InnerBackend, 1> {
-    let [rows, _, columns] = logits.dims();
+    let [rows, reads, columns] = logits.dims();
     let logits = Tensor::<B, 3>::from_inner(logits).require_grad();
     let mut gradients = evaluate(metric, logits.clone(), &batch.prompts).sum().backward();
     match logits.grad_remove(&mut gradients) {
-        Some(gradient) => to_f32(gradient).reshape([rows, columns]).abs().max_dim(1).reshape([rows]),
+        Some(gradient) => to_f32(gradient).reshape([rows, reads * columns]).abs().max_dim(1).reshape([rows]),
         None => Tensor::zeros([rows], &logits.device()),
     }
 }

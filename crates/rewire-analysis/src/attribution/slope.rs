@@ -74,8 +74,9 @@ impl Metrics {
     /// # Errors
     /// [`AnalysisError::GradientVanishes`] if it is exactly 0 on all prompts whose runs differ.
     pub(crate) fn vanished<M: Metric>(&self, pairs: &PromptPairs, metric: &M) -> Result<Vec<usize>, AnalysisError> {
-        let read = metric.reads().positions;
-        let differs = |&prompt: &usize| pairs.first_difference(prompt).is_some_and(|first| first <= read[prompt]);
+        let (reads, per_prompt) = (metric.reads().positions, metric.positions_per_prompt().max(1));
+        let last_read: Vec<usize> = reads.chunks(per_prompt).filter_map(|of| of.iter().copied().max()).collect();
+        let differs = |&prompt: &usize| pairs.first_difference(prompt).is_some_and(|first| first <= last_read[prompt]);
         let difference =
             |prompt: usize| self.source.get(prompt).map_or(0.0, |source| (source - self.base[prompt]).abs());
         let differing: Vec<usize> = (0..pairs.len()).filter(differs).collect();

@@ -87,22 +87,24 @@ impl<'a> Costs<'a> {
         let config = self.config;
         let width = batch.pairs.width();
         let seen: usize = (pass.first..width).map(|position| position + 1).sum();
-        let read = batch.readout_positions().iter().map(|p| p + 1).sum::<usize>() as f64 / batch.prompts.len() as f64;
+        // The sum over the positions that the metric reads, as a mean over prompts.
+        let read = batch.all_reads().iter().map(|p| p + 1).sum::<usize>() as f64 / batch.prompts.len() as f64;
+        let reads = batch.reads_per_prompt() as f64;
         let computed = (width - pass.first) as f64;
         let [d_model, d_heads, d_mlp] =
             [config.d_model, config.n_heads * config.d_head, config.d_mlp].map(|d| d as f64);
         let qkv_whole = 2.0 * d_model * 3.0 * d_heads * computed;
-        let qkv_read = 2.0 * d_model * d_heads * (2.0 * computed + 1.0);
+        let qkv_read = 2.0 * d_model * d_heads * (2.0 * computed + reads);
         let out = 2.0 * d_heads * d_model;
         let mlp = 4.0 * d_model * d_mlp;
         // The terms with 4 d_heads are attention: scores and mixing.
         let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
-        let last = qkv_read + 4.0 * d_heads * read + out + mlp;
+        let last = qkv_read + 4.0 * d_heads * read + out * reads + mlp * reads;
         let columns = batch.columns(config) as f64;
         let rows = |variants: usize| (variants * batch.prompts.len()) as f64;
         // A pass reads weights once for all rows; each row has its own residual stream.
         let mut numbers = d_model * columns;
-        let mut operations = rows(pass.variants()) * 2.0 * d_model * columns;
+        let mut operations = rows(pass.variants()) * 2.0 * d_model * columns * reads;
         for layer in 0..config.n_layers {
             let is_last = layer + 1 == config.n_layers;
             let by = |depth: usize| {
@@ -110,7 +112,7 @@ impl<'a> Costs<'a> {
             };
             let (from_start, from_mid) = (by(2 * layer), by(2 * layer + 1));
             operations += from_start * if is_last { last } else { whole };
-            operations += (from_mid - from_start) * mlp * if is_last { 1.0 } else { computed };
+            operations += (from_mid - from_start) * mlp * if is_last { reads } else { computed };
             numbers += 2.0 * from_mid * computed * d_model;
             numbers += if from_start > 0.0 { 4.0 * d_model * d_heads } else { 0.0 };
             numbers += if from_mid > 0.0 { 2.0 * d_model * d_mlp } else { 0.0 };

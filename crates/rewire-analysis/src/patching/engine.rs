@@ -384,11 +384,14 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         let depths = pass.parts.iter().flat_map(|p| std::iter::repeat_n(p.entry.depth(), p.variants() * n_prompts));
         for (row, ((depth, sizes), metric)) in depths.zip(sizes.chunks(pos)).zip(metrics).enumerate() {
             let prompt = row % n_prompts;
-            let read = self.sweep.batch.readout_positions()[prompt] - pass.first;
+            let batch = self.sweep.batch;
             // After attention of the last block, logits at a position depend on that position
             // alone.
-            let seen = if depth >= last { read..=read } else { 0..=read };
-            if sizes[seen].iter().all(|size| *size == 0.0) {
+            let is_still = match depth >= last {
+                true => batch.reads(prompt).iter().all(|read| sizes[read - pass.first] == 0.0),
+                false => sizes[..=batch.last_read(prompt) - pass.first].iter().all(|size| *size == 0.0),
+            };
+            if is_still {
                 *metric = self.base_metric[prompt];
             }
         }

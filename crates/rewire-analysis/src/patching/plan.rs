@@ -200,7 +200,7 @@ pub(crate) fn plan(
 /// The token budget bounds the tokens, and also the logits if the metric reads many logits.
 pub(crate) fn at_once(config: &TransformerConfig, batch: &PromptBatch, first: usize, token_budget: usize) -> usize {
     let tokens = batch.prompts.len() * (batch.pairs.width() - first);
-    let logits = batch.prompts.len() * batch.columns(config);
+    let logits = batch.prompts.len() * batch.reads_per_prompt() * batch.columns(config);
     (token_budget / tokens.max(1)).min(token_budget * config.d_mlp / logits.max(1)).max(1)
 }
 

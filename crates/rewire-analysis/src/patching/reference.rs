@@ -160,11 +160,12 @@ pub(crate) fn whole_metric<B: Backend, M: Metric>(
         let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
         Tensor::<B, 1, Int>::from_data(ids.as_slice(), &device)
     };
-    let rows = batch.readout_positions().iter().enumerate().map(|(row, position)| row * pos + position).collect();
+    let per_prompt = batch.reads_per_prompt();
+    let rows = batch.all_reads().iter().enumerate().map(|(i, position)| i / per_prompt * pos + position).collect();
     let mut read = logits.reshape([n_rows * pos, d_vocab]).select(0, index(rows));
     if let Some(columns) = &batch.readout.columns {
         read = read.select(1, index(columns.clone()));
     }
     let [rows, columns] = read.dims();
-    Ok(to_vec(watch.mark(evaluate(metric, read.reshape([rows, 1, columns]), &batch.prompts))))
+    Ok(to_vec(watch.mark(evaluate(metric, read.reshape([n_rows, rows / n_rows, columns]), &batch.prompts))))
 }

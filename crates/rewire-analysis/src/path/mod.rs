@@ -19,7 +19,7 @@ pub(crate) mod set_receivers;
 pub use edges::{Edge, HeadEdges, head_edges};
 pub use ends::Path;
 pub use paths::{PathPatching, patch_paths, path_patching, path_patching_cost};
-pub use policy::{FreezePolicy, HeldAttention, ReceiverUpdate, Recompute};
+pub use policy::{FreezePolicy, ReceiverUpdate, Recompute};
 pub use receiver::{Input, ParseReceiverError, Receiver};
 pub use reference::{PathRun, patch_path};
 pub use sender_groups::{GroupPaths, path_patch_groups};

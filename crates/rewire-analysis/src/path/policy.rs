@@ -6,18 +6,6 @@ use std::str::FromStr;
 use rewire_input::did_you_mean;
 use serde::{Deserialize, Serialize};
 
-/// How attention is frozen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HeldAttention {
-    /// Every head's mixed values, except the senders', are those of the base run.
-    Z,
-    /// Every head's queries, keys and values are those of the base run. Mixed values are a function
-    /// of queries, keys and values, so the effects equal those of [`HeldAttention::Z`]. Only the
-    /// reference implementation differs: it freezes other hook points.
-    QueriesKeysValues,
-}
-
 /// Whether an activation is recomputed, or frozen at its value in the base run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,15 +34,17 @@ pub enum ReceiverUpdate {
 /// Which activations are frozen while the senders' change propagates to the receivers, and how the
 /// second run updates the receivers.
 ///
+/// Attention is always frozen, because otherwise every path from sender to receiver would count:
+/// every head's mixed values, except the senders', are those of the base run. To freeze queries,
+/// keys and values instead, as Redwood's code does, is the same, because mixed values are a
+/// function of them.
+///
 /// The presets are named after their sources. The second run is the base run with the receivers
 /// updated, and freezes nothing else. With one receiver, or with several heads' inputs in one
 /// layer, both ways to update receivers give the same effects. [`ReceiverUpdate::Add`] adds twice
 /// to a stream that is named twice, for example after one block and before the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FreezePolicy {
-    /// How attention is frozen. It is always frozen; otherwise every path from sender to receiver
-    /// would count.
-    pub attention: HeldAttention,
     /// Whether MLPs are recomputed, which makes them part of the paths.
     pub mlps: Recompute,
     /// Whether the norms in front of MLPs and receiving heads keep the base run's scale.
@@ -64,23 +54,11 @@ pub struct FreezePolicy {
 }
 
 impl FreezePolicy {
-    /// Freezes every head's z, and recomputes MLPs and norms: the default of the field (the
+    /// Recomputes MLPs and norms: the default of the field (Wang et al. 2022, appendix B; the
     /// `path_patching` package).
     #[must_use]
     pub fn path_patching() -> Self {
-        Self {
-            attention: HeldAttention::Z,
-            mlps: Recompute::Yes,
-            norms: Recompute::Yes,
-            update: ReceiverUpdate::Replace,
-        }
-    }
-
-    /// Freezes every head's queries, keys and values, and recomputes MLPs and norms (Wang et al.
-    /// 2022, appendix B; Redwood's code).
-    #[must_use]
-    pub fn redwood() -> Self {
-        Self { attention: HeldAttention::QueriesKeysValues, ..Self::path_patching() }
+        Self { mlps: Recompute::Yes, norms: Recompute::Yes, update: ReceiverUpdate::Replace }
     }
 
     /// Adds the senders' change directly to the streams that the receivers read, in one run
@@ -94,8 +72,8 @@ impl FreezePolicy {
     }
 
     /// Returns the presets with their names on the command line.
-    fn presets() -> [(Self, &'static str); 3] {
-        [(Self::path_patching(), "path-patching"), (Self::redwood(), "redwood"), (Self::direct(), "direct")]
+    fn presets() -> [(Self, &'static str); 2] {
+        [(Self::path_patching(), "path-patching"), (Self::direct(), "direct")]
     }
 }
 
@@ -110,8 +88,8 @@ impl fmt::Display for FreezePolicy {
         match Self::presets().iter().find(|(preset, _)| preset == self) {
             Some((_, name)) => f.write_str(name),
             None => {
-                let Self { attention, mlps, norms, update } = self;
-                write!(f, "attention {attention:?}, MLPs {mlps:?}, norms {norms:?}, receivers {update:?}")
+                let Self { mlps, norms, update } = self;
+                write!(f, "MLPs {mlps:?}, norms {norms:?}, receivers {update:?}")
             }
         }
     }
@@ -121,9 +99,13 @@ impl FromStr for FreezePolicy {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let presets = Self::presets();
-        let found = presets.iter().find(|(_, n)| *n == name).map(|(preset, _)| *preset);
-        let names = presets.map(|(_, name)| name);
-        found.ok_or_else(|| format!("no policy `{name}`; there are {}{}", names.join(", "), did_you_mean(name, names)))
+        // Redwood's code freezes queries, keys and values, which gives the same numbers.
+        let preset = if name == "redwood" { "path-patching" } else { name };
+        let found = Self::presets().into_iter().find(|(_, n)| *n == preset).map(|(preset, _)| preset);
+        let names = ["path-patching", "direct", "redwood"];
+        found.ok_or_else(|| {
+            let suggestion = did_you_mean(name, names);
+            format!("no policy `{name}`; there are path-patching (also called redwood) and direct{suggestion}")
+        })
     }
 }

@@ -76,7 +76,7 @@ impl<'a> Reach<'a> {
             reached.extend(positions.next().map(|first| (receiver, first)));
         }
         let entry = reached.iter().map(|(r, _)| r.entry(self.config)).min_by_key(|entry| entry.depth())?;
-        let read = self.batch.readout_positions().iter().copied();
+        let read = self.batch.all_reads().iter().copied();
         let first = reached.iter().map(|(_, first)| *first).chain(read).min()?;
         let at_entry = reached.iter().filter(|(r, _)| r.entry(self.config) == entry);
         let heads: BTreeSet<usize> = at_entry.flat_map(|(r, _)| r.heads(self.config)).collect();

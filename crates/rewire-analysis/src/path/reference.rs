@@ -12,7 +12,7 @@ use crate::node::kind::{Node, NodeKind, named};
 use crate::patching::reference::{covers, mask, whole_metric};
 use crate::path::add_receivers::{Adding, Addition};
 use crate::path::ends::{Path, check_ends};
-use crate::path::policy::{FreezePolicy, HeldAttention, ReceiverUpdate, Recompute};
+use crate::path::policy::{FreezePolicy, ReceiverUpdate, Recompute};
 use crate::path::receiver::{Input, Receiver, named as named_receivers};
 use crate::run::batch::{PromptBatch, batches};
 use crate::run::finite::{check_changed, check_run, the_metric};
@@ -131,11 +131,7 @@ fn sending<B: Backend>(
 ) -> Result<Patch<B>, CacheError> {
     let mut patch = Patch::new();
     for layer in 0..model.config().n_layers {
-        let mut held = Vec::new();
-        match policy.attention {
-            HeldAttention::Z => held.push(Site::Z),
-            HeldAttention::QueriesKeysValues => held.extend([Site::Q, Site::K, Site::V]),
-        }
+        let mut held = vec![Site::Z];
         if policy.mlps == Recompute::Frozen {
             held.push(Site::MlpPost);
         }

@@ -152,8 +152,8 @@ impl Job {
         let receivers: Vec<&Receiver> =
             paths.iter().flat_map(|&path| &self.receivers[self.paths[path].receivers]).collect();
         let mut rows = Vec::new();
-        for (prompt, &read) in batch.readout_positions().iter().enumerate() {
-            for position in 0..=read {
+        for prompt in 0..batch.prompts.len() {
+            for position in 0..=batch.last_read(prompt) {
                 let begins = begins(&self.senders[senders], batch, config, prompt, position);
                 let Some(begins) = begins else { continue };
                 let row = CarriedRow { begins, senders, prompt, position };

@@ -193,7 +193,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         // After attention of the last layer, only the read positions matter.
         let read_alone = entry.depth() >= Entry::Mid(config.n_layers - 1).depth();
         let positions = |prompt: usize| match read_alone {
-            true => vec![batch.readout_positions()[prompt]],
+            true => batch.reads(prompt).to_vec(),
             false => (first..batch.pairs.width()).collect(),
         };
         let rows = self.places(second, positions);

@@ -132,7 +132,7 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         for (layer, input) in self.above(second) {
             let narrow = layer == last && !matches!(input, Input::ResidPre | Input::K | Input::V);
             let positions = |prompt: usize| match narrow {
-                true => vec![batch.readout_positions()[prompt]],
+                true => batch.reads(prompt).to_vec(),
                 false => (second.first..batch.pairs.width()).collect(),
             };
             let places = self.places(second, positions);

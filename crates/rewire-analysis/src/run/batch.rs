@@ -31,6 +31,8 @@ pub(crate) struct PromptBatch {
 pub(crate) struct PromptBatches<'a> {
     pairs: &'a PromptPairs,
     reads: Reads,
+    /// Number of positions that the metric reads in each prompt.
+    reads_per_prompt: usize,
     size: usize,
     reaches: Reaches,
 }
@@ -50,14 +52,16 @@ pub(crate) fn batches<'a, M: Metric>(
     size: usize,
 ) -> Result<PromptBatches<'a>, AnalysisError> {
     let reads = metric.reads();
-    if reads.positions.len() != pairs.len() {
-        return Err(AnalysisError::MetricOfOtherPairs { expected: pairs.len(), found: reads.positions.len() });
+    let reads_per_prompt = metric.positions_per_prompt().max(1);
+    if reads.positions.len() != pairs.len() * reads_per_prompt {
+        let found = reads.positions.len() / reads_per_prompt;
+        return Err(AnalysisError::MetricOfOtherPairs { expected: pairs.len(), found });
     }
-    if let Some(prompt) = reads.positions.iter().position(|&p| p >= pairs.width()) {
-        let (position, width) = (reads.positions[prompt], pairs.width());
+    if let Some(at) = reads.positions.iter().position(|&p| p >= pairs.width()) {
+        let (prompt, position, width) = (at / reads_per_prompt, reads.positions[at], pairs.width());
         return Err(AnalysisError::ReadOutside { prompt, position, width });
     }
-    Ok(PromptBatches { pairs, reads, size: size.max(1), reaches: Reaches::Differing })
+    Ok(PromptBatches { pairs, reads, reads_per_prompt, size: size.max(1), reaches: Reaches::Differing })
 }
 
 impl PromptBatches<'_> {
@@ -82,10 +86,15 @@ impl PromptBatches<'_> {
     pub(crate) fn get(&self, number: usize) -> PromptBatch {
         let prompts = self.prompts(number);
         let pairs = self.pairs.batch(prompts.clone());
-        let positions = self.reads.positions[prompts.clone()].to_vec();
+        let per_prompt = self.reads_per_prompt;
+        let positions = self.reads.positions[prompts.start * per_prompt..prompts.end * per_prompt].to_vec();
         let differences: Vec<_> = (0..pairs.len()).map(|p| pairs.first_difference(p)).collect();
         let first_difference = positions.iter().chain(differences.iter().flatten()).copied().min().unwrap_or(0);
-        let readout = Readout { positions: ReadPositions::Each(positions), columns: self.reads.columns.clone() };
+        let positions = match per_prompt {
+            1 => ReadPositions::Each(positions),
+            _ => ReadPositions::Several { positions, per_prompt },
+        };
+        let readout = Readout { positions, columns: self.reads.columns.clone() };
         let differ =
             |(clean, corrupted): (Vec<u32>, Vec<u32>)| clean.iter().zip(&corrupted).map(|(a, b)| a != b).collect();
         let differing = Some(pairs.clean().into_iter().zip(pairs.corrupted()).map(differ).collect());
@@ -121,12 +130,32 @@ impl PromptBatch {
         [self.prompts.len(), self.prompts.len() * (self.pairs.width() - first)]
     }
 
-    /// Returns the position that the metric reads, per prompt.
-    pub(crate) fn readout_positions(&self) -> &[usize] {
+    /// Returns the positions that the metric reads, prompt by prompt.
+    pub(crate) fn all_reads(&self) -> &[usize] {
         match &self.readout.positions {
-            ReadPositions::Each(positions) => positions,
+            ReadPositions::Each(positions) | ReadPositions::Several { positions, .. } => positions,
             ReadPositions::All => &[],
         }
+    }
+
+    /// Returns the number of positions that the metric reads in each prompt.
+    pub(crate) fn reads_per_prompt(&self) -> usize {
+        match self.readout.positions {
+            ReadPositions::Several { per_prompt, .. } => per_prompt,
+            ReadPositions::Each(_) | ReadPositions::All => 1,
+        }
+    }
+
+    /// Returns the positions that the metric reads in `prompt` (its index in this batch).
+    pub(crate) fn reads(&self, prompt: usize) -> &[usize] {
+        let per_prompt = self.reads_per_prompt();
+        &self.all_reads()[prompt * per_prompt..][..per_prompt]
+    }
+
+    /// Returns the last position that the metric reads in `prompt` (its index in this batch). The
+    /// metric does not depend on later positions.
+    pub(crate) fn last_read(&self, prompt: usize) -> usize {
+        self.reads(prompt).iter().copied().max().unwrap_or_default()
     }
 
     /// Returns whether patching `component` of `layer` at `positions` can change the metric of
@@ -141,14 +170,14 @@ impl PromptBatch {
         config: &TransformerConfig,
         positions: &Positions,
     ) -> bool {
-        let read = self.readout_positions()[prompt];
-        let Some(first) = self.first_differing(prompt).filter(|&first| first <= read) else { return false };
+        let (reads, last) = (self.reads(prompt), self.last_read(prompt));
+        let Some(first) = self.first_differing(prompt).filter(|&first| first <= last) else { return false };
         // In the last block, only keys, values and their inputs reach other positions.
         let reaches_others = matches!(component, Component::ResidPre | Component::HeadK | Component::HeadV)
             || layer + 1 < config.n_layers;
         let at = |position: usize| {
-            (first..=read).contains(&position)
-                && (reaches_others || position == read)
+            (first..=last).contains(&position)
+                && (reaches_others || reads.contains(&position))
                 && self.can_differ(prompt, component, layer, config, position)
         };
         match positions {
@@ -156,7 +185,7 @@ impl PromptBatch {
             Positions::Cell { dest, src } if src > dest && self.differing.is_some() => false,
             _ => match positions.position(prompt) {
                 Some(position) => at(position),
-                None => (first..=read).any(at),
+                None => (first..=last).any(at),
             },
         }
     }
@@ -196,7 +225,7 @@ impl PromptBatch {
     ) -> Option<usize> {
         let moved = (0..self.prompts.len()).filter(|&p| self.can_matter(p, component, layer, config, positions));
         let first = moved.map(|p| positions.position(p).unwrap_or(self.first_difference)).min()?;
-        self.readout_positions().iter().copied().chain([first]).min()
+        self.all_reads().iter().copied().chain([first]).min()
     }
 
     /// Returns the tokens of the base run, which is patched, and of the source run, which supplies

@@ -28,7 +28,7 @@ pub(crate) fn check_run<B: Backend>(
 ) -> Result<(), AnalysisError> {
     let Some(row) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
     let run = if tokens[row] == batch.pairs.clean()[row] { "clean" } else { "corrupted" };
-    let read = batch.readout_positions().get(row).copied();
+    let read = Some(batch.last_read(row));
     let prompt = Some(batch.prompts[row]);
     let what = format!("{what} on the {run} run");
     Err(AnalysisError::NotFinite { what, value: values[row], prompt, first: first_point(model, &tokens[row], read)? })

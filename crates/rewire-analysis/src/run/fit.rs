@@ -56,7 +56,7 @@ impl<'a> MemoryLimiter<'a> {
         let device = model.device();
         let free = move || rewire_tensor::memory::<B>(&device).map(|memory| memory.free);
         let estimate = MemoryEstimate::new(model.config(), batch.pairs.width(), model.precision());
-        let a_row = 16 * batch.columns(model.config()) as u64;
+        let a_row = 16 * (batch.reads_per_prompt() * batch.columns(model.config())) as u64;
         let a_token = estimate.pass_a_token_without_logits;
         Self { free: Box::new(free), a_token, a_row, execution, what, smallest_reported: Mutex::new(None) }
     }

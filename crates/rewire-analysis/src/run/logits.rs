@@ -24,10 +24,29 @@ pub fn clean_logits<B: Backend>(
     pairs: &PromptPairs,
     prompt_batch: usize,
 ) -> Result<Vec<Vec<f32>>, AnalysisError> {
+    clean_logits_at(model, pairs, &pairs.ends(), prompt_batch)
+}
+
+/// Returns the logits of the clean prompts at these positions, one per prompt, like
+/// [`clean_logits`].
+///
+/// # Errors
+/// [`AnalysisError::MetricOfOtherPairs`] if there are not as many positions as pairs;
+/// [`AnalysisError`] if the model cannot run the pairs.
+pub fn clean_logits_at<B: Backend>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    positions: &[usize],
+    prompt_batch: usize,
+) -> Result<Vec<Vec<f32>>, AnalysisError> {
+    if positions.len() != pairs.len() {
+        return Err(AnalysisError::MetricOfOtherPairs { expected: pairs.len(), found: positions.len() });
+    }
     catch_device_faults::<B, _>(&model.device(), || {
-        let mut rows = Vec::with_capacity(pairs.len());
+        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(pairs.len());
         for batch in pairs.batches(prompt_batch) {
-            let readout = Readout { positions: ReadPositions::Each(batch.ends()), columns: None };
+            let read = positions[rows.len()..][..batch.len()].to_vec();
+            let readout = Readout { positions: ReadPositions::Each(read), columns: None };
             let mut watch = Watch::new();
             let logits = model.forward(Run::tokens(model.tokens(&batch.clean())?).with_readout(readout), &mut watch)?;
             let finite = to_vec(watch.mark(nan_or_zero(&logits)));

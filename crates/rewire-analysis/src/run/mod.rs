@@ -19,7 +19,7 @@ pub(crate) mod workers;
 pub use checkpoint::{Checkpoint, WorkId};
 pub use execution::{Execution, LayerBatching, ReducedBatch, Reuse};
 pub use intervention::Intervention;
-pub use logits::{clean_logits, unpatched_metric};
+pub use logits::{clean_logits, clean_logits_at, unpatched_metric};
 pub use means::{MeanOver, mean_activations};
 pub use memory::MemoryEstimate;
 pub use question::{Direction, Question, Scale};

@@ -71,7 +71,7 @@ pub(crate) fn moving<B: Backend>(
     let moves = |group: &Vec<Node>, prompt: usize| {
         group.iter().any(|node| {
             batch.can_matter(prompt, node.component, node.layer, config, &node.positions)
-                && differs(node, prompt, batch.readout_positions()[prompt], sizes[&node.point()].view())
+                && differs(node, prompt, batch.last_read(prompt), sizes[&node.point()].view())
         })
     };
     let of_group = |group: &Vec<Node>| (0..batch.prompts.len()).map(|prompt| moves(group, prompt)).collect();

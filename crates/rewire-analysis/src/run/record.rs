@@ -44,19 +44,19 @@ pub(crate) fn record<B: Backend, M: Metric>(
     Ok(Recorded { cache: recorder.into_cache(), metric: values })
 }
 
-/// Returns the metric of each row of `logits` `[row, 1, column]`. For every metric, a row has NaN
-/// if one of its logits is not finite.
+/// Returns the metric of each row of `logits` `[row, positions read, column]`. For every metric, a
+/// row has NaN if one of its logits is not finite.
 pub(crate) fn evaluate<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
-    let [rows, _, columns] = logits.dims();
+    let [rows, reads, columns] = logits.dims();
     let nan_or_zero = nan_or_zero(&logits);
-    metric.evaluate(logits.reshape([rows, columns]), prompts) + nan_or_zero
+    metric.evaluate(logits.reshape([rows * reads, columns]), prompts) + nan_or_zero
 }
 
 /// Returns a bound on the rounding error inside the metric for each row of `logits`
-/// `[row, 1, column]`.
+/// `[row, positions read, column]`.
 pub(crate) fn rounding<B: Backend, M: Metric>(metric: &M, logits: Tensor<B, 3>, prompts: &[usize]) -> Tensor<B, 1> {
-    let [rows, _, columns] = logits.dims();
-    metric.rounding(logits.reshape([rows, columns]), prompts)
+    let [rows, reads, columns] = logits.dims();
+    metric.rounding(logits.reshape([rows * reads, columns]), prompts)
 }
 
 /// Refuses nodes and pairs that cannot be analyzed, before the model runs.

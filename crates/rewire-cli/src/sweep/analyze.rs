@@ -45,7 +45,7 @@ pub(super) fn analyze<B: AutodiffBackend>(
     let Inputs { pairs, nodes, single, reference } = inputs;
     let sizes = setup.execution(model, pairs.width());
     let prompt_batch = arguments.prompt_batch.unwrap_or(sizes.prompt_batch);
-    let metric = arguments.metric.metric(model, pairs, prompt_batch)?;
+    let metric = arguments.metric.metric(model, pairs, arguments.metric_positions(pairs)?, prompt_batch)?;
     let means = arguments.means.over(reference, prompt_batch);
     setup.step(what, |progress| {
         let (question, direction) = (Question::new(pairs, &metric).on_scale(scale), arguments.direction());

@@ -1,6 +1,6 @@
 //! The arguments of `sweep`, and the checks on their combinations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,7 +8,7 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_analysis::node::{By, NodeKind};
 use rewire_analysis::run::{Direction, Scale};
 use rewire_model::FinalNormGain;
-use rewire_tasks::PromptPairs;
+use rewire_tasks::{AnswerTokens, MetricPosition, PairsFile, PairsFileError, PromptPairs};
 
 use super::choices::{AlignName, ByName, GainName, MethodName, MetricName, NodeName};
 use super::intervene::{AblationArguments, IntegralArguments, MeanArguments};
@@ -88,8 +88,9 @@ pub struct Arguments {
     /// Metric at the end of each prompt.
     ///
     /// logit-diff-normalized (shares of the clean minus the corrupted logit difference),
-    /// logit-diff, probability (of the answers), prob-diff (answers minus wrong answers), kl
-    /// (divergence from the clean run) or accuracy.
+    /// logit-diff, probability (of the answers), prob-diff (answers minus wrong answers), log-prob
+    /// (of answers of one or more tokens; reads no wrong answers), kl (divergence from the clean
+    /// run) or accuracy.
     #[arg(
         long,
         value_enum,
@@ -98,6 +99,12 @@ pub struct Arguments {
         help_heading = WHAT
     )]
     pub(super) metric: MetricName,
+    /// Position that the metric reads [default: -1, the last token].
+    ///
+    /// A number counted from 0 (the BOS, if there is one), a negative number counted from the end,
+    /// or marked: the position that each line of --pairs gives.
+    #[arg(long, value_name = "POSITION", allow_negative_numbers = true, help_heading = WHAT)]
+    metric_position: Option<MetricPosition>,
     /// Write the effects of each prompt pair instead of their mean.
     ///
     /// Tables get a leading axis, the prompt.
@@ -232,6 +239,19 @@ impl Arguments {
                 self.metric.name()
             );
         }
+        if self.method == MethodName::LogitAttribution && self.metric_position.is_some() {
+            bail!("--method logit-attribution reads the last token; remove --metric-position");
+        }
+        if self.metric == MetricName::LogProb && self.metric_position.is_some() {
+            bail!("--metric log-prob reads the positions of the answer; remove --metric-position");
+        }
+        if self.answers() == AnswerTokens::Whole && self.metric != MetricName::LogProb {
+            bail!(
+                "--answers whole needs --metric log-prob, which reads every token of an answer; --metric {} reads one \
+                 (--answers first-token)",
+                self.metric.name()
+            );
+        }
         if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
             bail!("--final-norm-gain needs --method logit-attribution");
         }
@@ -269,6 +289,43 @@ impl Arguments {
         }
     }
 
+    /// Returns the metric and where it reads, for a heading.
+    pub(super) fn metric_in_words(&self) -> String {
+        match self.metric_position {
+            Some(MetricPosition::Marked) => format!("{} at the marked position", self.metric_name()),
+            Some(position) => format!("{} at position {position}", self.metric_name()),
+            None => self.metric_name(),
+        }
+    }
+
+    /// Returns where the metric reads, as files state it: the position, or `answer` for the tokens
+    /// of the answer.
+    pub(super) fn metric_position(&self) -> String {
+        match self.metric {
+            MetricName::LogProb => "answer".to_owned(),
+            _ => self.metric_position.unwrap_or_default().to_string(),
+        }
+    }
+
+    /// Returns the position of each prompt that the metric reads, if it reads one.
+    ///
+    /// # Errors
+    /// If a prompt lacks the position.
+    pub(super) fn metric_positions(&self, pairs: &PromptPairs) -> anyhow::Result<Vec<usize>> {
+        let position = self.metric_position.unwrap_or_default();
+        position.of(pairs).with_context(|| format!("cannot read the metric at --metric-position {position}"))
+    }
+
+    /// Returns how answers of several tokens are read.
+    fn answers(&self) -> AnswerTokens {
+        self.file.reading.answers(self.metric.answers())
+    }
+
+    /// Reads a file of prompt pairs for the metric.
+    pub(super) fn read_pairs(&self, path: &Path, source: &Source) -> Result<PairsFile, PairsFileError> {
+        self.file.reading.read(path, source, self.metric.answers())
+    }
+
     /// Returns whether logit attribution multiplies by the final norm's gain.
     pub(super) fn final_norm_gain(&self) -> FinalNormGain {
         match self.final_norm_gain {
@@ -303,7 +360,7 @@ impl Arguments {
             _ if !self.wants_mean() => Ok(Vec::new()),
             None => Ok(clean(pairs)),
             Some(path) => {
-                let read = self.file.reading.read(path, source);
+                let read = self.read_pairs(path, source);
                 Ok(clean(&read.context("cannot use the reference set of --reference")?.pairs))
             }
         }

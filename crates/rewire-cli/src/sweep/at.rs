@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rewire_analysis::node::Positions;
 use rewire_input::{cut, did_you_mean};
 use rewire_tasks::PromptPairs;
@@ -51,6 +51,9 @@ impl At {
             At::Everywhere => Positions::All,
             At::One(position) => Positions::One(position),
             At::Cell { dest, src } => Positions::Cell { dest, src },
+            At::End if (0..pairs.len()).any(|pair| pairs.begun(pair) > 0) => bail!(
+                "{what}: answers of several tokens are read at several positions; leave out @end or give a number"
+            ),
             At::End => Positions::Each(pairs.ends()),
             At::Marked => {
                 let marks = pairs.marked_positions().with_context(|| {

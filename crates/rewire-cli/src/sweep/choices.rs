@@ -7,10 +7,13 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::ValueEnum;
 use rewire_analysis::node::{By, Component, Node};
-use rewire_analysis::run::clean_logits;
+use rewire_analysis::run::clean_logits_at;
 use rewire_input::{cut, did_you_mean};
 use rewire_model::Transformer;
-use rewire_tasks::{Accuracy, BuiltinMetric, KlDivergence, LogitDiff, Probability, ProbabilityDifference, PromptPairs};
+use rewire_tasks::{
+    Accuracy, AnswerTokens, BuiltinMetric, KlDivergence, LogProbability, LogitDiff, Probability, ProbabilityDifference,
+    PromptPairs,
+};
 
 use super::single::SingleNode;
 
@@ -140,6 +143,7 @@ pub(super) enum MetricName {
     LogitDiff,
     Probability,
     ProbDiff,
+    LogProb,
     Kl,
     Accuracy,
 }
@@ -150,22 +154,37 @@ impl MetricName {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Returns the metric for these pairs. `kl` compares with the clean run, which this computes in
-    /// batches of `prompt_batch` prompts.
+    /// Returns how the answers of the pairs are read, unless `--answers` says it.
+    pub(super) fn answers(self) -> AnswerTokens {
+        match self {
+            MetricName::LogProb => AnswerTokens::Whole,
+            _ => AnswerTokens::Single,
+        }
+    }
+
+    /// Returns the metric for these pairs, at one position of each prompt; `log-prob` has its own
+    /// positions. `kl` compares with the clean run, which this computes in batches of
+    /// `prompt_batch` prompts.
     pub(super) fn metric<B: AutodiffBackend>(
         self,
         model: &Transformer<B>,
         pairs: &PromptPairs,
+        positions: Vec<usize>,
         prompt_batch: usize,
     ) -> anyhow::Result<BuiltinMetric> {
         Ok(match self {
-            MetricName::LogitDiffNormalized | MetricName::LogitDiff => BuiltinMetric::LogitDiff(LogitDiff::new(pairs)),
-            MetricName::Probability => BuiltinMetric::Probability(Probability::new(pairs)),
-            MetricName::ProbDiff => BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(pairs)),
-            MetricName::Accuracy => BuiltinMetric::Accuracy(Accuracy::new(pairs)),
+            MetricName::LogitDiffNormalized | MetricName::LogitDiff => {
+                BuiltinMetric::LogitDiff(LogitDiff::new(pairs).at(positions))
+            }
+            MetricName::Probability => BuiltinMetric::Probability(Probability::new(pairs).at(positions)),
+            MetricName::ProbDiff => {
+                BuiltinMetric::ProbabilityDifference(ProbabilityDifference::new(pairs).at(positions))
+            }
+            MetricName::LogProb => BuiltinMetric::LogProbability(LogProbability::new(pairs)),
+            MetricName::Accuracy => BuiltinMetric::Accuracy(Accuracy::new(pairs).at(positions)),
             MetricName::Kl => {
-                let reference = clean_logits(&model.valid(), pairs, prompt_batch)?;
-                BuiltinMetric::KlDivergence(KlDivergence::new(pairs, &reference))
+                let reference = clean_logits_at(&model.valid(), pairs, &positions, prompt_batch)?;
+                BuiltinMetric::KlDivergence(KlDivergence::new(pairs, &reference).at(positions))
             }
         })
     }

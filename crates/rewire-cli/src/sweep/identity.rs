@@ -19,12 +19,14 @@ pub(super) fn identity(
 ) -> anyhow::Result<Value> {
     let prompts: Vec<_> =
         pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
+    let begun: Vec<usize> = (0..pairs.len()).map(|pair| pairs.begun(pair)).collect();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "model": source.files.versions()?,
         "processed weights": source.is_processed(),
         "device": session.device().to_string(),
         "pairs": { "number": pairs.len(), "sha256": hash(&prompts)? },
+        "tokens that begin answers": hash(&begun)?,
         "positions": hash(&pairs.marked_positions())?,
         "nodes": single.map_or_else(|| nodes.iter().map(ToString::to_string).collect(), SingleNodes::names),
         "method": arguments.method.name(),
@@ -41,6 +43,7 @@ pub(super) fn identity(
         "direction": arguments.direction(),
         "positions counted from": arguments.align.name(),
         "metric": arguments.metric.name(),
+        "metric position": arguments.metric_position(),
         "prompt batch": arguments.prompt_batch,
         "numbers": arguments.numbers.describe(),
     }))

@@ -39,9 +39,8 @@ pub(super) struct PathArguments {
     receivers_apart: bool,
     /// Activations held at their base values [default: path-patching].
     ///
-    /// path-patching: z of all heads except the senders. redwood: q, k and v of all heads, which
-    /// gives the same numbers. direct: heads and MLPs, with the change added to the receivers'
-    /// inputs. Needs --method path-patching.
+    /// path-patching (or its other name redwood): z of all heads except the senders. direct: heads
+    /// and MLPs, with the change added to the receivers' inputs. Needs --method path-patching.
     #[arg(long, value_name = "POLICY", help_heading = PATHS)]
     freeze: Option<FreezePolicy>,
 }
@@ -128,7 +127,9 @@ impl PathArguments {
     pub(super) fn describe(&self) -> Value {
         let receivers: Vec<String> = self.receivers.iter().map(ToString::to_string).collect();
         let policy = self.freeze.unwrap_or_default();
-        json!({ "receivers": receivers, "apart": self.receivers_apart, "freeze": policy.to_string(), "held": policy })
+        let mut held = json!(policy);
+        held["attention"] = json!("z");
+        json!({ "receivers": receivers, "apart": self.receivers_apart, "freeze": policy.to_string(), "held": held })
     }
 
     /// Returns the name of the held activations, for the head of a report. Empty for other methods.

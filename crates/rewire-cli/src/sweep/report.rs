@@ -47,7 +47,7 @@ pub(super) fn page(
         arguments.paths.held(outcome.method),
         counted(pairs.len(), "pair"),
         outcome.direction,
-        arguments.metric_name(),
+        arguments.metric_in_words(),
         session.device(),
         arguments.numbers.summary()
     );

@@ -141,6 +141,7 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
     let mut uncertainty = describe_clusters(&pairs.clusters(), arguments.seed);
     uncertainty["tables"] = Value::Object(kinds.collect());
     notes.insert("uncertainty".to_owned(), uncertainty);
+    notes.insert("metric_position".to_owned(), json!(arguments.metric_position()));
     let of_method = method_notes(found, identity, arguments);
     notes.extend(of_method.into_iter().map(|(name, note)| (name.to_owned(), note)));
     if let Some(shortened) = &found.shortened {

@@ -34,10 +34,11 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let ModelArguments { device, memory, .. } = &arguments.model;
     let session = Session::with_numbers(*device, arguments.numbers, memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
-    let PairsFile { pairs, format, warnings } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
+    let PairsFile { pairs, format, warnings } = arguments.read_pairs(&arguments.file.pairs, &source)?;
     let origin = origin(&arguments.file.pairs, format)?;
     let single = arguments.single()?;
     let nodes = arguments.kinds()?;
+    arguments.metric_positions(&pairs)?;
     let reference = arguments.reference(&source, &pairs)?;
     if arguments.intervals {
         check_clusters(&pairs, &arguments.file.pairs)?;
@@ -107,7 +108,8 @@ fn compute(
         let mut found = analyze(&model, inputs, arguments, run)?;
         let (pairs, inner) = (inputs.pairs, model.valid());
         let prompt_batch = arguments.prompt_batch.unwrap_or(setup.execution(&inner, pairs.width()).prompt_batch);
-        found.correct = Some(Correct::count(&inner, pairs, &Margin::new(pairs), &found.outcome, prompt_batch)?);
+        let margin = Margin::new(pairs).at(arguments.metric_positions(pairs)?);
+        found.correct = Correct::count(&inner, pairs, &margin, &found.outcome, prompt_batch)?;
         if arguments.numbers.are_short() {
             found.shortened = Some(sample::compare(&load()?, &model, setup, inputs, arguments)?);
         }

@@ -183,7 +183,11 @@ mod tests {
         let divisor = 3.0 * (d_head as f64).sqrt();
         let [keys, values] = [(); 2].map(|()| random([2, earlier, heads, d_head], 1.0));
         let [k, v] = [(); 2].map(|()| random([6, own, heads, d_head], 1.0));
-        for (n, queries) in [(own, Queries::From(earlier)), (1, Queries::Each(vec![4, 8, 5, 6, 7, 8]))] {
+        for (n, queries) in [
+            (own, Queries::From(earlier)),
+            (1, Queries::Each { positions: vec![4, 8, 5, 6, 7, 8], per_row: 1 }),
+            (2, Queries::Each { positions: vec![4, 5, 7, 8, 5, 5, 6, 8, 7, 4, 8, 8], per_row: 2 }),
+        ] {
             let q = random([6, n, heads, d_head], 1.0);
             let fused = scores(q.clone().inner(), k.clone().inner(), Some(keys.clone().inner()), &queries, divisor);
             let plain = scores(q, k.clone(), Some(keys.clone()), &queries, divisor);

@@ -7,8 +7,8 @@ use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
 pub(crate) enum Queries {
     /// At this position and the following ones, the same in every row of the batch.
     From(usize),
-    /// One query per row, at these positions.
-    Each(Vec<usize>),
+    /// `per_row` queries of each row of the batch, at these positions, row by row.
+    Each { positions: Vec<usize>, per_row: usize },
 }
 
 impl Queries {
@@ -18,7 +18,7 @@ impl Queries {
     pub(crate) fn position(&self, row: usize, index: usize) -> usize {
         match self {
             Queries::From(first) => first + index,
-            Queries::Each(positions) => positions[row],
+            Queries::Each { positions, per_row } => positions[row * per_row + index],
         }
     }
 
@@ -29,9 +29,9 @@ impl Queries {
             Queries::From(first) => {
                 Tensor::<B, 2, Bool>::tril_mask([n, keys], *first as i64, device).reshape([1, 1, n, keys])
             }
-            Queries::Each(positions) => {
+            Queries::Each { positions, .. } => {
                 let hidden = positions.iter().flat_map(|&p| (0..keys).map(move |key| key > p)).collect::<Vec<bool>>();
-                Tensor::<B, 4, Bool>::from_data(TensorData::new(hidden, [batch, 1, 1, keys]), device)
+                Tensor::<B, 4, Bool>::from_data(TensorData::new(hidden, [batch, 1, n, keys]), device)
             }
         }
     }

@@ -48,34 +48,38 @@ pub(crate) struct KeysValues<B: Backend> {
     pub(crate) values: Tensor<B, 4>,
 }
 
-/// The positions that are read, one per row of the batch.
+/// The positions that are read, as many in each row of the batch.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadRows<B: Backend> {
-    /// The position per row, counted from the prompt's start.
+    /// The positions, row by row, counted from the prompt's start.
     pub(crate) positions: Vec<usize>,
-    /// Their indices into the flattened batch of computed positions, `[batch]`.
+    /// The number of positions of each row.
+    pub(crate) per_row: usize,
+    /// Their indices into the flattened batch of computed positions, `[batch * per_row]`.
     index: Tensor<B, 1, Int>,
 }
 
 impl<B: Backend> ReadRows<B> {
-    /// Makes the index for `positions`, one per row, in a batch that computes `pos` positions from
-    /// `first` on.
-    pub(crate) fn new(positions: &[usize], first: usize, pos: usize, device: &B::Device) -> Self {
-        let rows: Vec<i32> = positions.iter().enumerate().map(|(row, p)| (row * pos + p - first) as i32).collect();
+    /// Makes the index for `positions`, `per_row` of each row, in a batch that computes `pos`
+    /// positions from `first` on.
+    pub(crate) fn new(positions: &[usize], per_row: usize, first: usize, pos: usize, device: &B::Device) -> Self {
+        let index = |(i, position): (usize, &usize)| (i / per_row * pos + position - first) as i32;
+        let rows: Vec<i32> = positions.iter().enumerate().map(index).collect();
         let index = Tensor::from_data(TensorData::new(rows, [positions.len()]), device);
-        Self { positions: positions.to_vec(), index }
+        Self { positions: positions.to_vec(), per_row, index }
     }
 
-    /// Gathers these positions from `x` `[batch, pos, d_model]`. Returns `[batch, 1, d_model]`.
+    /// Gathers these positions from `x` `[batch, pos, d_model]`. Returns
+    /// `[batch, per_row, d_model]`.
     pub(crate) fn select(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, pos, width] = x.dims();
-        x.reshape([batch * pos, width]).select(0, self.index.clone()).reshape([batch, 1, width])
+        x.reshape([batch * pos, width]).select(0, self.index.clone()).reshape([batch, self.per_row, width])
     }
 }
 
 impl<B: Backend> Attention<B> {
-    /// Returns the attention output, `[batch, pos, d_model]`, or `[batch, 1, d_model]` if only one
-    /// position per row is read. `x` is the norm's output, `[batch, pos, d_model]`.
+    /// Returns the attention output, `[batch, pos, d_model]`, or `[batch, read, d_model]` if only
+    /// some positions of each row are read. `x` is the norm's output, `[batch, pos, d_model]`.
     pub(crate) fn forward<H: Hook<B>>(
         &self,
         x: Tensor<B, 3>,
@@ -94,7 +98,7 @@ impl<B: Backend> Attention<B> {
             k = hook.visit(at(Site::RotK), rotary_k.rotate(k));
         }
         let queries = match read {
-            Some(read) => Queries::Each(read.positions),
+            Some(ReadRows { positions, per_row, .. }) => Queries::Each { positions, per_row },
             None => Queries::From(first),
         };
         let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();

@@ -88,7 +88,7 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn after_rotary(&self, x: Tensor<B, 4>, positions: &[usize]) -> Tensor<B, 4> {
         match self.config.positions {
-            Positions::Rotary { dims, base } => Rotary::each(dims, base, positions, &x.device()).rotate(x),
+            Positions::Rotary { dims, base } => Rotary::each(dims, base, positions, 1, &x.device()).rotate(x),
             Positions::Learned => x,
         }
     }

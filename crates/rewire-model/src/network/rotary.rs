@@ -6,7 +6,7 @@ use rewire_tensor::{cast_like, to_f32};
 /// The rotation angles of a run's positions.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary<B: Backend> {
-    /// Cosines, `[1, pos, 1, dims]`; `[batch, 1, 1, dims]` if each row has its own position.
+    /// Cosines, `[1, pos, 1, dims]`; `[batch, pos, 1, dims]` if each row has its own positions.
     cos: Tensor<B, 4>,
     /// Sines, with the shape of `cos`.
     sin: Tensor<B, 4>,
@@ -20,9 +20,10 @@ impl<B: Backend> Rotary<B> {
         Self::new(dims, base, positions, shape, device)
     }
 
-    /// Returns the angles of one position per row.
-    pub(crate) fn each(dims: usize, base: f64, positions: &[usize], device: &B::Device) -> Self {
-        Self::new(dims, base, positions.iter().copied(), [positions.len(), 1, 1, dims], device)
+    /// Returns the angles of `per_row` positions of each row, row by row.
+    pub(crate) fn each(dims: usize, base: f64, positions: &[usize], per_row: usize, device: &B::Device) -> Self {
+        let shape = [positions.len() / per_row, per_row, 1, dims];
+        Self::new(dims, base, positions.iter().copied(), shape, device)
     }
 
     /// Returns the angles: pair `(i, i + dims / 2)` turns by `position / base^(2 i / dims)`.

@@ -56,9 +56,9 @@ pub enum LastBlock {
     /// Every computed position.
     #[default]
     AllPositions,
-    /// Only the positions that the readout names. If it names one per prompt, hooks see `hook_q`
-    /// and every later point of the last block with one position. [`ReadPositions::All`] names
-    /// every computed position.
+    /// Only the positions that the readout names. If it names one or several per prompt, hooks see
+    /// `hook_q` and every later point of the last block with as many positions.
+    /// [`ReadPositions::All`] names every computed position.
     ReadPositions,
 }
 
@@ -162,7 +162,10 @@ impl<B: Backend> Prefix<B> {
     }
 }
 
-/// The logits that a forward pass returns: `[batch, positions, columns]`.
+/// The logits that a forward pass computes and returns: `[batch, positions, columns]`.
+///
+/// An analysis derives the readout from the logits that its metric asks for (`Reads` in
+/// rewire-tasks): `Reads` belongs to all prompts, and a readout to one run of a batch of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Readout {
     /// The positions. The final norm runs only at these, and its hooks see only these.
@@ -188,6 +191,9 @@ impl Readout {
         let positions = match &self.positions {
             ReadPositions::All => ReadPositions::All,
             ReadPositions::Each(positions) => ReadPositions::Each(positions.repeat(times)),
+            ReadPositions::Several { positions, per_prompt } => {
+                ReadPositions::Several { positions: positions.repeat(times), per_prompt: *per_prompt }
+            }
         };
         Self { positions, columns: self.columns.clone() }
     }
@@ -201,6 +207,14 @@ pub enum ReadPositions {
     All,
     /// One position per prompt, counted from the prompt's start.
     Each(Vec<usize>),
+    /// Several positions per prompt, counted from the prompt's start. A position may be named
+    /// twice.
+    Several {
+        /// The positions of the first prompt, then those of the second, and so on.
+        positions: Vec<usize>,
+        /// The number of positions of each prompt.
+        per_prompt: usize,
+    },
 }
 
 impl<B: Backend> Run<B> {

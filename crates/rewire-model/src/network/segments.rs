@@ -140,7 +140,7 @@ impl<B: Backend> Segments<B> {
         let read = if self.narrows(layer) { self.read_rows(0..self.rows) } else { None };
         let rotary = self.rotary.clone().map(|keys| match (&read, &self.positions) {
             (Some(read), Positions::Rotary { dims, base }) => {
-                [Rotary::each(*dims, *base, &read.positions, &self.device), keys]
+                [Rotary::each(*dims, *base, &read.positions, read.per_row, &self.device), keys]
             }
             _ => [keys.clone(), keys],
         });
@@ -176,7 +176,13 @@ impl<B: Backend> Segments<B> {
     /// Returns the positions at which these rows are read, or `None` if all positions are read.
     fn read_rows(&self, rows: Range<usize>) -> Option<ReadRows<B>> {
         match &self.readout.positions {
-            ReadPositions::Each(positions) => Some(ReadRows::new(&positions[rows], self.first, self.pos, &self.device)),
+            ReadPositions::Each(positions) => {
+                Some(ReadRows::new(&positions[rows], 1, self.first, self.pos, &self.device))
+            }
+            ReadPositions::Several { positions, per_prompt } => {
+                let read = &positions[rows.start * per_prompt..rows.end * per_prompt];
+                Some(ReadRows::new(read, *per_prompt, self.first, self.pos, &self.device))
+            }
             ReadPositions::All => None,
         }
     }
@@ -250,12 +256,21 @@ fn check_readout<B: Backend>(run: &Run<B>, config: &TransformerConfig, first: us
     let [rows, pos] = run.start.rows();
     let batch = rows + run.joining.iter().map(|start| start.rows()[0]).sum::<usize>();
     let Readout { positions, columns } = &run.readout;
-    if let ReadPositions::Each(positions) = positions {
-        agree("positions read (one per prompt)", batch, positions.len())?;
-        for &position in positions {
-            below("position read (must be below the expected number)", first + pos, position)?;
-            below("first computed position (must not come after the position read)", position + 1, first)?;
+    let positions: &[usize] = match positions {
+        ReadPositions::All => &[],
+        ReadPositions::Each(positions) => {
+            agree("positions read (one per prompt)", batch, positions.len())?;
+            positions
         }
+        ReadPositions::Several { positions, per_prompt } => {
+            below("positions read of each prompt (must be more than the expected number)", *per_prompt, 0)?;
+            agree("positions read (as many for each prompt)", batch * per_prompt, positions.len())?;
+            positions
+        }
+    };
+    for &position in positions {
+        below("position read (must be below the expected number)", first + pos, position)?;
+        below("first computed position (must not come after the position read)", position + 1, first)?;
     }
     for &column in columns.iter().flatten() {
         below("vocabulary column read (must be below the expected number)", config.d_vocab, column)?;

@@ -77,7 +77,8 @@ pub(super) fn own(place: Place, row: &Object) -> Result<Record, String> {
         clean: of_prompt(OWN[0])?,
         corrupted: of_prompt(OWN[1])?,
         answers: of_answers(OWN[2])?,
-        wrong_answers: of_answers(OWN[3])?,
+        // Metrics that read no wrong answers do without; others refuse a pair that has none.
+        wrong_answers: get(OWN[3])?.map_or(Ok(Vec::new()), |(key, value)| answers(&key, &value))?,
         position,
     })
 }

@@ -12,7 +12,7 @@ use crate::pairs::PromptPairs;
 /// Its gradient is 0 or undefined, and methods that need gradients refuse this metric.
 #[derive(Debug, Clone)]
 pub struct Accuracy {
-    ends: Vec<usize>,
+    positions: Vec<usize>,
     answers: Vec<Vec<u32>>,
 }
 
@@ -20,8 +20,14 @@ impl Accuracy {
     /// Creates the metric for these pairs.
     #[must_use]
     pub fn new(pairs: &PromptPairs) -> Self {
-        let Probability { ends, answers } = Probability::new(pairs);
-        Self { ends, answers }
+        let Probability { positions, answers } = Probability::new(pairs);
+        Self { positions, answers }
+    }
+
+    /// Reads the logits at these positions, one per prompt, instead of at END.
+    #[must_use]
+    pub fn at(self, positions: Vec<usize>) -> Self {
+        Self { positions, ..self }
     }
 }
 
@@ -31,7 +37,7 @@ impl Metric for Accuracy {
     }
 
     fn reads(&self) -> Reads {
-        Reads { positions: self.ends.clone(), columns: None }
+        Reads { positions: self.positions.clone(), columns: None }
     }
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {

@@ -9,7 +9,7 @@ use crate::pairs::PromptPairs;
 /// KL divergence KL(reference || run) of the next-token distributions at END, in nats.
 #[derive(Debug, Clone)]
 pub struct KlDivergence {
-    ends: Vec<usize>,
+    positions: Vec<usize>,
     at_clean: AtClean,
     /// Log-probabilities of the reference, `[prompt][token]`.
     reference: Vec<Vec<f32>>,
@@ -33,7 +33,14 @@ impl KlDivergence {
             let log_sum = f64::from(max) + logits.iter().map(|l| f64::from(l - max).exp()).sum::<f64>().ln();
             logits.iter().map(|&l| (f64::from(l) - log_sum) as f32).collect()
         });
-        Self { ends: pairs.ends(), at_clean: AtClean::Varies, reference: reference.collect() }
+        Self { positions: pairs.ends(), at_clean: AtClean::Varies, reference: reference.collect() }
+    }
+
+    /// Reads the logits at these positions, one per prompt, instead of at END. The
+    /// reference's logits must be those at the same positions.
+    #[must_use]
+    pub fn at(self, positions: Vec<usize>) -> Self {
+        Self { positions, ..self }
     }
 }
 
@@ -43,7 +50,7 @@ impl Metric for KlDivergence {
     }
 
     fn reads(&self) -> Reads {
-        Reads { positions: self.ends.clone(), columns: None }
+        Reads { positions: self.positions.clone(), columns: None }
     }
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {

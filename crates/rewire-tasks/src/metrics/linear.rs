@@ -120,6 +120,11 @@ impl Metric for LinearMetric {
 }
 
 /// Mean logit of the answers minus mean logit of the wrong answers, at END.
+///
+/// Each mean is over its own set, so that sets of unequal sizes weigh the same: with answers `A`
+/// and wrong answers `W`, the metric is `sum(logit of a in A) / |A| - sum(logit of w in W) / |W|`. It
+/// does not change if a constant is added to all logits. A token that a set lists twice counts
+/// twice.
 #[derive(Debug, Clone)]
 pub struct LogitDiff(LinearMetric);
 
@@ -133,6 +138,12 @@ impl LogitDiff {
         };
         let of_pair = pairs.pairs().iter().map(|p| [weigh(&p.answers, 1.0), weigh(&p.wrong_answers, -1.0)].concat());
         Self(LinearMetric::of_finite("logit-diff", pairs.ends(), &of_pair.collect::<Vec<_>>()))
+    }
+
+    /// Reads the logits at these positions, one per prompt, instead of at END.
+    #[must_use]
+    pub fn at(self, positions: Vec<usize>) -> Self {
+        Self(LinearMetric { positions, ..self.0 })
     }
 }
 

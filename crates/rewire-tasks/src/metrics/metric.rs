@@ -2,10 +2,15 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-/// Which logits a metric reads.
+/// Which logits a metric asks for, in all prompts of an analysis.
+///
+/// It names logits and not a run: for each run of a batch of prompts, an analysis makes the model's
+/// readout (`Readout` in rewire-model) from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reads {
-    /// The position that the metric reads, per prompt.
+    /// The positions that the metric reads, prompt by prompt:
+    /// [`positions_per_prompt`](Metric::positions_per_prompt) of each, which is one unless the
+    /// metric says otherwise.
     pub positions: Vec<usize>,
     /// The vocabulary columns that the metric reads, in this order; `None` for all.
     pub columns: Option<Vec<usize>>,
@@ -31,8 +36,19 @@ pub trait Metric: Sync {
     /// Returns which logits the metric reads.
     fn reads(&self) -> Reads;
 
-    /// Returns the metric of each row, `[row]`, from `logits`, `[row, columns read]`. Row `i`
-    /// belongs to prompt `prompts[i]`.
+    /// Returns the number of positions that the metric reads in each prompt, at least 1.
+    ///
+    /// A metric that reads fewer positions in some prompts than in others names a position twice,
+    /// and ignores the second.
+    fn positions_per_prompt(&self) -> usize {
+        1
+    }
+
+    /// Returns the metric of each row of a run, `[row]`. Row `i` belongs to prompt `prompts[i]`.
+    ///
+    /// `logits` are `[row * positions, columns read]`: the logits of the first row at each position
+    /// that the metric reads, then those of the second row, and so on. If the metric reads one
+    /// position per prompt, they are `[row, columns read]`.
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1>;
 
     /// Returns whether the metric's gradient is informative.

@@ -6,10 +6,11 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use crate::metrics::metric::{Metric, Reads, UNIT_ROUNDOFF};
 use crate::pairs::PromptPairs;
 
-/// Probability that the next token is one of the answers, at END.
+/// Probability that the next token is one of the answers, at END: the sum of their probabilities,
+/// from 0 to 1.
 #[derive(Debug, Clone)]
 pub struct Probability {
-    pub(crate) ends: Vec<usize>,
+    pub(crate) positions: Vec<usize>,
     pub(crate) answers: Vec<Vec<u32>>,
 }
 
@@ -17,7 +18,13 @@ impl Probability {
     /// Creates the metric for these pairs.
     #[must_use]
     pub fn new(pairs: &PromptPairs) -> Self {
-        Self { ends: pairs.ends(), answers: pairs.pairs().iter().map(|p| p.answers.clone()).collect() }
+        Self { positions: pairs.ends(), answers: pairs.pairs().iter().map(|p| p.answers.clone()).collect() }
+    }
+
+    /// Reads the logits at these positions, one per prompt, instead of at END.
+    #[must_use]
+    pub fn at(self, positions: Vec<usize>) -> Self {
+        Self { positions, ..self }
     }
 }
 
@@ -27,7 +34,7 @@ impl Metric for Probability {
     }
 
     fn reads(&self) -> Reads {
-        Reads { positions: self.ends.clone(), columns: None }
+        Reads { positions: self.positions.clone(), columns: None }
     }
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {
@@ -51,7 +58,7 @@ impl Metric for Probability {
 /// This is the metric of the greater-than task (Hanna et al. 2023), `prob_diff` in EAP-IG.
 #[derive(Debug, Clone)]
 pub struct ProbabilityDifference {
-    ends: Vec<usize>,
+    positions: Vec<usize>,
     answers: Vec<Vec<u32>>,
     wrong_answers: Vec<Vec<u32>>,
 }
@@ -61,10 +68,16 @@ impl ProbabilityDifference {
     #[must_use]
     pub fn new(pairs: &PromptPairs) -> Self {
         Self {
-            ends: pairs.ends(),
+            positions: pairs.ends(),
             answers: pairs.pairs().iter().map(|p| p.answers.clone()).collect(),
             wrong_answers: pairs.pairs().iter().map(|p| p.wrong_answers.clone()).collect(),
         }
+    }
+
+    /// Reads the logits at these positions, one per prompt, instead of at END.
+    #[must_use]
+    pub fn at(self, positions: Vec<usize>) -> Self {
+        Self { positions, ..self }
     }
 
     /// Returns 1 at the answers and 0 elsewhere, and the same for the wrong answers.
@@ -79,7 +92,7 @@ impl Metric for ProbabilityDifference {
     }
 
     fn reads(&self) -> Reads {
-        Reads { positions: self.ends.clone(), columns: None }
+        Reads { positions: self.positions.clone(), columns: None }
     }
 
     fn evaluate<B: Backend>(&self, logits: Tensor<B, 2>, prompts: &[usize]) -> Tensor<B, 1> {

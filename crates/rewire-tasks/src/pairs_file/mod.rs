@@ -12,7 +12,7 @@ use crate::pairs::{PairsError, PromptPair, PromptPairs};
 use error::MOST_PAIRS;
 pub use error::{PairsFileError, PairsProblem};
 pub use source::{AnswerTokens, PairsSource};
-use tokens::RecordReader;
+use tokens::{ReadPair, RecordReader};
 
 /// Most problems that an error lists.
 const MOST_PROBLEMS: usize = 20;
@@ -32,6 +32,8 @@ pub struct PairsFile {
 #[derive(Default)]
 struct Collected {
     pairs: Vec<PromptPair>,
+    /// Number of tokens at the end of both prompts of each pair that begin its answers.
+    begun: Vec<usize>,
     marks: Vec<Option<usize>>,
     places: Vec<Place>,
     problems: Vec<(Place, PairsProblem)>,
@@ -83,7 +85,7 @@ pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsF
     let (Some(format), false) = (found.format, collected.pairs.is_empty()) else {
         return Err(PairsFileError::Empty { path: path.into() });
     };
-    let Collected { pairs, marks, places, .. } = collected;
+    let Collected { pairs, begun, marks, places, .. } = collected;
     let problem = |error: PairsError| match error.pair() {
         None => PairsFileError::Empty { path: path.into() },
         Some(pair) => {
@@ -91,7 +93,11 @@ pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsF
             PairsFileError::Problems { path: path.into(), problems, more: 0 }
         }
     };
-    let mut pairs = PromptPairs::new(pairs).map_err(problem)?;
+    let pairs = match source.answers {
+        AnswerTokens::Single | AnswerTokens::First => PromptPairs::new(pairs),
+        AnswerTokens::Whole => PromptPairs::with_begun_answers(pairs, begun),
+    };
+    let mut pairs = pairs.map_err(problem)?;
     if let Some(marks) = marks.into_iter().collect::<Option<Vec<usize>>>() {
         pairs = pairs.with_marked_positions(marks).map_err(problem)?;
     }
@@ -121,8 +127,9 @@ impl Collected {
             Ok((ends_in_space, reader.pair(record)?))
         });
         match read {
-            Ok((ends_in_space, (pair, mark, first_tokens))) => {
+            Ok((ends_in_space, ReadPair { pair, begun, mark, first_tokens })) => {
                 self.pairs.push(pair);
+                self.begun.push(begun);
                 self.marks.push(mark);
                 self.places.push(place);
                 self.first_tokens.extend(first_tokens.into_iter().map(|answer| (place, answer)));

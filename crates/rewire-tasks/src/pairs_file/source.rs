@@ -3,7 +3,7 @@
 use crate::formats::{Choices, Mark};
 use crate::tokenizer::Tokenizer;
 
-/// Which token stands for an answer of several tokens.
+/// How an answer of several tokens is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AnswerTokens {
     /// Each answer must be one token; several are an error.
@@ -11,6 +11,10 @@ pub enum AnswerTokens {
     Single,
     /// An answer's first token stands for it, as in EAP-IG and MIB.
     First,
+    /// All tokens of an answer count, for [`LogProbability`](crate::LogProbability): prompts are
+    /// extended as by [`PromptPairs::with_whole_answers`](crate::PromptPairs::with_whole_answers).
+    /// Wrong answers are not read and may be absent.
+    Whole,
 }
 
 /// How a file of prompt pairs is read for a model.
@@ -24,7 +28,7 @@ pub struct PairsSource<'a> {
     pub d_vocab: usize,
     /// Positions that the model has.
     pub n_ctx: usize,
-    /// Which token stands for an answer of several tokens.
+    /// How an answer of several tokens is read.
     pub answers: AnswerTokens,
     /// Which of the file's alternatives are read.
     pub choices: Choices<'a>,

@@ -5,14 +5,23 @@ use super::source::{AnswerTokens, PairsSource, token_position};
 use crate::formats::{Answer, Prompt, Record};
 use crate::pairs::{PairsError, PromptPair};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::whole_answers::WholeAnswers;
 
 /// Turns records into pairs of tokens.
 pub(super) struct RecordReader<'a> {
     pub(super) source: &'a PairsSource<'a>,
 }
 
-/// A pair, its marked position, and the answers of several tokens whose first stands for them.
-type ReadPair = (PromptPair, Option<usize>, Vec<String>);
+/// A pair of tokens.
+pub(super) struct ReadPair {
+    pub(super) pair: PromptPair,
+    /// Number of tokens at the end of both prompts that begin the answers.
+    pub(super) begun: usize,
+    /// The marked position.
+    pub(super) mark: Option<usize>,
+    /// The answers of several tokens whose first token stands for them.
+    pub(super) first_tokens: Vec<String>,
+}
 
 impl RecordReader<'_> {
     /// Whether a prompt ends in a space and an answer begins with one.
@@ -33,40 +42,85 @@ impl RecordReader<'_> {
     pub(super) fn pair(&self, record: Record) -> Result<ReadPair, PairsProblem> {
         let Record { clean, corrupted, answers, wrong_answers, position, .. } = record;
         let is_text = matches!(clean, Prompt::Text(_));
+        let prompts = [self.prompt(clean)?, self.prompt(corrupted)?];
         let mut first_tokens = Vec::new();
-        let mut tokens = |answers: Vec<Answer>| -> Result<Vec<u32>, PairsProblem> {
-            let mut tokens = Vec::with_capacity(answers.len());
-            for answer in answers {
-                let token = self.answer(answer, &mut first_tokens)?;
-                if !tokens.contains(&token) {
-                    tokens.push(token);
-                }
+        let (pair, begun) = match self.source.answers {
+            AnswerTokens::Single | AnswerTokens::First => {
+                (self.single(prompts, [answers, wrong_answers], &mut first_tokens)?, 0)
             }
-            Ok(tokens)
+            AnswerTokens::Whole => self.whole(prompts, answers)?,
         };
-        let (clean, corrupted) = (self.prompt(clean)?, self.prompt(corrupted)?);
-        let (answers, wrong_answers) = (tokens(answers)?, tokens(wrong_answers)?);
-        if let (Some(&token), Some(tokenizer)) =
-            (answers.iter().find(|token| wrong_answers.contains(token)), self.source.tokenizer)
-        {
-            return Err(PairsProblem::RightAndWrong { token: tokenizer.decode(&[token]) });
-        }
-        let pair = PromptPair { clean, corrupted, answers, wrong_answers };
-        if pair.clean.len() != pair.corrupted.len() {
-            return Err(self.unequal(&pair));
-        }
-        pair.check(0).and_then(|()| pair.check_model(0, self.source.d_vocab, self.source.n_ctx))?;
+        pair.check_model(0, self.source.d_vocab, self.source.n_ctx)?;
         let before_text = match (is_text, self.source.bos) {
             (true, Some(bos)) => usize::from(pair.clean.first() == Some(&bos)),
             _ => 0,
         };
         let mark = position.map(|mark| token_position(mark, before_text));
         if let Some(mark) = mark
-            && mark >= pair.clean.len()
+            && mark >= pair.clean.len() - begun
         {
-            return Err(PairsError::MarkOutside { pair: 0, mark: Some(mark), len: pair.clean.len() }.into());
+            return Err(PairsError::MarkOutside { pair: 0, mark: Some(mark), len: pair.clean.len() - begun }.into());
         }
-        Ok((pair, mark, first_tokens))
+        Ok(ReadPair { pair, begun, mark, first_tokens })
+    }
+
+    /// A pair whose answers, right then wrong, are one token each.
+    fn single(
+        &self,
+        [clean, corrupted]: [Vec<u32>; 2],
+        [answers, wrong_answers]: [Vec<Answer>; 2],
+        first_tokens: &mut Vec<String>,
+    ) -> Result<PromptPair, PairsProblem> {
+        if wrong_answers.is_empty() {
+            let reason = "there is no wrong answer; give `wrong_answers`, which only --metric log-prob does without";
+            return Err(PairsProblem::Content(reason.to_owned()));
+        }
+        let mut tokens = |answers: Vec<Answer>| -> Result<Vec<u32>, PairsProblem> {
+            let mut tokens = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let token = self.answer(answer, first_tokens)?;
+                if !tokens.contains(&token) {
+                    tokens.push(token);
+                }
+            }
+            Ok(tokens)
+        };
+        let (answers, wrong_answers) = (tokens(answers)?, tokens(wrong_answers)?);
+        if let (Some(&token), Some(tokenizer)) =
+            (answers.iter().find(|token| wrong_answers.contains(token)), self.source.tokenizer)
+        {
+            return Err(PairsProblem::RightAndWrong { token: tokenizer.decode(&[token]) });
+        }
+        if clean.len() != corrupted.len() {
+            return Err(self.unequal(&clean, &corrupted));
+        }
+        let pair = PromptPair { clean, corrupted, answers, wrong_answers };
+        pair.check(0)?;
+        Ok(pair)
+    }
+
+    /// A pair whose prompts end in all tokens of its answers but the last, and the number of those
+    /// tokens.
+    fn whole(
+        &self,
+        [clean, corrupted]: [Vec<u32>; 2],
+        answers: Vec<Answer>,
+    ) -> Result<(PromptPair, usize), PairsProblem> {
+        let tokens = |answer: Answer| -> Result<Vec<u32>, PairsProblem> {
+            match answer {
+                Answer::Text(text) => Ok(self.tokenizer(&text)?.encode(&text)?),
+                Answer::Id(id) => Ok(vec![id]),
+                Answer::IdOf { text, .. } => Err(PairsProblem::Content(format!(
+                    "the file gives one token id for the answer {}, and may leave out its further tokens; give the answer as text",
+                    rewire_input::quoted(&text)
+                ))),
+            }
+        };
+        let answers = answers.into_iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
+        if clean.len() != corrupted.len() {
+            return Err(self.unequal(&clean, &corrupted));
+        }
+        Ok(WholeAnswers { clean, corrupted, answers }.extended(0)?)
     }
 
     fn prompt(&self, prompt: Prompt) -> Result<Vec<u32>, PairsProblem> {
@@ -114,15 +168,15 @@ impl RecordReader<'_> {
     }
 
     /// The problem of prompts of unequal lengths, with the tokens around the first difference.
-    fn unequal(&self, pair: &PromptPair) -> PairsProblem {
-        let lengths = [pair.clean.len(), pair.corrupted.len()];
+    fn unequal(&self, clean: &[u32], corrupted: &[u32]) -> PairsProblem {
+        let lengths = [clean.len(), corrupted.len()];
         let Some(tokenizer) = self.source.tokenizer else {
             return PairsError::UnequalLengths { pair: 0, clean: lengths[0], corrupted: lengths[1] }.into();
         };
-        let same = pair.clean.iter().zip(&pair.corrupted).take_while(|(a, b)| a == b).count();
+        let same = clean.iter().zip(corrupted).take_while(|(a, b)| a == b).count();
         let pieces = |tokens: &[u32]| -> Vec<String> {
             tokens.iter().skip(same).take(6).map(|&token| tokenizer.decode(&[token])).collect()
         };
-        PairsProblem::UnequalLengths { lengths, first: same, pieces: [pieces(&pair.clean), pieces(&pair.corrupted)] }
+        PairsProblem::UnequalLengths { lengths, first: same, pieces: [pieces(clean), pieces(corrupted)] }
     }
 }

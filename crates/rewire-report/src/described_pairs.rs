@@ -53,6 +53,7 @@ fn one(pairs: &PromptPairs, number: usize) -> Value {
         "wrong_answers": tokens(wrong_answers),
         "first_difference": pairs.first_difference(number),
         "end": pairs.end(number),
+        "answer_tokens_in_prompt": pairs.begun(number),
         "marked_position": pairs.marked_positions().map(|marks| marks[number]),
     })
 }
@@ -77,7 +78,7 @@ mod tests {
             "corrupted": { "ids": [5, 7], "tokens": ["t5", "t7"] },
             "answers": { "ids": [8], "tokens": ["t8"] },
             "wrong_answers": { "ids": [9], "tokens": ["t9"] },
-            "first_difference": 1, "end": 1, "marked_position": null,
+            "first_difference": 1, "end": 1, "answer_tokens_in_prompt": 0, "marked_position": null,
         });
         assert_eq!(described["list"][1], expected);
         assert_eq!(pairs_of(2)["sha256"], described["sha256"]);

@@ -7,11 +7,13 @@ use rewire_model::Transformer;
 use rewire_tasks::{Margin, PromptPairs};
 use serde_json::{Value, json};
 
-/// The meaning of "right".
-const RIGHT: &str = "an answer has a larger logit than every wrong answer";
+/// The meaning of "right", for pairs with wrong answers and for pairs without.
+const RIGHT: [&str; 2] =
+    ["an answer has a larger logit than every wrong answer", "an answer has a larger logit than every other token"];
 
-/// The number of prompts on which the model is right: an answer has a larger logit at END than
-/// every wrong answer. For a pair without wrong answers, it must be the largest logit of all.
+/// The number of prompts on which the model is right: an answer has a larger logit than every wrong
+/// answer where the metric reads. For a pair without wrong answers, it must be the largest logit of
+/// all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Correct {
     /// Number of clean prompts on which the model is right.
@@ -20,6 +22,8 @@ pub(super) struct Correct {
     pub(super) corrupted: usize,
     /// Number of prompt pairs.
     pub(super) pairs: usize,
+    /// The meaning of "right".
+    right: &'static str,
 }
 
 impl Correct {
@@ -28,45 +32,50 @@ impl Correct {
     ///
     /// If each pair has one answer and one wrong answer, the sign of the logit difference says it,
     /// and the baselines of a sweep of the logit difference suffice. Otherwise both prompts of
-    /// each pair run once more, `prompt_batch` pairs at once.
+    /// each pair run once more, `prompt_batch` pairs at once. Returns `None` for answers of several
+    /// tokens, which no single logit decides.
     pub(super) fn count<B: Backend>(
         model: &Transformer<B>,
         pairs: &PromptPairs,
         margin: &Margin,
         outcome: &Outcome,
         prompt_batch: usize,
-    ) -> Result<Self, AnalysisError> {
+    ) -> Result<Option<Self>, AnalysisError> {
+        if (0..pairs.len()).any(|pair| pairs.begun(pair) > 0) {
+            return Ok(None);
+        }
         let is_single = pairs.pairs().iter().all(|pair| pair.answers.len() == 1 && pair.wrong_answers.len() == 1);
         let margins = match outcome.metric {
             "logit-diff" if is_single => outcome.baselines.clone(),
             _ => unpatched_metric(model, pairs, margin, prompt_batch)?,
         };
-        Ok(Self::of_margins(&margins))
+        let right = RIGHT[usize::from(pairs.pairs().iter().any(|pair| pair.wrong_answers.is_empty()))];
+        Ok(Some(Self::of_margins(&margins, right)))
     }
 
     /// Counts the margins above 0.
-    fn of_margins(Baselines { clean, corrupted }: &Baselines) -> Self {
+    fn of_margins(Baselines { clean, corrupted }: &Baselines, right: &'static str) -> Self {
         let [clean_right, corrupted_right] =
             [clean, corrupted].map(|margins| margins.iter().filter(|margin| **margin > 0.0).count());
-        Self { clean: clean_right, corrupted: corrupted_right, pairs: clean.len() }
+        Self { clean: clean_right, corrupted: corrupted_right, pairs: clean.len(), right }
     }
 
     /// Returns the counts as a sentence, for the screen and the report.
     pub(super) fn sentence(self) -> String {
-        let Self { clean, corrupted, pairs } = self;
+        let Self { clean, corrupted, pairs, right } = self;
         let prompts = if pairs == 1 { "prompt" } else { "prompts" };
         format!(
             "The model is right on {clean} of {pairs} clean {prompts} and on {corrupted} of {pairs} corrupted {prompts} \
-             ({RIGHT})."
+             ({right})."
         )
     }
 
     /// Returns a warning if the model is right on at most half of the clean prompts.
     pub(super) fn doubt(self) -> Option<String> {
-        let Self { clean, pairs, .. } = self;
+        let Self { clean, pairs, right, .. } = self;
         (2 * clean <= pairs).then(|| {
             format!(
-                "the model is right on only {clean} of {pairs} clean prompts ({RIGHT}): it does not do the task, or the \
+                "the model is right on only {clean} of {pairs} clean prompts ({right}): it does not do the task, or the \
                  answers and wrong answers are exchanged"
             )
         })
@@ -76,7 +85,7 @@ impl Correct {
     pub(super) fn describe(self, baselines: &mut Value) {
         baselines["clean_correct"] = json!(self.clean);
         baselines["corrupted_correct"] = json!(self.corrupted);
-        baselines["correct_means"] = json!(RIGHT);
+        baselines["correct_means"] = json!(self.right);
     }
 }
 
@@ -87,10 +96,11 @@ mod tests {
     #[test]
     fn a_tie_is_not_right_and_half_of_the_prompts_is_doubtful() {
         let count = |clean: &[f32]| {
-            Correct::of_margins(&Baselines { clean: clean.to_vec(), corrupted: vec![-1.0; clean.len()] })
+            let baselines = Baselines { clean: clean.to_vec(), corrupted: vec![-1.0; clean.len()] };
+            Correct::of_margins(&baselines, RIGHT[0])
         };
         let half = count(&[0.5, 0.0, -0.1, 2.0]);
-        assert_eq!(half, Correct { clean: 2, corrupted: 0, pairs: 4 });
+        assert_eq!([half.clean, half.corrupted, half.pairs], [2, 0, 4]);
         assert!(half.doubt().unwrap().contains("right on only 2 of 4 clean prompts"));
         assert_eq!(count(&[0.5, 0.0, 0.1, 2.0]).doubt(), None);
         assert!(half.sentence().starts_with("The model is right on 2 of 4 clean prompts and on 0 of 4 corrupted"));

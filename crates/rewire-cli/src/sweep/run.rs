@@ -108,11 +108,8 @@ fn compute(
         let mut found = analyze(&model, inputs, arguments, run)?;
         let (pairs, inner) = (inputs.pairs, model.valid());
         let prompt_batch = arguments.prompt_batch.unwrap_or(setup.execution(&inner, pairs.width()).prompt_batch);
-        // Of an answer of several tokens, the margin would judge the last token alone.
-        if (0..pairs.len()).all(|pair| pairs.begun(pair) == 0) {
-            let margin = Margin::new(pairs).at(arguments.metric_positions(pairs)?);
-            found.correct = Some(Correct::count(&inner, pairs, &margin, &found.outcome, prompt_batch)?);
-        }
+        let margin = Margin::new(pairs).at(arguments.metric_positions(pairs)?);
+        found.correct = Correct::count(&inner, pairs, &margin, &found.outcome, prompt_batch)?;
         if arguments.numbers.are_short() {
             found.shortened = Some(sample::compare(&load()?, &model, setup, inputs, arguments)?);
         }

@@ -3,6 +3,7 @@
 mod circuits;
 mod commands;
 mod damaged_files;
+mod guide;
 mod numbers;
 mod refusals;
 #[allow(missing_docs, unreachable_pub)]

@@ -1,6 +1,6 @@
 //! A checkpoint that stays in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +9,7 @@ use rewire_analysis::run::{Checkpoint, WorkId};
 /// Keeps the results of passes in memory, and counts the passes that were run.
 #[derive(Debug, Default)]
 pub struct Memory {
+    announced: Mutex<HashSet<WorkId>>,
     kept: Mutex<HashMap<WorkId, Vec<f32>>>,
     stored: AtomicUsize,
 }
@@ -17,6 +18,11 @@ impl Memory {
     /// Returns the number of passes that were run since the last call.
     pub fn run(&self) -> usize {
         self.stored.swap(0, Ordering::Relaxed)
+    }
+
+    /// Returns the number of passes that analyses have announced.
+    pub fn announced(&self) -> usize {
+        self.announced.lock().expect("no panic while locked").len()
     }
 
     /// Returns the number of passes that are kept.
@@ -37,6 +43,10 @@ impl Memory {
 }
 
 impl Checkpoint for Memory {
+    fn begin(&self, passes: &dyn Fn() -> Vec<WorkId>) {
+        self.announced.lock().expect("no panic while locked").extend(passes());
+    }
+
     fn load(&self, pass: WorkId) -> Option<Vec<f32>> {
         self.kept.lock().expect("no panic while locked").get(&pass).cloned()
     }

@@ -4,11 +4,16 @@ use proptest::prelude::*;
 use rewire_model::{Positions, TransformerConfig};
 use rewire_tasks::{PromptPair, PromptPairs};
 
-/// Draws a transformer configuration of either architecture, with 1 to 4 layers.
+/// Draws a transformer configuration of either architecture, with 1 to 4 layers and at least 8
+/// dimensions. In 4 dimensions a norm's variance can be so small that it magnifies float32 rounding:
+/// of 160 models with 4 dimensions the worst had 1.75 times the tolerance of [`rounding`], of 800
+/// with 8 to 24 dimensions 0.2 times; in float64 both engines agreed exactly.
+///
+/// [`rounding`]: crate::compare::rounding
 pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
     (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2).prop_map(
         |(neox, layers, heads, width, rotary)| {
-            let d_model = heads * 4 * width;
+            let d_model = (heads * 4 * width).max(8);
             match neox {
                 false => TransformerConfig::gpt2(layers, heads, d_model, 17, 12),
                 true => TransformerConfig {

@@ -42,8 +42,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    rewire_cli::start(|arguments: Arguments| match arguments.command {
-        Command::Rewire(command) => command.run(),
+    rewire_cli::start(|arguments: Arguments, interrupts| match arguments.command {
+        Command::Rewire(command) => command.run(interrupts),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Fixtures(arguments) => fixtures::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

@@ -8,17 +8,21 @@ use rewire_tensor::{MatmulPrecision, Precision};
 use serde_json::{Value, json};
 
 use crate::device::Device;
+use crate::headings::COMPUTE;
 
 /// The precision of weights, activations and matmuls.
 #[derive(Args, Clone, Copy)]
 pub(crate) struct NumberArguments {
-    /// Precision of weights and activations: f32 or bf16. bf16 takes half the memory and has 8
-    /// significant bits. Norms, softmax, logits and metrics are float32 in both cases.
-    #[arg(long, value_name = "f32|bf16", default_value = "f32")]
+    /// Precision of weights and activations.
+    ///
+    /// bf16 takes half the memory and has 8 significant bits. Norms, softmax, logits and metrics
+    /// are float32 in both cases.
+    #[arg(long, value_name = "f32|bf16", default_value = "f32", help_heading = COMPUTE)]
     pub(crate) dtype: Precision,
-    /// On an NVIDIA GPU: round the factors of float32 matmuls to TF32 (11 significant bits), which
-    /// is faster.
-    #[arg(long)]
+    /// Round the factors of float32 matmuls to TF32, on NVIDIA GPUs.
+    ///
+    /// TF32 has 11 significant bits and is faster.
+    #[arg(long, help_heading = COMPUTE)]
     pub(crate) tf32: bool,
 }
 
@@ -78,9 +82,11 @@ impl NumberArguments {
 /// The memory that a command may use.
 #[derive(Args, Default)]
 pub(crate) struct MemoryArguments {
-    /// Memory limit for activations and passes, such as 8GiB [default: the free memory of a GPU; on
-    /// the CPU, batch sizes that are the same on every machine].
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    /// Memory limit for activations and passes, such as 8GiB.
+    ///
+    /// By default, the limit is the free memory of a GPU. On the CPU, batch sizes are the same on
+    /// every machine.
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = COMPUTE)]
     pub(crate) memory_budget: Option<u64>,
 }
 

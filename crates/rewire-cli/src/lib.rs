@@ -20,6 +20,9 @@ mod bench;
 mod command;
 mod compute;
 mod device;
+mod headings;
+mod identity;
+mod interrupt;
 mod model;
 mod models;
 mod notices;
@@ -41,4 +44,5 @@ mod sweep;
 mod threads;
 
 pub use command::{Arguments, Command};
+pub use interrupt::Interrupts;
 pub use start::start;

@@ -9,5 +9,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    rewire_cli::start(|arguments: rewire_cli::Arguments| arguments.command.run())
+    rewire_cli::start(|arguments: rewire_cli::Arguments, interrupts| arguments.command.run(interrupts))
 }

@@ -15,31 +15,38 @@ use serde_json::{Value, json};
 use crate::arguments::BosChoice;
 use crate::compute::MemoryArguments;
 use crate::device::Device;
+use crate::headings::{COMPUTE, MODEL};
 use crate::output::say;
 
 /// The flags of every command that runs a model.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// Model: toy-gpt2, toy-neox; from the hub gpt2, gpt2-medium, .., pythia-160m, .. or
-    /// owner/name, each with an optional @revision; or a directory.
-    #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR")]
+    /// Name, hub repository or directory of the model.
+    ///
+    /// toy-gpt2 and toy-neox are in this program. gpt2, gpt2-medium, .., pythia-160m, .. and
+    /// owner/name come from the hub, each with an optional @revision. `rewire models` lists the
+    /// names.
+    #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR", help_heading = MODEL)]
     pub(crate) model: String,
-    /// Device to compute on: auto, flex, ndarray, cuda, cuda:N.
-    #[arg(long, default_value = "auto")]
+    /// Device: auto, flex, ndarray, cuda or cuda:N.
+    #[arg(long, default_value = "auto", help_heading = COMPUTE)]
     pub(crate) device: Device,
     #[command(flatten)]
     pub(crate) memory: MemoryArguments,
-    /// Use the weights as they are in the files: do not fold norms, do not center weights.
-    #[arg(long)]
+    /// Use the weights as they are in the files: fold and center none.
+    #[arg(long, help_heading = MODEL)]
     pub(crate) no_process_weights: bool,
-    /// BOS before text: prepend it, or leave it out (none). default prepends it if the model has
-    /// one. Prompts of token ids never get a BOS.
+    /// BOS before text: default, prepend or none.
+    ///
+    /// prepend puts it in front of every text; none leaves it out; default prepends it if the model
+    /// has one. Prompts of token ids never get a BOS.
     #[arg(
         long,
         value_enum,
         default_value = "default",
         hide_possible_values = true,
-        value_name = "default|prepend|none"
+        value_name = "CHOICE",
+        help_heading = MODEL
     )]
     pub(crate) bos: BosChoice,
 }

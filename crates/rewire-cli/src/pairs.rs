@@ -7,10 +7,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use rewire_report::names::counted;
 use rewire_tasks::{PairsFile, PromptPair, Tokenizer};
 use serde_json::json;
 
 use crate::arguments::at_least_one;
+use crate::headings::OUTPUT;
 use crate::model::{ModelArguments, Source};
 use crate::output::{print, say};
 use crate::pairs_file::PairsArguments;
@@ -33,7 +35,7 @@ enum Job {
         #[command(flatten)]
         model: ModelArguments,
         /// Number of pairs to show.
-        #[arg(long, default_value_t = 10, value_parser = at_least_one)]
+        #[arg(long, default_value_t = 10, value_parser = at_least_one, value_name = "N", help_heading = OUTPUT)]
         show: usize,
     },
     /// Write a file of prompt pairs as JSON Lines with token ids.
@@ -45,10 +47,10 @@ enum Job {
         #[command(flatten)]
         model: ModelArguments,
         /// File to write.
-        #[arg(long, value_name = "FILE.jsonl")]
+        #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
         out: PathBuf,
         /// Replace the file if it exists.
-        #[arg(long)]
+        #[arg(long, help_heading = OUTPUT)]
         force: bool,
     },
 }
@@ -67,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             found.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
             anyhow::ensure!(*force || !out.exists(), "{} exists; give --force to replace it", out.display());
             write(&found, out)?;
-            print(&format!("{} pairs written to {}\n", found.pairs.len(), out.display()))
+            print(&format!("{} written to {}\n", counted(found.pairs.len(), "pair"), out.display()))
         }
     }
 }
@@ -77,7 +79,7 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
     let pairs = &found.pairs;
     let name = |token: u32| tokenizer.map_or_else(|| token.to_string(), |tokenizer| tokenizer.decode(&[token]));
     let tokens = |tokens: &[u32]| tokens.iter().map(|&token| name(token)).collect::<Vec<_>>().join("|");
-    let mut text = format!("{} pairs from {}\n", pairs.len(), found.format);
+    let mut text = format!("{} from {}\n", counted(pairs.len(), "pair"), found.format);
     for (number, pair) in pairs.pairs().iter().enumerate().take(show) {
         let PromptPair { clean, corrupted, answers, wrong_answers } = pair;
         let differing: Vec<String> = clean
@@ -87,7 +89,7 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
             .filter(|(_, (a, b))| a != b)
             .map(|(at, (a, b))| format!("{at} ({:?} and {:?})", name(*a), name(*b)))
             .collect();
-        text += &format!("\npair {number}, {} tokens\n", clean.len());
+        text += &format!("\npair {number}, {}\n", counted(clean.len(), "token"));
         text += &format!(
             "  clean      {}\n  corrupted  {}\n",
             tokens(clean).escape_debug(),

@@ -19,6 +19,8 @@ pub(crate) const RESULTS: [&str; 4] = [TABLE_FILES[0], TABLE_FILES[1], TABLE_FIL
 
 /// The results of a command, ready to be written.
 pub(crate) struct Publication<'a> {
+    /// Everything that the results depend on.
+    pub(crate) run: Value,
     pub(crate) tables: Vec<Table>,
     /// Name of the metric that effects are measured in.
     pub(crate) metric: String,
@@ -49,7 +51,7 @@ impl Publication<'_> {
     /// Writes all files, and returns the summary.
     ///
     /// # Errors
-    /// If a file cannot be written; then no file is written.
+    /// If a file cannot be written, or after Ctrl-C; then no file is written.
     pub(crate) fn write(
         self,
         session: &Session,
@@ -58,6 +60,7 @@ impl Publication<'_> {
     ) -> anyhow::Result<String> {
         let about = About {
             command: command(),
+            run: self.run,
             model: source.name.clone(),
             config: source.config.to_hugging_face(),
             processed_weights: source.is_processed(),
@@ -75,7 +78,9 @@ impl Publication<'_> {
         };
         let mut files = self.files;
         files.push((REPORT, self.page.render().into_bytes()));
+        session.interrupts().begin_writing()?;
         write_results(directory, &self.tables, &about, files)?;
+        session.interrupts().finish_writing();
         Ok(self.summary)
     }
 }

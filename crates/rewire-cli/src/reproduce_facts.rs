@@ -15,10 +15,13 @@ use rewire_studies::facts::{self, Pairs, Patched};
 use rewire_tasks::Tokenizer;
 use serde_json::{Value, json};
 
+use crate::headings::{OUTPUT, PROMPTS};
+use crate::identity::identity;
+use crate::interrupt::Interrupts;
 use crate::model::{ModelArguments, Source};
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
-use crate::output::{WaitArguments, text_table};
+use crate::output::{OutputArguments, text_table};
 use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 use rewire_report::names::{self, token_labels};
@@ -28,19 +31,22 @@ use shown::{Found, NEXT, next_rows};
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Seed of the random words that replace the landmark. Used only if the demo's four words do
-    /// not have as many tokens as the landmark.
-    #[arg(long, default_value_t = 0)]
+    /// Seed of the random words that replace the landmark.
+    ///
+    /// Used only if the demo's four words do not have as many tokens as the landmark.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPTS)]
     seed: u64,
-    /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
-    #[arg(long, default_value = "out/reproduce-facts")]
+    /// Directory for the results.
+    ///
+    /// The files are effects.safetensors, effects.json, effects.csv and report.html.
+    #[arg(long, default_value = "out/reproduce-facts", value_name = "DIR", help_heading = OUTPUT)]
     out: PathBuf,
     #[command(flatten)]
-    wait: WaitArguments,
+    output: OutputArguments,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
+pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
+    let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer()?;
     let bos = source.bos_for_text()?;
@@ -53,7 +59,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "no corrupted prompt has as many tokens as the Eiffel Tower prompt. {}",
         left_out.join(" ")
     );
-    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    let run = identity("reproduce-facts", &session, &source, json!({ "seed": arguments.seed }))?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
     let found = on_device!(&session, |B, device| {
         let model: Transformer<B> = source.load(&device)?;
@@ -67,6 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         found.patched.iter().map(|set| (set.name.to_owned(), describe(set))).collect()
     };
     Publication {
+        run,
         tables: tables(&found),
         metric: "logit-diff-normalized".to_owned(),
         seed: arguments.seed,

@@ -12,6 +12,8 @@ use rewire_model::Transformer;
 use rewire_studies::KnownModel;
 use rewire_studies::integrated_gradients::{self, Prompts, Settings};
 
+use crate::identity::identity;
+use crate::interrupt::Interrupts;
 use crate::model::Source;
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
@@ -19,8 +21,8 @@ use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 pub(crate) use arguments::Arguments;
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
+pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
+    let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
     let range = match *arguments.range.as_slice() {
         [from, to] if from <= 0.0 && to >= 1.0 && (to - from).is_finite() => [from, to],
         _ => anyhow::bail!(
@@ -42,7 +44,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let prompts = Prompts::new(source.tokenizer()?, source.bos_for_text()?, &source.config, &settings)?;
     check_heads(&source, &arguments.heads)?;
-    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    let run = identity("reproduce-ig", &session, &source, arguments.describe())?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
 
     let known = if source.is_gpt2_small() { KnownModel::Gpt2Small } else { KnownModel::Other };
@@ -56,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let page = report::page(&session, &source, &prompts, &found, &checks, arguments, &warnings);
     Publication {
+        run,
         tables: results::tables(&found),
         metric: "logit-diff".to_owned(),
         seed: arguments.seed,

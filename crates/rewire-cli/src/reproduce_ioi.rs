@@ -15,6 +15,8 @@ use rewire_studies::ioi;
 use rewire_tasks::ioi::{IoiGenerator, Split, demo_pairs};
 use serde_json::{Value, json};
 
+use crate::identity::identity;
+use crate::interrupt::Interrupts;
 use crate::model::Source;
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
@@ -24,10 +26,11 @@ use crate::session::Session;
 pub(crate) use arguments::Arguments;
 use rewire_report::agreement;
 use rewire_report::head_edges::AXES as PATH_AXES;
+use rewire_report::names::counted;
 use shown::{Found, Set, TOP, correlation};
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
+pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
+    let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer()?;
     let bos = source.bos_for_text()?;
@@ -40,7 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Some(arguments.corruption.pairs(&prompts, tokenizer, bos)?)
         }
     };
-    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    let run = identity("reproduce-ioi", &session, &source, arguments.describe())?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
 
     let found = on_device!(&session, |B, device| {
@@ -63,6 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         found.sets.iter().map(|found| (found.set.to_owned(), describe(found))).collect()
     };
     Publication {
+        run,
         tables: tables(&found),
         metric: "logit-diff-normalized".to_owned(),
         seed: arguments.seed,
@@ -120,7 +125,8 @@ fn summary(session: &Session, source: &Source, found: &Found) -> String {
     for set in &found.sets {
         let [clean, corrupted] = set.baselines();
         let (n, name) = (set.pairs.len(), set.set);
-        text += &format!("\n{n} {name} prompts: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
+        let prompts = counted(n, &format!("{name} prompt"));
+        text += &format!("\n{prompts}: clean logit difference {clean:.4}, corrupted {corrupted:.4}\n");
         for (index, direction) in set.shown() {
             let heads = set.heads(index);
             let (header, rows) = set.table(index, TOP);

@@ -16,6 +16,8 @@ use rewire_model::Transformer;
 use rewire_report::{Labels, describe_baselines};
 use rewire_studies::pythia::{self, Sets};
 
+use crate::identity::identity;
+use crate::interrupt::Interrupts;
 use crate::model::Source;
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
@@ -28,8 +30,8 @@ use shown::Found;
 const RESULTS: [&str; 6] =
     ["effects.safetensors", "effects.csv", "effects.json", "circuit.json", "circuit.dot", REPORT];
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let session = Session::new(arguments.model.device, &arguments.model.memory)?;
+pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
+    let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
     arguments.check()?;
     let source = Source::open(&arguments.model)?;
     anyhow::ensure!(
@@ -40,7 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let settings = arguments.settings();
     let sets = Sets::new(tokenizer, source.bos_for_text()?, &settings)?;
     sets.check_model(source.config.d_vocab, source.config.n_ctx)?;
-    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
+    let run = identity("reproduce-pythia", &session, &source, arguments.describe())?;
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
     let (found, checks) = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
@@ -58,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let described = json::circuit(&source, &found, arguments);
     let page = report::page(&session, &source, &found, &checks, arguments, &warnings);
     Publication {
+        run,
         tables: tables::tables(&found),
         metric: "logit-diff-normalized".to_owned(),
         seed: arguments.seed,

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::compute::{MemoryArguments, NumberArguments};
 use crate::device::Device;
+use crate::interrupt::Interrupts;
 use crate::output::say;
 use crate::progress::StepProgress;
 
@@ -24,6 +25,7 @@ pub(crate) struct Session {
     numbers: NumberArguments,
     memory_budget: Option<u64>,
     started: Instant,
+    interrupts: Interrupts,
     seen: Arc<Seen>,
     on_fitted: Box<dyn Fn(u64) + Sync>,
     on_reduced: Box<dyn Fn(&ReducedBatch) + Sync>,
@@ -46,8 +48,8 @@ impl Session {
     ///
     /// # Errors
     /// If the program was built without the device, or the machine has no such device.
-    pub(crate) fn new(device: Device, memory: &MemoryArguments) -> anyhow::Result<Self> {
-        Self::with_numbers(device, NumberArguments::default(), memory)
+    pub(crate) fn new(device: Device, memory: &MemoryArguments, interrupts: &Interrupts) -> anyhow::Result<Self> {
+        Self::with_numbers(device, NumberArguments::default(), memory, interrupts)
     }
 
     /// Returns a run that computes in the precision of `numbers`.
@@ -59,6 +61,7 @@ impl Session {
         device: Device,
         numbers: NumberArguments,
         memory: &MemoryArguments,
+        interrupts: &Interrupts,
     ) -> anyhow::Result<Self> {
         device.check()?;
         let device = device.resolve();
@@ -71,6 +74,7 @@ impl Session {
             numbers,
             memory_budget: memory.memory_budget,
             started: Instant::now(),
+            interrupts: interrupts.clone(),
             seen,
             on_fitted: Box::new(move |bytes| {
                 of_fitted.fitted.get_or_init(|| bytes);
@@ -86,6 +90,11 @@ impl Session {
     /// Returns the device, never `auto`.
     pub(crate) fn device(&self) -> Device {
         self.device
+    }
+
+    /// Returns how far the command is, for Ctrl-C.
+    pub(crate) fn interrupts(&self) -> &Interrupts {
+        &self.interrupts
     }
 
     /// Returns the seconds since the command started.
@@ -180,7 +189,7 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session::new(Device::Flex, &MemoryArguments::default()).unwrap()
+        Session::new(Device::Flex, &MemoryArguments::default(), &Interrupts::default()).unwrap()
     }
 
     #[test]

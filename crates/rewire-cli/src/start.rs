@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::interrupt::{INTERRUPTED, Interrupts, is_interrupt};
 use crate::output::{explain, say};
 use crate::{panics, threads};
 
@@ -11,18 +12,23 @@ use crate::{panics, threads};
 const REFUSED: u8 = 2;
 
 /// Parses the process's arguments, calls `run`, and returns the exit code: 0 for success, 2 for
-/// refused input, 3 for a fault in rewire. For 2 and 3, one line on standard error gives the
-/// reason.
-pub fn start<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<()>) -> ExitCode {
+/// refused input, 3 for a fault in rewire, 130 after Ctrl-C. For 2, 3 and 130, one line on standard
+/// error gives the reason.
+pub fn start<A: Parser>(run: impl FnOnce(A, &Interrupts) -> anyhow::Result<()>) -> ExitCode {
     panics::guarded(|| {
-        // The hook applies to the whole process. Therefore the program installs it, not a library.
+        // Both apply to the whole process. Therefore the program installs them, not a library.
         rewire_tensor::install_fault_hook();
+        let interrupts = Interrupts::install(say);
         if let Err(error) = threads::check() {
             return refuse(&error);
         }
         match A::try_parse() {
-            Ok(arguments) => match run(arguments) {
+            Ok(arguments) => match run(arguments, &interrupts) {
                 Ok(()) => ExitCode::SUCCESS,
+                Err(error) if is_interrupt(&error) => {
+                    say(&interrupts.summary());
+                    ExitCode::from(INTERRUPTED)
+                }
                 Err(error) => refuse(&error),
             },
             // `answer` is an error, or the text of --help or --version. Printing it is the only

@@ -18,6 +18,12 @@ pub fn numbered(prefix: &str, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{prefix}{i}")).collect()
 }
 
+/// Returns a number and its noun, with an `s` unless the number is 1: `1 pair`, `2 pairs`.
+#[must_use]
+pub fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Returns distinct token labels: the token and its position. The token in front of a prompt is
 /// labeled BOS, to save space.
 #[must_use]
@@ -132,6 +138,14 @@ mod tests {
             wrong_answers: vec![1],
         };
         PromptPairs::new(prompts.iter().map(pair).collect()).unwrap()
+    }
+
+    #[test]
+    fn one_thing_is_counted_in_the_singular() {
+        assert_eq!(
+            [0, 1, 2].map(|n| counted(n, "generated pair")),
+            ["0 generated pairs", "1 generated pair", "2 generated pairs"]
+        );
     }
 
     #[test]

@@ -69,6 +69,7 @@ mod tests {
     fn about() -> About<'static> {
         About {
             command: vec![],
+            run: Value::Null,
             model: String::new(),
             config: Value::Null,
             processed_weights: true,

@@ -5,7 +5,7 @@ use rewire_analysis::node::NodeIndex;
 use rewire_analysis::patching::Screened;
 use rewire_tasks::PromptPairs;
 
-use crate::names;
+use crate::names::{self, counted};
 
 /// The header of [`rows`].
 pub const HEADER: [&str; 4] = ["node", "attribution", "exact", "error"];
@@ -22,13 +22,14 @@ pub fn name(screened: &Screened, place: &NodeIndex, pairs: &PromptPairs) -> Stri
 pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
     let skipped = match &screened.largest_skipped {
         Some((place, value)) => format!(
-            "{} nodes were skipped; the largest attribution among them is {value:.4} ({})",
-            screened.skipped,
+            "{} {} skipped; the largest attribution among them is {value:.4} ({})",
+            counted(screened.skipped, "node"),
+            if screened.skipped == 1 { "was" } else { "were" },
             name(screened, place, pairs)
         ),
         None => "no node was skipped".to_owned(),
     };
-    format!("{} nodes of largest attribution patched exactly; {skipped}", screened.verified.len())
+    format!("{} of largest attribution patched exactly; {skipped}", counted(screened.verified.len(), "node"))
 }
 
 /// Returns table rows of attribution and exact effect, for the first `n` verified nodes.

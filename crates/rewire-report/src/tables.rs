@@ -67,6 +67,9 @@ impl Table {
 pub struct About<'a> {
     /// The command line.
     pub command: Vec<String>,
+    /// Everything that the tables depend on, an object. A command replaces the results of a run
+    /// with another object only if it is asked to.
+    pub run: Value,
     /// The model's name or directory.
     pub model: String,
     /// The model's configuration.

@@ -1,12 +1,13 @@
 //! An output directory that one run holds.
 
 use crate::results::check_result;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::StoreError;
-use crate::lock::{Attempt, Lock};
+use crate::lock::{Attempt, Lock, remove_if_same};
 use crate::results;
 
 /// Time between the attempts of a waiting run.
@@ -18,6 +19,25 @@ pub enum Waiting<'a> {
     Refuse,
     /// Wait until the other run ends. Calls the function once, with a description of that run.
     Wait(&'a dyn Fn(&str)),
+}
+
+/// The traces of an [`OutputDirectory`] that only [`remove`](Self::remove) removes if the process
+/// ends without dropping the directory.
+#[derive(Debug)]
+pub struct Traces {
+    lock: Option<(PathBuf, File)>,
+    made: Vec<PathBuf>,
+}
+
+impl Traces {
+    /// Removes the lock of the directory, and each directory that it made and that is empty. Does
+    /// nothing once the directory is dropped.
+    pub fn remove(&self) {
+        if let Some((path, file)) = &self.lock {
+            remove_if_same(path, file);
+        }
+        remove_empty(&self.made);
+    }
 }
 
 /// An output directory that this process holds alone, until the value is dropped.
@@ -57,6 +77,13 @@ impl OutputDirectory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the traces to remove before the process ends without dropping this value, for example
+    /// from the handler of a signal.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        Traces { lock: self.lock.as_ref().and_then(|lock| lock.file().ok()), made: self.made.clone() }
     }
 
     /// Returns sentences about the leftovers of a dead run that were finished.
@@ -103,10 +130,15 @@ impl OutputDirectory {
 impl Drop for OutputDirectory {
     fn drop(&mut self) {
         drop(self.lock.take());
-        for directory in &self.made {
-            // This fails for a directory that is not empty, which then stays.
-            let _ = std::fs::remove_dir(directory);
-        }
+        remove_empty(&self.made);
+    }
+}
+
+/// Removes these directories, the deepest first, as long as they are empty.
+fn remove_empty(directories: &[PathBuf]) {
+    for directory in directories {
+        // This fails for a directory that is not empty, which then stays.
+        let _ = std::fs::remove_dir(directory);
     }
 }
 
@@ -168,6 +200,22 @@ mod tests {
         std::fs::create_dir(temporary.path().join("mine")).unwrap();
         drop(take(&temporary.path().join("mine")).unwrap());
         assert!(temporary.path().join("mine").exists());
+    }
+
+    #[test]
+    fn traces_are_removed_and_results_are_kept() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("deep/out");
+        let directory = take(&path).unwrap();
+        let traces = directory.traces();
+        // A process that ends drops nothing.
+        std::mem::forget(directory);
+        traces.remove();
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+        let directory = take(&path).unwrap();
+        directory.publish(&[("a.txt", vec![1])], &[]).unwrap();
+        directory.traces().remove();
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub enum StoreError {
     /// The directory holds an unfinished run of another command.
     #[error(
         "{directory} holds an unfinished run of another command (it differs in: {differs}); run that command again to \
-         finish it, choose another --out, or remove {record}"
+         finish it, choose another --out, or give --force to discard it ({record})"
     )]
     OtherRun {
         /// The directory.

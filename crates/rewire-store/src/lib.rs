@@ -37,7 +37,7 @@ mod record;
 mod results;
 
 pub use checksum::sha256;
-pub use directory::{OutputDirectory, Waiting};
+pub use directory::{OutputDirectory, Traces, Waiting};
 pub use error::StoreError;
 pub use record::{Key, RECORD, Record};
 pub use results::INCOMPLETE;

@@ -108,6 +108,11 @@ impl Lock {
         }
     }
 
+    /// Returns another handle of the lock's file, and its path.
+    pub(crate) fn file(&self) -> io::Result<(PathBuf, File)> {
+        Ok((self.path.clone(), self.file.try_clone()?))
+    }
+
     /// Returns whether the file at the lock's path is still this lock.
     pub(crate) fn is_held(&self) -> bool {
         is_at(&self.path, &self.file)
@@ -206,7 +211,8 @@ pub(crate) fn is_at(path: &Path, _: &File) -> bool {
     path.exists()
 }
 
-fn remove_if_same(path: &Path, file: &File) {
+/// Removes the file at `path` if it is this file.
+pub(crate) fn remove_if_same(path: &Path, file: &File) {
     if is_at(path, file) {
         let _ = std::fs::remove_file(path);
     }

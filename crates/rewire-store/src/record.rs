@@ -111,6 +111,12 @@ impl<'d> Record<'d> {
         self.kept.len()
     }
 
+    /// Returns whether an earlier run of the same command finished a pass.
+    #[must_use]
+    pub fn has(&self, key: Key) -> bool {
+        self.kept.contains_key(&key)
+    }
+
     /// Returns one sentence that names the damaged lines, if there are any.
     #[must_use]
     pub fn notices(&self) -> &[String] {
@@ -258,9 +264,10 @@ impl<'d> Record<'d> {
             let named: Vec<String> = damaged.iter().take(5).map(usize::to_string).collect();
             let more = if damaged.len() > named.len() { ", .." } else { "" };
             self.notices.push(format!(
-                "{}: {} damaged lines (line {}{more}); the passes of these lines are computed again",
+                "{}: {} damaged line{} (line {}{more}), whose passes are computed again",
                 self.path.display(),
                 damaged.len(),
+                if damaged.len() == 1 { "" } else { "s" },
                 named.join(", ")
             ));
         }

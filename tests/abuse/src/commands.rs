@@ -80,6 +80,13 @@ impl Line {
         self.arguments.iter().copied().chain(["--out", out]).collect()
     }
 
+    /// Returns the whole command line. It replaces the results of another command, if there are
+    /// any.
+    pub(crate) fn replacing<'a>(&'a self, out: &'a str) -> Vec<&'a str> {
+        let force = if self.name == "train-toy" { &[][..] } else { &["--force"] };
+        self.arguments_to(out).into_iter().chain(force.iter().copied()).collect()
+    }
+
     /// Returns the directory that holds its files.
     pub(crate) fn files(&self, out: &Path) -> std::path::PathBuf {
         if self.below.is_empty() { out.to_owned() } else { out.join(self.below) }

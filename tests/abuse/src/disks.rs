@@ -42,7 +42,7 @@ pub(crate) fn full(trials: &mut Trials) -> anyhow::Result<()> {
         ensure!(kept.join("effects.json").exists(), "the older results are gone: {}", ended.stderr);
     }
     std::fs::create_dir_all(&kept)?;
-    trials.program.succeed(directory.path(), &line.arguments_to("kept/o"))?;
+    trials.program.succeed(directory.path(), &line.replacing("kept/o"))?;
     check_equal(&read(&kept)?, &reference.files).with_context(|| format!("{} after a full disk", line.name))
 }
 
@@ -65,7 +65,7 @@ fn on_small_disk(
     let program = trials.program.path().display().to_string();
     let first =
         if older { format!("'{program}' reproduce-facts --out disk/o >/dev/null || exit 97") } else { String::new() };
-    let words: Vec<String> = line.arguments_to("disk/o").iter().map(|word| format!("'{word}'")).collect();
+    let words: Vec<String> = line.replacing("disk/o").iter().map(|word| format!("'{word}'")).collect();
     let script = format!(
         "mount -t tmpfs -o size=24m tmpfs disk || exit 99\n{first}\n\
          dd if=/dev/zero of=disk/filler bs=1k >/dev/null 2>&1\n\
@@ -85,12 +85,12 @@ fn on_small_disk(
 /// Limits the size of files, which ends the process with a signal or an error.
 fn limited_files(trials: &mut Trials, directory: &Path, line: Line) -> anyhow::Result<()> {
     trials.program.succeed(directory, &["reproduce-facts", "--out", "o"])?;
-    let words: Vec<String> = line.arguments_to("o").iter().map(|word| format!("'{word}'")).collect();
+    let words: Vec<String> = line.replacing("o").iter().map(|word| format!("'{word}'")).collect();
     let script = format!("ulimit -f 256; exec '{}' {}", trials.program.path().display(), words.join(" "));
     checked(&Command::new("sh").args(["-c", &script]).current_dir(directory).stdin(Stdio::null()).output()?)?;
     let out = directory.join("o");
     check_one_run(&out)?;
-    trials.program.succeed(directory, &line.arguments_to("o"))?;
+    trials.program.succeed(directory, &line.replacing("o"))?;
     check_equal(&read(&out)?, &trials.reference(line)?.files).context("after a limit on file sizes")
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::commands::{self, Line, share, start};
+use crate::commands::{self, Line, share};
 use crate::program::kill_after;
 use crate::results::{check_equal, check_one_run, read};
 use crate::trials::Trials;
@@ -30,10 +30,10 @@ pub(crate) fn kill(trials: &mut Trials) -> anyhow::Result<()> {
     let kills = 1 + trials.number() % 3;
     for _ in 0..kills {
         let delay = Duration::from_secs_f64(reference.seconds * 1.1 * share(&mut trials.random));
-        kill_after(start(&trials.program, directory.path(), line, "o")?, delay)?;
+        kill_after(trials.program.start(directory.path(), &line.replacing("o"))?, delay)?;
         check_one_run(&files).with_context(|| format!("{} killed after {delay:?}", line.name))?;
     }
-    let ended = trials.program.succeed(directory.path(), &line.arguments_to("o"))?;
+    let ended = trials.program.succeed(directory.path(), &line.replacing("o"))?;
     ensure!(!ended.stderr.contains("damaged"), "a kill damaged the record: {}", ended.stderr);
     let mut found = read(&files)?;
     ensure!(found.remove(MINE.0).as_deref() == Some(MINE.1.as_bytes()), "the user's own file is gone");

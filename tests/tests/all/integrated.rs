@@ -341,6 +341,7 @@ proptest! {
             let run = || integrated_gradients(&model, asked(&pairs, &metric), nodes, &integral, &execution).unwrap();
             let whole = run();
             prop_assert_eq!(memory.run(), memory.kept());
+            prop_assert_eq!(memory.announced(), memory.kept());
             let lost = memory.lose(lost);
             prop_assert_eq!(&run(), &whole);
             prop_assert_eq!(memory.run(), lost);
@@ -351,6 +352,7 @@ proptest! {
         let run = |by: &Intervention<Flex>| ablation(&inner, asked(&pairs, &metric), &[HEADS], by, &execution).unwrap();
         let zero = run(&Intervention::Zero);
         prop_assert_eq!(memory.run(), memory.kept());
+        prop_assert_eq!(memory.announced(), memory.kept());
         let lost = memory.lose(lost);
         prop_assert_eq!(&run(&Intervention::Zero), &zero);
         prop_assert_eq!(memory.run(), lost);

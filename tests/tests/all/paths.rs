@@ -318,6 +318,7 @@ proptest! {
         let reported = *last.lock().unwrap();
         prop_assert_eq!(reported.0, reported.1);
         prop_assert_eq!(memory.run(), memory.kept());
+        prop_assert_eq!(memory.announced(), memory.kept());
         let lost = memory.lose(lost);
         prop_assert_eq!(&follow(FreezePolicy::path_patching(), &kept), &whole);
         prop_assert_eq!(memory.run(), lost);

@@ -312,6 +312,8 @@ proptest! {
         let kept = Execution { token_budget: 20, prompt_batch: 2, workers: Some(workers), checkpoint: &memory, ..Execution::default() };
         let whole = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(memory.run(), memory.kept());
+        let of_patching = memory.kept();
+        prop_assert_eq!(memory.announced(), of_patching);
         let lost = memory.lose(lost);
         let again = activation_patching(&model, asked(&pairs, &metric), &kinds, Direction::Noising, &kept).unwrap();
         prop_assert_eq!(&again, &whole);
@@ -325,6 +327,7 @@ proptest! {
         let kept_too = Execution { gradient_batch: 1, ..kept };
         let estimated = attribution(&kept_too);
         prop_assert_eq!(memory.run(), pairs.len());
+        prop_assert_eq!(memory.announced(), of_patching + pairs.len());
         prop_assert_eq!(&attribution(&kept_too), &estimated);
         prop_assert_eq!(memory.run(), 0);
         prop_assert_eq!(&attribution(&Execution { checkpoint: &(), ..kept_too }), &estimated);

@@ -85,6 +85,9 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
     catch_device_faults::<B, _>(&model.device(), || {
         let at = Linearity { method: "attribution patching", at: direction, has_other_direction: true };
         let estimation = Estimation { model, metric, nodes, edges, direction, width: pairs.width() };
+        let size = execution.gradient_batch_size::<B>(pairs.len(), &model.device());
+        let batched = batches(pairs, metric, size)?;
+        execution.checkpoint.begin(&|| batched.iter().map(|batch| estimation.id(&batch)).collect());
         let estimated =
             by_batch(model, question, at, execution, |batch| estimation.resumed(batch, execution.checkpoint))?;
         let vanished = estimated.metrics.vanished(pairs, metric)?;
@@ -124,13 +127,18 @@ struct Estimation<'a, B: Differentiable, M> {
 }
 
 impl<B: Differentiable, M: Metric> Estimation<'_, B, M> {
+    /// Returns the id of a batch in the checkpoint.
+    fn id(&self, batch: &PromptBatch) -> WorkId {
+        WorkId::new(batch.prompts[0], 0, &self.description(batch))
+    }
+
     /// Returns a batch's estimates and metrics from the checkpoint, or computes and stores them.
     fn resumed(
         &self,
         batch: &PromptBatch,
         checkpoint: &dyn Checkpoint,
     ) -> Result<Estimated<Vec<ArrayD<f32>>>, AnalysisError> {
-        let pass = WorkId::new(batch.prompts[0], 0, &self.description(batch));
+        let pass = self.id(batch);
         let shapes = self.shapes(batch.prompts.len());
         if let Some(kept) = checkpoint.load(pass).and_then(|kept| split_checkpoint(kept, &shapes)) {
             return Ok(kept);

@@ -141,18 +141,17 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
 
         let works = works(nodes, integral.scope, config);
         let total = works.len() * pairs.len();
+        let size = execution.gradient_batch_size::<B>(pairs.len(), &model.device());
+        let batched = batches_for(&integral.baseline, pairs, metric, size)?;
+        execution.checkpoint.begin(&|| {
+            let lines = |prompt| works.iter().enumerate().map(move |(i, work)| id(nodes, *work, i, integral, prompt));
+            (0..batched.len()).flat_map(|number| lines(batched.prompts(number).start)).collect()
+        });
         let mut done = 0;
         (execution.progress)(done, total);
         let mut parts = Vec::new();
         let mut most_steps = vec![vec![0; config.n_layers]; nodes.len()];
-        for batch in batches_for(
-            &integral.baseline,
-            pairs,
-            metric,
-            execution.gradient_batch_size::<B>(pairs.len(), &model.device()),
-        )?
-        .iter()
-        {
+        for batch in batched.iter() {
             let integration = Integration {
                 model,
                 metric,
@@ -226,6 +225,24 @@ fn works(nodes: &[NodeKind], scope: LineScope, config: &TransformerConfig) -> Ve
     works
 }
 
+/// Returns the id in the checkpoint of a line, of the batch that begins with `prompt`.
+fn id<B: Backend>(
+    nodes: &[NodeKind],
+    Work { kind, layer, unit }: Work,
+    number: usize,
+    integral: &IntegratedGradientsOptions<B>,
+    prompt: usize,
+) -> WorkId {
+    let IntegratedGradientsOptions { baseline, scope, quadrature, tolerance, refinements } = integral;
+    let kind = nodes[kind];
+    let node = Node { layer, component: kind.component, unit, positions: Positions::All };
+    let plan = format!(
+        "integrated gradients of {kind}, line of {scope} {node} to {}, {quadrature}, tolerance {tolerance}, refined {refinements} times, refined",
+        baseline.name(),
+    );
+    WorkId::new(prompt, number, &plan)
+}
+
 /// Integrals over one batch of prompts.
 struct Integration<'a, B: Differentiable, M> {
     model: &'a Transformer<B>,
@@ -245,14 +262,7 @@ impl<B: Differentiable, M: Metric> Integration<'_, B, M> {
         execution: &Execution,
     ) -> Result<OfLine, AnalysisError> {
         let kind = nodes[work.kind];
-        let IntegratedGradientsOptions { baseline, scope, quadrature, tolerance, refinements } = self.integral;
-        let Work { layer, unit, .. } = work;
-        let node = Node { layer, component: kind.component, unit, positions: Positions::All };
-        let plan = format!(
-            "integrated gradients of {kind}, line of {scope} {node} to {}, {quadrature}, tolerance {tolerance}, refined {refinements} times, refined",
-            baseline.name(),
-        );
-        let pass = WorkId::new(self.batch.prompts[0], number, &plan);
+        let pass = id(nodes, work, number, self.integral, self.batch.prompts[0]);
         let n_prompts = self.batch.prompts.len();
         let of_layer = no_effects(kind, self.model.config(), n_prompts, self.batch.pairs.width()).len()
             / self.model.config().n_layers;

@@ -118,6 +118,10 @@ fn sweep_within<B: Backend, M: Metric>(
     let all: usize = nodes.iter().map(|kind| count(*kind, config, pairs.width())).sum();
     let total = pairs.len() * only.map_or(all, BTreeSet::len);
     let mut done = 0;
+    if execution.reuse == Reuse::Everything {
+        let of_batch = |batch: PromptBatch| Sweep::new(model, metric, &batch, nodes, target, execution).ids();
+        execution.checkpoint.begin(&|| batches.iter().flat_map(&of_batch).collect());
+    }
     (execution.progress)(done, total);
     let mut changes = Vec::new();
     for batch in batches.iter() {
@@ -259,6 +263,11 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
     fn id(&self, number: usize) -> WorkId {
         let plan = format!("{} by {} {}", self.direction, self.by, self.passes[number].describe(self.nodes));
         WorkId::new(self.batch.prompts[0], number, &plan)
+    }
+
+    /// Returns the ids of all passes.
+    fn ids(&self) -> Vec<WorkId> {
+        (0..self.passes.len()).map(|number| self.id(number)).collect()
     }
 
     /// Returns the metrics of a pass, if the checkpoint has them.

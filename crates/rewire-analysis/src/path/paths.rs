@@ -255,6 +255,18 @@ fn follow<B: Backend, M: Metric>(
             None => run_baselines(model, metric, &batches, execution)?,
         };
         let factor = effect_scale(&baselines, scale)?;
+        if execution.reuse == Reuse::Everything {
+            execution.checkpoint.begin(&|| {
+                let of_batch = |batch: PromptBatch| {
+                    let job = Job::of_batch(senders, receivers, paths, &batch);
+                    let units = job.units(&batch, model.config(), execution.token_budget);
+                    let numbered = units.iter().enumerate();
+                    let ids = numbered.map(|(i, unit)| id(&unit_names(&job, unit), i, &batch, direction, policy));
+                    ids.collect::<Vec<_>>()
+                };
+                batches.iter().flat_map(of_batch).collect()
+            });
+        }
         for batch in batches.iter() {
             let batch = &batch;
             let from = batch.prompts[0];
@@ -296,6 +308,20 @@ fn follow<B: Backend, M: Metric>(
         (execution.progress)(total, total);
         Ok(Followed { baselines, factor, changes, received })
     })
+}
+
+/// Returns the name of each path of a work chunk.
+fn unit_names(job: &Job, unit: &WorkChunk) -> Vec<String> {
+    let name = |&path: &usize| {
+        let PathPair { senders, receivers } = job.paths[path];
+        format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
+    };
+    unit.paths.iter().map(name).collect()
+}
+
+/// Returns the id in the checkpoint of the work chunk with these paths.
+fn id(paths: &[String], number: usize, batch: &PromptBatch, direction: Direction, policy: FreezePolicy) -> WorkId {
+    WorkId::new(batch.prompts[0], number, &format!("path patching {direction} {policy} {}", paths.join("; ")))
 }
 
 /// The base run and the source run on one prompt batch.
@@ -365,19 +391,8 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
         number: usize,
         execution: &Execution,
     ) -> Result<Vec<f32>, AnalysisError> {
-        let ends: Vec<_> = unit
-            .paths
-            .iter()
-            .map(|&path| {
-                let PathPair { senders, receivers } = job.paths[path];
-                format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
-            })
-            .collect();
-        let id = WorkId::new(
-            self.batch.prompts[0],
-            number,
-            &format!("path patching {} {} {}", self.direction, self.policy, ends.join("; ")),
-        );
+        let ends = unit_names(job, unit);
+        let id = id(&ends, number, self.batch, self.direction, self.policy);
         let expected = unit.paths.len() * self.base_metric.len();
         let sent = |path: usize| ends[path].clone();
         let check = |metrics: Vec<f32>| {

@@ -5,6 +5,10 @@ use std::io;
 /// Stores the finished passes of a sweep. Stored passes do not change the results: a resumed sweep
 /// gives, byte for byte, the results of an uninterrupted one.
 pub trait Checkpoint: Sync {
+    /// Called before the passes of an analysis, or of a part of it. `passes` returns the ids of
+    /// these passes, for a count of all passes and of the stored ones. Does nothing by default.
+    fn begin(&self, _passes: &dyn Fn() -> Vec<WorkId>) {}
+
     /// Returns the stored numbers of a pass, or `None` if the pass was not stored. For an exact
     /// sweep, they are the metrics, one per patch and prompt. For attribution, they are the
     /// estimates for one batch of prompts.

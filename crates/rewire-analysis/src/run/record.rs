@@ -109,9 +109,14 @@ pub(crate) fn run_baselines<B: Backend, M: Metric>(
     execution: &Execution,
 ) -> Result<Baselines, AnalysisError> {
     let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
+    let id = |number: usize| WorkId::new(batches.prompts(number).start, 0, "unpatched runs");
+    // The runs of a single batch are not stored.
+    if batches.len() > 1 {
+        execution.checkpoint.begin(&|| (0..batches.len()).map(id).collect());
+    }
     for number in 0..batches.len() {
         let prompts = batches.prompts(number);
-        let id = WorkId::new(prompts.start, 0, "unpatched runs");
+        let id = id(number);
         let both = match execution.checkpoint.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
             Some(kept) => kept,
             None => {

@@ -13,51 +13,63 @@ use super::workloads::{Setting, TOKENS, Work};
 use crate::arguments::an_even_number;
 use crate::compute::{MemoryArguments, NumberArguments};
 use crate::device::Device;
+use crate::headings::{COMPUTE, PEER, WHAT};
 use crate::session::Session;
 use crate::threads::number;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Device to compute on: auto, flex, ndarray, cuda, cuda:N.
-    #[arg(long, default_value = "auto")]
+    /// Device: auto, flex, ndarray, cuda or cuda:N.
+    #[arg(long, default_value = "auto", help_heading = COMPUTE)]
     pub(super) device: Device,
     /// Shapes of the models.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "gpt2-small")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "gpt2-small", help_heading = WHAT)]
     pub(super) sizes: Vec<Size>,
-    /// Works to time [default: all except neurons and neurons-one-pair, which take minutes].
-    #[arg(long, value_enum, value_delimiter = ',')]
+    /// Works to time.
+    ///
+    /// By default, all works except neurons and neurons-one-pair, which take minutes.
+    #[arg(long, value_enum, value_delimiter = ',', help_heading = WHAT)]
     pub(super) works: Vec<Work>,
-    /// Number of timed runs per work; the median is printed. On a GPU, one run that is not counted
-    /// comes first.
-    #[arg(long, default_value_t = 3)]
+    /// Number of timed runs per work; the median is printed.
+    ///
+    /// On a GPU, one run that is not counted comes first.
+    #[arg(long, default_value_t = 3, value_name = "N", help_heading = WHAT)]
     pub(super) repeats: usize,
-    /// Number of prompt pairs, even because each pair occurs in both directions [default: 8 on the
-    /// CPU, 64 on a GPU].
-    #[arg(long, value_parser = an_even_number)]
+    /// Number of prompt pairs, an even number.
+    ///
+    /// It is even because each pair occurs in both directions. The default is 8 on the CPU and 64
+    /// on a GPU.
+    #[arg(long, value_parser = an_even_number, value_name = "N", help_heading = WHAT)]
     pub(super) pairs: Option<usize>,
     #[command(flatten)]
     pub(super) numbers: NumberArguments,
     #[command(flatten)]
     pub(super) memory: MemoryArguments,
     /// Seed of the random weights and prompts.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = WHAT)]
     pub(super) seed: u64,
     /// Largest number of tokens in one pass of a sweep.
-    #[arg(long)]
+    #[arg(long, value_name = "N", help_heading = COMPUTE)]
     pub(super) token_budget: Option<usize>,
-    /// Also run each work on TransformerLens, in float32 and on the same device, alternating with
-    /// Rewire, and print the ratios.
-    #[arg(long)]
+    /// Also run each work on TransformerLens, and print the ratios.
+    ///
+    /// TransformerLens runs in float32 and on the same device, alternating with Rewire.
+    #[arg(long, help_heading = PEER)]
     pub(super) peer: bool,
-    /// Python with TransformerLens installed [default: a new environment in target/peer].
-    #[arg(long, requires = "peer")]
+    /// Python with TransformerLens installed.
+    ///
+    /// By default, a new environment in target/peer. Needs --peer.
+    #[arg(long, requires = "peer", value_name = "FILE", help_heading = PEER)]
     pub(super) python: Option<PathBuf>,
-    /// Largest number of patches that TransformerLens runs per work; the time of all patches is
-    /// extrapolated.
-    #[arg(long, default_value_t = 144)]
+    /// Largest number of patches that TransformerLens runs.
+    ///
+    /// The number is per work. The time of all patches is extrapolated.
+    #[arg(long, default_value_t = 144, value_name = "N", help_heading = PEER)]
     pub(super) peer_patches: usize,
-    /// Number of CPU threads, for Rewire and for TransformerLens.
-    #[arg(long, default_value_t = 2, value_parser = number)]
+    /// Number of CPU threads.
+    ///
+    /// For Rewire and for TransformerLens.
+    #[arg(long, default_value_t = 2, value_parser = number, value_name = "N", help_heading = COMPUTE)]
     pub(super) threads: usize,
 }
 

@@ -15,13 +15,14 @@ use super::sizes::Size;
 use super::table::{Columns, Table};
 use super::timing::timed;
 use super::workloads::{Setting, TOKENS, Work};
+use crate::interrupt::Interrupts;
 use crate::on_device::on_device;
 use crate::output::print;
 use crate::session::{Session, fault};
 
 /// Runs `bench`.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let session = Session::with_numbers(arguments.device, arguments.numbers, &arguments.memory)?;
+pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
+    let session = Session::with_numbers(arguments.device, arguments.numbers, &arguments.memory, interrupts)?;
     // The threads of the backend, which a work without passes in parallel uses.
     rayon::ThreadPoolBuilder::new()
         .num_threads(arguments.threads)

@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use clap::Args;
-use rewire_store::{OutputDirectory, StoreError, Waiting};
+use rewire_store::{OutputDirectory, Record, StoreError, Waiting};
+use serde_json::Value;
 
+use super::finished;
 use super::printing::say;
+use crate::headings::OUTPUT;
+use crate::interrupt::Interrupts;
 
 /// Returns the arguments of this command line, without the program. Replaces bytes that are not
 /// UTF-8.
@@ -16,8 +20,8 @@ pub(crate) fn command() -> Vec<String> {
 /// The choice of whether a command waits for another run that writes to its output directory.
 #[derive(Args)]
 pub struct WaitArguments {
-    /// Wait until another run has finished writing to --out, instead of failing.
-    #[arg(long)]
+    /// Wait for another run that writes to --out, instead of failing.
+    #[arg(long, help_heading = OUTPUT)]
     wait: bool,
 }
 
@@ -33,5 +37,60 @@ impl WaitArguments {
         let taken = OutputDirectory::take(out, results, &command().join(" "), waiting)?;
         taken.notices().iter().for_each(|notice| say(notice));
         Ok(taken)
+    }
+}
+
+/// The choices of a command whose output directory is in use, or holds the work of another run.
+#[derive(Args)]
+pub(crate) struct OutputArguments {
+    #[command(flatten)]
+    wait: WaitArguments,
+    /// Replace what another command left in --out.
+    ///
+    /// Without this flag, a command refuses a directory that holds the results of a run with other
+    /// settings, or an unfinished run of them. The same command may always replace its own results.
+    #[arg(long, help_heading = OUTPUT)]
+    force: bool,
+}
+
+impl OutputArguments {
+    /// Locks the output directory for this run, which will write files with the names `results`.
+    /// `run` is everything that they depend on. From now on, Ctrl-C ends a command that computes.
+    ///
+    /// # Errors
+    /// If another run is writing there and `--wait` is not given, if the directory holds the
+    /// results of another run and `--force` is not given, or if the directory cannot be used.
+    pub(crate) fn take(
+        &self,
+        out: &Path,
+        results: &[&str],
+        run: &Value,
+        interrupts: &Interrupts,
+    ) -> anyhow::Result<OutputDirectory> {
+        let directory = self.wait.take(out, results)?;
+        if !self.force {
+            finished::check(out, results, run)?;
+        }
+        interrupts.begin_computing(directory.traces());
+        Ok(directory)
+    }
+
+    /// Opens the record of the unfinished run that `identity` describes. With `--force`, removes
+    /// the record of another run.
+    ///
+    /// # Errors
+    /// As [`Record::open`].
+    pub(crate) fn record<'d>(
+        &self,
+        directory: &'d OutputDirectory,
+        identity: &Value,
+    ) -> Result<Record<'d>, StoreError> {
+        match Record::open(directory, identity) {
+            Err(StoreError::OtherRun { record, .. }) if self.force => {
+                std::fs::remove_file(&record).map_err(|source| StoreError::Write { path: record, source })?;
+                Record::open(directory, identity)
+            }
+            opened => opened,
+        }
     }
 }

@@ -5,49 +5,91 @@ use std::path::PathBuf;
 use clap::Args;
 use rewire_analysis::integrated::{Quadrature, Rule};
 use rewire_hooks::Head;
+use serde_json::{Value, json};
 
 use crate::arguments::{at_least_one, at_most_a_million, tolerance};
+use crate::headings::{INTEGRATED, OUTPUT, PROMPTS, WHAT};
 use crate::model::ModelArguments;
-use crate::output::WaitArguments;
+use crate::output::OutputArguments;
 
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// Number of generated prompts that measure accuracy in the ablation study; 0 skips the study.
-    /// The notebook uses up to 10,000.
-    #[arg(long, default_value_t = 1000, value_parser = at_most_a_million)]
+    /// Number of prompts for the ablation study.
+    ///
+    /// They are generated, and measure accuracy. 0 skips the study. The notebook uses up to 10,000.
+    #[arg(long, default_value_t = 1000, value_parser = at_most_a_million, value_name = "N", help_heading = PROMPTS)]
     pub(super) prompts: usize,
-    /// Number of generated pairs over which correlations with activation patching are averaged; 0
-    /// skips them. Default: 100, or 5 for a model with more than 10,000 neurons.
-    #[arg(long, value_name = "N", value_parser = at_most_a_million)]
+    /// Number of generated pairs for correlations; 0 skips them.
+    ///
+    /// Correlations with activation patching are averaged over these pairs. The default is 100, or
+    /// 5 for a model with more than 10,000 neurons.
+    #[arg(long, value_name = "N", value_parser = at_most_a_million, help_heading = PROMPTS)]
     pub(super) generated_pairs: Option<usize>,
     /// Seed of the generated prompts and pairs.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPTS)]
     pub(super) seed: u64,
-    /// Heads to ablate in addition to the outliers: LAYER.HEAD, separated by commas.
-    #[arg(long, value_delimiter = ',', value_parser = layer_and_head)]
+    /// Heads to ablate beside the outliers: LAYER.HEAD, ..
+    #[arg(long, value_delimiter = ',', value_parser = layer_and_head, help_heading = WHAT)]
     pub(super) heads: Vec<Head>,
     /// Number of quadrature steps.
-    #[arg(long, default_value_t = Quadrature::default().steps, value_parser = at_least_one)]
+    #[arg(
+        long,
+        default_value_t = Quadrature::default().steps,
+        value_parser = at_least_one,
+        value_name = "N",
+        help_heading = INTEGRATED
+    )]
     pub(super) steps: usize,
-    /// Quadrature rule: gauss-legendre, riemann-left, riemann-right, riemann-middle or trapezoid.
-    #[arg(long, default_value_t = Quadrature::default().rule)]
+    /// Quadrature rule.
+    ///
+    /// gauss-legendre, riemann-left, riemann-right, riemann-middle or trapezoid.
+    #[arg(long, default_value_t = Quadrature::default().rule, help_heading = INTEGRATED)]
     pub(super) rule: Rule,
-    /// Largest completeness gap: the difference between the sum of the attributions and the change
-    /// of the metric. The gap is a share of that change or, if the change is small, of a hundredth
-    /// of the terms that cancel in it. The number of steps is doubled, up to four times, until the
-    /// gap is within the tolerance. A gap that stays larger is an error.
-    #[arg(long, default_value_t = 0.001, value_parser = tolerance)]
+    /// Largest completeness gap, as a share.
+    ///
+    /// The gap is the difference between the sum of the attributions and the change of the metric.
+    /// It is a share of that change or, if the change is small, of a hundredth of the terms that
+    /// cancel in it. The number of steps is doubled, up to four times, until the gap is within the
+    /// tolerance. A gap that stays larger is an error.
+    #[arg(long, default_value_t = 0.001, value_parser = tolerance, value_name = "SHARE", help_heading = INTEGRATED)]
     pub(super) tolerance: f64,
-    /// Range of the interpolation curves; 0 is the clean activation and 1 the corrupted one.
-    #[arg(long, num_args = 2, value_names = ["FROM", "TO"], default_values_t = [-2.0, 3.0], allow_negative_numbers = true)]
+    /// Range of the interpolation curves.
+    ///
+    /// 0 is the clean activation and 1 the corrupted one.
+    #[arg(
+        long,
+        num_args = 2,
+        value_names = ["FROM", "TO"],
+        default_values_t = [-2.0, 3.0],
+        allow_negative_numbers = true,
+        help_heading = INTEGRATED
+    )]
     pub(super) range: Vec<f64>,
-    /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
-    #[arg(long, default_value = "out/reproduce-ig")]
+    /// Directory for the results.
+    ///
+    /// The files are effects.safetensors, effects.json, effects.csv and report.html.
+    #[arg(long, default_value = "out/reproduce-ig", value_name = "DIR", help_heading = OUTPUT)]
     pub(super) out: PathBuf,
     #[command(flatten)]
-    pub(super) wait: WaitArguments,
+    pub(super) output: OutputArguments,
+}
+
+impl Arguments {
+    /// Returns the arguments that the results depend on.
+    pub(super) fn describe(&self) -> Value {
+        json!({
+            "prompts": self.prompts,
+            "generated pairs": self.generated_pairs,
+            "seed": self.seed,
+            "heads": self.heads,
+            "steps": self.steps,
+            "rule": self.rule,
+            "tolerance": self.tolerance,
+            "range": self.range,
+        })
+    }
 }
 
 fn layer_and_head(text: &str) -> Result<Head, String> {

@@ -8,6 +8,7 @@ use rewire_analysis::run::Scale;
 use rewire_analysis::stats::{Comparison, Proportion};
 use rewire_hooks::Head;
 use rewire_report::Table;
+use rewire_report::names::counted;
 use rewire_studies::Check;
 use rewire_studies::integrated_gradients::{
     Ablations as Study, Aside, Averaged, BASELINES, Contrasted, FIGURES, Found, INTERVENTIONS, KINDS, Lines, Mean,
@@ -270,15 +271,17 @@ pub(super) fn summary(
     }
     if let Some(averaged) = &found.averaged {
         text += &format!(
-            "\ncorrelation with activation patching over {} generated pairs, corrupted baseline, seed {}: mean (95% \
-             bootstrap interval)\n",
-            averaged.n, averaged.seed
+            "\ncorrelation with activation patching over {}, corrupted baseline, seed {}: mean (95% bootstrap \
+             interval)\n",
+            counted(averaged.n, "generated pair"),
+            averaged.seed
         );
         text += &text_table(&AVERAGED, &averaged_rows(averaged));
         text += &[0, 1].map(|kind| format!("{}\n", averaged.conclusion(kind))).concat();
     }
     if let Some(study) = &found.study {
-        text += &format!("\nright on {} generated prompts, seed {}\n", study.whole.said.n, arguments.seed);
+        let prompts = counted(study.whole.said.n, "generated prompt");
+        text += &format!("\nright on {prompts}, seed {}\n", arguments.seed);
         if study.means_nothing() {
             text += "the model never gets the task right: the accuracies below mean nothing\n";
         }

@@ -15,50 +15,102 @@ use super::intervene::{AblationArguments, IntegralArguments, MeanArguments};
 use super::paths::PathArguments;
 use crate::arguments::at_least_one;
 use crate::compute::NumberArguments;
+use crate::headings::{ATTRIBUTION, COMPUTE, LOGIT_ATTRIBUTION, OUTPUT, UNCERTAINTY, WHAT};
 use crate::model::{ModelArguments, Source};
-use crate::output::WaitArguments;
+use crate::output::OutputArguments;
 use crate::pairs_file::PairsFileArguments;
 
+/// Examples of the three most frequent sweeps.
+const EXAMPLES: &str = "\
+Examples:
+  Patch every head; the results are in out/heads/report.html:
+    rewire sweep --pairs pairs.jsonl --model gpt2 --out out/heads
+  Estimate every neuron, and patch the 50 neurons of largest estimate exactly:
+    rewire sweep --pairs pairs.jsonl --method attribution-patching --nodes mlp_post --verify 50
+  Patch the paths from every head to the queries of head 3.1:
+    rewire sweep --pairs pairs.jsonl --method path-patching --receivers q:3.1 --out out/paths";
+
 #[derive(Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     pub(super) file: PairsFileArguments,
-    #[command(flatten)]
-    pub(super) model: ModelArguments,
-    #[command(flatten)]
-    pub(super) numbers: NumberArguments,
     /// Method that computes the effects.
-    #[arg(long, value_enum, default_value = "activation-patching")]
+    ///
+    /// activation-patching: patch each node and run the model again; exact. attribution-patching:
+    /// estimate all nodes from one backward pass. path-patching: patch the paths to --receivers;
+    /// exact. integrated-gradients: attribute the change of the metric along a line of activations.
+    /// ablation: replace each node in the clean run; exact. logit-attribution: the direct
+    /// contribution of each node to the logits.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "activation-patching",
+        hide_possible_values = true,
+        help_heading = WHAT
+    )]
     pub(super) method: MethodName,
-    /// Kinds of nodes: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
-    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges.
-    #[arg(long, value_delimiter = ',', default_value = "head_z")]
+    /// Kinds of nodes, such as head_z,mlp_out.
+    ///
+    /// resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z head_result
+    /// head_pattern mlp_post; with --method attribution-patching also head_edges.
+    #[arg(long, value_delimiter = ',', default_value = "head_z", value_name = "KINDS", help_heading = WHAT)]
     pub(super) nodes: Vec<NodeName>,
-    /// Positions of a node. all: one node for all positions; position: one node per position (for
-    /// head_pattern: per destination position); cell: one node per entry of an attention pattern
-    /// (head_pattern only); marked: one node at the position that each line of --pairs gives.
-    #[arg(long, value_enum, default_value = "all")]
+    /// Positions of a node: all, position, cell or marked.
+    ///
+    /// all: one node for all positions. position: one node per position (for head_pattern: per
+    /// destination position). cell: one node per entry of an attention pattern (head_pattern only).
+    /// marked: one node at the position that each line of --pairs gives.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "all",
+        hide_possible_values = true,
+        value_name = "POSITIONS",
+        help_heading = WHAT
+    )]
     pub(super) by: ByName,
-    /// Direction of patching [default: denoising]. denoising: patch clean activations into the
-    /// corrupted run; noising: patch corrupted activations into the clean run. Ablation, integrated
-    /// gradients and logit attribution use the clean run only.
-    #[arg(long)]
+    /// Direction: denoising or noising [default: denoising].
+    ///
+    /// denoising: patch clean activations into the corrupted run. noising: patch corrupted
+    /// activations into the clean run. Ablation, integrated gradients and logit attribution use the
+    /// clean run only.
+    #[arg(long, help_heading = WHAT)]
     pub(super) direction: Option<Direction>,
-    /// Metric of the logits at the end of each prompt.
-    #[arg(long, value_enum, default_value = "logit-diff-normalized")]
+    /// Metric at the end of each prompt.
+    ///
+    /// logit-diff-normalized (shares of the clean minus the corrupted logit difference),
+    /// logit-diff, probability (of the answers), prob-diff (answers minus wrong answers), kl
+    /// (divergence from the clean run) or accuracy.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "logit-diff-normalized",
+        hide_possible_values = true,
+        help_heading = WHAT
+    )]
     pub(super) metric: MetricName,
-    /// For head_edges: differentiate the norm before a head exactly (exact), or with its scale held
-    /// constant (frozen).
-    #[arg(long, default_value = "exact")]
-    pub(super) norm: NormJacobian,
-    /// For attribution patching: also patch the K nodes of largest attribution exactly, and report
-    /// how many nodes were skipped.
-    #[arg(long, value_name = "K", value_parser = at_least_one)]
+    /// Write the effects of each prompt pair instead of their mean.
+    ///
+    /// Tables get a leading axis, the prompt.
+    #[arg(long, help_heading = WHAT)]
+    pub(super) per_prompt: bool,
+    /// Also patch the K nodes of largest attribution exactly.
+    ///
+    /// Reports how many nodes were skipped. Needs --method attribution-patching.
+    #[arg(long, value_name = "K", value_parser = at_least_one, help_heading = ATTRIBUTION)]
     pub(super) verify: Option<usize>,
-    /// For logit attribution with unprocessed weights: multiply the contributions by the final
-    /// norm's gain (applied), or do not (left-out). left-out gives TransformerLens' numbers, which
-    /// do not sum to the logits [default: applied].
-    #[arg(long, value_enum)]
+    /// Norm before a head: exact or frozen.
+    ///
+    /// For --nodes head_edges. exact differentiates the norm. frozen holds its scale constant.
+    #[arg(long, default_value = "exact", help_heading = ATTRIBUTION)]
+    pub(super) norm: NormJacobian,
+    /// Final norm's gain: applied or left-out [default: applied].
+    ///
+    /// For unprocessed weights: multiply the contributions by the gain (applied), or do not
+    /// (left-out). left-out gives TransformerLens' numbers, which do not sum to the logits. Needs
+    /// --method logit-attribution.
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "GAIN", help_heading = LOGIT_ATTRIBUTION)]
     pub(super) final_norm_gain: Option<GainName>,
     #[command(flatten)]
     pub(super) paths: PathArguments,
@@ -68,26 +120,32 @@ pub struct Arguments {
     pub(super) ablation: AblationArguments,
     #[command(flatten)]
     pub(super) means: MeanArguments,
-    /// Write the effects of each prompt pair, on a leading axis, instead of their mean.
-    #[arg(long)]
-    pub(super) per_prompt: bool,
-    /// Add the standard error, the interval and the family-wise p-value to each table of mean
-    /// effects except head_edges. The interval is the 95% bootstrap interval, or the range if there
-    /// are fewer than five clusters. A cluster is a pair, its mirror and their repeats; it counts
-    /// once.
-    #[arg(long, conflicts_with = "per_prompt")]
+    /// Add standard errors, intervals and p-values to the tables.
+    ///
+    /// Each table of mean effects except head_edges gets the standard error, the interval and the
+    /// family-wise p-value. The interval is the 95% bootstrap interval, or the range if there are
+    /// fewer than five clusters. A cluster is a pair, its mirror and their repeats; it counts once.
+    #[arg(long, conflicts_with = "per_prompt", help_heading = UNCERTAINTY)]
     pub(super) intervals: bool,
     /// Seed of the bootstrap and of the sign flips.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = UNCERTAINTY)]
     pub(super) seed: u64,
-    /// Prompt pairs held in memory at once [default: 32 on the CPU; as many as fit on a GPU].
-    #[arg(long, value_parser = at_least_one)]
+    #[command(flatten)]
+    pub(super) model: ModelArguments,
+    #[command(flatten)]
+    pub(super) numbers: NumberArguments,
+    /// Prompt pairs held in memory at once.
+    ///
+    /// By default, 32 on the CPU, and as many as fit on a GPU.
+    #[arg(long, value_parser = at_least_one, value_name = "N", help_heading = COMPUTE)]
     pub(super) prompt_batch: Option<usize>,
-    /// Directory for effects.safetensors, effects.json, effects.csv and report.html.
-    #[arg(long, default_value = "out/sweep")]
+    /// Directory for the results.
+    ///
+    /// The files are effects.safetensors, effects.json, effects.csv and report.html.
+    #[arg(long, default_value = "out/sweep", value_name = "DIR", help_heading = OUTPUT)]
     pub(super) out: PathBuf,
     #[command(flatten)]
-    pub(super) wait: WaitArguments,
+    pub(super) output: OutputArguments,
 }
 
 impl Arguments {
@@ -206,5 +264,23 @@ impl Arguments {
     /// Returns whether head edges are estimated.
     pub(super) fn wants_paths(&self) -> bool {
         self.nodes.contains(&NodeName::HeadEdges)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::EXAMPLES;
+
+    #[test]
+    fn the_examples_in_the_help_parse() {
+        let lines: Vec<&str> = EXAMPLES.lines().map(str::trim).filter(|line| line.starts_with("rewire ")).collect();
+        assert_eq!(lines.len(), 3);
+        for line in lines {
+            let parsed = crate::Arguments::try_parse_from(line.split_whitespace());
+            let crate::Command::Sweep(arguments) = parsed.unwrap().command else { panic!("{line}") };
+            arguments.kinds().unwrap();
+        }
     }
 }

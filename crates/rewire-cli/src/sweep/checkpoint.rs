@@ -1,28 +1,56 @@
 //! The checkpoint of an unfinished sweep: a record that keeps the finished passes of the analyses.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rewire_analysis::run::{Checkpoint, WorkId};
-use rewire_store::{Key, Record};
+use rewire_store::{Key, Record, StoreError};
 
-/// A checkpoint in a record of the sweep's output directory.
-pub(crate) struct SweepCheckpoint<'d>(pub(crate) Record<'d>);
+use crate::interrupt::{Interrupts, Passes};
+use crate::output::print;
 
-impl SweepCheckpoint<'_> {
-    /// Returns how many passes earlier runs of the same command finished.
-    pub(crate) fn finished(&self) -> usize {
-        self.0.finished()
+/// A checkpoint in a record of the sweep's output directory. It stops the sweep after Ctrl-C.
+pub(super) struct SweepCheckpoint<'d> {
+    record: Record<'d>,
+    interrupts: &'d Interrupts,
+    /// Number of passes that earlier runs finished, among the announced passes.
+    found: AtomicUsize,
+}
+
+impl<'d> SweepCheckpoint<'d> {
+    /// Returns the checkpoint in a record.
+    pub(super) fn new(record: Record<'d>, interrupts: &'d Interrupts) -> Self {
+        Self { record, interrupts, found: AtomicUsize::new(0) }
+    }
+
+    /// Removes the record, if it exists.
+    pub(super) fn remove(self) -> Result<(), StoreError> {
+        self.record.remove()
     }
 }
 
 impl Checkpoint for SweepCheckpoint<'_> {
+    /// Announces the passes. Prints how many of all passes earlier runs finished, once their last
+    /// one is among the announced passes.
+    fn begin(&self, passes: &dyn Fn() -> Vec<WorkId>) {
+        let passes = passes();
+        let done = passes.iter().filter(|pass| self.record.has(key(**pass))).count();
+        let Passes { of, .. } = self.interrupts.announce(Passes { done, of: passes.len() });
+        let found = self.found.fetch_add(done, Ordering::Relaxed) + done;
+        if done > 0 && found == self.record.finished() {
+            // A failure to print shows again when the results are printed.
+            let _ = print(&format!("resuming an unfinished sweep: {found} of {of} passes were done before\n"));
+        }
+    }
+
     fn load(&self, pass: WorkId) -> Option<Vec<f32>> {
         // A pass that cannot be read is computed again.
-        self.0.load(key(pass)).ok().flatten()
+        self.record.load(key(pass)).ok().flatten()
     }
 
     fn store(&self, pass: WorkId, numbers: &[f32]) -> io::Result<()> {
-        self.0.store(key(pass), numbers).map_err(io::Error::other)
+        self.record.store(key(pass), numbers).map_err(io::Error::other)?;
+        self.interrupts.finish_pass().map_err(io::Error::other)
     }
 }
 

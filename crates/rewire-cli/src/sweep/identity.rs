@@ -1,4 +1,4 @@
-//! The identity of a sweep: everything that its passes depend on.
+//! The identity of a sweep: everything that its passes, and its results, depend on.
 
 use rewire_store::sha256;
 use serde::Serialize;
@@ -42,6 +42,15 @@ pub(super) fn identity(
         "prompt batch": arguments.prompt_batch,
         "numbers": arguments.numbers.describe(),
     }))
+}
+
+/// Returns everything that the results of the sweep depend on, from the identity of its passes.
+pub(super) fn of_results(identity: &Value, arguments: &Arguments) -> Value {
+    let mut run = identity.clone();
+    run["command"] = json!("sweep");
+    run["intervals"] = json!(arguments.intervals);
+    run["seed"] = json!(arguments.seed);
+    run
 }
 
 /// Returns the SHA-256 of a long value, which represents the value in the identity.

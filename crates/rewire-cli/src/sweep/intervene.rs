@@ -16,54 +16,69 @@ use super::choices::MethodName;
 use crate::activations_file::{self, read_activations};
 use crate::arguments::{at_least_one, tolerance};
 use crate::compute::NumberArguments;
+use crate::headings::{ABLATION, INTEGRATED};
 
 /// Flags of integrated gradients.
 #[derive(Args)]
 pub(super) struct IntegralArguments {
-    /// For integrated gradients: activation at the end of the line from the clean activation.
-    /// corrupt, zero (for neurons: the activation for an MLP input of zeros), mean, or a
-    /// safetensors file of float32 activations by hook name (blocks.0.attn.hook_z) [default:
-    /// corrupt].
-    #[arg(long, value_name = "corrupt|zero|mean|FILE")]
+    /// End of the line: corrupt, zero, mean or a file [default: corrupt].
+    ///
+    /// The line begins at the clean activation. zero: for neurons, the activation for an MLP input
+    /// of zeros. A file is a safetensors file of float32 activations by hook name
+    /// (blocks.0.attn.hook_z). Needs --method integrated-gradients.
+    #[arg(long, value_name = "BASELINE", help_heading = INTEGRATED)]
     baseline: Option<Baseline>,
-    /// For integrated gradients: number of quadrature steps [default: 50].
-    #[arg(long, value_parser = at_least_one)]
+    /// Number of quadrature steps [default: 50].
+    ///
+    /// Needs --method integrated-gradients.
+    #[arg(long, value_parser = at_least_one, value_name = "N", help_heading = INTEGRATED)]
     steps: Option<usize>,
-    /// For integrated gradients: quadrature rule, one of gauss-legendre, riemann-left,
-    /// riemann-right, riemann-middle, trapezoid [default: gauss-legendre].
-    #[arg(long)]
+    /// Quadrature rule [default: gauss-legendre].
+    ///
+    /// gauss-legendre, riemann-left, riemann-right, riemann-middle or trapezoid. Needs --method
+    /// integrated-gradients.
+    #[arg(long, help_heading = INTEGRATED)]
     rule: Option<Rule>,
-    /// For integrated gradients: largest gap between the sum of attributions and the change of the
-    /// metric, relative to the change plus a hundredth of the terms that cancel in it. The steps
-    /// are doubled until the gap is smaller; a gap that stays larger is an error [default: 0.01;
-    /// 0.1 with --dtype bf16 or --tf32].
-    #[arg(long, value_parser = tolerance)]
+    /// Largest completeness gap, as a share [default: 0.01].
+    ///
+    /// The gap is the difference between the sum of attributions and the change of the metric,
+    /// relative to the change plus a hundredth of the terms that cancel in it. The steps are
+    /// doubled until the gap is smaller; a gap that stays larger is an error. With --dtype bf16 or
+    /// --tf32, the default is 0.1. Needs --method integrated-gradients.
+    #[arg(long, value_parser = tolerance, value_name = "SHARE", help_heading = INTEGRATED)]
     tolerance: Option<f64>,
-    /// For integrated gradients: move all heads or neurons of a layer together (layer), or each one
-    /// alone (node) [default: layer].
-    #[arg(long, value_enum)]
+    /// Nodes that move together: layer or node [default: layer].
+    ///
+    /// layer: all heads or neurons of a layer move together. node: each one moves alone. Needs
+    /// --method integrated-gradients.
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "SCOPE", help_heading = INTEGRATED)]
     line: Option<LineName>,
 }
 
 /// Flags of ablation.
 #[derive(Args)]
 pub(super) struct AblationArguments {
-    /// For ablation: replacement of each node; resample takes the activation of the corrupted
-    /// prompt [default: zero].
-    #[arg(long, value_enum)]
+    /// Replacement of each node: zero, mean or resample [default: zero].
+    ///
+    /// resample takes the activation of the corrupted prompt. Needs --method ablation.
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "BY", help_heading = ABLATION)]
     ablate: Option<Ablate>,
 }
 
 /// Flags of mean activations, for `--baseline mean` and `--ablate mean`.
 #[derive(Args)]
 pub(super) struct MeanArguments {
-    /// For mean activations: average over prompts and positions (all), or over prompts at each
-    /// position (position) [default: all].
-    #[arg(long, value_enum)]
+    /// Axes of a mean: all or position [default: all].
+    ///
+    /// all: the mean over prompts and positions. position: the mean over prompts at each position.
+    /// Needs --ablate mean or --baseline mean.
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "AXES", help_heading = ABLATION)]
     mean_over: Option<MeanName>,
-    /// For mean activations: average over the clean prompts of this file, in the format of --pairs,
-    /// instead of those of --pairs.
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Average over the clean prompts of this file.
+    ///
+    /// The file has the format of --pairs, whose clean prompts are the default. Needs --ablate mean
+    /// or --baseline mean.
+    #[arg(long, value_name = "FILE", help_heading = ABLATION)]
     pub(super) reference: Option<PathBuf>,
 }
 

@@ -16,23 +16,29 @@ use serde_json::{Value, json};
 
 use super::choices::MethodName;
 use super::findings::Findings;
+use crate::headings::PATHS;
 
 #[derive(Args)]
 pub(super) struct PathArguments {
-    /// For path patching: receivers, resid_post:L resid_pre:L resid_mid:L mlp_in:L q:L.H k:L.H
-    /// v:L.H (without .H all heads of the layer). A suffix selects the position: @N one position,
-    /// @end each prompt's last position, @marked the position that each line of --pairs gives.
-    #[arg(long, value_delimiter = ',')]
+    /// Where the paths end, such as q:9.6,resid_post:11@end.
+    ///
+    /// resid_post:L resid_pre:L resid_mid:L mlp_in:L q:L.H k:L.H v:L.H (without .H all heads of the
+    /// layer). A suffix selects the position: @N one position, @end each prompt's last position,
+    /// @marked the position that each line of --pairs gives. Needs --method path-patching.
+    #[arg(long, value_delimiter = ',', help_heading = PATHS)]
     receivers: Vec<ReceiverName>,
-    /// For path patching: patch each receiver alone instead of all receivers together, and write
-    /// one table per receiver, named like head_z>q:9.6.
-    #[arg(long, requires = "receivers")]
+    /// Patch each receiver alone, with one table per receiver.
+    ///
+    /// Tables are named like head_z>q:9.6. By default, all receivers are patched together. Needs
+    /// --receivers.
+    #[arg(long, requires = "receivers", help_heading = PATHS)]
     receivers_apart: bool,
-    /// For path patching: activations held at their base values on the path. path-patching: z of
-    /// all heads except the senders; redwood: q, k and v of all heads, which gives the same
-    /// numbers; direct: heads and MLPs, with the change added to the receivers' inputs [default:
-    /// path-patching].
-    #[arg(long)]
+    /// Activations held at their base values [default: path-patching].
+    ///
+    /// path-patching: z of all heads except the senders. redwood: q, k and v of all heads, which
+    /// gives the same numbers. direct: heads and MLPs, with the change added to the receivers'
+    /// inputs. Needs --method path-patching.
+    #[arg(long, value_name = "POLICY", help_heading = PATHS)]
     freeze: Option<FreezePolicy>,
 }
 

@@ -18,8 +18,7 @@ use super::shortened::{self, Shortened};
 use crate::model::Source;
 use crate::notices::new_page;
 use crate::session::Session;
-use rewire_report::names::numbered;
-use rewire_report::names::{self, INPUTS};
+use rewire_report::names::{self, INPUTS, counted, numbered};
 use rewire_report::{Certainty, agreement, head_edges, screening};
 
 /// Most columns of a heat map. The cells of a wider map are too narrow to see.
@@ -42,11 +41,11 @@ pub(super) fn page(
 ) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
-        "{} · {}{} · {} pairs · {} · {} · {}, {}",
+        "{} · {}{} · {} · {} · {} · {}, {}",
         source.name,
         outcome.method,
         arguments.paths.held(outcome.method),
-        pairs.len(),
+        counted(pairs.len(), "pair"),
         outcome.direction,
         arguments.metric_name(),
         session.device(),

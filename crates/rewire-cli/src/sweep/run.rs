@@ -6,26 +6,27 @@ use burn::backend::Autodiff;
 use rewire_analysis::AnalysisError;
 use rewire_model::Transformer;
 use rewire_report::{Certainty, Labels, describe_baselines};
-use rewire_store::Record;
 use rewire_tasks::{PairsFile, PromptPairs};
 
 use super::analyze::{Run, analyze};
 use super::arguments::Arguments;
 use super::checkpoint::SweepCheckpoint;
 use super::findings::Findings;
-use super::identity::identity;
+use super::identity::{identity, of_results};
 use super::inputs::Inputs;
 use super::{report, results, sample};
-use crate::model::Source;
+use crate::interrupt::Interrupts;
+use crate::model::{ModelArguments, Source};
 use crate::notices::{announce, warn};
 use crate::on_device::on_device;
-use crate::output::{print, say};
+use crate::output::say;
 use crate::publish::{Publication, RESULTS, tell};
 use crate::session::Session;
 
 /// Runs `sweep`.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let session = Session::with_numbers(arguments.model.device, arguments.numbers, &arguments.model.memory)?;
+pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
+    let ModelArguments { device, memory, .. } = &arguments.model;
+    let session = Session::with_numbers(*device, arguments.numbers, memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
     let PairsFile { pairs, warnings, .. } = arguments.file.reading.read(&arguments.file.pairs, &source)?;
     let nodes = arguments.kinds()?;
@@ -35,20 +36,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let inputs = Inputs { pairs: &pairs, nodes: &nodes, reference: &reference };
     let identity = identity(arguments, &session, &source, inputs)?;
-    let directory = arguments.wait.take(&arguments.out, &RESULTS)?;
-    let record = Record::open(&directory, &identity)?;
+    let run = of_results(&identity, arguments);
+    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
+    let record = arguments.output.record(&directory, &identity)?;
     record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
-    let checkpoint = SweepCheckpoint(record);
-    if checkpoint.finished() > 0 {
-        print(&format!("resuming an unfinished sweep: {} passes are done\n", checkpoint.finished()))?;
-    }
+    let checkpoint = SweepCheckpoint::new(record, interrupts);
     announce(&source)?;
     let mut found = match compute(arguments, &session, &source, inputs, &checkpoint) {
         Ok(found) => found,
         Err(error) => {
             // The same command would be refused again, and would not use the checkpoint.
             if !is_of_the_machine(&error) {
-                checkpoint.0.remove()?;
+                checkpoint.remove()?;
             }
             return Err(error);
         }
@@ -59,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     found.certainty = found.outcome.effects.iter().map(|e| Certainty::new(e, &clusters, arguments.seed)).collect();
 
     let publication = Publication {
+        run,
         tables: results::tables(&found, arguments),
         metric: arguments.metric_name(),
         seed: arguments.seed,
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         summary: results::summary(&found, &pairs, arguments),
     };
     let summary = publication.write(&session, &source, &directory)?;
-    checkpoint.0.remove()?;
+    checkpoint.remove()?;
     tell(&session, &arguments.out, &summary)
 }
 

@@ -3,8 +3,10 @@
 mod circuits;
 mod commands;
 mod damaged_files;
+mod formats;
 mod guide;
 mod numbers;
+mod outputs;
 mod refusals;
 #[allow(missing_docs, unreachable_pub)]
 mod shared;

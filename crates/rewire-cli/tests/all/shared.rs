@@ -7,10 +7,13 @@ use std::process::Command;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// Runs a command that must succeed; returns its standard output.
+/// Runs a command that must succeed; returns its standard output. Tests run several analyses into
+/// one directory, so analyses replace the results of others.
 pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let is_analysis = arguments.first().is_some_and(|name| *name == "sweep" || name.starts_with("reproduce-"));
     let output = Command::new(env!("CARGO_BIN_EXE_rewire"))
         .args(arguments)
+        .args(is_analysis.then_some("--force"))
         .current_dir(directory)
         .envs(environment.iter().copied())
         .output()

@@ -152,15 +152,21 @@ impl Collected {
         let mut warnings = Vec::new();
         if let Some((place, answer)) = self.first_tokens.first() {
             warnings.push(format!(
-                "{} answers have several tokens, and their first token stands for them; the first such answer is {} ({place})",
-                self.first_tokens.len(),
+                "{}; the first token stands for the whole answer; the first such answer is {} ({place})",
+                match self.first_tokens.len() {
+                    1 => "1 answer has several tokens".to_owned(),
+                    n => format!("{n} answers have several tokens"),
+                },
                 rewire_input::quoted(answer)
             ));
         }
         if let Some(place) = self.ends_in_space.first() {
             warnings.push(format!(
-                "{} prompts end in a space and their answers start with one, which models rarely continue well; the first is {place}",
-                self.ends_in_space.len()
+                "{}, and the answers start with one, which models rarely continue well; the first is {place}",
+                match self.ends_in_space.len() {
+                    1 => "1 prompt ends in a space".to_owned(),
+                    n => format!("{n} prompts end in a space"),
+                }
             ));
         }
         warnings

@@ -67,10 +67,16 @@ pub use language_model::{LanguageModel, Pair};
 pub use pretrained::Pretrained;
 pub use study::Study;
 
-/// The README's library example, compiled and run as a doctest.
+/// The Rust examples of the README and the guide, compiled and run as doctests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-pub struct Readme;
+mod guide {
+    #[doc = include_str!("../../../README.md")]
+    pub struct Readme;
+    #[doc = include_str!("../../../docs/guide/install.md")]
+    pub struct Install;
+    #[doc = include_str!("../../../docs/guide/your-own-prompts.md")]
+    pub struct YourOwnPrompts;
+}
 
 /// The fastest CPU backend.
 #[cfg(feature = "flex")]

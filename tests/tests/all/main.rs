@@ -9,6 +9,7 @@ mod corpus;
 mod damaged_input;
 mod devices;
 mod gradients;
+mod guide;
 mod heads;
 mod hooks;
 mod hub;

@@ -78,6 +78,7 @@ fn unusable_pairs_are_refused() {
     assert_pairs_refused(&format!("[{GOOD}]"), &["one JSON object per line", "a JSON array"]);
     assert_pairs_refused(&format!("# pairs\n{GOOD}"), &["begins with a comment"]);
     assert_pairs_refused("just some text", &["plain text"]);
+    assert_pairs_refused("clean;corrupted;answer\na;b;c", &["separated by semicolons", "by commas"]);
     assert_pairs_refused("a,b\n1,2\n", &["columns `clean` and `corrupted`", "found a, b"]);
     let wrong_type = r#"{"clean": 7, "corrupt": [1], "answers": [2], "wrong_answers": [3]}"#;
     assert_pairs_refused(wrong_type, &["line 1", "text or a list of token ids"]);

@@ -167,6 +167,9 @@ fn look_of(first: &str) -> Look {
     if text.contains('\t') {
         return Look::Other("a table separated by tabs; separate its columns by commas");
     }
+    if text.contains(';') {
+        return Look::Other("a table separated by semicolons; separate its columns by commas");
+    }
     Look::Other("plain text")
 }
 

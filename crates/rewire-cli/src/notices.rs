@@ -34,14 +34,11 @@ pub(crate) fn warn<'a>(source: &Source, of: impl IntoIterator<Item = (&'a str, V
     lines
 }
 
-/// Returns the page of a report with the first sections: the warnings, the BOS, and a note if the
-/// memory was too small for the planned batches.
-pub(crate) fn new_page(title: &str, subtitle: &str, session: &Session, source: &Source, warnings: &[String]) -> Page {
+/// Returns the page of a report with the first sections: the warnings, and a note if the memory was
+/// too small for the planned batches.
+pub(crate) fn new_page(title: &str, subtitle: &str, session: &Session, warnings: &[String]) -> Page {
     let mut page = Page::new(title, subtitle);
     page.warnings(warnings);
-    if let Some(beginning) = source.beginning() {
-        page.section("Tokens", &format!("In prompts, {beginning}."));
-    }
     let reduced = session.reduced();
     if !reduced.is_empty() {
         page.section(

@@ -51,9 +51,9 @@ pub(super) fn page(
         session.device(),
         arguments.numbers.summary()
     );
-    let mut page = new_page("Sweep", &subtitle, session, source, &found.warnings);
+    let mut page = new_page("Sweep", &subtitle, session, &found.warnings);
     finding::add(&mut page, found, pairs, arguments);
-    how_to_read(&mut page, outcome);
+    how_to_read(&mut page, outcome, source);
     baselines(&mut page, found);
     if let Some(marked) = marked_text(pairs, arguments) {
         page.text(&marked);
@@ -86,7 +86,7 @@ pub(super) fn page(
 }
 
 /// Adds the meaning of the numbers and of the colors.
-fn how_to_read(page: &mut Page, outcome: &Outcome) {
+fn how_to_read(page: &mut Page, outcome: &Outcome, source: &Source) {
     let meaning = Meaning::of(outcome);
     page.section("How to read this", &format!("The unit of the effects is this: {}.", meaning.unit));
     let sign = match meaning.support {
@@ -103,6 +103,9 @@ fn how_to_read(page: &mut Page, outcome: &Outcome) {
             "Effects nearer to 0 than {:.0e} are the rounding of float32 and have the middle color.",
             meaning.floor
         ));
+    }
+    if let Some(beginning) = source.beginning() {
+        page.text(&format!("In prompts, {beginning}."));
     }
     page.text(
         "Point at a cell, a bar or a point to see its node and its numbers. Click the header of a column to sort the \

@@ -158,9 +158,9 @@ impl Size {
     fn of(title: &str, rows: &[String], columns: &[String], meaning: Meaning) -> Self {
         let longest = |names: &[String]| 7 * names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let (row_label, column_label) = (longest(rows), longest(columns));
-        let mut cell = [cell(columns.len(), 620), cell(rows.len(), 520)];
+        let mut cell = [cell(columns.len(), across(columns.len())), cell(rows.len(), 520)];
         // Short column labels are easier to read when they are level.
-        let is_level = column_label + 4 <= cell[0].max(34) && columns.len() <= 24;
+        let is_level = column_label + 4 <= cell[0].max(34) && columns.len() * (column_label + 4) <= 400;
         if is_level {
             cell[0] = cell[0].max(column_label + 4);
         }
@@ -184,6 +184,11 @@ impl Size {
             height: top + down + bottom,
         }
     }
+}
+
+/// Returns the width that `columns` columns share. Two maps of few columns fit side by side.
+fn across(columns: usize) -> usize {
+    if columns <= 22 { 352 } else { 620 }
 }
 
 /// Returns the size of one of `n` cells that share about `room` pixels. A cell is large enough for
@@ -217,7 +222,8 @@ mod tests {
     fn cells_shrink_as_a_map_grows() {
         let size = |rows, columns| Size::of("head_z", &names("L", rows), &names("H", columns), Meaning::default());
         assert_eq!(size(4, 8).cell, [30, 30]);
-        assert_eq!(size(12, 12).cell, [30, 30]);
+        assert_eq!(size(12, 12).cell, [29, 30]);
+        assert!(size(8, 22).width <= 552, "two maps fit side by side");
         assert_eq!(size(48, 40).cell, [15, 13]);
         assert!(size(144, 15).height < 2100 && size(144, 15).width < 800);
         // A wide map has columns that can be seen.

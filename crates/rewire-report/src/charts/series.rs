@@ -6,9 +6,9 @@ use plotly::{Bar, Plot, Scatter};
 
 use crate::charts::common::{Chart, layout};
 
-/// Distinct colors, used in order.
+/// Distinct colors, used in order. Red is last, because it opposes the behavior in maps.
 const COLORS: [&str; 10] =
-    ["#2166ac", "#b2182b", "#1b7837", "#e08214", "#762a83", "#01665e", "#c51b7d", "#8c510a", "#4d4d4d", "#67a9cf"];
+    ["#2166ac", "#e08214", "#1b7837", "#762a83", "#01665e", "#c51b7d", "#8c510a", "#4d4d4d", "#67a9cf", "#b2182b"];
 
 /// Returns a line through numbers in falling order, each with its name.
 #[must_use]

@@ -5,9 +5,10 @@ use rewire_model::{Positions, TransformerConfig};
 use rewire_tasks::{PromptPair, PromptPairs, WholeAnswers};
 
 /// Draws a transformer configuration of either architecture, with 1 to 4 layers and at least 8
-/// dimensions. In 4 dimensions a norm's variance can be so small that it magnifies float32 rounding:
-/// of 160 models with 4 dimensions the worst had 1.75 times the tolerance of [`rounding`], of 800
-/// with 8 to 24 dimensions 0.2 times; in float64 both engines agreed exactly.
+/// dimensions. In 4 dimensions a norm's variance can be so small that it magnifies float32
+/// rounding: the worst of 160 models with 4 dimensions had 1.75 times the tolerance of
+/// [`rounding`], the worst of 800 with 8 to 24 dimensions 0.2 times. In float64 both engines agreed
+/// exactly.
 ///
 /// [`rounding`]: crate::compare::rounding
 pub fn any_config() -> impl Strategy<Value = TransformerConfig> {

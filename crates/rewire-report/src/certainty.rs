@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(sure.marked("L0H1".to_owned(), &[0, 1]), "L0H1");
         assert!(sure.in_words().contains("2 nodes compared; a star marks the 1 beyond"), "{}", sure.in_words());
         let short =
-            "The effects are means over 8 prompt pairs; 1 of 2 compared nodes passed the family-wise 95% threshold.";
+            "The effects are means over 8 prompt pairs; 1 of 2 compared nodes passed the family-wise 5% threshold.";
         assert_eq!(sure.in_short(), short);
         let described = sure.describe(&effects, |place| format!("H{}", place[1]));
         assert_eq!(described["family_wise"]["largest_beyond"], json!(["H0"]));

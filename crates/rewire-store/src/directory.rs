@@ -79,8 +79,8 @@ impl OutputDirectory {
         &self.path
     }
 
-    /// Returns the traces to remove before the process ends without dropping this value, for example
-    /// from the handler of a signal.
+    /// Returns the traces to remove before the process ends without dropping this value, for
+    /// example from the handler of a signal.
     #[must_use]
     pub fn traces(&self) -> Traces {
         Traces { lock: self.lock.as_ref().and_then(|lock| lock.file().ok()), made: self.made.clone() }

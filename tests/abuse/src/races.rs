@@ -51,7 +51,8 @@ pub(crate) fn race(trials: &mut Trials) -> anyhow::Result<()> {
     check_equal(&read(&out)?, &references[again].files).context("results after two runs in one directory")
 }
 
-/// Checks that a second run with `--wait --force` starts after the first and leaves its own results.
+/// Checks that a second run with `--wait --force` starts after the first and leaves its own
+/// results.
 pub(crate) fn wait(trials: &mut Trials) -> anyhow::Result<()> {
     let lines = [SWEEPS[0], OTHER_METRIC];
     let reference = trials.reference(lines[1])?;

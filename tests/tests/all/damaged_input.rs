@@ -149,10 +149,13 @@ fn load(directory: &Path) -> Result<Transformer<Flex>, rewire_model::ModelError>
     Transformer::load(&ModelFiles::directory(directory)?, &Default::default())
 }
 
-/// Returns the error from loading a directory.
+/// Returns the error from loading a directory, with its causes.
 fn refusal(directory: &Path) -> String {
     match load(directory) {
-        Err(error) => error.to_string(),
+        Err(error) => {
+            let causes = std::iter::successors(error.source(), |cause| cause.source());
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+        }
         Ok(_) => panic!("{} was not refused", directory.display()),
     }
 }

@@ -205,7 +205,7 @@ const MOST: [(&str, [f64; 2]); 15] = [
     ("integrated gradients", [0.026, 0.047]),
     ("ablation", [0.024, 0.062]),
     ("logit attribution", [0.022, 0.059]),
-    (", to q:", [0.12, 0.68]),
+    (", to head_q:", [0.12, 0.68]),
     ("path patching", [0.052, 0.27]),
     ("head edges", [0.036, 0.044]),
     ("attention attribution", [0.035, 0.043]),

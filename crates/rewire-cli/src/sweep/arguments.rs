@@ -51,19 +51,20 @@ pub struct Arguments {
         help_heading = WHAT
     )]
     pub(super) method: MethodName,
-    /// Kinds of nodes, such as head_z,mlp_out, or single nodes, such as head_z:L3H7.
+    /// Kinds of nodes, or nodes: head_z:L3H7.
     ///
     /// Kinds: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
     /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges.
-    /// Single nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
+    /// Single nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a
+    /// position.
     #[arg(long, value_delimiter = ',', default_value = "head_z", value_name = "NODES", help_heading = WHAT)]
     pub(super) nodes: Vec<NodeName>,
-    /// Positions of a node: all, position, cell or marked.
+    /// Positions: all, position, cell or marked.
     ///
     /// all: one node for all positions. position: one node per position (for head_pattern: per
     /// destination position). cell: one node per entry of an attention pattern (head_pattern only).
-    /// marked: one node at the position that each line of --pairs gives. Positions count from 0; the
-    /// BOS is position 0.
+    /// marked: one node at the position that each line of --pairs gives. Positions count from 0;
+    /// the BOS is position 0.
     #[arg(
         long,
         value_enum,
@@ -73,9 +74,9 @@ pub struct Arguments {
         help_heading = WHAT
     )]
     pub(super) by: ByName,
-    /// Count positions from the start of each prompt or from its END: start or end.
+    /// Where positions count from: start or end.
     ///
-    /// For nodes by position or cell. Prompts of different lengths share END.
+    /// For nodes by position or cell, from the start of each prompt or from its END. Prompts of different lengths share END.
     #[arg(long, value_enum, default_value = "start", hide_possible_values = true, help_heading = WHAT)]
     pub(super) align: AlignName,
     /// Direction: denoising or noising [default: denoising].
@@ -85,8 +86,9 @@ pub struct Arguments {
     /// clean run only.
     #[arg(long, help_heading = WHAT)]
     pub(super) direction: Option<Direction>,
-    /// Metric at the end of each prompt.
+    /// Metric of the logits.
     ///
+    /// It reads the end of each prompt, or --metric-position.
     /// logit-diff-normalized (shares of the clean minus the corrupted logit difference),
     /// logit-diff, probability (of the answers), prob-diff (answers minus wrong answers), log-prob
     /// (of answers of one or more tokens; reads no wrong answers), kl (divergence from the clean

@@ -27,8 +27,8 @@ pub(super) struct Correct {
 }
 
 impl Correct {
-    /// Counts the prompts on which the model is right. `margin` reads the logits at the positions of
-    /// the sweep's metric.
+    /// Counts the prompts on which the model is right. `margin` reads the logits at the positions
+    /// of the sweep's metric.
     ///
     /// If each pair has one answer and one wrong answer, the sign of the logit difference says it,
     /// and the baselines of a sweep of the logit difference suffice. Otherwise both prompts of

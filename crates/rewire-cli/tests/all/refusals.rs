@@ -159,7 +159,7 @@ fn meaningless_path_arguments_are_refused() {
     refused(&["--receivers", "q:1.1", "--freeze", "nothing"], &["no policy `nothing`", "redwood"]);
     refused(
         &["--receivers", "q:1.1", "--nodes", "head_pattern"],
-        &["head_pattern writes nothing", "cannot be a sender"],
+        &["head_pattern:L0H0 writes nothing", "cannot be a sender", "cannot be a sender"],
     );
     refused(&["--receivers", "q:1.1", "--nodes", "head_w"], &["head_w", "mlp_post"]);
     refused(&["--model", "toy-neox", "--receivers", "resid_mid:1"], &["resid_mid:L1", "parallel"]);

@@ -159,7 +159,8 @@ fn hashes_of_two_runs_on_the_same_pairs_are_equal() {
     for key in ["sha256", "file_sha256"] {
         assert_ne!(first.about["pairs"][key], other.about["pairs"][key], "{key}");
     }
-    // Another file with the same pairs has another hash of the file, and the same of the pairs.
+    // Another file with the same pairs has another hash of the file, and the same hash of the
+    // pairs.
     let spaced = Ran::sweep(&format!("{PAIRS}\n"), &[]);
     assert_eq!(first.about["pairs"]["sha256"], spaced.about["pairs"]["sha256"]);
     assert_ne!(first.about["pairs"]["file_sha256"], spaced.about["pairs"]["file_sha256"]);
@@ -270,7 +271,7 @@ fn identical_prompts_have_effects_of_exactly_0_and_a_warning() {
 fn prompts_that_end_in_a_space_are_warned_of() {
     let line = PAIRS.lines().next().unwrap().replace("bag to\"", "bag to \"");
     let ran = Ran::sweep(&line, &[]);
-    ran.assert_warned(&["end in a space", "line 1"]);
+    ran.assert_warned(&["ends in a space", "line 1"]);
 }
 
 #[test]

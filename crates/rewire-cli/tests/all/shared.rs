@@ -26,9 +26,11 @@ pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a line of standard error reports progress: `sweep: 30 of 90, about 2 minutes left`.
+/// Whether a line of standard error reports progress: `sweep: 30 of 90, about 2 minutes left`, or
+/// `sweep: 0 of 90` at the beginning.
 fn is_progress(line: &str) -> bool {
-    line.contains(" of ") && line.contains(", about ") && line.ends_with(" left")
+    let at_the_beginning = line.rsplit_once(": 0 of ").is_some_and(|(_, of)| of.parse::<usize>().is_ok());
+    at_the_beginning || (line.contains(" of ") && line.contains(", about ") && line.ends_with(" left"))
 }
 
 /// The float32 tensors in a file: shapes and numbers.

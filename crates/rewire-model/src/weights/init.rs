@@ -78,8 +78,8 @@ impl<B: Backend> Transformer<B> {
                 // Without attention biases, the zeros in their place are constants.
                 if !config.attention_bias {
                     for attention in model.blocks.iter_mut().map(|block| &mut block.attention) {
-                        attention.b_qkv = frozen(attention.b_qkv.val().detach());
-                        attention.b_o = frozen(attention.b_o.val().detach());
+                        attention.b_qkv = frozen(attention.b_qkv.val().set_require_grad(false));
+                        attention.b_o = frozen(attention.b_o.val().set_require_grad(false));
                     }
                 }
                 model

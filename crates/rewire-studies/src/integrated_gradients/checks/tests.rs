@@ -242,6 +242,6 @@ fn figures_that_the_code_does_not_reproduce_have_no_verdict() {
     let [figure, sd, outliers] = rows.as_slice() else { panic!("{} figures", rows.len()) };
     assert_eq!((figure.printed.as_str(), figure.ours.as_str()), ("-4.5160e-7", "-4.5160e-7"));
     assert_eq!(sd.printed, "0.0203433");
-    assert_eq!(outliers.printed, "(7, 3) (8, 10) (9, 6) (9, 9) (10, 6) (11, 10)");
+    assert_eq!(outliers.printed, "L7H3 L8H10 L9H6 L9H9 L10H6 L11H10");
     assert!(checks(&found).iter().all(|check| rows.iter().all(|row| row.what != check.what)));
 }

@@ -1,6 +1,7 @@
 //! Files damaged by a disk, an editor or a download: every reader returns a value or an error, and
 //! never panics.
 
+use std::error::Error;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -153,8 +154,13 @@ fn load(directory: &Path) -> Result<Transformer<Flex>, rewire_model::ModelError>
 fn refusal(directory: &Path) -> String {
     match load(directory) {
         Err(error) => {
-            let causes = std::iter::successors(error.source(), |cause| cause.source());
-            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(found) = cause {
+                text = format!("{text}: {found}");
+                cause = found.source();
+            }
+            text
         }
         Ok(_) => panic!("{} was not refused", directory.display()),
     }

@@ -24,6 +24,7 @@ mod parity;
 mod paths;
 mod precision;
 mod prose;
+mod sweep_cases;
 mod sweeps;
 mod tidy;
 mod toy;

@@ -196,6 +196,8 @@ fn across(columns: usize) -> usize {
 fn cell(n: usize, room: usize) -> usize {
     match n {
         n if n <= MOST_LABELS => (room / n.max(1)).clamp(13, 30),
+        // A map of narrow columns that fits the page is better than one that scrolls.
+        n if 940 / n >= 3 => 940 / n,
         n => (1700 / n).clamp(1, 12),
     }
 }
@@ -228,6 +230,7 @@ mod tests {
         assert!(size(144, 15).height < 2100 && size(144, 15).width < 800);
         // A wide map has columns that can be seen.
         assert_eq!(size(4, 512).cell[0], 3);
+        assert!(size(4, 256).width <= 1090, "a layer of 256 neurons fits the page");
     }
 
     #[test]

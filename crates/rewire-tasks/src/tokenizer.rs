@@ -101,8 +101,8 @@ pub enum TokenizerError {
     },
     /// A text that must be one token is several tokens, or none.
     #[error(
-        "{} is {} tokens ({}), not one; answers start with a space (\" Mary\")",
-        quoted(text), pieces.len(), cut(&pieces.join("|"))
+        "{} is {} tokens ({}), not one{}",
+        quoted(text), pieces.len(), cut(&pieces.join("|")), space_advice(text)
     )]
     NotOneToken {
         /// The text.
@@ -110,6 +110,11 @@ pub enum TokenizerError {
         /// The tokens of the text.
         pieces: Vec<String>,
     },
+}
+
+/// Returns the part of an error that asks for a leading space, if the text has none.
+fn space_advice(text: &str) -> &'static str {
+    if text.starts_with(char::is_whitespace) { "" } else { "; answers start with a space (\" Mary\")" }
 }
 
 impl Tokenizer {

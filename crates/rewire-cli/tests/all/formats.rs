@@ -159,3 +159,101 @@ fn converted_pairs_have_the_same_effects() {
     let converted = std::fs::read(directory.path().join("ids.jsonl")).unwrap();
     assert_same(&converted, &[]);
 }
+
+/// Asserts that a check of a file is refused with these words.
+fn assert_refused(content: &str, arguments: &[&str], words: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs"), content).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_rewire"))
+        .args(["pairs", "check", "pairs"])
+        .args(arguments)
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    for word in words {
+        assert!(message.contains(word), "does not say {word:?}: {message}");
+    }
+}
+
+#[test]
+fn a_choice_that_the_format_does_not_have_is_refused() {
+    let own = lines(own);
+    assert_refused(&own, &["--counterfactual", "abc"], &["--counterfactual names", "this file is JSON Lines"]);
+    assert_refused(&own, &["--mark", "S2"], &["--mark names a word of auto-circuit's `word_idxs`"]);
+    let object = json!({ "prompts": PAIRS.map(self::own) }).to_string();
+    assert_refused(&object, &["--mark", "S2"], &["there is no `word_idxs`", "`S2`"]);
+    assert_refused(&object, &["--counterfactual", "abc"], &["this file is a JSON object of auto-circuit"]);
+}
+
+#[test]
+fn all_problems_of_an_auto_circuit_object_are_listed() {
+    let mut pairs = PAIRS.map(own).to_vec();
+    pairs.push(json!("no pair"));
+    pairs[0]["clean"] = json!(7);
+    let object = json!({ "prompts": pairs }).to_string();
+    assert_refused(
+        &object,
+        &[],
+        &["2 pairs that cannot be used", "pair 1: `clean` is a number", "pair 3: expected a JSON object"],
+    );
+    assert_refused(r#"{"prompts": [], "prompts": []}"#, &[], &["the key `prompts` is there twice"]);
+}
+
+#[test]
+fn rows_of_mib_and_blimp_that_lack_a_field_are_explained() {
+    let mib = |change: fn(&mut Value)| {
+        let mut row = json!({"prompt": JOHN, "choices": ["Mary", "John"], "answerKey": 0,
+            "abc_counterfactual": {"prompt": MARY, "choices": ["Mary", "John"], "answerKey": 1}});
+        change(&mut row);
+        row.to_string()
+    };
+    let refused = |change: fn(&mut Value), words: &[&str]| assert_refused(&mib(change), &[], words);
+    refused(|row| row["answerKey"] = json!("A"), &["`answerKey` of the row is \"A\"", "number of a choice"]);
+    refused(|row| row["abc_counterfactual"] = json!({}), &["`abc_counterfactual` has neither `choices`"]);
+    refused(
+        |row| drop(row["abc_counterfactual"].as_object_mut().unwrap().remove("prompt")),
+        &["`abc_counterfactual` has no `prompt`"],
+    );
+    refused(|row| drop(row.as_object_mut().unwrap().remove("abc_counterfactual")), &["ends in `_counterfactual`"]);
+    let blimp = json!({"one_prefix_prefix": JOHN, "one_prefix_word_good": "Mary", "one_prefix_word_bad": "John"});
+    assert_refused(&blimp.to_string(), &[], &["its only row makes no pair"]);
+    assert_refused(r#"{"sentence_good": "a", "sentence_bad": "b"}"#, &[], &["`one_prefix_prefix` is missing"]);
+}
+
+#[test]
+fn ids_of_another_tokenizer_and_empty_cells_are_refused() {
+    let header = "clean,corrupted,country_idx,corrupted_country_idx,country,corrupted_country";
+    let row = format!("{header}\n\"{JOHN}\",\"{MARY}\",8037,5,Mary,John\n");
+    assert_refused(&row, &[], &["line 2", "token id 8037 is no token of this model", "\"Mary\""]);
+    let empty = format!("clean,corrupted,answer,wrong_answer\n\"{JOHN}\",,Mary,John\n");
+    assert_refused(&empty, &[], &["line 2", "the column `corrupted` is empty"]);
+}
+
+#[test]
+fn doubtful_pairs_are_used_with_a_warning() {
+    let two_bos = |text: &str| format!("<|endoftext|><|endoftext|>{text}");
+    let rows = |change: fn(&mut Value)| {
+        lines(|pair| {
+            let mut row = own(pair);
+            change(&mut row);
+            row
+        })
+    };
+    let twice = lines(|[clean, corrupted, right, wrong]| own([&two_bos(clean), &two_bos(corrupted), right, wrong]));
+    let (.., complaints) = swept(twice.as_bytes(), &[]);
+    assert!(complaints.contains("2 prompts begin with two BOS tokens"), "{complaints}");
+    for end in ["\t", "\n", " "] {
+        let ends =
+            twice.replace("<|endoftext|><|endoftext|>", "").replace(" to\"", &format!(" to{}\"", end.escape_default()));
+        let (.., complaints) = swept(ends.as_bytes(), &[]);
+        assert!(complaints.contains("2 prompts end in a space, tab or line break"), "{end:?}: {complaints}");
+    }
+    let equal = rows(|row| row["corrupt"] = row["clean"].clone());
+    let (.., complaints) = swept(equal.as_bytes(), &[]);
+    assert!(complaints.contains("2 pairs have a corrupted prompt that equals the clean one"), "{complaints}");
+    let object = json!({ "seq_labels": ["a", "b"], "prompts": PAIRS.map(own) }).to_string();
+    let (.., complaints) = swept(object.as_bytes(), &[]);
+    assert!(complaints.contains("`seq_labels` names 3 positions, the BOS included"), "{complaints}");
+}

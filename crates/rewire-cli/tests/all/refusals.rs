@@ -77,6 +77,9 @@ fn unusable_pairs_are_refused() {
     assert_pairs_refused(&several, &["2 pairs that cannot be used", "line 1: ", "line 3: "]);
     assert_pairs_refused(&format!("[{GOOD}]"), &["one JSON object per line", "a JSON array"]);
     assert_pairs_refused(&format!("# pairs\n{GOOD}"), &["begins with a comment"]);
+    assert_pairs_refused(&format!("{GOOD}\n# pairs\n"), &["line 2", "this is a comment"]);
+    assert_pairs_refused(&format!("{GOOD},\n{GOOD}\n"), &["line 1", "text follows the JSON object"]);
+    assert_pairs_refused("{\n \"clean\": [0],\n \"corrupt\": [1]\n}\n", &["object over several lines", "jq -c"]);
     assert_pairs_refused("just some text", &["plain text"]);
     assert_pairs_refused("clean;corrupted;answer\na;b;c", &["separated by semicolons", "by commas"]);
     assert_pairs_refused("a,b\n1,2\n", &["columns `clean` and `corrupted`", "found a, b"]);
@@ -89,7 +92,9 @@ fn unusable_pairs_are_refused() {
     let empty = r#"{"clean": [], "corrupt": [], "answers": [2], "wrong_answers": [3]}"#;
     assert_pairs_refused(empty, &["line 1", "no tokens"]);
     let several = r#"{"clean": " John", "corrupt": " Mary", "answers": [" Mary Mary"], "wrong_answers": [" John"]}"#;
-    assert_pairs_refused(several, &["line 1", "\" Mary Mary\"", "2 tokens ( Mary| Mary)", "not one"]);
+    assert_pairs_refused(several, &["line 1", "\" Mary Mary\"", "2 tokens ( Mary| Mary)", "not one", "first-token"]);
+    let spaceless = several.replace(" Mary Mary", "Mary");
+    assert_pairs_refused(&spaceless, &["(M|ar|y)", "answers start with a space"]);
     let outside = r#"{"clean": [0, 99999], "corrupt": [0, 1], "answers": [2], "wrong_answers": [3]}"#;
     assert_pairs_refused(&after_good(outside), &["line 3", "99999", "outside the vocabulary"]);
     let outside = r#"{"clean": [0, 1], "corrupt": [0, 2], "answers": [2], "wrong_answers": [4000000]}"#;

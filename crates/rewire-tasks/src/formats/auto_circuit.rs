@@ -6,9 +6,10 @@ use super::record::{Mark, Place, Record, kind, text, token_id};
 use super::row;
 
 /// What an object holds beside its pairs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Object {
-    pub(super) records: Vec<Record>,
+    /// The pairs, each with its place, or the sentence that says why it is none.
+    pub(super) records: Vec<(Place, Result<Record, String>)>,
     /// Names of the positions of every prompt's text, the BOS not counted.
     pub(super) labels: Option<Vec<String>>,
 }
@@ -39,20 +40,31 @@ pub(super) fn object(object: &Map<String, Value>, mark: Option<&str>) -> Result<
         Some(other) => return Err(format!("`seq_labels` is {}; expected a list of text", kind(other))),
     };
     let record = |(number, value): (usize, &Value)| {
-        let at = format!("`prompts`, pair {}", number + 1);
-        let Value::Object(pair) = value else { return Err(format!("{at}: {} is no prompt pair", kind(value))) };
-        let record = row::own(Place::Pair(number + 1), pair).map_err(|reason| format!("{at}: {reason}"))?;
-        Ok(Record { position, ..record })
+        let place = Place::Pair(number + 1);
+        let record = match value {
+            Value::Object(pair) => row::own(place, pair).map(|record| Record { position, ..record }),
+            other => Err(format!("expected a JSON object, and this is {}", kind(other))),
+        };
+        (place, record)
     };
-    Ok(Object { records: prompts.iter().enumerate().map(record).collect::<Result<_, _>>()?, labels })
+    Ok(Object { records: prompts.iter().enumerate().map(record).collect(), labels })
 }
 
 /// The marked position: the word of this name, or the only one.
 fn marked(words: Option<&Value>, name: Option<&str>) -> Result<Option<Mark>, String> {
+    let words = match (words, name) {
+        (None | Some(Value::Null), None) => return Ok(None),
+        (None | Some(Value::Null), Some(name)) => {
+            return Err(format!(
+                "there is no `word_idxs`, which would have the word `{}` of --mark",
+                rewire_input::cut(name)
+            ));
+        }
+        (Some(words), _) => words,
+    };
     let words = match words {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Object(words)) => words,
-        Some(other) => return Err(format!("`word_idxs` is {}; expected an object", kind(other))),
+        Value::Object(words) => words,
+        other => return Err(format!("`word_idxs` is {}; expected an object", kind(other))),
     };
     let position = |name: &str| Ok(Some(Mark::TextToken(token_id(name, &words[name])? as usize)));
     match (name, words.keys().next()) {
@@ -60,6 +72,7 @@ fn marked(words: Option<&Value>, name: Option<&str>) -> Result<Option<Mark>, Str
         (Some(name), _) => {
             let names: Vec<&str> = words.keys().map(String::as_str).collect();
             let (name, names) = (rewire_input::cut(name), rewire_input::cut(&names.join(", ")));
+            let names = if names.is_empty() { "no words" } else { &names };
             Err(format!("`word_idxs` has no `{name}`; it has {names}"))
         }
         (None, Some(only)) if words.len() == 1 => position(only),

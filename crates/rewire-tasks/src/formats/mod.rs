@@ -2,6 +2,7 @@
 
 mod auto_circuit;
 mod blimp;
+mod look;
 mod record;
 mod row;
 mod table;
@@ -14,6 +15,7 @@ use std::path::Path;
 use rewire_input::{Line, cut, read_line};
 use serde_json::Value;
 
+use look::{Look, expected, look_of, not_json, other_encoding};
 pub use record::Place;
 pub(crate) use record::{Answer, Mark, Prompt, Record};
 use row::{BlimpRow, Schema};
@@ -63,6 +65,20 @@ pub struct Choices<'a> {
     pub mark: Option<&'a str>,
 }
 
+impl Choices<'_> {
+    /// Returns why a choice does not apply to a file of this format.
+    fn misfit(self, format: Format) -> Option<String> {
+        let (flag, of) = match (self.counterfactual, self.mark) {
+            (Some(_), _) if !matches!(format, Format::Mib | Format::Csv) => {
+                ("--counterfactual", "a counterfactual of MIB's rows or a column of a CSV table")
+            }
+            (_, Some(_)) if format != Format::AutoCircuit => ("--mark", "a word of auto-circuit's `word_idxs`"),
+            _ => return None,
+        };
+        Some(format!("{flag} names {of}, and this file is {format}; remove {flag}"))
+    }
+}
+
 /// Why a file's content is not read.
 #[derive(Debug)]
 pub(crate) enum Unread {
@@ -105,72 +121,43 @@ pub(crate) fn each_record<E: From<Unread>>(
         Some(first) => first,
         None => return Ok(Found::default()),
     };
-    match look_of(&first) {
-        Look::Rows => rows(reader, (number, first), choices, n_tokens, work),
+    let found = match look_of(&first) {
+        Look::Rows => rows(reader, (number, first), choices, n_tokens, work)?,
         Look::Object => {
             let mut text = first;
             read_whole(reader, &mut text)?;
-            let value: Value = serde_json::from_str(&text).map_err(|error| {
-                Unread::Whole(format!("the file begins like a JSON object and is none: {}", cut(&error.to_string())))
-            })?;
-            let Value::Object(object) = value else { return Err(Unread::Whole(expected("JSON")).into()) };
+            let object = whole_object(&text).map_err(Unread::Whole)?;
             let found = auto_circuit::object(&object, choices.mark).map_err(Unread::Whole)?;
-            for record in found.records {
-                work(record.place, Ok(record))?;
+            for (place, record) in found.records {
+                work(place, record)?;
             }
-            Ok(Found { format: Some(Format::AutoCircuit), labels: found.labels, without_partner: 0 })
+            Found { format: Some(Format::AutoCircuit), labels: found.labels, without_partner: 0 }
         }
         Look::Table => {
             let mut text = first;
             read_whole(reader, &mut text)?;
-            csv_rows(&text, number, choices, work)
+            csv_rows(&text, number, choices, work)?
         }
-        Look::Other(what) => Err(Unread::Whole(expected(what)).into()),
+        Look::Other(what) => return Err(Unread::Whole(expected(what)).into()),
+    };
+    match found.format.and_then(|format| choices.misfit(format)) {
+        Some(reason) => Err(Unread::Whole(reason).into()),
+        None => Ok(found),
     }
 }
 
-/// The sentence for a file of another kind.
-fn expected(what: &str) -> String {
-    format!(
-        "expected one JSON object per line ({{\"clean\": .., \"corrupt\": .., \"answers\": [..], \"wrong_answers\": [..]}}), a \
-         CSV table or an auto-circuit object; this looks like {what}"
-    )
-}
-
-/// What the first line of a file that is not blank says about the rest.
-enum Look {
-    Rows,
-    Object,
-    Table,
-    Other(&'static str),
-}
-
-fn look_of(first: &str) -> Look {
-    let text = first.trim();
-    if text.starts_with('[') {
-        return Look::Other("a JSON array; write its elements one per line (jq -c '.[]' FILE > pairs.jsonl)");
+/// Returns the object of auto-circuit that a text is.
+fn whole_object(text: &str) -> Result<serde_json::Map<String, Value>, String> {
+    let over_lines = "a JSON object over several lines; write each pair on one line (jq -c . FILE > pairs.jsonl)";
+    if let Some(key) = rewire_input::repeated_key(text.as_bytes()) {
+        return Err(format!("the key `{}` is there twice", cut(&key)));
     }
-    if text.starts_with('{') {
-        return match serde_json::from_str::<Value>(text) {
-            Ok(Value::Object(object)) if object.contains_key("prompts") => Look::Object,
-            // A line that ends in the middle of an object, in a file whose object spans lines.
-            Err(error) if error.is_eof() && text.len() < 200 && !text.contains("\"clean\"") => Look::Object,
-            _ => Look::Rows,
-        };
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) if object.contains_key("prompts") => Ok(object),
+        Ok(_) => Err(expected(over_lines)),
+        Err(error) if error.to_string().starts_with("trailing characters") => Err(expected(over_lines)),
+        Err(error) => Err(format!("the file begins like a JSON object and is not one: {}", cut(&error.to_string()))),
     }
-    if text.starts_with('#') {
-        return Look::Other("a file that begins with a comment; remove the comment");
-    }
-    if text.contains(',') {
-        return Look::Table;
-    }
-    if text.contains('\t') {
-        return Look::Other("a table separated by tabs; separate its columns by commas");
-    }
-    if text.contains(';') {
-        return Look::Other("a table separated by semicolons; separate its columns by commas");
-    }
-    Look::Other("plain text")
 }
 
 /// The first line that is not blank, without a byte order mark, and its number from 1.
@@ -192,8 +179,10 @@ fn next_line<'a>(reader: &mut impl BufRead, number: usize, bytes: &'a mut Vec<u8
         Line::TooLong => return Err(Unread::LineTooLong(number)),
         Line::Whole => {}
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Unread::NotUtf8 { line: number, column: error.valid_up_to() + 1 })?;
+    let text = std::str::from_utf8(bytes).map_err(|error| match other_encoding(bytes).filter(|_| number == 1) {
+        Some(reason) => Unread::Whole(reason.to_owned()),
+        None => Unread::NotUtf8 { line: number, column: error.valid_up_to() + 1 },
+    })?;
     Ok(Some(if number == 1 { text.trim_start_matches('\u{feff}') } else { text }))
 }
 
@@ -263,9 +252,7 @@ enum Row {
 }
 
 fn row(content: &str, place: Place, choices: Choices, of_file: &mut Option<Schema>) -> Result<Row, String> {
-    let value: Value = serde_json::from_str(content)
-        // serde counts lines within the line.
-        .map_err(|error| cut(&error.to_string().replace(" at line 1 column", " at column")))?;
+    let value: Value = serde_json::from_str(content).map_err(|error| not_json(content, &error))?;
     let Value::Object(object) = value else {
         return Err(format!("expected a JSON object, and this is {}", record::kind(&value)));
     };

@@ -31,12 +31,14 @@ pub(super) fn schema(row: &Object) -> Result<Schema, String> {
     let has = |key: &str| row.contains_key(key);
     if has("clean_prefix") && has("patch_prefix") {
         Ok(Schema::Prefixes)
-    } else if has("one_prefix_prefix") {
+    } else if has("one_prefix_prefix") || (has("sentence_good") && has("sentence_bad")) {
         Ok(Schema::Blimp)
     } else if has("prompt") && row.keys().any(|key| key.ends_with(COUNTERFACTUAL)) {
         Ok(Schema::Mib)
     } else if OWN[..2].iter().flat_map(|names| names.iter()).any(|key| has(key)) {
         Ok(Schema::Own)
+    } else if has("prompt") && has("choices") {
+        Err(format!("a row of MIB has a counterfactual, whose key ends in `{COUNTERFACTUAL}`; this row has none"))
     } else {
         let keys: Vec<_> = row.keys().take(8).map(|key| format!("`{}`", rewire_input::cut(key))).collect();
         Err(format!(
@@ -125,12 +127,12 @@ pub(super) fn mib(place: Place, row: &Object, counterfactual: Option<&str>) -> R
     let Value::Object(other) = &row[name] else {
         return Err(format!("`{name}` is {}; expected an object", kind(&row[name])));
     };
-    let of = |key: &str, object: &Object| -> Result<String, String> {
-        let value = object.get("prompt").ok_or_else(|| format!("`{key}` has no `prompt`"))?;
-        text(&format!("{key}.prompt"), value).map(str::to_owned)
+    let of = |what: &str, object: &Object| -> Result<String, String> {
+        let value = object.get("prompt").ok_or_else(|| format!("{what} has no `prompt`"))?;
+        value.as_str().map(str::to_owned).ok_or_else(|| format!("`prompt` of {what} is {}; expected text", kind(value)))
     };
     let answer = mib_answer("the row", row)?;
-    let mut wrong = mib_answer(name, other)?;
+    let mut wrong = mib_answer(&format!("`{name}`"), other)?;
     if wrong == answer
         && let Some(choices) = mib_choices(row)
         && let [a, b] = choices.as_slice()
@@ -149,7 +151,7 @@ pub(super) fn mib(place: Place, row: &Object, counterfactual: Option<&str>) -> R
     Ok(Record {
         place,
         clean: Prompt::Text(clean),
-        corrupted: Prompt::Text(of(name, other)?),
+        corrupted: Prompt::Text(of(&format!("`{name}`"), other)?),
         answers: spaced(answer),
         wrong_answers: spaced(wrong),
         position: None,
@@ -168,7 +170,12 @@ fn mib_choices(row: &Object) -> Option<Vec<String>> {
 
 /// The answer of a row: the choice that `answerKey` counts, or else its label.
 fn mib_answer(what: &str, row: &Object) -> Result<String, String> {
-    let number = row.get("answerKey").and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok());
+    let key = row.get("answerKey").filter(|key| !key.is_null());
+    let number = key.and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok());
+    if let (Some(key), None, true) = (key, number, row.get("label").and_then(scalar).is_none()) {
+        let key = rewire_input::cut(&key.to_string());
+        return Err(format!("`answerKey` of {what} is {key}; expected the number of a choice, counted from 0"));
+    }
     match (mib_choices(row), number) {
         (Some(choices), Some(at)) => choices
             .get(at)

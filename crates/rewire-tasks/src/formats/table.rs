@@ -64,8 +64,8 @@ impl Columns {
         }
         let has = |name: &str| at.contains_key(name);
         let found = || {
-            let shown: Vec<_> = names.iter().take(12).map(|name| rewire_input::cut(name)).collect();
-            shown.join(", ")
+            let shown: Vec<_> = names.iter().take(12).map(String::as_str).collect();
+            rewire_input::cut(&shown.join(", "))
         };
         let clean = CLEAN.into_iter().find(|name| has(name));
         let other = match corrupted {
@@ -113,6 +113,9 @@ impl Columns {
         }
         let get = |name: &str| row.get(self.at[name]).unwrap_or_default();
         let clean = get(self.clean).to_owned();
+        if let Some(empty) = [self.clean, self.corrupted.as_str()].into_iter().find(|name| get(name).is_empty()) {
+            return Err(format!("the column `{empty}` is empty"));
+        }
         let (answers, wrong_answers) = match self.answers {
             AnswerColumns::Ids { right, wrong, text } => {
                 let of = |column: &str, text: Option<&str>| ids(column, get(column), text.map(get));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rewire_input::{cut, quoted};
+use rewire_input::quoted;
 
 use crate::formats::{MOST_LINE_BYTES, Place};
 use crate::pairs::PairsError;
@@ -172,6 +172,11 @@ impl fmt::Display for PairsProblem {
                     quoted(text)
                 )
             }
+            PairsProblem::OtherTokenizer { id, token, text } if token.is_empty() => write!(
+                f,
+                "token id {id} is no token of this model, and the file has it for {}: the ids are of another tokenizer; use text",
+                quoted(text)
+            ),
             PairsProblem::OtherTokenizer { id, token, text } => write!(
                 f,
                 "token id {id} is {} for this model, and the file has it for {}: the ids are of another tokenizer; use text",
@@ -182,12 +187,15 @@ impl fmt::Display for PairsProblem {
                 write!(f, "the token {} is both an answer and a wrong answer; keep it on one side", quoted(token))
             }
             PairsProblem::UnequalLengths { lengths: [clean, corrupted], first, pieces } => {
-                let [of_clean, of_corrupted] = pieces.each_ref().map(|pieces| cut(&pieces.join("|")));
+                let [of_clean, of_corrupted] = pieces.each_ref().map(|pieces| quoted(&pieces.join("|")));
                 write!(
                     f,
                     "the clean prompt has {clean} tokens and the corrupted prompt has {corrupted}; give prompts of equal length. From \
                      position {first} on, clean is {of_clean} and corrupted {of_corrupted}"
                 )
+            }
+            PairsProblem::Tokens(error @ TokenizerError::NotOneToken { pieces, .. }) if pieces.len() > 1 => {
+                write!(f, "{error}; give --answers first-token to use its first token")
             }
             PairsProblem::Tokens(error) => error.fmt(f),
             PairsProblem::Pair(error) => error.fmt(f),

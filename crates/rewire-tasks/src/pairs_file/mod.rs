@@ -1,5 +1,6 @@
 //! Prompt pairs from a file: its records tokenized, checked and put together.
 
+mod doubts;
 mod error;
 mod source;
 mod tokens;
@@ -9,6 +10,7 @@ use std::path::Path;
 use crate::formats::{Format, Place, Record, Unread, each_record};
 use crate::pairs::{PairsError, PromptPair, PromptPairs};
 
+use doubts::Doubts;
 use error::MOST_PAIRS;
 pub use error::{PairsFileError, PairsProblem};
 pub use source::{AnswerTokens, PairsSource};
@@ -39,8 +41,7 @@ struct Collected {
     problems: Vec<(Place, PairsProblem)>,
     /// Problems beyond those that are kept.
     more: usize,
-    first_tokens: Vec<(Place, String)>,
-    ends_in_space: Vec<Place>,
+    doubts: Doubts,
 }
 
 /// Reads the prompt pairs of a file for a model. The format is recognized by the content: see
@@ -69,19 +70,11 @@ pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsF
         return Err(PairsFileError::Problems { path: path.into(), problems, more });
     }
     if collected.pairs.is_empty() && found.without_partner > 0 {
-        let reason = format!(
-            "none of its {} rows makes a pair: no two rows have each other's words as right and wrong and as many tokens",
-            found.without_partner
-        );
+        let reason = doubts::no_partners(found.without_partner);
         return Err(PairsFileError::Content { path: path.into(), reason });
     }
-    let mut warnings = collected.warnings();
-    if found.without_partner > 0 {
-        warnings.push(format!(
-            "{} rows are left out: no other row has their wrong word as its right one and as many tokens",
-            found.without_partner
-        ));
-    }
+    let mut warnings = collected.doubts.warnings();
+    warnings.extend(doubts::left_out(found.without_partner));
     let (Some(format), false) = (found.format, collected.pairs.is_empty()) else {
         return Err(PairsFileError::Empty { path: path.into() });
     };
@@ -105,7 +98,9 @@ pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsF
         pairs = pairs.with_token_labels(|token| tokenizer.decode(&[token]));
         if let Some(labels) = found.labels {
             let bos = source.bos.map(|bos| tokenizer.decode(&[bos]));
-            pairs = pairs.with_position_labels(bos.into_iter().chain(labels).collect());
+            let labels: Vec<String> = bos.into_iter().chain(labels).collect();
+            warnings.extend(doubts::unused_labels(labels.len(), &pairs));
+            pairs = pairs.with_position_labels(labels);
         }
     }
     Ok(PairsFile { pairs, format, warnings })
@@ -128,14 +123,12 @@ impl Collected {
         });
         match read {
             Ok((ends_in_space, ReadPair { pair, begun, mark, first_tokens })) => {
+                self.doubts.first_tokens.extend(first_tokens.into_iter().map(|answer| (place, answer)));
+                self.doubts.note(place, &pair, ends_in_space, reader.source.bos);
                 self.pairs.push(pair);
                 self.begun.push(begun);
                 self.marks.push(mark);
                 self.places.push(place);
-                self.first_tokens.extend(first_tokens.into_iter().map(|answer| (place, answer)));
-                if ends_in_space {
-                    self.ends_in_space.push(place);
-                }
             }
             Err(_) if self.problems.len() == MOST_PROBLEMS => self.more += 1,
             Err(problem) => self.problems.push((place, problem)),
@@ -155,30 +148,6 @@ impl Collected {
                 None => self.problems.push((*place, PairsProblem::NoPosition)),
             }
         }
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if let Some((place, answer)) = self.first_tokens.first() {
-            warnings.push(format!(
-                "{}; the first token stands for the whole answer; the first such answer is {} ({place})",
-                match self.first_tokens.len() {
-                    1 => "1 answer has several tokens".to_owned(),
-                    n => format!("{n} answers have several tokens"),
-                },
-                rewire_input::quoted(answer)
-            ));
-        }
-        if let Some(place) = self.ends_in_space.first() {
-            warnings.push(format!(
-                "{}, and the answers start with one, which models rarely continue well; the first is {place}",
-                match self.ends_in_space.len() {
-                    1 => "1 prompt ends in a space".to_owned(),
-                    n => format!("{n} prompts end in a space"),
-                }
-            ));
-        }
-        warnings
     }
 }
 

@@ -24,11 +24,19 @@ pub(super) struct ReadPair {
 }
 
 impl RecordReader<'_> {
-    /// Whether a prompt ends in a space and an answer begins with one.
+    /// Returns whether a prompt ends in whitespace and an answer begins with a space.
     pub(super) fn ends_in_space(&self, record: &Record) -> bool {
-        let spaced = |answer: &Answer| matches!(answer, Answer::Text(text) if text.starts_with(' '));
-        [&record.clean, &record.corrupted].into_iter().any(|p| matches!(p, Prompt::Text(text) if text.ends_with(' ')))
-            && record.answers.iter().chain(&record.wrong_answers).any(spaced)
+        let name = |id: &u32| self.source.tokenizer.map(|tokenizer| tokenizer.decode(&[*id])).unwrap_or_default();
+        let ends = |prompt: &Prompt| match prompt {
+            Prompt::Text(text) => text.ends_with(char::is_whitespace),
+            Prompt::Ids(ids) => ids.last().map(name).is_some_and(|last| last.ends_with(char::is_whitespace)),
+        };
+        let spaced = |answer: &Answer| match answer {
+            Answer::Text(text) => text.starts_with(' '),
+            Answer::Id(id) | Answer::IdOf { id, .. } => name(id).starts_with(' '),
+        };
+        let answers = || record.answers.iter().chain(&record.wrong_answers);
+        (ends(&record.clean) || ends(&record.corrupted)) && answers().any(spaced)
     }
 
     /// Returns the BOS if the record's text would begin with one that the model does not have.

@@ -91,7 +91,8 @@ pub(crate) struct MemoryArguments {
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    let size: ByteSize = text.parse().map_err(|e| format!("{e}; give a number and a unit, such as 8GiB"))?;
+    let size: ByteSize =
+        text.parse().map_err(|_| "it is no size; give a number and a unit, such as 8GiB".to_owned())?;
     match size.as_u64() {
         0 => Err("must be more than 0".to_owned()),
         size => Ok(size),

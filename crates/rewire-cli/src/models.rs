@@ -3,14 +3,18 @@
 use rewire_model::short_names;
 use rewire_toy::Toy;
 
-use crate::output::{print, text_table};
+use crate::output::print;
 
 /// Lists the models.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let toys =
-        Toy::ALL.iter().map(|toy| vec![toy.name().to_owned(), "in this program, for trying things out".to_owned()]);
-    let hub = short_names().map(|(name, repository)| vec![name.to_owned(), format!("{repository} on the hub")]);
-    let mut text = text_table(&["--model", "where it is"], &toys.chain(hub).collect::<Vec<_>>());
+    let toys = Toy::ALL.iter().map(|toy| [toy.name().to_owned(), "in this program, for trying things out".to_owned()]);
+    let hub = short_names().map(|(name, repository)| [name.to_owned(), format!("{repository} on the hub")]);
+    let rows: Vec<[String; 2]> = toys.chain(hub).collect();
+    let width = rows.iter().map(|[name, _]| name.len()).max().unwrap_or(0);
+    let mut text = format!("  {:<width$}  where it is\n", "--model");
+    for [name, place] in &rows {
+        text += &format!("  {name:<width$}  {place}\n");
+    }
     text += "\nAny other repository of the hub: owner/name. A revision follows the name: gpt2@main, EleutherAI/pythia-160m@step1000.\n";
     text += "A directory: config.json; model.safetensors or pytorch_model.bin (or an index and its shards);\n";
     text += "for text, tokenizer.json, or vocab.json and merges.txt.\n";

@@ -1,13 +1,12 @@
 //! `rewire pairs`: check a file of prompt pairs, or convert it to JSON Lines, without running a
 //! model.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use rewire_report::names::counted;
+use rewire_report::names::{counted, printable};
 use rewire_tasks::{AnswerTokens, PairsFile, PromptPair, Tokenizer};
 use serde_json::json;
 
@@ -46,7 +45,7 @@ enum Job {
         reading: PairsArguments,
         #[command(flatten)]
         model: ModelArguments,
-        /// File to write.
+        /// File to write, or - for standard output.
         #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
         out: PathBuf,
         /// Replace the file if it exists.
@@ -71,8 +70,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             );
             let found = reading.read(file, &source, AnswerTokens::Single)?;
             found.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
-            anyhow::ensure!(*force || !out.exists(), "{} exists; give --force to replace it", out.display());
-            write(&found, out)?;
+            if out.as_os_str() == "-" {
+                return print(&rows(&found));
+            }
+            check_replaceable(out, *force)?;
+            write(&rows(&found), out)?;
             print(&format!("{} written to {}\n", counted(found.pairs.len(), "pair"), out.display()))
         }
     }
@@ -94,17 +96,19 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
             .map(|(at, (a, b))| format!("{at} ({:?} and {:?})", name(*a), name(*b)))
             .collect();
         text += &format!("\npair {number}, {}\n", counted(clean.len(), "token"));
-        text += &format!(
-            "  clean      {}\n  corrupted  {}\n",
-            tokens(clean).escape_debug(),
-            tokens(corrupted).escape_debug()
-        );
-        text += &format!("  answers    {:?}, wrong {:?}\n", tokens(answers), tokens(wrong_answers));
+        text +=
+            &format!("  clean      {}\n  corrupted  {}\n", printable(&tokens(clean)), printable(&tokens(corrupted)));
+        let list = |answers: &[u32]| {
+            answers.iter().map(|&answer| rewire_input::quoted(&name(answer))).collect::<Vec<_>>().join(" ")
+        };
+        text += &format!("  answers    {}", list(answers));
+        text += &if wrong_answers.is_empty() { "\n".to_owned() } else { format!(", wrong {}\n", list(wrong_answers)) };
         if pairs.begun(number) > 0 {
-            text += &format!("  the prompts end in the answer's tokens but the last ({})\n", pairs.begun(number));
+            let begun = counted(pairs.begun(number), "token");
+            text += &format!("  the prompts end in the first {begun} of the answer; its last token is shown above\n");
         }
         text += &match differing.as_slice() {
-            [] => "  the prompts are the same: every effect will be 0\n".to_owned(),
+            [] => "  the prompts are the same: patching changes nothing\n".to_owned(),
             positions => format!("  they differ at {}\n", positions.join(", ")),
         };
         if let Some(marks) = pairs.marked_positions() {
@@ -117,12 +121,9 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
     text
 }
 
-/// Writes the pairs as token ids, to a temporary file that is renamed.
-fn write(found: &PairsFile, out: &std::path::Path) -> anyhow::Result<()> {
-    let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    let failed = || format!("cannot write {}", out.display());
-    let file = tempfile::NamedTempFile::new_in(directory).with_context(failed)?;
-    let mut writer = BufWriter::new(file);
+/// Returns the pairs as JSON Lines with token ids.
+fn rows(found: &PairsFile) -> String {
+    let mut text = String::new();
     for (number, pair) in found.pairs.pairs().iter().enumerate() {
         let PromptPair { clean, corrupted, answers, wrong_answers } = pair;
         let mut row = json!({
@@ -131,9 +132,30 @@ fn write(found: &PairsFile, out: &std::path::Path) -> anyhow::Result<()> {
         if let Some(marks) = found.pairs.marked_positions() {
             row["position"] = json!(marks[number]);
         }
-        writeln!(writer, "{row}").with_context(failed)?;
+        text += &format!("{row}\n");
     }
-    let file = writer.into_inner().map_err(|error| error.into_error()).with_context(failed)?;
-    let file: File = file.persist(out).map_err(|error| error.error).with_context(failed)?;
+    text
+}
+
+/// Refuses to replace anything but a regular file, such as a device, and a file without `force`.
+fn check_replaceable(out: &Path, force: bool) -> anyhow::Result<()> {
+    let Ok(found) = std::fs::symlink_metadata(out) else { return Ok(()) };
+    anyhow::ensure!(found.is_file(), "{} is not a regular file; choose another --out", out.display());
+    anyhow::ensure!(force, "{} exists; give --force to replace it", out.display());
+    Ok(())
+}
+
+/// Writes text to a temporary file that is renamed.
+fn write(text: &str, out: &Path) -> anyhow::Result<()> {
+    let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    anyhow::ensure!(directory.is_dir(), "cannot write {}: {} is no directory", out.display(), directory.display());
+    let failed = || format!("cannot write {}", out.display());
+    let mut builder = tempfile::Builder::new();
+    // The permissions that the user's settings give any new file, and not those of a secret.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(directory).with_context(failed)?;
+    file.write_all(text.as_bytes()).with_context(failed)?;
+    let file = file.persist(out).map_err(|error| error.error).with_context(failed)?;
     file.sync_all().with_context(failed)
 }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod choices;
 mod correct;
 mod doubts;
+mod equal_runs;
 mod findings;
 mod identity;
 mod inputs;

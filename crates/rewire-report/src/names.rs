@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ndarray::ArrayD;
-use rewire_analysis::node::Node;
+use rewire_analysis::node::{Node, Positions};
 use rewire_analysis::{Align, Effects};
 use rewire_tasks::PromptPairs;
 
@@ -36,7 +36,32 @@ pub fn token_labels(labels: &[String]) -> Vec<String> {
 fn token_label(token: &str, position: &str) -> String {
     match token {
         "<|endoftext|>" => format!("BOS_{position}"),
-        token => format!("{}_{position}", token.escape_debug()),
+        token => format!("{}_{position}", printable(token)),
+    }
+}
+
+/// Returns a token with the characters escaped that are not printable, and the backslash.
+#[must_use]
+pub fn printable(token: &str) -> String {
+    let mut shown = String::with_capacity(token.len());
+    for character in token.chars() {
+        match character {
+            '"' | '\'' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    shown
+}
+
+/// Returns the name of a node of a list. Positions that differ between prompts are `@end` if they
+/// are the last ones and not the marked ones, and `@marked` otherwise.
+#[must_use]
+pub fn of_listed(node: &Node, pairs: &PromptPairs) -> String {
+    match &node.positions {
+        Positions::Each(each) if *each == pairs.ends() && pairs.marked_positions() != Some(each.as_slice()) => {
+            format!("{}@end", node.clone().at(Positions::All))
+        }
+        _ => node.to_string(),
     }
 }
 
@@ -60,7 +85,7 @@ pub fn of_axis(axis: &str, n: usize, pairs: &PromptPairs) -> Vec<String> {
 #[must_use]
 pub fn along(effects: &Effects, axis: usize, pairs: &PromptPairs) -> Vec<String> {
     match effects.axis_names()[axis] {
-        "node" => effects.nodes.iter().map(Node::to_string).collect(),
+        "node" => effects.nodes.iter().map(|node| of_listed(node, pairs)).collect(),
         name => of_axis(name, effects.values.shape()[axis], pairs),
     }
 }
@@ -167,7 +192,7 @@ pub fn of_node(effects: &Effects, place: &[usize], pairs: &PromptPairs) -> Strin
     let axes = effects.axis_names();
     let token = |position: usize| of_position(effects.align, position, pairs);
     let mut name = match (effects.nodes.get(place[0]), axes.get(2)) {
-        (Some(node), _) => node.to_string(),
+        (Some(node), _) => of_listed(node, pairs),
         (None, Some(&"head")) => head_name(place[0], place[1]),
         (None, Some(&"neuron")) => format!("L{}N{}", place[0], place[1]),
         (None, _) => format!("L{}", place[0]),
@@ -219,6 +244,21 @@ mod tests {
             [0, 1, 2].map(|n| counted(n, "generated pair")),
             ["0 generated pairs", "1 generated pair", "2 generated pairs"]
         );
+    }
+
+    #[test]
+    fn positions_at_the_end_are_named_so() {
+        let pairs = pairs(&[&[1, 2, 3], &[1, 2]]);
+        let node = |each: &[usize]| Node::new(3, Component::HeadZ).unit(7).at(Positions::Each(each.to_vec()));
+        assert_eq!(of_listed(&node(&[2, 1]), &pairs), "head_z:L3H7@end");
+        assert_eq!(of_listed(&node(&[1, 1]), &pairs), "head_z:L3H7@marked");
+        let marked = pairs.with_marked_positions(vec![2, 1]).unwrap();
+        assert_eq!(of_listed(&node(&[2, 1]), &marked), "head_z:L3H7@marked");
+    }
+
+    #[test]
+    fn tokens_are_escaped_only_where_they_are_not_printable() {
+        assert_eq!(printable("\"it's\n\\\u{1b}"), "\"it's\\n\\\\\\u{1b}");
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl OutputDirectory {
     /// `results` exists and is not a regular file.
     pub fn take(path: &Path, results: &[&str], command: &str, waiting: Waiting<'_>) -> Result<Self, StoreError> {
         check_symlink(path)?;
+        check_ancestors(path)?;
         let made = absent(path);
         let mut directory = Self { path: path.into(), made, notices: Vec::new(), lock: None };
         directory.create()?;
@@ -178,6 +179,15 @@ fn check_symlink(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses a path that is a file, or lies below one.
+fn check_ancestors(path: &Path) -> Result<(), StoreError> {
+    let is_file = |ancestor: &&Path| std::fs::metadata(ancestor).is_ok_and(|found| !found.is_dir());
+    match path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()).find(is_file) {
+        Some(file) => Err(StoreError::NotADirectory { path: path.into(), file: file.into() }),
+        None => Ok(()),
+    }
+}
+
 /// Returns the directories of `path` that do not exist, the deepest first.
 fn absent(path: &Path) -> Vec<PathBuf> {
     let absent = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
@@ -190,6 +200,18 @@ mod tests {
 
     fn take(path: &Path) -> Result<OutputDirectory, StoreError> {
         OutputDirectory::take(path, &["a.txt"], "test", Waiting::Refuse)
+    }
+
+    #[test]
+    fn a_file_on_the_way_is_named() {
+        let temporary = tempfile::tempdir().unwrap();
+        let file = temporary.path().join("file");
+        std::fs::write(&file, "mine").unwrap();
+        for path in [file.clone(), file.join("out")] {
+            let message = take(&path).unwrap_err().to_string();
+            assert!(message.contains(&format!("{} is not a directory", file.display())), "{message}");
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"mine");
     }
 
     #[test]

@@ -15,6 +15,14 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
+    /// The path, or a directory on the way to it, is a file.
+    #[error("the output directory {path} cannot be made: {file} is not a directory; choose another --out")]
+    NotADirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The file.
+        file: PathBuf,
+    },
     /// The directory is a symlink to a place that does not exist.
     #[error(
         "the output directory {path} is a symlink to {target}, which does not exist; create it or remove the symlink"

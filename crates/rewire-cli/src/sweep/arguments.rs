@@ -106,7 +106,7 @@ pub struct Arguments {
     /// A number counted from 0 (the BOS, if there is one), a negative number counted from the end,
     /// or marked: the position that each line of --pairs gives.
     #[arg(long, value_name = "POSITION", allow_negative_numbers = true, help_heading = WHAT)]
-    metric_position: Option<MetricPosition>,
+    pub(super) metric_position: Option<MetricPosition>,
     /// Write the effects of each prompt pair instead of their mean.
     ///
     /// Tables get a leading axis, the prompt.
@@ -257,6 +257,12 @@ impl Arguments {
         if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
             bail!("--final-norm-gain needs --method logit-attribution");
         }
+        if matches!(self.norm, NormJacobian::Frozen) && !self.wants_paths() {
+            bail!("--norm frozen needs --nodes head_edges");
+        }
+        if nodes.is_empty() && self.by.division() != By::All {
+            bail!("--by divides nodes, and head_edges are not nodes; remove --by");
+        }
         self.check_align()?;
         self.paths.check(self.method)?;
         self.integral.check(self.method)?;
@@ -350,7 +356,7 @@ impl Arguments {
     }
 
     /// Returns whether the baseline or the ablation uses mean activations.
-    fn wants_mean(&self) -> bool {
+    pub(super) fn wants_mean(&self) -> bool {
         self.integral.wants_mean() || self.ablation.wants_mean()
     }
 

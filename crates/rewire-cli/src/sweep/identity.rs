@@ -19,7 +19,10 @@ pub(super) fn identity(
 ) -> anyhow::Result<Value> {
     let prompts: Vec<_> =
         pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
-    let begun: Vec<usize> = (0..pairs.len()).map(|pair| pairs.begun(pair)).collect();
+    // Pairs whose answers are one token do not differ in this, however many they are.
+    let begun: Option<Vec<usize>> = (0..pairs.len())
+        .any(|pair| pairs.begun(pair) > 0)
+        .then(|| (0..pairs.len()).map(|pair| pairs.begun(pair)).collect());
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "model": source.files.versions()?,

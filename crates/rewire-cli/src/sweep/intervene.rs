@@ -258,6 +258,11 @@ impl MeanArguments {
         Means { prompts, over, prompt_batch }
     }
 
+    /// Returns whether each position has its own mean.
+    pub(super) fn is_by_position(&self) -> bool {
+        matches!(self.mean_over, Some(MeanName::Position))
+    }
+
     /// Returns the name of the axes that means are taken over.
     pub(super) fn describe(&self) -> Value {
         json!(self.mean_over.unwrap_or(MeanName::All).to_possible_value().map(|v| v.get_name().to_owned()))

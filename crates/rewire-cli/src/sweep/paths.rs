@@ -83,7 +83,7 @@ impl FromStr for ReceiverName {
 fn refused(name: &str, error: &ParseReceiverError) -> String {
     match most_similar(name, ["logits"]) {
         Some(logits) => format!("no receiver `{}`; did you mean `{logits}`?", cut(name)),
-        None => format!("{error} (and logits, the last residual stream)"),
+        None => error.to_string().replacen("there are ", "there are logits (the last residual stream), ", 1),
     }
 }
 
@@ -132,10 +132,10 @@ impl PathArguments {
         json!({ "receivers": receivers, "apart": self.receivers_apart, "freeze": policy.to_string(), "held": held })
     }
 
-    /// Returns the name of the held activations, for the head of a report. Empty for other methods.
+    /// Returns the freeze policy, for the head of a report. Empty for other methods.
     pub(super) fn held(&self, method: Method) -> String {
         match method {
-            Method::PathPatching => format!(" ({} held)", self.freeze.unwrap_or_default()),
+            Method::PathPatching => format!(" (freeze {})", self.freeze.unwrap_or_default()),
             _ => String::new(),
         }
     }

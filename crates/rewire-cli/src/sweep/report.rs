@@ -19,7 +19,7 @@ use rewire_tasks::PromptPairs;
 use super::arguments::Arguments;
 use super::findings::Findings;
 use super::paths;
-use super::results::{COMPLETENESS, agreements, completeness_rows, marked_text, top_table};
+use super::results::{COMPLETENESS, agreements, completeness_rows, marked_text, short_unit, top_table};
 use super::shortened::{self, Shortened};
 use crate::model::Source;
 use crate::notices::new_page;
@@ -156,8 +156,9 @@ fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs:
             name: names::of_node(effects, &n.place, pairs),
         };
         let points: Vec<Point> = agreement.errors.iter().take(MOST_POINTS).map(point).collect();
-        let unit = units::unit(found.outcome.metric, found.outcome.scale);
-        let axes = [format!("exact effect, {unit}"), format!("attribution, {unit}")];
+        // The name of the unit in full is longer than the axis.
+        let unit = short_unit(&found.outcome);
+        let axes = [format!("exact effect ({unit})"), format!("attribution ({unit})")];
         let axes = axes.each_ref().map(String::as_str);
         page.chart(charts::scatter(&agreement.kind.to_string(), &points, axes));
     }
@@ -192,7 +193,10 @@ fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
 
 /// Adds a table of the largest effects of one kind of node, or of all nodes of a list.
 fn top_nodes(page: &mut Page, outcome: &Outcome, effects: &Effects, certainty: &Certainty, pairs: &PromptPairs) {
-    let (header, rows) = top_table(outcome, effects, certainty, pairs, effects.nodes.len().max(TOP));
+    let is_list = !effects.nodes.is_empty() && effects.axis_names().len() == 2;
+    let nonzero = effects.mean().iter().filter(|effect| **effect != 0.0).count();
+    let rows = if is_list { effects.nodes.len() } else { nonzero.clamp(1, TOP) };
+    let (header, rows) = top_table(outcome, effects, certainty, pairs, rows);
     page.table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows);
     page.text(&certainty.in_words());
 }

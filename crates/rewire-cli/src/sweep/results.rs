@@ -29,7 +29,7 @@ use rewire_report::{
 const MARKS: usize = 5;
 
 /// Returns the tables of `effects.safetensors`.
-pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
+pub(super) fn tables(found: &Findings, pairs: &PromptPairs, arguments: &Arguments) -> Vec<Table> {
     let prompts = if arguments.per_prompt { Reduce::PerPrompt } else { Reduce::Mean };
     let mut tables = Vec::new();
     let written = written(&found.outcome);
@@ -38,7 +38,8 @@ pub(super) fn tables(found: &Findings, arguments: &Arguments) -> Vec<Table> {
         _ => Quantity::Effect,
     };
     for ((name, effects), certainty) in found.names.iter().zip(&written).zip(&found.certainty) {
-        let table = Table { quantity, ..Table::new(name.clone(), effects, prompts, &found.outcome) };
+        let nodes = effects.nodes.iter().map(|node| names::of_listed(node, pairs)).collect();
+        let table = Table { quantity, nodes, ..Table::new(name.clone(), effects, prompts, &found.outcome) };
         if arguments.intervals {
             let beside = certainty.tables(effects).into_iter().map(|(what, values)| Table {
                 name: format!("{name}.{what}"),
@@ -148,7 +149,7 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
         notes.insert("against_float32".to_owned(), shortened.describe());
     }
     if let Some(effects) = found.outcome.effects.first().filter(|effects| !effects.nodes.is_empty()) {
-        notes.insert("nodes".to_owned(), effects.nodes.iter().map(ToString::to_string).collect());
+        notes.insert("nodes".to_owned(), effects.nodes.iter().map(|node| names::of_listed(node, pairs)).collect());
     }
     if arguments.align == AlignName::End {
         let names: Vec<String> = (0..pairs.width()).map(|position| Align::End.position_name(position)).collect();
@@ -245,7 +246,7 @@ pub(super) fn top_table(
 }
 
 /// Returns the unit of effects, short enough for the header of a column.
-fn short_unit(outcome: &Outcome) -> &'static str {
+pub(super) fn short_unit(outcome: &Outcome) -> &'static str {
     match outcome.scale {
         Scale::Normalized => "share",
         Scale::Metric => unit(outcome.metric, outcome.scale),

@@ -20,7 +20,7 @@ use super::doubts;
 use super::findings::Findings;
 use super::identity::{identity, of_results};
 use super::inputs::Inputs;
-use super::{report, results, sample};
+use super::{equal_runs, report, results, sample};
 use crate::interrupt::Interrupts;
 use crate::model::{ModelArguments, Source};
 use crate::notices::{announce, warn};
@@ -34,12 +34,13 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let ModelArguments { device, memory, .. } = &arguments.model;
     let session = Session::with_numbers(*device, arguments.numbers, memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
-    let PairsFile { pairs, format, warnings } = arguments.read_pairs(&arguments.file.pairs, &source)?;
+    let PairsFile { pairs, format, mut warnings } = arguments.read_pairs(&arguments.file.pairs, &source)?;
     let origin = origin(&arguments.file.pairs, format)?;
     let single = arguments.single()?;
     let nodes = arguments.kinds()?;
     arguments.metric_positions(&pairs)?;
     let reference = arguments.reference(&source, &pairs)?;
+    warnings.extend(equal_runs::warnings(&pairs, &reference, arguments)?);
     if arguments.intervals {
         check_clusters(&pairs, &arguments.file.pairs)?;
     }
@@ -75,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
 
     let publication = Publication {
         run,
-        tables: results::tables(&found, arguments),
+        tables: results::tables(&found, &pairs, arguments),
         metric: arguments.metric_name(),
         seed: arguments.seed,
         labels: Labels::FromFile(&pairs, origin),

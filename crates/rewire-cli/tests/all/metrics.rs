@@ -122,7 +122,7 @@ fn pairs_check_shows_the_answer_in_the_prompts() {
     let directory = directory(WHOLE);
     let shown = run(directory.path(), &["pairs", "check", "pairs.jsonl", "--answers", "whole"], &[]);
     assert!(shown.contains("pair 0, 17 tokens"), "{shown}");
-    assert!(shown.contains("end in the answer's tokens but the last (2)"), "{shown}");
+    assert!(shown.contains("end in the first 2 tokens of the answer"), "{shown}");
     assert!(shown.contains("pair 1, 15 tokens"), "{shown}");
 }
 

@@ -128,7 +128,10 @@ fn single_nodes_can_be_at_a_position_or_divided_by_position() {
     assert_eq!(shape, &[1, 15]);
     assert_eq!(about["axes"]["nodes"], json!(["node", "pos"]));
     values.iter().zip(of_layer).for_each(|(found, expected)| close(*found, *expected, "by position"));
-    let (at, ..) = sweep(&directory, "--nodes resid_pre:L2@10,resid_pre:L2@end --per-prompt");
+    let (at, about, _) = sweep(&directory, "--nodes resid_pre:L2@10,resid_pre:L2@end --per-prompt");
+    assert_eq!(about["notes"]["nodes"], json!(["resid_pre:L2@10", "resid_pre:L2@end"]));
+    let table = std::fs::read_to_string(directory.path().join("o/effects.csv")).unwrap();
+    assert!(table.contains("resid_pre:L2@end") && !table.contains("@marked"), "{table}");
     let (shape, values) = &at["nodes"];
     assert_eq!(shape, &[2, 2]);
     close((values[0] + values[2]) / 2.0, of_layer[10], "at a position");

@@ -102,6 +102,53 @@ fn converted_pairs_replace_a_file_only_with_force() {
     assert_eq!(std::fs::read_to_string(directory.path().join("pairs.jsonl")).unwrap(), PAIRS);
     let output = rewire(directory.path(), &[&convert[..], &["--force"]].concat());
     assert_eq!(output.stdout, b"1 pair written to pairs.jsonl\n");
+    // `-` is standard output.
+    let written = std::fs::read(directory.path().join("pairs.jsonl")).unwrap();
+    assert_eq!(rewire(directory.path(), &["pairs", "convert", "one.jsonl", "--out", "-"]).stdout, written);
+    let missing = refused(directory.path(), &["pairs", "convert", "one.jsonl", "--out", "no/a.jsonl"]).unwrap();
+    assert!(missing.contains("no is no directory") && !missing.contains(".tmp"), "{missing}");
+}
+
+#[cfg(unix)]
+#[test]
+fn converted_pairs_replace_no_device_and_no_link() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let directory = directory(1);
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("mine"), "mine").unwrap();
+    symlink(at("mine"), at("link")).unwrap();
+    std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    std::fs::create_dir(at("folder")).unwrap();
+    for out in ["link", "socket", "folder"] {
+        let convert = ["pairs", "convert", "pairs.jsonl", "--force", "--out", out];
+        let message = refused(directory.path(), &convert).unwrap();
+        assert!(message.contains(&format!("{out} is not a regular file")), "{message}");
+    }
+    assert_eq!(std::fs::read(at("mine")).unwrap(), b"mine");
+    assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
+    rewire(directory.path(), &["pairs", "convert", "pairs.jsonl", "--out", "new.jsonl"]);
+    let mode = |name: &str| std::fs::metadata(at(name)).unwrap().permissions().mode();
+    assert_eq!(mode("new.jsonl"), mode("mine"), "the file is not like other new files");
+}
+
+#[test]
+fn a_file_in_place_of_the_output_directory_is_named() {
+    let directory = directory(1);
+    for out in ["pairs.jsonl", "pairs.jsonl/o"] {
+        let message = refused(directory.path(), &["sweep", "--pairs", "pairs.jsonl", "--out", out]).unwrap();
+        assert!(message.contains("pairs.jsonl is not a directory"), "{message}");
+    }
+}
+
+#[test]
+fn models_are_listed_in_two_columns() {
+    let printed = String::from_utf8(rewire(directory(1).path(), &["models"]).stdout).unwrap();
+    let starts: Vec<Option<usize>> = ["in this program", "openai-community/gpt2 on the hub", "EleutherAI/pythia-2.8b"]
+        .iter()
+        .map(|place| printed.lines().find_map(|line| line.find(place)))
+        .collect();
+    assert!(starts[0].is_some() && starts.iter().all(|start| *start == starts[0]), "{printed}");
 }
 
 #[test]

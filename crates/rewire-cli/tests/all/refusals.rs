@@ -119,6 +119,12 @@ fn meaningless_sweep_arguments_are_refused() {
     assert_sweep_refused(&["--method", "attribution-patching", "--metric", "accuracy"], &["accuracy", "gradient"]);
     assert_sweep_refused(&["--nodes", "head_edges"], &["head_edges", "needs --method attribution-patching"]);
     assert_sweep_refused(&["--by", "marked"], &["head_z@marked", "mark no position"]);
+    assert_sweep_refused(&["--norm", "frozen"], &["--norm frozen needs --nodes head_edges"]);
+    let edges = ["--method", "attribution-patching", "--nodes", "head_edges", "--by", "position"];
+    assert_sweep_refused(&edges, &["head_edges are not nodes", "remove --by"]);
+    assert_sweep_refused(&["--memory-budget", "much"], &["it is no size", "such as 8GiB"]);
+    let unknown = ["--method", "path-patching", "--receivers", "L3H7"];
+    assert_sweep_refused(&unknown, &["there are logits (the last residual stream), resid_pre:L3"]);
     let attribution = ["--method", "attribution-patching"];
     let refused = |more: &[&str], words: &[&str]| assert_sweep_refused(&[&attribution, more].concat(), words);
     refused(&["--verify", "33"], &["the 33 nodes of largest attribution", "only 32"]);

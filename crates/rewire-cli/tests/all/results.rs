@@ -275,6 +275,18 @@ fn prompts_that_end_in_a_space_are_warned_of() {
 }
 
 #[test]
+fn places_where_both_runs_are_the_same_are_warned_of() {
+    let before = ["before the first token in which the prompts differ", "in 2 of 2 pairs"];
+    let ran = Ran::sweep(PAIRS, &["--metric", "kl", "--metric-position", "3"]);
+    ran.assert_warned(&[&["the metric is read"], &before[..]].concat());
+    let marked = PAIRS.replace("\"wrong_answers\"", "\"position\": 0, \"wrong_answers\"");
+    Ran::sweep(&marked, &["--by", "marked"]).assert_warned(&[&["the marked position is"], &before[..]].concat());
+    let one = PAIRS.lines().next().unwrap();
+    let mean = ["--method", "ablation", "--ablate", "mean", "--mean-over", "position"];
+    Ran::sweep(one, &mean).assert_warned(&["the mean at each position is over one prompt"]);
+}
+
+#[test]
 fn headers_on_the_screen_have_units() {
     let lines = |arguments: &[&str]| Ran::sweep(PAIRS, arguments).printed;
     let printed = lines(&[]);

@@ -94,9 +94,9 @@ impl Source {
     /// # Errors
     /// If the model has none.
     pub(crate) fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
-        self.tokenizer
-            .as_ref()
-            .with_context(|| format!("the model {} has no tokenizer.json, nor vocab.json and merges.txt", self.name))
+        self.tokenizer.as_ref().with_context(|| {
+            format!("the model {} has no tokenizer.json, nor both vocab.json and merges.txt", self.name)
+        })
     }
 
     /// Returns the BOS that text begins with, if any.

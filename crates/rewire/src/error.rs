@@ -17,7 +17,9 @@ pub enum Error {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The model has no tokenizer, and the input is text.
-    #[error("the model {model} has no tokenizer.json, nor vocab.json and merges.txt; give token ids instead of text")]
+    #[error(
+        "the model {model} has no tokenizer.json, nor both vocab.json and merges.txt; give token ids instead of text"
+    )]
     NoTokenizer {
         /// The model's name.
         model: String,

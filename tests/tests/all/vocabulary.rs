@@ -111,6 +111,7 @@ fn damaged_vocabularies_are_refused_by_file_and_line() {
     refused("vocab.json", r#"{"a": 1, "a": 2}"#, &["names `a` twice"]);
     refused("vocab.json", r#"{"a": 1, "b": 1}"#, &["\"a\" and \"b\" have the id 1"]);
     refused("merges.txt", "#version: 0.2\nh e\nh e l\n", &["merges.txt, line 3", "not \"h e l\""]);
+    refused("merges.txt", "h e\n\nh e\r\n", &["merges.txt, line 3", "the merge of \"h\" and \"e\" is on line 1 too"]);
     refused("merges.txt", "h e\n\nhe\r\n", &["merges.txt, line 3", "not \"he\""]);
     refused("merges.txt", "h \u{e9}\n", &["merges.txt, line 1", "needs the token \"h\u{e9}\""]);
     let long = format!("{} b c", "x".repeat(1 << 20));

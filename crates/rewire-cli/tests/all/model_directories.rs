@@ -116,7 +116,7 @@ fn vocabulary_and_merges_replace_a_tokenizer_json() {
     let bpe = shared::json(&model.join("tokenizer.json"))["model"].clone();
     std::fs::remove_file(model.join("tokenizer.json")).unwrap();
     let refused = refusal(directory.path());
-    assert!(refused.contains("no tokenizer.json, nor vocab.json and merges.txt"), "{refused}");
+    assert!(refused.contains("no tokenizer.json, nor both vocab.json and merges.txt"), "{refused}");
 
     let merges = bpe["merges"].as_array().unwrap().iter();
     let merges: String = merges.map(|m| format!("{} {}\n", m[0].as_str().unwrap(), m[1].as_str().unwrap())).collect();
@@ -161,4 +161,15 @@ fn scores_by_inverse_layer_change_the_effects() {
     assert_ne!(plain, scaled);
     let (off, _) = effects(directory("toy-gpt2", |_, config| config[flag] = false.into()).path());
     assert_eq!(plain, off);
+}
+
+#[test]
+fn a_byte_order_mark_in_front_of_config_json_is_accepted() {
+    let plain = directory("toy-gpt2", |_, _| {});
+    let (expected, warnings) = effects(plain.path());
+    let config = plain.path().join("model/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("\u{feff}{text}")).unwrap();
+    std::fs::remove_dir_all(plain.path().join("o")).unwrap();
+    assert_eq!(effects(plain.path()), (expected, warnings));
 }

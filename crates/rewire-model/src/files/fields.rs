@@ -17,6 +17,9 @@ use crate::error::ModelError;
 /// million bytes.
 pub(crate) const MOST_JSON_BYTES: u64 = 16 << 20;
 
+/// What some editors put in front of UTF-8. It is not JSON, and says nothing.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Defaults of `bos_token_id` if the file lacks it, as in transformers.
 const GPT2_BOS: u32 = 50_256;
 const NEOX_BOS: u32 = 0;
@@ -38,6 +41,7 @@ impl TransformerConfig {
         if text.len() as u64 > MOST_JSON_BYTES {
             return Err(format!("it has {} bytes; at most {MOST_JSON_BYTES} are allowed", text.len()));
         }
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let json = serde_json::from_slice(text).map_err(|e| format!("malformed JSON: {e}"))?;
         match repeated_key(text) {
             Some(field) => Err(format!("it names `{}` twice; keep one", cut(&field))),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
+use crate::files::fields::BYTE_ORDER_MARK;
 
 /// The files that may name special tokens.
 pub(crate) const SETTINGS: [&str; 3] = ["added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"];
@@ -176,9 +177,9 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     let refuse = |reason: String| ModelError::Vocabulary { path: path.into(), line: None, reason };
     let text = read_regular(path, MOST_BYTES).map_err(|source| ModelError::Read { path: path.into(), source })?;
     // The message of the parser has line and column.
-    let value =
-        serde_json::from_slice(&text).map_err(|e| refuse(format!("malformed JSON: {}", cut(&e.to_string()))))?;
-    match repeated_key(&text) {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+    let value = serde_json::from_slice(text).map_err(|e| refuse(format!("malformed JSON: {}", cut(&e.to_string()))))?;
+    match repeated_key(text) {
         Some(key) => Err(refuse(format!("it names `{}` twice; keep one", cut(&key)))),
         None => Ok(value),
     }
@@ -207,6 +208,7 @@ fn read_merges(path: &Path, vocabulary: &Vocabulary) -> Result<Vec<[String; 2]>,
         refuse(line, "the line is not UTF-8; save the file as UTF-8".to_owned())
     })?;
     let mut merges = Vec::new();
+    let mut lines: BTreeMap<[&str; 2], usize> = BTreeMap::new();
     for (index, line) in text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate() {
         if line.is_empty() || (index == 0 && line.starts_with("#version")) {
             continue;
@@ -223,6 +225,14 @@ fn read_merges(path: &Path, vocabulary: &Vocabulary) -> Result<Vec<[String; 2]>,
             let reason =
                 format!("the merge of {left} and {right} needs the token {absent}, and vocab.json has no such token");
             return Err(refuse(index + 1, reason));
+        }
+        // The later line would decide the order in which words are merged.
+        if let Some(earlier) = lines.insert([left, right], index + 1) {
+            let [left, right] = [left, right].map(quoted);
+            return Err(refuse(
+                index + 1,
+                format!("the merge of {left} and {right} is on line {earlier} too; keep one"),
+            ));
         }
         merges.push([left.to_owned(), right.to_owned()]);
     }

@@ -168,7 +168,7 @@ impl fmt::Display for PairsProblem {
             PairsProblem::NoTokenizer { text } => {
                 write!(
                     f,
-                    "{} is text, and the model has no tokenizer.json, nor vocab.json and merges.txt; give token ids",
+                    "{} is text, and the model has no tokenizer.json, nor both vocab.json and merges.txt; give token ids",
                     quoted(text)
                 )
             }

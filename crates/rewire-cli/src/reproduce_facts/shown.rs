@@ -32,13 +32,21 @@ pub(super) const NEXT: [&str; 7] = ["rank", "clean", "logit", "probability", "co
 pub(super) fn next_rows(set: &Patched) -> Vec<Vec<String>> {
     let [clean, corrupted] = &set.next;
     let cells = |(token, logit, probability): &(String, f32, f32)| {
-        [format!("{token:?}"), format!("{logit:.2}"), format!("{:.2}%", 100.0 * probability)]
+        [format!("{token:?}"), format!("{logit:.2}"), percent(*probability)]
     };
     let rows = clean.likeliest.iter().zip(&corrupted.likeliest).enumerate();
     rows.map(|(rank, (clean, corrupted))| {
         [(rank + 1).to_string()].into_iter().chain(cells(clean)).chain(cells(corrupted)).collect()
     })
     .collect()
+}
+
+/// Returns a probability as a percentage, of which a small one is not printed as 0.
+fn percent(probability: f32) -> String {
+    match 100.0 * probability {
+        small if small < 0.005 => "below 0.01%".to_owned(),
+        percent => format!("{percent:.2}%"),
+    }
 }
 
 /// Returns the mean effects of a kind, `[layer, position]`.

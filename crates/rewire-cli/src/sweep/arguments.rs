@@ -368,8 +368,10 @@ impl Arguments {
             _ if !self.wants_mean() => Ok(Vec::new()),
             None => Ok(clean(pairs)),
             Some(path) => {
-                let read = self.read_pairs(path, source);
-                Ok(clean(&read.context("cannot use the reference set of --reference")?.pairs))
+                let read = self.read_pairs(path, source).context("cannot use the reference set of --reference")?;
+                let prompts: Vec<Vec<u32>> = clean(&read.pairs);
+                self.means.check_reference(&prompts, pairs.width())?;
+                Ok(prompts)
             }
         }
     }

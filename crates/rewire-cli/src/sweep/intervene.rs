@@ -258,6 +258,18 @@ impl MeanArguments {
         Means { prompts, over, prompt_batch }
     }
 
+    /// Refuses a reference set without a mean at every position of prompts of `width` tokens.
+    pub(super) fn check_reference(&self, prompts: &[Vec<u32>], width: usize) -> anyhow::Result<()> {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
+        if self.is_by_position() && longest < width {
+            bail!(
+                "--mean-over position: no prompt of --reference has more than {longest} tokens, and a prompt of --pairs has \
+                 {width}; give a longer reference prompt or --mean-over all"
+            );
+        }
+        Ok(())
+    }
+
     /// Returns whether each position has its own mean.
     pub(super) fn is_by_position(&self) -> bool {
         matches!(self.mean_over, Some(MeanName::Position))

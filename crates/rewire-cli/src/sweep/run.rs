@@ -52,6 +52,8 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     record.notices().iter().for_each(|notice| say(&format!("warning: {notice}")));
     let checkpoint = SweepCheckpoint::new(record, interrupts);
     announce(&source)?;
+    // Before the work, which may take hours or be refused for the same reason.
+    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     let mut found = match compute(arguments, &session, &source, inputs, &checkpoint) {
         Ok(found) => found,
         Err(error) => {
@@ -65,7 +67,6 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     if arguments.align == AlignName::End {
         found.outcome = found.outcome.aligned_at_end();
     }
-    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     found.warnings = [warnings, warn(&source, [("", found.outcome.warnings())])].concat();
     for doubt in doubts::of_baselines(&found.outcome).into_iter().chain(found.correct.and_then(Correct::doubt)) {
         say(&format!("warning: {doubt}"));

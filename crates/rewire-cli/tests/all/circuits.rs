@@ -168,6 +168,7 @@ fn reproduce_facts_shows_the_ten_likeliest_next_tokens() {
         let table = printed.split("the likeliest next tokens\n").nth(1).unwrap();
         let lines: Vec<&str> = table.lines().skip(1).take(10).collect();
         for (rank, line) in lines.iter().enumerate() {
+            assert!(!line.contains(" 0.00%"), "a small probability is printed as 0: {line}");
             for of_prompt in tokens {
                 let token = format!("{:?}", of_prompt.split('|').nth(rank).unwrap());
                 assert!(line.contains(&token), "{model}: {token} is not in {line}");

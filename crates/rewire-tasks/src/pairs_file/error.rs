@@ -128,6 +128,13 @@ pub enum PairsProblem {
         /// What the file says that it begins.
         text: String,
     },
+    /// A token id for a name in the prompt that stands for other text in this model's vocabulary.
+    IdNotInPrompt {
+        /// The token id.
+        id: u32,
+        /// What it stands for here.
+        token: String,
+    },
     /// A token that is a right and a wrong answer.
     RightAndWrong {
         /// The token's text.
@@ -178,6 +185,12 @@ impl fmt::Display for PairsProblem {
                 quoted(token),
                 quoted(text)
             ),
+            PairsProblem::IdNotInPrompt { id, token } => write!(
+                f,
+                "token id {id} is {} for this model, and the prompt does not hold it, although the table's answers are names in \
+                 the prompt: the ids are of another tokenizer; replace them by the columns `answer` and `wrong_answer` with text",
+                quoted(token)
+            ),
             PairsProblem::RightAndWrong { token } => {
                 write!(f, "the token {} is both an answer and a wrong answer; keep it on one side", quoted(token))
             }
@@ -187,6 +200,17 @@ impl fmt::Display for PairsProblem {
                     f,
                     "the clean prompt has {clean} tokens and the corrupted prompt has {corrupted}; give prompts of equal length. From \
                      position {first} on, clean is {of_clean} and corrupted {of_corrupted}"
+                )
+            }
+            PairsProblem::Tokens(TokenizerError::NotOneToken { text, pieces })
+                if pieces.len() > 1 && text.starts_with(char::is_whitespace) =>
+            {
+                write!(
+                    f,
+                    "{} is {} tokens ({}), not one; give --answers first-token to use the first",
+                    quoted(text),
+                    pieces.len(),
+                    cut(&pieces.join("|"))
                 )
             }
             PairsProblem::Tokens(error) => error.fmt(f),

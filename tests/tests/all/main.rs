@@ -22,6 +22,7 @@ mod metric_parity;
 mod metrics;
 mod notation;
 mod parity;
+mod path_cases;
 mod paths;
 mod precision;
 mod prose;

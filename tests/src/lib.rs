@@ -5,6 +5,7 @@ pub mod compare;
 pub mod device;
 pub mod fixture;
 pub mod fuzzed;
+pub mod gpt2_tokenizer;
 pub mod hub_server;
 pub mod memory;
 pub mod methods;

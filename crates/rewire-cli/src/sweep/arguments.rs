@@ -76,7 +76,8 @@ pub struct Arguments {
     pub(super) by: ByName,
     /// Where positions count from: start or end.
     ///
-    /// For nodes by position or cell, from the start of each prompt or from its END. Prompts of different lengths share END.
+    /// For nodes by position or cell, from the start of each prompt or from its END. Prompts of
+    /// different lengths share END.
     #[arg(long, value_enum, default_value = "start", hide_possible_values = true, help_heading = WHAT)]
     pub(super) align: AlignName,
     /// Direction: denoising or noising [default: denoising].

@@ -6,6 +6,7 @@ use anyhow::Context;
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use rewire_analysis::AnalysisError;
+use rewire_analysis::node::By;
 use rewire_model::Transformer;
 use rewire_report::{Certainty, Labels, PairsOrigin};
 use rewire_store::sha256;
@@ -35,6 +36,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let session = Session::with_numbers(*device, arguments.numbers, memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
     let PairsFile { pairs, format, mut warnings } = arguments.read_pairs(&arguments.file.pairs, &source)?;
+    check_marks(&pairs, format, arguments)?;
     let origin = origin(&arguments.file.pairs, format)?;
     let single = arguments.single()?;
     let nodes = arguments.kinds()?;
@@ -135,6 +137,17 @@ fn is_of_the_machine(error: &anyhow::Error) -> bool {
         Some(refused) => matches!(refused, AnalysisError::Device(_) | AnalysisError::Checkpoint(_)),
         None => true,
     }
+}
+
+/// Refuses `--by marked` for a file of auto-circuit of which no word is chosen.
+fn check_marks(pairs: &PromptPairs, format: Format, arguments: &Arguments) -> anyhow::Result<()> {
+    let is_marked = arguments.by.division() == By::Marked && pairs.marked_positions().is_none();
+    anyhow::ensure!(
+        !(is_marked && format == Format::AutoCircuit),
+        "--by marked needs a marked position; name the word of `word_idxs` in {} with --mark",
+        arguments.file.pairs.display()
+    );
+    Ok(())
 }
 
 /// Refuses pairs that form fewer than two clusters. `path` is the file of the pairs.

@@ -120,8 +120,15 @@ fn auto_circuits_object_reaches_the_effects_with_its_marked_position() {
     let (expected, ..) = swept(marked.as_bytes(), &arguments);
     let (found, ..) = swept(&object, &[&arguments[..], &["--mark", "S2"]].concat());
     assert_eq!(found, expected);
-    let (other, ..) = swept(&object, &[&arguments[..], &["--mark", "S1"]].concat());
+    let (other, _, complaints) = swept(&object, &[&arguments[..], &["--mark", "S1"]].concat());
     assert_ne!(other, expected);
+    assert!(complaints.contains("the marked position is before the first token"), "{complaints}");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs"), &object).unwrap();
+    let unnamed = ["sweep", "--pairs", "pairs", "--by", "marked"];
+    let output = Command::new(env!("CARGO_BIN_EXE_rewire")).args(unnamed).current_dir(directory.path()).output();
+    let message = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(message.contains("name the word of `word_idxs` in pairs with --mark"), "{message}");
 }
 
 #[test]
@@ -199,6 +206,8 @@ fn all_problems_of_an_auto_circuit_object_are_listed() {
         &["2 pairs that cannot be used", "pair 1: `clean` is a number", "pair 3: expected a JSON object"],
     );
     assert_refused(r#"{"prompts": [], "prompts": []}"#, &[], &["the key `prompts` is there twice"]);
+    let hostile = json!({ "prompts": PAIRS.map(own), "word_idxs": { "a\u{1b}[31m": -1 } }).to_string();
+    assert_refused(&hostile, &[], &["`a\\u{1b}[31m` holds -1"]);
 }
 
 #[test]
@@ -226,7 +235,7 @@ fn rows_of_mib_and_blimp_that_lack_a_field_are_explained() {
 fn ids_of_another_tokenizer_and_empty_cells_are_refused() {
     let header = "clean,corrupted,country_idx,corrupted_country_idx,country,corrupted_country";
     let row = format!("{header}\n\"{JOHN}\",\"{MARY}\",8037,5,Mary,John\n");
-    assert_refused(&row, &[], &["line 2", "token id 8037 is no token of this model", "\"Mary\""]);
+    assert_refused(&row, &[], &["line 2", "token id 8037 is outside the vocabulary"]);
     let empty = format!("clean,corrupted,answer,wrong_answer\n\"{JOHN}\",,Mary,John\n");
     assert_refused(&empty, &[], &["line 2", "the column `corrupted` is empty"]);
 }
@@ -253,7 +262,4 @@ fn doubtful_pairs_are_used_with_a_warning() {
     let equal = rows(|row| row["corrupt"] = row["clean"].clone());
     let (.., complaints) = swept(equal.as_bytes(), &[]);
     assert!(complaints.contains("2 pairs have a corrupted prompt that equals the clean one"), "{complaints}");
-    let object = json!({ "seq_labels": ["a", "b"], "prompts": PAIRS.map(own) }).to_string();
-    let (.., complaints) = swept(object.as_bytes(), &[]);
-    assert!(complaints.contains("`seq_labels` names 3 positions, the BOS included"), "{complaints}");
 }

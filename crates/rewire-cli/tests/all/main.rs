@@ -4,6 +4,7 @@ mod circuits;
 mod commands;
 mod damaged_files;
 mod formats;
+mod gpt2_formats;
 mod guide;
 mod metrics;
 mod model_directories;

@@ -107,6 +107,31 @@ fn unusable_pairs_are_refused() {
 }
 
 #[test]
+fn files_of_the_field_that_do_not_fit_are_refused() {
+    assert_pairs_refused(r#"[{"case_id": 1, "requested_rewrite": {}}]"#, &["array of objects", "is CounterFact"]);
+    assert_pairs_refused(r#"{"edges": {}, "nodes": {}}"#, &["found `edges`, `nodes`; such a file is a circuit"]);
+    let prompts = "\"When John and Mary met, John gave it to\",\"When John and Mary met, Mary gave it to\"";
+    let header = "clean,corrupted,corrupted_hard,correct_idx,incorrect_idx";
+    let other = ["line 2: token id 5 is \"%\"", "of another tokenizer", "`answer` and `wrong_answer`"];
+    assert_pairs_refused(&format!("{header}\n{prompts},,5,6\n"), &other);
+    let answers = ["\" Montgomery\" is 7 tokens", "--answers first-token"];
+    assert_pairs_refused(&format!("clean,corrupted,answer,wrong_answer\n{prompts},Montgomery,John\n"), &answers);
+
+    let pair =
+        r#"{"clean": "When Mary came", "corrupt": "When John came", "answers": [" to"], "wrong_answers": [" and"]}"#;
+    let object = format!(r#"{{"prompts": [{pair}], "seq_labels": ["When", "name"], "word_idxs": {{"name": 1}}}}"#);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pairs.json"), object).unwrap();
+    let reason = "it names 2 positions, and the prompt of pair 1 has 3 tokens";
+    assert_refused_in(&directory, &["sweep", "--pairs", "pairs.json", "--mark", "name"], &[reason, "`position`"]);
+    let check = run_in(directory.path(), &["pairs", "check", "pairs.json"]);
+    let [printed, complaints] = [check.stdout, check.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(check.status.code(), Some(0), "{complaints}");
+    assert!(complaints.starts_with("warning: ") && complaints.contains(reason), "{complaints}");
+    assert!(!printed.contains("marked"), "{printed}");
+}
+
+#[test]
 fn meaningless_sweep_arguments_are_refused() {
     assert_sweep_refused(&["--nodes", "head_y"], &["head_y", "head_z"]);
     assert_sweep_refused(&["--nodes", ""], &["list of nodes is empty"]);

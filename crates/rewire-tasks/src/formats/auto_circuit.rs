@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::record::{Mark, Place, Record, kind, text, token_id};
-use super::row;
+use super::{foreign, row};
 
 /// What an object holds beside its pairs.
 #[derive(Debug, Default)]
@@ -22,7 +22,10 @@ pub(super) fn object(object: &Map<String, Value>, mark: Option<&str>) -> Result<
     let prompts = match object.get("prompts") {
         Some(Value::Array(prompts)) => prompts,
         Some(other) => return Err(format!("`prompts` is {}; expected a list of prompt pairs", kind(other))),
-        None => return Err("the object has no `prompts`".to_owned()),
+        None => {
+            let found = foreign::described(object);
+            return Err(format!("expected a JSON object with a list `prompts`, and found the keys {found}"));
+        }
     };
     if let Some(key) = object.keys().find(|key| !["prompts", "word_idxs", "seq_labels"].contains(&key.as_str())) {
         return Err(format!(
@@ -66,7 +69,10 @@ fn marked(words: Option<&Value>, name: Option<&str>) -> Result<Option<Mark>, Str
         Value::Object(words) => words,
         other => return Err(format!("`word_idxs` is {}; expected an object", kind(other))),
     };
-    let position = |name: &str| Ok(Some(Mark::TextToken(token_id(name, &words[name])? as usize)));
+    let position = |name: &str| {
+        let at = token_id(&rewire_input::cut(name), &words[name])?;
+        Ok(Some(Mark::TextToken(at as usize)))
+    };
     match (name, words.keys().next()) {
         (Some(name), _) if words.contains_key(name) => position(name),
         (Some(name), _) => {

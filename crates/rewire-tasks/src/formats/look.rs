@@ -9,6 +9,8 @@ pub(super) enum Look {
     Rows,
     /// One JSON object, over one line or several.
     Object,
+    /// A JSON array.
+    Array,
     /// A CSV table.
     Table,
     /// Something that is not read.
@@ -33,7 +35,7 @@ pub(super) fn look_of(first: &str) -> Look {
         return Look::Other("a binary file, or text that is not UTF-8");
     }
     if text.starts_with('[') {
-        return Look::Other("a JSON array; write its elements one per line (jq -c '.[]' FILE > pairs.jsonl)");
+        return Look::Array;
     }
     if text.starts_with('{') {
         return match serde_json::from_str::<Value>(text) {
@@ -108,6 +110,7 @@ mod tests {
         match look_of(first) {
             Look::Rows => "rows",
             Look::Object => "object",
+            Look::Array => "array",
             Look::Table => "table",
             Look::Other(what) => what,
         }
@@ -119,13 +122,13 @@ mod tests {
             (r#"{"clean": "a, b"}"#, "rows"),
             (r#"{"prompts": []}"#, "object"),
             ("{", "object"),
+            ("[{", "array"),
             ("clean,corrupted", "table"),
             ("\"a\",\"b\"\r", "table"),
         ] {
             assert_eq!(look(first), expected, "{first}");
         }
         for (first, part) in [
-            ("[", "JSON array"),
             ("# pairs, 1", "begins with a comment"),
             ("// pairs", "begins with a comment"),
             ("<!DOCTYPE html>", "HTML"),

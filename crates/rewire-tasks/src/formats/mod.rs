@@ -2,6 +2,7 @@
 
 mod auto_circuit;
 mod blimp;
+mod foreign;
 mod look;
 mod record;
 mod row;
@@ -133,6 +134,11 @@ pub(crate) fn each_record<E: From<Unread>>(
             }
             Found { format: Some(Format::AutoCircuit), labels: found.labels, without_partner: 0 }
         }
+        Look::Array => {
+            let mut text = first;
+            read_whole(reader, &mut text)?;
+            return Err(Unread::Whole(expected(&array(&text))).into());
+        }
         Look::Table => {
             let mut text = first;
             read_whole(reader, &mut text)?;
@@ -146,6 +152,17 @@ pub(crate) fn each_record<E: From<Unread>>(
     }
 }
 
+/// What a JSON array looks like: rows that are to be written one per line, or another file.
+fn array(text: &str) -> String {
+    let elements: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+    match elements.first() {
+        Some(Value::Object(element)) if row::schema(element).is_err() => {
+            format!("a JSON array of objects with the keys {}", foreign::described(element))
+        }
+        _ => "a JSON array; write its elements one per line (jq -c '.[]' FILE > pairs.jsonl)".to_owned(),
+    }
+}
+
 /// Returns the object of auto-circuit that a text is.
 fn whole_object(text: &str) -> Result<serde_json::Map<String, Value>, String> {
     let over_lines = "a JSON object over several lines; write each pair on one line (jq -c . FILE > pairs.jsonl)";
@@ -154,6 +171,9 @@ fn whole_object(text: &str) -> Result<serde_json::Map<String, Value>, String> {
     }
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) if object.contains_key("prompts") => Ok(object),
+        Ok(Value::Object(object)) if row::schema(&object).is_err() => {
+            Err(expected(&format!("a JSON object with the keys {}", foreign::described(&object))))
+        }
         Ok(_) => Err(expected(over_lines)),
         Err(error) if error.to_string().starts_with("trailing characters") => Err(expected(over_lines)),
         Err(error) => Err(format!("the file begins like a JSON object and is not one: {}", cut(&error.to_string()))),

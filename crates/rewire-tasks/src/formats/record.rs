@@ -62,6 +62,13 @@ pub(crate) enum Answer {
         /// The text, without a leading space.
         text: String,
     },
+    /// A token id of the tokenizer that the file was written for, whose text the prompt holds.
+    IdIn {
+        /// The token id.
+        id: u32,
+        /// The prompt.
+        prompt: String,
+    },
 }
 
 /// A marked position of both prompts.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::foreign;
 use super::record::{Answer, Mark, Place, Prompt, Record, answers, kind, prompt, text, token_id};
 
 /// The schema of a row, recognized by its keys.
@@ -40,10 +41,9 @@ pub(super) fn schema(row: &Object) -> Result<Schema, String> {
     } else if has("prompt") && has("choices") {
         Err(format!("a row of MIB has a counterfactual, whose key ends in `{COUNTERFACTUAL}`; this row has none"))
     } else {
-        let keys: Vec<_> = row.keys().take(8).map(|key| format!("`{}`", rewire_input::cut(key))).collect();
         Err(format!(
             "expected the keys `clean`, `corrupt`, `answers` and `wrong_answers`, and found {}",
-            if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+            foreign::described(row)
         ))
     }
 }

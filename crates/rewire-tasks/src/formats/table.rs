@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::foreign;
 use super::record::{Answer, Place, Prompt, Record};
 
 /// The columns of a table, by name.
@@ -19,12 +20,27 @@ pub(super) struct Columns {
 enum AnswerColumns {
     /// Token ids, or lists of token ids, for one tokenizer, with text to check them if the table
     /// has it.
-    Ids { right: &'static str, wrong: &'static str, text: Option<[&'static str; 2]> },
+    Ids { right: &'static str, wrong: &'static str, text: IdText },
     /// Text, or lists of text.
     Text { right: &'static str, wrong: &'static str },
     /// A two-digit year: the later years are right, the others wrong.
     Years { column: &'static str },
 }
+
+/// The text that shows whether token ids are of the model's tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IdText {
+    /// There is none.
+    Absent,
+    /// The answers, right then wrong, each of which its token begins.
+    Answers([&'static str; 2]),
+    /// The clean prompt, which names all answers.
+    Prompt,
+}
+
+/// The column that only tables of indirect object identification have. Their answers are names in
+/// the prompt.
+const IOI: &str = "corrupted_hard";
 
 /// Columns of token ids, right then wrong, and columns of the answers as text, in the tables of
 /// EAP-IG.
@@ -74,14 +90,20 @@ impl Columns {
             None => CORRUPTED.into_iter().find(|name| has(name)).map(str::to_owned),
         };
         let (Some(clean), Some(corrupted)) = (clean, other) else {
-            return Err(format!("expected the columns `clean` and `corrupted`, and found {}", found()));
+            let kind = foreign::clause(has);
+            return Err(format!("expected the columns `clean` and `corrupted`, and found {}{kind}", found()));
         };
         let ids = IDS.into_iter().find(|(right, wrong, _)| has(right) && has(wrong));
         let texts = TEXTS.into_iter().find(|(right, wrong)| has(right) && has(wrong));
         let years = ["correct_idx", "label"].into_iter().find(|name| has(name));
         let answers = match (ids, texts, years) {
             (Some((right, wrong, text)), ..) => {
-                AnswerColumns::Ids { right, wrong, text: text.filter(|names| names.iter().all(|name| has(name))) }
+                let text = match text.filter(|names| names.iter().all(|name| has(name))) {
+                    Some(names) => IdText::Answers(names),
+                    None if has(IOI) => IdText::Prompt,
+                    None => IdText::Absent,
+                };
+                AnswerColumns::Ids { right, wrong, text }
             }
             (None, Some((right, wrong)), _) => AnswerColumns::Text { right, wrong },
             (None, None, Some(column)) => AnswerColumns::Years { column },
@@ -118,8 +140,12 @@ impl Columns {
         }
         let (answers, wrong_answers) = match self.answers {
             AnswerColumns::Ids { right, wrong, text } => {
-                let of = |column: &str, text: Option<&str>| ids(column, get(column), text.map(get));
-                (of(right, text.map(|[right, _]| right))?, of(wrong, text.map(|[_, wrong]| wrong))?)
+                let [of_right, of_wrong] = match text {
+                    IdText::Answers(columns) => columns.map(|column| OfId::Texts(texts(get(column)))),
+                    IdText::Prompt => [OfId::Prompt(&clean), OfId::Prompt(&clean)],
+                    IdText::Absent => [OfId::Nothing, OfId::Nothing],
+                };
+                (ids(right, get(right), &of_right)?, ids(wrong, get(wrong), &of_wrong)?)
             }
             AnswerColumns::Text { right, wrong } => {
                 let of = |column: &str| {
@@ -186,10 +212,18 @@ fn quoted_element(text: &str, quote: char) -> (String, &str) {
     (element, "")
 }
 
-/// Token ids of a field, each with the text that it must begin, if the table has it.
-fn ids(column: &str, field: &str, text: Option<&str>) -> Result<Vec<Answer>, String> {
+/// What a row says about the text of token ids.
+enum OfId<'a> {
+    Nothing,
+    /// The text of each answer, which its token begins.
+    Texts(Vec<String>),
+    /// The prompt, which names the answers.
+    Prompt(&'a str),
+}
+
+/// Token ids of a field, each with the text that shows whether they are of the model's tokenizer.
+fn ids(column: &str, field: &str, of_id: &OfId) -> Result<Vec<Answer>, String> {
     let numbers = texts(field);
-    let of_text = text.map(texts).filter(|texts| texts.len() == numbers.len());
     if numbers.is_empty() {
         return Err(format!("the column `{column}` is empty"));
     }
@@ -197,9 +231,12 @@ fn ids(column: &str, field: &str, text: Option<&str>) -> Result<Vec<Answer>, Str
         let id: u32 = number
             .parse()
             .map_err(|_| format!("the column `{column}` holds {}; expected token ids", rewire_input::quoted(number)))?;
-        Ok(match &of_text {
-            Some(texts) => Answer::IdOf { id, text: texts[place].trim().to_owned() },
-            None => Answer::Id(id),
+        Ok(match of_id {
+            OfId::Texts(texts) if texts.len() == numbers.len() => {
+                Answer::IdOf { id, text: texts[place].trim().to_owned() }
+            }
+            OfId::Prompt(prompt) => Answer::IdIn { id, prompt: (*prompt).to_owned() },
+            OfId::Texts(_) | OfId::Nothing => Answer::Id(id),
         })
     };
     numbers.iter().enumerate().map(id).collect()
@@ -230,6 +267,18 @@ mod tests {
         assert_eq!(texts(r"['it\'s', 'a, b']"), ["it's", "a, b"]);
         assert_eq!(texts("Paris"), ["Paris"]);
         assert!(texts("").is_empty() && texts("[]").is_empty());
+    }
+
+    #[test]
+    fn ids_of_names_come_with_the_prompt_that_holds_them() {
+        let row = ["When Mary met John, John saw", "When Mary met John, Tom saw", "", "3", "4"];
+        let read = |hard: &str| {
+            let header = ["clean", "corrupted", hard, "correct_idx", "incorrect_idx"];
+            let columns = Columns::new(header.into_iter(), None).unwrap();
+            columns.record(Place::Line(2), &csv::StringRecord::from(row.to_vec())).unwrap().answers
+        };
+        assert_eq!(read(IOI), [Answer::IdIn { id: 3, prompt: row[0].to_owned() }]);
+        assert_eq!(read("other"), [Answer::Id(3)]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Warnings about prompt pairs that can be used and are probably not what was meant.
 
 use crate::formats::Place;
-use crate::pairs::{PromptPair, PromptPairs};
+use crate::pairs::PromptPair;
 
 /// The places of doubtful pairs, by the kind of doubt.
 #[derive(Default)]
@@ -85,16 +85,6 @@ pub(super) fn left_out(rows: usize) -> Option<String> {
     Some(format!("{rows} left out: no other row has its wrong word as the right one and as many tokens"))
 }
 
-/// Returns a warning if names of this many positions fit no prompt.
-pub(super) fn unused_labels(labels: usize, pairs: &PromptPairs) -> Option<String> {
-    let lengths = pairs.lengths();
-    let first = lengths.first().filter(|_| !lengths.contains(&labels))?;
-    Some(format!(
-        "`seq_labels` names {labels} positions, the BOS included, and no prompt has as many tokens (the first has {first}); \
-         positions have the names of their tokens"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,12 +109,5 @@ mod tests {
         let mut doubts = Doubts::default();
         doubts.note(Place::Line(1), &pair(&[0, 0, 1], &[0, 0, 2]), false, None);
         assert_eq!(doubts.warnings(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn labels_that_fit_no_prompt_are_warned_of() {
-        let pairs = PromptPairs::new(vec![pair(&[0, 1, 2], &[0, 3, 2])]).unwrap();
-        assert_eq!(unused_labels(3, &pairs), None);
-        assert!(unused_labels(2, &pairs).is_some_and(|warning| warning.contains("the first has 3")));
     }
 }

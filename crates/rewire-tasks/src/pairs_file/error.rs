@@ -128,6 +128,13 @@ pub enum PairsProblem {
         /// What the file says that it begins.
         text: String,
     },
+    /// A token id for a name in the prompt that stands for other text in this model's vocabulary.
+    IdNotInPrompt {
+        /// The token id.
+        id: u32,
+        /// What it stands for here.
+        token: String,
+    },
     /// A token that is a right and a wrong answer.
     RightAndWrong {
         /// The token's text.
@@ -183,6 +190,12 @@ impl fmt::Display for PairsProblem {
                 quoted(token),
                 quoted(text)
             ),
+            PairsProblem::IdNotInPrompt { id, token } => write!(
+                f,
+                "token id {id} is {} for this model, and the prompt does not hold it, although the table's answers are names in \
+                 the prompt: the ids are of another tokenizer; replace them by the columns `answer` and `wrong_answer` with text",
+                quoted(token)
+            ),
             PairsProblem::RightAndWrong { token } => {
                 write!(f, "the token {} is both an answer and a wrong answer; keep it on one side", quoted(token))
             }
@@ -194,8 +207,10 @@ impl fmt::Display for PairsProblem {
                      position {first} on, clean is {of_clean} and corrupted {of_corrupted}"
                 )
             }
-            PairsProblem::Tokens(error @ TokenizerError::NotOneToken { pieces, .. }) if pieces.len() > 1 => {
-                write!(f, "{error}; give --answers first-token to use its first token")
+            PairsProblem::Tokens(error @ TokenizerError::NotOneToken { text, pieces })
+                if pieces.len() > 1 && !text.starts_with(char::is_alphabetic) =>
+            {
+                write!(f, "{error}; give --answers first-token to use the first")
             }
             PairsProblem::Tokens(error) => error.fmt(f),
             PairsProblem::Pair(error) => error.fmt(f),

@@ -62,47 +62,17 @@ pub fn read_pairs(path: &Path, source: &PairsSource) -> Result<PairsFile, PairsF
     };
     let found = each_record(path, source.choices, &n_tokens, |place, record| collected.take(&reader, place, record))
         .map_err(|stop| stop.named(path))?;
-    if collected.problems.is_empty() {
-        collected.check_marks();
-    }
-    if !collected.problems.is_empty() {
-        let Collected { problems, more, .. } = collected;
-        return Err(PairsFileError::Problems { path: path.into(), problems, more });
-    }
-    if collected.pairs.is_empty() && found.without_partner > 0 {
-        let reason = doubts::no_partners(found.without_partner);
-        return Err(PairsFileError::Content { path: path.into(), reason });
-    }
+    collected.refuse(path, found.without_partner)?;
     let mut warnings = collected.doubts.warnings();
     warnings.extend(doubts::left_out(found.without_partner));
     let (Some(format), false) = (found.format, collected.pairs.is_empty()) else {
         return Err(PairsFileError::Empty { path: path.into() });
     };
-    let Collected { pairs, begun, marks, places, .. } = collected;
-    let problem = |error: PairsError| match error.pair() {
-        None => PairsFileError::Empty { path: path.into() },
-        Some(pair) => {
-            let problems = vec![(places[pair], PairsProblem::Pair(error))];
-            PairsFileError::Problems { path: path.into(), problems, more: 0 }
-        }
+    let labels = match found.labels.filter(|_| source.tokenizer.is_some()) {
+        Some(labels) => collected.position_labels(path, source, labels, &mut warnings)?,
+        None => None,
     };
-    let pairs = match source.answers {
-        AnswerTokens::Single | AnswerTokens::First => PromptPairs::new(pairs),
-        AnswerTokens::Whole => PromptPairs::with_begun_answers(pairs, begun),
-    };
-    let mut pairs = pairs.map_err(problem)?;
-    if let Some(marks) = marks.into_iter().collect::<Option<Vec<usize>>>() {
-        pairs = pairs.with_marked_positions(marks).map_err(problem)?;
-    }
-    if let Some(tokenizer) = source.tokenizer {
-        pairs = pairs.with_token_labels(|token| tokenizer.decode(&[token]));
-        if let Some(labels) = found.labels {
-            let bos = source.bos.map(|bos| tokenizer.decode(&[bos]));
-            let labels: Vec<String> = bos.into_iter().chain(labels).collect();
-            warnings.extend(doubts::unused_labels(labels.len(), &pairs));
-            pairs = pairs.with_position_labels(labels);
-        }
-    }
+    let pairs = collected.put_together(path, source, labels)?;
     Ok(PairsFile { pairs, format, warnings })
 }
 
@@ -148,6 +118,88 @@ impl Collected {
                 None => self.problems.push((*place, PairsProblem::NoPosition)),
             }
         }
+    }
+
+    /// Refuses a file with problems, or with rows that make no pair.
+    fn refuse(&mut self, path: &Path, without_partner: usize) -> Result<(), PairsFileError> {
+        if self.problems.is_empty() {
+            self.check_marks();
+        }
+        if !self.problems.is_empty() {
+            let (problems, more) = (std::mem::take(&mut self.problems), self.more);
+            return Err(PairsFileError::Problems { path: path.into(), problems, more });
+        }
+        if self.pairs.is_empty() && without_partner > 0 {
+            let reason = doubts::no_partners(without_partner);
+            return Err(PairsFileError::Content { path: path.into(), reason });
+        }
+        Ok(())
+    }
+
+    /// Returns the file's names of positions, if every prompt has as many tokens as there are
+    /// names. Otherwise the file's positions are those of another tokenizer, and none is marked.
+    fn position_labels(
+        &mut self,
+        path: &Path,
+        source: &PairsSource,
+        labels: Vec<String>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Vec<String>>, PairsFileError> {
+        let Some(reason) = self.other_lengths(&labels, source.bos) else { return Ok(Some(labels)) };
+        if source.choices.mark.is_some() {
+            let reason = format!("{reason}; its `word_idxs` mark other tokens here: give a `position` for each pair");
+            return Err(PairsFileError::Content { path: path.into(), reason });
+        }
+        warnings.push(format!("{reason}; its `seq_labels` and `word_idxs` are not used"));
+        self.marks.clear();
+        Ok(None)
+    }
+
+    /// Puts the pairs together with their marks and the names of their tokens and positions.
+    fn put_together(
+        self,
+        path: &Path,
+        source: &PairsSource,
+        labels: Option<Vec<String>>,
+    ) -> Result<PromptPairs, PairsFileError> {
+        let Self { pairs, begun, marks, places, .. } = self;
+        let problem = |error: PairsError| match error.pair() {
+            None => PairsFileError::Empty { path: path.into() },
+            Some(pair) => {
+                let problems = vec![(places[pair], PairsProblem::Pair(error))];
+                PairsFileError::Problems { path: path.into(), problems, more: 0 }
+            }
+        };
+        let pairs = match source.answers {
+            AnswerTokens::Single | AnswerTokens::First => PromptPairs::new(pairs),
+            AnswerTokens::Whole => PromptPairs::with_begun_answers(pairs, begun),
+        };
+        let mut pairs = pairs.map_err(problem)?;
+        if let Some(marks) = marks.into_iter().collect::<Option<Vec<usize>>>().filter(|marks| !marks.is_empty()) {
+            pairs = pairs.with_marked_positions(marks).map_err(problem)?;
+        }
+        if let Some(tokenizer) = source.tokenizer {
+            pairs = pairs.with_token_labels(|token| tokenizer.decode(&[token]));
+            if let Some(labels) = labels {
+                let bos = source.bos.map(|bos| tokenizer.decode(&[bos]));
+                pairs = pairs.with_position_labels(bos.into_iter().chain(labels).collect());
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Compares the prompts with the file's names of their positions, which leave out the BOS.
+    /// Returns a sentence if a prompt has more or fewer tokens.
+    fn other_lengths(&self, labels: &[String], bos: Option<u32>) -> Option<String> {
+        let n_tokens = |(pair, begun): (&PromptPair, &usize)| {
+            pair.clean.len() - begun - usize::from(bos.is_some() && pair.clean.first().copied() == bos)
+        };
+        let lengths = self.pairs.iter().zip(&self.begun).map(n_tokens);
+        let (place, found) = self.places.iter().zip(lengths).find(|(_, found)| *found != labels.len())?;
+        Some(format!(
+            "the file was made for another tokenizer: it names {} positions, and the prompt of {place} has {found} tokens",
+            labels.len()
+        ))
     }
 }
 

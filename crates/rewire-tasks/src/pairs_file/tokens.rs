@@ -118,6 +118,7 @@ impl RecordReader<'_> {
             match answer {
                 Answer::Text(text) => Ok(self.tokenizer(&text)?.encode(&text)?),
                 Answer::Id(id) => Ok(vec![id]),
+                Answer::IdIn { id, prompt } => Ok(vec![self.id_in(id, &prompt)?]),
                 Answer::IdOf { text, .. } => Err(PairsProblem::Content(format!(
                     "the file gives one token id for the answer {}, and may leave out its further tokens; give the answer as text",
                     rewire_input::quoted(&text)
@@ -141,7 +142,8 @@ impl RecordReader<'_> {
     fn answer(&self, answer: Answer, first_tokens: &mut Vec<String>) -> Result<u32, PairsProblem> {
         let text = match answer {
             Answer::Id(id) => return Ok(id),
-            Answer::IdOf { id, text } => return self.id_of(id, text),
+            Answer::IdOf { id, text } => return self.id_of(id, text, first_tokens),
+            Answer::IdIn { id, prompt } => return self.id_in(id, &prompt),
             Answer::Text(text) => text,
         };
         let tokenizer = self.tokenizer(&text)?;
@@ -156,15 +158,38 @@ impl RecordReader<'_> {
         }
     }
 
-    /// A token id, checked against the text that it stands for.
-    fn id_of(&self, id: u32, text: String) -> Result<u32, PairsProblem> {
-        let Some(tokenizer) = self.source.tokenizer else { return Ok(id) };
-        let token = tokenizer.decode(&[id]);
-        let begins = token.trim();
-        match !begins.is_empty() && text.trim().to_lowercase().starts_with(&begins.to_lowercase()) {
-            true => Ok(id),
-            false => Err(PairsProblem::OtherTokenizer { id, token, text }),
+    /// A token id, checked against the text that it stands for. If the token is only the beginning
+    /// of the text, the text is added to `first_tokens`.
+    fn id_of(&self, id: u32, text: String, first_tokens: &mut Vec<String>) -> Result<u32, PairsProblem> {
+        let Some(token) = self.whole_letters(id) else { return Ok(id) };
+        let [begins, whole] = [token.as_str(), text.as_str()].map(|text| text.trim().to_lowercase());
+        if begins.is_empty() || !whole.starts_with(&begins) {
+            return Err(PairsProblem::OtherTokenizer { id, token, text });
         }
+        if begins != whole {
+            first_tokens.push(text);
+        }
+        Ok(id)
+    }
+
+    /// A token id, checked against the prompt that holds its text.
+    fn id_in(&self, id: u32, prompt: &str) -> Result<u32, PairsProblem> {
+        match self.whole_letters(id) {
+            Some(token) if token.trim().is_empty() || !prompt.contains(token.trim()) => {
+                Err(PairsProblem::IdNotInPrompt { id, token })
+            }
+            _ => Ok(id),
+        }
+    }
+
+    /// The text of a token, without a last letter of which it has only some bytes. `None` if no
+    /// letter is whole, there is no tokenizer, or the id is outside the vocabulary, which is
+    /// reported for ids of every kind alike.
+    fn whole_letters(&self, id: u32) -> Option<String> {
+        let tokenizer = self.source.tokenizer.filter(|_| (id as usize) < self.source.d_vocab)?;
+        let token = tokenizer.decode(&[id]);
+        let whole = token.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        (whole == token || !whole.trim().is_empty()).then(|| whole.to_owned())
     }
 
     /// The tokenizer, for a text that may fit into the model's context.

@@ -33,7 +33,7 @@ impl RecordReader<'_> {
         };
         let spaced = |answer: &Answer| match answer {
             Answer::Text(text) => text.starts_with(' '),
-            Answer::Id(id) | Answer::IdOf { id, .. } => name(id).starts_with(' '),
+            Answer::Id(id) | Answer::IdOf { id, .. } | Answer::IdIn { id, .. } => name(id).starts_with(' '),
         };
         let answers = || record.answers.iter().chain(&record.wrong_answers);
         (ends(&record.clean) || ends(&record.corrupted)) && answers().any(spaced)

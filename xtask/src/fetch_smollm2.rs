@@ -103,6 +103,6 @@ fn failure(python: &Path, command: &mut Command) -> anyhow::Result<Option<String
     let printed = String::from_utf8_lossy(&output.stderr);
     let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
     // pip's lines after its errors are advice.
-    let cause = lines().rfind(|line| line.starts_with("ERROR")).or(lines().last());
+    let cause = lines().rfind(|line| line.starts_with("ERROR")).or(lines().next_back());
     Ok(Some(cause.map_or_else(|| output.status.to_string(), |line| line.trim_end_matches('.').to_owned())))
 }

@@ -245,7 +245,7 @@ mod tests {
         ];
         assert_eq!(written(&[each], &Labels::Each(&pairs)), expected);
         let mean = marked("mlp_out@marked", &["layer"], &[1]);
-        assert_eq!(written(&[mean.clone()], &Labels::Each(&pairs))[0], "table,node,layer,value,unit");
+        assert_eq!(written(std::slice::from_ref(&mean), &Labels::Each(&pairs))[0], "table,node,layer,value,unit");
         let pairs = pairs.with_marked_positions(vec![1, 1]).unwrap();
         let expected = ["table,node,layer,token,value,unit", "mlp_out@marked,L0,0, t2,0,logits"];
         assert_eq!(written(&[mean], &Labels::Each(&pairs)), expected);

@@ -113,13 +113,17 @@ fn panels(name: &str, effects: &Effects, ends: Option<[ArrayD<f32>; 2]>, pairs: 
         None => titles.iter().map(|_| None).collect(),
     };
     let all = titles.into_iter().zip(cut(effects.mean())).zip(intervals);
-    let panel = |((title, values), intervals): ((String, Array2<f32>), Option<Array2<[f32; 2]>>)| {
+    let panel = |title: String, values, intervals| {
         // A head or neuron is named with its layer, which is the title of its map.
         let is_of_layer = ["head", "neuron"].contains(&row.0) && !axes.is_empty();
         let rows = row.1.iter().map(|row| if is_of_layer { format!("{title}{row}") } else { row.clone() }).collect();
         Panel { title, values, rows, intervals }
     };
-    Panels { axes: [row.0, column.0], columns: column.1, all: all.map(panel).collect() }
+    Panels {
+        axes: [row.0, column.0],
+        columns: column.1,
+        all: all.map(|((title, values), intervals)| panel(title, values, intervals)).collect(),
+    }
 }
 
 /// Returns the names along an axis of the effects. Positions run toward END.

@@ -98,11 +98,9 @@ fn shown(found: &PairsFile, tokenizer: Option<&Tokenizer>, show: usize) -> Strin
         text += &format!("\npair {number}, {}\n", counted(clean.len(), "token"));
         text +=
             &format!("  clean      {}\n  corrupted  {}\n", printable(&tokens(clean)), printable(&tokens(corrupted)));
-        let list = |answers: &[u32]| {
-            answers.iter().map(|&answer| rewire_input::quoted(&name(answer))).collect::<Vec<_>>().join(" ")
-        };
-        text += &format!("  answers    {}", list(answers));
-        text += &if wrong_answers.is_empty() { "\n".to_owned() } else { format!(", wrong {}\n", list(wrong_answers)) };
+        let wrong =
+            if wrong_answers.is_empty() { String::new() } else { format!(", wrong {:?}", tokens(wrong_answers)) };
+        text += &format!("  answers    {:?}{wrong}\n", tokens(answers));
         if pairs.begun(number) > 0 {
             let begun = counted(pairs.begun(number), "token");
             text += &format!("  the prompts end in the first {begun} of the answer; its last token is shown above\n");

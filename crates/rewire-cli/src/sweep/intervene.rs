@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use rewire_analysis::integrated::{IntegratedGradientsOptions, LineScope, Quadrature, Rule};
 use rewire_analysis::node::NodeKind;
 use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
+use rewire_hooks::{ActivationCache, HookPoint};
 use rewire_input::did_you_mean;
 use rewire_model::Transformer;
 use serde_json::{Value, json};
@@ -169,7 +170,10 @@ impl IntegralArguments {
             Some(Baseline::Zero) => Intervention::Zero,
             Some(Baseline::Mean) => means.of(model, nodes)?,
             Some(Baseline::File(path)) => {
-                Intervention::Fixed(read_activations(path, model.config().n_layers, &model.device())?)
+                let n_layers = model.config().n_layers;
+                let cache = read_activations(path, n_layers, &model.device())?;
+                check_complete(path, &cache, nodes, n_layers)?;
+                Intervention::Fixed(cache)
             }
         };
         let together = match self.line {
@@ -203,6 +207,22 @@ impl IntegralArguments {
             json!({ "baseline": baseline, "rule": rule, "steps": steps, "tolerance": self.tolerance(numbers), "line": line }),
         )
     }
+}
+
+/// Refuses a file that lacks the activations of these nodes in a layer.
+fn check_complete<B: Backend>(
+    path: &Path,
+    cache: &ActivationCache<B>,
+    nodes: &[NodeKind],
+    n_layers: usize,
+) -> anyhow::Result<()> {
+    for (kind, layer) in nodes.iter().flat_map(|kind| (0..n_layers).map(move |layer| (kind, layer))) {
+        let point = HookPoint::Block { layer, site: kind.site() };
+        if !cache.points().any(|found| found == point) {
+            bail!("{} has no tensor `{point}`; {kind} needs this activation in every layer", path.display());
+        }
+    }
+    Ok(())
 }
 
 impl AblationArguments {

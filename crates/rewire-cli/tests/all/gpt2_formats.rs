@@ -138,7 +138,7 @@ fn countries_of_several_tokens_are_their_first_token_with_a_warning() {
         &["token id 15238 is \" Norway\" for this model, and the file has it for \"Peru\""],
     );
     let unequal = format!("{header}\n{}", row(["Suva", "Fiji", "43676"], ["Nairobi", "Kenya", "21506"]));
-    assert_refused(&directory, &unequal, &[], &["clean is  Su|va|,|", "corrupted  N|airo|bi|,|"]);
+    assert_refused(&directory, &unequal, &[], &["clean is \" Su|va|,|", "corrupted \" N|airo|bi|,|"]);
 
     let text = "clean,answer,corrupted,wrong_answer\n\" Wellington, the capital of\",New Zealand,\" Bern, the capital of\",Switzerland\n";
     let words = ["\" New Zealand\" is 2 tokens ( New| Zealand), not one", "--answers first-token"];

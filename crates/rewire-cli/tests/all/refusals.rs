@@ -372,7 +372,12 @@ fn meaningless_integrals_and_ablations_are_refused() {
         std::fs::write(directory.path().join("given"), safetensors::serialize([(name, view)], None).unwrap()).unwrap();
     };
     let to_file = ["--method", "integrated-gradients", "--baseline", "given"];
-    given("blocks.0.attn.hook_z", vec![1, 1, 8, 7]);
+    let zeros = [0_u8; 4 * 8 * 7];
+    let views = (0..4).map(|layer| {
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 7], &zeros).unwrap();
+        (format!("blocks.{layer}.attn.hook_z"), view)
+    });
+    std::fs::write(directory.path().join("given"), safetensors::serialize(views, None).unwrap()).unwrap();
     refused(&to_file, &["`blocks.0.attn.hook_z`", "[1, 1, 8, 7]", "[1, 3, 8, 16]"]);
     given("blocks.0.attn.hook_z", vec![8, 8]);
     refused(&to_file, &["given, tensor `blocks.0.attn.hook_z`", "2 dimensions"]);
@@ -381,7 +386,7 @@ fn meaningless_integrals_and_ablations_are_refused() {
     given("blocks.0.attn.hook_y", vec![8, 8]);
     refused(&to_file, &["given", "hook_y", "not a hook point"]);
     given("blocks.0.attn.hook_z", vec![1, 1, 8, 16]);
-    refused(&to_file, &["`blocks.1.attn.hook_z` is not in the cache"]);
+    refused(&to_file, &["given has no tensor `blocks.1.attn.hook_z`", "in every layer"]);
     let nan = f32::NAN.to_le_bytes().repeat(128);
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 8, 16], &nan).unwrap();
     let bytes = safetensors::serialize([("blocks.0.attn.hook_z", view)], None).unwrap();

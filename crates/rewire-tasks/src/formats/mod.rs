@@ -163,17 +163,14 @@ fn array(text: &str) -> String {
     }
 }
 
-/// Returns the object of auto-circuit that a text is.
+/// Returns the object that a text is, unless it is a pair.
 fn whole_object(text: &str) -> Result<serde_json::Map<String, Value>, String> {
     let over_lines = "a JSON object over several lines; write each pair on one line (jq -c . FILE > pairs.jsonl)";
     if let Some(key) = rewire_input::repeated_key(text.as_bytes()) {
         return Err(format!("the key `{}` is there twice", cut(&key)));
     }
     match serde_json::from_str(text) {
-        Ok(Value::Object(object)) if object.contains_key("prompts") => Ok(object),
-        Ok(Value::Object(object)) if row::schema(&object).is_err() => {
-            Err(expected(&format!("a JSON object with the keys {}", foreign::described(&object))))
-        }
+        Ok(Value::Object(object)) if object.contains_key("prompts") || row::schema(&object).is_err() => Ok(object),
         Ok(_) => Err(expected(over_lines)),
         Err(error) if error.to_string().starts_with("trailing characters") => Err(expected(over_lines)),
         Err(error) => Err(format!("the file begins like a JSON object and is not one: {}", cut(&error.to_string()))),

@@ -4,6 +4,9 @@ mod damaged;
 mod models;
 mod tokenizers;
 mod values;
+// The other tests of GGUF files write them with it, too.
+#[path = "../../../../tests/src/gguf_file.rs"]
+#[allow(unreachable_pub)]
 mod writer;
 
 use std::path::{Path, PathBuf};

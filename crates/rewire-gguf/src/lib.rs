@@ -26,7 +26,8 @@
 //! assert_eq!(file.metadata().architecture().unwrap(), "llama");
 //!
 //! let cut = Gguf::read(&bytes[..60], Path::new("model.gguf")).unwrap_err();
-//! assert!(cut.to_string().starts_with("model.gguf, key `general.architecture`: the file is cut off"));
+//! let message = "model.gguf, key `general.architecture`: the file is cut off";
+//! assert!(cut.to_string().starts_with(message));
 //! ```
 #![forbid(unsafe_code)]
 

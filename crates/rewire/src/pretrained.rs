@@ -36,8 +36,8 @@ impl Pretrained {
     /// - a directory in Hugging Face layout
     /// - a GGUF file, whose name ends in `.gguf`
     /// - with the feature `hub`, a short name (`gpt2`, `gpt2-medium`, `pythia-160m`, ..) or
-    ///   `owner/name`, with an optional `@revision`, and an optional `:FILE.gguf` for a GGUF file of
-    ///   the repository
+    ///   `owner/name`, with an optional `@revision`, and an optional `:FILE.gguf` for a GGUF file
+    ///   of the repository
     ///
     /// Models from the hub are downloaded once, to the cache that `HF_HOME` names.
     ///

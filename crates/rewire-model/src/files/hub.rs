@@ -34,8 +34,8 @@ pub fn short_names() -> impl Iterator<Item = (&'static str, &'static str)> {
 ///
 /// The name is a short name (`gpt2`, `pythia-160m`) or `owner/name`, each with an optional
 /// `@revision` (Pythia keeps its training checkpoints as `@step3000`). [`Hub::fetch`] checks the
-/// revision. A name may end with `:FILE.gguf`, a GGUF file in the repository; the repository that is
-/// returned has the same end.
+/// revision. A name may end with `:FILE.gguf`, a GGUF file in the repository, and the repository
+/// that is returned then has the same end.
 ///
 /// # Errors
 /// [`ModelError::UnknownModel`], which lists the short names.

@@ -84,8 +84,8 @@ impl ModelFiles {
         }
     }
 
-    /// Finds the files of a model on disk: `name` is a directory, or a GGUF file, whose name ends in
-    /// `.gguf`. Returns `None` for any other name.
+    /// Finds the files of a model on disk: `name` is a directory, or a GGUF file, whose name ends
+    /// in `.gguf`. Returns `None` for any other name.
     ///
     /// # Errors
     /// Those of [`directory`](Self::directory) and [`gguf`](Self::gguf).
@@ -158,8 +158,8 @@ impl ModelFiles {
     /// Reads the model's configuration.
     ///
     /// # Errors
-    /// [`ModelError::Read`], or [`ModelError::Config`] or [`ModelError::Gguf`], which name the field
-    /// or the key.
+    /// [`ModelError::Read`], or [`ModelError::Config`] or [`ModelError::Gguf`], which name the
+    /// field or the key.
     pub fn config(&self) -> Result<TransformerConfig, ModelError> {
         let path = self.config.path();
         let config = |reason| ModelError::Config { path: path.into(), reason };
@@ -188,7 +188,7 @@ impl ModelFiles {
     ///
     /// If the model has `vocab.json` and `merges.txt` instead, the contents are the
     /// `tokenizer.json` that transformers makes from them, and the path is that of `vocab.json`. If
-    /// the tokenizer is in a GGUF file, the contents are the `tokenizer.json` that it was made from.
+    /// the tokenizer is in a GGUF file, the contents are the `tokenizer.json` that it came from.
     ///
     /// # Errors
     /// [`ModelError::Read`] if a file cannot be read, [`ModelError::Vocabulary`], which names the

@@ -42,6 +42,14 @@ impl File {
         self
     }
 
+    /// Returns the file with another text as the value of a key.
+    #[must_use]
+    pub fn replacing_text(&self, key: &str, value: &str) -> Self {
+        let mut file = self.clone();
+        file.keys.retain(|(known, _)| known != key.as_bytes());
+        file.with_text(key, value)
+    }
+
     /// Adds a whole number.
     pub fn with_u32(self, key: &str, value: u32) -> Self {
         self.with(key, 4, &value.to_le_bytes())

@@ -9,6 +9,7 @@ use rewire_tasks::Tokenizer;
 use rewire_tests::gguf_file::File;
 use rewire_tests::gguf_gpt2::gpt2;
 use rewire_tests::hub_server::HubServer;
+use rewire_tests::model_files;
 use rewire_toy::Toy;
 use tempfile::TempDir;
 
@@ -41,6 +42,38 @@ fn a_gguf_file_loads_like_the_safetensors_file_of_the_same_model() {
     assert_eq!(found.config().unwrap(), expected.config().unwrap());
     assert!(load(&found).unwrap() == load(&expected).unwrap(), "other weights");
     assert!(found.tokenizer().unwrap().is_none());
+}
+
+#[test]
+fn gguf_files_of_every_architecture_load_like_their_hugging_face_files() {
+    let configs = std::fs::read(fixture("gguf/configs.json")).unwrap();
+    let configs: serde_json::Value = serde_json::from_slice(&configs).unwrap();
+    let tensors = model_files::read(&fixture("gguf/models.safetensors"));
+    for (architecture, config) in configs.as_object().unwrap() {
+        let directory = directory("config.json", config.to_string().as_bytes());
+        let named = tensors.iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix(&format!("{architecture}/"))?;
+            Some((name.to_owned(), tensor.clone()))
+        });
+        model_files::write(&directory.path().join("model.safetensors"), &named.collect());
+        let expected = ModelFiles::directory(directory.path()).unwrap();
+        let found = ModelFiles::gguf(&fixture(&format!("gguf/{architecture}.gguf"))).unwrap();
+        match (found.config(), expected.config()) {
+            (Ok(ours), Ok(theirs)) => {
+                assert_eq!(ours, theirs, "{architecture}");
+                assert!(load(&found).unwrap() == load(&expected).unwrap(), "{architecture} has other weights");
+            }
+            // The reader knows more architectures than the model.
+            (Err(ours), Err(theirs)) => {
+                let reason = |error: ModelError| match error {
+                    ModelError::Config { reason, .. } => reason,
+                    other => panic!("{architecture}: {other}"),
+                };
+                assert_eq!(reason(ours), reason(theirs), "{architecture}");
+            }
+            (ours, theirs) => panic!("{architecture}: {ours:?} and {theirs:?}"),
+        }
+    }
 }
 
 #[test]

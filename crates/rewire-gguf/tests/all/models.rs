@@ -131,7 +131,10 @@ fn keys_that_may_change_the_mathematics_are_refused_by_name() {
         (llama().with_u32("general.quantization_version", 1), "key `general.quantization_version`: it is 1"),
         (llama().with_f32("llama.rope.freq_base", f32::NAN), "key `llama.rope.freq_base`: it is NaN"),
         (llama().with_text("llama.vocab_size", "5").with_u32("llama.x", 1), "key `llama.x`"),
-        (File::of("phi3"), "\"phi3\" is not supported; Rewire reads gpt2, llama, qwen2, qwen3, gemma2, gemma3"),
+        (
+            llama().replacing_text("general.architecture", "phi3"),
+            "\"phi3\" is not supported; Rewire reads gpt2, llama, qwen2, qwen3, gemma2, gemma3",
+        ),
         (File::of("lama"), "did you mean `llama`?"),
         (File::of("llama"), "key `llama.block_count`: the metadata lacks it"),
     ];

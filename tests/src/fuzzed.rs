@@ -101,6 +101,23 @@ pub fn checkpoint(bytes: &[u8]) {
     }
 }
 
+/// Reads a GGUF file: the model in it, and its tokenizer, which encodes texts.
+///
+/// # Panics
+/// If the reader has a bug.
+pub fn gguf(bytes: &[u8]) {
+    let directory = TempDir::new().expect("a directory for temporary files");
+    let path = directory.path().join("model.gguf");
+    std::fs::write(&path, bytes).expect("room for a temporary file");
+    let Some(files) = displayed(ModelFiles::gguf(&path)) else { return };
+    load(&files);
+    let Some(Some((path, json))) = displayed(files.tokenizer()) else { return };
+    let Some(tokenizer) = displayed(Tokenizer::from_bytes(&json, &path)) else { return };
+    for text in TEXTS {
+        encode(&tokenizer, text);
+    }
+}
+
 /// Reads the files of a byte-level BPE, and encodes texts with it. Zero bytes separate
 /// `vocab.json`, `merges.txt`, and the three files of special tokens.
 ///

@@ -5,6 +5,8 @@ pub mod compare;
 pub mod device;
 pub mod fixture;
 pub mod fuzzed;
+pub mod gguf_file;
+pub mod gguf_gpt2;
 pub mod gpt2_tokenizer;
 pub mod hub_server;
 pub mod memory;

@@ -7,7 +7,8 @@ use anyhow::{Context, ensure};
 use clap::Args;
 
 /// The targets in `fuzz/fuzz_targets`.
-const TARGETS: [&str; 7] = ["pairs", "config", "safetensors", "checkpoint", "tokenizer", "vocabulary", "activations"];
+const TARGETS: [&str; 8] =
+    ["pairs", "config", "safetensors", "checkpoint", "gguf", "tokenizer", "vocabulary", "activations"];
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -1,7 +1,6 @@
 //! The model that a command runs on: embedded, from a directory, or from the hub.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
@@ -22,12 +21,12 @@ use crate::output::say;
 /// The flags of every command that runs a model.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// Name, hub repository or directory of the model.
+    /// Name, hub repository, directory or GGUF file of the model.
     ///
     /// toy-gpt2 and toy-neox are in this program. gpt2, gpt2-medium, .., pythia-160m, .. and
-    /// owner/name come from the hub, each with an optional @revision. `rewire models` lists the
-    /// names.
-    #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR", help_heading = MODEL)]
+    /// owner/name come from the hub, each with an optional @revision. FILE.gguf is a file on disk,
+    /// and owner/name:FILE.gguf a file of a repository. `rewire models` lists the names.
+    #[arg(long, default_value = "toy-gpt2", value_name = "NAME|DIR|FILE", help_heading = MODEL)]
     pub(crate) model: String,
     /// Device: auto, flex, ndarray, cuda or cuda:N.
     #[arg(long, default_value = "auto", help_heading = COMPUTE)]
@@ -68,11 +67,10 @@ impl Source {
     /// Finds the model. A model from the hub is downloaded if it is not in the cache.
     pub(crate) fn open(arguments: &ModelArguments) -> anyhow::Result<Self> {
         let name = &arguments.model;
-        let directory = Path::new(name);
         let files = if let Ok(toy) = name.parse::<Toy>() {
             toy.files()
-        } else if directory.is_dir() {
-            ModelFiles::directory(directory)?
+        } else if let Some(files) = ModelFiles::on_disk(name)? {
+            files
         } else {
             from_hub(name)?
         };

@@ -18,6 +18,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     text += "\nAny other repository of the hub: owner/name. A revision follows the name: gpt2@main, EleutherAI/pythia-160m@step1000.\n";
     text += "A directory: config.json; model.safetensors or pytorch_model.bin (or an index and its shards);\n";
     text += "for text, tokenizer.json, or vocab.json and merges.txt.\n";
+    text += "A GGUF file: FILE.gguf, or owner/name:FILE.gguf on the hub.\n";
     text += "Architectures: GPT-2 and GPT-NeoX (Pythia).\n";
     print(&text)
 }

@@ -55,6 +55,17 @@ pub enum ModelError {
         /// The reader's error message.
         reason: String,
     },
+    /// A GGUF file is damaged, or holds a model that is not supported.
+    #[error(transparent)]
+    Gguf(#[from] rewire_gguf::GgufError),
+    /// A model directory without other weights has several GGUF files.
+    #[error("{directory} has {} GGUF files ({}); give the path of one of them", files.len(), listed(files))]
+    SeveralGguf {
+        /// The model directory.
+        directory: PathBuf,
+        /// The files.
+        files: Vec<PathBuf>,
+    },
     /// `vocab.json`, `merges.txt` or a file of special tokens is damaged.
     #[error("{}: {reason}", place(path, *line))]
     Vocabulary {
@@ -237,6 +248,12 @@ pub enum ModelError {
         /// The size or value that was given.
         found: usize,
     },
+}
+
+/// Returns the names of files, cut if there are many.
+fn listed(files: &[PathBuf]) -> String {
+    let names = files.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy()));
+    cut(&names.collect::<Vec<_>>().join(", "))
 }
 
 /// Returns a file and, if it has lines, the line.

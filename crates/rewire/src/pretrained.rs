@@ -1,7 +1,5 @@
 //! Finds and loads a model by its name.
 
-use std::path::Path;
-
 use burn::tensor::backend::Backend;
 use rewire_model::{ModelFiles, Transformer, TransformerConfig, WeightProcessing};
 use rewire_tasks::Tokenizer;
@@ -36,8 +34,10 @@ impl Pretrained {
     ///
     /// - `toy-gpt2` or `toy-neox`, which are part of the program
     /// - a directory in Hugging Face layout
+    /// - a GGUF file, whose name ends in `.gguf`
     /// - with the feature `hub`, a short name (`gpt2`, `gpt2-medium`, `pythia-160m`, ..) or
-    ///   `owner/name`, with an optional `@revision`
+    ///   `owner/name`, with an optional `@revision`, and an optional `:FILE.gguf` for a GGUF file
+    ///   of the repository
     ///
     /// Models from the hub are downloaded once, to the cache that `HF_HOME` names.
     ///
@@ -45,11 +45,12 @@ impl Pretrained {
     /// [`Error::Model`] for an unknown name, a failed download, an unsupported configuration or a
     /// damaged vocab.json or merges.txt, and [`Error::Tokenizer`] for a damaged tokenizer.json.
     pub fn open(name: &str) -> Result<Self, Error> {
-        let directory = Path::new(name);
-        let files = match name.parse::<Toy>() {
-            Ok(toy) => toy.files(),
-            Err(_) if directory.is_dir() => ModelFiles::directory(directory)?,
-            Err(_) => from_hub(name)?,
+        let files = if let Ok(toy) = name.parse::<Toy>() {
+            toy.files()
+        } else if let Some(files) = ModelFiles::on_disk(name)? {
+            files
+        } else {
+            from_hub(name)?
         };
         Self::from_files(name, files)
     }
@@ -108,5 +109,5 @@ fn from_hub(name: &str) -> Result<ModelFiles, Error> {
 /// Without the feature `hub`, only embedded models and directories can be loaded.
 #[cfg(not(feature = "hub"))]
 fn from_hub(name: &str) -> Result<ModelFiles, Error> {
-    Ok(ModelFiles::directory(Path::new(name))?)
+    Ok(ModelFiles::directory(std::path::Path::new(name))?)
 }

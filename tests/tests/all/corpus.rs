@@ -11,11 +11,12 @@ use rewire_toy::Toy;
 type Target = fn(&[u8]);
 
 /// The fuzz targets, and the functions that they call.
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: [(&str, Target); 8] = [
     ("pairs", fuzzed::pairs),
     ("config", fuzzed::config),
     ("safetensors", fuzzed::safetensors),
     ("checkpoint", fuzzed::checkpoint),
+    ("gguf", fuzzed::gguf),
     ("tokenizer", fuzzed::tokenizer),
     ("vocabulary", fuzzed::vocabulary),
     ("activations", fuzzed::activations),
@@ -64,6 +65,11 @@ fn kept_weights_load_or_are_refused() {
 #[test]
 fn kept_checkpoints_load_or_are_refused() {
     replay("checkpoint");
+}
+
+#[test]
+fn kept_gguf_files_load_or_are_refused() {
+    replay("gguf");
 }
 
 #[test]

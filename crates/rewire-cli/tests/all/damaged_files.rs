@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use rewire_tests::gguf_file::{Entry, File};
+use rewire_tests::gguf_gpt2::gpt2;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -220,4 +222,37 @@ fn given_activations_named_twice_are_refused() {
     if cfg!(unix) {
         given("/dev/zero", &["`/dev/zero` is neither", "nor a file"]);
     }
+}
+
+#[test]
+fn damaged_gguf_files_are_refused_by_key_and_tensor() {
+    let directory = directory(GOOD.as_bytes());
+    let model = directory.path().join("model");
+    let whole = gpt2(&toy());
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::remove_file(model.join(file)).unwrap();
+    }
+    let refused = |bytes: &[u8], words: &[&str]| {
+        std::fs::write(model.join("toy.gguf"), bytes).unwrap();
+        let message = assert_refused(directory.path(), words);
+        assert!(message.contains("toy.gguf") && message.lines().count() == 1, "{message}");
+    };
+    let bytes = whole.bytes();
+    refused(&bytes[..20], &["the file is cut off: 8 bytes should follow byte 16, and 4 do"]);
+    refused(&bytes[..1000], &["key `tokenizer.ggml.tokens`: the file is cut off"]);
+    refused(&bytes[..bytes.len() - 512], &["tensor `token_embd.weight`: its 468992 bytes begin at byte"]);
+    refused(b"<html>", &["it is not a GGUF file"]);
+    let with = |kind: u32, offset: u64| {
+        let entry = Entry { name: b"extra".to_vec(), sizes: vec![256], kind, offset };
+        whole.clone().with_entry(entry, &[]).bytes()
+    };
+    refused(&with(23, 0), &["tensor `extra`: it has the type IQ4_XS, and Rewire reads F32, F16, BF16"]);
+    refused(&with(0, 1 << 40), &["tensor `extra`: its 1024 bytes begin at byte 1099511627776 of the data"]);
+    let other = File::of("gpt2").with_text("tokenizer.ggml.model", "rwkv");
+    refused(&other.bytes(), &["key `gpt2.attention.head_count`: the metadata lacks it"]);
+    refused(&File::of("mamba").bytes(), &["key `general.architecture`: \"mamba\" is not supported; Rewire reads gpt2"]);
+    let tokenizer = whole.replacing_text("tokenizer.ggml.model", "rwkv");
+    refused(&tokenizer.bytes(), &["key `tokenizer.ggml.model`: the tokenizer \"rwkv\" is not supported"]);
+    let words = whole.replacing_text("tokenizer.ggml.pre", "gpt-4o");
+    refused(&words.bytes(), &["key `tokenizer.ggml.pre`: \"gpt-4o\" is not supported; Rewire reads gpt-2"]);
 }

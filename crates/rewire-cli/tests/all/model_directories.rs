@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::shared::{self, PAIRS, Tensors};
+use rewire_tests::gguf_gpt2;
 use rewire_tests::model_files::{self, Stored};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -172,4 +173,19 @@ fn a_byte_order_mark_in_front_of_config_json_is_accepted() {
     std::fs::write(&config, format!("\u{feff}{text}")).unwrap();
     std::fs::remove_dir_all(plain.path().join("o")).unwrap();
     assert_eq!(effects(plain.path()), (expected, warnings));
+}
+
+#[test]
+fn a_gguf_file_gives_the_effects_of_the_model_that_it_was_made_from() {
+    let directory = directory("toy-gpt2", |_, _| ());
+    std::fs::write(directory.path().join("toy.gguf"), gguf_gpt2::gpt2(&toy("toy-gpt2")).bytes()).unwrap();
+    let effects = |model: &str| {
+        shared::run(directory.path(), &["sweep", "--pairs", "pairs.jsonl", "--out", "o", "--model", model], &[]);
+        std::fs::read(directory.path().join("o/effects.safetensors")).unwrap()
+    };
+    let expected = effects("toy-gpt2");
+    assert!(effects("toy.gguf") == expected, "a file");
+    std::fs::create_dir(directory.path().join("only")).unwrap();
+    std::fs::rename(directory.path().join("toy.gguf"), directory.path().join("only/toy.gguf")).unwrap();
+    assert!(effects("only") == expected, "a directory");
 }

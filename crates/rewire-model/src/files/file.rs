@@ -8,6 +8,7 @@ use pytorch_reader::Tensor;
 
 use crate::error::ModelError;
 use crate::files::checkpoint;
+use crate::files::gguf;
 use crate::files::tensors::Contents;
 
 /// A file on disk, or a file that is part of the program.
@@ -38,6 +39,7 @@ impl Deref for Bytes {
 pub(crate) enum OpenWeights {
     Safetensors(Bytes),
     Checkpoint(Vec<Tensor>),
+    Gguf(Bytes),
 }
 
 impl OpenWeights {
@@ -45,6 +47,7 @@ impl OpenWeights {
         match self {
             OpenWeights::Safetensors(bytes) => Contents::Safetensors(bytes),
             OpenWeights::Checkpoint(tensors) => Contents::Checkpoint(tensors),
+            OpenWeights::Gguf(bytes) => Contents::Gguf(bytes),
         }
     }
 }
@@ -91,6 +94,7 @@ impl File {
             File::OnDisk(path) if checkpoint::is_checkpoint(path) => {
                 checkpoint::read(path).map(OpenWeights::Checkpoint)
             }
+            File::OnDisk(path) if gguf::is_gguf(path) => self.bytes().map(OpenWeights::Gguf),
             _ => self.bytes().map(OpenWeights::Safetensors),
         }
     }

@@ -1,10 +1,11 @@
 //! Models from the Hugging Face hub: its cache, its endpoint, and its offline mode.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rewire_hub::{Access, HubClient, HubConfig, HubError, HubErrorKind, Notice, Progress, RepoId, Snapshot, shown};
 
 use crate::error::ModelError;
+use crate::files::gguf::is_gguf;
 use crate::files::model_files::{ModelFiles, WEIGHTS, shards_of_index};
 use crate::files::vocabulary::SETTINGS;
 
@@ -33,16 +34,21 @@ pub fn short_names() -> impl Iterator<Item = (&'static str, &'static str)> {
 ///
 /// The name is a short name (`gpt2`, `pythia-160m`) or `owner/name`, each with an optional
 /// `@revision` (Pythia keeps its training checkpoints as `@step3000`). [`Hub::fetch`] checks the
-/// revision.
+/// revision. A name may end with `:FILE.gguf`, a GGUF file in the repository, and the repository
+/// that is returned then has the same end.
 ///
 /// # Errors
 /// [`ModelError::UnknownModel`], which lists the short names.
 pub fn resolve_repository(name: &str) -> Result<(String, String), ModelError> {
-    let (base, revision) = name.split_once('@').unwrap_or((name, "main"));
+    let (whole, file) = match name.split_once(':') {
+        Some((whole, file)) if is_gguf(Path::new(file)) => (whole, format!(":{file}")),
+        _ => (name, String::new()),
+    };
+    let (base, revision) = whole.split_once('@').unwrap_or((whole, "main"));
     let known = KNOWN.iter().find(|(short, _)| *short == base).map(|(_, repository)| (*repository).to_owned());
     let given = || (base.contains('/') && RepoId::parse(base).is_ok()).then(|| base.to_owned());
     match known.or_else(given) {
-        Some(repository) if !revision.is_empty() => Ok((repository, revision.to_owned())),
+        Some(repository) if !revision.is_empty() => Ok((repository + &file, revision.to_owned())),
         _ => {
             let known: Vec<_> = KNOWN.iter().map(|(short, _)| *short).collect();
             Err(ModelError::UnknownModel { name: shown(name), known: known.join(", ") })
@@ -99,13 +105,16 @@ impl Hub {
 
     /// Returns the files of a model, all from one commit. Downloads files that are missing or
     /// damaged in the cache, and continues unfinished downloads. The files are those of
-    /// [`ModelFiles::directory`].
+    /// [`ModelFiles::directory`], or the one GGUF file in `owner/name:FILE.gguf`.
     ///
     /// # Errors
     /// [`ModelError::Hub`] if a file could not be fetched, and [`ModelError::Offline`] if the hub
     /// is offline and the cache lacks a file.
     pub fn fetch(&self, repository: &str, revision: &str) -> Result<ModelFiles, ModelError> {
         let client = HubClient::new(self.config.clone());
+        if let Some((repository, file)) = repository.split_once(':') {
+            return ModelFiles::gguf(&client.snapshot(repository, revision).get(file).map_err(model_error)?);
+        }
         let mut source = client.snapshot(repository, revision);
         let config = source.get("config.json").map_err(model_error)?;
         let weights = weights(&mut source)?;

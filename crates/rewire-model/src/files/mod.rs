@@ -4,6 +4,7 @@ pub(crate) mod activations;
 pub(crate) mod checkpoint;
 pub(crate) mod fields;
 pub(crate) mod file;
+pub(crate) mod gguf;
 #[cfg(feature = "hub")]
 pub(crate) mod hub;
 pub(crate) mod layout;

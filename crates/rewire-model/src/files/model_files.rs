@@ -11,9 +11,11 @@ use crate::config::TransformerConfig;
 use crate::error::ModelError;
 use crate::files::fields::MOST_JSON_BYTES;
 use crate::files::file::{File, OpenWeights};
+use crate::files::gguf;
 use crate::files::vocabulary::{SETTINGS, VocabularyFiles};
 
-/// The files of one model: `config.json`, weights in one or more files, and a tokenizer.
+/// The files of one model: `config.json`, weights in one or more files, and a tokenizer. All of
+/// them may be in one GGUF file.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
     config: File,
@@ -24,7 +26,7 @@ pub struct ModelFiles {
 /// The files of a tokenizer.
 #[derive(Debug, Clone)]
 enum TokenizerFiles {
-    /// `tokenizer.json`.
+    /// `tokenizer.json`, or a GGUF file.
     Whole(File),
     /// `vocab.json` and `merges.txt`.
     Vocabulary(VocabularyFiles),
@@ -43,13 +45,18 @@ impl ModelFiles {
     /// `model.safetensors.index.json` with its shards, `pytorch_model.bin`, and
     /// `pytorch_model.bin.index.json` with its shards.
     ///
+    /// A directory without `config.json` or without weights may have one GGUF file instead.
+    ///
     /// # Errors
     /// [`ModelError::MissingFile`] if a file is missing, [`ModelError::Read`] if a name is not a
-    /// regular file, and [`ModelError::Config`] for a malformed index.
+    /// regular file, [`ModelError::Config`] for a malformed index, and
+    /// [`ModelError::SeveralGguf`] if the choice between GGUF files would be arbitrary.
     pub fn directory(directory: &Path) -> Result<Self, ModelError> {
         let existing = |name: &str| existing(directory.join(name));
         let missing = |file: &str| ModelError::MissingFile { directory: directory.into(), file: file.into() };
-        let config = existing("config.json")?.ok_or_else(|| missing("config.json"))?;
+        let Some(config) = existing("config.json")? else {
+            return gguf::only_file_in(directory)?.map(Self::in_one_file).ok_or_else(|| missing("config.json"));
+        };
         let mut weights = None;
         for [single, index] in WEIGHTS {
             weights = match (existing(single)?, existing(index)?) {
@@ -62,8 +69,11 @@ impl ModelFiles {
             };
             break;
         }
-        let weights = weights
-            .ok_or_else(|| missing("model.safetensors (nor its index, nor pytorch_model.bin, nor its index)"))?;
+        let Some(weights) = weights else {
+            let gguf = gguf::only_file_in(directory)?.map(Self::in_one_file);
+            return gguf
+                .ok_or_else(|| missing("model.safetensors (nor its index, nor pytorch_model.bin, nor its index)"));
+        };
         let files = Self::at(config, weights, existing("tokenizer.json")?);
         match (&files.tokenizer, existing("vocab.json")?, existing("merges.txt")?) {
             (None, Some(vocabulary), Some(merges)) => {
@@ -74,8 +84,41 @@ impl ModelFiles {
         }
     }
 
+    /// Finds the files of a model on disk: `name` is a directory, or a GGUF file, whose name ends
+    /// in `.gguf`. Returns `None` for any other name.
+    ///
+    /// # Errors
+    /// Those of [`directory`](Self::directory) and [`gguf`](Self::gguf).
+    pub fn on_disk(name: &str) -> Result<Option<Self>, ModelError> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Self::directory(path).map(Some);
+        }
+        // `owner/name:FILE.gguf` is a file on the hub.
+        match gguf::is_gguf(path) && (path.exists() || !name.contains(':')) {
+            true => Self::gguf(path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Uses the model in a GGUF file: its configuration, weights and tokenizer.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] if there is no such file.
+    pub fn gguf(path: &Path) -> Result<Self, ModelError> {
+        match check_regular(path) {
+            Ok(()) => Ok(Self::in_one_file(path.into())),
+            Err(source) => Err(ModelError::Read { path: path.into(), source }),
+        }
+    }
+
+    fn in_one_file(path: PathBuf) -> Self {
+        Self::at(path.clone(), vec![path.clone()], Some(path))
+    }
+
     /// Uses the model in these files. The weights are safetensors files, or, if their names end in
-    /// `.bin`, PyTorch checkpoints. The tokenizer is a `tokenizer.json`.
+    /// `.bin`, PyTorch checkpoints. The tokenizer is a `tokenizer.json`. A file whose name ends in
+    /// `.gguf` may take each of these places.
     #[must_use]
     pub fn at(config: PathBuf, weights: Vec<PathBuf>, tokenizer: Option<PathBuf>) -> Self {
         Self {
@@ -115,12 +158,16 @@ impl ModelFiles {
     /// Reads the model's configuration.
     ///
     /// # Errors
-    /// [`ModelError::Read`], or [`ModelError::Config`], which names the field.
+    /// [`ModelError::Read`], or [`ModelError::Config`] or [`ModelError::Gguf`], which name the
+    /// field or the key.
     pub fn config(&self) -> Result<TransformerConfig, ModelError> {
         let path = self.config.path();
         let config = |reason| ModelError::Config { path: path.into(), reason };
         let bytes = self.config.bytes()?;
-        TransformerConfig::from_json(&bytes).map_err(config)
+        match gguf::is_gguf(path) {
+            true => TransformerConfig::from_json(&gguf::config(&bytes, path)?).map_err(config),
+            false => TransformerConfig::from_json(&bytes).map_err(config),
+        }
     }
 
     /// Returns a description of the configuration file and of each weight file that changes if the
@@ -140,15 +187,24 @@ impl ModelFiles {
     /// model has no tokenizer.
     ///
     /// If the model has `vocab.json` and `merges.txt` instead, the contents are the
-    /// `tokenizer.json` that transformers makes from them, and the path is that of `vocab.json`.
+    /// `tokenizer.json` that transformers makes from them, and the path is that of `vocab.json`. If
+    /// the tokenizer is in a GGUF file, the contents are the `tokenizer.json` that it came from.
     ///
     /// # Errors
-    /// [`ModelError::Read`] if a file cannot be read, and [`ModelError::Vocabulary`], which names
-    /// the file and the line, if `vocab.json` and `merges.txt` are not a byte-level BPE.
+    /// [`ModelError::Read`] if a file cannot be read, [`ModelError::Vocabulary`], which names the
+    /// file and the line, if `vocab.json` and `merges.txt` are not a byte-level BPE, and
+    /// [`ModelError::Gguf`] if the tokenizer of a GGUF file is damaged or not supported.
     pub fn tokenizer(&self) -> Result<Option<(PathBuf, Vec<u8>)>, ModelError> {
         match &self.tokenizer {
             None => Ok(None),
-            Some(TokenizerFiles::Whole(file)) => Ok(Some((file.path().into(), file.bytes()?.to_vec()))),
+            Some(TokenizerFiles::Whole(file)) => {
+                let (path, bytes) = (file.path(), file.bytes()?);
+                let text = match gguf::is_gguf(path) {
+                    true => gguf::tokenizer(&bytes, path)?,
+                    false => Some(bytes.to_vec()),
+                };
+                Ok(text.map(|text| (path.into(), text)))
+            }
             Some(TokenizerFiles::Vocabulary(files)) => Ok(Some((files.vocabulary.clone(), files.to_tokenizer_json()?))),
         }
     }

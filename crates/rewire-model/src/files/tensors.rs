@@ -1,11 +1,11 @@
 //! The tensors in a model's weight files. Each name must be unique, and each shape must match the
 //! configuration.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use pytorch_reader::Tensor;
+use rewire_gguf::NamedTensor;
 use rewire_input::{cut, repeated_key};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
@@ -13,7 +13,7 @@ use crate::config::TransformerConfig;
 use crate::error::ModelError;
 use crate::files::layout::{self, WeightName};
 use crate::files::warning::LoadWarning;
-use crate::files::{checkpoint, prefix};
+use crate::files::{checkpoint, gguf, prefix};
 
 /// Maximum size in bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than
 /// 100,000 bytes.
@@ -52,6 +52,7 @@ fn unreadable(path: &Path, error: &SafeTensorError) -> ModelError {
 pub(crate) enum Contents<'a> {
     Safetensors(&'a [u8]),
     Checkpoint(&'a [Tensor]),
+    Gguf(&'a [u8]),
 }
 
 /// The tensors of a model's files that the loader has not taken yet.
@@ -74,22 +75,19 @@ struct Stored<'a> {
 enum Values<'a> {
     Mapped(&'a [u8]),
     InCheckpoint(&'a Tensor),
+    InGguf(NamedTensor<'a>),
 }
 
 impl Stored<'_> {
-    /// Returns the values as bytes.
-    fn bytes(&self) -> Result<Cow<'_, [u8]>, ModelError> {
-        match self.values {
-            Values::Mapped(bytes) => Ok(Cow::Borrowed(bytes)),
-            Values::InCheckpoint(tensor) => checkpoint::bytes(self.path, tensor).map(Cow::Owned),
-        }
-    }
-
     /// Returns the values, or `None` if the tensor has another type than F32, F16 or BF16.
     fn to_f32(&self) -> Result<Option<Vec<f32>>, ModelError> {
-        match self.dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(to_f32(self.dtype, &self.bytes()?)),
-            _ => Ok(None),
+        match (&self.values, self.dtype) {
+            (Values::InGguf(tensor), _) => Ok(Some(tensor.to_f32())),
+            (Values::Mapped(bytes), dtype) => Ok(to_f32(dtype, bytes)),
+            (Values::InCheckpoint(tensor), dtype @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)) => {
+                Ok(to_f32(dtype, &checkpoint::bytes(self.path, tensor)?))
+            }
+            (Values::InCheckpoint(_), _) => Ok(None),
         }
     }
 }
@@ -118,6 +116,17 @@ fn read_file<'a>(path: &'a Path, contents: Contents<'a>) -> Result<Vec<Stored<'a
                 values: Values::InCheckpoint(tensor),
             };
             Ok(tensors.iter().map(stored).collect())
+        }
+        Contents::Gguf(bytes) => {
+            let stored = |tensor: NamedTensor<'a>| Stored {
+                path,
+                name: tensor.name.clone(),
+                // The type after dequantization.
+                dtype: Dtype::F32,
+                shape: tensor.shape.clone(),
+                values: Values::InGguf(tensor),
+            };
+            Ok(gguf::tensors(bytes, path)?.into_iter().map(stored).collect())
         }
     }
 }

@@ -78,17 +78,17 @@ impl PreTokenizer {
     /// Returns the pre-tokenizer for a `tokenizer.json`.
     pub(crate) fn json(self) -> Value {
         let parts = match self {
-            Self::Gpt2 => return byte_level(true),
-            Self::SmolLm => vec![json!({ "type": "Digits", "individual_digits": true }), byte_level(true)],
-            Self::Llama3 => vec![split(LLAMA3), byte_level(false)],
-            Self::Qwen2 | Self::Qwen2Unnormalized => vec![split(QWEN2), byte_level(false)],
-            Self::Tekken => vec![split(TEKKEN), byte_level(false)],
+            Self::Gpt2 => return byte_level(Words::OfGpt2),
+            Self::SmolLm => vec![json!({ "type": "Digits", "individual_digits": true }), byte_level(Words::OfGpt2)],
+            Self::Llama3 => vec![split(LLAMA3), byte_level(Words::Given)],
+            Self::Qwen2 | Self::Qwen2Unnormalized => vec![split(QWEN2), byte_level(Words::Given)],
+            Self::Tekken => vec![split(TEKKEN), byte_level(Words::Given)],
             Self::Default => vec![
                 split(r"[\p{P}\$\+<=>\^~\|]+"),
                 split(GPT2),
                 split(r"\p{N}+"),
                 split(r"[0-9][0-9][0-9]"),
-                byte_level(false),
+                byte_level(Words::Given),
             ],
         };
         json!({ "type": "Sequence", "pretokenizers": parts })
@@ -113,7 +113,17 @@ fn split(pattern: &str) -> Value {
     json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
 }
 
-/// Turns bytes into letters, after splitting into GPT-2's words if `use_regex`.
-fn byte_level(use_regex: bool) -> Value {
+/// The words whose bytes become letters.
+#[derive(PartialEq)]
+enum Words {
+    /// GPT-2's words.
+    OfGpt2,
+    /// The pieces that the parts before have made.
+    Given,
+}
+
+/// Turns the bytes of words into letters.
+fn byte_level(words: Words) -> Value {
+    let use_regex = words == Words::OfGpt2;
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex })
 }

@@ -51,19 +51,21 @@ fn of_bytes(pre: &str) -> File {
 
 #[test]
 fn sentence_piece_tokens_are_those_of_sentence_piece() {
-    let path = fixture("sentence-piece.gguf");
-    let bytes = std::fs::read(&path).unwrap();
-    let ours = tokenizer(&Gguf::read(&bytes, &path).unwrap());
-    let rows: Vec<(String, Vec<u32>)> =
-        serde_json::from_slice(&std::fs::read(fixture("sentence-piece.json")).unwrap()).unwrap();
-    assert!(rows.len() > 40);
-    for (text, ids) in rows {
-        let encoding = ours.encode(text.as_str(), true).unwrap();
-        assert_eq!(encoding.get_ids(), ids, "{text:?}: {:?}", encoding.get_tokens());
-        assert_eq!(ours.decode(&ids, false).unwrap(), text);
+    for name in ["sentence-piece", "without-prefix"] {
+        let path = fixture(&format!("{name}.gguf"));
+        let bytes = std::fs::read(&path).unwrap();
+        let ours = tokenizer(&Gguf::read(&bytes, &path).unwrap());
+        let rows = std::fs::read(fixture(&format!("{name}.json"))).unwrap();
+        let rows: Vec<(String, Vec<u32>)> = serde_json::from_slice(&rows).unwrap();
+        assert!(rows.len() > 40);
+        for (text, ids) in rows {
+            let encoding = ours.encode(text.as_str(), true).unwrap();
+            assert_eq!(encoding.get_ids(), ids, "{name}, {text:?}: {:?}", encoding.get_tokens());
+            assert_eq!(ours.decode(&ids, false).unwrap(), text, "{name}");
+        }
+        let marked = ours.encode("<|user|>", true).unwrap();
+        assert_eq!(marked.get_tokens(), ["<|user|>"]);
     }
-    let marked = ours.encode("<|user|>", true).unwrap();
-    assert_eq!(marked.get_tokens(), ["<|user|>"]);
 }
 
 #[test]

@@ -195,7 +195,8 @@ fn receiver(
 ) -> Receiver {
     let input = INPUTS[what % if config.parallel_block { 6 } else { 7 }];
     let head = match input {
-        Input::Q | Input::K | Input::V => unit.map(|u| u % config.n_heads),
+        Input::Q => unit.map(|u| u % config.n_heads),
+        Input::K | Input::V => unit.map(|u| u % config.n_key_value_heads()),
         _ => None,
     };
     Receiver { layer: layer % config.n_layers, input, head, positions: positions(place, position, pairs) }

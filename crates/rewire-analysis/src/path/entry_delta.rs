@@ -121,13 +121,18 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let all = self.places(second, |_| (first..width).collect());
         let copies = second.paths.len() * n_prompts;
         let shape = [copies, width - first, heads.len(), config.d_head];
+        // Queries count heads; keys and values count key/value heads.
+        let own = |input: Input| -> Vec<usize> {
+            let sharing = config.n_heads / config.heads_at(input.site()).max(1);
+            heads.iter().map(|head| head / sharing).collect()
+        };
         let of = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
-            let (values, _) = self.set_heads(&second.paths, layer, input, heads, &all)?;
+            let (values, _) = self.set_heads(&second.paths, layer, input, &own(input), &all)?;
             Ok(values.reshape(shape))
         };
         let earlier = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
             let all = base.block::<4>(layer, input.rotary_site(config))?.narrow(1, 0, first);
-            Ok(Tensor::cat(heads.iter().map(|&head| all.clone().narrow(2, head, 1)).collect(), 2))
+            Ok(Tensor::cat(own(input).into_iter().map(|head| all.clone().narrow(2, head, 1)).collect(), 2))
         };
         let before = match first {
             0 => None,

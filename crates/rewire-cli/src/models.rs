@@ -14,6 +14,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
     text += "\nAny other repository of the hub: owner/name. A revision follows the name: gpt2@main, EleutherAI/pythia-160m@step1000.\n";
     text += "A directory: config.json; model.safetensors or pytorch_model.bin (or an index and its shards);\n";
     text += "for text, tokenizer.json, or vocab.json and merges.txt.\n";
-    text += "Architectures: GPT-2 and GPT-NeoX (Pythia).\n";
+    text += "Architectures: GPT-2, GPT-NeoX (Pythia), Llama (SmolLM2), Mistral, Qwen2, Qwen3 and Gemma-2.\n";
     print(&text)
 }

@@ -11,12 +11,12 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis};
 use rewire_analysis::attribution::attribution_patching;
+use rewire_analysis::heads::logit_attribution;
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::path::{FreezePolicy, Input, Receiver, path_patching};
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::{HookPoint, Recorder, Site};
-use rewire_model::{Architecture, ModelFiles, Run, Transformer, TransformerConfig, WeightProcessing};
+use rewire_model::{Architecture, FinalNormGain, ModelFiles, Run, Transformer, TransformerConfig, WeightProcessing};
 use rewire_tasks::{LogitDiff, PairsSource, PromptPairs, read_pairs};
 use rewire_tests::compare::{array, largest_difference, scale};
 use rewire_tests::fixture::{Arrays, processings, tensors};
@@ -195,17 +195,15 @@ fn analyses_that_a_family_lacks_are_refused_by_name() {
     let pairs = PromptPairs::new(vec![pair([1, 2, 3], [1, 4, 3])]).unwrap();
     let metric = LogitDiff::new(&pairs);
     let model = |family| Transformer::<B>::random(&TransformerConfig::tiny(family), 0, &Default::default());
-    let refused = path_patching(
+    let refused = logit_attribution(
         &model(Architecture::Gemma2),
-        Question::new(&pairs, &metric),
+        &pairs,
         &[NodeKind::all(Component::HeadZ)],
-        &[Receiver::new(1, Input::Q)],
-        FreezePolicy::path_patching(),
-        Direction::Denoising,
+        FinalNormGain::Applied,
         &Execution::default(),
     );
     let said = refused.unwrap_err().to_string();
-    assert_eq!(said, "path patching does not run on this model: it has norms after attention and MLP");
+    assert_eq!(said, "logit attribution does not run on this model: it has norms after attention and MLP");
     let outside: rewire_analysis::node::Node = "head_k:L0H2".parse().unwrap();
     let refused = rewire_analysis::patching::patch_groups(
         &model(Architecture::Llama),

@@ -3,7 +3,6 @@
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};
 use crate::path::receiver::Receiver;
-use crate::run::features::{Feature, refuse};
 use crate::run::record::check_pairs;
 use burn::tensor::backend::Backend;
 use rewire_model::Transformer;
@@ -18,7 +17,6 @@ pub(crate) fn check_ends<B: Backend>(
 ) -> Result<(), AnalysisError> {
     check_pairs(model, pairs)?;
     let config = model.config();
-    refuse("path patching", &[Feature::PostNorms], config)?;
     if senders.is_empty() || senders.iter().any(Vec::is_empty) {
         return Err(AnalysisError::NoNodes);
     }

@@ -10,6 +10,7 @@ use rewire_tensor::{matmul, zeros_like};
 use crate::error::AnalysisError;
 use crate::patching::plan::Entry;
 use crate::path::policy::ReceiverUpdate;
+use crate::path::post_norm::after_norm;
 use crate::path::propagate::Carrier;
 use crate::path::reachability::SecondRun;
 use crate::path::receiver::{Input, Receiver};
@@ -152,6 +153,9 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let base_z = select_rows(base_z, &of_heads).reshape([rows.len(), heads.len() * d_head]);
         let w_o = model.w_o(layer);
         let w_o = Tensor::cat(heads.iter().map(|&head| w_o.clone().narrow(0, head, 1)).collect(), 0);
-        Ok(matmul(select_rows(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model])))
+        let written = matmul(select_rows(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model]));
+        let places: Vec<usize> = rows.iter().map(|at| at.prompt * width + at.position).collect();
+        let before_norm = || Ok(select_rows(flatten_positions(base.block(layer, Site::AttnBeforeNorm)?), &places));
+        after_norm(model, (layer, Site::AttnBeforeNorm), before_norm, written)
     }
 }

@@ -41,7 +41,7 @@ impl Fixture {
             .flatten()
             .flat_map(|d| std::fs::read_dir(&d).unwrap_or_else(|e| panic!("{}: {e}", d.display())))
             .map(|entry| entry.expect("a readable directory").path())
-            .filter(|path| path.join("results.safetensors").is_file())
+            .filter(|path| path.join("cache_row0.safetensors").is_file())
             .collect();
         directories.sort();
         assert!(directories.len() >= 2, "the fixtures are missing");

@@ -55,7 +55,8 @@ pub fn pairs(bytes: &[u8]) {
     }
 }
 
-/// Reads a `config.json`, and loads the weights of the toy model of the same architecture with it.
+/// Reads a `config.json`, and loads the weights of a toy model with it: those of the same architecture,
+/// if there is one.
 ///
 /// # Panics
 /// If the reader has a bug.
@@ -63,8 +64,8 @@ pub fn config(bytes: &[u8]) {
     let file = on_disk(bytes);
     let Some(config) = displayed(TransformerConfig::from_file(file.path())) else { return };
     let toy = match config.architecture {
-        Architecture::Gpt2 => Toy::Gpt2,
         Architecture::GptNeoX => Toy::NeoX,
+        _ => Toy::Gpt2,
     };
     let files = ModelFiles::at(file.path().into(), vec![weights_of(toy)], None);
     assert_eq!(displayed(files.config()), Some(config), "the two ways to read a configuration differ");

@@ -1,33 +1,105 @@
 //! Random small models and prompt pairs, for properties that hold on all of them.
 
 use proptest::prelude::*;
-use rewire_model::{Positions, TransformerConfig};
+use rewire_model::{Activation, Architecture, Positions, RotaryScaling, SlidingWindow, TransformerConfig};
 use rewire_tasks::{PromptPair, PromptPairs, WholeAnswers};
 
-/// Draws a transformer configuration of either architecture, with 1 to 4 layers and at least 8
-/// dimensions. In 4 dimensions a norm's variance can be so small that it magnifies float32
-/// rounding: the worst of 160 models with 4 dimensions had 1.75 times the tolerance of
-/// [`rounding`], the worst of 800 with 8 to 24 dimensions 0.2 times. In float64 both engines agreed
-/// exactly.
+/// Draws a transformer configuration of any family without norms after attention and MLP, with 1 to
+/// 4 layers and at least 8 dimensions. In 4 dimensions a norm's variance can be so small that it
+/// magnifies float32 rounding: the worst of 160 models with 4 dimensions had 1.75 times the
+/// tolerance of [`rounding`], the worst of 800 with 8 to 24 dimensions 0.2 times. In float64 both
+/// engines agreed exactly.
 ///
 /// [`rounding`]: crate::compare::rounding
 pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
-    (any::<bool>(), 1_usize..=4, 1_usize..=3, 1_usize..=2, 0_usize..=2, any::<bool>()).prop_map(
-        |(neox, layers, heads, width, rotary, by_layer)| {
+    of_families(&[
+        Architecture::Gpt2,
+        Architecture::GptNeoX,
+        Architecture::Llama,
+        Architecture::Mistral,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+    ])
+}
+
+/// Draws a transformer configuration of any family, as [`any_config`], for properties that also hold
+/// with norms after attention and MLP.
+pub fn any_family() -> impl Strategy<Value = TransformerConfig> {
+    of_families(&Architecture::ALL)
+}
+
+fn of_families(families: &'static [Architecture]) -> impl Strategy<Value = TransformerConfig> {
+    let sizes = (1_usize..=4, 1_usize..=3, 1_usize..=2, 1_usize..=2);
+    (prop::sample::select(families), sizes, 0_usize..=2, any::<bool>()).prop_map(
+        |(family, (layers, heads, width, sharing), variant, flag)| {
             let d_model = (heads * 4 * width).max(8);
-            match neox {
-                false => TransformerConfig {
-                    scores_by_inverse_layer: by_layer,
+            match family {
+                Architecture::Gpt2 => TransformerConfig {
+                    scores_by_inverse_layer: flag,
                     ..TransformerConfig::gpt2(layers, heads, d_model, 17, 12)
                 },
-                true => TransformerConfig {
-                    positions: Positions::Rotary { dims: 2 * rotary, base: 10_000.0 },
-                    parallel_block: rotary != 2,
+                Architecture::GptNeoX => TransformerConfig {
+                    positions: Positions::Rotary { dims: 2 * variant, base: 10_000.0 },
+                    parallel_block: variant != 2,
                     ..TransformerConfig::neox(layers, heads, d_model, 17, 12)
                 },
+                family => like_llama(family, [layers, heads, sharing], variant, flag),
             }
         },
     )
+}
+
+/// Returns a configuration of Llama or one of its variants, with `sharing` heads to each of `shared`
+/// key/value heads.
+fn like_llama(
+    family: Architecture,
+    [layers, shared, sharing]: [usize; 3],
+    variant: usize,
+    flag: bool,
+) -> TransformerConfig {
+    let n_heads = shared * sharing;
+    let d_model = 8 * n_heads;
+    let scaling = [
+        None,
+        Some(RotaryScaling::Linear { factor: 2.0 }),
+        Some(RotaryScaling::Llama3 { factor: 8.0, low_turns: 1.0, high_turns: 4.0, context: 16 }),
+    ];
+    let window =
+        |layers: Vec<usize>| Some(SlidingWindow { size: 1 + variant, layers }).filter(|w| !w.layers.is_empty());
+    let config = TransformerConfig {
+        architecture: family,
+        key_value_heads: (sharing > 1).then_some(shared),
+        d_mlp: 2 * d_model,
+        tied_unembedding: flag,
+        ..TransformerConfig::llama(layers, n_heads, d_model, 17, 12)
+    };
+    match family {
+        Architecture::Mistral => TransformerConfig { sliding_window: window((0..layers).collect()), ..config },
+        Architecture::Qwen2 => TransformerConfig {
+            attention_bias: true,
+            attention_output_bias: false,
+            sliding_window: window((layers / 2..layers).collect()).filter(|_| flag),
+            ..config
+        },
+        Architecture::Qwen3 => TransformerConfig {
+            query_key_norms: true,
+            attention_bias: flag,
+            d_head: 12,
+            positions: Positions::Rotary { dims: 12, base: 10_000.0 },
+            ..config
+        },
+        Architecture::Gemma2 => TransformerConfig {
+            activation: Activation::GeluNew,
+            post_norms: true,
+            sliding_window: window((0..layers).step_by(2).collect()),
+            score_scalar: Some(5.0),
+            score_cap: flag.then_some(3.0),
+            logit_cap: flag.then_some(4.0),
+            embedding_scale: Some((d_model as f64).sqrt()),
+            ..config
+        },
+        _ => TransformerConfig { rotary_scaling: scaling[variant], attention_bias: flag, mlp_bias: flag, ..config },
+    }
 }
 
 /// Draws one to four pairs of 1 to 8 tokens from a vocabulary of 17. In some pairs, the prompts are

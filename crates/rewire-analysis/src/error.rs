@@ -33,6 +33,14 @@ pub enum AnalysisError {
         /// Why the method does not support it, and what to use instead.
         reason: &'static str,
     },
+    /// The model has a feature that the method does not cover.
+    #[error("{method} does not run on this model: {reason}")]
+    UnsupportedModel {
+        /// The method.
+        method: &'static str,
+        /// The feature.
+        reason: &'static str,
+    },
     /// The nodes are at marked positions, but the pairs mark no position.
     #[error(
         "the pairs mark no position for {node}; mark one position per pair, or use `all` or `position` instead of \

@@ -43,7 +43,7 @@ pub use edit::{Edit, edit};
 pub use head::{Head, HeadPoint, ParseHeadError};
 pub use hook::Hook;
 pub use patch::{Patch, PatchError};
-pub use point::{Axis, HookPoint, NormSite, ParseHookPointError, Site};
+pub use point::{Axis, HookPoint, NormKind, NormSite, ParseHookPointError, Site};
 pub use probes::GradientProbes;
 pub use recorder::Recorder;
 pub use views::{Labeled, ResidualStream};

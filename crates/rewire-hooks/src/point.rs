@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use burn::tensor::{Tensor, backend::Backend};
 use rewire_input::cut;
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +28,34 @@ pub enum HookPoint {
     FinalNorm(NormSite),
 }
 
-/// The two observable stages of a layer norm.
+/// How a norm scales its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// Layer norm: the input is centered, and divided by `sqrt(var + eps)`.
+    #[default]
+    Layer,
+    /// RMSNorm: the input is divided by `sqrt(mean of squares + eps)`.
+    Rms,
+}
+
+impl NormKind {
+    /// Returns the vectors `x`, along their last axis, as the norm sees them before it divides by its
+    /// scale: centered by a layer norm, unchanged by RMSNorm.
+    #[must_use]
+    pub fn centered<B: Backend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
+        match self {
+            NormKind::Layer => x.clone() - x.mean_dim(D - 1),
+            NormKind::Rms => x,
+        }
+    }
+}
+
+/// The two observable stages of a norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NormSite {
-    /// The scale `sqrt(var + eps)`, which divides the centered input; `[batch, pos, 1]`.
+    /// The scale that divides the input, `[batch, pos, 1]`: `sqrt(var + eps)` in a layer norm, which
+    /// centers its input, and `sqrt(mean of squares + eps)` in RMSNorm.
     Scale,
     /// The norm's output, with gain and bias if the model has them; `[batch, pos, d_model]`.
     Normalized,
@@ -45,9 +70,11 @@ pub enum Site {
     Ln1Scale,
     /// Output of the norm before attention.
     Ln1Normalized,
-    /// Queries, before the rotary embedding.
+    /// Queries, before the rotary embedding and after the norm on queries, if there is one.
     Q,
-    /// Keys, before the rotary embedding.
+    /// Keys, before the rotary embedding and after the norm on keys, if there is one. With
+    /// grouped-query attention, several heads share a key/value head, and keys and values count
+    /// key/value heads.
     K,
     /// Values.
     V,
@@ -61,7 +88,14 @@ pub enum Site {
     Pattern,
     /// Per-head mixed values, before the output projection.
     Z,
-    /// The attention output, which is added to the residual stream.
+    /// The attention output before the norm after attention; only in models with that norm.
+    AttnBeforeNorm,
+    /// Scale of the norm after attention.
+    Ln1PostScale,
+    /// Output of the norm after attention.
+    Ln1PostNormalized,
+    /// The attention output, which is added to the residual stream: after the norm after attention,
+    /// if there is one.
     AttnOut,
     /// The residual stream between attention and MLP; only in sequential blocks.
     ResidMid,
@@ -69,11 +103,21 @@ pub enum Site {
     Ln2Scale,
     /// Output of the norm before the MLP.
     Ln2Normalized,
-    /// MLP neurons before the activation function.
+    /// MLP neurons before the activation function. In a gated MLP, the gate before it.
     MlpPre,
-    /// MLP neurons after the activation function.
+    /// The factor of the activated gate; only in gated MLPs.
+    MlpPreLinear,
+    /// MLP neurons, which the output projection reads: after the activation function. In a gated
+    /// MLP, the activated gate times [`MlpPreLinear`](Self::MlpPreLinear).
     MlpPost,
-    /// The MLP output, which is added to the residual stream.
+    /// The MLP output before the norm after the MLP; only in models with that norm.
+    MlpBeforeNorm,
+    /// Scale of the norm after the MLP.
+    Ln2PostScale,
+    /// Output of the norm after the MLP.
+    Ln2PostNormalized,
+    /// The MLP output, which is added to the residual stream: after the norm after the MLP, if there
+    /// is one.
     MlpOut,
     /// The residual stream that leaves the block.
     ResidPost,
@@ -103,7 +147,7 @@ pub enum Axis {
 }
 
 /// Every site with its TransformerLens name, in forward order.
-const SITE_NAMES: [(Site, &str); 19] = [
+const SITE_NAMES: [(Site, &str); 26] = [
     (Site::ResidPre, "hook_resid_pre"),
     (Site::Ln1Scale, "ln1.hook_scale"),
     (Site::Ln1Normalized, "ln1.hook_normalized"),
@@ -115,12 +159,19 @@ const SITE_NAMES: [(Site, &str); 19] = [
     (Site::AttnScores, "attn.hook_attn_scores"),
     (Site::Pattern, "attn.hook_pattern"),
     (Site::Z, "attn.hook_z"),
+    (Site::AttnBeforeNorm, "attn.hook_out"),
+    (Site::Ln1PostScale, "ln1_post.hook_scale"),
+    (Site::Ln1PostNormalized, "ln1_post.hook_normalized"),
     (Site::AttnOut, "hook_attn_out"),
     (Site::ResidMid, "hook_resid_mid"),
     (Site::Ln2Scale, "ln2.hook_scale"),
     (Site::Ln2Normalized, "ln2.hook_normalized"),
     (Site::MlpPre, "mlp.hook_pre"),
+    (Site::MlpPreLinear, "mlp.hook_pre_linear"),
     (Site::MlpPost, "mlp.hook_post"),
+    (Site::MlpBeforeNorm, "mlp.hook_out"),
+    (Site::Ln2PostScale, "ln2_post.hook_scale"),
+    (Site::Ln2PostNormalized, "ln2_post.hook_normalized"),
     (Site::MlpOut, "hook_mlp_out"),
     (Site::ResidPost, "hook_resid_post"),
 ];
@@ -148,15 +199,19 @@ impl Site {
     pub fn axes(self) -> &'static [Axis] {
         use Axis::{Batch, DHead, DMlp, DModel, Head, Key, One, Pos, Query};
         match self {
-            Site::Ln1Scale | Site::Ln2Scale => &[Batch, Pos, One],
+            Site::Ln1Scale | Site::Ln1PostScale | Site::Ln2Scale | Site::Ln2PostScale => &[Batch, Pos, One],
             Site::Q | Site::K | Site::V | Site::RotQ | Site::RotK | Site::Z => &[Batch, Pos, Head, DHead],
             Site::AttnScores | Site::Pattern => &[Batch, Head, Query, Key],
-            Site::MlpPre | Site::MlpPost => &[Batch, Pos, DMlp],
+            Site::MlpPre | Site::MlpPreLinear | Site::MlpPost => &[Batch, Pos, DMlp],
             Site::ResidPre
             | Site::Ln1Normalized
+            | Site::AttnBeforeNorm
+            | Site::Ln1PostNormalized
             | Site::AttnOut
             | Site::ResidMid
             | Site::Ln2Normalized
+            | Site::MlpBeforeNorm
+            | Site::Ln2PostNormalized
             | Site::MlpOut
             | Site::ResidPost => &[Batch, Pos, DModel],
         }

@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor};
 
 use crate::cache::{ActivationCache, CacheError};
 use crate::head::Head;
-use crate::point::{HookPoint, NormSite, Site};
+use crate::point::{HookPoint, NormKind, NormSite, Site};
 use rewire_tensor::{matmul, to_f32};
 
 /// Tensors stacked along a leading axis, with a label for each.
@@ -110,7 +110,8 @@ impl<B: Backend> ActivationCache<B> {
     /// frozen at its value on this run.
     ///
     /// `direction` is `[batch, d_model]`, such as `W_U[:, answer] - W_U[:, wrong answer]` with the
-    /// final norm's gain folded in. `end` is the position that is read, per prompt.
+    /// final norm's gain folded in. `end` is the position that is read, per prompt. `norm` is the
+    /// kind of the final norm (`model.config().norm`).
     ///
     /// # Errors
     /// [`CacheError`] if `ln_final.hook_scale` was not recorded or the batch sizes differ.
@@ -119,6 +120,7 @@ impl<B: Backend> ActivationCache<B> {
         components: Tensor<B, 4>,
         direction: Tensor<B, 2>,
         end: &[usize],
+        norm: NormKind,
     ) -> Result<Tensor<B, 2>, CacheError> {
         let scale: Tensor<B, 3> = self.get(HookPoint::FinalNorm(NormSite::Scale))?;
         let [n_components, batch, pos, d_model] = components.dims();
@@ -137,8 +139,7 @@ impl<B: Backend> ActivationCache<B> {
         let rows = Tensor::<B, 1, Int>::from_data(flat.as_slice(), &device);
         let at_end = to_f32(components).reshape([n_components, batch * pos, d_model]).select(1, rows.clone());
         let scale = scale.reshape([batch * pos, 1]).select(0, rows).reshape([1, batch, 1]);
-        let centered = at_end.clone() - at_end.mean_dim(2);
-        let along = (centered / scale) * to_f32(direction).reshape([1, batch, d_model]);
+        let along = (norm.centered(at_end) / scale) * to_f32(direction).reshape([1, batch, d_model]);
         Ok(along.sum_dim(2).reshape([n_components, batch]))
     }
 }

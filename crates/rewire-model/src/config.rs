@@ -1,16 +1,33 @@
 //! The configuration of a transformer.
 
-use rewire_hooks::Site;
+use rewire_hooks::{NormKind, Site};
 use serde::{Deserialize, Serialize};
 
 /// The model family. It decides the file layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Architecture {
     /// Sequential blocks, learned positions, tied unembedding.
     Gpt2,
     /// Parallel or sequential blocks, rotary positions, untied unembedding, as in Pythia.
     GptNeoX,
+    /// Grouped-query attention, RMSNorm, gated MLP, rotary positions: Llama and SmolLM2.
+    Llama,
+    /// As Llama, with a sliding window.
+    Mistral,
+    /// As Llama, with biases on queries, keys and values: Qwen2 and Qwen2.5.
+    Qwen2,
+    /// As Llama, with norms on queries and keys.
+    Qwen3,
+    /// Norms before and after attention and MLP, soft caps, and a window in every second layer.
+    Gemma2,
+}
+
+impl Architecture {
+    /// Every family.
+    pub const ALL: [Self; 7] =
+        [Self::Gpt2, Self::GptNeoX, Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3, Self::Gemma2];
 }
 
 /// The MLP's activation function.
@@ -23,6 +40,26 @@ pub enum Activation {
     GeluNew,
     /// `max(x, 0)`.
     Relu,
+    /// `x / (1 + exp(-x))`.
+    Silu,
+}
+
+impl Activation {
+    /// Every activation function.
+    pub(crate) const ALL: [Self; 4] = [Self::Gelu, Self::GeluNew, Self::Relu, Self::Silu];
+    /// Those of MLPs without a gate.
+    pub(crate) const UNGATED: [Self; 3] = [Self::Gelu, Self::GeluNew, Self::Relu];
+}
+
+/// How an MLP computes its neurons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MlpKind {
+    /// The activation function of one linear map.
+    #[default]
+    Plain,
+    /// The activation function of one linear map, times another linear map.
+    Gated,
 }
 
 /// How positions enter the model.
@@ -41,6 +78,38 @@ pub enum Positions {
     },
 }
 
+/// How rotary angles are stretched for a context that is longer than the one of the training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotaryScaling {
+    /// Every angle is divided by `factor`.
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Llama 3: pairs that turn slowly are divided by `factor`, fast ones are kept, and those
+    /// between are interpolated.
+    Llama3 {
+        /// The factor.
+        factor: f64,
+        /// Pairs with less than this many turns in the original context are divided.
+        low_turns: f64,
+        /// Pairs with more than this many turns in the original context are kept.
+        high_turns: f64,
+        /// The original context, in positions.
+        context: usize,
+    },
+}
+
+/// A limit of how far back queries attend, in some layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlidingWindow {
+    /// The number of keys that a query attends to, its own included.
+    pub size: usize,
+    /// The layers with this limit.
+    pub layers: Vec<usize>,
+}
+
 /// The configuration of a [`Transformer`](crate::Transformer): its sizes and options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TransformerConfig {
@@ -50,6 +119,10 @@ pub struct TransformerConfig {
     pub n_layers: usize,
     /// Attention heads per block.
     pub n_heads: usize,
+    /// Key/value heads per block, if they are fewer than the attention heads. Head `h` attends to
+    /// the keys and values of key/value head `h / (n_heads / key_value_heads)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_value_heads: Option<usize>,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Width of a head.
@@ -62,18 +135,55 @@ pub struct TransformerConfig {
     pub n_ctx: usize,
     /// The MLP's activation function.
     pub activation: Activation,
+    /// How the MLP computes its neurons.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mlp: MlpKind,
+    /// The kind of all norms. RMSNorm has a gain and no bias.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub norm: NormKind,
     /// The epsilon inside the norms' square root.
     pub norm_eps: f64,
+    /// Whether the outputs of attention and MLP pass a norm before they are added to the residual
+    /// stream.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub post_norms: bool,
+    /// Whether the queries and keys of each head pass a norm, before any rotation.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub query_key_norms: bool,
     /// How positions enter the model.
     pub positions: Positions,
+    /// How rotary angles are stretched, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotary_scaling: Option<RotaryScaling>,
+    /// How far back some layers attend. `None` if all attend to the whole prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<SlidingWindow>,
     /// Whether the attention scores of layer `l` are also divided by `l + 1`
     /// (`scale_attn_by_inverse_layer_idx`, as in the GPT-2 models of stanford-crfm).
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub scores_by_inverse_layer: bool,
+    /// The number whose square root divides the attention scores, if it is not `d_head`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_scalar: Option<f64>,
+    /// The bound `c` of attention scores `s`, which become `c tanh(s / c)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_cap: Option<f64>,
+    /// The bound `c` of logits `x`, which become `c tanh(x / c)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_cap: Option<f64>,
+    /// The number that multiplies the token embedding, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_scale: Option<f64>,
     /// Whether attention has biases. Without them, the biases of queries, keys, values and of the
     /// attention output are zeros, and the files do not hold them.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub attention_bias: bool,
+    /// Whether the attention output has a bias, if attention has biases.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub attention_output_bias: bool,
+    /// Whether the MLP has biases. Without them, they are zeros, and the files do not hold them.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub mlp_bias: bool,
     /// Whether attention and MLP both read `resid_pre`. Such blocks have no `resid_mid`.
     pub parallel_block: bool,
     /// Whether the unembedding is the transposed token embedding in the files. Processing unties
@@ -92,16 +202,29 @@ impl TransformerConfig {
             architecture: Architecture::Gpt2,
             n_layers,
             n_heads,
+            key_value_heads: None,
             d_model,
             d_head: d_model / n_heads,
             d_mlp: 4 * d_model,
             d_vocab,
             n_ctx,
             activation: Activation::GeluNew,
+            mlp: MlpKind::Plain,
+            norm: NormKind::Layer,
             norm_eps: 1e-5,
+            post_norms: false,
+            query_key_norms: false,
             positions: Positions::Learned,
+            rotary_scaling: None,
+            sliding_window: None,
             scores_by_inverse_layer: false,
+            score_scalar: None,
+            score_cap: None,
+            logit_cap: None,
+            embedding_scale: None,
             attention_bias: true,
+            attention_output_bias: true,
+            mlp_bias: true,
             parallel_block: false,
             tied_unembedding: true,
             bos_token: None,
@@ -124,11 +247,106 @@ impl TransformerConfig {
         }
     }
 
-    /// Returns the number that attention scores of block `layer` are divided by: `sqrt(d_head)`,
-    /// times `layer + 1` if the model scales them by the inverse layer.
+    /// Returns a Llama configuration of the given size: as many key/value heads as heads, rotary
+    /// positions on the whole head, and no biases. The other families are variants of it.
+    #[must_use]
+    pub fn llama(n_layers: usize, n_heads: usize, d_model: usize, d_vocab: usize, n_ctx: usize) -> Self {
+        Self {
+            architecture: Architecture::Llama,
+            activation: Activation::Silu,
+            mlp: MlpKind::Gated,
+            norm: NormKind::Rms,
+            norm_eps: 1e-6,
+            positions: Positions::Rotary { dims: d_model / n_heads, base: 10_000.0 },
+            attention_bias: false,
+            mlp_bias: false,
+            tied_unembedding: false,
+            ..Self::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx)
+        }
+    }
+
+    /// Returns a small configuration of a family with every feature that the family has, for tests
+    /// and examples: two layers, four heads, a context of 24 and a vocabulary of 19. Where a family
+    /// has them, two key/value heads, and windows of 3 keys.
+    #[must_use]
+    pub fn tiny(family: Architecture) -> Self {
+        let (n_layers, n_heads, d_model, d_vocab, n_ctx) = (2, 4, 32, 19, 24);
+        let gpt2 = Self::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx);
+        let llama = Self {
+            architecture: family,
+            key_value_heads: Some(2),
+            d_mlp: 48,
+            ..Self::llama(n_layers, n_heads, d_model, d_vocab, n_ctx)
+        };
+        let wide = Self { d_head: 12, positions: Positions::Rotary { dims: 12, base: 10_000.0 }, ..llama.clone() };
+        match family {
+            Architecture::Gpt2 => gpt2,
+            Architecture::GptNeoX => Self::neox(n_layers, n_heads, d_model, d_vocab, n_ctx),
+            Architecture::Llama => Self {
+                rotary_scaling: Some(RotaryScaling::Llama3 {
+                    factor: 8.0,
+                    low_turns: 1.0,
+                    high_turns: 4.0,
+                    context: 16,
+                }),
+                ..llama
+            },
+            Architecture::Mistral => {
+                Self { sliding_window: Some(SlidingWindow { size: 3, layers: vec![0, 1] }), ..llama }
+            }
+            Architecture::Qwen2 => {
+                Self { attention_bias: true, attention_output_bias: false, tied_unembedding: true, ..llama }
+            }
+            Architecture::Qwen3 => Self { query_key_norms: true, ..wide },
+            Architecture::Gemma2 => Self {
+                activation: Activation::GeluNew,
+                post_norms: true,
+                sliding_window: Some(SlidingWindow { size: 3, layers: vec![0] }),
+                score_scalar: Some(10.0),
+                score_cap: Some(3.0),
+                logit_cap: Some(4.0),
+                embedding_scale: Some((d_model as f64).sqrt()),
+                tied_unembedding: true,
+                ..wide
+            },
+        }
+    }
+
+    /// Returns the number of key/value heads per block.
+    #[must_use]
+    pub fn n_key_value_heads(&self) -> usize {
+        self.key_value_heads.unwrap_or(self.n_heads)
+    }
+
+    /// Returns the number of heads that share a key/value head; 1 without grouped-query attention.
+    #[must_use]
+    pub fn heads_per_key_value_head(&self) -> usize {
+        self.n_heads / self.n_key_value_heads().max(1)
+    }
+
+    /// Returns the number of heads of the activation at a site: key/value heads for keys and values,
+    /// and attention heads for all others.
+    #[must_use]
+    pub fn heads_at(&self, site: Site) -> usize {
+        match site {
+            Site::K | Site::RotK | Site::V => self.n_key_value_heads(),
+            _ => self.n_heads,
+        }
+    }
+
+    /// Returns the number of keys that a query of block `layer` attends to, its own included;
+    /// `None` if it attends to all earlier ones.
+    #[must_use]
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.sliding_window.as_ref().filter(|window| window.layers.contains(&layer)).map(|window| window.size)
+    }
+
+    /// Returns the number that attention scores of block `layer` are divided by: `sqrt(d_head)`, or
+    /// the root of [`score_scalar`](Self::score_scalar), times `layer + 1` if the model scales them
+    /// by the inverse layer.
     #[must_use]
     pub fn score_divisor(&self, layer: usize) -> f64 {
-        let root = (self.d_head as f64).sqrt();
+        let root = self.score_scalar.unwrap_or(self.d_head as f64).sqrt();
         if self.scores_by_inverse_layer { root * (layer + 1) as f64 } else { root }
     }
 
@@ -147,8 +365,8 @@ impl TransformerConfig {
 
 // Descriptions of a configuration leave these fields out at their defaults, so that they stay the
 // same for models that existed before the fields.
-fn is_false(flag: &bool) -> bool {
-    !*flag
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn is_true(flag: &bool) -> bool {

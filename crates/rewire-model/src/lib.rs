@@ -1,7 +1,8 @@
-//! GPT-2 and GPT-NeoX on burn, as one hooked forward.
+//! Transformer language models on burn, as one hooked forward: GPT-2, GPT-NeoX, Llama, Mistral, Qwen2,
+//! Qwen3 and Gemma-2.
 //!
 //! Use this crate to load a language model, and to run it while a [`Hook`](rewire_hooks::Hook) sees
-//! or edits every activation. One [`Transformer`] serves both architectures, and it has one
+//! or edits every activation. One [`Transformer`] serves all families, and it has one
 //! [`forward`](Transformer::forward): a plain run passes `()` as its hook. A run may start at a
 //! layer, compute only the last positions, and return only some of the logits ([`Run`]).
 //!
@@ -27,12 +28,13 @@
 
 mod config;
 mod error;
+mod families;
 mod files;
 mod kernels;
 mod network;
 mod weights;
 
-pub use config::{Activation, Architecture, Positions, TransformerConfig};
+pub use config::{Activation, Architecture, MlpKind, Positions, RotaryScaling, SlidingWindow, TransformerConfig};
 pub use error::ModelError;
 pub use files::activations::{ActivationsError, read_activations};
 #[cfg(feature = "hub")]
@@ -41,10 +43,11 @@ pub use files::load::{SavedTensor, tensors_to_save};
 pub use files::model_files::ModelFiles;
 pub use files::save::SaveError;
 pub use files::warning::LoadWarning;
-pub use network::attention::mix_values;
+pub use network::attention::{HeadInput, mix_values};
 pub use network::differentiable::Differentiable;
 pub use network::generate::likeliest;
 pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};
 pub use network::transformer::Transformer;
-pub use weights::named::{FinalNormGain, HeadInput};
+pub use rewire_hooks::NormKind;
+pub use weights::named::FinalNormGain;
 pub use weights::processing::WeightProcessing;

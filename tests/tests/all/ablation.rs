@@ -24,7 +24,7 @@ use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, rounding, scale};
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::on_every_backend;
-use rewire_tests::random::{any_config, any_pairs};
+use rewire_tests::random::{any_config, any_family, any_pairs};
 use rewire_toy::Toy;
 
 on_every_backend!(ablations_match_transformer_lens, interpolation_curves_match_transformer_lens);
@@ -119,12 +119,13 @@ fn given<B: Backend>(model: &Transformer<B>) -> Intervention<B> {
     let config = model.config();
     let values = |n: usize| (0..n).map(|i| (0.7 * i as f32).sin()).collect::<Vec<f32>>();
     let cache = (0..config.n_layers).fold(ActivationCache::new(), |cache, layer| {
-        let z = Tensor::<B, 1>::from_floats(values(config.d_model).as_slice(), &Default::default());
+        let given = |n: usize| Tensor::<B, 1>::from_floats(values(n).as_slice(), &Default::default());
+        let (heads, shared, d_head) = (config.n_heads, config.n_key_value_heads(), config.d_head);
         let post = Tensor::<B, 1>::from_floats(values(config.d_mlp).as_slice(), &Default::default());
         cache
-            .with(HookPoint::block(layer, Site::Z), z.clone().reshape([1, 1, config.n_heads, config.d_head]))
-            .with(HookPoint::block(layer, Site::V), z.clone().reshape([1, 1, config.n_heads, config.d_head]))
-            .with(HookPoint::block(layer, Site::AttnOut), z.reshape([1, 1, config.d_model]))
+            .with(HookPoint::block(layer, Site::Z), given(heads * d_head).reshape([1, 1, heads, d_head]))
+            .with(HookPoint::block(layer, Site::V), given(shared * d_head).reshape([1, 1, shared, d_head]))
+            .with(HookPoint::block(layer, Site::AttnOut), given(config.d_model).reshape([1, 1, config.d_model]))
             .with(HookPoint::block(layer, Site::MlpPost), post.reshape([1, 1, config.d_mlp]))
     });
     Intervention::Fixed(cache)
@@ -166,7 +167,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn ablation_equals_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..4, by_position in any::<bool>(), budget in 1_usize..200) {
+    fn ablation_equals_whole_forwards(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..4, by_position in any::<bool>(), budget in 1_usize..200) {
         let model = model::<Grad>(&config, seed);
         let intervention = match which {
             0 => Intervention::Zero,
@@ -196,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn ablation_of_sets_equals_whole_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3) {
+    fn ablation_of_sets_equals_whole_forwards(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, which in 0_usize..3) {
         let model = model::<Grad>(&config, seed);
         let intervention = [Intervention::Zero, given(&model), Intervention::Resample][which].clone();
         let last = config.n_layers - 1;

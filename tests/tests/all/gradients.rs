@@ -15,7 +15,7 @@ use rewire_analysis::node::{Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Execution, Intervention};
 use rewire_hooks::{GradientProbes, Hook, HookPoint, Patch, Recorder, Site};
-use rewire_model::{ReadPositions, Readout, Run, Transformer, TransformerConfig};
+use rewire_model::{Architecture, ReadPositions, Readout, Run, Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
 use rewire_tests::asked;
 
@@ -55,7 +55,8 @@ fn loss<B: Backend>(model: &Transformer<B>, hook: impl Hook<B>) -> Tensor<B, 1> 
 fn gradients_match_finite_differences_at_every_hook_point() {
     let gpt2 = TransformerConfig::gpt2(2, 2, 16, 11, 8);
     let by_layer = TransformerConfig { scores_by_inverse_layer: true, ..gpt2.clone() };
-    for config in [gpt2, by_layer, TransformerConfig::neox(2, 2, 16, 11, 8)] {
+    let families = Architecture::ALL.map(TransformerConfig::tiny);
+    for config in [gpt2, by_layer, TransformerConfig::neox(2, 2, 16, 11, 8)].into_iter().chain(families) {
         let device = Default::default();
         let model = Transformer::<Autodiff<Double>>::random(&config, 3, &device);
         let inner = model.valid();
@@ -132,7 +133,8 @@ fn pairs() -> PromptPairs {
 fn head_edges_match_finite_differences() {
     let gpt2 = TransformerConfig::gpt2(3, 2, 16, 11, 8);
     let by_layer = TransformerConfig { scores_by_inverse_layer: true, ..gpt2.clone() };
-    for config in [gpt2, by_layer, TransformerConfig::neox(3, 2, 16, 11, 8)] {
+    let others = [TransformerConfig::neox(3, 2, 16, 11, 8), TransformerConfig::llama(3, 2, 16, 11, 8)];
+    for config in [gpt2, by_layer].into_iter().chain(others) {
         // Unprocessed weights, so that the norm's gain is part of the path.
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let inner = model.valid();
@@ -184,7 +186,8 @@ fn head_edges_match_finite_differences() {
 
 #[test]
 fn integrands_match_the_slopes_of_interpolation_curves() {
-    for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8)] {
+    let grouped = TransformerConfig { key_value_heads: Some(1), ..TransformerConfig::llama(3, 2, 16, 11, 8) };
+    for config in [TransformerConfig::gpt2(3, 2, 16, 11, 8), TransformerConfig::neox(3, 2, 16, 11, 8), grouped] {
         let model = Transformer::<Autodiff<Double>>::random(&config, 5, &Default::default());
         let pairs = pairs();
         let metric = LogitDiff::new(&pairs);

@@ -14,11 +14,11 @@ use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::{AnyMask, AnyRank, Axis, HookPoint, Patch, Recorder, ResidualStream, Site};
-use rewire_model::{Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig, WeightProcessing};
+use rewire_model::{MlpKind, Prefix, ReadPositions, Readout, Run, Transformer, TransformerConfig, WeightProcessing};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs, Reads};
 use rewire_tests::asked;
 use rewire_tests::compare::{Tolerance, array, assert_within, rounding, scale};
-use rewire_tests::random::{any_config, any_pairs};
+use rewire_tests::random::{any_config, any_family, any_pairs};
 
 /// Effects below this size are differences of metrics near 1 that cancel: float32 leaves noise of
 /// about 1e-6 in them.
@@ -119,7 +119,7 @@ fn literal_activation_patching<B: Backend>(
         .axes()
         .iter()
         .map(|axis| match axis {
-            Axis::Head => config.n_heads,
+            Axis::Head => config.heads_at(kind.site()),
             Axis::DMlp => config.d_mlp,
             _ => pairs.width(),
         })
@@ -157,7 +157,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: $cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn recording_changes_no_logit(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn recording_changes_no_logit(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed).valid();
         let mut recorder = Recorder::all();
         let recorded = model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -172,9 +172,11 @@ proptest! {
         let cache = recorder.into_cache();
         // The memory formula in the documentation.
         let TransformerConfig { d_model, d_mlp, n_heads, d_head, .. } = config;
-        let mut numbers = 7 * d_model + 4 * n_heads * d_head + 2 * d_mlp + 2 * n_heads * pairs.width() + 2;
+        let shared = config.n_key_value_heads();
+        let mut numbers = 7 * d_model + 2 * (n_heads + shared) * d_head + 2 * d_mlp + 2 * n_heads * pairs.width() + 2;
+        numbers += usize::from(config.mlp == MlpKind::Gated) * d_mlp;
         numbers -= usize::from(config.parallel_block) * d_model;
-        numbers += usize::from(config.is_rotary()) * 2 * n_heads * d_head;
+        numbers += usize::from(config.is_rotary()) * (n_heads + shared) * d_head;
         let outside = (2 + usize::from(!config.is_rotary())) * d_model + 1;
         prop_assert_eq!(cache.bytes(), 4 * pairs.len() * pairs.width() * (config.n_layers * numbers + outside));
 
@@ -196,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn a_run_from_a_cached_residual_stream_equals_the_whole_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, cut in 0_usize..8, layer in 0_usize..4) {
+    fn a_run_from_a_cached_residual_stream_equals_the_whole_run(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, cut in 0_usize..8, layer in 0_usize..4) {
         let model = model::<Grad>(&config, seed).valid();
         let (cut, layer) = (cut.min(pairs.width() - 1), layer % config.n_layers);
         let mut recorder = Recorder::all();
@@ -223,7 +225,7 @@ proptest! {
     }
 
     #[test]
-    fn weight_processing_keeps_the_log_probabilities(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, switches in any::<[bool; 4]>()) {
+    fn weight_processing_keeps_the_log_probabilities(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, switches in any::<[bool; 4]>()) {
         let [fold_norm, center_writing_weights, center_unembed, fold_value_biases] = switches;
         let processing = WeightProcessing { fold_norm, center_writing_weights, center_unembed, fold_value_biases };
         let plain = model::<Grad>(&config, seed).valid();
@@ -233,7 +235,7 @@ proptest! {
     }
 
     #[test]
-    fn padding_on_the_right_changes_nothing(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn padding_on_the_right_changes_nothing(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed).valid();
         let padded = array(logits(&model, &pairs.clean()));
         for (prompt, pair) in pairs.pairs().iter().enumerate() {
@@ -245,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn patching_the_embedding_gives_the_clean_run(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn patching_the_embedding_gives_the_clean_run(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed).valid();
         let mut recorder = Recorder::filtered(|p| p == HookPoint::Embed);
         let clean = model.forward(Run::tokens(model.tokens(&pairs.clean()).unwrap()), &mut recorder).unwrap();
@@ -257,7 +259,7 @@ proptest! {
     }
 
     #[test]
-    fn patching_a_run_with_itself_changes_nothing(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn patching_a_run_with_itself_changes_nothing(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000) {
         let same = pairs.pairs().iter().map(|p| PromptPair { corrupted: p.clean.clone(), ..p.clone() }).collect();
         let same = PromptPairs::new(same).unwrap();
         let model = model::<Grad>(&config, seed);
@@ -276,7 +278,7 @@ proptest! {
     }
 
     #[test]
-    fn activation_patching_equals_literal_forwards(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, kind in 0_usize..100, noising in any::<bool>(), budget in 1_usize..200) {
+    fn activation_patching_equals_literal_forwards(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, kind in 0_usize..100, noising in any::<bool>(), budget in 1_usize..200) {
         let model = model::<Grad>(&config, seed).valid();
         let kinds = all_kinds(&config);
         let kind = kinds[kind % kinds.len()];
@@ -311,7 +313,7 @@ proptest! {
     }
 
     #[test]
-    fn attribution_is_linear_in_the_metric(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, a in -3.0_f32..3.0, b in -3.0_f32..3.0) {
+    fn attribution_is_linear_in_the_metric(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, a in -3.0_f32..3.0, b in -3.0_f32..3.0) {
         let model = model::<Grad>(&config, seed);
         let other = pairs.pairs().iter().map(|p| PromptPair { answers: vec![(p.answers[0] + 5) % 17], wrong_answers: vec![(p.answers[0] + 6) % 17], ..p.clone() });
         let other = PromptPairs::new(other.collect()).unwrap();
@@ -330,7 +332,7 @@ proptest! {
     }
 
     #[test]
-    fn prompts_in_one_batch_do_not_affect_each_other(config in any_config(), pairs in any_pairs(), seed in 0_u64..1000) {
+    fn prompts_in_one_batch_do_not_affect_each_other(config in any_family(), pairs in any_pairs(), seed in 0_u64..1000) {
         let model = model::<Grad>(&config, seed);
         let kinds = [NodeKind::all(Component::HeadZ)];
         let together = attribution_patching(&model, asked(&pairs, &LogitDiff::new(&pairs)), &kinds, Direction::Denoising, &Execution::default()).unwrap();

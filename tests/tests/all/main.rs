@@ -8,6 +8,7 @@ mod config_fields;
 mod corpus;
 mod damaged_input;
 mod devices;
+mod families;
 mod gguf;
 mod gpt2_tokenizer;
 mod gradients;

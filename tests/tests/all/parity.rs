@@ -354,7 +354,8 @@ fn logit_attribution_matches<B: Backend>() {
                 pairs.pairs().iter().map(of).collect::<Vec<_>>()
             });
             let direction = model.logit_direction(&answers, &wrong, FinalNormGain::LeftOut);
-            let attribution = array(cache.logit_attribution(heads.values, direction, &pairs.ends()).unwrap());
+            let attribution =
+                array(cache.logit_attribution(heads.values, direction, &pairs.ends(), config.norm).unwrap());
             let actual = attribution.mean_axis(Axis(1)).unwrap();
             let actual = actual.into_shape_with_order(ndarray::IxDyn(&[config.n_layers, config.n_heads])).unwrap();
             let expected = fixture.table(&format!("{weights}/dla/heads_clean")).unwrap();

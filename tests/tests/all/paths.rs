@@ -20,7 +20,7 @@ use rewire_tests::compare::{Tolerance, array, assert_close, assert_within, round
 use rewire_tests::fixture::{Fixture, processings};
 use rewire_tests::memory::Memory;
 use rewire_tests::on_every_backend;
-use rewire_tests::random::{any_answers, any_config, any_pairs, with_whole_answers};
+use rewire_tests::random::{any_answers, any_family, any_pairs, with_whole_answers};
 
 /// For normalized effects and for patterns. The absolute part is four times the largest difference
 /// measured on both CPU backends: 3.6e-7, for single prompts.
@@ -194,7 +194,8 @@ fn receiver(
 ) -> Receiver {
     let input = INPUTS[what % if config.parallel_block { 6 } else { 7 }];
     let head = match input {
-        Input::Q | Input::K | Input::V => unit.map(|u| u % config.n_heads),
+        Input::Q => unit.map(|u| u % config.n_heads),
+        Input::K | Input::V => unit.map(|u| u % config.n_key_value_heads()),
         _ => None,
     };
     Receiver { layer: layer % config.n_layers, input, head, positions: positions(place, position, pairs) }
@@ -224,7 +225,7 @@ proptest! {
 
     #[test]
     fn path_patching_equals_two_whole_forwards_per_sender(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
         ends in prop::collection::vec(any_end(), 1..4), budget in 1_usize..200, by in 0_usize..3, mark in 0_usize..8,
         batch in 1_usize..5, workers in 1_usize..4,
     ) {
@@ -267,7 +268,7 @@ proptest! {
 
     #[test]
     fn paths_to_whole_answers_equal_two_whole_forwards(
-        config in any_config(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000, noising in any::<bool>(),
+        config in any_family(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000, noising in any::<bool>(),
         policy in any_policy(), ends in prop::collection::vec(any_end(), 1..4), budget in 1_usize..200, by in 0_usize..2,
         batch in 1_usize..5,
     ) {
@@ -290,7 +291,7 @@ proptest! {
 
     #[test]
     fn paths_with_several_senders_and_receivers_equal_whole_forwards(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), policy in any_policy(),
         ends in prop::collection::vec(
             (prop::collection::vec(any_end(), 1..5), prop::collection::vec(any_end(), 1..5)), 1..6
         ),
@@ -317,7 +318,7 @@ proptest! {
 
     #[test]
     fn resumed_path_patching_gives_the_same_bits(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, lost in 0_usize..50, end in any_end(),
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, lost in 0_usize..50, end in any_end(),
     ) {
         let model = Transformer::<Plain>::random(&config, seed, &Default::default());
         let metric = LogitDiff::new(&pairs);
@@ -348,7 +349,7 @@ proptest! {
 
     #[test]
     fn all_paths_to_the_last_residual_stream_together_equal_patching_it(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000,
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000,
     ) {
         let config = TransformerConfig { norm_eps: 0.1, ..config };
         let model = Transformer::<Plain>::random(&config, seed, &Default::default());

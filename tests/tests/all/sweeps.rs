@@ -20,7 +20,7 @@ use rewire_tasks::{LogProbability, LogitDiff, Metric, PromptPairs, Reads};
 use rewire_tests::asked;
 use rewire_tests::compare::{assert_within, rounding};
 use rewire_tests::memory::Memory;
-use rewire_tests::random::{any_answers, any_config, any_pairs, with_whole_answers};
+use rewire_tests::random::{any_answers, any_config, any_family, any_pairs, with_whole_answers};
 
 const COMPONENTS: [Component; 12] = [
     Component::ResidPre,
@@ -79,7 +79,7 @@ fn node(
     let component = all[component % all.len()];
     let unit = match component {
         Component::MlpPost => unit.map(|u| u % config.d_mlp),
-        _ if NodeKind::all(component).is_of_heads() => unit.map(|u| u % config.n_heads),
+        kind if NodeKind::all(kind).is_of_heads() => unit.map(|u| u % config.heads_at(NodeKind::all(kind).site())),
         _ => None,
     };
     let at = position % pairs.width();
@@ -135,7 +135,7 @@ proptest! {
 
     #[test]
     fn activation_patching_equals_the_reference(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
         by in 0_usize..4, mark in 0_usize..8, workers in 1_usize..4, together in any::<bool>(),
     ) {
         let pairs = marked(pairs, mark);
@@ -162,7 +162,7 @@ proptest! {
 
     #[test]
     fn metrics_may_read_any_position(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, read in prop::collection::vec(0_usize..8, 4),
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, read in prop::collection::vec(0_usize..8, 4),
         noising in any::<bool>(), by in 0_usize..2, together in any::<bool>(),
     ) {
         let model = model::<Grad>(&config, seed);
@@ -196,7 +196,7 @@ proptest! {
 
     #[test]
     fn log_probabilities_of_whole_answers_equal_the_reference(
-        config in any_config(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000, noising in any::<bool>(),
+        config in any_family(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000, noising in any::<bool>(),
         budget in 1_usize..200, by in 0_usize..2, together in any::<bool>(),
         groups in prop::collection::vec(prop::collection::vec(any_node(), 1..4), 1..4),
     ) {
@@ -229,7 +229,7 @@ proptest! {
 
     #[test]
     fn the_log_probability_of_an_answer_is_the_sum_over_runs_that_end_before_each_token(
-        config in any_config(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000,
+        config in any_family(), pairs in any_pairs(), answers in any_answers(), seed in 0_u64..1000,
     ) {
         let model = model::<Grad>(&config, seed).valid();
         let whole = with_whole_answers(&pairs, &answers);
@@ -252,7 +252,7 @@ proptest! {
 
     #[test]
     fn group_patching_equals_the_reference(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, noising in any::<bool>(), budget in 1_usize..200,
         groups in prop::collection::vec(prop::collection::vec(any_node(), 1..4), 1..4),
     ) {
         let model = model::<Grad>(&config, seed).valid();
@@ -270,7 +270,7 @@ proptest! {
 
     #[test]
     fn a_group_of_one_equals_its_node_and_all_heads_equal_their_layer(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, layer in 0_usize..4, head in 0_usize..3,
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, layer in 0_usize..4, head in 0_usize..3,
     ) {
         let (layer, head) = (layer % config.n_layers, head % config.n_heads);
         let model = model::<Grad>(&config, seed).valid();
@@ -319,7 +319,7 @@ proptest! {
 
     #[test]
     fn attribution_at_a_marked_position_equals_that_position(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, mark in 0_usize..8,
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, mark in 0_usize..8,
     ) {
         let pairs = marked(pairs, mark);
         let model = model::<Grad>(&config, seed);
@@ -338,7 +338,7 @@ proptest! {
 
     #[test]
     fn screening_patches_the_largest_attributions_and_reports_the_skipped_ones(
-        config in any_config(), pairs in any_pairs(), seed in 0_u64..1000, k in 1_usize..40,
+        config in any_family(), pairs in any_pairs(), seed in 0_u64..1000, k in 1_usize..40,
     ) {
         let model = model::<Grad>(&config, seed);
         let metric = LogitDiff::new(&pairs);
@@ -387,6 +387,7 @@ proptest! {
         prop_assert_eq!(&again, &whole);
         prop_assert_eq!(memory.run(), lost);
         // Attribution resumes batch by batch, too, with its head edges.
+        let config = TransformerConfig { key_value_heads: None, query_key_norms: false, ..config };
         let trained = Transformer::<Grad>::random(&config, seed, &Default::default());
         let paths = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::PerPrompt };
         let attribution = |execution: &Execution| {

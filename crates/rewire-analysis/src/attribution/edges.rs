@@ -13,16 +13,17 @@ use crate::attribution::linearize::Linearized;
 use crate::effects::{Baselines, Reduce, mean_over_prompts, prompts_by_position};
 use crate::error::AnalysisError;
 use crate::run::batch::PromptBatch;
+use crate::run::features::{Feature, refuse};
 use crate::run::question::Scale;
 use crate::run::record::effect_scale;
 
-/// How the layer norm before a head's inputs passes a gradient back to the residual stream.
+/// How the norm before a head's inputs passes a gradient back to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum NormJacobian {
-    /// The norm's scale is frozen at its value in the base run: the norm centers and divides by a
-    /// constant.
+    /// The norm's scale is frozen at its value in the base run: the norm divides by a constant, and a
+    /// layer norm also centers.
     Frozen,
     /// The norm is differentiated in full: moving the residual stream also moves the scale.
     Exact,
@@ -141,6 +142,11 @@ pub(crate) fn shape(reduce: Reduce, config: &TransformerConfig, n_prompts: usize
     vec![kept, layers, heads, 3, layers, heads, width]
 }
 
+/// Refuses a model whose edges cannot be estimated.
+pub(crate) fn check_edges(config: &TransformerConfig) -> Result<(), AnalysisError> {
+    refuse("head-path attribution", &[Feature::SharedKeys, Feature::QueryKeyNorms, Feature::PostNorms], config)
+}
+
 /// Returns the edge effects of one batch: one flat tensor for each end layer from the second one
 /// on, `[prompt, pos, input, end, layer, start]`. With [`Reduce::Mean`], the values are sums over
 /// prompts.
@@ -227,12 +233,13 @@ fn arriving<B: Differentiable>(
     let scale = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Scale))?.inner();
     let [prompts, pos, d_model] = x.dims();
     let scale = scale.reshape([prompts * pos, 1, 1]);
-    let centered = gradient.clone() - gradient.clone().mean_dim(2);
+    let kind = model.config().norm;
+    let centered = kind.centered(gradient.clone());
     Ok(match norm {
         NormJacobian::Frozen => centered / scale,
         NormJacobian::Exact => {
             let x = x.reshape([prompts * pos, 1, d_model]);
-            let normalized = (x.clone() - x.mean_dim(2)) / scale.clone();
+            let normalized = kind.centered(x) / scale.clone();
             let along = (gradient * normalized.clone()).mean_dim(2);
             (centered - along * normalized) / scale
         }

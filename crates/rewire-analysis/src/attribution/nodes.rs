@@ -66,6 +66,7 @@ pub fn attribution_patching_with_edges<B: Differentiable, M: Metric>(
     execution: &Execution,
 ) -> Result<(Outcome, EdgeAttribution), AnalysisError> {
     check(model, question.pairs, nodes)?;
+    edges::check_edges(model.config())?;
     let (outcome, parts) = estimate_all(model, question, nodes, Some(paths), direction, execution)?;
     let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
     let paths = edges::join(parts, paths, of_metric, question.scale, &question.pairs.lengths())?;
@@ -376,6 +377,7 @@ pub fn edge_attribution<B: Differentiable, M: Metric>(
     execution: &Execution,
 ) -> Result<EdgeAttribution, AnalysisError> {
     check_pairs(model, question.pairs)?;
+    edges::check_edges(model.config())?;
     let (outcome, parts) = estimate_all(model, question, &[], Some(paths), direction, execution)?;
     let of_metric = (outcome.baselines, outcome.vanished);
     edges::join(parts, paths, of_metric, question.scale, &question.pairs.lengths())

@@ -9,6 +9,7 @@ use rewire_tensor::{matmul, to_f32};
 
 use crate::error::AnalysisError;
 use crate::run::execution::Execution;
+use crate::run::features::{Feature, refuse};
 use crate::run::finite::check_prompts;
 use crate::run::fit::catch_device_faults;
 use crate::run::transfer::{flatten_positions, select_rows, to_vec};
@@ -61,6 +62,7 @@ pub fn copy_scores<B: Backend>(
     norms: CopyNorms,
     execution: &Execution,
 ) -> Result<CopyScores, AnalysisError> {
+    refuse("the copy score", &[Feature::PostNorms], model.config())?;
     if names.len() > prompts.len() {
         let node = "the list of names".to_owned();
         return Err(AnalysisError::PositionsOfOtherPairs { node, expected: prompts.len(), found: names.len() });
@@ -135,6 +137,7 @@ fn of_head<B: Backend>(
 ) -> [usize; 2] {
     let [_, d_model] = x.dims();
     let w_o = model.w_o(layer).narrow(0, head, 1).reshape([model.config().d_head, d_model]);
+    let sharing = model.config().heads_per_key_value_head();
     let mut counts = [0; 2];
     for (chunk, own) in own.chunks(AT_ONCE).enumerate() {
         let names = own.len();
@@ -143,7 +146,7 @@ fn of_head<B: Backend>(
             CopyNorms::Without => rows,
             CopyNorms::With => model.attention_norm(layer, rows, &mut ()),
         };
-        let v = model.head_inputs(layer, HeadInput::V, &[head], read); // [name, 1, 1, d_head]
+        let v = model.head_inputs(layer, HeadInput::V, &[head / sharing], read); // [name, 1, 1, d_head]
         let written = matmul(v.reshape([names, model.config().d_head]), w_o.clone());
         for (count, sign) in counts.iter_mut().zip([1.0, -1.0]) {
             let turned = (to_f32(written.clone()) * sign).reshape([names, 1, d_model]);

@@ -14,6 +14,7 @@ use crate::error::AnalysisError;
 use crate::node::kind::{By, Component, NodeKind};
 use crate::run::batch::{PromptBatch, batches};
 use crate::run::execution::Execution;
+use crate::run::features::{Feature, refuse};
 use crate::run::finite::{Watch, check_effects, check_run, the_metric};
 use crate::run::fit::catch_device_faults;
 use crate::run::question::{Direction, Scale};
@@ -109,6 +110,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         sites: Vec<Site>,
         hook: impl Hook<B>,
     ) -> Result<Self, AnalysisError> {
+        refuse(METHOD, &[Feature::PostNorms, Feature::LogitCap], model.config())?;
         let scale = HookPoint::FinalNorm(NormSite::Scale);
         let accepts = move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site));
         let mut recorder = Recorder::filtered(accepts);
@@ -168,7 +170,12 @@ impl<'a, B: Backend> Direct<'a, B> {
         let prompts = vectors.dims()[1];
         let vectors = vectors.unsqueeze_dim::<4>(2);
         // The final norm ran at END only, so END is position 0 of its scale.
-        Ok(self.cache.logit_attribution(vectors, self.direction.clone(), &vec![0; prompts])?)
+        Ok(self.cache.logit_attribution(
+            vectors,
+            self.direction.clone(),
+            &vec![0; prompts],
+            self.model.config().norm,
+        )?)
     }
 
     fn heads(&self, layer: usize) -> Result<Tensor<B, 2>, AnalysisError> {
@@ -190,7 +197,7 @@ impl<'a, B: Backend> Direct<'a, B> {
         let prompts = post.dims()[0];
         let (w_out, _) = self.model.mlp_out(layer);
         let w_out = to_f32(w_out);
-        let centered = w_out.clone() - w_out.mean_dim(1);
+        let centered = self.model.config().norm.centered(w_out);
         let along = matmul(self.direction.clone(), centered.transpose()); // [prompts, d_mlp]
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
         Ok((post * along / scale.reshape([prompts, 1])).transpose())

@@ -12,6 +12,7 @@ use rewire_tensor::{matmul, to_f32};
 
 use crate::error::AnalysisError;
 use crate::run::execution::Execution;
+use crate::run::features::{Feature, refuse};
 use crate::run::finite::{Watch, check_prompts};
 use crate::run::fit::catch_device_faults;
 use crate::run::record::check_pairs;
@@ -95,6 +96,7 @@ pub fn copy_suppression<B: Backend>(
 ) -> Result<Vec<Suppression>, AnalysisError> {
     check_pairs(model, pairs)?;
     let config = model.config();
+    refuse("copy-suppression-preserving ablation", &[Feature::PostNorms, Feature::LogitCap], config)?;
     for head in heads {
         for (what, found, bound) in [("layer", head.layer, config.n_layers), ("head", head.head, config.n_heads)] {
             if found >= bound {
@@ -168,8 +170,8 @@ impl<B: Backend> Directions<B> {
             Some(gain) => columns * to_f32(gain).unsqueeze_dim(0),
             None => columns,
         };
-        // The final norm centers its input, so only the centered part of a column matters.
-        let columns = columns.clone() - columns.mean_dim(1);
+        // A layer norm centers its input, so only the centered part of a column matters.
+        let columns = model.config().norm.centered(columns);
         let d_model = columns.dims()[1];
         let unit = |column: &[f32]| {
             let length = column.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32;
@@ -194,7 +196,10 @@ impl<B: Backend> Clean<'_, B> {
         let d_head = self.model.config().d_head;
         let w_o = self.model.w_o(head.layer).narrow(0, head.head, 1).reshape([d_head, d_model]);
         let written = |site: Site| -> Result<Vec<f32>, AnalysisError> {
-            let x = self.cache.block::<4>(head.layer, site)?.narrow(2, head.head, 1).reshape([n * pos, d_head]);
+            let x = self.cache.block::<4>(head.layer, site)?;
+            // Values count key/value heads.
+            let sharing = self.model.config().n_heads / x.dims()[2].max(1);
+            let x = x.narrow(2, head.head / sharing, 1).reshape([n * pos, d_head]);
             Ok(to_vec(matmul(to_f32(x), w_o.clone()))) // [prompt, pos, d_model]
         };
         let (values, outputs) = (written(Site::V)?, written(Site::Z)?);
@@ -272,7 +277,7 @@ impl<B: Backend> Clean<'_, B> {
     /// each holds its logits over the whole vocabulary.
     fn divergence(&self, change: Tensor<B, 3>, what: &str) -> Result<f64, AnalysisError> {
         let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
-        let centered = (change.clone() - change.mean_dim(2)) / scale;
+        let centered = self.model.config().norm.centered(change) / scale;
         let read = match self.model.final_norm_gain() {
             Some(gain) => centered * gain.unsqueeze_dims(&[0, 0]),
             None => centered,

@@ -131,7 +131,7 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
     }
-    nodes.iter().try_for_each(|kind| check_kind(*kind))?;
+    nodes.iter().try_for_each(|kind| check_kind(*kind, model.config()))?;
     integral.quadrature.nodes()?;
     catch_device_faults::<B, _>(&model.device(), || {
         let inner = model.valid();
@@ -201,12 +201,12 @@ pub fn integrated_gradients<B: Differentiable, M: Metric>(
 }
 
 /// Refuses nodes that do not move along a line, and divisions that a line does not have.
-fn check_kind(kind: NodeKind) -> Result<(), AnalysisError> {
+fn check_kind(kind: NodeKind, config: &TransformerConfig) -> Result<(), AnalysisError> {
     if matches!(kind.by, By::Cell | By::Marked) {
         let reason = "a line moves all positions together; divide by all or by position";
         return Err(AnalysisError::UnsupportedNode { method: "integrated gradients", node: kind, reason });
     }
-    check_linear(kind)
+    check_linear(kind, config)
 }
 
 /// Returns the lines to integrate along, the longest runs first.

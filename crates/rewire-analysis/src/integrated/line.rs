@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
-use rewire_model::{Differentiable, LastBlock, Prefix, Run, Transformer};
+use rewire_model::{Differentiable, LastBlock, Prefix, Run, Transformer, TransformerConfig};
 use rewire_tasks::Metric;
 use rewire_tensor::{cast_like, matmul, to_f32};
 
@@ -51,8 +51,13 @@ pub(crate) struct Moved<'a> {
 }
 
 /// Refuses nodes that are not added to the residual stream: they do not move it along a line.
-pub(crate) fn check_linear(kind: NodeKind) -> Result<(), AnalysisError> {
+pub(crate) fn check_linear(kind: NodeKind, config: &TransformerConfig) -> Result<(), AnalysisError> {
     match kind.component {
+        Component::HeadZ | Component::HeadResult | Component::MlpPost if config.post_norms => {
+            let reason =
+                "this model normalizes the outputs of attention and MLP before it adds them; use attn_out or mlp_out";
+            Err(AnalysisError::UnsupportedNode { method: "a line of activations", node: kind, reason })
+        }
         Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
             let reason = "only nodes that are added to the residual stream move along a line; use head_z";
             Err(AnalysisError::UnsupportedNode { method: "a line of activations", node: kind, reason })

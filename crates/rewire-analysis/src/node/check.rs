@@ -31,13 +31,14 @@ impl Node {
         let by = if matches!(self.positions, Positions::Cell { .. }) { By::Cell } else { By::All };
         let kind = NodeKind { component: self.component, by };
         kind.check(config, pairs)?;
-        let heads = kind.is_of_heads().then_some([config.n_layers, config.n_heads]);
+        let n_heads = config.heads_at(kind.site());
+        let heads = kind.is_of_heads().then_some([config.n_layers, n_heads]);
         let outside =
             |what, found, bound| AnalysisError::OutsideModel { node: self.to_string(), what, found, bound, heads };
         let inside = |what, found, bound| if found < bound { Ok(()) } else { Err(outside(what, found, bound)) };
         inside("layer", self.layer, config.n_layers)?;
         match (self.unit, kind.unit_axis()) {
-            (Some(unit), Some(Axis::Head)) => inside("head", unit, config.n_heads)?,
+            (Some(unit), Some(Axis::Head)) => inside("head", unit, n_heads)?,
             (Some(unit), Some(_)) => inside("neuron", unit, config.d_mlp)?,
             (Some(unit), None) => inside("part", unit, 0)?,
             (None, _) => {}

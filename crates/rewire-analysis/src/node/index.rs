@@ -24,11 +24,11 @@ pub(crate) fn effect_index(prompt: usize, layer: usize, unit: Option<usize>, pos
     [prompt, layer].into_iter().chain(unit).chain(place).collect()
 }
 
-/// Returns the number of heads or neurons into which a layer is divided; 1 for a component that is
-/// not divided.
+/// Returns the number of heads, key/value heads or neurons into which a layer is divided; 1 for a
+/// component that is not divided.
 pub(crate) fn units(kind: NodeKind, config: &TransformerConfig) -> usize {
     match kind.unit_axis() {
-        Some(rewire_hooks::Axis::Head) => config.n_heads,
+        Some(rewire_hooks::Axis::Head) => config.heads_at(kind.site()),
         Some(_) => config.d_mlp,
         None => 1,
     }
@@ -49,7 +49,7 @@ pub(crate) fn positions_of(kind: NodeKind, pairs: &PromptPairs) -> Vec<Positions
 pub(crate) fn node_sizes(kind: NodeKind, config: &TransformerConfig, width: usize) -> Vec<usize> {
     use rewire_hooks::Axis;
     let size = |axis| match axis {
-        Axis::Head => config.n_heads,
+        Axis::Head => config.heads_at(kind.site()),
         Axis::DMlp => config.d_mlp,
         _ => width,
     };

@@ -9,7 +9,7 @@ use std::iter::Sum;
 use std::ops::{Add, Mul};
 
 use burn::tensor::backend::Backend;
-use rewire_model::{Differentiable, Transformer, TransformerConfig};
+use rewire_model::{Differentiable, MlpKind, Transformer, TransformerConfig};
 use rewire_tasks::{Metric, PromptPairs};
 use rewire_tensor::Precision;
 
@@ -91,12 +91,14 @@ impl<'a> Costs<'a> {
         let read = batch.all_reads().iter().map(|p| p + 1).sum::<usize>() as f64 / batch.prompts.len() as f64;
         let reads = batch.reads_per_prompt() as f64;
         let computed = (width - pass.first) as f64;
-        let [d_model, d_heads, d_mlp] =
-            [config.d_model, config.n_heads * config.d_head, config.d_mlp].map(|d| d as f64);
-        let qkv_whole = 2.0 * d_model * 3.0 * d_heads * computed;
-        let qkv_read = 2.0 * d_model * d_heads * (2.0 * computed + reads);
+        let d_shared = config.n_key_value_heads() * config.d_head;
+        let [d_model, d_heads, d_shared, d_mlp] =
+            [config.d_model, config.n_heads * config.d_head, d_shared, config.d_mlp].map(|d| d as f64);
+        let maps = mlp_maps(config);
+        let qkv_whole = 2.0 * d_model * (d_heads + 2.0 * d_shared) * computed;
+        let qkv_read = 2.0 * d_model * (2.0 * d_shared * computed + d_heads * reads);
         let out = 2.0 * d_heads * d_model;
-        let mlp = 4.0 * d_model * d_mlp;
+        let mlp = 2.0 * maps * d_model * d_mlp;
         // The terms with 4 d_heads are attention: scores and mixing.
         let whole = qkv_whole + 4.0 * d_heads * seen as f64 + (out + mlp) * computed;
         let last = qkv_read + 4.0 * d_heads * read + out * reads + mlp * reads;
@@ -114,10 +116,18 @@ impl<'a> Costs<'a> {
             operations += from_start * if is_last { last } else { whole };
             operations += (from_mid - from_start) * mlp * if is_last { reads } else { computed };
             numbers += 2.0 * from_mid * computed * d_model;
-            numbers += if from_start > 0.0 { 4.0 * d_model * d_heads } else { 0.0 };
-            numbers += if from_mid > 0.0 { 2.0 * d_model * d_mlp } else { 0.0 };
+            numbers += if from_start > 0.0 { 2.0 * d_model * (d_heads + d_shared) } else { 0.0 };
+            numbers += if from_mid > 0.0 { maps * d_model * d_mlp } else { 0.0 };
         }
         Cost { operations, bytes: numbers * self.precision.bytes() as f64 }
+    }
+}
+
+/// Returns the number of matrices `[d_model, d_mlp]` in an MLP.
+pub(crate) fn mlp_maps(config: &TransformerConfig) -> f64 {
+    match config.mlp {
+        MlpKind::Plain => 2.0,
+        MlpKind::Gated => 3.0,
     }
 }
 

@@ -3,8 +3,9 @@
 //!
 //! Blocks add the outputs of heads, MLPs and neurons to the residual stream. The change by such a
 //! node is the source activation minus the base activation, multiplied by the weights that write to
-//! the stream. Queries, keys, values and patterns change the mixed values of one head. These are
-//! recomputed from the cached queries, keys, values and patterns of that head.
+//! the stream. Queries, keys, values and patterns change the mixed values of the heads that use them.
+//! These are recomputed from the cached queries, keys, values and patterns. If a norm stands between
+//! the heads or neurons and the stream, it is computed anew on the cached output plus the change.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -34,11 +35,28 @@ fn used(site: Site, config: &TransformerConfig) -> Site {
     }
 }
 
+/// Returns the site at which a component's change enters, if a norm stands between the component and
+/// the residual stream in models with post-norms.
+fn before_norm(component: Component) -> Option<Site> {
+    match component {
+        Component::HeadQ
+        | Component::HeadK
+        | Component::HeadV
+        | Component::HeadZ
+        | Component::HeadResult
+        | Component::HeadPattern => Some(Site::AttnBeforeNorm),
+        Component::MlpPost => Some(Site::MlpBeforeNorm),
+        _ => None,
+    }
+}
+
 /// Returns whether the base run must record `point` to patch nodes of these kinds.
 pub(crate) fn reads_of_base(kinds: &[NodeKind], config: &TransformerConfig, point: HookPoint) -> bool {
     let HookPoint::Block { layer, site } = point else { return false };
     let last = layer + 1 == config.n_layers;
     let resumed = [Site::ResidPre, used(Site::K, config), Site::V].contains(&site) || last && site == Site::ResidPost;
+    // The output of attention or MLP as the norm after it reads it.
+    let normed = config.post_norms && kinds.iter().any(|k| before_norm(k.component) == Some(site));
     let enters_mid = |k: &NodeKind| matches!(Entry::of(k.component, layer, config), Entry::Mid(_));
     let attention = |k: &NodeKind| match k.component {
         Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
@@ -46,7 +64,7 @@ pub(crate) fn reads_of_base(kinds: &[NodeKind], config: &TransformerConfig, poin
         }
         _ => k.site() == site,
     };
-    resumed || kinds.iter().any(|k| attention(k) || site == Site::ResidMid && enters_mid(k))
+    resumed || normed || kinds.iter().any(|k| attention(k) || site == Site::ResidMid && enters_mid(k))
 }
 
 /// Returns whether the source run must record `point` to patch nodes of these kinds.
@@ -73,6 +91,10 @@ impl<B: Backend> Deltas<'_, B> {
         let change = self.change(slice, component, first)?;
         let [units, prompts, pos, d_model] = change.dims();
         let size = to_f32(change.clone()).abs().sum_dim(3).reshape([units * prompts * pos]);
+        let change = match before_norm(component) {
+            Some(site) if self.model.config().post_norms => self.after_norm(slice.layer, site, change, first)?,
+            _ => change,
+        };
         let unchanged = self.unchanged(entry, first)?;
         // Changes are computed in float32; the stream enters the model in the model's dtype.
         let changed = cast_like(change + to_f32(unchanged.clone()).unsqueeze_dim(0), &unchanged);
@@ -90,8 +112,34 @@ impl<B: Backend> Deltas<'_, B> {
         Ok(computed(residual, first))
     }
 
+    /// Returns the change of a norm's output for a change of its input, both
+    /// `[unit, prompts, pos, d_model]`. It is exactly 0 where the input does not change.
+    fn after_norm(
+        &self,
+        layer: usize,
+        site: Site,
+        change: Tensor<B, 4>,
+        first: usize,
+    ) -> Result<Tensor<B, 4>, CacheError> {
+        let [units, prompts, pos, d_model] = change.dims();
+        let norm = |x: Tensor<B, 4>| -> Tensor<B, 4> {
+            let x = x.reshape([units * prompts, pos, d_model]);
+            let normed = match site {
+                Site::AttnBeforeNorm => self.model.after_attention_norm(layer, x),
+                _ => self.model.after_mlp_norm(layer, x),
+            };
+            normed.reshape([units, prompts, pos, d_model])
+        };
+        let base = to_f32(computed(self.base.block::<3>(layer, site)?, first)).unsqueeze_dim::<4>(0);
+        let base = base.expand([units, prompts, pos, d_model]);
+        let still = to_f32(change.clone()).abs().sum_dim(3).equal_elem(0.0).expand([units, prompts, pos, d_model]);
+        let moved = norm(base.clone() + to_f32(change)) - norm(base);
+        Ok(moved.mask_fill(still, 0.0))
+    }
+
     /// Returns the change of the residual stream for each unit of `slice`,
-    /// `[unit, prompts, pos, d_model]`.
+    /// `[unit, prompts, pos, d_model]`. In models with post-norms, the change by heads and neurons is
+    /// that of the output of attention or MLP, before the norm after it.
     pub(crate) fn change(
         &self,
         slice: &UnitSlice,
@@ -121,20 +169,25 @@ impl<B: Backend> Deltas<'_, B> {
         })
     }
 
-    /// Returns the change that each patched head makes in the residual stream,
+    /// Returns the change that each patched head or key/value head makes in the output of attention,
     /// `[head, prompts, pos, d_model]`.
     fn heads(&self, slice: &UnitSlice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
         let z = computed(self.mixed_values(slice, component)?, first);
-        let [prompts, pos, _, d_head] = z.dims();
+        let [prompts, pos, n_heads, d_head] = z.dims();
         let units = slice.units.len();
-        let z = z.narrow(2, slice.units.start, units).permute([2, 0, 1, 3]).reshape([units, prompts * pos, d_head]);
-        // [head, d_head, d_model]
-        let w_o = self.model.w_o(slice.layer).narrow(0, slice.units.start, units);
+        // A key/value head writes through all heads of its group.
+        let n_units = self.model.config().heads_at(NodeKind::all(component).site());
+        let width = n_heads / n_units.max(1) * d_head;
+        let z = z.reshape([prompts, pos, n_units, width]);
+        let z = z.narrow(2, slice.units.start, units).permute([2, 0, 1, 3]).reshape([units, prompts * pos, width]);
+        let w_o = self.model.w_o(slice.layer);
         let d_model = w_o.dims()[2];
+        // [unit, width, d_model]
+        let w_o = w_o.reshape([n_units, width, d_model]).narrow(0, slice.units.start, units);
         Ok(matmul(z, w_o).reshape([units, prompts, pos, d_model]))
     }
 
-    /// Returns the change of every head's mixed values when that head alone is patched,
+    /// Returns the change of every head's mixed values when its own part alone is patched,
     /// `[prompts, pos, head, d_head]`.
     fn mixed_values(&self, slice: &UnitSlice, component: Component) -> Result<Tensor<B, 4>, CacheError> {
         let config = self.model.config();

@@ -77,7 +77,7 @@ impl<'a, B: Backend> Adding<'a, B> {
         let (Some(of_head), Some(mask)) = (input.of_head(), addition.heads.clone()) else { return x };
         let Some(found) = AnyRank::from(x.clone()).get::<4>() else { return x };
         let normalized = self.model.attention_norm(layer, stream, &mut held);
-        let heads: Vec<usize> = (0..self.model.config().n_heads).collect();
+        let heads: Vec<usize> = (0..found.dims()[2]).collect();
         let values = self.model.head_inputs(layer, of_head, &heads, normalized);
         AnyRank::from(found.mask_where(mask, values)).get::<D>().unwrap_or(x)
     }

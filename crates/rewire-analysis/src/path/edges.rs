@@ -64,7 +64,8 @@ impl HeadEdges {
 
 /// Patches each of these edges alone. The effects are exact.
 ///
-/// A sender's change is propagated once for all of its receivers.
+/// A sender's change is propagated once for all of its receivers. With grouped-query attention, an
+/// edge into a head's keys or values goes into those of its key/value head, which the group shares.
 ///
 /// # Errors
 /// Returns the errors of [`patch_paths`](crate::path::paths::patch_paths), and
@@ -84,11 +85,29 @@ pub fn head_edges<B: Backend, M: Metric>(
             reason: "the receiver must be in a later layer than the sender",
         });
     }
-    let path = |edge: &Edge| Path {
-        senders: vec![Node::new(edge.from.layer, Component::HeadZ).unit(edge.from.head)],
-        receivers: vec![Receiver::new(edge.to.layer, edge.input).head(edge.to.head)],
+    let config = model.config();
+    let receiver = |edge: &Edge| {
+        if edge.to.head >= config.n_heads {
+            let (node, heads) =
+                (format!("receiver {}:{}", edge.input, edge.to), Some([config.n_layers, config.n_heads]));
+            return Err(AnalysisError::OutsideModel {
+                node,
+                what: "head",
+                found: edge.to.head,
+                bound: config.n_heads,
+                heads,
+            });
+        }
+        let sharing = config.n_heads / config.heads_at(edge.input.site()).max(1);
+        Ok(Receiver::new(edge.to.layer, edge.input).head(edge.to.head / sharing))
     };
-    let paths: Vec<Path> = edges.iter().map(path).collect();
+    let path = |edge: &Edge| -> Result<Path, AnalysisError> {
+        Ok(Path {
+            senders: vec![Node::new(edge.from.layer, Component::HeadZ).unit(edge.from.head)],
+            receivers: vec![receiver(edge)?],
+        })
+    };
+    let paths: Vec<Path> = edges.iter().map(path).collect::<Result<_, _>>()?;
     let outcome = patch_paths(model, question, &paths, policy, direction, execution)?;
     Ok(HeadEdges { edges: edges.to_vec(), outcome })
 }

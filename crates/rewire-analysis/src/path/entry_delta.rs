@@ -10,6 +10,7 @@ use rewire_tensor::{matmul, zeros_like};
 use crate::error::AnalysisError;
 use crate::patching::plan::Entry;
 use crate::path::policy::ReceiverUpdate;
+use crate::path::post_norm::after_norm;
 use crate::path::propagate::Carrier;
 use crate::path::reachability::SecondRun;
 use crate::path::receiver::{Input, Receiver};
@@ -121,13 +122,18 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let all = self.places(second, |_| (first..width).collect());
         let copies = second.paths.len() * n_prompts;
         let shape = [copies, width - first, heads.len(), config.d_head];
+        // Queries count heads; keys and values count key/value heads.
+        let own = |input: Input| -> Vec<usize> {
+            let sharing = config.n_heads / config.heads_at(input.site()).max(1);
+            heads.iter().map(|head| head / sharing).collect()
+        };
         let of = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
-            let (values, _) = self.set_heads(&second.paths, layer, input, heads, &all)?;
+            let (values, _) = self.set_heads(&second.paths, layer, input, &own(input), &all)?;
             Ok(values.reshape(shape))
         };
         let earlier = |input: Input| -> Result<Tensor<B, 4>, AnalysisError> {
             let all = base.block::<4>(layer, input.rotary_site(config))?.narrow(1, 0, first);
-            Ok(Tensor::cat(heads.iter().map(|&head| all.clone().narrow(2, head, 1)).collect(), 2))
+            Ok(Tensor::cat(own(input).into_iter().map(|head| all.clone().narrow(2, head, 1)).collect(), 2))
         };
         let before = match first {
             0 => None,
@@ -147,6 +153,9 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let base_z = select_rows(base_z, &of_heads).reshape([rows.len(), heads.len() * d_head]);
         let w_o = model.w_o(layer);
         let w_o = Tensor::cat(heads.iter().map(|&head| w_o.clone().narrow(0, head, 1)).collect(), 0);
-        Ok(matmul(select_rows(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model])))
+        let written = matmul(select_rows(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model]));
+        let places: Vec<usize> = rows.iter().map(|at| at.prompt * width + at.position).collect();
+        let before_norm = || Ok(select_rows(flatten_positions(base.block(layer, Site::AttnBeforeNorm)?), &places));
+        after_norm(model, (layer, Site::AttnBeforeNorm), before_norm, written)
     }
 }

@@ -337,9 +337,11 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
         let received: Vec<Receiver> = receivers.iter().flatten().cloned().collect();
         let of_base = move |point: HookPoint| {
             let scales = policy.norms == Recompute::Frozen;
+            let normed = config.post_norms;
             let held = |site| {
                 [Site::AttnOut, Site::MlpOut].contains(&site)
                     || scales && [Site::Ln1Scale, Site::Ln2Scale].contains(&site)
+                    || normed && [Site::AttnBeforeNorm, Site::MlpBeforeNorm].contains(&site)
             };
             point.site().is_some_and(|site| sent.contains(&site) || held(site))
                 || reads_of_base(point, &received, &config)

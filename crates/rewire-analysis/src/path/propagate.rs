@@ -17,6 +17,7 @@ use rewire_tensor::{cast_like, matmul, zeros_like};
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};
 use crate::path::policy::{FreezePolicy, Recompute};
+use crate::path::post_norm::after_norm;
 use crate::path::receiver::{layer_ends, mlp_reads, written};
 use crate::run::batch::PromptBatch;
 use crate::run::transfer::{flatten_positions, select_rows};
@@ -217,6 +218,8 @@ impl<B: Backend> StridedRows<'_, B> {
             let d_model = w_o.dims()[2];
             let written = (z * sends).reshape([sending.len(), n_heads * d_head]);
             let written = matmul(written, w_o.reshape([n_heads * d_head, d_model]));
+            let place = (self.layer, Site::AttnBeforeNorm);
+            let written = after_norm(model, place, || sent.of(base, Site::AttnBeforeNorm), written)?;
             let zeros = zeros_like([1, d_model], &written);
             attended = attended + select_rows(Tensor::cat(vec![zeros, written], 0), &number);
         }
@@ -304,13 +307,24 @@ impl<B: Backend> StridedRows<'_, B> {
         let change = Tensor::cat(vec![change.reshape([n_places * d_mlp, 1]), zero], 0);
         let (w_out, _) = model.mlp_out(self.layer);
         let places = self.places();
-        Ok((0..most).fold(out, |sum, k| {
+        let written = |sum: Option<Tensor<B, 2>>, k: usize| {
             let unit = |i: usize| units[i].get(k).copied();
             let numbers: Vec<usize> =
                 (0..units.len()).map(|i| unit(i).map_or(n_places * d_mlp, |unit| places[i] * d_mlp + unit)).collect();
             let directions: Vec<usize> = (0..units.len()).map(|i| unit(i).unwrap_or(0)).collect();
-            sum + select_rows(change.clone(), &numbers) * select_rows(w_out.clone(), &directions)
-        }))
+            let one = select_rows(change.clone(), &numbers) * select_rows(w_out.clone(), &directions);
+            Some(match sum {
+                Some(sum) => sum + one,
+                None => one,
+            })
+        };
+        if !model.config().post_norms {
+            let start = Some(out.clone());
+            return Ok((0..most).fold(start, written).unwrap_or(out));
+        }
+        let Some(written) = (0..most).fold(None, written) else { return Ok(out) };
+        let place = (self.layer, Site::MlpBeforeNorm);
+        Ok(out + after_norm(model, place, || self.of(base, Site::MlpBeforeNorm), written)?)
     }
 }
 

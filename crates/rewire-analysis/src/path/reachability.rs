@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rewire_model::TransformerConfig;
 
-use crate::patching::cost::{Cost, Costs};
+use crate::patching::cost::{Cost, Costs, mlp_maps};
 use crate::patching::plan::{Entry, PlannedPass, at_once};
 use crate::path::policy::Recompute;
 use crate::path::propagate::CarriedRow;
@@ -79,7 +79,7 @@ impl<'a> Reach<'a> {
         let read = self.batch.all_reads().iter().copied();
         let first = reached.iter().map(|(_, first)| *first).chain(read).min()?;
         let at_entry = reached.iter().filter(|(r, _)| r.entry(self.config) == entry);
-        let heads: BTreeSet<usize> = at_entry.flat_map(|(r, _)| r.heads(self.config)).collect();
+        let heads: BTreeSet<usize> = at_entry.flat_map(|(r, _)| r.query_heads(self.config)).collect();
         Some((entry, first, heads.into_iter().collect()))
     }
 
@@ -103,7 +103,7 @@ impl<'a> Reach<'a> {
     /// Returns the least cost of a work chunk: the MLPs up to the last receiver, and the second
     /// runs.
     pub(super) fn cost(&self, costs: Costs, mlps: Recompute, token_budget: usize) -> Cost {
-        let mlp = 4.0 * (self.config.d_model * self.config.d_mlp) as f64;
+        let mlp = 2.0 * mlp_maps(self.config) * (self.config.d_model * self.config.d_mlp) as f64;
         let receivers = self.unit.paths.iter().flat_map(|&path| self.receivers(path));
         let deepest = receivers.map(|r| r.reads(self.config)).max().unwrap_or(0);
         let carried = |row: &CarriedRow| match mlps {

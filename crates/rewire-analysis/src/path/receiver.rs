@@ -21,9 +21,9 @@ pub enum Input {
     ResidPre,
     /// A head's queries.
     Q,
-    /// A head's keys.
+    /// The keys of a key/value head. It serves one head, or a group with grouped-query attention.
     K,
-    /// A head's values.
+    /// The values of a key/value head.
     V,
     /// The residual stream between attention and MLP.
     ResidMid,
@@ -226,13 +226,20 @@ impl Receiver {
         }
     }
 
-    /// Returns the heads that the receiver covers; none for inputs of a whole layer.
+    /// Returns the heads that the receiver covers; none for inputs of a whole layer. They are
+    /// key/value heads for keys and values.
     pub(super) fn heads(&self, config: &TransformerConfig) -> Vec<usize> {
         match (self.input.of_head(), self.head) {
             (None, _) => Vec::new(),
             (Some(_), Some(head)) => vec![head],
-            (Some(_), None) => (0..config.n_heads).collect(),
+            (Some(_), None) => (0..config.heads_at(self.input.site())).collect(),
         }
+    }
+
+    /// Returns the attention heads that use the receiver's heads.
+    pub(super) fn query_heads(&self, config: &TransformerConfig) -> Vec<usize> {
+        let sharing = config.n_heads / config.heads_at(self.input.site()).max(1);
+        self.heads(config).into_iter().flat_map(|head| head * sharing..(head + 1) * sharing).collect()
     }
 
     /// Returns whether the receiver is at `position` of `prompt`.

@@ -209,7 +209,7 @@ fn additions<B: Backend>(
         let change = change.clone().zeros_like().mask_where(covered.clone(), change);
         let mlp = (input == Input::MlpIn).then_some(covered);
         let heads = input.of_head().map(|_| {
-            mask([batch, pos, config.n_heads, config.d_head], &change.device(), |prompt, index| {
+            mask([batch, pos, config.heads_at(input.site()), config.d_head], &change.device(), |prompt, index| {
                 here().any(|r| r.is_at(prompt, index[1]) && r.head.is_none_or(|head| head == index[2]))
             })
         });

@@ -95,13 +95,14 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             let path = |at: &BatchPosition| second.paths[at.copy];
             let change = self.stream_change(layer, input, places, |at| here(at).next().map(|r| (path(at), r)))?;
             let heads = input.of_head().map(|_| {
+                let n_heads = config.heads_at(input.site());
                 let receives = |at: &BatchPosition| {
                     let received: Vec<Option<usize>> = here(at).map(|r| r.head).collect();
-                    (0..config.n_heads).map(move |head| received.iter().any(|of| of.is_none_or(|h| h == head)))
+                    (0..n_heads).map(move |head| received.iter().any(|of| of.is_none_or(|h| h == head)))
                 };
                 let mask: Vec<bool> = places.iter().flat_map(receives).collect();
-                let mask = TensorData::new(mask, [copies, pos, config.n_heads, 1]);
-                let all = [copies, pos, config.n_heads, config.d_head];
+                let mask = TensorData::new(mask, [copies, pos, n_heads, 1]);
+                let all = [copies, pos, n_heads, config.d_head];
                 Tensor::<B, 4, Bool>::from_data(mask, &model.device()).expand(all)
             });
             let mlp = (input == Input::MlpIn).then(|| {
@@ -140,13 +141,12 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             let point = HookPoint::block(layer, input.rotary_site(config));
             let device = model.device();
             patch = if input.of_head().is_some() {
-                let heads: Vec<usize> = (0..config.n_heads).collect();
+                let n_heads = config.heads_at(input.site());
+                let heads: Vec<usize> = (0..n_heads).collect();
                 let (values, receives) = self.set_heads(&second.paths, layer, input, &heads, &places)?;
-                let shape = [copies, pos, config.n_heads, config.d_head];
-                let mask = Tensor::<B, 4, Bool>::from_data(
-                    TensorData::new(receives, [copies, pos, config.n_heads, 1]),
-                    &device,
-                );
+                let shape = [copies, pos, n_heads, config.d_head];
+                let mask =
+                    Tensor::<B, 4, Bool>::from_data(TensorData::new(receives, [copies, pos, n_heads, 1]), &device);
                 patch.replace_where(point, values.reshape(shape), mask.expand(shape))
             } else {
                 let covering = |at: &BatchPosition| self.covering(&second.paths, (layer, input), *at).next();

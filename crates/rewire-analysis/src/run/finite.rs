@@ -119,7 +119,7 @@ impl<B: Backend> Watch<B> {
 
 impl<B: Backend> Hook<B> for Watch<B> {
     fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
-        let scales = [Site::Ln1Scale, Site::Ln2Scale];
+        let scales = [Site::Ln1Scale, Site::Ln1PostScale, Site::Ln2Scale, Site::Ln2PostScale];
         if point.site().is_some_and(|site| scales.contains(&site)) || point == HookPoint::FinalNorm(NormSite::Scale) {
             let rows = activation.dims()[0];
             let size = activation.dims().iter().product::<usize>() / rows.max(1);

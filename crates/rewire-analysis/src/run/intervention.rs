@@ -96,10 +96,11 @@ fn block_points(config: &TransformerConfig) -> impl Iterator<Item = HookPoint> {
 
 /// Returns the shape of the activation at a hook point, for all prompts and positions of a batch.
 fn dims(point: HookPoint, config: &TransformerConfig, batch: &PromptBatch) -> Vec<usize> {
+    let heads = point.site().map_or(config.n_heads, |site| config.heads_at(site));
     let size = |axis: &Axis| match axis {
         Axis::Batch => batch.prompts.len(),
         Axis::Pos | Axis::Query | Axis::Key => batch.pairs.width(),
-        Axis::Head => config.n_heads,
+        Axis::Head => heads,
         Axis::DHead => config.d_head,
         Axis::DModel => config.d_model,
         Axis::DMlp => config.d_mlp,

@@ -91,7 +91,7 @@ pub fn mean_activations<B: Backend>(
             let pos = means.len() / a_position;
             let device = model.device();
             let shape = match point.rank() {
-                4 => vec![1, pos, config.n_heads, config.d_head],
+                4 => vec![1, pos, a_position / config.d_head, config.d_head],
                 _ => vec![1, pos, a_position],
             };
             cache.with(point, AnyRank::from_data(TensorData::new(means, shape), &device))

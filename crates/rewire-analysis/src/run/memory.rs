@@ -1,7 +1,7 @@
 //! Estimates of the memory that an analysis takes, and batch sizes that fit into it.
 
 use burn::tensor::backend::Backend;
-use rewire_model::{Transformer, TransformerConfig};
+use rewire_model::{MlpKind, Transformer, TransformerConfig};
 use rewire_tensor::Precision;
 
 use crate::run::execution::Execution;
@@ -31,8 +31,14 @@ impl MemoryEstimate {
     /// Estimates the memory for prompts of `pos` tokens.
     #[must_use]
     pub fn new(config: &TransformerConfig, pos: usize, precision: Precision) -> Self {
+        // Heads may be wider together than the residual stream. A gated MLP holds both factors.
+        let widest = config.d_model.max(config.n_heads * config.d_head);
+        let neurons = match config.mlp {
+            MlpKind::Plain => config.d_mlp,
+            MlpKind::Gated => config.d_mlp * 2,
+        };
         let [layers, d_model, d_mlp, heads, pos, bytes] =
-            [config.n_layers, config.d_model, config.d_mlp, config.n_heads, pos, precision.bytes()].map(|n| n as u64);
+            [config.n_layers, widest, neurons, config.n_heads, pos, precision.bytes()].map(|n| n as u64);
         // Scores, patterns and logits are float32 in every precision. During a pass, the inputs of
         // norms and activation functions are copied to float32, too.
         let pass = 4 * (2 * d_mlp + 8 * d_model + 2 * heads * pos);

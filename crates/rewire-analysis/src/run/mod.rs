@@ -4,6 +4,7 @@
 pub(crate) mod batch;
 pub(crate) mod checkpoint;
 pub(crate) mod execution;
+pub(crate) mod features;
 pub(crate) mod finite;
 pub(crate) mod fit;
 pub(crate) mod intervention;

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 
-use crate::config::Architecture;
 use crate::error::ModelError;
-use crate::files::layout::{self, BLOCK_PARTS, WeightName};
+use crate::files::layout;
 use crate::files::model_files::ModelFiles;
 use crate::files::tensors::{Contents, Weights};
 use crate::files::warning::LoadWarning;
 use crate::network::transformer::Transformer;
 use crate::weights::init::on_device;
+use crate::weights::weight_name::{BLOCK_PARTS, WeightName};
 
 impl<B: Backend> Transformer<B> {
     /// Loads a model with the weights as its files have them. [`processed`](Transformer::processed)
@@ -56,19 +56,18 @@ pub type SavedTensor = (String, Vec<usize>, Vec<f32>);
 #[must_use]
 pub fn tensors_to_save<B: Backend>(model: &Transformer<B>) -> Option<Vec<SavedTensor>> {
     let config = model.config();
-    let mut parts = vec![(WeightName::WE, 0)];
-    if config.architecture == Architecture::Gpt2 {
-        parts.push((WeightName::WPos, 0));
+    let outside = |parts: &[WeightName]| parts.iter().map(|&part| (part, 0)).collect::<Vec<_>>();
+    let mut parts = outside(&[WeightName::WE, WeightName::WPos]);
+    parts.extend((0..config.n_layers).flat_map(|layer| BLOCK_PARTS.map(|part| (part, layer))));
+    parts.extend(outside(&[WeightName::FinalGain, WeightName::FinalBias, WeightName::WU]));
+    let mut saved = Vec::new();
+    for (part, layer) in parts.into_iter().filter(|(part, _)| layout::is_stored(config, *part)) {
+        let mut data = layout::to_file(config, part, model.part(part, layer)?);
+        for (name, shape) in layout::file_tensors(config, part, layer) {
+            let rest = data.split_off(shape.iter().product());
+            saved.push((name, shape, data));
+            data = rest;
+        }
     }
-    let of_block = || BLOCK_PARTS.into_iter().filter(|&part| layout::is_stored(config, part));
-    parts.extend((0..config.n_layers).flat_map(|layer| of_block().map(move |part| (part, layer))));
-    parts.extend([(WeightName::FinalGain, 0), (WeightName::FinalBias, 0)]);
-    if !config.tied_unembedding {
-        parts.push((WeightName::WU, 0));
-    }
-    let save = |(part, layer)| {
-        let data = layout::to_file(config, part, model.part(part, layer)?);
-        Some((layout::file_name(config.architecture, part, layer), layout::file_shape(config, part), data))
-    };
-    parts.into_iter().map(save).collect()
+    Some(saved)
 }

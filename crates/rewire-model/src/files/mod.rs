@@ -2,6 +2,7 @@
 
 pub(crate) mod activations;
 pub(crate) mod checkpoint;
+pub(crate) mod config_file;
 pub(crate) mod fields;
 pub(crate) mod file;
 pub(crate) mod gguf;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
-use crate::files::fields::MOST_JSON_BYTES;
+use crate::files::config_file::MOST_JSON_BYTES;
 use crate::files::file::{File, OpenWeights};
 use crate::files::gguf;
 use crate::files::vocabulary::{SETTINGS, VocabularyFiles};

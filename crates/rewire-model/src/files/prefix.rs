@@ -1,7 +1,8 @@
 //! Prefixes of tensor names: those that exports and training code add, and those that are refused.
 
 use crate::config::Architecture;
-use crate::files::layout::{self, WeightName};
+use crate::files::layout;
+use crate::weights::weight_name::WeightName;
 
 /// The prefix of the base model in exports of GPT-2's language model. It may be absent.
 const BASE: &str = "transformer.";

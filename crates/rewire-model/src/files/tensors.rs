@@ -11,9 +11,10 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
-use crate::files::layout::{self, WeightName};
+use crate::files::layout;
 use crate::files::warning::LoadWarning;
 use crate::files::{checkpoint, gguf, prefix};
+use crate::weights::weight_name::WeightName;
 
 /// Maximum size in bytes of a safetensors header. Those of GPT-2 XL and Pythia-6.9B have fewer than
 /// 100,000 bytes.
@@ -180,12 +181,20 @@ impl<'a> Weights<'a> {
 
     /// Takes a weight's values, in the model's layout.
     pub(crate) fn take(&mut self, part: WeightName, layer: usize) -> Result<Vec<f32>, ModelError> {
-        let tensor = layout::file_name(self.config.architecture, part, layer);
+        let mut all = Vec::new();
+        for (tensor, shape) in layout::file_tensors(self.config, part, layer) {
+            let values = self.take_tensor(tensor, shape)?;
+            if all.is_empty() { all = values } else { all.extend(values) }
+        }
+        Ok(layout::to_model(self.config, part, all))
+    }
+
+    /// Takes the values of a tensor, which must have this shape.
+    fn take_tensor(&mut self, tensor: String, expected: Vec<usize>) -> Result<Vec<f32>, ModelError> {
         let Some(stored) = self.tensors.remove(&tensor) else {
             return Err(ModelError::MissingTensor { path: self.first.into(), tensor });
         };
         let path = || stored.path.into();
-        let expected = layout::file_shape(self.config, part);
         // The shape comes first: values of another shape may be larger than any memory.
         if stored.shape != expected {
             return Err(ModelError::TensorShape { path: path(), tensor, expected, found: stored.shape.clone() });
@@ -196,7 +205,7 @@ impl<'a> Weights<'a> {
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
             return Err(ModelError::NotFinite { path: path(), tensor, value: values[index], index });
         }
-        Ok(layout::to_model(self.config, part, values))
+        Ok(values)
     }
 
     /// Removes the unembedding if the configuration ties it to the embedding. Returns a warning if
@@ -210,7 +219,7 @@ impl<'a> Weights<'a> {
         let (Some(w_u), Some(w_e)) = (self.tensors.remove(&tensor), self.tensors.get(&embedding)) else {
             return Ok(None);
         };
-        let largest = match w_u.shape == w_e.shape && w_e.shape == layout::file_shape(self.config, WeightName::WE) {
+        let largest = match w_u.shape == w_e.shape && w_e.shape == layout::shape(self.config, WeightName::WE) {
             true => w_u.to_f32()?.zip(w_e.to_f32()?).map(|(w_u, w_e)| largest_difference(&w_u, &w_e)),
             false => None,
         };

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
-use crate::files::fields::BYTE_ORDER_MARK;
+use crate::files::config_file::BYTE_ORDER_MARK;
 
 /// The files that may name special tokens.
 pub(crate) const SETTINGS: [&str; 3] = ["added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"];

@@ -6,9 +6,10 @@ use std::any::Any;
 use burn::tensor::{DType, Shape, Tensor, TensorPrimitive, backend::Backend};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
+use rewire_hooks::NormKind;
 
 use crate::config::Activation;
-use crate::kernels::queries::Queries;
+use crate::kernels::queries::{Queries, ScoreRule};
 use crate::kernels::simd::{self, Attended, StridedRows};
 
 /// Below this number of elements, parallel work costs more than it saves.
@@ -64,12 +65,16 @@ fn share(out: &mut [f32], row: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
     out.par_chunks_mut(rows * row).enumerate().for_each(|(i, chunk)| fill(i * rows, chunk));
 }
 
-pub(super) fn norm_scale<B: Backend>(x: &Tensor<B, 3>, eps: f32) -> Option<Tensor<B, 3>> {
+pub(super) fn norm_scale<B: Backend>(x: &Tensor<B, 3>, kind: NormKind, eps: f32) -> Option<Tensor<B, 3>> {
     let [batch, pos, d] = x.dims();
     let x = contiguous(as_flex(x.clone()).ok()?);
     let x = slice(&x);
     let out = filled(&[batch, pos, 1], 1, |first, scale| {
-        simd::norm_scale(&x[first * d..][..scale.len() * d], d, eps, scale);
+        let rows = &x[first * d..][..scale.len() * d];
+        match kind {
+            NormKind::Layer => simd::norm_scale(rows, d, eps, scale),
+            NormKind::Rms => simd::rms_scale(rows, d, eps, scale),
+        }
     });
     Some(from_flex(out))
 }
@@ -94,7 +99,7 @@ pub(super) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> R
     let function = match activation {
         Activation::Gelu => simd::gelu,
         Activation::GeluNew => simd::gelu_new,
-        Activation::Relu => return Err(x),
+        Activation::Relu | Activation::Silu => return Err(x),
     };
     // This works in place if nothing else holds the tensor; `storage_mut` copies a shared one.
     let mut x = contiguous(as_flex(x)?);
@@ -126,19 +131,20 @@ pub(super) fn scores<B: Backend>(
     k: &Tensor<B, 4>,
     earlier: Option<&Tensor<B, 4>>,
     queries: &Queries,
-    divisor: f64,
+    rule: ScoreRule,
 ) -> Option<Tensor<B, 4>> {
     let [batch, n, heads, _] = q.dims();
     let (prompts, n_earlier) = earlier.map_or((1, 0), |e| (e.dims()[0], e.dims()[1]));
     let keys = n_earlier + k.dims()[1];
+    let sharing = heads / k.dims()[2].max(1);
     let [q, k] = [Heads::new(q)?, Heads::new(k)?];
     let earlier = earlier.and_then(Heads::new);
     let size = heads * n * keys;
     Some(from_flex(filled(&[batch, heads, n, keys], size, |first, out| {
         for (row, out) in out.chunks_exact_mut(size).enumerate().map(|(i, out)| (first + i, out)) {
             let earlier = earlier.as_ref().map(|e| (e.rows(), prompts));
-            let attended = Attended { earlier, n_earlier, own: k.rows(), row };
-            simd::scores(q.rows(), attended, [heads, n, keys], queries, divisor as f32, out);
+            let attended = Attended { earlier, n_earlier, own: k.rows(), row, sharing };
+            simd::scores(q.rows(), attended, [heads, n, keys], queries, rule, out);
         }
     })))
 }
@@ -151,13 +157,14 @@ pub(super) fn mix<B: Backend>(
     let [batch, heads, n, keys] = pattern.dims();
     let (prompts, n_earlier) = earlier.map_or((1, 0), |e| (e.dims()[0], e.dims()[1]));
     let d_head = v.dims()[3];
+    let sharing = heads / v.dims()[2].max(1);
     let pattern = contiguous(as_flex(pattern.clone()).ok()?);
     let (pattern, v, earlier) = (slice(&pattern), Heads::new(v)?, earlier.and_then(Heads::new));
     let (size, cells) = (n * heads * d_head, heads * n * keys);
     Some(from_flex(filled(&[batch, n, heads, d_head], size, |first, out| {
         for (row, out) in out.chunks_exact_mut(size).enumerate().map(|(i, out)| (first + i, out)) {
             let earlier = earlier.as_ref().map(|e| (e.rows(), prompts));
-            let attended = Attended { earlier, n_earlier, own: v.rows(), row };
+            let attended = Attended { earlier, n_earlier, own: v.rows(), row, sharing };
             simd::mix(&pattern[row * cells..][..cells], attended, [heads, n, keys], out);
         }
     })))

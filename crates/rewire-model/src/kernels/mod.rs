@@ -10,55 +10,68 @@ pub(crate) mod queries;
 #[cfg(feature = "flex")]
 mod simd;
 
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::{DType, Tensor, backend::Backend};
 
 use crate::config::Activation;
-use crate::kernels::queries::Queries;
+use crate::kernels::queries::{Queries, ScoreRule};
+use rewire_hooks::NormKind;
 use rewire_tensor::{cast_like, matmul, to_f32};
 
-/// The input of layer norm's second half, after its scale `sqrt(var + eps)` `[batch, pos, 1]` is
-/// known.
+/// The input of a norm's second half, after its scale `[batch, pos, 1]` is known.
 pub(crate) enum Moments<B: Backend> {
-    /// The centered input.
-    Centered(Tensor<B, 3>),
+    /// The input as the norm divides it: centered by layer norm.
+    Ready(Tensor<B, 3>),
     /// The input itself. It is centered while it is divided.
     #[cfg(feature = "flex")]
     Fused(Tensor<B, 3>),
 }
 
-/// Computes the first half of layer norm over `x` `[batch, pos, d_model]`. Returns the scale and
-/// the input of the second half.
-pub(crate) fn moments<B: Backend>(x: Tensor<B, 3>, eps: f64) -> (Tensor<B, 3>, Moments<B>) {
+/// Computes the first half of a norm over `x` `[batch, pos, d_model]`. Returns the scale and the
+/// input of the second half.
+pub(crate) fn moments<B: Backend>(x: Tensor<B, 3>, kind: NormKind, eps: f64) -> (Tensor<B, 3>, Moments<B>) {
     #[cfg(feature = "flex")]
-    if let Some(scale) = flex::norm_scale(&x, eps as f32) {
-        return (scale, Moments::Fused(x));
+    if let Some(scale) = flex::norm_scale(&x, kind, eps as f32) {
+        return match kind {
+            NormKind::Layer => (scale, Moments::Fused(x)),
+            NormKind::Rms => (scale, Moments::Ready(x)),
+        };
     }
-    let centered = x.clone() - x.mean_dim(2);
-    let variance = (centered.clone() * centered.clone()).mean_dim(2);
-    ((variance + eps).sqrt(), Moments::Centered(centered))
+    let read = kind.centered(x);
+    let squares = (read.clone() * read.clone()).mean_dim(2);
+    ((squares + eps).sqrt(), Moments::Ready(read))
 }
 
-/// Computes the second half of layer norm: divides the centered input by `scale`, and applies gain
-/// and bias `[d_model]` if there are any.
+/// Computes the second half of a norm: divides the input by `scale`, and applies gain and bias
+/// `[d_model]` if there are any.
 pub(crate) fn normalize<B: Backend>(
     moments: Moments<B>,
     scale: Tensor<B, 3>,
-    affine: Option<(Tensor<B, 1>, Tensor<B, 1>)>,
+    gain: Option<Tensor<B, 1>>,
+    bias: Option<Tensor<B, 1>>,
 ) -> Tensor<B, 3> {
     let mut out = match moments {
-        Moments::Centered(centered) => centered / scale,
+        Moments::Ready(read) => read / scale,
         #[cfg(feature = "flex")]
         Moments::Fused(x) => match flex::normalize(&x, &scale) {
             Some(normalized) => normalized,
             None => (x.clone() - x.mean_dim(2)) / scale,
         },
     };
-    if let Some((gain, bias)) = affine {
+    if let Some(gain) = gain {
         let d_model = gain.dims()[0];
-        out = out * gain.reshape([1, 1, d_model]) + bias.reshape([1, 1, d_model]);
+        out = out * gain.reshape([1, 1, d_model]);
+    }
+    if let Some(bias) = bias {
+        let d_model = bias.dims()[0];
+        out = out + bias.reshape([1, 1, d_model]);
     }
     out
+}
+
+/// Returns `cap tanh(x / cap)`, which is near `x` for small values and never exceeds `cap`.
+pub(crate) fn soft_capped<B: Backend, const D: usize>(x: Tensor<B, D>, cap: f64) -> Tensor<B, D> {
+    (x / cap).tanh() * cap
 }
 
 /// Applies the activation function of an MLP.
@@ -76,6 +89,7 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
         // the tanh form, which is off by 1e-4.
         Activation::Gelu => x.clone() * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
         Activation::Relu => relu(x),
+        Activation::Silu => x.clone() * sigmoid(x),
         Activation::GeluNew => {
             // Written out because burn's tanh form uses a power, and two multiplications are
             // faster.
@@ -87,26 +101,32 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
     }
 }
 
-/// Returns masked attention scores divided by `divisor`, `[batch, head, query, key]`.
+/// Returns masked attention scores, `[batch, head, query, key]`.
 ///
-/// `q` is `[batch, query, head, d_head]`, and `k` is `[batch, own, head, d_head]`. `earlier` holds
-/// the keys of the earlier positions, `[prompts, earlier, head, d_head]`. Row `r` of the batch uses
-/// those of prompt `r % prompts`.
+/// `q` is `[batch, query, head, d_head]`, and `k` is `[batch, own, key/value head, d_head]`. The heads
+/// of `q` share those of `k` in equal groups. `earlier` holds the keys of the earlier positions,
+/// `[prompts, earlier, key/value head, d_head]`. Row `r` of the batch uses those of prompt
+/// `r % prompts`.
 pub(crate) fn scores<B: Backend>(
     q: Tensor<B, 4>,
     k: Tensor<B, 4>,
     earlier: Option<Tensor<B, 4>>,
     queries: &Queries,
-    divisor: f64,
+    rule: ScoreRule,
 ) -> Tensor<B, 4> {
     #[cfg(feature = "flex")]
-    if let Some(scores) = flex::scores(&q, &k, earlier.as_ref(), queries, divisor) {
+    if let Some(scores) = flex::scores(&q, &k, earlier.as_ref(), queries, rule) {
         return scores;
     }
-    let (q, k) = (to_f32(q), to_f32(join(earlier, k)));
+    let heads = q.dims()[2];
+    let (q, k) = (to_f32(q), to_f32(shared_by(heads, join(earlier, k))));
     // [batch, head, query, d_head] @ [batch, head, d_head, key]
-    let scores = matmul(q.swap_dims(1, 2), k.permute([0, 2, 3, 1])) / divisor;
-    let mask = queries.mask::<B>(scores.dims(), &scores.device()).expand(scores.shape());
+    let scores = matmul(q.swap_dims(1, 2), k.permute([0, 2, 3, 1])) / rule.divisor;
+    let scores = match rule.cap {
+        Some(cap) => soft_capped(scores, cap),
+        None => scores,
+    };
+    let mask = queries.mask::<B>(scores.dims(), rule.window, &scores.device()).expand(scores.shape());
     scores.mask_fill(mask, f32::NEG_INFINITY)
 }
 
@@ -117,8 +137,21 @@ pub(crate) fn mix<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>, earlier: O
     if let Some(mixed) = flex::mix(&pattern, &v, earlier.as_ref()) {
         return mixed;
     }
-    let mixed = matmul(pattern, join(earlier, v.clone()).swap_dims(1, 2)).swap_dims(1, 2);
+    let heads = pattern.dims()[1];
+    let mixed = matmul(pattern, shared_by(heads, join(earlier, v.clone())).swap_dims(1, 2)).swap_dims(1, 2);
     cast_like(mixed, &v)
+}
+
+/// Returns keys or values `[batch, pos, key/value head, d_head]` with one copy for each of `heads`
+/// heads, `[batch, pos, head, d_head]`.
+fn shared_by<B: Backend>(heads: usize, x: Tensor<B, 4>) -> Tensor<B, 4> {
+    let [batch, pos, shared, d_head] = x.dims();
+    if shared == heads {
+        return x;
+    }
+    let copies = heads / shared.max(1);
+    let copied = x.reshape([batch, pos, shared, 1, d_head]).expand([batch, pos, shared, copies, d_head]);
+    copied.reshape([batch, pos, heads, d_head])
 }
 
 /// Returns the keys or values of the earlier positions, repeated for each copy of their prompts,
@@ -155,14 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn fused_layer_norm_matches_the_plain_one() {
+    fn fused_norms_match_the_plain_ones() {
         for d_model in [1, 4, 37, 768] {
             let x = random([3, 5, d_model], 2.0) + 0.7;
-            let (scale, rest) = moments(x.clone().inner(), 1e-5);
-            let (plain_scale, plain_rest) = moments(x, 1e-5);
-            assert!(matches!((&rest, &plain_rest), (Moments::Fused(_), Moments::Centered(_))));
-            assert_same(scale.clone(), plain_scale.clone(), 1e-6);
-            assert_same(normalize(rest, scale, None), normalize(plain_rest, plain_scale, None), 2e-6);
+            for kind in [NormKind::Layer, NormKind::Rms] {
+                let (scale, rest) = moments(x.clone().inner(), kind, 1e-5);
+                let (plain_scale, plain_rest) = moments(x.clone(), kind, 1e-5);
+                assert_eq!(matches!(rest, Moments::Fused(_)), kind == NormKind::Layer);
+                assert!(matches!(plain_rest, Moments::Ready(_)));
+                assert_same(scale.clone(), plain_scale.clone(), 1e-6);
+                assert_same(normalize(rest, scale, None, None), normalize(plain_rest, plain_scale, None, None), 2e-6);
+            }
         }
     }
 
@@ -178,19 +214,27 @@ mod tests {
 
     #[test]
     fn fused_attention_matches_the_plain_one() {
-        let (heads, d_head, earlier, own) = (3, 20, 4, 5);
         // The divisor of the third layer, if scores are scaled by the inverse layer.
-        let divisor = 3.0 * (d_head as f64).sqrt();
-        let [keys, values] = [(); 2].map(|()| random([2, earlier, heads, d_head], 1.0));
-        let [k, v] = [(); 2].map(|()| random([6, own, heads, d_head], 1.0));
+        let plain = ScoreRule { divisor: 3.0 * 20.0_f64.sqrt(), cap: None, window: None };
+        for (kv_heads, rule) in
+            [(6, plain), (2, plain), (3, ScoreRule { cap: Some(0.5), window: Some(3), ..plain }), (1, plain)]
+        {
+            assert_attention_matches(6, kv_heads, rule);
+        }
+    }
+
+    fn assert_attention_matches(heads: usize, kv_heads: usize, rule: ScoreRule) {
+        let (d_head, earlier, own) = (20, 4, 5);
+        let [keys, values] = [(); 2].map(|()| random([2, earlier, kv_heads, d_head], 1.0));
+        let [k, v] = [(); 2].map(|()| random([6, own, kv_heads, d_head], 1.0));
         for (n, queries) in [
             (own, Queries::From(earlier)),
             (1, Queries::Each { positions: vec![4, 8, 5, 6, 7, 8], per_row: 1 }),
             (2, Queries::Each { positions: vec![4, 5, 7, 8, 5, 5, 6, 8, 7, 4, 8, 8], per_row: 2 }),
         ] {
             let q = random([6, n, heads, d_head], 1.0);
-            let fused = scores(q.clone().inner(), k.clone().inner(), Some(keys.clone().inner()), &queries, divisor);
-            let plain = scores(q, k.clone(), Some(keys.clone()), &queries, divisor);
+            let fused = scores(q.clone().inner(), k.clone().inner(), Some(keys.clone().inner()), &queries, rule);
+            let plain = scores(q, k.clone(), Some(keys.clone()), &queries, rule);
             assert_same(fused.clone(), plain.clone(), 1e-5);
             let pattern = |s| burn::tensor::activation::softmax(s, 3);
             let fused = mix(pattern(fused), v.clone().inner(), Some(values.clone().inner()));
@@ -198,7 +242,7 @@ mod tests {
             assert_same(fused, plain, 1e-5);
         }
         let q = random([6, own, heads, d_head], 1.0);
-        let fused = scores(q.clone().inner(), k.clone().inner(), None, &Queries::From(0), divisor);
-        assert_same(fused, scores(q, k, None, &Queries::From(0), divisor), 1e-5);
+        let fused = scores(q.clone().inner(), k.clone().inner(), None, &Queries::From(0), rule);
+        assert_same(fused, scores(q, k, None, &Queries::From(0), rule), 1e-5);
     }
 }

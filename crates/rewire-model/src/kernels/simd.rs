@@ -5,7 +5,7 @@
 
 use pulp::Arch;
 
-use crate::kernels::queries::Queries;
+use crate::kernels::queries::{Queries, ScoreRule, first_seen};
 
 /// The number of independent sums. They make the sum of a row parallel, with an order that is
 /// always the same.
@@ -45,6 +45,15 @@ pub(super) fn norm_scale(x: &[f32], d: usize, eps: f32, scale: &mut [f32]) {
         for (row, scale) in x.chunks_exact(d).zip(scale) {
             let mean = sum(row, |x| x) / d as f32;
             *scale = (sum(row, |x| (x - mean) * (x - mean)) / d as f32 + eps).sqrt();
+        }
+    });
+}
+
+/// Writes `sqrt(mean of squares + eps)` of each row of `x`, `d` wide, to `scale`.
+pub(super) fn rms_scale(x: &[f32], d: usize, eps: f32, scale: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        for (row, scale) in x.chunks_exact(d).zip(scale) {
+            *scale = (sum(row, |x| x * x) / d as f32 + eps).sqrt();
         }
     });
 }
@@ -147,11 +156,14 @@ pub(super) struct Attended<'a> {
     pub(super) n_earlier: usize,
     pub(super) own: StridedRows<'a>,
     pub(super) row: usize,
+    /// The number of heads that share a key/value head.
+    pub(super) sharing: usize,
 }
 
 impl Attended<'_> {
     #[inline(always)]
     fn at(&self, key: usize, head: usize) -> &[f32] {
+        let head = head / self.sharing;
         match &self.earlier {
             Some((rows, prompts)) if key < self.n_earlier => rows.at(self.row % prompts, key, head),
             _ => self.own.at(self.row, key - self.n_earlier, head),
@@ -159,25 +171,33 @@ impl Attended<'_> {
     }
 }
 
-/// Writes the scores of one row of the batch, divided by `divisor`, `[head, query, key]`, to `out`.
-/// Keys after a query's position get -inf.
+/// Writes the scores of one row of the batch, `[head, query, key]`, to `out`. Keys that a query does
+/// not attend to get -inf: those after its position and those before its window.
 pub(super) fn scores(
     q: StridedRows<'_>,
     keys: Attended<'_>,
     [heads, n_queries, n_keys]: [usize; 3],
     queries: &Queries,
-    divisor: f32,
+    rule: ScoreRule,
     out: &mut [f32],
 ) {
+    let divisor = rule.divisor as f32;
     Arch::new().dispatch(|| {
         for head in 0..heads {
             for query in 0..n_queries {
                 let row = &mut out[(head * n_queries + query) * n_keys..][..n_keys];
                 let q = q.at(keys.row, query, head);
-                let (seen, hidden) = row.split_at_mut((queries.position(keys.row, query) + 1).min(n_keys));
-                for (key, score) in seen.iter_mut().enumerate() {
+                let position = queries.position(keys.row, query);
+                let (seen, hidden) = row.split_at_mut((position + 1).min(n_keys));
+                let before = first_seen(position, rule.window).min(seen.len());
+                for (key, score) in seen.iter_mut().enumerate().skip(before) {
                     *score = dot(q, keys.at(key, head)) / divisor;
                 }
+                if let Some(cap) = rule.cap {
+                    let cap = cap as f32;
+                    seen[before..].iter_mut().for_each(|score| *score = tanh(*score / cap) * cap);
+                }
+                seen[..before].fill(f32::NEG_INFINITY);
                 hidden.fill(f32::NEG_INFINITY);
             }
         }

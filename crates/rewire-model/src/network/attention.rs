@@ -5,25 +5,43 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
-use crate::kernels::queries::Queries;
+use crate::kernels::queries::{Queries, ScoreRule};
 use crate::kernels::{mix, scores};
 use crate::network::linear::linear;
+use crate::network::norm::Norm;
 use crate::network::rotary::Rotary;
+
+/// One of the three input projections of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HeadInput {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+}
 
 /// Weights of one attention layer.
 #[derive(Module, Debug)]
 pub(crate) struct Attention<B: Backend> {
-    /// `[d_model, 3 * head * d_head]`: all queries, then keys, then values.
+    /// `[d_model, (head + 2 * key/value head) * d_head]`: all queries, then keys, then values.
     pub(crate) w_qkv: Param<Tensor<B, 2>>,
-    /// `[3 * head * d_head]`.
+    /// `[(head + 2 * key/value head) * d_head]`.
     pub(crate) b_qkv: Param<Tensor<B, 1>>,
+    /// The norms of the queries and of the keys of each head, in models that have them.
+    pub(crate) query_norm: Option<Norm<B>>,
+    pub(crate) key_norm: Option<Norm<B>>,
     /// `[head * d_head, d_model]`.
     pub(crate) w_o: Param<Tensor<B, 2>>,
     /// `[d_model]`.
     pub(crate) b_o: Param<Tensor<B, 1>>,
+    /// The norm of the output, in models with post-norms.
+    pub(crate) post_norm: Option<Norm<B>>,
     pub(crate) n_heads: usize,
-    /// The number that scores are divided by.
-    pub(crate) score_divisor: f64,
+    pub(crate) n_key_value_heads: usize,
+    #[module(skip)]
+    pub(crate) rule: ScoreRule,
 }
 
 /// The properties of a run that attention in one block needs.
@@ -39,8 +57,8 @@ pub(crate) struct AttentionContext<B: Backend> {
     pub(crate) read: Option<ReadRows<B>>,
 }
 
-/// Keys (rotated in rotary models) and values of one layer, `[prompts, earlier, head, d_head]`. A
-/// batch may hold its prompts several times: row `r` of the batch uses those of prompt
+/// Keys (rotated in rotary models) and values of one layer,
+/// `[prompts, earlier, key/value head, d_head]`. A batch may hold its prompts several times: row `r` of the batch uses those of prompt
 /// `r % prompts`.
 #[derive(Debug, Clone)]
 pub(crate) struct KeysValues<B: Backend> {
@@ -91,7 +109,7 @@ impl<B: Backend> Attention<B> {
         let AttentionContext { first, rotary, earlier, read } = context;
         let [q, k, v] = self.queries_keys_values(x, read.as_ref());
         let mut q = hook.visit(at(Site::Q), q); // [batch, query, head, d_head]
-        let mut k = hook.visit(at(Site::K), k); // [batch, pos, head, d_head]
+        let mut k = hook.visit(at(Site::K), k); // [batch, pos, key/value head, d_head]
         let v = hook.visit(at(Site::V), v);
         if let Some([rotary_q, rotary_k]) = rotary {
             q = hook.visit(at(Site::RotQ), rotary_q.rotate(q));
@@ -103,13 +121,52 @@ impl<B: Backend> Attention<B> {
         };
         let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();
         // [batch, head, query, key]
-        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries, self.score_divisor));
+        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries, self.rule));
         let pattern = hook.visit(at(Site::Pattern), softmax(scores, 3));
         let z = hook.visit(at(Site::Z), mix(pattern, v, values)); // [batch, query, head, d_head]
 
         let [batch, n, n_heads, d_head] = z.dims();
         let out = linear(z.reshape([batch, n, n_heads * d_head]), self.w_o.val(), self.b_o.val());
+        let out = match self.post_norm {
+            Some(_) => self.after_norm(hook.visit(at(Site::AttnBeforeNorm), out), layer, hook),
+            None => out,
+        };
         hook.visit(at(Site::AttnOut), out)
+    }
+
+    /// Applies the norm of the output, if there is one, to `x` `[batch, pos, d_model]`.
+    pub(crate) fn after_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        let points = [Site::Ln1PostScale, Site::Ln1PostNormalized].map(|site| HookPoint::block(layer, site));
+        match &self.post_norm {
+            Some(norm) => norm.forward(x, points, hook),
+            None => x,
+        }
+    }
+
+    /// Applies the norm of queries or keys, if there is one, to those of some heads,
+    /// `[batch, pos, head, d_head]`.
+    pub(crate) fn normed(&self, input: HeadInput, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let norm = match input {
+            HeadInput::Q => &self.query_norm,
+            HeadInput::K => &self.key_norm,
+            HeadInput::V => &None,
+        };
+        match norm {
+            Some(norm) => norm.of_heads(x),
+            None => x,
+        }
+    }
+
+    /// Returns the columns of [`w_qkv`](Self::w_qkv) that make queries, keys or values: the first,
+    /// and their number.
+    pub(crate) fn columns(&self, input: HeadInput) -> [usize; 2] {
+        let queries = self.w_o.dims()[0]; // head * d_head
+        let shared = queries / self.n_heads * self.n_key_value_heads;
+        match input {
+            HeadInput::Q => [0, queries],
+            HeadInput::K => [queries, shared],
+            HeadInput::V => [queries + shared, shared],
+        }
     }
 
     /// Mixes values by causal attention from queries to keys: see
@@ -123,35 +180,40 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 4> {
         let (earlier_keys, earlier_values) = earlier.map_or((None, None), |[keys, values]| (Some(keys), Some(values)));
         let first = earlier_keys.as_ref().map_or(0, |keys| keys.dims()[1]);
-        let scores = scores(q, k, earlier_keys, &Queries::From(first), self.score_divisor);
+        let scores = scores(q, k, earlier_keys, &Queries::From(first), self.rule);
         mix(softmax(scores, 3), v, earlier_values)
     }
 
-    /// Returns queries, keys and values, `[batch, pos, head, d_head]`. If `read` is given, queries
-    /// are computed only at those positions.
+    /// Returns queries, keys and values, `[batch, pos, head, d_head]`, each with its own heads. If
+    /// `read` is given, queries are computed only at those positions.
     fn queries_keys_values(&self, x: Tensor<B, 3>, read: Option<&ReadRows<B>>) -> [Tensor<B, 4>; 3] {
-        let width = self.w_o.dims()[0]; // head * d_head
+        let inputs = [HeadInput::Q, HeadInput::K, HeadInput::V];
+        let [[_, queries], [_, shared], _] = inputs.map(|input| self.columns(input));
+        let d_head = queries / self.n_heads;
         let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
-        let part = |x: &Tensor<B, 3>, i: usize| {
+        let part = |x: &Tensor<B, 3>, from: usize, width: usize| {
             let [batch, pos, _] = x.dims();
-            x.clone().narrow(2, i * width, width).reshape([batch, pos, self.n_heads, width / self.n_heads])
+            x.clone().narrow(2, from, width).reshape([batch, pos, width / d_head, d_head])
         };
-        match read {
+        let parts = match read {
             None => {
-                let qkv = linear(x, w, b); // [batch, pos, 3 * head * d_head]
-                [part(&qkv, 0), part(&qkv, 1), part(&qkv, 2)]
+                let qkv = linear(x, w, b); // [batch, pos, (head + 2 * key/value head) * d_head]
+                inputs.map(|input| self.columns(input)).map(|[from, width]| part(&qkv, from, width))
             }
             Some(read) => {
-                let q = linear(read.select(x.clone()), w.clone().narrow(1, 0, width), b.clone().narrow(0, 0, width));
-                let kv = linear(x, w.narrow(1, width, 2 * width), b.narrow(0, width, 2 * width));
-                [part(&q, 0), part(&kv, 0), part(&kv, 1)]
+                let q =
+                    linear(read.select(x.clone()), w.clone().narrow(1, 0, queries), b.clone().narrow(0, 0, queries));
+                let kv = linear(x, w.narrow(1, queries, 2 * shared), b.narrow(0, queries, 2 * shared));
+                [part(&q, 0, queries), part(&kv, 0, shared), part(&kv, shared, shared)]
             }
-        }
+        };
+        let [q, k, v] = parts;
+        [self.normed(HeadInput::Q, q), self.normed(HeadInput::K, k), v]
     }
 }
 
-/// Mixes values `[batch, pos, head, d_head]` by a pattern `[batch, head, query, key]`. Returns
-/// `[batch, query, head, d_head]`.
+/// Mixes values `[batch, pos, key/value head, d_head]` by a pattern `[batch, head, query, key]`.
+/// Returns `[batch, query, head, d_head]`. The heads of the pattern share the values in equal groups.
 #[must_use]
 pub fn mix_values<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
     mix(pattern, v, None)

@@ -74,14 +74,22 @@ mod tests {
     use burn::backend::Flex;
 
     use super::*;
-    use crate::config::TransformerConfig;
+    use crate::config::{Architecture, TransformerConfig};
     use crate::network::run::{LastBlock, ReadPositions, Readout};
 
     type B = Flex;
 
-    /// Returns one model with sequential blocks and one with parallel blocks.
-    fn models() -> [Transformer<B>; 2] {
-        let configs = [TransformerConfig::gpt2(3, 2, 16, 11, 6), TransformerConfig::neox(3, 2, 16, 11, 6)];
+    /// Returns a model with sequential blocks, one with parallel blocks, and one with post-norms,
+    /// windows and soft caps.
+    fn models() -> [Transformer<B>; 3] {
+        let gemma = TransformerConfig {
+            n_layers: 3,
+            d_model: 16,
+            d_vocab: 11,
+            n_ctx: 6,
+            ..TransformerConfig::tiny(Architecture::Gemma2)
+        };
+        let configs = [TransformerConfig::gpt2(3, 2, 16, 11, 6), TransformerConfig::neox(3, 2, 16, 11, 6), gemma];
         configs.map(|config| Transformer::random(&config, 0, &Default::default()))
     }
 

@@ -7,6 +7,7 @@ use rewire_hooks::{Hook, HookPoint, Site};
 use crate::config::Activation;
 use crate::kernels::activate;
 use crate::network::linear::linear;
+use crate::network::norm::Norm;
 
 /// Weights of one MLP.
 #[derive(Module, Debug)]
@@ -15,21 +16,62 @@ pub(crate) struct Mlp<B: Backend> {
     pub(crate) w_in: Param<Tensor<B, 2>>,
     /// `[d_mlp]`.
     pub(crate) b_in: Param<Tensor<B, 1>>,
+    /// The map of the gate, in gated MLPs.
+    pub(crate) gate: Option<Gate<B>>,
     /// `[d_mlp, d_model]`.
     pub(crate) w_out: Param<Tensor<B, 2>>,
     /// `[d_model]`.
     pub(crate) b_out: Param<Tensor<B, 1>>,
+    /// The norm of the output, in models with post-norms.
+    pub(crate) post_norm: Option<Norm<B>>,
     #[module(skip)]
     pub(crate) activation: Activation,
 }
 
+/// The map of the gate of a gated MLP.
+#[derive(Module, Debug)]
+pub(crate) struct Gate<B: Backend> {
+    /// `[d_model, d_mlp]`.
+    pub(crate) w: Param<Tensor<B, 2>>,
+    /// `[d_mlp]`.
+    pub(crate) b: Param<Tensor<B, 1>>,
+}
+
 impl<B: Backend> Mlp<B> {
-    /// Returns the MLP output, `[batch, pos, d_model]`. `x` is the norm's output,
-    /// `[batch, pos, d_model]`.
+    /// Returns the MLP output, `[batch, pos, d_model]`, after the norm of the output if there is
+    /// one. `x` is the output of the norm before the MLP, `[batch, pos, d_model]`.
     pub(crate) fn forward<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
-        let pre = hook.visit(at(Site::MlpPre), linear(x, self.w_in.val(), self.b_in.val()));
-        let post = hook.visit(at(Site::MlpPost), activate(pre, self.activation));
-        hook.visit(at(Site::MlpOut), linear(post, self.w_out.val(), self.b_out.val()))
+        let post = self.neurons(x, layer, hook);
+        let out = linear(post, self.w_out.val(), self.b_out.val());
+        let out = match self.post_norm {
+            Some(_) => self.after_norm(hook.visit(at(Site::MlpBeforeNorm), out), layer, hook),
+            None => out,
+        };
+        hook.visit(at(Site::MlpOut), out)
+    }
+
+    /// Returns the neurons, `[batch, pos, d_mlp]`.
+    pub(crate) fn neurons<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        let at = |site| HookPoint::block(layer, site);
+        let linear_in = |x, hook: &mut H, site| hook.visit(at(site), linear(x, self.w_in.val(), self.b_in.val()));
+        let post = match &self.gate {
+            None => activate(linear_in(x, hook, Site::MlpPre), self.activation),
+            Some(gate) => {
+                let pre = hook.visit(at(Site::MlpPre), linear(x.clone(), gate.w.val(), gate.b.val()));
+                let factor = linear_in(x, hook, Site::MlpPreLinear);
+                activate(pre, self.activation) * factor
+            }
+        };
+        hook.visit(at(Site::MlpPost), post)
+    }
+
+    /// Applies the norm of the output, if there is one, to `x` `[batch, pos, d_model]`.
+    pub(crate) fn after_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+        let points = [Site::Ln2PostScale, Site::Ln2PostNormalized].map(|site| HookPoint::block(layer, site));
+        match &self.post_norm {
+            Some(norm) => norm.forward(x, points, hook),
+            None => x,
+        }
     }
 }

@@ -1,31 +1,34 @@
-//! Layer norm, with a hook point at its scale.
+//! Layer norm and RMSNorm, with a hook point at their scale.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
-use rewire_hooks::{Hook, HookPoint};
+use rewire_hooks::{Hook, HookPoint, NormKind};
 use rewire_tensor::{cast_like, to_f32};
 
 use crate::kernels::{moments, normalize};
 use crate::network::linear::frozen;
 
-/// Layer norm. It has no gain and bias once they are folded into the weights after it.
+/// A norm. It has no gain and bias once they are folded into the weights after it.
 #[derive(Module, Debug)]
 pub(crate) struct Norm<B: Backend> {
-    /// `[d_model]`.
+    /// `[width]`.
     pub(crate) gain: Option<Param<Tensor<B, 1>>>,
-    /// `[d_model]`.
+    /// `[width]`; RMSNorm has none.
     pub(crate) bias: Option<Param<Tensor<B, 1>>>,
     eps: f64,
+    #[module(skip)]
+    pub(crate) kind: NormKind,
 }
 
 impl<B: Backend> Norm<B> {
-    pub(crate) fn new(gain: Tensor<B, 1>, bias: Tensor<B, 1>, eps: f64) -> Self {
-        Self { gain: Some(frozen(gain)), bias: Some(frozen(bias)), eps }
+    pub(crate) fn new(kind: NormKind, gain: Tensor<B, 1>, bias: Option<Tensor<B, 1>>, eps: f64) -> Self {
+        Self { gain: Some(frozen(gain)), bias: bias.map(frozen), eps, kind }
     }
 
-    /// Removes and returns gain and bias, for folding.
-    pub(crate) fn take_affine(&mut self) -> Option<(Tensor<B, 1>, Tensor<B, 1>)> {
-        Some((self.gain.take()?.val(), self.bias.take()?.val()))
+    /// Removes and returns gain and bias, for folding. `None` if they are folded already.
+    pub(crate) fn take_affine(&mut self) -> Option<(Tensor<B, 1>, Option<Tensor<B, 1>>)> {
+        let gain = self.gain.take()?.val();
+        Some((gain, self.bias.take().map(|bias| bias.val())))
     }
 
     /// Applies the norm to `x` `[batch, pos, d_model]`. The hook is called at the points `scale`
@@ -36,9 +39,19 @@ impl<B: Backend> Norm<B> {
         [scale, normalized]: [HookPoint; 2],
         hook: &mut H,
     ) -> Tensor<B, 3> {
-        let (sigma, moments) = moments(to_f32(x.clone()), self.eps);
+        let (sigma, moments) = moments(to_f32(x.clone()), self.kind, self.eps);
         let sigma = hook.visit(scale, sigma); // [batch, pos, 1]
-        let affine = self.gain.as_ref().zip(self.bias.as_ref()).map(|(gain, bias)| (gain.val(), bias.val()));
-        hook.visit(normalized, cast_like(normalize(moments, sigma, affine), &x))
+        hook.visit(normalized, cast_like(self.normalized(moments, sigma), &x))
+    }
+
+    /// Applies the norm to each head of `x` `[batch, pos, head, d_head]`.
+    pub(crate) fn of_heads(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [batch, pos, heads, d_head] = x.dims();
+        let (sigma, moments) = moments(to_f32(x.clone().reshape([batch, pos * heads, d_head])), self.kind, self.eps);
+        cast_like(self.normalized(moments, sigma).reshape([batch, pos, heads, d_head]), &x)
+    }
+
+    fn normalized(&self, moments: crate::kernels::Moments<B>, sigma: Tensor<B, 3>) -> Tensor<B, 3> {
+        normalize(moments, sigma, self.gain.as_ref().map(Param::val), self.bias.as_ref().map(Param::val))
     }
 }

@@ -4,11 +4,10 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::Hook;
 
-use crate::config::Positions;
+use crate::network::attention::HeadInput;
 use crate::network::linear::linear;
-use crate::network::rotary::Rotary;
+use crate::network::rotary::{Rotary, Turning};
 use crate::network::transformer::Transformer;
-use crate::weights::named::HeadInput;
 
 impl<B: Backend> Transformer<B> {
     /// Applies the norm before attention of block `layer` to vectors `[batch, pos, d_model]`.
@@ -29,8 +28,8 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].mlp_norm(x, layer, hook)
     }
 
-    /// Returns the MLP output of block `layer` for the norm output `normalized`, both
-    /// `[batch, pos, d_model]`. `hook` sees the neurons and the output.
+    /// Returns the MLP output of block `layer`, as it is added to the residual stream, for the norm
+    /// output `normalized`, both `[batch, pos, d_model]`. `hook` sees the neurons and the output.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -38,9 +37,30 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].mlp.forward(normalized, layer, hook)
     }
 
+    /// Applies the norm after attention of block `layer` to the sum of its heads' outputs
+    /// `[batch, pos, d_model]`, biases included. Returns it unchanged for models without that norm.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn after_attention_norm(&self, layer: usize, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.blocks[layer].attention.after_norm(x, layer, &mut ())
+    }
+
+    /// Applies the norm after the MLP of block `layer` to the MLP's output `[batch, pos, d_model]`.
+    /// Returns it unchanged for models without that norm.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn after_mlp_norm(&self, layer: usize, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.blocks[layer].mlp.after_norm(x, layer, &mut ())
+    }
+
     /// Returns the queries, keys or values of some heads of block `layer`, before the rotary
-    /// embedding: `[batch, pos, head, d_head]`. Heads are in the given order. `normalized` is the
-    /// norm's output, `[batch, pos, d_model]`.
+    /// embedding and after a norm on queries or keys: `[batch, pos, head, d_head]`. Heads, or
+    /// key/value heads for keys and values, are in the given order. `normalized` is the norm's
+    /// output, `[batch, pos, d_model]`.
     ///
     /// # Panics
     /// If the model has no block `layer`, or the block has no such head.
@@ -59,11 +79,13 @@ impl<B: Backend> Transformer<B> {
         let w = self.w_head_input(layer, input).select(0, index.clone());
         let w = w.permute([1, 0, 2]).reshape([d_model, heads.len() * d_head]);
         let b = self.b_head_input(layer, input).select(0, index).reshape([heads.len() * d_head]);
-        linear(normalized, w, b).reshape([batch, pos, heads.len(), d_head])
+        let found = linear(normalized, w, b).reshape([batch, pos, heads.len(), d_head]);
+        self.blocks[layer].attention.normed(input, found)
     }
 
     /// Mixes values by causal attention of block `layer` from queries to keys (rotated in rotary
-    /// models). All tensors are `[batch, pos, head, d_head]`, and may hold any of the heads.
+    /// models). All tensors are `[batch, pos, head, d_head]`, and may hold any of the heads. If there
+    /// are fewer keys and values than queries, equal groups of queries share them.
     ///
     /// The tensors cover whole prompts, or the positions after `earlier`. `earlier` holds keys and
     /// values of the positions before, `[prompts, earlier, head, d_head]`. Row `r` of the batch
@@ -87,9 +109,9 @@ impl<B: Backend> Transformer<B> {
     /// per row. Returns them unchanged for models without rotary positions.
     #[must_use]
     pub fn after_rotary(&self, x: Tensor<B, 4>, positions: &[usize]) -> Tensor<B, 4> {
-        match self.config.positions {
-            Positions::Rotary { dims, base } => Rotary::each(dims, base, positions, 1, &x.device()).rotate(x),
-            Positions::Learned => x,
+        match Turning::of(&self.config) {
+            Some(turning) => Rotary::each(turning, positions, 1, &x.device()).rotate(x),
+            None => x,
         }
     }
 

@@ -13,11 +13,11 @@ use std::vec::IntoIter;
 
 use burn::tensor::{Int, Tensor, backend::Backend};
 
-use crate::config::{Positions, TransformerConfig};
+use crate::config::TransformerConfig;
 use crate::error::ModelError;
 use crate::network::attention::{AttentionContext, KeysValues, ReadRows};
 use crate::network::block::Midway;
-use crate::network::rotary::Rotary;
+use crate::network::rotary::{Rotary, Turning};
 use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};
 
 /// The segments of one run, checked against the model.
@@ -36,7 +36,7 @@ pub(crate) struct Segments<B: Backend> {
     prefix: Option<Prefix<B>>,
     /// Rotation angles of the computed positions, in rotary models.
     rotary: Option<Rotary<B>>,
-    positions: Positions,
+    turning: Option<Turning>,
     readout: Readout,
     last_block: LastBlock,
     n_layers: usize,
@@ -59,10 +59,8 @@ impl<B: Backend> Segments<B> {
         check_starts(&run, config)?;
         check_positions(&run, config, first)?;
         check_readout(&run, config, first)?;
-        let rotary = match config.positions {
-            Positions::Rotary { dims, base } => Some(Rotary::shared(dims, base, first..first + pos, device)),
-            Positions::Learned => None,
-        };
+        let turning = Turning::of(config);
+        let rotary = turning.map(|turning| Rotary::shared(turning, first..first + pos, device));
         let Run { start, joining, prefix, readout, last_block, stop_at } = run;
         let (mut tokens, mut rows, mut entering) = (None, 0, Vec::new());
         for start in [start].into_iter().chain(joining) {
@@ -75,7 +73,7 @@ impl<B: Backend> Segments<B> {
             }
         }
         let entering = entering.into_iter().peekable();
-        let (positions, n_layers, device) = (config.positions, config.n_layers, device.clone());
+        let (n_layers, device) = (config.n_layers, device.clone());
         Ok(Self {
             tokens,
             entering,
@@ -84,7 +82,7 @@ impl<B: Backend> Segments<B> {
             pos,
             prefix,
             rotary,
-            positions,
+            turning,
             readout,
             last_block,
             n_layers,
@@ -138,10 +136,8 @@ impl<B: Backend> Segments<B> {
     /// Returns the properties of the run that attention in block `layer` needs.
     pub(crate) fn attention(&self, layer: usize) -> AttentionContext<B> {
         let read = if self.narrows(layer) { self.read_rows(0..self.rows) } else { None };
-        let rotary = self.rotary.clone().map(|keys| match (&read, &self.positions) {
-            (Some(read), Positions::Rotary { dims, base }) => {
-                [Rotary::each(*dims, *base, &read.positions, read.per_row, &self.device), keys]
-            }
+        let rotary = self.rotary.clone().map(|keys| match (&read, self.turning) {
+            (Some(read), Some(turning)) => [Rotary::each(turning, &read.positions, read.per_row, &self.device), keys],
             _ => [keys.clone(), keys],
         });
         let earlier = self.prefix.as_ref().map(|prefix| prefix.keys_values[layer].clone());

@@ -7,12 +7,13 @@ use rewire_tensor::{matmul, to_f32};
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
+use crate::kernels::soft_capped;
 use crate::network::block::Block;
 use crate::network::norm::Norm;
 use crate::network::run::Run;
 use crate::network::segments::Segments;
 
-/// A GPT-2- or GPT-NeoX-style language model.
+/// A language model of one of the supported [families](crate::Architecture).
 ///
 /// ```text
 /// tokens -> embed -> block 0 .. block n-1 -> final norm -> unembed(readout)
@@ -112,6 +113,10 @@ impl<B: Backend> Transformer<B> {
         let [batch, pos] = tokens.dims();
         let d_model = self.config.d_model;
         let embedded = self.w_e.val().select(0, tokens.reshape([batch * pos])).reshape([batch, pos, d_model]);
+        let embedded = match self.config.embedding_scale {
+            Some(scale) => embedded * scale,
+            None => embedded,
+        };
         let embedded = hook.visit(HookPoint::Embed, embedded);
         match &self.w_pos {
             None => embedded,
@@ -153,6 +158,9 @@ impl<B: Backend> Transformer<B> {
                 None => b_u.val(),
             };
             logits = logits + b_u.reshape([1, n_columns]);
+        }
+        if let Some(cap) = self.config.logit_cap {
+            logits = soft_capped(logits, cap);
         }
         logits.reshape([batch, pos, n_columns])
     }

@@ -7,15 +7,18 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
+use rewire_hooks::NormKind;
 
-use crate::config::{Positions, TransformerConfig};
-use crate::files::layout::{self, WeightName};
+use crate::config::{MlpKind, Positions, TransformerConfig};
+use crate::files::layout;
+use crate::kernels::queries::ScoreRule;
 use crate::network::attention::Attention;
 use crate::network::block::Block;
 use crate::network::linear::frozen;
-use crate::network::mlp::Mlp;
+use crate::network::mlp::{Gate, Mlp};
 use crate::network::norm::Norm;
 use crate::network::transformer::Transformer;
+use crate::weights::weight_name::WeightName;
 
 impl<B: Backend> Transformer<B> {
     /// Returns a model with random weights, for tests and benchmarks. The weights are large enough
@@ -63,7 +66,7 @@ impl<B: Backend> Transformer<B> {
             let shape = layout::shape(config, part);
             let len = shape.iter().product();
             let values = match part {
-                WeightName::Ln1Gain | WeightName::Ln2Gain | WeightName::FinalGain => vec![1.0; len],
+                gain if gain.is_gain() => vec![1.0; len],
                 _ if shape.len() == 1 => vec![0.0; len],
                 WeightName::WO | WeightName::WOut => {
                     normal(&mut rng, len, 0.0, deviation / (2.0 * config.n_layers as f32).sqrt())
@@ -75,12 +78,18 @@ impl<B: Backend> Transformer<B> {
         match made {
             Ok(model) => {
                 let mut model = model.map(&mut Track);
-                // Without attention biases, the zeros in their place are constants.
-                if !config.attention_bias {
-                    for attention in model.blocks.iter_mut().map(|block| &mut block.attention) {
-                        attention.b_qkv = frozen(attention.b_qkv.val().set_require_grad(false));
-                        attention.b_o = frozen(attention.b_o.val().set_require_grad(false));
+                // The zeros in the place of biases that the model does not have are constants.
+                let constant = |part, b: &mut Param<Tensor<B, 1>>| {
+                    if !layout::is_stored(config, part) {
+                        *b = frozen(b.val().set_require_grad(false));
                     }
+                };
+                for Block { attention, mlp, .. } in &mut model.blocks {
+                    constant(WeightName::BQkv, &mut attention.b_qkv);
+                    constant(WeightName::BO, &mut attention.b_o);
+                    constant(WeightName::BIn, &mut mlp.b_in);
+                    constant(WeightName::BOut, &mut mlp.b_out);
+                    mlp.gate.iter_mut().for_each(|gate| constant(WeightName::BGate, &mut gate.b));
                 }
                 model
             }
@@ -116,30 +125,58 @@ impl<B: Backend> Transformer<B> {
                 true => values(part, layer),
                 false => Ok(Tensor::zeros([length(config, part)], &device)),
             };
-            let ln1 = Norm::new(vector(WeightName::Ln1Gain)?, vector(WeightName::Ln1Bias)?, config.norm_eps);
-            let ln2 = Norm::new(vector(WeightName::Ln2Gain)?, vector(WeightName::Ln2Bias)?, config.norm_eps);
+            let norm = |gain, bias| Norm::new(config.norm, gain, bias, config.norm_eps);
+            let has_bias = config.norm == NormKind::Layer;
+            let mut norms = Vec::new();
+            for [gain, bias] in [[WeightName::Ln1Gain, WeightName::Ln1Bias], [WeightName::Ln2Gain, WeightName::Ln2Bias]]
+            {
+                let gain = vector(gain)?;
+                norms.push(norm(gain, if has_bias { Some(vector(bias)?) } else { None }));
+            }
+            let [ln1, ln2] = norms.try_into().expect("two norms");
             let [b_qkv, b_o] = [frozen(vector(WeightName::BQkv)?), frozen(vector(WeightName::BO)?)];
             let [b_in, b_out] = [frozen(vector(WeightName::BIn)?), frozen(vector(WeightName::BOut)?)];
+            let b_gate = vector(WeightName::BGate)?;
             let mut matrix = |part| Ok(matrix(config, part, values(part, layer)?));
             let [w_qkv, w_o] = [matrix(WeightName::WQkv)?, matrix(WeightName::WO)?];
             let [w_in, w_out] = [matrix(WeightName::WIn)?, matrix(WeightName::WOut)?];
+            let gate = match config.mlp {
+                MlpKind::Plain => None,
+                MlpKind::Gated => Some(Gate { w: matrix(WeightName::WGate)?, b: frozen(b_gate) }),
+            };
+            let mut gained = |part| match layout::is_stored(config, part) {
+                true => Ok(Some(norm(values(part, layer)?, None))),
+                false => Ok(None),
+            };
+            let [query_norm, key_norm] = [gained(WeightName::QueryGain)?, gained(WeightName::KeyGain)?];
+            let [after_attention, after_mlp] =
+                [gained(WeightName::AfterAttentionGain)?, gained(WeightName::AfterMlpGain)?];
+            let (divisor, cap, window) = (config.score_divisor(layer), config.score_cap, config.window(layer));
             blocks.push(Block {
                 ln1,
                 attention: Attention {
                     w_qkv,
                     b_qkv,
+                    query_norm,
+                    key_norm,
                     w_o,
                     b_o,
+                    post_norm: after_attention,
                     n_heads: config.n_heads,
-                    score_divisor: config.score_divisor(layer),
+                    n_key_value_heads: config.n_key_value_heads(),
+                    rule: ScoreRule { divisor, cap, window },
                 },
                 ln2,
-                mlp: Mlp { w_in, b_in, w_out, b_out, activation: config.activation },
+                mlp: Mlp { w_in, b_in, gate, w_out, b_out, post_norm: after_mlp, activation: config.activation },
                 parallel: config.parallel_block,
             });
         }
-        let final_norm =
-            Norm::new(values(WeightName::FinalGain, 0)?, values(WeightName::FinalBias, 0)?, config.norm_eps);
+        let gain = values(WeightName::FinalGain, 0)?;
+        let bias = match config.norm {
+            NormKind::Layer => Some(values(WeightName::FinalBias, 0)?),
+            NormKind::Rms => None,
+        };
+        let final_norm = Norm::new(config.norm, gain, bias, config.norm_eps);
         let w_u = match config.tied_unembedding {
             true => None,
             false => Some(matrix(config, WeightName::WU, values(WeightName::WU, 0)?)),
@@ -161,6 +198,12 @@ impl<B: Backend> Transformer<B> {
             WeightName::Ln1Bias => host(block.ln1.bias.as_ref()?),
             WeightName::WQkv => host(&block.attention.w_qkv),
             WeightName::BQkv => host(&block.attention.b_qkv),
+            WeightName::QueryGain => host(block.attention.query_norm.as_ref()?.gain.as_ref()?),
+            WeightName::KeyGain => host(block.attention.key_norm.as_ref()?.gain.as_ref()?),
+            WeightName::AfterAttentionGain => host(block.attention.post_norm.as_ref()?.gain.as_ref()?),
+            WeightName::AfterMlpGain => host(block.mlp.post_norm.as_ref()?.gain.as_ref()?),
+            WeightName::WGate => host(&block.mlp.gate.as_ref()?.w),
+            WeightName::BGate => host(&block.mlp.gate.as_ref()?.b),
             WeightName::WO => host(&block.attention.w_o),
             WeightName::BO => host(&block.attention.b_o),
             WeightName::Ln2Gain => host(block.ln2.gain.as_ref()?),
@@ -185,7 +228,7 @@ fn length(config: &TransformerConfig, part: WeightName) -> usize {
 fn random_as(config: &TransformerConfig, part: WeightName) -> [f32; 2] {
     let shape = layout::shape(config, part);
     match part {
-        WeightName::Ln1Gain | WeightName::Ln2Gain | WeightName::FinalGain => [1.0, 0.2],
+        gain if gain.is_gain() => [1.0, 0.2],
         WeightName::WE => [0.0, 0.5],
         WeightName::WPos => [0.0, 0.2],
         _ if shape.len() == 1 => [0.0, 0.1],

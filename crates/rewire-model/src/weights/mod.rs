@@ -5,3 +5,4 @@ pub(crate) mod init;
 pub(crate) mod named;
 pub(crate) mod precision;
 pub(crate) mod processing;
+pub(crate) mod weight_name;

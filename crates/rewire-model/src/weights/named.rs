@@ -4,44 +4,36 @@ use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_tensor::{to_f32, zeros_like};
 
-use crate::kernels::activate;
-use crate::network::linear::linear;
+use crate::config::TransformerConfig;
+use crate::network::attention::HeadInput;
 use crate::network::transformer::Transformer;
 
-/// One of the three input projections of a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HeadInput {
-    /// Queries.
-    Q,
-    /// Keys.
-    K,
-    /// Values.
-    V,
-}
-
 impl<B: Backend> Transformer<B> {
-    /// Returns `W_Q`, `W_K` or `W_V` of block `layer`, `[head, d_model, d_head]`.
+    /// Returns `W_Q`, `W_K` or `W_V` of block `layer`, `[head, d_model, d_head]`, with a head for each
+    /// key/value head for `W_K` and `W_V`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
     #[must_use]
     pub fn w_head_input(&self, layer: usize, input: HeadInput) -> Tensor<B, 3> {
-        let config = &self.config;
-        let width = config.n_heads * config.d_head;
-        let w = self.blocks[layer].attention.w_qkv.val().narrow(1, input as usize * width, width);
-        w.reshape([config.d_model, config.n_heads, config.d_head]).permute([1, 0, 2])
+        let TransformerConfig { d_model, d_head, .. } = self.config;
+        let attention = &self.blocks[layer].attention;
+        let [from, width] = attention.columns(input);
+        let w = attention.w_qkv.val().narrow(1, from, width);
+        w.reshape([d_model, width / d_head, d_head]).permute([1, 0, 2])
     }
 
-    /// Returns `b_Q`, `b_K` or `b_V` of block `layer`, `[head, d_head]`.
+    /// Returns `b_Q`, `b_K` or `b_V` of block `layer`, `[head, d_head]`, with a head for each
+    /// key/value head for `b_K` and `b_V`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
     #[must_use]
     pub fn b_head_input(&self, layer: usize, input: HeadInput) -> Tensor<B, 2> {
-        let config = &self.config;
-        let width = config.n_heads * config.d_head;
-        let b = self.blocks[layer].attention.b_qkv.val().narrow(0, input as usize * width, width);
-        b.reshape([config.n_heads, config.d_head])
+        let d_head = self.config.d_head;
+        let attention = &self.blocks[layer].attention;
+        let [from, width] = attention.columns(input);
+        attention.b_qkv.val().narrow(0, from, width).reshape([width / d_head, d_head])
     }
 
     /// Returns the gain of the norm before attention of block `layer`, `[d_model]`, or `None` once
@@ -80,9 +72,9 @@ impl<B: Backend> Transformer<B> {
         self.blocks[layer].attention.b_o.val()
     }
 
-    /// Returns the neurons of block `layer`, after the activation function, for a residual stream
-    /// of zeros: `[d_mlp]`. They are the activation function of `b_in`. If the norm is not folded,
-    /// its bias is added through `W_in`.
+    /// Returns the neurons of block `layer`, as the output projection reads them, for a residual
+    /// stream of zeros: `[d_mlp]`. They are the activation function of `b_in`. If the norm is not
+    /// folded, its bias is added through `W_in`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -92,11 +84,11 @@ impl<B: Backend> Transformer<B> {
         let mlp = &block.mlp;
         let zeros = zeros_like([1, 1, self.config.d_model], &mlp.w_in.val());
         let read = block.mlp_norm(zeros, layer, &mut ());
-        let pre = linear(read, mlp.w_in.val(), mlp.b_in.val());
-        activate(pre, mlp.activation).reshape([self.config.d_mlp])
+        mlp.neurons(read, layer, &mut ()).reshape([self.config.d_mlp])
     }
 
-    /// Returns `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`.
+    /// Returns `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`. In a gated MLP, they
+    /// make the factor of the activated gate.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -104,6 +96,16 @@ impl<B: Backend> Transformer<B> {
     pub fn mlp_in(&self, layer: usize) -> (Tensor<B, 2>, Tensor<B, 1>) {
         let mlp = &self.blocks[layer].mlp;
         (mlp.w_in.val(), mlp.b_in.val())
+    }
+
+    /// Returns `W_gate` `[d_model, d_mlp]` and `b_gate` `[d_mlp]` of block `layer`, or `None` if the
+    /// MLP is not gated.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn mlp_gate(&self, layer: usize) -> Option<(Tensor<B, 2>, Tensor<B, 1>)> {
+        self.blocks[layer].mlp.gate.as_ref().map(|gate| (gate.w.val(), gate.b.val()))
     }
 
     /// Returns `W_out` `[d_mlp, d_model]` and `b_out` `[d_model]` of block `layer`.

@@ -36,6 +36,10 @@ impl<B: Backend> Transformer<B> {
             for b in [&mut attention.b_qkv, &mut attention.b_o, &mut mlp.b_in, &mut mlp.b_out] {
                 cast(b, precision);
             }
+            if let Some(gate) = &mut mlp.gate {
+                cast(&mut gate.w, precision);
+                cast(&mut gate.b, precision);
+            }
         }
         self
     }

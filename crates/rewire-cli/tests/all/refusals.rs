@@ -170,6 +170,8 @@ fn meaningless_sweep_arguments_are_refused() {
     assert_refused_in(&nowhere, &["sweep", "--pairs", "absent.jsonl"], &["absent.jsonl", "No such file"]);
     assert_refused_in(&nowhere, &["sweep"], &["--pairs"]);
     assert_refused_in(&nowhere, &["reproduce-ioi", "--corruption", "swap"], &["swap", "s2-io"]);
+    let unfetched = ["smollm2 is not fetched", "no-cache/hub/rewire/smollm2/SmolLM2", "`cargo xtask fetch-smollm2`"];
+    assert_refused_in(&nowhere, &["pairs", "check", "absent.jsonl", "--model", "smollm2"], &unfetched);
 }
 
 #[test]

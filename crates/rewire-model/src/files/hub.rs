@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rewire_hub::{Access, HubClient, HubConfig, HubError, HubErrorKind, Notice, Progress, RepoId, Snapshot, shown};
+use rewire_hub::{
+    Access, HubClient, HubConfig, HubError, HubErrorKind, Notice, Progress, RepoId, SMOLLM2, Snapshot, shown,
+};
 
 use crate::error::ModelError;
 use crate::files::gguf::is_gguf;
@@ -50,7 +52,7 @@ pub fn resolve_repository(name: &str) -> Result<(String, String), ModelError> {
     match known.or_else(given) {
         Some(repository) if !revision.is_empty() => Ok((repository + &file, revision.to_owned())),
         _ => {
-            let known: Vec<_> = KNOWN.iter().map(|(short, _)| *short).collect();
+            let known: Vec<_> = KNOWN.iter().map(|(short, _)| *short).chain([SMOLLM2.name]).collect();
             Err(ModelError::UnknownModel { name: shown(name), known: known.join(", ") })
         }
     }

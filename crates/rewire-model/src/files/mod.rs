@@ -11,6 +11,8 @@ pub(crate) mod hub;
 pub(crate) mod layout;
 pub(crate) mod load;
 pub(crate) mod model_files;
+#[cfg(feature = "hub")]
+pub(crate) mod packaged;
 pub(crate) mod prefix;
 pub(crate) mod save;
 pub(crate) mod tensors;

@@ -24,7 +24,7 @@ use crate::output::say;
 /// The flags of every command that runs a model.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
-    /// Name, hub repository, directory or GGUF file of the model.
+    /// Name, directory or GGUF file of the model.
     ///
     /// toy-gpt2 and toy-neox are in this program. gpt2, gpt2-medium, .., pythia-160m, .. and
     /// owner/name come from the hub, each with an optional @revision. FILE.gguf is a file on disk,

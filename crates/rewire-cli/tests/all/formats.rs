@@ -234,8 +234,11 @@ fn rows_of_mib_and_blimp_that_lack_a_field_are_explained() {
 #[test]
 fn ids_of_another_tokenizer_and_empty_cells_are_refused() {
     let header = "clean,corrupted,country_idx,corrupted_country_idx,country,corrupted_country";
-    let row = format!("{header}\n\"{JOHN}\",\"{MARY}\",8037,5,Mary,John\n");
+    let [_, john] = ids(tempfile::tempdir().unwrap().path());
+    let row = format!("{header}\n\"{JOHN}\",\"{MARY}\",8037,{john},Mary,John\n");
     assert_refused(&row, &[], &["line 2", "token id 8037 is outside the vocabulary"]);
+    let row = format!("{header}\n\"{JOHN}\",\"{MARY}\",{john},5,John,Mary\n");
+    assert_refused(&row, &[], &["line 2", "token id 5 is", "the ids are of another tokenizer"]);
     let empty = format!("clean,corrupted,answer,wrong_answer\n\"{JOHN}\",,Mary,John\n");
     assert_refused(&empty, &[], &["line 2", "the column `corrupted` is empty"]);
 }

@@ -80,7 +80,7 @@ fn greater_than_years_are_tokens_of_two_digits() {
     // GPT-2 has one token for the year 1800.
     let whole = format!("clean,corrupted,correct_idx\n{},10\n", row(1800, 1801));
     let words =
-        ["pairs, line 2: the clean prompt has 13 tokens and the corrupted prompt has 14", "clean is  1800| to|"];
+        ["pairs, line 2: the clean prompt has 13 tokens and the corrupted prompt has 14", "clean is \" 1800| to|"];
     assert_refused(&directory, &whole, &[], &words);
 }
 

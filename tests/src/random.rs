@@ -4,10 +4,11 @@ use proptest::prelude::*;
 use rewire_model::{Activation, Architecture, Positions, RotaryScaling, SlidingWindow, TransformerConfig};
 use rewire_tasks::{PromptPair, PromptPairs, WholeAnswers};
 
-/// Draws a transformer configuration of any family without norms after attention and MLP, with 1 to 4
-/// layers and at least 8 dimensions. In 4 dimensions a norm's variance can be so small that it
-/// magnifies float32 rounding: of 160 models with 4 dimensions the worst had 1.75 times the tolerance
-/// of [`rounding`], of 800 with 8 to 24 dimensions 0.2 times; in float64 both engines agreed exactly.
+/// Draws a transformer configuration of any family without norms after attention and MLP, with 1 to
+/// 4 layers and at least 8 dimensions. In 4 dimensions a norm's variance can be so small that it
+/// magnifies float32 rounding: of 160 models with 4 dimensions the worst had 1.75 times the
+/// tolerance of [`rounding`], of 800 with 8 to 24 dimensions 0.2 times; in float64 both engines
+/// agreed exactly.
 ///
 /// [`rounding`]: crate::compare::rounding
 pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
@@ -21,8 +22,8 @@ pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
     ])
 }
 
-/// Draws a transformer configuration of any family, as [`any_config`], for properties that also hold
-/// with norms after attention and MLP.
+/// Draws a transformer configuration of any family, as [`any_config`], for properties that also
+/// hold with norms after attention and MLP.
 pub fn any_family() -> impl Strategy<Value = TransformerConfig> {
     of_families(&Architecture::ALL)
 }
@@ -48,8 +49,8 @@ fn of_families(families: &'static [Architecture]) -> impl Strategy<Value = Trans
     )
 }
 
-/// Returns a configuration of Llama or one of its variants, with `sharing` heads to each of `shared`
-/// key/value heads.
+/// Returns a configuration of Llama or one of its variants, with `sharing` heads to each of
+/// `shared` key/value heads.
 fn like_llama(
     family: Architecture,
     [layers, shared, sharing]: [usize; 3],

@@ -47,7 +47,8 @@ pub(crate) fn read(
     }
 }
 
-/// Returns the window of `size` keys in the layers that `slides` accepts. `None` if no layer has it.
+/// Returns the window of `size` keys in the layers that `slides` accepts. `None` if no layer has
+/// it.
 pub(crate) fn in_layers(
     n_layers: usize,
     size: Option<usize>,

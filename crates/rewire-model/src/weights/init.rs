@@ -168,8 +168,8 @@ fn matrix<B: Backend>(config: &TransformerConfig, part: WeightName, values: Tens
     frozen(values.reshape([shape[0], shape[1]]))
 }
 
-/// Builds a block. `values` returns each weight that the files hold. The order of its calls decides the
-/// weights of random models.
+/// Builds a block. `values` returns each weight that the files hold. The order of its calls decides
+/// the weights of random models.
 fn block<B: Backend, E>(
     config: &TransformerConfig,
     layer: usize,

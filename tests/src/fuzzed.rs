@@ -55,8 +55,8 @@ pub fn pairs(bytes: &[u8]) {
     }
 }
 
-/// Reads a `config.json`, and loads the weights of a toy model with it: those of the same architecture,
-/// if there is one.
+/// Reads a `config.json`, and loads the weights of a toy model with it: those of the same
+/// architecture, if there is one.
 ///
 /// # Panics
 /// If the reader has a bug.

@@ -22,8 +22,8 @@ pub fn any_config() -> impl Strategy<Value = TransformerConfig> {
     ])
 }
 
-/// Draws a transformer configuration of any family, as [`any_config`], for properties that also hold
-/// with norms after attention and MLP.
+/// Draws a transformer configuration of any family, as [`any_config`], for properties that also
+/// hold with norms after attention and MLP.
 pub fn any_family() -> impl Strategy<Value = TransformerConfig> {
     of_families(&Architecture::ALL)
 }
@@ -49,8 +49,8 @@ fn of_families(families: &'static [Architecture]) -> impl Strategy<Value = Trans
     )
 }
 
-/// Returns a configuration of Llama or one of its variants, with `sharing` heads to each of `shared`
-/// key/value heads.
+/// Returns a configuration of Llama or one of its variants, with `sharing` heads to each of
+/// `shared` key/value heads.
 fn like_llama(
     family: Architecture,
     [layers, shared, sharing]: [usize; 3],

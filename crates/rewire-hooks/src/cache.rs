@@ -13,8 +13,9 @@ use crate::point::{HookPoint, Site};
 /// per token and layer, `4 * (7 d_model + 4 n_heads d_head + 2 d_mlp + 2 n_heads n_pos + 2)` bytes
 /// in float32. Parallel blocks cost one `d_model` less, rotary models two `n_heads d_head` more,
 /// gated MLPs one `d_mlp` more, and norms after attention and MLP four `d_model` more. With
-/// grouped-query attention, keys and values cost less. The points outside the layers cost about `12 d_model` bytes per token. To record only some
-/// points, use [`Recorder::filtered`](crate::Recorder::filtered).
+/// grouped-query attention, keys and values cost less. The points outside the layers cost about `12
+/// d_model` bytes per token. To record only some points, use
+/// [`Recorder::filtered`](crate::Recorder::filtered).
 #[derive(Debug, Clone)]
 pub struct ActivationCache<B: Backend> {
     stored: BTreeMap<HookPoint, AnyRank<B>>,

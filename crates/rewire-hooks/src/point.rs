@@ -40,8 +40,8 @@ pub enum NormKind {
 }
 
 impl NormKind {
-    /// Returns the vectors `x`, along their last axis, as the norm sees them before it divides by its
-    /// scale: centered by a layer norm, unchanged by RMSNorm.
+    /// Returns the vectors `x`, along their last axis, as the norm sees them before it divides by
+    /// its scale: centered by a layer norm, unchanged by RMSNorm.
     #[must_use]
     pub fn centered<B: Backend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self {
@@ -54,8 +54,8 @@ impl NormKind {
 /// The two observable stages of a norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum NormSite {
-    /// The scale that divides the input, `[batch, pos, 1]`: `sqrt(var + eps)` in a layer norm, which
-    /// centers its input, and `sqrt(mean of squares + eps)` in RMSNorm.
+    /// The scale that divides the input, `[batch, pos, 1]`: `sqrt(var + eps)` in a layer norm,
+    /// which centers its input, and `sqrt(mean of squares + eps)` in RMSNorm.
     Scale,
     /// The norm's output, with gain and bias if the model has them; `[batch, pos, d_model]`.
     Normalized,
@@ -116,8 +116,8 @@ pub enum Site {
     Ln2PostScale,
     /// Output of the norm after the MLP.
     Ln2PostNormalized,
-    /// The MLP output, which is added to the residual stream: after the norm after the MLP, if there
-    /// is one.
+    /// The MLP output, which is added to the residual stream: after the norm after the MLP, if
+    /// there is one.
     MlpOut,
     /// The residual stream that leaves the block.
     ResidPost,

@@ -324,8 +324,8 @@ impl TransformerConfig {
         self.n_heads / self.n_key_value_heads().max(1)
     }
 
-    /// Returns the number of heads of the activation at a site: key/value heads for keys and values,
-    /// and attention heads for all others.
+    /// Returns the number of heads of the activation at a site: key/value heads for keys and
+    /// values, and attention heads for all others.
     #[must_use]
     pub fn heads_at(&self, site: Site) -> usize {
         match site {

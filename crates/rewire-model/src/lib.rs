@@ -1,5 +1,5 @@
-//! Transformer language models on burn, as one hooked forward: GPT-2, GPT-NeoX, Llama, Mistral, Qwen2,
-//! Qwen3 and Gemma-2.
+//! Transformer language models on burn, as one hooked forward: GPT-2, GPT-NeoX, Llama, Mistral,
+//! Qwen2, Qwen3 and Gemma-2.
 //!
 //! Use this crate to load a language model, and to run it while a [`Hook`](rewire_hooks::Hook) sees
 //! or edits every activation. One [`Transformer`] serves all families, and it has one

@@ -34,7 +34,7 @@ fn directories() -> Vec<PathBuf> {
     let further = std::env::var_os("REWIRE_FAMILIES").map(PathBuf::from);
     let entries = |directory: PathBuf| std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let is_one = |path: &PathBuf| {
-        let config = std::fs::read_to_string(path.join("model/config.json")).unwrap_or_default();
+        let Ok(config) = std::fs::read_to_string(path.join("model/config.json")) else { return false };
         path.join("results.safetensors").is_file() && !["\"gpt2\"", "\"gpt_neox\""].iter().any(|n| config.contains(n))
     };
     let mut found: Vec<PathBuf> = [Some(own), further].into_iter().flatten().flat_map(entries).filter(is_one).collect();

@@ -22,8 +22,8 @@ use crate::run::record::effect_scale;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum NormJacobian {
-    /// The norm's scale is frozen at its value in the base run: the norm divides by a constant, and a
-    /// layer norm also centers.
+    /// The norm's scale is frozen at its value in the base run: the norm divides by a constant, and
+    /// a layer norm also centers.
     Frozen,
     /// The norm is differentiated in full: moving the residual stream also moves the scale.
     Exact,

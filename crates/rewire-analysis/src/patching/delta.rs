@@ -3,9 +3,10 @@
 //!
 //! Blocks add the outputs of heads, MLPs and neurons to the residual stream. The change by such a
 //! node is the source activation minus the base activation, multiplied by the weights that write to
-//! the stream. Queries, keys, values and patterns change the mixed values of the heads that use them.
-//! These are recomputed from the cached queries, keys, values and patterns. If a norm stands between
-//! the heads or neurons and the stream, it is computed anew on the cached output plus the change.
+//! the stream. Queries, keys, values and patterns change the mixed values of the heads that use
+//! them. These are recomputed from the cached queries, keys, values and patterns. If a norm stands
+//! between the heads or neurons and the stream, it is computed anew on the cached output plus the
+//! change.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -35,8 +36,8 @@ fn used(site: Site, config: &TransformerConfig) -> Site {
     }
 }
 
-/// Returns the site at which a component's change enters, if a norm stands between the component and
-/// the residual stream in models with post-norms.
+/// Returns the site at which a component's change enters, if a norm stands between the component
+/// and the residual stream in models with post-norms.
 fn before_norm(component: Component) -> Option<Site> {
     match component {
         Component::HeadQ
@@ -137,9 +138,9 @@ impl<B: Backend> Deltas<'_, B> {
         Ok(moved.mask_fill(still, 0.0))
     }
 
-    /// Returns the change of the residual stream for each unit of `slice`,
-    /// `[unit, prompts, pos, d_model]`. In models with post-norms, the change by heads and neurons is
-    /// that of the output of attention or MLP, before the norm after it.
+    /// Returns the change of the residual stream for each unit of `slice`, `[unit, prompts, pos,
+    /// d_model]`. In models with post-norms, the change by heads and neurons is that of the output
+    /// of attention or MLP, before the norm after it.
     pub(crate) fn change(
         &self,
         slice: &UnitSlice,
@@ -169,8 +170,8 @@ impl<B: Backend> Deltas<'_, B> {
         })
     }
 
-    /// Returns the change that each patched head or key/value head makes in the output of attention,
-    /// `[head, prompts, pos, d_model]`.
+    /// Returns the change that each patched head or key/value head makes in the output of
+    /// attention, `[head, prompts, pos, d_model]`.
     fn heads(&self, slice: &UnitSlice, component: Component, first: usize) -> Result<Tensor<B, 4>, CacheError> {
         let z = computed(self.mixed_values(slice, component)?, first);
         let [prompts, pos, n_heads, d_head] = z.dims();

@@ -47,8 +47,8 @@ pub enum ReceiverUpdate {
 pub struct FreezePolicy {
     /// Whether MLPs are recomputed, which makes them part of the paths.
     pub mlps: Recompute,
-    /// Whether the norms in front of MLPs and receiving heads keep the base run's scale. Norms after
-    /// attention and MLP are part of these, and are recomputed.
+    /// Whether the norms in front of MLPs and receiving heads keep the base run's scale. Norms
+    /// after attention and MLP are part of these, and are recomputed.
     pub norms: Recompute,
     /// How the second run updates the receivers.
     pub update: ReceiverUpdate,

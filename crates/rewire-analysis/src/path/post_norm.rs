@@ -8,8 +8,8 @@ use rewire_model::Transformer;
 /// Returns the change of the output of attention or MLP in `layer`, as it is added to the residual
 /// stream, if its heads or neurons write `change`; all are `[row, d_model]`.
 ///
-/// In models with post-norms, `site` is the site before the norm, and `base` returns its activation in
-/// the base run. In other models, `change` itself is the result.
+/// In models with post-norms, `site` is the site before the norm, and `base` returns its activation
+/// in the base run. In other models, `change` itself is the result.
 pub(super) fn after_norm<B: Backend, E>(
     model: &Transformer<B>,
     (layer, site): (usize, Site),

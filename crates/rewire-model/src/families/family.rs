@@ -6,8 +6,8 @@ use crate::config::{Architecture, TransformerConfig};
 use crate::files::fields::Fields;
 use crate::weights::weight_name::WeightName;
 
-/// A weight, and the names of its tensors in the files. `L` stands for the layer. A weight of several
-/// tensors consists of the rows of the first, then those of the next.
+/// A weight, and the names of its tensors in the files. `L` stands for the layer. A weight of
+/// several tensors consists of the rows of the first, then those of the next.
 pub(crate) type Tensors = &'static [(WeightName, &'static [&'static str])];
 
 /// A model family.

@@ -1,5 +1,5 @@
-//! Gemma-2: norms before and after attention and MLP with gains stored as `w - 1`, a scaled embedding,
-//! soft caps on scores and logits, and a sliding window in every second layer.
+//! Gemma-2: norms before and after attention and MLP with gains stored as `w - 1`, a scaled
+//! embedding, soft caps on scores and logits, and a sliding window in every second layer.
 
 use serde_json::{Value, json};
 

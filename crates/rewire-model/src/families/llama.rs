@@ -1,5 +1,5 @@
-//! Llama 2 and 3, and SmolLM2: grouped-query attention, RMSNorm, a gated MLP, rotary positions on the
-//! whole head. The biases of attention and MLP are options.
+//! Llama 2 and 3, and SmolLM2: grouped-query attention, RMSNorm, a gated MLP, rotary positions on
+//! the whole head. The biases of attention and MLP are options.
 
 use serde_json::Value;
 

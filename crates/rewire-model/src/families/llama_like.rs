@@ -8,7 +8,8 @@ use crate::families::rope;
 use crate::files::fields::{Fields, name_of};
 use crate::weights::weight_name::WeightName;
 
-/// The tensors of Llama, Mistral, Qwen2 and Qwen3. A model has those that its configuration implies.
+/// The tensors of Llama, Mistral, Qwen2 and Qwen3. A model has those that its configuration
+/// implies.
 pub(crate) const TENSORS: Tensors = &[
     (WeightName::WE, &["model.embed_tokens.weight"]),
     (WeightName::Ln1Gain, &["model.layers.L.input_layernorm.weight"]),

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use crate::config::{Architecture, SlidingWindow, TransformerConfig};
+use crate::config::{Architecture, TransformerConfig};
 use crate::families::family::{Family, Gains, Orientation, QkvRows};
 use crate::families::llama_like::{self, Common, TENSORS};
+use crate::families::windows;
 use crate::files::fields::Fields;
 
 // What transformers takes for fields that the file lacks.
@@ -28,9 +29,8 @@ fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {
     let config = llama_like::read(fields, common)?;
     // Null means no window.
     let size = fields.size_or("sliding_window", WINDOW)?;
-    let layers = (0..config.n_layers).collect();
     Ok(TransformerConfig {
-        sliding_window: size.map(|size| SlidingWindow { size, layers }),
+        sliding_window: windows::in_layers(config.n_layers, size, |_| true)?,
         bos_token: fields.bos_token(BOS)?,
         ..config
     })

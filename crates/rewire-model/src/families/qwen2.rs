@@ -1,5 +1,5 @@
-//! Qwen2 and Qwen2.5: Llama with biases on queries, keys and values. Later layers may have a sliding
-//! window.
+//! Qwen2 and Qwen2.5: Llama with biases on queries, keys and values. Later layers may have a
+//! sliding window.
 
 use serde_json::{Value, json};
 
@@ -44,8 +44,8 @@ fn write(config: &TransformerConfig) -> Value {
     json
 }
 
-/// Reads the window of Qwen's models: `sliding_window` counts only with `use_sliding_window`, and only
-/// in layers from `max_window_layers` on.
+/// Reads the window of Qwen's models: `sliding_window` counts only with `use_sliding_window`, and
+/// only in layers from `max_window_layers` on.
 pub(crate) fn read_window(fields: &Fields<'_>, n_layers: usize) -> Result<Option<SlidingWindow>, String> {
     let given = fields.size_or("sliding_window", WINDOW)?;
     let size = if fields.flag("use_sliding_window", false)? { given } else { None };

@@ -1,7 +1,7 @@
 //! The fields of rotary positions in `config.json`.
 //!
-//! transformers 4 has `rope_theta` beside the object `rope_scaling`. transformers 5 keeps both in the
-//! object `rope_parameters`, and still reads `rope_scaling` in its place.
+//! transformers 4 has `rope_theta` beside the object `rope_scaling`. transformers 5 keeps both in
+//! the object `rope_parameters`, and still reads `rope_scaling` in its place.
 
 use serde_json::{Map, Value, json};
 
@@ -10,8 +10,8 @@ use crate::files::fields::{Fields, shown};
 
 const BASE: f64 = 10_000.0;
 
-/// Returns the name and the fields of the object of rotary parameters: `rope_scaling` or, if that is
-/// null or empty, `rope_parameters`.
+/// Returns the name and the fields of the object of rotary parameters: `rope_scaling` or, if that
+/// is null or empty, `rope_parameters`.
 pub(crate) fn parameters<'a>(
     fields: &Fields<'a>,
     none: &'a Map<String, Value>,

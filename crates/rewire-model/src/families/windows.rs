@@ -5,6 +5,10 @@ use serde_json::Value;
 use crate::config::SlidingWindow;
 use crate::files::fields::{Fields, shown};
 
+/// Maximum number of layers of a model with windows: the list of its layers takes memory before any
+/// weight has shown that they exist.
+const MOST_LAYERS: usize = 10_000;
+
 /// The values of `layer_types`.
 const TYPES: [&str; 2] = ["full_attention", "sliding_attention"];
 
@@ -17,7 +21,7 @@ pub(crate) fn read(
     slides: impl Fn(usize) -> bool,
 ) -> Result<Option<SlidingWindow>, String> {
     let layers: Vec<usize> = match fields.0.get("layer_types") {
-        None | Some(Value::Null) => (0..n_layers).filter(|&layer| size.is_some() && slides(layer)).collect(),
+        None | Some(Value::Null) => return in_layers(n_layers, size, slides),
         Some(Value::Array(types)) if types.len() == n_layers => {
             let known = |value: &&Value| value.as_str().is_some_and(|name| TYPES.contains(&name));
             if let Some(other) = types.iter().find(|value| !known(value)) {
@@ -41,6 +45,21 @@ pub(crate) fn read(
         (false, Some(size)) => Ok(Some(SlidingWindow { size, layers })),
         (false, None) => Err("`layer_types` names \"sliding_attention\", and there is no `sliding_window`".to_owned()),
     }
+}
+
+/// Returns the window of `size` keys in the layers that `slides` accepts. `None` if no layer has
+/// it.
+pub(crate) fn in_layers(
+    n_layers: usize,
+    size: Option<usize>,
+    slides: impl Fn(usize) -> bool,
+) -> Result<Option<SlidingWindow>, String> {
+    let Some(size) = size else { return Ok(None) };
+    if n_layers > MOST_LAYERS {
+        return Err(format!("`num_hidden_layers` is {n_layers}; with a window, at most {MOST_LAYERS} are supported"));
+    }
+    let layers: Vec<usize> = (0..n_layers).filter(|&layer| slides(layer)).collect();
+    Ok((!layers.is_empty()).then_some(SlidingWindow { size, layers }))
 }
 
 /// Returns `layer_types`.

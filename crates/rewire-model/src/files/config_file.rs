@@ -1,5 +1,5 @@
-//! Reads and writes `config.json`. A field that changes the mathematics is honored or refused, by the
-//! model's [family](crate::families).
+//! Reads and writes `config.json`. A field that changes the mathematics is honored or refused, by
+//! the model's [family](crate::families).
 
 use std::path::Path;
 

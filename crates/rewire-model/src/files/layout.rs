@@ -9,8 +9,8 @@ use crate::families::family::{Gains, Orientation, QkvRows};
 use crate::families::registry::family;
 use crate::weights::weight_name::WeightName;
 
-/// Returns the name of a weight's only or first tensor in a file, without the `transformer.` prefix of
-/// some GPT-2 files.
+/// Returns the name of a weight's only or first tensor in a file, without the `transformer.` prefix
+/// of some GPT-2 files.
 pub(crate) fn file_name(architecture: Architecture, part: WeightName, layer: usize) -> String {
     family(architecture).names(part, layer).into_iter().next().unwrap_or_default()
 }

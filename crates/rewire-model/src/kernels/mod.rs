@@ -103,10 +103,10 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
 
 /// Returns masked attention scores, `[batch, head, query, key]`.
 ///
-/// `q` is `[batch, query, head, d_head]`, and `k` is `[batch, own, key/value head, d_head]`. The heads
-/// of `q` share those of `k` in equal groups. `earlier` holds the keys of the earlier positions,
-/// `[prompts, earlier, key/value head, d_head]`. Row `r` of the batch uses those of prompt
-/// `r % prompts`.
+/// `q` is `[batch, query, head, d_head]`, and `k` is `[batch, own, key/value head, d_head]`. The
+/// heads of `q` share those of `k` in equal groups. `earlier` holds the keys of the earlier
+/// positions, `[prompts, earlier, key/value head, d_head]`. Row `r` of the batch uses those of
+/// prompt `r % prompts`.
 pub(crate) fn scores<B: Backend>(
     q: Tensor<B, 4>,
     k: Tensor<B, 4>,

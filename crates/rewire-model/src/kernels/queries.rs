@@ -40,7 +40,8 @@ impl Queries {
     }
 
     /// Returns the mask over scores `[batch, head, query, key]`: true for the keys that a query may
-    /// not attend to. They are after the query and, with a window, more than `window - 1` before it.
+    /// not attend to. They are after the query and, with a window, more than `window - 1` before
+    /// it.
     pub(crate) fn mask<B: Backend>(
         &self,
         [batch, _, n, keys]: [usize; 4],

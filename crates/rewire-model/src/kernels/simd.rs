@@ -171,8 +171,8 @@ impl Attended<'_> {
     }
 }
 
-/// Writes the scores of one row of the batch, `[head, query, key]`, to `out`. Keys that a query does
-/// not attend to get -inf: those after its position and those before its window.
+/// Writes the scores of one row of the batch, `[head, query, key]`, to `out`. Keys that a query
+/// does not attend to get -inf: those after its position and those before its window.
 pub(super) fn scores(
     q: StridedRows<'_>,
     keys: Attended<'_>,

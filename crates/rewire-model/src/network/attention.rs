@@ -57,8 +57,8 @@ pub(crate) struct AttentionContext<B: Backend> {
     pub(crate) read: Option<ReadRows<B>>,
 }
 
-/// Keys (rotated in rotary models) and values of one layer,
-/// `[prompts, earlier, key/value head, d_head]`. A batch may hold its prompts several times: row `r` of the batch uses those of prompt
+/// Keys (rotated in rotary models) and values of one layer, `[prompts, earlier, key/value head,
+/// d_head]`. A batch may hold its prompts several times: row `r` of the batch uses those of prompt
 /// `r % prompts`.
 #[derive(Debug, Clone)]
 pub(crate) struct KeysValues<B: Backend> {
@@ -213,7 +213,8 @@ impl<B: Backend> Attention<B> {
 }
 
 /// Mixes values `[batch, pos, key/value head, d_head]` by a pattern `[batch, head, query, key]`.
-/// Returns `[batch, query, head, d_head]`. The heads of the pattern share the values in equal groups.
+/// Returns `[batch, query, head, d_head]`. The heads of the pattern share the values in equal
+/// groups.
 #[must_use]
 pub fn mix_values<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 4> {
     mix(pattern, v, None)

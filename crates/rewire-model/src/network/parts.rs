@@ -84,8 +84,8 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Mixes values by causal attention of block `layer` from queries to keys (rotated in rotary
-    /// models). All tensors are `[batch, pos, head, d_head]`, and may hold any of the heads. If there
-    /// are fewer keys and values than queries, equal groups of queries share them.
+    /// models). All tensors are `[batch, pos, head, d_head]`, and may hold any of the heads. If
+    /// there are fewer keys and values than queries, equal groups of queries share them.
     ///
     /// The tensors cover whole prompts, or the positions after `earlier`. `earlier` holds keys and
     /// values of the positions before, `[prompts, earlier, head, d_head]`. Row `r` of the batch

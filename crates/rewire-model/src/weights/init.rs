@@ -9,7 +9,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use rewire_hooks::NormKind;
 
-use crate::config::{MlpKind, Positions, TransformerConfig};
+use crate::config::{Positions, TransformerConfig};
 use crate::files::layout;
 use crate::kernels::queries::ScoreRule;
 use crate::network::attention::Attention;
@@ -103,14 +103,6 @@ impl<B: Backend> Transformer<B> {
         config: &TransformerConfig,
         mut values: impl FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>,
     ) -> Result<Self, E> {
-        fn matrix<B: Backend>(
-            config: &TransformerConfig,
-            part: WeightName,
-            values: Tensor<B, 1>,
-        ) -> Param<Tensor<B, 2>> {
-            let shape = layout::shape(config, part);
-            frozen(values.reshape([shape[0], shape[1]]))
-        }
         let w_e = matrix(config, WeightName::WE, values(WeightName::WE, 0)?);
         let device = w_e.val().device();
         let w_pos = match config.positions {
@@ -121,55 +113,7 @@ impl<B: Backend> Transformer<B> {
         // the loop.
         let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
-            let mut vector = |part| match layout::is_stored(config, part) {
-                true => values(part, layer),
-                false => Ok(Tensor::zeros([length(config, part)], &device)),
-            };
-            let norm = |gain, bias| Norm::new(config.norm, gain, bias, config.norm_eps);
-            let has_bias = config.norm == NormKind::Layer;
-            let mut norms = Vec::new();
-            for [gain, bias] in [[WeightName::Ln1Gain, WeightName::Ln1Bias], [WeightName::Ln2Gain, WeightName::Ln2Bias]]
-            {
-                let gain = vector(gain)?;
-                norms.push(norm(gain, if has_bias { Some(vector(bias)?) } else { None }));
-            }
-            let [ln1, ln2] = norms.try_into().expect("two norms");
-            let [b_qkv, b_o] = [frozen(vector(WeightName::BQkv)?), frozen(vector(WeightName::BO)?)];
-            let [b_in, b_out] = [frozen(vector(WeightName::BIn)?), frozen(vector(WeightName::BOut)?)];
-            let b_gate = vector(WeightName::BGate)?;
-            let mut matrix = |part| Ok(matrix(config, part, values(part, layer)?));
-            let [w_qkv, w_o] = [matrix(WeightName::WQkv)?, matrix(WeightName::WO)?];
-            let [w_in, w_out] = [matrix(WeightName::WIn)?, matrix(WeightName::WOut)?];
-            let gate = match config.mlp {
-                MlpKind::Plain => None,
-                MlpKind::Gated => Some(Gate { w: matrix(WeightName::WGate)?, b: frozen(b_gate) }),
-            };
-            let mut gained = |part| match layout::is_stored(config, part) {
-                true => Ok(Some(norm(values(part, layer)?, None))),
-                false => Ok(None),
-            };
-            let [query_norm, key_norm] = [gained(WeightName::QueryGain)?, gained(WeightName::KeyGain)?];
-            let [after_attention, after_mlp] =
-                [gained(WeightName::AfterAttentionGain)?, gained(WeightName::AfterMlpGain)?];
-            let (divisor, cap, window) = (config.score_divisor(layer), config.score_cap, config.window(layer));
-            blocks.push(Block {
-                ln1,
-                attention: Attention {
-                    w_qkv,
-                    b_qkv,
-                    query_norm,
-                    key_norm,
-                    w_o,
-                    b_o,
-                    post_norm: after_attention,
-                    n_heads: config.n_heads,
-                    n_key_value_heads: config.n_key_value_heads(),
-                    rule: ScoreRule { divisor, cap, window },
-                },
-                ln2,
-                mlp: Mlp { w_in, b_in, gate, w_out, b_out, post_norm: after_mlp, activation: config.activation },
-                parallel: config.parallel_block,
-            });
+            blocks.push(block(config, layer, &device, |part| values(part, layer))?);
         }
         let gain = values(WeightName::FinalGain, 0)?;
         let bias = match config.norm {
@@ -217,6 +161,67 @@ impl<B: Backend> Transformer<B> {
             WeightName::WU => host(self.w_u.as_ref()?),
         })
     }
+}
+
+fn matrix<B: Backend>(config: &TransformerConfig, part: WeightName, values: Tensor<B, 1>) -> Param<Tensor<B, 2>> {
+    let shape = layout::shape(config, part);
+    frozen(values.reshape([shape[0], shape[1]]))
+}
+
+/// Builds a block. `values` returns each weight that the files hold. The order of its calls decides
+/// the weights of random models.
+fn block<B: Backend, E>(
+    config: &TransformerConfig,
+    layer: usize,
+    device: &B::Device,
+    mut values: impl FnMut(WeightName) -> Result<Tensor<B, 1>, E>,
+) -> Result<Block<B>, E> {
+    let mut stored = |part| match layout::is_stored(config, part) {
+        true => values(part).map(Some),
+        false => Ok(None),
+    };
+    // Sizes come from a file. Zeros for biases are made only after matrices have shown their size.
+    let or_zeros = |bias: Option<Tensor<B, 1>>, part| {
+        frozen(bias.unwrap_or_else(|| Tensor::zeros([length(config, part)], device)))
+    };
+    let norm = |gain: Option<Tensor<B, 1>>, bias| gain.map(|gain| Norm::new(config.norm, gain, bias, config.norm_eps));
+    let [ln1_gain, ln1_bias] = [stored(WeightName::Ln1Gain)?, stored(WeightName::Ln1Bias)?];
+    let [ln2_gain, ln2_bias] = [stored(WeightName::Ln2Gain)?, stored(WeightName::Ln2Bias)?];
+    let [b_qkv, b_o] = [stored(WeightName::BQkv)?, stored(WeightName::BO)?];
+    let [b_in, b_out, b_gate] = [stored(WeightName::BIn)?, stored(WeightName::BOut)?, stored(WeightName::BGate)?];
+    let mut needed = |part| Ok(matrix(config, part, stored(part)?.expect("every block has this matrix")));
+    let [w_qkv, w_o] = [needed(WeightName::WQkv)?, needed(WeightName::WO)?];
+    let [w_in, w_out] = [needed(WeightName::WIn)?, needed(WeightName::WOut)?];
+    let w_gate = stored(WeightName::WGate)?.map(|values| matrix(config, WeightName::WGate, values));
+    let [query_norm, key_norm] = [stored(WeightName::QueryGain)?, stored(WeightName::KeyGain)?];
+    let [after_attention, after_mlp] = [stored(WeightName::AfterAttentionGain)?, stored(WeightName::AfterMlpGain)?];
+    let (divisor, cap, window) = (config.score_divisor(layer), config.score_cap, config.window(layer));
+    Ok(Block {
+        ln1: norm(ln1_gain, ln1_bias).expect("every block has this norm"),
+        attention: Attention {
+            w_qkv,
+            b_qkv: or_zeros(b_qkv, WeightName::BQkv),
+            query_norm: norm(query_norm, None),
+            key_norm: norm(key_norm, None),
+            w_o,
+            b_o: or_zeros(b_o, WeightName::BO),
+            post_norm: norm(after_attention, None),
+            n_heads: config.n_heads,
+            n_key_value_heads: config.n_key_value_heads(),
+            rule: ScoreRule { divisor, cap, window },
+        },
+        ln2: norm(ln2_gain, ln2_bias).expect("every block has this norm"),
+        mlp: Mlp {
+            w_in,
+            b_in: or_zeros(b_in, WeightName::BIn),
+            gate: w_gate.map(|w| Gate { w, b: or_zeros(b_gate, WeightName::BGate) }),
+            w_out,
+            b_out: or_zeros(b_out, WeightName::BOut),
+            post_norm: norm(after_mlp, None),
+            activation: config.activation,
+        },
+        parallel: config.parallel_block,
+    })
 }
 
 /// Returns the number of elements of a weight.

@@ -9,8 +9,8 @@ use crate::network::attention::HeadInput;
 use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
-    /// Returns `W_Q`, `W_K` or `W_V` of block `layer`, `[head, d_model, d_head]`, with a head for each
-    /// key/value head for `W_K` and `W_V`.
+    /// Returns `W_Q`, `W_K` or `W_V` of block `layer`, `[head, d_model, d_head]`, with a head for
+    /// each key/value head for `W_K` and `W_V`.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -87,8 +87,8 @@ impl<B: Backend> Transformer<B> {
         mlp.neurons(read, layer, &mut ()).reshape([self.config.d_mlp])
     }
 
-    /// Returns `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`. In a gated MLP, they
-    /// make the factor of the activated gate.
+    /// Returns `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`. In a gated MLP,
+    /// they make the factor of the activated gate.
     ///
     /// # Panics
     /// If the model has no block `layer`.
@@ -98,8 +98,8 @@ impl<B: Backend> Transformer<B> {
         (mlp.w_in.val(), mlp.b_in.val())
     }
 
-    /// Returns `W_gate` `[d_model, d_mlp]` and `b_gate` `[d_mlp]` of block `layer`, or `None` if the
-    /// MLP is not gated.
+    /// Returns `W_gate` `[d_model, d_mlp]` and `b_gate` `[d_mlp]` of block `layer`, or `None` if
+    /// the MLP is not gated.
     ///
     /// # Panics
     /// If the model has no block `layer`.

@@ -20,8 +20,8 @@ pub struct WeightProcessing {
     /// nothing else. RMSNorm does not center: its gain is folded, and nothing is centered.
     pub fold_norm: bool,
     /// Centers the weights that write to the residual stream over `d_model`: embeddings, `W_O`,
-    /// `b_O`, `W_out`, `b_out`. Every reader centers its input, and nothing else changes. Left out for
-    /// models with RMSNorm, whose readers do not center.
+    /// `b_O`, `W_out`, `b_out`. Every reader centers its input, and nothing else changes. Left out
+    /// for models with RMSNorm, whose readers do not center.
     pub center_writing_weights: bool,
     /// Centers the unembedding over the vocabulary. All logits at a position shift by one constant.
     /// Left out for models with RMSNorm, whose processing keeps the logits.

@@ -183,7 +183,7 @@ fn unsupported_configurations_are_refused_by_field() {
     };
     assert!(refused("{").contains("malformed JSON"));
     assert!(refused("{}").contains("`model_type` is missing"));
-    assert!(with("model_type", "llama".into()).contains("`llama` is not supported"));
+    assert!(with("model_type", "bert".into()).contains("`bert` is not supported"));
     assert!(with("n_layer", (-1).into()).contains("`n_layer` is -1"));
     assert!(with("n_head", 0.into()).contains("`n_head` is 0"));
     assert!(with("n_head", 5.into()).contains("`n_embd` 32 is not a multiple of `n_head` 5"));

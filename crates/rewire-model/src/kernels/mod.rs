@@ -10,7 +10,7 @@ pub(crate) mod queries;
 #[cfg(feature = "flex")]
 mod simd;
 
-use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::activation::relu;
 use burn::tensor::{DType, Tensor, backend::Backend};
 
 use crate::config::Activation;
@@ -89,7 +89,9 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
         // the tanh form, which is off by 1e-4.
         Activation::Gelu => x.clone() * ((x * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
         Activation::Relu => relu(x),
-        Activation::Silu => x.clone() * sigmoid(x),
+        // Written with tanh because burn computes its sigmoid in float32 on a float64 backend too.
+        // The exponential would overflow.
+        Activation::Silu => x.clone() * ((x * 0.5).tanh() + 1.0) * 0.5,
         Activation::GeluNew => {
             // Written out because burn's tanh form uses a power, and two multiplications are
             // faster.

@@ -19,7 +19,7 @@ pub(crate) struct NumberArguments {
     /// are float32 in both cases.
     #[arg(long, value_name = "f32|bf16", default_value = "f32", help_heading = COMPUTE)]
     pub(crate) dtype: Precision,
-    /// Round the factors of float32 matmuls to TF32, on NVIDIA GPUs.
+    /// Round the factors in float32 matmuls to TF32, on NVIDIA GPUs.
     ///
     /// TF32 has 11 significant bits and is faster.
     #[arg(long, help_heading = COMPUTE)]

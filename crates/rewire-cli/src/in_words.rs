@@ -1,11 +1,12 @@
 //! Numbers and comparisons in words, for the sentences and tables of the reproductions.
 
 use rewire_analysis::stats::{Proportion, pearson, regression};
+use rewire_report::names::counted;
 
 /// Smallest absolute effect at which a node counts in a sentence, as a share of the clean minus
 /// corrupted metric.
 pub(crate) const COUNTS: f32 = 0.05;
-/// Errors below this are noise of float32.
+/// Errors below this may be float32 rounding.
 const NOISE: f32 = 1e-5;
 /// Number of nodes that a sentence names before it counts the others.
 const NAMED: usize = 3;
@@ -13,24 +14,6 @@ const NAMED: usize = 3;
 /// right.
 const CLOSE: f64 = 0.9;
 const ROUGH: f64 = 0.5;
-
-/// Formats a number for a table: four decimals, scientific below 0.001, and `below 1e-5` for
-/// anything smaller than that except 0.
-pub(crate) fn number(value: f32) -> String {
-    match value.abs() {
-        size if size.is_nan() => "-".to_owned(),
-        0.0 => "0".to_owned(),
-        size if size < 1e-5 => "below 1e-5".to_owned(),
-        size if size < 1e-3 => format!("{value:.1e}"),
-        _ => format!("{value:.4}"),
-    }
-}
-
-/// Formats a number for a table as [`number`] does, with a plus sign above 0.
-pub(crate) fn signed(value: f32) -> String {
-    let text = number(value);
-    if value > 0.0 && !text.starts_with("below") { format!("+{text}") } else { text }
-}
 
 /// Formats a share as a percentage with its sign: `+42%`, `-3.1%`.
 pub(crate) fn percent(share: f32) -> String {
@@ -42,14 +25,9 @@ pub(crate) fn percent(share: f32) -> String {
     }
 }
 
-/// Returns a count with its noun: `1 prompt`, `8 prompts`.
-pub(crate) fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
 /// Returns `right on 9 of 10 clean prompts`; `what` names the prompts in the singular.
 pub(crate) fn right_on(right: Proportion, what: &str) -> String {
-    format!("right on {} of {}", right.successes, count(right.n, what))
+    format!("right on {} of {}", right.successes, counted(right.n, what))
 }
 
 /// Returns the first names and the number of the others: `A`, `A and B`, `A, B, C and 4 more`.
@@ -155,14 +133,6 @@ mod tests {
 
     fn node(name: &str, exact: f32, estimate: f32) -> Estimated {
         Estimated { name: name.to_owned(), exact, estimate }
-    }
-
-    #[test]
-    fn small_numbers_are_not_printed_as_zero() {
-        let printed = [0.0, 0.123_456, -0.5, 0.000_42, -0.000_42, 4e-6, -4e-6, f32::NAN].map(number);
-        assert_eq!(printed, ["0", "0.1235", "-0.5000", "4.2e-4", "-4.2e-4", "below 1e-5", "below 1e-5", "-"]);
-        assert_eq!([0.5, -0.5, 0.000_42, 4e-6, 0.0].map(signed), ["+0.5000", "-0.5000", "+4.2e-4", "below 1e-5", "0"]);
-        assert_eq!([0.4164, -0.0312, 0.0001, 0.0].map(percent), ["+42%", "-3.1%", "less than 0.1%", "0%"]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ const REPORT: &str = "report.html";
 pub trait Draw {
     /// Returns a page with a heat map of mean effects. Blue supports the behavior and red opposes
     /// it; without a method, blue is above 0. Each layer is a row (each head, for heads by
-    /// position). Effects that are only the rounding of float32 are not drawn.
+    /// position). Effects that may be float32 rounding are not drawn.
     fn heat_map(&self) -> Page;
 
     /// Writes `effects.safetensors` (float32, mean effects), `effects.csv`, `effects.json` (their

@@ -1,4 +1,4 @@
-//! The rounding of float32 in effects: below it, an effect is no evidence of anything.
+//! Float32 rounding in effects: a smaller effect is no evidence of anything.
 
 use ndarray::ArrayView;
 use rewire_analysis::Outcome;
@@ -9,7 +9,7 @@ use crate::units;
 /// Rounding of a metric after a forward pass in float32, as a share of the metric's size.
 pub const ROUNDING: f32 = 1e-5;
 
-/// Returns the size below which effects are rounding of float32, in the unit of the effects:
+/// Returns the size below which effects may be float32 rounding, in the unit of the effects:
 /// [`ROUNDING`] times the larger absolute baseline, divided by the clean–corrupted difference on
 /// the normalized scale.
 ///
@@ -44,7 +44,7 @@ pub fn is_all_below<D: ndarray::Dimension>(values: &ArrayView<f32, D>, floor: f3
 pub fn all_below(floor: f32) -> String {
     match floor {
         0.0 => "All effects are 0.".to_owned(),
-        _ => format!("All effects are below {floor:.0e}, the rounding of float32."),
+        _ => format!("All effects are below {floor:.0e} and may be float32 rounding."),
     }
 }
 
@@ -83,6 +83,6 @@ mod tests {
         let below = |values: &[f32]| is_all_below(&ndarray::aview1(values), 1e-5);
         assert!(below(&[0.0, -9e-6, f32::NAN]));
         assert!(!below(&[0.0, 2e-5]));
-        assert_eq!(all_below(1e-5), "All effects are below 1e-5, the rounding of float32.");
+        assert_eq!(all_below(1e-5), "All effects are below 1e-5 and may be float32 rounding.");
     }
 }

@@ -8,10 +8,11 @@ use rewire_studies::facts::{Fact, Next, Patched};
 
 use super::shown::{Found, NEXT, by_position, next_rows};
 use crate::finding::{Finding, reading};
-use crate::in_words::{number, right_on};
+use crate::in_words::right_on;
 use crate::model::Source;
 use crate::session::Session;
 use rewire_report::names::numbered;
+use rewire_report::numbers::number;
 
 pub(super) fn page(session: &Session, source: &Source, found: &Found, finding: &Finding) -> Page {
     let mut page = finding.page("Factual recall", &source.subtitle(session.device()), &found.warnings);

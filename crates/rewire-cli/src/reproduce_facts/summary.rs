@@ -5,10 +5,10 @@ use rewire_report::names;
 
 use super::shown::{Found, NEXT, next_rows};
 use crate::finding::Finding;
-use crate::in_words::number;
 use crate::model::Source;
 use crate::output::text_table;
 use crate::session::Session;
+use rewire_report::numbers::number;
 
 /// Number of effects per kind.
 const TOP: usize = 5;

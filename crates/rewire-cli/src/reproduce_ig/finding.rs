@@ -7,7 +7,8 @@ use rewire_report::charts::Chart;
 use rewire_studies::integrated_gradients::{Averaged, Compared, Found, Mean, flat, shares};
 
 use crate::finding::{Bar, Finding, bars};
-use crate::in_words::{Estimated, count, how_far, right_on, standing_out};
+use crate::in_words::{Estimated, how_far, right_on, standing_out};
+use rewire_report::names::counted;
 
 /// Number of heads in the figure.
 const DRAWN: usize = 8;
@@ -72,8 +73,8 @@ fn sentences(results: &Results) -> Vec<String> {
         standing_out(&effects, ["head", "heads"], "when the clean run takes one head's output from the corrupted run");
     let far = how_far("Integrated gradients, one line for all heads of a layer,", ["head", "heads"], &results.heads);
     let of_neurons = match results.neurons {
-        (Some(r), n) => format!("over {} the Pearson correlation is {r:.3}", count(n, "neuron")),
-        (None, n) => format!("over {} there is no correlation", count(n, "neuron")),
+        (Some(r), n) => format!("over {} the Pearson correlation is {r:.3}", counted(n, "neuron")),
+        (None, n) => format!("over {} there is no correlation", counted(n, "neuron")),
     };
     not_the_task.into_iter().chain([which, how_sure(results), format!("{far}; {of_neurons}.")]).collect()
 }
@@ -92,7 +93,7 @@ fn how_sure(results: &Results) -> String {
     format!(
         "{one}; over {}, the mean Pearson correlation of integrated gradients with activation patching is {} for heads \
          and {} for neurons; {right}.",
-        count(*n, "generated pair"),
+        counted(*n, "generated pair"),
         text(heads),
         text(neurons)
     )

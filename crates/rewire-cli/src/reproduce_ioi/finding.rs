@@ -8,7 +8,8 @@ use rewire_studies::ioi::HeadEffect;
 
 use super::shown::{Found, Set};
 use crate::finding::{Bar, Finding, bars};
-use crate::in_words::{Estimated, count, how_far, percent, right_on, standing_out};
+use crate::in_words::{Estimated, how_far, percent, right_on, standing_out};
+use rewire_report::names::counted;
 
 /// Number of heads in the figure.
 const DRAWN: usize = 8;
@@ -47,7 +48,7 @@ fn sentences(set: &Set, agreements: &[Agreement]) -> Vec<String> {
 
 /// Returns the interval of the largest effect, and on how many clean prompts the model is right.
 fn how_sure(set: &Set, largest: Option<&HeadEffect>) -> String {
-    let prompts = count(set.pairs.len(), &format!("{} prompt", set.set));
+    let prompts = counted(set.pairs.len(), &format!("{} prompt", set.set));
     let right = format!("the model is {}", right_on(set.right(), "clean prompt"));
     let Some(HeadEffect { layer, head, .. }) = largest else { return format!("In all, {right}.") };
     let effects = &set.outcomes[0][0].effects[0];
@@ -68,7 +69,7 @@ fn how_sure(set: &Set, largest: Option<&HeadEffect>) -> String {
 fn worst_kind(agreements: &[Agreement]) -> Option<String> {
     let with = agreements.iter().filter_map(|agreement| Some((agreement.kind, agreement.pearson?)));
     let (kind, r) = with.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    let kinds = count(agreements.len(), "kind");
+    let kinds = counted(agreements.len(), "kind");
     Some(format!("; of {kinds} of node on the demo's prompts it is worst for {kind} (Pearson correlation {r:.3})"))
 }
 
@@ -85,7 +86,7 @@ fn figure(set: &Set) -> Option<Chart> {
     };
     let nodes: Vec<Bar> = heads.iter().enumerate().map(bar).collect();
     bars(
-        &format!("The heads of largest effect on {}", count(set.pairs.len(), &format!("{} prompt", set.set))),
+        &format!("The heads of largest effect on {}", counted(set.pairs.len(), &format!("{} prompt", set.set))),
         &nodes,
         ["exact effect (with its interval)", "attribution"],
         ["head", "share of the clean-corrupted difference"],

@@ -7,8 +7,8 @@ use rewire_studies::Check;
 use rewire_studies::ioi::{DIRECTIONS, Demo, Findings, HeadEffect, Noising};
 use serde_json::{Value, json};
 
-use crate::in_words::{number, signed};
 use rewire_report::names::head_name;
+use rewire_report::numbers::{number, signed};
 use rewire_report::{Certainty, Columns, describe_clusters};
 
 /// Number of heads in a table.

@@ -11,7 +11,8 @@ use rewire_studies::pythia::{Circuit, Member};
 use super::sentences::not_the_task;
 use super::shown::{Found, Step};
 use crate::finding::{Bar, Finding, bars};
-use crate::in_words::{Estimated, count, how_far, list, right_on, scaled};
+use crate::in_words::{Estimated, how_far, list, right_on, scaled};
+use rewire_report::names::counted;
 
 /// Most heads in the figure.
 const DRAWN: usize = 12;
@@ -62,7 +63,7 @@ fn which(results: &Results) -> String {
         format!("{} ({role}, {:.0}%)", member.head, 100.0 * member.strength)
     };
     let heads = list(&circuit.members.iter().map(named).collect::<Vec<_>>());
-    let of = format!("{} of {}", circuit.members.len(), count(results.direct.len(), "head"));
+    let of = format!("{} of {}", circuit.members.len(), counted(results.direct.len(), "head"));
     match circuit.with_roles.is_empty() {
         true => format!(
             "No head has an effect of {}% or more of the clean-corrupted difference in any step; the circuit is the \

@@ -10,7 +10,7 @@ use rewire_studies::pythia::{Comparison, Member};
 
 use super::sentences::names;
 use super::shown::{Found, Step};
-use crate::in_words::{number, signed};
+use rewire_report::numbers::{number, signed};
 
 /// Header of [`published_rows`].
 pub(super) const PUBLISHED: [&str; 5] = ["class", "published", "found", "recall", "precision"];

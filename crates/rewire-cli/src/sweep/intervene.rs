@@ -26,7 +26,7 @@ pub(super) struct IntegralArguments {
     /// End of the line: corrupt, zero, mean or a file [default: corrupt].
     ///
     /// The line begins at the clean activation. zero: for neurons, the activation for an MLP input
-    /// of zeros. A file is a safetensors file of float32 activations by hook name
+    /// of zeros. A file is a safetensors file with float32 activations by hook name
     /// (blocks.0.attn.hook_z). Needs --method integrated-gradients.
     #[arg(long, value_name = "BASELINE", help_heading = INTEGRATED)]
     baseline: Option<Baseline>,

@@ -100,7 +100,7 @@ fn how_to_read(page: &mut Page, outcome: &Outcome, source: &Source) {
     ));
     if meaning.floor > 0.0 {
         page.text(&format!(
-            "Effects nearer to 0 than {:.0e} are the rounding of float32 and have the middle color.",
+            "Effects nearer to 0 than {:.0e} may be float32 rounding and have the middle color.",
             meaning.floor
         ));
     }

@@ -9,10 +9,11 @@
 //! | `blk.L.attn_norm` | `h.L.ln_1` | `model.layers.L.input_layernorm` |
 //! | `blk.L.attn_qkv` | `h.L.attn.c_attn` | none |
 //! | `blk.L.attn_q`, `_k`, `_v` | none | `model.layers.L.self_attn.q_proj`, .. |
-//! | `blk.L.attn_q_norm`, `_k_norm` | none | `model.layers.L.self_attn.q_norm`, .. (Qwen3, Gemma-3) |
+//! | `blk.L.attn_q_norm`, .. | none | `model.layers.L.self_attn.q_norm`, .. (Qwen3, Gemma-3) |
 //! | `blk.L.attn_output` | `h.L.attn.c_proj` | `model.layers.L.self_attn.o_proj` |
 //! | `blk.L.post_attention_norm` | none | `model.layers.L.post_attention_layernorm` (Gemma) |
-//! | `blk.L.ffn_norm` | `h.L.ln_2` | `model.layers.L.post_attention_layernorm`; Gemma: `pre_feedforward_layernorm` |
+//! | `blk.L.ffn_norm` | `h.L.ln_2` | `model.layers.L.post_attention_layernorm` |
+//! | `blk.L.ffn_norm` (Gemma) | none | `model.layers.L.pre_feedforward_layernorm` |
 //! | `blk.L.ffn_gate` | none | `model.layers.L.mlp.gate_proj` |
 //! | `blk.L.ffn_up` | `h.L.mlp.c_fc` | `model.layers.L.mlp.up_proj` |
 //! | `blk.L.ffn_down` | `h.L.mlp.c_proj` | `model.layers.L.mlp.down_proj` |

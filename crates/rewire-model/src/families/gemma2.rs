@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::config::{Activation, Architecture, TransformerConfig};
-use crate::families::family::{Family, Gains, Orientation, QkvRows};
+use crate::families::family::{Family, Gains};
+use crate::families::llama::LLAMA;
 use crate::families::llama_like::{self, Common};
 use crate::families::windows;
 use crate::files::fields::{Fields, name_of};
@@ -54,9 +55,8 @@ pub(crate) const GEMMA2: Family = Family {
         (WeightName::FinalGain, &["model.norm.weight"]),
         (WeightName::WU, &["lm_head.weight"]),
     ],
-    linear: Orientation::OutIn,
-    qkv: QkvRows::ByInput,
     gains: Gains::FromOne,
+    ..LLAMA
 };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {

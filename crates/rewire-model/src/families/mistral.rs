@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::config::{Architecture, TransformerConfig};
-use crate::families::family::{Family, Gains, Orientation, QkvRows};
-use crate::families::llama_like::{self, Common, TENSORS};
+use crate::families::family::Family;
+use crate::families::llama::LLAMA;
+use crate::families::llama_like::{self, Common};
 use crate::families::windows;
 use crate::files::fields::Fields;
 
@@ -13,16 +14,8 @@ const BOS: u32 = 1;
 const WINDOW: usize = 4096;
 const KEY_VALUE_HEADS: usize = 8;
 
-pub(crate) const MISTRAL: Family = Family {
-    architecture: Architecture::Mistral,
-    model_type: "mistral",
-    read,
-    write,
-    tensors: TENSORS,
-    linear: Orientation::OutIn,
-    qkv: QkvRows::ByInput,
-    gains: Gains::Whole,
-};
+pub(crate) const MISTRAL: Family =
+    Family { architecture: Architecture::Mistral, model_type: "mistral", read, write, ..LLAMA };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {
     let common = Common { key_value_heads: Some(KEY_VALUE_HEADS), ..Common::of(Architecture::Mistral) };

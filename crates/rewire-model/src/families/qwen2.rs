@@ -4,8 +4,9 @@
 use serde_json::{Value, json};
 
 use crate::config::{Architecture, SlidingWindow, TransformerConfig};
-use crate::families::family::{Family, Gains, Orientation, QkvRows};
-use crate::families::llama_like::{self, Common, TENSORS};
+use crate::families::family::Family;
+use crate::families::llama::LLAMA;
+use crate::families::llama_like::{self, Common};
 use crate::families::windows;
 use crate::files::fields::Fields;
 
@@ -14,16 +15,8 @@ const WINDOW: usize = 4096;
 const FULL_LAYERS: usize = 28;
 const KEY_VALUE_HEADS: usize = 32;
 
-pub(crate) const QWEN2: Family = Family {
-    architecture: Architecture::Qwen2,
-    model_type: "qwen2",
-    read,
-    write,
-    tensors: TENSORS,
-    linear: Orientation::OutIn,
-    qkv: QkvRows::ByInput,
-    gains: Gains::Whole,
-};
+pub(crate) const QWEN2: Family =
+    Family { architecture: Architecture::Qwen2, model_type: "qwen2", read, write, ..LLAMA };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {
     let common = Common { key_value_heads: Some(KEY_VALUE_HEADS), ..Common::of(Architecture::Qwen2) };

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::config::{Architecture, TransformerConfig};
-use crate::families::family::{Family, Gains, Orientation, QkvRows};
-use crate::families::llama_like::{self, Common, TENSORS};
+use crate::families::family::Family;
+use crate::families::llama::LLAMA;
+use crate::families::llama_like::{self, Common};
 use crate::families::qwen2::{read_window, write_window};
 use crate::files::fields::Fields;
 
@@ -12,16 +13,8 @@ use crate::files::fields::Fields;
 const HEAD_DIM: usize = 128;
 const KEY_VALUE_HEADS: usize = 32;
 
-pub(crate) const QWEN3: Family = Family {
-    architecture: Architecture::Qwen3,
-    model_type: "qwen3",
-    read,
-    write,
-    tensors: TENSORS,
-    linear: Orientation::OutIn,
-    qkv: QkvRows::ByInput,
-    gains: Gains::Whole,
-};
+pub(crate) const QWEN3: Family =
+    Family { architecture: Architecture::Qwen3, model_type: "qwen3", read, write, ..LLAMA };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {
     let (key_value_heads, head_dim) = (Some(KEY_VALUE_HEADS), Some(HEAD_DIM));

@@ -38,7 +38,7 @@ pub fn heat_map(title: &str, values: &ArrayView2<f32>, labels: HeatMapLabels) ->
 
 /// Returns a heat map of effects `[row, column]`: blue supports the behavior and red opposes it,
 /// the unit is in the title, on the color bar and in the hover text. The color scale never ends
-/// below the rounding of float32. `intervals` `[row, column]` are shown on hover.
+/// below float32 rounding. `intervals` `[row, column]` are shown on hover.
 #[must_use]
 pub fn effect_map(
     title: &str,

@@ -24,8 +24,8 @@ impl Support {
     ///
     /// | method | a supporting node is |
     /// |---|---|
-    /// | patching (activation, attribution, path), denoising | above 0: its clean activation restores |
-    /// | patching, noising | below 0: its corrupted activation removes |
+    /// | patching of each kind, denoising | above 0: its clean activation restores |
+    /// | patching of each kind, noising | below 0: its corrupted activation removes |
     /// | ablation | below 0: the metric drops without it |
     /// | integrated gradients | below 0: the line leads away from its clean activation |
     /// | logit attribution | above 0: it writes toward the answer |

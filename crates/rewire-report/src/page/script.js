@@ -37,7 +37,7 @@ function rewireNumber(value) {
 }
 
 /* Returns the number that a cell begins with (0.5, 1e-7, 12%, < 0.001, 0.3 ± 0.1, 4 of 9), 0 for
-   "below 1e-5", or NaN. */
+   "below 0.01%", or NaN. */
 function rewireCell(text) {
   const found = text.replace(/[−–](?=[\d.])/g, '-').match(/^\s*([<>≈~]|below)?\s*([+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?![\w.])/i);
   if (!found) return NaN;

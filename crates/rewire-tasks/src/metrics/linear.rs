@@ -122,9 +122,9 @@ impl Metric for LinearMetric {
 /// Mean logit of the answers minus mean logit of the wrong answers, at END.
 ///
 /// Each mean is over its own set, so that sets of unequal sizes weigh the same: with answers `A`
-/// and wrong answers `W`, the metric is `sum(logit of a in A) / |A| - sum(logit of w in W) / |W|`. It
-/// does not change if a constant is added to all logits. A token that a set lists twice counts
-/// twice.
+/// and wrong answers `W`, the metric is
+/// `sum(logit of a in A) / |A| - sum(logit of w in W) / |W|`. It does not change if a constant is
+/// added to all logits. A token that a set lists twice counts twice.
 #[derive(Debug, Clone)]
 pub struct LogitDiff(LinearMetric);
 

@@ -7,10 +7,12 @@ use rewire_report::charts::{self, Bars};
 use rewire_tasks::ioi::{GPT2_SMALL_CIRCUIT, gpt2_small_class};
 
 use super::attributions::least_squares;
-use crate::in_words::{count, number, right_on};
+use crate::in_words::right_on;
 use crate::model::Source;
 use crate::reproduce_ig::arguments::Arguments;
 use crate::reproduce_ig::results::{ACCURACY, accuracy_rows, with_interval};
+use rewire_report::names::counted;
+use rewire_report::numbers::number;
 use rewire_studies::integrated_gradients::{
     ACCURACY as PRINTED_WHOLE, ACCURACY_WITHOUT, Ablations as Study, Compared, Found, INTERVENTIONS, MEAN_ABLATION,
     OUTLIERS, REFERENCE, ZERO_ABLATION,
@@ -157,7 +159,7 @@ fn correlations(page: &mut Page, source: &Source, found: &Found, study: &Study) 
     if study.heads.len() < 3 {
         page.text(&format!(
             "No correlation and no plot: {} ablated, and a correlation needs at least 3 heads.",
-            count(study.heads.len(), "head")
+            counted(study.heads.len(), "head")
         ));
         return;
     }

@@ -7,9 +7,9 @@ use rewire_analysis::stats::Comparison;
 use rewire_report::Page;
 use rewire_report::charts::{self, Chart, HeatMapLabels, Meaning, Point, StraightLine};
 
-use crate::in_words::number;
 use crate::reproduce_ig::results::TOP_NODES;
 use rewire_report::names::{head_name, numbered};
+use rewire_report::numbers::number;
 use rewire_studies::integrated_gradients::{BASELINES, Compared, KINDS, Lines, TOP, flat, shares};
 
 /// Most points of a scatter plot: more would hide each other, so only the largest are drawn.

@@ -10,9 +10,9 @@ use rewire_report::names;
 use rewire_studies::ioi::{BLOCKS, HEAD_PARTS};
 
 use super::maps::{Labels, mean_map, side_by_side};
-use crate::in_words::{number, signed};
 use crate::model::Source;
 use crate::reproduce_ioi::shown::Found;
+use rewire_report::numbers::{number, signed};
 
 /// Number of nodes with the largest errors listed per kind.
 const WORST: usize = 5;

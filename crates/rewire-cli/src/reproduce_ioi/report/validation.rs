@@ -10,9 +10,9 @@ use rewire_studies::ioi::HEAD_PARTS;
 use rewire_tasks::PromptPairs;
 
 use super::maps::attention_map;
-use crate::in_words::{number, signed};
 use crate::model::Source;
 use crate::reproduce_ioi::shown::Found;
+use rewire_report::numbers::{number, signed};
 
 /// Number of heads with the largest errors whose patterns are shown.
 const WORST_HEADS: usize = 3;

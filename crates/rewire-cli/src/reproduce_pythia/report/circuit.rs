@@ -5,11 +5,11 @@ use rewire_hooks::Head;
 use rewire_report::Page;
 use rewire_report::charts;
 
-use crate::in_words::{number, signed};
 use crate::model::Source;
 use crate::reproduce_pythia::rows;
 use crate::reproduce_pythia::sentences;
 use crate::reproduce_pythia::shown::Found;
+use rewire_report::numbers::{number, signed};
 
 /// Largest number of edges in the drawing.
 const DRAWN: usize = 60;

@@ -8,10 +8,10 @@ use rewire_report::Page;
 use rewire_report::charts::{self, Meaning};
 
 use super::maps::{Maps, strongest};
-use crate::in_words::signed;
 use crate::reproduce_pythia::rows;
 use crate::reproduce_pythia::sentences;
 use crate::reproduce_pythia::shown::Found;
+use rewire_report::numbers::signed;
 
 pub(super) fn movers(page: &mut Page, found: &Found, maps: &Maps) {
     page.section(

@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_sweep_of_nothing_but_rounding_says_it() {
-        let expected = "All effects are below 1e-5, the rounding of float32.";
+        let expected = "All effects are below 1e-5 and may be float32 rounding.";
         assert_eq!(first(Method::ActivationPatching, Direction::Denoising, array![[[4e-6, -9e-6]]]), expected);
         assert_eq!(first(Method::Ablation, Direction::Noising, Array3::zeros((1, 2, 2))), expected);
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rewire_analysis::run::{Checkpoint, WorkId};
+use rewire_analysis::run::{Checkpoint, PlannedWork, WorkId};
 
 /// Keeps the results of passes in memory, and counts the passes that were run.
 #[derive(Debug, Default)]
@@ -43,8 +43,8 @@ impl Memory {
 }
 
 impl Checkpoint for Memory {
-    fn begin(&self, passes: &dyn Fn() -> Vec<WorkId>) {
-        self.announced.lock().expect("no panic while locked").extend(passes());
+    fn begin(&self, passes: &dyn Fn() -> Vec<PlannedWork>) {
+        self.announced.lock().expect("no panic while locked").extend(passes().iter().map(|pass| pass.id));
     }
 
     fn load(&self, pass: WorkId) -> Option<Vec<f32>> {

@@ -10,8 +10,8 @@ use crate::{fuzz, soak};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Then also run the tests that take minutes, each fuzz target for two minutes, and `soak` for
-    /// an hour.
+    /// Then also run the tests that take minutes, the CUDA backend on a stand-in for the driver,
+    /// each fuzz target for two minutes, and `soak` for an hour.
     #[arg(long)]
     long: bool,
 }
@@ -21,12 +21,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.long {
         fuzz::check_installed()?;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/run");
-    let status = Command::new(&script).status().with_context(|| format!("cannot run {}", script.display()))?;
-    ensure!(status.success(), "CI failed; its output is above");
+    script("run")?;
     if !arguments.long {
         return Ok(());
     }
+    script("stand-in")?;
     let status = Command::new(env!("CARGO"))
         .args(["test", "--workspace", "--", "--ignored"])
         .status()
@@ -34,4 +33,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(status.success(), "tests failed; their output is above");
     fuzz::run(&fuzz::Arguments::default())?;
     soak::run(&soak::Arguments::default())
+}
+
+/// Runs a script of the folder `.ci`.
+fn script(name: &str) -> anyhow::Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci").join(name);
+    let status = Command::new(&script).status().with_context(|| format!("cannot run {}", script.display()))?;
+    ensure!(status.success(), "{} failed; its output is above", script.display());
+    Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 
 /// The scripts in order. Later scripts read the output of earlier scripts.
-const SCRIPTS: [&str; 5] = ["generate.py", "integrals.py", "metrics.py", "circuits.py", "config_fields.py"];
+const SCRIPTS: [&str; 6] = ["generate.py", "integrals.py", "metrics.py", "circuits.py", "edges.py", "config_fields.py"];
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
 use burn::backend::{Autodiff, Flex};
 use clap::Args;
 use rewire_cli::output::{WaitArguments, print};
 use rewire_cli::progress::StepProgress;
 use rewire_toy::{MODEL_FILES, Toy, TrainingOptions, save, train};
+
+/// Autodiff over flex in the only form for which Rewire fuses nothing. The embedded models were
+/// trained without fused operations, and training them again gives the same bytes.
+type Plain = Autodiff<Flex, BalancedCheckpointing>;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -31,6 +36,9 @@ pub(crate) struct Arguments {
     /// embedded models].
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Replace a model that is there.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     wait: WaitArguments,
 }
@@ -42,7 +50,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(out) => out.clone(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/rewire-toy/models"),
     };
+    // Both are checked before the first one trains, which takes minutes.
+    if !arguments.force {
+        toys.iter().try_for_each(|toy| refuse_to_replace(&out.join(toy.name())))?;
+    }
     toys.into_iter().try_for_each(|toy| train_one(toy, arguments, &out))
+}
+
+/// Refuses a directory that holds a file of a model.
+fn refuse_to_replace(directory: &Path) -> anyhow::Result<()> {
+    match MODEL_FILES.iter().find(|name| directory.join(name).exists()) {
+        Some(found) => bail!(
+            "{} holds a model ({found}); choose another --out, or give --force to replace it",
+            directory.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> {
@@ -57,7 +80,7 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
     let mut progress = StepProgress::new(toy.name());
     let report = |step, loss: f64| progress.update(step, options.steps, &format!("answer loss {loss:.4}"));
     let directory = arguments.wait.take(&out.join(toy.name()), &MODEL_FILES)?;
-    let trained = train::<Autodiff<Flex>>(toy, &options, &Default::default(), report)?;
+    let trained = train::<Plain>(toy, &options, &Default::default(), report)?;
     progress.finish();
     save(&directory, &trained.model, &trained.tokenizer_json, &trained.manifest).context("cannot save the model")?;
     let score = trained.manifest.held_out;
@@ -75,4 +98,18 @@ fn train_one(toy: Toy, arguments: &Arguments, out: &Path) -> anyhow::Result<()> 
         score.mean_logit_diff,
         directory.path().display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_there_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        refuse_to_replace(directory.path()).unwrap();
+        std::fs::write(directory.path().join(MODEL_FILES[0]), "mine").unwrap();
+        let refused = refuse_to_replace(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains(MODEL_FILES[0]) && refused.contains("--force"), "{refused}");
+    }
 }

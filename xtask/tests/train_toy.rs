@@ -28,6 +28,11 @@ fn a_short_training_writes_a_model_that_loads() {
     std::fs::write(directory.path().join("pairs.jsonl"), PAIR).unwrap();
     let sweep = ["sweep", "--pairs", "pairs.jsonl", "--model", "models/toy-gpt2", "--metric", "logit-diff"];
     run(directory.path(), &sweep);
+    let again = xtask(directory.path(), &train);
+    let message = String::from_utf8(again.stderr).unwrap();
+    assert_eq!(again.status.code(), Some(2), "{message}");
+    assert!(message.contains("toy-gpt2") && message.contains("--force"), "{message}");
+    run(directory.path(), &[&train[..], &["--force"]].concat());
 }
 
 #[test]

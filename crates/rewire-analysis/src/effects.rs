@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ndarray::{ArrayD, Axis as Dimension, Slice, concatenate};
+use ndarray::{ArrayD, Axis as Dimension, Slice, Zip};
 use rewire_hooks::Axis;
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
@@ -100,8 +100,8 @@ impl Effects {
             Align::Start => (2..self.values.ndim()).filter(|&axis| is_of_positions(self.axis_names()[axis])).collect(),
             Align::End => Vec::new(),
         };
-        let mut values = self.values.clone();
-        for (prompt, mut of_prompt) in values.outer_iter_mut().enumerate() {
+        let mut aligned = Self { align: Align::End, ..self.clone() };
+        for (prompt, mut of_prompt) in aligned.values.outer_iter_mut().enumerate() {
             for axis in axes.iter().map(|axis| Dimension(axis - 1)) {
                 let width = of_prompt.len_of(axis);
                 let length = self.lengths.get(prompt).map_or(width, |&length| length.min(width));
@@ -111,7 +111,7 @@ impl Effects {
                 of_tokens.assign(&reversed);
             }
         }
-        Self { values, align: Align::End, ..self.clone() }
+        aligned
     }
 
     /// Returns the mean over prompts, `[layer, ..]`. At a position, the mean is over the prompts
@@ -251,11 +251,7 @@ pub(crate) fn join(
         }
     }
     let join = |(kind, parts): (&NodeKind, Vec<ArrayD<f32>>)| {
-        let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-        let values = concatenate(Dimension(0), &views).expect("batches differ only in their prompts");
-        // Adding 0 turns -0 into 0.
-        let values = values.mapv(|v| (f64::from(v) * factor) as f32 + 0.0);
-        let effects = Effects::new(*kind, values, pairs.lengths());
+        let effects = Effects::new(*kind, concatenated(parts, factor), pairs.lengths());
         match effects.values.iter().any(|v| v.is_infinite()) {
             true => {
                 let chosen = effects.values.mapv(|v| if v.is_nan() { 0.0 } else { v });
@@ -265,6 +261,23 @@ pub(crate) fn join(
         }
     };
     kinds.iter().zip(by_kind).map(join).collect()
+}
+
+/// Returns the values of batches of prompts, in the order of the prompts, times `factor`.
+pub(crate) fn concatenated(parts: Vec<ArrayD<f32>>, factor: f64) -> ArrayD<f32> {
+    let mut shape = parts.first().map_or_else(|| vec![0], |part| part.shape().to_vec());
+    shape[0] = parts.iter().map(|part| part.shape()[0]).sum();
+    let mut values = ArrayD::zeros(shape);
+    let mut first = 0;
+    // Each part is dropped once it is copied: for many prompts, effects are large.
+    for part in parts {
+        let prompts = Slice::from(first..first + part.shape()[0]);
+        first += part.shape()[0];
+        // Adding 0 turns -0 into 0.
+        let of_prompts = values.slice_axis_mut(Dimension(0), prompts);
+        Zip::from(of_prompts).and(&part).for_each(|value, &v| *value = (f64::from(v) * factor) as f32 + 0.0);
+    }
+    values
 }
 
 #[cfg(test)]

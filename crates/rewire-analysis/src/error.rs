@@ -1,10 +1,11 @@
 //! Errors that an analysis can return.
 
 use rewire_hooks::{CacheError, HookPoint, PatchError, Site};
-use rewire_model::ModelError;
+use rewire_model::{BackwardRule, ModelError};
 use rewire_tasks::{NormalizationError, PairsError};
 use rewire_tensor::DeviceError;
 
+use crate::attribution::estimator::Estimator;
 use crate::integrated::rule::Rule;
 use crate::node::kind::NodeKind;
 
@@ -31,14 +32,6 @@ pub enum AnalysisError {
         /// The node.
         node: NodeKind,
         /// Why the method does not support it, and what to use instead.
-        reason: &'static str,
-    },
-    /// The model has a feature that the method does not cover.
-    #[error("{method} does not run on this model: {reason}")]
-    UnsupportedModel {
-        /// The method.
-        method: &'static str,
-        /// The feature.
         reason: &'static str,
     },
     /// The nodes are at marked positions, but the pairs mark no position.
@@ -115,6 +108,20 @@ pub enum AnalysisError {
         /// Why the model does not have it.
         reason: &'static str,
     },
+    /// The model does not have the edge.
+    #[error("there is no edge {edge}: {reason}")]
+    NoSuchEdge {
+        /// The edge.
+        edge: String,
+        /// Why the model does not have it.
+        reason: &'static str,
+    },
+    /// The circuit is of another model.
+    #[error("circuit {circuit} (counted from 0) is of another model: its edges are not those of this model")]
+    OtherGraph {
+        /// The circuit, counted from 0.
+        circuit: usize,
+    },
     /// The receiver is at a position that a prompt does not have.
     #[error("receiver {receiver} is outside prompt {prompt} (counted from 0), which has {len} tokens")]
     ReceiverBehindEnd {
@@ -138,6 +145,14 @@ pub enum AnalysisError {
         k: usize,
         /// Number of nodes that there are.
         nodes: usize,
+    },
+    /// Fewer random subsets were asked for than a bound needs.
+    #[error("{subsets} random subsets were asked for, and a bound on skipped nodes needs at least {least}")]
+    TooFewSubsets {
+        /// Number of subsets asked for.
+        subsets: usize,
+        /// The fewest subsets.
+        least: usize,
     },
     /// The two effects are for different nodes.
     #[error(
@@ -225,12 +240,42 @@ pub enum AnalysisError {
         /// Number of quadrature nodes in the last attempt.
         steps: usize,
     },
+    /// The method is not defined with this backward rule.
+    #[error("{method} cannot use the backward rule {rule}: {reason}; use the rule gradient")]
+    UnsupportedRule {
+        /// The method.
+        method: &'static str,
+        /// The rule.
+        rule: BackwardRule,
+        /// Why the method is not defined with the rule.
+        reason: &'static str,
+    },
+    /// Head edges with exact norms were asked for by a backward rule that holds the norms' scales.
+    #[error(
+        "the backward rule {rule} holds the scales of norms constant, and exact norms of head edges differentiate \
+         them; use frozen norms or the rule gradient"
+    )]
+    ExactNorms {
+        /// The rule.
+        rule: BackwardRule,
+    },
+    /// A correction of AtP* was asked for by a backward rule other than the gradient.
+    #[error("{estimator} is defined for the gradient, not for the backward rule {rule}; use one of them alone")]
+    CorrectedRule {
+        /// The estimator.
+        estimator: Estimator,
+        /// The rule.
+        rule: BackwardRule,
+    },
     /// The device failed during the computation.
     #[error("{0}{advice}", advice = advice(.0))]
     Device(DeviceError),
     /// A finished pass could not be stored in the checkpoint.
     #[error("a finished pass could not be stored in the checkpoint")]
     Checkpoint(#[source] std::io::Error),
+    /// This process computed all passes that its checkpoint takes, and other passes are not stored.
+    #[error("other processes compute the remaining passes of this analysis; merge the checkpoints of all processes")]
+    PassesLeft,
     /// The method needs a gradient, and the metric's gradient is 0 wherever it exists.
     #[error("the gradient of the metric `{metric}` is 0 wherever it exists; use activation patching")]
     NotDifferentiable {

@@ -6,9 +6,10 @@
 //! [`PromptPairs`](rewire_tasks::PromptPairs). [`patching`] patches and ablates nodes exactly,
 //! alone or in groups. [`attribution`] estimates all effects from one backward pass. [`integrated`]
 //! attributes along a line of activations, with the completeness gap in the result. [`path`]
-//! follows paths through chosen receivers. [`heads`] measures single heads. [`stats`] compares
-//! methods and gives intervals. [`node`] defines the nodes to intervene on. [`run`] has the
-//! question, the execution settings and the steps that all analyses share.
+//! follows paths through chosen receivers. [`edges`] has every edge between components. [`heads`]
+//! measures single heads. [`stats`] compares methods and gives intervals. [`node`] defines the
+//! nodes to intervene on. [`run`] has the question, the execution settings and the steps that all
+//! analyses share.
 //!
 //! ```
 //! use burn::backend::{Autodiff, Flex};
@@ -39,6 +40,7 @@ mod error;
 mod ranking;
 
 pub mod attribution;
+pub mod edges;
 pub mod heads;
 pub mod integrated;
 pub mod node;

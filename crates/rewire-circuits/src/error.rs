@@ -23,4 +23,22 @@ pub enum CircuitError {
     /// There is no prompt to measure on.
     #[error("there are no prompts to measure a circuit on; give at least one group of prompts")]
     NoPrompts,
+    /// The whole model does not keep the share with the confidence that was asked for.
+    #[error(
+        "even the whole model does not keep {share} of the behavior with 95% confidence over these prompts; use more \
+         prompts or a smaller share"
+    )]
+    Unfaithful {
+        /// The share of the behavior.
+        share: f64,
+    },
+    /// The sizes of circuits are no increasing shares.
+    #[error("sizes of circuits are increasing shares of all edges, above 0 and at most 1, such as .001,.01,.1,1")]
+    Sizes,
+    /// The metric of the model is that of the empty circuit.
+    #[error(
+        "the mean of the metric on the clean run is that of the circuit without edges: there is no behavior that a \
+         circuit could keep; use other prompts or another metric"
+    )]
+    NoBehavior,
 }

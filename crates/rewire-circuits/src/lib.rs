@@ -1,5 +1,9 @@
-//! Circuits of attention heads: which heads carry a behavior, chosen on some prompts and judged on
-//! others.
+//! Circuits: which heads, or which edges between heads and MLPs, carry a behavior, chosen on some
+//! prompts and judged on others.
+//!
+//! [`EdgeScores`] chooses circuits of edges, [`SizedCircuits`] and [`Curve`] give MIB's figures of
+//! them, and [`CircuitFile`] reads and writes the files of EAP-IG and MIB. The rest of the crate is
+//! for circuits of heads.
 //!
 //! Use this crate after an analysis has ranked heads. [`find_circuit`] chooses the fewest heads
 //! that keep the behavior alone and without which nothing of it is left ([`Shares`]). It judges
@@ -35,22 +39,34 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod curve;
 mod error;
 mod faithfulness;
 mod find;
+mod graph_file;
+mod judged;
 mod means;
 mod names;
 mod random;
+mod rivals;
 mod roles;
 mod search;
+mod selection;
+mod shrink;
 mod step;
 
+pub use curve::{Curve, CurveIntervals, Resampled, SIZES, SizedCircuits, check_sizes, halves, on_prompts};
 pub use error::CircuitError;
 pub use faithfulness::{Ablations, Carried, KEPT, LEFT, Shares};
 pub use find::{FoundCircuit, find_circuit, rank_heads};
+pub use graph_file::{CircuitFile, CircuitFileError, OLD_SIGN};
+pub use judged::{ChoiceCurve, JudgedCurve, Judging, judge_effects, judge_scores};
 pub use means::means_by;
 pub use names::{AttentionProbe, AttentionProfile, mean_attention};
 pub use random::{Random, compare_with_random, random_sets};
+pub use rivals::random_circuits;
 pub use roles::{COPIES, Evidence, HeadRole, Seen, evidence, induces, inhibits};
 pub use search::{Choice, STABLE, choose};
+pub use selection::{EdgeScores, Ranking};
+pub use shrink::{Shrunk, acdc, exact_greedy};
 pub use step::{PathStep, mean_by_head};

@@ -2,6 +2,7 @@
 //! with TransformerLens.
 
 mod arguments;
+mod measured;
 mod peer;
 mod rates;
 mod run;
@@ -12,4 +13,5 @@ mod timing;
 mod workloads;
 
 pub(crate) use arguments::Arguments;
+pub(crate) use rates::{CoreRates, Rates};
 pub(crate) use run::run;

@@ -90,7 +90,8 @@ pub(crate) struct MemoryArguments {
     pub(crate) memory_budget: Option<u64>,
 }
 
-fn size(text: &str) -> Result<u64, String> {
+/// Parses a number of bytes with a unit.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let size: ByteSize =
         text.parse().map_err(|_| "it is no size; give a number and a unit, such as 8GiB".to_owned())?;
     match size.as_u64() {

@@ -6,6 +6,8 @@ pub(crate) const PROMPTS: &str = "Prompts";
 pub(crate) const WHAT: &str = "What to compute";
 /// Options that need `--method attribution-patching`.
 pub(crate) const ATTRIBUTION: &str = "Attribution patching";
+/// Options for circuits of edges.
+pub(crate) const CIRCUITS: &str = "Circuits";
 /// Options that need `--method logit-attribution`.
 pub(crate) const LOGIT_ATTRIBUTION: &str = "Logit attribution";
 /// Options that need `--method path-patching`.
@@ -20,6 +22,8 @@ pub(crate) const UNCERTAINTY: &str = "Uncertainty";
 pub(crate) const MODEL: &str = "Model";
 /// Options for the device, the precision and the memory.
 pub(crate) const COMPUTE: &str = "Compute";
+/// Options for the division of a command among processes.
+pub(crate) const SHARDS: &str = "Shards";
 /// Options for the output directory.
 pub(crate) const OUTPUT: &str = "Output";
 /// Options for the comparison with TransformerLens.

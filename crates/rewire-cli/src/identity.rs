@@ -1,6 +1,5 @@
 //! The identity of a run: everything that its results depend on.
 
-use rewire_store::sha256;
 use serde_json::{Value, json};
 
 use crate::model::Source;
@@ -9,12 +8,11 @@ use crate::session::Session;
 /// Returns the identity of a run of a command that generates its prompts. `settings` is an object
 /// with the command's own arguments.
 pub(crate) fn identity(command: &str, session: &Session, source: &Source, settings: Value) -> anyhow::Result<Value> {
-    let tokenizer = source.files.tokenizer()?.map(|(_, bytes)| sha256(&bytes));
     let mut run = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "command": command,
         "model": source.files.versions()?,
-        "tokenizer": tokenizer,
+        "tokenizer": source.tokenizer_sha256()?,
         "bos": source.bos(),
         "processed weights": source.is_processed(),
         "device": session.device().to_string(),

@@ -1,12 +1,13 @@
-//! Ctrl-C: the first one stops a command that can resume after its present pass. Every other one
-//! ends the process at once.
+//! Ctrl-C and SIGTERM: the first one stops a command that can resume after its present pass. Every
+//! other one ends the process at once. Schedulers send SIGTERM some time before they kill a task.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rewire_store::Traces;
 
-/// Exit code of an interrupted command: the code that shells give a process that SIGINT ended.
+/// Exit code of an interrupted command: the code that shells give a process that SIGINT ended. It
+/// is the same after SIGTERM.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// How far a command is, for its reaction to Ctrl-C. Clones share one state.
@@ -18,8 +19,8 @@ struct State {
     stage: Stage,
     passes: Passes,
     is_requested: bool,
-    /// What the process removes before it ends.
-    traces: Option<Traces>,
+    /// What the process removes before it ends: the traces of each directory that it holds.
+    traces: Vec<Traces>,
 }
 
 /// The stage that a command has reached.
@@ -63,11 +64,11 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 impl Interrupts {
-    /// Handles Ctrl-C from now on; `say` prints a line. A process has one handler, so only a
-    /// program calls this, once.
+    /// Handles Ctrl-C, SIGTERM and SIGHUP from now on; `say` prints a line. A process has one
+    /// handler, so only a program calls this, once.
     ///
-    /// Does nothing if the process ignores SIGINT, like a job that a script starts in the
-    /// background.
+    /// Does nothing if the process ignores SIGINT or SIGHUP, like a job that a script starts in the
+    /// background, or with `nohup`.
     pub(crate) fn install(say: fn(&str)) -> Self {
         let interrupts = Self::default();
         let of_handler = interrupts.clone();
@@ -75,12 +76,23 @@ impl Interrupts {
         interrupts
     }
 
-    /// Notes that the command computes from now on, and holds an output directory with these
+    /// Notes that the next of several runs begins, of which nothing is computed yet.
+    ///
+    /// # Errors
+    /// [`Interrupted`] after a Ctrl-C that let the last run finish.
+    pub(crate) fn begin_next(&self) -> Result<(), Interrupted> {
+        let mut state = self.lock();
+        state.check()?;
+        *state = State::default();
+        Ok(())
+    }
+
+    /// Notes that the command computes from now on, and holds a further output directory with these
     /// traces.
     pub(crate) fn begin_computing(&self, traces: Traces) {
         let mut state = self.lock();
         state.stage = Stage::Computing;
-        state.traces = Some(traces);
+        state.traces.push(traces);
     }
 
     /// Adds the passes of an analysis, and returns the number of all passes so far. From now on,
@@ -130,9 +142,7 @@ impl Interrupts {
             Reaction::Continue(line) => say(&line),
             Reaction::End(line) => {
                 say(&line);
-                if let Some(traces) = &state.traces {
-                    traces.remove();
-                }
+                state.remove_traces();
                 std::process::exit(INTERRUPTED.into());
             }
         }
@@ -146,6 +156,11 @@ impl Interrupts {
 impl State {
     fn check(&self) -> Result<(), Interrupted> {
         if self.is_requested { Err(Interrupted) } else { Ok(()) }
+    }
+
+    /// Removes the traces of all directories, the last one that was taken first.
+    fn remove_traces(&self) {
+        self.traces.iter().rev().for_each(Traces::remove);
     }
 
     fn receive(&mut self) -> Reaction {
@@ -191,6 +206,8 @@ pub(crate) fn is_interrupt(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rewire_store::{OutputDirectory, Waiting};
+
     use super::*;
 
     fn receive(interrupts: &Interrupts) -> Reaction {
@@ -223,6 +240,22 @@ mod tests {
             receive(&interrupts),
             end("interrupted; 4 of 40 passes are done; run the same command again to resume")
         );
+    }
+
+    #[test]
+    fn the_traces_of_all_held_directories_are_removed() {
+        let interrupts = Interrupts::default();
+        let temporary = tempfile::tempdir().unwrap();
+        let held = ["grid", "grid/cell"].map(|name| {
+            let path = temporary.path().join(name);
+            OutputDirectory::take(&path, &["a.txt"], "test", Waiting::Refuse).unwrap()
+        });
+        held.iter().for_each(|directory| interrupts.begin_computing(directory.traces()));
+        // The deepest directory goes first, so that the one around it is empty.
+        interrupts.lock().remove_traces();
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+        interrupts.begin_next().unwrap();
+        assert!(interrupts.lock().traces.is_empty());
     }
 
     #[test]

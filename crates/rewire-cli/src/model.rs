@@ -1,5 +1,6 @@
 //! The model that a command runs on: embedded, from a directory, or from the hub.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
@@ -8,9 +9,10 @@ use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
 use rewire_input::{cut, quoted};
 use rewire_model::{
-    Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, packaged_directory,
+    Hub, ModelError, ModelFiles, Transformer, TransformerConfig, WeightProcessing, WeightStorage, packaged_directory,
     resolve_repository,
 };
+use rewire_store::sha256;
 use rewire_tasks::{ChangedText, Surrounding, Tokenizer};
 use rewire_toy::Toy;
 use serde_json::{Value, json};
@@ -20,6 +22,7 @@ use crate::compute::MemoryArguments;
 use crate::device::Device;
 use crate::headings::{COMPUTE, MODEL};
 use crate::output::say;
+use crate::weights::WeightsChoice;
 
 /// The flags of every command that runs a model.
 #[derive(Args)]
@@ -36,6 +39,21 @@ pub(crate) struct ModelArguments {
     pub(crate) device: Device,
     #[command(flatten)]
     pub(crate) memory: MemoryArguments,
+    /// Where the weights are: auto, float32 or stored.
+    ///
+    /// float32: in memory, 4 bytes per weight. stored: in the model's mapped files, in the type
+    /// that they have there; each matrix is converted to float32 when it is used, which takes less
+    /// memory and more time. auto: stored if float32 would take more than three quarters of the
+    /// free memory. The results are the same, bit for bit.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true,
+        value_name = "WHERE",
+        help_heading = COMPUTE
+    )]
+    pub(crate) weights: WeightsChoice,
     /// Use the weights as they are in the files: fold and center none.
     #[arg(long, help_heading = MODEL)]
     pub(crate) no_process_weights: bool,
@@ -60,10 +78,13 @@ pub(crate) struct Source {
     pub(crate) files: ModelFiles,
     pub(crate) config: TransformerConfig,
     pub(crate) tokenizer: Option<Tokenizer>,
+    pub(crate) storage: WeightStorage,
     processing: WeightProcessing,
     bos: BosChoice,
     /// Warnings about the weights, once they are loaded.
     of_weights: OnceLock<Vec<String>>,
+    /// The SHA-256 of the model's files, once they are known.
+    sha256s: OnceLock<BTreeMap<String, String>>,
 }
 
 impl Source {
@@ -87,7 +108,9 @@ impl Source {
         if bos == BosChoice::Prepend && config.bos_token.is_none() {
             bail!("--bos prepend: {name} has no BOS (bos_token_id is null in its config.json); use --bos none");
         }
-        Ok(Self { name: name.clone(), files, config, tokenizer, processing, bos, of_weights: OnceLock::new() })
+        let storage = arguments.weights.storage(arguments.device.resolve(), &files, &config)?;
+        let (of_weights, sha256s) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { name: name.clone(), files, config, tokenizer, storage, processing, bos, of_weights, sha256s })
     }
 
     /// Returns the tokenizer, for commands that generate text.
@@ -178,13 +201,30 @@ impl Source {
     /// Loads the weights, and processes them unless `--no-process-weights` is given. The first call
     /// prints warnings about the weights to standard error.
     pub(crate) fn load<B: Backend>(&self, device: &B::Device) -> Result<Transformer<B>, ModelError> {
-        let (model, warnings) = Transformer::load_with_warnings(&self.files, device)?;
+        let (model, warnings) = Transformer::load_in(&self.files, self.storage, device)?;
         self.of_weights.get_or_init(|| {
             let lines: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             lines.iter().for_each(|line| say(&format!("warning: {line}")));
             lines
         });
         Ok(model.processed(self.processing))
+    }
+
+    /// Returns the SHA-256 of `config.json` and of each weight file, by the name of the file. The
+    /// first call reads the files.
+    pub(crate) fn sha256s(&self) -> Result<&BTreeMap<String, String>, ModelError> {
+        match self.sha256s.get() {
+            Some(known) => Ok(known),
+            None => {
+                let read = self.files.sha256s()?;
+                Ok(self.sha256s.get_or_init(|| read))
+            }
+        }
+    }
+
+    /// Returns the SHA-256 of the tokenizer's `tokenizer.json`, or `None` if there is no tokenizer.
+    pub(crate) fn tokenizer_sha256(&self) -> Result<Option<String>, ModelError> {
+        Ok(self.files.tokenizer()?.map(|(_, bytes)| sha256(&bytes)))
     }
 
     /// Returns whether weights are processed.

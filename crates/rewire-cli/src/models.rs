@@ -21,6 +21,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     text += "A directory: config.json; model.safetensors or pytorch_model.bin (or an index and its shards);\n";
     text += "for text, tokenizer.json, or vocab.json and merges.txt.\n";
     text += "A GGUF file: FILE.gguf, or owner/name:FILE.gguf on the hub.\n";
-    text += "Architectures: GPT-2, GPT-NeoX (Pythia), Llama (SmolLM2), Mistral, Qwen2, Qwen3 and Gemma-2.\n";
+    text += "Architectures: GPT-2, GPT-NeoX (Pythia), GPT-J, GPT-Neo, OPT, Llama (SmolLM2), Mistral, Qwen2, Qwen3, Gemma-2,\n";
+    text += "Gemma-3, OLMo-2, SmolLM3 and Phi-3.\n";
     print(&text)
 }

@@ -2,7 +2,9 @@
 //! report.
 
 use rewire_analysis::stats::Warning;
+use rewire_model::WeightStorage;
 use rewire_report::Page;
+use rewire_tasks::ioi::{IoiGenerator, NAMES};
 
 use crate::model::Source;
 use crate::output::{print, say};
@@ -11,10 +13,23 @@ use crate::session::Session;
 /// Prints whether text begins with the BOS and, to standard error, warnings about the tokenizer.
 pub(crate) fn announce(source: &Source) -> anyhow::Result<()> {
     source.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+    if source.storage == WeightStorage::Stored {
+        print(&format!("{}: weights stay in their files and are converted to float32 when used\n", source.name))?;
+    }
     match source.beginning() {
         Some(beginning) => print(&format!("{}: {beginning}\n", source.name)),
         None => Ok(()),
     }
+}
+
+/// Prints how many names the generated IOI prompts use, if the tokenizer splits some of them.
+pub(crate) fn announce_names(source: &Source) -> anyhow::Result<()> {
+    let (used, of) = (IoiGenerator::new(source.tokenizer()?)?.names().len(), NAMES.len());
+    if used == of {
+        return Ok(());
+    }
+    let name = &source.name;
+    print(&format!("{name}: generated prompts use the {used} of {of} names that are single tokens of its tokenizer\n"))
 }
 
 /// Prints warnings about results to standard error, one line each with the name of the result.

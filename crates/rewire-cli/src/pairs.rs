@@ -136,7 +136,7 @@ fn rows(found: &PairsFile) -> String {
 }
 
 /// Refuses to replace anything but a regular file, such as a device, and a file without `force`.
-fn check_replaceable(out: &Path, force: bool) -> anyhow::Result<()> {
+pub(crate) fn check_replaceable(out: &Path, force: bool) -> anyhow::Result<()> {
     let Ok(found) = std::fs::symlink_metadata(out) else { return Ok(()) };
     anyhow::ensure!(found.is_file(), "{} is not a regular file; choose another --out", out.display());
     anyhow::ensure!(force, "{} exists; give --force to replace it", out.display());
@@ -144,7 +144,7 @@ fn check_replaceable(out: &Path, force: bool) -> anyhow::Result<()> {
 }
 
 /// Writes text to a temporary file that is renamed.
-fn write(text: &str, out: &Path) -> anyhow::Result<()> {
+pub(crate) fn write(text: &str, out: &Path) -> anyhow::Result<()> {
     let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     anyhow::ensure!(directory.is_dir(), "cannot write {}: {} is no directory", out.display(), directory.display());
     let failed = || format!("cannot write {}", out.display());

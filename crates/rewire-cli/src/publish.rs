@@ -8,7 +8,8 @@ use rewire_store::OutputDirectory;
 use serde_json::{Value, json};
 
 use crate::model::Source;
-use crate::output::{command, print};
+use crate::output::print;
+use crate::provenance::provenance;
 use crate::session::Session;
 
 /// Name of the report in the output directory.
@@ -58,8 +59,32 @@ impl Publication<'_> {
         source: &Source,
         directory: &OutputDirectory,
     ) -> anyhow::Result<String> {
+        let Contents { tables, about, files, summary } = self.contents(session, source)?;
+        session.interrupts().begin_writing()?;
+        write_results(directory, &tables, &about, files)?;
+        session.interrupts().finish_writing();
+        Ok(summary)
+    }
+}
+
+/// The contents of the files of results.
+pub(crate) struct Contents<'a> {
+    pub(crate) tables: Vec<Table>,
+    pub(crate) about: About<'a>,
+    /// Names and contents of the files beside the tables and their description.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// The text to print.
+    pub(crate) summary: String,
+}
+
+impl<'a> Publication<'a> {
+    /// Returns the contents of the files.
+    ///
+    /// # Errors
+    /// If a file of the model cannot be read.
+    pub(crate) fn contents(self, session: &Session, source: &Source) -> anyhow::Result<Contents<'a>> {
         let about = About {
-            command: command(),
+            command: session.command().to_vec(),
             run: self.run,
             model: source.name.clone(),
             config: source.config.to_hugging_face(),
@@ -72,16 +97,16 @@ impl Publication<'_> {
             baselines: self.baselines,
             notes: self.notes,
             tokenization: source.tokenization(),
+            finding: self.page.finding_sentences().to_vec(),
             warnings: self.warnings,
+            provenance: provenance(session, source)?,
+            started: Some(session.started()),
             wall_time_s: session.seconds(),
             versions: json!({ "rewire": env!("CARGO_PKG_VERSION"), "burn": "0.21.0" }),
         };
         let mut files = self.files;
         files.push((REPORT, self.page.render().into_bytes()));
-        session.interrupts().begin_writing()?;
-        write_results(directory, &self.tables, &about, files)?;
-        session.interrupts().finish_writing();
-        Ok(self.summary)
+        Ok(Contents { tables: self.tables, about, files, summary: self.summary })
     }
 }
 

@@ -10,23 +10,121 @@ mod summary;
 
 use burn::backend::Autodiff;
 use rewire_analysis::integrated::Quadrature;
+use rewire_analysis::run::Checkpoint;
 use rewire_hooks::Head;
 use rewire_model::Transformer;
+use rewire_report::Labels;
+use rewire_store::OutputDirectory;
 use rewire_studies::KnownModel;
-use rewire_studies::integrated_gradients::{self, Prompts, Settings};
+use rewire_studies::integrated_gradients::{self, Found, Prompts, Settings};
+use serde_json::Value;
+use std::convert::Infallible;
 
+use crate::correct::describe_logit_differences;
 use crate::identity::identity;
 use crate::interrupt::Interrupts;
 use crate::model::Source;
-use crate::notices::{announce, warn};
+use crate::notices::{announce, announce_names, warn};
 use crate::on_device::on_device;
-use crate::publish::{Publication, RESULTS};
+use crate::output::say;
+use crate::publish::Publication;
 use crate::session::Session;
+use crate::shards::study::run_study;
+use crate::shards::{Basis, Counted, Divisible, with_setup};
 pub(crate) use arguments::Arguments;
 use shown::Shown;
 
 pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
-    let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
+    run_study(&Prepared::read(arguments, interrupts)?, &arguments.shard, interrupts)
+}
+
+/// The inputs of the study.
+pub(crate) struct Prepared<'a> {
+    arguments: &'a Arguments,
+    session: Session,
+    source: Source,
+    settings: Settings,
+    prompts: Prompts,
+    /// Everything that the results depend on.
+    run: Value,
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads and checks the inputs.
+    pub(crate) fn read(arguments: &'a Arguments, interrupts: &Interrupts) -> anyhow::Result<Self> {
+        let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
+        let settings = settings(arguments)?;
+        let source = Source::open(&arguments.model)?;
+        let prompts = Prompts::new(source.tokenizer()?, source.bos_for_text()?, &source.config, &settings)?;
+        check_heads(&source, &arguments.heads)?;
+        let run = identity("reproduce-ig", &session, &source, arguments.describe())?;
+        Ok(Self { arguments, session, source, settings, prompts, run })
+    }
+}
+
+impl Divisible for Prepared<'_> {
+    type Found = Found;
+    type Memory = Infallible;
+
+    fn basis(&self) -> Basis<'_> {
+        let Self { arguments, session, source, run, .. } = self;
+        Basis { session, source, run, out: &arguments.out, output: &arguments.output }
+    }
+
+    fn set_command(&mut self, command: Vec<String>) {
+        self.session.set_command(command);
+    }
+
+    fn announce(&self, _: Option<Infallible>) -> anyhow::Result<()> {
+        announce(&self.source)?;
+        announce_names(&self.source)
+    }
+
+    fn compute(&self, checkpoint: &dyn Checkpoint, counted: Counted) -> anyhow::Result<Found> {
+        let Self { session, source, settings, prompts, .. } = self;
+        let known = if source.is_gpt2_small() { KnownModel::Gpt2Small } else { KnownModel::Other };
+        on_device!(session, |B, device| {
+            let model: Transformer<Autodiff<B>> = source.load(&device)?;
+            let tokenizer = source.tokenizer()?;
+            with_setup(session, checkpoint, counted, |setup| {
+                Ok(integrated_gradients::analyze(&model, setup, tokenizer, known, prompts, settings)?)
+            })
+        })
+    }
+
+    fn write(&self, found: Found, directory: &OutputDirectory) -> anyhow::Result<String> {
+        let Self { arguments, session, source, prompts, run, .. } = self;
+        let checks = if source.is_gpt2_small() { integrated_gradients::checks(&found) } else { Vec::new() };
+        let mut warnings = warn(source, [("", found.compared.exact.warnings())]);
+        let of_pairs = found.averaged.iter().flat_map(|averaged| averaged.incomplete.clone());
+        for incomplete in found.compared.incomplete().into_iter().chain(of_pairs) {
+            say(&format!("warning: {incomplete}"));
+            warnings.push(incomplete);
+        }
+
+        let finding = finding::finding(&found);
+        let shown = Shown { prompts, found: &found, finding: &finding, checks: &checks, warnings: &warnings };
+        let page = report::page(session, source, &shown, arguments);
+        let summary = summary::summary(session, source, &shown, arguments) + "\n";
+        Publication {
+            run: run.clone(),
+            tables: results::tables(&found),
+            metric: "logit-diff".to_owned(),
+            seed: arguments.seed,
+            labels: Labels::First(&prompts.pair),
+            baselines: describe_logit_differences(&found.compared.exact.baselines),
+            notes: results::notes(&found, arguments),
+            page,
+            files: Vec::new(),
+            summary,
+            warnings,
+        }
+        .write(session, source, directory)
+    }
+}
+
+/// Returns the settings of the study, and refuses a range or quadrature that is not valid.
+fn settings(arguments: &Arguments) -> anyhow::Result<Settings> {
     let range = match *arguments.range.as_slice() {
         [from, to] if from <= 0.0 && to >= 1.0 && (to - from).is_finite() => [from, to],
         _ => anyhow::bail!(
@@ -36,49 +134,16 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     };
     let quadrature = Quadrature { rule: arguments.rule, steps: arguments.steps };
     quadrature.nodes()?;
-    let source = Source::open(&arguments.model)?;
-    let settings = Settings {
+    Ok(Settings {
         prompts: arguments.prompts,
         generated_pairs: arguments.generated_pairs,
         seed: arguments.seed,
         heads: arguments.heads.clone(),
         quadrature,
         tolerance: arguments.tolerance,
+        panels: arguments.panels,
         range,
-    };
-    let prompts = Prompts::new(source.tokenizer()?, source.bos_for_text()?, &source.config, &settings)?;
-    check_heads(&source, &arguments.heads)?;
-    let run = identity("reproduce-ig", &session, &source, arguments.describe())?;
-    let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
-    announce(&source)?;
-
-    let known = if source.is_gpt2_small() { KnownModel::Gpt2Small } else { KnownModel::Other };
-    let found = on_device!(&session, |B, device| {
-        let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        let tokenizer = source.tokenizer()?;
-        Ok(integrated_gradients::analyze(&model, &session.setup(), tokenizer, known, &prompts, &settings)?)
-    })?;
-    let checks = if source.is_gpt2_small() { integrated_gradients::checks(&found) } else { Vec::new() };
-    let warnings = warn(&source, [("", found.compared.exact.warnings())]);
-
-    let finding = finding::finding(&found);
-    let shown = Shown { prompts: &prompts, found: &found, finding: &finding, checks: &checks, warnings: &warnings };
-    let page = report::page(&session, &source, &shown, arguments);
-    let summary = summary::summary(&session, &source, &shown, arguments);
-    Publication {
-        run,
-        tables: results::tables(&found),
-        metric: "logit-diff".to_owned(),
-        seed: arguments.seed,
-        labels: rewire_report::Labels::First(&prompts.pair),
-        baselines: rewire_report::describe_baselines(&found.compared.exact.baselines),
-        notes: results::notes(&found, arguments),
-        page,
-        files: Vec::new(),
-        summary,
-        warnings,
-    }
-    .publish(&session, &source, &directory)
+    })
 }
 
 /// Refuses heads that the model does not have, and heads that are named twice.

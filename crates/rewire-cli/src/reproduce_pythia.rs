@@ -14,13 +14,14 @@ mod tables;
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use rewire_model::Transformer;
-use rewire_report::{Labels, describe_baselines};
+use rewire_report::Labels;
 use rewire_studies::pythia::{self, Sets};
 
+use crate::correct::describe_logit_differences;
 use crate::identity::identity;
 use crate::interrupt::Interrupts;
 use crate::model::Source;
-use crate::notices::{announce, warn};
+use crate::notices::{announce, announce_names, warn};
 use crate::on_device::on_device;
 use crate::publish::{Publication, REPORT};
 use crate::session::Session;
@@ -46,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     let run = identity("reproduce-pythia", &session, &source, arguments.describe())?;
     let directory = arguments.output.take(&arguments.out, &RESULTS, &run, interrupts)?;
     announce(&source)?;
+    announce_names(&source)?;
     let (found, checks) = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
         let setup = session.setup();
@@ -59,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
 
     let found = Found::new(&found, arguments);
     let warnings = warn(&source, [("", found.parts.warnings())]);
-    let described = json::circuit(&source, &found, arguments);
+    let described = json::circuit(&session, &source, &found, arguments)?;
     let finding = finding::finding(&found, arguments.threshold);
     let page = report::page(&session, &source, &found, &finding, &checks, arguments, &warnings);
     Publication {
@@ -68,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         metric: "logit-diff-normalized".to_owned(),
         seed: arguments.seed,
         labels: Labels::Each(&found.data.pairs),
-        baselines: describe_baselines(&found.parts.baselines),
+        baselines: describe_logit_differences(&found.parts.baselines),
         notes: json::notes(&found, arguments),
         page,
         files: vec![

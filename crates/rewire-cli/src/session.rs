@@ -1,7 +1,7 @@
 //! One run of a command: its device, precision, memory budget and start time.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 use burn::tensor::backend::Backend;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::compute::{MemoryArguments, NumberArguments};
 use crate::device::Device;
 use crate::interrupt::Interrupts;
-use crate::output::say;
+use crate::output::{command, say};
 use crate::progress::StepProgress;
 
 /// One run of a command. Each command builds it once from its arguments.
@@ -24,7 +24,10 @@ pub(crate) struct Session {
     device: Device,
     numbers: NumberArguments,
     memory_budget: Option<u64>,
+    command: Vec<String>,
     started: Instant,
+    /// The time of the clock at the start.
+    began: SystemTime,
     interrupts: Interrupts,
     seen: Arc<Seen>,
     on_fitted: Box<dyn Fn(u64) + Sync>,
@@ -73,7 +76,9 @@ impl Session {
             device,
             numbers,
             memory_budget: memory.memory_budget,
+            command: command(),
             started: Instant::now(),
+            began: SystemTime::now(),
             interrupts: interrupts.clone(),
             seen,
             on_fitted: Box::new(move |bytes| {
@@ -85,6 +90,17 @@ impl Session {
             }),
             on_progress: Box::new(move |progress| show(&mut locked(&of_progress.progress), progress)),
         })
+    }
+
+    /// Sets the command line that the results describe, if it is not this process's: that of the
+    /// merged shards.
+    pub(crate) fn set_command(&mut self, command: Vec<String>) {
+        self.command = command;
+    }
+
+    /// Returns the command line that the results describe, without the program.
+    pub(crate) fn command(&self) -> &[String] {
+        &self.command
     }
 
     /// Returns the device, never `auto`.
@@ -102,6 +118,11 @@ impl Session {
         self.started.elapsed().as_secs_f64()
     }
 
+    /// Returns the time at which the command started, in UTC, such as `2026-11-28T02:00:00Z`.
+    pub(crate) fn started(&self) -> String {
+        humantime::format_rfc3339_seconds(self.began).to_string()
+    }
+
     /// Returns the settings of studies: the memory budget of this run, and one progress bar per
     /// step.
     pub(crate) fn setup(&self) -> Setup<'_> {
@@ -110,6 +131,7 @@ impl Session {
             on_fitted: &*self.on_fitted,
             on_reduced: &*self.on_reduced,
             on_progress: &*self.on_progress,
+            checkpoint: &(),
         }
     }
 
@@ -118,9 +140,14 @@ impl Session {
         self.setup().execution(model, pos)
     }
 
+    /// Returns the precision, for `effects.json`.
+    pub(crate) fn precision(&self) -> Value {
+        self.numbers.describe()
+    }
+
     /// Returns the precision and the reduced batches, for `effects.json`.
     pub(crate) fn computed(&self) -> Value {
-        let mut computed = self.numbers.describe();
+        let mut computed = self.precision();
         computed["halved"] = json!(self.reduced());
         computed
     }

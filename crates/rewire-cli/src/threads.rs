@@ -22,6 +22,13 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the number of threads that the environment sets, if [`check`] accepts it. The passes of
+/// a sweep run on as many threads; by default, on one per core.
+pub(crate) fn limit() -> Option<usize> {
+    let set = VARIABLES.iter().filter_map(|variable| std::env::var(variable).ok());
+    set.filter(|value| !value.is_empty()).find_map(|value| number(&value).ok())
+}
+
 /// Parses a number of threads.
 pub(crate) fn number(text: &str) -> Result<usize, String> {
     match text.parse() {

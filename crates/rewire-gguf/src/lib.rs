@@ -40,6 +40,7 @@ mod tokenizer;
 
 pub use error::GgufError;
 pub use hugging_face::config::config_json;
+pub use hugging_face::layout::StoredRows;
 pub use hugging_face::tensors::{NamedTensor, named_tensors};
 pub use read::file::Gguf;
 pub use read::metadata::Metadata;

@@ -84,6 +84,10 @@ impl<B: Backend, const D: usize, F: FnMut(Tensor<B, D>) -> Tensor<B, D>> Hook<B>
             }
         }
     }
+
+    fn sees(&self, point: HookPoint) -> bool {
+        point == self.point
+    }
 }
 
 impl<B, const D: usize, F> fmt::Debug for Edit<B, D, F> {

@@ -198,6 +198,10 @@ impl<B: Backend> Hook<B> for Patch<B> {
             _ => activation,
         }
     }
+
+    fn sees(&self, point: HookPoint) -> bool {
+        self.replacements.contains_key(&point)
+    }
 }
 
 #[cfg(test)]

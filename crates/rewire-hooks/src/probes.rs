@@ -57,6 +57,10 @@ impl<B: AutodiffBackend> Hook<B> for GradientProbes<B> {
         self.leaves.insert(point, AnyRank::from(leaf.clone()));
         activation + leaf
     }
+
+    fn sees(&self, point: HookPoint) -> bool {
+        (self.accepts)(point)
+    }
 }
 
 impl<B: AutodiffBackend> fmt::Debug for GradientProbes<B> {

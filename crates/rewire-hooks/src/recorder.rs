@@ -46,6 +46,10 @@ impl<B: Backend> Hook<B> for Recorder<B> {
         }
         activation
     }
+
+    fn sees(&self, point: HookPoint) -> bool {
+        (self.accepts)(point)
+    }
 }
 
 impl<B: Backend> fmt::Debug for Recorder<B> {

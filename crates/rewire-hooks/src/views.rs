@@ -73,7 +73,8 @@ impl<B: Backend> ActivationCache<B> {
     }
 
     /// Returns the output of each head of block `layer`: `z @ W_O`, `[batch, pos, head, d_model]`,
-    /// for `w_o` `[head, d_head, d_model]`. The sum over heads plus the output bias is `attn_out`.
+    /// for `w_o` `[head, d_head, d_model]`. The sum over heads plus the output bias is `attn_out`,
+    /// or, in models with a norm after attention, the input of that norm (`attn.hook_out`).
     ///
     /// # Errors
     /// [`CacheError`] if `z` was not recorded or `w_o` has another number of heads.

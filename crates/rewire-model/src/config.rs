@@ -22,12 +22,43 @@ pub enum Architecture {
     Qwen3,
     /// Norms before and after attention and MLP, soft caps, and a window in every second layer.
     Gemma2,
+    /// As Gemma-2, with norms on queries and keys in place of soft caps, and other rotary angles in
+    /// the layers with a window. Most layers have one.
+    Gemma3,
+    /// As Llama, with norms after attention and MLP instead of before, and norms over all queries
+    /// and all keys.
+    Olmo2,
+    /// As Llama, without rotary positions in some layers.
+    SmolLm3,
+    /// As Llama, with a sliding window, and with fused matrices in the files.
+    Phi3,
+    /// Parallel blocks with one norm, rotary positions in adjacent pairs, untied unembedding with a
+    /// bias.
+    GptJ,
+    /// Learned positions, scores that are not scaled, and a window in every second layer.
+    GptNeo,
+    /// Learned positions and ReLU.
+    Opt,
 }
 
 impl Architecture {
     /// Every family.
-    pub const ALL: [Self; 7] =
-        [Self::Gpt2, Self::GptNeoX, Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3, Self::Gemma2];
+    pub const ALL: [Self; 14] = [
+        Self::Gpt2,
+        Self::GptNeoX,
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Gemma2,
+        Self::Gemma3,
+        Self::Olmo2,
+        Self::SmolLm3,
+        Self::Phi3,
+        Self::GptJ,
+        Self::GptNeo,
+        Self::Opt,
+    ];
 }
 
 /// The MLP's activation function.
@@ -70,12 +101,36 @@ pub enum Positions {
     Learned,
     /// Queries and keys, rotated by an angle that grows with the position.
     Rotary {
-        /// The number of leading dimensions of each head that are rotated, in half-split pairs
-        /// `(i, i + dims / 2)`.
+        /// The number of leading dimensions of each head that are rotated, in pairs
+        /// ([`RotaryPairs`]).
         dims: usize,
         /// The base of the angles: pair `i` turns by `position / base^(2 i / dims)`.
         base: f64,
     },
+}
+
+/// Which two dimensions of a head make a pair that rotates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotaryPairs {
+    /// Pair `i` is `(i, i + dims / 2)`.
+    #[default]
+    Halves,
+    /// Pair `i` is `(2 i, 2 i + 1)`.
+    Adjacent,
+}
+
+/// The norms of queries and keys, before any rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryKeyNorms {
+    /// There are none.
+    #[default]
+    None,
+    /// One over the queries of each head, and one over the keys of each key/value head.
+    EachHead,
+    /// One over the queries of all heads together, and one over the keys of all key/value heads.
+    AllHeads,
 }
 
 /// How rotary angles are stretched for a context that is longer than the one of the training.
@@ -143,18 +198,36 @@ pub struct TransformerConfig {
     pub norm: NormKind,
     /// The epsilon inside the norms' square root.
     pub norm_eps: f64,
+    /// Whether attention and MLP read the residual stream through a norm. Without it, they read the
+    /// stream itself, and the scale of that norm is 1.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub pre_norms: bool,
+    /// Whether the norm before the MLP is the one before attention, in parallel blocks. The files
+    /// then hold it once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shared_norm: bool,
     /// Whether the outputs of attention and MLP pass a norm before they are added to the residual
     /// stream.
     #[serde(default, skip_serializing_if = "is_default")]
     pub post_norms: bool,
-    /// Whether the queries and keys of each head pass a norm, before any rotation.
+    /// The norms of queries and keys.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub query_key_norms: bool,
+    pub query_key_norms: QueryKeyNorms,
     /// How positions enter the model.
     pub positions: Positions,
     /// How rotary angles are stretched, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotary_scaling: Option<RotaryScaling>,
+    /// Which dimensions rotate together.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rotary_pairs: RotaryPairs,
+    /// The base of rotary angles in layers with a sliding window, where angles are not stretched.
+    /// `None` if those layers rotate as the others do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_rotary_base: Option<f64>,
+    /// The layers that do not rotate queries and keys, in rotary models.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrotated_layers: Vec<usize>,
     /// How far back some layers attend. `None` if all attend to the whole prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sliding_window: Option<SlidingWindow>,
@@ -178,6 +251,9 @@ pub struct TransformerConfig {
     /// attention output are zeros, and the files do not hold them.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub attention_bias: bool,
+    /// Whether queries, keys and values have biases, if attention has biases.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub attention_input_bias: bool,
     /// Whether the attention output has a bias, if attention has biases.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub attention_output_bias: bool,
@@ -186,6 +262,9 @@ pub struct TransformerConfig {
     pub mlp_bias: bool,
     /// Whether attention and MLP both read `resid_pre`. Such blocks have no `resid_mid`.
     pub parallel_block: bool,
+    /// Whether the unembedding has a bias in the files.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unembedding_bias: bool,
     /// Whether the unembedding is the transposed token embedding in the files. Processing unties
     /// it.
     pub tied_unembedding: bool,
@@ -194,124 +273,6 @@ pub struct TransformerConfig {
 }
 
 impl TransformerConfig {
-    /// Returns a GPT-2 configuration of the given size, with `d_head = d_model / n_heads` and
-    /// `d_mlp = 4 d_model`.
-    #[must_use]
-    pub fn gpt2(n_layers: usize, n_heads: usize, d_model: usize, d_vocab: usize, n_ctx: usize) -> Self {
-        Self {
-            architecture: Architecture::Gpt2,
-            n_layers,
-            n_heads,
-            key_value_heads: None,
-            d_model,
-            d_head: d_model / n_heads,
-            d_mlp: 4 * d_model,
-            d_vocab,
-            n_ctx,
-            activation: Activation::GeluNew,
-            mlp: MlpKind::Plain,
-            norm: NormKind::Layer,
-            norm_eps: 1e-5,
-            post_norms: false,
-            query_key_norms: false,
-            positions: Positions::Learned,
-            rotary_scaling: None,
-            sliding_window: None,
-            scores_by_inverse_layer: false,
-            score_scalar: None,
-            score_cap: None,
-            logit_cap: None,
-            embedding_scale: None,
-            attention_bias: true,
-            attention_output_bias: true,
-            mlp_bias: true,
-            parallel_block: false,
-            tied_unembedding: true,
-            bos_token: None,
-        }
-    }
-
-    /// Returns a GPT-NeoX configuration of the given size, as in Pythia: parallel blocks, and
-    /// rotary positions on a quarter of each head.
-    #[must_use]
-    pub fn neox(n_layers: usize, n_heads: usize, d_model: usize, d_vocab: usize, n_ctx: usize) -> Self {
-        let d_head = d_model / n_heads;
-        Self {
-            architecture: Architecture::GptNeoX,
-            activation: Activation::Gelu,
-            // Dimensions are rotated in pairs, so their number is even.
-            positions: Positions::Rotary { dims: d_head / 8 * 2, base: 10_000.0 },
-            parallel_block: true,
-            tied_unembedding: false,
-            ..Self::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx)
-        }
-    }
-
-    /// Returns a Llama configuration of the given size: as many key/value heads as heads, rotary
-    /// positions on the whole head, and no biases. The other families are variants of it.
-    #[must_use]
-    pub fn llama(n_layers: usize, n_heads: usize, d_model: usize, d_vocab: usize, n_ctx: usize) -> Self {
-        Self {
-            architecture: Architecture::Llama,
-            activation: Activation::Silu,
-            mlp: MlpKind::Gated,
-            norm: NormKind::Rms,
-            norm_eps: 1e-6,
-            positions: Positions::Rotary { dims: d_model / n_heads, base: 10_000.0 },
-            attention_bias: false,
-            mlp_bias: false,
-            tied_unembedding: false,
-            ..Self::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx)
-        }
-    }
-
-    /// Returns a small configuration of a family with every feature that the family has, for tests
-    /// and examples: two layers, four heads, a context of 24 and a vocabulary of 19. Where a family
-    /// has them, two key/value heads, and windows of 3 keys.
-    #[must_use]
-    pub fn tiny(family: Architecture) -> Self {
-        let (n_layers, n_heads, d_model, d_vocab, n_ctx) = (2, 4, 32, 19, 24);
-        let gpt2 = Self::gpt2(n_layers, n_heads, d_model, d_vocab, n_ctx);
-        let llama = Self {
-            architecture: family,
-            key_value_heads: Some(2),
-            d_mlp: 48,
-            ..Self::llama(n_layers, n_heads, d_model, d_vocab, n_ctx)
-        };
-        let wide = Self { d_head: 12, positions: Positions::Rotary { dims: 12, base: 10_000.0 }, ..llama.clone() };
-        match family {
-            Architecture::Gpt2 => gpt2,
-            Architecture::GptNeoX => Self::neox(n_layers, n_heads, d_model, d_vocab, n_ctx),
-            Architecture::Llama => Self {
-                rotary_scaling: Some(RotaryScaling::Llama3 {
-                    factor: 8.0,
-                    low_turns: 1.0,
-                    high_turns: 4.0,
-                    context: 16,
-                }),
-                ..llama
-            },
-            Architecture::Mistral => {
-                Self { sliding_window: Some(SlidingWindow { size: 3, layers: vec![0, 1] }), ..llama }
-            }
-            Architecture::Qwen2 => {
-                Self { attention_bias: true, attention_output_bias: false, tied_unembedding: true, ..llama }
-            }
-            Architecture::Qwen3 => Self { query_key_norms: true, ..wide },
-            Architecture::Gemma2 => Self {
-                activation: Activation::GeluNew,
-                post_norms: true,
-                sliding_window: Some(SlidingWindow { size: 3, layers: vec![0] }),
-                score_scalar: Some(10.0),
-                score_cap: Some(3.0),
-                logit_cap: Some(4.0),
-                embedding_scale: Some((d_model as f64).sqrt()),
-                tied_unembedding: true,
-                ..wide
-            },
-        }
-    }
-
     /// Returns the number of key/value heads per block.
     #[must_use]
     pub fn n_key_value_heads(&self) -> usize {

@@ -165,6 +165,15 @@ pub enum ModelError {
         /// Its index in row-major order.
         index: usize,
     },
+    /// The weights of a PyTorch checkpoint were to stay in the file.
+    #[error(
+        "{path}: the weights of a PyTorch checkpoint cannot stay in the file (--weights stored); convert it to \
+         safetensors, or load its weights as float32"
+    )]
+    StoredCheckpoint {
+        /// The weight file.
+        path: PathBuf,
+    },
     /// The name is not a known model, repository or directory.
     #[error(
         "unknown model `{}`: give {known}, a Hugging Face repository (`owner/name`), or a directory with config.json{}",

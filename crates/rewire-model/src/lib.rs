@@ -1,5 +1,5 @@
-//! Transformer language models on burn, as one hooked forward: GPT-2, GPT-NeoX, Llama, Mistral,
-//! Qwen2, Qwen3 and Gemma-2.
+//! Transformer language models on burn, as one hooked forward: GPT-2, GPT-NeoX, GPT-J, GPT-Neo,
+//! OPT, Llama, Mistral, Qwen2, Qwen3, Gemma-2, Gemma-3, OLMo-2, SmolLM3 and Phi-3.
 //!
 //! Use this crate to load a language model, and to run it while a [`Hook`](rewire_hooks::Hook) sees
 //! or edits every activation. One [`Transformer`] serves all families, and it has one
@@ -32,22 +32,29 @@ mod families;
 mod files;
 mod kernels;
 mod network;
+mod presets;
 mod weights;
 
-pub use config::{Activation, Architecture, MlpKind, Positions, RotaryScaling, SlidingWindow, TransformerConfig};
+pub use config::{
+    Activation, Architecture, MlpKind, Positions, QueryKeyNorms, RotaryPairs, RotaryScaling, SlidingWindow,
+    TransformerConfig,
+};
 pub use error::ModelError;
 pub use files::activations::{ActivationsError, read_activations};
 #[cfg(feature = "hub")]
 pub use files::hub::{Hub, resolve_repository, short_names};
-pub use files::load::{SavedTensor, tensors_to_save};
+pub use files::load::{SavedTensor, WeightStorage, tensors_to_save};
 pub use files::model_files::ModelFiles;
 #[cfg(feature = "hub")]
 pub use files::packaged::{packaged_directory, packaged_model};
 pub use files::save::SaveError;
 pub use files::warning::LoadWarning;
+pub use kernels::attend::QUERY_BLOCK;
 pub use network::attention::{HeadInput, mix_values};
+pub use network::backward::BackwardRule;
 pub use network::differentiable::Differentiable;
 pub use network::generate::likeliest;
+pub use network::norm::HeadNorm;
 pub use network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};
 pub use network::transformer::Transformer;
 pub use rewire_hooks::NormKind;

@@ -112,7 +112,9 @@ pub(crate) fn labels(table: &Table, axis: &str, set: Option<&SetLabels>) -> Opti
         ("layer" | "layer_end" | "layer_start", _) => Some(numbered("L", n)),
         ("head" | "head_end" | "head_start", _) => Some(numbered("H", n)),
         ("input", _) => Some(INPUTS.iter().take(n).map(|input| (*input).to_owned()).collect()),
-        ("node", _) if table.nodes.len() == n => Some(table.nodes.clone()),
+        ("node" | "edge", _) if table.nodes.len() == n => Some(table.nodes.clone()),
+        ("writer", _) => table.edges.map(|graph| (0..n).map(|i| graph.writer(i).to_string()).collect()),
+        ("reader", _) => table.edges.map(|graph| (0..n).map(|i| graph.reader(i).to_string()).collect()),
         (axis, Some(set)) if is_of_positions(axis) => Some(of_axis(axis, n, set.pairs)),
         (axis, None) if axis.ends_with(FROM_END) => Some((0..n).map(|i| Align::End.position_name(i)).collect()),
         (axis, None) if is_of_positions(axis) => Some(numbered("pos ", n)),
@@ -125,17 +127,38 @@ pub(crate) fn at(table: &Table, axis: &str, index: &[usize]) -> Option<usize> {
     table.axes.iter().position(|name| name == axis).map(|position| index[position])
 }
 
+/// Returns whether a table has a number at an index. Where no edge joins a writer to a reader, a
+/// table of edges has none.
+pub(crate) fn is_present(table: &Table, index: &[usize]) -> bool {
+    match (table.edges, at(table, "writer", index), at(table, "reader", index)) {
+        (Some(graph), Some(writer), Some(reader)) => writer < graph.n_writers_to(reader),
+        _ => true,
+    }
+}
+
+/// Returns the number of numbers that a table has.
+pub(crate) fn n_numbers(table: &Table) -> usize {
+    match table.edges {
+        Some(graph) => length(table, "prompt").max(1) * graph.n_edges(),
+        None => table.values.len(),
+    }
+}
+
 /// Returns the length of an axis, or 0.
 pub(crate) fn length(table: &Table, axis: &str) -> usize {
     at(table, axis, table.values.shape()).unwrap_or(0)
 }
 
 /// Returns the name of the node at an index of a table, in the notation of the command line:
-/// `L9H6`, `L3N17`, `L3@14`, `L9H6@14<-3`, and `L0H1 -> L2H3 query` for a head edge. `None` for
-/// numbers that belong to no node.
+/// `L9H6`, `L3N17`, `L3@14`, `L9H6@14<-3`, and `L0H1 -> L2H3 query` for a head edge. An edge has
+/// its name in the edge graph, `a5.h9->a8.h6<v>`. `None` for numbers that belong to no node or
+/// edge.
 pub(crate) fn node_name(table: &Table, index: &[usize]) -> Option<String> {
     let at = |axis: &str| at(table, axis, index);
-    let mut name = match (at("node"), at("layer"), at("layer_end"), at("layer_start")) {
+    if let (Some(graph), Some(writer), Some(reader)) = (table.edges, at("writer"), at("reader")) {
+        return Some(graph.edge([writer, reader]).to_string());
+    }
+    let mut name = match (at("node").or(at("edge")), at("layer"), at("layer_end"), at("layer_start")) {
         (Some(node), ..) => table.nodes.get(node)?.clone(),
         (None, Some(layer), ..) => match (at("head"), at("neuron")) {
             (Some(head), _) => head_name(layer, head),

@@ -5,6 +5,7 @@
 //! color here must be in its table.
 
 pub(crate) mod common;
+mod costs;
 mod heat_map;
 mod ranking;
 mod scatter;
@@ -12,10 +13,11 @@ mod series;
 mod support;
 
 pub use common::{Chart, Meaning};
+pub use costs::{Named, costs};
 pub use heat_map::{HeatMapLabels, color_limit, effect_map, heat_map};
 pub use ranking::{Ranked, ranking};
 pub use scatter::{Point, StraightLine, scatter, scatter_with};
-pub use series::{Bars, bars, curves, ranked_line};
+pub use series::{Bars, RangedLine, bars, curves, ranged_lines, ranked_line};
 pub use support::Support;
 
 #[cfg(test)]
@@ -25,6 +27,7 @@ mod tests {
         let script = include_str!("page/script.js");
         let sources = [
             include_str!("charts/common.rs"),
+            include_str!("charts/costs.rs"),
             include_str!("charts/heat_map.rs"),
             include_str!("charts/ranking.rs"),
             include_str!("charts/scatter.rs"),

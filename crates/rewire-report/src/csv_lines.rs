@@ -1,11 +1,11 @@
 //! The contents of `effects.csv`: one number per line, with names of its node, tokens and unit.
 
-use crate::axis_labels::{AxisLabels, SetLabels, at, is_of_positions, length, node_name};
+use crate::axis_labels::{AxisLabels, SetLabels, at, is_of_positions, is_present, length, n_numbers, node_name};
 use crate::error::ReportError;
 use crate::tables::Table;
 
 /// The axes that tables have, in the order of the CSV file's columns.
-pub const AXES: [&str; 18] = [
+pub const AXES: [&str; 24] = [
     "prompt",
     "layer",
     "head",
@@ -15,26 +15,33 @@ pub const AXES: [&str; 18] = [
     "input",
     "layer_start",
     "head_start",
+    "writer",
+    "reader",
     "pos",
     "dest",
     "src",
     "node",
+    "edge",
     "pos_from_end",
     "dest_from_end",
     "src_from_end",
     "curve",
     "place",
+    "circuit",
+    "size",
+    "figure",
 ];
 
-/// Most numbers that a table in the CSV file may have. Larger tables are only in the tensors,
-/// because nobody would read them as text.
+/// Most numbers that a table in the CSV file may have. Places without an edge do not count. Larger
+/// tables are only in the tensors, because nobody would read them as text.
 pub const CSV_LIMIT: usize = 50_000;
 
 /// The columns of the file.
 struct Columns<'a> {
     has_nodes: bool,
     has_units: bool,
-    /// The axes of any table, without the axis `node`, whose names stand in the column `node`.
+    /// The axes of any table, without the axes `node` and `edge`, whose names stand in the column
+    /// `node`.
     axes: Vec<&'a str>,
     /// The axes of positions with a token in any row. The marked positions count as `pos`.
     tokens: Vec<&'a str>,
@@ -53,7 +60,7 @@ enum Tokens<'a> {
 /// Returns the contents of `effects.csv` for tables that were measured with the metric of this
 /// name. A column that would be empty in every row is left out.
 pub(crate) fn lines(tables: &[Table], metric: &str, labels: &AxisLabels) -> Result<Vec<u8>, ReportError> {
-    let tables: Vec<&Table> = tables.iter().filter(|table| table.values.len() <= CSV_LIMIT).collect();
+    let tables: Vec<&Table> = tables.iter().filter(|table| n_numbers(table) <= CSV_LIMIT).collect();
     let columns = Columns::of(&tables, metric, labels);
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(columns.header())?;
@@ -63,6 +70,9 @@ pub(crate) fn lines(tables: &[Table], metric: &str, labels: &AxisLabels) -> Resu
         let tokens: Vec<_> = columns.tokens.iter().map(|axis| (*axis, tokens(table, axis, set))).collect();
         for (index, value) in table.values.indexed_iter() {
             let index = ndarray::Dimension::slice(&index);
+            if !is_present(table, index) {
+                continue;
+            }
             let node = columns.has_nodes.then(|| node_name(table, index).unwrap_or_default());
             let places =
                 columns.axes.iter().map(|axis| at(table, axis, index).map_or(String::new(), |i| i.to_string()));
@@ -78,7 +88,7 @@ impl<'a> Columns<'a> {
     fn of(tables: &[&'a Table], metric: &str, labels: &AxisLabels) -> Self {
         let mut axes: Vec<&str> = Vec::new();
         for axis in tables.iter().copied().flat_map(|table| &table.axes) {
-            if axis != "node" && !axes.contains(&axis.as_str()) {
+            if axis != "node" && axis != "edge" && !axes.contains(&axis.as_str()) {
                 axes.push(axis);
             }
         }
@@ -166,7 +176,9 @@ fn printable(token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use ndarray::{ArrayD, IxDyn};
+    use rewire_analysis::edges::EdgeGraph;
     use rewire_analysis::run::Scale;
+    use rewire_model::TransformerConfig;
     use rewire_tasks::{PromptPair, PromptPairs};
 
     use super::*;
@@ -182,6 +194,19 @@ mod tests {
             scale: Some(Scale::Metric),
             ..Table::default()
         }
+    }
+
+    #[test]
+    fn a_table_of_edges_has_one_line_for_each_edge() {
+        let graph = EdgeGraph::new(&TransformerConfig::gpt2(1, 1, 8, 11, 6));
+        let table = Table { edges: Some(graph), ..table("edges", &["writer", "reader"], &[3, 5]) };
+        let pairs = pairs(&[&[1, 2]]);
+        let labels = Labels::Each(&pairs);
+        let csv = String::from_utf8(lines(&[table], "logit-diff", &AxisLabels::new(&labels)).unwrap()).unwrap();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines[..2], ["table,node,writer,reader,value,unit", "edges,input->a0.h0<q>,0,0,0,logits"]);
+        assert_eq!(lines.len(), 1 + graph.n_edges());
+        assert!(lines.contains(&"edges,a0.h0->logits,1,4,0,logits"), "{csv}");
     }
 
     fn pairs(prompts: &[&[u32]]) -> PromptPairs {

@@ -59,7 +59,7 @@ fn described(table: &Table, metric: &str, labels: &AxisLabels) -> Value {
         "direction": table.direction,
         "scale": table.scale,
         "prompts_by_position": table.prompts_by_position,
-        "in_csv": table.values.len() <= CSV_LIMIT,
+        "in_csv": axis_labels::n_numbers(table) <= CSV_LIMIT,
     })
 }
 

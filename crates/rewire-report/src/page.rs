@@ -46,6 +46,12 @@ impl Page {
         self.finding = Some(Finding { sentences: sentences.to_vec(), figure });
     }
 
+    /// Returns the sentences of the finding; none if no finding is set.
+    #[must_use]
+    pub fn finding_sentences(&self) -> &[String] {
+        self.finding.as_ref().map_or(&[], |finding| &finding.sentences)
+    }
+
     /// Adds warnings, one paragraph per warning. The page shows them directly after the finding,
     /// above the table of contents.
     pub fn warnings(&mut self, warnings: &[String]) {

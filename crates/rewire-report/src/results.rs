@@ -29,6 +29,20 @@ pub fn write_results(
     about: &About,
     others: Vec<(&str, Vec<u8>)>,
 ) -> Result<(), ReportError> {
+    let files = result_files(tables, about, others)?;
+    let outdated = outdated(directory.path(), &files);
+    Ok(directory.publish(&files, &outdated)?)
+}
+
+/// Returns the names and contents of the files that [`write_results`] writes.
+///
+/// # Errors
+/// [`ReportError`].
+pub fn result_files<'n>(
+    tables: &[Table],
+    about: &About,
+    others: Vec<(&'n str, Vec<u8>)>,
+) -> Result<Vec<(&'n str, Vec<u8>)>, ReportError> {
     let labels = AxisLabels::new(&about.labels);
     let csv = lines(tables, &about.metric, &labels)?;
     let mut files = vec![(TABLE_FILES[0], tensors(tables)?), (TABLE_FILES[1], csv)];
@@ -37,8 +51,7 @@ pub fn write_results(
     let mut json = serde_json::to_vec_pretty(&description(tables, about, &labels, described)?)?;
     json.push(b'\n');
     files.push((TABLE_FILES[2], json));
-    let outdated = outdated(directory.path(), &files);
-    Ok(directory.publish(&files, &outdated)?)
+    Ok(files)
 }
 
 fn describe(bytes: &[u8]) -> Value {
@@ -84,9 +97,12 @@ mod tests {
             seed: None,
             labels: Labels::None,
             baselines: Value::Null,
+            finding: vec![],
             warnings: vec![],
             notes: Value::Null,
             tokenization: Value::Null,
+            provenance: Value::Null,
+            started: None,
             wall_time_s: 0.0,
             versions: Value::Null,
         }

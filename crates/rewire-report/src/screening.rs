@@ -2,8 +2,9 @@
 
 use rewire_analysis::Effects;
 use rewire_analysis::node::NodeIndex;
-use rewire_analysis::patching::Screened;
+use rewire_analysis::patching::{Screened, SkippedBound};
 use rewire_tasks::PromptPairs;
+use serde_json::{Value, json};
 
 use crate::names::{self, counted};
 use crate::numbers::{number, signed};
@@ -32,6 +33,34 @@ pub fn in_words(screened: &Screened, pairs: &PromptPairs) -> String {
         None => "no node was skipped".to_owned(),
     };
     format!("{} of largest attribution patched exactly; {skipped}", counted(screened.verified.len(), "node"))
+}
+
+/// Returns the bound on the effects of skipped nodes, its confidence, and what it assumes.
+#[must_use]
+pub fn bound_in_words(screened: &Screened, bound: &SkippedBound, pairs: &PromptPairs) -> String {
+    format!(
+        "with {}% confidence, no skipped node has a mean effect beyond {} in size ({} random subsets, {} of them with \
+         each node; this assumes that the effects of nodes add up on average; the limit is that of {})",
+        100.0 * bound.confidence,
+        number(bound.bound),
+        bound.subsets,
+        bound.of_each,
+        name(screened, &bound.node, pairs)
+    )
+}
+
+/// Returns the bound on the effects of skipped nodes, for `effects.json`.
+#[must_use]
+pub fn describe_bound(screened: &Screened, bound: &SkippedBound, pairs: &PromptPairs) -> Value {
+    json!({
+        "bound": bound.bound,
+        "confidence": bound.confidence,
+        "subsets": bound.subsets,
+        "subsets_of_each_node": bound.of_each,
+        "node": name(screened, &bound.node, pairs),
+        "estimate_of_node": bound.estimate,
+        "assumes": "the effects of nodes that are patched together add up on average",
+    })
 }
 
 /// Returns table rows of attribution and exact effect, for the first `n` verified nodes.

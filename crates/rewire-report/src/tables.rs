@@ -1,6 +1,7 @@
 //! Named tables of numbers, and how they were made.
 
 use ndarray::ArrayD;
+use rewire_analysis::edges::{EdgeEffects, EdgeGraph};
 use rewire_analysis::node::By;
 use rewire_analysis::run::{Direction, Scale};
 use rewire_analysis::{Baselines, Effects, Method, Reduce};
@@ -42,8 +43,12 @@ pub struct Table {
     pub axes: Vec<String>,
     /// The numbers.
     pub values: ArrayD<f32>,
-    /// Names of the nodes along the axis `node`, if there is one.
+    /// Names of the nodes along the axis `node`, or of the edges along the axis `edge`, if there is
+    /// one.
     pub nodes: Vec<String>,
+    /// The graph whose writers and readers stand along the axes `writer` and `reader`, if the table
+    /// has them.
+    pub edges: Option<EdgeGraph>,
     /// Whether each node is at the marked position of each prompt.
     pub is_at_marks: bool,
     /// The meaning of the numbers.
@@ -84,12 +89,34 @@ impl Table {
             axes,
             values,
             nodes: Vec::new(),
+            edges: None,
             is_at_marks: false,
             quantity: Quantity::Effect,
             method: Some(outcome.method),
             direction: Some(outcome.direction),
             scale: Some(outcome.scale),
             prompts_by_position: None,
+        }
+    }
+
+    /// Creates a table of the effects of all edges.
+    #[must_use]
+    pub fn of_edges(name: String, effects: &EdgeEffects, reduce: Reduce) -> Self {
+        let axes = ["prompt", "writer", "reader"].map(str::to_owned);
+        let (axes, values) = match reduce {
+            Reduce::PerPrompt => (axes.to_vec(), effects.values.clone().into_dyn()),
+            Reduce::Mean => (axes[1..].to_vec(), effects.mean().into_dyn()),
+        };
+        Self {
+            name,
+            axes,
+            values,
+            edges: Some(effects.graph),
+            quantity: Quantity::Effect,
+            method: Some(effects.method),
+            direction: Some(effects.direction),
+            scale: Some(effects.scale),
+            ..Self::default()
         }
     }
 
@@ -132,12 +159,18 @@ pub struct About<'a> {
     /// The metric on the unpatched runs, from [`describe_baselines`], by set of prompts if there
     /// are several sets.
     pub baselines: Value,
+    /// The sentences that the report opens with.
+    pub finding: Vec<String>,
     /// Warnings about these tables, one line each.
     pub warnings: Vec<String>,
     /// Further notes on these tables: intervals, screening, batches.
     pub notes: Value,
     /// The token in front of tokenized text, and the option that chose it.
     pub tokenization: Value,
+    /// The files, the program and the machine that made the tables, an object.
+    pub provenance: Value,
+    /// The time at which the run started, such as `2026-11-28T02:00:00Z`.
+    pub started: Option<String>,
     /// Seconds since the start of the run.
     pub wall_time_s: f64,
     /// Versions of the software that computed the tables.

@@ -1,5 +1,6 @@
 //! Units of metrics and effects.
 
+use rewire_analysis::heads::LOGIT_DIFF_BEFORE_CAP;
 use rewire_analysis::run::Scale;
 
 /// The unit of effects on the normalized scale.
@@ -29,6 +30,7 @@ pub fn unit(metric: &str, scale: Scale) -> &'static str {
 #[must_use]
 pub fn of_metric(metric: &str) -> &'static str {
     match metric {
+        LOGIT_DIFF_BEFORE_CAP => "logits before the soft cap",
         "kl" => "nats",
         "accuracy" => "share of prompts",
         name if name.starts_with("log-prob") || name.contains("-log-prob") => "nats",
@@ -47,6 +49,7 @@ mod tests {
         let names = ["logit-diff", "probability", "prob-diff", "kl", "accuracy", "log-prob", "my metric"];
         let units = ["logits", "probability", "probability", "nats", "share of prompts", "nats", "units of the metric"];
         assert_eq!(names.map(|name| unit(name, Scale::Metric)), units);
+        assert_eq!(of_metric(LOGIT_DIFF_BEFORE_CAP), "logits before the soft cap");
         assert!(names.iter().all(|name| unit(name, Scale::Normalized) == SHARE));
     }
 }

@@ -23,7 +23,7 @@ pub enum Waiting<'a> {
 
 /// The traces of an [`OutputDirectory`] that only [`remove`](Self::remove) removes if the process
 /// ends without dropping the directory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Traces {
     lock: Option<(PathBuf, File)>,
     made: Vec<PathBuf>,
@@ -62,8 +62,7 @@ impl OutputDirectory {
     /// [`StoreError`] if the directory cannot be written to, another run holds it, or one of the
     /// `results` exists and is not a regular file.
     pub fn take(path: &Path, results: &[&str], command: &str, waiting: Waiting<'_>) -> Result<Self, StoreError> {
-        check_symlink(path)?;
-        check_ancestors(path)?;
+        check_place(path)?;
         let made = absent(path);
         let mut directory = Self { path: path.into(), made, notices: Vec::new(), lock: None };
         directory.create()?;
@@ -167,6 +166,12 @@ fn wait(path: &Path, command: &str, waiting: Waiting<'_>) -> Result<Lock, StoreE
             }
         }
     }
+}
+
+/// Refuses a path at which no directory can be made.
+pub(crate) fn check_place(path: &Path) -> Result<(), StoreError> {
+    check_symlink(path)?;
+    check_ancestors(path)
 }
 
 /// Refuses a symlink to an absent target. Making a directory there would fail with "File exists".

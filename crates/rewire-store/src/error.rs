@@ -79,6 +79,46 @@ pub enum StoreError {
         /// The record of the other run.
         record: PathBuf,
     },
+    /// The directory holds shards of another command, model or version.
+    #[error(
+        "{path} is a shard of another run (`rewire {command}`; this run differs in: {differs}); choose another --out, or \
+         give --force to remove it"
+    )]
+    OtherShards {
+        /// The file of the other shard.
+        path: PathBuf,
+        /// The command line of the other run.
+        command: String,
+        /// The settings that differ.
+        differs: String,
+    },
+    /// The directory holds no shards.
+    #[error("{directory} holds no shards; make them with `rewire sweep .. --shard K/N --out {directory}`")]
+    NoShards {
+        /// The output directory.
+        directory: PathBuf,
+    },
+    /// The directory holds shards of more than one run.
+    #[error("{first} and {other} are shards of different runs (they differ in: {differs}); remove the shards of one")]
+    MixedShards {
+        /// A shard of one run.
+        first: PathBuf,
+        /// A shard of the other run.
+        other: PathBuf,
+        /// The settings that differ.
+        differs: String,
+    },
+    /// The command of the shards would compute something else now.
+    #[error(
+        "the shards in {directory} cannot be merged: the model, the files or the program changed since they were \
+         computed (this differs: {differs}); restore these, or compute the shards again"
+    )]
+    ChangedSinceShards {
+        /// The folder of the shards.
+        directory: PathBuf,
+        /// The settings that differ.
+        differs: String,
+    },
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {

@@ -2,7 +2,9 @@
 //!
 //! [`OutputDirectory::take`] locks a directory for one run. [`Record`] keeps the finished passes of
 //! that run, so that the same command resumes after a kill. [`OutputDirectory::publish`] replaces
-//! all results of the directory together. docs/reliability.md lists the guarantees and their tests.
+//! all results of the directory together. [`Shard`] and [`Shards`] divide a run among processes
+//! that share a directory and nothing else. docs/reliability.md lists the guarantees and their
+//! tests.
 //!
 //! ```
 //! use rewire_store::{Key, OutputDirectory, Record, Waiting};
@@ -32,12 +34,20 @@
 mod checksum;
 mod directory;
 mod error;
+mod line;
 mod lock;
 mod record;
 mod results;
+mod shard;
+mod shard_file;
+mod shards;
 
 pub use checksum::sha256;
 pub use directory::{OutputDirectory, Traces, Waiting};
 pub use error::StoreError;
-pub use record::{Key, RECORD, Record};
+pub use line::Key;
+pub use record::{RECORD, Record};
 pub use results::INCOMPLETE;
+pub use shard::{OpenedShard, OtherShards, Shard};
+pub use shard_file::{SHARDS, ShardHeader};
+pub use shards::{MissingShard, Shards};

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::checksum::checksum;
 use crate::directory::OutputDirectory;
 use crate::error::StoreError;
+use crate::line::{Key, checked, pass_line, read, split_sum, with_sum};
 use crate::lock::is_at;
 
 /// Name of the record in an output directory.
@@ -23,17 +24,6 @@ pub const RECORD: &str = "unfinished.jsonl";
 
 /// Longest first line in bytes. The first line of a real record is far shorter.
 const LONGEST_HEADER: u64 = 1 << 20;
-
-/// Identifies one pass of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
-    /// Index of the first prompt in the pass's batch of prompts.
-    pub portion: usize,
-    /// Number of the pass over that batch.
-    pub number: usize,
-    /// Hash of what the pass computes.
-    pub plan: u64,
-}
 
 /// The record of a run in its output directory. The file exists from the first stored pass until
 /// [`remove`](Self::remove).
@@ -145,10 +135,7 @@ impl<'d> Record<'d> {
     /// run took the directory over.
     pub fn store(&self, key: Key, numbers: &[f32]) -> Result<(), StoreError> {
         self.directory.check_held()?;
-        let bits: Vec<u32> = numbers.iter().map(|m| m.to_bits()).collect();
-        let Key { portion, number, plan } = key;
-        let text = json!({ "run": self.run, "portion": portion, "pass": number, "plan": plan, "numbers": bits });
-        let line = with_sum(&text.to_string(), &self.run);
+        let line = pass_line(&self.run, key, numbers);
         let mut append = self.append.lock().unwrap_or_else(PoisonError::into_inner);
         let file = match append.take() {
             Some(file) if is_at(&self.path, &file) => file,
@@ -308,33 +295,6 @@ impl<'d> Record<'d> {
     fn unwritable(&self, source: io::Error) -> StoreError {
         StoreError::Write { path: self.path.clone(), source }
     }
-}
-
-/// Returns a JSON object as a line. Its last entry is the checksum over the run and the object.
-fn with_sum(object: &str, run: &str) -> String {
-    let text = object.strip_suffix('}').unwrap_or(object);
-    format!("{text},\"sum\":\"{}\"}}\n", checksum(&[run, text]))
-}
-
-/// Splits a line into the text under its checksum, and the checksum.
-fn split_sum(line: &str) -> Option<(&str, &str)> {
-    line.strip_suffix('\n').unwrap_or(line).strip_suffix("\"}")?.rsplit_once(",\"sum\":\"")
-}
-
-/// Returns the text and checksum of a line of this run, or `None` if the line is damaged or belongs
-/// to another run.
-fn checked<'l>(line: &'l [u8], run: &str) -> Option<(&'l str, &'l str)> {
-    let (text, sum) = split_sum(std::str::from_utf8(line).ok()?)?;
-    (checksum(&[run, text]) == sum).then_some((text, sum))
-}
-
-/// Parses the pass and the numbers in a line's text.
-fn read(text: &str) -> Option<(Key, Vec<f32>)> {
-    let record: Value = serde_json::from_str(&format!("{text}}}")).ok()?;
-    let number = |key: &str| record.get(key)?.as_u64()?.try_into().ok();
-    let key = Key { portion: number("portion")?, number: number("pass")?, plan: record.get("plan")?.as_u64()? };
-    let bits = |v: &Value| Some(f32::from_bits(v.as_u64()?.try_into().ok()?));
-    Some((key, record.get("numbers")?.as_array()?.iter().map(bits).collect::<Option<_>>()?))
 }
 
 #[cfg(test)]

@@ -51,6 +51,16 @@ pub enum StudyError {
 }
 
 impl StudyError {
+    /// Returns whether passes of other processes are left ([`AnalysisError::PassesLeft`]).
+    #[must_use]
+    pub fn is_of_passes_left(&self) -> bool {
+        match self {
+            StudyError::Analysis(error) => matches!(error, AnalysisError::PassesLeft),
+            StudyError::Step { error, .. } => matches!(**error, AnalysisError::PassesLeft),
+            _ => false,
+        }
+    }
+
     /// Returns the device's fault if the device caused the error. After a fault this process can
     /// compute nothing more on the device.
     #[must_use]

@@ -7,11 +7,12 @@ use rewire_analysis::Outcome;
 use rewire_analysis::heads::logit_attribution;
 use rewire_analysis::node::{Component, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Execution, Question};
+use rewire_analysis::run::{Direction, Question};
 use rewire_model::{FinalNormGain, ReadPositions, Readout, Run, Transformer};
 use rewire_tasks::facts::{FACTS, FactCorruption, FactsError, demo_fact_pair, fact_prompt};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs, Tokenizer};
 
+use crate::setup::complete;
 use crate::{Setup, StudyError};
 
 /// The kinds of nodes that are patched by position. The demo patches the first.
@@ -125,19 +126,19 @@ pub fn analyze<B: Backend>(
     if sets.is_empty() {
         return Err(StudyError::Prompts("there is no pair of prompts: the example needs at least one".to_owned()));
     }
+    let nodes = KINDS.map(NodeKind::by_position);
+    let mut outcomes = Vec::new();
+    for (name, pairs) in &sets {
+        let metric = LogitDiff::new(pairs);
+        let question = Question::new(pairs, &metric);
+        let execution = setup.execution(model, pairs.width());
+        outcomes.push(setup.share(&format!("patching into {name}"), execution, |execution| {
+            activation_patching(model, question, &nodes, Direction::Denoising, execution)
+        })?);
+    }
+    let outcomes = outcomes.into_iter().map(complete).collect::<Result<Vec<_>, _>>()?;
     let mut patched = Vec::new();
-    for (name, pairs) in sets {
-        let metric = LogitDiff::new(&pairs);
-        let nodes = KINDS.map(NodeKind::by_position);
-        let outcome = setup.step(&format!("patching into {name}"), |progress| {
-            activation_patching(
-                model,
-                Question::new(&pairs, &metric),
-                &nodes,
-                Direction::Denoising,
-                &Execution { progress, ..setup.execution(model, pairs.width()) },
-            )
-        })?;
+    for ((name, pairs), outcome) in sets.into_iter().zip(outcomes) {
         let pair = &pairs.pairs()[0];
         let answers = [pair.answers[0], pair.wrong_answers[0]];
         let next = [&pair.clean, &pair.corrupted].map(|prompt| next(model, tokenizer, prompt, answers));

@@ -8,6 +8,7 @@ mod analyze;
 mod averaged;
 mod checks;
 mod curves;
+mod incomplete;
 mod literal;
 mod printed;
 mod printed_curves;

@@ -3,8 +3,11 @@
 use std::fmt;
 
 use burn::tensor::backend::Backend;
-use rewire_analysis::run::{Execution, MemoryEstimate, ReducedBatch};
+use rewire_analysis::AnalysisError;
+use rewire_analysis::run::{Checkpoint, Execution, MemoryEstimate, NamedCheckpoint, ReducedBatch};
 use rewire_model::Transformer;
+
+use crate::error::StudyError;
 
 /// An event that a study reports while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +37,15 @@ pub struct Setup<'a> {
     pub on_reduced: &'a (dyn Fn(&ReducedBatch) + Sync),
     /// Called when a step begins, advances or ends.
     pub on_progress: &'a (dyn Fn(Progress<'_>) + Sync),
+    /// Stores the finished passes, and chooses those that this process computes. A study whose
+    /// passes are shared by several processes ends with [`AnalysisError::PassesLeft`] in each of
+    /// them.
+    pub checkpoint: &'a dyn Checkpoint,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { memory_budget: None, on_fitted: &|_| {}, on_reduced: &|_| {}, on_progress: &|_| {} }
+        Self { memory_budget: None, on_fitted: &|_| {}, on_reduced: &|_| {}, on_progress: &|_| {}, checkpoint: &() }
     }
 }
 
@@ -70,4 +77,35 @@ impl<'a> Setup<'a> {
         (self.on_progress)(Progress::Finished);
         result
     }
+
+    /// Runs an analysis as a step, whose passes several processes can share. No other shared step
+    /// of the study has its name. Returns `None` if passes of other processes are left. The study
+    /// then goes on with the steps that do not need the result.
+    pub(crate) fn share<T, E: Into<StudyError>>(
+        &self,
+        name: &str,
+        execution: Execution<'_>,
+        analysis: impl FnOnce(&Execution<'_>) -> Result<T, E>,
+    ) -> Result<Option<T>, StudyError> {
+        let checkpoint = NamedCheckpoint::new(self.checkpoint, name);
+        let found = self.step(name, |progress| analysis(&Execution { progress, checkpoint: &checkpoint, ..execution }));
+        attempt(found)
+    }
+}
+
+/// Returns the result of a part of a study, or `None` if passes of other processes are left.
+pub(crate) fn attempt<T, E: Into<StudyError>>(result: Result<T, E>) -> Result<Option<T>, StudyError> {
+    match result.map_err(Into::into) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_of_passes_left() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the result of a part of a study.
+///
+/// # Errors
+/// [`AnalysisError::PassesLeft`] if there is none yet.
+pub(crate) fn complete<T>(found: Option<T>) -> Result<T, AnalysisError> {
+    found.ok_or(AnalysisError::PassesLeft)
 }

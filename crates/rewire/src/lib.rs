@@ -30,7 +30,7 @@
 //! // An effect of 0 means as on the corrupted prompt, 1 as on the clean prompt.
 //! let exact = study.patch([Component::HeadZ])?;
 //! for node in exact.ranked().iter().take(3) {
-//!     println!("{node}"); // L3H7 0.3606
+//!     println!("{node}"); // L0H7 0.4185
 //! }
 //! # Ok::<(), rewire::Error>(())
 //! ```
@@ -51,7 +51,7 @@ mod study;
 pub use burn;
 pub use ndarray;
 pub use rewire_analysis::{
-    self as analysis, Align, AnalysisError, Baselines, Effects, Method, Outcome, RankedNode, attribution, heads,
+    self as analysis, Align, AnalysisError, Baselines, Effects, Method, Outcome, RankedNode, attribution, edges, heads,
     integrated, node, patching, path, run, stats,
 };
 pub use rewire_hooks as hooks;

@@ -13,6 +13,6 @@ pub use rewire_analysis::node::{By, Component, Node, NodeKind, Positions};
 pub use rewire_analysis::path::{FreezePolicy, Receiver};
 pub use rewire_analysis::{Effects, Outcome, RankedNode};
 pub use rewire_hooks::{ActivationCache, Head, Hook, HookPoint, Patch, Recorder, Site, edit};
-pub use rewire_model::{Readout, Run, Transformer};
+pub use rewire_model::{BackwardRule, Readout, Run, Transformer};
 pub use rewire_report::{Draw, Page};
 pub use rewire_tasks::{LinearMetric, LogitDiff, Metric, MetricFn, PromptPair, PromptPairs, Reads};

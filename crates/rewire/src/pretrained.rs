@@ -1,7 +1,7 @@
 //! Finds and loads a model by its name.
 
 use burn::tensor::backend::Backend;
-use rewire_model::{ModelFiles, Transformer, TransformerConfig, WeightProcessing};
+use rewire_model::{ModelFiles, Transformer, TransformerConfig, WeightProcessing, WeightStorage};
 use rewire_tasks::Tokenizer;
 use rewire_toy::Toy;
 
@@ -25,6 +25,7 @@ pub struct Pretrained {
     config: TransformerConfig,
     tokenizer: Option<Tokenizer>,
     processing: WeightProcessing,
+    storage: WeightStorage,
 }
 
 impl Pretrained {
@@ -63,7 +64,8 @@ impl Pretrained {
     pub fn from_files(name: &str, files: ModelFiles) -> Result<Self, Error> {
         let config = files.config()?;
         let tokenizer = files.tokenizer()?.map(|(path, bytes)| Tokenizer::from_bytes(&bytes, &path)).transpose()?;
-        Ok(Self { name: name.to_owned(), files, config, tokenizer, processing: WeightProcessing::default() })
+        let (processing, storage) = (WeightProcessing::default(), WeightStorage::default());
+        Ok(Self { name: name.to_owned(), files, config, tokenizer, processing, storage })
     }
 
     /// Keeps the weights as the files have them.
@@ -74,6 +76,22 @@ impl Pretrained {
     #[must_use]
     pub fn raw(self) -> Self {
         Self { processing: WeightProcessing::none(), ..self }
+    }
+
+    /// Leaves the weights in their files, for models that are too large as float32. Each matrix is
+    /// converted when it is used. The numbers are the same, bit for bit.
+    ///
+    /// # Example
+    /// ```
+    /// use rewire::{Cpu, Pretrained};
+    ///
+    /// let model = Pretrained::open("toy-gpt2")?.stored().load::<Cpu>()?;
+    /// assert_eq!(model.run(vec![1, 2, 3])?.dims()[1], 3);
+    /// # Ok::<(), rewire::Error>(())
+    /// ```
+    #[must_use]
+    pub fn stored(self) -> Self {
+        Self { storage: WeightStorage::Stored, ..self }
     }
 
     /// Returns the model's configuration.
@@ -95,7 +113,7 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Model`], naming the file and the tensor.
     pub fn load_on<B: Backend>(self, device: &B::Device) -> Result<LanguageModel<B>, Error> {
-        let (transformer, warnings) = Transformer::load_with_warnings(&self.files, device)?;
+        let (transformer, warnings) = Transformer::load_in(&self.files, self.storage, device)?;
         let transformer = transformer.processed(self.processing);
         Ok(LanguageModel::new(self.name, transformer, self.tokenizer).with_warnings(warnings))
     }

@@ -5,8 +5,10 @@ use burn::tensor::backend::Backend;
 use rewire_analysis::Outcome;
 use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
-    EdgeAttribution, EdgeAttributionOptions, NormJacobian, attribution_patching, edge_attribution,
+    EdgeAttribution, EdgeAttributionOptions, Estimator, NormJacobian, attribution_patching, attribution_patching_by,
+    edge_attribution,
 };
+use rewire_analysis::edges::{Edge, EdgeEffects, GradientsAt, attribute_all_edges, patch_all_edges, patch_edges};
 use rewire_analysis::heads::logit_attribution;
 use rewire_analysis::integrated::{Integrated, IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::node::{Node, NodeKind};
@@ -15,7 +17,7 @@ use rewire_analysis::patching::{
 };
 use rewire_analysis::path::{FreezePolicy, PathPatching, Receiver, path_patching};
 use rewire_analysis::run::{Direction, Execution, Intervention, Question, Scale};
-use rewire_model::{FinalNormGain, Transformer};
+use rewire_model::{BackwardRule, FinalNormGain, Transformer};
 use rewire_tasks::{Metric, PromptPairs};
 
 use crate::error::Error;
@@ -49,6 +51,7 @@ pub struct Study<'a, B: Backend, M> {
     metric: M,
     scale: Scale,
     direction: Direction,
+    backward: BackwardRule,
     execution: Execution<'a>,
 }
 
@@ -69,7 +72,8 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
             metric,
             scale: Scale::Normalized,
             direction: Direction::Denoising,
-            execution: Execution::default(),
+            backward: BackwardRule::Gradient,
+            execution: Execution::default().fitted(model, pairs.width(), None),
         }
     }
 
@@ -93,13 +97,22 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         Self { scale: Scale::Metric, ..self }
     }
 
+    /// Sets what the backward pass of estimates computes: RelP or GIM instead of the gradient. Head
+    /// edges then have frozen norms. Exact methods do not use it, and
+    /// [`integrate`](Self::integrate) refuses it.
+    #[must_use]
+    pub fn by_rule(self, backward: BackwardRule) -> Self {
+        Self { backward, ..self }
+    }
+
     /// Calls `progress` with the number of finished patches and the number of all patches.
     #[must_use]
     pub fn on_progress(self, progress: &'a (dyn Fn(usize, usize) + Sync)) -> Self {
         Self { execution: Execution { progress, ..self.execution }, ..self }
     }
 
-    /// Sets the execution settings, such as the batch size and the checkpoint.
+    /// Sets the execution settings, such as the batch size and the checkpoint. By default, batch
+    /// sizes [fit](Execution::fitted) the length of the prompts and the memory of the device.
     #[must_use]
     pub fn with_execution(self, execution: Execution<'a>) -> Self {
         Self { execution, ..self }
@@ -132,6 +145,46 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
         Ok(attribution_patching(&self.autodiff(), self.question(), &nodes(kinds), self.direction, &self.execution)?)
     }
 
+    /// Attribution patching by another estimator, such as [`Estimator::atp_star`].
+    ///
+    /// # Errors
+    /// As [`attribute`](Self::attribute).
+    pub fn attribute_by<K: Into<NodeKind>>(
+        &self,
+        kinds: impl IntoIterator<Item = K>,
+        estimator: Estimator,
+    ) -> Result<Outcome, Error> {
+        let (model, kinds) = (self.autodiff(), nodes(kinds));
+        Ok(attribution_patching_by(&model, self.question(), &kinds, estimator, self.direction, &self.execution)?)
+    }
+
+    /// Edge patching. Returns the exact effect of every edge of the edge graph, as the mean over
+    /// prompts.
+    ///
+    /// # Errors
+    /// As [`patch`](Self::patch).
+    pub fn patch_all_edges(&self) -> Result<EdgeEffects, Error> {
+        Ok(patch_all_edges(self.model, self.question(), Reduce::Mean, self.direction, &self.execution)?)
+    }
+
+    /// Edge patching of these edges. Returns the exact effect of each.
+    ///
+    /// # Errors
+    /// As [`patch`](Self::patch), and [`Error::Analysis`] for an edge that the model lacks.
+    pub fn patch_edges(&self, edges: &[Edge]) -> Result<GroupOutcome, Error> {
+        Ok(patch_edges(self.model, self.question(), edges, self.direction, &self.execution)?)
+    }
+
+    /// Returns the estimated effect of every edge of the edge graph, as the mean over prompts, from
+    /// gradients at these runs: EAP, or EAP-IG.
+    ///
+    /// # Errors
+    /// As [`attribute`](Self::attribute).
+    pub fn attribute_all_edges(&self, at: GradientsAt) -> Result<EdgeEffects, Error> {
+        let model = self.autodiff();
+        Ok(attribute_all_edges(&model, self.question(), at, Reduce::Mean, self.direction, &self.execution)?)
+    }
+
     /// Patches the `k` nodes with the largest estimated effects exactly. Reports which nodes were
     /// skipped.
     ///
@@ -148,7 +201,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     /// # Errors
     /// As [`attribute`](Self::attribute).
     pub fn attribute_edges(&self) -> Result<EdgeAttribution, Error> {
-        let edges = EdgeAttributionOptions { norm: NormJacobian::Exact, reduce: Reduce::Mean };
+        let edges = EdgeAttributionOptions { norm: NormJacobian::of_rule(self.backward), reduce: Reduce::Mean };
         Ok(edge_attribution(&self.autodiff(), self.question(), edges, self.direction, &self.execution)?)
     }
 
@@ -203,7 +256,7 @@ impl<'a, B: Backend, M: Metric> Study<'a, B, M> {
     }
 
     fn question(&self) -> Question<'_, M> {
-        Question::new(self.pairs, &self.metric).on_scale(self.scale)
+        Question::new(self.pairs, &self.metric).on_scale(self.scale).by_rule(self.backward)
     }
 
     fn autodiff(&self) -> Transformer<Autodiff<B>> {

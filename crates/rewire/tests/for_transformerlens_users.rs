@@ -3,6 +3,7 @@
 
 use burn::tensor::{Int, Tensor};
 use rewire::burn;
+use rewire::edges::GradientsAt;
 use rewire::hooks::{GradientProbes, ResidualStream};
 use rewire::integrated::IntegratedGradientsOptions;
 use rewire::model::Prefix;
@@ -91,6 +92,8 @@ fn analyses() -> Result<(), AnyError> {
     study.patch_groups(&[vec![Node::new(3, Component::HeadZ).unit(7)]])?;
     study.attribute([Component::HeadZ])?;
     study.attribute_edges()?;
+    study.attribute_all_edges(GradientsAt::Base)?;
+    study.patch_edges(&["a1.h3->a2.h5<v>".parse()?])?;
     study.integrate([Component::HeadResult], &IntegratedGradientsOptions::default())?;
     study.ablate([Component::HeadZ], &Intervention::Zero)?;
     let means = mean_activations(transformer, &pairs.clean(), &[Site::Z], MeanOver::Prompts, 32)?;

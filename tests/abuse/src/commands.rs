@@ -64,7 +64,11 @@ pub(crate) const OTHERS: [Line; 5] = [
         &["reproduce-pythia", "--prompts", "3", "--choose-prompts", "10", "--judge-prompts", "10"],
     ),
     line("reproduce-facts", &["reproduce-facts"]),
-    Line { name: "train-toy", arguments: &["train-toy", "--model", "toy-neox", "--steps", "30"], below: "toy-neox" },
+    Line {
+        name: "train-toy",
+        arguments: &["train-toy", "--model", "toy-neox", "--steps", "30", "--force"],
+        below: "toy-neox",
+    },
 ];
 
 /// Returns every long command, starting with one of each kind.
@@ -72,6 +76,12 @@ pub(crate) fn all() -> impl Iterator<Item = Line> {
     let [sweep, sweeps @ ..] = SWEEPS;
     let [ioi, ig, pythia, facts, train] = OTHERS;
     [sweep, ioi, train].into_iter().chain(sweeps).chain([ig, pythia, facts])
+}
+
+/// Returns every command that can be divided into shards.
+pub(crate) fn divisible() -> Vec<Line> {
+    let [ioi, ig, _, facts, _] = OTHERS;
+    SWEEPS.into_iter().chain([ioi, ig, facts]).collect()
 }
 
 impl Line {

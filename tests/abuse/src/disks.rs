@@ -32,7 +32,11 @@ pub(crate) fn full(trials: &mut Trials) -> anyhow::Result<()> {
         return limited_files(trials, directory.path(), line);
     }
     ensure!(ended.code == Some(0) || ended.code == Some(2), "{:?}: {}", ended.code, ended.stderr);
-    ensure!(ended.code == Some(0) || ended.stderr.starts_with("error: "), "no word of the full disk: {}", ended.stderr);
+    ensure!(
+        ended.code == Some(0) || ended.stderr.lines().any(|line| line.starts_with("error: ")),
+        "no word of the full disk: {}",
+        ended.stderr
+    );
     // The script copied the files to `kept` before it unmounted the disk.
     let kept = directory.path().join("kept/o");
     if kept.exists() {
@@ -47,7 +51,7 @@ pub(crate) fn full(trials: &mut Trials) -> anyhow::Result<()> {
 }
 
 #[derive(PartialEq)]
-enum Script {
+pub(crate) enum Script {
     Done,
     /// This machine allows no mounts.
     Impossible,
@@ -72,12 +76,17 @@ fn on_small_disk(
          truncate -s -{size}k disk/filler\n'{program}' {}\ncode=$?\nrm disk/filler\ncp -a disk kept\numount disk\nexit $code",
         words.join(" ")
     );
+    in_namespace(directory, &script)
+}
+
+/// Runs a shell script that mounts file systems.
+pub(crate) fn in_namespace(directory: &Path, script: &str) -> anyhow::Result<(Ended, Script)> {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
     let mut command = if is_root { Command::new("sh") } else { Command::new("unshare") };
     if !is_root {
         command.args(["--user", "--map-root-user", "--mount", "sh"]);
     }
-    let output = command.args(["-c", &script]).current_dir(directory).stdin(Stdio::null()).output()?;
+    let output = command.args(["-c", script]).current_dir(directory).stdin(Stdio::null()).output()?;
     let script = if matches!(output.status.code(), Some(97..=127)) { Script::Impossible } else { Script::Done };
     Ok((checked(&output)?, script))
 }

@@ -1,5 +1,5 @@
 //! Abuse tests of rewire's commands: kills at random moments, two runs in one directory, damaged
-//! records, full disks and hostile input.
+//! records, full disks, faults of a cluster and hostile input.
 //!
 //! Every trial starts the real program as a process, disturbs it, and checks three things: no
 //! number is wrong, no file of the user is lost and nothing is written outside, and the same
@@ -7,6 +7,7 @@
 //! some of each kind.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod commands;
 mod damage;
 mod disks;

@@ -117,6 +117,18 @@ pub(crate) fn kill_after(mut child: Child, delay: Duration) -> anyhow::Result<bo
     Ok(ended.status.code().is_none())
 }
 
+/// Asks a process to end with SIGTERM after `delay`, as a scheduler does, and waits for its end.
+pub(crate) fn terminate_after(mut child: Child, delay: Duration) -> anyhow::Result<Ended> {
+    let start = Instant::now();
+    while start.elapsed() < delay && child.try_wait()?.is_none() {
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    if child.try_wait()?.is_none() {
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().context("no program `kill`")?;
+    }
+    ended(child)
+}
+
 fn kill(id: u32) {
     // The result does not matter, because the trial has already failed.
     let _ = Command::new("kill").args(["-9", &id.to_string()]).status();

@@ -29,7 +29,7 @@ fn comparable(files: &Files) -> anyhow::Result<Files> {
     for (name, contents) in &mut files {
         if name.ends_with(".json") {
             let mut value: Value = serde_json::from_slice(contents).with_context(|| format!("{name} is no JSON"))?;
-            for key in ["wall_time_s", "command", "files", "seconds"] {
+            for key in ["wall_time_s", "started", "command", "files", "seconds"] {
                 value.as_object_mut().map(|object| object.remove(key));
             }
             *contents = serde_json::to_vec(&value)?;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::commands::{Line, write_pairs};
 use crate::program::Program;
 use crate::results::{Files, read};
-use crate::{damage, disks, faults, kills, races, servers};
+use crate::{cluster, damage, disks, faults, kills, races, servers};
 
 /// A kind of trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,11 +37,19 @@ pub enum Kind {
     Removal,
     /// A hostile server in place of the hub.
     Server,
+    /// Shards that are killed or ended at random moments.
+    LostShards,
+    /// Two submissions of shards in one directory.
+    TwoSubmissions,
+    /// Shards in a directory that is full.
+    FullShards,
+    /// Shards in a slow directory, with clocks that differ and run backwards.
+    SlowShards,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Kill,
         Kind::Race,
         Kind::Wait,
@@ -52,6 +60,10 @@ impl Kind {
         Kind::UsersFiles,
         Kind::Removal,
         Kind::Server,
+        Kind::LostShards,
+        Kind::TwoSubmissions,
+        Kind::FullShards,
+        Kind::SlowShards,
     ];
 
     /// Returns its name in words.
@@ -68,6 +80,10 @@ impl Kind {
             Kind::UsersFiles => "the user's files and symlinks",
             Kind::Removal => "files removed under a run",
             Kind::Server => "hostile server",
+            Kind::LostShards => "shards killed or ended",
+            Kind::TwoSubmissions => "two submissions in one directory",
+            Kind::FullShards => "shards in a full directory",
+            Kind::SlowShards => "slow directory, clocks backwards",
         }
     }
 
@@ -78,8 +94,10 @@ impl Kind {
             Kind::Kill => 11,
             Kind::Server => 20,
             Kind::Damage => 9,
+            Kind::LostShards => 6,
             Kind::Race => 4,
-            Kind::Full | Kind::Removal => 3,
+            Kind::TwoSubmissions | Kind::SlowShards => 2,
+            Kind::Full | Kind::FullShards | Kind::Removal => 3,
             _ => 1,
         }
     }
@@ -152,6 +170,10 @@ impl Trials {
             Kind::UsersFiles => faults::files_of_the_users(self),
             Kind::Removal => faults::removals(self),
             Kind::Server => servers::fetch(self),
+            Kind::LostShards => cluster::lost(self),
+            Kind::TwoSubmissions => cluster::two_submissions(self),
+            Kind::FullShards => cluster::full(self),
+            Kind::SlowShards => cluster::slow(self),
         };
         match result {
             Ok(()) => *counts.passed.entry(kind).or_default() += 1,

@@ -58,3 +58,23 @@ fn hostile_servers_cause_one_error_and_no_write_outside_the_cache() {
 fn files_removed_during_a_run_cost_no_result() {
     hold(Kind::Removal, 3);
 }
+
+#[test]
+fn shards_that_are_lost_are_computed_again_with_the_same_bytes() {
+    hold(Kind::LostShards, 3);
+}
+
+#[test]
+fn two_submissions_in_one_directory_do_not_mix() {
+    hold(Kind::TwoSubmissions, 2);
+}
+
+#[test]
+fn a_full_directory_costs_no_shard() {
+    hold(Kind::FullShards, 2);
+}
+
+#[test]
+fn a_slow_directory_and_a_clock_that_runs_backwards_change_no_number() {
+    hold(Kind::SlowShards, 2);
+}

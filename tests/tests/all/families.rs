@@ -1,5 +1,5 @@
-//! Every family computes what transformers computes, and patching has the effects that hooks in
-//! transformers have.
+//! Every family computes what transformers computes, and patching, integrated gradients and direct
+//! contributions have the effects that hooks in transformers have.
 //!
 //! `fixtures/families.py` made the tables. Further models of the same layout are compared too when
 //! `REWIRE_FAMILIES` names their directory.
@@ -12,11 +12,14 @@ use burn::tensor::backend::Backend;
 use ndarray::{ArrayD, Axis};
 use rewire_analysis::attribution::attribution_patching;
 use rewire_analysis::heads::logit_attribution;
-use rewire_analysis::node::{Component, NodeKind};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients};
+use rewire_analysis::node::NodeKind;
 use rewire_analysis::patching::activation_patching;
 use rewire_analysis::run::{Direction, Execution, Question};
 use rewire_hooks::{HookPoint, Recorder, Site};
-use rewire_model::{Architecture, FinalNormGain, ModelFiles, Run, Transformer, TransformerConfig, WeightProcessing};
+use rewire_model::{
+    Architecture, FinalNormGain, ModelFiles, NormKind, Run, Transformer, TransformerConfig, WeightProcessing,
+};
 use rewire_tasks::{LogitDiff, PairsSource, PromptPairs, read_pairs};
 use rewire_tests::compare::{array, largest_difference, scale};
 use rewire_tests::fixture::{Arrays, processings, tensors};
@@ -27,7 +30,11 @@ const ACTIVATION: f32 = 1e-4;
 /// Largest allowed difference of an effect.
 const EFFECT: f32 = 1e-4;
 
-on_every_backend!(activations_match_transformers, effects_match_hooks_in_transformers);
+on_every_backend!(
+    activations_match_transformers,
+    effects_match_hooks_in_transformers,
+    integrals_and_direct_contributions_match_transformers
+);
 
 fn directories() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/families");
@@ -39,7 +46,7 @@ fn directories() -> Vec<PathBuf> {
     };
     let mut found: Vec<PathBuf> = [Some(own), further].into_iter().flatten().flat_map(entries).filter(is_one).collect();
     found.sort();
-    assert!(found.len() >= 7, "only {found:?}");
+    assert!(found.len() >= 15, "only {found:?}");
     found
 }
 
@@ -94,18 +101,33 @@ fn activations_match_transformers<B: Backend>() {
                     ("resid_pre", resid),
                     ("pattern_row0", first(stacked::<B, 4>(&cache, Site::Pattern, layers))),
                 ];
-                // Folding value biases changes z.
+                // Folding value biases changes z. They include the folded bias of a layer norm.
+                let has_value_biases = model.config().attention_bias || model.config().norm == NormKind::Layer;
                 let compared = found.iter().filter(|(table, _)| {
-                    !(table.starts_with("head_z") && processing.fold_value_biases && model.config().attention_bias)
+                    !(table.starts_with("head_z") && processing.fold_value_biases && has_value_biases)
                 });
                 for (table, found) in compared {
                     let Some(expected) = results.get(&format!("fwd/{run}/{table}")) else { continue };
-                    let difference = largest_difference(found, expected) / scale(expected);
+                    // In models with layer norm, processing centers residual streams and logits.
+                    let is_centered = model.config().norm == NormKind::Layer
+                        && match *table {
+                            "logits" => processing.center_unembed,
+                            _ => processing.center_writing_weights && table.starts_with("resid"),
+                        };
+                    let expected = if is_centered { centered(expected) } else { expected.clone() };
+                    let found = if is_centered { centered(found) } else { found.clone() };
+                    let difference = largest_difference(&found, &expected) / scale(&expected);
                     assert!(difference < ACTIVATION, "{name} {run} {table}: {difference:e} of the largest");
                 }
             }
         }
     }
+}
+
+/// Returns the values minus their mean along the last axis.
+fn centered(values: &ArrayD<f32>) -> ArrayD<f32> {
+    let last = Axis(values.ndim() - 1);
+    values - &values.mean_axis(last).unwrap().insert_axis(last)
 }
 
 /// Compares the tables of one method: `act/head_z`, `act_per_prompt/head_z@position` and so on.
@@ -147,6 +169,32 @@ fn effects_match_hooks_in_transformers<B: Backend>() {
             assert!(compared >= 8 && estimated >= 8, "{name}: only {compared} and {estimated} tables");
         }
     }
+}
+
+fn integrals_and_direct_contributions_match_transformers<B: Backend>() {
+    let mut compared = 0;
+    for (_, processing) in processings() {
+        for Case { name, model, pairs, results } in cases::<Autodiff<B>>(processing) {
+            let metric = LogitDiff::new(&pairs);
+            let (question, execution) = (Question::new(&pairs, &metric), Execution::default());
+            // The nodes of the tables, without refinement.
+            let integral = IntegratedGradientsOptions { tolerance: f64::INFINITY, ..Default::default() };
+            compared += assert_tables(&name, "ig", &results, |kind| {
+                let found = integrated_gradients(&model, question, &[kind], &integral, &execution).unwrap();
+                found.outcome.effects.into_iter().next().unwrap().values
+            });
+            // Folding value biases moves a part of the heads' outputs into the output bias.
+            if processing.fold_value_biases && model.config().attention_bias {
+                continue;
+            }
+            let plain = model.valid();
+            compared += assert_tables(&name, "dla", &results, |kind| {
+                let found = logit_attribution(&plain, &pairs, &[kind], FinalNormGain::Applied, &execution).unwrap();
+                found.effects.into_iter().next().unwrap().values
+            });
+        }
+    }
+    assert!(compared >= 48, "only {compared} tables");
 }
 
 type B = burn::backend::Flex;
@@ -195,15 +243,6 @@ fn analyses_that_a_family_lacks_are_refused_by_name() {
     let pairs = PromptPairs::new(vec![pair([1, 2, 3], [1, 4, 3])]).unwrap();
     let metric = LogitDiff::new(&pairs);
     let model = |family| Transformer::<B>::random(&TransformerConfig::tiny(family), 0, &Default::default());
-    let refused = logit_attribution(
-        &model(Architecture::Gemma2),
-        &pairs,
-        &[NodeKind::all(Component::HeadZ)],
-        FinalNormGain::Applied,
-        &Execution::default(),
-    );
-    let said = refused.unwrap_err().to_string();
-    assert_eq!(said, "logit attribution does not run on this model: it has norms after attention and MLP");
     let outside: rewire_analysis::node::Node = "head_k:L0H2".parse().unwrap();
     let refused = rewire_analysis::patching::patch_groups(
         &model(Architecture::Llama),
@@ -229,7 +268,7 @@ fn wrong_fields_of_each_family_are_refused_by_name() {
     use serde_json::json;
     let yarn = json!({ "rope_type": "yarn", "factor": 2.0 });
     for (family, field, value, words) in [
-        (Architecture::Llama, "rope_scaling", yarn, "`rope_scaling` has the type \"yarn\""),
+        (Architecture::Llama, "rope_scaling", yarn.clone(), "`rope_scaling` has the type \"yarn\""),
         (
             Architecture::Llama,
             "rope_scaling",
@@ -244,7 +283,23 @@ fn wrong_fields_of_each_family_are_refused_by_name() {
         (Architecture::Qwen3, "layer_types", json!(["full_attention", "chunked_attention"]), "\"chunked_attention\""),
         (Architecture::Gemma2, "attn_logit_softcapping", json!(-1.0), "`attn_logit_softcapping`"),
         (Architecture::Gemma2, "use_bidirectional_attention", json!(true), "`use_bidirectional_attention` is true"),
-        (Architecture::Gemma2, "model_type", json!("gemma3"), "`model_type` `gemma3` is not supported"),
+        (Architecture::Gemma3, "attn_logit_softcapping", json!(50.0), "`attn_logit_softcapping` is 50.0"),
+        (Architecture::Gemma3, "sliding_window", json!(null), "`sliding_window` is missing"),
+        (Architecture::Gemma3, "rope_local_base_freq", json!(0), "`rope_local_base_freq` is 0"),
+        (Architecture::Gemma3, "use_bidirectional_attention", json!(true), "`use_bidirectional_attention` is true"),
+        (Architecture::Gemma3, "model_type", json!("gemma3n"), "`model_type` `gemma3n` is not supported"),
+        (Architecture::Olmo2, "rope_scaling", yarn.clone(), "`rope_scaling` has the type \"yarn\""),
+        (Architecture::SmolLm3, "no_rope_layers", json!([1]), "`no_rope_layers` is [1]"),
+        (Architecture::Phi3, "rope_scaling", json!({ "type": "longrope" }), "`rope_scaling` has the type \"longrope\""),
+        (Architecture::Phi3, "partial_rotary_factor", json!(0.75), "`partial_rotary_factor` is 0.75"),
+        (Architecture::GptJ, "rotary_dim", json!(3), "`rotary_dim` is 3"),
+        (Architecture::GptJ, "rotary_dim", json!(null), "`rotary_dim` is missing"),
+        (Architecture::GptNeo, "attention_types", json!([[["global"], 1]]), "`attention_types` is"),
+        (Architecture::GptNeo, "attention_types", json!([[["global", "sparse"], 1]]), "`attention_types` is"),
+        (Architecture::GptNeo, "activation_function", json!("silu"), "`activation_function` `silu`"),
+        (Architecture::Opt, "do_layer_norm_before", json!(false), "`do_layer_norm_before` is false"),
+        (Architecture::Opt, "word_embed_proj_dim", json!(8), "`word_embed_proj_dim` is 8"),
+        (Architecture::Opt, "layer_norm_elementwise_affine", json!(false), "`layer_norm_elementwise_affine` is false"),
     ] {
         let said = refused(family, field, value);
         assert!(said.contains(words), "{said}");

@@ -1,10 +1,18 @@
-//! Errors of hooks, caches and runs for hook points and shapes that do not exist.
+//! Hooks that observe change no bit. Errors of hooks, caches and runs for hook points and shapes
+//! that do not exist.
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use rewire_hooks::{CacheError, HookPoint, Patch, PatchError, Recorder, Site};
-use rewire_model::{ModelError, Prefix, ReadPositions, Readout, Run, RunStart, Transformer, TransformerConfig};
+use rewire_model::{
+    Architecture, ModelError, Prefix, ReadPositions, Readout, Run, RunStart, Transformer, TransformerConfig,
+};
 use rewire_tests::compare::array;
+use rewire_tests::fixture::processings;
+use rewire_tests::on_every_backend;
+
+on_every_backend!(a_recorder_changes_no_bit_in_any_family);
 
 fn model() -> Transformer<Flex> {
     Transformer::random(&TransformerConfig::neox(2, 2, 16, 11, 6), 0, &Default::default())
@@ -16,6 +24,34 @@ fn zeros<const D: usize>(shape: [usize; D]) -> Tensor<Flex, D> {
 
 fn run(model: &Transformer<Flex>) -> Run<Flex> {
     Run::tokens(model.tokens(&[vec![1, 2, 3]]).unwrap())
+}
+
+fn a_recorder_changes_no_bit_in_any_family<B: Backend>() {
+    let prompts = [vec![1, 5, 2, 6, 3], vec![4, 2, 1, 3, 6]];
+    for family in Architecture::ALL {
+        for (weights, processing) in processings() {
+            let random = Transformer::<B>::random(&TransformerConfig::tiny(family), 7, &Default::default());
+            let model = random.processed(processing);
+            let run = || Run::tokens(model.tokens(&prompts).unwrap());
+            let bits = |logits: Tensor<B, 3>| array(logits).mapv(f32::to_bits);
+            let mut recorder = Recorder::all();
+            let recorded = bits(model.forward(run(), &mut recorder).unwrap());
+            let what = format!("{family:?}, {weights}");
+            assert_eq!(bits(model.forward(run(), ()).unwrap()), recorded, "{what}");
+            // A run from a recorded residual stream gives the rest of the run.
+            let cache = recorder.into_cache();
+            let last = model.config().n_layers - 1;
+            let stream = cache.block::<3>(last, Site::ResidPre).unwrap();
+            assert_eq!(
+                bits(model.forward(Run::from_residual(last, stream), ()).unwrap()),
+                recorded,
+                "{what} from L{last}"
+            );
+            // A recorder of a single site changes nothing either.
+            let mut few = Recorder::filtered(|p| p.site() == Some(Site::Z));
+            assert_eq!(bits(model.forward(run(), &mut few).unwrap()), recorded, "{what}, z alone");
+        }
+    }
 }
 
 #[test]

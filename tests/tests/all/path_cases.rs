@@ -10,7 +10,7 @@ use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PairsError, PromptPairs};
 use rewire_tests::asked;
 
-use crate::paths::receivers;
+use crate::path_parity::receivers;
 
 fn shorter() -> rewire_tasks::PromptPair {
     rewire_tasks::PromptPair { clean: vec![3, 4], corrupted: vec![3, 7], answers: vec![1], wrong_answers: vec![2] }

@@ -175,11 +175,8 @@ type Named = (String, ArrayD<f32>);
 fn errors(full: &Transformer<Tracked>, pairs: &PromptPairs) -> Vec<(String, f64)> {
     let short = full.clone().to_precision(Precision::BFloat16);
     // With 8 bits, integrated gradients do not sum to the change of the metric within a hundredth.
-    let integral = IntegratedGradientsOptions {
-        tolerance: f64::INFINITY,
-        refinements: 0,
-        ..IntegratedGradientsOptions::default()
-    };
+    let integral =
+        IntegratedGradientsOptions { tolerance: f64::INFINITY, panels: 1, ..IntegratedGradientsOptions::default() };
     let execution = Execution::default();
     let [full, short] = [full, &short].map(|model| every_effect(model, pairs, Scale::Metric, &integral, &execution));
     let norm = |values: &ArrayD<f32>| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();

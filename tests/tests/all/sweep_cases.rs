@@ -12,7 +12,7 @@ use rewire_tasks::{LogProbability, LogitDiff, PairsError, PromptPair, PromptPair
 use rewire_tests::asked;
 use rewire_tests::compare::scale;
 
-use crate::sweeps::{Elsewhere, model};
+use crate::properties::sweeps::{Elsewhere, model};
 
 fn two_pairs() -> PromptPairs {
     let pair = PromptPair { clean: vec![1, 2, 3], corrupted: vec![1, 4, 3], answers: vec![5], wrong_answers: vec![6] };
@@ -212,4 +212,85 @@ fn only_activations_that_can_change_are_computed() {
         activation_patching(&model, asked(&pairs, &metric), &all, Direction::Denoising, &Execution::default()).unwrap();
     let before = far.effects[0].values.slice_axis(ndarray::Axis(2), ndarray::Slice::from(..10)).to_owned();
     assert_eq!(scale(&before), 0.0);
+}
+
+#[test]
+fn unsupported_analyses_are_refused() {
+    let config = TransformerConfig::neox(1, 2, 8, 17, 12);
+    let model = model::<Autodiff<Flex>>(&config, 0);
+    let pair = PromptPair { clean: vec![1, 2], corrupted: vec![1, 3], answers: vec![4], wrong_answers: vec![5] };
+    let pairs = PromptPairs::new(vec![pair.clone()]).unwrap();
+    let metric = LogitDiff::new(&pairs);
+    let run = |nodes: &[NodeKind]| {
+        activation_patching(
+            &model.valid(),
+            Question::new(&pairs, &metric),
+            nodes,
+            Direction::Denoising,
+            &Execution::default(),
+        )
+        .unwrap_err()
+    };
+    assert!(matches!(run(&[]), AnalysisError::NoNodes));
+    let mid = NodeKind::by_position(Component::ResidMid);
+    assert!(matches!(run(&[mid]), AnalysisError::MissingNode { node, .. } if node == mid));
+    let cells = NodeKind { component: Component::HeadZ, by: By::Cell };
+    assert!(matches!(run(&[cells]), AnalysisError::MissingNode { node, .. } if node == cells));
+
+    let accuracy = rewire_tasks::Accuracy::new(&pairs);
+    let heads = [NodeKind::all(Component::HeadZ)];
+    let refused = attribution_patching(
+        &model,
+        Question::new(&pairs, &accuracy),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
+    assert!(matches!(refused, AnalysisError::NotDifferentiable { metric: "accuracy" }));
+
+    let same = PromptPairs::new(vec![PromptPair { corrupted: pair.clean.clone(), ..pair.clone() }]).unwrap();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&same, &LogitDiff::new(&same)),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
+    assert!(matches!(refused, AnalysisError::Normalization(_)));
+    // The error comes before the sweep, not after it.
+    let untouched = Execution { progress: &|done, _| assert_eq!(done, 0), ..Execution::default() };
+    assert!(
+        activation_patching(
+            &model.valid(),
+            Question::new(&same, &LogitDiff::new(&same)),
+            &heads,
+            Direction::Denoising,
+            &untouched
+        )
+        .is_err()
+    );
+
+    let two = PromptPairs::new(vec![pair.clone(), pair.clone()]).unwrap();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&two, &metric),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
+    assert!(matches!(refused, AnalysisError::MetricOfOtherPairs { expected: 2, found: 1 }));
+
+    let outside = PromptPairs::new(vec![PromptPair { answers: vec![17], ..pair }]).unwrap();
+    let refused = activation_patching(
+        &model.valid(),
+        Question::new(&outside, &metric),
+        &heads,
+        Direction::Denoising,
+        &Execution::default(),
+    )
+    .unwrap_err();
+    assert!(matches!(refused, AnalysisError::Pairs(_)));
 }

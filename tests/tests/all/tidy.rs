@@ -49,7 +49,7 @@ fn crates_depend_only_on_lower_ones() {
         ("rewire-tasks", &["rewire-input"]),
         ("rewire-toy", &["rewire-model", "rewire-store", "rewire-tasks"]),
         ("rewire-analysis", &["rewire-tensor", "rewire-hooks", "rewire-input", "rewire-model", "rewire-tasks"]),
-        ("rewire-circuits", &["rewire-analysis", "rewire-hooks", "rewire-model", "rewire-tasks"]),
+        ("rewire-circuits", &["rewire-analysis", "rewire-hooks", "rewire-input", "rewire-model", "rewire-tasks"]),
         ("rewire-report", &["rewire-analysis", "rewire-store", "rewire-tasks"]),
         (
             "rewire-studies",
@@ -64,6 +64,10 @@ fn crates_depend_only_on_lower_ones() {
             ],
         ),
         ("rewire", &LIBRARIES),
+        (
+            "rewire-python",
+            &["rewire-analysis", "rewire-hooks", "rewire-input", "rewire-model", "rewire-report", "rewire-tasks"],
+        ),
     ]);
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])

@@ -288,7 +288,6 @@ fn finite_or_refused<M: Metric>(
                 AnalysisError::NotFinite { .. }
                 | AnalysisError::Incomplete { .. }
                 | AnalysisError::NotDifferentiable { .. }
-                | AnalysisError::UnsupportedModel { .. }
                 | AnalysisError::Stationary { .. }
                 | AnalysisError::GradientVanishes { .. },
             ) => {}

@@ -35,13 +35,13 @@ pub fn attention_attribution<B: Differentiable, M: Metric>(
     execution: &Execution,
 ) -> Result<Array5<f32>, AnalysisError> {
     let kind = NodeKind { component: Component::HeadPattern, by: By::Cell };
-    let Question { pairs, metric, scale } = question;
+    let Question { pairs, metric, scale, backward } = question;
     check(model, pairs, &[kind])?;
     catch_device_faults::<B, _>(&model.device(), || {
         let inner = model.valid();
         let is_pattern = |p: HookPoint| p.site() == Some(Site::Pattern);
         let at = Linearity { method: "attention attribution", at: Direction::Noising, has_other_direction: false };
-        let found = by_batch(model, question, at, execution, |batch| {
+        let found = by_batch(model, question, Some(at), execution, |batch| {
             // The corrupted run only sets the effect scale.
             let corrupted = match scale {
                 Scale::Normalized => record(&inner, &batch.pairs.corrupted(), batch, metric, |_| false)?.metric,
@@ -49,6 +49,7 @@ pub fn attention_attribution<B: Differentiable, M: Metric>(
             };
             let mut hooks = (GradientProbes::filtered(is_pattern), Recorder::filtered(is_pattern));
             let run = Run::tokens(model.tokens(&batch.pairs.clean())?).with_readout(batch.readout.clone());
+            let run = run.with_backward(backward);
             let mut watch = Watch::new();
             let logits = model.forward(run, (&mut hooks, &mut watch))?;
             let slope = slope::<B, M>(metric, logits.clone().inner(), batch);
@@ -66,7 +67,7 @@ pub fn attention_attribution<B: Differentiable, M: Metric>(
             let [slope, base] = [(); 2].map(|()| read.pop().unwrap_or_default());
             let metrics = Metrics { base, source: corrupted, slope };
             metrics.check(&inner, metric.name(), batch, Direction::Noising)?;
-            Ok((layers, metrics))
+            Ok(Some((layers, metrics)))
         })?;
         found.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = found.metrics;

@@ -2,67 +2,62 @@
 //! keys and values.
 
 use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use ndarray::{Array6, ArrayD, Axis as Dimension, Ix6, IxDyn, Slice, concatenate};
 use rewire_hooks::{HookPoint, Site};
-use rewire_input::did_you_mean;
-use rewire_model::{Differentiable, HeadInput, Transformer, TransformerConfig};
+use rewire_model::{Differentiable, HeadInput, HeadNorm, QueryKeyNorms, Transformer, TransformerConfig};
 use rewire_tensor::{matmul, to_f32};
-use serde::{Deserialize, Serialize};
 
 use crate::attribution::linearize::Linearized;
+use crate::attribution::norm_jacobian::{LinearNorm, NormJacobian};
+use crate::attribution::shared_keys;
 use crate::effects::{Baselines, Reduce, mean_over_prompts, prompts_by_position};
 use crate::error::AnalysisError;
 use crate::run::batch::PromptBatch;
-use crate::run::features::{Feature, refuse};
 use crate::run::question::Scale;
 use crate::run::record::effect_scale;
-
-/// How the norm before a head's inputs passes a gradient back to the residual stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "kebab-case")]
-pub enum NormJacobian {
-    /// The norm's scale is frozen at its value in the base run: the norm divides by a constant, and
-    /// a layer norm also centers.
-    Frozen,
-    /// The norm is differentiated in full: moving the residual stream also moves the scale.
-    Exact,
-}
-
-impl std::str::FromStr for NormJacobian {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "frozen" => Ok(NormJacobian::Frozen),
-            "exact" => Ok(NormJacobian::Exact),
-            other => {
-                let suggested = did_you_mean(other, ["exact", "frozen"]);
-                Err(format!("unknown norm Jacobian `{other}`; use exact or frozen{suggested}"))
-            }
-        }
-    }
-}
 
 /// Which edge attributions are estimated and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeAttributionOptions {
-    /// How the norm is differentiated.
+    /// How norms are differentiated.
     pub norm: NormJacobian,
     /// Whether effects are kept per prompt or averaged over prompts.
     pub reduce: Reduce,
 }
 
-/// The sites whose activations edge attribution needs.
-pub(crate) const RECORDED: [Site; 3] = [Site::Z, Site::ResidPre, Site::Ln1Scale];
-/// The sites whose gradients edge attribution needs.
-pub(crate) const PROBED: [Site; 3] = [Site::Q, Site::K, Site::V];
+/// Returns the sites whose activations edge attribution needs.
+pub(crate) fn recorded(config: &TransformerConfig) -> Vec<Site> {
+    let mut sites = vec![Site::Z, Site::ResidPre, Site::Ln1Scale];
+    if config.heads_per_key_value_head() > 1 {
+        sites.extend(shared_keys::RECORDED);
+    }
+    if config.query_key_norms != QueryKeyNorms::None {
+        sites.push(Site::Ln1Normalized);
+    }
+    if config.post_norms {
+        sites.extend([Site::AttnBeforeNorm, Site::Ln1PostScale]);
+    }
+    sites
+}
+
+/// Returns the sites whose gradients edge attribution needs.
+pub(crate) fn probed(config: &TransformerConfig) -> Vec<Site> {
+    match config.heads_per_key_value_head() {
+        1 => vec![Site::Q, Site::K, Site::V],
+        _ => vec![Site::Q, Site::Z],
+    }
+}
 
 /// Estimated effects of the edges between heads. An edge runs from the output of its start head to
 /// an input of its end head.
+///
+/// Where heads share keys and values (grouped-query attention), an edge still ends at one attention
+/// head: it changes the keys or values of the group as this head alone reads them. The edges into
+/// the keys of a group's heads sum to the effect of the same change of the keys that they share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EdgeAttribution {
-    /// How the norm was differentiated.
+    /// How norms were differentiated.
     pub norm: NormJacobian,
     /// The metric on the unpatched runs.
     pub baselines: Baselines,
@@ -89,7 +84,7 @@ impl EdgeAttribution {
     }
 }
 
-const INPUTS: [(HeadInput, Site); 3] = [(HeadInput::Q, Site::Q), (HeadInput::K, Site::K), (HeadInput::V, Site::V)];
+const INPUTS: [HeadInput; 3] = [HeadInput::Q, HeadInput::K, HeadInput::V];
 
 /// Joins the results of all batches of prompts, whose `lengths` are in tokens: concatenates them,
 /// or adds the sums into the mean.
@@ -142,11 +137,6 @@ pub(crate) fn shape(reduce: Reduce, config: &TransformerConfig, n_prompts: usize
     vec![kept, layers, heads, 3, layers, heads, width]
 }
 
-/// Refuses a model whose edges cannot be estimated.
-pub(crate) fn check_edges(config: &TransformerConfig) -> Result<(), AnalysisError> {
-    refuse("head-path attribution", &[Feature::SharedKeys, Feature::QueryKeyNorms, Feature::PostNorms], config)
-}
-
 /// Returns the edge effects of one batch: one flat tensor for each end layer from the second one
 /// on, `[prompt, pos, input, end, layer, start]`. With [`Reduce::Mean`], the values are sums over
 /// prompts.
@@ -178,7 +168,11 @@ pub(crate) fn paths<B: Differentiable>(
         }
         let z = linear.difference::<4>(point(end, Site::Z))?.reshape([rows, heads, d_head]);
         let w_o = model.w_o(end).inner(); // [head, d_head, d_model]
-        written.push(matmul(z.swap_dims(0, 1), w_o).swap_dims(0, 1).reshape([rows, heads, d_model]));
+        let change = matmul(z.swap_dims(0, 1), w_o).swap_dims(0, 1).reshape([rows, heads, d_model]);
+        written.push(match after_attention(model, linear, kept.norm, end)? {
+            Some(norm) => norm.forward(change),
+            None => change,
+        });
     }
     Ok(of_ends)
 }
@@ -210,38 +204,128 @@ pub(crate) fn array(
 
 /// Returns the gradient that reaches the residual stream before block `layer` through only the
 /// queries, keys or values of each head, `[row, input * head, d_model]`.
-fn arriving<B: Differentiable>(
+pub(crate) fn arriving<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearized<B>,
     norm: NormJacobian,
     layer: usize,
 ) -> Result<Tensor<B::InnerBackend, 3>, AnalysisError> {
-    let through_weights = INPUTS.into_iter().map(|(input, site)| {
-        let gradient = to_f32(linear.gradients.get::<4>(HookPoint::block(layer, site))?);
+    let (sharing, norms) = (model.config().heads_per_key_value_head(), model.config().query_key_norms);
+    let [gradient_q, gradient_k, gradient_v] = at_inputs(model, linear, layer)?;
+    let through_weights = INPUTS.into_iter().zip([gradient_q, gradient_k, gradient_v]).map(|(input, gradient)| {
         let [prompts, pos, heads, d_head] = gradient.dims();
-        // [head, row, d_head]
-        let gradient = gradient.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1);
-        let w = model.w_head_input(layer, input).inner(); // [head, d_model, d_head]
-        Ok(matmul(gradient, w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
+        let is_joint = norms == QueryKeyNorms::AllHeads && input != HeadInput::V;
+        let w = model.w_head_input(layer, input).inner(); // [head or key/value head, d_model, d_head]
+        let gradient = gradient.reshape([prompts * pos, heads, d_head]);
+        let gradient = if is_joint { at_all_heads(gradient, w.dims()[0]) } else { gradient };
+        let gradient = match of_heads(model, linear, norm, layer, input)? {
+            Some(norm) => norm.backward(gradient),
+            None => gradient,
+        };
+        if is_joint {
+            return Ok(through_all_heads(gradient, w));
+        }
+        let copies = if input == HeadInput::Q { 1 } else { sharing };
+        let w = shared_keys::for_each_head(w, 0, copies);
+        Ok(matmul(gradient.swap_dims(0, 1), w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
     });
-    let mut gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 1);
-    if let Some(gain) = model.attention_norm_gain(layer) {
-        let d_model = gain.dims()[0];
-        gradient = gradient * gain.inner().reshape([1, 1, d_model]);
+    let gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 1);
+    if !model.config().pre_norms {
+        return Ok(gradient);
     }
-    let x = to_f32(linear.base.get::<3>(HookPoint::block(layer, Site::ResidPre))?.inner());
-    let scale = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Scale))?.inner();
-    let [prompts, pos, d_model] = x.dims();
-    let scale = scale.reshape([prompts * pos, 1, 1]);
-    let kind = model.config().norm;
-    let centered = kind.centered(gradient.clone());
-    Ok(match norm {
-        NormJacobian::Frozen => centered / scale,
-        NormJacobian::Exact => {
-            let x = x.reshape([prompts * pos, 1, d_model]);
-            let normalized = kind.centered(x) / scale.clone();
-            let along = (gradient * normalized.clone()).mean_dim(2);
-            (centered - along * normalized) / scale
+    let gain = model.attention_norm_gain(layer);
+    Ok(of_stream(model, linear, norm, layer, [Site::ResidPre, Site::Ln1Scale], gain)?.backward(gradient))
+}
+
+/// Returns gradients at the queries or keys of single heads, `[row, head, d_head]`, as gradients at
+/// those of all heads, `[row, head, key/value head * d_head]`. They are 0 for other heads.
+fn at_all_heads<B: Backend>(gradient: Tensor<B, 3>, groups: usize) -> Tensor<B, 3> {
+    let [rows, heads, d_head] = gradient.dims();
+    let own = shared_keys::for_each_head(Tensor::<B, 2>::eye(groups, &gradient.device()), 0, heads / groups);
+    let placed = gradient.reshape([rows, heads, 1, d_head]) * own.reshape([1, heads, groups, 1]);
+    placed.reshape([rows, heads, groups * d_head])
+}
+
+/// Returns the gradients at the normalized stream, `[row, head, d_model]`, for gradients at the
+/// queries or keys of all heads, `[row, head, key/value head * d_head]`.
+fn through_all_heads<B: Backend>(gradient: Tensor<B, 3>, w: Tensor<B, 3>) -> Tensor<B, 3> {
+    let ([rows, heads, width], d_model) = (gradient.dims(), w.dims()[1]);
+    let w = w.swap_dims(1, 2).reshape([1, width, d_model]);
+    matmul(gradient.reshape([1, rows * heads, width]), w).reshape([rows, heads, d_model])
+}
+
+/// Returns the gradients at each head's queries, keys and values, `[prompts, pos, head, d_head]`.
+fn at_inputs<B: Differentiable>(
+    model: &Transformer<B>,
+    linear: &Linearized<B>,
+    layer: usize,
+) -> Result<[Tensor<B::InnerBackend, 4>; 3], AnalysisError> {
+    let probe = |site| linear.gradients.get::<4>(HookPoint::block(layer, site)).map(to_f32);
+    let queries = probe(Site::Q)?;
+    Ok(match model.config().heads_per_key_value_head() {
+        1 => [queries, probe(Site::K)?, probe(Site::V)?],
+        _ => {
+            let [keys, values] = shared_keys::gradients(model, linear, layer)?;
+            [queries, keys, values]
         }
     })
+}
+
+/// Returns the linearized norm of each head's queries or keys in block `layer`, if there is one.
+fn of_heads<B: Differentiable>(
+    model: &Transformer<B>,
+    linear: &Linearized<B>,
+    jacobian: NormJacobian,
+    layer: usize,
+    input: HeadInput,
+) -> Result<Option<LinearNorm<B::InnerBackend>>, AnalysisError> {
+    let config = model.config();
+    if config.query_key_norms == QueryKeyNorms::None || input == HeadInput::V {
+        return Ok(None);
+    }
+    let normalized = linear.base.get::<3>(HookPoint::block(layer, Site::Ln1Normalized))?;
+    let Some(HeadNorm { input: x, scale, gain }) = model.head_norm(layer, input, normalized) else { return Ok(None) };
+    let copies = match (input, config.query_key_norms) {
+        (HeadInput::Q, _) | (_, QueryKeyNorms::AllHeads) => 1,
+        _ => config.heads_per_key_value_head(),
+    };
+    let [x, scale] = [x, scale].map(|x| {
+        let [prompts, pos, heads, width] = x.dims();
+        shared_keys::for_each_head(to_f32(x.inner()).reshape([prompts * pos, heads, width]), 1, copies)
+    });
+    let gain = gain.map(|gain| to_f32(gain.inner()));
+    Ok(Some(LinearNorm::at(x, scale, gain, config.norm, jacobian)))
+}
+
+/// Returns the linearized norm after attention of block `layer`, if there is one.
+pub(crate) fn after_attention<B: Differentiable>(
+    model: &Transformer<B>,
+    linear: &Linearized<B>,
+    jacobian: NormJacobian,
+    layer: usize,
+) -> Result<Option<LinearNorm<B::InnerBackend>>, AnalysisError> {
+    if !model.config().post_norms {
+        return Ok(None);
+    }
+    let gain = model.after_attention_norm_gain(layer);
+    of_stream(model, linear, jacobian, layer, [Site::AttnBeforeNorm, Site::Ln1PostScale], gain).map(Some)
+}
+
+/// Returns the linearized norm of vectors of the residual stream's width, whose input and scale in
+/// the base run are at these sites.
+fn of_stream<B: Differentiable>(
+    model: &Transformer<B>,
+    linear: &Linearized<B>,
+    jacobian: NormJacobian,
+    layer: usize,
+    [input, scale]: [Site; 2],
+    gain: Option<Tensor<B, 1>>,
+) -> Result<LinearNorm<B::InnerBackend>, AnalysisError> {
+    let [x, scale] = [input, scale].map(|site| linear.base.get::<3>(HookPoint::block(layer, site)));
+    let [x, scale] = [x?, scale?].map(|x| {
+        let [prompts, pos, width] = x.dims();
+        to_f32(x.inner()).reshape([prompts * pos, 1, width])
+    });
+    let gain = gain.map(|gain| to_f32(gain.inner()));
+    Ok(LinearNorm::at(x, scale, gain, model.config().norm, jacobian))
 }

@@ -2,11 +2,14 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
-use rewire_hooks::{ActivationCache, CacheError, GradientProbes, HookPoint, Recorder, Site};
-use rewire_model::{Differentiable, LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer};
+use rewire_hooks::{ActivationCache, CacheError, GradientProbes, Hook, HookPoint, Recorder, Site};
+use rewire_model::{
+    BackwardRule, Differentiable, LastBlock, ModelError, Prefix, ReadPositions, Readout, Run, Transformer,
+};
 use rewire_tasks::Metric;
 use rewire_tensor::to_f32;
 
+use crate::attribution::norm_jacobian::NormJacobian;
 use crate::error::AnalysisError;
 use crate::run::batch::PromptBatch;
 use crate::run::finite::Watch;
@@ -17,6 +20,8 @@ use crate::run::record::evaluate;
 /// position `first` on. Before `first` the two runs are identical.
 pub(crate) struct Linearized<B: Differentiable> {
     pub(crate) first: usize,
+    /// Keys and values before `first`; `None` if `first` is 0.
+    pub(crate) prefix: Option<Prefix<B>>,
     pub(crate) base: ActivationCache<B>,
     pub(crate) source: ActivationCache<B>,
     pub(crate) gradients: ActivationCache<B::InnerBackend>,
@@ -26,6 +31,8 @@ pub(crate) struct Linearized<B: Differentiable> {
     /// The largest absolute gradient of the metric with respect to a logit of the base run, per
     /// prompt, still on the device.
     pub(crate) slope: Tensor<B::InnerBackend, 1>,
+    /// The rule by which the gradients were computed.
+    pub(crate) backward: BackwardRule,
 }
 
 /// The hook points to record and to differentiate.
@@ -44,6 +51,7 @@ pub(crate) struct Points<R, P> {
 pub(crate) fn linearize<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
+    backward: BackwardRule,
     batch: &PromptBatch,
     direction: Direction,
     points: Points<
@@ -70,16 +78,44 @@ pub(crate) fn linearize<B: Differentiable, M: Metric>(
     let source_metric = watch.mark(evaluate(metric, logits, &batch.prompts)).inner();
     let source = recorder.into_cache();
 
+    let Differentiated { cache: base, gradients, metric: base_metric, slope } =
+        differentiate(model, metric, batch, run(&base)?.with_backward(backward), (), points)?;
+    Ok(Linearized { first, prefix, base, source, gradients, base_metric, source_metric, slope, backward })
+}
+
+/// The activations, the gradients and the metric of one run.
+pub(crate) struct Differentiated<B: Differentiable> {
+    pub(crate) cache: ActivationCache<B>,
+    pub(crate) gradients: ActivationCache<B::InnerBackend>,
+    /// The metric per prompt, still on the device.
+    pub(crate) metric: Tensor<B::InnerBackend, 1>,
+    /// As [`Linearized::slope`].
+    pub(crate) slope: Tensor<B::InnerBackend, 1>,
+}
+
+/// Makes a run of the prompts of one batch, and differentiates each prompt's metric. `patch`
+/// changes activations before they are recorded.
+pub(crate) fn differentiate<B: Differentiable, M: Metric>(
+    model: &Transformer<B>,
+    metric: &M,
+    batch: &PromptBatch,
+    run: Run<B>,
+    patch: impl Hook<B>,
+    points: Points<
+        impl Fn(HookPoint) -> bool + Send + Sync + 'static,
+        impl Fn(HookPoint) -> bool + Send + Sync + 'static,
+    >,
+) -> Result<Differentiated<B>, AnalysisError> {
     let mut hooks = (GradientProbes::filtered(points.probed), Recorder::filtered(points.recorded));
     let mut watch = Watch::new();
-    let logits = model.forward(run(&base)?, (&mut hooks, &mut watch))?;
+    let logits = model.forward(run, (patch, (&mut hooks, &mut watch)))?;
     let slope = slope::<B, M>(metric, logits.clone().inner(), batch);
     let values = evaluate(metric, logits, &batch.prompts);
     let (probes, recorder) = hooks;
     // Prompts are independent, so the gradient of the sum is each prompt's own gradient.
     let gradients = probes.gradients(&values.clone().sum());
-    let base_metric = watch.mark(values).inner();
-    Ok(Linearized { first, base: recorder.into_cache(), source, gradients, base_metric, source_metric, slope })
+    let metric = watch.mark(values).inner();
+    Ok(Differentiated { cache: recorder.into_cache(), gradients, metric, slope })
 }
 
 /// Returns the largest absolute gradient of the metric with respect to a logit, per prompt, from
@@ -118,6 +154,11 @@ fn shared_prefix<B: Differentiable>(
 }
 
 impl<B: Differentiable> Linearized<B> {
+    /// Returns how the norms of edges are differentiated, unless a caller chooses it.
+    pub(crate) fn norm(&self) -> NormJacobian {
+        NormJacobian::of_rule(self.backward)
+    }
+
     /// Returns the source run's activation minus the base run's activation at a point.
     pub(crate) fn difference<const D: usize>(
         &self,

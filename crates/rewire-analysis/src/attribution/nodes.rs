@@ -4,22 +4,26 @@
 use crate::run::record::{baselines, check_pairs};
 use burn::module::AutodiffModule;
 use ndarray::{ArrayD, Axis as Dimension, IxDyn, Slice};
-use rewire_hooks::{Axis, CacheError, HookPoint, Site};
-use rewire_model::{Differentiable, Transformer};
+use rewire_hooks::{Axis, HookPoint, Site};
+use rewire_model::{BackwardRule, Differentiable, Transformer};
 use rewire_tasks::Metric;
-use rewire_tensor::to_f32;
 
 use crate::attribution::edges;
 use crate::attribution::edges::{EdgeAttribution, EdgeAttributionOptions};
+use crate::attribution::estimator::Estimator;
 use crate::attribution::linearize::{Linearized, Points, linearize};
+use crate::attribution::norm_jacobian::NormJacobian;
 use crate::attribution::pending_sum::PendingSum;
+use crate::attribution::products::{self, Products};
 use crate::attribution::slope::{Linearity, Metrics};
 use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::index::no_effects;
 use crate::node::kind::{By, NodeKind};
+use crate::patching::pass_cost::Costs;
 use crate::run::batch::{PromptBatch, batches};
-use crate::run::checkpoint::{Checkpoint, WorkId};
+use crate::run::checkpoint::{Checkpoint, PlannedWork, WorkId};
+use crate::run::cost::Cost;
 use crate::run::execution::Execution;
 use crate::run::finite::check_effects;
 use crate::run::fit::{catch_device_faults, ensure_healthy};
@@ -30,7 +34,8 @@ use crate::run::workers;
 
 /// Returns the estimated effect of every node of the given kinds:
 /// `(source - base) . gradient of the metric at base`, summed over the node's dimensions (Nanda
-/// 2022).
+/// 2022). With a [backward rule](Question::by_rule), the numbers that it passes back stand in the
+/// place of the gradient.
 ///
 /// The estimate is linear: the effects of the parts of a node sum to the effect of the node.
 /// Effects are per prompt, `[prompt, layer, ..]`, with the signs and the effect scale of
@@ -47,8 +52,37 @@ pub fn attribution_patching<B: Differentiable, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
+    attribution_patching_by(model, question, nodes, Estimator::default(), direction, execution)
+}
+
+/// Returns the estimated effect of every node of the given kinds, by an estimator: that of
+/// [`attribution_patching`], with a correction of AtP* (Kramár et al. 2024) or with both.
+///
+/// **The QK fix** ([`PatternChange::QkFix`](crate::attribution::PatternChange)) estimates queries
+/// and keys by `(pattern with the patched query or key - base pattern) . gradient at the pattern`.
+/// One query or one key is patched at a time, and the estimate of several positions is the sum of
+/// theirs. Other nodes keep the plain estimate.
+///
+/// **GradDrop** ([`GradientPaths::GradDrop`](crate::attribution::GradientPaths)) drops the
+/// gradient through the attention and the MLP of one layer, for each of the `n` layers. The
+/// estimate is the sum of the absolute values over the dropped layers, divided by `n - 1`: without
+/// its own layer, a node has the estimate 0. Estimates are per prompt, have no sign, and do not add
+/// up over nodes. They take up to `n / 2` further forward and backward passes.
+///
+/// # Errors
+/// As [`attribution_patching`], and [`AnalysisError::UnsupportedNode`] for GradDrop of the residual
+/// stream or in a model of one layer.
+pub fn attribution_patching_by<B: Differentiable, M: Metric>(
+    model: &Transformer<B>,
+    question: Question<M>,
+    nodes: &[NodeKind],
+    estimator: Estimator,
+    direction: Direction,
+    execution: &Execution,
+) -> Result<Outcome, AnalysisError> {
     check(model, question.pairs, nodes)?;
-    Ok(estimate_all(model, question, nodes, None, direction, execution)?.0)
+    products::check(estimator, nodes, model.config(), question.backward)?;
+    Ok(estimate_all(model, question, nodes, Asked { estimator, edges: None }, direction, execution)?.0)
 }
 
 /// Returns [`attribution_patching`] and
@@ -66,35 +100,60 @@ pub fn attribution_patching_with_edges<B: Differentiable, M: Metric>(
     execution: &Execution,
 ) -> Result<(Outcome, EdgeAttribution), AnalysisError> {
     check(model, question.pairs, nodes)?;
-    edges::check_edges(model.config())?;
-    let (outcome, parts) = estimate_all(model, question, nodes, Some(paths), direction, execution)?;
+    let (outcome, parts) = estimate_all(model, question, nodes, Asked::with_edges(paths), direction, execution)?;
     let of_metric = (outcome.baselines.clone(), outcome.vanished.clone());
     let paths = edges::join(parts, paths, of_metric, question.scale, &question.pairs.lengths())?;
     Ok((outcome, paths))
 }
 
-/// Returns the estimates of nodes, and the edge effects of each batch if `edges` is given.
-pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
+/// The estimates that are asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    estimator: Estimator,
+    edges: Option<EdgeAttributionOptions>,
+}
+
+impl Asked {
+    fn with_edges(edges: EdgeAttributionOptions) -> Self {
+        Self { estimator: Estimator::default(), edges: Some(edges) }
+    }
+}
+
+/// Returns the estimates of nodes, and the edge effects of each batch if they are asked for.
+fn estimate_all<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     nodes: &[NodeKind],
-    edges: Option<EdgeAttributionOptions>,
+    asked: Asked,
     direction: Direction,
     execution: &Execution,
 ) -> Result<(Outcome, Vec<ArrayD<f32>>), AnalysisError> {
-    let Question { pairs, metric, scale } = question;
+    let Asked { estimator, edges } = asked;
+    let Question { pairs, metric, scale, backward } = question;
+    if backward.holds_norm_scales() && edges.is_some_and(|edges| edges.norm == NormJacobian::Exact) {
+        return Err(AnalysisError::ExactNorms { rule: backward });
+    }
     catch_device_faults::<B, _>(&model.device(), || {
         let at = Linearity { method: "attribution patching", at: direction, has_other_direction: true };
-        let estimation = Estimation { model, metric, nodes, edges, direction, width: pairs.width() };
+        let width = pairs.width();
+        let estimation = Estimation { model, metric, backward, nodes, estimator, edges, direction, width };
+        let passes = 2.0 + estimator.backward_passes(model.config().n_layers);
         let size = execution.gradient_batch_size::<B>(pairs.len(), &model.device());
         let batched = batches(pairs, metric, size)?;
-        execution.checkpoint.begin(&|| batched.iter().map(|batch| estimation.id(&batch)).collect());
+        let costs = Costs::of(model);
+        let planned = |batch: PromptBatch| PlannedWork {
+            id: estimation.id(&batch),
+            cost: costs.whole_run(&batch, batch.first_difference) * passes,
+            setup: Cost::default(),
+        };
+        execution.checkpoint.begin(&|| batched.iter().map(&planned).collect());
         let estimated =
-            by_batch(model, question, at, execution, |batch| estimation.resumed(batch, execution.checkpoint))?;
+            by_batch(model, question, Some(at), execution, |batch| estimation.resumed(batch, execution.checkpoint))?;
         let vanished = estimated.metrics.vanished(pairs, metric)?;
         let Metrics { base, source, .. } = estimated.metrics;
         let baselines = baselines(direction, base, source);
         let factor = effect_scale(&baselines, scale)?;
+        let factor = if estimator.is_unsigned() { factor.abs() } else { factor };
         let (estimates, edges): (Vec<_>, Vec<_>) = estimated
             .parts
             .into_iter()
@@ -120,7 +179,9 @@ pub(crate) fn estimate_all<B: Differentiable, M: Metric>(
 struct Estimation<'a, B: Differentiable, M> {
     model: &'a Transformer<B>,
     metric: &'a M,
+    backward: BackwardRule,
     nodes: &'a [NodeKind],
+    estimator: Estimator,
     edges: Option<EdgeAttributionOptions>,
     direction: Direction,
     /// Positions of the longest prompt of all batches.
@@ -134,22 +195,26 @@ impl<B: Differentiable, M: Metric> Estimation<'_, B, M> {
     }
 
     /// Returns a batch's estimates and metrics from the checkpoint, or computes and stores them.
+    /// Returns `None` if another process computes them.
     fn resumed(
         &self,
         batch: &PromptBatch,
         checkpoint: &dyn Checkpoint,
-    ) -> Result<Estimated<Vec<ArrayD<f32>>>, AnalysisError> {
+    ) -> Result<Option<Estimated<Vec<ArrayD<f32>>>>, AnalysisError> {
         let pass = self.id(batch);
         let shapes = self.shapes(batch.prompts.len());
         if let Some(kept) = checkpoint.load(pass).and_then(|kept| split_checkpoint(kept, &shapes)) {
-            return Ok(kept);
+            return Ok(Some(kept));
+        }
+        if !checkpoint.takes(pass) {
+            return Ok(None);
         }
         let (of_batch, metrics) = self.batch(batch)?;
         let of_metric = [&metrics.base, &metrics.source, &metrics.slope];
         let numbers: Vec<f32> = of_batch.iter().flatten().chain(of_metric.into_iter().flatten()).copied().collect();
         ensure_healthy::<B>(&self.model.device())?;
         checkpoint.store(pass, &numbers).map_err(AnalysisError::Checkpoint)?;
-        Ok((of_batch, metrics))
+        Ok(Some((of_batch, metrics)))
     }
 
     /// Describes the work on a batch for its checkpoint. The text must stay the same in every
@@ -157,7 +222,8 @@ impl<B: Differentiable, M: Metric> Estimation<'_, B, M> {
     fn description(&self, batch: &PromptBatch) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(ToString::to_string).collect();
         let edges = self.edges.map_or_else(|| "none".to_owned(), |edges| format!("{} {}", edges.norm, edges.reduce));
-        format!("attribution of {}, edges {edges}, {} prompts", nodes.join(" "), batch.prompts.len())
+        let by = by_estimator(self.estimator) + &by_rule(self.backward);
+        format!("attribution of {}, edges {edges}, {} prompts{by}", nodes.join(" "), batch.prompts.len())
     }
 
     /// The shapes of a batch's arrays: one per kind of node, the edges, and the three metrics.
@@ -168,20 +234,11 @@ impl<B: Differentiable, M: Metric> Estimation<'_, B, M> {
         kinds.chain(edges).chain([vec![n_prompts], vec![n_prompts], vec![n_prompts]]).collect()
     }
 
-    /// Estimates a batch from two forward passes and one backward pass.
+    /// Estimates a batch from two forward passes and the backward passes of the estimator.
     fn batch(&self, batch: &PromptBatch) -> Result<Estimated<Vec<ArrayD<f32>>>, AnalysisError> {
         let Self { model, metric, .. } = *self;
         let linear = self.linearized(batch)?;
-        let mut sums = Vec::with_capacity(self.nodes.len() * model.config().n_layers);
-        for &kind in self.nodes {
-            for layer in 0..model.config().n_layers {
-                let point = HookPoint::block(layer, kind.site());
-                sums.push(match point.axes().len() {
-                    4 => estimate::<B, 4>(kind, point, &linear)?,
-                    _ => estimate::<B, 3>(kind, point, &linear)?,
-                });
-            }
-        }
+        let sums = Products::new(model, &linear, self.nodes, self.estimator).sums(batch, self.direction)?;
         let of_edges = match self.edges {
             Some(edges) => edges::paths(model, &linear, edges)?,
             None => Vec::new(),
@@ -205,16 +262,18 @@ impl<B: Differentiable, M: Metric> Estimation<'_, B, M> {
     /// need.
     fn linearized(&self, batch: &PromptBatch) -> Result<Linearized<B>, AnalysisError> {
         let sites: Vec<Site> = self.nodes.iter().map(|kind| kind.site()).collect();
-        let [recorded, probed]: [&'static [Site]; 2] = match self.edges {
-            Some(_) => [&edges::RECORDED, &edges::PROBED],
-            None => [&[], &[]],
-        };
-        let accepts = |more: &'static [Site]| {
+        let config = self.model.config();
+        let [mut recorded, mut probed] = products::sites(self.estimator, config);
+        if self.edges.is_some() {
+            recorded.extend(edges::recorded(config));
+            probed.extend(edges::probed(config));
+        }
+        let accepts = |more: Vec<Site>| {
             let sites = sites.clone();
             move |p: HookPoint| p.site().is_some_and(|s| sites.contains(&s) || more.contains(&s))
         };
         let points = Points { recorded: accepts(recorded), probed: accepts(probed) };
-        linearize(self.model, self.metric, batch, self.direction, points)
+        linearize(self.model, self.metric, self.backward, batch, self.direction, points)
     }
 
     /// Places the estimates of all layers, which begin at position `first`, into one array per
@@ -239,6 +298,24 @@ impl<B: Differentiable, M: Metric> Estimation<'_, B, M> {
             kinds.push(of_kind);
         }
         Ok(kinds)
+    }
+}
+
+/// Returns the end of the description of work by an estimator. The plain estimate, which is older
+/// than the others, is not named.
+fn by_estimator(estimator: Estimator) -> String {
+    match estimator == Estimator::default() {
+        true => String::new(),
+        false => format!(", by {estimator}"),
+    }
+}
+
+/// Returns the end of the description of work by a backward rule. The gradient, which is older than
+/// the other rules, is not named.
+pub(crate) fn by_rule(backward: BackwardRule) -> String {
+    match backward {
+        BackwardRule::Gradient => String::new(),
+        rule => format!(", backward {rule}"),
     }
 }
 
@@ -268,19 +345,23 @@ pub(crate) struct ByBatch<T> {
 }
 
 /// Runs `estimate` on every batch of prompts, with one thread per worker. `estimate` returns a
-/// batch's result and its metrics.
+/// batch's result and its metrics, or `None` if another process computes them. `at` is the run
+/// whose gradient must not be 0, if the estimate is of first order.
+///
+/// # Errors
+/// [`AnalysisError::PassesLeft`] if other processes compute a batch.
 pub(crate) fn by_batch<B: Differentiable, M: Metric, T: Send>(
     model: &Transformer<B>,
     question: Question<M>,
-    at: Linearity,
+    at: Option<Linearity>,
     execution: &Execution,
-    estimate: impl Fn(&PromptBatch) -> Result<Estimated<T>, AnalysisError> + Sync,
+    estimate: impl Fn(&PromptBatch) -> Result<Option<Estimated<T>>, AnalysisError> + Sync,
 ) -> Result<ByBatch<T>, AnalysisError> {
     let Question { pairs, metric, .. } = question;
     if !metric.is_differentiable() {
         return Err(AnalysisError::NotDifferentiable { metric: metric.name() });
     }
-    at.check(metric)?;
+    at.iter().try_for_each(|at| at.check(metric))?;
     let workers = execution.workers::<B>(&model.device());
     let batches = batches(pairs, metric, execution.gradient_batch_size::<B>(pairs.len(), &model.device()))?;
     let mut done = 0;
@@ -291,30 +372,21 @@ pub(crate) fn by_batch<B: Differentiable, M: Metric, T: Send>(
         workers,
         |i| estimate(&batches.get(i)),
         |i, found| {
-            estimated[i] = Some(found);
+            estimated[i] = found;
             done += batches.prompts(i).len();
             (execution.progress)(done, pairs.len());
             Ok(())
         },
     )?;
+    if estimated.iter().any(Option::is_none) {
+        return Err(AnalysisError::PassesLeft);
+    }
     let mut all = ByBatch { parts: Vec::new(), metrics: Metrics::default() };
     for (part, metrics) in estimated.into_iter().flatten() {
         all.parts.push(part);
         all.metrics.extend(metrics);
     }
     Ok(all)
-}
-
-/// Returns the estimates at one point from the first different position on, `[prompt, ..]` with the
-/// axes of the kind. Nodes at marked positions get the axes of nodes by position.
-fn estimate<B: Differentiable, const D: usize>(
-    kind: NodeKind,
-    point: HookPoint,
-    linear: &Linearized<B>,
-) -> Result<PendingSum<B::InnerBackend>, CacheError> {
-    let product = linear.difference::<D>(point)? * to_f32(linear.gradients.get::<D>(point)?);
-    let by = if kind.by == By::Marked { By::Position } else { kind.by };
-    Ok(PendingSum::new(product, point.axes(), &NodeKind { by, ..kind }.axes()))
 }
 
 /// Writes the estimates of the computed positions into the estimates of all positions,
@@ -377,8 +449,7 @@ pub fn edge_attribution<B: Differentiable, M: Metric>(
     execution: &Execution,
 ) -> Result<EdgeAttribution, AnalysisError> {
     check_pairs(model, question.pairs)?;
-    edges::check_edges(model.config())?;
-    let (outcome, parts) = estimate_all(model, question, &[], Some(paths), direction, execution)?;
+    let (outcome, parts) = estimate_all(model, question, &[], Asked::with_edges(paths), direction, execution)?;
     let of_metric = (outcome.baselines, outcome.vanished);
     edges::join(parts, paths, of_metric, question.scale, &question.pairs.lengths())
 }

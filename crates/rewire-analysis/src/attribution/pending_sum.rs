@@ -8,6 +8,7 @@ use rewire_hooks::Axis;
 use crate::run::transfer::to_vecs;
 
 /// A sum on the device, and the order of its axes on the host.
+#[derive(Clone)]
 pub(crate) struct PendingSum<B: Backend> {
     values: Tensor<B, 1>,
     shape: Vec<usize>,
@@ -25,6 +26,16 @@ impl<B: Backend> PendingSum<B> {
         let place = |axis: &Axis| 1 + left.iter().position(|&dim| axes[dim] == *axis).expect("an axis of the site");
         let order = [0].into_iter().chain(kept.iter().map(place)).collect();
         Self { values: summed.reshape([shape.iter().product::<usize>()]), shape, order }
+    }
+
+    /// Returns the absolute value of each sum, times `factor`.
+    pub(crate) fn sizes(self, factor: f64) -> Self {
+        Self { values: self.values.abs() * factor, ..self }
+    }
+
+    /// Adds sums of the same nodes.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { values: self.values + other.values, ..self }
     }
 
     /// Reads sums and other tensors in one transfer.

@@ -19,7 +19,8 @@ use crate::run::finite::check_effects;
 use crate::run::fit::catch_device_faults;
 use crate::run::record::check_pairs;
 
-/// Direct logit attribution of all heads before and after some heads are ablated, in logits.
+/// Direct logit attribution of all heads before and after some heads are ablated, in logits. In
+/// models that bound their logits, all numbers are logits before that bound.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backup {
     /// The heads that were zero-ablated.
@@ -39,7 +40,7 @@ pub struct Backup {
 /// Zero-ablates the mixed values (z) of `heads` together, and returns every head's contribution to
 /// the logit difference of the clean prompts before and after, in logits.
 ///
-/// Each run uses its own final norm's scale at END. `gain` works as in
+/// Each run uses its own final norm's scale at END. Contributions and `gain` are those of
 /// [`logit_attribution`](crate::heads::logit_attribution::logit_attribution).
 ///
 /// Uses only [`Execution::prompt_batch`].
@@ -61,6 +62,7 @@ pub fn backup_heads<B: Backend>(
     for head in heads {
         Node::new(head.layer, Component::HeadZ).unit(head.head).check(model.config(), pairs)?;
     }
+    let model = &model.without_logit_cap();
     catch_device_faults::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
         let (mut attributions, mut differences) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);

@@ -8,17 +8,19 @@ use rewire_model::{HeadInput, Run, Transformer};
 use rewire_tensor::{matmul, to_f32};
 
 use crate::error::AnalysisError;
+use crate::node::kind::Component;
 use crate::run::execution::Execution;
-use crate::run::features::{Feature, refuse};
 use crate::run::finite::check_prompts;
 use crate::run::fit::catch_device_faults;
+use crate::run::post_norm::PostNorm;
 use crate::run::transfer::{flatten_positions, select_rows, to_vec};
 use crate::run::workers;
 
 /// Whether the copy score applies the model's norms around a head's output circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyNorms {
-    /// No norm, as in the Pythia notebook.
+    /// No norm, as in the Pythia notebook. The gain of a norm after attention is still applied,
+    /// because it cannot be folded into other weights.
     Without,
     /// The norm before the head, and the final norm (Wang et al. 2022; Redwood's code).
     With,
@@ -48,6 +50,10 @@ const AT_ONCE: usize = 256;
 /// and the unembedding. The score is the percentage of names whose own logit is among the five
 /// highest. The usual threshold for a name mover is 75, not 0.75.
 ///
+/// In models with a norm after attention, the head's output is also multiplied by that norm's gain.
+/// The norm's scale would divide all logits of a name by one number and change no ranking. A bound
+/// on the logits changes no ranking either. Both are left out.
+///
 /// `names` has the positions of each prompt's names, at least one per prompt. All prompts have the
 /// same length. Uses `prompt_batch`, `workers` and `progress` of [`Execution`].
 ///
@@ -62,7 +68,6 @@ pub fn copy_scores<B: Backend>(
     norms: CopyNorms,
     execution: &Execution,
 ) -> Result<CopyScores, AnalysisError> {
-    refuse("the copy score", &[Feature::PostNorms], model.config())?;
     if names.len() > prompts.len() {
         let node = "the list of names".to_owned();
         return Err(AnalysisError::PositionsOfOtherPairs { node, expected: prompts.len(), found: names.len() });
@@ -78,6 +83,8 @@ pub fn copy_scores<B: Backend>(
             return Err(AnalysisError::NameOutside { prompt, position, len: tokens.len() });
         }
     }
+    // A bound keeps the order of logits, but rounds the largest ones to the same number.
+    let model = &model.without_logit_cap();
     catch_device_faults::<B, _>(&model.device(), || {
         let (x, own) = after_first_block(model, prompts, names, execution)?;
         let config = model.config();
@@ -148,6 +155,10 @@ fn of_head<B: Backend>(
         };
         let v = model.head_inputs(layer, HeadInput::V, &[head / sharing], read); // [name, 1, 1, d_head]
         let written = matmul(v.reshape([names, model.config().d_head]), w_o.clone());
+        let written = match PostNorm::of(Component::HeadResult, layer, model.config()) {
+            Some(norm) => norm.undivided(model, written),
+            None => written,
+        };
         for (count, sign) in counts.iter_mut().zip([1.0, -1.0]) {
             let turned = (to_f32(written.clone()) * sign).reshape([names, 1, d_model]);
             let logits = match norms {

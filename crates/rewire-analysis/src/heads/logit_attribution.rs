@@ -5,24 +5,32 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, ArrayD, Axis};
 use rewire_hooks::{ActivationCache, Hook, HookPoint, NormSite, Recorder, Site};
-use rewire_model::{FinalNormGain, Run, Transformer};
+use rewire_model::{FinalNormGain, Run, Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, Metric, PromptPair, PromptPairs};
 use rewire_tensor::{matmul, to_f32};
 
 use crate::effects::{Baselines, Method, Outcome, join};
 use crate::error::AnalysisError;
+use crate::node::index::no_effects;
 use crate::node::kind::{By, Component, NodeKind};
+use crate::patching::pass_cost::Costs;
 use crate::run::batch::{PromptBatch, batches};
+use crate::run::checkpoint::{PlannedWork, WorkId};
+use crate::run::cost::Cost;
 use crate::run::execution::Execution;
-use crate::run::features::{Feature, refuse};
 use crate::run::finite::{Watch, check_effects, check_run, the_metric};
-use crate::run::fit::catch_device_faults;
+use crate::run::fit::{catch_device_faults, ensure_healthy};
+use crate::run::post_norm::PostNorm;
 use crate::run::question::{Direction, Scale};
 use crate::run::record::{check, evaluate, record};
 use crate::run::transfer::{flatten_positions, select_rows, to_vec, to_vecs};
 
 /// The method's name in errors.
 const METHOD: &str = "logit attribution";
+
+/// The name of the metric of direct logit attribution in models that bound their logits: the logit
+/// difference before that bound, which is what contributions sum to.
+pub const LOGIT_DIFF_BEFORE_CAP: &str = "logit-diff-before-cap";
 
 /// Returns the contribution of every node of the given kinds to the logit difference of the clean
 /// prompts at END, in logits.
@@ -31,11 +39,16 @@ const METHOD: &str = "logit attribution";
 /// is the logit difference read from the stream at that layer (the logit lens). The final norm's
 /// scale is frozen at each prompt's own.
 ///
+/// In models with norms after attention and MLP, a head or neuron contributes what it adds to the
+/// residual stream, with the scale of that norm frozen too: the contributions of all heads and of
+/// the output bias sum to that of `attn_out`. In models that bound their logits, contributions and
+/// baselines are logits before that bound ([`LOGIT_DIFF_BEFORE_CAP`]).
+///
 /// `gain` matters only for unprocessed weights: [`FinalNormGain::Applied`] multiplies by the final
 /// norm's gain, so that contributions sum to the logit difference (without the biases' part).
 ///
-/// Effects are per prompt, `[prompt, layer, ..]`. Uses `prompt_batch` and `progress` of
-/// [`Execution`].
+/// Effects are per prompt, `[prompt, layer, ..]`. Uses `prompt_batch`, `checkpoint` and `progress`
+/// of [`Execution`]. Each batch of prompts is one pass of the checkpoint.
 ///
 /// # Errors
 /// [`AnalysisError::UnsupportedNode`] for nodes that write nothing to the residual stream, and for
@@ -59,33 +72,92 @@ pub fn logit_attribution<B: Backend>(
             return Err(AnalysisError::UnsupportedNode { method: METHOD, node, reason });
         }
     }
+    let name = match model.config().logit_cap {
+        Some(_) => LOGIT_DIFF_BEFORE_CAP,
+        None => "logit-diff",
+    };
+    let model = &model.without_logit_cap();
     catch_device_faults::<B, _>(&model.device(), || {
         let metric = LogitDiff::new(pairs);
+        let batches = batches(pairs, &metric, execution.prompt_batch)?;
+        let of_batch = |batch: &PromptBatch| id(nodes, gain, batch);
+        let cost = |batch: &PromptBatch| Costs::of(model).whole_run(batch, 0) * 2.0;
+        let planned =
+            |batch: PromptBatch| PlannedWork { id: of_batch(&batch), cost: cost(&batch), setup: Cost::default() };
+        execution.checkpoint.begin(&|| batches.iter().map(planned).collect());
         let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
         let mut changes = Vec::new();
-        for batch in batches(pairs, &metric, execution.prompt_batch)?.iter() {
+        for batch in batches.iter() {
             (execution.progress)(batch.prompts[0], pairs.len());
-            let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
-            let direct = Direct::new(model, &batch, &metric, gain, sites, ())?;
-            baselines.corrupted.extend(record(model, &batch.pairs.corrupted(), &batch, &metric, |_| false)?.metric);
-            let added = nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?;
-            for (kind, values) in nodes.iter().zip(&added) {
-                check_effects("logit attribution", *kind, batch.prompts[0], values)?;
-            }
-            changes.push(added);
-            baselines.clean.extend(direct.logit_difference);
+            let id = of_batch(&batch);
+            let shapes: Vec<Vec<usize>> = nodes.iter().map(|kind| shape(*kind, model.config(), &batch)).collect();
+            let expected = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum::<usize>();
+            let kept = execution.checkpoint.load(id);
+            let numbers = match kept.filter(|kept| kept.len() == expected + 2 * batch.prompts.len()) {
+                Some(kept) => kept,
+                None if !execution.checkpoint.takes(id) => continue,
+                None => {
+                    let numbers = of_prompts(model, &batch, &metric, nodes, gain)?;
+                    ensure_healthy::<B>(&model.device())?;
+                    execution.checkpoint.store(id, &numbers).map_err(AnalysisError::Checkpoint)?;
+                    numbers
+                }
+            };
+            let mut numbers = numbers.into_iter();
+            baselines.clean.extend(numbers.by_ref().take(batch.prompts.len()));
+            baselines.corrupted.extend(numbers.by_ref().take(batch.prompts.len()));
+            let array = |shape: Vec<usize>| {
+                let values = numbers.by_ref().take(shape.iter().product()).collect();
+                ArrayD::from_shape_vec(shape, values).expect("one number per node")
+            };
+            changes.push(shapes.into_iter().map(array).collect());
         }
         (execution.progress)(pairs.len(), pairs.len());
+        if changes.len() < batches.len() {
+            return Err(AnalysisError::PassesLeft);
+        }
         Ok(Outcome {
             method: Method::LogitAttribution,
             direction: Direction::Noising,
             scale: Scale::Metric,
-            metric: "logit-diff",
+            metric: name,
             baselines,
             vanished: Vec::new(),
             effects: join(Method::LogitAttribution, nodes, changes, 1.0, pairs)?,
         })
     })
+}
+
+/// Returns the id in the checkpoint of a batch.
+fn id(nodes: &[NodeKind], gain: FinalNormGain, batch: &PromptBatch) -> WorkId {
+    let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+    let plan = format!("logit attribution of {}, gain {gain:?}, {} prompts", nodes.join(" "), batch.prompts.len());
+    WorkId::new(batch.prompts[0], 0, &plan)
+}
+
+/// Returns the shape of the contributions of a kind of node on a batch, `[prompt, layer, ..]`.
+fn shape(kind: NodeKind, config: &TransformerConfig, batch: &PromptBatch) -> Vec<usize> {
+    no_effects(kind, config, batch.prompts.len(), batch.pairs.width()).shape().to_vec()
+}
+
+/// Returns the logit differences of the clean and of the corrupted prompts of a batch, and the
+/// contributions of each kind of node.
+fn of_prompts<B: Backend>(
+    model: &Transformer<B>,
+    batch: &PromptBatch,
+    metric: &LogitDiff,
+    nodes: &[NodeKind],
+    gain: FinalNormGain,
+) -> Result<Vec<f32>, AnalysisError> {
+    let sites: Vec<Site> = nodes.iter().map(|node| node.site()).collect();
+    let direct = Direct::new(model, batch, metric, gain, sites, ())?;
+    let corrupted = record(model, &batch.pairs.corrupted(), batch, metric, |_| false)?.metric;
+    let added = nodes.iter().map(|node| direct.of(node.component)).collect::<Result<Vec<_>, _>>()?;
+    for (kind, values) in nodes.iter().zip(&added) {
+        check_effects(METHOD, *kind, batch.prompts[0], values)?;
+    }
+    let added = added.iter().flat_map(|values| values.iter().copied());
+    Ok(direct.logit_difference.iter().copied().chain(corrupted).chain(added).collect())
 }
 
 /// A run of the clean prompts of a batch, and the direction of the residual stream that raises the
@@ -101,7 +173,8 @@ pub(super) struct Direct<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Direct<'a, B> {
-    /// Runs the clean prompts and records these sites; `hook` may change the run.
+    /// Runs the clean prompts and records these sites; `hook` may change the run. The model does
+    /// not bound its logits ([`Transformer::without_logit_cap`]).
     pub(super) fn new(
         model: &'a Transformer<B>,
         batch: &PromptBatch,
@@ -110,8 +183,8 @@ impl<'a, B: Backend> Direct<'a, B> {
         sites: Vec<Site>,
         hook: impl Hook<B>,
     ) -> Result<Self, AnalysisError> {
-        refuse(METHOD, &[Feature::PostNorms, Feature::LogitCap], model.config())?;
         let scale = HookPoint::FinalNorm(NormSite::Scale);
+        let sites = [sites, vec![Site::Ln1PostScale, Site::Ln2PostScale]].concat();
         let accepts = move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site));
         let mut recorder = Recorder::filtered(accepts);
         let run = Run::tokens(model.tokens(&batch.pairs.clean())?).with_readout(batch.readout.clone());
@@ -182,7 +255,16 @@ impl<'a, B: Backend> Direct<'a, B> {
         let z: Tensor<B, 4> = self.cache.block(layer, Site::Z)?;
         let [prompts, pos, n_heads, d_head] = z.dims();
         let z = self.at_end(z.reshape([prompts, pos, n_heads * d_head])).reshape([prompts, n_heads, d_head]);
-        self.along(matmul(to_f32(z).permute([1, 0, 2]), self.model.w_o(layer)))
+        let written = matmul(to_f32(z).permute([1, 0, 2]), self.model.w_o(layer)); // [head, prompts, d_model]
+        self.along(match PostNorm::of(Component::HeadZ, layer, self.model.config()) {
+            Some(norm) => norm.undivided(self.model, written) / self.scale_of(norm)?.unsqueeze_dim(0),
+            None => written,
+        })
+    }
+
+    /// Returns the scale of a norm after attention or MLP at END, `[prompts, 1]`.
+    fn scale_of(&self, norm: PostNorm) -> Result<Tensor<B, 2>, AnalysisError> {
+        Ok(self.at_end(self.cache.get(norm.scale())?))
     }
 
     fn whole(&self, layer: usize, site: Site) -> Result<Tensor<B, 2>, AnalysisError> {
@@ -196,10 +278,14 @@ impl<'a, B: Backend> Direct<'a, B> {
         let post = to_f32(self.at_end(self.cache.block(layer, Site::MlpPost)?)); // [prompts, d_mlp]
         let prompts = post.dims()[0];
         let (w_out, _) = self.model.mlp_out(layer);
-        let w_out = to_f32(w_out);
+        let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
+        let scale = scale.reshape([prompts, 1]);
+        let (w_out, scale) = match PostNorm::of(Component::MlpPost, layer, self.model.config()) {
+            Some(norm) => (norm.undivided(self.model, w_out), scale * self.scale_of(norm)?),
+            None => (to_f32(w_out), scale),
+        };
         let centered = self.model.config().norm.centered(w_out);
         let along = matmul(self.direction.clone(), centered.transpose()); // [prompts, d_mlp]
-        let scale: Tensor<B, 3> = self.cache.get(HookPoint::FinalNorm(NormSite::Scale))?;
-        Ok((post * along / scale.reshape([prompts, 1])).transpose())
+        Ok((post * along / scale).transpose())
     }
 }

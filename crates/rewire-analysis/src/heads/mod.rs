@@ -11,6 +11,6 @@ pub(crate) mod suppression;
 pub use backup::{Backup, backup_heads};
 pub use copying::{CopyNorms, CopyScores, copy_scores};
 pub use inhibition::{Inhibition, s2_inhibition};
-pub use logit_attribution::logit_attribution;
+pub use logit_attribution::{LOGIT_DIFF_BEFORE_CAP, logit_attribution};
 pub use patterns::{attention_entropy, attention_patterns};
 pub use suppression::{KeptTokens, Suppression, copy_suppression};

@@ -11,10 +11,11 @@ use rewire_tasks::PromptPairs;
 use rewire_tensor::{matmul, to_f32};
 
 use crate::error::AnalysisError;
+use crate::node::kind::Component;
 use crate::run::execution::Execution;
-use crate::run::features::{Feature, refuse};
 use crate::run::finite::{Watch, check_prompts};
 use crate::run::fit::catch_device_faults;
+use crate::run::post_norm::PostNorm;
 use crate::run::record::check_pairs;
 use crate::run::transfer::to_vec;
 use crate::run::workers;
@@ -83,6 +84,10 @@ const AT_ONCE: usize = 8;
 /// The change goes to the logits directly, with the final norm's scale frozen. Divergences are
 /// means over prompts and their positions.
 ///
+/// In models with a norm after attention, a head moves what it adds to the residual stream, with
+/// that norm's scale at the destination frozen at its value on the clean run. A bound on the logits
+/// applies to the changed logits too.
+///
 /// Uses `workers` and `progress` of [`Execution`]. Holds all prompts at once.
 ///
 /// # Errors
@@ -96,7 +101,6 @@ pub fn copy_suppression<B: Backend>(
 ) -> Result<Vec<Suppression>, AnalysisError> {
     check_pairs(model, pairs)?;
     let config = model.config();
-    refuse("copy-suppression-preserving ablation", &[Feature::PostNorms, Feature::LogitCap], config)?;
     for head in heads {
         for (what, found, bound) in [("layer", head.layer, config.n_layers), ("head", head.head, config.n_heads)] {
             if found >= bound {
@@ -106,12 +110,13 @@ pub fn copy_suppression<B: Backend>(
         }
     }
     catch_device_faults::<B, _>(&model.device(), || {
-        let sites = [Site::ResidPre, Site::V, Site::Pattern, Site::Z];
+        let sites = [Site::ResidPre, Site::V, Site::Pattern, Site::Z, Site::Ln1PostScale];
         let scale = HookPoint::FinalNorm(NormSite::Scale);
         let mut recorder =
             Recorder::filtered(move |p: HookPoint| p == scale || p.site().is_some_and(|site| sites.contains(&site)));
         let mut watch = Watch::new();
-        let logits = model.forward(Run::tokens(model.tokens(&pairs.clean())?), (&mut recorder, &mut watch))?;
+        let run = Run::tokens(model.tokens(&pairs.clean())?);
+        let logits = model.without_logit_cap().forward(run, (&mut recorder, &mut watch))?;
         let [n, pos, d_vocab] = logits.dims();
         // 0, or NaN if a logit of the prompt is not finite.
         let zeros = (logits.clone() * 0.0).reshape([n, pos * d_vocab]).sum_dim(1).reshape([n]);
@@ -145,7 +150,7 @@ struct Clean<'a, B: Backend> {
     prompts: Vec<Vec<u32>>,
     keep: &'a KeptTokens,
     cache: ActivationCache<B>,
-    /// `[prompts, pos, d_vocab]`.
+    /// The logits before a bound on them, `[prompts, pos, d_vocab]`.
     logits: Tensor<B, 3>,
     directions: Directions<B>,
 }
@@ -195,14 +200,25 @@ impl<B: Backend> Clean<'_, B> {
         let d_model = self.model.config().d_model;
         let d_head = self.model.config().d_head;
         let w_o = self.model.w_o(head.layer).narrow(0, head.head, 1).reshape([d_head, d_model]);
-        let written = |site: Site| -> Result<Vec<f32>, AnalysisError> {
+        let norm = PostNorm::of(Component::HeadResult, head.layer, self.model.config());
+        let scales = match norm {
+            Some(norm) => self.cache.get::<3>(norm.scale())?.reshape([n * pos, 1]),
+            None => Tensor::ones([n * pos, 1], &self.model.device()),
+        };
+        // Without the division by the norm's scale, [prompt * pos, d_model].
+        let written = |site: Site| -> Result<Tensor<B, 2>, AnalysisError> {
             let x = self.cache.block::<4>(head.layer, site)?;
             // Values count key/value heads.
             let sharing = self.model.config().n_heads / x.dims()[2].max(1);
             let x = x.narrow(2, head.head / sharing, 1).reshape([n * pos, d_head]);
-            Ok(to_vec(matmul(to_f32(x), w_o.clone()))) // [prompt, pos, d_model]
+            let written = matmul(to_f32(x), w_o.clone());
+            Ok(match norm {
+                Some(norm) => norm.undivided(self.model, written),
+                None => written,
+            })
         };
-        let (values, outputs) = (written(Site::V)?, written(Site::Z)?);
+        let (values, outputs) = (to_vec(written(Site::V)?), to_vec(written(Site::Z)? / scales.clone()));
+        let scales = to_vec(scales);
         // [prompt, dest, src]
         let pattern = to_vec(self.cache.block::<4>(head.layer, Site::Pattern)?.narrow(1, head.head, 1));
         let means = self.means(&outputs);
@@ -216,7 +232,9 @@ impl<B: Backend> Clean<'_, B> {
         for Kept { prompt, dest, src } in self.kept(head.layer)? {
             let unit = &self.directions.units[&self.prompts[prompt][src]];
             let value = &values[(prompt * pos + src) * d_model..][..d_model];
-            let along: f32 = value.iter().zip(mean(dest)).zip(unit).map(|((value, mean), u)| (value - mean) * u).sum();
+            let scale = scales[prompt * pos + dest];
+            let moved = value.iter().map(|value| value / scale);
+            let along: f32 = moved.zip(mean(dest)).zip(unit).map(|((moved, mean), u)| (moved - mean) * u).sum();
             let lowered = (pattern[(prompt * pos + dest) * pos + src] * along).min(0.0);
             let change = &mut preserved[(prompt * pos + dest) * d_model..][..d_model];
             change.iter_mut().zip(unit).for_each(|(change, u)| *change += lowered * u);
@@ -289,8 +307,8 @@ impl<B: Backend> Clean<'_, B> {
             let of = |x: &Tensor<B, 3>| x.clone().narrow(0, from, prompts);
             let logits = of(&self.logits);
             let moved = matmul(of(&read).reshape([prompts * pos, d_model]), self.model.unembedding());
-            let changed = log_softmax(logits.clone() + moved.reshape(logits.dims()), 2);
-            let clean = log_softmax(logits, 2);
+            let changed = logits.clone() + moved.reshape(logits.dims());
+            let [changed, clean] = [changed, logits].map(|logits| log_softmax(self.model.bounded_logits(logits), 2));
             // [prompt, pos]
             let divergence = to_vec((clean.clone().exp() * (clean - changed)).sum_dim(2));
             for (prompt, all) in divergence.chunks(pos).enumerate() {

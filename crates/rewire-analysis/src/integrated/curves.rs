@@ -67,7 +67,7 @@ pub fn interpolation_curves<B: Backend, M: Metric>(
     let groups: Vec<Vec<Node>> = nodes.iter().map(|node| vec![node.clone()]).collect();
     check_groups(model, pairs, &groups)?;
     let kinds: Vec<NodeKind> = nodes.iter().map(|node| NodeKind::all(node.component)).collect();
-    kinds.iter().try_for_each(|kind| check_linear(*kind, model.config()))?;
+    kinds.iter().try_for_each(|kind| check_linear(*kind))?;
     catch_device_faults::<B, _>(&model.device(), || {
         let mut values = Array3::zeros((pairs.len(), nodes.len(), places.len()));
         let (mut done, total) = (0, pairs.len() * nodes.len());

@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rewire_hooks::{ActivationCache, Axis, HookPoint, Site};
-use rewire_model::{Differentiable, LastBlock, Prefix, Run, Transformer, TransformerConfig};
+use rewire_model::{Differentiable, LastBlock, Prefix, Run, Transformer};
 use rewire_tasks::Metric;
 use rewire_tensor::{cast_like, matmul, to_f32};
 
@@ -17,6 +17,7 @@ use crate::patching::plan::{Entry, UnitSlice};
 use crate::run::batch::PromptBatch;
 use crate::run::finite::Watch;
 use crate::run::intervention::Intervention;
+use crate::run::post_norm::PostNorm;
 use crate::run::question::Direction;
 use crate::run::record::{Recorded, evaluate, record, rounding};
 use crate::run::transfer::to_vecs;
@@ -31,12 +32,20 @@ pub(crate) struct Ends<'a, B: Backend, M> {
 }
 
 /// One line: the clean residual stream at its layer, and the change to the other end.
+///
+/// In models with post-norms, heads and neurons move the input of the norm along a straight line.
+/// The norm bends the line of the residual stream.
 pub(crate) struct Line<B: Backend> {
     entry: Entry,
-    /// `[prompts, pos, d_model]`, from the first changed position on.
+    /// The residual stream at the clean end, `[prompts, pos, d_model]`, from the first changed
+    /// position on.
     clean: Tensor<B, 3>,
+    /// The change of the stream or, with a norm between, of the norm's input,
     /// `[prompts, pos, d_model]`, from the first changed position on.
     pub(crate) change: Tensor<B, 3>,
+    /// The norm between the change and the stream, and its input at the clean end,
+    /// `[prompts, pos, d_model]`.
+    norm: Option<(PostNorm, Tensor<B, 3>)>,
     earlier: Option<Prefix<B>>,
 }
 
@@ -51,13 +60,8 @@ pub(crate) struct Moved<'a> {
 }
 
 /// Refuses nodes that are not added to the residual stream: they do not move it along a line.
-pub(crate) fn check_linear(kind: NodeKind, config: &TransformerConfig) -> Result<(), AnalysisError> {
+pub(crate) fn check_linear(kind: NodeKind) -> Result<(), AnalysisError> {
     match kind.component {
-        Component::HeadZ | Component::HeadResult | Component::MlpPost if config.post_norms => {
-            let reason =
-                "this model normalizes the outputs of attention and MLP before it adds them; use attn_out or mlp_out";
-            Err(AnalysisError::UnsupportedNode { method: "a line of activations", node: kind, reason })
-        }
         Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
             let reason = "only nodes that are added to the residual stream move along a line; use head_z";
             Err(AnalysisError::UnsupportedNode { method: "a line of activations", node: kind, reason })
@@ -74,8 +78,9 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
         kinds: &[NodeKind],
         end: &Intervention<B>,
     ) -> Result<Self, AnalysisError> {
-        let (wanted, shape) = (kinds.to_vec(), model.config().clone());
-        let clean = record(model, &batch.pairs.clean(), batch, metric, move |p| reads_of_base(&wanted, &shape, p))?;
+        let (wanted, shape, width) = (kinds.to_vec(), model.config().clone(), batch.pairs.width());
+        let reads = move |p| reads_of_base(&wanted, &shape, width, p);
+        let clean = record(model, &batch.pairs.clean(), batch, metric, reads)?;
         let (wanted, shape) = (kinds.to_vec(), model.config().clone());
         let accepts = move |p: HookPoint| reads_of_source(&wanted, &shape, p);
         let mut cache = end.source(model, metric, batch, Direction::Noising, accepts)?.cache;
@@ -124,7 +129,11 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
             0 => None,
             _ => Some(Prefix::from_cache(&self.clean.cache, config, first)?),
         };
-        Ok(Line { entry, clean: deltas.unchanged(entry, first)?, change, earlier })
+        let norm = match PostNorm::of(component, layer, config) {
+            Some(norm) => Some((norm, computed(self.clean.cache.get(norm.input())?, first))),
+            None => None,
+        };
+        Ok(Line { entry, clean: deltas.unchanged(entry, first)?, change, norm, earlier })
     }
 
     /// Returns the other end minus the clean end at a kind's site, from the first changed position
@@ -136,7 +145,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     }
 
     /// Returns the matrix through which all heads, or all neurons, of a layer write to the residual
-    /// stream, `[units, d_model]`.
+    /// stream or to the norm before it, `[units, d_model]`.
     fn writing(&self, kind: NodeKind, layer: usize) -> Tensor<B, 2> {
         match kind.unit_axis() {
             Some(Axis::Head) => self.model.w_o(layer).flatten(0, 1),
@@ -147,7 +156,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     /// Returns the metric at places of a line, `[place * prompts + prompt]`; 0 is the clean end and
     /// 1 the other end.
     pub(crate) fn metric_at(&self, line: &Line<B>, places: &[f64]) -> Result<Tensor<B, 1>, AnalysisError> {
-        let run = line.run(line.residuals(places), line.earlier.clone(), self.batch, places.len());
+        let run = line.run(self.model, line.moved(places), self.batch);
         let mut watch = Watch::new();
         let logits = self.model.forward(run, &mut watch)?;
         Ok(watch.mark(evaluate(self.metric, logits, &self.batch.prompts.repeat(places.len()))))
@@ -156,7 +165,7 @@ impl<'a, B: Backend, M: Metric> Ends<'a, B, M> {
     /// Returns the metric at the clean end of a line, the metric at the other end, and how far
     /// rounding inside the metric may shift each of the two: `[4 * prompts]`.
     pub(crate) fn metric_at_ends(&self, line: &Line<B>) -> Result<Tensor<B, 1>, AnalysisError> {
-        let run = line.run(line.residuals(&[0.0, 1.0]), line.earlier.clone(), self.batch, 2);
+        let run = line.run(self.model, line.moved(&[0.0, 1.0]), self.batch);
         let mut watch = Watch::new();
         let logits = self.model.forward(run, &mut watch)?;
         let prompts = self.batch.prompts.repeat(2);
@@ -236,37 +245,51 @@ impl Attributions {
 }
 
 impl<B: Backend> Line<B> {
-    /// Returns the residual stream at places of the line,
-    /// `[place * prompts + prompt, pos, d_model]`.
-    fn residuals(&self, places: &[f64]) -> Tensor<B, 3> {
+    /// Returns the change at places of the line, `[place * prompts + prompt, pos, d_model]`.
+    fn moved(&self, places: &[f64]) -> Tensor<B, 3> {
         let [prompts, pos, d_model] = self.clean.dims();
         let places: Vec<f32> = places.iter().map(|&place| place as f32).collect();
         let places = Tensor::<B, 1>::from_floats(places.as_slice(), &self.clean.device());
         let n = places.dims()[0];
         let moved = self.change.clone().unsqueeze_dim::<4>(0) * places.reshape([n, 1, 1, 1]);
-        let all = moved + to_f32(self.clean.clone()).unsqueeze_dim(0);
-        cast_like(all, &self.clean).reshape([n * prompts, pos, d_model])
+        moved.reshape([n * prompts, pos, d_model])
     }
 
-    /// Builds a run that starts from `residual`, whose rows are `copies` copies of the prompts.
-    fn run<C: Backend>(
-        &self,
-        residual: Tensor<C, 3>,
-        earlier: Option<Prefix<C>>,
-        batch: &PromptBatch,
-        copies: usize,
-    ) -> Run<C> {
-        let run = Run::new(self.entry.start(residual))
+    /// Builds a run that starts from the residual stream with the change `moved`
+    /// `[copy * prompts + prompt, pos, d_model]` ([`moved`](Self::moved)).
+    fn run(&self, model: &Transformer<B>, moved: Tensor<B, 3>, batch: &PromptBatch) -> Run<B> {
+        let [prompts, pos, d_model] = self.clean.dims();
+        let rows = moved.dims()[0];
+        let copies = rows / prompts;
+        let change = match &self.norm {
+            Some((norm, input)) => norm.change(model, input.clone(), moved),
+            None => moved,
+        };
+        let change = change.reshape([copies, prompts, pos, d_model]);
+        let stream = change + to_f32(self.clean.clone()).unsqueeze_dim(0);
+        let stream = cast_like(stream, &self.clean).reshape([rows, pos, d_model]);
+        let run = Run::new(self.entry.start(stream))
             .with_readout(batch.readout.repeated(copies))
             .with_last_block(LastBlock::ReadPositions);
-        match earlier {
-            Some(earlier) => run.with_prefix(earlier),
+        match &self.earlier {
+            Some(earlier) => run.with_prefix(earlier.clone()),
             None => run,
         }
     }
 
-    /// Returns the gradient of the metric with respect to the residual stream, as a weighted sum
-    /// over quadrature nodes, `[prompts, pos, d_model]`. A batch holds at most `at_once` quadrature
+    /// Returns the line on the autodiff backend.
+    fn autodiff<A: Differentiable<InnerBackend = B>>(&self) -> Line<A> {
+        Line {
+            entry: self.entry,
+            clean: Tensor::from_inner(self.clean.clone()),
+            change: Tensor::from_inner(self.change.clone()),
+            norm: self.norm.clone().map(|(norm, input)| (norm, Tensor::from_inner(input))),
+            earlier: self.earlier.clone().map(Prefix::from_inner),
+        }
+    }
+
+    /// Returns the gradient of the metric with respect to the change, as a weighted sum over
+    /// quadrature nodes, `[prompts, pos, d_model]`. A batch holds at most `at_once` quadrature
     /// nodes, each with its own metric.
     pub(crate) fn mean_gradient<A, M>(
         &self,
@@ -281,18 +304,18 @@ impl<B: Backend> Line<B> {
         M: Metric,
     {
         let [prompts, pos, d_model] = self.clean.dims();
+        let line = self.autodiff::<A>();
         let mut mean = to_f32(self.clean.clone()).zeros_like();
         for nodes in nodes.chunks(at_once.max(1)) {
             let places: Vec<f64> = nodes.iter().map(|node| node.at).collect();
-            let residual = Tensor::<A, 3>::from_inner(self.residuals(&places)).require_grad();
-            let earlier = self.earlier.clone().map(Prefix::from_inner);
-            let run = self.run(residual.clone(), earlier, batch, nodes.len());
+            let moved = Tensor::<A, 3>::from_inner(self.moved(&places)).require_grad();
+            let run = line.run(model, moved.clone(), batch);
             let values = evaluate(metric, model.forward(run, ())?, &batch.prompts.repeat(nodes.len()));
             let weights: Vec<f32> =
                 nodes.iter().flat_map(|node| std::iter::repeat_n(node.weight as f32, prompts)).collect();
             let weights = Tensor::<A, 1>::from_floats(weights.as_slice(), &values.device());
             let mut gradients = (values * weights).sum().backward();
-            if let Some(gradient) = residual.grad_remove(&mut gradients) {
+            if let Some(gradient) = moved.grad_remove(&mut gradients) {
                 mean = mean + to_f32(gradient).reshape([nodes.len(), prompts, pos, d_model]).sum_dim(0).squeeze_dim(0);
             }
         }

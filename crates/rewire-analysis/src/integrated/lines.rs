@@ -23,7 +23,16 @@ pub(crate) struct OfLine {
     /// One value per prompt.
     pub(crate) gap: Vec<f32>,
     pub(crate) change: Vec<f32>,
+    /// Largest absolute gap that the tolerance allows.
+    pub(crate) allowed: Vec<f32>,
     pub(crate) steps: usize,
+}
+
+impl OfLine {
+    /// Returns the prompts of the batch whose gap is larger than the tolerance allows.
+    pub(crate) fn missed(&self) -> Vec<usize> {
+        (0..self.gap.len()).filter(|&prompt| self.gap[prompt].abs() > self.allowed[prompt]).collect()
+    }
 }
 
 /// The results of all lines of one batch of prompts, with one array per kind.
@@ -31,6 +40,7 @@ pub(crate) struct Found {
     pub(crate) attributions: Vec<ArrayD<f32>>,
     pub(crate) gap: Vec<ArrayD<f32>>,
     pub(crate) change: Vec<ArrayD<f32>>,
+    pub(crate) allowed: Vec<ArrayD<f32>>,
 }
 
 impl Found {
@@ -50,6 +60,7 @@ impl Found {
             attributions: nodes.iter().map(|kind| no_effects(*kind, config, n_prompts, width)).collect(),
             gap: nodes.iter().map(lines).collect(),
             change: nodes.iter().map(lines).collect(),
+            allowed: nodes.iter().map(lines).collect(),
         }
     }
 
@@ -73,6 +84,7 @@ impl Found {
         put(self.attributions[kind].view_mut(), layer, unit, &of_line.attributions);
         put(self.gap[kind].view_mut(), layer, unit, &of_line.gap);
         put(self.change[kind].view_mut(), layer, unit, &of_line.change);
+        put(self.allowed[kind].view_mut(), layer, unit, &of_line.allowed);
     }
 }
 

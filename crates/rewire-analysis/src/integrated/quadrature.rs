@@ -47,7 +47,8 @@ pub struct QuadratureNode {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum QuadratureNodes {
-    /// The nodes of a rule. Their number is doubled if they are too few for the tolerance.
+    /// The nodes of a rule. If they are too few for the tolerance, the line is divided into panels
+    /// with these nodes each.
     Rule(Quadrature),
     /// These nodes and no others. The weights of an integral over the whole line sum to 1.
     List(Vec<QuadratureNode>),
@@ -69,16 +70,6 @@ impl QuadratureNodes {
             Self::Rule(quadrature) => quadrature.nodes(),
             Self::List(nodes) if nodes.is_empty() => Err(AnalysisError::NoQuadratureNodes),
             Self::List(nodes) => Ok(nodes.clone()),
-        }
-    }
-
-    /// Returns the same rule with twice as many nodes; `None` for a list.
-    pub(crate) fn doubled(&self) -> Option<Self> {
-        match self {
-            Self::Rule(Quadrature { rule, steps }) => {
-                Some(Self::Rule(Quadrature { rule: *rule, steps: steps.saturating_mul(2) }))
-            }
-            Self::List(_) => None,
         }
     }
 }
@@ -173,8 +164,6 @@ mod tests {
         let rule = QuadratureNodes::from(Quadrature { rule: Rule::RiemannMiddle, steps: 2 });
         let list = QuadratureNodes::List(rule.nodes().unwrap());
         assert_eq!(list.nodes().unwrap(), [node(0.25, 0.5), node(0.75, 0.5)]);
-        assert_eq!(rule.doubled().unwrap().nodes().unwrap().len(), 4);
-        assert_eq!(list.doubled(), None);
         assert_eq!([rule.to_string(), list.to_string()], ["riemann-middle 2", "2 nodes 0.25*0.5 0.75*0.5"]);
         let refused = QuadratureNodes::List(Vec::new()).nodes().unwrap_err().to_string();
         assert_eq!(refused, "the list of quadrature nodes is empty; give at least one");

@@ -88,11 +88,11 @@ impl Outcome {
             Scale::Normalized => (f64::from(metric) - corrupted_mean) / (clean_mean - corrupted_mean),
         };
         let after = |effects: &Effects| {
-            let mut values = effects.values.clone();
-            for (mut of_prompt, metric) in values.outer_iter_mut().zip(base) {
+            let mut after = effects.clone();
+            for (mut of_prompt, metric) in after.values.outer_iter_mut().zip(base) {
                 of_prompt.mapv_inplace(|change| (in_unit(*metric) + f64::from(change)) as f32);
             }
-            Effects { values, ..effects.clone() }
+            after
         };
         self.effects.iter().map(after).collect()
     }

@@ -4,19 +4,20 @@
 //! Blocks add the outputs of heads, MLPs and neurons to the residual stream. The change by such a
 //! node is the source activation minus the base activation, multiplied by the weights that write to
 //! the stream. Queries, keys, values and patterns change the mixed values of the heads that use
-//! them. These are recomputed from the cached queries, keys, values and patterns. If a norm stands
-//! between the heads or neurons and the stream, it is computed anew on the cached output plus the
-//! change.
+//! them. These are recomputed from the cached queries, keys, values and patterns, or, in long
+//! prompts, from queries, keys and values alone. If a norm stands between the heads or neurons and
+//! the stream, it is computed anew on the cached output plus the change.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Site};
-use rewire_model::{Transformer, TransformerConfig, mix_values};
+use rewire_model::{QUERY_BLOCK, Transformer, TransformerConfig, mix_values};
 use rewire_tensor::{cast_like, matmul, to_f32};
 
 use crate::node::kind::{Component, NodeKind, Positions};
 use crate::patching::plan::{Entry, UnitSlice};
 use crate::run::batch::PromptBatch;
+use crate::run::post_norm::PostNorm;
 
 /// The base run, which is patched, and the source run, which provides the activations.
 pub(crate) struct Deltas<'a, B: Backend> {
@@ -36,33 +37,25 @@ fn used(site: Site, config: &TransformerConfig) -> Site {
     }
 }
 
-/// Returns the site at which a component's change enters, if a norm stands between the component
-/// and the residual stream in models with post-norms.
-fn before_norm(component: Component) -> Option<Site> {
-    match component {
-        Component::HeadQ
-        | Component::HeadK
-        | Component::HeadV
-        | Component::HeadZ
-        | Component::HeadResult
-        | Component::HeadPattern => Some(Site::AttnBeforeNorm),
-        Component::MlpPost => Some(Site::MlpBeforeNorm),
-        _ => None,
-    }
+/// Returns whether patches of values mix them by recorded patterns. Patterns of longer prompts
+/// would take too much memory, and are computed again.
+fn keeps_patterns(width: usize) -> bool {
+    width <= QUERY_BLOCK
 }
 
-/// Returns whether the base run must record `point` to patch nodes of these kinds.
-pub(crate) fn reads_of_base(kinds: &[NodeKind], config: &TransformerConfig, point: HookPoint) -> bool {
+/// Returns whether the base run must record `point` to patch nodes of these kinds. Prompts have
+/// `width` positions.
+pub(crate) fn reads_of_base(kinds: &[NodeKind], config: &TransformerConfig, width: usize, point: HookPoint) -> bool {
     let HookPoint::Block { layer, site } = point else { return false };
     let last = layer + 1 == config.n_layers;
     let resumed = [Site::ResidPre, used(Site::K, config), Site::V].contains(&site) || last && site == Site::ResidPost;
     // The output of attention or MLP as the norm after it reads it.
-    let normed = config.post_norms && kinds.iter().any(|k| before_norm(k.component) == Some(site));
+    let is_input = |norm: PostNorm| norm.input() == point;
+    let normed = kinds.iter().any(|k| PostNorm::of(k.component, layer, config).is_some_and(is_input));
     let enters_mid = |k: &NodeKind| matches!(Entry::of(k.component, layer, config), Entry::Mid(_));
     let attention = |k: &NodeKind| match k.component {
-        Component::HeadQ | Component::HeadK | Component::HeadV | Component::HeadPattern => {
-            [used(Site::Q, config), Site::Pattern].contains(&site)
-        }
+        Component::HeadV if keeps_patterns(width) => site == Site::Pattern,
+        Component::HeadQ | Component::HeadK | Component::HeadV => site == used(Site::Q, config),
         _ => k.site() == site,
     };
     resumed || normed || kinds.iter().any(|k| attention(k) || site == Site::ResidMid && enters_mid(k))
@@ -92,9 +85,13 @@ impl<B: Backend> Deltas<'_, B> {
         let change = self.change(slice, component, first)?;
         let [units, prompts, pos, d_model] = change.dims();
         let size = to_f32(change.clone()).abs().sum_dim(3).reshape([units * prompts * pos]);
-        let change = match before_norm(component) {
-            Some(site) if self.model.config().post_norms => self.after_norm(slice.layer, site, change, first)?,
-            _ => change,
+        let change = match PostNorm::of(component, slice.layer, self.model.config()) {
+            Some(norm) => {
+                let input = computed(self.base.get(norm.input())?, first);
+                let moved = norm.change(self.model, input, change.reshape([units * prompts, pos, d_model]));
+                moved.reshape([units, prompts, pos, d_model])
+            }
+            None => change,
         };
         let unchanged = self.unchanged(entry, first)?;
         // Changes are computed in float32; the stream enters the model in the model's dtype.
@@ -111,31 +108,6 @@ impl<B: Backend> Deltas<'_, B> {
             Entry::Pre(layer) => self.base.block(layer, Site::ResidPre)?,
         };
         Ok(computed(residual, first))
-    }
-
-    /// Returns the change of a norm's output for a change of its input, both
-    /// `[unit, prompts, pos, d_model]`. It is exactly 0 where the input does not change.
-    fn after_norm(
-        &self,
-        layer: usize,
-        site: Site,
-        change: Tensor<B, 4>,
-        first: usize,
-    ) -> Result<Tensor<B, 4>, CacheError> {
-        let [units, prompts, pos, d_model] = change.dims();
-        let norm = |x: Tensor<B, 4>| -> Tensor<B, 4> {
-            let x = x.reshape([units * prompts, pos, d_model]);
-            let normed = match site {
-                Site::AttnBeforeNorm => self.model.after_attention_norm(layer, x),
-                _ => self.model.after_mlp_norm(layer, x),
-            };
-            normed.reshape([units, prompts, pos, d_model])
-        };
-        let base = to_f32(computed(self.base.block::<3>(layer, site)?, first)).unsqueeze_dim::<4>(0);
-        let base = base.expand([units, prompts, pos, d_model]);
-        let still = to_f32(change.clone()).abs().sum_dim(3).equal_elem(0.0).expand([units, prompts, pos, d_model]);
-        let moved = norm(base.clone() + to_f32(change)) - norm(base);
-        Ok(moved.mask_fill(still, 0.0))
     }
 
     /// Returns the change of the residual stream for each unit of `slice`, `[unit, prompts, pos,
@@ -203,7 +175,10 @@ impl<B: Backend> Deltas<'_, B> {
         let [queries, keys, values] = [Site::Q, Site::K, Site::V].map(|site| at(self.base, site));
         Ok(match component {
             Component::HeadZ | Component::HeadResult => only(moved(Site::Z)?),
-            Component::HeadV => mix_values(at(self.base, Site::Pattern)?, only(moved(Site::V)?)),
+            Component::HeadV if keeps_patterns(self.batch.pairs.width()) => {
+                mix_values(at(self.base, Site::Pattern)?, only(moved(Site::V)?))
+            }
+            Component::HeadV => attend(queries?, keys?, only(moved(Site::V)?)),
             Component::HeadPattern => {
                 let pattern = self.cell(moved(Site::Pattern)?, &slice.positions);
                 only(mix_values(pattern, values?))

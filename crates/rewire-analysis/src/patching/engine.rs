@@ -24,10 +24,11 @@ use crate::error::AnalysisError;
 use crate::node::index::{NodeIndex, count, no_effects};
 use crate::node::kind::{Node, NodeKind};
 use crate::patching::delta::{Deltas, reads_of_base, reads_of_source};
+use crate::patching::pass_cost::Costs;
 use crate::patching::plan::{Entry, EntryGroup, PlannedPass, UnitSlice, plan};
 use crate::patching::reference;
-use crate::run::batch::PromptBatch;
-use crate::run::checkpoint::WorkId;
+use crate::run::batch::{PromptBatch, PromptBatches};
+use crate::run::checkpoint::{PlannedWork, WorkId};
 use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::{Watch, check_changed, check_effects};
 use crate::run::fit::{MemoryLimiter, catch_device_faults, ensure_healthy};
@@ -92,38 +93,21 @@ fn sweep_within<B: Backend, M: Metric>(
     target: &SweepTarget<B>,
     execution: &Execution,
 ) -> Result<Outcome, AnalysisError> {
-    let Question { pairs, metric, scale } = question;
+    let Question { pairs, metric, scale, .. } = question;
     let SweepTarget { direction, intervention, only } = *target;
     let method = Method::ActivationPatching;
     let config = model.config();
     let batches = batches_for(intervention, pairs, metric, execution.prompt_batch)?;
-    // Baselines that coincide are refused before the first patch. A single prompt batch reuses its
-    // two runs for the patches. Several batches repeat these runs, because memory cannot hold the
-    // runs of all batches.
     let single = (batches.len() == 1).then(|| batches.get(0));
-    let mut cached = match (&single, intervention) {
-        (Some(single), Intervention::Resample) if execution.reuse == Reuse::Everything => {
-            let sweep = Sweep::new(model, metric, single, nodes, target, execution);
-            let pair = sweep.pair(target)?;
-            Some((sweep, pair))
-        }
-        _ => None,
-    };
-    let baselines = match &cached {
-        Some((_, runs)) => baselines(direction, runs.base.metric.clone(), runs.source.metric.clone()),
-        None => run_baselines(model, metric, &batches, execution)?,
-    };
-    let factor = effect_scale(&baselines, scale)?;
+    let (mut cached, baselines) = unpatched(model, metric, nodes, target, (&batches, single.as_ref()), execution)?;
+    let factor = baselines.as_ref().map(|found| effect_scale(found, scale)).transpose()?;
 
     let all: usize = nodes.iter().map(|kind| count(*kind, config, pairs.width())).sum();
     let total = pairs.len() * only.map_or(all, BTreeSet::len);
     let mut done = 0;
-    if execution.reuse == Reuse::Everything {
-        let of_batch = |batch: PromptBatch| Sweep::new(model, metric, &batch, nodes, target, execution).ids();
-        execution.checkpoint.begin(&|| batches.iter().flat_map(&of_batch).collect());
-    }
     (execution.progress)(done, total);
     let mut changes = Vec::new();
+    let mut is_complete = true;
     for batch in batches.iter() {
         let batch = &batch;
         let mut values: Vec<_> =
@@ -139,7 +123,7 @@ fn sweep_within<B: Backend, M: Metric>(
                 };
                 let made: usize = sweep.0.passes.iter().map(PlannedPass::variants).sum::<usize>() * batch.pairs.len();
                 done += total * batch.pairs.len() / pairs.len() - made;
-                patch(sweep, &baselines, target, execution, &mut values, |patches| {
+                is_complete &= patch(sweep, baselines.as_ref(), target, execution, &mut values, |patches| {
                     done += patches;
                     (execution.progress)(done, total);
                 })?;
@@ -154,6 +138,9 @@ fn sweep_within<B: Backend, M: Metric>(
         changes.push(values);
     }
     (execution.progress)(total, total);
+    let (Some(baselines), Some(factor), true) = (baselines, factor, is_complete) else {
+        return Err(AnalysisError::PassesLeft);
+    };
     Ok(Outcome {
         method,
         direction,
@@ -165,25 +152,69 @@ fn sweep_within<B: Backend, M: Metric>(
     })
 }
 
+/// Announces the passes, and returns the metric on the unpatched runs; `None` if other processes
+/// compute them. Baselines that coincide are refused before the first patch.
+///
+/// A single prompt batch reuses its two runs for the patches; they are returned, too. Several
+/// batches repeat these runs, because memory cannot hold the runs of all batches.
+fn unpatched<'a, B: Backend, M: Metric>(
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    nodes: &'a [NodeKind],
+    target: &SweepTarget<B>,
+    (batches, single): (&PromptBatches, Option<&'a PromptBatch>),
+    execution: &Execution,
+) -> Result<Unpatched<'a, B, M>, AnalysisError> {
+    let begin = || {
+        if execution.reuse == Reuse::Everything {
+            let of_batch = |batch: PromptBatch| Sweep::new(model, metric, &batch, nodes, target, execution).planned();
+            execution.checkpoint.begin(&|| batches.iter().flat_map(&of_batch).collect());
+        }
+    };
+    match (single, target.intervention) {
+        (Some(single), Intervention::Resample) if execution.reuse == Reuse::Everything => {
+            let sweep = Sweep::new(model, metric, single, nodes, target, execution);
+            begin();
+            if !sweep.is_ours(execution) {
+                return Err(AnalysisError::PassesLeft);
+            }
+            let runs = sweep.pair(target)?;
+            let found = baselines(target.direction, runs.base.metric.clone(), runs.source.metric.clone());
+            Ok((Some((sweep, runs)), Some(found)))
+        }
+        _ => {
+            let costs = Costs::of(model);
+            let cost = |batch: &PromptBatch| costs.whole_run(batch, 0) * 2.0;
+            let found = run_baselines(model, metric, batches, execution, cost)?;
+            begin();
+            Ok((None, found))
+        }
+    }
+}
+
+/// The two runs of a single prompt batch with its sweep, and the baselines of all prompts.
+type Unpatched<'a, B, M> = (Option<(Sweep<'a, B, M>, Pair<B>)>, Option<Baselines>);
+
 /// Makes the patches of one prompt batch. Makes the unpatched runs only if `pair` is absent and the
-/// checkpoint lacks a pass.
+/// checkpoint lacks a pass that this process takes. Returns whether every pass is finished.
 fn patch<B: Backend, M: Metric>(
     (sweep, pair): (Sweep<'_, B, M>, Option<Pair<B>>),
-    baselines: &Baselines,
+    baselines: Option<&Baselines>,
     target: &SweepTarget<B>,
     execution: &Execution,
     values: &mut [ArrayD<f32>],
     progress: impl FnMut(usize),
-) -> Result<(), AnalysisError> {
-    let base = match target.direction {
-        Direction::Denoising => &baselines.corrupted,
-        Direction::Noising => &baselines.clean,
+) -> Result<bool, AnalysisError> {
+    let pair = match pair {
+        None if sweep.has_work(execution) => Some(sweep.pair(target)?),
+        pair => pair,
     };
     let prompts = &sweep.batch.prompts;
-    let base_metric = &base[prompts[0]..][..prompts.len()];
-    let pair = match pair {
-        None if !sweep.is_kept(execution) => Some(sweep.pair(target)?),
-        pair => pair,
+    let base_metric = match (baselines, &pair, target.direction) {
+        (Some(found), _, Direction::Denoising) => &found.corrupted[prompts[0]..][..prompts.len()],
+        (Some(found), _, Direction::Noising) => &found.clean[prompts[0]..][..prompts.len()],
+        (None, Some(pair), _) => &pair.base.metric,
+        (None, None, _) => return Ok(false),
     };
     Patches { sweep: &sweep, pair: pair.as_ref(), base_metric }.run(execution, values, progress)
 }
@@ -251,8 +282,8 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         let Self { model, metric, batch, nodes, .. } = *self;
         let config = model.config();
         let [base, _] = batch.base_and_source(target.direction);
-        let (kinds, shape) = (nodes.to_vec(), config.clone());
-        let base = record(model, &base, batch, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, p))?;
+        let (kinds, shape, width) = (nodes.to_vec(), config.clone(), batch.pairs.width());
+        let base = record(model, &base, batch, metric, move |p: HookPoint| reads_of_base(&kinds, &shape, width, p))?;
         let (kinds, shape) = (nodes.to_vec(), config.clone());
         let accepts = move |p: HookPoint| reads_of_source(&kinds, &shape, p);
         let source = target.intervention.source(model, metric, batch, target.direction, accepts)?;
@@ -265,9 +296,16 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         WorkId::new(self.batch.prompts[0], number, &plan)
     }
 
-    /// Returns the ids of all passes.
-    fn ids(&self) -> Vec<WorkId> {
-        (0..self.passes.len()).map(|number| self.id(number)).collect()
+    /// Returns all passes with their costs.
+    fn planned(&self) -> Vec<PlannedWork> {
+        let costs = Costs::of(self.model);
+        let setup = costs.whole_run(self.batch, 0) * 2.0;
+        let of_pass = |number: usize| PlannedWork {
+            id: self.id(number),
+            cost: costs.pass(&self.passes[number], self.batch),
+            setup,
+        };
+        (0..self.passes.len()).map(of_pass).collect()
     }
 
     /// Returns the metrics of a pass, if the checkpoint has them.
@@ -276,21 +314,29 @@ impl<'a, B: Backend, M: Metric> Sweep<'a, B, M> {
         execution.checkpoint.load(self.id(number)).filter(|metrics| metrics.len() == expected)
     }
 
-    /// Returns whether the checkpoint has every pass.
-    fn is_kept(&self, execution: &Execution) -> bool {
-        (0..self.passes.len()).all(|number| self.kept(number, execution).is_some())
+    /// Returns whether this process must run a pass: one that it takes and the checkpoint lacks.
+    fn has_work(&self, execution: &Execution) -> bool {
+        let is_work = |number| execution.checkpoint.takes(self.id(number)) && self.kept(number, execution).is_none();
+        (0..self.passes.len()).any(is_work)
+    }
+
+    /// Returns whether this process takes a pass, or there is none, or the checkpoint has one.
+    fn is_ours(&self, execution: &Execution) -> bool {
+        let is_ours = |number| execution.checkpoint.takes(self.id(number)) || self.kept(number, execution).is_some();
+        self.passes.is_empty() || (0..self.passes.len()).any(is_ours)
     }
 }
 
 impl<B: Backend, M: Metric> Patches<'_, B, M> {
-    /// Makes all passes and writes the changes of the metric into `changes`, one array
-    /// `[prompt, layer, ..]` per kind.
+    /// Makes the passes that this process takes, and writes the changes of the metric in all
+    /// finished passes into `changes`, one array `[prompt, layer, ..]` per kind. Returns whether
+    /// every pass is finished.
     fn run(
         &self,
         execution: &Execution,
         changes: &mut [ArrayD<f32>],
         mut progress: impl FnMut(usize),
-    ) -> Result<(), AnalysisError> {
+    ) -> Result<bool, AnalysisError> {
         let Sweep { model, batch, .. } = *self.sweep;
         let passes = &self.sweep.passes;
         let workers = execution.workers::<B>(&model.device());
@@ -298,25 +344,33 @@ impl<B: Backend, M: Metric> Patches<'_, B, M> {
         let work = |number: usize| {
             let planned = &passes[number];
             match (self.sweep.kept(number, execution), self.pair) {
+                (None, _) if !execution.checkpoint.takes(self.sweep.id(number)) => Ok(None),
                 (None, Some(pair)) => {
                     let size = batch.size_from(planned.first);
                     let part = |patches| self.pass(pair, &planned.part(patches));
                     let metrics = self.check(planned, limiter.run(0..planned.variants(), size, part)?)?;
                     ensure_healthy::<B>(&model.device())?;
                     execution.checkpoint.store(self.sweep.id(number), &metrics).map_err(AnalysisError::Checkpoint)?;
-                    Ok(metrics)
+                    Ok(Some(metrics))
                 }
-                (Some(metrics), _) => self.check(planned, metrics),
+                (Some(metrics), _) => self.check(planned, metrics).map(Some),
                 (None, None) => Err(AnalysisError::Checkpoint(std::io::Error::other(
                     "the checkpoint no longer has a finished pass; run the sweep again",
                 ))),
             }
         };
+        let mut is_complete = true;
         workers::run(passes.len(), workers, work, |number, metrics| {
-            self.write(&passes[number], &metrics, changes);
-            progress(metrics.len());
+            match metrics {
+                Some(metrics) => {
+                    self.write(&passes[number], &metrics, changes);
+                    progress(metrics.len());
+                }
+                None => is_complete = false,
+            }
             Ok(())
-        })
+        })?;
+        Ok(is_complete)
     }
 
     /// Refuses metrics that are not finite.

@@ -13,12 +13,15 @@ use rewire_tasks::{Metric, PromptPairs};
 use crate::effects::Baselines;
 use crate::error::AnalysisError;
 use crate::node::kind::{Node, NodeKind};
-use crate::patching::plan::at_once;
+use crate::patching::pass_cost::Costs;
+use crate::patching::plan::{Entry, PlannedPass, at_once};
 use crate::patching::reference;
 use crate::run::batch::PromptBatch;
+use crate::run::checkpoint::{PlannedWork, WorkId};
+use crate::run::cost::Cost;
 use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::{Watch, check_changed};
-use crate::run::fit::{MemoryLimiter, catch_device_faults};
+use crate::run::fit::{MemoryLimiter, catch_device_faults, ensure_healthy};
 use crate::run::intervention::{Intervention, batches_for};
 use crate::run::moves::moving;
 use crate::run::question::{Direction, Question, Scale};
@@ -67,8 +70,8 @@ struct GroupPass {
 /// [`activation_patching`](crate::patching::engine::activation_patching).
 ///
 /// A group's run starts at its lowest layer and at the first position that differs. Groups that
-/// start at the same layer and position run in one batch. Nothing is stored in
-/// [`Execution::checkpoint`].
+/// start at the same layer and position run in one batch. All groups on a batch of prompts are one
+/// pass of the checkpoint.
 ///
 /// # Errors
 /// Returns the errors of [`activation_patching`](crate::patching::engine::activation_patching), and
@@ -92,65 +95,160 @@ pub(crate) fn replace_groups<B: Backend, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<GroupOutcome, AnalysisError> {
-    let Question { pairs, metric, scale } = question;
+    let Question { pairs, metric, scale, .. } = question;
     check_groups(model, pairs, groups)?;
     let kinds: Vec<NodeKind> = groups.iter().flatten().map(|node| NodeKind::all(node.component)).collect();
     intervention.check(&kinds, model.config())?;
     catch_device_faults::<B, _>(&model.device(), || {
         let batches = batches_for(intervention, pairs, metric, execution.prompt_batch)?;
-        let baselines = run_baselines(model, metric, &batches, execution)?;
-        let factor = effect_scale(&baselines, scale)?;
+        let costs = Costs::of(model);
+        let of_runs = |batch: &PromptBatch| costs.whole_run(batch, 0) * 2.0;
+        let baselines = run_baselines(model, metric, &batches, execution, of_runs)?;
+        let factor = baselines.as_ref().map(|found| effect_scale(found, scale)).transpose()?;
+        let planned = |batch: &PromptBatch| PlannedWork {
+            id: id(groups, intervention, direction, batch),
+            cost: of_groups(costs, groups, batch),
+            setup: of_runs(batch),
+        };
+        if execution.reuse == Reuse::Everything {
+            execution.checkpoint.begin(&|| batches.iter().map(|batch| planned(&batch)).collect());
+        }
         let mut values = Array2::zeros((pairs.len(), groups.len()));
-        let (mut done, total) = (0, pairs.len() * groups.len());
-        (execution.progress)(done, total);
+        let mut is_complete = true;
+        let total = pairs.len() * groups.len();
+        (execution.progress)(0, total);
         for batch in batches.iter() {
-            let batch = &batch;
             let (from, n_prompts) = (batch.prompts[0], batch.prompts.len());
-            let of_batch = |node: &Node| Node { positions: node.positions.of_prompts(from, n_prompts), ..node.clone() };
-            let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_batch).collect()).collect();
-            if execution.reuse == Reuse::Nothing {
-                let changes = reference::changes(model, metric, batch, &groups, intervention, direction)?;
-                for (group, changes) in changes.into_iter().enumerate() {
-                    for (prompt, change) in changes.into_iter().enumerate() {
-                        values[[from + prompt, group]] = (f64::from(change) * factor) as f32 + 0.0;
-                    }
-                }
-                done += groups.len() * n_prompts;
-                (execution.progress)(done, total);
+            let done = from * groups.len();
+            let progress = |patches| (execution.progress)(done + patches, total);
+            let asked = Asked { model, metric, batch: &batch, intervention, direction };
+            let id = id(groups, intervention, direction, &batch);
+            let Some(changes) = asked.resumed(id, groups, execution, progress)? else {
+                is_complete = false;
                 continue;
+            };
+            for (number, change) in changes.into_iter().enumerate() {
+                values[[from + number % n_prompts, number / n_prompts]] = change;
             }
-            let runs = CachedRuns::new(model, metric, batch, &groups, intervention, direction)?;
-            let passes = plan(&runs, execution);
-            let limiter = MemoryLimiter::new(model, batch, execution, "groups in one batch");
-            workers::run(
-                passes.len(),
-                execution.workers::<B>(&model.device()),
-                |i| {
-                    let size = batch.size_from(passes[i].first);
-                    let metrics =
-                        limiter.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))?;
-                    let replaced = |copy: usize| format!("{} replaced", named(&groups[passes[i].groups[copy]]));
-                    check_changed(metric.name(), &batch.prompts, &metrics, replaced)?;
-                    Ok::<_, AnalysisError>(metrics)
-                },
-                |i, metrics| {
-                    for (row, value) in metrics.into_iter().enumerate() {
-                        let (group, prompt) = (passes[i].groups[row / n_prompts], row % n_prompts);
-                        if runs.moves[group][prompt] {
-                            let change = f64::from(value - runs.base_metric[prompt]);
-                            values[[from + prompt, group]] = (change * factor) as f32 + 0.0;
-                        }
-                    }
-                    done += passes[i].groups.len() * n_prompts;
-                    (execution.progress)(done, total);
-                    Ok(())
-                },
-            )?;
         }
         (execution.progress)(total, total);
+        let (Some(baselines), Some(factor), true) = (baselines, factor, is_complete) else {
+            return Err(AnalysisError::PassesLeft);
+        };
+        // Adding 0 turns a negative zero into 0.
+        values.mapv_inplace(|change| (f64::from(change) * factor) as f32 + 0.0);
         check_group_effects(groups, &values)?;
         Ok(GroupOutcome { direction, scale, metric: metric.name(), baselines, vanished: Vec::new(), values })
     })
+}
+
+/// Returns the id in the checkpoint of the groups' patches on a batch.
+fn id<B: Backend>(
+    groups: &[Vec<Node>],
+    intervention: &Intervention<B>,
+    direction: Direction,
+    batch: &PromptBatch,
+) -> WorkId {
+    let names: Vec<String> = groups.iter().map(|group| named(group)).collect();
+    let plan =
+        format!("groups by {} {direction}, {} prompts: {}", intervention.name(), batch.prompts.len(), names.join("; "));
+    WorkId::new(batch.prompts[0], 0, &plan)
+}
+
+/// Returns the cost of the groups' patches on a batch: one run for each group, from its lowest
+/// layer on.
+fn of_groups(costs: Costs, groups: &[Vec<Node>], batch: &PromptBatch) -> Cost {
+    let mut by_layer = std::collections::BTreeMap::<usize, usize>::new();
+    for layer in groups.iter().filter_map(|group| group.iter().map(|node| node.layer).min()) {
+        *by_layer.entry(layer).or_default() += 1;
+    }
+    let of_layer = |(layer, n): (usize, usize)| {
+        costs.pass(&PlannedPass::of_one_entry(Entry::Pre(layer), batch.first_difference, n), batch)
+    };
+    by_layer.into_iter().map(of_layer).sum()
+}
+
+/// The groups' patches on one batch of prompts.
+struct Asked<'a, B: Backend, M> {
+    model: &'a Transformer<B>,
+    metric: &'a M,
+    batch: &'a PromptBatch,
+    intervention: &'a Intervention<B>,
+    direction: Direction,
+}
+
+impl<B: Backend, M: Metric> Asked<'_, B, M> {
+    /// Returns the change of the metric, group by group and prompt by prompt: from the checkpoint,
+    /// or computed and stored. Returns `None` if another process computes it.
+    fn resumed(
+        &self,
+        id: WorkId,
+        groups: &[Vec<Node>],
+        execution: &Execution,
+        progress: impl Fn(usize),
+    ) -> Result<Option<Vec<f32>>, AnalysisError> {
+        let n_prompts = self.batch.prompts.len();
+        let of_batch = |node: &Node| Node {
+            positions: node.positions.of_prompts(self.batch.prompts[0], n_prompts),
+            ..node.clone()
+        };
+        let groups: Vec<Vec<Node>> = groups.iter().map(|group| group.iter().map(of_batch).collect()).collect();
+        if execution.reuse == Reuse::Nothing {
+            let Self { model, metric, batch, intervention, direction } = *self;
+            let changes = reference::changes(model, metric, batch, &groups, intervention, direction)?;
+            return Ok(Some(changes.into_iter().flatten().collect()));
+        }
+        let expected = groups.len() * n_prompts;
+        if let Some(kept) = execution.checkpoint.load(id).filter(|kept| kept.len() == expected) {
+            return Ok(Some(kept));
+        }
+        if !execution.checkpoint.takes(id) {
+            return Ok(None);
+        }
+        let changes = self.changes(&groups, execution, progress)?;
+        ensure_healthy::<B>(&self.model.device())?;
+        execution.checkpoint.store(id, &changes).map_err(AnalysisError::Checkpoint)?;
+        Ok(Some(changes))
+    }
+
+    /// Patches the groups, whose positions are those of the batch.
+    fn changes(
+        &self,
+        groups: &[Vec<Node>],
+        execution: &Execution,
+        progress: impl Fn(usize),
+    ) -> Result<Vec<f32>, AnalysisError> {
+        let Self { model, metric, batch, intervention, direction } = *self;
+        let n_prompts = batch.prompts.len();
+        let runs = CachedRuns::new(model, metric, batch, groups, intervention, direction)?;
+        let passes = plan(&runs, execution);
+        let limiter = MemoryLimiter::new(model, batch, execution, "groups in one batch");
+        let mut changes = vec![0.0; groups.len() * n_prompts];
+        let mut done = 0;
+        workers::run(
+            passes.len(),
+            execution.workers::<B>(&model.device()),
+            |i| {
+                let size = batch.size_from(passes[i].first);
+                let metrics = limiter.run(0..passes[i].groups.len(), size, |groups| runs.pass(&passes[i], groups))?;
+                let replaced = |copy: usize| format!("{} replaced", named(&groups[passes[i].groups[copy]]));
+                check_changed(metric.name(), &batch.prompts, &metrics, replaced)?;
+                Ok::<_, AnalysisError>(metrics)
+            },
+            |i, metrics| {
+                for (row, value) in metrics.into_iter().enumerate() {
+                    let (group, prompt) = (passes[i].groups[row / n_prompts], row % n_prompts);
+                    if runs.moves[group][prompt] {
+                        changes[group * n_prompts + prompt] = value - runs.base_metric[prompt];
+                    }
+                }
+                done += passes[i].groups.len() * n_prompts;
+                progress(done);
+                Ok(())
+            },
+        )?;
+        Ok(changes)
+    }
 }
 
 /// Refuses effects of groups, `[prompt, group]`, that are not finite.

@@ -8,7 +8,8 @@ use burn::module::AutodiffModule;
 use rewire_model::{Differentiable, Transformer};
 use rewire_tasks::Metric;
 
-use crate::attribution::nodes::attribution_patching;
+use crate::attribution::estimator::Estimator;
+use crate::attribution::nodes::attribution_patching_by;
 use crate::effects::Outcome;
 use crate::error::AnalysisError;
 use crate::node::index::count;
@@ -17,6 +18,27 @@ use crate::patching::engine::{SweepTarget, sweep};
 use crate::run::execution::Execution;
 use crate::run::question::{Direction, Question};
 use crate::run::record::check;
+
+/// The nodes or edges to patch exactly after a ranking by estimates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// This many, those of largest estimate.
+    Largest(usize),
+    /// All.
+    All,
+}
+
+impl Verify {
+    /// Returns how many of `n` are patched.
+    pub(crate) fn among(self, n: usize) -> Result<usize, AnalysisError> {
+        match self {
+            Verify::All => Ok(n),
+            Verify::Largest(0) => Err(AnalysisError::NoNodes),
+            Verify::Largest(k) if k > n => Err(AnalysisError::TooManyNodes { k, nodes: n }),
+            Verify::Largest(k) => Ok(k),
+        }
+    }
+}
 
 /// Attribution of all nodes, and exact effects of the highest ranked nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,8 +64,9 @@ pub struct Screened {
 /// reports the number of skipped nodes and their largest estimate.
 ///
 /// # Errors
-/// Returns the errors of [`attribution_patching`], [`AnalysisError::NoNodes`] if `k` is 0, and
-/// [`AnalysisError::TooManyNodes`] if there are fewer than `k` nodes.
+/// Returns the errors of [`attribution_patching`](crate::attribution::attribution_patching),
+/// [`AnalysisError::NoNodes`] if `k` is 0, and [`AnalysisError::TooManyNodes`] if there are fewer
+/// than `k` nodes.
 pub fn screen_then_verify<B: Differentiable, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
@@ -52,16 +75,29 @@ pub fn screen_then_verify<B: Differentiable, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<Screened, AnalysisError> {
+    let estimator = Estimator::default();
+    screen_then_verify_by(model, question, nodes, estimator, Verify::Largest(k), direction, execution)
+}
+
+/// Returns [`screen_then_verify`] with a ranking by another estimator.
+///
+/// # Errors
+/// As [`screen_then_verify`] and
+/// [`attribution_patching_by`](crate::attribution::attribution_patching_by).
+pub fn screen_then_verify_by<B: Differentiable, M: Metric>(
+    model: &Transformer<B>,
+    question: Question<M>,
+    nodes: &[NodeKind],
+    estimator: Estimator,
+    verify: Verify,
+    direction: Direction,
+    execution: &Execution,
+) -> Result<Screened, AnalysisError> {
     check(model, question.pairs, nodes)?;
-    if k == 0 {
-        return Err(AnalysisError::NoNodes);
-    }
-    let n_nodes = nodes.iter().map(|kind| count(*kind, model.config(), question.pairs.width())).sum();
-    if k > n_nodes {
-        return Err(AnalysisError::TooManyNodes { k, nodes: n_nodes });
-    }
+    let n_nodes: usize = nodes.iter().map(|kind| count(*kind, model.config(), question.pairs.width())).sum();
+    let k = verify.among(n_nodes)?;
     let quiet = Execution { progress: &|_, _| {}, ..*execution };
-    let attribution = attribution_patching(model, question, nodes, direction, &quiet)?;
+    let attribution = attribution_patching_by(model, question, nodes, estimator, direction, &quiet)?;
     let mut ranked: Vec<(NodeIndex, f32)> = Vec::new();
     for (kind, effects) in attribution.effects.iter().enumerate() {
         let mean = effects.mean();

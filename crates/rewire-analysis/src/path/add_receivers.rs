@@ -106,4 +106,8 @@ impl<B: Backend> Hook<B> for Adding<'_, B> {
             _ => activation,
         }
     }
+
+    fn sees(&self, point: HookPoint) -> bool {
+        !matches!(point.site(), Some(Site::AttnScores | Site::Pattern))
+    }
 }

@@ -98,8 +98,7 @@ pub fn head_edges<B: Backend, M: Metric>(
                 heads,
             });
         }
-        let sharing = config.n_heads / config.heads_at(edge.input.site()).max(1);
-        Ok(Receiver::new(edge.to.layer, edge.input).head(edge.to.head / sharing))
+        Ok(Receiver::of_head(edge.to, edge.input, config))
     };
     let path = |edge: &Edge| -> Result<Path, AnalysisError> {
         Ok(Path {

@@ -8,13 +8,14 @@ use rewire_tasks::Metric;
 use rewire_tensor::{matmul, zeros_like};
 
 use crate::error::AnalysisError;
+use crate::node::kind::Component;
 use crate::patching::plan::Entry;
 use crate::path::policy::ReceiverUpdate;
-use crate::path::post_norm::after_norm;
 use crate::path::propagate::Carrier;
 use crate::path::reachability::SecondRun;
 use crate::path::receiver::{Input, Receiver};
 use crate::path::second_run::{BatchPosition, Receiving};
+use crate::run::post_norm::PostNorm;
 use crate::run::transfer::{flatten_positions, select_rows};
 
 impl<B: Backend, M: Metric> Receiving<'_, B, M> {
@@ -34,8 +35,8 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
             let path = second.paths[at.copy];
             self.reach.receivers(path).iter().filter(|r| r.entry(config) == second.entry).map(move |r| (path, r))
         };
-        if !second.heads.is_empty() {
-            x = x + self.attention_change(second, rows)?;
+        if second.heads.iter().any(|heads| !heads.is_empty()) {
+            x = x + self.attention_changes(second, rows)?;
         }
         let layer = match second.entry {
             Entry::Pre(layer) => layer.checked_sub(1),
@@ -109,13 +110,35 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         Ok(select_rows(table, &rows.iter().map(row_of).collect::<Vec<_>>()))
     }
 
-    /// Returns the change of attention's output if heads receive other queries, keys or values,
-    /// `[row, d_model]`.
-    ///
-    /// The heads are `second.heads`, in the layer of the entry.
-    fn attention_change(&self, second: &SecondRun, rows: &[BatchPosition]) -> Result<Tensor<B, 2>, AnalysisError> {
+    /// Returns the change of attention's output in the layer of the entry, `[row, d_model]`. It is
+    /// 0 for paths that do not enter through attention.
+    fn attention_changes(&self, second: &SecondRun, rows: &[BatchPosition]) -> Result<Tensor<B, 2>, AnalysisError> {
+        let per_path = rows.len() / second.paths.len();
+        let (mut parts, mut from) = (Vec::new(), 0);
+        for alike in second.heads.chunk_by(|a, b| a == b) {
+            let paths = from..from + alike.len();
+            let rows = &rows[paths.start * per_path..paths.end * per_path];
+            let rows: Vec<_> = rows.iter().map(|at| BatchPosition { copy: at.copy - from, ..*at }).collect();
+            let part = SecondRun { paths: second.paths[paths.clone()].to_vec(), heads: alike.to_vec(), ..*second };
+            parts.push(match alike[0].as_slice() {
+                [] => zeros_like([rows.len(), self.carrier.model.config().d_model], &self.carrier.model.w_o(0)),
+                heads => self.attention_change(&part, heads, &rows)?,
+            });
+            from = paths.end;
+        }
+        Ok(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 0) })
+    }
+
+    /// Returns the change of attention's output if these heads receive other queries, keys or
+    /// values, `[row, d_model]`. The heads are in the layer of the entry.
+    fn attention_change(
+        &self,
+        second: &SecondRun,
+        heads: &[usize],
+        rows: &[BatchPosition],
+    ) -> Result<Tensor<B, 2>, AnalysisError> {
         let Carrier { model, base, batch, .. } = self.carrier;
-        let (config, heads) = (model.config(), second.heads.as_slice());
+        let config = model.config();
         let (Entry::Mid(layer) | Entry::Pre(layer)) = second.entry;
         let layer = if matches!(second.entry, Entry::Pre(_)) { layer - 1 } else { layer };
         let (width, first, n_prompts) = (batch.pairs.width(), second.first, self.base_metric.len());
@@ -154,8 +177,9 @@ impl<B: Backend, M: Metric> Receiving<'_, B, M> {
         let w_o = model.w_o(layer);
         let w_o = Tensor::cat(heads.iter().map(|&head| w_o.clone().narrow(0, head, 1)).collect(), 0);
         let written = matmul(select_rows(z, &index) - base_z, w_o.reshape([heads.len() * d_head, config.d_model]));
+        let Some(norm) = PostNorm::of(Component::HeadZ, layer, config) else { return Ok(written) };
         let places: Vec<usize> = rows.iter().map(|at| at.prompt * width + at.position).collect();
-        let before_norm = || Ok(select_rows(flatten_positions(base.block(layer, Site::AttnBeforeNorm)?), &places));
-        after_norm(model, (layer, Site::AttnBeforeNorm), before_norm, written)
+        let input = select_rows(flatten_positions(base.get(norm.input())?), &places);
+        Ok(norm.change_of_rows(model, input, written))
     }
 }

@@ -7,7 +7,6 @@ pub(crate) mod entry_delta;
 pub(crate) mod followed;
 pub(crate) mod paths;
 pub(crate) mod policy;
-mod post_norm;
 pub(crate) mod propagate;
 pub(crate) mod reachability;
 pub(crate) mod receiver;

@@ -15,8 +15,8 @@ use crate::effects::{Method, Outcome, join};
 use crate::error::AnalysisError;
 use crate::node::index::{effect_index, no_effects, positions_of, units};
 use crate::node::kind::{Node, NodeKind, named};
-use crate::patching::cost::{Cost, Costs};
 use crate::patching::groups::{GroupOutcome, check_group_effects};
+use crate::patching::pass_cost::Costs;
 use crate::path::followed::{Ends, Followed};
 use crate::path::policy::{FreezePolicy, Recompute};
 use crate::path::propagate::Carrier;
@@ -26,7 +26,8 @@ use crate::path::reference;
 use crate::path::schedule::{Job, PathPair, WorkChunk};
 use crate::path::second_run::{Receiving, reads_of_base};
 use crate::run::batch::{PromptBatch, batches};
-use crate::run::checkpoint::WorkId;
+use crate::run::checkpoint::{PlannedWork, WorkId};
+use crate::run::cost::Cost;
 use crate::run::execution::{Execution, Reuse};
 use crate::run::finite::check_changed;
 use crate::run::fit::{catch_device_faults, ensure_healthy};
@@ -79,12 +80,12 @@ pub fn path_patching<B: Backend, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<PathPatching, AnalysisError> {
-    let Question { pairs, metric, scale } = question;
+    let Question { pairs, metric, scale, .. } = question;
     check(model, pairs, senders)?;
     let config = model.config();
     let nodes = nodes(senders, pairs, config);
     let sets: Vec<Vec<Node>> = nodes.iter().map(|(_, node)| vec![node.clone()]).collect();
-    let pairs_of: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
+    let pairs_of: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair::new(senders, 0)).collect();
     let to = [receivers.to_vec()];
     let ends = Ends { senders: &sets, receivers: &to, paths: &pairs_of };
     let found = follow(model, question, ends, policy, direction, execution)?;
@@ -132,7 +133,7 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
     let sets: Vec<Vec<Node>> = nodes(senders, pairs, config).into_iter().map(|(_, node)| vec![node]).collect();
     let receivers = [receivers.to_vec()];
     check_ends(model, pairs, &sets, &receivers)?;
-    let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
+    let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair::new(senders, 0)).collect();
     let of_batch = |batch: &PromptBatch| {
         let job = Job::of_batch(&sets, &receivers, &paths, batch);
         let units = job.units(batch, config, execution.token_budget);
@@ -180,7 +181,7 @@ pub fn patch_paths<B: Backend, M: Metric>(
     // Equal sets share one index: senders that several paths share are propagated once.
     let mut numbers = Vec::with_capacity(paths.len());
     for Path { senders: from, receivers: to } in paths {
-        numbers.push(PathPair { senders: senders.number(from), receivers: receivers.number(to) });
+        numbers.push(PathPair::new(senders.number(from), receivers.number(to)));
     }
     let execution = &Execution { checkpoint: &(), ..*execution };
     let ends = Ends { senders: &senders.sets, receivers: &receivers.sets, paths: &numbers };
@@ -208,7 +209,7 @@ impl<'a, T: Clone + Eq + Hash> Numbered<'a, T> {
 }
 
 /// Returns the changes of the metric along the paths.
-pub(super) fn follow<B: Backend, M: Metric>(
+pub(crate) fn follow<B: Backend, M: Metric>(
     model: &Transformer<B>,
     question: Question<M>,
     ends: Ends,
@@ -216,7 +217,7 @@ pub(super) fn follow<B: Backend, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<Followed, AnalysisError> {
-    let Question { pairs, metric, scale } = question;
+    let Question { pairs, metric, scale, .. } = question;
     let Ends { senders, receivers, paths } = ends;
     check_ends(model, pairs, senders, receivers)?;
     catch_device_faults::<B, _>(&model.device(), || {
@@ -228,27 +229,34 @@ pub(super) fn follow<B: Backend, M: Metric>(
         // Baselines that coincide are refused before any path is computed. A single prompt batch
         // reuses its two runs; memory cannot hold the runs of several batches.
         let single = (batches.len() == 1 && execution.reuse == Reuse::Everything).then(|| batches.get(0));
-        let mut only = match &single {
-            Some(batch) => Some(CachedRuns::new(model, metric, batch, ends, policy, direction)?),
-            None => None,
+        let planned = |batch: &PromptBatch| planned(model, ends, batch, policy, direction, execution);
+        let begin = || {
+            if execution.reuse == Reuse::Everything {
+                execution.checkpoint.begin(&|| batches.iter().flat_map(|batch| planned(&batch)).collect());
+            }
         };
-        let baselines = match &only {
-            Some(runs) => baselines(direction, runs.base_metric.clone(), runs.source_metric.clone()),
-            None => run_baselines(model, metric, &batches, execution)?,
+        let (mut only, baselines) = match &single {
+            Some(batch) => {
+                begin();
+                let job = Job::of_batch(senders, receivers, paths, batch);
+                let units = job.units(batch, model.config(), execution.token_budget);
+                if !is_ours(&job, &units, batch, (direction, policy), execution) {
+                    return Err(AnalysisError::PassesLeft);
+                }
+                let runs = CachedRuns::new(model, metric, batch, ends, policy, direction)?;
+                let found = baselines(direction, runs.base_metric.clone(), runs.source_metric.clone());
+                (Some(runs), Some(found))
+            }
+            None => {
+                let costs = Costs::of(model);
+                let cost = |batch: &PromptBatch| costs.whole_run(batch, 0) * 2.0;
+                let found = run_baselines(model, metric, &batches, execution, cost)?;
+                begin();
+                (None, found)
+            }
         };
-        let factor = effect_scale(&baselines, scale)?;
-        if execution.reuse == Reuse::Everything {
-            execution.checkpoint.begin(&|| {
-                let of_batch = |batch: PromptBatch| {
-                    let job = Job::of_batch(senders, receivers, paths, &batch);
-                    let units = job.units(&batch, model.config(), execution.token_budget);
-                    let numbered = units.iter().enumerate();
-                    let ids = numbered.map(|(i, unit)| id(&unit_names(&job, unit), i, &batch, direction, policy));
-                    ids.collect::<Vec<_>>()
-                };
-                batches.iter().flat_map(of_batch).collect()
-            });
-        }
+        let factor = baselines.as_ref().map(|found| effect_scale(found, scale)).transpose()?;
+        let mut is_complete = true;
         for batch in batches.iter() {
             let batch = &batch;
             let from = batch.prompts[0];
@@ -269,6 +277,10 @@ pub(super) fn follow<B: Backend, M: Metric>(
             }
             let runs = match only.take() {
                 Some(runs) => runs,
+                None if !is_ours(&job, &units, batch, (direction, policy), execution) => {
+                    is_complete = false;
+                    continue;
+                }
                 None => CachedRuns::new(model, metric, batch, ends, policy, direction)?,
             };
             let moves = moving(&job.senders, batch, model.config(), &runs.base, &runs.source)?;
@@ -276,6 +288,10 @@ pub(super) fn follow<B: Backend, M: Metric>(
             done += n_prompts * (paths.len() - units.iter().map(|unit| unit.paths.len()).sum::<usize>());
             let work = |i: usize| runs.unit(&job, &units[i], i, execution);
             workers::run(units.len(), execution.workers::<B>(&model.device()), work, |i, metrics| {
+                let Some(metrics) = metrics else {
+                    is_complete = false;
+                    return Ok(());
+                };
                 for (&path, metrics) in units[i].paths.iter().zip(metrics.chunks(n_prompts)) {
                     let moves = &moves[paths[path].senders];
                     for (prompt, metric) in metrics.iter().enumerate().filter(|(prompt, _)| moves[*prompt]) {
@@ -288,15 +304,58 @@ pub(super) fn follow<B: Backend, M: Metric>(
             })?;
         }
         (execution.progress)(total, total);
-        Ok(Followed { baselines, factor, changes, received })
+        match (baselines, factor, is_complete) {
+            (Some(baselines), Some(factor), true) => Ok(Followed { baselines, factor, changes, received }),
+            _ => Err(AnalysisError::PassesLeft),
+        }
     })
+}
+
+/// Returns the passes over a batch, with their costs.
+fn planned<B: Backend>(
+    model: &Transformer<B>,
+    Ends { senders, receivers, paths }: Ends,
+    batch: &PromptBatch,
+    policy: FreezePolicy,
+    direction: Direction,
+    execution: &Execution,
+) -> Vec<PlannedWork> {
+    let (config, costs) = (model.config(), Costs::of(model));
+    let job = Job::of_batch(senders, receivers, paths, batch);
+    let setup = costs.whole_run(batch, 0) * 2.0;
+    let of_unit = |(number, unit): (usize, &WorkChunk)| PlannedWork {
+        id: id(&unit_names(&job, unit), number, batch, direction, policy),
+        cost: Reach::new(&job, unit, batch, config).cost(costs, policy.mlps, execution.token_budget),
+        setup,
+    };
+    job.units(batch, config, execution.token_budget).iter().enumerate().map(of_unit).collect()
+}
+
+/// Returns whether this process takes one of the passes over a batch, or there is none, or the
+/// checkpoint has one.
+fn is_ours(
+    job: &Job,
+    units: &[WorkChunk],
+    batch: &PromptBatch,
+    (direction, policy): (Direction, FreezePolicy),
+    execution: &Execution,
+) -> bool {
+    let is_ours = |(number, unit): (usize, &WorkChunk)| {
+        let id = id(&unit_names(job, unit), number, batch, direction, policy);
+        execution.checkpoint.takes(id) || execution.checkpoint.load(id).is_some()
+    };
+    units.is_empty() || units.iter().enumerate().any(is_ours)
 }
 
 /// Returns the name of each path of a work chunk.
 fn unit_names(job: &Job, unit: &WorkChunk) -> Vec<String> {
     let name = |&path: &usize| {
-        let PathPair { senders, receivers } = job.paths[path];
-        format!("{} sent to {}", named(&job.senders[senders]), named_receivers(&job.receivers[receivers]))
+        let PathPair { senders, receivers, through } = job.paths[path];
+        let (senders, receivers) = (named(&job.senders[senders]), named_receivers(&job.receivers[receivers]));
+        match through {
+            Some(head) => format!("{senders} sent to {receivers} for head {head}"),
+            None => format!("{senders} sent to {receivers}"),
+        }
     };
     unit.paths.iter().map(name).collect()
 }
@@ -367,14 +426,14 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
     }
 
     /// Returns the metric of every prompt, path by path. Loads it from the checkpoint if it was
-    /// stored.
+    /// stored. Returns `None` if another process computes it.
     fn unit(
         &self,
         job: &Job,
         unit: &WorkChunk,
         number: usize,
         execution: &Execution,
-    ) -> Result<Vec<f32>, AnalysisError> {
+    ) -> Result<Option<Vec<f32>>, AnalysisError> {
         let ends = unit_names(job, unit);
         let id = id(&ends, number, self.batch, self.direction, self.policy);
         let expected = unit.paths.len() * self.base_metric.len();
@@ -384,7 +443,10 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
             Ok(metrics)
         };
         if let Some(kept) = execution.checkpoint.load(id).filter(|kept| kept.len() == expected) {
-            return check(kept);
+            return check(kept).map(Some);
+        }
+        if !execution.checkpoint.takes(id) {
+            return Ok(None);
         }
         let carrier = Carrier {
             model: self.model,
@@ -397,6 +459,6 @@ impl<'a, B: Backend, M: Metric> CachedRuns<'a, B, M> {
         let metrics = check(receiving.metrics(&unit.paths, execution.token_budget)?)?;
         ensure_healthy::<B>(&self.model.device())?;
         execution.checkpoint.store(id, &metrics).map_err(AnalysisError::Checkpoint)?;
-        Ok(metrics)
+        Ok(Some(metrics))
     }
 }

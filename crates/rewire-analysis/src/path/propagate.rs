@@ -17,9 +17,9 @@ use rewire_tensor::{cast_like, matmul, zeros_like};
 use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};
 use crate::path::policy::{FreezePolicy, Recompute};
-use crate::path::post_norm::after_norm;
 use crate::path::receiver::{layer_ends, mlp_reads, written};
 use crate::run::batch::PromptBatch;
+use crate::run::post_norm::PostNorm;
 use crate::run::transfer::{flatten_positions, select_rows};
 
 /// One prompt's stream at one position, changed by one set of senders.
@@ -142,7 +142,12 @@ struct StridedRows<'a, B: Backend> {
 impl<B: Backend> StridedRows<'_, B> {
     /// Returns an activation of rank 3 at the rows' prompts and positions, `[row, width]`.
     fn of(&self, cache: &ActivationCache<B>, site: Site) -> Result<Tensor<B, 2>, CacheError> {
-        Ok(select_rows(flatten_positions(cache.block(self.layer, site)?), &self.places()))
+        self.at(cache, HookPoint::block(self.layer, site))
+    }
+
+    /// Returns the activation at a hook point in each row, `[row, width]`.
+    fn at(&self, cache: &ActivationCache<B>, point: HookPoint) -> Result<Tensor<B, 2>, CacheError> {
+        Ok(select_rows(flatten_positions(cache.get(point)?), &self.places()))
     }
 
     /// Returns the rows' indices in a table of all prompts and positions,
@@ -218,8 +223,10 @@ impl<B: Backend> StridedRows<'_, B> {
             let d_model = w_o.dims()[2];
             let written = (z * sends).reshape([sending.len(), n_heads * d_head]);
             let written = matmul(written, w_o.reshape([n_heads * d_head, d_model]));
-            let place = (self.layer, Site::AttnBeforeNorm);
-            let written = after_norm(model, place, || sent.of(base, Site::AttnBeforeNorm), written)?;
+            let written = match PostNorm::of(Component::HeadZ, self.layer, model.config()) {
+                Some(norm) => norm.change_of_rows(model, sent.at(base, norm.input())?, written),
+                None => written,
+            };
             let zeros = zeros_like([1, d_model], &written);
             attended = attended + select_rows(Tensor::cat(vec![zeros, written], 0), &number);
         }
@@ -318,13 +325,12 @@ impl<B: Backend> StridedRows<'_, B> {
                 None => one,
             })
         };
-        if !model.config().post_norms {
+        let Some(norm) = PostNorm::of(Component::MlpPost, self.layer, model.config()) else {
             let start = Some(out.clone());
             return Ok((0..most).fold(start, written).unwrap_or(out));
-        }
+        };
         let Some(written) = (0..most).fold(None, written) else { return Ok(out) };
-        let place = (self.layer, Site::MlpBeforeNorm);
-        Ok(out + after_norm(model, place, || self.of(base, Site::MlpBeforeNorm), written)?)
+        Ok(out + norm.change_of_rows(model, self.at(base, norm.input())?, written))
     }
 }
 

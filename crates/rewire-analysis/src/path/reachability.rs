@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rewire_model::TransformerConfig;
 
-use crate::patching::cost::{Cost, Costs, mlp_maps};
+use crate::patching::pass_cost::{Costs, mlp_maps};
 use crate::patching::plan::{Entry, PlannedPass, at_once};
 use crate::path::policy::Recompute;
 use crate::path::propagate::CarriedRow;
 use crate::path::receiver::{Receiver, mlp_reads, mlp_writes};
 use crate::path::schedule::{Job, WorkChunk};
 use crate::run::batch::PromptBatch;
+use crate::run::cost::Cost;
 
 /// Which rows reach which receivers within one work chunk.
 pub(super) struct Reach<'a> {
@@ -22,15 +23,18 @@ pub(super) struct Reach<'a> {
     number: HashMap<(usize, usize, usize), usize>,
 }
 
+/// The heads through which a path enters, and the path.
+type HeadsOfPath = (Vec<usize>, usize);
+
 /// Paths that run in one batch, because they enter the second run at one place.
 pub(super) struct SecondRun {
     pub(super) entry: Entry,
     /// The first computed position.
     pub(super) first: usize,
-    /// The heads of the entry's layer through which the paths enter, if they enter through
-    /// attention.
-    pub(super) heads: Vec<usize>,
     pub(super) paths: Vec<usize>,
+    /// The heads of the entry's layer through which each path enters; none if it does not enter
+    /// through attention. Paths with the same heads follow each other.
+    pub(super) heads: Vec<Vec<usize>>,
 }
 
 impl<'a> Reach<'a> {
@@ -80,24 +84,28 @@ impl<'a> Reach<'a> {
         let first = reached.iter().map(|(_, first)| *first).chain(read).min()?;
         let at_entry = reached.iter().filter(|(r, _)| r.entry(self.config) == entry);
         let heads: BTreeSet<usize> = at_entry.flat_map(|(r, _)| r.query_heads(self.config)).collect();
-        Some((entry, first, heads.into_iter().collect()))
+        let through = self.job.paths[path].through;
+        Some((entry, first, heads.into_iter().filter(|head| through.is_none_or(|one| one == *head)).collect()))
     }
 
     /// Plans the second runs of these paths. Paths that reach no receiver are in no run.
     pub(super) fn second_runs(&self, paths: &[usize], token_budget: usize) -> Vec<SecondRun> {
-        let mut together: BTreeMap<(usize, usize, Vec<usize>), SecondRun> = BTreeMap::new();
+        let mut together: BTreeMap<(usize, usize), (Entry, Vec<HeadsOfPath>)> = BTreeMap::new();
         for &path in paths {
             if let Some((entry, first, heads)) = self.entry(path) {
-                let place = (entry.depth(), first, heads.clone());
-                together.entry(place).or_insert(SecondRun { entry, first, heads, paths: Vec::new() }).paths.push(path);
+                together.entry((entry.depth(), first)).or_insert((entry, Vec::new())).1.push((heads, path));
             }
         }
-        let cut = |run: SecondRun| {
-            let at_once = at_once(self.config, self.batch, run.first, token_budget);
-            let part = |paths: &[usize]| SecondRun { paths: paths.to_vec(), heads: run.heads.clone(), ..run };
-            run.paths.chunks(at_once).map(part).collect::<Vec<_>>()
-        };
-        together.into_values().flat_map(cut).collect()
+        let mut runs = Vec::new();
+        for ((_, first), (entry, mut of_paths)) in together {
+            of_paths.sort();
+            let at_once = at_once(self.config, self.batch, first, token_budget);
+            runs.extend(of_paths.chunks(at_once).map(|part| {
+                let (heads, paths) = part.iter().cloned().unzip();
+                SecondRun { entry, first, paths, heads }
+            }));
+        }
+        runs
     }
 
     /// Returns the least cost of a work chunk: the MLPs up to the last receiver, and the second

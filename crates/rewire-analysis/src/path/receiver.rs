@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rewire_hooks::{Axis, Site};
+use rewire_hooks::{Axis, Head, Site};
 use rewire_input::{cut, did_you_mean};
 use rewire_model::{HeadInput, TransformerConfig};
 use rewire_tasks::PromptPairs;
@@ -203,6 +203,14 @@ impl Receiver {
         Self { layer, input, head: None, positions: Positions::All }
     }
 
+    /// Creates the receiver of one attention head's input. With grouped-query attention, keys and
+    /// values are those of the key/value head that the attention head reads.
+    #[must_use]
+    pub fn of_head(head: Head, input: Input, config: &TransformerConfig) -> Self {
+        let sharing = config.n_heads / config.heads_at(input.site()).max(1);
+        Self::new(head.layer, input).head(head.head / sharing)
+    }
+
     /// Restricts the receiver to one head.
     #[must_use]
     pub fn head(self, head: usize) -> Self {
@@ -362,6 +370,17 @@ mod tests {
         for (input, name, _) in NAMES {
             assert_eq!((input.to_string().as_str(), name.parse()), (name, Ok(input)));
         }
+    }
+
+    #[test]
+    fn heads_that_share_keys_receive_through_one_key_value_head() {
+        let config = TransformerConfig { key_value_heads: Some(2), ..TransformerConfig::llama(3, 6, 24, 17, 12) };
+        for input in [Input::K, Input::V] {
+            let heads: Vec<_> = (0..6).map(|head| Receiver::of_head(Head::new(2, head), input, &config)).collect();
+            let expected = [0, 0, 0, 1, 1, 1].map(|head| Receiver::new(2, input).head(head));
+            assert_eq!(heads, expected);
+        }
+        assert_eq!(Receiver::of_head(Head::new(1, 5), Input::Q, &config), Receiver::new(1, Input::Q).head(5));
     }
 
     #[test]

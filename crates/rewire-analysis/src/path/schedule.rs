@@ -13,9 +13,19 @@ use crate::run::batch::PromptBatch;
 
 /// One path, as indices of its set of senders and its set of receivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PathPair {
-    pub(super) senders: usize,
-    pub(super) receivers: usize,
+pub(crate) struct PathPair {
+    pub(crate) senders: usize,
+    pub(crate) receivers: usize,
+    /// The attention head that alone reads the keys or values of a key/value head that receives;
+    /// `None` for all heads that share them. A path through one head has one receiver.
+    pub(crate) through: Option<usize>,
+}
+
+impl PathPair {
+    /// Creates a path to the receivers as all heads read them.
+    pub(super) fn new(senders: usize, receivers: usize) -> Self {
+        Self { senders, receivers, through: None }
+    }
 }
 
 /// The paths over one prompt batch: sets of senders, sets of receivers, and the pairs of sets.
@@ -131,7 +141,7 @@ impl Job {
             rows.entry(row.senders).or_default().push(row);
         }
         let of_path = |&path: &usize| {
-            let PathPair { senders, receivers } = self.paths[path];
+            let PathPair { senders, receivers, .. } = self.paths[path];
             let rows = rows.get(&senders).map(Vec::as_slice).unwrap_or_default();
             let received =
                 move |(_, receiver): &(usize, &Receiver)| rows.iter().any(|row| receiver.receives(row, batch, config));

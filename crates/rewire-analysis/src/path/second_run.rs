@@ -132,7 +132,7 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
             Input::V => values,
             _ => {
                 let positions: Vec<usize> = self.reach.rows()[..places.len()].iter().map(|row| row.position).collect();
-                model.after_rotary(values, &positions)
+                model.after_rotary(layer, values, &positions)
             }
         };
         let [n, _, n_heads, d_head] = values.dims();
@@ -198,17 +198,18 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
         };
         let rows = self.places(second, positions);
         let residual = self.entering(second, &rows)?;
+        let additions = match policy.update {
+            ReceiverUpdate::Replace => BTreeMap::new(),
+            ReceiverUpdate::Add => self.additions(second, &rows)?,
+        };
         let copies = paths.len() * self.base_metric.len();
         let residual = residual.reshape([copies, rows.len() / copies, config.d_model]);
         let run = Run::new(entry.start(residual));
         let run = match read_alone {
             true => run.with_readout(Readout { positions: ReadPositions::All, columns: batch.readout.columns.clone() }),
             false => {
-                let last_block = match policy.update {
-                    ReceiverUpdate::Replace => LastBlock::ReadPositions,
-                    // Additions apply to whole streams: the last block computes all positions.
-                    ReceiverUpdate::Add => LastBlock::AllPositions,
-                };
+                // Additions apply to whole streams: the last block computes all positions.
+                let last_block = if additions.is_empty() { LastBlock::ReadPositions } else { LastBlock::AllPositions };
                 let run = run.with_readout(batch.readout.repeated(paths.len())).with_last_block(last_block);
                 if first > 0 { run.with_prefix(Prefix::from_cache(base, config, first)?) } else { run }
             }
@@ -220,7 +221,8 @@ impl<'a, B: Backend, M: Metric> Receiving<'a, B, M> {
                 patch.finish()?;
                 logits
             }
-            ReceiverUpdate::Add => model.forward(run, Adding::new(model, self.additions(second, &rows)?))?,
+            ReceiverUpdate::Add if additions.is_empty() => model.forward(run, ())?,
+            ReceiverUpdate::Add => model.forward(run, Adding::new(model, additions))?,
         };
         Ok(to_vec(evaluate(self.metric, logits, &batch.prompts.repeat(paths.len()))))
     }

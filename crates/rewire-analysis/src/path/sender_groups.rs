@@ -43,7 +43,7 @@ pub fn path_patch_groups<B: Backend, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<GroupPaths, AnalysisError> {
-    let paths: Vec<PathPair> = (0..senders.len()).map(|senders| PathPair { senders, receivers: 0 }).collect();
+    let paths: Vec<PathPair> = (0..senders.len()).map(|senders| PathPair::new(senders, 0)).collect();
     let to = [receivers.to_vec()];
     let ends = Ends { senders, receivers: &to, paths: &paths };
     let found = follow(model, question, ends, policy, direction, execution)?;

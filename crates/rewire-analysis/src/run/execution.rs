@@ -55,13 +55,17 @@ pub struct Execution<'a> {
     /// chooses this field, `gradient_batch` and `token_budget` to fit the memory of a device. In
     /// float32, the caches hold the residual stream, keys and values of every layer and the patched
     /// activations, for both runs. For every kind of node they take at most about
-    /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes.
+    /// `4 * n_layers * pos * prompt_batch * (16 d_model + 2 d_mlp + 2 n_heads * pos)` bytes. The
+    /// last term, attention patterns, is there only for `head_pattern`, and for `head_v` in prompts
+    /// of at most [`QUERY_BLOCK`](rewire_model::QUERY_BLOCK) positions.
     pub prompt_batch: usize,
     /// Largest number of prompt pairs per backward pass. With few pairs, the CPU backends use
     /// smaller batches to keep several threads busy. The tape of each thread holds every activation
     /// of its prompts, and the gradients take about as much again. Together they take about
     /// `8 * n_layers * pos * gradient_batch * (30 d_model + 8 d_mlp + 6 n_heads * pos)` bytes.
     /// Here, `pos` counts the positions from the first one that differs between the two runs.
+    /// Beyond [`QUERY_BLOCK`](rewire_model::QUERY_BLOCK) of them, the last term is there only for
+    /// `head_pattern`, and on backends other than flex.
     pub gradient_batch: usize,
     /// Largest number of tokens per forward pass. Patches share a batch up to this number of tokens
     /// and up to `token_budget * d_mlp` logits. A batch holds at least one patch for all cached
@@ -116,8 +120,12 @@ impl Execution<'_> {
     /// depend on the machine, to give the same results on every machine. A GPU has one thread,
     /// which gets as many pairs as allowed.
     pub(crate) fn gradient_batch_size<B: Backend>(&self, n: usize, device: &B::Device) -> usize {
-        let shared = if is_synchronous::<B>(device) { n.div_ceil(4).max(4) } else { n };
-        self.gradient_batch.min(shared).max(1)
+        if is_synchronous::<B>(device) { self.cpu_gradient_batch(n) } else { self.gradient_batch.min(n).max(1) }
+    }
+
+    /// Returns how many of `n` pairs share one backward pass on the CPU.
+    pub(crate) fn cpu_gradient_batch(&self, n: usize) -> usize {
+        self.gradient_batch.min(n.div_ceil(4).max(4)).max(1)
     }
 
     /// Returns which patches run in one batch on backend `B`.
@@ -135,6 +143,11 @@ impl Execution<'_> {
         if !is_synchronous::<B>(device) {
             return 1;
         }
+        self.cpu_workers()
+    }
+
+    /// Returns the number of passes that run at once on the CPU.
+    pub(crate) fn cpu_workers(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.workers.unwrap_or_else(cores).max(1)
     }

@@ -119,8 +119,7 @@ impl<B: Backend> Watch<B> {
 
 impl<B: Backend> Hook<B> for Watch<B> {
     fn visit<const D: usize>(&mut self, point: HookPoint, activation: Tensor<B, D>) -> Tensor<B, D> {
-        let scales = [Site::Ln1Scale, Site::Ln1PostScale, Site::Ln2Scale, Site::Ln2PostScale];
-        if point.site().is_some_and(|site| scales.contains(&site)) || point == HookPoint::FinalNorm(NormSite::Scale) {
+        if is_scale(point) {
             let rows = activation.dims()[0];
             let size = activation.dims().iter().product::<usize>() / rows.max(1);
             let of_row = (activation.clone().detach() * 0.0).reshape([rows, size]).sum_dim(1).reshape([rows]);
@@ -135,6 +134,16 @@ impl<B: Backend> Hook<B> for Watch<B> {
         }
         activation
     }
+
+    fn sees(&self, point: HookPoint) -> bool {
+        is_scale(point)
+    }
+}
+
+/// Returns whether `point` is the scale of a norm.
+fn is_scale(point: HookPoint) -> bool {
+    let scales = [Site::Ln1Scale, Site::Ln1PostScale, Site::Ln2Scale, Site::Ln2PostScale];
+    point.site().is_some_and(|site| scales.contains(&site)) || point == HookPoint::FinalNorm(NormSite::Scale)
 }
 
 /// Returns 0 for each row of logits `[row, position, column]`, or NaN if a logit of the row is not

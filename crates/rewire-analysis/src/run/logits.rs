@@ -7,6 +7,7 @@ use rewire_tasks::{Metric, PromptPairs};
 use crate::effects::Baselines;
 use crate::error::AnalysisError;
 use crate::run::batch::batches;
+use crate::run::cost::Cost;
 use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_prompts, nan_or_zero};
 use crate::run::fit::catch_device_faults;
@@ -72,6 +73,8 @@ pub fn unpatched_metric<B: Backend, M: Metric>(
 ) -> Result<Baselines, AnalysisError> {
     check_pairs(model, pairs)?;
     catch_device_faults::<B, _>(&model.device(), || {
-        run_baselines(model, metric, &batches(pairs, metric, prompt_batch)?, &Execution::default())
+        let batches = batches(pairs, metric, prompt_batch)?;
+        let found = run_baselines(model, metric, &batches, &Execution::default(), |_| Cost::default())?;
+        found.ok_or(AnalysisError::PassesLeft)
     })
 }

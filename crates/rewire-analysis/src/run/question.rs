@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use rewire_input::did_you_mean;
+use rewire_model::BackwardRule;
 use rewire_tasks::PromptPairs;
 use serde::{Deserialize, Serialize};
 
@@ -33,13 +34,15 @@ pub struct Question<'a, M> {
     pub metric: &'a M,
     /// The effect scale.
     pub scale: Scale,
+    /// What the backward pass of an estimate computes. Exact methods have no backward pass.
+    pub backward: BackwardRule,
 }
 
 impl<'a, M> Question<'a, M> {
     /// Asks for normalized effects: shares of the change of the metric from corrupted to clean.
     #[must_use]
     pub fn new(pairs: &'a PromptPairs, metric: &'a M) -> Self {
-        Self { pairs, metric, scale: Scale::Normalized }
+        Self { pairs, metric, scale: Scale::Normalized, backward: BackwardRule::Gradient }
     }
 
     /// Asks for effects in the units of the metric.
@@ -52,6 +55,12 @@ impl<'a, M> Question<'a, M> {
     #[must_use]
     pub fn on_scale(self, scale: Scale) -> Self {
         Self { scale, ..self }
+    }
+
+    /// Asks for estimates by this backward rule.
+    #[must_use]
+    pub fn by_rule(self, backward: BackwardRule) -> Self {
+        Self { backward, ..self }
     }
 }
 

@@ -4,7 +4,8 @@ use crate::effects::Baselines;
 use crate::error::AnalysisError;
 use crate::node::kind::NodeKind;
 use crate::run::batch::{PromptBatch, PromptBatches};
-use crate::run::checkpoint::WorkId;
+use crate::run::checkpoint::{PlannedWork, WorkId};
+use crate::run::cost::Cost;
 use crate::run::execution::Execution;
 use crate::run::finite::{Watch, check_run, nan_or_zero, the_metric};
 use crate::run::fit::ensure_healthy;
@@ -101,24 +102,35 @@ pub(crate) fn effect_scale(baselines: &Baselines, scale: Scale) -> Result<f64, N
 }
 
 /// Returns the metric on the unpatched runs. Sweeps call this first, to refuse baselines without a
-/// difference before any patch. The runs of each batch are one pass of the checkpoint.
+/// difference before any patch. The runs of each batch are one pass of the checkpoint, of this
+/// `cost`.
+///
+/// Returns `None` if other processes compute the runs of a batch.
 pub(crate) fn run_baselines<B: Backend, M: Metric>(
     model: &Transformer<B>,
     metric: &M,
     batches: &PromptBatches<'_>,
     execution: &Execution,
-) -> Result<Baselines, AnalysisError> {
+    cost: impl Fn(&PromptBatch) -> Cost,
+) -> Result<Option<Baselines>, AnalysisError> {
     let mut baselines = Baselines { clean: Vec::new(), corrupted: Vec::new() };
+    let mut is_complete = true;
     let id = |number: usize| WorkId::new(batches.prompts(number).start, 0, "unpatched runs");
     // The runs of a single batch are not stored.
     if batches.len() > 1 {
-        execution.checkpoint.begin(&|| (0..batches.len()).map(id).collect());
+        let planned =
+            |number: usize| PlannedWork { id: id(number), cost: cost(&batches.get(number)), setup: Cost::default() };
+        execution.checkpoint.begin(&|| (0..batches.len()).map(planned).collect());
     }
     for number in 0..batches.len() {
         let prompts = batches.prompts(number);
         let id = id(number);
         let both = match execution.checkpoint.load(id).filter(|kept| kept.len() == 2 * prompts.len()) {
             Some(kept) => kept,
+            None if !execution.checkpoint.takes(id) => {
+                is_complete = false;
+                continue;
+            }
             None => {
                 let batch = batches.get(number);
                 let mut both = record(model, &batch.pairs.clean(), &batch, metric, |_| false)?.metric;
@@ -134,5 +146,5 @@ pub(crate) fn run_baselines<B: Backend, M: Metric>(
         baselines.clean.extend(clean);
         baselines.corrupted.extend(corrupted);
     }
-    Ok(baselines)
+    Ok(is_complete.then_some(baselines))
 }

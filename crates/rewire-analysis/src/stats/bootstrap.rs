@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use ndarray::{ArrayD, Axis as Dimension, IxDyn, indices};
+use ndarray::{ArrayD, ArrayView1, Axis as Dimension, IxDyn, indices};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rewire_tasks::Clusters;
@@ -100,7 +100,7 @@ impl Effects {
     /// If `clusters` has another number of prompts.
     #[must_use]
     pub fn standard_error(&self, clusters: &Clusters) -> Option<ArrayD<f32>> {
-        let error = |values: &[f32], clusters: &Clusters, (): &()| {
+        let error = |values: &[f32], clusters: &Clusters| {
             let (n, groups) = (clusters.prompts() as f64, clusters.len() as f64);
             let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
             let mut sums = vec![0.0; clusters.len()];
@@ -109,7 +109,7 @@ impl Effects {
             [(groups / (groups - 1.0) * squares).sqrt() as f32 / n as f32]
         };
         self.has_several(clusters).then(|| {
-            let [errors] = self.by_node(clusters, |_| (), error);
+            let [errors] = self.by_node(clusters, |nodes, clusters| each(nodes, |node| error(node, clusters)));
             errors
         })
     }
@@ -124,8 +124,10 @@ impl Effects {
     /// If `clusters` has another number of prompts.
     #[must_use]
     pub fn t_interval(&self, clusters: &Clusters, level: f64) -> Option<[ArrayD<f32>; 2]> {
-        let quantile = |clusters: &Clusters| student::two_sided(level, clusters.len() - 1) as f32;
-        let [quantiles] = self.by_node(clusters, quantile, |_, _, quantile| [*quantile]);
+        let [quantiles] = self.by_node(clusters, |nodes, clusters| {
+            let quantile = student::two_sided(level, clusters.len() - 1) as f32;
+            vec![[quantile]; nodes.len()]
+        });
         let reach = self.standard_error(clusters)? * quantiles;
         let mean = self.mean();
         Some([&mean - &reach, mean + reach])
@@ -156,30 +158,37 @@ impl Effects {
 
     /// Returns the smallest and the largest cluster mean of each node.
     fn range(&self, clusters: &Clusters) -> [ArrayD<f32>; 2] {
-        let ends = |values: &[f32], clusters: &Clusters, (): &()| {
+        let ends = |values: &[f32], clusters: &Clusters| {
             let sums = sums(values.iter().copied(), clusters).into_iter().zip(clusters.sizes());
             let means = sums.map(|(sum, &size)| (sum / size as f64) as f32);
             means.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], mean| [low.min(mean), high.max(mean)])
         };
-        self.by_node(clusters, |_| (), ends)
+        self.by_node(clusters, |nodes, clusters| each(nodes, |node| ends(node, clusters)))
     }
 
+    /// Returns the ends of the resampled means of each node. The weights of a resample are used and
+    /// dropped: those of all resamples would take more memory than the effects.
     fn resampled(&self, clusters: &Clusters, bootstrap: Bootstrap) -> [ArrayD<f32>; 2] {
         let tail = (1.0 - bootstrap.level.clamp(0.0, 1.0)) / 2.0;
         let last = bootstrap.resamples - 1;
         let at = |share: f64| ((share * last as f64).round() as usize).min(last);
-        let ends = |values: &[f32], clusters: &Clusters, draws: &Vec<Vec<f64>>| {
-            if values.iter().all(|v| *v == values[0]) {
-                return [values[0]; 2]; // Every resample has the same mean.
-            }
-            let sums = sums(values.iter().copied(), clusters);
-            let mean =
-                |weights: &Vec<f64>| sums.iter().zip(weights).map(|(sum, weight)| sum * weight).sum::<f64>() as f32;
-            let mut means: Vec<f32> = draws.iter().map(mean).collect();
-            means.sort_by(f32::total_cmp);
-            [means[at(tail)], means[at(1.0 - tail)]]
-        };
-        self.by_node(clusters, |clusters| draws(clusters, bootstrap), ends)
+        self.by_node(clusters, |nodes, clusters| {
+            let sums: Vec<Vec<f64>> = nodes.iter().map(|values| sums(values.iter().copied(), clusters)).collect();
+            let mut means: Vec<Vec<f32>> = nodes.iter().map(|_| Vec::with_capacity(bootstrap.resamples)).collect();
+            for_each_draw(clusters, bootstrap, |weights| {
+                for (means, sums) in means.iter_mut().zip(&sums) {
+                    means.push(sums.iter().zip(weights).map(|(sum, weight)| sum * weight).sum::<f64>() as f32);
+                }
+            });
+            let ends = |(values, mut means): (&Vec<f32>, Vec<f32>)| {
+                if values.iter().all(|v| *v == values[0]) {
+                    return [values[0]; 2]; // Every resample has the same mean.
+                }
+                means.sort_by(f32::total_cmp);
+                [means[at(tail)], means[at(1.0 - tail)]]
+            };
+            nodes.iter().zip(means).map(ends).collect()
+        })
     }
 
     /// Returns whether there are enough clusters for a standard error.
@@ -213,37 +222,52 @@ impl Effects {
         (0..self.values.shape()[0]).filter(has).collect()
     }
 
-    /// Returns the results of `of` for each node, `[layer, ..]`. `of` gets the effects over the
-    /// prompts that have the node, the clusters of these prompts, and the result of `prepare` on
-    /// these clusters. NaN for fewer than two clusters.
-    fn by_node<T, const N: usize>(
+    /// Returns the results of `of` for each node, `[layer, ..]`. `of` gets the effects of some
+    /// nodes over the prompts that have them, and the clusters of these prompts. NaN for fewer than
+    /// two clusters.
+    fn by_node<const N: usize>(
         &self,
         clusters: &Clusters,
-        prepare: impl Fn(&Clusters) -> T,
-        of: impl Fn(&[f32], &Clusters, &T) -> [f32; N],
+        of: impl Fn(&[Vec<f32>], &Clusters) -> Vec<[f32; N]>,
     ) -> [ArrayD<f32>; N] {
         let axis = self.position_axis();
+        let shape = IxDyn(&self.values.shape()[1..]);
+        let mut found = [(); N].map(|()| ArrayD::from_elem(shape.clone(), f32::NAN));
         let positions = axis.map_or(1, |axis| self.values.shape()[axis]);
-        let present = (0..positions).map(|position| {
+        let mut by_position: Vec<Vec<(IxDyn, ArrayView1<f32>)>> = vec![Vec::new(); positions];
+        for (place, lane) in indices(shape).into_iter().zip(self.values.lanes(Dimension(0))) {
+            by_position[axis.map_or(0, |axis| place[axis - 1])].push((place, lane));
+        }
+        for (position, here) in by_position.iter().enumerate() {
             let prompts = self.prompts_at(axis.map(|_| position));
             let clusters = clusters.restricted_to(&prompts);
-            let prepared = (clusters.len() > 1).then(|| prepare(&clusters));
-            (prompts, clusters, prepared)
-        });
-        let present: Vec<_> = present.collect();
-        let mut found = [(); N].map(|()| ArrayD::from_elem(IxDyn(&self.values.shape()[1..]), f32::NAN));
-        let mut values = Vec::new();
-        for (place, lane) in indices(&self.values.shape()[1..]).into_iter().zip(self.values.lanes(Dimension(0))) {
-            let (prompts, clusters, prepared) = &present[axis.map_or(0, |axis| place[axis - 1])];
-            let Some(prepared) = prepared else { continue };
-            values.clear();
-            values.extend(prompts.iter().map(|&prompt| lane[prompt]));
-            for (found, value) in found.iter_mut().zip(of(&values, clusters, prepared)) {
-                found[&place] = value;
+            if clusters.len() < 2 {
+                continue;
+            }
+            for nodes in here.chunks(nodes_at_once(prompts.len())) {
+                let values: Vec<Vec<f32>> =
+                    nodes.iter().map(|(_, lane)| prompts.iter().map(|&prompt| lane[prompt]).collect()).collect();
+                for ((place, _), ends) in nodes.iter().zip(of(&values, &clusters)) {
+                    found.iter_mut().zip(ends).for_each(|(found, end)| found[place] = end);
+                }
             }
         }
         found
     }
+}
+
+/// Returns the results of `of` for each of some nodes.
+fn each<const N: usize>(nodes: &[Vec<f32>], of: impl Fn(&[f32]) -> [f32; N]) -> Vec<[f32; N]> {
+    nodes.iter().map(|values| of(values)).collect()
+}
+
+/// Most numbers that statistics of several nodes hold at once, on each thread.
+const NUMBERS_AT_ONCE: usize = 1 << 19;
+
+/// Returns the number of nodes whose statistics over `prompts` prompts are computed at once. It
+/// falls as the number of prompts grows, so that the memory does not grow.
+pub(crate) fn nodes_at_once(prompts: usize) -> usize {
+    (NUMBERS_AT_ONCE / prompts.max(1)).clamp(1, 512)
 }
 
 /// Returns the sum of `values` over the prompts of each cluster.
@@ -253,23 +277,23 @@ pub(crate) fn sums(values: impl Iterator<Item = f32>, clusters: &Clusters) -> Ve
     sums
 }
 
-/// Returns the weight of each cluster's sum in the mean of each resample: the number of times that
-/// the cluster is drawn, divided by the number of prompts in the resample.
-fn draws(clusters: &Clusters, Bootstrap { resamples, seed, .. }: Bootstrap) -> Vec<Vec<f64>> {
+/// Calls `take` with the weight of each cluster's sum in the mean of each resample: the number of
+/// times that the cluster is drawn, divided by the number of prompts in the resample.
+fn for_each_draw(clusters: &Clusters, Bootstrap { resamples, seed, .. }: Bootstrap, mut take: impl FnMut(&[f64])) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let groups = clusters.len();
-    let draw = |()| {
-        let mut times = vec![0.0; groups];
+    let mut weights = vec![0.0; groups];
+    for _ in 0..resamples {
+        weights.fill(0.0);
         let mut prompts = 0;
         for _ in 0..groups {
             let cluster = ((u64::from(rng.next_u32()) * groups as u64) >> 32) as usize;
-            times[cluster] += 1.0;
+            weights[cluster] += 1.0;
             prompts += clusters.sizes()[cluster];
         }
-        times.iter_mut().for_each(|t| *t /= prompts as f64);
-        times
-    };
-    std::iter::repeat_n((), resamples).map(draw).collect()
+        weights.iter_mut().for_each(|weight| *weight /= prompts as f64);
+        take(&weights);
+    }
 }
 
 #[cfg(test)]
@@ -371,6 +395,22 @@ mod tests {
             assert_eq!(Some(found), effects.intervals(&clusters, Bootstrap::default()));
             let with_seed = |seed| effects.intervals(&clusters, Bootstrap { seed, ..Bootstrap::default() }).unwrap();
             assert!((1..6).any(|seed| with_seed(seed).low[[0, 0]] != low), "the seed makes no difference");
+        }
+    }
+
+    #[test]
+    fn nodes_in_blocks_have_the_intervals_of_each_node_alone() {
+        let (prompts, nodes) = (6000, 90);
+        assert!(nodes_at_once(prompts) < nodes, "one block is no test");
+        let value = |(prompt, _, node): (usize, usize, usize)| ((prompt * (node + 3)) % 101) as f32 - 50.0;
+        let values = ndarray::Array3::from_shape_fn((prompts, 1, nodes), value).into_dyn();
+        let effects = Effects::new(NodeKind::all(Component::HeadZ), values, Vec::new());
+        let (clusters, few) = (Clusters::each(prompts), Bootstrap { resamples: 40, ..Bootstrap::default() });
+        let all = effects.intervals(&clusters, few).unwrap();
+        for node in [0, nodes_at_once(prompts), nodes - 1] {
+            let (alone, clusters) = effects.node(&[0, node], &clusters);
+            let alone = alone.intervals(&clusters, few).unwrap();
+            assert_eq!([alone.low[[0]], alone.high[[0]]], [all.low[[0, node]], all.high[[0, node]]], "{node}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Tests which of many nodes have an effect, with the family-wise error controlled.
 
+use std::ops::Range;
+
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis as Dimension, IxDyn, Zip, indices};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -7,7 +9,7 @@ use rayon::prelude::*;
 use rewire_tasks::Clusters;
 
 use crate::effects::Effects;
-use crate::stats::bootstrap::sums;
+use crate::stats::bootstrap::{nodes_at_once, sums};
 
 /// Settings of the sign-flip test.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,17 +76,16 @@ impl Effects {
             return None;
         }
         let signs = Signs::new(clusters, flips);
-        let count = signs.signs.nrows();
+        let count = signs.count;
         let lanes: Vec<_> = self.values.lanes(Dimension(0)).into_iter().collect();
-        let found: Vec<(Array1<f64>, Vec<f64>)> = nodes
-            .par_chunks(NODES_AT_ONCE)
+        let found: Vec<(Vec<f64>, Vec<f64>)> = nodes
+            .par_chunks(nodes_at_once(clusters.len()))
             .map(|nodes| {
                 let mut of_clusters = Array2::zeros((clusters.len(), nodes.len()));
                 for (mut column, &node) in of_clusters.columns_mut().into_iter().zip(nodes) {
                     column.assign(&Array1::from(sums(lanes[node].iter().copied(), clusters)));
                 }
-                let sizes = signs.sizes(&of_clusters);
-                (sizes.map_axis(Dimension(1), |row| row.fold(0.0, |m: f64, &v| m.max(v))), sizes.row(0).to_vec())
+                signs.largest_and_own(&of_clusters)
             })
             .collect();
         let mut largest = vec![0.0_f64; count];
@@ -148,51 +149,78 @@ impl Family {
     }
 }
 
-/// Number of nodes whose statistics under all flips are in memory at once, on each thread.
-const NODES_AT_ONCE: usize = 512;
+/// Most signs in memory at once, on each thread.
+const SIGNS_AT_ONCE: usize = 1 << 19;
 
-/// The signs of clusters in each flip.
+/// The signs of clusters in each flip. They are made some flips at a time, because those of all
+/// flips would take more memory than the effects. The first flip flips nothing.
 struct Signs {
-    /// `[flip, cluster]`; the first flips nothing.
-    signs: Array2<f64>,
+    /// Number of flips.
+    count: usize,
+    /// Whether these are all possible flips.
     all: bool,
+    seed: u64,
     /// Number of prompts in each cluster.
     prompts: Array1<f64>,
 }
 
 impl Signs {
     fn new(clusters: &Clusters, SignFlips { most, seed, .. }: SignFlips) -> Self {
-        let groups = clusters.len();
         let prompts = clusters.sizes().iter().map(|&size| size as f64).collect();
-        let exponent = u32::try_from(groups - 1).unwrap_or(u32::MAX);
-        if let Some(count) = 1_usize.checked_shl(exponent).filter(|count| *count > 0 && *count <= most) {
-            // The first cluster is never flipped, because the other half of the flips gives the
-            // same statistics.
-            let sign = |(flip, cluster): (usize, usize)| if ((flip << 1) >> cluster) & 1 == 1 { -1.0 } else { 1.0 };
-            return Self { signs: Array2::from_shape_fn((count, groups), sign), all: true, prompts };
+        let exponent = u32::try_from(clusters.len() - 1).unwrap_or(u32::MAX);
+        let all = 1_usize.checked_shl(exponent).filter(|count| *count > 0 && *count <= most);
+        Self { count: all.unwrap_or(most.max(1)), all: all.is_some(), seed, prompts }
+    }
+
+    /// Returns the largest size of all nodes under each flip, and the size of each node without a
+    /// flip, from sums over clusters, `[cluster, node]`.
+    fn largest_and_own(&self, of_clusters: &Array2<f64>) -> (Vec<f64>, Vec<f64>) {
+        let at_once = (SIGNS_AT_ONCE / self.prompts.len()).max(1);
+        let (mut largest, mut own) = (Vec::with_capacity(self.count), Vec::new());
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        for first in (0..self.count).step_by(at_once) {
+            let signs = self.some(first..self.count.min(first + at_once), &mut rng);
+            let sizes = self.sizes(&signs, of_clusters);
+            if first == 0 {
+                own = sizes.row(0).to_vec();
+            }
+            largest.extend(sizes.rows().into_iter().map(|row| row.fold(0.0, |m: f64, &v| m.max(v))));
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut signs = Array2::ones((most.max(1), groups));
-        for mut flip in signs.rows_mut().into_iter().skip(1) {
-            flip.mapv_inplace(|_| if rng.next_u32() & 1 == 1 { -1.0 } else { 1.0 });
+        (largest, own)
+    }
+
+    /// Returns the signs of some flips, `[flip, cluster]`. The flips before them must have been
+    /// drawn from `rng`.
+    fn some(&self, flips: Range<usize>, rng: &mut ChaCha8Rng) -> Array2<f64> {
+        let mut signs = Array2::ones((flips.len(), self.prompts.len()));
+        for (flip, mut row) in flips.zip(signs.rows_mut()) {
+            for (cluster, sign) in row.iter_mut().enumerate() {
+                let is_flipped = match self.all {
+                    // The first cluster is never flipped, because the other half of the flips gives
+                    // the same statistics.
+                    true => ((flip << 1) >> cluster) & 1 == 1,
+                    false => flip > 0 && rng.next_u32() & 1 == 1,
+                };
+                *sign = if is_flipped { -1.0 } else { 1.0 };
+            }
         }
-        Self { signs, all: false, prompts }
+        signs
     }
 
     /// Returns the size of each node's mean under each flip, `[flip, node]`, from sums over
     /// clusters, `[cluster, node]`. The size is the squared mean, divided by the squared deviations
     /// of the cluster sums plus the squared total over the number of clusters. It rises with the
     /// mean in standard errors, and stays finite if the standard error is 0.
-    fn sizes(&self, of_clusters: &Array2<f64>) -> Array2<f64> {
+    fn sizes(&self, signs: &Array2<f64>, of_clusters: &Array2<f64>) -> Array2<f64> {
         let (n, groups) = (self.prompts.sum(), self.prompts.len() as f64);
         let squares = of_clusters.mapv(|v| v * v).sum_axis(Dimension(0));
         let prompts_squared = self.prompts.mapv(|p| p * p).sum();
-        let mut totals = self.signs.dot(of_clusters);
+        let mut totals = signs.dot(of_clusters);
         // Clusters of equal size, the usual case, need no second matmul.
         let first = self.prompts[0];
         let crossed = match self.prompts.iter().all(|prompts| *prompts == first) {
             true => &totals * first,
-            false => self.signs.dot(&(of_clusters * &self.prompts.clone().insert_axis(Dimension(1)))),
+            false => signs.dot(&(of_clusters * &self.prompts.clone().insert_axis(Dimension(1)))),
         };
         let squares = squares.broadcast(totals.dim()).expect("one row of squares");
         Zip::from(&mut totals).and(&crossed).and(squares).for_each(|total, crossed, squares| {
@@ -312,6 +340,23 @@ mod tests {
             assert_eq!(family.threshold.is_some(), has_one, "{clusters}");
             assert_eq!(family.beyond(), usize::from(has_one), "{clusters}");
             assert_eq!(family.smallest_p(), 0.5_f64.powi(clusters as i32 - 1));
+        }
+    }
+
+    #[test]
+    fn flips_in_blocks_give_the_sizes_of_all_flips_at_once() {
+        let (clusters, nodes) = (1500, 7);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let of_clusters = Array2::from_shape_fn((clusters, nodes), |_| f64::from(noise(&mut rng)) + 0.05);
+        for clusters in [Clusters::each(clusters), Clusters::by((0..clusters + 40).map(|prompt| prompt % clusters))] {
+            let signs = Signs::new(&clusters, SignFlips::default());
+            assert!(SIGNS_AT_ONCE < signs.count * clusters.len(), "one block is no test");
+            let (largest, own) = signs.largest_and_own(&of_clusters);
+            let all = signs.some(0..signs.count, &mut ChaCha8Rng::seed_from_u64(0));
+            let sizes = signs.sizes(&all, &of_clusters);
+            assert_eq!(own, sizes.row(0).to_vec());
+            let expected: Vec<f64> = sizes.rows().into_iter().map(|row| row.fold(0.0, |m: f64, &v| m.max(v))).collect();
+            assert_eq!(largest, expected);
         }
     }
 

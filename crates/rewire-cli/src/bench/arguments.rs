@@ -51,6 +51,12 @@ pub struct Arguments {
     /// Largest number of tokens in one pass of a sweep.
     #[arg(long, value_name = "N", help_heading = COMPUTE)]
     pub(super) token_budget: Option<usize>,
+    /// Print one JSON object per model instead of tables.
+    ///
+    /// It has the settings, the rates of the device in operations and bytes per second, and the
+    /// figures of each work in seconds.
+    #[arg(long, help_heading = WHAT)]
+    pub(super) json: bool,
     /// Also run each work on TransformerLens, and print the ratios.
     ///
     /// TransformerLens runs in float32 and on the same device, alternating with Rewire.

@@ -9,8 +9,9 @@ use rewire_model::{Transformer, WeightProcessing};
 use rewire_tensor::is_synchronous;
 
 use super::arguments::Arguments;
+use super::measured::Measured;
 use super::peer::{Peer, Sharing};
-use super::rates::Rates;
+use super::rates::{MatmulRate, Rates};
 use super::sizes::Size;
 use super::table::{Columns, Table};
 use super::timing::timed;
@@ -70,32 +71,59 @@ fn time<B: AutodiffBackend>(
     // Batch sizes are fitted to the memory that the peer leaves free, so the peer starts first.
     let setting = setting.with(arguments.execution(session, &model.valid()));
     let rates = Rates::measure::<B::InnerBackend>(&model.device(), arguments.numbers.dtype.dtype().into());
-    print(&head(session, &model, size, &setting, &rates, arguments))?;
+    let shown = |text: String| if arguments.json { Ok(()) } else { print(&text) };
+    shown(head(session, &model, size, &setting, &rates, arguments))?;
     let sharing = Sharing::of(size);
     let first = !is_synchronous::<B>(&model.device());
     let mut table = Table::new(Columns { first, peer: peer.is_some().then_some(sharing) });
-    let (mut failed, mut reasons) = (Vec::new(), Vec::new());
+    let (mut measured, mut failed, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
     for work in arguments.works() {
-        let mut row = vec![work.name(), work.n_nodes(model.config()).to_string()];
-        match timed(work, &model, &setting, peer.as_mut(), sharing, arguments) {
+        let nodes = work.n_nodes(model.config());
+        let line = match timed(work, &model, &setting, peer.as_mut(), sharing, arguments) {
             Ok(timed) => {
-                row.extend(table.cells(&timed, work.cost(&model, &setting)?, &rates));
                 if let Some(Err(error)) = &timed.theirs {
                     reasons.push(format!("{} on TransformerLens: {error:#}", work.name()));
                 }
+                let cost = work.cost(&model, &setting)?;
+                measured.push(Measured::new(work, nodes, &timed, cost, &rates, sharing));
+                measured.last().map_or_else(String::new, |measured| table.add(measured))
             }
             Err(error) if fault(&error).is_some() => return Err(error),
             Err(error) => {
                 reasons.push(format!("{}: {error:#}", work.name()));
                 failed.push(work);
+                table.add_failed(work.name(), nodes)
             }
-        }
-        print(&table.add(row))?;
+        };
+        shown(line)?;
     }
-    print(&table.text(arguments.peer_patches))?;
-    reasons.iter().chain(&session.reduced()).try_for_each(|line| print(&format!("{line}\n")))?;
-    print("\n")?;
+    reasons.extend(session.reduced());
+    if arguments.json {
+        print(&format!("{}\n", json(size, &setting, &rates, &measured, &reasons, arguments)))?;
+    } else {
+        print(&table.text(arguments.peer_patches))?;
+        reasons.iter().try_for_each(|line| print(&format!("{line}\n")))?;
+        print("\n")?;
+    }
     Ok(failed)
+}
+
+/// Returns the figures of all works on one model as a JSON object.
+fn json(
+    size: Size,
+    setting: &Setting,
+    rates: &Rates,
+    works: &[Measured],
+    notes: &[String],
+    arguments: &Arguments,
+) -> serde_json::Value {
+    let sizes = setting.execution();
+    serde_json::json!({
+        "shape": size.name(), "seed": arguments.seed, "numbers": arguments.numbers.summary(),
+        "threads": arguments.threads, "repeats": arguments.repeats, "pairs": setting.n_pairs(), "tokens": TOKENS,
+        "prompt_batch": sizes.prompt_batch, "gradient_batch": sizes.gradient_batch,
+        "token_budget": sizes.token_budget, "rates": rates, "works": works, "notes": notes,
+    })
 }
 
 /// Returns the lines above the table: the model, the device, the batch sizes, and the rates of the
@@ -116,19 +144,20 @@ fn head<B: Backend>(
         }
         None => format!("{}, {} threads", session.device(), arguments.threads),
     };
-    let Rates { products, shape: [m, k, n], bandwidth } = rates;
+    let matmuls = rates.matmuls.map(|MatmulRate { shape: [m, k, n], rate }| {
+        format!("matmul of [{m}, {k}] and [{k}, {n}]: {:.0} GFLOP/s\n", rate / 1e9)
+    });
     let (prompts, sizes) = (setting.n_pairs(), setting.execution());
     format!(
         "shape of {}, random weights (seed {}), {}, on {on}\n{prompts} prompt pairs of {TOKENS} tokens; {} pairs held \
-         in memory, {} pairs per backward pass, {} tokens per pass\nmatmul of [{m}, {k}] and [{k}, {n}]: {:.0} \
-         GFLOP/s; memory bandwidth: {:.0} GB/s\n\n",
+         in memory, {} pairs per backward pass, {} tokens per pass\n{}memory bandwidth: {:.0} GB/s\n\n",
         size.name(),
         arguments.seed,
         arguments.numbers.summary(),
         sizes.prompt_batch,
         sizes.gradient_batch,
         sizes.token_budget,
-        products / 1e9,
-        bandwidth / 1e9
+        matmuls.concat(),
+        rates.bandwidth / 1e9
     )
 }

@@ -1,11 +1,8 @@
 //! The table of times: its columns, its rows, and the legend below it.
 
-use rewire_analysis::patching::Cost;
-
+use super::measured::{AgainstPeer, Measured};
 use super::peer::Sharing;
-use super::rates::Rates;
 use super::seconds::in_words;
-use super::timing::{Timed, TimedPeer};
 use crate::output::text_table;
 
 /// The optional columns of a table.
@@ -26,30 +23,54 @@ pub(super) struct Table {
 impl Table {
     /// Returns a table without rows.
     pub(super) fn new(columns: Columns) -> Self {
-        let mut header = vec!["work", "nodes", "seconds", "GFLOP", "GB", "floor, s", "time / floor", "matmul, %"];
+        let mut header = vec!["work", "nodes", "time / floor"];
+        if columns.peer.is_some() {
+            header.push("times faster");
+        }
+        header.extend(["seconds", "floor, s", "GFLOP", "GB", "matmul, %"]);
         if columns.first {
             header.push("first, s");
         }
         if columns.peer.is_some() {
-            header.extend(["TransformerLens, s", "times faster", "largest difference"]);
+            header.extend(["TransformerLens, s", "largest difference"]);
         }
         Self { columns, header, rows: Vec::new() }
     }
 
-    /// Returns the cells of a timed work that follow its name and its number of nodes.
-    pub(super) fn cells(&self, timed: &Timed, cost: Cost, rates: &Rates) -> Vec<String> {
-        let mut cells = against_floor(timed.ours, cost, rates).to_vec();
+    /// Adds the figures of a work and returns its row as one line.
+    pub(super) fn add(&mut self, measured: &Measured) -> String {
+        let peer = measured.transformer_lens.as_ref();
+        let of_peer = |cell: fn(&AgainstPeer) -> String| peer.map_or_else(|| "-".to_owned(), cell);
+        let mut row = vec![measured.work.clone(), measured.nodes.to_string()];
+        row.push(format!("{:.2}", measured.time_over_floor));
+        if self.columns.peer.is_some() {
+            row.push(of_peer(|peer| format!("{:.1}", peer.times_faster)));
+        }
+        row.extend([
+            in_words(measured.seconds),
+            in_words(measured.floor_seconds),
+            format!("{:.0}", measured.operations / 1e9),
+            format!("{:.1}", measured.bytes / 1e9),
+            format!("{:.0}", 100.0 * measured.share_of_matmul_rate),
+        ]);
         if self.columns.first {
-            cells.push(in_words(timed.first));
+            row.push(measured.first_seconds.map_or_else(|| "-".to_owned(), in_words));
         }
-        if let (Some(Ok(theirs)), Some(sharing)) = (&timed.theirs, self.columns.peer) {
-            cells.extend(against_peer(timed.ours, theirs, sharing));
+        if self.columns.peer.is_some() {
+            row.push(of_peer(|peer| {
+                format!("{}{}", if peer.is_extrapolated { "~" } else { "" }, in_words(peer.seconds))
+            }));
+            row.push(of_peer(|peer| peer.largest_difference.map_or_else(|| "-".to_owned(), |d| format!("{d:.0e}"))));
         }
-        cells
+        self.push(row)
     }
 
-    /// Adds a row and returns it as one line. Missing cells become a dash.
-    pub(super) fn add(&mut self, mut row: Vec<String>) -> String {
+    /// Adds a row of dashes for a work that failed, and returns it as one line.
+    pub(super) fn add_failed(&mut self, work: String, nodes: usize) -> String {
+        self.push(vec![work, nodes.to_string()])
+    }
+
+    fn push(&mut self, mut row: Vec<String>) -> String {
         row.resize(self.header.len(), "-".to_owned());
         let line = format!("{}\n", row.join("  "));
         self.rows.push(row);
@@ -63,8 +84,9 @@ impl Table {
         if self.columns.first {
             text += "first, s: time of the first run, which compiles and tunes kernels; the median leaves it out\n";
         }
-        text += "seconds: median time; GFLOP: lower bound on matmul operations; GB: lower bound on memory traffic\n";
+        text += "time / floor: median time over the floor, which other machines can be compared by\n";
         text += "floor, s: the longer of GFLOP at the matmul rate and GB at the memory bandwidth\n\
+                 GFLOP: lower bound on matmul operations; GB: lower bound on memory traffic\n\
                  matmul, %: GFLOP per second, as a share of the matmul rate\n";
         if let Some(sharing) = self.columns.peer {
             text += &format!("~: estimated from at most {peer_patches} patches, each a whole forward pass\n");
@@ -74,24 +96,4 @@ impl Table {
         }
         text
     }
-}
-
-/// Returns our seconds, the lower bounds on operations and bytes, the floor, our time divided by
-/// the floor, and our share of the matmul rate in percent.
-fn against_floor(ours: f64, cost: Cost, rates: &Rates) -> [String; 6] {
-    let floor = cost.seconds(rates.products, rates.bandwidth);
-    let share = 100.0 * cost.operations / rates.products / ours;
-    let [operations, bytes] = [format!("{:.0}", cost.operations / 1e9), format!("{:.1}", cost.bytes / 1e9)];
-    [in_words(ours), operations, bytes, in_words(floor), format!("{:.2}", ours / floor), format!("{share:.0}")]
-}
-
-/// Returns the peer's seconds (with `~` if it ran only some of the patches), the peer's time
-/// divided by ours, and the largest difference.
-fn against_peer(ours: f64, theirs: &TimedPeer, sharing: Sharing) -> [String; 3] {
-    let mark = if theirs.stride > 1 { "~" } else { "" };
-    let compared = match sharing {
-        Sharing::Weights => format!("{:.0e}", theirs.difference),
-        Sharing::Shape => "-".to_owned(),
-    };
-    [format!("{mark}{}", in_words(theirs.seconds)), format!("{:.1}", theirs.seconds / ours), compared]
 }

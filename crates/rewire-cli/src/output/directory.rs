@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
-use rewire_store::{OutputDirectory, Record, StoreError, Waiting};
+use rewire_store::{OtherShards, OutputDirectory, Record, StoreError, Waiting};
 use serde_json::Value;
 
 use super::finished;
@@ -68,11 +68,47 @@ impl OutputArguments {
         interrupts: &Interrupts,
     ) -> anyhow::Result<OutputDirectory> {
         let directory = self.wait.take(out, results)?;
-        if !self.force {
-            finished::check(out, results, run)?;
-        }
+        self.check(out, results, run)?;
         interrupts.begin_computing(directory.traces());
         Ok(directory)
+    }
+
+    /// Refuses an output directory that holds the results of another run, unless `--force` is
+    /// given.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(crate) fn check(&self, out: &Path, results: &[&str], run: &Value) -> anyhow::Result<()> {
+        if self.force { Ok(()) } else { finished::check(out, results, run) }
+    }
+
+    /// Returns whether the output directory holds the results of this very run.
+    pub(crate) fn is_finished(&self, out: &Path, results: &[&str], run: &Value) -> bool {
+        finished::is_of(out, results, run)
+    }
+
+    /// Returns whether the results of another command may be replaced.
+    pub(crate) fn may_replace(&self) -> bool {
+        self.force
+    }
+
+    /// Locks the output directory for a table over many runs, with files of the names `results`.
+    ///
+    /// # Errors
+    /// As [`WaitArguments::take`].
+    pub(crate) fn take_table(&self, out: &Path, results: &[&str]) -> Result<OutputDirectory, StoreError> {
+        self.wait.take(out, results)
+    }
+
+    /// Returns the given flags, as words of a command line.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let flags = [(self.wait.wait, "--wait"), (self.force, "--force")];
+        flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned()).collect()
+    }
+
+    /// Returns what to do with shards of another run.
+    pub(crate) fn other_shards(&self) -> OtherShards {
+        if self.force { OtherShards::Remove } else { OtherShards::Refuse }
     }
 
     /// Opens the record of the unfinished run that `identity` describes. With `--force`, removes

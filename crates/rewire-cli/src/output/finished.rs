@@ -25,16 +25,14 @@ pub(super) fn check(directory: &Path, results: &[&str], run: &Value) -> anyhow::
     let Some(found) = results.iter().copied().find(|name| exists(name)) else { return Ok(()) };
     let path = directory.display();
     let remedy = "choose another --out, or give --force to replace them";
-    let described = std::fs::read(directory.join(DESCRIPTION)).ok();
-    let described: Value = described.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let described = description(directory);
     if !described["command"].is_array() {
         bail!(
             "{path} holds a file {found} that no rewire command describes; choose another --out, or give --force to \
              replace it"
         );
     }
-    // The same numbers can be read back differently from their text, so both are read from text.
-    let run: Value = serde_json::from_slice(&serde_json::to_vec(run)?)?;
+    let run = from_text(run)?;
     if described[RUN] == run {
         return Ok(());
     }
@@ -47,6 +45,24 @@ pub(super) fn check(directory: &Path, results: &[&str], run: &Value) -> anyhow::
         ),
         None => bail!("{path} holds the results of another run (`{command}`, finished {age}); {remedy}"),
     }
+}
+
+/// Returns whether a directory holds the files with the names `results`, and the run with the
+/// identity `run` wrote them.
+pub(super) fn is_of(directory: &Path, results: &[&str], run: &Value) -> bool {
+    let is_whole = results.iter().all(|name| directory.join(name).exists());
+    is_whole && from_text(run).is_ok_and(|run| description(directory)[RUN] == run)
+}
+
+/// Returns the contents of the description; null if there is none.
+fn description(directory: &Path) -> Value {
+    let described = std::fs::read(directory.join(DESCRIPTION)).ok();
+    described.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// Returns a value as it is read from its text: the same number can be read back differently.
+fn from_text(value: &Value) -> serde_json::Result<Value> {
+    serde_json::from_slice(&serde_json::to_vec(value)?)
 }
 
 /// Returns the command line that wrote results, in one line.
@@ -93,6 +109,11 @@ mod tests {
         // 0.1 + 0.2 is a number that a parser may round otherwise.
         let run = json!({ "command": "sweep", "metric": "kl", "tolerance": 0.1 + 0.2 });
         assert_eq!(check_with(&json!({ "command": ["sweep"], "run": run }), &run), Ok(()));
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(DESCRIPTION), json!({ "run": run }).to_string()).unwrap();
+        assert!(is_of(directory.path(), &[DESCRIPTION], &run));
+        assert!(!is_of(directory.path(), &[DESCRIPTION, "report.html"], &run));
+        assert!(!is_of(directory.path(), &[DESCRIPTION], &json!({ "command": "sweep" })));
         let empty = tempfile::tempdir().unwrap();
         check(empty.path(), &[DESCRIPTION], &run).unwrap();
     }

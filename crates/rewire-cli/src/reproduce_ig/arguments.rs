@@ -1,9 +1,9 @@
 //! The arguments of `reproduce-ig`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rewire_analysis::integrated::{Quadrature, Rule};
+use rewire_analysis::integrated::{DEFAULT_PANELS, Quadrature, Rule};
 use rewire_hooks::Head;
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use crate::arguments::{at_least_one, at_most_a_million, tolerance};
 use crate::headings::{INTEGRATED, OUTPUT, PROMPTS, WHAT};
 use crate::model::ModelArguments;
 use crate::output::OutputArguments;
+use crate::shards::choice::ShardArguments;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -51,10 +52,15 @@ pub struct Arguments {
     ///
     /// The gap is the difference between the sum of the attributions and the change of the metric.
     /// It is a share of that change or, if the change is small, of a hundredth of the terms that
-    /// cancel in it. The number of steps is doubled, up to four times, until the gap is within the
-    /// tolerance. A gap that stays larger is an error.
+    /// cancel in it. If it is larger, the line is divided into panels of --steps steps each, where
+    /// the gap arises. Layers whose gap stays larger are named in a warning, with their gaps.
     #[arg(long, default_value_t = 0.001, value_parser = tolerance, value_name = "SHARE", help_heading = INTEGRATED)]
     pub(super) tolerance: f64,
+    /// Largest number of panels into which a line is divided.
+    ///
+    /// A line then has at most --steps times this number of steps. 1 never divides a line.
+    #[arg(long, default_value_t = DEFAULT_PANELS, value_parser = at_least_one, value_name = "N", help_heading = INTEGRATED)]
+    pub(super) panels: usize,
     /// Range of the interpolation curves.
     ///
     /// 0 is the clean activation and 1 the corrupted one.
@@ -74,9 +80,16 @@ pub struct Arguments {
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) output: OutputArguments,
+    #[command(flatten)]
+    pub(crate) shard: ShardArguments,
 }
 
 impl Arguments {
+    /// Returns the output directory.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
     /// Returns the arguments that the results depend on.
     pub(super) fn describe(&self) -> Value {
         json!({
@@ -87,6 +100,7 @@ impl Arguments {
             "steps": self.steps,
             "rule": self.rule,
             "tolerance": self.tolerance,
+            "panels": self.panels,
             "range": self.range,
         })
     }

@@ -95,6 +95,7 @@ pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
     let study = found.study.as_ref().map(|study| describe(study, found));
     json!({
         "rule": arguments.rule, "steps": arguments.steps, "tolerance": arguments.tolerance,
+        "panels": arguments.panels,
         "comparisons": comparisons,
         "generated_pairs": found.averaged.as_ref().map(describe_averaged),
         "literal_sd": compared.literal_sd(),

@@ -1,6 +1,6 @@
 //! The arguments of `reproduce-ioi`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rewire_analysis::attribution::NormJacobian;
@@ -11,6 +11,7 @@ use crate::arguments::at_most_a_million;
 use crate::headings::{OUTPUT, PROMPTS, WHAT};
 use crate::model::ModelArguments;
 use crate::output::OutputArguments;
+use crate::shards::choice::ShardArguments;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -29,9 +30,9 @@ pub struct Arguments {
     /// s2-io, s1-other, io-other or abc.
     #[arg(long, default_value = "s2-io", value_name = "NAME", help_heading = PROMPTS)]
     pub(super) corruption: Corruption,
-    /// Norm before a head: exact or frozen.
+    /// Norms of a head edge: exact or frozen.
     ///
-    /// For head edges. exact differentiates the norm. frozen holds its scale constant.
+    /// For head edges. exact differentiates the norms. frozen holds their scales constant.
     #[arg(long, default_value = "exact", help_heading = WHAT)]
     pub(super) norm: NormJacobian,
     /// Directory for the results.
@@ -41,9 +42,16 @@ pub struct Arguments {
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) output: OutputArguments,
+    #[command(flatten)]
+    pub(crate) shard: ShardArguments,
 }
 
 impl Arguments {
+    /// Returns the output directory.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
     /// Returns the arguments that the results depend on.
     pub(super) fn describe(&self) -> Value {
         json!({

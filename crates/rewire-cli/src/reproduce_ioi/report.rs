@@ -16,6 +16,7 @@ use rewire_studies::ioi::HeadEffect;
 
 use super::arguments::Arguments;
 use super::shown::{Found, Set, TOP, correlation};
+use crate::edge_agreement;
 use crate::finding::{Finding, reading};
 use crate::model::Source;
 use crate::session::Session;
@@ -47,6 +48,7 @@ pub(super) fn page(
     printed(&mut page, found);
     edges::section(&mut page, source, found, &labels, arguments);
     attention::section(&mut page, found);
+    edge_agreement::add(&mut page, &found.edges, "share");
     files(&mut page);
     page
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use rewire_analysis::edges::VerifiedEdges;
 use rewire_analysis::stats::{Proportion, pearson};
 use rewire_studies::Check;
 use rewire_studies::ioi::{DIRECTIONS, Demo, Findings, HeadEffect, Noising};
@@ -19,6 +20,8 @@ pub(super) struct Found {
     pub(super) demo: Demo,
     /// The results on the demo's prompts and, if there are any, on the generated prompts.
     pub(super) sets: Vec<Set>,
+    /// Estimates of all edges and exact effects, on the demo's pairs.
+    pub(super) edges: VerifiedEdges,
     pub(super) checks: Vec<Check>,
     /// Warnings, one line each.
     pub(super) warnings: Vec<String>,

@@ -1,6 +1,7 @@
 //! The summary that the command prints.
 
 use rewire_report::agreement;
+use rewire_report::edge_agreement::{self, EdgeAgreements};
 use rewire_report::names::counted;
 use rewire_studies::Check;
 
@@ -41,6 +42,12 @@ pub(super) fn summary(session: &Session, source: &Source, found: &Found, finding
     }
     text += "\nattribution compared with exact effects on the demo's prompts, denoising (correlations have no unit)\n";
     text += &text_table(&agreement::HEADER, &agreement::rows(&found.demo.agreements));
+    let edges = EdgeAgreements::new(&found.edges);
+    text += &format!(
+        "\nestimates of edges compared with exact effects on the demo's prompts, denoising\n{}\n",
+        edges.in_words()
+    );
+    text += &text_table(&edge_agreement::HEADER, &edges.rows());
     if !found.checks.is_empty() {
         text += "\ncompared with the figures that the demo prints\n";
         text += &text_table(&Check::HEADER, &found.checks.iter().map(Check::row).collect::<Vec<_>>());

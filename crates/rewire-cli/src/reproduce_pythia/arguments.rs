@@ -10,6 +10,8 @@ use crate::arguments::{at_least_one, at_most_a_million};
 use crate::headings::{OUTPUT, PROMPTS, WHAT};
 use crate::model::ModelArguments;
 use crate::output::OutputArguments;
+use crate::shards;
+use crate::shards::choice::ShardChoice;
 
 #[derive(Args)]
 #[command(mut_arg("model", |model| model.default_value("toy-neox")))]
@@ -62,6 +64,9 @@ pub struct Arguments {
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) output: OutputArguments,
+    /// Refused with the reason, because the other long commands have this flag.
+    #[arg(long, hide = true, value_name = "K/N")]
+    shard: Option<ShardChoice>,
 }
 
 /// Smallest number of choosing or judging prompts.
@@ -79,6 +84,7 @@ fn share(text: &str) -> Result<f32, String> {
 impl Arguments {
     /// Refuses numbers of prompts that are too small, and a `--show` past the last prompt.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.shard.is_none(), shards::OF_STEPS);
         anyhow::ensure!(self.prompts > 1, "--prompts must be at least 2, because effects are means over prompts");
         for (flag, n) in [("--choose-prompts", self.choose_prompts), ("--judge-prompts", self.judge_prompts)] {
             anyhow::ensure!(

@@ -14,6 +14,8 @@ use super::arguments::Arguments;
 use super::sentences::{names, not_the_task};
 use super::shown::{Found, Step};
 use crate::model::Source;
+use crate::provenance::provenance;
+use crate::session::Session;
 
 /// Returns the notes on the tables, for effects.json.
 pub(super) fn notes(found: &Found, arguments: &Arguments) -> Value {
@@ -49,11 +51,19 @@ fn as_typed(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, |value| json!(value))
 }
 
-/// Returns circuit.json: the circuit, its shares, and all heads with a class.
-pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> Value {
+/// Returns circuit.json: the circuit, its shares, and all heads with a class. It has the command
+/// and the provenance of effects.json.
+pub(super) fn circuit(
+    session: &Session,
+    source: &Source,
+    found: &Found,
+    arguments: &Arguments,
+) -> anyhow::Result<Value> {
     let circuit = &found.circuit;
-    json!({
+    Ok(json!({
         "model": source.name,
+        "command": session.command(),
+        "provenance": provenance(session, source)?,
         "seed": arguments.seed,
         "prompts": found.data.pairs.len(),
         "choose_prompts": circuit.prompts[0],
@@ -77,7 +87,7 @@ pub(super) fn circuit(source: &Source, found: &Found, arguments: &Arguments) -> 
         "backups": found.backup.as_ref().map(backups),
         "graph": found.graph.to_json(),
         "published": published(source, circuit),
-    })
+    }))
 }
 
 /// Describes a head of the circuit: its classes, its effects in each step, and its attention.

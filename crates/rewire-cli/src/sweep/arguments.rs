@@ -5,21 +5,28 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use rewire_analysis::attribution::NormJacobian;
+use rewire_analysis::edges::{Edge, EdgeEstimate, EdgeGraph, GradientsAt};
 use rewire_analysis::node::{By, NodeKind};
+use rewire_analysis::patching::Verify;
 use rewire_analysis::run::{Direction, Scale};
-use rewire_model::FinalNormGain;
+use rewire_model::{BackwardRule, FinalNormGain, TransformerConfig};
 use rewire_tasks::{AnswerTokens, MetricPosition, PairsFile, PairsFileError, PromptPairs};
 
-use super::choices::{AlignName, ByName, GainName, MethodName, MetricName, NodeName};
+use super::choices::{AlignName, ByName, GainName, MethodName, MetricName, NodeName, verify};
+use super::edges::EdgeArguments;
+use super::estimator::{EstimatorArguments, OnlyKinds};
 use super::intervene::{AblationArguments, IntegralArguments, MeanArguments};
 use super::paths::PathArguments;
 use super::single::{SingleNode, SingleNodes};
 use crate::arguments::at_least_one;
 use crate::compute::NumberArguments;
+use crate::device::Device;
 use crate::headings::{ATTRIBUTION, COMPUTE, LOGIT_ATTRIBUTION, OUTPUT, UNCERTAINTY, WHAT};
 use crate::model::{ModelArguments, Source};
 use crate::output::OutputArguments;
 use crate::pairs_file::PairsFileArguments;
+use crate::shards::choice::ShardArguments;
+use crate::shards::choice::ShardChoice;
 
 /// Examples of the three most frequent sweeps.
 const EXAMPLES: &str = "\
@@ -54,9 +61,10 @@ pub struct Arguments {
     /// Kinds of nodes, or nodes: head_z:L3H7.
     ///
     /// Kinds: resid_pre resid_mid resid_post attn_out mlp_out head_q head_k head_v head_z
-    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges.
-    /// Single nodes: head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a
-    /// position.
+    /// head_result head_pattern mlp_post; with --method attribution-patching also head_edges;
+    /// alone, edges: every edge from the input, a head or an MLP to a later head, MLP or the
+    /// logits. Single edges, in quotes: 'a5.h9->a8.h6<v>,input->m7,m3->logits'. Single nodes:
+    /// head_z:L3H7 mlp_out:L2 mlp_post:L1N17, with @N, @end or @marked for a position.
     #[arg(long, value_delimiter = ',', default_value = "head_z", value_name = "NODES", help_heading = WHAT)]
     pub(super) nodes: Vec<NodeName>,
     /// Positions: all, position, cell or marked.
@@ -113,16 +121,32 @@ pub struct Arguments {
     /// Tables get a leading axis, the prompt.
     #[arg(long, help_heading = WHAT)]
     pub(super) per_prompt: bool,
-    /// Also patch the K nodes of largest attribution exactly.
+    /// Also patch the K nodes or edges of largest attribution exactly, or all.
     ///
-    /// Reports how many nodes were skipped. Needs --method attribution-patching.
-    #[arg(long, value_name = "K", value_parser = at_least_one, help_heading = ATTRIBUTION)]
-    pub(super) verify: Option<usize>,
-    /// Norm before a head: exact or frozen.
+    /// Reports how many were skipped. With --nodes edges, compares the estimates of the literature
+    /// with the exact effects, and patches the K largest of each. Needs --method
+    /// attribution-patching.
+    #[arg(long, value_name = "K|all", value_parser = verify, help_heading = ATTRIBUTION)]
+    pub(super) verify: Option<Verify>,
+    /// Backward rule of the estimates: gradient, relp or gim.
     ///
-    /// For --nodes head_edges. exact differentiates the norm. frozen holds its scale constant.
-    #[arg(long, default_value = "exact", help_heading = ATTRIBUTION)]
-    pub(super) norm: NormJacobian,
+    /// relp and gim pass back other numbers than the gradient, at the same cost. relp holds the
+    /// scales of norms constant, takes the ratio a(x) / x for the slope of an activation function,
+    /// and halves the gradient of a gated product. gim holds the scales, halves gated products,
+    /// takes the slope of the softmax at temperature 2, and scales the gradients of queries, keys
+    /// and values. Needs --method attribution-patching.
+    #[arg(long, default_value_t, value_name = "RULE", help_heading = ATTRIBUTION)]
+    pub(super) backward: BackwardRule,
+    /// Norms of a head edge: exact or frozen [default: exact].
+    ///
+    /// For --nodes head_edges. exact differentiates the norms. frozen holds their scales constant,
+    /// as --backward relp and gim always do.
+    #[arg(long, help_heading = ATTRIBUTION)]
+    norm: Option<NormJacobian>,
+    #[command(flatten)]
+    pub(super) estimator: EstimatorArguments,
+    #[command(flatten)]
+    pub(super) edges: EdgeArguments,
     /// Final norm's gain: applied or left-out [default: applied].
     ///
     /// For unprocessed weights: multiply the contributions by the gain (applied), or do not
@@ -140,16 +164,17 @@ pub struct Arguments {
     pub(super) means: MeanArguments,
     /// Add standard errors, intervals and p-values to the tables.
     ///
-    /// Each table of mean effects except head_edges gets the standard error, the interval and the
-    /// family-wise p-value. The interval is the 95% bootstrap interval, or the range if there are
-    /// fewer than five clusters. A cluster is a pair, its mirror and their repeats; it counts once.
+    /// Each table of mean effects except head_edges and edges gets the standard error, the interval
+    /// and the family-wise p-value. The interval is the 95% bootstrap interval, or the range if
+    /// there are fewer than five clusters. A cluster is a pair, its mirror and their repeats; it
+    /// counts once.
     #[arg(long, conflicts_with = "per_prompt", help_heading = UNCERTAINTY)]
     pub(super) intervals: bool,
     /// Seed of the bootstrap and of the sign flips.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = UNCERTAINTY)]
     pub(super) seed: u64,
     #[command(flatten)]
-    pub(super) model: ModelArguments,
+    pub(crate) model: ModelArguments,
     #[command(flatten)]
     pub(super) numbers: NumberArguments,
     /// Prompt pairs held in memory at once.
@@ -164,6 +189,8 @@ pub struct Arguments {
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) output: OutputArguments,
+    #[command(flatten)]
+    shards: ShardArguments,
 }
 
 impl Arguments {
@@ -185,6 +212,9 @@ impl Arguments {
         }
         if let Some(single) = self.single()? {
             nodes = single.kinds();
+        }
+        if self.wants_edges() {
+            self.check_edges()?;
         }
         self.check(&nodes)?;
         Ok(nodes)
@@ -225,7 +255,7 @@ impl Arguments {
         if self.verify.is_some() && self.method != MethodName::AttributionPatching {
             bail!("--verify needs --method attribution-patching, which ranks the nodes to patch");
         }
-        if self.verify.is_some() && nodes.is_empty() {
+        if self.verify.is_some() && nodes.is_empty() && !self.wants_edges() {
             bail!("--verify patches nodes, and head_edges are not nodes; add a kind of node to --nodes");
         }
         let of_clean_run = matches!(
@@ -255,20 +285,82 @@ impl Arguments {
                 self.metric.name()
             );
         }
+        if self.edges.integrate.is_some() && !(self.wants_edges() && self.method == MethodName::AttributionPatching) {
+            bail!("--integrate needs --nodes edges --method attribution-patching");
+        }
+        self.edges.check_circuits(self.nodes.contains(&NodeName::Edges))?;
         if self.final_norm_gain.is_some() && self.method != MethodName::LogitAttribution {
             bail!("--final-norm-gain needs --method logit-attribution");
         }
-        if matches!(self.norm, NormJacobian::Frozen) && !self.wants_paths() {
+        if self.norm == Some(NormJacobian::Frozen) && !self.wants_paths() {
             bail!("--norm frozen needs --nodes head_edges");
         }
-        if nodes.is_empty() && self.by.division() != By::All {
+        self.check_backward()?;
+        if nodes.is_empty() && !self.wants_edges() && self.by.division() != By::All {
             bail!("--by divides nodes, and head_edges are not nodes; remove --by");
         }
         self.check_align()?;
+        self.estimator.check((self.method, self.backward), nodes, self.only_kinds(), self.verify)?;
         self.paths.check(self.method)?;
-        self.integral.check(self.method)?;
+        self.integral.check(self.method, self.edges.integrate)?;
         self.ablation.check(self.method)?;
         self.means.check(self.wants_mean())?;
+        Ok(())
+    }
+
+    /// Refuses a backward rule that the method does not take, and flags that contradict the rule.
+    fn check_backward(&self) -> anyhow::Result<()> {
+        let rule = self.backward;
+        if rule == BackwardRule::Gradient {
+            return Ok(());
+        }
+        if self.method == MethodName::IntegratedGradients {
+            bail!(
+                "--backward {rule} does not go with --method integrated-gradients: its attributions would not sum to \
+                 the change of the metric; use --nodes edges --method attribution-patching --integrate inputs"
+            );
+        }
+        if self.method != MethodName::AttributionPatching {
+            bail!("--backward {rule} needs --method attribution-patching, which has a backward pass");
+        }
+        if self.norm == Some(NormJacobian::Exact) {
+            bail!("--backward {rule} holds the scales of norms constant; remove --norm exact");
+        }
+        Ok(())
+    }
+
+    /// Returns whether `--nodes` names kinds of nodes alone.
+    fn only_kinds(&self) -> OnlyKinds {
+        let of_name = |name: &NodeName| match name {
+            NodeName::Component(_) => None,
+            NodeName::Single(_) => Some("names of single nodes"),
+            NodeName::HeadEdges => Some("head_edges"),
+            NodeName::Edges | NodeName::Edge(_) => Some("edges"),
+        };
+        self.nodes.iter().find_map(of_name).map_or(OnlyKinds::Yes, OnlyKinds::No)
+    }
+
+    /// Refuses flags that a sweep of all edges does not take.
+    fn check_edges(&self) -> anyhow::Result<()> {
+        let is_edge = |name: &NodeName| matches!(name, NodeName::Edges | NodeName::Edge(_));
+        if !self.nodes.iter().all(is_edge) {
+            bail!("--nodes names edges and nodes; sweep them with two commands");
+        }
+        if let (Some(edge), true) = (self.chosen_edges().first(), self.nodes.contains(&NodeName::Edges)) {
+            bail!("--nodes names all edges and the edge {edge}; remove one of the two");
+        }
+        if ![MethodName::ActivationPatching, MethodName::AttributionPatching].contains(&self.method) {
+            bail!("--nodes edges needs --method activation-patching or attribution-patching");
+        }
+        if let (Some(_), Some(edge)) = (self.verify, self.chosen_edges().first()) {
+            bail!("--verify ranks all edges, and {edge} is one edge; use --nodes edges, or remove --verify");
+        }
+        if self.by.division() != By::All {
+            bail!("--by divides nodes, and edges are not nodes; remove --by");
+        }
+        if self.intervals {
+            bail!("--intervals does not go with --nodes edges; use --per-prompt for the effects of each prompt");
+        }
         Ok(())
     }
 
@@ -343,6 +435,42 @@ impl Arguments {
         }
     }
 
+    /// Refuses a combination of flags that no pairs and no model make right.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub(crate) fn check_flags(&self) -> anyhow::Result<()> {
+        self.kinds().map(|_| ())
+    }
+
+    /// Returns the choice of a shard, if `--shard` gives one.
+    pub(crate) fn shard(&self) -> Option<ShardChoice> {
+        self.shards.shard
+    }
+
+    /// Returns the output directory.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Returns how the norms of head edges are differentiated.
+    pub(super) fn norm(&self) -> NormJacobian {
+        self.norm.unwrap_or(NormJacobian::of_rule(self.backward))
+    }
+
+    /// Replaces the pairs, the model and the device, as far as others are given.
+    pub(crate) fn replace_inputs(&mut self, pairs: Option<&Path>, model: Option<&str>, device: Option<Device>) {
+        if let Some(pairs) = pairs {
+            self.file.pairs = pairs.into();
+        }
+        if let Some(model) = model {
+            model.clone_into(&mut self.model.model);
+        }
+        if let Some(device) = device {
+            self.model.device = device;
+        }
+    }
+
     /// Returns the scale of effects.
     pub(super) fn scale(&self) -> Scale {
         match self.metric {
@@ -375,6 +503,46 @@ impl Arguments {
                 Ok(prompts)
             }
         }
+    }
+
+    /// Returns whether the sweep is one of edges.
+    pub(super) fn wants_edges(&self) -> bool {
+        self.nodes.iter().any(|name| matches!(name, NodeName::Edges | NodeName::Edge(_)))
+    }
+
+    /// Returns the estimates of edges that `--verify` compares: first that of these flags, then
+    /// those of the literature. At the minimum of KL, only gradients along a line are not 0.
+    pub(super) fn estimates_of_edges(&self) -> Vec<EdgeEstimate> {
+        let own = EdgeEstimate::new(self.edges.gradients(&self.integral), self.backward);
+        let mut others = EdgeEstimate::of_literature(self.integral.line_of_edges());
+        others.retain(|other| {
+            let vanishes = self.metric == MetricName::Kl && other.at == GradientsAt::Base;
+            !vanishes && (other.at, other.backward) != (own.at, own.backward)
+        });
+        [vec![own], others].concat()
+    }
+
+    /// Returns the edges that `--nodes` names. Empty in a sweep of all edges.
+    pub(super) fn chosen_edges(&self) -> Vec<Edge> {
+        let edge = |name: &NodeName| match name {
+            NodeName::Edge(edge) => Some(*edge),
+            _ => None,
+        };
+        self.nodes.iter().filter_map(edge).collect()
+    }
+
+    /// Refuses an edge that the model lacks.
+    pub(super) fn check_edges_of(&self, config: &TransformerConfig) -> anyhow::Result<()> {
+        let graph = EdgeGraph::new(config);
+        for edge in self.chosen_edges() {
+            graph.place(&edge).with_context(|| {
+                format!(
+                    "cannot sweep the edge {edge} of --nodes: the model has {} layers of {} heads",
+                    config.n_layers, config.n_heads
+                )
+            })?;
+        }
+        Ok(())
     }
 
     /// Returns whether head edges are estimated.

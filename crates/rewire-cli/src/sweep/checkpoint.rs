@@ -3,14 +3,15 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rewire_analysis::run::{Checkpoint, WorkId};
-use rewire_store::{Key, Record, StoreError};
+use rewire_analysis::run::{Checkpoint, PlannedWork, WorkId};
+use rewire_store::{Record, StoreError};
 
 use crate::interrupt::{Interrupts, Passes};
 use crate::output::print;
+use crate::pass_key::key;
 
 /// A checkpoint in a record of the sweep's output directory. It stops the sweep after Ctrl-C.
-pub(super) struct SweepCheckpoint<'d> {
+pub(crate) struct SweepCheckpoint<'d> {
     record: Record<'d>,
     interrupts: &'d Interrupts,
     /// Number of passes that earlier runs finished, among the announced passes.
@@ -19,12 +20,12 @@ pub(super) struct SweepCheckpoint<'d> {
 
 impl<'d> SweepCheckpoint<'d> {
     /// Returns the checkpoint in a record.
-    pub(super) fn new(record: Record<'d>, interrupts: &'d Interrupts) -> Self {
+    pub(crate) fn new(record: Record<'d>, interrupts: &'d Interrupts) -> Self {
         Self { record, interrupts, found: AtomicUsize::new(0) }
     }
 
     /// Removes the record, if it exists.
-    pub(super) fn remove(self) -> Result<(), StoreError> {
+    pub(crate) fn remove(self) -> Result<(), StoreError> {
         self.record.remove()
     }
 }
@@ -32,9 +33,9 @@ impl<'d> SweepCheckpoint<'d> {
 impl Checkpoint for SweepCheckpoint<'_> {
     /// Announces the passes. Prints how many of all passes earlier runs finished, once their last
     /// one is among the announced passes.
-    fn begin(&self, passes: &dyn Fn() -> Vec<WorkId>) {
+    fn begin(&self, passes: &dyn Fn() -> Vec<PlannedWork>) {
         let passes = passes();
-        let done = passes.iter().filter(|pass| self.record.has(key(**pass))).count();
+        let done = passes.iter().filter(|pass| self.record.has(key(pass.id))).count();
         let Passes { of, .. } = self.interrupts.announce(Passes { done, of: passes.len() });
         let found = self.found.fetch_add(done, Ordering::Relaxed) + done;
         if done > 0 && found == self.record.finished() {
@@ -52,8 +53,4 @@ impl Checkpoint for SweepCheckpoint<'_> {
         self.record.store(key(pass), numbers).map_err(io::Error::other)?;
         self.interrupts.finish_pass().map_err(io::Error::other)
     }
-}
-
-fn key(pass: WorkId) -> Key {
-    Key { portion: pass.batch, number: pass.number, plan: pass.plan }
 }

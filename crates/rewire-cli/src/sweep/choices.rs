@@ -6,7 +6,9 @@ use std::str::FromStr;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::ValueEnum;
+use rewire_analysis::edges::{Edge, ParseEdgeError};
 use rewire_analysis::node::{By, Component, Node};
+use rewire_analysis::patching::Verify;
 use rewire_analysis::run::clean_logits_at;
 use rewire_input::{cut, did_you_mean};
 use rewire_model::Transformer;
@@ -16,6 +18,7 @@ use rewire_tasks::{
 };
 
 use super::single::SingleNode;
+use crate::arguments::at_least_one;
 
 /// A kind of node or a single node, as `--nodes` names it.
 #[derive(Clone, PartialEq)]
@@ -23,6 +26,8 @@ pub(super) enum NodeName {
     Component(Component),
     Single(SingleNode),
     HeadEdges,
+    Edges,
+    Edge(Edge),
 }
 
 impl FromStr for NodeName {
@@ -35,6 +40,12 @@ impl FromStr for NodeName {
         }
         if ["head_edges", "head_paths"].contains(&name.to_ascii_lowercase().replace('-', "_").as_str()) {
             return Ok(NodeName::HeadEdges);
+        }
+        if name.eq_ignore_ascii_case("edges") {
+            return Ok(NodeName::Edges);
+        }
+        if name.contains("->") {
+            return name.parse().map(NodeName::Edge).map_err(|error: ParseEdgeError| error.to_string());
         }
         if let Ok(component) = name.parse() {
             return Ok(NodeName::Component(component));
@@ -56,7 +67,7 @@ impl FromStr for NodeName {
 /// Returns the error for a kind of node that does not exist.
 fn unknown_kind(kind: &str) -> String {
     let mut names: Vec<String> = Component::all().map(|component| component.to_string()).collect();
-    names.push("head_edges".to_owned());
+    names.extend(["head_edges", "edges"].map(str::to_owned));
     format!(
         "unknown node kind `{}`; use one of {}, or a single node, such as head_z:L3H7 or mlp_out:L2{}",
         cut(kind),
@@ -71,6 +82,8 @@ impl fmt::Display for NodeName {
             NodeName::Component(component) => write!(f, "{component}"),
             NodeName::Single(node) => write!(f, "{node}"),
             NodeName::HeadEdges => f.write_str("head_edges"),
+            NodeName::Edges => f.write_str("edges"),
+            NodeName::Edge(edge) => write!(f, "{edge}"),
         }
     }
 }
@@ -91,6 +104,21 @@ impl MethodName {
     pub(super) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
+}
+
+/// Parses the nodes that `--verify` patches: a number of them, or all.
+pub(super) fn verify(text: &str) -> Result<Verify, String> {
+    match text {
+        "all" => Ok(Verify::All),
+        text => at_least_one(text).map(Verify::Largest).map_err(|error| format!("{error}; give a number or `all`")),
+    }
+}
+
+/// What moves along the line of edge attribution, as `--integrate` names it.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(super) enum IntegrateName {
+    Inputs,
+    Activations,
 }
 
 /// The positions of a node, as `--by` names them.
@@ -137,7 +165,7 @@ pub(super) enum GainName {
 
 /// A metric, as `--metric` names it.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub(super) enum MetricName {
+pub(crate) enum MetricName {
     #[value(alias = "logit-diff-normalised")]
     LogitDiffNormalized,
     LogitDiff,
@@ -150,12 +178,12 @@ pub(super) enum MetricName {
 
 impl MetricName {
     /// Returns the name on the command line.
-    pub(super) fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// Returns how the answers of the pairs are read, unless `--answers` says it.
-    pub(super) fn answers(self) -> AnswerTokens {
+    pub(crate) fn answers(self) -> AnswerTokens {
         match self {
             MetricName::LogProb => AnswerTokens::Whole,
             _ => AnswerTokens::Single,
@@ -165,7 +193,7 @@ impl MetricName {
     /// Returns the metric for these pairs, at one position of each prompt; `log-prob` has its own
     /// positions. `kl` compares with the clean run, which this computes in batches of
     /// `prompt_batch` prompts.
-    pub(super) fn metric<B: AutodiffBackend>(
+    pub(crate) fn metric<B: AutodiffBackend>(
         self,
         model: &Transformer<B>,
         pairs: &PromptPairs,

@@ -1,6 +1,7 @@
-//! Warnings about the baselines of a sweep: a clean metric that is not above the corrupted one, and
-//! a difference between the two that is small beside its spread.
+//! Warnings about the baselines of a sweep: a clean metric that is not above the corrupted one, a
+//! difference between the two that is small beside its spread, and logits before a bound on them.
 
+use rewire_analysis::heads::LOGIT_DIFF_BEFORE_CAP;
 use rewire_analysis::stats::{Span, SpanVerdict};
 use rewire_analysis::{Baselines, Outcome, run::Scale};
 
@@ -18,6 +19,15 @@ pub(super) fn of_baselines(outcome: &Outcome) -> Vec<String> {
     let is_known = span.mean <= 0.0 || outcome.scale == Scale::Normalized;
     let is_small = if is_known { None } else { small_span(outcome.metric, span) };
     not_above(outcome.metric, &outcome.baselines).into_iter().chain(is_small).collect()
+}
+
+/// Returns a warning if logit attribution gives logits before the model's bound on them.
+pub(super) fn of_cap(outcome: &Outcome) -> Option<String> {
+    (outcome.metric == LOGIT_DIFF_BEFORE_CAP).then(|| {
+        "the model bounds its logits (`final_logit_softcapping`); contributions and baselines are logits before this \
+         bound, because only these are sums of contributions"
+            .to_owned()
+    })
 }
 
 /// Returns a warning if the mean metric is not above the mean on the corrupted prompts, or if the

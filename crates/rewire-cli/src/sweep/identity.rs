@@ -1,5 +1,6 @@
 //! The identity of a sweep: everything that its passes, and its results, depend on.
 
+use rewire_analysis::patching::Verify;
 use rewire_store::sha256;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ pub(super) fn identity(
     arguments: &Arguments,
     session: &Session,
     source: &Source,
-    Inputs { pairs, nodes, single, reference }: Inputs,
+    Inputs { pairs, nodes, single, reference, .. }: Inputs,
 ) -> anyhow::Result<Value> {
     let prompts: Vec<_> =
         pairs.pairs().iter().map(|p| (&p.clean, &p.corrupted, &p.answers, &p.wrong_answers)).collect();
@@ -38,11 +39,18 @@ pub(super) fn identity(
         "ablation": arguments.ablation.describe(),
         "mean over": arguments.means.describe(),
         "reference": hash(&reference)?,
-        "norm": arguments.norm,
+        "norm": arguments.norm(),
+        "backward": arguments.backward,
         "final norm gain": format!("{:?}", arguments.final_norm_gain()),
         "prompts kept apart": arguments.per_prompt,
         "head edges": arguments.wants_paths(),
-        "verified": arguments.verify,
+        "edges": arguments.wants_edges().then(|| arguments.edges.describe(&arguments.integral)),
+        "chosen edges": arguments.chosen_edges().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "verified": arguments.verify.map(|verify| match verify {
+            Verify::Largest(k) => json!(k),
+            Verify::All => json!("all"),
+        }),
+        "estimates": arguments.estimator.describe(),
         "direction": arguments.direction(),
         "positions counted from": arguments.align.name(),
         "metric": arguments.metric.name(),
@@ -57,6 +65,9 @@ pub(super) fn of_results(identity: &Value, arguments: &Arguments) -> Value {
     let mut run = identity.clone();
     run["command"] = json!("sweep");
     run["intervals"] = json!(arguments.intervals);
+    if arguments.edges.circuits.is_some() {
+        run["circuits"] = arguments.edges.describe_circuits();
+    }
     run["seed"] = json!(arguments.seed);
     run
 }

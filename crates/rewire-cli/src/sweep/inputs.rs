@@ -1,5 +1,6 @@
 //! The inputs of a sweep.
 
+use rewire_analysis::edges::Edge;
 use rewire_analysis::node::NodeKind;
 use rewire_tasks::PromptPairs;
 
@@ -14,6 +15,8 @@ pub(super) struct Inputs<'a> {
     pub(super) nodes: &'a [NodeKind],
     /// The single nodes to patch, in place of all nodes of the kinds.
     pub(super) single: Option<&'a SingleNodes>,
+    /// The edges to patch, in place of all edges.
+    pub(super) edges: Option<&'a [Edge]>,
     /// The prompts that means are taken over; empty if no mean is used.
     pub(super) reference: &'a [Vec<u32>],
 }

@@ -14,7 +14,7 @@ use rewire_input::did_you_mean;
 use rewire_model::Transformer;
 use serde_json::{Value, json};
 
-use super::choices::MethodName;
+use super::choices::{IntegrateName, MethodName};
 use crate::activations_file::{self, read_activations};
 use crate::arguments::{at_least_one, tolerance};
 use crate::compute::NumberArguments;
@@ -32,20 +32,21 @@ pub(super) struct IntegralArguments {
     baseline: Option<Baseline>,
     /// Number of quadrature steps [default: 50].
     ///
-    /// Needs --method integrated-gradients.
+    /// With --integrate, the default is 5. Needs --method integrated-gradients, or --integrate.
     #[arg(long, value_parser = at_least_one, value_name = "N", help_heading = INTEGRATED)]
     steps: Option<usize>,
     /// Quadrature rule [default: gauss-legendre].
     ///
-    /// gauss-legendre, riemann-left, riemann-right, riemann-middle or trapezoid. Needs --method
-    /// integrated-gradients.
+    /// gauss-legendre, riemann-left, riemann-right, riemann-middle or trapezoid. With --integrate,
+    /// the default is riemann-right. Needs --method integrated-gradients, or --integrate.
     #[arg(long, help_heading = INTEGRATED)]
     rule: Option<Rule>,
     /// Largest completeness gap, as a share [default: 0.01].
     ///
     /// The gap is the difference between the sum of attributions and the change of the metric,
-    /// relative to the change plus a hundredth of the terms that cancel in it. The steps are
-    /// doubled until the gap is smaller; a gap that stays larger is an error. With --dtype bf16 or
+    /// relative to the change plus a hundredth of the terms that cancel in it. If it
+    /// is larger, the line is divided into up to 64 panels of --steps steps each, where the gap
+    /// arises; a gap that stays larger is an error. With --dtype bf16 or
     /// --tf32, the default is 0.1. Needs --method integrated-gradients.
     #[arg(long, value_parser = tolerance, value_name = "SHARE", help_heading = INTEGRATED)]
     tolerance: Option<f64>,
@@ -129,19 +130,30 @@ enum MeanName {
 }
 
 impl IntegralArguments {
-    /// Refuses these flags if the method does not take them.
-    pub(super) fn check(&self, method: MethodName) -> anyhow::Result<()> {
+    /// Refuses these flags if the method does not take them. `integrate` moves along a line of
+    /// edges.
+    pub(super) fn check(&self, method: MethodName, integrate: Option<IntegrateName>) -> anyhow::Result<()> {
+        if method == MethodName::IntegratedGradients {
+            return Ok(());
+        }
         let given = [
             ("--baseline", self.baseline.is_some()),
-            ("--steps", self.steps.is_some()),
-            ("--rule", self.rule.is_some()),
             ("--tolerance", self.tolerance.is_some()),
             ("--line", self.line.is_some()),
         ];
-        if let Some((flag, _)) = given.iter().find(|(_, given)| *given && method != MethodName::IntegratedGradients) {
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
             bail!("{flag} needs --method integrated-gradients");
         }
-        Ok(())
+        let line = [("--steps", self.steps.is_some()), ("--rule", self.rule.is_some())];
+        match line.iter().find(|(_, given)| *given && integrate.is_none()) {
+            Some((flag, _)) => bail!("{flag} needs --method integrated-gradients, or --integrate"),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the line along which the gradients of edges are averaged.
+    pub(super) fn line_of_edges(&self) -> Quadrature {
+        Quadrature { rule: self.rule.unwrap_or(Rule::RiemannRight), steps: self.steps.unwrap_or(5) }
     }
 
     pub(super) fn wants_mean(&self) -> bool {

@@ -10,7 +10,7 @@ use rewire_analysis::node::NodeKind;
 use rewire_analysis::patching::NodeList;
 use rewire_analysis::path::{FreezePolicy, ParseReceiverError, Receiver, path_patch_groups, path_patching};
 use rewire_analysis::run::{Direction, Execution, Question};
-use rewire_analysis::{Method, Outcome};
+use rewire_analysis::{AnalysisError, Method, Outcome};
 use rewire_input::{cut, most_similar};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{BuiltinMetric, PromptPairs};
@@ -165,6 +165,7 @@ impl PathArguments {
         let mut unreached = Vec::new();
         let mut names = Vec::new();
         let mut outcome: Option<Outcome> = None;
+        let mut is_complete = true;
         for set in sets {
             let receivers =
                 set.iter().map(|name| name.receiver(pairs, model.config())).collect::<anyhow::Result<Vec<_>>>()?;
@@ -172,16 +173,23 @@ impl PathArguments {
             {
                 bail!("--receivers names {} twice; remove one", set[i]);
             }
-            let (found, missed) = match senders {
+            let found = match senders {
                 Senders::Kinds(kinds) => {
-                    let found = path_patching(model, question, kinds, &receivers, policy, direction, execution)?;
-                    (found.outcome, found.unreached)
+                    path_patching(model, question, kinds, &receivers, policy, direction, execution)
+                        .map(|found| (found.outcome, found.unreached))
                 }
                 Senders::List(list) => {
-                    let groups = list.groups(pairs);
-                    let found = path_patch_groups(model, question, &groups, &receivers, policy, direction, execution)?;
-                    (list.outcome(Method::PathPatching, found.outcome, pairs), found.unreached)
+                    path_patch_groups(model, question, &list.groups(pairs), &receivers, policy, direction, execution)
+                        .map(|found| (list.outcome(Method::PathPatching, found.outcome, pairs), found.unreached))
                 }
+            };
+            let (found, missed) = match found {
+                // A shard also computes its passes for the other receivers.
+                Err(AnalysisError::PassesLeft) => {
+                    is_complete = false;
+                    continue;
+                }
+                found => found?,
             };
             let missed = set.iter().zip(&receivers).filter(|(_, receiver)| missed.contains(receiver));
             unreached.extend(missed.map(|(name, _)| name.to_string()));
@@ -193,6 +201,9 @@ impl PathArguments {
                 Some(outcome) => outcome.effects.extend(found.effects),
                 None => outcome = Some(found),
             }
+        }
+        if !is_complete {
+            return Err(AnalysisError::PassesLeft.into());
         }
         let Some(outcome) = outcome else { bail!("there are no receivers; give --receivers") };
         Ok(Findings { names, unreached, ..Findings::of(outcome) })

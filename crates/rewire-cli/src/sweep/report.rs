@@ -5,6 +5,7 @@ mod maps;
 
 use ndarray::Axis;
 use rewire_analysis::attribution::EdgeAttribution;
+use rewire_analysis::edges::EdgeEffects;
 use rewire_analysis::patching::Screened;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::NodeError;
@@ -13,14 +14,18 @@ use rewire_report::Page;
 use rewire_report::charts::{self, HeatMapLabels, Meaning, Point, Support};
 use rewire_report::names::{self, INPUTS, counted};
 use rewire_report::numbers::number;
-use rewire_report::{Certainty, agreement, head_edges, noise, screening, units};
+use rewire_report::{Certainty, agreement, edges, head_edges, noise, screening, units};
 use rewire_tasks::PromptPairs;
 
 use super::arguments::Arguments;
 use super::findings::Findings;
 use super::paths;
-use super::results::{COMPLETENESS, agreements, completeness_rows, marked_text, short_unit, top_table};
+use super::results::{
+    COMPLETENESS, agreements, by_estimator, by_rule, completeness_rows, marked_text, short_unit, top_table,
+};
 use super::shortened::{self, Shortened};
+use crate::circuit::curve_rows;
+use crate::edge_agreement;
 use crate::model::Source;
 use crate::notices::new_page;
 use crate::session::Session;
@@ -41,9 +46,10 @@ pub(super) fn page(
 ) -> Page {
     let outcome = &found.outcome;
     let subtitle = format!(
-        "{} · {}{} · {} · {} · {} · {}, {}",
+        "{} · {}{}{} · {} · {} · {} · {}, {}",
         source.name,
         outcome.method,
+        by_estimator(found.estimator) + &by_rule(arguments),
         arguments.paths.held(outcome.method),
         counted(pairs.len(), "pair"),
         outcome.direction,
@@ -53,16 +59,22 @@ pub(super) fn page(
     );
     let mut page = new_page("Sweep", &subtitle, session, &found.warnings);
     finding::add(&mut page, found, pairs, arguments);
-    how_to_read(&mut page, outcome, source);
+    how_to_read(&mut page, found, source);
     baselines(&mut page, found);
     if let Some(marked) = marked_text(pairs, arguments) {
         page.text(&marked);
     }
-    if let Some(screened) = &found.screened {
+    if let Some(screened) = &found.compared() {
         screened_nodes(&mut page, screened, found, pairs);
     }
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
         page.section(name, &lead(outcome, name, arguments));
+        if found.estimator.is_unsigned() {
+            page.text(
+                "The estimates are sizes without a sign: mean absolute values over backward passes that each drop one \
+                 layer (GradDrop). The exact effects of verified nodes have a sign.",
+            );
+        }
         let shown = arguments.intervals.then_some(certainty);
         let note = names::positions_note_of(effects.align, pairs).filter(|_| effects.prompts_by_position().is_some());
         note.iter().for_each(|note| page.text(note));
@@ -70,14 +82,38 @@ pub(super) fn page(
             page.text(&noise::all_below(noise::floor(outcome)));
             continue;
         }
-        maps::add(&mut page, name, effects, shown, Meaning::of(outcome), pairs);
+        maps::add(&mut page, name, effects, shown, found.meaning(), pairs);
         top_nodes(&mut page, outcome, effects, certainty, pairs);
     }
     if !found.completeness.is_empty() {
         completeness(&mut page, found);
     }
-    if let Some(edges) = &found.paths {
-        head_edges(&mut page, edges, outcome, pairs);
+    if let Some(paths) = &found.paths {
+        head_edges(&mut page, paths, outcome, pairs);
+    }
+    if let Some(edges) = &found.edges {
+        all_edges(&mut page, edges, outcome);
+    }
+    if let Some(verified) = &found.verified_edges {
+        edge_agreement::add(&mut page, verified, short_unit(outcome));
+    }
+    if let Some(chosen) = &found.chosen {
+        page.section(
+            "edges",
+            "Effect of each edge that was named: the output of one component (the writer), taken from the other run in \
+             the input of one later component (the reader) alone.",
+        );
+        page.table(&["edge", &format!("effect ({})", found.meaning().unit)], chosen.rows());
+    }
+    if let Some(judged) = &found.circuits {
+        page.section(
+            "Circuits of the best edges",
+            "The share of the behavior that circuits of the best edges keep, if every other edge carries the \
+             corrupted prompt. 1 is the model, 0 the corrupted run. CPR is the area under the curve; CMD is the area \
+             of its distance from 1. The last column chooses on one half of the prompts and judges on the other.",
+        );
+        page.chart(curve_rows::chart(judged));
+        page.table(&curve_rows::HEADER, curve_rows::rows(judged));
     }
     if let Some(shortened) = &found.shortened {
         against_float32(&mut page, shortened, arguments);
@@ -86,8 +122,8 @@ pub(super) fn page(
 }
 
 /// Adds the meaning of the numbers and of the colors.
-fn how_to_read(page: &mut Page, outcome: &Outcome, source: &Source) {
-    let meaning = Meaning::of(outcome);
+fn how_to_read(page: &mut Page, found: &Findings, source: &Source) {
+    let meaning = found.meaning();
     page.section("How to read this", &format!("The unit of the effects is this: {}.", meaning.unit));
     let sign = match meaning.support {
         Support::Above => "an effect above 0",
@@ -144,6 +180,9 @@ fn screened_nodes(page: &mut Page, screened: &Screened, found: &Findings, pairs:
         "Attribution ranked all nodes. The nodes of largest attribution were patched exactly.",
     );
     page.text(&screening::in_words(screened, pairs));
+    if let Some(bound) = &found.bound {
+        page.text(&screening::bound_in_words(screened, bound, pairs));
+    }
     page.table(&screening::HEADER, screening::rows(screened, pairs, 50));
     let agreements = agreements(found);
     page.text("Attribution compared with the exact effects of the verified nodes (all nodes, if none was skipped):");
@@ -183,9 +222,11 @@ fn lead(outcome: &Outcome, name: &str, arguments: &Arguments) -> String {
         }
         Method::PathPatching => format!("{unit} Only along the paths to {}.", arguments.paths.named(name)),
         Method::LogitAttribution => {
-            "The direct contribution of each node to the logit difference, in logits. For the residual stream, the \
-             logit difference of the stream at that layer. Mean over prompts."
-                .to_owned()
+            format!(
+                "The direct contribution of each node to the logit difference, in {}. For the residual stream, the \
+                 logit difference of the stream at that layer. Mean over prompts.",
+                units::of_metric(outcome.metric)
+            )
         }
         _ => unit,
     }
@@ -244,6 +285,27 @@ fn head_edges(page: &mut Page, found: &EdgeAttribution, outcome: &Outcome, pairs
         }
     }
     page.table(&["edge", &format!("effect ({})", meaning.unit)], head_edges::largest(&mean, TOP));
+}
+
+/// Adds a map of the largest edges between layers, and a table of the largest edges.
+fn all_edges(page: &mut Page, found: &EdgeEffects, outcome: &Outcome) {
+    page.section(
+        "edges",
+        "Effect of each edge: the output of one component (the writer), taken from the other run in the input of one \
+         later component (the reader) alone. A cell of the map shows the largest edge between two groups of components; \
+         effects.safetensors and effects.csv have all edges.",
+    );
+    let mean = found.mean();
+    let meaning = Meaning::of(outcome);
+    if noise::is_all_below(&mean.view(), meaning.floor) {
+        page.text(&noise::all_below(meaning.floor));
+        return;
+    }
+    let map = edges::by_layer(&found.graph, &mean);
+    let reach = charts::color_limit([map.effects.view()]);
+    let labels = HeatMapLabels { rows: ("reader", &map.readers), columns: ("writer", &map.writers), reach };
+    page.chart(charts::effect_map("Largest edge between layers", &map.effects.view(), labels, meaning, None));
+    page.table(&["edge", &format!("effect ({})", meaning.unit)], edges::largest(found, TOP));
 }
 
 /// Returns the `n` heads of the largest edges, in the order of the model.

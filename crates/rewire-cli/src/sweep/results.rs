@@ -1,14 +1,18 @@
 //! The findings of a sweep as tables, notes and text.
 
+use std::borrow::Cow;
+
 use ndarray::{ArrayD, Axis};
 use rewire_analysis::Reduce;
+use rewire_analysis::attribution::Estimator;
 use rewire_analysis::integrated::Completeness;
 use rewire_analysis::node::By;
 use rewire_analysis::patching::Screened;
 use rewire_analysis::run::Scale;
 use rewire_analysis::stats::Agreement;
 use rewire_analysis::{Align, Effects, Method, Outcome};
-use rewire_model::FinalNormGain;
+use rewire_model::{BackwardRule, FinalNormGain};
+use rewire_report::edge_agreement::EdgeAgreements;
 use rewire_report::noise;
 use rewire_report::numbers::number;
 use rewire_report::units::{self, unit};
@@ -19,12 +23,16 @@ use super::arguments::Arguments;
 use super::choices::AlignName;
 use super::findings::Findings;
 use super::{paths, shortened};
+use crate::circuit::curve_rows;
 use crate::output::text_table;
 use rewire_report::head_edges::AXES as PATH_AXES;
 use rewire_report::{
-    Certainty, Columns, Quantity, Table, agreement, describe_baselines, describe_clusters, names, screening,
+    Certainty, Columns, Quantity, Table, agreement, describe_baselines, describe_clusters, edge_agreement, names,
+    screening,
 };
 
+/// Number of edges that are printed.
+const EDGES: usize = 20;
 /// Most marked positions that are printed.
 const MARKS: usize = 5;
 
@@ -37,7 +45,7 @@ pub(super) fn tables(found: &Findings, pairs: &PromptPairs, arguments: &Argument
         Method::Ablation => Quantity::MetricAfter,
         _ => Quantity::Effect,
     };
-    for ((name, effects), certainty) in found.names.iter().zip(&written).zip(&found.certainty) {
+    for ((name, effects), certainty) in found.names.iter().zip(written.iter()).zip(&found.certainty) {
         let nodes = effects.nodes.iter().map(|node| names::of_listed(node, pairs)).collect();
         let table = Table { quantity, nodes, ..Table::new(name.clone(), effects, prompts, &found.outcome) };
         if arguments.intervals {
@@ -75,12 +83,38 @@ pub(super) fn tables(found: &Findings, pairs: &PromptPairs, arguments: &Argument
         let table = Table::of("head_edges".to_owned(), axes, values, &found.outcome);
         tables.push(Table { prompts_by_position, ..table });
     }
+    if let Some(edges) = &found.edges {
+        tables.push(Table::of_edges("edges".to_owned(), edges, prompts));
+    }
+    if let Some(verified) = &found.verified_edges {
+        tables.push(Table::of_edges("verified/edges".to_owned(), &verified.exact, prompts));
+    }
+    if let Some(chosen) = &found.chosen {
+        let (axes, values): (&[&str], ArrayD<f32>) = match prompts {
+            Reduce::PerPrompt => (&["prompt", "edge"], chosen.found.values.clone().into_dyn()),
+            Reduce::Mean => (&["edge"], chosen.found.mean().into_dyn()),
+        };
+        let axes = axes.iter().map(|a| (*a).to_owned()).collect();
+        let nodes = chosen.edges.iter().map(ToString::to_string).collect();
+        tables.push(Table { nodes, ..Table::of("edges".to_owned(), axes, values, &found.outcome) });
+    }
+    tables.extend(found.circuits.iter().flat_map(curve_rows::tables));
     if let Some(screened) = &found.screened {
         for effects in &screened.exact.effects {
             tables.push(Table::new(format!("verified/{}", effects.kind), effects, prompts, &screened.exact));
         }
     }
     tables
+}
+
+/// Returns the tables of the numbers that were computed again, without uncertainties.
+pub(super) fn recomputed(found: &Findings, arguments: &Arguments) -> Vec<Table> {
+    let prompts = if arguments.per_prompt { Reduce::PerPrompt } else { Reduce::Mean };
+    let written = written(&found.outcome);
+    let of_nodes = found.names.iter().zip(written.iter());
+    let of_nodes = of_nodes.map(|(name, effects)| Table::new(name.clone(), effects, prompts, &found.outcome));
+    let of_edges = found.edges.iter().map(|edges| Table::of_edges("edges".to_owned(), edges, prompts));
+    of_nodes.chain(of_edges).collect()
 }
 
 /// Returns the meaning of the numbers in a table that stands beside the table of `quantity`.
@@ -95,10 +129,10 @@ fn quantity_beside(what: &str, quantity: Quantity) -> Quantity {
 }
 
 /// Returns the values to write: the metric after ablation, or the effects of other methods.
-pub(super) fn written(outcome: &Outcome) -> Vec<Effects> {
+fn written(outcome: &Outcome) -> Cow<'_, [Effects]> {
     match outcome.method {
-        Method::Ablation => outcome.after(),
-        _ => outcome.effects.clone(),
+        Method::Ablation => Cow::Owned(outcome.after()),
+        _ => Cow::Borrowed(&outcome.effects),
     }
 }
 
@@ -155,11 +189,20 @@ pub(super) fn notes(found: &Findings, pairs: &PromptPairs, identity: &Value, arg
         let names: Vec<String> = (0..pairs.width()).map(|position| Align::End.position_name(position)).collect();
         notes.insert("positions_from_end".to_owned(), json!(names));
     }
+    if let Some(judged) = &found.circuits {
+        notes.insert("circuits".to_owned(), curve_rows::describe(judged));
+    }
     if let Some(paths) = &found.paths {
         notes.insert("norm".to_owned(), json!(paths.norm));
     }
+    if let Some(verified) = &found.verified_edges {
+        notes.insert("agreement_of_edges".to_owned(), EdgeAgreements::new(verified).describe());
+    }
     if let Some(screened) = &found.screened {
         notes.insert("screening".to_owned(), screening_note(screened, found, pairs));
+        if let Some(bound) = &found.bound {
+            notes.insert("skipped_bound".to_owned(), screening::describe_bound(screened, bound, pairs));
+        }
     }
     Value::Object(notes)
 }
@@ -187,12 +230,21 @@ fn method_notes(found: &Findings, identity: &Value, arguments: &Arguments) -> Ve
             ("mean_over", identity["mean over"].clone()),
             ("values_are", json!("the metric after ablation")),
         ],
+        Method::AttributionPatching => {
+            let mut notes =
+                vec![("backward", json!(arguments.backward)), ("estimator", json!(found.estimator.to_string()))];
+            if found.estimator.is_unsigned() {
+                notes.push(("values_are", json!("mean absolute estimates without a sign (GradDrop)")));
+            }
+            notes
+        }
         Method::PathPatching => {
             vec![("paths", identity["paths"].clone()), ("unreached_receivers", json!(found.unreached))]
         }
         Method::LogitAttribution => {
-            let meaning = "direct contribution of each node to the logit difference, at the final norm scale of the \
-                           clean run; for the residual stream, the logit difference of the stream at that layer";
+            let meaning = "direct contribution of each node to the logit difference, at the scales that the final \
+                           norm and a norm after attention or MLP have on the clean run; for the residual stream, the \
+                           logit difference of the stream at that layer";
             let gain = match arguments.final_norm_gain() {
                 FinalNormGain::Applied => "applied",
                 FinalNormGain::LeftOut => {
@@ -256,7 +308,8 @@ pub(super) fn short_unit(outcome: &Outcome) -> &'static str {
 /// Returns the agreement of attribution with the exact effects of the verified nodes, for each
 /// kind.
 pub(super) fn agreements(found: &Findings) -> Vec<Agreement> {
-    let pairs = found.screened.iter().flat_map(|s| s.exact.effects.iter().zip(&s.attribution.effects));
+    let compared = found.compared();
+    let pairs = compared.iter().flat_map(|s| s.exact.effects.iter().zip(&s.attribution.effects));
     pairs.filter_map(|(exact, estimate)| Agreement::new(exact, estimate, agreement::TOP_K).ok()).collect()
 }
 
@@ -267,7 +320,7 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
     text += &paths::unreached_text(&found.unreached);
     text += &marked_text(pairs, arguments).map_or(String::new(), |marked| format!("{marked}\n"));
     for ((name, effects), certainty) in found.names.iter().zip(&outcome.effects).zip(&found.certainty) {
-        text += &format!("{name} ({})\n", heading(outcome));
+        text += &format!("{name} ({})\n", heading(outcome, found.estimator, arguments));
         text += &effects_text(outcome, effects, certainty, pairs);
     }
     if !found.completeness.is_empty() {
@@ -275,19 +328,45 @@ pub(super) fn summary(found: &Findings, pairs: &PromptPairs, arguments: &Argumen
         text += &text_table(&COMPLETENESS, &completeness_rows(&found.completeness));
     }
     if let Some(paths) = &found.paths {
-        text += &format!("head_edges (estimated, {}; {})\n", outcome.direction, unit(outcome.metric, outcome.scale));
+        text += &format!("head_edges ({})\n", heading(outcome, found.estimator, arguments));
         let header = format!("effect ({})", short_unit(outcome));
         let mean = paths.mean();
         text += &only_rounding(outcome, &mean.clone().into_dyn())
             .unwrap_or_else(|| text_table(&["edge", &header], &rewire_report::head_edges::largest(&mean, 5)));
     }
+    if let Some(edges) = &found.edges {
+        let heading = heading(outcome, found.estimator, arguments);
+        text += &format!("{} ({heading})\n", names::counted(edges.graph.n_edges(), "edge"));
+        let header = format!("effect ({})", short_unit(outcome));
+        text += &only_rounding(outcome, &edges.mean().into_dyn())
+            .unwrap_or_else(|| text_table(&["edge", &header], &rewire_report::edges::largest(edges, EDGES)));
+    }
+    if let Some(verified) = &found.verified_edges {
+        let agreements = EdgeAgreements::new(verified);
+        text += &format!("{}\n", agreements.in_words());
+        text += &text_table(&edge_agreement::HEADER, &agreements.rows());
+    }
+    if let Some(chosen) = &found.chosen {
+        let title = names::counted(chosen.edges.len(), "edge");
+        text += &format!("{title} ({})\n", heading(outcome, found.estimator, arguments));
+        let header = format!("effect ({})", short_unit(outcome));
+        text += &only_rounding(outcome, &chosen.found.mean().into_dyn())
+            .unwrap_or_else(|| text_table(&["edge", &header], &chosen.rows()));
+    }
+    if let Some(judged) = &found.circuits {
+        text += &format!("circuits of the best edges ({})\n", judged.sized.ranking);
+        text += &text_table(&curve_rows::HEADER, &curve_rows::rows(judged));
+    }
     if let Some(shortened) = &found.shortened {
         text += &format!("{}\n", shortened.heading(&arguments.numbers));
         text += &text_table(&shortened::HEADER, &shortened.rows());
     }
-    if let Some(screened) = &found.screened {
+    if let Some(screened) = &found.compared() {
         text += &format!("{}\n", screening::in_words(screened, pairs));
         text += &text_table(&screening::HEADER, &screening::rows(screened, pairs, 10));
+        if let Some(bound) = &found.bound {
+            text += &format!("{}\n", screening::bound_in_words(screened, bound, pairs));
+        }
         text += "attribution compared with exact effects, for the verified nodes (the nodes of largest attribution)\n";
         text += &text_table(&agreement::HEADER, &agreement::rows(&agreements(found)));
     }
@@ -320,15 +399,31 @@ pub(super) fn marked_text(pairs: &PromptPairs, arguments: &Arguments) -> Option<
 }
 
 /// Returns the method, the direction and the unit of effects.
-fn heading(outcome: &Outcome) -> String {
+fn heading(outcome: &Outcome, estimator: Estimator, arguments: &Arguments) -> String {
     let unit = unit(outcome.metric, outcome.scale);
     let method = match outcome.method {
-        Method::ActivationPatching | Method::Ablation | Method::PathPatching => "exact",
-        Method::AttributionPatching => "estimated",
-        Method::IntegratedGradients => "integrated gradients",
+        Method::ActivationPatching | Method::Ablation | Method::PathPatching => "exact".to_owned(),
+        Method::AttributionPatching => format!("estimated{}{}", by_estimator(estimator), by_rule(arguments)),
+        Method::IntegratedGradients => "integrated gradients".to_owned(),
         Method::LogitAttribution => return format!("direct, on the clean run; {unit}"),
     };
     format!("{method}, {}; {unit}", outcome.direction)
+}
+
+/// Returns the backward rule of the estimates, unless it is the gradient.
+pub(super) fn by_rule(arguments: &Arguments) -> String {
+    match arguments.backward {
+        BackwardRule::Gradient => String::new(),
+        rule => format!(" by the backward rule {rule}"),
+    }
+}
+
+/// Returns which estimate attribution patching made, unless it is the plain one.
+pub(super) fn by_estimator(estimator: Estimator) -> String {
+    match estimator == Estimator::default() {
+        true => String::new(),
+        false => format!(" by {estimator}"),
+    }
 }
 
 /// Returns a table of the nodes of largest effect, or one line if all effects are rounding.

@@ -12,6 +12,7 @@ use super::arguments::Arguments;
 use super::findings::Findings;
 use super::inputs::Inputs;
 use super::shortened::{Compared, Shortened};
+use crate::shards::Counted;
 
 /// Most prompt pairs of the sample.
 const MOST: usize = 4;
@@ -31,8 +32,14 @@ pub(super) fn compare<B: AutodiffBackend>(
         anyhow::bail!("there are no prompt pairs to compare on; add pairs to --pairs")
     };
     let inputs = Inputs { pairs: &sample, ..inputs };
-    let run =
-        |model, what| analyze(model, inputs, arguments, Run { setup, checkpoint: &(), scale: Scale::Metric, what });
+    let run = |model, what| {
+        analyze(
+            model,
+            inputs,
+            arguments,
+            Run { setup, checkpoint: &(), scale: Scale::Metric, what, counted: Counted::Patches },
+        )
+    };
     let in_short = run(short, "sample in shorter numbers")?;
     set_matmul_precision(MatmulPrecision::Float32);
     let in_full = run(full, "sample in float32");
@@ -47,6 +54,11 @@ fn tables(full: &Findings, short: &Findings) -> Vec<Compared> {
     let of_paths = full.paths.iter().zip(&short.paths);
     let of_paths =
         of_paths.map(|(full, short)| ("head_edges".to_owned(), full.mean().into_dyn(), short.mean().into_dyn()));
+    let of_edges = full.edges.iter().zip(&short.edges);
+    let of_edges = of_edges.map(|(full, short)| ("edges".to_owned(), full.mean().into_dyn(), short.mean().into_dyn()));
+    let of_chosen = full.chosen.iter().zip(&short.chosen);
+    let of_chosen = of_chosen
+        .map(|(full, short)| ("edges".to_owned(), full.found.mean().into_dyn(), short.found.mean().into_dyn()));
     let compare = |(name, full, short): (String, ndarray::ArrayD<f32>, ndarray::ArrayD<f32>)| {
         let pairs: Vec<(f32, f32)> =
             full.iter().copied().zip(short.iter().copied()).filter(|(f, s)| *f != 0.0 || *s != 0.0).collect();
@@ -61,5 +73,5 @@ fn tables(full: &Findings, short: &Findings) -> Vec<Compared> {
             correlation: pearson(pairs),
         }
     };
-    of_nodes.chain(of_paths).map(compare).collect()
+    of_nodes.chain(of_paths).chain(of_edges).chain(of_chosen).map(compare).collect()
 }

@@ -33,28 +33,34 @@ impl fmt::Display for SingleNode {
     }
 }
 
-/// The single nodes of a sweep, each of which `--by` divides.
-pub(super) struct SingleNodes {
-    nodes: Vec<SingleNode>,
-    by: By,
+/// The single nodes of a sweep.
+pub(super) enum SingleNodes {
+    /// Nodes that the command names, each of which `--by` divides.
+    Named { nodes: Vec<SingleNode>, by: By },
+    /// Nodes of these prompts.
+    List(NodeList),
 }
 
 impl SingleNodes {
-    /// Creates the list. Refuses a node that names its positions although `--by` divides it.
+    /// Creates the list of named nodes. Refuses a node that names its positions although `--by`
+    /// divides it.
     pub(super) fn new(mut nodes: Vec<SingleNode>, by: By) -> anyhow::Result<Self> {
         if let Some(node) = nodes.iter().find(|node| by != By::All && node.at != At::Everywhere) {
             bail!("--nodes {node} names its positions; remove them or --by");
         }
         if by == By::Marked {
             nodes.iter_mut().for_each(|node| node.at = At::Marked);
-            return Ok(Self { nodes, by: By::All });
+            return Ok(Self::Named { nodes, by: By::All });
         }
-        Ok(Self { nodes, by })
+        Ok(Self::Named { nodes, by })
     }
 
     /// Returns the kinds of the nodes, each once.
     pub(super) fn kinds(&self) -> Vec<NodeKind> {
-        let mut kinds: Vec<NodeKind> = self.nodes.iter().map(|single| NodeKind::all(single.node.component)).collect();
+        let mut kinds: Vec<NodeKind> = match self {
+            Self::Named { nodes, .. } => nodes.iter().map(|single| NodeKind::all(single.node.component)).collect(),
+            Self::List(list) => list.nodes().iter().map(|node| NodeKind::all(node.component)).collect(),
+        };
         kinds.sort_unstable();
         kinds.dedup();
         kinds
@@ -62,19 +68,28 @@ impl SingleNodes {
 
     /// Returns the names of the nodes and how they are divided, for the identity of the sweep.
     pub(super) fn names(&self) -> Vec<String> {
-        let suffix = match self.by {
-            By::All => "",
-            By::Position => " by position",
-            By::Cell => " by cell",
-            By::Marked => " by mark",
-        };
-        self.nodes.iter().map(|node| format!("{node}{suffix}")).collect()
+        match self {
+            Self::Named { nodes, by } => {
+                let suffix = match by {
+                    By::All => "",
+                    By::Position => " by position",
+                    By::Cell => " by cell",
+                    By::Marked => " by mark",
+                };
+                nodes.iter().map(|node| format!("{node}{suffix}")).collect()
+            }
+            Self::List(list) => list.nodes().iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// Returns the nodes in these prompts. Refuses a position that a prompt does not have.
     pub(super) fn list(&self, pairs: &PromptPairs) -> anyhow::Result<NodeList> {
-        let mut nodes = Vec::with_capacity(self.nodes.len());
-        for single in &self.nodes {
+        let (named, by) = match self {
+            Self::Named { nodes, by } => (nodes, *by),
+            Self::List(list) => return Ok(list.clone()),
+        };
+        let mut nodes = Vec::with_capacity(named.len());
+        for single in named {
             let positions = single.at.positions(pairs, single)?;
             let at = match positions {
                 Positions::One(position) => Some(position),
@@ -93,6 +108,6 @@ impl SingleNodes {
             }
             nodes.push(single.node.clone().at(positions));
         }
-        Ok(NodeList::divided(nodes, self.by))
+        Ok(NodeList::divided(nodes, by))
     }
 }

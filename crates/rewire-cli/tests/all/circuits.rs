@@ -1,6 +1,9 @@
 //! Path patching, logit attribution, and the reproductions that use them, end to end on the
 //! embedded models.
 
+use std::path::Path;
+use std::process::Command;
+
 use crate::shared::{self, PAIRS, json, run, tensors};
 
 #[test]
@@ -37,6 +40,35 @@ fn path_patching_and_logit_attribution_follow_the_documented_format() {
     assert_eq!((found["head_result"].0.clone(), found["resid_post"].0.clone()), (vec![4, 8], vec![4]));
     assert_eq!(about["metric"], "logit-diff");
     assert!(printed.contains("direct, on the clean run"), "{printed}");
+}
+
+#[test]
+fn logit_attribution_of_a_model_that_bounds_its_logits_says_that_they_are_those_before() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/families/tiny-gemma2");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture.join("pairs.jsonl"), directory.path().join("pairs.jsonl")).unwrap();
+    let model = fixture.join("model");
+    let model = ["--model", model.to_str().unwrap()];
+    let sweep = |more: &[&str]| {
+        let arguments = [&["sweep", "--pairs", "pairs.jsonl", "--out", "o"][..], &model, more].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_rewire"))
+            .args(arguments)
+            .arg("--force")
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        (json(&directory.path().join("o/effects.json")), said + &String::from_utf8_lossy(&output.stdout))
+    };
+    let (about, said) = sweep(&["--method", "logit-attribution", "--nodes", "head_z,mlp_post"]);
+    assert_eq!(about["metric"], "logit-diff-before-cap");
+    assert_eq!([&about["tensors"][0]["unit"], &about["baselines"]["unit"]], ["logits before the soft cap"; 2]);
+    assert!(about["warnings"].to_string().contains("`final_logit_softcapping`"), "{}", about["warnings"]);
+    assert!(said.contains("logits before the soft cap"), "{said}");
+    let (about, _) = sweep(&["--method", "integrated-gradients", "--nodes", "head_z", "--metric", "logit-diff"]);
+    assert_eq!([&about["metric"], &about["tensors"][0]["unit"]], ["logit-diff", "logits"]);
+    assert!(!about["warnings"].to_string().contains("softcapping"), "{}", about["warnings"]);
 }
 
 #[test]

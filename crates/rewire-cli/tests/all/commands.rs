@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::shared::{self, PAIRS, json, run, tensors};
+use crate::shared::{self, PAIRS, complaints, json, run, tensors};
 use rewire_tests::hub_server;
 use serde_json::Value;
 
@@ -50,9 +50,20 @@ fn reproduce_ioi_finds_the_important_heads_and_writes_every_file() {
         assert_eq!([&about["seed"], &about["device"]], [&Value::from(5), &Value::from("flex")]);
         assert_eq!(about["tensors"].as_array().unwrap().len(), tensors.len());
         assert!(about["labels"]["demo"][0][2] == " John");
-        assert_eq!(about["baselines"]["generated"]["clean"].as_array().unwrap().len(), 12);
+        let generated = &about["baselines"]["generated"];
+        assert_eq!(generated["clean"].as_array().unwrap().len(), 12);
+        assert!(printed.contains(&format!("right on {} of 12 clean prompts", generated["clean_correct"])), "{model}");
+        let finding = about["finding"].as_array().unwrap();
+        assert_eq!(finding.len(), 3, "{model}");
+        assert!(finding.iter().all(|sentence| printed.contains(sentence.as_str().unwrap())), "{finding:?}");
         let lines = std::fs::read_to_string(out.join("effects.csv")).unwrap();
-        let numbers: usize = tensors.values().map(|(_, values)| values.len()).filter(|n| *n <= 50_000).sum();
+        // A table of edges has a line for each edge.
+        let edges = if model == "toy-neox" { 1487 } else { 1519 };
+        let lines_of = |(name, (_, values)): (&String, &(Vec<usize>, Vec<f32>))| match name.contains("/edges/") {
+            true => edges,
+            false => values.len(),
+        };
+        let numbers: usize = tensors.iter().map(lines_of).filter(|n| *n <= 50_000).sum();
         assert!(tensors.values().any(|(_, values)| values.len() > 50_000), "nothing was too large for the CSV file");
         assert_eq!(lines.lines().count(), numbers + 1);
 
@@ -511,10 +522,28 @@ fn reproduce_ig_compares_ablates_and_draws() {
     }
 }
 
+#[test]
+fn reproduce_ig_reports_gaps_that_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = ["reproduce-ig", "--prompts", "0", "--generated-pairs", "2", "--rule", "riemann-left", "--steps", "2"];
+    let [_, message] = run_with_warnings(directory.path(), &[&of[..], &["--panels", "1"]].concat());
+    let about = json(&directory.path().join("out/reproduce-ig/effects.json"));
+    let warnings: Vec<String> = serde_json::from_value(about["warnings"].clone()).unwrap();
+    let report = std::fs::read_to_string(directory.path().join("out/reproduce-ig/report.html")).unwrap();
+    for what in ["zero baseline", "corrupted baseline", "generated pairs, corrupted baseline"] {
+        let start = format!("integrated gradients, {what}: the attributions of head_result do not sum to");
+        let found = warnings.iter().find(|warning| warning.starts_with(&start));
+        let warning = found.unwrap_or_else(|| panic!("no warning about {what} in {warnings:?}"));
+        assert!(warning.contains("L0 (gap ") && warning.contains(" allowed, 2 steps)"), "{warning}");
+        assert!(message.contains(&format!("warning: {warning}")), "{message}");
+    }
+    assert!(report.contains("<h2>Warnings</h2>"));
+}
+
 /// Runs a command that must succeed; returns its standard output and standard error.
 fn run_with_warnings(directory: &Path, arguments: &[&str]) -> [String; 2] {
     let output = Command::new(env!("CARGO_BIN_EXE_rewire")).args(arguments).current_dir(directory).output().unwrap();
-    let [printed, message] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    let (printed, message) = (String::from_utf8(output.stdout).unwrap(), complaints(&output.stderr));
     assert!(output.status.success(), "{message}");
     [printed, message]
 }

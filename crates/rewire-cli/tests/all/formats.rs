@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::shared::{Tensors, json as json_of, run, tensors};
+use crate::shared::{Tensors, complaints, json as json_of, run, tensors};
 
 const JOHN: &str = "When John and Mary went to the shops, John gave the bag to";
 const MARY: &str = "When John and Mary went to the shops, Mary gave the bag to";
@@ -28,7 +28,7 @@ fn swept(content: &[u8], arguments: &[&str]) -> (Tensors, Value, String) {
         .current_dir(directory.path())
         .output()
         .unwrap();
-    let complaints = String::from_utf8(output.stderr).unwrap();
+    let complaints = complaints(&output.stderr);
     assert!(output.status.success(), "{complaints}");
     let out = directory.path().join("o");
     (tensors(&out.join("effects.safetensors")), json_of(&out.join("effects.json")), complaints)

@@ -5,6 +5,9 @@
 //! Words and layout must be those of the real output; digits may differ, because they depend on the
 //! machine. With the variable UPDATE_GUIDE, the test writes the real output into the page.
 //!
+//! Blocks on the pretrained model `smollm2` run only if `cargo xtask fetch-smollm2` has fetched it,
+//! as in CI.
+//!
 //! Blocks that begin with `sh,ignore`, and those of other pages, are only parsed. They may need a
 //! GPU, or minutes. `cargo xtask` runs the program `rewire`. Every other use of cargo does nothing.
 
@@ -15,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Parser;
+
+use crate::shared::is_progress;
 
 /// Writes its arguments to the file `$CALLS`, one a line, and an empty line. Then runs `$PROGRAM`
 /// with them, if it is set.
@@ -36,7 +41,10 @@ esac
 "#;
 
 /// The commands of `cargo xtask` that `rewire` does not have.
-const FOR_DEVELOPERS: [&str; 5] = ["ci", "fixtures", "fuzz", "soak", "train-toy"];
+const FOR_DEVELOPERS: [&str; 6] = ["ci", "fetch-smollm2", "fixtures", "fuzz", "soak", "train-toy"];
+
+/// The name of the pretrained model, which is not part of the program.
+const PRETRAINED: &str = "smollm2";
 
 /// The last line of an excerpt that does not show the whole output.
 const CUT: &str = "..";
@@ -141,13 +149,17 @@ fn run(page: &Path, text: &str, faults: &mut Vec<String>) -> (usize, String) {
     symlink(root().join("docs"), folder.path().join("docs")).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let (mut updated, mut copied) = (Vec::new(), 0);
-    for block in blocks(page, text).iter().filter(|block| !block.ignored) {
+    let is_fetched = rewire_model::packaged_directory(PRETRAINED).is_ok();
+    let runs = |block: &&Block| !block.ignored && (is_fetched || !block.commands.contains(PRETRAINED));
+    for block in blocks(page, text).iter().filter(runs) {
         let output = shell(&format!("set -e\nexec 2>&1\n{}", block.commands), folder.path(), &scripts)
             .env("PATH", format!("{}:/usr/bin:/bin", scripts.display()))
             .env("PROGRAM", env!("CARGO_BIN_EXE_rewire"))
             .output()
             .unwrap();
+        // A slow machine reports progress.
         let printed = String::from_utf8_lossy(&output.stdout);
+        let printed = printed.lines().filter(|line| !is_progress(line)).collect::<Vec<_>>().join("\n");
         assert!(output.status.success(), "{}: {printed}", block.place);
         let Some(range) = &block.output else { continue };
         let shown = &lines[range.clone()];

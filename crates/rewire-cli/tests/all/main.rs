@@ -1,11 +1,16 @@
 //! Runs the commands as programs.
 
+mod atp_star;
 mod circuits;
 mod commands;
 mod damaged_files;
+mod edge_circuits;
+mod edges;
 mod formats;
 mod gpt2_formats;
+mod grid;
 mod guide;
+mod memory;
 mod metrics;
 mod model_directories;
 mod notation;
@@ -14,7 +19,11 @@ mod outputs;
 mod refusals;
 mod reports;
 mod results;
+mod shards;
+mod shards_of_studies;
 #[allow(missing_docs, unreachable_pub)]
 mod shared;
+mod slurm;
 mod sweep_parity;
 mod tokens;
+mod verify;

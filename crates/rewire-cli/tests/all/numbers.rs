@@ -83,4 +83,13 @@ fn the_benchmark_runs_at_small_size() {
         &[],
     );
     assert!(short.contains("bfloat16 weights and activations"), "{short}");
+    let json = ["bench", "--sizes", "tiny", "--repeats", "1", "--works", "heads,forward-backward", "--json"];
+    let found: serde_json::Value = serde_json::from_str(&run(directory.path(), &json, &[])).unwrap();
+    assert_eq!(found["rates"]["matmuls"].as_array().unwrap().len(), 3);
+    for (work, name) in found["works"].as_array().unwrap().iter().zip(["heads", "forward-backward"]) {
+        assert_eq!(work["work"], name);
+        let [ratio, seconds, floor] =
+            ["time_over_floor", "seconds", "floor_seconds"].map(|figure| work[figure].as_f64().unwrap());
+        assert!((ratio - seconds / floor).abs() <= 1e-9 * ratio, "{work}");
+    }
 }

@@ -205,8 +205,7 @@ mod interrupted {
     use super::{directory, refused, rewire};
 
     fn start(directory: &Path, arguments: &[&str]) -> Child {
-        Command::new("env")
-            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_rewire")])
+        crate::shared::interruptible()
             .args(arguments)
             .current_dir(directory)
             .stdout(Stdio::piped())

@@ -147,6 +147,31 @@ fn meaningless_sweep_arguments_are_refused() {
     assert_sweep_refused(&["--norm", "frozen"], &["--norm frozen needs --nodes head_edges"]);
     let edges = ["--method", "attribution-patching", "--nodes", "head_edges", "--by", "position"];
     assert_sweep_refused(&edges, &["head_edges are not nodes", "remove --by"]);
+    let of_edges = |more: &[&str], words: &[&str]| {
+        assert_sweep_refused(&[&["--nodes", "edges", "--method", "attribution-patching"], more].concat(), words);
+    };
+    of_edges(&["--by", "position"], &["edges are not nodes", "remove --by"]);
+    let one = ["--nodes", "a0.h0->m1", "--method", "attribution-patching", "--verify", "3"];
+    assert_sweep_refused(&one, &["--verify ranks all edges, and a0.h0->m1 is one edge"]);
+    of_edges(&["--intervals"], &["--intervals does not go with --nodes edges"]);
+    of_edges(&["--metric", "kl", "--direction", "noising"], &["edge attribution", "kl"]);
+    of_edges(&["--steps", "3"], &["--steps needs --method integrated-gradients, or --integrate"]);
+    assert_sweep_refused(&["--nodes", "edges,head_z"], &["edges and nodes", "two commands"]);
+    assert_sweep_refused(
+        &["--nodes", "edges", "--method", "ablation"],
+        &["activation-patching or attribution-patching"],
+    );
+    assert_sweep_refused(&["--integrate", "inputs"], &["--integrate needs --nodes edges"]);
+    assert_sweep_refused(&["--backward", "lrp"], &["unknown backward rule `lrp`; use gradient, relp or gim"]);
+    assert_sweep_refused(&["--backward", "relp"], &["--backward relp needs --method attribution-patching"]);
+    assert_sweep_refused(
+        &["--backward", "gim", "--method", "integrated-gradients"],
+        &["--backward gim does not go with --method integrated-gradients", "--integrate inputs"],
+    );
+    assert_sweep_refused(
+        &["--backward", "relp", "--method", "attribution-patching", "--nodes", "head_edges", "--norm", "exact"],
+        &["--backward relp holds the scales of norms constant; remove --norm exact"],
+    );
     assert_sweep_refused(&["--memory-budget", "much"], &["it is no size", "such as 8GiB"]);
     let unknown = ["--method", "path-patching", "--receivers", "L3H7"];
     assert_sweep_refused(&unknown, &["there are logits (the last residual stream), resid_pre:L3"]);
@@ -348,7 +373,7 @@ fn meaningless_integrals_and_ablations_are_refused() {
     integral(&["--metric", "accuracy"], &["accuracy", "gradient"]);
     integral(&["--ablate", "zero"], &["--ablate needs --method ablation"]);
     integral(&["--reference", "pairs.jsonl"], &["--reference needs"]);
-    assert_sweep_refused(&["--steps", "5"], &["--steps needs --method integrated-gradients"]);
+    assert_sweep_refused(&["--steps", "5"], &["--steps needs --method integrated-gradients, or --integrate"]);
     assert_sweep_refused(&["--baseline", "zero"], &["--baseline needs"]);
     let ablation = |more: &[&str], words: &[&str]| {
         assert_sweep_refused(&[&["--method", "ablation"], more].concat(), words);
@@ -404,6 +429,7 @@ fn meaningless_integrals_and_ablations_are_refused() {
     compare(&["--heads", "4.0"], &["L4H0", "4 layers of 8 heads"]);
     compare(&["--heads", "head6"], &["head6", "as L9H6 or 9.6"]);
     compare(&["--steps", "0"], &["--steps", "at least 1"]);
+    compare(&["--panels", "0"], &["--panels", "at least 1"]);
     compare(&["--rule", "simpson"], &["simpson", "riemann-left"]);
     compare(&["--tolerance", "0"], &["--tolerance", "above 0"]);
     compare(&["--prompts", "99999999999999"], &["--prompts", "at most 1000000"]);

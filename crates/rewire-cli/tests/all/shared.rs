@@ -27,10 +27,19 @@ pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
 }
 
 /// Whether a line of standard error reports progress: `sweep: 30 of 90, about 2 minutes left`, or
-/// `sweep: 0 of 90` at the beginning.
-fn is_progress(line: &str) -> bool {
+/// `sweep: 0 of 90` at the beginning; or the memory that a sweep will take.
+pub fn is_progress(line: &str) -> bool {
     let at_the_beginning = line.rsplit_once(": 0 of ").is_some_and(|(_, of)| of.parse::<usize>().is_ok());
-    at_the_beginning || (line.contains(" of ") && line.contains(", about ") && line.ends_with(" left"))
+    at_the_beginning
+        || line.contains(": memory: about ")
+        || (line.contains(" of ") && line.contains(", about ") && line.ends_with(" left"))
+}
+
+/// Returns standard error without the line on the memory that a sweep will take, which differs from
+/// run to run.
+pub fn complaints(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    text.split_inclusive('\n').filter(|line| !line.contains(": memory: about ")).collect()
 }
 
 /// The float32 tensors in a file: shapes and numbers.
@@ -76,3 +85,12 @@ pub fn text_of(html: &str) -> String {
 pub const PAIRS: &str = r#"{"clean": "When John and Mary went to the shops, John gave the bag to", "corrupt": "When John and Mary went to the shops, Mary gave the bag to", "answers": [" Mary"], "wrong_answers": [" John"]}
 {"clean": "When Tom and James went to the park, James gave the ball to", "corrupt": "When Tom and James went to the park, Tom gave the ball to", "answers": [" Tom"], "wrong_answers": [" James"]}
 "#;
+
+/// Returns a command of `rewire` that listens to signals, also if these tests run in the background
+/// of a script, where processes ignore SIGINT.
+#[cfg(target_os = "linux")]
+pub(crate) fn interruptible() -> std::process::Command {
+    let mut command = std::process::Command::new("env");
+    command.args(["--default-signal=INT,HUP", env!("CARGO_BIN_EXE_rewire")]);
+    command
+}

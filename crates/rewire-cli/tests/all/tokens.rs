@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::shared::{self, PAIRS, Tensors, tensors};
+use crate::shared::{self, PAIRS, Tensors, complaints, tensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,7 +36,7 @@ impl Ran {
     fn command(directory: TempDir, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rewire"));
         let output = command.args(arguments).args(["--out", "o"]).current_dir(directory.path()).output().unwrap();
-        let [printed, complaints] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        let (printed, complaints) = (String::from_utf8(output.stdout).unwrap(), complaints(&output.stderr));
         Self { code: output.status.code(), printed, complaints, directory }
     }
 
@@ -272,6 +272,26 @@ fn every_reproduction_accepts_the_bos_flag() {
             assert!(ran.printed.contains("text begins with"), "{command:?}: {}", ran.printed);
         }
     }
+}
+
+#[test]
+fn reproductions_print_how_many_names_are_single_tokens() {
+    let without_rachel = |_: &mut Value, tokenizer: &mut Value| {
+        let merges = tokenizer["model"]["merges"].as_array_mut().unwrap();
+        let before = merges.len();
+        merges.retain(|merge| merge != &json!(["ĠRac", "hel"]));
+        assert_eq!(merges.len(), before - 1, "the toy's merges have changed");
+    };
+    let line = "model: generated prompts use the 103 of 104 names that are single tokens of its tokenizer";
+    let reproduce = |prompts: &str, change: &dyn Fn(&mut Value, &mut Value)| {
+        let arguments = ["reproduce-ioi", "--model", "model", "--prompts", prompts];
+        let ran = Ran::command(directory("toy-gpt2", "", change), &arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.complaints);
+        ran.printed
+    };
+    assert!(reproduce("2", &without_rachel).contains(line));
+    assert!(!reproduce("0", &without_rachel).contains("generated prompts use"));
+    assert!(!reproduce("2", &|_, _| ()).contains("generated prompts use"));
 }
 
 #[test]

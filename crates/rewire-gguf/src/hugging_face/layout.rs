@@ -15,6 +15,17 @@ pub(crate) enum Layout {
     GainPlusOne,
 }
 
+/// How the rows of a matrix in a GGUF file make the matrix of transformers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredRows {
+    /// They are its rows.
+    Same,
+    /// They are its columns.
+    Columns,
+    /// Its row `i` is the stored row of the number at place `i`.
+    Ordered(Vec<usize>),
+}
+
 impl Layout {
     /// Returns the layout of a tensor, by its name in transformers. The heads are those with
     /// queries, and those with keys.
@@ -42,6 +53,20 @@ impl Layout {
         }
     }
 
+    /// Returns how `rows` stored rows make the matrix of transformers.
+    pub(crate) fn rows(self, rows: usize) -> StoredRows {
+        match self {
+            Self::Same | Self::GainPlusOne => StoredRows::Same,
+            Self::Transposed => StoredRows::Columns,
+            Self::InterleavedHeads(heads) => {
+                let heads = heads as usize;
+                let d_head = rows / heads;
+                let in_head = move |head: usize| (0..d_head).map(move |at| separated(head, at, d_head));
+                StoredRows::Ordered((0..heads).flat_map(in_head).collect())
+            }
+        }
+    }
+
     /// Returns the values in transformers' layout. `shape` is the shape in the GGUF file.
     pub(crate) fn undo(self, mut values: Vec<f32>, shape: &[usize]) -> Vec<f32> {
         match self {
@@ -60,13 +85,17 @@ impl Layout {
     }
 }
 
-/// Moves row `2 i + half` of each head to row `half d_head / 2 + i`.
+/// Returns the stored row that is row `at` of a head: row `2 i + half` is moved to row
+/// `half d_head / 2 + i`.
+fn separated(head: usize, at: usize, d_head: usize) -> usize {
+    let (half, i) = (at / (d_head / 2), at % (d_head / 2));
+    head * d_head + 2 * i + half
+}
+
+/// Moves the rows of each head to their places in transformers.
 fn separate_pairs(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     let (width, d_head) = (values.len() / rows, rows / heads);
-    let row = |head: usize, at: usize| {
-        let (half, i) = (at / (d_head / 2), at % (d_head / 2));
-        &values[(head * d_head + 2 * i + half) * width..][..width]
-    };
+    let row = |head: usize, at: usize| &values[separated(head, at, d_head) * width..][..width];
     (0..heads).flat_map(|head| (0..d_head).flat_map(move |at| row(head, at).iter().copied())).collect()
 }
 

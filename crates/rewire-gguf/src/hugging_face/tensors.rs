@@ -3,7 +3,7 @@
 use crate::error::GgufError;
 use crate::hugging_face::architecture::Architecture;
 use crate::hugging_face::fields::Fields;
-use crate::hugging_face::layout::Layout;
+use crate::hugging_face::layout::{Layout, StoredRows};
 use crate::hugging_face::names::hugging_face_name;
 use crate::hugging_face::rope::DIVISORS;
 use crate::read::file::Gguf;
@@ -21,7 +21,19 @@ pub struct NamedTensor<'a> {
     layout: Layout,
 }
 
-impl NamedTensor<'_> {
+impl<'a> NamedTensor<'a> {
+    /// Returns how the stored rows of a matrix make the matrix of transformers.
+    #[must_use]
+    pub fn rows(&self) -> StoredRows {
+        self.layout.rows(self.stored.shape[0])
+    }
+
+    /// Returns the bytes of the values, in the type of the file.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.stored.bytes()
+    }
+
     /// Returns the values in float32 and in transformers' layout: dequantized exactly, and with the
     /// changes of llama.cpp's converter undone.
     #[must_use]

@@ -25,7 +25,12 @@ pub struct Tensor<'a> {
     bytes: &'a [u8],
 }
 
-impl Tensor<'_> {
+impl<'a> Tensor<'a> {
+    /// Returns the bytes of the values.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Returns the values in float32, in row-major order, exactly as the format's reference
     /// dequantizes them.
     #[must_use]

@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 use crate::config::{Activation, Architecture, TransformerConfig};
 use crate::families::family::{Family, Gains};
 use crate::families::llama::LLAMA;
-use crate::families::llama_like::{self, Common};
+use crate::families::llama_like::{self, Common, POST_NORMS};
 use crate::families::windows;
 use crate::files::fields::{Fields, name_of};
-use crate::weights::weight_name::WeightName;
 
 // What transformers takes for fields that the file lacks.
 const BOS: u32 = 2;
@@ -25,41 +24,30 @@ pub(crate) const GEMMA2: Family = Family {
     model_type: "gemma2",
     read,
     write,
-    tensors: &[
-        (WeightName::WE, &["model.embed_tokens.weight"]),
-        (WeightName::Ln1Gain, &["model.layers.L.input_layernorm.weight"]),
-        (
-            WeightName::WQkv,
-            &[
-                "model.layers.L.self_attn.q_proj.weight",
-                "model.layers.L.self_attn.k_proj.weight",
-                "model.layers.L.self_attn.v_proj.weight",
-            ],
-        ),
-        (
-            WeightName::BQkv,
-            &[
-                "model.layers.L.self_attn.q_proj.bias",
-                "model.layers.L.self_attn.k_proj.bias",
-                "model.layers.L.self_attn.v_proj.bias",
-            ],
-        ),
-        (WeightName::WO, &["model.layers.L.self_attn.o_proj.weight"]),
-        (WeightName::BO, &["model.layers.L.self_attn.o_proj.bias"]),
-        (WeightName::AfterAttentionGain, &["model.layers.L.post_attention_layernorm.weight"]),
-        (WeightName::Ln2Gain, &["model.layers.L.pre_feedforward_layernorm.weight"]),
-        (WeightName::WGate, &["model.layers.L.mlp.gate_proj.weight"]),
-        (WeightName::WIn, &["model.layers.L.mlp.up_proj.weight"]),
-        (WeightName::WOut, &["model.layers.L.mlp.down_proj.weight"]),
-        (WeightName::AfterMlpGain, &["model.layers.L.post_feedforward_layernorm.weight"]),
-        (WeightName::FinalGain, &["model.norm.weight"]),
-        (WeightName::WU, &["lm_head.weight"]),
-    ],
+    tensors: POST_NORMS,
     gains: Gains::FromOne,
     ..LLAMA
 };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {
+    let config = read_gemma(fields, Common::of(Architecture::Gemma2))?;
+    let window = fields.size_or("sliding_window", WINDOW)?;
+    Ok(TransformerConfig {
+        score_cap: fields.optional_positive("attn_logit_softcapping", SCORE_CAP)?,
+        logit_cap: fields.optional_positive("final_logit_softcapping", LOGIT_CAP)?,
+        sliding_window: windows::read(fields, config.n_layers, window, |layer| layer % 2 == 0)?,
+        ..config
+    })
+}
+
+fn write(config: &TransformerConfig) -> Value {
+    let mut json = write_gemma(config, "Gemma2ForCausalLM");
+    json["attn_logit_softcapping"] = json!(config.score_cap);
+    json
+}
+
+/// Reads the fields that Gemma-2 and Gemma-3 share.
+pub(crate) fn read_gemma(fields: &Fields<'_>, common: Common) -> Result<TransformerConfig, String> {
     fields.needs("use_bidirectional_attention", false)?;
     // transformers reads `hidden_activation` alone, and ignores `hidden_act`.
     let common = Common {
@@ -67,29 +55,25 @@ fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {
         head_dim: Some(HEAD_DIM),
         activation: ("hidden_activation", Activation::GeluNew),
         tied: true,
-        ..Common::of(Architecture::Gemma2)
+        ..common
     };
     let config = llama_like::read(fields, common)?;
-    let window = fields.size_or("sliding_window", WINDOW)?;
     Ok(TransformerConfig {
         post_norms: true,
         embedding_scale: Some((config.d_model as f64).sqrt()),
         score_scalar: Some(fields.positive("query_pre_attn_scalar", SCORE_SCALAR)?),
-        score_cap: fields.optional_positive("attn_logit_softcapping", SCORE_CAP)?,
-        logit_cap: fields.optional_positive("final_logit_softcapping", LOGIT_CAP)?,
         attention_bias: fields.flag("attention_bias", false)?,
-        sliding_window: windows::read(fields, config.n_layers, window, |layer| layer % 2 == 0)?,
         bos_token: fields.bos_token(BOS)?,
         ..config
     })
 }
 
-fn write(config: &TransformerConfig) -> Value {
-    let mut json = llama_like::write(config, "Gemma2ForCausalLM");
+/// Writes the fields that Gemma-2 and Gemma-3 share.
+pub(crate) fn write_gemma(config: &TransformerConfig, class: &str) -> Value {
+    let mut json = llama_like::write(config, class);
     let window = config.sliding_window.as_ref();
     json["hidden_activation"] = name_of(config.activation).into();
     json["query_pre_attn_scalar"] = json!(config.score_scalar.unwrap_or(config.d_head as f64));
-    json["attn_logit_softcapping"] = json!(config.score_cap);
     json["final_logit_softcapping"] = json!(config.logit_cap);
     json["attention_bias"] = config.attention_bias.into();
     json["sliding_window"] = json!(window.map(|window| window.size));

@@ -34,9 +34,12 @@ pub(crate) const GPT2: Family = Family {
         (WeightName::FinalBias, &["ln_f.bias"]),
         (WeightName::WU, &["lm_head.weight"]),
     ],
+    shared_tensors: &[],
     linear: Orientation::InOut,
     qkv: QkvRows::ByInput,
     gains: Gains::Whole,
+    unused_positions: 0,
+    wrapper: None,
 };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {

@@ -16,10 +16,13 @@ pub(crate) const LLAMA: Family = Family {
     model_type: "llama",
     read,
     write,
-    tensors: TENSORS,
+    tensors: &[],
+    shared_tensors: TENSORS,
     linear: Orientation::OutIn,
     qkv: QkvRows::ByInput,
     gains: Gains::Whole,
+    unused_positions: 0,
+    wrapper: None,
 };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {

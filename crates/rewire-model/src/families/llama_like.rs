@@ -8,8 +8,7 @@ use crate::families::rope;
 use crate::files::fields::{Fields, name_of};
 use crate::weights::weight_name::WeightName;
 
-/// The tensors of Llama, Mistral, Qwen2 and Qwen3. A model has those that its configuration
-/// implies.
+/// The tensors of Llama and its variants. A model has those that its configuration implies.
 pub(crate) const TENSORS: Tensors = &[
     (WeightName::WE, &["model.embed_tokens.weight"]),
     (WeightName::Ln1Gain, &["model.layers.L.input_layernorm.weight"]),
@@ -44,6 +43,13 @@ pub(crate) const TENSORS: Tensors = &[
     (WeightName::WU, &["lm_head.weight"]),
 ];
 
+/// The norms of the variants with norms after attention and MLP.
+pub(crate) const POST_NORMS: Tensors = &[
+    (WeightName::AfterAttentionGain, &["model.layers.L.post_attention_layernorm.weight"]),
+    (WeightName::Ln2Gain, &["model.layers.L.pre_feedforward_layernorm.weight"]),
+    (WeightName::AfterMlpGain, &["model.layers.L.post_feedforward_layernorm.weight"]),
+];
+
 /// What transformers takes for fields that a file of the family lacks.
 pub(crate) struct Common {
     pub(crate) architecture: Architecture,
@@ -53,6 +59,9 @@ pub(crate) struct Common {
     pub(crate) head_dim: Option<usize>,
     /// The field of the activation function, and its default.
     pub(crate) activation: (&'static str, Activation),
+    pub(crate) norm_eps: f64,
+    /// The base of rotary angles.
+    pub(crate) rope_base: f64,
     pub(crate) tied: bool,
 }
 
@@ -60,7 +69,15 @@ impl Common {
     /// Returns Llama's defaults, for this family.
     pub(crate) fn of(architecture: Architecture) -> Self {
         let activation = ("hidden_act", Activation::Silu);
-        Self { architecture, key_value_heads: None, head_dim: None, activation, tied: false }
+        Self {
+            architecture,
+            key_value_heads: None,
+            head_dim: None,
+            activation,
+            norm_eps: 1e-6,
+            rope_base: 10_000.0,
+            tied: false,
+        }
     }
 }
 
@@ -89,7 +106,7 @@ pub(crate) fn read(fields: &Fields<'_>, common: Common) -> Result<TransformerCon
     if !d_head.is_multiple_of(2) {
         return Err(format!("a head has {d_head} dimensions (`head_dim`); rotary positions need an even number"));
     }
-    let (positions, rotary_scaling) = rope::read(fields, d_head)?;
+    let (positions, rotary_scaling) = rope::read(fields, d_head, common.rope_base)?;
     let (field, activation) = common.activation;
     Ok(TransformerConfig {
         architecture: common.architecture,
@@ -97,7 +114,7 @@ pub(crate) fn read(fields: &Fields<'_>, common: Common) -> Result<TransformerCon
         d_head,
         d_mlp: fields.size(&["intermediate_size"])?,
         activation: fields.activation(field, activation, &Activation::ALL)?,
-        norm_eps: fields.positive("rms_norm_eps", 1e-6)?,
+        norm_eps: fields.positive("rms_norm_eps", common.norm_eps)?,
         positions,
         rotary_scaling,
         tied_unembedding: fields.flag("tie_word_embeddings", common.tied)?,

@@ -36,9 +36,12 @@ pub(crate) const NEOX: Family = Family {
         (WeightName::FinalBias, &["gpt_neox.final_layer_norm.bias"]),
         (WeightName::WU, &["embed_out.weight"]),
     ],
+    shared_tensors: &[],
     linear: Orientation::OutIn,
     qkv: QkvRows::ByHead,
     gains: Gains::Whole,
+    unused_positions: 0,
+    wrapper: None,
 };
 
 fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {

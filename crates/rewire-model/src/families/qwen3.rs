@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::{Architecture, TransformerConfig};
+use crate::config::{Architecture, QueryKeyNorms, TransformerConfig};
 use crate::families::family::Family;
 use crate::families::llama::LLAMA;
 use crate::families::llama_like::{self, Common};
@@ -21,7 +21,7 @@ fn read(fields: &Fields<'_>) -> Result<TransformerConfig, String> {
     let common = Common { key_value_heads, head_dim, ..Common::of(Architecture::Qwen3) };
     let config = llama_like::read(fields, common)?;
     Ok(TransformerConfig {
-        query_key_norms: true,
+        query_key_norms: QueryKeyNorms::EachHead,
         attention_bias: fields.flag("attention_bias", false)?,
         sliding_window: read_window(fields, config.n_layers)?,
         // As for Qwen2.

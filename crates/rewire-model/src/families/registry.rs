@@ -3,15 +3,23 @@
 use crate::config::Architecture;
 use crate::families::family::Family;
 use crate::families::gemma2::GEMMA2;
+use crate::families::gemma3::GEMMA3;
+use crate::families::gpt_neo::GPT_NEO;
 use crate::families::gpt2::GPT2;
+use crate::families::gptj::GPTJ;
 use crate::families::llama::LLAMA;
 use crate::families::mistral::MISTRAL;
 use crate::families::neox::NEOX;
+use crate::families::olmo2::OLMO2;
+use crate::families::opt::OPT;
+use crate::families::phi3::PHI3;
 use crate::families::qwen2::QWEN2;
 use crate::families::qwen3::QWEN3;
+use crate::families::smollm3::SMOLLM3;
 
 /// The supported families.
-pub(crate) const FAMILIES: [&Family; 7] = [&GPT2, &NEOX, &LLAMA, &MISTRAL, &QWEN2, &QWEN3, &GEMMA2];
+pub(crate) const FAMILIES: [&Family; 14] =
+    [&GPT2, &NEOX, &LLAMA, &MISTRAL, &QWEN2, &QWEN3, &GEMMA2, &GEMMA3, &OLMO2, &SMOLLM3, &PHI3, &GPTJ, &GPT_NEO, &OPT];
 
 /// Returns the family of an architecture.
 pub(crate) fn family(architecture: Architecture) -> &'static Family {

@@ -8,8 +8,6 @@ use serde_json::{Map, Value, json};
 use crate::config::{Positions, RotaryScaling, TransformerConfig};
 use crate::files::fields::{Fields, shown};
 
-const BASE: f64 = 10_000.0;
-
 /// Returns the name and the fields of the object of rotary parameters: `rope_scaling` or, if that
 /// is null or empty, `rope_parameters`.
 pub(crate) fn parameters<'a>(
@@ -28,8 +26,12 @@ pub(crate) fn parameters<'a>(
     Ok(parameters)
 }
 
-/// Reads rotary positions on a whole head.
-pub(crate) fn read(fields: &Fields<'_>, d_head: usize) -> Result<(Positions, Option<RotaryScaling>), String> {
+/// Reads rotary positions on a whole head. `default` is the base if the file has none.
+pub(crate) fn read(
+    fields: &Fields<'_>,
+    d_head: usize,
+    default: f64,
+) -> Result<(Positions, Option<RotaryScaling>), String> {
     let none = Map::new();
     let (name, parameters) = parameters(fields, &none)?;
     let inside = |e: String| format!("in `{name}`: {e}");
@@ -41,8 +43,8 @@ pub(crate) fn read(fields: &Fields<'_>, d_head: usize) -> Result<(Positions, Opt
         }
     }
     let base = match parameters.0.contains_key("rope_theta") {
-        true => parameters.positive("rope_theta", BASE).map_err(inside)?,
-        false => fields.positive("rope_theta", BASE)?,
+        true => parameters.positive("rope_theta", default).map_err(inside)?,
+        false => fields.positive("rope_theta", default)?,
     };
     match fields.number("rope_theta")? {
         Some(outside) if outside != base => {
@@ -101,7 +103,7 @@ fn scaling(name: &str, parameters: &Fields<'_>) -> Result<Option<RotaryScaling>,
 pub(crate) fn write(config: &TransformerConfig) -> (f64, Value) {
     let base = match config.positions {
         Positions::Rotary { base, .. } => base,
-        Positions::Learned => BASE,
+        Positions::Learned => 10_000.0,
     };
     let scaling = match config.rotary_scaling {
         None => Value::Null,

@@ -5,8 +5,8 @@ use serde_json::Value;
 use crate::config::SlidingWindow;
 use crate::files::fields::{Fields, shown};
 
-/// Maximum number of layers of a model with windows: the list of its layers takes memory before any
-/// weight has shown that they exist.
+/// Maximum number of layers of a model whose layers differ: the list of its layers takes memory
+/// before any weight has shown that they exist.
 const MOST_LAYERS: usize = 10_000;
 
 /// The values of `layer_types`.
@@ -55,11 +55,18 @@ pub(crate) fn in_layers(
     slides: impl Fn(usize) -> bool,
 ) -> Result<Option<SlidingWindow>, String> {
     let Some(size) = size else { return Ok(None) };
-    if n_layers > MOST_LAYERS {
-        return Err(format!("`num_hidden_layers` is {n_layers}; with a window, at most {MOST_LAYERS} are supported"));
-    }
-    let layers: Vec<usize> = (0..n_layers).filter(|&layer| slides(layer)).collect();
+    let layers = layers(n_layers, slides)?;
     Ok((!layers.is_empty()).then_some(SlidingWindow { size, layers }))
+}
+
+/// Returns the layers that `accepts` accepts.
+pub(crate) fn layers(n_layers: usize, accepts: impl Fn(usize) -> bool) -> Result<Vec<usize>, String> {
+    if n_layers > MOST_LAYERS {
+        return Err(format!(
+            "the model has {n_layers} layers; if layers differ from each other, at most {MOST_LAYERS} are supported"
+        ));
+    }
+    Ok((0..n_layers).filter(|&layer| accepts(layer)).collect())
 }
 
 /// Returns `layer_types`.

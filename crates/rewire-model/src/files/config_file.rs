@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
+use crate::families::family::{Family, Wrapper};
 use crate::families::registry::{FAMILIES, family};
-use crate::files::fields::Fields;
+use crate::files::fields::{Fields, shown};
 
 /// Maximum size in bytes of a `config.json` or of an index of shards. Known ones have fewer than a
 /// million bytes.
@@ -54,15 +55,40 @@ impl TransformerConfig {
 /// value.
 fn read(json: &Value) -> Result<TransformerConfig, String> {
     let fields = Fields(json.as_object().ok_or("it is not a JSON object")?);
-    let names = FAMILIES.map(|family| family.model_type);
+    let wrapped = |family: &Family| family.wrapper.map(|wrapper| wrapper.model_type);
+    let names = FAMILIES.iter().flat_map(|family| [Some(family.model_type), wrapped(family)]);
+    let names: Vec<&str> = names.flatten().collect();
     let (last, first) = names.split_last().expect("there are families");
     let known = format!("{} and {last}", first.join(", "));
     let Some(name) = fields.text("model_type")? else {
         return Err(format!("`model_type` is missing; it must be one of {known}"));
     };
-    match FAMILIES.iter().find(|family| family.model_type == name) {
-        Some(family) => (family.read)(&fields),
+    if let Some(family) = FAMILIES.iter().find(|family| family.model_type == name) {
+        return (family.read)(&fields);
+    }
+    let mut wrapped = FAMILIES.iter().filter_map(|family| Some((family, family.wrapper?)));
+    match wrapped.find(|(_, wrapper)| wrapper.model_type == name) {
+        Some((family, wrapper)) => read_text(&fields, family, wrapper),
         None => Err(format!("`model_type` `{}` is not supported; Rewire runs {known}", cut(name))),
+    }
+}
+
+/// Returns the configuration of the model of text in a model of text and images.
+fn read_text(fields: &Fields<'_>, family: &Family, wrapper: Wrapper) -> Result<TransformerConfig, String> {
+    fields.check_unmodified()?;
+    let Value::Object(mut text) = (wrapper.defaults)() else { return Err("there are no defaults".to_owned()) };
+    match fields.0.get("text_config") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(given)) => text.extend(given.clone()),
+        Some(other) => return Err(format!("`text_config` is {}, not an object", shown(other))),
+    }
+    let inside = |e: String| format!("in `text_config`: {e}");
+    let text = Fields(&text);
+    match text.text("model_type").map_err(inside)? {
+        Some(other) if other != family.model_type => {
+            Err(inside(format!("`model_type` is `{}`; Rewire supports only `{}`", cut(other), family.model_type)))
+        }
+        _ => (family.read)(&text).map_err(inside),
     }
 }
 

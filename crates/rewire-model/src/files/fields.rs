@@ -54,9 +54,9 @@ impl Fields<'_> {
     }
 
     /// Reads the BOS token: `default` if the field is absent, and none if it is null.
-    pub(crate) fn bos_token(&self, default: u32) -> Result<Option<u32>, String> {
+    pub(crate) fn bos_token(&self, default: impl Into<Option<u32>>) -> Result<Option<u32>, String> {
         match self.0.get("bos_token_id") {
-            None => Ok(Some(default)),
+            None => Ok(default.into()),
             Some(value) => whole("bos_token_id", value),
         }
     }

@@ -1,12 +1,13 @@
 //! One file of a model: on disk, or part of the program.
 
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use pytorch_reader::Tensor;
 
 use crate::error::ModelError;
+use crate::files::bytes::Bytes;
 use crate::files::checkpoint;
 use crate::files::gguf;
 use crate::files::tensors::Contents;
@@ -18,28 +19,11 @@ pub(crate) enum File {
     Embedded { name: PathBuf, bytes: &'static [u8] },
 }
 
-/// The bytes of a [`File`].
-pub(crate) enum Bytes {
-    Mapped(memmap2::Mmap),
-    Embedded(&'static [u8]),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Embedded(bytes) => bytes,
-        }
-    }
-}
-
 /// An open weight file.
 pub(crate) enum OpenWeights {
-    Safetensors(Bytes),
+    Safetensors(Arc<Bytes>),
     Checkpoint(Vec<Tensor>),
-    Gguf(Bytes),
+    Gguf(Arc<Bytes>),
 }
 
 impl OpenWeights {
@@ -79,6 +63,17 @@ impl File {
         }
     }
 
+    /// Returns the number of bytes of the file.
+    pub(crate) fn length(&self) -> Result<u64, ModelError> {
+        match self {
+            File::Embedded { bytes, .. } => Ok(bytes.len() as u64),
+            File::OnDisk(path) => match std::fs::metadata(path) {
+                Ok(about) => Ok(about.len()),
+                Err(source) => Err(ModelError::Read { path: path.clone(), source }),
+            },
+        }
+    }
+
     pub(crate) fn bytes(&self) -> Result<Bytes, ModelError> {
         match self {
             File::Embedded { bytes, .. } => Ok(Bytes::Embedded(bytes)),
@@ -94,15 +89,17 @@ impl File {
             File::OnDisk(path) if checkpoint::is_checkpoint(path) => {
                 checkpoint::read(path).map(OpenWeights::Checkpoint)
             }
-            File::OnDisk(path) if gguf::is_gguf(path) => self.bytes().map(OpenWeights::Gguf),
-            _ => self.bytes().map(OpenWeights::Safetensors),
+            File::OnDisk(path) if gguf::is_gguf(path) => self.bytes().map(|bytes| OpenWeights::Gguf(Arc::new(bytes))),
+            _ => self.bytes().map(|bytes| OpenWeights::Safetensors(Arc::new(bytes))),
         }
     }
 }
 
-// SAFETY: the map is read-only and dropped before loading returns. If another process shortens the
-// file in the meantime, reading it faults. Every loader of these files accepts this risk, because
-// the alternative is to hold two copies of a model in memory.
+// SAFETY: the map is read-only. It is dropped before loading returns, or, if weights stay in the
+// file, with the model. If another process shortens the file in the meantime, reading it faults.
+// Every loader of these files accepts this risk, because the alternative is to hold two copies of a
+// model in memory. A file that is written to in the meantime changes numbers, and no more than
+// that: every value of its bytes is a number.
 #[allow(unsafe_code)]
 fn map(path: &Path) -> std::io::Result<memmap2::Mmap> {
     let file = std::fs::File::open(path)?;

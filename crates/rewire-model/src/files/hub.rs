@@ -12,7 +12,7 @@ use crate::files::model_files::{ModelFiles, WEIGHTS, shards_of_index};
 use crate::files::vocabulary::SETTINGS;
 
 /// Models with a short name, and their repositories.
-const KNOWN: [(&str, &str); 12] = [
+const KNOWN: [(&str, &str); 31] = [
     ("gpt2", "openai-community/gpt2"),
     ("gpt2-small", "openai-community/gpt2"),
     ("gpt2-medium", "openai-community/gpt2-medium"),
@@ -25,6 +25,25 @@ const KNOWN: [(&str, &str); 12] = [
     ("pythia-1.4b", "EleutherAI/pythia-1.4b"),
     ("pythia-2.8b", "EleutherAI/pythia-2.8b"),
     ("pythia-6.9b", "EleutherAI/pythia-6.9b"),
+    ("gpt-neo-125m", "EleutherAI/gpt-neo-125m"),
+    ("gpt-neo-1.3b", "EleutherAI/gpt-neo-1.3B"),
+    ("gpt-j-6b", "EleutherAI/gpt-j-6b"),
+    ("opt-125m", "facebook/opt-125m"),
+    ("opt-1.3b", "facebook/opt-1.3b"),
+    ("llama-3.2-1b", "meta-llama/Llama-3.2-1B"),
+    ("llama-3.2-3b", "meta-llama/Llama-3.2-3B"),
+    ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+    ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M"),
+    ("smollm3-3b", "HuggingFaceTB/SmolLM3-3B"),
+    ("mistral-7b", "mistralai/Mistral-7B-v0.1"),
+    ("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B"),
+    ("qwen2.5-1.5b", "Qwen/Qwen2.5-1.5B"),
+    ("qwen3-0.6b", "Qwen/Qwen3-0.6B"),
+    ("gemma-2-2b", "google/gemma-2-2b"),
+    ("gemma-3-270m", "google/gemma-3-270m"),
+    ("gemma-3-1b-pt", "google/gemma-3-1b-pt"),
+    ("olmo-2-1b", "allenai/OLMo-2-0425-1B"),
+    ("phi-3-mini", "microsoft/Phi-3-mini-4k-instruct"),
 ];
 
 /// Returns the models with a short name, each with its repository.
@@ -34,10 +53,10 @@ pub fn short_names() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// Returns the repository and the revision for a model's name.
 ///
-/// The name is a short name (`gpt2`, `pythia-160m`) or `owner/name`, each with an optional
-/// `@revision` (Pythia keeps its training checkpoints as `@step3000`). [`Hub::fetch`] checks the
-/// revision. A name may end with `:FILE.gguf`, a GGUF file in the repository, and the repository
-/// that is returned then has the same end.
+/// The name is a short name (`gpt2`, `pythia-160m`; capitals do not matter) or `owner/name`, each
+/// with an optional `@revision` (Pythia keeps its training checkpoints as `@step3000`).
+/// [`Hub::fetch`] checks the revision. A name may end with `:FILE.gguf`, a GGUF file in the
+/// repository, and the repository that is returned then has the same end.
 ///
 /// # Errors
 /// [`ModelError::UnknownModel`], which lists the short names.
@@ -47,7 +66,10 @@ pub fn resolve_repository(name: &str) -> Result<(String, String), ModelError> {
         _ => (name, String::new()),
     };
     let (base, revision) = whole.split_once('@').unwrap_or((whole, "main"));
-    let known = KNOWN.iter().find(|(short, _)| *short == base).map(|(_, repository)| (*repository).to_owned());
+    let known = KNOWN
+        .iter()
+        .find(|(short, _)| short.eq_ignore_ascii_case(base))
+        .map(|(_, repository)| (*repository).to_owned());
     let given = || (base.contains('/') && RepoId::parse(base).is_ok()).then(|| base.to_owned());
     match known.or_else(given) {
         Some(repository) if !revision.is_empty() => Ok((repository + &file, revision.to_owned())),

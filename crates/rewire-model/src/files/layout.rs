@@ -2,9 +2,11 @@
 //! directions. The names of the tensors and how they are stored are those of the
 //! [family](crate::families).
 
+use std::ops::Range;
+
 use rewire_hooks::NormKind;
 
-use crate::config::{Architecture, MlpKind, TransformerConfig};
+use crate::config::{Architecture, MlpKind, QueryKeyNorms, TransformerConfig};
 use crate::families::family::{Gains, Orientation, QkvRows};
 use crate::families::registry::family;
 use crate::weights::weight_name::WeightName;
@@ -19,16 +21,28 @@ pub(crate) fn file_name(architecture: Architecture, part: WeightName, layer: usi
 pub(crate) fn is_stored(config: &TransformerConfig, part: WeightName) -> bool {
     match part {
         WeightName::WPos => !config.is_rotary(),
-        WeightName::Ln1Bias | WeightName::Ln2Bias | WeightName::FinalBias => config.norm == NormKind::Layer,
-        WeightName::BQkv => config.attention_bias,
+        WeightName::Ln1Gain => config.pre_norms,
+        WeightName::Ln2Gain => config.pre_norms && !config.shared_norm,
+        WeightName::Ln1Bias | WeightName::Ln2Bias => config.norm == NormKind::Layer && is_stored(config, gain_of(part)),
+        WeightName::FinalBias => config.norm == NormKind::Layer,
+        WeightName::BQkv => config.attention_bias && config.attention_input_bias,
         WeightName::BO => config.attention_bias && config.attention_output_bias,
-        WeightName::QueryGain | WeightName::KeyGain => config.query_key_norms,
+        WeightName::QueryGain | WeightName::KeyGain => config.query_key_norms != QueryKeyNorms::None,
         WeightName::AfterAttentionGain | WeightName::AfterMlpGain => config.post_norms,
         WeightName::WGate => config.mlp == MlpKind::Gated,
         WeightName::BGate => config.mlp == MlpKind::Gated && config.mlp_bias,
         WeightName::BIn | WeightName::BOut => config.mlp_bias,
         WeightName::WU => !config.tied_unembedding,
+        WeightName::BU => config.unembedding_bias,
         _ => true,
+    }
+}
+
+/// Returns the gain of the norm of a bias.
+fn gain_of(bias: WeightName) -> WeightName {
+    match bias {
+        WeightName::Ln1Bias => WeightName::Ln1Gain,
+        _ => WeightName::Ln2Gain,
     }
 }
 
@@ -50,12 +64,15 @@ pub(crate) fn shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> 
         WeightName::WPos => vec![n_ctx, d_model],
         WeightName::WQkv => vec![d_model, qkv],
         WeightName::BQkv => vec![qkv],
+        WeightName::QueryGain if config.query_key_norms == QueryKeyNorms::AllHeads => vec![width],
+        WeightName::KeyGain if config.query_key_norms == QueryKeyNorms::AllHeads => vec![(qkv - width) / 2],
         WeightName::QueryGain | WeightName::KeyGain => vec![d_head],
         WeightName::WO => vec![width, d_model],
         WeightName::WGate | WeightName::WIn => vec![d_model, d_mlp],
         WeightName::BGate | WeightName::BIn => vec![d_mlp],
         WeightName::WOut => vec![d_mlp, d_model],
         WeightName::WU => vec![d_model, d_vocab],
+        WeightName::BU => vec![d_vocab],
         WeightName::Ln1Gain
         | WeightName::Ln1Bias
         | WeightName::BO
@@ -69,28 +86,66 @@ pub(crate) fn shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> 
     }
 }
 
+/// Returns the shape of a weight that is a matrix.
+pub(crate) fn matrix_shape(config: &TransformerConfig, part: WeightName) -> [usize; 2] {
+    let shape = shape(config, part);
+    [shape[0], shape[1]]
+}
+
 /// Returns whether the file holds the weight transposed, `[out, in]`.
-fn is_transposed(architecture: Architecture, part: WeightName) -> bool {
+pub(crate) fn is_transposed(architecture: Architecture, part: WeightName) -> bool {
     use WeightName::{WGate, WIn, WO, WOut, WQkv, WU};
     let is_linear = matches!(part, WQkv | WO | WGate | WIn | WOut);
     part == WU || is_linear && family(architecture).linear == Orientation::OutIn
 }
 
-/// Returns the names and shapes of a weight's tensors in the file. If there are several, the weight
-/// consists of the rows of the first, then those of the next.
-pub(crate) fn file_tensors(config: &TransformerConfig, part: WeightName, layer: usize) -> Vec<(String, Vec<usize>)> {
-    let mut shape = shape(config, part);
-    if is_transposed(config.architecture, part) {
-        shape.reverse();
+/// A tensor of a file, and its rows that belong to a weight.
+pub(crate) struct FileTensor {
+    pub(crate) name: String,
+    /// The shape of the whole tensor.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) rows: Range<usize>,
+}
+
+impl FileTensor {
+    /// Returns the weight's values in the whole tensor.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let width: usize = self.shape[1..].iter().product();
+        self.rows.start * width..self.rows.end * width
     }
-    let names = family(config.architecture).names(part, layer);
+}
+
+/// Returns a weight's tensors in the file. If there are several, the weight consists of the rows of
+/// the first, then those of the next.
+pub(crate) fn file_tensors(config: &TransformerConfig, part: WeightName, layer: usize) -> Vec<FileTensor> {
+    let family = family(config.architecture);
+    let shape = file_shape(config, part);
+    let names = family.names(part, layer);
     let shared = config.n_key_value_heads() * config.d_head;
     let rows = match names.len() {
         1 => vec![shape[0]],
         _ => vec![config.n_heads * config.d_head, shared, shared],
     };
-    let of_rows = |rows: usize| [&[rows], &shape[1..]].concat();
-    names.into_iter().zip(rows).map(|(name, rows)| (name, of_rows(rows))).collect()
+    // Rows of other weights in the same tensor, before and after those of this one.
+    let [before, after] = match part {
+        WeightName::WPos => [family.unused_positions, 0],
+        _ => family.fused_with(part).map(|others| others.iter().map(|of| file_shape(config, *of)[0]).sum()),
+    };
+    let tensor = |(name, rows): (String, usize)| FileTensor {
+        name,
+        shape: [&[before + rows + after], &shape[1..]].concat(),
+        rows: before..before + rows,
+    };
+    names.into_iter().zip(rows).map(tensor).collect()
+}
+
+/// Returns the shape of a weight as the file stores it.
+fn file_shape(config: &TransformerConfig, part: WeightName) -> Vec<usize> {
+    let mut shape = shape(config, part);
+    if is_transposed(config.architecture, part) {
+        shape.reverse();
+    }
+    shape
 }
 
 /// Converts a weight from file layout to model layout.
@@ -108,6 +163,20 @@ pub(crate) fn to_model(config: &TransformerConfig, part: WeightName, mut data: V
         data.iter_mut().for_each(|gain| *gain += 1.0);
     }
     data
+}
+
+/// Returns the order of the `rows` rows of a weight's tensors in the model: row `i` of the model's
+/// order is the row of the file at place `i`. `None` if the order is the same.
+pub(crate) fn row_order(config: &TransformerConfig, part: WeightName, rows: usize) -> Option<Vec<usize>> {
+    let by_head = family(config.architecture).qkv == QkvRows::ByHead && part == WeightName::WQkv;
+    by_head.then(|| {
+        let (n_heads, d_head) = (config.n_heads, config.d_head);
+        let place = |row: usize| {
+            let (input, head, at) = (row / (n_heads * d_head), row / d_head % n_heads, row % d_head);
+            (head * 3 + input) * d_head + at
+        };
+        (0..rows).map(place).collect()
+    })
 }
 
 /// Converts a weight from model layout to file layout.
@@ -152,7 +221,7 @@ mod tests {
                 let data: Vec<f32> = (0..len).map(|i| i as f32).collect();
                 assert_eq!(to_model(&config, part, to_file(&config, part, data.clone())), data, "{part:?}");
                 let stored = file_tensors(&config, part, 0);
-                assert_eq!(stored.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), len);
+                assert_eq!(stored.iter().map(|tensor| tensor.range().len()).sum::<usize>(), len);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Finds, downloads, reads and writes model files in Hugging Face layout.
 
 pub(crate) mod activations;
+pub(crate) mod bytes;
 pub(crate) mod checkpoint;
 pub(crate) mod config_file;
 pub(crate) mod fields;
@@ -15,6 +16,8 @@ pub(crate) mod model_files;
 pub(crate) mod packaged;
 pub(crate) mod prefix;
 pub(crate) mod save;
+pub(crate) mod stored;
+pub(crate) mod stored_rows;
 pub(crate) mod tensors;
 pub(crate) mod vocabulary;
 pub(crate) mod warning;

@@ -1,6 +1,6 @@
 //! The files of a model: found in a directory, given one by one, or embedded in the program.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
+use crate::files::checkpoint::is_checkpoint;
 use crate::files::config_file::MOST_JSON_BYTES;
 use crate::files::file::{File, OpenWeights};
 use crate::files::gguf;
@@ -183,6 +184,19 @@ impl ModelFiles {
         [&self.config].into_iter().chain(&self.weights).map(File::version).collect()
     }
 
+    /// Returns the SHA-256 of `config.json` and of each weight file, in hexadecimal digits, by the
+    /// name of the file. Reads the files.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] if a file cannot be read.
+    pub fn sha256s(&self) -> Result<BTreeMap<String, String>, ModelError> {
+        let mut files: Vec<&File> = [&self.config].into_iter().chain(&self.weights).collect();
+        // A GGUF file holds the configuration and the weights.
+        files.dedup_by(|file, former| file.path() == former.path());
+        let name = |file: &File| file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.into_iter().map(|file| Ok((name(file), rewire_store::sha256(&file.bytes()?)))).collect()
+    }
+
     /// Returns the contents of `tokenizer.json` and the path that messages show, or `None` if the
     /// model has no tokenizer.
     ///
@@ -207,6 +221,21 @@ impl ModelFiles {
             }
             Some(TokenizerFiles::Vocabulary(files)) => Ok(Some((files.vocabulary.clone(), files.to_tokenizer_json()?))),
         }
+    }
+
+    /// Returns the bytes of the weight files.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] if a file cannot be read.
+    pub fn weight_bytes(&self) -> Result<u64, ModelError> {
+        self.weights.iter().map(File::length).sum()
+    }
+
+    /// Returns whether the weights can stay in their files
+    /// ([`WeightStorage::Stored`](crate::WeightStorage)): those of PyTorch checkpoints cannot.
+    #[must_use]
+    pub fn can_stay_stored(&self) -> bool {
+        !self.weights.iter().any(|file| is_checkpoint(file.path()))
     }
 
     /// Opens the weight files. Returns each with its path.

@@ -2,16 +2,21 @@
 //! configuration.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use pytorch_reader::Tensor;
-use rewire_gguf::NamedTensor;
+use rewire_gguf::{NamedTensor, StoredRows, TensorType};
 use rewire_input::{cut, repeated_key};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
-use crate::files::layout;
+use crate::files::bytes::Bytes;
+use crate::files::layout::{self, FileTensor};
+use crate::files::stored::{StoredMatrix, StoredTensor};
+use crate::files::stored_rows::{StoredPart, stored_matrix};
 use crate::files::warning::LoadWarning;
 use crate::files::{checkpoint, gguf, prefix};
 use crate::weights::weight_name::WeightName;
@@ -51,12 +56,12 @@ fn unreadable(path: &Path, error: &SafeTensorError) -> ModelError {
 /// The contents of an open weight file.
 #[derive(Clone, Copy)]
 pub(crate) enum Contents<'a> {
-    Safetensors(&'a [u8]),
+    Safetensors(&'a Arc<Bytes>),
     Checkpoint(&'a [Tensor]),
-    Gguf(&'a [u8]),
+    Gguf(&'a Arc<Bytes>),
 }
 
-/// The tensors of a model's files that the loader has not taken yet.
+/// The tensors of a model's files.
 pub(crate) struct Weights<'a> {
     config: &'a TransformerConfig,
     tensors: BTreeMap<String, Stored<'a>>,
@@ -70,26 +75,44 @@ struct Stored<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
     values: Values<'a>,
+    /// Whether the loader has read it.
+    is_taken: bool,
 }
 
 /// The values of a tensor, in memory or not yet read.
 enum Values<'a> {
-    Mapped(&'a [u8]),
+    Mapped(&'a [u8], &'a Arc<Bytes>),
     InCheckpoint(&'a Tensor),
-    InGguf(NamedTensor<'a>),
+    InGguf(NamedTensor<'a>, &'a Arc<Bytes>),
 }
 
 impl Stored<'_> {
     /// Returns the values, or `None` if the tensor has another type than F32, F16 or BF16.
     fn to_f32(&self) -> Result<Option<Vec<f32>>, ModelError> {
         match (&self.values, self.dtype) {
-            (Values::InGguf(tensor), _) => Ok(Some(tensor.to_f32())),
-            (Values::Mapped(bytes), dtype) => Ok(to_f32(dtype, bytes)),
+            (Values::InGguf(tensor, _), _) => Ok(Some(tensor.to_f32())),
+            (Values::Mapped(bytes, _), dtype) => Ok(to_f32(dtype, bytes)),
             (Values::InCheckpoint(tensor), dtype @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)) => {
                 Ok(to_f32(dtype, &checkpoint::bytes(self.path, tensor)?))
             }
             (Values::InCheckpoint(_), _) => Ok(None),
         }
+    }
+
+    /// Returns these rows of the tensor where it lies in its file, and how its stored rows make
+    /// those of transformers. Returns `None` if the file is a PyTorch checkpoint or the tensor has
+    /// another type than F32, F16 or BF16.
+    fn in_file(&self, range: Range<usize>) -> Option<StoredPart> {
+        let (file, bytes, kind, rows) = match (&self.values, self.dtype) {
+            (Values::InGguf(tensor, file), _) => (*file, tensor.bytes(), tensor.stored.kind, tensor.rows()),
+            (Values::Mapped(bytes, file), Dtype::F32) => (*file, *bytes, TensorType::F32, StoredRows::Same),
+            (Values::Mapped(bytes, file), Dtype::F16) => (*file, *bytes, TensorType::F16, StoredRows::Same),
+            (Values::Mapped(bytes, file), Dtype::BF16) => (*file, *bytes, TensorType::BF16, StoredRows::Same),
+            _ => return None,
+        };
+        let from = bytes.as_ptr() as usize - file.as_ptr() as usize;
+        let tensor = StoredTensor { file: Arc::clone(file), from, kind };
+        Some(StoredPart { tensor, shape: [*self.shape.first()?, *self.shape.get(1)?], rows, range })
     }
 }
 
@@ -104,7 +127,8 @@ fn read_file<'a>(path: &'a Path, contents: Contents<'a>) -> Result<Vec<Stored<'a
                 name,
                 dtype: view.dtype(),
                 shape: view.shape().to_vec(),
-                values: Values::Mapped(view.data()),
+                values: Values::Mapped(view.data(), bytes),
+                is_taken: false,
             };
             Ok(views.into_iter().map(stored).collect())
         }
@@ -115,6 +139,7 @@ fn read_file<'a>(path: &'a Path, contents: Contents<'a>) -> Result<Vec<Stored<'a
                 dtype: checkpoint::dtype(tensor),
                 shape: tensor.shape().to_vec(),
                 values: Values::InCheckpoint(tensor),
+                is_taken: false,
             };
             Ok(tensors.iter().map(stored).collect())
         }
@@ -125,7 +150,8 @@ fn read_file<'a>(path: &'a Path, contents: Contents<'a>) -> Result<Vec<Stored<'a
                 // The type after dequantization.
                 dtype: Dtype::F32,
                 shape: tensor.shape.clone(),
-                values: Values::InGguf(tensor),
+                values: Values::InGguf(tensor, bytes),
+                is_taken: false,
             };
             Ok(gguf::tensors(bytes, path)?.into_iter().map(stored).collect())
         }
@@ -136,8 +162,9 @@ impl<'a> Weights<'a> {
     /// Reads the tensors of these files, each given as its path and its contents.
     ///
     /// Names lose the prefix `transformer.`, which some exports of GPT-2 have, and the prefixes
-    /// `module.` and `model.` of wrapped models, with a warning. A name that occurs twice, in one
-    /// file or in two, is refused, because the choice between the two would be arbitrary.
+    /// `module.` and `model.` of wrapped models, with a warning. Of a model of text and images,
+    /// only the tensors of the model of text are read. A name that occurs twice, in one file or in
+    /// two, is refused, because the choice between the two would be arbitrary.
     pub(crate) fn read(
         config: &'a TransformerConfig,
         files: &[(&'a Path, Contents<'a>)],
@@ -146,9 +173,10 @@ impl<'a> Weights<'a> {
         let Some(&(first, _)) = files.first() else { return Err(ModelError::NoWeights) };
         let mut all = Vec::new();
         for &(path, contents) in files {
-            all.extend(read_file(path, contents)?);
+            let named = |stored: Stored<'a>| Some((prefix::of_text(config.architecture, &stored.name)?, stored));
+            all.extend(read_file(path, contents)?.into_iter().filter_map(named));
         }
-        let names: Vec<&str> = all.iter().map(|stored| stored.name.as_str()).collect();
+        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
         let wrapper = prefix::wrapper(config.architecture, &names);
         let foreign = match wrapper {
             Some(_) => None,
@@ -156,8 +184,8 @@ impl<'a> Weights<'a> {
         };
         warnings.extend(wrapper.map(|prefix| LoadWarning::RemovedPrefix { path: first.into(), prefix: prefix.into() }));
         let mut tensors = BTreeMap::<String, Stored<'a>>::new();
-        for stored in all {
-            let name = stored.name.strip_prefix(wrapper.unwrap_or_default()).unwrap_or(&stored.name);
+        for (name, stored) in all {
+            let name = name.strip_prefix(wrapper.unwrap_or_default()).unwrap_or(&name);
             let bare = prefix::bare(name).to_owned();
             if let Some(other) = tensors.get(&bare) {
                 let (first, first_name) = (other.path.into(), other.name.clone());
@@ -182,30 +210,60 @@ impl<'a> Weights<'a> {
     /// Takes a weight's values, in the model's layout.
     pub(crate) fn take(&mut self, part: WeightName, layer: usize) -> Result<Vec<f32>, ModelError> {
         let mut all = Vec::new();
-        for (tensor, shape) in layout::file_tensors(self.config, part, layer) {
-            let values = self.take_tensor(tensor, shape)?;
+        for tensor in layout::file_tensors(self.config, part, layer) {
+            let values = self.take_tensor(tensor)?;
             if all.is_empty() { all = values } else { all.extend(values) }
         }
         Ok(layout::to_model(self.config, part, all))
     }
 
-    /// Takes the values of a tensor, which must have this shape.
-    fn take_tensor(&mut self, tensor: String, expected: Vec<usize>) -> Result<Vec<f32>, ModelError> {
-        let Some(stored) = self.tensors.remove(&tensor) else {
-            return Err(ModelError::MissingTensor { path: self.first.into(), tensor });
+    /// Takes a matrix, which stays in its file. Its values are read once, to check that they are
+    /// finite.
+    pub(crate) fn take_stored(&mut self, part: WeightName, layer: usize) -> Result<StoredMatrix, ModelError> {
+        let mut parts = Vec::new();
+        for tensor in layout::file_tensors(self.config, part, layer) {
+            let stored = self.take_named(&tensor)?;
+            let path = || stored.path.into();
+            let Some(found) = stored.in_file(tensor.rows.clone()) else {
+                return Err(match stored.values {
+                    Values::InCheckpoint(_) => ModelError::StoredCheckpoint { path: path() },
+                    _ => ModelError::TensorType { path: path(), tensor: tensor.name, dtype: stored.dtype.to_string() },
+                });
+            };
+            // Reading the values again finds the first that is not finite.
+            if !found.is_finite() {
+                finite_values(stored, tensor.name)?;
+            }
+            parts.push(found);
+        }
+        Ok(stored_matrix(self.config, part, parts))
+    }
+
+    /// Takes a tensor, which must have the wanted shape.
+    fn take_named(&mut self, wanted: &FileTensor) -> Result<&Stored<'a>, ModelError> {
+        let Some(stored) = self.tensors.get_mut(&wanted.name) else {
+            return Err(ModelError::MissingTensor { path: self.first.into(), tensor: wanted.name.clone() });
         };
-        let path = || stored.path.into();
+        stored.is_taken = true;
         // The shape comes first: values of another shape may be larger than any memory.
-        if stored.shape != expected {
-            return Err(ModelError::TensorShape { path: path(), tensor, expected, found: stored.shape.clone() });
+        match stored.shape == wanted.shape {
+            true => Ok(stored),
+            false => {
+                let (path, tensor) = (stored.path.into(), wanted.name.clone());
+                let (expected, found) = (wanted.shape.clone(), stored.shape.clone());
+                Err(ModelError::TensorShape { path, tensor, expected, found })
+            }
         }
-        let Some(values) = stored.to_f32()? else {
-            return Err(ModelError::TensorType { path: path(), tensor, dtype: stored.dtype.to_string() });
-        };
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(ModelError::NotFinite { path: path(), tensor, value: values[index], index });
-        }
-        Ok(values)
+    }
+
+    /// Takes the values of a tensor's rows. The tensor must have the wanted shape.
+    fn take_tensor(&mut self, wanted: FileTensor) -> Result<Vec<f32>, ModelError> {
+        let range = wanted.range();
+        let values = finite_values(self.take_named(&wanted)?, wanted.name)?;
+        Ok(match range.len() < values.len() {
+            true => values[range].to_vec(),
+            false => values,
+        })
     }
 
     /// Removes the unembedding if the configuration ties it to the embedding. Returns a warning if
@@ -229,12 +287,24 @@ impl<'a> Weights<'a> {
 
     /// Refuses tensors that the architecture does not have.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
-        match self.tensors.keys().find(|name| !layout::is_buffer(name)) {
+        match self.tensors.iter().find(|(name, stored)| !stored.is_taken && !layout::is_buffer(name)) {
             None => Ok(()),
-            Some(name) => {
-                Err(ModelError::UnexpectedTensor { path: self.tensors[name].path.into(), tensor: name.clone() })
+            Some((name, stored)) => {
+                Err(ModelError::UnexpectedTensor { path: stored.path.into(), tensor: name.clone() })
             }
         }
+    }
+}
+
+/// Returns the values of the tensor of this name, which must be finite.
+fn finite_values(stored: &Stored<'_>, tensor: String) -> Result<Vec<f32>, ModelError> {
+    let path = || stored.path.into();
+    let Some(values) = stored.to_f32()? else {
+        return Err(ModelError::TensorType { path: path(), tensor, dtype: stored.dtype.to_string() });
+    };
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(index) => Err(ModelError::NotFinite { path: path(), tensor, value: values[index], index }),
+        None => Ok(values),
     }
 }
 

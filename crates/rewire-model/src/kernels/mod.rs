@@ -1,14 +1,32 @@
 //! The operations that dominate a profile, fused on backends that expose their memory.
 //!
 //! Each operation has a plain version in burn's operations, with gradients, which every backend
-//! runs. The tests compare the fused version with the plain one. Only untracked float32 tensors on
-//! the flex backend use the fused version.
+//! runs. The tests compare the fused version with the plain one. Float32 tensors on the flex
+//! backend use the fused version. On autodiff over flex, it is one step of the tape, with a fused
+//! backward pass and the same bits.
 
+pub(crate) mod attend;
+pub(crate) mod blocks;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "flex")]
+mod gradients;
+#[cfg(feature = "flex")]
+mod gradients_attention;
+#[cfg(all(test, feature = "flex"))]
+mod gradients_tests;
 pub(crate) mod queries;
 #[cfg(feature = "flex")]
 mod simd;
+#[cfg(feature = "flex")]
+mod simd_attend;
+#[cfg(feature = "flex")]
+mod simd_backward;
+pub(crate) mod surrogate;
+#[cfg(feature = "flex")]
+pub(crate) mod tape;
+#[cfg(feature = "flex")]
+mod tracked;
 
 use burn::tensor::activation::relu;
 use burn::tensor::{DType, Tensor, backend::Backend};
@@ -24,7 +42,7 @@ pub(crate) enum Moments<B: Backend> {
     Ready(Tensor<B, 3>),
     /// The input itself. It is centered while it is divided.
     #[cfg(feature = "flex")]
-    Fused(Tensor<B, 3>),
+    Fused(Tensor<B, 3>, NormKind),
 }
 
 /// Computes the first half of a norm over `x` `[batch, pos, d_model]`. Returns the scale and the
@@ -33,9 +51,13 @@ pub(crate) fn moments<B: Backend>(x: Tensor<B, 3>, kind: NormKind, eps: f64) -> 
     #[cfg(feature = "flex")]
     if let Some(scale) = flex::norm_scale(&x, kind, eps as f32) {
         return match kind {
-            NormKind::Layer => (scale, Moments::Fused(x)),
+            NormKind::Layer => (scale, Moments::Fused(x, kind)),
             NormKind::Rms => (scale, Moments::Ready(x)),
         };
+    }
+    #[cfg(feature = "flex")]
+    if let Some(scale) = gradients::norm_scale(&x, kind, eps as f32) {
+        return (scale, Moments::Fused(x, kind));
     }
     let read = kind.centered(x);
     let squares = (read.clone() * read.clone()).mean_dim(2);
@@ -53,10 +75,12 @@ pub(crate) fn normalize<B: Backend>(
     let mut out = match moments {
         Moments::Ready(read) => read / scale,
         #[cfg(feature = "flex")]
-        Moments::Fused(x) => match flex::normalize(&x, &scale) {
-            Some(normalized) => normalized,
-            None => (x.clone() - x.mean_dim(2)) / scale,
-        },
+        Moments::Fused(x, kind) => {
+            match flex::normalize(&x, &scale).or_else(|| gradients::normalize(&x, &scale, kind)) {
+                Some(normalized) => normalized,
+                None => kind.centered(x) / scale,
+            }
+        }
     };
     if let Some(gain) = gain {
         let d_model = gain.dims()[0];
@@ -84,6 +108,10 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
         Ok(done) => return done,
         Err(x) => x,
     };
+    #[cfg(feature = "flex")]
+    if let Some(done) = gradients::activate(&x, activation) {
+        return done;
+    }
     match activation {
         // Written out because on every backend but flex, burn's fused `gelu` has the gradient of
         // the tanh form, which is off by 1e-4.
@@ -103,6 +131,43 @@ pub(crate) fn activate<B: Backend>(x: Tensor<B, 3>, activation: Activation) -> T
     }
 }
 
+/// Applies the activation function of a gated MLP to `gate` and multiplies the result by `factor`,
+/// both `[batch, pos, d_mlp]`.
+pub(crate) fn gated<B: Backend>(gate: Tensor<B, 3>, factor: Tensor<B, 3>, activation: Activation) -> Tensor<B, 3> {
+    #[cfg(feature = "flex")]
+    let gate = match flex::gated(gate, &factor, activation) {
+        Ok(done) => return done,
+        Err(gate) => gate,
+    };
+    #[cfg(feature = "flex")]
+    if let Some(done) = gradients::gated(&gate, &factor, activation) {
+        return done;
+    }
+    activate(gate, activation) * factor
+}
+
+/// Rotates the leading dimensions of each head of `x`, `[batch, pos, head, d_head]`, in half-split
+/// pairs.
+///
+/// `cos` and `sin` hold the cosine and the sine of each turning dimension,
+/// `[1 or batch, pos, 1, dims]`.
+pub(crate) fn rotated<B: Backend>(x: Tensor<B, 4>, cos: &Tensor<B, 4>, sin: &Tensor<B, 4>) -> Tensor<B, 4> {
+    #[cfg(feature = "flex")]
+    if let Some(rotated) = flex::rotated(&x, cos, sin).or_else(|| gradients::rotated(&x, cos, sin)) {
+        return rotated;
+    }
+    let ([_, _, _, d_head], [_, _, _, dims]) = (x.dims(), cos.dims());
+    let half = dims / 2;
+    let turned = x.clone().narrow(3, 0, dims);
+    let (low, high) = (turned.clone().narrow(3, 0, half), turned.clone().narrow(3, half, half));
+    let quarter_turn = Tensor::cat(vec![high.neg(), low], 3);
+    let rotated = turned * cos.clone() + quarter_turn * sin.clone();
+    if dims == d_head {
+        return rotated;
+    }
+    Tensor::cat(vec![rotated, x.narrow(3, dims, d_head - dims)], 3)
+}
+
 /// Returns masked attention scores, `[batch, head, query, key]`.
 ///
 /// `q` is `[batch, query, head, d_head]`, and `k` is `[batch, own, key/value head, d_head]`. The
@@ -117,7 +182,9 @@ pub(crate) fn scores<B: Backend>(
     rule: ScoreRule,
 ) -> Tensor<B, 4> {
     #[cfg(feature = "flex")]
-    if let Some(scores) = flex::scores(&q, &k, earlier.as_ref(), queries, rule) {
+    if let Some(scores) = flex::scores(&q, &k, earlier.as_ref(), queries, rule)
+        .or_else(|| gradients_attention::scores(&q, &k, earlier.as_ref(), queries, rule))
+    {
         return scores;
     }
     let heads = q.dims()[2];
@@ -136,7 +203,9 @@ pub(crate) fn scores<B: Backend>(
 /// `v` and `earlier` have the shapes of `k` and `earlier` in [`scores`].
 pub(crate) fn mix<B: Backend>(pattern: Tensor<B, 4>, v: Tensor<B, 4>, earlier: Option<Tensor<B, 4>>) -> Tensor<B, 4> {
     #[cfg(feature = "flex")]
-    if let Some(mixed) = flex::mix(&pattern, &v, earlier.as_ref()) {
+    if let Some(mixed) =
+        flex::mix(&pattern, &v, earlier.as_ref()).or_else(|| gradients_attention::mix(&pattern, &v, earlier.as_ref()))
+    {
         return mixed;
     }
     let heads = pattern.dims()[1];
@@ -171,11 +240,12 @@ fn join<B: Backend>(earlier: Option<Tensor<B, 4>>, own: Tensor<B, 4>) -> Tensor<
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
     use burn::backend::{Autodiff, Flex};
     use burn::tensor::Distribution;
 
-    /// A backend that uses the plain version: tensors that can be tracked are not fused.
-    type Plain = Autodiff<Flex>;
+    /// A backend that uses the plain version: nothing is fused on autodiff with checkpoints.
+    type Plain = Autodiff<Flex, BalancedCheckpointing>;
 
     fn random<const D: usize>(shape: [usize; D], spread: f64) -> Tensor<Plain, D> {
         Tensor::random(shape, Distribution::Normal(0.0, spread), &Default::default())
@@ -196,7 +266,7 @@ mod tests {
             for kind in [NormKind::Layer, NormKind::Rms] {
                 let (scale, rest) = moments(x.clone().inner(), kind, 1e-5);
                 let (plain_scale, plain_rest) = moments(x.clone(), kind, 1e-5);
-                assert_eq!(matches!(rest, Moments::Fused(_)), kind == NormKind::Layer);
+                assert_eq!(matches!(rest, Moments::Fused(..)), kind == NormKind::Layer);
                 assert!(matches!(plain_rest, Moments::Ready(_)));
                 assert_same(scale.clone(), plain_scale.clone(), 1e-6);
                 assert_same(normalize(rest, scale, None, None), normalize(plain_rest, plain_scale, None, None), 2e-6);
@@ -206,10 +276,41 @@ mod tests {
 
     #[test]
     fn fused_activation_functions_match_the_plain_ones() {
-        for activation in [Activation::Gelu, Activation::GeluNew] {
-            for spread in [1e-4, 1.0, 8.0] {
-                let x = random([2, 7, 33], spread);
-                assert_same(activate(x.clone().inner(), activation), activate(x, activation), 1e-6);
+        for activation in [Activation::Gelu, Activation::GeluNew, Activation::Silu] {
+            for spread in [1e-4, 1.0, 8.0, 200.0] {
+                let (x, factor) = (random([2, 7, 33], spread), random([2, 7, 33], 1.0));
+                let activated = activate(x.clone().inner(), activation);
+                assert_same(activated.clone(), activate(x.clone(), activation), 1e-6);
+                let product = activated * factor.clone().inner();
+                assert_eq!(gated(x.inner(), factor.inner(), activation).into_data(), product.into_data());
+            }
+        }
+    }
+
+    #[test]
+    fn fused_silu_holds_its_precision_far_from_zero() {
+        let x: Vec<f32> = (-1200..=1200).map(|i| i as f32 * 0.1).collect();
+        let tensor = Tensor::<Flex, 1>::from_floats(x.as_slice(), &Default::default()).reshape([1, 1, x.len()]);
+        let found = activate(tensor, Activation::Silu).into_data().to_vec::<f32>().unwrap();
+        for (x, found) in x.into_iter().map(f64::from).zip(found) {
+            let exact = x / (1.0 + (-x).exp());
+            // Below -87, the exponential is held at e^87.
+            assert!((f64::from(found) - exact).abs() <= 1e-35 + 5e-7 * exact.abs(), "silu({x}): {found}, not {exact}");
+        }
+    }
+
+    #[test]
+    fn fused_rotation_matches_the_plain_one() {
+        let [batch, pos, heads] = [3, 4, 5];
+        for (d_head, dims) in [(8, 8), (20, 6), (64, 64)] {
+            let x = random([batch, pos, 2 * heads, d_head], 1.0);
+            // All heads, and a view of some of them.
+            for x in [x.clone(), x.narrow(2, 3, heads)] {
+                for rows in [1, batch] {
+                    let [cos, sin] = [(); 2].map(|()| random([rows, pos, 1, dims], 1.0));
+                    let fused = rotated(x.clone().inner(), &cos.clone().inner(), &sin.clone().inner());
+                    assert_same(fused, rotated(x.clone(), &cos, &sin), 1e-6);
+                }
             }
         }
     }
@@ -217,7 +318,7 @@ mod tests {
     #[test]
     fn fused_attention_matches_the_plain_one() {
         // The divisor of the third layer, if scores are scaled by the inverse layer.
-        let plain = ScoreRule { divisor: 3.0 * 20.0_f64.sqrt(), cap: None, window: None };
+        let plain = ScoreRule { divisor: 3.0 * 20.0_f64.sqrt(), cap: None, window: None, softmax_temperature: 1.0 };
         for (kv_heads, rule) in
             [(6, plain), (2, plain), (3, ScoreRule { cap: Some(0.5), window: Some(3), ..plain }), (1, plain)]
         {

@@ -1,9 +1,9 @@
 //! The positions of a run's queries, which decide the keys that they attend to, and the rule of
-//! their scores.
+//! their scores and patterns.
 
 use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
 
-/// How scores follow from the products of queries and keys.
+/// How scores follow from the products of queries and keys, and how patterns follow from scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ScoreRule {
     /// The number that products are divided by.
@@ -12,6 +12,9 @@ pub(crate) struct ScoreRule {
     pub(crate) cap: Option<f64>,
     /// The number of keys that a query attends to, its own included.
     pub(crate) window: Option<usize>,
+    /// The temperature at which the backward pass takes the softmax; 1 for the gradient. The
+    /// forward pass takes it at 1.
+    pub(crate) softmax_temperature: f64,
 }
 
 /// The positions of a run's queries. A query attends to the keys at its own position and before.

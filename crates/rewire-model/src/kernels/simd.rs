@@ -9,10 +9,10 @@ use crate::kernels::queries::{Queries, ScoreRule, first_seen};
 
 /// The number of independent sums. They make the sum of a row parallel, with an order that is
 /// always the same.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 #[inline(always)]
-fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -89,9 +89,66 @@ pub(super) fn gelu_new(values: &mut [f32]) {
     });
 }
 
+/// Applies `x / (1 + exp(-x))` in place.
+pub(super) fn silu(values: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        for x in values {
+            *x /= 1.0 + exp(-*x);
+        }
+    });
+}
+
+/// Multiplies `values` by `factors` in place.
+pub(super) fn multiply(values: &mut [f32], factors: &[f32]) {
+    Arch::new().dispatch(|| {
+        for (x, factor) in values.iter_mut().zip(factors) {
+            *x *= factor;
+        }
+    });
+}
+
+/// Replaces each row of `values`, `width` wide, by its softmax.
+pub(super) fn softmax(values: &mut [f32], width: usize) {
+    Arch::new().dispatch(|| values.chunks_exact_mut(width).for_each(softmax_row));
+}
+
+/// Replaces a row by its softmax. Scores of -inf get exactly 0 and change no other weight.
+#[inline(always)]
+pub(super) fn softmax_row(row: &mut [f32]) {
+    let mut most = [f32::NEG_INFINITY; LANES];
+    for chunk in row.chunks(LANES) {
+        for (most, x) in most.iter_mut().zip(chunk) {
+            *most = if *x > *most { *x } else { *most };
+        }
+    }
+    let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|x| *x = exp(*x - most));
+    let inverse = 1.0 / sum(row, |x| x);
+    row.iter_mut().for_each(|x| *x *= inverse);
+}
+
+/// Returns `exp(x)` within 2 ulp for `x` up to 88, and 0 below -87: `2^n exp(r)` with a polynomial
+/// of Cephes for `r`, which is at most half of `ln 2`.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    const POLYNOMIAL: [f32; 6] = [1.987_569_2e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
+    /// Adding this number rounds to an integer, which the lowest bits of the sum then hold.
+    const ROUNDING: f32 = 12_582_912.0;
+    let bounded = if x < -87.0 { -87.0 } else { x };
+    let bounded = if bounded > 88.0 { 88.0 } else { bounded };
+    let rounded = bounded * std::f32::consts::LOG2_E + ROUNDING;
+    let n = rounded - ROUNDING;
+    let r = bounded - n * LN_2_HIGH - n * LN_2_LOW;
+    let of_r = polynomial(&POLYNOMIAL, r) * r * r + r + 1.0;
+    let two_to_n = f32::from_bits(rounded.to_bits().wrapping_sub(ROUNDING.to_bits()).wrapping_add(127) << 23);
+    if x < -87.0 { 0.0 } else { of_r * two_to_n }
+}
+
 /// The rational approximation of erf on [-4, 4] that Eigen and XLA use, within 3 ulp.
 #[inline(always)]
-fn erf(x: f32) -> f32 {
+pub(super) fn erf(x: f32) -> f32 {
     const ODD: [f32; 7] = [
         -2.726_142_3e-10,
         2.770_681_4e-8,
@@ -109,7 +166,7 @@ fn erf(x: f32) -> f32 {
 
 /// The rational approximation of tanh on [-7.9, 7.9] that Eigen and XLA use, within 4 ulp.
 #[inline(always)]
-fn tanh(x: f32) -> f32 {
+pub(super) fn tanh(x: f32) -> f32 {
     const ODD: [f32; 7] =
         [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_524_6e-3];
     const EVEN: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
@@ -141,11 +198,37 @@ pub(super) struct StridedRows<'a> {
 
 impl StridedRows<'_> {
     #[inline(always)]
-    fn at(&self, batch: usize, position: usize, head: usize) -> &[f32] {
+    pub(super) fn at(&self, batch: usize, position: usize, head: usize) -> &[f32] {
         let [b, p, h] = self.strides;
         let from = self.start + batch * b + position * p + head * h;
         &self.data[from..from + self.d_head]
     }
+}
+
+/// Writes the heads at one position of a row of the batch, rotated, to `out`, `[head, d_head]`.
+/// `cos` and `sin` belong to the leading dimensions, which turn in half-split pairs.
+pub(super) fn rotate(x: StridedRows<'_>, [row, position]: [usize; 2], [cos, sin]: [&[f32]; 2], out: &mut [f32]) {
+    let half = cos.len() / 2;
+    let ([cos_low, cos_high], [sin_low, sin_high]) = (halves(cos, half), halves(sin, half));
+    Arch::new().dispatch(|| {
+        for (head, out) in out.chunks_exact_mut(x.d_head).enumerate() {
+            let x = x.at(row, position, head);
+            let [low, high] = halves(x, half);
+            for (i, out) in out[..half].iter_mut().enumerate() {
+                *out = low[i] * cos_low[i] - high[i] * sin_low[i];
+            }
+            for (i, out) in out[half..2 * half].iter_mut().enumerate() {
+                *out = high[i] * cos_high[i] + low[i] * sin_high[i];
+            }
+            out[2 * half..].copy_from_slice(&x[2 * half..]);
+        }
+    });
+}
+
+/// Returns the first `half` elements, and as many after them.
+#[inline(always)]
+fn halves(x: &[f32], half: usize) -> [&[f32]; 2] {
+    [&x[..half], &x[half..2 * half]]
 }
 
 /// The keys (or values) that one row of the batch attends to: those of the prompt's earlier
@@ -162,7 +245,7 @@ pub(super) struct Attended<'a> {
 
 impl Attended<'_> {
     #[inline(always)]
-    fn at(&self, key: usize, head: usize) -> &[f32] {
+    pub(super) fn at(&self, key: usize, head: usize) -> &[f32] {
         let head = head / self.sharing;
         match &self.earlier {
             Some((rows, prompts)) if key < self.n_earlier => rows.at(self.row % prompts, key, head),
@@ -205,7 +288,7 @@ pub(super) fn scores(
 }
 
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());

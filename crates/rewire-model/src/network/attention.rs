@@ -1,14 +1,17 @@
 //! Causal multi-head attention.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
+use crate::kernels::attend::{attend, pattern};
+use crate::kernels::blocks::AttentionInputs;
 use crate::kernels::queries::{Queries, ScoreRule};
 use crate::kernels::{mix, scores};
-use crate::network::linear::linear;
+use crate::network::backward::BackwardRule;
+use crate::network::matrix::Matrix;
 use crate::network::norm::Norm;
+use crate::network::project::{project, project_parts};
 use crate::network::rotary::Rotary;
 
 /// One of the three input projections of a head.
@@ -26,14 +29,14 @@ pub enum HeadInput {
 #[derive(Module, Debug)]
 pub(crate) struct Attention<B: Backend> {
     /// `[d_model, (head + 2 * key/value head) * d_head]`: all queries, then keys, then values.
-    pub(crate) w_qkv: Param<Tensor<B, 2>>,
+    pub(crate) w_qkv: Matrix<B>,
     /// `[(head + 2 * key/value head) * d_head]`.
     pub(crate) b_qkv: Param<Tensor<B, 1>>,
-    /// The norms of the queries and of the keys of each head, in models that have them.
+    /// The norms of the queries and of the keys, in models that have them.
     pub(crate) query_norm: Option<Norm<B>>,
     pub(crate) key_norm: Option<Norm<B>>,
     /// `[head * d_head, d_model]`.
-    pub(crate) w_o: Param<Tensor<B, 2>>,
+    pub(crate) w_o: Matrix<B>,
     /// `[d_model]`.
     pub(crate) b_o: Param<Tensor<B, 1>>,
     /// The norm of the output, in models with post-norms.
@@ -55,6 +58,8 @@ pub(crate) struct AttentionContext<B: Backend> {
     pub(crate) earlier: Option<KeysValues<B>>,
     /// The positions at which queries are computed; `None` for all.
     pub(crate) read: Option<ReadRows<B>>,
+    /// What a backward pass computes.
+    pub(crate) backward: BackwardRule,
 }
 
 /// Keys (rotated in rotary models) and values of one layer, `[prompts, earlier, key/value head,
@@ -106,8 +111,8 @@ impl<B: Backend> Attention<B> {
         hook: &mut H,
     ) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
-        let AttentionContext { first, rotary, earlier, read } = context;
-        let [q, k, v] = self.queries_keys_values(x, read.as_ref());
+        let AttentionContext { first, rotary, earlier, read, backward } = context;
+        let [q, k, v] = self.queries_keys_values(x, read.as_ref(), backward);
         let mut q = hook.visit(at(Site::Q), q); // [batch, query, head, d_head]
         let mut k = hook.visit(at(Site::K), k); // [batch, pos, key/value head, d_head]
         let v = hook.visit(at(Site::V), v);
@@ -115,45 +120,65 @@ impl<B: Backend> Attention<B> {
             q = hook.visit(at(Site::RotQ), rotary_q.rotate(q));
             k = hook.visit(at(Site::RotK), rotary_k.rotate(k));
         }
+        let (rule, [q, k, v]) = (self.score_rule(backward), backward.attended([q, k, v]));
         let queries = match read {
             Some(ReadRows { positions, per_row, .. }) => Queries::Each { positions, per_row },
             None => Queries::From(first),
         };
-        let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();
-        // [batch, head, query, key]
-        let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries, self.rule));
-        let pattern = hook.visit(at(Site::Pattern), softmax(scores, 3));
-        let z = hook.visit(at(Site::Z), mix(pattern, v, values)); // [batch, query, head, d_head]
+        let z = match [Site::AttnScores, Site::Pattern].iter().any(|site| hook.sees(at(*site))) {
+            true => {
+                let (keys, values) = earlier.map(|e| (e.keys, e.values)).unzip();
+                // [batch, head, query, key]
+                let scores = hook.visit(at(Site::AttnScores), scores(q, k, keys, &queries, rule));
+                let pattern = hook.visit(at(Site::Pattern), pattern(scores, rule));
+                mix(pattern, v, values)
+            }
+            false => {
+                let earlier = earlier.map(|e| [e.keys, e.values]);
+                attend(AttentionInputs { q, k, v, earlier }, &queries, rule)
+            }
+        };
+        let z = hook.visit(at(Site::Z), z); // [batch, query, head, d_head]
 
         let [batch, n, n_heads, d_head] = z.dims();
-        let out = linear(z.reshape([batch, n, n_heads * d_head]), self.w_o.val(), self.b_o.val());
+        let out = project(z.reshape([batch, n, n_heads * d_head]), &self.w_o, self.b_o.val());
         let out = match self.post_norm {
-            Some(_) => self.after_norm(hook.visit(at(Site::AttnBeforeNorm), out), layer, hook),
+            Some(_) => self.after_norm(hook.visit(at(Site::AttnBeforeNorm), out), layer, backward, hook),
             None => out,
         };
         hook.visit(at(Site::AttnOut), out)
     }
 
     /// Applies the norm of the output, if there is one, to `x` `[batch, pos, d_model]`.
-    pub(crate) fn after_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+    pub(crate) fn after_norm<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        backward: BackwardRule,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
         let points = [Site::Ln1PostScale, Site::Ln1PostNormalized].map(|site| HookPoint::block(layer, site));
         match &self.post_norm {
-            Some(norm) => norm.forward(x, points, hook),
+            Some(norm) => norm.forward(x, points, backward, hook),
             None => x,
         }
     }
 
     /// Applies the norm of queries or keys, if there is one, to those of some heads,
-    /// `[batch, pos, head, d_head]`.
-    pub(crate) fn normed(&self, input: HeadInput, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let norm = match input {
-            HeadInput::Q => &self.query_norm,
-            HeadInput::K => &self.key_norm,
-            HeadInput::V => &None,
-        };
-        match norm {
-            Some(norm) => norm.of_heads(x),
+    /// `[batch, pos, head, d_head]`. All heads must be there if they share the norm.
+    pub(crate) fn normed(&self, input: HeadInput, x: Tensor<B, 4>, backward: BackwardRule) -> Tensor<B, 4> {
+        match self.norm_of(input) {
+            Some(norm) => norm.of_heads(x, backward),
             None => x,
+        }
+    }
+
+    /// Returns the norm of each head's queries or keys, if there is one.
+    pub(crate) fn norm_of(&self, input: HeadInput) -> Option<&Norm<B>> {
+        match input {
+            HeadInput::Q => self.query_norm.as_ref(),
+            HeadInput::K => self.key_norm.as_ref(),
+            HeadInput::V => None,
         }
     }
 
@@ -170,45 +195,53 @@ impl<B: Backend> Attention<B> {
     }
 
     /// Mixes values by causal attention from queries to keys: see
-    /// [`Transformer::attend`](crate::Transformer::attend).
+    /// [`Transformer::attend_by_rule`](crate::Transformer::attend_by_rule).
     pub(crate) fn attend(
         &self,
-        q: Tensor<B, 4>,
-        k: Tensor<B, 4>,
-        v: Tensor<B, 4>,
+        qkv: [Tensor<B, 4>; 3],
         earlier: Option<[Tensor<B, 4>; 2]>,
+        backward: BackwardRule,
     ) -> Tensor<B, 4> {
-        let (earlier_keys, earlier_values) = earlier.map_or((None, None), |[keys, values]| (Some(keys), Some(values)));
-        let first = earlier_keys.as_ref().map_or(0, |keys| keys.dims()[1]);
-        let scores = scores(q, k, earlier_keys, &Queries::From(first), self.rule);
-        mix(softmax(scores, 3), v, earlier_values)
+        let first = earlier.as_ref().map_or(0, |[keys, _]| keys.dims()[1]);
+        let [q, k, v] = backward.attended(qkv);
+        attend(AttentionInputs { q, k, v, earlier }, &Queries::From(first), self.score_rule(backward))
+    }
+
+    /// Returns the rule of scores and patterns in a run with this backward rule.
+    fn score_rule(&self, backward: BackwardRule) -> ScoreRule {
+        ScoreRule { softmax_temperature: backward.softmax_temperature(), ..self.rule }
     }
 
     /// Returns queries, keys and values, `[batch, pos, head, d_head]`, each with its own heads. If
     /// `read` is given, queries are computed only at those positions.
-    fn queries_keys_values(&self, x: Tensor<B, 3>, read: Option<&ReadRows<B>>) -> [Tensor<B, 4>; 3] {
+    fn queries_keys_values(
+        &self,
+        x: Tensor<B, 3>,
+        read: Option<&ReadRows<B>>,
+        backward: BackwardRule,
+    ) -> [Tensor<B, 4>; 3] {
         let inputs = [HeadInput::Q, HeadInput::K, HeadInput::V];
         let [[_, queries], [_, shared], _] = inputs.map(|input| self.columns(input));
         let d_head = queries / self.n_heads;
-        let (w, b) = (self.w_qkv.val(), self.b_qkv.val());
-        let part = |x: &Tensor<B, 3>, from: usize, width: usize| {
-            let [batch, pos, _] = x.dims();
-            x.clone().narrow(2, from, width).reshape([batch, pos, width / d_head, d_head])
-        };
+        let (w, b) = (&self.w_qkv, self.b_qkv.val());
+        let (values, all) = (queries + shared, queries + 2 * shared);
+        // [batch, pos, (head + 2 * key/value head) * d_head]
         let parts = match read {
-            None => {
-                let qkv = linear(x, w, b); // [batch, pos, (head + 2 * key/value head) * d_head]
-                inputs.map(|input| self.columns(input)).map(|[from, width]| part(&qkv, from, width))
-            }
+            None => project_parts(x, w, [0..queries, queries..values, values..all], b),
             Some(read) => {
-                let q =
-                    linear(read.select(x.clone()), w.clone().narrow(1, 0, queries), b.clone().narrow(0, 0, queries));
-                let kv = linear(x, w.narrow(1, queries, 2 * shared), b.narrow(0, queries, 2 * shared));
-                [part(&q, 0, queries), part(&kv, 0, shared), part(&kv, shared, shared)]
+                let of_q = b.clone().narrow(0, 0, queries);
+                #[expect(clippy::single_range_in_vec_init, reason = "one part of the columns, not its numbers")]
+                let [q] = project_parts(read.select(x.clone()), w, [0..queries], of_q);
+                let of_kv = b.narrow(0, queries, 2 * shared);
+                let [k, v] = project_parts(x, w, [queries..values, values..all], of_kv);
+                [q, k, v]
             }
         };
-        let [q, k, v] = parts;
-        [self.normed(HeadInput::Q, q), self.normed(HeadInput::K, k), v]
+        let [q, k, v] = parts.map(|part| {
+            let [batch, pos, width] = part.dims();
+            part.reshape([batch, pos, width / d_head, d_head])
+        });
+        [self.normed(HeadInput::Q, q, backward), self.normed(HeadInput::K, k, backward), v]
     }
 }
 

@@ -5,6 +5,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::network::attention::{Attention, AttentionContext};
+use crate::network::backward::BackwardRule;
 use crate::network::mlp::Mlp;
 use crate::network::norm::Norm;
 
@@ -42,7 +43,7 @@ impl<B: Backend> Block<B> {
     ) -> Midway<B> {
         let x = hook.visit(HookPoint::block(layer, Site::ResidPre), x);
         let read = context.read.clone();
-        let normalized = self.attention_norm(x.clone(), layer, hook);
+        let normalized = self.attention_norm(x.clone(), layer, context.backward, hook);
         let attn_out = self.attention.forward(normalized, layer, context, hook);
         let x = match read {
             Some(read) => read.select(x),
@@ -56,13 +57,19 @@ impl<B: Backend> Block<B> {
 
     /// Computes the second half, `x + mlp(ln2(x))`. Returns the residual stream after the block,
     /// `[batch, pos, d_model]`.
-    pub(crate) fn mlp_half<H: Hook<B>>(&self, mid: Midway<B>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+    pub(crate) fn mlp_half<H: Hook<B>>(
+        &self,
+        mid: Midway<B>,
+        layer: usize,
+        backward: BackwardRule,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
         let x = match &mid.attn_out {
             Some(_) => mid.residual,
             None => hook.visit(HookPoint::block(layer, Site::ResidMid), mid.residual),
         };
-        let normalized = self.mlp_norm(x.clone(), layer, hook);
-        let mlp_out = self.mlp.forward(normalized, layer, hook);
+        let normalized = self.mlp_norm(x.clone(), layer, backward, hook);
+        let mlp_out = self.mlp.forward(normalized, layer, backward, hook);
         let x = match mid.attn_out {
             Some(attn_out) => x + attn_out + mlp_out,
             None => mlp_out + x,
@@ -71,12 +78,26 @@ impl<B: Backend> Block<B> {
     }
 
     /// Applies the norm before attention to `x` `[batch, pos, d_model]`.
-    pub(crate) fn attention_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
-        self.ln1.forward(x, [Site::Ln1Scale, Site::Ln1Normalized].map(|site| HookPoint::block(layer, site)), hook)
+    pub(crate) fn attention_norm<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        backward: BackwardRule,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
+        let points = [Site::Ln1Scale, Site::Ln1Normalized].map(|site| HookPoint::block(layer, site));
+        self.ln1.forward(x, points, backward, hook)
     }
 
     /// Applies the norm before the MLP to `x` `[batch, pos, d_model]`.
-    pub(crate) fn mlp_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
-        self.ln2.forward(x, [Site::Ln2Scale, Site::Ln2Normalized].map(|site| HookPoint::block(layer, site)), hook)
+    pub(crate) fn mlp_norm<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        backward: BackwardRule,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
+        let points = [Site::Ln2Scale, Site::Ln2Normalized].map(|site| HookPoint::block(layer, site));
+        self.ln2.forward(x, points, backward, hook)
     }
 }

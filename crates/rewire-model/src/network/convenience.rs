@@ -7,6 +7,7 @@ use burn::tensor::{Int, Tensor};
 use rewire_hooks::{ActivationCache, CacheError, HookPoint, Recorder, Site};
 
 use crate::error::ModelError;
+use crate::kernels::soft_capped;
 use crate::network::run::Run;
 use crate::network::transformer::Transformer;
 
@@ -50,6 +51,25 @@ impl<B: Backend> Transformer<B> {
         let before = (0..n_layers).map(|layer| HookPoint::block(layer, Site::ResidPre));
         let points = before.chain([HookPoint::block(n_layers - 1, Site::ResidPost)]);
         points.map(|point| Ok(self.logits(self.unembedding_norm(cache.get(point)?)))).collect()
+    }
+
+    /// Returns the model without the bound on its logits (`logit_cap`): its logits are those before
+    /// the bound. Weights are shared, not copied.
+    #[must_use]
+    pub fn without_logit_cap(&self) -> Self {
+        let mut model = self.clone();
+        model.config.logit_cap = None;
+        model
+    }
+
+    /// Applies the bound on the logits, if the model has one, to logits before the bound: the
+    /// logits of [`without_logit_cap`](Self::without_logit_cap).
+    #[must_use]
+    pub fn bounded_logits<const D: usize>(&self, logits: Tensor<B, D>) -> Tensor<B, D> {
+        match self.config.logit_cap {
+            Some(cap) => soft_capped(logits, cap),
+            None => logits,
+        }
     }
 
     /// Returns the model on the autodiff backend over `B`, for analyses that need gradients.
@@ -164,6 +184,16 @@ mod tests {
             assert_eq!(lens[0].dims(), logits.dims());
             assert_ne!(numbers(lens[0].clone()), numbers(logits));
             assert!(model.logit_lens(&ActivationCache::new()).is_err());
+        }
+    }
+
+    #[test]
+    fn bounding_the_logits_of_the_model_without_the_bound_gives_its_logits() {
+        for model in models() {
+            let logits = model.forward(Run::tokens(tokens(&model)), ()).unwrap();
+            let before = model.without_logit_cap().forward(Run::tokens(tokens(&model)), ()).unwrap();
+            assert_eq!(numbers(model.bounded_logits(before.clone())), numbers(logits.clone()));
+            assert_eq!(numbers(before) != numbers(logits), model.config().logit_cap.is_some());
         }
     }
 

@@ -5,21 +5,22 @@ use burn::tensor::{Tensor, backend::Backend};
 use rewire_hooks::{Hook, HookPoint, Site};
 
 use crate::config::Activation;
-use crate::kernels::activate;
-use crate::network::linear::linear;
+use crate::network::backward::BackwardRule;
+use crate::network::matrix::Matrix;
 use crate::network::norm::Norm;
+use crate::network::project::project;
 
 /// Weights of one MLP.
 #[derive(Module, Debug)]
 pub(crate) struct Mlp<B: Backend> {
     /// `[d_model, d_mlp]`.
-    pub(crate) w_in: Param<Tensor<B, 2>>,
+    pub(crate) w_in: Matrix<B>,
     /// `[d_mlp]`.
     pub(crate) b_in: Param<Tensor<B, 1>>,
     /// The map of the gate, in gated MLPs.
     pub(crate) gate: Option<Gate<B>>,
     /// `[d_mlp, d_model]`.
-    pub(crate) w_out: Param<Tensor<B, 2>>,
+    pub(crate) w_out: Matrix<B>,
     /// `[d_model]`.
     pub(crate) b_out: Param<Tensor<B, 1>>,
     /// The norm of the output, in models with post-norms.
@@ -32,7 +33,7 @@ pub(crate) struct Mlp<B: Backend> {
 #[derive(Module, Debug)]
 pub(crate) struct Gate<B: Backend> {
     /// `[d_model, d_mlp]`.
-    pub(crate) w: Param<Tensor<B, 2>>,
+    pub(crate) w: Matrix<B>,
     /// `[d_mlp]`.
     pub(crate) b: Param<Tensor<B, 1>>,
 }
@@ -40,37 +41,55 @@ pub(crate) struct Gate<B: Backend> {
 impl<B: Backend> Mlp<B> {
     /// Returns the MLP output, `[batch, pos, d_model]`, after the norm of the output if there is
     /// one. `x` is the output of the norm before the MLP, `[batch, pos, d_model]`.
-    pub(crate) fn forward<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+    pub(crate) fn forward<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        backward: BackwardRule,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
-        let post = self.neurons(x, layer, hook);
-        let out = linear(post, self.w_out.val(), self.b_out.val());
+        let post = self.neurons(x, layer, backward, hook);
+        let out = project(post, &self.w_out, self.b_out.val());
         let out = match self.post_norm {
-            Some(_) => self.after_norm(hook.visit(at(Site::MlpBeforeNorm), out), layer, hook),
+            Some(_) => self.after_norm(hook.visit(at(Site::MlpBeforeNorm), out), layer, backward, hook),
             None => out,
         };
         hook.visit(at(Site::MlpOut), out)
     }
 
     /// Returns the neurons, `[batch, pos, d_mlp]`.
-    pub(crate) fn neurons<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+    pub(crate) fn neurons<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        backward: BackwardRule,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
         let at = |site| HookPoint::block(layer, site);
-        let linear_in = |x, hook: &mut H, site| hook.visit(at(site), linear(x, self.w_in.val(), self.b_in.val()));
+        let linear_in = |x, hook: &mut H, site| hook.visit(at(site), project(x, &self.w_in, self.b_in.val()));
         let post = match &self.gate {
-            None => activate(linear_in(x, hook, Site::MlpPre), self.activation),
+            None => backward.activate(linear_in(x, hook, Site::MlpPre), self.activation),
             Some(gate) => {
-                let pre = hook.visit(at(Site::MlpPre), linear(x.clone(), gate.w.val(), gate.b.val()));
+                let pre = hook.visit(at(Site::MlpPre), project(x.clone(), &gate.w, gate.b.val()));
                 let factor = linear_in(x, hook, Site::MlpPreLinear);
-                activate(pre, self.activation) * factor
+                backward.gated(pre, factor, self.activation)
             }
         };
         hook.visit(at(Site::MlpPost), post)
     }
 
     /// Applies the norm of the output, if there is one, to `x` `[batch, pos, d_model]`.
-    pub(crate) fn after_norm<H: Hook<B>>(&self, x: Tensor<B, 3>, layer: usize, hook: &mut H) -> Tensor<B, 3> {
+    pub(crate) fn after_norm<H: Hook<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        backward: BackwardRule,
+        hook: &mut H,
+    ) -> Tensor<B, 3> {
         let points = [Site::Ln2PostScale, Site::Ln2PostNormalized].map(|site| HookPoint::block(layer, site));
         match &self.post_norm {
-            Some(norm) => norm.forward(x, points, hook),
+            Some(norm) => norm.forward(x, points, backward, hook),
             None => x,
         }
     }

@@ -6,6 +6,7 @@ use rewire_hooks::{ActivationCache, CacheError, Site};
 
 use crate::config::TransformerConfig;
 use crate::network::attention::KeysValues;
+use crate::network::backward::BackwardRule;
 
 /// One forward pass. [`Run::tokens`] makes the plain one: from tokens, all positions, all logits.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Run<B: Backend> {
     pub last_block: LastBlock,
     /// The block before which the run stops. `None` runs to the logits.
     pub stop_at: Option<usize>,
+    /// What a backward pass through the run computes.
+    pub backward: BackwardRule,
 }
 
 /// The start of a forward pass.
@@ -125,6 +128,17 @@ impl<B: Backend> Prefix<B> {
             Ok(KeysValues { keys: keys.narrow(1, 0, len), values: values.narrow(1, 0, len) })
         });
         Ok(Self { keys_values: keys_values.collect::<Result<_, _>>()?, len })
+    }
+
+    /// Returns the keys (rotated in rotary models) and values of block `layer`, each `[prompts,
+    /// earlier, key/value head, d_head]`.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn keys_values(&self, layer: usize) -> [Tensor<B, 4>; 2] {
+        let KeysValues { keys, values } = self.keys_values[layer].clone();
+        [keys, values]
     }
 
     /// Returns the prefix with only the prompts of these rows, in this order.
@@ -241,6 +255,7 @@ impl<B: Backend> Run<B> {
             readout: Readout::default(),
             last_block: LastBlock::AllPositions,
             stop_at: None,
+            backward: BackwardRule::Gradient,
         }
     }
 
@@ -266,6 +281,13 @@ impl<B: Backend> Run<B> {
     #[must_use]
     pub fn with_last_block(self, last_block: LastBlock) -> Self {
         Self { last_block, ..self }
+    }
+
+    /// Sets what a backward pass through the run computes. Activations and logits do not depend on
+    /// it.
+    #[must_use]
+    pub fn with_backward(self, backward: BackwardRule) -> Self {
+        Self { backward, ..self }
     }
 
     /// Stops before block `layer`. [`forward`](crate::Transformer::forward) then returns the

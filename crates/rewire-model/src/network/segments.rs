@@ -16,6 +16,7 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
 use crate::network::attention::{AttentionContext, KeysValues, ReadRows};
+use crate::network::backward::BackwardRule;
 use crate::network::block::Midway;
 use crate::network::rotary::{Rotary, Turning};
 use crate::network::run::{LastBlock, Prefix, ReadPositions, Readout, Run, RunStart};
@@ -34,13 +35,15 @@ pub(crate) struct Segments<B: Backend> {
     /// The number of computed positions.
     pos: usize,
     prefix: Option<Prefix<B>>,
-    /// Rotation angles of the computed positions, in rotary models.
-    rotary: Option<Rotary<B>>,
-    turning: Option<Turning>,
+    /// How fast each layer turns, in rotary models; otherwise empty.
+    turning: Vec<Turning>,
+    /// Rotation angles of the computed positions, for each way of turning.
+    rotary: Vec<(Turning, Rotary<B>)>,
     readout: Readout,
     last_block: LastBlock,
     n_layers: usize,
     stop_at: Option<usize>,
+    backward: BackwardRule,
     device: B::Device,
 }
 
@@ -59,9 +62,14 @@ impl<B: Backend> Segments<B> {
         check_starts(&run, config)?;
         check_positions(&run, config, first)?;
         check_readout(&run, config, first)?;
-        let turning = Turning::of(config);
-        let rotary = turning.map(|turning| Rotary::shared(turning, first..first + pos, device));
-        let Run { start, joining, prefix, readout, last_block, stop_at } = run;
+        let turning: Vec<Turning> = (0..config.n_layers).filter_map(|layer| Turning::of(config, layer)).collect();
+        let mut rotary: Vec<(Turning, Rotary<B>)> = Vec::new();
+        for &way in &turning {
+            if rotary.iter().all(|(known, _)| *known != way) {
+                rotary.push((way, Rotary::shared(way, first..first + pos, device)));
+            }
+        }
+        let Run { start, joining, prefix, readout, last_block, stop_at, backward } = run;
         let (mut tokens, mut rows, mut entering) = (None, 0, Vec::new());
         for start in [start].into_iter().chain(joining) {
             let depth = start.depth();
@@ -81,12 +89,13 @@ impl<B: Backend> Segments<B> {
             first,
             pos,
             prefix,
-            rotary,
             turning,
+            rotary,
             readout,
             last_block,
             n_layers,
             stop_at,
+            backward,
             device,
         })
     }
@@ -94,6 +103,11 @@ impl<B: Backend> Segments<B> {
     /// Takes the tokens that start the run, if there are any, with the position of the first.
     pub(crate) fn tokens(&mut self) -> Option<(Tensor<B, 2, Int>, usize)> {
         self.tokens.take().map(|tokens| (tokens, self.first))
+    }
+
+    /// Returns what a backward pass through the run computes.
+    pub(crate) fn backward(&self) -> BackwardRule {
+        self.backward
     }
 
     /// Returns the largest number of blocks that the run passes.
@@ -136,12 +150,17 @@ impl<B: Backend> Segments<B> {
     /// Returns the properties of the run that attention in block `layer` needs.
     pub(crate) fn attention(&self, layer: usize) -> AttentionContext<B> {
         let read = if self.narrows(layer) { self.read_rows(0..self.rows) } else { None };
-        let rotary = self.rotary.clone().map(|keys| match (&read, self.turning) {
-            (Some(read), Some(turning)) => [Rotary::each(turning, &read.positions, read.per_row, &self.device), keys],
-            _ => [keys.clone(), keys],
+        let shared =
+            |way: &Turning| self.rotary.iter().find(|(known, _)| known == way).map(|(_, angles)| angles.clone());
+        let rotary = self.turning.get(layer).and_then(|way| {
+            let keys = shared(way)?;
+            Some(match &read {
+                Some(read) => [Rotary::each(*way, &read.positions, read.per_row, &self.device), keys],
+                None => [keys.clone(), keys],
+            })
         });
         let earlier = self.prefix.as_ref().map(|prefix| prefix.keys_values[layer].clone());
-        AttentionContext { first: self.first, rotary, earlier, read }
+        AttentionContext { first: self.first, rotary, earlier, read, backward: self.backward }
     }
 
     /// Returns whether block `layer` computes its queries and everything after them only at the

@@ -7,8 +7,9 @@ use rewire_tensor::{matmul, to_f32};
 
 use crate::config::TransformerConfig;
 use crate::error::ModelError;
-use crate::kernels::soft_capped;
+use crate::network::backward::BackwardRule;
 use crate::network::block::Block;
+use crate::network::matrix::Matrix;
 use crate::network::norm::Norm;
 use crate::network::run::Run;
 use crate::network::segments::Segments;
@@ -25,15 +26,15 @@ use crate::network::segments::Segments;
 #[derive(Module, Debug)]
 pub struct Transformer<B: Backend> {
     /// Token embedding, `[d_vocab, d_model]`.
-    pub(crate) w_e: Param<Tensor<B, 2>>,
+    pub(crate) w_e: Matrix<B>,
     /// Position embedding, `[n_ctx, d_model]`; `None` in rotary models.
     pub(crate) w_pos: Option<Param<Tensor<B, 2>>>,
     pub(crate) blocks: Vec<Block<B>>,
     pub(crate) final_norm: Norm<B>,
     /// Unembedding, `[d_model, d_vocab]`; `None` while it is tied to the token embedding.
-    pub(crate) w_u: Option<Param<Tensor<B, 2>>>,
-    /// Bias of the unembedding, `[d_vocab]`; present once a norm's bias is folded into the
-    /// unembedding.
+    pub(crate) w_u: Option<Matrix<B>>,
+    /// Bias of the unembedding, `[d_vocab]`; present in models that have it, and once a norm's bias
+    /// is folded into the unembedding.
     pub(crate) b_u: Option<Param<Tensor<B, 1>>>,
     #[module(skip)]
     pub(crate) config: TransformerConfig,
@@ -49,7 +50,7 @@ impl<B: Backend> Transformer<B> {
     /// Returns the device that holds the weights.
     #[must_use]
     pub fn device(&self) -> B::Device {
-        self.w_e.val().device()
+        self.w_e.device()
     }
 
     /// Returns token ids as a tensor `[batch, pos]`, checked against the vocabulary and the
@@ -98,12 +99,12 @@ impl<B: Backend> Transformer<B> {
         for (layer, block) in self.blocks.iter().enumerate().take(run.n_blocks()) {
             x = run.enter_block(layer, x);
             let mid = x.map(|x| block.attention_half(x, layer, run.attention(layer), &mut hook));
-            x = run.enter_mid(layer, mid).map(|mid| block.mlp_half(mid, layer, &mut hook));
+            x = run.enter_mid(layer, mid).map(|mid| block.mlp_half(mid, layer, run.backward(), &mut hook));
         }
         let x = run.leave(x).ok_or(ModelError::NoTokens)?;
         match run.columns() {
             None => Ok(x),
-            Some(columns) => Ok(self.unembed(self.normalize(x, &mut hook), columns)),
+            Some(columns) => Ok(self.unembed(self.normalize(x, run.backward(), &mut hook), columns)),
         }
     }
 
@@ -112,7 +113,7 @@ impl<B: Backend> Transformer<B> {
     fn embed<H: Hook<B>>(&self, tokens: Tensor<B, 2, Int>, first: usize, hook: &mut H) -> Tensor<B, 3> {
         let [batch, pos] = tokens.dims();
         let d_model = self.config.d_model;
-        let embedded = self.w_e.val().select(0, tokens.reshape([batch * pos])).reshape([batch, pos, d_model]);
+        let embedded = self.w_e.select(0, tokens.reshape([batch * pos])).reshape([batch, pos, d_model]);
         let embedded = match self.config.embedding_scale {
             Some(scale) => embedded * scale,
             None => embedded,
@@ -128,9 +129,9 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Applies the final norm to `x` `[batch, pos, d_model]`.
-    pub(crate) fn normalize<H: Hook<B>>(&self, x: Tensor<B, 3>, hook: &mut H) -> Tensor<B, 3> {
+    pub(crate) fn normalize<H: Hook<B>>(&self, x: Tensor<B, 3>, backward: BackwardRule, hook: &mut H) -> Tensor<B, 3> {
         let points = [NormSite::Scale, NormSite::Normalized].map(HookPoint::FinalNorm);
-        self.final_norm.forward(to_f32(x), points, hook)
+        self.final_norm.forward(to_f32(x), points, backward, hook)
     }
 
     /// Returns logits, `[batch, pos, columns]`, for the final norm's output `x`
@@ -142,13 +143,9 @@ impl<B: Backend> Transformer<B> {
             let ids: Vec<i32> = c.iter().map(|&c| c as i32).collect();
             Tensor::<B, 1, Int>::from_data(TensorData::new(ids, [c.len()]), &device)
         });
-        // Rows of the embedding are columns of the unembedding. Selecting before transposing copies
-        // only the selected ones.
-        let w_u = match (&self.w_u, &index) {
-            (Some(w_u), Some(index)) => w_u.val().select(1, index.clone()),
-            (Some(w_u), None) => w_u.val(),
-            (None, Some(index)) => self.w_e.val().select(0, index.clone()).transpose(),
-            (None, None) => self.w_e.val().transpose(),
+        let w_u = match &index {
+            Some(index) => self.unembedding_columns(index.clone()),
+            None => self.unembedding(),
         };
         let n_columns = w_u.dims()[1];
         let mut logits = matmul(x.reshape([batch * pos, d_model]), w_u);
@@ -159,9 +156,6 @@ impl<B: Backend> Transformer<B> {
             };
             logits = logits + b_u.reshape([1, n_columns]);
         }
-        if let Some(cap) = self.config.logit_cap {
-            logits = soft_capped(logits, cap);
-        }
-        logits.reshape([batch, pos, n_columns])
+        self.bounded_logits(logits).reshape([batch, pos, n_columns])
     }
 }

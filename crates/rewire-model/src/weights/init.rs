@@ -15,6 +15,7 @@ use crate::kernels::queries::ScoreRule;
 use crate::network::attention::Attention;
 use crate::network::block::Block;
 use crate::network::linear::frozen;
+use crate::network::matrix::Matrix;
 use crate::network::mlp::{Gate, Mlp};
 use crate::network::norm::Norm;
 use crate::network::transformer::Transformer;
@@ -27,7 +28,7 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn random(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let made = Self::assemble(config, |part, _| {
+        let made = Self::assemble(config, |part: WeightName, _: usize| {
             let (len, [mean, deviation]) = (length(config, part), random_as(config, part));
             Ok::<_, Infallible>(on_device(normal(&mut rng, len, mean, deviation), device))
         });
@@ -43,7 +44,7 @@ impl<B: Backend> Transformer<B> {
     #[must_use]
     pub fn random_on_device(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         B::seed(device, seed);
-        let made = Self::assemble(config, |part, _| {
+        let made = Self::assemble(config, |part: WeightName, _: usize| {
             let (len, [mean, deviation]) = (length(config, part), random_as(config, part));
             let normal = burn::tensor::Distribution::Normal(f64::from(mean), f64::from(deviation));
             Ok::<_, Infallible>(Tensor::random([len], normal, device))
@@ -62,7 +63,7 @@ impl<B: Backend> Transformer<B> {
     pub fn trainable(config: &TransformerConfig, seed: u64, device: &B::Device) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let deviation = 0.02 * (768.0 / config.d_model as f32).sqrt();
-        let made = Self::assemble(config, |part, _| {
+        let made = Self::assemble(config, |part: WeightName, _: usize| {
             let shape = layout::shape(config, part);
             let len = shape.iter().product();
             let values = match part {
@@ -97,87 +98,109 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// Builds the model. `values` returns each weight that the files hold, flattened, in the
-    /// model's layout. The other biases are zeros.
-    pub(crate) fn assemble<E>(
-        config: &TransformerConfig,
-        mut values: impl FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>,
-    ) -> Result<Self, E> {
-        let w_e = matrix(config, WeightName::WE, values(WeightName::WE, 0)?);
-        let device = w_e.val().device();
+    /// Builds the model from each weight that the files hold. The other biases are zeros.
+    pub(crate) fn assemble<S: WeightSource<B>>(config: &TransformerConfig, mut weights: S) -> Result<Self, S::Error> {
+        let w_e = weights.matrix(config, WeightName::WE, 0)?;
+        let device = w_e.device();
         let w_pos = match config.positions {
-            Positions::Learned => Some(matrix(config, WeightName::WPos, values(WeightName::WPos, 0)?)),
+            Positions::Learned => {
+                let shape = layout::matrix_shape(config, WeightName::WPos);
+                Some(frozen(weights.values(WeightName::WPos, 0)?.reshape(shape)))
+            }
             Positions::Rotary { .. } => None,
         };
         // No capacity is reserved: the number of layers comes from a file, and a missing layer ends
         // the loop.
         let mut blocks = Vec::new();
         for layer in 0..config.n_layers {
-            blocks.push(block(config, layer, &device, |part| values(part, layer))?);
+            blocks.push(block(config, layer, &device, &mut weights)?);
         }
-        let gain = values(WeightName::FinalGain, 0)?;
+        let gain = weights.values(WeightName::FinalGain, 0)?;
         let bias = match config.norm {
-            NormKind::Layer => Some(values(WeightName::FinalBias, 0)?),
+            NormKind::Layer => Some(weights.values(WeightName::FinalBias, 0)?),
             NormKind::Rms => None,
         };
         let final_norm = Norm::new(config.norm, gain, bias, config.norm_eps);
         let w_u = match config.tied_unembedding {
             true => None,
-            false => Some(matrix(config, WeightName::WU, values(WeightName::WU, 0)?)),
+            false => Some(weights.matrix(config, WeightName::WU, 0)?),
         };
-        Ok(Self { w_e, w_pos, blocks, final_norm, w_u, b_u: None, config: config.clone() })
+        let b_u = match config.unembedding_bias {
+            true => Some(frozen(weights.values(WeightName::BU, 0)?)),
+            false => None,
+        };
+        Ok(Self { w_e, w_pos, blocks, final_norm, w_u, b_u, config: config.clone() })
     }
 
     /// Returns a weight's values in the model's layout, or `None` if processing has removed the
     /// weight.
     pub(crate) fn part(&self, part: WeightName, layer: usize) -> Option<Vec<f32>> {
+        fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+            tensor.into_data().convert::<f32>().into_vec().unwrap_or_default()
+        }
         fn host<B: Backend, const D: usize>(param: &Param<Tensor<B, D>>) -> Vec<f32> {
-            param.val().into_data().convert::<f32>().into_vec().unwrap_or_default()
+            numbers(param.val())
         }
         let block = self.blocks.get(layer)?;
         Some(match part {
-            WeightName::WE => host(&self.w_e),
+            WeightName::WE => numbers(self.w_e.val()),
             WeightName::WPos => host(self.w_pos.as_ref()?),
             WeightName::Ln1Gain => host(block.ln1.gain.as_ref()?),
             WeightName::Ln1Bias => host(block.ln1.bias.as_ref()?),
-            WeightName::WQkv => host(&block.attention.w_qkv),
+            WeightName::WQkv => numbers(block.attention.w_qkv.val()),
             WeightName::BQkv => host(&block.attention.b_qkv),
             WeightName::QueryGain => host(block.attention.query_norm.as_ref()?.gain.as_ref()?),
             WeightName::KeyGain => host(block.attention.key_norm.as_ref()?.gain.as_ref()?),
             WeightName::AfterAttentionGain => host(block.attention.post_norm.as_ref()?.gain.as_ref()?),
             WeightName::AfterMlpGain => host(block.mlp.post_norm.as_ref()?.gain.as_ref()?),
-            WeightName::WGate => host(&block.mlp.gate.as_ref()?.w),
+            WeightName::WGate => numbers(block.mlp.gate.as_ref()?.w.val()),
             WeightName::BGate => host(&block.mlp.gate.as_ref()?.b),
-            WeightName::WO => host(&block.attention.w_o),
+            WeightName::WO => numbers(block.attention.w_o.val()),
             WeightName::BO => host(&block.attention.b_o),
             WeightName::Ln2Gain => host(block.ln2.gain.as_ref()?),
             WeightName::Ln2Bias => host(block.ln2.bias.as_ref()?),
-            WeightName::WIn => host(&block.mlp.w_in),
+            WeightName::WIn => numbers(block.mlp.w_in.val()),
             WeightName::BIn => host(&block.mlp.b_in),
-            WeightName::WOut => host(&block.mlp.w_out),
+            WeightName::WOut => numbers(block.mlp.w_out.val()),
             WeightName::BOut => host(&block.mlp.b_out),
             WeightName::FinalGain => host(self.final_norm.gain.as_ref()?),
             WeightName::FinalBias => host(self.final_norm.bias.as_ref()?),
-            WeightName::WU => host(self.w_u.as_ref()?),
+            WeightName::WU => numbers(self.w_u.as_ref()?.val()),
+            WeightName::BU => host(self.b_u.as_ref()?),
         })
     }
 }
 
-fn matrix<B: Backend>(config: &TransformerConfig, part: WeightName, values: Tensor<B, 1>) -> Param<Tensor<B, 2>> {
-    let shape = layout::shape(config, part);
-    frozen(values.reshape([shape[0], shape[1]]))
+/// Where a model's weights come from.
+pub(crate) trait WeightSource<B: Backend> {
+    type Error;
+
+    /// Returns a weight, flattened, in the model's layout.
+    fn values(&mut self, part: WeightName, layer: usize) -> Result<Tensor<B, 1>, Self::Error>;
+
+    /// Returns a weight that is a matrix.
+    fn matrix(&mut self, config: &TransformerConfig, part: WeightName, layer: usize) -> Result<Matrix<B>, Self::Error> {
+        Ok(Matrix::in_memory(self.values(part, layer)?.reshape(layout::matrix_shape(config, part))))
+    }
 }
 
-/// Builds a block. `values` returns each weight that the files hold. The order of its calls decides
-/// the weights of random models.
-fn block<B: Backend, E>(
+impl<B: Backend, E, F: FnMut(WeightName, usize) -> Result<Tensor<B, 1>, E>> WeightSource<B> for F {
+    type Error = E;
+
+    fn values(&mut self, part: WeightName, layer: usize) -> Result<Tensor<B, 1>, E> {
+        self(part, layer)
+    }
+}
+
+/// Builds a block. The order in which it takes its weights decides those of random models.
+fn block<B: Backend, S: WeightSource<B>>(
     config: &TransformerConfig,
     layer: usize,
     device: &B::Device,
-    mut values: impl FnMut(WeightName) -> Result<Tensor<B, 1>, E>,
-) -> Result<Block<B>, E> {
+    weights: &mut S,
+) -> Result<Block<B>, S::Error> {
     let mut stored = |part| match layout::is_stored(config, part) {
-        true => values(part).map(Some),
+        true => weights.values(part, layer).map(Some),
         false => Ok(None),
     };
     // Sizes come from a file. Zeros for biases are made only after matrices have shown their size.
@@ -189,15 +212,24 @@ fn block<B: Backend, E>(
     let [ln2_gain, ln2_bias] = [stored(WeightName::Ln2Gain)?, stored(WeightName::Ln2Bias)?];
     let [b_qkv, b_o] = [stored(WeightName::BQkv)?, stored(WeightName::BO)?];
     let [b_in, b_out, b_gate] = [stored(WeightName::BIn)?, stored(WeightName::BOut)?, stored(WeightName::BGate)?];
-    let mut needed = |part| Ok(matrix(config, part, stored(part)?.expect("every block has this matrix")));
-    let [w_qkv, w_o] = [needed(WeightName::WQkv)?, needed(WeightName::WO)?];
-    let [w_in, w_out] = [needed(WeightName::WIn)?, needed(WeightName::WOut)?];
-    let w_gate = stored(WeightName::WGate)?.map(|values| matrix(config, WeightName::WGate, values));
+    let mut matrix = |part| weights.matrix(config, part, layer);
+    let [w_qkv, w_o] = [matrix(WeightName::WQkv)?, matrix(WeightName::WO)?];
+    let [w_in, w_out] = [matrix(WeightName::WIn)?, matrix(WeightName::WOut)?];
+    let w_gate = match layout::is_stored(config, WeightName::WGate) {
+        true => Some(matrix(WeightName::WGate)?),
+        false => None,
+    };
+    let mut stored = |part| match layout::is_stored(config, part) {
+        true => weights.values(part, layer).map(Some),
+        false => Ok(None),
+    };
     let [query_norm, key_norm] = [stored(WeightName::QueryGain)?, stored(WeightName::KeyGain)?];
     let [after_attention, after_mlp] = [stored(WeightName::AfterAttentionGain)?, stored(WeightName::AfterMlpGain)?];
     let (divisor, cap, window) = (config.score_divisor(layer), config.score_cap, config.window(layer));
+    let ln1 = norm(ln1_gain, ln1_bias).unwrap_or_else(Norm::identity);
+    let ln2 = norm(ln2_gain, ln2_bias).unwrap_or_else(|| ln1.clone());
     Ok(Block {
-        ln1: norm(ln1_gain, ln1_bias).expect("every block has this norm"),
+        ln1,
         attention: Attention {
             w_qkv,
             b_qkv: or_zeros(b_qkv, WeightName::BQkv),
@@ -208,9 +240,9 @@ fn block<B: Backend, E>(
             post_norm: norm(after_attention, None),
             n_heads: config.n_heads,
             n_key_value_heads: config.n_key_value_heads(),
-            rule: ScoreRule { divisor, cap, window },
+            rule: ScoreRule { divisor, cap, window, softmax_temperature: 1.0 },
         },
-        ln2: norm(ln2_gain, ln2_bias).expect("every block has this norm"),
+        ln2,
         mlp: Mlp {
             w_in,
             b_in: or_zeros(b_in, WeightName::BIn),

@@ -6,6 +6,7 @@ use rewire_tensor::{to_f32, zeros_like};
 
 use crate::config::TransformerConfig;
 use crate::network::attention::HeadInput;
+use crate::network::backward::BackwardRule;
 use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
@@ -37,13 +38,34 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Returns the gain of the norm before attention of block `layer`, `[d_model]`, or `None` once
-    /// it is folded into the weights.
+    /// it is folded into the weights, and in models without that norm.
     ///
     /// # Panics
     /// If the model has no block `layer`.
     #[must_use]
     pub fn attention_norm_gain(&self, layer: usize) -> Option<Tensor<B, 1>> {
         self.blocks[layer].ln1.gain.as_ref().map(Param::val)
+    }
+
+    /// Returns the gain of the norm after attention of block `layer`, `[d_model]`, or `None` in
+    /// models without that norm. It is never folded: the residual stream has no weights to fold it
+    /// into.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn after_attention_norm_gain(&self, layer: usize) -> Option<Tensor<B, 1>> {
+        self.blocks[layer].attention.post_norm.as_ref()?.gain.as_ref().map(Param::val)
+    }
+
+    /// Returns the gain of the norm after the MLP of block `layer`, `[d_model]`, or `None` in
+    /// models without that norm. It is never folded.
+    ///
+    /// # Panics
+    /// If the model has no block `layer`.
+    #[must_use]
+    pub fn after_mlp_norm_gain(&self, layer: usize) -> Option<Tensor<B, 1>> {
+        self.blocks[layer].mlp.post_norm.as_ref()?.gain.as_ref().map(Param::val)
     }
 
     /// Returns the gain of the final norm, `[d_model]`, or `None` once it is folded into the
@@ -82,9 +104,9 @@ impl<B: Backend> Transformer<B> {
     pub fn neurons_at_zero(&self, layer: usize) -> Tensor<B, 1> {
         let block = &self.blocks[layer];
         let mlp = &block.mlp;
-        let zeros = zeros_like([1, 1, self.config.d_model], &mlp.w_in.val());
-        let read = block.mlp_norm(zeros, layer, &mut ());
-        mlp.neurons(read, layer, &mut ()).reshape([self.config.d_mlp])
+        let zeros = zeros_like([1, 1, self.config.d_model], &mlp.b_in.val());
+        let read = block.mlp_norm(zeros, layer, BackwardRule::Gradient, &mut ());
+        mlp.neurons(read, layer, BackwardRule::Gradient, &mut ()).reshape([self.config.d_mlp])
     }
 
     /// Returns `W_in` `[d_model, d_mlp]` and `b_in` `[d_mlp]` of block `layer`. In a gated MLP,
@@ -139,7 +161,17 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// Returns `b_U`, `[d_vocab]`, or `None` until a norm's bias is folded into it.
+    /// Returns the columns of `W_U` for these tokens, `[d_model, token]`.
+    pub(crate) fn unembedding_columns(&self, tokens: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        match &self.w_u {
+            Some(w_u) => w_u.select(1, tokens),
+            // Selecting before transposing copies only the selected rows of the embedding.
+            None => self.w_e.select(0, tokens).transpose(),
+        }
+    }
+
+    /// Returns `b_U`, `[d_vocab]`. It is `None` in models without that bias until a norm's bias is
+    /// folded into it.
     #[must_use]
     pub fn b_u(&self) -> Option<Tensor<B, 1>> {
         self.b_u.as_ref().map(Param::val)
@@ -158,12 +190,11 @@ impl<B: Backend> Transformer<B> {
         wrong_answers: &[Vec<u32>],
         gain: FinalNormGain,
     ) -> Tensor<B, 2> {
-        let w_u = self.unembedding();
-        let device = w_u.device();
+        let device = self.device();
         let mean_column = |ids: &Vec<u32>| {
             let index: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
             let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [ids.len()]), &device);
-            to_f32(w_u.clone().select(1, index)).mean_dim(1).transpose() // [1, d_model]
+            to_f32(self.unembedding_columns(index)).mean_dim(1).transpose() // [1, d_model]
         };
         let rows = answers.iter().zip(wrong_answers).map(|(right, wrong)| mean_column(right) - mean_column(wrong));
         let direction: Tensor<B, 2> = Tensor::cat(rows.collect(), 0);

@@ -1,10 +1,11 @@
 //! Converts the weights to another element type.
 
 use burn::module::Param;
-use burn::tensor::{DType, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use rewire_tensor::Precision;
 
 use crate::network::linear::frozen;
+use crate::network::matrix::Matrix;
 use crate::network::transformer::Transformer;
 
 impl<B: Backend> Transformer<B> {
@@ -25,19 +26,22 @@ impl<B: Backend> Transformer<B> {
         fn cast<B: Backend, const D: usize>(param: &mut Param<Tensor<B, D>>, precision: Precision) {
             *param = frozen(param.val().cast(precision.dtype()));
         }
-        cast(&mut self.w_e, precision);
+        fn cast_matrix<B: Backend>(matrix: &mut Matrix<B>, precision: Precision) {
+            *matrix = matrix.clone().cast(precision);
+        }
+        cast_matrix(&mut self.w_e, precision);
         self.w_pos.iter_mut().for_each(|w| cast(w, precision));
-        self.w_u.iter_mut().for_each(|w| cast(w, precision));
+        self.w_u.iter_mut().for_each(|w| cast_matrix(w, precision));
         for block in &mut self.blocks {
             let (attention, mlp) = (&mut block.attention, &mut block.mlp);
             for w in [&mut attention.w_qkv, &mut attention.w_o, &mut mlp.w_in, &mut mlp.w_out] {
-                cast(w, precision);
+                cast_matrix(w, precision);
             }
             for b in [&mut attention.b_qkv, &mut attention.b_o, &mut mlp.b_in, &mut mlp.b_out] {
                 cast(b, precision);
             }
             if let Some(gate) = &mut mlp.gate {
-                cast(&mut gate.w, precision);
+                cast_matrix(&mut gate.w, precision);
                 cast(&mut gate.b, precision);
             }
         }
@@ -47,9 +51,6 @@ impl<B: Backend> Transformer<B> {
     /// Returns the element type of the weights.
     #[must_use]
     pub fn precision(&self) -> Precision {
-        match self.w_e.val().dtype() {
-            DType::BF16 => Precision::BFloat16,
-            _ => Precision::Float32,
-        }
+        self.w_e.precision()
     }
 }

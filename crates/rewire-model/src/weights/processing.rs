@@ -7,6 +7,7 @@ use rewire_hooks::NormKind;
 use crate::config::TransformerConfig;
 use crate::network::attention::HeadInput;
 use crate::network::linear::frozen;
+use crate::network::matrix::{Matrix, centered};
 use crate::network::norm::Norm;
 use crate::network::transformer::Transformer;
 use rewire_tensor::matmul;
@@ -52,7 +53,7 @@ impl<B: Backend> Transformer<B> {
         if processing.fold_norm {
             self.fold_norm();
         }
-        let centers = self.config.norm == NormKind::Layer;
+        let centers = self.config.norm == NormKind::Layer && self.config.pre_norms;
         if processing.center_writing_weights && centers {
             self.center_writing_weights();
         }
@@ -68,54 +69,67 @@ impl<B: Backend> Transformer<B> {
     fn fold_norm(&mut self) {
         for block in &mut self.blocks {
             let (attention, mlp) = (&mut block.attention, &mut block.mlp);
-            if let Some((w, b)) = folded(&mut block.ln1, attention.w_qkv.val(), attention.b_qkv.val()) {
-                attention.w_qkv = frozen(w);
+            if let Some((w, b)) = folded(&mut block.ln1, &attention.w_qkv, attention.b_qkv.val()) {
+                attention.w_qkv = w;
                 attention.b_qkv = frozen(b);
             }
             if let Some(gate) = &mut mlp.gate
-                && let Some((w, b)) = folded(&mut block.ln2.clone(), gate.w.val(), gate.b.val())
+                && let Some((w, b)) = folded(&mut block.ln2.clone(), &gate.w, gate.b.val())
             {
-                gate.w = frozen(w);
+                gate.w = w;
                 gate.b = frozen(b);
             }
-            if let Some((w, b)) = folded(&mut block.ln2, mlp.w_in.val(), mlp.b_in.val()) {
-                mlp.w_in = frozen(w);
+            if let Some((w, b)) = folded(&mut block.ln2, &mlp.w_in, mlp.b_in.val()) {
+                mlp.w_in = w;
                 mlp.b_in = frozen(b);
             }
         }
         let has_bias = self.b_u.is_some() || self.final_norm.bias.is_some();
-        let w_u = self.unembedding();
+        let w_u = self.unembedding_matrix();
         let b_u = match &self.b_u {
             Some(b_u) => b_u.val(),
             None => Tensor::zeros([self.config.d_vocab], &w_u.device()),
         };
-        if let Some((w_u, b_u)) = folded(&mut self.final_norm, w_u, b_u) {
-            self.w_u = Some(frozen(w_u));
+        if let Some((w_u, b_u)) = folded(&mut self.final_norm, &w_u, b_u) {
+            self.w_u = Some(w_u);
             self.b_u = has_bias.then(|| frozen(b_u));
         }
     }
 
     fn center_writing_weights(&mut self) {
         // A tied unembedding keeps its mean: it reads the residual stream and does not write to it.
-        self.w_u = Some(frozen(self.unembedding()));
-        self.w_e = frozen(centered(self.w_e.val(), 1));
+        self.w_u = Some(self.unembedding_matrix());
+        self.w_e = self.w_e.clone().centered(1);
         self.w_pos = self.w_pos.take().map(|w_pos| frozen(centered(w_pos.val(), 1)));
         for block in &mut self.blocks {
-            block.attention.w_o = frozen(centered(block.attention.w_o.val(), 1));
+            block.attention.w_o = block.attention.w_o.clone().centered(1);
             block.attention.b_o = frozen(centered(block.attention.b_o.val(), 0));
-            block.mlp.w_out = frozen(centered(block.mlp.w_out.val(), 1));
+            block.mlp.w_out = block.mlp.w_out.clone().centered(1);
             block.mlp.b_out = frozen(centered(block.mlp.b_out.val(), 0));
         }
     }
 
     fn center_unembed(&mut self) {
-        self.w_u = Some(frozen(centered(self.unembedding(), 1)));
+        self.w_u = Some(self.unembedding_matrix().centered(1));
         self.b_u = self.b_u.take().map(|b_u| frozen(centered(b_u.val(), 0)));
+    }
+
+    /// Returns the unembedding. If it is tied to the embedding, it is a matrix of its own from now
+    /// on.
+    fn unembedding_matrix(&self) -> Matrix<B> {
+        match &self.w_u {
+            Some(w_u) => w_u.clone(),
+            None => self.w_e.clone().transposed(),
+        }
     }
 
     fn fold_value_biases(&mut self) {
         let TransformerConfig { n_heads, d_head, d_model, .. } = self.config;
         let (shared, copies) = (self.config.n_key_value_heads(), self.config.heads_per_key_value_head());
+        if self.config.norm == NormKind::Rms && !self.config.attention_bias {
+            // The biases are zeros, and no norm's bias was folded into them.
+            return;
+        }
         for block in &mut self.blocks {
             let attention = &mut block.attention;
             let b_qkv = attention.b_qkv.val();
@@ -133,21 +147,16 @@ impl<B: Backend> Transformer<B> {
 
 /// Removes the norm's gain and bias, and folds them into the weights `[d_model, to]` and the bias
 /// `[to]` that read its output.
-fn folded<B: Backend>(norm: &mut Norm<B>, w: Tensor<B, 2>, b: Tensor<B, 1>) -> Option<(Tensor<B, 2>, Tensor<B, 1>)> {
+fn folded<B: Backend>(norm: &mut Norm<B>, w: &Matrix<B>, b: Tensor<B, 1>) -> Option<(Matrix<B>, Tensor<B, 1>)> {
     let (gain, bias) = norm.take_affine()?;
     let [d_model, to] = w.dims();
     let b = match bias {
-        Some(bias) => b + matmul(bias.reshape([1, d_model]), w.clone()).reshape([to]),
+        Some(bias) => b + matmul(bias.reshape([1, d_model]), w.val()).reshape([to]),
         None => b,
     };
-    let w = w * gain.reshape([d_model, 1]);
+    let w = w.clone().times_rows(gain);
     Some(match norm.kind {
-        NormKind::Layer => (centered(w, 0), b),
-        NormKind::Rms => (w, b),
+        Some(NormKind::Layer) => (w.centered(0), b),
+        _ => (w, b),
     })
-}
-
-/// Returns `tensor` minus its mean along `dim`.
-fn centered<B: Backend, const D: usize>(tensor: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
-    tensor.clone() - tensor.mean_dim(dim)
 }

@@ -27,6 +27,7 @@ pub(crate) enum WeightName {
     FinalGain,
     FinalBias,
     WU,
+    BU,
 }
 
 /// The weights of one block.

@@ -5,14 +5,16 @@ use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::integrated::{Integrated, IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::node::{By, Component, Node, NodeKind};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Execution, Intervention, Question};
+use rewire_analysis::run::{Direction, Intervention, Question};
 use rewire_analysis::stats::Comparison;
 use rewire_analysis::{Effects, Outcome};
 use rewire_hooks::Head;
 use rewire_model::Transformer;
 use rewire_tasks::{LogitDiff, PromptPairs};
 
+use super::incomplete::incomplete;
 use super::literal::{literal_first_node, literal_means};
+use crate::setup::complete;
 use crate::{Setup, StudyError};
 
 /// The kind of node for heads at all positions.
@@ -63,36 +65,39 @@ pub(super) fn compare<B: AutodiffBackend>(
     let question = Question::new(pair, &metric);
     let in_logits = question.in_metric_units();
     let execution = setup.execution(model, pair.width());
-    let exact = setup.step("activation patching: every neuron and head", |progress| {
-        activation_patching(&model.valid(), question, &kinds, Direction::Noising, &Execution { progress, ..execution })
-    })?;
-    let exact_means = exact.baselines.means();
-    let line = |name: &str, baseline: Intervention<B::InnerBackend>| -> Result<Lines, StudyError> {
-        let integral = IntegratedGradientsOptions { baseline: baseline.clone(), ..integral.clone() };
+    let integrate = |name: &str, baseline: Intervention<B::InnerBackend>| {
+        let integral = IntegratedGradientsOptions { baseline, ..integral.clone() };
         let what = format!("integrated gradients, {name} baseline");
-        let integrated = setup
-            .step(&what, |progress| {
-                integrated_gradients(model, in_logits, &kinds, &integral, &Execution { progress, ..execution })
-            })
-            .map_err(|error| StudyError::Step { step: what.clone(), error: Box::new(error) })?;
+        setup.share(&what, execution, |execution| {
+            integrated_gradients(model, in_logits, &kinds, &integral, execution)
+                .map_err(|error| StudyError::Step { step: what.clone(), error: Box::new(error) })
+        })
+    };
+    let to_zero = integrate(BASELINES[0], Intervention::Zero)?;
+    let to_corrupted = integrate(BASELINES[1], Intervention::Resample)?;
+    let exact = setup.share("activation patching: every neuron and head", execution, |execution| {
+        activation_patching(&model.valid(), question, &kinds, Direction::Noising, execution)
+    })?;
+    let (exact, to_zero, to_corrupted) = (complete(exact)?, complete(to_zero)?, complete(to_corrupted)?);
+    let compared = |integrated: Integrated, baseline: Intervention<B::InnerBackend>| -> Result<Lines, StudyError> {
         let literal = literal_first_node(model, in_logits, &kinds, baseline, &execution)?;
-        let with_exact = |of: &Integrated| {
-            [0, 1].map(|i| {
-                let exact = flat(&exact.effects[i]);
-                // In a model with few heads the 30 largest would be all heads.
-                Comparison::new(
-                    &shares(&of.outcome.effects[i], &exact_means),
-                    &exact,
-                    TOP.min((exact.len() / 4).max(1)),
-                )
-            })
-        };
-        let (comparisons, literal_comparisons) = (with_exact(&integrated), with_exact(&literal));
+        let [comparisons, literal_comparisons] = [&integrated, &literal].map(|of| with_exact(of, &exact));
         let literal_means = literal_means(&literal, pair, model.config().d_model);
         Ok(Lines { integrated, literal, literal_means, comparisons, literal_comparisons })
     };
-    let lines = [line(BASELINES[0], Intervention::Zero)?, line(BASELINES[1], Intervention::Resample)?];
+    let lines = [compared(to_zero, Intervention::Zero)?, compared(to_corrupted, Intervention::Resample)?];
     Ok(Compared { exact, lines })
+}
+
+/// Compares attributions with the exact effects: neurons, then heads.
+fn with_exact(of: &Integrated, exact: &Outcome) -> [Comparison; 2] {
+    let means = exact.baselines.means();
+    [0, 1].map(|kind| {
+        let exact = flat(&exact.effects[kind]);
+        // In a model with few heads the 30 largest would be all heads.
+        let top = TOP.min((exact.len() / 4).max(1));
+        Comparison::new(&shares(&of.outcome.effects[kind], &means), &exact, top)
+    })
 }
 
 /// Returns the mean effects of a kind in one list, layer by layer.
@@ -109,6 +114,16 @@ pub fn shares(effects: &Effects, [clean, corrupted]: &[f64; 2]) -> Vec<f32> {
 }
 
 impl Compared {
+    /// Returns a sentence for each baseline and kind of node with layers whose attributions do not
+    /// sum to the change of the metric within the tolerance.
+    #[must_use]
+    pub fn incomplete(&self) -> Vec<String> {
+        let of_baseline = BASELINES.iter().zip(&self.lines);
+        of_baseline
+            .flat_map(|(baseline, lines)| incomplete(&format!("{baseline} baseline"), &lines.integrated.completeness))
+            .collect()
+    }
+
     /// Returns the clean and the corrupted logit difference.
     #[must_use]
     pub fn logit_differences(&self) -> [f64; 2] {

@@ -7,13 +7,15 @@ use ndarray::{Array1, Array2, Axis};
 use rewire_analysis::Effects;
 use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients};
 use rewire_analysis::patching::activation_patching;
-use rewire_analysis::run::{Direction, Execution, Question};
+use rewire_analysis::run::{Direction, Question};
 use rewire_analysis::stats::{Bootstrap, IntervalKind, pearson};
 use rewire_model::Transformer;
 use rewire_tasks::{Clusters, LogitDiff, PromptPairs};
 
 use super::analyze::KINDS;
+use super::incomplete::incomplete;
 use super::literal::literal_first_node;
+use crate::setup::complete;
 use crate::{Setup, StudyError};
 
 /// The attributions that are correlated with patching, and the difference of their correlations.
@@ -26,6 +28,9 @@ pub struct Averaged {
     pub seed: u64,
     /// The correlations for each of [`KINDS`].
     pub correlations: [PairCorrelations; 2],
+    /// A sentence for each kind of node with layers whose attributions do not sum to the change of
+    /// the metric within the tolerance.
+    pub incomplete: Vec<String>,
 }
 
 /// The correlations for one kind of node. A pair has no correlation and is left out if a method
@@ -62,12 +67,13 @@ pub(super) fn averaged<B: AutodiffBackend>(
     let question = Question::new(pairs, &metric).in_metric_units();
     let kinds = KINDS.map(|(kind, _)| kind);
     let execution = setup.execution(model, pairs.width());
-    let exact = setup.step("generated pairs: activation patching", |progress| {
-        activation_patching(&model.valid(), question, &kinds, Direction::Noising, &Execution { progress, ..execution })
+    let integrated = setup.share("generated pairs: integrated gradients", execution, |execution| {
+        integrated_gradients(model, question, &kinds, integral, execution)
     })?;
-    let integrated = setup.step("generated pairs: integrated gradients", |progress| {
-        integrated_gradients(model, question, &kinds, integral, &Execution { progress, ..execution })
+    let exact = setup.share("generated pairs: activation patching", execution, |execution| {
+        activation_patching(&model.valid(), question, &kinds, Direction::Noising, execution)
     })?;
+    let (exact, integrated) = (complete(exact)?, complete(integrated)?);
     let literal = literal_first_node(model, question, &kinds, integral.baseline.clone(), &execution)?;
     let clusters = pairs.clusters();
     let correlations = [0, 1].map(|kind| {
@@ -75,7 +81,8 @@ pub(super) fn averaged<B: AutodiffBackend>(
         let (kept, values) = correlations(&exact.effects[kind], figures);
         PairCorrelations { values, clusters: clusters.restricted_to(&kept) }
     });
-    Ok(Averaged { n: pairs.len(), seed, correlations })
+    let incomplete = incomplete("generated pairs, corrupted baseline", &integrated.completeness);
+    Ok(Averaged { n: pairs.len(), seed, correlations, incomplete })
 }
 
 /// Returns the indices of the pairs that have correlations, and the correlations `[pair, figure]`:
@@ -148,7 +155,7 @@ mod tests {
     fn averaged_of(rows: &[[f32; 3]]) -> Averaged {
         let values = Array2::from(rows.to_vec());
         let of_kind = || PairCorrelations { values: values.clone(), clusters: Clusters::each(rows.len()) };
-        Averaged { n: rows.len(), seed: 1, correlations: [of_kind(), of_kind()] }
+        Averaged { n: rows.len(), seed: 1, correlations: [of_kind(), of_kind()], incomplete: Vec::new() }
     }
 
     #[test]

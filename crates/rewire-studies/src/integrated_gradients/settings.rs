@@ -1,6 +1,6 @@
 //! The settings of the study.
 
-use rewire_analysis::integrated::{DEFAULT_TOLERANCE, Quadrature};
+use rewire_analysis::integrated::{DEFAULT_PANELS, DEFAULT_TOLERANCE, Quadrature};
 use rewire_hooks::Head;
 
 /// The settings of the study.
@@ -19,6 +19,8 @@ pub struct Settings {
     pub quadrature: Quadrature,
     /// Largest completeness gap, relative to the change of the metric.
     pub tolerance: f64,
+    /// Largest number of panels into which a line is divided to meet the tolerance.
+    pub panels: usize,
     /// Range of the interpolation curves; 0 is the clean activation and 1 the corrupted one.
     pub range: [f64; 2],
 }
@@ -32,6 +34,7 @@ impl Default for Settings {
             heads: Vec::new(),
             quadrature: Quadrature::default(),
             tolerance: DEFAULT_TOLERANCE / 10.0,
+            panels: DEFAULT_PANELS,
             range: [-2.0, 3.0],
         }
     }

@@ -2,7 +2,7 @@
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use rewire_analysis::integrated::IntegratedGradientsOptions;
+use rewire_analysis::integrated::{GapPolicy, IntegratedGradientsOptions};
 use rewire_model::Transformer;
 use rewire_tasks::Tokenizer;
 
@@ -12,6 +12,7 @@ use super::averaged::{self, Averaged};
 use super::curves::{self, Contrasted, Drawn};
 use super::prompts::Prompts;
 use super::settings::Settings;
+use crate::setup::{attempt, complete};
 use crate::{KnownModel, Setup, StudyError};
 
 /// The results of the study.
@@ -30,8 +31,11 @@ pub struct Found {
 
 /// Runs the complete study.
 ///
+/// Integrated gradients come before activation patching of the same prompts, which takes longer.
+/// Gaps that stay above the tolerance are in [`Compared::incomplete`] and [`Averaged::incomplete`].
+///
 /// # Errors
-/// [`StudyError`], for example if a completeness gap stays above the tolerance.
+/// [`StudyError`].
 pub fn analyze<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -43,13 +47,17 @@ pub fn analyze<B: AutodiffBackend>(
     let integral = IntegratedGradientsOptions {
         quadrature: settings.quadrature.into(),
         tolerance: settings.tolerance,
+        panels: settings.panels,
+        // A gap that stays is reported with the attributions ([`Compared::incomplete`]).
+        gaps: GapPolicy::Report,
         ..IntegratedGradientsOptions::default()
     };
-    let compared = analyze::compare(model, setup, &prompts.pair, &integral)?;
+    let compared = attempt(analyze::compare(model, setup, &prompts.pair, &integral))?;
     let averaged = match &prompts.generated {
-        Some(pairs) => Some(averaged::averaged(model, setup, pairs, settings.seed, &integral)?),
+        Some(pairs) => Some(attempt(averaged::averaged(model, setup, pairs, settings.seed, &integral))?),
         None => None,
     };
+    let (compared, averaged) = (complete(compared)?, averaged.map(complete).transpose()?);
     let inner = model.valid();
     let study = match &prompts.sets {
         Some(sets) => Some(ablate::study(&inner, setup, tokenizer, sets, &compared, known, &settings.heads)?),

@@ -10,12 +10,13 @@ use rewire_analysis::attribution::{
 use rewire_analysis::heads::{attention_entropy, attention_patterns};
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{Screened, activation_patching, screen_then_verify};
-use rewire_analysis::run::{Direction, Execution, Question};
+use rewire_analysis::run::{Direction, Question};
 use rewire_analysis::stats::Agreement;
 use rewire_analysis::{Effects, Outcome};
 use rewire_model::{Transformer, TransformerConfig};
 use rewire_tasks::{LogitDiff, PromptPairs};
 
+use crate::setup::complete;
 use crate::{Setup, StudyError};
 
 /// Number of the largest exact effects that attribution should find.
@@ -131,20 +132,16 @@ pub(super) fn demo<B: AutodiffBackend>(
     let inner = model.valid();
     let execution = setup.execution(model, pairs.width());
     let question = Question::new(pairs, &metric);
-    let attention_attribution = attention_attribution(model, question, &execution)?;
     let paths = EdgeAttributionOptions { norm, reduce: Reduce::Mean };
     let kinds = estimated(model.config());
-    let (attribution, paths) =
-        attribution_patching_with_edges(model, question, &kinds, paths, Direction::Denoising, &execution)?;
-    let exact = setup.step("demo prompts: blocks and heads, exactly", |progress| {
-        activation_patching(
-            &inner,
-            question,
-            &patched(model.config()),
-            Direction::Denoising,
-            &Execution { progress, ..execution },
-        )
+    let estimates = setup.share("demo prompts: attribution", execution, |execution| {
+        attribution_patching_with_edges(model, question, &kinds, paths, Direction::Denoising, execution)
     })?;
+    let exact = setup.share("demo prompts: blocks and heads, exactly", execution, |execution| {
+        activation_patching(&inner, question, &patched(model.config()), Direction::Denoising, execution)
+    })?;
+    let ((attribution, paths), exact) = (complete(estimates)?, complete(exact)?);
+    let attention_attribution = attention_attribution(model, question, &execution)?;
     let agreements = exact
         .effects
         .iter()
@@ -167,15 +164,20 @@ pub(super) fn heads<B: AutodiffBackend>(
 ) -> Result<Findings, StudyError> {
     let metric = LogitDiff::new(&pairs);
     let inner = model.valid();
-    let mut outcomes = Vec::new();
+    let mut found = Vec::new();
     for direction in DIRECTIONS {
         let question = Question::new(&pairs, &metric);
         let execution = setup.execution(model, pairs.width());
-        let exact = setup.step(&format!("{set} prompts, {direction}"), |progress| {
-            activation_patching(&inner, question, &[HEADS], direction, &Execution { progress, ..execution })
+        let exact = setup.share(&format!("{set} prompts, {direction}"), execution, |execution| {
+            activation_patching(&inner, question, &[HEADS], direction, execution)
         })?;
-        outcomes.push([exact, attribution_patching(model, question, &[HEADS], direction, &execution)?]);
+        let estimate = setup.share(&format!("{set} prompts, {direction}: attribution"), execution, |execution| {
+            attribution_patching(model, question, &[HEADS], direction, execution)
+        })?;
+        found.push([exact, estimate]);
     }
+    let complete = |[exact, estimate]: [Option<Outcome>; 2]| Ok([complete(exact)?, complete(estimate)?]);
+    let outcomes = found.into_iter().map(complete).collect::<Result<Vec<_>, StudyError>>()?;
     let noising = noising(&pairs, &outcomes);
     Ok(Findings { set, pairs, outcomes, noising })
 }

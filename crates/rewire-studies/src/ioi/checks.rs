@@ -42,7 +42,7 @@ const PATCHES: [(&str, Component, usize); 8] = [
 /// # Panics
 /// If `found` has no set of pairs.
 #[must_use]
-pub fn checks(Found { demo, sets, cached }: &Found, tokenizer: &Tokenizer) -> Vec<Check> {
+pub fn checks(Found { demo, sets, cached, .. }: &Found, tokenizer: &Tokenizer) -> Vec<Check> {
     let found = &sets[0];
     let pair = &found.pairs.pairs()[0];
     let strings = STRINGS.into_iter().zip([&pair.clean, &pair.corrupted]).map(|((which, expected), tokens)| {

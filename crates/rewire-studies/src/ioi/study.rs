@@ -2,11 +2,14 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use rewire_analysis::attribution::NormJacobian;
+use rewire_analysis::edges::VerifiedEdges;
 use rewire_model::Transformer;
 use rewire_tasks::PromptPairs;
 
 use super::analyze::{self, Demo, Findings};
 use super::cached::cached;
+use super::edges;
+use crate::setup::{attempt, complete};
 use crate::{Setup, StudyError};
 
 /// The results of the study.
@@ -15,6 +18,8 @@ pub struct Found {
     pub demo: Demo,
     /// The heads on the demo's pairs and, if there are any, on generated pairs.
     pub sets: Vec<Findings>,
+    /// Estimates of all edges and exact effects, on the demo's pairs.
+    pub edges: VerifiedEdges,
     /// Number of activations and number of gradients of one run of the model.
     pub cached: [usize; 2],
 }
@@ -30,11 +35,13 @@ pub fn analyze<B: AutodiffBackend>(
     generated: Option<PromptPairs>,
     norm: NormJacobian,
 ) -> Result<Found, StudyError> {
-    let demo = analyze::demo(model, setup, &pairs, norm)?;
-    let cached = cached(model, &pairs)?;
-    let mut sets = vec![analyze::heads(model, setup, "demo", pairs)?];
+    let demo = attempt(analyze::demo(model, setup, &pairs, norm))?;
+    let mut sets = vec![attempt(analyze::heads(model, setup, "demo", pairs))?];
     if let Some(pairs) = generated {
-        sets.push(analyze::heads(model, setup, "generated", pairs)?);
+        sets.push(attempt(analyze::heads(model, setup, "generated", pairs))?);
     }
-    Ok(Found { demo, sets, cached })
+    let (demo, sets) = (complete(demo)?, sets.into_iter().map(complete).collect::<Result<Vec<_>, _>>()?);
+    let cached = cached(model, &sets[0].pairs)?;
+    let edges = edges::against_exact(model, setup, &sets[0].pairs)?;
+    Ok(Found { demo, sets, edges, cached })
 }

@@ -264,7 +264,13 @@ impl<B: Backend> Steps<'_, B> {
     /// layer 0, because no head can send to layer 0.
     fn into(&self, what: &str, input: Input, heads: &[Head]) -> Result<Option<PathStep>, AnalysisError> {
         let reachable = heads.iter().filter(|head| head.layer > 0);
-        let receivers: Vec<_> = reachable.map(|head| Receiver::new(head.layer, input).head(head.head)).collect();
+        let mut receivers = Vec::new();
+        for receiver in reachable.map(|head| Receiver::of_head(*head, input, self.model.config())) {
+            // Heads that share keys or values receive through one key/value head.
+            if !receivers.contains(&receiver) {
+                receivers.push(receiver);
+            }
+        }
         if receivers.is_empty() { Ok(None) } else { self.patched(what, receivers).map(Some) }
     }
 

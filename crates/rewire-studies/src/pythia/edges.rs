@@ -1,5 +1,7 @@
 //! The paths between heads.
 
+use std::collections::HashSet;
+
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use ndarray::Axis;
@@ -33,6 +35,10 @@ pub struct Edges {
 
 /// Patches every edge exactly. If there are more than [`ALL`] edges, patches only those of largest
 /// attribution.
+///
+/// With grouped-query attention, an edge is patched into the keys or values of a whole group of
+/// heads, and attribution has one edge for each head of the group. Of these, only the one of
+/// largest attribution is patched.
 pub(super) fn find<B: AutodiffBackend>(
     model: &Transformer<B>,
     setup: &Setup,
@@ -68,7 +74,12 @@ pub(super) fn find<B: AutodiffBackend>(
             };
             let mut ranked: Vec<(Edge, f32)> = all.into_iter().map(|edge| (edge, size(&edge))).collect();
             ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-            ranked.into_iter().take(settings.edges).map(|(edge, _)| edge).collect()
+            let mut seen = HashSet::new();
+            let mut is_first = |edge: &Edge| {
+                let sharing = if edge.input == Input::Q { 1 } else { config.heads_per_key_value_head() };
+                seen.insert((edge.from, edge.to.layer, edge.to.head / sharing, edge.input))
+            };
+            ranked.into_iter().map(|(edge, _)| edge).filter(|edge| is_first(edge)).take(settings.edges).collect()
         }
     };
     let exact = setup.step("paths between heads", |progress| {

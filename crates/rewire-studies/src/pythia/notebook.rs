@@ -122,7 +122,7 @@ pub(super) fn measure<B: Backend>(
         .outcome)
     };
     let inputs = |input: Input, heads: &[Head]| {
-        heads.iter().map(|head| Receiver::new(head.layer, input).head(head.head)).collect::<Vec<_>>()
+        heads.iter().map(|head| Receiver::of_head(*head, input, model.config())).collect::<Vec<_>>()
     };
     let direct = into(vec![Receiver::new(model.config().n_layers - 1, Input::ResidPost)])?;
     let logit_differences = direct.baselines.means();

@@ -114,6 +114,12 @@ impl IoiGenerator {
         Self { names: NAMES.to_vec() }
     }
 
+    /// Returns the names of the prompts.
+    #[must_use]
+    pub fn names(&self) -> &[&'static str] {
+        &self.names
+    }
+
     fn with_names(names: Vec<&'static str>) -> Result<Self, IoiError> {
         match names.len() {
             found @ 0..5 => Err(IoiError::TooFewNames { found }),

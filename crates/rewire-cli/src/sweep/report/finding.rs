@@ -2,14 +2,16 @@
 //! effects.
 
 use rewire_analysis::attribution::EdgeAttribution;
+use rewire_analysis::edges::Edge;
 use rewire_analysis::{Effects, Method, Outcome};
 use rewire_report::charts::{self, Meaning, Ranked};
+use rewire_report::edge_agreement::EdgeAgreements;
 use rewire_report::numbers::{interval, number};
 use rewire_report::{Page, head_edges, names, noise, units};
 use rewire_tasks::PromptPairs;
 
 use crate::sweep::arguments::Arguments;
-use crate::sweep::findings::Findings;
+use crate::sweep::findings::{ChosenEdges, Findings};
 use crate::sweep::results::agreements;
 
 /// Number of nodes in the figure.
@@ -17,14 +19,22 @@ const DRAWN: usize = 10;
 
 /// Sets the finding of the page.
 pub(super) fn add(page: &mut Page, found: &Findings, pairs: &PromptPairs, arguments: &Arguments) {
-    let meaning = Meaning::of(&found.outcome);
+    let meaning = match found.screened {
+        // The figure shows exact effects, which have a sign.
+        Some(_) => Meaning::of(&found.outcome),
+        None => found.meaning(),
+    };
     let (tables, mut nodes): (Vec<usize>, Vec<Ranked>) = largest_nodes(found, pairs).into_iter().unzip();
     if !arguments.intervals {
         nodes.iter_mut().for_each(|node| node.interval = None);
     }
     let interval_name = found.certainty.first().and_then(|certainty| certainty.interval_name());
-    let first = match &found.paths {
-        Some(edges) if found.outcome.effects.is_empty() => largest_edge(edges, &found.outcome),
+    let first = match (&found.edges, &found.paths) {
+        _ if found.chosen.is_some() => {
+            largest_of_edges(found.chosen.iter().flat_map(ChosenEdges::largest).next(), found)
+        }
+        (Some(edges), _) => largest_of_edges(edges.largest(1).first().copied(), found),
+        (None, Some(edges)) if found.outcome.effects.is_empty() => largest_edge(edges, &found.outcome),
         _ => largest_in_words(&nodes, noun(found), meaning, &interval_name.unwrap_or_default()),
     };
     let sentences = [first, how_sure(found, tables.first().copied().unwrap_or(0), pairs), how_exact(found, pairs)];
@@ -125,6 +135,21 @@ fn largest_edge(edges: &EdgeAttribution, outcome: &Outcome) -> String {
     }
 }
 
+/// Returns which edge has the largest effect, for a sweep of edges.
+fn largest_of_edges(largest: Option<(Edge, f32)>, found: &Findings) -> String {
+    let meaning = Meaning::of(&found.outcome);
+    let kind = match found.outcome.method {
+        Method::AttributionPatching => "estimated effect",
+        _ => "effect",
+    };
+    match largest {
+        Some((edge, effect)) if effect.abs() >= meaning.floor && effect != 0.0 => {
+            format!("The edge of largest {kind} is {edge}: {}.", quantity(effect, meaning.unit))
+        }
+        _ => noise::all_below(meaning.floor),
+    }
+}
+
 /// Returns on how many prompts the model is right, how many prompts the effects of a table are
 /// means over, and how many nodes stand out.
 fn how_sure(found: &Findings, table: usize, pairs: &PromptPairs) -> String {
@@ -139,9 +164,17 @@ fn how_sure(found: &Findings, table: usize, pairs: &PromptPairs) -> String {
     }
 }
 
+/// Returns whether the effects are those of edges.
+fn has_edges(found: &Findings) -> bool {
+    found.edges.is_some() || found.chosen.is_some()
+}
+
 /// Returns how far the numbers are from exact effects.
 fn how_exact(found: &Findings, pairs: &PromptPairs) -> String {
     let exact = match found.outcome.method {
+        Method::ActivationPatching if has_edges(found) => {
+            "The effects are exact: the model ran once per edge with the edge patched.".to_owned()
+        }
         Method::ActivationPatching => "The effects are exact: the model ran once per node with the node patched.".to_owned(),
         Method::Ablation => "The effects are exact: the model ran once per node with the node removed.".to_owned(),
         Method::PathPatching => {
@@ -177,6 +210,14 @@ fn how_exact(found: &Findings, pairs: &PromptPairs) -> String {
 
 /// Returns how far attribution is from the exact effects of the verified nodes.
 fn estimate(found: &Findings, pairs: &PromptPairs) -> String {
+    if let Some(verified) = &found.verified_edges {
+        return format!("The effects are estimates. {}.", EdgeAgreements::new(verified).in_words());
+    }
+    if has_edges(found) {
+        return "The effects are estimates. --verify K patches the K edges of largest estimate exactly and measures the \
+                error of each estimate."
+            .to_owned();
+    }
     if found.outcome.effects.is_empty() {
         return "The effects are first-order estimates. Path patching measures the effect of an edge exactly."
             .to_owned();

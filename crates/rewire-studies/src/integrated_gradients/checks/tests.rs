@@ -84,7 +84,13 @@ fn lines(baseline: usize) -> Lines {
         single(&start)[baseline] as f32
     };
     let gap = |site: &str| Array2::from_shape_fn((1, 12), |(_, layer)| deltas(layer, site)).into_dyn();
-    let complete = |kind, gap: ArrayD<f32>| Completeness { kind, change: gap.clone(), gap, steps: vec![1; 12] };
+    let complete = |kind, gap: ArrayD<f32>| Completeness {
+        kind,
+        change: gap.clone(),
+        allowed: gap.mapv(f32::abs),
+        gap,
+        steps: vec![1; 12],
+    };
     let literal = Integrated {
         outcome: outcome(zeros()),
         completeness: vec![complete(NEURONS, gap("mlp.hook_post")), complete(HEADS, gap("attn.hook_result"))],

@@ -1,0 +1,149 @@
+//! MIB's figures of a scoring, judged on its own prompts and on prompts that had no part in the
+//! choice.
+
+use std::collections::HashMap;
+
+use burn::tensor::backend::Backend;
+use ndarray::Array2;
+use rewire_analysis::edges::{CircuitOutcome, EdgeEffects, EdgeSet, evaluate_circuits};
+use rewire_analysis::run::{Execution, Intervention, Question};
+use rewire_model::Transformer;
+use rewire_tasks::Metric;
+
+use crate::curve::{Curve, CurveIntervals, Resampled, SizedCircuits, halves, on_prompts};
+use crate::error::CircuitError;
+use crate::selection::{EdgeScores, Ranking};
+
+/// Number of resamples of the prompts.
+const RESAMPLES: usize = 1000;
+/// Number of random halves of the prompts for the choice, and of resamples for each.
+const SPLITS: usize = 10;
+/// Fewest clusters of prompts that are divided into halves.
+const FEWEST: usize = 4;
+
+/// How the circuits of a scoring are taken and judged.
+#[derive(Debug, Clone)]
+pub struct Judging<'a, B: Backend> {
+    /// The sizes, as shares of all edges.
+    pub sizes: &'a [f64],
+    /// How edges are ranked.
+    pub ranking: Ranking,
+    /// What fills the edges outside.
+    pub outside: &'a Intervention<B>,
+    /// The seed of the resamples and of the halves.
+    pub seed: u64,
+}
+
+/// The circuits of a scoring, and MIB's figures of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgedCurve {
+    /// The circuits.
+    pub sized: SizedCircuits,
+    /// The metric of each circuit on each prompt.
+    pub outcome: CircuitOutcome,
+    /// The figures on all prompts.
+    pub curve: Curve,
+    /// 95% bootstrap intervals over clusters of prompts, for these circuits. `None` for fewer than
+    /// four clusters.
+    pub over_prompts: Option<CurveIntervals>,
+    /// The figures where the choice has other prompts than the judgment. `None` if the scores of
+    /// each prompt are not known, and for fewer than four clusters.
+    pub over_choice: Option<ChoiceCurve>,
+}
+
+/// MIB's figures over random halves of the prompts: circuits are chosen on one half, and judged on
+/// the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChoiceCurve {
+    /// The mean over the halves.
+    pub mean: Curve,
+    /// 95% intervals over the halves, and over resamples of the judging prompts in each.
+    pub intervals: CurveIntervals,
+}
+
+/// Evaluates the circuits of the best edges by these scores. The choice of the scores' prompts is
+/// the caller's: the figures are too good if they are these prompts.
+///
+/// # Errors
+/// [`CircuitError::Sizes`], [`CircuitError::NoBehavior`], and [`CircuitError::Analysis`] if a run
+/// fails.
+pub fn judge_scores<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    question: Question<M>,
+    scores: &EdgeScores,
+    judging: &Judging<B>,
+    execution: &Execution,
+) -> Result<JudgedCurve, CircuitError> {
+    let sized = SizedCircuits::new(scores, judging.sizes, judging.ranking)?;
+    let outcome = evaluate_each(model, question, &sized.circuits, judging.outside, execution)?;
+    let curve = Curve::new(judging.sizes, &outcome)?;
+    let clusters = question.pairs.clusters();
+    let mut resampled = Resampled::default();
+    if clusters.len() >= FEWEST {
+        resampled.draw(judging.sizes, &outcome, &clusters, RESAMPLES, judging.seed);
+    }
+    Ok(JudgedCurve { sized, outcome, curve, over_prompts: resampled.intervals(), over_choice: None })
+}
+
+/// Evaluates the circuits of the best edges by these effects, and the choice itself: circuits
+/// chosen by the effects on one half of the prompts are judged on the other half.
+///
+/// # Errors
+/// As [`judge_scores`].
+pub fn judge_effects<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    question: Question<M>,
+    effects: &EdgeEffects,
+    judging: &Judging<B>,
+    execution: &Execution,
+) -> Result<JudgedCurve, CircuitError> {
+    let of_all = judge_scores(model, question, &EdgeScores::of(effects), judging, execution)?;
+    let (clusters, n) = (question.pairs.clusters(), question.pairs.len());
+    if clusters.len() < FEWEST || effects.values.len_of(ndarray::Axis(0)) != n {
+        return Ok(of_all);
+    }
+    let splits: Vec<[Vec<usize>; 2]> =
+        (0..SPLITS as u64).map(|split| halves(&clusters, n, judging.seed.wrapping_add(split))).collect();
+    let chosen = |[choosing, _]: &[Vec<usize>; 2]| {
+        SizedCircuits::new(&EdgeScores::on(effects, choosing), judging.sizes, judging.ranking)
+    };
+    let chosen: Vec<SizedCircuits> = splits.iter().map(chosen).collect::<Result<_, _>>()?;
+    let circuits: Vec<EdgeSet> = chosen.iter().flat_map(|sized| sized.circuits.clone()).collect();
+    let found = evaluate_each(model, question, &circuits, judging.outside, execution)?;
+    let (mut resampled, mut curves) = (Resampled::default(), Vec::new());
+    for (split, [_, others]) in splits.iter().enumerate() {
+        let from = split * judging.sizes.len();
+        let columns: Vec<usize> = (from..from + judging.sizes.len()).collect();
+        let values = found.values.select(ndarray::Axis(1), &columns);
+        let of_split = on_prompts(&CircuitOutcome { values, ..found.clone() }, others);
+        // A half on which the model does not do the task has no figures.
+        let Ok(curve) = Curve::new(judging.sizes, &of_split) else { continue };
+        curves.push(curve);
+        let seed = judging.seed.wrapping_add(split as u64);
+        resampled.draw(judging.sizes, &of_split, &clusters.restricted_to(others), RESAMPLES / SPLITS, seed);
+    }
+    let over_choice = resampled.intervals().map(|intervals| ChoiceCurve { mean: Curve::mean(&curves), intervals });
+    Ok(JudgedCurve { over_choice, ..of_all })
+}
+
+/// Evaluates circuits, each of those that are equal once.
+fn evaluate_each<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    question: Question<M>,
+    circuits: &[EdgeSet],
+    outside: &Intervention<B>,
+    execution: &Execution,
+) -> Result<CircuitOutcome, CircuitError> {
+    let mut places: HashMap<&EdgeSet, usize> = HashMap::new();
+    let mut different: Vec<EdgeSet> = Vec::new();
+    let mut place_of = |circuit| {
+        *places.entry(circuit).or_insert_with(|| {
+            different.push(EdgeSet::clone(circuit));
+            different.len() - 1
+        })
+    };
+    let columns: Vec<usize> = circuits.iter().map(&mut place_of).collect();
+    let found = evaluate_circuits(model, question, &different, outside, execution)?;
+    let values: Array2<f32> = found.values.select(ndarray::Axis(1), &columns);
+    Ok(CircuitOutcome { values, ..found })
+}

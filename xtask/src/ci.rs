@@ -10,8 +10,8 @@ use crate::{fuzz, soak};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Then also run the tests that take minutes, the CUDA backend on a stand-in for the driver,
-    /// each fuzz target for two minutes, and `soak` for an hour.
+    /// Then also install the command, run the tests that take minutes, the CUDA backend on a
+    /// stand-in for the driver, each fuzz target for two minutes, and `soak` for an hour.
     #[arg(long)]
     long: bool,
 }
@@ -25,6 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.long {
         return Ok(());
     }
+    script("installed")?;
     script("stand-in")?;
     let status = Command::new(env!("CARGO"))
         .args(["test", "--workspace", "--", "--ignored"])

@@ -16,7 +16,7 @@ pub(crate) fn add(page: &mut Page, verified: &VerifiedEdges, unit: &str) {
     let agreements = EdgeAgreements::new(verified);
     let Some((estimate, own)) = agreements.all.first() else { return };
     page.section(
-        "Estimates against exact effects",
+        "Estimates of edges against exact effects",
         "Each estimate of edges, compared with the exact effects of the edges that were patched. The error is the root \
          mean square of the differences, divided by that of the exact effects: 0 for exact estimates, 1 for estimates \
          of 0. A pass is one forward pass of the model over a prompt pair; a backward pass counts as two.",

@@ -78,6 +78,7 @@ fn reproduce_ioi_finds_the_important_heads_and_writes_every_file() {
             "Why attribution errs: saturated attention",
             "Edges between heads",
             "Attention cell by cell",
+            "Estimates of edges against exact effects",
             "Files and statistics",
         ];
         let headings = shared::headings(&report);

@@ -5,6 +5,7 @@ mod ci;
 mod fetch_smollm2;
 mod fixtures;
 mod fuzz;
+mod instructions;
 mod soak;
 mod train_toy;
 
@@ -38,6 +39,8 @@ enum Command {
     Fixtures(fixtures::Arguments),
     /// Give the readers of files random bytes with cargo-fuzz, until one fails or the time is over.
     Fuzz(fuzz::Arguments),
+    /// Count the instructions of three small sweeps and compare them with the recorded counts.
+    Instructions(instructions::Arguments),
     /// Stress these commands with kills, races, damaged files and full disks, and count the
     /// failures.
     Soak(soak::Arguments),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::FetchSmollm2(arguments) => fetch_smollm2::run(&arguments),
         Command::Fixtures(arguments) => fixtures::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::TrainToy(arguments) => train_toy::run(&arguments),
     })

@@ -27,5 +27,5 @@ pub use effects::{EdgeEffects, largest};
 pub use evaluate::{CircuitOutcome, CircuitRuns, evaluate_circuits};
 pub use graph::{Edge, EdgeGraph, Reader, Writer};
 pub use notation::ParseEdgeError;
-pub use patching::{patch_all_edges, patch_edges};
+pub use patching::{edge_patching_cost, patch_all_edges, patch_edges};
 pub use verify::{EdgeEstimate, VerifiedEdges, verify_edges};

@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use ndarray::{Array2, Array3, Axis as Dimension};
 use rewire_hooks::Head;
 use rewire_model::{HeadInput, Transformer, TransformerConfig};
-use rewire_tasks::Metric;
+use rewire_tasks::{Metric, PromptPairs};
 
 use crate::edges::effects::EdgeEffects;
 use crate::edges::graph::{Edge, EdgeGraph, Reader, Writer};
@@ -13,10 +13,11 @@ use crate::error::AnalysisError;
 use crate::node::kind::{Component, Node};
 use crate::patching::groups::GroupOutcome;
 use crate::path::followed::{Ends, Followed};
-use crate::path::paths::follow;
+use crate::path::paths::{follow, follow_cost};
 use crate::path::policy::FreezePolicy;
 use crate::path::receiver::{Input, Receiver};
 use crate::path::schedule::PathPair;
+use crate::run::cost::Cost;
 use crate::run::execution::{Execution, Reuse};
 use crate::run::question::{Direction, Question};
 
@@ -117,18 +118,52 @@ fn follow_edges<B: Backend, M: Metric>(
     direction: Direction,
     execution: &Execution,
 ) -> Result<Followed, AnalysisError> {
-    let config = model.config();
-    let senders: Vec<Vec<Node>> = (0..graph.n_writers()).map(|writer| vec![sender(graph.writer(writer))]).collect();
-    let ends: Vec<(Receiver, Option<usize>)> =
-        (0..graph.n_readers()).map(|reader| receiver(graph.reader(reader), config)).collect();
-    let receivers: Vec<Vec<Receiver>> = ends.iter().map(|(receiver, _)| vec![receiver.clone()]).collect();
-    let path =
-        |&[writer, reader]: &[usize; 2]| PathPair { senders: writer, receivers: reader, through: ends[reader].1 };
-    let paths: Vec<PathPair> = places.iter().map(path).collect();
-    let ends = Ends { senders: &senders, receivers: &receivers, paths: &paths };
+    let paths = EdgePaths::new(graph, places, model.config());
     // The literal run of a path updates every head that shares the receiver's keys or values.
     let execution = &Execution { reuse: Reuse::Everything, ..*execution };
-    follow(model, question, ends, FreezePolicy::direct(), direction, execution)
+    follow(model, question, paths.ends(), FreezePolicy::direct(), direction, execution)
+}
+
+/// Returns the least cost of the steps that dominate the time of [`patch_all_edges`], counted as
+/// [`path_patching_cost`](crate::path::path_patching_cost) counts.
+///
+/// # Errors
+/// As [`patch_all_edges`].
+pub fn edge_patching_cost<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    execution: &Execution,
+) -> Result<Cost, AnalysisError> {
+    let graph = EdgeGraph::new(model.config());
+    let places: Vec<[usize; 2]> = graph.places().collect();
+    let paths = EdgePaths::new(&graph, &places, model.config());
+    follow_cost(model, pairs, metric, paths.ends(), FreezePolicy::direct(), execution)
+}
+
+/// Edges as paths from one sender to one receiver.
+struct EdgePaths {
+    senders: Vec<Vec<Node>>,
+    receivers: Vec<Vec<Receiver>>,
+    paths: Vec<PathPair>,
+}
+
+impl EdgePaths {
+    fn new(graph: &EdgeGraph, places: &[[usize; 2]], config: &TransformerConfig) -> Self {
+        let ends: Vec<(Receiver, Option<usize>)> =
+            (0..graph.n_readers()).map(|reader| receiver(graph.reader(reader), config)).collect();
+        let path =
+            |&[writer, reader]: &[usize; 2]| PathPair { senders: writer, receivers: reader, through: ends[reader].1 };
+        Self {
+            senders: (0..graph.n_writers()).map(|writer| vec![sender(graph.writer(writer))]).collect(),
+            receivers: ends.iter().map(|(receiver, _)| vec![receiver.clone()]).collect(),
+            paths: places.iter().map(path).collect(),
+        }
+    }
+
+    fn ends(&self) -> Ends<'_> {
+        Ends { senders: &self.senders, receivers: &self.receivers, paths: &self.paths }
+    }
 }
 
 fn sender(writer: Writer) -> Node {

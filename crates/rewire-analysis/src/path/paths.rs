@@ -129,13 +129,27 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
     execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, senders)?;
-    let (config, costs) = (model.config(), Costs::of(model));
-    let sets: Vec<Vec<Node>> = nodes(senders, pairs, config).into_iter().map(|(_, node)| vec![node]).collect();
-    let receivers = [receivers.to_vec()];
-    check_ends(model, pairs, &sets, &receivers)?;
+    let sets: Vec<Vec<Node>> =
+        nodes(senders, pairs, model.config()).into_iter().map(|(_, node)| vec![node]).collect();
     let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair::new(senders, 0)).collect();
+    let ends = Ends { senders: &sets, receivers: &[receivers.to_vec()], paths: &paths };
+    follow_cost(model, pairs, metric, ends, policy, execution)
+}
+
+/// Returns the least cost of [`follow`].
+pub(crate) fn follow_cost<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    pairs: &PromptPairs,
+    metric: &M,
+    ends: Ends,
+    policy: FreezePolicy,
+    execution: &Execution,
+) -> Result<Cost, AnalysisError> {
+    let (config, costs) = (model.config(), Costs::of(model));
+    let Ends { senders, receivers, paths } = ends;
+    check_ends(model, pairs, senders, receivers)?;
     let of_batch = |batch: &PromptBatch| {
-        let job = Job::of_batch(&sets, &receivers, &paths, batch);
+        let job = Job::of_batch(senders, receivers, paths, batch);
         let units = job.units(batch, config, execution.token_budget);
         let of_unit =
             |unit: &WorkChunk| Reach::new(&job, unit, batch, config).cost(costs, policy.mlps, execution.token_budget);

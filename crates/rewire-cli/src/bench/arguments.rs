@@ -27,7 +27,7 @@ pub struct Arguments {
     pub(super) sizes: Vec<Size>,
     /// Works to time.
     ///
-    /// By default, all works except neurons and neurons-one-pair, which take minutes.
+    /// By default, all works except edges, neurons and neurons-one-pair, which take minutes.
     #[arg(long, value_enum, value_delimiter = ',', help_heading = WHAT)]
     pub(super) works: Vec<Work>,
     /// Number of timed runs per work; the median is printed.

@@ -330,7 +330,113 @@ def paths(receivers):
     return run
 
 
+# The writers and readers of edges, in the order of EAP-IG (Hanna et al. 2024).
+PARALLEL = model.cfg.parallel_attn_mlp
+READERS = [
+    reader for layer in range(LAYERS) for reader in
+    [(f"blocks.{layer}.hook_{part}_input", layer, head) for part in "qkv" for head in range(HEADS)]
+    + [(f"blocks.{layer}.hook_mlp_in", layer, None)]
+] + [(f"blocks.{LAYERS - 1}.hook_resid_post", LAYERS, None)]
+WRITERS = 1 + LAYERS * (HEADS + 1)
+
+
+def writers_to(name, layer):
+    """The number of writers before a reader."""
+    of_its_block = HEADS if name.endswith("mlp_in") and not PARALLEL else 0
+    return 1 + layer * (HEADS + 1) + of_its_block
+
+
+def edge_hooks(on):
+    model.set_use_split_qkv_input(on)
+    model.set_use_hook_mlp_in(on)
+
+
+def written(tokens):
+    """The outputs of all writers, [batch, pos, writer, d_model]."""
+    model.set_use_attn_result(True)
+    wanted = lambda name: name == "hook_embed" or name.endswith(("hook_result", "hook_mlp_out"))
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens, names_filter=wanted)[1]
+    model.set_use_attn_result(False)
+    blocks = [
+        part for layer in range(LAYERS)
+        for part in (cache["result", layer], cache["mlp_out", layer].unsqueeze(2))
+    ]
+    return torch.cat([cache["hook_embed"].unsqueeze(2), *blocks], dim=2)
+
+
+def edges(stride):
+    """Exact patching of edges, noising: one whole forward pass for each."""
+    prompts = PROMPTS["one"]
+    clean_difference, corrupted_difference = prompts.baselines
+    change = written(prompts.corrupted) - written(prompts.clean)
+    places = [(writer, reader) for reader in READERS for writer in range(writers_to(*reader[:2]))][::stride]
+    results = []
+    edge_hooks(True)
+    with torch.no_grad():
+        for writer, (name, _, head) in places:
+
+            def read(activation, hook):
+                activation = activation.clone()
+                if head is None:
+                    activation += change[:, :, writer]
+                else:
+                    activation[:, :, head] += change[:, :, writer]
+                return activation
+
+            difference = prompts.difference(model.run_with_hooks(prompts.clean, fwd_hooks=[(name, read)]))
+            results.append((difference - clean_difference) / (clean_difference - corrupted_difference))
+    edge_hooks(False)
+    return torch.stack(results), len(results)
+
+
+def estimates(steps):
+    """EAP, and EAP-IG on inputs if there are steps, as the program of EAP-IG computes them.
+
+    Each reader's gradient is multiplied by the change of every writer before it, in a hook of the
+    backward pass.
+    """
+
+    def run(_):
+        prompts = PROMPTS["one"]
+        change = written(prompts.corrupted) - written(prompts.clean)
+        scores = torch.zeros(WRITERS, len(READERS), device=device)
+        of_name = {}
+        for index, (name, layer, _) in enumerate(READERS):
+            of_name.setdefault(name, (writers_to(name, layer), []))[1].append(index)
+
+        def score(gradient, hook):
+            writers, readers = of_name[hook.name]
+            gradient = gradient if gradient.ndim == 4 else gradient.unsqueeze(2)
+            of_hook = torch.einsum("bpwd,bprd->wr", change[:, :, :writers], gradient)
+            scores[:writers, readers[0]:readers[-1] + 1] += of_hook
+
+        edge_hooks(True)
+        model.reset_hooks()
+        with torch.no_grad():
+            clean, corrupted = [model.run_with_cache(t, names_filter="hook_embed")[1]["hook_embed"]
+                                for t in (prompts.clean, prompts.corrupted)] if steps else (None, None)
+        for step in range(1, max(steps, 1) + 1):
+            between = []
+            if steps:
+                point = (corrupted + step / steps * (clean - corrupted)).requires_grad_(True)
+                between = [("hook_embed", lambda activation, hook: point)]
+            with model.hooks(fwd_hooks=between, bwd_hooks=[(lambda name: name in of_name, score)]):
+                prompts.metric(model(prompts.clean)).backward()
+            model.zero_grad()
+        edge_hooks(False)
+        scores.div_(max(steps, 1))
+        places = [(writer, index) for index, reader in enumerate(READERS) for writer in range(writers_to(*reader[:2]))]
+        writers, readers = zip(*places)
+        return scores[list(writers), list(readers)], 1
+
+    return run
+
+
 WORKS = {
+    "edges": edges,
+    "eap": estimates(0),
+    "eap-ig": estimates(5),
     "forward": forward,
     "forward-backward": forward_backward,
     "paths-to-residual": paths([(f"blocks.{LAYERS - 1}.hook_resid_post", (ALL,))]),

@@ -11,7 +11,8 @@ use rewire_analysis::Reduce;
 use rewire_analysis::attribution::{
     EdgeAttributionOptions, NormJacobian, attention_attribution, attribution_patching, attribution_patching_with_edges,
 };
-use rewire_analysis::integrated::{IntegratedGradientsOptions, integrated_gradients};
+use rewire_analysis::edges::{EdgeGraph, GradientsAt, attribute_all_edges, edge_patching_cost, patch_all_edges};
+use rewire_analysis::integrated::{IntegratedGradientsOptions, Quadrature, Rule, integrated_gradients};
 use rewire_analysis::node::{By, Component, NodeKind};
 use rewire_analysis::patching::{
     Cost, activation_patching, activation_patching_cost, attribution_patching_cost, forward_cost,
@@ -63,10 +64,18 @@ pub(crate) enum Work {
     PathsToResidual,
     /// Path patching from each head to the queries of the Pythia notebook's six name mover heads.
     PathsToQueries,
+    /// Exact patching of every edge.
+    Edges,
+    /// EAP: estimates of every edge from one backward pass.
+    Eap,
+    /// EAP-IG on inputs, 5 steps: estimates of every edge.
+    EapIg,
 }
 
 const PARTS: [Component; 5] =
     [Component::HeadZ, Component::HeadQ, Component::HeadK, Component::HeadV, Component::HeadPattern];
+/// The line of EAP-IG in its paper.
+const EAP_IG: Quadrature = Quadrature { rule: Rule::RiemannRight, steps: 5 };
 const BLOCKS: [Component; 3] = [Component::ResidPre, Component::AttnOut, Component::MlpOut];
 
 /// Tokens per prompt, as in the demo.
@@ -229,7 +238,11 @@ fn integrated<B: AutodiffBackend>(
 impl Work {
     /// Returns the works that take seconds.
     pub(crate) fn quick() -> Vec<Self> {
-        Self::value_variants().iter().copied().filter(|w| !matches!(w, Work::Neurons | Work::NeuronsOnePair)).collect()
+        Self::value_variants().iter().copied().filter(|w| !w.takes_minutes()).collect()
+    }
+
+    fn takes_minutes(self) -> bool {
+        matches!(self, Work::Neurons | Work::NeuronsOnePair | Work::Edges)
     }
 
     pub(crate) fn name(self) -> String {
@@ -245,7 +258,7 @@ impl Work {
             | Work::AttributionLean
             | Work::IntegratedGradients
             | Work::IntegratedGradientsLean => return None,
-            Work::PathsToResidual | Work::PathsToQueries => return None,
+            Work::PathsToResidual | Work::PathsToQueries | Work::Edges | Work::Eap | Work::EapIg => return None,
             Work::Heads | Work::HeadsDifferEverywhere => vec![NodeKind::all(Component::HeadZ)],
             Work::BlocksByPosition => BLOCKS.map(NodeKind::by_position).to_vec(),
             Work::HeadParts => PARTS.map(NodeKind::all).to_vec(),
@@ -260,6 +273,8 @@ impl Work {
         let heads = config.n_layers * config.n_heads;
         match self {
             Work::Forward | Work::ForwardBackward | Work::Attribution | Work::AttributionLean => 1,
+            Work::Eap | Work::EapIg => 1,
+            Work::Edges => EdgeGraph::new(config).n_edges(),
             Work::Heads | Work::HeadsDifferEverywhere | Work::PathsToResidual | Work::PathsToQueries => heads,
             Work::BlocksByPosition => BLOCKS.len() * config.n_layers * TOKENS,
             Work::HeadParts => PARTS.len() * heads,
@@ -297,6 +312,7 @@ impl Work {
         match self {
             Work::Forward => return forward(&model.valid(), pairs),
             Work::ForwardBackward => return forward_and_backward(model, pairs),
+            Work::Edges | Work::Eap | Work::EapIg => return self.edges(model, setting),
             _ => {}
         }
         if let Some(nodes) = self.nodes() {
@@ -353,6 +369,28 @@ impl Work {
         Ok(outcome.effects.iter().take(1).flat_map(Effects::mean).collect())
     }
 
+    /// Returns the mean effect of each edge, noising, in the order of EAP-IG (Hanna et al. 2024).
+    fn edges<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Vec<f32>> {
+        let (pairs, execution) = (self.pairs(setting), &setting.execution);
+        let metric = LogitDiff::new(pairs);
+        let question = Question::new(pairs, &metric);
+        let found = match self.gradients() {
+            None => patch_all_edges(&model.valid(), question, Reduce::Mean, Direction::Noising, execution)?,
+            Some(at) => attribute_all_edges(model, question, at, Reduce::Mean, Direction::Noising, execution)?,
+        };
+        let mean = found.mean();
+        Ok(found.graph.places().map(|place| mean[place]).collect())
+    }
+
+    /// Returns the runs whose gradients estimate edges, if the work estimates edges.
+    fn gradients(self) -> Option<GradientsAt> {
+        match self {
+            Work::Eap => Some(GradientsAt::Base),
+            Work::EapIg => Some(GradientsAt::Inputs(EAP_IG)),
+            _ => None,
+        }
+    }
+
     /// Returns a lower bound on the cost of the work.
     pub(crate) fn cost<B: AutodiffBackend>(self, model: &Transformer<B>, setting: &Setting) -> anyhow::Result<Cost> {
         let (pairs, execution) = (self.pairs(setting), &setting.execution);
@@ -366,6 +404,10 @@ impl Work {
             return Ok(activation_patching_cost(&plain, pairs, &metric, &nodes, execution)?);
         }
         Ok(match self {
+            Work::Edges => edge_patching_cost(&plain, pairs, &metric, execution)?,
+            // Both runs, and a forward and backward pass at each step; EAP differentiates a run.
+            Work::EapIg => forward_cost(&plain, pairs, &metric)? * (2.0 + 2.0 * EAP_IG.steps as f64),
+            Work::Eap => forward_cost(&plain, pairs, &metric)? * 3.0,
             Work::Forward => forward_cost(&plain, pairs, &metric)?,
             Work::ForwardBackward => forward_cost(&plain, pairs, &metric)? * 2.0,
             Work::IntegratedGradients | Work::IntegratedGradientsLean => {

@@ -133,7 +133,7 @@ impl Scripts {
 pub(super) fn hours(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.0} s"),
-        s if s < 600.0 => format!("{:.1} min", s / 60.0),
+        s if s < 600.0 && s % 60.0 != 0.0 => format!("{:.1} min", s / 60.0),
         s if s < 3600.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
     }

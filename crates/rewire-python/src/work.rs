@@ -102,7 +102,9 @@ pub(crate) fn run<T: Send + 'static>(
 
 /// Calls `progress` if there is something new.
 fn show(progress: Option<&Bound<'_, PyAny>>, control: &Control, shown: &mut (usize, usize)) -> PyResult<()> {
-    let now = (control.done.load(Ordering::Relaxed), control.of.load(Ordering::Relaxed));
+    // A step may begin between the two loads.
+    let (done, of) = (control.done.load(Ordering::Relaxed), control.of.load(Ordering::Relaxed));
+    let now = (done.min(of), of);
     if let Some(progress) = progress.filter(|_| now != *shown && now.1 > 0) {
         *shown = now;
         progress.call1(now)?;

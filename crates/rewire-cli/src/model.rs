@@ -13,6 +13,7 @@ use rewire_model::{
     resolve_repository,
 };
 use rewire_store::sha256;
+use rewire_studies::KnownModel;
 use rewire_tasks::{ChangedText, Surrounding, Tokenizer};
 use rewire_toy::Toy;
 use serde_json::{Value, json};
@@ -244,11 +245,7 @@ impl Source {
 
     /// Returns whether the model has the shape of GPT-2 small.
     pub(crate) fn is_gpt2_small(&self) -> bool {
-        let shape = TransformerConfig {
-            bos_token: self.config.bos_token,
-            ..TransformerConfig::gpt2(12, 12, 768, 50_257, 1024)
-        };
-        self.config == shape
+        KnownModel::of(&self.config) == KnownModel::Gpt2Small
     }
 }
 

@@ -92,12 +92,13 @@ pub(crate) fn integrated_gradients<'py>(
         Ok(integrate(&model.transformer().autodiff(), question, &kinds, &options, &execution)?)
     })?;
     let integrated = outcome::to_dict(py, &found.outcome)?;
-    if let Some(Completeness { gap, change, steps, .. }) = found.completeness.first() {
+    let of_kinds: Vec<Bound<'py, PyDict>> = integrated.as_any().get_item("effects")?.extract()?;
+    for (kind, Completeness { gap, change, steps, .. }) in of_kinds.iter().zip(found.completeness) {
         let details = PyDict::new(py);
-        details.set_item("gap", to_numpy(py, gap.clone())?)?;
-        details.set_item("change", to_numpy(py, change.clone())?)?;
-        details.set_item("steps", steps.clone())?;
-        integrated.set_item("details", details)?;
+        details.set_item("gap", to_numpy(py, gap)?)?;
+        details.set_item("change", to_numpy(py, change)?)?;
+        details.set_item("steps", steps)?;
+        kind.set_item("details", details)?;
     }
     Ok(integrated)
 }

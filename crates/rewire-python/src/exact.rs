@@ -9,6 +9,7 @@ use rewire_analysis::node::NodeKind;
 use rewire_analysis::patching::{ablate_groups, ablation as ablate, activation_patching as patch, patch_groups};
 use rewire_analysis::path::{FreezePolicy, path_patch_groups, path_patching as patch_paths};
 use rewire_analysis::run::{Intervention, MeanOver, mean_activations};
+use rewire_hooks::Site;
 use rewire_input::{did_you_mean, quoted};
 use rewire_model::FinalNormGain;
 use rewire_tasks::PromptPairs;
@@ -159,12 +160,23 @@ impl Replacement {
         kinds: &[NodeKind],
         prompt_batch: usize,
     ) -> Result<Intervention<Cpu>, Failure> {
+        let sites: Vec<_> = kinds.iter().map(|kind| kind.site()).collect();
+        self.at_sites(model, pairs, &sites, prompt_batch)
+    }
+
+    /// Returns the intervention at these sites; means are over the clean prompts of the pairs.
+    pub(crate) fn at_sites(
+        &self,
+        model: &LanguageModel<Cpu>,
+        pairs: &PromptPairs,
+        sites: &[Site],
+        prompt_batch: usize,
+    ) -> Result<Intervention<Cpu>, Failure> {
         Ok(match self {
             Replacement::Zero => Intervention::Zero,
             Replacement::Resample => Intervention::Resample,
             Replacement::Mean(over) => {
-                let sites: Vec<_> = kinds.iter().map(|kind| kind.site()).collect();
-                let means = mean_activations(model.transformer(), &pairs.clean(), &sites, *over, prompt_batch)?;
+                let means = mean_activations(model.transformer(), &pairs.clean(), sites, *over, prompt_batch)?;
                 Intervention::Fixed(means)
             }
         })

@@ -5,6 +5,7 @@ use std::error::Error;
 use pyo3::PyErr;
 use pyo3::import_exception;
 use rewire::Error as RewireError;
+use rewire_studies::StudyError;
 
 import_exception!(rewire._errors, AnalysisError);
 import_exception!(rewire._errors, ArgumentError);
@@ -26,6 +27,8 @@ pub(crate) enum Failure {
     Hook(String),
     /// Pairs that were given in Python were refused. The message names no file.
     Pairs(String),
+    /// An analysis that several steps make up was refused, or failed.
+    Analysis(String),
     /// A fault in rewire.
     Internal(String),
     /// A Python function, such as a hook or a metric, raised an exception.
@@ -42,6 +45,17 @@ impl Failure {
     /// Returns the failure of an argument that was parsed from text.
     pub(crate) fn argument(error: impl ToString) -> Self {
         Failure::Argument(error.to_string())
+    }
+
+    /// Returns the failure of a study.
+    pub(crate) fn of_study(error: StudyError) -> Self {
+        match error {
+            StudyError::Analysis(error) => error.into(),
+            StudyError::Model(error) => error.into(),
+            StudyError::Tokenizer(error) => error.into(),
+            StudyError::Pairs(error) => error.into(),
+            other => Failure::Analysis(in_words(&other)),
+        }
     }
 }
 
@@ -60,6 +74,7 @@ impl From<Failure> for PyErr {
                 }
             }
             Failure::Argument(words) => ArgumentError::new_err(words),
+            Failure::Analysis(words) => AnalysisError::new_err(words),
             Failure::Hook(words) => HookError::new_err(words),
             Failure::Pairs(words) => PairsError::new_err(words),
             Failure::Internal(words) => InternalError::new_err(words),

@@ -7,10 +7,12 @@
 
 mod analyses;
 mod arrays;
+mod circuits;
 mod edges;
 mod estimates;
 mod exact;
 mod failure;
+mod head_edges;
 mod hooks;
 mod kept;
 mod metric;
@@ -19,6 +21,7 @@ mod nodes;
 mod outcome;
 mod pairs;
 mod report;
+mod studies;
 mod work;
 
 use pyo3::prelude::*;
@@ -41,6 +44,16 @@ fn _rewire(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(estimates::screen_then_verify, module)?)?;
     module.add_function(wrap_pyfunction!(estimates::integrated_gradients, module)?)?;
     module.add_function(wrap_pyfunction!(edges::edge_effects, module)?)?;
+    module.add_function(wrap_pyfunction!(head_edges::head_edges, module)?)?;
+    module.add_function(wrap_pyfunction!(head_edges::head_edge_patching, module)?)?;
+    module.add_function(wrap_pyfunction!(circuits::find_circuit, module)?)?;
+    module.add_function(wrap_pyfunction!(circuits::evaluate, module)?)?;
+    module.add_function(wrap_pyfunction!(circuits::read_circuit, module)?)?;
+    module.add_function(wrap_pyfunction!(circuits::write_circuit, module)?)?;
+    module.add_function(wrap_pyfunction!(studies::reproduce_ioi, module)?)?;
+    module.add_function(wrap_pyfunction!(studies::reproduce_ig, module)?)?;
+    module.add_function(wrap_pyfunction!(studies::reproduce_pythia, module)?)?;
+    module.add_function(wrap_pyfunction!(studies::reproduce_facts, module)?)?;
     module.add_function(wrap_pyfunction!(report::report, module)?)?;
     Ok(())
 }

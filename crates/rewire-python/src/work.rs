@@ -28,6 +28,12 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// Begins a further step, whose progress starts at 0.
+    pub(crate) fn begin(&self) {
+        self.of.store(0, Ordering::Relaxed);
+        self.done.store(0, Ordering::Relaxed);
+    }
+
     /// Notes how far the work is.
     pub(crate) fn advance(&self, done: usize, of: usize) {
         self.of.store(of, Ordering::Relaxed);
@@ -96,8 +102,10 @@ pub(crate) fn run<T: Send + 'static>(
 
 /// Calls `progress` if there is something new.
 fn show(progress: Option<&Bound<'_, PyAny>>, control: &Control, shown: &mut (usize, usize)) -> PyResult<()> {
-    let now = (control.done.load(Ordering::Relaxed), control.of.load(Ordering::Relaxed));
-    if let Some(progress) = progress.filter(|_| now != *shown) {
+    // A step may begin between the two loads.
+    let (done, of) = (control.done.load(Ordering::Relaxed), control.of.load(Ordering::Relaxed));
+    let now = (done.min(of), of);
+    if let Some(progress) = progress.filter(|_| now != *shown && now.1 > 0) {
         *shown = now;
         progress.call1(now)?;
     }

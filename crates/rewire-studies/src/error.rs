@@ -45,6 +45,9 @@ pub enum StudyError {
     /// The model cannot be run.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A circuit of edges would be empty.
+    #[error("no edge lies on a path from the input to the logits")]
+    NoPath,
     /// The prompts do not suit the study, the tokenizer or the model.
     #[error("{0}")]
     Prompts(String),

@@ -1,4 +1,5 @@
-//! Reproductions of published analyses, as functions that return data.
+//! Reproductions of published analyses, and the search for circuits of edges, as functions that
+//! return data.
 //!
 //! The functions do not print, parse flags or write files. A [`Setup`] sets the memory budget and
 //! the functions that receive the progress.
@@ -22,6 +23,7 @@ mod check;
 mod error;
 mod setup;
 
+pub mod edge_circuit;
 pub mod facts;
 pub mod integrated_gradients;
 pub mod ioi;
@@ -31,6 +33,8 @@ pub use check::{Check, Verdict};
 pub use error::StudyError;
 pub use setup::{Progress, Setup};
 
+use rewire_model::TransformerConfig;
+
 /// Names the model if a source document makes choices for it, such as lists of heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownModel {
@@ -38,4 +42,16 @@ pub enum KnownModel {
     Gpt2Small,
     /// Any other model.
     Other,
+}
+
+impl KnownModel {
+    /// Returns the model that has this configuration.
+    #[must_use]
+    pub fn of(config: &TransformerConfig) -> Self {
+        let gpt2 = TransformerConfig::gpt2(12, 12, 768, 50_257, 1024);
+        match *config == (TransformerConfig { bos_token: config.bos_token, ..gpt2 }) {
+            true => KnownModel::Gpt2Small,
+            false => KnownModel::Other,
+        }
+    }
 }

@@ -66,7 +66,16 @@ fn crates_depend_only_on_lower_ones() {
         ("rewire", &LIBRARIES),
         (
             "rewire-python",
-            &["rewire-analysis", "rewire-hooks", "rewire-input", "rewire-model", "rewire-report", "rewire-tasks"],
+            &[
+                "rewire-analysis",
+                "rewire-circuits",
+                "rewire-hooks",
+                "rewire-input",
+                "rewire-model",
+                "rewire-report",
+                "rewire-studies",
+                "rewire-tasks",
+            ],
         ),
     ]);
     let metadata = Command::new(env!("CARGO"))

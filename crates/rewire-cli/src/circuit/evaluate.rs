@@ -8,11 +8,12 @@ use burn::tensor::backend::Backend;
 use clap::Args;
 use rewire_analysis::edges::{CircuitOutcome, EdgeSet, evaluate_circuits};
 use rewire_analysis::run::{Execution, Question};
-use rewire_circuits::{CircuitFile, Curve, JudgedCurve, Judging, Resampled, SIZES, judge_scores};
+use rewire_circuits::{CircuitFile, JudgedCurve, Judging, SIZES, judge_scores};
 use rewire_model::Transformer;
 use rewire_report::numbers::number;
 use rewire_report::{Labels, Page, describe_baselines};
 use rewire_store::sha256;
+use rewire_studies::edge_circuit::shares;
 use rewire_tasks::{BuiltinMetric, PromptPairs};
 use serde_json::{Value, json};
 
@@ -271,25 +272,13 @@ fn tables(found: &Found) -> Vec<rewire_report::Table> {
 /// Returns the shares of each circuit, with 95% bootstrap intervals over clusters of prompts.
 fn rows(found: &Found, arguments: &Arguments, files: &[CircuitFile], pairs: &PromptPairs) -> Vec<Row> {
     let Found::Files(outcome) = found else { return Vec::new() };
-    // Sizes do not matter for the faithfulness.
-    let places: Vec<f64> = (0..outcome.values.ncols()).map(|i| i as f64).collect();
-    let Ok(curve) = Curve::new(&places, outcome) else { return Vec::new() };
-    let mut resampled = Resampled::default();
-    let clusters = pairs.clusters();
-    if clusters.len() > 3 {
-        resampled.draw(&places, outcome, &clusters, 1000, arguments.seed);
-    }
-    let intervals = resampled.intervals();
-    let share = |i: usize| {
-        let [low, high] = intervals.as_ref().map_or([f64::NAN; 2], |found| found.faithfulness[i]);
-        [curve.faithfulness[i], low, high]
-    };
+    let Ok(shares) = shares(outcome, &pairs.clusters(), arguments.seed) else { return Vec::new() };
     let row = |(i, file): (usize, &CircuitFile)| Row {
         name: arguments.circuits[i].display().to_string(),
         edges: file.circuit.len(),
         pruned: file.circuit.pruned().len(),
-        kept: share(2 * i),
-        left: share(2 * i + 1),
+        kept: shares[2 * i],
+        left: shares[2 * i + 1],
     };
     files.iter().enumerate().map(row).collect()
 }

@@ -3,22 +3,14 @@
 use std::path::PathBuf;
 
 use burn::backend::Autodiff;
-use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, ValueEnum};
-use rewire_analysis::Reduce;
-use rewire_analysis::edges::{
-    CircuitOutcome, CircuitRuns, EdgeSet, GradientsAt, attribute_all_edges, evaluate_circuits, patch_all_edges,
-};
-use rewire_analysis::integrated::{Quadrature, Rule};
-use rewire_analysis::run::{Direction, Execution, Intervention, Question};
-use rewire_circuits::{CircuitFile, Curve, EdgeScores, Resampled, Shrunk, acdc, exact_greedy, halves, random_circuits};
-use rewire_model::{BackwardRule, Transformer};
+use rewire_model::Transformer;
 use rewire_report::numbers::number;
 use rewire_report::{Labels, describe_baselines};
 use rewire_store::sha256;
-use rewire_studies::Setup;
-use rewire_tasks::{Clusters, LogitDiff, PromptPair, PromptPairs};
+use rewire_studies::StudyError;
+use rewire_studies::edge_circuit::{Found, Halves, RANDOM, Scores, Search, Settings, find};
+use rewire_tasks::PromptPairs;
 use serde_json::{Value, json};
 
 use super::curve_rows::metric_table;
@@ -37,8 +29,6 @@ use crate::session::Session;
 use crate::sweep::origin;
 use crate::threads;
 
-/// Number of random circuits of the same size.
-const RANDOM: usize = 20;
 /// Most edges that the report draws.
 const DRAWN: usize = 60;
 /// Name of the circuit's file.
@@ -126,27 +116,6 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The prompts of the choice and of the judgment.
-struct Halves {
-    choosing: PromptPairs,
-    judging: PromptPairs,
-    are_same: bool,
-}
-
-/// A found circuit and its judgment.
-struct Found {
-    file: CircuitFile,
-    /// What an exact search took: circuits evaluated, edges kept and removed.
-    search: Option<Shrunk>,
-    seconds: f64,
-    /// The circuit, its knockout, the circuit of shuffled labels, then random circuits.
-    outcome: CircuitOutcome,
-    /// The share of the behavior of each, with its 95% interval.
-    shares: Vec<[f64; 3]>,
-    /// Number of edges of the circuit that the same search finds for shuffled labels.
-    shuffled_edges: usize,
-}
-
 pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
     let session = Session::new(arguments.model.device, &arguments.model.memory, interrupts)?;
     let source = Source::open(&arguments.model)?;
@@ -171,7 +140,8 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     let found = on_device!(&session, |B, device| {
         let model: Transformer<Autodiff<B>> = source.load(&device)?;
-        arguments.find(&model, &halves, session.setup())
+        let found = find(&model, &session.setup(), &halves, &arguments.settings());
+        found.map_err(|error| arguments.refused(error))
     })?;
     let rows = rows(&found);
     let mut page = new_page("Circuit", &format!("{} · {}", source.name, arguments.in_words()), &session, &warnings);
@@ -183,7 +153,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
     );
     page.table(&HEADER, rows.clone());
     page.section("The circuit", "The edges of largest score. An edge is dashed if it works against the behavior.");
-    page.graph(graph(&found.file).strongest(DRAWN));
+    page.graph(graph(&found.circuit).strongest(DRAWN));
     let publication = Publication {
         run: identity,
         tables: vec![metric_table(found.outcome.values.clone().into_dyn())],
@@ -194,22 +164,10 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         notes: notes(&found, &halves),
         page,
         warnings,
-        files: vec![(CIRCUIT, found.file.write(&source.config)?)],
+        files: vec![(CIRCUIT, found.circuit.write(&source.config)?)],
         summary: format!("{}\n{}", sentence(&found, &halves), text_table(&HEADER, &rows)),
     };
     publication.publish(&session, &source, &directory)
-}
-
-impl Halves {
-    fn new(pairs: &PromptPairs, seed: u64) -> anyhow::Result<Self> {
-        let clusters = pairs.clusters();
-        let some = |prompts: &[usize]| PromptPairs::new(prompts.iter().map(|&i| pairs.pairs()[i].clone()).collect());
-        if clusters.len() < 4 {
-            return Ok(Self { choosing: pairs.clone(), judging: pairs.clone(), are_same: true });
-        }
-        let [choosing, judging] = halves(&clusters, pairs.len(), seed);
-        Ok(Self { choosing: some(&choosing)?, judging: some(&judging)?, are_same: false })
-    }
 }
 
 impl Arguments {
@@ -228,72 +186,31 @@ impl Arguments {
         }
     }
 
-    /// Finds a circuit on the choosing prompts, and judges it on the judging prompts.
-    fn find<B: AutodiffBackend>(&self, model: &Transformer<B>, halves: &Halves, setup: Setup) -> anyhow::Result<Found> {
-        let started = std::time::Instant::now();
-        let (file, search) = self.search(model, &halves.choosing, setup, "circuit")?;
-        let seconds = started.elapsed().as_secs_f64();
-        let shuffled = self.search(model, &shuffled(&halves.choosing, self.seed), setup, "shuffled labels");
-        // Shuffled labels may leave no behavior to find.
-        let shuffled = shuffled.map_or_else(|_| EdgeSet::empty(file.scores.graph), |(file, _)| file.circuit);
-        let mut circuits = vec![file.circuit.clone(), file.circuit.complement(), shuffled.clone()];
-        circuits.extend(random_circuits(&file.circuit, RANDOM, self.seed));
-        let inner = model.valid();
-        let metric = LogitDiff::new(&halves.judging);
-        let question = Question::new(&halves.judging, &metric).in_metric_units();
-        let sizes = setup.execution(&inner, halves.judging.width());
-        let outcome = setup.step("judgment", |progress| {
-            let execution = Execution { progress, workers: threads::limit(), ..sizes };
-            evaluate_circuits(&inner, question, &circuits, &Intervention::Resample, &execution)
-        })?;
-        let places: Vec<f64> = (0..circuits.len()).map(|place| place as f64).collect();
-        let curve = Curve::new(&places, &outcome)?;
-        let mut resampled = Resampled::default();
-        let clusters = halves.judging.clusters();
-        if clusters.len() > 3 {
-            resampled.draw(&places, &outcome, &clusters, 1000, self.seed);
-        }
-        let intervals = resampled.intervals();
-        let share = |(i, share): (usize, &f64)| {
-            let [low, high] = intervals.as_ref().map_or([f64::NAN; 2], |found| found.faithfulness[i]);
-            [*share, low, high]
+    fn settings(&self) -> Settings {
+        let (edges, ranking) = (self.edges, self.rank.ranking());
+        let search = match self.search {
+            SearchName::TopN => Search::TopN { edges, ranking },
+            SearchName::Greedy => Search::Greedy { edges, ranking },
+            SearchName::Acdc => Search::Acdc { threshold: self.threshold },
+            SearchName::ExactGreedy => Search::ExactGreedy { keep: self.keep },
         };
-        let shares = curve.faithfulness.iter().enumerate().map(share).collect();
-        Ok(Found { file, search, seconds, outcome, shares, shuffled_edges: shuffled.len() })
+        let scores = match self.scores {
+            ScoresName::Eap => Scores::Eap,
+            ScoresName::EapIgInputs => Scores::EapIgInputs,
+            ScoresName::EapIgActivations => Scores::EapIgActivations,
+            ScoresName::Relp => Scores::Relp,
+            ScoresName::Gim => Scores::Gim,
+            ScoresName::Exact => Scores::Exact,
+        };
+        Settings { search, scores, seed: self.seed, workers: threads::limit() }
     }
 
-    /// Finds a circuit on these prompts.
-    fn search<B: AutodiffBackend>(
-        &self,
-        model: &Transformer<B>,
-        pairs: &PromptPairs,
-        setup: Setup,
-        what: &str,
-    ) -> anyhow::Result<(CircuitFile, Option<Shrunk>)> {
-        let inner = model.valid();
-        let metric = LogitDiff::new(pairs);
-        let question = Question::new(pairs, &metric).in_metric_units();
-        let sizes = setup.execution(&inner, pairs.width());
-        let scores = setup.step(&format!("{what}: scores"), |progress| {
-            let execution = Execution { progress, workers: threads::limit(), ..sizes };
-            self.score(model, question, &execution)
-        })?;
-        let (circuit, search) = match self.search {
-            SearchName::TopN => (scores.top(self.edges, self.rank.ranking()).pruned(), None),
-            SearchName::Greedy => (scores.greedy(self.edges, self.rank.ranking()).pruned(), None),
-            SearchName::Acdc | SearchName::ExactGreedy => setup.step(&format!("{what}: tests"), |progress| {
-                let execution = Execution { workers: threads::limit(), ..sizes };
-                let outside = Intervention::Resample;
-                let runs = CircuitRuns::new(&inner, question, &outside, &execution)?;
-                let found = match self.search {
-                    SearchName::Acdc => acdc(&runs, self.threshold, progress)?,
-                    _ => exact_greedy(&runs, &scores, self.keep, self.seed, progress)?,
-                };
-                anyhow::Ok((found.circuit.clone(), Some(found)))
-            })?,
-        };
-        anyhow::ensure!(!circuit.is_empty(), "no edge lies on a path from the input to the logits: {}", self.advice());
-        Ok((CircuitFile { circuit, scores, warnings: Vec::new() }, search))
+    /// Adds to the refusal of an empty circuit what to change.
+    fn refused(&self, error: StudyError) -> anyhow::Error {
+        match error {
+            StudyError::NoPath => anyhow::anyhow!("{error}: {}", self.advice()),
+            other => other.into(),
+        }
     }
 
     fn advice(&self) -> &'static str {
@@ -304,42 +221,6 @@ impl Arguments {
             SearchName::ExactGreedy => "raise --keep",
         }
     }
-
-    fn score<B: AutodiffBackend>(
-        &self,
-        model: &Transformer<B>,
-        question: Question<'_, LogitDiff>,
-        execution: &Execution,
-    ) -> anyhow::Result<EdgeScores> {
-        let line = Quadrature { rule: Rule::RiemannRight, steps: 5 };
-        let (at, rule) = match self.scores {
-            ScoresName::Exact => {
-                let found = patch_all_edges(&model.valid(), question, Reduce::Mean, Direction::Noising, execution)?;
-                return Ok(EdgeScores::of(&found));
-            }
-            ScoresName::Eap => (GradientsAt::Base, BackwardRule::Gradient),
-            ScoresName::EapIgInputs => (GradientsAt::Inputs(line), BackwardRule::Gradient),
-            ScoresName::EapIgActivations => (GradientsAt::Activations(line), BackwardRule::Gradient),
-            ScoresName::Relp => (GradientsAt::Base, BackwardRule::Relp),
-            ScoresName::Gim => (GradientsAt::Base, BackwardRule::Gim),
-        };
-        let question = question.by_rule(rule);
-        let found = attribute_all_edges(model, question, at, Reduce::Mean, Direction::Noising, execution)?;
-        Ok(EdgeScores::of(&found))
-    }
-}
-
-/// Returns the pairs with answers and wrong answers exchanged in a random half of them.
-fn shuffled(pairs: &PromptPairs, seed: u64) -> PromptPairs {
-    let [exchanged, _] = halves(&Clusters::each(pairs.len()), pairs.len(), seed);
-    let exchange = |(i, pair): (usize, &PromptPair)| match exchanged.binary_search(&i) {
-        Err(_) => pair.clone(),
-        Ok(_) => {
-            PromptPair { answers: pair.wrong_answers.clone(), wrong_answers: pair.answers.clone(), ..pair.clone() }
-        }
-    };
-    // The same tokens were accepted before.
-    PromptPairs::new(pairs.pairs().iter().enumerate().map(exchange).collect()).unwrap_or_else(|_| pairs.clone())
 }
 
 fn identity(arguments: &Arguments, session: &Session, source: &Source, pairs: &PromptPairs) -> anyhow::Result<Value> {
@@ -368,7 +249,7 @@ fn with_interval([share, low, high]: [f64; 3]) -> String {
 
 fn rows(found: &Found) -> Vec<Vec<String>> {
     let row = |name: &str, edges: usize, share: String| vec![name.to_owned(), edges.to_string(), share];
-    let (circuit, all) = (found.file.circuit.len(), found.file.scores.graph.n_edges());
+    let (circuit, all) = (found.circuit.circuit.len(), found.circuit.scores.graph.n_edges());
     let random: Vec<f64> = found.shares[3..].iter().map(|share| share[0]).collect();
     let [low, high] = ends(&random);
     let mean = random.iter().sum::<f64>() / random.len().max(1) as f64;
@@ -393,8 +274,8 @@ fn sentence(found: &Found, halves: &Halves) -> String {
         found.search.as_ref().map_or_else(String::new, |search| format!(", {} circuits evaluated", search.evaluated));
     format!(
         "{} of {} edges keep {} of the logit difference on {} prompts{} (found on {} prompts in {:.1} s{tests}).",
-        found.file.circuit.len(),
-        found.file.scores.graph.n_edges(),
+        found.circuit.circuit.len(),
+        found.circuit.scores.graph.n_edges(),
         with_interval(found.shares[0]),
         halves.judging.len(),
         if halves.are_same { "" } else { " that had no part in the choice" },
@@ -421,7 +302,7 @@ fn notes(found: &Found, halves: &Halves) -> Value {
         "judged_on_the_choosing_prompts": halves.are_same,
         "search_seconds": found.seconds,
         "search": search,
-        "edges": found.file.circuit.len(),
+        "edges": found.circuit.circuit.len(),
         "edges_for_shuffled_labels": found.shuffled_edges,
         "faithfulness": found.shares.iter().map(|share| json!(share.map(|value| value.is_finite().then_some(value))))
             .collect::<Vec<_>>(),

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Union
-
-import numpy as np
-from numpy.typing import NDArray
-
-from . import _progress, _rewire
-from ._effects import Effects, from_native, with_details
-from ._errors import ArgumentError, RewireWarning
+from . import _rewire
+from ._asked import Asked, Metric, Nodes, one_kind
+from ._effects import Effects, with_details
+from ._errors import ArgumentError
 from ._model import Model
 from ._pairs import Pairs
 from ._progress import Progress
-
-Metric = Union[str, Callable[[NDArray[np.float32], list[int]], Any]]
-"""The name of a metric, or a function of logits ``[row, d_vocab]`` and the pair of each row."""
-
-Nodes = Union[str, Sequence[str]]
 
 
 def activation_patching(
@@ -76,8 +65,8 @@ def activation_patching(
     ------
     PairsError, AnalysisError, ArgumentError
     """
-    asked = _Asked(model, pairs, metric, direction, metric_position, normalized, prompt_batch, progress)
-    return asked.effects("activation patching", _rewire.activation_patching, *_nodes(nodes), by)
+    asked = Asked(model, pairs, metric, direction, metric_position, normalized, prompt_batch, progress)
+    return asked.effects("activation patching", _rewire.activation_patching, one_kind(nodes), by)
 
 
 def attribution_patching(
@@ -107,8 +96,8 @@ def attribution_patching(
     Effects
         As for :func:`activation_patching`.
     """
-    asked = _Asked(model, pairs, metric, direction, metric_position, False, prompt_batch, progress, backward)
-    return asked.effects("attribution patching", _rewire.attribution_patching, *_nodes(nodes), by)
+    asked = Asked(model, pairs, metric, direction, metric_position, False, prompt_batch, progress, backward)
+    return asked.effects("attribution patching", _rewire.attribution_patching, one_kind(nodes), by)
 
 
 def screen_then_verify(
@@ -141,8 +130,8 @@ def screen_then_verify(
         estimates of all nodes, :class:`Effects`), ``verified``, ``skipped`` and
         ``largest_skipped`` (the largest attribution among skipped nodes).
     """
-    asked = _Asked(model, pairs, metric, direction, metric_position, False, prompt_batch, progress, backward)
-    found = asked.effects("screening", _rewire.screen_then_verify, *_nodes(nodes), by, k)
+    asked = Asked(model, pairs, metric, direction, metric_position, False, prompt_batch, progress, backward)
+    found = asked.effects("screening", _rewire.screen_then_verify, one_kind(nodes), by, k)
     return with_details(found, attribution=asked.named(found.details["attribution"]))
 
 
@@ -182,44 +171,8 @@ def path_patching(
         One effect per sender. ``details["unreached"]`` names receivers that no path reaches.
     """
     to = [receivers] if isinstance(receivers, str) else list(receivers)
-    asked = _Asked(model, pairs, metric, direction, metric_position, normalized, prompt_batch, progress)
-    return asked.effects("path patching", _rewire.path_patching, *_nodes(nodes), by, to, freeze)
-
-
-def edge_effects(
-    model: Model,
-    pairs: Pairs,
-    *,
-    method: str = "attribution-patching",
-    integrate: str | None = None,
-    steps: int = 5,
-    rule: str = "riemann-right",
-    backward: str = "gradient",
-    metric: Metric = "logit-diff-normalized",
-    direction: str = "denoising",
-    metric_position: int | str = -1,
-    prompt_batch: int | None = None,
-    progress: Progress = True,
-) -> Effects:
-    """Returns the effect of every edge from the input, a head or an MLP to a later one.
-
-    Parameters
-    ----------
-    method : {"attribution-patching", "activation-patching"}
-        Estimate all edges from gradients (EAP), or patch each edge exactly (ACDC's question).
-    integrate : {"inputs", "activations"}, optional
-        Average the gradients over a line (EAP-IG), with ``steps`` and ``rule``.
-    model, pairs, backward, metric, direction, metric_position, prompt_batch, progress
-        As for :func:`attribution_patching`.
-
-    Returns
-    -------
-    Effects
-        ``values`` is ``[writer, reader]``, with auto-circuit's names in ``labels``; 0 where there
-        is no edge.
-    """
-    asked = _Asked(model, pairs, metric, direction, metric_position, False, prompt_batch, progress, backward)
-    return asked.effects("edges", _rewire.edge_effects, method, integrate, steps, rule)
+    asked = Asked(model, pairs, metric, direction, metric_position, normalized, prompt_batch, progress)
+    return asked.effects("path patching", _rewire.path_patching, one_kind(nodes), by, to, freeze)
 
 
 def integrated_gradients(
@@ -266,9 +219,9 @@ def integrated_gradients(
         ``details`` has ``gap`` and ``change`` of the metric, ``[prompt, layer]``, and ``steps`` by
         layer.
     """
-    asked = _Asked(model, pairs, metric, "noising", metric_position, False, prompt_batch, progress)
+    asked = Asked(model, pairs, metric, "noising", metric_position, False, prompt_batch, progress)
     arguments = (baseline, steps, rule, tolerance, line, mean_over)
-    return asked.effects("integrated gradients", _rewire.integrated_gradients, *_nodes(nodes), by, *arguments)
+    return asked.effects("integrated gradients", _rewire.integrated_gradients, one_kind(nodes), by, *arguments)
 
 
 def ablation(
@@ -301,8 +254,8 @@ def ablation(
     Effects
         The change of the metric. A node that supports the behavior is below 0.
     """
-    asked = _Asked(model, pairs, metric, "noising", metric_position, normalized, prompt_batch, progress)
-    return asked.effects("ablation", _rewire.ablation, *_nodes(nodes), by, replacement, mean_over)
+    asked = Asked(model, pairs, metric, "noising", metric_position, normalized, prompt_batch, progress)
+    return asked.effects("ablation", _rewire.ablation, one_kind(nodes), by, replacement, mean_over)
 
 
 def logit_attribution(
@@ -335,63 +288,6 @@ def logit_attribution(
     if final_norm_gain not in ("applied", "left-out"):
         raise ArgumentError(f"unknown final_norm_gain {final_norm_gain!r}; use applied or left-out")
     metric = "logit-diff-normalized" if normalized else "logit-diff"
-    asked = _Asked(model, pairs, metric, "noising", -1, False, prompt_batch, progress)
+    asked = Asked(model, pairs, metric, "noising", -1, False, prompt_batch, progress)
     gain = final_norm_gain == "applied"
-    return asked.effects("logit attribution", _rewire.logit_attribution, *_nodes(nodes), by, gain)
-
-
-class _Asked:
-    """The arguments that all analyses share."""
-
-    def __init__(
-        self,
-        model: Model,
-        pairs: Pairs,
-        metric: Metric = "logit-diff-normalized",
-        direction: str = "denoising",
-        metric_position: int | str = -1,
-        normalized: bool = False,
-        prompt_batch: int | None = None,
-        progress: Progress = True,
-        backward: str = "gradient",
-    ) -> None:
-        if prompt_batch is not None and prompt_batch < 1:
-            raise ArgumentError(f"prompt_batch is {prompt_batch}; it must be at least 1")
-        native = pairs.for_model(model, metric)
-        for warning in native.warnings():
-            warnings.warn(warning, RewireWarning, stacklevel=3)
-        self._model = model.name
-        self._progress = progress
-        self._tokens = native.labels()
-        self._asked = {
-            "model": model._native,
-            "pairs": native,
-            "metric": metric,
-            "normalized": normalized,
-            "metric_position": str(metric_position),
-            "direction": direction,
-            "backward": backward,
-            "prompt_batch": prompt_batch,
-            "workers": _progress.workers(),
-        }
-
-    def named(self, found: dict[str, Any]) -> Effects:
-        """Makes the effects of a further result of the native module."""
-        (effects, *_) = from_native(found, self._model, self._tokens)
-        return effects
-
-    def effects(self, name: str, method: Callable[..., dict[str, Any]], *arguments: Any) -> Effects:
-        """Runs a native analysis and returns the effects of its first kind."""
-        with _progress.shown(self._progress, name) as progress:
-            effects = self.named(method({**self._asked, "progress": progress}, *arguments))
-        for warning in effects.warnings:
-            warnings.warn(warning, RewireWarning, stacklevel=3)
-        return effects
-
-
-def _nodes(nodes: Nodes) -> tuple[list[str]]:
-    names = [nodes] if isinstance(nodes, str) else list(nodes)
-    kinds = [name for name in names if ":" not in name and "." not in name and not name[:1] == "L"]
-    if len(kinds) > 1:
-        raise ArgumentError(f"nodes names the kinds {kinds[0]} and {kinds[1]}; ask for one kind per call")
-    return (names,)
+    return asked.effects("logit attribution", _rewire.logit_attribution, one_kind(nodes), by, gain)

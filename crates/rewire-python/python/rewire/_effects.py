@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 PREFIXES = {"layer": "L", "head": "H", "neuron": "N"}
+INPUTS = ("q", "k", "v")
 
 
 class Ranked(NamedTuple):
@@ -104,6 +105,9 @@ class Effects:
                 name = f"{component}:{name}"
         if "writer" in by_axis:
             return f"{self.labels['writer'][by_axis['writer']]}->{self.labels['reader'][by_axis['reader']]}"
+        if "layer_start" in by_axis:
+            start, end = (f"a{by_axis.pop('layer_' + at)}.h{by_axis.pop('head_' + at)}" for at in ("start", "end"))
+            name = f"{start}->{end}<{INPUTS[by_axis.pop('input')]}>"
         places = list(by_axis.values())
         return name + ("@" + "<-".join(map(str, places)) if places else "")
 
@@ -163,7 +167,7 @@ class Effects:
         parts = {name: getattr(self, name) for name in names}
         parts["clean"] = self.clean.tolist()
         parts["corrupted"] = self.corrupted.tolist()
-        if "writer" in self.axes:
+        if self.kind in ("edges", "head_edges"):
             raise RewireError("report draws nodes; display the effects of edges in a notebook, or use to_pandas()")
         _rewire.report(parts, os.fspath(path))
 
@@ -210,8 +214,10 @@ def with_details(effects: Effects, **details: Any) -> Effects:
 def _labels(axis: str, size: int, nodes: list[str], tokens: list[list[str]]) -> list[str]:
     if axis == "node":
         return nodes
-    if axis in PREFIXES:
-        return [f"{PREFIXES[axis]}{i}" for i in range(size)]
+    if axis == "input":
+        return list(INPUTS)
+    if axis.split("_")[0] in PREFIXES:
+        return [f"{PREFIXES[axis.split('_')[0]]}{i}" for i in range(size)]
 
     def label(place: int) -> str:
         here = {prompt[place] for prompt in tokens if place < len(prompt)}

@@ -57,7 +57,7 @@ def load(
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
             return _from_directory(directory, getattr(name, "name_or_path", "") or "model", process_weights)
-    return Model(_rewire.Model.load(os.fspath(name), process_weights, keep_in_files))
+    return Model(_rewire.Model.load(os.fspath(name), process_weights, keep_in_files), process_weights)
 
 
 def from_state_dict(
@@ -106,7 +106,7 @@ def _temporary() -> Iterator[str]:
 def _from_directory(directory: str, name: str, process_weights: bool) -> Model:
     """Loads a temporary directory, which neither the model nor an error names."""
     try:
-        model = Model(_rewire.Model.load(directory, process_weights, False))
+        model = Model(_rewire.Model.load(directory, process_weights, False), process_weights)
     except ModelError as error:
         raise ModelError(str(error).replace(directory, name)) from None
     model.name = name

@@ -46,9 +46,12 @@ class Model:
     cfg : types.SimpleNamespace
         Its sizes, by TransformerLens' names: ``n_layers``, ``n_heads``, ``d_model``, ``d_head``,
         ``d_mlp``, ``d_vocab``, ``n_ctx``, ``bos_token_id``.
+    is_processed : bool
+        Whether norms are folded and weights centered.
     """
 
-    def __init__(self, native: _rewire.Model) -> None:
+    def __init__(self, native: _rewire.Model, is_processed: bool = True) -> None:
+        self.is_processed = is_processed
         self._native = native
         about = native.describe()
         self.name: str = about.pop("name")

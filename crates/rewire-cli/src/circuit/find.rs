@@ -22,7 +22,7 @@ use rewire_tasks::{Clusters, LogitDiff, PromptPair, PromptPairs};
 use serde_json::{Value, json};
 
 use super::curve_rows::metric_table;
-use super::drawing::graph;
+use super::drawing::{DRAWING, DRAWN, graph};
 use super::ranking_name::RankingName;
 use crate::arguments::at_least_one;
 use crate::headings::{OUTPUT, UNCERTAINTY, WHAT};
@@ -39,8 +39,6 @@ use crate::threads;
 
 /// Number of random circuits of the same size.
 const RANDOM: usize = 20;
-/// Most edges that the report draws.
-const DRAWN: usize = 60;
 /// Name of the circuit's file.
 const CIRCUIT: &str = "circuit.json";
 
@@ -182,7 +180,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
          the corrupted prompt. 1 is the model, 0 the corrupted run. Intervals are 95% bootstrap intervals over prompts.",
     );
     page.table(&HEADER, rows.clone());
-    page.section("The circuit", "The edges of largest score. An edge is dashed if it works against the behavior.");
+    page.section("The circuit", DRAWING);
     page.graph(graph(&found.file).strongest(DRAWN));
     let publication = Publication {
         run: identity,
@@ -293,7 +291,7 @@ impl Arguments {
             })?,
         };
         anyhow::ensure!(!circuit.is_empty(), "no edge lies on a path from the input to the logits: {}", self.advice());
-        Ok((CircuitFile { circuit, scores, warnings: Vec::new() }, search))
+        Ok((CircuitFile { circuit, scores, node_scores: None, warnings: Vec::new() }, search))
     }
 
     fn advice(&self) -> &'static str {

@@ -108,8 +108,8 @@ pub fn judge_effects<B: Backend, M: Metric>(
 
 /// Judges a way to score edges: `choose` scores them by one random half of the prompts, and the
 /// circuits of the best edges are judged on the other half. Repeats this for `n_halves` halves,
-/// whose seeds follow that of `judging`. Returns `None` for fewer than four clusters of prompts, and
-/// if the model does not do the task on any judging half.
+/// whose seeds follow that of `judging`. Returns `None` for fewer than four clusters of prompts,
+/// and if the model does not do the task on any judging half.
 ///
 /// # Errors
 /// As [`judge_scores`], and those of `choose`.

@@ -83,8 +83,10 @@ mod tests {
     #[test]
     fn a_shape_that_no_model_has_has_no_graph() {
         let shape = |n_layers, n_heads| CircuitShape { n_layers, n_heads, parallel_attn_mlp: false, d_model: 8 };
-        assert!([shape(usize::MAX, 2), shape(2, usize::MAX), shape(100_000, 100), shape(2, 0)]
-            .iter()
-            .all(|shape| shape.graph().is_none()));
+        assert!(
+            [shape(usize::MAX, 2), shape(2, usize::MAX), shape(100_000, 100), shape(2, 0)]
+                .iter()
+                .all(|shape| shape.graph().is_none())
+        );
     }
 }

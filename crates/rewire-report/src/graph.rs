@@ -107,10 +107,8 @@ impl Graph {
             let (class, width) = (quoted(&node.class), self.border(node));
             let border = quoted(node.effect.map_or("#000000", color_of));
             let color = quoted(color);
-            let _ = writeln!(
-                dot,
-                "  {name} [fillcolor={color}, color={border}, tooltip={class}, penwidth={width:.2}];"
-            );
+            let _ =
+                writeln!(dot, "  {name} [fillcolor={color}, color={border}, tooltip={class}, penwidth={width:.2}];");
         }
         for layer in self.layers() {
             let names: Vec<String> = self.in_layer(layer).map(|node| quoted(&node.name)).collect();

@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     /// Two or more circuits of EAP-IG or MIB (JSON), of one model.
     #[arg(required = true, num_args = 2.., value_name = "CIRCUIT")]
     circuits: Vec<PathBuf>,
-    /// Prompt pairs on which the circuits are evaluated: JSON Lines, or another format of the field.
+    /// Prompt pairs on which circuits are evaluated: JSON Lines, or another format of the field.
     ///
     /// Gives the faithfulness of each circuit, and the differences on the same prompts. Without it,
     /// no model is run.
@@ -144,11 +144,8 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
 impl Arguments {
     /// Refuses circuits of different models, by the shapes that the files state.
     fn check_one_model(&self) -> anyhow::Result<()> {
-        let shapes: Vec<CircuitShape> = self
-            .circuits
-            .iter()
-            .map(|path| Ok(read_alone(path, self.sign)?.1))
-            .collect::<anyhow::Result<_>>()?;
+        let shapes: Vec<CircuitShape> =
+            self.circuits.iter().map(|path| Ok(read_alone(path, self.sign)?.1)).collect::<anyhow::Result<_>>()?;
         for (path, shape) in self.circuits.iter().zip(&shapes).skip(1) {
             if let Some(ShapeDifference { field, values: [first, other] }) = shapes[0].difference(shape) {
                 anyhow::bail!(
@@ -239,8 +236,15 @@ struct Found<'a> {
     judged: Option<Judged>,
 }
 
-const HEADER: [&str; 7] =
-    ["circuits", "edges: both, only 1st, 2nd", "Jaccard", "nodes: both, only 1st, 2nd", "Jaccard", "Pearson", "Spearman"];
+const HEADER: [&str; 7] = [
+    "circuits",
+    "edges: both, only 1st, 2nd",
+    "Jaccard",
+    "nodes: both, only 1st, 2nd",
+    "Jaccard",
+    "Pearson",
+    "Spearman",
+];
 const JUDGED: [&str; 4] = ["circuit", "edges", "faithfulness (95%)", "minus the first (95%)"];
 
 impl Found<'_> {
@@ -372,9 +376,10 @@ impl Found<'_> {
             );
             let kinds = ["both".to_owned(), format!("only {first}"), format!("only {second}")];
             let rows = found.members.iter().zip(&kinds).flat_map(|(edges, kind)| {
-                edges.iter().take(LISTED[0]).map(move |(edge, [a, b])| {
-                    vec![edge.to_string(), kind.clone(), number(*a), number(*b)]
-                })
+                edges
+                    .iter()
+                    .take(LISTED[0])
+                    .map(move |(edge, [a, b])| vec![edge.to_string(), kind.clone(), number(*a), number(*b)])
             });
             let scores = [first, second].map(|letter| format!("score in {letter}"));
             page.table(&["edge", "in", &scores[0], &scores[1]], rows.collect());

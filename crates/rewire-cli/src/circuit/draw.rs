@@ -62,7 +62,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let contents = match extension(out) {
         Some("svg") => svg(&drawn, &format!("{name}: {what}")),
         Some("dot" | "gv") => drawn.to_dot(),
-        _ => anyhow::bail!("{}: the name of the drawing must end in .svg (a picture) or .dot (Graphviz)", out.display()),
+        _ => {
+            anyhow::bail!("{}: the name of the drawing must end in .svg (a picture) or .dot (Graphviz)", out.display())
+        }
     };
     check_replaceable(out, arguments.force)?;
     write(&contents, out)?;

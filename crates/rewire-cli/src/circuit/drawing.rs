@@ -57,9 +57,8 @@ pub(super) fn graph(found: &CircuitFile) -> Graph {
 
 /// Returns the labels of the rows that layers have.
 fn rows(layers: usize) -> BTreeMap<usize, String> {
-    let of = |layer: usize| {
-        [(1 + 2 * layer, format!("layer {layer} heads")), (2 + 2 * layer, format!("layer {layer} MLP"))]
-    };
+    let of =
+        |layer: usize| [(1 + 2 * layer, format!("layer {layer} heads")), (2 + 2 * layer, format!("layer {layer} MLP"))];
     (0..layers).flat_map(of).collect()
 }
 

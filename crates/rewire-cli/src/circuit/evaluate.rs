@@ -84,7 +84,7 @@ pub(super) struct Arguments {
     /// Metric of the logits: logit-diff, probability, prob-diff, log-prob or accuracy.
     #[arg(long, value_enum, default_value = "logit-diff", hide_possible_values = true, help_heading = WHAT)]
     metric: MetricName,
-    /// Number of edges of each circuit whose removal is tested: those of largest score. 0 tests none.
+    /// Number of edges of each circuit whose removal is tested, by score. 0 tests none.
     #[arg(long, default_value_t = 100, value_name = "N", help_heading = WHAT)]
     marginal: usize,
     /// Seed of the bootstrap.
@@ -477,17 +477,25 @@ fn page(
                  token is an answer. A circuit needs an edge if it loses without it, with 95% confidence over prompts.",
             );
             page.table(&HEADER, cells(rows));
-            page.section("The circuits", DRAWING);
-            for (file, row) in files.iter().zip(rows).take(MOST_DRAWN) {
-                page.text(&row.name);
-                page.graph(graph(file).strongest(DRAWN));
-            }
-            page.section("Marginal effects", marginal::EXPLANATION);
-            for row in rows.iter().filter(|row| !row.marginal.is_empty()).take(MOST_DRAWN) {
-                page.text(&row.name);
-                page.table(&marginal::HEADER, marginal::rows(&row.marginal));
-            }
+            draw(&mut page, files, rows);
         }
     }
     page
+}
+
+/// Adds the pictures of the circuits, and what each loses without one edge.
+fn draw(page: &mut Page, files: &[CircuitFile], rows: &[Row]) {
+    page.section("The circuits", DRAWING);
+    for (file, row) in files.iter().zip(rows).take(MOST_DRAWN) {
+        page.text(&row.name);
+        page.graph(graph(file).strongest(DRAWN));
+    }
+    let tested: Vec<&Row> = rows.iter().filter(|row| !row.marginal.is_empty()).take(MOST_DRAWN).collect();
+    if !tested.is_empty() {
+        page.section("Marginal effects", marginal::EXPLANATION);
+    }
+    for row in tested {
+        page.text(&row.name);
+        page.table(&marginal::HEADER, marginal::rows(&row.marginal));
+    }
 }

@@ -11,9 +11,7 @@ use clap::{Args, ValueEnum};
 use ndarray::{Array1, Array3};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rewire_analysis::edges::{
-    CircuitRuns, EdgeEffects, EdgeGraph, GradientsAt, attribute_all_edges, patch_all_edges,
-};
+use rewire_analysis::edges::{CircuitRuns, EdgeEffects, EdgeGraph, GradientsAt, attribute_all_edges, patch_all_edges};
 use rewire_analysis::integrated::{Quadrature, Rule};
 use rewire_analysis::run::{Direction, Execution, Intervention, Question, Scale};
 use rewire_analysis::{Baselines, Method, Reduce};
@@ -119,7 +117,11 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         "{}: one half of the prompts chooses circuits and the other judges them, and there {} (a pair, its mirror and \
          their repeats are one cluster); give at least {FEWEST}",
         arguments.file.pairs.display(),
-        if clusters == 1 { "is 1 cluster of prompts".to_owned() } else { format!("are {clusters} clusters of prompts") }
+        if clusters == 1 {
+            "is 1 cluster of prompts".to_owned()
+        } else {
+            format!("are {clusters} clusters of prompts")
+        }
     );
     let identity = arguments.identity(&session, &source, pairs)?;
     let directory = arguments.output.take(&arguments.out, &RESULTS, &identity, interrupts)?;
@@ -271,14 +273,7 @@ impl Arguments {
         })
     }
 
-    fn page(
-        &self,
-        rows: &[Row],
-        pairs: &PromptPairs,
-        session: &Session,
-        source: &Source,
-        warnings: &[String],
-    ) -> Page {
+    fn page(&self, rows: &[Row], pairs: &PromptPairs, session: &Session, source: &Source, warnings: &[String]) -> Page {
         let subtitle = format!("{} · {} prompt pairs · {} random halves", source.name, pairs.len(), self.halves);
         let mut page = new_page("Scores of edges", &subtitle, session, warnings);
         page.section(

@@ -92,12 +92,14 @@ fn a_circuit_of_nodes_is_drawn_by_the_scores_of_its_nodes() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     let node = |score: f64| json!({"in_graph": true, "score": score});
-    let nodes = json!({"input": {"in_graph": true}, "m0": node(2.0), "a1.h2": node(-1.0), "logits": {"in_graph": true}});
+    let nodes =
+        json!({"input": {"in_graph": true}, "m0": node(2.0), "a1.h2": node(-1.0), "logits": {"in_graph": true}});
     write(at, "n.json", &json!({"cfg": cfg(4), "nodes": nodes}));
     let said = run(at, &["circuit", "draw", "n.json"]);
     assert_eq!(said, "circuit of 4 nodes drawn in circuit.svg\n");
     let svg = std::fs::read_to_string(at.join("circuit.svg")).unwrap();
-    let node = |name: &str| svg.split("<rect").find(|rect| rect.contains(&format!("<title>{name}"))).unwrap().to_owned();
+    let node =
+        |name: &str| svg.split("<rect").find(|rect| rect.contains(&format!("<title>{name}"))).unwrap().to_owned();
     assert!(node("m0").contains("stroke=\"#2166ac\" stroke-width=\"5.00\""), "{svg}");
     assert!(node("a1.h2").contains("stroke=\"#b2182b\""), "{svg}");
     assert_eq!(svg.matches("stroke-opacity").count(), 0, "no edges");
@@ -171,7 +173,8 @@ fn the_marginal_effect_of_an_edge_is_what_its_circuit_loses() {
     assert_eq!(found["circuit.marginal.0"].0, [3]);
     // The circuit without its first edge, as a file, has what is left.
     let mut file: Value =
-        serde_json::from_str(&std::fs::read_to_string(at.join("f/circuit.json")).unwrap().replace("NaN", "null")).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(at.join("f/circuit.json")).unwrap().replace("NaN", "null"))
+            .unwrap();
     file["edges"][marginal[0][0].as_str().unwrap()]["in_graph"] = json!(false);
     write(at, "without.json", &file);
     let evaluate = ["circuit", "evaluate", "without.json", "--pairs", "pairs.jsonl", "--marginal", "0", "--out", "w"];
@@ -204,7 +207,8 @@ fn ways_to_score_edges_are_judged_on_prompts_that_did_not_choose() {
     assert!((2..4).all(|exact| of(exact, "cmd") < of(4, "cmd") / 2.0), "random edges are no circuit: {notes}");
     let found = tensors(&at.join("s/effects.safetensors"));
     assert_eq!(found["exact-greedy/circuit.area.choice"].0, [2]);
-    let first: String = std::fs::read_to_string(at.join("pairs.jsonl")).unwrap().lines().take(2).collect::<Vec<_>>().join("\n");
+    let first: String =
+        std::fs::read_to_string(at.join("pairs.jsonl")).unwrap().lines().take(2).collect::<Vec<_>>().join("\n");
     std::fs::write(at.join("two.jsonl"), first).unwrap();
     let said = refused(at, &["circuit", "scores", "--pairs", "two.jsonl", "--out", "t"]);
     assert!(said.contains("two.jsonl") && said.contains("give at least 4"), "{said}");

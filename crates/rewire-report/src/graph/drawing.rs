@@ -90,8 +90,7 @@ impl<'a> Drawing<'a> {
         let mut layout = layered(&blocks, &joined);
         // An edge whose nodes are not in the graph has no lanes.
         let mut lanes = std::mem::take(&mut layout.lanes).into_iter();
-        layout.lanes =
-            ends.iter().map(|ends| ends.and_then(|_| lanes.next()).unwrap_or_default()).collect();
+        layout.lanes = ends.iter().map(|ends| ends.and_then(|_| lanes.next()).unwrap_or_default()).collect();
         let longest = graph.rows.values().map(|label| label.chars().count()).max().unwrap_or(0);
         let left = MARGIN + if longest > 0 { longest as f32 * CHARACTER[1] + 16.0 } else { 0.0 };
         let spans = joined.iter().map(|[from, to]| [blocks[*from].row, blocks[*to].row]).collect::<Vec<_>>();
@@ -298,8 +297,8 @@ impl Entry<'_> {
     }
 }
 
-/// Returns the vertical centers of rows, the first at the bottom. Rows with many edges between them,
-/// each from a row to a later one, are further apart.
+/// Returns the vertical centers of rows, the first at the bottom. Rows with many edges between
+/// them, each from a row to a later one, are further apart.
 fn heights(rows: usize, edges: &[[usize; 2]]) -> Vec<f32> {
     let mut y = HEIGHT;
     let mut heights = vec![0.0; rows];

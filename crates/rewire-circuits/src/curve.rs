@@ -158,6 +158,14 @@ impl Resampled {
         resampled.intervals().map_or(f64::NEG_INFINITY, |intervals| intervals.faithfulness[0][0])
     }
 
+    /// Returns the 95% interval of the faithfulness of one circuit minus that of another on the
+    /// same resamples. `None` without resamples.
+    #[must_use]
+    pub fn difference(&self, circuit: usize, other: usize) -> Option<[f64; 2]> {
+        let differences: Vec<f64> = self.0.iter().map(|figures| figures[circuit] - figures[other]).collect();
+        (!differences.is_empty()).then(|| interval(differences))
+    }
+
     /// Returns the 95% percentile intervals. `None` without resamples.
     #[must_use]
     pub fn intervals(&self) -> Option<CurveIntervals> {
@@ -245,6 +253,19 @@ mod tests {
     fn a_model_without_the_behavior_is_refused() {
         let same = CircuitOutcome { empty: vec![3.0], ..outcome(arr2(&[[1.0]])) };
         assert!(matches!(Curve::new(&[1.0], &same), Err(CircuitError::NoBehavior)));
+    }
+
+    #[test]
+    fn a_difference_is_taken_on_the_same_resamples() {
+        // The circuits vary a lot over prompts, and the second is 1 logit lower on each of them.
+        let values = Array2::from_shape_fn((12, 2), |(prompt, circuit)| prompt as f32 - circuit as f32);
+        let mut resampled = Resampled::default();
+        resampled.draw(&[0.0, 1.0], &outcome(values), &Clusters::each(12), 200, 7);
+        let [low, high] = resampled.difference(0, 1).unwrap();
+        assert!((low - 0.25).abs() < 1e-9 && (high - 0.25).abs() < 1e-9, "{low} to {high}");
+        let of_one = resampled.intervals().unwrap().faithfulness[0];
+        assert!(of_one[1] - of_one[0] > 0.3, "{of_one:?}");
+        assert_eq!(Resampled::default().difference(0, 1), None);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum CircuitError {
         /// The share of the behavior.
         share: f64,
     },
+    /// Two circuits belong to models of different shapes.
+    #[error("the circuits are of different models; compare circuits of one model")]
+    OtherModel,
     /// The sizes of circuits are no increasing shares.
     #[error("sizes of circuits are increasing shares of all edges, above 0 and at most 1, such as .001,.01,.1,1")]
     Sizes,

@@ -10,6 +10,7 @@ use rewire_model::TransformerConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::selection::EdgeScores;
+use crate::shape::{CircuitShape, ShapeDifference};
 
 /// A circuit with the scores of its edges, as a file of EAP-IG or MIB holds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub struct CircuitFile {
     pub circuit: EdgeSet,
     /// The scores of all edges.
     pub scores: EdgeScores,
+    /// For a circuit of nodes, the score of each writer's node. NaN for a node without a score.
+    pub node_scores: Option<Vec<f32>>,
     /// Warnings about the contents, one line each.
     pub warnings: Vec<String>,
 }
@@ -39,6 +42,9 @@ pub enum CircuitFileError {
         /// The value of the model.
         expected: String,
     },
+    /// A shape that no model has.
+    #[error("its cfg is of no model: {0} layers of {1} heads")]
+    Shape(usize, usize),
     /// An edge that the model lacks.
     #[error("it has an edge that cannot be: {0}")]
     Edge(String),
@@ -65,18 +71,10 @@ pub enum CircuitFileError {
 
 #[derive(Serialize, Deserialize)]
 struct Contents {
-    cfg: Shape,
+    cfg: CircuitShape,
     nodes: BTreeMap<String, Node>,
     #[serde(default)]
     edges: BTreeMap<String, Entry>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Shape {
-    n_layers: usize,
-    n_heads: usize,
-    parallel_attn_mlp: bool,
-    d_model: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,6 +97,13 @@ struct Entry {
     in_graph: bool,
 }
 
+impl Contents {
+    fn parse(bytes: &[u8]) -> Result<Self, CircuitFileError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| CircuitFileError::Json(error.to_string()))?;
+        serde_json::from_str(&without_nan(text)).map_err(|error| CircuitFileError::Json(error.to_string()))
+    }
+}
+
 impl CircuitFile {
     /// Reads a circuit for a model.
     ///
@@ -109,11 +114,27 @@ impl CircuitFile {
     /// # Errors
     /// [`CircuitFileError`].
     pub fn read(bytes: &[u8], config: &TransformerConfig) -> Result<Self, CircuitFileError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| CircuitFileError::Json(error.to_string()))?;
-        let contents: Contents =
-            serde_json::from_str(&without_nan(text)).map_err(|error| CircuitFileError::Json(error.to_string()))?;
-        check_shape(&contents.cfg, config)?;
-        let graph = EdgeGraph::new(config);
+        let contents = Contents::parse(bytes)?;
+        match contents.cfg.difference(&CircuitShape::of(config)) {
+            None => Self::of(&contents, EdgeGraph::new(config)),
+            Some(ShapeDifference { field, values: [found, expected] }) => {
+                Err(CircuitFileError::OtherModel { field, found, expected })
+            }
+        }
+    }
+
+    /// Reads a circuit for a model of the shape that the file states.
+    ///
+    /// # Errors
+    /// [`CircuitFileError`].
+    pub fn read_alone(bytes: &[u8]) -> Result<(Self, CircuitShape), CircuitFileError> {
+        let contents = Contents::parse(bytes)?;
+        let shape = contents.cfg;
+        let graph = shape.graph().ok_or(CircuitFileError::Shape(shape.n_layers, shape.n_heads))?;
+        Ok((Self::of(&contents, graph)?, shape))
+    }
+
+    fn of(contents: &Contents, graph: EdgeGraph) -> Result<Self, CircuitFileError> {
         let nodes = members(&contents.nodes, graph)?;
         let mut values = Array2::zeros((graph.n_writers(), graph.n_readers()));
         let mut circuit = EdgeSet::empty(graph);
@@ -147,7 +168,12 @@ impl CircuitFile {
             warnings.push(format!("{unscored} edges have no score (NaN); they are in every circuit"));
         }
         warnings.extend(scores.has_old_sign().then(|| OLD_SIGN.to_owned()));
-        Ok(Self { circuit, scores, warnings })
+        let score_of = |writer: usize| {
+            let node = contents.nodes.get(&graph.writer(writer).to_string());
+            node.and_then(|node| node.score).map_or(f32::NAN, |score| score as f32)
+        };
+        let node_scores = contents.edges.is_empty().then(|| (0..graph.n_writers()).map(score_of).collect());
+        Ok(Self { circuit, scores, node_scores, warnings })
     }
 
     /// Returns the contents of the file, with every edge of the model.
@@ -168,12 +194,7 @@ impl CircuitFile {
             Entry { score: (!score.is_nan()).then_some(f64::from(score)), in_graph: circuit.contains(place) }
         };
         let edges = graph.places().map(|place| (graph.edge(place).to_string(), entry(place))).collect();
-        let cfg = Shape {
-            n_layers: config.n_layers,
-            n_heads: config.n_heads,
-            parallel_attn_mlp: config.parallel_block,
-            d_model: config.d_model,
-        };
+        let cfg = CircuitShape::of(config);
         let json = serde_json::to_string(&Contents { cfg, nodes, edges });
         let json = json.map_err(|error| CircuitFileError::Json(error.to_string()))?;
         // Python writes and reads NaN, and EAP-IG takes it for an edge without a score.
@@ -207,7 +228,7 @@ impl EdgeScores {
 }
 
 /// Returns, by writer, whether an edge of the circuit leaves or enters its node.
-fn nodes_of(circuit: &EdgeSet) -> Vec<bool> {
+pub(crate) fn nodes_of(circuit: &EdgeSet) -> Vec<bool> {
     let graph = circuit.graph();
     let mut inside = vec![false; graph.n_writers()];
     for [writer, reader] in circuit.places() {
@@ -236,19 +257,6 @@ fn members(nodes: &BTreeMap<String, Node>, graph: EdgeGraph) -> Result<Vec<bool>
         }
     }
     Ok(inside)
-}
-
-fn check_shape(shape: &Shape, config: &TransformerConfig) -> Result<(), CircuitFileError> {
-    let pairs = [
-        ("number of layers (n_layers)", shape.n_layers.to_string(), config.n_layers.to_string()),
-        ("number of heads (n_heads)", shape.n_heads.to_string(), config.n_heads.to_string()),
-        ("width (d_model)", shape.d_model.to_string(), config.d_model.to_string()),
-        ("parallel block (parallel_attn_mlp)", shape.parallel_attn_mlp.to_string(), config.parallel_block.to_string()),
-    ];
-    match pairs.into_iter().find(|(_, found, expected)| found != expected) {
-        Some((field, found, expected)) => Err(CircuitFileError::OtherModel { field, found, expected }),
-        None => Ok(()),
-    }
 }
 
 /// Returns the JSON that Python wrote with `null` in the place of `NaN`, outside of strings.
@@ -295,7 +303,7 @@ mod tests {
         }
         let scores = EdgeScores { graph, values };
         let circuit = scores.top(20, crate::Ranking::Signed);
-        let written = CircuitFile { circuit, scores, warnings: Vec::new() };
+        let written = CircuitFile { circuit, scores, node_scores: None, warnings: Vec::new() };
         let bytes = written.write(&config()).unwrap();
         assert_eq!(CircuitFile::read(&bytes, &config()).unwrap(), written);
     }
@@ -316,6 +324,19 @@ mod tests {
         let found = CircuitFile::read(text.as_bytes(), &config()).unwrap();
         let names: Vec<String> = found.circuit.edges().map(|edge| edge.to_string()).collect();
         assert_eq!(names, ["input->m0", "input->logits", "m0->logits"]);
+        let scores = found.node_scores.unwrap();
+        assert!(scores[3] == 2.0 && scores[0].is_nan(), "m0 is writer 3: {scores:?}");
+    }
+
+    #[test]
+    fn a_file_is_read_without_its_model() {
+        let text = file("", r#""m0->logits": {"score": 1.5, "in_graph": true}"#);
+        let (alone, shape) = CircuitFile::read_alone(text.as_bytes()).unwrap();
+        assert_eq!(alone, CircuitFile::read(text.as_bytes(), &config()).unwrap());
+        assert_eq!(shape, CircuitShape::of(&config()));
+        let huge = text.replace("\"n_layers\": 2", "\"n_layers\": 2000000000");
+        let refused = CircuitFile::read_alone(huge.as_bytes()).unwrap_err().to_string();
+        assert_eq!(refused, "its cfg is of no model: 2000000000 layers of 2 heads");
     }
 
     #[test]

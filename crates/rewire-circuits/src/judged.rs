@@ -98,17 +98,39 @@ pub fn judge_effects<B: Backend, M: Metric>(
     execution: &Execution,
 ) -> Result<JudgedCurve, CircuitError> {
     let of_all = judge_scores(model, question, &EdgeScores::of(effects), judging, execution)?;
-    let (clusters, n) = (question.pairs.clusters(), question.pairs.len());
-    if clusters.len() < FEWEST || effects.values.len_of(ndarray::Axis(0)) != n {
+    if effects.values.len_of(ndarray::Axis(0)) != question.pairs.len() {
         return Ok(of_all);
     }
+    let choose = &mut |choosing: &[usize]| Ok(EdgeScores::on(effects, choosing));
+    let over_choice = judge_choice(model, question, judging, SPLITS, choose, execution)?;
+    Ok(JudgedCurve { over_choice, ..of_all })
+}
+
+/// Judges a way to score edges: `choose` scores them by one random half of the prompts, and the
+/// circuits of the best edges are judged on the other half. Repeats this for `n_halves` halves,
+/// whose seeds follow that of `judging`. Returns `None` for fewer than four clusters of prompts,
+/// and if the model does not do the task on any judging half.
+///
+/// # Errors
+/// As [`judge_scores`], and those of `choose`.
+pub fn judge_choice<B: Backend, M: Metric>(
+    model: &Transformer<B>,
+    question: Question<M>,
+    judging: &Judging<B>,
+    n_halves: usize,
+    choose: &mut dyn FnMut(&[usize]) -> Result<EdgeScores, CircuitError>,
+    execution: &Execution,
+) -> Result<Option<ChoiceCurve>, CircuitError> {
+    let (clusters, n) = (question.pairs.clusters(), question.pairs.len());
+    if clusters.len() < FEWEST {
+        return Ok(None);
+    }
     let splits: Vec<[Vec<usize>; 2]> =
-        (0..SPLITS as u64).map(|split| halves(&clusters, n, judging.seed.wrapping_add(split))).collect();
-    let chosen = |[choosing, _]: &[Vec<usize>; 2]| {
-        SizedCircuits::new(&EdgeScores::on(effects, choosing), judging.sizes, judging.ranking)
-    };
-    let chosen: Vec<SizedCircuits> = splits.iter().map(chosen).collect::<Result<_, _>>()?;
-    let circuits: Vec<EdgeSet> = chosen.iter().flat_map(|sized| sized.circuits.clone()).collect();
+        (0..n_halves as u64).map(|split| halves(&clusters, n, judging.seed.wrapping_add(split))).collect();
+    let mut circuits: Vec<EdgeSet> = Vec::new();
+    for [choosing, _] in &splits {
+        circuits.extend(SizedCircuits::new(&choose(choosing)?, judging.sizes, judging.ranking)?.circuits);
+    }
     let found = evaluate_each(model, question, &circuits, judging.outside, execution)?;
     let (mut resampled, mut curves) = (Resampled::default(), Vec::new());
     for (split, [_, others]) in splits.iter().enumerate() {
@@ -120,10 +142,10 @@ pub fn judge_effects<B: Backend, M: Metric>(
         let Ok(curve) = Curve::new(judging.sizes, &of_split) else { continue };
         curves.push(curve);
         let seed = judging.seed.wrapping_add(split as u64);
-        resampled.draw(judging.sizes, &of_split, &clusters.restricted_to(others), RESAMPLES / SPLITS, seed);
+        let resamples = RESAMPLES / n_halves.clamp(1, RESAMPLES);
+        resampled.draw(judging.sizes, &of_split, &clusters.restricted_to(others), resamples, seed);
     }
-    let over_choice = resampled.intervals().map(|intervals| ChoiceCurve { mean: Curve::mean(&curves), intervals });
-    Ok(JudgedCurve { over_choice, ..of_all })
+    Ok(resampled.intervals().map(|intervals| ChoiceCurve { mean: Curve::mean(&curves), intervals }))
 }
 
 /// Evaluates circuits, each of those that are equal once.

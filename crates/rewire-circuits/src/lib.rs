@@ -39,12 +39,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod compare;
 mod curve;
 mod error;
 mod faithfulness;
 mod find;
 mod graph_file;
 mod judged;
+mod marginal;
 mod means;
 mod names;
 mod random;
@@ -52,15 +54,18 @@ mod rivals;
 mod roles;
 mod search;
 mod selection;
+mod shape;
 mod shrink;
 mod step;
 
+pub use compare::{Comparison, Overlap};
 pub use curve::{Curve, CurveIntervals, Resampled, SIZES, SizedCircuits, check_sizes, halves, on_prompts};
 pub use error::CircuitError;
 pub use faithfulness::{Ablations, Carried, KEPT, LEFT, Shares};
 pub use find::{FoundCircuit, find_circuit, rank_heads};
 pub use graph_file::{CircuitFile, CircuitFileError, OLD_SIGN};
-pub use judged::{ChoiceCurve, JudgedCurve, Judging, judge_effects, judge_scores};
+pub use judged::{ChoiceCurve, JudgedCurve, Judging, judge_choice, judge_effects, judge_scores};
+pub use marginal::{MarginalEffect, marginal_effects};
 pub use means::means_by;
 pub use names::{AttentionProbe, AttentionProfile, mean_attention};
 pub use random::{Random, compare_with_random, random_sets};
@@ -68,5 +73,6 @@ pub use rivals::random_circuits;
 pub use roles::{COPIES, Evidence, HeadRole, Seen, evidence, induces, inhibits};
 pub use search::{Choice, STABLE, choose};
 pub use selection::{EdgeScores, Ranking};
+pub use shape::{CircuitShape, ShapeDifference};
 pub use shrink::{Shrunk, acdc, exact_greedy};
 pub use step::{PathStep, mean_by_head};

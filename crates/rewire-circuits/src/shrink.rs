@@ -26,6 +26,33 @@ pub struct Shrunk {
     pub evaluated: usize,
 }
 
+impl Shrunk {
+    /// Returns scores that rank edges as the search did: the edges of the circuit by the change of
+    /// the loss, then the removed edges from the last to the first, then all other edges by
+    /// `scores`. All scores are above 0.
+    #[must_use]
+    pub fn ranking(&self, scores: &EdgeScores) -> EdgeScores {
+        let graph = scores.graph;
+        let mut kept = self.kept.clone();
+        kept.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let is_inside = |edge: &Edge| graph.place(edge).is_ok_and(|place| self.circuit.contains(place));
+        let (inside, pruned): (Vec<Edge>, Vec<Edge>) = kept.into_iter().map(|(edge, _)| edge).partition(is_inside);
+        let removed = self.removed.iter().rev().map(|(edge, _)| *edge);
+        let tested = inside.into_iter().chain(pruned).chain(removed).filter_map(|edge| graph.place(&edge).ok());
+        let mut rest: Vec<[usize; 2]> = graph.places().collect();
+        rest.sort_by(|a, b| scores.values[*b].total_cmp(&scores.values[*a]));
+        let mut values = ndarray::Array2::zeros(scores.values.dim());
+        let mut rank = graph.n_edges() as f32;
+        for place in tested.chain(rest) {
+            if values[place] == 0.0 {
+                values[place] = rank;
+                rank -= 1.0;
+            }
+        }
+        EdgeScores { graph, values }
+    }
+}
+
 /// Finds a circuit by ACDC (Conmy et al. 2023).
 ///
 /// Goes through the readers from the logits down, and through the edges into each from the last
@@ -292,6 +319,14 @@ mod tests {
         let mut without = found.circuit.clone();
         without.set(graph.place(last).unwrap(), false);
         assert!(bound(&without) < 0.6);
+        // As many of the best edges as the search kept are the circuit.
+        let kept = found.kept.iter().filter(|(edge, _)| found.circuit.contains(graph.place(edge).unwrap())).count();
+        let ranked = found.ranking(&scores);
+        assert_eq!((kept, ranked.top(kept, Ranking::Signed)), (found.circuit.len(), found.circuit.clone()));
+        let first = graph.place(&found.removed[0].0).unwrap();
+        let last = graph.place(&found.removed.last().unwrap().0).unwrap();
+        assert!(ranked.values[first] < ranked.values[last]);
+        assert!(graph.places().all(|place| ranked.values[place] >= 1.0));
         let refused = exact_greedy(&runs, &scores, 1.5, 5, &|_, _| {}).unwrap_err();
         assert!(matches!(refused, CircuitError::Unfaithful { .. }), "{refused}");
     }

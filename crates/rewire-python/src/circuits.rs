@@ -161,7 +161,7 @@ pub(crate) fn write_circuit(
         let words = "the scores are of another model; their shape must be [writer, reader]";
         return Err(Failure::Argument(words.to_owned()).into());
     }
-    let file = CircuitFile { circuit, scores: EdgeScores { graph, values }, warnings: Vec::new() };
+    let file = CircuitFile { circuit, scores: EdgeScores { graph, values }, node_scores: None, warnings: Vec::new() };
     let bytes = file.write(config).map_err(Failure::argument)?;
     std::fs::write(&path, bytes)
         .map_err(|error| Failure::Analysis(format!("cannot write {}: {error}", path.display())).into())

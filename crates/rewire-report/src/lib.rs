@@ -53,6 +53,7 @@ pub use described_pairs::MOST_LISTED_PAIRS;
 pub use description::SCHEMA;
 pub use draw::Draw;
 pub use error::ReportError;
+pub use graph::drawing::svg;
 pub use graph::{Emphasis, Graph, GraphEdge, GraphNode};
 pub use labels::{Labels, PairsOrigin};
 pub use page::Page;

@@ -222,7 +222,7 @@ impl Settings {
         };
         match circuit.is_empty() {
             true => Err(StudyError::NoPath),
-            false => Ok((CircuitFile { circuit, scores, warnings: Vec::new() }, search)),
+            false => Ok((CircuitFile { circuit, scores, node_scores: None, warnings: Vec::new() }, search)),
         }
     }
 }

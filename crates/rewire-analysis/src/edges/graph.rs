@@ -77,6 +77,15 @@ pub struct EdgeGraph {
     parallel_block: bool,
 }
 
+/// How the attention and the MLP of a layer follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockOrder {
+    /// The MLP reads the residual stream after the attention.
+    Sequential,
+    /// Both read the same residual stream.
+    Parallel,
+}
+
 /// The inputs of a head, in the order of readers.
 pub(super) const INPUTS: [HeadInput; 3] = [HeadInput::Q, HeadInput::K, HeadInput::V];
 
@@ -85,6 +94,12 @@ impl EdgeGraph {
     #[must_use]
     pub fn new(config: &TransformerConfig) -> Self {
         Self { n_layers: config.n_layers, n_heads: config.n_heads, parallel_block: config.parallel_block }
+    }
+
+    /// Returns the graph of a model of this shape.
+    #[must_use]
+    pub fn of_shape(n_layers: usize, n_heads: usize, block: BlockOrder) -> Self {
+        Self { n_layers, n_heads, parallel_block: block == BlockOrder::Parallel }
     }
 
     /// Returns the number of layers.

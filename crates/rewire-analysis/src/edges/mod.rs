@@ -25,7 +25,7 @@ pub use attribution::{GradientsAt, attribute_all_edges, attribute_edges};
 pub use edge_set::EdgeSet;
 pub use effects::{EdgeEffects, largest};
 pub use evaluate::{CircuitOutcome, CircuitRuns, evaluate_circuits};
-pub use graph::{Edge, EdgeGraph, Reader, Writer};
+pub use graph::{BlockOrder, Edge, EdgeGraph, Reader, Writer};
 pub use notation::ParseEdgeError;
 pub use patching::{edge_patching_cost, patch_all_edges, patch_edges};
 pub use verify::{EdgeEstimate, VerifiedEdges, verify_edges};

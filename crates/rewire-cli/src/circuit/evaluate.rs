@@ -6,19 +6,21 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use clap::Args;
-use rewire_analysis::edges::{CircuitOutcome, EdgeSet, evaluate_circuits};
-use rewire_analysis::run::{Execution, Question};
-use rewire_circuits::{CircuitFile, JudgedCurve, Judging, SIZES, judge_scores};
+use rewire_analysis::edges::{CircuitOutcome, Edge, EdgeSet, evaluate_circuits};
+use rewire_analysis::run::{Execution, Intervention, Question};
+use rewire_circuits::{CircuitFile, JudgedCurve, Judging, MarginalEffect, SIZES, judge_scores, marginal_effects};
 use rewire_model::Transformer;
 use rewire_report::numbers::number;
 use rewire_report::{Labels, Page, describe_baselines};
 use rewire_store::sha256;
 use rewire_studies::edge_circuit::shares;
-use rewire_tasks::{BuiltinMetric, PromptPairs};
+use rewire_tasks::{Accuracy, AnswerTokens, BuiltinMetric, PromptPairs};
 use serde_json::{Value, json};
 
 use super::curve_rows;
+use super::drawing::{DRAWING, DRAWN, graph};
 use super::file::{SignName, read};
+use super::marginal;
 use super::outside::OutsideName;
 use super::ranking_name::RankingName;
 use crate::arguments::at_least_one;
@@ -33,6 +35,9 @@ use crate::publish::{Publication, RESULTS};
 use crate::session::Session;
 use crate::sweep::{MetricName, SweepCheckpoint, origin};
 use crate::threads;
+
+/// Most circuits that the report draws.
+const MOST_DRAWN: usize = 5;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -78,6 +83,9 @@ pub(super) struct Arguments {
     /// Metric of the logits: logit-diff, probability, prob-diff, log-prob or accuracy.
     #[arg(long, value_enum, default_value = "logit-diff", hide_possible_values = true, help_heading = WHAT)]
     metric: MetricName,
+    /// Number of edges of each circuit whose removal is tested, by score. 0 tests none.
+    #[arg(long, default_value_t = 100, value_name = "N", help_heading = WHAT)]
+    marginal: usize,
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = UNCERTAINTY)]
     seed: u64,
@@ -95,10 +103,21 @@ pub(super) struct Arguments {
 
 /// What was measured.
 enum Found {
-    /// The circuits of the files, and those without which they are: their knockouts.
-    Files(CircuitOutcome),
+    /// The circuits of the files and their knockouts.
+    Files(Box<FilesFound>),
     /// Circuits of the best edges.
     Curve(Box<JudgedCurve>),
+}
+
+/// What was measured of the circuits of files.
+struct FilesFound {
+    /// Each circuit, then all edges outside it.
+    outcome: CircuitOutcome,
+    /// Whether the likeliest token is an answer, for the same circuits. `None` if the metric says
+    /// it, and for answers of several tokens.
+    accuracy: Option<CircuitOutcome>,
+    /// The marginal effects of the edges of each circuit.
+    marginal: Vec<Vec<MarginalEffect>>,
 }
 
 /// The share of the behavior that one circuit keeps, and that its knockout leaves.
@@ -108,6 +127,9 @@ struct Row {
     pruned: usize,
     kept: [f64; 3],
     left: [f64; 3],
+    /// The accuracy of the circuit, if it was measured.
+    accuracy: Option<f64>,
+    marginal: Vec<MarginalEffect>,
 }
 
 pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Result<()> {
@@ -149,7 +171,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
         labels: Labels::FromFile(&read.pairs, origin),
         baselines: describe_baselines(&outcome(&found).baselines),
         notes: notes(&found, &rows, arguments),
-        page: page(&found, &rows, arguments, &session, &source, &warnings),
+        page: page(&found, &files, &rows, arguments, &session, &source, &warnings),
         warnings,
         files: Vec::new(),
         summary: summary(&found, &rows),
@@ -201,12 +223,47 @@ impl Arguments {
                 Ok(Found::Curve(Box::new(found)))
             }
             None => {
-                let both = |file: &CircuitFile| [file.circuit.clone(), file.circuit.complement()];
-                let circuits: Vec<EdgeSet> = files.iter().flat_map(both).collect();
-                Ok(Found::Files(evaluate_circuits(model, question, &circuits, &outside, execution)?))
+                let found = self.measure_files(model, files, question, &outside, execution)?;
+                Ok(Found::Files(Box::new(found)))
             }
         }
     }
+
+    /// Runs the circuits of files, their knockouts, and each circuit without one edge.
+    fn measure_files<B: Backend>(
+        &self,
+        model: &Transformer<B>,
+        files: &[CircuitFile],
+        question: Question<BuiltinMetric>,
+        outside: &Intervention<B>,
+        execution: &Execution,
+    ) -> anyhow::Result<FilesFound> {
+        let pairs = question.pairs;
+        let both = |file: &CircuitFile| [file.circuit.clone(), file.circuit.complement()];
+        let circuits: Vec<EdgeSet> = files.iter().flat_map(both).collect();
+        let outcome = evaluate_circuits(model, question, &circuits, outside, execution)?;
+        let is_other = self.metric != MetricName::Accuracy && self.metric.answers() == AnswerTokens::Single;
+        let accuracy = is_other.then(|| {
+            let metric = Accuracy::new(pairs);
+            // Stored passes do not say their metric.
+            let execution = Execution { checkpoint: &(), ..*execution };
+            evaluate_circuits(model, Question::new(pairs, &metric).in_metric_units(), &circuits, outside, &execution)
+        });
+        let marginal = |file: &CircuitFile| {
+            let circuit = file.circuit.pruned();
+            let edges = tested(file, &circuit, self.marginal);
+            marginal_effects(model, question, &circuit, &edges, outside, self.seed, execution)
+        };
+        let marginal = files.iter().map(marginal).collect::<Result<_, _>>()?;
+        Ok(FilesFound { outcome, accuracy: accuracy.transpose()?, marginal })
+    }
+}
+
+/// Returns the `n` edges of largest score in a circuit, in the order of the score.
+fn tested(file: &CircuitFile, circuit: &EdgeSet, n: usize) -> Vec<Edge> {
+    let mut places: Vec<[usize; 2]> = circuit.places().collect();
+    places.sort_by(|a, b| file.scores.values[*b].abs().total_cmp(&file.scores.values[*a].abs()));
+    places.into_iter().take(n).map(|place| circuit.graph().edge(place)).collect()
 }
 
 /// Returns warnings about the prompts of a judgment.
@@ -249,6 +306,7 @@ fn identity(
         "sizes": arguments.select.map(|_| arguments.sizes()),
         "outside": arguments.outside.name(),
         "metric": arguments.metric.name(),
+        "marginal": arguments.marginal,
         "prompt batch": arguments.prompt_batch,
         "seed": arguments.seed,
     }))
@@ -256,7 +314,7 @@ fn identity(
 
 fn outcome(found: &Found) -> &CircuitOutcome {
     match found {
-        Found::Files(outcome) => outcome,
+        Found::Files(found) => &found.outcome,
         Found::Curve(judged) => &judged.outcome,
     }
 }
@@ -264,26 +322,39 @@ fn outcome(found: &Found) -> &CircuitOutcome {
 fn tables(found: &Found) -> Vec<rewire_report::Table> {
     let metric = curve_rows::metric_table(outcome(found).values.clone().into_dyn());
     match found {
-        Found::Files(_) => vec![metric],
+        Found::Files(found) => {
+            let marginal = found.marginal.iter().enumerate().flat_map(|(i, effects)| marginal::tables(i, effects));
+            [metric].into_iter().chain(marginal).collect()
+        }
         Found::Curve(judged) => curve_rows::tables(judged).into_iter().chain([metric]).collect(),
     }
 }
 
 /// Returns the shares of each circuit, with 95% bootstrap intervals over clusters of prompts.
 fn rows(found: &Found, arguments: &Arguments, files: &[CircuitFile], pairs: &PromptPairs) -> Vec<Row> {
-    let Found::Files(outcome) = found else { return Vec::new() };
-    let Ok(shares) = shares(outcome, &pairs.clusters(), arguments.seed) else { return Vec::new() };
+    let Found::Files(found) = found else { return Vec::new() };
+    let Ok(shares) = shares(&found.outcome, &pairs.clusters(), arguments.seed) else { return Vec::new() };
     let row = |(i, file): (usize, &CircuitFile)| Row {
         name: arguments.circuits[i].display().to_string(),
         edges: file.circuit.len(),
         pruned: file.circuit.pruned().len(),
         kept: shares[2 * i],
         left: shares[2 * i + 1],
+        accuracy: found.accuracy.as_ref().map(|found| mean(&found.values.column(2 * i).to_vec())),
+        marginal: found.marginal[i].clone(),
     };
     files.iter().enumerate().map(row).collect()
 }
 
-const HEADER: [&str; 5] = ["circuit", "edges", "after pruning", "faithfulness (95%)", "left without it (95%)"];
+const HEADER: [&str; 7] = [
+    "circuit",
+    "edges",
+    "after pruning",
+    "faithfulness (95%)",
+    "left without it (95%)",
+    "accuracy",
+    "edges that it needs (95%)",
+];
 
 fn cells(rows: &[Row]) -> Vec<Vec<String>> {
     let share = |[value, low, high]: [f64; 3]| match low.is_nan() {
@@ -291,7 +362,15 @@ fn cells(rows: &[Row]) -> Vec<Vec<String>> {
         false => format!("{} ({} to {})", number(value), number(low), number(high)),
     };
     let of = |row: &Row| {
-        vec![row.name.clone(), row.edges.to_string(), row.pruned.to_string(), share(row.kept), share(row.left)]
+        vec![
+            row.name.clone(),
+            row.edges.to_string(),
+            row.pruned.to_string(),
+            share(row.kept),
+            share(row.left),
+            row.accuracy.map_or_else(|| "-".to_owned(), number),
+            marginal::needed(&row.marginal),
+        ]
     };
     rows.iter().map(of).collect()
 }
@@ -302,6 +381,8 @@ fn notes(found: &Found, rows: &[Row], arguments: &Arguments) -> Value {
             "circuit": row.name, "edges": row.edges, "edges_after_pruning": row.pruned,
             "faithfulness": row.kept[0], "faithfulness_interval": &row.kept[1..],
             "left": row.left[0], "left_interval": &row.left[1..],
+            "accuracy": row.accuracy,
+            "marginal": marginal::describe(&row.marginal),
         })
     };
     json!({
@@ -312,9 +393,15 @@ fn notes(found: &Found, rows: &[Row], arguments: &Arguments) -> Value {
         },
         "circuits": rows.iter().map(row).collect::<Vec<_>>(),
         "faithfulness_is": "(m(circuit) - m(empty)) / (m(model) - m(empty)), m the mean of the metric over prompts",
+        "accuracy_is": "the share of prompts on which the likeliest token is an answer",
+        "marginal_is": "the faithfulness of the circuit minus that without the edge, with its 95% interval over prompts",
         "left_is": "the faithfulness of all edges that are not in the circuit",
         "columns_of_circuit.metric": "each circuit, then all edges outside it; with --select, the sizes",
     })
+}
+
+fn mean(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len().max(1) as f64
 }
 
 fn summary(found: &Found, rows: &[Row]) -> String {
@@ -326,6 +413,7 @@ fn summary(found: &Found, rows: &[Row]) -> String {
 
 fn page(
     found: &Found,
+    files: &[CircuitFile],
     rows: &[Row],
     arguments: &Arguments,
     session: &Session,
@@ -342,11 +430,21 @@ fn page(
     );
     let mut page = new_page("Circuits", &subtitle, session, warnings);
     let [clean, corrupted] = outcome.baselines.means();
-    let empty = outcome.empty.iter().map(|value| f64::from(*value)).sum::<f64>() / outcome.empty.len().max(1) as f64;
+    let empty = mean(&outcome.empty);
     page.section("Baselines", "The metric without a circuit, mean over prompts.");
     let baselines = [("clean run: all edges", clean), ("corrupted run", corrupted), ("no edges", empty)];
-    let baselines = baselines.map(|(name, value)| vec![name.to_owned(), number(value)]).to_vec();
-    page.table(&["run", outcome.metric], baselines);
+    let mut baselines = baselines.map(|(name, value)| vec![name.to_owned(), number(value)]).to_vec();
+    let mut header = vec!["run", outcome.metric];
+    let accuracy = match found {
+        Found::Files(found) => found.accuracy.as_ref(),
+        Found::Curve(_) => None,
+    };
+    if let Some(found) = accuracy {
+        header.push("accuracy");
+        let values = [&found.baselines.clean, &found.baselines.corrupted, &found.empty];
+        baselines.iter_mut().zip(values).for_each(|(row, values)| row.push(number(mean(values))));
+    }
+    page.table(&header, baselines);
     match found {
         Found::Curve(judged) => {
             page.section(
@@ -361,10 +459,29 @@ fn page(
             page.section(
                 "Faithfulness",
                 "The share of the behavior that each circuit keeps, and the share that all other edges keep without \
-                 it. 1 is the model, 0 the run without edges.",
+                 it. 1 is the model, 0 the run without edges. Accuracy is the share of prompts on which the likeliest \
+                 token is an answer. A circuit needs an edge if it loses without it, with 95% confidence over prompts.",
             );
             page.table(&HEADER, cells(rows));
+            draw(&mut page, files, rows);
         }
     }
     page
+}
+
+/// Adds the pictures of the circuits, and what each loses without one edge.
+fn draw(page: &mut Page, files: &[CircuitFile], rows: &[Row]) {
+    page.section("The circuits", DRAWING);
+    for (file, row) in files.iter().zip(rows).take(MOST_DRAWN) {
+        page.text(&row.name);
+        page.graph(graph(file).strongest(DRAWN));
+    }
+    let tested: Vec<&Row> = rows.iter().filter(|row| !row.marginal.is_empty()).take(MOST_DRAWN).collect();
+    if !tested.is_empty() {
+        page.section("Marginal effects", marginal::EXPLANATION);
+    }
+    for row in tested {
+        page.text(&row.name);
+        page.table(&marginal::HEADER, marginal::rows(&row.marginal));
+    }
 }

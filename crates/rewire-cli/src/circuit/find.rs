@@ -14,7 +14,7 @@ use rewire_tasks::PromptPairs;
 use serde_json::{Value, json};
 
 use super::curve_rows::metric_table;
-use super::drawing::graph;
+use super::drawing::{DRAWING, DRAWN, graph};
 use super::ranking_name::RankingName;
 use crate::arguments::at_least_one;
 use crate::headings::{OUTPUT, UNCERTAINTY, WHAT};
@@ -29,8 +29,6 @@ use crate::session::Session;
 use crate::sweep::origin;
 use crate::threads;
 
-/// Most edges that the report draws.
-const DRAWN: usize = 60;
 /// Name of the circuit's file.
 const CIRCUIT: &str = "circuit.json";
 
@@ -152,7 +150,7 @@ pub(super) fn run(arguments: &Arguments, interrupts: &Interrupts) -> anyhow::Res
          the corrupted prompt. 1 is the model, 0 the corrupted run. Intervals are 95% bootstrap intervals over prompts.",
     );
     page.table(&HEADER, rows.clone());
-    page.section("The circuit", "The edges of largest score. An edge is dashed if it works against the behavior.");
+    page.section("The circuit", DRAWING);
     page.graph(graph(&found.circuit).strongest(DRAWN));
     let publication = Publication {
         run: identity,

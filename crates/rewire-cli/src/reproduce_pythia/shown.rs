@@ -87,7 +87,8 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: u
             true => Emphasis::Bold,
             false => Emphasis::Normal,
         };
-        let drawn = GraphNode { name: name.clone(), class: class.to_owned(), layer: head.layer, standing };
+        let (layer, class) = (head.layer, class.to_owned());
+        let drawn = GraphNode { name: name.clone(), class, layer, standing, effect: None };
         nodes.entry(head).or_insert(drawn);
         name
     };
@@ -107,6 +108,8 @@ fn graph(pruned: &[(Edge, f32)], circuit: &Circuit, direct: &PathStep, layers: u
         class: String::new(),
         layer: layers,
         standing: Emphasis::Normal,
+        effect: None,
     });
-    Graph { nodes, edges }
+    let rows = (0..layers).map(|layer| (layer, format!("layer {layer}"))).collect();
+    Graph { nodes, edges, rows }
 }

@@ -2,6 +2,7 @@
 
 mod atp_star;
 mod circuits;
+mod circuits_side_by_side;
 mod commands;
 mod damaged_files;
 mod edge_circuits;
@@ -27,3 +28,4 @@ mod slurm;
 mod sweep_parity;
 mod tokens;
 mod verify;
+mod warnings;

@@ -5,7 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use crate::attention;
 use crate::attention::AttentionMap;
 use crate::charts::common::Chart;
-use crate::graph::Graph;
+use crate::graph::{Graph, drawing};
 
 /// The finding, at the top of a page.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl PageItem {
         match self {
             PageItem::Text(text) => html! { p { (text) } },
             PageItem::Attention(maps) => attention::render(id, maps),
-            PageItem::Graph(graph) => graph.render(id),
+            PageItem::Graph(graph) => drawing::render(graph),
             PageItem::Table { header, rows } => html! {
                 div.scroll {
                     table {

@@ -129,8 +129,7 @@ pub fn path_patching_cost<B: Backend, M: Metric>(
     execution: &Execution,
 ) -> Result<Cost, AnalysisError> {
     check(model, pairs, senders)?;
-    let sets: Vec<Vec<Node>> =
-        nodes(senders, pairs, model.config()).into_iter().map(|(_, node)| vec![node]).collect();
+    let sets: Vec<Vec<Node>> = nodes(senders, pairs, model.config()).into_iter().map(|(_, node)| vec![node]).collect();
     let paths: Vec<PathPair> = (0..sets.len()).map(|senders| PathPair::new(senders, 0)).collect();
     let ends = Ends { senders: &sets, receivers: &[receivers.to_vec()], paths: &paths };
     follow_cost(model, pairs, metric, ends, policy, execution)

@@ -146,20 +146,18 @@ pub(crate) fn paths<B: Differentiable>(
     kept: EdgeAttributionOptions,
 ) -> Result<Vec<Tensor<B::InnerBackend, 1>>, AnalysisError> {
     let (layers, heads, d_head) = (model.config().n_layers, model.config().n_heads, model.config().d_head);
-    let d_model = model.config().d_model;
     let point = HookPoint::block;
     let [prompts, pos, ..] = linear.difference::<4>(point(0, Site::Z))?.dims();
     let rows = prompts * pos;
     let mut of_ends = Vec::new();
     // The source run minus the base run in each head's output to the residual stream,
-    // `[row, head, d_model]` for each layer so far.
+    // `[head, row, d_model]` for each layer so far.
     let mut written: Vec<Tensor<B::InnerBackend, 3>> = Vec::new();
     for end in 0..layers {
         if end > 0 {
-            let arriving = arriving(model, linear, kept.norm, end)?; // [row, input * head, d_model]
-            // [row, layer_start * head_start, d_model]
-            let starts = Tensor::cat(written.clone(), 1);
-            let paths = matmul(arriving, starts.swap_dims(1, 2));
+            let arriving = arriving(model, linear, kept.norm, end)?;
+            let starts = Tensor::cat(written.clone(), 0); // [layer_start * head_start, row, d_model]
+            let paths = matmul(arriving.swap_dims(0, 1), starts.permute([1, 2, 0]));
             let of_prompt = pos * 3 * heads * end * heads;
             of_ends.push(match kept.reduce {
                 Reduce::PerPrompt => paths.reshape([prompts * of_prompt]),
@@ -168,7 +166,7 @@ pub(crate) fn paths<B: Differentiable>(
         }
         let z = linear.difference::<4>(point(end, Site::Z))?.reshape([rows, heads, d_head]);
         let w_o = model.w_o(end).inner(); // [head, d_head, d_model]
-        let change = matmul(z.swap_dims(0, 1), w_o).swap_dims(0, 1).reshape([rows, heads, d_model]);
+        let change = matmul(z.swap_dims(0, 1), w_o);
         written.push(match after_attention(model, linear, kept.norm, end)? {
             Some(norm) => norm.forward(change),
             None => change,
@@ -203,7 +201,7 @@ pub(crate) fn array(
 }
 
 /// Returns the gradient that reaches the residual stream before block `layer` through only the
-/// queries, keys or values of each head, `[row, input * head, d_model]`.
+/// queries, keys or values of each head, `[input * head, row, d_model]`.
 pub(crate) fn arriving<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearized<B>,
@@ -223,13 +221,13 @@ pub(crate) fn arriving<B: Differentiable>(
             None => gradient,
         };
         if is_joint {
-            return Ok(through_all_heads(gradient, w));
+            return Ok(through_all_heads(gradient, w).swap_dims(0, 1));
         }
         let copies = if input == HeadInput::Q { 1 } else { sharing };
         let w = shared_keys::for_each_head(w, 0, copies);
-        Ok(matmul(gradient.swap_dims(0, 1), w.swap_dims(1, 2)).swap_dims(0, 1)) // [row, head, d_model]
+        Ok(matmul(gradient.swap_dims(0, 1), w.swap_dims(1, 2))) // [head, row, d_model]
     });
-    let gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 1);
+    let gradient = Tensor::cat(through_weights.collect::<Result<Vec<_>, AnalysisError>>()?, 0);
     if !model.config().pre_norms {
         return Ok(gradient);
     }
@@ -297,7 +295,8 @@ fn of_heads<B: Differentiable>(
     Ok(Some(LinearNorm::at(x, scale, gain, config.norm, jacobian)))
 }
 
-/// Returns the linearized norm after attention of block `layer`, if there is one.
+/// Returns the linearized norm after attention of block `layer`, if there is one, for changes
+/// `[vector, row, d_model]`.
 pub(crate) fn after_attention<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearized<B>,
@@ -311,8 +310,8 @@ pub(crate) fn after_attention<B: Differentiable>(
     of_stream(model, linear, jacobian, layer, [Site::AttnBeforeNorm, Site::Ln1PostScale], gain).map(Some)
 }
 
-/// Returns the linearized norm of vectors of the residual stream's width, whose input and scale in
-/// the base run are at these sites.
+/// Returns the linearized norm of vectors of the residual stream's width, `[vector, row, d_model]`,
+/// whose input and scale in the base run are at these sites.
 fn of_stream<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearized<B>,
@@ -324,7 +323,7 @@ fn of_stream<B: Differentiable>(
     let [x, scale] = [input, scale].map(|site| linear.base.get::<3>(HookPoint::block(layer, site)));
     let [x, scale] = [x?, scale?].map(|x| {
         let [prompts, pos, width] = x.dims();
-        to_f32(x.inner()).reshape([prompts * pos, 1, width])
+        to_f32(x.inner()).reshape([1, prompts * pos, width])
     });
     let gain = gain.map(|gain| to_f32(gain.inner()));
     Ok(LinearNorm::at(x, scale, gain, model.config().norm, jacobian))

@@ -44,13 +44,14 @@ impl std::str::FromStr for NormJacobian {
     }
 }
 
-/// A norm as a linear map at given inputs, `[row, vector, width]`. It maps changes of these inputs
-/// to changes of the norm's output. One vector per row stands for any number of changes of it.
+/// A norm as a linear map at given inputs, `[row, vector, width]` or `[vector, row, width]`. It maps
+/// changes of these inputs to changes of the norm's output. One vector per row stands for any number
+/// of changes of it.
 pub(crate) struct LinearNorm<B: Backend> {
     kind: NormKind,
     /// The inputs over the scale, centered by a layer norm. `None` if the scale is frozen.
     normalized: Option<Tensor<B, 3>>,
-    /// `[row, vector, 1]`.
+    /// The shape of the inputs, with a width of 1.
     scale: Tensor<B, 3>,
     /// `[width]`.
     gain: Option<Tensor<B, 1>>,

@@ -33,7 +33,7 @@ pub(super) fn is_probed(config: &TransformerConfig, point: HookPoint) -> bool {
 }
 
 /// Returns the source run minus the base run in the output of every writer,
-/// `[prompt, writer, pos * d_model]`.
+/// `[writer, prompt, pos * d_model]`.
 pub(super) fn written<B: Differentiable>(
     model: &Transformer<B>,
     linear: &Linearized<B>,
@@ -43,20 +43,20 @@ pub(super) fn written<B: Differentiable>(
     let input = linear.difference::<3>(at(0, Site::ResidPre))?;
     let [prompts, pos, d_model] = input.dims();
     let width = pos * d_model;
-    let mut all = vec![input.reshape([prompts, 1, width])];
+    let mut all = vec![input.reshape([1, prompts, width])];
     for layer in 0..config.n_layers {
         let z = linear.difference::<4>(at(layer, Site::Z))?;
         let [_, _, heads, d_head] = z.dims();
         let z = z.reshape([prompts * pos, heads, d_head]).swap_dims(0, 1);
-        let change = matmul(z, to_f32(model.w_o(layer).inner())).swap_dims(0, 1); // [row, head, d_model]
+        let change = matmul(z, to_f32(model.w_o(layer).inner())); // [head, row, d_model]
         let change = match head_edges::after_attention(model, linear, linear.norm(), layer)? {
             Some(norm) => norm.forward(change),
             None => change,
         };
-        all.push(by_prompt(change, prompts));
-        all.push(linear.difference::<3>(at(layer, Site::MlpOut))?.reshape([prompts, 1, width]));
+        all.push(change.reshape([heads, prompts, width]));
+        all.push(linear.difference::<3>(at(layer, Site::MlpOut))?.reshape([1, prompts, width]));
     }
-    Ok(Tensor::cat(all, 1))
+    Ok(Tensor::cat(all, 0))
 }
 
 /// Returns the effects of all edges at the gradients of one run: one flat tensor for each group of
@@ -71,21 +71,27 @@ pub(super) fn effects<B: Differentiable>(
     written: &Tensor<B::InnerBackend, 3>,
     reduce: Reduce,
 ) -> Result<Vec<Tensor<B::InnerBackend, 1>>, AnalysisError> {
-    let prompts = written.dims()[0];
+    let [_, prompts, width] = written.dims();
+    // `gradients` are `[reader, row, d_model]`. No product copies a transposed factor.
     let of_group = |gradients: Tensor<B::InnerBackend, 3>, reader: usize| {
-        let writers = written.clone().narrow(1, 0, graph.n_writers_to(reader));
-        let effects = matmul(gradients, writers.swap_dims(1, 2)); // [prompt, reader, writer]
-        let [prompts, readers, writers] = effects.dims();
+        let (readers, writers) = (gradients.dims()[0], graph.n_writers_to(reader));
+        let written = written.clone().narrow(0, 0, writers);
         match reduce {
-            Reduce::PerPrompt => effects.reshape([prompts * readers * writers]),
-            Reduce::Mean => effects.sum_dim(0).reshape([readers * writers]),
+            Reduce::PerPrompt => {
+                let gradients = gradients.reshape([readers, prompts, width]).swap_dims(0, 1);
+                matmul(gradients, written.permute([1, 2, 0])).reshape([prompts * readers * writers])
+            }
+            Reduce::Mean => {
+                let gradients = gradients.reshape([readers, prompts * width]);
+                matmul(gradients, written.reshape([writers, prompts * width]).transpose()).reshape([readers * writers])
+            }
         }
     };
     let mut all = Vec::new();
     for layer in 0..graph.n_layers() {
         let heads = graph.heads_of(layer);
         let at_heads = head_edges::arriving(model, linear, linear.norm(), layer)?;
-        all.push(of_group(by_prompt(at_heads, prompts), heads.start));
+        all.push(of_group(at_heads, heads.start));
         all.push(of_group(of_one(at_mlp(model, linear, layer)?), heads.end));
     }
     let last = HookPoint::block(graph.n_layers() - 1, Site::ResidPost);
@@ -113,15 +119,8 @@ fn at_mlp<B: Differentiable>(
     })
 }
 
-/// Turns vectors `[prompt * pos, vector, d_model]` into `[prompt, vector, pos * d_model]`.
-fn by_prompt<B: Backend>(x: Tensor<B, 3>, prompts: usize) -> Tensor<B, 3> {
-    let [rows, vectors, d_model] = x.dims();
-    let pos = rows / prompts;
-    x.reshape([prompts, pos, vectors, d_model]).swap_dims(1, 2).reshape([prompts, vectors, pos * d_model])
-}
-
-/// Turns one vector per position, `[prompt, pos, d_model]`, into `[prompt, 1, pos * d_model]`.
+/// Turns one vector per position, `[prompt, pos, d_model]`, into `[1, row, d_model]`.
 fn of_one<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
     let [prompts, pos, d_model] = x.dims();
-    x.reshape([prompts, 1, pos * d_model])
+    x.reshape([1, prompts * pos, d_model])
 }

@@ -10,8 +10,9 @@ use crate::{fuzz, soak};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Then also install the command, run the tests that take minutes, the CUDA backend on a
-    /// stand-in for the driver, each fuzz target for two minutes, and `soak` for an hour.
+    /// Then also run the commands on ndarray, install the command, and run the tests that take
+    /// minutes, the CUDA backend on a stand-in for the driver, each fuzz target for two minutes, and
+    /// `soak` for an hour.
     #[arg(long)]
     long: bool,
 }
@@ -25,7 +26,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.long {
         return Ok(());
     }
-    script("installed")?;
+    script("long")?;
     script("stand-in")?;
     let status = Command::new(env!("CARGO"))
         .args(["test", "--workspace", "--", "--ignored"])

@@ -11,8 +11,8 @@ use crate::{fuzz, soak};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Then also run the commands on ndarray, install the command, and run the tests that take
-    /// minutes, the CUDA backend on a stand-in for the driver, each fuzz target for two minutes, and
-    /// `soak` for an hour.
+    /// minutes, the CUDA backend on a stand-in for the driver, each fuzz target for two minutes,
+    /// and `soak` for an hour.
     #[arg(long)]
     long: bool,
 }

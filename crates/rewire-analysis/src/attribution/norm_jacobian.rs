@@ -44,9 +44,9 @@ impl std::str::FromStr for NormJacobian {
     }
 }
 
-/// A norm as a linear map at given inputs, `[row, vector, width]` or `[vector, row, width]`. It maps
-/// changes of these inputs to changes of the norm's output. One vector per row stands for any number
-/// of changes of it.
+/// A norm as a linear map at given inputs, `[row, vector, width]` or `[vector, row, width]`. It
+/// maps changes of these inputs to changes of the norm's output. One vector per row stands for any
+/// number of changes of it.
 pub(crate) struct LinearNorm<B: Backend> {
     kind: NormKind,
     /// The inputs over the scale, centered by a layer norm. `None` if the scale is frozen.

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rewire_studies::{StudyError, facts};
 
-use super::{Figure, Results, run};
+use super::study::{Figure, Results, run};
 use crate::model::Model;
 
 /// Patches layers by position into the example's pairs, and measures each landmark's city.

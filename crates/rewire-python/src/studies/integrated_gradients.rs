@@ -8,7 +8,7 @@ use rewire_hooks::Head;
 use rewire_studies::integrated_gradients::{BASELINES, Found, KINDS, Prompts, Settings, analyze, checks};
 use rewire_studies::{KnownModel, StudyError};
 
-use super::{Figure, Results, run};
+use super::study::{Figure, Results, run};
 use crate::failure::Failure;
 use crate::model::Model;
 

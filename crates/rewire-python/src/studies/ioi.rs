@@ -6,7 +6,7 @@ use rewire_analysis::attribution::NormJacobian;
 use rewire_studies::{KnownModel, ioi};
 use rewire_tasks::ioi::{Corruption, IoiGenerator, Split, demo_pairs};
 
-use super::{Figure, Results, run};
+use super::study::{Figure, Results, run};
 use crate::failure::Failure;
 use crate::model::Model;
 

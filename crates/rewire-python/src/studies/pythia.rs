@@ -8,7 +8,7 @@ use rewire_circuits::{AttentionProbe, Carried};
 use rewire_studies::StudyError;
 use rewire_studies::pythia::{Circuit, Found, Sets, Settings, analyze, checks, is_the_notebooks_model};
 
-use super::{Figure, Results, run};
+use super::study::{Figure, Results, run};
 use crate::failure::Failure;
 use crate::model::Model;
 

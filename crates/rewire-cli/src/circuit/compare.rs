@@ -301,6 +301,28 @@ impl Found<'_> {
         self.files.iter().enumerate().map(row).collect()
     }
 
+    /// Returns what the first two circuits share, and how their faithfulness differs.
+    fn finding(&self) -> Vec<String> {
+        let Some(Pair { of, found }) = self.compared.first() else { return Vec::new() };
+        let [first, second] = of.map(Self::letter);
+        let edges = &found.edges;
+        let shared = format!(
+            "{first} and {second} share {} of the {} edges of either (Jaccard index {}).",
+            edges.both,
+            edges.both + edges.only[0] + edges.only[1],
+            number(edges.jaccard())
+        );
+        let kept = self.judged.as_ref().map(|judged| {
+            let rows = self.judged_rows(judged);
+            let [of_first, of_second] = of.map(|place| &rows[place]);
+            format!(
+                "{first} keeps {} of the behavior and {second} {}; the difference is {}.",
+                of_first[2], of_second[2], of_second[3]
+            )
+        });
+        [Some(shared), kept].into_iter().flatten().collect()
+    }
+
     fn summary(&self) -> String {
         let judged = self.judged.as_ref().map(|judged| text_table(&JUDGED, &self.judged_rows(judged)));
         let parts = [Some(self.names().join("\n")), Some(text_table(&HEADER, &self.rows())), judged];
@@ -352,6 +374,7 @@ impl Found<'_> {
 
     fn page(&self, session: &Session, source: &Source, warnings: &[String]) -> Page {
         let mut page = new_page("Circuits compared", &source.name, session, warnings);
+        page.finding(&self.finding(), None);
         page.section("The circuits", "The letters stand for these files.");
         self.names().iter().for_each(|name| page.text(name));
         page.section(

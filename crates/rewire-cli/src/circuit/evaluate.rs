@@ -10,6 +10,7 @@ use rewire_analysis::edges::{CircuitOutcome, Edge, EdgeSet, evaluate_circuits};
 use rewire_analysis::run::{Execution, Intervention, Question};
 use rewire_circuits::{CircuitFile, JudgedCurve, Judging, MarginalEffect, SIZES, judge_scores, marginal_effects};
 use rewire_model::Transformer;
+use rewire_report::names::counted;
 use rewire_report::numbers::number;
 use rewire_report::{Labels, Page, describe_baselines};
 use rewire_store::sha256;
@@ -375,6 +376,23 @@ fn cells(rows: &[Row]) -> Vec<Vec<String>> {
     rows.iter().map(of).collect()
 }
 
+/// Most circuits that the finding describes.
+const MOST_DESCRIBED: usize = 3;
+
+/// Returns what the first circuits keep, and what is left without them.
+fn finding(rows: &[Row]) -> Vec<String> {
+    let sentence = |(row, cells): (&Row, Vec<String>)| {
+        format!(
+            "{}: {} keep {} of the behavior. All other edges keep {}.",
+            row.name,
+            counted(row.edges, "edge"),
+            cells[3],
+            cells[4]
+        )
+    };
+    rows.iter().zip(cells(rows)).take(MOST_DESCRIBED).map(sentence).collect()
+}
+
 fn notes(found: &Found, rows: &[Row], arguments: &Arguments) -> Value {
     let row = |row: &Row| {
         json!({
@@ -429,6 +447,9 @@ fn page(
         session.device()
     );
     let mut page = new_page("Circuits", &subtitle, session, warnings);
+    if matches!(found, Found::Files(_)) {
+        page.finding(&finding(rows), None);
+    }
     let [clean, corrupted] = outcome.baselines.means();
     let empty = mean(&outcome.empty);
     page.section("Baselines", "The metric without a circuit, mean over prompts.");

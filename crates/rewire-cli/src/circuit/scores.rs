@@ -276,6 +276,7 @@ impl Arguments {
     fn page(&self, rows: &[Row], pairs: &PromptPairs, session: &Session, source: &Source, warnings: &[String]) -> Page {
         let subtitle = format!("{} · {} prompt pairs · {} random halves", source.name, pairs.len(), self.halves);
         let mut page = new_page("Scores of edges", &subtitle, session, warnings);
+        page.finding(&finding(rows), None);
         page.section(
             "Areas under the curve",
             "Each way scores the edges on one half of the prompts. The circuits of the best edges are judged on the other \
@@ -345,6 +346,19 @@ fn random(graph: EdgeGraph, prompts: usize, seed: u64) -> EdgeEffects {
 }
 
 const HEADER: [&str; 4] = ["scores", "CPR (95%)", "CMD (95%)", "seconds"];
+
+/// Returns the way of best CPR, and that of best CMD.
+fn finding(rows: &[Row]) -> Vec<String> {
+    let cells = cells(rows);
+    let best =
+        |figure: &dyn Fn(&Row) -> f64| (0..rows.len()).min_by(|a, b| figure(&rows[*a]).total_cmp(&figure(&rows[*b])));
+    let by_cpr = best(&|row| -row.signed.mean.cpr);
+    let by_cmd = best(&|row| row.absolute.mean.cmd);
+    let of_cpr = by_cpr.map(|i| format!("{} has the largest CPR: {}.", rows[i].name, cells[i][1]));
+    let of_cmd = by_cmd.map(|i| format!("{} has the smallest CMD: {}.", rows[i].name, cells[i][2]));
+    let caution = "Where intervals overlap, the order is not certain.".to_owned();
+    of_cpr.into_iter().chain(of_cmd).chain([caution]).collect()
+}
 
 fn cells(rows: &[Row]) -> Vec<Vec<String>> {
     let with = |mean: f64, [low, high]: [f64; 2]| format!("{} ({} to {})", number(mean), number(low), number(high));

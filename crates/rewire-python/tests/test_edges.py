@@ -148,7 +148,8 @@ def test_circuits_are_read_written_judged_and_pickled(model, many, tmp_path):
     circuit.save(tmp_path / "circuit.json", model)
     again = rewire.Circuit.read(tmp_path / "circuit.json", model)
     assert again.edges == circuit.edges and (again.scores == circuit.scores).all()
-    assert pickle.loads(pickle.dumps(circuit)).shares == circuit.shares
+    # Intervals over so few prompts are NaN, which does not equal itself.
+    assert repr(pickle.loads(pickle.dumps(circuit)).shares) == repr(circuit.shares)
     assert "found" in circuit._repr_html_() and str(len(circuit)) in repr(circuit)
     one, whole = rewire.evaluate_circuits(model, many, [circuit, _all_edges(model, many)])
     assert one.kept.low <= one.kept.value <= one.kept.high and one.pruned == len(circuit)

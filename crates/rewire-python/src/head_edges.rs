@@ -68,7 +68,7 @@ pub(crate) fn head_edge_patching<'py>(
         asked.run(py, move |Study { model, question, direction, execution, .. }| {
             Ok(patch_head_edges(model.transformer(), question, &wanted, policy, direction, &execution)?)
         })?;
-    let names: Vec<String> = patched.iter().map(|edge| name(edge)).collect();
+    let names: Vec<String> = patched.iter().map(name).collect();
     let mean = found.mean().into_dyn();
     let shared = Outcome {
         method: Method::PathPatching,

@@ -204,20 +204,19 @@ impl Settings {
             let execution = Execution { progress, workers: self.workers, ..sizes };
             self.scores.of(model, question, &execution)
         })?;
-        let tests = |test: &dyn Fn(&CircuitRuns<_, _>, &dyn Fn(usize, usize)) -> Result<Shrunk, CircuitError>| {
-            setup.step(&format!("{what}: tests"), |progress| {
-                let execution = Execution { workers: self.workers, ..sizes };
-                let runs = CircuitRuns::new(&inner, question, &Intervention::Resample, &execution)?;
-                let found = test(&runs, progress)?;
-                Ok::<_, StudyError>((found.circuit.clone(), Some(found)))
-            })
-        };
         let (circuit, search) = match self.search {
             Search::TopN { edges, ranking } => (scores.top(edges, ranking).pruned(), None),
             Search::Greedy { edges, ranking } => (scores.greedy(edges, ranking).pruned(), None),
-            Search::Acdc { threshold } => tests(&|runs, progress| acdc(runs, threshold, progress))?,
-            Search::ExactGreedy { keep } => {
-                tests(&|runs, progress| exact_greedy(runs, &scores, keep, self.seed, progress))?
+            Search::Acdc { threshold: bound } | Search::ExactGreedy { keep: bound } => {
+                setup.step(&format!("{what}: tests"), |progress| {
+                    let execution = Execution { workers: self.workers, ..sizes };
+                    let runs = CircuitRuns::new(&inner, question, &Intervention::Resample, &execution)?;
+                    let found = match self.search {
+                        Search::Acdc { .. } => acdc(&runs, bound, progress)?,
+                        _ => exact_greedy(&runs, &scores, bound, self.seed, progress)?,
+                    };
+                    Ok::<_, StudyError>((found.circuit.clone(), Some(found)))
+                })?
             }
         };
         match circuit.is_empty() {
